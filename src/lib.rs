@@ -1,0 +1,27 @@
+//! QuickIO: a real-time event server for Linux.
+//!
+//! A map of the crate; `docs/architecture.md` says why it has this shape.
+//!
+//! | part | is |
+//! | --- | --- |
+//! | [`config`] | every setting once: flag, environment, file key, default, doc |
+//! | [`server`] | starts the shards, waits for signals, shuts down in order |
+//! | [`shard`] | one shard: the turn, and each of its steps in a file; the only part that sees everything |
+//! | [`app`] | what runs inside: the application API, and the bundled applications |
+//! | [`protocol`] | bytes to events and back, without I/O: WebSocket, raw TCP |
+//! | [`client`] | a client: its subscriptions and server callbacks |
+//! | [`event`] | the event, its path, its text form, the router |
+//! | [`qev`] | quick-event: ring, buffers, mesh, timers, clock, shared limits, statistics. Knows no events |
+//! | [`admin`] | the statistics endpoint |
+//! | [`limits`] | every bound that is no setting: name, unit, reason |
+
+pub mod admin;
+pub mod app;
+pub mod client;
+pub mod config;
+pub mod event;
+pub mod limits;
+pub mod protocol;
+pub mod qev;
+pub mod server;
+pub mod shard;

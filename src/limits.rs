@@ -1,0 +1,13 @@
+//! Every bound that is no setting: its name, its unit, and the reason for its size. Settings are in `config`.
+
+/// Shards of one server, at most. A path keeps the shards that have subscribers as the bits of a `u128`.
+pub const SHARDS_MAX: usize = 128;
+
+/// Open server callbacks of one client (protocol.md, section 2): a fifth evicts the oldest.
+pub const CLIENT_CALLBACKS_MAX: usize = 4;
+
+/// Bytes of the longest event text that has no data: a path, `:`, 20 digits, `=`.
+pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
+
+/// Bytes of a cleaned path. Subscriptions keep their path, so a peer decides how much memory a path takes.
+pub const PATH_BYTES_MAX: usize = 1024;

@@ -1,0 +1,11 @@
+//! quick-event: the machinery under a shard. It knows no events, and could be a crate of its own.
+
+pub mod buffers;
+pub mod clock;
+pub mod fair;
+pub mod mesh;
+pub mod probe;
+pub mod ring;
+pub mod runtime;
+pub mod stats;
+pub mod timer;
