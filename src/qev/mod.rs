@@ -7,5 +7,6 @@ pub mod mesh;
 pub mod probe;
 pub mod ring;
 pub mod runtime;
+pub mod slots;
 pub mod stats;
 pub mod timer;
