@@ -4,10 +4,29 @@ use super::context::{Context, Reply};
 use super::json::Json;
 
 /// What runs when a client answers an answer or an event: a server callback. It may answer in its turn.
-pub type Callback = Box<dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer>;
+pub struct Callback(Box<dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer>);
 
 /// A server callback that may be made on one thread and run on another.
-pub type SendCallback = Box<dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send>;
+pub struct SendCallback(Box<dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send>);
+
+impl Callback {
+    pub(crate) fn run(self, cx: &mut Context<'_>, reply: Reply<'_>) -> Answer {
+        (self.0)(cx, reply)
+    }
+}
+
+impl SendCallback {
+    /// A callback of this function.
+    pub fn new(run: impl FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send + 'static) -> SendCallback {
+        SendCallback(Box::new(run))
+    }
+}
+
+impl From<SendCallback> for Callback {
+    fn from(callback: SendCallback) -> Callback {
+        Callback(callback.0)
+    }
+}
 
 /// The answer to an event. Where the client asked for none it is dropped.
 ///
@@ -61,7 +80,7 @@ impl Answer {
         self,
         callback: impl FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + 'static,
     ) -> Answer {
-        self.with_boxed(Box::new(callback))
+        self.offering(Callback(Box::new(callback)))
     }
 }
 
@@ -71,14 +90,14 @@ impl Answer<SendCallback> {
         self,
         callback: impl FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send + 'static,
     ) -> Answer<SendCallback> {
-        self.with_boxed(Box::new(callback))
+        self.offering(SendCallback::new(callback))
     }
 
     /// The same answer, for the shard that its client lives on.
     pub(crate) fn into_local(self) -> Answer {
         Answer(match self.0 {
             Given::Now { code, data, message, callback } => {
-                Given::Now { code, data, message, callback: callback.map(|callback| callback as Callback) }
+                Given::Now { code, data, message, callback: callback.map(Callback::from) }
             }
             Given::NotNow => Given::NotNow,
         })
@@ -86,7 +105,7 @@ impl Answer<SendCallback> {
 }
 
 impl<C> Answer<C> {
-    fn with_boxed(mut self, offered: C) -> Self {
+    fn offering(mut self, offered: C) -> Self {
         if let Given::Now { callback, .. } = &mut self.0 {
             *callback = Some(offered);
         }

@@ -134,8 +134,7 @@ impl Context<'_> {
         data: impl Into<Json>,
         callback: impl FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send + 'static,
     ) {
-        let callback: SendCallback = Box::new(callback);
-        let callback = Some(callback);
+        let callback = Some(SendCallback::new(callback));
         self.push(Command::Send { client, path: path.clone(), data: data.into(), callback });
     }
 
