@@ -165,6 +165,13 @@ enum State {
     Ended,
 }
 
+impl Default for Session {
+    /// A session that has ended: it discards what it is given.
+    fn default() -> Session {
+        Session { state: State::Ended }
+    }
+}
+
 impl Session {
     /// A connection of which nothing is known yet.
     pub fn new(options: Options) -> Session {
