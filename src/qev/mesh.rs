@@ -40,6 +40,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::bell::Bell;
 pub use super::bell::Waker;
+use super::inbox::{self, Inbox, Mailbox, Waiting};
 use crate::limits::SHARDS_MAX;
 
 /// The share of a ring that only Control may use: one eighth.
@@ -123,6 +124,7 @@ pub struct Port<M> {
     /// By peer. Invariant: `overflowing` has exactly those whose queues are not both empty.
     outgoing: Vec<Outgoing<M>>,
     incoming: Vec<Consumer<M>>,
+    inboxes: Vec<Arc<dyn Waiting>>,
     bells: Vec<Arc<Bell>>,
     overflowing: Peers,
     /// Peers into whose rings something went since the last [`Port::doorbells`].
@@ -141,6 +143,7 @@ impl<M> Port<M> {
             overflow_messages_max: settings.overflow_messages_max,
             outgoing: Vec::with_capacity(bells.len()),
             incoming: Vec::with_capacity(bells.len()),
+            inboxes: Vec::new(),
             bells,
             overflowing: Peers::default(),
             sent_to: Peers::default(),
@@ -270,6 +273,20 @@ impl<M> Port<M> {
         self.bells[self.shard].awake();
     }
 
+    /// An inbox of at most `messages_max` messages, for threads that are no shard to post to this one.
+    ///
+    /// Memory: all of it at once, `messages_max` times the size of a message and a word.
+    ///
+    /// # Panics
+    ///
+    /// If `messages_max` is 0.
+    pub fn inbox<N: Send + 'static>(&mut self, messages_max: usize) -> (Mailbox<N>, Inbox<N>) {
+        let bell = Arc::clone(&self.bells[self.shard]);
+        let (mailbox, inbox, waiting) = inbox::inbox(messages_max, bell);
+        self.inboxes.push(waiting);
+        (mailbox, inbox)
+    }
+
     /// How threads that are no shard find out whether they must wake this one.
     pub fn waker(&self) -> Waker {
         Waker::new(Arc::clone(&self.bells[self.shard]))
@@ -320,6 +337,7 @@ impl<M> Port<M> {
         let mut peers = self.overflowing;
         std::iter::from_fn(|| peers.take_first()).any(|to| self.outgoing[to].can_flush())
             || self.incoming.iter().any(|ring| !ring.is_empty())
+            || self.inboxes.iter().any(|inbox| inbox.is_waiting())
     }
 }
 
