@@ -29,6 +29,8 @@
 pub mod raw;
 mod reason;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod utf8;
 pub mod websocket;
