@@ -13,6 +13,8 @@
 //! | [`event`] | the event, its path, its text form, the router |
 //! | [`qev`] | quick-event: ring, buffers, mesh, timers, clock, shared limits, statistics. Knows no events |
 //! | [`admin`] | the statistics endpoint |
+//! | [`metrics`] | every counter, gauge and latency: its name, unit and help |
+//! | [`log`] | structured logs, written by a thread of their own |
 //! | [`limits`] | every bound that is no setting: name, unit, reason |
 
 pub mod admin;
@@ -21,6 +23,8 @@ pub mod client;
 pub mod config;
 pub mod event;
 pub mod limits;
+pub mod log;
+pub mod metrics;
 pub mod protocol;
 pub mod qev;
 pub mod server;

@@ -1,1 +1,174 @@
-//! (to be written)
+//! The event path: cleaned once, where it comes in, and trusted from then on.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits::PATH_BYTES_MAX;
+
+/// An event path, cleaned and owned. A clone shares the text.
+///
+/// It is made of segments separated by `/`, of `A-Z a-z 0-9 _ -`: never empty, no `//`, no `/` at the end, at most
+/// [`PATH_BYTES_MAX`] bytes. A map keyed by `Path` can be asked with a `&str`.
+///
+/// ```
+/// use quickio::event::path::Path;
+///
+/// let path = Path::parse("/app/@user/(new)>>>>").unwrap();
+/// assert_eq!(path.as_str(), "/app/user/new");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Path(Arc<str>);
+
+/// An event path, cleaned and borrowed: from the text it came in where that was clean already.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathRef<'a>(&'a str);
+
+/// Why a text is no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Nothing is left of it after cleaning.
+    #[error("the path is empty")]
+    Empty,
+    /// More than [`PATH_BYTES_MAX`] bytes are left of it after cleaning.
+    #[error("the path is longer than {PATH_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+impl Path {
+    /// Cleans `raw`, and keeps a copy of what is left.
+    pub fn parse(raw: &str) -> Result<Path, PathError> {
+        let mut scratch = String::new();
+        PathRef::clean(raw, &mut scratch).map(PathRef::to_path)
+    }
+
+    /// The path, borrowed.
+    pub fn as_ref(&self) -> PathRef<'_> {
+        PathRef(&self.0)
+    }
+
+    /// The path's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> PathRef<'a> {
+    /// Cleans a path as a peer wrote it; `scratch` is overwritten where it was not clean already.
+    ///
+    /// Every byte that no path may have is dropped, then runs of `/` become one, then a `/` at the end is dropped.
+    /// A slash is never added: `chat` stays `chat`. One scan; `scratch` never grows beyond [`PATH_BYTES_MAX`] for
+    /// it, however long `raw` is.
+    pub fn clean(raw: &'a str, scratch: &'a mut String) -> Result<PathRef<'a>, PathError> {
+        let cleaned = if is_clean(raw.as_bytes()) {
+            raw
+        } else {
+            copy_clean(raw.as_bytes(), scratch)?;
+            scratch.as_str()
+        };
+        match cleaned.len() {
+            0 => Err(PathError::Empty),
+            1..=PATH_BYTES_MAX => Ok(PathRef(cleaned)),
+            _ => Err(PathError::TooLong),
+        }
+    }
+
+    /// The path's text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The path, owned: copies its text.
+    pub fn to_path(self) -> Path {
+        Path(Arc::from(self.0))
+    }
+}
+
+/// What a byte is to a path: [`WORD`], [`SLASH`] or [`OTHER`].
+static CLASSES: [u8; 256] = classes();
+const WORD: u8 = 0;
+const SLASH: u8 = 1;
+const OTHER: u8 = 2;
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let as_u8 = byte as u8;
+        if as_u8.is_ascii_alphanumeric() || as_u8 == b'_' || as_u8 == b'-' {
+            classes[byte] = WORD;
+        }
+        byte += 1;
+    }
+    classes[b'/' as usize] = SLASH;
+    classes
+}
+
+/// Without a branch for each byte: most paths are clean, and all of their bytes have to be looked at to know it.
+fn is_clean(raw: &[u8]) -> bool {
+    let mut before = WORD;
+    let mut faults = 0;
+    for &byte in raw {
+        let class = CLASSES[usize::from(byte)];
+        faults |= (class & OTHER) | (class & before);
+        before = class;
+    }
+    faults == 0 && before != SLASH
+}
+
+/// Writes what is left of `raw` after cleaning, which is ASCII, into `cleaned`.
+fn copy_clean(raw: &[u8], cleaned: &mut String) -> Result<(), PathError> {
+    cleaned.clear();
+    let mut before = WORD;
+    for &byte in raw {
+        match CLASSES[usize::from(byte)] {
+            OTHER => continue,
+            SLASH if before == SLASH => continue,
+            // Where there is no room for a slash, it must be the one at the end, or what follows it is too long.
+            SLASH if cleaned.len() == PATH_BYTES_MAX => continue,
+            _ if cleaned.len() == PATH_BYTES_MAX => return Err(PathError::TooLong),
+            class => before = class,
+        }
+        cleaned.push(char::from(byte));
+    }
+    if before == SLASH {
+        cleaned.pop();
+    }
+    Ok(())
+}
+
+impl Borrow<str> for Path {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<PathRef<'_>> for Path {
+    fn from(path: PathRef<'_>) -> Path {
+        path.to_path()
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl fmt::Display for PathRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Debug for PathRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.0, f)
+    }
+}

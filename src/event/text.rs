@@ -1,1 +1,165 @@
-//! (to be written)
+//! An event as text, `<event path>:<callback id>=<JSON>`: read it, write it, write the answer to one.
+
+use std::io::{self, Write};
+
+/// What an event without data carries (protocol.md, section 1): an empty data part counts as this.
+const NULL: &str = "null";
+
+/// The code of an answer that is no error.
+const OK: u16 = 200;
+
+/// An event's parts, borrowed from its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventText<'a> {
+    /// As the peer wrote it: not cleaned yet, and possibly empty.
+    pub path: &'a str,
+    /// 0 where no answer is wanted.
+    pub callback: u64,
+    /// Never empty, never checked: one JSON text, if the peer is honest. `null` where the text had none.
+    pub data: &'a str,
+}
+
+/// Why a text is no event. The connection it came by is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("no `:` ends the event path")]
+    NoColon,
+    #[error("no digit follows the event path")]
+    NoDigits,
+    #[error("no `=` follows the callback id")]
+    NoEquals,
+    #[error("the callback id is greater than 2^64-1")]
+    CallbackTooLarge,
+}
+
+/// Splits an event's text at the first `:` and the `=` that must end the digits after it.
+///
+/// Reads no further than that: the data is passed through byte for byte.
+///
+/// ```
+/// let event = quickio::event::text::parse(r#"/chat/say:7={"text":"hi"}"#).unwrap();
+/// assert_eq!((event.path, event.callback, event.data), ("/chat/say", 7, r#"{"text":"hi"}"#));
+/// ```
+pub fn parse(text: &str) -> Result<EventText<'_>, Malformed> {
+    let (path, rest) = text.split_once(':').ok_or(Malformed::NoColon)?;
+    let (callback, digits) = leading_number(rest.as_bytes())?;
+    let data = rest[digits..].strip_prefix('=').ok_or(Malformed::NoEquals)?;
+    Ok(EventText { path, callback, data: or_null(data) })
+}
+
+/// Bytes that [`write_event`] writes.
+pub fn event_len(path: &str, callback: u64, data: &str) -> usize {
+    path.len() + 1 + digits(callback) + 1 + or_null(data).len()
+}
+
+/// Appends an event's text. `path` is cleaned, `data` is one JSON text, or nothing, which is written `null`.
+pub fn write_event(out: &mut Vec<u8>, path: &str, callback: u64, data: &str) {
+    out.reserve(event_len(path, callback, data));
+    write_all(out, &[path, ":", itoa::Buffer::new().format(callback), "=", or_null(data)]);
+}
+
+/// The server's answer to an event that asked for one (protocol.md, section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerText<'a> {
+    /// The callback that the client named in its event.
+    pub id: u64,
+    /// The callback that the server offers with its answer, or 0. Written as 0 where the code is not 200.
+    pub server_callback: u64,
+    /// 200, or what went wrong.
+    pub code: u16,
+    /// One JSON text, or nothing, which is written `null`.
+    pub data: &'a str,
+    /// Words for people. Left out where the code is 200.
+    pub message: Option<&'a str>,
+}
+
+const ANSWER_PATH: &str = "/qio/callback/";
+const ANSWER_CODE: &str = r#"={"code":"#;
+const ANSWER_DATA: &str = r#","data":"#;
+const ANSWER_MESSAGE: &str = r#","err_msg":"#;
+
+impl AnswerText<'_> {
+    /// Bytes that [`write`](Self::write) writes: exact, so that a frame's head can go before it.
+    #[expect(clippy::len_without_is_empty, reason = "an answer is never empty")]
+    pub fn len(&self) -> usize {
+        let numbers = digits(self.id) + digits(self.offered_callback()) + digits(u64::from(self.code));
+        let head = ANSWER_PATH.len() + ":".len() + ANSWER_CODE.len() + ANSWER_DATA.len() + numbers;
+        head + or_null(self.data).len() + self.message_len() + "}".len()
+    }
+
+    /// Appends the answer as an event's text.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(self.len());
+        let (mut id, mut callback, mut code) =
+            (itoa::Buffer::new(), itoa::Buffer::new(), itoa::Buffer::new());
+        write_all(out, &[ANSWER_PATH, id.format(self.id), ":", callback.format(self.offered_callback())]);
+        write_all(out, &[ANSWER_CODE, code.format(self.code), ANSWER_DATA, or_null(self.data)]);
+        if self.code != OK {
+            out.extend_from_slice(ANSWER_MESSAGE.as_bytes());
+            self.write_message(&mut *out);
+        }
+        out.push(b'}');
+    }
+
+    fn offered_callback(&self) -> u64 {
+        if self.code == OK { self.server_callback } else { 0 }
+    }
+
+    fn message_len(&self) -> usize {
+        if self.code == OK {
+            return 0;
+        }
+        let mut count = Count(ANSWER_MESSAGE.len());
+        self.write_message(&mut count);
+        count.0
+    }
+
+    /// A JSON string, or null. One routine writes it and measures it, so that they agree.
+    fn write_message(&self, out: impl Write) {
+        serde_json::to_writer(out, &self.message).expect("a string is JSON, and memory takes all of it");
+    }
+}
+
+/// A writer that only counts.
+struct Count(usize);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The number that `bytes` begin with, and how many digits it has.
+fn leading_number(bytes: &[u8]) -> Result<(u64, usize), Malformed> {
+    let mut number: u64 = 0;
+    let mut digits = 0;
+    for byte in bytes {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        let shifted = number.checked_mul(10).ok_or(Malformed::CallbackTooLarge)?;
+        number = shifted.checked_add(u64::from(digit)).ok_or(Malformed::CallbackTooLarge)?;
+        digits += 1;
+    }
+    if digits == 0 { Err(Malformed::NoDigits) } else { Ok((number, digits)) }
+}
+
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+fn or_null(data: &str) -> &str {
+    if data.is_empty() { NULL } else { data }
+}
+
+fn write_all(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}

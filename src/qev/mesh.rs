@@ -1,1 +1,434 @@
-//! (to be written)
+//! The mesh: shards send each other messages, without locks, without waiting, without losing a wake-up.
+//!
+//! There is one single-producer single-consumer ring for each ordered pair of shards, and each shard owns its
+//! ends of them: its [`Port`]. A turn of a shard calls, in this order or any other:
+//!
+//! ```text
+//! awake        after it slept
+//! receive      takes what the others sent
+//! send         any number of times
+//! flush        what did not fit moves up, where there is room again
+//! doorbells    which sleeping peers to wake, for all messages of the turn at once
+//! try_sleep    may it block?
+//! ```
+//!
+//! # When a ring is full
+//!
+//! Sending never waits. A message for which there is no room goes to the sender's overflow queue for that
+//! peer, and [`Port::flush`] moves it up as the peer takes others. There are two classes:
+//!
+//! - **Data** has room up to seven eighths of the ring, then an overflow queue of `overflow_messages_max`;
+//!   where that is full too the message is refused, which is for the sender to answer.
+//! - **Control** may use the whole ring, so it goes past Data that waits in the overflow queue. Its own queue
+//!   has no bound here: a sender may only send as Control what is bounded by its cause (an answer to a
+//!   request that was let in, the first and the last subscription to a path).
+//!
+//! Order: messages of one class from one shard to another arrive as they were sent, and no Data arrives
+//! before Control that was sent earlier. Messages to a shard that has gone (its port was dropped) are refused
+//! or dropped. Everything is counted: [`Counters`].
+//!
+//! # Sleeping
+//!
+//! [`Port::try_sleep`] says why and how nothing is lost: the argument is in `qev/bell.rs`. A shard with
+//! overflowing messages may sleep, and is woken when there is room for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::bell::Bell;
+pub use super::bell::Waker;
+use crate::limits::SHARDS_MAX;
+
+/// The share of a ring that only Control may use: one eighth.
+const CONTROL_SHARE: usize = 8;
+
+/// The sizes of a mesh.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Messages that each ring holds; there are shards x shards of them. At least 1; Control and Data are
+    /// told apart from 2.
+    pub ring_messages: usize,
+    /// Data messages that wait for each peer whose ring is full, at most.
+    pub overflow_messages_max: usize,
+}
+
+/// What becomes of a message when the ring is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Never refused, as something would be inconsistent for ever. Bounded by what causes it.
+    Control,
+    /// Refused when the peer does not keep up.
+    Data,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a refused message is lost unless the sender answers for it"]
+pub enum Sent<M> {
+    /// It is in the peer's ring.
+    Queued,
+    /// It waits at this side until there is room.
+    Overflowed,
+    /// Not sent: the overflow queue is full, too, or the peer has gone.
+    Refused(M),
+}
+
+/// What a port did since the beginning, in messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Accepted: queued or overflowed.
+    pub sent: u64,
+    /// Taken from the rings of the others.
+    pub received: u64,
+    /// Accepted, but had to wait for room.
+    pub overflowed: u64,
+    /// Not accepted.
+    pub refused: u64,
+    /// Accepted, and dropped while they waited for room, as the peer has gone.
+    pub dropped: u64,
+    /// Sleeping peers that had to be woken (not messages).
+    pub doorbells: u64,
+}
+
+/// The ports of `shards` shards that all know each other: the first is shard 0's.
+///
+/// # Panics
+///
+/// Unless there are 1 to [`SHARDS_MAX`] shards, and rings of at least one message.
+pub fn mesh<M: Send>(shards: usize, settings: Settings) -> Vec<Port<M>> {
+    assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards, not {shards}");
+    assert!(settings.ring_messages > 0, "a ring holds one message at least");
+    let bells: Vec<Arc<Bell>> = (0..shards).map(|_| Arc::default()).collect();
+    let mut ports: Vec<Port<M>> =
+        (0..shards).map(|shard| Port::new(shard, bells.clone(), settings)).collect();
+    for from in 0..shards {
+        for to in 0..shards {
+            let (producer, consumer) = RingBuffer::new(settings.ring_messages);
+            ports[from].outgoing.push(Outgoing::new(producer));
+            ports[to].incoming.push(consumer);
+        }
+    }
+    ports
+}
+
+/// One shard's end of the mesh: to be moved to its thread, and used by that alone.
+///
+/// A shard may send to itself like to any other.
+pub struct Port<M> {
+    shard: usize,
+    overflow_messages_max: usize,
+    /// By peer. Invariant: `overflowing` has exactly those whose queues are not both empty.
+    outgoing: Vec<Outgoing<M>>,
+    incoming: Vec<Consumer<M>>,
+    bells: Vec<Arc<Bell>>,
+    overflowing: Peers,
+    /// Peers into whose rings something went since the last [`Port::doorbells`].
+    sent_to: Peers,
+    /// Peers from whose rings something was taken since the last [`Port::doorbells`].
+    taken_from: Peers,
+    /// Who is received from first.
+    next: usize,
+    counters: Counters,
+}
+
+impl<M> Port<M> {
+    fn new(shard: usize, bells: Vec<Arc<Bell>>, settings: Settings) -> Self {
+        Self {
+            shard,
+            overflow_messages_max: settings.overflow_messages_max,
+            outgoing: Vec::with_capacity(bells.len()),
+            incoming: Vec::with_capacity(bells.len()),
+            bells,
+            overflowing: Peers::default(),
+            sent_to: Peers::default(),
+            taken_from: Peers::default(),
+            next: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The shard whose port this is.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// How many shards the mesh has.
+    pub fn shards(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// Sends a message to shard `to`, without waiting; [`Port::doorbells`] wakes it.
+    ///
+    /// # Panics
+    ///
+    /// If there is no shard `to`.
+    pub fn send(&mut self, to: usize, message: M, class: Class) -> Sent<M> {
+        let waits = self.overflowing.contains(to) && self.outgoing[to].must_wait(class);
+        if waits || !self.outgoing[to].has_room(class) {
+            return self.overflow(to, message, class);
+        }
+        self.outgoing[to].push(message);
+        self.sent_to.insert(to);
+        self.counters.sent += 1;
+        Sent::Queued
+    }
+
+    /// Moves messages that overflowed into rings that have room again. To be called in every turn.
+    pub fn flush(&mut self) {
+        let mut peers = self.overflowing;
+        while let Some(to) = peers.take_first() {
+            let outgoing = &mut self.outgoing[to];
+            if outgoing.flush() {
+                self.sent_to.insert(to);
+            }
+            if outgoing.ring.is_abandoned() {
+                self.counters.dropped += outgoing.abandon() as u64;
+            }
+            if outgoing.waiting() == 0 {
+                self.overflowing.remove(to);
+            }
+        }
+    }
+
+    /// Whether messages wait at this side until there is room.
+    pub fn has_overflow(&self) -> bool {
+        !self.overflowing.is_empty()
+    }
+
+    /// How many messages wait at this side until there is room.
+    pub fn overflow_len(&self) -> usize {
+        self.outgoing.iter().map(Outgoing::waiting).sum()
+    }
+
+    /// Takes up to `max` messages that others sent, and hands each to `take` with the number of its sender;
+    /// returns how many. Where that leaves some, the next call begins with the next sender.
+    pub fn receive(&mut self, max: usize, mut take: impl FnMut(usize, M)) -> usize {
+        let mut received = 0;
+        for _ in 0..self.incoming.len() {
+            if received == max {
+                break;
+            }
+            let from = self.next;
+            self.next = if from + 1 == self.incoming.len() { 0 } else { from + 1 };
+            received += self.receive_from(from, max - received, &mut take);
+        }
+        received
+    }
+
+    /// Calls `ring` for every peer that must be woken: it sleeps, or is about to, and was sent something
+    /// since the last call, or starves for room in a ring from which something was taken since then.
+    ///
+    /// The caller has to wake each of them, soon and always (where a doorbell fails, by another): nobody else
+    /// will.
+    pub fn doorbells(&mut self, mut ring: impl FnMut(usize)) {
+        if self.owes_doorbells() {
+            // Between what was sent and taken, and the look at who sleeps: F1 in `qev/bell.rs`.
+            fence(Ordering::SeqCst);
+        }
+        while let Some(peer) = self.sent_to.take_first() {
+            if self.bells[peer].must_ring() {
+                self.counters.doorbells += 1;
+                ring(peer);
+            }
+        }
+        while let Some(peer) = self.taken_from.take_first() {
+            if self.bells[peer].must_ring_starving() {
+                self.counters.doorbells += 1;
+                ring(peer);
+            }
+        }
+    }
+
+    /// Announces that this shard will sleep. `true`: it may block now, until its doorbell rings, or for as
+    /// long as it likes; then it calls [`Port::awake`]. `false`: it is awake, and must take another turn, as
+    /// a message waits, or there is room for one that overflowed, or a thread left a note ([`Waker`]), or
+    /// [`Port::doorbells`] was not asked since something was sent or received.
+    ///
+    /// Between `true` and blocking the shard may look at things of its own, but must not take its doorbell's
+    /// signal away.
+    #[must_use = "a shard that blocks without leave sleeps for ever"]
+    pub fn try_sleep(&mut self) -> bool {
+        // Before the announcement, too: a busy shard should not make others ring for nothing.
+        if self.owes_doorbells() || self.has_work() {
+            return false;
+        }
+        if !self.bells[self.shard].announce(self.has_overflow()) {
+            return false;
+        }
+        if self.has_work() {
+            self.awake();
+            return false;
+        }
+        true
+    }
+
+    /// Takes the announcement of [`Port::try_sleep`] back. To be called after waking up, whatever the reason.
+    pub fn awake(&mut self) {
+        self.bells[self.shard].awake();
+    }
+
+    /// How threads that are no shard find out whether they must wake this one.
+    pub fn waker(&self) -> Waker {
+        Waker::new(Arc::clone(&self.bells[self.shard]))
+    }
+
+    /// What this port did since the beginning.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Keeps a message for which there is no room, in order.
+    fn overflow(&mut self, to: usize, message: M, class: Class) -> Sent<M> {
+        let outgoing = &mut self.outgoing[to];
+        let queue = match class {
+            Class::Control => &mut outgoing.control,
+            Class::Data => &mut outgoing.data,
+        };
+        let full = class == Class::Data && queue.len() >= self.overflow_messages_max;
+        if full || outgoing.ring.is_abandoned() {
+            self.counters.refused += 1;
+            return Sent::Refused(message);
+        }
+        queue.push_back(message);
+        self.overflowing.insert(to);
+        self.counters.sent += 1;
+        self.counters.overflowed += 1;
+        Sent::Overflowed
+    }
+
+    fn receive_from(&mut self, from: usize, max: usize, take: &mut impl FnMut(usize, M)) -> usize {
+        let mut received = 0;
+        while received < max {
+            let Ok(message) = self.incoming[from].pop() else { break };
+            self.taken_from.insert(from);
+            self.counters.received += 1;
+            received += 1;
+            take(from, message);
+        }
+        received
+    }
+
+    fn owes_doorbells(&self) -> bool {
+        !self.sent_to.is_empty() || !self.taken_from.is_empty()
+    }
+
+    /// Whether a message waits to be received, or can be flushed: L2 in `qev/bell.rs`.
+    fn has_work(&self) -> bool {
+        let mut peers = self.overflowing;
+        std::iter::from_fn(|| peers.take_first()).any(|to| self.outgoing[to].can_flush())
+            || self.incoming.iter().any(|ring| !ring.is_empty())
+    }
+}
+
+/// The way to one peer: its ring, and what did not fit.
+struct Outgoing<M> {
+    ring: Producer<M>,
+    control: VecDeque<M>,
+    data: VecDeque<M>,
+}
+
+impl<M> Outgoing<M> {
+    fn new(ring: Producer<M>) -> Self {
+        Self { ring, control: VecDeque::new(), data: VecDeque::new() }
+    }
+
+    /// Whether a message would overtake one that it must not overtake.
+    fn must_wait(&self, class: Class) -> bool {
+        !self.control.is_empty() || (class == Class::Data && !self.data.is_empty())
+    }
+
+    /// Whether the ring has room for a message of this class.
+    fn has_room(&self, class: Class) -> bool {
+        let kept = match class {
+            Class::Control => 0,
+            Class::Data => self.kept_for_control(),
+        };
+        // What this side knows is often enough, and spares a look at the receiver's cache line.
+        self.ring.cached_slots() > kept || self.ring.slots() > kept
+    }
+
+    /// Puts a message into the ring, which was found to have room.
+    fn push(&mut self, message: M) {
+        self.ring.push(message).expect("only this side takes room away");
+    }
+
+    fn kept_for_control(&self) -> usize {
+        let capacity = self.ring.buffer().capacity();
+        (capacity / CONTROL_SHARE).max(1).min(capacity - 1)
+    }
+
+    /// Moves up what there is room for; whether that is anything.
+    fn flush(&mut self) -> bool {
+        let before = self.waiting();
+        while self.can_flush() {
+            let Some(message) = self.control.pop_front().or_else(|| self.data.pop_front()) else { break };
+            self.push(message);
+        }
+        self.give_memory_back();
+        self.waiting() < before
+    }
+
+    /// Whether there is room for the first message that waits.
+    fn can_flush(&self) -> bool {
+        if self.control.is_empty() {
+            !self.data.is_empty() && self.has_room(Class::Data)
+        } else {
+            self.has_room(Class::Control)
+        }
+    }
+
+    /// Drops what waits, as nobody will take it; returns how many.
+    fn abandon(&mut self) -> usize {
+        let dropped = self.waiting();
+        self.control.clear();
+        self.data.clear();
+        self.give_memory_back();
+        dropped
+    }
+
+    fn waiting(&self) -> usize {
+        self.control.len() + self.data.len()
+    }
+
+    /// Overflow is rare: a storm's memory is not kept.
+    fn give_memory_back(&mut self) {
+        for queue in [&mut self.control, &mut self.data] {
+            if queue.is_empty() {
+                *queue = VecDeque::new();
+            }
+        }
+    }
+}
+
+/// A set of shards.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peers(u128);
+
+const _: () = assert!(SHARDS_MAX <= u128::BITS as usize, "a set of shards is a u128");
+
+impl Peers {
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn contains(self, peer: usize) -> bool {
+        self.0 >> peer & 1 == 1
+    }
+
+    fn insert(&mut self, peer: usize) {
+        self.0 |= 1 << peer;
+    }
+
+    fn remove(&mut self, peer: usize) {
+        self.0 &= !(1 << peer);
+    }
+
+    fn take_first(&mut self) -> Option<usize> {
+        let first = (self.0 != 0).then(|| self.0.trailing_zeros() as usize);
+        self.0 &= self.0.wrapping_sub(1);
+        first
+    }
+}

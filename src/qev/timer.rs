@@ -1,1 +1,523 @@
-//! (to be written)
+//! A hierarchical timing wheel: any number of timers, each set, cancelled and fired in constant time.
+//!
+//! Times are `u64` milliseconds, read as eleven digits of base 64. A timer waits at the *level* of the
+//! highest digit in which its time differs from the wheel's, in the slot of that digit:
+//!
+//! ```text
+//! wheel's time      .. 0  3 17 40        level 0: slots of 1 ms, each timer there is exact
+//! timer's time      .. 0  3 21  5        level 1: slots of 64 ms      <- this one: level 1, slot 21
+//!                         ^  ^           level 2: slots of 4.1 s
+//! level                   2  1           ...     level 10: all of time, so no timer is too far away
+//! ```
+//!
+//! As the wheel's time reaches a slot of a higher level, its timers move to lower ones. Invariants:
+//!
+//! - A timer in a slot is later than the wheel's time, and equal to it in all digits above its level. Hence
+//!   no slot is ever behind, nothing wraps around, and a timer's place follows from the two times alone.
+//! - So all timers of a level are earlier than those of any higher one: the first slot of the lowest level in
+//!   use, two bit scans away, is the next thing to happen. Empty time costs nothing, an hour or a year of it.
+//! - A timer set for the wheel's time or earlier is in the list of those due, which the next advance empties.
+
+use std::num::NonZeroU32;
+
+const DIGIT_BITS: u32 = 6;
+const SLOTS: usize = 1 << DIGIT_BITS;
+const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
+
+/// The list of timers that are due already; the slots' lists come before it.
+const DUE: usize = LEVELS * SLOTS;
+
+/// The end of a list.
+const NONE: u32 = u32::MAX;
+
+/// One timer of a [`Wheel`]: 8 bytes, as is `Option<TimerId>`.
+///
+/// An id of a timer that fired or was cancelled names nothing any more, and cancelling it does nothing, even
+/// where its place was taken by another timer (the generation tells, which comes round after 2^32 timers in
+/// the same place).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId {
+    index: u32,
+    generation: NonZeroU32,
+}
+
+/// Timers of one shard. The tick is 1 ms; there is no ticking: [`Wheel::next_ms`] says when to advance.
+///
+/// Memory: 2.9 KiB, and 32 bytes for each timer of a `u64` (or smaller) at the most there ever were at once.
+/// Who sets timers has to bound them; more than 2^32 - 1 at once are a bug, and panic.
+#[derive(Debug)]
+pub struct Wheel<T: Copy> {
+    now_ms: u64,
+    len: usize,
+    nodes: Vec<Node<T>>,
+    /// The first free node; free nodes are chained by `next`.
+    free: u32,
+    /// The first node of each slot's list, level by level, then of the list of those due.
+    heads: [u32; DUE + 1],
+    /// The slots in use of each level.
+    occupied: [u64; LEVELS],
+    /// The levels in use: a bit is set where `occupied` is not 0.
+    levels: u16,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    at_ms: u64,
+    value: T,
+    next: u32,
+    previous: u32,
+    /// Of the timer that is here now; of the next one to be here, where the node is free.
+    generation: NonZeroU32,
+}
+
+impl<T: Copy> Wheel<T> {
+    /// A wheel without timers, at the time `now_ms`.
+    pub fn new(now_ms: u64) -> Self {
+        Self {
+            now_ms,
+            len: 0,
+            nodes: Vec::new(),
+            free: NONE,
+            heads: [NONE; DUE + 1],
+            occupied: [0; LEVELS],
+            levels: 0,
+        }
+    }
+
+    /// Sets a timer, to fire at the first advance to `at_ms` or later: the next one, where that is past.
+    pub fn insert(&mut self, at_ms: u64, value: T) -> TimerId {
+        let index = self.take_node(at_ms, value);
+        self.link(index);
+        self.len += 1;
+        TimerId { index, generation: self.nodes[index as usize].generation }
+    }
+
+    /// Cancels a timer and returns its value; `None` where it fired or was cancelled already.
+    pub fn cancel(&mut self, id: TimerId) -> Option<T> {
+        let node = self.nodes.get(id.index as usize)?;
+        if node.generation != id.generation {
+            return None;
+        }
+        let value = node.value;
+        self.unlink(id.index);
+        self.free_node(id.index);
+        Some(value)
+    }
+
+    /// Moves the wheel's time to `now_ms`, and appends the values of all timers that are due to `fired`:
+    /// those set for a past time first, then by time, in no particular order within a millisecond.
+    ///
+    /// A time before the wheel's own changes nothing but that those due already fire.
+    pub fn advance(&mut self, now_ms: u64, fired: &mut Vec<T>) {
+        self.fire_due(fired);
+        while let Some((slot, start_ms)) = self.first_slot() {
+            if start_ms > now_ms {
+                break;
+            }
+            self.now_ms = start_ms;
+            self.open(slot, fired);
+        }
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    /// When to advance next: exactly when the first timer is due, where that is in the same 64 ms as now;
+    /// else sometimes earlier, never later. `None`: there are no timers. A time that is not in the future: at
+    /// once.
+    ///
+    /// The early ones are the starts of slots of a higher level, one for each such level at most: a timer a
+    /// minute away wakes its shard three times instead of once.
+    pub fn next_ms(&self) -> Option<u64> {
+        if self.heads[DUE] != NONE {
+            return Some(self.now_ms);
+        }
+        self.first_slot().map(|(_, start_ms)| start_ms)
+    }
+
+    /// Timers set and not yet fired.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no timer is set.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn fire_due(&mut self, fired: &mut Vec<T>) {
+        let mut index = std::mem::replace(&mut self.heads[DUE], NONE);
+        while index != NONE {
+            index = self.fire(index, fired);
+        }
+    }
+
+    /// Empties a slot whose time has come: its timers fire, or move to a lower level.
+    fn open(&mut self, slot: usize, fired: &mut Vec<T>) {
+        let mut index = std::mem::replace(&mut self.heads[slot], NONE);
+        self.mark_empty(slot);
+        while index != NONE {
+            let node = &self.nodes[index as usize];
+            debug_assert!(node.at_ms >= self.now_ms, "a slot is opened before its timers are late");
+            if node.at_ms == self.now_ms {
+                index = self.fire(index, fired);
+            } else {
+                let next = node.next;
+                self.link(index);
+                index = next;
+            }
+        }
+    }
+
+    /// Frees a node whose list is being emptied; returns the one after it.
+    fn fire(&mut self, index: u32, fired: &mut Vec<T>) -> u32 {
+        let Node { value, next, .. } = self.nodes[index as usize];
+        fired.push(value);
+        self.free_node(index);
+        next
+    }
+
+    /// The slot whose time comes first, and the time at which it starts.
+    fn first_slot(&self) -> Option<(usize, u64)> {
+        if self.levels == 0 {
+            return None;
+        }
+        let level = self.levels.trailing_zeros();
+        let digit = self.occupied[level as usize].trailing_zeros();
+        let shift = level * DIGIT_BITS;
+        let above = self.now_ms.checked_shr(shift + DIGIT_BITS).unwrap_or(0);
+        let start_ms = above.checked_shl(shift + DIGIT_BITS).unwrap_or(0) | u64::from(digit) << shift;
+        Some((level as usize * SLOTS + digit as usize, start_ms))
+    }
+
+    /// The list in which a timer for `at_ms` is to be found.
+    fn place(&self, at_ms: u64) -> usize {
+        if at_ms <= self.now_ms {
+            return DUE;
+        }
+        let level = (at_ms ^ self.now_ms).ilog2() / DIGIT_BITS;
+        let digit = at_ms >> (level * DIGIT_BITS) & (SLOTS as u64 - 1);
+        level as usize * SLOTS + digit as usize
+    }
+
+    fn link(&mut self, index: u32) {
+        let place = self.place(self.nodes[index as usize].at_ms);
+        let next = std::mem::replace(&mut self.heads[place], index);
+        self.nodes[index as usize].next = next;
+        self.nodes[index as usize].previous = NONE;
+        if next != NONE {
+            self.nodes[next as usize].previous = index;
+        }
+        self.mark_used(place);
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Node { at_ms, next, previous, .. } = self.nodes[index as usize];
+        if next != NONE {
+            self.nodes[next as usize].previous = previous;
+        }
+        if previous != NONE {
+            self.nodes[previous as usize].next = next;
+            return;
+        }
+        let place = self.place(at_ms);
+        debug_assert_eq!(self.heads[place], index, "a timer's place follows from the two times");
+        self.heads[place] = next;
+        if next == NONE {
+            self.mark_empty(place);
+        }
+    }
+
+    fn mark_used(&mut self, place: usize) {
+        if place != DUE {
+            self.occupied[place / SLOTS] |= 1 << (place % SLOTS);
+            self.levels |= 1 << (place / SLOTS);
+        }
+    }
+
+    fn mark_empty(&mut self, place: usize) {
+        if place == DUE {
+            return;
+        }
+        let slots = &mut self.occupied[place / SLOTS];
+        *slots &= !(1 << (place % SLOTS));
+        if *slots == 0 {
+            self.levels &= !(1 << (place / SLOTS));
+        }
+    }
+
+    fn take_node(&mut self, at_ms: u64, value: T) -> u32 {
+        if self.free == NONE {
+            return self.grow(at_ms, value);
+        }
+        let index = self.free;
+        let node = &mut self.nodes[index as usize];
+        self.free = node.next;
+        node.at_ms = at_ms;
+        node.value = value;
+        index
+    }
+
+    fn grow(&mut self, at_ms: u64, value: T) -> u32 {
+        let index = u32::try_from(self.nodes.len()).unwrap_or(NONE);
+        assert_ne!(index, NONE, "timers are bounded by those who set them");
+        self.nodes.push(Node { at_ms, value, next: NONE, previous: NONE, generation: NonZeroU32::MIN });
+        index
+    }
+
+    fn free_node(&mut self, index: u32) {
+        let node = &mut self.nodes[index as usize];
+        node.generation = node.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        node.next = std::mem::replace(&mut self.free, index);
+        self.len -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl<T: Copy> Wheel<T> {
+        /// Panics where an invariant does not hold.
+        fn check(&self) {
+            let linked: usize = (0..=DUE).map(|place| self.check_list(place)).sum();
+            assert_eq!(linked, self.len);
+            for level in 0..LEVELS {
+                assert_eq!(self.levels >> level & 1 == 1, self.occupied[level] != 0, "level {level}");
+            }
+            let mut free = 0;
+            let mut index = self.free;
+            while index != NONE {
+                free += 1;
+                index = self.nodes[index as usize].next;
+            }
+            assert_eq!(linked + free, self.nodes.len(), "no node is lost");
+        }
+
+        fn check_list(&self, place: usize) -> usize {
+            let (mut nodes, mut previous, mut index) = (0, NONE, self.heads[place]);
+            while index != NONE {
+                let node = &self.nodes[index as usize];
+                assert_eq!(node.previous, previous);
+                assert_eq!(self.place(node.at_ms), place);
+                (nodes, previous, index) = (nodes + 1, index, node.next);
+            }
+            if place != DUE {
+                assert_eq!(self.occupied[place / SLOTS] >> (place % SLOTS) & 1 == 1, nodes > 0);
+            }
+            nodes
+        }
+    }
+
+    fn advance(wheel: &mut Wheel<u64>, now_ms: u64) -> Vec<u64> {
+        let mut fired = Vec::new();
+        wheel.advance(now_ms, &mut fired);
+        wheel.check();
+        fired
+    }
+
+    #[test]
+    fn sizes_are_as_promised() {
+        assert_eq!(size_of::<Node<u64>>(), 32);
+        assert_eq!(size_of::<Option<TimerId>>(), 8);
+        assert!(size_of::<Wheel<u64>>() <= 3000);
+    }
+
+    #[test]
+    fn every_distance_fires_on_its_millisecond_and_not_before() {
+        let starts = [0, 1, 63, 64, 4095, 123_456_789, u64::MAX >> 1];
+        let distances = (0..63).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, (1 << bit) + 1]);
+        for (start, distance) in distances.flat_map(|distance| starts.map(|start| (start, distance))) {
+            let mut wheel = Wheel::new(start);
+            let at_ms = start.saturating_add(distance);
+            wheel.insert(at_ms, 1);
+            assert!(wheel.next_ms() <= Some(at_ms));
+            if distance > 0 {
+                assert!(advance(&mut wheel, at_ms - 1).is_empty(), "{distance} ms after {start}");
+            }
+            assert_eq!(wheel.next_ms(), Some(at_ms), "one millisecond before, it is exact");
+            assert_eq!(advance(&mut wheel, at_ms), [1], "{distance} ms after {start}");
+            assert_eq!(wheel.next_ms(), None);
+        }
+    }
+
+    #[test]
+    fn a_past_time_fires_at_the_next_advance() {
+        let mut wheel = Wheel::new(1000);
+        wheel.insert(0, 1);
+        wheel.insert(1000, 2);
+        assert_eq!(wheel.next_ms(), Some(1000), "at once");
+        let mut fired = advance(&mut wheel, 1000);
+        fired.sort_unstable();
+        assert_eq!(fired, [1, 2]);
+        assert!(wheel.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_time_is_a_time() {
+        let mut wheel = Wheel::new(0);
+        wheel.insert(u64::MAX, 1);
+        assert!(advance(&mut wheel, u64::MAX - 1).is_empty());
+        assert_eq!(advance(&mut wheel, u64::MAX), [1]);
+        wheel.insert(u64::MAX, 2);
+        assert_eq!(advance(&mut wheel, u64::MAX), [2]);
+    }
+
+    #[test]
+    fn time_does_not_run_backwards() {
+        let mut wheel = Wheel::new(100);
+        wheel.insert(150, 1);
+        assert!(advance(&mut wheel, 20).is_empty());
+        wheel.insert(90, 2);
+        assert_eq!(advance(&mut wheel, 20), [2], "due already, whatever the time");
+        assert_eq!(advance(&mut wheel, 150), [1]);
+    }
+
+    #[test]
+    fn an_old_id_cancels_nothing() {
+        let mut wheel = Wheel::new(0);
+        let fired = wheel.insert(1, 1);
+        assert_eq!(advance(&mut wheel, 1), [1]);
+        assert_eq!(wheel.cancel(fired), None, "fired");
+        let cancelled = wheel.insert(5, 2);
+        assert_eq!(wheel.cancel(cancelled), Some(2));
+        assert_eq!(wheel.cancel(cancelled), None, "cancelled");
+        let present = wheel.insert(5, 3);
+        assert_eq!(present.index, fired.index, "the same place");
+        assert_eq!((wheel.cancel(fired), wheel.cancel(cancelled)), (None, None));
+        assert_eq!(wheel.cancel(present), Some(3));
+        wheel.check();
+    }
+
+    #[test]
+    fn an_id_of_another_wheel_is_no_panic() {
+        let id = Wheel::new(0).insert(1, 1);
+        assert_eq!(Wheel::<u64>::new(0).cancel(id), None);
+    }
+
+    #[test]
+    fn a_minute_away_takes_three_wake_ups() {
+        let mut wheel = Wheel::new(12_345);
+        wheel.insert(72_345, 1);
+        let mut wake_ups = 0;
+        while let Some(now_ms) = wheel.next_ms() {
+            advance(&mut wheel, now_ms);
+            wake_ups += 1;
+        }
+        assert_eq!(wake_ups, 3);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Sets a timer so far from now; negative is past.
+        Insert(i64),
+        /// Cancels one of all timers there ever were.
+        Cancel(prop::sample::Index),
+        /// Moves the time so far.
+        Advance(u64),
+        /// Moves the time to when the wheel asks for it.
+        Wake,
+    }
+
+    fn some_step() -> impl Strategy<Value = Step> {
+        let distance = prop_oneof![
+            4 => -3..70_i64,
+            2 => 0..5_000_i64,
+            2 => 0..70_000_i64,
+            1 => -100_000..100_000_000_000_i64,
+            1 => Just(i64::MAX),
+        ];
+        let forward = prop_oneof![4 => 0..70_u64, 2 => 0..70_000_u64, 1 => 0..100_000_000_000_u64];
+        prop_oneof![
+            5 => distance.prop_map(Step::Insert),
+            2 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+            1 => forward.prop_map(Step::Advance),
+            3 => Just(Step::Wake),
+        ]
+    }
+
+    /// The oracle: timers by time, then by number.
+    struct Model {
+        now_ms: u64,
+        timers: BTreeMap<(u64, u64), ()>,
+        /// The time and the id of every timer there ever was; its number is its place here, and its value.
+        ids: Vec<(u64, TimerId)>,
+    }
+
+    impl Model {
+        fn run(start_ms: u64, steps: Vec<Step>) {
+            let mut model = Self { now_ms: start_ms, timers: BTreeMap::new(), ids: Vec::new() };
+            let mut wheel = Wheel::new(start_ms);
+            for step in steps {
+                model.step(&mut wheel, step);
+                wheel.check();
+                assert_eq!(wheel.len(), model.timers.len());
+                model.check_next(&wheel);
+            }
+            while let Some(next_ms) = wheel.next_ms() {
+                model.advance(&mut wheel, next_ms);
+            }
+            assert!(model.timers.is_empty());
+        }
+
+        fn step(&mut self, wheel: &mut Wheel<u64>, step: Step) {
+            match step {
+                Step::Insert(distance) => self.insert(wheel, self.now_ms.saturating_add_signed(distance)),
+                Step::Cancel(_) if self.ids.is_empty() => {}
+                Step::Cancel(which) => self.cancel(wheel, which.index(self.ids.len())),
+                Step::Advance(by_ms) => self.advance(wheel, self.now_ms.saturating_add(by_ms)),
+                Step::Wake => self.advance(wheel, wheel.next_ms().unwrap_or(self.now_ms)),
+            }
+        }
+
+        fn insert(&mut self, wheel: &mut Wheel<u64>, at_ms: u64) {
+            let number = self.ids.len() as u64;
+            self.ids.push((at_ms, wheel.insert(at_ms, number)));
+            self.timers.insert((at_ms, number), ());
+        }
+
+        fn cancel(&mut self, wheel: &mut Wheel<u64>, number: usize) {
+            let (at_ms, id) = self.ids[number];
+            let was_set = self.timers.remove(&(at_ms, number as u64)).is_some();
+            assert_eq!(wheel.cancel(id), was_set.then_some(number as u64));
+        }
+
+        fn advance(&mut self, wheel: &mut Wheel<u64>, now_ms: u64) {
+            let mut fired = Vec::new();
+            wheel.advance(now_ms, &mut fired);
+            // Those set for a past time come first, in any order; the others by time.
+            let order = |number: &u64| (self.ids[*number as usize].0.max(self.now_ms), *number);
+            assert!(fired.is_sorted_by_key(|number| order(number).0));
+            fired.sort_by_key(order);
+            let is_due = |key: &&(u64, u64)| key.0 <= now_ms;
+            let mut due: Vec<u64> = self.timers.keys().take_while(is_due).map(|key| key.1).collect();
+            self.timers.retain(|key, ()| !is_due(&key));
+            due.sort_by_key(order);
+            assert_eq!(fired, due);
+            self.now_ms = now_ms;
+        }
+
+        fn check_next(&self, wheel: &Wheel<u64>) {
+            let first = self.timers.keys().next().map(|(at_ms, _)| (*at_ms).max(self.now_ms));
+            let next = wheel.next_ms();
+            assert_eq!(next.is_some(), first.is_some());
+            assert!(next <= first, "never late");
+            if first.is_some_and(|at_ms| at_ms / 64 == self.now_ms / 64) {
+                assert_eq!(next, first, "exact when it is near");
+            }
+            assert!(next.is_none_or(|at_ms| at_ms > self.now_ms || first == next), "every wake-up moves on");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_wheel_is_a_sorted_map(
+            start_ms in prop_oneof![Just(0), 0..1_000_000_u64, Just(u64::MAX - 100_000)],
+            steps in prop::collection::vec(some_step(), 1..200),
+        ) {
+            Model::run(start_ms, steps);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `clienttest`: what every client library is tested against (protocol.md, section 8).
+
+use super::{Answer, Application, Context, Decision, Error, Event, Json, LaterDecision, LocalCommand};
+use super::{Registrar, Reply, Subscription};
+use crate::event::path::Path;
+use std::time::Duration;
+
+/// The bundled application `clienttest`.
+pub struct ClientTest;
+
+/// How often `/clienttest/broadcast` is broadcast.
+const BROADCAST_PERIOD: Duration = Duration::from_millis(10);
+
+/// The extra data with which `/clienttest/on-data` may be subscribed to.
+const ON_DATA: &str = "123987";
+
+impl Application for ClientTest {
+    fn name(&self) -> &str {
+        "clienttest"
+    }
+
+    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        register_broadcast(registrar)?;
+        register_in_progress(registrar)?;
+        registrar.event("/clienttest/on-data").on(on_data).register()?;
+        let mut event = |path, handler: fn(&mut Context<'_>, Event<'_>) -> Answer| {
+            registrar.event(path).no_subscriptions().handler(handler).register()
+        };
+        event("/clienttest/close", close)?;
+        event("/clienttest/drop-callback", |_, _| Answer::never())?;
+        event("/clienttest/echo", |_, event| echo(event.data))?;
+        event("/clienttest/heartbeat-challenge", heartbeat_challenge)?;
+        event("/clienttest/move", move_away)?;
+        event("/clienttest/send-invalid", send_invalid)?;
+        event("/clienttest/send-unsubscribed", send_unsubscribed)?;
+        registrar.event("/clienttest/error").children().no_subscriptions().handler(error).register()
+    }
+}
+
+fn register_broadcast(registrar: &mut Registrar) -> Result<(), Error> {
+    const DATA: Json = Json::of_static("\"broadcast event\"");
+    registrar.event("/clienttest/broadcast").register()?;
+    if registrar.shard() == 0 {
+        let path = own_path("/clienttest/broadcast");
+        registrar.every(BROADCAST_PERIOD, move |cx| cx.broadcast(&path, DATA));
+    }
+    Ok(())
+}
+
+/// An `on` stays pending until its client sends an event here. The promise is kept with the client's data, so
+/// that it goes when the client goes.
+fn register_in_progress(registrar: &mut Registrar) -> Result<(), Error> {
+    registrar
+        .event("/clienttest/in-progress")
+        .on(|cx, subscription| {
+            let (decision, later) = subscription.later(cx);
+            cx.set_client_data(subscription.client, Some(later));
+            decision
+        })
+        .handler(|cx, event| {
+            let waiting = cx.client_data::<Option<LaterDecision>>(event.client).and_then(Option::take);
+            match waiting.map(|later| later.decide(true)) {
+                Some(Err(busy)) => Answer::error(420, busy.to_string()),
+                Some(Ok(())) | None => Answer::ok(),
+            }
+        })
+        .register()
+}
+
+fn on_data(cx: &mut Context<'_>, subscription: Subscription<'_>) -> Decision {
+    if subscription.data.trim() != ON_DATA {
+        return Decision::Refuse;
+    }
+    // The answer to the subscription goes out first: this event waits for the next tick of the shard's timers.
+    let client = subscription.client;
+    cx.after(Duration::ZERO, move |cx| {
+        cx.send(client, &own_path("/clienttest/on-data"), Json::of_static("true"));
+    });
+    Decision::Accept
+}
+
+fn close(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    cx.close(event.client);
+    Answer::never()
+}
+
+/// Answers with the data, and offers a callback that does so again, without end.
+fn echo(data: &str) -> Answer {
+    Answer::data(data).with_callback(|_, reply: Reply<'_>| echo(reply.data))
+}
+
+fn error(_: &mut Context<'_>, event: Event<'_>) -> Answer {
+    match event.extra.trim_start_matches('/').parse() {
+        Ok(code) => Answer::error_with(
+            code,
+            format!("{code}s are fun!"),
+            Json::of_static("\"you requested an error?\""),
+        ),
+        Err(_) => Answer::error(400, "the path ends in a code"),
+    }
+}
+
+fn heartbeat_challenge(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    let (answer, later) = event.later(cx);
+    let path = own_path("/qio/heartbeat");
+    cx.send_with_callback(event.client, &path, Json::NULL, move |_, _| {
+        // Where the inbox is full the client waits in vain, and the inbox has counted it.
+        let _ = later.answer(Answer::ok());
+        Answer::ok()
+    });
+    answer
+}
+
+fn move_away(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    cx.send(event.client, &own_path("/qio/move"), event.data);
+    cx.close(event.client);
+    Answer::never()
+}
+
+fn send_invalid(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    cx.push_local(LocalCommand::SendText { client: event.client, text: "this is no event" });
+    Answer::ok()
+}
+
+fn send_unsubscribed(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    cx.send(event.client, &own_path("/clienttest/unsubscribed"), Json::NULL);
+    Answer::ok()
+}
+
+fn own_path(path: &'static str) -> Path {
+    Path::parse(path).expect("a path of the program's own is clean")
+}

@@ -1,0 +1,169 @@
+//! What a handler is given: the event, and the context by which it asks for things to be done.
+
+use super::answer::{Answer, Decision, SendCallback};
+use super::command::{Asked, Command, LocalCommand};
+use super::json::Json;
+use super::later::{Later, LaterDecision, Server};
+use crate::client::ClientId;
+use crate::client::subscriptions::PathId;
+use crate::event::path::Path;
+use ahash::AHashMap;
+use std::any::Any;
+use std::time::Duration;
+
+/// An event that a client sent, for its handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// Who sent it.
+    pub client: ClientId,
+    /// The path at which the handler is registered.
+    pub path: &'a str,
+    /// What follows it in the event's path, from the slash on; empty where the path is the handler's own.
+    pub extra: &'a str,
+    /// One JSON text, unchecked: `null` where the client sent nothing.
+    pub data: &'a str,
+    pub(crate) callback: u64,
+}
+
+/// What a client answered to a server callback.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// Who answered.
+    pub client: ClientId,
+    /// One JSON text, unchecked.
+    pub data: &'a str,
+    pub(crate) callback: u64,
+}
+
+/// A subscription that begins or has ended, for the hooks.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscription<'a> {
+    /// Whose it is.
+    pub client: ClientId,
+    /// The path at which the event is registered.
+    pub path: &'a str,
+    /// What follows it in the path subscribed to, from the slash on.
+    pub extra: &'a str,
+    /// The extra JSON of `["path", extra]`; `null` otherwise, and in the off-hook.
+    pub data: &'a str,
+    pub(crate) callback: u64,
+    pub(crate) id: PathId,
+}
+
+/// Data that an application keeps for clients of one shard. It is dropped when the client has gone.
+pub type ClientData = AHashMap<ClientId, Box<dyn Any>>;
+
+/// By which a handler, hook, callback or timer asks for things to be done. They are done in the order asked,
+/// when the handler has returned; none of them waits.
+pub struct Context<'a> {
+    pub(crate) shard: u16,
+    pub(crate) server: &'a Server,
+    pub(crate) commands: &'a mut Vec<LocalCommand>,
+    pub(crate) data: &'a mut ClientData,
+    pub(crate) now: Duration,
+}
+
+impl Event<'_> {
+    /// Whether the client wants an answer.
+    pub fn wants_answer(&self) -> bool {
+        self.callback != 0
+    }
+
+    /// The answer to return, and the promise to answer later, from any thread.
+    pub fn later(&self, cx: &Context<'_>) -> (Answer, Later) {
+        (Answer::never(), Later::new(cx.server.clone(), self.asked()))
+    }
+
+    pub(crate) fn asked(&self) -> Asked {
+        Asked { client: self.client, callback: self.callback }
+    }
+}
+
+impl Reply<'_> {
+    /// Whether the client wants an answer.
+    pub fn wants_answer(&self) -> bool {
+        self.callback != 0
+    }
+
+    /// The answer to return, and the promise to answer later, from any thread.
+    pub fn later(&self, cx: &Context<'_>) -> (Answer, Later) {
+        let asked = Asked { client: self.client, callback: self.callback };
+        (Answer::never(), Later::new(cx.server.clone(), asked))
+    }
+}
+
+impl Subscription<'_> {
+    /// The decision to return, and the promise to decide later, from any thread.
+    pub fn later(&self, cx: &Context<'_>) -> (Decision, LaterDecision) {
+        let asked = Asked { client: self.client, callback: self.callback };
+        (Decision::Later, LaterDecision::new(cx.server.clone(), asked, self.id))
+    }
+}
+
+impl Context<'_> {
+    /// The shard that this runs on, from 0.
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// The time since the server began, by the clock that timers go by.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// The handle by which other threads reach the server.
+    pub fn server(&self) -> &Server {
+        self.server
+    }
+
+    /// Sends an event to all subscribers of a path, on all shards, in the order of these calls.
+    pub fn broadcast(&mut self, path: &Path, data: impl Into<Json>) {
+        self.push(Command::Broadcast { path: path.clone(), data: data.into() });
+    }
+
+    /// Sends an event to one client, wherever it lives. It need not be subscribed.
+    pub fn send(&mut self, client: ClientId, path: &Path, data: impl Into<Json>) {
+        self.push(Command::Send { client, path: path.clone(), data: data.into(), callback: None });
+    }
+
+    /// Sends an event to one client, which may answer it. `callback` runs on the client's shard.
+    pub fn send_with_callback(
+        &mut self,
+        client: ClientId,
+        path: &Path,
+        data: impl Into<Json>,
+        callback: impl FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send + 'static,
+    ) {
+        let callback = Some(SendCallback::new(callback));
+        self.push(Command::Send { client, path: path.clone(), data: data.into(), callback });
+    }
+
+    /// Closes a client's connection, once what was queued for it before is sent.
+    pub fn close(&mut self, client: ClientId) {
+        self.push(Command::Close { client });
+    }
+
+    /// Runs something once, later, on this shard.
+    pub fn after(&mut self, time: Duration, run: impl FnOnce(&mut Context<'_>) + 'static) {
+        self.commands.push(LocalCommand::After { time, run: Box::new(run) });
+    }
+
+    /// What this application keeps for a client of this shard, if it keeps a `T`.
+    pub fn client_data<T: 'static>(&mut self, client: ClientId) -> Option<&mut T> {
+        self.data.get_mut(&client)?.downcast_mut()
+    }
+
+    /// Keeps something for a client of this shard, in the place of what was kept before. It is dropped when
+    /// the client has gone; keeping something for a client that has gone already is a leak until the shard ends.
+    pub fn set_client_data<T: 'static>(&mut self, client: ClientId, value: T) {
+        self.data.insert(client, Box::new(value));
+    }
+
+    pub(crate) fn push_local(&mut self, command: LocalCommand) {
+        self.commands.push(command);
+    }
+
+    fn push(&mut self, command: Command) {
+        self.commands.push(LocalCommand::Any(command));
+    }
+}

@@ -1,0 +1,136 @@
+//! Answers and decisions that are given later, and the handle by which any thread reaches the server.
+
+use super::answer::{Answer, SendCallback};
+use super::command::{Asked, Command};
+use super::json::Json;
+use crate::client::ClientId;
+use crate::client::subscriptions::PathId;
+use crate::event::path::Path;
+use std::fmt;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// How commands reach shards from any thread. The server implements it.
+pub trait Post: Send + Sync {
+    /// Leaves a command for the shard that it concerns. Never waits.
+    fn post(&self, command: Command) -> Result<(), Busy>;
+}
+
+/// A shard's inbox is full (`inbox-messages-max`): nothing was done. Try again later, or tell the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("the shard's inbox is full")]
+pub struct Busy;
+
+/// The server, for applications' own threads. Cheap to clone.
+#[derive(Clone)]
+pub struct Server(Arc<dyn Post>);
+
+impl Server {
+    /// A handle that posts by `post`.
+    pub fn new(post: Arc<dyn Post>) -> Server {
+        Server(post)
+    }
+
+    /// Sends an event to all subscribers of a path.
+    pub fn broadcast(&self, path: &Path, data: impl Into<Json>) -> Result<(), Busy> {
+        self.0.post(Command::Broadcast { path: path.clone(), data: data.into() })
+    }
+
+    /// Sends an event to one client. A client that has gone gets nothing, and nobody is told.
+    pub fn send(&self, client: ClientId, path: &Path, data: impl Into<Json>) -> Result<(), Busy> {
+        self.0.post(Command::Send { client, path: path.clone(), data: data.into(), callback: None })
+    }
+
+    /// Sends an event to one client, which may answer it. `callback` runs on the client's shard.
+    pub fn send_with_callback(
+        &self,
+        client: ClientId,
+        path: &Path,
+        data: impl Into<Json>,
+        callback: SendCallback,
+    ) -> Result<(), Busy> {
+        let callback = Some(callback);
+        self.0.post(Command::Send { client, path: path.clone(), data: data.into(), callback })
+    }
+
+    /// Closes a client's connection, once what was queued for it before is sent.
+    pub fn close(&self, client: ClientId) -> Result<(), Busy> {
+        self.0.post(Command::Close { client })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+/// The promise to answer an event. Dropped unkept it answers 500.
+#[derive(Debug)]
+pub struct Later {
+    server: Server,
+    asked: Option<Asked>,
+}
+
+impl Later {
+    pub(crate) fn new(server: Server, asked: Asked) -> Later {
+        Later { server, asked: Some(asked) }
+    }
+
+    /// Who waits for the answer.
+    pub fn client(&self) -> ClientId {
+        self.asked.expect("only answering takes it, and consumes the promise").client
+    }
+
+    /// Answers, from any thread. Where the client has gone the answer is dropped, and counted.
+    pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Busy> {
+        let asked = self.asked.take().expect("only answering takes it, and consumes the promise");
+        self.server.0.post(Command::Answer { asked, answer })
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            let answer = Answer::refusal(500, None);
+            // A full inbox here means that the client waits in vain; the inbox has counted it.
+            let _ = self.server.0.post(Command::Answer { asked, answer });
+        }
+    }
+}
+
+/// The promise to decide about a subscription. Dropped unkept it refuses.
+#[derive(Debug)]
+pub struct LaterDecision {
+    server: Server,
+    pending: Option<(Asked, PathId)>,
+}
+
+impl LaterDecision {
+    pub(crate) fn new(server: Server, asked: Asked, path: PathId) -> LaterDecision {
+        LaterDecision { server, pending: Some((asked, path)) }
+    }
+
+    /// Who waits for the decision.
+    pub fn client(&self) -> ClientId {
+        self.pending.expect("only deciding takes it, and consumes the promise").0.client
+    }
+
+    /// Accepts (`true`) or refuses, from any thread.
+    pub fn decide(mut self, accepted: bool) -> Result<(), Busy> {
+        self.post(accepted)
+    }
+
+    fn post(&mut self, accepted: bool) -> Result<(), Busy> {
+        match self.pending.take() {
+            Some((asked, path)) => self.server.0.post(Command::Decide { asked, path, accepted }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for LaterDecision {
+    fn drop(&mut self) {
+        let _ = self.post(false);
+    }
+}

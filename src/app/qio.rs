@@ -1,0 +1,119 @@
+//! The built-in `/qio` events (protocol.md, section 4): an ordinary application on the ordinary API.
+
+use super::command::LocalCommand;
+use super::{Answer, Application, Context, Error, Event, Json, Registrar};
+use crate::event::path::Path;
+use serde_json::value::RawValue;
+
+/// The server's own application.
+pub struct Qio {
+    /// What `/qio/hostname` answers.
+    pub hostname: String,
+}
+
+impl Application for Qio {
+    fn name(&self) -> &str {
+        "qio"
+    }
+
+    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        let hostname = Json::string(&self.hostname);
+        let mut own = |path, children, handler: fn(&mut Context<'_>, Event<'_>) -> Answer| {
+            let event = registrar.event(path).no_subscriptions().handler(handler);
+            if children { event.children().register_anywhere() } else { event.register_anywhere() }
+        };
+        own("/qio/on", false, on)?;
+        own("/qio/off", false, off)?;
+        own("/qio/ping", false, |_, _| Answer::ok())?;
+        own("/qio/callback", true, callback)?;
+        registrar
+            .event("/qio/hostname")
+            .no_subscriptions()
+            .handler(move |_, _| Answer::data(hostname.clone()))
+            .register_anywhere()
+    }
+}
+
+fn on(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    let Some((path, extra)) = parse_on(event.data) else { return invalid_path() };
+    // A path of nothing, or one that is longer than any event's, is no error of form: no event is there.
+    let Ok(path) = Path::parse(&path) else { return no_such_event() };
+    cx.push_local(LocalCommand::Subscribe { asked: event.asked(), path, extra });
+    Answer::never()
+}
+
+fn off(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    let Ok(path) = serde_json::from_str::<String>(event.data) else { return invalid_path() };
+    let Ok(path) = Path::parse(&path) else { return no_such_event() };
+    cx.push_local(LocalCommand::Unsubscribe { asked: event.asked(), path });
+    Answer::never()
+}
+
+fn callback(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    match parse_callback_id(event.extra) {
+        Some(id) => {
+            cx.push_local(LocalCommand::Fire { asked: event.asked(), id, data: Json::from(event.data) });
+            Answer::never()
+        }
+        None => Answer::error(400, "invalid server callback id"),
+    }
+}
+
+fn invalid_path() -> Answer {
+    Answer::error(400, "invalid json ev_path")
+}
+
+fn no_such_event() -> Answer {
+    Answer::refusal(404, None)
+}
+
+/// `"path"` or `["path", extra]`.
+fn parse_on(data: &str) -> Option<(String, Json)> {
+    if let Ok(path) = serde_json::from_str(data) {
+        return Some((path, Json::NULL));
+    }
+    let (path, extra): (String, &RawValue) = serde_json::from_str(data).ok()?;
+    Some((path, Json::from(extra.get())))
+}
+
+/// The id in `/7`: decimal digits, not 0.
+fn parse_callback_id(extra: &str) -> Option<u64> {
+    let digits = extra.strip_prefix('/')?;
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().filter(|id| *id != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscriptions_are_a_path_or_a_path_with_extra_json() {
+        let extra = |data| parse_on(data).map(|(path, extra)| (path, extra.as_str().to_owned()));
+        let found = |path: &str, extra: &str| Some((path.to_owned(), extra.to_owned()));
+        assert_eq!(extra(r#""/a/b""#), found("/a/b", "null"));
+        assert_eq!(extra(r#""/\u0061""#), found("/a", "null"));
+        assert_eq!(extra(r#" [ "/a" , {"k": [1]} ] "#), found("/a", r#"{"k": [1]}"#));
+        for data in ["1", "null", "{}", "[]", r#"["/a"]"#, r#"["/a",1,2]"#, r#"[1,2]"#, r#""/a"#, "", "true"] {
+            assert_eq!(extra(data), None, "{data}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_neither_overflows_nor_is_refused_for_its_depth() {
+        let nested = format!(r#"["/a",{}{}]"#, "[".repeat(200_000), "]".repeat(200_000));
+        assert!(parse_on(&nested).is_some());
+        assert!(parse_on(&"[".repeat(200_000)).is_none());
+    }
+
+    #[test]
+    fn callback_ids_are_digits() {
+        assert_eq!(parse_callback_id("/7"), Some(7));
+        assert_eq!(parse_callback_id("/18446744073709551615"), Some(u64::MAX));
+        for extra in ["", "/", "/0", "/-1", "/a", "/7/8", "/18446744073709551616", "/+7"] {
+            assert_eq!(parse_callback_id(extra), None, "{extra}");
+        }
+    }
+}

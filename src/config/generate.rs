@@ -1,0 +1,131 @@
+//! The table of settings as text: `--help`, a complete settings file, and the table in the docs.
+
+use std::fmt::Write;
+
+use super::table::{Group, Kind, SETTINGS, Setting};
+
+/// Columns of a terminal that everybody has.
+const COLUMNS: usize = 80;
+
+const USAGE: &str = "\
+QuickIO: a real-time event server for Linux.
+
+Usage: quickio [FLAG VALUE]...
+
+  --config FILE
+      Reads settings from this TOML file (also: the variable QUICKIO_CONFIG).
+  --generate-config
+      Prints a settings file with every setting and its default.
+  --generate-docs
+      Prints the table of settings for the docs.
+  -h, --help
+      Prints this.
+  -V, --version
+      Prints the version.
+
+Every setting is a flag (--clients-max 1000), a variable of the environment
+(QUICKIO_CLIENTS_MAX=1000), and a key of the file (clients-max = 1000). A flag
+goes before the environment, the environment before the file, the file before
+the default. Lists are separated by commas, or their flag is repeated.
+";
+
+const FILE_HEAD: &str = "\
+# The settings of QuickIO, each with its default.
+# Flags (--clients-max 1000) and the environment (QUICKIO_CLIENTS_MAX=1000) go before this file.
+";
+
+/// What `--version` prints.
+#[must_use]
+pub fn version() -> String {
+    format!("quickio {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// What `--help` prints: every setting, by groups, at most 80 columns wide.
+#[must_use]
+pub fn help() -> String {
+    let mut out = USAGE.to_owned();
+    by_groups(|group, settings| {
+        let _ = write!(out, "\n{}:\n\n", group.heading());
+        for setting in settings {
+            let _ = writeln!(out, "  --{} {}", setting.name, setting.kind.placeholder());
+            wrap(&mut out, "      ", setting.doc);
+            wrap(&mut out, "      ", &allowed_and_default(setting));
+        }
+    });
+    out
+}
+
+fn allowed_and_default(setting: &Setting) -> String {
+    let default = if setting.default.is_empty() { "none" } else { setting.default };
+    format!("[{}; default: {default}]", setting.kind.allowed())
+}
+
+/// What `--generate-config` prints: a TOML file in which every setting is commented out. With the `#` before the
+/// keys removed, it says the defaults.
+#[must_use]
+pub fn settings_file() -> String {
+    let mut out = FILE_HEAD.to_owned();
+    by_groups(|group, settings| {
+        let _ = write!(out, "\n\n## {}\n", group.heading());
+        for setting in settings {
+            out.push('\n');
+            wrap(&mut out, "# ", setting.doc);
+            wrap(&mut out, "# ", &format!("Allowed: {}.", setting.kind.allowed()));
+            let _ = writeln!(out, "#{} = {}", setting.name, toml_default(setting));
+        }
+    });
+    out
+}
+
+fn toml_default(setting: &Setting) -> String {
+    let is_number = !setting.default.is_empty() && setting.default.bytes().all(|b| b.is_ascii_digit());
+    match setting.kind {
+        Kind::Names(_) | Kind::Addresses(_) if setting.default.is_empty() => "[]".to_owned(),
+        Kind::Names(_) | Kind::Addresses(_) => format!("[\"{}\"]", setting.default.replace(',', "\", \"")),
+        kind if kind.takes_numbers() && is_number => setting.default.to_owned(),
+        _ => format!("\"{}\"", setting.default),
+    }
+}
+
+/// What `--generate-docs` prints: a table of the settings for each group, in Markdown.
+#[must_use]
+pub fn docs() -> String {
+    let mut out = String::new();
+    by_groups(|group, settings| {
+        let gap = if out.is_empty() { "" } else { "\n" };
+        let _ = write!(out, "{gap}### {}\n\n", group.heading());
+        out.push_str("| setting | default | allowed | what it does |\n| --- | --- | --- | --- |\n");
+        for setting in settings {
+            let default = match setting.default {
+                "" => "none".to_owned(),
+                default => format!("`{default}`"),
+            };
+            let allowed = setting.kind.allowed();
+            let _ = writeln!(out, "| `{}` | {default} | {allowed} | {} |", setting.name, setting.doc);
+        }
+    });
+    out
+}
+
+fn by_groups(mut each: impl FnMut(Group, &[&Setting])) {
+    for &group in Group::ALL {
+        let settings: Vec<&Setting> = SETTINGS.iter().filter(|setting| setting.group == group).collect();
+        each(group, &settings);
+    }
+}
+
+/// Writes `text` in lines of at most [`COLUMNS`], each behind `indent`.
+fn wrap(out: &mut String, indent: &str, text: &str) {
+    let mut used = 0;
+    for word in text.split(' ') {
+        if used > 0 && used + 1 + word.len() > COLUMNS {
+            out.push('\n');
+            used = 0;
+        }
+        let before = if used == 0 { indent } else { " " };
+        out.push_str(before);
+        out.push_str(word);
+        used += before.len() + word.len();
+    }
+    out.push('\n');
+}

@@ -1,0 +1,197 @@
+//! One word's text into a value: counts, durations, addresses, names. A refusal is a phrase that says why.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Listen;
+
+/// Why a text is no such value: a phrase for the middle of a sentence.
+pub(super) type Why = String;
+
+/// What may follow the digits of a count.
+const COUNT_UNITS: &[(&str, u64)] =
+    &[("", 1), ("k", 1000), ("M", 1_000_000), ("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)];
+
+/// What must follow the digits of a duration, in milliseconds.
+const DURATION_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+
+/// Bytes of a Unix socket's path: `sun_path` has 108, the last of them 0.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Bytes of a free text: a DNS name has at most 253, and a port may follow.
+const TEXT_BYTES_MAX: usize = 260;
+
+/// Bytes of an application's name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A whole number: `4096`, `64k` (thousands), `1Mi` (powers of 1024).
+pub(super) fn count(text: &str) -> Result<u64, Why> {
+    number(text, COUNT_UNITS)?.ok_or_else(|| "its unit is none of k, M, Ki, Mi, Gi".into())
+}
+
+/// A duration: a whole number and its unit, `500ms`, `10s`, `15m`, `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, Why> {
+    let ms = number(text, DURATION_UNITS)?.ok_or("its unit is none of ms, s, m, h")?;
+    Ok(Duration::from_millis(ms))
+}
+
+/// The digits and the unit of a number, multiplied; `None` where the unit is unknown.
+fn number(text: &str, units: &[(&str, u64)]) -> Result<Option<u64>, Why> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 {
+        return Err("it does not begin with a whole number".into());
+    }
+    let (digits, unit) = text.split_at(digits);
+    let Some(&(_, factor)) = units.iter().find(|(name, _)| *name == unit) else { return Ok(None) };
+    let number: Option<u64> = digits.parse().ok();
+    match number.and_then(|number| number.checked_mul(factor)) {
+        Some(value) => Ok(Some(value)),
+        None => Err("it is too large for 64 bits".into()),
+    }
+}
+
+/// An address to listen at: `ip:port`, `[ip6]:port` or `unix:/path`.
+pub(super) fn listen(text: &str) -> Result<Listen, Why> {
+    match text.strip_prefix("unix:") {
+        Some(path) => unix_path(path).map(Listen::Unix),
+        None => socket_address(text).map(Listen::Tcp),
+    }
+}
+
+fn unix_path(path: &str) -> Result<PathBuf, Why> {
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err("what follows `unix:` is not the whole path of a file".into());
+    }
+    if path.len() > UNIX_PATH_BYTES_MAX {
+        return Err(format!("the path has more than {UNIX_PATH_BYTES_MAX} bytes"));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// `ip:port` or `[ip6]:port`; names are not looked up.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Why> {
+    text.parse().map_err(|_| "it is not a numeric address and a port".into())
+}
+
+/// The name of an application.
+pub(super) fn name(text: &str) -> Result<String, Why> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(allowed) {
+        return Err(format!("a name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 - _"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A free text of visible characters.
+pub(super) fn visible_text(text: &str) -> Result<String, Why> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("it has more than {TEXT_BYTES_MAX} bytes"));
+    }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("it has a space or a control character".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// A duration as it would be typed, in the largest unit that is exact.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let fits = |(_, factor): &&(&str, u64)| ms % factor == 0;
+    let (unit, factor) = DURATION_UNITS.iter().rev().find(fits).unwrap_or(&DURATION_UNITS[0]);
+    format!("{}{unit}", ms / factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("4096", Some(4096)),
+            ("64k", Some(64_000)),
+            ("2M", Some(2_000_000)),
+            ("64Ki", Some(65_536)),
+            ("1Mi", Some(1_048_576)),
+            ("4Gi", Some(4 << 30)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("17179869184Gi", None),
+            ("", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.5", None),
+            ("1 k", None),
+            ("1K", None),
+            ("k", None),
+            ("1kB", None),
+            ("٣", None),
+            ("1é", None),
+        ] {
+            assert_eq!(count(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, expected_ms) in [
+            ("0s", Some(0)),
+            ("500ms", Some(500)),
+            ("10s", Some(10_000)),
+            ("15m", Some(900_000)),
+            ("1h", Some(3_600_000)),
+            ("10", None),
+            ("s", None),
+            ("", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("1d", None),
+            ("1h30m", None),
+            ("99999999999999999999s", None),
+            ("18446744073709551615h", None),
+        ] {
+            let got = duration(text).ok().map(|duration| duration.as_millis());
+            assert_eq!(got, expected_ms, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_typed() {
+        for text in ["0s", "1ms", "500ms", "1500ms", "10s", "90s", "15m", "1h", "24h"] {
+            let shown = duration_text(duration(text).unwrap());
+            assert_eq!(shown, text);
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["0.0.0.0:8080", "[::1]:0", "[fe80::1%2]:80", "unix:/run/quickio.sock"] {
+            assert_eq!(listen(text).unwrap().to_string(), text);
+        }
+        let long = format!("unix:/{}", "x".repeat(UNIX_PATH_BYTES_MAX));
+        for text in ["", "8080", ":8080", "localhost:8080", "1.2.3.4", "1.2.3.4:65536", "::1:80", &long] {
+            assert!(listen(text).is_err(), "{text:?}");
+        }
+        for text in ["unix:", "unix:/", "unix:/run/", "unix:run/q.sock", "unix:/a\0b"] {
+            assert!(listen(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_texts() {
+        assert!(name("client-test_2").is_ok());
+        for text in ["", "a b", "a/b", "é", &"x".repeat(NAME_BYTES_MAX + 1)] {
+            assert!(name(text).is_err(), "{text:?}");
+        }
+        assert!(visible_text("example.org:8080").is_ok());
+        for text in ["a b", "a\nb", "a\u{0}", &"x".repeat(TEXT_BYTES_MAX + 1)] {
+            assert!(visible_text(text).is_err(), "{text:?}");
+        }
+    }
+}
