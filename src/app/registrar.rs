@@ -1,7 +1,7 @@
 //! How an application registers its events on a shard.
 
 use super::answer::{Answer, Decision};
-use super::context::{Context, Event, Subscription};
+use super::context::{Context, Event, Subscription, Unsubscribed};
 use super::Error;
 use crate::event::path::Path;
 use crate::event::router::Router;
@@ -14,7 +14,7 @@ pub type Handler = Box<dyn FnMut(&mut Context<'_>, Event<'_>) -> Answer>;
 pub type OnHook = Box<dyn FnMut(&mut Context<'_>, Subscription<'_>) -> Decision>;
 
 /// What is told when a subscription has ended.
-pub type OffHook = Box<dyn FnMut(&mut Context<'_>, Subscription<'_>)>;
+pub type OffHook = Box<dyn FnMut(&mut Context<'_>, Unsubscribed<'_>)>;
 
 /// Who may subscribe to an event.
 pub enum OnRule {
@@ -62,11 +62,6 @@ impl Registrar {
     /// What is registered next belongs to this application.
     pub(crate) fn begin(&mut self, name: &str) {
         self.names.push(name.to_owned());
-    }
-
-    /// How many applications have registered.
-    pub(crate) fn apps(&self) -> usize {
-        self.names.len()
     }
 
     /// The shard that is being registered on, from 0: what must happen once for the server (a timer that
@@ -126,7 +121,7 @@ impl EventBuilder<'_> {
     }
 
     /// What is told when a subscription has ended, for whatever reason.
-    pub fn off(mut self, hook: impl FnMut(&mut Context<'_>, Subscription<'_>) + 'static) -> Self {
+    pub fn off(mut self, hook: impl FnMut(&mut Context<'_>, Unsubscribed<'_>) + 'static) -> Self {
         self.off = Some(Box::new(hook));
         self
     }

@@ -43,8 +43,6 @@ pub struct Settings {
     pub buffers: u16,
     /// Bytes of each receive buffer.
     pub buffer_bytes: u32,
-    /// Accepts in flight for each listener.
-    pub accepts: u16,
 }
 
 /// A socket in the ring's own descriptor table. It is no process descriptor.
@@ -181,6 +179,7 @@ impl Ring {
     }
 
     /// Starts to accept from a listening socket; answers its number, which its completions carry.
+    /// `accepts` are in flight at once.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
         self.listeners.push(Listener { socket, open: true });

@@ -98,8 +98,7 @@ impl State {
 
     fn run_off_hook(&mut self, client: ClientId, path: &Path) {
         let Some((index, extra)) = self.apps.route(path.as_ref()) else { return };
-        let id = PathId::default();
-        self.apps.ended(index, Subscription { client, path: "", extra, data: "null", callback: 0, id });
+        self.apps.ended(index, client, extra);
         self.apply_commands(self.apps.event(index).app as u32);
     }
 
