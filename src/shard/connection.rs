@@ -166,14 +166,14 @@ impl Cause {
             Cause::Reason(reason) => reason,
             Cause::HandshakeTimeout | Cause::MessageTimeout | Cause::LivenessTimeout => Reason::ClientTimeout,
             Cause::TooManyOfAddress => Reason::TooManyClients,
-            // There is nobody to be told; 1006 is never sent.
+            // 1006 is never sent: there is nobody left to be told.
             Cause::EndOfStream | Cause::Broken(_) => Reason::PeerClosed(1006),
         }
     }
 
-    /// Whether the peer can still be sent something.
-    pub fn peer_is_there(self) -> bool {
-        !matches!(self, Cause::EndOfStream | Cause::Broken(_))
+    /// Whether nothing more can reach the peer.
+    pub fn is_broken(self) -> bool {
+        matches!(self, Cause::Broken(_))
     }
 }
 
