@@ -1,9 +1,9 @@
 //! A shard's subscriptions: who is subscribed to a path, and what each client is subscribed to.
 //!
-//! A path that somebody cares for has a small integer, [`PathId`]. It leads to a dense list of the clients that are
-//! subscribed, which is all that a broadcast walks. Each client has its own list of paths, which says for each the
-//! client's place among the path's subscribers. So unsubscribing is a swap: the last subscriber takes the place
-//! that is vacant, and is found in its client's list to be told so.
+//! A path that somebody cares for has a small integer, [`PathId`]. It leads to a dense list of the clients
+//! that are subscribed, which is all that a broadcast walks. Each client has its own list of paths, which
+//! says for each the client's place among the path's subscribers. So unsubscribing is a swap: the last
+//! subscriber takes the place that is vacant, and is found in its client's list to be told so.
 //!
 //! ```text
 //!   clients: slot -> path -> pending, tombstoned or place ---+
@@ -23,9 +23,9 @@
 //!                              decide(true): accepted too late, its off-hook must run
 //! ```
 //!
-//! Memory: 4 to 8 bytes a subscription in the path's list, up to 22 in the client's; two of a client's need no heap.
-//! Lists give memory back as they shrink, or clients that subscribe and unsubscribe in turns could make a shard hold
-//! far more than the limits say.
+//! Memory: 4 to 8 bytes a subscription in the path's list, up to 22 in the client's; two of a client's need
+//! no heap. Lists give memory back as they shrink, or clients that subscribe and unsubscribe in turns could
+//! make a shard hold far more than the limits say.
 
 mod list;
 mod table;
@@ -206,10 +206,11 @@ impl Subscriptions {
         self.close_some(client, usize::MAX, each);
     }
 
-    /// As [`close`](Self::close), but no more than `max` paths: a client may have a million, too many for one turn.
+    /// As [`close`](Self::close), but no more than `max` paths: a client may have a million, too many for one
+    /// turn.
     ///
-    /// Returns whether it is done. Until then the client's slot must not be used again, and its subscriptions that are
-    /// left stay among the subscribers.
+    /// Returns whether it is done. Until then the client's slot must not be used again, and its subscriptions
+    /// that are left stay among the subscribers.
     pub fn close_some(&mut self, client: u32, max: usize, mut each: impl FnMut(Path, Ended)) -> bool {
         for _ in 0..max {
             let secret = self.secret;
@@ -319,7 +320,8 @@ impl Subscriptions {
         self.release(id)
     }
 
-    /// Removes the subscriber at `place`, whose client knows nothing of it any more; the last one moves there.
+    /// Removes the subscriber at `place`, whose client knows nothing of it any more; the last one moves
+    /// there.
     fn vacate(&mut self, id: PathId, place: u32) -> (Path, bool) {
         let subscribers = &mut self.entries[id.index()].subscribers;
         subscribers.swap_remove(place as usize);
