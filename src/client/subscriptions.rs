@@ -132,6 +132,8 @@ struct Entry {
     remote: [u64; SHARDS_MAX / 64],
     /// Clients for which it is being decided, those included that do not wait for it any more.
     pending: u32,
+    /// What the index has it by, so that it is forgotten without another look at its text.
+    tag: u32,
 }
 
 impl Subscriptions {
@@ -240,8 +242,8 @@ impl Subscriptions {
 
     /// Another shard has subscribers to the path.
     pub fn remote_on(&mut self, path: &Path, shard: u16) {
-        let id = self.find_or_add(path.as_ref());
         let (word, bit) = remote_bit(shard);
+        let id = self.find_or_add(path.as_ref());
         self.entries[id.index()].remote[word] |= bit;
     }
 
@@ -355,7 +357,8 @@ impl Subscriptions {
             self.entries.push(Entry::default());
             PathId(u32::try_from(self.entries.len() - 1).expect("paths are bounded by subscriptions"))
         });
-        self.entries[id.index()].path = Some(path.to_path());
+        let entry = &mut self.entries[id.index()];
+        (entry.path, entry.tag) = (Some(path.to_path()), tag);
         self.index.insert(self.secret, Slot { key: tag, value: id.0 });
         id
     }
@@ -367,7 +370,7 @@ impl Subscriptions {
             return entry.path.clone().expect(IN_USE);
         }
         let path = entry.path.take().expect(IN_USE);
-        let at = self.index.find(self.secret, self.tag(path.as_ref()), |value| value == id.0).expect(IN_USE);
+        let at = self.index.find(self.secret, entry.tag, |value| value == id.0).expect(IN_USE);
         self.index.remove(self.secret, at);
         self.vacant.push(id);
         path
