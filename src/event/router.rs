@@ -94,12 +94,16 @@ impl<T> Router<T> {
     }
 
     fn route_to_ancestor<'a>(&self, path: &'a str) -> Option<Routed<'_, 'a, T>> {
-        let ends = 0..path.len().min(self.lengths.len());
-        let mut candidates = ends.rev().filter(|end| self.lengths[*end] && path.as_bytes()[*end] == b'/');
-        candidates.find_map(|end| {
+        self.ends(path).find_map(|end| {
             let event = self.events.get(&path[..end]).filter(|event| event.handles_children)?;
             Some(Routed { value: &event.value, extra: &path[end..] })
         })
+    }
+
+    /// Where an ancestor of `path` that handles its children may end, the nearest first.
+    fn ends(&self, path: &str) -> impl Iterator<Item = usize> {
+        let ends = 0..path.len().min(self.lengths.len());
+        ends.rev().filter(|end| self.lengths[*end] && path.as_bytes()[*end] == b'/')
     }
 }
 
@@ -198,9 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn many_segments() {
-        let router = router(&[("/a", true), ("/a/a/a/a", true)]);
+    fn applications_decide_how_much_is_looked_up() {
+        let router = router(&[("/a", true), ("/b", true), ("/a/a/a/a", true), ("/a/b", false)]);
         let hostile = Path::parse(&"/a".repeat(crate::limits::PATH_BYTES_MAX / 2)).unwrap();
+        assert!(router.ends(hostile.as_str()).eq([8, 2]));
         let routed = router.route(hostile.as_ref()).unwrap();
         assert_eq!((*routed.value, routed.extra.len()), ("/a/a/a/a", hostile.as_str().len() - 8));
     }
