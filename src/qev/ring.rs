@@ -131,6 +131,7 @@ pub struct Ring {
     doorbell_count: ManuallyDrop<Box<u64>>,
     outstanding: usize,
     full: u64,
+    buffers_ran_out: bool,
     reaped: Vec<cqueue::Entry>,
 }
 
@@ -186,6 +187,7 @@ impl Ring {
             doorbell_count: ManuallyDrop::new(Box::new(0)),
             outstanding: 0,
             full: 0,
+            buffers_ran_out: false,
             reaped: Vec::new(),
         };
         ring.io.submitter().register_ring_fd()?;
@@ -313,6 +315,9 @@ impl Ring {
         reaped.extend(self.io.completion());
         completions.extend(reaped.drain(..).filter_map(|entry| self.complete(&entry)));
         self.reaped = reaped;
+        if mem::take(&mut self.buffers_ran_out) {
+            self.buffers.grow();
+        }
         Ok(())
     }
 
@@ -359,7 +364,10 @@ impl Ring {
         let result = entry.result();
         match kind {
             Kind::Accept => self.accepted(index, result),
-            Kind::Receive => Some(received(token, entry, ended)),
+            Kind::Receive => {
+                self.buffers_ran_out |= result == -libc::ENOBUFS;
+                Some(received(token, entry, ended))
+            }
             Kind::Send => {
                 let frames = self.in_flight.remove(index).expect("an index is free once its completion came");
                 let result = if result == frames.len() as i32 { Ok(()) } else { Err(short_send(result)) };
