@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::utf8::InvalidUtf8;
 pub use super::websocket::handshake::Refusal;
 
 /// Why a connection ends.
@@ -142,5 +143,11 @@ impl Violation {
             Violation::InvalidUtf8 => "invalid UTF-8",
             Violation::MessageTooLong => "message too long",
         }
+    }
+}
+
+impl From<InvalidUtf8> for Violation {
+    fn from(_: InvalidUtf8) -> Violation {
+        Violation::InvalidUtf8
     }
 }
