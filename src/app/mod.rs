@@ -32,6 +32,7 @@ pub mod clienttest;
 pub mod qio;
 pub mod relay;
 
+pub(crate) use answer::Given;
 pub use answer::{Answer, Callback, Decision, SendCallback};
 pub use command::{Asked, Command, LocalCommand};
 pub use context::{ClientData, Context, Event, Reply, Subscription};

@@ -17,6 +17,8 @@ mod meaning;
 mod sources;
 mod suggest;
 pub mod table;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::ffi::OsString;

@@ -172,3 +172,111 @@ impl fmt::Debug for PathRef<'_> {
         fmt::Debug::fmt(self.0, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(raw: &str) -> Result<String, PathError> {
+        Path::parse(raw).map(|path| path.to_string())
+    }
+
+    #[test]
+    fn paths_are_cleaned() {
+        let cases = [
+            ("/app/user/new", "/app/user/new"),
+            ("/app/@user/(new)>>>>", "/app/user/new"),
+            ("chat", "chat"),
+            ("chat/", "chat"),
+            ("chat//", "chat"),
+            ("//chat///say//", "/chat/say"),
+            ("/@/@/chat", "/chat"),
+            ("/chat/@", "/chat"),
+            ("@/chat", "/chat"),
+            ("@", ""),
+            ("/", ""),
+            ("/@/", ""),
+            ("", ""),
+            ("/A-Z_09", "/A-Z_09"),
+            ("/caf\u{e9}/\u{1f980}", "/caf"),
+            ("/a\0b c\nd", "/abcd"),
+            ("/a:1=b", "/a1b"),
+        ];
+        for (raw, clean) in cases {
+            let expected = if clean.is_empty() { Err(PathError::Empty) } else { Ok(clean.to_owned()) };
+            assert_eq!(cleaned(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_is_a_word_or_a_slash_or_dropped() {
+        for byte in 0..=127_u8 {
+            let raw = format!("/a{}b", char::from(byte));
+            let kept = byte.is_ascii_alphanumeric() || b"/_-".contains(&byte);
+            assert_eq!(cleaned(&raw).unwrap(), if kept { raw.as_str() } else { "/ab" });
+        }
+    }
+
+    /// The scan must see a fault wherever it is.
+    #[test]
+    fn one_fault_anywhere_is_found() {
+        for length in 1..70 {
+            for at in 0..length {
+                let mut raw = "a".repeat(length);
+                raw.replace_range(at..=at, "@");
+                assert_eq!(cleaned(&raw).ok(), (length > 1).then(|| "a".repeat(length - 1)));
+                raw.replace_range(at..=at, "//");
+                let expected = format!("{}/{}", "a".repeat(at), "a".repeat(length - at - 1));
+                let expected = if at == length - 1 { &expected[..at] } else { &expected };
+                assert_eq!(cleaned(&raw).ok(), (length > 1).then(|| expected.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_clean_is_borrowed() {
+        let (raw, mut scratch) = ("/chat/say", String::new());
+        let path = PathRef::clean(raw, &mut scratch).unwrap();
+        assert_eq!(path.as_str().as_ptr(), raw.as_ptr());
+        assert_eq!(scratch.capacity(), 0);
+    }
+
+    #[test]
+    fn the_limit_is_on_what_is_left() {
+        let longest = "a".repeat(PATH_BYTES_MAX);
+        for raw in [longest.clone(), format!("{longest}/"), format!("{longest}//@/"), format!("{longest}@")] {
+            assert_eq!(cleaned(&raw).as_deref(), Ok(longest.as_str()));
+        }
+        for raw in
+            [format!("{longest}a"), format!("{longest}/a"), format!("{longest}@a"), format!("/{longest}")]
+        {
+            assert_eq!(cleaned(&raw), Err(PathError::TooLong));
+        }
+    }
+
+    #[test]
+    fn hostile_paths_take_no_memory() {
+        let mut scratch = String::new();
+        let raws = ["/".repeat(1 << 16), "/@".repeat(1 << 15), "@".repeat(1 << 16), "/a//".repeat(1 << 14)];
+        for (raw, error) in
+            raws.iter().zip([PathError::Empty, PathError::Empty, PathError::Empty, PathError::TooLong])
+        {
+            assert_eq!(PathRef::clean(raw, &mut scratch), Err(error));
+            assert!(scratch.capacity() <= 2 * PATH_BYTES_MAX, "the scratch grew with the input");
+        }
+    }
+
+    #[test]
+    fn maps_can_be_asked_with_text() {
+        let path = Path::parse("/a").unwrap();
+        let hashed = std::collections::HashMap::from([(path.clone(), 1)]);
+        let ordered = std::collections::BTreeMap::from([(path, 2)]);
+        assert_eq!((hashed.get("/a"), ordered.get("/a")), (Some(&1), Some(&2)));
+    }
+
+    #[test]
+    fn paths_are_small() {
+        assert_eq!(size_of::<Path>(), 16);
+        assert_eq!(size_of::<Option<Path>>(), 16);
+    }
+}

@@ -172,3 +172,114 @@ impl<T> Default for Router<T> {
         Router::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router(events: &[(&'static str, bool)]) -> Router<&'static str> {
+        let mut router = Router::new();
+        for &(path, children) in events {
+            router.register(&Path::parse(path).unwrap(), children, path).unwrap();
+            router.assert_invariants();
+        }
+        assert_eq!(router.len(), events.len());
+        router
+    }
+
+    impl<T> Router<T> {
+        fn assert_invariants(&self) {
+            for (index, node) in self.nodes.iter().enumerate() {
+                assert_eq!(node.label.is_empty(), index == ROOT);
+                assert!(index == ROOT || node.event.is_some() || node.children.len() > 1);
+                let heads: Vec<u8> = node.children.iter().map(|child| self.nodes[*child].label[0]).collect();
+                assert_eq!(heads, node.heads);
+                let different: std::collections::BTreeSet<u8> = heads.into_iter().collect();
+                assert_eq!(different.len(), node.heads.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_takes_the_path() {
+        let router = router(&[
+            ("/a", true),
+            ("/a/b", false),
+            ("/a/b/c/d", true),
+            ("/ev", true),
+            ("/event", false),
+            ("chat", true),
+        ]);
+        let cases = [
+            ("/a", Some(("/a", ""))),
+            ("/a/x", Some(("/a", "/x"))),
+            ("/a/b", Some(("/a/b", ""))),
+            ("/a/b/c", Some(("/a", "/b/c"))),
+            ("/a/bb", Some(("/a", "/bb"))),
+            ("/a/b/c/d", Some(("/a/b/c/d", ""))),
+            ("/a/b/c/d/e/f", Some(("/a/b/c/d", "/e/f"))),
+            ("/a/b/c/dd", Some(("/a", "/b/c/dd"))),
+            ("/ev", Some(("/ev", ""))),
+            ("/ev2", None),
+            ("/ev/2", Some(("/ev", "/2"))),
+            ("/even", None),
+            ("/event", Some(("/event", ""))),
+            ("/event/x", None),
+            ("/events", None),
+            ("chat", Some(("chat", ""))),
+            ("chat/x", Some(("chat", "/x"))),
+            ("/chat", None),
+            ("/e", None),
+            ("b", None),
+        ];
+        for (asked, expected) in cases {
+            let path = Path::parse(asked).unwrap();
+            let routed = router.route(path.as_ref()).map(|routed| (*routed.value, routed.extra));
+            assert_eq!(routed, expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn nothing_leads_nowhere() {
+        let router: Router<()> = Router::default();
+        assert!(router.is_empty());
+        assert_eq!(router.route(Path::parse("/a").unwrap().as_ref()), None);
+    }
+
+    #[test]
+    fn a_path_is_registered_once() {
+        let mut router = router(&[("/a/b", false), ("/a/c", false)]);
+        let register =
+            |router: &mut Router<_>, path: &str| router.register(&Path::parse(path).unwrap(), true, "again");
+        assert_eq!(register(&mut router, "/a/b"), Err(RegisterError::Duplicate));
+        assert_eq!(register(&mut router, "//a/b/"), Err(RegisterError::Duplicate));
+        assert_eq!(register(&mut router, "/a"), Ok(()), "where paths part there is a node, but no event");
+        assert_eq!(router.len(), 3);
+    }
+
+    /// Every order of registration makes the same tree, by what it answers.
+    #[test]
+    fn the_order_of_registration_does_not_matter() {
+        const PATHS: [&str; 4] = ["/ab", "/a", "/abc/d", "/abd"];
+        for order in 0..256 {
+            let order: Vec<usize> = (0..4).map(|place| order >> (2 * place) & 3).collect();
+            if PATHS.iter().enumerate().all(|(index, _)| order.contains(&index)) {
+                let events: Vec<_> = order.iter().map(|index| (PATHS[*index], true)).collect();
+                let router = router(&events);
+                for path in PATHS {
+                    let routed =
+                        router.route(Path::parse(path).unwrap().as_ref()).map(|routed| *routed.value);
+                    assert_eq!(routed, Some(path));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_segments() {
+        let router = router(&[("/a", true), ("/a/a/a/a", true)]);
+        let hostile = Path::parse(&"/a".repeat(crate::limits::PATH_BYTES_MAX / 2)).unwrap();
+        let routed = router.route(hostile.as_ref()).unwrap();
+        assert_eq!((*routed.value, routed.extra.len()), ("/a/a/a/a", hostile.as_str().len() - 8));
+    }
+}

@@ -29,6 +29,8 @@
 pub mod raw;
 mod reason;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod utf8;
 pub mod websocket;
@@ -163,6 +165,13 @@ enum State {
     WebSocket(WebSocket),
     Raw(Raw),
     Ended,
+}
+
+impl Default for Session {
+    /// A session that has ended: it discards what it is given.
+    fn default() -> Session {
+        Session { state: State::Ended }
+    }
 }
 
 impl Session {

@@ -162,3 +162,145 @@ fn parse_len(head: [u8; HEAD_BYTES], message_bytes_max: usize) -> Result<usize, 
         _ => Err(Violation::MessageTooLong),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::testing;
+
+    /// Texts that were found, and how many bytes had come by then; then a violation, or whether a text is begun.
+    type Outcome = (Vec<(usize, String)>, Result<bool, Violation>);
+
+    /// The naive twin: looks at everything from the start whenever a byte comes.
+    fn naive(stream: &[u8], message_bytes_max: usize) -> Outcome {
+        let mut texts = Vec::new();
+        let mut start = 0;
+        for end in 1..=stream.len() {
+            let Some((head, text)) = stream[start..end].split_first_chunk::<8>() else { continue };
+            let len = u64::from_be_bytes(*head);
+            if len > message_bytes_max as u64 {
+                return (texts, Err(Violation::MessageTooLong));
+            }
+            let whole = text.len() as u64 == len;
+            match str::from_utf8(text) {
+                Err(error) if whole || error.error_len().is_some() => {
+                    return (texts, Err(Violation::InvalidUtf8));
+                }
+                Ok(text) if whole => {
+                    texts.push((end, text.to_owned()));
+                    start = end;
+                }
+                _ => {}
+            }
+        }
+        (texts, Ok(start == stream.len()))
+    }
+
+    fn decoded(pieces: &[&[u8]], message_bytes_max: usize) -> Outcome {
+        let mut decoder = Decoder::default();
+        let mut texts = Vec::new();
+        let mut before = 0;
+        for piece in pieces {
+            let mut at = 0;
+            loop {
+                match decoder.decode(&piece[at..], message_bytes_max) {
+                    Ok(Decoded { consumed, text: None }) => break assert_eq!(at + consumed, piece.len()),
+                    Ok(Decoded { consumed, text: Some(text) }) => {
+                        at += consumed;
+                        texts.push((before + at, text.to_owned()));
+                    }
+                    Err(violation) => return (texts, Err(violation)),
+                }
+            }
+            before += piece.len();
+            assert_eq!(decoder.is_idle(), decoder.unfinished.is_none(), "what was lent is given back");
+        }
+        (texts, Ok(decoder.is_idle()))
+    }
+
+    fn framed(text: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        head(&mut bytes, text.len());
+        bytes.extend_from_slice(text);
+        bytes
+    }
+
+    #[test]
+    fn every_split() {
+        let texts = [&b"/a:0=1"[..], b"", "€😀".as_bytes(), b"0123456789"];
+        for last in [
+            &b""[..],
+            b"\0",
+            b"\0\0\0\0\0\0\0\x0B",
+            &[0xFF; 8],
+            &framed(b"\xC3"),
+            &framed(b"\xF4\x90\x80\x80"),
+        ] {
+            let stream = [texts.map(framed).concat(), last.to_vec()].concat();
+            for split in 0..=stream.len() {
+                let (left, right) = stream.split_at(split);
+                assert_eq!(
+                    decoded(&[left, right], 10),
+                    naive(&stream, 10),
+                    "split at {split} of {stream:X?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_text_fails_at_its_byte() {
+        let stream = framed(b"abc\xF4\x90\x80\x80");
+        assert_eq!(decoded(&[&stream[..12]], 100), (vec![], Ok(false)));
+        assert_eq!(decoded(&[&stream[..13]], 100), (vec![], Err(Violation::InvalidUtf8)));
+    }
+
+    #[test]
+    fn memory_grows_with_the_bytes_received() {
+        let mut decoder = Decoder::default();
+        let stream = [&(1u64 << 40).to_be_bytes()[..], &[b'x'; 100]].concat();
+        assert_eq!(decoder.decode(&stream, 1 << 40), Ok(Decoded { consumed: 108, text: None }));
+        assert!(decoder.unfinished.expect("a text is begun").text.capacity() <= 200);
+    }
+
+    #[test]
+    fn a_whole_text_is_lent_from_the_input() {
+        let stream = framed(b"/a:0=1");
+        let mut decoder = Decoder::default();
+        let text = decoder.decode(&stream, 100).expect("a text").text.expect("a text");
+        assert_eq!(text.as_bytes().as_ptr_range(), stream[8..].as_ptr_range());
+    }
+
+    #[test]
+    fn fuzz_texts_in_pieces() {
+        testing::fuzz(|random| {
+            let mut stream = Vec::new();
+            for _ in 0..random.below(6) {
+                let longest = random.pick(&[1, 10, 300]);
+                let len = random.below(longest);
+                stream.extend(framed(&random.text(len)));
+            }
+            if random.once_in(3) {
+                random.damage(&mut stream);
+            }
+            let limit = random.pick(&[0, 20, 400]);
+            let pieces = random.pieces(&stream);
+            let expected = naive(&stream, limit);
+            assert_eq!(decoded(&stream.chunks(1).collect::<Vec<_>>(), limit), expected);
+            assert_eq!(decoded(&[&stream], limit), expected);
+            assert_eq!(decoded(&pieces, limit), expected);
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_comes_out(texts: Vec<String>, size in 1usize..50) {
+            let stream: Vec<u8> = texts.iter().flat_map(|text| framed(text.as_bytes())).collect();
+            let (found, idle) = decoded(&stream.chunks(size).collect::<Vec<_>>(), usize::MAX);
+            prop_assert_eq!(found.into_iter().map(|(_, text)| text).collect::<Vec<_>>(), texts);
+            prop_assert_eq!(idle, Ok(true));
+        }
+    }
+}

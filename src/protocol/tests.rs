@@ -1,5 +1,6 @@
 //! Sessions from their first byte to their last, at every split.
 
+use super::testing::Random;
 use super::websocket::close::NO_STATUS;
 use super::*;
 
@@ -362,4 +363,64 @@ fn reasons_have_texts_of_their_own() {
     texts.dedup();
     assert_eq!(texts.len(), reasons.len());
     assert!(reasons.iter().all(|reason| reason.text().len() <= 123));
+}
+
+/// The beginning of some connection, mostly a right one, and what may come behind it.
+fn random_connection(random: &mut Random) -> Vec<u8> {
+    let mut input = match random.below(3) {
+        0 => OHAI.into(),
+        1 => UPGRADE_ECHO.as_bytes().to_vec(),
+        _ => [UPGRADE.as_bytes(), &client(Opcode::Text, OHAI.as_bytes())].concat(),
+    };
+    if random.once_in(4) {
+        random.damage(&mut input);
+    }
+    for _ in 0..random.below(8) {
+        let len = random.below(150);
+        let text = random.text(len);
+        match (input.starts_with(OHAI.as_bytes()), random.below(10)) {
+            (true, _) => frame(Kind::Raw, &mut input, std::str::from_utf8(&text).expect("valid text")),
+            (false, 0) => input.extend(client(Opcode::Ping, &text[..text.len().min(125)])),
+            (false, 1) => input.extend(client(Opcode::Binary, &text)),
+            (false, 2) if random.once_in(2) => input.extend(client(Opcode::Close, b"\x03\xE8")),
+            (false, _) => input.extend(client(Opcode::Text, &text)),
+        }
+    }
+    if random.once_in(3) {
+        random.damage(&mut input);
+    }
+    input
+}
+
+/// What is found does not depend on where the input was cut, nothing is found behind the end, and the end is one.
+#[test]
+fn fuzz_connections_in_pieces() {
+    testing::fuzz(|random| {
+        let input = random_connection(random);
+        let options = Options { echo: random.once_in(2) };
+        let see_in = |pieces: &[&[u8]]| {
+            let mut session = Session::new(options);
+            let mut seen = Vec::new();
+            pieces.iter().for_each(|piece| feed(&mut session, piece, &mut seen));
+            (seen, session.kind(), session.is_open(), session.is_idle())
+        };
+        let whole = see_in(&[&input]);
+        assert_eq!(see_in(&random.pieces(&input)), whole);
+        assert_eq!(see_in(&input.chunks(1).collect::<Vec<_>>()), whole);
+        check_order(&whole.0);
+    });
+}
+
+/// The handshake first, then events, then at most one end.
+fn check_order(seen: &[Seen]) {
+    let opened = seen.iter().position(|it| matches!(it, Seen::Open(_))).unwrap_or(seen.len());
+    let event = seen.iter().position(|it| matches!(it, Seen::Event(_))).unwrap_or(seen.len());
+    let closed = seen.iter().position(|it| matches!(it, Seen::Close(..))).unwrap_or(seen.len());
+    assert!(event >= opened, "{seen:?}");
+    let awaited = matches!(seen.get(closed), Some(Seen::Close(_, _, true)));
+    match &seen[seen.len().min(closed + 1)..] {
+        [] => {}
+        [Seen::Closed] if awaited => {}
+        behind => panic!("{behind:?} behind the end"),
+    }
 }

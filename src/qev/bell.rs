@@ -29,10 +29,12 @@
 //! message, L1 whether the sender is STARVING. Two shards cannot wait for each other: one sleeps only while
 //! everything sent to it was taken, so whoever it starves for is not waiting for room in a ring to it.
 //!
-//! **Threads that are no shard** leave a note instead: one atomic exchange puts NOTED and takes ASLEEP away.
-//! A shard that has a note does not go to sleep, once. Every change of the state is a read-modify-write, so a
-//! note is never overwritten unseen, and whoever finds it also sees what was written before it. Notes need no
-//! fence.
+//! **Inboxes** are rings that several threads push into: all of this holds for them.
+//!
+//! **A [`Waker`] leaves a note**, for what the sleeper does not look at here (a flag, say): one atomic
+//! exchange puts NOTED and takes ASLEEP away. A shard that has a note does not go to sleep, once. Every
+//! change of the state is a read-modify-write, so a note is never overwritten unseen, and whoever finds it
+//! also sees what was written before it. Notes need no fence.
 //!
 //! What the callers owe: who is told to ring does so, soon and always; and a doorbell that rings while its
 //! shard is not blocked yet makes the next block return at once (an eventfd, a ring's completion, a thread's
@@ -47,7 +49,7 @@ const ASLEEP: u8 = 1;
 /// Beside `ASLEEP`: the shard waits for room in a ring, too.
 const STARVING: u8 = 2;
 
-/// A thread that is no shard left something: the shard must take another turn before it sleeps.
+/// A thread left a note: the shard must take another turn before it sleeps.
 const NOTED: u8 = 4;
 
 /// The state of one shard, on cache lines of its own: peers look at it in every turn in which they sent
@@ -95,9 +97,18 @@ impl Bell {
     }
 
     fn must_ring_in(&self, state: u8) -> bool {
-        // The state may have changed between load and exchange: what counts is who took ASLEEP away.
+        self.is_in(state) && self.claim()
+    }
+
+    /// A look that costs little: most are awake.
+    fn is_in(&self, state: u8) -> bool {
         self.state.load(Ordering::Relaxed) & state != 0
-            && self.state.fetch_and(!(ASLEEP | STARVING), Ordering::AcqRel) & ASLEEP != 0
+    }
+
+    /// Takes ASLEEP away; whether it was there. That alone decides, as the state may have changed since the
+    /// look.
+    fn claim(&self) -> bool {
+        self.state.fetch_and(!(ASLEEP | STARVING), Ordering::AcqRel) & ASLEEP != 0
     }
 }
 
@@ -112,8 +123,8 @@ impl Waker {
         Self { bell }
     }
 
-    /// Makes sure that the shard takes a turn, in which it sees everything that this thread wrote before (an
-    /// entry in a queue, a flag): `true` where it sleeps, and the caller must wake it, now and always.
+    /// Makes sure that the shard takes a turn, in which it sees everything that this thread wrote before (a
+    /// flag, say): `true` where it sleeps, and the caller must wake it, now and always.
     ///
     /// Only one of several callers is told to wake a sleeping shard. One that is awake takes a turn more
     /// before it sleeps.
@@ -125,6 +136,8 @@ impl Waker {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -156,6 +169,131 @@ mod tests {
         assert!(!bell.announce(false), "two notes are one turn more");
         assert!(!bell.must_ring(), "still awake");
         assert!(bell.announce(false));
+    }
+
+    /// All interleavings of the steps of a sleeper and of those who may wake it, in which the fences are as
+    /// good as done: the sleeper ends up asleep, and nothing waits for it.
+    #[test]
+    fn no_schedule_loses_a_wake_up() {
+        let casts: [&[Actor]; 6] = [
+            &[Actor::Sender; 3],
+            &[Actor::Sender, Actor::Sender, Actor::Noter],
+            &[Actor::Noter; 3],
+            &[Actor::Taker, Actor::Taker, Actor::Sender],
+            &[Actor::Taker, Actor::Sender, Actor::Noter],
+            &[Actor::Taker, Actor::Taker, Actor::Noter],
+        ];
+        for cast in casts {
+            let mut worlds = vec![World::new(cast)];
+            let mut seen = BTreeSet::new();
+            while let Some(world) = worlds.pop() {
+                if !seen.insert(world.key()) {
+                    continue;
+                }
+                let next = world.next_worlds();
+                assert!(world.waiting == 0 || !next.is_empty(), "asleep while something waits: {world:?}");
+                worlds.extend(next);
+            }
+            assert!(seen.len() > 100, "{cast:?} has {} states", seen.len());
+        }
+    }
+
+    /// Whoever may wake the sleeper has three steps: something to be found, the look at the bell, the claim.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Actor {
+        Sender,
+        /// Takes from a ring that the sleeper waits for, so that there is room.
+        Taker,
+        /// Leaves a note for something that the sleeper only sees in a turn.
+        Noter,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    enum Sleeper {
+        Announces,
+        Looks,
+        Blocks,
+        Wakes,
+        TakesATurn,
+    }
+
+    #[derive(Debug)]
+    struct World {
+        bell: Bell,
+        sleeper: Sleeper,
+        actors: Vec<(Actor, usize)>,
+        /// What the sleeper finds when it looks, and all that it finds in a turn.
+        visible: usize,
+        waiting: usize,
+        rung: bool,
+    }
+
+    impl World {
+        fn new(cast: &[Actor]) -> Self {
+            let actors = cast.iter().map(|actor| (*actor, 0)).collect();
+            let (bell, sleeper) = (Bell::default(), Sleeper::Announces);
+            Self { bell, sleeper, actors, visible: 0, waiting: 0, rung: false }
+        }
+
+        fn next_worlds(&self) -> Vec<Self> {
+            let able = (0..self.actors.len()).filter(|at| self.actors[*at].1 < 3);
+            let mut next: Vec<Self> = able.map(|at| self.copy().after_actor(at)).collect();
+            if self.rung || !matches!(self.sleeper, Sleeper::Blocks) {
+                next.push(self.copy().after_sleeper());
+            }
+            next
+        }
+
+        fn key(&self) -> (u8, Sleeper, Vec<usize>, usize, usize, bool) {
+            let steps = self.actors.iter().map(|(_, step)| *step).collect();
+            let state = self.bell.state.load(Ordering::Relaxed);
+            (state, self.sleeper, steps, self.visible, self.waiting, self.rung)
+        }
+
+        fn copy(&self) -> Self {
+            let bell = Bell { state: AtomicU8::new(self.bell.state.load(Ordering::Relaxed)) };
+            Self { bell, actors: self.actors.clone(), ..*self }
+        }
+
+        fn after_actor(mut self, at: usize) -> Self {
+            let (actor, step) = self.actors[at];
+            self.actors[at].1 += 1;
+            let looks_for = if actor == Actor::Taker { STARVING } else { ASLEEP };
+            match (step, actor) {
+                (0, _) => {
+                    self.waiting += 1;
+                    self.visible += usize::from(actor != Actor::Noter);
+                }
+                (1, Actor::Noter) => self.rung |= self.bell.note(),
+                (1, _) if self.bell.is_in(looks_for) => {}
+                (1, _) => self.actors[at].1 = 3,
+                (_, Actor::Noter) => {}
+                (_, _) => self.rung |= self.bell.claim(),
+            }
+            self
+        }
+
+        fn after_sleeper(mut self) -> Self {
+            let starving = self.actors.iter().any(|(actor, _)| *actor == Actor::Taker);
+            self.sleeper = match self.sleeper {
+                Sleeper::Announces if self.bell.announce(starving) => Sleeper::Looks,
+                Sleeper::Announces => Sleeper::TakesATurn,
+                Sleeper::Looks if self.visible == 0 => Sleeper::Blocks,
+                Sleeper::Looks | Sleeper::Blocks => Sleeper::Wakes,
+                Sleeper::Wakes => {
+                    self.bell.awake();
+                    Sleeper::TakesATurn
+                }
+                Sleeper::TakesATurn => Sleeper::Announces,
+            };
+            match self.sleeper {
+                Sleeper::Wakes => self.rung = false,
+                // The turn's end is this step: it found all that there was.
+                Sleeper::Announces => (self.visible, self.waiting) = (0, 0),
+                _ => {}
+            }
+            self
+        }
     }
 
     #[test]

@@ -32,3 +32,38 @@ pub fn parse(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
 pub fn may_be_received(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(code: u16, reason: &[u8]) -> Vec<u8> {
+        [&code.to_be_bytes(), reason].concat()
+    }
+
+    #[test]
+    fn every_code() {
+        // As Autobahn's 7.7 and 7.9 have them.
+        for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
+            assert!(may_be_received(code), "{code}");
+        }
+        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
+            assert!(!may_be_received(code), "{code}");
+        }
+        for code in 0..=u16::MAX {
+            let expected =
+                if may_be_received(code) { Ok(Some((code, "why"))) } else { Err(Violation::CloseCode) };
+            assert_eq!(parse(&payload(code, b"why")), expected);
+        }
+    }
+
+    #[test]
+    fn payloads() {
+        assert_eq!(parse(b""), Ok(None));
+        assert_eq!(parse(b"\x03"), Err(Violation::CloseTooShort));
+        assert_eq!(parse(&payload(1000, b"")), Ok(Some((1000, ""))));
+        assert_eq!(parse(&payload(1000, "ü".as_bytes())), Ok(Some((1000, "ü"))));
+        assert_eq!(parse(&payload(1000, b"\xC3")), Err(Violation::InvalidUtf8));
+        assert_eq!(parse(&payload(1005, b"\xC3")), Err(Violation::CloseCode));
+    }
+}

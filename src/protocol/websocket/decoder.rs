@@ -354,3 +354,8 @@ impl From<InvalidUtf8> for Violation {
         Violation::InvalidUtf8
     }
 }
+
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod tests;

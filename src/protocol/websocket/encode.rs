@@ -80,3 +80,55 @@ fn fitting(text: &str, bytes_max: usize) -> &str {
     }
     &text[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_as_short_as_they_can_be() {
+        for (len, expected) in [
+            (0, &[0x81, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (0xFFFF, &[0x81, 126, 0xFF, 0xFF]),
+            (0x1_0000, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut out = Vec::new();
+            head(&mut out, Opcode::Text, len);
+            assert_eq!(out, expected);
+            assert_eq!(out.len(), head_len(len));
+        }
+    }
+
+    #[test]
+    fn the_rfcs_examples() {
+        // 5.7: "A single-frame unmasked text message", and a masked one.
+        let mut out = Vec::new();
+        frame(&mut out, Opcode::Text, b"Hello");
+        assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6C, 0x6C, 0x6F]);
+        out.clear();
+        client_frame(&mut out, Opcode::Text, b"Hello", [0x37, 0xFA, 0x21, 0x3D]);
+        assert_eq!(out, [0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58]);
+    }
+
+    #[test]
+    fn a_close_holds_as_much_reason_as_fits() {
+        for (reason, len) in [("", 0), ("why", 3), (&*"x".repeat(123), 123), (&*"x".repeat(124), 123)] {
+            let mut out = Vec::new();
+            close(&mut out, 1001, reason);
+            assert_eq!(out[..4], [0x88, 2 + len, 0x03, 0xE9]);
+            assert_eq!(&out[4..], &reason.as_bytes()[..usize::from(len)]);
+        }
+    }
+
+    #[test]
+    fn a_reason_ends_with_a_whole_character() {
+        for before in 118..=123 {
+            let mut out = Vec::new();
+            close(&mut out, 1001, &("x".repeat(before) + "😀"));
+            let kept = std::str::from_utf8(&out[4..]).expect("whole characters");
+            assert_eq!(kept.len(), if before <= 119 { before + 4 } else { before });
+        }
+    }
+}

@@ -124,3 +124,75 @@ fn parse_len(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Violation> 
     }
     Ok(Some((len, rest)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::websocket::encode;
+
+    const KEY: [u8; 4] = [1, 2, 3, 4];
+
+    /// At every prefix of a bad head: not yet known, up to the byte that makes it bad.
+    fn fails_at(bytes: &[u8], bad: usize, violation: Violation) {
+        for len in 0..=bytes.len() {
+            let expected = if len > bad { Err(violation) } else { Ok(None) };
+            assert_eq!(Head::parse(&bytes[..len]), expected, "{bytes:X?} up to {len}");
+        }
+    }
+
+    fn check_every_prefix(opcode: Opcode, payload_len: usize) {
+        let mut bytes = Vec::new();
+        encode::client_head(&mut bytes, opcode, payload_len, KEY);
+        let whole =
+            Ok(Some((Head { fin: true, opcode, key: KEY, payload_len: payload_len as u64 }, bytes.len())));
+        assert!(bytes.len() <= HEAD_BYTES_MAX);
+        for len in 0..bytes.len() {
+            assert_eq!(Head::parse(&bytes[..len]), Ok(None));
+        }
+        assert_eq!(Head::parse(&bytes), whole);
+        bytes.extend_from_slice(b"payload");
+        assert_eq!(Head::parse(&bytes), whole, "what is behind does not matter");
+    }
+
+    #[test]
+    fn every_prefix_of_every_form() {
+        for payload_len in [0, 1, 125, 126, 127, 0xFFFF, 0x1_0000, usize::MAX >> 1] {
+            for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Binary] {
+                check_every_prefix(opcode, payload_len);
+            }
+            for opcode in [Opcode::Close, Opcode::Ping, Opcode::Pong] {
+                check_every_prefix(opcode, payload_len.min(CONTROL_BYTES_MAX));
+            }
+        }
+    }
+
+    #[test]
+    fn every_first_byte() {
+        for first in 0..=0xFF_u8 {
+            let expected = match (first & 0x70, first & 0x0F, first & 0x80) {
+                (0, 0x0..=0x2, _) | (0, 0x8..=0xA, 0x80) => Ok(None),
+                (0, 0x8..=0xA, _) => Err(Violation::ControlFragmented),
+                (0, _, _) => Err(Violation::ReservedOpcode),
+                _ => Err(Violation::ReservedBits),
+            };
+            assert_eq!(Head::parse(&[first]), expected, "{first:X}");
+        }
+    }
+
+    #[test]
+    fn every_second_byte() {
+        for second in 0..0x80 {
+            assert_eq!(Head::parse(&[0x81, second]), Err(Violation::Unmasked));
+            assert_eq!(Head::parse(&[0x82, 0x80 | second, 0xFF]), Ok(None));
+            let control = if second <= 125 { Ok(None) } else { Err(Violation::ControlTooLong) };
+            assert_eq!(Head::parse(&[0x89, 0x80 | second]), control);
+        }
+    }
+
+    #[test]
+    fn lengths_that_are_not_allowed() {
+        fails_at(&[0x81, 0xFE, 0, 125, 1, 2, 3, 4], 3, Violation::LengthNotMinimal);
+        fails_at(&[0x81, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 1, 2, 3, 4], 9, Violation::LengthNotMinimal);
+        fails_at(&[0x81, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], 9, Violation::LengthTooLarge);
+    }
+}

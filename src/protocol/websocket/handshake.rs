@@ -306,3 +306,249 @@ impl<'a> Headers<'a> {
         self.tokens(name).any(|token| token.eq_ignore_ascii_case(element.as_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "Host: quickio.example";
+    const UPGRADE: &str = "Upgrade: websocket";
+    const CONNECTION: &str = "Connection: Upgrade";
+    const VERSION: &str = "Sec-WebSocket-Version: 13";
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    const ALL: [&str; 5] = [HOST, UPGRADE, CONNECTION, VERSION, KEY];
+
+    fn get(headers: &[&str]) -> String {
+        request("GET / HTTP/1.1", headers)
+    }
+
+    fn request(line: &str, headers: &[&str]) -> String {
+        let lines: Vec<_> = [&[line], headers, &["", ""]].concat();
+        lines.join("\r\n")
+    }
+
+    /// All of the headers, the one of this name replaced by these.
+    fn with(header: &str, others: &[&str]) -> String {
+        let name = header.split_once(':').expect("a header has a colon").0;
+        let kept = ALL.into_iter().filter(|kept| !kept.starts_with(name));
+        get(&kept.chain(others.iter().copied()).collect::<Vec<_>>())
+    }
+
+    fn without(header: &str) -> String {
+        with(header, &[])
+    }
+
+    /// What comes of the request: the same at every split and byte by byte, and nothing behind it is consumed.
+    fn shake_hands(request: &str) -> Handshake {
+        let whole = read_in(&[request.as_bytes()]);
+        for split in 0..request.len() {
+            let (left, right) = request.as_bytes().split_at(split);
+            assert_eq!(read_in(&[left, right]), whole, "split at {split}");
+        }
+        assert_eq!(read_in(&request.as_bytes().chunks(1).collect::<Vec<_>>()), whole);
+        let behind = [request.as_bytes(), b"\r\n\r\nbehind"].concat();
+        assert_eq!(Request::new(b"", false).read(&behind).0, request.len());
+        whole
+    }
+
+    fn read_in(pieces: &[&[u8]]) -> Handshake {
+        let mut request = Request::new(b"", false);
+        let (last, first) = pieces.split_last().expect("at least one piece");
+        for piece in first {
+            assert_eq!(request.read(piece), (piece.len(), Handshake::NotYet), "{request:?}");
+        }
+        let (consumed, handshake) = request.read(last);
+        assert_eq!(consumed, last.len());
+        handshake
+    }
+
+    fn refusal(request: &str) -> Refusal {
+        match shake_hands(request) {
+            Handshake::Refuse(refusal) => refusal,
+            other => panic!("{other:?} for {request}"),
+        }
+    }
+
+    fn upgraded(request: &str) -> String {
+        match shake_hands(request) {
+            Handshake::Upgrade { answer, echo: false } => {
+                String::from_utf8(answer).expect("answers are text")
+            }
+            other => panic!("{other:?} for {request}"),
+        }
+    }
+
+    #[test]
+    fn the_rfcs_example() {
+        // 1.3.
+        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            upgraded(&get(&ALL)),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_is_accepted() {
+        let long = format!("Cookie: {}", "x".repeat(7000));
+        for request in [
+            get(&ALL).replace("GET / ", "GET /any/path?and=query "),
+            get(&ALL).replace("\r\n", "\n"),
+            get(&ALL)
+                .to_ascii_lowercase()
+                .replace("get / http", "GET / HTTP")
+                .replace(&KEY.to_ascii_lowercase(), KEY),
+            get(&[&ALL[..], &["Content-Length: 0", "Origin: null", &long]].concat()),
+            with(UPGRADE, &["uPGRADE:  h2c , WebSocket \t"]),
+            with(UPGRADE, &["Upgrade: h2c", "Upgrade: websocket"]),
+            with(CONNECTION, &["Connection: keep-alive, Upgrade"]),
+            with(CONNECTION, &["Connection: keep-alive", "Connection:,,UPGRADE,"]),
+            // 16 bytes, and bits behind them.
+            with(KEY, &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR=="]),
+        ] {
+            let answer = upgraded(&request);
+            assert!(!answer.contains("Protocol:"), "none was offered: {answer}");
+        }
+    }
+
+    #[test]
+    fn the_subprotocol_is_echoed_where_it_is_offered() {
+        for offers in [
+            &["Sec-WebSocket-Protocol: quickio"][..],
+            &["Sec-WebSocket-Protocol: chat,quickio , other"],
+            &["Sec-WebSocket-Protocol: chat", "sec-websocket-protocol: quickio"],
+        ] {
+            let answer = upgraded(&get(&[&ALL, offers].concat()));
+            assert!(answer.ends_with("\r\nSec-WebSocket-Protocol: quickio\r\n\r\n"), "{answer}");
+        }
+        for offers in ["", "chat", "quickio2", "QuickIO", "quick, io"] {
+            let offers = format!("Sec-WebSocket-Protocol: {offers}");
+            assert_eq!(refusal(&get(&[&ALL[..], &[&offers]].concat())), Refusal::Subprotocol, "{offers}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let key = |key| with(KEY, &[&*format!("Sec-WebSocket-Key: {key}")]);
+        let many: Vec<_> = ALL.iter().chain(["X: y"; HTTP_HEADERS_MAX - 4].iter()).copied().collect();
+        for (refused, request) in [
+            (Refusal::Malformed, request("GET / HTTP/1.1", &["no colon"])),
+            (Refusal::Malformed, request("GET / HTTP/1.1", &["Host : a"])),
+            (Refusal::Malformed, request("GET /", &ALL)),
+            (Refusal::Malformed, request("GET / HTTP/2.0", &ALL)),
+            (Refusal::Malformed, request("GET  / HTTP/1.1", &ALL)),
+            (Refusal::Malformed, with(HOST, &["Host: a\0b"])),
+            (Refusal::Malformed, with(HOST, &["Host: a", " folded"])),
+            (Refusal::NotWebSocket, get(&[])),
+            (Refusal::NotWebSocket, request("POST / HTTP/1.1", &[HOST])),
+            (Refusal::NotWebSocket, get(&[HOST, "Upgrade: h2c", "Connection: Upgrade"])),
+            (Refusal::Method, request("POST / HTTP/1.1", &ALL)),
+            (Refusal::Method, request("get / HTTP/1.1", &ALL)),
+            (Refusal::OldHttp, request("GET / HTTP/1.0", &ALL)),
+            (Refusal::NoHost, without(HOST)),
+            (Refusal::RepeatedHeader, with(HOST, &["Host: a", "Host: a"])),
+            (Refusal::RepeatedHeader, with(VERSION, &[VERSION, VERSION])),
+            (Refusal::RepeatedHeader, with(KEY, &[KEY, KEY])),
+            (Refusal::Body, get(&[&ALL[..], &["Content-Length: 1"]].concat())),
+            (Refusal::Body, get(&[&ALL[..], &["Transfer-Encoding: chunked"]].concat())),
+            (Refusal::UpgradeMissing, without(UPGRADE)),
+            (Refusal::UpgradeMissing, without(CONNECTION)),
+            (Refusal::UpgradeMissing, with(UPGRADE, &["Upgrade: websocket2"])),
+            (Refusal::UpgradeMissing, with(CONNECTION, &["Connection: close"])),
+            (Refusal::Version, without(VERSION)),
+            (Refusal::Version, with(VERSION, &["Sec-WebSocket-Version: 8"])),
+            (Refusal::Version, with(VERSION, &["Sec-WebSocket-Version: 13, 8"])),
+            (Refusal::Key, without(KEY)),
+            (Refusal::Key, key("")),
+            (Refusal::Key, key("dGhlIHNhbXBsZSBub25jZQ")),
+            (Refusal::Key, key("dGhlIHNhbXBsZSBub25j")),
+            (Refusal::Key, key("dGhlIHNhbXBsZSBub25jZQAA")),
+            (Refusal::Key, key("dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ==")),
+            (Refusal::Key, key("dGhlIHNhbXBsZSBub25j!Q==")),
+            (Refusal::TooLarge, get(&many)),
+        ] {
+            assert_eq!(refusal(&request), refused, "{request}");
+        }
+        upgraded(&get(&many[..HTTP_HEADERS_MAX]));
+    }
+
+    #[test]
+    fn a_head_has_its_limit() {
+        let empty = get(&[&ALL[..], &["X: "]].concat()).len();
+        for (len, accepted) in [(HTTP_HEAD_BYTES_MAX, true), (HTTP_HEAD_BYTES_MAX + 1, false)] {
+            let padding = format!("X: {}", "x".repeat(len - empty));
+            let head = get(&[&ALL[..], &[&padding]].concat());
+            assert_eq!(head.len(), len);
+            for size in [1, 1000, 10_000] {
+                let mut request = Request::new(b"", false);
+                let last = head
+                    .as_bytes()
+                    .chunks(size)
+                    .map(|piece| request.read(piece).1)
+                    .find(|it| *it != Handshake::NotYet);
+                match last {
+                    Some(Handshake::Upgrade { .. }) => assert!(accepted),
+                    last => assert!(!accepted && last == Some(Handshake::Refuse(Refusal::TooLarge))),
+                }
+                assert!(request.bytes.len() <= HTTP_HEAD_BYTES_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_head() {
+        for (bytes, len) in [
+            ("a\r\n\r\n", Some(5)),
+            ("a\n\n", Some(3)),
+            ("a\r\n\nb", Some(4)),
+            ("a\n\r\nb", Some(4)),
+            ("a\r\n\r", None),
+            ("a\r\nb\r\n", None),
+            ("a\r\r\n\r\r\n", None),
+            ("", None),
+        ] {
+            for scanned in 0..=len.map_or(bytes.len(), |len| len - 1) {
+                assert_eq!(head_len(bytes.as_bytes(), scanned), len, "{bytes:?}, {scanned} scanned");
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_are_whole_responses() {
+        for (refusal, start) in [
+            (Refusal::Malformed, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"),
+            (
+                Refusal::Version,
+                "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\n",
+            ),
+            (Refusal::Method, "HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\nAllow: GET\r\n"),
+            (
+                Refusal::UpgradeMissing,
+                "HTTP/1.1 426 Upgrade Required\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n",
+            ),
+            (Refusal::TooLarge, "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"),
+            (Refusal::NotWebSocket, "HTTP/1.1 501 Not Implemented\r\nConnection: close\r\n"),
+        ] {
+            let answer = String::from_utf8(refusal.answer()).expect("answers are text");
+            assert!(answer.starts_with(start), "{answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head has an end");
+            assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{answer}");
+            assert_eq!(body.trim_end(), refusal.text());
+        }
+    }
+
+    #[test]
+    fn echo_has_one_path_and_needs_no_subprotocol() {
+        let echo = |target: &str, headers: &[&str]| {
+            let head = request(&format!("GET {target} HTTP/1.1"), &[&ALL, headers].concat());
+            Request::new(b"", true).read(head.as_bytes()).1
+        };
+        let is_echo = |handshake: Handshake| matches!(handshake, Handshake::Upgrade { echo: true, .. });
+        assert!(is_echo(echo("/echo", &[])));
+        assert!(is_echo(echo("/echo?case=1", &["Sec-WebSocket-Protocol: other"])));
+        assert!(!is_echo(echo("/echo/", &[])));
+        assert!(!is_echo(echo("/", &[])));
+        assert_eq!(echo("/", &["Sec-WebSocket-Protocol: other"]), Handshake::Refuse(Refusal::Subprotocol));
+    }
+}
