@@ -183,6 +183,7 @@ test_autobahn() {
         failed=$((failed + 1))
         return
     fi
+    # shellcheck disable=SC2217 # it is not the shell's echo
     target/release/examples/echo 127.0.0.1:0 </dev/null >"$logs/echo.out" 2>"$logs/echo.err" &
     server_pid=$!
     local waited=0 address=
