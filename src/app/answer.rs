@@ -36,12 +36,7 @@ impl From<SendCallback> for Callback {
 pub struct Answer<C = Callback>(pub(crate) Given<C>);
 
 pub(crate) enum Given<C> {
-    Now {
-        code: u16,
-        data: Json,
-        message: Option<Box<str>>,
-        callback: Option<C>,
-    },
+    Now { code: u16, data: Json, message: Option<Box<str>>, callback: Option<C> },
     /// Somebody holds a `Later`, or nobody will ever answer.
     NotNow,
 }

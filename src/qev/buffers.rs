@@ -126,7 +126,12 @@ impl Buffers {
         // SAFETY: `entries` is page-aligned, holds `count` entries, and lives until the ring has ended: `Ring`
         // drops its `IoUring` first, or leaks the mapping where the kernel may still use it.
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, GROUP, 0)?;
+            ring.submitter().register_buf_ring_with_flags(
+                entries.start.as_ptr() as u64,
+                count,
+                GROUP,
+                0,
+            )?;
         }
         let mut buffers = Buffers { entries, memory, count, size, tail: 0 };
         (0..count).for_each(|id| buffers.recycle(Buffer { id, len: 0 }));
@@ -135,10 +140,7 @@ impl Buffers {
 
     /// The bytes received in `buffer`. They are ours alone, so a protocol may decode them in place.
     pub fn data(&mut self, buffer: &Buffer) -> &mut [u8] {
-        assert!(
-            buffer.id < self.count && buffer.len <= self.size,
-            "the kernel names buffers that it was given"
-        );
+        assert!(buffer.id < self.count && buffer.len <= self.size, "the kernel names buffers that it was given");
         let start = usize::from(buffer.id) * self.size as usize;
         // SAFETY: the range lies within `memory` (asserted above); `Buffer` values are made by completions only
         // and are no copies, so the kernel does not own this buffer, and `&mut self` excludes a second reference.
@@ -154,8 +156,7 @@ impl Buffers {
         // first entry's reserved bytes, which `set_*` leave alone, and is aligned for u16.
         unsafe {
             let entry = &mut *entries.add(slot);
-            entry
-                .set_addr(self.memory.start.as_ptr().add(usize::from(buffer.id) * self.size as usize) as u64);
+            entry.set_addr(self.memory.start.as_ptr().add(usize::from(buffer.id) * self.size as usize) as u64);
             entry.set_len(self.size);
             entry.set_bid(buffer.id);
             self.tail = self.tail.wrapping_add(1);

@@ -43,8 +43,6 @@ pub struct Settings {
     pub buffers: u16,
     /// Bytes of each receive buffer.
     pub buffer_bytes: u32,
-    /// Accepts in flight for each listener.
-    pub accepts: u16,
 }
 
 /// A socket in the ring's own descriptor table. It is no process descriptor.
@@ -69,43 +67,18 @@ pub struct Errno(pub i32);
 /// What the ring has to tell. `ended` says that this was the operation's last completion.
 #[derive(Debug)]
 pub enum Completion {
-    Accepted {
-        listener: usize,
-        socket: Descriptor,
-        peer: Peer,
-    },
-    AcceptFailed {
-        listener: usize,
-        error: Errno,
-    },
-    Received {
-        token: Token,
-        buffer: Buffer,
-        ended: bool,
-    },
+    Accepted { listener: usize, socket: Descriptor, peer: Peer },
+    AcceptFailed { listener: usize, error: Errno },
+    Received { token: Token, buffer: Buffer, ended: bool },
     /// The receive ended: `Ok` at the end of the stream, `ENOBUFS` where the buffers had run out.
-    ReceiveEnded {
-        token: Token,
-        result: Result<(), Errno>,
-    },
-    Sent {
-        token: Token,
-        result: Result<(), Errno>,
-        frames: Sending,
-    },
-    ShutDown {
-        token: Token,
-    },
-    Closed {
-        token: Token,
-    },
+    ReceiveEnded { token: Token, result: Result<(), Errno> },
+    Sent { token: Token, result: Result<(), Errno>, frames: Sending },
+    ShutDown { token: Token },
+    Closed { token: Token },
     /// A peer shard or another thread has left something.
     Woken,
     /// A doorbell did not reach the ring of this descriptor.
-    DoorbellFailed {
-        ring: RawFd,
-        error: Errno,
-    },
+    DoorbellFailed { ring: RawFd, error: Errno },
 }
 
 /// Frames that are in flight, or that were until the completion that carries them.
@@ -206,6 +179,7 @@ impl Ring {
     }
 
     /// Starts to accept from a listening socket; answers its number, which its completions carry.
+    /// `accepts` are in flight at once.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
         self.listeners.push(Listener { socket, open: true });
@@ -444,11 +418,9 @@ impl Drop for Ring {
     /// Cancels what is in flight and waits until the kernel has let go of our memory; leaks it otherwise.
     fn drop(&mut self) {
         self.stop_listening();
-        self.push_counted(opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(user_data(
-            Kind::Cancel,
-            0,
-            0,
-        )));
+        self.push_counted(
+            opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(user_data(Kind::Cancel, 0, 0)),
+        );
         let mut dropped = Vec::new();
         for _ in 0..DROP_TURNS {
             if self.outstanding_but_doorbell() == 0 {
@@ -655,10 +627,7 @@ impl Peer {
                 // SAFETY: the kernel says that it stored a sockaddr_in, which sockaddr_storage can hold.
                 let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
                 let ip = u32::from_be(address.sin_addr.s_addr);
-                Peer::internet(SocketAddr::new(
-                    IpAddr::from(ip.to_be_bytes()),
-                    u16::from_be(address.sin_port),
-                ))
+                Peer::internet(SocketAddr::new(IpAddr::from(ip.to_be_bytes()), u16::from_be(address.sin_port)))
             }
             libc::AF_INET6 => {
                 // SAFETY: the kernel says that it stored a sockaddr_in6, which sockaddr_storage can hold.

@@ -78,9 +78,7 @@ impl State {
     fn send_text(&mut self, id: ClientId, text: &str) {
         let Some((_, client)) = self.client(id) else { return };
         let slot = client.connection;
-        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
-            return;
-        };
+        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else { return };
         let mut bytes = Vec::new();
         protocol::frame(kind, &mut bytes, text);
         self.queue_bytes(slot, bytes);

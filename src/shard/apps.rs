@@ -3,7 +3,7 @@
 
 use crate::app::{
     Answer, Application, Callback, ClientData, Context, Decision, Error, Event, Every, LocalCommand, OnRule,
-    Registered, Registrar, Reply, Server, Subscription,
+    Registered, Registrar, Reply, Server, Subscription, Unsubscribed,
 };
 use crate::client::ClientId;
 use crate::event::path::PathRef;
@@ -99,11 +99,11 @@ impl Apps {
     }
 
     /// Tells the event's off-hook, if it has one, that a subscription has ended.
-    pub(super) fn ended(&mut self, index: u32, subscription: Subscription<'_>) {
+    pub(super) fn ended(&mut self, index: u32, client: ClientId, extra: &str) {
         let registered = &mut self.events[index as usize];
-        let subscription = Subscription { path: registered.path.as_str(), ..subscription };
+        let ended = Unsubscribed { client, path: registered.path.as_str(), extra };
         if let Some(hook) = &mut registered.off {
-            let _ = self.runner.run(registered.app as u32, |cx| hook(cx, subscription));
+            let _ = self.runner.run(registered.app as u32, |cx| hook(cx, ended));
         }
     }
 
@@ -122,7 +122,8 @@ impl Runner {
     /// Runs a piece of an application. Its commands are in `commands` afterwards, also where it panicked.
     pub fn run<T>(&mut self, app: u32, piece: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
         let Runner { shard, server, data, names, commands, now } = self;
-        let mut cx = Context { shard: *shard, server, commands, data: &mut data[app as usize], now: *now };
+        let mut cx =
+            Context { shard: *shard, server, commands, data: &mut data[app as usize], now: *now };
         // What a panic may leave half done is the application's own.
         catch_unwind(AssertUnwindSafe(|| piece(&mut cx))).map_err(|_| {
             tracing::error!(app = names[app as usize], shard, "an application panicked");

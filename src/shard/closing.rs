@@ -124,9 +124,7 @@ impl State {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let (peer, shard) = (connection.peer, self.id);
         match cause {
-            Cause::Reason(Reason::PeerClosed(code)) => {
-                tracing::debug!(%peer, shard, code, "closed by the client")
-            }
+            Cause::Reason(Reason::PeerClosed(code)) => tracing::debug!(%peer, shard, code, "closed by the client"),
             Cause::Reason(Reason::GoingAway | Reason::Application) => {
                 tracing::debug!(%peer, shard, reason = cause.reason().text(), "connection closed");
             }

@@ -155,8 +155,7 @@ impl State {
         let sent = if connection.queued { self.now } else { connection.sent };
         let part = (ms(config.heartbeat_slack) / SLACK_PARTS).max(1);
         let heartbeat = after(sent, config.heartbeat_interval) / part * part;
-        let silence =
-            if connection.challenged { config.heartbeat_timeout } else { config.heartbeat_challenge };
+        let silence = if connection.challenged { config.heartbeat_timeout } else { config.heartbeat_challenge };
         let silence = after(connection.received, silence);
         let message = connection.unfinished.then(|| after(connection.began, config.timeout));
         let due = heartbeat.max(self.now_ms + 1).min(silence);

@@ -4,7 +4,7 @@ use super::flush::Order;
 use super::state::{Shutdown, State};
 use crate::app::{Command, Json};
 use crate::event::path::Path;
-use crate::metrics::{Counter, Snapshot, Timing};
+use crate::metrics::{Snapshot, Timing};
 use crate::qev::mesh::{Class, Sent};
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;

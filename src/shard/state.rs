@@ -163,9 +163,9 @@ impl State {
 
     /// How long nothing is due. By a clock that stands still nothing ever is, but the end of a shutdown.
     pub fn time_to_next_due(&self) -> Wait {
-        let shutdown = self
-            .shutdown
-            .map(|shutdown| Duration::from_nanos(shutdown.deadline_ns.saturating_sub(self.now_ns)));
+        let shutdown = self.shutdown.map(|shutdown| {
+            Duration::from_nanos(shutdown.deadline_ns.saturating_sub(self.now_ns))
+        });
         let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
         let timer = match timer {
             Some(0) => return Wait::No,

@@ -32,14 +32,8 @@ impl State {
             self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
             return self.answer(0, asked, Answer::error(420, "too many subscriptions"));
         }
-        let subscription = Subscription {
-            client: asked.client,
-            path: "",
-            extra: rest,
-            data: extra.as_str(),
-            callback: asked.callback,
-            id,
-        };
+        let subscription =
+            Subscription { client: asked.client, path: "", extra: rest, data: extra.as_str(), callback: asked.callback, id };
         let decision = self.apps.decide(index, subscription);
         self.apply_commands(self.apps.event(index).app as u32);
         match decision {
@@ -104,8 +98,7 @@ impl State {
 
     fn run_off_hook(&mut self, client: ClientId, path: &Path) {
         let Some((index, extra)) = self.apps.route(path.as_ref()) else { return };
-        let id = PathId::default();
-        self.apps.ended(index, Subscription { client, path: "", extra, data: "null", callback: 0, id });
+        self.apps.ended(index, client, extra);
         self.apply_commands(self.apps.event(index).app as u32);
     }
 
