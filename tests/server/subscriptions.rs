@@ -249,7 +249,8 @@ fn broadcasts_of_each_sender_stay_in_order_across_shards() {
 /// A broadcast crosses only to shards that have subscribers for its path.
 #[test]
 fn broadcasts_stay_where_nobody_else_listens() {
-    let server = Server::start(&[]);
+    // With a clock that stands still no application broadcasts on its own.
+    let server = Server::start_with_clock(&[]);
     let mut clients = server.spread(2);
     for client in &mut clients {
         client.request_code("/relay/nobody", "1", 200);
