@@ -19,6 +19,8 @@ mod connect;
 mod cut;
 mod fleet;
 mod outcome;
+#[cfg(test)]
+mod peer;
 mod plan;
 mod report;
 mod run;

@@ -25,6 +25,16 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 /// Runs the plan, prints the report; whether all went well.
 pub fn run(args: &Args) -> Result<bool, String> {
+    let report = carry_out(args)?;
+    print!("{}", report.table());
+    if let Some(file) = &args.json {
+        let written = fs::write(file, report.json());
+        written.map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(report.went_well())
+}
+
+fn carry_out(args: &Args) -> Result<Report<'_>, String> {
     let plan = &args.plan;
     probe::probe().map_err(|missing| missing.to_string())?;
     wake_on_time();
@@ -42,14 +52,7 @@ pub fn run(args: &Args) -> Result<bool, String> {
     (measured.before, measured.after) = (before, after);
     drain(plan, &mut fleet)?;
     progress.end();
-    let outcome = fleet.stop()?;
-    let report = Report::new(args, measured, outcome);
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        let written = fs::write(file, report.json());
-        written.map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    Ok(report.went_well())
+    Ok(Report::new(args, measured, fleet.stop()?))
 }
 
 /// Asks the kernel to wake us when we asked for, not up to 50 us later. Threads inherit this from us.
@@ -184,5 +187,114 @@ impl Progress {
         if self.terminal && !self.quiet {
             let _ = write!(stderr(), "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{self, Command};
+    use crate::peer::{self, Fault};
+    use crate::plan::Protocol;
+    use serde_json::Value;
+
+    /// A short run against a server of the test's own: its report, as JSON.
+    fn report(words: &str, protocol: Protocol, fault: Fault) -> Result<Value, String> {
+        let server = peer::start(protocol, fault);
+        let common = "--quiet --seconds 0.2 --warmup 0.05 --settle 0";
+        let line = format!("{words} {common} --server {server} --protocol {}", protocol.name());
+        let words = line.split_ascii_whitespace().map(Into::into);
+        let Ok(Command::Run(args)) = args::parse(words) else { panic!("{line}") };
+        let report = carry_out(&args)?;
+        assert!(report.table().contains("connections"));
+        Ok(serde_json::from_str(&report.json()).unwrap())
+    }
+
+    /// Both protocols; all has to go well.
+    fn good_reports(words: &str) -> impl Iterator<Item = Value> {
+        [Protocol::WebSocket, Protocol::Raw].into_iter().map(move |protocol| {
+            let report = report(words, protocol, Fault::Nothing).unwrap();
+            assert_eq!(report["went_well"], true, "{words}: {report:#}");
+            report
+        })
+    }
+
+    fn number(report: &Value, pointer: &str) -> u64 {
+        report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {report:#}"))
+    }
+
+    #[test]
+    fn hold_opens_and_subscribes_all() {
+        for report in good_reports("hold --connections 150 --rooms 7 --threads 2") {
+            assert_eq!(number(&report, "/connections/opened"), 150);
+            assert_eq!(number(&report, "/latency_us/open/count"), 150);
+        }
+    }
+
+    #[test]
+    fn every_ping_is_answered_and_timed() {
+        for words in ["ping --connections 5 --depth 3", "ping --connections 5 --rate 2000 --threads 2"] {
+            for report in good_reports(words) {
+                assert!(number(&report, "/whole_run/pings") > 15);
+                assert_eq!(number(&report, "/whole_run/pings"), number(&report, "/whole_run/pongs"));
+                assert!(number(&report, "/latency_us/ping/count") > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn every_event_reaches_every_subscriber() {
+        for words in [
+            "fanout --subscribers 20 --publishers 2",
+            "fanout --subscribers 21 --publishers 2 --threads 2 --rate 200 --burst 3",
+            "fanout --subscribers 5 --size 5000 --rate 50",
+        ] {
+            for report in good_reports(words) {
+                let delivered = number(&report, "/whole_run/delivered");
+                assert!(delivered > 0);
+                assert_eq!(delivered, number(&report, "/whole_run/deliveries_expected"));
+                assert!(number(&report, "/latency_us/delivery/count") > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn churners_come_and_go() {
+        for words in ["churn --connections 4", "churn --connections 4 --rate 100"] {
+            for report in good_reports(words) {
+                assert!(number(&report, "/whole_run/cycles") > 4);
+                assert!(number(&report, "/latency_us/cycle/count") > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn all_at_once() {
+        let words = "mixed --subscribers 20 --pingers 5 --churners 3 --idle 10 --slow 2";
+        for report in good_reports(words) {
+            assert_eq!(number(&report, "/connections/opened"), 20 + 5 + 10 + 2);
+            assert_eq!(number(&report, "/slow/opened"), 2);
+            assert!(number(&report, "/whole_run/cycles") > 0);
+        }
+    }
+
+    #[test]
+    fn what_goes_wrong_is_told() {
+        let refused = report("ping", Protocol::WebSocket, Fault::RefusesUpgrades);
+        assert_eq!(refused.unwrap_err(), "upgrade refused: 503 Service Unavailable");
+        let refused = report("hold --connections 3", Protocol::Raw, Fault::RefusesSubscriptions).unwrap_err();
+        assert!(refused.contains("subscription refused (3 times)") && refused.contains("420"), "{refused}");
+        let closed = report("ping --connections 3", Protocol::WebSocket, Fault::ClosesPingers).unwrap();
+        assert_eq!(number(&closed, "/connections/broken"), 3);
+        assert_eq!(number(&closed, "/errors/closed by the server: 1013 slow"), 3);
+        assert_eq!(closed["went_well"], false);
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_named() {
+        let words = "ping --server 127.0.0.1:1".split(' ').map(Into::into);
+        let Ok(Command::Run(args)) = args::parse(words) else { panic!("it parses") };
+        let error = carry_out(&args).map(|_| ()).unwrap_err();
+        assert_eq!(error, "no connection to 127.0.0.1:1: Connection refused (os error 111)");
     }
 }

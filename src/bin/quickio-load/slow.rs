@@ -91,6 +91,7 @@ fn listen(mut socket: &Socket, cutter: &mut Cutter, until: fn(&Said<'_>) -> bool
         let len = match socket.read(&mut bytes) {
             Ok(0) => return Err("the server closed the connection during the handshake".into()),
             Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 return Err("the server did not finish the handshake within 10 s".into());
             }

@@ -344,7 +344,7 @@ impl Worker<'_> {
     /// Sends the pings that are due on a connection, at a rate.
     fn ping_due(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
-        if connection.sending || connection.state != State::Open {
+        if connection.sending || connection.state != State::Open || connection.role != Role::Pinger {
             return;
         }
         let count = connection.asked.take_due();
