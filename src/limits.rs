@@ -6,6 +6,13 @@ pub const SHARDS_MAX: usize = 128;
 /// Open server callbacks of one client (protocol.md, section 2): a fifth evicts the oldest.
 pub const CLIENT_CALLBACKS_MAX: usize = 4;
 
+/// Bytes of the head of an HTTP request, its empty line included: what browsers send with many cookies fits; more is
+/// answered 431. An unfinished handshake takes no more memory than this.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Header lines of an HTTP request: they are parsed into an array on the stack. More are answered 431.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
 /// Bytes of the longest event text that has no data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
 

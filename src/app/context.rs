@@ -35,7 +35,7 @@ pub struct Reply<'a> {
     pub(crate) callback: u64,
 }
 
-/// A subscription that begins or has ended, for the hooks.
+/// A subscription that a client asks for, for the on-hook.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscription<'a> {
     /// Whose it is.
@@ -44,10 +44,21 @@ pub struct Subscription<'a> {
     pub path: &'a str,
     /// What follows it in the path subscribed to, from the slash on.
     pub extra: &'a str,
-    /// The extra JSON of `["path", extra]`; `null` otherwise, and in the off-hook.
+    /// The extra JSON of `["path", extra]`; `null` otherwise.
     pub data: &'a str,
     pub(crate) callback: u64,
     pub(crate) id: PathId,
+}
+
+/// A subscription that has ended, for the off-hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsubscribed<'a> {
+    /// Whose it was.
+    pub client: ClientId,
+    /// The path at which the event is registered.
+    pub path: &'a str,
+    /// What follows it in the path subscribed to, from the slash on.
+    pub extra: &'a str,
 }
 
 /// Data that an application keeps for clients of one shard. It is dropped when the client has gone.

@@ -32,9 +32,10 @@ pub mod clienttest;
 pub mod qio;
 pub mod relay;
 
+pub(crate) use answer::Given;
 pub use answer::{Answer, Callback, Decision, SendCallback};
 pub use command::{Asked, Command, LocalCommand};
-pub use context::{ClientData, Context, Event, Reply, Subscription};
+pub use context::{ClientData, Context, Event, Reply, Subscription, Unsubscribed};
 pub use json::Json;
 pub use later::{Busy, Later, LaterDecision, Post, Server};
 pub use registrar::{EventBuilder, Every, Handler, OffHook, OnRule, Registered, Registrar};

@@ -96,7 +96,8 @@ mod tests {
         assert_eq!(extra(r#""/a/b""#), found("/a/b", "null"));
         assert_eq!(extra(r#""/\u0061""#), found("/a", "null"));
         assert_eq!(extra(r#" [ "/a" , {"k": [1]} ] "#), found("/a", r#"{"k": [1]}"#));
-        for data in ["1", "null", "{}", "[]", r#"["/a"]"#, r#"["/a",1,2]"#, r#"[1,2]"#, r#""/a"#, "", "true"] {
+        for data in ["1", "null", "{}", "[]", r#"["/a"]"#, r#"["/a",1,2]"#, r#"[1,2]"#, r#""/a"#, "", "true"]
+        {
             assert_eq!(extra(data), None, "{data}");
         }
     }

@@ -1,8 +1,8 @@
 //! How an application registers its events on a shard.
 
-use super::answer::{Answer, Decision};
-use super::context::{Context, Event, Subscription};
 use super::Error;
+use super::answer::{Answer, Decision};
+use super::context::{Context, Event, Subscription, Unsubscribed};
 use crate::event::path::Path;
 use crate::event::router::Router;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub type Handler = Box<dyn FnMut(&mut Context<'_>, Event<'_>) -> Answer>;
 pub type OnHook = Box<dyn FnMut(&mut Context<'_>, Subscription<'_>) -> Decision>;
 
 /// What is told when a subscription has ended.
-pub type OffHook = Box<dyn FnMut(&mut Context<'_>, Subscription<'_>)>;
+pub type OffHook = Box<dyn FnMut(&mut Context<'_>, Unsubscribed<'_>)>;
 
 /// Who may subscribe to an event.
 pub enum OnRule {
@@ -56,17 +56,18 @@ pub struct Registrar {
 
 impl Registrar {
     pub(crate) fn new(shard: u16) -> Registrar {
-        Registrar { shard, names: Vec::new(), router: Router::default(), events: Vec::new(), timers: Vec::new() }
+        Registrar {
+            shard,
+            names: Vec::new(),
+            router: Router::default(),
+            events: Vec::new(),
+            timers: Vec::new(),
+        }
     }
 
     /// What is registered next belongs to this application.
     pub(crate) fn begin(&mut self, name: &str) {
         self.names.push(name.to_owned());
-    }
-
-    /// How many applications have registered.
-    pub(crate) fn apps(&self) -> usize {
-        self.names.len()
     }
 
     /// The shard that is being registered on, from 0: what must happen once for the server (a timer that
@@ -126,7 +127,7 @@ impl EventBuilder<'_> {
     }
 
     /// What is told when a subscription has ended, for whatever reason.
-    pub fn off(mut self, hook: impl FnMut(&mut Context<'_>, Subscription<'_>) + 'static) -> Self {
+    pub fn off(mut self, hook: impl FnMut(&mut Context<'_>, Unsubscribed<'_>) + 'static) -> Self {
         self.off = Some(Box::new(hook));
         self
     }
@@ -140,7 +141,8 @@ impl EventBuilder<'_> {
     /// Registers the event. Errors: a path that is empty, too long, without a leading slash, inside `/qio`, or
     /// taken.
     pub fn register(self) -> Result<(), Error> {
-        let inside = |path: &str| path.strip_prefix(OWN_NAMESPACE).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+        let inside =
+            |path: &str| path.strip_prefix(OWN_NAMESPACE).is_some_and(|r| r.is_empty() || r.starts_with('/'));
         if inside(&self.path) {
             return Err(self.refused("/qio is the server's own namespace"));
         }

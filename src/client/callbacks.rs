@@ -4,8 +4,8 @@ use crate::limits::CLIENT_CALLBACKS_MAX;
 
 /// The server callbacks of one client, each with a value that says what to do when the client answers.
 ///
-/// At most [`CLIENT_CALLBACKS_MAX`] are open; where none is, no heap is used. Ids are 1, 2, 3 and so on for each
-/// client, and are used once; they mean nothing on any other connection.
+/// At most [`CLIENT_CALLBACKS_MAX`] are open; where none is, no heap is used. Ids are 1, 2, 3 and so on for
+/// each client, and are used once; they mean nothing on any other connection.
 #[derive(Debug)]
 pub struct Callbacks<T> {
     issued: u64,
@@ -29,7 +29,8 @@ impl<T> Callbacks<T> {
         Callbacks { issued: 0, open: None }
     }
 
-    /// Opens a callback that is gone at `expires_ms`. Returns its id, and the oldest's value where it had to go.
+    /// Opens a callback that is gone at `expires_ms`. Returns its id, and the oldest's value where it had to
+    /// go.
     pub fn issue(&mut self, value: T, expires_ms: u64) -> (u64, Option<T>) {
         self.issued += 1;
         let callback = Callback { id: self.issued, expires_ms, value };
@@ -40,7 +41,8 @@ impl<T> Callbacks<T> {
         (self.issued, evicted.map(|callback| callback.value))
     }
 
-    /// Closes a callback and returns its value; nothing where it was never issued, is closed, or expired by `now_ms`.
+    /// Closes a callback and returns its value; nothing where it was never issued, is closed, or expired by
+    /// `now_ms`.
     pub fn take(&mut self, id: u64, now_ms: u64) -> Option<T> {
         let taken = self.take_first(|callback| callback.id == id)?;
         (now_ms < taken.expires_ms).then_some(taken.value)
@@ -83,5 +85,115 @@ impl<T> Callbacks<T> {
 impl<T> Default for Callbacks<T> {
     fn default() -> Callbacks<T> {
         Callbacks::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_client_without_callbacks_has_no_heap() {
+        assert!(size_of::<Callbacks<[u64; 8]>>() <= 16);
+        let mut callbacks = Callbacks::new();
+        let (id, _) = callbacks.issue("value", 10);
+        assert!(!callbacks.is_empty());
+        callbacks.take(id, 0);
+        assert!(callbacks.is_empty() && callbacks.open.is_none());
+    }
+
+    #[test]
+    fn ids_are_counted_and_used_once() {
+        let mut callbacks = Callbacks::default();
+        assert_eq!(callbacks.issue("a", 10), (1, None));
+        assert_eq!(callbacks.issue("b", 10), (2, None));
+        assert_eq!(callbacks.take(1, 0), Some("a"));
+        assert_eq!(callbacks.take(1, 0), None);
+        assert_eq!(callbacks.take(0, 0), None);
+        assert_eq!(callbacks.take(3, 0), None);
+        assert_eq!(callbacks.take(u64::MAX, 0), None);
+        assert_eq!(callbacks.take(2, 0), Some("b"));
+        assert_eq!(callbacks.issue("c", 10), (3, None), "an id is not used again");
+    }
+
+    #[test]
+    fn the_oldest_is_evicted() {
+        let mut callbacks = Callbacks::new();
+        for value in 1..=CLIENT_CALLBACKS_MAX as u64 {
+            assert_eq!(callbacks.issue(value, 10), (value, None));
+        }
+        assert_eq!(callbacks.issue(5, 10), (5, Some(1)));
+        assert_eq!(callbacks.take(3, 0), Some(3));
+        assert_eq!(callbacks.issue(6, 10), (6, None));
+        assert_eq!(callbacks.issue(7, 10), (7, Some(2)));
+        assert_eq!(callbacks.len(), CLIENT_CALLBACKS_MAX);
+    }
+
+    #[test]
+    fn they_expire_when_they_said() {
+        let mut callbacks = Callbacks::new();
+        assert_eq!(callbacks.next_expiry(), None);
+        for expires_ms in [30, 10, 20] {
+            callbacks.issue(expires_ms, expires_ms);
+        }
+        assert_eq!(callbacks.next_expiry(), Some(10));
+        assert_eq!(callbacks.expire(9), 0);
+        assert_eq!(callbacks.expire(10), 1);
+        assert_eq!(callbacks.next_expiry(), Some(20));
+        assert_eq!(callbacks.take(3, 20), None, "too late, though nobody expired it yet");
+        assert_eq!(callbacks.take(3, 0), None, "and it is gone");
+        assert_eq!(callbacks.expire(u64::MAX), 1);
+        assert!(callbacks.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Issue { lasts_ms: u64 },
+        Take { id: u64 },
+        Expire,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
+        let step = prop_oneof![
+            (0..50_u64).prop_map(|lasts_ms| Step::Issue { lasts_ms }),
+            (0..40_u64).prop_map(|id| Step::Take { id }),
+            Just(Step::Expire),
+        ];
+        prop::collection::vec((step, 0..10_u64), 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn as_the_model(steps in steps()) {
+            let (mut callbacks, mut model, mut issued, mut now_ms) = (Callbacks::new(), BTreeMap::new(), 0, 0);
+            for (step, passed_ms) in steps {
+                now_ms += passed_ms;
+                match step {
+                    Step::Issue { lasts_ms } => {
+                        issued += 1;
+                        let full = model.len() == CLIENT_CALLBACKS_MAX;
+                        let evicted = full.then(|| model.pop_first().unwrap().0);
+                        model.insert(issued, now_ms + lasts_ms);
+                        prop_assert_eq!(callbacks.issue(issued, now_ms + lasts_ms), (issued, evicted));
+                    }
+                    Step::Take { id } => {
+                        let expected = model.remove(&id).filter(|expires_ms| now_ms < *expires_ms).map(|_| id);
+                        prop_assert_eq!(callbacks.take(id, now_ms), expected);
+                    }
+                    Step::Expire => {
+                        let before = model.len();
+                        model.retain(|_, expires_ms| now_ms < *expires_ms);
+                        prop_assert_eq!(callbacks.expire(now_ms), before - model.len());
+                    }
+                }
+                prop_assert_eq!(callbacks.len(), model.len());
+                prop_assert_eq!(callbacks.is_empty(), model.is_empty());
+                prop_assert_eq!(callbacks.next_expiry(), model.values().min().copied());
+            }
+        }
     }
 }

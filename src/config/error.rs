@@ -24,7 +24,7 @@ pub enum ConfigError {
     },
 
     /// A value that its setting does not allow.
-    #[error("{} cannot be `{text}`: {why}; allowed: {} ({place})", .setting.name, .setting.kind.allowed())]
+    #[error("{} cannot be `{text}`: {why}; allowed: {} ({place})", .setting.name, allowed(.setting))]
     BadValue {
         /// The setting, which knows what would be right.
         setting: &'static Setting,
@@ -37,13 +37,15 @@ pub enum ConfigError {
     },
 
     /// A flag at the end of the command line whose value is missing.
-    #[error("the flag --{flag} needs a value; allowed: {allowed}")]
+    #[error("the flag --{} needs a value; allowed: {}", .setting.name, allowed(.setting))]
     MissingValue {
-        /// The flag's name.
-        flag: &'static str,
-        /// What would be right.
-        allowed: String,
+        /// The setting, which knows what would be right.
+        setting: &'static Setting,
     },
+
+    /// `--config` at the end of the command line.
+    #[error("the flag --config needs the path of a TOML file")]
+    MissingFile,
 
     /// A flag that takes no value was given one.
     #[error("the flag {flag} takes no value, and was given `{text}`")]
@@ -105,9 +107,13 @@ pub enum ConfigError {
 /// Where a setting was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On the command line; the flag without its dashes.
-    Flag(String),
-    /// In the environment; the variable's name.
+    /// On the command line, as something that is no flag.
+    CommandLine,
+    /// On the command line, after this flag (without its dashes).
+    Flag(&'static str),
+    /// In the environment, as a variable that is no setting.
+    Environment,
+    /// In the environment, in this variable.
     Variable(String),
     /// In a settings file; line and column (in characters) count from 1.
     File {
@@ -123,10 +129,20 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Place::CommandLine => f.write_str("on the command line"),
+            Place::Environment => f.write_str("in the environment"),
             Place::Flag(flag) => write!(f, "flag --{flag}"),
             Place::Variable(name) => write!(f, "variable {name}"),
             Place::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
         }
+    }
+}
+
+/// What would be right, and how it is written.
+fn allowed(setting: &Setting) -> String {
+    match setting.kind.form() {
+        Some(form) => format!("{}, {form}", setting.kind.allowed()),
+        None => setting.kind.allowed(),
     }
 }
 

@@ -17,7 +17,7 @@ Usage: quickio [FLAG VALUE]...
   --generate-config
       Prints a settings file with every setting and its default.
   --generate-docs
-      Prints the table of settings for the docs.
+      Prints the tables of settings and statistics for the docs.
   -h, --help
       Prints this.
   -V, --version
@@ -26,13 +26,19 @@ Usage: quickio [FLAG VALUE]...
 Every setting is a flag (--clients-max 1000), a variable of the environment
 (QUICKIO_CLIENTS_MAX=1000), and a key of the file (clients-max = 1000). A flag
 goes before the environment, the environment before the file, the file before
-the default. Lists are separated by commas, or their flag is repeated.
+the default.
+
+Counts are whole numbers, which k, M (thousands), Ki, Mi or Gi (powers of 1024)
+may follow; durations are whole numbers with ms, s, m or h. Lists are separated
+by commas, or their flag is repeated.
 ";
 
-const FILE_HEAD: &str = "\
-# The settings of QuickIO, each with its default.
-# Flags (--clients-max 1000) and the environment (QUICKIO_CLIENTS_MAX=1000) go before this file.
-";
+const FILE_HEAD: &str = r#"# The settings of QuickIO, each with its default.
+# Flags (--clients-max 1000) and the environment (QUICKIO_CLIENTS_MAX=1000) go
+# before this file.
+# Counts are whole numbers, or texts such as "64Ki" and "2M"; durations are
+# texts such as "500ms", "10s", "15m", "1h".
+"#;
 
 /// What `--version` prints.
 #[must_use]
@@ -49,15 +55,19 @@ pub fn help() -> String {
         for setting in settings {
             let _ = writeln!(out, "  --{} {}", setting.name, setting.kind.placeholder());
             wrap(&mut out, "      ", setting.doc);
-            wrap(&mut out, "      ", &allowed_and_default(setting));
+            wrap(&mut out, "      ", &bounds(setting));
         }
     });
     out
 }
 
-fn allowed_and_default(setting: &Setting) -> String {
+/// What is allowed and the default; a choice stands beside its flag already.
+fn bounds(setting: &Setting) -> String {
     let default = if setting.default.is_empty() { "none" } else { setting.default };
-    format!("[{}; default: {default}]", setting.kind.allowed())
+    match setting.kind {
+        Kind::Choice { .. } => format!("[default: {default}]"),
+        kind => format!("[{}; default: {default}]", kind.allowed()),
+    }
 }
 
 /// What `--generate-config` prints: a TOML file in which every setting is commented out. With the `#` before the
@@ -87,7 +97,7 @@ fn toml_default(setting: &Setting) -> String {
     }
 }
 
-/// What `--generate-docs` prints: a table of the settings for each group, in Markdown.
+/// The first part of what `--generate-docs` prints: a table of the settings for each group, in Markdown.
 #[must_use]
 pub fn docs() -> String {
     let mut out = String::new();

@@ -14,6 +14,7 @@ use toml_edit::{Document, Item, Value};
 use super::error::{ConfigError, Place};
 use super::table::{SETTINGS, Setting};
 use super::{generate, suggest};
+use crate::metrics;
 
 /// Bytes of a settings file that are read, at most: the generated one has 8 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -113,7 +114,9 @@ impl Print {
             Print::Help => generate::help(),
             Print::Version => generate::version(),
             Print::SettingsFile => generate::settings_file(),
-            Print::Docs => generate::docs(),
+            Print::Docs => {
+                format!("## Settings\n\n{}\n## Statistics\n\n{}", generate::docs(), metrics::docs())
+            }
         }
     }
 }
@@ -143,8 +146,7 @@ pub(super) fn flags(args: impl IntoIterator<Item = OsString>) -> Result<Asked, C
 }
 
 fn config_path(parser: &mut lexopt::Parser) -> Result<PathBuf, ConfigError> {
-    let missing = |_| ConfigError::MissingValue { flag: "config", allowed: "the path of a TOML file".into() };
-    parser.value().map(PathBuf::from).map_err(missing)
+    parser.value().map(PathBuf::from).map_err(|_| ConfigError::MissingFile)
 }
 
 fn flag_value(parser: &mut lexopt::Parser, name: &str, typed: &mut Typed) -> Result<(), ConfigError> {
@@ -152,9 +154,8 @@ fn flag_value(parser: &mut lexopt::Parser, name: &str, typed: &mut Typed) -> Res
         let names = SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS);
         return Err(unknown_flag(&format!("--{name}"), suggest::nearest(name, names)));
     };
-    let missing = |_| ConfigError::MissingValue { flag: setting.name, allowed: setting.kind.allowed() };
-    let value = parser.value().map_err(missing)?;
-    let place = Place::Flag(setting.name.to_owned());
+    let value = parser.value().map_err(|_| ConfigError::MissingValue { setting })?;
+    let place = Place::Flag(setting.name);
     typed.add(setting, unicode(setting, &value, &place)?, &place);
     Ok(())
 }
@@ -162,7 +163,7 @@ fn flag_value(parser: &mut lexopt::Parser, name: &str, typed: &mut Typed) -> Res
 fn unknown_flag(typed: &str, meant: Option<&str>) -> ConfigError {
     ConfigError::UnknownSetting {
         name: typed.to_owned(),
-        place: Place::Flag(typed.trim_start_matches('-').to_owned()),
+        place: Place::CommandLine,
         suggestion: meant.map(|name| format!("--{name}")),
     }
 }
@@ -206,11 +207,7 @@ fn unknown_variable(name: &str) -> ConfigError {
     let names: Vec<String> = variables.iter().map(|variable| rest(variable)).collect();
     let meant = suggest::nearest(&rest(name), names.iter().map(String::as_str));
     let meant = meant.and_then(Setting::find).map(Setting::variable);
-    ConfigError::UnknownSetting {
-        name: name.to_owned(),
-        place: Place::Variable(name.to_owned()),
-        suggestion: meant,
-    }
+    ConfigError::UnknownSetting { name: name.to_owned(), place: Place::Environment, suggestion: meant }
 }
 
 /// Reads a settings file: one flat table.

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::value::duration_text;
 use super::{ClockKind, Config, Listen, LogFormat, LogLevel};
 use crate::limits::SHARDS_MAX;
 
@@ -443,7 +444,7 @@ pub static SETTINGS: &[Setting] = &[
             unit: "messages",
             field: |config| &mut config.inbox_messages_max,
         },
-        default: "65536",
+        default: "8192",
         doc: "Commands of applications' own threads that wait for one shard; one more is refused, and the \
               application told.",
     },
@@ -521,26 +522,31 @@ impl Kind {
     #[must_use]
     pub fn allowed(&self) -> String {
         match self {
-            Kind::Count { min, max, power_of_two: false, unit, .. } => {
-                format!("{min} to {max} {unit} (k, M, Ki, Mi and Gi may follow the number)")
-            }
-            Kind::Count { min, max, power_of_two: true, unit, .. } => {
-                format!("{min} to {max} {unit}, a power of two")
+            Kind::Count { min, max, power_of_two, unit, .. } => {
+                let power = if *power_of_two { ", a power of two" } else { "" };
+                format!("{min} to {max} {unit}{power}")
             }
             Kind::Percent(_) => "1 to 100 percent".into(),
-            Kind::Duration { min, .. } => format!(
-                "{} to {}, a whole number with its unit such as 500ms, 10s, 15m or 1h",
-                super::value::duration_text(*min),
-                super::value::duration_text(DURATION_MAX)
-            ),
-            Kind::Shards(_) => format!("auto, or 1 to {SHARDS_MAX}"),
-            Kind::Addresses(_) => {
-                "one or more of ip:port, [ip6]:port and unix:/path, separated by commas".into()
+            Kind::Duration { min, .. } => {
+                format!("{} to {}", duration_text(*min), duration_text(DURATION_MAX))
             }
+            Kind::Shards(_) => format!("auto, or 1 to {SHARDS_MAX}"),
+            Kind::Addresses(_) => "one or more of ip:port, [ip6]:port and unix:/path".into(),
             Kind::AddressOrOff(_) => "ip:port, [ip6]:port, or off".into(),
-            Kind::Names(_) => "names, separated by commas".into(),
+            Kind::Names(_) => "names".into(),
             Kind::Text(_) => "a text without spaces, or nothing".into(),
             Kind::Choice { words, .. } => one_of(words),
+        }
+    }
+
+    /// How the value is written, where that is not plain; help and docs say it once, errors each time.
+    #[must_use]
+    pub fn form(&self) -> Option<&'static str> {
+        match self {
+            Kind::Count { power_of_two: false, .. } => Some("k, M, Ki, Mi or Gi may follow the number"),
+            Kind::Duration { .. } => Some("a whole number with its unit: 500ms, 10s, 15m or 1h"),
+            Kind::Addresses(_) | Kind::Names(_) => Some("separated by commas"),
+            _ => None,
         }
     }
 

@@ -8,8 +8,8 @@ use crate::limits::PATH_BYTES_MAX;
 
 /// An event path, cleaned and owned. A clone shares the text.
 ///
-/// It is made of segments separated by `/`, of `A-Z a-z 0-9 _ -`: never empty, no `//`, no `/` at the end, at most
-/// [`PATH_BYTES_MAX`] bytes. A map keyed by `Path` can be asked with a `&str`.
+/// It is made of segments separated by `/`, of `A-Z a-z 0-9 _ -`: never empty, no `//`, no `/` at the end, at
+/// most [`PATH_BYTES_MAX`] bytes. A map keyed by `Path` can be asked with a `&str`.
 ///
 /// ```
 /// use quickio::event::path::Path;
@@ -56,21 +56,18 @@ impl Path {
 impl<'a> PathRef<'a> {
     /// Cleans a path as a peer wrote it; `scratch` is overwritten where it was not clean already.
     ///
-    /// Every byte that no path may have is dropped, then runs of `/` become one, then a `/` at the end is dropped.
-    /// A slash is never added: `chat` stays `chat`. One scan; `scratch` never grows beyond [`PATH_BYTES_MAX`] for
-    /// it, however long `raw` is.
+    /// Every byte that no path may have is dropped, then runs of `/` become one, then a `/` at the end is
+    /// dropped. A slash is never added: `chat` stays `chat`. One scan; `scratch` never grows beyond
+    /// [`PATH_BYTES_MAX`] for it, however long `raw` is.
     pub fn clean(raw: &'a str, scratch: &'a mut String) -> Result<PathRef<'a>, PathError> {
-        let cleaned = if is_clean(raw.as_bytes()) {
+        // Longer than a path may be, it is not clean, or too long.
+        let cleaned = if raw.len() <= PATH_BYTES_MAX && is_clean(raw.as_bytes()) {
             raw
         } else {
             copy_clean(raw.as_bytes(), scratch)?;
             scratch.as_str()
         };
-        match cleaned.len() {
-            0 => Err(PathError::Empty),
-            1..=PATH_BYTES_MAX => Ok(PathRef(cleaned)),
-            _ => Err(PathError::TooLong),
-        }
+        if cleaned.is_empty() { Err(PathError::Empty) } else { Ok(PathRef(cleaned)) }
     }
 
     /// The path's text.
@@ -104,7 +101,8 @@ const fn classes() -> [u8; 256] {
     classes
 }
 
-/// Without a branch for each byte: most paths are clean, and all of their bytes have to be looked at to know it.
+/// Without a branch for each byte: most paths are clean, and all of their bytes have to be looked at to know
+/// it.
 fn is_clean(raw: &[u8]) -> bool {
     let mut before = WORD;
     let mut faults = 0;
@@ -124,7 +122,8 @@ fn copy_clean(raw: &[u8], cleaned: &mut String) -> Result<(), PathError> {
         match CLASSES[usize::from(byte)] {
             OTHER => continue,
             SLASH if before == SLASH => continue,
-            // Where there is no room for a slash, it must be the one at the end, or what follows it is too long.
+            // Where there is no room for a slash, it must be the one at the end, or what follows it is too
+            // long.
             SLASH if cleaned.len() == PATH_BYTES_MAX => continue,
             _ if cleaned.len() == PATH_BYTES_MAX => return Err(PathError::TooLong),
             class => before = class,
@@ -170,5 +169,113 @@ impl fmt::Display for PathRef<'_> {
 impl fmt::Debug for PathRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(raw: &str) -> Result<String, PathError> {
+        Path::parse(raw).map(|path| path.to_string())
+    }
+
+    #[test]
+    fn paths_are_cleaned() {
+        let cases = [
+            ("/app/user/new", "/app/user/new"),
+            ("/app/@user/(new)>>>>", "/app/user/new"),
+            ("chat", "chat"),
+            ("chat/", "chat"),
+            ("chat//", "chat"),
+            ("//chat///say//", "/chat/say"),
+            ("/@/@/chat", "/chat"),
+            ("/chat/@", "/chat"),
+            ("@/chat", "/chat"),
+            ("@", ""),
+            ("/", ""),
+            ("/@/", ""),
+            ("", ""),
+            ("/A-Z_09", "/A-Z_09"),
+            ("/caf\u{e9}/\u{1f980}", "/caf"),
+            ("/a\0b c\nd", "/abcd"),
+            ("/a:1=b", "/a1b"),
+        ];
+        for (raw, clean) in cases {
+            let expected = if clean.is_empty() { Err(PathError::Empty) } else { Ok(clean.to_owned()) };
+            assert_eq!(cleaned(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_is_a_word_or_a_slash_or_dropped() {
+        for byte in 0..=127_u8 {
+            let raw = format!("/a{}b", char::from(byte));
+            let kept = byte.is_ascii_alphanumeric() || b"/_-".contains(&byte);
+            assert_eq!(cleaned(&raw).unwrap(), if kept { raw.as_str() } else { "/ab" });
+        }
+    }
+
+    /// The scan must see a fault wherever it is.
+    #[test]
+    fn one_fault_anywhere_is_found() {
+        for length in 1..70 {
+            for at in 0..length {
+                let mut raw = "a".repeat(length);
+                raw.replace_range(at..=at, "@");
+                assert_eq!(cleaned(&raw).ok(), (length > 1).then(|| "a".repeat(length - 1)));
+                raw.replace_range(at..=at, "//");
+                let expected = format!("{}/{}", "a".repeat(at), "a".repeat(length - at - 1));
+                let expected = if at == length - 1 { &expected[..at] } else { &expected };
+                assert_eq!(cleaned(&raw).ok(), (length > 1).then(|| expected.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_clean_is_borrowed() {
+        let (raw, mut scratch) = ("/chat/say", String::new());
+        let path = PathRef::clean(raw, &mut scratch).unwrap();
+        assert_eq!(path.as_str().as_ptr(), raw.as_ptr());
+        assert_eq!(scratch.capacity(), 0);
+    }
+
+    #[test]
+    fn the_limit_is_on_what_is_left() {
+        let longest = "a".repeat(PATH_BYTES_MAX);
+        for raw in [longest.clone(), format!("{longest}/"), format!("{longest}//@/"), format!("{longest}@")] {
+            assert_eq!(cleaned(&raw).as_deref(), Ok(longest.as_str()));
+        }
+        for raw in
+            [format!("{longest}a"), format!("{longest}/a"), format!("{longest}@a"), format!("/{longest}")]
+        {
+            assert_eq!(cleaned(&raw), Err(PathError::TooLong));
+        }
+    }
+
+    #[test]
+    fn hostile_paths_take_no_memory() {
+        let mut scratch = String::new();
+        let raws = ["/".repeat(1 << 16), "/@".repeat(1 << 15), "@".repeat(1 << 16), "/a//".repeat(1 << 14)];
+        for (raw, error) in
+            raws.iter().zip([PathError::Empty, PathError::Empty, PathError::Empty, PathError::TooLong])
+        {
+            assert_eq!(PathRef::clean(raw, &mut scratch), Err(error));
+            assert!(scratch.capacity() <= 2 * PATH_BYTES_MAX, "the scratch grew with the input");
+        }
+    }
+
+    #[test]
+    fn maps_can_be_asked_with_text() {
+        let path = Path::parse("/a").unwrap();
+        let hashed = std::collections::HashMap::from([(path.clone(), 1)]);
+        let ordered = std::collections::BTreeMap::from([(path, 2)]);
+        assert_eq!((hashed.get("/a"), ordered.get("/a")), (Some(&1), Some(&2)));
+    }
+
+    #[test]
+    fn paths_are_small() {
+        assert_eq!(size_of::<Path>(), 16);
+        assert_eq!(size_of::<Option<Path>>(), 16);
     }
 }

@@ -41,7 +41,8 @@ pub enum Malformed {
 /// assert_eq!((event.path, event.callback, event.data), ("/chat/say", 7, r#"{"text":"hi"}"#));
 /// ```
 pub fn parse(text: &str) -> Result<EventText<'_>, Malformed> {
-    let (path, rest) = text.split_once(':').ok_or(Malformed::NoColon)?;
+    let colon = find_colon(text.as_bytes()).ok_or(Malformed::NoColon)?;
+    let (path, rest) = (&text[..colon], &text[colon + 1..]);
     let (callback, digits) = leading_number(rest.as_bytes())?;
     let data = rest[digits..].strip_prefix('=').ok_or(Malformed::NoEquals)?;
     Ok(EventText { path, callback, data: or_null(data) })
@@ -134,6 +135,25 @@ impl Write for Count {
     }
 }
 
+/// Where the first `:` is, eight bytes at a time: paths are too short for a search that has to be set up.
+fn find_colon(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let words = bytes.chunks_exact(8);
+    let rest = words.remainder();
+    let searched = bytes.len() - rest.len();
+    for (index, word) in words.enumerate() {
+        let word = u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes"));
+        // Where a byte is a colon, this one is zero; the lowest zero byte is the first to borrow from its top
+        // bit.
+        let differing = word ^ (ONES * u64::from(b':'));
+        let zeros = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        if zeros != 0 {
+            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|byte| *byte == b':').map(|at| searched + at)
+}
+
 /// The number that `bytes` begin with, and how many digits it has.
 fn leading_number(bytes: &[u8]) -> Result<(u64, usize), Malformed> {
     let mut number: u64 = 0;
@@ -161,5 +181,142 @@ fn or_null(data: &str) -> &str {
 fn write_all(out: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_split() {
+        let cases = [
+            ("/chat/say:7={}", "/chat/say", 7, "{}"),
+            ("/a:0=", "/a", 0, "null"),
+            ("/a:1= ", "/a", 1, " "),
+            (":1=2", "", 1, "2"),
+            ("/a:18446744073709551615=1", "/a", u64::MAX, "1"),
+            ("/a:00000000000000000000000007=1", "/a", 7, "1"),
+            ("/a:1==:", "/a", 1, "=:"),
+            ("/a:1=\"b:2=c\"", "/a", 1, "\"b:2=c\""),
+            ("\u{e9}:1=\u{e9}", "\u{e9}", 1, "\u{e9}"),
+        ];
+        for (text, path, callback, data) in cases {
+            assert_eq!(parse(text), Ok(EventText { path, callback, data }), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_malformed() {
+        let cases = [
+            ("", Malformed::NoColon),
+            ("/qio/ohai", Malformed::NoColon),
+            ("/a=1", Malformed::NoColon),
+            ("/a:", Malformed::NoDigits),
+            ("/a:=", Malformed::NoDigits),
+            ("/a:-1=", Malformed::NoDigits),
+            ("/a:+1=", Malformed::NoDigits),
+            ("/a: 1=", Malformed::NoDigits),
+            ("/a::1=", Malformed::NoDigits),
+            ("/a:\u{661}=", Malformed::NoDigits), // a digit to Unicode, not to the protocol
+            ("/a:1", Malformed::NoEquals),
+            ("/a:1 =", Malformed::NoEquals),
+            ("/a:1\u{e9}=", Malformed::NoEquals),
+            ("/a:18446744073709551616=", Malformed::CallbackTooLarge),
+            ("/a:28446744073709551615=", Malformed::CallbackTooLarge),
+            ("/a:99999999999999999999999=", Malformed::CallbackTooLarge),
+        ];
+        for (text, malformed) in cases {
+            assert_eq!(parse(text), Err(malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_beginning_of_an_event_is_malformed_or_has_less_data() {
+        let text = "/chat/say:42={\"text\":\"hi\"}";
+        for end in 0..text.len() {
+            match (end, parse(&text[..end])) {
+                (0..=9, result) => assert_eq!(result, Err(Malformed::NoColon)),
+                (10, result) => assert_eq!(result, Err(Malformed::NoDigits)),
+                (11..=12, result) => assert_eq!(result, Err(Malformed::NoEquals)),
+                (13, result) => assert_eq!(result.unwrap().data, "null"),
+                (_, result) => assert_eq!(result.unwrap().data, &text[13..end]),
+            }
+        }
+    }
+
+    #[test]
+    fn events_are_written() {
+        let cases = [
+            ("/a", 0, "", "/a:0=null"),
+            ("/a", 9, "1", "/a:9=1"),
+            ("/a", 10, "{}", "/a:10={}"),
+            ("", u64::MAX, "[]", ":18446744073709551615=[]"),
+        ];
+        for (path, callback, data, text) in cases {
+            let mut out = Vec::new();
+            write_event(&mut out, path, callback, data);
+            assert_eq!(out, text.as_bytes());
+            assert_eq!(event_len(path, callback, data), text.len());
+        }
+    }
+
+    /// Beside every byte that differs from a colon by one bit, or borrows where a colon would.
+    #[test]
+    fn a_colon_is_found_wherever_it_is() {
+        let fillers = (0..8).map(|bit| b':' ^ (1 << bit)).chain([0, 1, 0x39, 0x3b, 0x7f, 0x80, 0xff]);
+        for filler in fillers {
+            for length in 0..40 {
+                let mut bytes = vec![filler; length];
+                assert_eq!(find_colon(&bytes), None);
+                for at in (0..length).rev() {
+                    bytes[at] = b':'; // those behind stay
+                    assert_eq!(find_colon(&bytes), Some(at), "among {filler:#x}, {length} bytes");
+                    assert_eq!(find_colon(&bytes[at..]), Some(0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn digits_are_counted() {
+        let powers = (0..20).map(|power| 10_u64.pow(power));
+        for number in powers.flat_map(|power| [power - 1, power, power + 1]).chain([u64::MAX]) {
+            assert_eq!(digits(number), number.to_string().len());
+        }
+    }
+
+    #[test]
+    fn answers_are_written() {
+        let ok = AnswerText { id: 1, server_callback: 2, code: 200, data: "[3]", message: None };
+        let cases = [
+            (ok, r#"/qio/callback/1:2={"code":200,"data":[3]}"#),
+            (AnswerText { data: "", ..ok }, r#"/qio/callback/1:2={"code":200,"data":null}"#),
+            (AnswerText { message: Some("x"), ..ok }, r#"/qio/callback/1:2={"code":200,"data":[3]}"#),
+            (AnswerText { code: 404, ..ok }, r#"/qio/callback/1:0={"code":404,"data":[3],"err_msg":null}"#),
+            (
+                AnswerText { code: 400, data: "", message: Some("no \"path\"\\\n\u{1}\u{7f}\u{e9}/"), ..ok },
+                "/qio/callback/1:0={\"code\":400,\"data\":null,\
+                 \"err_msg\":\"no \\\"path\\\"\\\\\\n\\u0001\u{7f}\u{e9}/\"}",
+            ),
+            (AnswerText { code: 0, ..ok }, r#"/qio/callback/1:0={"code":0,"data":[3],"err_msg":null}"#),
+        ];
+        for (answer, text) in cases {
+            let mut out = Vec::new();
+            answer.write(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+            assert_eq!(answer.len(), text.len());
+        }
+    }
+
+    #[test]
+    fn hostile_numbers_and_paths() {
+        let zeros = format!("/a:{}7=1", "0".repeat(1 << 16));
+        assert_eq!(parse(&zeros).map(|event| event.callback), Ok(7));
+        let nines = format!("/a:{}=1", "9".repeat(1 << 16));
+        assert_eq!(parse(&nines), Err(Malformed::CallbackTooLarge));
+        let slashes = "/".repeat(1 << 16);
+        assert_eq!(parse(&slashes), Err(Malformed::NoColon));
+        assert_eq!(parse(&format!("{slashes}:1=")).unwrap().path.len(), 1 << 16);
     }
 }

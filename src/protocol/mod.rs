@@ -1,4 +1,339 @@
 //! Bytes to events and back, without I/O: a protocol is told bytes and returns what it found.
+//!
+//! A [`Session`] is the protocol's state of one connection. The first bytes decide which protocol it is; from then on
+//! [`Session::decode`] finds one thing after the other in the bytes that came, and the caller acts on it:
+//!
+//! ```
+//! use quickio::protocol::{Found, Limits, Options, Session};
+//!
+//! let mut session = Session::new(Options::default());
+//! let limits = Limits { message_bytes_max: 1024 };
+//! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
+//! let mut events = Vec::new();
+//! let mut at = 0;
+//! loop {
+//!     let step = session.decode(&mut received[at..], &limits);
+//!     at += step.consumed;
+//!     match step.found {
+//!         Found::NotYet => break,
+//!         Found::Open(bytes) => assert_eq!(bytes, b"/qio/ohai"),
+//!         Found::Event(text) => events.push(text.to_owned()),
+//!         _ => unreachable!(),
+//!     }
+//! }
+//! assert_eq!(events, ["/qio/ping:1=null"]);
+//! ```
+//!
+//! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES`, and a `State`.
 
 pub mod raw;
+mod reason;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod utf8;
 pub mod websocket;
+
+use self::raw::Raw;
+pub use self::reason::{Reason, Refusal, Violation};
+pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
+use self::websocket::frame::Opcode;
+use self::websocket::handshake::{Handshake, Request};
+use self::websocket::{WebSocket, encode};
+
+/// The greeting of every protocol: a client says it, the server says it back, and the connection is open.
+pub const OHAI: &str = "/qio/ohai";
+
+/// The protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// WebSocket, RFC 6455.
+    WebSocket,
+    /// Lengths and texts.
+    Raw,
+}
+
+/// What the first bytes of a connection may be, and whose they are. None is the beginning of another.
+const FIRST_BYTES: [(&[u8], Kind); 10] = [
+    (b"GET ", Kind::WebSocket),
+    (OHAI.as_bytes(), Kind::Raw),
+    // Requests that will be refused, but in HTTP.
+    (b"POST ", Kind::WebSocket),
+    (b"HEAD ", Kind::WebSocket),
+    (b"OPTIONS ", Kind::WebSocket),
+    (b"PUT ", Kind::WebSocket),
+    (b"PATCH ", Kind::WebSocket),
+    (b"DELETE ", Kind::WebSocket),
+    (b"TRACE ", Kind::WebSocket),
+    (b"CONNECT ", Kind::WebSocket),
+];
+
+/// Bytes of the longest of [`FIRST_BYTES`].
+const FIRST_BYTES_MAX: usize = OHAI.len();
+
+/// What is told from the first bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Detected {
+    /// All of the bytes may begin this one of [`FIRST_BYTES`].
+    NotYet(usize),
+    Kind(Kind),
+    Unknown,
+}
+
+/// What a session is to do beyond its protocol.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Conformance tests: a WebSocket at `/echo` needs no subprotocol and no greeting, may send binary messages, and
+    /// gets every message back.
+    pub echo: bool,
+}
+
+/// Limits that are settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the text of one event, as it is received.
+    pub message_bytes_max: usize,
+}
+
+/// What one call of [`Session::decode`] came to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// Bytes of the input that were used up.
+    pub consumed: usize,
+    /// What they were.
+    pub found: Found<'a>,
+}
+
+impl Step<'_> {
+    fn not_yet(consumed: usize) -> Step<'static> {
+        Step { consumed, found: Found::NotYet }
+    }
+}
+
+/// What was found in the bytes of a peer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// Nothing more: all of the input was consumed.
+    NotYet,
+    /// These bytes are to be sent as they are: the answer to a handshake that goes on, a Pong, an echo.
+    Reply(Vec<u8>),
+    /// The handshake is complete: these bytes are to be sent, and events may follow them.
+    Open(Vec<u8>),
+    /// The text of an event, not parsed.
+    Event(&'a str),
+    /// The connection ends.
+    Close(Close),
+    /// The peer's Close completed the closing handshake that we began, or what came instead makes it pointless.
+    Closed,
+    /// Something that needs no answer.
+    Ignore,
+}
+
+/// How a connection ends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Close {
+    /// What is to be sent before: a Close frame, the refusal of an HTTP request, or nothing.
+    pub bytes: Vec<u8>,
+    /// Why.
+    pub reason: Reason,
+    /// Whether to go on reading and decoding until [`Found::Closed`] (or the end of the stream, or a timeout).
+    ///
+    /// Otherwise nothing that comes matters; [`Session::decode`] discards it. Input that was never read makes the
+    /// kernel reset the connection, and the peer may lose the bytes above: shut the sending side down and discard
+    /// until the peer has closed too, for a short time.
+    pub await_peer: bool,
+}
+
+impl Close {
+    fn silent(reason: Reason) -> Close {
+        Close { bytes: Vec::new(), reason, await_peer: false }
+    }
+}
+
+/// The protocol's state of one connection: 24 bytes, and what is unfinished on the heap.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Detecting(FirstBytes, Options),
+    /// An HTTP request has begun.
+    Http(Box<Request>),
+    WebSocket(WebSocket),
+    Raw(Raw),
+    Ended,
+}
+
+impl Default for Session {
+    /// A session that has ended: it discards what it is given.
+    fn default() -> Session {
+        Session { state: State::Ended }
+    }
+}
+
+impl Session {
+    /// A connection of which nothing is known yet.
+    pub fn new(options: Options) -> Session {
+        Session { state: State::Detecting(FirstBytes::default(), options) }
+    }
+
+    /// Finds the next thing in the input, which may begin and end anywhere in the stream. Payloads are unmasked in
+    /// place.
+    ///
+    /// Call it with the input that is behind `consumed` until it is [`Found::NotYet`], also where no input is left:
+    /// only then is the memory of a message that came in pieces given back. After [`Found::Close`] and
+    /// [`Found::Closed`] the rest need not be decoded, unless [`Close::await_peer`] says so.
+    #[inline]
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Step<'a> {
+        match self.state {
+            State::WebSocket(ref mut websocket) => websocket.decode(input, limits),
+            State::Raw(ref mut raw) => raw.decode(input, limits),
+            State::Detecting(first, options) => self.detect(first, options, input),
+            State::Http(ref mut request) => {
+                let (consumed, handshake) = request.read(input);
+                self.after_request(consumed, handshake)
+            }
+            State::Ended => Step::not_yet(input.len()),
+        }
+    }
+
+    /// Ends the connection from our side.
+    pub fn close(&mut self, reason: Reason) -> Close {
+        match &mut self.state {
+            State::WebSocket(websocket) => websocket.close(reason),
+            State::Raw(raw) => raw.close(reason),
+            State::Detecting(..) | State::Http(_) | State::Ended => self.end(reason),
+        }
+    }
+
+    /// The protocol, once it is known.
+    pub fn kind(&self) -> Option<Kind> {
+        match self.state {
+            State::Http(_) | State::WebSocket(_) => Some(Kind::WebSocket),
+            State::Raw(_) => Some(Kind::Raw),
+            State::Detecting(..) | State::Ended => None,
+        }
+    }
+
+    /// Whether the handshake is complete and no end has begun: whether events may be sent.
+    pub fn is_open(&self) -> bool {
+        match &self.state {
+            State::WebSocket(websocket) => websocket.is_open(),
+            State::Raw(raw) => raw.is_open(),
+            State::Detecting(..) | State::Http(_) | State::Ended => false,
+        }
+    }
+
+    /// Whether it is open, and no message is begun: whether the peer owes nothing, and may be silent.
+    pub fn is_idle(&self) -> bool {
+        match &self.state {
+            State::WebSocket(websocket) => websocket.is_idle(),
+            State::Raw(raw) => raw.is_idle(),
+            State::Detecting(..) | State::Http(_) | State::Ended => false,
+        }
+    }
+
+    fn detect(&mut self, first: FirstBytes, options: Options, input: &[u8]) -> Step<'static> {
+        match first.detect(input) {
+            Detected::NotYet(which) => {
+                let len = first.len + input.len() as u8;
+                self.state = State::Detecting(FirstBytes { which: which as u8, len }, options);
+                Step::not_yet(input.len())
+            }
+            Detected::Kind(Kind::Raw) => {
+                self.state = State::Raw(Raw::default());
+                Step { consumed: OHAI.len() - usize::from(first.len), found: Found::Open(OHAI.into()) }
+            }
+            Detected::Kind(Kind::WebSocket) => {
+                let mut request = Box::new(Request::new(first.as_slice(), options.echo));
+                let (consumed, handshake) = request.read(input);
+                self.state = State::Http(request);
+                self.after_request(consumed, handshake)
+            }
+            Detected::Unknown => {
+                Step { consumed: input.len(), found: Found::Close(self.end(Reason::UnknownProtocol)) }
+            }
+        }
+    }
+
+    fn after_request(&mut self, consumed: usize, handshake: Handshake) -> Step<'static> {
+        let found = match handshake {
+            Handshake::NotYet => Found::NotYet,
+            Handshake::Upgrade { answer, echo } => {
+                self.state = State::WebSocket(WebSocket::new(echo));
+                if echo { Found::Open(answer) } else { Found::Reply(answer) }
+            }
+            Handshake::Refuse(refusal) => {
+                let close = self.end(Reason::Refused(refusal));
+                Found::Close(Close { bytes: refusal.answer(), ..close })
+            }
+        };
+        Step { consumed, found }
+    }
+
+    fn end(&mut self, reason: Reason) -> Close {
+        self.state = State::Ended;
+        Close::silent(reason)
+    }
+}
+
+/// The bytes that came before the protocol is known: the first `len` of one of [`FIRST_BYTES`].
+#[derive(Clone, Copy, Debug, Default)]
+struct FirstBytes {
+    which: u8,
+    len: u8,
+}
+
+impl FirstBytes {
+    fn as_slice(self) -> &'static [u8] {
+        &FIRST_BYTES[usize::from(self.which)].0[..usize::from(self.len)]
+    }
+
+    /// Tells the protocol by these bytes and the input behind them.
+    fn detect(self, input: &[u8]) -> Detected {
+        let mut joined = [0; FIRST_BYTES_MAX];
+        let had = self.as_slice();
+        let more = input.len().min(FIRST_BYTES_MAX - had.len());
+        joined[..had.len()].copy_from_slice(had);
+        joined[had.len()..][..more].copy_from_slice(&input[..more]);
+        detect(&joined[..had.len() + more])
+    }
+}
+
+/// Tells the protocol by the first bytes of a connection.
+fn detect(bytes: &[u8]) -> Detected {
+    if let Some((_, kind)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
+        return Detected::Kind(*kind);
+    }
+    match FIRST_BYTES.iter().position(|(first, _)| first.starts_with(bytes)) {
+        Some(which) => Detected::NotYet(which),
+        None => Detected::Unknown,
+    }
+}
+
+/// Bytes that [`frame_head`] writes for a text of this length.
+pub const fn frame_head_len(kind: Kind, text_len: usize) -> usize {
+    match kind {
+        Kind::WebSocket => encode::head_len(text_len),
+        Kind::Raw => raw::HEAD_BYTES,
+    }
+}
+
+/// Appends the head that an event's text of this length has in this protocol. The text follows it.
+#[inline]
+pub fn frame_head(kind: Kind, out: &mut Vec<u8>, text_len: usize) {
+    match kind {
+        Kind::WebSocket => encode::head(out, Opcode::Text, text_len),
+        Kind::Raw => raw::head(out, text_len),
+    }
+}
+
+/// Appends an event's text as this protocol sends it: head and text.
+pub fn frame(kind: Kind, out: &mut Vec<u8>, text: &str) {
+    out.reserve(frame_head_len(kind, text.len()) + text.len());
+    frame_head(kind, out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}

@@ -1,8 +1,10 @@
 //! quick-event: the machinery under a shard. It knows no events, and could be a crate of its own.
 
+mod bell;
 pub mod buffers;
 pub mod clock;
 pub mod fair;
+pub mod inbox;
 pub mod mesh;
 pub mod probe;
 pub mod ring;

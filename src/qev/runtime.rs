@@ -21,6 +21,11 @@ pub fn cores() -> Vec<usize> {
     if cores.is_empty() { vec![0] } else { cores }
 }
 
+/// The name of this host.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// An executor that was started.
 pub struct Executor<T: Send + 'static>(ExecutorJoinHandle<T>);
 

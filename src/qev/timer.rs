@@ -12,8 +12,8 @@
 //!
 //! As the wheel's time reaches a slot of a higher level, its timers move to lower ones. Invariants:
 //!
-//! - A timer in a slot is later than the wheel's time, and equal to it in all digits above its level. Hence no
-//!   slot is ever behind, nothing wraps around, and a timer's place follows from the two times alone.
+//! - A timer in a slot is later than the wheel's time, and equal to it in all digits above its level. Hence
+//!   no slot is ever behind, nothing wraps around, and a timer's place follows from the two times alone.
 //! - So all timers of a level are earlier than those of any higher one: the first slot of the lowest level in
 //!   use, two bit scans away, is the next thing to happen. Empty time costs nothing, an hour or a year of it.
 //! - A timer set for the wheel's time or earlier is in the list of those due, which the next advance empties.
@@ -42,6 +42,21 @@ pub struct TimerId {
 }
 
 /// Timers of one shard. The tick is 1 ms; there is no ticking: [`Wheel::next_ms`] says when to advance.
+///
+/// ```
+/// use quickio::qev::timer::Wheel;
+///
+/// let mut wheel = Wheel::new(1_000);
+/// let heartbeat = wheel.insert(1_060, "heartbeat");
+/// wheel.insert(1_010, "timeout");
+/// assert_eq!(wheel.next_ms(), Some(1_010));
+///
+/// let mut fired = Vec::new();
+/// wheel.advance(1_012, &mut fired);
+/// assert_eq!(fired, ["timeout"]);
+/// assert_eq!(wheel.cancel(heartbeat), Some("heartbeat"));
+/// assert_eq!(wheel.next_ms(), None);
+/// ```
 ///
 /// Memory: 2.9 KiB, and 32 bytes for each timer of a `u64` (or smaller) at the most there ever were at once.
 /// Who sets timers has to bound them; more than 2^32 - 1 at once are a bug, and panic.
@@ -120,11 +135,12 @@ impl<T: Copy> Wheel<T> {
         self.now_ms = self.now_ms.max(now_ms);
     }
 
-    /// When to advance next: exactly when the first timer is due, where that is in the same 64 ms as now; else
-    /// sometimes earlier, never later. `None`: there are no timers. A time that is not in the future: at once.
+    /// When to advance next: exactly when the first timer is due, where that is in the same 64 ms as now;
+    /// else sometimes earlier, never later. `None`: there are no timers. A time that is not in the future: at
+    /// once.
     ///
-    /// The early ones are the starts of slots of a higher level, one for each such level at most: a timer a minute
-    /// away wakes its shard three times instead of once.
+    /// The early ones are the starts of slots of a higher level, one for each such level at most: a timer a
+    /// minute away wakes its shard three times instead of once.
     pub fn next_ms(&self) -> Option<u64> {
         if self.heads[DUE] != NONE {
             return Some(self.now_ms);

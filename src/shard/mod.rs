@@ -1,1 +1,182 @@
-//! (to be written)
+//! One shard: one thread, one loop of turns, and everything that its connections need. The only part of the
+//! server that sees all others.
+//!
+//! Data goes through a turn in one direction. Each step has a file:
+//!
+//! | step | file |
+//! | --- | --- |
+//! | reap the ring's completions | `mod` (this one) |
+//! | drain the mesh and the inbox | `mail` |
+//! | connections that come, bytes that were received, sends that are done | `intake` |
+//! | a text: event, route, handler, answer | `dispatch` |
+//! | the commands that handlers and other shards push | `apply`, `subscribe` |
+//! | timers that are due | `liveness` |
+//! | connections whose end was decided | `closing` |
+//! | this turn's broadcasts into the outboxes of subscribers | `fanout` |
+//! | one send for each client that has output | `flush` |
+//!
+//! The steps work on `State`, which has no ring: what the kernel is to do is noted there and handed to the ring
+//! by `flush`. The mesh is drained after the ring is reaped and before what was received is looked at. So whoever
+//! was told that it is subscribed gets every broadcast sent after that, also from another shard: the news of the
+//! subscription was in the mesh before the answer was in the kernel.
+
+mod addresses;
+mod apply;
+mod apps;
+mod closing;
+mod connection;
+mod dispatch;
+mod fanout;
+mod flush;
+mod intake;
+mod liveness;
+mod mail;
+mod outbox;
+mod state;
+mod subscribe;
+
+pub use apps::Apps;
+pub use mail::{Letter, Notice};
+pub use state::{Parts, Shared};
+
+use crate::metrics::{Counter, Timing};
+use crate::qev::clock::nanos;
+use crate::qev::inbox::Inbox;
+use crate::qev::ring::{Completion, Doorbell, Ring, Wait};
+use state::State;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Messages taken from the mesh in one turn, from each peer, and from the inbox: a busy peer must not starve the
+/// shard's own clients.
+const MAIL_PER_TURN_MAX: usize = 4096;
+
+/// How long a turn may wait while messages wait for room in another shard's ring.
+const OVERFLOW_WAIT: Duration = Duration::from_millis(1);
+
+/// How other shards and threads wake a shard.
+#[derive(Clone)]
+pub struct Wakeup {
+    /// For shards: a message from ring to ring.
+    pub ring: RawFd,
+    /// For threads, and where the message fails.
+    pub doorbell: Doorbell,
+}
+
+/// A shard, on its own thread.
+pub struct Shard {
+    ring: Ring,
+    peers: Arc<[Wakeup]>,
+    inbox: Inbox<Notice>,
+    state: State,
+    completions: Vec<Completion>,
+}
+
+impl Shard {
+    /// A shard around a ring of this thread.
+    pub fn new(ring: Ring, inbox: Inbox<Notice>, parts: Parts) -> Shard {
+        Shard { ring, peers: Arc::new([]), inbox, state: State::new(parts), completions: Vec::new() }
+    }
+
+    /// Runs until the server shuts down. `peers` are all shards in order, this one among them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused to run the ring: the shard cannot go on, and its connections are lost.
+    pub fn run(mut self, listeners: Vec<OwnedFd>, peers: Arc<[Wakeup]>) -> io::Result<()> {
+        self.peers = peers;
+        let accepts = self.state.config.accepts_in_flight as u16;
+        for listener in listeners {
+            self.ring.listen(listener, accepts);
+        }
+        self.state.start_app_timers();
+        while !self.state.is_done() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let wait = self.wait();
+        self.ring_doorbells();
+        self.ring.turn(wait, &mut self.completions)?;
+        self.state.port.awake();
+        self.state.begin_turn();
+        let began_ns = self.state.now_ns;
+        self.take_mail();
+        self.take_completions();
+        self.state.run_timers();
+        self.state.finish_endings();
+        self.state.fan_out();
+        self.state.flush(&mut self.ring);
+        self.state.tell_clock_watchers();
+        self.state.port.flush();
+        let metrics = &mut self.state.metrics;
+        metrics.counters.add(Counter::SubmissionsFull, self.ring.take_full());
+        metrics.timers.record(Timing::Turn, nanos() - began_ns);
+        Ok(())
+    }
+
+    /// How long the kernel may wait for news: not at all while there is work, for ever where nothing is due.
+    fn wait(&mut self) -> Wait {
+        if self.state.has_work() {
+            return Wait::No;
+        }
+        if self.state.port.has_overflow() {
+            return Wait::For(OVERFLOW_WAIT);
+        }
+        let wait = self.state.time_to_next_due();
+        if wait == Wait::No || !self.state.port.try_sleep() {
+            return Wait::No;
+        }
+        self.state.metrics.counters.add(Counter::Sleeps, 1);
+        wait
+    }
+
+    fn ring_doorbells(&mut self) {
+        let Shard { ring, peers, state, .. } = self;
+        let mut rung = 0;
+        state.port.doorbells(|peer| {
+            ring.ring_peer(peers[peer].ring);
+            rung += 1;
+        });
+        state.metrics.counters.add(Counter::Doorbells, rung);
+    }
+
+    fn take_mail(&mut self) {
+        self.state.take_letters(MAIL_PER_TURN_MAX);
+        let state = &mut self.state;
+        let taken = self.inbox.receive(MAIL_PER_TURN_MAX, |notice| state.notices.push(notice));
+        state.metrics.counters.add(Counter::InboxReceived, taken as u64);
+        state.take_notices();
+    }
+
+    fn take_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received { token, buffer, ended } => {
+                self.state.received(token, self.ring.data(&buffer), ended);
+                self.ring.recycle(buffer);
+            }
+            Completion::ReceiveEnded { token, result } => self.state.receive_ended(token, result),
+            Completion::Sent { token, result, frames } => self.state.sent(token, result, &frames),
+            Completion::Accepted { socket, peer, .. } => self.state.accepted(socket, peer),
+            Completion::AcceptFailed { error, .. } => self.state.accept_failed(error),
+            Completion::DoorbellFailed { ring, .. } => {
+                if let Some(peer) = self.peers.iter().find(|peer| peer.ring == ring) {
+                    peer.doorbell.ring();
+                }
+            }
+            Completion::Woken | Completion::ShutDown { .. } | Completion::Closed { .. } => {}
+        }
+    }
+}

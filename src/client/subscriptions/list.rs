@@ -143,3 +143,55 @@ const THERE: &str = "a client's list has every path that it has a state at";
 fn find(slots: &[Slot; 2], path: PathId) -> Option<usize> {
     slots.iter().position(|slot| slot.key == path.0 && !slot.is_vacant())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl List {
+        pub fn states(&self) -> Vec<(PathId, State)> {
+            let slots: Vec<Slot> = match self {
+                List::Few(slots) => slots.iter().copied().filter(|slot| !slot.is_vacant()).collect(),
+                List::Many(table) => table.iter().collect(),
+            };
+            slots.into_iter().map(|slot| (PathId(slot.key), State::from_value(slot.value))).collect()
+        }
+
+        pub fn assert_invariants(&self, secret: Secret) {
+            if let List::Many(table) = self {
+                table.assert_invariants(secret);
+                assert!(table.len() > 1, "so few need no table");
+            }
+        }
+
+        pub fn heap_bytes(&self) -> usize {
+            match self {
+                List::Few(_) => 0,
+                List::Many(table) => size_of::<Table>() + table.heap_bytes(),
+            }
+        }
+    }
+
+    #[test]
+    fn states_are_told_apart() {
+        for state in [State::Pending, State::Tombstoned, State::Active(0), State::Active(PLACES_MAX - 1)] {
+            assert_eq!(State::from_value(state.to_value()), state);
+            assert_ne!(state.to_value(), VACANT);
+        }
+    }
+
+    #[test]
+    fn two_need_no_heap() {
+        let (secret, mut list) = (Secret::colliding(), List::EMPTY);
+        let heap = |list: &List| list.heap_bytes() > 0;
+        for (path, expected) in [(0, false), (1, false), (2, true), (3, true)] {
+            list.insert(secret, PathId(path), State::Pending);
+            assert_eq!(heap(&list), expected, "with {path} before");
+        }
+        for (path, expected) in [(0, true), (3, true), (1, false), (2, false)] {
+            list.remove(secret, PathId(path));
+            assert_eq!(heap(&list), expected, "without {path}");
+        }
+        assert_eq!(list.len(), 0);
+    }
+}

@@ -1,1 +1,523 @@
+//! The subscription table: its states one by one, its memory, and random operations beside a model of ordered
+//! maps.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[path = "../../../tests/fuzz/mod.rs"]
+mod fuzz;
+
+fn path(raw: &str) -> Path {
+    Path::parse(raw).unwrap()
+}
+
+fn subscribe(table: &mut Subscriptions, client: u32, raw: &str) -> PathId {
+    let On::Decide(id) = table.on(client, path(raw).as_ref()) else { panic!("nothing to decide") };
+    assert!(matches!(table.decide(client, id, true), Decided::Subscribed { .. }));
+    id
+}
+
+fn clients(table: &Subscriptions, raw: &str) -> Vec<u32> {
+    let id = table.find(path(raw).as_ref());
+    id.map_or(Vec::new(), |id| table.subscribers(id).iter().map(|subscriber| subscriber.client).collect())
+}
+
+#[test]
+fn subscribing_and_unsubscribing() {
+    let (mut table, chat) = (Subscriptions::default(), path("/chat"));
+    let On::Decide(id) = table.on(7, chat.as_ref()) else { panic!("nothing to decide") };
+    assert_eq!((table.path(id), table.held(7), table.len(), table.paths()), (&chat, 1, 0, 1));
+    assert_eq!(clients(&table, "/chat"), [0_u32; 0], "a pending one is no subscriber");
+    assert_eq!(table.on(7, chat.as_ref()), On::InProgress);
+    assert_eq!(table.decide(7, id, true), Decided::Subscribed { first: true });
+    assert_eq!(table.on(7, chat.as_ref()), On::Active);
+    assert_eq!(table.decide(7, id, true), Decided::Unknown);
+    assert_eq!(table.on(8, chat.as_ref()), On::Decide(id));
+    assert_eq!(table.decide(8, id, true), Decided::Subscribed { first: false });
+    assert_eq!((clients(&table, "/chat"), table.len()), (vec![7, 8], 2));
+    assert_eq!(table.off(7, chat.as_ref()), Off::Unsubscribed { path: chat.clone(), last: false });
+    assert_eq!(table.off(7, chat.as_ref()), Off::NotSubscribed);
+    assert_eq!(clients(&table, "/chat"), [8]);
+    assert_eq!(table.off(8, chat.as_ref()), Off::Unsubscribed { path: chat.clone(), last: true });
+    assert_eq!((table.find(chat.as_ref()), table.len(), table.paths()), (None, 0, 0));
+    assert!(table.is_empty());
+    table.assert_invariants();
+}
+
+#[test]
+fn what_a_decision_comes_to_after_an_off() {
+    // What the client does while pending, the decision, what comes of it, whether it is subscribed then.
+    let unsubscribed = || Decided::Unsubscribed { path: path("/chat") };
+    let cases = [
+        ("", true, Decided::Subscribed { first: true }, true),
+        ("", false, Decided::Refused, false),
+        ("-", true, unsubscribed(), false),
+        ("-", false, Decided::Refused, false),
+        ("--", true, unsubscribed(), false),
+        ("-+", true, Decided::Subscribed { first: true }, true),
+        ("-+", false, Decided::Refused, false),
+        ("-+-", true, unsubscribed(), false),
+        ("+-+", true, Decided::Subscribed { first: true }, true),
+    ];
+    for (steps, accepted, expected, subscribed) in cases {
+        let (mut table, chat) = (Subscriptions::new(), path("/chat"));
+        let On::Decide(id) = table.on(0, chat.as_ref()) else { panic!("nothing to decide") };
+        for step in steps.chars() {
+            match step {
+                '+' => assert_eq!(table.on(0, chat.as_ref()), On::InProgress),
+                _ => assert_eq!(table.off(0, chat.as_ref()), Off::Tombstoned),
+            }
+        }
+        assert_eq!(table.held(0), 1, "{steps}");
+        assert_eq!(table.decide(0, id, accepted), expected, "{steps}");
+        assert_eq!((table.held(0) == 1, table.len() == 1), (subscribed, subscribed), "{steps}");
+        assert_eq!(table.paths(), usize::from(subscribed), "{steps}");
+        table.assert_invariants();
+    }
+}
+
+#[test]
+fn decisions_about_nothing_are_unknown() {
+    let mut table = Subscriptions::new();
+    assert_eq!(table.decide(0, PathId(0), true), Decided::Unknown);
+    let id = subscribe(&mut table, 3, "/chat");
+    for (client, id) in [(0, id), (4, id), (3, PathId(id.0 + 1)), (u32::MAX, id), (3, id)] {
+        assert_eq!(table.decide(client, id, false), Decided::Unknown);
+    }
+    assert_eq!(clients(&table, "/chat"), [3]);
+}
+
+#[test]
+fn a_client_that_goes_leaves_nothing() {
+    let mut table = Subscriptions::new();
+    subscribe(&mut table, 1, "/alone");
+    subscribe(&mut table, 1, "/both");
+    subscribe(&mut table, 2, "/both");
+    table.on(1, path("/pending").as_ref());
+    table.on(1, path("/tombstoned").as_ref());
+    table.off(1, path("/tombstoned").as_ref());
+    let mut ended = BTreeMap::new();
+    table.close(1, |path, how| assert_eq!(ended.insert(path.to_string(), how), None));
+    let expected = [
+        ("/alone", Ended::Active { last: true }),
+        ("/both", Ended::Active { last: false }),
+        ("/pending", Ended::Pending),
+        ("/tombstoned", Ended::Pending),
+    ];
+    assert_eq!(ended, expected.map(|(path, how)| (path.to_owned(), how)).into());
+    assert_eq!((table.held(1), table.len(), table.paths()), (0, 1, 1));
+    table.close(1, |_, _| panic!("it has nothing"));
+    table.close(99, |_, _| panic!("there never was such a client"));
+    table.assert_invariants();
+}
+
+#[test]
+fn a_client_may_go_in_pieces() {
+    let mut table = Subscriptions::new();
+    for number in 0..100 {
+        subscribe(&mut table, 0, &format!("/{number}"));
+    }
+    let mut gone = 0;
+    while !table.close_some(0, 7, |_, _| gone += 1) {
+        assert_eq!((gone % 7, table.held(0)), (0, 100 - gone));
+        table.assert_invariants();
+    }
+    assert_eq!((gone, table.paths()), (100, 0));
+    assert!(table.close_some(0, 0, |_, _| ()), "nothing is left to do");
+}
+
+#[test]
+fn other_shards_keep_a_path() {
+    let (mut table, chat) = (Subscriptions::new(), path("/chat"));
+    table.remote_off(&chat, 0);
+    let shards = [0, 1, 63, 64, 127];
+    for shard in shards {
+        table.remote_on(&chat, shard);
+        table.remote_on(&chat, shard);
+    }
+    let id = subscribe(&mut table, 0, "/chat");
+    assert_eq!(table.remote(id), shards.iter().map(|shard| 1 << shard).sum::<u128>());
+    assert_eq!(table.off(0, chat.as_ref()), Off::Unsubscribed { path: chat.clone(), last: true });
+    assert_eq!(table.find(chat.as_ref()), Some(id));
+    for shard in shards {
+        assert_eq!(table.paths(), 1);
+        table.remote_off(&chat, shard);
+        table.assert_invariants();
+    }
+    assert_eq!(table.paths(), 0);
+}
+
+#[test]
+#[should_panic = "shard 128 is beyond the limit"]
+fn a_shard_beyond_the_limit_is_a_mistake() {
+    Subscriptions::new().remote_on(&path("/chat"), SHARDS_MAX as u16);
+}
+
+#[test]
+fn ids_are_dense_and_used_again() {
+    let mut table = Subscriptions::new();
+    let ids: Vec<usize> =
+        (0..9).map(|number| subscribe(&mut table, 0, &format!("/{number}")).index()).collect();
+    assert_eq!(ids, (0..9).collect::<Vec<_>>());
+    table.off(0, path("/4").as_ref());
+    assert_eq!(subscribe(&mut table, 0, "/new").index(), 4);
+}
+
+/// The budget of a subscription, in bytes, beyond its path and its client's slot.
+const SUBSCRIPTION_BYTES_MAX: usize = 32;
+
+#[test]
+fn records_are_within_their_budgets() {
+    assert_eq!(size_of::<Subscriber>(), 4);
+    assert!(size_of::<List>() <= 24, "a client's slot");
+    assert!(size_of::<Entry>() <= 64, "a path's entry");
+    assert_eq!(size_of::<PathId>(), 4);
+}
+
+#[test]
+fn subscriptions_are_within_their_budget() {
+    // Sizes around those where a list has just grown, when it is the most wasteful.
+    for (clients, paths) in
+        [(1, 1), (1, 2), (5, 2), (9, 3), (17, 4), (33, 7), (65, 13), (129, 25), (1, 3073), (1025, 1)]
+    {
+        let mut table = Subscriptions::new();
+        for client in 0..clients {
+            for number in 0..paths {
+                subscribe(&mut table, client, &format!("/{number}"));
+            }
+        }
+        let bytes = table.subscription_bytes();
+        assert!(
+            bytes <= SUBSCRIPTION_BYTES_MAX * table.len(),
+            "{bytes} bytes, {clients} clients, {paths} paths"
+        );
+        let index = table.index.heap_bytes();
+        assert!(index <= 22 * table.paths().max(2), "{index} bytes of index for {paths} paths");
+    }
+}
+
+#[test]
+fn one_or_two_subscriptions_need_no_heap() {
+    let mut table = Subscriptions::new();
+    for client in 0..4 {
+        subscribe(&mut table, client, "/chat");
+        subscribe(&mut table, client, "/news");
+    }
+    assert_eq!(table.subscription_bytes(), 0);
+}
+
+#[test]
+fn memory_goes_when_subscriptions_go() {
+    let mut table = Subscriptions::new();
+    for number in 0..20_000 {
+        subscribe(&mut table, 0, &format!("/{number}"));
+        subscribe(&mut table, number + 1, "/all");
+    }
+    for number in 1..20_000 {
+        table.off(0, path(&format!("/{number}")).as_ref());
+        table.off(number + 1, path("/all").as_ref());
+    }
+    assert_eq!(table.len(), 2);
+    assert_eq!(table.subscription_bytes(), 0);
+    assert!(table.index.heap_bytes() <= 64);
+    table.assert_invariants();
+}
+
+#[test]
+fn a_client_with_many_subscriptions() {
+    let mut table = Subscriptions::new();
+    let paths: Vec<Path> = (0..50_000).map(|number| path(&format!("/many/{number}"))).collect();
+    for path in &paths {
+        let On::Decide(id) = table.on(0, path.as_ref()) else { panic!("nothing to decide") };
+        table.decide(0, id, true);
+    }
+    assert!(paths.iter().all(|path| table.on(0, path.as_ref()) == On::Active));
+    assert!(
+        paths.iter().step_by(2).all(|path| matches!(table.off(0, path.as_ref()), Off::Unsubscribed { .. }))
+    );
+    assert_eq!((table.held(0), table.len(), table.paths()), (25_000, 25_000, 25_000));
+    table.assert_invariants();
+}
+
+impl Subscriptions {
+    /// The heap that lists of subscriptions take, beyond the paths' entries and the clients' slots.
+    fn subscription_bytes(&self) -> usize {
+        let spilled =
+            self.entries.iter().map(|entry| &entry.subscribers).filter(|subscribers| subscribers.spilled());
+        let of_paths = spilled.map(|subscribers| subscribers.capacity() * size_of::<Subscriber>());
+        of_paths.sum::<usize>() + self.clients.iter().map(List::heap_bytes).sum::<usize>()
+    }
+
+    fn assert_invariants(&self) {
+        self.index.assert_invariants(self.secret);
+        assert_eq!(self.index.len(), self.paths());
+        let mut waiting: BTreeMap<PathId, u32> = BTreeMap::new();
+        let mut active = 0;
+        for (client, list) in self.clients.iter().enumerate() {
+            list.assert_invariants(self.secret);
+            let states = list.states();
+            assert_eq!(
+                states.iter().map(|(id, _)| id).collect::<BTreeSet<_>>().len(),
+                states.len(),
+                "a path is twice in a list"
+            );
+            for (id, state) in states {
+                match state {
+                    State::Active(place) => {
+                        active += 1;
+                        assert_eq!(self.subscribers(id)[place as usize].client as usize, client);
+                    }
+                    State::Pending | State::Tombstoned => *waiting.entry(id).or_default() += 1,
+                }
+            }
+        }
+        assert_eq!(active, self.active);
+        assert_eq!(active, self.entries.iter().map(|entry| entry.subscribers.len()).sum::<usize>());
+        let vacant: BTreeSet<PathId> = self.vacant.iter().copied().collect();
+        assert_eq!(vacant.len(), self.vacant.len(), "an id is vacant twice");
+        for (index, entry) in self.entries.iter().enumerate() {
+            let id = PathId(index as u32);
+            assert_eq!(entry.path.is_none(), vacant.contains(&id));
+            assert_eq!(
+                entry.is_idle(),
+                vacant.contains(&id),
+                "a path that nobody cares for, or one that is lost"
+            );
+            assert_eq!(entry.pending, waiting.get(&id).copied().unwrap_or(0));
+            assert!(
+                !entry.subscribers.spilled() || entry.subscribers.len() > entry.subscribers.capacity() / 4
+            );
+            if let Some(path) = &entry.path {
+                assert_eq!(self.find(path.as_ref()), Some(id));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Has {
+    Pending,
+    Tombstoned,
+    Active,
+}
+
+/// What the protocol says, in ordered maps.
+#[derive(Default)]
+struct Model {
+    states: BTreeMap<(u32, usize), Has>,
+    remote: BTreeSet<(usize, u16)>,
+    /// The id that the table gave for what is to be decided.
+    asked: BTreeMap<(u32, usize), PathId>,
+}
+
+impl Model {
+    fn subscribers(&self, path: usize) -> BTreeSet<u32> {
+        let active = self.states.iter().filter(|(key, has)| key.1 == path && **has == Has::Active);
+        active.map(|(key, _)| key.0).collect()
+    }
+
+    fn paths(&self) -> BTreeSet<usize> {
+        let local = self.states.keys().map(|(_, path)| *path);
+        local.chain(self.remote.iter().map(|(path, _)| *path)).collect()
+    }
+}
+
+/// One operation, of few clients and paths, so that they meet.
+#[derive(Clone, Debug)]
+enum Step {
+    On(u32, usize),
+    Decide(u32, usize, bool),
+    Off(u32, usize),
+    Close(u32),
+    CloseSome(u32, usize),
+    RemoteOn(usize, u16),
+    RemoteOff(usize, u16),
+}
+
+/// A table and its model, driven together.
+struct Pair {
+    table: Subscriptions,
+    model: Model,
+    paths: Vec<Path>,
+}
+
+impl Pair {
+    fn new(paths: usize, colliding: bool) -> Pair {
+        let mut table = Subscriptions::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
+        if colliding {
+            table.secret = Secret::colliding();
+        }
+        let paths = (0..paths).map(|number| path(&format!("/path/{number}"))).collect();
+        Pair { table, model: Model::default(), paths }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::On(client, path) => self.on(client, path),
+            Step::Decide(client, path, accepted) => self.decide(client, path, accepted),
+            Step::Off(client, path) => self.off(client, path),
+            Step::Close(client) => self.close(client, usize::MAX),
+            Step::CloseSome(client, max) => self.close(client, max),
+            Step::RemoteOn(path, shard) => {
+                self.table.remote_on(&self.paths[path], shard);
+                self.model.remote.insert((path, shard));
+            }
+            Step::RemoteOff(path, shard) => {
+                self.table.remote_off(&self.paths[path], shard);
+                self.model.remote.remove(&(path, shard));
+            }
+        }
+    }
+
+    fn on(&mut self, client: u32, path: usize) {
+        let key = (client, path);
+        let answer = self.table.on(client, self.paths[path].as_ref());
+        match self.model.states.get(&key) {
+            None => {
+                let On::Decide(id) = answer else { panic!("{answer:?} instead of a decision") };
+                self.model.asked.insert(key, id);
+                self.model.states.insert(key, Has::Pending);
+            }
+            Some(Has::Active) => assert_eq!(answer, On::Active),
+            Some(Has::Pending | Has::Tombstoned) => {
+                assert_eq!(answer, On::InProgress);
+                self.model.states.insert(key, Has::Pending);
+            }
+        }
+    }
+
+    fn decide(&mut self, client: u32, path: usize, accepted: bool) {
+        let key = (client, path);
+        let Some(id) = self.model.asked.remove(&key) else { return };
+        let expected = match self.model.states.remove(&key).expect("what was asked has a state") {
+            Has::Pending if accepted => {
+                let first = self.model.subscribers(path).is_empty();
+                self.model.states.insert(key, Has::Active);
+                Decided::Subscribed { first }
+            }
+            Has::Tombstoned if accepted => Decided::Unsubscribed { path: self.paths[path].clone() },
+            _ => Decided::Refused,
+        };
+        assert_eq!(self.table.decide(client, id, accepted), expected);
+    }
+
+    fn off(&mut self, client: u32, path: usize) {
+        let key = (client, path);
+        let expected = match self.model.states.get(&key) {
+            None => Off::NotSubscribed,
+            Some(Has::Active) => {
+                self.model.states.remove(&key);
+                let last = self.model.subscribers(path).is_empty();
+                Off::Unsubscribed { path: self.paths[path].clone(), last }
+            }
+            Some(Has::Pending | Has::Tombstoned) => {
+                self.model.states.insert(key, Has::Tombstoned);
+                Off::Tombstoned
+            }
+        };
+        assert_eq!(self.table.off(client, self.paths[path].as_ref()), expected);
+    }
+
+    fn close(&mut self, client: u32, max: usize) {
+        let held = self.table.held(client);
+        let (model, paths, mut gone) = (&mut self.model, &self.paths, 0);
+        let done = self.table.close_some(client, max, |path, ended| {
+            let number = paths.iter().position(|known| *known == path).expect("only known paths");
+            let has = model.states.remove(&(client, number)).expect("what ends was there");
+            let expected = match has {
+                Has::Active => Ended::Active { last: model.subscribers(number).is_empty() },
+                Has::Pending | Has::Tombstoned => Ended::Pending,
+            };
+            assert_eq!(ended, expected);
+            model.asked.remove(&(client, number));
+            gone += 1;
+        });
+        assert_eq!((gone, done), (held.min(max), held <= max));
+    }
+
+    fn compare(&self) {
+        self.table.assert_invariants();
+        let active = self.model.states.values().filter(|has| **has == Has::Active).count();
+        assert_eq!((self.table.len(), self.table.is_empty()), (active, active == 0));
+        let alive = self.model.paths();
+        assert_eq!(self.table.paths(), alive.len());
+        for (number, path) in self.paths.iter().enumerate() {
+            let id = self.table.find(path.as_ref());
+            assert_eq!(id.is_some(), alive.contains(&number), "{path}");
+            if let Some(id) = id {
+                assert_eq!(self.table.path(id), path);
+                let subscribers: BTreeSet<u32> =
+                    self.table.subscribers(id).iter().map(|one| one.client).collect();
+                assert_eq!(subscribers, self.model.subscribers(number));
+                let remote = self.model.remote.iter().filter(|(path, _)| *path == number);
+                assert_eq!(self.table.remote(id), remote.map(|(_, shard)| 1_u128 << shard).sum::<u128>());
+            }
+        }
+        for client in 0..self.table.clients.len() as u32 {
+            let held = self.model.states.keys().filter(|key| key.0 == client).count();
+            assert_eq!(self.table.held(client), held);
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (client, path, shard) = (0..6_u32, 0..10_usize, 0..128_u16);
+    let step = prop_oneof![
+        5 => (client.clone(), path.clone()).prop_map(|(client, path)| Step::On(client, path)),
+        5 => (client.clone(), path.clone(), prop::bool::weighted(0.8))
+            .prop_map(|(client, path, accepted)| Step::Decide(client, path, accepted)),
+        3 => (client.clone(), path.clone()).prop_map(|(client, path)| Step::Off(client, path)),
+        1 => client.prop_map(Step::Close),
+        1 => (path.clone(), shard.clone()).prop_map(|(path, shard)| Step::RemoteOn(path, shard)),
+        1 => (path, shard).prop_map(|(path, shard)| Step::RemoteOff(path, shard)),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+proptest! {
+    #[test]
+    fn as_the_model(steps in steps(), colliding: bool) {
+        let mut pair = Pair::new(10, colliding);
+        for step in steps {
+            pair.step(step);
+            pair.compare();
+        }
+    }
+}
+
+/// Longer runs than the property's: lists grow into tables and back, and phases of mostly joining and mostly
+/// leaving follow each other.
+#[test]
+fn fuzz_against_the_model() {
+    fuzz::run(|random| {
+        let (clients, paths) = (1 + random.below(12), 1 + random.below(40));
+        let mut pair = Pair::new(paths, random.one_in(4));
+        for _ in 0..4 {
+            let leaving = random.one_in(2);
+            for _ in 0..random.below(150) {
+                pair.step(random_step(random, clients, paths, leaving));
+                pair.compare();
+            }
+        }
+        (0..clients as u32).for_each(|client| pair.step(Step::Close(client)));
+        pair.compare();
+        assert_eq!(pair.table.subscription_bytes(), 0, "memory is left");
+    });
+}
+
+fn random_step(random: &mut fuzz::Random, clients: usize, paths: usize, leaving: bool) -> Step {
+    let (client, path) = (random.below(clients) as u32, random.below(paths));
+    let shard = random.below(3) as u16 * 50;
+    match (random.below(20), leaving) {
+        (0, true) => Step::Close(client),
+        (1, _) => Step::CloseSome(client, random.below(5)),
+        (2, _) => Step::RemoteOn(path, shard),
+        (3..=4, _) => Step::RemoteOff(path, shard),
+        (5..=11, true) | (5, false) => Step::Off(client, path),
+        (12..=15, _) => Step::Decide(client, path, !random.one_in(6)),
+        _ => Step::On(client, path),
+    }
+}

@@ -1,0 +1,309 @@
+//! The event's text, path and router, and the subscription table: each beside its naive twin.
+//!
+//! `cargo bench --bench tables`; one group by its name: `cargo bench --bench tables -- route`.
+
+use std::collections::{HashMap, HashSet};
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use quickio::client::subscriptions::{On, Subscriptions};
+use quickio::event::path::{Path, PathRef};
+use quickio::event::router::Router;
+use quickio::event::text::{self, AnswerText};
+
+#[path = "../tests/naive/mod.rs"]
+mod naive;
+
+const TEXT: &str = r#"/chat/say:7={"text":"hi"}"#;
+const HOSTILE_BYTES: usize = 64 * 1024;
+
+fn parse(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parse");
+    let hostile = "/".repeat(HOSTILE_BYTES);
+    for (name, text) in [("chat", TEXT), ("64 KiB of slashes", &hostile)] {
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(name, |b| b.iter(|| text::parse(black_box(text))));
+        group.bench_function(format!("{name}, naive"), |b| b.iter(|| naive::parse(black_box(text))));
+    }
+}
+
+fn clean(c: &mut Criterion) {
+    let mut group = c.benchmark_group("clean");
+    let (long, hostile) = ("/segment".repeat(128), "/".repeat(HOSTILE_BYTES));
+    let cases = [
+        ("clean", "/chat/say"),
+        ("dirty", "/chat//@say/"),
+        ("clean, 1 KiB", &long),
+        ("64 KiB of slashes", &hostile),
+    ];
+    let mut scratch = String::new();
+    for (name, raw) in cases {
+        group.throughput(Throughput::Bytes(raw.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| PathRef::clean(black_box(raw), &mut scratch).map(|path| path.as_str().len()));
+        });
+        group.bench_function(format!("{name}, naive"), |b| b.iter(|| naive::clean(black_box(raw))));
+    }
+}
+
+fn write(c: &mut Criterion) {
+    let mut group = c.benchmark_group("write");
+    let mut out = Vec::with_capacity(256);
+    let (path, data) = ("/chat/say", r#"{"text":"hi"}"#);
+    group.bench_function("event", |b| {
+        b.iter(|| {
+            out.clear();
+            text::write_event(&mut out, black_box(path), black_box(7), black_box(data));
+        });
+    });
+    group.bench_function("event, naive", |b| {
+        b.iter(|| format!("{}:{}={}", black_box(path), black_box(7), black_box(data)));
+    });
+    for (name, code, message) in [("answer", 200, None), ("error", 404, Some("callback doesn't exist"))] {
+        let answer = AnswerText { id: 7, server_callback: 1, code, data, message };
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                out.clear();
+                black_box(&answer).write(&mut out);
+            });
+        });
+        group.bench_function(format!("{name}, naive"), |b| b.iter(|| naive_answer(black_box(&answer))));
+    }
+}
+
+fn naive_answer(answer: &AnswerText<'_>) -> String {
+    let AnswerText { id, server_callback, code, data, message } = answer;
+    match code {
+        200 => format!(r#"/qio/callback/{id}:{server_callback}={{"code":200,"data":{data}}}"#),
+        _ => {
+            let message = serde_json::to_string(message).expect("a string is JSON");
+            format!(r#"/qio/callback/{id}:0={{"code":{code},"data":{data},"err_msg":{message}}}"#)
+        }
+    }
+}
+
+/// The built-in events, and some applications'.
+fn registered() -> Vec<(String, bool)> {
+    let built_in = ["on", "off", "ping", "hostname", "heartbeat", "move", "callback"];
+    let mut events: Vec<_> =
+        built_in.iter().map(|name| (format!("/qio/{name}"), *name == "callback")).collect();
+    for app in ["chat", "game", "news", "clienttest"] {
+        events.push((format!("/{app}"), true));
+        events.extend(["say", "join", "leave", "list", "move"].map(|name| (format!("/{app}/{name}"), false)));
+    }
+    events
+}
+
+fn routers() -> (Router<usize>, naive::Router<usize>) {
+    let (mut router, mut twin) = (Router::new(), naive::Router::default());
+    for (value, (path, children)) in registered().into_iter().enumerate() {
+        router.register(&Path::parse(&path).expect("a path"), children, value).expect("registered once");
+        twin.register(&path, children, value);
+    }
+    (router, twin)
+}
+
+fn route(c: &mut Criterion) {
+    let mut group = c.benchmark_group("route");
+    let (router, twin) = routers();
+    let hostile = format!("/game{}", "/a".repeat(500));
+    for (name, raw) in [
+        ("exact", "/chat/say"),
+        ("child", "/qio/callback/12"),
+        ("nobody", "/nobody/here"),
+        ("500 segments", &hostile),
+    ] {
+        let path = Path::parse(raw).expect("a path");
+        group.bench_function(name, |b| {
+            b.iter(|| router.route(black_box(path.as_ref())).map(|routed| routed.extra))
+        });
+        group.bench_function(format!("{name}, naive"), |b| b.iter(|| twin.route(black_box(path.as_str()))));
+    }
+}
+
+/// What every event goes through.
+fn parse_clean_route(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parse, clean, route");
+    let (router, twin) = routers();
+    let mut scratch = String::new();
+    group.bench_function("chat", |b| {
+        b.iter(|| {
+            let event = text::parse(black_box(TEXT)).expect("an event");
+            let path = PathRef::clean(event.path, &mut scratch).expect("a path");
+            router.route(path).map(|routed| *routed.value)
+        });
+    });
+    group.bench_function("chat, naive", |b| {
+        b.iter(|| {
+            let event = naive::parse(black_box(TEXT)).expect("an event");
+            let path = naive::clean(event.path).expect("a path");
+            twin.route(&path).map(|(value, _)| *value)
+        });
+    });
+}
+
+/// Maps of sets, both ways.
+#[derive(Default)]
+struct NaiveSubscriptions {
+    by_path: HashMap<String, HashSet<u32>>,
+    by_client: HashMap<u32, HashSet<String>>,
+}
+
+impl NaiveSubscriptions {
+    fn on(&mut self, client: u32, path: &str) {
+        self.by_path.entry(path.to_owned()).or_default().insert(client);
+        self.by_client.entry(client).or_default().insert(path.to_owned());
+    }
+
+    fn off(&mut self, client: u32, path: &str) {
+        self.leave(client, path);
+        self.by_client.get_mut(&client).map(|paths| paths.remove(path));
+    }
+
+    fn close(&mut self, client: u32) {
+        for path in self.by_client.remove(&client).unwrap_or_default() {
+            self.leave(client, &path);
+        }
+    }
+
+    fn leave(&mut self, client: u32, path: &str) {
+        if let Some(subscribers) = self.by_path.get_mut(path) {
+            subscribers.remove(&client);
+            if subscribers.is_empty() {
+                self.by_path.remove(path);
+            }
+        }
+    }
+}
+
+fn subscribe(table: &mut Subscriptions, client: u32, path: PathRef<'_>) {
+    if let On::Decide(id) = table.on(client, path) {
+        black_box(table.decide(client, id, true));
+    }
+}
+
+const CLIENTS: u32 = 20_000;
+
+/// Each client is subscribed to one path of all, one of its own, and two of a hundred.
+fn joined(client: u32) -> [Path; 4] {
+    let raws = [
+        "/news".to_owned(),
+        format!("/user/{client}"),
+        format!("/room/{}", client % 100),
+        format!("/room/{}", client % 99),
+    ];
+    raws.map(|raw| Path::parse(&raw).expect("a path"))
+}
+
+fn filled() -> (Subscriptions, NaiveSubscriptions) {
+    let (mut table, mut twin) = (Subscriptions::new(), NaiveSubscriptions::default());
+    for client in 0..CLIENTS {
+        for path in joined(client) {
+            subscribe(&mut table, client, path.as_ref());
+            twin.on(client, path.as_str());
+        }
+    }
+    (table, twin)
+}
+
+fn subscriptions(c: &mut Criterion) {
+    let mut group = c.benchmark_group("subscriptions");
+    let (mut table, mut twin) = filled();
+    let path = Path::parse("/room/5").expect("a path");
+    group.bench_function("find", |b| b.iter(|| table.find(black_box(path.as_ref()))));
+    group.bench_function("find, naive", |b| {
+        b.iter(|| twin.by_path.get(black_box(path.as_str())).map(HashSet::len))
+    });
+    group.bench_function("on, off", |b| {
+        b.iter(|| {
+            subscribe(&mut table, CLIENTS, black_box(path.as_ref()));
+            table.off(CLIENTS, path.as_ref())
+        });
+    });
+    group.bench_function("on, off, naive", |b| {
+        b.iter(|| {
+            twin.on(CLIENTS, black_box(path.as_str()));
+            twin.off(CLIENTS, path.as_str());
+        });
+    });
+    let mut closing = (0..CLIENTS).map(|number| number * 7919 % CLIENTS).cycle();
+    group.bench_function("client of four comes and goes", |b| {
+        b.iter(|| {
+            let client = closing.next().expect("it cycles");
+            table.close(client, |path, ended| drop(black_box((path, ended))));
+            joined(client).iter().for_each(|path| subscribe(&mut table, client, path.as_ref()));
+        });
+    });
+    group.bench_function("client of four comes and goes, naive", |b| {
+        b.iter(|| {
+            let client = closing.next().expect("it cycles");
+            twin.close(client);
+            joined(client).iter().for_each(|path| twin.on(client, path.as_str()));
+        });
+    });
+    walk(&mut group, &table, &twin);
+}
+
+/// What a broadcast does: every subscriber's slot once.
+fn walk(group: &mut BenchmarkGroup<'_, WallTime>, table: &Subscriptions, twin: &NaiveSubscriptions) {
+    group.throughput(Throughput::Elements(u64::from(CLIENTS)));
+    let news = Path::parse("/news").expect("a path");
+    let id = table.find(news.as_ref()).expect("everybody is subscribed");
+    group.bench_function("walk 20,000", |b| {
+        b.iter(|| table.subscribers(black_box(id)).iter().map(|one| u64::from(one.client)).sum::<u64>());
+    });
+    group.bench_function("walk 20,000, naive", |b| {
+        b.iter(|| {
+            twin.by_path[black_box(news.as_str())].iter().map(|client| u64::from(*client)).sum::<u64>()
+        });
+    });
+}
+
+/// One client with very many: nothing may depend on how many.
+fn many(c: &mut Criterion) {
+    const PATHS: usize = 200_000;
+    let mut group = c.benchmark_group("one client with 200,000");
+    let paths: Vec<Path> =
+        (0..PATHS).map(|number| Path::parse(&format!("/many/{number}")).expect("a path")).collect();
+    let fill = || {
+        let mut table = Subscriptions::new();
+        paths.iter().for_each(|path| subscribe(&mut table, 0, path.as_ref()));
+        table
+    };
+    let fill_twin = || {
+        let mut twin = NaiveSubscriptions::default();
+        paths.iter().for_each(|path| twin.on(0, path.as_str()));
+        twin
+    };
+    let (mut table, twin) = (fill(), fill_twin());
+    let mut any = (0..PATHS).map(|number| &paths[number * 7919 % PATHS]).cycle();
+    group.bench_function("on, active", |b| b.iter(|| table.on(0, any.next().expect("it cycles").as_ref())));
+    group.bench_function("on, active, naive", |b| {
+        b.iter(|| twin.by_client[&0].contains(any.next().expect("it cycles").as_str()));
+    });
+    group.throughput(Throughput::Elements(PATHS as u64));
+    group.bench_function("subscribe to all", |b| b.iter_with_large_drop(fill));
+    group.bench_function("subscribe to all, naive", |b| b.iter_with_large_drop(fill_twin));
+    group.bench_function("close", |b| {
+        b.iter_batched_ref(fill, |table| table.close(0, |path, _| drop(path)), BatchSize::PerIteration);
+    });
+    group.bench_function("close, naive", |b| {
+        b.iter_batched_ref(fill_twin, |twin| twin.close(0), BatchSize::PerIteration);
+    });
+}
+
+fn brief() -> Criterion {
+    Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500))
+}
+
+criterion_group! {
+    name = benches;
+    config = brief();
+    targets = parse, clean, write, route, parse_clean_route, subscriptions, many
+}
+criterion_main!(benches);

@@ -1,0 +1,168 @@
+//! `/stats`: everything that is counted as JSON, merged and for each shard.
+
+use std::time::UNIX_EPOCH;
+
+use serde::{Serialize, Serializer};
+
+use super::Info;
+use super::process::Process;
+use crate::metrics::{Counter, Counters, Gauge, Gauges, Snapshot, Timers, Timing};
+use crate::qev::stats::Summary;
+
+/// The page.
+pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serde_json::Result<Vec<u8>> {
+    let mut merged = Snapshot::new();
+    shards.iter().for_each(|shard| merged.merge(shard));
+    let mut page = serde_json::to_vec_pretty(&Page {
+        server: Server::of(info),
+        process: Measured { process, uptime_seconds: info.uptime.as_secs_f64() },
+        timers_unit: "microseconds",
+        all: Part::of(&merged),
+        shards: shards.iter().map(Part::of).collect(),
+    })?;
+    page.push(b'\n');
+    Ok(page)
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    server: Server<'a>,
+    process: Measured<'a>,
+    timers_unit: &'static str,
+    #[serde(flatten)]
+    all: Part<'a>,
+    /// The first is shard 0.
+    shards: Vec<Part<'a>>,
+}
+
+#[derive(Serialize)]
+struct Server<'a> {
+    version: &'a str,
+    /// Seconds since 1970.
+    started: f64,
+    listen: &'a [String],
+    shards: usize,
+    clock: &'static str,
+    log_lines_dropped: u64,
+}
+
+impl<'a> Server<'a> {
+    fn of(info: &'a Info) -> Server<'a> {
+        let started = info.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Server {
+            version: info.version,
+            started: started.as_secs_f64(),
+            listen: &info.listen,
+            shards: info.shards,
+            clock: info.clock_name(),
+            log_lines_dropped: info.log_lines_dropped,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Measured<'a> {
+    #[serde(flatten)]
+    process: &'a Process,
+    uptime_seconds: f64,
+}
+
+/// One shard, or all of them.
+#[derive(Serialize)]
+struct Part<'a> {
+    #[serde(serialize_with = "counters")]
+    counters: &'a Counters,
+    #[serde(serialize_with = "gauges")]
+    gauges: &'a Gauges,
+    #[serde(serialize_with = "timers")]
+    timers: &'a Timers,
+}
+
+impl<'a> Part<'a> {
+    fn of(snapshot: &'a Snapshot) -> Part<'a> {
+        Part { counters: &snapshot.counters, gauges: &snapshot.gauges, timers: &snapshot.timers }
+    }
+}
+
+fn counters<S: Serializer>(counters: &Counters, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Counter::ALL.iter().map(|&counter| (counter.metric().name, counters.get(counter))))
+}
+
+fn gauges<S: Serializer>(gauges: &Gauges, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(Gauge::ALL.iter().map(|&gauge| (gauge.metric().name, gauges.get(gauge))))
+}
+
+fn timers<S: Serializer>(timers: &Timers, serializer: S) -> Result<S::Ok, S::Error> {
+    let latency = |&timing: &Timing| (timing.metric().name, Latency::from(timers.get(timing).summary()));
+    serializer.collect_map(Timing::ALL.iter().map(latency))
+}
+
+/// A histogram in microseconds.
+#[derive(Serialize)]
+struct Latency {
+    count: u64,
+    min: f64,
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    #[serde(rename = "p99.9")]
+    p999: f64,
+    #[serde(rename = "p99.99")]
+    p9999: f64,
+    max: f64,
+}
+
+impl From<Summary> for Latency {
+    fn from(summary: Summary) -> Latency {
+        let Summary { count, min, mean, p50, p90, p99, p999, p9999, max, .. } = summary;
+        Latency { count, min, mean, p50, p90, p99, p999, p9999, max }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::tests::{info, two_shards};
+    use serde_json::Value;
+
+    #[test]
+    fn every_metric_is_there_merged_and_for_each_shard() {
+        let page = stats(&info(), &Process::default(), &two_shards()).unwrap();
+        let page: Value = serde_json::from_slice(&page).unwrap();
+        assert_eq!(page["shards"].as_array().unwrap().len(), 2);
+        for part in [&page, &page["shards"][0], &page["shards"][1]] {
+            for counter in Counter::ALL {
+                assert!(part["counters"][counter.metric().name].is_u64(), "{counter:?}");
+            }
+            for gauge in Gauge::ALL {
+                assert!(part["gauges"][gauge.metric().name].is_u64(), "{gauge:?}");
+            }
+            for timing in Timing::ALL {
+                let timer = &part["timers"][timing.metric().name];
+                for key in ["min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"] {
+                    assert!(timer[key].is_f64(), "{timing:?} {key}");
+                }
+                assert!(timer["count"].is_u64());
+            }
+        }
+    }
+
+    #[test]
+    fn values_stand_where_they_belong() {
+        let page = stats(&info(), &Process::default(), &two_shards()).unwrap();
+        let page: Value = serde_json::from_slice(&page).unwrap();
+        assert_eq!(page["counters"]["sends"], 30);
+        assert_eq!(page["shards"][1]["counters"]["sends"], 20);
+        assert_eq!(page["gauges"]["clients"], 3);
+        assert_eq!(page["timers"]["turn"]["count"], 3);
+        assert_eq!(page["timers"]["turn"]["min"], 1.0);
+        assert_eq!(page["shards"][0]["timers"]["turn"]["count"], 1);
+        assert_eq!(page["server"]["version"], "1.2.3");
+        assert_eq!(page["process"]["uptime_seconds"], 2.5);
+        assert_eq!(page["server"]["started"], 1_700_000_000.0);
+        assert_eq!(page["server"]["listen"][1], "unix:/\"q\"");
+        assert_eq!(page["server"]["clock"], "manual");
+        assert!(page["process"]["rss_bytes"].is_null());
+    }
+}

@@ -1,0 +1,245 @@
+//! `/metrics`: everything that is counted in Prometheus' text format 0.0.4, for each shard.
+
+use std::fmt::{Display, Write};
+
+use super::Info;
+use super::process::Process;
+use crate::metrics::{Counter, Gauge, Metric, Snapshot, Timing};
+use crate::qev::stats::Summary;
+
+/// The media type of the page.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The page.
+pub(super) fn metrics(info: &Info, process: &Process, shards: &[Snapshot]) -> Vec<u8> {
+    let mut page = Page::default();
+    for &counter in Counter::ALL {
+        page.counter(counter, shards);
+    }
+    for &gauge in Gauge::ALL {
+        page.gauge(gauge, shards);
+    }
+    for &timing in Timing::ALL {
+        page.summary(timing, shards);
+    }
+    page.server(info);
+    page.process(process);
+    page.text.into_bytes()
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn counter(&mut self, counter: Counter, shards: &[Snapshot]) {
+        let Metric { name, help, .. } = counter.metric();
+        let name = format!("quickio_{name}_total");
+        self.family(&name, "counter", help);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            self.sample(&name, &[("shard", &shard)], snapshot.counters.get(counter));
+        }
+    }
+
+    fn gauge(&mut self, gauge: Gauge, shards: &[Snapshot]) {
+        let Metric { name, help, .. } = gauge.metric();
+        let name = format!("quickio_{name}");
+        self.family(&name, "gauge", help);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            self.sample(&name, &[("shard", &shard)], snapshot.gauges.get(gauge));
+        }
+    }
+
+    /// A summary since the server's start; the quantiles 0 and 1 are the least and the most. An empty one has no
+    /// quantiles.
+    fn summary(&mut self, timing: Timing, shards: &[Snapshot]) {
+        let Metric { name, help, .. } = timing.metric();
+        let name = format!("quickio_{name}_seconds");
+        self.family(&name, "summary", help);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            let summary = snapshot.timers.get(timing).summary();
+            for (quantile, us) in quantiles(&summary) {
+                self.sample(&name, &[("shard", &shard), ("quantile", &quantile)], seconds(us));
+            }
+            self.sample(&format!("{name}_sum"), &[("shard", &shard)], seconds(summary.sum));
+            self.sample(&format!("{name}_count"), &[("shard", &shard)], summary.count);
+        }
+    }
+
+    fn server(&mut self, info: &Info) {
+        self.family("quickio_info", "gauge", "Always 1; the labels tell the server's version and clock.");
+        self.sample("quickio_info", &[("version", &info.version), ("clock", &info.clock_name())], 1);
+        self.family("quickio_shards", "gauge", "Shards that run.");
+        self.sample("quickio_shards", &[], info.shards);
+        self.family("quickio_uptime_seconds", "gauge", "How long the server has run.");
+        self.sample("quickio_uptime_seconds", &[], info.uptime.as_secs_f64());
+        let name = "quickio_log_lines_dropped_total";
+        self.family(name, "counter", "Log lines dropped because nobody read them fast enough.");
+        self.sample(name, &[], info.log_lines_dropped);
+    }
+
+    fn process(&mut self, process: &Process) {
+        if let Some(bytes) = process.rss_bytes {
+            self.family("quickio_process_rss_bytes", "gauge", "Resident memory of the process.");
+            self.sample("quickio_process_rss_bytes", &[], bytes);
+        }
+        if let (Some(user), Some(system)) = (process.cpu_user_seconds, process.cpu_system_seconds) {
+            let name = "quickio_process_cpu_seconds_total";
+            self.family(name, "counter", "CPU time of the process.");
+            self.sample(name, &[("mode", &"user")], user);
+            self.sample(name, &[("mode", &"system")], system);
+        }
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.text.push_str(name);
+        for (index, (label, label_value)) in labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{open}{label}=\"{}\"", escaped(&label_value.to_string()));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{close} {value}");
+    }
+}
+
+fn quantiles(summary: &Summary) -> impl Iterator<Item = (f64, f64)> {
+    let inner = summary.quantiles();
+    let all = [(0.0, summary.min)].into_iter().chain(inner).chain([(1.0, summary.max)]);
+    all.filter(|_| summary.count > 0)
+}
+
+fn seconds(us: f64) -> f64 {
+    us / 1e6
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::tests::{info, two_shards};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// One family of the text format, as the test's own reader understood it.
+    #[derive(Debug, Default)]
+    struct Family {
+        kind: String,
+        /// Sample name and labels, to the value.
+        samples: BTreeMap<String, f64>,
+    }
+
+    /// Reads the text format strictly: each family once, its HELP, then its TYPE, then its samples; names, labels
+    /// and values well-formed; no sample twice.
+    fn read(page: &str) -> BTreeMap<String, Family> {
+        assert!(page.ends_with('\n'));
+        let mut families: BTreeMap<String, Family> = BTreeMap::new();
+        let mut lines = page.lines().peekable();
+        while let Some(line) = lines.next() {
+            let (name, help) = line.strip_prefix("# HELP ").unwrap().split_once(' ').unwrap();
+            assert!(!help.is_empty() && is_name(name), "{line}");
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
+            let mut family = Family { kind: kind.to_owned(), ..Family::default() };
+            while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+                let (series, value) = sample.rsplit_once(' ').unwrap();
+                let value: f64 = value.parse().unwrap();
+                check_series(name, kind, series);
+                assert!(family.samples.insert(series.to_owned(), value).is_none(), "{series} twice");
+            }
+            assert!(families.insert(name.to_owned(), family).is_none(), "{name} twice");
+        }
+        families
+    }
+
+    fn is_name(name: &str) -> bool {
+        name.starts_with("quickio_") && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    }
+
+    fn check_series(family: &str, kind: &str, series: &str) {
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{series} is not of {family}"));
+        match kind {
+            "summary" => assert!(["", "_sum", "_count"].contains(&suffix), "{series}"),
+            "counter" => assert!(suffix.is_empty() && name.ends_with("_total"), "{series}"),
+            "gauge" => assert!(suffix.is_empty() && !name.ends_with("_total"), "{series}"),
+            other => panic!("type {other}"),
+        }
+        if labels.is_empty() {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        for pair in labels.strip_suffix('}').unwrap().split("\",") {
+            let (label, value) = pair.split_once("=\"").unwrap();
+            assert!(
+                label.bytes().all(|b| b.is_ascii_lowercase()) && seen.insert(label.to_owned()),
+                "{series}"
+            );
+            assert!(!value.contains('\n'), "{series}");
+        }
+        assert_eq!(seen.contains("quantile"), kind == "summary" && suffix.is_empty(), "{series}");
+    }
+
+    fn page(shards: &[Snapshot]) -> BTreeMap<String, Family> {
+        let process = Process {
+            rss_bytes: Some(1 << 20),
+            cpu_user_seconds: Some(1.5),
+            cpu_system_seconds: Some(2.0),
+            threads: Some(3),
+        };
+        read(std::str::from_utf8(&metrics(&info(), &process, shards)).unwrap())
+    }
+
+    #[test]
+    fn every_metric_is_a_family_with_a_sample_for_each_shard() {
+        let families = page(&two_shards());
+        for counter in Counter::ALL {
+            let family = &families[&format!("quickio_{}_total", counter.metric().name)];
+            assert_eq!((family.kind.as_str(), family.samples.len()), ("counter", 2), "{counter:?}");
+        }
+        for gauge in Gauge::ALL {
+            let family = &families[&format!("quickio_{}", gauge.metric().name)];
+            assert_eq!((family.kind.as_str(), family.samples.len()), ("gauge", 2), "{gauge:?}");
+        }
+        for timing in Timing::ALL {
+            let name = format!("quickio_{}_seconds", timing.metric().name);
+            assert_eq!(families[&name].kind, "summary", "{timing:?}");
+            assert!(families[&name].samples.contains_key(&format!("{name}_count{{shard=\"1\"}}")));
+        }
+    }
+
+    #[test]
+    fn values_are_in_seconds_and_of_their_shard() {
+        let families = page(&two_shards());
+        assert_eq!(families["quickio_sends_total"].samples["quickio_sends_total{shard=\"1\"}"], 20.0);
+        let turn = &families["quickio_turn_seconds"].samples;
+        assert_eq!(turn["quickio_turn_seconds_count{shard=\"1\"}"], 2.0);
+        let near = |series: &str, expected: f64| (turn[series] / expected - 1.0).abs() < 0.01;
+        assert!(near("quickio_turn_seconds{shard=\"0\",quantile=\"0.5\"}", 1e-6), "{turn:?}");
+        assert!(near("quickio_turn_seconds{shard=\"1\",quantile=\"1\"}", 3e-3), "{turn:?}");
+        assert!(near("quickio_turn_seconds_sum{shard=\"1\"}", 6e-3), "{turn:?}");
+        let route = &families["quickio_route_seconds"].samples;
+        assert_eq!(route.len(), 4, "nothing recorded, no quantiles: {route:?}");
+        let cpu = &families["quickio_process_cpu_seconds_total"].samples;
+        assert_eq!(cpu["quickio_process_cpu_seconds_total{mode=\"system\"}"], 2.0);
+    }
+
+    #[test]
+    fn what_is_unknown_is_left_out() {
+        let text = metrics(&info(), &Process::default(), &[]);
+        let families = read(std::str::from_utf8(&text).unwrap());
+        assert!(!families.contains_key("quickio_process_rss_bytes"));
+        assert!(families["quickio_sends_total"].samples.is_empty());
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+}

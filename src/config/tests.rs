@@ -1,0 +1,499 @@
+//! Settings from end to end: sources, precedence, every error's text, and what is generated from the table.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::table::{RELATIONS, SETTINGS, Setting};
+use super::*;
+
+/// The settings that a command line and an environment mean.
+fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
+    match action(args, env)? {
+        Action::Run(config) => Ok(config),
+        Action::Print(text) => panic!("printed: {text}"),
+    }
+}
+
+fn action(args: &[&str], env: &[(&str, &str)]) -> Result<Action, String> {
+    let args = args.iter().map(OsString::from);
+    let env = env.iter().map(|(name, value)| (name.into(), value.into()));
+    from_args(args, env).map_err(|error| error.to_string())
+}
+
+fn of_file(text: &str) -> Result<Config, String> {
+    let typed = sources::text(text, Path::new("q.toml")).map_err(|error| error.to_string())?;
+    meaning::config(&typed).map_err(|error| error.to_string())
+}
+
+/// A file of this text that is gone when it is dropped.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, content: &[u8]) -> TempFile {
+        let path = std::env::temp_dir().join(format!("quickio-{}-{name}", std::process::id()));
+        fs::write(&path, content).unwrap();
+        TempFile(path)
+    }
+
+    fn name(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A configuration in which no field has its default.
+fn nothing_by_default() -> Config {
+    Config {
+        listen: vec![],
+        admin: None,
+        shards: Some(77),
+        app: vec!["x".into()],
+        public_address: Some("x".into()),
+        log_level: LogLevel::Trace,
+        log_format: LogFormat::Json,
+        clock: ClockKind::Manual,
+        clients_max: 1,
+        connections_per_address_max: 2,
+        message_bytes_max: 3,
+        outbox_bytes_max: 4,
+        clients_subs_total: 5,
+        clients_subs_pressure: 6,
+        clients_subs_min: 7,
+        clients_cb_max_age: Duration::from_millis(8),
+        timeout: Duration::from_millis(9),
+        close_timeout: Duration::from_millis(10),
+        heartbeat_interval: Duration::from_millis(11),
+        heartbeat_slack: Duration::from_millis(12),
+        heartbeat_challenge: Duration::from_millis(13),
+        heartbeat_timeout: Duration::from_millis(14),
+        shutdown_timeout: Duration::from_millis(15),
+        receive_buffers: 16,
+        receive_buffer_bytes: 17,
+        sends_per_turn_max: 18,
+        listen_backlog: 19,
+        accepts_in_flight: 20,
+        mesh_ring_messages: 21,
+        mesh_overflow_messages_max: 22,
+        inbox_messages_max: 23,
+        echo: false,
+    }
+}
+
+#[test]
+fn the_table_and_default_agree() {
+    let mut config = nothing_by_default();
+    for setting in SETTINGS {
+        let place = Place::Flag(setting.name);
+        let split = setting.default.split(',');
+        let words: Vec<_> =
+            split.map(|text| sources::Word { text: text.into(), place: place.clone() }).collect();
+        meaning::set(setting, &words, &mut config).unwrap();
+    }
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn nothing_said_means_the_defaults() {
+    assert_eq!(run(&[], &[]).unwrap(), Config::default());
+    assert_eq!(run(&[], &[("PATH", "/bin"), ("QUICKIO_TIMEOUT", "")]).unwrap(), Config::default());
+}
+
+#[test]
+fn every_setting_is_a_flag_a_variable_and_a_key() {
+    for setting in SETTINGS {
+        let given = another_value(setting);
+        let by_flag = run(&[&format!("--{}", setting.name), given], &[]).unwrap();
+        let by_equals = run(&[&format!("--{}={given}", setting.name)], &[]).unwrap();
+        let by_variable = run(&[], &[(&setting.variable(), given)]).unwrap();
+        let by_key = of_file(&format!("{} = \"{given}\"", setting.name)).unwrap();
+        assert_ne!(by_flag, Config::default(), "{}", setting.name);
+        assert_eq!(by_flag, by_equals, "{}", setting.name);
+        assert_eq!(by_flag, by_variable, "{}", setting.name);
+        assert_eq!(by_flag, by_key, "{}", setting.name);
+    }
+}
+
+/// A value that is allowed, and no default.
+fn another_value(setting: &Setting) -> &'static str {
+    match setting.name {
+        "listen" => "[::1]:80,unix:/run/q.sock",
+        "admin" => "off",
+        "shards" => "3",
+        "app" => "relay,clienttest",
+        "public-address" => "example.org:8080",
+        "log-level" => "trace",
+        "log-format" => "json",
+        "clock" => "manual",
+        "clients-subs-pressure" => "61",
+        "heartbeat-challenge" => "14m",
+        "heartbeat-timeout" => "17m",
+        "clients-subs-min" => "64",
+        "message-bytes-max" | "receive-buffer-bytes" | "mesh-ring-messages" | "receive-buffers" => "8Ki",
+        name if name.ends_with("-timeout") || name == "timeout" || name.starts_with("heartbeat-") => "20s",
+        "clients-cb-max-age" => "500ms",
+        "outbox-bytes-max" => "2Mi",
+        _ => "2048",
+    }
+}
+
+#[test]
+fn values_arrive_in_their_fields() {
+    let config = run(
+        &["--listen", "127.0.0.1:0", "--listen=[::1]:9,unix:/q", "--app=relay", "--app", "a, b"],
+        &[("QUICKIO_CLIENTS_SUBS_PRESSURE", "75%"), ("QUICKIO_MESSAGE_BYTES_MAX", "16Ki")],
+    )
+    .unwrap();
+    let listen: Vec<String> = config.listen.iter().map(Listen::to_string).collect();
+    assert_eq!(listen, ["127.0.0.1:0", "[::1]:9", "unix:/q"]);
+    assert_eq!(config.app, ["relay", "a", "b"]);
+    assert_eq!(config.clients_subs_pressure, 75);
+    assert_eq!(config.message_bytes_max, 16_384);
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let file = TempFile::new(
+        "precedence.toml",
+        b"timeout = \"1s\"\nclose-timeout = \"1s\"\nshards = 1\napp = ['a']\n",
+    );
+    let env = [("QUICKIO_TIMEOUT", "2s"), ("QUICKIO_CLOSE_TIMEOUT", "2s"), ("QUICKIO_CONFIG", file.name())];
+    let config = run(&["--timeout", "3s", "--app", "b"], &env).unwrap();
+    assert_eq!(config.timeout, Duration::from_secs(3));
+    assert_eq!(config.close_timeout, Duration::from_secs(2));
+    assert_eq!(config.shards, Some(1));
+    assert_eq!(config.app, ["b"], "a list replaces a list");
+    assert_eq!(config.heartbeat_interval, Config::default().heartbeat_interval);
+}
+
+#[test]
+fn the_file_of_a_flag_goes_before_that_of_the_environment() {
+    let file = TempFile::new("flagged.toml", b"shards = 2\n");
+    let config = run(&["--config", file.name()], &[("QUICKIO_CONFIG", "/does/not/exist")]).unwrap();
+    assert_eq!(config.shards, Some(2));
+}
+
+#[test]
+fn what_is_given_twice_stays_as_it_was_said_last() {
+    assert_eq!(run(&["--shards", "2", "--shards", "3"], &[]).unwrap().shards, Some(3));
+}
+
+#[test]
+fn nothing_may_be_said() {
+    let env = [("QUICKIO_APP", "relay"), ("QUICKIO_PUBLIC_ADDRESS", "a.example"), ("QUICKIO_SHARDS", "4")];
+    let config = run(&["--app", "", "--public-address=", "--shards=auto", "--admin", "off"], &env).unwrap();
+    assert!(config.app.is_empty() && config.public_address.is_none());
+    assert!(config.shards.is_none() && config.admin.is_none());
+}
+
+#[test]
+fn numbers_need_no_quotes_in_the_file() {
+    let config = of_file("clients-max = 1_000\nclients-subs-pressure = 0x10\nshards = \"auto\"\n").unwrap();
+    assert_eq!((config.clients_max, config.clients_subs_pressure, config.shards), (1000, 16, None));
+}
+
+#[test]
+fn others_variables_are_left_alone() {
+    for name in ["QUICKIO_FUZZ_SEED", "QUICKIO_TEST_BINARY", "QUICKIO_SERVICE_HOST", "QUICKIO_PORT_8080_TCP"]
+    {
+        assert!(run(&[], &[(name, "tcp://10.0.0.1:8080")]).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn errors_of_the_command_line() {
+    for (args, message) in [
+        (
+            &["--clients-mx", "3"][..],
+            "unknown setting `--clients-mx` (on the command line): did you mean `--clients-max`?",
+        ),
+        (
+            &["--clients_max=3"],
+            "unknown setting `--clients_max` (on the command line): did you mean `--clients-max`?",
+        ),
+        (&["--hepl"], "unknown setting `--hepl` (on the command line): did you mean `--help`?"),
+        (
+            &["--frobnicate"],
+            "unknown setting `--frobnicate` (on the command line): --help lists what there is",
+        ),
+        (&["-x"], "unknown setting `-x` (on the command line): --help lists what there is"),
+        (&["serve"], "unexpected argument `serve`: every setting is a flag, --help lists them"),
+        (&["--", "--help"], "unexpected argument `--help`: every setting is a flag, --help lists them"),
+        (
+            &["--timeout"],
+            "the flag --timeout needs a value; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h",
+        ),
+        (&["--config"], "the flag --config needs the path of a TOML file"),
+        (
+            &["--timeout", "10"],
+            "timeout cannot be `10`: its unit is none of ms, s, m, h; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h (flag --timeout)",
+        ),
+        (
+            &["--timeout", "25h"],
+            "timeout cannot be `25h`: it is out of range; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h (flag --timeout)",
+        ),
+        (
+            &["--shards=0"],
+            "shards cannot be `0`: it is out of range; allowed: auto, or 1 to 128 (flag --shards)",
+        ),
+        (
+            &["--shards=129"],
+            "shards cannot be `129`: it is out of range; allowed: auto, or 1 to 128 (flag --shards)",
+        ),
+        (
+            &["--mesh-ring-messages=100"],
+            "mesh-ring-messages cannot be `100`: it is no power of two; allowed: 8 to 1048576 messages, a power of two (flag --mesh-ring-messages)",
+        ),
+        (
+            &["--log-level=loud"],
+            "log-level cannot be `loud`: there is no such choice; allowed: error, warn, info, debug or trace (flag --log-level)",
+        ),
+        (
+            &["--admin=localhost:1"],
+            "admin cannot be `localhost:1`: it is not a numeric address and a port; allowed: ip:port, [ip6]:port, or off (flag --admin)",
+        ),
+        (
+            &["--listen=1.2.3.4:5,1.2.3.4:5"],
+            "listen cannot be `1.2.3.4:5`: it is in the list twice; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
+        ),
+        (
+            &["--listen="],
+            "listen cannot be ``: it is not a numeric address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
+        ),
+        (
+            &["--app=a,,b"],
+            "app cannot be ``: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names, separated by commas (flag --app)",
+        ),
+        (
+            &["--heartbeat-interval=5s"],
+            "heartbeat-slack (10s, by default) must be less than heartbeat-interval (5s, flag --heartbeat-interval): heartbeats would be sent without a pause",
+        ),
+        (
+            &["--clients-subs-total=100"],
+            "clients-subs-min (128, by default) must be at most clients-subs-total (100, flag --clients-subs-total): no client could have what each is granted",
+        ),
+    ] {
+        assert_eq!(action(args, &[]).unwrap_err(), message);
+    }
+    assert!(action(&["--help=me"], &[]).is_ok(), "help is given before its value is noticed");
+}
+
+#[test]
+fn errors_of_the_environment() {
+    for (name, value, message) in [
+        (
+            "QUICKIO_CLIENT_MAX",
+            "3",
+            "unknown setting `QUICKIO_CLIENT_MAX` (in the environment): did you mean `QUICKIO_CLIENTS_MAX`?",
+        ),
+        (
+            "QUICKIO_CLIENTS-MAX",
+            "3",
+            "unknown setting `QUICKIO_CLIENTS-MAX` (in the environment): did you mean `QUICKIO_CLIENTS_MAX`?",
+        ),
+        ("QUICKIO_", "3", "unknown setting `QUICKIO_` (in the environment): --help lists what there is"),
+        (
+            "QUICKIO_CLOCK",
+            "sundial",
+            "clock cannot be `sundial`: there is no such choice; allowed: system or manual (variable QUICKIO_CLOCK)",
+        ),
+    ] {
+        assert_eq!(action(&[], &[(name, value)]).unwrap_err(), message);
+    }
+}
+
+#[test]
+fn errors_of_the_file() {
+    for (text, message) in [
+        ("\n\n clients_max = 3", "unknown setting `clients_max` (q.toml:3:2): did you mean `clients-max`?"),
+        ("[limits]\nclients-max = 3", "unknown setting `limits` (q.toml:1:2): --help lists what there is"),
+        (
+            "timeout = 10",
+            "timeout cannot be `10`: it must be a string in quotes, and is TOML's integer; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h (q.toml:1:11)",
+        ),
+        (
+            "# é\nshards  =  'many'",
+            "shards cannot be `many`: it does not begin with a whole number; allowed: auto, or 1 to 128 (q.toml:2:12)",
+        ),
+        (
+            "shards = -1",
+            "shards cannot be `-1`: it does not begin with a whole number; allowed: auto, or 1 to 128 (q.toml:1:10)",
+        ),
+        (
+            "app = ['é', true]",
+            "app cannot be `true`: it must be a string in quotes, and is TOML's boolean; allowed: names, separated by commas (q.toml:1:13)",
+        ),
+        (
+            "app = [\n 'a',\n 'b c']",
+            "app cannot be `b c`: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names, separated by commas (q.toml:3:2)",
+        ),
+        (
+            "listen = []",
+            "listen cannot be ``: it is not a numeric address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (q.toml:1:10)",
+        ),
+        (
+            "log-level = ['info']",
+            "log-level cannot be `['info']`: it must be a string in quotes, and is TOML's array; allowed: error, warn, info, debug or trace (q.toml:1:13)",
+        ),
+        (
+            "shards = { a = 1 }",
+            "shards cannot be `{ a = 1 }`: it must be a number or a string, and is TOML's inline table; allowed: auto, or 1 to 128 (q.toml:1:10)",
+        ),
+        (
+            "[shards]\na = 1",
+            "shards cannot be `[shards]`: it must be a number or a string, and is TOML's table; allowed: auto, or 1 to 128 (q.toml:1:1)",
+        ),
+        (
+            "heartbeat-timeout = '5m'",
+            "heartbeat-challenge (15m, by default) must be less than heartbeat-timeout (5m, q.toml:1:21): a silent client would be closed without having been asked",
+        ),
+    ] {
+        assert_eq!(of_file(text).unwrap_err(), message, "{text}");
+    }
+    for text in [
+        "shards = ",
+        "shards 3",
+        "shards = 1\nshards = 2",
+        "a = \"",
+        "\u{0}",
+        "= 3",
+        "shards = 99999999999999999999",
+    ] {
+        let message = of_file(text).unwrap_err();
+        assert!(
+            message.starts_with("q.toml:") && message.contains(" is not valid TOML: "),
+            "{text:?}: {message}"
+        );
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let message = action(&["--config", "/does/not/exist.toml"], &[]).unwrap_err();
+    assert!(
+        message.starts_with("cannot read the settings file /does/not/exist.toml: No such file"),
+        "{message}"
+    );
+    let message = action(&["--config", "/"], &[]).unwrap_err();
+    assert!(message.starts_with("cannot read the settings file /: "), "{message}");
+    let not_text = TempFile::new("not-text.toml", b"timeout = \"\xff\"");
+    let message = action(&["--config", not_text.name()], &[]).unwrap_err();
+    assert!(message.contains("UTF-8"), "{message}");
+    let long = TempFile::new("long.toml", &b"#\n".repeat(600_000));
+    let message = action(&["--config", long.name()], &[]).unwrap_err();
+    assert!(message.ends_with("is longer than 1048576 bytes"), "{message}");
+}
+
+#[test]
+fn values_that_are_no_unicode() {
+    let bad = OsStr::from_bytes(b"\xff\xfe").to_owned();
+    let error = from_args(["--app".into(), bad.clone()], []).unwrap_err();
+    assert!(error.to_string().contains("it is not valid UTF-8"), "{error}");
+    let error = from_args([], [("QUICKIO_APP".into(), bad.clone())]).unwrap_err();
+    assert!(error.to_string().contains("(variable QUICKIO_APP)"), "{error}");
+    assert!(matches!(from_args([bad.clone()], []), Err(ConfigError::UnexpectedArgument { .. })));
+    let mut variable = OsString::from("QUICKIO_");
+    variable.push(&bad);
+    assert!(matches!(from_args([], [(variable, "x".into())]), Err(ConfigError::UnknownSetting { .. })));
+}
+
+#[test]
+fn relations_are_checked_from_both_sides() {
+    for relation in RELATIONS {
+        let (lesser, greater) = (Setting::find(relation.lesser), Setting::find(relation.greater));
+        assert!(lesser.is_some() && greater.is_some());
+    }
+    assert!(run(&["--heartbeat-slack=60s"], &[]).is_err());
+    assert!(run(&["--heartbeat-slack=59999ms"], &[]).is_ok());
+    assert!(run(&["--outbox-bytes-max=65536"], &[]).is_err());
+    assert!(run(&["--outbox-bytes-max=65537"], &[]).is_ok());
+    assert!(run(&["--clients-subs-min=4194304"], &[]).is_ok());
+    assert!(run(&["--clients-subs-min=4194305"], &[]).is_err());
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    for args in [&["--help"][..], &["-h"], &["--shards", "2", "--help", "--nonsense"]] {
+        assert_eq!(action(args, &[]).unwrap(), Action::Print(help()));
+    }
+    for args in [&["--version"][..], &["-V"]] {
+        assert_eq!(
+            action(args, &[]).unwrap(),
+            Action::Print(format!("quickio {}\n", env!("CARGO_PKG_VERSION")))
+        );
+    }
+    let Action::Print(printed) = action(&["--generate-docs"], &[]).unwrap() else {
+        panic!("nothing printed")
+    };
+    assert!(printed.contains(&docs()) && printed.contains(&crate::metrics::docs()));
+}
+
+#[test]
+fn help_fits_a_terminal_and_leaves_nothing_out() {
+    let help = help();
+    for line in help.lines() {
+        assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
+    }
+    for setting in SETTINGS {
+        assert!(help.contains(&format!("\n  --{} ", setting.name)), "{}", setting.name);
+    }
+}
+
+#[test]
+fn the_generated_file_says_the_defaults() {
+    let Action::Print(file) = action(&["--generate-config"], &[]).unwrap() else { panic!("nothing printed") };
+    assert_eq!(of_file(&file).unwrap(), Config::default());
+    let is_key =
+        |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase());
+    let bare = |line: &str| if is_key(line) { line[1..].to_owned() } else { line.to_owned() };
+    let uncommented: Vec<String> = file.lines().map(bare).collect();
+    let uncommented = uncommented.join("\n");
+    assert_eq!(of_file(&uncommented).unwrap(), Config::default());
+    let typed = sources::text(&uncommented, Path::new("q.toml")).unwrap();
+    assert_eq!(typed.iter().count(), SETTINGS.len(), "a setting is missing");
+}
+
+#[test]
+fn the_docs_name_every_setting() {
+    let docs = docs();
+    for setting in SETTINGS {
+        let rows = docs.lines().filter(|line| line.starts_with(&format!("| `{}` |", setting.name)));
+        assert_eq!(rows.count(), 1, "{}", setting.name);
+    }
+    for line in docs.lines().filter(|line| line.starts_with('|')) {
+        let bars = line.replace("\\|", "").matches('|').count();
+        assert_eq!(bars, 5, "{line}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_command_line_panics(args in prop::collection::vec("(--)?[a-z=,-]{0,12}|\\PC{0,8}", 0..6)) {
+        let _ = from_args(args.into_iter().map(OsString::from), []);
+    }
+
+    #[test]
+    fn no_value_panics(row in 0..SETTINGS.len(), value in "\\PC{0,20}|[0-9]{0,25}[a-zA-Z]{0,2}") {
+        let _ = run(&[&format!("--{}={value}", SETTINGS[row].name)], &[]);
+    }
+
+    #[test]
+    fn no_file_panics(text in "([a-z-]{1,8} ?= ?([0-9\"'\\[{}\\],]|\\PC){0,10}\n?){0,4}|\\PC{0,40}") {
+        let _ = of_file(&text);
+    }
+
+    #[test]
+    fn durations_are_exact(ms in 1u64..=86_400_000) {
+        let config = run(&[&format!("--clients-cb-max-age={ms}ms")], &[]).unwrap();
+        prop_assert_eq!(config.clients_cb_max_age.as_millis(), u128::from(ms));
+    }
+}

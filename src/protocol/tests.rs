@@ -1,0 +1,434 @@
+//! Sessions from their first byte to their last, at every split.
+
+use super::testing::Random;
+use super::websocket::close::NO_STATUS;
+use super::*;
+
+const LIMITS: Limits = Limits { message_bytes_max: 1024 };
+
+const UPGRADE: &str = "GET /any?where HTTP/1.1\r\nHost: quickio.example\r\nUpgrade: websocket\r\n\
+    Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: quickio\r\n\r\n";
+
+const UPGRADE_ECHO: &str = "GET /echo HTTP/1.1\r\nHost: quickio.example\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: quickio\r\n\r\n";
+
+const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+
+/// [`Found`], owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Reply(Vec<u8>),
+    Open(Vec<u8>),
+    Event(String),
+    Close(Vec<u8>, Reason, bool),
+    Closed,
+    Ignore,
+}
+
+/// Feeds one piece, to its end or the connection's, as a caller would.
+fn feed(session: &mut Session, piece: &[u8], seen: &mut Vec<Seen>) {
+    let mut piece = piece.to_vec();
+    let mut at = 0;
+    loop {
+        let step = session.decode(&mut piece[at..], &LIMITS);
+        at += step.consumed;
+        seen.push(match step.found {
+            Found::NotYet => break assert_eq!(at, piece.len()),
+            Found::Reply(bytes) => Seen::Reply(bytes),
+            Found::Open(bytes) => Seen::Open(bytes),
+            Found::Event(text) => Seen::Event(text.to_owned()),
+            Found::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
+            Found::Closed => Seen::Closed,
+            Found::Ignore => Seen::Ignore,
+        });
+    }
+}
+
+/// What a session makes of the input: the same at every pair of splits, and byte by byte.
+fn see(options: Options, input: &[u8]) -> Vec<Seen> {
+    let pieces = |pieces: &[&[u8]]| {
+        let mut session = Session::new(options);
+        let mut seen = Vec::new();
+        pieces.iter().for_each(|piece| feed(&mut session, piece, &mut seen));
+        seen
+    };
+    let whole = pieces(&[input]);
+    for split in 0..=input.len() {
+        let (left, right) = input.split_at(split);
+        assert_eq!(pieces(&[left, right]), whole, "split at {split}");
+    }
+    for size in 1..20 {
+        assert_eq!(pieces(&input.chunks(size).collect::<Vec<_>>()), whole, "pieces of {size}");
+    }
+    whole
+}
+
+fn client(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::client_frame(&mut bytes, opcode, payload, KEY);
+    bytes
+}
+
+fn server(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::frame(&mut bytes, opcode, payload);
+    bytes
+}
+
+fn server_close(code: u16, reason: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::close(&mut bytes, code, reason);
+    bytes
+}
+
+fn open_websocket() -> Session {
+    let mut session = Session::new(Options::default());
+    feed(&mut session, UPGRADE.as_bytes(), &mut Vec::new());
+    feed(&mut session, &client(Opcode::Text, OHAI.as_bytes()), &mut Vec::new());
+    assert!(session.is_open() && session.is_idle());
+    session
+}
+
+/// What an open WebSocket makes of frames.
+fn see_open(frames: &[Vec<u8>]) -> Vec<Seen> {
+    let ohai = client(Opcode::Text, OHAI.as_bytes());
+    let seen = see(Options::default(), &[UPGRADE.as_bytes(), &ohai, &frames.concat()].concat());
+    assert_eq!(seen[0], Seen::Reply(SWITCHING.into()));
+    assert_eq!(seen[1], Seen::Open(server(Opcode::Text, OHAI.as_bytes())));
+    seen[2..].to_vec()
+}
+
+#[test]
+fn a_session_is_small() {
+    assert!(size_of::<Session>() <= 24, "{}", size_of::<Session>());
+}
+
+#[test]
+fn a_websocket_session() {
+    let close = [&1000u16.to_be_bytes()[..], b"bye"].concat();
+    let seen = see_open(&[
+        client(Opcode::Text, b"/a:0=1"),
+        client(Opcode::Ping, b"?"),
+        client(Opcode::Pong, b""),
+        client(Opcode::Text, "/b:1=\"ü€😀\"".as_bytes()),
+        client(Opcode::Close, &close),
+        client(Opcode::Text, b"/ignored:0="),
+    ]);
+    assert_eq!(
+        seen,
+        [
+            Seen::Event("/a:0=1".into()),
+            Seen::Reply(server(Opcode::Pong, b"?")),
+            Seen::Ignore,
+            Seen::Event("/b:1=\"ü€😀\"".into()),
+            Seen::Close(server_close(1000, ""), Reason::PeerClosed(1000), false),
+        ]
+    );
+}
+
+#[test]
+fn a_close_without_code_is_answered_by_one() {
+    let seen = see_open(&[client(Opcode::Close, b"")]);
+    assert_eq!(seen, [Seen::Close(vec![0x88, 0], Reason::PeerClosed(NO_STATUS), false)]);
+}
+
+#[test]
+fn a_raw_session() {
+    let mut input = OHAI.as_bytes().to_vec();
+    for text in ["/a:0=1", "", "/b:1=\"ü€😀\""] {
+        frame(Kind::Raw, &mut input, text);
+    }
+    input.extend_from_slice(&1025u64.to_be_bytes());
+    input.extend_from_slice(b"whatever");
+    assert_eq!(
+        see(Options::default(), &input),
+        [
+            Seen::Open(OHAI.into()),
+            Seen::Event("/a:0=1".into()),
+            Seen::Event("".into()),
+            Seen::Event("/b:1=\"ü€😀\"".into()),
+            Seen::Close(vec![], Reason::Violation(Violation::MessageTooLong), false),
+        ]
+    );
+}
+
+#[test]
+fn raw_texts_must_be_utf8() {
+    for bad in [&b"/a:0=\xFF"[..], b"/a:0=\xE2\x82", b"\xC0\x80", b"/a:0=\xED\xA0\x80x"] {
+        let input = [OHAI.as_bytes(), &(bad.len() as u64).to_be_bytes(), bad].concat();
+        let closed = Seen::Close(vec![], Reason::Violation(Violation::InvalidUtf8), false);
+        assert_eq!(see(Options::default(), &input), [Seen::Open(OHAI.into()), closed]);
+    }
+}
+
+#[test]
+fn the_first_bytes_decide() {
+    for (first, kind) in FIRST_BYTES {
+        for len in 1..first.len() {
+            assert!(matches!(detect(&first[..len]), Detected::NotYet(_)), "{first:?} {len}");
+            let mut other = first[..len].to_vec();
+            other.push(b'\0');
+            assert_eq!(detect(&other), Detected::Unknown);
+        }
+        assert_eq!(detect(first), Detected::Kind(kind));
+        let others = FIRST_BYTES.iter().filter(|(other, _)| other.starts_with(first));
+        assert_eq!(others.count(), 1, "no first bytes may be the beginning of others");
+    }
+    assert!(FIRST_BYTES.iter().all(|(first, _)| first.len() <= FIRST_BYTES_MAX));
+}
+
+#[test]
+fn what_fits_no_protocol_is_closed_without_a_word() {
+    for input in ["\r\n", "/qio/oha1", "get / HTTP/1.1\r\n", "\x16\x03\x01", "PRI * HTTP/2.0", "POSTS "] {
+        let closed = Seen::Close(vec![], Reason::UnknownProtocol, false);
+        assert_eq!(see(Options::default(), input.as_bytes()), [closed], "{input:?}");
+    }
+}
+
+#[test]
+fn a_refused_request_is_answered_and_nothing_behind_it_is_read() {
+    let input = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let closed = Seen::Close(Refusal::NotWebSocket.answer(), Reason::Refused(Refusal::NotWebSocket), false);
+    assert_eq!(see(Options::default(), input), [closed]);
+}
+
+#[test]
+fn nothing_but_ohai_opens() {
+    let invalid = Seen::Close(server_close(1002, "invalid handshake"), Reason::InvalidHandshake, true);
+    for text in ["", "/qio/oha", "/qio/ohai ", "/a:0=1"] {
+        let frames = [client(Opcode::Text, text.as_bytes()), client(Opcode::Close, b"\x03\xEA")];
+        let seen = see(Options::default(), &[UPGRADE.as_bytes(), &frames.concat()].concat());
+        assert_eq!(seen[1..], [invalid.clone(), Seen::Closed], "{text:?}");
+    }
+}
+
+#[test]
+fn a_ping_before_ohai_is_answered() {
+    let frames = [client(Opcode::Ping, b"x"), client(Opcode::Text, OHAI.as_bytes())].concat();
+    let seen = see(Options::default(), &[UPGRADE.as_bytes(), &frames].concat());
+    let open = Seen::Open(server(Opcode::Text, OHAI.as_bytes()));
+    assert_eq!(seen[1..], [Seen::Reply(server(Opcode::Pong, b"x")), open]);
+}
+
+#[test]
+fn violations_are_told_their_code() {
+    let mut unmasked = Vec::new();
+    encode::frame(&mut unmasked, Opcode::Text, b"/a:0=1");
+    let binary = client(Opcode::Binary, b"\0");
+    let long = client(Opcode::Text, &[b' '; 1025]);
+    let invalid = client(Opcode::Text, b"\xFF");
+    for (frame, violation, code, text) in [
+        (unmasked, Violation::Unmasked, 1002, "client must mask data"),
+        (binary, Violation::Binary, 1003, "binary messages are not accepted"),
+        (invalid, Violation::InvalidUtf8, 1007, "invalid UTF-8"),
+        (long, Violation::MessageTooLong, 1009, "message too long"),
+    ] {
+        let closed = Seen::Close(server_close(code, text), Reason::Violation(violation), false);
+        assert_eq!(see_open(&[client(Opcode::Text, b"1"), frame]), [Seen::Event("1".into()), closed]);
+    }
+}
+
+#[test]
+fn after_our_close_only_the_peers_close_matters() {
+    let behind = [
+        client(Opcode::Text, b"/a:0=1"),
+        client(Opcode::Text, b"\xFF invalid, and longer than the limit").repeat(50),
+        client(Opcode::Binary, &[7; 2000]),
+        client(Opcode::Continuation, b""),
+        client(Opcode::Ping, b"?"),
+    ]
+    .concat();
+    let close = client(Opcode::Close, b"\x03\xE8 whatever \xFF");
+    let input = [&behind[..], &close].concat();
+    for split in 0..=input.len() {
+        let mut session = open_websocket();
+        let mut seen = Vec::new();
+        let began = session.close(Reason::GoingAway);
+        assert_eq!(began.bytes, server_close(1001, "server going away"));
+        assert!(began.await_peer && !session.is_open() && !session.is_idle());
+        feed(&mut session, &input[..split], &mut seen);
+        feed(&mut session, &input[split..], &mut seen);
+        assert_eq!(seen, [Seen::Closed], "split at {split}");
+        feed(&mut session, &client(Opcode::Text, b"more"), &mut seen);
+        assert_eq!(seen.len(), 1);
+    }
+}
+
+#[test]
+fn our_close_may_come_in_the_middle_of_anything() {
+    let mut fragment = client(Opcode::Text, b"begun");
+    fragment[0] &= 0x7F;
+    let input = [fragment, client(Opcode::Ping, b"??"), client(Opcode::Close, b"")].concat();
+    for split in 0..input.len() {
+        let mut session = open_websocket();
+        feed(&mut session, &input[..split], &mut Vec::new());
+        assert!(session.close(Reason::ClientTimeout).await_peer);
+        let mut seen = Vec::new();
+        feed(&mut session, &input[split..], &mut seen);
+        assert_eq!(seen, [Seen::Closed], "split at {split}");
+    }
+}
+
+#[test]
+fn a_violation_after_our_close_just_ends_it() {
+    let mut session = open_websocket();
+    session.close(Reason::GoingAway);
+    let mut seen = Vec::new();
+    feed(&mut session, b"\xFF\xFF\xFF\xFF", &mut seen);
+    assert_eq!(seen, [Seen::Closed]);
+}
+
+#[test]
+fn closing_twice_says_nothing_more() {
+    let mut session = open_websocket();
+    session.close(Reason::GoingAway);
+    assert_eq!(session.close(Reason::ClientTimeout), Close::silent(Reason::ClientTimeout));
+}
+
+#[test]
+fn codes_that_must_not_be_sent_are_not() {
+    for reason in [Reason::ConnectionLost, Reason::PeerClosed(NO_STATUS), Reason::Refused(Refusal::Key)] {
+        assert_eq!(open_websocket().close(reason).bytes, [0x88, 0], "{reason}");
+    }
+}
+
+#[test]
+fn echo_needs_no_greeting() {
+    let options = Options { echo: true };
+    let frames = [client(Opcode::Text, "ü".as_bytes()), client(Opcode::Binary, b"\xFF")].concat();
+    let seen = see(options, &[UPGRADE_ECHO.as_bytes(), &frames].concat());
+    assert!(matches!(&seen[0], Seen::Open(answer) if answer.starts_with(b"HTTP/1.1 101 ")));
+    let text = Seen::Reply(server(Opcode::Text, "ü".as_bytes()));
+    assert_eq!(seen[1..], [text, Seen::Reply(server(Opcode::Binary, b"\xFF"))]);
+}
+
+#[test]
+fn echo_is_off_unless_asked_for_and_only_at_its_path() {
+    let binary = client(Opcode::Binary, b"\xFF");
+    for (echo, request) in [(false, UPGRADE_ECHO), (true, UPGRADE)] {
+        let seen = see(Options { echo }, &[request.as_bytes(), &binary].concat());
+        assert!(matches!(&seen[0], Seen::Reply(_)));
+        assert!(matches!(&seen[1], Seen::Close(_, Reason::Violation(Violation::Binary), false)));
+    }
+}
+
+#[test]
+fn idle_and_open_follow_the_session() {
+    let mut session = Session::new(Options::default());
+    let mut at = |piece: &[u8], kind, open, idle| {
+        feed(&mut session, piece, &mut Vec::new());
+        assert_eq!((session.kind(), session.is_open(), session.is_idle()), (kind, open, idle), "{piece:?}");
+    };
+    let websocket = Some(Kind::WebSocket);
+    at(b"G", None, false, false);
+    at(&UPGRADE.as_bytes()[1..20], websocket, false, false);
+    at(&UPGRADE.as_bytes()[20..], websocket, false, false);
+    at(&client(Opcode::Text, OHAI.as_bytes()), websocket, true, true);
+    let mut fragment = client(Opcode::Text, b"begun");
+    fragment[0] &= 0x7F;
+    at(&fragment[..1], websocket, true, false);
+    at(&fragment[1..], websocket, true, false);
+    at(&client(Opcode::Ping, b""), websocket, true, false);
+    at(&client(Opcode::Continuation, b"")[..3], websocket, true, false);
+    at(&client(Opcode::Continuation, b"")[3..], websocket, true, true);
+    at(&client(Opcode::Close, b""), websocket, false, false);
+}
+
+#[test]
+fn what_is_sent_can_be_read() {
+    for len in [0, 1, 125, 126, 127, 0xFFFF, 0x1_0000] {
+        let text = "x".repeat(len);
+        for kind in [Kind::WebSocket, Kind::Raw] {
+            let mut bytes = Vec::new();
+            frame(kind, &mut bytes, &text);
+            assert_eq!(bytes.len(), frame_head_len(kind, len) + len);
+            assert!(bytes.ends_with(text.as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn reasons_have_texts_of_their_own() {
+    let reasons = [
+        Reason::PeerClosed(1000),
+        Reason::ConnectionLost,
+        Reason::UnknownProtocol,
+        Reason::InvalidHandshake,
+        Reason::MalformedEvent,
+        Reason::ClientTimeout,
+        Reason::SlowClient,
+        Reason::TooManyClients,
+        Reason::GoingAway,
+        Reason::Application,
+        Reason::ServerError,
+    ];
+    let mut texts: Vec<_> = reasons.iter().map(|reason| reason.text()).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), reasons.len());
+    assert!(reasons.iter().all(|reason| reason.text().len() <= 123));
+}
+
+/// The beginning of some connection, mostly a right one, and what may come behind it.
+fn random_connection(random: &mut Random) -> Vec<u8> {
+    let mut input = match random.below(3) {
+        0 => OHAI.into(),
+        1 => UPGRADE_ECHO.as_bytes().to_vec(),
+        _ => [UPGRADE.as_bytes(), &client(Opcode::Text, OHAI.as_bytes())].concat(),
+    };
+    if random.once_in(4) {
+        random.damage(&mut input);
+    }
+    for _ in 0..random.below(8) {
+        let len = random.below(150);
+        let text = random.text(len);
+        match (input.starts_with(OHAI.as_bytes()), random.below(10)) {
+            (true, _) => frame(Kind::Raw, &mut input, std::str::from_utf8(&text).expect("valid text")),
+            (false, 0) => input.extend(client(Opcode::Ping, &text[..text.len().min(125)])),
+            (false, 1) => input.extend(client(Opcode::Binary, &text)),
+            (false, 2) if random.once_in(2) => input.extend(client(Opcode::Close, b"\x03\xE8")),
+            (false, _) => input.extend(client(Opcode::Text, &text)),
+        }
+    }
+    if random.once_in(3) {
+        random.damage(&mut input);
+    }
+    input
+}
+
+/// What is found does not depend on where the input was cut, nothing is found behind the end, and the end is one.
+#[test]
+fn fuzz_connections_in_pieces() {
+    testing::fuzz(|random| {
+        let input = random_connection(random);
+        let options = Options { echo: random.once_in(2) };
+        let see_in = |pieces: &[&[u8]]| {
+            let mut session = Session::new(options);
+            let mut seen = Vec::new();
+            pieces.iter().for_each(|piece| feed(&mut session, piece, &mut seen));
+            (seen, session.kind(), session.is_open(), session.is_idle())
+        };
+        let whole = see_in(&[&input]);
+        assert_eq!(see_in(&random.pieces(&input)), whole);
+        assert_eq!(see_in(&input.chunks(1).collect::<Vec<_>>()), whole);
+        check_order(&whole.0);
+    });
+}
+
+/// The handshake first, then events, then at most one end.
+fn check_order(seen: &[Seen]) {
+    let opened = seen.iter().position(|it| matches!(it, Seen::Open(_))).unwrap_or(seen.len());
+    let event = seen.iter().position(|it| matches!(it, Seen::Event(_))).unwrap_or(seen.len());
+    let closed = seen.iter().position(|it| matches!(it, Seen::Close(..))).unwrap_or(seen.len());
+    assert!(event >= opened, "{seen:?}");
+    let awaited = matches!(seen.get(closed), Some(Seen::Close(_, _, true)));
+    match &seen[seen.len().min(closed + 1)..] {
+        [] => {}
+        [Seen::Closed] if awaited => {}
+        behind => panic!("{behind:?} behind the end"),
+    }
+}

@@ -1,0 +1,344 @@
+//! The decoder against its naive twin: every split of the cases of a table, and random streams in random pieces.
+
+use proptest::prelude::*;
+
+use super::naive::{Naive, Owned};
+use super::*;
+use crate::protocol::testing::{self, Random};
+use crate::protocol::websocket::encode;
+
+const RULES: Rules = Rules { message_bytes_max: 1 << 17, binary: true };
+
+/// What came of a stream, and how many of its bytes each thing took. The last may be a violation.
+type Outcome = Vec<(usize, Result<Owned, Violation>)>;
+
+/// A frame as a client sends it.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::client_frame(&mut bytes, Opcode::Text, payload, [0x37, 0xFA, 0x21, 0x3D]);
+    bytes[0] = first;
+    bytes
+}
+
+fn owned(message: Message<'_>) -> Owned {
+    match message {
+        Message::Text(text) => (1, text.into()),
+        Message::Binary(bytes) => (2, bytes.into()),
+        Message::Close(None) => (8, Vec::new()),
+        Message::Close(Some((code, reason))) => (8, [&code.to_be_bytes(), reason.as_bytes()].concat()),
+        Message::Ping(payload) => (9, payload.into()),
+        Message::Pong(payload) => (10, payload.into()),
+    }
+}
+
+/// The naive outcome, and whether the stream ends between messages.
+fn naive(stream: &[u8], rules: Rules) -> (Outcome, bool) {
+    let mut naive = Naive::default();
+    let mut outcome = Outcome::new();
+    for (at, byte) in stream.iter().enumerate() {
+        match naive.byte(*byte, rules).transpose() {
+            Some(Err(violation)) => {
+                outcome.push((at + 1, Err(violation)));
+                return (outcome, false);
+            }
+            Some(message) => outcome.push((at + 1, message)),
+            None => {}
+        }
+    }
+    (outcome, naive.is_idle())
+}
+
+/// The decoder's outcome. A violation counts as found where its piece ends.
+fn decoded(pieces: &[&[u8]], rules: Rules) -> (Outcome, bool) {
+    let mut decoder = Decoder::default();
+    let mut outcome = Outcome::new();
+    let mut before = 0;
+    for piece in pieces {
+        let mut input = piece.to_vec();
+        let mut at = 0;
+        loop {
+            match decoder.decode(&mut input[at..], rules) {
+                Ok(Decoded { consumed, message: None }) => {
+                    assert_eq!(at + consumed, piece.len(), "nothing found, so all is consumed");
+                    break;
+                }
+                Ok(Decoded { consumed, message: Some(message) }) => {
+                    at += consumed;
+                    outcome.push((before + at, Ok(owned(message))));
+                }
+                Err(violation) => {
+                    outcome.push((before + piece.len(), Err(violation)));
+                    return (outcome, false);
+                }
+            }
+        }
+        before += piece.len();
+        assert_eq!(decoder.is_idle(), decoder.unfinished.is_none(), "what was lent is given back");
+    }
+    (outcome, decoder.is_idle())
+}
+
+/// The outcome without the place of a violation, which depends on where pieces end.
+fn verdicts((mut outcome, idle): (Outcome, bool)) -> (Outcome, bool) {
+    if let Some((at, Err(_))) = outcome.last_mut() {
+        *at = 0;
+    }
+    (outcome, idle)
+}
+
+/// Byte by byte the decoder does exactly as its twin, and fails at the same byte. In other pieces it finds the same.
+fn check_pieces(stream: &[u8], rules: Rules, pieces: &[&[u8]]) {
+    let expected = naive(stream, rules);
+    assert_eq!(decoded(&stream.chunks(1).collect::<Vec<_>>(), rules), expected, "byte by byte");
+    assert_eq!(verdicts(decoded(pieces, rules)), verdicts(expected.clone()), "in pieces");
+    assert_eq!(verdicts(decoded(&[stream], rules)), verdicts(expected), "in one piece");
+}
+
+fn check_every_split(stream: &[u8], rules: Rules) {
+    check_pieces(stream, rules, &[stream]);
+    let expected = verdicts(naive(stream, rules));
+    for split in 0..=stream.len() {
+        let (left, right) = stream.split_at(split);
+        assert_eq!(verdicts(decoded(&[left, right], rules)), expected, "split at {split}");
+    }
+}
+
+/// The only thing that is found in the frames, at every split.
+fn only(frames: &[Vec<u8>]) -> Result<Owned, Violation> {
+    let stream = frames.concat();
+    check_every_split(&stream, RULES);
+    let (outcome, _) = naive(&stream, RULES);
+    let [(_, found)] = &outcome[..] else { panic!("one thing in {outcome:?}") };
+    found.clone()
+}
+
+#[test]
+fn an_idle_decoder_is_small() {
+    assert!(size_of::<Decoder>() <= 16);
+    assert!(size_of::<Unfinished>() <= 136, "{}", size_of::<Unfinished>());
+}
+
+#[test]
+fn messages_in_one_frame() {
+    for len in [0, 1, 7, 8, 9, 125, 126, 127, 300] {
+        assert_eq!(only(&[frame(0x81, &vec![b'x'; len])]), Ok((1, vec![b'x'; len])));
+        assert_eq!(only(&[frame(0x82, &vec![0xFF; len])]), Ok((2, vec![0xFF; len])));
+    }
+}
+
+#[test]
+fn long_messages() {
+    for len in [65535, 65536, 100_000] {
+        let stream = frame(0x81, &"€".repeat(len / 3).into_bytes());
+        let expected = (vec![(stream.len(), Ok((1, "€".repeat(len / 3).into_bytes())))], true);
+        for size in [1000, 4096, 16384, 65536, stream.len()] {
+            assert_eq!(decoded(&stream.chunks(size).collect::<Vec<_>>(), RULES), expected);
+        }
+    }
+}
+
+#[test]
+fn fragments() {
+    assert_eq!(only(&[frame(0x01, b"a"), frame(0x00, b"b"), frame(0x80, b"c")]), Ok((1, b"abc".into())));
+    assert_eq!(only(&[frame(0x02, b""), frame(0x00, b""), frame(0x80, b"")]), Ok((2, b"".into())));
+    assert_eq!(
+        only(&[frame(0x01, b"\xE2"), frame(0x00, b"\x82"), frame(0x80, b"\xAC")]),
+        Ok((1, "€".into()))
+    );
+}
+
+#[test]
+fn control_frames_between_fragments() {
+    let stream =
+        [frame(0x01, b"a\xE2\x82"), frame(0x89, b"1"), frame(0x00, b""), frame(0x8A, b""), frame(0x89, b"2")];
+    let stream = [&stream.concat()[..], &frame(0x80, b"\xAC"), &frame(0x81, b"next")].concat();
+    check_every_split(&stream, RULES);
+    let (outcome, idle) = naive(&stream, RULES);
+    let found: Vec<_> = outcome.into_iter().map(|(_, found)| found.expect("all is well")).collect();
+    let expected = [(9, "1"), (10, ""), (9, "2"), (1, "a€"), (1, "next")];
+    assert_eq!(found, expected.map(|(opcode, payload)| (opcode, payload.into())));
+    assert!(idle);
+}
+
+#[test]
+fn closes() {
+    assert_eq!(only(&[frame(0x88, b"")]), Ok((8, b"".into())));
+    assert_eq!(only(&[frame(0x88, b"\x03\xE8bye")]), Ok((8, b"\x03\xE8bye".into())));
+    assert_eq!(only(&[frame(0x88, b"\x03")]), Err(Violation::CloseTooShort));
+    assert_eq!(only(&[frame(0x88, b"\x03\xED")]), Err(Violation::CloseCode));
+    assert_eq!(only(&[frame(0x88, b"\x03\xE8\xCE")]), Err(Violation::InvalidUtf8));
+}
+
+#[test]
+fn violations() {
+    let unmasked = vec![0x81, 0x01, b'x'];
+    for (frames, violation) in [
+        (vec![frame(0xC1, b"")], Violation::ReservedBits),
+        (vec![frame(0x83, b"")], Violation::ReservedOpcode),
+        (vec![frame(0x8B, b"")], Violation::ReservedOpcode),
+        (vec![unmasked], Violation::Unmasked),
+        (vec![frame(0x09, b"")], Violation::ControlFragmented),
+        (vec![frame(0x89, &[0; 126])], Violation::ControlTooLong),
+        (vec![frame(0x80, b"")], Violation::UnexpectedContinuation),
+        (vec![frame(0x00, b"x")], Violation::UnexpectedContinuation),
+        (vec![frame(0x01, b"a"), frame(0x81, b"b")], Violation::ExpectedContinuation),
+        (vec![frame(0x01, b"a"), frame(0x02, b"b")], Violation::ExpectedContinuation),
+        (vec![frame(0x81, b"\xC3")], Violation::InvalidUtf8),
+        (vec![frame(0x01, b"\xC3"), frame(0x80, b"")], Violation::InvalidUtf8),
+        (vec![frame(0x01, b"\xC3"), frame(0x80, b"a")], Violation::InvalidUtf8),
+    ] {
+        assert_eq!(only(&frames), Err(violation), "{frames:X?}");
+    }
+}
+
+#[test]
+fn invalid_text_fails_before_the_frame_or_the_message_is_whole() {
+    // Autobahn 6.4: the octet after F4 cannot be 90.
+    let text = b"\xCE\xBA\xE1\xBD\xB9\xF4\x90\x80\x80edited";
+    let stream = frame(0x81, text);
+    let (outcome, _) = decoded(&stream.chunks(1).collect::<Vec<_>>(), RULES);
+    assert_eq!(outcome, [(6 + 7, Err(Violation::InvalidUtf8))]);
+    let (outcome, _) = decoded(&[&frame(0x01, &text[..6]), &frame(0x00, &text[6..7])], RULES);
+    assert_eq!(outcome, [(12 + 7, Err(Violation::InvalidUtf8))]);
+}
+
+#[test]
+fn limits_hold_when_a_length_is_read() {
+    let rules = Rules { message_bytes_max: 10, binary: false };
+    let at_limit = frame(0x81, b"0123456789");
+    let over = frame(0x81, b"0123456789x");
+    check_every_split(&[&at_limit[..], &at_limit, &over].concat(), rules);
+    assert_eq!(decoded(&[&over[..6]], rules).0, [(6, Err(Violation::MessageTooLong))]);
+    let fragments =
+        [frame(0x01, b"01234"), frame(0x89, &[0; 100]), frame(0x00, b"56789"), frame(0x80, b"x")].concat();
+    check_every_split(&fragments, rules);
+    let (outcome, _) = naive(&fragments, rules);
+    assert_eq!(outcome[1..], [(fragments.len() - 1, Err(Violation::MessageTooLong))]);
+    assert_eq!(decoded(&[&frame(0x02, b"x")[..6]], rules).0, [(6, Err(Violation::Binary))]);
+    let huge = [0x81, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
+    check_every_split(&huge, Rules { message_bytes_max: usize::MAX, binary: false });
+    check_every_split(&huge, rules);
+}
+
+#[test]
+fn memory_grows_with_the_bytes_received_not_with_those_announced() {
+    let rules = Rules { message_bytes_max: 1 << 40, binary: true };
+    for first in [0x81, 0x82] {
+        let mut decoder = Decoder::default();
+        let mut input = vec![first, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        input.extend([b'x'; 100]);
+        assert_eq!(decoder.decode(&mut input, rules).map(|decoded| decoded.consumed), Ok(114));
+        let unfinished = decoder.unfinished.expect("a message is begun");
+        let capacity = match unfinished.message.expect("a message is begun") {
+            Gathered::Text(text) => text.capacity(),
+            Gathered::Binary(bytes) => bytes.capacity(),
+        };
+        assert!(capacity <= 200);
+    }
+}
+
+#[test]
+fn looking_for_a_close_needs_no_memory_for_messages() {
+    let mut decoder = Decoder::default();
+    let stream = [frame(0x01, &[b'x'; 300]), frame(0x00, &[b'y'; 300])].concat();
+    let (mut begun, rest) = (stream[..200].to_vec(), &stream[200..]);
+    assert_eq!(decoder.decode(&mut begun, RULES), Ok(Decoded { consumed: 200, message: None }));
+    let skipped = Skipped { consumed: rest.len(), closed: false };
+    assert_eq!(decoder.skip_to_close(rest), Ok(skipped));
+    assert!(decoder.unfinished.as_ref().is_some_and(|unfinished| unfinished.message.is_none()));
+    assert_eq!(decoder.skip_to_close(b"\x88"), Ok(Skipped { consumed: 1, closed: false }));
+    let skipped = Skipped { consumed: 7, closed: true };
+    assert_eq!(decoder.skip_to_close(b"\x82\0\0\0\0\xFF\xFFbehind"), Ok(skipped));
+}
+
+#[test]
+fn a_whole_message_is_lent_from_the_input() {
+    let mut input = frame(0x81, b"/a:0=1");
+    let place = input[6..].as_ptr_range();
+    let mut decoder = Decoder::default();
+    let decoded = decoder.decode(&mut input, RULES).expect("a message");
+    let Some(Message::Text(text)) = decoded.message else { panic!("a text in {decoded:?}") };
+    assert_eq!(text.as_bytes().as_ptr_range(), place);
+    assert!(decoder.unfinished.is_none());
+}
+
+/// A stream that is mostly right: frames of all kinds, in an order that is mostly allowed.
+fn random_stream(random: &mut Random) -> Vec<u8> {
+    let mut stream = Vec::new();
+    let mut unfinished = false;
+    for _ in 0..random.below(12) {
+        let control = random.once_in(4);
+        let in_order = !random.once_in(40);
+        let fin = control && in_order || random.once_in(2);
+        let opcode = match (control, unfinished == in_order) {
+            (true, _) => random.pick(&[9, 10, 9, 10, 8]),
+            (false, true) => 0,
+            (false, false) => random.pick(&[1, 1, 2]),
+        };
+        let payload = random_payload(random, opcode);
+        let mut bytes = Vec::new();
+        let key = if random.once_in(4) { [0; 4] } else { (random.next() as u32).to_le_bytes() };
+        encode::client_frame(&mut bytes, Opcode::Text, &payload, key);
+        bytes[0] = if fin { 0x80 | opcode } else { opcode };
+        stream.extend(bytes);
+        unfinished = if control { unfinished } else { !fin };
+    }
+    stream
+}
+
+fn random_payload(random: &mut Random, opcode: u8) -> Vec<u8> {
+    let longest = if opcode >= 8 { 120 } else { random.pick(&[1, 5, 30, 130, 130, 400]) };
+    let len = random.below(longest);
+    let mut payload = random.text(len);
+    if opcode == 8 {
+        let code = random.pick(&[1000, 1001, 1004, 1015, 3000, 5000]);
+        payload.splice(0..0, u16::to_be_bytes(code));
+    }
+    if random.once_in(10) {
+        random.damage(&mut payload);
+    }
+    if opcode < 8 && random.once_in(3) {
+        // A fragment that ends, or begins, inside a character.
+        payload.truncate(payload.len().saturating_sub(1));
+    }
+    payload
+}
+
+#[test]
+fn fuzz_frames_in_pieces() {
+    testing::fuzz(|random| {
+        let mut stream = random_stream(random);
+        if random.once_in(3) {
+            random.damage(&mut stream);
+        }
+        let rules =
+            Rules { message_bytes_max: random.pick(&[0, 1, 40, 300, 5000]), binary: !random.once_in(8) };
+        let pieces = random.pieces(&stream);
+        check_pieces(&stream, rules, &pieces);
+    });
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_in_any_pieces(stream: Vec<u8>, split: prop::sample::Index, binary: bool) {
+        let (left, right) = stream.split_at(split.index(stream.len() + 1));
+        check_pieces(&stream, Rules { message_bytes_max: 50, binary }, &[left, right]);
+    }
+
+    #[test]
+    fn whatever_is_sent_comes_out(
+        texts in prop::collection::vec(".{0,150}", 0..5),
+        key: [u8; 4],
+        size in 1usize..100,
+    ) {
+        let mut stream = Vec::new();
+        for text in &texts {
+            encode::client_frame(&mut stream, Opcode::Text, text.as_bytes(), key);
+        }
+        let (outcome, idle) = decoded(&stream.chunks(size).collect::<Vec<_>>(), RULES);
+        let found: Vec<_> = outcome.into_iter().map(|(_, found)| found).collect();
+        let expected: Vec<_> = texts.iter().map(|text| Ok((1, text.clone().into_bytes()))).collect();
+        prop_assert_eq!(found, expected);
+        prop_assert!(idle);
+    }
+}

@@ -1,0 +1,134 @@
+//! Frames to bytes: what the server sends, and what a client would (for tests and the load generator).
+
+use super::frame::{CONTROL_BYTES_MAX, Opcode};
+use super::mask;
+
+const FIN: u8 = 0x80;
+const MASKED: u8 = 0x80;
+
+/// Bytes that [`head`] writes for a payload of this length: 2, 4 or 10.
+pub const fn head_len(payload_len: usize) -> usize {
+    match payload_len {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => 10,
+    }
+}
+
+/// Appends the head of an unfragmented, unmasked frame. The payload follows it.
+#[inline]
+pub fn head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
+    put_head(out, opcode, payload_len, 0);
+}
+
+/// Appends an unfragmented, unmasked frame.
+pub fn frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    out.reserve(head_len(payload.len()) + payload.len());
+    head(out, opcode, payload.len());
+    out.extend_from_slice(payload);
+}
+
+/// Appends a Close with a code, and as many whole characters of the reason as a control frame holds (123 bytes).
+pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
+    let reason = fitting(reason, CONTROL_BYTES_MAX - 2);
+    head(out, Opcode::Close, 2 + reason.len());
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(reason.as_bytes());
+}
+
+/// Appends a Close without a code: what answers a Close that had none.
+pub fn close_without_code(out: &mut Vec<u8>) {
+    head(out, Opcode::Close, 0);
+}
+
+/// Appends the head of an unfragmented frame as a client sends it. The payload follows, masked with the key
+/// ([`mask::unmask`], which is its own inverse).
+pub fn client_head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, key: [u8; 4]) {
+    put_head(out, opcode, payload_len, MASKED);
+    out.extend_from_slice(&key);
+}
+
+/// Appends an unfragmented frame as a client sends it.
+pub fn client_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
+    client_head(out, opcode, payload.len(), key);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    mask::unmask(&mut out[start..], key, 0);
+}
+
+/// 5.2: "the minimal number of bytes MUST be used to encode the length".
+fn put_head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: u8) {
+    let first = FIN | opcode as u8;
+    match payload_len {
+        0..=125 => out.extend_from_slice(&[first, masked | payload_len as u8]),
+        126..=0xFFFF => {
+            let [high, low] = (payload_len as u16).to_be_bytes();
+            out.extend_from_slice(&[first, masked | 126, high, low]);
+        }
+        _ => {
+            out.extend_from_slice(&[first, masked | 127]);
+            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+        }
+    }
+}
+
+/// The longest start of the text that has no more bytes than this and ends with a whole character.
+fn fitting(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_as_short_as_they_can_be() {
+        for (len, expected) in [
+            (0, &[0x81, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (0xFFFF, &[0x81, 126, 0xFF, 0xFF]),
+            (0x1_0000, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut out = Vec::new();
+            head(&mut out, Opcode::Text, len);
+            assert_eq!(out, expected);
+            assert_eq!(out.len(), head_len(len));
+        }
+    }
+
+    #[test]
+    fn the_rfcs_examples() {
+        // 5.7: "A single-frame unmasked text message", and a masked one.
+        let mut out = Vec::new();
+        frame(&mut out, Opcode::Text, b"Hello");
+        assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6C, 0x6C, 0x6F]);
+        out.clear();
+        client_frame(&mut out, Opcode::Text, b"Hello", [0x37, 0xFA, 0x21, 0x3D]);
+        assert_eq!(out, [0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58]);
+    }
+
+    #[test]
+    fn a_close_holds_as_much_reason_as_fits() {
+        for (reason, len) in [("", 0), ("why", 3), (&*"x".repeat(123), 123), (&*"x".repeat(124), 123)] {
+            let mut out = Vec::new();
+            close(&mut out, 1001, reason);
+            assert_eq!(out[..4], [0x88, 2 + len, 0x03, 0xE9]);
+            assert_eq!(&out[4..], &reason.as_bytes()[..usize::from(len)]);
+        }
+    }
+
+    #[test]
+    fn a_reason_ends_with_a_whole_character() {
+        for before in 118..=123 {
+            let mut out = Vec::new();
+            close(&mut out, 1001, &("x".repeat(before) + "😀"));
+            let kept = std::str::from_utf8(&out[4..]).expect("whole characters");
+            assert_eq!(kept.len(), if before <= 119 { before + 4 } else { before });
+        }
+    }
+}

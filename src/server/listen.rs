@@ -1,0 +1,131 @@
+//! The addresses that the server listens at: one socket for each shard and address, so that the kernel spreads
+//! connections; Unix sockets are one that all shards accept from.
+
+use crate::config::{Config, Listen};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why an address cannot be listened at.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address} (setting listen): {error}{hint}")]
+pub struct ListenError {
+    address: String,
+    error: io::Error,
+    hint: &'static str,
+}
+
+/// Sockets that are bound, for each shard.
+pub(super) struct Listeners {
+    names: Vec<String>,
+    shards: Vec<Vec<Socket>>,
+    backlog: i32,
+    files: Vec<PathBuf>,
+}
+
+/// Binds every address of the settings, for every shard. Nothing is accepted yet.
+pub(super) fn bind(config: &Config) -> Result<Listeners, ListenError> {
+    let shards = super::shards(config);
+    let mut listeners = Listeners {
+        names: Vec::new(),
+        shards: (0..shards).map(|_| Vec::new()).collect(),
+        backlog: config.listen_backlog as i32,
+        files: Vec::new(),
+    };
+    for address in &config.listen {
+        match address {
+            Listen::Tcp(address) => listeners.bind_tcp(*address),
+            Listen::Unix(path) => listeners.bind_unix(path),
+        }
+        .map_err(|error| ListenError { address: address.to_string(), hint: hint(&error), error })?;
+    }
+    Ok(listeners)
+}
+
+impl Listeners {
+    /// The addresses, as clients would type them: with the port that the kernel chose.
+    pub fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    /// From now on the kernel takes connections.
+    pub fn listen(&self) -> Result<(), ListenError> {
+        for socket in self.shards.iter().flatten() {
+            socket.listen(self.backlog).map_err(|error| ListenError {
+                address: self.names.join(", "),
+                hint: hint(&error),
+                error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The sockets of one shard, which are its own then.
+    pub fn take(&mut self, shard: usize) -> Vec<OwnedFd> {
+        self.shards[shard].drain(..).map(OwnedFd::from).collect()
+    }
+
+    /// Removes the files of Unix sockets.
+    pub fn remove(&self) {
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    fn bind_tcp(&mut self, mut address: SocketAddr) -> io::Result<()> {
+        for shard in &mut self.shards {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            if address.is_ipv6() {
+                // `[::]` and `0.0.0.0` are two addresses, and may both be listened at.
+                socket.set_only_v6(true)?;
+            }
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            // Accepted sockets inherit it, so that a connection costs no system call.
+            socket.set_tcp_nodelay(true)?;
+            socket.bind(&address.into())?;
+            // The kernel has chosen a port for 0; the other shards get the same one.
+            address = socket.local_addr()?.as_socket().unwrap_or(address);
+            shard.push(socket);
+        }
+        self.names.push(address.to_string());
+        Ok(())
+    }
+
+    fn bind_unix(&mut self, path: &Path) -> io::Result<()> {
+        remove_left_over(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        for shard in &mut self.shards {
+            shard.push(socket.try_clone()?);
+        }
+        self.names.push(format!("unix:{}", path.display()));
+        self.files.push(path.to_owned());
+        Ok(())
+    }
+}
+
+/// A socket's file that nobody listens at any more is in the way; anything else is not ours to remove.
+fn remove_left_over(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ". Another process listens there; stop it, or choose another address",
+        io::ErrorKind::PermissionDenied => {
+            ". Ports below 1024 need CAP_NET_BIND_SERVICE; a Unix socket needs a folder that can be written to"
+        }
+        io::ErrorKind::AddrNotAvailable => ". No interface of this host has that address",
+        _ => "",
+    }
+}

@@ -1,0 +1,441 @@
+//! Starts the shards, waits for signals, and shuts down in order.
+//!
+//! What can fail fails before the first connection: settings, applications, addresses, the kernel. Then shards run
+//! until a signal comes, or one of them cannot go on.
+
+mod listen;
+mod post;
+
+use crate::admin::{self, AdminError, Health, Info};
+use crate::app::qio::Qio;
+use crate::app::{self, Application, Error, Server};
+use crate::config::{ClockKind, Config};
+use crate::limits::SHARDS_MAX;
+use crate::log;
+use crate::metrics::Snapshot;
+use crate::qev::clock::{Clock, Hand, nanos};
+use crate::qev::inbox::Inbox;
+use crate::qev::mesh::{self, Port, mesh};
+use crate::qev::probe::{Kernel, Missing, probe};
+use crate::qev::ring::{self, Ring};
+use crate::qev::runtime::{self, Executor};
+use crate::shard::{Apps, Letter, Notice, Parts, Shard, Shared, Wakeup};
+use listen::{ListenError, Listeners};
+use post::Mailboxes;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+use thiserror::Error;
+
+/// How long the statistics endpoint waits for the shards.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(2);
+
+/// Descriptors of a ring beyond an even share of `clients-max`: the kernel spreads connections by a hash.
+const DESCRIPTORS_SPARE: usize = 1024;
+
+/// The exit code where a second signal cuts the shutdown short.
+const EXIT_CUT_SHORT: i32 = 130;
+
+/// Why the server could not start, or could not go on.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("{0}")]
+    Kernel(#[from] Missing),
+    #[error("there is no application {name:?} (setting app); there are: {known}")]
+    UnknownApp { name: String, known: String },
+    #[error("the application {name} cannot start: {error}")]
+    App { name: String, error: Error },
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    #[error("{0}")]
+    Admin(#[from] AdminError),
+    #[error("the log cannot be started: {0}")]
+    Log(#[from] log::LogError),
+    #[error("shard {shard} cannot start: {error}")]
+    Start { shard: u16, error: io::Error },
+    #[error("shard {shard} cannot go on: {error}")]
+    Shard { shard: u16, error: io::Error },
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs a server with the bundled applications that the settings name, until a signal stops it.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting, in words for the operator; or the shard that could not go on.
+pub fn run(config: Config) -> Result<(), ServerError> {
+    let bundled = |name: &String| {
+        let known = || app::BUNDLED.join(", ");
+        app::bundled(name).ok_or_else(|| ServerError::UnknownApp { name: name.clone(), known: known() })
+    };
+    let apps = config.app.iter().map(bundled).collect::<Result<Vec<_>, _>>()?;
+    run_with(config, apps)
+}
+
+/// Runs a server with these applications, until a signal stops it. `config.app` is not looked at.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
+    let log = log::start(config.log_level, config.log_format)?;
+    let kernel = probe()?;
+    let config = Arc::new(config);
+    let mut listeners = listen::bind(&config)?;
+    let (clock, hand) = clock(config.clock);
+    let all_apps = with_own(&config, apps);
+
+    let (events, from_shards) = channel();
+    let mut fleet = Fleet::start(&config, &kernel, &clock, &all_apps, &events)?;
+    let server = Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>);
+    for app in &all_apps {
+        let name = || app.name().to_owned();
+        app.start(&server).map_err(|error| ServerError::App { name: name(), error })?;
+    }
+    watch_signals(events)?;
+    let source = Source {
+        fleet: Arc::clone(&fleet.mailboxes),
+        hand,
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        listen: listeners.names(),
+        log: log.dropped_lines(),
+    };
+    let endpoint = config.admin.map(|address| admin::serve(address, Arc::new(source))).transpose()?;
+    listeners.listen()?;
+    announce(&config, &kernel, &fleet, &listeners, endpoint.as_ref().map(admin::Handle::address));
+    fleet.go(&mut listeners);
+
+    let ended = wait_for_end(&from_shards, &fleet, &config);
+    for app in &all_apps {
+        app.stop();
+    }
+    drop(endpoint);
+    listeners.remove();
+    ended
+}
+
+/// What the main thread waits for.
+enum Event {
+    Signal(i32),
+    ShardEnded(u16, io::Result<()>),
+}
+
+/// The shards, on their executors.
+struct Fleet {
+    mailboxes: Arc<Mailboxes>,
+    cores: Vec<usize>,
+    go: Vec<SyncSender<Go>>,
+    /// Kept so that they are not detached before they end.
+    _executors: Vec<Executor<()>>,
+}
+
+/// What a shard that is ready waits for.
+struct Go {
+    listeners: Vec<OwnedFd>,
+    peers: Arc<[Wakeup]>,
+}
+
+/// What a shard's thread makes its shard of.
+struct Crew {
+    id: u16,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    settings: ring::Settings,
+    port: Port<Letter>,
+    inbox: Inbox<Notice>,
+    clock: Clock,
+    server: Server,
+    apps: Vec<Arc<dyn Application>>,
+}
+
+impl Fleet {
+    /// Starts the shards: each makes its ring, registers the applications, and waits.
+    fn start(
+        config: &Arc<Config>,
+        kernel: &Kernel,
+        clock: &Clock,
+        apps: &[Arc<dyn Application>],
+        events: &Sender<Event>,
+    ) -> Result<Fleet, ServerError> {
+        let cores = runtime::cores();
+        let shards = shards(config);
+        let settings = mesh::Settings {
+            ring_messages: config.mesh_ring_messages,
+            overflow_messages_max: config.mesh_overflow_messages_max,
+        };
+        let mut ports = mesh(shards, settings);
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+            ports.iter_mut().map(|port| port.inbox(config.inbox_messages_max)).unzip();
+        let mailboxes = Arc::new(Mailboxes::new(mailboxes));
+        let shared = Arc::new(Shared::new(config));
+        let ring = ring_settings(config, kernel, shards);
+        let mut fleet = Fleet { mailboxes, cores: Vec::new(), go: Vec::new(), _executors: Vec::new() };
+        let mut wakeups = Vec::new();
+        for (id, (port, inbox)) in ports.into_iter().zip(inboxes).enumerate() {
+            let core = cores[id % cores.len()];
+            let crew = Crew {
+                id: id as u16,
+                config: Arc::clone(config),
+                shared: Arc::clone(&shared),
+                settings: ring,
+                port,
+                inbox,
+                clock: clock.clone(),
+                server: Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>),
+                apps: apps.to_vec(),
+            };
+            wakeups.push(fleet.start_one(crew, core, events.clone())?);
+        }
+        fleet.mailboxes.open(wakeups.into());
+        Ok(fleet)
+    }
+
+    fn start_one(&mut self, crew: Crew, core: usize, events: Sender<Event>) -> Result<Wakeup, ServerError> {
+        let id = crew.id;
+        let (ready, is_ready) = sync_channel(1);
+        let (go, gone) = sync_channel(1);
+        let executor =
+            runtime::spawn(&format!("quickio-{id}"), core, move || crew.man(&ready, &gone, &events))
+                .map_err(|error| ServerError::Start { shard: id, error })?;
+        self.cores.push(core);
+        self.go.push(go);
+        match is_ready.recv() {
+            Ok(started) => {
+                self._executors.push(executor);
+                started
+            }
+            // The executor itself could not be made, or it panicked.
+            Err(_) => {
+                let error = executor.join().err().unwrap_or_else(|| io::Error::other("it ended at once"));
+                Err(ServerError::Start { shard: id, error })
+            }
+        }
+    }
+
+    /// Lets the shards accept.
+    fn go(&mut self, listeners: &mut Listeners) {
+        for (shard, go) in self.go.iter().enumerate() {
+            let peers = self.mailboxes.wakeups();
+            // A shard that is gone has said why, to the main thread's channel.
+            let _ = go.send(Go { listeners: listeners.take(shard), peers });
+        }
+    }
+}
+
+impl Crew {
+    /// The life of a shard's thread.
+    fn man(self, ready: &SyncSender<Result<Wakeup, ServerError>>, go: &Receiver<Go>, events: &Sender<Event>) {
+        let id = self.id;
+        let (shard, wakeup) = match self.make_shard() {
+            Ok(made) => made,
+            // The main thread waits for just this message.
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let _ = ready.send(Ok(wakeup));
+        // No message: another shard, or an application, could not start.
+        let Ok(Go { listeners, peers }) = go.recv() else { return };
+        let mut guard = EndGuard { id, events, result: Some(Err(io::Error::other("it panicked"))) };
+        guard.result = Some(shard.run(listeners, peers));
+    }
+
+    fn make_shard(self) -> Result<(Shard, Wakeup), ServerError> {
+        let id = self.id;
+        let ring = Ring::new(self.settings).map_err(|error| ServerError::Start { shard: id, error })?;
+        let wakeup = Wakeup { ring: ring.descriptor(), doorbell: ring.doorbell() };
+        let apps = Apps::register(id, self.server, &self.apps)
+            .map_err(|(name, error)| ServerError::App { name, error })?;
+        let parts =
+            Parts { id, config: self.config, shared: self.shared, port: self.port, clock: self.clock, apps };
+        Ok((Shard::new(ring, self.inbox, parts), wakeup))
+    }
+}
+
+/// Tells the main thread that a shard has ended, however it did.
+struct EndGuard<'a> {
+    id: u16,
+    events: &'a Sender<Event>,
+    result: Option<io::Result<()>>,
+}
+
+impl Drop for EndGuard<'_> {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or(Ok(()));
+        let _ = self.events.send(Event::ShardEnded(self.id, result));
+    }
+}
+
+/// How many shards the settings ask for: one for each core that this process may use, unless they say.
+fn shards(config: &Config) -> usize {
+    config.shards.unwrap_or_else(|| runtime::cores().len()).min(SHARDS_MAX)
+}
+
+fn ring_settings(config: &Config, kernel: &Kernel, shards: usize) -> ring::Settings {
+    // The kernel spreads connections by a hash: some shards get more than their share, none gets double.
+    let wanted = config.clients_max.div_ceil(shards) * 2 + DESCRIPTORS_SPARE;
+    let wanted = wanted.min(config.clients_max + DESCRIPTORS_SPARE);
+    let descriptors = u32::try_from(wanted).unwrap_or(u32::MAX).min(kernel.descriptors_per_ring);
+    if descriptors as usize * shards < config.clients_max {
+        tracing::warn!(
+            "clients-max is {}, but {shards} shards hold {} connections at most: the limit on open files \
+             (ulimit -n) is {}, and holds for each shard",
+            config.clients_max,
+            descriptors as usize * shards,
+            kernel.descriptors_per_ring,
+        );
+    }
+    ring::Settings {
+        descriptors,
+        buffers: config.receive_buffers as u16,
+        buffer_bytes: config.receive_buffer_bytes as u32,
+    }
+}
+
+fn clock(kind: ClockKind) -> (Clock, Option<Hand>) {
+    match kind {
+        ClockKind::System => (Clock::system(), None),
+        ClockKind::Manual => {
+            let (clock, hand) = Clock::manual();
+            (clock, Some(hand))
+        }
+    }
+}
+
+/// The applications with the server's own before them.
+fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn Application>> {
+    let hostname = config.public_address.clone().unwrap_or_else(runtime::hostname);
+    let own: Arc<dyn Application> = Arc::new(Qio { hostname });
+    std::iter::once(own).chain(apps).collect()
+}
+
+/// Tells whoever started the server what runs, on standard output: for people, and for programs that wait for
+/// `ready`.
+fn announce(
+    config: &Config,
+    kernel: &Kernel,
+    fleet: &Fleet,
+    listeners: &Listeners,
+    admin: Option<std::net::SocketAddr>,
+) {
+    let mut text = format!("quickio {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel.release);
+    let cores: Vec<String> = fleet.cores.iter().map(usize::to_string).collect();
+    text += &format!("{} shards on cores {}\n", cores.len(), cores.join(", "));
+    text += &format!("kernel features in use: {}\n", kernel.features.join(", "));
+    let apps = if config.app.is_empty() { "none".to_owned() } else { config.app.join(", ") };
+    text += &format!("applications: {apps}\n");
+    listeners.names().iter().for_each(|name| text += &format!("listening on {name}\n"));
+    if let Some(address) = admin {
+        text += &format!("admin on {address}\n");
+    }
+    text += "ready\n";
+    // Nobody may be reading; that is no reason not to serve.
+    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+}
+
+fn watch_signals(events: Sender<Event>) -> Result<(), ServerError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServerError::Signals)?;
+    let watch = move || {
+        for (nth, signal) in signals.forever().enumerate() {
+            if nth > 0 {
+                std::process::exit(EXIT_CUT_SHORT);
+            }
+            let _ = events.send(Event::Signal(signal));
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(watch).map_err(ServerError::Signals)?;
+    Ok(())
+}
+
+/// Waits for a signal, then for the shards; or for a shard that cannot go on.
+fn wait_for_end(events: &Receiver<Event>, fleet: &Fleet, config: &Config) -> Result<(), ServerError> {
+    let mut running = fleet.go.len();
+    let mut deadline = None;
+    while running > 0 {
+        let wait = deadline.map_or(Duration::MAX, |at: Instant| at.saturating_duration_since(Instant::now()));
+        let event = if wait == Duration::MAX {
+            events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            events.recv_timeout(wait)
+        };
+        match event {
+            Ok(Event::Signal(signal)) => {
+                tracing::info!(signal, "shutting down");
+                deadline = Some(Instant::now() + config.shutdown_timeout);
+                let deadline_ns = nanos() + config.shutdown_timeout.as_nanos() as u64;
+                fleet.mailboxes.notify_all(|| Notice::Shutdown { deadline_ns });
+            }
+            Ok(Event::ShardEnded(shard, Err(error))) => return Err(ServerError::Shard { shard, error }),
+            Ok(Event::ShardEnded(_, Ok(()))) => running -= 1,
+            Err(_) => {
+                tracing::warn!(running, "shutdown-timeout is over: shards are left behind");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the statistics endpoint asks.
+struct Source {
+    fleet: Arc<Mailboxes>,
+    hand: Option<Hand>,
+    started: Instant,
+    started_at: SystemTime,
+    listen: Vec<String>,
+    log: log::DroppedLines,
+}
+
+impl admin::Source for Source {
+    fn snapshot(&self) -> Option<Vec<Snapshot>> {
+        let shards = self.fleet.len();
+        let (to, from) = sync_channel(shards);
+        self.fleet.notify_all(|| Notice::Snapshot(to.clone()));
+        let deadline = Instant::now() + SNAPSHOT_WAIT;
+        let mut snapshots: Vec<Option<Snapshot>> = vec![None; shards];
+        for _ in 0..shards {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (shard, mut snapshot) = from.recv_timeout(left).ok()?;
+            self.fleet.add_counters(usize::from(shard), &mut snapshot.counters);
+            snapshots[usize::from(shard)] = Some(snapshot);
+        }
+        snapshots.into_iter().collect()
+    }
+
+    fn healthy(&self) -> Health {
+        match self.snapshot() {
+            Some(_) => Health::Healthy,
+            None => Health::Unhealthy("a shard does not answer".into()),
+        }
+    }
+
+    fn advance_clock(&self, by: Duration) -> bool {
+        let Some(hand) = &self.hand else { return false };
+        hand.advance(by);
+        // Whoever moves the clock wants what is due then to be done when this returns.
+        let shards = self.fleet.len();
+        let (to, from) = sync_channel(shards);
+        self.fleet.notify_all(|| Notice::ClockMoved(to.clone()));
+        (0..shards).all(|_| from.recv_timeout(SNAPSHOT_WAIT).is_ok())
+    }
+
+    fn info(&self) -> Info {
+        Info {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started_at,
+            uptime: self.started.elapsed(),
+            listen: self.listen.clone(),
+            shards: self.fleet.len(),
+            manual_clock: self.hand.is_some(),
+            log_lines_dropped: self.log.count(),
+        }
+    }
+}
+
+/// Set once, when all shards have their rings.
+type Wakeups = OnceLock<Arc<[Wakeup]>>;

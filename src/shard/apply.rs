@@ -1,0 +1,116 @@
+//! Commands are applied here: those of this shard's handlers, and those that came from other shards and threads.
+
+use super::liveness::{Due, Once};
+use super::mail::Mail;
+use super::state::State;
+use crate::app::{Answer, Asked, Callback, Command, Json, LocalCommand, Reply};
+use crate::client::ClientId;
+use crate::event::path::Path;
+use crate::metrics::{Counter, Gauge};
+use crate::protocol;
+use crate::protocol::Reason;
+use crate::qev::mesh::Class;
+use std::time::Duration;
+
+impl State {
+    /// Applies what a piece of application `app` has pushed, in order.
+    pub fn apply_commands(&mut self, app: u32) {
+        if self.apps.runner().commands.is_empty() {
+            return;
+        }
+        // Hooks and callbacks that run meanwhile push into a list of their own, and are applied before the rest.
+        for command in std::mem::take(&mut self.apps.runner().commands) {
+            self.apply_local(app, command);
+        }
+    }
+
+    /// Applies a command, or passes it to the shard that its client lives on.
+    pub fn apply(&mut self, app: u32, command: Command) {
+        match command.client() {
+            Some(client) if client.shard != self.id => {
+                if client.shard < self.port.shards() as u16 {
+                    self.mail(client.shard, Mail::Command { app, command }, Class::Control);
+                }
+            }
+            _ => self.apply_here(app, command),
+        }
+    }
+
+    fn apply_local(&mut self, app: u32, command: LocalCommand) {
+        match command {
+            LocalCommand::Any(command) => self.apply(app, command),
+            LocalCommand::Answer { asked, answer } => self.answer(app, asked, answer),
+            LocalCommand::Subscribe { asked, path, extra } => self.subscribe(asked, &path, &extra),
+            LocalCommand::Unsubscribe { asked, path } => self.unsubscribe(asked, &path),
+            LocalCommand::Fire { asked, id, data } => self.fire(asked, id, &data),
+            LocalCommand::SendText { client, text } => self.send_text(client, text),
+            LocalCommand::After { time, run } => self.run_after(time, Once { app, run }),
+        }
+    }
+
+    fn apply_here(&mut self, app: u32, command: Command) {
+        match command {
+            Command::Answer { asked, answer } => self.answer(app, asked, answer.into_local()),
+            Command::Decide { asked, path, accepted } => self.decided(asked, path, accepted),
+            Command::Send { client, path, data, callback } => {
+                self.send(app, client, &path, &data, callback.map(Callback::from));
+            }
+            Command::Broadcast { path, data } => self.broadcast(&path, data),
+            Command::Close { client } => self.close_client(client, Reason::Application),
+        }
+    }
+
+    /// Sends an event to a client of this shard.
+    pub fn send(&mut self, app: u32, id: ClientId, path: &Path, data: &Json, callback: Option<Callback>) {
+        let Some((_, client)) = self.client(id) else { return };
+        let slot = client.connection;
+        let callback = callback.map_or(0, |callback| self.issue(id, app, Some(callback)));
+        self.queue_event(slot, path, callback, data);
+    }
+
+    fn close_client(&mut self, id: ClientId, reason: Reason) {
+        if let Some((_, client)) = self.client(id) {
+            let slot = client.connection;
+            self.end(slot, super::connection::Cause::Reason(reason));
+        }
+    }
+
+    fn send_text(&mut self, id: ClientId, text: &str) {
+        let Some((_, client)) = self.client(id) else { return };
+        let slot = client.connection;
+        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        protocol::frame(kind, &mut bytes, text);
+        self.queue_bytes(slot, bytes);
+    }
+
+    /// A client fires a server callback that it was offered.
+    fn fire(&mut self, asked: Asked, id: u64, data: &Json) {
+        let now_ms = self.now_ms;
+        let Some((_, client)) = self.client(asked.client) else { return };
+        let open = client.callbacks.len();
+        let fired = client.callbacks.take(id, now_ms);
+        let closed = open - client.callbacks.len();
+        self.metrics.gauges.sub(Gauge::CallbacksOpen, closed as u64);
+        let Some(fired) = fired else {
+            self.metrics.counters.add(Counter::CallbacksUnknown, 1);
+            self.metrics.counters.add(Counter::CallbacksExpired, closed as u64);
+            return self.answer(0, asked, Answer::error(404, "callback doesn't exist"));
+        };
+        self.metrics.counters.add(Counter::CallbacksFired, 1);
+        let reply = Reply { client: asked.client, data: data.as_str(), callback: asked.callback };
+        let answer = match fired.run {
+            Some(run) => self.apps.runner().call(fired.app, run, reply),
+            None => Answer::ok(),
+        };
+        self.apply_commands(fired.app);
+        self.answer(fired.app, asked, answer);
+    }
+
+    fn run_after(&mut self, time: Duration, once: Once) {
+        let once = self.onces.insert(once) as u32;
+        self.timers.insert(self.now_ms + time.as_millis() as u64, Due::Once(once));
+    }
+}

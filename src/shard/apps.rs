@@ -1,0 +1,146 @@
+//! The applications of one shard: their events, the router that finds them, and the running of what they
+//! registered. An application that panics fails its event, not the server.
+
+use crate::app::{
+    Answer, Application, Callback, ClientData, Context, Decision, Error, Event, Every, LocalCommand, OnRule,
+    Registered, Registrar, Reply, Server, Subscription, Unsubscribed,
+};
+use crate::client::ClientId;
+use crate::event::path::PathRef;
+use crate::event::router::Router;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What runs on one shard.
+pub struct Apps {
+    router: Router<u32>,
+    events: Vec<Registered>,
+    timers: Vec<Every>,
+    runner: Runner,
+}
+
+/// What a running piece of an application is given, and where its commands are put.
+pub(super) struct Runner {
+    shard: u16,
+    server: Server,
+    data: Vec<ClientData>,
+    names: Vec<String>,
+    pub commands: Vec<LocalCommand>,
+    pub now: Duration,
+}
+
+impl Apps {
+    /// Registers all applications on this shard, in order.
+    ///
+    /// # Errors
+    ///
+    /// The first application that cannot be registered, by name, and why.
+    pub fn register(
+        shard: u16,
+        server: Server,
+        apps: &[Arc<dyn Application>],
+    ) -> Result<Apps, (String, Error)> {
+        let mut registrar = Registrar::new(shard);
+        for app in apps {
+            registrar.begin(app.name());
+            app.register(&mut registrar).map_err(|error| (app.name().to_owned(), error))?;
+        }
+        let runner = Runner {
+            shard,
+            server,
+            data: apps.iter().map(|_| ClientData::default()).collect(),
+            names: apps.iter().map(|app| app.name().to_owned()).collect(),
+            commands: Vec::new(),
+            now: Duration::ZERO,
+        };
+        let Registrar { router, events, timers, .. } = registrar;
+        Ok(Apps { router, events, timers, runner })
+    }
+
+    /// The event that a path is routed to, and the rest of the path.
+    pub(super) fn route<'p>(&self, path: PathRef<'p>) -> Option<(u32, &'p str)> {
+        self.router.route(path).map(|routed| (*routed.value, routed.extra))
+    }
+
+    pub(super) fn event(&self, event: u32) -> &Registered {
+        &self.events[event as usize]
+    }
+
+    pub(super) fn timers(&self) -> impl Iterator<Item = (u32, Duration)> {
+        self.timers.iter().enumerate().map(|(index, every)| (index as u32, every.period))
+    }
+
+    pub(super) fn runner(&mut self) -> &mut Runner {
+        &mut self.runner
+    }
+
+    /// Runs the handler of an event.
+    pub(super) fn handle(&mut self, index: u32, event: Event<'_>) -> Answer {
+        let registered = &mut self.events[index as usize];
+        let Some(handler) = &mut registered.handler else { return Answer::refusal(500, None) };
+        let event = Event { path: registered.path.as_str(), ..event };
+        let handled = self.runner.run(registered.app as u32, |cx| handler(cx, event));
+        handled.unwrap_or_else(|Panicked| Answer::refusal(500, None))
+    }
+
+    /// Asks the event's rule whether somebody may subscribe.
+    pub(super) fn decide(&mut self, index: u32, subscription: Subscription<'_>) -> Decision {
+        let registered = &mut self.events[index as usize];
+        let subscription = Subscription { path: registered.path.as_str(), ..subscription };
+        match &mut registered.on {
+            OnRule::Everyone => Decision::Accept,
+            OnRule::Nobody => Decision::Refuse,
+            OnRule::Ask(hook) => {
+                let decided = self.runner.run(registered.app as u32, |cx| hook(cx, subscription));
+                decided.unwrap_or(Decision::Refuse)
+            }
+        }
+    }
+
+    /// Tells the event's off-hook, if it has one, that a subscription has ended.
+    pub(super) fn ended(&mut self, index: u32, client: ClientId, extra: &str) {
+        let registered = &mut self.events[index as usize];
+        let ended = Unsubscribed { client, path: registered.path.as_str(), extra };
+        if let Some(hook) = &mut registered.off {
+            let _ = self.runner.run(registered.app as u32, |cx| hook(cx, ended));
+        }
+    }
+
+    /// Runs a timer that its application registered; answers the application and the timer's period.
+    pub(super) fn every(&mut self, index: u32) -> (u32, Duration) {
+        let every = &mut self.timers[index as usize];
+        let _ = self.runner.run(every.app as u32, &mut every.run);
+        (every.app as u32, every.period)
+    }
+}
+
+/// An application panicked; the log has it.
+pub(super) struct Panicked;
+
+impl Runner {
+    /// Runs a piece of an application. Its commands are in `commands` afterwards, also where it panicked.
+    pub fn run<T>(&mut self, app: u32, piece: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
+        let Runner { shard, server, data, names, commands, now } = self;
+        let mut cx = Context { shard: *shard, server, commands, data: &mut data[app as usize], now: *now };
+        // What a panic may leave half done is the application's own.
+        catch_unwind(AssertUnwindSafe(|| piece(&mut cx))).map_err(|_| {
+            tracing::error!(app = names[app as usize], shard, "an application panicked");
+            Panicked
+        })
+    }
+
+    /// Runs a server callback.
+    pub fn call(&mut self, app: u32, callback: Callback, reply: Reply<'_>) -> Answer {
+        self.run(app, |cx| callback.run(cx, reply)).unwrap_or_else(|Panicked| Answer::refusal(500, None))
+    }
+
+    /// Drops what applications keep for a client.
+    pub fn forget(&mut self, client: ClientId) {
+        for data in &mut self.data {
+            if !data.is_empty() {
+                data.remove(&client);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! How connections end: decided anywhere in a turn, carried out in one place before the turn is over.
+
+use super::connection::{Cause, Connection, Stage};
+use super::flush::Order;
+use super::state::State;
+use crate::client::ClientId;
+use crate::client::subscriptions::Ended;
+use crate::event::path::Path;
+use crate::metrics::{Counter, Gauge};
+use crate::protocol::Reason;
+use crate::qev::buffers::Frame;
+use crate::qev::ring::Shutdown;
+
+/// A connection that is to end, and what its peer gets.
+pub(super) struct Ending {
+    slot: u32,
+    cause: Cause,
+    /// What the protocol has found already; otherwise the session is asked.
+    goodbye: Option<Goodbye>,
+}
+
+struct Goodbye {
+    bytes: Vec<u8>,
+    await_peer: bool,
+}
+
+impl State {
+    /// Ends a connection, for our reason or because the peer has gone. Before the turn is over.
+    pub fn end(&mut self, slot: u32, cause: Cause) {
+        self.decide_ending(slot, cause, None);
+    }
+
+    /// Ends a connection as its protocol says.
+    pub fn end_with(&mut self, slot: u32, cause: Cause, bytes: Vec<u8>, await_peer: bool) {
+        self.decide_ending(slot, cause, Some(Goodbye { bytes, await_peer }));
+    }
+
+    /// Ends every connection: the server shuts down.
+    pub fn end_all(&mut self) {
+        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            self.end(slot, Cause::Reason(Reason::GoingAway));
+        }
+    }
+
+    /// Carries out what was decided. Hooks may decide more; that happens here too.
+    pub fn finish_endings(&mut self) {
+        while !self.endings.is_empty() {
+            for ending in std::mem::take(&mut self.endings) {
+                self.finish(ending);
+            }
+        }
+    }
+
+    /// The peer gets no more: both directions are shut down, and what is in flight completes.
+    pub fn bury(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.stage = Stage::Dead;
+        self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
+        if connection.receiving || connection.sending {
+            self.orders.push(Order::ShutDown(connection.socket, slot, Shutdown::Both));
+        }
+        self.leave_if_done(slot);
+    }
+
+    /// Where nothing is in flight any more, the socket is closed and the record is gone.
+    pub fn leave_if_done(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        if connection.stage != Stage::Dead || connection.receiving || connection.sending {
+            return;
+        }
+        let connection = self.connections.remove(slot as usize).expect("it was just looked at");
+        if let Some(timer) = connection.timer {
+            self.timers.cancel(timer);
+        }
+        self.orders.push(Order::Discard(connection.socket));
+        self.shared.clients.give(1);
+        self.forget_address(connection.peer);
+        self.metrics.counters.add(Counter::ConnectionsClosed, 1);
+        if self.accepts_wait {
+            self.accepts_wait = false;
+            self.orders.push(Order::AcceptAgain);
+        }
+    }
+
+    fn decide_ending(&mut self, slot: u32, cause: Cause, goodbye: Option<Goodbye>) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if connection.stage == Stage::Open {
+            connection.stage = Stage::Ending;
+            self.endings.push(Ending { slot, cause, goodbye });
+        }
+    }
+
+    fn finish(&mut self, ending: Ending) {
+        let Ending { slot, cause, goodbye } = ending;
+        self.note(slot, cause);
+        self.release_client(slot);
+        if cause.is_broken() {
+            return self.bury(slot);
+        }
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if cause == Cause::Reason(Reason::SlowClient) {
+            // There is no room for what it did not read, and it would not read the reason behind all that.
+            self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
+        }
+        let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(connection, cause));
+        // A peer that has ended its stream cannot answer, but it may read what was queued before.
+        let await_peer = goodbye.await_peer && connection.receiving;
+        connection.stage = if await_peer { Stage::AwaitingPeer } else { Stage::Flushing };
+        connection.began = self.now;
+        if !goodbye.bytes.is_empty() {
+            connection.outbox_bytes += goodbye.bytes.len() as u32;
+            self.metrics.gauges.add(Gauge::OutboxBytes, goodbye.bytes.len() as u64);
+            connection.outbox.push(Frame::new(goodbye.bytes, self.now_ns));
+        }
+        self.wake_at(slot, self.now_ms + self.config.close_timeout.as_millis() as u64);
+        self.queue_for_flush(slot);
+    }
+
+    /// Counts and logs the end: one line with the peer and the reason.
+    fn note(&mut self, slot: u32, cause: Cause) {
+        self.metrics.counters.add(State::counter_of(cause), 1);
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let (peer, shard) = (connection.peer, self.id);
+        match cause {
+            Cause::Reason(Reason::PeerClosed(code)) => {
+                tracing::debug!(%peer, shard, code, "closed by the client")
+            }
+            Cause::Reason(Reason::GoingAway | Reason::Application) => {
+                tracing::debug!(%peer, shard, reason = cause.reason().text(), "connection closed");
+            }
+            Cause::EndOfStream => tracing::debug!(%peer, shard, "end of stream"),
+            Cause::Broken(error) => {
+                let error = std::io::Error::from_raw_os_error(error);
+                tracing::debug!(%peer, shard, %error, "connection lost");
+            }
+            Cause::TooManyOfAddress => {
+                tracing::info!(%peer, shard, "connection refused: its address has connections-per-address-max");
+            }
+            Cause::HandshakeTimeout => tracing::info!(%peer, shard, "handshake timeout"),
+            Cause::MessageTimeout => tracing::info!(%peer, shard, "message timeout"),
+            Cause::LivenessTimeout => tracing::info!(%peer, shard, "nothing heard for heartbeat-timeout"),
+            Cause::Reason(reason) => {
+                let outbox_bytes = connection.outbox_bytes;
+                tracing::info!(%peer, shard, code = reason.code(), reason = reason.text(), outbox_bytes,
+                    "connection closed");
+            }
+        }
+    }
+
+    /// The client is gone, although its connection may still be closing: its subscriptions end, with their
+    /// off-hooks; its callbacks and its data are dropped.
+    fn release_client(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let Some(client) = connection.client.take() else { return };
+        // What it is subscribed to it has until now.
+        self.fan_out();
+        let Some(record) = self.clients.remove(client.get() as usize) else { return };
+        let open = record.callbacks.len() as u64;
+        self.metrics.gauges.sub(Gauge::CallbacksOpen, open);
+        let id = ClientId { shard: self.id, slot: client.get(), generation: record.generation };
+        let mut ended: Vec<(Path, Ended)> = Vec::new();
+        self.subscriptions.close(client.get(), |path, how| ended.push((path, how)));
+        self.shared.subscriptions.give(ended.len());
+        for (path, how) in ended {
+            if let Ended::Active { last } = how {
+                self.subscription_ended(id, &path, last);
+            }
+        }
+        self.apps.runner().forget(id);
+    }
+}
+
+impl Goodbye {
+    fn of(connection: &mut Connection, cause: Cause) -> Goodbye {
+        if cause == Cause::EndOfStream {
+            return Goodbye { bytes: Vec::new(), await_peer: false };
+        }
+        let close = connection.session.close(cause.reason());
+        Goodbye { bytes: close.bytes, await_peer: close.await_peer }
+    }
+}
+
+impl Connection {
+    /// Drops what waits to be sent (not what is in flight); answers its bytes.
+    fn drop_outbox(&mut self) -> u64 {
+        let bytes: usize = self.outbox.drain(..).map(|frame| frame.len()).sum();
+        self.outbox.shrink_to_fit();
+        self.outbox_bytes -= bytes as u32;
+        bytes as u64
+    }
+}

@@ -1,0 +1,111 @@
+//! The end of a turn: what was queued and decided is handed to the ring. One send for each client with output,
+//! however many events it got.
+
+use super::connection::{OUTBOX_INLINE, Stage};
+use super::state::State;
+use crate::metrics::Counter;
+use crate::qev::buffers::Frame;
+use crate::qev::ring::{Descriptor, FRAMES_PER_SEND_MAX, Ring, Shutdown, Token};
+use smallvec::SmallVec;
+
+/// Bytes up to which the frames of one send are copied into one frame. A copy of this size costs less than the
+/// kernel takes to walk an iovec, and is shared by all clients that have the same frames to send.
+pub(super) const JOINED_BYTES_MAX: usize = 64 << 10;
+
+/// The token of sockets that have no record: their completions interest nobody.
+const NOBODY: Token = Token::MAX;
+
+/// What the ring is to do, beside sends.
+pub(super) enum Order {
+    Receive(Descriptor, Token),
+    ShutDown(Descriptor, Token, Shutdown),
+    /// Closes a socket that has no record (any more).
+    Discard(Descriptor),
+    AcceptAgain,
+    StopListening,
+}
+
+/// The frame that was joined last, and what it was joined from. In a fan-out most clients have the same frames to
+/// send: it is made once. It lives for one turn.
+#[derive(Default)]
+pub(super) struct Joined(Option<(SmallVec<[Frame; OUTBOX_INLINE]>, Frame)>);
+
+impl Joined {
+    fn join(&mut self, frames: SmallVec<[Frame; OUTBOX_INLINE]>) -> Frame {
+        if let Some((parts, joined)) = &self.0 {
+            if parts.len() == frames.len() && parts.iter().zip(&frames).all(|(part, frame)| part.same(frame))
+            {
+                return joined.clone();
+            }
+        }
+        let joined = Frame::joined(&frames);
+        self.0 = Some((frames, joined.clone()));
+        joined
+    }
+
+    fn clear(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl State {
+    /// Hands everything to the ring, which submits it with the next call into the kernel. At most
+    /// `sends-per-turn-max` sends: the others wait for the next turn, behind whatever was received meanwhile.
+    pub fn flush(&mut self, ring: &mut Ring) {
+        for _ in 0..self.ready.len().min(self.config.sends_per_turn_max) {
+            let Some(slot) = self.ready.pop_front() else { break };
+            self.flush_connection(ring, slot);
+        }
+        self.joined.clear();
+        for order in self.orders.drain(..) {
+            match order {
+                Order::Receive(socket, token) => ring.receive(socket, token),
+                Order::ShutDown(socket, token, how) => ring.shut_down(socket, token, how),
+                Order::Discard(socket) => ring.close(socket, NOBODY),
+                Order::AcceptAgain => ring.accept_again(),
+                Order::StopListening => ring.stop_listening(),
+            }
+        }
+    }
+
+    fn flush_connection(&mut self, ring: &mut Ring, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.queued = false;
+        if connection.sending || connection.stage == Stage::Dead {
+            return;
+        }
+        if connection.outbox.is_empty() {
+            return self.flushed(slot);
+        }
+        connection.sending = true;
+        connection.sent = self.now;
+        self.metrics.counters.add(Counter::Sends, 1);
+        let socket = connection.socket;
+        if connection.outbox.len() == 1 {
+            let frame = connection.outbox.pop().expect("there is one");
+            return ring.send(socket, slot, frame);
+        }
+        let frames = std::mem::take(&mut connection.outbox);
+        if frames.iter().map(Frame::len).sum::<usize>() <= JOINED_BYTES_MAX {
+            return ring.send(socket, slot, self.joined.join(frames));
+        }
+        let mut frames = frames.into_vec();
+        if frames.len() > FRAMES_PER_SEND_MAX {
+            connection.outbox = frames.split_off(FRAMES_PER_SEND_MAX).into();
+        }
+        ring.send_gathered(socket, slot, frames);
+    }
+
+    /// Everything that was queued is sent. A connection that only waited for that goes on to its end.
+    fn flushed(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if connection.stage != Stage::Flushing {
+            return;
+        }
+        if !connection.receiving {
+            return self.bury(slot);
+        }
+        connection.stage = Stage::HalfClosed;
+        self.orders.push(Order::ShutDown(connection.socket, slot, Shutdown::Write));
+    }
+}

@@ -1,0 +1,226 @@
+//! What the kernel brings: connections, bytes, ends of streams, sends that are done.
+
+use super::connection::{Cause, Client, ClientSlot, Connection, Stage};
+use super::flush::Order;
+use super::state::State;
+use crate::client::callbacks::Callbacks;
+use crate::metrics::{Counter, Gauge, Timing};
+use crate::protocol::Reason;
+use crate::protocol::{Close, Found, Kind, Options, Session};
+use crate::qev::ring::{Descriptor, Errno, Peer, Sending};
+
+impl State {
+    /// A connection was accepted.
+    pub fn accepted(&mut self, socket: Descriptor, peer: Peer) {
+        self.metrics.counters.add(Counter::ConnectionsAccepted, 1);
+        if self.shutdown.is_some() || self.shared.clients.take(0).is_err() {
+            self.metrics.counters.add(Counter::ConnectionsRefusedLimit, 1);
+            tracing::info!(%peer, "connection refused: clients-max are connected");
+            self.orders.push(Order::Discard(socket));
+            return;
+        }
+        let generation = self.next_generation();
+        let options = Options { echo: self.config.echo };
+        let connection = Connection::new(socket, peer, generation, options, self.now);
+        let slot = self.connections.insert(connection) as u32;
+        self.orders.push(Order::Receive(socket, slot));
+        self.wake_at(slot, self.now_ms + self.config.timeout.as_millis() as u64);
+        self.count_address(slot, generation, peer);
+    }
+
+    /// The kernel could not accept. Unless only that one connection was at fault, accepting waits for better times.
+    pub fn accept_failed(&mut self, error: Errno) {
+        if error.is_exhaustion() {
+            self.metrics.counters.add(Counter::ConnectionsRefusedDescriptors, 1);
+            return self.wait_to_accept(error);
+        }
+        self.metrics.counters.add(Counter::AcceptErrors, 1);
+        if error.is_of_one_connection() {
+            self.orders.push(Order::AcceptAgain);
+        } else {
+            self.wait_to_accept(error);
+        }
+    }
+
+    /// Bytes came from a peer. `ended`: the kernel has ended the receive, which must be begun again.
+    pub fn received(&mut self, slot: u32, data: &mut [u8], ended: bool) {
+        self.metrics.counters.add(Counter::BytesReceived, data.len() as u64);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.received = self.now;
+        connection.challenged = false;
+        if ended {
+            self.orders.push(Order::Receive(connection.socket, slot));
+        }
+        if matches!(connection.stage, Stage::Open | Stage::AwaitingPeer) {
+            let mut session = std::mem::take(&mut connection.session);
+            self.decode(slot, &mut session, data);
+            self.give_back(slot, session);
+        }
+    }
+
+    /// A receive ended without data.
+    pub fn receive_ended(&mut self, slot: u32, result: Result<(), Errno>) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        match result {
+            Err(error) if error.is_no_buffers() && connection.stage < Stage::Dead => {
+                self.metrics.counters.add(Counter::BuffersExhausted, 1);
+                self.orders.push(Order::Receive(connection.socket, slot));
+            }
+            Err(error) => {
+                connection.receiving = false;
+                self.end_of_input(slot, Cause::Broken(error.0));
+            }
+            Ok(()) => {
+                connection.receiving = false;
+                self.end_of_input(slot, Cause::EndOfStream);
+            }
+        }
+    }
+
+    /// A send is done: its latencies are recorded, and what has come meanwhile may go.
+    pub fn sent(&mut self, slot: u32, result: Result<(), Errno>, frames: &Sending) {
+        let bytes = frames.len();
+        self.metrics.gauges.sub(Gauge::OutboxBytes, bytes as u64);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.sending = false;
+        connection.outbox_bytes -= bytes as u32;
+        match result {
+            Ok(()) => {
+                self.metrics.counters.add(Counter::BytesSent, bytes as u64);
+                self.record_sent(frames);
+                self.queue_for_flush(slot);
+                self.leave_if_done(slot);
+            }
+            Err(error) => {
+                self.metrics.counters.add(Counter::SendErrors, 1);
+                self.end_of_input(slot, Cause::Broken(error.0));
+            }
+        }
+    }
+
+    fn decode(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) {
+        let mut at = 0;
+        loop {
+            let limits = self.limits;
+            let step = session.decode(&mut data[at..], &limits);
+            at += step.consumed;
+            match step.found {
+                Found::NotYet => return,
+                Found::Event(text) => self.dispatch(slot, text),
+                Found::Reply(bytes) => self.queue_bytes(slot, bytes),
+                Found::Open(bytes) => {
+                    self.queue_bytes(slot, bytes);
+                    let kind = session.kind().expect("a session that is open knows its protocol");
+                    self.open(slot, kind);
+                }
+                Found::Close(Close { bytes, reason, await_peer }) => {
+                    self.end_with(slot, Cause::Reason(reason), bytes, await_peer);
+                    return;
+                }
+                Found::Closed => {
+                    self.peer_closed(slot);
+                    return;
+                }
+                Found::Ignore => {}
+            }
+            if self.connections.get(slot as usize).is_none_or(|c| c.stage == Stage::Ending) {
+                return;
+            }
+        }
+    }
+
+    /// The handshake is complete: the connection has a client now.
+    fn open(&mut self, slot: u32, kind: Kind) {
+        let generation = self.next_generation();
+        let client = Client { generation, connection: slot, callbacks: Callbacks::new() };
+        let client = ClientSlot::new(self.clients.insert(client) as u32);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.client = Some(client);
+        connection.kind = kind;
+        let counter = match kind {
+            Kind::WebSocket => Counter::HandshakesWebsocket,
+            Kind::Raw => Counter::HandshakesRaw,
+        };
+        self.metrics.counters.add(counter, 1);
+    }
+
+    /// The session goes back to its connection; a message that has begun must be complete in time.
+    fn give_back(&mut self, slot: u32, session: Session) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let unfinished = session.is_open() && !session.is_idle();
+        let begins = unfinished && !connection.unfinished;
+        connection.unfinished = unfinished;
+        connection.session = session;
+        if begins {
+            connection.began = self.now;
+            self.wake_at(slot, self.now_ms + self.config.timeout.as_millis() as u64);
+        }
+    }
+
+    /// The peer's Close completed the handshake that we began.
+    fn peer_closed(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if connection.stage == Stage::AwaitingPeer {
+            connection.stage = Stage::Flushing;
+            self.queue_for_flush(slot);
+        }
+    }
+
+    /// Nothing more will come from the peer.
+    fn end_of_input(&mut self, slot: u32, cause: Cause) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let broken = !matches!(cause, Cause::EndOfStream);
+        match connection.stage {
+            Stage::Open => self.end(slot, cause),
+            // What was queued before may still reach a peer that has only stopped to write.
+            Stage::Flushing if !broken => self.queue_for_flush(slot),
+            Stage::Ending => {}
+            Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.bury(slot),
+            Stage::Dead => self.leave_if_done(slot),
+        }
+    }
+
+    fn record_sent(&mut self, frames: &Sending) {
+        for frame in frames.frames() {
+            self.metrics.timers.record(Timing::Send, self.now_ns.saturating_sub(frame.queued_ns()));
+            for accepted in frame.accepted() {
+                let took = self.now_ns.saturating_sub(accepted.at_ns);
+                self.metrics.timers.record_n(Timing::Delivery, took, u64::from(accepted.events));
+            }
+        }
+    }
+
+    /// A refusal that the protocol found is counted as such.
+    pub(super) fn counter_of(cause: Cause) -> Counter {
+        match cause {
+            Cause::HandshakeTimeout => Counter::TimeoutsHandshake,
+            Cause::MessageTimeout => Counter::TimeoutsMessage,
+            Cause::LivenessTimeout => Counter::TimeoutsLiveness,
+            Cause::EndOfStream => Counter::ClosesByPeer,
+            Cause::Broken(_) => Counter::ClosesReset,
+            Cause::TooManyOfAddress => Counter::ConnectionsRefusedAddress,
+            Cause::Reason(reason) => counter_of_reason(reason),
+        }
+    }
+}
+
+fn counter_of_reason(reason: Reason) -> Counter {
+    match reason {
+        Reason::PeerClosed(_) => Counter::ClosesByPeer,
+        Reason::ConnectionLost => Counter::ClosesReset,
+        Reason::UnknownProtocol => Counter::ProtocolUnknown,
+        Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
+        Reason::MalformedEvent => Counter::ClosesMalformedEvent,
+        Reason::ClientTimeout => Counter::TimeoutsMessage,
+        Reason::SlowClient => Counter::ClosesSlow,
+        Reason::TooManyClients => Counter::ConnectionsRefusedLimit,
+        Reason::GoingAway => Counter::ClosesShutdown,
+        Reason::Application | Reason::ServerError => Counter::ClosesByApp,
+        Reason::Violation(violation) => match violation.code() {
+            1003 => Counter::ClosesBinary,
+            1007 => Counter::ClosesInvalidUtf8,
+            1009 => Counter::ClosesTooLarge,
+            _ => Counter::ClosesViolation,
+        },
+    }
+}

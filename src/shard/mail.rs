@@ -1,0 +1,124 @@
+//! What shards send each other over the mesh, and what other threads leave in a shard's inbox.
+
+use super::flush::Order;
+use super::state::{Shutdown, State};
+use crate::app::{Command, Json};
+use crate::event::path::Path;
+use crate::metrics::{Snapshot, Timing};
+use crate::qev::mesh::{Class, Sent};
+use std::net::IpAddr;
+use std::sync::mpsc::SyncSender;
+
+/// A message from shard to shard, with the time it was sent.
+pub struct Letter {
+    sent_ns: u64,
+    mail: Mail,
+}
+
+pub(super) enum Mail {
+    /// For the subscribers that you have.
+    Broadcast { path: Path, data: Json, accepted_ns: u64 },
+    /// I have subscribers for this path now, or no longer.
+    Interest { path: Path, subscribed: bool },
+    /// For a client of yours, from this application.
+    Command { app: u32, command: Command },
+    /// You count the connections of this address: one more, mine, in this slot.
+    AddressCame { address: IpAddr, slot: u32, generation: u32 },
+    /// One less.
+    AddressLeft { address: IpAddr },
+    /// That connection was one too many.
+    AddressRefused { slot: u32, generation: u32 },
+}
+
+/// A message from a thread that is no shard.
+pub enum Notice {
+    /// From an application's thread.
+    Command(Command),
+    /// For the statistics endpoint: what was counted, with the number of the shard.
+    Snapshot(SyncSender<(u16, Snapshot)>),
+    /// Stop accepting, close everything, and end by `deadline_ns`, as `nanos` tells time.
+    Shutdown { deadline_ns: u64 },
+    /// The clock that tests move was moved; tell when what is due by then is done.
+    ClockMoved(SyncSender<()>),
+}
+
+impl State {
+    /// Sends to another shard. It never waits; what does not fit is counted by the mesh.
+    pub fn mail(&mut self, shard: u16, mail: Mail, class: Class) {
+        let letter = Letter { sent_ns: self.now_ns, mail };
+        if let Sent::Refused(_) = self.port.send(usize::from(shard), letter, class) {
+            tracing::warn!(shard = self.id, to = shard, "the mesh is full: a broadcast did not cross");
+        }
+    }
+
+    /// Takes what other shards have sent.
+    pub fn take_letters(&mut self, max: usize) {
+        let mut letters = std::mem::take(&mut self.letters);
+        self.port.receive(max, |from, letter| letters.push((from as u16, letter)));
+        for (from, letter) in letters.drain(..) {
+            self.metrics.timers.record(Timing::MeshHop, self.now_ns.saturating_sub(letter.sent_ns));
+            self.take_letter(from, letter.mail);
+        }
+        self.letters = letters;
+    }
+
+    /// Takes what other threads have left.
+    pub fn take_notices(&mut self) {
+        for notice in std::mem::take(&mut self.notices) {
+            match notice {
+                Notice::Command(command) => self.apply(0, command),
+                // Whoever asked may have given up.
+                Notice::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
+                Notice::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
+                Notice::ClockMoved(to) => {
+                    self.read_clock();
+                    self.clock_watchers.push(to);
+                }
+            }
+        }
+    }
+
+    /// The timers that were due have run: whoever moved the clock is told.
+    pub fn tell_clock_watchers(&mut self) {
+        for watcher in self.clock_watchers.drain(..) {
+            // Whoever asked may have given up.
+            let _ = watcher.try_send(());
+        }
+    }
+
+    fn take_letter(&mut self, from: u16, mail: Mail) {
+        match mail {
+            Mail::Broadcast { path, data, accepted_ns } => {
+                if let Some(path) = self.subscriptions.find(path.as_ref()) {
+                    self.queue_broadcast(path, data, accepted_ns);
+                }
+            }
+            Mail::Interest { path, subscribed: true } => self.subscriptions.remote_on(&path, from),
+            Mail::Interest { path, subscribed: false } => self.subscriptions.remote_off(&path, from),
+            Mail::Command { app, command } => self.apply(app, command),
+            Mail::AddressCame { address, slot, generation } => {
+                if !self.addresses.came(address) {
+                    self.mail(from, Mail::AddressRefused { slot, generation }, Class::Control);
+                }
+            }
+            Mail::AddressLeft { address } => self.addresses.left(address),
+            Mail::AddressRefused { slot, generation } => self.refuse_address(slot, generation),
+        }
+    }
+
+    fn shut_down(&mut self, deadline_ns: u64) {
+        self.shutdown = Some(Shutdown { deadline_ns });
+        self.orders.push(Order::StopListening);
+        self.end_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_is_small() {
+        assert!(size_of::<Letter>() <= 128, "{}", size_of::<Letter>());
+    }
+}

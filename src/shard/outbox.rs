@@ -1,0 +1,71 @@
+//! What is to be sent to a client waits in its outbox, which is bounded in bytes.
+
+use super::connection::{Cause, Stage};
+use super::state::State;
+use crate::app::Json;
+use crate::event::path::Path;
+use crate::event::text;
+use crate::metrics::{Counter, Gauge};
+use crate::protocol::Reason;
+use crate::protocol::{self, Kind};
+use crate::qev::buffers::Frame;
+
+impl State {
+    /// Puts a frame into the outbox of a connection. Where that is full, the connection ends: its peer does not
+    /// keep up.
+    #[inline]
+    pub fn queue_frame(&mut self, slot: u32, frame: Frame) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if connection.stage != Stage::Open {
+            return;
+        }
+        let bytes = connection.outbox_bytes as usize + frame.len();
+        if bytes > self.config.outbox_bytes_max {
+            return self.end(slot, Cause::Reason(Reason::SlowClient));
+        }
+        connection.outbox_bytes = bytes as u32;
+        self.metrics.gauges.add(Gauge::OutboxBytes, frame.len() as u64);
+        connection.outbox.push(frame);
+        if !connection.queued {
+            connection.queued = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Puts bytes that are no event into the outbox: the protocol's own.
+    pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.queue_frame(slot, Frame::new(bytes, self.now_ns));
+        }
+    }
+
+    /// Puts an event for one client into its outbox.
+    pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
+        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
+            return;
+        };
+        let bytes = encode_event(kind, path, callback, data);
+        self.metrics.counters.add(Counter::MessagesSent, 1);
+        self.queue_frame(slot, Frame::new(bytes, self.now_ns));
+    }
+
+    /// Has a connection looked at when the turn is flushed.
+    pub fn queue_for_flush(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let idle = connection.outbox.is_empty() && connection.stage == Stage::Open;
+        if !connection.queued && !idle {
+            connection.queued = true;
+            self.ready.push_back(slot);
+        }
+    }
+}
+
+/// An event as a protocol sends it.
+pub(super) fn encode_event(kind: Kind, path: &Path, callback: u64, data: &Json) -> Vec<u8> {
+    let (path, data) = (path.as_str(), data.as_str());
+    let len = text::event_len(path, callback, data);
+    let mut bytes = Vec::with_capacity(protocol::frame_head_len(kind, len) + len);
+    protocol::frame_head(kind, &mut bytes, len);
+    text::write_event(&mut bytes, path, callback, data);
+    bytes
+}

@@ -1,0 +1,237 @@
+//! The state of a shard that is not the kernel's: its connections, clients, subscriptions, applications, timers.
+
+use super::addresses::Addresses;
+use super::apps::Apps;
+use super::connection::{Client, Connection, Moment};
+use super::fanout::Broadcast;
+use super::flush::{Joined, Order};
+use super::liveness::{Due, Once, heartbeat_path};
+use super::mail::{Letter, Notice};
+use crate::client::ClientId;
+use crate::client::subscriptions::Subscriptions;
+use crate::config::Config;
+use crate::event::path::Path;
+use crate::metrics::{Counter, Gauge, Snapshot};
+use crate::protocol;
+use crate::qev::clock::{Clock, nanos};
+use crate::qev::fair::Pool;
+use crate::qev::mesh::Port;
+use crate::qev::ring::Wait;
+use crate::qev::slots::Slots;
+use crate::qev::timer::Wheel;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+/// What all shards share: two counts with a limit, touched when somebody connects or subscribes, never by events.
+pub struct Shared {
+    pub clients: Pool,
+    pub subscriptions: Pool,
+}
+
+impl Shared {
+    /// The limits that the settings state.
+    pub fn new(config: &Config) -> Shared {
+        Shared {
+            clients: Pool::new(config.clients_max, 100, 0),
+            subscriptions: Pool::new(
+                config.clients_subs_total,
+                config.clients_subs_pressure,
+                config.clients_subs_min,
+            ),
+        }
+    }
+}
+
+/// What a shard is made of.
+pub struct Parts {
+    pub id: u16,
+    pub config: Arc<Config>,
+    pub shared: Arc<Shared>,
+    pub port: Port<Letter>,
+    pub clock: Clock,
+    pub apps: Apps,
+}
+
+/// The state of a shard.
+pub(super) struct State {
+    pub id: u16,
+    pub config: Arc<Config>,
+    pub shared: Arc<Shared>,
+    pub port: Port<Letter>,
+    pub apps: Apps,
+    pub connections: Slots<Connection>,
+    pub clients: Slots<Client>,
+    pub subscriptions: Subscriptions,
+    pub addresses: Addresses,
+    pub timers: Wheel<Due>,
+    pub onces: Slots<Once>,
+    /// Broadcasts of this turn that were not fanned out yet.
+    pub broadcasts: Vec<Broadcast>,
+    /// Connections whose end was decided, in this turn.
+    pub endings: Vec<super::closing::Ending>,
+    /// Connections that may have something to flush.
+    pub ready: VecDeque<u32>,
+    /// What the ring is to do, beside sends.
+    pub orders: Vec<Order>,
+    /// The frame that was joined last, for the next client that has the same frames to send.
+    pub joined: Joined,
+    pub notices: Vec<Notice>,
+    pub metrics: Snapshot,
+    pub limits: protocol::Limits,
+    pub now: Moment,
+    pub now_ms: u64,
+    pub now_ns: u64,
+    /// Accepts failed for a lack of descriptors or memory, and wait.
+    pub accepts_wait: bool,
+    pub shutdown: Option<Shutdown>,
+    clock: Clock,
+    generation: u32,
+    scratch: String,
+    fired: Vec<Due>,
+    /// Letters of the mesh, between their receipt and their taking.
+    pub letters: Vec<(u16, Letter)>,
+    pub heartbeat: Path,
+    pub clock_watchers: Vec<SyncSender<()>>,
+}
+
+/// The shard is shutting down; at this time, by [`nanos`], it ends whatever is left.
+#[derive(Clone, Copy)]
+pub(super) struct Shutdown {
+    pub deadline_ns: u64,
+}
+
+impl State {
+    pub fn new(parts: Parts) -> State {
+        let Parts { id, config, shared, port, clock, apps } = parts;
+        let now_ms = clock.now_ms();
+        let limits = protocol::Limits { message_bytes_max: config.message_bytes_max };
+        State {
+            id,
+            addresses: Addresses::new(config.connections_per_address_max),
+            config,
+            shared,
+            port,
+            apps,
+            connections: Slots::new(),
+            clients: Slots::new(),
+            subscriptions: Subscriptions::new(),
+            timers: Wheel::new(now_ms),
+            onces: Slots::new(),
+            broadcasts: Vec::new(),
+            endings: Vec::new(),
+            ready: VecDeque::new(),
+            orders: Vec::new(),
+            joined: Joined::default(),
+            notices: Vec::new(),
+            metrics: Snapshot::new(),
+            limits,
+            now: Moment::at(now_ms),
+            now_ms,
+            now_ns: nanos(),
+            accepts_wait: false,
+            shutdown: None,
+            clock,
+            generation: 0,
+            scratch: String::new(),
+            fired: Vec::new(),
+            letters: Vec::new(),
+            heartbeat: heartbeat_path(),
+            clock_watchers: Vec::new(),
+        }
+    }
+
+    /// Reads the clocks, once for the turn.
+    pub fn begin_turn(&mut self) {
+        self.now_ns = nanos();
+        self.read_clock();
+        self.metrics.counters.add(Counter::Turns, 1);
+    }
+
+    /// Reads the clock that timers go by.
+    pub fn read_clock(&mut self) {
+        self.now_ms = self.clock.now_ms();
+        self.now = Moment::at(self.now_ms);
+        self.apps.runner().now = Duration::from_millis(self.now_ms);
+    }
+
+    /// Whether the next turn must not wait.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.orders.is_empty()
+    }
+
+    /// Whether the server shuts down and this shard has nothing left, or no time.
+    pub fn is_done(&self) -> bool {
+        match self.shutdown {
+            Some(shutdown) => self.connections.is_empty() || nanos() >= shutdown.deadline_ns,
+            None => false,
+        }
+    }
+
+    /// How long nothing is due. By a clock that stands still nothing ever is, but the end of a shutdown.
+    pub fn time_to_next_due(&self) -> Wait {
+        let shutdown = self
+            .shutdown
+            .map(|shutdown| Duration::from_nanos(shutdown.deadline_ns.saturating_sub(self.now_ns)));
+        let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
+        let timer = match timer {
+            Some(0) => return Wait::No,
+            Some(_) if self.clock.is_manual() => None,
+            ms => ms.map(Duration::from_millis),
+        };
+        match (timer, shutdown) {
+            (Some(timer), Some(shutdown)) => Wait::For(timer.min(shutdown)),
+            (Some(time), None) | (None, Some(time)) => Wait::For(time),
+            (None, None) => Wait::Forever,
+        }
+    }
+
+    /// Runs the timers that are due.
+    pub fn run_timers(&mut self) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(self.now_ms, &mut fired);
+        for due in fired.drain(..) {
+            self.due(due);
+        }
+        self.fired = fired;
+    }
+
+    pub fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    /// The client with this identity, if it is still there; and its slot.
+    pub fn client(&mut self, id: ClientId) -> Option<(u32, &mut Client)> {
+        let client = self.clients.get_mut(id.slot as usize)?;
+        (client.generation == id.generation && id.shard == self.id).then_some((id.slot, client))
+    }
+
+    /// Everything counted, with the gauges as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.metrics.clone();
+        let mut gauge = |gauge, value: usize| snapshot.gauges.set(gauge, value as u64);
+        gauge(Gauge::Connections, self.connections.len());
+        gauge(Gauge::Clients, self.clients.len());
+        gauge(Gauge::Subscriptions, self.subscriptions.len());
+        gauge(Gauge::Paths, self.subscriptions.paths());
+        gauge(Gauge::Timers, self.timers.len());
+        let mesh = self.port.counters();
+        let mut counter = |counter, value| snapshot.counters.add(counter, value);
+        counter(Counter::MeshSent, mesh.sent);
+        counter(Counter::MeshReceived, mesh.received);
+        counter(Counter::MeshOverflowed, mesh.overflowed);
+        counter(Counter::MeshRefused, mesh.refused);
+        snapshot
+    }
+
+    /// Memory for cleaning a path, lent for the time of one event.
+    pub fn lend_scratch(&mut self) -> String {
+        std::mem::take(&mut self.scratch)
+    }
+
+    pub fn take_scratch_back(&mut self, scratch: String) {
+        self.scratch = scratch;
+    }
+}

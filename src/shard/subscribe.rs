@@ -1,0 +1,126 @@
+//! Subscriptions: asking the application, the limit, the answer, and telling the other shards.
+
+use super::mail::Mail;
+use super::state::State;
+use crate::app::{Answer, Asked, Decision, Json, OnRule, Subscription};
+use crate::client::ClientId;
+use crate::client::subscriptions::{Decided, Off, On, PathId};
+use crate::event::path::Path;
+use crate::metrics::Counter;
+use crate::qev::mesh::Class;
+
+impl State {
+    /// `/qio/on` (protocol.md, section 4).
+    pub fn subscribe(&mut self, asked: Asked, path: &Path, extra: &Json) {
+        let Some((index, rest)) = self.apps.route(path.as_ref()) else {
+            return self.answer(0, asked, Answer::refusal(404, None));
+        };
+        if matches!(self.apps.event(index).on, OnRule::Nobody) {
+            return self.refuse(asked, index);
+        }
+        // Whoever was told of a broadcast before this moment is not the one that subscribes now.
+        self.fan_out();
+        let slot = asked.client.slot;
+        let held = self.subscriptions.held(slot);
+        let id = match self.subscriptions.on(slot, path.as_ref()) {
+            On::InProgress => return self.answer(0, asked, Answer::refusal(202, None)),
+            On::Active => return self.answer(0, asked, Answer::ok()),
+            On::Decide(id) => id,
+        };
+        if self.shared.subscriptions.take(held).is_err() {
+            self.subscriptions.decide(slot, id, false);
+            self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
+            return self.answer(0, asked, Answer::error(420, "too many subscriptions"));
+        }
+        let subscription = Subscription {
+            client: asked.client,
+            path: "",
+            extra: rest,
+            data: extra.as_str(),
+            callback: asked.callback,
+            id,
+        };
+        let decision = self.apps.decide(index, subscription);
+        self.apply_commands(self.apps.event(index).app as u32);
+        match decision {
+            Decision::Accept => self.decided(asked, id, true),
+            Decision::Refuse => self.decided(asked, id, false),
+            Decision::Later => {}
+        }
+    }
+
+    /// An application has decided, at once or later.
+    pub fn decided(&mut self, asked: Asked, id: PathId, accepted: bool) {
+        if self.client(asked.client).is_none() {
+            return self.metrics.counters.add(Counter::AnswersLateDropped, 1);
+        }
+        self.fan_out();
+        let path = self.subscriptions.path(id).clone();
+        match self.subscriptions.decide(asked.client.slot, id, accepted) {
+            Decided::Subscribed { first } => {
+                self.metrics.counters.add(Counter::Subscribes, 1);
+                if first {
+                    self.tell_shards(&path, true);
+                }
+                self.answer(0, asked, Answer::ok());
+            }
+            Decided::Unsubscribed { .. } => {
+                self.shared.subscriptions.give(1);
+                self.answer(0, asked, Answer::ok());
+                self.run_off_hook(asked.client, &path);
+            }
+            Decided::Refused => {
+                self.shared.subscriptions.give(1);
+                match self.apps.route(path.as_ref()) {
+                    Some((index, _)) => self.refuse(asked, index),
+                    None => self.answer(0, asked, Answer::refusal(404, None)),
+                }
+            }
+            Decided::Unknown => {}
+        }
+    }
+
+    /// `/qio/off` (protocol.md, section 4).
+    pub fn unsubscribe(&mut self, asked: Asked, path: &Path) {
+        if self.apps.route(path.as_ref()).is_none() {
+            return self.answer(0, asked, Answer::refusal(404, None));
+        }
+        self.fan_out();
+        if let Off::Unsubscribed { path, last } = self.subscriptions.off(asked.client.slot, path.as_ref()) {
+            self.shared.subscriptions.give(1);
+            self.subscription_ended(asked.client, &path, last);
+        }
+        self.answer(0, asked, Answer::ok());
+    }
+
+    /// An active subscription has ended: the application is told, and the other shards where it was the last.
+    pub fn subscription_ended(&mut self, client: ClientId, path: &Path, last: bool) {
+        self.metrics.counters.add(Counter::Unsubscribes, 1);
+        if last {
+            self.tell_shards(path, false);
+        }
+        self.run_off_hook(client, path);
+    }
+
+    fn run_off_hook(&mut self, client: ClientId, path: &Path) {
+        let Some((index, extra)) = self.apps.route(path.as_ref()) else { return };
+        self.apps.ended(index, client, extra);
+        self.apply_commands(self.apps.event(index).app as u32);
+    }
+
+    /// 401, or 404 where the event handles children: a path below it may be no event at all.
+    fn refuse(&mut self, asked: Asked, index: u32) {
+        self.metrics.counters.add(Counter::SubscriptionsRefusedApp, 1);
+        let code = if self.apps.event(index).children { 404 } else { 401 };
+        self.answer(0, asked, Answer::refusal(code, None));
+    }
+
+    /// Tells the other shards that this one has subscribers for a path now, or no longer.
+    fn tell_shards(&mut self, path: &Path, subscribed: bool) {
+        for shard in 0..self.port.shards() as u16 {
+            if shard != self.id {
+                self.mail(shard, Mail::Interest { path: path.clone(), subscribed }, Class::Control);
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! A kernel that does not let io_uring be used: the server says so, with the remedy, and exits.
+
+use crate::support::server::{BINARY, command, run};
+use std::process::Command;
+
+/// Starts the server under a seccomp filter that answers `io_uring_setup` with an error.
+fn filtered(error: &str) -> Command {
+    let launcher = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/without_io_uring.py");
+    let mut python = Command::new("python3");
+    python.args([launcher, error]).arg(BINARY);
+    python.args(command(BINARY, &[]).get_args());
+    python
+}
+
+#[test]
+fn a_container_that_filters_io_uring() {
+    let (code, stdout, log) = run(filtered("EPERM"));
+    assert_ne!(code, Some(0));
+    assert!(code.is_some(), "it ended by a signal: {log}");
+    assert!(!stdout.contains("ready"), "{stdout}");
+    assert!(log.contains("io_uring"), "what is missing: {log}");
+    assert!(log.contains("seccomp"), "what does it, and so the remedy: {log}");
+    assert!(log.contains("io_uring_disabled"), "the other thing that may do it: {log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn a_kernel_without_io_uring() {
+    let (code, stdout, log) = run(filtered("ENOSYS"));
+    assert_ne!(code, Some(0));
+    assert!(code.is_some(), "it ended by a signal: {log}");
+    assert!(!stdout.contains("ready"), "{stdout}");
+    assert!(log.contains("io_uring") && log.contains("6.1"), "what is missing, and the oldest kernel: {log}");
+    assert!(!log.contains("panicked"), "{log}");
+}

@@ -1,0 +1,23 @@
+//! Black-box tests: they start the real binary and speak to it over real sockets, as protocol.md says.
+//!
+//! One test binary, so that it is linked once.
+
+mod callbacks;
+mod clienttest;
+mod close;
+mod events;
+#[path = "../fuzz/mod.rs"]
+mod fuzz;
+mod handshake;
+mod hostile;
+mod kernel;
+mod limits;
+mod listeners;
+mod liveness;
+mod settings;
+mod shutdown;
+mod slow;
+mod stats;
+mod subscriptions;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,171 @@
+//! Settings: what is wrong is named, with what is allowed and where it stood; flags go before the environment, the
+//! environment before the file.
+
+use crate::support::Server;
+use crate::support::server::{BINARY, command, run};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A settings file that is removed at the end.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> File {
+        let path = std::env::temp_dir().join(format!("quickio-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("a file can be written");
+        File(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0); // a test's leftover harms nobody
+    }
+}
+
+fn quickio(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments);
+    command
+}
+
+/// It exits with 2, serves nothing, and its message has all of these words.
+#[track_caller]
+fn assert_refused(command: Command, words: &[&str]) {
+    let what = format!("{command:?}");
+    let (code, stdout, stderr) = run(command);
+    assert_eq!(code, Some(2), "{what}: {stdout}{stderr}");
+    assert!(!stdout.contains("ready"), "{what}: {stdout}");
+    for word in words {
+        assert!(stderr.contains(word), "{what}: no {word:?} in {stderr:?}");
+    }
+}
+
+#[test]
+fn bad_flags() {
+    let table: [(&[&str], &[&str]); 16] = [
+        (&["--clients-maxx", "5"], &["clients-maxx", "clients-max"]),
+        (&["--nonsense"], &["nonsense"]),
+        (&["nonsense"], &["nonsense"]),
+        (&["--clients-max"], &["clients-max"]),
+        (&["--clients-max", "many"], &["clients-max", "many"]),
+        (&["--clients-max", "-1"], &["clients-max", "-1"]),
+        (&["--clients-max", "0"], &["clients-max"]),
+        (&["--clients-max", "99999999999999999999999"], &["clients-max"]),
+        (&["--clients-subs-pressure", "101"], &["clients-subs-pressure", "100"]),
+        (&["--shards", "129"], &["shards", "128"]),
+        (&["--timeout", "soon"], &["timeout", "soon"]),
+        (&["--timeout", "10"], &["timeout", "10"]),
+        (&["--listen", "localhost"], &["listen", "localhost"]),
+        (&["--clock", "broken"], &["clock", "manual"]),
+        (&["--heartbeat-challenge", "1h"], &["heartbeat-challenge", "heartbeat-timeout"]),
+        (&["--config", "/nonexistent/file.toml"], &["/nonexistent/file.toml"]),
+    ];
+    for (arguments, words) in table {
+        assert_refused(quickio(arguments), words);
+    }
+    assert_refused(quickio(&["--app", "no-such-app"]), &["no-such-app", "relay", "clienttest"]);
+}
+
+#[test]
+fn bad_files() {
+    let table = [
+        ("unknown", "shards = 2\nclient-max = 5\n", &["client-max", ":2", "clients-max"] as &[&str]),
+        (
+            "bad-value",
+            "# a comment\n\nclients-subs-pressure = 200\n",
+            &["clients-subs-pressure", "200", ":3"],
+        ),
+        ("wrong-type", "clients-max = true\n", &["clients-max", "true", ":1"]),
+        ("no-toml", "shards = 2\nthis is not TOML\n", &["no-toml", ":2"]),
+    ];
+    for (name, text, words) in table {
+        let file = File::new(name, text);
+        assert_refused(quickio(&["--config", file.path()]), &[words, &[file.path()]].concat());
+    }
+}
+
+#[test]
+fn bad_variables() {
+    let mut command = quickio(&[]);
+    command.env("QUICKIO_CLIENTS_MAX", "many");
+    assert_refused(command, &["QUICKIO_CLIENTS_MAX", "many"]);
+    let mut command = quickio(&[]);
+    command.env("QUICKIO_CLIENT_MAX", "5");
+    assert_refused(command, &["QUICKIO_CLIENT_MAX"]);
+}
+
+#[test]
+fn flags_go_before_variables_before_the_file() {
+    let file =
+        File::new("precedence", "public-address = \"file\"\nmessage-bytes-max = 1000\nclients-max = 7\n");
+    let hostname = |command: Command| {
+        let server = Server::launch(command);
+        server.websocket().request_code("/qio/hostname", "", 200).body["data"].clone()
+    };
+    let with_file = |arguments: &[&str]| command(BINARY, &[&["--config", file.path()], arguments].concat());
+    assert_eq!(hostname(with_file(&[])), "file");
+    let mut environment = with_file(&[]);
+    environment.env("QUICKIO_PUBLIC_ADDRESS", "environment");
+    assert_eq!(hostname(environment), "environment");
+    let mut flag = with_file(&["--public-address", "flag"]);
+    flag.env("QUICKIO_PUBLIC_ADDRESS", "environment");
+    assert_eq!(hostname(flag), "flag");
+}
+
+#[test]
+fn what_is_generated_is_complete_and_can_be_used() {
+    let (code, help, _) = run(quickio(&["--help"]));
+    assert_eq!(code, Some(0));
+    let (code, generated, _) = run(quickio(&["--generate-config"]));
+    assert_eq!(code, Some(0));
+    for name in ["listen", "admin", "shards", "timeout", "clients-subs-total", "outbox-bytes-max", "clock"] {
+        assert!(help.contains(&format!("--{name}")), "--help has no {name}");
+        assert!(generated.contains(&format!("{name} = ")), "--generate-config has no {name}");
+    }
+    let (code, version, _) = run(quickio(&["--version"]));
+    assert_eq!((code, version.as_str()), (Some(0), concat!("quickio ", env!("CARGO_PKG_VERSION"))));
+    // As it is, and with every default written out: the same server.
+    let written_out = generated.lines().map(|line| match line.strip_prefix('#') {
+        Some(key) if key.contains(" = ") && key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+        _ => line,
+    });
+    let written_out = written_out.collect::<Vec<_>>().join("\n");
+    assert!(written_out.lines().any(|line| line.starts_with("clients-max = ")), "{written_out}");
+    for (name, text) in [("generated", &generated), ("written-out", &written_out)] {
+        let file = File::new(name, text);
+        Server::start(&["--config", file.path()]).assert_serves();
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let server = Server::start(&[]);
+    // Not by another QuickIO of ours: that would share the port.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flag in ["--listen", "--admin"] {
+        let (code, stdout, stderr) = run(command(BINARY, &[flag, &address]));
+        assert!(code.is_some_and(|code| code != 0), "{flag}: {stderr}");
+        assert!(stderr.contains(&address), "{flag}: {stderr}");
+        assert!(!stdout.contains("ready") && !stderr.contains("panicked"), "{flag}: {stderr}");
+    }
+    server.assert_serves();
+}
+
+#[test]
+fn logs_are_text_or_json() {
+    let mut server = Server::start(&["--log-format", "json", "--log-level", "debug"]);
+    server.assert_serves();
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+    let log = server.log_with("\n");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("each line is one JSON object");
+        assert!(line.is_object());
+    }
+}

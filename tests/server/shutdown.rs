@@ -1,0 +1,68 @@
+//! SIGTERM and SIGINT: clients are told, what is queued is sent, the process exits with 0; a second signal exits at
+//! once.
+
+use crate::support::client::Ended;
+use crate::support::wire::Frame;
+use crate::support::{Client, Server, Wire};
+use std::net::TcpStream;
+
+#[test]
+fn signals_end_the_server_in_order() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&[]);
+        let mut clients = server.spread(6);
+        let mut raw = server.client(Wire::Raw);
+        let mut half_open = Client::connect(server.address(), Wire::WebSocket);
+        half_open.upgrade();
+        for client in &mut clients {
+            client.subscribe("/relay/last");
+        }
+        raw.request_code("/relay/last", "\"words\"", 200);
+        let address = server.address().to_string();
+        server.signal(signal);
+        for client in &mut clients {
+            assert_eq!(client.text(), "/relay/last:0=\"words\"");
+            let Ended::Close(code, _) = client.ended() else { panic!("no close frame") };
+            assert_eq!(code, 1001);
+            client.try_send(&Frame::close(1001, "").bytes());
+            client.expect_gone();
+        }
+        assert_eq!(raw.ended(), Ended::Gone);
+        half_open.ended();
+        assert_eq!(server.exit().code(), Some(0), "SIG{signal}");
+        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    }
+}
+
+#[test]
+fn clients_that_do_not_answer_are_not_waited_for_without_end() {
+    let mut server = Server::start(&["--shutdown-timeout", "300ms"]);
+    let mut silent: Vec<Client> = (0..4).map(|_| server.websocket()).collect();
+    let _nothing_said = Client::connect(server.address(), Wire::Raw);
+    server.signal("TERM");
+    for client in &mut silent {
+        let Ended::Close(1001, _) = client.ended() else { panic!("not told") };
+    }
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let mut server = Server::start(&["--shutdown-timeout", "1h", "--close-timeout", "1h"]);
+    let mut silent = server.websocket();
+    server.signal("TERM");
+    // It waits for this client to answer the close frame, and that never comes.
+    let Ended::Close(1001, _) = silent.ended() else { panic!("not told") };
+    server.signal("TERM");
+    server.exit();
+}
+
+#[test]
+fn an_idle_server_exits() {
+    let mut server = Server::start(&[]);
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+    let mut server = Server::start_with_clock(&[]);
+    server.signal("INT");
+    assert_eq!(server.exit().code(), Some(0), "with a clock that stands still, too");
+}

@@ -1,0 +1,174 @@
+//! The statistics endpoint: JSON, Prometheus, health, and that everything in them moves.
+
+use crate::support::{Client, Server, Wire};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const MEMBERS: [&str; 9] = ["count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
+
+/// Something of everything happens.
+fn exercise(server: &Server) -> Vec<Client> {
+    let mut clients = server.spread(6);
+    clients.push(server.client(Wire::Raw));
+    for client in &mut clients {
+        client.subscribe("/relay/stats");
+    }
+    for round in 0..5 {
+        clients[0].request_code("/relay/stats", "1", 200);
+        for client in &mut clients {
+            assert_eq!(client.event().data, "1", "{round}");
+            client.request_code("/clienttest/echo", "1", 200);
+        }
+    }
+    clients[0].request_code("/nowhere", "1", 404);
+    clients[0].request_code("/qio/callback/77", "1", 404);
+    clients
+}
+
+#[test]
+fn json() {
+    // With a clock that stands still no application does anything on its own.
+    let server = Server::start_with_clock(&[]);
+    let clients = exercise(&server);
+    let count = clients.len() as u64;
+    let stats = server.stats();
+    let expected = [
+        ("connections", count),
+        ("clients", count),
+        ("connections_accepted", count),
+        ("handshakes_websocket", count - 1),
+        ("handshakes_raw", 1),
+        ("subscriptions", count),
+        ("subscribes", count),
+        ("broadcasts", 5),
+        ("broadcast_deliveries", 5 * count),
+        ("events_received", count + 5 + 5 * count + 2),
+        ("events_unrouted", 1),
+        ("answers", count + 5 + 5 * count + 2),
+        ("callbacks_issued", 5 * count),
+        ("callbacks_unknown", 1),
+        ("callbacks_evicted", count),
+        ("callbacks_open", 4 * count),
+    ];
+    for (name, value) in expected {
+        assert_eq!(stats.value(name), value, "{name}");
+    }
+    let moved = [
+        "bytes_received",
+        "bytes_sent",
+        "sends",
+        "messages_sent",
+        "mesh_sent",
+        "mesh_received",
+        "turns",
+        "timers",
+    ];
+    for name in moved {
+        assert!(stats.value(name) > 0, "{name}");
+    }
+    // The shards' numbers are what is merged.
+    assert_eq!(stats.shards().count(), 2);
+    for kind in ["counters", "gauges"] {
+        for (name, value) in stats.0[kind].as_object().expect("names and numbers") {
+            let sum: u64 = stats.shards().map(|shard| shard[kind][name].as_u64().expect("a number")).sum();
+            assert_eq!(value.as_u64(), Some(sum), "{name}");
+        }
+    }
+}
+
+#[test]
+fn histograms() {
+    let server = Server::start(&[]);
+    let clients = exercise(&server);
+    let count = clients.len() as u64;
+    let stats = server.eventually("every send is complete", |stats| {
+        stats.timer("delivery")["count"].as_u64() == Some(5 * count)
+    });
+    for name in ["turn", "route", "mesh_hop", "send", "delivery"] {
+        let timer = stats.timer(name);
+        let members: BTreeSet<&str> =
+            timer.as_object().expect("a histogram").keys().map(String::as_str).collect();
+        assert_eq!(members, MEMBERS.into(), "{name}");
+        let number = |member: &str| timer[member].as_f64().expect("a number");
+        assert!(number("count") > 0.0, "{name}: {timer}");
+        let rising = ["min", "p50", "p90", "p99", "p99.9", "p99.99", "max"].map(number);
+        assert!(rising.is_sorted() && rising[0] >= 0.0, "{name}: {timer}");
+        assert!((number("min")..=number("max")).contains(&number("mean")), "{name}: {timer}");
+        assert!(number("max") < 60e6, "{name} in microseconds: {timer}");
+        let sum: u64 = stats.shards().map(|shard| shard["timers"][name]["count"].as_u64().unwrap()).sum();
+        assert_eq!(timer["count"].as_u64(), Some(sum), "{name}");
+    }
+    assert_eq!(stats.timer("route")["count"].as_u64(), Some(stats.value("events_received")));
+}
+
+#[test]
+fn prometheus() {
+    let server = Server::start(&[]);
+    let clients = exercise(&server);
+    let response = server.ask("GET", "/metrics");
+    assert_eq!(response.head.status, 200);
+    assert!(response.head.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
+    let mut helped = BTreeSet::new();
+    let mut typed = BTreeSet::new();
+    let mut connections = 0.0;
+    for line in response.body.lines().filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["#", "HELP", name, help @ ..] => assert!(!help.is_empty() && helped.insert(*name), "{line}"),
+            ["#", "TYPE", name, kind] => {
+                assert!(["counter", "gauge", "summary"].contains(kind) && typed.insert(*name), "{line}");
+            }
+            [sample @ .., value] => {
+                let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+                let sample = sample.join(" ");
+                let name = sample.split('{').next().unwrap();
+                assert!(name.starts_with("quickio_"), "{line}");
+                let base = name.strip_suffix("_sum").or_else(|| name.strip_suffix("_count")).unwrap_or(name);
+                assert!(typed.contains(name) || typed.contains(base), "no TYPE before {line}");
+                if name == "quickio_connections" {
+                    connections += value;
+                }
+            }
+            [] => unreachable!("split gives at least one"),
+        }
+    }
+    assert_eq!(helped, typed);
+    assert!(connections as usize >= clients.len());
+}
+
+#[test]
+fn other_requests() {
+    let server = Server::start(&[]);
+    assert_eq!(server.ask("GET", "/healthz").head.status, 200);
+    assert_eq!(server.ask("GET", "/nowhere").head.status, 404);
+    assert_eq!(server.ask("POST", "/stats").head.status, 405);
+    // Only a manual clock can be moved.
+    assert!(server.ask("POST", "/clock?advance=1000").head.status >= 400);
+    let manual = Server::start_with_clock(&[]);
+    for bad in ["", "?advance=", "?advance=-1", "?advance=x", "?advance=99999999999999999999999"] {
+        assert_eq!(manual.ask("POST", &format!("/clock{bad}")).head.status, 400, "{bad:?}");
+    }
+    assert_eq!(manual.ask("GET", "/clock?advance=1").head.status, 405);
+}
+
+#[test]
+fn without_an_endpoint() {
+    let server = Server::start(&["--admin", "off"]);
+    assert!(server.greeting.iter().all(|line| !line.starts_with("admin on")), "{:?}", server.greeting);
+    server.assert_serves();
+}
+
+#[test]
+fn a_server_at_rest_sleeps() {
+    let server = Server::start_with_clock(&[]);
+    let mut clients = server.spread(4);
+    clients.iter_mut().for_each(Client::ping);
+    let turns = |stats: &Value| stats["counters"]["turns"].as_u64().unwrap();
+    let before = turns(&server.stats().0);
+    // Time passes for the process while the statistics are asked for; a loop that spins would turn without end.
+    for _ in 0..50 {
+        server.stats();
+    }
+    let after = turns(&server.stats().0);
+    assert!(after - before < 10_000, "{} turns for 50 requests", after - before);
+}

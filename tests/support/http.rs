@@ -1,0 +1,96 @@
+//! Just enough HTTP/1.1 to upgrade, to be refused, and to ask the statistics endpoint.
+
+use super::DEADLINE;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+/// The key of RFC 6455, section 1.3, and the answer that goes with it.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A response's head, its header names in lower case.
+#[derive(Debug)]
+pub struct Head {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Debug)]
+pub struct Response {
+    pub head: Head,
+    pub body: String,
+}
+
+/// A request that upgrades to WebSocket, with `more` header lines (each with its CRLF).
+pub fn upgrade(more: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+}
+
+/// Takes a response's head off `input`, where it is whole.
+pub fn take_head(input: &mut Vec<u8>) -> Option<Head> {
+    let end = input.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let text = String::from_utf8(input[..end].to_vec()).expect("a head in ASCII");
+    input.drain(..end + 4);
+    let mut lines = text.split("\r\n");
+    let status_line = lines.next().unwrap();
+    assert!(status_line.starts_with("HTTP/1.1 "), "not a status line: {status_line}");
+    let status = status_line[9..12].parse().expect("a status of three digits");
+    let headers = lines.map(|line| line.split_once(':').expect("a header line"));
+    let headers =
+        headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_string())).collect();
+    Some(Head { status, headers })
+}
+
+/// Sends bytes and reads one response; where it has no `Content-Length`, to the connection's end.
+pub fn exchange(address: &str, request: impl AsRef<[u8]>) -> Response {
+    let (response, _) = exchange_on(&mut connect(address), request);
+    response
+}
+
+/// As [`exchange`], and the connection has to be closed by the server afterwards, with nothing behind the response.
+pub fn exchange_closing(address: &str, request: impl AsRef<[u8]>) -> Response {
+    let mut stream = connect(address);
+    let (response, mut rest) = exchange_on(&mut stream, request);
+    // Closing with unread input resets the connection: that is closed, too.
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "bytes behind the response: {:?}", String::from_utf8_lossy(&rest));
+    response
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the server accepts");
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+fn exchange_on(stream: &mut TcpStream, request: impl AsRef<[u8]>) -> (Response, Vec<u8>) {
+    // A server may answer, and close, before it read everything.
+    let _ = stream.write_all(request.as_ref());
+    let mut input = Vec::new();
+    let head = loop {
+        if let Some(head) = take_head(&mut input) {
+            break head;
+        }
+        assert!(read_more(stream, &mut input), "no response, only {:?}", String::from_utf8_lossy(&input));
+    };
+    let length = head.header("content-length").map(|length| length.parse::<usize>().expect("a length"));
+    while length.is_none_or(|length| input.len() < length) && read_more(stream, &mut input) {}
+    let rest = input.split_off(length.unwrap_or(input.len()));
+    (Response { head, body: String::from_utf8(input).expect("a body in UTF-8") }, rest)
+}
+
+fn read_more(stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
+    let mut chunk = [0; 16 * 1024];
+    let read = stream.read(&mut chunk).expect("the response comes before the deadline");
+    input.extend_from_slice(&chunk[..read]);
+    read > 0
+}
