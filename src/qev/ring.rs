@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, mem};
@@ -52,6 +52,14 @@ pub struct Settings {
 /// A socket in the ring's own descriptor table. It is no process descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptor(u32);
+
+impl Descriptor {
+    /// A name for a socket of a kernel that tests made up.
+    #[cfg(test)]
+    pub(crate) fn of_test(number: u32) -> Descriptor {
+        Descriptor(number)
+    }
+}
 
 /// The caller's name for a socket, given back with each of its completions.
 pub type Token = u32;
@@ -139,9 +147,16 @@ pub struct Ring {
     reaped: Vec<cqueue::Entry>,
 }
 
-struct Listener {
-    socket: OwnedFd,
-    open: bool,
+/// A listening socket, until no more is accepted from it.
+struct Listener(Option<OwnedFd>);
+
+impl Listener {
+    /// Closes the socket. Where `at_once` is false its number stays taken as long as the process lives.
+    fn close(&mut self, at_once: bool) {
+        if let Some(socket) = self.0.take().filter(|_| !at_once) {
+            let _ = socket.into_raw_fd();
+        }
+    }
 }
 
 /// An accept in flight: the kernel writes the peer's address here.
@@ -214,7 +229,7 @@ impl Ring {
     /// `accepts` are in flight at once.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
-        self.listeners.push(Listener { socket, open: true });
+        self.listeners.push(Listener(Some(socket)));
         for _ in 0..accepts {
             // SAFETY: all-zero bytes are a valid sockaddr_storage.
             let address = Box::new((unsafe { mem::zeroed() }, 0));
@@ -244,7 +259,9 @@ impl Ring {
                 )));
             }
         }
-        self.listeners.iter_mut().for_each(|listener| listener.open = false);
+        // An accept that is only queued names its socket by a number, which must be the socket's until it is issued.
+        let issued = self.io.submit().is_ok() && self.io.submission().is_empty();
+        self.listeners.iter_mut().for_each(|listener| listener.close(issued));
     }
 
     /// Puts a connected socket of the process into the ring's table, at a place of the caller's choice.
@@ -396,7 +413,7 @@ impl Ring {
         let accept = &mut self.accepts[index];
         accept.armed = false;
         let listener = accept.listener;
-        if result == -libc::ECANCELED && !self.listeners[listener].open {
+        if result < 0 && self.listeners[listener].0.is_none() {
             return None;
         }
         if result < 0 {
@@ -410,13 +427,11 @@ impl Ring {
     fn arm_accept(&mut self, index: usize) {
         let accept = &mut self.accepts[index];
         let listener = &self.listeners[accept.listener];
-        if accept.armed || !listener.open {
-            return;
-        }
+        let Some(socket) = listener.0.as_ref().filter(|_| !accept.armed) else { return };
         accept.armed = true;
         accept.address.1 = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         let (address, len) = &mut *accept.address;
-        let entry = opcode::Accept::new(Fd(listener.socket.as_raw_fd()), (&raw mut *address).cast(), len)
+        let entry = opcode::Accept::new(Fd(socket.as_raw_fd()), (&raw mut *address).cast(), len)
             .file_index(Some(DestinationSlot::auto_target()))
             .build();
         self.push_counted(entry.user_data(user_data(Kind::Accept, index, 0)));

@@ -8,6 +8,7 @@ use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, Peer};
 use crate::qev::timer::TimerId;
 use smallvec::SmallVec;
+use std::num::NonZeroU32;
 
 /// Frames that wait in an outbox without heap of their own.
 pub(super) const OUTBOX_INLINE: usize = 2;
@@ -43,6 +44,9 @@ pub(super) struct Connection {
     pub unfinished: bool,
     /// A heartbeat that must be answered was sent, and nothing has come since.
     pub challenged: bool,
+    /// Orders to shut the socket down that are not carried out yet. The kernel looks the socket up by its number
+    /// when it does so, on a thread of its own: the number must not be given away before.
+    pub shutting_down: u8,
 }
 
 /// Where a connection is between its accept and its end. It only ever moves down this list.
@@ -71,9 +75,36 @@ pub(super) enum Stage {
 
 /// A client: what it is beyond its connection.
 pub(super) struct Client {
-    pub generation: u32,
+    /// Never 0: a slab of clients needs no byte more to tell free slots.
+    generation: NonZeroU32,
     pub connection: u32,
     pub callbacks: Callbacks<OpenCallback>,
+}
+
+/// The connection of a client that has none any more.
+const NO_CONNECTION: u32 = u32::MAX;
+
+impl Client {
+    pub fn new(generation: u32, connection: u32) -> Client {
+        let generation = NonZeroU32::new(generation).expect("generations are counted from 1");
+        Client { generation, connection, callbacks: Callbacks::new() }
+    }
+
+    /// Told from the client that had this slot before.
+    pub fn generation(&self) -> u32 {
+        self.generation.get()
+    }
+
+    /// Its connection has ended. The record keeps its slot until all of its subscriptions are ended.
+    pub fn has_gone(&self) -> bool {
+        self.connection == NO_CONNECTION
+    }
+
+    /// Its connection ends; answers how many callbacks were open, which are dropped.
+    pub fn goes(&mut self) -> usize {
+        self.connection = NO_CONNECTION;
+        std::mem::take(&mut self.callbacks).len()
+    }
 }
 
 /// A server callback that a client may fire, and the application it belongs to.
@@ -85,7 +116,7 @@ pub(super) struct OpenCallback {
 
 /// A client's slot; a niche makes its option four bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct ClientSlot(std::num::NonZeroU32);
+pub(super) struct ClientSlot(NonZeroU32);
 
 /// A point in time, in milliseconds, short enough for a million records. Differences hold for 49 days, and no
 /// difference that is asked for is longer than a heartbeat's interval.
@@ -114,6 +145,7 @@ impl Connection {
             queued: false,
             unfinished: false,
             challenged: false,
+            shutting_down: 0,
         }
     }
 }
@@ -121,7 +153,7 @@ impl Connection {
 impl ClientSlot {
     pub fn new(slot: u32) -> ClientSlot {
         let number = slot.checked_add(1).expect("there are fewer clients than numbers for them");
-        ClientSlot(std::num::NonZeroU32::new(number).expect("it was added to"))
+        ClientSlot(NonZeroU32::new(number).expect("it was added to"))
     }
 
     pub fn get(self) -> u32 {
@@ -132,6 +164,11 @@ impl ClientSlot {
 impl Moment {
     pub fn at(ms: u64) -> Moment {
         Moment(ms as u32)
+    }
+
+    /// Whether this is later than the other, which may be past.
+    pub fn is_after(self, other: Moment) -> bool {
+        self.0.wrapping_sub(other.0) as i32 > 0
     }
 
     /// Milliseconds from `earlier` to this.
@@ -170,9 +207,9 @@ impl Cause {
         }
     }
 
-    /// Whether nothing more can reach the peer.
-    pub fn is_broken(self) -> bool {
-        matches!(self, Cause::Broken(_))
+    /// Whether the peer is told nothing and not waited for: it cannot be reached, or must not hold a connection.
+    pub fn is_abrupt(self) -> bool {
+        matches!(self, Cause::Broken(_) | Cause::TooManyOfAddress)
     }
 }
 
@@ -191,6 +228,8 @@ mod tests {
     #[test]
     fn moments_tell_differences_across_their_wrapping() {
         let before = Moment::at(u64::from(u32::MAX) - 10);
-        assert_eq!(Moment::at(u64::from(u32::MAX) + 90).since(before), 100);
+        let after = Moment::at(u64::from(u32::MAX) + 90);
+        assert_eq!(after.since(before), 100);
+        assert!(after.is_after(before) && !before.is_after(after) && !after.is_after(after));
     }
 }
