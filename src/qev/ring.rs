@@ -697,3 +697,6 @@ impl fmt::Debug for Peer {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests;
