@@ -135,10 +135,8 @@ pub struct Ring {
     reaped: Vec<cqueue::Entry>,
 }
 
-struct Listener {
-    socket: OwnedFd,
-    open: bool,
-}
+/// A listening socket; none once it was closed.
+struct Listener(Option<OwnedFd>);
 
 /// An accept in flight: the kernel writes the peer's address here.
 struct Accept {
@@ -209,7 +207,7 @@ impl Ring {
     /// `accepts` are in flight at once.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
-        self.listeners.push(Listener { socket, open: true });
+        self.listeners.push(Listener(Some(socket)));
         for _ in 0..accepts {
             // SAFETY: all-zero bytes are a valid sockaddr_storage.
             let address = Box::new((unsafe { mem::zeroed() }, 0));
@@ -231,15 +229,15 @@ impl Ring {
     pub fn stop_listening(&mut self) {
         for index in 0..self.accepts.len() {
             if self.accepts[index].armed {
-                let cancel = CancelBuilder::user_data(user_data(Kind::Accept, index, 0));
-                self.push_counted(opcode::AsyncCancel2::new(cancel).build().user_data(user_data(
-                    Kind::Cancel,
-                    0,
-                    0,
-                )));
+                let cancel =
+                    opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data(Kind::Accept, index, 0)));
+                self.push_counted(cancel.build().user_data(user_data(Kind::Cancel, 0, 0)));
             }
         }
-        self.listeners.iter_mut().for_each(|listener| listener.open = false);
+        // An accept that is still queued names its socket by number: the kernel has to see it before that number
+        // can be another file's.
+        self.submit_all();
+        self.listeners.iter_mut().for_each(|listener| listener.0 = None);
     }
 
     /// Puts a connected socket of the process into the ring's table, at a place of the caller's choice.
@@ -391,7 +389,7 @@ impl Ring {
         let accept = &mut self.accepts[index];
         accept.armed = false;
         let listener = accept.listener;
-        if result == -libc::ECANCELED && !self.listeners[listener].open {
+        if result < 0 && self.listeners[listener].0.is_none() {
             return None;
         }
         if result < 0 {
@@ -404,14 +402,14 @@ impl Ring {
 
     fn arm_accept(&mut self, index: usize) {
         let accept = &mut self.accepts[index];
-        let listener = &self.listeners[accept.listener];
-        if accept.armed || !listener.open {
+        let Some(socket) = &self.listeners[accept.listener].0 else { return };
+        if accept.armed {
             return;
         }
         accept.armed = true;
         accept.address.1 = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         let (address, len) = &mut *accept.address;
-        let entry = opcode::Accept::new(Fd(listener.socket.as_raw_fd()), (&raw mut *address).cast(), len)
+        let entry = opcode::Accept::new(Fd(socket.as_raw_fd()), (&raw mut *address).cast(), len)
             .file_index(Some(DestinationSlot::auto_target()))
             .build();
         self.push_counted(entry.user_data(user_data(Kind::Accept, index, 0)));
@@ -436,13 +434,24 @@ impl Ring {
                 return;
             }
             self.full += 1;
-            if let Err(error) = self.io.submit() {
-                // EBUSY and EAGAIN pass once memory is there; anything else is a bug of this file.
-                assert!(
-                    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
-                    "io_uring_enter refused the submissions: {error}"
-                );
-            }
+            self.submit();
+        }
+    }
+
+    /// Hands everything that is queued to the kernel.
+    fn submit_all(&mut self) {
+        while !self.io.submission().is_empty() {
+            self.submit();
+        }
+    }
+
+    fn submit(&mut self) {
+        if let Err(error) = self.io.submit() {
+            // EBUSY and EAGAIN pass once memory is there; anything else is a bug of this file.
+            assert!(
+                matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
+                "io_uring_enter refused the submissions: {error}"
+            );
         }
     }
 }

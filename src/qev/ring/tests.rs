@@ -88,7 +88,9 @@ impl Tested {
 
     fn close(&mut self, socket: Descriptor) {
         self.ring.close(socket, 99);
-        self.until("close", |_, completion| matches!(completion, Completion::Closed { token: 99 }).then_some(()));
+        self.until("close", |_, completion| {
+            matches!(completion, Completion::Closed { token: 99 }).then_some(())
+        });
     }
 }
 
@@ -166,7 +168,9 @@ fn sends_that_a_socket_cannot_take_at_once_complete_once_and_whole() {
         let (socket, peer) = tested.pair(0);
         match gathered {
             false => tested.ring.send(socket, 5, frame(&big)),
-            true => tested.ring.send_gathered(socket, 5, vec![frame(&big[..9 << 20]), frame(&big[9 << 20..])]),
+            true => {
+                tested.ring.send_gathered(socket, 5, vec![frame(&big[..9 << 20]), frame(&big[9 << 20..])])
+            }
         }
         tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
         assert_eq!(tested.ring.sends_in_flight(), 1, "it does not fit");
@@ -217,7 +221,8 @@ fn half_closed_sockets_still_receive() {
     let (socket, mut peer) = tested.pair(0);
     tested.ring.receive(socket, 1);
     tested.ring.shut_down(socket, 2, Shutdown::Write);
-    tested.until("end", |_, completion| matches!(completion, Completion::ShutDown { token: 2 }).then_some(()));
+    tested
+        .until("end", |_, completion| matches!(completion, Completion::ShutDown { token: 2 }).then_some(()));
     assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
     peer.write_all(b"still here").unwrap();
     assert_eq!(tested.received(1, 10), b"still here");
@@ -478,7 +483,9 @@ fn a_dropped_ring_lets_go_of_everything_in_flight() {
 
 #[test]
 fn a_completion_belongs_to_what_it_says() {
-    for kind in [Kind::Accept, Kind::Receive, Kind::Send, Kind::ShutDown, Kind::Close, Kind::Peer, Kind::Cancel] {
+    for kind in
+        [Kind::Accept, Kind::Receive, Kind::Send, Kind::ShutDown, Kind::Close, Kind::Peer, Kind::Cancel]
+    {
         for (index, token) in [(0, 0), (1, u32::MAX), ((1 << INDEX_BITS) - 1, 7)] {
             assert!(split_user_data(user_data(kind, index, token)) == (kind, index, token));
         }
