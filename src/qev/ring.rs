@@ -28,6 +28,10 @@ const SUBMISSIONS: u32 = 2048;
 /// Completions the kernel keeps in the shared ring; beyond, it queues them itself and loses none.
 const COMPLETIONS: u32 = 16_384;
 
+/// Threads on which the kernel may do for a ring what it cannot do at once: shutting sockets down. It would start
+/// as many as there are shutdowns otherwise.
+const WORKERS_MAX: u32 = 2;
+
 /// Frames of one `sendmsg`, at most: the kernel's limit for an iovec (UIO_MAXIOV).
 pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
@@ -174,6 +178,7 @@ impl Ring {
             .dontfork()
             .build(SUBMISSIONS)?;
         io.submitter().register_files_sparse(settings.descriptors)?;
+        io.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])?;
         let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
         let mut ring = Ring {
             io,
