@@ -272,13 +272,25 @@ fn many(c: &mut Criterion) {
         paths.iter().for_each(|path| subscribe(&mut table, 0, path.as_ref()));
         table
     };
-    let mut table = fill();
+    let fill_twin = || {
+        let mut twin = NaiveSubscriptions::default();
+        paths.iter().for_each(|path| twin.on(0, path.as_str()));
+        twin
+    };
+    let (mut table, twin) = (fill(), fill_twin());
     let mut any = (0..PATHS).map(|number| &paths[number * 7919 % PATHS]).cycle();
     group.bench_function("on, active", |b| b.iter(|| table.on(0, any.next().expect("it cycles").as_ref())));
+    group.bench_function("on, active, naive", |b| {
+        b.iter(|| twin.by_client[&0].contains(any.next().expect("it cycles").as_str()));
+    });
     group.throughput(Throughput::Elements(PATHS as u64));
     group.bench_function("subscribe to all", |b| b.iter_with_large_drop(fill));
+    group.bench_function("subscribe to all, naive", |b| b.iter_with_large_drop(fill_twin));
     group.bench_function("close", |b| {
         b.iter_batched_ref(fill, |table| table.close(0, |path, _| drop(path)), BatchSize::PerIteration);
+    });
+    group.bench_function("close, naive", |b| {
+        b.iter_batched_ref(fill_twin, |twin| twin.close(0), BatchSize::PerIteration);
     });
 }
 

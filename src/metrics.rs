@@ -363,6 +363,24 @@ impl Snapshot {
     }
 }
 
+/// Everything that is counted, as tables in Markdown for the docs.
+#[must_use]
+pub fn docs() -> String {
+    let counters = Counter::ALL.iter().map(|counter| counter.metric());
+    let gauges = Gauge::ALL.iter().map(|gauge| gauge.metric());
+    let timings = Timing::ALL.iter().map(|timing| timing.metric());
+    let tables = [table("Counters", counters), table("Gauges", gauges), table("Latencies", timings)];
+    tables.join("\n")
+}
+
+fn table(heading: &str, metrics: impl Iterator<Item = Metric>) -> String {
+    let mut table = format!("### {heading}\n\n| name | unit | what it tells |\n| --- | --- | --- |\n");
+    for Metric { name, unit, help } in metrics {
+        table.push_str(&format!("| `{name}` | {unit} | {help} |\n"));
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,6 +414,14 @@ mod tests {
         }
         for (index, &timing) in Timing::ALL.iter().enumerate() {
             assert_eq!(timing as usize, index);
+        }
+    }
+
+    #[test]
+    fn the_docs_have_a_row_for_each() {
+        let docs = docs();
+        for metric in all_metrics() {
+            assert!(docs.contains(&format!("| `{}` | {} | {} |\n", metric.name, metric.unit, metric.help)));
         }
     }
 

@@ -9,7 +9,8 @@ use quickio::event::router::Router;
 use quickio::event::text::{self, AnswerText};
 use quickio::limits::PATH_BYTES_MAX;
 
-/// Cleans with a scratch that had other things in it, and compares with the twin; what is clean stays as it is.
+/// Cleans with a scratch that had other things in it, and compares with the twin; what is clean stays as it
+/// is.
 fn check_clean(raw: &str) {
     let mut scratch = String::from("/left/over/");
     let cleaned = PathRef::clean(raw, &mut scratch).map(|path| path.as_str().to_owned());

@@ -15,7 +15,7 @@ pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serd
     shards.iter().for_each(|shard| merged.merge(shard));
     let mut page = serde_json::to_vec_pretty(&Page {
         server: Server::of(info),
-        process,
+        process: Measured { process, uptime_seconds: info.uptime.as_secs_f64() },
         timers_unit: "microseconds",
         all: Part::of(&merged),
         shards: shards.iter().map(Part::of).collect(),
@@ -27,7 +27,7 @@ pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serd
 #[derive(Serialize)]
 struct Page<'a> {
     server: Server<'a>,
-    process: &'a Process,
+    process: Measured<'a>,
     timers_unit: &'static str,
     #[serde(flatten)]
     all: Part<'a>,
@@ -40,7 +40,6 @@ struct Server<'a> {
     version: &'a str,
     /// Seconds since 1970.
     started: f64,
-    uptime_seconds: f64,
     listen: &'a [String],
     shards: usize,
     clock: &'static str,
@@ -53,13 +52,19 @@ impl<'a> Server<'a> {
         Server {
             version: info.version,
             started: started.as_secs_f64(),
-            uptime_seconds: info.uptime.as_secs_f64(),
             listen: &info.listen,
             shards: info.shards,
             clock: info.clock_name(),
             log_lines_dropped: info.log_lines_dropped,
         }
     }
+}
+
+#[derive(Serialize)]
+struct Measured<'a> {
+    #[serde(flatten)]
+    process: &'a Process,
+    uptime_seconds: f64,
 }
 
 /// One shard, or all of them.
@@ -154,7 +159,7 @@ mod tests {
         assert_eq!(page["timers"]["turn"]["min"], 1.0);
         assert_eq!(page["shards"][0]["timers"]["turn"]["count"], 1);
         assert_eq!(page["server"]["version"], "1.2.3");
-        assert_eq!(page["server"]["uptime_seconds"], 2.5);
+        assert_eq!(page["process"]["uptime_seconds"], 2.5);
         assert_eq!(page["server"]["started"], 1_700_000_000.0);
         assert_eq!(page["server"]["listen"][1], "unix:/\"q\"");
         assert_eq!(page["server"]["clock"], "manual");

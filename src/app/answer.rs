@@ -4,10 +4,14 @@ use super::context::{Context, Reply};
 use super::json::Json;
 
 /// What runs when a client answers an answer or an event: a server callback. It may answer in its turn.
-pub struct Callback(Box<dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer>);
+pub struct Callback(Box<Run>);
+
+type Run = dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer;
 
 /// A server callback that may be made on one thread and run on another.
-pub struct SendCallback(Box<dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send>);
+pub struct SendCallback(Box<SendRun>);
+
+type SendRun = dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send;
 
 impl Callback {
     pub(crate) fn run(self, cx: &mut Context<'_>, reply: Reply<'_>) -> Answer {
@@ -36,7 +40,12 @@ impl From<SendCallback> for Callback {
 pub struct Answer<C = Callback>(pub(crate) Given<C>);
 
 pub(crate) enum Given<C> {
-    Now { code: u16, data: Json, message: Option<Box<str>>, callback: Option<C> },
+    Now {
+        code: u16,
+        data: Json,
+        message: Option<Box<str>>,
+        callback: Option<C>,
+    },
     /// Somebody holds a `Later`, or nobody will ever answer.
     NotNow,
 }

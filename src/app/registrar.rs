@@ -1,8 +1,8 @@
 //! How an application registers its events on a shard.
 
+use super::Error;
 use super::answer::{Answer, Decision};
 use super::context::{Context, Event, Subscription, Unsubscribed};
-use super::Error;
 use crate::event::path::Path;
 use crate::event::router::Router;
 use std::time::Duration;
@@ -56,7 +56,13 @@ pub struct Registrar {
 
 impl Registrar {
     pub(crate) fn new(shard: u16) -> Registrar {
-        Registrar { shard, names: Vec::new(), router: Router::default(), events: Vec::new(), timers: Vec::new() }
+        Registrar {
+            shard,
+            names: Vec::new(),
+            router: Router::default(),
+            events: Vec::new(),
+            timers: Vec::new(),
+        }
     }
 
     /// What is registered next belongs to this application.
@@ -135,7 +141,8 @@ impl EventBuilder<'_> {
     /// Registers the event. Errors: a path that is empty, too long, without a leading slash, inside `/qio`, or
     /// taken.
     pub fn register(self) -> Result<(), Error> {
-        let inside = |path: &str| path.strip_prefix(OWN_NAMESPACE).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+        let inside =
+            |path: &str| path.strip_prefix(OWN_NAMESPACE).is_some_and(|r| r.is_empty() || r.starts_with('/'));
         if inside(&self.path) {
             return Err(self.refused("/qio is the server's own namespace"));
         }

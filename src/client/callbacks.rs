@@ -4,8 +4,8 @@ use crate::limits::CLIENT_CALLBACKS_MAX;
 
 /// The server callbacks of one client, each with a value that says what to do when the client answers.
 ///
-/// At most [`CLIENT_CALLBACKS_MAX`] are open; where none is, no heap is used. Ids are 1, 2, 3 and so on for each
-/// client, and are used once; they mean nothing on any other connection.
+/// At most [`CLIENT_CALLBACKS_MAX`] are open; where none is, no heap is used. Ids are 1, 2, 3 and so on for
+/// each client, and are used once; they mean nothing on any other connection.
 #[derive(Debug)]
 pub struct Callbacks<T> {
     issued: u64,
@@ -29,7 +29,8 @@ impl<T> Callbacks<T> {
         Callbacks { issued: 0, open: None }
     }
 
-    /// Opens a callback that is gone at `expires_ms`. Returns its id, and the oldest's value where it had to go.
+    /// Opens a callback that is gone at `expires_ms`. Returns its id, and the oldest's value where it had to
+    /// go.
     pub fn issue(&mut self, value: T, expires_ms: u64) -> (u64, Option<T>) {
         self.issued += 1;
         let callback = Callback { id: self.issued, expires_ms, value };
@@ -40,7 +41,8 @@ impl<T> Callbacks<T> {
         (self.issued, evicted.map(|callback| callback.value))
     }
 
-    /// Closes a callback and returns its value; nothing where it was never issued, is closed, or expired by `now_ms`.
+    /// Closes a callback and returns its value; nothing where it was never issued, is closed, or expired by
+    /// `now_ms`.
     pub fn take(&mut self, id: u64, now_ms: u64) -> Option<T> {
         let taken = self.take_first(|callback| callback.id == id)?;
         (now_ms < taken.expires_ms).then_some(taken.value)

@@ -1,9 +1,9 @@
 //! A shard's subscriptions: who is subscribed to a path, and what each client is subscribed to.
 //!
-//! A path that somebody cares for has a small integer, [`PathId`]. It leads to a dense list of the clients that are
-//! subscribed, which is all that a broadcast walks. Each client has its own list of paths, which says for each the
-//! client's place among the path's subscribers. So unsubscribing is a swap: the last subscriber takes the place
-//! that is vacant, and is found in its client's list to be told so.
+//! A path that somebody cares for has a small integer, [`PathId`]. It leads to a dense list of the clients
+//! that are subscribed, which is all that a broadcast walks. Each client has its own list of paths, which
+//! says for each the client's place among the path's subscribers. So unsubscribing is a swap: the last
+//! subscriber takes the place that is vacant, and is found in its client's list to be told so.
 //!
 //! ```text
 //!   clients: slot -> path -> pending, tombstoned or place ---+
@@ -23,9 +23,9 @@
 //!                              decide(true): accepted too late, its off-hook must run
 //! ```
 //!
-//! Memory: 4 to 8 bytes a subscription in the path's list, up to 22 in the client's; two of a client's need no heap.
-//! Lists give memory back as they shrink, or clients that subscribe and unsubscribe in turns could make a shard hold
-//! far more than the limits say.
+//! Memory: 4 to 8 bytes a subscription in the path's list, up to 22 in the client's; two of a client's need
+//! no heap. Lists give memory back as they shrink, or clients that subscribe and unsubscribe in turns could
+//! make a shard hold far more than the limits say.
 
 mod list;
 mod table;
@@ -84,7 +84,7 @@ pub enum Decided {
     Unknown,
 }
 
-/// What unsubscribing comes to. The answer is 200 in every case.
+/// What unsubscribing comes to. The answer is 200 in each case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Off {
     /// The client was subscribed; `last` of this shard's clients to that path.
@@ -107,7 +107,8 @@ pub enum Ended {
 /// The subscriptions of one shard's clients, which are named by their slots.
 ///
 /// A client holds one of the shared pool of subscriptions from [`On::Decide`] until [`Decided::Refused`],
-/// [`Decided::Unsubscribed`], [`Off::Unsubscribed`], or the call of `each` when it is closed.
+/// [`Decided::Unsubscribed`], [`Off::Unsubscribed`], or the call of `each` when it is closed. All
+/// that time [`held`](Self::held) counts it.
 #[derive(Debug)]
 pub struct Subscriptions {
     /// By the client's slot.
@@ -132,6 +133,8 @@ struct Entry {
     remote: [u64; SHARDS_MAX / 64],
     /// Clients for which it is being decided, those included that do not wait for it any more.
     pending: u32,
+    /// What the index has it by, so that it is forgotten without another look at its text.
+    tag: u32,
 }
 
 impl Subscriptions {
@@ -206,10 +209,11 @@ impl Subscriptions {
         self.close_some(client, usize::MAX, each);
     }
 
-    /// As [`close`](Self::close), but no more than `max` paths: a client may have a million, too many for one turn.
+    /// As [`close`](Self::close), but no more than `max` paths: a client may have a million, too many for one
+    /// turn.
     ///
-    /// Returns whether it is done. Until then the client's slot must not be used again, and its subscriptions that are
-    /// left stay among the subscribers.
+    /// Returns whether it is done. Until then the client's slot must not be used again, and its subscriptions
+    /// that are left stay among the subscribers.
     pub fn close_some(&mut self, client: u32, max: usize, mut each: impl FnMut(Path, Ended)) -> bool {
         for _ in 0..max {
             let secret = self.secret;
@@ -239,8 +243,8 @@ impl Subscriptions {
 
     /// Another shard has subscribers to the path.
     pub fn remote_on(&mut self, path: &Path, shard: u16) {
-        let id = self.find_or_add(path.as_ref());
         let (word, bit) = remote_bit(shard);
+        let id = self.find_or_add(path.as_ref());
         self.entries[id.index()].remote[word] |= bit;
     }
 
@@ -319,7 +323,8 @@ impl Subscriptions {
         self.release(id)
     }
 
-    /// Removes the subscriber at `place`, whose client knows nothing of it any more; the last one moves there.
+    /// Removes the subscriber at `place`, whose client knows nothing of it any more; the last one moves
+    /// there.
     fn vacate(&mut self, id: PathId, place: u32) -> (Path, bool) {
         let subscribers = &mut self.entries[id.index()].subscribers;
         subscribers.swap_remove(place as usize);
@@ -353,7 +358,8 @@ impl Subscriptions {
             self.entries.push(Entry::default());
             PathId(u32::try_from(self.entries.len() - 1).expect("paths are bounded by subscriptions"))
         });
-        self.entries[id.index()].path = Some(path.to_path());
+        let entry = &mut self.entries[id.index()];
+        (entry.path, entry.tag) = (Some(path.to_path()), tag);
         self.index.insert(self.secret, Slot { key: tag, value: id.0 });
         id
     }
@@ -365,7 +371,7 @@ impl Subscriptions {
             return entry.path.clone().expect(IN_USE);
         }
         let path = entry.path.take().expect(IN_USE);
-        let at = self.index.find(self.secret, self.tag(path.as_ref()), |value| value == id.0).expect(IN_USE);
+        let at = self.index.find(self.secret, entry.tag, |value| value == id.0).expect(IN_USE);
         self.index.remove(self.secret, at);
         self.vacant.push(id);
         path

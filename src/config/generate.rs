@@ -17,7 +17,7 @@ Usage: quickio [FLAG VALUE]...
   --generate-config
       Prints a settings file with every setting and its default.
   --generate-docs
-      Prints the table of settings for the docs.
+      Prints the tables of settings and statistics for the docs.
   -h, --help
       Prints this.
   -V, --version
@@ -97,7 +97,7 @@ fn toml_default(setting: &Setting) -> String {
     }
 }
 
-/// What `--generate-docs` prints: a table of the settings for each group, in Markdown.
+/// The first part of what `--generate-docs` prints: a table of the settings for each group, in Markdown.
 #[must_use]
 pub fn docs() -> String {
     let mut out = String::new();

@@ -14,6 +14,7 @@ use toml_edit::{Document, Item, Value};
 use super::error::{ConfigError, Place};
 use super::table::{SETTINGS, Setting};
 use super::{generate, suggest};
+use crate::metrics;
 
 /// Bytes of a settings file that are read, at most: the generated one has 8 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -113,7 +114,9 @@ impl Print {
             Print::Help => generate::help(),
             Print::Version => generate::version(),
             Print::SettingsFile => generate::settings_file(),
-            Print::Docs => generate::docs(),
+            Print::Docs => {
+                format!("## Settings\n\n{}\n## Statistics\n\n{}", generate::docs(), metrics::docs())
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::limits::PATH_BYTES_MAX;
 
 /// An event path, cleaned and owned. A clone shares the text.
 ///
-/// It is made of segments separated by `/`, of `A-Z a-z 0-9 _ -`: never empty, no `//`, no `/` at the end, at most
-/// [`PATH_BYTES_MAX`] bytes. A map keyed by `Path` can be asked with a `&str`.
+/// It is made of segments separated by `/`, of `A-Z a-z 0-9 _ -`: never empty, no `//`, no `/` at the end, at
+/// most [`PATH_BYTES_MAX`] bytes. A map keyed by `Path` can be asked with a `&str`.
 ///
 /// ```
 /// use quickio::event::path::Path;
@@ -56,21 +56,18 @@ impl Path {
 impl<'a> PathRef<'a> {
     /// Cleans a path as a peer wrote it; `scratch` is overwritten where it was not clean already.
     ///
-    /// Every byte that no path may have is dropped, then runs of `/` become one, then a `/` at the end is dropped.
-    /// A slash is never added: `chat` stays `chat`. One scan; `scratch` never grows beyond [`PATH_BYTES_MAX`] for
-    /// it, however long `raw` is.
+    /// Every byte that no path may have is dropped, then runs of `/` become one, then a `/` at the end is
+    /// dropped. A slash is never added: `chat` stays `chat`. One scan; `scratch` never grows beyond
+    /// [`PATH_BYTES_MAX`] for it, however long `raw` is.
     pub fn clean(raw: &'a str, scratch: &'a mut String) -> Result<PathRef<'a>, PathError> {
-        let cleaned = if is_clean(raw.as_bytes()) {
+        // Longer than a path may be, it is not clean, or too long.
+        let cleaned = if raw.len() <= PATH_BYTES_MAX && is_clean(raw.as_bytes()) {
             raw
         } else {
             copy_clean(raw.as_bytes(), scratch)?;
             scratch.as_str()
         };
-        match cleaned.len() {
-            0 => Err(PathError::Empty),
-            1..=PATH_BYTES_MAX => Ok(PathRef(cleaned)),
-            _ => Err(PathError::TooLong),
-        }
+        if cleaned.is_empty() { Err(PathError::Empty) } else { Ok(PathRef(cleaned)) }
     }
 
     /// The path's text.
@@ -104,7 +101,8 @@ const fn classes() -> [u8; 256] {
     classes
 }
 
-/// Without a branch for each byte: most paths are clean, and all of their bytes have to be looked at to know it.
+/// Without a branch for each byte: most paths are clean, and all of their bytes have to be looked at to know
+/// it.
 fn is_clean(raw: &[u8]) -> bool {
     let mut before = WORD;
     let mut faults = 0;
@@ -124,7 +122,8 @@ fn copy_clean(raw: &[u8], cleaned: &mut String) -> Result<(), PathError> {
         match CLASSES[usize::from(byte)] {
             OTHER => continue,
             SLASH if before == SLASH => continue,
-            // Where there is no room for a slash, it must be the one at the end, or what follows it is too long.
+            // Where there is no room for a slash, it must be the one at the end, or what follows it is too
+            // long.
             SLASH if cleaned.len() == PATH_BYTES_MAX => continue,
             _ if cleaned.len() == PATH_BYTES_MAX => return Err(PathError::TooLong),
             class => before = class,

@@ -1,9 +1,15 @@
-//! The router: which of the registered events a path belongs to, found in one pass over the path.
+//! The router: which of the registered events a path belongs to.
 //!
-//! A radix tree: the paths that were registered share their beginnings, and a node is made only where they part.
-//! So the cost of a look-up is bounded by the path's bytes and never by how many segments a peer makes of them,
-//! and there is no hash to flood. What follows a `/` decides no more than any other byte, but for one rule: a path
-//! belongs to an ancestor only where the rest of it begins with `/`.
+//! Every event is in one map, by its path. A path that is not there belongs to the nearest ancestor that
+//! handles its children: its beginnings, each up to a `/`, are looked up from the longest to the shortest. A
+//! peer may send a path of hundreds of segments, so only those beginnings are looked up that are as long as
+//! an event that handles children: how many these are, and how much is hashed for them, is decided by the
+//! applications.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use ahash::RandomState;
 
 use super::path::{Path, PathRef};
 
@@ -20,9 +26,10 @@ use super::path::{Path, PathRef};
 /// ```
 #[derive(Debug)]
 pub struct Router<T> {
-    /// The first is the root: its label is empty.
-    nodes: Vec<Node<T>>,
-    events: usize,
+    events: HashMap<Path, Event<T>, RandomState>,
+    /// By a path's length: whether an event of such a path handles its children. It ends with the longest of
+    /// them.
+    lengths: Vec<bool>,
 }
 
 /// Where a path leads.
@@ -30,7 +37,8 @@ pub struct Router<T> {
 pub struct Routed<'r, 'p, T> {
     /// What was registered.
     pub value: &'r T,
-    /// The rest of the path, from the slash on, where an ancestor takes it; empty where it was registered itself.
+    /// The rest of the path, from the slash on, where an ancestor takes it; empty where it was registered
+    /// itself.
     pub extra: &'p str,
 }
 
@@ -39,17 +47,6 @@ pub struct Routed<'r, 'p, T> {
 pub enum RegisterError {
     #[error("an event is registered at this path already")]
     Duplicate,
-}
-
-/// Invariants: the label of every node but the root has bytes; the labels of a node's children begin with different
-/// bytes, in the order of `heads`; a node without an event has two children at least (the root excepted).
-#[derive(Debug)]
-struct Node<T> {
-    label: Box<[u8]>,
-    event: Option<Event<T>>,
-    /// The first byte of each child's label: what is searched is dense.
-    heads: Vec<u8>,
-    children: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -61,110 +58,53 @@ struct Event<T> {
 impl<T> Router<T> {
     /// A router without events.
     pub fn new() -> Router<T> {
-        Router { nodes: vec![Node::leaf(b"")], events: 0 }
+        Router { events: HashMap::default(), lengths: Vec::new() }
     }
 
-    /// Registers an event at `path`; with `children`, the paths below lead to it too unless one nearer takes them.
+    /// Registers an event at `path`; with `children`, the paths below lead to it too unless one nearer takes
+    /// them.
     pub fn register(&mut self, path: &Path, children: bool, value: T) -> Result<(), RegisterError> {
-        let node = self.node_at(path.as_str().as_bytes());
-        let event = &mut self.nodes[node].event;
-        if event.is_some() {
+        let Entry::Vacant(vacant) = self.events.entry(path.clone()) else {
             return Err(RegisterError::Duplicate);
+        };
+        vacant.insert(Event { handles_children: children, value });
+        if children {
+            self.lengths.resize(self.lengths.len().max(path.as_str().len() + 1), false);
+            self.lengths[path.as_str().len()] = true;
         }
-        *event = Some(Event { handles_children: children, value });
-        self.events += 1;
         Ok(())
     }
 
     /// The event registered at `path`, else the nearest ancestor's that handles its children.
     pub fn route<'a>(&self, path: PathRef<'a>) -> Option<Routed<'_, 'a, T>> {
-        let mut node = &self.nodes[ROOT];
-        let mut rest = path.as_str();
-        let mut nearest = None;
-        loop {
-            if let Some(event) = &node.event {
-                if rest.is_empty() {
-                    return Some(Routed { value: &event.value, extra: rest });
-                }
-                if event.handles_children && rest.starts_with('/') {
-                    nearest = Some(Routed { value: &event.value, extra: rest });
-                }
-            }
-            let Some(child) = node.child(rest.as_bytes()) else { return nearest };
-            node = &self.nodes[child];
-            if !rest.as_bytes().starts_with(&node.label) {
-                return nearest;
-            }
-            rest = &rest[node.label.len()..];
+        match self.events.get(path.as_str()) {
+            Some(event) => Some(Routed { value: &event.value, extra: "" }),
+            None => self.route_to_ancestor(path.as_str()),
         }
     }
 
     /// Registered events.
     pub fn len(&self) -> usize {
-        self.events
+        self.events.len()
     }
 
     /// Whether no event is registered.
     pub fn is_empty(&self) -> bool {
-        self.events == 0
+        self.events.is_empty()
     }
 
-    /// The node where `path` ends, made where it is not there yet.
-    fn node_at(&mut self, path: &[u8]) -> usize {
-        let mut node = ROOT;
-        let mut rest = path;
-        while !rest.is_empty() {
-            let Some(child) = self.nodes[node].child(rest) else { return self.add_child(node, rest) };
-            let shared = shared_len(&self.nodes[child].label, rest);
-            if shared < self.nodes[child].label.len() {
-                self.split(child, shared);
-            }
-            node = child;
-            rest = &rest[shared..];
-        }
-        node
+    fn route_to_ancestor<'a>(&self, path: &'a str) -> Option<Routed<'_, 'a, T>> {
+        self.ends(path).find_map(|end| {
+            let event = self.events.get(&path[..end]).filter(|event| event.handles_children)?;
+            Some(Routed { value: &event.value, extra: &path[end..] })
+        })
     }
 
-    fn add_child(&mut self, parent: usize, label: &[u8]) -> usize {
-        let child = self.nodes.len();
-        self.nodes.push(Node::leaf(label));
-        self.nodes[parent].adopt(label[0], child);
-        child
+    /// Where an ancestor of `path` that handles its children may end, the nearest first.
+    fn ends(&self, path: &str) -> impl Iterator<Item = usize> {
+        let ends = 0..path.len().min(self.lengths.len());
+        ends.rev().filter(|end| self.lengths[*end] && path.as_bytes()[*end] == b'/')
     }
-
-    /// Parts a node's label: the node keeps the first `at` bytes, a new only child takes the rest and all else.
-    fn split(&mut self, node: usize, at: usize) {
-        let lower_index = self.nodes.len();
-        let upper = Node::leaf(&self.nodes[node].label[..at]);
-        let mut lower = std::mem::replace(&mut self.nodes[node], upper);
-        lower.label = lower.label[at..].into();
-        self.nodes[node].adopt(lower.label[0], lower_index);
-        self.nodes.push(lower);
-    }
-}
-
-const ROOT: usize = 0;
-
-impl<T> Node<T> {
-    fn leaf(label: &[u8]) -> Node<T> {
-        Node { label: label.into(), event: None, heads: Vec::new(), children: Vec::new() }
-    }
-
-    fn adopt(&mut self, head: u8, child: usize) {
-        self.heads.push(head);
-        self.children.push(child);
-    }
-
-    /// The only child that `rest` may go on with. A path has 64 different bytes: that bounds the search.
-    fn child(&self, rest: &[u8]) -> Option<usize> {
-        let head = rest.first()?;
-        let at = self.heads.iter().position(|candidate| candidate == head)?;
-        Some(self.children[at])
-    }
-}
-
-fn shared_len(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 impl<T> Default for Router<T> {
@@ -181,23 +121,9 @@ mod tests {
         let mut router = Router::new();
         for &(path, children) in events {
             router.register(&Path::parse(path).unwrap(), children, path).unwrap();
-            router.assert_invariants();
         }
         assert_eq!(router.len(), events.len());
         router
-    }
-
-    impl<T> Router<T> {
-        fn assert_invariants(&self) {
-            for (index, node) in self.nodes.iter().enumerate() {
-                assert_eq!(node.label.is_empty(), index == ROOT);
-                assert!(index == ROOT || node.event.is_some() || node.children.len() > 1);
-                let heads: Vec<u8> = node.children.iter().map(|child| self.nodes[*child].label[0]).collect();
-                assert_eq!(heads, node.heads);
-                let different: std::collections::BTreeSet<u8> = heads.into_iter().collect();
-                assert_eq!(different.len(), node.heads.len());
-            }
-        }
     }
 
     #[test]
@@ -276,9 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn many_segments() {
-        let router = router(&[("/a", true), ("/a/a/a/a", true)]);
+    fn applications_decide_how_much_is_looked_up() {
+        let router = router(&[("/a", true), ("/b", true), ("/a/a/a/a", true), ("/a/b", false)]);
         let hostile = Path::parse(&"/a".repeat(crate::limits::PATH_BYTES_MAX / 2)).unwrap();
+        assert!(router.ends(hostile.as_str()).eq([8, 2]));
         let routed = router.route(hostile.as_ref()).unwrap();
         assert_eq!((*routed.value, routed.extra.len()), ("/a/a/a/a", hostile.as_str().len() - 8));
     }

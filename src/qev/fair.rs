@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A number of things that may exist at once, whoever holds them.
 ///
-/// While less than the pressure's share of the total is used, anybody may take more. From there on only who holds
-/// fewer than the minimum may; at the total nobody. With a pressure of 100 percent it is a plain limit.
+/// While less than the pressure's share of the total is used, anybody may take more. From there on only who
+/// holds fewer than the minimum may; at the total nobody. With a pressure of 100 percent it is a plain limit.
 ///
-/// Shared by reference between threads. It counts, and orders nothing else: one relaxed atomic. It is for what
-/// happens once a connection or a subscription, never once an event.
+/// Shared by reference between threads. It counts, and orders nothing else: one relaxed atomic. It is for
+/// what happens once a connection or a subscription, never once an event.
 ///
 /// ```
 /// use quickio::qev::fair::{Pool, Refused};
@@ -40,7 +40,8 @@ pub enum Refused {
 }
 
 impl Pool {
-    /// A pool of `total`; under pressure from `pressure_percent` of it on, when `min` is a small holder's share.
+    /// A pool of `total`; under pressure from `pressure_percent` of it on, when `min` is a small holder's
+    /// share.
     pub fn new(total: usize, pressure_percent: u8, min: usize) -> Pool {
         let pressed = total as u128 * u128::from(pressure_percent.min(100));
         let pressed = usize::try_from(pressed.div_ceil(100)).expect("it is no more than the total");

@@ -60,7 +60,9 @@ pub fn probe() -> Result<Kernel, Missing> {
     check_setup(&release)?;
     let ring = check_flags(&release)?;
     check_operations(&ring, &release)?;
-    ring.submitter().register_files_sparse(1).map_err(|error| old_or_refused(error, &release, "sparse tables"))?;
+    ring.submitter()
+        .register_files_sparse(1)
+        .map_err(|error| old_or_refused(error, &release, "sparse tables"))?;
     Buffers::register(&ring, 2, 4096)
         .map_err(|error| old_or_refused(error, &release, "provided buffer rings"))?;
     Ok(Kernel { release, descriptors_per_ring: raise_descriptor_limit(), features: FEATURES })

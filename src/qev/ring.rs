@@ -28,6 +28,10 @@ const SUBMISSIONS: u32 = 2048;
 /// Completions the kernel keeps in the shared ring; beyond, it queues them itself and loses none.
 const COMPLETIONS: u32 = 16_384;
 
+/// Threads on which the kernel may do for a ring what it cannot do at once: shutting sockets down. It would start
+/// as many as there are shutdowns otherwise.
+const WORKERS_MAX: u32 = 2;
+
 /// Frames of one `sendmsg`, at most: the kernel's limit for an iovec (UIO_MAXIOV).
 pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
@@ -67,18 +71,43 @@ pub struct Errno(pub i32);
 /// What the ring has to tell. `ended` says that this was the operation's last completion.
 #[derive(Debug)]
 pub enum Completion {
-    Accepted { listener: usize, socket: Descriptor, peer: Peer },
-    AcceptFailed { listener: usize, error: Errno },
-    Received { token: Token, buffer: Buffer, ended: bool },
+    Accepted {
+        listener: usize,
+        socket: Descriptor,
+        peer: Peer,
+    },
+    AcceptFailed {
+        listener: usize,
+        error: Errno,
+    },
+    Received {
+        token: Token,
+        buffer: Buffer,
+        ended: bool,
+    },
     /// The receive ended: `Ok` at the end of the stream, `ENOBUFS` where the buffers had run out.
-    ReceiveEnded { token: Token, result: Result<(), Errno> },
-    Sent { token: Token, result: Result<(), Errno>, frames: Sending },
-    ShutDown { token: Token },
-    Closed { token: Token },
+    ReceiveEnded {
+        token: Token,
+        result: Result<(), Errno>,
+    },
+    Sent {
+        token: Token,
+        result: Result<(), Errno>,
+        frames: Sending,
+    },
+    ShutDown {
+        token: Token,
+    },
+    Closed {
+        token: Token,
+    },
     /// A peer shard or another thread has left something.
     Woken,
     /// A doorbell did not reach the ring of this descriptor.
-    DoorbellFailed { ring: RawFd, error: Errno },
+    DoorbellFailed {
+        ring: RawFd,
+        error: Errno,
+    },
 }
 
 /// Frames that are in flight, or that were until the completion that carries them.
@@ -106,6 +135,7 @@ pub struct Ring {
     doorbell_count: ManuallyDrop<Box<u64>>,
     outstanding: usize,
     full: u64,
+    buffers_ran_out: bool,
     reaped: Vec<cqueue::Entry>,
 }
 
@@ -150,6 +180,7 @@ impl Ring {
             .dontfork()
             .build(SUBMISSIONS)?;
         io.submitter().register_files_sparse(settings.descriptors)?;
+        io.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])?;
         let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
         let mut ring = Ring {
             io,
@@ -161,6 +192,7 @@ impl Ring {
             doorbell_count: ManuallyDrop::new(Box::new(0)),
             outstanding: 0,
             full: 0,
+            buffers_ran_out: false,
             reaped: Vec::new(),
         };
         ring.io.submitter().register_ring_fd()?;
@@ -288,6 +320,9 @@ impl Ring {
         reaped.extend(self.io.completion());
         completions.extend(reaped.drain(..).filter_map(|entry| self.complete(&entry)));
         self.reaped = reaped;
+        if mem::take(&mut self.buffers_ran_out) {
+            self.buffers.grow();
+        }
         Ok(())
     }
 
@@ -334,7 +369,10 @@ impl Ring {
         let result = entry.result();
         match kind {
             Kind::Accept => self.accepted(index, result),
-            Kind::Receive => Some(received(token, entry, ended)),
+            Kind::Receive => {
+                self.buffers_ran_out |= result == -libc::ENOBUFS;
+                Some(received(token, entry, ended))
+            }
             Kind::Send => {
                 let frames = self.in_flight.remove(index).expect("an index is free once its completion came");
                 let result = if result == frames.len() as i32 { Ok(()) } else { Err(short_send(result)) };
@@ -418,9 +456,11 @@ impl Drop for Ring {
     /// Cancels what is in flight and waits until the kernel has let go of our memory; leaks it otherwise.
     fn drop(&mut self) {
         self.stop_listening();
-        self.push_counted(
-            opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(user_data(Kind::Cancel, 0, 0)),
-        );
+        self.push_counted(opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(user_data(
+            Kind::Cancel,
+            0,
+            0,
+        )));
         let mut dropped = Vec::new();
         for _ in 0..DROP_TURNS {
             if self.outstanding_but_doorbell() == 0 {
@@ -555,6 +595,11 @@ impl Errno {
         matches!(self.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
     }
 
+    /// Whether only the connection that was to be accepted is at fault: it has gone.
+    pub fn is_of_one_connection(self) -> bool {
+        matches!(self.0, libc::ECONNABORTED | libc::EPROTO | libc::EINTR)
+    }
+
     /// Whether the provided buffers had run out.
     pub fn is_no_buffers(self) -> bool {
         self.0 == libc::ENOBUFS
@@ -627,7 +672,10 @@ impl Peer {
                 // SAFETY: the kernel says that it stored a sockaddr_in, which sockaddr_storage can hold.
                 let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
                 let ip = u32::from_be(address.sin_addr.s_addr);
-                Peer::internet(SocketAddr::new(IpAddr::from(ip.to_be_bytes()), u16::from_be(address.sin_port)))
+                Peer::internet(SocketAddr::new(
+                    IpAddr::from(ip.to_be_bytes()),
+                    u16::from_be(address.sin_port),
+                ))
             }
             libc::AF_INET6 => {
                 // SAFETY: the kernel says that it stored a sockaddr_in6, which sockaddr_storage can hold.

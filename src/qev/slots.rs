@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn numbers_of_removed_records_are_used_again_first() {
         let mut slots = Slots::new();
-        (0..10).for_each(|n| drop(slots.insert(n)));
+        (0..10).for_each(|n| assert_eq!(slots.insert(n), n));
         slots.remove(3);
         assert_eq!(slots.insert(33), 3);
         assert_eq!(slots.get(9), Some(&9));

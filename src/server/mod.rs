@@ -9,7 +9,7 @@ mod post;
 use crate::admin::{self, AdminError, Health, Info};
 use crate::app::qio::Qio;
 use crate::app::{self, Application, Error, Server};
-use crate::config::{ClockKind, Config};
+use crate::config::{self, ClockKind, Config};
 use crate::limits::SHARDS_MAX;
 use crate::log;
 use crate::metrics::Snapshot;
@@ -64,6 +64,16 @@ pub enum ServerError {
     Signals(io::Error),
 }
 
+impl ServerError {
+    /// The exit code of a process that ends with this error: wrong settings have one of their own.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServerError::UnknownApp { .. } => config::EXIT_CODE,
+            _ => 1,
+        }
+    }
+}
+
 /// Runs a server with the bundled applications that the settings name, until a signal stops it.
 ///
 /// # Errors
@@ -99,7 +109,14 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
         app.start(&server).map_err(|error| ServerError::App { name: name(), error })?;
     }
     watch_signals(events)?;
-    let source = Source { fleet: Arc::clone(&fleet.mailboxes), hand, started: Instant::now(), started_at: SystemTime::now(), listen: listeners.names(), log: log.dropped_lines() };
+    let source = Source {
+        fleet: Arc::clone(&fleet.mailboxes),
+        hand,
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        listen: listeners.names(),
+        log: log.dropped_lines(),
+    };
     let endpoint = config.admin.map(|address| admin::serve(address, Arc::new(source))).transpose()?;
     listeners.listen()?;
     announce(&config, &kernel, &fleet, &listeners, endpoint.as_ref().map(admin::Handle::address));
@@ -168,6 +185,7 @@ impl Fleet {
             ports.iter_mut().map(|port| port.inbox(config.inbox_messages_max)).unzip();
         let mailboxes = Arc::new(Mailboxes::new(mailboxes));
         let shared = Arc::new(Shared::new(config));
+        let ring = ring_settings(config, kernel, shards);
         let mut fleet = Fleet { mailboxes, cores: Vec::new(), go: Vec::new(), _executors: Vec::new() };
         let mut wakeups = Vec::new();
         for (id, (port, inbox)) in ports.into_iter().zip(inboxes).enumerate() {
@@ -176,7 +194,7 @@ impl Fleet {
                 id: id as u16,
                 config: Arc::clone(config),
                 shared: Arc::clone(&shared),
-                settings: ring_settings(config, kernel, shards),
+                settings: ring,
                 port,
                 inbox,
                 clock: clock.clone(),
@@ -193,8 +211,9 @@ impl Fleet {
         let id = crew.id;
         let (ready, is_ready) = sync_channel(1);
         let (go, gone) = sync_channel(1);
-        let executor = runtime::spawn(&format!("quickio-{id}"), core, move || crew.man(&ready, &gone, &events))
-            .map_err(|error| ServerError::Start { shard: id, error })?;
+        let executor =
+            runtime::spawn(&format!("quickio-{id}"), core, move || crew.man(&ready, &gone, &events))
+                .map_err(|error| ServerError::Start { shard: id, error })?;
         self.cores.push(core);
         self.go.push(go);
         match is_ready.recv() {
@@ -409,8 +428,10 @@ impl admin::Source for Source {
         let Some(hand) = &self.hand else { return false };
         hand.advance(by);
         // Whoever moves the clock wants what is due then to be done when this returns.
-        self.fleet.notify_all(|| Notice::ClockMoved);
-        self.snapshot().is_some()
+        let shards = self.fleet.len();
+        let (to, from) = sync_channel(shards);
+        self.fleet.notify_all(|| Notice::ClockMoved(to.clone()));
+        (0..shards).all(|_| from.recv_timeout(SNAPSHOT_WAIT).is_ok())
     }
 
     fn info(&self) -> Info {

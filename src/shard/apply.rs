@@ -78,14 +78,20 @@ impl State {
     fn send_text(&mut self, id: ClientId, text: &str) {
         let Some((_, client)) = self.client(id) else { return };
         let slot = client.connection;
-        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else { return };
+        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
+            return;
+        };
         let mut bytes = Vec::new();
         protocol::frame(kind, &mut bytes, text);
         self.queue_bytes(slot, bytes);
     }
 
     /// A client fires a server callback that it was offered.
-    fn fire(&mut self, asked: Asked, id: u64, data: &Json) {
+    fn fire(&mut self, asked: Asked, id: Option<u64>, data: &Json) {
+        let Some(id) = id else {
+            self.metrics.counters.add(Counter::CallbacksUnknown, 1);
+            return self.answer(0, asked, Answer::error(400, "invalid server callback id"));
+        };
         let now_ms = self.now_ms;
         let Some((_, client)) = self.client(asked.client) else { return };
         let open = client.callbacks.len();

@@ -122,8 +122,7 @@ impl Runner {
     /// Runs a piece of an application. Its commands are in `commands` afterwards, also where it panicked.
     pub fn run<T>(&mut self, app: u32, piece: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
         let Runner { shard, server, data, names, commands, now } = self;
-        let mut cx =
-            Context { shard: *shard, server, commands, data: &mut data[app as usize], now: *now };
+        let mut cx = Context { shard: *shard, server, commands, data: &mut data[app as usize], now: *now };
         // What a panic may leave half done is the application's own.
         catch_unwind(AssertUnwindSafe(|| piece(&mut cx))).map_err(|_| {
             tracing::error!(app = names[app as usize], shard, "an application panicked");

@@ -95,7 +95,7 @@ impl State {
         let Ending { slot, cause, goodbye } = ending;
         self.note(slot, cause);
         self.release_client(slot);
-        if !cause.peer_is_there() {
+        if cause.is_broken() {
             return self.bury(slot);
         }
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
@@ -103,11 +103,10 @@ impl State {
             // There is no room for what it did not read, and it would not read the reason behind all that.
             self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
         }
-        let goodbye = goodbye.unwrap_or_else(|| {
-            let close = connection.session.close(cause.reason());
-            Goodbye { bytes: close.bytes, await_peer: close.await_peer }
-        });
-        connection.stage = if goodbye.await_peer { Stage::AwaitingPeer } else { Stage::Flushing };
+        let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(connection, cause));
+        // A peer that has ended its stream cannot answer, but it may read what was queued before.
+        let await_peer = goodbye.await_peer && connection.receiving;
+        connection.stage = if await_peer { Stage::AwaitingPeer } else { Stage::Flushing };
         connection.began = self.now;
         if !goodbye.bytes.is_empty() {
             connection.outbox_bytes += goodbye.bytes.len() as u32;
@@ -124,7 +123,9 @@ impl State {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let (peer, shard) = (connection.peer, self.id);
         match cause {
-            Cause::Reason(Reason::PeerClosed(code)) => tracing::debug!(%peer, shard, code, "closed by the client"),
+            Cause::Reason(Reason::PeerClosed(code)) => {
+                tracing::debug!(%peer, shard, code, "closed by the client")
+            }
             Cause::Reason(Reason::GoingAway | Reason::Application) => {
                 tracing::debug!(%peer, shard, reason = cause.reason().text(), "connection closed");
             }
@@ -167,6 +168,16 @@ impl State {
             }
         }
         self.apps.runner().forget(id);
+    }
+}
+
+impl Goodbye {
+    fn of(connection: &mut Connection, cause: Cause) -> Goodbye {
+        if cause == Cause::EndOfStream {
+            return Goodbye { bytes: Vec::new(), await_peer: false };
+        }
+        let close = connection.session.close(cause.reason());
+        Goodbye { bytes: close.bytes, await_peer: close.await_peer }
     }
 }
 

@@ -166,14 +166,13 @@ impl Cause {
             Cause::Reason(reason) => reason,
             Cause::HandshakeTimeout | Cause::MessageTimeout | Cause::LivenessTimeout => Reason::ClientTimeout,
             Cause::TooManyOfAddress => Reason::TooManyClients,
-            // There is nobody to be told; 1006 is never sent.
-            Cause::EndOfStream | Cause::Broken(_) => Reason::PeerClosed(1006),
+            Cause::EndOfStream | Cause::Broken(_) => Reason::ConnectionLost,
         }
     }
 
-    /// Whether the peer can still be sent something.
-    pub fn peer_is_there(self) -> bool {
-        !matches!(self, Cause::EndOfStream | Cause::Broken(_))
+    /// Whether nothing more can reach the peer.
+    pub fn is_broken(self) -> bool {
+        matches!(self, Cause::Broken(_))
     }
 }
 

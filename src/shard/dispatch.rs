@@ -7,8 +7,8 @@ use crate::client::ClientId;
 use crate::event::path::PathRef;
 use crate::event::text::{self, AnswerText};
 use crate::metrics::{Counter, Gauge, Timing};
-use crate::protocol::Reason;
 use crate::protocol;
+use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
 use crate::qev::clock::nanos;
 
@@ -88,7 +88,9 @@ impl State {
     fn queue_answer(&mut self, client: ClientId, text: &AnswerText<'_>) {
         let Some((_, client)) = self.client(client) else { return };
         let slot = client.connection;
-        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else { return };
+        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
+            return;
+        };
         let len = text.len();
         let mut bytes = Vec::with_capacity(protocol::frame_head_len(kind, len) + len);
         protocol::frame_head(kind, &mut bytes, len);

@@ -70,7 +70,9 @@ impl State {
         let count = self.subscriptions.subscribers(first.path).len();
         for index in 0..count {
             let client = self.subscriptions.subscribers(first.path)[index].client;
-            let Some(slot) = self.clients.get(client as usize).map(|client| client.connection) else { continue };
+            let Some(slot) = self.clients.get(client as usize).map(|client| client.connection) else {
+                continue;
+            };
             let Some(connection) = self.connections.get(slot as usize) else { continue };
             let kind = connection.kind;
             let frame = match kind {

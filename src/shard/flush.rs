@@ -33,7 +33,8 @@ pub(super) struct Joined(Option<(SmallVec<[Frame; OUTBOX_INLINE]>, Frame)>);
 impl Joined {
     fn join(&mut self, frames: SmallVec<[Frame; OUTBOX_INLINE]>) -> Frame {
         if let Some((parts, joined)) = &self.0 {
-            if parts.len() == frames.len() && parts.iter().zip(&frames).all(|(part, frame)| part.same(frame)) {
+            if parts.len() == frames.len() && parts.iter().zip(&frames).all(|(part, frame)| part.same(frame))
+            {
                 return joined.clone();
             }
         }

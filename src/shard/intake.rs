@@ -28,15 +28,17 @@ impl State {
         self.count_address(slot, generation, peer);
     }
 
-    /// The kernel could not accept. Where it lacks descriptors or memory, accepting waits for better times.
+    /// The kernel could not accept. Unless only that one connection was at fault, accepting waits for better times.
     pub fn accept_failed(&mut self, error: Errno) {
         if error.is_exhaustion() {
             self.metrics.counters.add(Counter::ConnectionsRefusedDescriptors, 1);
-            self.wait_to_accept(error);
-        } else {
-            // The peer has gone before it was accepted, as a rule.
-            self.metrics.counters.add(Counter::AcceptErrors, 1);
+            return self.wait_to_accept(error);
+        }
+        self.metrics.counters.add(Counter::AcceptErrors, 1);
+        if error.is_of_one_connection() {
             self.orders.push(Order::AcceptAgain);
+        } else {
+            self.wait_to_accept(error);
         }
     }
 
@@ -87,6 +89,7 @@ impl State {
                 self.metrics.counters.add(Counter::BytesSent, bytes as u64);
                 self.record_sent(frames);
                 self.queue_for_flush(slot);
+                self.leave_if_done(slot);
             }
             Err(error) => {
                 self.metrics.counters.add(Counter::SendErrors, 1);
@@ -204,6 +207,7 @@ impl State {
 fn counter_of_reason(reason: Reason) -> Counter {
     match reason {
         Reason::PeerClosed(_) => Counter::ClosesByPeer,
+        Reason::ConnectionLost => Counter::ClosesReset,
         Reason::UnknownProtocol => Counter::ProtocolUnknown,
         Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
         Reason::MalformedEvent => Counter::ClosesMalformedEvent,

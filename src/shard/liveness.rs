@@ -57,10 +57,10 @@ impl State {
         connection.timer_at = Moment::at(at_ms);
     }
 
-    /// Descriptors or memory have run out: accepting goes on when a connection ends, or after a while.
+    /// Accepting goes on when a connection ends, or after a while.
     pub fn wait_to_accept(&mut self, error: Errno) {
         if !self.accepts_wait {
-            tracing::warn!(shard = self.id, %error, "accepting pauses: descriptors or memory have run out");
+            tracing::warn!(shard = self.id, %error, "accepting pauses");
             self.accepts_wait = true;
             self.timers.insert(self.now_ms + ACCEPT_AGAIN_MS, Due::AcceptAgain);
         }
@@ -155,7 +155,8 @@ impl State {
         let sent = if connection.queued { self.now } else { connection.sent };
         let part = (ms(config.heartbeat_slack) / SLACK_PARTS).max(1);
         let heartbeat = after(sent, config.heartbeat_interval) / part * part;
-        let silence = if connection.challenged { config.heartbeat_timeout } else { config.heartbeat_challenge };
+        let silence =
+            if connection.challenged { config.heartbeat_timeout } else { config.heartbeat_challenge };
         let silence = after(connection.received, silence);
         let message = connection.unfinished.then(|| after(connection.began, config.timeout));
         let due = heartbeat.max(self.now_ms + 1).min(silence);

@@ -38,8 +38,8 @@ pub enum Notice {
     Snapshot(SyncSender<(u16, Snapshot)>),
     /// Stop accepting, close everything, and end by `deadline_ns`, as `nanos` tells time.
     Shutdown { deadline_ns: u64 },
-    /// The clock that tests move was moved.
-    ClockMoved,
+    /// The clock that tests move was moved; tell when what is due by then is done.
+    ClockMoved(SyncSender<()>),
 }
 
 impl State {
@@ -70,8 +70,19 @@ impl State {
                 // Whoever asked may have given up.
                 Notice::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
                 Notice::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
-                Notice::ClockMoved => {}
+                Notice::ClockMoved(to) => {
+                    self.read_clock();
+                    self.clock_watchers.push(to);
+                }
             }
+        }
+    }
+
+    /// The timers that were due have run: whoever moved the clock is told.
+    pub fn tell_clock_watchers(&mut self) {
+        for watcher in self.clock_watchers.drain(..) {
+            // Whoever asked may have given up.
+            let _ = watcher.try_send(());
         }
     }
 

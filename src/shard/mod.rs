@@ -111,6 +111,7 @@ impl Shard {
         self.state.finish_endings();
         self.state.fan_out();
         self.state.flush(&mut self.ring);
+        self.state.tell_clock_watchers();
         self.state.port.flush();
         let metrics = &mut self.state.metrics;
         metrics.counters.add(Counter::SubmissionsFull, self.ring.take_full());

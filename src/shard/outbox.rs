@@ -41,7 +41,9 @@ impl State {
 
     /// Puts an event for one client into its outbox.
     pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
-        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else { return };
+        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
+            return;
+        };
         let bytes = encode_event(kind, path, callback, data);
         self.metrics.counters.add(Counter::MessagesSent, 1);
         self.queue_frame(slot, Frame::new(bytes, self.now_ns));

@@ -21,6 +21,7 @@ use crate::qev::slots::Slots;
 use crate::qev::timer::Wheel;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 /// What all shards share: two counts with a limit, touched when somebody connects or subscribes, never by events.
@@ -92,6 +93,7 @@ pub(super) struct State {
     /// Letters of the mesh, between their receipt and their taking.
     pub letters: Vec<(u16, Letter)>,
     pub heartbeat: Path,
+    pub clock_watchers: Vec<SyncSender<()>>,
 }
 
 /// The shard is shutting down; at this time, by [`nanos`], it ends whatever is left.
@@ -136,16 +138,22 @@ impl State {
             fired: Vec::new(),
             letters: Vec::new(),
             heartbeat: heartbeat_path(),
+            clock_watchers: Vec::new(),
         }
     }
 
     /// Reads the clocks, once for the turn.
     pub fn begin_turn(&mut self) {
         self.now_ns = nanos();
+        self.read_clock();
+        self.metrics.counters.add(Counter::Turns, 1);
+    }
+
+    /// Reads the clock that timers go by.
+    pub fn read_clock(&mut self) {
         self.now_ms = self.clock.now_ms();
         self.now = Moment::at(self.now_ms);
         self.apps.runner().now = Duration::from_millis(self.now_ms);
-        self.metrics.counters.add(Counter::Turns, 1);
     }
 
     /// Whether the next turn must not wait.
@@ -163,9 +171,9 @@ impl State {
 
     /// How long nothing is due. By a clock that stands still nothing ever is, but the end of a shutdown.
     pub fn time_to_next_due(&self) -> Wait {
-        let shutdown = self.shutdown.map(|shutdown| {
-            Duration::from_nanos(shutdown.deadline_ns.saturating_sub(self.now_ns))
-        });
+        let shutdown = self
+            .shutdown
+            .map(|shutdown| Duration::from_nanos(shutdown.deadline_ns.saturating_sub(self.now_ns)));
         let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
         let timer = match timer {
             Some(0) => return Wait::No,

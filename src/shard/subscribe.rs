@@ -32,8 +32,14 @@ impl State {
             self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
             return self.answer(0, asked, Answer::error(420, "too many subscriptions"));
         }
-        let subscription =
-            Subscription { client: asked.client, path: "", extra: rest, data: extra.as_str(), callback: asked.callback, id };
+        let subscription = Subscription {
+            client: asked.client,
+            path: "",
+            extra: rest,
+            data: extra.as_str(),
+            callback: asked.callback,
+            id,
+        };
         let decision = self.apps.decide(index, subscription);
         self.apply_commands(self.apps.event(index).app as u32);
         match decision {

@@ -1,7 +1,7 @@
 //! What the seeded fuzz programs stand on: a small generator, and a loop that names the seed of what failed.
 //!
-//! `QUICKIO_FUZZ_MILLIS` says how long each runs (default 200), `QUICKIO_FUZZ_SEED` where it begins: the seed that a
-//! failure names repeats that very case first.
+//! `QUICKIO_FUZZ_MILLIS` says how long each runs (default 200), `QUICKIO_FUZZ_SEED` where it begins: the seed
+//! that a failure names repeats that very case first.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

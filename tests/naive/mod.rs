@@ -1,5 +1,5 @@
-//! The naive twins of the event's routines: as the protocol's words have it, and nothing else. They are the oracles
-//! of the tests, and what the benches compare with.
+//! The naive twins of the event's routines: as the protocol's words have it, and nothing else. They are the
+//! oracles of the tests, and what the benches compare with.
 
 #![allow(dead_code, reason = "not every program that has this module needs all of it")]
 

@@ -1,11 +1,12 @@
-//! An open-addressing table of pairs of `u32`, eight bytes a slot: a large client's list, and the index of paths.
+//! An open-addressing table of pairs of `u32`, eight bytes a slot: a large client's list, and the index of
+//! paths.
 //!
-//! A standard map is as fast and as small (`benches/tables.rs`), but for a shard it has three faults. It hashes every
-//! key again when it grows, which for paths means a cache miss and a string for each, all in one turn; here 32 bits of the hash
+//! A standard map would be as small, but for a shard it has three faults. It hashes every key again when it
+//! grows, which for paths means a cache miss and a string for each, all in one turn; here 32 bits of the hash
 //! are the key. It cannot be emptied in pieces. And each carries a hasher, where here one secret serves all.
 //!
-//! Linear probing, at most three quarters full; removal moves later slots back, so there are no tombstones. Where a
-//! key's probe begins is decided with a [`Secret`], since a peer may choose which keys it keeps.
+//! Linear probing, at most three quarters full; removal moves later slots back, so there are no tombstones.
+//! Where a key's probe begins is decided with a [`Secret`], since a peer may choose which keys it keeps.
 
 use ahash::RandomState;
 
@@ -49,8 +50,8 @@ impl Secret {
     }
 }
 
-/// Invariants: the slots are a power of two; a quarter of them at least is vacant; between the slot where a key's
-/// probe begins and the slot that has it, none is vacant; every slot from `end` on is vacant.
+/// Invariants: the slots are a power of two; a quarter of them at least is vacant; between the slot where a
+/// key's probe begins and the slot that has it, none is vacant; every slot from `end` on is vacant.
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Box<[Slot]>,
@@ -237,7 +238,8 @@ mod tests {
         }
     }
 
-    /// Keys as a peer may choose them among dense ids: all, strides, and those that collide under another secret.
+    /// Keys as a peer may choose them among dense ids: all, strides, and those that collide under another
+    /// secret.
     #[test]
     fn chosen_keys_do_not_make_long_probes() {
         const KEYS: usize = 3 << 12;

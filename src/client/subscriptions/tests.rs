@@ -1,4 +1,5 @@
-//! The subscription table: its states one by one, its memory, and random operations beside a model of ordered maps.
+//! The subscription table: its states one by one, its memory, and random operations beside a model of ordered
+//! maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -487,7 +488,8 @@ proptest! {
     }
 }
 
-/// Longer runs than the property's: lists grow into tables and back, and phases of mostly joining and mostly leaving follow each other.
+/// Longer runs than the property's: lists grow into tables and back, and phases of mostly joining and mostly
+/// leaving follow each other.
 #[test]
 fn fuzz_against_the_model() {
     fuzz::run(|random| {

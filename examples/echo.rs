@@ -1,0 +1,35 @@
+//! A WebSocket echo server on the server's own codec and shards: what the conformance suite talks to.
+//!
+//!     cargo run --release --example echo -- 127.0.0.1:9001
+//!
+//! The endpoint is `/echo`. It answers every text and binary message with itself.
+
+use quickio::config::{Config, Listen};
+use quickio::server;
+use std::process::ExitCode;
+
+/// The largest message of the suite has 16 MiB.
+const MESSAGE_BYTES_MAX: usize = 17 << 20;
+
+fn main() -> ExitCode {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".into());
+    let Ok(address) = address.parse() else {
+        eprintln!("usage: echo ADDRESS:PORT");
+        return ExitCode::from(2);
+    };
+    let config = Config {
+        listen: vec![Listen::Tcp(address)],
+        admin: None,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        outbox_bytes_max: 2 * MESSAGE_BYTES_MAX,
+        echo: true,
+        ..Config::default()
+    };
+    match server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
