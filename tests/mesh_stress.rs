@@ -4,9 +4,9 @@
 //! `QUICKIO_FUZZ_MILLIS` is how long each test goes on (300), `QUICKIO_FUZZ_SEED` where it begins (1). The
 //! time decides how much is tried, never the verdict.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use quickio::qev::inbox::{Inbox, Mailbox};
@@ -26,15 +26,28 @@ fn every_schedule_of_steps_delivers_everything() {
 #[test]
 fn threads_that_block_are_woken_for_everything() {
     // Few tokens and tiny rings: a thread blocks between almost any two messages. Many tokens: rings are full
-    // all the time, and threads block for want of room.
+    // all the time, and threads block for want of room. Spinning: many times as many attempts to sleep, just
+    // as the other thread sends; real blocking: the scheduler has its say.
+    let relay = |shards, ring_messages, overflow_messages_max, tokens, posters, spin| Relay {
+        shards,
+        ring_messages,
+        overflow_messages_max,
+        tokens,
+        posters,
+        spin,
+    };
     let relays = [
-        Relay { shards: 2, ring_messages: 1, overflow_messages_max: 1, tokens: 1, posters: 0 },
-        Relay { shards: 2, ring_messages: 1, overflow_messages_max: 0, tokens: 8, posters: 0 },
-        Relay { shards: 2, ring_messages: 2, overflow_messages_max: 3, tokens: 40, posters: 0 },
-        Relay { shards: 3, ring_messages: 1, overflow_messages_max: 2, tokens: 6, posters: 0 },
-        Relay { shards: 4, ring_messages: 8, overflow_messages_max: 4, tokens: 200, posters: 0 },
-        Relay { shards: 3, ring_messages: 4, overflow_messages_max: 4, tokens: 2, posters: 2 },
-        Relay { shards: 8, ring_messages: 2, overflow_messages_max: 2, tokens: 50, posters: 1 },
+        relay(2, 1, 1, 1, 0, true),
+        relay(2, 1, 1, 4, 0, true),
+        relay(2, 1, 1, 1, 0, false),
+        relay(2, 1, 0, 8, 0, false),
+        relay(2, 2, 3, 40, 0, false),
+        relay(3, 1, 2, 6, 0, true),
+        relay(3, 1, 2, 6, 0, false),
+        relay(4, 8, 4, 200, 0, false),
+        relay(2, 4, 4, 1, 1, true),
+        relay(3, 4, 4, 2, 2, false),
+        relay(8, 2, 2, 50, 1, false),
     ];
     let each = Duration::from_millis(setting("QUICKIO_FUZZ_MILLIS", 300)) / relays.len() as u32;
     let seed = setting("QUICKIO_FUZZ_SEED", 1);
@@ -329,7 +342,10 @@ struct Relay {
     ring_messages: usize,
     overflow_messages_max: usize,
     tokens: i64,
+    /// Threads that add tokens while there are few, through the inboxes.
     posters: usize,
+    /// Whether a thread that sleeps spins until its doorbell rings, or blocks.
+    spin: bool,
 }
 
 /// What all threads of a relay see.
@@ -343,12 +359,52 @@ struct Field {
     progress: AtomicU64,
 }
 
+/// What a shard blocks on: where it was rung before, it does not block.
+struct Doorbell {
+    spin: bool,
+    rung: AtomicBool,
+    blocked: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Doorbell {
+    fn new(spin: bool) -> Self {
+        Self { spin, rung: AtomicBool::new(false), blocked: Mutex::new(()), wake: Condvar::new() }
+    }
+
+    fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        if !self.spin {
+            drop(self.blocked.lock().expect("nobody panics with the lock"));
+            self.wake.notify_one();
+        }
+    }
+
+    fn wait(&self) {
+        if self.spin {
+            for spins in 1.. {
+                if self.rung.swap(false, Ordering::Acquire) {
+                    return;
+                }
+                std::hint::spin_loop();
+                if spins % 64 == 0 {
+                    thread::yield_now();
+                }
+            }
+        }
+        let mut blocked = self.blocked.lock().expect("nobody panics with the lock");
+        while !self.rung.swap(false, Ordering::Acquire) {
+            blocked = self.wake.wait(blocked).expect("nobody panics with the lock");
+        }
+    }
+}
+
 struct Runner {
     port: Port<Message>,
     inbox: Inbox<Post>,
     field: Arc<Field>,
     random: Random,
-    peers: Vec<Thread>,
+    doorbells: Arc<[Doorbell]>,
     held: usize,
     sent: Vec<Ledger>,
     received: Vec<Ledger>,
@@ -361,10 +417,11 @@ struct Post {
     number: u64,
 }
 
+/// What threads that are no shard know of one.
 struct Outside {
     mailbox: Mailbox<Post>,
     waker: Waker,
-    thread: Thread,
+    doorbells: Arc<[Doorbell]>,
 }
 
 /// Nothing moved for that long, and the test gives up. A lost wake-up is for ever; a slow machine is not.
@@ -395,35 +452,26 @@ impl Relay {
     }
 
     fn start_runners(self, field: &Arc<Field>, seed: u64) -> (Vec<JoinHandle<Runner>>, Arc<[Outside]>) {
-        let settings =
-            Settings { ring_messages: self.ring_messages, overflow_messages_max: self.overflow_messages_max };
-        let (mut threads, mut inboxes, mut handles) = (Vec::new(), Vec::new(), Vec::new());
-        for mut port in mesh::<Message>(self.shards, settings) {
-            let waker = port.waker();
+        let Self { ring_messages, overflow_messages_max, .. } = self;
+        let doorbells: Arc<[Doorbell]> = (0..self.shards).map(|_| Doorbell::new(self.spin)).collect();
+        let (mut threads, mut outsides) = (Vec::new(), Vec::new());
+        for mut port in mesh::<Message>(self.shards, Settings { ring_messages, overflow_messages_max }) {
             let (mailbox, inbox) = port.inbox(2);
+            outsides.push(Outside { mailbox, waker: port.waker(), doorbells: Arc::clone(&doorbells) });
             let runner = Runner {
                 inbox,
                 field: Arc::clone(field),
                 random: Random(seed ^ (port.shard() as u64) << 32),
-                peers: Vec::new(),
+                doorbells: Arc::clone(&doorbells),
                 held: 0,
                 sent: vec![Ledger::default(); self.shards],
                 received: vec![Ledger::default(); self.shards],
                 received_posts: vec![0; self.posters + 1],
                 port,
             };
-            inboxes.push((mailbox, waker));
-            // Its peers' threads have to exist before it can run.
-            let (give, take) = std::sync::mpsc::channel::<Vec<Thread>>();
-            threads.push(thread::spawn(move || {
-                Runner { peers: take.recv().expect("the peers are told"), ..runner }.run()
-            }));
-            handles.push(give);
+            threads.push(thread::spawn(|| runner.run()));
         }
-        let peers: Vec<Thread> = threads.iter().map(|thread| thread.thread().clone()).collect();
-        handles.iter().for_each(|give| give.send(peers.clone()).expect("the thread waits for it"));
-        let outside = |((mailbox, waker), thread)| Outside { mailbox, waker, thread };
-        (threads, inboxes.into_iter().zip(peers).map(outside).collect())
+        (threads, outsides.into())
     }
 
     fn post_all_tokens(self, field: &Field, outsides: &[Outside], seed: u64) {
@@ -474,11 +522,8 @@ impl Poster {
         self.posted[to] += 1;
         loop {
             match outsides[to].mailbox.post(post) {
-                Ok(wake) => {
-                    return if wake {
-                        outsides[to].thread.unpark()
-                    };
-                }
+                Ok(true) => return outsides[to].doorbells[to].ring(),
+                Ok(false) => return,
                 Err(full) => post = full.0,
             }
             thread::yield_now();
@@ -496,15 +541,13 @@ impl Runner {
             }
             self.pass_on();
             self.port.flush();
-            self.port.doorbells(|peer| self.peers[peer].unpark());
+            self.port.doorbells(|peer| self.doorbells[peer].ring());
             // A token that was refused with nothing overflowing is tried again: nobody wakes us for it.
             let must_retry = self.held > 0 && !self.port.has_overflow();
+            self.tarry();
             if !must_retry && self.port.try_sleep() {
-                thread::park();
+                self.doorbells[self.port.shard()].wait();
                 self.port.awake();
-            }
-            if self.random.one_in(16) {
-                thread::yield_now();
             }
         }
         self
@@ -521,13 +564,23 @@ impl Runner {
         });
     }
 
+    /// So that turns meet in every possible way.
+    fn tarry(&mut self) {
+        if self.random.one_in(256) {
+            thread::yield_now();
+        }
+        for _ in 0..self.random.below(64) {
+            std::hint::spin_loop();
+        }
+    }
+
     fn pass_on(&mut self) {
         if self.field.closing.load(Ordering::Relaxed) {
             self.field.tokens.fetch_sub(self.held as i64, Ordering::Relaxed);
             self.held = 0;
         }
         for _ in 0..self.held {
-            let (to, class) = (self.random.below(self.peers.len()), self.random.class());
+            let (to, class) = (self.random.below(self.doorbells.len()), self.random.class());
             if send(&mut self.port, &mut self.sent[to], to, class) {
                 self.held -= 1;
             }
@@ -549,9 +602,9 @@ fn wait_until(field: &Field, time: Instant, done: impl Fn(&Field) -> bool) {
 }
 
 fn wake_all(outsides: &[Outside]) {
-    for outside in outsides {
+    for (outside, doorbell) in outsides.iter().zip(&*outsides[0].doorbells) {
         if outside.waker.needs_wake() {
-            outside.thread.unpark();
+            doorbell.ring();
         }
     }
 }

@@ -427,7 +427,7 @@ fn the_checker_blanks_comments_and_literals() {
         ("a /* b /* c */\n d */ e", "a             \n      e"),
         (r#"x("crate::a \" b") y"#, "x(               ) y"),
         ("r\"a\\\" b", "      b"),
-        ("r#\"a\"b\"# c", "          c"),
+        ("r#\"a\"b\"# c", "         c"),
         ("'a' 'b", "    'b"),
         ("'\\'' x", "     x"),
         ("'\"' x", "    x"),

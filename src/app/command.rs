@@ -51,8 +51,8 @@ pub enum LocalCommand {
     Subscribe { asked: Asked, path: Path, extra: Json },
     /// `/qio/off`.
     Unsubscribe { asked: Asked, path: Path },
-    /// `/qio/callback/<id>`: fires a server callback.
-    Fire { asked: Asked, id: u64, data: Json },
+    /// `/qio/callback/<id>`: fires a server callback. No id: what stood there is none.
+    Fire { asked: Asked, id: Option<u64>, data: Json },
     /// Sends a text that need not be an event: for tests of client libraries.
     SendText { client: ClientId, text: &'static str },
     /// Runs once, later, on this shard.

@@ -50,13 +50,9 @@ fn off(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
 }
 
 fn callback(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
-    match parse_callback_id(event.extra) {
-        Some(id) => {
-            cx.push_local(LocalCommand::Fire { asked: event.asked(), id, data: Json::from(event.data) });
-            Answer::never()
-        }
-        None => Answer::error(400, "invalid server callback id"),
-    }
+    let id = parse_callback_id(event.extra);
+    cx.push_local(LocalCommand::Fire { asked: event.asked(), id, data: Json::from(event.data) });
+    Answer::never()
 }
 
 fn invalid_path() -> Answer {

@@ -195,7 +195,7 @@ impl Default for Config {
             accepts_in_flight: 64,
             mesh_ring_messages: 1024,
             mesh_overflow_messages_max: 65_536,
-            inbox_messages_max: 65_536,
+            inbox_messages_max: 8_192,
             echo: false,
         }
     }

@@ -444,7 +444,7 @@ pub static SETTINGS: &[Setting] = &[
             unit: "messages",
             field: |config| &mut config.inbox_messages_max,
         },
-        default: "65536",
+        default: "8192",
         doc: "Commands of applications' own threads that wait for one shard; one more is refused, and the \
               application told.",
     },

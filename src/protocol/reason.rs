@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::utf8::InvalidUtf8;
 pub use super::websocket::handshake::Refusal;
 
 /// Why a connection ends.
@@ -9,6 +10,8 @@ pub use super::websocket::handshake::Refusal;
 pub enum Reason {
     /// The peer began the closing handshake, with this code; 1005 where its Close had none (RFC 6455, 7.1.5).
     PeerClosed(u16),
+    /// The stream ended, or broke, without a closing handshake.
+    ConnectionLost,
     /// The first bytes fit no protocol.
     UnknownProtocol,
     /// The HTTP request was no handshake that can be accepted.
@@ -34,13 +37,15 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The close code of WebSocket (RFC 6455, 7.4.1); where an HTTP request is refused, the status.
+    /// The close code of WebSocket (RFC 6455, 7.4.1), 1005 and 1006 among them, which are never sent; where an HTTP
+    /// request is refused, the status.
     pub const fn code(self) -> u16 {
         match self {
             Reason::PeerClosed(code) => code,
             Reason::Application => 1000,
             Reason::GoingAway => 1001,
             Reason::UnknownProtocol | Reason::InvalidHandshake | Reason::MalformedEvent => 1002,
+            Reason::ConnectionLost => 1006,
             Reason::ClientTimeout => 1008,
             Reason::ServerError => 1011,
             Reason::SlowClient | Reason::TooManyClients => 1013,
@@ -53,6 +58,7 @@ impl Reason {
     pub const fn text(self) -> &'static str {
         match self {
             Reason::PeerClosed(_) => "closed by the client",
+            Reason::ConnectionLost => "connection lost",
             Reason::UnknownProtocol => "unknown protocol",
             Reason::InvalidHandshake => "invalid handshake",
             Reason::MalformedEvent => "invalid event format",
@@ -142,5 +148,11 @@ impl Violation {
             Violation::InvalidUtf8 => "invalid UTF-8",
             Violation::MessageTooLong => "message too long",
         }
+    }
+}
+
+impl From<InvalidUtf8> for Violation {
+    fn from(_: InvalidUtf8) -> Violation {
+        Violation::InvalidUtf8
     }
 }

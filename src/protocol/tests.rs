@@ -290,6 +290,13 @@ fn closing_twice_says_nothing_more() {
 }
 
 #[test]
+fn codes_that_must_not_be_sent_are_not() {
+    for reason in [Reason::ConnectionLost, Reason::PeerClosed(NO_STATUS), Reason::Refused(Refusal::Key)] {
+        assert_eq!(open_websocket().close(reason).bytes, [0x88, 0], "{reason}");
+    }
+}
+
+#[test]
 fn echo_needs_no_greeting() {
     let options = Options { echo: true };
     let frames = [client(Opcode::Text, "ü".as_bytes()), client(Opcode::Binary, b"\xFF")].concat();
@@ -348,6 +355,7 @@ fn what_is_sent_can_be_read() {
 fn reasons_have_texts_of_their_own() {
     let reasons = [
         Reason::PeerClosed(1000),
+        Reason::ConnectionLost,
         Reason::UnknownProtocol,
         Reason::InvalidHandshake,
         Reason::MalformedEvent,

@@ -104,16 +104,22 @@ impl Buffer {
     }
 }
 
+/// Buffers that the kernel is given at first. It takes them in turns, so it touches all that it has been given:
+/// a shard that never needs more at once never has more resident.
+const BUFFERS_AT_FIRST: u16 = 64;
+
 /// The provided buffer ring of a shard: the kernel takes a buffer when data arrives, so that connections
 /// at rest hold none.
 ///
 /// Invariants: `entries` maps `count` ring entries and `memory` maps `count * size` bytes for as long as this
-/// lives; the kernel owns the buffers between `recycle` and the completion that names them, we own the others.
+/// lives; the kernel owns the buffers between `recycle` and the completion that names them, we own the others;
+/// those from `provided` on were never given to it.
 pub struct Buffers {
     entries: Mapping,
     memory: Mapping,
     count: u16,
     size: u32,
+    provided: u16,
     tail: u16,
 }
 
@@ -128,9 +134,21 @@ impl Buffers {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, GROUP, 0)?;
         }
-        let mut buffers = Buffers { entries, memory, count, size, tail: 0 };
-        (0..count).for_each(|id| buffers.recycle(Buffer { id, len: 0 }));
+        let mut buffers = Buffers { entries, memory, count, size, provided: 0, tail: 0 };
+        buffers.provide(count.min(BUFFERS_AT_FIRST));
         Ok(buffers)
+    }
+
+    /// Gives the kernel twice the buffers that it has had so far, as far as there are any: it has run out of them.
+    pub(super) fn grow(&mut self) {
+        self.provide(self.provided.saturating_mul(2).min(self.count));
+    }
+
+    fn provide(&mut self, up_to: u16) {
+        for id in self.provided..up_to {
+            self.recycle(Buffer { id, len: 0 });
+        }
+        self.provided = up_to;
     }
 
     /// The bytes received in `buffer`. They are ours alone, so a protocol may decode them in place.

@@ -96,6 +96,22 @@ pub struct Counters {
 
 /// The ports of `shards` shards that all know each other: the first is shard 0's.
 ///
+/// ```
+/// use quickio::qev::mesh::{Class, Sent, Settings, mesh};
+///
+/// let mut ports = mesh(2, Settings { ring_messages: 1024, overflow_messages_max: 4096 });
+/// let (mut one, mut zero) = (ports.pop().unwrap(), ports.pop().unwrap());
+///
+/// assert!(one.try_sleep()); // shard 1 has nothing to do, and may block
+/// assert_eq!(zero.send(1, "hello", Class::Data), Sent::Queued);
+/// let mut to_wake = Vec::new();
+/// zero.doorbells(|peer| to_wake.push(peer));
+/// assert_eq!(to_wake, [1]); // for shard 0 to see to
+///
+/// one.awake();
+/// assert_eq!(one.receive(100, |from, message| assert_eq!((from, message), (0, "hello"))), 1);
+/// ```
+///
 /// # Panics
 ///
 /// Unless there are 1 to [`SHARDS_MAX`] shards, and rings of at least one message.

@@ -28,6 +28,10 @@ const SUBMISSIONS: u32 = 2048;
 /// Completions the kernel keeps in the shared ring; beyond, it queues them itself and loses none.
 const COMPLETIONS: u32 = 16_384;
 
+/// Threads on which the kernel may do for a ring what it cannot do at once: shutting sockets down. It would start
+/// as many as there are shutdowns otherwise.
+const WORKERS_MAX: u32 = 2;
+
 /// Frames of one `sendmsg`, at most: the kernel's limit for an iovec (UIO_MAXIOV).
 pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
@@ -131,6 +135,7 @@ pub struct Ring {
     doorbell_count: ManuallyDrop<Box<u64>>,
     outstanding: usize,
     full: u64,
+    buffers_ran_out: bool,
     reaped: Vec<cqueue::Entry>,
 }
 
@@ -175,6 +180,7 @@ impl Ring {
             .dontfork()
             .build(SUBMISSIONS)?;
         io.submitter().register_files_sparse(settings.descriptors)?;
+        io.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])?;
         let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
         let mut ring = Ring {
             io,
@@ -186,6 +192,7 @@ impl Ring {
             doorbell_count: ManuallyDrop::new(Box::new(0)),
             outstanding: 0,
             full: 0,
+            buffers_ran_out: false,
             reaped: Vec::new(),
         };
         ring.io.submitter().register_ring_fd()?;
@@ -313,6 +320,9 @@ impl Ring {
         reaped.extend(self.io.completion());
         completions.extend(reaped.drain(..).filter_map(|entry| self.complete(&entry)));
         self.reaped = reaped;
+        if mem::take(&mut self.buffers_ran_out) {
+            self.buffers.grow();
+        }
         Ok(())
     }
 
@@ -359,7 +369,10 @@ impl Ring {
         let result = entry.result();
         match kind {
             Kind::Accept => self.accepted(index, result),
-            Kind::Receive => Some(received(token, entry, ended)),
+            Kind::Receive => {
+                self.buffers_ran_out |= result == -libc::ENOBUFS;
+                Some(received(token, entry, ended))
+            }
             Kind::Send => {
                 let frames = self.in_flight.remove(index).expect("an index is free once its completion came");
                 let result = if result == frames.len() as i32 { Ok(()) } else { Err(short_send(result)) };

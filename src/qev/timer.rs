@@ -43,6 +43,21 @@ pub struct TimerId {
 
 /// Timers of one shard. The tick is 1 ms; there is no ticking: [`Wheel::next_ms`] says when to advance.
 ///
+/// ```
+/// use quickio::qev::timer::Wheel;
+///
+/// let mut wheel = Wheel::new(1_000);
+/// let heartbeat = wheel.insert(1_060, "heartbeat");
+/// wheel.insert(1_010, "timeout");
+/// assert_eq!(wheel.next_ms(), Some(1_010));
+///
+/// let mut fired = Vec::new();
+/// wheel.advance(1_012, &mut fired);
+/// assert_eq!(fired, ["timeout"]);
+/// assert_eq!(wheel.cancel(heartbeat), Some("heartbeat"));
+/// assert_eq!(wheel.next_ms(), None);
+/// ```
+///
 /// Memory: 2.9 KiB, and 32 bytes for each timer of a `u64` (or smaller) at the most there ever were at once.
 /// Who sets timers has to bound them; more than 2^32 - 1 at once are a bug, and panic.
 #[derive(Debug)]

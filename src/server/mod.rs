@@ -9,7 +9,7 @@ mod post;
 use crate::admin::{self, AdminError, Health, Info};
 use crate::app::qio::Qio;
 use crate::app::{self, Application, Error, Server};
-use crate::config::{ClockKind, Config};
+use crate::config::{self, ClockKind, Config};
 use crate::limits::SHARDS_MAX;
 use crate::log;
 use crate::metrics::Snapshot;
@@ -62,6 +62,16 @@ pub enum ServerError {
     Shard { shard: u16, error: io::Error },
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
+}
+
+impl ServerError {
+    /// The exit code of a process that ends with this error: wrong settings have one of their own.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServerError::UnknownApp { .. } => config::EXIT_CODE,
+            _ => 1,
+        }
+    }
 }
 
 /// Runs a server with the bundled applications that the settings name, until a signal stops it.

@@ -87,7 +87,11 @@ impl State {
     }
 
     /// A client fires a server callback that it was offered.
-    fn fire(&mut self, asked: Asked, id: u64, data: &Json) {
+    fn fire(&mut self, asked: Asked, id: Option<u64>, data: &Json) {
+        let Some(id) = id else {
+            self.metrics.counters.add(Counter::CallbacksUnknown, 1);
+            return self.answer(0, asked, Answer::error(400, "invalid server callback id"));
+        };
         let now_ms = self.now_ms;
         let Some((_, client)) = self.client(asked.client) else { return };
         let open = client.callbacks.len();

@@ -166,8 +166,7 @@ impl Cause {
             Cause::Reason(reason) => reason,
             Cause::HandshakeTimeout | Cause::MessageTimeout | Cause::LivenessTimeout => Reason::ClientTimeout,
             Cause::TooManyOfAddress => Reason::TooManyClients,
-            // 1006 is never sent: there is nobody left to be told.
-            Cause::EndOfStream | Cause::Broken(_) => Reason::PeerClosed(1006),
+            Cause::EndOfStream | Cause::Broken(_) => Reason::ConnectionLost,
         }
     }
 

@@ -207,6 +207,7 @@ impl State {
 fn counter_of_reason(reason: Reason) -> Counter {
     match reason {
         Reason::PeerClosed(_) => Counter::ClosesByPeer,
+        Reason::ConnectionLost => Counter::ClosesReset,
         Reason::UnknownProtocol => Counter::ProtocolUnknown,
         Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
         Reason::MalformedEvent => Counter::ClosesMalformedEvent,

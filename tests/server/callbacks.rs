@@ -119,7 +119,8 @@ fn ids_that_are_none() {
     }
     let code = client.request("/qio/callback", "1").code();
     assert!(code == 400 || code == 404);
-    assert!(server.stats().value("callbacks_unknown") >= 14);
+    let unknown = server.stats().value("callbacks_unknown");
+    assert!(unknown >= 14, "{unknown} of 14 were counted");
     assert_eq!(fire(&mut client, callback, "1").code(), 200, "none of that touched the one that is open");
 }
 

@@ -1,15 +1,9 @@
 //! Hostile input: whatever comes, the server lives, and answers whoever asks next. What it does to the hostile one is
 //! tested elsewhere.
 
+use crate::fuzz::{self, Random};
 use crate::support::wire::{self, BINARY, CLOSE, CONTINUATION, Frame, PING, PONG};
-use crate::support::{Client, Random, Server, Wire, http};
-use std::time::{Duration, Instant};
-
-/// How long random input is sent: `QUICKIO_FUZZ_MILLIS`, or else briefly.
-fn fuzz_time() -> Duration {
-    let millis = std::env::var("QUICKIO_FUZZ_MILLIS").ok().and_then(|millis| millis.parse().ok());
-    Duration::from_millis(millis.unwrap_or(1500))
-}
+use crate::support::{Client, Server, Wire, http};
 
 /// The server still serves, and nothing of what was is left.
 fn assert_unharmed(server: &Server) {
@@ -23,10 +17,8 @@ fn assert_unharmed(server: &Server) {
 
 #[test]
 fn random_bytes() {
-    let mut random = Random::seeded();
     let server = Server::start(&[]);
-    let began = Instant::now();
-    while began.elapsed() < fuzz_time() {
+    fuzz::run(|random| {
         let mut client = match random.below(3) {
             0 => Client::connect(server.address(), Wire::Raw),
             1 => server.websocket(),
@@ -34,39 +26,40 @@ fn random_bytes() {
         };
         for _ in 0..random.below(4) {
             let len = random.below(2000);
-            let bytes = random.bytes(len);
-            client.try_send(&bytes);
+            client.try_send(&noise(random, len));
         }
-        if random.below(2) == 0 {
+        if random.one_in(2) {
             client.vanish();
         }
-    }
+    });
     assert_unharmed(&server);
+}
+
+fn noise(random: &mut Random, len: usize) -> Vec<u8> {
+    (0..len).map(|_| random.next() as u8).collect()
 }
 
 #[test]
 fn frames_with_something_wrong() {
-    let mut random = Random::seeded();
-    let server = Server::start(&["--message-bytes-max", "4096"]);
-    let began = Instant::now();
-    while began.elapsed() < fuzz_time() {
+    let server = Server::start(&["--message-bytes-max", "4096", "--log-level", "trace"]);
+    fuzz::run(|random| {
         let mut client = server.websocket();
         for _ in 0..random.below(30) {
-            let mut bytes = random_frame(&mut random).bytes();
-            if random.below(8) == 0 && !bytes.is_empty() {
+            let mut bytes = random_frame(random).bytes();
+            if random.one_in(8) && !bytes.is_empty() {
                 let at = random.below(bytes.len());
                 bytes[at] ^= 1 << random.below(8);
             }
-            bytes.truncate(if random.below(8) == 0 { random.below(bytes.len() + 1) } else { bytes.len() });
+            bytes.truncate(if random.one_in(8) { random.below(bytes.len() + 1) } else { bytes.len() });
             let pieces = 1 + random.below(bytes.len().max(1));
             if !bytes.chunks(pieces).all(|piece| client.try_send(piece)) {
                 break;
             }
         }
-        if random.below(3) == 0 {
+        if random.one_in(3) {
             client.vanish();
         }
-    }
+    });
     assert_unharmed(&server);
 }
 
@@ -90,18 +83,18 @@ fn random_frame(random: &mut Random) -> Frame {
         1 => PING,
         2 => PONG,
         3 => CONTINUATION,
-        4 if random.below(8) == 0 => CLOSE,
-        5 if random.below(8) == 0 => random.below(16) as u8,
+        4 if random.one_in(8) => CLOSE,
+        5 if random.one_in(8) => random.below(16) as u8,
         _ => wire::TEXT,
     };
     let mut frame = if opcode == CLOSE { Frame::close(1000, "") } else { Frame::new(opcode, event) };
-    if random.below(6) == 0 {
+    if random.one_in(6) {
         frame = frame.unfinished();
     }
-    if random.below(30) == 0 {
+    if random.one_in(30) {
         frame = frame.reserved(random.below(8) as u8);
     }
-    if random.below(30) == 0 {
+    if random.one_in(30) {
         frame = frame.announcing(random.next() >> random.below(64));
     }
     frame
@@ -109,11 +102,9 @@ fn random_frame(random: &mut Random) -> Frame {
 
 #[test]
 fn requests_with_something_wrong() {
-    let mut random = Random::seeded();
     let server = Server::start(&[]);
     let request = http::upgrade("Sec-WebSocket-Protocol: quickio\r\n").into_bytes();
-    let began = Instant::now();
-    while began.elapsed() < fuzz_time() {
+    fuzz::run(|random| {
         let mut request = request.clone();
         for _ in 0..1 + random.below(4) {
             let at = random.below(request.len());
@@ -121,7 +112,7 @@ fn requests_with_something_wrong() {
                 0 => request[at] = random.next() as u8,
                 1 => drop(request.remove(at)),
                 2 => request.insert(at, *random.pick(b"\r\n :,=\0\xff")),
-                _ => request.truncate(at.max(1)),
+                _ => request.truncate(at.max(8)),
             }
         }
         let mut client = Client::connect(server.address(), Wire::WebSocket);
@@ -130,7 +121,7 @@ fn requests_with_something_wrong() {
         let answer = client.rest();
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 "), "{answer}");
-    }
+    });
     assert_unharmed(&server);
 }
 
@@ -283,9 +274,8 @@ fn floods_of_half_open_handshakes() {
 
 #[test]
 fn the_statistics_endpoint_lives_too() {
-    let mut random = Random::seeded();
     let server = Server::start(&[]);
-    let noise = random.bytes(5000);
+    let noise = [0xff; 5000];
     let hostile: [&[u8]; 6] = [
         &noise,
         b"GET /stats",

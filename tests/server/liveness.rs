@@ -39,6 +39,7 @@ fn handshakes_have_ten_seconds() {
     let rest = String::from_utf8(head.rest()).unwrap();
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408 "), "{rest}");
     upgraded.expect_closed(1008, "client timeout");
+    drop((silent, raw, head, upgraded));
     assert_eq!(server.eventually_is("connections", 1).value("timeouts_handshake"), 4);
 
     // Whoever completed it may be idle.
@@ -63,8 +64,7 @@ fn a_message_that_was_begun_has_ten_seconds() {
         server.advance(seconds(9));
         server.assert_serves();
         server.advance(Duration::from_millis(1_001));
-        client.expect_closed(1008, "client timeout");
-        println!("{name}: closed");
+        assert_eq!(client.ended(), Ended::Close(1008, "client timeout".into()), "{name}");
     }
     let mut raw = server.client(Wire::Raw);
     let ping = raw.framed("/qio/ping:1=");
@@ -72,6 +72,7 @@ fn a_message_that_was_begun_has_ten_seconds() {
     raw.answer(1);
     server.advance(seconds(10) + Duration::from_millis(1));
     assert_eq!(raw.ended(), Ended::Gone);
+    drop(raw);
     assert_eq!(server.eventually_is("connections", 0).value("timeouts_message"), 4);
 }
 
@@ -93,7 +94,7 @@ fn a_message_may_come_slowly_within_its_time_and_bytes_do_not_extend_it() {
     endless.send(&event[8..9]);
     server.eventually("one more byte", |stats| stats.value("bytes_received") > before);
     server.advance(seconds(5));
-    endless.expect_closed(1008, "client timeout");
+    assert_eq!(endless.ended(), Ended::Close(1008, "client timeout".into()));
     // The first one's next message has a time of its own.
     slow.send(&[&ping[..], &event[..8]].concat());
     slow.answer(1);
@@ -161,6 +162,7 @@ fn clients_that_stay_silent_are_closed() {
             Wire::Raw => assert_eq!(client.ended(), Ended::Gone),
             Wire::WebSocket => client.expect_closed(1008, "client timeout"),
         }
+        drop(client);
         assert_eq!(server.eventually_is("connections", 0).value("timeouts_liveness"), closed);
     }
 }

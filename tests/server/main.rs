@@ -6,6 +6,8 @@ mod callbacks;
 mod clienttest;
 mod close;
 mod events;
+#[path = "../fuzz/mod.rs"]
+mod fuzz;
 mod handshake;
 mod hostile;
 mod kernel;

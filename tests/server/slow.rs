@@ -45,6 +45,7 @@ fn slow_readers_are_closed_and_others_are_served() {
         } else {
             assert!(read_to_the_end(&mut slow) < sent, "nothing was kept from it");
         }
+        drop(slow);
         server.eventually_is("connections", prompt.len() as u64 + 1);
         for client in &mut prompt {
             client.ping();

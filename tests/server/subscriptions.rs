@@ -1,6 +1,7 @@
 //! protocol.md, section 4: subscribing, with a decision at once and a decision later, and broadcasts over shards.
 
-use crate::support::{Client, Random, Server, Wire};
+use crate::fuzz::{self, Random};
+use crate::support::{Client, Server, Wire};
 use std::collections::BTreeSet;
 use std::thread;
 
@@ -173,40 +174,40 @@ fn closing_ends_every_subscription() {
 /// moment that `on` is answered to the moment that `off` is.
 #[test]
 fn broadcasts_reach_exactly_the_subscribers() {
-    let mut random = Random::seeded();
     let server = Server::start(&["--shards", "3"]);
     let mut clients = server.spread(12);
-    for (number, client) in clients.iter_mut().enumerate().take(4) {
-        // Some are raw TCP clients.
-        if number % 2 == 0 {
-            *client = server.client(Wire::Raw);
-        }
-    }
-    let mut subscribed: BTreeSet<(usize, usize)> = BTreeSet::new();
-    for round in 0..400 {
-        let (who, path) = (random.below(clients.len()), random.below(4));
-        if subscribed.remove(&(who, path)) {
-            clients[who].unsubscribe(&format!("/relay/{path}"));
-        } else {
-            subscribed.insert((who, path));
-            clients[who].subscribe(&format!("/relay/{path}"));
-        }
-        let (sender, path) = (random.below(clients.len()), random.below(4));
-        clients[sender].request_code(&format!("/relay/{path}"), &round.to_string(), 200);
-        for (number, client) in clients.iter_mut().enumerate() {
-            if subscribed.contains(&(number, path)) {
-                let event = client.event();
-                let found = (event.path.as_str(), event.data.as_str());
-                assert_eq!(found, (format!("/relay/{path}").as_str(), round.to_string().as_str()));
+    clients.extend((0..4).map(|_| server.client(Wire::Raw)));
+    let mut subscribed = BTreeSet::new();
+    fuzz::run(|random| {
+        for round in 0..100 {
+            subscribe_or_not(random, &mut clients, &mut subscribed);
+            let (sender, path) = (random.below(clients.len()), random.below(PATHS));
+            clients[sender].request_code(&format!("/relay/{path}"), &round.to_string(), 200);
+            for &(who, _) in subscribed.iter().filter(|(_, subscribed)| *subscribed == path) {
+                let event = clients[who].event();
+                assert_eq!((event.path, event.data), (format!("/relay/{path}"), round.to_string()));
             }
         }
-    }
-    for client in &mut clients {
-        client.ping();
-        assert_eq!(client.events(), [], "a broadcast came twice, or to whom it was not for");
-    }
+        for client in &mut clients {
+            client.ping();
+            assert_eq!(client.events(), [], "a broadcast came twice, or to whom it was not for");
+        }
+    });
     assert!(server.stats().value("mesh_received") > 0, "nothing crossed shards");
     assert_eq!(server.stats().value("mesh_refused"), 0);
+}
+
+const PATHS: usize = 4;
+
+/// One client subscribes to a path, or ends that; `subscribed` has who is subscribed to what.
+fn subscribe_or_not(random: &mut Random, clients: &mut [Client], subscribed: &mut BTreeSet<(usize, usize)>) {
+    let (who, path) = (random.below(clients.len()), random.below(PATHS));
+    if subscribed.remove(&(who, path)) {
+        clients[who].unsubscribe(&format!("/relay/{path}"));
+    } else {
+        subscribed.insert((who, path));
+        clients[who].subscribe(&format!("/relay/{path}"));
+    }
 }
 
 /// Many senders to one path, on all shards at once: each subscriber gets every sender's events once, in order.
@@ -248,7 +249,8 @@ fn broadcasts_of_each_sender_stay_in_order_across_shards() {
 /// A broadcast crosses only to shards that have subscribers for its path.
 #[test]
 fn broadcasts_stay_where_nobody_else_listens() {
-    let server = Server::start(&[]);
+    // With a clock that stands still no application broadcasts on its own.
+    let server = Server::start_with_clock(&[]);
     let mut clients = server.spread(2);
     for client in &mut clients {
         client.request_code("/relay/nobody", "1", 200);

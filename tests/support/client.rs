@@ -165,7 +165,7 @@ impl Client {
             if let Some(head) = http::take_head(&mut self.input) {
                 return head;
             }
-            assert!(self.fill(), "the connection ended in place of an HTTP response");
+            assert!(self.fill(), "{}: the connection ended in place of an HTTP response", self.address);
         }
     }
 
@@ -283,7 +283,7 @@ impl Client {
     pub fn text(&mut self) -> String {
         match self.next_text() {
             Ok(text) => text,
-            Err(ended) => panic!("the connection ended in place of a text: {ended:?}"),
+            Err(ended) => panic!("{}: the connection ended in place of a text: {ended:?}", self.address),
         }
     }
 

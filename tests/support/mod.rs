@@ -5,12 +5,10 @@
 
 pub mod client;
 pub mod http;
-pub mod random;
 pub mod server;
 pub mod wire;
 
 pub use client::{Client, Wire};
-pub use random::Random;
 pub use server::Server;
 
 use std::time::Duration;

@@ -244,14 +244,13 @@ pub struct Stats(pub Value);
 impl Stats {
     /// A counter or gauge of all shards together.
     pub fn value(&self, name: &str) -> u64 {
-        let merged = &self.0["merged"];
-        let value = merged["counters"][name].as_u64().or_else(|| merged["gauges"][name].as_u64());
+        let value = self.0["counters"][name].as_u64().or_else(|| self.0["gauges"][name].as_u64());
         value.unwrap_or_else(|| panic!("/stats has no {name}: {:#}", self.0))
     }
 
     /// A latency histogram of all shards together.
     pub fn timer(&self, name: &str) -> &Value {
-        &self.0["merged"]["timers"][name]
+        &self.0["timers"][name]
     }
 
     /// The statistics of each shard.

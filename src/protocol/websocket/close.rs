@@ -15,7 +15,7 @@ pub fn parse(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
         [_] => Err(Violation::CloseTooShort),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
-            if !may_be_received(code) {
+            if !may_be_sent(code) {
                 return Err(Violation::CloseCode);
             }
             let reason = str::from_utf8(reason).map_err(|_| Violation::InvalidUtf8)?;
@@ -24,12 +24,12 @@ pub fn parse(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
     }
 }
 
-/// Whether a peer may send this code.
+/// Whether this code may be in a Close, whoever sends it.
 ///
 /// 7.4.1 and the IANA registry define 1000 to 1003 and 1007 to 1014; 1004 has no meaning; 1005, 1006 and 1015 "MUST NOT
 /// be set as a status code in a Close control frame by an endpoint". 7.4.2 leaves 3000 to 4999 to libraries and
 /// applications, and the rest of 1000 to 2999 to future versions of the protocol.
-pub fn may_be_received(code: u16) -> bool {
+pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
@@ -45,14 +45,14 @@ mod tests {
     fn every_code() {
         // As Autobahn's 7.7 and 7.9 have them.
         for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
-            assert!(may_be_received(code), "{code}");
+            assert!(may_be_sent(code), "{code}");
         }
         for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
-            assert!(!may_be_received(code), "{code}");
+            assert!(!may_be_sent(code), "{code}");
         }
         for code in 0..=u16::MAX {
             let expected =
-                if may_be_received(code) { Ok(Some((code, "why"))) } else { Err(Violation::CloseCode) };
+                if may_be_sent(code) { Ok(Some((code, "why"))) } else { Err(Violation::CloseCode) };
             assert_eq!(parse(&payload(code, b"why")), expected);
         }
     }

@@ -12,8 +12,8 @@ use std::str;
 use super::close;
 use super::frame::{HEAD_BYTES_MAX, Head, Opcode};
 use super::mask::unmask;
+use crate::protocol::Utf8Gatherer;
 use crate::protocol::Violation;
-use crate::protocol::utf8::{InvalidUtf8, Utf8Gatherer};
 
 /// What a decoder accepts.
 #[derive(Clone, Copy, Debug)]
@@ -133,11 +133,13 @@ impl Rules {
 }
 
 /// Whether this is all of a message or control frame, and lies in the bytes that are there.
+#[inline]
 fn is_whole(head: &Head, available: usize) -> bool {
     head.fin && head.opcode != Opcode::Continuation && head.payload_len <= available as u64
 }
 
 /// Unmasks a whole message or control frame where it lies.
+#[inline]
 fn lend<'a>(head: &Head, head_len: usize, input: &'a mut [u8]) -> Result<Decoded<'a>, Violation> {
     let consumed = head_len + head.payload_len as usize;
     let payload = &mut input[head_len..consumed];
@@ -145,6 +147,7 @@ fn lend<'a>(head: &Head, head_len: usize, input: &'a mut [u8]) -> Result<Decoded
     Ok(Decoded { consumed, message: Some(message(head.opcode, payload)?) })
 }
 
+#[inline]
 fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Violation> {
     Ok(match opcode {
         Opcode::Text => Message::Text(str::from_utf8(payload).map_err(|_| Violation::InvalidUtf8)?),
@@ -346,12 +349,6 @@ impl Gathered {
             Gathered::Text(text) => text.len(),
             Gathered::Binary(bytes) => bytes.len(),
         }
-    }
-}
-
-impl From<InvalidUtf8> for Violation {
-    fn from(_: InvalidUtf8) -> Violation {
-        Violation::InvalidUtf8
     }
 }
 

@@ -75,6 +75,7 @@ impl Head {
     }
 }
 
+#[inline]
 fn parse_first(byte: u8) -> Result<(bool, Opcode), Violation> {
     // "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values."
     if byte & 0x70 != 0 {
@@ -89,6 +90,7 @@ fn parse_first(byte: u8) -> Result<(bool, Opcode), Violation> {
     Ok((fin, opcode))
 }
 
+#[inline]
 fn check_second(byte: u8, opcode: Opcode) -> Result<(), Violation> {
     // 5.1: "The server MUST close the connection upon receiving a frame that is not masked."
     if byte & 0x80 == 0 {
@@ -102,6 +104,7 @@ fn check_second(byte: u8, opcode: Opcode) -> Result<(), Violation> {
 }
 
 /// The length, and what is behind it.
+#[inline]
 fn parse_len(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Violation> {
     let (len, rest, least) = match short {
         126 => {

@@ -152,7 +152,10 @@ impl Phase {
 
 fn fail(reason: Reason) -> Close {
     let mut bytes = Vec::new();
-    encode::close(&mut bytes, reason.code(), reason.text());
+    match reason.code() {
+        code if close::may_be_sent(code) => encode::close(&mut bytes, code, reason.text()),
+        _ => encode::close_without_code(&mut bytes),
+    }
     Close { bytes, reason, await_peer: false }
 }
 

@@ -95,9 +95,11 @@ fn check_pieces(stream: &[u8], rules: Rules, pieces: &[&[u8]]) {
 }
 
 fn check_every_split(stream: &[u8], rules: Rules) {
+    check_pieces(stream, rules, &[stream]);
+    let expected = verdicts(naive(stream, rules));
     for split in 0..=stream.len() {
         let (left, right) = stream.split_at(split);
-        check_pieces(stream, rules, &[left, right]);
+        assert_eq!(verdicts(decoded(&[left, right], rules)), expected, "split at {split}");
     }
 }
 
@@ -236,6 +238,20 @@ fn memory_grows_with_the_bytes_received_not_with_those_announced() {
 }
 
 #[test]
+fn looking_for_a_close_needs_no_memory_for_messages() {
+    let mut decoder = Decoder::default();
+    let stream = [frame(0x01, &[b'x'; 300]), frame(0x00, &[b'y'; 300])].concat();
+    let (mut begun, rest) = (stream[..200].to_vec(), &stream[200..]);
+    assert_eq!(decoder.decode(&mut begun, RULES), Ok(Decoded { consumed: 200, message: None }));
+    let skipped = Skipped { consumed: rest.len(), closed: false };
+    assert_eq!(decoder.skip_to_close(rest), Ok(skipped));
+    assert!(decoder.unfinished.as_ref().is_some_and(|unfinished| unfinished.message.is_none()));
+    assert_eq!(decoder.skip_to_close(b"\x88"), Ok(Skipped { consumed: 1, closed: false }));
+    let skipped = Skipped { consumed: 7, closed: true };
+    assert_eq!(decoder.skip_to_close(b"\x82\0\0\0\0\xFF\xFFbehind"), Ok(skipped));
+}
+
+#[test]
 fn a_whole_message_is_lent_from_the_input() {
     let mut input = frame(0x81, b"/a:0=1");
     let place = input[6..].as_ptr_range();
@@ -310,7 +326,11 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_sent_comes_out(texts: Vec<String>, key: [u8; 4], size in 1usize..100) {
+    fn whatever_is_sent_comes_out(
+        texts in prop::collection::vec(".{0,150}", 0..5),
+        key: [u8; 4],
+        size in 1usize..100,
+    ) {
         let mut stream = Vec::new();
         for text in &texts {
             encode::client_frame(&mut stream, Opcode::Text, text.as_bytes(), key);

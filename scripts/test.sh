@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# Installs what the tests need, and runs them all.
+#
+#   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-benches] [--no-autobahn] [--update-autobahn]
+#
+#   --quick             leaves out the benches and Autobahn, which build with optimizations
+#   --no-PART           leaves out that part
+#   --update-autobahn   writes tests/autobahn/expected.txt anew from this run
+#
+# What is installed stays under target/ and tests/clients/node/node_modules; packages of the system (python3-venv,
+# nodejs, npm) are installed only where they are missing. The last line is `N passed, N failed`; the exit code is 0
+# where nothing failed.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+readonly tools=$PWD/target/test-tools
+readonly logs=$PWD/target/test-logs
+
+rust=yes clients=yes benches=yes autobahn=yes update=
+passed=0 failed=0
+server_pid=
+
+main() {
+    read_flags "$@"
+    mkdir -p "$tools" "$logs"
+    if [[ $rust == yes ]]; then test_rust; fi
+    if [[ $clients == yes ]]; then test_clients; fi
+    if [[ $benches == yes ]]; then test_benches; fi
+    if [[ $autobahn == yes ]]; then test_autobahn; fi
+    echo "$passed passed, $failed failed"
+    [[ $failed -eq 0 ]]
+}
+
+read_flags() {
+    local flag
+    for flag in "$@"; do
+        case $flag in
+        --quick) benches=no autobahn=no ;;
+        --no-rust) rust=no ;;
+        --no-clients) clients=no ;;
+        --no-benches) benches=no ;;
+        --no-autobahn) autobahn=no ;;
+        --update-autobahn) update=--update ;;
+        *)
+            echo "unknown flag $flag; see the head of $0" >&2
+            exit 2
+            ;;
+        esac
+    done
+}
+
+heading() {
+    printf '\n== %s\n' "$*"
+}
+
+# Runs a command, shows and keeps its output in $logs/NAME; its exit code goes into the variable `code`.
+run() {
+    local name=$1
+    shift
+    heading "$name: $*"
+    code=0
+    "$@" </dev/null 2>&1 | tee "$logs/$name" || code=$?
+}
+
+# Sums the numbers that a pattern's first group finds in a log.
+sum() {
+    sed -nE "s/$2/\1/p" "$logs/$1" | awk '{ total += $1 } END { print total + 0 }'
+}
+
+# Counts what a run found. A run that failed without a failed test (it did not compile, it crashed) is one failure.
+count() {
+    local name=$1 good=$2 bad=$3
+    if [[ $code -ne 0 && $bad -eq 0 ]]; then bad=1; fi
+    if [[ $code -eq 0 && $good -eq 0 ]]; then
+        echo "$name ran no test at all" >&2
+        bad=1
+    fi
+    passed=$((passed + good)) failed=$((failed + bad))
+}
+
+count_libtest() {
+    count "$1" "$(sum "$1" '.*test result: .* ([0-9]+) passed;.*')" "$(sum "$1" '.*test result: .* ([0-9]+) failed;.*')"
+}
+
+test_rust() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        run rust cargo nextest run --no-fail-fast --color never
+        count rust "$(sum rust '.*Summary .* ([0-9]+) passed.*')" "$(sum rust '.*Summary .* ([0-9]+) failed.*')"
+    else
+        run rust cargo test --quiet --lib --bins --tests --examples --no-fail-fast
+        count_libtest rust
+    fi
+    run doc cargo test --quiet --doc
+    count_libtest doc
+}
+
+# Real clients, each against a server of its own that its last test shuts down.
+test_clients() {
+    install_python
+    run build cargo build --quiet
+    if [[ $code -ne 0 ]]; then
+        failed=$((failed + 1))
+        return
+    fi
+    if [[ -x $tools/venv/bin/python ]]; then
+        start_server
+        run python "$tools/venv/bin/python" tests/clients/python/client_test.py
+        stop_server
+        local ran bad
+        ran=$(sum python 'Ran ([0-9]+) tests? in .*')
+        bad=$(($(sum python 'FAILED .*failures=([0-9]+).*') + $(sum python 'FAILED .*errors=([0-9]+).*')))
+        count python $((ran - bad)) "$bad"
+    fi
+    install_node
+    start_server
+    run node node --test --test-reporter=tap tests/clients/node/client.test.js
+    stop_server
+    count node "$(sum node '# pass ([0-9]+)')" "$(sum node '# fail ([0-9]+)')"
+}
+
+start_server() {
+    # The variables of the tests are none of the server's.
+    env -u QUICKIO_ADDRESS -u QUICKIO_ADMIN -u QUICKIO_PID target/debug/quickio --shards 2 --app relay \
+        --app clienttest --listen 127.0.0.1:0 --admin 127.0.0.1:0 \
+        </dev/null >"$logs/server.out" 2>"$logs/server.err" &
+    server_pid=$!
+    local waited=0
+    until grep -qx ready "$logs/server.out"; do
+        if ! kill -0 "$server_pid" 2>/dev/null || [[ $waited -gt 200 ]]; then
+            echo "the server did not start:" >&2
+            cat "$logs/server.err" >&2
+            exit 1
+        fi
+        waited=$((waited + 1))
+        sleep 0.1
+    done
+    QUICKIO_ADDRESS=$(sed -n 's/^listening on //p' "$logs/server.out" | head -n 1)
+    QUICKIO_ADMIN=$(sed -n 's/^admin on //p' "$logs/server.out")
+    QUICKIO_PID=$server_pid
+    export QUICKIO_ADDRESS QUICKIO_ADMIN QUICKIO_PID
+}
+
+# The server was shut down by the clients: it has to exit with 0.
+stop_server() {
+    local status=0
+    # Clients that failed may not have come so far.
+    if [[ $code -ne 0 ]]; then kill "$server_pid" 2>/dev/null || true; fi
+    (sleep 20 && kill -KILL "$server_pid") >/dev/null 2>&1 &
+    local watchdog=$!
+    wait "$server_pid" || status=$?
+    kill "$watchdog" 2>/dev/null || true
+    wait "$watchdog" 2>/dev/null || true
+    server_pid=
+    unset QUICKIO_ADDRESS QUICKIO_ADMIN QUICKIO_PID
+    if [[ $status -ne 0 ]]; then
+        echo "the server exited with $status:" >&2
+        cat "$logs/server.err" >&2
+        code=1
+    fi
+}
+
+# Each bench once, to see that it runs.
+test_benches() {
+    if ! compgen -G 'benches/*.rs' >/dev/null; then return; fi
+    run benches cargo bench --bench '*' -- --test
+    count benches "$(grep -cE '^Success' "$logs/benches" || true)" 0
+}
+
+test_autobahn() {
+    local folder=$PWD/target/autobahn status=0
+    heading "autobahn: install"
+    install_packages python3-venv python3
+    tests/autobahn/install.sh "$folder" || status=$?
+    if [[ $status -eq 3 ]]; then
+        echo "**** SKIPPED: the Autobahn suite was not run, see above. ****" >&2
+        return
+    elif [[ $status -ne 0 ]]; then
+        failed=$((failed + 1))
+        return
+    fi
+    run echo-build cargo build --release --example echo
+    if [[ $code -ne 0 ]]; then
+        failed=$((failed + 1))
+        return
+    fi
+    # shellcheck disable=SC2217 # it is not the shell's echo
+    target/release/examples/echo 127.0.0.1:0 </dev/null >"$logs/echo.out" 2>"$logs/echo.err" &
+    server_pid=$!
+    local waited=0 address=
+    while [[ -z $address ]]; do
+        address=$(sed -n 's/^listening on //p' "$logs/echo.out" | head -n 1)
+        if ! kill -0 "$server_pid" 2>/dev/null || [[ $waited -gt 200 ]]; then break; fi
+        waited=$((waited + 1))
+        sleep 0.1
+    done
+    if [[ -z $address ]]; then
+        echo "the echo endpoint did not start:" >&2
+        cat "$logs/echo.err" >&2
+        failed=$((failed + 1))
+        return
+    fi
+    run autobahn tests/autobahn/run.sh "$folder" "ws://$address/echo" ${update:+"$update"}
+    kill "$server_pid"
+    wait "$server_pid" 2>/dev/null || true
+    server_pid=
+    count autobahn "$(sum autobahn 'autobahn: ([0-9]+) passed.*')" "$(sum autobahn 'autobahn: .* ([0-9]+) failed')"
+}
+
+# Installs Debian packages where the command that they bring is missing.
+install_packages() {
+    local package=$1 command=$2
+    if [[ $package == python3-venv ]] && python3 -c 'import ensurepip, venv' 2>/dev/null; then return; fi
+    if [[ $package != python3-venv ]] && command -v "$command" >/dev/null; then return; fi
+    heading "installing $package"
+    local sudo=
+    if [[ $(id -u) -ne 0 ]]; then sudo=sudo; fi
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q update
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$package"
+}
+
+install_python() {
+    local wanted=tests/clients/python/requirements.txt stamp=$tools/venv/installed
+    if [[ -f $stamp ]] && cmp -s "$wanted" "$stamp"; then return; fi
+    install_packages python3-venv python3
+    rm -rf "$tools/venv"
+    python3 -m venv "$tools/venv"
+    "$tools/venv/bin/pip" -q install -r "$wanted"
+    cp "$wanted" "$stamp"
+}
+
+install_node() {
+    install_packages nodejs node
+    install_packages npm npm
+    local folder=tests/clients/node
+    local stamp=$folder/node_modules/.package-lock.json
+    if [[ -f $stamp && ! $folder/package-lock.json -nt $stamp ]]; then return; fi
+    (cd "$folder" && npm ci --no-audit --no-fund)
+}
+
+cleanup() {
+    if [[ -n $server_pid ]]; then kill "$server_pid" 2>/dev/null || true; fi
+}
+trap cleanup EXIT
+
+main "$@"

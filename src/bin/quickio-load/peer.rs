@@ -1,0 +1,169 @@
+//! A server for tests: as much of the protocol as the load generator needs, with a thread for each connection.
+
+use crate::plan::Protocol;
+use crate::wire::{ACCEPT, GREETING};
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// How the server misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Nothing,
+    /// Every upgrade is answered 503.
+    RefusesUpgrades,
+    /// Every subscription is answered 420.
+    RefusesSubscriptions,
+    /// After the first connection every ping closes its connection with 1013.
+    ClosesPingers,
+}
+
+type Rooms = Arc<Mutex<HashMap<String, Vec<TcpStream>>>>;
+
+/// Starts a server; it runs until the test ends.
+pub fn start(protocol: Protocol, fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let rooms = Rooms::default();
+    thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let rooms = Arc::clone(&rooms);
+            // A client that goes away is the end of its thread, and no error.
+            thread::spawn(move || {
+                Connection::new(socket, protocol, fault, rooms).and_then(Connection::serve)
+            });
+        }
+    });
+    address
+}
+
+struct Connection {
+    protocol: Protocol,
+    fault: Fault,
+    rooms: Rooms,
+    socket: TcpStream,
+    input: BufReader<TcpStream>,
+}
+
+impl Connection {
+    fn new(socket: TcpStream, protocol: Protocol, fault: Fault, rooms: Rooms) -> io::Result<Connection> {
+        socket.set_nodelay(true)?;
+        let input = BufReader::new(socket.try_clone()?);
+        Ok(Connection { protocol, fault, rooms, socket, input })
+    }
+
+    fn serve(mut self) -> io::Result<()> {
+        match self.protocol {
+            Protocol::WebSocket => self.upgrade()?,
+            _ => {
+                self.input.read_exact(&mut [0; GREETING.len()])?;
+                self.socket.write_all(GREETING)?;
+            }
+        }
+        while let Some(text) = self.read()? {
+            self.answer(&text)?;
+        }
+        self.socket.shutdown(Shutdown::Both)
+    }
+
+    fn upgrade(&mut self) -> io::Result<()> {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            self.input.read_line(&mut line)?;
+        }
+        if self.fault == Fault::RefusesUpgrades {
+            self.socket.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        write!(
+            self.socket,
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+        )
+    }
+
+    fn answer(&mut self, text: &str) -> io::Result<()> {
+        if text == "/qio/ohai" {
+            return self.say(text);
+        }
+        let (path, rest) = text.split_once(':').unwrap();
+        let (callback, data) = rest.split_once('=').unwrap();
+        match path {
+            "/qio/ping" if self.fault == Fault::ClosesPingers => {
+                self.socket.write_all(&[0x88, 6, 3, 0xf5, b's', b'l', b'o', b'w'])?;
+                return self.socket.shutdown(Shutdown::Both);
+            }
+            "/qio/on" if self.fault == Fault::RefusesSubscriptions => {
+                return self.say(&format!("/qio/callback/{callback}:0={{\"code\":420,\"data\":null}}"));
+            }
+            "/qio/on" => {
+                let room = data.trim_matches('"').to_owned();
+                self.rooms.lock().unwrap().entry(room).or_default().push(self.socket.try_clone()?);
+            }
+            room => {
+                let message = framed(self.protocol, &format!("{room}:0={data}"));
+                let mut rooms = self.rooms.lock().unwrap();
+                let subscribers = rooms.entry(room.to_owned()).or_default();
+                subscribers.retain_mut(|subscriber| subscriber.write_all(&message).is_ok());
+            }
+        }
+        match callback {
+            "0" => Ok(()),
+            _ => self.say(&format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}")),
+        }
+    }
+
+    /// In two writes, so that clients see frames in pieces.
+    fn say(&mut self, text: &str) -> io::Result<()> {
+        let frame = framed(self.protocol, text);
+        let (head, tail) = frame.split_at(frame.len() / 2);
+        self.socket.write_all(head)?;
+        self.socket.write_all(tail)
+    }
+
+    /// The next text; none after a close.
+    fn read(&mut self) -> io::Result<Option<String>> {
+        let (mut key, mut close) = ([0; 4], false);
+        let len = match self.protocol {
+            Protocol::WebSocket => {
+                let mut head = [0; 2];
+                self.input.read_exact(&mut head)?;
+                close = head[0] == 0x88;
+                let mut len = u16::from(head[1] & 0x7f);
+                if len == 126 {
+                    let mut long = [0; 2];
+                    self.input.read_exact(&mut long)?;
+                    len = u16::from_be_bytes(long);
+                }
+                self.input.read_exact(&mut key)?;
+                usize::from(len)
+            }
+            _ => {
+                let mut len = [0; 8];
+                self.input.read_exact(&mut len)?;
+                u64::from_be_bytes(len) as usize
+            }
+        };
+        let mut payload = vec![0; len];
+        self.input.read_exact(&mut payload)?;
+        payload.iter_mut().enumerate().for_each(|(i, byte)| *byte ^= key[i % 4]);
+        if close {
+            self.socket.write_all(&[&[0x88, len as u8], &payload[..]].concat())?;
+            return Ok(None);
+        }
+        Ok(Some(String::from_utf8(payload).unwrap()))
+    }
+}
+
+fn framed(protocol: Protocol, text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    match (protocol, text.len()) {
+        (Protocol::Raw, len) => out.extend_from_slice(&(len as u64).to_be_bytes()),
+        (_, len @ 0..=125) => out.extend_from_slice(&[0x81, len as u8]),
+        (_, len) => out.extend_from_slice(&[0x81, 126, (len >> 8) as u8, len as u8]),
+    }
+    out.extend_from_slice(text.as_bytes());
+    out
+}

@@ -1,0 +1,144 @@
+//! Clients that subscribe and then never read: what becomes of them, and of the others.
+
+use crate::connect;
+use crate::cut::{Cutter, Said};
+use crate::outcome::SlowTally;
+use crate::plan::{Plan, Protocol, Role, Room, Share};
+use crate::wire::{GREETING, Writer};
+use socket2::Socket;
+use std::io::{self, ErrorKind, Read, Write};
+
+/// Numbers of slow clients, for their source addresses: above those of all others.
+const NUMBERS_FROM: usize = 1_000_000;
+
+/// Bytes that are read from a slow client at the end, at most: what waits in the kernel's buffers.
+const LEFT_BYTES_MAX: usize = 64 << 20;
+
+/// The slow clients of a worker.
+pub struct Slow {
+    protocol: Protocol,
+    clients: Vec<(Socket, Cutter)>,
+}
+
+impl Slow {
+    /// Opens and subscribes this worker's share of them.
+    pub fn open(plan: &Plan, share: Share) -> Result<Slow, String> {
+        let one = |number| -> Result<(Socket, Cutter), String> {
+            let buffer = Some(plan.slow_buffer_bytes);
+            open_one(plan, number + NUMBERS_FROM, plan.room(Role::Subscriber, number), buffer)
+        };
+        let clients = share.numbers(plan.slow).map(one).collect::<Result<_, _>>();
+        Ok(Slow {
+            protocol: plan.protocol,
+            clients: clients.map_err(|error| format!("slow client: {error}"))?,
+        })
+    }
+
+    /// What became of them: whatever is left to read is read.
+    pub fn end(self) -> SlowTally {
+        let mut tally = SlowTally { opened: self.clients.len() as u64, ..SlowTally::default() };
+        for (socket, cutter) in self.clients {
+            if let Some(how) = ended_how(socket, cutter, self.protocol) {
+                tally.closed += 1;
+                *tally.how.entry(how).or_default() += 1;
+            }
+        }
+        tally
+    }
+}
+
+/// Opens one connection to see whether the server is there and speaks the protocol; closes it again.
+pub fn try_one(plan: &Plan) -> Result<(), String> {
+    if plan.protocol == Protocol::None {
+        return Ok(());
+    }
+    open_one(plan, NUMBERS_FROM, None, None).map(|_| ())
+}
+
+/// Opens a connection, and subscribes where there is a room.
+fn open_one(
+    plan: &Plan,
+    number: usize,
+    room: Option<Room>,
+    receive_buffer: Option<usize>,
+) -> Result<(Socket, Cutter), String> {
+    let at = |what: &str, error: io::Error| format!("{what} {}: {error}", plan.server);
+    let socket =
+        connect::blocking(plan, number, receive_buffer).map_err(|error| at("no connection to", error))?;
+    let mut cutter = Cutter::new(plan.protocol);
+    let writer = Writer(plan.protocol);
+    let mut talk = |say: Vec<u8>, until: fn(&Said<'_>) -> bool| {
+        (&socket).write_all(&say).map_err(|error| at("cannot write to", error))?;
+        listen(&socket, &mut cutter, until)
+    };
+    if plan.protocol == Protocol::WebSocket {
+        talk(writer.hello(plan), |said| *said == Said::Upgraded)?;
+        talk(writer.text(GREETING), |said| *said == Said::Greeted)?;
+    } else {
+        talk(writer.hello(plan), |said| *said == Said::Greeted)?;
+    }
+    if let Some(room) = room {
+        talk(writer.subscribe(room), |said| *said == Said::Subscribed)?;
+    }
+    Ok((socket, cutter))
+}
+
+/// Reads until something is said.
+fn listen(mut socket: &Socket, cutter: &mut Cutter, until: fn(&Said<'_>) -> bool) -> Result<(), String> {
+    let mut bytes = [0; 1024];
+    let (mut heard, mut bad) = (false, None);
+    while !heard {
+        let len = match socket.read(&mut bytes) {
+            Ok(0) => return Err("the server closed the connection during the handshake".into()),
+            Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err("the server did not finish the handshake within 10 s".into());
+            }
+            Err(error) => return Err(format!("during the handshake: {error}")),
+        };
+        let cut = cutter.cut(&bytes[..len], |said| match said {
+            said if until(&said) => heard = true,
+            Said::Close(..) | Said::Refused(_) => bad = Some(format!("the server said {said:?}")),
+            _ => {}
+        });
+        cut.map_err(|broken| broken.to_string())?;
+        if let Some(bad) = bad.take() {
+            return Err(bad);
+        }
+    }
+    Ok(())
+}
+
+/// How the server ended the connection; none where it is still open.
+fn ended_how(mut socket: Socket, mut cutter: Cutter, protocol: Protocol) -> Option<String> {
+    let mut bytes = [0; 64 << 10];
+    let (mut left, mut how) = (LEFT_BYTES_MAX, None);
+    if socket.set_nonblocking(true).is_err() {
+        return None;
+    }
+    while left > 0 {
+        match socket.read(&mut bytes) {
+            Ok(0) => return how.or_else(|| Some(end_without_close(protocol).into())),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return how,
+            Err(error) => return how.or_else(|| Some(error.to_string())),
+            Ok(len) => {
+                left = left.saturating_sub(len);
+                let cut = cutter.cut(&bytes[..len], |said| {
+                    if let Said::Close(code, _) = said {
+                        how = Some(code.map_or("no code".into(), |code| code.to_string()));
+                    }
+                });
+                cut.ok()?;
+            }
+        }
+    }
+    how
+}
+
+fn end_without_close(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::WebSocket => "end of stream, no close frame",
+        _ => "end of stream",
+    }
+}

@@ -1,0 +1,141 @@
+//! One connection: its record, and what it heard in a piece of bytes.
+
+use super::pings::{Asked, Schedule};
+use crate::cut::{Broken, Cutter, Said};
+use crate::outcome::{Outcome, Timed};
+use crate::plan::{Protocol, Role, Room, Window};
+use quickio::qev::buffers::Frame;
+use quickio::qev::ring::Descriptor;
+use std::collections::VecDeque;
+
+/// A connection of a worker.
+pub struct Connection {
+    pub role: Role,
+    /// Among all clients of its role, over all workers.
+    pub number: usize,
+    pub room: Option<Room>,
+    pub state: State,
+    pub socket: Option<Descriptor>,
+    pub sending: bool,
+    pub receiving: bool,
+    /// What goes out when the send in flight is done.
+    pub outbox: VecDeque<Frame>,
+    pub cutter: Cutter,
+    /// When it began to connect, or was meant to.
+    pub began: u64,
+    pub asked: Asked,
+    /// Bytes received, where there is no protocol that tells messages apart.
+    pub bytes: u64,
+}
+
+/// Waiting -> Opening -> Open -> Closing -> Closed (-> Opening, for churners)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Waiting,
+    Opening,
+    Open,
+    Closing,
+    Closed,
+}
+
+/// What a piece of bytes said, added up.
+#[derive(Default)]
+pub struct Heard {
+    pub upgraded: bool,
+    pub greeted: bool,
+    pub subscribed: bool,
+    pub pongs: u64,
+    pub published: u64,
+    pub refused: u64,
+    /// The first refusal's text.
+    pub refusal: Option<String>,
+    /// Heartbeats that want an answer.
+    pub heartbeats: Vec<u64>,
+    pub control_pings: Vec<Vec<u8>>,
+    pub closed: Option<String>,
+}
+
+impl Connection {
+    /// A connection that waits for its turn to open.
+    pub fn new(protocol: Protocol, role: Role, number: usize, room: Option<Room>) -> Connection {
+        Connection {
+            role,
+            number,
+            room,
+            state: State::Waiting,
+            socket: None,
+            sending: false,
+            receiving: false,
+            outbox: VecDeque::new(),
+            cutter: Cutter::new(protocol),
+            began: 0,
+            asked: Asked::default(),
+            bytes: 0,
+        }
+    }
+
+    /// Whether it subscribes to its room once it is greeted.
+    pub fn subscribes(&self) -> bool {
+        self.room.is_some() && self.role != Role::Publisher
+    }
+
+    /// The number of the room whose events it gets.
+    pub fn busy_room(&self) -> Option<usize> {
+        match self.room {
+            Some(Room::Busy(room)) => Some(room),
+            _ => None,
+        }
+    }
+
+    /// Takes a piece of bytes in; what was timed goes into `outcome`.
+    pub fn hear(
+        &mut self,
+        piece: &[u8],
+        now: u64,
+        schedule: &Schedule,
+        window: Option<Window>,
+        outcome: &mut Outcome,
+    ) -> Result<Heard, Broken> {
+        let mut heard = Heard::default();
+        let asked = &mut self.asked;
+        let mut time = |timed, intended: Option<u64>| {
+            let measured = intended.filter(|at| window.is_some_and(|window| window.measures(*at)));
+            measured.into_iter().for_each(|at| outcome.record(timed, now.saturating_sub(at)));
+        };
+        self.cutter.cut(piece, |said| match said {
+            Said::Published(at) => {
+                heard.published += 1;
+                time(Timed::Delivery, Some(at));
+            }
+            Said::Pong => {
+                heard.pongs += 1;
+                time(Timed::Ping, asked.answered(schedule));
+            }
+            other => heard.note(other),
+        })?;
+        Ok(heard)
+    }
+}
+
+impl Heard {
+    /// Notes what is said less often.
+    fn note(&mut self, said: Said<'_>) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match said {
+            Said::Upgraded => self.upgraded = true,
+            Said::Greeted => self.greeted = true,
+            Said::Subscribed => self.subscribed = true,
+            Said::Refused(answer) => {
+                self.refused += 1;
+                self.refusal.get_or_insert_with(|| text(answer));
+            }
+            Said::Heartbeat(0) | Said::Other(_) | Said::Published(_) | Said::Pong => {}
+            Said::Heartbeat(callback) => self.heartbeats.push(callback),
+            Said::ControlPing(data) => self.control_pings.push(data.to_vec()),
+            Said::Close(code, reason) => {
+                let code = code.map_or("without a code".into(), |code| code.to_string());
+                self.closed = Some(format!("closed by the server: {code} {}", text(reason)));
+            }
+        }
+    }
+}
