@@ -82,7 +82,6 @@ impl<'a> Worker<'a> {
             descriptors: connections.len().max(1) as u32,
             buffers: buffers as u16,
             buffer_bytes: BUFFER_BYTES,
-            accepts: 0,
         });
         let ring = ring.map_err(|error| no_ring(&error, connections.len()))?;
         let writer = Writer(plan.protocol);
