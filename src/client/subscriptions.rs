@@ -84,7 +84,7 @@ pub enum Decided {
     Unknown,
 }
 
-/// What unsubscribing comes to. The answer is 200 in every case.
+/// What unsubscribing comes to. The answer is 200 in each case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Off {
     /// The client was subscribed; `last` of this shard's clients to that path.
@@ -107,7 +107,8 @@ pub enum Ended {
 /// The subscriptions of one shard's clients, which are named by their slots.
 ///
 /// A client holds one of the shared pool of subscriptions from [`On::Decide`] until [`Decided::Refused`],
-/// [`Decided::Unsubscribed`], [`Off::Unsubscribed`], or the call of `each` when it is closed.
+/// [`Decided::Unsubscribed`], [`Off::Unsubscribed`], or the call of `each` when it is closed. All
+/// that time [`held`](Self::held) counts it.
 #[derive(Debug)]
 pub struct Subscriptions {
     /// By the client's slot.

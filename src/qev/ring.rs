@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, mem};
@@ -147,17 +147,8 @@ pub struct Ring {
     reaped: Vec<cqueue::Entry>,
 }
 
-/// A listening socket, until no more is accepted from it.
+/// A listening socket; none once it was closed.
 struct Listener(Option<OwnedFd>);
-
-impl Listener {
-    /// Closes the socket. Where `at_once` is false its number stays taken as long as the process lives.
-    fn close(&mut self, at_once: bool) {
-        if let Some(socket) = self.0.take().filter(|_| !at_once) {
-            let _ = socket.into_raw_fd();
-        }
-    }
-}
 
 /// An accept in flight: the kernel writes the peer's address here.
 struct Accept {
@@ -251,17 +242,15 @@ impl Ring {
     pub fn stop_listening(&mut self) {
         for index in 0..self.accepts.len() {
             if self.accepts[index].armed {
-                let cancel = CancelBuilder::user_data(user_data(Kind::Accept, index, 0));
-                self.push_counted(opcode::AsyncCancel2::new(cancel).build().user_data(user_data(
-                    Kind::Cancel,
-                    0,
-                    0,
-                )));
+                let cancel =
+                    opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data(Kind::Accept, index, 0)));
+                self.push_counted(cancel.build().user_data(user_data(Kind::Cancel, 0, 0)));
             }
         }
-        // An accept that is only queued names its socket by a number, which must be the socket's until it is issued.
-        let issued = self.io.submit().is_ok() && self.io.submission().is_empty();
-        self.listeners.iter_mut().for_each(|listener| listener.close(issued));
+        // An accept that is still queued names its socket by number: the kernel has to see it before that number
+        // can be another file's.
+        self.submit_all();
+        self.listeners.iter_mut().for_each(|listener| listener.0 = None);
     }
 
     /// Puts a connected socket of the process into the ring's table, at a place of the caller's choice.
@@ -309,10 +298,19 @@ impl Ring {
         self.push_counted(entry.user_data(user_data(Kind::Send, index, token)));
     }
 
-    /// Shuts a socket down in both directions: whatever is in flight on it completes.
-    pub fn shut_down(&mut self, socket: Descriptor, token: Token, how: Shutdown) {
-        let entry = opcode::Shutdown::new(Fixed(socket.0), how as i32).build();
+    /// Tells the peer the end of our stream: shuts the sending direction down.
+    ///
+    /// The kernel does it on a thread of its own, and looks the socket up when it gets there: the socket must not be
+    /// closed before [`Completion::ShutDown`], or another connection that has its place by then is shut down.
+    pub fn shut_down(&mut self, socket: Descriptor, token: Token) {
+        let entry = opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build();
         self.push_counted(entry.user_data(user_data(Kind::ShutDown, 0, token)));
+    }
+
+    /// Cancels the receive and the send of a socket: both complete, with an error.
+    pub fn cancel(&mut self, socket: Descriptor) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(socket.0)).all()).build();
+        self.push_counted(entry.user_data(user_data(Kind::Cancel, 0, 0)));
     }
 
     /// Closes a socket and frees its place in the table. Nothing may be in flight on it any more.
@@ -426,8 +424,10 @@ impl Ring {
 
     fn arm_accept(&mut self, index: usize) {
         let accept = &mut self.accepts[index];
-        let listener = &self.listeners[accept.listener];
-        let Some(socket) = listener.0.as_ref().filter(|_| !accept.armed) else { return };
+        let Some(socket) = &self.listeners[accept.listener].0 else { return };
+        if accept.armed {
+            return;
+        }
         accept.armed = true;
         accept.address.1 = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         let (address, len) = &mut *accept.address;
@@ -456,13 +456,24 @@ impl Ring {
                 return;
             }
             self.full += 1;
-            if let Err(error) = self.io.submit() {
-                // EBUSY and EAGAIN pass once memory is there; anything else is a bug of this file.
-                assert!(
-                    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
-                    "io_uring_enter refused the submissions: {error}"
-                );
-            }
+            self.submit();
+        }
+    }
+
+    /// Hands everything that is queued to the kernel.
+    fn submit_all(&mut self) {
+        while !self.io.submission().is_empty() {
+            self.submit();
+        }
+    }
+
+    fn submit(&mut self) {
+        if let Err(error) = self.io.submit() {
+            // EBUSY and EAGAIN pass once memory is there; anything else is a bug of this file.
+            assert!(
+                matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
+                "io_uring_enter refused the submissions: {error}"
+            );
         }
     }
 }
@@ -505,14 +516,6 @@ impl Ring {
     fn outstanding_but_doorbell(&self) -> usize {
         self.outstanding - 1
     }
-}
-
-/// Which direction to shut down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(i32)]
-pub enum Shutdown {
-    Write = libc::SHUT_WR,
-    Both = libc::SHUT_RDWR,
 }
 
 /// A peer that is gone is an error, never a signal; a send is whole or it has failed.
@@ -717,3 +720,6 @@ impl fmt::Debug for Peer {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests;

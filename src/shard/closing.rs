@@ -9,7 +9,6 @@ use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
-use crate::qev::ring::Shutdown;
 
 /// A connection that is to end, and what its peer gets.
 pub(super) struct Ending {
@@ -52,29 +51,22 @@ impl State {
         }
     }
 
-    /// The peer gets no more: both directions are shut down, and what is in flight completes.
+    /// The peer gets no more, and nothing that it sends matters: what is in flight is cancelled.
     pub fn bury(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.stage = Stage::Dead;
         self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
         if connection.receiving || connection.sending {
-            self.order_shutdown(slot, Shutdown::Both);
+            self.orders.push(Order::Cancel(connection.socket));
         }
         self.leave_if_done(slot);
     }
 
-    /// An order to shut a socket down was carried out.
-    pub fn was_shut_down(&mut self, slot: u32) {
+    /// The peer has been told the end of our stream.
+    pub fn shutdown_done(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.shutting_down -= 1;
+        connection.shutting_down = false;
         self.leave_if_done(slot);
-    }
-
-    /// Has the kernel shut a socket down.
-    pub fn order_shutdown(&mut self, slot: u32, how: Shutdown) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.shutting_down += 1;
-        self.orders.push(Order::ShutDown(connection.socket, slot, how));
     }
 
     /// Where nothing is in flight any more, the socket is closed and the record is gone.
@@ -225,7 +217,7 @@ impl Goodbye {
 impl Connection {
     /// Whether the kernel is still at something that names the socket.
     fn is_under_way(&self) -> bool {
-        self.receiving || self.sending || self.shutting_down > 0
+        self.receiving || self.sending || self.shutting_down
     }
 
     /// Drops what waits to be sent (not what is in flight); answers its bytes.

@@ -38,15 +38,14 @@ pub(super) struct Connection {
     pub receiving: bool,
     /// A send is in flight.
     pub sending: bool,
+    /// A shutdown is in flight: the socket must not be closed before it is done.
+    pub shutting_down: bool,
     /// It stands in the queue of those that have something to flush.
     pub queued: bool,
     /// A message has begun and is not complete.
     pub unfinished: bool,
     /// A heartbeat that must be answered was sent, and nothing has come since.
     pub challenged: bool,
-    /// Orders to shut the socket down that are not carried out yet. The kernel looks the socket up by its number
-    /// when it does so, on a thread of its own: the number must not be given away before.
-    pub shutting_down: u8,
 }
 
 /// Where a connection is between its accept and its end. It only ever moves down this list.
@@ -142,10 +141,10 @@ impl Connection {
             kind: Kind::WebSocket,
             receiving: true,
             sending: false,
+            shutting_down: false,
             queued: false,
             unfinished: false,
             challenged: false,
-            shutting_down: 0,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::connection::{OUTBOX_INLINE, Stage};
 use super::state::State;
 use crate::metrics::Counter;
 use crate::qev::buffers::Frame;
-use crate::qev::ring::{Descriptor, FRAMES_PER_SEND_MAX, Ring, Shutdown, Token};
+use crate::qev::ring::{Descriptor, FRAMES_PER_SEND_MAX, Ring, Token};
 use smallvec::SmallVec;
 
 /// Bytes up to which the frames of one send are copied into one frame. A copy of this size costs less than the
@@ -18,7 +18,8 @@ const NOBODY: Token = Token::MAX;
 /// What the ring is to do, beside sends.
 pub(super) enum Order {
     Receive(Descriptor, Token),
-    ShutDown(Descriptor, Token, Shutdown),
+    ShutDown(Descriptor, Token),
+    Cancel(Descriptor),
     /// Closes a socket that has no record (any more).
     Discard(Descriptor),
     AcceptAgain,
@@ -44,7 +45,8 @@ impl Kernel for Ring {
     fn order(&mut self, order: Order) {
         match order {
             Order::Receive(socket, token) => self.receive(socket, token),
-            Order::ShutDown(socket, token, how) => self.shut_down(socket, token, how),
+            Order::ShutDown(socket, token) => self.shut_down(socket, token),
+            Order::Cancel(socket) => self.cancel(socket),
             Order::Discard(socket) => self.close(socket, NOBODY),
             Order::AcceptAgain => self.accept_again(),
             Order::StopListening => self.stop_listening(),
@@ -125,6 +127,7 @@ impl State {
             return self.bury(slot);
         }
         connection.stage = Stage::HalfClosed;
-        self.order_shutdown(slot, Shutdown::Write);
+        connection.shutting_down = true;
+        self.orders.push(Order::ShutDown(connection.socket, slot));
     }
 }

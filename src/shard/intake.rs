@@ -50,6 +50,10 @@ impl State {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.received = self.now;
         connection.challenged = false;
+        if ended && connection.stage == Stage::Dead {
+            connection.receiving = false;
+            return self.leave_if_done(slot);
+        }
         if ended {
             self.orders.push(Order::Receive(connection.socket, slot));
         }

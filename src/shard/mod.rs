@@ -180,7 +180,7 @@ impl Shard {
                     peer.doorbell.ring();
                 }
             }
-            Completion::ShutDown { token } => self.state.was_shut_down(token),
+            Completion::ShutDown { token } => self.state.shutdown_done(token),
             Completion::Woken | Completion::Closed { .. } => {}
         }
     }

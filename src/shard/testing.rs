@@ -17,7 +17,7 @@ use crate::protocol::{OHAI, raw};
 use crate::qev::buffers::Frame;
 use crate::qev::clock::{Clock, Hand};
 use crate::qev::mesh::{self, mesh};
-use crate::qev::ring::{Descriptor, Errno, Peer, Sending, Shutdown, Token, Wait};
+use crate::qev::ring::{Descriptor, Errno, Peer, Sending, Token, Wait};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -86,6 +86,7 @@ impl World {
     pub fn connect_from(&mut self, shard: usize, peer: Peer) -> At {
         let TestShard { state, kernel } = &mut self.shards[shard];
         let socket = kernel.open();
+        state.begin_turn();
         state.accepted(Descriptor::of_test(socket), peer);
         At { shard, socket }
     }
@@ -263,7 +264,7 @@ impl TestShard {
                 News::Received(token, mut bytes) => state.received(token, &mut bytes, false),
                 News::ReceiveEnded(token, result) => state.receive_ended(token, result),
                 News::Sent(token, result, frames) => state.sent(token, result, &frames),
-                News::ShutDown(token) => state.was_shut_down(token),
+                News::ShutDown(token) => state.shutdown_done(token),
             }
         }
         state.finish_turn(kernel);
@@ -291,9 +292,12 @@ pub struct TestSocket {
     reads: bool,
     receive: Option<Token>,
     send: Option<(Token, Sending)>,
-    shutdowns: Vec<(Token, Shutdown)>,
+    shutdown: Option<Token>,
     write_ended: bool,
+    /// The peer has vanished: nothing works any more.
     ended: bool,
+    /// What is under way is cancelled.
+    cancelled: bool,
 }
 
 enum FromPeer {
@@ -338,9 +342,9 @@ impl TestKernel {
 
 impl TestSocket {
     fn has_news(&self, shuts_down_late: bool) -> bool {
-        (self.receive.is_some() && (self.ended || !self.from_peer.is_empty()))
-            || (self.send.is_some() && (self.reads || self.ended))
-            || (!self.shutdowns.is_empty() && !shuts_down_late)
+        (self.receive.is_some() && (self.is_over() || !self.from_peer.is_empty()))
+            || (self.send.is_some() && (self.reads || self.is_over()))
+            || (self.shutdown.is_some() && !shuts_down_late)
     }
 
     fn take_news(&mut self, shuts_down_late: bool) -> Vec<News> {
@@ -348,15 +352,18 @@ impl TestSocket {
         if !shuts_down_late {
             self.shut_down(&mut news);
         }
-        if let Some((token, frames)) = self.send.take_if(|_| self.reads || self.ended) {
-            let result = if self.ended { Err(Errno(libc::EPIPE)) } else { Ok(()) };
-            if !self.ended {
+        if let Some((token, frames)) = self.send.take_if(|_| self.reads || self.ended || self.cancelled) {
+            let result = if self.is_over() { Err(Errno(libc::EPIPE)) } else { Ok(()) };
+            if result.is_ok() {
                 frames.frames().iter().for_each(|frame| self.to_peer.extend_from_slice(frame.as_slice()));
             }
             news.push(News::Sent(token, result, frames));
         }
         while let Some(token) = self.receive {
             match self.from_peer.front() {
+                _ if self.cancelled => {
+                    news.push(News::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
+                }
                 Some(FromPeer::Bytes(_)) => {
                     let Some(FromPeer::Bytes(bytes)) = self.from_peer.pop_front() else { unreachable!() };
                     news.push(News::Received(token, bytes));
@@ -372,13 +379,17 @@ impl TestSocket {
             }
             self.receive = None;
         }
+        self.cancelled = false;
         news
     }
 
+    fn is_over(&self) -> bool {
+        self.ended || self.cancelled
+    }
+
     fn shut_down(&mut self, news: &mut Vec<News>) {
-        for (token, how) in self.shutdowns.drain(..) {
+        if let Some(token) = self.shutdown.take() {
             self.write_ended = true;
-            self.ended |= how == Shutdown::Both;
             news.push(News::ShutDown(token));
         }
     }
@@ -403,17 +414,18 @@ impl Kernel for TestKernel {
                 let receive = &mut self.socket(socket).receive;
                 assert_eq!(receive.replace(token), None, "two receives of a socket are under way");
             }
-            Order::ShutDown(socket, token, how) => self.socket(socket).shutdowns.push((token, how)),
+            Order::ShutDown(socket, token) => {
+                let shutdown = &mut self.socket(socket).shutdown;
+                assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under way");
+            }
+            Order::Cancel(socket) => self.socket(socket).cancelled = true,
             Order::Discard(socket) => {
                 let found = self.socket(socket);
                 assert!(
                     found.receive.is_none() && found.send.is_none(),
                     "closed with an operation under way"
                 );
-                assert!(
-                    found.shutdowns.is_empty(),
-                    "closed before it was shut down: its number is used again"
-                );
+                assert!(found.shutdown.is_none(), "closed before it was shut down: its number is used again");
                 let number = self.number(socket);
                 let closed = self.sockets.remove(&number).expect("it was just looked at");
                 self.last_words.insert(number, closed.to_peer);
