@@ -81,6 +81,22 @@ impl Event<'_> {
         self.callback != 0
     }
 
+    /// The whole path that the event was sent to: `path` and `extra`. What is broadcast to it reaches those who
+    /// subscribed to it.
+    ///
+    /// ```
+    /// use quickio::app::{Answer, Context, Event};
+    ///
+    /// fn chat(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    ///     cx.broadcast(&event.full_path(), event.data);
+    ///     Answer::ok()
+    /// }
+    /// ```
+    pub fn full_path(&self) -> Path {
+        let path = [self.path, self.extra].concat();
+        Path::parse(&path).expect("it was cleaned, and neither empty nor too long, when it was routed")
+    }
+
     /// The answer to return, and the promise to answer later, from any thread.
     pub fn later(&self, cx: &Context<'_>) -> (Answer, Later) {
         (Answer::never(), Later::new(cx.server.clone(), self.asked()))

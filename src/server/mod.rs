@@ -103,10 +103,7 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
     let (events, from_shards) = channel();
     let mut fleet = Fleet::start(&config, &kernel, &clock, &all_apps, &events)?;
     let server = Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>);
-    for (number, app) in (0..).zip(&all_apps) {
-        let name = || app.name().to_owned();
-        app.start(&server.of_app(number)).map_err(|error| ServerError::App { name: name(), error })?;
-    }
+    start_apps(&all_apps, &server)?;
     watch_signals(events)?;
     let source = Source {
         fleet: Arc::clone(&fleet.mailboxes),
@@ -126,8 +123,19 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
         app.stop();
     }
     drop(endpoint);
-    listeners.remove();
+    drop(listeners);
     ended
+}
+
+/// Starts the applications in order. Where one cannot, those before it are stopped again.
+fn start_apps(apps: &[Arc<dyn Application>], server: &Server) -> Result<(), ServerError> {
+    for (number, app) in apps.iter().enumerate() {
+        if let Err(error) = app.start(&server.of_app(number as u32)) {
+            apps[..number].iter().rev().for_each(|app| app.stop());
+            return Err(ServerError::App { name: app.name().to_owned(), error });
+        }
+    }
+    Ok(())
 }
 
 /// What the main thread waits for.
