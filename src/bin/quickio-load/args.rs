@@ -87,7 +87,7 @@ const FLAGS: &[Flag] = &[
         name: "rate",
         value: "R",
         doc: "a second, over all clients: pings, publishes or connections; 0: the next when the last one is \
-              done (0; slow 100)",
+              done (0; slow 200)",
         of: &[Ping, Fanout, Churn, Slow],
         put: |args, value| {
             let plan = &mut args.plan;
@@ -102,7 +102,7 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "subscribers",
         value: "N",
-        doc: "clients that get what is published (fanout 1000, slow 100, mixed 500)",
+        doc: "clients that get what is published (fanout 1000, slow 50, mixed 500)",
         of: &[Fanout, Slow, Mixed],
         put: |args, value| count(&mut args.plan.subscribers, value),
     },
