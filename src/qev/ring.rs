@@ -290,10 +290,19 @@ impl Ring {
         self.push_counted(entry.user_data(user_data(Kind::Send, index, token)));
     }
 
-    /// Shuts a socket down in both directions: whatever is in flight on it completes.
-    pub fn shut_down(&mut self, socket: Descriptor, token: Token, how: Shutdown) {
-        let entry = opcode::Shutdown::new(Fixed(socket.0), how as i32).build();
+    /// Tells the peer the end of our stream: shuts the sending direction down.
+    ///
+    /// The kernel does it on a thread of its own, and looks the socket up when it gets there: the socket must not be
+    /// closed before [`Completion::ShutDown`], or another connection that has its place by then is shut down.
+    pub fn shut_down(&mut self, socket: Descriptor, token: Token) {
+        let entry = opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build();
         self.push_counted(entry.user_data(user_data(Kind::ShutDown, 0, token)));
+    }
+
+    /// Cancels the receive and the send of a socket: both complete, with an error.
+    pub fn cancel(&mut self, socket: Descriptor) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(socket.0)).all()).build();
+        self.push_counted(entry.user_data(user_data(Kind::Cancel, 0, 0)));
     }
 
     /// Closes a socket and frees its place in the table. Nothing may be in flight on it any more.
@@ -499,14 +508,6 @@ impl Ring {
     fn outstanding_but_doorbell(&self) -> usize {
         self.outstanding - 1
     }
-}
-
-/// Which direction to shut down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(i32)]
-pub enum Shutdown {
-    Write = libc::SHUT_WR,
-    Both = libc::SHUT_RDWR,
 }
 
 /// A peer that is gone is an error, never a signal; a send is whole or it has failed.
