@@ -122,7 +122,7 @@ start_server() {
     : >"$logs/server.out"
     # The variables of the tests are none of the server's.
     env -u QUICKIO_ADDRESS -u QUICKIO_ADMIN -u QUICKIO_PID target/debug/quickio --shards 2 --app relay \
-        --app clienttest --listen 127.0.0.1:0 --admin 127.0.0.1:0 \
+        --app clienttest --clock manual --listen 127.0.0.1:0 --admin 127.0.0.1:0 \
         </dev/null >"$logs/server.out" 2>"$logs/server.err" &
     server_pid=$!
     local waited=0
