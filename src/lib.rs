@@ -29,3 +29,8 @@ pub mod protocol;
 pub mod qev;
 pub mod server;
 pub mod shard;
+
+/// The guide's examples, tested with those of the code.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/applications.md")]
+mod guide {}

@@ -119,7 +119,7 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
     };
     let endpoint = config.admin.map(|address| admin::serve(address, Arc::new(source))).transpose()?;
     listeners.listen()?;
-    announce(&config, &kernel, &fleet, &listeners, endpoint.as_ref().map(admin::Handle::address));
+    announce(&kernel, &fleet, &all_apps, &listeners, endpoint.as_ref().map(admin::Handle::address));
     fleet.go(&mut listeners);
 
     let ended = wait_for_end(&from_shards, &fleet, &config);
@@ -327,9 +327,9 @@ fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn App
 /// Tells whoever started the server what runs, on standard output: for people, and for programs that wait for
 /// `ready`.
 fn announce(
-    config: &Config,
     kernel: &Kernel,
     fleet: &Fleet,
+    apps: &[Arc<dyn Application>],
     listeners: &Listeners,
     admin: Option<std::net::SocketAddr>,
 ) {
@@ -337,7 +337,9 @@ fn announce(
     let cores: Vec<String> = fleet.cores.iter().map(usize::to_string).collect();
     text += &format!("{} shards on cores {}\n", cores.len(), cores.join(", "));
     text += &format!("kernel features in use: {}\n", kernel.features.join(", "));
-    let apps = if config.app.is_empty() { "none".to_owned() } else { config.app.join(", ") };
+    // The first is the server's own.
+    let apps: Vec<&str> = apps.iter().skip(1).map(|app| app.name()).collect();
+    let apps = if apps.is_empty() { "none".to_owned() } else { apps.join(", ") };
     text += &format!("applications: {apps}\n");
     listeners.names().iter().for_each(|name| text += &format!("listening on {name}\n"));
     if let Some(address) = admin {
