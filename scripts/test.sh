@@ -142,14 +142,15 @@ start_server() {
 
 # The server was shut down by the clients: it has to exit with 0.
 stop_server() {
-    local status=0
+    local status=0 waited=0
     # Clients that failed may not have come so far.
     if [[ $code -ne 0 ]]; then kill "$server_pid" 2>/dev/null || true; fi
-    (sleep 20 && kill -KILL "$server_pid") >/dev/null 2>&1 &
-    local watchdog=$!
+    while kill -0 "$server_pid" 2>/dev/null; do
+        if [[ $waited -gt 200 ]]; then kill -KILL "$server_pid"; fi
+        waited=$((waited + 1))
+        sleep 0.1
+    done
     wait "$server_pid" || status=$?
-    kill "$watchdog" 2>/dev/null || true
-    wait "$watchdog" 2>/dev/null || true
     server_pid=
     unset QUICKIO_ADDRESS QUICKIO_ADMIN QUICKIO_PID
     if [[ $status -ne 0 ]]; then

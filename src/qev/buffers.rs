@@ -84,6 +84,12 @@ impl Frame {
         &self.0.accepted
     }
 
+    /// How many hold this frame: outboxes, the ring.
+    #[cfg(test)]
+    pub(super) fn holders(&self) -> usize {
+        Rc::strong_count(&self.0)
+    }
+
     /// Whether both are the very same frame (not only equal bytes).
     pub fn same(&self, other: &Frame) -> bool {
         Rc::ptr_eq(&self.0, &other.0)

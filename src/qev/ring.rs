@@ -139,10 +139,8 @@ pub struct Ring {
     reaped: Vec<cqueue::Entry>,
 }
 
-struct Listener {
-    socket: OwnedFd,
-    open: bool,
-}
+/// A listening socket; none once it was closed.
+struct Listener(Option<OwnedFd>);
 
 /// An accept in flight: the kernel writes the peer's address here.
 struct Accept {
@@ -214,7 +212,7 @@ impl Ring {
     /// `accepts` are in flight at once.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
-        self.listeners.push(Listener { socket, open: true });
+        self.listeners.push(Listener(Some(socket)));
         for _ in 0..accepts {
             // SAFETY: all-zero bytes are a valid sockaddr_storage.
             let address = Box::new((unsafe { mem::zeroed() }, 0));
@@ -236,15 +234,15 @@ impl Ring {
     pub fn stop_listening(&mut self) {
         for index in 0..self.accepts.len() {
             if self.accepts[index].armed {
-                let cancel = CancelBuilder::user_data(user_data(Kind::Accept, index, 0));
-                self.push_counted(opcode::AsyncCancel2::new(cancel).build().user_data(user_data(
-                    Kind::Cancel,
-                    0,
-                    0,
-                )));
+                let cancel =
+                    opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data(Kind::Accept, index, 0)));
+                self.push_counted(cancel.build().user_data(user_data(Kind::Cancel, 0, 0)));
             }
         }
-        self.listeners.iter_mut().for_each(|listener| listener.open = false);
+        // An accept that is still queued names its socket by number: the kernel has to see it before that number
+        // can be another file's.
+        self.submit_all();
+        self.listeners.iter_mut().for_each(|listener| listener.0 = None);
     }
 
     /// Puts a connected socket of the process into the ring's table, at a place of the caller's choice.
@@ -292,10 +290,19 @@ impl Ring {
         self.push_counted(entry.user_data(user_data(Kind::Send, index, token)));
     }
 
-    /// Shuts a socket down in both directions: whatever is in flight on it completes.
-    pub fn shut_down(&mut self, socket: Descriptor, token: Token, how: Shutdown) {
-        let entry = opcode::Shutdown::new(Fixed(socket.0), how as i32).build();
+    /// Tells the peer the end of our stream: shuts the sending direction down.
+    ///
+    /// The kernel does it on a thread of its own, and looks the socket up when it gets there: the socket must not be
+    /// closed before [`Completion::ShutDown`], or another connection that has its place by then is shut down.
+    pub fn shut_down(&mut self, socket: Descriptor, token: Token) {
+        let entry = opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build();
         self.push_counted(entry.user_data(user_data(Kind::ShutDown, 0, token)));
+    }
+
+    /// Cancels the receive and the send of a socket: both complete, with an error.
+    pub fn cancel(&mut self, socket: Descriptor) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(socket.0)).all()).build();
+        self.push_counted(entry.user_data(user_data(Kind::Cancel, 0, 0)));
     }
 
     /// Closes a socket and frees its place in the table. Nothing may be in flight on it any more.
@@ -396,7 +403,7 @@ impl Ring {
         let accept = &mut self.accepts[index];
         accept.armed = false;
         let listener = accept.listener;
-        if result == -libc::ECANCELED && !self.listeners[listener].open {
+        if result < 0 && self.listeners[listener].0.is_none() {
             return None;
         }
         if result < 0 {
@@ -409,14 +416,14 @@ impl Ring {
 
     fn arm_accept(&mut self, index: usize) {
         let accept = &mut self.accepts[index];
-        let listener = &self.listeners[accept.listener];
-        if accept.armed || !listener.open {
+        let Some(socket) = &self.listeners[accept.listener].0 else { return };
+        if accept.armed {
             return;
         }
         accept.armed = true;
         accept.address.1 = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         let (address, len) = &mut *accept.address;
-        let entry = opcode::Accept::new(Fd(listener.socket.as_raw_fd()), (&raw mut *address).cast(), len)
+        let entry = opcode::Accept::new(Fd(socket.as_raw_fd()), (&raw mut *address).cast(), len)
             .file_index(Some(DestinationSlot::auto_target()))
             .build();
         self.push_counted(entry.user_data(user_data(Kind::Accept, index, 0)));
@@ -441,13 +448,24 @@ impl Ring {
                 return;
             }
             self.full += 1;
-            if let Err(error) = self.io.submit() {
-                // EBUSY and EAGAIN pass once memory is there; anything else is a bug of this file.
-                assert!(
-                    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
-                    "io_uring_enter refused the submissions: {error}"
-                );
-            }
+            self.submit();
+        }
+    }
+
+    /// Hands everything that is queued to the kernel.
+    fn submit_all(&mut self) {
+        while !self.io.submission().is_empty() {
+            self.submit();
+        }
+    }
+
+    fn submit(&mut self) {
+        if let Err(error) = self.io.submit() {
+            // EBUSY and EAGAIN pass once memory is there; anything else is a bug of this file.
+            assert!(
+                matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
+                "io_uring_enter refused the submissions: {error}"
+            );
         }
     }
 }
@@ -490,14 +508,6 @@ impl Ring {
     fn outstanding_but_doorbell(&self) -> usize {
         self.outstanding - 1
     }
-}
-
-/// Which direction to shut down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(i32)]
-pub enum Shutdown {
-    Write = libc::SHUT_WR,
-    Both = libc::SHUT_RDWR,
 }
 
 /// A peer that is gone is an error, never a signal; a send is whole or it has failed.
@@ -702,3 +712,6 @@ impl fmt::Debug for Peer {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests;

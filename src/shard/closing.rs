@@ -9,7 +9,6 @@ use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
-use crate::qev::ring::Shutdown;
 
 /// A connection that is to end, and what its peer gets.
 pub(super) struct Ending {
@@ -52,13 +51,13 @@ impl State {
         }
     }
 
-    /// The peer gets no more: both directions are shut down, and what is in flight completes.
+    /// The peer gets no more, and nothing that it sends matters: what is in flight is cancelled.
     pub fn bury(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.stage = Stage::Dead;
         self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
         if connection.receiving || connection.sending {
-            self.orders.push(Order::ShutDown(connection.socket, slot, Shutdown::Both));
+            self.orders.push(Order::Cancel(connection.socket));
         }
         self.leave_if_done(slot);
     }
@@ -66,7 +65,8 @@ impl State {
     /// Where nothing is in flight any more, the socket is closed and the record is gone.
     pub fn leave_if_done(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
-        if connection.stage != Stage::Dead || connection.receiving || connection.sending {
+        let in_flight = connection.receiving || connection.sending || connection.shutting_down;
+        if connection.stage != Stage::Dead || in_flight {
             return;
         }
         let connection = self.connections.remove(slot as usize).expect("it was just looked at");

@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub receiving: bool,
     /// A send is in flight.
     pub sending: bool,
+    /// A shutdown is in flight: the socket must not be closed before it is done.
+    pub shutting_down: bool,
     /// It stands in the queue of those that have something to flush.
     pub queued: bool,
     /// A message has begun and is not complete.
@@ -111,6 +113,7 @@ impl Connection {
             kind: Kind::WebSocket,
             receiving: true,
             sending: false,
+            shutting_down: false,
             queued: false,
             unfinished: false,
             challenged: false,

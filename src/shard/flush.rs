@@ -5,7 +5,7 @@ use super::connection::{OUTBOX_INLINE, Stage};
 use super::state::State;
 use crate::metrics::Counter;
 use crate::qev::buffers::Frame;
-use crate::qev::ring::{Descriptor, FRAMES_PER_SEND_MAX, Ring, Shutdown, Token};
+use crate::qev::ring::{Descriptor, FRAMES_PER_SEND_MAX, Ring, Token};
 use smallvec::SmallVec;
 
 /// Bytes up to which the frames of one send are copied into one frame. A copy of this size costs less than the
@@ -18,7 +18,8 @@ const NOBODY: Token = Token::MAX;
 /// What the ring is to do, beside sends.
 pub(super) enum Order {
     Receive(Descriptor, Token),
-    ShutDown(Descriptor, Token, Shutdown),
+    ShutDown(Descriptor, Token),
+    Cancel(Descriptor),
     /// Closes a socket that has no record (any more).
     Discard(Descriptor),
     AcceptAgain,
@@ -60,7 +61,8 @@ impl State {
         for order in self.orders.drain(..) {
             match order {
                 Order::Receive(socket, token) => ring.receive(socket, token),
-                Order::ShutDown(socket, token, how) => ring.shut_down(socket, token, how),
+                Order::ShutDown(socket, token) => ring.shut_down(socket, token),
+                Order::Cancel(socket) => ring.cancel(socket),
                 Order::Discard(socket) => ring.close(socket, NOBODY),
                 Order::AcceptAgain => ring.accept_again(),
                 Order::StopListening => ring.stop_listening(),
@@ -106,6 +108,7 @@ impl State {
             return self.bury(slot);
         }
         connection.stage = Stage::HalfClosed;
-        self.orders.push(Order::ShutDown(connection.socket, slot, Shutdown::Write));
+        connection.shutting_down = true;
+        self.orders.push(Order::ShutDown(connection.socket, slot));
     }
 }

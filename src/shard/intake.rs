@@ -48,6 +48,10 @@ impl State {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.received = self.now;
         connection.challenged = false;
+        if ended && connection.stage == Stage::Dead {
+            connection.receiving = false;
+            return self.leave_if_done(slot);
+        }
         if ended {
             self.orders.push(Order::Receive(connection.socket, slot));
         }
@@ -96,6 +100,13 @@ impl State {
                 self.end_of_input(slot, Cause::Broken(error.0));
             }
         }
+    }
+
+    /// The peer has been told the end of our stream.
+    pub fn shutdown_done(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.shutting_down = false;
+        self.leave_if_done(slot);
     }
 
     fn decode(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) {

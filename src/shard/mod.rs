@@ -176,7 +176,8 @@ impl Shard {
                     peer.doorbell.ring();
                 }
             }
-            Completion::Woken | Completion::ShutDown { .. } | Completion::Closed { .. } => {}
+            Completion::ShutDown { token } => self.state.shutdown_done(token),
+            Completion::Woken | Completion::Closed { .. } => {}
         }
     }
 }

@@ -41,7 +41,7 @@ fn noise(random: &mut Random, len: usize) -> Vec<u8> {
 
 #[test]
 fn frames_with_something_wrong() {
-    let server = Server::start(&["--message-bytes-max", "4096", "--log-level", "trace"]);
+    let server = Server::start(&["--message-bytes-max", "4096"]);
     fuzz::run(|random| {
         let mut client = server.websocket();
         for _ in 0..random.below(30) {
@@ -140,17 +140,13 @@ fn bombs_of_fragments() {
     // Those of one byte are bounded by the message's limit.
     let single = Frame::new(CONTINUATION, "x").unfinished().bytes().repeat(1000);
     client.send(&Frame::text("/qio/ping:1=").unfinished().bytes());
-    while client.try_send(&single) && server.stats().value("closes_too_large") == 0 {}
+    let _ = (0..100).take_while(|_| client.try_send(&single)).count();
     server.eventually_is("closes_too_large", 1);
     drop(client);
     // A flood of pings is answered or the flooder closed; nothing gathers.
     let mut client = server.websocket();
     let pings = Frame::new(PING, [b'p'; 125]).bytes().repeat(200);
-    for _ in 0..500 {
-        if !client.try_send(&pings) || server.stats().value("closes_slow") > 0 {
-            break;
-        }
-    }
+    let _ = (0..200).take_while(|_| client.try_send(&pings)).count();
     drop(client);
     assert_unharmed(&server);
 }
@@ -212,7 +208,7 @@ fn hostile_json() {
 
 #[test]
 fn hostile_paths() {
-    const LONG: usize = 900_000;
+    const LONG: usize = 300_000;
     let server = Server::start(&["--message-bytes-max", "1Mi", "--outbox-bytes-max", "4Mi"]);
     let paths = [
         "/".repeat(LONG),

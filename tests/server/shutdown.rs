@@ -29,6 +29,7 @@ fn signals_end_the_server_in_order() {
         }
         assert_eq!(raw.ended(), Ended::Gone);
         half_open.ended();
+        drop((clients, raw, half_open)); // the server waits for their end of the stream, for a while
         assert_eq!(server.exit().code(), Some(0), "SIG{signal}");
         assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
     }

@@ -16,7 +16,7 @@ use pings::{PINGS_PER_SEND_MAX, Schedule};
 use publishing::Publisher;
 use quickio::qev::buffers::{Buffer, Frame};
 use quickio::qev::clock::nanos;
-use quickio::qev::ring::{Completion, Errno, Ring, Settings, Shutdown, Token, Wait};
+use quickio::qev::ring::{Completion, Errno, Ring, Settings, Token, Wait};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -257,9 +257,7 @@ impl Worker<'_> {
         connection.state = State::Closing;
         connection.outbox.clear();
         match connection.socket {
-            Some(socket) if connection.sending || connection.receiving => {
-                self.ring.shut_down(socket, token, Shutdown::Both);
-            }
+            Some(socket) if connection.sending || connection.receiving => self.ring.cancel(socket),
             Some(_) => self.close_if_quiet(token),
             None => self.closed(token, nanos()),
         }
@@ -294,7 +292,7 @@ impl Worker<'_> {
         connection.state = State::Closing;
         match (self.plan.protocol, connection.socket) {
             (Protocol::WebSocket, _) => self.send(token, self.close.clone()),
-            (_, Some(socket)) => self.ring.shut_down(socket, token, Shutdown::Write),
+            (_, Some(socket)) => self.ring.shut_down(socket, token),
             (_, None) => {}
         }
     }

@@ -1,0 +1,500 @@
+//! The ring against sockets of the process: what goes in at one end has to come out at the other.
+
+use super::*;
+use std::collections::HashSet;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc;
+use std::thread;
+
+const SETTINGS: Settings = Settings { descriptors: 64, buffers: 128, buffer_bytes: 1024 };
+
+/// A ring and what has come out of it.
+struct Tested {
+    ring: Ring,
+    seen: Vec<Completion>,
+}
+
+impl Tested {
+    fn new() -> Tested {
+        Tested::with(SETTINGS)
+    }
+
+    fn with(settings: Settings) -> Tested {
+        Tested { ring: Ring::new(settings).unwrap(), seen: Vec::new() }
+    }
+
+    /// A socket in the ring's table, and its other end.
+    fn pair(&mut self, place: u32) -> (Descriptor, TcpStream) {
+        let (ours, theirs) = connected();
+        (self.ring.adopt(place, ours.into()).unwrap(), theirs)
+    }
+
+    /// Takes turns until what was looked for has come out; it, and all that came before it, is taken away.
+    fn until<T>(&mut self, what: &str, mut look: impl FnMut(&mut Ring, Completion) -> Option<T>) -> T {
+        for _ in 0..1000 {
+            let mut seen = mem::take(&mut self.seen).into_iter();
+            while let Some(completion) = seen.next() {
+                if let Some(found) = look(&mut self.ring, completion) {
+                    self.seen = seen.collect();
+                    return found;
+                }
+            }
+            self.ring.turn(Wait::For(Duration::from_millis(10)), &mut self.seen).unwrap();
+        }
+        panic!("no {what} came out");
+    }
+
+    /// Everything that is received until there are so many bytes.
+    fn received(&mut self, of: Token, bytes: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        self.until("data", |ring, completion| {
+            if let Completion::Received { token, buffer, ended } = completion {
+                assert_eq!((token, ended), (of, false));
+                all.extend_from_slice(ring.data(&buffer));
+                ring.recycle(buffer);
+            }
+            (all.len() >= bytes).then_some(())
+        });
+        all
+    }
+
+    fn sent(&mut self) -> (Token, Result<(), Errno>, Sending) {
+        self.until("send", |_, completion| match completion {
+            Completion::Sent { token, result, frames } => Some((token, result, frames)),
+            _ => None,
+        })
+    }
+
+    fn receive_ended(&mut self) -> (Token, Result<(), Errno>) {
+        self.until("end", |ring, completion| match completion {
+            Completion::ReceiveEnded { token, result } => Some((token, result)),
+            Completion::Received { buffer, .. } => {
+                ring.recycle(buffer);
+                None
+            }
+            _ => None,
+        })
+    }
+
+    fn accepted(&mut self) -> (usize, Descriptor, Peer) {
+        self.until("connection", |_, completion| match completion {
+            Completion::Accepted { listener, socket, peer } => Some((listener, socket, peer)),
+            Completion::AcceptFailed { error, .. } => panic!("{error}"),
+            _ => None,
+        })
+    }
+
+    fn close(&mut self, socket: Descriptor) {
+        self.ring.close(socket, 99);
+        self.until("close", |_, completion| {
+            matches!(completion, Completion::Closed { token: 99 }).then_some(())
+        });
+    }
+}
+
+fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (ours, listener.accept().unwrap().0)
+}
+
+fn frame(bytes: &[u8]) -> Frame {
+    Frame::new(bytes.to_vec(), 0)
+}
+
+fn read(mut from: &TcpStream, bytes: usize) -> Vec<u8> {
+    let mut all = vec![0; bytes];
+    from.read_exact(&mut all).unwrap();
+    all
+}
+
+#[test]
+fn what_is_written_is_received_in_order() {
+    let mut tested = Tested::new();
+    let (socket, mut peer) = tested.pair(3);
+    tested.ring.receive(socket, 7);
+    for text in ["one", "two", "three"] {
+        peer.write_all(text.as_bytes()).unwrap();
+        assert_eq!(tested.received(7, text.len()), text.as_bytes());
+    }
+    let long: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    let to_write = long.clone();
+    let writer = thread::spawn(move || peer.write_all(&to_write).map(|()| peer));
+    assert_eq!(tested.received(7, long.len()), long, "more than all buffers hold");
+    drop(writer.join().unwrap());
+    assert_eq!(tested.receive_ended(), (7, Ok(())));
+}
+
+#[test]
+fn sends_arrive_and_give_their_frames_back() {
+    let mut tested = Tested::new();
+    let (socket, peer) = tested.pair(0);
+    let one = frame(b"hello");
+    tested.ring.send(socket, 5, one.clone());
+    assert_eq!((tested.ring.sends_in_flight(), one.holders()), (1, 2));
+    let (token, result, frames) = tested.sent();
+    assert_eq!((token, result), (5, Ok(())));
+    assert!(matches!(&frames, Sending::One(sent) if sent.same(&one)));
+    assert_eq!((read(&peer, 5), tested.ring.sends_in_flight()), (b"hello".to_vec(), 0));
+    drop(frames);
+    assert_eq!(one.holders(), 1, "nobody but us holds it any more");
+
+    tested.ring.send(socket, 6, frame(b""));
+    assert_eq!(tested.sent().1, Ok(()), "nothing is sent, too");
+}
+
+#[test]
+fn gathered_frames_arrive_as_one_stream() {
+    for count in [1, 2, 7, FRAMES_PER_SEND_MAX] {
+        let mut tested = Tested::new();
+        let (socket, peer) = tested.pair(0);
+        let frames: Vec<Frame> = (0..count).map(|n| frame(n.to_string().as_bytes())).collect();
+        let expected: Vec<u8> = frames.iter().flat_map(|frame| frame.as_slice()).copied().collect();
+        tested.ring.send_gathered(socket, 5, frames);
+        let (token, result, frames) = tested.sent();
+        assert_eq!((token, result, frames.len()), (5, Ok(()), expected.len()));
+        assert_eq!(frames.frames().len(), count);
+        assert_eq!(read(&peer, expected.len()), expected);
+    }
+}
+
+#[test]
+fn sends_that_a_socket_cannot_take_at_once_complete_once_and_whole() {
+    let big = vec![b'x'; 16 << 20];
+    for gathered in [false, true] {
+        let mut tested = Tested::new();
+        let (socket, peer) = tested.pair(0);
+        match gathered {
+            false => tested.ring.send(socket, 5, frame(&big)),
+            true => {
+                tested.ring.send_gathered(socket, 5, vec![frame(&big[..9 << 20]), frame(&big[9 << 20..])])
+            }
+        }
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        assert_eq!(tested.ring.sends_in_flight(), 1, "it does not fit");
+        let len = big.len();
+        let reader = thread::spawn(move || read(&peer, len));
+        let (_, result, frames) = tested.sent();
+        assert_eq!((result, frames.len()), (Ok(()), len));
+        assert!(reader.join().unwrap() == big);
+    }
+}
+
+#[test]
+fn a_send_that_the_peer_ends_has_failed() {
+    let mut tested = Tested::new();
+    let (socket, peer) = tested.pair(0);
+    tested.ring.send(socket, 5, frame(&vec![b'x'; 16 << 20]));
+    tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+    drop(peer);
+    let (_, result, _) = tested.sent();
+    assert!(result.is_err());
+    tested.ring.send(socket, 6, frame(b"into the void"));
+    let (token, result, _) = tested.sent();
+    assert_eq!((token, result), (6, Err(Errno(libc::EPIPE))), "and no signal ends the process");
+}
+
+#[test]
+fn cancelling_ends_what_is_in_flight_and_closing_frees_the_place() {
+    let mut tested = Tested::new();
+    for round in 0..3 {
+        let (socket, peer) = tested.pair(63);
+        tested.ring.receive(socket, round);
+        tested.ring.send(socket, round, frame(&vec![b'x'; 16 << 20]));
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        tested.ring.cancel(socket);
+        let (mut sent, mut received) = (None, None);
+        tested.until("end of both", |_, completion| {
+            match completion {
+                Completion::Sent { result, .. } => sent = Some(result),
+                Completion::ReceiveEnded { result, .. } => received = Some(result),
+                _ => {}
+            }
+            (sent.is_some() && received.is_some()).then_some(())
+        });
+        assert!(sent.is_some_and(|result| result.is_err()));
+        assert_eq!(received, Some(Err(Errno(libc::ECANCELED))));
+        tested.close(socket);
+        let left = std::io::copy(&mut &peer, &mut std::io::sink());
+        assert!(left.is_ok() || left.is_err(), "the peer sees an end, whichever");
+    }
+}
+
+#[test]
+fn half_closed_sockets_still_receive() {
+    let mut tested = Tested::new();
+    let (socket, mut peer) = tested.pair(0);
+    tested.ring.receive(socket, 1);
+    tested.ring.shut_down(socket, 2);
+    tested
+        .until("end", |_, completion| matches!(completion, Completion::ShutDown { token: 2 }).then_some(()));
+    assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+    peer.write_all(b"still here").unwrap();
+    assert_eq!(tested.received(1, 10), b"still here");
+}
+
+#[test]
+fn without_buffers_receives_end_and_go_on_once_there_are_some() {
+    let mut tested = Tested::with(Settings { buffers: 4, ..SETTINGS });
+    let (socket, mut peer) = tested.pair(0);
+    tested.ring.receive(socket, 1);
+    let data: Vec<u8> = (0..8 * 1024u32).map(|n| (n / 32) as u8).collect();
+    peer.write_all(&data).unwrap();
+    let mut kept = Vec::new();
+    let result = tested.until("end", |_, completion| match completion {
+        Completion::Received { buffer, .. } => {
+            kept.push(buffer);
+            None
+        }
+        Completion::ReceiveEnded { result, .. } => Some(result),
+        _ => None,
+    });
+    assert!(result.is_err_and(Errno::is_no_buffers));
+    assert_eq!(kept.len(), 4, "every buffer was used");
+    let mut all = Vec::new();
+    for buffer in kept {
+        all.extend_from_slice(tested.ring.data(&buffer));
+        tested.ring.recycle(buffer);
+    }
+    tested.ring.receive(socket, 1);
+    while all.len() < data.len() {
+        tested.until("data", |ring, completion| match completion {
+            Completion::Received { buffer, .. } => {
+                all.extend_from_slice(ring.data(&buffer));
+                ring.recycle(buffer);
+                Some(())
+            }
+            Completion::ReceiveEnded { .. } => {
+                ring.receive(socket, 1);
+                None
+            }
+            _ => None,
+        });
+    }
+    assert!(all == data);
+}
+
+#[test]
+fn streams_that_end_take_no_buffer_with_them() {
+    let mut tested = Tested::with(Settings { buffers: 4, ..SETTINGS });
+    for round in 0..20 {
+        let (socket, mut peer) = tested.pair(0);
+        tested.ring.receive(socket, round);
+        if round % 2 == 0 {
+            peer.write_all(b"bye").unwrap();
+        }
+        drop(peer);
+        assert_eq!(tested.receive_ended(), (round, Ok(())));
+        tested.close(socket);
+    }
+    let (socket, mut peer) = tested.pair(0);
+    tested.ring.receive(socket, 99);
+    peer.write_all(&[b'x'; 4 * 1024]).unwrap();
+    let mut kept = Vec::new();
+    tested.until("all four buffers", |_, completion| {
+        if let Completion::Received { buffer, .. } = completion {
+            kept.push(buffer);
+        }
+        (kept.len() == 4).then_some(())
+    });
+    kept.into_iter().for_each(|buffer| tested.ring.recycle(buffer));
+}
+
+#[test]
+fn listeners_bring_connections_with_their_peers_addresses() {
+    let mut tested = Tested::new();
+    let four = TcpListener::bind("127.0.0.1:0").unwrap();
+    let six = TcpListener::bind("[::1]:0").unwrap();
+    let addresses = [four.local_addr().unwrap(), six.local_addr().unwrap()];
+    let numbers = [tested.ring.listen(four.into(), 2), tested.ring.listen(six.into(), 2)];
+    for (address, number) in addresses.into_iter().zip(numbers).cycle().take(10) {
+        let mut client = TcpStream::connect(address).unwrap();
+        let (listener, socket, peer) = tested.accepted();
+        assert_eq!(listener, number);
+        assert_eq!(peer.to_string(), client.local_addr().unwrap().to_string());
+        tested.ring.receive(socket, 1);
+        client.write_all(b"hi").unwrap();
+        assert_eq!(tested.received(1, 2), b"hi");
+    }
+}
+
+#[test]
+fn unix_sockets_are_accepted_too() {
+    let directory = std::env::temp_dir().join(format!("quickio-ring-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("socket");
+    let mut tested = Tested::new();
+    tested.ring.listen(UnixListener::bind(&path).unwrap().into(), 1);
+    let mut client = UnixStream::connect(&path).unwrap();
+    let (_, socket, peer) = tested.accepted();
+    assert_eq!((peer, peer.ip()), (Peer::UNIX, None));
+    tested.ring.receive(socket, 1);
+    client.write_all(b"hi").unwrap();
+    assert_eq!(tested.received(1, 2), b"hi");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn after_stopping_to_listen_nobody_gets_in() {
+    let mut tested = Tested::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    tested.ring.listen(listener.into(), 4);
+    let _client = TcpStream::connect(address).unwrap();
+    tested.accepted();
+    tested.ring.stop_listening();
+    // The kernel lets a listener go when its last accept has ended.
+    let refused = (0..100).any(|_| {
+        tested.ring.turn(Wait::For(Duration::from_millis(1)), &mut tested.seen).unwrap();
+        let again = TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        again.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    });
+    assert!(refused, "the port still answers");
+    tested.ring.accept_again();
+    tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+    assert!(!tested.seen.iter().any(|seen| matches!(seen, Completion::AcceptFailed { .. })));
+}
+
+#[test]
+fn without_descriptors_accepts_fail_once_and_succeed_when_asked_again() {
+    let mut tested = Tested::with(Settings { descriptors: 1, ..SETTINGS });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    tested.ring.listen(listener.into(), 1);
+    let _first = TcpStream::connect(address).unwrap();
+    let (_, socket, _) = tested.accepted();
+    let _second = TcpStream::connect(address).unwrap();
+    let error = tested.until("failure", |_, completion| match completion {
+        Completion::AcceptFailed { error, .. } => Some(error),
+        _ => None,
+    });
+    assert!(error.is_exhaustion(), "{error}");
+    tested.close(socket);
+    for _ in 0..3 {
+        tested.ring.turn(Wait::For(Duration::from_millis(1)), &mut tested.seen).unwrap();
+    }
+    assert!(tested.seen.is_empty(), "it waits until it is asked: {:?}", tested.seen);
+    let _third = TcpStream::connect(address).unwrap();
+    tested.ring.accept_again();
+    tested.accepted();
+}
+
+#[test]
+fn a_doorbell_wakes_a_ring_that_sleeps_for_ever() {
+    let mut tested = Tested::new();
+    for _ in 0..3 {
+        let doorbell = tested.ring.doorbell();
+        let ringer = thread::spawn(move || doorbell.ring());
+        while tested.seen.is_empty() {
+            tested.ring.turn(Wait::Forever, &mut tested.seen).unwrap();
+        }
+        assert!(matches!(tested.seen.drain(..).next(), Some(Completion::Woken)));
+        ringer.join().unwrap();
+    }
+}
+
+#[test]
+fn rings_wake_each_other() {
+    let (tell, told) = mpsc::channel();
+    let (done, end) = mpsc::channel();
+    let sleeper = thread::spawn(move || {
+        let mut tested = Tested::new();
+        tell.send(tested.ring.descriptor()).unwrap();
+        for _ in 0..3 {
+            while tested.seen.is_empty() {
+                tested.ring.turn(Wait::Forever, &mut tested.seen).unwrap();
+            }
+            assert!(tested.seen.drain(..).all(|seen| matches!(seen, Completion::Woken)));
+            done.send(()).unwrap();
+        }
+    });
+    let peer = told.recv().unwrap();
+    let mut tested = Tested::new();
+    for _ in 0..3 {
+        tested.ring.ring_peer(peer);
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        end.recv().unwrap();
+    }
+    sleeper.join().unwrap();
+    assert!(tested.seen.is_empty(), "success is not told: {:?}", tested.seen);
+
+    let no_ring = std::fs::File::open("/dev/null").unwrap();
+    tested.ring.ring_peer(no_ring.as_raw_fd());
+    let failed = tested.until("failure", |_, completion| match completion {
+        Completion::DoorbellFailed { ring, .. } => Some(ring),
+        _ => None,
+    });
+    assert_eq!(failed, no_ring.as_raw_fd());
+}
+
+#[test]
+fn turns_wait_no_longer_than_asked() {
+    let mut tested = Tested::new();
+    let began = std::time::Instant::now();
+    tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+    tested.ring.turn(Wait::For(Duration::ZERO), &mut tested.seen).unwrap();
+    tested.ring.turn(Wait::For(Duration::from_millis(20)), &mut tested.seen).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(20));
+    assert!(tested.seen.is_empty());
+}
+
+#[test]
+fn more_than_fits_into_both_queues_is_lost_nowhere() {
+    let mut tested = Tested::new();
+    let (socket, _peer) = tested.pair(0);
+    let many = COMPLETIONS + SUBMISSIONS + 7;
+    for token in 0..many {
+        tested.ring.shut_down(socket, token);
+    }
+    assert!(tested.ring.take_full() > 0);
+    assert_eq!(tested.ring.take_full(), 0);
+    // Not in order: the kernel shuts sockets down in threads of its own.
+    let mut missing: HashSet<Token> = (0..many).collect();
+    tested.until("all of them", |_, completion| {
+        assert!(matches!(completion, Completion::ShutDown { token } if missing.remove(&token)));
+        missing.is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_dropped_ring_lets_go_of_everything_in_flight() {
+    let big = frame(&vec![b'x'; 16 << 20]);
+    let half = frame(&vec![b'y'; 8 << 20]);
+    let mut peers = Vec::new();
+    let began = std::time::Instant::now();
+    {
+        let mut tested = Tested::new();
+        tested.ring.listen(TcpListener::bind("127.0.0.1:0").unwrap().into(), 8);
+        for place in 0..20 {
+            let (socket, peer) = tested.pair(40 + place);
+            tested.ring.receive(socket, place);
+            match place % 2 {
+                0 => tested.ring.send(socket, place, big.clone()),
+                _ => tested.ring.send_gathered(socket, place, vec![half.clone(), half.clone()]),
+            }
+            peers.push(peer);
+        }
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        tested.seen.clear();
+        assert_eq!(tested.ring.sends_in_flight(), 20);
+        // And some that the kernel has not seen yet.
+        let (socket, _) = tested.pair(0);
+        tested.ring.send(socket, 0, big.clone());
+        tested.ring.doorbell().ring();
+    }
+    assert_eq!((big.holders(), half.holders()), (1, 1), "no frame is leaked");
+    assert!(began.elapsed() < Duration::from_secs(1), "the kernel lets go at once");
+}
+
+#[test]
+fn a_completion_belongs_to_what_it_says() {
+    for kind in
+        [Kind::Accept, Kind::Receive, Kind::Send, Kind::ShutDown, Kind::Close, Kind::Peer, Kind::Cancel]
+    {
+        for (index, token) in [(0, 0), (1, u32::MAX), ((1 << INDEX_BITS) - 1, 7)] {
+            assert!(split_user_data(user_data(kind, index, token)) == (kind, index, token));
+        }
+    }
+}
