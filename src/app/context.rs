@@ -71,6 +71,7 @@ pub struct Context<'a> {
     pub(crate) server: &'a Server,
     pub(crate) commands: &'a mut Vec<LocalCommand>,
     pub(crate) data: &'a mut ClientData,
+    pub(crate) clients: &'a [u32],
     pub(crate) now: Duration,
 }
 
@@ -78,6 +79,22 @@ impl Event<'_> {
     /// Whether the client wants an answer.
     pub fn wants_answer(&self) -> bool {
         self.callback != 0
+    }
+
+    /// The whole path that the event was sent to: `path` and `extra`. What is broadcast to it reaches those who
+    /// subscribed to it.
+    ///
+    /// ```
+    /// use quickio::app::{Answer, Context, Event};
+    ///
+    /// fn chat(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    ///     cx.broadcast(&event.full_path(), event.data);
+    ///     Answer::ok()
+    /// }
+    /// ```
+    pub fn full_path(&self) -> Path {
+        let path = [self.path, self.extra].concat();
+        Path::parse(&path).expect("it was cleaned, and neither empty nor too long, when it was routed")
     }
 
     /// The answer to return, and the promise to answer later, from any thread.
@@ -165,9 +182,20 @@ impl Context<'_> {
     }
 
     /// Keeps something for a client of this shard, in the place of what was kept before. It is dropped when
-    /// the client has gone; keeping something for a client that has gone already is a leak until the shard ends.
-    pub fn set_client_data<T: 'static>(&mut self, client: ClientId, value: T) {
-        self.data.insert(client, Box::new(value));
+    /// the client has gone. `false`: nothing was kept, as the client has gone already or lives on another shard.
+    pub fn set_client_data<T: 'static>(&mut self, client: ClientId, value: T) -> bool {
+        let is_here = client.shard == self.shard
+            && self.clients.get(client.slot as usize).is_some_and(|here| *here == client.generation);
+        if is_here {
+            self.data.insert(client, Box::new(value));
+        }
+        is_here
+    }
+
+    /// Stops to keep what this application keeps for a client of this shard, and returns it if it is a `T`.
+    pub fn take_client_data<T: 'static>(&mut self, client: ClientId) -> Option<T> {
+        self.client_data::<T>(client)?;
+        self.data.remove(&client)?.downcast().ok().map(|kept| *kept)
     }
 
     pub(crate) fn push_local(&mut self, command: LocalCommand) {

@@ -12,8 +12,8 @@ use thiserror::Error;
 
 /// How commands reach shards from any thread. The server implements it.
 pub trait Post: Send + Sync {
-    /// Leaves a command for the shard that it concerns. Never waits.
-    fn post(&self, command: Command) -> Result<(), Busy>;
+    /// Leaves a command of application number `app` for the shard that it concerns. Never waits.
+    fn post(&self, app: u32, command: Command) -> Result<(), Busy>;
 }
 
 /// A shard's inbox is full (`inbox-messages-max`): nothing was done. Try again later, or tell the client.
@@ -23,22 +23,35 @@ pub struct Busy;
 
 /// The server, for applications' own threads. Cheap to clone.
 #[derive(Clone)]
-pub struct Server(Arc<dyn Post>);
+pub struct Server {
+    post: Arc<dyn Post>,
+    /// Whose handle it is: callbacks that are offered by it run as this application's.
+    app: u32,
+}
 
 impl Server {
-    /// A handle that posts by `post`.
+    /// A handle that posts by `post`, of the server's own application.
     pub fn new(post: Arc<dyn Post>) -> Server {
-        Server(post)
+        Server { post, app: 0 }
+    }
+
+    /// The same handle, of application number `app`.
+    pub(crate) fn of_app(&self, app: u32) -> Server {
+        Server { post: Arc::clone(&self.post), app }
+    }
+
+    fn post(&self, command: Command) -> Result<(), Busy> {
+        self.post.post(self.app, command)
     }
 
     /// Sends an event to all subscribers of a path.
     pub fn broadcast(&self, path: &Path, data: impl Into<Json>) -> Result<(), Busy> {
-        self.0.post(Command::Broadcast { path: path.clone(), data: data.into() })
+        self.post(Command::Broadcast { path: path.clone(), data: data.into() })
     }
 
     /// Sends an event to one client. A client that has gone gets nothing, and nobody is told.
     pub fn send(&self, client: ClientId, path: &Path, data: impl Into<Json>) -> Result<(), Busy> {
-        self.0.post(Command::Send { client, path: path.clone(), data: data.into(), callback: None })
+        self.post(Command::Send { client, path: path.clone(), data: data.into(), callback: None })
     }
 
     /// Sends an event to one client, which may answer it. `callback` runs on the client's shard.
@@ -50,12 +63,12 @@ impl Server {
         callback: SendCallback,
     ) -> Result<(), Busy> {
         let callback = Some(callback);
-        self.0.post(Command::Send { client, path: path.clone(), data: data.into(), callback })
+        self.post(Command::Send { client, path: path.clone(), data: data.into(), callback })
     }
 
     /// Closes a client's connection, once what was queued for it before is sent.
     pub fn close(&self, client: ClientId) -> Result<(), Busy> {
-        self.0.post(Command::Close { client })
+        self.post(Command::Close { client })
     }
 }
 
@@ -85,7 +98,7 @@ impl Later {
     /// Answers, from any thread. Where the client has gone the answer is dropped, and counted.
     pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Busy> {
         let asked = self.asked.take().expect("only answering takes it, and consumes the promise");
-        self.server.0.post(Command::Answer { asked, answer })
+        self.server.post(Command::Answer { asked, answer })
     }
 }
 
@@ -94,7 +107,7 @@ impl Drop for Later {
         if let Some(asked) = self.asked.take() {
             let answer = Answer::refusal(500, None);
             // A full inbox here means that the client waits in vain; the inbox has counted it.
-            let _ = self.server.0.post(Command::Answer { asked, answer });
+            let _ = self.server.post(Command::Answer { asked, answer });
         }
     }
 }
@@ -123,7 +136,7 @@ impl LaterDecision {
 
     fn post(&mut self, accepted: bool) -> Result<(), Busy> {
         match self.pending.take() {
-            Some((asked, path)) => self.server.0.post(Command::Decide { asked, path, accepted }),
+            Some((asked, path)) => self.server.post(Command::Decide { asked, path, accepted }),
             None => Ok(()),
         }
     }

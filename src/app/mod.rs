@@ -62,7 +62,8 @@ pub trait Application: Send + Sync + 'static {
     /// Called once, when the last connection has ended, on shutdown.
     fn stop(&self) {}
 
-    /// Checks that the application is fit to run, without a server. Run by `quickio test-app`.
+    /// Checks that the application is fit to run, without a server. Nothing calls it but
+    /// the application's own tests and tools, by [`self_test`].
     fn self_test(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -77,6 +78,25 @@ pub enum Error {
     Duplicate { path: String, owner: String },
     #[error("{0}")]
     Failed(String),
+}
+
+/// Checks an application as far as it can be checked without a server: that it registers on a shard without an
+/// error, and what its [`Application::self_test`] checks. For its tests.
+///
+/// ```
+/// use quickio::app::{relay::Relay, self_test};
+///
+/// self_test(&Relay).expect("it is fit to run");
+/// ```
+///
+/// # Errors
+///
+/// What keeps it from running.
+pub fn self_test(app: &dyn Application) -> Result<(), Error> {
+    let mut registrar = Registrar::new(0);
+    registrar.begin(app.name());
+    app.register(&mut registrar)?;
+    app.self_test()
 }
 
 /// An application of those that are built in, by the name that `--app` takes.

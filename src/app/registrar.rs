@@ -143,7 +143,7 @@ impl EventBuilder<'_> {
     pub fn register(self) -> Result<(), Error> {
         let inside =
             |path: &str| path.strip_prefix(OWN_NAMESPACE).is_some_and(|r| r.is_empty() || r.starts_with('/'));
-        if inside(&self.path) {
+        if Path::parse(&self.path).is_ok_and(|path| inside(path.as_str())) {
             return Err(self.refused("/qio is the server's own namespace"));
         }
         self.register_anywhere()

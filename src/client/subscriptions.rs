@@ -79,7 +79,7 @@ pub enum Decided {
     /// The client was accepted, but unsubscribed meanwhile: the off-hook must run.
     Unsubscribed { path: Path },
     /// The client was refused, and is not subscribed.
-    Refused,
+    Refused { path: Path },
     /// There was nothing to decide.
     Unknown,
 }
@@ -180,8 +180,7 @@ impl Subscriptions {
                 Decided::Unsubscribed { path: self.forget_pending(client, path) }
             }
             Some(State::Pending | State::Tombstoned) => {
-                self.forget_pending(client, path);
-                Decided::Refused
+                Decided::Refused { path: self.forget_pending(client, path) }
             }
             Some(State::Active(_)) | None => Decided::Unknown,
         }

@@ -29,7 +29,7 @@
 pub mod raw;
 mod reason;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod utf8;

@@ -53,6 +53,14 @@ pub struct Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptor(u32);
 
+impl Descriptor {
+    /// A name for a socket of a kernel that tests made up.
+    #[cfg(test)]
+    pub(crate) fn of_test(number: u32) -> Descriptor {
+        Descriptor(number)
+    }
+}
+
 /// The caller's name for a socket, given back with each of its completions.
 pub type Token = u32;
 

@@ -9,7 +9,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 use thiserror::Error;
+
+/// How long a Unix socket may still take connections after its server was killed: the kernel takes a ring's accepts
+/// apart only after the process has gone, and they hold the socket until then.
+const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
 
 /// Why an address cannot be listened at.
 #[derive(Debug, Error)]
@@ -47,6 +53,15 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, ListenError> {
     Ok(listeners)
 }
 
+impl Drop for Listeners {
+    /// Removes the files of Unix sockets: at the end, and where the server cannot start.
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
 impl Listeners {
     /// The addresses, as clients would type them: with the port that the kernel chose.
     pub fn names(&self) -> Vec<String> {
@@ -68,13 +83,6 @@ impl Listeners {
     /// The sockets of one shard, which are its own then.
     pub fn take(&mut self, shard: usize) -> Vec<OwnedFd> {
         self.shards[shard].drain(..).map(OwnedFd::from).collect()
-    }
-
-    /// Removes the files of Unix sockets.
-    pub fn remove(&self) {
-        for file in &self.files {
-            let _ = std::fs::remove_file(file);
-        }
     }
 
     fn bind_tcp(&mut self, mut address: SocketAddr) -> io::Result<()> {
@@ -112,9 +120,16 @@ impl Listeners {
 
 /// A socket's file that nobody listens at any more is in the way; anything else is not ours to remove.
 fn remove_left_over(path: &Path) -> io::Result<()> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-        std::fs::remove_file(path)?;
+    let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let until = Instant::now() + LEFT_OVER_WAIT;
+    while is_socket() {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return std::fs::remove_file(path);
+            }
+            Ok(_) if Instant::now() < until => thread::sleep(LEFT_OVER_WAIT / 100),
+            _ => break,
+        }
     }
     Ok(())
 }

@@ -14,12 +14,11 @@ use crate::limits::SHARDS_MAX;
 use crate::log;
 use crate::metrics::Snapshot;
 use crate::qev::clock::{Clock, Hand, nanos};
-use crate::qev::inbox::Inbox;
 use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::{Kernel, Missing, probe};
 use crate::qev::ring::{self, Ring};
 use crate::qev::runtime::{self, Executor};
-use crate::shard::{Apps, Letter, Notice, Parts, Shard, Shared, Wakeup};
+use crate::shard::{Apps, Inboxes, Letter, Notice, Parts, Shard, Shared, Wakeup};
 use listen::{ListenError, Listeners};
 use post::Mailboxes;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -104,10 +103,7 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
     let (events, from_shards) = channel();
     let mut fleet = Fleet::start(&config, &kernel, &clock, &all_apps, &events)?;
     let server = Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>);
-    for app in &all_apps {
-        let name = || app.name().to_owned();
-        app.start(&server).map_err(|error| ServerError::App { name: name(), error })?;
-    }
+    start_apps(&all_apps, &server)?;
     watch_signals(events)?;
     let source = Source {
         fleet: Arc::clone(&fleet.mailboxes),
@@ -127,8 +123,19 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
         app.stop();
     }
     drop(endpoint);
-    listeners.remove();
+    drop(listeners);
     ended
+}
+
+/// Starts the applications in order. Where one cannot, those before it are stopped again.
+fn start_apps(apps: &[Arc<dyn Application>], server: &Server) -> Result<(), ServerError> {
+    for (number, app) in apps.iter().enumerate() {
+        if let Err(error) = app.start(&server.of_app(number as u32)) {
+            apps[..number].iter().rev().for_each(|app| app.stop());
+            return Err(ServerError::App { name: app.name().to_owned(), error });
+        }
+    }
+    Ok(())
 }
 
 /// What the main thread waits for.
@@ -159,7 +166,7 @@ struct Crew {
     shared: Arc<Shared>,
     settings: ring::Settings,
     port: Port<Letter>,
-    inbox: Inbox<Notice>,
+    inboxes: Inboxes,
     clock: Clock,
     server: Server,
     apps: Vec<Arc<dyn Application>>,
@@ -181,14 +188,15 @@ impl Fleet {
             overflow_messages_max: config.mesh_overflow_messages_max,
         };
         let mut ports = mesh(shards, settings);
-        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
-            ports.iter_mut().map(|port| port.inbox(config.inbox_messages_max)).unzip();
-        let mailboxes = Arc::new(Mailboxes::new(mailboxes));
+        let mut mailboxes = Mailboxes::new();
+        let inboxes: Vec<Inboxes> =
+            ports.iter_mut().map(|port| mailboxes.add(port, config.inbox_messages_max)).collect();
+        let mailboxes = Arc::new(mailboxes);
         let shared = Arc::new(Shared::new(config));
         let ring = ring_settings(config, kernel, shards);
         let mut fleet = Fleet { mailboxes, cores: Vec::new(), go: Vec::new(), _executors: Vec::new() };
         let mut wakeups = Vec::new();
-        for (id, (port, inbox)) in ports.into_iter().zip(inboxes).enumerate() {
+        for (id, (port, inboxes)) in ports.into_iter().zip(inboxes).enumerate() {
             let core = cores[id % cores.len()];
             let crew = Crew {
                 id: id as u16,
@@ -196,7 +204,7 @@ impl Fleet {
                 shared: Arc::clone(&shared),
                 settings: ring,
                 port,
-                inbox,
+                inboxes,
                 clock: clock.clone(),
                 server: Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>),
                 apps: apps.to_vec(),
@@ -263,7 +271,7 @@ impl Crew {
             .map_err(|(name, error)| ServerError::App { name, error })?;
         let parts =
             Parts { id, config: self.config, shared: self.shared, port: self.port, clock: self.clock, apps };
-        Ok((Shard::new(ring, self.inbox, parts), wakeup))
+        Ok((Shard::new(ring, self.inboxes, parts), wakeup))
     }
 }
 

@@ -4,22 +4,36 @@ use super::Wakeups;
 use crate::app::{Busy, Command, Post};
 use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::Mailbox;
-use crate::shard::{Notice, Wakeup};
+use crate::qev::mesh::Port;
+use crate::shard::{Inboxes, Letter, Notice, Posted, Wakeup};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A mailbox for each shard.
+/// Notices of the server's own threads that wait for one shard: shutting down, statistics, tests' clock.
+const NOTICES_MAX: usize = 64;
+
+/// Mailboxes of each shard.
 pub(super) struct Mailboxes {
-    mailboxes: Vec<Mailbox<Notice>>,
+    notices: Vec<Mailbox<Notice>>,
+    posted: Vec<Mailbox<Posted>>,
     refused: Vec<AtomicU64>,
     wakeups: Wakeups,
 }
 
 impl Mailboxes {
-    pub fn new(mailboxes: Vec<Mailbox<Notice>>) -> Mailboxes {
-        let refused = mailboxes.iter().map(|_| AtomicU64::new(0)).collect();
-        Mailboxes { mailboxes, refused, wakeups: Wakeups::new() }
+    pub fn new() -> Mailboxes {
+        Mailboxes { notices: Vec::new(), posted: Vec::new(), refused: Vec::new(), wakeups: Wakeups::new() }
+    }
+
+    /// Makes the inboxes of the next shard.
+    pub fn add(&mut self, port: &mut Port<Letter>, messages_max: usize) -> Inboxes {
+        let (to_notices, notices) = port.inbox(NOTICES_MAX);
+        let (to_posted, posted) = port.inbox(messages_max);
+        self.notices.push(to_notices);
+        self.posted.push(to_posted);
+        self.refused.push(AtomicU64::new(0));
+        Inboxes { notices, posted }
     }
 
     /// From now on shards can be woken. Before, none sleeps.
@@ -32,14 +46,16 @@ impl Mailboxes {
     }
 
     pub fn len(&self) -> usize {
-        self.mailboxes.len()
+        self.notices.len()
     }
 
-    /// Leaves a notice for every shard. An inbox that is full gets none: whoever waits for an answer must not wait
-    /// for ever.
+    /// Leaves a notice for every shard. A shard that has not looked at so many gets none: whoever waits for an
+    /// answer must not wait for ever.
     pub fn notify_all(&self, mut notice: impl FnMut() -> Notice) {
-        for shard in 0..self.mailboxes.len() {
-            let _ = self.notify(shard, notice());
+        for (shard, mailbox) in self.notices.iter().enumerate() {
+            if let Ok(wake) = mailbox.post(notice()) {
+                self.wake(shard, wake);
+            }
         }
     }
 
@@ -48,12 +64,27 @@ impl Mailboxes {
         counters.add(Counter::InboxRefused, self.refused[shard].load(Ordering::Relaxed));
     }
 
-    fn notify(&self, shard: usize, notice: Notice) -> Result<(), Busy> {
-        match self.mailboxes[shard].post(notice) {
-            Ok(wake) => {
-                if let Some(wakeups) = self.wakeups.get().filter(|_| wake) {
-                    wakeups[shard].doorbell.ring();
-                }
+    fn wake(&self, shard: usize, sleeps: bool) {
+        if let Some(wakeups) = self.wakeups.get().filter(|_| sleeps) {
+            wakeups[shard].doorbell.ring();
+        }
+    }
+}
+
+impl Post for Mailboxes {
+    fn post(&self, app: u32, command: Command) -> Result<(), Busy> {
+        let shard = match &command {
+            // Broadcasts of one thread to one path begin on one shard, and so keep their order.
+            Command::Broadcast { path, .. } => {
+                let mut hasher = DefaultHasher::new();
+                path.hash(&mut hasher);
+                hasher.finish() as usize % self.posted.len()
+            }
+            _ => command.client().map_or(0, |client| usize::from(client.shard)),
+        };
+        match self.posted[shard].post(Posted { app, command }) {
+            Ok(sleeps) => {
+                self.wake(shard, sleeps);
                 Ok(())
             }
             Err(_) => {
@@ -61,20 +92,5 @@ impl Mailboxes {
                 Err(Busy)
             }
         }
-    }
-}
-
-impl Post for Mailboxes {
-    fn post(&self, command: Command) -> Result<(), Busy> {
-        let shard = match &command {
-            // Broadcasts of one thread to one path begin on one shard, and so keep their order.
-            Command::Broadcast { path, .. } => {
-                let mut hasher = DefaultHasher::new();
-                path.hash(&mut hasher);
-                hasher.finish() as usize % self.mailboxes.len()
-            }
-            _ => command.client().map_or(0, |client| usize::from(client.shard)),
-        };
-        self.notify(shard, Notice::Command(command))
     }
 }

@@ -38,6 +38,11 @@ impl Addresses {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     fn counted(&self, peer: Peer) -> Option<IpAddr> {
         if self.max == 0 { None } else { peer.ip().map(network) }
     }

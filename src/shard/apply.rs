@@ -29,7 +29,10 @@ impl State {
         match command.client() {
             Some(client) if client.shard != self.id => {
                 if client.shard < self.port.shards() as u16 {
-                    self.mail(client.shard, Mail::Command { app, command }, Class::Control);
+                    // Whoever sends without end must not fill this shard's memory; all else is bounded.
+                    let is_send = matches!(command, Command::Send { .. });
+                    let class = if is_send { Class::Data } else { Class::Control };
+                    self.mail(client.shard, Mail::Command { app, command }, class);
                 }
             }
             _ => self.apply_here(app, command),
@@ -115,6 +118,6 @@ impl State {
 
     fn run_after(&mut self, time: Duration, once: Once) {
         let once = self.onces.insert(once) as u32;
-        self.timers.insert(self.now_ms + time.as_millis() as u64, Due::Once(once));
+        self.timers.insert(self.ms_in(time), Due::Once(once));
     }
 }

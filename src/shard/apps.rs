@@ -23,9 +23,12 @@ pub struct Apps {
 /// What a running piece of an application is given, and where its commands are put.
 pub(super) struct Runner {
     shard: u16,
-    server: Server,
+    /// By application, as are `data` and `names`.
+    servers: Vec<Server>,
     data: Vec<ClientData>,
     names: Vec<String>,
+    /// The generation of the client in each slot; 0 where there is none.
+    clients: Vec<u32>,
     pub commands: Vec<LocalCommand>,
     pub now: Duration,
 }
@@ -48,9 +51,10 @@ impl Apps {
         }
         let runner = Runner {
             shard,
-            server,
+            servers: (0..apps.len() as u32).map(|app| server.of_app(app)).collect(),
             data: apps.iter().map(|_| ClientData::default()).collect(),
             names: apps.iter().map(|app| app.name().to_owned()).collect(),
+            clients: Vec::new(),
             commands: Vec::new(),
             now: Duration::ZERO,
         };
@@ -85,16 +89,17 @@ impl Apps {
     }
 
     /// Asks the event's rule whether somebody may subscribe.
-    pub(super) fn decide(&mut self, index: u32, subscription: Subscription<'_>) -> Decision {
+    pub(super) fn decide(
+        &mut self,
+        index: u32,
+        subscription: Subscription<'_>,
+    ) -> Result<Decision, Panicked> {
         let registered = &mut self.events[index as usize];
         let subscription = Subscription { path: registered.path.as_str(), ..subscription };
         match &mut registered.on {
-            OnRule::Everyone => Decision::Accept,
-            OnRule::Nobody => Decision::Refuse,
-            OnRule::Ask(hook) => {
-                let decided = self.runner.run(registered.app as u32, |cx| hook(cx, subscription));
-                decided.unwrap_or(Decision::Refuse)
-            }
+            OnRule::Everyone => Ok(Decision::Accept),
+            OnRule::Nobody => Ok(Decision::Refuse),
+            OnRule::Ask(hook) => self.runner.run(registered.app as u32, |cx| hook(cx, subscription)),
         }
     }
 
@@ -121,8 +126,9 @@ pub(super) struct Panicked;
 impl Runner {
     /// Runs a piece of an application. Its commands are in `commands` afterwards, also where it panicked.
     pub fn run<T>(&mut self, app: u32, piece: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
-        let Runner { shard, server, data, names, commands, now } = self;
-        let mut cx = Context { shard: *shard, server, commands, data: &mut data[app as usize], now: *now };
+        let Runner { shard, servers, data, names, clients, commands, now } = self;
+        let (server, data) = (&servers[app as usize], &mut data[app as usize]);
+        let mut cx = Context { shard: *shard, server, commands, data, clients, now: *now };
         // What a panic may leave half done is the application's own.
         catch_unwind(AssertUnwindSafe(|| piece(&mut cx))).map_err(|_| {
             tracing::error!(app = names[app as usize], shard, "an application panicked");
@@ -135,11 +141,23 @@ impl Runner {
         self.run(app, |cx| callback.run(cx, reply)).unwrap_or_else(|Panicked| Answer::refusal(500, None))
     }
 
-    /// Drops what applications keep for a client.
+    /// A client has come: applications may keep something for it.
+    pub fn came(&mut self, client: ClientId) {
+        let slot = client.slot as usize;
+        if self.clients.len() <= slot {
+            self.clients.resize(slot + 1, 0);
+        }
+        self.clients[slot] = client.generation;
+    }
+
+    /// A client has gone: what applications keep for it is dropped.
     pub fn forget(&mut self, client: ClientId) {
-        for data in &mut self.data {
-            if !data.is_empty() {
-                data.remove(&client);
+        self.clients[client.slot as usize] = 0;
+        let Runner { data, names, .. } = self;
+        for (app, data) in data.iter_mut().enumerate().filter(|(_, data)| !data.is_empty()) {
+            let kept = data.remove(&client);
+            if catch_unwind(AssertUnwindSafe(|| drop(kept))).is_err() {
+                tracing::error!(app = names[app], "an application panicked as its data was dropped");
             }
         }
     }

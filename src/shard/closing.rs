@@ -62,11 +62,17 @@ impl State {
         self.leave_if_done(slot);
     }
 
+    /// The peer has been told the end of our stream.
+    pub fn shutdown_done(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.shutting_down = false;
+        self.leave_if_done(slot);
+    }
+
     /// Where nothing is in flight any more, the socket is closed and the record is gone.
     pub fn leave_if_done(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
-        let in_flight = connection.receiving || connection.sending || connection.shutting_down;
-        if connection.stage != Stage::Dead || in_flight {
+        if connection.stage != Stage::Dead || connection.is_under_way() {
             return;
         }
         let connection = self.connections.remove(slot as usize).expect("it was just looked at");
@@ -84,6 +90,8 @@ impl State {
     }
 
     fn decide_ending(&mut self, slot: u32, cause: Cause, goodbye: Option<Goodbye>) {
+        // What was broadcast before is before its end.
+        self.fan_out();
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if connection.stage == Stage::Open {
             connection.stage = Stage::Ending;
@@ -95,7 +103,7 @@ impl State {
         let Ending { slot, cause, goodbye } = ending;
         self.note(slot, cause);
         self.release_client(slot);
-        if cause.is_broken() {
+        if cause.is_abrupt() {
             return self.bury(slot);
         }
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
@@ -148,26 +156,51 @@ impl State {
         }
     }
 
-    /// The client is gone, although its connection may still be closing: its subscriptions end, with their
-    /// off-hooks; its callbacks and its data are dropped.
+    /// The client is gone, although its connection may still be closing: its callbacks are dropped, its
+    /// subscriptions end.
     fn release_client(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let Some(client) = connection.client.take() else { return };
         // What it is subscribed to it has until now.
         self.fan_out();
-        let Some(record) = self.clients.remove(client.get() as usize) else { return };
-        let open = record.callbacks.len() as u64;
+        let slot = client.get();
+        let Some(record) = self.clients.get_mut(slot as usize) else { return };
+        let id = ClientId { shard: self.id, slot, generation: record.generation() };
+        let open = record.goes() as u64;
         self.metrics.gauges.sub(Gauge::CallbacksOpen, open);
-        let id = ClientId { shard: self.id, slot: client.get(), generation: record.generation };
+        self.leaving.push_back(id);
+        self.finish_leaving();
+    }
+
+    /// Ends subscriptions of clients that have gone, with their off-hooks, and drops what applications keep for
+    /// them. A client may have had a million: only so many are ended in one turn.
+    pub fn finish_leaving(&mut self) {
+        while let Some(id) = self.leaving.front().copied() {
+            if self.leave_budget == 0 {
+                return;
+            }
+            if self.end_subscriptions(id) {
+                self.leaving.pop_front();
+                self.clients.remove(id.slot as usize);
+                self.apps.runner().forget(id);
+            }
+        }
+    }
+
+    /// Whether none is left.
+    fn end_subscriptions(&mut self, id: ClientId) -> bool {
+        self.fan_out();
         let mut ended: Vec<(Path, Ended)> = Vec::new();
-        self.subscriptions.close(client.get(), |path, how| ended.push((path, how)));
+        let max = self.leave_budget;
+        let done = self.subscriptions.close_some(id.slot, max, |path, how| ended.push((path, how)));
+        self.leave_budget -= ended.len();
         self.shared.subscriptions.give(ended.len());
         for (path, how) in ended {
             if let Ended::Active { last } = how {
                 self.subscription_ended(id, &path, last);
             }
         }
-        self.apps.runner().forget(id);
+        done
     }
 }
 
@@ -182,6 +215,11 @@ impl Goodbye {
 }
 
 impl Connection {
+    /// Whether the kernel is still at something that names the socket.
+    fn is_under_way(&self) -> bool {
+        self.receiving || self.sending || self.shutting_down
+    }
+
     /// Drops what waits to be sent (not what is in flight); answers its bytes.
     fn drop_outbox(&mut self) -> u64 {
         let bytes: usize = self.outbox.drain(..).map(|frame| frame.len()).sum();

@@ -8,6 +8,7 @@ use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, Peer};
 use crate::qev::timer::TimerId;
 use smallvec::SmallVec;
+use std::num::NonZeroU32;
 
 /// Frames that wait in an outbox without heap of their own.
 pub(super) const OUTBOX_INLINE: usize = 2;
@@ -73,9 +74,36 @@ pub(super) enum Stage {
 
 /// A client: what it is beyond its connection.
 pub(super) struct Client {
-    pub generation: u32,
+    /// Never 0: a slab of clients needs no byte more to tell free slots.
+    generation: NonZeroU32,
     pub connection: u32,
     pub callbacks: Callbacks<OpenCallback>,
+}
+
+/// The connection of a client that has none any more.
+const NO_CONNECTION: u32 = u32::MAX;
+
+impl Client {
+    pub fn new(generation: u32, connection: u32) -> Client {
+        let generation = NonZeroU32::new(generation).expect("generations are counted from 1");
+        Client { generation, connection, callbacks: Callbacks::new() }
+    }
+
+    /// Told from the client that had this slot before.
+    pub fn generation(&self) -> u32 {
+        self.generation.get()
+    }
+
+    /// Its connection has ended. The record keeps its slot until all of its subscriptions are ended.
+    pub fn has_gone(&self) -> bool {
+        self.connection == NO_CONNECTION
+    }
+
+    /// Its connection ends; answers how many callbacks were open, which are dropped.
+    pub fn goes(&mut self) -> usize {
+        self.connection = NO_CONNECTION;
+        std::mem::take(&mut self.callbacks).len()
+    }
 }
 
 /// A server callback that a client may fire, and the application it belongs to.
@@ -87,7 +115,7 @@ pub(super) struct OpenCallback {
 
 /// A client's slot; a niche makes its option four bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct ClientSlot(std::num::NonZeroU32);
+pub(super) struct ClientSlot(NonZeroU32);
 
 /// A point in time, in milliseconds, short enough for a million records. Differences hold for 49 days, and no
 /// difference that is asked for is longer than a heartbeat's interval.
@@ -124,7 +152,7 @@ impl Connection {
 impl ClientSlot {
     pub fn new(slot: u32) -> ClientSlot {
         let number = slot.checked_add(1).expect("there are fewer clients than numbers for them");
-        ClientSlot(std::num::NonZeroU32::new(number).expect("it was added to"))
+        ClientSlot(NonZeroU32::new(number).expect("it was added to"))
     }
 
     pub fn get(self) -> u32 {
@@ -135,6 +163,11 @@ impl ClientSlot {
 impl Moment {
     pub fn at(ms: u64) -> Moment {
         Moment(ms as u32)
+    }
+
+    /// Whether this is later than the other, which may be past.
+    pub fn is_after(self, other: Moment) -> bool {
+        self.0.wrapping_sub(other.0) as i32 > 0
     }
 
     /// Milliseconds from `earlier` to this.
@@ -173,9 +206,9 @@ impl Cause {
         }
     }
 
-    /// Whether nothing more can reach the peer.
-    pub fn is_broken(self) -> bool {
-        matches!(self, Cause::Broken(_))
+    /// Whether the peer is told nothing and not waited for: it cannot be reached, or must not hold a connection.
+    pub fn is_abrupt(self) -> bool {
+        matches!(self, Cause::Broken(_) | Cause::TooManyOfAddress)
     }
 }
 
@@ -194,6 +227,8 @@ mod tests {
     #[test]
     fn moments_tell_differences_across_their_wrapping() {
         let before = Moment::at(u64::from(u32::MAX) - 10);
-        assert_eq!(Moment::at(u64::from(u32::MAX) + 90).since(before), 100);
+        let after = Moment::at(u64::from(u32::MAX) + 90);
+        assert_eq!(after.since(before), 100);
+        assert!(after.is_after(before) && !before.is_after(after) && !after.is_after(after));
     }
 }

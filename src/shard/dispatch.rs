@@ -81,7 +81,7 @@ impl State {
     /// The client of a connection, once its handshake is complete.
     pub fn client_of(&self, slot: u32) -> Option<ClientId> {
         let client = self.connections.get(slot as usize)?.client?.get();
-        let generation = self.clients.get(client as usize)?.generation;
+        let generation = self.clients.get(client as usize)?.generation();
         Some(ClientId { shard: self.id, slot: client, generation })
     }
 

@@ -26,6 +26,34 @@ pub(super) enum Order {
     StopListening,
 }
 
+/// What a turn asks of the kernel. The ring does it; tests put a kernel of their own in its place.
+pub(super) trait Kernel {
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame);
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>);
+    fn order(&mut self, order: Order);
+}
+
+impl Kernel for Ring {
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
+        Ring::send(self, socket, token, frame);
+    }
+
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
+        Ring::send_gathered(self, socket, token, frames);
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Receive(socket, token) => self.receive(socket, token),
+            Order::ShutDown(socket, token) => self.shut_down(socket, token),
+            Order::Cancel(socket) => self.cancel(socket),
+            Order::Discard(socket) => self.close(socket, NOBODY),
+            Order::AcceptAgain => self.accept_again(),
+            Order::StopListening => self.stop_listening(),
+        }
+    }
+}
+
 /// The frame that was joined last, and what it was joined from. In a fan-out most clients have the same frames to
 /// send: it is made once. It lives for one turn.
 #[derive(Default)]
@@ -52,25 +80,16 @@ impl Joined {
 impl State {
     /// Hands everything to the ring, which submits it with the next call into the kernel. At most
     /// `sends-per-turn-max` sends: the others wait for the next turn, behind whatever was received meanwhile.
-    pub fn flush(&mut self, ring: &mut Ring) {
+    pub fn flush(&mut self, kernel: &mut impl Kernel) {
         for _ in 0..self.ready.len().min(self.config.sends_per_turn_max) {
             let Some(slot) = self.ready.pop_front() else { break };
-            self.flush_connection(ring, slot);
+            self.flush_connection(kernel, slot);
         }
         self.joined.clear();
-        for order in self.orders.drain(..) {
-            match order {
-                Order::Receive(socket, token) => ring.receive(socket, token),
-                Order::ShutDown(socket, token) => ring.shut_down(socket, token),
-                Order::Cancel(socket) => ring.cancel(socket),
-                Order::Discard(socket) => ring.close(socket, NOBODY),
-                Order::AcceptAgain => ring.accept_again(),
-                Order::StopListening => ring.stop_listening(),
-            }
-        }
+        self.orders.drain(..).for_each(|order| kernel.order(order));
     }
 
-    fn flush_connection(&mut self, ring: &mut Ring, slot: u32) {
+    fn flush_connection(&mut self, kernel: &mut impl Kernel, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.queued = false;
         if connection.sending || connection.stage == Stage::Dead {
@@ -85,17 +104,17 @@ impl State {
         let socket = connection.socket;
         if connection.outbox.len() == 1 {
             let frame = connection.outbox.pop().expect("there is one");
-            return ring.send(socket, slot, frame);
+            return kernel.send(socket, slot, frame);
         }
         let frames = std::mem::take(&mut connection.outbox);
         if frames.iter().map(Frame::len).sum::<usize>() <= JOINED_BYTES_MAX {
-            return ring.send(socket, slot, self.joined.join(frames));
+            return kernel.send(socket, slot, self.joined.join(frames));
         }
         let mut frames = frames.into_vec();
         if frames.len() > FRAMES_PER_SEND_MAX {
             connection.outbox = frames.split_off(FRAMES_PER_SEND_MAX).into();
         }
-        ring.send_gathered(socket, slot, frames);
+        kernel.send_gathered(socket, slot, frames);
     }
 
     /// Everything that was queued is sent. A connection that only waited for that goes on to its end.

@@ -3,7 +3,6 @@
 use super::connection::{Cause, Client, ClientSlot, Connection, Stage};
 use super::flush::Order;
 use super::state::State;
-use crate::client::callbacks::Callbacks;
 use crate::metrics::{Counter, Gauge, Timing};
 use crate::protocol::Reason;
 use crate::protocol::{Close, Found, Kind, Options, Session};
@@ -13,7 +12,10 @@ impl State {
     /// A connection was accepted.
     pub fn accepted(&mut self, socket: Descriptor, peer: Peer) {
         self.metrics.counters.add(Counter::ConnectionsAccepted, 1);
-        if self.shutdown.is_some() || self.shared.clients.take(0).is_err() {
+        if self.shutdown.is_some() {
+            return self.orders.push(Order::Discard(socket));
+        }
+        if self.shared.clients.take(0).is_err() {
             self.metrics.counters.add(Counter::ConnectionsRefusedLimit, 1);
             tracing::info!(%peer, "connection refused: clients-max are connected");
             self.orders.push(Order::Discard(socket));
@@ -55,11 +57,10 @@ impl State {
         if ended {
             self.orders.push(Order::Receive(connection.socket, slot));
         }
-        if matches!(connection.stage, Stage::Open | Stage::AwaitingPeer) {
-            let mut session = std::mem::take(&mut connection.session);
-            self.decode(slot, &mut session, data);
-            self.give_back(slot, session);
+        if connection.stage == Stage::Ending {
+            self.finish_endings();
         }
+        self.decode(slot, data);
     }
 
     /// A receive ended without data.
@@ -102,21 +103,33 @@ impl State {
         }
     }
 
-    /// The peer has been told the end of our stream.
-    pub fn shutdown_done(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.shutting_down = false;
-        self.leave_if_done(slot);
+    /// Decodes what came. Where that ends the connection, the rest is looked at for the peer's Close.
+    fn decode(&mut self, slot: u32, mut data: &mut [u8]) {
+        while let Some(mut session) = self.lend_session(slot) {
+            let decoded = self.decode_with(slot, &mut session, data);
+            self.give_back(slot, session, decoded.was_idle);
+            if self.connections.get(slot as usize).is_none_or(|c| c.stage != Stage::Ending) {
+                return;
+            }
+            self.finish_endings();
+            data = &mut data[decoded.consumed..];
+        }
     }
 
-    fn decode(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) {
-        let mut at = 0;
+    fn lend_session(&mut self, slot: u32) -> Option<Session> {
+        let connection = self.connections.get_mut(slot as usize)?;
+        let decodes = matches!(connection.stage, Stage::Open | Stage::AwaitingPeer);
+        decodes.then(|| std::mem::take(&mut connection.session))
+    }
+
+    fn decode_with(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) -> Decoded {
+        let limits = self.limits;
+        let mut decoded = Decoded { consumed: 0, was_idle: false };
         loop {
-            let limits = self.limits;
-            let step = session.decode(&mut data[at..], &limits);
-            at += step.consumed;
+            let step = session.decode(&mut data[decoded.consumed..], &limits);
+            decoded.consumed += step.consumed;
             match step.found {
-                Found::NotYet => return,
+                Found::NotYet => return decoded,
                 Found::Event(text) => self.dispatch(slot, text),
                 Found::Reply(bytes) => self.queue_bytes(slot, bytes),
                 Found::Open(bytes) => {
@@ -126,16 +139,16 @@ impl State {
                 }
                 Found::Close(Close { bytes, reason, await_peer }) => {
                     self.end_with(slot, Cause::Reason(reason), bytes, await_peer);
-                    return;
                 }
                 Found::Closed => {
                     self.peer_closed(slot);
-                    return;
+                    return decoded;
                 }
                 Found::Ignore => {}
             }
+            decoded.was_idle |= session.is_idle();
             if self.connections.get(slot as usize).is_none_or(|c| c.stage == Stage::Ending) {
-                return;
+                return decoded;
             }
         }
     }
@@ -143,8 +156,7 @@ impl State {
     /// The handshake is complete: the connection has a client now.
     fn open(&mut self, slot: u32, kind: Kind) {
         let generation = self.next_generation();
-        let client = Client { generation, connection: slot, callbacks: Callbacks::new() };
-        let client = ClientSlot::new(self.clients.insert(client) as u32);
+        let client = ClientSlot::new(self.clients.insert(Client::new(generation, slot)) as u32);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.client = Some(client);
         connection.kind = kind;
@@ -153,13 +165,21 @@ impl State {
             Kind::Raw => Counter::HandshakesRaw,
         };
         self.metrics.counters.add(counter, 1);
+        if let Some(client) = self.client_of(slot) {
+            self.apps.runner().came(client);
+        }
+        // The timer of the handshake is set, and mostly early enough.
+        if let Some(at_ms) = self.next_due(slot) {
+            self.wake_at(slot, at_ms);
+        }
     }
 
-    /// The session goes back to its connection; a message that has begun must be complete in time.
-    fn give_back(&mut self, slot: u32, session: Session) {
+    /// The session goes back to its connection; a message that has begun must be complete in time. `was_idle`: the
+    /// one that was begun before is complete, and this is another.
+    fn give_back(&mut self, slot: u32, session: Session, was_idle: bool) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let unfinished = session.is_open() && !session.is_idle();
-        let begins = unfinished && !connection.unfinished;
+        let begins = unfinished && (was_idle || !connection.unfinished);
         connection.unfinished = unfinished;
         connection.session = session;
         if begins {
@@ -184,7 +204,10 @@ impl State {
         match connection.stage {
             Stage::Open => self.end(slot, cause),
             // What was queued before may still reach a peer that has only stopped to write.
-            Stage::Flushing if !broken => self.queue_for_flush(slot),
+            Stage::AwaitingPeer | Stage::Flushing if !broken => {
+                connection.stage = Stage::Flushing;
+                self.queue_for_flush(slot);
+            }
             Stage::Ending => {}
             Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.bury(slot),
             Stage::Dead => self.leave_if_done(slot),
@@ -213,6 +236,13 @@ impl State {
             Cause::Reason(reason) => counter_of_reason(reason),
         }
     }
+}
+
+/// What one piece of input came to.
+struct Decoded {
+    consumed: usize,
+    /// At some point no message was begun.
+    was_idle: bool,
 }
 
 fn counter_of_reason(reason: Reason) -> Counter {

@@ -40,16 +40,21 @@ impl State {
     pub fn start_app_timers(&mut self) {
         let timers: Vec<(u32, Duration)> = self.apps.timers().collect();
         for (index, period) in timers {
-            self.timers.insert(self.now_ms + period.as_millis() as u64, Due::Every(index));
+            self.timers.insert(self.ms_in(period), Due::Every(index));
         }
+    }
+
+    /// The time so far from now, in milliseconds; what an application asks for may lie beyond the end of time.
+    pub fn ms_in(&self, time: Duration) -> u64 {
+        self.now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Makes sure that a connection is looked at by then.
     pub fn wake_at(&mut self, slot: u32, at_ms: u64) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let left = Moment::at(at_ms).since(self.now);
         match connection.timer {
-            Some(_) if connection.timer_at.since(self.now) <= left => return,
+            // It may be past, and fires in this turn.
+            Some(_) if !connection.timer_at.is_after(Moment::at(at_ms)) => return,
             Some(timer) => drop(self.timers.cancel(timer)),
             None => {}
         }
@@ -59,9 +64,10 @@ impl State {
 
     /// Accepting goes on when a connection ends, or after a while.
     pub fn wait_to_accept(&mut self, error: Errno) {
-        if !self.accepts_wait {
+        self.accepts_wait = true;
+        if !self.accept_timer {
             tracing::warn!(shard = self.id, %error, "accepting pauses");
-            self.accepts_wait = true;
+            self.accept_timer = true;
             self.timers.insert(self.now_ms + ACCEPT_AGAIN_MS, Due::AcceptAgain);
         }
     }
@@ -73,7 +79,7 @@ impl State {
             Due::Every(index) => {
                 let (app, period) = self.apps.every(index);
                 self.apply_commands(app);
-                self.timers.insert(self.now_ms + period.as_millis() as u64, Due::Every(index));
+                self.timers.insert(self.ms_in(period), Due::Every(index));
             }
             Due::Once(index) => {
                 let Some(Once { app, run }) = self.onces.remove(index as usize) else { return };
@@ -81,8 +87,10 @@ impl State {
                 self.apply_commands(app);
             }
             Due::AcceptAgain => {
-                self.accepts_wait = false;
-                self.orders.push(Order::AcceptAgain);
+                self.accept_timer = false;
+                if std::mem::take(&mut self.accepts_wait) {
+                    self.orders.push(Order::AcceptAgain);
+                }
             }
         }
     }
@@ -143,7 +151,7 @@ impl State {
     }
 
     /// When a client has to be looked at next, at the latest.
-    fn next_due(&self, slot: u32) -> Option<u64> {
+    pub fn next_due(&self, slot: u32) -> Option<u64> {
         let connection = self.connections.get(slot as usize)?;
         let client = self.clients.get(connection.client?.get() as usize)?;
         let ms = |time: Duration| time.as_millis() as u64;

@@ -9,6 +9,9 @@ use crate::qev::mesh::{Class, Sent};
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
 
+/// How long the log is silent about a full mesh after it has warned.
+const WARN_AGAIN_MS: u64 = 1000;
+
 /// A message from shard to shard, with the time it was sent.
 pub struct Letter {
     sent_ns: u64,
@@ -30,10 +33,15 @@ pub(super) enum Mail {
     AddressRefused { slot: u32, generation: u32 },
 }
 
-/// A message from a thread that is no shard.
+/// A command from an application's thread.
+pub struct Posted {
+    /// The number of the application.
+    pub app: u32,
+    pub command: Command,
+}
+
+/// A message from the server's own threads. They have an inbox of their own, which no application can fill.
 pub enum Notice {
-    /// From an application's thread.
-    Command(Command),
     /// For the statistics endpoint: what was counted, with the number of the shard.
     Snapshot(SyncSender<(u16, Snapshot)>),
     /// Stop accepting, close everything, and end by `deadline_ns`, as `nanos` tells time.
@@ -46,8 +54,18 @@ impl State {
     /// Sends to another shard. It never waits; what does not fit is counted by the mesh.
     pub fn mail(&mut self, shard: u16, mail: Mail, class: Class) {
         let letter = Letter { sent_ns: self.now_ns, mail };
-        if let Sent::Refused(_) = self.port.send(usize::from(shard), letter, class) {
-            tracing::warn!(shard = self.id, to = shard, "the mesh is full: a broadcast did not cross");
+        let sent = self.port.send(usize::from(shard), letter, class);
+        // Control is refused by a shard that has ended only.
+        if class == Class::Data && matches!(sent, Sent::Refused(_)) {
+            self.warn_of_full_mesh(shard);
+        }
+    }
+
+    /// Warns once a second at most: the mesh counts every message that it refuses.
+    fn warn_of_full_mesh(&mut self, to: u16) {
+        if self.now_ms >= self.warn_again_ms {
+            self.warn_again_ms = self.now_ms + WARN_AGAIN_MS;
+            tracing::warn!(shard = self.id, to, "the mesh is full: messages did not cross");
         }
     }
 
@@ -62,11 +80,18 @@ impl State {
         self.letters = letters;
     }
 
-    /// Takes what other threads have left.
+    /// Takes what applications' threads have left.
+    pub fn take_posted(&mut self) {
+        let mut posted = std::mem::take(&mut self.posted);
+        posted.drain(..).for_each(|Posted { app, command }| self.apply(app, command));
+        self.posted = posted;
+    }
+
+    /// Takes what the server's other threads have left.
     pub fn take_notices(&mut self) {
-        for notice in std::mem::take(&mut self.notices) {
+        let mut notices = std::mem::take(&mut self.notices);
+        for notice in notices.drain(..) {
             match notice {
-                Notice::Command(command) => self.apply(0, command),
                 // Whoever asked may have given up.
                 Notice::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
                 Notice::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
@@ -76,6 +101,7 @@ impl State {
                 }
             }
         }
+        self.notices = notices;
     }
 
     /// The timers that were due have run: whoever moved the clock is told.

@@ -32,11 +32,17 @@ mod intake;
 mod liveness;
 mod mail;
 mod outbox;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod subscribe;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use apps::Apps;
-pub use mail::{Letter, Notice};
+pub use mail::{Letter, Notice, Posted};
 pub use state::{Parts, Shared};
 
 use crate::metrics::{Counter, Timing};
@@ -47,14 +53,10 @@ use state::State;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Messages taken from the mesh in one turn, from each peer, and from the inbox: a busy peer must not starve the
 /// shard's own clients.
 const MAIL_PER_TURN_MAX: usize = 4096;
-
-/// How long a turn may wait while messages wait for room in another shard's ring.
-const OVERFLOW_WAIT: Duration = Duration::from_millis(1);
 
 /// How other shards and threads wake a shard.
 #[derive(Clone)]
@@ -65,19 +67,27 @@ pub struct Wakeup {
     pub doorbell: Doorbell,
 }
 
+/// Where other threads leave something for a shard.
+pub struct Inboxes {
+    /// For the server's own threads.
+    pub notices: Inbox<Notice>,
+    /// For the applications' threads.
+    pub posted: Inbox<Posted>,
+}
+
 /// A shard, on its own thread.
 pub struct Shard {
     ring: Ring,
     peers: Arc<[Wakeup]>,
-    inbox: Inbox<Notice>,
+    inboxes: Inboxes,
     state: State,
     completions: Vec<Completion>,
 }
 
 impl Shard {
     /// A shard around a ring of this thread.
-    pub fn new(ring: Ring, inbox: Inbox<Notice>, parts: Parts) -> Shard {
-        Shard { ring, peers: Arc::new([]), inbox, state: State::new(parts), completions: Vec::new() }
+    pub fn new(ring: Ring, inboxes: Inboxes, parts: Parts) -> Shard {
+        Shard { ring, peers: Arc::new([]), inboxes, state: State::new(parts), completions: Vec::new() }
     }
 
     /// Runs until the server shuts down. `peers` are all shards in order, this one among them.
@@ -99,20 +109,15 @@ impl Shard {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let wait = self.wait();
+        // Before the decision to sleep, which has to wait until everybody else is awake who must be.
         self.ring_doorbells();
+        let wait = self.wait();
         self.ring.turn(wait, &mut self.completions)?;
-        self.state.port.awake();
         self.state.begin_turn();
         let began_ns = self.state.now_ns;
         self.take_mail();
         self.take_completions();
-        self.state.run_timers();
-        self.state.finish_endings();
-        self.state.fan_out();
-        self.state.flush(&mut self.ring);
-        self.state.tell_clock_watchers();
-        self.state.port.flush();
+        self.state.finish_turn(&mut self.ring);
         let metrics = &mut self.state.metrics;
         metrics.counters.add(Counter::SubmissionsFull, self.ring.take_full());
         metrics.timers.record(Timing::Turn, nanos() - began_ns);
@@ -123,9 +128,6 @@ impl Shard {
     fn wait(&mut self) -> Wait {
         if self.state.has_work() {
             return Wait::No;
-        }
-        if self.state.port.has_overflow() {
-            return Wait::For(OVERFLOW_WAIT);
         }
         let wait = self.state.time_to_next_due();
         if wait == Wait::No || !self.state.port.try_sleep() {
@@ -147,9 +149,11 @@ impl Shard {
 
     fn take_mail(&mut self) {
         self.state.take_letters(MAIL_PER_TURN_MAX);
-        let state = &mut self.state;
-        let taken = self.inbox.receive(MAIL_PER_TURN_MAX, |notice| state.notices.push(notice));
+        let Shard { state, inboxes, .. } = self;
+        let taken = inboxes.posted.receive(MAIL_PER_TURN_MAX, |posted| state.posted.push(posted));
         state.metrics.counters.add(Counter::InboxReceived, taken as u64);
+        state.take_posted();
+        inboxes.notices.receive(MAIL_PER_TURN_MAX, |notice| state.notices.push(notice));
         state.take_notices();
     }
 

@@ -4,9 +4,9 @@ use super::addresses::Addresses;
 use super::apps::Apps;
 use super::connection::{Client, Connection, Moment};
 use super::fanout::Broadcast;
-use super::flush::{Joined, Order};
+use super::flush::{Joined, Kernel, Order};
 use super::liveness::{Due, Once, heartbeat_path};
-use super::mail::{Letter, Notice};
+use super::mail::{Letter, Notice, Posted};
 use crate::client::ClientId;
 use crate::client::subscriptions::Subscriptions;
 use crate::config::Config;
@@ -23,6 +23,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
+
+/// Subscriptions of clients that have gone which are ended in one turn: as many as take a millisecond or so, with
+/// their off-hooks.
+const LEAVES_PER_TURN_MAX: usize = 1024;
 
 /// What all shards share: two counts with a limit, touched when somebody connects or subscribes, never by events.
 pub struct Shared {
@@ -71,6 +75,10 @@ pub(super) struct State {
     pub broadcasts: Vec<Broadcast>,
     /// Connections whose end was decided, in this turn.
     pub endings: Vec<super::closing::Ending>,
+    /// Clients that have gone, and whose subscriptions are not all ended yet.
+    pub leaving: VecDeque<ClientId>,
+    /// How many of those subscriptions may still be ended in this turn.
+    pub leave_budget: usize,
     /// Connections that may have something to flush.
     pub ready: VecDeque<u32>,
     /// What the ring is to do, beside sends.
@@ -78,6 +86,9 @@ pub(super) struct State {
     /// The frame that was joined last, for the next client that has the same frames to send.
     pub joined: Joined,
     pub notices: Vec<Notice>,
+    pub posted: Vec<Posted>,
+    /// When a full mesh is worth a warning again.
+    pub warn_again_ms: u64,
     pub metrics: Snapshot,
     pub limits: protocol::Limits,
     pub now: Moment,
@@ -85,6 +96,8 @@ pub(super) struct State {
     pub now_ns: u64,
     /// Accepts failed for a lack of descriptors or memory, and wait.
     pub accepts_wait: bool,
+    /// The timer is set at whose end accepting is tried again.
+    pub accept_timer: bool,
     pub shutdown: Option<Shutdown>,
     clock: Clock,
     generation: u32,
@@ -125,12 +138,17 @@ impl State {
             orders: Vec::new(),
             joined: Joined::default(),
             notices: Vec::new(),
+            posted: Vec::new(),
+            warn_again_ms: 0,
             metrics: Snapshot::new(),
             limits,
             now: Moment::at(now_ms),
             now_ms,
             now_ns: nanos(),
             accepts_wait: false,
+            accept_timer: false,
+            leaving: VecDeque::new(),
+            leave_budget: LEAVES_PER_TURN_MAX,
             shutdown: None,
             clock,
             generation: 0,
@@ -144,9 +162,30 @@ impl State {
 
     /// Reads the clocks, once for the turn.
     pub fn begin_turn(&mut self) {
+        self.port.awake();
+        self.leave_budget = LEAVES_PER_TURN_MAX;
         self.now_ns = nanos();
         self.read_clock();
         self.metrics.counters.add(Counter::Turns, 1);
+    }
+
+    /// What a turn does once mail and completions were looked at.
+    pub fn finish_turn(&mut self, kernel: &mut impl Kernel) {
+        self.run_timers();
+        self.finish_leaving();
+        self.settle();
+        self.flush(kernel);
+        self.tell_clock_watchers();
+        self.port.flush();
+    }
+
+    /// Carries out what was decided and fans out what was broadcast, until neither has left any of the other.
+    fn settle(&mut self) {
+        self.fan_out();
+        while !self.endings.is_empty() {
+            self.finish_endings();
+            self.fan_out();
+        }
     }
 
     /// Reads the clock that timers go by.
@@ -158,13 +197,17 @@ impl State {
 
     /// Whether the next turn must not wait.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.orders.is_empty()
+        debug_assert!(self.endings.is_empty() && self.broadcasts.is_empty(), "a turn leaves none");
+        !self.ready.is_empty() || !self.orders.is_empty() || !self.leaving.is_empty()
     }
 
     /// Whether the server shuts down and this shard has nothing left, or no time.
     pub fn is_done(&self) -> bool {
         match self.shutdown {
-            Some(shutdown) => self.connections.is_empty() || nanos() >= shutdown.deadline_ns,
+            Some(shutdown) => {
+                let is_empty = self.connections.is_empty() && self.leaving.is_empty();
+                is_empty || nanos() >= shutdown.deadline_ns
+            }
             None => false,
         }
     }
@@ -198,14 +241,15 @@ impl State {
     }
 
     pub fn next_generation(&mut self) -> u32 {
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1).max(1);
         self.generation
     }
 
     /// The client with this identity, if it is still there; and its slot.
     pub fn client(&mut self, id: ClientId) -> Option<(u32, &mut Client)> {
         let client = self.clients.get_mut(id.slot as usize)?;
-        (client.generation == id.generation && id.shard == self.id).then_some((id.slot, client))
+        let is_here = client.generation() == id.generation && id.shard == self.id && !client.has_gone();
+        is_here.then_some((id.slot, client))
     }
 
     /// Everything counted, with the gauges as they are now.

@@ -1,5 +1,6 @@
 //! Subscriptions: asking the application, the limit, the answer, and telling the other shards.
 
+use super::apps::Panicked;
 use super::mail::Mail;
 use super::state::State;
 use crate::app::{Answer, Asked, Decision, Json, OnRule, Subscription};
@@ -43,9 +44,14 @@ impl State {
         let decision = self.apps.decide(index, subscription);
         self.apply_commands(self.apps.event(index).app as u32);
         match decision {
-            Decision::Accept => self.decided(asked, id, true),
-            Decision::Refuse => self.decided(asked, id, false),
-            Decision::Later => {}
+            Ok(Decision::Accept) => self.decided(asked, id, true),
+            Ok(Decision::Refuse) => self.decided(asked, id, false),
+            Ok(Decision::Later) => {}
+            Err(Panicked) => {
+                self.subscriptions.decide(slot, id, false);
+                self.shared.subscriptions.give(1);
+                self.answer(0, asked, Answer::refusal(500, None));
+            }
         }
     }
 
@@ -55,27 +61,28 @@ impl State {
             return self.metrics.counters.add(Counter::AnswersLateDropped, 1);
         }
         self.fan_out();
-        let path = self.subscriptions.path(id).clone();
         match self.subscriptions.decide(asked.client.slot, id, accepted) {
             Decided::Subscribed { first } => {
                 self.metrics.counters.add(Counter::Subscribes, 1);
                 if first {
+                    let path = self.subscriptions.path(id).clone();
                     self.tell_shards(&path, true);
                 }
                 self.answer(0, asked, Answer::ok());
             }
-            Decided::Unsubscribed { .. } => {
+            Decided::Unsubscribed { path } => {
                 self.shared.subscriptions.give(1);
                 self.answer(0, asked, Answer::ok());
                 self.run_off_hook(asked.client, &path);
             }
-            Decided::Refused => {
+            Decided::Refused { path } => {
                 self.shared.subscriptions.give(1);
                 match self.apps.route(path.as_ref()) {
                     Some((index, _)) => self.refuse(asked, index),
                     None => self.answer(0, asked, Answer::refusal(404, None)),
                 }
             }
+            // An application that has decided twice: by what its hook returned, and by a promise that it kept.
             Decided::Unknown => {}
         }
     }

@@ -50,15 +50,16 @@ fn subscribing_and_unsubscribing() {
 #[test]
 fn what_a_decision_comes_to_after_an_off() {
     // What the client does while pending, the decision, what comes of it, whether it is subscribed then.
+    let refused = || Decided::Refused { path: path("/chat") };
     let unsubscribed = || Decided::Unsubscribed { path: path("/chat") };
     let cases = [
         ("", true, Decided::Subscribed { first: true }, true),
-        ("", false, Decided::Refused, false),
+        ("", false, refused(), false),
         ("-", true, unsubscribed(), false),
-        ("-", false, Decided::Refused, false),
+        ("-", false, refused(), false),
         ("--", true, unsubscribed(), false),
         ("-+", true, Decided::Subscribed { first: true }, true),
-        ("-+", false, Decided::Refused, false),
+        ("-+", false, refused(), false),
         ("-+-", true, unsubscribed(), false),
         ("+-+", true, Decided::Subscribed { first: true }, true),
     ];
@@ -399,7 +400,7 @@ impl Pair {
                 Decided::Subscribed { first }
             }
             Has::Tombstoned if accepted => Decided::Unsubscribed { path: self.paths[path].clone() },
-            _ => Decided::Refused,
+            _ => Decided::Refused { path: self.paths[path].clone() },
         };
         assert_eq!(self.table.decide(client, id, accepted), expected);
     }

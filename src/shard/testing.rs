@@ -1,0 +1,465 @@
+//! Shards without a kernel: their states, wired by their mesh, over sockets that the tests hold the other end of.
+//!
+//! The made-up kernel is strict. It panics where the real one would answer with an error, or do something to the
+//! wrong connection: a second send or receive under way for a socket, a socket that is closed while an operation on
+//! it is under way, a close of a socket that is none.
+
+use super::flush::{Kernel, Order};
+use super::state::{Parts, Shared, State};
+use super::{Apps, Posted};
+use crate::app::qio::Qio;
+use crate::app::{Application, Busy, Command, Post, Server};
+use crate::config::Config;
+use crate::metrics::{Counter, Gauge};
+use crate::protocol::websocket::encode;
+use crate::protocol::websocket::frame::Opcode;
+use crate::protocol::{OHAI, raw};
+use crate::qev::buffers::Frame;
+use crate::qev::clock::{Clock, Hand};
+use crate::qev::mesh::{self, mesh};
+use crate::qev::ring::{Descriptor, Errno, Peer, Sending, Token, Wait};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Where a peer's connection is: the shard, and the number of its socket.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct At {
+    pub shard: usize,
+    pub socket: u32,
+}
+
+/// Some shards, and the clock they all go by.
+pub struct World {
+    pub shards: Vec<TestShard>,
+    pub shared: Arc<Shared>,
+    posted: Arc<Threads>,
+    hand: Hand,
+}
+
+pub struct TestShard {
+    pub state: State,
+    pub kernel: TestKernel,
+}
+
+/// What was posted from other threads, or by promises that were dropped.
+struct Threads(Mutex<Vec<(usize, Posted)>>);
+
+impl Post for Threads {
+    fn post(&self, app: u32, command: Command) -> Result<(), Busy> {
+        let shard = command.client().map_or(0, |client| usize::from(client.shard));
+        self.0.lock().unwrap().push((shard, Posted { app, command }));
+        Ok(())
+    }
+}
+
+impl World {
+    pub fn new(shards: usize, apps: Vec<Arc<dyn Application>>) -> World {
+        World::with(shards, Config::default(), apps)
+    }
+
+    pub fn with(shards: usize, config: Config, apps: Vec<Arc<dyn Application>>) -> World {
+        let config = Arc::new(config);
+        let shared = Arc::new(Shared::new(&config));
+        let (clock, hand) = Clock::manual();
+        let posted = Arc::new(Threads(Mutex::default()));
+        let own: Arc<dyn Application> = Arc::new(Qio { hostname: "here".into() });
+        let apps: Vec<Arc<dyn Application>> = std::iter::once(own).chain(apps).collect();
+        let sizes = mesh::Settings {
+            ring_messages: config.mesh_ring_messages,
+            overflow_messages_max: config.mesh_overflow_messages_max,
+        };
+        let make = |(id, port)| {
+            let server = Server::new(Arc::clone(&posted) as Arc<dyn Post>);
+            let apps = Apps::register(id as u16, server, &apps).unwrap();
+            let (config, shared, clock) = (Arc::clone(&config), Arc::clone(&shared), clock.clone());
+            let mut state = State::new(Parts { id: id as u16, config, shared, port, clock, apps });
+            state.start_app_timers();
+            TestShard { state, kernel: TestKernel::default() }
+        };
+        let shards = mesh(shards, sizes).into_iter().enumerate().map(make).collect();
+        World { shards, shared, posted, hand }
+    }
+
+    /// A peer connects, and says nothing yet.
+    pub fn connect_from(&mut self, shard: usize, peer: Peer) -> At {
+        let TestShard { state, kernel } = &mut self.shards[shard];
+        let socket = kernel.open();
+        state.begin_turn();
+        state.accepted(Descriptor::of_test(socket), peer);
+        At { shard, socket }
+    }
+
+    pub fn connect(&mut self, shard: usize) -> At {
+        self.connect_from(shard, peer("10.0.0.1:1000"))
+    }
+
+    /// A raw client, open: what it was sent so far is taken.
+    pub fn raw_client(&mut self, shard: usize) -> At {
+        let at = self.connect(shard);
+        self.turn(shard);
+        self.feed(at, OHAI.as_bytes());
+        self.settle();
+        assert_eq!(self.take_bytes(at), OHAI.as_bytes());
+        at
+    }
+
+    /// A WebSocket client, open: what it was sent so far is taken.
+    pub fn websocket_client(&mut self, shard: usize) -> At {
+        let at = self.connect(shard);
+        self.turn(shard);
+        self.feed(at, UPGRADE);
+        self.feed(at, &client_frame(Opcode::Text, OHAI.as_bytes()));
+        self.settle();
+        let answer = self.take_bytes(at);
+        assert!(answer.ends_with(OHAI.as_bytes()), "{}", String::from_utf8_lossy(&answer));
+        at
+    }
+
+    /// The peer sends bytes. They are received in a turn.
+    pub fn feed(&mut self, at: At, bytes: &[u8]) {
+        self.socket(at).from_peer.push_back(FromPeer::Bytes(bytes.to_vec()));
+    }
+
+    /// A raw client sends an event.
+    pub fn say(&mut self, at: At, text: &str) {
+        self.feed(at, &raw_text(text));
+    }
+
+    /// The peer ends its stream.
+    pub fn end_of_stream(&mut self, at: At) {
+        self.socket(at).from_peer.push_back(FromPeer::End);
+    }
+
+    /// The peer vanishes.
+    pub fn reset(&mut self, at: At) {
+        self.socket(at).from_peer.push_back(FromPeer::Reset);
+    }
+
+    /// Whether the peer reads what it is sent: otherwise sends stay under way.
+    pub fn read(&mut self, at: At, reads: bool) {
+        self.socket(at).reads = reads;
+    }
+
+    /// What the peer was sent since the last call; also where its socket is closed and no other has its number.
+    pub fn take_bytes(&mut self, at: At) -> Vec<u8> {
+        match self.shards[at.shard].kernel.sockets.get_mut(&at.socket) {
+            Some(socket) => std::mem::take(&mut socket.to_peer),
+            None => self.shards[at.shard].kernel.last_words.remove(&at.socket).unwrap_or_default(),
+        }
+    }
+
+    /// The texts that a raw peer was sent since the last call.
+    pub fn take_texts(&mut self, at: At) -> Vec<String> {
+        let bytes = self.take_bytes(at);
+        let (mut texts, mut rest) = (Vec::new(), &bytes[..]);
+        while let Some((len, after)) = rest.split_first_chunk() {
+            let (text, after) = after.split_at(u64::from_be_bytes(*len) as usize);
+            texts.push(String::from_utf8(text.to_vec()).unwrap());
+            rest = after;
+        }
+        assert!(rest.is_empty(), "half a frame");
+        texts
+    }
+
+    /// The text messages that a WebSocket peer was sent since the last call.
+    pub fn take_frames(&mut self, at: At) -> Vec<String> {
+        let bytes = self.take_bytes(at);
+        let (mut texts, mut rest) = (Vec::new(), &bytes[..]);
+        while let [first, len, after @ ..] = rest {
+            assert_eq!(*first, 0x81, "a whole text");
+            let (len, after) = match (len, after) {
+                (126, [high, low, after @ ..]) => (u16::from_be_bytes([*high, *low]).into(), after),
+                (len @ ..=125, after) => (usize::from(*len), after),
+                _ => panic!("no text of these tests is longer"),
+            };
+            let (text, after) = after.split_at(len);
+            texts.push(String::from_utf8(text.to_vec()).unwrap());
+            rest = after;
+        }
+        texts
+    }
+
+    /// Whether the peer has been told the end of the stream.
+    pub fn is_ended(&mut self, at: At) -> bool {
+        self.is_closed(at) || self.socket(at).write_ended
+    }
+
+    /// Whether the server has closed the socket.
+    pub fn is_closed(&self, at: At) -> bool {
+        !self.shards[at.shard].kernel.sockets.contains_key(&at.socket)
+    }
+
+    pub fn socket(&mut self, at: At) -> &mut TestSocket {
+        self.shards[at.shard].kernel.sockets.get_mut(&at.socket).expect("the socket is open")
+    }
+
+    /// Lets time pass. No turn is taken.
+    pub fn advance(&mut self, by: Duration) {
+        self.hand.advance(by);
+    }
+
+    /// One turn of a shard: mail, then whatever its kernel has to tell.
+    pub fn turn(&mut self, shard: usize) {
+        for (to, posted) in std::mem::take(&mut *self.posted.0.lock().unwrap()) {
+            self.shards[to].state.posted.push(posted);
+        }
+        self.shards[shard].turn();
+    }
+
+    /// Turns of all shards, as long as one of them has something to do.
+    pub fn settle(&mut self) {
+        let mut left = 10_000;
+        while (0..self.shards.len()).any(|shard| self.has_news(shard)) {
+            (0..self.shards.len()).for_each(|shard| self.turn(shard));
+            left -= 1;
+            assert!(left > 0, "the shards never rest");
+        }
+    }
+
+    /// Whether a shard would not sleep, or would be woken.
+    pub fn has_news(&mut self, shard: usize) -> bool {
+        let TestShard { state, kernel } = &mut self.shards[shard];
+        state.port.doorbells(|_| {});
+        let sleeps = !state.has_work() && state.time_to_next_due() != Wait::No && state.port.try_sleep();
+        state.port.awake();
+        let has_mail = !state.posted.is_empty() || !state.notices.is_empty();
+        !sleeps || has_mail || kernel.has_news() || !self.posted.0.lock().unwrap().is_empty()
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.shards.iter().map(|shard| shard.state.metrics.counters.get(counter)).sum()
+    }
+
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.shards.iter().map(|shard| shard.state.snapshot().gauges.get(gauge)).sum()
+    }
+
+    /// Nothing is left of connections that have ended: no record, no count, no timer.
+    #[track_caller]
+    pub fn assert_empty(&self) {
+        for (id, TestShard { state, kernel }) in self.shards.iter().enumerate() {
+            assert!(state.connections.is_empty(), "shard {id} has {} connections", state.connections.len());
+            assert!(state.clients.is_empty(), "shard {id} has {} clients", state.clients.len());
+            assert!(state.subscriptions.is_empty() && state.subscriptions.paths() == 0, "shard {id}");
+            assert!(kernel.sockets.is_empty(), "shard {id} has sockets {:?}", kernel.sockets.keys());
+            assert!(state.endings.is_empty() && state.broadcasts.is_empty() && state.orders.is_empty());
+        }
+        assert_eq!((self.shared.clients.used(), self.shared.subscriptions.used()), (0, 0));
+        assert_eq!(self.gauge(Gauge::OutboxBytes), 0);
+        assert_eq!(self.gauge(Gauge::CallbacksOpen), 0);
+    }
+}
+
+impl TestShard {
+    fn turn(&mut self) {
+        let TestShard { state, kernel } = self;
+        state.begin_turn();
+        state.take_letters(usize::MAX);
+        state.take_posted();
+        state.take_notices();
+        for news in kernel.take_news() {
+            match news {
+                News::Received(token, mut bytes) => state.received(token, &mut bytes, false),
+                News::ReceiveEnded(token, result) => state.receive_ended(token, result),
+                News::Sent(token, result, frames) => state.sent(token, result, &frames),
+                News::ShutDown(token) => state.shutdown_done(token),
+            }
+        }
+        state.finish_turn(kernel);
+        state.port.doorbells(|_| {});
+    }
+}
+
+/// A kernel that tests made up.
+#[derive(Default)]
+pub struct TestKernel {
+    pub sockets: BTreeMap<u32, TestSocket>,
+    /// What the peers of closed sockets were sent and nobody has looked at.
+    pub last_words: BTreeMap<u32, Vec<u8>>,
+    pub accepts_again: usize,
+    pub listens_no_more: bool,
+    /// Whether shutting down takes until somebody lets it happen: the real one has a thread of its own for that.
+    pub shuts_down_late: bool,
+}
+
+/// A socket, and the peer at its other end.
+#[derive(Default)]
+pub struct TestSocket {
+    from_peer: VecDeque<FromPeer>,
+    to_peer: Vec<u8>,
+    reads: bool,
+    receive: Option<Token>,
+    send: Option<(Token, Sending)>,
+    shutdown: Option<Token>,
+    write_ended: bool,
+    /// The peer has vanished: nothing works any more.
+    ended: bool,
+    /// What is under way is cancelled.
+    cancelled: bool,
+}
+
+enum FromPeer {
+    Bytes(Vec<u8>),
+    End,
+    Reset,
+}
+
+enum News {
+    Received(Token, Vec<u8>),
+    ReceiveEnded(Token, Result<(), Errno>),
+    Sent(Token, Result<(), Errno>, Sending),
+    ShutDown(Token),
+}
+
+impl TestKernel {
+    /// The lowest free number is used again at once, as by the real one.
+    fn open(&mut self) -> u32 {
+        let socket = (0..).find(|number| !self.sockets.contains_key(number)).unwrap();
+        self.sockets.insert(socket, TestSocket { reads: true, ..TestSocket::default() });
+        socket
+    }
+
+    fn socket(&mut self, socket: Descriptor) -> &mut TestSocket {
+        let number = self.number(socket);
+        self.sockets.get_mut(&number).expect("an operation on a socket that is closed")
+    }
+
+    fn number(&self, socket: Descriptor) -> u32 {
+        (0..).find(|number| Descriptor::of_test(*number) == socket).expect("they are numbered from 0")
+    }
+
+    fn has_news(&self) -> bool {
+        self.sockets.values().any(|socket| socket.has_news(self.shuts_down_late))
+    }
+
+    fn take_news(&mut self) -> Vec<News> {
+        let late = self.shuts_down_late;
+        self.sockets.values_mut().flat_map(|socket| socket.take_news(late)).collect()
+    }
+}
+
+impl TestSocket {
+    fn has_news(&self, shuts_down_late: bool) -> bool {
+        (self.receive.is_some() && (self.is_over() || !self.from_peer.is_empty()))
+            || (self.send.is_some() && (self.reads || self.is_over()))
+            || (self.shutdown.is_some() && !shuts_down_late)
+    }
+
+    fn take_news(&mut self, shuts_down_late: bool) -> Vec<News> {
+        let mut news = Vec::new();
+        if !shuts_down_late {
+            self.shut_down(&mut news);
+        }
+        if let Some((token, frames)) = self.send.take_if(|_| self.reads || self.ended || self.cancelled) {
+            let result = if self.is_over() { Err(Errno(libc::EPIPE)) } else { Ok(()) };
+            if result.is_ok() {
+                frames.frames().iter().for_each(|frame| self.to_peer.extend_from_slice(frame.as_slice()));
+            }
+            news.push(News::Sent(token, result, frames));
+        }
+        while let Some(token) = self.receive {
+            match self.from_peer.front() {
+                _ if self.cancelled => {
+                    news.push(News::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
+                }
+                Some(FromPeer::Bytes(_)) => {
+                    let Some(FromPeer::Bytes(bytes)) = self.from_peer.pop_front() else { unreachable!() };
+                    news.push(News::Received(token, bytes));
+                    continue;
+                }
+                Some(FromPeer::End) => news.push(News::ReceiveEnded(token, Ok(()))),
+                Some(FromPeer::Reset) => {
+                    self.ended = true;
+                    news.push(News::ReceiveEnded(token, Err(Errno(libc::ECONNRESET))));
+                }
+                None if self.ended => news.push(News::ReceiveEnded(token, Ok(()))),
+                None => break,
+            }
+            self.receive = None;
+        }
+        self.cancelled = false;
+        news
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended || self.cancelled
+    }
+
+    fn shut_down(&mut self, news: &mut Vec<News>) {
+        if let Some(token) = self.shutdown.take() {
+            self.write_ended = true;
+            news.push(News::ShutDown(token));
+        }
+    }
+}
+
+impl Kernel for TestKernel {
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
+        let socket = self.socket(socket);
+        assert!(socket.send.is_none(), "two sends of a socket are under way");
+        assert!(!socket.write_ended, "nothing can be sent any more");
+        assert!(!frame.is_empty());
+        socket.send = Some((token, Sending::One(frame)));
+    }
+
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
+        self.send(socket, token, Frame::joined(&frames));
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Receive(socket, token) => {
+                let receive = &mut self.socket(socket).receive;
+                assert_eq!(receive.replace(token), None, "two receives of a socket are under way");
+            }
+            Order::ShutDown(socket, token) => {
+                let shutdown = &mut self.socket(socket).shutdown;
+                assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under way");
+            }
+            Order::Cancel(socket) => self.socket(socket).cancelled = true,
+            Order::Discard(socket) => {
+                let found = self.socket(socket);
+                assert!(
+                    found.receive.is_none() && found.send.is_none(),
+                    "closed with an operation under way"
+                );
+                assert!(found.shutdown.is_none(), "closed before it was shut down: its number is used again");
+                let number = self.number(socket);
+                let closed = self.sockets.remove(&number).expect("it was just looked at");
+                self.last_words.insert(number, closed.to_peer);
+            }
+            Order::AcceptAgain => self.accepts_again += 1,
+            Order::StopListening => self.listens_no_more = true,
+        }
+    }
+}
+
+pub fn peer(address: &str) -> Peer {
+    Peer::internet(address.parse::<SocketAddr>().unwrap())
+}
+
+/// An event as a raw client sends it.
+pub fn raw_text(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    raw::head(&mut bytes, text.len());
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+/// A frame as a WebSocket client sends it.
+pub fn client_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::client_frame(&mut bytes, opcode, payload, [1, 2, 3, 4]);
+    bytes
+}
+
+/// A Close as a WebSocket client sends it.
+pub fn client_close(code: u16) -> Vec<u8> {
+    client_frame(Opcode::Close, &code.to_be_bytes())
+}
+
+const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: quickio\r\n\r\n";
