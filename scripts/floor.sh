@@ -3,13 +3,13 @@
 # protocol at all (examples/floor.rs). Server CPU time for each message, one shard pinned to one core, the load on
 # another. Floor and server take turns, so that both see the same weather; medians are what counts.
 #
-#     scripts/floor.sh [--rounds 5] [--seconds 3] [--cores 0,1] [--out target/floor] [--skip-build]
+#     scripts/floor.sh [--rounds 5] [--seconds 3] [--cores 0,1] [--out target/floor] [--skip-build] [--with-ws]
 #
-# Writes OUT/floor.md and OUT/floor.json, and OUT/runs/*.json (the load generator's report of every run).
+# With --with-ws the same runs against `ws` on Node (scripts/baseline_ws.mjs) make a third column. Writes OUT/floor.md and OUT/floor.json, and OUT/runs/*.json (the load generator's report of every run).
 set -eu
 cd "$(dirname "$0")/.."
 
-rounds=5 seconds=3 cores=0,1 out=target/floor build=yes
+rounds=5 seconds=3 cores=0,1 out=target/floor build=yes contestants='floor quickio'
 while [ $# -gt 0 ]; do
     case "$1" in
     --rounds) rounds=$2; shift 2 ;;
@@ -17,12 +17,16 @@ while [ $# -gt 0 ]; do
     --cores) cores=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --skip-build) build=no; shift ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --with-ws) contestants="$contestants ws"; shift ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "floor.sh: unknown argument: $1 (see --help)" >&2; exit 2 ;;
     esac
 done
 server_core=${cores%,*} load_core=${cores#*,}
 
+case "$contestants" in
+*ws*) [ -d tests/clients/node/node_modules/ws ] || (cd tests/clients/node && npm ci >&2) ;;
+esac
 if [ "$build" = yes ]; then
     cargo build --release --bins --example floor
 fi
@@ -53,6 +57,7 @@ measure() {
     name=$1 which=$2 round=$3
     shift 4
     port=$((port + 2))
+    protocol=websocket
     case "$which" in
     floor)
         protocol=none
@@ -61,8 +66,10 @@ measure() {
         taskset -c "$server_core" "$bin/examples/floor" "$1" --listen "127.0.0.1:$port" \
             --answer-bytes "$answer_bytes" --frame-bytes "$frame_bytes" --burst "$burst" &
         ;;
-    *)
-        protocol=$which
+    ws)
+        taskset -c "$server_core" node scripts/baseline_ws.mjs "127.0.0.1:$port" &
+        ;;
+    quickio)
         taskset -c "$server_core" "$bin/quickio" --app relay --shards 1 --listen "127.0.0.1:$port" \
             --admin off --log-level warn >"$out/server.log" 2>&1 &
         ;;
@@ -85,13 +92,13 @@ measure() {
 round=1
 while [ "$round" -le "$rounds" ]; do
     echo "round $round of $rounds" >&2
-    for which in floor websocket; do
+    for which in $contestants; do
         measure single "$which" "$round" -- fanout --subscribers 1000
     done
-    for which in floor websocket; do
+    for which in $contestants; do
         measure burst20 "$which" "$round" -- fanout --subscribers 1000 --burst 20
     done
-    for which in floor websocket; do
+    for which in $contestants; do
         measure ping "$which" "$round" -- ping --connections 200
     done
     round=$((round + 1))

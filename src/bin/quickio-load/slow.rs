@@ -7,16 +7,21 @@ use crate::plan::{Plan, Protocol, Role, Room, Share};
 use crate::wire::{GREETING, Writer};
 use socket2::Socket;
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
 
 /// Numbers of slow clients, for their source addresses: above those of all others.
 const NUMBERS_FROM: usize = 1_000_000;
 
-/// Bytes that are read from a slow client at the end, at most: what waits in the kernel's buffers.
-const LEFT_BYTES_MAX: usize = 64 << 20;
+/// At the end what waits in the kernel's buffers is read: into a receive buffer of so many bytes, and until
+/// nothing came for so long.
+const END_BUFFER_BYTES: usize = 1 << 20;
+const END_SILENCE: Duration = Duration::from_millis(200);
 
 /// The slow clients of a worker.
 pub struct Slow {
     protocol: Protocol,
+    /// For reading, at the end.
+    patience: Duration,
     clients: Vec<(Socket, Cutter)>,
 }
 
@@ -28,17 +33,16 @@ impl Slow {
             open_one(plan, number + NUMBERS_FROM, plan.room(Role::Subscriber, number), buffer)
         };
         let clients = share.numbers(plan.slow).map(one).collect::<Result<_, _>>();
-        Ok(Slow {
-            protocol: plan.protocol,
-            clients: clients.map_err(|error| format!("slow client: {error}"))?,
-        })
+        let clients = clients.map_err(|error| format!("slow client: {error}"))?;
+        Ok(Slow { protocol: plan.protocol, patience: plan.drain, clients })
     }
 
     /// What became of them: whatever is left to read is read.
     pub fn end(self) -> SlowTally {
         let mut tally = SlowTally { opened: self.clients.len() as u64, ..SlowTally::default() };
+        let deadline = Instant::now() + self.patience;
         for (socket, cutter) in self.clients {
-            if let Some(how) = ended_how(socket, cutter, self.protocol) {
+            if let Some(how) = ended_how(socket, cutter, self.protocol, deadline) {
                 tally.closed += 1;
                 *tally.how.entry(how).or_default() += 1;
             }
@@ -111,19 +115,23 @@ fn listen(mut socket: &Socket, cutter: &mut Cutter, until: fn(&Said<'_>) -> bool
 }
 
 /// How the server ended the connection; none where it is still open.
-fn ended_how(mut socket: Socket, mut cutter: Cutter, protocol: Protocol) -> Option<String> {
+fn ended_how(
+    mut socket: Socket,
+    mut cutter: Cutter,
+    protocol: Protocol,
+    deadline: Instant,
+) -> Option<String> {
     let mut bytes = [0; 64 << 10];
-    let (mut left, mut how) = (LEFT_BYTES_MAX, None);
-    if socket.set_nonblocking(true).is_err() {
-        return None;
-    }
-    while left > 0 {
+    let mut how = None;
+    socket.set_recv_buffer_size(END_BUFFER_BYTES).ok()?;
+    socket.set_read_timeout(Some(END_SILENCE)).ok()?;
+    while Instant::now() < deadline {
         match socket.read(&mut bytes) {
             Ok(0) => return how.or_else(|| Some(end_without_close(protocol).into())),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return how,
             Err(error) => return how.or_else(|| Some(error.to_string())),
             Ok(len) => {
-                left = left.saturating_sub(len);
                 let cut = cutter.cut(&bytes[..len], |said| {
                     if let Said::Close(code, _) = said {
                         how = Some(code.map_or("no code".into(), |code| code.to_string()));
