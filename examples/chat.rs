@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         }
         Ok(Action::Run(config)) => match server::run_with(config, vec![Arc::new(Chat::new())]) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, 1),
+            Err(error) => fail(&error, error.exit_code()),
         },
         Err(error) => fail(&error, config::EXIT_CODE),
     }

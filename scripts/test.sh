@@ -119,9 +119,10 @@ test_clients() {
 }
 
 start_server() {
+    : >"$logs/server.out"
     # The variables of the tests are none of the server's.
     env -u QUICKIO_ADDRESS -u QUICKIO_ADMIN -u QUICKIO_PID target/debug/quickio --shards 2 --app relay \
-        --app clienttest --listen 127.0.0.1:0 --admin 127.0.0.1:0 \
+        --app clienttest --clock manual --listen 127.0.0.1:0 --admin 127.0.0.1:0 \
         </dev/null >"$logs/server.out" 2>"$logs/server.err" &
     server_pid=$!
     local waited=0
@@ -184,6 +185,7 @@ test_autobahn() {
         failed=$((failed + 1))
         return
     fi
+    : >"$logs/echo.out"
     # shellcheck disable=SC2217 # it is not the shell's echo
     target/release/examples/echo 127.0.0.1:0 </dev/null >"$logs/echo.out" 2>"$logs/echo.err" &
     server_pid=$!

@@ -14,7 +14,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("bin", &["qev"]),
     ("server", &["shard", "admin", "app", "qev", "config", "log"]),
     ("shard", &["app", "protocol", "client", "event", "qev", "config"]),
-    ("app", &["client", "event", "config"]),
+    ("app", &["client", "event"]),
     ("client", &["event"]),
     ("protocol", &["event"]),
     ("admin", &["qev"]),

@@ -189,15 +189,18 @@ fn raw_breaches_close() {
 }
 
 #[test]
-fn what_came_before_a_breach_is_answered() {
+fn what_came_before_a_breach_is_served() {
     let server = Server::start(&[]);
     for wire in Wire::ALL {
         let mut client = server.client(wire);
-        let good = client.framed("/qio/ping:1=");
+        client.subscribe("/relay/last");
+        let good = client.framed("/qio/ping:9=");
+        let broadcast = client.framed("/relay/last:0=\"words\"");
         let bad = client.framed("no event");
-        let after = client.framed("/qio/ping:2=");
-        client.send(&[good, bad, after].concat());
-        assert_eq!(client.answer(1).code(), 200);
+        let after = client.framed("/relay/last:0=\"unheard\"");
+        client.send(&[good, broadcast, bad, after].concat());
+        assert_eq!(client.answer(9).code(), 200);
+        assert_eq!(client.event().data, "\"words\"");
         client.expect_closed(1002, "invalid event format");
     }
 }

@@ -1,7 +1,9 @@
-//! The limits that are settings: each holds, is counted when it is reached, and lets go again.
+//! The limits, most of them settings: each holds, is counted when it is reached, and lets go again.
 
+use crate::support::server::{BINARY, command};
 use crate::support::{Client, Server, Wire};
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
 
 #[test]
 fn clients_max() {
@@ -100,4 +102,55 @@ fn take_all(client: &mut Client, branch: &str) -> usize {
         assert!(path < 100, "no limit");
     }
     taken
+}
+
+/// The kernel's own limit: a ring holds as many sockets as a process may have descriptors.
+#[test]
+fn descriptors_run_out() {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", BINARY]);
+    limited.args(command(BINARY, &["--shards", "1"]).get_args());
+    let server = Server::launch(limited);
+    let mut first = server.websocket();
+    let flood: Vec<Client> = (0..150).map(|_| Client::connect(server.address(), Wire::Raw)).collect();
+    let stats = server
+        .eventually("descriptors have run out", |stats| stats.value("connections_refused_descriptors") > 0);
+    assert!(stats.value("connections") <= 64);
+    first.ping();
+    // Once others have gone there is room again.
+    drop(flood);
+    server.eventually_is("connections", 1);
+    server.assert_serves();
+    first.ping();
+}
+
+/// A ring between shards that is full for good: what is lost is counted, nothing else is, and the order holds.
+#[test]
+fn a_full_mesh_loses_broadcasts_with_a_count() {
+    const EVENTS: u64 = 20_000;
+    let server =
+        Server::start_with_clock(&["--mesh-ring-messages", "8", "--mesh-overflow-messages-max", "0"]);
+    let mut clients = server.spread(4);
+    for client in &mut clients {
+        client.subscribe("/relay/mesh");
+    }
+    let burst: Vec<u8> =
+        (0..EVENTS).flat_map(|event| clients[0].framed(format!("/relay/mesh:0={event}"))).collect();
+    clients[0].send(&burst);
+    clients[0].ping();
+    let stats = server.eventually("everything has crossed", |stats| {
+        stats.value("mesh_sent") == stats.value("mesh_received")
+    });
+    let refused = stats.value("mesh_refused");
+    println!("{refused} of {EVENTS} were refused");
+    for client in &mut clients {
+        client.ping();
+        let events: Vec<u64> =
+            client.events().iter().map(|event| event.data.parse().expect("a number")).collect();
+        assert!(events.is_sorted_by(|a, b| a < b), "out of order, or twice");
+        // The sender's own shard loses nothing.
+        let count = events.len() as u64;
+        assert!(count == EVENTS || count == EVENTS - refused, "{count} of {EVENTS}, {refused} refused");
+    }
+    server.assert_serves();
 }

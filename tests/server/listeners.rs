@@ -1,8 +1,11 @@
 //! Several addresses at once: IPv4, IPv6 and Unix sockets.
 
-use crate::support::{Client, Server, Wire};
+use crate::support::{Client, DEADLINE, Server, Wire};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A path for a Unix socket, short enough for one, that is removed at the end.
 struct SocketPath(PathBuf);
@@ -61,6 +64,12 @@ fn unix_sockets_are_taken_over_from_the_dead_and_given_back() {
     let server = Server::start(&["--listen", &unix]);
     Client::open(&unix, Wire::WebSocket).ping();
     drop(server); // killed: the socket's file stays
+    // The kernel lets go of what a ring held only after the process has gone.
+    let deadline = Instant::now() + DEADLINE;
+    while UnixStream::connect(&path.0).is_ok() {
+        assert!(Instant::now() < deadline, "a dead server accepts");
+        thread::sleep(Duration::from_millis(1));
+    }
     let mut server = Server::start(&["--listen", &unix]);
     Client::open(&unix, Wire::Raw).ping();
     server.signal("TERM");

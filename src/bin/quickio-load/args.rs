@@ -102,7 +102,7 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "subscribers",
         value: "N",
-        doc: "clients that get what is published (fanout 1000, slow 200, mixed 500)",
+        doc: "clients that get what is published (fanout 1000, slow 50, mixed 500)",
         of: &[Fanout, Slow, Mixed],
         put: |args, value| count(&mut args.plan.subscribers, value),
     },
@@ -117,7 +117,7 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "size",
         value: "BYTES",
-        doc: "data of a published event (64; slow 4096)",
+        doc: "data of a published event (64; slow 16384)",
         of: &[Fanout, Slow, Mixed],
         put: |args, value| count(&mut args.plan.size, value),
     },

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`args`] | the command line |
 //! | [`plan`] | what is to be done: the scenarios, and who does which part of it |
+//! | [`clock`] | the time that all processes of a run share |
 //! | [`run`] | the order of a run: connect, settle, warm up, measure, drain, report |
 //! | [`fleet`] | the workers, in threads of this process or in processes of their own |
 //! | [`worker`] | one thread with one ring: connections, and what each of them does |
@@ -15,6 +16,7 @@
 //! | [`report`] | the table and the JSON |
 
 mod args;
+mod clock;
 mod connect;
 mod cut;
 mod fleet;

@@ -155,8 +155,8 @@ impl Plan {
             Scenario::Fanout => (self.publishers, self.subscribers) = (1, 1000),
             Scenario::Churn => self.churners = 50,
             Scenario::Slow => {
-                (self.publishers, self.subscribers, self.slow) = (1, 200, 10);
-                (self.publish_rate, self.size) = (200.0, 4096);
+                (self.publishers, self.subscribers, self.slow) = (1, 50, 10);
+                (self.publish_rate, self.size) = (200.0, 16_384);
             }
             Scenario::Mixed => {
                 (self.publishers, self.subscribers, self.pingers) = (2, 500, 100);
@@ -239,7 +239,7 @@ impl Share {
     }
 }
 
-/// When things happen, in nanoseconds of the monotonic clock, which all processes of a machine share.
+/// When things happen, by [`crate::clock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// From here on there is load.

@@ -1,13 +1,13 @@
 //! The order of a run: look whether the server is there, connect, settle, warm up, measure, drain, report.
 
 use crate::args::Args;
+use crate::clock;
 use crate::fleet::Fleet;
 use crate::outcome::{Count, Counts, Outcome};
 use crate::plan::{Plan, Role, Window};
 use crate::report::{Measured, Report};
 use crate::server::{Cpu, Memory};
 use crate::slow;
-use quickio::qev::clock::nanos;
 use quickio::qev::probe;
 use std::fs;
 use std::io::{IsTerminal, Write, stderr};
@@ -84,7 +84,7 @@ fn nothing_opened(outcome: &Outcome) -> String {
 /// Puts the load on, and measures over the plan's seconds.
 fn measure(args: &Args, fleet: &mut Fleet, progress: &mut Progress) -> Result<Measured, String> {
     let plan = &args.plan;
-    let begin = nanos() + START.as_nanos() as u64;
+    let begin = clock::now() + START.as_nanos() as u64;
     let from = begin + plan.warmup.as_nanos() as u64;
     let window = Window { begin, from, until: from + plan.seconds.as_nanos() as u64 };
     fleet.go(window)?;
@@ -97,11 +97,11 @@ fn measure(args: &Args, fleet: &mut Fleet, progress: &mut Progress) -> Result<Me
 
 /// Waits until that time, and shows what happens.
 fn watch(fleet: &mut Fleet, progress: &mut Progress, until: u64, what: &str) -> Result<(), String> {
-    let mut last = (nanos(), fleet.counts()?);
-    while nanos() < until {
-        sleep(LOOK.min(Duration::from_nanos(until.saturating_sub(nanos()))));
+    let mut last = (clock::now(), fleet.counts()?);
+    while clock::now() < until {
+        sleep(LOOK.min(Duration::from_nanos(until.saturating_sub(clock::now()))));
         if progress.is_due() {
-            let now = (nanos(), fleet.counts()?);
+            let now = (clock::now(), fleet.counts()?);
             let seconds = (now.0 - last.0) as f64 / 1e9;
             let rate = now.1.since(last.1).messages() as f64 / seconds;
             let left = Duration::from_nanos(until.saturating_sub(now.0)).as_secs_f64();
@@ -137,7 +137,7 @@ struct Sample {
 impl Sample {
     fn take(args: &Args, fleet: &mut Fleet) -> Result<Sample, String> {
         let server = args.server_pid.map(Cpu::of).transpose()?;
-        Ok(Sample { at: nanos(), counts: fleet.counts()?, server, load: fleet.cpus() })
+        Ok(Sample { at: clock::now(), counts: fleet.counts()?, server, load: fleet.cpus() })
     }
 
     fn since(&self, start: &Sample) -> Measured {

@@ -1,8 +1,8 @@
 // Speaks to a running server as a Node client does, with the package `ws`.
 //
-// The server runs with two shards and the applications relay and clienttest. Its address comes from QUICKIO_ADDRESS
-// (HOST:PORT), its statistics endpoint's from QUICKIO_ADMIN, its process id from QUICKIO_PID: the last test sends it
-// SIGTERM.
+// The server runs with two shards, the applications relay and clienttest, and a clock that only these tests move. Its
+// address comes from QUICKIO_ADDRESS (HOST:PORT), its statistics endpoint's from QUICKIO_ADMIN, its process id from
+// QUICKIO_PID: the last test sends it SIGTERM.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -107,6 +107,12 @@ async function stats() {
   return (await fetch(`http://${ADMIN}/stats`)).json()
 }
 
+/** Moves the server's clock. */
+async function advance(ms) {
+  const response = await fetch(`http://${ADMIN}/clock?advance=${ms}`, { method: 'POST' })
+  assert.ok(response.ok)
+}
+
 /** Clients on every shard. */
 async function spread(count) {
   const clients = await Promise.all(Array.from({ length: count }, () => Client.open()))
@@ -205,6 +211,27 @@ test('a subscription is pending until it is decided', async () => {
   assert.equal((await client.request('/qio/on', '"/clienttest/in-progress"')).code, 202)
   await client.request('/clienttest/in-progress')
   assert.equal((await client.answer(100)).code, 200)
+  await client.close()
+})
+
+test('timeouts of the handshake and of a message', async () => {
+  const late = new Client()
+  await late.upgraded()
+  const slow = await Client.open()
+  slow.socket.send('/qio/pi', { fin: false })
+  slow.socket.ping('the server has the fragment')
+  await slow.until(() => slow.pongs[0], 'a pong')
+  await advance(10_001)
+  assert.deepEqual(await late.ended(), { code: 1008, reason: 'client timeout' })
+  assert.deepEqual(await slow.ended(), { code: 1008, reason: 'client timeout' })
+})
+
+test('heartbeats', async () => {
+  const client = await Client.open()
+  for (let minute = 0; minute < 3; minute++) {
+    await advance(60_000)
+    assert.deepEqual(await client.event(), { path: '/qio/heartbeat', callback: 0, data: null })
+  }
   await client.close()
 })
 

@@ -1,6 +1,6 @@
 """Speaks to a running server as a Python client does, with the `websockets` package.
 
-The server runs with two shards and the applications relay and clienttest. Its address comes from QUICKIO_ADDRESS
+The server runs with two shards, the applications relay and clienttest, and a clock that only these tests move. Its address comes from QUICKIO_ADDRESS
 (HOST:PORT), its statistics endpoint's from QUICKIO_ADMIN, its process id from QUICKIO_PID: the last test sends it
 SIGTERM.
 """
@@ -82,6 +82,13 @@ class Client:
 def stats():
     with urllib.request.urlopen(f"http://{ADMIN}/stats", timeout=SECONDS) as response:
         return json.load(response)
+
+
+def advance(seconds):
+    """Moves the server's clock."""
+    url = f"http://{ADMIN}/clock?advance={round(seconds * 1000)}"
+    with urllib.request.urlopen(url, data=b"", timeout=SECONDS) as response:
+        assert response.status == 200
 
 
 def spread(count):
@@ -211,7 +218,49 @@ class Subscriptions(unittest.TestCase):
         with Client() as client:
             client.request("/qio/on", '"/clienttest/broadcast"')
             for _ in range(3):
+                advance(0.01)
                 self.assertEqual(client.event(), ("/clienttest/broadcast", 0, "broadcast event"))
+
+
+class Liveness(unittest.TestCase):
+    def test_a_handshake_has_ten_seconds(self):
+        with connect(f"ws://{ADDRESS}/") as socket:
+            advance(10.001)
+            with self.assertRaises(ConnectionClosed) as closed:
+                socket.recv(timeout=SECONDS)
+            self.assertEqual((closed.exception.rcvd.code, closed.exception.rcvd.reason), (1008, "client timeout"))
+
+    def test_a_fragmented_message_has_ten_seconds(self):
+        with Client() as client:
+            with client.socket.send_context():
+                client.socket.protocol.send_text(b"/qio/pi", fin=False)
+            self.assertTrue(client.socket.ping().wait(SECONDS))  # the server has the fragment
+            advance(10.001)
+            self.assertEqual(client.ended(), (1008, "client timeout"))
+
+    def test_heartbeats_and_challenges(self):
+        with Client() as client:
+            for _ in range(3):
+                advance(60)
+                self.assertEqual(client.event(), ("/qio/heartbeat", 0, None))
+            advance(15 * 60 - 180)
+            callback = 0
+            while callback == 0:
+                path, callback, _ = client.event()
+                self.assertEqual(path, "/qio/heartbeat")
+            client.send(f"/qio/callback/{callback}", "null")
+            client.request("/qio/ping")
+            advance(14 * 60)
+            client.request("/qio/ping")
+            advance(15 * 60)
+            advance(60)
+            self.assertEqual(client.ended(), (1008, "client timeout"))
+
+    def test_server_callbacks_expire(self):
+        with Client() as client:
+            callback = client.request("/clienttest/echo")[2]
+            advance(15.001)
+            self.assertEqual(client.request(f"/qio/callback/{callback}")[::3], (404, "callback doesn't exist"))
 
 
 class Closing(unittest.TestCase):
@@ -272,7 +321,7 @@ class Shutdown(unittest.TestCase):
 
 def load_tests(loader, _tests, _pattern):
     """All classes in a random order (the seed is printed), and the end of the server at the end."""
-    classes = [Handshake, Events, Subscriptions, Closing]
+    classes = [Handshake, Events, Subscriptions, Liveness, Closing]
     seed = int(os.environ.get("QUICKIO_FUZZ_SEED", os.getpid()))
     print(f"QUICKIO_FUZZ_SEED={seed}")
     random.Random(seed).shuffle(classes)

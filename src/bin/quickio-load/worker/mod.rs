@@ -6,6 +6,7 @@ mod connection;
 mod pings;
 mod publishing;
 
+use crate::clock;
 use crate::connect;
 use crate::outcome::{Count, Outcome, Shown, Timed};
 use crate::plan::{Plan, Protocol, Role, Share, Window};
@@ -15,7 +16,6 @@ use connection::{Connection, Heard, State};
 use pings::{PINGS_PER_SEND_MAX, Schedule};
 use publishing::Publisher;
 use quickio::qev::buffers::{Buffer, Frame};
-use quickio::qev::clock::nanos;
 use quickio::qev::ring::{Completion, Errno, Ring, Settings, Token, Wait};
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -110,7 +110,7 @@ impl<'a> Worker<'a> {
     }
 
     fn turn(&mut self, link: &Link) -> Result<(), String> {
-        let now = nanos();
+        let now = clock::now();
         if self.window.is_none() {
             self.open_more(now);
             link.window.get().into_iter().for_each(|window| self.begin(*window, now));
@@ -118,9 +118,9 @@ impl<'a> Worker<'a> {
         self.send_due(now);
         link.shown.show(&self.outcome.counts);
         let mut completions = std::mem::take(&mut self.completions);
-        let wait = self.wait(nanos());
+        let wait = self.wait(clock::now());
         self.ring.turn(wait, &mut completions).map_err(|error| format!("io_uring: {error}"))?;
-        let now = nanos();
+        let now = clock::now();
         completions.drain(..).for_each(|completion| self.complete(completion, now));
         self.completions = completions;
         Ok(())
@@ -214,7 +214,7 @@ impl Worker<'_> {
         self.connections[token as usize].socket = Some(socket);
         if self.plan.protocol == Protocol::None {
             self.receive(token);
-            return self.opened(token, nanos());
+            return self.opened(token, clock::now());
         }
         self.send(token, self.hello.clone());
     }
@@ -259,7 +259,7 @@ impl Worker<'_> {
         match connection.socket {
             Some(socket) if connection.sending || connection.receiving => self.ring.cancel(socket),
             Some(_) => self.close_if_quiet(token),
-            None => self.closed(token, nanos()),
+            None => self.closed(token, clock::now()),
         }
     }
 
