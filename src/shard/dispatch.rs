@@ -58,9 +58,9 @@ impl State {
             data: data.as_str(),
             message: message.as_deref(),
         };
-        self.metrics.counters.add(Counter::Answers, 1);
-        self.metrics.counters.add(Counter::MessagesSent, 1);
-        self.queue_answer(asked.client, &text);
+        let queued = u64::from(self.queue_answer(asked.client, &text));
+        self.metrics.counters.add(Counter::Answers, queued);
+        self.metrics.counters.add(Counter::MessagesSent, queued);
     }
 
     /// Offers a client a server callback; answers its id, or 0 where the client has gone.
@@ -85,16 +85,16 @@ impl State {
         Some(ClientId { shard: self.id, slot: client, generation })
     }
 
-    fn queue_answer(&mut self, client: ClientId, text: &AnswerText<'_>) {
-        let Some((_, client)) = self.client(client) else { return };
+    fn queue_answer(&mut self, client: ClientId, text: &AnswerText<'_>) -> bool {
+        let Some((_, client)) = self.client(client) else { return false };
         let slot = client.connection;
         let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
-            return;
+            return false;
         };
         let len = text.len();
         let mut bytes = Vec::with_capacity(protocol::frame_head_len(kind, len) + len);
         protocol::frame_head(kind, &mut bytes, len);
         text.write(&mut bytes);
-        self.queue_frame(slot, Frame::new(bytes, self.now_ns));
+        self.queue_frame(slot, Frame::new(bytes, self.now_ns))
     }
 }

@@ -67,8 +67,8 @@ impl State {
     fn fan_out_run(&mut self, run: &[Broadcast]) {
         let Some(first) = run.first() else { return };
         let mut frames = Frames::default();
-        let count = self.subscriptions.subscribers(first.path).len();
-        for index in 0..count {
+        let mut got = 0;
+        for index in 0..self.subscriptions.subscribers(first.path).len() {
             let client = self.subscriptions.subscribers(first.path)[index].client;
             let Some(slot) = self.clients.get(client as usize).map(|client| client.connection) else {
                 continue;
@@ -80,9 +80,9 @@ impl State {
                 Kind::Raw => &mut frames.raw,
             };
             let frame = frame.get_or_insert_with(|| self.encode_run(kind, run)).clone();
-            self.queue_frame(slot, frame);
+            got += usize::from(self.queue_frame(slot, frame));
         }
-        let messages = (count * run.len()) as u64;
+        let messages = (got * run.len()) as u64;
         self.metrics.counters.add(Counter::BroadcastDeliveries, messages);
         self.metrics.counters.add(Counter::MessagesSent, messages);
     }

@@ -56,8 +56,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
-/// Messages taken from the mesh in one turn, from each peer, and from the inbox: a busy peer must not starve the
-/// shard's own clients.
+/// Messages taken from an inbox in one turn: busy threads must not starve the shard's own clients.
 const MAIL_PER_TURN_MAX: usize = 4096;
 
 /// How other shards and threads wake a shard.
@@ -150,7 +149,9 @@ impl Shard {
     }
 
     fn take_mail(&mut self) {
-        self.state.take_letters(MAIL_PER_TURN_MAX);
+        // As many as all rings hold: news of a subscription must not be left behind others' messages.
+        let rings = self.state.port.shards() * self.state.config.mesh_ring_messages;
+        self.state.take_letters(rings);
         let Shard { state, inboxes, .. } = self;
         let taken = inboxes.posted.receive(MAIL_PER_TURN_MAX, |posted| state.posted.push(posted));
         state.metrics.counters.add(Counter::InboxReceived, taken as u64);

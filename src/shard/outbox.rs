@@ -12,16 +12,17 @@ use crate::qev::buffers::Frame;
 
 impl State {
     /// Puts a frame into the outbox of a connection. Where that is full, the connection ends: its peer does not
-    /// keep up.
+    /// keep up. Whether the frame is in the outbox.
     #[inline]
-    pub fn queue_frame(&mut self, slot: u32, frame: Frame) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+    pub fn queue_frame(&mut self, slot: u32, frame: Frame) -> bool {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return false };
         if connection.stage != Stage::Open {
-            return;
+            return false;
         }
         let bytes = connection.outbox_bytes as usize + frame.len();
         if bytes > self.config.outbox_bytes_max {
-            return self.end(slot, Cause::Reason(Reason::SlowClient));
+            self.end(slot, Cause::Reason(Reason::SlowClient));
+            return false;
         }
         connection.outbox_bytes = bytes as u32;
         self.metrics.gauges.add(Gauge::OutboxBytes, frame.len() as u64);
@@ -30,6 +31,7 @@ impl State {
             connection.queued = true;
             self.ready.push_back(slot);
         }
+        true
     }
 
     /// Puts bytes that are no event into the outbox: the protocol's own.
@@ -45,8 +47,8 @@ impl State {
             return;
         };
         let bytes = encode_event(kind, path, callback, data);
-        self.metrics.counters.add(Counter::MessagesSent, 1);
-        self.queue_frame(slot, Frame::new(bytes, self.now_ns));
+        let queued = self.queue_frame(slot, Frame::new(bytes, self.now_ns));
+        self.metrics.counters.add(Counter::MessagesSent, u64::from(queued));
     }
 
     /// Has a connection looked at when the turn is flushed.

@@ -199,6 +199,7 @@ fn a_subscriber_that_does_not_read_is_closed_in_the_turn_that_found_it() {
         world.turn(0);
     }
     assert_eq!(world.count(Counter::ClosesSlow), 1);
+    assert_eq!(world.count(Counter::BroadcastDeliveries), 3, "the fourth was one too many");
     assert!(world.shards[0].state.endings.is_empty(), "nothing would wake the shard for it");
     pass(&mut world, 6);
     assert!(world.is_closed(slow), "close-timeout is over");
