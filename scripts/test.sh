@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-benches] [--no-autobahn] [--update-autobahn]
 #
-#   --quick             leaves out the benches and Autobahn, which build with optimizations
+#   --quick             leaves out the benches, and Autobahn, which needs an optimized build
 #   --no-PART           leaves out that part
 #   --update-autobahn   writes tests/autobahn/expected.txt anew from this run
 #
@@ -161,10 +161,10 @@ stop_server() {
     fi
 }
 
-# Each bench once, to see that it runs.
+# Each bench once, to see that it runs. As a test it needs no optimized build, which would take minutes.
 test_benches() {
     if ! compgen -G 'benches/*.rs' >/dev/null; then return; fi
-    run benches cargo bench --bench '*' -- --test
+    run benches cargo test --bench '*'
     count benches "$(grep -cE '^Success' "$logs/benches" || true)" 0
 }
 

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Reply};
 use super::json::Json;
+use std::fmt;
 
 /// What runs when a client answers an answer or an event: a server callback. It may answer in its turn.
 pub struct Callback(Box<Run>);
@@ -80,6 +81,15 @@ impl<C> Answer<C> {
     /// No answer, not now and not later: the client waits in vain.
     pub fn never() -> Self {
         Answer(Given::NotNow)
+    }
+}
+
+impl<C> fmt::Debug for Answer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Given::Now { code, data, .. } => write!(f, "{code} {data:?}"),
+            Given::NotNow => f.write_str("not now"),
+        }
     }
 }
 

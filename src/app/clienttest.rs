@@ -54,13 +54,16 @@ fn register_in_progress(registrar: &mut Registrar) -> Result<(), Error> {
         .event("/clienttest/in-progress")
         .on(|cx, subscription| {
             let (decision, later) = subscription.later(cx);
-            cx.set_client_data(subscription.client, Some(later));
+            cx.set_client_data(subscription.client, later);
             decision
         })
         .handler(|cx, event| {
-            let waiting = cx.client_data::<Option<LaterDecision>>(event.client).and_then(Option::take);
+            let waiting = cx.take_client_data::<LaterDecision>(event.client);
             match waiting.map(|later| later.decide(true)) {
-                Some(Err(busy)) => Answer::error(420, busy.to_string()),
+                Some(Err(later)) => {
+                    cx.set_client_data(event.client, later);
+                    Answer::error(420, "the shard's inbox is full")
+                }
                 Some(Ok(())) | None => Answer::ok(),
             }
         })

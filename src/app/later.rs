@@ -12,8 +12,9 @@ use thiserror::Error;
 
 /// How commands reach shards from any thread. The server implements it.
 pub trait Post: Send + Sync {
-    /// Leaves a command of application number `app` for the shard that it concerns. Never waits.
-    fn post(&self, app: u32, command: Command) -> Result<(), Busy>;
+    /// Leaves a command of application number `app` for the shard that it concerns. Never waits; gives the command
+    /// back where the shard's inbox is full.
+    fn post(&self, app: u32, command: Command) -> Result<(), Command>;
 }
 
 /// A shard's inbox is full (`inbox-messages-max`): nothing was done. Try again later, or tell the client.
@@ -41,6 +42,10 @@ impl Server {
     }
 
     fn post(&self, command: Command) -> Result<(), Busy> {
+        self.try_post(command).map_err(|_| Busy)
+    }
+
+    fn try_post(&self, command: Command) -> Result<(), Command> {
         self.post.post(self.app, command)
     }
 
@@ -96,10 +101,30 @@ impl Later {
     }
 
     /// Answers, from any thread. Where the client has gone the answer is dropped, and counted.
-    pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Busy> {
+    ///
+    /// # Errors
+    ///
+    /// The shard's inbox is full: promise and answer come back, to be tried again later.
+    pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Unanswered> {
         let asked = self.asked.take().expect("only answering takes it, and consumes the promise");
-        self.server.post(Command::Answer { asked, answer })
+        match self.server.try_post(Command::Answer { asked, answer }) {
+            Err(Command::Answer { asked, answer }) => {
+                self.asked = Some(asked);
+                Err(Unanswered { later: self, answer })
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+/// An answer that the shard's inbox had no room for (`inbox-messages-max`), and the promise that it would have kept.
+#[derive(Debug, Error)]
+#[error("the shard's inbox is full: the answer was not given")]
+pub struct Unanswered {
+    /// The promise, still to be kept.
+    pub later: Later,
+    /// The answer.
+    pub answer: Answer<SendCallback>,
 }
 
 impl Drop for Later {
@@ -130,20 +155,31 @@ impl LaterDecision {
     }
 
     /// Accepts (`true`) or refuses, from any thread.
-    pub fn decide(mut self, accepted: bool) -> Result<(), Busy> {
-        self.post(accepted)
+    ///
+    /// # Errors
+    ///
+    /// The shard's inbox is full (`inbox-messages-max`): the promise comes back, to be kept later.
+    pub fn decide(mut self, accepted: bool) -> Result<(), LaterDecision> {
+        let pending = self.pending.take();
+        match pending.map_or(Ok(()), |pending| self.post(pending, accepted)) {
+            Ok(()) => Ok(()),
+            Err(Busy) => {
+                self.pending = pending;
+                Err(self)
+            }
+        }
     }
 
-    fn post(&mut self, accepted: bool) -> Result<(), Busy> {
-        match self.pending.take() {
-            Some((asked, path)) => self.server.post(Command::Decide { asked, path, accepted }),
-            None => Ok(()),
-        }
+    fn post(&self, (asked, path): (Asked, PathId), accepted: bool) -> Result<(), Busy> {
+        self.server.post(Command::Decide { asked, path, accepted })
     }
 }
 
 impl Drop for LaterDecision {
     fn drop(&mut self) {
-        let _ = self.post(false);
+        if let Some(pending) = self.pending.take() {
+            // As with an answer: the client waits in vain where the inbox is full, and the inbox has counted it.
+            let _ = self.post(pending, false);
+        }
     }
 }

@@ -37,7 +37,7 @@ pub use answer::{Answer, Callback, Decision, SendCallback};
 pub use command::{Asked, Command, LocalCommand};
 pub use context::{ClientData, Context, Event, Reply, Subscription, Unsubscribed};
 pub use json::Json;
-pub use later::{Busy, Later, LaterDecision, Post, Server};
+pub use later::{Busy, Later, LaterDecision, Post, Server, Unanswered};
 pub use registrar::{EventBuilder, Every, Handler, OffHook, OnRule, Registered, Registrar};
 
 use std::sync::Arc;

@@ -54,9 +54,8 @@ pub struct Settings {
 pub struct Descriptor(u32);
 
 impl Descriptor {
-    /// A name for a socket of a kernel that tests made up.
-    #[cfg(test)]
-    pub(crate) fn of_test(number: u32) -> Descriptor {
+    /// A name for a socket of a kernel that is made up, in tests and benches.
+    pub(crate) fn made_up(number: u32) -> Descriptor {
         Descriptor(number)
     }
 }

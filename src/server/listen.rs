@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How long a Unix socket may still take connections after its server was killed: the kernel takes a ring's accepts
+/// How long an address may still be taken after its server was killed: the kernel takes a ring's accepts
 /// apart only after the process has gone, and they hold the socket until then.
 const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
 
@@ -86,6 +86,7 @@ impl Listeners {
     }
 
     fn bind_tcp(&mut self, mut address: SocketAddr) -> io::Result<()> {
+        wait_until_free(address)?;
         for shard in &mut self.shards {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             if address.is_ipv6() {
@@ -115,6 +116,25 @@ impl Listeners {
         self.names.push(format!("unix:{}", path.display()));
         self.files.push(path.to_owned());
         Ok(())
+    }
+}
+
+/// With `SO_REUSEPORT` a second server would get half of the connections and nobody would know. A server that was just
+/// killed is waited for: the kernel takes its rings apart a moment later.
+fn wait_until_free(address: SocketAddr) -> io::Result<()> {
+    let until = Instant::now() + LEFT_OVER_WAIT;
+    loop {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        match socket.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                thread::sleep(LEFT_OVER_WAIT / 100);
+            }
+            bound => return bound,
+        }
     }
 }
 

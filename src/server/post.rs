@@ -1,9 +1,9 @@
 //! How threads that are no shards reach the shards.
 
 use super::Wakeups;
-use crate::app::{Busy, Command, Post};
+use crate::app::{Command, Post};
 use crate::metrics::{Counter, Counters};
-use crate::qev::inbox::Mailbox;
+use crate::qev::inbox::{Full, Mailbox};
 use crate::qev::mesh::Port;
 use crate::shard::{Inboxes, Letter, Notice, Posted, Wakeup};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -72,7 +72,7 @@ impl Mailboxes {
 }
 
 impl Post for Mailboxes {
-    fn post(&self, app: u32, command: Command) -> Result<(), Busy> {
+    fn post(&self, app: u32, command: Command) -> Result<(), Command> {
         let shard = match &command {
             // Broadcasts of one thread to one path begin on one shard, and so keep their order.
             Command::Broadcast { path, .. } => {
@@ -87,9 +87,9 @@ impl Post for Mailboxes {
                 self.wake(shard, sleeps);
                 Ok(())
             }
-            Err(_) => {
+            Err(Full(Posted { command, .. })) => {
                 self.refused[shard].fetch_add(1, Ordering::Relaxed);
-                Err(Busy)
+                Err(command)
             }
         }
     }

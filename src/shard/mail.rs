@@ -69,6 +69,12 @@ impl State {
         }
     }
 
+    /// Whether other shards are so far behind that whatever would be told to them has to be refused here. What must
+    /// not be lost waits without a limit of its own: this is what keeps it bounded.
+    pub fn mesh_is_stuck(&self) -> bool {
+        self.port.overflow_len() > self.config.mesh_overflow_messages_max
+    }
+
     /// Takes what other shards have sent.
     pub fn take_letters(&mut self, max: usize) {
         let mut letters = std::mem::take(&mut self.letters);

@@ -23,6 +23,8 @@
 mod addresses;
 mod apply;
 mod apps;
+#[doc(hidden)]
+pub mod bench;
 mod closing;
 mod connection;
 mod dispatch;

@@ -21,6 +21,11 @@ impl State {
         }
         // Whoever was told of a broadcast before this moment is not the one that subscribes now.
         self.fan_out();
+        if self.mesh_is_stuck() {
+            // Every first subscription to a path is told to the other shards, and those do not listen.
+            self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
+            return self.answer(0, asked, Answer::error(420, "the server is busy"));
+        }
         let slot = asked.client.slot;
         let held = self.subscriptions.held(slot);
         let id = match self.subscriptions.on(slot, path.as_ref()) {

@@ -8,7 +8,7 @@ use super::flush::{Kernel, Order};
 use super::state::{Parts, Shared, State};
 use super::{Apps, Posted};
 use crate::app::qio::Qio;
-use crate::app::{Application, Busy, Command, Post, Server};
+use crate::app::{Application, Command, Post, Server};
 use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::websocket::encode;
@@ -47,7 +47,7 @@ pub struct TestShard {
 struct Threads(Mutex<Vec<(usize, Posted)>>);
 
 impl Post for Threads {
-    fn post(&self, app: u32, command: Command) -> Result<(), Busy> {
+    fn post(&self, app: u32, command: Command) -> Result<(), Command> {
         let shard = command.client().map_or(0, |client| usize::from(client.shard));
         self.0.lock().unwrap().push((shard, Posted { app, command }));
         Ok(())
@@ -87,7 +87,7 @@ impl World {
         let TestShard { state, kernel } = &mut self.shards[shard];
         let socket = kernel.open();
         state.begin_turn();
-        state.accepted(Descriptor::of_test(socket), peer);
+        state.accepted(Descriptor::made_up(socket), peer);
         At { shard, socket }
     }
 
@@ -327,7 +327,7 @@ impl TestKernel {
     }
 
     fn number(&self, socket: Descriptor) -> u32 {
-        (0..).find(|number| Descriptor::of_test(*number) == socket).expect("they are numbered from 0")
+        (0..).find(|number| Descriptor::made_up(*number) == socket).expect("they are numbered from 0")
     }
 
     fn has_news(&self) -> bool {
