@@ -81,6 +81,11 @@ impl Server {
         self.printed("listening on ").next().expect("`listening on ADDRESS` was printed")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All addresses that it listens on.
     pub fn addresses(&self) -> Vec<&str> {
         self.printed("listening on ").collect()
@@ -156,7 +161,7 @@ impl Server {
 
     /// Sends a signal, by its name without SIG.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
+        let kill = format!("kill -{name} {}", self.pid());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("sh runs");
         assert!(status.success(), "{kill}");
     }

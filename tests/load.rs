@@ -1,0 +1,141 @@
+//! The load generator against the real server, as its scripts use it: every scenario, over both protocols, in threads
+//! and in processes. What is counted has to be right; how fast it is, no test says.
+
+#[allow(dead_code, unused_imports, reason = "other tests need the rest")]
+mod support;
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::Server;
+
+const LOAD: &str = env!("CARGO_BIN_EXE_quickio-load");
+
+fn run(words: &str) -> Output {
+    Command::new(LOAD).args(words.split_ascii_whitespace()).output().expect("the load generator starts")
+}
+
+/// A short run against a server: its JSON report. Nothing may be lost.
+fn report(server: &Server, name: &str, words: &str) -> Value {
+    let file = Json(std::env::temp_dir().join(format!("quickio-load-{}-{name}.json", std::process::id())));
+    let path = file.0.display();
+    let common = "--quiet --seconds 0.3 --warmup 0.1 --settle 0.1";
+    let output = run(&format!("{words} {common} --server {} --json {path}", server.address()));
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}: {said}");
+    serde_json::from_str(&fs::read_to_string(&file.0).unwrap()).unwrap()
+}
+
+/// A file that is gone when it is dropped.
+struct Json(PathBuf);
+
+impl Drop for Json {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn number(report: &Value, pointer: &str) -> u64 {
+    report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {report:#}"))
+}
+
+#[test]
+fn pings_are_all_answered() {
+    let server = Server::start(&[]);
+    for (name, words) in [
+        ("closed", "ping --connections 20 --depth 3"),
+        ("rate", "ping --connections 20 --rate 1000 --threads 2 --protocol raw"),
+        ("parts", "ping --connections 20 --rate 1000 --processes 2"),
+    ] {
+        let report = report(&server, name, words);
+        assert_eq!(number(&report, "/connections/opened"), 20);
+        assert!(number(&report, "/whole_run/pings") >= 20);
+        assert_eq!(number(&report, "/whole_run/pings"), number(&report, "/whole_run/pongs"));
+        assert!(number(&report, "/latency_us/ping/count") > 0);
+    }
+}
+
+#[test]
+fn events_reach_every_subscriber_over_two_shards() {
+    let server = Server::start(&[]);
+    for (name, words) in [
+        ("single", "fanout --subscribers 50 --publishers 3 --threads 2"),
+        ("bursts", "fanout --subscribers 50 --rate 50 --burst 20 --protocol raw"),
+        ("large", "fanout --subscribers 20 --rate 50 --size 20000 --processes 2"),
+    ] {
+        let report = report(&server, name, words);
+        let delivered = number(&report, "/whole_run/delivered");
+        assert!(delivered > 0);
+        assert_eq!(delivered, number(&report, "/whole_run/deliveries_expected"), "{words}");
+    }
+    let stats = server.stats();
+    assert!(stats.value("mesh_sent") > 0, "both shards had a part in it");
+}
+
+#[test]
+fn clients_come_stay_and_go() {
+    let server = Server::start(&[]);
+    let held = report(&server, "hold", "hold --connections 300 --rooms 7");
+    assert_eq!(number(&held, "/connections/opened"), 300);
+    for (name, words) in [("websocket", "churn --connections 5"), ("raw", "churn --rate 200 --protocol raw")]
+    {
+        assert!(number(&report(&server, name, words), "/whole_run/cycles") > 5);
+    }
+    let words = "mixed --subscribers 20 --pingers 5 --churners 3 --idle 10 --slow 2";
+    let mixed = report(&server, "mixed", words);
+    assert_eq!(number(&mixed, "/connections/opened"), 37);
+    assert_eq!(number(&mixed, "/slow/opened"), 2);
+}
+
+#[test]
+fn the_servers_process_is_measured() {
+    let server = Server::start(&[]);
+    let pid = server.pid();
+    let report = report(&server, "measured", &format!("ping --connections 10 --server-pid {pid}"));
+    let of_server = |pointer| report["server"].pointer(pointer).and_then(Value::as_f64).unwrap();
+    assert!(of_server("/cpu_us/total") > 0.0);
+    assert!(of_server("/cpu_us_each_message/total") > 0.0);
+    assert!(of_server("/memory/resident") >= of_server("/memory/anonymous"));
+}
+
+#[test]
+fn errors_are_plain() {
+    let server = Server::start(&[]);
+    for (words, code, error) in [
+        ("pong".into(), 2, "there is no scenario pong: hold, ping, fanout, churn, slow, mixed (see --help)"),
+        ("ping --rate x".into(), 2, "--rate x: takes a number a second, up to ten million"),
+        (
+            "ping --server 127.0.0.1:1".into(),
+            1,
+            "no connection to 127.0.0.1:1: Connection refused (os error 111)",
+        ),
+        (
+            format!("ping --server {} --protocol websocket", server.admin()),
+            1,
+            "upgrade refused: 404 Not Found",
+        ),
+    ] {
+        let output = run(&words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words}: {said}");
+        assert!(said.contains(error), "{words}: {said}");
+    }
+}
+
+#[test]
+fn scripts_parse_and_explain_themselves() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    for name in ["floor.sh", "loadtest.sh"] {
+        let script = scripts.join(name);
+        let sh = |arguments: &[&str]| Command::new("sh").args(arguments).output().unwrap();
+        let path = script.to_str().unwrap();
+        assert!(sh(&["-n", path]).status.success());
+        let help = sh(&[path, "--help"]);
+        let text = String::from_utf8_lossy(&help.stdout).into_owned();
+        assert!(help.status.success() && text.contains(&format!("scripts/{name} [")), "{text}");
+        assert!(!text.contains("set -eu"), "{text}");
+        assert_eq!(sh(&[path, "--nonsense"]).status.code(), Some(2));
+    }
+}
