@@ -51,13 +51,15 @@ impl State {
         }
     }
 
-    /// The peer gets no more, and nothing that it sends matters: what is in flight is cancelled.
+    /// The peer gets no more, and nothing that it sends matters: what is in flight is cancelled. Where the kernel found
+    /// nothing to cancel, because it was just at it, this is done again after a while.
     pub fn bury(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.stage = Stage::Dead;
         self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
         if connection.receiving || connection.sending {
             self.orders.push(Order::Cancel(connection.socket));
+            self.wake_at(slot, self.now_ms + self.config.close_timeout.as_millis() as u64);
         }
         self.leave_if_done(slot);
     }

@@ -101,7 +101,8 @@ impl State {
         match connection.stage {
             Stage::Open if connection.client.is_none() => self.handshake_due(slot),
             Stage::Open => self.client_due(slot),
-            Stage::Ending | Stage::Dead => {}
+            Stage::Ending => {}
+            Stage::Dead => self.bury(slot),
             Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.end_due(slot),
         }
     }
