@@ -48,9 +48,11 @@ def main():
         found = {which: medians(r) for which, r in reports.items() if r}
         lines += [row(f"{title}: {NAMES[which]}", m) for which, m in found.items()]
         # Floor and server of one round ran one after the other: their ratio is less noisy than that of medians.
-        ratio = statistics.median(s / f for s, f in zip(found["quickio"]["totals"], found["floor"]["totals"]))
-        result[case] = {"title": title, "ratio": ratio, "allowed": allowed, **found}
-        verdicts.append(f"- {title}: server / floor = {ratio:.3f}{verdict(ratio, allowed)}")
+        ratios = [s / f for s, f in zip(found["quickio"]["totals"], found["floor"]["totals"])]
+        ratio = statistics.median(ratios)
+        result[case] = {"title": title, "ratio": ratio, "ratios": ratios, "allowed": allowed, **found}
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
+        verdicts.append(f"- {title}: server / floor = {ratio:.3f}, {spread}{verdict(ratio, allowed)}")
     part = result["burst20"]["quickio"]["total"] / result["single"]["quickio"]["total"]
     result["burst_part"] = {"ratio": part, "allowed": BURST_PART}
     verdicts.append(f"- each message of a burst of 20 / the single one = {part:.3f}{verdict(part, BURST_PART)}")

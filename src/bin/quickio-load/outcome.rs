@@ -32,6 +32,8 @@ pub enum Count {
     Delivered,
     /// Connections that were opened, used, and closed.
     Cycles,
+    /// What should become of it all: answers, deliveries, cycles.
+    Awaited,
     BytesReceived,
     BytesSent,
 }
@@ -62,6 +64,11 @@ impl Counts {
     /// What was added since `earlier`.
     pub fn since(self, earlier: Counts) -> Counts {
         Counts(std::array::from_fn(|i| self.0[i] - earlier.0[i]))
+    }
+
+    /// Whether everything that was sent has had its effect.
+    pub fn is_all_there(&self) -> bool {
+        self.messages() >= self.get(Count::Awaited)
     }
 
     /// What the server had to do: answers, deliveries, connections.

@@ -192,6 +192,12 @@ impl Plan {
         }
     }
 
+    /// Subscribers of a publisher's room, over all workers.
+    pub fn subscribers_of(&self, room: usize) -> usize {
+        let rooms = self.publishers.max(1);
+        self.subscribers / rooms + usize::from(room < self.subscribers % rooms)
+    }
+
     /// The address that the connection of that number comes from; none where the server is not on this
     /// machine's loopback network.
     pub fn source(&self, number: usize) -> Option<IpAddr> {
@@ -283,6 +289,17 @@ mod tests {
                     let mut rooms = share.numbers(plan.subscribers).map(|n| plan.room(Role::Subscriber, n));
                     assert!(rooms.any(|of_subscriber| of_subscriber == room));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn subscribers_are_spread_over_the_rooms() {
+        for (subscribers, publishers) in [(100, 3), (3, 5), (0, 1), (1000, 1)] {
+            let plan = Plan { publishers, subscribers, ..Plan::new(Scenario::Fanout) };
+            for room in 0..publishers {
+                let of_room = |n: &usize| plan.room(Role::Subscriber, *n) == Some(Room::Busy(room));
+                assert_eq!(plan.subscribers_of(room), (0..subscribers).filter(of_room).count());
             }
         }
     }

@@ -20,8 +20,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Between telling the workers to begin and the begin.
 const START: Duration = Duration::from_millis(100);
 
-/// Nothing has come for so long: nothing more will.
-const SILENCE: Duration = Duration::from_millis(300);
+/// Something is missing, but nothing has come for so long: nothing more will. On a machine that is busy with
+/// other things a second may pass before a thread runs.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Runs the plan, prints the report; whether all went well.
 pub fn run(args: &Args) -> Result<bool, String> {
@@ -112,11 +113,11 @@ fn watch(fleet: &mut Fleet, progress: &mut Progress, until: u64, what: &str) -> 
     Ok(())
 }
 
-/// Waits until nothing has come for a while.
+/// Waits until everything has come, or nothing for a while.
 fn drain(plan: &Plan, fleet: &mut Fleet) -> Result<(), String> {
     let end = Instant::now() + plan.drain;
     let (mut last, mut since) = (fleet.counts()?, Instant::now());
-    while Instant::now() < end && since.elapsed() < SILENCE {
+    while !last.is_all_there() && Instant::now() < end && since.elapsed() < SILENCE {
         sleep(LOOK);
         let counts = fleet.counts()?;
         if counts != last {

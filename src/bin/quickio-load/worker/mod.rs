@@ -311,6 +311,7 @@ impl Worker<'_> {
             self.publish_due(index, now, until);
         }
         while let Some((token, intended)) = self.churn.take_due(now, until) {
+            self.outcome.counts.add(Count::Awaited, 1);
             self.open(token, intended);
         }
     }
@@ -324,6 +325,7 @@ impl Worker<'_> {
         let (subscribers, burst) = (self.subscribers_here(room), self.plan.burst as u64);
         if let Some(frame) = self.publishers[index].take_due(now, until, subscribers, burst) {
             self.outcome.counts.add(Count::Published, burst);
+            self.outcome.counts.add(Count::Awaited, burst * self.plan.subscribers_of(room) as u64);
             self.outcome.rooms.entry(room).or_default().published += burst;
             self.send(token, frame);
         }
@@ -357,6 +359,7 @@ impl Worker<'_> {
     fn ping(&mut self, token: Token, count: usize) {
         if self.connections[token as usize].role == Role::Pinger {
             self.outcome.counts.add(Count::PingsSent, count as u64);
+            self.outcome.counts.add(Count::Awaited, count as u64);
         }
         if count > 0 {
             self.send(token, self.pings[count - 1].clone());
