@@ -5,7 +5,8 @@
 #
 #     scripts/floor.sh [--rounds 5] [--seconds 3] [--cores 0,1] [--out target/floor] [--skip-build] [--with-ws]
 #
-# With --with-ws the same runs against `ws` on Node (scripts/baseline_ws.mjs) make a third column. Writes OUT/floor.md and OUT/floor.json, and OUT/runs/*.json (the load generator's report of every run).
+# With --with-ws the same runs against `ws` on Node (scripts/baseline_ws.mjs) make a third column. Writes OUT/floor.md
+# and OUT/floor.json, and OUT/runs/*.json (the load generator's report of every run).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,7 +19,7 @@ while [ $# -gt 0 ]; do
     --out) out=$2; shift 2 ;;
     --skip-build) build=no; shift ;;
     --with-ws) contestants="$contestants ws"; shift ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "floor.sh: unknown argument: $1 (see --help)" >&2; exit 2 ;;
     esac
 done
