@@ -1,6 +1,7 @@
-//! A kernel that does not let io_uring be used: the server says so, with the remedy, and exits.
+//! A kernel that does not let io_uring be used: the server says so, with the remedy, and exits. And the remedy, the
+//! seccomp profile for containers: under it the server serves.
 
-use crate::support::server::{BINARY, command, run};
+use crate::support::server::{BINARY, Server, command, run};
 use std::process::Command;
 
 /// Starts the server under a seccomp filter that answers `io_uring_setup` with an error.
@@ -32,4 +33,23 @@ fn a_kernel_without_io_uring() {
     assert!(!stdout.contains("ready"), "{stdout}");
     assert!(log.contains("io_uring") && log.contains("6.1"), "what is missing, and the oldest kernel: {log}");
     assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn under_the_profile_for_containers_it_serves() {
+    const NO_LIBSECCOMP: i32 = 77;
+    let under_profile = || {
+        let in_tree = |path: &str| format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+        let mut python = Command::new("python3");
+        python.arg(in_tree("tests/scripts/under_seccomp.py")).arg(in_tree("scripts/seccomp.json"));
+        python
+    };
+    if under_profile().arg("true").status().expect("python3 runs").code() == Some(NO_LIBSECCOMP) {
+        return eprintln!("**** SKIPPED: there is no libseccomp.so.2 here ****");
+    }
+    let mut python = under_profile();
+    python.arg(BINARY).args(command(BINARY, &[]).get_args());
+    let server = Server::launch(python);
+    server.assert_serves();
+    assert_eq!(server.stats().shards().count(), 2, "the statistics endpoint serves too");
 }
