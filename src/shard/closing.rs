@@ -58,7 +58,7 @@ impl State {
         connection.stage = Stage::Dead;
         self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
         if connection.receiving || connection.sending {
-            self.orders.push(Order::Cancel(connection.socket));
+            self.orders.push(Order::Cancel { token: slot, sending: connection.sending });
             self.wake_at(slot, self.now_ms + self.config.close_timeout.as_millis() as u64);
         }
         self.leave_if_done(slot);

@@ -19,7 +19,11 @@ const NOBODY: Token = Token::MAX;
 pub(super) enum Order {
     Receive(Descriptor, Token),
     ShutDown(Descriptor, Token),
-    Cancel(Descriptor),
+    /// Cancels the receive, and the send where one is under way.
+    Cancel {
+        token: Token,
+        sending: bool,
+    },
     /// Closes a socket that has no record (any more).
     Discard(Descriptor),
     AcceptAgain,
@@ -46,7 +50,7 @@ impl Kernel for Ring {
         match order {
             Order::Receive(socket, token) => self.receive(socket, token),
             Order::ShutDown(socket, token) => self.shut_down(socket, token),
-            Order::Cancel(socket) => self.cancel(socket),
+            Order::Cancel { token, sending } => self.cancel(token, sending),
             Order::Discard(socket) => self.close(socket, NOBODY),
             Order::AcceptAgain => self.accept_again(),
             Order::StopListening => self.stop_listening(),

@@ -383,6 +383,10 @@ impl TestSocket {
         news
     }
 
+    fn is_used_with(&self, token: Token) -> bool {
+        self.receive == Some(token) || self.send.as_ref().is_some_and(|(of_send, _)| *of_send == token)
+    }
+
     fn is_over(&self) -> bool {
         self.ended || self.cancelled
     }
@@ -418,7 +422,17 @@ impl Kernel for TestKernel {
                 let shutdown = &mut self.socket(socket).shutdown;
                 assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under way");
             }
-            Order::Cancel(socket) => self.socket(socket).cancelled = true,
+            Order::Cancel { token, sending } => {
+                let mut sockets = self.sockets.values_mut();
+                if let Some(socket) = sockets.find(|socket| socket.is_used_with(token)) {
+                    assert_eq!(
+                        socket.send.is_some(),
+                        sending,
+                        "a send that is not cancelled, or is not there"
+                    );
+                    socket.cancelled = true;
+                }
+            }
             Order::Discard(socket) => {
                 let found = self.socket(socket);
                 assert!(

@@ -204,7 +204,7 @@ fn cancelling_ends_what_is_in_flight_and_closing_frees_the_place() {
         tested.ring.receive(socket, round);
         tested.ring.send(socket, round, frame(&vec![b'x'; 16 << 20]));
         tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
-        tested.ring.cancel(socket);
+        tested.ring.cancel(round, true);
         let (mut sent, mut received) = (None, None);
         tested.until("end of both", |_, completion| {
             match completion {
@@ -497,4 +497,34 @@ fn a_completion_belongs_to_what_it_says() {
             assert!(split_user_data(user_data(kind, index, token)) == (kind, index, token));
         }
     }
+}
+
+/// So many sockets that it shows where the kernel looks at all of them for each of them.
+#[test]
+fn many_sockets_are_cancelled_and_dropped_in_no_time() {
+    const PAIRS: u32 = 8192;
+    let began = std::time::Instant::now();
+    let mut tested = Tested::with(Settings { descriptors: 2 * PAIRS, ..SETTINGS });
+    for token in 0..PAIRS {
+        let (one, other) = UnixStream::pair().unwrap();
+        for (place, socket) in [(2 * token, one), (2 * token + 1, other)] {
+            let socket = tested.ring.adopt(place, socket.into()).unwrap();
+            tested.ring.receive(socket, place);
+        }
+    }
+    tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+    for token in 0..PAIRS {
+        tested.ring.cancel(2 * token, false);
+    }
+    let mut missing = PAIRS;
+    tested.until("all ends", |_, completion| {
+        if let Completion::ReceiveEnded { token, result } = completion {
+            assert_eq!((token % 2, result), (0, Err(Errno(libc::ECANCELED))));
+            missing -= 1;
+        }
+        (missing == 0).then_some(())
+    });
+    drop(tested);
+    // A twentieth of a second, or so. One by one through all that wait it is more than seven.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

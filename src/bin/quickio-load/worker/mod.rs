@@ -257,7 +257,9 @@ impl Worker<'_> {
         connection.state = State::Closing;
         connection.outbox.clear();
         match connection.socket {
-            Some(socket) if connection.sending || connection.receiving => self.ring.cancel(socket),
+            Some(_) if connection.sending || connection.receiving => {
+                self.ring.cancel(token, connection.sending);
+            }
             Some(_) => self.close_if_quiet(token),
             None => self.closed(token, clock::now()),
         }
