@@ -45,8 +45,6 @@ impl Command {
 pub enum LocalCommand {
     /// What may be asked from anywhere.
     Any(Command),
-    /// Answers with a callback that need not leave the shard.
-    Answer { asked: Asked, answer: Answer },
     /// `/qio/on`: `extra` is JSON for the application's on-hook.
     Subscribe { asked: Asked, path: Path, extra: Json },
     /// `/qio/off`.

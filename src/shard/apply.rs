@@ -1,5 +1,6 @@
 //! Commands are applied here: those of this shard's handlers, and those that came from other shards and threads.
 
+use super::connection::Cause;
 use super::liveness::{Due, Once};
 use super::mail::Mail;
 use super::state::State;
@@ -42,7 +43,6 @@ impl State {
     fn apply_local(&mut self, app: u32, command: LocalCommand) {
         match command {
             LocalCommand::Any(command) => self.apply(app, command),
-            LocalCommand::Answer { asked, answer } => self.answer(app, asked, answer),
             LocalCommand::Subscribe { asked, path, extra } => self.subscribe(asked, &path, &extra),
             LocalCommand::Unsubscribe { asked, path } => self.unsubscribe(asked, &path),
             LocalCommand::Fire { asked, id, data } => self.fire(asked, id, &data),
@@ -59,31 +59,26 @@ impl State {
                 self.send(app, client, &path, &data, callback.map(Callback::from));
             }
             Command::Broadcast { path, data } => self.broadcast(&path, data),
-            Command::Close { client } => self.close_client(client, Reason::Application),
+            Command::Close { client } => self.close_client(client),
         }
     }
 
     /// Sends an event to a client of this shard.
     pub fn send(&mut self, app: u32, id: ClientId, path: &Path, data: &Json, callback: Option<Callback>) {
-        let Some((_, client)) = self.client(id) else { return };
-        let slot = client.connection;
+        let Some(slot) = self.connection_of(id) else { return };
         let callback = callback.map_or(0, |callback| self.issue(id, app, Some(callback)));
         self.queue_event(slot, path, callback, data);
     }
 
-    fn close_client(&mut self, id: ClientId, reason: Reason) {
-        if let Some((_, client)) = self.client(id) {
-            let slot = client.connection;
-            self.end(slot, super::connection::Cause::Reason(reason));
+    fn close_client(&mut self, id: ClientId) {
+        if let Some(slot) = self.connection_of(id) {
+            self.end(slot, Cause::Reason(Reason::Application));
         }
     }
 
     fn send_text(&mut self, id: ClientId, text: &str) {
-        let Some((_, client)) = self.client(id) else { return };
-        let slot = client.connection;
-        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
-            return;
-        };
+        let Some(slot) = self.connection_of(id) else { return };
+        let Some(kind) = self.kind_of(slot) else { return };
         let mut bytes = Vec::new();
         protocol::frame(kind, &mut bytes, text);
         self.queue_bytes(slot, bytes);
@@ -96,7 +91,7 @@ impl State {
             return self.answer(0, asked, Answer::error(400, "invalid server callback id"));
         };
         let now_ms = self.now_ms;
-        let Some((_, client)) = self.client(asked.client) else { return };
+        let Some(client) = self.client(asked.client) else { return };
         let open = client.callbacks.len();
         let fired = client.callbacks.take(id, now_ms);
         let closed = open - client.callbacks.len();

@@ -59,7 +59,7 @@ impl State {
         self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
         if connection.receiving || connection.sending {
             self.orders.push(Order::Cancel { token: slot, sending: connection.sending });
-            self.wake_at(slot, self.now_ms + self.config.close_timeout.as_millis() as u64);
+            self.wake_at(slot, self.ms_in(self.config.close_timeout));
         }
         self.leave_if_done(slot);
     }
@@ -123,7 +123,7 @@ impl State {
             self.metrics.gauges.add(Gauge::OutboxBytes, goodbye.bytes.len() as u64);
             connection.outbox.push(Frame::new(goodbye.bytes, self.now_ns));
         }
-        self.wake_at(slot, self.now_ms + self.config.close_timeout.as_millis() as u64);
+        self.wake_at(slot, self.ms_in(self.config.close_timeout));
         self.queue_for_flush(slot);
     }
 

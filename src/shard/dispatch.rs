@@ -1,13 +1,13 @@
 //! A text becomes an event, finds its handler, and is answered.
 
 use super::connection::{Cause, OpenCallback};
+use super::outbox::encode;
 use super::state::State;
 use crate::app::{Answer, Asked, Callback, Event, Given};
 use crate::client::ClientId;
 use crate::event::path::PathRef;
 use crate::event::text::{self, AnswerText};
 use crate::metrics::{Counter, Gauge, Timing};
-use crate::protocol;
 use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
 use crate::qev::clock::nanos;
@@ -65,8 +65,8 @@ impl State {
 
     /// Offers a client a server callback; answers its id, or 0 where the client has gone.
     pub fn issue(&mut self, id: ClientId, app: u32, run: Option<Callback>) -> u64 {
-        let expires_ms = self.now_ms + self.config.clients_cb_max_age.as_millis() as u64;
-        let Some((_, client)) = self.client(id) else { return 0 };
+        let expires_ms = self.ms_in(self.config.clients_cb_max_age);
+        let Some(client) = self.client(id) else { return 0 };
         let slot = client.connection;
         let (callback, evicted) = client.callbacks.issue(OpenCallback { app, run }, expires_ms);
         self.metrics.counters.add(Counter::CallbacksIssued, 1);
@@ -85,16 +85,15 @@ impl State {
         Some(ClientId { shard: self.id, slot: client, generation })
     }
 
+    /// The slot of a client's connection, if the client is still there.
+    pub fn connection_of(&mut self, id: ClientId) -> Option<u32> {
+        self.client(id).map(|client| client.connection)
+    }
+
     fn queue_answer(&mut self, client: ClientId, text: &AnswerText<'_>) -> bool {
-        let Some((_, client)) = self.client(client) else { return false };
-        let slot = client.connection;
-        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
-            return false;
-        };
-        let len = text.len();
-        let mut bytes = Vec::with_capacity(protocol::frame_head_len(kind, len) + len);
-        protocol::frame_head(kind, &mut bytes, len);
-        text.write(&mut bytes);
+        let Some(slot) = self.connection_of(client) else { return false };
+        let Some(kind) = self.kind_of(slot) else { return false };
+        let bytes = encode(kind, text.len(), |out| text.write(out));
         self.queue_frame(slot, Frame::new(bytes, self.now_ns))
     }
 }

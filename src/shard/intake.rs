@@ -26,7 +26,7 @@ impl State {
         let connection = Connection::new(socket, peer, generation, options, self.now);
         let slot = self.connections.insert(connection) as u32;
         self.orders.push(Order::Receive(socket, slot));
-        self.wake_at(slot, self.now_ms + self.config.timeout.as_millis() as u64);
+        self.wake_at(slot, self.ms_in(self.config.timeout));
         self.count_address(slot, generation, peer);
     }
 
@@ -184,7 +184,7 @@ impl State {
         connection.session = session;
         if begins {
             connection.began = self.now;
-            self.wake_at(slot, self.now_ms + self.config.timeout.as_millis() as u64);
+            self.wake_at(slot, self.ms_in(self.config.timeout));
         }
     }
 

@@ -108,23 +108,27 @@ impl State {
     }
 
     fn handshake_due(&mut self, slot: u32) {
-        let timeout = self.config.timeout.as_millis() as u64;
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        match timeout.checked_sub(self.now.since(connection.began)) {
-            Some(left @ 1..) => self.wake_at(slot, self.now_ms + left),
-            _ => self.end(slot, Cause::HandshakeTimeout),
+        if self.is_over(slot, self.config.timeout) {
+            self.end(slot, Cause::HandshakeTimeout);
         }
     }
 
     fn end_due(&mut self, slot: u32) {
-        let timeout = self.config.close_timeout.as_millis() as u64;
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        match timeout.checked_sub(self.now.since(connection.began)) {
-            Some(left @ 1..) => self.wake_at(slot, self.now_ms + left),
-            _ => {
-                self.metrics.counters.add(Counter::TimeoutsClose, 1);
-                self.bury(slot);
+        if self.is_over(slot, self.config.close_timeout) {
+            self.metrics.counters.add(Counter::TimeoutsClose, 1);
+            self.bury(slot);
+        }
+    }
+
+    /// Whether what a connection began has taken this long; where it has not, it is looked at again when it has.
+    fn is_over(&mut self, slot: u32, timeout: Duration) -> bool {
+        let Some(connection) = self.connections.get(slot as usize) else { return false };
+        match (timeout.as_millis() as u64).checked_sub(self.now.since(connection.began)) {
+            Some(left @ 1..) => {
+                self.wake_at(slot, self.now_ms + left);
+                false
             }
+            _ => true,
         }
     }
 

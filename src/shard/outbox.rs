@@ -43,12 +43,15 @@ impl State {
 
     /// Puts an event for one client into its outbox.
     pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
-        let Some(kind) = self.connections.get(slot as usize).map(|connection| connection.kind) else {
-            return;
-        };
+        let Some(kind) = self.kind_of(slot) else { return };
         let bytes = encode_event(kind, path, callback, data);
         let queued = self.queue_frame(slot, Frame::new(bytes, self.now_ns));
         self.metrics.counters.add(Counter::MessagesSent, u64::from(queued));
+    }
+
+    /// The protocol in which a connection is to be sent events.
+    pub fn kind_of(&self, slot: u32) -> Option<Kind> {
+        self.connections.get(slot as usize).map(|connection| connection.kind)
     }
 
     /// Has a connection looked at when the turn is flushed.
@@ -65,9 +68,13 @@ impl State {
 /// An event as a protocol sends it.
 pub(super) fn encode_event(kind: Kind, path: &Path, callback: u64, data: &Json) -> Vec<u8> {
     let (path, data) = (path.as_str(), data.as_str());
-    let len = text::event_len(path, callback, data);
+    encode(kind, text::event_len(path, callback, data), |out| text::write_event(out, path, callback, data))
+}
+
+/// A text of known length as a protocol sends it, in memory that is allocated once.
+pub(super) fn encode(kind: Kind, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(protocol::frame_head_len(kind, len) + len);
     protocol::frame_head(kind, &mut bytes, len);
-    text::write_event(&mut bytes, path, callback, data);
+    write(&mut bytes);
     bytes
 }

@@ -245,11 +245,11 @@ impl State {
         self.generation
     }
 
-    /// The client with this identity, if it is still there; and its slot.
-    pub fn client(&mut self, id: ClientId) -> Option<(u32, &mut Client)> {
+    /// The client with this identity, if it is still there.
+    pub fn client(&mut self, id: ClientId) -> Option<&mut Client> {
         let client = self.clients.get_mut(id.slot as usize)?;
         let is_here = client.generation() == id.generation && id.shard == self.id && !client.has_gone();
-        is_here.then_some((id.slot, client))
+        is_here.then_some(client)
     }
 
     /// Everything counted, with the gauges as they are now.
