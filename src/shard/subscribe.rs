@@ -21,11 +21,6 @@ impl State {
         }
         // Whoever was told of a broadcast before this moment is not the one that subscribes now.
         self.fan_out();
-        if self.mesh_is_stuck() {
-            // Every first subscription to a path is told to the other shards, and those do not listen.
-            self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
-            return self.answer(0, asked, Answer::error(420, "the server is busy"));
-        }
         let slot = asked.client.slot;
         let held = self.subscriptions.held(slot);
         let id = match self.subscriptions.on(slot, path.as_ref()) {
@@ -33,10 +28,16 @@ impl State {
             On::Active => return self.answer(0, asked, Answer::ok()),
             On::Decide(id) => id,
         };
-        if self.shared.subscriptions.take(held).is_err() {
+        // A first subscription to a path is told to the other shards, and those may not listen.
+        let limit = if self.mesh_is_stuck() {
+            Some("the server is busy")
+        } else {
+            self.shared.subscriptions.take(held).err().map(|_| "too many subscriptions")
+        };
+        if let Some(limit) = limit {
             self.subscriptions.decide(slot, id, false);
             self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
-            return self.answer(0, asked, Answer::error(420, "too many subscriptions"));
+            return self.answer(0, asked, Answer::error(420, limit));
         }
         let subscription = Subscription {
             client: asked.client,

@@ -699,3 +699,32 @@ fn shutting_down_tells_everybody_and_sends_what_was_queued() {
     assert!(world.shards[0].state.is_done());
     world.assert_empty();
 }
+
+#[test]
+fn while_other_shards_do_not_listen_nothing_new_is_subscribed_to_and_the_old_stays() {
+    let config = Config { mesh_ring_messages: 8, mesh_overflow_messages_max: 0, ..Config::default() };
+    let mut world = World::with(2, config, relay());
+    let client = world.raw_client(0);
+    subscribe(&mut world, client, "/relay/old");
+    world.take_bytes(client);
+    // The other shard takes no turn: what it is told of first subscriptions fills its ring, and overflows.
+    for number in 2..30 {
+        world.say(client, &format!("/qio/on:{number}=\"/relay/{number}\""));
+    }
+    world.say(client, "/qio/on:30=\"/relay/old\"");
+    world.turn(0);
+    world.turn(0);
+    let answers = world.take_texts(client);
+    let busy = |answer: &&String| answer.contains("\"code\":420");
+    let refused = answers.iter().filter(busy).count();
+    assert!((1..28).contains(&refused), "{refused} of {answers:?}");
+    assert_eq!(world.count(Counter::SubscriptionsRefusedLimit), refused as u64);
+    assert_eq!(answers.last(), Some(&ok(30)), "a second `on` changes nothing, and needs nobody to listen");
+    world.settle();
+    world.say(client, "/qio/on:31=\"/relay/29\"");
+    world.settle();
+    assert_eq!(world.take_texts(client), [ok(31)], "they listen again");
+    world.end_of_stream(client);
+    world.settle();
+    world.assert_empty();
+}
