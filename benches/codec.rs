@@ -13,11 +13,11 @@ use quickio::protocol::websocket::encode;
 use quickio::protocol::websocket::frame::Opcode;
 use quickio::protocol::websocket::handshake::Request;
 use quickio::protocol::websocket::mask::unmask;
-use quickio::protocol::{Found, Kind, Limits, OHAI, Options, Session, Utf8Gatherer, frame};
+use quickio::protocol::{Found, Kind, OHAI, Options, Origins, Session, Settings, Utf8Gatherer, frame};
 
 const KEY: [u8; 4] = [0x11, 0x02, 0x14, 0x08];
 
-const LIMITS: Limits = Limits { message_bytes_max: 1 << 20 };
+const SETTINGS: Settings = Settings { message_bytes_max: 1 << 20, origins: Origins::Any };
 
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: quickio.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
     Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nOrigin: http://example\r\n\
@@ -41,7 +41,7 @@ fn decode(criterion: &mut Criterion) {
     for len in [16, 32, 125, 1024, 16 * 1024] {
         let mut input = client_frame(len);
         let mut session = open_session();
-        measure(&mut group, "session", len, || match session.decode(&mut input, &LIMITS).found {
+        measure(&mut group, "session", len, || match session.decode(&mut input, &SETTINGS).found {
             Found::Event(text) => text.len(),
             _ => unreachable!("a whole text frame is an event"),
         });
@@ -67,7 +67,7 @@ fn decode_in_pieces(criterion: &mut Criterion) {
         measure(&mut group, "session", len, || {
             let mut found = 0;
             for piece in input.chunks_mut(4096) {
-                if let Found::Event(text) = session.decode(piece, &LIMITS).found {
+                if let Found::Event(text) = session.decode(piece, &SETTINGS).found {
                     found += text.len();
                 }
             }
@@ -150,10 +150,10 @@ fn client_frame(len: usize) -> Vec<u8> {
 
 fn open_session() -> Session {
     let mut session = Session::new(Options::default());
-    session.decode(&mut UPGRADE.to_vec(), &LIMITS);
+    session.decode(&mut UPGRADE.to_vec(), &SETTINGS);
     let mut ohai = Vec::new();
     encode::client_frame(&mut ohai, Opcode::Text, OHAI.as_bytes(), KEY);
-    session.decode(&mut ohai, &LIMITS);
+    session.decode(&mut ohai, &SETTINGS);
     assert!(session.is_open());
     session
 }

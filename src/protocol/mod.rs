@@ -4,15 +4,15 @@
 //! [`Session::decode`] finds one thing after the other in the bytes that came, and the caller acts on it:
 //!
 //! ```
-//! use quickio::protocol::{Found, Limits, Options, Session};
+//! use quickio::protocol::{Found, Options, Origins, Settings, Session};
 //!
 //! let mut session = Session::new(Options::default());
-//! let limits = Limits { message_bytes_max: 1024 };
+//! let settings = Settings { message_bytes_max: 1024, origins: Origins::Any };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
 //! let mut events = Vec::new();
 //! let mut at = 0;
 //! loop {
-//!     let step = session.decode(&mut received[at..], &limits);
+//!     let step = session.decode(&mut received[at..], &settings);
 //!     at += step.consumed;
 //!     match step.found {
 //!         Found::NotYet => break,
@@ -26,6 +26,8 @@
 //!
 //! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES`, and a `State`.
 
+pub mod http;
+mod origin;
 pub mod raw;
 mod reason;
 #[cfg(test)]
@@ -35,6 +37,8 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
+use self::http::{Due, Response, Sid};
+pub use self::origin::Origins;
 use self::raw::Raw;
 pub use self::reason::{Reason, Refusal, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
@@ -45,13 +49,22 @@ use self::websocket::{WebSocket, encode};
 /// The greeting of every protocol: a client says it, the server says it back, and the connection is open.
 pub const OHAI: &str = "/qio/ohai";
 
-/// The protocols.
+/// The protocols, as clients are sent events by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// WebSocket, RFC 6455.
+    /// WebSocket, RFC 6455: a frame each.
     WebSocket,
     /// Lengths and texts.
     Raw,
+    /// HTTP long polling: a line each.
+    LongPolling,
+    /// Server-sent events: a `data` field and an empty line each.
+    EventStream,
+}
+
+impl Kind {
+    /// How many there are: for tables by `kind as usize`.
+    pub const COUNT: usize = 4;
 }
 
 /// What the first bytes of a connection may be, and whose they are. None is the beginning of another.
@@ -89,11 +102,13 @@ pub struct Options {
     pub echo: bool,
 }
 
-/// Limits that are settings.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
+/// What the settings say about peers.
+#[derive(Clone, Debug)]
+pub struct Settings {
     /// Bytes of the text of one event, as it is received.
     pub message_bytes_max: usize,
+    /// The pages that browsers may connect from.
+    pub origins: Origins,
 }
 
 /// What one call of [`Session::decode`] came to.
@@ -122,6 +137,8 @@ pub enum Found<'a> {
     Open(Vec<u8>),
     /// The text of an event, not parsed.
     Event(&'a str),
+    /// An HTTP request that the caller has to answer, at once or later, by [`Session::respond`].
+    Request(http::Request<'a>),
     /// The connection ends.
     Close(Close),
     /// The peer's Close completed the closing handshake that we began, or what came instead makes it pointless.
@@ -187,10 +204,10 @@ impl Session {
     /// only then is the memory of a message that came in pieces given back. After [`Found::Close`] and
     /// [`Found::Closed`] the rest need not be decoded, unless [`Close::await_peer`] says so.
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Step<'a> {
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
         match self.state {
-            State::WebSocket(ref mut websocket) => websocket.decode(input, limits),
-            State::Raw(ref mut raw) => raw.decode(input, limits),
+            State::WebSocket(ref mut websocket) => websocket.decode(input, settings),
+            State::Raw(ref mut raw) => raw.decode(input, settings),
             State::Detecting(first, options) => self.detect(first, options, input),
             State::Http(ref mut request) => {
                 let (consumed, handshake) = request.read(input);
@@ -198,6 +215,21 @@ impl Session {
             }
             State::Ended => Step::not_yet(input.len()),
         }
+    }
+
+    /// Answers the HTTP request of this number, which [`Found::Request`] has brought.
+    ///
+    /// Responses go in the order of their requests: what may be sent now may be nothing, or several. A request that was
+    /// answered, or dropped with its connection, is answered in vain.
+    pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
+        let _ = (number, response);
+        Due::default()
+    }
+
+    /// The HTTP requests that were not answered, with the session that each names, if any. They are dropped when the
+    /// connection ends.
+    pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
+        [].into_iter()
     }
 
     /// Ends the connection from our side.
@@ -247,7 +279,7 @@ impl Session {
                 self.state = State::Raw(Raw::default());
                 Step { consumed: OHAI.len() - usize::from(first.len), found: Found::Open(OHAI.into()) }
             }
-            Detected::Kind(Kind::WebSocket) => {
+            Detected::Kind(Kind::WebSocket | Kind::LongPolling | Kind::EventStream) => {
                 let mut request = Box::new(Request::new(first.as_slice(), options.echo));
                 let (consumed, handshake) = request.read(input);
                 self.state = State::Http(request);
@@ -314,26 +346,31 @@ fn detect(bytes: &[u8]) -> Detected {
     }
 }
 
-/// Bytes that [`frame_head`] writes for a text of this length.
-pub const fn frame_head_len(kind: Kind, text_len: usize) -> usize {
-    match kind {
+/// Bytes of an event's text of this length as this protocol sends it.
+pub const fn frame_len(kind: Kind, text_len: usize) -> usize {
+    let around = match kind {
         Kind::WebSocket => encode::head_len(text_len),
         Kind::Raw => raw::HEAD_BYTES,
-    }
+        Kind::LongPolling => http::LINE_BYTES,
+        Kind::EventStream => http::STREAMED_BYTES,
+    };
+    around + text_len
 }
 
-/// Appends the head that an event's text of this length has in this protocol. The text follows it.
+/// Appends an event's text as this protocol sends it. `write` appends the text, which has this length.
 #[inline]
-pub fn frame_head(kind: Kind, out: &mut Vec<u8>, text_len: usize) {
+pub fn frame_with(kind: Kind, out: &mut Vec<u8>, text_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
     match kind {
         Kind::WebSocket => encode::head(out, Opcode::Text, text_len),
         Kind::Raw => raw::head(out, text_len),
+        Kind::LongPolling => return http::line(out, write),
+        Kind::EventStream => return http::streamed(out, write),
     }
+    write(out);
 }
 
-/// Appends an event's text as this protocol sends it: head and text.
+/// Appends an event's text as this protocol sends it.
 pub fn frame(kind: Kind, out: &mut Vec<u8>, text: &str) {
-    out.reserve(frame_head_len(kind, text.len()) + text.len());
-    frame_head(kind, out, text.len());
-    out.extend_from_slice(text.as_bytes());
+    out.reserve(frame_len(kind, text.len()));
+    frame_with(kind, out, text.len(), |out| out.extend_from_slice(text.as_bytes()));
 }

@@ -4,7 +4,7 @@ use super::testing::Random;
 use super::websocket::close::NO_STATUS;
 use super::*;
 
-const LIMITS: Limits = Limits { message_bytes_max: 1024 };
+const SETTINGS: Settings = Settings { message_bytes_max: 1024, origins: Origins::Any };
 
 const UPGRADE: &str = "GET /any?where HTTP/1.1\r\nHost: quickio.example\r\nUpgrade: websocket\r\n\
     Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -34,7 +34,7 @@ fn feed(session: &mut Session, piece: &[u8], seen: &mut Vec<Seen>) {
     let mut piece = piece.to_vec();
     let mut at = 0;
     loop {
-        let step = session.decode(&mut piece[at..], &LIMITS);
+        let step = session.decode(&mut piece[at..], &SETTINGS);
         at += step.consumed;
         seen.push(match step.found {
             Found::NotYet => break assert_eq!(at, piece.len()),
@@ -43,6 +43,7 @@ fn feed(session: &mut Session, piece: &[u8], seen: &mut Vec<Seen>) {
             Found::Event(text) => Seen::Event(text.to_owned()),
             Found::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
             Found::Closed => Seen::Closed,
+            Found::Request(request) => unreachable!("{request:?}"),
             Found::Ignore => Seen::Ignore,
         });
     }
@@ -345,7 +346,7 @@ fn what_is_sent_can_be_read() {
         for kind in [Kind::WebSocket, Kind::Raw] {
             let mut bytes = Vec::new();
             frame(kind, &mut bytes, &text);
-            assert_eq!(bytes.len(), frame_head_len(kind, len) + len);
+            assert_eq!(bytes.len(), frame_len(kind, len));
             assert!(bytes.ends_with(text.as_bytes()));
         }
     }

@@ -7,6 +7,7 @@ use crate::metrics::{Counter, Gauge, Timing};
 use crate::protocol::Reason;
 use crate::protocol::{Close, Found, Kind, Options, Session};
 use crate::qev::ring::{Descriptor, Errno, Peer, Sending};
+use std::rc::Rc;
 
 impl State {
     /// A connection was accepted.
@@ -123,10 +124,10 @@ impl State {
     }
 
     fn decode_with(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) -> Decoded {
-        let limits = self.limits;
+        let settings = Rc::clone(&self.settings);
         let mut decoded = Decoded { consumed: 0, was_idle: false };
         loop {
-            let step = session.decode(&mut data[decoded.consumed..], &limits);
+            let step = session.decode(&mut data[decoded.consumed..], &settings);
             decoded.consumed += step.consumed;
             match step.found {
                 Found::NotYet => return decoded,
@@ -144,7 +145,7 @@ impl State {
                     self.peer_closed(slot);
                     return decoded;
                 }
-                Found::Ignore => {}
+                Found::Request(_) | Found::Ignore => {}
             }
             decoded.was_idle |= session.is_idle();
             if self.connections.get(slot as usize).is_none_or(|c| c.stage == Stage::Ending) {
@@ -163,6 +164,7 @@ impl State {
         let counter = match kind {
             Kind::WebSocket => Counter::HandshakesWebsocket,
             Kind::Raw => Counter::HandshakesRaw,
+            Kind::LongPolling | Kind::EventStream => return,
         };
         self.metrics.counters.add(counter, 1);
         if let Some(client) = self.client_of(slot) {

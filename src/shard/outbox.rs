@@ -73,8 +73,7 @@ pub(super) fn encode_event(kind: Kind, path: &Path, callback: u64, data: &Json) 
 
 /// A text of known length as a protocol sends it, in memory that is allocated once.
 pub(super) fn encode(kind: Kind, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(protocol::frame_head_len(kind, len) + len);
-    protocol::frame_head(kind, &mut bytes, len);
-    write(&mut bytes);
+    let mut bytes = Vec::with_capacity(protocol::frame_len(kind, len));
+    protocol::frame_with(kind, &mut bytes, len, write);
     bytes
 }

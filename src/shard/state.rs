@@ -12,7 +12,7 @@ use crate::client::subscriptions::Subscriptions;
 use crate::config::Config;
 use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge, Snapshot};
-use crate::protocol;
+use crate::protocol::{Origins, Settings};
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
@@ -20,6 +20,7 @@ use crate::qev::ring::Wait;
 use crate::qev::slots::Slots;
 use crate::qev::timer::Wheel;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -90,7 +91,7 @@ pub(super) struct State {
     /// When a full mesh is worth a warning again.
     pub warn_again_ms: u64,
     pub metrics: Snapshot,
-    pub limits: protocol::Limits,
+    pub settings: Rc<Settings>,
     pub now: Moment,
     pub now_ms: u64,
     pub now_ns: u64,
@@ -119,7 +120,7 @@ impl State {
     pub fn new(parts: Parts) -> State {
         let Parts { id, config, shared, port, clock, apps } = parts;
         let now_ms = clock.now_ms();
-        let limits = protocol::Limits { message_bytes_max: config.message_bytes_max };
+        let settings = Settings { message_bytes_max: config.message_bytes_max, origins: Origins::Any };
         State {
             id,
             addresses: Addresses::new(config.connections_per_address_max),
@@ -141,7 +142,7 @@ impl State {
             posted: Vec::new(),
             warn_again_ms: 0,
             metrics: Snapshot::new(),
-            limits,
+            settings: Rc::new(settings),
             now: Moment::at(now_ms),
             now_ms,
             now_ns: nanos(),
