@@ -7,11 +7,18 @@ pub const SHARDS_MAX: usize = 128;
 pub const CLIENT_CALLBACKS_MAX: usize = 4;
 
 /// Bytes of the head of an HTTP request, its empty line included: what browsers send with many cookies fits; more is
-/// answered 431. An unfinished handshake takes no more memory than this.
+/// answered 431. The head of an unfinished request takes no more memory than this.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Header lines of an HTTP request: they are parsed into an array on the stack. More are answered 431.
 pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Empty lines before an HTTP request: some peers send one behind a body. One more is answered 400.
+pub const HTTP_EMPTY_LINES_MAX: u8 = 4;
+
+/// HTTP requests of one connection that are not answered: one a request that the peer does not wait for, most of
+/// which clients never send. One more is answered 429. With their responses they take less than 100 KiB.
+pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
 
 /// Bytes of the longest event text that has no data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;

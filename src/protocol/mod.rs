@@ -37,13 +37,12 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
-use self::http::{Due, Response, Sid};
+use self::http::{Due, Http, Read, Response, Sid, Then};
 pub use self::origin::Origins;
 use self::raw::Raw;
 pub use self::reason::{Reason, Refusal, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
 use self::websocket::frame::Opcode;
-use self::websocket::handshake::{Handshake, Request};
 use self::websocket::{WebSocket, encode};
 
 /// The greeting of every protocol: a client says it, the server says it back, and the connection is open.
@@ -67,19 +66,27 @@ impl Kind {
     pub const COUNT: usize = 4;
 }
 
+/// What the first bytes of a connection tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    /// HTTP, and with it WebSocket.
+    Http,
+    Raw,
+}
+
 /// What the first bytes of a connection may be, and whose they are. None is the beginning of another.
-const FIRST_BYTES: [(&[u8], Kind); 10] = [
-    (b"GET ", Kind::WebSocket),
-    (OHAI.as_bytes(), Kind::Raw),
+const FIRST_BYTES: [(&[u8], Language); 10] = [
+    (b"GET ", Language::Http),
+    (b"POST ", Language::Http),
+    (OHAI.as_bytes(), Language::Raw),
+    (b"HEAD ", Language::Http),
+    (b"OPTIONS ", Language::Http),
     // Requests that will be refused, but in HTTP.
-    (b"POST ", Kind::WebSocket),
-    (b"HEAD ", Kind::WebSocket),
-    (b"OPTIONS ", Kind::WebSocket),
-    (b"PUT ", Kind::WebSocket),
-    (b"PATCH ", Kind::WebSocket),
-    (b"DELETE ", Kind::WebSocket),
-    (b"TRACE ", Kind::WebSocket),
-    (b"CONNECT ", Kind::WebSocket),
+    (b"PUT ", Language::Http),
+    (b"PATCH ", Language::Http),
+    (b"DELETE ", Language::Http),
+    (b"TRACE ", Language::Http),
+    (b"CONNECT ", Language::Http),
 ];
 
 /// Bytes of the longest of [`FIRST_BYTES`].
@@ -90,7 +97,7 @@ const FIRST_BYTES_MAX: usize = OHAI.len();
 enum Detected {
     /// All of the bytes may begin this one of [`FIRST_BYTES`].
     NotYet(usize),
-    Kind(Kind),
+    Language(Language),
     Unknown,
 }
 
@@ -177,8 +184,7 @@ pub struct Session {
 #[derive(Debug)]
 enum State {
     Detecting(FirstBytes, Options),
-    /// An HTTP request has begun.
-    Http(Box<Request>),
+    Http(Http),
     WebSocket(WebSocket),
     Raw(Raw),
     Ended,
@@ -208,11 +214,8 @@ impl Session {
         match self.state {
             State::WebSocket(ref mut websocket) => websocket.decode(input, settings),
             State::Raw(ref mut raw) => raw.decode(input, settings),
-            State::Detecting(first, options) => self.detect(first, options, input),
-            State::Http(ref mut request) => {
-                let (consumed, handshake) = request.read(input);
-                self.after_request(consumed, handshake)
-            }
+            State::Detecting(first, options) => self.detect(first, options, input, settings),
+            State::Http(_) => self.decode_http(input, settings),
             State::Ended => Step::not_yet(input.len()),
         }
     }
@@ -222,40 +225,55 @@ impl Session {
     /// Responses go in the order of their requests: what may be sent now may be nothing, or several. A request that was
     /// answered, or dropped with its connection, is answered in vain.
     pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
-        let _ = (number, response);
-        Due::default()
+        let State::Http(http) = &mut self.state else { return Due::default() };
+        let due = http.respond(number, response);
+        if let Then::Ends(_) = due.then {
+            self.state = State::Ended;
+        }
+        due
     }
 
     /// The HTTP requests that were not answered, with the session that each names, if any. They are dropped when the
     /// connection ends.
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
-        [].into_iter()
+        let http = if let State::Http(http) = &self.state { Some(http) } else { None };
+        http.into_iter().flat_map(Http::unanswered)
     }
 
     /// Ends the connection from our side.
+    ///
+    /// In HTTP the oldest request that is not answered is answered 503, or 408 one that was not finished in time.
     pub fn close(&mut self, reason: Reason) -> Close {
         match &mut self.state {
             State::WebSocket(websocket) => websocket.close(reason),
             State::Raw(raw) => raw.close(reason),
-            State::Detecting(..) | State::Http(_) | State::Ended => self.end(reason),
+            State::Http(http) => {
+                let close = http.close(reason);
+                self.state = State::Ended;
+                close
+            }
+            State::Detecting(..) | State::Ended => self.end(reason),
         }
     }
 
-    /// The protocol, once it is known.
+    /// How this connection's client is sent events, once that is known: never in HTTP, where clients are sessions of
+    /// many connections.
     pub fn kind(&self) -> Option<Kind> {
         match self.state {
-            State::Http(_) | State::WebSocket(_) => Some(Kind::WebSocket),
+            State::WebSocket(_) => Some(Kind::WebSocket),
             State::Raw(_) => Some(Kind::Raw),
-            State::Detecting(..) | State::Ended => None,
+            State::Detecting(..) | State::Http(_) | State::Ended => None,
         }
     }
 
-    /// Whether the handshake is complete and no end has begun: whether events may be sent.
+    /// Whether the handshake is complete and no end has begun: whether events may be sent. In HTTP, whether a request
+    /// was whole.
     pub fn is_open(&self) -> bool {
         match &self.state {
             State::WebSocket(websocket) => websocket.is_open(),
             State::Raw(raw) => raw.is_open(),
-            State::Detecting(..) | State::Http(_) | State::Ended => false,
+            State::Http(http) => http.is_open(),
+            State::Detecting(..) | State::Ended => false,
         }
     }
 
@@ -264,26 +282,31 @@ impl Session {
         match &self.state {
             State::WebSocket(websocket) => websocket.is_idle(),
             State::Raw(raw) => raw.is_idle(),
-            State::Detecting(..) | State::Http(_) | State::Ended => false,
+            State::Http(http) => http.is_idle(),
+            State::Detecting(..) | State::Ended => false,
         }
     }
 
-    fn detect(&mut self, first: FirstBytes, options: Options, input: &[u8]) -> Step<'static> {
+    fn detect<'a>(
+        &'a mut self,
+        first: FirstBytes,
+        options: Options,
+        input: &'a [u8],
+        settings: &Settings,
+    ) -> Step<'a> {
         match first.detect(input) {
             Detected::NotYet(which) => {
                 let len = first.len + input.len() as u8;
                 self.state = State::Detecting(FirstBytes { which: which as u8, len }, options);
                 Step::not_yet(input.len())
             }
-            Detected::Kind(Kind::Raw) => {
+            Detected::Language(Language::Raw) => {
                 self.state = State::Raw(Raw::default());
                 Step { consumed: OHAI.len() - usize::from(first.len), found: Found::Open(OHAI.into()) }
             }
-            Detected::Kind(Kind::WebSocket | Kind::LongPolling | Kind::EventStream) => {
-                let mut request = Box::new(Request::new(first.as_slice(), options.echo));
-                let (consumed, handshake) = request.read(input);
-                self.state = State::Http(request);
-                self.after_request(consumed, handshake)
+            Detected::Language(Language::Http) => {
+                self.state = State::Http(Http::new(first.as_slice(), options.echo));
+                self.decode_http(input, settings)
             }
             Detected::Unknown => {
                 Step { consumed: input.len(), found: Found::Close(self.end(Reason::UnknownProtocol)) }
@@ -291,16 +314,24 @@ impl Session {
         }
     }
 
-    fn after_request(&mut self, consumed: usize, handshake: Handshake) -> Step<'static> {
-        let found = match handshake {
-            Handshake::NotYet => Found::NotYet,
-            Handshake::Upgrade { answer, echo } => {
+    fn decode_http<'a>(&'a mut self, input: &'a [u8], settings: &Settings) -> Step<'a> {
+        let State::Http(http) = &mut self.state else { return Step::not_yet(input.len()) };
+        let (consumed, read) = http.read(input, settings);
+        let found = match read {
+            Read::NotYet => Found::NotYet,
+            Read::Reply(bytes) => Found::Reply(bytes),
+            Read::Ignore => Found::Ignore,
+            Read::Whole(whole) => match &self.state {
+                State::Http(http) => Found::Request(http.lend(whole)),
+                _ => unreachable!("it was just read from"),
+            },
+            Read::Upgrade { answer, echo } => {
                 self.state = State::WebSocket(WebSocket::new(echo));
                 if echo { Found::Open(answer) } else { Found::Reply(answer) }
             }
-            Handshake::Refuse(refusal) => {
-                let close = self.end(Reason::Refused(refusal));
-                Found::Close(Close { bytes: refusal.answer(), ..close })
+            Read::Close(close) => {
+                self.state = State::Ended;
+                Found::Close(close)
             }
         };
         Step { consumed, found }
@@ -337,8 +368,8 @@ impl FirstBytes {
 
 /// Tells the protocol by the first bytes of a connection.
 fn detect(bytes: &[u8]) -> Detected {
-    if let Some((_, kind)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
-        return Detected::Kind(*kind);
+    if let Some((_, language)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
+        return Detected::Language(*language);
     }
     match FIRST_BYTES.iter().position(|(first, _)| first.starts_with(bytes)) {
         Some(which) => Detected::NotYet(which),

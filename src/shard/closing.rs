@@ -136,7 +136,7 @@ impl State {
             Cause::Reason(Reason::PeerClosed(code)) => {
                 tracing::debug!(%peer, shard, code, "closed by the client")
             }
-            Cause::Reason(Reason::GoingAway | Reason::Application) => {
+            Cause::Reason(Reason::GoingAway | Reason::Application | Reason::Finished) => {
                 tracing::debug!(%peer, shard, reason = cause.reason().text(), "connection closed");
             }
             Cause::EndOfStream => tracing::debug!(%peer, shard, "end of stream"),

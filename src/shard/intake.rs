@@ -249,7 +249,7 @@ struct Decoded {
 
 fn counter_of_reason(reason: Reason) -> Counter {
     match reason {
-        Reason::PeerClosed(_) => Counter::ClosesByPeer,
+        Reason::PeerClosed(_) | Reason::Finished => Counter::ClosesByPeer,
         Reason::ConnectionLost => Counter::ClosesReset,
         Reason::UnknownProtocol => Counter::ProtocolUnknown,
         Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,

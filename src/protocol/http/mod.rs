@@ -1,7 +1,26 @@
 //! HTTP/1.x (RFC 9112): requests in, responses out, in order. What its requests may ask for is a poll or a stream of a
 //! session, or a document; sessions themselves are not known here.
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `connection` | one connection: requests that come in pieces, responses that wait for their turn |
+//! | `head` | where a head ends, and what its lines say |
+//! | `request` | what a head asks for, or why it is refused |
+//! | `query` | the parameters of a session's requests |
+//! | `response` | responses as bytes |
+//! | `refusal` | why requests are refused: status, words, headers |
+
+mod connection;
+pub mod head;
+mod query;
+mod refusal;
+mod request;
+mod response;
 
 use std::fmt;
+
+pub(super) use self::connection::{Http, Read};
+pub use self::refusal::Refusal;
 
 /// What a session is known by: 128 bits that its client has chosen at random. Whoever knows them is that client, so it
 /// is never shown.
