@@ -14,6 +14,7 @@
 //! | [`qev`] | quick-event: ring, buffers, mesh, timers, clock, shared limits, statistics. Knows no events |
 //! | [`admin`] | the statistics endpoint |
 //! | [`metrics`] | every counter, gauge and latency: its name, unit and help |
+//! | [`web`] | the documents that the server has itself: a page to look at, and the client library |
 //! | [`log`] | structured logs, written by a thread of their own |
 //! | [`limits`] | every bound that is no setting: name, unit, reason |
 
@@ -29,6 +30,7 @@ pub mod protocol;
 pub mod qev;
 pub mod server;
 pub mod shard;
+pub mod web;
 
 /// The guide's examples, tested with those of the code.
 #[cfg(doctest)]

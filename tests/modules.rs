@@ -13,7 +13,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["server", "config", "log"]),
     ("bin", &["qev"]),
     ("server", &["shard", "admin", "app", "qev", "config", "log"]),
-    ("shard", &["app", "protocol", "client", "event", "qev", "config"]),
+    ("shard", &["app", "protocol", "client", "event", "qev", "config", "web"]),
     ("app", &["client", "event"]),
     ("client", &["event"]),
     ("protocol", &["event"]),
@@ -23,6 +23,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("event", &[]),
     ("qev", &[]),
+    ("web", &[]),
     ("limits", &[]),
 ];
 
