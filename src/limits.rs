@@ -20,6 +20,10 @@ pub const HTTP_EMPTY_LINES_MAX: u8 = 4;
 /// which clients never send. One more is answered 429. With their responses they take less than 100 KiB.
 pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
 
+/// Requests of one HTTP session that wait for one before them (`seq`): more than browsers have connections to a host.
+/// One more is answered 429.
+pub const HTTP_EARLY_REQUESTS_MAX: usize = 8;
+
 /// Bytes of the longest event text that has no data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
 

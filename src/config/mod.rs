@@ -135,6 +135,10 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// How much earlier than `heartbeat_interval` a heartbeat may be sent.
     pub heartbeat_slack: Duration,
+    /// After which time an HTTP request that polls is answered, at the latest.
+    pub poll_interval: Duration,
+    /// How much earlier it may be.
+    pub poll_slack: Duration,
     /// How long nothing comes from a client before it is challenged.
     pub heartbeat_challenge: Duration,
     /// How long nothing comes from a client before it is closed.
@@ -185,6 +189,8 @@ impl Default for Config {
             close_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(60),
             heartbeat_slack: Duration::from_secs(10),
+            poll_interval: Duration::from_secs(55),
+            poll_slack: Duration::from_secs(5),
             heartbeat_challenge: Duration::from_secs(15 * 60),
             heartbeat_timeout: Duration::from_secs(16 * 60),
             shutdown_timeout: Duration::from_secs(10),

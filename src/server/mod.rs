@@ -327,8 +327,8 @@ fn clock(kind: ClockKind) -> (Clock, Option<Hand>) {
 
 /// The applications with the server's own before them.
 fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn Application>> {
-    let hostname = config.public_address.clone().unwrap_or_else(runtime::hostname);
-    let own: Arc<dyn Application> = Arc::new(Qio { hostname });
+    let own = Qio { public_address: config.public_address.clone(), hostname: runtime::hostname() };
+    let own: Arc<dyn Application> = Arc::new(own);
     std::iter::once(own).chain(apps).collect()
 }
 

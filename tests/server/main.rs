@@ -14,6 +14,7 @@ mod kernel;
 mod limits;
 mod listeners;
 mod liveness;
+mod polling;
 mod settings;
 mod shutdown;
 mod slow;
