@@ -297,7 +297,7 @@ fn websockets_pass_unharmed_where_nothing_is_mangled() {
     let mut raw = Client::open(server.proxy(), Wire::Raw);
     raw.ping();
     raw.vanish();
-    drop(direct);
+    drop((through, direct));
     server.eventually_is("connections", 0);
 }
 
