@@ -181,26 +181,27 @@ impl Proxy {
         let link = Arc::new(Link::new(client, peer));
         links.insert(id, Arc::clone(&link));
         drop(links);
-        let name = format!("proxy-{id}");
-        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
-        let spawned = thread.spawn_scoped(scope, move || {
-            let _end = LinkEnd { proxy: self, id };
-            // `stop` sees either this link's socket, or its flag is seen here.
-            let server = link.connect(self.server);
-            if self.stopping() {
-                return link.cut();
-            }
-            match server {
-                Ok(server) => link.relay(server, &self.modes, self.linger),
-                Err(error) => {
-                    tracing::warn!(%peer, %error, "the proxy cannot reach the server");
-                    link.refuse(&Refusal::Unreachable);
-                }
-            }
-        });
-        if let Err(error) = spawned {
+        let thread = thread::Builder::new().name(format!("proxy-{id}")).stack_size(STACK_BYTES);
+        if let Err(error) = thread.spawn_scoped(scope, move || self.serve(id, &link)) {
             tracing::warn!(%peer, %error, "the proxy has no thread for a connection");
             self.links().remove(&id);
+        }
+    }
+
+    /// The life of a connection's thread.
+    fn serve(&self, id: u64, link: &Link) {
+        let _end = LinkEnd { proxy: self, id };
+        let server = link.connect(self.server);
+        // Looked at after the connection was made: either this sees the flag, or `stop` sees both sockets.
+        if self.stopping() {
+            return link.cut();
+        }
+        match server {
+            Ok(server) => link.relay(server, &self.modes, self.linger),
+            Err(error) => {
+                tracing::warn!(%error, "the proxy cannot reach the server");
+                link.refuse(&Refusal::Unreachable);
+            }
         }
     }
 
