@@ -179,7 +179,7 @@ impl Http {
         let mut bytes = Vec::new();
         if let Some(first) = self.queue.as_deref().and_then(|queue| queue.requests.first()) {
             let manner = Manner { last: true, ..first.manner.clone() };
-            response::whole(&mut bytes, &manner, 503, "", format!("{reason}\n").as_bytes());
+            response::plain(&mut bytes, &manner, 503, "", reason.text());
         } else if reason == Reason::ClientTimeout && self.is_begun() {
             bytes = Answer::refusal(Refusal::Timeout).bytes;
         }

@@ -11,7 +11,7 @@
 //! | `refusal` | why requests are refused: status, words, headers |
 
 mod connection;
-pub mod head;
+pub(super) mod head;
 mod query;
 mod refusal;
 mod request;
@@ -46,7 +46,8 @@ pub struct Request<'a> {
 pub enum Asks<'a> {
     /// `POST /?sid=`: takes events, one a line (see [`lines`]), and wants the session's output.
     Poll { session: Named<'a>, body: &'a str },
-    /// `GET /?sid=` that accepts `text/event-stream`: wants the session's output from now on.
+    /// `GET /?sid=` that accepts `text/event-stream`: wants the session's output from now on. It comes only where no
+    /// earlier request is unanswered, and nothing comes behind it: whatever its answer, it is the connection's last.
     Stream { session: Named<'a> },
     /// `GET` or `HEAD` of a document. `path` begins with a slash and has no query.
     Document { path: &'a str, if_none_match: Option<&'a str> },
@@ -67,9 +68,12 @@ pub struct Named<'a> {
 /// An answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Response<'a> {
-    /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added.
+    /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added, and
+    /// to [`Asks::Poll`] and [`Asks::Stream`] those that make the body plain text which nobody keeps. In answer to HEAD
+    /// the body is only counted.
     Whole { status: u16, headers: &'a str, body: &'a [u8] },
-    /// The head of an event stream. Its events are sent behind it, and the connection ends with them.
+    /// The head of an event stream, in answer to [`Asks::Stream`]. Its events are sent behind it, and the connection
+    /// ends with them.
     Stream,
 }
 
