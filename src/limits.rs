@@ -58,3 +58,19 @@ pub const MANGLER_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Questions without an answer, ten seconds apart, after which a peer is taken for gone.
 pub const MANGLER_KEEPALIVE_PROBES: u32 = 3;
+
+/// Shared objects that are loaded as applications: each takes a place in a table that handles are looked up in.
+pub const C_APPLICATIONS_MAX: usize = 64;
+
+/// Open promises of all applications in C: 4 Mi of them take half a GiB, and clients have given up long before. One more is
+/// refused (`QIO_FULL`), and its event answered 500.
+pub const C_PROMISES_MAX: usize = 4 << 20;
+
+/// Paths that a thread keeps parsed, since applications in C name them by their text: a power of two.
+pub const C_PATHS_KEPT: usize = 64;
+
+/// Bytes of one line that an application in C logs; the rest is cut off.
+pub const C_LOG_BYTES_MAX: usize = 8 * 1024;
+
+/// How long an application in C is not stopped because a shard may still run it.
+pub const C_STOP_WAIT: Duration = Duration::from_secs(1);

@@ -9,6 +9,8 @@ fn main() -> ExitCode {
     let mut args = env::args_os().skip(1).peekable();
     if args.next_if(|word| word == clienttest::COMMAND).is_some() {
         act(config::client_test_from_args(args, env::vars_os()), server::run_client_test)
+    } else if args.next_if(|word| word == config::TEST_APP).is_some() {
+        act(config::test_app_from_args(args, env::vars_os()), server::test_apps)
     } else {
         act(config::from_args(args, env::vars_os()), server::run)
     }

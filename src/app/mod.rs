@@ -28,6 +28,7 @@ mod json;
 mod later;
 mod registrar;
 
+pub mod c;
 pub mod clienttest;
 pub mod qio;
 pub mod relay;

@@ -73,6 +73,32 @@ pub enum ConfigError {
     #[error("clienttest needs a TCP address in listen: its proxy connects to that")]
     ProxyWithoutTcp,
 
+    /// `quickio test-app` with nothing to test.
+    #[error("test-app needs an application: a name, or the file of one")]
+    MissingApp,
+
+    /// A setting of an application's that is no text, number or boolean.
+    #[error("the setting `{key}` of the application {app} is TOML's {kind}: it must be a text, a number or a boolean ({place})")]
+    BadAppSetting {
+        /// The application's name.
+        app: String,
+        /// The key; empty where all of them are meant.
+        key: String,
+        /// What TOML calls it.
+        kind: &'static str,
+        /// Where it stood.
+        place: Place,
+    },
+
+    /// A key beside the sections of settings for applications.
+    #[error("`{key}` must be a section of its own, for an application: [app-settings.NAME] ({place})")]
+    BadAppSection {
+        /// As it was typed.
+        key: String,
+        /// Where it stood.
+        place: Place,
+    },
+
     /// A flag that takes no value was given one.
     #[error("the flag {flag} takes no value, and was given `{text}`")]
     UnexpectedValue {

@@ -13,9 +13,12 @@ QuickIO: a real-time event server for Linux.
 
 Usage: quickio [FLAG VALUE]...
        quickio clienttest [FLAG VALUE]...
+       quickio test-app [FLAG VALUE]... APP...
 
 The second is for authors of client libraries: a server and, before it, a proxy
 that mangles WebSocket upgrades. quickio clienttest --help says how.
+The third runs the self-tests of applications, as --app takes them, without a
+server; its exit code is 0 where all are fit to run.
 
   --config FILE
       Reads settings from this TOML file (also: the variable QUICKIO_CONFIG).
@@ -67,6 +70,8 @@ const FILE_HEAD: &str = r#"# The settings of QuickIO, each with its default.
 # before this file.
 # Counts are whole numbers, or texts such as "64Ki" and "2M"; durations are
 # texts such as "500ms", "10s", "15m", "1h".
+# Settings of an application of its own stand at the end, below the line
+# [app-settings.NAME].
 "#;
 
 /// What `--version` prints.
@@ -136,8 +141,8 @@ pub fn settings_file() -> String {
 fn toml_default(setting: &Setting) -> String {
     let is_number = !setting.default.is_empty() && setting.default.bytes().all(|b| b.is_ascii_digit());
     match setting.kind {
-        Kind::Names(_) | Kind::Addresses(_) if setting.default.is_empty() => "[]".to_owned(),
-        Kind::Names(_) | Kind::Addresses(_) | Kind::Origins(_) => {
+        Kind::Apps(_) | Kind::Addresses(_) if setting.default.is_empty() => "[]".to_owned(),
+        Kind::Apps(_) | Kind::Addresses(_) | Kind::Origins(_) => {
             format!("[\"{}\"]", setting.default.replace(',', "\", \""))
         }
         kind if kind.takes_numbers() && is_number => setting.default.to_owned(),

@@ -23,8 +23,8 @@ pub(super) fn config(typed: &Typed) -> Result<Config, ConfigError> {
 pub(super) fn set(setting: &'static Setting, words: &[Word], config: &mut Config) -> Result<(), ConfigError> {
     match setting.kind {
         Kind::Addresses(field) => *field(config) = list(setting, words, value::listen)?,
-        Kind::Names(field) if is_empty_list(words) => field(config).clear(),
-        Kind::Names(field) => *field(config) = list(setting, words, value::name)?,
+        Kind::Apps(field) if is_empty_list(words) => field(config).clear(),
+        Kind::Apps(field) => *field(config) = list(setting, words, value::app)?,
         Kind::Origins(field) => *field(config) = origins(setting, words)?,
         kind => {
             let word = words.last().expect("a setting that was typed has a word");
@@ -57,11 +57,13 @@ fn one(kind: Kind, text: &str, config: &mut Config) -> Result<(), Why> {
         Kind::AddressOrOff(field) => *field(config) = Some(value::socket_address(text)?),
         Kind::Text(field) if text.is_empty() => *field(config) = None,
         Kind::Text(field) => *field(config) = Some(value::visible_text(text)?),
+        Kind::Folder(field) if text.is_empty() => *field(config) = None,
+        Kind::Folder(field) => *field(config) = Some(value::file(text)?.into()),
         Kind::Choice { words, put } => {
             let index = words.iter().position(|word| *word == text).ok_or("there is no such choice")?;
             put(config, index);
         }
-        Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_) => {
+        Kind::Addresses(_) | Kind::Apps(_) | Kind::Origins(_) => {
             unreachable!("lists have words, not one text")
         }
     }

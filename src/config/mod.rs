@@ -23,6 +23,7 @@ pub mod table;
 mod tests;
 mod value;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,7 +34,7 @@ pub use clienttest::ClientTest;
 pub use error::{ConfigError, Place};
 pub use generate::{client_test_help, docs, help, settings_file, version};
 
-use sources::{Asked, Flags};
+use sources::{Asked, Command, Flags};
 
 /// The exit code of a process whose settings are wrong.
 pub const EXIT_CODE: u8 = 2;
@@ -71,10 +72,47 @@ pub fn from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action, ConfigError> {
-    match sources::flags(args, None)? {
+    match sources::flags(args, Command::Serve)? {
         Asked::Settings(flags) => from_sources(flags, env).map(Action::Run),
         Asked::Print(what) => Ok(Action::Print(what.text())),
     }
+}
+
+/// The word that a command line begins with which tests applications.
+pub const TEST_APP: &str = "test-app";
+
+/// As [`from_args`], for what follows the word [`TEST_APP`]: the same settings, and applications without a flag.
+///
+/// # Errors
+///
+/// As [`from_args`]; or no application is named.
+///
+/// # Examples
+///
+/// ```
+/// use quickio::config::{self, Action};
+///
+/// let args = ["--app-dir", "/srv/apps", "chat", "./other.so"].map(Into::into);
+/// let Ok(Action::Run(config)) = config::test_app_from_args(args, []) else { panic!("these are good settings") };
+/// assert_eq!(config.app, ["chat", "./other.so"]);
+/// ```
+pub fn test_app_from_args(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Action, ConfigError> {
+    match sources::flags(args, Command::TestApp)? {
+        Asked::Settings(flags) => {
+            let config = from_sources(flags, env)?;
+            if config.app.is_empty() { Err(ConfigError::MissingApp) } else { Ok(Action::Run(config)) }
+        }
+        Asked::Print(what) => Ok(Action::Print(what.text())),
+    }
+}
+
+/// Whether an application is named by its file: by a slash or the ending `.so`.
+#[must_use]
+pub fn is_file(app: &str) -> bool {
+    value::is_file(app)
 }
 
 /// As [`from_args`], for what follows the word [`clienttest::COMMAND`]: the same settings, and two flags more.
@@ -97,7 +135,7 @@ pub fn client_test_from_args(
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action<ClientTest>, ConfigError> {
     let mut own = clienttest::Own::default();
-    match sources::flags(args, Some(&mut own))? {
+    match sources::flags(args, Command::ClientTest(&mut own))? {
         Asked::Settings(flags) => own.with(from_sources(flags, env)?).map(Action::Run),
         Asked::Print(what) => Ok(Action::Print(what.client_test_text())),
     }
@@ -114,7 +152,8 @@ fn from_sources(
     };
     typed.replace_with(environment.typed);
     typed.replace_with(flags.typed);
-    meaning::config(&typed)
+    let app_settings = std::mem::take(&mut typed.app_settings);
+    Ok(Config { app_settings, ..meaning::config(&typed)? })
 }
 
 /// The settings of a server; [`Config::default`] is what it does when nobody says anything.
@@ -128,8 +167,12 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// How many shards; `None` for one on each online core.
     pub shards: Option<usize>,
-    /// The names of the bundled applications to run.
+    /// The applications to run: names, and files ([`is_file`]).
     pub app: Vec<String>,
+    /// Where the files of those are that are named and not bundled.
+    pub app_dir: Option<PathBuf>,
+    /// What the file has for applications: by name and key, in its sections `[app-settings.NAME]`.
+    pub app_settings: BTreeMap<String, BTreeMap<String, String>>,
     /// What `/qio/hostname` answers; `None` where the server has no public address.
     pub public_address: Option<String>,
     /// The origins of the pages that browsers may connect from, as browsers write them; `*` alone for all.
@@ -202,6 +245,8 @@ impl Default for Config {
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
             shards: None,
             app: Vec::new(),
+            app_dir: None,
+            app_settings: BTreeMap::new(),
             public_address: None,
             origin: vec!["*".into()],
             log_level: LogLevel::Info,

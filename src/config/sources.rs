@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what a word means; `meaning` does.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -19,6 +20,9 @@ use crate::metrics;
 
 /// Bytes of a settings file that are read, at most: the generated one has 8 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The table of the file that has a section for each application.
+const APP_SETTINGS: &str = "app-settings";
 
 /// Flags that are no settings.
 const OTHER_FLAGS: [&str; 5] = ["config", "generate-config", "generate-docs", "help", "version"];
@@ -43,11 +47,13 @@ pub(super) struct Word {
 #[derive(Debug)]
 pub(super) struct Typed {
     words: Vec<Vec<Word>>,
+    /// Only a file has them: by application and key.
+    pub(super) app_settings: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Default for Typed {
     fn default() -> Typed {
-        Typed { words: SETTINGS.iter().map(|_| Vec::new()).collect() }
+        Typed { words: SETTINGS.iter().map(|_| Vec::new()).collect(), app_settings: BTreeMap::new() }
     }
 }
 
@@ -131,10 +137,20 @@ impl Print {
     }
 }
 
-/// Reads the command line, without the program's name. `own` takes the flags of `quickio clienttest`, where it is that.
+/// What a command line is for.
+#[derive(Debug)]
+pub(super) enum Command<'a> {
+    Serve,
+    /// `quickio clienttest`, whose own flags are kept here.
+    ClientTest(&'a mut Own),
+    /// `quickio test-app`: what is no flag is an application.
+    TestApp,
+}
+
+/// Reads the command line, without the program's name.
 pub(super) fn flags(
     args: impl IntoIterator<Item = OsString>,
-    mut own: Option<&mut Own>,
+    mut command: Command<'_>,
 ) -> Result<Asked, ConfigError> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut flags = Flags::default();
@@ -144,6 +160,10 @@ pub(super) fn flags(
             Arg::Short('V') => "version".to_owned(),
             Arg::Long(name) => name.to_owned(),
             Arg::Short(letter) => return Err(unknown_flag(&format!("-{letter}"), None)),
+            Arg::Value(text) if matches!(command, Command::TestApp) => {
+                add_app(&text, &mut flags.typed)?;
+                continue;
+            }
             Arg::Value(text) => return Err(ConfigError::UnexpectedArgument { text: shown(&text) }),
         };
         match name.as_str() {
@@ -152,13 +172,26 @@ pub(super) fn flags(
             "generate-config" => return Ok(Asked::Print(Print::SettingsFile)),
             "generate-docs" => return Ok(Asked::Print(Print::Docs)),
             "config" => flags.file = Some(config_path(&mut parser)?),
-            name => match own.as_deref_mut() {
-                Some(own) if Own::FLAGS.contains(&name) => own.set(name, parser.value().ok().as_deref())?,
-                own => flag_value(&mut parser, name, &mut flags.typed, own.is_some())?,
+            name => match &mut command {
+                Command::ClientTest(own) if Own::FLAGS.contains(&name) => {
+                    own.set(name, parser.value().ok().as_deref())?;
+                }
+                command => {
+                    let is_client_test = matches!(command, Command::ClientTest(_));
+                    flag_value(&mut parser, name, &mut flags.typed, is_client_test)?;
+                }
             },
         }
     }
     Ok(Asked::Settings(flags))
+}
+
+/// An application on the command line of `quickio test-app`.
+fn add_app(text: &OsStr, typed: &mut Typed) -> Result<(), ConfigError> {
+    let setting = Setting::find("app").expect("it is a row of the table");
+    let place = Place::CommandLine;
+    typed.add(setting, unicode(setting, text, &place)?, &place);
+    Ok(())
 }
 
 fn config_path(parser: &mut lexopt::Parser) -> Result<PathBuf, ConfigError> {
@@ -257,6 +290,10 @@ pub(super) fn text(text: &str, path: &Path) -> Result<Typed, ConfigError> {
     })?;
     let mut typed = Typed::default();
     for (key, item) in document.as_table() {
+        if key == APP_SETTINGS {
+            source.add_app_settings(item, &mut typed)?;
+            continue;
+        }
         let stands = document.as_table().key(key).and_then(toml_edit::Key::span).or(item.span());
         let setting = Setting::find(key).ok_or_else(|| source.unknown_key(key, stands))?;
         source.add_item(setting, item, &mut typed)?;
@@ -285,6 +322,40 @@ impl Source<'_> {
             None => return Err(self.bad_kind(setting, item.span(), item.type_name())),
         }
         Ok(())
+    }
+
+    /// `[app-settings.NAME]`, for all names. What the keys mean is the application's own business.
+    fn add_app_settings(&self, item: &Item, typed: &mut Typed) -> Result<(), ConfigError> {
+        let bad_section = |key: &str, item: &Item| ConfigError::BadAppSection {
+            key: key.to_owned(),
+            place: self.place(item.span()),
+        };
+        let sections = item.as_table_like().ok_or_else(|| bad_section(APP_SETTINGS, item))?;
+        for (app, item) in sections.iter() {
+            let section = item.as_table_like().ok_or_else(|| bad_section(app, item))?;
+            let settings = typed.app_settings.entry(app.to_owned()).or_default();
+            for (key, item) in section.iter() {
+                settings.insert(key.to_owned(), self.app_setting(app, key, item)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn app_setting(&self, app: &str, key: &str, item: &Item) -> Result<String, ConfigError> {
+        match item.as_value() {
+            Some(Value::String(text)) => Ok(text.value().clone()),
+            Some(value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_))) => {
+                // As it is written: what TOML makes of `1_000` or `0x10` is a number again.
+                let written = value.span().and_then(|span| self.text.get(span));
+                Ok(written.unwrap_or_default().trim().to_owned())
+            }
+            _ => Err(ConfigError::BadAppSetting {
+                app: app.to_owned(),
+                key: key.to_owned(),
+                kind: item.type_name(),
+                place: self.place(item.span()),
+            }),
+        }
     }
 
     /// The text of a string, or of a number where the setting takes numbers.

@@ -4,6 +4,7 @@
 //! file's key `clients-max`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::duration_text;
@@ -106,12 +107,14 @@ pub enum Kind {
     Addresses(fn(&mut Config) -> &mut Vec<Listen>),
     /// An address, or `off`.
     AddressOrOff(fn(&mut Config) -> &mut Option<SocketAddr>),
-    /// A list of names; may be empty.
-    Names(fn(&mut Config) -> &mut Vec<String>),
+    /// A list of names and files of applications; may be empty.
+    Apps(fn(&mut Config) -> &mut Vec<String>),
     /// `*`, or a list of origins of pages; at least one.
     Origins(fn(&mut Config) -> &mut Vec<String>),
     /// A text without spaces; empty for none.
     Text(fn(&mut Config) -> &mut Option<String>),
+    /// The path of a folder; empty for none.
+    Folder(fn(&mut Config) -> &mut Option<PathBuf>),
     /// One of a few words.
     Choice {
         /// The words.
@@ -158,9 +161,17 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "app",
         group: Group::Serving,
-        kind: Kind::Names(|config| &mut config.app),
+        kind: Kind::Apps(|config| &mut config.app),
         default: "",
-        doc: "The bundled applications to run.",
+        doc: "The applications to run: names of bundled ones or of files in app-dir, without their .so; or the files \
+              themselves, with a slash or the .so in their names.",
+    },
+    Setting {
+        name: "app-dir",
+        group: Group::Serving,
+        kind: Kind::Folder(|config| &mut config.app_dir),
+        default: "",
+        doc: "The folder of applications that are shared objects: NAME is looked for there as NAME.so.",
     },
     Setting {
         name: "public-address",
@@ -541,7 +552,7 @@ impl Kind {
     /// Whether the value is a list: flags may be repeated, and commas separate.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self, Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_))
+        matches!(self, Kind::Addresses(_) | Kind::Apps(_) | Kind::Origins(_))
     }
 
     /// Whether a file may give it as a number, without quotes.
@@ -565,9 +576,10 @@ impl Kind {
             Kind::Shards(_) => format!("auto, or 1 to {SHARDS_MAX}"),
             Kind::Addresses(_) => "one or more of ip:port, [ip6]:port and unix:/path".into(),
             Kind::AddressOrOff(_) => "ip:port, [ip6]:port, or off".into(),
-            Kind::Names(_) => "names".into(),
+            Kind::Apps(_) => "names and files".into(),
             Kind::Origins(_) => "*, or one or more of http://host, https://host and either with :port".into(),
             Kind::Text(_) => "a text without spaces, or nothing".into(),
+            Kind::Folder(_) => "a folder, or nothing".into(),
             Kind::Choice { words, .. } => one_of(words),
         }
     }
@@ -578,7 +590,7 @@ impl Kind {
         match self {
             Kind::Count { power_of_two: false, .. } => Some("k, M, Ki, Mi or Gi may follow the number"),
             Kind::Duration { .. } => Some("a whole number with its unit: 500ms, 10s, 15m or 1h"),
-            Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_) => Some("separated by commas"),
+            Kind::Addresses(_) | Kind::Apps(_) | Kind::Origins(_) => Some("separated by commas"),
             _ => None,
         }
     }
@@ -594,9 +606,10 @@ impl Kind {
             Kind::Shards(_) => "auto|COUNT".into(),
             Kind::Addresses(_) => "ADDRESS,...".into(),
             Kind::AddressOrOff(_) => "ADDRESS|off".into(),
-            Kind::Names(_) => "NAME,...".into(),
+            Kind::Apps(_) => "NAME|FILE,...".into(),
             Kind::Origins(_) => "*|ORIGIN,...".into(),
             Kind::Text(_) => "TEXT".into(),
+            Kind::Folder(_) => "FOLDER".into(),
             Kind::Choice { words, .. } => words.join("|"),
         }
     }

@@ -22,6 +22,9 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Bytes of a free text: a DNS name has at most 253, and a port may follow.
 const TEXT_BYTES_MAX: usize = 260;
 
+/// Bytes of a file's path: `PATH_MAX` of Linux has one more, which is 0.
+const FILE_BYTES_MAX: usize = 4095;
+
 /// Bytes of an application's name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -72,6 +75,24 @@ fn unix_path(path: &str) -> Result<PathBuf, Why> {
 /// `ip:port` or `[ip6]:port`; names are not looked up.
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Why> {
     text.parse().map_err(|_| "it is not a numeric address and a port".into())
+}
+
+/// An application: its name, or the file of one.
+pub(super) fn app(text: &str) -> Result<String, Why> {
+    if is_file(text) { file(text) } else { name(text) }
+}
+
+/// Whether an application is named by its file.
+pub(super) fn is_file(app: &str) -> bool {
+    app.contains('/') || app.ends_with(".so")
+}
+
+/// The path of a file or folder.
+pub(super) fn file(text: &str) -> Result<String, Why> {
+    if text.len() > FILE_BYTES_MAX || text.contains('\0') {
+        return Err(format!("no file's path has more than {FILE_BYTES_MAX} bytes, or a 0 in it"));
+    }
+    Ok(text.to_owned())
 }
 
 /// The name of an application.

@@ -49,9 +49,24 @@ impl<M> Mailbox<M> {
             return Err(Full(message));
         }
         self.shared.queue.push(message).map_err(Full)?;
-        // Between the message, and the look at whether its shard sleeps: F1 in `qev/bell.rs`.
+        // Between the message, and the look at whether its shard sleeps: F1 in `qev/bell.rs`. Also between the message,
+        // and the look at whether its shard has gone meanwhile: either that one finds the message, or this does.
         fence(Ordering::SeqCst);
+        if !self.shared.open.load(Ordering::Relaxed) {
+            self.shared.discard();
+            return Ok(false);
+        }
         Ok(self.bell.must_ring())
+    }
+}
+
+impl<M> Shared<M> {
+    /// Drops what nobody will take any more. Not left to the last mailbox: what is dropped may belong to somebody who
+    /// waits for it.
+    fn discard(&self) {
+        while let Some(message) = self.queue.pop() {
+            drop(message);
+        }
     }
 }
 
@@ -95,6 +110,8 @@ impl<M> Inbox<M> {
 impl<M> Drop for Inbox<M> {
     fn drop(&mut self) {
         self.shared.open.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.shared.discard();
     }
 }
 

@@ -3,11 +3,13 @@
 //! What can fail fails before the first connection: settings, applications, addresses, the kernel. Then shards run
 //! until a signal comes, or one of them cannot go on.
 
+mod apps;
 mod listen;
 mod post;
 
 use crate::admin::{self, AdminError, Health, Info};
 use crate::app::qio::Qio;
+use crate::app::c::LoadError;
 use crate::app::{self, Application, Error, Server};
 use crate::config::{self, ClientTest, ClockKind, Config};
 use crate::limits::SHARDS_MAX;
@@ -27,6 +29,7 @@ use signal_hook::iterator::Signals;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -49,6 +52,12 @@ pub enum ServerError {
     Kernel(#[from] Missing),
     #[error("there is no application {name:?} (setting app); there are: {known}")]
     UnknownApp { name: String, known: String },
+    #[error("the application {name} cannot be loaded from {}: {error}", .file.display())]
+    Load { name: String, file: PathBuf, error: LoadError },
+    #[error("two applications have the name {name}")]
+    SameName { name: String },
+    #[error("not all applications are fit to run")]
+    Unfit,
     #[error("the application {name} cannot start: {error}")]
     App { name: String, error: Error },
     #[error("{0}")]
@@ -71,20 +80,21 @@ impl ServerError {
     /// The exit code of a process that ends with this error: wrong settings have one of their own.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServerError::UnknownApp { .. } => config::EXIT_CODE,
+            ServerError::UnknownApp { .. } | ServerError::Load { .. } | ServerError::SameName { .. } => {
+                config::EXIT_CODE
+            }
             _ => 1,
         }
     }
 }
 
-/// Runs a server with the bundled applications that the settings name, until a signal stops it.
+/// Runs a server with the applications that the settings name, until a signal stops it.
 ///
 /// # Errors
 ///
 /// Whatever keeps it from starting, in words for the operator; or the shard that could not go on.
 pub fn run(config: Config) -> Result<(), ServerError> {
-    let apps = bundled(&config)?;
-    run_with(config, apps)
+    run_named(config, None)
 }
 
 /// Runs a server with a proxy before it that mangles upgrades, until a signal stops both.
@@ -93,18 +103,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
 ///
 /// As [`run`].
 pub fn run_client_test(tests: ClientTest) -> Result<(), ServerError> {
-    let apps = bundled(&tests.server)?;
     let mangle = |server| mangler::serve(tests.proxy, server, tests.mangle);
-    serve(tests.server, apps, Some(&mangle))
-}
-
-/// The bundled applications that the settings name.
-fn bundled(config: &Config) -> Result<Vec<Arc<dyn Application>>, ServerError> {
-    let bundled = |name: &String| {
-        let known = || app::BUNDLED.join(", ");
-        app::bundled(name).ok_or_else(|| ServerError::UnknownApp { name: name.clone(), known: known() })
-    };
-    config.app.iter().map(bundled).collect()
+    run_named(tests.server, Some(&mangle))
 }
 
 /// Runs a server with these applications, until a signal stops it. `config.app` is not looked at.
@@ -113,7 +113,28 @@ fn bundled(config: &Config) -> Result<Vec<Arc<dyn Application>>, ServerError> {
 ///
 /// As [`run`].
 pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
-    serve(config, apps, None)
+    // Kept to the end: what is logged last is written when it is dropped.
+    let log = log::start(config.log_level, config.log_format)?;
+    serve(config, apps, &log, None)
+}
+
+/// Runs the self-tests of the applications that the settings name, and reports on standard output.
+///
+/// # Errors
+///
+/// An application cannot be loaded or is not fit to run; the report says which.
+pub fn test_apps(config: Config) -> Result<(), ServerError> {
+    let _log = log::start(config.log_level, config.log_format)?;
+    if apps::test(&config) { Ok(()) } else { Err(ServerError::Unfit) }
+}
+
+fn run_named(config: Config, mangle: Option<Mangle<'_>>) -> Result<(), ServerError> {
+    let log = log::start(config.log_level, config.log_format)?;
+    let named = apps::Named::load(&config)?;
+    let served = serve(config, named.apps(), &log, mangle);
+    // Those that were loaded and never started, since something else could not.
+    named.finish();
+    served
 }
 
 /// Starts what mangles upgrades, before the server at an address.
@@ -122,9 +143,9 @@ type Mangle<'a> = &'a dyn Fn(SocketAddr) -> Result<mangler::Handle, MangleError>
 fn serve(
     config: Config,
     apps: Vec<Arc<dyn Application>>,
+    log: &log::Guard,
     mangle: Option<Mangle<'_>>,
 ) -> Result<(), ServerError> {
-    let log = log::start(config.log_level, config.log_format)?;
     let kernel = probe()?;
     let config = Arc::new(config);
     let mut listeners = listen::bind(&config)?;

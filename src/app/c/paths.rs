@@ -1,0 +1,60 @@
+//! Paths by their text. Applications in C name the same few again and again: each thread keeps those that it parsed last.
+
+use super::abi::Fault;
+use crate::event::path::Path;
+use crate::limits::C_PATHS_KEPT;
+use ahash::RandomState;
+use std::cell::RefCell;
+
+const _: () = assert!(C_PATHS_KEPT.is_power_of_two());
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::new(Kept::new());
+}
+
+/// The path of a text. One that the thread has no place for takes the place of another.
+pub fn parse(text: &str) -> Result<Path, Fault> {
+    // A thread that ends has no memory left; and nothing in there calls back.
+    let kept = KEPT.try_with(|kept| kept.try_borrow_mut().map(|mut kept| kept.parse(text)));
+    kept.ok().and_then(Result::ok).unwrap_or_else(|| Path::parse(text).map_err(|_| Fault::BadPath))
+}
+
+struct Kept {
+    hash: RandomState,
+    paths: [Option<Path>; C_PATHS_KEPT],
+}
+
+impl Kept {
+    fn new() -> Kept {
+        Kept { hash: RandomState::new(), paths: [const { None }; C_PATHS_KEPT] }
+    }
+
+    fn parse(&mut self, text: &str) -> Result<Path, Fault> {
+        let place = &mut self.paths[self.hash.hash_one(text) as usize % C_PATHS_KEPT];
+        if let Some(path) = place.as_ref().filter(|path| path.as_str() == text) {
+            return Ok(path.clone());
+        }
+        let path = Path::parse(text).map_err(|_| Fault::BadPath)?;
+        *place = Some(path.clone());
+        Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_what_would_be_parsed() {
+        for round in 0..3 {
+            for nth in 0..4 * C_PATHS_KEPT {
+                let text = format!("/a//b{}@{nth}/", round % 2);
+                assert_eq!(parse(&text), Path::parse(&text).map_err(|_| Fault::BadPath), "{text}");
+                let clean = format!("/a/{nth}");
+                assert_eq!(parse(&clean).unwrap().as_str(), clean);
+            }
+        }
+        assert_eq!(parse(""), Err(Fault::BadPath));
+        assert_eq!(parse(&"/a".repeat(1000)), Err(Fault::BadPath));
+    }
+}
