@@ -1,4 +1,4 @@
-//! The chat of `examples/chat.rs`, as its clients see it: the example is started and spoken to over two shards.
+//! The chat of `examples/`, as its clients see it, over two shards: in every language it passes the same tests.
 
 #[allow(dead_code, unused_imports, reason = "other tests need the rest")]
 mod support;
@@ -7,7 +7,28 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::server::{BINARY, command};
-use support::{Client, Server, Wire};
+use support::{Client, Server, Wire, cc};
+
+/// What a chat is written in.
+#[derive(Clone, Copy)]
+enum Language {
+    Rust,
+    C,
+    Cpp,
+}
+
+/// Starts the server with the chat in this language.
+fn start(language: Language) -> Server {
+    let loaded = |source: &str| {
+        let object = cc::shared_object(&cc::in_tree(source));
+        command(BINARY, &["--clock", "manual", "--app", object.to_str().expect("a path in UTF-8")])
+    };
+    Server::launch(match language {
+        Language::Rust => command(example().to_str().expect("a path in UTF-8"), &["--clock", "manual"]),
+        Language::C => loaded("examples/chat.c"),
+        Language::Cpp => loaded("examples/chat.cpp"),
+    })
+}
 
 /// Cargo builds the examples before it runs the tests, beside the programs.
 fn example() -> PathBuf {
@@ -17,8 +38,34 @@ fn example() -> PathBuf {
     example
 }
 
-fn start() -> Server {
-    Server::launch(command(example().to_str().expect("a path in UTF-8"), &["--clock", "manual"]))
+/// The same tests, for each language.
+macro_rules! suite {
+    ($($test:ident),+ $(,)?) => {
+        suite!(rust, Language::Rust, $($test),+);
+        suite!(c, Language::C, $($test),+);
+        suite!(cpp, Language::Cpp, $($test),+);
+    };
+    ($module:ident, $language:expr, $($test:ident),+) => {
+        mod $module {
+            use super::Language;
+            $(#[test]
+            fn $test() {
+                super::$test($language);
+            })+
+        }
+    };
+}
+
+suite! {
+    what_is_said_reaches_the_room_in_order_and_stays_in_its_history,
+    names_are_unique_in_a_room_while_they_are_used,
+    what_is_not_allowed_is_answered_so,
+    what_is_said_may_be_anything,
+    a_receipt_is_answered_by_whom_it_was_sent_to,
+    one_client_is_slowed_down_and_the_others_are_not,
+    statistics_are_broadcast_every_second,
+    clients_may_come_and_go_at_any_moment,
+    it_stops_in_order,
 }
 
 /// Joins a room; answers the code.
@@ -53,9 +100,8 @@ fn expect_event(client: &mut Client, path: &str, data: &Value) -> u64 {
     }
 }
 
-#[test]
-fn what_is_said_reaches_the_room_in_order_and_stays_in_its_history() {
-    let server = start();
+fn what_is_said_reaches_the_room_in_order_and_stays_in_its_history(language: Language) {
+    let server = start(language);
     // So many that both shards have some of them.
     let mut members: Vec<Client> =
         (0..24).map(|nth| joined(&server, Wire::ALL[nth % 2], "rust", &format!("member {nth}"))).collect();
@@ -75,9 +121,8 @@ fn what_is_said_reaches_the_room_in_order_and_stays_in_its_history() {
     assert_eq!(ids, (11..=60).collect::<Vec<_>>(), "the last fifty");
 }
 
-#[test]
-fn names_are_unique_in_a_room_while_they_are_used() {
-    let server = start();
+fn names_are_unique_in_a_room_while_they_are_used(language: Language) {
+    let server = start(language);
     let mut ada = joined(&server, Wire::WebSocket, "rust", "ada");
     let mut other = server.client(Wire::Raw);
     assert_eq!(join(&mut other, "rust", "ada"), 404, "the name is taken");
@@ -91,9 +136,8 @@ fn names_are_unique_in_a_room_while_they_are_used() {
     expect_event(&mut ada, "/chat/room/rust", &json!({"left": "ada"}));
 }
 
-#[test]
-fn what_is_not_allowed_is_answered_so() {
-    let server = start();
+fn what_is_not_allowed_is_answered_so(language: Language) {
+    let server = start(language);
     let mut client = server.client(Wire::WebSocket);
     for data in [r#""/chat/room/rust""#, r#"["/chat/room/rust",{}]"#, r#"["/chat/room/rust",{"name":""}]"#] {
         client.request_code("/qio/on", data, 404);
@@ -108,9 +152,44 @@ fn what_is_not_allowed_is_answered_so() {
     client.request_code("/chat/room/rust", &long, 400);
 }
 
-#[test]
-fn a_receipt_is_answered_by_whom_it_was_sent_to() {
-    let server = start();
+/// Quotes, control characters, whatever is no ASCII.
+fn what_is_said_may_be_anything(language: Language) {
+    let server = start(language);
+    let name = "\"a\\d\na\"";
+    let mut ada = joined(&server, Wire::WebSocket, "rust", name);
+    for text in ["", "\"", "\u{1}\r\n\t\\", "é🦀\u{2028}", &"\u{1}".repeat(2000)] {
+        let id = say(&mut ada, "rust", text);
+        expect_event(&mut ada, "/chat/room/rust", &json!({"id": id, "from": name, "text": text}));
+    }
+    assert_eq!(history(&mut ada, "rust").as_array().unwrap().len(), 5);
+}
+
+/// Joins that are never confirmed, answers that nobody waits for any more: nobody is left behind in a room.
+fn clients_may_come_and_go_at_any_moment(language: Language) {
+    let server = start(language);
+    for nth in 0..60 {
+        let mut client = server.client(Wire::ALL[nth % 2]);
+        let data = json!(["/chat/room/rust", { "name": format!("guest {nth}") }]).to_string();
+        client.ask("/qio/on", &data);
+        client.ask("/chat/room/rust", r#"{"text":"hello"}"#);
+        client.vanish();
+    }
+    server.eventually_is("clients", 0);
+    let mut client = joined(&server, Wire::WebSocket, "zig", "ada");
+    client.subscribe("/chat/stats");
+    // The keeper may still have some to see out.
+    loop {
+        server.advance(Duration::from_secs(1));
+        let event = client.event();
+        let stats: Value = serde_json::from_str(&event.data).unwrap();
+        if event.path == "/chat/stats" && stats["rooms"] == 1 && stats["members"] == 1 {
+            break;
+        }
+    }
+}
+
+fn a_receipt_is_answered_by_whom_it_was_sent_to(language: Language) {
+    let server = start(language);
     let mut ada = joined(&server, Wire::WebSocket, "rust", "ada");
     let mut bob = joined(&server, Wire::Raw, "rust", "bob");
     ada.request_code("/chat/tell/rust", r#"{"to":"eve","text":"psst"}"#, 404);
@@ -128,9 +207,8 @@ fn a_receipt_is_answered_by_whom_it_was_sent_to() {
     assert_eq!(ada.answer(id).code(), 500, "bob's time is over");
 }
 
-#[test]
-fn one_client_is_slowed_down_and_the_others_are_not() {
-    let server = start();
+fn one_client_is_slowed_down_and_the_others_are_not(language: Language) {
+    let server = start(language);
     let mut ada = joined(&server, Wire::WebSocket, "rust", "ada");
     let mut bob = joined(&server, Wire::WebSocket, "rust", "bob");
     // Joining was the first of twenty.
@@ -143,9 +221,8 @@ fn one_client_is_slowed_down_and_the_others_are_not() {
     assert_eq!(say(&mut ada, "rust", "sorry"), json!(21));
 }
 
-#[test]
-fn statistics_are_broadcast_every_second() {
-    let server = start();
+fn statistics_are_broadcast_every_second(language: Language) {
+    let server = start(language);
     let mut client = joined(&server, Wire::WebSocket, "rust", "ada");
     client.subscribe("/chat/stats");
     say(&mut client, "rust", "hello");
@@ -153,11 +230,11 @@ fn statistics_are_broadcast_every_second() {
     expect_event(&mut client, "/chat/stats", &json!({"rooms": 1, "members": 1, "messages": 1}));
 }
 
-#[test]
-fn it_stops_in_order() {
-    let mut server = start();
+fn it_stops_in_order(language: Language) {
+    let mut server = start(language);
     let mut client = joined(&server, Wire::WebSocket, "rust", "ada");
-    assert!(server.greeting.contains(&"applications: chat".into()), "{:?}", server.greeting);
+    let names = server.greeting.iter().find_map(|line| line.strip_prefix("applications: "));
+    assert!(names.is_some_and(|names| names.ends_with("chat")), "{:?}", server.greeting);
     server.signal("TERM");
     client.expect_closed(1001, "server going away");
     drop(client); // the server waits, for a while, for the end of its stream

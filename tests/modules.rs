@@ -32,7 +32,16 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const ALL_MAY_NAME: &[&str] = &["limits", "metrics"];
 
 /// The files in which `unsafe` may stand.
-const UNSAFE_FILES: &[&str] = &["qev/ring.rs", "qev/buffers.rs"];
+const UNSAFE_FILES: &[&str] = &[
+    "qev/ring.rs",
+    "qev/buffers.rs",
+    // Behind the pointers of applications in C.
+    "app/c/mod.rs",
+    "app/c/api.rs",
+    "app/c/scope.rs",
+    "app/c/promises.rs",
+    "app/c/user.rs",
+];
 
 /// The crates by which the kernel is spoken to, and the folder that may name them.
 const KERNEL_CRATES: &[&str] = &["glommio", "io_uring"];

@@ -78,7 +78,9 @@ pub enum ConfigError {
     MissingApp,
 
     /// A setting of an application's that is no text, number or boolean.
-    #[error("the setting `{key}` of the application {app} is TOML's {kind}: it must be a text, a number or a boolean ({place})")]
+    #[error(
+        "the setting `{key}` of the application {app} is TOML's {kind}: it must be a text, a number or a boolean ({place})"
+    )]
     BadAppSetting {
         /// The application's name.
         app: String,

@@ -59,6 +59,8 @@ fn nothing_by_default() -> Config {
         admin: None,
         shards: Some(77),
         app: vec!["x".into()],
+        app_dir: Some("/x".into()),
+        app_settings: Default::default(),
         public_address: Some("x".into()),
         origin: vec![],
         log_level: LogLevel::Trace,
@@ -134,6 +136,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "admin" => "off",
         "shards" => "3",
         "app" => "relay,clienttest",
+        "app-dir" => "/srv/apps of mine",
         "public-address" => "example.org:8080",
         "origin" => "https://example.org,http://localhost:8080",
         "log-level" => "trace",
@@ -278,7 +281,7 @@ fn errors_of_the_command_line() {
         ),
         (
             &["--app=a,,b"],
-            "app cannot be ``: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names, separated by commas (flag --app)",
+            "app cannot be ``: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names and files, separated by commas (flag --app)",
         ),
         (
             &["--origin=https://a.example/"],
@@ -349,11 +352,11 @@ fn errors_of_the_file() {
         ),
         (
             "app = ['é', true]",
-            "app cannot be `true`: it must be a string in quotes, and is TOML's boolean; allowed: names, separated by commas (q.toml:1:13)",
+            "app cannot be `true`: it must be a string in quotes, and is TOML's boolean; allowed: names and files, separated by commas (q.toml:1:13)",
         ),
         (
             "app = [\n 'a',\n 'b c']",
-            "app cannot be `b c`: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names, separated by commas (q.toml:3:2)",
+            "app cannot be `b c`: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names and files, separated by commas (q.toml:3:2)",
         ),
         (
             "listen = []",
@@ -635,5 +638,38 @@ proptest! {
     fn durations_are_exact(ms in 1u64..=86_400_000) {
         let config = run(&[&format!("--clients-cb-max-age={ms}ms")], &[]).unwrap();
         prop_assert_eq!(config.clients_cb_max_age.as_millis(), u128::from(ms));
+    }
+}
+
+#[test]
+fn applications_are_names_and_files() {
+    let apps = |text: &str| run(&["--app", text], &[]).map(|config| config.app);
+    assert_eq!(apps("relay,./a b.so,chat.so,/x/y").unwrap(), ["relay", "./a b.so", "chat.so", "/x/y"]);
+    assert!(apps("a b").is_err() && apps("chat.").is_err(), "no names, and no files");
+    assert!(apps(&"/x".repeat(3000)).is_err(), "longer than a path can be");
+    assert!(apps("./a.so,./a.so").is_err(), "twice");
+}
+
+#[test]
+fn applications_have_sections_of_their_own() {
+    let text = "app = [\"chat\"]\n[app-settings.chat]\ntext = \"a\\nb\"\nnumber = 1_000\nis = true\npart = 0.50 # half\n\
+        [app-settings.other]\na = 'b'\n";
+    let config = of_file(text).unwrap();
+    let chat: Vec<(&str, &str)> =
+        config.app_settings["chat"].iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(chat, [("is", "true"), ("number", "1_000"), ("part", "0.50"), ("text", "a\nb")]);
+    assert_eq!(config.app_settings["other"]["a"], "b");
+    assert_eq!(config.app, ["chat"]);
+    for (text, words) in [
+        ("app-settings = 1", "`app-settings` must be a section of its own"),
+        ("[app-settings]\nchat = 1", "`chat` must be a section of its own"),
+        ("app-settings.chat.a = { b = 1 }", "the setting `a` of the application chat is TOML's inline table"),
+        ("[app-settings.chat]\na = [1]", "the setting `a` of the application chat is TOML's array"),
+        ("[app-settings.chat]\na = 1979-05-27", "datetime"),
+        ("[app-setting.chat]\na = 1", "unknown setting `app-setting`"),
+        ("[chat]\na = 1", "unknown setting `chat`"),
+    ] {
+        let error = of_file(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{words:?} is not in {error}");
     }
 }

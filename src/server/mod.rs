@@ -8,8 +8,8 @@ mod listen;
 mod post;
 
 use crate::admin::{self, AdminError, Health, Info};
-use crate::app::qio::Qio;
 use crate::app::c::LoadError;
+use crate::app::qio::Qio;
 use crate::app::{self, Application, Error, Server};
 use crate::config::{self, ClientTest, ClockKind, Config};
 use crate::limits::SHARDS_MAX;

@@ -7,7 +7,9 @@ use super::promises::{Emptied, Open, PROMISES};
 use super::scope::{self, Kind, Said, Scope};
 use super::user::{self, Given, User, guarded};
 use super::{events, json, paths};
-use crate::app::{Answer, Busy, Command, Given as Now, Json, Later, LaterDecision, LocalCommand, SendCallback, Server};
+use crate::app::{
+    Answer, Busy, Command, Given as Now, Json, Later, LaterDecision, LocalCommand, SendCallback, Server,
+};
 use crate::client::ClientId;
 use crate::event::path::Path;
 use crate::limits::C_LOG_BYTES_MAX;
@@ -351,6 +353,7 @@ extern "C" fn answer_never(cx: abi::Cx) -> Status {
 extern "C" fn later(cx: abi::Cx, promise: *mut abi::Promise) -> Status {
     in_scope(cx, |scope| {
         let asked = scope.unanswered()?;
+        write(promise, NO_PROMISE)?;
         let open = Open::Answer(Later::new(scope.cx.server().clone(), asked), scope.host);
         scope.given = Said::Promised;
         promise_for(open, promise)
@@ -361,16 +364,18 @@ extern "C" fn later_decision(cx: abi::Cx, promise: *mut abi::Promise) -> Status 
     in_scope(cx, |scope| {
         let Kind::Subscription(asked, path) = scope.kind else { return Err(Fault::WrongPlace) };
         scope.undecided()?;
+        write(promise, NO_PROMISE)?;
         let open = Open::Decision(LaterDecision::new(scope.cx.server().clone(), asked, path));
         scope.given = Said::Promised;
         promise_for(open, promise)
     })
 }
 
-/// Where this fails the promise is dropped, and so tells the client.
+const NO_PROMISE: abi::Promise = abi::Promise { id: 0 };
+
+/// Where there are too many the promise is dropped, and so tells the client.
 fn promise_for(open: Open, out: *mut abi::Promise) -> Result<(), Fault> {
-    let promise = PROMISES.put(open).map_err(|_| Fault::Full)?;
-    write(out, promise).inspect_err(|_| drop(PROMISES.take(promise)))
+    write(out, PROMISES.put(open).map_err(|_| Fault::Full)?)
 }
 
 extern "C" fn broadcast(cx: abi::Cx, to: Str, json: Str) -> Status {
@@ -474,9 +479,9 @@ extern "C" fn promise_answer(promise: abi::Promise, answer: *const abi::Answer) 
             (decision, place) => return refill(place, decision, Fault::WrongPlace),
         };
         match written.bind(host) {
-            Ok(answer) => later.answer(answer).or_else(|unanswered| {
-                refill(place, Open::Answer(unanswered.later, host), Fault::Busy)
-            }),
+            Ok(answer) => later
+                .answer(answer)
+                .or_else(|unanswered| refill(place, Open::Answer(unanswered.later, host), Fault::Busy)),
             Err(fault) => refill(place, Open::Answer(later, host), fault),
         }
     })

@@ -24,7 +24,8 @@ pub fn register(
         let known = spec.flags & !(abi::CHILDREN | abi::NO_SUBSCRIPTIONS) == 0;
         let decided_twice = spec.flags & abi::NO_SUBSCRIPTIONS != 0 && spec.on.is_some();
         if !known || decided_twice {
-            let reason = if known { "it has an on-hook, and no subscriptions" } else { "it has unknown flags" };
+            let reason =
+                if known { "it has an on-hook, and no subscriptions" } else { "it has unknown flags" };
             return Err((Fault::BadValue, Error::Path { path: path.to_owned(), reason: reason.to_owned() }));
         }
         register_at(registering, spec, path, given).map_err(|error| match error {
@@ -107,7 +108,11 @@ fn decide(
         abi::REFUSE => Decision::Refuse,
         unknown => {
             let path = subscription.path;
-            tracing::error!(app = shared.host.name, path, "an on-hook answered {unknown}, and promised nothing");
+            tracing::error!(
+                app = shared.host.name,
+                path,
+                "an on-hook answered {unknown}, and promised nothing"
+            );
             Decision::Refuse
         }
     }

@@ -28,10 +28,7 @@ static HOSTS_LEN: AtomicUsize = AtomicUsize::new(0);
 
 impl Host {
     /// A place in the table; `None` where that is full.
-    pub fn add(
-        name: String,
-        settings: BTreeMap<String, String>,
-    ) -> Option<(&'static Host, ServerHandle)> {
+    pub fn add(name: String, settings: BTreeMap<String, String>) -> Option<(&'static Host, ServerHandle)> {
         let index = HOSTS_LEN.fetch_add(1, Ordering::Relaxed);
         let place = HOSTS.get(index)?;
         let (server, failure, held) = (OnceLock::new(), Mutex::default(), AtomicUsize::new(0));

@@ -183,7 +183,8 @@ fn exported(library: &Library) -> Result<*const AppInfo, LoadError> {
         return Ok(symbol.as_raw_ptr().cast_const().cast());
     }
     // SAFETY: the header says of which type a function of this name is.
-    let getter = unsafe { library.get::<extern "C-unwind" fn() -> *const AppInfo>(GETTER.to_bytes_with_nul()) };
+    let getter =
+        unsafe { library.get::<extern "C-unwind" fn() -> *const AppInfo>(GETTER.to_bytes_with_nul()) };
     getter.map(|getter| getter()).map_err(|_| LoadError::NoSymbol)
 }
 
@@ -248,9 +249,10 @@ impl Application for Loaded {
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
         let mut registering = Registering { registrar, host: self.host, error: None };
-        let register = self.functions.register_events.map_or(OK, |register| {
-            scope::enter_registrar(&mut registering, |handle| register(handle))
-        });
+        let register = self
+            .functions
+            .register_events
+            .map_or(OK, |register| scope::enter_registrar(&mut registering, |handle| register(handle)));
         let outcome = outcome(self.host, register);
         match registering.error {
             Some(error) => Err(error),

@@ -41,7 +41,11 @@ pub static PROMISES: Promises = Promises::new();
 
 impl Promises {
     pub const fn new() -> Promises {
-        Promises { chunks: [const { OnceLock::new() }; CHUNKS], made: AtomicU32::new(0), free: SegQueue::new() }
+        Promises {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            made: AtomicU32::new(0),
+            free: SegQueue::new(),
+        }
     }
 
     /// Keeps a promise; gives it back where there are too many.
@@ -86,7 +90,8 @@ impl Promises {
             0 => (0, FIRST_CHUNK),
             chunk => (FIRST_CHUNK << (chunk - 1), FIRST_CHUNK << (chunk - 1)),
         };
-        let make = || (0..len).map(|_| Place { number: AtomicU32::new(0), open: UnsafeCell::new(None) }).collect();
+        let make =
+            || (0..len).map(|_| Place { number: AtomicU32::new(0), open: UnsafeCell::new(None) }).collect();
         &self.chunks[chunk].get_or_init(make)[index - first]
     }
 }

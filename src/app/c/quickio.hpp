@@ -1,1 +1,611 @@
-// placeholder
+// quickio.hpp: applications for QuickIO in C++17. A thin, header-only wrapper of quickio.h, which says what may be called
+// from where, and what must not block.
+//
+//     #include "quickio.hpp"
+//
+//     struct Hello : qio::Application {
+//         void register_events(qio::Registrar &registrar) override {
+//             registrar.event("/hello").handler([](qio::Context &, const qio::Event &) {
+//                 return qio::Answer::data(qio::json_string("hello"));
+//             }).add();
+//         }
+//     };
+//
+//     QIO_APPLICATION("hello", Hello)
+//
+//     c++ -std=c++17 -shared -fPIC -o hello.so hello.cpp && quickio --app ./hello.so
+//
+// Closures belong to the shard that they were registered on, and are destroyed with it; promises that are destroyed unkept
+// answer 500, or refuse. An exception that leaves a closure is logged: the event is answered 500, the subscription refused.
+// One that leaves the constructor, register_events, start or self_test stops the server from starting, in its own words.
+#ifndef QUICKIO_HPP
+#define QUICKIO_HPP
+
+#include "quickio.h"
+
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#if defined(__GNUC__)
+#define QIO_HIDDEN __attribute__((visibility("hidden")))
+#else
+#define QIO_HIDDEN
+#endif
+
+namespace qio {
+
+using Client = qio_client;
+using Milliseconds = std::chrono::milliseconds;
+
+// The table of functions and the application's own handle; set before anything else runs.
+struct Binding {
+    const qio_api *api = nullptr;
+    qio_server server{0};
+};
+
+//
+// Hidden: g++ makes what an inline function keeps one thing for the whole process, and every application needs its own.
+QIO_HIDDEN inline Binding &binding() noexcept {
+    static Binding bound;
+    return bound;
+}
+
+inline const qio_api &api() noexcept { return *binding().api; }
+
+inline qio_str raw(std::string_view text) noexcept { return qio_text(text.data(), text.size()); }
+
+inline std::string_view view(qio_str text) noexcept {
+    return text.len == 0 ? std::string_view() : std::string_view(text.ptr, text.len);
+}
+
+// A status that is no QIO_OK.
+class Error : public std::runtime_error {
+  public:
+    explicit Error(qio_status status) : std::runtime_error(api().error_text(status)), status_(status) {}
+    Error(qio_status status, const std::string &what)
+        : std::runtime_error(what + ": " + api().error_text(status)), status_(status) {}
+
+    qio_status status() const noexcept { return status_; }
+
+  private:
+    qio_status status_;
+};
+
+inline void check(qio_status status, const char *what) {
+    if (status != QIO_OK) throw Error(status, what);
+}
+
+enum class Level : int32_t {
+    error = QIO_LOG_ERROR,
+    warn = QIO_LOG_WARN,
+    info = QIO_LOG_INFO,
+    debug = QIO_LOG_DEBUG,
+    trace = QIO_LOG_TRACE
+};
+
+// Writes to the server's log, from any thread.
+inline void log(Level level, std::string_view text) noexcept {
+    api().log(binding().server, static_cast<int32_t>(level), raw(text));
+}
+
+// A setting of [app-settings.NAME].
+inline std::optional<std::string_view> setting(std::string_view key) {
+    qio_str value;
+    const qio_status status = api().setting(binding().server, raw(key), &value);
+    if (status == QIO_NOT_FOUND) return std::nullopt;
+    check(status, "a setting");
+    return view(value);
+}
+
+// ---- JSON ----
+
+// A text as a JSON string.
+inline std::string json_string(std::string_view text) {
+    std::size_t len = 0;
+    std::string out(text.size() + 16, '\0');
+    qio_status status = api().json_string(raw(text), out.data(), out.size(), &len);
+    if (status == QIO_TOO_LONG) {
+        out.resize(len + 1);
+        status = api().json_string(raw(text), out.data(), out.size(), &len);
+    }
+    check(status, "json_string");
+    out.resize(len);
+    return out;
+}
+
+// The text of a JSON string; nothing where it is none.
+inline std::optional<std::string> json_text(std::string_view json) {
+    std::size_t len = 0;
+    // Never longer than with its quotes and escapes.
+    std::string out(json.size() + 1, '\0');
+    if (api().json_text(raw(json), out.data(), out.size(), &len) != QIO_OK) return std::nullopt;
+    out.resize(len);
+    return out;
+}
+
+// A member of an object, as the piece of `json` that it is.
+inline std::optional<std::string_view> json_member(std::string_view json, std::string_view name) {
+    qio_str value;
+    if (api().json_member(raw(json), raw(name), &value) != QIO_OK) return std::nullopt;
+    return view(value);
+}
+
+// ---- What closures are given ----
+
+struct Event {
+    Client client;
+    bool wants_answer;
+    std::string_view path, extra, data;
+
+    // What is broadcast to it reaches those who subscribed to it.
+    std::string full_path() const { return std::string(path).append(extra); }
+};
+
+struct Reply {
+    Client client;
+    bool wants_answer;
+    std::string_view data;
+};
+
+struct Subscription {
+    Client client;
+    std::string_view path, extra, data;
+};
+
+struct Unsubscribed {
+    Client client;
+    std::string_view path, extra;
+};
+
+class Context;
+class Answer;
+using Callback = std::function<Answer(Context &, const Reply &)>;
+
+// What a handler or callback returns, or a promise is kept with.
+class Answer {
+  public:
+    static Answer ok() { return Answer(200, std::string()); }
+    // 200 and one JSON text, which nobody checks.
+    static Answer data(std::string json) { return Answer(200, std::move(json)); }
+    static Answer error(uint32_t code, std::string message, std::string json = std::string()) {
+        Answer answer(code, std::move(json));
+        answer.message_ = std::move(message);
+        return answer;
+    }
+    // None, not now and not later.
+    static Answer never() { return Answer(0, std::string()); }
+
+    // Offers a callback, with code 200 only. It runs at most once.
+    Answer with_callback(Callback callback) && {
+        callback_ = std::move(callback);
+        return std::move(*this);
+    }
+
+  private:
+    friend class Context;
+    friend class Later;
+    friend struct Shims;
+
+    Answer(uint32_t code, std::string json) : code_(code), data_(std::move(json)) {}
+
+    uint32_t code_;
+    bool is_later_ = false;
+    std::string data_;
+    std::optional<std::string> message_;
+    Callback callback_;
+};
+
+// A promise to answer. Destroyed unkept it answers 500. It may be moved to any thread.
+class Later {
+  public:
+    Later(Later &&other) noexcept : promise_(std::exchange(other.promise_, qio_promise{0})) {}
+    Later &operator=(Later &&other) noexcept {
+        std::swap(promise_, other.promise_);
+        return *this;
+    }
+    Later(const Later &) = delete;
+    Later &operator=(const Later &) = delete;
+    ~Later() {
+        if (promise_.id != 0) api().promise_drop(promise_);
+    }
+
+    Client client() const {
+        Client client{0, 0, 0};
+        check(api().promise_client(promise_, &client), "promise_client");
+        return client;
+    }
+
+    // QIO_BUSY: the inbox of its shard is full, and the promise is still to be kept.
+    [[nodiscard]] qio_status answer(const Answer &answer);
+
+  private:
+    friend class Context;
+    explicit Later(qio_promise promise) noexcept : promise_(promise) {}
+
+    qio_promise promise_;
+};
+
+// A promise to decide. Destroyed unkept it refuses.
+class LaterDecision {
+  public:
+    LaterDecision(LaterDecision &&other) noexcept : promise_(std::exchange(other.promise_, qio_promise{0})) {}
+    LaterDecision &operator=(LaterDecision &&other) noexcept {
+        std::swap(promise_, other.promise_);
+        return *this;
+    }
+    LaterDecision(const LaterDecision &) = delete;
+    LaterDecision &operator=(const LaterDecision &) = delete;
+    ~LaterDecision() {
+        if (promise_.id != 0) api().promise_drop(promise_);
+    }
+
+    Client client() const {
+        Client client{0, 0, 0};
+        check(api().promise_client(promise_, &client), "promise_client");
+        return client;
+    }
+
+    [[nodiscard]] qio_status decide(bool accepted) {
+        const qio_status status = api().promise_decide(promise_, accepted ? 1 : 0);
+        if (status != QIO_BUSY) promise_.id = 0;
+        return status;
+    }
+
+  private:
+    friend class Context;
+    explicit LaterDecision(qio_promise promise) noexcept : promise_(promise) {}
+
+    qio_promise promise_;
+};
+
+enum class Decision : int32_t { refuse = QIO_REFUSE, accept = QIO_ACCEPT, later = QIO_DECIDE_LATER };
+
+// By which a closure asks for things to be done, while it runs. Errors are thrown: they are bugs of the caller's.
+class Context {
+  public:
+    explicit Context(qio_cx cx) noexcept : cx_(cx) {}
+    Context(const Context &) = delete;
+    Context &operator=(const Context &) = delete;
+
+    uint32_t shard() const noexcept { return api().shard(cx_); }
+    Milliseconds now() const noexcept { return Milliseconds(static_cast<int64_t>(api().now_ms(cx_))); }
+
+    // In handlers and callbacks: what to return, and the promise.
+    std::pair<Answer, Later> later() {
+        qio_promise promise{0};
+        check(api().later(cx_, &promise), "later");
+        Answer answer = Answer::never();
+        answer.is_later_ = true;
+        return {std::move(answer), Later(promise)};
+    }
+
+    // In on-hooks.
+    std::pair<Decision, LaterDecision> later_decision() {
+        qio_promise promise{0};
+        check(api().later_decision(cx_, &promise), "later_decision");
+        return {Decision::later, LaterDecision(promise)};
+    }
+
+    void broadcast(std::string_view path, std::string_view json) {
+        check(api().broadcast(cx_, raw(path), raw(json)), "broadcast");
+    }
+    void send(Client client, std::string_view path, std::string_view json) {
+        check(api().send(cx_, client, raw(path), raw(json), nullptr), "send");
+    }
+    void send(Client client, std::string_view path, std::string_view json, Callback callback);
+    void close(Client client) { check(api().close(cx_, client), "close"); }
+    void move(Client client, std::string_view address) { check(api().move(cx_, client, raw(address)), "move"); }
+    void after(Milliseconds time, std::function<void(Context &)> run);
+
+    // What the application keeps for a client: always of one type, which is the caller's to remember.
+    template <typename T> T *client_data(Client client) noexcept {
+        return static_cast<T *>(api().client_data(cx_, client));
+    }
+    // False: the client has gone, or lives on another shard; nothing is kept.
+    template <typename T> bool set_client_data(Client client, std::unique_ptr<T> value) {
+        const auto destroy = [](void *kept) noexcept { delete static_cast<T *>(kept); };
+        const qio_status status = api().set_client_data(cx_, client, value.release(), destroy);
+        if (status != QIO_GONE) check(status, "set_client_data");
+        return status == QIO_OK;
+    }
+    template <typename T> std::unique_ptr<T> take_client_data(Client client) noexcept {
+        return std::unique_ptr<T>(static_cast<T *>(api().take_client_data(cx_, client)));
+    }
+
+  private:
+    friend struct Shims;
+    qio_cx cx_;
+};
+
+using Handler = std::function<Answer(Context &, const Event &)>;
+using OnHook = std::function<Decision(Context &, const Subscription &)>;
+using OffHook = std::function<void(Context &, const Unsubscribed &)>;
+using Timer = std::function<void(Context &)>;
+
+// From C's functions to closures. No exception passes.
+struct Shims {
+    struct Functions {
+        Handler handler;
+        OnHook on;
+        OffHook off;
+    };
+
+    // Runs something, and logs what it throws; whether it threw nothing.
+    template <typename F> static bool guarded(F &&run) noexcept {
+        try {
+            run();
+            return true;
+        } catch (const std::exception &error) {
+            log(Level::error, error.what());
+        } catch (...) {
+            log(Level::error, "something was thrown that is no std::exception");
+        }
+        return false;
+    }
+
+    template <typename T> static void destroy(void *user) noexcept {
+        guarded([user] { delete static_cast<T *>(user); });
+    }
+
+    static void handle(qio_cx cx, const qio_event *event, void *user) noexcept {
+        guarded([&] {
+            Context context(cx);
+            const Event given{event->client, event->wants_answer != 0, view(event->path), view(event->extra),
+                              view(event->data)};
+            give(cx, static_cast<Functions *>(user)->handler(context, given));
+        });
+    }
+
+    static int32_t on(qio_cx cx, const qio_subscription *subscription, void *user) noexcept {
+        Decision decision = Decision::refuse;
+        guarded([&] {
+            Context context(cx);
+            const Subscription given{subscription->client, view(subscription->path), view(subscription->extra),
+                                     view(subscription->data)};
+            decision = static_cast<Functions *>(user)->on(context, given);
+        });
+        return static_cast<int32_t>(decision);
+    }
+
+    static void off(qio_cx cx, const qio_unsubscribed *unsubscribed, void *user) noexcept {
+        guarded([&] {
+            Context context(cx);
+            const Unsubscribed given{unsubscribed->client, view(unsubscribed->path), view(unsubscribed->extra)};
+            static_cast<Functions *>(user)->off(context, given);
+        });
+    }
+
+    static void reply(qio_cx cx, const qio_reply *reply, void *user) noexcept {
+        guarded([&] {
+            Context context(cx);
+            const Reply given{reply->client, reply->wants_answer != 0, view(reply->data)};
+            give(cx, (*static_cast<Callback *>(user))(context, given));
+        });
+    }
+
+    static void timer(qio_cx cx, void *user) noexcept {
+        guarded([&] {
+            Context context(cx);
+            (*static_cast<Timer *>(user))(context);
+        });
+    }
+
+    static qio_callback callback(Callback run) {
+        return qio_callback{reply, std::make_unique<Callback>(std::move(run)).release(), destroy<Callback>};
+    }
+
+    // An answer without its callback, which is given away by the call that follows.
+    static qio_answer plain(const Answer &answer) noexcept {
+        qio_answer plain = QIO_ANSWER;
+        plain.code = answer.code_;
+        plain.data = raw(answer.data_);
+        if (answer.message_) plain.message = raw(*answer.message_);
+        return plain;
+    }
+
+    static void give(qio_cx cx, const Answer &answer) {
+        if (answer.is_later_) return;
+        if (answer.code_ == 0) return check(api().answer_never(cx), "answer_never");
+        qio_answer plain = Shims::plain(answer);
+        qio_callback offered{nullptr, nullptr, nullptr};
+        if (answer.callback_) {
+            offered = callback(answer.callback_);
+            plain.callback = &offered;
+        }
+        check(api().answer_with(cx, &plain), "answer");
+    }
+};
+
+inline qio_status Later::answer(const Answer &answer) {
+    qio_answer plain = Shims::plain(answer);
+    qio_callback offered{nullptr, nullptr, nullptr};
+    if (answer.callback_) {
+        offered = Shims::callback(answer.callback_);
+        plain.callback = &offered;
+    }
+    const qio_status status = answer.code_ == 0 ? api().promise_drop(promise_) : api().promise_answer(promise_, &plain);
+    if (status == QIO_OK || status == QIO_GONE) promise_.id = 0;
+    return status;
+}
+
+inline void Context::send(Client client, std::string_view path, std::string_view json, Callback callback) {
+    const qio_callback offered = Shims::callback(std::move(callback));
+    check(api().send(cx_, client, raw(path), raw(json), &offered), "send");
+}
+
+inline void Context::after(Milliseconds time, Timer run) {
+    auto *user = std::make_unique<Timer>(std::move(run)).release();
+    check(api().after(cx_, static_cast<uint64_t>(time.count()), Shims::timer, user, Shims::destroy<Timer>), "after");
+}
+
+// ---- Any thread ----
+
+// These answer QIO_BUSY where a shard's inbox is full.
+
+[[nodiscard]] inline qio_status broadcast(std::string_view path, std::string_view json) noexcept {
+    return api().server_broadcast(binding().server, raw(path), raw(json));
+}
+[[nodiscard]] inline qio_status send(Client client, std::string_view path, std::string_view json) noexcept {
+    return api().server_send(binding().server, client, raw(path), raw(json), nullptr);
+}
+[[nodiscard]] inline qio_status send(Client client, std::string_view path, std::string_view json, Callback callback) {
+    const qio_callback offered = Shims::callback(std::move(callback));
+    return api().server_send(binding().server, client, raw(path), raw(json), &offered);
+}
+[[nodiscard]] inline qio_status close(Client client) noexcept { return api().server_close(binding().server, client); }
+[[nodiscard]] inline qio_status move(Client client, std::string_view address) noexcept {
+    return api().server_move(binding().server, client, raw(address));
+}
+
+// ---- Registering ----
+
+// An event that is being registered: nothing is, before `add`.
+class EventBuilder {
+  public:
+    EventBuilder &handler(Handler handler) {
+        functions_->handler = std::move(handler);
+        return *this;
+    }
+    // Who may subscribe; everyone, without it.
+    EventBuilder &on(OnHook hook) {
+        functions_->on = std::move(hook);
+        return *this;
+    }
+    EventBuilder &off(OffHook hook) {
+        functions_->off = std::move(hook);
+        return *this;
+    }
+    EventBuilder &children() noexcept {
+        flags_ |= QIO_CHILDREN;
+        return *this;
+    }
+    EventBuilder &no_subscriptions() noexcept {
+        flags_ |= QIO_NO_SUBSCRIPTIONS;
+        return *this;
+    }
+    void add() {
+        qio_event_spec spec = QIO_EVENT_SPEC;
+        spec.path = raw(path_);
+        spec.flags = flags_;
+        spec.handler = functions_->handler ? Shims::handle : nullptr;
+        spec.on = functions_->on ? Shims::on : nullptr;
+        spec.off = functions_->off ? Shims::off : nullptr;
+        spec.user = functions_.release();
+        spec.free = Shims::destroy<Shims::Functions>;
+        functions_ = std::make_unique<Shims::Functions>();
+        check(api().register_event(registrar_, &spec), path_.c_str());
+    }
+
+  private:
+    friend class Registrar;
+    EventBuilder(qio_registrar registrar, std::string_view path)
+        : registrar_(registrar), path_(path), functions_(std::make_unique<Shims::Functions>()) {}
+
+    qio_registrar registrar_;
+    std::string path_;
+    uint32_t flags_ = 0;
+    std::unique_ptr<Shims::Functions> functions_;
+};
+
+// What `register_events` registers by, on one shard.
+class Registrar {
+  public:
+    explicit Registrar(qio_registrar registrar) noexcept : registrar_(registrar) {}
+    Registrar(const Registrar &) = delete;
+    Registrar &operator=(const Registrar &) = delete;
+
+    uint32_t shard() const noexcept { return api().registrar_shard(registrar_); }
+    EventBuilder event(std::string_view path) { return EventBuilder(registrar_, path); }
+    void every(Milliseconds period, Timer run) {
+        auto *user = std::make_unique<Timer>(std::move(run)).release();
+        const auto ms = static_cast<uint64_t>(period.count());
+        check(api().every(registrar_, ms, Shims::timer, user, Shims::destroy<Timer>), "every");
+    }
+
+  private:
+    qio_registrar registrar_;
+};
+
+// ---- The application ----
+
+// One value for all shards; it is made by `init` and destroyed behind `stop`.
+class Application {
+  public:
+    Application() = default;
+    Application(const Application &) = delete;
+    Application &operator=(const Application &) = delete;
+    virtual ~Application() = default;
+
+    // On each shard, on its thread.
+    virtual void register_events(Registrar &registrar) = 0;
+    // Once, before the first connection.
+    virtual void start() {}
+    // Once, behind the last shard.
+    virtual void stop() {}
+    // Without a server.
+    virtual void self_test() {}
+};
+
+template <typename App> struct Exported {
+    QIO_HIDDEN static std::unique_ptr<App> &app() noexcept {
+        static std::unique_ptr<App> made;
+        return made;
+    }
+
+    template <typename F> static int32_t attempt(F &&run) noexcept {
+        const char *unknown = "something was thrown that is no std::exception";
+        try {
+            run();
+            return QIO_OK;
+        } catch (const std::exception &error) {
+            api().fail(binding().server, qio_cstr(error.what()));
+        } catch (...) {
+            api().fail(binding().server, qio_cstr(unknown));
+        }
+        return QIO_FAILED;
+    }
+
+    static int32_t init(const qio_api *api, qio_server server) noexcept {
+        binding() = Binding{api, server};
+        return attempt([] { app() = std::make_unique<App>(); });
+    }
+    static int32_t register_events(qio_registrar registrar) noexcept {
+        return attempt([registrar] {
+            Registrar by(registrar);
+            app()->register_events(by);
+        });
+    }
+    static int32_t start() noexcept {
+        return attempt([] { app()->start(); });
+    }
+    static void stop() noexcept {
+        Shims::guarded([] { app()->stop(); });
+        Shims::guarded([] { app().reset(); });
+    }
+    static int32_t self_test() noexcept {
+        return attempt([] { app()->self_test(); });
+    }
+};
+
+} // namespace qio
+
+// Exports an application; once, outside of any namespace.
+#define QIO_APPLICATION(name, App)                                                                                     \
+    const qio_app_info qio_app = {QIO_APP_HEAD,                                                                        \
+                                  name,                                                                                \
+                                  qio::Exported<App>::init,                                                            \
+                                  qio::Exported<App>::register_events,                                                 \
+                                  qio::Exported<App>::start,                                                           \
+                                  qio::Exported<App>::stop,                                                            \
+                                  qio::Exported<App>::self_test};
+
+#endif

@@ -96,7 +96,11 @@ impl<T> Current<T> {
 
     fn with<R>(&self, id: u64, run: impl FnOnce(&mut T) -> Result<R, Fault>) -> Result<R, Fault> {
         if id != self.id.get() || id == 0 {
-            return Err(if thread_of(id) == thread_of(next_id()) || id == 0 { Fault::Stale } else { Fault::WrongThread });
+            return Err(if thread_of(id) == thread_of(next_id()) || id == 0 {
+                Fault::Stale
+            } else {
+                Fault::WrongThread
+            });
         }
         let place = self.place.replace(ptr::null_mut());
         let _again = Restore { current: self, id, place };
@@ -152,12 +156,7 @@ fn next_id() -> u64 {
 }
 
 /// Calls a function of the application with a context.
-pub fn enter(
-    cx: &mut Context<'_>,
-    host: &'static Host,
-    kind: Kind,
-    call: impl FnOnce(Cx),
-) -> Said {
+pub fn enter(cx: &mut Context<'_>, host: &'static Host, kind: Kind, call: impl FnOnce(Cx)) -> Said {
     enter_for(cx, host, kind, call).1
 }
 
@@ -176,10 +175,7 @@ pub fn enter_for<R>(
 }
 
 /// What a function of the table does with a context.
-pub fn with<R>(
-    cx: Cx,
-    run: impl FnOnce(&mut Scope<'_, '_>) -> Result<R, Fault>,
-) -> Result<R, Fault> {
+pub fn with<R>(cx: Cx, run: impl FnOnce(&mut Scope<'_, '_>) -> Result<R, Fault>) -> Result<R, Fault> {
     CONTEXT.with(|current| current.with(cx.id, |scope| run(scope)))
 }
 

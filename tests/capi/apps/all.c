@@ -312,7 +312,6 @@ static int32_t may_subscribe(qio_cx cx, const qio_subscription *subscription, vo
         expect(&report, "answer", qio->answer(cx, QIO_NO_STR), QIO_WRONG_PLACE);
         expect(&report, "later", qio->later(cx, &promise), QIO_WRONG_PLACE);
         expect(&report, "no place", qio->later_decision(cx, NULL), QIO_BAD_POINTER);
-        expect(&report, "twice", qio->later_decision(cx, &promise), QIO_ANSWERED);
         if (report.len > 0) qio->log(self, QIO_LOG_ERROR, qio_text(report.text, report.len));
         return report.len > 0 ? QIO_REFUSE : QIO_ACCEPT;
     }

@@ -1,0 +1,225 @@
+//! What is no application, or fails: each stops the server before it listens, in words that say why.
+
+use super::support::cc;
+use super::support::server::{self, BINARY, command};
+use super::{all, object};
+use std::fs;
+
+/// An application with these functions, in place of the plain ones.
+fn app(name: &str, functions: &str, exported: &str) -> String {
+    let text = format!(
+        r#"#include "quickio.h"
+static const qio_api *qio;
+static qio_server self;
+static int32_t init(const qio_api *api, qio_server server) {{ qio = api; self = server; return QIO_OK; }}
+static int32_t nothing(qio_registrar registrar) {{ (void)registrar; return QIO_OK; }}
+int32_t (*const plain_init)(const qio_api *, qio_server) = init;
+int32_t (*const plain_register)(qio_registrar) = nothing;
+{functions}
+{exported}
+"#
+    );
+    object(&cc::shared_object_of(name, &text))
+}
+
+fn plain(name: &str) -> String {
+    app(
+        name,
+        "",
+        &format!(
+            r#"const qio_app_info qio_app = {{QIO_APP_HEAD, "{name}", init, nothing, NULL, NULL, NULL}};"#
+        ),
+    )
+}
+
+/// The server does not start with these applications: its exit code, and its words.
+#[track_caller]
+fn refused(apps: &[&str], code: i32, words: &[&str]) {
+    let arguments: Vec<&str> = apps.iter().flat_map(|app| ["--app", app]).collect();
+    let (exit, stdout, log) = server::run(command(BINARY, &arguments));
+    assert_eq!(exit, Some(code), "{log}");
+    assert!(!stdout.contains("ready"), "{stdout}");
+    for word in words {
+        assert!(log.contains(word), "{word:?} is not in {log}");
+    }
+}
+
+fn file(name: &str, bytes: &[u8]) -> String {
+    let file = cc::temporary(&format!("{name}-{}.so", std::process::id()));
+    fs::write(&file, bytes).unwrap();
+    object(&file)
+}
+
+#[test]
+fn what_is_no_shared_object_is_refused() {
+    refused(&["./no/such.so"], 2, &["./no/such.so", "No such file"]);
+    refused(&["/"], 2, &["no shared object"]);
+    refused(&[&file("empty", b"")], 2, &["it is no shared object"]);
+    refused(&[&file("text", b"#!/bin/sh\necho hello, and some more\n")], 2, &["it is no shared object"]);
+    let source = cc::temporary(&format!("unlinked-{}.c", std::process::id()));
+    fs::write(&source, "int x;").unwrap();
+    let unlinked = source.with_extension("so");
+    cc::run(std::process::Command::new("cc").arg("-c").arg("-o").arg(&unlinked).arg(&source));
+    refused(&[&object(&unlinked)], 2, &["link it with -shared"]);
+    let mut other = fs::read(all()).unwrap();
+    other[18] = 22; // s390x
+    refused(
+        &[&file("other-machine", &other)],
+        2,
+        &["it is made for s390x (64 bits)", std::env::consts::ARCH],
+    );
+    let mut cut = fs::read(all()).unwrap();
+    cut.truncate(200);
+    refused(&[&file("cut", &cut)], 2, &["the dynamic linker refuses it"]);
+    refused(
+        &[&object(&cc::shared_object_of(
+            "unresolved",
+            "void nobody(void); void f(void); void f(void) { nobody(); }",
+        ))],
+        2,
+        &["the dynamic linker refuses it", "nobody"],
+    );
+}
+
+#[test]
+fn libraries_that_are_no_applications_are_refused() {
+    let library = |name: &str, text: &str| object(&cc::shared_object_of(name, text));
+    refused(&[&library("no-symbol", "int x;")], 2, &["exports neither `qio_app`"]);
+    refused(&[&library("other-symbol", "int qio_app = 5;")], 2, &["does not begin with QIO_APP_HEAD"]);
+    let version = |version: &str, size: &str, name: &str| {
+        format!(
+            "const qio_app_info qio_app = {{QIO_MAGIC, {version}, {size}, 0, {name}, init, nothing, NULL, NULL, NULL}};"
+        )
+    };
+    let next = app("next-version", "", &version("QIO_ABI_VERSION + 1", "sizeof(qio_app_info)", "\"a\""));
+    refused(&[&next], 2, &["compiled for ABI version 2, and this server has version 1"]);
+    let small = app("small", "", &version("QIO_ABI_VERSION", "20", "\"a\""));
+    refused(&[&small], 2, &["its size is too small"]);
+    let long = format!("\"{}\"", "x".repeat(65));
+    for (nth, name) in ["NULL", "\"\"", "\"a b\"", "\"\\xc3\\xa9\"", &long].iter().enumerate() {
+        let bad = app(&format!("name-{nth}"), "", &version("QIO_ABI_VERSION", "sizeof(qio_app_info)", name));
+        refused(&[&bad], 2, &["its name is not"]);
+    }
+    let empty = "const qio_app_info qio_app = {QIO_APP_HEAD, \"a\", NULL, nothing, NULL, NULL, NULL};";
+    refused(&[&app("no-init", "", empty)], 2, &["init or register_events is NULL"]);
+    let none = "const qio_app_info *qio_app_get(void) { return NULL; }";
+    refused(&[&app("getter-of-none", "", none)], 2, &["is no application"]);
+}
+
+#[test]
+fn names_are_unique() {
+    let (one, other) = (
+        plain("twin"),
+        app(
+            "twin-2",
+            "",
+            r#"const qio_app_info qio_app = {QIO_APP_HEAD, "twin", init, nothing, NULL, NULL, NULL};"#,
+        ),
+    );
+    refused(&[&one, &other], 2, &["two applications have the name twin"]);
+    refused(&[&plain("qio")], 2, &["two applications have the name qio"]);
+    refused(&[&plain("relay")], 2, &["two applications have the name relay"]);
+}
+
+#[test]
+fn what_fails_says_why() {
+    let stop = "static void stop(void);\n#include <stdio.h>\nstatic void stop(void) { fprintf(stderr, \"it was stopped\\n\"); }\n";
+    let failing = |name: &str, functions: &str, listed: &str| {
+        let exported = format!("const qio_app_info qio_app = {{QIO_APP_HEAD, \"{name}\", {listed}}};");
+        app(name, &format!("{stop}{functions}"), &exported)
+    };
+    let init = r#"static int32_t bad(const qio_api *api, qio_server server) {
+        (void)stop; api->fail(server, QIO_STR("no database")); return QIO_FAILED; }"#;
+    refused(
+        &[&failing("bad-init", init, "bad, nothing, NULL, stop, NULL")],
+        2,
+        &["init failed: no database"],
+    );
+    let init =
+        "static int32_t bad(const qio_api *api, qio_server server) { (void)api, (void)server; return 77; }";
+    refused(
+        &[&failing("bare-init", init, "bad, nothing, NULL, stop, NULL")],
+        2,
+        &["init failed: it answered 77"],
+    );
+    let start =
+        "static int32_t bad(void) { qio->fail(self, QIO_STR(\"no \\xff port\")); return QIO_FAILED; }";
+    let start = failing("bad-start", start, "init, nothing, bad, stop, NULL");
+    refused(&[&start], 1, &["bad-start cannot start: start failed: no \u{fffd} port", "it was stopped"]);
+    let register = "static int32_t bad(qio_registrar r) { (void)r; return QIO_FAILED; }";
+    let register = failing("bad-register", register, "init, bad, NULL, stop, NULL");
+    refused(&[&register], 1, &["bad-register cannot start: register_events failed", "it was stopped"]);
+}
+
+#[test]
+fn what_cannot_be_registered_stops_the_server() {
+    let registering = |name: &str, paths: &[&str], more: &str| {
+        let calls: String = paths
+            .iter()
+            .map(|path| format!("spec.path = qio_text({path}, sizeof({path}) - 1); {more} qio->register_event(registrar, &spec);"))
+            .collect();
+        // What `register_event` answers is not looked at: the server does.
+        let functions = format!(
+            "static int32_t register_events(qio_registrar registrar) {{
+                 qio_event_spec spec = QIO_EVENT_SPEC; {calls} return QIO_OK; }}"
+        );
+        let exported = format!(
+            "const qio_app_info qio_app = {{QIO_APP_HEAD, \"{name}\", init, register_events, NULL, NULL, NULL}};"
+        );
+        app(name, &functions, &exported)
+    };
+    for (nth, path, words) in [
+        (0, r#""/qio/mine""#, "/qio is the server's own namespace"),
+        (1, r#""/qio""#, "/qio is the server's own namespace"),
+        (2, r#""""#, "the path is empty"),
+        (3, r#""mine""#, "it has to begin with a slash"),
+        (4, "\"/\\xff\"", "cannot be read"),
+    ] {
+        refused(&[&registering(&format!("path-{nth}"), &[path], "")], 1, &[words]);
+    }
+    refused(&[&registering("twice", &["\"/a\"", "\"/a\""], "")], 1, &["/a is registered already, by twice"]);
+    refused(&[&registering("taken", &["\"/relay\""], "")], 1, &["/relay is registered already, by relay"]);
+    refused(&[&registering("flags", &["\"/a\""], "spec.flags = 64;")], 1, &["it has unknown flags"]);
+}
+
+#[test]
+fn self_tests_are_run_and_reported() {
+    let failing = app(
+        "unfit",
+        "static int32_t self_test(void) { qio->fail(self, QIO_STR(\"no template\")); return QIO_FAILED; }",
+        "const qio_app_info qio_app = {QIO_APP_HEAD, \"unfit\", init, nothing, NULL, NULL, self_test};",
+    );
+    let test = |apps: &[&str]| {
+        let mut command = std::process::Command::new(BINARY);
+        let output = command.arg("test-app").args(apps).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, report, log) = test(&["relay", &all()]);
+    assert_eq!((code, report), (Some(0), format!("ok relay\nok {}\n2 passed, 0 failed\n", all())));
+    super::assert_all_freed(&log);
+    let (code, report, _) = test(&[&failing, "nobody", "/no/such.so", "relay"]);
+    assert_eq!(code, Some(1));
+    let lines: Vec<&str> = report.lines().collect();
+    assert_eq!(lines[0], format!("FAILED {failing}: no template"));
+    assert!(lines[1].starts_with("FAILED nobody: there is no application"), "{report}");
+    assert!(lines[2].starts_with("FAILED /no/such.so: it cannot be read"), "{report}");
+    assert_eq!(lines[3..], ["ok relay", "1 passed, 3 failed"]);
+    let (code, _, log) = test(&[]);
+    assert_eq!(code, Some(2));
+    assert!(log.contains("test-app needs an application"), "{log}");
+}
+
+#[test]
+fn languages_without_data_to_export_export_a_function() {
+    let getter = app(
+        "getter",
+        "static const qio_app_info info = {QIO_APP_HEAD, \"getter\", init, nothing, NULL, NULL, NULL};",
+        "const qio_app_info *qio_app_get(void) { return &info; }",
+    );
+    let server = super::Server::start(&["--app", &getter]);
+    assert!(server.greeting.iter().any(|line| line.ends_with("getter")), "{:?}", server.greeting);
+}
