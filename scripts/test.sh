@@ -7,8 +7,8 @@
 #   --no-PART           leaves out that part
 #   --update-autobahn   writes tests/autobahn/expected.txt anew from this run
 #
-# What is installed stays under target/ and tests/clients/node/node_modules; packages of the system (python3-venv,
-# nodejs, npm) are installed only where they are missing. The last line is `N passed, N failed`; the exit code is 0
+# What is installed stays under target/ and tests/clients/node/node_modules; packages of the system (gcc, g++,
+# fp-compiler, python3-venv, nodejs, npm) are installed only where they are missing. The last line is `N passed, N failed`; the exit code is 0
 # where nothing failed.
 set -euo pipefail
 
@@ -83,6 +83,10 @@ count_libtest() {
 }
 
 test_rust() {
+    # Applications in other languages are compiled by the tests.
+    install_packages gcc cc
+    install_packages g++ c++
+    install_packages fp-compiler fpc
     if cargo nextest --version >/dev/null 2>&1; then
         run rust cargo nextest run --no-fail-fast --color never
         count rust "$(sum rust '.*Summary .* ([0-9]+) passed.*')" "$(sum rust '.*Summary .* ([0-9]+) failed.*')"

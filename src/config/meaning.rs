@@ -9,7 +9,7 @@ use crate::limits::SHARDS_MAX;
 
 /// The defaults, overlaid with whatever was typed.
 pub(super) fn config(typed: &Typed) -> Result<Config, ConfigError> {
-    let mut config = Config::default();
+    let mut config = Config { app_settings: typed.app_settings.clone(), ..Config::default() };
     for (setting, words) in typed.iter() {
         set(setting, words, &mut config)?;
     }

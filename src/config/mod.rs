@@ -152,8 +152,7 @@ fn from_sources(
     };
     typed.replace_with(environment.typed);
     typed.replace_with(flags.typed);
-    let app_settings = std::mem::take(&mut typed.app_settings);
-    Ok(Config { app_settings, ..meaning::config(&typed)? })
+    meaning::config(&typed)
 }
 
 /// The settings of a server; [`Config::default`] is what it does when nobody says anything.

@@ -1,5 +1,5 @@
-//! What `benches/fanout.rs` measures: a shard's own turn, from broadcasts to the sends that it hands to the kernel and
-//! back, with a kernel that does nothing.
+//! What `benches/fanout.rs` and `benches/apps.rs` measure: a shard's own turn, from broadcasts or from what a client has
+//! sent to the sends that it hands to the kernel and back, with a kernel that does nothing.
 
 use super::Apps;
 use super::flush::{Kernel, Order};
@@ -29,7 +29,7 @@ impl FanOut {
     /// So many subscribers, each with a handshake behind it.
     pub fn new(subscribers: u32) -> FanOut {
         let path = Path::parse("/relay/room").expect("a path of the program's own is clean");
-        let mut fan_out = FanOut { state: shard(), kernel: Nothing::default(), path };
+        let mut fan_out = FanOut { state: shard(Arc::new(Relay)), kernel: Nothing::default(), path };
         for client in 0..subscribers {
             fan_out.state.begin_turn();
             fan_out.state.accepted(Descriptor::made_up(client), Peer::UNIX);
@@ -54,13 +54,48 @@ impl FanOut {
     }
 
     fn finish_turn(&mut self) -> usize {
-        self.state.finish_turn(&mut self.kernel);
-        let mut bytes = 0;
-        for (token, sent) in self.kernel.sent.drain(..) {
-            bytes += sent.len();
-            self.state.sent(token, Ok(()), &sent);
+        finish_turn(&mut self.state, &mut self.kernel)
+    }
+}
+
+fn finish_turn(state: &mut State, kernel: &mut Nothing) -> usize {
+    state.finish_turn(kernel);
+    let mut bytes = 0;
+    for (token, sent) in kernel.sent.drain(..) {
+        bytes += sent.len();
+        state.sent(token, Ok(()), &sent);
+    }
+    bytes
+}
+
+/// One shard with an application, and one WebSocket client of it.
+pub struct Handling {
+    state: State,
+    kernel: Nothing,
+    bytes: Vec<u8>,
+}
+
+impl Handling {
+    /// The client is subscribed to a path of the application's.
+    pub fn new(app: Arc<dyn Application>, path: &str) -> Handling {
+        let mut handling = Handling { state: shard(app), kernel: Nothing::default(), bytes: Vec::new() };
+        handling.state.begin_turn();
+        handling.state.accepted(Descriptor::made_up(0), Peer::UNIX);
+        handling.bytes.extend_from_slice(UPGRADE);
+        handling.turn(&["/qio/ohai".to_owned(), format!("/qio/on:1=\"{path}\"")], 1);
+        assert_eq!(handling.state.metrics.counters.get(Counter::Subscribes), 1);
+        handling
+    }
+
+    /// A turn in which the client has sent these events so many times; answers the bytes that it was sent.
+    pub fn turn(&mut self, events: &[String], times: usize) -> usize {
+        for text in (0..times).flat_map(|_| events) {
+            encode::client_frame(&mut self.bytes, Opcode::Text, text.as_bytes(), [1, 2, 3, 4]);
         }
-        bytes
+        self.state.begin_turn();
+        self.state.received(0, &mut self.bytes, false);
+        self.bytes.clear();
+        finish_turn(&mut self.state, &mut self.kernel)
     }
 }
 
@@ -69,10 +104,10 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: quickio\r\n\r\n";
 
-fn shard() -> State {
+fn shard(app: Arc<dyn Application>) -> State {
     let config = Arc::new(Config { sends_per_turn_max: usize::MAX, ..Config::default() });
     let apps: [Arc<dyn Application>; 2] =
-        [Arc::new(Qio { public_address: None, hostname: "here".into() }), Arc::new(Relay)];
+        [Arc::new(Qio { public_address: None, hostname: "here".into() }), app];
     let apps = Apps::register(0, Server::new(Arc::new(Nowhere)), &apps);
     let sizes = mesh::Settings { ring_messages: 8, overflow_messages_max: 8 };
     State::new(Parts {

@@ -1,0 +1,82 @@
+//! One event through a handler, in Rust and in C: a shard's turn with 100 of them, from the client's frames to the sends
+//! that it hands to the kernel. The difference between the two is what C costs. Needs a C compiler.
+//!
+//! `cargo bench --bench apps`
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use quickio::app::{Answer, Application, Error, Registrar, c};
+use quickio::event::path::Path;
+use quickio::shard::bench::Handling;
+use std::hint::black_box;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Events of one turn: as many as a busy shard has.
+const EVENTS: usize = 100;
+
+fn handlers(c: &mut Criterion) {
+    let in_c = loaded();
+    let data = format!("\"{}\"", "x".repeat(62));
+    let cases = [
+        ("one event through a handler that does nothing", "/bench/nothing:1=null".to_owned()),
+        ("one event through a handler that broadcasts 64 bytes", format!("/bench/broadcast:1={data}")),
+    ];
+    for (name, event) in cases {
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Elements(EVENTS as u64));
+        let events = [event];
+        let mut rust = Handling::new(Arc::new(Bench), "/bench/room");
+        let mut c = Handling::new(Arc::clone(&in_c), "/bench/room");
+        assert_eq!(rust.turn(&events, EVENTS), c.turn(&events, EVENTS), "both send the same");
+        group.bench_function("Rust", |b| b.iter(|| rust.turn(black_box(&events), EVENTS)));
+        group.bench_function("C", |b| b.iter(|| c.turn(black_box(&events), EVENTS)));
+    }
+}
+
+/// What `benches/apps.c` has in C.
+struct Bench;
+
+impl Application for Bench {
+    fn name(&self) -> &str {
+        "bench"
+    }
+
+    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        let room = Path::parse("/bench/room").expect("a path of the program's own is clean");
+        registrar.event("/bench/room").register()?;
+        registrar.event("/bench/nothing").handler(|_, _| Answer::ok()).register()?;
+        registrar
+            .event("/bench/broadcast")
+            .handler(move |cx, event| {
+                cx.broadcast(&room, event.data);
+                Answer::ok()
+            })
+            .register()
+    }
+}
+
+fn loaded() -> Arc<dyn Application> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let object = std::env::temp_dir().join(format!("quickio-bench-{}.so", std::process::id()));
+    let compiled = Command::new("cc")
+        .args(["-std=c99", "-O2", "-shared", "-fPIC", "-I"])
+        .arg(root.join("src/app/c"))
+        .arg("-o")
+        .args([&object, &root.join("benches/apps.c")])
+        .status();
+    assert!(compiled.is_ok_and(|status| status.success()), "the C compiler makes it");
+    let app = c::load(&object, &c::Settings::new()).unwrap_or_else(|error| panic!("{error}"));
+    std::fs::remove_file(object).expect("what was made can be removed");
+    app
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(50)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = handlers
+}
+criterion_main!(benches);

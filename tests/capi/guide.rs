@@ -1,0 +1,62 @@
+//! The guide's pieces of C and C++: each is compiled, and fit to run; the first of each says hello.
+
+use super::support::server::BINARY;
+use super::support::{Server, cc};
+use super::{data, object};
+use serde_json::json;
+use std::fs;
+use std::process::Command;
+
+/// The pieces of a language, as shared objects.
+fn pieces(language: &str, extension: &str) -> Vec<String> {
+    let guide = fs::read_to_string(cc::in_tree("docs/applications.md")).unwrap();
+    let fence = format!("```{language}\n");
+    let texts =
+        guide.split(&fence).skip(1).map(|rest| rest.split("```\n").next().expect("a fence that ends"));
+    texts
+        .enumerate()
+        .map(|(nth, text)| {
+            let source = cc::temporary(&format!("guide-{language}-{nth}-{}.{extension}", std::process::id()));
+            fs::write(&source, text).unwrap();
+            object(&cc::shared_object(&source))
+        })
+        .collect()
+}
+
+fn assert_fit(objects: &[String]) {
+    assert!(objects.len() >= 1);
+    for object in objects {
+        let output = Command::new(BINARY).args(["test-app", object]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn pieces_of_c() {
+    let objects = pieces("c", "c");
+    assert_eq!(objects.len(), 2);
+    assert_fit(&objects);
+    let server = Server::start(&["--app", &objects[0], "--app", &objects[1]]);
+    let mut client = server.websocket();
+    assert_eq!(data(&mut client, "/hello", ""), json!("hello"));
+    client.request_code("/refuse", "", 400);
+    let answer = client.request_code("/order", "", 200);
+    client.request_code(&format!("/qio/callback/{}", answer.callback), "1", 200);
+    assert_eq!(data(&mut client, "/ask", ""), json!(42));
+    server.log_with("here I am");
+}
+
+#[test]
+fn pieces_of_cpp() {
+    let objects = pieces("cpp", "cpp");
+    assert_fit(&objects);
+    let server = Server::start(&["--app", &objects[0]]);
+    let mut client = server.websocket();
+    assert_eq!(data(&mut client, "/hello", ""), json!("hello"));
+    client.request_code("/qio/on", r#"["/room/a","open sesame"]"#, 200);
+    client.request_code("/qio/on", r#"["/room/b","please"]"#, 404);
+    client.request_code("/room/a", "5", 200);
+    assert_eq!(client.event().path, "/room/a");
+    let answer = client.request_code("/order", "", 200);
+    client.request_code(&format!("/qio/callback/{}", answer.callback), "1", 200);
+}

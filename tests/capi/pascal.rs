@@ -1,0 +1,59 @@
+//! An application in a language that has functions to export, and nothing of C's: `examples/votes.pas`.
+
+use super::support::{Server, Wire, cc};
+use super::{data, object};
+use serde_json::json;
+use std::fs;
+use std::process::Command;
+
+fn votes() -> Option<String> {
+    if Command::new("fpc").arg("-iV").output().is_err() {
+        eprintln!("**** SKIPPED: there is no Free Pascal (fp-compiler) on this machine ****");
+        return None;
+    }
+    let folder = cc::temporary(&format!("pascal-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let shared = folder.join("votes.so");
+    let mut command = Command::new("fpc");
+    command.args(["-Cg", "-O2", "-Cr", "-Co", "-vew"]);
+    command.arg(format!("-FU{}", folder.display())).arg(format!("-FE{}", folder.display())).arg("-ovotes.so");
+    cc::run(command.arg(cc::in_tree("examples/votes.pas")));
+    Some(object(&shared))
+}
+
+#[test]
+fn a_poll_in_pascal() {
+    let Some(votes) = votes() else { return };
+    let mut server = Server::start(&["--app", &votes]);
+    let mut clients = server.spread(6);
+    clients.push(server.client(Wire::Raw));
+    clients.iter_mut().for_each(|client| client.subscribe("/votes/changed"));
+    let count = clients.len();
+    for (nth, client) in clients.iter_mut().enumerate() {
+        client.request_code("/votes/cast", "\"perhaps\"", 400);
+        let vote = if nth % 3 == 0 { "\"no\"" } else { "\"yes\"" };
+        let tally = data(client, "/votes/cast", vote);
+        assert_eq!(tally["yes"].as_u64().unwrap() + tally["no"].as_u64().unwrap(), nth as u64 + 1);
+        let refused = client.request_code("/votes/cast", vote, 403);
+        assert_eq!(refused.body["err_msg"], "one vote each");
+    }
+    let no = count.div_ceil(3);
+    let tally = json!({"yes": count - no, "no": no});
+    for client in &mut clients {
+        assert_eq!(data(client, "/votes/tally", ""), tally);
+        // Votes of different shards may arrive in either order; each arrives.
+        let mut told: Vec<u64> = (0..count)
+            .map(|_| {
+                let event = client.event();
+                assert_eq!(event.path, "/votes/changed");
+                let tally: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+                tally["yes"].as_u64().unwrap() + tally["no"].as_u64().unwrap()
+            })
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, (1..=count as u64).collect::<Vec<_>>());
+    }
+    drop(clients);
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+}
