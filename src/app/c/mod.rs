@@ -45,12 +45,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error as ThisError;
 
-/// The header, for whoever writes it where compilers find it.
-pub const HEADER: &str = include_str!("quickio.h");
-
-/// The header for C++.
-pub const HEADER_CPP: &str = include_str!("quickio.hpp");
-
 /// What an application is exported as.
 const SYMBOL: &CStr = c"qio_app";
 
