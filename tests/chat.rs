@@ -1,5 +1,8 @@
 //! The chat of `examples/`, as its clients see it, over two shards: in every language it passes the same tests.
 
+#[path = "support/cc.rs"]
+#[allow(dead_code, reason = "other tests need the rest")]
+mod cc;
 #[allow(dead_code, unused_imports, reason = "other tests need the rest")]
 mod support;
 
@@ -7,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::server::{BINARY, command};
-use support::{Client, Server, Wire, cc};
+use support::{Client, Server, Wire};
 
 /// What a chat is written in.
 #[derive(Clone, Copy)]

@@ -1,8 +1,7 @@
 //! What is no application, or fails: each stops the server before it listens, in words that say why.
 
-use super::support::cc;
 use super::support::server::{self, BINARY, command};
-use super::{all, object};
+use super::{all, cc, object};
 use std::fs;
 
 /// An application with these functions, in place of the plain ones.
@@ -222,4 +221,35 @@ fn languages_without_data_to_export_export_a_function() {
     );
     let server = super::Server::start(&["--app", &getter]);
     assert!(server.greeting.iter().any(|line| line.ends_with("getter")), "{:?}", server.greeting);
+}
+
+#[test]
+fn what_never_returns_is_not_stopped() {
+    let hanging = app(
+        "hanging",
+        r#"#include <stdio.h>
+        extern int pause(void);
+        static void hang(qio_cx cx, const qio_event *event, void *user) {
+            (void)cx, (void)event, (void)user;
+            qio->log(self, QIO_LOG_INFO, QIO_STR("it hangs"));
+            for (;;) pause();
+        }
+        static int32_t register_events(qio_registrar registrar) {
+            qio_event_spec spec = QIO_EVENT_SPEC;
+            spec.path = QIO_STR("/hang");
+            spec.handler = hang;
+            return qio->register_event(registrar, &spec);
+        }
+        static void stop(void) { fprintf(stderr, "it was stopped\n"); }"#,
+        r#"const qio_app_info qio_app = {QIO_APP_HEAD, "hanging", init, register_events, NULL, stop, NULL};"#,
+    );
+    let mut server =
+        super::Server::start(&["--app", &hanging, "--shards", "1", "--shutdown-timeout", "100ms"]);
+    let mut client = server.client(super::Wire::Raw);
+    client.ask("/hang", "");
+    server.log_with("it hangs");
+    server.signal("TERM");
+    server.exit();
+    let log = server.log_with("a shard still runs it: it is not stopped");
+    assert!(!log.contains("it was stopped"), "{log}");
 }

@@ -1,8 +1,8 @@
 //! Applications in C++: closures are destroyed, promises drop themselves, exceptions stay inside.
 
+use super::support::Server;
 use super::support::server::{self, BINARY, command};
-use super::support::{Server, cc};
-use super::{assert_all_freed, data, object};
+use super::{assert_all_freed, cc, data, object};
 use serde_json::json;
 use std::fs;
 use std::time::Duration;

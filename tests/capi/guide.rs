@@ -1,8 +1,8 @@
 //! The guide's pieces of C and C++: each is compiled, and fit to run; the first of each says hello.
 
+use super::support::Server;
 use super::support::server::BINARY;
-use super::support::{Server, cc};
-use super::{data, object};
+use super::{cc, data, object};
 use serde_json::json;
 use std::fs;
 use std::process::Command;
@@ -24,7 +24,7 @@ fn pieces(language: &str, extension: &str) -> Vec<String> {
 }
 
 fn assert_fit(objects: &[String]) {
-    assert!(objects.len() >= 1);
+    assert!(!objects.is_empty());
     for object in objects {
         let output = Command::new(BINARY).args(["test-app", object]).output().unwrap();
         assert!(output.status.success(), "{output:?}");

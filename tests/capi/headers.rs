@@ -1,6 +1,6 @@
 //! The headers are clean in the oldest language that they promise, however strict the compiler.
 
-use super::support::cc::{self, HEADERS};
+use super::cc::{self, HEADERS};
 use std::fs;
 use std::process::Command;
 

@@ -1,6 +1,8 @@
 //! Applications in C, from outside: the real server loads objects that the tests compile, and clients speak to them.
 
 mod bad;
+#[path = "../support/cc.rs"]
+mod cc;
 mod cpp;
 mod guide;
 mod headers;
@@ -14,7 +16,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
 use support::server::{self, BINARY};
-use support::{Client, Server, Wire, cc};
+use support::{Client, Server, Wire};
 
 /// The application that does everything.
 fn all() -> String {
@@ -177,6 +179,17 @@ fn promises_are_kept_by_another_thread() {
     }
     client.vanish();
     server.assert_serves();
+    stop(server);
+}
+
+#[test]
+fn threads_try_again_where_an_inbox_is_full() {
+    let server = start(&["--inbox-messages-max", "1", "--shards", "1"]);
+    let mut client = server.websocket();
+    let ids: Vec<u64> = (0..500).map(|_| client.ask("/c/late", "")).collect();
+    for id in ids {
+        assert_eq!(client.answer(id).code(), 200);
+    }
     stop(server);
 }
 

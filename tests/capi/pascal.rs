@@ -1,7 +1,7 @@
 //! An application in a language that has functions to export, and nothing of C's: `examples/votes.pas`.
 
-use super::support::{Server, Wire, cc};
-use super::{data, object};
+use super::support::{Server, Wire};
+use super::{cc, data, object};
 use serde_json::json;
 use std::fs;
 use std::process::Command;

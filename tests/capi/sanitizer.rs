@@ -1,7 +1,7 @@
 //! The application that does everything, with the address and undefined-behaviour sanitizers inside the server's process.
 
-use super::support::{Server, cc, server};
-use super::{data, object};
+use super::support::{Server, server};
+use super::{cc, data, object};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;

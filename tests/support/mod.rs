@@ -3,7 +3,6 @@
 //! Everything waits with a deadline ([`DEADLINE`]) and nothing sleeps for what the server's clock can do: a server
 //! started with `--clock manual` goes by [`Server::advance`].
 
-pub mod cc;
 pub mod client;
 pub mod http;
 pub mod server;

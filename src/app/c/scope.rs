@@ -85,7 +85,9 @@ struct Current<T> {
 }
 
 impl<T> Current<T> {
-    const NONE: Current<T> = Current { id: Cell::new(0), place: Cell::new(ptr::null_mut()) };
+    const fn none() -> Current<T> {
+        Current { id: Cell::new(0), place: Cell::new(ptr::null_mut()) }
+    }
 
     /// Calls with a new handle for `place`.
     fn enter<R>(&self, place: *mut T, call: impl FnOnce(u64) -> R) -> R {
@@ -131,8 +133,8 @@ const CALL_BITS: u32 = 44;
 static THREADS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    static CONTEXT: Current<Scope<'static, 'static>> = const { Current::NONE };
-    static REGISTRAR: Current<Registering<'static>> = const { Current::NONE };
+    static CONTEXT: Current<Scope<'static, 'static>> = const { Current::none() };
+    static REGISTRAR: Current<Registering<'static>> = const { Current::none() };
     static LAST_ID: Cell<u64> = const { Cell::new(0) };
 }
 
