@@ -16,7 +16,7 @@ pub type Name = (u128, bool, Option<u64>, String);
 
 impl Asked {
     pub fn of(asks: &Asks<'_>) -> Asked {
-        let name = |it: &Named<'_>| (it.sid.0, it.connect, it.seq, it.host.to_owned());
+        let name = |it: &Named<'_>| (u128::from_ne_bytes(it.sid.0), it.connect, it.seq, it.host.to_owned());
         match asks {
             Asks::Poll { session, body } => Asked::Poll(name(session), (*body).to_owned()),
             Asks::Stream { session } => Asked::Stream(name(session)),
