@@ -6,17 +6,20 @@
 (() => {
   'use strict';
 
+  const $ = (id) => document.getElementById(id);
+
   // Where the tabs of this page meet, and where this tab sends to itself.
   const BOARD = '/relay/quickio-page/board';
   const ECHO = `/relay/quickio-page/echo/${randomHex(16)}`;
 
   const PEERS_MAX = 64; // remembered; the one that was silent longest goes first
   const PEERS_SHOWN_MAX = 5;
+  const PEERS_NAMED_MAX = 12; // on the board; the names of more would hide the strokes
   const PEER_SILENT_MS = 10_000; // then a tab has gone
   const HERE_EVERY_MS = 3_000;
   const GREET_EVERY_MS = 300; // where others come
-  const POINTS_MAX = 240; // of one tab's strokes
-  const STROKE_MS = 4_000; // then a stroke has faded
+  const POINTS_MAX = 256; // of one tab's strokes
+  const STROKE_MS = 5_500; // then a stroke has faded
   const STROKE_STEPS = 16; // of fading, each drawn as one line
   const POINT_EVERY_MS = 25;
   const POINTER_RESTS_MS = 1_200; // then a pen that was drawing goes on
@@ -39,11 +42,11 @@
   ];
   const TRANSPORTS = { websocket: 'WebSocket', stream: 'Event stream', poll: 'Long polling' };
 
+  const MESSAGES_NONE = $('messages-none').textContent;
+
   const me = randomHex(4);
   const calm = matchMedia('(prefers-reduced-motion: reduce)');
   const dark = matchMedia('(prefers-color-scheme: dark)');
-
-  const $ = (id) => document.getElementById(id);
 
   function randomHex(bytes) {
     const random = crypto.getRandomValues(new Uint8Array(bytes));
@@ -131,6 +134,7 @@
     $('board-missing').hidden = !missing;
     for (const control of [$('pen'), $('text'), $('send')]) control.disabled = missing;
     if (missing) setPen(false);
+    setText($('messages-none'), missing ? 'Messages need it as well.' : MESSAGES_NONE);
     delivery.note(missing ? 'Measured where the server runs the application relay.' : null);
     showHint();
   }
@@ -363,17 +367,11 @@
     board.drawnAt = now;
     const { context, width, height } = board;
     context.clearRect(0, 0, width, height);
-    let alive = false;
-    for (const peer of peers.values()) {
-      forgetFaded(peer, now);
-      if (peer.points.length === 0) continue;
-      alive = true;
-      drawStroke(context, peer, now);
-    }
-    for (const peer of peers.values()) {
-      if (peer.points.length > 0) drawHead(context, peer, now);
-    }
-    if (alive) drawBoardSoon();
+    for (const peer of peers.values()) forgetFaded(peer, now);
+    const drawing = [...peers.values()].filter((peer) => peer.points.length > 0);
+    for (const peer of drawing) drawStroke(context, peer, now);
+    for (const peer of drawing) drawHead(context, peer, now, drawing.length <= PEERS_NAMED_MAX);
+    if (drawing.length > 0) drawBoardSoon();
   }
 
   function forgetFaded(peer, now) {
@@ -413,7 +411,7 @@
     return [(x0 + x1) / 2, (y0 + y1) / 2];
   }
 
-  function drawHead(context, peer, now) {
+  function drawHead(context, peer, now, isNamed) {
     const { points } = peer;
     const last = points[points.length - 1];
     const before = points.length > 1 && !last.first ? points[points.length - 2] : last;
@@ -426,7 +424,7 @@
     context.lineWidth = 2;
     context.fill();
     context.stroke();
-    drawLabel(context, nameOf(peer), x, y);
+    if (isNamed) drawLabel(context, nameOf(peer), x, y);
     context.globalAlpha = 1;
   }
 
@@ -470,7 +468,7 @@
   }
 
   function messageItem(message) {
-    const item = element('li');
+    const item = element('div', 'message');
     const time = element('time', '', message.at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' }));
     time.dateTime = message.at.toISOString();
     const said = element('span', 'said', message.text);
@@ -558,7 +556,9 @@
 
     note(text) {
       this.noteNode.hidden = text === null;
-      if (text !== null) setText(this.noteNode, text);
+      if (text === null) return;
+      setText(this.noteNode, text);
+      if (this.context !== null) this.context.clearRect(0, 0, this.width, this.height);
     }
 
     /** Drops what is older than the window; sorts the rest for the percentiles. */
