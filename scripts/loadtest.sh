@@ -40,12 +40,15 @@ for protocol in $protocols; do
     esac
 done
 # Over HTTP clients have up to two sockets, and are neither slow nor churning.
-http= sockets=$connections
-case "$protocols" in *long-polling* | *event-stream*) http=yes sockets=$((connections * 2)) ;; esac
+lines=1
+case "$protocols" in *long-polling* | *event-stream*) lines=2 ;; esac
 if [ -z "$scenarios" ]; then
     scenarios="hold ping ping-rate fanout bursts churn slow mixed"
-    [ -z "$http" ] || scenarios="hold bare ping ping-rate fanout bursts mixed"
+    [ "$lines" -eq 1 ] || scenarios="hold bare ping ping-rate fanout bursts mixed"
 fi
+# The most sockets at once: those that are held, or some thousand.
+sockets=5000
+case "$scenarios" in *hold* | *bare*) sockets=$((connections * lines)) ;; esac
 
 # Half of the cores each, unless told; a machine with one core shares it.
 cores=$(nproc)

@@ -93,14 +93,13 @@ def shares(out, protocols):
         return []
     subscription = sockets[0] - sockets[1]
     socket = streams[0] - streams[1] - subscription
-    session = streams[1] - socket
     return [
         "Of an HTTP client's bytes, by the differences between these rows:", "",
         "| part | bytes | by |", "| --- | --- | --- |",
         f"| subscription | {subscription:,.0f} | WebSocket: hold - bare |",
         f"| socket that is idle | {socket:,.0f} | event stream: hold - bare - subscription |",
-        f"| session | {session:,.0f} | event stream: bare - socket |",
-        f"| held poll | {polls - session - socket:,.0f} | long polling: bare - session - socket |", "",
+        f"| session with the poll that it holds | {polls - socket:,.0f} | long polling: bare - socket |",
+        f"| session with its stream | {streams[1] - socket:,.0f} | event stream: bare - socket |", "",
     ]
 
 

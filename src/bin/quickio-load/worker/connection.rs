@@ -194,3 +194,73 @@ impl Heard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Sid;
+
+    const WINDOW: Window = Window { begin: 0, from: 0, until: u64::MAX };
+
+    fn polling() -> Connection {
+        let mut connection = Connection::new(Protocol::LongPolling, Role::Subscriber, 0, Some(Room::Busy(0)));
+        connection.session = Some(Box::new(Session::new(Sid { run: 1, number: 2 }, false)));
+        connection
+    }
+
+    /// A response with an event published at that time.
+    fn delivery(at: u64) -> Vec<u8> {
+        let event = format!("{}:0={{\"t\":{}}}\n", Room::Busy(0).path(), 1_000_000_000_000_000_000 + at);
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{event}", event.len()).into_bytes()
+    }
+
+    fn hear(connection: &mut Connection, line: usize, piece: &[u8]) -> Result<Heard, Broken> {
+        connection.hear(line, piece, 1000, &Schedule::default(), Some(WINDOW), &mut Outcome::default())
+    }
+
+    /// The session asks by both lines; what came for the second request came first.
+    #[test]
+    fn responses_are_heard_in_the_order_of_their_requests() {
+        let (first, second) = (delivery(5), delivery(7));
+        for split in 0..=first.len() {
+            let mut connection = polling();
+            let session = connection.session.as_mut().unwrap();
+            [0, 1].into_iter().for_each(|line| drop(session.next_request(line)));
+            let (head, tail) = first.split_at(split);
+            let mut heard = Heard::default();
+            for (line, piece) in [(0, head), (1, &second[..9]), (1, &second[9..]), (0, tail)] {
+                let more = hear(&mut connection, line, piece).unwrap();
+                heard.published += more.published;
+                heard.disordered += more.disordered;
+                if split < first.len() && (line, piece) != (0, tail) {
+                    assert_eq!(heard.published, 0, "the first is not whole");
+                }
+            }
+            assert_eq!((heard.published, heard.disordered), (2, 0), "split at {split}");
+            assert_eq!(connection.session.unwrap().next_line(), Some(0), "nothing is unanswered");
+        }
+    }
+
+    #[test]
+    fn events_out_of_order_are_counted() {
+        let mut connection = polling();
+        let disordered: Vec<u64> = [5, 7, 6, 7, 3]
+            .into_iter()
+            .map(|at| {
+                connection.session.as_mut().unwrap().next_request(0);
+                hear(&mut connection, 0, &delivery(at)).unwrap().disordered
+            })
+            .collect();
+        assert_eq!(disordered, [0, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_response_that_nobody_asked_for_is_an_error() {
+        let broken = hear(&mut polling(), 0, &delivery(1)).err();
+        assert_eq!(broken, Some(Broken::Response("to no request")));
+        let mut connection = polling();
+        connection.session.as_mut().unwrap().next_request(0);
+        let broken = hear(&mut connection, 0, &delivery(1).repeat(2)).err();
+        assert_eq!(broken, Some(Broken::Response("to no request")));
+    }
+}
