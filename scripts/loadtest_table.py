@@ -11,7 +11,9 @@ import statistics
 import sys
 
 HOLDING = ("hold", "bare")
-MEMORY = ("scenario", "protocol", "bytes resident for each client", "times the first", "sockets for each", "CPU, % of a core")
+MEMORY = (
+    "scenario", "protocol", "bytes resident for each client", "times the first", "sockets for each", "CPU, % of a core",
+)
 LOAD = (
     "scenario", "protocol", "messages/s", "p50 us", "p99 us", "CPU us/message", "of it user", "times the first",
     "from, to", "requests/message",
@@ -51,13 +53,23 @@ def held(reports, first):
     ]
 
 
+def what_is_timed(report):
+    """What a scenario is about: deliveries, or else pings, or else cycles; none where nothing came in time."""
+    return next((name for name in ("delivery", "ping", "cycle") if name in report["latency_us"]), None)
+
+
+def has_figures(report, scenario):
+    if scenario in HOLDING:
+        return report["server"]["bytes_each_connection"] is not None
+    return report["server"]["cpu_us_each_message"] is not None and what_is_timed(report) is not None
+
+
 def loaded(reports, first):
     each = "server/cpu_us_each_message/total"
     beside = ratios(reports, first, each)
     messages = [max(at(report, "measured/messages"), 1) for report in reports]
     requests = [at(report, "measured/requests") / n for report, n in zip(reports, messages)]
-    # What a scenario is about is what most of its messages are.
-    timed = max(reports[0]["latency_us"], key=lambda name: reports[0]["latency_us"][name]["count"])
+    timed = what_is_timed(reports[0])
     return [
         f"{median(reports, 'measured/rate'):,.0f}",
         f"{median(reports, f'latency_us/{timed}/p50'):,.0f}",
@@ -75,9 +87,11 @@ def rows(out, scenarios, protocols, cells):
         first = runs(out, scenario, protocols[0])
         for protocol in protocols:
             reports = runs(out, scenario, protocol)
-            if reports and first:
-                note = "" if all(report["went_well"] for report in reports) else " (with errors)"
-                yield [scenario, protocol + note, *cells(reports, first)]
+            note = "" if all(report["went_well"] for report in reports) else " (with errors)"
+            # A round in which nothing came, on a machine that was busy with other things, is no measurement.
+            both = [pair for pair in zip(reports, first) if all(has_figures(one, scenario) for one in pair)]
+            if both:
+                yield [scenario, protocol + note, *cells([one for one, _ in both], [other for _, other in both])]
 
 
 def shares(out, protocols):
