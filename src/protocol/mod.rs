@@ -237,6 +237,11 @@ impl Session {
         due
     }
 
+    /// Bytes of HTTP responses that wait for the responses before them.
+    pub fn waiting_bytes(&self) -> usize {
+        if let State::Http(http) = &self.state { http.waiting_bytes() } else { 0 }
+    }
+
     /// The HTTP requests that were not answered (an open stream never is), with the session that each names, if any. They are dropped when the
     /// connection ends.
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {

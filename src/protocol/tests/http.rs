@@ -479,6 +479,17 @@ fn responses_go_in_the_order_of_requests() {
     assert!(!talking.session.is_open() && talking.session.unanswered().count() == 0);
 }
 
+#[test]
+fn responses_that_wait_are_weighed() {
+    let mut session = Session::new(Options::default());
+    feed(&mut session, [post("1"), post("2")].concat().as_bytes(), &mut Vec::new());
+    assert_eq!(session.waiting_bytes(), 0);
+    session.respond(1, Response::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
+    assert!((1000..1300).contains(&session.waiting_bytes()), "{}", session.waiting_bytes());
+    session.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
+    assert_eq!(session.waiting_bytes(), 0);
+}
+
 fn statuses(sent: &str) -> Vec<&str> {
     sent.match_indices("HTTP/1.1 ").map(|(at, it)| &sent[at + it.len()..][..3]).collect()
 }
