@@ -208,11 +208,15 @@ impl World {
         self.shards[shard].turn();
     }
 
-    /// Turns of all shards, as long as one of them has something to do.
+    /// Turns of shards that have something to do, until all of them would sleep.
     pub fn settle(&mut self) {
         let mut left = 10_000;
         while (0..self.shards.len()).any(|shard| self.has_news(shard)) {
-            (0..self.shards.len()).for_each(|shard| self.turn(shard));
+            for shard in 0..self.shards.len() {
+                if self.has_news(shard) {
+                    self.turn(shard);
+                }
+            }
             left -= 1;
             assert!(left > 0, "the shards never rest");
         }

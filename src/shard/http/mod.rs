@@ -78,6 +78,9 @@ pub(super) enum Answer {
     End,
 }
 
+/// The numbers of requests on a connection, with the sessions that they name.
+type Unanswered = SmallVec<[(u32, Option<Sid>); 2]>;
+
 /// What is to be done for a request of this shard's.
 pub(super) enum Delivery {
     Answer(Answer),
@@ -216,10 +219,14 @@ impl State {
     pub fn abandon_requests(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let generation = connection.generation;
-        let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = connection.session.unanswered().collect();
+        let unanswered = connection.session.unanswered().collect();
+        self.tell_lost(slot, generation, unanswered);
+    }
+
+    fn tell_lost(&mut self, connection: u32, generation: u32, unanswered: Unanswered) {
         for (number, sid) in unanswered {
             let Some(sid) = sid else { continue };
-            let asker = Asker { shard: self.id, connection: slot, generation, number };
+            let asker = Asker { shard: self.id, connection, generation, number };
             let home = self.home_of(sid);
             if home == self.id {
                 self.lost_request(sid, asker);
@@ -253,12 +260,24 @@ impl State {
     }
 
     fn respond(&mut self, asker: Asker, response: &Response<'_>) -> Due {
-        match self.connections.get_mut(asker.connection as usize) {
-            Some(connection) if connection.generation == asker.generation => {
-                connection.session.respond(asker.number, *response)
-            }
-            _ => Due::default(),
+        let Some(connection) = self.connections.get_mut(asker.connection as usize) else {
+            return Due::default();
+        };
+        if connection.generation != asker.generation {
+            return Due::default();
         }
+        let others = |(number, _): &(u32, _)| *number != asker.number;
+        let unanswered: Unanswered = connection.session.unanswered().filter(others).collect();
+        let due = connection.session.respond(asker.number, *response);
+        // A peer that asks on and on behind a request that is held must not have all the answers gather here.
+        if connection.session.waiting_bytes() > self.config.outbox_bytes_max {
+            self.end(asker.connection, Cause::Reason(Reason::SlowClient));
+        }
+        if let Then::Ends(_) = due.then {
+            // Nothing follows: what waits behind it will not be answered.
+            self.tell_lost(asker.connection, asker.generation, unanswered);
+        }
+        due
     }
 
     fn send_due(&mut self, asker: Asker, due: Due, accepted: SmallVec<[Accepted; 1]>) {
@@ -266,7 +285,7 @@ impl State {
         match due.then {
             Then::GoesOn if due.bytes.is_empty() => {}
             Then::GoesOn => {
-                self.queue_frame(slot, Frame::with(due.bytes, self.now_ns, accepted));
+                self.queue_response(slot, Frame::with(due.bytes, self.now_ns, accepted));
             }
             Then::Ends(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
         }
