@@ -327,6 +327,21 @@ pub static SETTINGS: &[Setting] = &[
         doc: "How much earlier than heartbeat-interval a heartbeat may be sent, so that many are sent in one turn.",
     },
     Setting {
+        name: "poll-interval",
+        group: Group::Times,
+        kind: Kind::Duration { min: ONE_MS, field: |config| &mut config.poll_interval },
+        default: "55s",
+        doc: "An HTTP request that polls is answered after so long at the latest, with nothing. Proxies between must \
+              wait longer.",
+    },
+    Setting {
+        name: "poll-slack",
+        group: Group::Times,
+        kind: Kind::Duration { min: NO_TIME, field: |config| &mut config.poll_slack },
+        default: "5s",
+        doc: "How much earlier than poll-interval a poll may be answered, so that not all come back at once.",
+    },
+    Setting {
         name: "heartbeat-challenge",
         group: Group::Times,
         kind: Kind::Duration { min: ONE_MS, field: |config| &mut config.heartbeat_challenge },
@@ -491,6 +506,13 @@ pub(super) static RELATIONS: &[Relation] = &[
         or_equal: false,
         holds: |config| config.heartbeat_slack < config.heartbeat_interval,
         why: "heartbeats would be sent without a pause",
+    },
+    Relation {
+        lesser: "poll-slack",
+        greater: "poll-interval",
+        or_equal: false,
+        holds: |config| config.poll_slack < config.poll_interval,
+        why: "polls would be answered at once",
     },
     Relation {
         lesser: "heartbeat-challenge",

@@ -237,7 +237,7 @@ impl Session {
         due
     }
 
-    /// The HTTP requests that were not answered, with the session that each names, if any. They are dropped when the
+    /// The HTTP requests that were not answered (an open stream never is), with the session that each names, if any. They are dropped when the
     /// connection ends.
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
         let http = if let State::Http(http) = &self.state { Some(http) } else { None };

@@ -56,7 +56,7 @@ impl State {
             return self.leave_if_done(slot);
         }
         if ended {
-            self.orders.push(Order::Receive(connection.socket, slot));
+            self.orders.extend(connection.socket().map(|socket| Order::Receive(socket, slot)));
         }
         if connection.stage == Stage::Ending {
             self.finish_endings();
@@ -70,7 +70,7 @@ impl State {
         match result {
             Err(error) if error.is_no_buffers() && connection.stage < Stage::Dead => {
                 self.metrics.counters.add(Counter::BuffersExhausted, 1);
-                self.orders.push(Order::Receive(connection.socket, slot));
+                self.orders.extend(connection.socket().map(|socket| Order::Receive(socket, slot)));
             }
             Err(error) => {
                 connection.receiving = false;
@@ -145,7 +145,8 @@ impl State {
                     self.peer_closed(slot);
                     return decoded;
                 }
-                Found::Request(_) | Found::Ignore => {}
+                Found::Request(request) => self.requested(slot, &request),
+                Found::Ignore => {}
             }
             decoded.was_idle |= session.is_idle();
             if self.connections.get(slot as usize).is_none_or(|c| c.stage == Stage::Ending) {
@@ -155,18 +156,13 @@ impl State {
     }
 
     /// The handshake is complete: the connection has a client now.
-    fn open(&mut self, slot: u32, kind: Kind) {
+    pub fn open(&mut self, slot: u32, kind: Kind) {
+        self.metrics.counters.add(counter_of_kind(kind), 1);
         let generation = self.next_generation();
         let client = ClientSlot::new(self.clients.insert(Client::new(generation, slot)) as u32);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.client = Some(client);
         connection.kind = kind;
-        let counter = match kind {
-            Kind::WebSocket => Counter::HandshakesWebsocket,
-            Kind::Raw => Counter::HandshakesRaw,
-            Kind::LongPolling | Kind::EventStream => return,
-        };
-        self.metrics.counters.add(counter, 1);
         if let Some(client) = self.client_of(slot) {
             self.apps.runner().came(client);
         }
@@ -204,7 +200,11 @@ impl State {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let broken = !matches!(cause, Cause::EndOfStream);
         match connection.stage {
-            Stage::Open => self.end(slot, cause),
+            Stage::Open => {
+                // Whoever asks and stops to write at once gets what is there.
+                self.answer_requests();
+                self.end(slot, cause);
+            }
             // What was queued before may still reach a peer that has only stopped to write.
             Stage::AwaitingPeer | Stage::Flushing if !broken => {
                 connection.stage = Stage::Flushing;
@@ -232,6 +232,7 @@ impl State {
             Cause::HandshakeTimeout => Counter::TimeoutsHandshake,
             Cause::MessageTimeout => Counter::TimeoutsMessage,
             Cause::LivenessTimeout => Counter::TimeoutsLiveness,
+            Cause::SessionTimeout => Counter::TimeoutsSession,
             Cause::EndOfStream => Counter::ClosesByPeer,
             Cause::Broken(_) => Counter::ClosesReset,
             Cause::TooManyOfAddress => Counter::ConnectionsRefusedAddress,
@@ -245,6 +246,14 @@ struct Decoded {
     consumed: usize,
     /// At some point no message was begun.
     was_idle: bool,
+}
+
+fn counter_of_kind(kind: Kind) -> Counter {
+    match kind {
+        Kind::WebSocket => Counter::HandshakesWebsocket,
+        Kind::Raw => Counter::HandshakesRaw,
+        Kind::LongPolling | Kind::EventStream => Counter::SessionsCreated,
+    }
 }
 
 fn counter_of_reason(reason: Reason) -> Counter {

@@ -1,6 +1,6 @@
 //! What is to be sent to a client waits in its outbox, which is bounded in bytes.
 
-use super::connection::{Cause, Stage};
+use super::connection::{Cause, Stage, Way};
 use super::state::State;
 use crate::app::Json;
 use crate::event::path::Path;
@@ -29,7 +29,10 @@ impl State {
         connection.outbox.push(frame);
         if !connection.queued {
             connection.queued = true;
-            self.ready.push_back(slot);
+            match connection.way {
+                Way::Socket(_) => self.ready.push_back(slot),
+                Way::Session(_) => self.http.ready.push(slot),
+            }
         }
         true
     }

@@ -147,11 +147,20 @@ impl Http {
     /// Answers a request; see [`Session::respond`](crate::protocol::Session::respond).
     pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
         let mut due = Due::default();
+        if self.phase == Phase::Streaming {
+            return due;
+        }
         let Some(queue) = self.queue.as_deref_mut() else { return due };
         let place = number.wrapping_sub(queue.first) as usize;
         let Some(request) = queue.requests.get_mut(place).filter(|it| it.ready.is_none()) else { return due };
         match response {
             Response::Whole { status, headers, body } => {
+                if status == 400 {
+                    // protocol.md, section 5: the connection is closed behind it.
+                    request.manner.last = true;
+                    request.ends = Some(Reason::Finished);
+                    self.phase = Phase::Finishing;
+                }
                 response::whole(&mut due.bytes, &request.manner, status, headers, body);
             }
             Response::Stream => {
@@ -159,7 +168,6 @@ impl Http {
                 // None is asked for while others wait, and nothing is read behind it: its turn has come.
                 response::stream(&mut due.bytes, &request.manner);
                 self.phase = Phase::Streaming;
-                self.queue = None;
                 return due;
             }
         }
@@ -167,7 +175,7 @@ impl Http {
         self.flush()
     }
 
-    /// The requests that were not answered, in their order.
+    /// The requests that were not answered, in their order; a stream never is.
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
         let numbered =
             self.queue.iter().flat_map(|queue| (queue.first..=u32::MAX).chain(0..).zip(&queue.requests));
@@ -177,6 +185,9 @@ impl Http {
     /// Ends the connection: what its peer is told.
     pub fn close(&mut self, reason: Reason) -> Close {
         let mut bytes = Vec::new();
+        if self.phase == Phase::Streaming {
+            return Close { bytes, reason, await_peer: false };
+        }
         if let Some(first) = self.queue.as_deref().and_then(|queue| queue.requests.first()) {
             let manner = Manner { last: true, ..first.manner.clone() };
             response::plain(&mut bytes, &manner, 503, "", reason.text());
@@ -347,7 +358,10 @@ impl Http {
     fn flush(&mut self) -> Due {
         let mut due = Due::default();
         let Some(queue) = self.queue.as_deref_mut() else { return due };
-        let count = queue.requests.iter().take_while(|it| it.ready.is_some()).count();
+        let known = queue.requests.iter().take_while(|it| it.ready.is_some()).count();
+        // Nothing follows the response behind which the connection ends.
+        let last = queue.requests[..known].iter().position(|it| it.ends.is_some());
+        let count = last.map_or(known, |last| last + 1);
         for request in queue.requests.drain(..count) {
             let bytes = request.ready.unwrap_or_default();
             if due.bytes.is_empty() {

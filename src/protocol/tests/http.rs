@@ -319,12 +319,12 @@ fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
 }
 
 #[test]
-fn when_a_stream_is_open_nothing_is_unanswered() {
+fn a_stream_that_is_open_is_unanswered_and_answered_no_more() {
     let mut session = Session::new(Options::default());
     feed(&mut session, stream_with("").as_bytes(), &mut Vec::new());
     assert_eq!(session.respond(0, Response::Stream).then, Then::GoesOn);
     assert!(session.is_open() && session.is_idle() && session.kind().is_none());
-    assert_eq!(session.unanswered().count(), 0);
+    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid(sid())))]);
     assert_eq!(session.respond(0, Response::Stream), Due::default());
     let mut seen = Vec::new();
     feed(&mut session, &[b'x'; 10_000], &mut seen);

@@ -1,0 +1,90 @@
+// The client library in Node: how it is loaded, and its whole suite against a server that is started here, over each
+// transport.
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { after, describe, test } from 'node:test'
+import vm from 'node:vm'
+import { suite } from './suite.mjs'
+import { LIBRARY, QuickIO, Server, WebSocket, Wire } from './support/server.mjs'
+
+describe('the file', () => {
+  const source = readFileSync(LIBRARY, 'utf8')
+
+  test('is a classic script that leaves one name, and knows where it came from', () => {
+    const currentScript = { src: 'https://cdn.example:8443/quickio.js' }
+    const scope = { document: { currentScript }, URL, queueMicrotask, fetch() {}, setTimeout, clearTimeout }
+    const before = Object.keys(scope)
+    vm.createContext(scope)
+    vm.runInContext(source, scope)
+    assert.deepEqual(Object.keys(scope).filter((name) => !before.includes(name)), ['QuickIO'])
+    scope.sockets = []
+    vm.runInContext(`
+      class Socket { constructor(url) { sockets.push(url) } close() {} }
+      client = new QuickIO(undefined, { WebSocket: Socket })
+      client.reconnect()
+      client.close()`, scope)
+    assert.deepEqual([...scope.sockets], ['wss://cdn.example:8443/'])
+  })
+
+  test('is an ES module with an export added', async () => {
+    const text = `${source}\nexport const QuickIO = globalThis.QuickIO; export default QuickIO;`
+    const module = await import(`data:text/javascript,${encodeURIComponent(text)}`)
+    assert.equal(module.default, module.QuickIO)
+    assert.equal(typeof module.QuickIO.prototype.send, 'function')
+  })
+
+  test('is a CommonJS module', async () => {
+    assert.equal(QuickIO.QuickIO, QuickIO)
+    const module = await import(LIBRARY)
+    assert.equal(module.QuickIO, QuickIO)
+    assert.equal(module.default, QuickIO)
+  })
+})
+
+for (const transport of ['websocket', 'stream', 'poll']) {
+  const server = await Server.start()
+  const wire = await Wire.to(server)
+  describe(`the suite over ${transport}`, () => {
+    const others = []
+    const page = new EventTarget()
+    let slept = 0
+    after(async () => {
+      await wire.end()
+      for (const { process } of [server, ...others]) process.kill('SIGTERM')
+      for (const { ended } of [server, ...others]) assert.deepEqual(await ended, { code: 0, signal: null })
+    })
+    const env = {
+      QuickIO,
+      assert,
+      url: `http://${wire.address}`,
+      expectTransport: transport,
+      options: {
+        WebSocket,
+        transports: transport === 'websocket' ? ['websocket', 'stream', 'poll'] : [transport],
+        pollDelay: 20,
+        page,
+        clock: {
+          now: () => Date.now() + slept,
+          setTimeout: (fn, ms) => setTimeout(fn, ms),
+          clearTimeout: (timer) => clearTimeout(timer)
+        }
+      },
+      control: {
+        restart: () => server.restart(),
+        cut: () => wire.cut(),
+        sleep: () => wire.freeze(),
+        wake() {
+          slept += 600_000
+          wire.cut() // else Node would try its old connections for the next request, as if nothing had happened
+          page.dispatchEvent(new Event('visibilitychange'))
+        },
+        async secondServer() {
+          others.push(await Server.start())
+          return others.at(-1).address
+        }
+      }
+    }
+    for (const { name, skip, run } of suite(env)) test(name, { skip: skip ?? false, timeout: 120_000 }, run)
+  })
+}
