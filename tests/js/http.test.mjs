@@ -274,7 +274,9 @@ describe('the name of the host', () => {
       [true, 'b.example:8080', 'https://b.example:8080'],
       [true, 'example.com', 'https://example.com'],
       [true, 7, 'https://example.com'],
-      [true, '', 'https://example.com']
+      [true, '', 'https://example.com'],
+      [true, 'a b', 'https://example.com'],
+      [true, 'http://b.example', 'https://b.example']
     ]
     for (const [followHostname, host, origin] of cases) {
       const it = await world({ transports: ['poll'], followHostname }, 'https://example.com')

@@ -56,6 +56,7 @@ describe('WebSocket', () => {
   test('options that cannot work are refused', () => {
     assert.throws(() => new QuickIO('ws://a', { transports: ['telegraph'] }), /no such transport: telegraph/)
     assert.throws(() => new QuickIO('ws://a', { WebSocket: null, fetch: null }), /nothing to connect with/)
+    assert.throws(() => new QuickIO('ws://a', { timeout: 1 }), /no such option: timeout/)
     assert.throws(() => new QuickIO('ws://a', { WebSocket: null, transports: ['websocket'] }), TypeError)
   })
 
@@ -220,6 +221,15 @@ describe('subscriptions', () => {
     assert.deepEqual(await it.found(), [['x', -3]])
     it.socket.say(refused(3, 401))
     assert.deepEqual(await it.found(), [['y', 401]])
+  })
+
+  test('a handler added while disconnected waits for the next answer', async () => {
+    const it = await setup()
+    it.subscribe('x')
+    it.socket.say(ok(2))
+    it.socket.lose()
+    it.subscribe('y')
+    assert.deepEqual(await it.found(), ['x'])
   })
 
   test('pending ones are asked for again on the next connection', async () => {
