@@ -37,8 +37,7 @@ impl State {
                 self.keep(slot, early);
             }
             Turn::Again => {
-                let before = std::mem::replace(&mut session.outlet, Outlet::Poll(ask.asker));
-                if let Outlet::Poll(before) = before {
+                if let Some(before) = session.hold_again(ask.asker) {
                     // Its connection is broken: it gets nothing that would be lost with it.
                     self.answer_request(before, Answer::nothing());
                 }

@@ -471,6 +471,21 @@ fn a_request_that_is_held_may_be_sent_again() {
 }
 
 #[test]
+fn a_request_whose_connection_broke_while_it_was_held_may_be_sent_again() {
+    for ends in [World::end_of_stream, World::reset] {
+        let (mut world, here, there, session) = subscribed();
+        let request = session.post("&seq=1", "/relay/b:0=1");
+        assert_eq!(ask(&mut world, there, &request), []);
+        ends(&mut world, there);
+        world.settle();
+        broadcast(&mut world, "/relay/a", "1");
+        assert_eq!(ask(&mut world, here, &request), got("/relay/a:0=1\n"));
+        assert_eq!(world.count(Counter::Broadcasts), 2, "its events were handled once");
+        assert_eq!(ask(&mut world, here, &request), [(409, String::new())], "it was answered");
+    }
+}
+
+#[test]
 fn a_request_waits_for_the_one_before_it_only_so_long() {
     let (mut world, here, there, session) = subscribed();
     assert_eq!(ask(&mut world, here, &session.post("", "")), []);
