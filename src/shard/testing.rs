@@ -247,6 +247,9 @@ impl World {
             assert!(state.connections.is_empty(), "shard {id} has {} connections", state.connections.len());
             assert!(state.clients.is_empty(), "shard {id} has {} clients", state.clients.len());
             assert!(state.subscriptions.is_empty() && state.subscriptions.paths() == 0, "shard {id}");
+            let http = &state.http;
+            assert!(http.sessions.is_empty() && http.by_sid.is_empty(), "shard {id} has sessions");
+            assert!(http.ready.is_empty() && http.answers.is_empty(), "shard {id}");
             assert!(kernel.sockets.is_empty(), "shard {id} has sockets {:?}", kernel.sockets.keys());
             assert!(state.endings.is_empty() && state.broadcasts.is_empty() && state.orders.is_empty());
         }
