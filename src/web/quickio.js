@@ -379,7 +379,6 @@ globalThis.QuickIO = (() => {
     flush() {
       super.flush()
       if (!this.flying) this.post()
-      this.clock.clearTimeout(this.pause)
     }
 
     /** Where there were events there may be more: the next poll follows at once. Else it can wait a little. */

@@ -233,6 +233,8 @@ describe('streams', () => {
     await it.stream.push('data:/qio/heartbeat:5=null\n\n')
     assert.equal(it.request.body, '/qio/callback/5:0=null')
     await it.request.answer()
+    await it.clock.advance(64_000)
+    await it.stream.push(': a comment\n\n')
     await it.clock.advance(64_999)
     assert.deepEqual(it.events(), [])
     await it.clock.advance(1)
