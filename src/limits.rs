@@ -1,5 +1,7 @@
 //! Every bound that is no setting: its name, its unit, and the reason for its size. Settings are in `config`.
 
+use std::time::Duration;
+
 /// Shards of one server, at most. A path keeps the shards that have subscribers as the bits of a `u128`.
 pub const SHARDS_MAX: usize = 128;
 
@@ -7,14 +9,52 @@ pub const SHARDS_MAX: usize = 128;
 pub const CLIENT_CALLBACKS_MAX: usize = 4;
 
 /// Bytes of the head of an HTTP request, its empty line included: what browsers send with many cookies fits; more is
-/// answered 431. An unfinished handshake takes no more memory than this.
+/// answered 431. The head of an unfinished request takes no more memory than this.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Header lines of an HTTP request: they are parsed into an array on the stack. More are answered 431.
 pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Empty lines before an HTTP request: some peers send one behind a body. One more is answered 400.
+pub const HTTP_EMPTY_LINES_MAX: u8 = 4;
+
+/// HTTP requests of one connection that are not answered: one a request that the peer does not wait for, most of
+/// which clients never send. One more is answered 429. With their responses they take less than 100 KiB.
+pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
+
+/// Requests of one HTTP session that wait for one before them (`seq`): more than browsers have connections to a host.
+/// One more is answered 429.
+pub const HTTP_EARLY_REQUESTS_MAX: usize = 8;
 
 /// Bytes of the longest event text that has no data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
 
 /// Bytes of a cleaned path. Subscriptions keep their path, so a peer decides how much memory a path takes.
 pub const PATH_BYTES_MAX: usize = 1024;
+
+/// Connections of the proxy of `quickio clienttest`, each with two threads: a suite's, not the public's. One more is
+/// answered 503.
+pub const MANGLER_CONNECTIONS_MAX: usize = 256;
+
+/// Requests of one of them that wait for their responses: while there are so many, no more are read.
+pub const MANGLER_PIPELINE_MAX: usize = 1024;
+
+/// Bytes that such a connection holds in each direction, beyond a head: what was read and is not written yet.
+pub const MANGLER_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How long it may take to connect to the server, which is the same process.
+pub const MANGLER_CONNECT_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a client of the proxy may keep its end open after the server's: as long as the server itself lets it by
+/// default (`close-timeout`).
+pub const MANGLER_LINGER: Duration = Duration::from_secs(5);
+
+/// How long a client of the proxy may read nothing of what waits for it, before its connection is reset: as long as other
+/// proxies let it. While it is held up the server's end goes unnoticed.
+pub const MANGLER_STALL: Duration = Duration::from_secs(60);
+
+/// After so much silence the kernel asks whether a peer is still there; it asks `MANGLER_KEEPALIVE_PROBES` times.
+pub const MANGLER_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Questions without an answer, ten seconds apart, after which a peer is taken for gone.
+pub const MANGLER_KEEPALIVE_PROBES: u32 = 3;

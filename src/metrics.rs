@@ -73,6 +73,8 @@ metrics! {
             "Connections closed because they did not complete a message within timeout of beginning it.";
         TimeoutsLiveness = "timeouts_liveness", "connections",
             "Connections closed because nothing came from them for heartbeat-timeout.";
+        TimeoutsSession = "timeouts_session", "sessions",
+            "HTTP sessions ended because no request of them came for timeout: their clients have gone.";
         TimeoutsClose = "timeouts_close", "connections",
             "Connections dropped because the peer did not do its part of the closing handshake within close-timeout.";
         ClosesViolation = "closes_violation", "connections",
@@ -95,6 +97,20 @@ metrics! {
             "Connections that an application closed.";
         ClosesShutdown = "closes_shutdown", "connections",
             "Connections closed because the server shut down (WebSocket: 1001).";
+        HttpRequests = "http_requests", "requests",
+            "HTTP requests for sessions and documents.";
+        HttpRelayed = "http_relayed", "requests",
+            "HTTP requests passed to the shard that their session lives on.";
+        HttpRefused = "http_refused", "requests",
+            "HTTP requests of sessions answered with anything but 200.";
+        SessionsCreated = "sessions_created", "sessions",
+            "HTTP sessions created, by clients that poll or stream.";
+        SessionsRefused = "sessions_refused", "sessions",
+            "HTTP sessions not created because clients-max were connected, or the server shut down (503).";
+        SessionsUnknown = "sessions_unknown", "requests",
+            "HTTP requests that named a session that is not there (403): it has ended, or somebody guesses.";
+        StreamsOpened = "streams_opened", "streams",
+            "Event streams opened.";
         BytesReceived = "bytes_received", "bytes",
             "Bytes received from peers.";
         BytesSent = "bytes_sent", "bytes",
@@ -171,6 +187,8 @@ metrics! {
             "Connections open now, in handshake or in use.";
         Clients = "clients", "clients",
             "Clients whose handshake is complete.";
+        HttpSessions = "http_sessions", "sessions",
+            "HTTP sessions, whether a request of them is held or not. Each is a client.";
         Subscriptions = "subscriptions", "subscriptions",
             "Active subscriptions.";
         Paths = "paths", "paths",

@@ -12,17 +12,19 @@ use std::path::{Path, PathBuf};
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["server", "config", "log"]),
     ("bin", &["qev"]),
-    ("server", &["shard", "admin", "app", "qev", "config", "log"]),
-    ("shard", &["app", "protocol", "client", "event", "qev", "config"]),
+    ("server", &["shard", "admin", "mangler", "app", "qev", "config", "log"]),
+    ("shard", &["app", "protocol", "client", "event", "qev", "config", "web"]),
     ("app", &["client", "event"]),
     ("client", &["event"]),
     ("protocol", &["event"]),
     ("admin", &["qev"]),
+    ("mangler", &["config"]),
     ("metrics", &["qev"]),
     ("log", &["config"]),
     ("config", &[]),
     ("event", &[]),
     ("qev", &[]),
+    ("web", &[]),
     ("limits", &[]),
 ];
 

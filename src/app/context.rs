@@ -73,6 +73,8 @@ pub struct Context<'a> {
     pub(crate) data: &'a mut ClientData,
     pub(crate) clients: &'a [u32],
     pub(crate) now: Duration,
+    /// By which name the client's HTTP request called the server; empty where there is none.
+    pub(crate) host: &'a str,
 }
 
 impl Event<'_> {

@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 
 /// The server's own application.
 pub struct Qio {
-    /// What `/qio/hostname` answers.
+    /// What `/qio/hostname` answers, where that is set.
+    pub public_address: Option<String>,
+    /// What it answers otherwise, unless the client has called the server by a name.
     pub hostname: String,
 }
 
@@ -17,6 +19,7 @@ impl Application for Qio {
     }
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        let public = self.public_address.as_deref().map(Json::string);
         let hostname = Json::string(&self.hostname);
         let mut own = |path, children, handler: fn(&mut Context<'_>, Event<'_>) -> Answer| {
             let event = registrar.event(path).no_subscriptions().handler(handler);
@@ -29,7 +32,13 @@ impl Application for Qio {
         registrar
             .event("/qio/hostname")
             .no_subscriptions()
-            .handler(move |_, _| Answer::data(hostname.clone()))
+            .handler(move |cx, _| {
+                Answer::data(match &public {
+                    Some(public) => public.clone(),
+                    None if cx.host.is_empty() => hostname.clone(),
+                    None => Json::string(cx.host),
+                })
+            })
             .register_anywhere()
     }
 }

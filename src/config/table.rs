@@ -108,6 +108,8 @@ pub enum Kind {
     AddressOrOff(fn(&mut Config) -> &mut Option<SocketAddr>),
     /// A list of names; may be empty.
     Names(fn(&mut Config) -> &mut Vec<String>),
+    /// `*`, or a list of origins of pages; at least one.
+    Origins(fn(&mut Config) -> &mut Vec<String>),
     /// A text without spaces; empty for none.
     Text(fn(&mut Config) -> &mut Option<String>),
     /// One of a few words.
@@ -167,6 +169,14 @@ pub static SETTINGS: &[Setting] = &[
         default: "",
         doc: "The name or address at which clients reach this very server, behind whatever balances the load: what \
               /qio/hostname answers.",
+    },
+    Setting {
+        name: "origin",
+        group: Group::Serving,
+        kind: Kind::Origins(|config| &mut config.origin),
+        default: "*",
+        doc: "The pages that browsers may connect from, by whatever protocol: what their Origin header says. A request \
+              of any other page is answered 403; one that names no page is no browser's, and is let in. * is all pages.",
     },
     Setting {
         name: "log-level",
@@ -315,6 +325,21 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Duration { min: NO_TIME, field: |config| &mut config.heartbeat_slack },
         default: "10s",
         doc: "How much earlier than heartbeat-interval a heartbeat may be sent, so that many are sent in one turn.",
+    },
+    Setting {
+        name: "poll-interval",
+        group: Group::Times,
+        kind: Kind::Duration { min: ONE_MS, field: |config| &mut config.poll_interval },
+        default: "55s",
+        doc: "An HTTP request that polls is answered after so long at the latest, with nothing. Proxies between must \
+              wait longer.",
+    },
+    Setting {
+        name: "poll-slack",
+        group: Group::Times,
+        kind: Kind::Duration { min: NO_TIME, field: |config| &mut config.poll_slack },
+        default: "5s",
+        doc: "How much earlier than poll-interval a poll may be answered, so that not all come back at once.",
     },
     Setting {
         name: "heartbeat-challenge",
@@ -483,6 +508,13 @@ pub(super) static RELATIONS: &[Relation] = &[
         why: "heartbeats would be sent without a pause",
     },
     Relation {
+        lesser: "poll-slack",
+        greater: "poll-interval",
+        or_equal: false,
+        holds: |config| config.poll_slack < config.poll_interval,
+        why: "polls would be answered at once",
+    },
+    Relation {
         lesser: "heartbeat-challenge",
         greater: "heartbeat-timeout",
         or_equal: false,
@@ -509,7 +541,7 @@ impl Kind {
     /// Whether the value is a list: flags may be repeated, and commas separate.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self, Kind::Addresses(_) | Kind::Names(_))
+        matches!(self, Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_))
     }
 
     /// Whether a file may give it as a number, without quotes.
@@ -534,6 +566,7 @@ impl Kind {
             Kind::Addresses(_) => "one or more of ip:port, [ip6]:port and unix:/path".into(),
             Kind::AddressOrOff(_) => "ip:port, [ip6]:port, or off".into(),
             Kind::Names(_) => "names".into(),
+            Kind::Origins(_) => "*, or one or more of http://host, https://host and either with :port".into(),
             Kind::Text(_) => "a text without spaces, or nothing".into(),
             Kind::Choice { words, .. } => one_of(words),
         }
@@ -545,7 +578,7 @@ impl Kind {
         match self {
             Kind::Count { power_of_two: false, .. } => Some("k, M, Ki, Mi or Gi may follow the number"),
             Kind::Duration { .. } => Some("a whole number with its unit: 500ms, 10s, 15m or 1h"),
-            Kind::Addresses(_) | Kind::Names(_) => Some("separated by commas"),
+            Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_) => Some("separated by commas"),
             _ => None,
         }
     }
@@ -562,6 +595,7 @@ impl Kind {
             Kind::Addresses(_) => "ADDRESS,...".into(),
             Kind::AddressOrOff(_) => "ADDRESS|off".into(),
             Kind::Names(_) => "NAME,...".into(),
+            Kind::Origins(_) => "*|ORIGIN,...".into(),
             Kind::Text(_) => "TEXT".into(),
             Kind::Choice { words, .. } => words.join("|"),
         }

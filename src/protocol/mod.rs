@@ -4,15 +4,15 @@
 //! [`Session::decode`] finds one thing after the other in the bytes that came, and the caller acts on it:
 //!
 //! ```
-//! use quickio::protocol::{Found, Limits, Options, Session};
+//! use quickio::protocol::{Found, Options, Origins, Settings, Session};
 //!
 //! let mut session = Session::new(Options::default());
-//! let limits = Limits { message_bytes_max: 1024 };
+//! let settings = Settings { message_bytes_max: 1024, origins: Origins::Any };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
 //! let mut events = Vec::new();
 //! let mut at = 0;
 //! loop {
-//!     let step = session.decode(&mut received[at..], &limits);
+//!     let step = session.decode(&mut received[at..], &settings);
 //!     at += step.consumed;
 //!     match step.found {
 //!         Found::NotYet => break,
@@ -24,8 +24,14 @@
 //! assert_eq!(events, ["/qio/ping:1=null"]);
 //! ```
 //!
-//! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES`, and a `State`.
+//! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES` with a `Language` of its own,
+//! and a `State`.
+//!
+//! In HTTP a connection is not a client: what it brings are requests ([`Found::Request`]), which the caller answers by
+//! [`Session::respond`], in any order and at any time.
 
+pub mod http;
+mod origin;
 pub mod raw;
 mod reason;
 #[cfg(test)]
@@ -35,38 +41,56 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
+use self::http::{Due, Http, Read, Response, Sid, Then};
+pub use self::origin::Origins;
 use self::raw::Raw;
 pub use self::reason::{Reason, Refusal, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
 use self::websocket::frame::Opcode;
-use self::websocket::handshake::{Handshake, Request};
 use self::websocket::{WebSocket, encode};
 
 /// The greeting of every protocol: a client says it, the server says it back, and the connection is open.
 pub const OHAI: &str = "/qio/ohai";
 
-/// The protocols.
+/// The protocols, as clients are sent events by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// WebSocket, RFC 6455.
+    /// WebSocket, RFC 6455: a frame each.
     WebSocket,
     /// Lengths and texts.
+    Raw,
+    /// HTTP long polling: a line each.
+    LongPolling,
+    /// Server-sent events: a `data` field and an empty line each.
+    EventStream,
+}
+
+impl Kind {
+    /// How many there are: for tables by `kind as usize`.
+    pub const COUNT: usize = 4;
+}
+
+/// What the first bytes of a connection tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    /// HTTP, and with it WebSocket.
+    Http,
     Raw,
 }
 
 /// What the first bytes of a connection may be, and whose they are. None is the beginning of another.
-const FIRST_BYTES: [(&[u8], Kind); 10] = [
-    (b"GET ", Kind::WebSocket),
-    (OHAI.as_bytes(), Kind::Raw),
+const FIRST_BYTES: [(&[u8], Language); 10] = [
+    (b"GET ", Language::Http),
+    (b"POST ", Language::Http),
+    (OHAI.as_bytes(), Language::Raw),
+    (b"HEAD ", Language::Http),
+    (b"OPTIONS ", Language::Http),
     // Requests that will be refused, but in HTTP.
-    (b"POST ", Kind::WebSocket),
-    (b"HEAD ", Kind::WebSocket),
-    (b"OPTIONS ", Kind::WebSocket),
-    (b"PUT ", Kind::WebSocket),
-    (b"PATCH ", Kind::WebSocket),
-    (b"DELETE ", Kind::WebSocket),
-    (b"TRACE ", Kind::WebSocket),
-    (b"CONNECT ", Kind::WebSocket),
+    (b"PUT ", Language::Http),
+    (b"PATCH ", Language::Http),
+    (b"DELETE ", Language::Http),
+    (b"TRACE ", Language::Http),
+    (b"CONNECT ", Language::Http),
 ];
 
 /// Bytes of the longest of [`FIRST_BYTES`].
@@ -77,7 +101,7 @@ const FIRST_BYTES_MAX: usize = OHAI.len();
 enum Detected {
     /// All of the bytes may begin this one of [`FIRST_BYTES`].
     NotYet(usize),
-    Kind(Kind),
+    Language(Language),
     Unknown,
 }
 
@@ -89,11 +113,13 @@ pub struct Options {
     pub echo: bool,
 }
 
-/// Limits that are settings.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
+/// What the settings say about peers.
+#[derive(Clone, Debug)]
+pub struct Settings {
     /// Bytes of the text of one event, as it is received.
     pub message_bytes_max: usize,
+    /// The pages that browsers may connect from.
+    pub origins: Origins,
 }
 
 /// What one call of [`Session::decode`] came to.
@@ -122,6 +148,8 @@ pub enum Found<'a> {
     Open(Vec<u8>),
     /// The text of an event, not parsed.
     Event(&'a str),
+    /// An HTTP request that the caller has to answer, at once or later, by [`Session::respond`].
+    Request(http::Request<'a>),
     /// The connection ends.
     Close(Close),
     /// The peer's Close completed the closing handshake that we began, or what came instead makes it pointless.
@@ -160,8 +188,7 @@ pub struct Session {
 #[derive(Debug)]
 enum State {
     Detecting(FirstBytes, Options),
-    /// An HTTP request has begun.
-    Http(Box<Request>),
+    Http(Http),
     WebSocket(WebSocket),
     Raw(Raw),
     Ended,
@@ -187,43 +214,70 @@ impl Session {
     /// only then is the memory of a message that came in pieces given back. After [`Found::Close`] and
     /// [`Found::Closed`] the rest need not be decoded, unless [`Close::await_peer`] says so.
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Step<'a> {
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
         match self.state {
-            State::WebSocket(ref mut websocket) => websocket.decode(input, limits),
-            State::Raw(ref mut raw) => raw.decode(input, limits),
-            State::Detecting(first, options) => self.detect(first, options, input),
-            State::Http(ref mut request) => {
-                let (consumed, handshake) = request.read(input);
-                self.after_request(consumed, handshake)
-            }
+            State::WebSocket(ref mut websocket) => websocket.decode(input, settings),
+            State::Raw(ref mut raw) => raw.decode(input, settings),
+            State::Detecting(first, options) => self.detect(first, options, input, settings),
+            State::Http(_) => self.decode_http(input, settings),
             State::Ended => Step::not_yet(input.len()),
         }
     }
 
+    /// Answers the HTTP request of this number, which [`Found::Request`] has brought.
+    ///
+    /// Responses go in the order of their requests: what may be sent now may be nothing, or several. A request that was
+    /// answered, or dropped with its connection, is answered in vain.
+    pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
+        let State::Http(http) = &mut self.state else { return Due::default() };
+        let due = http.respond(number, response);
+        if let Then::Ends(_) = due.then {
+            self.state = State::Ended;
+        }
+        due
+    }
+
+    /// The HTTP requests that were not answered (an open stream never is), with the session that each names, if any. They are dropped when the
+    /// connection ends.
+    pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
+        let http = if let State::Http(http) = &self.state { Some(http) } else { None };
+        http.into_iter().flat_map(Http::unanswered)
+    }
+
     /// Ends the connection from our side.
+    ///
+    /// In HTTP the oldest request that is not answered is answered 503, or 408 one that was not finished in time.
     pub fn close(&mut self, reason: Reason) -> Close {
         match &mut self.state {
             State::WebSocket(websocket) => websocket.close(reason),
             State::Raw(raw) => raw.close(reason),
-            State::Detecting(..) | State::Http(_) | State::Ended => self.end(reason),
+            State::Http(http) => {
+                let close = http.close(reason);
+                self.state = State::Ended;
+                close
+            }
+            State::Detecting(..) | State::Ended => self.end(reason),
         }
     }
 
-    /// The protocol, once it is known.
+    /// How this connection's client is sent events, once that is known: never in HTTP, where clients are sessions of
+    /// many connections.
     pub fn kind(&self) -> Option<Kind> {
         match self.state {
-            State::Http(_) | State::WebSocket(_) => Some(Kind::WebSocket),
+            State::WebSocket(_) => Some(Kind::WebSocket),
             State::Raw(_) => Some(Kind::Raw),
-            State::Detecting(..) | State::Ended => None,
+            State::Detecting(..) | State::Http(_) | State::Ended => None,
         }
     }
 
-    /// Whether the handshake is complete and no end has begun: whether events may be sent.
+    /// Whether the handshake is complete and no end has begun: whether events may be sent. In HTTP, whether a request
+    /// was whole.
     pub fn is_open(&self) -> bool {
         match &self.state {
             State::WebSocket(websocket) => websocket.is_open(),
             State::Raw(raw) => raw.is_open(),
-            State::Detecting(..) | State::Http(_) | State::Ended => false,
+            State::Http(http) => http.is_open(),
+            State::Detecting(..) | State::Ended => false,
         }
     }
 
@@ -232,26 +286,31 @@ impl Session {
         match &self.state {
             State::WebSocket(websocket) => websocket.is_idle(),
             State::Raw(raw) => raw.is_idle(),
-            State::Detecting(..) | State::Http(_) | State::Ended => false,
+            State::Http(http) => http.is_idle(),
+            State::Detecting(..) | State::Ended => false,
         }
     }
 
-    fn detect(&mut self, first: FirstBytes, options: Options, input: &[u8]) -> Step<'static> {
+    fn detect<'a>(
+        &'a mut self,
+        first: FirstBytes,
+        options: Options,
+        input: &'a [u8],
+        settings: &Settings,
+    ) -> Step<'a> {
         match first.detect(input) {
             Detected::NotYet(which) => {
                 let len = first.len + input.len() as u8;
                 self.state = State::Detecting(FirstBytes { which: which as u8, len }, options);
                 Step::not_yet(input.len())
             }
-            Detected::Kind(Kind::Raw) => {
+            Detected::Language(Language::Raw) => {
                 self.state = State::Raw(Raw::default());
                 Step { consumed: OHAI.len() - usize::from(first.len), found: Found::Open(OHAI.into()) }
             }
-            Detected::Kind(Kind::WebSocket) => {
-                let mut request = Box::new(Request::new(first.as_slice(), options.echo));
-                let (consumed, handshake) = request.read(input);
-                self.state = State::Http(request);
-                self.after_request(consumed, handshake)
+            Detected::Language(Language::Http) => {
+                self.state = State::Http(Http::new(first.as_slice(), options.echo));
+                self.decode_http(input, settings)
             }
             Detected::Unknown => {
                 Step { consumed: input.len(), found: Found::Close(self.end(Reason::UnknownProtocol)) }
@@ -259,16 +318,24 @@ impl Session {
         }
     }
 
-    fn after_request(&mut self, consumed: usize, handshake: Handshake) -> Step<'static> {
-        let found = match handshake {
-            Handshake::NotYet => Found::NotYet,
-            Handshake::Upgrade { answer, echo } => {
+    fn decode_http<'a>(&'a mut self, input: &'a [u8], settings: &Settings) -> Step<'a> {
+        let State::Http(http) = &mut self.state else { return Step::not_yet(input.len()) };
+        let (consumed, read) = http.read(input, settings);
+        let found = match read {
+            Read::NotYet => Found::NotYet,
+            Read::Reply(bytes) => Found::Reply(bytes),
+            Read::Ignore => Found::Ignore,
+            Read::Whole(whole) => match &self.state {
+                State::Http(http) => Found::Request(http.lend(whole)),
+                _ => unreachable!("it was just read from"),
+            },
+            Read::Upgrade { answer, echo } => {
                 self.state = State::WebSocket(WebSocket::new(echo));
                 if echo { Found::Open(answer) } else { Found::Reply(answer) }
             }
-            Handshake::Refuse(refusal) => {
-                let close = self.end(Reason::Refused(refusal));
-                Found::Close(Close { bytes: refusal.answer(), ..close })
+            Read::Close(close) => {
+                self.state = State::Ended;
+                Found::Close(close)
             }
         };
         Step { consumed, found }
@@ -305,8 +372,8 @@ impl FirstBytes {
 
 /// Tells the protocol by the first bytes of a connection.
 fn detect(bytes: &[u8]) -> Detected {
-    if let Some((_, kind)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
-        return Detected::Kind(*kind);
+    if let Some((_, language)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
+        return Detected::Language(*language);
     }
     match FIRST_BYTES.iter().position(|(first, _)| first.starts_with(bytes)) {
         Some(which) => Detected::NotYet(which),
@@ -314,26 +381,31 @@ fn detect(bytes: &[u8]) -> Detected {
     }
 }
 
-/// Bytes that [`frame_head`] writes for a text of this length.
-pub const fn frame_head_len(kind: Kind, text_len: usize) -> usize {
-    match kind {
+/// Bytes of an event's text of this length as this protocol sends it.
+pub const fn frame_len(kind: Kind, text_len: usize) -> usize {
+    let around = match kind {
         Kind::WebSocket => encode::head_len(text_len),
         Kind::Raw => raw::HEAD_BYTES,
-    }
+        Kind::LongPolling => http::LINE_BYTES,
+        Kind::EventStream => http::STREAMED_BYTES,
+    };
+    around + text_len
 }
 
-/// Appends the head that an event's text of this length has in this protocol. The text follows it.
+/// Appends an event's text as this protocol sends it. `write` appends the text, which has this length.
 #[inline]
-pub fn frame_head(kind: Kind, out: &mut Vec<u8>, text_len: usize) {
+pub fn frame_with(kind: Kind, out: &mut Vec<u8>, text_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
     match kind {
         Kind::WebSocket => encode::head(out, Opcode::Text, text_len),
         Kind::Raw => raw::head(out, text_len),
+        Kind::LongPolling => return http::line(out, write),
+        Kind::EventStream => return http::streamed(out, write),
     }
+    write(out);
 }
 
-/// Appends an event's text as this protocol sends it: head and text.
+/// Appends an event's text as this protocol sends it.
 pub fn frame(kind: Kind, out: &mut Vec<u8>, text: &str) {
-    out.reserve(frame_head_len(kind, text.len()) + text.len());
-    frame_head(kind, out, text.len());
-    out.extend_from_slice(text.as_bytes());
+    out.reserve(frame_len(kind, text.len()));
+    frame_with(kind, out, text.len(), |out| out.extend_from_slice(text.as_bytes()));
 }

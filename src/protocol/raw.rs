@@ -3,7 +3,7 @@
 use std::str;
 
 use super::utf8::{InvalidUtf8, Utf8Gatherer};
-use super::{Close, Found, Limits, Reason, Step, Violation};
+use super::{Close, Found, Reason, Settings, Step, Violation};
 
 /// Bytes of the length before each text.
 pub const HEAD_BYTES: usize = 8;
@@ -26,13 +26,13 @@ pub struct Raw {
 impl Raw {
     /// Finds what is next in the input. See [`Session::decode`](super::Session::decode).
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Step<'a> {
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
         if self.ended {
             self.decoder = Decoder::default();
             return Step::not_yet(input.len());
         }
         let input_len = input.len();
-        match self.decoder.decode(input, limits.message_bytes_max) {
+        match self.decoder.decode(input, settings.message_bytes_max) {
             Ok(decoded) => {
                 Step { consumed: decoded.consumed, found: decoded.text.map_or(Found::NotYet, Found::Event) }
             }

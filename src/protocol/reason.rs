@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+pub use super::http::Refusal;
 use super::utf8::InvalidUtf8;
-pub use super::websocket::handshake::Refusal;
+use super::websocket::close::NO_STATUS;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,8 +15,10 @@ pub enum Reason {
     ConnectionLost,
     /// The first bytes fit no protocol.
     UnknownProtocol,
-    /// The HTTP request was no handshake that can be accepted.
+    /// The HTTP request is refused, and what follows it cannot be told or is not wanted.
     Refused(Refusal),
+    /// The last response of an HTTP connection that does not persist.
+    Finished,
     /// The bytes break the protocol, or a limit.
     Violation(Violation),
     /// The first WebSocket message was not `/qio/ohai`.
@@ -37,11 +40,12 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The close code of WebSocket (RFC 6455, 7.4.1), 1005 and 1006 among them, which are never sent; where an HTTP
-    /// request is refused, the status.
+    /// The close code of WebSocket (RFC 6455, 7.4.1), 1005 and 1006 among them, which are never sent: 1005 is also what
+    /// has no code; where an HTTP request is refused, the status.
     pub const fn code(self) -> u16 {
         match self {
             Reason::PeerClosed(code) => code,
+            Reason::Finished => NO_STATUS,
             Reason::Application => 1000,
             Reason::GoingAway => 1001,
             Reason::UnknownProtocol | Reason::InvalidHandshake | Reason::MalformedEvent => 1002,
@@ -59,6 +63,7 @@ impl Reason {
         match self {
             Reason::PeerClosed(_) => "closed by the client",
             Reason::ConnectionLost => "connection lost",
+            Reason::Finished => "last response sent",
             Reason::UnknownProtocol => "unknown protocol",
             Reason::InvalidHandshake => "invalid handshake",
             Reason::MalformedEvent => "invalid event format",

@@ -47,6 +47,11 @@ impl Frame {
         Frame(Rc::new(Encoded { bytes, queued_ns, accepted: SmallVec::from_elem(accepted, 1) }))
     }
 
+    /// A frame of bytes in which there are these broadcasts, or none.
+    pub fn with(bytes: Vec<u8>, queued_ns: u64, accepted: SmallVec<[Accepted; 1]>) -> Frame {
+        Frame(Rc::new(Encoded { bytes, queued_ns, accepted }))
+    }
+
     /// One frame with the bytes of all these, in order. It counts as queued when the first of them was.
     pub fn joined(frames: &[Frame]) -> Frame {
         let mut bytes = Vec::with_capacity(frames.iter().map(Frame::len).sum());

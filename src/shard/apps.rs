@@ -31,6 +31,8 @@ pub(super) struct Runner {
     clients: Vec<u32>,
     pub commands: Vec<LocalCommand>,
     pub now: Duration,
+    /// The `Host` of the HTTP request whose events are handled; otherwise empty.
+    pub host: String,
 }
 
 impl Apps {
@@ -57,6 +59,7 @@ impl Apps {
             clients: Vec::new(),
             commands: Vec::new(),
             now: Duration::ZERO,
+            host: String::new(),
         };
         let Registrar { router, events, timers, .. } = registrar;
         Ok(Apps { router, events, timers, runner })
@@ -126,9 +129,9 @@ pub(super) struct Panicked;
 impl Runner {
     /// Runs a piece of an application. Its commands are in `commands` afterwards, also where it panicked.
     pub fn run<T>(&mut self, app: u32, piece: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
-        let Runner { shard, servers, data, names, clients, commands, now } = self;
+        let Runner { shard, servers, data, names, clients, commands, now, host } = self;
         let (server, data) = (&servers[app as usize], &mut data[app as usize]);
-        let mut cx = Context { shard: *shard, server, commands, data, clients, now: *now };
+        let mut cx = Context { shard: *shard, server, commands, data, clients, now: *now, host };
         // What a panic may leave half done is the application's own.
         catch_unwind(AssertUnwindSafe(|| piece(&mut cx))).map_err(|_| {
             tracing::error!(app = names[app as usize], shard, "an application panicked");

@@ -71,7 +71,8 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
 
 fn shard() -> State {
     let config = Arc::new(Config { sends_per_turn_max: usize::MAX, ..Config::default() });
-    let apps: [Arc<dyn Application>; 2] = [Arc::new(Qio { hostname: "here".into() }), Arc::new(Relay)];
+    let apps: [Arc<dyn Application>; 2] =
+        [Arc::new(Qio { public_address: None, hostname: "here".into() }), Arc::new(Relay)];
     let apps = Apps::register(0, Server::new(Arc::new(Nowhere)), &apps);
     let sizes = mesh::Settings { ring_messages: 8, overflow_messages_max: 8 };
     State::new(Parts {

@@ -1,6 +1,6 @@
 //! How connections end: decided anywhere in a turn, carried out in one place before the turn is over.
 
-use super::connection::{Cause, Connection, Stage};
+use super::connection::{Cause, Connection, Stage, Way};
 use super::flush::Order;
 use super::state::State;
 use crate::client::ClientId;
@@ -81,10 +81,15 @@ impl State {
         if let Some(timer) = connection.timer {
             self.timers.cancel(timer);
         }
-        self.orders.push(Order::Discard(connection.socket));
         self.shared.clients.give(1);
         self.forget_address(connection.peer);
-        self.metrics.counters.add(Counter::ConnectionsClosed, 1);
+        match connection.way {
+            Way::Socket(socket) => {
+                self.orders.push(Order::Discard(socket));
+                self.metrics.counters.add(Counter::ConnectionsClosed, 1);
+            }
+            Way::Session(session) => self.forget_session(session),
+        }
         if self.accepts_wait {
             self.accepts_wait = false;
             self.orders.push(Order::AcceptAgain);
@@ -105,6 +110,11 @@ impl State {
         let Ending { slot, cause, goodbye } = ending;
         self.note(slot, cause);
         self.release_client(slot);
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        if !connection.is_socket() {
+            return self.finish_session(slot, cause);
+        }
+        self.abandon_requests(slot);
         if cause.is_abrupt() {
             return self.bury(slot);
         }
@@ -136,10 +146,13 @@ impl State {
             Cause::Reason(Reason::PeerClosed(code)) => {
                 tracing::debug!(%peer, shard, code, "closed by the client")
             }
-            Cause::Reason(Reason::GoingAway | Reason::Application) => {
+            Cause::Reason(Reason::GoingAway | Reason::Application | Reason::Finished) => {
                 tracing::debug!(%peer, shard, reason = cause.reason().text(), "connection closed");
             }
             Cause::EndOfStream => tracing::debug!(%peer, shard, "end of stream"),
+            Cause::SessionTimeout => {
+                tracing::debug!(%peer, shard, "session ended: no request came for timeout")
+            }
             Cause::Broken(error) => {
                 let error = std::io::Error::from_raw_os_error(error);
                 tracing::debug!(%peer, shard, %error, "connection lost");

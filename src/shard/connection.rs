@@ -13,13 +13,14 @@ use std::num::NonZeroU32;
 /// Frames that wait in an outbox without heap of their own.
 pub(super) const OUTBOX_INLINE: usize = 2;
 
-/// A connection: its socket, its protocol, and what waits to be sent. Idle it costs this record and its timer.
+/// A connection: how its peer is reached, its protocol, and what waits to be sent. Idle it costs this record and its
+/// timer.
 pub(super) struct Connection {
     pub session: Session,
     pub outbox: SmallVec<[Frame; OUTBOX_INLINE]>,
     pub timer: Option<TimerId>,
     pub peer: Peer,
-    pub socket: Descriptor,
+    pub way: Way,
     /// Bytes in the outbox and in flight.
     pub outbox_bytes: u32,
     /// Told from the connection that had this slot before.
@@ -46,6 +47,15 @@ pub(super) struct Connection {
     pub unfinished: bool,
     /// A heartbeat that must be answered was sent, and nothing has come since.
     pub challenged: bool,
+}
+
+/// How the peer of a connection is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// Through a socket.
+    Socket(Descriptor),
+    /// Through the requests of an HTTP session, which come by connections of their own. This is its slot among them.
+    Session(u32),
 }
 
 /// Where a connection is between its accept and its end. It only ever moves down this list.
@@ -124,12 +134,16 @@ pub(super) struct Moment(u32);
 
 impl Connection {
     pub fn new(socket: Descriptor, peer: Peer, generation: u32, options: Options, now: Moment) -> Connection {
+        Connection::by(Way::Socket(socket), peer, generation, Session::new(options), now)
+    }
+
+    fn by(way: Way, peer: Peer, generation: u32, session: Session, now: Moment) -> Connection {
         Connection {
-            session: Session::new(options),
+            session,
             outbox: SmallVec::new(),
             timer: None,
             peer,
-            socket,
+            way,
             outbox_bytes: 0,
             generation,
             client: None,
@@ -146,6 +160,25 @@ impl Connection {
             unfinished: false,
             challenged: false,
         }
+    }
+
+    /// The connection of an HTTP session: what it gets and sends crosses no socket of its own.
+    pub fn of_session(session: u32, peer: Peer, generation: u32, now: Moment) -> Connection {
+        let nowhere = Way::Session(session);
+        let connection = Connection::by(nowhere, peer, generation, Session::default(), now);
+        Connection { kind: Kind::LongPolling, receiving: false, ..connection }
+    }
+
+    /// Its socket, where it has one.
+    pub fn socket(&self) -> Option<Descriptor> {
+        match self.way {
+            Way::Socket(socket) => Some(socket),
+            Way::Session(_) => None,
+        }
+    }
+
+    pub fn is_socket(&self) -> bool {
+        matches!(self.way, Way::Socket(_))
     }
 }
 
@@ -187,6 +220,8 @@ pub(super) enum Cause {
     MessageTimeout,
     /// Nothing was heard for too long.
     LivenessTimeout,
+    /// An HTTP session had no request to answer for too long.
+    SessionTimeout,
     /// The peer closed the stream.
     EndOfStream,
     /// The network failed, or the peer has vanished.
@@ -200,7 +235,10 @@ impl Cause {
     pub fn reason(self) -> Reason {
         match self {
             Cause::Reason(reason) => reason,
-            Cause::HandshakeTimeout | Cause::MessageTimeout | Cause::LivenessTimeout => Reason::ClientTimeout,
+            Cause::HandshakeTimeout
+            | Cause::MessageTimeout
+            | Cause::LivenessTimeout
+            | Cause::SessionTimeout => Reason::ClientTimeout,
             Cause::TooManyOfAddress => Reason::TooManyClients,
             Cause::EndOfStream | Cause::Broken(_) => Reason::ConnectionLost,
         }

@@ -20,12 +20,8 @@ pub(super) struct Broadcast {
     accepted_ns: u64,
 }
 
-/// The frames of one run of broadcasts, made when the first subscriber of their protocol is met.
-#[derive(Default)]
-struct Frames {
-    websocket: Option<Frame>,
-    raw: Option<Frame>,
-}
+/// The frames of one run of broadcasts by protocol, each made when the first subscriber of their protocol is met.
+type Frames = [Option<Frame>; Kind::COUNT];
 
 impl State {
     /// The one entry point of broadcasts: to the subscribers here, and to the shards that have some.
@@ -75,11 +71,7 @@ impl State {
             };
             let Some(connection) = self.connections.get(slot as usize) else { continue };
             let kind = connection.kind;
-            let frame = match kind {
-                Kind::WebSocket => &mut frames.websocket,
-                Kind::Raw => &mut frames.raw,
-            };
-            let frame = frame.get_or_insert_with(|| self.encode_run(kind, run)).clone();
+            let frame = frames[kind as usize].get_or_insert_with(|| self.encode_run(kind, run)).clone();
             got += usize::from(self.queue_frame(slot, frame));
         }
         let messages = (got * run.len()) as u64;

@@ -102,10 +102,10 @@ impl State {
         if connection.outbox.is_empty() {
             return self.flushed(slot);
         }
+        let Some(socket) = connection.socket() else { return };
         connection.sending = true;
         connection.sent = self.now;
         self.metrics.counters.add(Counter::Sends, 1);
-        let socket = connection.socket;
         if connection.outbox.len() == 1 {
             let frame = connection.outbox.pop().expect("there is one");
             return kernel.send(socket, slot, frame);
@@ -132,6 +132,6 @@ impl State {
         }
         connection.stage = Stage::HalfClosed;
         connection.shutting_down = true;
-        self.orders.push(Order::ShutDown(connection.socket, slot));
+        self.orders.extend(connection.socket().map(|socket| Order::ShutDown(socket, slot)));
     }
 }

@@ -7,6 +7,7 @@ use crate::metrics::{Counter, Gauge, Timing};
 use crate::protocol::Reason;
 use crate::protocol::{Close, Found, Kind, Options, Session};
 use crate::qev::ring::{Descriptor, Errno, Peer, Sending};
+use std::rc::Rc;
 
 impl State {
     /// A connection was accepted.
@@ -55,7 +56,7 @@ impl State {
             return self.leave_if_done(slot);
         }
         if ended {
-            self.orders.push(Order::Receive(connection.socket, slot));
+            self.orders.extend(connection.socket().map(|socket| Order::Receive(socket, slot)));
         }
         if connection.stage == Stage::Ending {
             self.finish_endings();
@@ -69,7 +70,7 @@ impl State {
         match result {
             Err(error) if error.is_no_buffers() && connection.stage < Stage::Dead => {
                 self.metrics.counters.add(Counter::BuffersExhausted, 1);
-                self.orders.push(Order::Receive(connection.socket, slot));
+                self.orders.extend(connection.socket().map(|socket| Order::Receive(socket, slot)));
             }
             Err(error) => {
                 connection.receiving = false;
@@ -123,10 +124,10 @@ impl State {
     }
 
     fn decode_with(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) -> Decoded {
-        let limits = self.limits;
+        let settings = Rc::clone(&self.settings);
         let mut decoded = Decoded { consumed: 0, was_idle: false };
         loop {
-            let step = session.decode(&mut data[decoded.consumed..], &limits);
+            let step = session.decode(&mut data[decoded.consumed..], &settings);
             decoded.consumed += step.consumed;
             match step.found {
                 Found::NotYet => return decoded,
@@ -144,6 +145,7 @@ impl State {
                     self.peer_closed(slot);
                     return decoded;
                 }
+                Found::Request(request) => self.requested(slot, &request),
                 Found::Ignore => {}
             }
             decoded.was_idle |= session.is_idle();
@@ -154,17 +156,13 @@ impl State {
     }
 
     /// The handshake is complete: the connection has a client now.
-    fn open(&mut self, slot: u32, kind: Kind) {
+    pub fn open(&mut self, slot: u32, kind: Kind) {
+        self.metrics.counters.add(counter_of_kind(kind), 1);
         let generation = self.next_generation();
         let client = ClientSlot::new(self.clients.insert(Client::new(generation, slot)) as u32);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.client = Some(client);
         connection.kind = kind;
-        let counter = match kind {
-            Kind::WebSocket => Counter::HandshakesWebsocket,
-            Kind::Raw => Counter::HandshakesRaw,
-        };
-        self.metrics.counters.add(counter, 1);
         if let Some(client) = self.client_of(slot) {
             self.apps.runner().came(client);
         }
@@ -202,7 +200,11 @@ impl State {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let broken = !matches!(cause, Cause::EndOfStream);
         match connection.stage {
-            Stage::Open => self.end(slot, cause),
+            Stage::Open => {
+                // Whoever asks and stops to write at once gets what is there.
+                self.answer_requests();
+                self.end(slot, cause);
+            }
             // What was queued before may still reach a peer that has only stopped to write.
             Stage::AwaitingPeer | Stage::Flushing if !broken => {
                 connection.stage = Stage::Flushing;
@@ -230,6 +232,7 @@ impl State {
             Cause::HandshakeTimeout => Counter::TimeoutsHandshake,
             Cause::MessageTimeout => Counter::TimeoutsMessage,
             Cause::LivenessTimeout => Counter::TimeoutsLiveness,
+            Cause::SessionTimeout => Counter::TimeoutsSession,
             Cause::EndOfStream => Counter::ClosesByPeer,
             Cause::Broken(_) => Counter::ClosesReset,
             Cause::TooManyOfAddress => Counter::ConnectionsRefusedAddress,
@@ -245,9 +248,17 @@ struct Decoded {
     was_idle: bool,
 }
 
+fn counter_of_kind(kind: Kind) -> Counter {
+    match kind {
+        Kind::WebSocket => Counter::HandshakesWebsocket,
+        Kind::Raw => Counter::HandshakesRaw,
+        Kind::LongPolling | Kind::EventStream => Counter::SessionsCreated,
+    }
+}
+
 fn counter_of_reason(reason: Reason) -> Counter {
     match reason {
-        Reason::PeerClosed(_) => Counter::ClosesByPeer,
+        Reason::PeerClosed(_) | Reason::Finished => Counter::ClosesByPeer,
         Reason::ConnectionLost => Counter::ClosesReset,
         Reason::UnknownProtocol => Counter::ProtocolUnknown,
         Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,

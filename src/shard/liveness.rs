@@ -99,8 +99,10 @@ impl State {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.timer = None;
         match connection.stage {
-            Stage::Open if connection.client.is_none() => self.handshake_due(slot),
-            Stage::Open => self.client_due(slot),
+            Stage::Open if !connection.is_socket() => self.session_due(slot),
+            Stage::Open if connection.client.is_some() => self.client_due(slot),
+            Stage::Open if connection.session.is_open() => self.http_connection_due(slot),
+            Stage::Open => self.handshake_due(slot),
             Stage::Ending => {}
             Stage::Dead => self.bury(slot),
             Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.end_due(slot),
@@ -132,7 +134,7 @@ impl State {
         }
     }
 
-    fn client_due(&mut self, slot: u32) {
+    pub fn client_due(&mut self, slot: u32) {
         self.expire_callbacks(slot);
         let config = std::sync::Arc::clone(&self.config);
         let ms = |time: Duration| time.as_millis() as u64;
@@ -153,6 +155,12 @@ impl State {
         if let Some(at_ms) = self.next_due(slot) {
             self.wake_at(slot, at_ms);
         }
+    }
+
+    /// When the next of a client's callbacks expires.
+    pub fn next_callback_expiry(&self, slot: u32) -> Option<u64> {
+        let connection = self.connections.get(slot as usize)?;
+        self.clients.get(connection.client?.get() as usize)?.callbacks.next_expiry()
     }
 
     /// When a client has to be looked at next, at the latest.
@@ -176,7 +184,7 @@ impl State {
         [message, client.callbacks.next_expiry()].into_iter().flatten().chain([due]).min()
     }
 
-    fn expire_callbacks(&mut self, slot: u32) {
+    pub fn expire_callbacks(&mut self, slot: u32) {
         let Some(client) = self.connections.get(slot as usize).and_then(|c| c.client) else { return };
         let Some(client) = self.clients.get_mut(client.get() as usize) else { return };
         let expired = client.callbacks.expire(self.now_ms) as u64;

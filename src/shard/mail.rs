@@ -1,10 +1,13 @@
 //! What shards send each other over the mesh, and what other threads leave in a shard's inbox.
 
 use super::flush::Order;
+use super::http::session::Asker;
+use super::http::{Answer, Relayed};
 use super::state::{Shutdown, State};
 use crate::app::{Command, Json};
 use crate::event::path::Path;
 use crate::metrics::{Snapshot, Timing};
+use crate::protocol::http::Sid;
 use crate::qev::mesh::{Class, Sent};
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
@@ -31,6 +34,12 @@ pub(super) enum Mail {
     AddressLeft { address: IpAddr },
     /// That connection was one too many.
     AddressRefused { slot: u32, generation: u32 },
+    /// An HTTP request for a session of yours.
+    Request(Box<Relayed>),
+    /// That request has gone with its connection.
+    RequestLost { asker: Asker, sid: Sid },
+    /// The answer to a request of yours.
+    Answer(Asker, Box<Answer>),
 }
 
 /// A command from an application's thread.
@@ -135,6 +144,9 @@ impl State {
             }
             Mail::AddressLeft { address } => self.addresses.left(address),
             Mail::AddressRefused { slot, generation } => self.refuse_address(slot, generation),
+            Mail::Request(relayed) => self.asked(&relayed.as_ask()),
+            Mail::RequestLost { asker, sid } => self.lost_request(sid, asker),
+            Mail::Answer(asker, answer) => self.deliver(asker, *answer),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | reap the ring's completions | `mod` (this one) |
 //! | drain the mesh and the inbox | `mail` |
 //! | connections that come, bytes that were received, sends that are done | `intake` |
+//! | HTTP: requests find their session, output finds its request | `http` |
 //! | a text: event, route, handler, answer | `dispatch` |
 //! | the commands that handlers and other shards push | `apply`, `subscribe` |
 //! | timers that are due | `liveness` |
@@ -30,6 +31,7 @@ mod connection;
 mod dispatch;
 mod fanout;
 mod flush;
+mod http;
 mod intake;
 mod liveness;
 mod mail;

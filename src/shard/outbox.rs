@@ -1,6 +1,6 @@
 //! What is to be sent to a client waits in its outbox, which is bounded in bytes.
 
-use super::connection::{Cause, Stage};
+use super::connection::{Cause, Stage, Way};
 use super::state::State;
 use crate::app::Json;
 use crate::event::path::Path;
@@ -29,7 +29,10 @@ impl State {
         connection.outbox.push(frame);
         if !connection.queued {
             connection.queued = true;
-            self.ready.push_back(slot);
+            match connection.way {
+                Way::Socket(_) => self.ready.push_back(slot),
+                Way::Session(_) => self.http.ready.push(slot),
+            }
         }
         true
     }
@@ -73,8 +76,7 @@ pub(super) fn encode_event(kind: Kind, path: &Path, callback: u64, data: &Json) 
 
 /// A text of known length as a protocol sends it, in memory that is allocated once.
 pub(super) fn encode(kind: Kind, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(protocol::frame_head_len(kind, len) + len);
-    protocol::frame_head(kind, &mut bytes, len);
-    write(&mut bytes);
+    let mut bytes = Vec::with_capacity(protocol::frame_len(kind, len));
+    protocol::frame_with(kind, &mut bytes, len, write);
     bytes
 }

@@ -5,6 +5,7 @@ use super::apps::Apps;
 use super::connection::{Client, Connection, Moment};
 use super::fanout::Broadcast;
 use super::flush::{Joined, Kernel, Order};
+use super::http::Http;
 use super::liveness::{Due, Once, heartbeat_path};
 use super::mail::{Letter, Notice, Posted};
 use crate::client::ClientId;
@@ -12,14 +13,16 @@ use crate::client::subscriptions::Subscriptions;
 use crate::config::Config;
 use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge, Snapshot};
-use crate::protocol;
+use crate::protocol::{Origins, Settings};
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
 use crate::qev::ring::Wait;
 use crate::qev::slots::Slots;
 use crate::qev::timer::Wheel;
+use ahash::RandomState;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -32,6 +35,8 @@ const LEAVES_PER_TURN_MAX: usize = 1024;
 pub struct Shared {
     pub clients: Pool,
     pub subscriptions: Pool,
+    /// Tells which shard an HTTP session lives on. Its keys are chosen at the start: no peer can aim at one shard.
+    pub sids: RandomState,
 }
 
 impl Shared {
@@ -44,6 +49,7 @@ impl Shared {
                 config.clients_subs_pressure,
                 config.clients_subs_min,
             ),
+            sids: RandomState::new(),
         }
     }
 }
@@ -69,6 +75,7 @@ pub(super) struct State {
     pub clients: Slots<Client>,
     pub subscriptions: Subscriptions,
     pub addresses: Addresses,
+    pub http: Http,
     pub timers: Wheel<Due>,
     pub onces: Slots<Once>,
     /// Broadcasts of this turn that were not fanned out yet.
@@ -90,7 +97,7 @@ pub(super) struct State {
     /// When a full mesh is worth a warning again.
     pub warn_again_ms: u64,
     pub metrics: Snapshot,
-    pub limits: protocol::Limits,
+    pub settings: Rc<Settings>,
     pub now: Moment,
     pub now_ms: u64,
     pub now_ns: u64,
@@ -115,14 +122,23 @@ pub(super) struct Shutdown {
     pub deadline_ns: u64,
 }
 
+/// The pages that browsers may connect from.
+fn origins(config: &Config) -> Origins {
+    match config.origin.as_slice() {
+        [all] if all == "*" => Origins::Any,
+        origins => Origins::Only(origins.iter().map(|origin| origin.as_str().into()).collect()),
+    }
+}
+
 impl State {
     pub fn new(parts: Parts) -> State {
         let Parts { id, config, shared, port, clock, apps } = parts;
         let now_ms = clock.now_ms();
-        let limits = protocol::Limits { message_bytes_max: config.message_bytes_max };
+        let settings = Settings { message_bytes_max: config.message_bytes_max, origins: origins(&config) };
         State {
             id,
             addresses: Addresses::new(config.connections_per_address_max),
+            http: Http::default(),
             config,
             shared,
             port,
@@ -141,7 +157,7 @@ impl State {
             posted: Vec::new(),
             warn_again_ms: 0,
             metrics: Snapshot::new(),
-            limits,
+            settings: Rc::new(settings),
             now: Moment::at(now_ms),
             now_ms,
             now_ns: nanos(),
@@ -179,13 +195,24 @@ impl State {
         self.port.flush();
     }
 
-    /// Carries out what was decided and fans out what was broadcast, until neither has left any of the other.
+    /// Fans out what was broadcast, answers the requests that wait for it and carries out what was decided, until none
+    /// of that has left any of the others.
     fn settle(&mut self) {
-        self.fan_out();
-        while !self.endings.is_empty() {
-            self.finish_endings();
+        self.unblock_sessions();
+        loop {
             self.fan_out();
+            self.answer_requests();
+            if self.endings.is_empty() {
+                break;
+            }
+            self.finish_endings();
         }
+    }
+
+    /// Answers requests of HTTP whose sessions have something to say.
+    pub fn answer_requests(&mut self) {
+        self.flush_sessions();
+        self.deliver_answers();
     }
 
     /// Reads the clock that timers go by.
@@ -256,7 +283,8 @@ impl State {
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.metrics.clone();
         let mut gauge = |gauge, value: usize| snapshot.gauges.set(gauge, value as u64);
-        gauge(Gauge::Connections, self.connections.len());
+        gauge(Gauge::Connections, self.connections.len() - self.http.sessions.len());
+        gauge(Gauge::HttpSessions, self.http.sessions.len());
         gauge(Gauge::Clients, self.clients.len());
         gauge(Gauge::Subscriptions, self.subscriptions.len());
         gauge(Gauge::Paths, self.subscriptions.paths());

@@ -64,7 +64,7 @@ impl World {
         let shared = Arc::new(Shared::new(&config));
         let (clock, hand) = Clock::manual();
         let posted = Arc::new(Threads(Mutex::default()));
-        let own: Arc<dyn Application> = Arc::new(Qio { hostname: "here".into() });
+        let own: Arc<dyn Application> = Arc::new(Qio { public_address: None, hostname: "here".into() });
         let apps: Vec<Arc<dyn Application>> = std::iter::once(own).chain(apps).collect();
         let sizes = mesh::Settings {
             ring_messages: config.mesh_ring_messages,

@@ -50,6 +50,94 @@ pub fn take_head(input: &mut Vec<u8>) -> Option<Head> {
     Some(Head { status, headers })
 }
 
+/// A connection that is kept alive.
+pub struct Connection {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Connection {
+    pub fn open(address: &str) -> Connection {
+        let stream = connect(address);
+        stream.set_nodelay(true).unwrap();
+        Connection { stream, input: Vec::new() }
+    }
+
+    pub fn send(&mut self, request: impl AsRef<[u8]>) {
+        self.stream.write_all(request.as_ref()).expect("the server reads");
+    }
+
+    /// The next response, whole.
+    pub fn response(&mut self) -> Response {
+        let head = self.head();
+        let length = head.header("content-length").expect("a length").parse().expect("a number");
+        while self.input.len() < length {
+            assert!(read_more(&mut self.stream, &mut self.input), "half a body of {length}");
+        }
+        let rest = self.input.split_off(length);
+        let body = String::from_utf8(std::mem::replace(&mut self.input, rest)).expect("a body in UTF-8");
+        Response { head, body }
+    }
+
+    /// The next response's head.
+    pub fn head(&mut self) -> Head {
+        loop {
+            if let Some(head) = take_head(&mut self.input) {
+                return head;
+            }
+            let more = read_more(&mut self.stream, &mut self.input);
+            assert!(more, "no response, only {:?}", String::from_utf8_lossy(&self.input));
+        }
+    }
+
+    /// Sends a request, and waits for its response.
+    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Response {
+        self.send(request);
+        self.response()
+    }
+
+    /// Reads a stream until this has come; answers what has come up to its end.
+    pub fn read_to(&mut self, end: &str) -> String {
+        loop {
+            if let Some(at) = self.input.windows(end.len()).position(|window| window == end.as_bytes()) {
+                let rest = self.input.split_off(at + end.len());
+                return String::from_utf8(std::mem::replace(&mut self.input, rest)).expect("UTF-8");
+            }
+            let more = read_more(&mut self.stream, &mut self.input);
+            assert!(more, "ended at {:?}", String::from_utf8_lossy(&self.input));
+        }
+    }
+
+    /// Waits until the server closes, and nothing more may come before.
+    pub fn assert_closed(&mut self) {
+        // Closing with unread input resets the connection: that is closed, too.
+        let _ = self.stream.read_to_end(&mut self.input);
+        assert!(self.input.is_empty(), "more came: {:?}", String::from_utf8_lossy(&self.input));
+    }
+}
+
+/// A session of long polling.
+#[derive(Clone, Copy, Debug)]
+pub struct Session(pub u128);
+
+impl Session {
+    /// A request with events, and more of the query.
+    pub fn post(self, query: &str, body: &str) -> String {
+        let (sid, len) = (self.0, body.len());
+        format!(
+            "POST /?sid={sid:032x}{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n\r\n{body}"
+        )
+    }
+
+    /// A request for the stream of its output.
+    pub fn stream(self, query: &str) -> String {
+        let sid = self.0;
+        format!(
+            "GET /?sid={sid:032x}{query} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+        )
+    }
+}
+
 /// Sends bytes and reads one response; where it has no `Content-Length`, to the connection's end.
 pub fn exchange(address: &str, request: impl AsRef<[u8]>) -> Response {
     let (response, _) = exchange_on(&mut connect(address), request);

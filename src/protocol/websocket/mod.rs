@@ -18,7 +18,7 @@ pub mod mask;
 use self::close::NO_STATUS;
 use self::decoder::{Decoder, Message, Rules};
 use self::frame::Opcode;
-use super::{Close, Found, Limits, OHAI, Reason, Step};
+use super::{Close, Found, OHAI, Reason, Settings, Step};
 
 /// One WebSocket connection after its HTTP handshake: 16 bytes while no message is unfinished.
 #[derive(Debug)]
@@ -50,9 +50,9 @@ impl WebSocket {
 
     /// Finds what is next in the input. See [`Session::decode`](super::Session::decode).
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Step<'a> {
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
         match self.phase {
-            Phase::Greeting | Phase::Open | Phase::Echo => self.decode_message(input, limits),
+            Phase::Greeting | Phase::Open | Phase::Echo => self.decode_message(input, settings),
             Phase::Closing => self.await_close(input),
             Phase::Ended => self.discard(input),
         }
@@ -80,8 +80,9 @@ impl WebSocket {
     }
 
     #[inline]
-    fn decode_message<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Step<'a> {
-        let rules = Rules { message_bytes_max: limits.message_bytes_max, binary: self.phase == Phase::Echo };
+    fn decode_message<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
+        let rules =
+            Rules { message_bytes_max: settings.message_bytes_max, binary: self.phase == Phase::Echo };
         let input_len = input.len();
         match self.decoder.decode(input, rules) {
             Ok(decoded) => Step {

@@ -1,0 +1,281 @@
+//! HTTP, as a shard has it. A request comes by a connection of this shard (`intake` finds it) and asks for something
+//! of a session, which lives on the shard that its sid hashes to: this one, or another, to which the request is
+//! relayed. The answer takes the same way back.
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `mod` (this one) | the shard that has the socket: requests go to their session, answers to their request |
+//! | `home` | the shard that has the session: events are dispatched, output is handed to whoever waits for it |
+//! | `session` | what is decided there, apart from sockets and clients |
+//!
+//! A session is a record among the connections, without a socket: its client, its outbox and its timer are what those
+//! of any other connection are.
+
+pub(super) mod home;
+pub(super) mod session;
+#[cfg(test)]
+mod tests;
+
+use super::connection::{Cause, Stage};
+use super::mail::Mail;
+use super::state::State;
+use crate::metrics::Counter;
+use crate::protocol::Reason;
+use crate::protocol::http::{Asks, Due, Named, Request, Response, Sid, Then};
+use crate::qev::buffers::{Accepted, Frame};
+use crate::qev::mesh::Class;
+use crate::qev::ring::Peer;
+use crate::qev::slots::Slots;
+use crate::web;
+use ahash::AHashMap;
+use session::{Asker, HttpSession};
+use smallvec::SmallVec;
+
+/// What a shard keeps for HTTP.
+#[derive(Default)]
+pub(super) struct Http {
+    pub sessions: Slots<HttpSession>,
+    /// The session's slot among the connections.
+    pub by_sid: AHashMap<Sid, u32>,
+    /// Sessions that have output, or were told to look.
+    pub ready: Vec<u32>,
+    /// Sessions whose output has to wait until the mesh gets it across.
+    pub blocked: Vec<u32>,
+    /// Answers to requests of this shard's own connections. They wait for the end of the step: while a request is
+    /// handled, the protocol of its connection is busy.
+    pub answers: Vec<(Asker, Delivery)>,
+}
+
+/// A request for a session, on the way to it.
+pub(super) struct Ask<'a> {
+    pub asker: Asker,
+    pub peer: Peer,
+    pub session: Named<'a>,
+    /// The events of a poll; none for a stream.
+    pub body: Option<&'a str>,
+}
+
+/// A request that crosses to the shard that has its session.
+pub(super) struct Relayed {
+    asker: Asker,
+    peer: Peer,
+    sid: Sid,
+    connect: bool,
+    seq: Option<u64>,
+    host: Box<str>,
+    body: Option<Box<str>>,
+}
+
+/// What a request gets, and may cross to the shard that has its connection.
+pub(super) enum Answer {
+    /// The whole response.
+    Whole { status: u16, output: Output },
+    /// The head of a stream.
+    Stream,
+    /// More of a stream.
+    More(Output),
+    /// The stream ends.
+    End,
+}
+
+/// What is to be done for a request of this shard's.
+pub(super) enum Delivery {
+    Answer(Answer),
+    Document(web::Answer),
+    /// More of a stream: frames that others are sent too.
+    Frames(SmallVec<[Frame; super::connection::OUTBOX_INLINE]>),
+}
+
+/// A session's output, copied out of the frames it was encoded in.
+#[derive(Default)]
+pub(super) struct Output {
+    pub bytes: Vec<u8>,
+    pub accepted: SmallVec<[Accepted; 1]>,
+}
+
+impl Output {
+    pub fn of(frames: &[Frame]) -> Output {
+        let mut output = Output::default();
+        output.bytes.reserve(frames.iter().map(Frame::len).sum());
+        for frame in frames {
+            output.bytes.extend_from_slice(frame.as_slice());
+            output.accepted.extend_from_slice(frame.accepted());
+        }
+        output
+    }
+}
+
+impl Relayed {
+    fn of(ask: &Ask<'_>) -> Relayed {
+        let Named { sid, connect, seq, host } = ask.session;
+        let body = ask.body.map(Box::from);
+        Relayed { asker: ask.asker, peer: ask.peer, sid, connect, seq, host: host.into(), body }
+    }
+
+    pub fn as_ask(&self) -> Ask<'_> {
+        let Relayed { sid, connect, seq, ref host, .. } = *self;
+        let session = Named { sid, connect, seq, host };
+        Ask { asker: self.asker, peer: self.peer, session, body: self.body.as_deref() }
+    }
+}
+
+impl State {
+    /// A connection has brought a request.
+    pub fn requested(&mut self, slot: u32, request: &Request<'_>) {
+        self.metrics.counters.add(Counter::HttpRequests, 1);
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let (generation, peer) = (connection.generation, connection.peer);
+        let asker = Asker { shard: self.id, connection: slot, generation, number: request.number };
+        match request.asks {
+            Asks::Poll { session, body } => self.ask(Ask { asker, peer, session, body: Some(body) }),
+            Asks::Stream { session } => self.ask(Ask { asker, peer, session, body: None }),
+            Asks::Document { path, if_none_match } => {
+                let document = web::answer(path, if_none_match);
+                self.http.answers.push((asker, Delivery::Document(document)));
+            }
+        }
+    }
+
+    fn ask(&mut self, ask: Ask<'_>) {
+        let home = self.home_of(ask.session.sid);
+        if home == self.id {
+            self.asked(&ask);
+        } else if self.mesh_is_stuck() {
+            self.refuse_request(ask.asker, 503);
+        } else {
+            self.metrics.counters.add(Counter::HttpRelayed, 1);
+            self.mail(home, Mail::Request(Box::new(Relayed::of(&ask))), Class::Control);
+        }
+    }
+
+    /// The shard that a session lives on.
+    pub(in crate::shard) fn home_of(&self, sid: Sid) -> u16 {
+        (self.shared.sids.hash_one(sid) % self.port.shards() as u64) as u16
+    }
+
+    /// Answers a request without output.
+    pub fn refuse_request(&mut self, asker: Asker, status: u16) {
+        self.metrics.counters.add(Counter::HttpRefused, 1);
+        self.answer_request(asker, Answer::Whole { status, output: Output::default() });
+    }
+
+    /// Answers a request, wherever its connection is.
+    pub fn answer_request(&mut self, asker: Asker, answer: Answer) {
+        if asker.shard == self.id {
+            self.http.answers.push((asker, Delivery::Answer(answer)));
+        } else {
+            self.mail(asker.shard, Mail::Answer(asker, Box::new(answer)), Class::Control);
+        }
+    }
+
+    /// Hands answers to the connections whose requests they are for.
+    pub fn deliver_answers(&mut self) {
+        if self.http.answers.is_empty() {
+            return;
+        }
+        let mut answers = std::mem::take(&mut self.http.answers);
+        for (asker, delivery) in answers.drain(..) {
+            match delivery {
+                Delivery::Answer(answer) => self.deliver(asker, answer),
+                Delivery::Document(web::Answer { status, headers, body }) => {
+                    let due = self.respond(asker, &Response::Whole { status, headers, body });
+                    self.send_due(asker, due, SmallVec::new());
+                }
+                Delivery::Frames(frames) if self.is_there(asker) => {
+                    for frame in frames {
+                        self.queue_frame(asker.connection, frame);
+                    }
+                }
+                Delivery::Frames(_) => {}
+            }
+        }
+        self.http.answers = answers;
+    }
+
+    /// Hands an answer to the connection whose request it is for.
+    pub fn deliver(&mut self, asker: Asker, answer: Answer) {
+        match answer {
+            Answer::Whole { status, output } => {
+                let due = self.respond(asker, &Response::Whole { status, headers: "", body: &output.bytes });
+                self.send_due(asker, due, output.accepted);
+            }
+            Answer::Stream => {
+                let due = self.respond(asker, &Response::Stream);
+                self.send_due(asker, due, SmallVec::new());
+            }
+            Answer::More(_) | Answer::End if !self.is_there(asker) => {}
+            Answer::More(output) => {
+                let frame = Frame::with(output.bytes, self.now_ns, output.accepted);
+                self.queue_frame(asker.connection, frame);
+            }
+            Answer::End => self.end(asker.connection, Cause::Reason(Reason::Finished)),
+        }
+    }
+
+    /// A connection ends: the sessions whose requests it has are told.
+    pub fn abandon_requests(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let generation = connection.generation;
+        let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = connection.session.unanswered().collect();
+        for (number, sid) in unanswered {
+            let Some(sid) = sid else { continue };
+            let asker = Asker { shard: self.id, connection: slot, generation, number };
+            let home = self.home_of(sid);
+            if home == self.id {
+                self.lost_request(sid, asker);
+            } else {
+                self.mail(home, Mail::RequestLost { asker, sid }, Class::Control);
+            }
+        }
+    }
+
+    /// A connection that speaks HTTP is looked at: its request must be complete in time, and where nothing is asked for
+    /// it may be silent as long as any client.
+    pub fn http_connection_due(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let ms = |time: std::time::Duration| time.as_millis() as u64;
+        let silence = self.now.since(connection.received);
+        let waits = connection.session.unanswered().next().is_some();
+        let left = if connection.unfinished {
+            match ms(self.config.timeout).checked_sub(self.now.since(connection.began)) {
+                Some(left @ 1..) => left,
+                _ => return self.end(slot, Cause::MessageTimeout),
+            }
+        } else if waits {
+            ms(self.config.heartbeat_timeout)
+        } else {
+            match ms(self.config.heartbeat_timeout).checked_sub(silence) {
+                Some(left @ 1..) => left,
+                _ => return self.end(slot, Cause::LivenessTimeout),
+            }
+        };
+        self.wake_at(slot, self.now_ms + left);
+    }
+
+    fn respond(&mut self, asker: Asker, response: &Response<'_>) -> Due {
+        match self.connections.get_mut(asker.connection as usize) {
+            Some(connection) if connection.generation == asker.generation => {
+                connection.session.respond(asker.number, *response)
+            }
+            _ => Due::default(),
+        }
+    }
+
+    fn send_due(&mut self, asker: Asker, due: Due, accepted: SmallVec<[Accepted; 1]>) {
+        let slot = asker.connection;
+        match due.then {
+            Then::GoesOn if due.bytes.is_empty() => {}
+            Then::GoesOn => {
+                self.queue_frame(slot, Frame::with(due.bytes, self.now_ns, accepted));
+            }
+            Then::Ends(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
+        }
+    }
+
+    /// Whether the connection of a request is still there, and no end of it was decided.
+    fn is_there(&self, asker: Asker) -> bool {
+        self.connections.get(asker.connection as usize).is_some_and(|connection| {
+            connection.generation == asker.generation && connection.stage == Stage::Open
+        })
+    }
+}

@@ -1,0 +1,608 @@
+//! What clients of HTTP see, over a kernel that tests made up.
+
+use crate::app::clienttest::ClientTest;
+use crate::app::relay::Relay;
+use crate::app::{Answer, Application, Error, Json, Registrar};
+use crate::config::Config;
+use crate::event::path::Path;
+use crate::limits::HTTP_EARLY_REQUESTS_MAX;
+use crate::metrics::{Counter, Gauge};
+use crate::protocol::http::Sid;
+use crate::shard::Notice;
+use crate::shard::testing::{At, World, peer};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A session, and the shard that it lives on.
+#[derive(Clone, Copy)]
+struct Session {
+    sid: u128,
+}
+
+/// What a request got: its status, and the body.
+type Got = Vec<(u16, String)>;
+
+fn apps() -> Vec<Arc<dyn Application>> {
+    vec![Arc::new(Relay), Arc::new(ClientTest)]
+}
+
+/// A session that lives on this shard.
+fn session_on(world: &World, shard: usize) -> Session {
+    let state = &world.shards[shard].state;
+    let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid(*sid))) == shard).unwrap();
+    Session { sid }
+}
+
+impl Session {
+    fn post(self, query: &str, body: &str) -> String {
+        let sid = self.sid;
+        let len = body.len();
+        format!(
+            "POST /?sid={sid:032x}{query} HTTP/1.1\r\nHost: there:80\r\nContent-Length: {len}\r\n\r\n{body}"
+        )
+    }
+
+    fn stream(self, query: &str) -> String {
+        let sid = self.sid;
+        format!("GET /?sid={sid:032x}{query} HTTP/1.1\r\nHost: there\r\nAccept: text/event-stream\r\n\r\n")
+    }
+}
+
+fn ask(world: &mut World, at: At, request: &str) -> Got {
+    world.feed(at, request.as_bytes());
+    world.settle();
+    take(world, at)
+}
+
+/// The responses that came since the last call, whole.
+fn take(world: &mut World, at: At) -> Got {
+    let bytes = world.take_bytes(at);
+    let mut got = Got::new();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let (status, head_len, body_len) = head(rest);
+        let body = &rest[head_len..][..body_len.expect("no stream")];
+        got.push((status, String::from_utf8(body.to_vec()).unwrap()));
+        rest = &rest[head_len + body.len()..];
+    }
+    got
+}
+
+fn head(bytes: &[u8]) -> (u16, usize, Option<usize>) {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head_len) = response.parse(bytes).unwrap() else { panic!("half a head") };
+    let length = response.headers.iter().find(|header| header.name == "Content-Length");
+    let length = length.map(|header| std::str::from_utf8(header.value).unwrap().parse().unwrap());
+    (response.code.unwrap(), head_len, length)
+}
+
+/// Opens a stream; answers what came behind its head.
+fn open_stream(world: &mut World, at: At, request: &str) -> String {
+    world.feed(at, request.as_bytes());
+    world.settle();
+    let bytes = world.take_bytes(at);
+    let (status, head_len, length) = head(&bytes);
+    assert_eq!((status, length), (200, None));
+    String::from_utf8(bytes[head_len..].to_vec()).unwrap()
+}
+
+fn streamed(world: &mut World, at: At) -> String {
+    String::from_utf8(world.take_bytes(at)).unwrap()
+}
+
+fn ok(callback: u64) -> String {
+    format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}\n")
+}
+
+fn got(body: impl Into<String>) -> Got {
+    vec![(200, body.into())]
+}
+
+fn pass(world: &mut World, seconds: u64) {
+    for _ in 0..seconds {
+        world.advance(SECOND);
+        world.settle();
+    }
+}
+
+/// Broadcasts to a path of the relay, from a raw client of shard 0.
+fn broadcast(world: &mut World, path: &str, data: &str) {
+    let at = world.raw_client(0);
+    world.say(at, &format!("{path}:0={data}"));
+    world.settle();
+    world.end_of_stream(at);
+    world.settle();
+}
+
+/// Two shards, a connection to each that has made a request, and a session on the first, which is subscribed to
+/// `/relay/a`.
+fn subscribed() -> (World, At, At, Session) {
+    let mut world = World::new(2, apps());
+    let (here, there) = (world.connect(0), world.connect(1));
+    let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
+    assert_eq!(ask(&mut world, there, missing)[0].0, 404);
+    let session = session_on(&world, 0);
+    let request = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
+    assert_eq!(ask(&mut world, here, &request), got(ok(1)));
+    (world, here, there, session)
+}
+
+// Polls.
+
+#[test]
+fn events_of_a_body_are_answered_in_order_wherever_the_session_lives() {
+    let mut world = World::new(2, apps());
+    for home in [0, 1] {
+        let at = world.connect(0);
+        let session = session_on(&world, home);
+        let body = "/qio/ping:1=null\r\n\n/qio/ping:2=\n/nobody:3=1";
+        let missing = "/qio/callback/3:0={\"code\":404,\"data\":null,\"err_msg\":null}\n";
+        let expected = got([ok(1), ok(2), missing.into()].concat());
+        assert_eq!(ask(&mut world, at, &session.post("&connect=true", body)), expected);
+        let connected = format!("/qio/callback/4:0={}\n", r#"{"code":200,"data":"there:80"}"#);
+        assert_eq!(ask(&mut world, at, &session.post("", "/qio/hostname:4=")), got(connected));
+    }
+    assert_eq!(world.count(Counter::HttpRelayed), 2);
+    assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Connections)), (2, 2));
+}
+
+#[test]
+fn a_public_address_is_told_instead_of_the_host_that_was_called() {
+    let mut world = World::new(1, apps());
+    let at = world.raw_client(0);
+    world.say(at, "/qio/hostname:1=");
+    world.settle();
+    assert_eq!(world.take_texts(at), ["/qio/callback/1:0={\"code\":200,\"data\":\"here\"}"]);
+}
+
+#[test]
+fn a_poll_is_held_until_there_is_output() {
+    let (mut world, here, there, session) = subscribed();
+    for at in [here, there] {
+        assert_eq!(ask(&mut world, at, &session.post("", "")), []);
+        broadcast(&mut world, "/relay/a", "[1]");
+        assert_eq!(take(&mut world, at), got("/relay/a:0=[1]\n"));
+    }
+}
+
+#[test]
+fn output_without_a_poll_waits_for_the_next() {
+    let (mut world, here, there, session) = subscribed();
+    for data in 1..=3 {
+        broadcast(&mut world, "/relay/a", &data.to_string());
+    }
+    assert_eq!(take(&mut world, here), []);
+    let expected = got("/relay/a:0=1\n/relay/a:0=2\n/relay/a:0=3\n");
+    assert_eq!(ask(&mut world, there, &session.post("", "")), expected);
+    assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
+}
+
+#[test]
+fn a_request_completes_the_one_that_is_held_and_takes_its_place() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
+    assert_eq!(ask(&mut world, there, &session.post("", "/qio/ping:0=")), []);
+    assert_eq!(take(&mut world, here), got(""));
+    assert_eq!(ask(&mut world, here, &session.post("", "/qio/ping:2=")), got(ok(2)));
+    assert_eq!(take(&mut world, there), got(""));
+}
+
+#[test]
+fn requests_in_a_pipeline_are_answered_in_order() {
+    let mut world = World::new(2, apps());
+    for home in [0, 1] {
+        let at = world.connect(0);
+        let session = session_on(&world, home);
+        let pipeline: String = (1..=50)
+            .map(|callback| session.post("&connect=true", &format!("/qio/ping:{callback}=")))
+            .collect();
+        let expected: Got = (1..=50).map(|callback| (200, ok(callback))).collect();
+        assert_eq!(ask(&mut world, at, &pipeline), expected, "home {home}");
+    }
+}
+
+#[test]
+fn two_sessions_of_one_connection_do_not_mix() {
+    let mut world = World::new(2, apps());
+    let at = world.connect(0);
+    let sessions = [session_on(&world, 0), session_on(&world, 1)];
+    // The first is held, so the answer to the second has to wait for it.
+    let held = sessions[0].post("&connect=true", "/qio/on:0=\"/relay/a\"");
+    assert_eq!(ask(&mut world, at, &held), []);
+    assert_eq!(ask(&mut world, at, &sessions[1].post("&connect=true", "/qio/ping:1=")), []);
+    broadcast(&mut world, "/relay/a", "1");
+    assert_eq!(take(&mut world, at), [(200, "/relay/a:0=1\n".into()), (200, ok(1))]);
+}
+
+#[test]
+fn a_poll_is_answered_with_nothing_after_fifty_to_fiftyfive_seconds() {
+    let (mut world, here, _, session) = subscribed();
+    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
+    pass(&mut world, 49);
+    assert_eq!(take(&mut world, here), []);
+    pass(&mut world, 6);
+    assert_eq!(take(&mut world, here), got(""));
+    // And again: the session lives as long as it polls.
+    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
+    pass(&mut world, 56);
+    assert_eq!(take(&mut world, here), got(""));
+}
+
+#[test]
+fn line_ends_in_json_are_spaces() {
+    let (mut world, here, there, session) = subscribed();
+    broadcast(&mut world, "/relay/a", "{\n\"a\":\r\n1}");
+    assert_eq!(ask(&mut world, here, &session.post("", "")), got("/relay/a:0={ \"a\":  1}\n"));
+    open_stream(&mut world, there, &session.stream(""));
+    broadcast(&mut world, "/relay/a", "[\n1]");
+    assert_eq!(streamed(&mut world, there), "data:/relay/a:0=[ 1]\n\n");
+}
+
+// The ends of sessions.
+
+#[test]
+fn a_session_without_requests_ends_and_takes_its_subscriptions_with_it() {
+    let (mut world, here, there, session) = subscribed();
+    pass(&mut world, 9);
+    assert_eq!(world.gauge(Gauge::Subscriptions), 1);
+    pass(&mut world, 1);
+    assert_eq!(world.count(Counter::TimeoutsSession), 1);
+    assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 0));
+    assert_eq!(ask(&mut world, there, &session.post("", "")), [(403, String::new())]);
+    for at in [here, there] {
+        world.end_of_stream(at);
+    }
+    world.settle();
+    world.assert_empty();
+}
+
+#[test]
+fn an_unknown_session_is_refused_and_its_connection_lives_on() {
+    let mut world = World::new(2, apps());
+    let at = world.connect(0);
+    for home in [0, 1] {
+        let session = session_on(&world, home);
+        assert_eq!(ask(&mut world, at, &session.post("", "/qio/ping:1=")), [(403, String::new())]);
+    }
+    let session = session_on(&world, 0);
+    assert_eq!(ask(&mut world, at, &session.stream("")), [(403, String::new())]);
+    assert_eq!(world.count(Counter::SessionsUnknown), 3);
+    assert_eq!(world.count(Counter::EventsReceived), 0);
+}
+
+#[test]
+fn a_malformed_event_ends_the_session_and_the_connection() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, there, &session.post("", "")), []);
+    let body = "/qio/ping:2=\nno event\n/qio/ping:3=";
+    assert_eq!(ask(&mut world, here, &session.post("", body)), [(400, String::new())]);
+    assert_eq!(take(&mut world, there), got(""), "it was completed before");
+    assert!(world.is_ended(here));
+    assert_eq!(ask(&mut world, there, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(world.count(Counter::EventsReceived), 2, "what follows it is not looked at");
+}
+
+#[test]
+fn what_is_sent_before_a_close_arrives() {
+    let mut world = World::new(2, apps());
+    let at = world.connect(0);
+    for home in [0, 1] {
+        let session = session_on(&world, home);
+        let body = "/clienttest/move:1=\"there\"";
+        let moved = got("/qio/move:0=\"there\"\n");
+        assert_eq!(ask(&mut world, at, &session.post("&connect=true", body)), moved);
+        assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+    }
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0);
+}
+
+#[test]
+fn what_is_sent_before_a_close_waits_for_a_request_but_not_for_ever() {
+    let bye = |registrar: &mut Registrar| {
+        registrar
+            .event("/bye")
+            .handler(|cx, event| {
+                let client = event.client;
+                cx.after(SECOND, move |cx| {
+                    cx.send(client, &Path::parse("/last").unwrap(), Json::NULL);
+                    cx.close(client);
+                });
+                Answer::ok()
+            })
+            .register()
+    };
+    let mut world = World::new(1, vec![Arc::new(App(bye))]);
+    let at = world.connect(0);
+    let session = session_on(&world, 0);
+    for comes_back in [true, false] {
+        assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/bye:1=")), got(ok(1)));
+        pass(&mut world, 2);
+        if comes_back {
+            assert_eq!(ask(&mut world, at, &session.post("", "")), got("/last:0=null\n"));
+        }
+        pass(&mut world, 10);
+        assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+    }
+    world.end_of_stream(at);
+    world.settle();
+    world.assert_empty();
+}
+
+/// An application that is a function.
+struct App<F>(F);
+
+impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Application for App<F> {
+    fn name(&self) -> &str {
+        "app"
+    }
+
+    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        (self.0)(registrar)
+    }
+}
+
+#[test]
+fn a_held_request_that_goes_with_its_connection_loses_nothing() {
+    for ends in [World::end_of_stream, World::reset] {
+        let (mut world, here, there, session) = subscribed();
+        assert_eq!(ask(&mut world, there, &session.post("", "")), []);
+        ends(&mut world, there);
+        world.settle();
+        broadcast(&mut world, "/relay/a", "1");
+        assert_eq!(ask(&mut world, here, &session.post("", "")), got("/relay/a:0=1\n"));
+    }
+}
+
+#[test]
+fn whoever_asks_and_stops_to_write_is_answered() {
+    let mut world = World::new(1, apps());
+    let at = world.connect(0);
+    let session = session_on(&world, 0);
+    world.feed(at, session.post("&connect=true", "/qio/ping:1=").as_bytes());
+    world.end_of_stream(at);
+    world.settle();
+    assert_eq!(take(&mut world, at), got(ok(1)));
+}
+
+#[test]
+fn a_server_that_goes_away_answers_what_is_held() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
+    let other = session_on(&world, 1);
+    assert_eq!(ask(&mut world, there, &other.post("&connect=true", "")), []);
+    for shard in &mut world.shards {
+        shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+    }
+    world.settle();
+    for at in [here, there] {
+        assert_eq!(take(&mut world, at), [(503, "server going away\n".into())]);
+        assert!(world.is_ended(at));
+        world.end_of_stream(at);
+    }
+    world.settle();
+    world.assert_empty();
+}
+
+// Limits.
+
+#[test]
+fn a_session_is_one_of_the_clients_that_may_be_there() {
+    let mut world = World::with(1, Config { clients_max: 2, ..Config::default() }, apps());
+    let at = world.connect(0);
+    let session = session_on(&world, 0);
+    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    let other = Session { sid: session.sid + 1 };
+    assert_eq!(ask(&mut world, at, &other.post("&connect=true", "")), [(503, String::new())]);
+    assert_eq!(world.count(Counter::SessionsRefused), 1);
+}
+
+#[test]
+fn sessions_count_for_the_address_that_opened_them() {
+    let config = Config { connections_per_address_max: 2, ..Config::default() };
+    let mut world = World::with(2, config, apps());
+    let at = world.connect_from(0, peer("10.0.0.9:1"));
+    world.settle();
+    let session = session_on(&world, 0);
+    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    let other = Session { sid: session_on(&world, 0).sid ^ 1 << 90 };
+    let refused = ask(&mut world, at, &other.post("&connect=true", ""));
+    assert_eq!(refused, [(429, String::new())]);
+}
+
+#[test]
+fn a_session_that_is_not_read_is_ended_when_its_outbox_is_full() {
+    let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
+    let mut world = World::with(1, config, apps());
+    let at = world.connect(0);
+    let session = session_on(&world, 0);
+    let on = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
+    assert_eq!(ask(&mut world, at, &on), got(ok(1)));
+    for _ in 0..4 {
+        broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(300)));
+    }
+    assert_eq!(world.count(Counter::ClosesSlow), 1);
+    assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
+}
+
+// Requests that state their place.
+
+#[test]
+fn requests_are_handled_in_their_order_whatever_order_they_come_in() {
+    let (mut world, here, there, session) = subscribed();
+    let mut on_here = String::new();
+    for seq in [3, 1] {
+        on_here.push_str(&session.post(&format!("&seq={seq}"), &format!("/relay/a:0={seq}")));
+    }
+    let second = session.post("&seq=2", "/relay/a:0=2");
+    assert_eq!(ask(&mut world, there, &second), [], "it waits for the first");
+    let mut lines: Got = ask(&mut world, here, &on_here);
+    lines.extend(take(&mut world, there));
+    lines.extend(take(&mut world, here));
+    let text: String = lines.iter().map(|(_, body)| body.as_str()).collect();
+    let in_order = "/relay/a:0=1\n/relay/a:0=2\n/relay/a:0=3\n";
+    assert_eq!(text.len(), in_order.len());
+    assert!(lines.iter().all(|(status, _)| *status == 200));
+    assert_eq!(world.count(Counter::Broadcasts), 3);
+}
+
+#[test]
+fn a_request_that_was_answered_is_not_handled_again() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "/qio/ping:2=")), got(ok(2)));
+    assert_eq!(ask(&mut world, there, &session.post("&seq=1", "/qio/ping:2=")), [(409, String::new())]);
+}
+
+#[test]
+fn a_request_that_is_held_may_be_sent_again() {
+    let (mut world, here, there, session) = subscribed();
+    let request = session.post("&seq=1", "/relay/b:0=1");
+    assert_eq!(ask(&mut world, here, &request), []);
+    assert_eq!(ask(&mut world, there, &request), []);
+    assert_eq!(take(&mut world, here), got(""));
+    assert_eq!(world.count(Counter::Broadcasts), 1);
+    broadcast(&mut world, "/relay/a", "1");
+    assert_eq!(take(&mut world, there), got("/relay/a:0=1\n"));
+}
+
+#[test]
+fn a_request_waits_for_the_one_before_it_only_so_long() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
+    pass(&mut world, 45);
+    assert_eq!(ask(&mut world, there, &session.post("&seq=2", "")), []);
+    pass(&mut world, 9);
+    assert_eq!(world.gauge(Gauge::HttpSessions), 1);
+    pass(&mut world, 2);
+    assert_eq!(take(&mut world, there), [(403, String::new())]);
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0);
+}
+
+#[test]
+fn only_so_many_requests_wait_for_one_before_them() {
+    let (mut world, here, there, session) = subscribed();
+    for seq in 0..HTTP_EARLY_REQUESTS_MAX {
+        assert_eq!(ask(&mut world, here, &session.post(&format!("&seq={}", seq + 2), "")), []);
+    }
+    assert_eq!(ask(&mut world, there, &session.post("&seq=100", "")), [(429, String::new())]);
+}
+
+// Streams.
+
+#[test]
+fn output_goes_to_the_stream_and_polls_are_answered_at_once() {
+    let mut world = World::new(2, apps());
+    for (home, of_stream, of_post) in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)] {
+        let (stream, at) = (world.connect(of_stream), world.connect(of_post));
+        let session = session_on(&world, home);
+        assert_eq!(open_stream(&mut world, stream, &session.stream("&connect=true")), ": quickio\n\n");
+        let body = "/qio/on:1=\"/relay/a\"\n/relay/a:2=[5]";
+        assert_eq!(ask(&mut world, at, &session.post("&seq=1", body)), got(""));
+        let text = streamed(&mut world, stream);
+        let mut texts: Vec<&str> = text.split_terminator("\n\n").collect();
+        texts.sort_unstable();
+        let answers = [ok(1), ok(2)].map(|line| format!("data:{}", line.trim_end()));
+        assert_eq!(texts, [&answers[0], &answers[1], "data:/relay/a:0=[5]"]);
+        world.end_of_stream(stream);
+        world.settle();
+        assert_eq!(world.gauge(Gauge::HttpSessions), 0, "a session goes with its stream");
+        assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+    }
+}
+
+#[test]
+fn a_stream_gets_what_waited_and_completes_the_poll_that_is_held() {
+    let (mut world, here, there, session) = subscribed();
+    broadcast(&mut world, "/relay/a", "1");
+    broadcast(&mut world, "/relay/a", "2");
+    let opened = open_stream(&mut world, there, &session.stream(""));
+    assert_eq!(opened, ": quickio\n\ndata:/relay/a:0=1\n\ndata:/relay/a:0=2\n\n");
+    let again = world.connect(1);
+    assert_eq!(open_stream(&mut world, again, &session.stream("")), ": quickio\n\n");
+    assert!(world.is_ended(there), "another has taken its place");
+    broadcast(&mut world, "/relay/a", "3");
+    assert_eq!(streamed(&mut world, again), "data:/relay/a:0=3\n\n");
+    assert_eq!(ask(&mut world, here, &session.post("", "")), got(""));
+}
+
+#[test]
+fn a_poll_that_is_held_is_completed_by_a_stream() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
+    assert_eq!(open_stream(&mut world, there, &session.stream("")), ": quickio\n\n");
+    assert_eq!(take(&mut world, here), got(""));
+}
+
+#[test]
+fn heartbeats_keep_a_stream_open_and_are_to_be_answered() {
+    let (mut world, here, there, session) = subscribed();
+    open_stream(&mut world, there, &session.stream(""));
+    pass(&mut world, 61);
+    assert_eq!(streamed(&mut world, there), "data:/qio/heartbeat:0=null\n\n");
+    pass(&mut world, 14 * 60);
+    let text = streamed(&mut world, there);
+    assert!(text.contains("data:/qio/heartbeat:1=null\n\n"), "{text}");
+    assert_eq!(ask(&mut world, here, &session.post("", "/qio/callback/1:0=null")), got(""));
+    pass(&mut world, 2 * 60);
+    assert_eq!(world.gauge(Gauge::HttpSessions), 1);
+    pass(&mut world, 15 * 60);
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0, "nothing was heard for sixteen minutes");
+    assert!(world.is_ended(there));
+}
+
+#[test]
+fn a_stream_that_is_not_read_ends_with_its_session() {
+    for shard in [0, 1] {
+        let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
+        let mut world = World::with(2, config, apps());
+        let (here, stream) = (world.connect(0), world.connect(shard));
+        let session = session_on(&world, 0);
+        open_stream(&mut world, stream, &session.stream("&connect=true"));
+        assert_eq!(ask(&mut world, here, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
+        world.read(stream, false);
+        for _ in 0..5 {
+            broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(300)));
+        }
+        assert_eq!((world.count(Counter::ClosesSlow), world.gauge(Gauge::HttpSessions)), (1, 0));
+    }
+}
+
+// Connections.
+
+#[test]
+fn an_idle_connection_is_kept_as_long_as_any_client_and_a_slow_request_is_not() {
+    let (mut world, here, there, session) = subscribed();
+    pass(&mut world, 15 * 60);
+    assert!(!world.is_ended(here));
+    pass(&mut world, 61);
+    assert!(world.is_ended(here), "nothing was heard for sixteen minutes");
+    assert!(world.is_ended(there), "of which no request has come at all");
+    let slow = world.connect(0);
+    assert_eq!(ask(&mut world, slow, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    let request = session.post("", "/qio/ping:2=");
+    for byte in request.bytes().take(8) {
+        world.feed(slow, &[byte]);
+        pass(&mut world, 1);
+    }
+    assert!(!world.is_ended(slow));
+    pass(&mut world, 3);
+    assert_eq!(take(&mut world, slow), [(408, "request took too long\n".into())]);
+    assert!(world.is_ended(slow));
+}
+
+#[test]
+fn a_connection_lives_as_long_as_something_of_it_is_unanswered() {
+    let mut world = World::new(2, apps());
+    let stream = world.connect(1);
+    let session = session_on(&world, 0);
+    open_stream(&mut world, stream, &session.stream("&connect=true"));
+    let at = world.connect(0);
+    for _ in 0..40 {
+        assert_eq!(ask(&mut world, at, &session.post("", "")), got(""));
+        pass(&mut world, 60);
+    }
+    assert!(!world.is_ended(stream), "forty minutes");
+}
