@@ -41,7 +41,7 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
-use self::http::{Due, Http, Read, Response, Sid, Then};
+use self::http::{Due, Http, Read, Response, Sid};
 pub use self::origin::Origins;
 use self::raw::Raw;
 pub use self::reason::{Reason, Refusal, Violation};
@@ -230,15 +230,11 @@ impl Session {
     /// answered, or dropped with its connection, is answered in vain.
     pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
         let State::Http(http) = &mut self.state else { return Due::default() };
-        let due = http.respond(number, response);
-        if let Then::Ends(_) = due.then {
-            self.state = State::Ended;
-        }
-        due
+        http.respond(number, response)
     }
 
-    /// The HTTP requests that were not answered (an open stream never is), with the session that each names, if any. They are dropped when the
-    /// connection ends.
+    /// The HTTP requests that were not answered, with the session that each names, if any; a stream never is. Also where
+    /// the last response was sent before theirs; they are dropped by [`Session::close`].
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
         let http = if let State::Http(http) = &self.state { Some(http) } else { None };
         http.into_iter().flat_map(Http::unanswered)
