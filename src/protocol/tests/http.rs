@@ -631,6 +631,12 @@ fn random_request(random: &mut Random) -> String {
     }
 }
 
+/// Some requests, one behind the other.
+pub fn random_requests(random: &mut Random) -> String {
+    let requests: String = (0..random.below(6)).map(|_| random_request(random)).collect();
+    requests.trim_start().to_owned()
+}
+
 /// What comes of requests each on a connection of its own, up to the first whose response is the last.
 fn one_by_one(requests: &[String]) -> Talk {
     let mut all = Talk::default();
