@@ -150,6 +150,9 @@ pub enum Found<'a> {
     Event(&'a str),
     /// An HTTP request that the caller has to answer, at once or later, by [`Session::respond`].
     Request(http::Request<'a>),
+    /// An HTTP request that was refused, by these bytes; none where they have to wait for the answers to others. The
+    /// connection lives on.
+    Refused(Vec<u8>),
     /// The connection ends.
     Close(Close),
     /// The peer's Close completed the closing handshake that we began, or what came instead makes it pointless.
@@ -321,6 +324,7 @@ impl Session {
             Read::NotYet => Found::NotYet,
             Read::Reply(bytes) => Found::Reply(bytes),
             Read::Ignore => Found::Ignore,
+            Read::Refused(bytes) => Found::Refused(bytes),
             Read::Whole(whole) => match &self.state {
                 State::Http(http) => Found::Request(http.lend(whole)),
                 _ => unreachable!("it was just read from"),

@@ -49,6 +49,7 @@ fn feed(session: &mut Session, piece: &[u8], seen: &mut Vec<Seen>) {
             Found::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
             Found::Closed => Seen::Closed,
             Found::Request(request) => Seen::Request(request.number, Asked::of(&request.asks)),
+            Found::Refused(bytes) => Seen::Reply(bytes),
             Found::Ignore => Seen::Ignore,
         });
     }

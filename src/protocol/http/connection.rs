@@ -94,6 +94,8 @@ pub enum Read<'i> {
     Reply(Vec<u8>),
     /// What is to be sent has to wait.
     Ignore,
+    /// A request is refused and the connection lives on. These bytes are to be sent; none where they have to wait.
+    Refused(Vec<u8>),
     /// A request, to be made of what [`Http::lend`] is given.
     Whole(Whole<'i>),
     /// The connection becomes a WebSocket.
@@ -335,17 +337,17 @@ impl Http {
     /// Answers a request ourselves, as soon as those before it are answered.
     fn answer(&mut self, answer: Answer) -> Read<'static> {
         self.unfinished = None;
-        let Answer { bytes, ends } = answer;
+        let Answer { bytes, ends, refuses } = answer;
         if self.queue.is_some() {
             let manner = Manner::default();
             self.push(Unanswered { ready: Some(bytes), ends, session: None, stream: false, manner });
-            return Read::Ignore;
+            return if refuses && ends.is_none() { Read::Refused(Vec::new()) } else { Read::Ignore };
         }
         match ends {
             Some(reason) => Read::Close(Close { bytes, reason, await_peer: false }),
             None => {
                 self.phase = Phase::Open;
-                Read::Reply(bytes)
+                if refuses { Read::Refused(bytes) } else { Read::Reply(bytes) }
             }
         }
     }

@@ -90,7 +90,7 @@ impl Talking {
             at += step.consumed;
             match step.found {
                 Found::NotYet => return assert_eq!(at, piece.len()),
-                Found::Reply(bytes) => self.send(&bytes),
+                Found::Reply(bytes) | Found::Refused(bytes) => self.send(&bytes),
                 Found::Close(close) => {
                     assert!(!close.await_peer);
                     self.send(&close.bytes);
