@@ -123,7 +123,10 @@ impl State {
                 self.send_to_stream(slot, asker);
                 self.answer_request(asker, Answer::End);
             }
-            Outlet::Nothing if orderly && has_output => return self.linger(slot),
+            // Where the server goes away, the next request would find no socket.
+            Outlet::Nothing if has_output && cause == Cause::Reason(Reason::Application) => {
+                return self.linger(slot);
+            }
             Outlet::Nothing => {}
         }
         self.bury(slot);
