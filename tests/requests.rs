@@ -182,7 +182,10 @@ fn feed(session: &mut Session, piece: &[u8], settings: &Settings, talk: &mut Tal
         at += step.consumed;
         match step.found {
             Found::NotYet => return assert_eq!(at, piece.len()),
-            Found::Reply(bytes) => talk.outcomes.push(Outcome::Answered(status(&bytes))),
+            Found::Refused(bytes) if bytes.is_empty() => {}
+            Found::Reply(bytes) | Found::Refused(bytes) => {
+                talk.outcomes.push(Outcome::Answered(status(&bytes)))
+            }
             Found::Close(close) => {
                 talk.outcomes.push(Outcome::Answered(status(&close.bytes)));
                 talk.ended = true;

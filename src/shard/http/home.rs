@@ -125,8 +125,10 @@ impl State {
                 self.send_to_stream(slot, asker);
                 self.answer_request(asker, Answer::End);
             }
-            // Where the server goes away no request comes any more.
-            Outlet::Nothing if orderly && has_output && self.shutdown.is_none() => return self.linger(slot),
+            // Where the server goes away, the next request would find no socket.
+            Outlet::Nothing if has_output && cause == Cause::Reason(Reason::Application) => {
+                return self.linger(slot);
+            }
             Outlet::Nothing => {}
         }
         self.bury(slot);

@@ -78,9 +78,6 @@ pub(super) enum Answer {
     End,
 }
 
-/// The numbers of requests on a connection, with the sessions that they name.
-type Unanswered = SmallVec<[(u32, Option<Sid>); 2]>;
-
 /// What is to be done for a request of this shard's.
 pub(super) enum Delivery {
     Answer(Answer),
@@ -134,6 +131,8 @@ impl State {
             Asks::Stream { session } => self.ask(Ask { asker, peer, session, body: None }),
             Asks::Document { path, if_none_match } => {
                 let document = web::answer(path, if_none_match);
+                let refused = u64::from(document.status == 404);
+                self.metrics.counters.add(Counter::HttpRefused, refused);
                 self.http.answers.push((asker, Delivery::Document(document)));
             }
         }
@@ -219,14 +218,10 @@ impl State {
     pub fn abandon_requests(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let generation = connection.generation;
-        let unanswered = connection.session.unanswered().collect();
-        self.tell_lost(slot, generation, unanswered);
-    }
-
-    fn tell_lost(&mut self, connection: u32, generation: u32, unanswered: Unanswered) {
+        let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = connection.session.unanswered().collect();
         for (number, sid) in unanswered {
             let Some(sid) = sid else { continue };
-            let asker = Asker { shard: self.id, connection, generation, number };
+            let asker = Asker { shard: self.id, connection: slot, generation, number };
             let home = self.home_of(sid);
             if home == self.id {
                 self.lost_request(sid, asker);
@@ -266,16 +261,10 @@ impl State {
         if connection.generation != asker.generation {
             return Due::default();
         }
-        let others = |(number, _): &(u32, _)| *number != asker.number;
-        let unanswered: Unanswered = connection.session.unanswered().filter(others).collect();
         let due = connection.session.respond(asker.number, *response);
         // A peer that asks on and on behind a request that is held must not have all the answers gather here.
         if connection.session.waiting_bytes() > self.config.outbox_bytes_max {
             self.end(asker.connection, Cause::Reason(Reason::SlowClient));
-        }
-        if let Then::Ends(_) = due.then {
-            // Nothing follows: what waits behind it will not be answered.
-            self.tell_lost(asker.connection, asker.generation, unanswered);
         }
         due
     }

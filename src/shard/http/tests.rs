@@ -388,6 +388,20 @@ fn a_server_that_goes_away_answers_what_is_held() {
     world.assert_empty();
 }
 
+#[test]
+fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
+    let (mut world, here, there, _) = subscribed();
+    broadcast(&mut world, "/relay/a", "1");
+    for at in [here, there] {
+        world.end_of_stream(at);
+    }
+    for shard in &mut world.shards {
+        shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+    }
+    world.settle();
+    world.assert_empty();
+}
+
 // Limits.
 
 #[test]
