@@ -234,7 +234,10 @@ impl State {
         match session.keep(early) {
             Ok(None) => self.wake_at(slot, self.ms_in(self.config.timeout)),
             Ok(Some(before)) => self.answer_request(before, Answer::nothing()),
-            Err(TooManyEarly) => asker.into_iter().for_each(|asker| self.refuse_request(asker, 429)),
+            Err(TooManyEarly) => {
+                self.metrics.counters.add(Counter::HttpRefusedEarly, 1);
+                asker.into_iter().for_each(|asker| self.refuse_request(asker, 429));
+            }
         }
     }
 

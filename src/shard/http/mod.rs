@@ -143,6 +143,7 @@ impl State {
         if home == self.id {
             self.asked(&ask);
         } else if self.mesh_is_stuck() {
+            self.metrics.counters.add(Counter::HttpRefusedBusy, 1);
             self.refuse_request(ask.asker, 503);
         } else {
             self.metrics.counters.add(Counter::HttpRelayed, 1);

@@ -551,6 +551,7 @@ fn only_so_many_requests_wait_for_one_before_them() {
         assert_eq!(ask(&mut world, here, &session.post(&format!("&seq={}", seq + 2), "")), []);
     }
     assert_eq!(ask(&mut world, there, &session.post("&seq=100", "")), [(429, String::new())]);
+    assert_eq!(world.count(Counter::HttpRefusedEarly), 1);
 }
 
 // Streams.
@@ -882,6 +883,7 @@ fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
     let responses = take(&mut world, at);
     let crossed = world.count(Counter::HttpRelayed) as usize;
     assert!((8..requests).contains(&crossed), "{crossed}");
+    assert_eq!(world.count(Counter::HttpRefusedBusy) as usize, requests - crossed);
     let mut expected = vec![(200, ok(1)); crossed];
     expected.resize(requests, (503, String::new()));
     assert_eq!(responses, expected);
