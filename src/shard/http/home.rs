@@ -50,10 +50,18 @@ impl State {
     /// A request has gone with its connection.
     pub fn lost_request(&mut self, sid: http::Sid, asker: Asker) {
         let Some(slot) = self.http.by_sid.get(&sid).copied() else { return };
+        // Its peer may only have stopped to write: it is answered, if with nothing.
         match self.session(slot).map(|session| session.lose(asker)) {
-            Some(Lost::Poll) => self.hold(slot, None),
+            Some(Lost::Poll) => {
+                self.answer_request(asker, Answer::nothing());
+                self.hold(slot, None);
+            }
+            Some(Lost::Early) => self.answer_request(asker, Answer::nothing()),
             // What was under way on it is lost, as with any other connection.
-            Some(Lost::Stream) => self.end(slot, Cause::EndOfStream),
+            Some(Lost::Stream) => {
+                self.answer_request(asker, Answer::End);
+                self.end(slot, Cause::EndOfStream);
+            }
             Some(Lost::Nothing) | None => {}
         }
     }
@@ -226,7 +234,10 @@ impl State {
         match session.keep(early) {
             Ok(None) => self.wake_at(slot, self.ms_in(self.config.timeout)),
             Ok(Some(before)) => self.answer_request(before, Answer::nothing()),
-            Err(TooManyEarly) => asker.into_iter().for_each(|asker| self.refuse_request(asker, 429)),
+            Err(TooManyEarly) => {
+                self.metrics.counters.add(Counter::HttpRefusedEarly, 1);
+                asker.into_iter().for_each(|asker| self.refuse_request(asker, 429));
+            }
         }
     }
 

@@ -143,6 +143,7 @@ impl State {
         if home == self.id {
             self.asked(&ask);
         } else if self.mesh_is_stuck() {
+            self.metrics.counters.add(Counter::HttpRefusedBusy, 1);
             self.refuse_request(ask.asker, 503);
         } else {
             self.metrics.counters.add(Counter::HttpRelayed, 1);
@@ -214,6 +215,13 @@ impl State {
         }
     }
 
+    /// The peer of a connection has stopped to write. Whether requests of it are not answered: they soon are, as their
+    /// sessions are told, and with the last answer the connection ends.
+    pub fn give_requests_up(&mut self, slot: u32) -> bool {
+        self.abandon_requests(slot);
+        self.connections.get(slot as usize).is_some_and(|c| c.session.unanswered().next().is_some())
+    }
+
     /// A connection ends: the sessions whose requests it has are told.
     pub fn abandon_requests(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
@@ -275,6 +283,10 @@ impl State {
             Then::GoesOn if due.bytes.is_empty() => {}
             Then::GoesOn => {
                 self.queue_response(slot, Frame::with(due.bytes, self.now_ns, accepted));
+                let Some(connection) = self.connections.get(slot as usize) else { return };
+                if !connection.receiving && connection.session.unanswered().next().is_none() {
+                    self.end(slot, Cause::EndOfStream);
+                }
             }
             Then::Ends(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
         }
