@@ -200,12 +200,12 @@ mod tests {
     }
 
     fn session() -> HttpSession {
-        HttpSession::new(Sid(7))
+        HttpSession::new(Sid::from(7))
     }
 
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Option<HttpSession>>() <= 80, "{}", size_of::<Option<HttpSession>>());
+        assert!(size_of::<Option<HttpSession>>() <= 72, "{}", size_of::<Option<HttpSession>>());
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn apps() -> Vec<Arc<dyn Application>> {
 /// A session that lives on this shard.
 fn session_on(world: &World, shard: usize) -> Session {
     let state = &world.shards[shard].state;
-    let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid(*sid))) == shard).unwrap();
+    let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid::from(*sid))) == shard).unwrap();
     Session { sid }
 }
 
