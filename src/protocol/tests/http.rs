@@ -509,7 +509,7 @@ fn nothing_follows_a_bad_request() {
     assert_eq!(talking.talk.ends, Some(Reason::Finished));
     assert!(!talking.session.is_open() && !talking.session.is_idle());
     // Whoever waits for the answer to the fourth has to be told.
-    assert_eq!(talking.session.unanswered().collect::<Vec<_>>(), [(3, Some(Sid(sid())))]);
+    assert_eq!(talking.session.unanswered().collect::<Vec<_>>(), [(3, Some(Sid::from(sid())))]);
     talking.answer(0);
     assert_eq!(statuses(&talking.talk.sent).len(), 2);
     assert_eq!(talking.session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
