@@ -5,13 +5,17 @@
 //! | file | is |
 //! | --- | --- |
 //! | `mod` (this one) | the shard that has the socket: requests go to their session, answers to their request |
-//! | `home` | the shard that has the session: events are dispatched, output is handed to whoever waits for it |
+//! | `home` | the shard that has the session: requests find it, their events are dispatched |
+//! | `outlet` | there, too: output is handed to whoever waits for it |
+//! | `life` | there, too: timers and ends |
 //! | `session` | what is decided there, apart from sockets and clients |
 //!
 //! A session is a record among the connections, without a socket: its client, its outbox and its timer are what those
 //! of any other connection are.
 
-pub(super) mod home;
+mod home;
+mod life;
+mod outlet;
 pub(super) mod session;
 #[cfg(test)]
 mod tests;
