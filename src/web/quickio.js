@@ -794,10 +794,11 @@ globalThis.QuickIO = (() => {
       const from = this.#moved ?? this.#urls[this.#at]
       let url
       try {
-        url = parseUrl(address, from.protocol)
+        if (typeof address === 'string') url = parseUrl(address, from.protocol)
       } catch {
-        return false
+        // It is no address.
       }
+      if (!url) return false
       // Nobody is moved to where everybody can listen.
       if (from.protocol === 'https:') url.protocol = 'https:'
       this.#moved = url
