@@ -13,6 +13,7 @@
 //! | [`event`] | the event, its path, its text form, the router |
 //! | [`qev`] | quick-event: ring, buffers, mesh, timers, clock, shared limits, statistics. Knows no events |
 //! | [`admin`] | the statistics endpoint |
+//! | [`mangler`] | the proxy of `quickio clienttest`, which mangles WebSocket upgrades |
 //! | [`metrics`] | every counter, gauge and latency: its name, unit and help |
 //! | [`web`] | the documents that the server has itself: a page to look at, and the client library |
 //! | [`log`] | structured logs, written by a thread of their own |
@@ -25,6 +26,7 @@ pub mod config;
 pub mod event;
 pub mod limits;
 pub mod log;
+pub mod mangler;
 pub mod metrics;
 pub mod protocol;
 pub mod qev;

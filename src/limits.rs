@@ -1,5 +1,7 @@
 //! Every bound that is no setting: its name, its unit, and the reason for its size. Settings are in `config`.
 
+use std::time::Duration;
+
 /// Shards of one server, at most. A path keeps the shards that have subscribers as the bits of a `u128`.
 pub const SHARDS_MAX: usize = 128;
 
@@ -29,3 +31,26 @@ pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
 
 /// Bytes of a cleaned path. Subscriptions keep their path, so a peer decides how much memory a path takes.
 pub const PATH_BYTES_MAX: usize = 1024;
+
+/// Connections of the proxy of `quickio clienttest`, each with two threads: a suite's, not the public's. One more is
+/// answered 503.
+pub const MANGLER_CONNECTIONS_MAX: usize = 256;
+
+/// Requests of one of them that wait for their responses: while there are so many, no more are read.
+pub const MANGLER_PIPELINE_MAX: usize = 1024;
+
+/// Bytes that such a connection holds in each direction, beyond a head: what was read and is not written yet.
+pub const MANGLER_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How long it may take to connect to the server, which is the same process.
+pub const MANGLER_CONNECT_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a client of the proxy may keep its end open after the server's: as long as the server itself lets it by
+/// default (`close-timeout`).
+pub const MANGLER_LINGER: Duration = Duration::from_secs(5);
+
+/// After so much silence the kernel asks whether a peer is still there; it asks `MANGLER_KEEPALIVE_PROBES` times.
+pub const MANGLER_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Questions without an answer, ten seconds apart, after which a peer is taken for gone.
+pub const MANGLER_KEEPALIVE_PROBES: u32 = 3;

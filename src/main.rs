@@ -1,16 +1,29 @@
 //! The server's command: settings from the command line, the environment and a file; then it serves.
 
-use quickio::config::{self, Action};
-use quickio::server;
+use quickio::config::{self, Action, ConfigError, clienttest};
+use quickio::server::{self, ServerError};
+use std::env;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match config::from_args(std::env::args_os().skip(1), std::env::vars_os()) {
+    let mut args = env::args_os().skip(1).peekable();
+    if args.next_if(|word| word == clienttest::COMMAND).is_some() {
+        act(config::client_test_from_args(args, env::vars_os()), server::run_client_test)
+    } else {
+        act(config::from_args(args, env::vars_os()), server::run)
+    }
+}
+
+fn act<Settings>(
+    asked: Result<Action<Settings>, ConfigError>,
+    run: fn(Settings) -> Result<(), ServerError>,
+) -> ExitCode {
+    match asked {
         Ok(Action::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Action::Run(config)) => match server::run(config) {
+        Ok(Action::Run(settings)) => match run(settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, error.exit_code()),
         },

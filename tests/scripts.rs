@@ -189,3 +189,10 @@ fn the_guide_for_operators_has_the_generated_tables() {
         );
     }
 }
+
+#[test]
+fn the_guide_for_client_tests_has_the_generated_table() {
+    let guide = fs::read_to_string(in_tree("docs/client-tests.md")).unwrap();
+    let table = config::clienttest::docs();
+    assert!(guide.contains(&table), "run scripts/docs.sh; docs/client-tests.md should have: {table}");
+}

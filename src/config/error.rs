@@ -47,6 +47,32 @@ pub enum ConfigError {
     #[error("the flag --config needs the path of a TOML file")]
     MissingFile,
 
+    /// A value that a flag of `quickio clienttest` does not allow.
+    #[error("{flag} cannot be `{text}`: {why}; allowed: {allowed} (flag --{flag})")]
+    BadFlagValue {
+        /// The flag, without its dashes.
+        flag: &'static str,
+        /// The value, as it was typed.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+        /// What would be right.
+        allowed: String,
+    },
+
+    /// A flag of `quickio clienttest` at the end of the command line whose value is missing.
+    #[error("the flag --{flag} needs a value; allowed: {allowed}")]
+    MissingFlagValue {
+        /// The flag, without its dashes.
+        flag: &'static str,
+        /// What would be right.
+        allowed: String,
+    },
+
+    /// `quickio clienttest` with Unix sockets only.
+    #[error("clienttest needs a TCP address in listen: its proxy connects to that")]
+    ProxyWithoutTcp,
+
     /// A flag that takes no value was given one.
     #[error("the flag {flag} takes no value, and was given `{text}`")]
     UnexpectedValue {

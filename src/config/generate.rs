@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::clienttest::Mode;
 use super::table::{Group, Kind, SETTINGS, Setting};
 
 /// Columns of a terminal that everybody has.
@@ -11,6 +12,10 @@ const USAGE: &str = "\
 QuickIO: a real-time event server for Linux.
 
 Usage: quickio [FLAG VALUE]...
+       quickio clienttest [FLAG VALUE]...
+
+The second is for authors of client libraries: a server and, before it, a proxy
+that mangles WebSocket upgrades. quickio clienttest --help says how.
 
   --config FILE
       Reads settings from this TOML file (also: the variable QUICKIO_CONFIG).
@@ -33,6 +38,30 @@ may follow; durations are whole numbers with ms, s, m or h. Lists are separated
 by commas, or their flag is repeated.
 ";
 
+const CLIENT_TEST_USAGE: &str = "\
+QuickIO: client tests, for authors of client libraries.
+
+Usage: quickio clienttest [FLAG VALUE]...
+
+A server with the applications relay and clienttest and, on a port of its own, a
+proxy before it that mangles WebSocket upgrades. Anything else passes the proxy
+unharmed. docs/client-tests.md says what a client has to make of it.
+
+  --proxy ADDRESS
+      Where the proxy listens.
+      [ip:port or [ip6]:port; default: 127.0.0.1:8082]
+  --mangle MODE|rotate
+      What the proxy does to an upgrade whose target does not say mangle=MODE in
+      its query. rotate goes through all modes but none, upgrade by upgrade, in
+      the order below.
+      [default: rotate]
+  --generate-docs
+      Prints the table of modes for the docs.
+
+Modes:
+
+";
+
 const FILE_HEAD: &str = r#"# The settings of QuickIO, each with its default.
 # Flags (--clients-max 1000) and the environment (QUICKIO_CLIENTS_MAX=1000) go
 # before this file.
@@ -50,15 +79,32 @@ pub fn version() -> String {
 #[must_use]
 pub fn help() -> String {
     let mut out = USAGE.to_owned();
+    settings_help(&mut out);
+    out
+}
+
+/// What `quickio clienttest --help` prints: its own flags, the modes, and every setting.
+#[must_use]
+pub fn client_test_help() -> String {
+    let mut out = CLIENT_TEST_USAGE.to_owned();
+    for mode in Mode::ALL {
+        let _ = writeln!(out, "  {}", mode.name());
+        wrap(&mut out, "      ", &format!("{}: the client gets {}.", mode.does(), mode.seen()));
+    }
+    out.push_str("\nAll that the server takes is taken too:\n");
+    settings_help(&mut out);
+    out
+}
+
+fn settings_help(out: &mut String) {
     by_groups(|group, settings| {
         let _ = write!(out, "\n{}:\n\n", group.heading());
         for setting in settings {
             let _ = writeln!(out, "  --{} {}", setting.name, setting.kind.placeholder());
-            wrap(&mut out, "      ", setting.doc);
-            wrap(&mut out, "      ", &bounds(setting));
+            wrap(out, "      ", setting.doc);
+            wrap(out, "      ", &bounds(setting));
         }
     });
-    out
 }
 
 /// What is allowed and the default; a choice stands beside its flag already.

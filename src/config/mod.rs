@@ -6,11 +6,13 @@
 //! | `sources` | what was typed: flags, variables and the file, each word with the place where it stood |
 //! | `meaning` | what it means: words into a `Config`, and the relations between settings |
 //! | `value` | one word's text into a value: counts, durations, addresses |
+//! | `clienttest` | what only `quickio clienttest` has: its flags, its modes |
 //! | `generate` | the table as `--help`, as a settings file, and as the table of the docs |
 //! | `error` | what can be wrong, and where it stood |
 //!
 //! A flag goes before the environment, the environment before the file, the file before the default.
 
+pub mod clienttest;
 mod error;
 mod generate;
 mod meaning;
@@ -27,8 +29,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use clienttest::ClientTest;
 pub use error::{ConfigError, Place};
-pub use generate::{docs, help, settings_file, version};
+pub use generate::{client_test_help, docs, help, settings_file, version};
 
 use sources::{Asked, Flags};
 
@@ -37,10 +40,9 @@ pub const EXIT_CODE: u8 = 2;
 
 /// What a command line asks for.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one is made in the life of a process")]
-pub enum Action {
-    /// Serve with these settings.
-    Run(Config),
+pub enum Action<Settings = Config> {
+    /// Run with these settings.
+    Run(Settings),
     /// Print this text on standard output, and exit with 0: `--help`, `--version`, `--generate-config`,
     /// `--generate-docs`.
     Print(String),
@@ -69,11 +71,36 @@ pub fn from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action, ConfigError> {
-    let flags = match sources::flags(args)? {
-        Asked::Settings(flags) => flags,
-        Asked::Print(what) => return Ok(Action::Print(what.text())),
-    };
-    Ok(Action::Run(from_sources(flags, env)?))
+    match sources::flags(args, None)? {
+        Asked::Settings(flags) => from_sources(flags, env).map(Action::Run),
+        Asked::Print(what) => Ok(Action::Print(what.text())),
+    }
+}
+
+/// As [`from_args`], for what follows the word [`clienttest::COMMAND`]: the same settings, and two flags more.
+///
+/// # Errors
+///
+/// As [`from_args`].
+///
+/// # Examples
+///
+/// ```
+/// use quickio::config::{self, Action};
+///
+/// let args = ["--mangle", "cut", "--shards", "1"].map(Into::into);
+/// let Ok(Action::Run(tests)) = config::client_test_from_args(args, []) else { panic!("these are good settings") };
+/// assert_eq!(tests.server.app, ["relay", "clienttest"]);
+/// ```
+pub fn client_test_from_args(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Action<ClientTest>, ConfigError> {
+    let mut own = clienttest::Own::default();
+    match sources::flags(args, Some(&mut own))? {
+        Asked::Settings(flags) => own.with(from_sources(flags, env)?).map(Action::Run),
+        Asked::Print(what) => Ok(Action::Print(what.client_test_text())),
+    }
 }
 
 fn from_sources(

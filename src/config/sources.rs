@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use lexopt::Arg;
 use toml_edit::{Document, Item, Value};
 
+use super::clienttest::{self, Own};
 use super::error::{ConfigError, Place};
 use super::table::{SETTINGS, Setting};
 use super::{generate, suggest};
@@ -119,10 +120,22 @@ impl Print {
             }
         }
     }
+
+    /// The same, where `quickio clienttest` is asked.
+    pub(super) fn client_test_text(self) -> String {
+        match self {
+            Print::Help => generate::client_test_help(),
+            Print::Docs => clienttest::docs(),
+            Print::Version | Print::SettingsFile => self.text(),
+        }
+    }
 }
 
-/// Reads the command line, without the program's name.
-pub(super) fn flags(args: impl IntoIterator<Item = OsString>) -> Result<Asked, ConfigError> {
+/// Reads the command line, without the program's name. `own` takes the flags of `quickio clienttest`, where it is that.
+pub(super) fn flags(
+    args: impl IntoIterator<Item = OsString>,
+    mut own: Option<&mut Own>,
+) -> Result<Asked, ConfigError> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut flags = Flags::default();
     while let Some(arg) = parser.next().map_err(flag_error)? {
@@ -139,7 +152,10 @@ pub(super) fn flags(args: impl IntoIterator<Item = OsString>) -> Result<Asked, C
             "generate-config" => return Ok(Asked::Print(Print::SettingsFile)),
             "generate-docs" => return Ok(Asked::Print(Print::Docs)),
             "config" => flags.file = Some(config_path(&mut parser)?),
-            name => flag_value(&mut parser, name, &mut flags.typed)?,
+            name => match own.as_deref_mut() {
+                Some(own) if Own::FLAGS.contains(&name) => own.set(name, parser.value().ok().as_deref())?,
+                own => flag_value(&mut parser, name, &mut flags.typed, own.is_some())?,
+            },
         }
     }
     Ok(Asked::Settings(flags))
@@ -149,9 +165,15 @@ fn config_path(parser: &mut lexopt::Parser) -> Result<PathBuf, ConfigError> {
     parser.value().map(PathBuf::from).map_err(|_| ConfigError::MissingFile)
 }
 
-fn flag_value(parser: &mut lexopt::Parser, name: &str, typed: &mut Typed) -> Result<(), ConfigError> {
+fn flag_value(
+    parser: &mut lexopt::Parser,
+    name: &str,
+    typed: &mut Typed,
+    is_client_test: bool,
+) -> Result<(), ConfigError> {
     let Some(setting) = Setting::find(name) else {
-        let names = SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS);
+        let own = Own::FLAGS.into_iter().filter(|_| is_client_test);
+        let names = SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS).chain(own);
         return Err(unknown_flag(&format!("--{name}"), suggest::nearest(name, names)));
     };
     let value = parser.value().map_err(|_| ConfigError::MissingValue { setting })?;

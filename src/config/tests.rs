@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::clienttest::{Mangling, Mode, Own};
 use super::table::{RELATIONS, SETTINGS, Setting};
 use super::*;
 
@@ -443,12 +444,20 @@ fn help_and_version_are_printed() {
 
 #[test]
 fn help_fits_a_terminal_and_leaves_nothing_out() {
-    let help = help();
-    for line in help.lines() {
-        assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
+    for help in [help(), client_test_help()] {
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
+        }
+        for setting in SETTINGS {
+            assert!(help.contains(&format!("\n  --{} ", setting.name)), "{}", setting.name);
+        }
     }
-    for setting in SETTINGS {
-        assert!(help.contains(&format!("\n  --{} ", setting.name)), "{}", setting.name);
+    for name in Own::FLAGS
+        .iter()
+        .map(|flag| format!("--{flag} "))
+        .chain(Mode::ALL.iter().map(|mode| mode.name().into()))
+    {
+        assert!(client_test_help().contains(&format!("\n  {name}")), "{name}");
     }
 }
 
@@ -477,6 +486,119 @@ fn the_docs_name_every_setting() {
         let bars = line.replace("\\|", "").matches('|').count();
         assert_eq!(bars, 5, "{line}");
     }
+}
+
+fn client_test(args: &[&str], env: &[(&str, &str)]) -> Result<Action<ClientTest>, String> {
+    let args = args.iter().map(OsString::from);
+    let env = env.iter().map(|(name, value)| (name.into(), value.into()));
+    client_test_from_args(args, env).map_err(|error| error.to_string())
+}
+
+fn client_test_run(args: &[&str]) -> ClientTest {
+    match client_test(args, &[]) {
+        Ok(Action::Run(tests)) => tests,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn client_tests_have_a_proxy_and_its_applications() {
+    let tests = client_test_run(&[]);
+    let server = Config { app: vec!["relay".into(), "clienttest".into()], ..Config::default() };
+    let proxy = "127.0.0.1:8082".parse().unwrap();
+    assert_eq!(tests, ClientTest { server, proxy, mangle: Mangling::Rotate });
+    let tests = client_test_run(&[
+        "--app=mine,clienttest",
+        "--proxy",
+        "[::1]:0",
+        "--mangle=cut",
+        "--shards",
+        "1",
+        "--mangle",
+        "none",
+    ]);
+    assert_eq!(tests.server.app, ["mine", "clienttest", "relay"]);
+    assert_eq!(tests.server.shards, Some(1));
+    assert_eq!((tests.proxy.to_string().as_str(), tests.mangle), ("[::1]:0", Mangling::Always(Mode::None)));
+    for mode in Mode::ALL {
+        assert_eq!(client_test_run(&["--mangle", mode.name()]).mangle, Mangling::Always(*mode));
+    }
+}
+
+#[test]
+fn errors_of_client_tests() {
+    const MODES: &str = "none, status-200, connection-removed, upgrade-removed, key-removed, key-changed, \
+                         version-removed, version-changed, protocol-removed, protocol-changed, \
+                         answer-connection-removed, answer-upgrade-removed, answer-protocol-removed, \
+                         answer-protocol-changed, accept-removed, accept-changed, swallow, cut, or rotate";
+    for (args, message) in [
+        (
+            &["--mangle", "acept-removed"][..],
+            format!(
+                "mangle cannot be `acept-removed`: there is no such mode, did you mean `accept-removed`?; \
+                 allowed: {MODES} (flag --mangle)"
+            ),
+        ),
+        (
+            &["--mangle=everything"],
+            format!("mangle cannot be `everything`: there is no such mode; allowed: {MODES} (flag --mangle)"),
+        ),
+        (&["--mangle"], format!("the flag --mangle needs a value; allowed: {MODES}")),
+        (&["--proxy"], "the flag --proxy needs a value; allowed: ip:port or [ip6]:port".into()),
+        (
+            &["--proxy=off"],
+            "proxy cannot be `off`: it is not a numeric address and a port; allowed: ip:port or [ip6]:port \
+             (flag --proxy)"
+                .into(),
+        ),
+        (
+            &["--mangel=cut"],
+            "unknown setting `--mangel` (on the command line): did you mean `--mangle`?".into(),
+        ),
+        (
+            &["--clients-mx", "3"],
+            "unknown setting `--clients-mx` (on the command line): did you mean `--clients-max`?".into(),
+        ),
+        (
+            &["clienttest"],
+            "unexpected argument `clienttest`: every setting is a flag, --help lists them".into(),
+        ),
+        (
+            &["--listen=unix:/q"],
+            "clienttest needs a TCP address in listen: its proxy connects to that".into(),
+        ),
+    ] {
+        assert_eq!(client_test(args, &[]).unwrap_err(), message);
+    }
+    let error = client_test_from_args(["--mangle".into(), OsStr::from_bytes(b"\xff").to_owned()], []);
+    assert!(error.unwrap_err().to_string().contains("it is not valid UTF-8"));
+}
+
+#[test]
+fn what_only_client_tests_have_the_server_has_not() {
+    for flag in ["--proxy=127.0.0.1:1", "--mangle=cut"] {
+        let message = action(&[flag], &[]).unwrap_err();
+        assert!(message.starts_with("unknown setting `--"), "{message}");
+        assert!(!message.contains("did you mean"), "{message}");
+    }
+    assert!(client_test(&[], &[("QUICKIO_MANGLE", "cut")]).is_err());
+    assert!(of_file("mangle = 'cut'").is_err());
+    for text in [settings_file(), docs()] {
+        assert!(!text.contains("mangle"), "{text}");
+    }
+}
+
+#[test]
+fn client_tests_print_what_is_theirs() {
+    let printed = |args: &[&str]| match client_test(args, &[]) {
+        Ok(Action::Print(text)) => text,
+        other => panic!("{args:?}: {other:?}"),
+    };
+    assert_eq!(printed(&["--mangle", "cut", "-h"]), client_test_help());
+    assert_eq!(printed(&["--version"]), version());
+    assert_eq!(printed(&["--generate-config"]), settings_file());
+    assert_eq!(printed(&["--generate-docs"]), clienttest::docs());
+    assert!(help().contains("quickio clienttest --help"));
 }
 
 proptest! {

@@ -29,6 +29,8 @@ pub struct ListenError {
 /// Sockets that are bound, for each shard.
 pub(super) struct Listeners {
     names: Vec<String>,
+    /// The first TCP address.
+    tcp: Option<SocketAddr>,
     shards: Vec<Vec<Socket>>,
     backlog: i32,
     files: Vec<PathBuf>,
@@ -39,6 +41,7 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, ListenError> {
     let shards = super::shards(config);
     let mut listeners = Listeners {
         names: Vec::new(),
+        tcp: None,
         shards: (0..shards).map(|_| Vec::new()).collect(),
         backlog: config.listen_backlog as i32,
         files: Vec::new(),
@@ -66,6 +69,11 @@ impl Listeners {
     /// The addresses, as clients would type them: with the port that the kernel chose.
     pub fn names(&self) -> Vec<String> {
         self.names.clone()
+    }
+
+    /// The first TCP address, with the port that the kernel chose.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
     }
 
     /// From now on the kernel takes connections.
@@ -103,6 +111,7 @@ impl Listeners {
             shard.push(socket);
         }
         self.names.push(address.to_string());
+        self.tcp.get_or_insert(address);
         Ok(())
     }
 

@@ -9,9 +9,10 @@ mod post;
 use crate::admin::{self, AdminError, Health, Info};
 use crate::app::qio::Qio;
 use crate::app::{self, Application, Error, Server};
-use crate::config::{self, ClockKind, Config};
+use crate::config::{self, ClientTest, ClockKind, Config};
 use crate::limits::SHARDS_MAX;
 use crate::log;
+use crate::mangler::{self, MangleError};
 use crate::metrics::Snapshot;
 use crate::qev::clock::{Clock, Hand, nanos};
 use crate::qev::mesh::{self, Port, mesh};
@@ -24,6 +25,7 @@ use post::Mailboxes;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -53,6 +55,8 @@ pub enum ServerError {
     Listen(#[from] ListenError),
     #[error("{0}")]
     Admin(#[from] AdminError),
+    #[error("{0}")]
+    Mangle(#[from] MangleError),
     #[error("the log cannot be started: {0}")]
     Log(#[from] log::LogError),
     #[error("shard {shard} cannot start: {error}")]
@@ -79,12 +83,28 @@ impl ServerError {
 ///
 /// Whatever keeps it from starting, in words for the operator; or the shard that could not go on.
 pub fn run(config: Config) -> Result<(), ServerError> {
+    let apps = bundled(&config)?;
+    run_with(config, apps)
+}
+
+/// Runs a server with a proxy before it that mangles upgrades, until a signal stops both.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_client_test(tests: ClientTest) -> Result<(), ServerError> {
+    let apps = bundled(&tests.server)?;
+    let mangle = |server| mangler::serve(tests.proxy, server, tests.mangle);
+    serve(tests.server, apps, Some(&mangle))
+}
+
+/// The bundled applications that the settings name.
+fn bundled(config: &Config) -> Result<Vec<Arc<dyn Application>>, ServerError> {
     let bundled = |name: &String| {
         let known = || app::BUNDLED.join(", ");
         app::bundled(name).ok_or_else(|| ServerError::UnknownApp { name: name.clone(), known: known() })
     };
-    let apps = config.app.iter().map(bundled).collect::<Result<Vec<_>, _>>()?;
-    run_with(config, apps)
+    config.app.iter().map(bundled).collect()
 }
 
 /// Runs a server with these applications, until a signal stops it. `config.app` is not looked at.
@@ -93,6 +113,17 @@ pub fn run(config: Config) -> Result<(), ServerError> {
 ///
 /// As [`run`].
 pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
+    serve(config, apps, None)
+}
+
+/// Starts what mangles upgrades, before the server at an address.
+type Mangle<'a> = &'a dyn Fn(SocketAddr) -> Result<mangler::Handle, MangleError>;
+
+fn serve(
+    config: Config,
+    apps: Vec<Arc<dyn Application>>,
+    mangle: Option<Mangle<'_>>,
+) -> Result<(), ServerError> {
     let log = log::start(config.log_level, config.log_format)?;
     let kernel = probe()?;
     let config = Arc::new(config);
@@ -114,14 +145,20 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
         log: log.dropped_lines(),
     };
     let endpoint = config.admin.map(|address| admin::serve(address, Arc::new(source))).transpose()?;
+    let proxy = mangle.zip(listeners.tcp()).map(|(mangle, server)| mangle(server)).transpose()?;
     listeners.listen()?;
-    announce(&kernel, &fleet, &all_apps, &listeners, endpoint.as_ref().map(admin::Handle::address));
+    let others = [
+        ("admin", endpoint.as_ref().map(admin::Handle::address)),
+        ("proxy", proxy.as_ref().map(mangler::Handle::address)),
+    ];
+    announce(&kernel, &fleet, &all_apps, &listeners, &others);
     fleet.go(&mut listeners);
 
     let ended = wait_for_end(&from_shards, &fleet, &config);
     for app in &all_apps {
         app.stop();
     }
+    drop(proxy);
     drop(endpoint);
     drop(listeners);
     ended
@@ -339,7 +376,7 @@ fn announce(
     fleet: &Fleet,
     apps: &[Arc<dyn Application>],
     listeners: &Listeners,
-    admin: Option<std::net::SocketAddr>,
+    others: &[(&str, Option<SocketAddr>)],
 ) {
     let mut text = format!("quickio {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel.release);
     let cores: Vec<String> = fleet.cores.iter().map(usize::to_string).collect();
@@ -350,8 +387,8 @@ fn announce(
     let apps = if apps.is_empty() { "none".to_owned() } else { apps.join(", ") };
     text += &format!("applications: {apps}\n");
     listeners.names().iter().for_each(|name| text += &format!("listening on {name}\n"));
-    if let Some(address) = admin {
-        text += &format!("admin on {address}\n");
+    for (name, address) in others {
+        address.iter().for_each(|address| text += &format!("{name} on {address}\n"));
     }
     text += "ready\n";
     // Nobody may be reading; that is no reason not to serve.

@@ -14,6 +14,7 @@ mod kernel;
 mod limits;
 mod listeners;
 mod liveness;
+mod mangler;
 mod polling;
 mod settings;
 mod shutdown;

@@ -171,10 +171,15 @@ impl Client {
 
     /// Reads exactly these bytes.
     pub fn expect_bytes(&mut self, bytes: &[u8]) {
-        while self.input.len() < bytes.len() && self.fill() {}
-        let len = self.input.len().min(bytes.len());
-        let found: Vec<u8> = self.input.drain(..len).collect();
+        let found = self.take_bytes(bytes.len());
         assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(bytes));
+    }
+
+    /// Reads so many bytes; fewer where the connection ends before.
+    pub fn take_bytes(&mut self, len: usize) -> Vec<u8> {
+        while self.input.len() < len && self.fill() {}
+        let len = self.input.len().min(len);
+        self.input.drain(..len).collect()
     }
 
     // Sending.

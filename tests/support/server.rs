@@ -96,6 +96,11 @@ impl Server {
         self.printed("admin on ").next().expect("`admin on ADDRESS` was printed")
     }
 
+    /// The address of the proxy of `quickio clienttest`.
+    pub fn proxy(&self) -> &str {
+        self.printed("proxy on ").next().expect("`proxy on ADDRESS` was printed")
+    }
+
     fn printed<'a>(&'a self, prefix: &'static str) -> impl Iterator<Item = &'a str> {
         self.greeting.iter().filter_map(move |line| line.strip_prefix(prefix))
     }
@@ -212,14 +217,26 @@ impl Drop for Server {
     }
 }
 
+const DEFAULTS: [(&str, &str); 3] =
+    [("--listen", "127.0.0.1:0"), ("--admin", "127.0.0.1:0"), ("--shards", "2")];
+
 /// The command line of a server on free ports.
 pub fn command(program: &str, arguments: &[&str]) -> Command {
-    const DEFAULTS: [(&str, &str); 3] =
-        [("--listen", "127.0.0.1:0"), ("--admin", "127.0.0.1:0"), ("--shards", "2")];
     let mut command = Command::new(program);
     command.args(["--app", "relay", "--app", "clienttest"]);
-    for (flag, value) in DEFAULTS {
-        if !arguments.contains(&flag) {
+    with_defaults(command, &DEFAULTS, arguments)
+}
+
+/// The command line of `quickio clienttest` on free ports.
+pub fn client_test_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.arg("clienttest");
+    with_defaults(command, &[&DEFAULTS[..], &[("--proxy", "127.0.0.1:0")]].concat(), arguments)
+}
+
+fn with_defaults(mut command: Command, defaults: &[(&str, &str)], arguments: &[&str]) -> Command {
+    for (flag, value) in defaults {
+        if !arguments.contains(flag) {
             command.args([flag, value]);
         }
     }

@@ -1,0 +1,364 @@
+//! The proxy between real sockets, before a server that says what the test says.
+
+use super::*;
+use std::io::{Read, Write};
+use std::time::Instant;
+
+/// How long anything is waited for. Far more than is ever needed.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const UPGRADE: &str = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const OPENED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+
+const UNKNOWN_MODE: &str = "there is no mode `acept-removed`; there are: none, status-200, connection-removed, \
+                            upgrade-removed, key-removed, key-changed, version-removed, version-changed, \
+                            protocol-removed, protocol-changed, answer-connection-removed, \
+                            answer-upgrade-removed, answer-protocol-removed, answer-protocol-changed, \
+                            accept-removed, accept-changed, swallow, cut";
+
+/// The proxy, and the listener that it takes for the server.
+struct Setup {
+    proxy: Handle,
+    listener: TcpListener,
+}
+
+/// Both ends of a proxied connection.
+struct Ends {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Setup {
+    fn new(mangling: Mangling) -> Setup {
+        Setup::with_linger(mangling, DEADLINE)
+    }
+
+    fn with_linger(mangling: Mangling, linger: Duration) -> Setup {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let proxy = serve_within(linger, any, listener.local_addr().unwrap(), mangling).unwrap();
+        Setup { proxy, listener }
+    }
+
+    fn connect(&self) -> Ends {
+        let client = self.client();
+        let (server, _) = self.listener.accept().unwrap();
+        server.set_read_timeout(Some(DEADLINE)).unwrap();
+        Ends { client, server }
+    }
+
+    fn client(&self) -> TcpStream {
+        let client = TcpStream::connect(self.proxy.address()).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client
+    }
+
+    /// Waits until the proxy has so many connections.
+    fn eventually_has(&self, connections: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.proxy.proxy.links().len() != connections {
+            assert!(Instant::now() < deadline, "never {connections} connections");
+            thread::yield_now();
+        }
+    }
+}
+
+impl Ends {
+    /// What one end sends reaches the other as it is.
+    fn passes_to_server(&mut self, text: &str) {
+        self.client.write_all(text.as_bytes()).unwrap();
+        expect(&mut self.server, text);
+    }
+
+    fn passes_to_client(&mut self, text: &str) {
+        self.server.write_all(text.as_bytes()).unwrap();
+        expect(&mut self.client, text);
+    }
+}
+
+/// Reads exactly this.
+#[track_caller]
+fn expect(stream: &mut TcpStream, text: &str) {
+    let mut bytes = vec![0; text.len()];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+}
+
+/// Reads to the stream's end, which may be a reset.
+fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => String::from_utf8(bytes).unwrap(),
+    }
+}
+
+#[test]
+fn requests_and_answers_keep_their_connection_and_an_upgrade_may_follow() {
+    let setup = Setup::new(Mangling::Always(Mode::AcceptRemoved));
+    let mut ends = setup.connect();
+    let post = "POST /?sid=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\nGET /\r\nevent";
+    for byte in post.bytes() {
+        ends.client.write_all(&[byte]).unwrap();
+    }
+    expect(&mut ends.server, post);
+    // Two more while the first waits for its answer; then all answers, in pieces.
+    ends.passes_to_server(&format!("{GET}HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"));
+    let answers =
+        format!("HTTP/1.1 100 Continue\r\n\r\n{OK}{OK}HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
+    for byte in answers.bytes() {
+        ends.server.write_all(&[byte]).unwrap();
+    }
+    expect(&mut ends.client, &answers);
+    // Whatever is sent too early waits until the upgrade is decided.
+    ends.client.write_all(format!("{UPGRADE}early").as_bytes()).unwrap();
+    expect(&mut ends.server, UPGRADE);
+    ends.server.write_all(format!("{OPENED}first").as_bytes()).unwrap();
+    let mangled = OPENED.replace("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", "");
+    expect(&mut ends.client, &format!("{mangled}first"));
+    expect(&mut ends.server, "early");
+    // Frames are not looked at.
+    ends.passes_to_server(UPGRADE);
+    ends.passes_to_client(OPENED);
+}
+
+#[test]
+fn a_refused_upgrade_leaves_the_connection_as_it_was() {
+    let setup = Setup::new(Mangling::Always(Mode::UpgradeRemoved));
+    let mut ends = setup.connect();
+    for _ in 0..2 {
+        ends.client.write_all(UPGRADE.as_bytes()).unwrap();
+        expect(&mut ends.server, &UPGRADE.replace("Upgrade: websocket\r\n", ""));
+        ends.passes_to_client(OK);
+    }
+    ends.passes_to_server(GET);
+}
+
+#[test]
+fn bodies_pass_as_they_come() {
+    let setup = Setup::new(Mangling::Rotate);
+    let mut ends = setup.connect();
+    ends.passes_to_server("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n");
+    ends.passes_to_server("a");
+    ends.passes_to_server("bc");
+    let mut ends = setup.connect();
+    ends.passes_to_server(GET);
+    ends.passes_to_client("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: quickio\n\n");
+    ends.passes_to_client("data:/a:0=1\n\n");
+    // A further request, as a client may send one, does not disturb the stream.
+    ends.passes_to_server(GET);
+    ends.passes_to_client("data:/a:0=2\n\n");
+}
+
+#[test]
+fn what_cannot_be_followed_passes() {
+    for begin in [
+        "/qio/ohai",
+        "\u{16}\u{3}\u{1}",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "GET / HTTP/2.0\r\n",
+    ] {
+        let setup = Setup::new(Mangling::Always(Mode::Cut));
+        let mut ends = setup.connect();
+        ends.passes_to_server(begin);
+        ends.passes_to_server(UPGRADE);
+        ends.passes_to_client(begin);
+        ends.passes_to_client(OPENED);
+        ends.passes_to_server("x");
+    }
+}
+
+#[test]
+fn half_closed_connections_go_on_in_the_other_direction() {
+    let setup = Setup::new(Mangling::Rotate);
+    let mut ends = setup.connect();
+    ends.passes_to_server(GET);
+    ends.client.write_all(b"GET /un").unwrap();
+    ends.client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut ends.server), "GET /un", "the beginning of a request, and the end");
+    ends.passes_to_client(OK);
+    drop(ends.server);
+    assert_eq!(rest(&mut ends.client), "");
+    setup.eventually_has(0);
+
+    let mut ends = setup.connect();
+    ends.server.write_all(b"HTTP/1.1 408 Re").unwrap();
+    ends.server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut ends.client), "HTTP/1.1 408 Re");
+    ends.passes_to_server(GET);
+    drop(ends.client);
+    assert_eq!(rest(&mut ends.server), "");
+    setup.eventually_has(0);
+}
+
+#[test]
+fn who_vanishes_takes_the_connection_along() {
+    let setup = Setup::with_linger(Mangling::Always(Mode::None), Duration::from_millis(20));
+    // The client, by a reset: in HTTP, and while an upgrade is undecided.
+    for begin in [GET, UPGRADE] {
+        let mut ends = setup.connect();
+        ends.passes_to_server(begin);
+        SockRef::from(&ends.client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(ends.client);
+        assert_eq!(rest(&mut ends.server), "");
+        setup.eventually_has(0);
+    }
+    // The server, while the client stays, idle or in the middle of a head.
+    for begin in ["", "GET / HT"] {
+        let mut ends = setup.connect();
+        ends.client.write_all(begin.as_bytes()).unwrap();
+        drop(ends.server);
+        assert_eq!(rest(&mut ends.client), "");
+        setup.eventually_has(0);
+    }
+}
+
+#[test]
+fn an_answer_reaches_a_client_that_is_still_sending() {
+    let setup = Setup::with_linger(Mangling::Rotate, DEADLINE);
+    let mut ends = setup.connect();
+    ends.passes_to_server("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 50000000\r\n\r\n");
+    ends.server.write_all(OK.as_bytes()).unwrap();
+    drop(ends.server);
+    let mut client = ends.client.try_clone().unwrap();
+    let sends = thread::spawn(move || {
+        let sent = client.write_all(&vec![b'x'; 50_000_000]);
+        client.shutdown(Shutdown::Write).unwrap();
+        sent
+    });
+    assert_eq!(rest(&mut ends.client), OK);
+    sends.join().unwrap().unwrap();
+    setup.eventually_has(0);
+}
+
+#[test]
+fn who_does_not_read_holds_up_who_writes() {
+    const MORE_THAN_BUFFERS: usize = 64 << 20;
+    let setup = Setup::new(Mangling::Always(Mode::None));
+    for to_client in [true, false] {
+        let mut ends = setup.connect();
+        ends.passes_to_server(UPGRADE);
+        ends.passes_to_client(OPENED);
+        let (mut writer, mut reader) =
+            if to_client { (ends.server, ends.client) } else { (ends.client, ends.server) };
+        writer.set_nonblocking(true).unwrap();
+        // Longer than one that is not held up needs between two writes.
+        let patience = Duration::from_millis(500);
+        let (mut written, mut last) = (0, Instant::now());
+        let chunk: Vec<u8> = (0..=250).cycle().take(251 * 64).collect();
+        while last.elapsed() < patience && written < MORE_THAN_BUFFERS {
+            match writer.write(&chunk[written % 251..]) {
+                Ok(len) => (written, last) = (written + len, Instant::now()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(written < MORE_THAN_BUFFERS, "somebody buffers without end");
+        writer.shutdown(Shutdown::Write).unwrap();
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), written);
+        assert!(bytes.iter().zip((0..=250).cycle()).all(|(byte, expected)| *byte == expected));
+    }
+}
+
+#[test]
+fn the_proxys_own_answers_come_behind_the_servers() {
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(10_000));
+    let unknown = UPGRADE.replace("/x", "/?a=b&mangle=acept-removed");
+    for (request, status) in [(long, "431 Request Header Fields Too Large"), (unknown, "400 Bad Request")] {
+        let setup = Setup::new(Mangling::Rotate);
+        let mut ends = setup.connect();
+        ends.passes_to_server(GET);
+        ends.client.write_all(request.as_bytes()).unwrap();
+        ends.client.write_all(&vec![b'x'; 1_000_000]).unwrap();
+        ends.server.write_all(&OK.as_bytes()[..OK.len() - 1]).unwrap();
+        expect(&mut ends.client, &OK[..OK.len() - 1]);
+        ends.passes_to_client("\n");
+        let answer = rest(&mut ends.client);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\nConnection: close\r\n")), "{answer}");
+        if status.starts_with("400") {
+            assert!(answer.ends_with(&format!("\r\n\r\n{UNKNOWN_MODE}\n")), "{answer}");
+        }
+        assert_eq!(rest(&mut ends.server), "", "nothing of it reaches the server");
+        drop(ends.client);
+        setup.eventually_has(0);
+    }
+}
+
+#[test]
+fn one_connection_too_many_is_refused() {
+    let setup = Setup::new(Mangling::Rotate);
+    let mut all: Vec<Ends> = (0..MANGLER_CONNECTIONS_MAX).map(|_| setup.connect()).collect();
+    let answer = rest(&mut setup.client());
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    all.pop();
+    setup.eventually_has(MANGLER_CONNECTIONS_MAX - 1);
+    setup.connect().passes_to_server(GET);
+}
+
+#[test]
+fn a_server_that_is_gone_is_answered_for() {
+    let setup = Setup::new(Mangling::Rotate);
+    drop(setup.listener);
+    let mut client = TcpStream::connect(setup.proxy.address()).unwrap();
+    let answer = rest(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+}
+
+#[test]
+fn stopping_cuts_whatever_there_is() {
+    let setup = Setup::new(Mangling::Always(Mode::Swallow));
+    let mut idle = setup.connect();
+    let mut undecided = setup.connect();
+    undecided.passes_to_server(UPGRADE);
+    undecided.client.write_all(b"early").unwrap();
+    let mut swallowed = setup.connect();
+    swallowed.passes_to_server(UPGRADE);
+    swallowed.passes_to_client(OPENED);
+    swallowed.server.write_all(b"frame").unwrap();
+    let mut half = setup.connect();
+    half.server.shutdown(Shutdown::Write).unwrap();
+    let address = setup.proxy.address();
+    drop(setup.proxy);
+    for ends in [&mut idle, &mut undecided, &mut swallowed, &mut half] {
+        assert_eq!(rest(&mut ends.client), "");
+        rest(&mut ends.server);
+    }
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn rotation_goes_through_all_modes_but_none() {
+    let modes = Modes { mangling: Mangling::Rotate, upgrades: AtomicUsize::new(0) };
+    for _ in 0..2 {
+        for mode in &Mode::ALL[1..] {
+            assert_eq!(modes.choose(Some("none")), Some(Mode::None), "a choice takes no turn");
+            assert_eq!(modes.choose(None), Some(*mode));
+        }
+    }
+    let always = Modes { mangling: Mangling::Always(Mode::Cut), upgrades: AtomicUsize::new(0) };
+    for (asked, mode) in [
+        (None, Some(Mode::Cut)),
+        (Some("swallow"), Some(Mode::Swallow)),
+        (Some("rotate"), None),
+        (Some("Swallow"), None),
+        (Some(""), None),
+    ] {
+        assert_eq!(always.choose(asked), mode, "{asked:?}");
+    }
+}
+
+#[test]
+fn a_server_on_every_interface_is_reached_by_loopback() {
+    for (server, reached) in
+        [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
+    {
+        assert_eq!(reachable(server.parse().unwrap()).to_string(), reached);
+    }
+}
