@@ -1,0 +1,136 @@
+// A network, a page and a clock of which the test sees every byte, and makes every move.
+
+import { createRequire } from 'node:module'
+import { FakeClock, settled } from '../suite.mjs'
+
+export const QuickIO = createRequire(import.meta.url)('../../../src/web/quickio.js')
+
+export class FakeSocket {
+  sent = []
+  closed = false
+
+  constructor(url, protocols) {
+    this.url = url
+    this.protocols = protocols
+  }
+
+  send(text) { this.sent.push(text) }
+  close() { this.closed = true }
+  /** The server's side. */
+  accept() { this.onopen() }
+  ohai() {
+    this.accept()
+    this.say('/qio/ohai')
+  }
+  say(...texts) { for (const data of texts) this.onmessage({ data }) }
+  lose(code = 1006) { this.onclose({ code, reason: '' }) }
+  /** What was sent since this was asked last. */
+  news() { return this.sent.splice(0) }
+}
+
+/** One request, which the test answers. */
+export class FakeRequest {
+  constructor(url, { method = 'GET', body, headers = {}, signal, keepalive = false }) {
+    this.url = new URL(url)
+    this.query = Object.fromEntries(this.url.searchParams)
+    Object.assign(this, { method, body, headers, keepalive })
+    this.response = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }))
+    signal?.addEventListener('abort', () => {
+      this.aborted = true
+      this.reject(new Error('aborted'))
+    })
+  }
+
+  async answer(...lines) {
+    this.resolve({ status: 200, text: async () => lines.join('\n') })
+    await settled()
+  }
+
+  async refuse(status) {
+    this.resolve({ status, text: async () => '' })
+    await settled()
+  }
+
+  async fail() {
+    this.reject(new TypeError('fetch failed'))
+    await settled()
+  }
+
+  /** Begins a response that does not end. */
+  async stream(text = '') {
+    const body = new ReadableStream({ start: (controller) => { this.controller = controller } })
+    this.resolve({ status: 200, body })
+    await this.push(text)
+  }
+
+  async push(data) {
+    this.controller.enqueue(typeof data === 'string' ? new TextEncoder().encode(data) : data)
+    await settled()
+  }
+
+  async end() {
+    this.controller.close()
+    await settled()
+  }
+}
+
+export const SID = /^[0-9a-f]{32}$/
+export const HELLO = '/qio/hostname:1=null'
+export const HELLO_ANSWER = '/qio/callback/1:0={"code":200,"data":"example.com"}'
+
+/** A client in a world of fakes. */
+export async function world(options = {}, urls = 'ws://example.com') {
+  const clock = new FakeClock()
+  const page = Object.assign(new EventTarget(), { document: { visibilityState: 'visible' } })
+  const sockets = []
+  const requests = []
+  const told = []
+  class Socket extends FakeSocket {
+    constructor(...args) {
+      super(...args)
+      sockets.push(this)
+    }
+  }
+  const fetch = (url, init) => {
+    requests.push(new FakeRequest(url, init))
+    return requests.at(-1).response
+  }
+  const qio = new QuickIO(urls, { WebSocket: Socket, fetch, clock, page, random: () => 1, ...options })
+  for (const path of ['/open', '/close', '/error', '/transport']) qio.on(path, (data) => told.push([path, data]))
+  await settled()
+  return {
+    qio, clock, page, sockets, requests, told,
+    get socket() { return sockets.at(-1) },
+    get request() { return requests.at(-1) },
+    events: () => told.splice(0).map(([path, data]) => (data instanceof Error ? path : `${path} ${data}`)),
+    show(name) { page.dispatchEvent(new Event(name)) }
+  }
+}
+
+/** One that is open over WebSocket. */
+export async function opened(options, urls) {
+  const it = await world(options, urls)
+  it.socket.ohai()
+  it.socket.news()
+  it.told.splice(0)
+  return it
+}
+
+/** One that is open over polls: the first of them, number 2, is on its way. */
+export async function polling(options = {}, urls) {
+  const it = await world({ transports: ['poll'], ...options }, urls)
+  await it.request.answer(HELLO_ANSWER)
+  it.told.splice(0)
+  return it
+}
+
+export async function streaming(options = {}, urls) {
+  const it = await world({ transports: ['stream'], ...options }, urls)
+  it.stream = it.request
+  await it.stream.stream(': quickio\n\n')
+  it.told.splice(0)
+  return it
+}
+
+export const ok = (id, data = null) => `/qio/callback/${id}:0=${JSON.stringify({ code: 200, data })}`
+export const refused = (id, code) => `/qio/callback/${id}:0=${JSON.stringify({ code, data: null, err_msg: null })}`

@@ -1,0 +1,106 @@
+// The library as Node loads it, a server to speak to, and a wire between them that can be cut.
+//
+// It needs `npm ci` in tests/clients/node, and a server: QUICKIO_BINARY, or target/debug/quickio of `cargo build`.
+
+import { spawn } from 'node:child_process'
+import { createRequire } from 'node:module'
+import net from 'node:net'
+import { fileURLToPath } from 'node:url'
+
+/** A file of the repository. */
+export const file = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
+
+export const LIBRARY = file('src/web/quickio.js')
+export const QuickIO = createRequire(import.meta.url)(LIBRARY)
+export const { WebSocket } = createRequire(file('tests/clients/node/'))('ws')
+
+const BINARY = process.env.QUICKIO_BINARY ?? file('target/debug/quickio')
+// The variables of the tests are none of the server's.
+const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('QUICKIO_')))
+
+/** A server of its own, on a port that it keeps when it is started again. */
+export class Server {
+  static async start(port = 0) {
+    const server = new Server()
+    await server.run(port)
+    return server
+  }
+
+  async run(port) {
+    const flags = `--listen 127.0.0.1:${port} --admin off --shards 2 --app relay --app clienttest`.split(' ')
+    this.process = spawn(BINARY, flags, { stdio: ['ignore', 'pipe', 'pipe'], env: ENVIRONMENT })
+    this.ended = new Promise((resolve) => this.process.once('close', (code, signal) => resolve({ code, signal })))
+    let errors = ''
+    this.process.stderr.setEncoding('utf8').on('data', (text) => { errors += text })
+    const ready = new Promise((resolve) => {
+      let lines = ''
+      this.process.stdout.setEncoding('utf8').on('data', (text) => {
+        lines += text
+        if (/^ready$/m.test(lines)) resolve(lines.match(/^listening on (.*)$/m)[1])
+      })
+    })
+    const failed = this.ended.then(() => { throw new Error(`the server did not start: ${errors}`) })
+    this.address = await Promise.race([ready, failed])
+    failed.catch(() => {})
+  }
+
+  get port() {
+    return Number(this.address.split(':').at(-1))
+  }
+
+  async stop() {
+    this.process.kill('SIGTERM')
+    return this.ended
+  }
+
+  async restart() {
+    await this.stop()
+    await this.run(this.port)
+  }
+}
+
+/** Passes connections on to a server, and can cut them, or let them fall asleep. */
+export class Wire {
+  #pairs = new Set()
+
+  static async to(server) {
+    const wire = new Wire()
+    wire.listener = net.createServer((near) => wire.#connect(near, server.port))
+    await new Promise((resolve) => wire.listener.listen(0, '127.0.0.1', resolve))
+    wire.address = `127.0.0.1:${wire.listener.address().port}`
+    return wire
+  }
+
+  #connect(near, port) {
+    const far = net.connect(port, '127.0.0.1')
+    const pair = [near, far]
+    this.#pairs.add(pair)
+    near.pipe(far)
+    far.pipe(near)
+    for (const socket of pair) {
+      socket.setNoDelay(true)
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        pair.forEach((other) => other.destroy())
+        this.#pairs.delete(pair)
+      })
+    }
+  }
+
+  cut() {
+    for (const pair of this.#pairs) pair.forEach((socket) => socket.resetAndDestroy())
+  }
+
+  /** What is connected now says nothing any more, and does not end either. */
+  freeze() {
+    for (const [near, far] of this.#pairs) {
+      near.unpipe(far)
+      far.unpipe(near)
+    }
+  }
+
+  async end() {
+    this.cut()
+    await new Promise((resolve) => this.listener.close(resolve))
+  }
+}

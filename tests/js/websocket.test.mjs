@@ -1,0 +1,252 @@
+// The client library's rules for events and subscriptions, over a fake WebSocket.
+
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { QuickIO, ok, opened, refused, world } from './support/fakes.mjs'
+import { settled } from './suite.mjs'
+
+describe('WebSocket', () => {
+  test('the handshake', async () => {
+    const it = await world()
+    assert.equal(it.sockets.length, 1)
+    assert.equal(it.socket.url, 'ws://example.com/')
+    assert.deepEqual(it.socket.protocols, ['quickio'])
+    it.qio.send('/a', 1, null)
+    it.socket.accept()
+    assert.deepEqual(it.socket.news(), ['/qio/ohai'])
+    assert.equal(it.qio.state, 'connecting')
+    it.socket.say('/qio/ohai')
+    assert.deepEqual(it.socket.news(), ['/a:0=1'])
+    assert.deepEqual(it.events(), ['/transport websocket', '/open websocket'])
+  })
+
+  test('the bytes of events', async () => {
+    const it = await opened()
+    it.qio.send('/a', { b: 'é' }, () => {})
+    it.qio.send('/a', undefined, null)
+    it.qio.send('/a')
+    it.qio.on('/b', () => {})
+    it.qio.on('/b', () => {})
+    it.qio.on('/c', () => {}, { extra: null })
+    it.qio.off('/b')
+    it.qio.off('/b')
+    assert.deepEqual(it.socket.news(), [
+      '/a:2={"b":"é"}', '/a:0=null', '/a:3=null', '/qio/on:4="/b"', '/qio/on:5=["/c",null]', '/qio/off:0="/b"'
+    ])
+  })
+
+  test('addresses', async () => {
+    const cases = {
+      'ws://a.example': 'ws://a.example/',
+      'http://a.example:8080': 'ws://a.example:8080/',
+      'https://a.example': 'wss://a.example/',
+      'wss://a.example/behind/it?x=1#y': 'wss://a.example/behind/it?x=1',
+      'a.example:8080': 'ws://a.example:8080/',
+      'localhost': 'ws://localhost/',
+      '[::1]:80': 'ws://[::1]/'
+    }
+    for (const [address, url] of Object.entries(cases)) assert.equal((await world({}, address)).socket.url, url)
+    for (const address of ['ftp://a.example', 'ws://', 'file:///a', ' ', 'ws://a b']) {
+      assert.throws(() => new QuickIO(address), TypeError, address)
+    }
+    assert.throws(() => new QuickIO(), /address of the server/)
+    assert.throws(() => new QuickIO([]), TypeError)
+  })
+
+  test('options that cannot work are refused', () => {
+    assert.throws(() => new QuickIO('ws://a', { transports: ['telegraph'] }), /no such transport: telegraph/)
+    assert.throws(() => new QuickIO('ws://a', { WebSocket: null, fetch: null }), /nothing to connect with/)
+    assert.throws(() => new QuickIO('ws://a', { WebSocket: null, transports: ['websocket'] }), TypeError)
+  })
+
+  test('a handshake that hangs, at each of its steps', async () => {
+    const silent = await world()
+    await silent.clock.advance(5000)
+    assert.equal(silent.requests.length, 1)
+    const swallowed = await world()
+    swallowed.socket.accept()
+    await swallowed.clock.advance(4999)
+    assert.equal(swallowed.requests.length, 0)
+    await swallowed.clock.advance(1)
+    assert.equal(swallowed.requests.length, 1)
+    assert.ok(swallowed.socket.closed)
+  })
+
+  test('something else than ohai', async () => {
+    for (const text of ['/qio/ping:1=null', '', new ArrayBuffer(9)]) {
+      const it = await world()
+      it.socket.accept()
+      it.socket.say(text)
+      await settled()
+      assert.equal(it.requests.length, 1)
+    }
+  })
+
+  test('a constructor that throws', async () => {
+    class Forbidden { constructor() { throw new Error('mixed content') } }
+    const it = await world({ WebSocket: Forbidden })
+    assert.equal(it.told[0][1].message, 'websocket: mixed content')
+    assert.equal(it.requests.length, 1)
+  })
+
+  test('heartbeats, with and without a callback', async () => {
+    const it = await opened()
+    it.socket.say('/qio/heartbeat:0=null', '/qio/heartbeat:18446744073709551615=null', '/qio/heartbeat:7=')
+    assert.deepEqual(it.socket.news(), ['/qio/callback/18446744073709551615:0=null', '/qio/callback/7:0=null'])
+  })
+
+  test('nothing heard for 65 s', async () => {
+    const it = await opened()
+    await it.clock.advance(64_000)
+    it.socket.say('/qio/heartbeat:0=null')
+    await it.clock.advance(64_999)
+    assert.deepEqual(it.events(), [])
+    await it.clock.advance(1)
+    assert.deepEqual(it.events(), ['/close'])
+    assert.ok(it.sockets[0].closed)
+    await it.clock.advance(100)
+    assert.equal(it.sockets.length, 2)
+  })
+
+  test('malformed events end the connection', async () => {
+    const texts = [
+      'this is no event', '', ':', '/a', '/a:', '/a:=1', '/a:x=1', '/a:1', '/a:-1=1', '/a:1 =1', '/a:0={',
+      '/a:0=undefined', `/a:${'1'.repeat(21)}=1`, new ArrayBuffer(3), null,
+      '/qio/callback/2:0=1', '/qio/callback/2:0=null', '/qio/callback/2:0={}', '/qio/callback/2:0={"code":"200"}',
+      '/qio/move:0=1', '/qio/move:0="ftp://a"', '/qio/move:0=""'
+    ]
+    for (const text of texts) {
+      const it = await opened()
+      it.socket.say(text)
+      assert.deepEqual(it.events(), ['/close', '/error'], String(text))
+      assert.ok(it.socket.closed)
+      it.socket.say('/b:0=1') // what was on its way
+      await it.clock.advance(100)
+      it.socket.ohai()
+      assert.equal(it.qio.state, 'open')
+    }
+  })
+
+  test('odd events that are none of these', async () => {
+    const it = await opened()
+    const events = []
+    it.qio.on('/a', (...args) => events.push(args))
+    it.socket.say('/a:0=', '/a:00= 1', '/nobody:0=1', '/open:0=1', '/close:0=1', '/error:9=1', '/qio/nothing:3=1')
+    it.socket.say(':0=1', ok(77), '/qio/callback/:0={"code":200}', '/qio/callback/x/y:0={"code":200}', '/__proto__:0=1')
+    assert.deepEqual(events, [[null, undefined, 200, null], [1, undefined, 200, null]])
+    assert.deepEqual(it.events(), [])
+  })
+
+  test('an event with a callback is answered by its reply', async () => {
+    const it = await opened()
+    it.qio.on('/a', (data, reply) => reply(data + 1, null))
+    it.qio.on('/a', (data, reply) => reply(data + 2, () => {}))
+    it.socket.news()
+    it.socket.say('/a:9=1')
+    assert.deepEqual(it.socket.news(), ['/qio/callback/9:0=2', '/qio/callback/9:3=3'])
+  })
+
+  test('handlers that throw are not in the way', async (t) => {
+    const thrown = []
+    const it = await opened()
+    t.mock.method(globalThis, 'queueMicrotask', (fn) => assert.throws(fn, ({ message }) => thrown.push(message) > 0))
+    it.qio.on('/a', () => { throw new Error('one') })
+    it.qio.on('/a', () => { throw new Error('two') })
+    it.qio.send('/b', 1, () => { throw new Error('three') })
+    it.socket.say('/a:0=1', ok(3))
+    assert.deepEqual(thrown, ['one', 'two', 'three'])
+    assert.equal(it.qio.state, 'open')
+  })
+})
+
+describe('subscriptions', () => {
+  const setup = async () => {
+    const it = await opened()
+    const state = []
+    const subscribe = (name) => {
+      it.qio.on('/a', () => {}).then(() => state.push(name), ({ code }) => state.push([name, code]))
+    }
+    const found = async () => {
+      await settled()
+      return state.splice(0)
+    }
+    return { ...it, socket: it.socket, subscribe, found }
+  }
+
+  test('the answer decides for all handlers', async () => {
+    const it = await setup()
+    it.subscribe('x')
+    it.subscribe('y')
+    assert.deepEqual(await it.found(), [])
+    it.socket.say(ok(2))
+    assert.deepEqual(await it.found(), ['x', 'y'])
+    it.subscribe('z')
+    assert.deepEqual(await it.found(), ['z'])
+    assert.deepEqual(it.socket.news(), ['/qio/on:2="/a"'])
+  })
+
+  test('a refused one may be tried again', async () => {
+    const it = await setup()
+    it.subscribe('x')
+    it.socket.say(refused(2, 420))
+    assert.deepEqual(await it.found(), [['x', 420]])
+    it.subscribe('y')
+    it.socket.say(ok(3))
+    assert.deepEqual(await it.found(), ['y'])
+    assert.deepEqual(it.socket.news(), ['/qio/on:2="/a"', '/qio/on:3="/a"'])
+  })
+
+  test('202: the answer to the earlier request decides', async () => {
+    for (const [answer, wanted] of [[ok(2), ['y']], [refused(2, 401), [['y', 401]]]]) {
+      const it = await setup()
+      it.subscribe('x')
+      it.qio.off('/a')
+      it.subscribe('y')
+      assert.deepEqual(await it.found(), [['x', -3]])
+      it.socket.say(refused(3, 202))
+      assert.deepEqual(await it.found(), [])
+      it.socket.say(answer)
+      assert.deepEqual(await it.found(), wanted)
+      assert.deepEqual(it.socket.news(), ['/qio/on:2="/a"', '/qio/off:0="/a"', '/qio/on:3="/a"'])
+    }
+  })
+
+  test('an answer that was on its way when the path was given up says nothing about the next', async () => {
+    const it = await setup()
+    it.subscribe('x')
+    it.qio.off('/a')
+    it.subscribe('y')
+    it.socket.say(ok(2))
+    assert.deepEqual(await it.found(), [['x', -3]])
+    it.socket.say(refused(3, 401))
+    assert.deepEqual(await it.found(), [['y', 401]])
+  })
+
+  test('pending ones are asked for again on the next connection', async () => {
+    const it = await opened()
+    const pending = it.qio.on('/a', () => {}, { extra: 7 })
+    it.socket.lose()
+    await it.clock.advance(100)
+    it.socket.ohai()
+    assert.deepEqual(it.socket.news(), ['/qio/ohai', '/qio/on:3=["/a",7]'])
+    it.socket.say(ok(3))
+    await pending
+  })
+
+  test('one that is refused after a reconnect is told to the handler', async () => {
+    const it = await opened()
+    const errors = []
+    await Promise.all([it.qio.on('/a', () => {}, (error) => errors.push(error.code)), it.socket.say(ok(2))])
+    it.socket.lose()
+    await it.clock.advance(100)
+    it.socket.ohai()
+    it.socket.say(refused(3, 401))
+    assert.deepEqual(errors, [401])
+  })
+
+  test('handlers are functions', async () => {
+    const it = await opened()
+    for (const fn of [undefined, null, {}]) assert.throws(() => it.qio.on('/a', fn), TypeError)
+    for (const path of ['', '/', '???']) assert.throws(() => it.qio.on(path, () => {}), TypeError)
+  })
+})
