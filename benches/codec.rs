@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use quickio::protocol::http::Response;
 use quickio::protocol::websocket::decoder::{Decoder, Message, Rules};
 use quickio::protocol::websocket::encode;
 use quickio::protocol::websocket::frame::Opcode;
-use quickio::protocol::websocket::handshake::Request;
 use quickio::protocol::websocket::mask::unmask;
 use quickio::protocol::{Found, Kind, OHAI, Options, Origins, Session, Settings, Utf8Gatherer, frame};
 
@@ -24,6 +24,12 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: quickio.example\r\nUser-Agent: 
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nConnection: keep-alive, Upgrade\r\n\
     Pragma: no-cache\r\nCache-Control: no-cache\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: quickio\r\n\r\n";
 
+const POLL: &[u8] =
+    b"POST /?sid=0123456789abcdef0123456789abcdef&seq=7 HTTP/1.1\r\nHost: quickio.example\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\nAccept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate\r\nContent-Type: text/plain;charset=UTF-8\r\nContent-Length: 16\r\n\
+    Origin: http://example\r\nConnection: keep-alive\r\nReferer: http://example/\r\n\r\n/qio/ping:1=null";
+
 criterion_main!(benches);
 
 criterion_group! {
@@ -32,7 +38,7 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600));
-    targets = decode, decode_in_pieces, encode_frames, unmask_payloads, check_utf8, shake_hands
+    targets = decode, decode_in_pieces, encode_frames, unmask_payloads, check_utf8, shake_hands, polls
 }
 
 /// A whole masked text frame in the receive buffer of an open session: the path that every event takes.
@@ -130,11 +136,36 @@ fn check_utf8(criterion: &mut Criterion) {
 
 fn shake_hands(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("handshake");
-    measure(&mut group, "in one piece", UPGRADE.len(), || Request::new(b"", false).read(UPGRADE));
-    measure(&mut group, "byte by byte", UPGRADE.len(), || {
-        let mut request = Request::new(b"", false);
-        UPGRADE.iter().map(|byte| request.read(&[*byte]).0).sum::<usize>()
-    });
+    // Requests are not changed where they lie.
+    let mut input = UPGRADE.to_vec();
+    let mut decode = |size: usize| {
+        let mut session = Session::new(Options::default());
+        input.chunks_mut(size).map(|piece| session.decode(piece, &SETTINGS).consumed).sum::<usize>()
+    };
+    measure(&mut group, "in one piece", UPGRADE.len(), || decode(UPGRADE.len()));
+    measure(&mut group, "byte by byte", UPGRADE.len(), || decode(1));
+}
+
+/// A poll and its response, on a connection that lives on.
+fn polls(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("poll");
+    let mut input = POLL.to_vec();
+    let mut session = Session::new(Options::default());
+    let mut answer = |size: usize| {
+        let mut sent = 0;
+        for piece in input.chunks_mut(size) {
+            let number = match session.decode(piece, &SETTINGS).found {
+                Found::Request(request) => request.number,
+                _ => continue,
+            };
+            let response =
+                Response::Whole { status: 200, headers: "", body: b"/qio/callback/1:0={\"code\":200}\n" };
+            sent += session.respond(number, response).bytes.len();
+        }
+        sent
+    };
+    measure(&mut group, "in one piece", POLL.len(), || answer(POLL.len()));
+    measure(&mut group, "byte by byte", POLL.len(), || answer(1));
 }
 
 fn measure<T>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, len: usize, mut run: impl FnMut() -> T) {

@@ -49,6 +49,10 @@ pub const MANGLER_CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// default (`close-timeout`).
 pub const MANGLER_LINGER: Duration = Duration::from_secs(5);
 
+/// How long a client of the proxy may read nothing of what waits for it, before its connection is reset: as long as other
+/// proxies let it. While it is held up the server's end goes unnoticed.
+pub const MANGLER_STALL: Duration = Duration::from_secs(60);
+
 /// After so much silence the kernel asks whether a peer is still there; it asks `MANGLER_KEEPALIVE_PROBES` times.
 pub const MANGLER_KEEPALIVE: Duration = Duration::from_secs(60);
 

@@ -125,9 +125,11 @@ impl Mode {
     fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Mode::None => ("none", "nothing", "a WebSocket that works"),
-            Mode::Status200 => {
-                ("status-200", "the answer's 101 becomes 200 OK", "200, with the headers of a 101")
-            }
+            Mode::Status200 => (
+                "status-200",
+                "the answer's 101 becomes 200 OK",
+                "200 with the headers of a 101, on a connection that stays open",
+            ),
             Mode::ConnectionRemoved => ("connection-removed", "the request loses Connection", "426"),
             Mode::UpgradeRemoved => ("upgrade-removed", "the request loses Upgrade", "426"),
             Mode::KeyRemoved => ("key-removed", "the request loses Sec-WebSocket-Key", "400"),

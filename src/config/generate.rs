@@ -137,7 +137,9 @@ fn toml_default(setting: &Setting) -> String {
     let is_number = !setting.default.is_empty() && setting.default.bytes().all(|b| b.is_ascii_digit());
     match setting.kind {
         Kind::Names(_) | Kind::Addresses(_) if setting.default.is_empty() => "[]".to_owned(),
-        Kind::Names(_) | Kind::Addresses(_) => format!("[\"{}\"]", setting.default.replace(',', "\", \"")),
+        Kind::Names(_) | Kind::Addresses(_) | Kind::Origins(_) => {
+            format!("[\"{}\"]", setting.default.replace(',', "\", \""))
+        }
         kind if kind.takes_numbers() && is_number => setting.default.to_owned(),
         _ => format!("\"{}\"", setting.default),
     }

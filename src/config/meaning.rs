@@ -25,6 +25,7 @@ pub(super) fn set(setting: &'static Setting, words: &[Word], config: &mut Config
         Kind::Addresses(field) => *field(config) = list(setting, words, value::listen)?,
         Kind::Names(field) if is_empty_list(words) => field(config).clear(),
         Kind::Names(field) => *field(config) = list(setting, words, value::name)?,
+        Kind::Origins(field) => *field(config) = origins(setting, words)?,
         kind => {
             let word = words.last().expect("a setting that was typed has a word");
             one(kind, &word.text, config).map_err(|why| bad_value(setting, word, why))?;
@@ -60,7 +61,9 @@ fn one(kind: Kind, text: &str, config: &mut Config) -> Result<(), Why> {
             let index = words.iter().position(|word| *word == text).ok_or("there is no such choice")?;
             put(config, index);
         }
-        Kind::Addresses(_) | Kind::Names(_) => unreachable!("lists have words, not one text"),
+        Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_) => {
+            unreachable!("lists have words, not one text")
+        }
     }
     Ok(())
 }
@@ -78,6 +81,15 @@ fn bounded_count(text: &str, min: usize, max: usize, power_of_two: bool) -> Resu
 /// An empty list is one word of nothing: `--app ""`, or `app = []`.
 fn is_empty_list(words: &[Word]) -> bool {
     matches!(words, [word] if word.text.is_empty())
+}
+
+/// Everybody, or those of a list.
+fn origins(setting: &'static Setting, words: &[Word]) -> Result<Vec<String>, ConfigError> {
+    let origins = list(setting, words, value::origin)?;
+    match words.iter().find(|word| word.text == "*") {
+        Some(all) if words.len() > 1 => Err(bad_value(setting, all, "it is not alone in its list".into())),
+        _ => Ok(origins),
+    }
 }
 
 fn list<T: PartialEq>(

@@ -132,6 +132,8 @@ pub struct Config {
     pub app: Vec<String>,
     /// What `/qio/hostname` answers; `None` where the server has no public address.
     pub public_address: Option<String>,
+    /// The origins of the pages that browsers may connect from, as browsers write them; `*` alone for all.
+    pub origin: Vec<String>,
     /// The least important events that are logged.
     pub log_level: LogLevel,
     /// How a log line is written.
@@ -201,6 +203,7 @@ impl Default for Config {
             shards: None,
             app: Vec::new(),
             public_address: None,
+            origin: vec!["*".into()],
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             clock: ClockKind::System,

@@ -108,6 +108,8 @@ pub enum Kind {
     AddressOrOff(fn(&mut Config) -> &mut Option<SocketAddr>),
     /// A list of names; may be empty.
     Names(fn(&mut Config) -> &mut Vec<String>),
+    /// `*`, or a list of origins of pages; at least one.
+    Origins(fn(&mut Config) -> &mut Vec<String>),
     /// A text without spaces; empty for none.
     Text(fn(&mut Config) -> &mut Option<String>),
     /// One of a few words.
@@ -167,6 +169,14 @@ pub static SETTINGS: &[Setting] = &[
         default: "",
         doc: "The name or address at which clients reach this very server, behind whatever balances the load: what \
               /qio/hostname answers.",
+    },
+    Setting {
+        name: "origin",
+        group: Group::Serving,
+        kind: Kind::Origins(|config| &mut config.origin),
+        default: "*",
+        doc: "The pages that browsers may connect from, by whatever protocol: what their Origin header says. A request \
+              of any other page is answered 403; one that names no page is no browser's, and is let in. * is all pages.",
     },
     Setting {
         name: "log-level",
@@ -531,7 +541,7 @@ impl Kind {
     /// Whether the value is a list: flags may be repeated, and commas separate.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self, Kind::Addresses(_) | Kind::Names(_))
+        matches!(self, Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_))
     }
 
     /// Whether a file may give it as a number, without quotes.
@@ -556,6 +566,7 @@ impl Kind {
             Kind::Addresses(_) => "one or more of ip:port, [ip6]:port and unix:/path".into(),
             Kind::AddressOrOff(_) => "ip:port, [ip6]:port, or off".into(),
             Kind::Names(_) => "names".into(),
+            Kind::Origins(_) => "*, or one or more of http://host, https://host and either with :port".into(),
             Kind::Text(_) => "a text without spaces, or nothing".into(),
             Kind::Choice { words, .. } => one_of(words),
         }
@@ -567,7 +578,7 @@ impl Kind {
         match self {
             Kind::Count { power_of_two: false, .. } => Some("k, M, Ki, Mi or Gi may follow the number"),
             Kind::Duration { .. } => Some("a whole number with its unit: 500ms, 10s, 15m or 1h"),
-            Kind::Addresses(_) | Kind::Names(_) => Some("separated by commas"),
+            Kind::Addresses(_) | Kind::Names(_) | Kind::Origins(_) => Some("separated by commas"),
             _ => None,
         }
     }
@@ -584,6 +595,7 @@ impl Kind {
             Kind::Addresses(_) => "ADDRESS,...".into(),
             Kind::AddressOrOff(_) => "ADDRESS|off".into(),
             Kind::Names(_) => "NAME,...".into(),
+            Kind::Origins(_) => "*|ORIGIN,...".into(),
             Kind::Text(_) => "TEXT".into(),
             Kind::Choice { words, .. } => words.join("|"),
         }

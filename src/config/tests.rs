@@ -60,6 +60,7 @@ fn nothing_by_default() -> Config {
         shards: Some(77),
         app: vec!["x".into()],
         public_address: Some("x".into()),
+        origin: vec![],
         log_level: LogLevel::Trace,
         log_format: LogFormat::Json,
         clock: ClockKind::Manual,
@@ -134,6 +135,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "shards" => "3",
         "app" => "relay,clienttest",
         "public-address" => "example.org:8080",
+        "origin" => "https://example.org,http://localhost:8080",
         "log-level" => "trace",
         "log-format" => "json",
         "clock" => "manual",
@@ -277,6 +279,18 @@ fn errors_of_the_command_line() {
         (
             &["--app=a,,b"],
             "app cannot be ``: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names, separated by commas (flag --app)",
+        ),
+        (
+            &["--origin=https://a.example/"],
+            "origin cannot be `https://a.example/`: an origin has no path, not even a slash; allowed: *, or one or more of http://host, https://host and either with :port, separated by commas (flag --origin)",
+        ),
+        (
+            &["--origin", "http://a.example,*"],
+            "origin cannot be `*`: it is not alone in its list; allowed: *, or one or more of http://host, https://host and either with :port, separated by commas (flag --origin)",
+        ),
+        (
+            &["--origin=http://a.example,http://A.example:80"],
+            "origin cannot be `http://A.example:80`: it is in the list twice; allowed: *, or one or more of http://host, https://host and either with :port, separated by commas (flag --origin)",
         ),
         (
             &["--heartbeat-interval=5s"],

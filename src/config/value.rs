@@ -1,6 +1,6 @@
 //! One word's text into a value: counts, durations, addresses, names. A refusal is a phrase that says why.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -94,6 +94,56 @@ pub(super) fn visible_text(text: &str) -> Result<String, Why> {
     Ok(text.to_owned())
 }
 
+/// `*`, or an origin as browsers write it (RFC 6454, 6.2): `http://host` or `https://host`, and the port where it is not
+/// the scheme's own. Capitals and that port may be typed; browsers leave both out.
+pub(super) fn origin(text: &str) -> Result<String, Why> {
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("it has more than {TEXT_BYTES_MAX} bytes"));
+    }
+    let lower = text.to_ascii_lowercase();
+    let (scheme, rest) = lower.split_once("://").unwrap_or(("", &lower));
+    let own_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err("it is neither * nor begins with http:// or https://".into()),
+    };
+    let (host, port) = split_port(rest)?;
+    let host = origin_host(host)?;
+    match port {
+        Some(port) if port != own_port => Ok(format!("{scheme}://{host}:{port}")),
+        _ => Ok(format!("{scheme}://{host}")),
+    }
+}
+
+/// What follows the scheme of an origin; a colon in brackets belongs to an IPv6 address.
+fn split_port(text: &str) -> Result<(&str, Option<u16>), Why> {
+    let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
+        return Ok((text, None));
+    };
+    match port.parse() {
+        Ok(number @ 1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok((host, Some(number))),
+        _ => Err("what follows the colon is no port".into()),
+    }
+}
+
+fn origin_host(host: &str) -> Result<String, Why> {
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let address: Ipv6Addr = address.parse().map_err(|_| "what is in brackets is no IPv6 address")?;
+        return Ok(format!("[{address}]"));
+    }
+    if host.contains('/') {
+        return Err("an origin has no path, not even a slash".into());
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if host.is_empty() || !host.bytes().all(allowed) {
+        return Err("its host is not made of A-Z a-z 0-9 - . _ (other letters: as punycode, xn--...)".into());
+    }
+    Ok(host.to_owned())
+}
+
 /// A duration as it would be typed, in the largest unit that is exact.
 pub(super) fn duration_text(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -180,6 +230,50 @@ mod tests {
         }
         for text in ["unix:", "unix:/", "unix:/run/", "unix:run/q.sock", "unix:/a\0b"] {
             assert!(listen(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        for (text, expected) in [
+            ("*", "*"),
+            ("http://localhost:8080", "http://localhost:8080"),
+            ("HTTPS://Example.COM", "https://example.com"),
+            ("https://a.example:443", "https://a.example"),
+            ("https://a.example:80", "https://a.example:80"),
+            ("http://a.example:080", "http://a.example"),
+            ("http://[::1]", "http://[::1]"),
+            ("http://[0:0::0:1]:81", "http://[::1]:81"),
+            ("http://10.0.0.1:65535", "http://10.0.0.1:65535"),
+        ] {
+            assert_eq!(origin(text).as_deref(), Ok(expected));
+        }
+        for text in [
+            "",
+            "null",
+            "**",
+            "a.example",
+            "//a.example",
+            "ftp://a.example",
+            "http://",
+            "http://:80",
+            "http://a.example/",
+            "http://a.example/path",
+            "http://a.example:",
+            "http://a.example:0",
+            "http://a.example:+1",
+            "http://a.example:65536",
+            "http://a.example:1:2",
+            "http://*.example",
+            "http://user@a.example",
+            "http://bücher.example",
+            "http://a b",
+            "http://[::1",
+            "http://::1",
+            "http://[1.2.3.4]",
+            &format!("http://{}", "x".repeat(TEXT_BYTES_MAX)),
+        ] {
+            assert!(origin(text).is_err(), "{text:?}");
         }
     }
 

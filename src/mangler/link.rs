@@ -12,7 +12,7 @@ use super::answers::{Answers, Out, Then};
 use super::exchange::{Exchange, Expected, Tunnel};
 use super::refusal::Refusal;
 use super::requests::{Found, Requests};
-use super::{Modes, STACK_BYTES, mangle};
+use super::{Modes, STACK_BYTES, Times, mangle};
 use crate::limits::{
     MANGLER_BUFFER_BYTES, MANGLER_CONNECT_WAIT, MANGLER_KEEPALIVE, MANGLER_KEEPALIVE_PROBES,
 };
@@ -34,10 +34,11 @@ impl Link {
     }
 
     /// Connects to the server, as the other end of this connection.
-    pub(super) fn connect(&self, server: SocketAddr) -> io::Result<&TcpStream> {
+    pub(super) fn connect(&self, server: SocketAddr, times: Times) -> io::Result<&TcpStream> {
         let stream = TcpStream::connect_timeout(&server, MANGLER_CONNECT_WAIT)?;
         prepare(&self.client)?;
         prepare(&stream)?;
+        self.client.set_write_timeout(Some(times.stall))?;
         Ok(self.server.get_or_init(|| stream))
     }
 
@@ -56,9 +57,9 @@ impl Link {
     }
 
     /// Passes bytes in both directions until both have ended.
-    pub(super) fn relay(&self, server: &TcpStream, modes: &Modes, linger: Duration) {
+    pub(super) fn relay(&self, server: &TcpStream, modes: &Modes, times: Times) {
         let exchange = Exchange::default();
-        let relay = Relay { link: self, server, exchange: &exchange, modes, linger };
+        let relay = Relay { link: self, server, exchange: &exchange, modes, times };
         let thread = thread::Builder::new().name("proxy-back".into()).stack_size(STACK_BYTES);
         thread::scope(|scope| match thread.spawn_scoped(scope, || relay.pass_answers()) {
             Ok(_) => relay.pass_requests(),
@@ -90,7 +91,7 @@ struct Relay<'a> {
     server: &'a TcpStream,
     exchange: &'a Exchange,
     modes: &'a Modes,
-    linger: Duration,
+    times: Times,
 }
 
 impl Relay<'_> {
@@ -189,7 +190,7 @@ impl Relay<'_> {
         }
         self.to_client(&last);
         let _ = self.link.client.shutdown(Shutdown::Write);
-        self.exchange.wait_for_client(self.linger);
+        self.exchange.wait_for_client(self.times.linger);
         self.link.cut();
     }
 

@@ -38,7 +38,7 @@ use socket2::SockRef;
 use thiserror::Error;
 
 use crate::config::clienttest::{Mangling, Mode};
-use crate::limits::{MANGLER_CONNECTIONS_MAX, MANGLER_LINGER};
+use crate::limits::{MANGLER_CONNECTIONS_MAX, MANGLER_LINGER, MANGLER_STALL};
 use link::Link;
 use refusal::Refusal;
 
@@ -71,11 +71,26 @@ pub enum MangleError {
 ///
 /// Where the address cannot be listened at, or no thread can be started.
 pub fn serve(address: SocketAddr, server: SocketAddr, mangling: Mangling) -> Result<Handle, MangleError> {
-    serve_within(MANGLER_LINGER, address, server, mangling)
+    serve_within(Times::default(), address, server, mangling)
+}
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// To read anything at all of what waits for it.
+    stall: Duration,
+    /// To close its end after the server's.
+    linger: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times { stall: MANGLER_STALL, linger: MANGLER_LINGER }
+    }
 }
 
 fn serve_within(
-    linger: Duration,
+    times: Times,
     address: SocketAddr,
     server: SocketAddr,
     mangling: Mangling,
@@ -87,7 +102,7 @@ fn serve_within(
         listener,
         server: reachable(server),
         modes: Modes { mangling, upgrades: AtomicUsize::new(0) },
-        linger,
+        times,
         links: Mutex::new(HashMap::new()),
         stopping: AtomicBool::new(false),
     });
@@ -141,8 +156,7 @@ struct Proxy {
     listener: TcpListener,
     server: SocketAddr,
     modes: Modes,
-    /// How long a client may keep its end open after the server's.
-    linger: Duration,
+    times: Times,
     /// The connections of this moment, at most [`MANGLER_CONNECTIONS_MAX`], so that stopping can cut them.
     links: Mutex<HashMap<u64, Arc<Link>>>,
     stopping: AtomicBool,
@@ -191,13 +205,13 @@ impl Proxy {
     /// The life of a connection's thread.
     fn serve(&self, id: u64, link: &Link) {
         let _end = LinkEnd { proxy: self, id };
-        let server = link.connect(self.server);
+        let server = link.connect(self.server, self.times);
         // Looked at after the connection was made: either this sees the flag, or `stop` sees both sockets.
         if self.stopping() {
             return link.cut();
         }
         match server {
-            Ok(server) => link.relay(server, &self.modes, self.linger),
+            Ok(server) => link.relay(server, &self.modes, self.times),
             Err(error) => {
                 tracing::warn!(%error, "the proxy cannot reach the server");
                 link.refuse(&Refusal::Unreachable);

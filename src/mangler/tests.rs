@@ -34,13 +34,17 @@ struct Ends {
 
 impl Setup {
     fn new(mangling: Mangling) -> Setup {
-        Setup::with_linger(mangling, DEADLINE)
+        Setup::with_times(mangling, Times { stall: DEADLINE, linger: DEADLINE })
     }
 
     fn with_linger(mangling: Mangling, linger: Duration) -> Setup {
+        Setup::with_times(mangling, Times { stall: DEADLINE, linger })
+    }
+
+    fn with_times(mangling: Mangling, times: Times) -> Setup {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
-        let proxy = serve_within(linger, any, listener.local_addr().unwrap(), mangling).unwrap();
+        let proxy = serve_within(times, any, listener.local_addr().unwrap(), mangling).unwrap();
         Setup { proxy, listener }
     }
 
@@ -219,8 +223,22 @@ fn who_vanishes_takes_the_connection_along() {
 }
 
 #[test]
+fn who_reads_nothing_at_all_is_not_waited_for_without_end() {
+    let stall = Duration::from_millis(50);
+    let setup = Setup::with_times(Mangling::Rotate, Times { stall, linger: DEADLINE });
+    let mut ends = setup.connect();
+    ends.passes_to_server(GET);
+    ends.server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    let chunk = vec![b'x'; 1 << 20];
+    // Until the proxy gives the client up; the client is there all the time.
+    while ends.server.write_all(&chunk).is_ok() {}
+    setup.eventually_has(0);
+    drop(ends.client);
+}
+
+#[test]
 fn an_answer_reaches_a_client_that_is_still_sending() {
-    let setup = Setup::with_linger(Mangling::Rotate, DEADLINE);
+    let setup = Setup::new(Mangling::Rotate);
     let mut ends = setup.connect();
     ends.passes_to_server("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 50000000\r\n\r\n");
     ends.server.write_all(OK.as_bytes()).unwrap();

@@ -24,7 +24,11 @@
 //! assert_eq!(events, ["/qio/ping:1=null"]);
 //! ```
 //!
-//! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES`, and a `State`.
+//! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES` with a `Language` of its own,
+//! and a `State`.
+//!
+//! In HTTP a connection is not a client: what it brings are requests ([`Found::Request`]), which the caller answers by
+//! [`Session::respond`], in any order and at any time.
 
 pub mod http;
 mod origin;

@@ -122,11 +122,19 @@ pub(super) struct Shutdown {
     pub deadline_ns: u64,
 }
 
+/// The pages that browsers may connect from.
+fn origins(config: &Config) -> Origins {
+    match config.origin.as_slice() {
+        [all] if all == "*" => Origins::Any,
+        origins => Origins::Only(origins.iter().map(|origin| origin.as_str().into()).collect()),
+    }
+}
+
 impl State {
     pub fn new(parts: Parts) -> State {
         let Parts { id, config, shared, port, clock, apps } = parts;
         let now_ms = clock.now_ms();
-        let settings = Settings { message_bytes_max: config.message_bytes_max, origins: Origins::Any };
+        let settings = Settings { message_bytes_max: config.message_bytes_max, origins: origins(&config) };
         State {
             id,
             addresses: Addresses::new(config.connections_per_address_max),

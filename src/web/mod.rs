@@ -72,10 +72,12 @@ static DOCUMENTS: [Document; 7] = [
     },
 ];
 
-/// The library as an ES module.
+/// The library as an ES module. A module knows where it came from by other means than a script: unless it was bundled,
+/// its server is the one to connect to.
 const MODULE: &str = concat!(
     include_str!("quickio.js"),
-    "\nexport const QuickIO = globalThis.QuickIO;\nexport default QuickIO;\n"
+    "\nexport const QuickIO = globalThis.QuickIO;\nexport default QuickIO;\n",
+    "if (/^https?:/.test(import.meta.url)) QuickIO.source ??= import.meta.url;\n",
 );
 
 const NOT_FOUND: &[u8] = b"no such document: there are /, /quickio.js, /quickio.mjs and /quickio.d.ts\n";

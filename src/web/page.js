@@ -6,16 +6,20 @@
 (() => {
   'use strict';
 
+  const $ = (id) => document.getElementById(id);
+
   // Where the tabs of this page meet, and where this tab sends to itself.
   const BOARD = '/relay/quickio-page/board';
   const ECHO = `/relay/quickio-page/echo/${randomHex(16)}`;
 
   const PEERS_MAX = 64; // remembered; the one that was silent longest goes first
   const PEERS_SHOWN_MAX = 5;
+  const PEERS_NAMED_MAX = 12; // on the board; the names of more would hide the strokes
   const PEER_SILENT_MS = 10_000; // then a tab has gone
   const HERE_EVERY_MS = 3_000;
-  const POINTS_MAX = 240; // of one tab's strokes
-  const STROKE_MS = 4_000; // then a stroke has faded
+  const GREET_EVERY_MS = 300; // where others come
+  const POINTS_MAX = 256; // of one tab's strokes
+  const STROKE_MS = 5_500; // then a stroke has faded
   const STROKE_STEPS = 16; // of fading, each drawn as one line
   const POINT_EVERY_MS = 25;
   const POINTER_RESTS_MS = 1_200; // then a pen that was drawing goes on
@@ -23,6 +27,7 @@
   const MESSAGE_CHARS_MAX = 200;
   const MEASURE_EVERY_MS = 125; // a ping and an echo in turns
   const UNANSWERED_MAX = 4; // more are not asked: a slow transport would never get rid of them
+  const ECHO_LOST_MS = 30_000;
   const WINDOW_MS = 60_000;
   const SAMPLES_MAX = 512; // more than a window has
   const LINE_BREAKS_MS = 3_000; // no line between samples that are further apart
@@ -37,11 +42,11 @@
   ];
   const TRANSPORTS = { websocket: 'WebSocket', stream: 'Event stream', poll: 'Long polling' };
 
+  const MESSAGES_NONE = $('messages-none').textContent;
+
   const me = randomHex(4);
   const calm = matchMedia('(prefers-reduced-motion: reduce)');
   const dark = matchMedia('(prefers-color-scheme: dark)');
-
-  const $ = (id) => document.getElementById(id);
 
   function randomHex(bytes) {
     const random = crypto.getRandomValues(new Uint8Array(bytes));
@@ -64,6 +69,7 @@
   // The connection.
 
   let qio = null;
+  let subscribe = null; // to what this page wants of `qio`
   let run = 0; // which connection of this tab this is: the board's numbers begin anew with each
   let openedAt = null;
   let opened = 0;
@@ -75,25 +81,22 @@
     const made = new QuickIO(location.origin, options);
     qio = made;
     if (before) before.close();
-    closed('connecting');
-    opened = 0;
-    // What an earlier connection still has to say is of no interest.
+    // What an earlier one still has to say is of no interest.
     const ifCurrent = (fn) => (...args) => { if (qio === made) fn(...args); };
     made.on('/open', ifCurrent(open));
-    made.on('/close', ifCurrent(() => closed('connecting')));
-    made.on('/error', ifCurrent(() => { if (openedAt === null) closed('failed'); }));
-    made.on('/transport', ifCurrent(showConnection));
-    subscribe(made, ifCurrent);
-  }
-
-  function subscribe(made, ifCurrent) {
-    made.on(BOARD, ifCurrent(receive), ifCurrent(refused));
-    made.on(ECHO, ifCurrent(echoed), ifCurrent(() => {}));
-    made.subscribeAgain = () => subscribe(made, ifCurrent);
+    made.on('/close', ifCurrent(() => showState('connecting')));
+    made.on('/error', ifCurrent((error) => setText($('why'), error.message)));
+    subscribe = () => {
+      made.on(BOARD, ifCurrent(receive), ifCurrent(refused));
+      made.on(ECHO, ifCurrent(echoed), () => {});
+    };
+    subscribe();
+    opened = 0;
+    setText($('why'), '');
+    showState('connecting');
   }
 
   function open() {
-    openedAt = performance.now();
     opened += 1;
     run += 1;
     sequence = 0;
@@ -103,20 +106,23 @@
     // Perhaps it is another server by now.
     if (relay === 'missing') {
       setRelay('unknown');
-      qio.subscribeAgain();
+      subscribe();
     }
-    $('state').dataset.state = 'open';
-    showConnection();
+    setText($('why'), '');
+    showState('open');
     sayHere();
   }
 
-  function closed(state) {
-    openedAt = null;
-    $('state').dataset.state = state;
-    showConnection();
+  /** Attempts that fail go on without a word: whether they do is seen by looking. */
+  function lookAtAttempts() {
+    if (openedAt === null && qio.state === 'waiting') showState('failed');
   }
 
-  function refused() {
+  function refused(error) {
+    const why = error.code === 404
+      ? 'This server runs without the demo.'
+      : `This server refuses the demo: ${error.message}.`;
+    setText($('board-missing-why'), why);
     setRelay('missing');
   }
 
@@ -124,21 +130,23 @@
     if (relay === state) return;
     relay = state;
     const missing = state === 'missing';
+    $('board').classList.toggle('is-missing', missing);
     $('board-missing').hidden = !missing;
     for (const control of [$('pen'), $('text'), $('send')]) control.disabled = missing;
     if (missing) setPen(false);
-    delivery.note(missing ? 'Needs the application relay, as the board does.' : null);
+    setText($('messages-none'), missing ? 'Messages need it as well.' : MESSAGES_NONE);
+    delivery.note(missing ? 'Measured where the server runs the application relay.' : null);
     showHint();
   }
 
-  function showConnection() {
-    const state = $('state').dataset.state;
-    const name = TRANSPORTS[qio && qio.transport];
-    const words = { open: name || 'Connected', connecting: 'Connecting', failed: 'Not connected, trying again' };
-    setText($('state-text'), words[state]);
-    setText($('fact-transport'), openedAt !== null && name ? name : 'None yet');
+  function showState(state) {
+    openedAt = state === 'open' ? performance.now() : null;
+    $('state').dataset.state = state;
+    const name = TRANSPORTS[qio.transport];
+    setText($('state-text'), { open: name, connecting: 'Connecting', failed: 'Not connected, trying again' }[state]);
+    setText($('fact-transport'), state === 'open' ? name : 'None yet');
     const again = Math.max(0, opened - 1);
-    setText($('fact-reconnects'), again === 1 ? 'once' : `${again} times`);
+    setText($('fact-reconnects'), again === 1 ? 'Once' : `${again} times`);
     showSince();
   }
 
@@ -160,12 +168,13 @@
   const peers = new Map(); // by id; the one heard last is last
   const counts = { events: 0, disorder: 0, missed: 0 };
   let sequence = 0;
+  let myHue = parseInt(me.slice(0, 2), 16) % COLOURS.length;
   let lastHere = -Infinity;
 
   function tell(kind, more) {
     if (openedAt === null || relay === 'missing') return;
     sequence += 1;
-    qio.send(BOARD, { from: me, run, n: sequence, kind, ...more });
+    qio.send(BOARD, { from: me, run, n: sequence, hue: myHue, kind, ...more }, null);
   }
 
   function sayHere() {
@@ -181,10 +190,13 @@
     if (event.kind === 'pen') addPoint(peer, event);
     if (event.kind === 'say') addMessage(peer, event);
     if (event.kind === 'bye') peers.delete(event.from);
+    if (event.from === me) return;
+    avoidClash(peer);
     // In a hidden tab timers hardly run, but what arrives arrives.
     const now = performance.now();
-    if (now - lastHere > HERE_EVERY_MS) sayHere();
-    if (event.from !== me) drawOn(now);
+    if (now - lastHere > (peer.isNew ? GREET_EVERY_MS : HERE_EVERY_MS)) sayHere();
+    peer.isNew = false;
+    drawOn(now);
   }
 
   function isEvent(event) {
@@ -192,6 +204,7 @@
       && typeof event.from === 'string' && /^[0-9a-f]{8}$/.test(event.from)
       && Number.isSafeInteger(event.n) && event.n > 0
       && Number.isSafeInteger(event.run)
+      && COLOURS[event.hue] !== undefined && Number.isInteger(event.hue)
       && ['here', 'pen', 'say', 'bye'].includes(event.kind);
   }
 
@@ -204,6 +217,7 @@
     }
     peer.n = peer.run === event.run ? Math.max(peer.n, event.n) : event.n;
     peer.run = event.run;
+    peer.hue = event.hue;
     peer.at = performance.now();
     peers.delete(event.from);
     peers.set(event.from, peer);
@@ -212,10 +226,26 @@
   }
 
   function newPeer(id) {
-    const [colour, value] = COLOURS[parseInt(id.slice(0, 2), 16) % COLOURS.length];
-    const animal = ANIMALS[parseInt(id.slice(2, 4), 16) % ANIMALS.length];
-    const name = id === me ? 'You' : `${colour} ${animal}`;
-    return { id, name, colour: value, run: null, n: 0, at: 0, points: [] };
+    return { id, hue: 0, run: null, n: 0, at: 0, points: [], isNew: true };
+  }
+
+  function nameOf(peer) {
+    if (peer.id === me) return 'You';
+    return `${COLOURS[peer.hue][0]} ${ANIMALS[parseInt(peer.id.slice(2, 4), 16) % ANIMALS.length]}`;
+  }
+
+  function colourOf(peer) {
+    return COLOURS[peer.hue][1];
+  }
+
+  /** Of two tabs with the same colour the one with the greater id takes another, where one is left. */
+  function avoidClash(peer) {
+    if (peer.hue !== myHue || peer.id > me) return;
+    const taken = new Set(Array.from(peers.values(), (other) => other.hue));
+    const free = COLOURS.findIndex((_, hue) => !taken.has(hue));
+    if (free < 0) return;
+    myHue = free;
+    sayHere();
   }
 
   function showPeers() {
@@ -224,21 +254,21 @@
       if (now - peer.at > PEER_SILENT_MS) peers.delete(peer.id);
     }
     const list = [...peers.values()].sort((a, b) => (b.id === me) - (a.id === me) || (a.id < b.id ? -1 : 1));
-    const key = list.map((peer) => peer.id).join();
+    const key = list.map((peer) => peer.id + peer.hue).join();
     if ($('tabs').dataset.key === key) return;
     $('tabs').dataset.key = key;
     const items = list.slice(0, PEERS_SHOWN_MAX).map((peer) => {
       const item = element('li');
-      item.append(swatch(peer), element('span', '', peer.name));
+      item.append(swatch(colourOf(peer)), element('span', '', nameOf(peer)));
       return item;
     });
     if (list.length > items.length) items.push(element('li', '', `and ${list.length - items.length} more`));
     $('tabs').replaceChildren(...items);
   }
 
-  function swatch(peer) {
+  function swatch(colour) {
     const made = element('span', 'swatch');
-    made.style.backgroundColor = peer.colour;
+    made.style.backgroundColor = colour;
     return made;
   }
 
@@ -337,17 +367,11 @@
     board.drawnAt = now;
     const { context, width, height } = board;
     context.clearRect(0, 0, width, height);
-    let alive = false;
-    for (const peer of peers.values()) {
-      forgetFaded(peer, now);
-      if (peer.points.length === 0) continue;
-      alive = true;
-      drawStroke(context, peer, now);
-    }
-    for (const peer of peers.values()) {
-      if (peer.points.length > 0) drawHead(context, peer, now);
-    }
-    if (alive) drawBoardSoon();
+    for (const peer of peers.values()) forgetFaded(peer, now);
+    const drawing = [...peers.values()].filter((peer) => peer.points.length > 0);
+    for (const peer of drawing) drawStroke(context, peer, now);
+    for (const peer of drawing) drawHead(context, peer, now, drawing.length <= PEERS_NAMED_MAX);
+    if (drawing.length > 0) drawBoardSoon();
   }
 
   function forgetFaded(peer, now) {
@@ -359,7 +383,7 @@
   function drawStroke(context, peer, now) {
     const { points } = peer;
     const place = (point) => [point.x * board.width, point.y * board.height];
-    context.strokeStyle = peer.colour;
+    context.strokeStyle = colourOf(peer);
     context.lineJoin = 'round';
     let step = null;
     for (let i = 1; i < points.length; i += 1) {
@@ -387,7 +411,7 @@
     return [(x0 + x1) / 2, (y0 + y1) / 2];
   }
 
-  function drawHead(context, peer, now) {
+  function drawHead(context, peer, now, isNamed) {
     const { points } = peer;
     const last = points[points.length - 1];
     const before = points.length > 1 && !last.first ? points[points.length - 2] : last;
@@ -395,12 +419,12 @@
     context.globalAlpha = Math.min(1, 2 * (1 - (now - last.at) / STROKE_MS));
     context.beginPath();
     context.arc(x, y, 5.5, 0, 2 * Math.PI);
-    context.fillStyle = peer.colour;
+    context.fillStyle = colourOf(peer);
     context.strokeStyle = theme.surface;
     context.lineWidth = 2;
     context.fill();
     context.stroke();
-    drawLabel(context, peer.name, x, y);
+    if (isNamed) drawLabel(context, nameOf(peer), x, y);
     context.globalAlpha = 1;
   }
 
@@ -429,7 +453,7 @@
     const cut = Array.from(event.text.slice(0, 2 * MESSAGE_CHARS_MAX)).slice(0, MESSAGE_CHARS_MAX).join('');
     const text = cut.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ').trim();
     if (text === '') return;
-    messagesNew.push({ name: peer.name, colour: peer.colour, text, at: new Date() });
+    messagesNew.push({ name: nameOf(peer), colour: colourOf(peer), text, at: new Date() });
     if (messagesNew.length > MESSAGES_MAX) messagesNew.shift();
     if (messagesNew.length === 1) setTimeout(showMessages, 30);
   }
@@ -444,12 +468,12 @@
   }
 
   function messageItem(message) {
-    const item = element('li');
+    const item = element('div', 'message');
     const time = element('time', '', message.at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' }));
     time.dateTime = message.at.toISOString();
     const said = element('span', 'said', message.text);
     said.dir = 'auto';
-    item.append(swatch(message), element('span', 'who', message.name), time, said);
+    item.append(swatch(message.colour), element('span', 'who', message.name), time, said);
     return item;
   }
 
@@ -487,10 +511,14 @@
   }
 
   function echo() {
+    const now = performance.now();
+    for (const [number, sentAt] of echoes) {
+      if (now - sentAt > ECHO_LOST_MS) echoes.delete(number);
+    }
     if (relay !== 'there' || echoes.size >= UNANSWERED_MAX) return;
     echoNumber += 1;
     echoes.set(echoNumber, performance.now());
-    qio.send(ECHO, echoNumber);
+    qio.send(ECHO, echoNumber, null);
   }
 
   function echoed(number) {
@@ -528,7 +556,9 @@
 
     note(text) {
       this.noteNode.hidden = text === null;
-      if (text !== null) setText(this.noteNode, text);
+      if (text === null) return;
+      setText(this.noteNode, text);
+      if (this.context !== null) this.context.clearRect(0, 0, this.width, this.height);
     }
 
     /** Drops what is older than the window; sorts the rest for the percentiles. */
@@ -624,24 +654,22 @@
   const trip = new Chart('trip', 'trip');
   const delivery = new Chart('delivery', 'delivery');
 
-  /** The values of the scale's lines, which goes by ratios: 1, 2, 5, 10 and so on, around what is to be shown. */
+  /**
+   * The values of the scale's lines, which goes by ratios: 1, 2, 5, 10 and so on, around what is to be shown. A decade
+   * at least, as on less every breeze looks like a storm; whole decades where it is more.
+   */
   function ticksOf(least = 0.2, most = 2) {
-    const steps = [];
-    for (let decade = -3; decade <= 5; decade += 1) {
-      for (const digit of [1, 2, 5]) steps.push(Number(`${digit}e${decade}`));
-    }
-    let first = steps.findLastIndex((step) => step <= least * 0.9);
-    let last = steps.findIndex((step) => step >= most * 1.1);
-    first = Math.max(0, first);
-    last = last < 0 ? steps.length - 1 : last;
-    // A decade at least: on less, nothing looks like a storm.
-    while (last - first < 3) {
-      if ((last - first) % 2 === 0 && first > 0) first -= 1;
-      else last += 1;
-    }
-    const ticks = steps.slice(first, last + 1);
-    if (ticks.length <= 5) return ticks;
-    return ticks.filter((tick, i) => i === 0 || i === ticks.length - 1 || /^(1|0\.0*1)0*$/.test(String(tick)));
+    const digits = [1, 2, 5];
+    const value = (step) => Number(`${digits[step % 3]}e${Math.floor(step / 3) - 3}`);
+    let first = 0;
+    let last = 24; // 0.001 ms to 100 s
+    while (first < 21 && value(first + 1) <= least) first += 1;
+    while (last > first + 3 && value(last - 1) >= most) last -= 1;
+    const decades = last - first > 3;
+    if (decades) [first, last] = [Math.floor(first / 3) * 3, Math.ceil(last / 3) * 3];
+    const ticks = [];
+    for (let step = first; step <= last; step += decades ? 3 : 1) ticks.push(value(step));
+    return ticks;
   }
 
   function drawAxes(context, frame, ticks, y) {
@@ -657,7 +685,7 @@
       context.moveTo(frame.left, at);
       context.lineTo(frame.right, at);
       context.stroke();
-      context.fillText(`${tick} ms`, frame.left - 8, at);
+      context.fillText(tick < 1000 ? `${tick} ms` : `${tick / 1000} s`, frame.left - 8, at);
     }
     context.textBaseline = 'alphabetic';
     const bottom = frame.bottom + 16;
@@ -668,7 +696,8 @@
   }
 
   function milliseconds(ms) {
-    return `${ms < 10 ? ms.toFixed(2) : ms < 100 ? ms.toFixed(1) : Math.round(ms)} ms`;
+    const digits = ms < 9.995 ? 2 : ms < 99.95 ? 1 : 0;
+    return `${ms.toFixed(digits)} ms`;
   }
 
   function drawCharts() {
@@ -768,6 +797,7 @@
     const now = performance.now();
     trip.settle(now);
     delivery.settle(now);
+    lookAtAttempts();
     showSince();
     showPeers();
     showCounts();
@@ -791,6 +821,7 @@
     $('pen').addEventListener('click', () => setPen(!pen.on));
     $('form').addEventListener('submit', sayMessage);
     for (const button of document.querySelectorAll('[data-copy]')) button.addEventListener('click', copy);
+    // Before the library's own, which ends the connection.
     addEventListener('pagehide', () => tell('bye'));
 
     const wished = document.querySelector(`[name=transport][value="${location.hash.slice(1).replace(/\W/g, '')}"]`);

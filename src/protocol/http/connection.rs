@@ -190,7 +190,7 @@ impl Http {
         }
         if let Some(first) = self.queue.as_deref().and_then(|queue| queue.requests.first()) {
             let manner = Manner { last: true, ..first.manner.clone() };
-            response::whole(&mut bytes, &manner, 503, "", format!("{reason}\n").as_bytes());
+            response::plain(&mut bytes, &manner, 503, "", reason.text());
         } else if reason == Reason::ClientTimeout && self.is_begun() {
             bytes = Answer::refusal(Refusal::Timeout).bytes;
         }
@@ -431,5 +431,74 @@ impl EmptyLines {
             }
         }
         Some(input.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Origins;
+    use crate::protocol::http::Asks;
+
+    const SETTINGS: Settings = Settings { message_bytes_max: 1 << 40, origins: Origins::Any };
+
+    const POLL: &str = "POST /?sid=0123456789abcdef0123456789abcdef HTTP/1.1\r\nHost: a\r\n\
+        Content-Length: 1000000000000\r\n\r\n";
+
+    /// What a held request takes, beside its connection.
+    #[test]
+    fn records_keep_to_their_budget() {
+        assert_eq!(size_of::<Http>(), 24);
+        assert!(size_of::<Queue>() <= 128, "{}", size_of::<Queue>());
+    }
+
+    #[test]
+    fn an_idle_connection_has_no_heap() {
+        let poll = POLL.replace("1000000000000", "2") + "ab";
+        for size in [1, 30, poll.len() - 1, poll.len()] {
+            let mut http = Http::new(b"", false);
+            for piece in poll.as_bytes().chunks(size) {
+                let mut at = 0;
+                while at < piece.len() {
+                    let (consumed, read) = http.read(&piece[at..], &SETTINGS);
+                    at += consumed;
+                    if let Read::Whole(whole) = read {
+                        let request = http.lend(whole);
+                        assert!(matches!(request.asks, Asks::Poll { body: "ab", .. }), "{request:?}");
+                    }
+                }
+            }
+            assert!(http.is_idle());
+            assert!(matches!(http.read(b"", &SETTINGS), (0, Read::NotYet)));
+            assert!(http.unfinished.is_none(), "what was lent is given back");
+            http.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
+            assert!(http.queue.is_none());
+        }
+    }
+
+    #[test]
+    fn memory_grows_with_the_bytes_received_not_with_those_announced() {
+        let mut http = Http::new(b"", false);
+        let input = [POLL.as_bytes(), &[b'x'; 100]].concat();
+        assert!(matches!(http.read(&input, &SETTINGS), (consumed, Read::NotYet) if consumed == input.len()));
+        let unfinished = http.unfinished.as_deref().expect("a request has begun");
+        assert!(unfinished.body.capacity() <= 200 && unfinished.head.capacity() <= 2 * POLL.len());
+    }
+
+    #[test]
+    fn numbers_wrap() {
+        let mut http = Http::new(b"", false);
+        http.next = u32::MAX;
+        let poll = POLL.replace("1000000000000", "0").repeat(3);
+        let mut at = 0;
+        while at < poll.len() {
+            at += http.read(&poll.as_bytes()[at..], &SETTINGS).0;
+        }
+        let numbers = |http: &Http| http.unanswered().map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!(numbers(&http), [u32::MAX, 0, 1]);
+        let response = Response::Whole { status: 200, headers: "", body: b"" };
+        assert!(http.respond(0, response).bytes.is_empty());
+        assert!(!http.respond(u32::MAX, response).bytes.is_empty());
+        assert_eq!(numbers(&http), [1]);
     }
 }

@@ -237,3 +237,63 @@ impl<'h, 'a: 'h> Headers<'h, 'a> {
         self.values(name).any(|value| lists(value, element))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::testing;
+
+    #[test]
+    fn the_end_of_a_head() {
+        for (bytes, len) in [
+            ("a\r\n\r\n", Some(5)),
+            ("a\n\n", Some(3)),
+            ("a\r\n\nb", Some(4)),
+            ("a\n\r\nb", Some(4)),
+            ("a\r\n\r", None),
+            ("a\r\nb\r\n", None),
+            ("a\r\r\n\r\r\n", None),
+            ("", None),
+        ] {
+            for scanned in 0..=len.map_or(bytes.len(), |len| len - 1) {
+                assert_eq!(head_len(bytes.as_bytes(), scanned), len, "{bytes:?}, {scanned} scanned");
+            }
+        }
+    }
+
+    /// Nothing that httparse takes for a whole head ends elsewhere: else one side would see a request where the other
+    /// sees a header.
+    #[test]
+    fn fuzz_the_end_of_a_head() {
+        testing::fuzz(|random| {
+            let mut bytes = b"GET / HTTP/1.1".to_vec();
+            for _ in 0..random.below(12) {
+                let piece: &[u8] = random.pick(&[
+                    b"\r\n",
+                    b"\n",
+                    b"\r",
+                    b"\n\r",
+                    b"\r\n\r\n",
+                    b"\n\n",
+                    b"a: b",
+                    b"a:",
+                    b" ",
+                    b":",
+                    b"\0",
+                    b"\t",
+                ]);
+                bytes.extend_from_slice(piece);
+            }
+            let scanned = head_len(&bytes, 0).map_or(bytes.len(), |len| random.below(len));
+            let len = head_len(&bytes, scanned);
+            assert_eq!(len, head_len(&bytes, 0), "{bytes:?}, {scanned} scanned");
+            let mut space = header_space();
+            let mut request = httparse::Request::new(&mut []);
+            match request.parse_with_uninit_headers(&bytes, &mut space) {
+                Ok(httparse::Status::Complete(parsed)) => assert_eq!(len, Some(parsed), "{bytes:?}"),
+                Ok(httparse::Status::Partial) => assert_eq!(len, None, "{bytes:?}"),
+                Err(_) => {}
+            }
+        });
+    }
+}

@@ -11,7 +11,7 @@
 //! | `refusal` | why requests are refused: status, words, headers |
 
 mod connection;
-pub mod head;
+pub(super) mod head;
 mod query;
 mod refusal;
 mod request;
@@ -46,7 +46,8 @@ pub struct Request<'a> {
 pub enum Asks<'a> {
     /// `POST /?sid=`: takes events, one a line (see [`lines`]), and wants the session's output.
     Poll { session: Named<'a>, body: &'a str },
-    /// `GET /?sid=` that accepts `text/event-stream`: wants the session's output from now on.
+    /// `GET /?sid=` that accepts `text/event-stream`: wants the session's output from now on. It comes only where no
+    /// earlier request is unanswered, and nothing comes behind it: whatever its answer, it is the connection's last.
     Stream { session: Named<'a> },
     /// `GET` or `HEAD` of a document. `path` begins with a slash and has no query.
     Document { path: &'a str, if_none_match: Option<&'a str> },
@@ -67,9 +68,12 @@ pub struct Named<'a> {
 /// An answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Response<'a> {
-    /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added.
+    /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added, and
+    /// to [`Asks::Poll`] and [`Asks::Stream`] those that make the body plain text which nobody keeps. In answer to HEAD
+    /// the body is only counted.
     Whole { status: u16, headers: &'a str, body: &'a [u8] },
-    /// The head of an event stream. Its events are sent behind it, and the connection ends with them.
+    /// The head of an event stream, in answer to [`Asks::Stream`]. Its events are sent behind it, and the connection
+    /// ends with them.
     Stream,
 }
 
@@ -125,4 +129,60 @@ pub fn lines(body: &str) -> impl Iterator<Item = &str> {
     body.split('\n')
         .map(|line| line.strip_suffix('\r').unwrap_or(line))
         .filter(|line| !line.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::testing;
+    use crate::protocol::{Kind, frame, frame_len};
+
+    #[test]
+    fn lines_of_a_body() {
+        for (body, expected) in [
+            ("", &[][..]),
+            ("a", &["a"]),
+            ("a\n", &["a"]),
+            ("\r\n\na\r\n \t\r\nb\n\r", &["a", "b"]),
+            (" a \r\r\nb\rc", &[" a \r", "b\rc"]),
+            ("\u{3000}\né", &["é"]),
+        ] {
+            assert_eq!(lines(body).collect::<Vec<_>>(), expected, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn events_are_framed_without_line_ends() {
+        let text = "/a:0={\"b\":\r\n1,\n\"c\":\"\\n\"}";
+        let expected = "/a:0={\"b\":  1, \"c\":\"\\n\"}";
+        for (kind, start, end) in [(Kind::LongPolling, "", "\n"), (Kind::EventStream, "data:", "\n\n")] {
+            let mut bytes = b"before\n".to_vec();
+            frame(kind, &mut bytes, text);
+            assert_eq!(bytes, format!("before\n{start}{expected}{end}").as_bytes());
+            assert_eq!(bytes.len() - 7, frame_len(kind, text.len()));
+        }
+    }
+
+    /// What is framed as lines is read as the same events.
+    #[test]
+    fn fuzz_lines() {
+        testing::fuzz(|random| {
+            let texts: Vec<String> = (0..random.below(5))
+                .map(|_| {
+                    (0..random.below(5)).map(|_| random.pick(&["x", "\r", "\n", " ", "é", "\t"])).collect()
+                })
+                .collect();
+            let mut bytes = Vec::new();
+            texts.iter().for_each(|text| frame(Kind::LongPolling, &mut bytes, text));
+            let body = std::str::from_utf8(&bytes).expect("text");
+            let expected: Vec<_> = texts.iter().map(|text| text.replace(['\r', '\n'], " ")).collect();
+            let found: Vec<_> = lines(body).collect();
+            assert_eq!(found, expected.iter().filter(|text| !text.trim().is_empty()).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn a_sid_is_not_shown() {
+        assert_eq!(format!("{:?}", Sid(0xDEAD_BEEF)), "Sid(secret)");
+    }
 }

@@ -58,3 +58,56 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
         number.checked_mul(10)?.checked_add(digit)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::testing;
+
+    /// The naive twin: each name is looked for by itself.
+    fn naive(query: &str) -> Result<(Option<&str>, bool, Option<&str>), Refusal> {
+        let values = |name: &str| -> Vec<&str> {
+            let own = query.split('&').filter(|it| *it == name || it.starts_with(&format!("{name}=")));
+            own.map(|it| it.strip_prefix(&format!("{name}=")).unwrap_or("")).collect()
+        };
+        let one = |values: Vec<_>| {
+            if values.len() > 1 { Err(Refusal::Parameters) } else { Ok(values.first().copied()) }
+        };
+        Ok((one(values("sid"))?, values("connect").contains(&"true"), one(values("seq"))?))
+    }
+
+    #[test]
+    fn fuzz_queries() {
+        testing::fuzz(|random| {
+            let words = [
+                "sid",
+                "seq",
+                "connect",
+                "=",
+                "&",
+                "true",
+                "1",
+                "=1",
+                "&sid=x",
+                "&seq=2",
+                "&connect=true",
+                "é",
+            ];
+            let query: String = (0..random.below(9)).map(|_| random.pick(&words)).collect();
+            let parsed = Parameters::parse(&query).map(|it| (it.sid, it.connect, it.seq));
+            assert_eq!(parsed, naive(&query), "{query}");
+        });
+    }
+
+    #[test]
+    fn fuzz_numbers() {
+        testing::fuzz(|random| {
+            let digits =
+                ["0", "1", "9", "18446744073709551615", "1844674407370955161", "5", "6", "+", " ", "٣"];
+            let text: String = (0..random.below(4)).map(|_| random.pick(&digits)).collect();
+            let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            let expected = text.parse().ok().filter(|_| is_digits);
+            assert_eq!(number(text.as_bytes()), expected, "{text}");
+        });
+    }
+}

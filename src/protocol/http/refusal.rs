@@ -1,7 +1,5 @@
 //! Why a request is refused: each cause once, with its status, its words and its headers.
 
-use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
-
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -55,14 +53,12 @@ pub enum Refusal {
     Expectation,
     /// A key, but not the headers that ask for an upgrade.
     UpgradeMissing,
-    /// More than [`HTTP_REQUESTS_UNANSWERED_MAX`] requests are not answered.
+    /// More requests than [`HTTP_REQUESTS_UNANSWERED_MAX`](crate::limits::HTTP_REQUESTS_UNANSWERED_MAX) are not answered.
     TooMany,
-    /// More than [`HTTP_HEAD_BYTES_MAX`] bytes, or more than [`HTTP_HEADERS_MAX`] headers.
+    /// More bytes than [`HTTP_HEAD_BYTES_MAX`](crate::limits::HTTP_HEAD_BYTES_MAX), or more headers than
+    /// [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX).
     TooLarge,
 }
-
-// The docs above name them.
-const _: (usize, usize, usize) = (HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX);
 
 impl Refusal {
     /// The status of the response.

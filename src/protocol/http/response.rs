@@ -66,9 +66,13 @@ pub(super) fn stream(out: &mut Vec<u8>, manner: &Manner) {
 
 /// Appends the response that refuses a request.
 pub(super) fn refusal(out: &mut Vec<u8>, manner: &Manner, refusal: Refusal) {
-    let own = if manner.of_session { "" } else { "Content-Type: text/plain\r\n" };
-    let headers = format!("{}{own}", refusal.headers());
-    whole(out, manner, refusal.status(), &headers, format!("{}\n", refusal.text()).as_bytes());
+    plain(out, manner, refusal.status(), refusal.headers(), refusal.text());
+}
+
+/// Appends a response whose body is a line of text.
+pub(super) fn plain(out: &mut Vec<u8>, manner: &Manner, status: u16, headers: &str, text: &str) {
+    let content_type = if manner.of_session { "" } else { "Content-Type: text/plain\r\n" };
+    whole(out, manner, status, &format!("{headers}{content_type}"), format!("{text}\n").as_bytes());
 }
 
 /// Appends the answer to OPTIONS: what a page may ask for (Fetch, 4.8), from wherever it came.

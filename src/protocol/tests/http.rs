@@ -1,7 +1,10 @@
 //! HTTP connections from their first byte to their last, at every split.
 
-use super::super::http::{Asks, Named};
+mod refusals;
+
+use super::super::http::{Asks, Named, Request, Response, Then};
 use super::*;
+use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 
 /// [`Asks`], owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,34 +32,616 @@ impl Asked {
 
 const SID: &str = "0123456789abcdef0123456789ABCDEF";
 
-fn poll(number: u32, body: &str) -> Seen {
-    let sid = u128::from_str_radix(SID, 16).expect("hex digits");
-    Seen::Request(number, Asked::Poll((sid, false, None, "a".into()), body.into()))
+fn sid() -> u128 {
+    u128::from_str_radix(SID, 16).expect("hex digits")
+}
+
+fn asked_poll(body: &str) -> Asked {
+    Asked::Poll((sid(), false, None, "a".into()), body.into())
+}
+
+fn asked_document(path: &str) -> Asked {
+    Asked::Document(path.into(), None)
 }
 
 fn post(body: &str) -> String {
-    format!("POST /?sid={SID} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    post_with("", body)
+}
+
+/// A poll with these header lines.
+fn post_with(headers: &str, body: &str) -> String {
+    format!("POST /?sid={SID} HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn stream_with(headers: &str) -> String {
+    format!("GET /?sid={SID}&connect=true HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{headers}\r\n")
+}
+
+/// What a connection came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Talk {
+    asked: Vec<Asked>,
+    /// Everything that was sent.
+    sent: String,
+    ends: Option<Reason>,
+}
+
+/// A connection and what it came to so far.
+struct Talking {
+    session: Session,
+    settings: Settings,
+    talk: Talk,
+    /// The requests that were not answered, with their place in `asked`.
+    waiting: Vec<(u32, usize)>,
+}
+
+impl Talking {
+    fn new(settings: &Settings) -> Talking {
+        let session = Session::new(Options::default());
+        Talking { session, settings: settings.clone(), talk: Talk::default(), waiting: Vec::new() }
+    }
+
+    /// Feeds a piece. With `at_once` every request is answered before the next is looked for.
+    fn feed(&mut self, piece: &[u8], at_once: bool) {
+        let mut piece = piece.to_vec();
+        let mut at = 0;
+        while self.talk.ends.is_none() {
+            let step = self.session.decode(&mut piece[at..], &self.settings);
+            at += step.consumed;
+            match step.found {
+                Found::NotYet => return assert_eq!(at, piece.len()),
+                Found::Reply(bytes) => self.send(&bytes),
+                Found::Close(close) => {
+                    assert!(!close.await_peer);
+                    self.send(&close.bytes);
+                    self.talk.ends = Some(close.reason);
+                }
+                Found::Request(request) => {
+                    self.waiting.push((request.number, self.talk.asked.len()));
+                    self.talk.asked.push(Asked::of(&request.asks));
+                }
+                Found::Ignore => {}
+                other => panic!("{other:?}"),
+            }
+            while at_once && !self.waiting.is_empty() {
+                self.answer(0);
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.talk.sent.push_str(std::str::from_utf8(bytes).expect("all of it is text"));
+    }
+
+    /// Answers one of the waiting requests, with what it asked for.
+    fn answer(&mut self, which: usize) {
+        let (number, place) = self.waiting.remove(which);
+        let body = format!("{:?}", self.talk.asked[place]);
+        let response = match &self.talk.asked[place] {
+            Asked::Stream(_) => Response::Stream,
+            _ => Response::Whole { status: 200, headers: "X: y\r\n", body: body.as_bytes() },
+        };
+        let due = self.session.respond(number, response);
+        self.send(&due.bytes);
+        if let Then::Ends(reason) = due.then {
+            assert!(self.talk.ends.replace(reason).is_none(), "one end");
+        }
+    }
+}
+
+fn talk_in(settings: &Settings, pieces: &[&[u8]], at_once: bool) -> Talk {
+    let mut talking = Talking::new(settings);
+    pieces.iter().for_each(|piece| talking.feed(piece, at_once));
+    while !talking.waiting.is_empty() {
+        talking.answer(0);
+    }
+    talking.talk
+}
+
+/// What comes of the input where each request is answered at once: the same at every split, and byte by byte.
+fn talk_with(settings: &Settings, input: &[u8], at_once: bool) -> Talk {
+    let whole = talk_in(settings, &[input], at_once);
+    for split in 0..=input.len() {
+        let (left, right) = input.split_at(split);
+        assert_eq!(talk_in(settings, &[left, right], at_once), whole, "split at {split}");
+    }
+    for size in 1..20 {
+        let pieces: Vec<_> = input.chunks(size).collect();
+        assert_eq!(talk_in(settings, &pieces, at_once), whole, "pieces of {size}");
+    }
+    whole
+}
+
+fn talk(input: &str) -> Talk {
+    talk_with(&SETTINGS, input.as_bytes(), true)
+}
+
+/// All that was asked, where nothing was sent but answers to that.
+fn asked(input: &str) -> Vec<Asked> {
+    let talk = talk(input);
+    assert_eq!(talk.ends, None, "{talk:?}");
+    assert_eq!(talk.sent.matches("HTTP/1.1 200 OK\r\n").count(), talk.asked.len(), "{talk:?}");
+    talk.asked
 }
 
 #[test]
 fn polls_in_a_row() {
-    let input = [post("/a:0=1\n"), post(""), post("€😀")].concat();
-    assert_eq!(see(Options::default(), input.as_bytes()), [poll(0, "/a:0=1\n"), poll(1, ""), poll(2, "€😀")]);
+    let input = [post("/a:0=1\n"), post(""), post("€😀\0")].concat();
+    assert_eq!(asked(&input), [asked_poll("/a:0=1\n"), asked_poll(""), asked_poll("€😀\0")]);
+}
+
+#[test]
+fn what_a_poll_may_look_like() {
+    let body = "Content-Length: 1\r\n\r\nx";
+    let long = format!("Cookie: {}\r\n", "x".repeat(500));
+    let many = "X: y\r\n".repeat(HTTP_HEADERS_MAX - 2);
+    let other = |connect, seq, host: &str| Asked::Poll((sid(), connect, seq, host.into()), "x".into());
+    let plain = || other(false, None, "a");
+    for (line, headers, expected) in [
+        (format!("/?sid={SID} HTTP/1.1"), "Host: a\r\n", plain()),
+        (format!("/?sid={SID} HTTP/1.1"), "host:a \t\r\n", plain()),
+        (format!("/?sid={} HTTP/1.1", SID.to_uppercase()), "HOST:\ta\r\n", plain()),
+        (format!("/?sid={SID} HTTP/1.1"), &(long + "Host: a\r\n"), plain()),
+        (format!("/?sid={SID} HTTP/1.1"), &(many + "Host: a\r\n"), plain()),
+        (format!("/?sid={SID} HTTP/1.1"), "Host: a\r\nOrigin: null\r\nUpgrade: h2c\r\nTE: trailers\r\n", {
+            plain()
+        }),
+        (format!("/?sid={SID} HTTP/1.1"), "Host:\r\n", other(false, None, "")),
+        (format!("/?sid={SID} HTTP/1.1"), "Host: [::1]:8080\r\n", other(false, None, "[::1]:8080")),
+        (format!("/?connect=true&sid={SID}&seq=1 HTTP/1.1"), "Host: a\r\n", other(true, Some(1), "a")),
+        (format!("/?sid={SID}&seq=18446744073709551615 HTTP/1.1"), "Host: a\r\n", {
+            other(false, Some(u64::MAX), "a")
+        }),
+        (format!("/?sid={SID}&seq=007 HTTP/1.1"), "Host: a\r\n", other(false, Some(7), "a")),
+        (format!("/?&&x=sid&sid={SID}&connect=1&connect&SEQ=x&seqs=&=& HTTP/1.1"), "Host: a\r\n", plain()),
+        (format!("http://b.example:80/?sid={SID} HTTP/1.1"), "Host: a\r\n", {
+            other(false, None, "b.example:80")
+        }),
+        (format!("HTTPS://b?sid={SID} HTTP/1.1"), "Host: a\r\n", other(false, None, "b")),
+    ] {
+        let request = format!("POST {line}\r\n{headers}{body}");
+        let expected = [expected];
+        assert_eq!(asked(&request), expected, "{request}");
+        let bare = request.replace("\r\n", "\n");
+        assert_eq!(asked(&bare), expected, "{bare}");
+    }
+}
+
+#[test]
+fn documents() {
+    let get = |line: &str, headers: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
+    for (request, path, tags) in [
+        (get("GET /", ""), "/", None),
+        (get("GET /?", ""), "/", None),
+        (get("GET /?connect=true&seq=0", "Accept: text/event-stream\r\n"), "/", None),
+        (get("GET /quickio.js?v=1?sid=", ""), "/quickio.js", None),
+        (get("GET //x/%00../", "Content-Length: 0\r\n"), "//x/%00../", None),
+        (get("GET http://b", ""), "/", None),
+        (get("GET http://b/c", ""), "/c", None),
+        (get("GET /", "If-None-Match: \"a\", W/\"b\" \r\n"), "/", Some("\"a\", W/\"b\"")),
+        (get("GET /", "If-None-Match: a\r\nif-none-match: b\r\nIf-None-Match: c\r\n"), "/", Some("")),
+        (get(&format!("HEAD /?sid={SID}"), ""), "/", None),
+    ] {
+        let expected = Asked::Document(path.into(), tags.map(str::to_owned));
+        assert_eq!(asked(&request), [expected], "{request}");
+    }
+}
+
+#[test]
+fn the_response_to_a_poll() {
+    let response = |connection: &str, cors: &str| {
+        let body = format!("{:?}", asked_poll("x"));
+        format!(
+            "HTTP/1.1 200 OK\r\n{connection}Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n\
+             X-Content-Type-Options: nosniff\r\n{cors}X: y\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let old = |headers: &str| post_with(headers, "x").replace("HTTP/1.1", "HTTP/1.0");
+    let any = "Access-Control-Allow-Origin: *\r\n";
+    for (request, connection, cors, persists) in [
+        (post("x"), "", "", true),
+        (post_with("Connection: keep-alive\r\n", "x"), "", "", true),
+        (post_with("Connection: x, Close\r\n", "x"), "Connection: close\r\n", "", false),
+        (
+            post_with("Connection: keep-alive\r\nConnection: ,close,\r\n", "x"),
+            "Connection: close\r\n",
+            "",
+            false,
+        ),
+        (old(""), "Connection: close\r\n", "", false),
+        (old("Connection: Keep-Alive\r\n"), "Connection: keep-alive\r\n", "", true),
+        (old("Connection: Keep-Alive, close\r\n"), "Connection: close\r\n", "", false),
+        (post_with("Origin: http://b\r\n", "x"), "", any, true),
+        (post_with("Origin: null\r\nConnection: close\r\n", "x"), "Connection: close\r\n", any, false),
+    ] {
+        let twice = request.repeat(2);
+        let talk = talk(&twice);
+        let expected = response(connection, cors);
+        assert_eq!(talk.sent, if persists { expected.repeat(2) } else { expected }, "{request}");
+        assert_eq!(talk.ends, (!persists).then_some(Reason::Finished));
+    }
+}
+
+#[test]
+fn responses_to_documents() {
+    let respond = |request: &str, status, body: &[u8]| {
+        let mut session = Session::new(Options::default());
+        feed(&mut session, request.as_bytes(), &mut Vec::new());
+        let due = session.respond(0, Response::Whole { status, headers: "ETag: \"e\"\r\n", body });
+        assert_eq!(due.then, Then::GoesOn);
+        String::from_utf8(due.bytes).expect("text")
+    };
+    let get = "GET /x HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n";
+    let head = get.replace("GET", "HEAD");
+    let ok = "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 3\r\n\r\n";
+    assert_eq!(respond(get, 200, b"abc"), format!("{ok}abc"));
+    assert_eq!(respond(&head, 200, b"abc"), ok);
+    assert_eq!(respond(get, 304, b""), "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\n\r\n");
+    assert_eq!(respond(get, 299, b""), "HTTP/1.1 299 \r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n");
+}
+
+#[test]
+fn a_stream_is_the_last_of_its_connection() {
+    let head = |cors| {
+        format!(
+            "HTTP/1.1 200 OK\r\n{cors}Content-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
+             X-Accel-Buffering: no\r\nConnection: close\r\n\r\n: quickio\n\n"
+        )
+    };
+    let name = (sid(), true, None, "a".to_owned());
+    for (accept, headers, cors) in [
+        ("text/event-stream", "", ""),
+        ("text/event-stream", "Origin: http://b\r\n", "Access-Control-Allow-Origin: *\r\n"),
+        ("*/*, Text/Event-Stream;q=0.1", "", ""),
+        ("text/html;q=0\r\nAccept: x , text/event-stream; x=y;q=0.001,", "", ""),
+    ] {
+        let request = stream_with(headers).replace("text/event-stream", accept);
+        let talk = talk(&[post(""), request, post("ignored"), "\0".into()].concat());
+        assert_eq!(talk.asked, [asked_poll(""), Asked::Stream(name.clone())]);
+        assert!(talk.sent.ends_with(&head(cors)), "{talk:?}");
+        assert_eq!(talk.ends, None, "events follow");
+    }
+}
+
+#[test]
+fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
+    let mut session = Session::new(Options::default());
+    feed(&mut session, (stream_with("") + &post("ignored")).as_bytes(), &mut Vec::new());
+    assert!(session.is_open() && session.is_idle());
+    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid(sid())))]);
+    let due = session.respond(0, Response::Whole { status: 403, headers: "", body: b"" });
+    assert!(
+        due.bytes.starts_with(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
+    );
+    assert_eq!(due.then, Then::Ends(Reason::Finished));
+    assert!(!session.is_open());
+}
+
+#[test]
+fn a_stream_that_is_open_is_unanswered_and_answered_no_more() {
+    let mut session = Session::new(Options::default());
+    feed(&mut session, stream_with("").as_bytes(), &mut Vec::new());
+    assert_eq!(session.respond(0, Response::Stream).then, Then::GoesOn);
+    assert!(session.is_open() && session.is_idle() && session.kind().is_none());
+    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid(sid())))]);
+    assert_eq!(session.respond(0, Response::Stream), Due::default());
+    let mut seen = Vec::new();
+    feed(&mut session, &[b'x'; 10_000], &mut seen);
+    assert_eq!(seen, []);
+    assert_eq!(session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+}
+
+#[test]
+fn streams_and_upgrades_wait_for_nobody() {
+    for request in [stream_with(""), UPGRADE.into()] {
+        let input = [post("x"), request, post("ignored")].concat();
+        let talk = talk_with(&SETTINGS, input.as_bytes(), false);
+        assert_eq!(talk.asked, [asked_poll("x")]);
+        assert_eq!(talk.ends, Some(Reason::Refused(Refusal::Pipelined)));
+        assert!(talk.sent.contains("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"), "{talk:?}");
+        assert!(talk.sent.ends_with("\r\n\r\nearlier requests must be answered first\n"), "{talk:?}");
+    }
+}
+
+#[test]
+fn an_upgrade_may_follow_answered_requests() {
+    let input = [post("x").as_bytes(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", UPGRADE.as_bytes()].concat();
+    let ohai = client(Opcode::Text, OHAI.as_bytes());
+    for split in 0..=input.len() {
+        let mut session = Session::new(Options::default());
+        let mut seen = Vec::new();
+        for piece in [&input[..split], &input[split..]] {
+            let mut piece = piece.to_vec();
+            let mut at = 0;
+            loop {
+                let step = session.decode(&mut piece[at..], &SETTINGS);
+                at += step.consumed;
+                match step.found {
+                    Found::NotYet => break,
+                    Found::Request(request) => {
+                        let number = request.number;
+                        session.respond(number, Response::Whole { status: 200, headers: "", body: b"" });
+                    }
+                    Found::Reply(bytes) => seen.push(bytes),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(seen, [SWITCHING.as_bytes()], "split at {split}");
+        assert_eq!(session.kind(), Some(Kind::WebSocket));
+        let mut seen = Vec::new();
+        feed(&mut session, &ohai, &mut seen);
+        assert_eq!(seen, [Seen::Open(server(Opcode::Text, OHAI.as_bytes()))]);
+    }
+}
+
+#[test]
+fn preflights() {
+    let allow = "Allow: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
+        Access-Control-Allow-Headers: Content-Type\r\nAccess-Control-Max-Age: 86400\r\n\r\n";
+    let asks = "Origin: https://b.example\r\nAccess-Control-Request-Method: POST\r\n";
+    for (target, headers, cors) in [
+        ("/", asks, "Access-Control-Allow-Origin: *\r\n"),
+        ("/any/where?sid=x", asks, "Access-Control-Allow-Origin: *\r\n"),
+        ("*", "Content-Length: 0\r\n", ""),
+        ("http://b", "", ""),
+    ] {
+        let request = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
+        let talk = talk(&request.repeat(2));
+        assert_eq!(talk.sent, format!("HTTP/1.1 204 No Content\r\n{cors}{allow}").repeat(2));
+        assert_eq!(talk.ends, None);
+    }
+    let last = talk("OPTIONS * HTTP/1.0\r\n\r\nOPTIONS * HTTP/1.0\r\n\r\n");
+    assert_eq!(last.sent, format!("HTTP/1.1 204 No Content\r\nConnection: close\r\n{allow}"));
+    assert_eq!(last.ends, Some(Reason::Finished));
+}
+
+#[test]
+fn empty_lines_before_a_request_are_skipped() {
+    let lines = ["", "\r\n", "\n", "\r\n\n\r\n\n"];
+    for (first, second) in lines.iter().flat_map(|first| lines.map(|second| (first, second))) {
+        let input = [&post("1"), *first, &post("2"), second, &post("3"), "\r"].concat();
+        assert_eq!(asked(&input), [asked_poll("1"), asked_poll("2"), asked_poll("3")]);
+    }
+}
+
+#[test]
+fn a_client_that_asks_is_told_to_go_on() {
+    let input = post_with("Expect: 100-Continue\r\n", "body");
+    let head_len = input.len() - 4;
+    for split in 1..=input.len() {
+        for first in [1, split] {
+            let (left, right) = input.as_bytes().split_at(split);
+            let (begin, left) = left.split_at(first.min(left.len()));
+            let talk = talk_in(&SETTINGS, &[begin, left, right], true);
+            let interim = if split == head_len { "HTTP/1.1 100 Continue\r\n\r\n" } else { "" };
+            assert!(
+                talk.sent.starts_with(&format!("{interim}HTTP/1.1 200 OK\r\n")),
+                "split at {split}: {talk:?}"
+            );
+            assert_eq!(talk.asked, [asked_poll("body")]);
+        }
+    }
+    let pieces: Vec<_> = input.as_bytes().chunks(1).collect();
+    assert!(talk_in(&SETTINGS, &pieces, true).sent.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"));
+    for (request, expected) in [
+        (post_with("Expect: 100-continue\r\n", ""), "200"),
+        (post_with("Expect: 100-continue\r\n", "").replace("1.1", "1.0"), "200"),
+        (post_with("Expect: 100-continue\r\nExpect: 100-continue\r\n", ""), "200"),
+        (post_with("Expect: other\r\n", "").replace("1.1", "1.0"), "200"),
+        (post_with("Expect: other\r\n", ""), "417"),
+        (post_with("Expect: 100-continue, other\r\n", ""), "417"),
+        (post_with("Expect: other\r\nExpect: 100-continue\r\n", ""), "417"),
+        (post_with("Expect:\r\n", ""), "417"),
+        (post_with("Expect: 100-continue\r\n", "").replace("Length: 0", "Length: 2000"), "413"),
+    ] {
+        assert_eq!(&talk(&request).sent[9..12], expected, "{request}");
+    }
+}
+
+#[test]
+fn nobody_is_told_to_go_on_before_earlier_answers() {
+    let mut talking = Talking::new(&SETTINGS);
+    let second = post_with("Expect: 100-continue\r\n", "body");
+    talking.feed(post("first").as_bytes(), false);
+    talking.feed(&second.as_bytes()[..second.len() - 4], false);
+    assert_eq!(talking.talk.sent, "");
+    talking.feed(b"body", false);
+    assert_eq!(talking.talk.asked, [asked_poll("first"), asked_poll("body")]);
 }
 
 #[test]
 fn responses_go_in_the_order_of_requests() {
+    let mut talking = Talking::new(&SETTINGS);
+    let not_found = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    let input = [post("0"), post("1"), not_found.into(), post("2"), "BAD\n\n".into(), post("3")].concat();
+    talking.feed(input.as_bytes(), false);
+    assert_eq!(talking.talk.asked, [asked_poll("0"), asked_poll("1"), asked_poll("2")]);
+    let numbers: Vec<_> = talking.session.unanswered().collect();
+    assert_eq!(numbers, [0, 1, 3].map(|number| (number, Some(Sid(sid())))));
+    assert!(talking.session.is_open() && talking.session.is_idle());
+    talking.answer(1);
+    assert_eq!(talking.talk.sent, "");
+    assert_eq!(talking.session.unanswered().count(), 2);
+    talking.answer(0);
+    let sent = std::mem::take(&mut talking.talk.sent);
+    assert_eq!(statuses(&sent), ["200", "200", "404"]);
+    assert_eq!(talking.talk.ends, None);
+    // Neither a number that was answered nor one that was never given means anything.
+    for number in [0, 1, 2, 4, 5, u32::MAX] {
+        let response = Response::Whole { status: 200, headers: "", body: b"" };
+        assert_eq!(talking.session.respond(number, response), Due::default(), "{number}");
+    }
+    talking.answer(0);
+    assert_eq!(statuses(&talking.talk.sent), ["200", "400"]);
+    assert_eq!(talking.talk.ends, Some(Reason::Refused(Refusal::Malformed)));
+    assert!(!talking.session.is_open() && talking.session.unanswered().count() == 0);
+}
+
+fn statuses(sent: &str) -> Vec<&str> {
+    sent.match_indices("HTTP/1.1 ").map(|(at, it)| &sent[at + it.len()..][..3]).collect()
+}
+
+#[test]
+fn unanswered_requests_are_bounded() {
+    let options = "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
+    let input = [post("first"), options.repeat(HTTP_REQUESTS_UNANSWERED_MAX - 1)].concat();
+    let mut talking = Talking::new(&SETTINGS);
+    talking.feed(input.as_bytes(), false);
+    assert_eq!(talking.talk.ends, None);
+    talking.feed([post("one more"), post("ignored")].concat().as_bytes(), false);
+    assert_eq!(talking.talk.asked.len(), 1);
+    talking.answer(0);
+    assert_eq!(talking.talk.ends, Some(Reason::Refused(Refusal::TooMany)));
+    let statuses = statuses(&talking.talk.sent);
+    assert_eq!(statuses.len(), HTTP_REQUESTS_UNANSWERED_MAX + 1);
+    assert_eq!((statuses[0], statuses[HTTP_REQUESTS_UNANSWERED_MAX]), ("200", "429"));
+}
+
+#[test]
+fn what_a_close_says() {
+    let told = |input: &str, reason| {
+        let mut session = Session::new(Options::default());
+        feed(&mut session, input.as_bytes(), &mut Vec::new());
+        let Close { bytes, reason: why, await_peer } = session.close(reason);
+        assert!(why == reason && !await_peer && !session.is_open() && session.unanswered().count() == 0);
+        assert_eq!(session.respond(0, Response::Stream), Due::default(), "answered in vain");
+        String::from_utf8(bytes).expect("text")
+    };
+    let document = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let unfinished = &post("body")[..70];
+    assert_eq!(
+        told(document, Reason::GoingAway),
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+         Content-Length: 18\r\n\r\nserver going away\n"
+    );
+    let poll = told(&post_with("Origin: http://b\r\n", ""), Reason::TooManyClients);
+    assert!(
+        poll.starts_with(
+            "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain; c"
+        )
+    );
+    assert!(
+        poll.contains("\r\nAccess-Control-Allow-Origin: *\r\n")
+            && poll.ends_with("\r\n\r\ntoo many clients\n")
+    );
+    let several = told(&(post("1") + document + unfinished), Reason::ClientTimeout);
+    assert_eq!(statuses(&several), ["503"]);
+    assert_eq!(
+        told(unfinished, Reason::ClientTimeout),
+        "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+         Content-Length: 22\r\n\r\nrequest took too long\n"
+    );
+    assert_eq!(statuses(&told("GET ", Reason::ClientTimeout)), ["408"]);
+    assert_eq!(told(unfinished, Reason::GoingAway), "");
+    assert_eq!(told("GE", Reason::ClientTimeout), "");
+
     let mut session = Session::new(Options::default());
-    let mut seen = Vec::new();
-    feed(&mut session, [post("1"), post("2"), post("3")].concat().as_bytes(), &mut seen);
-    let whole = |body| Response::Whole { status: 200, headers: "", body };
-    assert_eq!(session.respond(1, whole(b"b")), Due::default());
-    assert_eq!(session.unanswered().map(|(number, _)| number).collect::<Vec<_>>(), [0, 2]);
-    let due = session.respond(0, whole(b"a"));
-    let text = String::from_utf8(due.bytes).expect("these are texts");
-    let bodies: Vec<_> = text.split("HTTP/1.1 200 OK\r\n").skip(1).map(|it| &it[it.len() - 1..]).collect();
-    assert_eq!(bodies, ["a", "b"]);
-    assert_eq!(due.then, Then::GoesOn);
-    assert!(!session.respond(2, whole(b"c")).bytes.is_empty());
+    feed(&mut session, document.as_bytes(), &mut Vec::new());
+    session.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
     assert!(session.is_idle());
+    assert_eq!(session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+}
+
+#[test]
+fn idle_and_open_follow_the_requests() {
+    let mut session = Session::new(Options::default());
+    let request = post("body");
+    let (head, body) = request.as_bytes().split_at(request.len() - 4);
+    let mut at = |piece: &[u8], open, idle| {
+        feed(&mut session, piece, &mut Vec::new());
+        let is = (session.kind(), session.is_open(), session.is_idle());
+        assert_eq!(is, (None, open, idle), "{piece:?}");
+    };
+    at(b"P", false, false);
+    at(&head[1..20], false, false);
+    at(&head[20..], false, false);
+    at(&body[..3], false, false);
+    at(&body[3..], true, true);
+    at(b"\r\n", true, true);
+    at(&head[..1], true, false);
+    at(&head[1..], true, false);
+    at(body, true, true);
+    at(b"BAD\n\n", true, true);
+}
+
+#[test]
+fn what_lies_in_the_input_is_lent_from_there() {
+    let mut input = [post("first"), post("second")].concat().into_bytes();
+    let range = input.as_ptr_range();
+    let mut session = Session::new(Options::default());
+    let mut at = 0;
+    for _ in 0..2 {
+        let step = session.decode(&mut input[at..], &SETTINGS);
+        at += step.consumed;
+        let Found::Request(Request { asks: Asks::Poll { session: named, body }, .. }) = step.found else {
+            panic!("a poll")
+        };
+        assert!(range.contains(&body.as_ptr()) && range.contains(&named.host.as_ptr()));
+    }
+}
+
+/// A request that is no stream and no upgrade, mostly a right one.
+fn random_request(random: &mut Random) -> String {
+    let len = random.below(60);
+    let text = String::from_utf8(random.text(len)).expect("valid text");
+    let request = match random.below(9) {
+        0 => "GET /quickio.js HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n".into(),
+        1 => "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+        2 => "OPTIONS * HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n".into(),
+        3 => "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".into(),
+        4 => format!("POST /?sid={text:?} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"),
+        5 => post_with("Origin: http://b\r\n", &text),
+        _ => post(&text),
+    };
+    match random.below(40) {
+        0 => request.replace("HTTP/1.1", "HTTP/1.0"),
+        1 => request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"),
+        2 => request.replace("Host: a", "Host : a"),
+        3..10 => request.replace("HTTP/1.1\r\n", "HTTP/1.0\r\nConnection: keep-alive\r\n"),
+        10..20 => format!("\r\n{request}"),
+        _ => request,
+    }
+}
+
+/// What comes of requests each on a connection of its own, up to the first whose response is the last.
+fn one_by_one(requests: &[String]) -> Talk {
+    let mut all = Talk::default();
+    for request in requests {
+        let one = talk_in(&SETTINGS, &[request.trim_start().as_bytes()], true);
+        all.asked.extend(one.asked);
+        all.sent.push_str(&one.sent);
+        all.ends = one.ends;
+        if all.ends.is_some() {
+            break;
+        }
+    }
+    all
+}
+
+/// However requests are cut into pieces, and in whatever order and whenever they are answered: what is asked and what is
+/// sent is the same as if each had come alone.
+#[test]
+fn fuzz_pipelines() {
+    testing::fuzz(|random| {
+        let requests: Vec<_> = (0..random.below(12)).map(|_| random_request(random)).collect();
+        let input = requests.concat().trim_start().to_owned();
+        let expected = one_by_one(&requests);
+        let mut talking = Talking::new(&SETTINGS);
+        for piece in random.pieces(input.as_bytes()) {
+            talking.feed(piece, false);
+            while !talking.waiting.is_empty() && random.once_in(3) {
+                let which = random.below(talking.waiting.len());
+                talking.answer(which);
+            }
+            let waiting: Vec<_> = talking.session.unanswered().map(|(number, _)| number).collect();
+            assert_eq!(waiting, talking.waiting.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+        }
+        while !talking.waiting.is_empty() {
+            let which = random.below(talking.waiting.len());
+            talking.answer(which);
+        }
+        assert_eq!(talking.talk, expected, "{input:?}");
+    });
 }

@@ -25,7 +25,7 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// The checks of RFC 6455, 4.2.1, in the order in which their answers help most. That there is one `Host` is checked
 /// for every request.
-pub fn upgrade(head: &Head<'_, '_>, echo: bool) -> Result<(Vec<u8>, bool), Refusal> {
+pub(in crate::protocol) fn upgrade(head: &Head<'_, '_>, echo: bool) -> Result<(Vec<u8>, bool), Refusal> {
     let echo = echo && head.path() == "/echo";
     check_http(head)?;
     check_upgrade(head.headers)?;
