@@ -102,7 +102,7 @@ metrics! {
         HttpRelayed = "http_relayed", "requests",
             "HTTP requests passed to the shard that their session lives on.";
         HttpRefused = "http_refused", "requests",
-            "HTTP requests of sessions answered with anything but 200.";
+            "HTTP requests refused on connections that live on: malformed or unknown sids, documents that are not there.";
         SessionsCreated = "sessions_created", "sessions",
             "HTTP sessions created, by clients that poll or stream.";
         SessionsRefused = "sessions_refused", "sessions",

@@ -146,6 +146,10 @@ impl State {
                     return decoded;
                 }
                 Found::Request(request) => self.requested(slot, &request),
+                Found::Refused(bytes) => {
+                    self.metrics.counters.add(Counter::HttpRefused, 1);
+                    self.queue_bytes(slot, bytes);
+                }
                 Found::Ignore => {}
             }
             decoded.was_idle |= session.is_idle();

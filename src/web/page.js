@@ -221,7 +221,7 @@
     peer.at = performance.now();
     peers.delete(event.from);
     peers.set(event.from, peer);
-    if (peers.size > PEERS_MAX) peers.delete(peers.keys().next().value);
+    if (peers.size > PEERS_MAX) peers.delete([...peers.keys()].find((id) => id !== me));
     return peer;
   }
 

@@ -80,6 +80,19 @@ globalThis.QuickIO = (() => {
     return url
   }
 
+  /** Where the server at `from` sends its clients; null where that is no address. */
+  function parseMove(address, from) {
+    if (typeof address !== 'string') return null
+    try {
+      const url = parseUrl(address, from.protocol)
+      // Nobody is sent to where everybody can listen.
+      if (from.protocol === 'https:') url.protocol = 'https:'
+      return url
+    } catch {
+      return null
+    }
+  }
+
   /** Where the script came from; else the page. */
   function home() {
     const source = QuickIO.source || globalThis.location?.href
@@ -115,6 +128,7 @@ globalThis.QuickIO = (() => {
 
   // ---- Connections: one attempt each, which opens or not, and ends once ---------------------------------------------
 
+  /** What all transports have in common. */
   class Connection {
     isOpen = false
     reached = false // the server, or what pretends to be one
@@ -334,11 +348,11 @@ globalThis.QuickIO = (() => {
 
     /** The session lives on the host that answered: behind an address of several hosts only that one knows it. */
     follow(answer) {
-      if (answer?.code !== 200 || typeof answer.data !== 'string') return
-      const url = new URL(this.url)
-      url.port = ''
-      url.host = answer.data
-      if (url.host !== this.url.host) this.base = url
+      const named = answer?.code === 200 && parseMove(answer.data, this.url)
+      if (!named || named.host === this.url.host) return
+      this.base = new URL(this.url)
+      this.base.port = '' // which may not be what the name goes without
+      this.base.host = named.host
     }
 
     hello() {
@@ -365,10 +379,9 @@ globalThis.QuickIO = (() => {
     flush() {
       super.flush()
       if (!this.flying) this.post()
-      this.clock.clearTimeout(this.pause)
     }
 
-    /** More may be waiting behind events, so the next poll follows at once. Empty ones would only be an echo. */
+    /** Where there were events there may be more: the next poll follows at once. Else it can wait a little. */
     goOn(empty) {
       this.clock.clearTimeout(this.pause)
       if (this.out.length || !empty) return this.flushSoon()
@@ -424,6 +437,16 @@ globalThis.QuickIO = (() => {
 
   const CONNECTIONS = { websocket: WebSocketConnection, stream: StreamConnection, poll: PollConnection }
 
+  function complete(options) {
+    const all = defaults()
+    for (const [name, value] of Object.entries(options ?? {})) {
+      if (!(name in all)) throw new TypeError(`no such option: ${name}`)
+      if (value !== undefined) all[name] = value
+    }
+    return all
+  }
+
+  /** The transports that this environment has what it takes for. */
   function usable({ transports, ...options }) {
     const unknown = transports.find((name) => !CONNECTIONS[name])
     if (unknown !== undefined) throw new TypeError(`no such transport: ${unknown}`)
@@ -484,7 +507,7 @@ globalThis.QuickIO = (() => {
      * @param options see docs/client.md
      */
     constructor(urls, options) {
-      this.#options = { ...defaults(), ...options }
+      this.#options = complete(options)
       this.#clock = this.#options.clock
       this.#transports = usable(this.#options)
       const scheme = globalThis.location?.protocol === 'https:' ? 'https:' : 'http:'
@@ -565,41 +588,45 @@ globalThis.QuickIO = (() => {
 
     // -- Connecting
 
+    get #url() {
+      return this.#moved ?? this.#urls[this.#at]
+    }
+
     #connect() {
       this.#state = 'connecting'
-      const { urls, url } = { urls: this.#urls, url: this.#moved ?? this.#urls[this.#at] }
       // Where WebSocket worked before, or nothing did, the network may come back between two attempts of this round.
       const doubt = this.#attempted && (!this.#lastOpen || this.#lastOpen === 'websocket')
       this.#attempted = true
-      this.#try(url, this.#transports, doubt, () => {
-        if (this.#moved) this.#moved = null
-        else this.#at = (this.#at + 1) % urls.length
-      })
+      this.#try(this.#transports, doubt)
     }
 
     /** Tries one transport after the other. */
-    #try(url, [name, ...others], doubt, failed) {
-      if (!name) {
-        failed()
-        return this.#wait()
-      }
-      const connection = this.#connection = new CONNECTIONS[name](url, this.#options, {
+    #try([name, ...others], doubt) {
+      if (!name) return this.#unreachable()
+      const connection = this.#connection = new CONNECTIONS[name](this.#url, this.#options, {
         heard: () => this.#heard(),
         received: (text) => this.#received(text),
         opened: () => {
           if (!doubt || name === this.#transports[0]) return this.#opened(name)
           // The network is there, and was perhaps not when the better transports were tried.
           connection.close(false)
-          this.#try(url, this.#transports, false, failed)
+          this.#try(this.#transports, false)
         },
         lost: (error) => {
           if (this.#state === 'open') return this.#lost(error)
           const stillDoubt = doubt && !connection.reached
-          this.#emit('/error', error)
-          if (this.#connection === connection) this.#try(url, others, stillDoubt, failed)
+          this.#dispatch('/error', error)
+          if (this.#connection === connection) this.#try(others, stillDoubt)
         }
       })
       connection.begin()
+    }
+
+    /** The next attempt is made elsewhere, if there is another place. */
+    #unreachable() {
+      if (this.#moved) this.#moved = null
+      else this.#at = (this.#at + 1) % this.#urls.length
+      this.#wait()
     }
 
     #opened(name) {
@@ -613,8 +640,8 @@ globalThis.QuickIO = (() => {
         if (!LOCAL_EVENTS.has(path)) this.#subscribe(path, subscription)
       }
       for (const event of this.#queue.splice(0)) this.#transmit(event)
-      if (changed) this.#emit('/transport', name)
-      if (this.#state === 'open') this.#emit('/open', name)
+      if (changed) this.#dispatch('/transport', name)
+      if (this.#state === 'open') this.#dispatch('/open', name)
     }
 
     /** Ends the connection, if any, and goes into another state: only then are those told who may change it again. */
@@ -624,11 +651,12 @@ globalThis.QuickIO = (() => {
       this.#connection = null
       this.#clock.clearTimeout(this.#timer)
       this.#state = state
+      for (const subscription of this.#subscriptions.values()) subscription.active = false
       if (wasOpen && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#backoff = BACKOFF_MIN_MS
       if (state === 'connecting') this.#connect()
       if (state === 'waiting') this.#wait()
       this.#failCallbacks('disconnected', ({ sent }) => sent)
-      if (wasOpen) this.#emit('/close', error)
+      if (wasOpen) this.#dispatch('/close', error)
     }
 
     #lost(error) {
@@ -697,7 +725,7 @@ globalThis.QuickIO = (() => {
     /** Not before the call that sends has returned. */
     #refuse(fn, code, message) {
       if (fn) queueMicrotask(() => run(fn, null, undefined, code, message))
-      else if (code === QUEUE_FULL) this.#emit('/error', new QuickIOError(code, message))
+      else if (code === QUEUE_FULL) this.#dispatch('/error', new QuickIOError(code, message))
     }
 
     /** Sends or queues an event, which is answered where there is a `fn`. Returns its callback. */
@@ -754,7 +782,7 @@ globalThis.QuickIO = (() => {
       if (!event || !this.#handle(event)) {
         const error = new QuickIOError(DISCONNECTED, `malformed event: ${String(text).slice(0, 100)}`)
         this.#lost(error)
-        this.#emit('/error', error)
+        this.#dispatch('/error', error)
       }
     }
 
@@ -791,29 +819,17 @@ globalThis.QuickIO = (() => {
     }
 
     #move(address) {
-      const from = this.#moved ?? this.#urls[this.#at]
-      let url
-      try {
-        if (typeof address === 'string') url = parseUrl(address, from.protocol)
-      } catch {
-        // It is no address.
-      }
+      const url = parseMove(address, this.#url)
       if (!url) return false
-      // Nobody is moved to where everybody can listen.
-      if (from.protocol === 'https:') url.protocol = 'https:'
       this.#moved = url
-      const error = new QuickIOError(DISCONNECTED, `moved to ${url.host}`)
       // At once; but servers that send their clients to each other have to wait for them.
       const first = this.#backoff === BACKOFF_MIN_MS
       if (first) this.#backoff *= 2
-      this.#hangUp(error, first ? 'connecting' : 'waiting')
+      this.#hangUp(new QuickIOError(DISCONNECTED, `moved to ${url.host}`), first ? 'connecting' : 'waiting')
       return true
     }
 
-    #emit(path, data) {
-      this.#dispatch(path, data)
-    }
-
+    /** Calls the handlers of an event, be it the server's or the library's own. */
     #dispatch(path, data, reply) {
       const subscription = this.#subscriptions.get(path)
       for (const handler of subscription?.handlers ?? []) {
@@ -881,7 +897,7 @@ globalThis.QuickIO = (() => {
       for (const { reject, onError } of handlers) {
         reject(error)
         if (onError) run(onError, error)
-        else this.#emit('/error', error)
+        else this.#dispatch('/error', error)
       }
     }
   }

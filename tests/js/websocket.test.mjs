@@ -56,6 +56,7 @@ describe('WebSocket', () => {
   test('options that cannot work are refused', () => {
     assert.throws(() => new QuickIO('ws://a', { transports: ['telegraph'] }), /no such transport: telegraph/)
     assert.throws(() => new QuickIO('ws://a', { WebSocket: null, fetch: null }), /nothing to connect with/)
+    assert.throws(() => new QuickIO('ws://a', { timeout: 1 }), /no such option: timeout/)
     assert.throws(() => new QuickIO('ws://a', { WebSocket: null, transports: ['websocket'] }), TypeError)
   })
 
@@ -70,6 +71,12 @@ describe('WebSocket', () => {
     await swallowed.clock.advance(1)
     assert.equal(swallowed.requests.length, 1)
     assert.ok(swallowed.socket.closed)
+    const slow = await world()
+    await slow.clock.advance(4999)
+    slow.socket.accept()
+    await slow.clock.advance(4999)
+    slow.socket.say('/qio/ohai')
+    assert.equal(slow.qio.transport, 'websocket')
   })
 
   test('something else than ohai', async () => {
@@ -146,6 +153,45 @@ describe('WebSocket', () => {
     assert.deepEqual(it.socket.news(), ['/qio/callback/9:0=2', '/qio/callback/9:3=3'])
   })
 
+  test('a reply is for the connection that it came by', async () => {
+    const it = await opened()
+    const [replies, codes] = [[], []]
+    it.qio.on('/a', (_data, reply) => replies.push(reply))
+    it.socket.say('/a:9=1')
+    it.socket.lose()
+    const fail = () => replies[0](1, (_data, _reply, code) => codes.push(code))
+    fail()
+    await it.clock.advance(100)
+    it.socket.ohai()
+    fail()
+    await settled()
+    assert.deepEqual(codes, [-1, -1])
+    assert.deepEqual(it.socket.news(), ['/qio/ohai', '/qio/on:3="/a"'])
+  })
+
+  test('a handler that was taken away by the one before it is not called', async () => {
+    const it = await opened()
+    const called = []
+    const second = () => called.push('second')
+    it.qio.on('/a', () => it.qio.off('/a', second))
+    it.qio.on('/a', second)
+    it.qio.on('/a', () => called.push('third'))
+    it.socket.say('/a:0=1')
+    assert.deepEqual(called, ['third'])
+  })
+
+  test('an answer in time leaves neither a timer nor a listener', async () => {
+    const it = await opened()
+    const [before, { signal }] = [it.clock.count, new AbortController()]
+    const remove = signal.removeEventListener.bind(signal)
+    let removed = 0
+    signal.removeEventListener = (...args) => { remove(...args), removed++ }
+    it.qio.send('/a', 1, () => {}, { timeout: 10, signal })
+    assert.equal(it.clock.count, before + 1)
+    it.socket.say(ok(2))
+    assert.deepEqual([it.clock.count, removed], [before, 1])
+  })
+
   test('handlers that throw are not in the way', async (t) => {
     const thrown = []
     const it = await opened()
@@ -220,6 +266,15 @@ describe('subscriptions', () => {
     assert.deepEqual(await it.found(), [['x', -3]])
     it.socket.say(refused(3, 401))
     assert.deepEqual(await it.found(), [['y', 401]])
+  })
+
+  test('a handler added while disconnected waits for the next answer', async () => {
+    const it = await setup()
+    it.subscribe('x')
+    it.socket.say(ok(2))
+    it.socket.lose()
+    it.subscribe('y')
+    assert.deepEqual(await it.found(), ['x'])
   })
 
   test('pending ones are asked for again on the next connection', async () => {

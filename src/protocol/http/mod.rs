@@ -70,7 +70,7 @@ pub struct Named<'a> {
 pub enum Response<'a> {
     /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added, and
     /// to [`Asks::Poll`] and [`Asks::Stream`] those that make the body plain text which nobody keeps. In answer to HEAD
-    /// the body is only counted.
+    /// the body is only counted. The connection ends behind 400 (protocol.md, section 5).
     Whole { status: u16, headers: &'a str, body: &'a [u8] },
     /// The head of an event stream, in answer to [`Asks::Stream`]. Its events are sent behind it, and the connection
     /// ends with them.
@@ -96,7 +96,7 @@ pub enum Then {
     Ends(super::Reason),
 }
 
-/// Bytes that [`line`] adds to a text.
+/// Bytes that [`line()`] adds to a text.
 pub const LINE_BYTES: usize = 1;
 
 /// Bytes that [`streamed`] adds to a text.

@@ -131,6 +131,8 @@ impl State {
             Asks::Stream { session } => self.ask(Ask { asker, peer, session, body: None }),
             Asks::Document { path, if_none_match } => {
                 let document = web::answer(path, if_none_match);
+                let refused = u64::from(document.status == 404);
+                self.metrics.counters.add(Counter::HttpRefused, refused);
                 self.http.answers.push((asker, Delivery::Document(document)));
             }
         }
