@@ -18,14 +18,14 @@ export function launch(options = {}) {
 }
 
 /**
- * An empty page of the server at `url`, with the library that is served there. Without `context` it is in one of its
+ * A page of the server at `url` that does nothing by itself, with the library that is served there. Without `context` it is in one of its
  * own: so it shares neither connections nor a renderer with another one.
  */
 export async function blankPage(browser, url, context) {
-  // What the server has says by its headers that no script shall run in it. A document that the test brought along
+  // The headers of this document say that no script shall run in it. A document that the test brought along
   // would do without that, but Chromium counts the WebSockets of such pages as failed, and lets new ones wait.
   const page = await (context ?? await browser.newContext({ bypassCSP: true })).newPage()
-  await page.goto(`${url}/blank`)
+  await page.goto(`${url}/quickio.d.ts`)
   await page.addScriptTag({ url: '/quickio.js' })
   return page
 }

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 export const file = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
 
 const BINARY = process.env.QUICKIO_BINARY ?? file('target/debug/quickio')
-const APPS = '--app relay --app clienttest'
+export const APPS = '--app relay --app clienttest'
 // The variables of the tests are none of the server's.
 const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('QUICKIO_')))
 
