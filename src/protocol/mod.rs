@@ -236,6 +236,11 @@ impl Session {
         http.respond(number, response)
     }
 
+    /// Bytes of HTTP responses that wait for the responses before them.
+    pub fn waiting_bytes(&self) -> usize {
+        if let State::Http(http) = &self.state { http.waiting_bytes() } else { 0 }
+    }
+
     /// The HTTP requests that were not answered, with the session that each names, if any; a stream never is. Also where
     /// the last response was sent before theirs; they are dropped by [`Session::close`].
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {

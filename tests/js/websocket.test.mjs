@@ -117,9 +117,9 @@ describe('WebSocket', () => {
 
   test('malformed events end the connection', async () => {
     const texts = [
-      'this is no event', '', ':', '/a', '/a:', '/a:=1', '/a:x=1', '/a:1', '/a:-1=1', '/a:1 =1', '/a:0={',
-      '/a:0=undefined', `/a:${'1'.repeat(21)}=1`, new ArrayBuffer(3), null,
-      '/qio/callback/2:0=1', '/qio/callback/2:0=null', '/qio/callback/2:0={}', '/qio/callback/2:0={"code":"200"}',
+      'this is no event', '', ':', '/a', '/a:', '/a:=1', '/a:x=1', '/a:1', '/a:-1=1', '/a:1 =1',
+      `/a:${'1'.repeat(21)}=1`, new ArrayBuffer(3), null,
+      '/qio/callback/2:0=1', '/qio/callback/2:0=null', '/qio/callback/2:0={', '/qio/callback/2:0={}', '/qio/callback/2:0={"code":"200"}',
       '/qio/move:0=1', '/qio/move:0="ftp://a"', '/qio/move:0=""'
     ]
     for (const text of texts) {
@@ -132,6 +132,16 @@ describe('WebSocket', () => {
       it.socket.ohai()
       assert.equal(it.qio.state, 'open')
     }
+  })
+
+  test('data that is no JSON is told and costs no connection', async () => {
+    const it = await opened()
+    const events = []
+    it.qio.on('/a', (data) => events.push(data))
+    it.socket.say('/a:0={', '/a:0=undefined', '/nobody:0={', '/a:0=1')
+    assert.deepEqual(events, [1])
+    assert.deepEqual(it.events(), ['/error', '/error'])
+    assert.equal(it.qio.state, 'open')
   })
 
   test('odd events that are none of these', async () => {

@@ -186,6 +186,12 @@ impl Http {
         numbered.filter(|(_, it)| it.ready.is_none()).map(|(number, it)| (number, it.session.map(Sid::from)))
     }
 
+    /// Bytes of responses that wait for those before them.
+    pub fn waiting_bytes(&self) -> usize {
+        let waiting = self.queue.iter().flat_map(|queue| &queue.requests);
+        waiting.filter_map(|it| it.ready.as_ref()).map(Vec::len).sum()
+    }
+
     /// Ends the connection: what its peer is told.
     pub fn close(&mut self, reason: Reason) -> Close {
         let mut bytes = Vec::new();

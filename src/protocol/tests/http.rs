@@ -483,6 +483,17 @@ fn responses_go_in_the_order_of_requests() {
 }
 
 #[test]
+fn responses_that_wait_are_weighed() {
+    let mut session = Session::new(Options::default());
+    feed(&mut session, [post("1"), post("2")].concat().as_bytes(), &mut Vec::new());
+    assert_eq!(session.waiting_bytes(), 0);
+    session.respond(1, Response::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
+    assert!((1000..1300).contains(&session.waiting_bytes()), "{}", session.waiting_bytes());
+    session.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
+    assert_eq!(session.waiting_bytes(), 0);
+}
+
+#[test]
 fn nothing_follows_a_bad_request() {
     let mut talking = Talking::new(&SETTINGS);
     talking.feed([post("1"), post("ü"), post("3"), post("4"), "POST".into()].concat().as_bytes(), false);

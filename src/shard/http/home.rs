@@ -14,6 +14,8 @@ use std::time::Duration;
 impl State {
     /// A request came for a session of this shard.
     pub fn asked(&mut self, ask: &Ask<'_>) {
+        // One that has ended in this turn takes no request any more.
+        self.finish_endings();
         let Some(slot) = self.session_for(ask) else { return };
         let Named { seq, host, .. } = ask.session;
         let Some(body) = ask.body else { return self.stream(slot, ask.asker) };
@@ -35,8 +37,7 @@ impl State {
                 self.keep(slot, early);
             }
             Turn::Again => {
-                let before = std::mem::replace(&mut session.outlet, Outlet::Poll(ask.asker));
-                if let Outlet::Poll(before) = before {
+                if let Some(before) = session.hold_again(ask.asker) {
                     // Its connection is broken: it gets nothing that would be lost with it.
                     self.answer_request(before, Answer::nothing());
                 }
@@ -76,7 +77,8 @@ impl State {
     /// Has a session looked at when the turn ends.
     pub fn look_at_session(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        if !connection.queued {
+        // The slot may be another's by now.
+        if !connection.queued && !connection.is_socket() {
             connection.queued = true;
             self.http.ready.push(slot);
         }
@@ -92,12 +94,12 @@ impl State {
             return self.end(slot, Cause::MessageTimeout);
         }
         match outlet {
-            Outlet::Stream(_) => return self.client_due(slot),
+            Outlet::Stream(_) => self.client_due(slot),
             Outlet::Poll(_) if waited >= self.poll_ms(slot) => {
                 self.answer_held(slot);
                 self.hold(slot, None);
             }
-            Outlet::Nothing if waited >= ms(self.config.timeout) => {
+            Outlet::Nothing if gap.is_none() && waited >= ms(self.config.timeout) => {
                 return self.end(slot, Cause::SessionTimeout);
             }
             Outlet::Poll(_) | Outlet::Nothing => {}
@@ -123,7 +125,10 @@ impl State {
                 self.send_to_stream(slot, asker);
                 self.answer_request(asker, Answer::End);
             }
-            Outlet::Nothing if orderly && has_output => return self.linger(slot),
+            // Where the server goes away, the next request would find no socket.
+            Outlet::Nothing if has_output && cause == Cause::Reason(Reason::Application) => {
+                return self.linger(slot);
+            }
             Outlet::Nothing => {}
         }
         self.bury(slot);
@@ -140,7 +145,7 @@ impl State {
     fn session_for(&mut self, ask: &Ask<'_>) -> Option<u32> {
         let Named { sid, connect, .. } = ask.session;
         match self.http.by_sid.get(&sid).copied() {
-            Some(slot) => self.is_open(slot, ask.asker).then_some(slot),
+            Some(slot) => self.takes_requests(slot, ask).then_some(slot),
             None if connect => self.create_session(ask),
             None => {
                 self.metrics.counters.add(Counter::SessionsUnknown, 1);
@@ -150,17 +155,22 @@ impl State {
         }
     }
 
-    /// Whether a session takes requests. One that has ended answers the last with what it has left.
-    fn is_open(&mut self, slot: u32, asker: Asker) -> bool {
+    /// Whether a session takes requests. One that has ended answers the last poll with what it has left.
+    fn takes_requests(&mut self, slot: u32, ask: &Ask<'_>) -> bool {
         match self.connections.get(slot as usize).map(|connection| connection.stage) {
-            Some(Stage::Open | Stage::Ending) => return true,
-            Some(Stage::Flushing) => {
-                self.answer_poll(slot, asker);
+            Some(Stage::Open) => return true,
+            Some(Stage::Flushing) if ask.body.is_some() => {
+                self.answer_poll(slot, ask.asker);
                 self.bury(slot);
             }
-            _ => self.refuse_request(asker, 403),
+            _ => self.refuse_request(ask.asker, 403),
         }
         false
+    }
+
+    /// Whether a session is there, and no end of it was decided.
+    fn is_session_open(&self, slot: u32) -> bool {
+        self.connections.get(slot as usize).is_some_and(|connection| connection.stage == Stage::Open)
     }
 
     fn create_session(&mut self, ask: &Ask<'_>) -> Option<u32> {
@@ -177,6 +187,10 @@ impl State {
         self.http.by_sid.insert(sid, slot);
         self.open(slot, Kind::LongPolling);
         self.count_address(slot, generation, ask.peer);
+        if !self.is_session_open(slot) {
+            self.refuse_request(ask.asker, status_of(Cause::TooManyOfAddress));
+            return None;
+        }
         Some(slot)
     }
 
@@ -186,7 +200,7 @@ impl State {
         self.heard_of(slot);
         self.apps.runner().host.push_str(host);
         for text in lines(body) {
-            if self.connections.get(slot as usize).is_none_or(|c| c.stage != Stage::Open) {
+            if !self.is_session_open(slot) {
                 break;
             }
             self.dispatch(slot, text);
@@ -195,12 +209,12 @@ impl State {
         self.hold(slot, asker);
     }
 
-    /// Handles the requests that waited for the one that was just handled.
+    /// Handles the requests that waited for the one that was just handled, unless that has ended the session.
     fn poll_kept(&mut self, slot: u32) {
-        while let Some(early) = self.session(slot).and_then(HttpSession::next_kept) {
-            if let Some(session) = self.session(slot) {
-                session.handle(Some(early.seq));
-            }
+        while self.is_session_open(slot) {
+            let Some(session) = self.session(slot) else { return };
+            let Some(early) = session.next_kept() else { return };
+            session.handle(Some(early.seq));
             self.poll(slot, early.asker, &early.host, &early.body);
         }
     }
@@ -286,6 +300,9 @@ impl State {
 
     fn flush_session(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if connection.is_socket() {
+            return; // it has ended, and its slot is another's
+        }
         connection.queued = false;
         if connection.outbox.is_empty() || connection.stage != Stage::Open {
             return;
@@ -358,6 +375,8 @@ impl State {
         let outlet = match outlet {
             Outlet::Stream(_) => self.next_due(slot),
             Outlet::Poll(_) => in_ms(self.poll_ms(slot), waited),
+            // Requests that came too early have a time of their own.
+            Outlet::Nothing if gap.is_some() => None,
             Outlet::Nothing => in_ms(ms(self.config.timeout), waited),
         };
         let gap = gap.and_then(|since| in_ms(ms(self.config.timeout), self.now.since(since)));

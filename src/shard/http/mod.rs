@@ -255,12 +255,18 @@ impl State {
     }
 
     fn respond(&mut self, asker: Asker, response: &Response<'_>) -> Due {
-        match self.connections.get_mut(asker.connection as usize) {
-            Some(connection) if connection.generation == asker.generation => {
-                connection.session.respond(asker.number, *response)
-            }
-            _ => Due::default(),
+        let Some(connection) = self.connections.get_mut(asker.connection as usize) else {
+            return Due::default();
+        };
+        if connection.generation != asker.generation {
+            return Due::default();
         }
+        let due = connection.session.respond(asker.number, *response);
+        // A peer that asks on and on behind a request that is held must not have all the answers gather here.
+        if connection.session.waiting_bytes() > self.config.outbox_bytes_max {
+            self.end(asker.connection, Cause::Reason(Reason::SlowClient));
+        }
+        due
     }
 
     fn send_due(&mut self, asker: Asker, due: Due, accepted: SmallVec<[Accepted; 1]>) {
@@ -268,7 +274,7 @@ impl State {
         match due.then {
             Then::GoesOn if due.bytes.is_empty() => {}
             Then::GoesOn => {
-                self.queue_frame(slot, Frame::with(due.bytes, self.now_ns, accepted));
+                self.queue_response(slot, Frame::with(due.bytes, self.now_ns, accepted));
             }
             Then::Ends(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
         }
