@@ -66,6 +66,11 @@ async function holdStill(page) {
   await page.clock.pauseAt(await page.evaluate(() => Date.now() + 1000))
 }
 
+/** Has the client say something: between two polls it would not find out that its connections are gone. */
+async function say(page) {
+  await page.evaluate(() => client.send('/qio/ping', null, null))
+}
+
 /** A client that has failed `failed` times, and is waiting, fails so many times more, as late as it has to. */
 async function backsOff(page, told, failed, attempts) {
   for (let attempt = 0; attempt < attempts; attempt++) {
@@ -160,6 +165,7 @@ async function restartsAndCuts(browser, transport, { test, after }) {
     await holdStill(page)
     try {
       wire.refuse()
+      await say(page)
       await told.next('/close', 1)
       await backsOff(page, told, 0, 6)
     } finally {
@@ -178,6 +184,7 @@ async function restartsAndCuts(browser, transport, { test, after }) {
     const closed = told.next('/close')
     await page.context().setOffline(true)
     wire.cut()
+    await say(page)
     await closed
     const failed = told.next('/error')
     await page.clock.runFor(100)
