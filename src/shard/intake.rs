@@ -206,9 +206,11 @@ impl State {
         let broken = !matches!(cause, Cause::EndOfStream);
         match connection.stage {
             Stage::Open => {
-                // Whoever asks and stops to write at once gets what is there.
+                // Whoever asks and stops to write at once gets what is there, or on its way here.
                 self.answer_requests();
-                self.end(slot, cause);
+                if broken || !self.give_requests_up(slot) {
+                    self.end(slot, cause);
+                }
             }
             // What was queued before may still reach a peer that has only stopped to write.
             Stage::AwaitingPeer | Stage::Flushing if !broken => {

@@ -63,15 +63,11 @@ struct Unanswered {
     ready: Option<Vec<u8>>,
     /// The connection ends behind the response, for this reason.
     ends: Option<Reason>,
-    session: Option<SidBytes>,
+    session: Option<Sid>,
     /// An event stream was asked for.
     stream: bool,
     manner: Manner,
 }
-
-/// A [`Sid`] that may lie anywhere: a `u128` would make every record longer.
-#[derive(Clone, Copy, Debug)]
-struct SidBytes([u8; 16]);
 
 /// A request of which a part has come.
 #[derive(Debug, Default)]
@@ -183,7 +179,7 @@ impl Http {
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
         let numbered =
             self.queue.iter().flat_map(|queue| (queue.first..=u32::MAX).chain(0..).zip(&queue.requests));
-        numbered.filter(|(_, it)| it.ready.is_none()).map(|(number, it)| (number, it.session.map(Sid::from)))
+        numbered.filter(|(_, it)| it.ready.is_none()).map(|(number, it)| (number, it.session))
     }
 
     /// Bytes of responses that wait for those before them.
@@ -336,7 +332,7 @@ impl Http {
     /// A request for the caller waits for its response; returns its number.
     fn queue_up(&mut self, facts: &Facts, manner: Manner) -> u32 {
         let ends = manner.last.then_some(Reason::Finished);
-        let session = facts.sid().map(SidBytes::from);
+        let session = facts.sid();
         self.push(Unanswered { ready: None, ends, session, stream: facts.is_stream(), manner })
     }
 
@@ -408,18 +404,6 @@ impl Unfinished {
         let len = head_len(&self.head, had)?;
         self.head.truncate(len);
         Some(len - had)
-    }
-}
-
-impl From<Sid> for SidBytes {
-    fn from(sid: Sid) -> SidBytes {
-        SidBytes(sid.0.to_ne_bytes())
-    }
-}
-
-impl From<SidBytes> for Sid {
-    fn from(bytes: SidBytes) -> Sid {
-        Sid(u128::from_ne_bytes(bytes.0))
     }
 }
 

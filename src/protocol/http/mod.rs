@@ -18,14 +18,27 @@ mod request;
 mod response;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 pub(super) use self::connection::{Http, Read};
 pub use self::refusal::Refusal;
 
 /// What a session is known by: 128 bits that its client has chosen at random. Whoever knows them is that client, so it
-/// is never shown.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sid(pub u128);
+/// is never shown. As bytes, because a `u128` would make every record that has one longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sid(pub(super) [u8; 16]);
+
+impl From<u128> for Sid {
+    fn from(bits: u128) -> Sid {
+        Sid(bits.to_ne_bytes())
+    }
+}
+
+impl Hash for Sid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.0));
+    }
+}
 
 impl fmt::Debug for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,6 +196,6 @@ mod tests {
 
     #[test]
     fn a_sid_is_not_shown() {
-        assert_eq!(format!("{:?}", Sid(0xDEAD_BEEF)), "Sid(secret)");
+        assert_eq!(format!("{:?}", Sid::from(0xDEAD_BEEF)), "Sid(secret)");
     }
 }

@@ -19,7 +19,7 @@ pub type Name = (u128, bool, Option<u64>, String);
 
 impl Asked {
     pub fn of(asks: &Asks<'_>) -> Asked {
-        let name = |it: &Named<'_>| (it.sid.0, it.connect, it.seq, it.host.to_owned());
+        let name = |it: &Named<'_>| (u128::from_ne_bytes(it.sid.0), it.connect, it.seq, it.host.to_owned());
         match asks {
             Asks::Poll { session, body } => Asked::Poll(name(session), (*body).to_owned()),
             Asks::Stream { session } => Asked::Stream(name(session)),
@@ -312,7 +312,7 @@ fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
     let mut session = Session::new(Options::default());
     feed(&mut session, (stream_with("") + &post("ignored")).as_bytes(), &mut Vec::new());
     assert!(session.is_open() && session.is_idle());
-    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid(sid())))]);
+    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
     let due = session.respond(0, Response::Whole { status: 403, headers: "", body: b"" });
     assert!(
         due.bytes.starts_with(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
@@ -327,7 +327,7 @@ fn a_stream_that_is_open_is_unanswered_and_answered_no_more() {
     feed(&mut session, stream_with("").as_bytes(), &mut Vec::new());
     assert_eq!(session.respond(0, Response::Stream).then, Then::GoesOn);
     assert!(session.is_open() && session.is_idle() && session.kind().is_none());
-    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid(sid())))]);
+    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
     assert_eq!(session.respond(0, Response::Stream), Due::default());
     let mut seen = Vec::new();
     feed(&mut session, &[b'x'; 10_000], &mut seen);
@@ -462,7 +462,7 @@ fn responses_go_in_the_order_of_requests() {
     talking.feed(input.as_bytes(), false);
     assert_eq!(talking.talk.asked, [asked_poll("0"), asked_poll("1"), asked_poll("2")]);
     let numbers: Vec<_> = talking.session.unanswered().collect();
-    assert_eq!(numbers, [0, 1, 3].map(|number| (number, Some(Sid(sid())))));
+    assert_eq!(numbers, [0, 1, 3].map(|number| (number, Some(Sid::from(sid())))));
     assert!(talking.session.is_open() && talking.session.is_idle());
     talking.answer(1);
     assert_eq!(talking.talk.sent, "");
@@ -509,7 +509,7 @@ fn nothing_follows_a_bad_request() {
     assert_eq!(talking.talk.ends, Some(Reason::Finished));
     assert!(!talking.session.is_open() && !talking.session.is_idle());
     // Whoever waits for the answer to the fourth has to be told.
-    assert_eq!(talking.session.unanswered().collect::<Vec<_>>(), [(3, Some(Sid(sid())))]);
+    assert_eq!(talking.session.unanswered().collect::<Vec<_>>(), [(3, Some(Sid::from(sid())))]);
     talking.answer(0);
     assert_eq!(statuses(&talking.talk.sent).len(), 2);
     assert_eq!(talking.session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));

@@ -81,7 +81,9 @@ pub(in crate::shard) enum Lost {
     Poll,
     /// The stream, and what was under way on it.
     Stream,
-    /// Nothing that output goes to.
+    /// A request that came too early. It will be handled all the same.
+    Early,
+    /// Nothing that was not answered.
     Nothing,
 }
 
@@ -162,11 +164,15 @@ impl HttpSession {
         if lost != Lost::Nothing {
             self.outlet = Outlet::Nothing;
             self.lost = lost == Lost::Poll;
+            return lost;
         }
-        for early in self.early.iter_mut().filter(|early| early.asker == Some(asker)) {
-            early.asker = None;
+        match self.early.iter_mut().find(|early| early.asker == Some(asker)) {
+            Some(early) => {
+                early.asker = None;
+                Lost::Early
+            }
+            None => Lost::Nothing,
         }
-        lost
     }
 
     /// Those whose requests were kept, and will not be handled.
@@ -194,12 +200,12 @@ mod tests {
     }
 
     fn session() -> HttpSession {
-        HttpSession::new(Sid(7))
+        HttpSession::new(Sid::from(7))
     }
 
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Option<HttpSession>>() <= 80, "{}", size_of::<Option<HttpSession>>());
+        assert!(size_of::<Option<HttpSession>>() <= 72, "{}", size_of::<Option<HttpSession>>());
     }
 
     #[test]
@@ -283,7 +289,7 @@ mod tests {
         let mut session = session();
         session.outlet = Outlet::Poll(asker(1));
         assert_eq!(session.keep(early(2)), Ok(None));
-        assert_eq!(session.lose(asker(2)), Lost::Nothing);
+        assert_eq!((session.lose(asker(2)), session.lose(asker(2))), (Lost::Early, Lost::Nothing));
         assert_eq!(session.lose(asker(1)), Lost::Poll);
         assert_eq!(session.lose(asker(1)), Lost::Nothing);
         session.outlet = Outlet::Stream(asker(3));

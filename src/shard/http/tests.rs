@@ -31,7 +31,7 @@ fn apps() -> Vec<Arc<dyn Application>> {
 /// A session that lives on this shard.
 fn session_on(world: &World, shard: usize) -> Session {
     let state = &world.shards[shard].state;
-    let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid(*sid))) == shard).unwrap();
+    let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid::from(*sid))) == shard).unwrap();
     Session { sid }
 }
 
@@ -360,13 +360,45 @@ fn a_held_request_that_goes_with_its_connection_loses_nothing() {
 
 #[test]
 fn whoever_asks_and_stops_to_write_is_answered() {
-    let mut world = World::new(1, apps());
+    // At each moment on the way of the request to another shard, and of its answer back.
+    for (home, turns) in [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4)] {
+        let mut world = World::new(2, apps());
+        let at = world.connect(0);
+        let session = session_on(&world, home);
+        world.feed(at, session.post("&connect=true", "/qio/ping:1=").as_bytes());
+        (0..turns).for_each(|turn| world.turn(turn % 2));
+        world.end_of_stream(at);
+        world.settle();
+        let answer = take(&mut world, at);
+        assert!(world.is_closed(at));
+        // Where the end overtook the answer, the next request has it.
+        let next = world.connect(1);
+        let kept = ask(&mut world, next, &session.post("", "/qio/ping:2="));
+        let told: String = answer.into_iter().chain(kept).map(|(_, body)| body).collect();
+        assert_eq!(told, ok(1) + &ok(2), "{home} {turns}");
+    }
+}
+
+#[test]
+fn whoever_stops_to_write_while_requests_are_held_waits_no_longer() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, there, &session.post("&seq=3", "/relay/b:0=3")), []);
+    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "")), []);
+    for at in [here, there] {
+        world.end_of_stream(at);
+        world.settle();
+        assert_eq!(take(&mut world, at), got(""));
+        assert!(world.is_closed(at));
+    }
+    let stream = world.connect(1);
+    open_stream(&mut world, stream, &session.stream(""));
     let at = world.connect(0);
-    let session = session_on(&world, 0);
-    world.feed(at, session.post("&connect=true", "/qio/ping:1=").as_bytes());
-    world.end_of_stream(at);
+    assert_eq!(ask(&mut world, at, &session.post("&seq=2", "/relay/b:0=2")), got(""));
+    assert_eq!(world.count(Counter::Broadcasts), 2, "the third was not forgotten");
+    world.end_of_stream(stream);
     world.settle();
-    assert_eq!(take(&mut world, at), got(ok(1)));
+    assert!(world.is_closed(stream));
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
 #[test]
@@ -519,6 +551,7 @@ fn only_so_many_requests_wait_for_one_before_them() {
         assert_eq!(ask(&mut world, here, &session.post(&format!("&seq={}", seq + 2), "")), []);
     }
     assert_eq!(ask(&mut world, there, &session.post("&seq=100", "")), [(429, String::new())]);
+    assert_eq!(world.count(Counter::HttpRefusedEarly), 1);
 }
 
 // Streams.
@@ -850,6 +883,7 @@ fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
     let responses = take(&mut world, at);
     let crossed = world.count(Counter::HttpRelayed) as usize;
     assert!((8..requests).contains(&crossed), "{crossed}");
+    assert_eq!(world.count(Counter::HttpRefusedBusy) as usize, requests - crossed);
     let mut expected = vec![(200, ok(1)); crossed];
     expected.resize(requests, (503, String::new()));
     assert_eq!(responses, expected);
