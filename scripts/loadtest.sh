@@ -2,16 +2,19 @@
 # Starts a release server, puts every scenario of the load generator on it, and writes a report.
 #
 #     scripts/loadtest.sh [--seconds 5] [--shards N] [--load-threads N] [--connections 10000]
-#                         [--server-cores LIST] [--load-cores LIST] [--protocol websocket|raw]
-#                         [--out target/loadtest] [--skip-build] [SCENARIO...]
+#                         [--server-cores LIST] [--load-cores LIST] [--protocol websocket[,NAME...]]
+#                         [--rounds 1] [--out target/loadtest] [--skip-build] [SCENARIO...]
 #
-# Scenarios: hold ping ping-rate fanout bursts churn slow mixed (all of them unless named). Writes OUT/report.md,
-# and OUT/SCENARIO.json for programs. Every scenario has a server of its own, so that each begins with a fresh one.
-# Exit code 1 where connections failed or messages were lost. For very many connections see scripts/tune-host.sh.
+# Scenarios: hold ping ping-rate fanout bursts churn slow mixed (all of them unless named), and bare: hold without
+# subscriptions. Protocols: websocket raw long-polling event-stream; several take turns, and are compared with the
+# first; over the last two there is no churn and no slow. Writes OUT/report.md, OUT/table.md with the medians of all
+# rounds, and OUT/SCENARIO.PROTOCOL.ROUND.json for programs. Every run has a server of its own, so that each begins
+# with a fresh one. Exit code 1 where connections failed or messages were lost. For very many connections see
+# scripts/tune-host.sh.
 set -eu
 cd "$(dirname "$0")/.."
 
-seconds=5 shards= threads= connections=10000 server_cores= load_cores= protocol=websocket
+seconds=5 shards= threads= connections=10000 server_cores= load_cores= protocols=websocket rounds=1
 out=target/loadtest build=yes scenarios=
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -21,15 +24,31 @@ while [ $# -gt 0 ]; do
     --connections) connections=$2; shift 2 ;;
     --server-cores) server_cores=$2; shift 2 ;;
     --load-cores) load_cores=$2; shift 2 ;;
-    --protocol) protocol=$2; shift 2 ;;
+    --protocol) protocols=$(echo "$2" | tr , ' '); shift 2 ;;
+    --rounds) rounds=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --skip-build) build=no; shift ;;
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
     -*) echo "loadtest.sh: unknown flag: $1 (see --help)" >&2; exit 2 ;;
     *) scenarios="$scenarios $1"; shift ;;
     esac
 done
-[ -n "$scenarios" ] || scenarios="hold ping ping-rate fanout bursts churn slow mixed"
+for protocol in $protocols; do
+    case "$protocol" in
+    websocket | raw | long-polling | event-stream) ;;
+    *) echo "loadtest.sh: no such protocol: $protocol (see --help)" >&2; exit 2 ;;
+    esac
+done
+# Over HTTP clients have up to two sockets, and are neither slow nor churning.
+lines=1
+case "$protocols" in *long-polling* | *event-stream*) lines=2 ;; esac
+if [ -z "$scenarios" ]; then
+    scenarios="hold ping ping-rate fanout bursts churn slow mixed"
+    [ "$lines" -eq 1 ] || scenarios="hold bare ping ping-rate fanout bursts mixed"
+fi
+# The most sockets at once: those that are held, or some thousand.
+sockets=5000
+case "$scenarios" in *hold* | *bare*) sockets=$((connections * lines)) ;; esac
 
 # Half of the cores each, unless told; a machine with one core shares it.
 cores=$(nproc)
@@ -40,7 +59,7 @@ half=$(((cores + 1) / 2))
 # A ring holds as many sockets as `ulimit -n` says, in the server and in the load generator alike.
 per_ring=$(ulimit -n)
 [ "$per_ring" != unlimited ] || per_ring=1000000
-rings=$((connections / (per_ring - 100) + 1))
+rings=$((sockets / (per_ring - 100) + 1))
 [ -n "$shards" ] || shards=$((half > rings ? half : rings))
 [ -n "$threads" ] || threads=$rings
 
@@ -49,6 +68,7 @@ if [ "$build" = yes ]; then
 fi
 bin=${CARGO_TARGET_DIR:-target}/release
 mkdir -p "$out"
+rm -f "$out"/*.json
 
 served=
 stop() {
@@ -64,10 +84,22 @@ trap 'exit 1' INT TERM
 port=22000
 failed=0
 
-# run NAME -- flags of the load generator
+# run SCENARIO -- flags of the load generator: over every protocol, in every round
 run() {
-    name=$1
+    scenario=$1
     shift 2
+    round=1
+    while [ "$round" -le "$rounds" ]; do
+        for protocol in $protocols; do
+            run_once "$@"
+        done
+        round=$((round + 1))
+    done
+}
+
+# run_once FLAGS: over $protocol, in round $round
+run_once() {
+    name=$scenario.$protocol.$round
     port=$((port + 2))
     taskset -c "$server_cores" "$bin/quickio" --app relay --shards "$shards" --listen "127.0.0.1:$port" \
         --admin "127.0.0.1:$((port + 1))" --log-level warn >"$out/$name.server.log" 2>&1 &
@@ -90,7 +122,7 @@ run() {
         --json "$out/$name.json" >"$out/$name.txt" || code=$?
     cat "$out/$name.txt"
     {
-        printf '## %s\n\n`quickio-load %s`\n\n```text\n' "$name" "$*"
+        printf '## %s over %s, round %s\n\n`quickio-load %s`\n\n```text\n' "$scenario" "$protocol" "$round" "$*"
         cat "$out/$name.txt"
         printf '```\n\n'
     } >>"$out/report.md"
@@ -101,7 +133,7 @@ run() {
 {
     printf '# Load test\n\n'
     printf '%s over %s shards on cores %s, load of %s threads on cores %s. ' \
-        "$protocol" "$shards" "$server_cores" "$threads" "$load_cores"
+        "$protocols" "$shards" "$server_cores" "$threads" "$load_cores"
     printf 'Linux %s, %s, %s cores. Commit %s.\n\n' "$(uname -r)" \
         "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$cores" \
         "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
@@ -110,6 +142,7 @@ run() {
 for scenario in $scenarios; do
     case "$scenario" in
     hold) run hold -- hold --connections "$connections" ;;
+    bare) run bare -- hold --connections "$connections" --rooms 0 ;;
     ping) run ping -- ping --connections 200 ;;
     ping-rate) run ping-rate -- ping --connections 200 --rate 20000 ;;
     fanout) run fanout -- fanout --subscribers 1000 --rate 50 ;;
@@ -120,5 +153,10 @@ for scenario in $scenarios; do
     *) echo "loadtest.sh: no such scenario: $scenario (see --help)" >&2; exit 2 ;;
     esac
 done
+{
+    printf '## Medians\n\n'
+    scripts/loadtest_table.py "$out" "$protocols" "$scenarios" | tee "$out/table.md"
+} >>"$out/report.md"
+cat "$out/table.md"
 echo "report: $out/report.md" >&2
 exit "$failed"

@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # Installs what the tests need, and runs them all.
 #
-#   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-benches] [--no-autobahn] [--update-autobahn]
+#   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-benches] [--no-autobahn] [--update-autobahn]
+#
+# Parts: rust (all tests of the crate), clients (real clients in Python and Node, and the client library in Node),
+# browser (the client library and the page in Chromium), benches, autobahn.
 #
 #   --quick             leaves out the benches, and Autobahn, which needs an optimized build
 #   --no-PART           leaves out that part
 #   --update-autobahn   writes tests/autobahn/expected.txt anew from this run
 #
-# What is installed stays under target/ and tests/clients/node/node_modules; packages of the system (gcc, g++,
-# fp-compiler, python3-venv, nodejs, npm) are installed only where they are missing. The last line is `N passed, N failed`; the exit code is 0
-# where nothing failed.
+# What is installed stays under target/ and in node_modules of tests/clients/node and tests/browser; packages of the
+# system (gcc, g++, fp-compiler, python3-venv, nodejs, npm, chromium) are installed only where they are missing. The last
+# line is `N passed, N failed`; the exit code is 0 where nothing failed.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 readonly tools=$PWD/target/test-tools
 readonly logs=$PWD/target/test-logs
 
-rust=yes clients=yes benches=yes autobahn=yes update=
+rust=yes clients=yes browser=yes benches=yes autobahn=yes update=
 passed=0 failed=0
 server_pid=
 
@@ -25,6 +28,7 @@ main() {
     mkdir -p "$tools" "$logs"
     if [[ $rust == yes ]]; then test_rust; fi
     if [[ $clients == yes ]]; then test_clients; fi
+    if [[ $browser == yes ]]; then test_browser; fi
     if [[ $benches == yes ]]; then test_benches; fi
     if [[ $autobahn == yes ]]; then test_autobahn; fi
     echo "$passed passed, $failed failed"
@@ -38,6 +42,7 @@ read_flags() {
         --quick) benches=no autobahn=no ;;
         --no-rust) rust=no ;;
         --no-clients) clients=no ;;
+        --no-browser) browser=no ;;
         --no-benches) benches=no ;;
         --no-autobahn) autobahn=no ;;
         --update-autobahn) update=--update ;;
@@ -115,11 +120,30 @@ test_clients() {
         bad=$(($(sum python 'FAILED .*failures=([0-9]+).*') + $(sum python 'FAILED .*errors=([0-9]+).*')))
         count python $((ran - bad)) "$bad"
     fi
-    install_node
+    install_node tests/clients/node
     start_server
     run node node --test --test-reporter=tap tests/clients/node/client.test.js
     stop_server
     count node "$(sum node '# pass ([0-9]+)')" "$(sum node '# fail ([0-9]+)')"
+    # The library starts its servers itself.
+    run library node --test --test-reporter=tap tests/js/*.test.mjs
+    count library "$(sum library '# pass ([0-9]+)')" "$(sum library '# fail ([0-9]+)')"
+}
+
+# The client library and the page in a real browser, which starts its servers itself.
+test_browser() {
+    if ! install_packages chromium chromium || ! install_node tests/browser; then
+        echo "**** the browser's tests need Debian's chromium and playwright-core of npm, which cannot be had ****" >&2
+        failed=$((failed + 1))
+        return
+    fi
+    run build cargo build --quiet
+    if [[ $code -ne 0 ]]; then
+        failed=$((failed + 1))
+        return
+    fi
+    run browser node tests/browser/run.mjs
+    count browser "$(sum browser 'browser: ([0-9]+) passed.*')" "$(sum browser 'browser: .* ([0-9]+) failed')"
 }
 
 start_server() {
@@ -221,7 +245,7 @@ install_packages() {
     heading "installing $package"
     local sudo=
     if [[ $(id -u) -ne 0 ]]; then sudo=sudo; fi
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q update
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q update || return
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$package"
 }
 
@@ -235,10 +259,11 @@ install_python() {
     cp "$wanted" "$stamp"
 }
 
+# Installs what a folder's package-lock.json names. Says so by its exit code where that fails.
 install_node() {
-    install_packages nodejs node
-    install_packages npm npm
-    local folder=tests/clients/node
+    local folder=$1
+    install_packages nodejs node || return
+    install_packages npm npm || return
     local stamp=$folder/node_modules/.package-lock.json
     if [[ -f $stamp && ! $folder/package-lock.json -nt $stamp ]]; then return; fi
     (cd "$folder" && npm ci --no-audit --no-fund)

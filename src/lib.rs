@@ -8,7 +8,7 @@
 //! | [`server`] | starts the shards, waits for signals, shuts down in order |
 //! | [`shard`] | one shard: the turn, and each of its steps in a file; the only part that sees everything |
 //! | [`app`] | what runs inside: the application API, and the bundled applications |
-//! | [`protocol`] | bytes to events and back, without I/O: WebSocket, raw TCP |
+//! | [`protocol`] | bytes to events and back, without I/O: WebSocket, raw TCP, HTTP |
 //! | [`client`] | a client: its subscriptions and server callbacks |
 //! | [`event`] | the event, its path, its text form, the router |
 //! | [`qev`] | quick-event: ring, buffers, mesh, timers, clock, shared limits, statistics. Knows no events |

@@ -19,7 +19,8 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const HTTP_EMPTY_LINES_MAX: u8 = 4;
 
 /// HTTP requests of one connection that are not answered: one a request that the peer does not wait for, most of
-/// which clients never send. One more is answered 429. With their responses they take less than 100 KiB.
+/// which clients never send. One more is answered 429. They take less than 100 KiB; the responses among them that wait
+/// for earlier ones count for `outbox-bytes-max`.
 pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
 
 /// Requests of one HTTP session that wait for one before them (`seq`): more than browsers have connections to a host.

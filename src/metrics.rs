@@ -102,7 +102,11 @@ metrics! {
         HttpRelayed = "http_relayed", "requests",
             "HTTP requests passed to the shard that their session lives on.";
         HttpRefused = "http_refused", "requests",
-            "HTTP requests of sessions answered with anything but 200.";
+            "HTTP requests refused on connections that live on: malformed or unknown sids, documents that are not there.";
+        HttpRefusedBusy = "http_refused_busy", "requests",
+            "HTTP requests answered 503 because the shard of their session was too far behind.";
+        HttpRefusedEarly = "http_refused_early", "requests",
+            "HTTP requests answered 429 because too many of their session waited for one before them (seq).";
         SessionsCreated = "sessions_created", "sessions",
             "HTTP sessions created, by clients that poll or stream.";
         SessionsRefused = "sessions_refused", "sessions",

@@ -41,7 +41,7 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
-use self::http::{Due, Http, Read, Response, Sid, Then};
+use self::http::{Due, Http, Read, Response, Sid};
 pub use self::origin::Origins;
 use self::raw::Raw;
 pub use self::reason::{Reason, Refusal, Violation};
@@ -150,6 +150,9 @@ pub enum Found<'a> {
     Event(&'a str),
     /// An HTTP request that the caller has to answer, at once or later, by [`Session::respond`].
     Request(http::Request<'a>),
+    /// An HTTP request that was refused, by these bytes; none where they have to wait for the answers to others. The
+    /// connection lives on.
+    Refused(Vec<u8>),
     /// The connection ends.
     Close(Close),
     /// The peer's Close completed the closing handshake that we began, or what came instead makes it pointless.
@@ -230,15 +233,16 @@ impl Session {
     /// answered, or dropped with its connection, is answered in vain.
     pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
         let State::Http(http) = &mut self.state else { return Due::default() };
-        let due = http.respond(number, response);
-        if let Then::Ends(_) = due.then {
-            self.state = State::Ended;
-        }
-        due
+        http.respond(number, response)
     }
 
-    /// The HTTP requests that were not answered (an open stream never is), with the session that each names, if any. They are dropped when the
-    /// connection ends.
+    /// Bytes of HTTP responses that wait for the responses before them.
+    pub fn waiting_bytes(&self) -> usize {
+        if let State::Http(http) = &self.state { http.waiting_bytes() } else { 0 }
+    }
+
+    /// The HTTP requests that were not answered, with the session that each names, if any; a stream never is. Also where
+    /// the last response was sent before theirs; they are dropped by [`Session::close`].
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
         let http = if let State::Http(http) = &self.state { Some(http) } else { None };
         http.into_iter().flat_map(Http::unanswered)
@@ -325,6 +329,7 @@ impl Session {
             Read::NotYet => Found::NotYet,
             Read::Reply(bytes) => Found::Reply(bytes),
             Read::Ignore => Found::Ignore,
+            Read::Refused(bytes) => Found::Refused(bytes),
             Read::Whole(whole) => match &self.state {
                 State::Http(http) => Found::Request(http.lend(whole)),
                 _ => unreachable!("it was just read from"),

@@ -49,6 +49,7 @@ fn feed(session: &mut Session, piece: &[u8], seen: &mut Vec<Seen>) {
             Found::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
             Found::Closed => Seen::Closed,
             Found::Request(request) => Seen::Request(request.number, Asked::of(&request.asks)),
+            Found::Refused(bytes) => Seen::Reply(bytes),
             Found::Ignore => Seen::Ignore,
         });
     }
@@ -375,9 +376,11 @@ fn reasons_have_texts_of_their_own() {
 
 /// The beginning of some connection, mostly a right one, and what may come behind it.
 fn random_connection(random: &mut Random) -> Vec<u8> {
-    let mut input = match random.below(3) {
+    let mut input = match random.below(5) {
         0 => OHAI.into(),
         1 => UPGRADE_ECHO.as_bytes().to_vec(),
+        2 => self::http::random_requests(random).into_bytes(),
+        3 => [self::http::random_requests(random).as_bytes(), UPGRADE.as_bytes()].concat(),
         _ => [UPGRADE.as_bytes(), &client(Opcode::Text, OHAI.as_bytes())].concat(),
     };
     if random.once_in(4) {

@@ -108,7 +108,7 @@ impl State {
     fn decode(&mut self, slot: u32, mut data: &mut [u8]) {
         while let Some(mut session) = self.lend_session(slot) {
             let decoded = self.decode_with(slot, &mut session, data);
-            self.give_back(slot, session, decoded.was_idle);
+            self.give_back(slot, session, &decoded);
             if self.connections.get(slot as usize).is_none_or(|c| c.stage != Stage::Ending) {
                 return;
             }
@@ -125,7 +125,7 @@ impl State {
 
     fn decode_with(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) -> Decoded {
         let settings = Rc::clone(&self.settings);
-        let mut decoded = Decoded { consumed: 0, was_idle: false };
+        let mut decoded = Decoded { consumed: 0, was_idle: false, was_open: session.is_open() };
         loop {
             let step = session.decode(&mut data[decoded.consumed..], &settings);
             decoded.consumed += step.consumed;
@@ -146,6 +146,10 @@ impl State {
                     return decoded;
                 }
                 Found::Request(request) => self.requested(slot, &request),
+                Found::Refused(bytes) => {
+                    self.metrics.counters.add(Counter::HttpRefused, 1);
+                    self.queue_bytes(slot, bytes);
+                }
                 Found::Ignore => {}
             }
             decoded.was_idle |= session.is_idle();
@@ -172,12 +176,13 @@ impl State {
         }
     }
 
-    /// The session goes back to its connection; a message that has begun must be complete in time. `was_idle`: the
-    /// one that was begun before is complete, and this is another.
-    fn give_back(&mut self, slot: u32, session: Session, was_idle: bool) {
+    /// The session goes back to its connection; a message that has begun must be complete in time, and so must the
+    /// handshake of a WebSocket that a connection of HTTP has become.
+    fn give_back(&mut self, slot: u32, session: Session, decoded: &Decoded) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let unfinished = session.is_open() && !session.is_idle();
-        let begins = unfinished && (was_idle || !connection.unfinished);
+        let upgrades = decoded.was_open && !session.is_open();
+        let begins = upgrades || unfinished && (decoded.was_idle || !connection.unfinished);
         connection.unfinished = unfinished;
         connection.session = session;
         if begins {
@@ -201,9 +206,11 @@ impl State {
         let broken = !matches!(cause, Cause::EndOfStream);
         match connection.stage {
             Stage::Open => {
-                // Whoever asks and stops to write at once gets what is there.
+                // Whoever asks and stops to write at once gets what is there, or on its way here.
                 self.answer_requests();
-                self.end(slot, cause);
+                if broken || !self.give_requests_up(slot) {
+                    self.end(slot, cause);
+                }
             }
             // What was queued before may still reach a peer that has only stopped to write.
             Stage::AwaitingPeer | Stage::Flushing if !broken => {
@@ -244,8 +251,10 @@ impl State {
 /// What one piece of input came to.
 struct Decoded {
     consumed: usize,
-    /// At some point no message was begun.
+    /// At some point no message was begun: one that was begun before is complete.
     was_idle: bool,
+    /// The handshake was complete before.
+    was_open: bool,
 }
 
 fn counter_of_kind(kind: Kind) -> Counter {

@@ -24,7 +24,24 @@ impl State {
             self.end(slot, Cause::Reason(Reason::SlowClient));
             return false;
         }
-        connection.outbox_bytes = bytes as u32;
+        self.push_frame(slot, frame);
+        true
+    }
+
+    /// Puts a response of HTTP into the outbox of its connection. What a session's outbox could hold fits for itself:
+    /// only what the peer has not read of others counts against it.
+    pub fn queue_response(&mut self, slot: u32, frame: Frame) {
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        if connection.outbox_bytes > 0 {
+            self.queue_frame(slot, frame);
+        } else if connection.stage == Stage::Open {
+            self.push_frame(slot, frame);
+        }
+    }
+
+    fn push_frame(&mut self, slot: u32, frame: Frame) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.outbox_bytes += frame.len() as u32;
         self.metrics.gauges.add(Gauge::OutboxBytes, frame.len() as u64);
         connection.outbox.push(frame);
         if !connection.queued {
@@ -34,7 +51,6 @@ impl State {
                 Way::Session(_) => self.http.ready.push(slot),
             }
         }
-        true
     }
 
     /// Puts bytes that are no event into the outbox: the protocol's own.

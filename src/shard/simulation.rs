@@ -9,7 +9,12 @@
 //! - of the others' nobody got one twice or out of order; of one's own everyone got exactly those between one's own
 //!   subscribing and unsubscribing.
 //!
-//! When all have gone nothing is left: no record, no subscription, no count.
+//! Clients of HTTP have several connections each: their requests are held, answered, pipelined, cut to pieces and mixed
+//! up over all of them, with a place (`seq`) or without, and between phases their connections break. Some have a stream.
+//!
+//! When all have gone nothing is left: no record, no session, no subscription, no count.
+
+mod browser;
 
 use super::testing::{At, World, client_frame, raw_text};
 use crate::app::{Answer, Application, Context, Error, Event, LaterDecision, Registrar};
@@ -18,6 +23,7 @@ use crate::event::path::Path;
 use crate::metrics::Counter;
 use crate::protocol::testing::{Random, fuzz};
 use crate::protocol::websocket::frame::Opcode;
+use browser::Browser;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,13 +61,24 @@ fn broadcast(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     Answer::ok()
 }
 
+/// How a client speaks.
+enum Link {
+    Raw(Socket),
+    WebSocket(Socket),
+    Http(Browser),
+}
+
+/// A connection, and what its client has said and not sent.
+struct Socket {
+    at: At,
+    reads: bool,
+    unsent: Vec<u8>,
+}
+
 /// A client, and what the model knows of it.
 struct Client {
-    at: At,
-    websocket: bool,
-    reads: bool,
+    link: Link,
     gone: bool,
-    unsent: Vec<u8>,
     /// Paths that it is subscribed to, once all that it has said is done.
     subscribed: BTreeSet<usize>,
     /// Paths that it was subscribed to all through this phase, and those that it was for a part of it.
@@ -102,6 +119,7 @@ impl Simulation {
             self.connect(random);
         }
         self.world.settle();
+        self.break_some(random);
         self.world.advance(Duration::from_millis(random.next() % 20_000));
         for client in &mut self.clients {
             client.always = client.subscribed.clone();
@@ -118,14 +136,14 @@ impl Simulation {
 
     fn connect(&mut self, random: &mut Random) {
         let shard = random.below(self.world.shards.len());
-        let websocket = random.once_in(2);
-        let at = if websocket { self.world.websocket_client(shard) } else { self.world.raw_client(shard) };
+        let link = match random.below(4) {
+            0 => Link::WebSocket(Socket::new(self.world.websocket_client(shard))),
+            1 => Link::Raw(Socket::new(self.world.raw_client(shard))),
+            _ => Link::Http(Browser::open(&mut self.world, random)),
+        };
         self.clients.push(Client {
-            at,
-            websocket,
-            reads: true,
+            link,
             gone: false,
-            unsent: Vec::new(),
             subscribed: BTreeSet::new(),
             always: BTreeSet::new(),
             sometimes: BTreeSet::new(),
@@ -151,10 +169,13 @@ impl Simulation {
             8..=12 => self.unsubscribe(who, path),
             13..=22 => self.broadcast(who, path),
             23..=36 => self.send_some(who, random),
-            37 => {
-                self.clients[who].reads ^= true;
-                self.world.read(self.clients[who].at, self.clients[who].reads);
-            }
+            37 => match &mut self.clients[who].link {
+                Link::Raw(socket) | Link::WebSocket(socket) => {
+                    socket.reads ^= true;
+                    self.world.read(socket.at, socket.reads);
+                }
+                Link::Http(browser) => browser.stop_or_go_on_reading(&mut self.world, random),
+            },
             38 => self.say(who, "/qio/ping:0=null"),
             _ => self.leave(who, random),
         }
@@ -182,42 +203,57 @@ impl Simulation {
     }
 
     fn say(&mut self, who: usize, text: &str) {
-        let client = &mut self.clients[who];
-        let bytes =
-            if client.websocket { client_frame(Opcode::Text, text.as_bytes()) } else { raw_text(text) };
-        client.unsent.extend(bytes);
+        match &mut self.clients[who].link {
+            Link::Raw(socket) => socket.unsent.extend(raw_text(text)),
+            Link::WebSocket(socket) => socket.unsent.extend(client_frame(Opcode::Text, text.as_bytes())),
+            Link::Http(browser) => browser.say(text),
+        }
     }
 
     /// A piece of what it has said, cut anywhere.
     fn send_some(&mut self, who: usize, random: &mut Random) {
-        let client = &mut self.clients[who];
-        let len = random.below(client.unsent.len() + 1);
-        let piece: Vec<u8> = client.unsent.drain(..len).collect();
-        if !piece.is_empty() {
-            self.world.feed(client.at, &piece);
+        match &mut self.clients[who].link {
+            Link::Raw(socket) | Link::WebSocket(socket) => socket.send_some(&mut self.world, random),
+            Link::Http(browser) => browser.send_some(&mut self.world, random),
         }
     }
 
     /// Everything that it has said is sent before it goes.
     fn leave(&mut self, who: usize, random: &mut Random) {
         self.send_all(who);
+        let world = &mut self.world;
         let client = &mut self.clients[who];
+        client.gone = true;
+        let at = match &mut client.link {
+            Link::Raw(socket) | Link::WebSocket(socket) => socket.at,
+            Link::Http(browser) => return browser.leave(world, random),
+        };
         match random.below(3) {
-            0 => self.world.end_of_stream(client.at),
-            1 => self.world.reset(client.at),
+            0 => world.end_of_stream(at),
+            1 => world.reset(at),
             _ => {
-                self.world.feed(client.at, &raw_text("no event"));
-                self.world.end_of_stream(client.at);
+                world.feed(at, &raw_text("no event"));
+                world.end_of_stream(at);
             }
         }
-        client.gone = true;
     }
 
     fn send_all(&mut self, who: usize) {
-        let client = &mut self.clients[who];
-        if !client.unsent.is_empty() {
-            self.world.feed(client.at, &std::mem::take(&mut client.unsent));
+        match &mut self.clients[who].link {
+            Link::Raw(socket) | Link::WebSocket(socket) => socket.send_all(&mut self.world),
+            Link::Http(browser) => browser.send_all(&mut self.world),
         }
+    }
+
+    /// Everything is at rest: connections of clients of HTTP break, and they go on by others.
+    fn break_some(&mut self, random: &mut Random) {
+        for client in self.clients.iter_mut().filter(|client| !client.gone) {
+            let Link::Http(browser) = &mut client.link else { continue };
+            if random.once_in(2) {
+                browser.break_some(&mut self.world, random);
+            }
+        }
+        self.world.settle();
     }
 
     fn decide(&mut self, random: &mut Random) {
@@ -234,8 +270,10 @@ impl Simulation {
         self.world.shards.iter_mut().for_each(|shard| shard.kernel.shuts_down_late = false);
         for who in (0..self.clients.len()).filter(|who| !self.clients[*who].gone).collect::<Vec<_>>() {
             self.send_all(who);
-            self.world.read(self.clients[who].at, true);
-            self.clients[who].reads = true;
+            match &mut self.clients[who].link {
+                Link::Raw(socket) | Link::WebSocket(socket) => socket.read(&mut self.world),
+                Link::Http(browser) => browser.read(&mut self.world),
+            }
         }
         self.world.settle();
         while let Some(promise) = { self.promises.lock().unwrap().pop() } {
@@ -243,6 +281,11 @@ impl Simulation {
             self.world.settle();
         }
         self.world.settle();
+        // Whatever is left for those who poll, they get; and they wait for more.
+        for client in self.clients.iter_mut().filter(|client| !client.gone) {
+            let Link::Http(browser) = &mut client.link else { continue };
+            browser.wait_for_more(&mut self.world);
+        }
     }
 
     fn check(&mut self) {
@@ -258,7 +301,9 @@ impl Simulation {
         }
         let world = &mut self.world;
         // A socket whose number is used again takes the last words of the one before it.
-        self.clients.retain(|client| !client.gone);
+        let world_has =
+            |client: &Client| matches!(&client.link, Link::Http(browser) if browser.is_connected());
+        self.clients.retain(|client| !client.gone || world_has(client));
         world.shards.iter_mut().for_each(|shard| shard.kernel.last_words.clear());
         self.broadcasts.clear();
         assert_eq!(world.count(Counter::MeshRefused), 0);
@@ -288,10 +333,10 @@ impl Simulation {
 
     /// By path, the broadcasts that a client got in this phase.
     fn take_broadcasts(&mut self, who: usize) -> BTreeMap<usize, Vec<u64>> {
-        let client = &self.clients[who];
-        let texts = match client.websocket {
-            true => self.world.take_frames(client.at),
-            false => self.world.take_texts(client.at),
+        let texts = match &mut self.clients[who].link {
+            Link::WebSocket(socket) => self.world.take_frames(socket.at),
+            Link::Raw(socket) => self.world.take_texts(socket.at),
+            Link::Http(browser) => browser.take_texts(&mut self.world),
         };
         let mut got: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for text in texts {
@@ -301,15 +346,26 @@ impl Simulation {
                 got.entry(path).or_default().push(data.parse().unwrap());
             }
         }
+        if let Link::Http(Browser { ordered: false, .. }) = self.clients[who].link {
+            // Nobody knows which of its requests came first. What was lost or came twice is seen all the same.
+            got.values_mut().for_each(|numbers| numbers.sort_unstable());
+        }
         got
     }
 
     fn end(mut self) {
-        for client in self.clients.iter().filter(|client| !client.gone) {
-            self.world.end_of_stream(client.at);
+        for client in &mut self.clients {
+            match &mut client.link {
+                Link::Raw(socket) | Link::WebSocket(socket) if !client.gone => {
+                    self.world.end_of_stream(socket.at);
+                }
+                Link::Raw(_) | Link::WebSocket(_) => {}
+                Link::Http(browser) => browser.close(&mut self.world),
+            }
         }
         self.world.settle();
-        for _ in 0..8 {
+        // A session ends when no request has come for `timeout`.
+        for _ in 0..12 {
             self.world.advance(Duration::from_secs(1));
             self.world.settle();
         }
@@ -318,5 +374,30 @@ impl Simulation {
         assert_eq!(count(Counter::Subscribes), count(Counter::Unsubscribes));
         assert_eq!(count(Counter::ConnectionsAccepted), count(Counter::ConnectionsClosed));
         assert_eq!(count(Counter::TimeoutsMessage) + count(Counter::ClosesSlow), 0);
+    }
+}
+
+impl Socket {
+    fn new(at: At) -> Socket {
+        Socket { at, reads: true, unsent: Vec::new() }
+    }
+
+    fn send_some(&mut self, world: &mut World, random: &mut Random) {
+        let len = random.below(self.unsent.len() + 1);
+        let piece: Vec<u8> = self.unsent.drain(..len).collect();
+        if !piece.is_empty() {
+            world.feed(self.at, &piece);
+        }
+    }
+
+    fn send_all(&mut self, world: &mut World) {
+        if !self.unsent.is_empty() {
+            world.feed(self.at, &std::mem::take(&mut self.unsent));
+        }
+    }
+
+    fn read(&mut self, world: &mut World) {
+        self.reads = true;
+        world.read(self.at, true);
     }
 }

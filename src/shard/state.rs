@@ -225,7 +225,10 @@ impl State {
     /// Whether the next turn must not wait.
     pub fn has_work(&self) -> bool {
         debug_assert!(self.endings.is_empty() && self.broadcasts.is_empty(), "a turn leaves none");
-        !self.ready.is_empty() || !self.orders.is_empty() || !self.leaving.is_empty()
+        debug_assert!(self.http.ready.is_empty() && self.http.answers.is_empty(), "a turn leaves none");
+        // Output of sessions that waited for the mesh goes as soon as that has room, which the end of a turn may bring.
+        let unblocked = !self.http.blocked.is_empty() && !self.mesh_is_stuck();
+        !self.ready.is_empty() || !self.orders.is_empty() || !self.leaving.is_empty() || unblocked
     }
 
     /// Whether the server shuts down and this shard has nothing left, or no time.

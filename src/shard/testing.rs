@@ -208,11 +208,15 @@ impl World {
         self.shards[shard].turn();
     }
 
-    /// Turns of all shards, as long as one of them has something to do.
+    /// Turns of shards that have something to do, until all of them would sleep.
     pub fn settle(&mut self) {
         let mut left = 10_000;
         while (0..self.shards.len()).any(|shard| self.has_news(shard)) {
-            (0..self.shards.len()).for_each(|shard| self.turn(shard));
+            for shard in 0..self.shards.len() {
+                if self.has_news(shard) {
+                    self.turn(shard);
+                }
+            }
             left -= 1;
             assert!(left > 0, "the shards never rest");
         }
@@ -243,6 +247,9 @@ impl World {
             assert!(state.connections.is_empty(), "shard {id} has {} connections", state.connections.len());
             assert!(state.clients.is_empty(), "shard {id} has {} clients", state.clients.len());
             assert!(state.subscriptions.is_empty() && state.subscriptions.paths() == 0, "shard {id}");
+            let http = &state.http;
+            assert!(http.sessions.is_empty() && http.by_sid.is_empty(), "shard {id} has sessions");
+            assert!(http.ready.is_empty() && http.answers.is_empty(), "shard {id}");
             assert!(kernel.sockets.is_empty(), "shard {id} has sockets {:?}", kernel.sockets.keys());
             assert!(state.endings.is_empty() && state.broadcasts.is_empty() && state.orders.is_empty());
         }

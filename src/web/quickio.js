@@ -59,15 +59,17 @@ globalThis.QuickIO = (() => {
     return cleaned
   }
 
-  /** The parts of an event's text; null where it is malformed. */
+  /** The parts of an event's text; null where it is malformed. Data that is no JSON is undefined. */
   function parseEvent(text) {
     const head = typeof text === 'string' && text.match(/^([^:]*):(\d{1,20})=/)
-    if (!head) return null
+    return head && { path: head[1], callback: head[2], data: parseData(text.slice(head[0].length)) }
+  }
+
+  function parseData(json) {
     try {
-      const json = text.slice(head[0].length)
-      return { path: head[1], callback: head[2], data: json.trim() ? JSON.parse(json) : null }
+      return json.trim() ? JSON.parse(json) : null
     } catch {
-      return null
+      return undefined
     }
   }
 
@@ -379,7 +381,6 @@ globalThis.QuickIO = (() => {
     flush() {
       super.flush()
       if (!this.flying) this.post()
-      this.clock.clearTimeout(this.pause)
     }
 
     /** Where there were events there may be more: the next poll follows at once. Else it can wait a little. */
@@ -789,6 +790,7 @@ globalThis.QuickIO = (() => {
 
     /** False where the event is malformed. */
     #handle({ path, callback, data }) {
+      if (data === undefined) return this.#noData(path)
       if (path.startsWith('/qio/callback/')) return this.#answered(path.slice(14), callback, data)
       if (path === '/qio/move') return this.#move(data)
       if (path === '/qio/heartbeat') {
@@ -796,6 +798,13 @@ globalThis.QuickIO = (() => {
       } else if (!LOCAL_EVENTS.has(path)) {
         this.#dispatch(path, data, this.#reply(callback))
       }
+      return true
+    }
+
+    /** The server is not to blame where another client's data was passed on unread: that must not cost a connection. */
+    #noData(path) {
+      if (path.startsWith('/qio/')) return false
+      if (this.#subscriptions.has(path)) this.#dispatch('/error', new QuickIOError(400, `no JSON came at ${path}`))
       return true
     }
 

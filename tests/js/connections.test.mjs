@@ -136,7 +136,19 @@ describe('connections', () => {
     it.socket.ohai()
     assert.deepEqual(it.socket.news(), ['/qio/ohai', '/a:2=1'])
     it.socket.say(ok(2, 'x'))
+    it.socket.lose()
+    it.qio.send('/b', 1, (data, _reply, code) => answers.push([data, code]))
+    it.qio.reconnect()
+    it.socket.ohai()
+    assert.deepEqual(it.socket.news(), ['/qio/ohai', '/b:3=1'])
     assert.deepEqual(answers, [['x', 200]])
+  })
+
+  test('a callback that fails may close the client', async () => {
+    const it = await opened()
+    it.qio.send('/a', 1, () => it.qio.close())
+    it.socket.lose()
+    assert.deepEqual([it.qio.state, it.clock.count], ['closed', 0])
   })
 
   test('a timeout takes an event out of the queue; a late answer is dropped', async () => {
@@ -191,6 +203,7 @@ describe('connections', () => {
         if (!it.socket.closed) it.socket.ohai()
         if (!it.socket.closed) it.socket.lose()
         await it.clock.advance(200)
+        if (path === '/transport') assert.ok(!it.events().includes('/open websocket'))
         if (act === 'close') assert.deepEqual([it.qio.state, it.clock.count], ['closed', 0], path)
         else assert.equal(it.qio.state, 'connecting', path)
         assert.ok(it.sockets.slice(0, -1).every((socket) => socket.closed), path)
@@ -300,10 +313,12 @@ describe('pages', () => {
 
   test('a clock that was set back is no silence', async () => {
     const it = await opened()
-    it.clock.time -= 3_600_000
+    it.clock.now = () => it.clock.time - 3_600_000 // timers do not care
     it.show('online')
-    await it.clock.advance(1000)
+    await it.clock.advance(64_999)
     assert.equal(it.sockets.length, 1)
     assert.equal(it.qio.state, 'open')
+    await it.clock.advance(1)
+    assert.equal(it.qio.state, 'waiting')
   })
 })

@@ -112,6 +112,13 @@ describe('polls', () => {
     assert.deepEqual(it.events(), ['/close'])
   })
 
+  test('the first one is not repeated: there is no session yet that could be kept', async () => {
+    const it = await world({ transports: ['poll'] })
+    await it.request.fail()
+    assert.equal(it.requests.length, 1)
+    assert.equal(it.qio.state, 'waiting')
+  })
+
   test('a malformed event: what is behind it is not handled', async () => {
     const it = await polling()
     const events = []
@@ -233,6 +240,8 @@ describe('streams', () => {
     await it.stream.push('data:/qio/heartbeat:5=null\n\n')
     assert.equal(it.request.body, '/qio/callback/5:0=null')
     await it.request.answer()
+    await it.clock.advance(64_000)
+    await it.stream.push(': a comment\n\n')
     await it.clock.advance(64_999)
     assert.deepEqual(it.events(), [])
     await it.clock.advance(1)
@@ -284,6 +293,12 @@ describe('the name of the host', () => {
       assert.equal(it.request.url.origin, origin)
       assert.equal(it.qio.state, 'open')
     }
+  })
+
+  test('goes without the port of the address', async () => {
+    const it = await world({ transports: ['poll'], followHostname: true }, 'http://example.com:8080')
+    await it.request.answer(named('b.example'))
+    assert.equal(it.request.url.origin, 'http://b.example')
   })
 
   test('is asked for once the stream is there', async () => {

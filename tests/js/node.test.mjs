@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
 import vm from 'node:vm'
 import { suite } from './suite.mjs'
-import { LIBRARY, QuickIO, Server, WebSocket, Wire } from './support/server.mjs'
+import { LIBRARY, QuickIO, Server, WebSocket, Wire, modes } from './support/server.mjs'
 
 describe('the file', () => {
   const source = readFileSync(LIBRARY, 'utf8')
@@ -88,3 +88,26 @@ for (const transport of ['websocket', 'stream', 'poll']) {
     for (const { name, skip, run } of suite(env)) test(name, { skip: skip ?? false, timeout: 120_000 }, run)
   })
 }
+
+const mangled = await Server.start({ mangled: true })
+describe('behind a proxy that breaks WebSocket', () => {
+  after(() => mangled.stop())
+
+  for (const mode of modes()) {
+    const wanted = mode === 'none' ? 'websocket' : 'stream'
+    test(`${mode}: ${wanted}`, { timeout: 30_000 }, async () => {
+      const handshakeTimeout = mode === 'swallow' ? 500 : 5000 // the one that says nothing
+      const client = new QuickIO(`ws://${mangled.proxy}/?mangle=${mode}`, { WebSocket, handshakeTimeout })
+      try {
+        for (let turn = 0; turn < 2; turn++) {
+          assert.equal(await new Promise((resolve) => client.one('/open', resolve)), wanted)
+          assert.equal(await client.send('/clienttest/echo', mode), mode)
+          await new Promise((resolve) => client.one('/clienttest/broadcast', resolve))
+          client.send('/clienttest/close', null, null)
+        }
+      } finally {
+        client.close()
+      }
+    })
+  }
+})

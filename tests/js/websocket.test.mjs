@@ -71,6 +71,12 @@ describe('WebSocket', () => {
     await swallowed.clock.advance(1)
     assert.equal(swallowed.requests.length, 1)
     assert.ok(swallowed.socket.closed)
+    const slow = await world()
+    await slow.clock.advance(4999)
+    slow.socket.accept()
+    await slow.clock.advance(4999)
+    slow.socket.say('/qio/ohai')
+    assert.equal(slow.qio.transport, 'websocket')
   })
 
   test('something else than ohai', async () => {
@@ -111,9 +117,9 @@ describe('WebSocket', () => {
 
   test('malformed events end the connection', async () => {
     const texts = [
-      'this is no event', '', ':', '/a', '/a:', '/a:=1', '/a:x=1', '/a:1', '/a:-1=1', '/a:1 =1', '/a:0={',
-      '/a:0=undefined', `/a:${'1'.repeat(21)}=1`, new ArrayBuffer(3), null,
-      '/qio/callback/2:0=1', '/qio/callback/2:0=null', '/qio/callback/2:0={}', '/qio/callback/2:0={"code":"200"}',
+      'this is no event', '', ':', '/a', '/a:', '/a:=1', '/a:x=1', '/a:1', '/a:-1=1', '/a:1 =1',
+      `/a:${'1'.repeat(21)}=1`, new ArrayBuffer(3), null,
+      '/qio/callback/2:0=1', '/qio/callback/2:0=null', '/qio/callback/2:0={', '/qio/callback/2:0={}', '/qio/callback/2:0={"code":"200"}',
       '/qio/move:0=1', '/qio/move:0="ftp://a"', '/qio/move:0=""'
     ]
     for (const text of texts) {
@@ -126,6 +132,16 @@ describe('WebSocket', () => {
       it.socket.ohai()
       assert.equal(it.qio.state, 'open')
     }
+  })
+
+  test('data that is no JSON is told and costs no connection', async () => {
+    const it = await opened()
+    const events = []
+    it.qio.on('/a', (data) => events.push(data))
+    it.socket.say('/a:0={', '/a:0=undefined', '/nobody:0={', '/a:0=1')
+    assert.deepEqual(events, [1])
+    assert.deepEqual(it.events(), ['/error', '/error'])
+    assert.equal(it.qio.state, 'open')
   })
 
   test('odd events that are none of these', async () => {
@@ -145,6 +161,45 @@ describe('WebSocket', () => {
     it.socket.news()
     it.socket.say('/a:9=1')
     assert.deepEqual(it.socket.news(), ['/qio/callback/9:0=2', '/qio/callback/9:3=3'])
+  })
+
+  test('a reply is for the connection that it came by', async () => {
+    const it = await opened()
+    const [replies, codes] = [[], []]
+    it.qio.on('/a', (_data, reply) => replies.push(reply))
+    it.socket.say('/a:9=1')
+    it.socket.lose()
+    const fail = () => replies[0](1, (_data, _reply, code) => codes.push(code))
+    fail()
+    await it.clock.advance(100)
+    it.socket.ohai()
+    fail()
+    await settled()
+    assert.deepEqual(codes, [-1, -1])
+    assert.deepEqual(it.socket.news(), ['/qio/ohai', '/qio/on:3="/a"'])
+  })
+
+  test('a handler that was taken away by the one before it is not called', async () => {
+    const it = await opened()
+    const called = []
+    const second = () => called.push('second')
+    it.qio.on('/a', () => it.qio.off('/a', second))
+    it.qio.on('/a', second)
+    it.qio.on('/a', () => called.push('third'))
+    it.socket.say('/a:0=1')
+    assert.deepEqual(called, ['third'])
+  })
+
+  test('an answer in time leaves neither a timer nor a listener', async () => {
+    const it = await opened()
+    const [before, { signal }] = [it.clock.count, new AbortController()]
+    const remove = signal.removeEventListener.bind(signal)
+    let removed = 0
+    signal.removeEventListener = (...args) => { remove(...args), removed++ }
+    it.qio.send('/a', 1, () => {}, { timeout: 10, signal })
+    assert.equal(it.clock.count, before + 1)
+    it.socket.say(ok(2))
+    assert.deepEqual([it.clock.count, removed], [before, 1])
   })
 
   test('handlers that throw are not in the way', async (t) => {

@@ -406,7 +406,8 @@ fn parse_close(payload: &[u8]) -> Ended {
     }
 }
 
-fn parse_answer(text: &str) -> Option<Answer> {
+/// An answer, where the text is one.
+pub fn parse_answer(text: &str) -> Option<Answer> {
     let rest = text.strip_prefix("/qio/callback/")?;
     let (id, rest) = rest.split_once(':').expect("a colon");
     let (callback, data) = rest.split_once('=').expect("an equals sign");

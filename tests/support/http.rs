@@ -1,8 +1,10 @@
-//! Just enough HTTP/1.1 to upgrade, to be refused, and to ask the statistics endpoint.
+//! Just enough HTTP/1.1 to poll, to stream, to upgrade, to be refused, and to ask the statistics endpoint.
 
 use super::DEADLINE;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use socket2::{Domain, SockRef, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// The key of RFC 6455, section 1.3, and the answer that goes with it.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -63,8 +65,35 @@ impl Connection {
         Connection { stream, input: Vec::new() }
     }
 
+    /// As [`Connection::open`], with a receive buffer as small as the kernel lets it be.
+    pub fn open_small(address: &str) -> Connection {
+        let address: SocketAddr = address.parse().expect("HOST:PORT");
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(2048).unwrap();
+        socket.connect(&address.into()).expect("the server accepts");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Connection { stream, input: Vec::new() }
+    }
+
     pub fn send(&mut self, request: impl AsRef<[u8]>) {
         self.stream.write_all(request.as_ref()).expect("the server reads");
+    }
+
+    /// Sends bytes to a server that may have closed already; whether it took them.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Sends no more, and still reads.
+    pub fn shutdown_write(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write); // the peer may have gone
+    }
+
+    /// Vanishes: the connection is reset.
+    pub fn vanish(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// The next response, whole.
@@ -98,21 +127,58 @@ impl Connection {
 
     /// Reads a stream until this has come; answers what has come up to its end.
     pub fn read_to(&mut self, end: &str) -> String {
+        self.try_read_to(end).expect("the stream does not end before")
+    }
+
+    /// As [`Connection::read_to`]; none where the stream ends, which it may between events only.
+    pub fn try_read_to(&mut self, end: &str) -> Option<String> {
         loop {
             if let Some(at) = self.input.windows(end.len()).position(|window| window == end.as_bytes()) {
                 let rest = self.input.split_off(at + end.len());
-                return String::from_utf8(std::mem::replace(&mut self.input, rest)).expect("UTF-8");
+                return Some(String::from_utf8(std::mem::replace(&mut self.input, rest)).expect("UTF-8"));
             }
-            let more = read_more(&mut self.stream, &mut self.input);
-            assert!(more, "ended at {:?}", String::from_utf8_lossy(&self.input));
+            if !read_more(&mut self.stream, &mut self.input) {
+                assert!(self.input.is_empty(), "ended at {:?}", String::from_utf8_lossy(&self.input));
+                return None;
+            }
         }
+    }
+
+    /// Whether nothing has come that was not read.
+    pub fn is_silent(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let silent = self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).unwrap();
+        silent && self.input.is_empty()
     }
 
     /// Waits until the server closes, and nothing more may come before.
     pub fn assert_closed(&mut self) {
-        // Closing with unread input resets the connection: that is closed, too.
-        let _ = self.stream.read_to_end(&mut self.input);
-        assert!(self.input.is_empty(), "more came: {:?}", String::from_utf8_lossy(&self.input));
+        let rest = self.rest();
+        assert!(rest.is_empty(), "more came: {rest:?}");
+    }
+
+    /// Everything that comes up to the connection's end.
+    pub fn rest(&mut self) -> String {
+        if let Err(error) = self.stream.read_to_end(&mut self.input) {
+            // Closing with unread input resets the connection: that is closed, too.
+            let closed = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+            assert!(closed, "the server does not close: {error}");
+        }
+        String::from_utf8_lossy(&std::mem::take(&mut self.input)).into_owned()
+    }
+
+    /// Every response up to the connection's end: statuses and bodies.
+    pub fn responses(&mut self) -> Vec<(u16, String)> {
+        let mut rest = self.rest().into_bytes();
+        let mut responses = Vec::new();
+        while let Some(head) = take_head(&mut rest) {
+            let length = head.header("content-length").map_or(0, |length| length.parse().expect("a number"));
+            let body = rest.drain(..length).collect();
+            responses.push((head.status, String::from_utf8(body).expect("a body in UTF-8")));
+        }
+        assert!(rest.is_empty(), "behind the responses: {:?}", String::from_utf8_lossy(&rest));
+        responses
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod http;
+pub mod http_client;
 pub mod server;
 pub mod wire;
 

@@ -33,6 +33,8 @@ pub struct Args {
     /// As typed, for the child processes and the report.
     pub typed: Vec<OsString>,
     part: Option<Share>,
+    /// The names of the flags.
+    given: Vec<&'static str>,
 }
 
 /// What is wrong with the command line.
@@ -49,6 +51,10 @@ struct Flag {
     of: &'static [Scenario],
     put: fn(&mut Args, &str) -> Result<(), String>,
 }
+
+/// Flags about clients that there are none of over HTTP. A session has no end that its client could ask for, so none
+/// come and go; and whoever does not read is no other than over WebSocket.
+const NOT_OVER_HTTP: &[&str] = &["slow", "slow-buffer", "churners", "churn-rate"];
 
 use Scenario::{Churn, Fanout, Hold, Mixed, Ping, Slow};
 
@@ -194,13 +200,12 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "protocol",
         value: "NAME",
-        doc: "websocket, raw, or none: as many bytes as over WebSocket and nothing else, for examples/floor.rs \
-              (websocket)",
+        doc: "websocket, raw, long-polling, event-stream, or none: as many bytes as over WebSocket and nothing \
+              else, for examples/floor.rs (websocket)",
         of: &[],
         put: |args, value| {
-            let known = [Protocol::WebSocket, Protocol::Raw, Protocol::None];
-            let named = known.into_iter().find(|protocol| protocol.name() == value);
-            args.plan.protocol = named.ok_or("takes websocket, raw or none")?;
+            let named = Protocol::ALL.into_iter().find(|protocol| protocol.name() == value);
+            args.plan.protocol = named.ok_or("takes websocket, raw, long-polling, event-stream or none")?;
             Ok(())
         },
     },
@@ -331,6 +336,7 @@ pub fn parse(typed: impl Iterator<Item = OsString>) -> Result<Command, Wrong> {
         };
         args.flag(&name, &mut parser)?;
     }
+    args.leave_out()?;
     args.check()?;
     match args.part {
         _ if first == "sizes" => Ok(Command::Sizes(args.plan)),
@@ -351,6 +357,7 @@ impl Args {
             quiet: false,
             typed,
             part: None,
+            given: Vec::new(),
         }
     }
 
@@ -366,7 +373,25 @@ impl Args {
             return Err(Wrong(format!("--{name} has no meaning for {}", scenario.name())));
         }
         let value = if flag.value.is_empty() { String::new() } else { text(parser)? };
+        self.given.push(flag.name);
         (flag.put)(self, &value).map_err(|error| Wrong(format!("--{name} {value}: {error}")))
+    }
+
+    /// Over HTTP `mixed` is without the clients that there are none of.
+    fn leave_out(&mut self) -> Result<(), Wrong> {
+        let plan = &mut self.plan;
+        if !plan.protocol.is_http() {
+            return Ok(());
+        }
+        let protocol = plan.protocol.name();
+        if matches!(plan.scenario, Churn | Slow) {
+            return Err(Wrong(format!("--protocol {protocol} knows hold, ping, fanout and mixed only")));
+        }
+        if let Some(flag) = NOT_OVER_HTTP.iter().find(|flag| self.given.contains(flag)) {
+            return Err(Wrong(format!("--{flag} has no meaning over {protocol}")));
+        }
+        (plan.churners, plan.slow) = (0, 0);
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Wrong> {
@@ -527,6 +552,8 @@ mod tests {
         assert_eq!(run("churn --connections 7 --rate 9").plan.churn_rate, 9.0);
         assert_eq!(run("hold --connections 7").plan.idle, 7);
         assert_eq!(run("slow --rate 9 --slow 3").plan.publish_rate, 9.0);
+        let mixed = run("mixed --protocol long-polling").plan;
+        assert_eq!((mixed.churners, mixed.slow, mixed.pingers), (0, 0, 100));
     }
 
     #[test]
@@ -543,6 +570,15 @@ mod tests {
             ("fanout --size 3", "--size is at least 25: a published event carries its time"),
             ("fanout --publishers 0", "subscribers without publishers get nothing"),
             ("ping --protocol none --threads 2", "--protocol none takes one thread, and one publisher"),
+            (
+                "ping --protocol http",
+                "--protocol http: takes websocket, raw, long-polling, event-stream or none",
+            ),
+            (
+                "churn --protocol long-polling",
+                "--protocol long-polling knows hold, ping, fanout and mixed only",
+            ),
+            ("mixed --slow 3 --protocol event-stream", "--slow has no meaning over event-stream"),
             ("churn --protocol none", "--protocol none knows hold, ping and fanout only"),
         ] {
             assert_eq!(parse_words(words).unwrap_err(), Wrong(expected.into()), "{words}");

@@ -1,23 +1,23 @@
 //! Bytes from the server, in whatever pieces they come, cut into frames. Whole frames are looked at where they
 //! lie; only what is unfinished at the end of a piece is copied.
 
+use crate::head;
 use crate::plan::Protocol;
-use crate::wire::{ACCEPT, CLOSE, GREETING, PING, PING_ID, PONG, SUBSCRIBE_ID, TEXT, time_of};
+use crate::wire::{ACCEPT, CLOSE, GREETING, HOSTNAME_ID, PING, PING_ID, PONG, SUBSCRIBE_ID, TEXT, time_of};
 
 /// Bytes of a frame, at most: a server that announces more is broken.
 const FRAME_BYTES_MAX: u64 = 64 << 20;
 
-/// Bytes of the head of an HTTP answer, at most.
-const HEAD_BYTES_MAX: usize = 16 << 10;
-
-const HEADERS_MAX: usize = 32;
+/// The first event of a stream, by which its client knows that it is open, and what ends every event.
+const STREAM_GREETING: &[u8] = b": quickio";
+const STREAMED_END: &[u8] = b"\n\n";
 
 /// What the server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said<'a> {
     /// The WebSocket handshake is done.
     Upgraded,
-    /// `/qio/ohai`: the connection is open.
+    /// `/qio/ohai`, or what stands for it over HTTP: the connection is open.
     Greeted,
     /// An answer to a ping.
     Pong,
@@ -29,6 +29,8 @@ pub enum Said<'a> {
     Published(u64),
     /// A heartbeat; where the id is not 0 it wants an answer.
     Heartbeat(u64),
+    /// The end of a response.
+    Answered,
     /// A WebSocket ping.
     ControlPing(&'a [u8]),
     /// A WebSocket close: its code, if any, and its reason.
@@ -44,6 +46,10 @@ pub enum Broken {
     Upgrade(String),
     #[error("no HTTP answer: {0}")]
     Http(String),
+    #[error("answered {0}")]
+    Status(String),
+    #[error("a response {0}")]
+    Response(&'static str),
     #[error("the answer to the greeting is not /qio/ohai")]
     Greeting,
     #[error("a frame that is {0}")]
@@ -63,16 +69,36 @@ enum Stage {
     RawGreeting,
     WebSocket,
     Raw,
+    /// Responses, one after the other. Once the head of the next is whole: bytes of the head, and of all.
+    Response {
+        head: usize,
+        len: usize,
+    },
+    StreamHead,
+    /// Events of a stream. So many bytes of what is unfinished have no end of one.
+    Stream {
+        searched: usize,
+    },
 }
 
+/// A response of which nothing is known.
+const NEXT_RESPONSE: Stage = Stage::Response { head: 0, len: 0 };
+
 impl Cutter {
-    /// For a new connection.
+    /// For a new connection; over HTTP, for the first of a session.
     pub fn new(protocol: Protocol) -> Cutter {
         let stage = match protocol {
             Protocol::WebSocket | Protocol::None => Stage::HttpAnswer,
             Protocol::Raw => Stage::RawGreeting,
+            Protocol::LongPolling => NEXT_RESPONSE,
+            Protocol::EventStream => Stage::StreamHead,
         };
         Cutter { stage, unfinished: Vec::new() }
+    }
+
+    /// For a connection by which requests with events go, one at a time.
+    pub fn of_requests() -> Cutter {
+        Cutter { stage: NEXT_RESPONSE, unfinished: Vec::new() }
     }
 
     /// Begins anew, for the next connection.
@@ -126,6 +152,14 @@ impl Cutter {
             }
             Stage::Raw => each(said(&whole[8..])),
             Stage::WebSocket => each(frame_says(whole)?),
+            Stage::Response { head, .. } => {
+                self.stage = NEXT_RESPONSE;
+                let events = whole[head..].split(|byte| *byte == b'\n').filter(|event| !event.is_empty());
+                events.for_each(|event| each(said(event)));
+                each(Said::Answered);
+            }
+            Stage::StreamHead => self.stage = Stage::Stream { searched: 0 },
+            Stage::Stream { .. } => each(stream_says(whole)?),
         }
         Ok(())
     }
@@ -134,12 +168,17 @@ impl Cutter {
 impl Stage {
     /// Bytes of the next whole thing at the start of `bytes`; none where more bytes are needed.
     #[inline]
-    fn next(self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
+    fn next(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
         let len = match self {
             Stage::WebSocket => websocket_len(bytes)?,
             Stage::Raw => raw_len(bytes)?,
-            Stage::HttpAnswer => return http_len(bytes),
+            Stage::Response { head, len } => response_len(bytes, head, len)?,
+            Stage::HttpAnswer => {
+                return head::read(bytes, |head| head.upgraded(ACCEPT).map(|()| head.len));
+            }
             Stage::RawGreeting => return greeting_len(bytes),
+            Stage::StreamHead => return head::read(bytes, |head| head.streams().map(|()| head.len)),
+            Stage::Stream { searched } => return streamed_len(bytes, searched),
         };
         Ok(len.filter(|len| *len <= bytes.len()))
     }
@@ -187,26 +226,41 @@ fn greeting_len(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     Ok((len == GREETING.len()).then_some(len))
 }
 
-fn http_len(bytes: &[u8]) -> Result<Option<usize>, Broken> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut answer = httparse::Response::new(&mut headers);
-    match answer.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => upgraded(&answer).map(|()| Some(len)),
-        Ok(httparse::Status::Partial) if bytes.len() <= HEAD_BYTES_MAX => Ok(None),
-        Ok(httparse::Status::Partial) => Err(Broken::Http("its head does not end".into())),
-        Err(error) => Err(Broken::Http(error.to_string())),
+/// Bytes of the response at the start of `bytes`, which are put down once they are known.
+fn response_len(bytes: &[u8], head: &mut usize, len: &mut usize) -> Result<Option<usize>, Broken> {
+    if *len == 0 {
+        let Some((of_head, body)) = head::read(bytes, |head| Ok((head.len, head.body_len()?)))? else {
+            return Ok(None);
+        };
+        (*head, *len) = (of_head, bounded(of_head, body)?.unwrap_or(0));
+    }
+    Ok(Some(*len))
+}
+
+/// Bytes of the event at the start of `bytes`, the empty line behind it included; `searched` of them have no end.
+fn streamed_len(bytes: &[u8], searched: &mut usize) -> Result<Option<usize>, Broken> {
+    let from = searched.saturating_sub(1);
+    let end = bytes[from..].windows(STREAMED_END.len()).position(|pair| pair == STREAMED_END);
+    *searched = bytes.len();
+    match end {
+        Some(at) => {
+            *searched = 0;
+            Ok(Some(from + at + STREAMED_END.len()))
+        }
+        None => bounded(0, bytes.len() as u64).map(|_| None),
     }
 }
 
-fn upgraded(answer: &httparse::Response<'_, '_>) -> Result<(), Broken> {
-    let status = answer.code.unwrap_or(0);
-    if status != 101 {
-        return Err(Broken::Upgrade(format!("{status} {}", answer.reason.unwrap_or(""))));
+/// What an event of a stream says.
+fn stream_says(event: &[u8]) -> Result<Said<'_>, Broken> {
+    let event = &event[..event.len() - STREAMED_END.len()];
+    if event == STREAM_GREETING {
+        return Ok(Said::Greeted);
     }
-    let mut accepts = answer.headers.iter().filter(|h| h.name.eq_ignore_ascii_case("sec-websocket-accept"));
-    match accepts.next() {
-        Some(accept) if accept.value == ACCEPT.as_bytes() => Ok(()),
-        _ => Err(Broken::Upgrade("a wrong Sec-WebSocket-Accept".into())),
+    match event.strip_prefix(b"data:") {
+        Some(text) if !text.contains(&b'\n') => Ok(said(text.strip_prefix(b" ").unwrap_or(text))),
+        _ if event.starts_with(b":") => Ok(Said::Other(event)),
+        _ => Err(Broken::Frame("neither a comment nor one line of data")),
     }
 }
 
@@ -252,6 +306,7 @@ fn answered<'a>(answer: &[u8], text: &'a [u8]) -> Said<'a> {
         _ if !data.starts_with(b"{\"code\":200") => Said::Refused(text),
         PING_ID => Said::Pong,
         SUBSCRIBE_ID => Said::Subscribed,
+        HOSTNAME_ID => Said::Greeted,
         _ => Said::Other(text),
     }
 }
@@ -345,6 +400,106 @@ mod tests {
         let mut bytes = GREETING.to_vec();
         TEXTS[1..].iter().for_each(|text| bytes.extend(raw(text)));
         at_every_split(Protocol::Raw, &bytes, &texts_say());
+    }
+
+    fn response(body: &[u8]) -> Vec<u8> {
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\ncontent-length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    }
+
+    #[test]
+    fn responses_say_the_same_at_every_split() {
+        let hostname: &[u8] = b"/qio/callback/3:0={\"code\":200,\"data\":\"here:80\"}";
+        let mut bytes = response(&[hostname, b"\n"].concat());
+        bytes.extend(response(b""));
+        bytes.extend(response(&TEXTS[1..].join(&b"\n"[..])));
+        bytes.extend(response(b"\n\n"));
+        let mut expected = vec![Said::Greeted, Said::Answered, Said::Answered];
+        expected.extend(texts_say().into_iter().skip(1));
+        expected.extend([Said::Answered, Said::Answered]);
+        at_every_split(Protocol::LongPolling, &bytes, &expected);
+    }
+
+    #[test]
+    fn a_stream_says_the_same_at_every_split() {
+        let mut bytes = STREAM_HEAD.as_bytes().to_vec();
+        bytes.extend(b": quickio\n\n: anything\n\ndata: /qio/heartbeat:0=null\n\n");
+        TEXTS[1..].iter().for_each(|text| bytes.extend([b"data:", *text, b"\n\n"].concat()));
+        let mut expected = vec![Said::Greeted, Said::Other(b": anything"), Said::Heartbeat(0)];
+        expected.extend(texts_say().into_iter().skip(1));
+        at_every_split(Protocol::EventStream, &bytes, &expected);
+    }
+
+    #[test]
+    fn a_long_response_is_not_searched_twice() {
+        let mut cutter = Cutter::new(Protocol::LongPolling);
+        let bytes = response(&[b'x'; 1000]);
+        let head = bytes.len() - 1000;
+        cutter.cut(&bytes[..head], |_| panic!("it is not whole")).unwrap();
+        assert_eq!(cutter.stage, Stage::Response { head, len: bytes.len() });
+        let mut cutter = Cutter { stage: Stage::Stream { searched: 0 }, unfinished: Vec::new() };
+        cutter.cut(b"data:abc\n", |_| panic!("it is not whole")).unwrap();
+        assert_eq!(cutter.stage, Stage::Stream { searched: 9 });
+        let mut said = 0;
+        cutter.cut(b"\n", |_| said += 1).unwrap();
+        assert_eq!((said, cutter.stage), (1, Stage::Stream { searched: 0 }));
+    }
+
+    const STREAM_HEAD: &str =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nConnection: close\r\n\r\n";
+
+    #[test]
+    fn what_a_server_must_not_respond_is_named() {
+        let ok = |rest: &str| format!("HTTP/1.1 200 OK\r\n{rest}");
+        let stream = |rest: &str| format!("{STREAM_HEAD}{rest}");
+        let cases: [(Protocol, String, Broken); 9] = [
+            (
+                Protocol::LongPolling,
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".into(),
+                Broken::Status("403 Forbidden".into()),
+            ),
+            (Protocol::LongPolling, ok("\r\n"), Broken::Response("without a length")),
+            (Protocol::LongPolling, ok("Content-Length: -1\r\n\r\n"), Broken::Response("without a length")),
+            (
+                Protocol::LongPolling,
+                ok("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+                Broken::Response("without a length"),
+            ),
+            (
+                Protocol::LongPolling,
+                ok("Content-Length: 99999999999\r\n\r\n"),
+                Broken::Frame("longer than any that was asked for"),
+            ),
+            (
+                Protocol::EventStream,
+                ok("Content-Length: 0\r\n\r\n"),
+                Broken::Response("that is no event stream"),
+            ),
+            (
+                Protocol::EventStream,
+                "HTTP/1.1 503 Service Unavailable\r\n\r\n".into(),
+                Broken::Status("503 Service Unavailable".into()),
+            ),
+            (
+                Protocol::EventStream,
+                stream("data:a\ndata:b\n\n"),
+                Broken::Frame("neither a comment nor one line of data"),
+            ),
+            (
+                Protocol::EventStream,
+                stream("event:a\n\n"),
+                Broken::Frame("neither a comment nor one line of data"),
+            ),
+        ];
+        for (protocol, bytes, broken) in cases {
+            assert_eq!(cut(protocol, &[bytes.as_bytes()]), Err(broken), "{bytes}");
+        }
+        let endless = ok(&"a: b\r\n".repeat(31)) + &"x".repeat(20_000);
+        assert_eq!(
+            cut(Protocol::LongPolling, &[endless.as_bytes()]),
+            Err(Broken::Http("its head does not end".into()))
+        );
     }
 
     #[test]

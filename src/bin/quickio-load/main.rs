@@ -9,7 +9,9 @@
 //! | [`fleet`] | the workers, in threads of this process or in processes of their own |
 //! | [`worker`] | one thread with one ring: connections, and what each of them does |
 //! | [`wire`] | bytes to the server |
+//! | [`request`] | HTTP requests |
 //! | [`cut`] | bytes from the server |
+//! | [`head`] | heads of HTTP responses |
 //! | [`slow`] | clients that do not read |
 //! | [`outcome`] | counters and latencies |
 //! | [`server`] | the server's CPU time and memory, as the kernel tells them |
@@ -20,11 +22,13 @@ mod clock;
 mod connect;
 mod cut;
 mod fleet;
+mod head;
 mod outcome;
 #[cfg(test)]
 mod peer;
 mod plan;
 mod report;
+mod request;
 mod run;
 mod server;
 mod slow;

@@ -30,6 +30,12 @@ pub enum Count {
     Published,
     /// Published events received by subscribers.
     Delivered,
+    /// Of those: events older than one that came before.
+    Disordered,
+    /// HTTP requests.
+    Requests,
+    /// Sockets that were opened for all this.
+    Sockets,
     /// Connections that were opened, used, and closed.
     Cycles,
     /// What should become of it all: answers, deliveries, cycles.

@@ -41,16 +41,31 @@ impl Scenario {
 pub enum Protocol {
     WebSocket,
     Raw,
+    /// HTTP, by requests that the server holds until it has something to say.
+    LongPolling,
+    /// HTTP, by a response that does not end; what the client says are requests of their own.
+    EventStream,
     /// Bytes of the same number as over WebSocket, and nothing else: for the floor program.
     None,
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 5] =
+        [Protocol::WebSocket, Protocol::Raw, Protocol::LongPolling, Protocol::EventStream, Protocol::None];
+
+    /// Whether its clients have sessions, whose requests come by sockets of their own.
+    pub fn is_http(self) -> bool {
+        matches!(self, Protocol::LongPolling | Protocol::EventStream)
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::WebSocket => "websocket",
             Protocol::Raw => "raw",
+            Protocol::LongPolling => "long-polling",
+            Protocol::EventStream => "event-stream",
             Protocol::None => "none",
         }
     }

@@ -45,11 +45,12 @@ impl<'a> Report<'a> {
         Report { args, measured, outcome }
     }
 
-    /// Whether all connections opened and stayed, nothing was refused, and nothing lost.
+    /// Whether all connections opened and stayed, nothing was refused, and nothing lost, doubled or out of order.
     pub fn went_well(&self) -> bool {
         let counts = &self.outcome.counts;
-        let bad = [Count::Failed, Count::Broken, Count::Refused].map(|count| counts.get(count));
-        bad.iter().sum::<u64>() == 0 && self.lost() == 0 && self.outcome.errors.is_empty()
+        let bad = [Count::Failed, Count::Broken, Count::Refused, Count::Disordered];
+        let bad: u64 = bad.into_iter().map(|count| counts.get(count)).sum();
+        bad + self.lost() + self.doubled() == 0 && self.outcome.errors.is_empty()
     }
 
     /// The table.
@@ -85,6 +86,10 @@ impl<'a> Report<'a> {
             }
             out.push('\n');
         }
+        if plan.protocol.is_http() {
+            let (requests, sockets) = (counts.get(Count::Requests), counts.get(Count::Sockets));
+            let _ = writeln!(out, "  HTTP             {requests} requests, by {sockets} sockets");
+        }
         for (error, n) in &self.outcome.errors {
             let _ = writeln!(out, "  error            {error} ({n} times)");
         }
@@ -109,6 +114,11 @@ impl<'a> Report<'a> {
                 Count::Pongs,
                 self.lost_pings(),
             );
+        }
+        for (what, n) in [("out of order", all.get(Count::Disordered)), ("too many", self.doubled())] {
+            if n > 0 {
+                let _ = writeln!(out, "  {what:<17}{n}");
+            }
         }
         if self.args.plan.churners > 0 {
             let rate = window.get(Count::Cycles) as f64 / self.measured.seconds;
@@ -155,9 +165,10 @@ impl<'a> Report<'a> {
             );
         }
         if let Some(PerConnection { resident, anonymous }) = self.each_connection() {
+            let what = if self.args.plan.protocol.is_http() { "session" } else { "connection" };
             let _ = writeln!(
                 out,
-                "  each connection  {resident:.0} bytes resident, {anonymous:.0} of it anonymous"
+                "  each {what:<12}{resident:.0} bytes resident, {anonymous:.0} of it anonymous"
             );
         }
     }
@@ -189,6 +200,7 @@ impl<'a> Report<'a> {
             "connections": {
                 "opened": all.get(Count::Opened), "failed": all.get(Count::Failed),
                 "broken": all.get(Count::Broken), "refused_answers": all.get(Count::Refused),
+                "sockets": all.get(Count::Sockets),
             },
             "errors": self.outcome.errors,
             "slow": self.outcome.slow,
@@ -196,14 +208,16 @@ impl<'a> Report<'a> {
             "whole_run": {
                 "published": all.get(Count::Published), "deliveries_expected": self.outcome.expected(),
                 "delivered": all.get(Count::Delivered), "deliveries_lost": self.lost_deliveries(),
+                "deliveries_doubled": self.doubled(), "deliveries_disordered": all.get(Count::Disordered),
                 "pings": self.outcome.counts.get(Count::PingsSent), "pongs": all.get(Count::Pongs), "pings_lost": self.lost_pings(),
-                "cycles": all.get(Count::Cycles),
+                "cycles": all.get(Count::Cycles), "requests": all.get(Count::Requests),
             },
             "measured": {
                 "messages": window.messages(),
                 "rate": window.messages() as f64 / self.measured.seconds,
                 "published": window.get(Count::Published), "delivered": window.get(Count::Delivered),
                 "pongs": window.get(Count::Pongs), "cycles": window.get(Count::Cycles),
+                "requests": window.get(Count::Requests),
                 "bytes_received": window.get(Count::BytesReceived), "bytes_sent": window.get(Count::BytesSent),
             },
             "latency_us": figures,
@@ -257,6 +271,16 @@ impl<'a> Report<'a> {
 
     fn lost(&self) -> u64 {
         self.lost_pings() + self.lost_deliveries()
+    }
+
+    /// Deliveries and answers beyond those that there should have been.
+    fn doubled(&self) -> u64 {
+        let counts = &self.outcome.counts;
+        // A connection that broke has got some of what is expected of those that stayed.
+        let whole = counts.get(Count::Broken) + counts.get(Count::Failed) == 0;
+        let deliveries = counts.get(Count::Delivered).saturating_sub(self.outcome.expected());
+        let answers = counts.get(Count::Pongs).saturating_sub(counts.get(Count::PingsSent));
+        if whole { deliveries + answers } else { 0 }
     }
 
     fn lost_pings(&self) -> u64 {

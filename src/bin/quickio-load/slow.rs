@@ -1,9 +1,11 @@
 //! Clients that subscribe and then never read: what becomes of them, and of the others.
 
+use crate::clock;
 use crate::connect;
 use crate::cut::{Cutter, Said};
 use crate::outcome::SlowTally;
 use crate::plan::{Plan, Protocol, Role, Room, Share};
+use crate::request::{Post, Requests, Sid};
 use crate::wire::{GREETING, Writer};
 use socket2::Socket;
 use std::io::{self, ErrorKind, Read, Write};
@@ -75,16 +77,29 @@ fn open_one(
         (&socket).write_all(&say).map_err(|error| at("cannot write to", error))?;
         listen(&socket, &mut cutter, until)
     };
+    let is_greeting: fn(&Said<'_>) -> bool = |said| *said == Said::Greeted;
     if plan.protocol == Protocol::WebSocket {
         talk(writer.hello(plan), |said| *said == Said::Upgraded)?;
-        talk(writer.text(GREETING), |said| *said == Said::Greeted)?;
+        talk(writer.text(GREETING), is_greeting)?;
+    } else if plan.protocol.is_http() {
+        talk(first_request(plan, number), is_greeting)?;
     } else {
-        talk(writer.hello(plan), |said| *said == Said::Greeted)?;
+        talk(writer.hello(plan), is_greeting)?;
     }
     if let Some(room) = room {
         talk(writer.subscribe(room), |said| *said == Said::Subscribed)?;
     }
     Ok((socket, cutter))
+}
+
+/// The request by which a session begins.
+fn first_request(plan: &Plan, number: usize) -> Vec<u8> {
+    let sid = Sid { run: clock::now(), number: number as u64 };
+    let requests = Requests::new(plan);
+    match plan.protocol {
+        Protocol::EventStream => requests.stream(sid),
+        protocol => requests.post(&Post { sid, connect: true, seq: 1, events: Writer(protocol).hostname() }),
+    }
 }
 
 /// Reads until something is said.

@@ -23,6 +23,7 @@ const TIME_DIGITS: usize = 19;
 /// Callback ids: what an answer is the answer to.
 pub const SUBSCRIBE_ID: u64 = 1;
 pub const PING_ID: u64 = 2;
+pub const HOSTNAME_ID: u64 = 3;
 
 /// Before and behind the time in the data of a published event; spaces fill it up to its size.
 const DATA_HEAD: &str = "{\"t\":";
@@ -45,12 +46,12 @@ pub const PONG: u8 = 10;
 pub struct Writer(pub Protocol);
 
 impl Writer {
-    /// What a client sends first; empty where there is no protocol.
+    /// What a client sends first; empty where there is no protocol, or what is sent first is a request.
     pub fn hello(self, plan: &Plan) -> Vec<u8> {
         match self.0 {
             Protocol::WebSocket => upgrade(plan),
             Protocol::Raw => GREETING.to_vec(),
-            Protocol::None => Vec::new(),
+            Protocol::LongPolling | Protocol::EventStream | Protocol::None => Vec::new(),
         }
     }
 
@@ -63,8 +64,17 @@ impl Writer {
                 out.extend_from_slice(&(text.len() as u64).to_be_bytes());
                 out.extend_from_slice(text);
             }
+            Protocol::LongPolling | Protocol::EventStream => {
+                out.extend_from_slice(text);
+                out.push(b'\n');
+            }
         }
         out
+    }
+
+    /// The event that a session begins with, where nothing else tells that it is there (protocol.md, section 5).
+    pub fn hostname(self) -> Vec<u8> {
+        self.text(format!("/qio/hostname:{HOSTNAME_ID}=null").as_bytes())
     }
 
     /// A control frame; empty where the protocol has none.
@@ -105,9 +115,13 @@ impl Burst {
     /// A burst into that room, as the plan has its size and number.
     pub fn new(plan: &Plan, room: Room) -> Burst {
         let event = Writer(plan.protocol).text(&published(room, plan.size, 0));
-        let text_at = event.len() - published(room, plan.size, 0).len();
+        let text_at = match plan.protocol {
+            protocol if protocol.is_http() => 0,
+            _ => event.len() - published(room, plan.size, 0).len(),
+        };
         let times = (0..plan.burst).map(|n| n * event.len() + text_at + TIME_AT).collect();
-        Burst { bytes: event.repeat(plan.burst), times, masked: plan.protocol != Protocol::Raw }
+        let bytes = event.repeat(plan.burst);
+        Burst { bytes, times, masked: matches!(plan.protocol, Protocol::WebSocket | Protocol::None) }
     }
 
     /// The burst, intended for that time.
@@ -244,13 +258,17 @@ mod tests {
 
     #[test]
     fn a_burst_carries_its_time_in_every_event() {
-        for protocol in [Protocol::WebSocket, Protocol::Raw] {
+        for protocol in [Protocol::WebSocket, Protocol::Raw, Protocol::LongPolling, Protocol::EventStream] {
             let plan = Plan { protocol, burst: 3, ..Plan::new(Scenario::Fanout) };
             let frame = Burst::new(&plan, Room::Busy(7)).at(1_234_567);
             let events: Vec<&[u8]> = frame.as_slice().chunks_exact(frame.len() / 3).collect();
             assert_eq!(events.len(), 3);
             for event in events {
-                let text = if protocol == Protocol::Raw { event[8..].to_vec() } else { unmasked(event) };
+                let text = match protocol {
+                    Protocol::WebSocket => unmasked(event),
+                    Protocol::Raw => event[8..].to_vec(),
+                    _ => event.strip_suffix(b"\n").unwrap().to_vec(),
+                };
                 assert_eq!(text.len(), Room::PATH_BYTES + 3 + 64);
                 assert!(text.starts_with(b"/relay/room000007:0={\"t\":1000000000001234567   "));
                 assert_eq!(time_of(&text), Some(1_234_567));

@@ -17,9 +17,9 @@ use crate::protocol::{Close, Reason, Settings};
 /// One connection: 24 bytes, and no heap while it is idle.
 ///
 /// ```text
-/// Opening --whole request--> Open --the last request--> Finishing
-///                              |                            |
-///                              +----- a stream's head ------+--> Streaming
+/// Opening --whole request--> Open --the last request--> Finishing --its response--> Ended
+///                                                          |
+///                                                          +------a stream's head--> Streaming
 /// ```
 #[derive(Debug)]
 pub struct Http {
@@ -44,6 +44,8 @@ enum Phase {
     Finishing,
     /// Events are sent, and end with the connection.
     Streaming,
+    /// The last response was sent, although others may have been waited for.
+    Ended,
 }
 
 /// The requests that are not answered, in their order. Nearly always there is one.
@@ -61,15 +63,11 @@ struct Unanswered {
     ready: Option<Vec<u8>>,
     /// The connection ends behind the response, for this reason.
     ends: Option<Reason>,
-    session: Option<SidBytes>,
+    session: Option<Sid>,
     /// An event stream was asked for.
     stream: bool,
     manner: Manner,
 }
-
-/// A [`Sid`] that may lie anywhere: a `u128` would make every record longer.
-#[derive(Clone, Copy, Debug)]
-struct SidBytes([u8; 16]);
 
 /// A request of which a part has come.
 #[derive(Debug, Default)]
@@ -92,6 +90,8 @@ pub enum Read<'i> {
     Reply(Vec<u8>),
     /// What is to be sent has to wait.
     Ignore,
+    /// A request is refused and the connection lives on. These bytes are to be sent; none where they have to wait.
+    Refused(Vec<u8>),
     /// A request, to be made of what [`Http::lend`] is given.
     Whole(Whole<'i>),
     /// The connection becomes a WebSocket.
@@ -129,7 +129,7 @@ impl Http {
             self.unfinished = None;
         }
         match self.phase {
-            Phase::Finishing | Phase::Streaming => (input.len(), Read::NotYet),
+            Phase::Finishing | Phase::Streaming | Phase::Ended => (input.len(), Read::NotYet),
             Phase::Opening | Phase::Open if self.unfinished.is_some() => self.go_on(input, settings),
             Phase::Opening | Phase::Open => self.begin(input, settings),
         }
@@ -147,7 +147,7 @@ impl Http {
     /// Answers a request; see [`Session::respond`](crate::protocol::Session::respond).
     pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
         let mut due = Due::default();
-        if self.phase == Phase::Streaming {
+        if matches!(self.phase, Phase::Streaming | Phase::Ended) {
             return due;
         }
         let Some(queue) = self.queue.as_deref_mut() else { return due };
@@ -156,10 +156,10 @@ impl Http {
         match response {
             Response::Whole { status, headers, body } => {
                 if status == 400 {
-                    // protocol.md, section 5: the connection is closed behind it.
                     request.manner.last = true;
                     request.ends = Some(Reason::Finished);
                     self.phase = Phase::Finishing;
+                    self.unfinished = None;
                 }
                 response::whole(&mut due.bytes, &request.manner, status, headers, body);
             }
@@ -179,13 +179,19 @@ impl Http {
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
         let numbered =
             self.queue.iter().flat_map(|queue| (queue.first..=u32::MAX).chain(0..).zip(&queue.requests));
-        numbered.filter(|(_, it)| it.ready.is_none()).map(|(number, it)| (number, it.session.map(Sid::from)))
+        numbered.filter(|(_, it)| it.ready.is_none()).map(|(number, it)| (number, it.session))
+    }
+
+    /// Bytes of responses that wait for those before them.
+    pub fn waiting_bytes(&self) -> usize {
+        let waiting = self.queue.iter().flat_map(|queue| &queue.requests);
+        waiting.filter_map(|it| it.ready.as_ref()).map(Vec::len).sum()
     }
 
     /// Ends the connection: what its peer is told.
     pub fn close(&mut self, reason: Reason) -> Close {
         let mut bytes = Vec::new();
-        if self.phase == Phase::Streaming {
+        if matches!(self.phase, Phase::Streaming | Phase::Ended) {
             return Close { bytes, reason, await_peer: false };
         }
         if let Some(first) = self.queue.as_deref().and_then(|queue| queue.requests.first()) {
@@ -197,9 +203,9 @@ impl Http {
         Close { bytes, reason, await_peer: false }
     }
 
-    /// Whether a request was whole.
+    /// Whether a request was whole, and the last response was not sent.
     pub fn is_open(&self) -> bool {
-        self.phase != Phase::Opening
+        !matches!(self.phase, Phase::Opening | Phase::Ended)
     }
 
     /// Whether it is open, and no request is begun.
@@ -244,7 +250,7 @@ impl Http {
         rest: &'i [u8],
     ) -> (usize, Read<'i>) {
         let Some(body) = rest.get(..facts.body_len) else {
-            let invites = facts.awaits_continue && rest.is_empty() && self.queue.is_none();
+            let invites = self.invites(&facts, rest);
             let begun =
                 Unfinished { head: head.to_vec(), facts: Some((facts, manner)), ..Unfinished::default() };
             self.unfinished = Some(Box::new(begun));
@@ -277,8 +283,7 @@ impl Http {
         let head = mem::take(&mut unfinished.head);
         match self.judge(&head, settings) {
             Verdict::Ask(facts, manner) => {
-                let invites =
-                    facts.awaits_continue && input.len() == len && facts.body_len > 0 && self.queue.is_none();
+                let invites = self.invites(&facts, &input[len..]);
                 let unfinished = self.unfinished.as_deref_mut().expect("it was just taken from");
                 unfinished.head = head;
                 unfinished.facts = Some((facts, manner));
@@ -291,6 +296,11 @@ impl Http {
             Verdict::Answer(answer) => (len, self.answer(answer)),
             Verdict::Upgrade { answer, echo } => (len, Read::Upgrade { answer, echo }),
         }
+    }
+
+    /// Whether to tell the client to send the body: not before earlier responses, and not where it comes already.
+    fn invites(&self, facts: &Facts, rest: &[u8]) -> bool {
+        facts.awaits_continue && facts.body_len > 0 && rest.is_empty() && self.queue.is_none()
     }
 
     /// Adds to the body of the request that has begun.
@@ -322,24 +332,24 @@ impl Http {
     /// A request for the caller waits for its response; returns its number.
     fn queue_up(&mut self, facts: &Facts, manner: Manner) -> u32 {
         let ends = manner.last.then_some(Reason::Finished);
-        let session = facts.sid().map(SidBytes::from);
+        let session = facts.sid();
         self.push(Unanswered { ready: None, ends, session, stream: facts.is_stream(), manner })
     }
 
     /// Answers a request ourselves, as soon as those before it are answered.
     fn answer(&mut self, answer: Answer) -> Read<'static> {
         self.unfinished = None;
-        let Answer { bytes, ends } = answer;
+        let Answer { bytes, ends, refuses } = answer;
         if self.queue.is_some() {
             let manner = Manner::default();
             self.push(Unanswered { ready: Some(bytes), ends, session: None, stream: false, manner });
-            return Read::Ignore;
+            return if refuses && ends.is_none() { Read::Refused(Vec::new()) } else { Read::Ignore };
         }
         match ends {
             Some(reason) => Read::Close(Close { bytes, reason, await_peer: false }),
             None => {
                 self.phase = Phase::Open;
-                Read::Reply(bytes)
+                if refuses { Read::Refused(bytes) } else { Read::Reply(bytes) }
             }
         }
     }
@@ -369,7 +379,10 @@ impl Http {
             } else {
                 due.bytes.extend_from_slice(&bytes);
             }
-            due.then = request.ends.map_or(Then::GoesOn, Then::Ends);
+            if let Some(reason) = request.ends {
+                due.then = Then::Ends(reason);
+                self.phase = Phase::Ended;
+            }
         }
         queue.first = queue.first.wrapping_add(count as u32);
         if queue.requests.is_empty() {
@@ -391,18 +404,6 @@ impl Unfinished {
         let len = head_len(&self.head, had)?;
         self.head.truncate(len);
         Some(len - had)
-    }
-}
-
-impl From<Sid> for SidBytes {
-    fn from(sid: Sid) -> SidBytes {
-        SidBytes(sid.0.to_ne_bytes())
-    }
-}
-
-impl From<SidBytes> for Sid {
-    fn from(bytes: SidBytes) -> Sid {
-        Sid(u128::from_ne_bytes(bytes.0))
     }
 }
 

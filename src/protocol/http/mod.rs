@@ -18,14 +18,27 @@ mod request;
 mod response;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 pub(super) use self::connection::{Http, Read};
 pub use self::refusal::Refusal;
 
 /// What a session is known by: 128 bits that its client has chosen at random. Whoever knows them is that client, so it
-/// is never shown.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sid(pub u128);
+/// is never shown. As bytes, because a `u128` would make every record that has one longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sid(pub(super) [u8; 16]);
+
+impl From<u128> for Sid {
+    fn from(bits: u128) -> Sid {
+        Sid(bits.to_ne_bytes())
+    }
+}
+
+impl Hash for Sid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.0));
+    }
+}
 
 impl fmt::Debug for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +83,7 @@ pub struct Named<'a> {
 pub enum Response<'a> {
     /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added, and
     /// to [`Asks::Poll`] and [`Asks::Stream`] those that make the body plain text which nobody keeps. In answer to HEAD
-    /// the body is only counted.
+    /// the body is only counted. The connection ends behind 400 (protocol.md, section 5).
     Whole { status: u16, headers: &'a str, body: &'a [u8] },
     /// The head of an event stream, in answer to [`Asks::Stream`]. Its events are sent behind it, and the connection
     /// ends with them.
@@ -96,7 +109,7 @@ pub enum Then {
     Ends(super::Reason),
 }
 
-/// Bytes that [`line`] adds to a text.
+/// Bytes that [`line()`] adds to a text.
 pub const LINE_BYTES: usize = 1;
 
 /// Bytes that [`streamed`] adds to a text.
@@ -183,6 +196,6 @@ mod tests {
 
     #[test]
     fn a_sid_is_not_shown() {
-        assert_eq!(format!("{:?}", Sid(0xDEAD_BEEF)), "Sid(secret)");
+        assert_eq!(format!("{:?}", Sid::from(0xDEAD_BEEF)), "Sid(secret)");
     }
 }

@@ -35,7 +35,7 @@ impl<'a> Parameters<'a> {
     /// The session that is named.
     pub fn sid(&self) -> Result<Sid, Refusal> {
         let digits = self.sid.filter(|sid| sid.len() == 32 && sid.bytes().all(|b| b.is_ascii_hexdigit()));
-        digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(Sid).ok_or(Refusal::Sid)
+        digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(Sid::from).ok_or(Refusal::Sid)
     }
 
     /// The place in the order of the session's requests.

@@ -127,7 +127,7 @@ impl Refusal {
     }
 
     /// Whether the same connection can be used again, as far as this goes: what the peer sends next is surely the
-    /// beginning of a request, and it may well be a better one.
+    /// beginning of a request, and it may well be a better one. Never behind a 400 (protocol.md, section 5).
     pub(super) const fn may_persist(self) -> bool {
         matches!(
             self,
@@ -136,7 +136,6 @@ impl Refusal {
                 | Refusal::NotFound
                 | Refusal::UnknownMethod
                 | Refusal::NotAcceptable
-                | Refusal::Parameters
         )
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Answer {
     pub bytes: Vec<u8>,
     /// The connection ends behind it, for this reason.
     pub ends: Option<Reason>,
+    /// It says no.
+    pub refuses: bool,
 }
 
 impl Answer {
@@ -48,13 +50,13 @@ impl Answer {
     pub fn of(refusal: Refusal, manner: &Manner) -> Answer {
         let mut bytes = Vec::new();
         response::refusal(&mut bytes, manner, refusal);
-        Answer { bytes, ends: manner.last.then_some(Reason::Refused(refusal)) }
+        Answer { bytes, ends: manner.last.then_some(Reason::Refused(refusal)), refuses: true }
     }
 
     fn preflight(manner: &Manner) -> Answer {
         let mut bytes = Vec::new();
         response::preflight(&mut bytes, manner);
-        Answer { bytes, ends: manner.last.then_some(Reason::Finished) }
+        Answer { bytes, ends: manner.last.then_some(Reason::Finished), refuses: false }
     }
 }
 

@@ -5,13 +5,17 @@
 //! | file | is |
 //! | --- | --- |
 //! | `mod` (this one) | the shard that has the socket: requests go to their session, answers to their request |
-//! | `home` | the shard that has the session: events are dispatched, output is handed to whoever waits for it |
+//! | `home` | the shard that has the session: requests find it, their events are dispatched |
+//! | `outlet` | there, too: output is handed to whoever waits for it |
+//! | `life` | there, too: timers and ends |
 //! | `session` | what is decided there, apart from sockets and clients |
 //!
 //! A session is a record among the connections, without a socket: its client, its outbox and its timer are what those
 //! of any other connection are.
 
-pub(super) mod home;
+mod home;
+mod life;
+mod outlet;
 pub(super) mod session;
 #[cfg(test)]
 mod tests;
@@ -131,6 +135,8 @@ impl State {
             Asks::Stream { session } => self.ask(Ask { asker, peer, session, body: None }),
             Asks::Document { path, if_none_match } => {
                 let document = web::answer(path, if_none_match);
+                let refused = u64::from(document.status == 404);
+                self.metrics.counters.add(Counter::HttpRefused, refused);
                 self.http.answers.push((asker, Delivery::Document(document)));
             }
         }
@@ -141,6 +147,7 @@ impl State {
         if home == self.id {
             self.asked(&ask);
         } else if self.mesh_is_stuck() {
+            self.metrics.counters.add(Counter::HttpRefusedBusy, 1);
             self.refuse_request(ask.asker, 503);
         } else {
             self.metrics.counters.add(Counter::HttpRelayed, 1);
@@ -212,6 +219,13 @@ impl State {
         }
     }
 
+    /// The peer of a connection has stopped to write. Whether requests of it are not answered: they soon are, as their
+    /// sessions are told, and with the last answer the connection ends.
+    pub fn give_requests_up(&mut self, slot: u32) -> bool {
+        self.abandon_requests(slot);
+        self.connections.get(slot as usize).is_some_and(|c| c.session.unanswered().next().is_some())
+    }
+
     /// A connection ends: the sessions whose requests it has are told.
     pub fn abandon_requests(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
@@ -253,12 +267,18 @@ impl State {
     }
 
     fn respond(&mut self, asker: Asker, response: &Response<'_>) -> Due {
-        match self.connections.get_mut(asker.connection as usize) {
-            Some(connection) if connection.generation == asker.generation => {
-                connection.session.respond(asker.number, *response)
-            }
-            _ => Due::default(),
+        let Some(connection) = self.connections.get_mut(asker.connection as usize) else {
+            return Due::default();
+        };
+        if connection.generation != asker.generation {
+            return Due::default();
         }
+        let due = connection.session.respond(asker.number, *response);
+        // A peer that asks on and on behind a request that is held must not have all the answers gather here.
+        if connection.session.waiting_bytes() > self.config.outbox_bytes_max {
+            self.end(asker.connection, Cause::Reason(Reason::SlowClient));
+        }
+        due
     }
 
     fn send_due(&mut self, asker: Asker, due: Due, accepted: SmallVec<[Accepted; 1]>) {
@@ -266,7 +286,11 @@ impl State {
         match due.then {
             Then::GoesOn if due.bytes.is_empty() => {}
             Then::GoesOn => {
-                self.queue_frame(slot, Frame::with(due.bytes, self.now_ns, accepted));
+                self.queue_response(slot, Frame::with(due.bytes, self.now_ns, accepted));
+                let Some(connection) = self.connections.get(slot as usize) else { return };
+                if !connection.receiving && connection.session.unanswered().next().is_none() {
+                    self.end(slot, Cause::EndOfStream);
+                }
             }
             Then::Ends(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
         }

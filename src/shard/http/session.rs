@@ -40,6 +40,8 @@ pub(in crate::shard) struct HttpSession {
     pub outlet: Outlet,
     /// Of the next request that states its place.
     next_seq: u64,
+    /// The request before that was held, and has gone with its connection: it may come again.
+    lost: bool,
     /// Requests that came before others that have to be handled first; as they came.
     early: Vec<Early>,
 }
@@ -61,7 +63,8 @@ pub(in crate::shard) enum Turn {
     Now,
     /// Others must be handled before.
     Later,
-    /// It is the one that is held, sent again because its connection broke. Its events were handled.
+    /// It is the one that is held, or was until its connection broke, sent again because of that. Its events were
+    /// handled, and it got no output yet.
     Again,
     /// It was handled, and answered.
     Over,
@@ -78,13 +81,15 @@ pub(in crate::shard) enum Lost {
     Poll,
     /// The stream, and what was under way on it.
     Stream,
-    /// Nothing that output goes to.
+    /// A request that came too early. It will be handled all the same.
+    Early,
+    /// Nothing that was not answered.
     Nothing,
 }
 
 impl HttpSession {
     pub fn new(sid: Sid) -> HttpSession {
-        HttpSession { sid, outlet: Outlet::Nothing, next_seq: 1, early: Vec::new() }
+        HttpSession { sid, outlet: Outlet::Nothing, next_seq: 1, lost: false, early: Vec::new() }
     }
 
     /// When a request is to be handled that states this place, or none.
@@ -94,15 +99,19 @@ impl HttpSession {
             Turn::Now
         } else if seq > self.next_seq {
             Turn::Later
-        } else if seq + 1 == self.next_seq && matches!(self.outlet, Outlet::Poll(_)) {
-            Turn::Again
         } else {
-            Turn::Over
+            let is_the_last = seq + 1 == self.next_seq;
+            match self.outlet {
+                Outlet::Poll(_) if is_the_last => Turn::Again,
+                Outlet::Nothing if is_the_last && self.lost => Turn::Again,
+                _ => Turn::Over,
+            }
         }
     }
 
     /// A request is handled that states this place, or none.
     pub fn handle(&mut self, seq: Option<u64>) {
+        self.lost = false;
         if let Some(seq) = seq {
             self.next_seq = seq.saturating_add(1);
         }
@@ -131,6 +140,15 @@ impl HttpSession {
         Some(early)
     }
 
+    /// A request that was handled has come again, and is held in place of the one before it, which it returns.
+    pub fn hold_again(&mut self, asker: Asker) -> Option<Asker> {
+        self.lost = false;
+        match std::mem::replace(&mut self.outlet, Outlet::Poll(asker)) {
+            Outlet::Poll(before) => Some(before),
+            Outlet::Nothing | Outlet::Stream(_) => None,
+        }
+    }
+
     /// Since when requests wait for one that has not come.
     pub fn gap_since(&self) -> Option<Moment> {
         self.early.first().map(|early| early.came)
@@ -145,11 +163,16 @@ impl HttpSession {
         };
         if lost != Lost::Nothing {
             self.outlet = Outlet::Nothing;
+            self.lost = lost == Lost::Poll;
+            return lost;
         }
-        for early in self.early.iter_mut().filter(|early| early.asker == Some(asker)) {
-            early.asker = None;
+        match self.early.iter_mut().find(|early| early.asker == Some(asker)) {
+            Some(early) => {
+                early.asker = None;
+                Lost::Early
+            }
+            None => Lost::Nothing,
         }
-        lost
     }
 
     /// Those whose requests were kept, and will not be handled.
@@ -177,12 +200,12 @@ mod tests {
     }
 
     fn session() -> HttpSession {
-        HttpSession::new(Sid(7))
+        HttpSession::new(Sid::from(7))
     }
 
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Option<HttpSession>>() <= 80, "{}", size_of::<Option<HttpSession>>());
+        assert!(size_of::<Option<HttpSession>>() <= 72, "{}", size_of::<Option<HttpSession>>());
     }
 
     #[test]
@@ -222,6 +245,12 @@ mod tests {
         session.outlet = Outlet::Nothing;
         assert_eq!(session.turn_of(Some(1)), Turn::Over, "it was answered");
         assert_eq!(session.turn_of(Some(0)), Turn::Over);
+        // Its connection may be known to be broken before it comes again.
+        session.outlet = Outlet::Poll(asker(0));
+        assert_eq!(session.lose(asker(0)), Lost::Poll);
+        assert_eq!((session.turn_of(Some(1)), session.turn_of(Some(0))), (Turn::Again, Turn::Over));
+        session.handle(Some(2));
+        assert_eq!((session.turn_of(Some(1)), session.turn_of(Some(2))), (Turn::Over, Turn::Over));
     }
 
     #[test]
@@ -260,7 +289,7 @@ mod tests {
         let mut session = session();
         session.outlet = Outlet::Poll(asker(1));
         assert_eq!(session.keep(early(2)), Ok(None));
-        assert_eq!(session.lose(asker(2)), Lost::Nothing);
+        assert_eq!((session.lose(asker(2)), session.lose(asker(2))), (Lost::Early, Lost::Nothing));
         assert_eq!(session.lose(asker(1)), Lost::Poll);
         assert_eq!(session.lose(asker(1)), Lost::Nothing);
         session.outlet = Outlet::Stream(asker(3));

@@ -31,7 +31,7 @@ fn apps() -> Vec<Arc<dyn Application>> {
 /// A session that lives on this shard.
 fn session_on(world: &World, shard: usize) -> Session {
     let state = &world.shards[shard].state;
-    let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid(*sid))) == shard).unwrap();
+    let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid::from(*sid))) == shard).unwrap();
     Session { sid }
 }
 
@@ -299,21 +299,23 @@ fn what_is_sent_before_a_close_arrives() {
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
+/// Sends `/last` a second after `/bye`, and closes.
+fn bye(registrar: &mut Registrar) -> Result<(), Error> {
+    registrar
+        .event("/bye")
+        .handler(|cx, event| {
+            let client = event.client;
+            cx.after(SECOND, move |cx| {
+                cx.send(client, &Path::parse("/last").unwrap(), Json::NULL);
+                cx.close(client);
+            });
+            Answer::ok()
+        })
+        .register()
+}
+
 #[test]
 fn what_is_sent_before_a_close_waits_for_a_request_but_not_for_ever() {
-    let bye = |registrar: &mut Registrar| {
-        registrar
-            .event("/bye")
-            .handler(|cx, event| {
-                let client = event.client;
-                cx.after(SECOND, move |cx| {
-                    cx.send(client, &Path::parse("/last").unwrap(), Json::NULL);
-                    cx.close(client);
-                });
-                Answer::ok()
-            })
-            .register()
-    };
     let mut world = World::new(1, vec![Arc::new(App(bye))]);
     let at = world.connect(0);
     let session = session_on(&world, 0);
@@ -358,13 +360,45 @@ fn a_held_request_that_goes_with_its_connection_loses_nothing() {
 
 #[test]
 fn whoever_asks_and_stops_to_write_is_answered() {
-    let mut world = World::new(1, apps());
+    // At each moment on the way of the request to another shard, and of its answer back.
+    for (home, turns) in [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4)] {
+        let mut world = World::new(2, apps());
+        let at = world.connect(0);
+        let session = session_on(&world, home);
+        world.feed(at, session.post("&connect=true", "/qio/ping:1=").as_bytes());
+        (0..turns).for_each(|turn| world.turn(turn % 2));
+        world.end_of_stream(at);
+        world.settle();
+        let answer = take(&mut world, at);
+        assert!(world.is_closed(at));
+        // Where the end overtook the answer, the next request has it.
+        let next = world.connect(1);
+        let kept = ask(&mut world, next, &session.post("", "/qio/ping:2="));
+        let told: String = answer.into_iter().chain(kept).map(|(_, body)| body).collect();
+        assert_eq!(told, ok(1) + &ok(2), "{home} {turns}");
+    }
+}
+
+#[test]
+fn whoever_stops_to_write_while_requests_are_held_waits_no_longer() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, there, &session.post("&seq=3", "/relay/b:0=3")), []);
+    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "")), []);
+    for at in [here, there] {
+        world.end_of_stream(at);
+        world.settle();
+        assert_eq!(take(&mut world, at), got(""));
+        assert!(world.is_closed(at));
+    }
+    let stream = world.connect(1);
+    open_stream(&mut world, stream, &session.stream(""));
     let at = world.connect(0);
-    let session = session_on(&world, 0);
-    world.feed(at, session.post("&connect=true", "/qio/ping:1=").as_bytes());
-    world.end_of_stream(at);
+    assert_eq!(ask(&mut world, at, &session.post("&seq=2", "/relay/b:0=2")), got(""));
+    assert_eq!(world.count(Counter::Broadcasts), 2, "the third was not forgotten");
+    world.end_of_stream(stream);
     world.settle();
-    assert_eq!(take(&mut world, at), got(ok(1)));
+    assert!(world.is_closed(stream));
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
 #[test]
@@ -381,6 +415,20 @@ fn a_server_that_goes_away_answers_what_is_held() {
         assert_eq!(take(&mut world, at), [(503, "server going away\n".into())]);
         assert!(world.is_ended(at));
         world.end_of_stream(at);
+    }
+    world.settle();
+    world.assert_empty();
+}
+
+#[test]
+fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
+    let (mut world, here, there, _) = subscribed();
+    broadcast(&mut world, "/relay/a", "1");
+    for at in [here, there] {
+        world.end_of_stream(at);
+    }
+    for shard in &mut world.shards {
+        shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
     }
     world.settle();
     world.assert_empty();
@@ -469,6 +517,21 @@ fn a_request_that_is_held_may_be_sent_again() {
 }
 
 #[test]
+fn a_request_whose_connection_broke_while_it_was_held_may_be_sent_again() {
+    for ends in [World::end_of_stream, World::reset] {
+        let (mut world, here, there, session) = subscribed();
+        let request = session.post("&seq=1", "/relay/b:0=1");
+        assert_eq!(ask(&mut world, there, &request), []);
+        ends(&mut world, there);
+        world.settle();
+        broadcast(&mut world, "/relay/a", "1");
+        assert_eq!(ask(&mut world, here, &request), got("/relay/a:0=1\n"));
+        assert_eq!(world.count(Counter::Broadcasts), 2, "its events were handled once");
+        assert_eq!(ask(&mut world, here, &request), [(409, String::new())], "it was answered");
+    }
+}
+
+#[test]
 fn a_request_waits_for_the_one_before_it_only_so_long() {
     let (mut world, here, there, session) = subscribed();
     assert_eq!(ask(&mut world, here, &session.post("", "")), []);
@@ -488,6 +551,7 @@ fn only_so_many_requests_wait_for_one_before_them() {
         assert_eq!(ask(&mut world, here, &session.post(&format!("&seq={}", seq + 2), "")), []);
     }
     assert_eq!(ask(&mut world, there, &session.post("&seq=100", "")), [(429, String::new())]);
+    assert_eq!(world.count(Counter::HttpRefusedEarly), 1);
 }
 
 // Streams.
@@ -605,4 +669,244 @@ fn a_connection_lives_as_long_as_something_of_it_is_unanswered() {
         pass(&mut world, 60);
     }
     assert!(!world.is_ended(stream), "forty minutes");
+}
+
+// What goes wrong at the same time.
+
+/// Two sessions, one on each shard, that are subscribed to `/relay/a` by requests of one connection.
+fn two_sessions(world: &mut World, at: At) -> [Session; 2] {
+    [0, 1].map(|home| {
+        let session = session_on(world, home);
+        let request = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
+        assert_eq!(ask(world, at, &request), got(ok(1)));
+        session
+    })
+}
+
+#[test]
+fn a_response_that_ends_its_connection_takes_no_other_sessions_output_with_it() {
+    for (bad, good) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
+        let mut world = World::new(2, apps());
+        let (at, elsewhere) = (world.connect(0), world.connect(1));
+        let sessions = two_sessions(&mut world, at);
+        let bad = if bad == good { Session { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
+        let bad = bad.post("&connect=true", "no event");
+        let refused = ask(&mut world, at, &[bad, sessions[good].post("", "")].concat());
+        assert_eq!(refused, [(400, String::new())]);
+        assert!(world.is_ended(at));
+        broadcast(&mut world, "/relay/a", "1");
+        assert_eq!(ask(&mut world, elsewhere, &sessions[good].post("", "")), got("/relay/a:0=1\n"));
+    }
+}
+
+#[test]
+fn what_an_outbox_holds_fits_a_response() {
+    let config = Config { outbox_bytes_max: 1024, message_bytes_max: 900, ..Config::default() };
+    let mut world = World::with(2, config, apps());
+    let at = world.connect(0);
+    for session in two_sessions(&mut world, at) {
+        assert_eq!(ask(&mut world, at, &session.post("", "/qio/ping:1=")), got(ok(1)));
+    }
+    broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(500)));
+    broadcast(&mut world, "/relay/a", &format!("\"{}\"", "y".repeat(490)));
+    for home in [0, 1] {
+        let request = session_on(&world, home).post("", "");
+        let responses = ask(&mut world, at, &request);
+        assert_eq!((responses.len(), responses[0].0), (1, 200));
+        assert!(responses[0].1.len() > 1000, "{responses:?}");
+    }
+    assert_eq!(world.count(Counter::ClosesSlow), 0);
+}
+
+#[test]
+fn responses_that_wait_for_a_request_that_is_held_are_bounded() {
+    let config = Config { outbox_bytes_max: 10_000, message_bytes_max: 9_000, ..Config::default() };
+    let mut world = World::with(2, config, apps());
+    for home in [0, 1] {
+        let at = world.connect(0);
+        let (held, busy) = (session_on(&world, 0), session_on(&world, home));
+        let busy = Session { sid: busy.sid ^ if home == 0 { 1 << 98 } else { 0 } };
+        assert_eq!(ask(&mut world, at, &held.post("&connect=true", "")), []);
+        let echo = busy.post("&connect=true", &format!("/clienttest/echo:1=\"{}\"", "e".repeat(3000)));
+        for _ in 0..3 {
+            assert_eq!(ask(&mut world, at, &echo), []);
+        }
+        assert!(!world.is_ended(at));
+        ask(&mut world, at, &echo);
+        assert!(world.is_ended(at));
+        assert_eq!(world.count(Counter::ClosesSlow), 1 + home as u64);
+    }
+}
+
+#[test]
+fn the_request_that_ends_a_session_is_told_so_whatever_else_comes() {
+    // Another waits for it.
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, there, &session.post("&seq=2", "/qio/ping:3=")), []);
+    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "no event")), [(400, String::new())]);
+    assert_eq!(take(&mut world, there), [(400, String::new())]);
+    // Another comes in the same turn.
+    let (mut world, here, _, session) = subscribed();
+    let other = world.connect(0);
+    world.feed(here, session.post("", "no event").as_bytes());
+    world.feed(other, session.post("", "/qio/ping:3=").as_bytes());
+    world.settle();
+    assert_eq!(take(&mut world, here), [(400, String::new())]);
+    assert_eq!(take(&mut world, other), [(403, String::new())]);
+    assert_eq!(world.count(Counter::EventsReceived), 1, "the subscription");
+}
+
+#[test]
+fn what_a_session_has_left_is_for_a_poll_only() {
+    let mut world = World::new(1, vec![Arc::new(App(bye))]);
+    let at = world.connect(0);
+    let session = session_on(&world, 0);
+    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/bye:1=")), got(ok(1)));
+    pass(&mut world, 2);
+    let stream = world.connect(0);
+    assert_eq!(ask(&mut world, stream, &session.stream("")), [(403, String::new())]);
+    assert_eq!(ask(&mut world, at, &session.post("", "")), got("/last:0=null\n"));
+}
+
+#[test]
+fn a_session_that_its_address_may_not_have_is_refused_in_every_form() {
+    let config = Config { connections_per_address_max: 1, ..Config::default() };
+    let mut world = World::with(1, config, apps());
+    let session = session_on(&world, 0);
+    for request in [session.post("&connect=true", "/qio/ping:1="), session.stream("&connect=true")] {
+        let at = world.connect(0);
+        assert_eq!(ask(&mut world, at, &request), [(429, String::new())]);
+        world.end_of_stream(at);
+        world.settle();
+        world.assert_empty();
+    }
+    assert_eq!(world.count(Counter::EventsReceived), 0);
+}
+
+#[test]
+fn a_server_that_goes_away_waits_for_no_request() {
+    let (mut world, here, there, _) = subscribed();
+    broadcast(&mut world, "/relay/a", "1");
+    for shard in &mut world.shards {
+        shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+    }
+    world.settle();
+    for at in [here, there] {
+        world.end_of_stream(at);
+    }
+    world.settle();
+    world.assert_empty();
+}
+
+#[test]
+fn a_request_waits_for_the_one_before_it_only_so_long_also_beside_a_stream() {
+    let mut world = World::new(1, apps());
+    let (stream, at) = (world.connect(0), world.connect(0));
+    let session = session_on(&world, 0);
+    open_stream(&mut world, stream, &session.stream("&connect=true"));
+    assert_eq!(ask(&mut world, at, &session.post("&seq=1", "/clienttest/echo:1=")), got(""));
+    pass(&mut world, 10);
+    assert_eq!(ask(&mut world, at, &session.post("&seq=3", "")), []);
+    pass(&mut world, 11);
+    assert_eq!(take(&mut world, at), [(403, String::new())]);
+    assert!(world.is_ended(stream));
+}
+
+#[test]
+fn a_session_with_a_request_that_came_too_early_waits_as_long_as_that_may() {
+    let (mut world, here, there, session) = subscribed();
+    pass(&mut world, 9);
+    assert_eq!(ask(&mut world, there, &session.post("&seq=2", "/qio/ping:2=")), []);
+    pass(&mut world, 5);
+    let both = [ask(&mut world, here, &session.post("&seq=1", "/qio/ping:1=")), take(&mut world, there)];
+    assert_eq!(both, [got(ok(1)), got(ok(2))]);
+}
+
+#[test]
+fn a_slot_that_is_anothers_by_now_is_left_alone() {
+    let (mut world, ..) = subscribed();
+    let raw = world.raw_client(0);
+    world.say(raw, "/qio/on:0=\"/relay/b\"");
+    world.settle();
+    let state = &mut world.shards[0].state;
+    let slot = state.connections.iter().find(|(_, c)| c.client.is_some() && c.is_socket()).unwrap().0 as u32;
+    state.http.blocked.push(slot);
+    world.say(raw, "/relay/b:0=1");
+    world.settle();
+    assert_eq!(world.take_texts(raw), ["/relay/b:0=1"]);
+}
+
+#[test]
+fn a_connection_that_becomes_a_websocket_late_has_its_time_for_the_handshake() {
+    let mut world = World::new(1, apps());
+    let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
+    let upgrade = "GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for (number, late) in [(1, 9), (2, 300)] {
+        let at = world.connect(0);
+        assert_eq!(ask(&mut world, at, missing)[0].0, 404);
+        pass(&mut world, late);
+        world.feed(at, upgrade.as_bytes());
+        world.settle();
+        assert!(world.take_bytes(at).starts_with(b"HTTP/1.1 101 "));
+        pass(&mut world, 9);
+        assert_eq!(world.count(Counter::TimeoutsHandshake), number - 1, "after {late} s");
+        pass(&mut world, 1);
+        assert_eq!(world.count(Counter::TimeoutsHandshake), number, "after {late} s");
+    }
+}
+
+// A mesh that is stuck: a shard that takes no turns.
+
+fn stuck_world() -> World {
+    let config = Config { mesh_ring_messages: 8, mesh_overflow_messages_max: 0, ..Config::default() };
+    World::with(2, config, apps())
+}
+
+#[test]
+fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
+    let mut world = stuck_world();
+    let at = world.connect(0);
+    let (home, away) = (session_on(&world, 0), session_on(&world, 1));
+    let requests = 20;
+    for _ in 0..requests {
+        world.feed(at, away.post("&connect=true", "/qio/ping:1=").as_bytes());
+        world.turn(0);
+    }
+    let neighbour = world.connect(0);
+    world.feed(neighbour, home.post("&connect=true", "/qio/ping:1=").as_bytes());
+    for _ in 0..3 {
+        world.turn(0);
+    }
+    assert_eq!(take(&mut world, neighbour), got(ok(1)));
+    world.settle();
+    let responses = take(&mut world, at);
+    let crossed = world.count(Counter::HttpRelayed) as usize;
+    assert!((8..requests).contains(&crossed), "{crossed}");
+    assert_eq!(world.count(Counter::HttpRefusedBusy) as usize, requests - crossed);
+    let mut expected = vec![(200, ok(1)); crossed];
+    expected.resize(requests, (503, String::new()));
+    assert_eq!(responses, expected);
+}
+
+#[test]
+fn a_stream_that_waits_for_the_mesh_gets_everything_once_it_moves() {
+    for more in 0..4 {
+        let mut world = stuck_world();
+        let (stream, at) = (world.connect(1), world.connect(0));
+        let session = session_on(&world, 0);
+        open_stream(&mut world, stream, &session.stream("&connect=true"));
+        assert_eq!(ask(&mut world, at, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
+        let raw = world.raw_client(0);
+        let broadcasts = 9 + more;
+        for number in 0..broadcasts {
+            world.say(raw, &format!("/relay/a:0={number}"));
+            world.turn(0);
+        }
+        assert_eq!(world.shards[0].state.http.blocked.is_empty(), more == 0, "{more}");
+        world.settle();
+        let expected: String =
+            (0..broadcasts).map(|number| format!("data:/relay/a:0={number}\n\n")).collect();
+        assert_eq!(streamed(&mut world, stream), expected);
+    }
 }

@@ -2,7 +2,7 @@
 //
 // It needs `npm ci` in tests/clients/node, and a server: QUICKIO_BINARY, or target/debug/quickio of `cargo build`.
 
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 import net from 'node:net'
 import { fileURLToPath } from 'node:url'
@@ -20,14 +20,17 @@ const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name
 
 /** A server of its own, on a port that it keeps when it is started again. */
 export class Server {
-  static async start(port = 0) {
+  /** `mangled`: with a proxy before it, as `quickio clienttest` starts it, whose address is `proxy`. */
+  static async start({ mangled = false } = {}) {
     const server = new Server()
-    await server.run(port)
+    const applications = ['--app', 'relay', '--app', 'clienttest']
+    server.command = mangled ? ['clienttest', '--proxy', '127.0.0.1:0'] : applications
+    await server.run(0)
     return server
   }
 
   async run(port) {
-    const flags = `--listen 127.0.0.1:${port} --admin off --shards 2 --app relay --app clienttest`.split(' ')
+    const flags = [...this.command, '--listen', `127.0.0.1:${port}`, '--admin', 'off', '--shards', '2']
     this.process = spawn(BINARY, flags, { stdio: ['ignore', 'pipe', 'pipe'], env: ENVIRONMENT })
     this.ended = new Promise((resolve) => this.process.once('close', (code, signal) => resolve({ code, signal })))
     let errors = ''
@@ -36,12 +39,14 @@ export class Server {
       let lines = ''
       this.process.stdout.setEncoding('utf8').on('data', (text) => {
         lines += text
-        if (/^ready$/m.test(lines)) resolve(lines.match(/^listening on (.*)$/m)[1])
+        if (/^ready$/m.test(lines)) resolve(lines)
       })
     })
     const failed = this.ended.then(() => { throw new Error(`the server did not start: ${errors}`) })
-    this.address = await Promise.race([ready, failed])
+    const lines = await Promise.race([ready, failed])
     failed.catch(() => {})
+    this.address = lines.match(/^listening on (.*)$/m)[1]
+    this.proxy = lines.match(/^proxy on (.*)$/m)?.[1]
   }
 
   get port() {
@@ -57,6 +62,12 @@ export class Server {
     await this.stop()
     await this.run(this.port)
   }
+}
+
+/** The ways in which the proxy mangles upgrades. */
+export function modes() {
+  const help = execFileSync(BINARY, ['clienttest', '--help'], { encoding: 'utf8', env: ENVIRONMENT })
+  return [...help.split(/^Modes:$/m)[1].matchAll(/^  (\S+)$/gm)].map(([, name]) => name)
 }
 
 /** Passes connections on to a server, and can cut them, or let them fall asleep. */

@@ -3,20 +3,24 @@
 
 mod churn;
 mod connection;
+mod http;
 mod pings;
 mod publishing;
+mod session;
 
 use crate::clock;
 use crate::connect;
 use crate::outcome::{Count, Outcome, Shown, Timed};
 use crate::plan::{Plan, Protocol, Role, Share, Window};
+use crate::request::Requests;
 use crate::wire::{self, Sizes, Writer};
 use churn::Churn;
-use connection::{Connection, Heard, State};
+use connection::{Connection, Heard, Socket, State};
 use pings::{PINGS_PER_SEND_MAX, Schedule};
 use publishing::Publisher;
 use quickio::qev::buffers::{Buffer, Frame};
 use quickio::qev::ring::{Completion, Errno, Ring, Settings, Token, Wait};
+use session::LINES;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +56,9 @@ struct Worker<'a> {
     plan: &'a Plan,
     share: Share,
     writer: Writer,
+    requests: Requests,
+    /// When it began.
+    run: u64,
     sizes: Sizes,
     ring: Ring,
     completions: Vec<Completion>,
@@ -74,21 +81,31 @@ struct Worker<'a> {
     outcome: Outcome,
 }
 
+/// A socket of a connection: the connection's token, and which of its sockets.
+#[derive(Clone, Copy)]
+struct Line {
+    token: Token,
+    of: usize,
+}
+
 impl<'a> Worker<'a> {
     fn new(plan: &'a Plan, share: Share) -> Result<Worker<'a>, String> {
         let connections = connections(plan, share);
         let buffers = (connections.len() * 2).next_power_of_two().clamp(BUFFERS_MIN, BUFFERS_MAX);
+        let sockets = connections.len() * if plan.protocol.is_http() { LINES } else { 1 };
         let ring = Ring::new(Settings {
-            descriptors: connections.len().max(1) as u32,
+            descriptors: sockets.max(1) as u32,
             buffers: buffers as u16,
             buffer_bytes: BUFFER_BYTES,
         });
-        let ring = ring.map_err(|error| no_ring(&error, connections.len()))?;
+        let ring = ring.map_err(|error| no_ring(&error, sockets))?;
         let writer = Writer(plan.protocol);
         Ok(Worker {
             plan,
             share,
             writer,
+            requests: Requests::new(plan),
+            run: clock::now(),
             sizes: Sizes::of(plan),
             ring,
             completions: Vec::new(),
@@ -160,7 +177,7 @@ impl<'a> Worker<'a> {
 
     /// How long the next turn may sleep.
     fn wait(&self, now: u64) -> Wait {
-        let publishers = self.publishers.iter().filter(|p| !self.connections[p.token as usize].sending);
+        let publishers = self.publishers.iter().filter(|p| !self.connections[p.token as usize].is_busy());
         let due = publishers.filter_map(Publisher::next_due);
         let due = due.chain(self.schedule.next_due()).chain(self.churn.next_due()).min();
         let until = self.window.map_or(0, |window| window.until);
@@ -196,27 +213,64 @@ impl Worker<'_> {
     }
 
     fn open(&mut self, token: Token, began: u64) {
-        let number = token as usize * self.share.of + self.share.index;
         let connection = &mut self.connections[token as usize];
         connection.state = State::Opening;
         connection.began = began;
-        connection.cutter.reset(self.plan.protocol);
-        connection.outbox.clear();
+        let first = &mut connection.lines[0];
+        first.cutter.reset(self.plan.protocol);
+        first.outbox.clear();
         self.opening += 1;
-        let socket = connect::start(self.plan, number).map(Into::into);
-        match socket.and_then(|socket| self.ring.adopt(token, socket)) {
-            Ok(socket) => self.connected(token, socket),
-            Err(error) => self.fail(token, &format!("connect: {error}")),
+        let line = Line { token, of: 0 };
+        if !self.connect(line) {
+            return;
+        }
+        match self.plan.protocol {
+            Protocol::None => {
+                self.receive(line);
+                self.opened(token, clock::now());
+            }
+            Protocol::LongPolling | Protocol::EventStream => self.begin_session(token),
+            Protocol::WebSocket | Protocol::Raw => self.send(token, self.hello.clone()),
         }
     }
 
-    fn connected(&mut self, token: Token, socket: quickio::qev::ring::Descriptor) {
-        self.connections[token as usize].socket = Some(socket);
-        if self.plan.protocol == Protocol::None {
-            self.receive(token);
-            return self.opened(token, clock::now());
+    /// Opens a socket; whether there is one. Otherwise the connection fails.
+    fn connect(&mut self, line: Line) -> bool {
+        let place = self.place_of(line);
+        let socket = connect::start(self.plan, self.number_of(line.token)).map(Into::into);
+        match socket.and_then(|socket| self.ring.adopt(place, socket)) {
+            Ok(socket) => {
+                self.outcome.counts.add(Count::Sockets, 1);
+                self.line(line).socket = Some(socket);
+                true
+            }
+            Err(error) => {
+                self.fail(line.token, &format!("connect: {error}"));
+                false
+            }
         }
-        self.send(token, self.hello.clone());
+    }
+
+    /// A connection's number among those of all workers.
+    fn number_of(&self, token: Token) -> usize {
+        token as usize * self.share.of + self.share.index
+    }
+
+    fn line(&mut self, line: Line) -> &mut Socket {
+        &mut self.connections[line.token as usize].lines[line.of]
+    }
+
+    /// The ring's token of a socket: the first ones of all connections come first.
+    fn place_of(&self, line: Line) -> Token {
+        line.token + (line.of * self.connections.len()) as Token
+    }
+
+    fn line_of(&self, place: Token) -> Line {
+        let connections = self.connections.len() as Token;
+        match place.checked_sub(connections) {
+            None => Line { token: place, of: 0 },
+            Some(token) => Line { token, of: 1 },
+        }
     }
 
     fn opened(&mut self, token: Token, now: u64) {
@@ -255,20 +309,46 @@ impl Worker<'_> {
     fn end(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
         connection.state = State::Closing;
-        connection.outbox.clear();
-        match connection.socket {
-            Some(_) if connection.sending || connection.receiving => {
-                self.ring.cancel(token, connection.sending);
+        if connection.lines.iter().all(|line| line.socket.is_none()) {
+            return self.closed(token, clock::now());
+        }
+        for of in 0..LINES {
+            let line = Line { token, of };
+            let place = self.place_of(line);
+            let socket = self.line(line);
+            socket.outbox.clear();
+            match socket.socket {
+                Some(_) if !socket.is_quiet() => {
+                    let sending = socket.sending;
+                    self.ring.cancel(place, sending);
+                }
+                Some(_) => self.close_if_quiet(line),
+                None => {}
             }
-            Some(_) => self.close_if_quiet(token),
-            None => self.closed(token, clock::now()),
         }
     }
 
-    fn close_if_quiet(&mut self, token: Token) {
-        let connection = &mut self.connections[token as usize];
-        if connection.state == State::Closing && !connection.sending && !connection.receiving {
-            connection.socket.take().into_iter().for_each(|socket| self.ring.close(socket, token));
+    /// Closes a socket whose connection is closing, or which the server has closed, once nothing is in flight on it.
+    fn close_if_quiet(&mut self, line: Line) {
+        let place = self.place_of(line);
+        let connection = &mut self.connections[line.token as usize];
+        let socket = &mut connection.lines[line.of];
+        if (connection.state == State::Closing || socket.closing) && socket.is_quiet() {
+            socket.socket.take().into_iter().for_each(|socket| self.ring.close(socket, place));
+        }
+    }
+
+    /// A socket is closed.
+    fn line_closed(&mut self, line: Line, now: u64) {
+        self.line(line).closing = false;
+        let connection = &self.connections[line.token as usize];
+        match connection.state {
+            State::Closing if connection.lines.iter().all(|line| line.socket.is_none()) => {
+                self.closed(line.token, now);
+            }
+            // It was not needed just then, and may be now.
+            State::Open => self.request_next(line.token),
+            _ => {}
         }
     }
 
@@ -292,7 +372,7 @@ impl Worker<'_> {
     fn goodbye(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
         connection.state = State::Closing;
-        match (self.plan.protocol, connection.socket) {
+        match (self.plan.protocol, connection.lines[0].socket) {
             (Protocol::WebSocket, _) => self.send(token, self.close.clone()),
             (_, Some(socket)) => self.ring.shut_down(socket, token),
             (_, None) => {}
@@ -321,7 +401,7 @@ impl Worker<'_> {
     fn publish_due(&mut self, index: usize, now: u64, until: u64) {
         let (token, room) = (self.publishers[index].token, self.publishers[index].room);
         let connection = &self.connections[token as usize];
-        if connection.sending || connection.state != State::Open {
+        if connection.is_busy() || connection.state != State::Open {
             return;
         }
         let (subscribers, burst) = (self.subscribers_here(room), self.plan.burst as u64);
@@ -345,7 +425,7 @@ impl Worker<'_> {
     /// Sends the pings that are due on a connection, at a rate.
     fn ping_due(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
-        if connection.sending || connection.state != State::Open || connection.role != Role::Pinger {
+        if connection.is_busy() || connection.state != State::Open || connection.role != Role::Pinger {
             return;
         }
         let count = connection.asked.take_due();
@@ -368,23 +448,36 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends a frame, or keeps it until the send in flight is done.
+    /// Sends a frame; over HTTP in a request, as soon as one may be sent.
     fn send(&mut self, token: Token, frame: Frame) {
-        let connection = &mut self.connections[token as usize];
-        let Some(socket) = connection.socket else { return };
-        if connection.sending {
-            return connection.outbox.push_back(frame);
+        match &mut self.connections[token as usize].session {
+            Some(session) => {
+                session.say(frame.as_slice());
+                self.request_next(token);
+            }
+            None => self.send_on(Line { token, of: 0 }, frame),
         }
-        connection.sending = true;
-        self.outcome.counts.add(Count::BytesSent, frame.len() as u64);
-        self.ring.send(socket, token, frame);
     }
 
-    fn receive(&mut self, token: Token) {
-        let connection = &mut self.connections[token as usize];
-        if let Some(socket) = connection.socket {
-            connection.receiving = true;
-            self.ring.receive(socket, token);
+    /// Sends bytes, or keeps them until the send in flight is done.
+    fn send_on(&mut self, line: Line, frame: Frame) {
+        let place = self.place_of(line);
+        let socket = self.line(line);
+        let Some(descriptor) = socket.socket else { return };
+        if socket.sending {
+            return socket.outbox.push_back(frame);
+        }
+        socket.sending = true;
+        self.outcome.counts.add(Count::BytesSent, frame.len() as u64);
+        self.ring.send(descriptor, place, frame);
+    }
+
+    fn receive(&mut self, line: Line) {
+        let place = self.place_of(line);
+        let socket = self.line(line);
+        if let Some(descriptor) = socket.socket {
+            socket.receiving = true;
+            self.ring.receive(descriptor, place);
         }
     }
 }
@@ -394,20 +487,22 @@ impl Worker<'_> {
     fn complete(&mut self, completion: Completion, now: u64) {
         match completion {
             Completion::Received { token, buffer, ended } => {
-                self.received(token, &buffer, now);
+                let line = self.line_of(token);
+                self.received(line, &buffer, now);
                 self.ring.recycle(buffer);
                 if ended {
-                    self.receive(token);
+                    self.receive(line);
                 }
             }
-            Completion::ReceiveEnded { token, result } => self.receive_ended(token, result),
-            Completion::Sent { token, result, .. } => self.sent(token, result),
-            Completion::Closed { token } => self.closed(token, now),
+            Completion::ReceiveEnded { token, result } => self.receive_ended(self.line_of(token), result),
+            Completion::Sent { token, result, .. } => self.sent(self.line_of(token), result),
+            Completion::Closed { token } => self.line_closed(self.line_of(token), now),
             _ => {}
         }
     }
 
-    fn received(&mut self, token: Token, buffer: &Buffer, now: u64) {
+    fn received(&mut self, line: Line, buffer: &Buffer, now: u64) {
+        let Line { token, of } = line;
         let connection = &mut self.connections[token as usize];
         let piece = self.ring.data(buffer);
         self.outcome.counts.add(Count::BytesReceived, piece.len() as u64);
@@ -415,9 +510,16 @@ impl Worker<'_> {
             let len = piece.len() as u64;
             return self.received_bytes(token, len, now);
         }
-        match connection.hear(piece, now, &self.schedule, self.window, &mut self.outcome) {
+        match connection.hear(of, piece, now, &self.schedule, self.window, &mut self.outcome) {
             Ok(heard) => self.heard(token, heard, now),
             Err(broken) => self.fail(token, &broken.to_string()),
+        }
+        if self.plan.protocol.is_http() {
+            // What is due goes with the next poll, which follows at once.
+            if self.schedule.has_rate() {
+                self.ping_due(token);
+            }
+            self.request_next(token);
         }
     }
 
@@ -454,6 +556,7 @@ impl Worker<'_> {
 
     fn heard(&mut self, token: Token, heard: Heard, now: u64) {
         if heard.published > 0 {
+            self.outcome.counts.add(Count::Disordered, heard.disordered);
             self.delivered(token, heard.published);
         }
         if heard.pongs > 0 {
@@ -515,37 +618,42 @@ impl Worker<'_> {
         }
     }
 
-    fn sent(&mut self, token: Token, result: Result<(), Errno>) {
-        let connection = &mut self.connections[token as usize];
-        connection.sending = false;
+    fn sent(&mut self, line: Line, result: Result<(), Errno>) {
+        let connection = &mut self.connections[line.token as usize];
+        let opens = matches!(connection.state, State::Opening | State::Open);
+        let socket = &mut connection.lines[line.of];
+        socket.sending = false;
         if let Err(error) = result {
-            self.fail(token, &format!("send: {error}"));
-            return self.close_if_quiet(token);
+            self.fail(line.token, &format!("send: {error}"));
+            return self.close_if_quiet(line);
         }
-        if connection.state == State::Opening && !connection.receiving {
-            self.receive(token);
+        if opens && !socket.receiving && !socket.closing {
+            self.receive(line);
         }
-        match self.connections[token as usize].outbox.pop_front() {
-            Some(frame) => self.send(token, frame),
-            None if self.schedule.has_rate() => self.ping_due(token),
+        match self.line(line).outbox.pop_front() {
+            Some(frame) => self.send_on(line, frame),
+            None if self.schedule.has_rate() => self.ping_due(line.token),
             None => {}
         }
-        self.close_if_quiet(token);
+        self.close_if_quiet(line);
     }
 
-    fn receive_ended(&mut self, token: Token, result: Result<(), Errno>) {
-        match result {
-            Err(error) if error.is_no_buffers() => return self.receive(token),
-            Err(error) => {
-                self.connections[token as usize].receiving = false;
-                self.fail(token, &format!("receive: {error}"));
-            }
-            Ok(()) => {
-                self.connections[token as usize].receiving = false;
-                self.fail(token, "the server closed the connection");
-            }
+    fn receive_ended(&mut self, line: Line, result: Result<(), Errno>) {
+        if result.is_err_and(Errno::is_no_buffers) {
+            return self.receive(line);
         }
-        self.close_if_quiet(token);
+        let connection = &mut self.connections[line.token as usize];
+        let socket = &mut connection.lines[line.of];
+        socket.receiving = false;
+        match result {
+            Err(error) => self.fail(line.token, &format!("receive: {error}")),
+            // A connection that was asked nothing for long.
+            Ok(()) if connection.session.as_ref().is_some_and(|session| session.is_idle(line.of)) => {
+                socket.closing = true;
+            }
+            Ok(()) => self.fail(line.token, "the server closed the connection"),
+        }
+        self.close_if_quiet(line);
     }
 }
 

@@ -264,8 +264,9 @@ fn parameters() {
         format!("sid={SID}&seq=1 ").trim().to_owned() + "a",
         format!("sid={SID}&seq=18446744073709551616"),
     ] {
-        assert_eq!(status(&post(&query)), "400", "{query}");
-        assert_eq!(status(&stream_with("").replace(&format!("sid={SID}&connect=true"), &query)), "400");
+        check_closing(Refusal::Parameters, &post(&query));
+        let stream = stream_with("").replace(&format!("sid={SID}&connect=true"), &query);
+        check_closing(Refusal::Parameters, &stream);
     }
     assert_eq!(status(&stream_with("").replace(SID, "0")), "403");
     for accept in

@@ -1,0 +1,122 @@
+// The documents of the server, as a browser gets and keeps them.
+
+import assert from 'node:assert/strict'
+import { group, within } from './support/harness.mjs'
+import { blankPage } from './support/browser.mjs'
+import { Server } from './support/server.mjs'
+
+const PARTS = ['/', '/page.css', '/page.js', '/quickio.js']
+
+/** Has `load` load things; resolves to the status that came over the network for each path, null where none came. */
+async function loads(session, paths, load) {
+  const requests = new Map() // id => { path, answer, status }; what is told of one comes in no certain order
+  const request = (id) => requests.get(id) ?? requests.set(id, {}).get(id)
+  const isSettled = (path) => {
+    const found = [...requests.values()].filter((request) => request.path === path)
+    return found.length && found.every(({ answer, status }) => answer && (status || !answer.hasExtraInfo))
+  }
+  let check
+  const settled = new Promise((resolve) => {
+    check = () => { if (paths.every(isSettled)) resolve() }
+  })
+  const heard = {
+    'Network.requestWillBeSent': ({ requestId, request: { url } }) => {
+      request(requestId).path = new URL(url).search ? null : new URL(url).pathname // a query: the library's own
+    },
+    'Network.responseReceived': (answer) => { request(answer.requestId).answer = answer },
+    'Network.responseReceivedExtraInfo': ({ requestId, statusCode }) => { request(requestId).status = statusCode }
+  }
+  const listeners = Object.entries(heard).map(([name, hear]) => [name, (event) => {
+    hear(event)
+    check()
+  }])
+  for (const [name, listener] of listeners) session.on(name, listener)
+  await load()
+  const state = () => JSON.stringify([...requests.values()].map(({ path, status }) => [path, status]))
+  await within(20_000, settled, 'all requests').catch((error) => { throw new Error(`${error.message}: ${state()}`) })
+  for (const [name, listener] of listeners) session.off(name, listener)
+  const all = [...requests.values()]
+  return Object.fromEntries(paths.map((path) => [path, all.find((one) => one.path === path).status ?? null]))
+}
+
+export function documents(browser) {
+  group('documents', async ({ test, after }) => {
+    const [server, other] = [await Server.start(), await Server.start()]
+    after(() => server.stop())
+    after(() => other.stop())
+
+    await test('loaded again: what must be fresh is asked for and unchanged, the library is not asked for', async () => {
+      const context = await browser.newContext()
+      const page = await context.newPage()
+      const session = await context.newCDPSession(page)
+      await session.send('Network.enable')
+      const load = async () => {
+        const statuses = await loads(session, PARTS, () => page.goto(server.url))
+        await page.goto('about:blank')
+        return statuses
+      }
+      assert.deepEqual(await load(), { '/': 200, '/page.css': 200, '/page.js': 200, '/quickio.js': 200 })
+      assert.deepEqual(await load(), { '/': 304, '/page.css': 304, '/page.js': 304, '/quickio.js': null })
+      await context.close()
+    })
+
+    await test('the library is asked for when it is to be revalidated, and is unchanged', async () => {
+      const page = await blankPage(browser, server.url)
+      await page.evaluate(() => import('/quickio.mjs'))
+      const session = await page.context().newCDPSession(page)
+      await session.send('Network.enable')
+      const statuses = await loads(session, ['/quickio.js', '/quickio.mjs'], () => page.evaluate(async () => {
+        for (const path of ['/quickio.js', '/quickio.mjs']) {
+          const response = await fetch(path, { cache: 'no-cache' })
+          await response.text()
+        }
+      }))
+      assert.deepEqual(statuses, { '/quickio.js': 304, '/quickio.mjs': 304 })
+      await page.context().close()
+    })
+
+    await test('a page of another origin imports the module, and connects', async () => {
+      const page = await blankPage(browser, other.url)
+      const found = await page.evaluate(async (url) => {
+        delete globalThis.QuickIO
+        const module = await import(`${url}/quickio.mjs`)
+        const client = new module.default(url)
+        const answer = await client.send('/clienttest/echo', 'by a module')
+        return [module.default === module.QuickIO, location.origin, client.transport, answer]
+      }, server.url)
+      assert.deepEqual(found, [true, other.url, 'websocket', 'by a module'])
+      await page.context().close()
+    })
+
+    await test('a page of another origin includes the script, whose server is then the default', async () => {
+      const page = await blankPage(browser, other.url)
+      await page.addScriptTag({ url: `${server.url}/quickio.js` })
+      const opened = await page.evaluate(async () => {
+        const client = new QuickIO()
+        await new Promise((resolve) => client.on('/open', resolve))
+        return performance.getEntriesByType('resource').map(({ name }) => name).concat(QuickIO.source)
+      })
+      assert.equal(opened.at(-1), `${server.url}/quickio.js`)
+      await page.context().close()
+    })
+
+    await test('an isolated page takes the library of another origin, and nothing that is not for others', async () => {
+      const isolated = await (await browser.newContext({ bypassCSP: true })).newPage()
+      await isolated.goto(server.url)
+      assert.equal(await isolated.evaluate(() => globalThis.crossOriginIsolated), true)
+      await isolated.addScriptTag({ url: `${other.url}/quickio.js` })
+      assert.equal(await isolated.evaluate(() => QuickIO.source), `${other.url}/quickio.js`)
+      const part = isolated.addScriptTag({ url: `${other.url}/page.js` })
+      await assert.rejects(part, 'a part of the page was given to another origin')
+      await isolated.context().close()
+    })
+
+    await test('what does not exist is a 404 that says what does', async () => {
+      const page = await (await browser.newContext()).newPage()
+      const response = await page.goto(`${server.url}/nowhere`)
+      assert.equal(response.status(), 404)
+      assert.match(await response.text(), /quickio\.js/)
+      await page.context().close()
+    })
+  })
+}

@@ -1,0 +1,33 @@
+// The client library and the page in a real browser, Debian's Chromium.
+//
+//     node tests/browser/run.mjs [--all] [TEXT]
+//
+// It runs the groups of tests whose names contain TEXT. `--all`: the library's whole suite through the proxy in every
+// mode. It needs `npm ci` in tests/browser, /usr/bin/chromium (or QUICKIO_CHROMIUM), and a server: QUICKIO_BINARY, or
+// target/debug/quickio of `cargo build`. Screenshots go to target/test-logs. The last line says how many tests passed.
+
+import { documents } from './documents.mjs'
+import { outside } from './outside.mjs'
+import { page } from './page.mjs'
+import { mangled, plain } from './suite.mjs'
+import { launch } from './support/browser.mjs'
+import { runGroups, within } from './support/harness.mjs'
+import { Server } from './support/server.mjs'
+
+const RUN_MS = 10 * 60_000 // it takes a few minutes; a browser that hangs must not hang whoever waits
+
+const all = process.argv.includes('--all')
+const text = process.argv.slice(2).find((argument) => !argument.startsWith('--'))
+process.on('exit', Server.killAll)
+
+const browser = await launch()
+for (const part of [plain, mangled, outside, page, documents]) part(browser, all)
+let late = 0
+const results = await within(RUN_MS, runGroups(text), 'the tests').catch((error) => {
+  console.log(`FAILED   ${error.message}`)
+  late = 1
+})
+const { passed, failed } = results ?? { passed: 0, failed: 0 }
+await within(10_000, browser.close(), 'the browser').catch((error) => console.log(error.message))
+console.log(`browser: ${passed} passed, ${failed + late} failed`)
+process.exit(failed + late ? 1 : 0)

@@ -1,0 +1,493 @@
+//! HTTP requests against a naive twin: whatever bytes come, in whatever pieces, the codec asks and refuses the same as a
+//! reader that has all of them, looks at one line after the other, and knows nothing of httparse.
+
+use quickio::limits::{
+    HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX,
+};
+use quickio::protocol::http::{Asks, Due, Response, Then};
+use quickio::protocol::{Found, Options, Origins, Session, Settings};
+
+mod fuzz;
+
+const MESSAGE_BYTES_MAX: usize = 40;
+const ORIGIN: &str = "https://a.example";
+const SID: &str = "0123456789abcdef0123456789abcdef";
+
+/// What came of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    Poll {
+        connect: bool,
+        seq: Option<u64>,
+        host: String,
+        body: String,
+    },
+    Stream {
+        connect: bool,
+        host: String,
+    },
+    Document {
+        path: String,
+        if_none_match: Option<String>,
+    },
+    /// It was answered by the codec, with this status.
+    Answered(u16),
+}
+
+/// What came of a connection, and whether it has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Talk {
+    outcomes: Vec<Outcome>,
+    ended: bool,
+}
+
+#[test]
+fn fuzz_requests() {
+    fuzz::run(|random| {
+        let mut input = Vec::new();
+        for at in 0..random.below(6) {
+            // The first bytes decide whether it is HTTP at all.
+            input.extend(random_request(random, at == 0));
+        }
+        if random.one_in(2) {
+            damage(random, &mut input);
+        }
+        let expected = naive(&input);
+        for longest in [1, 3, 20, 300, input.len()] {
+            assert_eq!(talk(random, &input, longest), expected, "{}", String::from_utf8_lossy(&input));
+        }
+    });
+}
+
+#[test]
+fn long_heads_and_many_requests() {
+    let request = |padding: &str| format!("GET /x HTTP/1.1\r\nHost: a\r\n{padding}\r\n");
+    let padded = |len: usize| request(&format!("X: {}\r\n", "x".repeat(len - request("X: \r\n").len())));
+    fuzz::run(|random| {
+        let inputs = [
+            padded(HTTP_HEAD_BYTES_MAX - 1 + random.below(3)),
+            "GET / HTTP/1.1\r\n".to_owned() + &"x".repeat(HTTP_HEAD_BYTES_MAX - 17 + random.below(3)),
+            request(&"X: y\r\n".repeat(HTTP_HEADERS_MAX - 3 + random.below(5))),
+            request("")
+                + &"\n".repeat(usize::from(HTTP_EMPTY_LINES_MAX) - 1 + random.below(3))
+                + &request(""),
+            request("").repeat(HTTP_REQUESTS_UNANSWERED_MAX + 1),
+        ];
+        let input = random.pick(&inputs).as_bytes();
+        assert_eq!(talk(random, input, 5000), naive(input));
+    });
+}
+
+/// A request, mostly a right one, that is no upgrade.
+fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
+    let body = random.pick(&["", "x", "/a:0=1\n", "ü€😀", "GET / HTTP/1.1\r\n\r\n"]).to_string();
+    let line_end = if random.one_in(10) { "\n" } else { "\r\n" };
+    let mut request = String::new();
+    while !is_first && random.one_in(8) {
+        request += if random.one_in(20) { "\r" } else { line_end };
+    }
+    let method = *random.pick(&["GET", "GET", "POST", "POST", "POST", "HEAD", "OPTIONS", "PUT"]);
+    let target = match random.below(12) {
+        0 => (*random.pick(&["/x", "*", "x", "http://b", "http://b/x?y", "/?sid", "http://u@b/", "/ü"]))
+            .to_owned(),
+        1 => format!(
+            "/?sid={SID}&seq={}",
+            random.pick(&["0", "1", "", "+1", "18446744073709551616", "7&seq=7"])
+        ),
+        2 => format!("http://b:1/?connect=true&sid={SID}"),
+        3 => "/".to_owned(),
+        _ => format!("/?sid={SID}"),
+    };
+    let version = *random.pick(&["1.1", "1.1", "1.1", "1.1", "1.1", "1.0", "1.2"]);
+    request += &format!("{method} {target} HTTP/{version}{line_end}");
+    for _ in 0..random.below(4) {
+        request += *random.pick(&[
+            "X: y",
+            "Accept: text/event-stream",
+            "Accept: */*, text/event-stream;q=0.0",
+            "Accept: text/event-stream; Q=0.01;x",
+            "Accept: text/event-stream;q=0.,text/event-stream ; q=1",
+            "Connection: close",
+            "Connection: keep-alive",
+            "Origin: https://a.example",
+            "Origin: null",
+            "If-None-Match: \"a\"",
+            "X:\u{1}",
+            "Expect: other",
+            "Transfer-Encoding: chunked",
+            " folded",
+            "X : y",
+            "nothing",
+            "Cookie: ü",
+        ]);
+        request += line_end;
+    }
+    match random.below(20) {
+        0 => {}
+        1 => request += &format!("Host: b{}c{line_end}", random.pick(&[" ", ",", "/", "@", "\u{80}"])),
+        2 => request += &format!("Host: b{line_end}Host: b{line_end}"),
+        _ => request += &format!("Host: a{line_end}"),
+    }
+    let len = if method == "POST" { body.len() } else { 0 };
+    match random.below(20) {
+        0 => {}
+        1 => request += &format!("Content-Length: {len}, {len}{line_end}"),
+        2 => request += &format!("Content-Length: {len}{line_end}content-length: {len}{line_end}"),
+        3 => request += &format!("Content-Length: 41{line_end}"),
+        4 => request += &format!("Content-Length: +{len}{line_end}"),
+        _ => request += &format!("Content-Length: {len}{line_end}"),
+    }
+    request += line_end;
+    request += if method == "POST" { &body } else { "" };
+    request.into_bytes()
+}
+
+/// Changes, drops, or inserts a few bytes, but none of the first, which tell that it is HTTP.
+fn damage(random: &mut fuzz::Random, input: &mut Vec<u8>) {
+    for _ in 0..=random.below(3) {
+        if input.len() > 8 {
+            let at = 8 + random.below(input.len() - 8);
+            let byte = *random.pick(b"\r\n\0 \t:;,=/?&x0\x7F\x80\xFF");
+            match random.below(3) {
+                0 => input[at] = byte,
+                1 => drop(input.remove(at)),
+                _ => input.insert(at, byte),
+            }
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings { message_bytes_max: MESSAGE_BYTES_MAX, origins: Origins::Only(vec![ORIGIN.into()]) }
+}
+
+/// What the codec makes of the input in pieces of at most so many bytes. Every request is answered at once.
+fn talk(random: &mut fuzz::Random, mut input: &[u8], longest: usize) -> Talk {
+    let settings = settings();
+    let mut session = Session::new(Options::default());
+    let mut talk = Talk::default();
+    while !input.is_empty() && !talk.ended {
+        let (piece, rest) = input.split_at((1 + random.below(longest)).min(input.len()));
+        input = rest;
+        feed(&mut session, piece, &settings, &mut talk);
+    }
+    talk
+}
+
+fn feed(session: &mut Session, piece: &[u8], settings: &Settings, talk: &mut Talk) {
+    let mut piece = piece.to_vec();
+    let mut at = 0;
+    while !talk.ended {
+        let step = session.decode(&mut piece[at..], settings);
+        at += step.consumed;
+        match step.found {
+            Found::NotYet => return assert_eq!(at, piece.len()),
+            Found::Refused(bytes) if bytes.is_empty() => {}
+            Found::Reply(bytes) | Found::Refused(bytes) => {
+                talk.outcomes.push(Outcome::Answered(status(&bytes)))
+            }
+            Found::Close(close) => {
+                talk.outcomes.push(Outcome::Answered(status(&close.bytes)));
+                talk.ended = true;
+            }
+            Found::Request(request) => {
+                let number = request.number;
+                let outcome = outcome(&request.asks);
+                let response = match outcome {
+                    Outcome::Stream { .. } => Response::Stream,
+                    _ => Response::Whole { status: 200, headers: "", body: b"" },
+                };
+                talk.ended = matches!(outcome, Outcome::Stream { .. });
+                talk.outcomes.push(outcome);
+                let Due { bytes, then } = session.respond(number, response);
+                assert_eq!(status(&bytes), 200);
+                talk.ended |= then != Then::GoesOn;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn status(bytes: &[u8]) -> u16 {
+    let text = std::str::from_utf8(bytes).expect("responses are text");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "one response: {text}");
+    text["HTTP/1.1 ".len()..][..3].parse().expect("a status")
+}
+
+fn outcome(asks: &Asks<'_>) -> Outcome {
+    match asks {
+        Asks::Poll { session, body } => {
+            let (connect, seq) = (session.connect, session.seq);
+            Outcome::Poll { connect, seq, host: session.host.into(), body: (*body).into() }
+        }
+        Asks::Stream { session } => Outcome::Stream { connect: session.connect, host: session.host.into() },
+        Asks::Document { path, if_none_match } => {
+            Outcome::Document { path: (*path).into(), if_none_match: if_none_match.map(str::to_owned) }
+        }
+    }
+}
+
+// The naive twin.
+
+/// Reads all of it. Where the answer closes the connection nothing more is looked at.
+fn naive(mut input: &[u8]) -> Talk {
+    let mut talk = Talk::default();
+    let mut is_first = true;
+    while !talk.ended && !input.is_empty() {
+        let (taken, outcome) = match naive_request(input, is_first) {
+            Ok(None) => break,
+            Ok(Some((taken, outcome, closes))) => {
+                talk.ended = closes;
+                (taken, outcome)
+            }
+            Err(status) => {
+                talk.ended = true;
+                (0, Outcome::Answered(status))
+            }
+        };
+        talk.outcomes.push(outcome);
+        input = &input[taken..];
+        is_first = false;
+    }
+    talk
+}
+
+/// One request: how many bytes it has, what comes of it, whether the connection ends behind it. `None`: it is not whole.
+/// `Err`: it is refused, and the connection ends.
+type Naive = Result<Option<(usize, Outcome, bool)>, u16>;
+
+fn naive_request(input: &[u8], is_first: bool) -> Naive {
+    let mut start = 0;
+    let mut lines = 0;
+    while !is_first && start < input.len() {
+        match &input[start..] {
+            [b'\n', ..] => start += 1,
+            [b'\r', b'\n', ..] => start += 2,
+            [b'\r'] => return Ok(None),
+            [b'\r', ..] => return Err(400),
+            _ => break,
+        }
+        lines += 1;
+        if lines > HTTP_EMPTY_LINES_MAX {
+            return Err(400);
+        }
+    }
+    let input = &input[start..];
+    if input.is_empty() {
+        return Ok(None);
+    }
+    let ends = |len: &usize| input[..*len].ends_with(b"\n\n") || input[..*len].ends_with(b"\n\r\n");
+    let Some(len) = (1..=input.len().min(HTTP_HEAD_BYTES_MAX)).find(ends) else {
+        return if input.len() >= HTTP_HEAD_BYTES_MAX { Err(431) } else { Ok(None) };
+    };
+    let (head, body) = input.split_at(len);
+    let lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let lines: Vec<&[u8]> = lines.take_while(|line| !line.is_empty()).collect();
+    let [first, headers @ ..] = &lines[..] else { return Err(400) };
+    let request = NaiveRequest::new(first, headers)?;
+    let found = request.found(body)?;
+    Ok(found.map(|(taken, outcome, closes)| (start + len + taken, outcome, closes)))
+}
+
+struct NaiveRequest {
+    method: String,
+    target: String,
+    old: bool,
+    /// With names in lower case, and values without the white space around them.
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+impl NaiveRequest {
+    fn new(first: &[u8], lines: &[&[u8]]) -> Result<NaiveRequest, u16> {
+        let parts: Vec<&[u8]> = first.split(|byte| *byte == b' ').collect();
+        let [method, target, version] = parts[..] else { return Err(400) };
+        let target = std::str::from_utf8(target).map_err(|_| 400u16)?;
+        let is_old = match version {
+            b"HTTP/1.0" => true,
+            b"HTTP/1.1" => false,
+            _ => return Err(400),
+        };
+        if !is_token(method) || target.is_empty() || target.bytes().any(|b| b <= b' ' || b == 0x7F) {
+            return Err(400);
+        }
+        let mut headers = Vec::new();
+        for line in lines {
+            let colon = line.iter().position(|byte| *byte == b':').ok_or(400u16)?;
+            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            let is_control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7F;
+            if !is_token(name) || value.iter().any(is_control) {
+                return Err(400);
+            }
+            if headers.len() == HTTP_HEADERS_MAX {
+                return Err(431);
+            }
+            let name = String::from_utf8(name.to_ascii_lowercase()).expect("a token");
+            headers.push((name, value.trim_ascii().to_vec()));
+        }
+        let method = String::from_utf8(method.to_vec()).expect("a token");
+        Ok(NaiveRequest { method, target: target.to_owned(), old: is_old, headers })
+    }
+
+    fn all(&self, name: &str) -> Vec<&[u8]> {
+        self.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| &value[..]).collect()
+    }
+
+    fn lists(&self, name: &str, element: &str) -> bool {
+        let all = self.all(name).join(&b","[..]).to_ascii_lowercase();
+        all.split(|byte| *byte == b',').any(|own| own.trim_ascii() == element.as_bytes())
+    }
+
+    fn closes(&self) -> bool {
+        self.lists("connection", "close") || (self.old && !self.lists("connection", "keep-alive"))
+    }
+
+    fn found(&self, body: &[u8]) -> Naive {
+        if ["host", "origin", "content-length"].iter().any(|name| self.all(name).len() > 1) {
+            return Err(400);
+        }
+        let is_of_host =
+            |text: &[u8]| text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b));
+        let host = match self.all("host")[..] {
+            [host] if is_of_host(host) => String::from_utf8(host.to_vec()).expect("ASCII"),
+            [] if self.old => String::new(),
+            _ => return Err(400),
+        };
+        let length = self.length()?;
+        let chunked = !self.all("transfer-encoding").is_empty();
+        let has_body = chunked || length.is_some_and(|len| len > 0);
+        assert!(self.all("sec-websocket-key").is_empty() && self.all("upgrade").is_empty());
+        if !self.old && self.all("expect").iter().any(|it| !it.eq_ignore_ascii_case(b"100-continue")) {
+            return Err(417);
+        }
+        // Where there is a body, what refuses the request does not read it.
+        let refused = |status| Ok(Some((0, Outcome::Answered(status), has_body || self.closes())));
+        let allowed = self.all("origin").iter().all(|origin| *origin == ORIGIN.as_bytes());
+        let method = &self.method[..];
+        if !["GET", "HEAD", "POST", "OPTIONS"].contains(&method) {
+            return refused(405);
+        }
+        if method == "OPTIONS" && self.target == "*" {
+            return if has_body { Err(400) } else { refused(if allowed { 204 } else { 403 }) };
+        }
+        let (authority, path, query) = self.target_parts().ok_or(400u16)?;
+        if !is_of_host(authority.unwrap_or_default().as_bytes()) {
+            return Err(400);
+        }
+        let host = authority.map_or(host, str::to_owned);
+        let is_root = path == "/";
+        let parameters: Vec<(&str, &str)> =
+            query.split('&').map(|it| it.split_once('=').unwrap_or((it, ""))).collect();
+        let values = |name| -> Vec<&str> {
+            parameters.iter().filter(|(own, _)| *own == name).map(|(_, value)| *value).collect()
+        };
+        let (sids, seqs) = (values("sid"), values("seq"));
+        let is_repeated = sids.len() > 1 || seqs.len() > 1;
+        if method == "POST" {
+            if !is_root {
+                return refused(404);
+            }
+        } else if method == "OPTIONS" {
+            return if has_body { Err(400) } else { refused(if allowed { 204 } else { 403 }) };
+        } else if method == "GET" && is_root && is_repeated {
+            return refused(400);
+        } else if has_body {
+            return Err(400);
+        } else if method == "HEAD" || !is_root || sids.is_empty() {
+            let tags = self.all("if-none-match");
+            let if_none_match = match tags[..] {
+                [] => None,
+                [tag] => String::from_utf8(tag.to_vec()).ok(),
+                _ => Some(String::new()),
+            };
+            return Ok(Some((0, Outcome::Document { path: path.into(), if_none_match }, self.closes())));
+        }
+        if !allowed {
+            return refused(403);
+        }
+        if method == "POST" {
+            match length {
+                None => return Err(411),
+                Some(length) if length > MESSAGE_BYTES_MAX as u64 => return Err(413),
+                Some(_) => {}
+            }
+            if is_repeated {
+                return refused(400);
+            }
+        }
+        if sids.first().is_none_or(|sid| sid.len() != 32 || !sid.bytes().all(|b| b.is_ascii_hexdigit())) {
+            return refused(403);
+        }
+        let seq = match seqs.first() {
+            None => None,
+            Some(seq) if seq.starts_with('+') => return refused(400),
+            Some(seq) => match seq.parse() {
+                Ok(0) | Err(_) => return refused(400),
+                Ok(seq) => Some(seq),
+            },
+        };
+        let connect = values("connect").contains(&"true");
+        if method == "GET" {
+            if !self.accepts_streams() {
+                return refused(406);
+            }
+            return Ok(Some((0, Outcome::Stream { connect, host }, true)));
+        }
+        let length = length.unwrap_or_default() as usize;
+        let part = &body[..length.min(body.len())];
+        match std::str::from_utf8(part) {
+            Err(error) if part.len() == length || error.error_len().is_some() => Err(400),
+            _ if part.len() < length => Ok(None),
+            Ok(text) => {
+                Ok(Some((length, Outcome::Poll { connect, seq, host, body: text.into() }, self.closes())))
+            }
+            Err(_) => unreachable!("the part is as long as it should be"),
+        }
+    }
+
+    fn length(&self) -> Result<Option<u64>, u16> {
+        let Some(text) = self.all("content-length").first().copied() else { return Ok(None) };
+        let text = std::str::from_utf8(text).map_err(|_| 400u16)?;
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !is_number || !self.all("transfer-encoding").is_empty() {
+            return Err(400);
+        }
+        text.parse().map(Some).map_err(|_| 400)
+    }
+
+    fn target_parts(&self) -> Option<(Option<&str>, &str, &str)> {
+        let target = &self.target[..];
+        let (authority, rest) = if target.starts_with('/') {
+            (None, target)
+        } else {
+            let lower = target.to_ascii_lowercase();
+            let scheme = ["http://", "https://"].iter().find(|scheme| lower.starts_with(**scheme))?;
+            let rest = &target[scheme.len()..];
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            if end == 0 {
+                return None;
+            }
+            (Some(&rest[..end]), &rest[end..])
+        };
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        Some((authority, if path.is_empty() { "/" } else { path }, query))
+    }
+
+    fn accepts_streams(&self) -> bool {
+        let all = self.all("accept").join(&b","[..]);
+        let all = String::from_utf8_lossy(&all).to_ascii_lowercase();
+        all.split(',').any(|element| {
+            let parts: Vec<&str> =
+                element.split(';').map(|part| part.trim_matches(|c| c == ' ' || c == '\t')).collect();
+            let is_zero = |part: &&str| {
+                part.strip_prefix("q=0").is_some_and(|rest| {
+                    rest.is_empty() || rest.strip_prefix('.').is_some_and(|it| it.bytes().all(|b| b == b'0'))
+                })
+            };
+            parts[0] == "text/event-stream" && !parts[1..].iter().any(is_zero)
+        })
+    }
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+}
