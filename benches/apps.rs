@@ -10,7 +10,10 @@ use quickio::shard::bench::Handling;
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Turns of which the least counts.
+const TURNS: usize = 5000;
 
 /// Events of one turn: as many as a busy shard has.
 const EVENTS: usize = 100;
@@ -29,9 +32,22 @@ fn handlers(c: &mut Criterion) {
         let mut rust = Handling::new(Arc::new(Bench), "/bench/room");
         let mut c = Handling::new(Arc::clone(&in_c), "/bench/room");
         assert_eq!(rust.turn(&events, EVENTS), c.turn(&events, EVENTS), "both send the same");
+        tell_difference(name, |app| _ = if app == 0 { &mut rust } else { &mut c }.turn(&events, EVENTS));
         group.bench_function("Rust", |b| b.iter(|| rust.turn(black_box(&events), EVENTS)));
         group.bench_function("C", |b| b.iter(|| c.turn(black_box(&events), EVENTS)));
     }
+}
+
+/// The difference that criterion's estimates hide on a busy machine: the least of many turns of each, in turns.
+fn tell_difference(name: &str, mut turn: impl FnMut(usize)) {
+    let mut least = [Duration::MAX; 2];
+    for nth in 0..2 * TURNS {
+        let began = Instant::now();
+        turn(nth % 2);
+        least[nth % 2] = least[nth % 2].min(began.elapsed());
+    }
+    let [rust, c] = least.map(|time| time.as_nanos() as f64 / EVENTS as f64);
+    println!("{name}: Rust {rust:.0} ns, C {c:.0} ns (the least of {TURNS} turns each)");
 }
 
 /// What `benches/apps.c` has in C.
