@@ -65,6 +65,7 @@ fn closures_promises_and_exceptions() {
     assert_eq!(client.event().data, r#""/late""#);
 
     server.signal("TERM");
+    drop(client); // the server waits, for a while, for the end of its stream
     assert_eq!(server.exit().code(), Some(0));
     let log = server.log_with("stopped with");
     assert_all_freed(&log);

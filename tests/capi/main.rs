@@ -35,9 +35,10 @@ fn data(client: &mut Client, path: &str, data: &str) -> Value {
     client.request_code(path, data, 200).body["data"].clone()
 }
 
-/// Stops the server; everything that was given away has been freed.
-fn stop(mut server: Server) {
+/// Stops the server while these clients are there, who then go; everything that was given away has been freed.
+fn stop<Clients>(mut server: Server, clients: Clients) {
     server.signal("TERM");
+    drop(clients);
     assert_eq!(server.exit().code(), Some(0));
     assert_all_freed(&server.log_with("stopped with"));
 }
@@ -73,7 +74,7 @@ fn it_answers() {
     client.ask("/c/never", "");
     client.ping();
     assert!(client.answers().is_empty());
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn callbacks_run_once_and_are_freed_in_any_case() {
     assert_eq!(frees(&mut client), held, "its client has gone");
 
     client.request_code("/c/dialogue", "", 200);
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn a_receipt_comes_back() {
     let event = client.event();
     assert_eq!((event.path.as_str(), event.data.as_str(), event.callback), ("/c/confirmed", "\"thanks\"", 0));
     client.request_code("/c/receipt", "", 200);
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -179,7 +180,7 @@ fn promises_are_kept_by_another_thread() {
     }
     client.vanish();
     server.assert_serves();
-    stop(server);
+    stop(server, ());
 }
 
 #[test]
@@ -190,7 +191,7 @@ fn threads_try_again_where_an_inbox_is_full() {
     for id in ids {
         assert_eq!(client.answer(id).code(), 200);
     }
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn misuse_is_answered_with_a_status() {
     assert_eq!(data(&mut client, "/c/statuses", ""), json!(""));
     client.request_code("/qio/on", r#"["/c/on/room","misused"]"#, 200);
     server.assert_serves();
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -226,7 +227,7 @@ fn threads_reach_clients_unasked() {
     let mut client = server.client(Wire::Raw);
     client.request_code("/c/close-later", "", 200);
     client.expect_gone();
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -250,7 +251,7 @@ fn hooks_decide_and_are_told() {
     other.vanish();
     assert_eq!(client.event().data, r#""/other""#);
     server.log_with("an on-hook answered 99");
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -271,7 +272,7 @@ fn data_is_kept_for_a_client() {
     server.eventually_is("clients", 1);
     let now = data(&mut one, "/c/frees", "");
     assert_eq!(now[1].as_i64().unwrap(), frees[1].as_i64().unwrap() + 1);
-    stop(server);
+    stop(server, one);
 }
 
 #[test]
@@ -289,7 +290,7 @@ fn timers_go_by_the_servers_clock() {
     let event = client.event();
     assert_eq!((event.path.as_str(), event.data.as_str()), ("/c/tick", "\"tick\""));
     client.request_code("/c/after", "", 200);
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -303,7 +304,7 @@ fn clients_are_closed_and_moved() {
     let event = client.event();
     assert_eq!((event.path.as_str(), event.data.as_str()), ("/qio/move", "\"ws://elsewhere\""));
     client.expect_gone();
-    stop(server);
+    stop(server, ());
 }
 
 #[test]
@@ -320,7 +321,7 @@ fn it_has_settings_and_a_log_of_its_own() {
     assert!(log.contains("an error of c") && log.contains("a warning of c"));
     assert!(log.lines().filter(|line| line.contains(" of c")).all(|line| line.contains("all")), "{log}");
     assert!(!log.contains("a debug of c"));
-    stop(server);
+    stop(server, client);
 }
 
 #[test]
@@ -331,7 +332,7 @@ fn it_is_found_in_its_folder() {
     let folder = folder.to_str().unwrap();
     let server = Server::start(&["--app-dir", folder, "--app", "by-name"]);
     server.websocket().request_code("/c/null", "", 200);
-    stop(server);
+    stop(server, ());
     let (code, _, log) = server::run(server::command(BINARY, &["--app-dir", folder, "--app", "nobody"]));
     assert_eq!(code, Some(2));
     assert!(log.contains(r#"no application "nobody""#) && log.contains(folder), "{log}");
