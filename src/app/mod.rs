@@ -64,7 +64,7 @@ pub trait Application: Send + Sync + 'static {
     fn stop(&self) {}
 
     /// Checks that the application is fit to run, without a server. Nothing calls it but
-    /// the application's own tests and tools, by [`self_test`].
+    /// `quickio test-app`, and the application's own tests and tools, by [`self_test`].
     fn self_test(&self) -> Result<(), Error> {
         Ok(())
     }

@@ -223,7 +223,8 @@ fn threads_reach_clients_unasked() {
     client.request_code("/c/move-later", "", 200);
     let event = client.event();
     assert_eq!((event.path.as_str(), event.data.as_str()), ("/qio/move", r#""ws://elsewhere \"""#));
-    assert!(matches!(client.ended(), support::client::Ended::Close(..)));
+    client.expect_closed(1000, "closed by the application");
+    drop(client);
     let mut client = server.client(Wire::Raw);
     client.request_code("/c/close-later", "", 200);
     client.expect_gone();
@@ -299,12 +300,13 @@ fn clients_are_closed_and_moved() {
     let mut client = server.websocket();
     client.ask("/c/close", "");
     client.expect_closed(1000, "closed by the application");
+    drop(client);
     let mut client = server.client(Wire::Raw);
     client.ask("/c/move", "");
     let event = client.event();
     assert_eq!((event.path.as_str(), event.data.as_str()), ("/qio/move", "\"ws://elsewhere\""));
     client.expect_gone();
-    stop(server, ());
+    stop(server, client);
 }
 
 #[test]
