@@ -9,7 +9,7 @@ use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
 use crate::shard::Notice;
-use crate::shard::testing::{At, World, peer};
+use crate::shard::testing::{App, At, World, peer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -349,19 +349,6 @@ fn what_is_sent_before_a_close_waits_for_a_request_but_not_for_ever() {
     world.end_of_stream(at);
     world.settle();
     world.assert_empty();
-}
-
-/// An application that is a function.
-struct App<F>(F);
-
-impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Application for App<F> {
-    fn name(&self) -> &str {
-        "app"
-    }
-
-    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        (self.0)(registrar)
-    }
 }
 
 #[test]
