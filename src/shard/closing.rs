@@ -1,6 +1,6 @@
 //! How connections end: decided anywhere in a turn, carried out in one place before the turn is over.
 
-use super::connection::{Cause, Connection, Stage, Way};
+use super::connection::{Cause, Connection, Moment, Stage, Way};
 use super::flush::Order;
 use super::state::State;
 use crate::client::ClientId;
@@ -9,6 +9,9 @@ use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
+
+/// A peer that asked for nothing for so long, in milliseconds, has read what it got.
+const QUIET_MS: u64 = 1000;
 
 /// A connection that is to end, and what its peer gets.
 pub(super) struct Ending {
@@ -113,6 +116,9 @@ impl State {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         if !connection.is_socket() {
             return self.finish_session(slot, cause);
+        }
+        if cause == Cause::Reason(Reason::GoingAway) && connection.is_quiet(self.now) {
+            return self.bury(slot);
         }
         self.abandon_requests(slot);
         if cause.is_abrupt() {
@@ -233,6 +239,15 @@ impl Connection {
     /// Whether the kernel is still at something that names the socket.
     fn is_under_way(&self) -> bool {
         self.receiving || self.sending || self.shutting_down
+    }
+
+    /// Whether its peer has nothing to read any more, and says nothing: a connection of HTTP between two requests, or of
+    /// which nothing has come. Closing it takes nothing from anybody.
+    fn is_quiet(&self, now: Moment) -> bool {
+        let is_client = self.client.is_some() || self.session.kind().is_some();
+        let waits = self.unfinished || self.session.unanswered().next().is_some();
+        let is_silent = now.since(self.received) >= QUIET_MS;
+        !is_client && !waits && is_silent && self.outbox.is_empty() && !self.sending
     }
 
     /// Drops what waits to be sent (not what is in flight); answers its bytes.

@@ -8,7 +8,7 @@ use super::flush::{Kernel, Order};
 use super::state::{Parts, Shared, State};
 use super::{Apps, Posted};
 use crate::app::qio::Qio;
-use crate::app::{Application, Command, Post, Server};
+use crate::app::{Application, Command, Error, Post, Registrar, Server};
 use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::websocket::encode;
@@ -28,6 +28,19 @@ use std::time::Duration;
 pub struct At {
     pub shard: usize,
     pub socket: u32,
+}
+
+/// An application that is a function.
+pub struct App<F>(pub F);
+
+impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Application for App<F> {
+    fn name(&self) -> &str {
+        "app"
+    }
+
+    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        (self.0)(registrar)
+    }
 }
 
 /// Some shards, and the clock they all go by.

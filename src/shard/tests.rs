@@ -1,6 +1,6 @@
 //! What a shard does, told by what peers at the other end see: its state over a kernel that tests made up.
 
-use super::testing::{At, World, client_close, client_frame, peer, raw_text};
+use super::testing::{App, At, World, client_close, client_frame, peer, raw_text};
 use crate::app::clienttest::ClientTest;
 use crate::app::relay::Relay;
 use crate::app::{Answer, Application, Decision, Error, Later, LaterDecision, Registrar};
@@ -14,19 +14,6 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// An application that is a function.
-struct App<F>(F);
-
-impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Application for App<F> {
-    fn name(&self) -> &str {
-        "app"
-    }
-
-    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        (self.0)(registrar)
-    }
-}
 
 fn app(
     register: impl Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static,

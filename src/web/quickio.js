@@ -361,10 +361,15 @@ globalThis.QuickIO = (() => {
       this.out.push(`/qio/hostname:${HELLO_ID}=null`)
     }
 
+    /** What is under way is still handled: the last request is behind it, and ends the session. */
     shut(politely) {
-      if (!politely || !this.out.length) return this.aborter.abort()
+      if (!politely) return this.aborter.abort()
+      const timer = this.clock.setTimeout(() => this.aborter.abort(), this.options.handshakeTimeout)
       const last = { method: 'POST', body: this.gather(), keepalive: true }
-      this.fetch({ seq: this.sent + 1 }, last).catch(ignore).finally(() => this.aborter.abort())
+      this.fetch({ seq: this.sent + 1, close: true }, last).catch(ignore).finally(() => {
+        this.clock.clearTimeout(timer)
+        this.aborter.abort()
+      })
     }
   }
 
@@ -662,6 +667,7 @@ globalThis.QuickIO = (() => {
     }
 
     #lost(error) {
+      this.#connection?.close(false) // nobody listens at the other end, or talks nonsense
       this.#hangUp(error, 'waiting')
     }
 

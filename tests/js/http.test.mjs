@@ -261,6 +261,29 @@ describe('streams', () => {
     }
   })
 
+  test('closing lets what is under way be handled, and ends the session behind it', async () => {
+    const it = await streaming()
+    it.qio.send('/a', 1, null)
+    await settled()
+    it.qio.send('/a', 2, null)
+    it.qio.close()
+    await settled()
+    const last = it.request
+    assert.equal(last.body, '/a:0=2')
+    assert.deepEqual([last.query.close, last.query.seq], ['true', '2'])
+    assert.ok(!it.stream.aborted && !it.requests[1].aborted)
+    await last.answer()
+    assert.ok(it.stream.aborted)
+    assert.equal(it.clock.count, 0)
+  })
+
+  test('closing does not wait for ever', async () => {
+    const it = await streaming()
+    it.qio.close()
+    await it.clock.advance(5000)
+    assert.ok(it.request.aborted && it.stream.aborted)
+  })
+
   test('two requests in flight at most', async () => {
     const it = await streaming()
     for (let number = 0; number < 5; number++) {

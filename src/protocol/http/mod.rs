@@ -72,6 +72,8 @@ pub struct Named<'a> {
     pub sid: Sid,
     /// It may be created: `connect=true`.
     pub connect: bool,
+    /// Its client goes: it ends once this request's events are handled: `close=true`.
+    pub close: bool,
     /// The place of the request in the order of the session's: `seq=`, from 1.
     pub seq: Option<u64>,
     /// The `Host` of the request; empty where it has none.

@@ -1,4 +1,4 @@
-//! The query of a session's requests: `sid=<32 hex digits>&connect=true&seq=<n>`, in any order, among others.
+//! The query of a session's requests: `sid=<32 hex digits>&connect=true&seq=<n>&close=true`, in any order, among others.
 
 use super::{Refusal, Sid};
 
@@ -7,6 +7,7 @@ use super::{Refusal, Sid};
 pub(super) struct Parameters<'a> {
     pub sid: Option<&'a str>,
     pub connect: bool,
+    pub close: bool,
     pub seq: Option<&'a str>,
 }
 
@@ -21,6 +22,10 @@ impl<'a> Parameters<'a> {
                 "seq" => parameters.seq.replace(value),
                 "connect" => {
                     parameters.connect |= value == "true";
+                    None
+                }
+                "close" => {
+                    parameters.close |= value == "true";
                     None
                 }
                 _ => None,

@@ -81,6 +81,7 @@ enum Wish {
 struct Name {
     sid: Sid,
     connect: bool,
+    close: bool,
     seq: Option<u64>,
     host: Span,
 }
@@ -114,8 +115,8 @@ impl Facts {
 
 impl Name {
     fn in_head(self, head: &[u8]) -> Named<'_> {
-        let Name { sid, connect, seq, host } = self;
-        Named { sid, connect, seq, host: host.of(head) }
+        let Name { sid, connect, close, seq, host } = self;
+        Named { sid, connect, close, seq, host: host.of(head) }
     }
 }
 
@@ -333,6 +334,7 @@ impl<'c, 'h, 'a> Case<'c, 'h, 'a> {
         Ok(Name {
             sid: parameters.sid()?,
             connect: parameters.connect,
+            close: parameters.close,
             seq: parameters.seq()?,
             host: Span::new(self.bytes, host).ok_or(Refusal::Host)?,
         })

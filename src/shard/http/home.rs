@@ -5,7 +5,7 @@ use super::session::{Asker, Early, HttpSession, Lost, TooManyEarly, Turn};
 use super::{Answer, Ask};
 use crate::metrics::Counter;
 use crate::protocol::http::{Named, lines};
-use crate::protocol::{Kind, http};
+use crate::protocol::{Kind, Reason, http};
 use crate::shard::connection::{Cause, Connection, Stage, Way};
 use crate::shard::state::State;
 
@@ -15,13 +15,14 @@ impl State {
         // One that has ended in this turn takes no request any more.
         self.finish_endings();
         let Some(slot) = self.session_for(ask) else { return };
-        let Named { seq, host, .. } = ask.session;
+        let Named { seq, host, close, .. } = ask.session;
         let Some(body) = ask.body else { return self.stream(slot, ask.asker) };
         let Some(session) = self.session(slot) else { return };
         match session.turn_of(seq) {
             Turn::Now => {
                 session.handle(seq);
                 self.poll(slot, Some(ask.asker), host, body);
+                self.leave_if(close, slot);
                 self.poll_kept(slot);
             }
             Turn::Later => {
@@ -31,6 +32,7 @@ impl State {
                     asker: Some(ask.asker),
                     host: host.into(),
                     body: body.into(),
+                    close,
                 };
                 self.keep(slot, early);
             }
@@ -139,6 +141,14 @@ impl State {
             let Some(early) = session.next_kept() else { return };
             session.handle(Some(early.seq));
             self.poll(slot, early.asker, &early.host, &early.body);
+            self.leave_if(early.close, slot);
+        }
+    }
+
+    /// The client of a session has said that it goes.
+    fn leave_if(&mut self, close: bool, slot: u32) {
+        if close {
+            self.end(slot, Cause::Reason(Reason::Finished));
         }
     }
 

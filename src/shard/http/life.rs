@@ -37,7 +37,8 @@ impl State {
 
     /// The end of a session: whoever waits is answered.
     pub fn finish_session(&mut self, slot: u32, cause: Cause) {
-        let orderly = matches!(cause, Cause::Reason(Reason::Application | Reason::GoingAway));
+        let by_client = cause == Cause::Reason(Reason::Finished);
+        let orderly = by_client || matches!(cause, Cause::Reason(Reason::Application | Reason::GoingAway));
         let Some(session) = self.session(slot) else { return };
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
         let status = status_of(cause);
@@ -46,7 +47,7 @@ impl State {
         }
         let has_output = self.connections.get(slot as usize).is_some_and(|c| !c.outbox.is_empty());
         match outlet {
-            Outlet::Poll(asker) if orderly && has_output => self.answer_poll(slot, asker),
+            Outlet::Poll(asker) if by_client || (orderly && has_output) => self.answer_poll(slot, asker),
             Outlet::Poll(asker) => self.refuse_request(asker, status),
             Outlet::Stream(asker) => {
                 self.send_to_stream(slot, asker);

@@ -65,6 +65,7 @@ pub(super) struct Relayed {
     peer: Peer,
     sid: Sid,
     connect: bool,
+    close: bool,
     seq: Option<u64>,
     host: Box<str>,
     body: Option<Box<str>>,
@@ -111,14 +112,14 @@ impl Output {
 
 impl Relayed {
     fn of(ask: &Ask<'_>) -> Relayed {
-        let Named { sid, connect, seq, host } = ask.session;
+        let Named { sid, connect, close, seq, host } = ask.session;
         let body = ask.body.map(Box::from);
-        Relayed { asker: ask.asker, peer: ask.peer, sid, connect, seq, host: host.into(), body }
+        Relayed { asker: ask.asker, peer: ask.peer, sid, connect, close, seq, host: host.into(), body }
     }
 
     pub fn as_ask(&self) -> Ask<'_> {
-        let Relayed { sid, connect, seq, ref host, .. } = *self;
-        let session = Named { sid, connect, seq, host };
+        let Relayed { sid, connect, close, seq, ref host, .. } = *self;
+        let session = Named { sid, connect, close, seq, host };
         Ask { asker: self.asker, peer: self.peer, session, body: self.body.as_deref() }
     }
 }

@@ -55,6 +55,8 @@ pub(in crate::shard) struct Early {
     pub asker: Option<Asker>,
     pub host: Box<str>,
     pub body: Box<str>,
+    /// The session ends behind it.
+    pub close: bool,
 }
 
 /// When a request is to be handled.
@@ -196,6 +198,7 @@ mod tests {
             asker: Some(asker(seq as u32)),
             host: "".into(),
             body: seq.to_string().into(),
+            close: false,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
 use crate::shard::Notice;
-use crate::shard::testing::{At, World, peer};
+use crate::shard::testing::{App, At, World, peer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -260,6 +260,24 @@ fn a_session_without_requests_ends_and_takes_its_subscriptions_with_it() {
 }
 
 #[test]
+fn a_client_that_goes_says_so() {
+    let (mut world, here, there, session) = subscribed();
+    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "")), []);
+    // It waits for the one before it, which is on its way.
+    assert_eq!(ask(&mut world, there, &session.post("&seq=3&close=true", "/qio/ping:3=")), []);
+    assert_eq!(ask(&mut world, here, &session.post("&seq=2", "/relay/a:2=1")).len(), 2);
+    assert_eq!(take(&mut world, there), got(ok(3) + "/relay/a:0=1\n"));
+    assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 0));
+    assert_eq!(ask(&mut world, here, &session.post("", "")), [(403, String::new())]);
+    // Also with nothing to say, and with a stream.
+    let stream = world.connect(1);
+    open_stream(&mut world, stream, &session.stream("&connect=true"));
+    assert_eq!(ask(&mut world, here, &session.post("&close=true", "")), got(""));
+    assert!(world.is_ended(stream));
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0);
+}
+
+#[test]
 fn an_unknown_session_is_refused_and_its_connection_lives_on() {
     let mut world = World::new(2, apps());
     let at = world.connect(0);
@@ -331,19 +349,6 @@ fn what_is_sent_before_a_close_waits_for_a_request_but_not_for_ever() {
     world.end_of_stream(at);
     world.settle();
     world.assert_empty();
-}
-
-/// An application that is a function.
-struct App<F>(F);
-
-impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Application for App<F> {
-    fn name(&self) -> &str {
-        "app"
-    }
-
-    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        (self.0)(registrar)
-    }
 }
 
 #[test]
@@ -430,6 +435,23 @@ fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
     for shard in &mut world.shards {
         shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
     }
+    world.settle();
+    world.assert_empty();
+}
+
+#[test]
+fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() {
+    let mut world = World::new(1, apps());
+    let (idle, busy, mute) = (world.connect(0), world.connect(0), world.connect(0));
+    let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
+    assert_eq!(ask(&mut world, idle, missing)[0].0, 404);
+    pass(&mut world, 2);
+    assert_eq!(ask(&mut world, busy, missing)[0].0, 404);
+    world.shards[0].state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+    world.settle();
+    assert!(world.is_closed(idle) && world.is_closed(mute));
+    assert!(world.is_ended(busy) && !world.is_closed(busy), "it may still read its response");
+    world.end_of_stream(busy);
     world.settle();
     world.assert_empty();
 }
