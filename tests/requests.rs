@@ -389,7 +389,7 @@ impl NaiveRequest {
         } else if method == "OPTIONS" {
             return if has_body { Err(400) } else { refused(if allowed { 204 } else { 403 }) };
         } else if method == "GET" && is_root && is_repeated {
-            return refused(400);
+            return Err(400);
         } else if has_body {
             return Err(400);
         } else if method == "HEAD" || !is_root || sids.is_empty() {
@@ -411,7 +411,7 @@ impl NaiveRequest {
                 Some(_) => {}
             }
             if is_repeated {
-                return refused(400);
+                return Err(400);
             }
         }
         if sids.first().is_none_or(|sid| sid.len() != 32 || !sid.bytes().all(|b| b.is_ascii_hexdigit())) {
@@ -419,9 +419,9 @@ impl NaiveRequest {
         }
         let seq = match seqs.first() {
             None => None,
-            Some(seq) if seq.starts_with('+') => return refused(400),
+            Some(seq) if seq.starts_with('+') => return Err(400),
             Some(seq) => match seq.parse() {
-                Ok(0) | Err(_) => return refused(400),
+                Ok(0) | Err(_) => return Err(400),
                 Ok(seq) => Some(seq),
             },
         };
