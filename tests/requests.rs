@@ -388,9 +388,7 @@ impl NaiveRequest {
             }
         } else if method == "OPTIONS" {
             return if has_body { Err(400) } else { refused(if allowed { 204 } else { 403 }) };
-        } else if method == "GET" && is_root && is_repeated {
-            return Err(400);
-        } else if has_body {
+        } else if has_body || (method == "GET" && is_root && is_repeated) {
             return Err(400);
         } else if method == "HEAD" || !is_root || sids.is_empty() {
             let tags = self.all("if-none-match");
