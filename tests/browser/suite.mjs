@@ -97,7 +97,7 @@ const MODES = [
   'answer-protocol-removed', 'answer-protocol-changed', 'accept-removed', 'accept-changed', 'swallow', 'cut'
 ]
 
-// What has to work in every mode: the whole suite in each would take minutes. `--all` runs it nevertheless.
+// What `--core` runs in every mode.
 const CORE = [
   'opens, by the transport that works here',
   'a ping is answered, by callback and by promise',
