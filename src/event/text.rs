@@ -1,5 +1,6 @@
 //! An event as text, `<event path>:<callback id>=<JSON>`: read it, write it, write the answer to one.
 
+use super::find::find_byte;
 use std::io::{self, Write};
 
 /// What an event without data carries (protocol.md, section 1): an empty data part counts as this.
@@ -41,7 +42,7 @@ pub enum Malformed {
 /// assert_eq!((event.path, event.callback, event.data), ("/chat/say", 7, r#"{"text":"hi"}"#));
 /// ```
 pub fn parse(text: &str) -> Result<EventText<'_>, Malformed> {
-    let colon = find_colon(text.as_bytes()).ok_or(Malformed::NoColon)?;
+    let colon = find_byte(text.as_bytes(), b':').ok_or(Malformed::NoColon)?;
     let (path, rest) = (&text[..colon], &text[colon + 1..]);
     let (callback, digits) = leading_number(rest.as_bytes())?;
     let data = rest[digits..].strip_prefix('=').ok_or(Malformed::NoEquals)?;
@@ -133,25 +134,6 @@ impl Write for Count {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Where the first `:` is, eight bytes at a time: paths are too short for a search that has to be set up.
-fn find_colon(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let words = bytes.chunks_exact(8);
-    let rest = words.remainder();
-    let searched = bytes.len() - rest.len();
-    for (index, word) in words.enumerate() {
-        let word = u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes"));
-        // Where a byte is a colon, this one is zero; the lowest zero byte is the first to borrow from its top
-        // bit.
-        let differing = word ^ (ONES * u64::from(b':'));
-        let zeros = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
-        if zeros != 0 {
-            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
-        }
-    }
-    rest.iter().position(|byte| *byte == b':').map(|at| searched + at)
 }
 
 /// The number that `bytes` begin with, and how many digits it has.
@@ -258,23 +240,6 @@ mod tests {
             write_event(&mut out, path, callback, data);
             assert_eq!(out, text.as_bytes());
             assert_eq!(event_len(path, callback, data), text.len());
-        }
-    }
-
-    /// Beside every byte that differs from a colon by one bit, or borrows where a colon would.
-    #[test]
-    fn a_colon_is_found_wherever_it_is() {
-        let fillers = (0..8).map(|bit| b':' ^ (1 << bit)).chain([0, 1, 0x39, 0x3b, 0x7f, 0x80, 0xff]);
-        for filler in fillers {
-            for length in 0..40 {
-                let mut bytes = vec![filler; length];
-                assert_eq!(find_colon(&bytes), None);
-                for at in (0..length).rev() {
-                    bytes[at] = b':'; // those behind stay
-                    assert_eq!(find_colon(&bytes), Some(at), "among {filler:#x}, {length} bytes");
-                    assert_eq!(find_colon(&bytes[at..]), Some(0));
-                }
-            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::refusal::Refusal;
+use crate::event::find::find_byte;
 use crate::limits::HTTP_HEADERS_MAX;
 
 /// Memory for the headers of one head.
@@ -19,7 +20,7 @@ pub fn header_space<'a>() -> HeaderSpace<'a> {
 pub(super) fn head_len(bytes: &[u8], scanned: usize) -> Option<usize> {
     // The empty line is an LF, perhaps a CR, an LF: two bytes of that may have been there.
     let mut line = scanned.saturating_sub(2);
-    while let Some(end) = find_lf(&bytes[line..]) {
+    while let Some(end) = find_byte(&bytes[line..], b'\n') {
         line += end + 1;
         match bytes[line..] {
             [b'\n', ..] => return Some(line + 1),
@@ -28,24 +29,6 @@ pub(super) fn head_len(bytes: &[u8], scanned: usize) -> Option<usize> {
         }
     }
     None
-}
-
-/// Where the first LF is, eight bytes at a time: browsers send heads of half a KiB, and lines of some fifty bytes.
-fn find_lf(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let words = bytes.chunks_exact(8);
-    let rest = words.remainder();
-    let searched = bytes.len() - rest.len();
-    for (index, word) in words.enumerate() {
-        let word = u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes"));
-        // Where a byte is an LF, this one is zero; the lowest zero byte is the first to borrow from its top bit.
-        let differing = word ^ (ONES * u64::from(b'\n'));
-        let zeros = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
-        if zeros != 0 {
-            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
-        }
-    }
-    rest.iter().position(|byte| *byte == b'\n').map(|at| searched + at)
 }
 
 /// A head that is well-formed.
