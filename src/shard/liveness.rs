@@ -125,7 +125,7 @@ impl State {
     /// Whether what a connection began has taken this long; where it has not, it is looked at again when it has.
     fn is_over(&mut self, slot: u32, timeout: Duration) -> bool {
         let Some(connection) = self.connections.get(slot as usize) else { return false };
-        match (timeout.as_millis() as u64).checked_sub(self.now.since(connection.began)) {
+        match ms(timeout).checked_sub(self.now.since(connection.began)) {
             Some(left @ 1..) => {
                 self.wake_at(slot, self.now_ms + left);
                 false
@@ -137,7 +137,6 @@ impl State {
     pub fn client_due(&mut self, slot: u32) {
         self.expire_callbacks(slot);
         let config = std::sync::Arc::clone(&self.config);
-        let ms = |time: Duration| time.as_millis() as u64;
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let silent = self.now.since(connection.received);
         if connection.unfinished && self.now.since(connection.began) >= ms(config.timeout) {
@@ -167,7 +166,6 @@ impl State {
     pub fn next_due(&self, slot: u32) -> Option<u64> {
         let connection = self.connections.get(slot as usize)?;
         let client = self.clients.get(connection.client?.get() as usize)?;
-        let ms = |time: Duration| time.as_millis() as u64;
         let after = |moment: Moment, time: Duration| {
             self.now_ms + ms(time).saturating_sub(self.now.since(moment)).max(1)
         };
@@ -207,6 +205,11 @@ impl State {
         let path = self.heartbeat.clone();
         self.queue_event(slot, &path, callback, &Json::NULL);
     }
+}
+
+/// A setting's time in milliseconds: it is a day at most.
+pub(super) fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
 }
 
 /// The event of heartbeats.

@@ -4,8 +4,8 @@ use super::Answer;
 use super::session::Outlet;
 use crate::protocol::Reason;
 use crate::shard::connection::{Cause, Stage};
+use crate::shard::liveness::ms;
 use crate::shard::state::State;
-use std::time::Duration;
 
 /// Spreads neighbouring slots over the time of `poll-slack`.
 const SPREAD: u64 = 7919;
@@ -113,8 +113,4 @@ pub(super) fn status_of(cause: Cause) -> u16 {
         Cause::TooManyOfAddress => 429,
         _ => 403,
     }
-}
-
-fn ms(time: Duration) -> u64 {
-    time.as_millis() as u64
 }

@@ -21,6 +21,7 @@ pub(super) mod session;
 mod tests;
 
 use super::connection::{Cause, Stage};
+use super::liveness::ms;
 use super::mail::Mail;
 use super::state::State;
 use crate::metrics::Counter;
@@ -248,7 +249,6 @@ impl State {
     /// it may be silent as long as any client.
     pub fn http_connection_due(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
-        let ms = |time: std::time::Duration| time.as_millis() as u64;
         let silence = self.now.since(connection.received);
         let waits = connection.session.unanswered().next().is_some();
         let left = if connection.unfinished {
