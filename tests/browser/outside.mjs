@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict'
 import { group, within } from './support/harness.mjs'
 import { blankPage, launch } from './support/browser.mjs'
-import { APPS, Server, Wire } from './support/server.mjs'
+import { Wire } from '../js/support/wire.mjs'
+import { APPS, Server } from './support/server.mjs'
 
 const TRANSPORTS = ['websocket', 'stream', 'poll']
 const DEADLINE_MS = 30_000

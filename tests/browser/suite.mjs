@@ -4,7 +4,8 @@
 import { readFileSync } from 'node:fs'
 import { group } from './support/harness.mjs'
 import { blankPage } from './support/browser.mjs'
-import { Server, Wire, file } from './support/server.mjs'
+import { Wire } from '../js/support/wire.mjs'
+import { Server, file } from './support/server.mjs'
 
 const SUITE = readFileSync(file('tests/js/suite.mjs'), 'utf8')
 

@@ -6,7 +6,8 @@ import { readFileSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
 import vm from 'node:vm'
 import { suite } from './suite.mjs'
-import { LIBRARY, QuickIO, Server, WebSocket, Wire, modes } from './support/server.mjs'
+import { LIBRARY, QuickIO, Server, WebSocket, modes } from './support/server.mjs'
+import { Wire } from './support/wire.mjs'
 
 describe('the file', () => {
   const source = readFileSync(LIBRARY, 'utf8')

@@ -1,10 +1,9 @@
-// The library as Node loads it, a server to speak to, and a wire between them that can be cut.
+// The library as Node loads it, and a server to speak to.
 //
 // It needs `npm ci` in tests/clients/node, and a server: QUICKIO_BINARY, or target/debug/quickio of `cargo build`.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
-import net from 'node:net'
 import { fileURLToPath } from 'node:url'
 
 /** A file of the repository. */
@@ -68,50 +67,4 @@ export class Server {
 export function modes() {
   const help = execFileSync(BINARY, ['clienttest', '--help'], { encoding: 'utf8', env: ENVIRONMENT })
   return [...help.split(/^Modes:$/m)[1].matchAll(/^  (\S+)$/gm)].map(([, name]) => name)
-}
-
-/** Passes connections on to a server, and can cut them, or let them fall asleep. */
-export class Wire {
-  #pairs = new Set()
-
-  static async to(server) {
-    const wire = new Wire()
-    wire.listener = net.createServer((near) => wire.#connect(near, server.port))
-    await new Promise((resolve) => wire.listener.listen(0, '127.0.0.1', resolve))
-    wire.address = `127.0.0.1:${wire.listener.address().port}`
-    return wire
-  }
-
-  #connect(near, port) {
-    const far = net.connect(port, '127.0.0.1')
-    const pair = [near, far]
-    this.#pairs.add(pair)
-    near.pipe(far)
-    far.pipe(near)
-    for (const socket of pair) {
-      socket.setNoDelay(true)
-      socket.on('error', () => {})
-      socket.on('close', () => {
-        pair.forEach((other) => other.destroy())
-        this.#pairs.delete(pair)
-      })
-    }
-  }
-
-  cut() {
-    for (const pair of this.#pairs) pair.forEach((socket) => socket.resetAndDestroy())
-  }
-
-  /** What is connected now says nothing any more, and does not end either. */
-  freeze() {
-    for (const [near, far] of this.#pairs) {
-      near.unpipe(far)
-      far.unpipe(near)
-    }
-  }
-
-  async end() {
-    this.cut()
-    await new Promise((resolve) => this.listener.close(resolve))
-  }
 }
