@@ -67,11 +67,53 @@ pub const C_APPLICATIONS_MAX: usize = 64;
 /// refused (`QIO_FULL`), and its event answered 500.
 pub const C_PROMISES_MAX: usize = 4 << 20;
 
-/// Paths that a thread keeps parsed, since applications in C name them by their text: a power of two.
-pub const C_PATHS_KEPT: usize = 64;
+/// Paths that a thread keeps parsed, since applications in C and workers name them by their text: a power of two.
+pub const PATHS_KEPT: usize = 64;
 
 /// Bytes of one line that an application in C logs; the rest is cut off.
 pub const C_LOG_BYTES_MAX: usize = 8 * 1024;
 
 /// How long an application in C is not stopped because a shard may still run it.
 pub const C_STOP_WAIT: Duration = Duration::from_secs(1);
+
+/// Workers of all applications together: each is a process, and has a link to every shard.
+pub const WORKERS_MAX: usize = 256;
+
+/// Bytes of a frame of a worker's, its head among them: more than any client may be sent. A worker that announces more is
+/// killed.
+pub const WORKER_FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// Events that a worker registers; more are refused when it gets ready.
+pub const WORKER_EVENTS_MAX: usize = 4096;
+
+/// Timers that are set on one link. One more is refused.
+pub const WORKER_TIMERS_MAX: usize = 65_536;
+
+/// Server callbacks that one link has offered and that are open. One more is dropped at once, and its worker told.
+pub const WORKER_CALLBACKS_MAX: usize = 65_536;
+
+/// Bytes of one line of the control socket: a manifest of all events that are allowed fits. A worker whose line is longer is
+/// killed.
+pub const WORKER_LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of one line that a worker prints; the rest is cut off.
+pub const WORKER_LOG_BYTES_MAX: usize = 8 * 1024;
+
+/// Lines that a worker may print at once, and each second after that. More are dropped and counted: one that floods must not
+/// push out what others log.
+pub const WORKER_LOG_LINES_MAX: u32 = 1000;
+
+/// The last lines that a worker printed, which are logged again with its crash.
+pub const WORKER_LAST_LINES: usize = 20;
+
+/// After which time a worker that crashed is started again, at first; each time it is doubled.
+pub const WORKER_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The longest time after which it is.
+pub const WORKER_BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A worker that has served for so long begins again with `WORKER_BACKOFF`.
+pub const WORKER_BACKOFF_FORGET: Duration = Duration::from_secs(10);
+
+/// How often the files of workers are looked at, where `reload` is on.
+pub const WORKER_WATCH: Duration = Duration::from_millis(250);

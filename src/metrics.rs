@@ -171,6 +171,27 @@ metrics! {
             "Commands received from application threads.";
         InboxRefused = "inbox_refused", "messages",
             "Commands of application threads that were refused because the shard's inbox was full.";
+        WorkersStarted = "workers_started", "workers",
+            "Worker processes started, those that took another one's place among them.";
+        WorkersCrashed = "workers_crashed", "workers",
+            "Worker processes that ended as they should not, also those that were killed because they hung.";
+        WorkersHung = "workers_hung", "workers",
+            "Worker processes killed because they did not answer a ping within worker-timeout.";
+        WorkerLinesDropped = "worker_lines_dropped", "lines",
+            "Lines that workers printed and that were not logged, because there were too many.";
+        WorkerEvents = "worker_events", "events",
+            "Events, subscriptions, ends of subscriptions and answers to callbacks sent to workers.";
+        WorkerEventsRefused = "worker_events_refused", "events",
+            "Events and subscriptions that no worker was given: it had worker-requests-max under way or \
+             worker-outbox-bytes-max unread (420), or was not running (500).";
+        WorkerRequestsFailed = "worker_requests_failed", "requests",
+            "Events, subscriptions and answers to callbacks that a worker had under way when it ended (answered 500).";
+        WorkerRequestsTimedOut = "worker_requests_timed_out", "requests",
+            "Events, subscriptions and answers to callbacks that a worker did not answer within worker-request-timeout (500).";
+        WorkerAnswersLate = "worker_answers_late", "answers",
+            "Answers of workers to what was not under way any more; they are dropped.";
+        WorkerFramesRefused = "worker_frames_refused", "frames",
+            "Frames of workers left out because of what stood in them: a bad path, data that is no JSON.";
         Doorbells = "doorbells", "wakeups",
             "Times that this shard woke another one that slept.";
         Turns = "turns", "turns",
@@ -201,6 +222,12 @@ metrics! {
             "Bytes that wait in outboxes for their client to read.";
         CallbacksOpen = "callbacks_open", "callbacks",
             "Server callbacks that clients may still fire.";
+        WorkerLinks = "worker_links", "links",
+            "Links to workers that get events: one for each worker on each shard.";
+        WorkerRequests = "worker_requests", "requests",
+            "Events, subscriptions and answers to callbacks that workers have under way.";
+        WorkerOutboxBytes = "worker_outbox_bytes", "bytes",
+            "Bytes that wait for workers to read them.";
         Timers = "timers", "timers",
             "Timers set in the timing wheel.";
     }

@@ -15,6 +15,10 @@ pub struct SendCallback(Box<SendRun>);
 type SendRun = dyn FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + Send;
 
 impl Callback {
+    pub(crate) fn new(run: impl FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + 'static) -> Callback {
+        Callback(Box::new(run))
+    }
+
     pub(crate) fn run(self, cx: &mut Context<'_>, reply: Reply<'_>) -> Answer {
         (self.0)(cx, reply)
     }
@@ -59,7 +63,7 @@ impl<C> Answer<C> {
 
     /// 200 with data.
     pub fn data(data: impl Into<Json>) -> Self {
-        Answer(Given::Now { code: 200, data: data.into(), message: None, callback: None })
+        Self::of(200, data.into(), None)
     }
 
     /// An error: a code other than 200 (protocol.md, section 2, lists the usual ones), and what to tell.
@@ -69,13 +73,17 @@ impl<C> Answer<C> {
 
     /// An error with data.
     pub fn error_with(code: u16, message: impl Into<String>, data: impl Into<Json>) -> Self {
-        let message = Some(message.into().into_boxed_str());
-        Answer(Given::Now { code, data: data.into(), message, callback: None })
+        Self::of(code, data.into(), Some(message.into().into_boxed_str()))
     }
 
     /// An error without words: `err_msg` is null.
     pub(crate) fn refusal(code: u16, message: Option<Box<str>>) -> Self {
-        Answer(Given::Now { code, data: Json::NULL, message, callback: None })
+        Self::of(code, Json::NULL, message)
+    }
+
+    /// Code, data and message as they are.
+    pub(crate) fn of(code: u16, data: Json, message: Option<Box<str>>) -> Self {
+        Answer(Given::Now { code, data, message, callback: None })
     }
 
     /// No answer, not now and not later: the client waits in vain.
@@ -99,7 +107,7 @@ impl Answer {
         self,
         callback: impl FnOnce(&mut Context<'_>, Reply<'_>) -> Answer + 'static,
     ) -> Answer {
-        self.offering(Callback(Box::new(callback)))
+        self.offering(Callback::new(callback))
     }
 }
 
@@ -124,7 +132,7 @@ impl Answer<SendCallback> {
 }
 
 impl<C> Answer<C> {
-    fn offering(mut self, offered: C) -> Self {
+    pub(crate) fn offering(mut self, offered: C) -> Self {
         if let Given::Now { callback, .. } = &mut self.0 {
             *callback = Some(offered);
         }
@@ -140,6 +148,8 @@ pub enum Decision {
     Accept,
     /// 401, or 404 where the event handles children.
     Refuse,
+    /// This code: what decides is not there, say (500).
+    Fail(u16),
     /// Somebody holds a [`super::LaterDecision`].
     Later,
 }

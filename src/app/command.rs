@@ -1,7 +1,7 @@
 //! The one vocabulary of what changes a shard. Handlers push commands, the shard applies them in its own turn;
 //! commands are also what crosses from other shards and from threads.
 
-use super::answer::{Answer, SendCallback};
+use super::answer::{Answer, Callback, Decision, SendCallback};
 use super::context::Context;
 use super::json::Json;
 use crate::client::ClientId;
@@ -21,7 +21,7 @@ pub enum Command {
     /// Answers an event.
     Answer { asked: Asked, answer: Answer<SendCallback> },
     /// Decides about a subscription that waits for it.
-    Decide { asked: Asked, path: PathId, accepted: bool },
+    Decide { asked: Asked, path: PathId, decision: Decision },
     /// Sends an event to one client.
     Send { client: ClientId, path: Path, data: Json, callback: Option<SendCallback> },
     /// Sends an event to all subscribers of a path, on all shards.
@@ -45,6 +45,10 @@ impl Command {
 pub enum LocalCommand {
     /// What may be asked from anywhere.
     Any(Command),
+    /// Answers an event of a client of this shard.
+    Answer { asked: Asked, answer: Answer },
+    /// Sends an event to a client of this shard.
+    Send { client: ClientId, path: Path, data: Json, callback: Option<Callback> },
     /// `/qio/on`: `extra` is JSON for the application's on-hook.
     Subscribe { asked: Asked, path: Path, extra: Json },
     /// `/qio/off`.

@@ -4,6 +4,7 @@ use super::answer::{Answer, Decision, SendCallback};
 use super::command::{Asked, Command, LocalCommand};
 use super::json::Json;
 use super::later::{Later, LaterDecision, Server};
+use super::paths;
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
@@ -171,6 +172,12 @@ impl Context<'_> {
     /// Closes a client's connection, once what was queued for it before is sent.
     pub fn close(&mut self, client: ClientId) {
         self.push(Command::Close { client });
+    }
+
+    /// Sends a client to another server, by `/qio/move`, and closes its connection.
+    pub fn move_to(&mut self, client: ClientId, address: &str) {
+        self.send(client, &paths::of_move(), Json::string(address));
+        self.close(client);
     }
 
     /// Runs something once, later, on this shard.

@@ -1,7 +1,9 @@
 //! The data of an event: one JSON text, shared and never changed.
 
+use serde::de::IgnoredAny;
 use std::fmt;
 use std::sync::Arc;
+use thiserror::Error;
 
 /// One JSON text. The server passes it through byte for byte; who makes one answers for its form.
 ///
@@ -29,6 +31,21 @@ impl Json {
         Json::from(serde_json::Value::from(text).to_string())
     }
 
+    /// A text that is checked: none is `null`. No depth is too much for it.
+    ///
+    /// # Errors
+    ///
+    /// The text is not one JSON text.
+    pub fn checked(text: &str) -> Result<Json, NotJson> {
+        if text.is_empty() {
+            return Ok(Json::NULL);
+        }
+        match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Ok(Json::from(text)),
+            Err(_) => Err(NotJson),
+        }
+    }
+
     /// The text. Never empty: no text is `null`.
     pub fn as_str(&self) -> &str {
         match &self.0 {
@@ -39,6 +56,11 @@ impl Json {
         }
     }
 }
+
+/// A text that is not one JSON text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("it is not JSON")]
+pub struct NotJson;
 
 impl PartialEq for Json {
     fn eq(&self, other: &Json) -> bool {

@@ -1,6 +1,6 @@
 //! Answers and decisions that are given later, and the handle by which any thread reaches the server.
 
-use super::answer::{Answer, SendCallback};
+use super::answer::{Answer, Decision, SendCallback};
 use super::command::{Asked, Command};
 use super::json::Json;
 use crate::client::ClientId;
@@ -34,6 +34,11 @@ impl Server {
     /// A handle that posts by `post`, of the server's own application.
     pub fn new(post: Arc<dyn Post>) -> Server {
         Server { post, app: 0 }
+    }
+
+    /// The number of the application whose handle it is.
+    pub(crate) fn app(&self) -> u32 {
+        self.app
     }
 
     /// The same handle, of application number `app`.
@@ -171,7 +176,8 @@ impl LaterDecision {
     }
 
     fn post(&self, (asked, path): (Asked, PathId), accepted: bool) -> Result<(), Busy> {
-        self.server.post(Command::Decide { asked, path, accepted })
+        let decision = if accepted { Decision::Accept } else { Decision::Refuse };
+        self.server.post(Command::Decide { asked, path, decision })
     }
 }
 

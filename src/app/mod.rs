@@ -26,18 +26,20 @@ mod command;
 mod context;
 mod json;
 mod later;
+mod paths;
 mod registrar;
 
 pub mod c;
 pub mod clienttest;
 pub mod qio;
 pub mod relay;
+pub mod worker;
 
 pub(crate) use answer::Given;
 pub use answer::{Answer, Callback, Decision, SendCallback};
 pub use command::{Asked, Command, LocalCommand};
 pub use context::{ClientData, Context, Event, Reply, Subscription, Unsubscribed};
-pub use json::Json;
+pub use json::{Json, NotJson};
 pub use later::{Busy, Later, LaterDecision, Post, Server, Unanswered};
 pub use registrar::{EventBuilder, Every, Handler, OffHook, OnRule, Registered, Registrar};
 

@@ -3,8 +3,10 @@
 use super::Error;
 use super::answer::{Answer, Decision};
 use super::context::{Context, Event, Subscription, Unsubscribed};
+use super::worker::Team;
 use crate::event::path::Path;
 use crate::event::router::Router;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// What handles an event.
@@ -49,9 +51,13 @@ const OWN_NAMESPACE: &str = "/qio";
 pub struct Registrar {
     shard: u16,
     names: Vec<String>,
+    /// The number of the application that registers now.
+    app: usize,
     pub(crate) router: Router<u32>,
     pub(crate) events: Vec<Registered>,
     pub(crate) timers: Vec<Every>,
+    /// The workers of applications that have some, by the application's number.
+    pub(crate) teams: Vec<(usize, Rc<Team>)>,
 }
 
 impl Registrar {
@@ -59,6 +65,8 @@ impl Registrar {
         Registrar {
             shard,
             names: Vec::new(),
+            app: 0,
+            teams: Vec::new(),
             router: Router::default(),
             events: Vec::new(),
             timers: Vec::new(),
@@ -67,7 +75,38 @@ impl Registrar {
 
     /// What is registered next belongs to this application.
     pub(crate) fn begin(&mut self, name: &str) {
+        self.app = self.names.len();
         self.names.push(name.to_owned());
+    }
+
+    /// A registrar in which all events are but those of one application, whose turn it is to register them anew; and those
+    /// that it had.
+    pub(crate) fn again(
+        shard: u16,
+        names: Vec<String>,
+        app: usize,
+        events: Vec<Registered>,
+    ) -> (Registrar, Vec<Registered>) {
+        let mut registrar = Registrar { names, app, ..Registrar::new(shard) };
+        let (had, others): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.app == app);
+        for event in others {
+            registrar.add(event);
+        }
+        (registrar, had)
+    }
+
+    /// Adds an event whose path is free; whether it is.
+    pub(crate) fn add(&mut self, event: Registered) -> bool {
+        let is_free = self.router.register(&event.path, event.children, self.events.len() as u32).is_ok();
+        if is_free {
+            self.events.push(event);
+        }
+        is_free
+    }
+
+    /// The application that registers has workers.
+    pub(crate) fn team(&mut self, team: Rc<Team>) {
+        self.teams.push((self.app, team));
     }
 
     /// The shard that is being registered on, from 0: what must happen once for the server (a timer that
@@ -90,7 +129,7 @@ impl Registrar {
 
     /// Runs something on this shard every `period` (1 ms at least), first after one period.
     pub fn every(&mut self, period: Duration, run: impl FnMut(&mut Context<'_>) + 'static) {
-        let app = self.names.len() - 1;
+        let app = self.app;
         let period = period.max(Duration::from_millis(1));
         self.timers.push(Every { app, period, run: Box::new(run) });
     }
@@ -158,13 +197,13 @@ impl EventBuilder<'_> {
         if !path.as_str().starts_with('/') {
             return Err(self.refused("it has to begin with a slash"));
         }
-        let Registrar { names, router, events, .. } = self.registrar;
-        if router.register(&path, self.children, events.len() as u32).is_err() {
-            let owner = events.iter().find(|event| event.path == path).map_or(0, |event| event.app);
-            return Err(Error::Duplicate { path: path.to_string(), owner: names[owner].clone() });
+        let EventBuilder { registrar, children, handler, on, off, .. } = self;
+        let taken = registrar.router.route(path.as_ref()).filter(|taken| taken.extra.is_empty());
+        if let Some(taken) = taken {
+            let owner = registrar.names[registrar.events[*taken.value as usize].app].clone();
+            return Err(Error::Duplicate { path: path.to_string(), owner });
         }
-        let EventBuilder { children, handler, on, off, .. } = self;
-        events.push(Registered { app: names.len() - 1, path, children, handler, on, off });
+        registrar.add(Registered { app: registrar.app, path, children, handler, on, off });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::error::ConfigError;
 use super::value::{self, Why};
-use super::{Config, Listen, suggest};
+use super::{App, Config, Listen, suggest};
 
 /// The word that a command line begins with.
 pub const COMMAND: &str = "clienttest";
@@ -209,8 +209,8 @@ impl Own {
             return Err(ConfigError::ProxyWithoutTcp);
         }
         for app in APPS {
-            if !server.app.iter().any(|known| known == app) {
-                server.app.push(app.to_owned());
+            if !server.app.iter().any(|known| known.name == app) {
+                server.app.push(App::from(app));
             }
         }
         let proxy = self.proxy.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)));

@@ -145,6 +145,7 @@ fn toml_default(setting: &Setting) -> String {
         Kind::Apps(_) | Kind::Addresses(_) | Kind::Origins(_) => {
             format!("[\"{}\"]", setting.default.replace(',', "\", \""))
         }
+        Kind::Switch(_) => (setting.default == "on").to_string(),
         kind if kind.takes_numbers() && is_number => setting.default.to_owned(),
         _ => format!("\"{}\"", setting.default),
     }

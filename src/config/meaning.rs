@@ -57,6 +57,13 @@ fn one(kind: Kind, text: &str, config: &mut Config) -> Result<(), Why> {
         Kind::AddressOrOff(field) => *field(config) = Some(value::socket_address(text)?),
         Kind::Text(field) if text.is_empty() => *field(config) = None,
         Kind::Text(field) => *field(config) = Some(value::visible_text(text)?),
+        Kind::Switch(field) => match text {
+            "on" | "true" => *field(config) = true,
+            "off" | "false" => *field(config) = false,
+            _ => return Err("it is neither on nor off".into()),
+        },
+        Kind::Program(_) if text.is_empty() => return Err("it is empty".into()),
+        Kind::Program(field) => *field(config) = value::file(text)?.into(),
         Kind::Folder(field) if text.is_empty() => *field(config) = None,
         Kind::Folder(field) => *field(config) = Some(value::file(text)?.into()),
         Kind::Choice { words, put } => {

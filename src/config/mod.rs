@@ -94,7 +94,7 @@ pub const TEST_APP: &str = "test-app";
 ///
 /// let args = ["--app-dir", "/srv/apps", "chat", "./other.so"].map(Into::into);
 /// let Ok(Action::Run(config)) = config::test_app_from_args(args, []) else { panic!("these are good settings") };
-/// assert_eq!(config.app, ["chat", "./other.so"]);
+/// assert_eq!(config.app, ["chat".into(), "./other.so".into()]);
 /// ```
 pub fn test_app_from_args(
     args: impl IntoIterator<Item = OsString>,
@@ -109,10 +109,16 @@ pub fn test_app_from_args(
     }
 }
 
-/// Whether an application is named by its file: by a slash or the ending `.so`.
+/// Whether an application is named by its file: by a slash, or by the ending `.so`, `.py`, `.js`, `.mjs` or `.cjs`.
 #[must_use]
 pub fn is_file(app: &str) -> bool {
     value::is_file(app)
+}
+
+/// Whether a text can be the name of an application.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    value::name(text).is_ok()
 }
 
 /// As [`from_args`], for what follows the word [`clienttest::COMMAND`]: the same settings, and two flags more.
@@ -166,12 +172,18 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// How many shards; `None` for one on each online core.
     pub shards: Option<usize>,
-    /// The applications to run: names, and files ([`is_file`]).
-    pub app: Vec<String>,
+    /// The applications to run.
+    pub app: Vec<App>,
     /// Where the files of those are that are named and not bundled.
     pub app_dir: Option<PathBuf>,
     /// What the file has for applications: by name and key, in its sections `[app-settings.NAME]`.
     pub app_settings: BTreeMap<String, BTreeMap<String, String>>,
+    /// What Python applications run under.
+    pub python: PathBuf,
+    /// What JavaScript applications run under.
+    pub node: PathBuf,
+    /// Whether workers are replaced when their files change.
+    pub reload: bool,
     /// What `/qio/hostname` answers; `None` where the server has no public address.
     pub public_address: Option<String>,
     /// The origins of the pages that browsers may connect from, as browsers write them; `*` alone for all.
@@ -216,6 +228,18 @@ pub struct Config {
     pub heartbeat_timeout: Duration,
     /// The longest that an orderly shutdown takes.
     pub shutdown_timeout: Duration,
+    /// How long a worker may take to get ready.
+    pub worker_start_timeout: Duration,
+    /// How long a worker may take to answer a ping.
+    pub worker_timeout: Duration,
+    /// How long a worker may take to answer an event.
+    pub worker_request_timeout: Duration,
+    /// How long a worker that is replaced or stopped may take to finish what it has.
+    pub worker_stop_timeout: Duration,
+    /// Events that a worker has under way from one shard, at most.
+    pub worker_requests_max: usize,
+    /// Bytes that wait for a worker to read them from one shard, at most.
+    pub worker_outbox_bytes_max: usize,
     /// Receive buffers of each shard: a power of two.
     pub receive_buffers: usize,
     /// Bytes of each receive buffer.
@@ -246,6 +270,9 @@ impl Default for Config {
             app: Vec::new(),
             app_dir: None,
             app_settings: BTreeMap::new(),
+            python: "python3".into(),
+            node: "node".into(),
+            reload: false,
             public_address: None,
             origin: vec!["*".into()],
             log_level: LogLevel::Info,
@@ -268,6 +295,12 @@ impl Default for Config {
             heartbeat_challenge: Duration::from_secs(15 * 60),
             heartbeat_timeout: Duration::from_secs(16 * 60),
             shutdown_timeout: Duration::from_secs(10),
+            worker_start_timeout: Duration::from_secs(30),
+            worker_timeout: Duration::from_secs(30),
+            worker_request_timeout: Duration::from_secs(60),
+            worker_stop_timeout: Duration::from_secs(30),
+            worker_requests_max: 16_384,
+            worker_outbox_bytes_max: 8_388_608,
             receive_buffers: 512,
             receive_buffer_bytes: 4096,
             sends_per_turn_max: 1024,
@@ -278,6 +311,29 @@ impl Default for Config {
             inbox_messages_max: 8_192,
             echo: false,
         }
+    }
+}
+
+/// An application to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Its name, or its file ([`is_file`]).
+    pub name: String,
+    /// How many workers it has, where that was said.
+    pub instances: Option<usize>,
+}
+
+impl From<&str> for App {
+    fn from(name: &str) -> App {
+        App { name: name.to_owned(), instances: None }
+    }
+}
+
+/// As it is typed.
+impl fmt::Display for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.instances.map_or(Ok(()), |instances| write!(f, ",instances={instances}"))
     }
 }
 

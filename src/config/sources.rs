@@ -14,7 +14,8 @@ use toml_edit::{Document, Item, Value};
 
 use super::clienttest::{self, Own};
 use super::error::{ConfigError, Place};
-use super::table::{SETTINGS, Setting};
+use super::table::{Kind, SETTINGS, Setting};
+use super::value;
 use super::{generate, suggest};
 use crate::metrics;
 
@@ -85,7 +86,15 @@ impl Typed {
         let words = &mut self.words[row.expect("every setting is a row of the table")];
         let word = |text: &str| Word { text: text.to_owned(), place: place.clone() };
         if setting.kind.is_list() {
-            words.extend(text.split(',').map(|part| word(part.trim())));
+            for part in text.split(',').map(str::trim) {
+                match words.last_mut() {
+                    // What is said of an application stands behind a comma, too.
+                    Some(app) if matches!(setting.kind, Kind::Apps(_)) && value::is_app_option(part) => {
+                        app.text += &format!(",{part}");
+                    }
+                    _ => words.push(word(part)),
+                }
+            }
         } else {
             *words = vec![word(text)];
         }
@@ -209,7 +218,11 @@ fn flag_value(
         let names = SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS).chain(own);
         return Err(unknown_flag(&format!("--{name}"), suggest::nearest(name, names)));
     };
-    let value = parser.value().map_err(|_| ConfigError::MissingValue { setting })?;
+    let value = match setting.kind {
+        // A switch needs no value; one that it has stands behind `=`.
+        Kind::Switch(_) => parser.optional_value().unwrap_or_else(|| "on".into()),
+        _ => parser.value().map_err(|_| ConfigError::MissingValue { setting })?,
+    };
     let place = Place::Flag(setting.name);
     typed.add(setting, unicode(setting, &value, &place)?, &place);
     Ok(())
@@ -363,6 +376,7 @@ impl Source<'_> {
         match value {
             Value::String(text) => Ok(text.value().clone()),
             Value::Integer(number) if setting.kind.takes_numbers() => Ok(number.value().to_string()),
+            Value::Boolean(on) if matches!(setting.kind, Kind::Switch(_)) => Ok(on.value().to_string()),
             other => Err(self.bad_kind(setting, other.span(), other.type_name())),
         }
     }

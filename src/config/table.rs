@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::duration_text;
-use super::{ClockKind, Config, Listen, LogFormat, LogLevel};
+use super::{App, ClockKind, Config, Listen, LogFormat, LogLevel};
 use crate::limits::SHARDS_MAX;
 
 /// One setting.
@@ -51,6 +51,8 @@ pub enum Group {
     Limits,
     /// Timeouts and heartbeats.
     Times,
+    /// Workers: applications in processes of their own.
+    Workers,
     /// The sizes of a shard's machinery.
     Machinery,
     /// What only tests need.
@@ -59,8 +61,15 @@ pub enum Group {
 
 impl Group {
     /// All of them, in the order they are shown.
-    pub const ALL: &'static [Group] =
-        &[Group::Serving, Group::Log, Group::Limits, Group::Times, Group::Machinery, Group::Tests];
+    pub const ALL: &'static [Group] = &[
+        Group::Serving,
+        Group::Log,
+        Group::Limits,
+        Group::Times,
+        Group::Workers,
+        Group::Machinery,
+        Group::Tests,
+    ];
 
     /// The heading.
     #[must_use]
@@ -70,6 +79,7 @@ impl Group {
             Group::Log => "The log",
             Group::Limits => "Limits",
             Group::Times => "Timeouts and heartbeats",
+            Group::Workers => "Workers",
             Group::Machinery => "The sizes of a shard's machinery",
             Group::Tests => "For tests",
         }
@@ -108,11 +118,15 @@ pub enum Kind {
     /// An address, or `off`.
     AddressOrOff(fn(&mut Config) -> &mut Option<SocketAddr>),
     /// A list of names and files of applications; may be empty.
-    Apps(fn(&mut Config) -> &mut Vec<String>),
+    Apps(fn(&mut Config) -> &mut Vec<App>),
     /// `*`, or a list of origins of pages; at least one.
     Origins(fn(&mut Config) -> &mut Vec<String>),
     /// A text without spaces; empty for none.
     Text(fn(&mut Config) -> &mut Option<String>),
+    /// On or off; the flag alone is on.
+    Switch(fn(&mut Config) -> &mut bool),
+    /// The name or path of a program.
+    Program(fn(&mut Config) -> &mut PathBuf),
     /// The path of a folder; empty for none.
     Folder(fn(&mut Config) -> &mut Option<PathBuf>),
     /// One of a few words.
@@ -163,15 +177,38 @@ pub static SETTINGS: &[Setting] = &[
         group: Group::Serving,
         kind: Kind::Apps(|config| &mut config.app),
         default: "",
-        doc: "The applications to run: names of bundled ones or of files in app-dir, without their .so; or the files \
-              themselves, with a slash or the .so in their names.",
+        doc: "The applications to run: names of bundled ones or of files in app-dir, without their ending; or the files \
+              themselves, with a slash or the ending in their names. .so is C; .py and .js, .mjs, .cjs run in workers, as \
+              does a program that begins with #!. FILE,instances=4 has four of them.",
     },
     Setting {
         name: "app-dir",
         group: Group::Serving,
         kind: Kind::Folder(|config| &mut config.app_dir),
         default: "",
-        doc: "The folder of applications that are shared objects: NAME is looked for there as NAME.so.",
+        doc: "The folder of applications: NAME is looked for there as NAME.so, NAME.py, NAME.mjs, NAME.js, NAME.cjs.",
+    },
+    Setting {
+        name: "python",
+        group: Group::Serving,
+        kind: Kind::Program(|config| &mut config.python),
+        default: "python3",
+        doc: "What runs applications in Python: CPython 3.9 or newer, a virtual environment's perhaps.",
+    },
+    Setting {
+        name: "node",
+        group: Group::Serving,
+        kind: Kind::Program(|config| &mut config.node),
+        default: "node",
+        doc: "What runs applications in JavaScript: Node 18 or newer.",
+    },
+    Setting {
+        name: "reload",
+        group: Group::Serving,
+        kind: Kind::Switch(|config| &mut config.reload),
+        default: "off",
+        doc: "Whether workers are replaced when a file that they were loaded from changes, as they are on SIGHUP: for \
+              development.",
     },
     Setting {
         name: "public-address",
@@ -373,6 +410,61 @@ pub static SETTINGS: &[Setting] = &[
         default: "10s",
         doc: "How long an orderly shutdown may take: clients are told, what is queued is sent, applications stop. \
               Whatever is left then is dropped.",
+    },
+    Setting {
+        name: "worker-start-timeout",
+        group: Group::Workers,
+        kind: Kind::Duration { min: ONE_MS, field: |config| &mut config.worker_start_timeout },
+        default: "30s",
+        doc: "How long a worker may take to load its application and to get ready.",
+    },
+    Setting {
+        name: "worker-timeout",
+        group: Group::Workers,
+        kind: Kind::Duration { min: ONE_MS, field: |config| &mut config.worker_timeout },
+        default: "30s",
+        doc: "A worker that does not answer a ping for so long hangs: it is killed, and another one started. It is pinged \
+              as often.",
+    },
+    Setting {
+        name: "worker-request-timeout",
+        group: Group::Workers,
+        kind: Kind::Duration { min: ONE_MS, field: |config| &mut config.worker_request_timeout },
+        default: "60s",
+        doc: "How long a worker may take to answer an event, before its client is answered 500.",
+    },
+    Setting {
+        name: "worker-stop-timeout",
+        group: Group::Workers,
+        kind: Kind::Duration { min: NO_TIME, field: |config| &mut config.worker_stop_timeout },
+        default: "30s",
+        doc: "How long a worker that is replaced or stopped may take to finish what it has, before it is killed.",
+    },
+    Setting {
+        name: "worker-requests-max",
+        group: Group::Workers,
+        kind: Kind::Count {
+            min: 1,
+            max: MI,
+            power_of_two: false,
+            unit: "events",
+            field: |config| &mut config.worker_requests_max,
+        },
+        default: "16384",
+        doc: "Events of one shard that a worker has under way. One more is answered 420.",
+    },
+    Setting {
+        name: "worker-outbox-bytes-max",
+        group: Group::Workers,
+        kind: Kind::Count {
+            min: KI,
+            max: KI * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.worker_outbox_bytes_max,
+        },
+        default: "8388608",
+        doc: "Bytes of one shard that a worker has not read. While there are so many, events are answered 420.",
     },
     Setting {
         name: "receive-buffers",
@@ -579,6 +671,8 @@ impl Kind {
             Kind::Apps(_) => "names and files".into(),
             Kind::Origins(_) => "*, or one or more of http://host, https://host and either with :port".into(),
             Kind::Text(_) => "a text without spaces, or nothing".into(),
+            Kind::Switch(_) => "on or off".into(),
+            Kind::Program(_) => "a program".into(),
             Kind::Folder(_) => "a folder, or nothing".into(),
             Kind::Choice { words, .. } => one_of(words),
         }
@@ -609,6 +703,8 @@ impl Kind {
             Kind::Apps(_) => "NAME|FILE,...".into(),
             Kind::Origins(_) => "*|ORIGIN,...".into(),
             Kind::Text(_) => "TEXT".into(),
+            Kind::Switch(_) => "[=off]".into(),
+            Kind::Program(_) => "PROGRAM".into(),
             Kind::Folder(_) => "FOLDER".into(),
             Kind::Choice { words, .. } => words.join("|"),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::clienttest::{Mangling, Mode, Own};
-use super::table::{RELATIONS, SETTINGS, Setting};
+use super::table::{Kind, RELATIONS, SETTINGS, Setting};
 use super::*;
 
 /// The settings that a command line and an environment mean.
@@ -61,11 +61,20 @@ fn nothing_by_default() -> Config {
         app: vec!["x".into()],
         app_dir: Some("/x".into()),
         app_settings: Default::default(),
+        python: "x".into(),
+        node: "x".into(),
+        reload: true,
         public_address: Some("x".into()),
         origin: vec![],
         log_level: LogLevel::Trace,
         log_format: LogFormat::Json,
         clock: ClockKind::Manual,
+        worker_start_timeout: Duration::from_millis(1),
+        worker_timeout: Duration::from_millis(2),
+        worker_request_timeout: Duration::from_millis(3),
+        worker_stop_timeout: Duration::from_millis(4),
+        worker_requests_max: 99,
+        worker_outbox_bytes_max: 98,
         clients_max: 1,
         connections_per_address_max: 2,
         message_bytes_max: 3,
@@ -118,7 +127,10 @@ fn nothing_said_means_the_defaults() {
 fn every_setting_is_a_flag_a_variable_and_a_key() {
     for setting in SETTINGS {
         let given = another_value(setting);
-        let by_flag = run(&[&format!("--{}", setting.name), given], &[]).unwrap();
+        let flag = format!("--{}", setting.name);
+        let is_switch = matches!(setting.kind, Kind::Switch(_));
+        let words = [flag.as_str(), given];
+        let by_flag = run(if is_switch { &words[..1] } else { &words }, &[]).unwrap();
         let by_equals = run(&[&format!("--{}={given}", setting.name)], &[]).unwrap();
         let by_variable = run(&[], &[(&setting.variable(), given)]).unwrap();
         let by_key = of_file(&format!("{} = \"{given}\"", setting.name)).unwrap();
@@ -142,6 +154,8 @@ fn another_value(setting: &Setting) -> &'static str {
         "log-level" => "trace",
         "log-format" => "json",
         "clock" => "manual",
+        "python" | "node" => "/opt/bin/of mine",
+        "reload" => "on",
         "clients-subs-pressure" => "61",
         "heartbeat-challenge" => "14m",
         "heartbeat-timeout" => "17m",
@@ -165,7 +179,7 @@ fn values_arrive_in_their_fields() {
     .unwrap();
     let listen: Vec<String> = config.listen.iter().map(Listen::to_string).collect();
     assert_eq!(listen, ["127.0.0.1:0", "[::1]:9", "unix:/q"]);
-    assert_eq!(config.app, ["relay", "a", "b"]);
+    assert_eq!(names(&config), ["relay", "a", "b"]);
     assert_eq!(config.clients_subs_pressure, 75);
     assert_eq!(config.message_bytes_max, 16_384);
 }
@@ -181,7 +195,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     assert_eq!(config.timeout, Duration::from_secs(3));
     assert_eq!(config.close_timeout, Duration::from_secs(2));
     assert_eq!(config.shards, Some(1));
-    assert_eq!(config.app, ["b"], "a list replaces a list");
+    assert_eq!(names(&config), ["b"], "a list replaces a list");
     assert_eq!(config.heartbeat_interval, Config::default().heartbeat_interval);
 }
 
@@ -534,7 +548,7 @@ fn client_tests_have_a_proxy_and_its_applications() {
         "--mangle",
         "none",
     ]);
-    assert_eq!(tests.server.app, ["mine", "clienttest", "relay"]);
+    assert_eq!(names(&tests.server), ["mine", "clienttest", "relay"]);
     assert_eq!(tests.server.shards, Some(1));
     assert_eq!((tests.proxy.to_string().as_str(), tests.mangle), ("[::1]:0", Mangling::Always(Mode::None)));
     for mode in Mode::ALL {
@@ -643,11 +657,47 @@ proptest! {
 
 #[test]
 fn applications_are_names_and_files() {
-    let apps = |text: &str| run(&["--app", text], &[]).map(|config| config.app);
+    let apps = |text: &str| run(&["--app", text], &[]).map(|config| names(&config));
     assert_eq!(apps("relay,./a b.so,chat.so,/x/y").unwrap(), ["relay", "./a b.so", "chat.so", "/x/y"]);
     assert!(apps("a b").is_err() && apps("chat.").is_err(), "no names, and no files");
     assert!(apps(&"/x".repeat(3000)).is_err(), "longer than a path can be");
     assert!(apps("./a.so,./a.so").is_err(), "twice");
+}
+
+#[test]
+fn applications_have_options() {
+    let apps = |text: &str| run(&["--app", text], &[]).map(|config| names(&config));
+    assert_eq!(apps("relay,a.py, instances=4 ,b").unwrap(), ["relay", "a.py,instances=4", "b"]);
+    assert_eq!(apps("./x=1.so,./y=2").unwrap(), ["./x=1.so", "./y=2"], "files may have any name");
+    let of_file = of_file("app = ['a.py,instances=2', 'b.mjs']").unwrap();
+    assert_eq!(names(&of_file), ["a.py,instances=2", "b.mjs"]);
+    for (text, words) in [
+        ("a.py,instance=4", "`instance=4` is no option"),
+        ("a.py,instances=0", "instances are 1 to 256"),
+        ("a.py,instances=257", "instances are 1 to 256"),
+        ("a.py,instances=many", "it does not begin with a whole number"),
+        ("a.py,instances=1,instances=2", "once"),
+        ("instances=1", "A-Z a-z 0-9"),
+    ] {
+        let error = apps(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{words:?} is not in {error}");
+    }
+}
+
+#[test]
+fn a_switch_needs_no_value() {
+    let reload = |args: &[&str]| run(args, &[]).map(|config| config.reload);
+    assert!(!reload(&[]).unwrap() && reload(&["--reload"]).unwrap() && reload(&["--reload=on"]).unwrap());
+    assert!(!reload(&["--reload", "--reload=off"]).unwrap());
+    assert!(reload(&["--reload=maybe"]).is_err() && reload(&["--reload", "off"]).is_err());
+    assert!(run(&[], &[("QUICKIO_RELOAD", "on")]).unwrap().reload);
+    assert!(of_file("reload = true").unwrap().reload && !of_file("reload = false").unwrap().reload);
+    assert!(of_file("reload = 'on'").unwrap().reload && of_file("reload = 1").is_err());
+}
+
+/// The applications as they were typed.
+fn names(config: &Config) -> Vec<String> {
+    config.app.iter().map(App::to_string).collect()
 }
 
 #[test]
@@ -659,7 +709,7 @@ fn applications_have_sections_of_their_own() {
         config.app_settings["chat"].iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(chat, [("is", "true"), ("number", "1_000"), ("part", "0.50"), ("text", "a\nb")]);
     assert_eq!(config.app_settings["other"]["a"], "b");
-    assert_eq!(config.app, ["chat"]);
+    assert_eq!(names(&config), ["chat"]);
     for (text, words) in [
         ("app-settings = 1", "`app-settings` must be a section of its own"),
         ("[app-settings]\nchat = 1", "`chat` must be a section of its own"),

@@ -4,7 +4,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Listen;
+use super::{App, Listen};
+use crate::limits::WORKERS_MAX;
 
 /// Why a text is no such value: a phrase for the middle of a sentence.
 pub(super) type Why = String;
@@ -77,14 +78,36 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Why> {
     text.parse().map_err(|_| "it is not a numeric address and a port".into())
 }
 
-/// An application: its name, or the file of one.
-pub(super) fn app(text: &str) -> Result<String, Why> {
-    if is_file(text) { file(text) } else { name(text) }
+/// An application: its name, or the file of one, and what was said of its workers.
+pub(super) fn app(text: &str) -> Result<App, Why> {
+    let mut parts = text.split(',').map(str::trim);
+    let named = parts.next().unwrap_or_default();
+    let named = if is_file(named) { file(named) } else { name(named) }?;
+    let mut app = App { name: named, instances: None };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("instances", count)) if app.instances.is_none() => app.instances = Some(instances(count)?),
+            _ => return Err(format!("`{part}` is no option of an application: there is instances=N, once")),
+        }
+    }
+    Ok(app)
+}
+
+fn instances(text: &str) -> Result<usize, Why> {
+    let count = count(text)?;
+    let count = usize::try_from(count).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
+    count.ok_or_else(|| format!("instances are 1 to {WORKERS_MAX}"))
+}
+
+/// Whether a piece of a list of applications is no application, but says something of the one before it.
+pub(super) fn is_app_option(text: &str) -> bool {
+    let key = text.split_once('=').map(|(key, _)| key.trim());
+    key.is_some_and(|key| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase()))
 }
 
 /// Whether an application is named by its file.
 pub(super) fn is_file(app: &str) -> bool {
-    app.contains('/') || app.ends_with(".so")
+    app.contains('/') || [".so", ".py", ".js", ".mjs", ".cjs"].iter().any(|ending| app.ends_with(ending))
 }
 
 /// The path of a file or folder.

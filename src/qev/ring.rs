@@ -52,6 +52,9 @@ pub struct Settings {
     pub buffers: u16,
     /// Bytes of each receive buffer.
     pub buffer_bytes: u32,
+    /// Places of the table, from 0 on, that are kept for sockets which the process connects itself ([`Ring::adopt`]): the
+    /// kernel gives none of them to what it accepts.
+    pub reserved: u32,
 }
 
 /// A socket in the ring's own descriptor table. It is no process descriptor.
@@ -59,6 +62,11 @@ pub struct Settings {
 pub struct Descriptor(u32);
 
 impl Descriptor {
+    /// What lies in a place that is reserved.
+    pub fn at(place: u32) -> Descriptor {
+        Descriptor(place)
+    }
+
     /// A name for a socket of a kernel that is made up, in tests and benches.
     pub(crate) fn made_up(number: u32) -> Descriptor {
         Descriptor(number)
@@ -195,7 +203,7 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .dontfork()
             .build(SUBMISSIONS)?;
-        io.submitter().register_files_sparse(settings.descriptors)?;
+        io.submitter().register_files_sparse(settings.descriptors + settings.reserved)?;
         io.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])?;
         let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
         let mut ring = Ring {
@@ -212,6 +220,9 @@ impl Ring {
             reaped: Vec::new(),
         };
         ring.io.submitter().register_ring_fd()?;
+        for place in 0..settings.reserved {
+            ring.occupy(place)?;
+        }
         ring.listen_to_doorbell();
         Ok(ring)
     }
@@ -263,11 +274,21 @@ impl Ring {
 
     /// Puts a connected socket of the process into the ring's table, at a place of the caller's choice.
     ///
-    /// For programs that connect (a load generator). A ring that also accepts must leave the places to the
-    /// kernel.
+    /// A ring that also accepts must leave the places to the kernel, but those that are reserved.
     pub fn adopt(&mut self, place: u32, socket: OwnedFd) -> io::Result<Descriptor> {
         self.io.submitter().register_files_update(place, &[socket.as_raw_fd()])?;
         Ok(Descriptor(place))
+    }
+
+    /// Takes a socket out of a reserved place. Nothing may be in flight on it any more.
+    pub fn release(&mut self, place: u32) {
+        // It can fail only for a lack of memory; then the socket stays until another is put there.
+        let _ = self.occupy(place);
+    }
+
+    /// Puts something harmless into a reserved place, so that the kernel takes it for taken.
+    fn occupy(&self, place: u32) -> io::Result<()> {
+        self.io.submitter().register_files_update(place, &[self.doorbell.0.as_raw_fd()]).map(drop)
     }
 
     /// Receives from a socket until it ends: each piece of data is one [`Completion::Received`].

@@ -1,25 +1,33 @@
-//! Applications by name: bundled ones, and shared objects.
+//! Applications by name: bundled ones, shared objects, and those that run in workers.
 
 use super::ServerError;
 use crate::app::c::{self, Loaded};
+use crate::app::worker::{self, Kind, Limits, Plan, Time, Workers};
 use crate::app::{self, Application};
-use crate::config::{self, Config};
+use crate::config::{self, App, Config};
+use crate::limits::WORKERS_MAX;
+use crate::qev::clock::Clock;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The endings under which a name is looked for in `app-dir`, in this order.
+const ENDINGS: [&str; 5] = ["so", "py", "mjs", "js", "cjs"];
 
 /// The applications that the settings name.
 pub(super) struct Named {
     apps: Vec<Arc<dyn Application>>,
     loaded: Vec<Arc<Loaded>>,
+    workers: Vec<Arc<Workers>>,
 }
 
 impl Named {
     /// Loads them, in order. The first that cannot be loaded stops those before it.
-    pub fn load(config: &Config) -> Result<Named, ServerError> {
-        let mut named = Named { apps: Vec::new(), loaded: Vec::new() };
-        for name in &config.app {
-            if let Err(error) = named.add(name, config) {
+    pub fn load(config: &Config, shards: usize, clock: &Clock) -> Result<Named, ServerError> {
+        let mut named = Named { apps: Vec::new(), loaded: Vec::new(), workers: Vec::new() };
+        for app in &config.app {
+            if let Err(error) = named.add(app, config, shards, clock) {
                 named.finish();
                 return Err(error);
             }
@@ -32,25 +40,53 @@ impl Named {
         self.apps.clone()
     }
 
+    /// Those that run in workers.
+    pub fn workers(&self) -> Vec<Arc<Workers>> {
+        self.workers.clone()
+    }
+
     /// Stops those that were loaded and not stopped yet.
     pub fn finish(&self) {
         self.loaded.iter().rev().for_each(|app| app.finish());
+        self.workers.iter().rev().for_each(|app| app.finish());
     }
 
-    fn add(&mut self, name: &str, config: &Config) -> Result<(), ServerError> {
-        let app: Arc<dyn Application> = match find(name, config)? {
+    fn add(&mut self, app: &App, config: &Config, shards: usize, clock: &Clock) -> Result<(), ServerError> {
+        let found = find(&app.name, config)?;
+        if app.instances.is_some() && !matches!(found, Found::Script(..)) {
+            return Err(ServerError::NoWorkers { name: app.name.clone() });
+        }
+        let app: Arc<dyn Application> = match found {
             Found::Bundled(app) => app,
-            Found::File(file) => {
-                let app = load(name, &file, config)?;
+            Found::Object(file) => {
+                let app = load(&app.name, &file, config)?;
                 self.loaded.push(Arc::clone(&app));
                 app
             }
+            Found::Script(file, kind) => {
+                let plan = plan(app, file, kind, config, shards, clock)?;
+                self.check_name(&plan.name)?;
+                self.check_count(plan.instances)?;
+                let app = start(plan)?;
+                self.workers.push(Arc::clone(&app));
+                app
+            }
         };
-        if app.name() == OWN_NAME || self.apps.iter().any(|other| other.name() == app.name()) {
-            return Err(ServerError::SameName { name: app.name().to_owned() });
-        }
+        self.check_name(app.name())?;
         self.apps.push(app);
         Ok(())
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), ServerError> {
+        if name == OWN_NAME || self.apps.iter().any(|other| other.name() == name) {
+            return Err(ServerError::SameName { name: name.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, more: usize) -> Result<(), ServerError> {
+        let wanted = self.workers.iter().map(|app| app.instances()).sum::<usize>() + more;
+        if wanted > WORKERS_MAX { Err(ServerError::TooManyWorkers { wanted }) } else { Ok(()) }
     }
 
     /// Settings that nobody reads are most likely a name that is written wrong.
@@ -67,21 +103,31 @@ const OWN_NAME: &str = "qio";
 
 enum Found {
     Bundled(Arc<dyn Application>),
-    File(PathBuf),
+    Object(PathBuf),
+    Script(PathBuf, Kind),
+}
+
+impl Found {
+    fn file(file: PathBuf) -> Found {
+        match Kind::of(&file) {
+            Some(kind) => Found::Script(file, kind),
+            None => Found::Object(file),
+        }
+    }
 }
 
 fn find(name: &str, config: &Config) -> Result<Found, ServerError> {
     if config::is_file(name) {
-        return Ok(Found::File(name.into()));
+        return Ok(Found::file(name.into()));
     }
     if let Some(app) = app::bundled(name) {
         return Ok(Found::Bundled(app));
     }
     let mut known = app::BUNDLED.join(", ");
     if let Some(folder) = &config.app_dir {
-        let file = folder.join(format!("{name}.so"));
-        if file.exists() {
-            return Ok(Found::File(file));
+        let mut files = ENDINGS.iter().map(|ending| folder.join(format!("{name}.{ending}")));
+        if let Some(file) = files.find(|file| file.exists()) {
+            return Ok(Found::file(file));
         }
         known += &format!(", and what is in {}", folder.display());
     }
@@ -93,12 +139,64 @@ fn load(name: &str, file: &Path, config: &Config) -> Result<Arc<Loaded>, ServerE
     c::load(file, &config.app_settings).map_err(failed)
 }
 
+fn start(plan: Plan) -> Result<Arc<Workers>, ServerError> {
+    let (name, file) = (plan.name.clone(), plan.file.clone());
+    worker::start(plan).map_err(|error| ServerError::Workers { name, file, error })
+}
+
+/// How an application's workers are run, by the settings.
+fn plan(
+    app: &App,
+    file: PathBuf,
+    kind: Kind,
+    config: &Config,
+    shards: usize,
+    clock: &Clock,
+) -> Result<Plan, ServerError> {
+    let bad = |file: &Path, why: String| ServerError::BadName { file: file.to_owned(), why };
+    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    if !config::is_name(&name) {
+        let why =
+            format!("{name:?} is no name for an application: rename the file to letters, digits, - and _");
+        return Err(bad(&file, why));
+    }
+    let absolute = std::fs::canonicalize(&file).map_err(|error| bad(&file, error.to_string()))?;
+    if absolute.to_str().is_none() {
+        return Err(bad(&file, "its path is not UTF-8".into()));
+    }
+    let limits = Limits {
+        requests_max: config.worker_requests_max,
+        outbox_bytes_max: config.worker_outbox_bytes_max,
+        request_timeout: config.worker_request_timeout,
+    };
+    let clock = clock.clone();
+    let is_manual = clock.is_manual();
+    Ok(Plan {
+        settings: config.app_settings.get(&name).cloned().unwrap_or_default(),
+        name,
+        file: absolute,
+        kind,
+        instances: app.instances.unwrap_or(1),
+        shards,
+        python: config.python.clone(),
+        node: config.node.clone(),
+        limits,
+        start_timeout: config.worker_start_timeout,
+        stop_timeout: config.worker_stop_timeout,
+        timeout: config.worker_timeout,
+        reload: config.reload,
+        test: false,
+        time: Time { now: Arc::new(move || Duration::from_millis(clock.now_ms())), is_manual },
+    })
+}
+
 /// Tests each application that the settings name, and prints a line for each; whether all are fit to run.
 pub(super) fn test(config: &Config) -> bool {
     let mut failed = 0;
-    for name in &config.app {
-        let tested = test_one(name, config);
+    for app in &config.app {
+        let tested = test_one(app, config);
         failed += usize::from(tested.is_err());
+        let name = &app.name;
         let line = tested.map_or_else(|why| format!("FAILED {name}: {why}"), |()| format!("ok {name}"));
         print_line(&line);
     }
@@ -106,11 +204,20 @@ pub(super) fn test(config: &Config) -> bool {
     failed == 0
 }
 
-fn test_one(name: &str, config: &Config) -> Result<(), String> {
-    match find(name, config).map_err(|error| error.to_string())? {
+fn test_one(app: &App, config: &Config) -> Result<(), String> {
+    match find(&app.name, config).map_err(|error| error.to_string())? {
         Found::Bundled(app) => app::self_test(&*app).map_err(|error| error.to_string()),
-        Found::File(file) => {
+        Found::Object(file) => {
             let app = c::load(&file, &config.app_settings).map_err(|error| error.to_string())?;
+            let tested = app::self_test(&*app).map_err(|error| error.to_string());
+            app.finish();
+            tested
+        }
+        Found::Script(file, kind) => {
+            let one = App { instances: None, ..app.clone() };
+            let plan =
+                plan(&one, file, kind, config, 0, &Clock::system()).map_err(|error| error.to_string())?;
+            let app = worker::start(Plan { test: true, ..plan }).map_err(|error| error.to_string())?;
             let tested = app::self_test(&*app).map_err(|error| error.to_string());
             app.finish();
             tested

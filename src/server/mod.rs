@@ -10,9 +10,10 @@ mod post;
 use crate::admin::{self, AdminError, Health, Info};
 use crate::app::c::LoadError;
 use crate::app::qio::Qio;
+use crate::app::worker::{self, StartError, Workers};
 use crate::app::{self, Application, Error, Server};
 use crate::config::{self, ClientTest, ClockKind, Config};
-use crate::limits::SHARDS_MAX;
+use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 use crate::log;
 use crate::mangler::{self, MangleError};
 use crate::metrics::Snapshot;
@@ -24,7 +25,7 @@ use crate::qev::runtime::{self, Executor};
 use crate::shard::{Apps, Inboxes, Letter, Notice, Parts, Shard, Shared, Wakeup};
 use listen::{ListenError, Listeners};
 use post::Mailboxes;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -42,6 +43,9 @@ const SNAPSHOT_WAIT: Duration = Duration::from_secs(2);
 /// Descriptors of a ring beyond an even share of `clients-max`: the kernel spreads connections by a hash.
 const DESCRIPTORS_SPARE: usize = 1024;
 
+/// Places of each ring for the links of one worker: those that come and those that go while workers are replaced.
+const LINK_PLACES: usize = 4;
+
 /// The exit code where a second signal cuts the shutdown short.
 const EXIT_CUT_SHORT: i32 = 130;
 
@@ -52,6 +56,14 @@ pub enum ServerError {
     Kernel(#[from] Missing),
     #[error("there is no application {name:?} (setting app); there are: {known}")]
     UnknownApp { name: String, known: String },
+    #[error("the application {name} has no workers: instances are of applications in scripts (setting app)")]
+    NoWorkers { name: String },
+    #[error("there are {WORKERS_MAX} workers at most, and {wanted} are asked for (setting app)")]
+    TooManyWorkers { wanted: usize },
+    #[error("the application of {} cannot run: {why} (setting app)", .file.display())]
+    BadName { file: PathBuf, why: String },
+    #[error("the application {name} cannot start from {}: {error}", .file.display())]
+    Workers { name: String, file: PathBuf, error: StartError },
     #[error("the application {name} cannot be loaded from {}: {error}", .file.display())]
     Load { name: String, file: PathBuf, error: LoadError },
     #[error("two applications have the name {name}")]
@@ -80,9 +92,13 @@ impl ServerError {
     /// The exit code of a process that ends with this error: wrong settings have one of their own.
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServerError::UnknownApp { .. } | ServerError::Load { .. } | ServerError::SameName { .. } => {
-                config::EXIT_CODE
-            }
+            ServerError::UnknownApp { .. }
+            | ServerError::NoWorkers { .. }
+            | ServerError::TooManyWorkers { .. }
+            | ServerError::BadName { .. }
+            | ServerError::Workers { .. }
+            | ServerError::Load { .. }
+            | ServerError::SameName { .. } => config::EXIT_CODE,
             _ => 1,
         }
     }
@@ -115,7 +131,8 @@ pub fn run_client_test(tests: ClientTest) -> Result<(), ServerError> {
 pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
     // Kept to the end: what is logged last is written when it is dropped.
     let log = log::start(config.log_level, config.log_format)?;
-    serve(config, apps, &log, None)
+    let (clock, hand) = clock(config.clock);
+    serve(Run { config, apps, workers: Vec::new(), clock, hand }, &log, None)
 }
 
 /// Runs the self-tests of the applications that the settings name, and reports on standard output.
@@ -130,8 +147,10 @@ pub fn test_apps(config: Config) -> Result<(), ServerError> {
 
 fn run_named(config: Config, mangle: Option<Mangle<'_>>) -> Result<(), ServerError> {
     let log = log::start(config.log_level, config.log_format)?;
-    let named = apps::Named::load(&config)?;
-    let served = serve(config, named.apps(), &log, mangle);
+    let (clock, hand) = clock(config.clock);
+    let named = apps::Named::load(&config, shards(&config), &clock)?;
+    let run = Run { config, apps: named.apps(), workers: named.workers(), clock, hand };
+    let served = serve(run, &log, mangle);
     // Those that were loaded and never started, since something else could not.
     named.finish();
     served
@@ -140,26 +159,36 @@ fn run_named(config: Config, mangle: Option<Mangle<'_>>) -> Result<(), ServerErr
 /// Starts what mangles upgrades, before the server at an address.
 type Mangle<'a> = &'a dyn Fn(SocketAddr) -> Result<mangler::Handle, MangleError>;
 
-fn serve(
+/// What is run.
+struct Run {
     config: Config,
     apps: Vec<Arc<dyn Application>>,
-    log: &log::Guard,
-    mangle: Option<Mangle<'_>>,
-) -> Result<(), ServerError> {
+    /// Those of the applications that run in processes of their own.
+    workers: Vec<Arc<Workers>>,
+    clock: Clock,
+    hand: Option<Hand>,
+}
+
+fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), ServerError> {
+    let Run { config, apps, workers, clock, hand } = run;
     let kernel = probe()?;
     let config = Arc::new(config);
     let mut listeners = listen::bind(&config)?;
-    let (clock, hand) = clock(config.clock);
     let all_apps = with_own(&config, apps);
+    let link_places = workers.iter().map(|app| app.instances()).sum::<usize>() * LINK_PLACES;
 
     let (events, from_shards) = channel();
-    let mut fleet = Fleet::start(&config, &kernel, &clock, &all_apps, &events)?;
+    let mut fleet = Fleet::start(&config, &kernel, &clock, &all_apps, link_places as u32, &events)?;
+    for app in &workers {
+        app.set_docks(Arc::clone(&fleet.mailboxes) as Arc<dyn worker::Docks>);
+    }
     let server = Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>);
     start_apps(&all_apps, &server)?;
     watch_signals(events)?;
     let source = Source {
         fleet: Arc::clone(&fleet.mailboxes),
         hand,
+        workers: workers.clone(),
         started: Instant::now(),
         started_at: SystemTime::now(),
         listen: listeners.names(),
@@ -175,7 +204,7 @@ fn serve(
     announce(&kernel, &fleet, &all_apps, &listeners, &others);
     fleet.go(&mut listeners);
 
-    let ended = wait_for_end(&from_shards, &fleet, &config);
+    let ended = wait_for_end(&from_shards, &fleet, &config, &workers);
     for app in &all_apps {
         app.stop();
     }
@@ -237,6 +266,7 @@ impl Fleet {
         kernel: &Kernel,
         clock: &Clock,
         apps: &[Arc<dyn Application>],
+        link_places: u32,
         events: &Sender<Event>,
     ) -> Result<Fleet, ServerError> {
         let cores = runtime::cores();
@@ -247,11 +277,13 @@ impl Fleet {
         };
         let mut ports = mesh(shards, settings);
         let mut mailboxes = Mailboxes::new();
-        let inboxes: Vec<Inboxes> =
-            ports.iter_mut().map(|port| mailboxes.add(port, config.inbox_messages_max)).collect();
+        let inboxes: Vec<Inboxes> = ports
+            .iter_mut()
+            .map(|port| mailboxes.add(port, config.inbox_messages_max, link_places as usize))
+            .collect();
         let mailboxes = Arc::new(mailboxes);
         let shared = Arc::new(Shared::new(config));
-        let ring = ring_settings(config, kernel, shards);
+        let ring = ring_settings(config, kernel, shards, link_places);
         let mut fleet = Fleet { mailboxes, cores: Vec::new(), go: Vec::new(), _executors: Vec::new() };
         let mut wakeups = Vec::new();
         for (id, (port, inboxes)) in ports.into_iter().zip(inboxes).enumerate() {
@@ -327,8 +359,9 @@ impl Crew {
         let wakeup = Wakeup { ring: ring.descriptor(), doorbell: ring.doorbell() };
         let apps = Apps::register(id, self.server, &self.apps)
             .map_err(|(name, error)| ServerError::App { name, error })?;
-        let parts =
-            Parts { id, config: self.config, shared: self.shared, port: self.port, clock: self.clock, apps };
+        let Crew { config, shared, port, clock, .. } = self;
+        let link_places = self.settings.reserved;
+        let parts = Parts { id, config, shared, port, clock, apps, link_places };
         Ok((Shard::new(ring, self.inboxes, parts), wakeup))
     }
 }
@@ -352,11 +385,13 @@ fn shards(config: &Config) -> usize {
     config.shards.unwrap_or_else(|| runtime::cores().len()).min(SHARDS_MAX)
 }
 
-fn ring_settings(config: &Config, kernel: &Kernel, shards: usize) -> ring::Settings {
+fn ring_settings(config: &Config, kernel: &Kernel, shards: usize, link_places: u32) -> ring::Settings {
     // The kernel spreads connections by a hash: some shards get more than their share, none gets double.
     let wanted = config.clients_max.div_ceil(shards) * 2 + DESCRIPTORS_SPARE;
     let wanted = wanted.min(config.clients_max + DESCRIPTORS_SPARE);
-    let descriptors = u32::try_from(wanted).unwrap_or(u32::MAX).min(kernel.descriptors_per_ring);
+    let descriptors = u32::try_from(wanted)
+        .unwrap_or(u32::MAX)
+        .min(kernel.descriptors_per_ring.saturating_sub(link_places));
     if descriptors as usize * shards < config.clients_max {
         tracing::warn!(
             "clients-max is {}, but {shards} shards hold {} connections at most: the limit on open files \
@@ -370,6 +405,7 @@ fn ring_settings(config: &Config, kernel: &Kernel, shards: usize) -> ring::Setti
         descriptors,
         buffers: config.receive_buffers as u16,
         buffer_bytes: config.receive_buffer_bytes as u32,
+        reserved: link_places,
     }
 }
 
@@ -417,10 +453,11 @@ fn announce(
 }
 
 fn watch_signals(events: Sender<Event>) -> Result<(), ServerError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServerError::Signals)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServerError::Signals)?;
     let watch = move || {
-        for (nth, signal) in signals.forever().enumerate() {
-            if nth > 0 {
+        let mut is_ending = false;
+        for signal in signals.forever() {
+            if signal != SIGHUP && std::mem::replace(&mut is_ending, true) {
                 std::process::exit(EXIT_CUT_SHORT);
             }
             let _ = events.send(Event::Signal(signal));
@@ -431,7 +468,12 @@ fn watch_signals(events: Sender<Event>) -> Result<(), ServerError> {
 }
 
 /// Waits for a signal, then for the shards; or for a shard that cannot go on.
-fn wait_for_end(events: &Receiver<Event>, fleet: &Fleet, config: &Config) -> Result<(), ServerError> {
+fn wait_for_end(
+    events: &Receiver<Event>,
+    fleet: &Fleet,
+    config: &Config,
+    workers: &[Arc<Workers>],
+) -> Result<(), ServerError> {
     let mut running = fleet.go.len();
     let mut deadline = None;
     while running > 0 {
@@ -442,8 +484,10 @@ fn wait_for_end(events: &Receiver<Event>, fleet: &Fleet, config: &Config) -> Res
             events.recv_timeout(wait)
         };
         match event {
+            Ok(Event::Signal(SIGHUP)) => reload(workers),
             Ok(Event::Signal(signal)) => {
                 tracing::info!(signal, "shutting down");
+                workers.iter().for_each(|app| app.ending());
                 deadline = Some(Instant::now() + config.shutdown_timeout);
                 let deadline_ns = nanos() + config.shutdown_timeout.as_nanos() as u64;
                 fleet.mailboxes.notify_all(|| Notice::Shutdown { deadline_ns });
@@ -459,10 +503,19 @@ fn wait_for_end(events: &Receiver<Event>, fleet: &Fleet, config: &Config) -> Res
     Ok(())
 }
 
+/// SIGHUP.
+fn reload(workers: &[Arc<Workers>]) {
+    if workers.is_empty() {
+        tracing::info!("SIGHUP: no application has workers that could be replaced");
+    }
+    workers.iter().for_each(|app| app.replace());
+}
+
 /// What the statistics endpoint asks.
 struct Source {
     fleet: Arc<Mailboxes>,
     hand: Option<Hand>,
+    workers: Vec<Arc<Workers>>,
     started: Instant,
     started_at: SystemTime,
     listen: Vec<String>,
@@ -480,6 +533,10 @@ impl admin::Source for Source {
             let left = deadline.saturating_duration_since(Instant::now());
             let (shard, mut snapshot) = from.recv_timeout(left).ok()?;
             self.fleet.add_counters(usize::from(shard), &mut snapshot.counters);
+            if shard == 0 {
+                // No shard counts these; the sums are right wherever they stand.
+                self.workers.iter().for_each(|app| app.add_counters(&mut snapshot.counters));
+            }
             snapshots[usize::from(shard)] = Some(snapshot);
         }
         snapshots.into_iter().collect()
@@ -499,7 +556,9 @@ impl admin::Source for Source {
         let shards = self.fleet.len();
         let (to, from) = sync_channel(shards);
         self.fleet.notify_all(|| Notice::ClockMoved(to.clone()));
-        (0..shards).all(|_| from.recv_timeout(SNAPSHOT_WAIT).is_ok())
+        let all = (0..shards).all(|_| from.recv_timeout(SNAPSHOT_WAIT).is_ok());
+        self.workers.iter().for_each(|app| app.clock_moved());
+        all
     }
 
     fn info(&self) -> Info {

@@ -1,6 +1,7 @@
 //! How threads that are no shards reach the shards.
 
 use super::Wakeups;
+use crate::app::worker::{Docks, News};
 use crate::app::{Command, Post};
 use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::{Full, Mailbox};
@@ -27,8 +28,9 @@ impl Mailboxes {
     }
 
     /// Makes the inboxes of the next shard.
-    pub fn add(&mut self, port: &mut Port<Letter>, messages_max: usize) -> Inboxes {
-        let (to_notices, notices) = port.inbox(NOTICES_MAX);
+    /// `links` is how many links to workers there may be: so many notices more fit.
+    pub fn add(&mut self, port: &mut Port<Letter>, messages_max: usize, links: usize) -> Inboxes {
+        let (to_notices, notices) = port.inbox(NOTICES_MAX + 2 * links);
         let (to_posted, posted) = port.inbox(messages_max);
         self.notices.push(to_notices);
         self.posted.push(to_posted);
@@ -67,6 +69,19 @@ impl Mailboxes {
     fn wake(&self, shard: usize, sleeps: bool) {
         if let Some(wakeups) = self.wakeups.get().filter(|_| sleeps) {
             wakeups[shard].doorbell.ring();
+        }
+    }
+}
+
+impl Docks for Mailboxes {
+    fn tell(&self, shard: usize, news: News) -> Result<(), News> {
+        match self.notices[shard].post(Notice::Workers(news)) {
+            Ok(sleeps) => {
+                self.wake(shard, sleeps);
+                Ok(())
+            }
+            Err(Full(Notice::Workers(news))) => Err(news),
+            Err(Full(_)) => Ok(()),
         }
     }
 }

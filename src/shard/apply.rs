@@ -43,6 +43,10 @@ impl State {
     fn apply_local(&mut self, app: u32, command: LocalCommand) {
         match command {
             LocalCommand::Any(command) => self.apply(app, command),
+            LocalCommand::Answer { asked, answer } => self.answer(app, asked, answer),
+            LocalCommand::Send { client, path, data, callback } => {
+                self.send(app, client, &path, &data, callback)
+            }
             LocalCommand::Subscribe { asked, path, extra } => self.subscribe(asked, &path, &extra),
             LocalCommand::Unsubscribe { asked, path } => self.unsubscribe(asked, &path),
             LocalCommand::Fire { asked, id, data } => self.fire(asked, id, &data),
@@ -54,7 +58,7 @@ impl State {
     fn apply_here(&mut self, app: u32, command: Command) {
         match command {
             Command::Answer { asked, answer } => self.answer(app, asked, answer.into_local()),
-            Command::Decide { asked, path, accepted } => self.decided(asked, path, accepted),
+            Command::Decide { asked, path, decision } => self.decided(asked, path, decision),
             Command::Send { client, path, data, callback } => {
                 self.send(app, client, &path, &data, callback.map(Callback::from));
             }

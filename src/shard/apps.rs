@@ -1,6 +1,7 @@
 //! The applications of one shard: their events, the router that finds them, and the running of what they
 //! registered. An application that panics fails its event, not the server.
 
+use crate::app::worker::{Manifest, Team};
 use crate::app::{
     Answer, Application, Callback, ClientData, Context, Decision, Error, Event, Every, LocalCommand, OnRule,
     Registered, Registrar, Reply, Server, Subscription, Unsubscribed,
@@ -9,14 +10,17 @@ use crate::client::ClientId;
 use crate::event::path::PathRef;
 use crate::event::router::Router;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What runs on one shard.
 pub struct Apps {
+    shard: u16,
     router: Router<u32>,
     events: Vec<Registered>,
     timers: Vec<Every>,
+    teams: Vec<(usize, Rc<Team>)>,
     runner: Runner,
 }
 
@@ -61,8 +65,8 @@ impl Apps {
             now: Duration::ZERO,
             host: String::new(),
         };
-        let Registrar { router, events, timers, .. } = registrar;
-        Ok(Apps { router, events, timers, runner })
+        let Registrar { router, events, timers, teams, .. } = registrar;
+        Ok(Apps { shard, router, events, timers, teams, runner })
     }
 
     /// The event that a path is routed to, and the rest of the path.
@@ -76,6 +80,31 @@ impl Apps {
 
     pub(super) fn timers(&self) -> impl Iterator<Item = (u32, Duration)> {
         self.timers.iter().enumerate().map(|(index, every)| (index as u32, every.period))
+    }
+
+    /// The workers of applications that have some.
+    pub(super) fn teams(&self) -> impl Iterator<Item = &Team> {
+        self.teams.iter().map(|(_, team)| &**team)
+    }
+
+    /// The workers of an application.
+    pub(super) fn team(&self, app: u32) -> Option<Rc<Team>> {
+        self.teams.iter().find(|(of, _)| *of == app as usize).map(|(_, team)| Rc::clone(team))
+    }
+
+    /// An application's workers register these events in place of those that they had. Where they cannot, they keep those.
+    pub(super) fn register_again(&mut self, app: u32, manifest: &Manifest) -> Result<(), Error> {
+        let Some(team) = self.team(app) else { return Ok(()) };
+        let events = std::mem::take(&mut self.events);
+        let (mut registrar, had) =
+            Registrar::again(self.shard, self.runner.names.clone(), app as usize, events);
+        let registered = team.register(&mut registrar, manifest);
+        if registered.is_err() {
+            registrar = Registrar::again(self.shard, Vec::new(), app as usize, registrar.events).0;
+            had.into_iter().for_each(|event| _ = registrar.add(event));
+        }
+        (self.router, self.events) = (registrar.router, registrar.events);
+        registered
     }
 
     pub(super) fn runner(&mut self) -> &mut Runner {

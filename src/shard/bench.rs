@@ -117,6 +117,7 @@ fn shard(app: Arc<dyn Application>) -> State {
         port: mesh(1, sizes).pop().expect("a mesh of one shard has one port"),
         clock: Clock::system(),
         apps: apps.unwrap_or_else(|(app, error)| panic!("{app}: {error}")),
+        link_places: 0,
     })
 }
 

@@ -7,6 +7,7 @@ use crate::metrics::Counter;
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, FRAMES_PER_SEND_MAX, Ring, Token};
 use smallvec::SmallVec;
+use std::os::fd::OwnedFd;
 
 /// Bytes up to which the frames of one send are copied into one frame. A copy of this size costs less than the
 /// kernel takes to walk an iovec, and is shared by all clients that have the same frames to send.
@@ -26,6 +27,10 @@ pub(super) enum Order {
     },
     /// Closes a socket that has no record (any more).
     Discard(Descriptor),
+    /// Puts a socket of the process into a place of the ring's that is reserved.
+    Adopt(u32, OwnedFd),
+    /// Takes it out again.
+    Release(u32),
     AcceptAgain,
     StopListening,
 }
@@ -52,6 +57,13 @@ impl Kernel for Ring {
             Order::ShutDown(socket, token) => self.shut_down(socket, token),
             Order::Cancel { token, sending } => self.cancel(token, sending),
             Order::Discard(socket) => self.close(socket, NOBODY),
+            Order::Adopt(place, socket) => {
+                if let Err(error) = self.adopt(place, socket) {
+                    // Its receive fails then, and so the link ends.
+                    tracing::error!(%error, "the kernel does not take a worker's link");
+                }
+            }
+            Order::Release(place) => self.release(place),
             Order::AcceptAgain => self.accept_again(),
             Order::StopListening => self.stop_listening(),
         }
@@ -91,6 +103,8 @@ impl State {
         }
         self.joined.clear();
         self.orders.drain(..).for_each(|order| kernel.order(order));
+        // Behind the orders, by which new links come into the ring.
+        self.flush_links(kernel);
     }
 
     fn flush_connection(&mut self, kernel: &mut impl Kernel, slot: u32) {

@@ -4,6 +4,7 @@ use super::flush::Order;
 use super::http::session::Asker;
 use super::http::{Answer, Relayed};
 use super::state::{Shutdown, State};
+use crate::app::worker::News;
 use crate::app::{Command, Json};
 use crate::event::path::Path;
 use crate::metrics::{Snapshot, Timing};
@@ -55,6 +56,8 @@ pub enum Notice {
     Snapshot(SyncSender<(u16, Snapshot)>),
     /// Stop accepting, close everything, and end by `deadline_ns`, as `nanos` tells time.
     Shutdown { deadline_ns: u64 },
+    /// Of an application's workers.
+    Workers(News),
     /// The clock that tests move was moved; tell when what is due by then is done.
     ClockMoved(SyncSender<()>),
 }
@@ -109,6 +112,7 @@ impl State {
             match notice {
                 // Whoever asked may have given up.
                 Notice::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
+                Notice::Workers(news) => self.take_news(news),
                 Notice::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
                 Notice::ClockMoved(to) => {
                     self.read_clock();

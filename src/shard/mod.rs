@@ -8,6 +8,7 @@
 //! | reap the ring's completions | `mod` (this one) |
 //! | drain the mesh and the inbox | `mail` |
 //! | connections that come, bytes that were received, sends that are done | `intake` |
+//! | links to workers | `links` |
 //! | HTTP: requests find their session, output finds its request | `http` |
 //! | a text: event, route, handler, answer | `dispatch` |
 //! | the commands that handlers and other shards push | `apply`, `subscribe` |
@@ -33,6 +34,7 @@ mod fanout;
 mod flush;
 mod http;
 mod intake;
+mod links;
 mod liveness;
 mod mail;
 mod outbox;
@@ -172,6 +174,17 @@ impl Shard {
 
     fn complete(&mut self, completion: Completion) {
         match completion {
+            Completion::Received { token, buffer, ended } if links::is_link(token) => {
+                self.state.link_received(token, self.ring.data(&buffer), ended);
+                self.ring.recycle(buffer);
+            }
+            Completion::ReceiveEnded { token, result } if links::is_link(token) => {
+                self.state.link_receive_ended(token, result);
+            }
+            Completion::Sent { token, frames, .. } if links::is_link(token) => {
+                self.state.link_sent(token, &frames)
+            }
+            Completion::ShutDown { token } if links::is_link(token) => self.state.link_shut_down(token),
             Completion::Received { token, buffer, ended } => {
                 self.state.received(token, self.ring.data(&buffer), ended);
                 self.ring.recycle(buffer);

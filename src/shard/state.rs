@@ -6,6 +6,7 @@ use super::connection::{Client, Connection, Moment};
 use super::fanout::Broadcast;
 use super::flush::{Joined, Kernel, Order};
 use super::http::Http;
+use super::links::Links;
 use super::liveness::{Due, Once, heartbeat_path};
 use super::mail::{Letter, Notice, Posted};
 use crate::client::ClientId;
@@ -62,6 +63,8 @@ pub struct Parts {
     pub port: Port<Letter>,
     pub clock: Clock,
     pub apps: Apps,
+    /// Places of the ring that are reserved for links to workers.
+    pub link_places: u32,
 }
 
 /// The state of a shard.
@@ -76,6 +79,7 @@ pub(super) struct State {
     pub subscriptions: Subscriptions,
     pub addresses: Addresses,
     pub http: Http,
+    pub links: Links,
     pub timers: Wheel<Due>,
     pub onces: Slots<Once>,
     /// Broadcasts of this turn that were not fanned out yet.
@@ -132,13 +136,14 @@ fn origins(config: &Config) -> Origins {
 
 impl State {
     pub fn new(parts: Parts) -> State {
-        let Parts { id, config, shared, port, clock, apps } = parts;
+        let Parts { id, config, shared, port, clock, apps, link_places } = parts;
         let now_ms = clock.now_ms();
         let settings = Settings { message_bytes_max: config.message_bytes_max, origins: origins(&config) };
         State {
             id,
             addresses: Addresses::new(config.connections_per_address_max),
             http: Http::default(),
+            links: Links::new(link_places),
             config,
             shared,
             port,
@@ -236,7 +241,7 @@ impl State {
         match self.shutdown {
             Some(shutdown) => {
                 let is_empty = self.connections.is_empty() && self.leaving.is_empty();
-                is_empty || nanos() >= shutdown.deadline_ns
+                is_empty && self.links.are_shut_down() || nanos() >= shutdown.deadline_ns
             }
             None => false,
         }
@@ -298,6 +303,9 @@ impl State {
         counter(Counter::MeshReceived, mesh.received);
         counter(Counter::MeshOverflowed, mesh.overflowed);
         counter(Counter::MeshRefused, mesh.refused);
+        for team in self.apps.teams() {
+            team.add_to(&mut snapshot.counters, &mut snapshot.gauges);
+        }
         snapshot
     }
 

@@ -49,25 +49,19 @@ impl State {
         };
         let decision = self.apps.decide(index, subscription);
         self.apply_commands(self.apps.event(index).app as u32);
-        match decision {
-            Ok(Decision::Accept) => self.decided(asked, id, true),
-            Ok(Decision::Refuse) => self.decided(asked, id, false),
-            Ok(Decision::Later) => {}
-            Err(Panicked) => {
-                self.subscriptions.decide(slot, id, false);
-                self.shared.subscriptions.give(1);
-                self.answer(0, asked, Answer::refusal(500, None));
-            }
-        }
+        self.decided(asked, id, decision.unwrap_or_else(|Panicked| Decision::Fail(500)));
     }
 
     /// An application has decided, at once or later.
-    pub fn decided(&mut self, asked: Asked, id: PathId, accepted: bool) {
+    pub fn decided(&mut self, asked: Asked, id: PathId, decision: Decision) {
+        if decision == Decision::Later {
+            return;
+        }
         if self.client(asked.client).is_none() {
             return self.metrics.counters.add(Counter::AnswersLateDropped, 1);
         }
         self.fan_out();
-        match self.subscriptions.decide(asked.client.slot, id, accepted) {
+        match self.subscriptions.decide(asked.client.slot, id, decision == Decision::Accept) {
             Decided::Subscribed { first } => {
                 self.metrics.counters.add(Counter::Subscribes, 1);
                 if first {
@@ -83,9 +77,10 @@ impl State {
             }
             Decided::Refused { path } => {
                 self.shared.subscriptions.give(1);
-                match self.apps.route(path.as_ref()) {
-                    Some((index, _)) => self.refuse(asked, index),
-                    None => self.answer(0, asked, Answer::refusal(404, None)),
+                match (decision, self.apps.route(path.as_ref())) {
+                    (Decision::Fail(code), _) => self.answer(0, asked, Answer::refusal(code, None)),
+                    (_, Some((index, _))) => self.refuse(asked, index),
+                    (_, None) => self.answer(0, asked, Answer::refusal(404, None)),
                 }
             }
             // An application that has decided twice: by what its hook returned, and by a promise that it kept.

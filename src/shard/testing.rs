@@ -87,7 +87,8 @@ impl World {
             let server = Server::new(Arc::clone(&posted) as Arc<dyn Post>);
             let apps = Apps::register(id as u16, server, &apps).unwrap();
             let (config, shared, clock) = (Arc::clone(&config), Arc::clone(&shared), clock.clone());
-            let mut state = State::new(Parts { id: id as u16, config, shared, port, clock, apps });
+            let mut state =
+                State::new(Parts { id: id as u16, config, shared, port, clock, apps, link_places: 0 });
             state.start_app_timers();
             TestShard { state, kernel: TestKernel::default() }
         };
@@ -464,6 +465,7 @@ impl Kernel for TestKernel {
                 let closed = self.sockets.remove(&number).expect("it was just looked at");
                 self.last_words.insert(number, closed.to_peer);
             }
+            Order::Adopt(..) | Order::Release(_) => panic!("these worlds have no workers"),
             Order::AcceptAgain => self.accepts_again += 1,
             Order::StopListening => self.listens_no_more = true,
         }

@@ -6,7 +6,8 @@ use super::host::Host;
 use super::promises::{Emptied, Open, PROMISES};
 use super::scope::{self, Kind, Said, Scope};
 use super::user::{self, Given, User, guarded};
-use super::{events, json, paths};
+use super::{events, json};
+use crate::app::paths;
 use crate::app::{
     Answer, Busy, Command, Given as Now, Json, Later, LaterDecision, LocalCommand, SendCallback, Server,
 };
@@ -16,9 +17,6 @@ use crate::limits::C_LOG_BYTES_MAX;
 use std::ffi::c_char;
 use std::ptr::null_mut;
 use std::time::Duration;
-
-/// What tells a client to connect elsewhere (protocol.md, section 4).
-const MOVE: &str = "/qio/move";
 
 /// The table.
 pub static API: Api = Api {
@@ -104,7 +102,7 @@ fn data(json: Str) -> Result<Json, Fault> {
 }
 
 fn path(of: Str) -> Result<Path, Fault> {
-    paths::parse(text(of)?)
+    paths::parse(text(of)?).map_err(|_| Fault::BadPath)
 }
 
 /// A struct of the application's.
@@ -416,8 +414,7 @@ extern "C" fn close(cx: abi::Cx, client: abi::Client) -> Status {
 
 extern "C" fn move_(cx: abi::Cx, client: abi::Client, address: Str) -> Status {
     in_scope(cx, |scope| {
-        scope.cx.send(client.into(), &paths::parse(MOVE)?, Json::string(text(address)?));
-        scope.cx.close(client.into());
+        scope.cx.move_to(client.into(), text(address)?);
         Ok(())
     })
 }
@@ -552,7 +549,7 @@ extern "C" fn server_close(server: abi::ServerHandle, client: abi::Client) -> St
 extern "C" fn server_move(server: abi::ServerHandle, client: abi::Client, address: Str) -> Status {
     on_server(server, |server| {
         let client = ClientId::from(client);
-        posted(server.send(client, &paths::parse(MOVE)?, Json::string(text(address)?)))?;
+        posted(server.send(client, &paths::of_move(), Json::string(text(address)?)))?;
         posted(server.close(client))
     })
 }

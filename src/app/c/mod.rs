@@ -10,7 +10,7 @@
 //! | `user` | what applications give away: callbacks, timers, pointers with their free functions |
 //! | `scope` | contexts: handles that are good while one call lasts |
 //! | `promises`, `host` | tables of what handles stand for longer |
-//! | `paths`, `json` | paths by their text; a little JSON |
+//! | `json` | a little JSON |
 //! | `elf` | whether a file can be loaded at all |
 //!
 //! This folder is the only place above `qev` that has `unsafe`: behind every pointer of an application is nothing but its
@@ -22,7 +22,6 @@ mod elf;
 mod events;
 mod host;
 mod json;
-mod paths;
 mod promises;
 mod scope;
 #[cfg(test)]

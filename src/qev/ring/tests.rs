@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::thread;
 
-const SETTINGS: Settings = Settings { descriptors: 64, buffers: 128, buffer_bytes: 1024 };
+const SETTINGS: Settings = Settings { descriptors: 64, buffers: 128, buffer_bytes: 1024, reserved: 0 };
 
 /// A ring and what has come out of it.
 struct Tested {

@@ -97,6 +97,7 @@ impl<'a> Worker<'a> {
             descriptors: sockets.max(1) as u32,
             buffers: buffers as u16,
             buffer_bytes: BUFFER_BYTES,
+            reserved: 0,
         });
         let ring = ring.map_err(|error| no_ring(&error, sockets))?;
         let writer = Writer(plan.protocol);

@@ -1,0 +1,599 @@
+//! A shard's end of a link: what events become frames, what frames become commands, and what is under way between them.
+//!
+//! It does no I/O. The shard carries the bytes: what is to be sent it takes by [`Link::take_output`], what came it gives to
+//! [`Link::received`].
+
+use super::manifest::{EventSpec, Manifest, Subscriptions};
+use super::requests::Requests;
+use super::tally::Tally;
+use super::wire::{self, FromWorker, HAS_MESSAGE, Head, REPEATS, ToWorker, WANTS_ANSWER};
+use super::{Alarm, Limits};
+use crate::app::{
+    Answer, Asked, Callback, Command, Context, Decision, Event, Json, LocalCommand, Reply, Subscription,
+    Unsubscribed, paths,
+};
+use crate::client::ClientId;
+use crate::client::subscriptions::PathId;
+use crate::event::path::Path;
+use crate::limits::{WORKER_CALLBACKS_MAX, WORKER_TIMERS_MAX};
+use ahash::AHashMap;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A worker that lets so many times `worker-outbox-bytes-max` gather does not read at all: what must reach it (the ends of
+/// subscriptions, say) comes on top of that bound.
+const OUTPUT_TIMES_MAX: usize = 4;
+
+/// How long a link is silent about what it refuses, once it has warned.
+const WARN_AGAIN: Duration = Duration::from_secs(1);
+
+/// What requests are answered that cannot be handled: 500, as nothing is wrong with them.
+const NOT_RUNNING: &str = "the application is not running";
+const BUSY: &str = "the application is busy";
+const TOO_LATE: &str = "the application did not answer in time";
+const ENDED: &str = "the application has ended";
+
+/// One end of one link.
+pub struct Link {
+    worker: u32,
+    /// For the log.
+    name: String,
+    limits: Limits,
+    alarm: Arc<dyn Alarm>,
+    manifest: Arc<Manifest>,
+    tally: Rc<Tally>,
+    /// What each of the team's events is to this worker, if anything.
+    events: RefCell<Vec<Option<u32>>>,
+    output: RefCell<Vec<u8>>,
+    /// Bytes in the output, and those that the shard has taken and the kernel has not.
+    unread: Cell<usize>,
+    /// The beginning of a frame of which the rest has not come.
+    partial: RefCell<Vec<u8>>,
+    requests: RefCell<Requests<Request>>,
+    timers: RefCell<AHashMap<u32, Timer>>,
+    timers_set: Cell<u64>,
+    callbacks: Cell<usize>,
+    /// The time that the worker was told last.
+    told_ms: Cell<u64>,
+    /// A look at the requests that take too long is due.
+    sweep_is_due: Cell<bool>,
+    warned: Cell<Option<Duration>>,
+    stage: Cell<Stage>,
+}
+
+/// How far a link is. It only ever moves down this list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Stage {
+    /// Its worker gets events.
+    Serving,
+    /// Another worker gets them; this one finishes what it has.
+    Leaving,
+    /// It has broken the protocol: what it says is not listened to any more.
+    Broken,
+    /// Nothing crosses it any more.
+    Ended,
+}
+
+/// What the worker has under way.
+enum Request {
+    Event(Asked),
+    Subscription(Asked, PathId),
+}
+
+/// A timer that is set. The shard's own cannot be stopped: one that fires late finds another `id` here.
+#[derive(Clone, Copy)]
+struct Timer {
+    id: u64,
+    period: Option<Duration>,
+}
+
+impl Link {
+    /// The end of a link to a worker of this manifest. `paths` are those of the team's events.
+    pub fn new(
+        worker: u32,
+        name: String,
+        manifest: Arc<Manifest>,
+        limits: Limits,
+        alarm: Arc<dyn Alarm>,
+        tally: Rc<Tally>,
+        paths: &[Path],
+    ) -> Rc<Link> {
+        let link = Link {
+            worker,
+            name,
+            limits,
+            alarm,
+            manifest,
+            tally,
+            events: RefCell::default(),
+            output: RefCell::default(),
+            unread: Cell::new(0),
+            partial: RefCell::default(),
+            requests: RefCell::new(Requests::new()),
+            timers: RefCell::default(),
+            timers_set: Cell::new(0),
+            callbacks: Cell::new(0),
+            told_ms: Cell::new(0),
+            sweep_is_due: Cell::new(false),
+            warned: Cell::new(None),
+            stage: Cell::new(Stage::Serving),
+        };
+        link.know(paths);
+        Rc::new(link)
+    }
+
+    /// The team has these events now.
+    pub fn know(&self, paths: &[Path]) {
+        let own = self.manifest.events.iter().map(|event| Path::parse(&event.path)).zip(0..);
+        let own: AHashMap<Path, u32> =
+            own.filter_map(|(path, number)| path.ok().map(|path| (path, number))).collect();
+        let mut events = self.events.borrow_mut();
+        let known = events.len();
+        events.extend(paths[known..].iter().map(|path| own.get(path).copied()));
+    }
+
+    // From the shard to the worker.
+
+    /// Sends an event to the worker, which answers later; or says why not.
+    pub fn event(self: &Rc<Self>, cx: &mut Context<'_>, event: u32, given: Event<'_>) -> Answer {
+        let Some((number, spec)) = self.spec(event) else { return Answer::refusal(404, None) };
+        if !spec.handler {
+            return Answer::refusal(500, None);
+        }
+        if !self.has_room() {
+            return refused(&self.tally);
+        }
+        let request = self.begin(cx, Request::Event(given.asked()));
+        let head =
+            Head { number, request, client: given.client, flags: wants(given.wants_answer()), ..now(cx) };
+        self.put(ToWorker::Event, &head, given.extra, given.data);
+        self.tally.sent(1);
+        Answer::never()
+    }
+
+    /// Asks the worker whether somebody may subscribe.
+    pub fn on(self: &Rc<Self>, cx: &mut Context<'_>, event: u32, given: Subscription<'_>) -> Decision {
+        let Some((number, spec)) = self.spec(event) else { return Decision::Fail(404) };
+        match spec.subscriptions {
+            Subscriptions::Everyone => return Decision::Accept,
+            Subscriptions::Nobody => return Decision::Refuse,
+            Subscriptions::Ask => {}
+        }
+        if !self.has_room() {
+            self.tally.event_refused();
+            return Decision::Fail(420);
+        }
+        let asked = Asked { client: given.client, callback: given.callback };
+        let request = self.begin(cx, Request::Subscription(asked, given.id));
+        self.put(
+            ToWorker::On,
+            &Head { number, request, client: given.client, ..now(cx) },
+            given.extra,
+            given.data,
+        );
+        self.tally.sent(1);
+        Decision::Later
+    }
+
+    /// Tells the worker that a subscription has ended.
+    pub fn off(&self, cx: &Context<'_>, event: u32, given: Unsubscribed<'_>) {
+        let Some((number, spec)) = self.spec(event) else { return };
+        if spec.off {
+            self.put(ToWorker::Off, &Head { number, client: given.client, ..now(cx) }, given.extra, "");
+            self.tally.sent(1);
+        }
+    }
+
+    fn reply(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, given: Reply<'_>) -> Answer {
+        if self.stage.get() >= Stage::Broken {
+            return Answer::error(500, NOT_RUNNING);
+        }
+        let asked = Asked { client: given.client, callback: given.callback };
+        let request = self.begin(cx, Request::Event(asked));
+        let head =
+            Head { number, request, client: given.client, flags: wants(given.wants_answer()), ..now(cx) };
+        self.put(ToWorker::Reply, &head, "", given.data);
+        self.tally.sent(1);
+        Answer::never()
+    }
+
+    /// What the worker calls one of the team's events.
+    fn spec(&self, event: u32) -> Option<(u32, &EventSpec)> {
+        let number = self.events.borrow().get(event as usize).copied().flatten()?;
+        Some((number, &self.manifest.events[number as usize]))
+    }
+
+    /// Whether the worker may be given more to do.
+    fn has_room(&self) -> bool {
+        self.requests.borrow().len() < self.limits.requests_max
+            && self.unread.get() < self.limits.outbox_bytes_max
+            && self.stage.get() < Stage::Broken
+    }
+
+    fn begin(self: &Rc<Self>, cx: &mut Context<'_>, request: Request) -> u32 {
+        if !self.sweep_is_due.replace(true) {
+            self.sweep_in(cx, self.limits.request_timeout);
+        }
+        self.requests.borrow_mut().begin(request, cx.now())
+    }
+
+    fn put(&self, kind: ToWorker, head: &Head, text: &str, data: &str) {
+        if self.stage.get() >= Stage::Broken {
+            return;
+        }
+        self.told_ms.set(head.time_ms);
+        let mut output = self.output.borrow_mut();
+        let before = output.len();
+        wire::write(&mut output, kind, head, text, data);
+        let unread = self.unread.get() + output.len() - before;
+        self.unread.set(unread);
+        if unread > self.limits.outbox_bytes_max.saturating_mul(OUTPUT_TIMES_MAX) {
+            output.clear();
+            self.break_off(&format!("it does not read: {unread} bytes wait for it"));
+        }
+    }
+
+    /// Tells the worker that a callback of its own will never run.
+    fn drop_callback(&self, number: u32) {
+        self.put(ToWorker::Dropped, &Head { number, ..Head::at(self.told_ms.get()) }, "", "");
+    }
+
+    // The shard's side.
+
+    /// What is to be sent, if anything.
+    pub fn take_output(&self) -> Option<Vec<u8>> {
+        let mut output = self.output.borrow_mut();
+        (!output.is_empty()).then(|| std::mem::take(&mut *output))
+    }
+
+    /// The kernel has taken so many bytes.
+    pub fn sent(&self, bytes: usize) {
+        self.unread.set(self.unread.get().saturating_sub(bytes));
+    }
+
+    /// Another worker has taken its place: no more events are sent.
+    pub fn leave(&self) {
+        if self.stage.get() == Stage::Serving {
+            self.stage.set(Stage::Leaving);
+            self.timers.borrow_mut().clear();
+        }
+    }
+
+    /// Whether its worker can be told that nothing more will come: another has its place, and no callback of its own is open.
+    /// (What is in the output goes first.)
+    pub fn is_done(&self) -> bool {
+        self.stage.get() == Stage::Leaving && self.callbacks.get() == 0 && self.output.borrow().is_empty()
+    }
+
+    /// Requests under way, and bytes that the worker has not read.
+    pub fn load(&self) -> (usize, usize) {
+        (self.requests.borrow().len(), self.unread.get())
+    }
+
+    /// The worker has ended, or this end of its link: what it had under way is answered 500.
+    pub fn ended(&self, cx: &mut Context<'_>) {
+        self.stage.set(Stage::Ended);
+        self.output.borrow_mut().clear();
+        self.timers.borrow_mut().clear();
+        let mut failed = 0;
+        self.requests.borrow_mut().end_all(|request| {
+            failed += 1;
+            fail(cx, request, ENDED);
+        });
+        self.tally.failed(failed);
+    }
+
+    /// Has the requests looked at that take too long.
+    fn sweep_in(self: &Rc<Self>, cx: &mut Context<'_>, time: Duration) {
+        let link = Rc::downgrade(self);
+        cx.after(time, move |cx| {
+            if let Some(link) = link.upgrade() {
+                link.sweep(cx);
+            }
+        });
+    }
+
+    fn sweep(self: &Rc<Self>, cx: &mut Context<'_>) {
+        let (now, timeout) = (cx.now(), self.limits.request_timeout);
+        let Some(moment) = now.checked_sub(timeout) else { return self.sweep_in(cx, timeout) };
+        let mut late = 0;
+        let oldest = self.requests.borrow_mut().end_before(moment, |request| {
+            late += 1;
+            fail(cx, request, TOO_LATE);
+        });
+        self.tally.timed_out(late);
+        self.sweep_is_due.set(oldest.is_some());
+        if let Some(oldest) = oldest {
+            self.sweep_in(cx, (oldest + timeout).saturating_sub(now).max(Duration::from_millis(1)));
+        }
+    }
+
+    // From the worker to the shard.
+
+    /// Takes what has come from the worker.
+    pub fn received(self: &Rc<Self>, cx: &mut Context<'_>, bytes: &[u8]) {
+        let mut partial = self.partial.take();
+        if partial.is_empty() {
+            let taken = self.take_frames(cx, bytes);
+            partial.extend_from_slice(&bytes[taken..]);
+        } else {
+            partial.extend_from_slice(bytes);
+            let taken = self.take_frames(cx, &partial);
+            // Of a large frame most comes in pieces, and nothing is moved then.
+            partial.drain(..taken);
+        }
+        self.partial.replace(partial);
+    }
+
+    /// Takes the frames that are complete; answers how many bytes they are.
+    fn take_frames(self: &Rc<Self>, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while self.stage.get() < Stage::Broken {
+            match wire::read(&bytes[taken..]) {
+                Ok(Some((frame, len))) => {
+                    self.take(cx, &frame);
+                    taken += len;
+                }
+                Ok(None) => return taken,
+                Err(broken) => self.break_off(&broken.to_string()),
+            }
+        }
+        bytes.len()
+    }
+
+    /// Nothing that the worker says can be understood any more, or it does not listen: it has to be ended.
+    fn break_off(&self, why: &str) {
+        self.stage.set(self.stage.get().max(Stage::Broken));
+        self.alarm.broken(self.worker, why);
+    }
+
+    fn take(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) {
+        let taken = match frame.kind {
+            FromWorker::Answer => self.answered(cx, frame),
+            FromWorker::Broadcast => self.broadcast(cx, frame),
+            FromWorker::Send => self.send(cx, frame),
+            FromWorker::Close => {
+                cx.close(frame.head.client);
+                Ok(())
+            }
+            FromWorker::Move => text(frame.text).map(|address| cx.move_to(frame.head.client, address)),
+            FromWorker::Timer => self.set_timer(cx, frame),
+            FromWorker::Cancel => {
+                self.timers.borrow_mut().remove(&frame.head.number);
+                Ok(())
+            }
+            FromWorker::Watch => {
+                self.watch(cx, frame.head.client);
+                Ok(())
+            }
+        };
+        if let Err(why) = taken {
+            self.refuse(cx, frame.kind, why);
+        }
+    }
+
+    /// What an application has done wrong is said, and left out.
+    fn refuse(&self, cx: &Context<'_>, kind: FromWorker, why: &str) {
+        self.tally.frame_refused();
+        let now = cx.now();
+        if self.warned.get().is_none_or(|warned| now.saturating_sub(warned) >= WARN_AGAIN) {
+            self.warned.set(Some(now));
+            tracing::warn!(worker = self.name, frame = ?kind, why, "a worker asked for what cannot be: it is left out");
+        }
+    }
+
+    fn answered(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
+        let Head { number, request, code, .. } = frame.head;
+        let offered = (number != 0).then(|| self.offer(number)).flatten();
+        let Some(request) = self.requests.borrow_mut().end(request) else {
+            self.tally.answered_late();
+            return Ok(());
+        };
+        let asked = match request {
+            Request::Event(asked) => asked,
+            Request::Subscription(asked, path) => {
+                let decision = match code {
+                    200 => Decision::Accept,
+                    0 | 401 | 404 => Decision::Refuse,
+                    code => Decision::Fail(code),
+                };
+                cx.push_local(LocalCommand::Any(Command::Decide { asked, path, decision }));
+                return Ok(());
+            }
+        };
+        if code == 0 || asked.callback == 0 {
+            return Ok(());
+        }
+        let (answer, taken) = match answer_of(frame) {
+            Ok(answer) => (answer, Ok(())),
+            Err(why) => (Answer::refusal(500, None), Err(why)),
+        };
+        let answer = match offered.filter(|_| code == 200 && taken.is_ok()) {
+            Some(offered) => answer.offering(offered.into_callback()),
+            None => answer,
+        };
+        cx.push_local(LocalCommand::Answer { asked, answer });
+        taken
+    }
+
+    fn broadcast(&self, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
+        cx.broadcast(&path(frame.text)?, json(frame.data)?);
+        Ok(())
+    }
+
+    fn send(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
+        let Head { number, client, .. } = frame.head;
+        let offered = (number != 0).then(|| self.offer(number)).flatten();
+        let (path, data) = (path(frame.text)?, json(frame.data)?);
+        if number == 0 {
+            cx.send(client, &path, data);
+        } else if client.shard != cx.shard() {
+            return Err("a callback is offered to a client of another shard");
+        } else if let Some(offered) = offered {
+            let callback = Some(offered.into_callback());
+            cx.push_local(LocalCommand::Send { client, path, data, callback });
+        }
+        Ok(())
+    }
+
+    /// A callback of the worker's own; none where it has too many open.
+    fn offer(self: &Rc<Self>, number: u32) -> Option<Offered> {
+        if self.callbacks.get() >= WORKER_CALLBACKS_MAX {
+            self.drop_callback(number);
+            return None;
+        }
+        self.callbacks.set(self.callbacks.get() + 1);
+        Some(Offered { link: Some(Rc::clone(self)), number })
+    }
+
+    fn watch(self: &Rc<Self>, cx: &mut Context<'_>, client: ClientId) {
+        let watch = || Watch { link: Rc::clone(self), client };
+        match cx.client_data::<Vec<Watch>>(client) {
+            // Whoever it replaces goes on to watch until it ends.
+            Some(watches) if watches.iter().any(|watch| Rc::ptr_eq(&watch.link, self)) => {}
+            Some(watches) => watches.push(watch()),
+            None => _ = cx.set_client_data(client, vec![watch()]),
+        }
+    }
+
+    fn set_timer(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
+        let Head { number, flags, time_ms, .. } = frame.head;
+        self.set(cx, number, Duration::from_millis(time_ms), flags & REPEATS != 0)
+    }
+
+    /// Sets a timer.
+    pub fn set(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        number: u32,
+        time: Duration,
+        repeats: bool,
+    ) -> Result<(), &'static str> {
+        let mut timers = self.timers.borrow_mut();
+        if timers.len() >= WORKER_TIMERS_MAX && !timers.contains_key(&number) {
+            return Err("it has too many timers");
+        }
+        let id = self.timers_set.get() + 1;
+        self.timers_set.set(id);
+        let time = if repeats { time.max(Duration::from_millis(1)) } else { time };
+        timers.insert(number, Timer { id, period: repeats.then_some(time) });
+        self.fire_in(cx, number, id, time);
+        Ok(())
+    }
+
+    fn fire_in(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, id: u64, time: Duration) {
+        let link = Rc::downgrade(self);
+        cx.after(time, move |cx| {
+            if let Some(link) = link.upgrade() {
+                link.fire(cx, number, id);
+            }
+        });
+    }
+
+    fn fire(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, id: u64) {
+        let timer = self.timers.borrow().get(&number).copied();
+        let Some(timer) = timer.filter(|timer| timer.id == id) else { return };
+        match timer.period {
+            Some(period) => self.fire_in(cx, number, id, period),
+            None => _ = self.timers.borrow_mut().remove(&number),
+        }
+        self.put(ToWorker::Timer, &Head { number, ..now(cx) }, "", "");
+    }
+}
+
+/// A server callback that the worker offers. One that never runs is told to it, whatever became of it: it expired, its client
+/// has gone, it could not be offered.
+struct Offered {
+    link: Option<Rc<Link>>,
+    number: u32,
+}
+
+impl Offered {
+    fn into_callback(mut self) -> Callback {
+        Callback::new(move |cx, reply| match self.close() {
+            Some(link) => link.reply(cx, self.number, reply),
+            None => Answer::refusal(500, None),
+        })
+    }
+
+    /// It is not open any more.
+    fn close(&mut self) -> Option<Rc<Link>> {
+        let link = self.link.take()?;
+        link.callbacks.set(link.callbacks.get() - 1);
+        Some(link)
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        if let Some(link) = self.close() {
+            link.drop_callback(self.number);
+        }
+    }
+}
+
+/// Kept among a client's data, so that it is dropped when the client has gone; at once where it has already.
+struct Watch {
+    link: Rc<Link>,
+    client: ClientId,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let link = &self.link;
+        link.put(ToWorker::Gone, &Head { client: self.client, ..Head::at(link.told_ms.get()) }, "", "");
+    }
+}
+
+/// A head with nothing but the time.
+fn now(cx: &Context<'_>) -> Head {
+    Head::at(cx.now().as_millis() as u64)
+}
+
+fn wants(answer: bool) -> u8 {
+    if answer { WANTS_ANSWER } else { 0 }
+}
+
+/// What is answered where a worker has too much to do already.
+fn refused(tally: &Tally) -> Answer {
+    tally.event_refused();
+    Answer::error(420, BUSY)
+}
+
+/// What is answered where there is no worker.
+pub fn not_running(tally: &Tally) -> Answer {
+    tally.event_refused();
+    Answer::error(500, NOT_RUNNING)
+}
+
+/// Answers a request that its worker will not.
+fn fail(cx: &mut Context<'_>, request: Request, why: &str) {
+    cx.push_local(match request {
+        Request::Event(asked) => LocalCommand::Answer { asked, answer: Answer::error(500, why) },
+        Request::Subscription(asked, path) => {
+            LocalCommand::Any(Command::Decide { asked, path, decision: Decision::Fail(500) })
+        }
+    });
+}
+
+fn answer_of(frame: &wire::Frame<'_>) -> Result<Answer, &'static str> {
+    let Head { code, flags, .. } = frame.head;
+    let data = json(frame.data)?;
+    let message = (flags & HAS_MESSAGE != 0).then(|| text(frame.text)).transpose()?;
+    Ok(Answer::of(code, data, message.map(Box::from)))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, &'static str> {
+    std::str::from_utf8(bytes).map_err(|_| "its text is not UTF-8")
+}
+
+fn path(bytes: &[u8]) -> Result<Path, &'static str> {
+    paths::parse(text(bytes)?).map_err(|_| "its path is empty or too long")
+}
+
+fn json(bytes: &[u8]) -> Result<Json, &'static str> {
+    let data = std::str::from_utf8(bytes).map_err(|_| "its data is not UTF-8")?;
+    Json::checked(data).map_err(|_| "its data is not JSON")
+}

@@ -1,0 +1,306 @@
+//! Workers: applications that run in processes of their own, in Python, JavaScript, or whatever speaks docs/workers.md.
+//!
+//! ```text
+//!   supervisor (a thread)  --- starts, stops, replaces --->  worker processes
+//!        |                 <-- control socket, prints, exit --      |
+//!        | News                                                     |
+//!        v                                                          |
+//!   team, link (on each shard)  <------------- links --------------+
+//! ```
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `supervisor` | the thread that keeps an application's workers running |
+//! | `backoff` | when a worker that crashed is started again |
+//! | `process` | one worker's process, its control socket, what it prints |
+//! | `manifest` | the lines of the control socket |
+//! | `lines` | what it prints, bounded |
+//! | `watch` | the files that it is replaced for |
+//! | `package` | the libraries, which the server has in itself |
+//! | `team` | an application's links on a shard |
+//! | `link` | a shard's end of one link |
+//! | `requests` | what is under way on it |
+//! | `wire` | its frames |
+//! | `tally` | what is counted |
+//! | `python/`, `node/` | the libraries themselves |
+
+mod backoff;
+mod lines;
+mod link;
+mod manifest;
+mod package;
+mod process;
+mod requests;
+mod supervisor;
+mod tally;
+mod team;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod wire;
+
+pub use link::Link;
+pub use manifest::Manifest;
+pub use requests::REQUESTS_MAX;
+pub use team::Team;
+
+use super::{Application, Error, Registrar, Server};
+use crate::metrics::Counters;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use supervisor::{Order, Orders, Supervisor};
+use thiserror::Error as ThisError;
+
+/// What runs a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Python,
+    Node,
+    /// It runs by itself, by what its first line names.
+    Program,
+}
+
+impl Kind {
+    /// What an application's file is, by its ending or its first bytes; `None`: it is no worker.
+    pub fn of(file: &Path) -> Option<Kind> {
+        match file.extension().and_then(|ending| ending.to_str()) {
+            Some("py") => Some(Kind::Python),
+            Some("js" | "mjs" | "cjs") => Some(Kind::Node),
+            _ if is_script(file) => Some(Kind::Program),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a file may be executed and begins with `#!`.
+fn is_script(file: &Path) -> bool {
+    let executable = |found: fs::Metadata| found.is_file() && found.permissions().mode() & 0o111 != 0;
+    let mut head = [0; 2];
+    fs::metadata(file).is_ok_and(executable)
+        && fs::File::open(file).is_ok_and(|mut file| std::io::Read::read_exact(&mut file, &mut head).is_ok())
+        && head == *b"#!"
+}
+
+/// How an application's workers are run.
+#[derive(Clone)]
+pub struct Plan {
+    pub name: String,
+    pub file: PathBuf,
+    pub kind: Kind,
+    /// How many workers: 1 at least.
+    pub instances: usize,
+    /// How many links each has.
+    pub shards: usize,
+    /// The section of the settings file.
+    pub settings: BTreeMap<String, String>,
+    /// The interpreters.
+    pub python: PathBuf,
+    pub node: PathBuf,
+    pub limits: Limits,
+    /// For a worker to get ready.
+    pub start_timeout: Duration,
+    /// For one that is replaced or stopped to finish what it has.
+    pub stop_timeout: Duration,
+    /// For one to answer a ping.
+    pub timeout: Duration,
+    /// Whether they are replaced when their files change.
+    pub reload: bool,
+    /// Whether they are to test themselves, in place of serving.
+    pub test: bool,
+    pub time: Time,
+}
+
+/// What each link may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests under way: [`REQUESTS_MAX`] at most.
+    pub requests_max: usize,
+    /// Bytes that the worker has not read.
+    pub outbox_bytes_max: usize,
+    /// For the worker to answer a request.
+    pub request_timeout: Duration,
+}
+
+/// The clock that the server's timers go by.
+#[derive(Clone)]
+pub struct Time {
+    pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// Whether it stands still until it is moved.
+    pub is_manual: bool,
+}
+
+/// What shards tell the supervisor.
+pub trait Alarm: Send + Sync {
+    /// A worker has broken the protocol: it has to be ended.
+    fn broken(&self, worker: u32, why: &str);
+}
+
+/// What the supervisor tells a shard.
+pub enum News {
+    /// An application registers these events from now on.
+    Events { app: u32, manifest: Arc<Manifest> },
+    /// A worker has come.
+    Joined(Berth),
+}
+
+/// A link for a shard.
+pub struct Berth {
+    /// The number of the application.
+    pub app: u32,
+    pub instance: u32,
+    /// The serial number of the worker.
+    pub worker: u32,
+    pub manifest: Arc<Manifest>,
+    pub socket: OwnedFd,
+}
+
+/// How the supervisor reaches the shards. The server implements it.
+pub trait Docks: Send + Sync {
+    /// Leaves news for a shard; gives them back where it has not looked at so many.
+    fn tell(&self, shard: usize, news: News) -> Result<(), News>;
+}
+
+/// Why an application's workers do not run.
+#[derive(Debug, ThisError)]
+pub enum StartError {
+    #[error("the libraries of workers cannot be written to {}: {error}", std::env::temp_dir().display())]
+    Package { error: std::io::Error },
+    #[error("{} cannot be started{}: {error}", .program.display(), setting_of(*.kind))]
+    Spawn { program: PathBuf, kind: Kind, error: std::io::Error },
+    #[error("{0}")]
+    Failed(String),
+}
+
+fn setting_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Python => " (the setting python names it)",
+        Kind::Node => " (the setting node names it)",
+        Kind::Program => "",
+    }
+}
+
+/// An application whose workers run.
+pub struct Workers {
+    name: Arc<str>,
+    instances: usize,
+    limits: Limits,
+    manifest: Arc<Manifest>,
+    orders: Orders,
+    docks: OnceLock<Arc<dyn Docks>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    test: bool,
+}
+
+/// Starts an application's workers, and waits until all of them are ready.
+///
+/// # Errors
+///
+/// One of them cannot be started, or says that it failed.
+pub fn start(plan: Plan) -> Result<Arc<Workers>, StartError> {
+    let (name, instances, limits, test) = (plan.name.as_str().into(), plan.instances, plan.limits, plan.test);
+    let (orders, taken) = supervisor::orders().map_err(|error| StartError::Package { error })?;
+    let (first, is_ready) = sync_channel(1);
+    let supervisor = Supervisor::new(plan, taken, &orders, first);
+    let thread = std::thread::Builder::new().name(format!("workers-{name}")).spawn(move || supervisor.run());
+    let thread = thread.map_err(|error| StartError::Package { error })?;
+    match is_ready.recv() {
+        Ok(Ok(manifest)) => Ok(Arc::new(Workers {
+            name,
+            instances,
+            limits,
+            manifest,
+            orders,
+            docks: OnceLock::new(),
+            thread: Mutex::new(Some(thread)),
+            test,
+        })),
+        Ok(Err(error)) => {
+            let _ = thread.join();
+            Err(error)
+        }
+        Err(_) => Err(StartError::Failed("its supervisor has ended".into())),
+    }
+}
+
+impl Workers {
+    /// How many workers it has.
+    pub fn instances(&self) -> usize {
+        self.instances
+    }
+
+    /// How the shards are reached, once they are there; before [`Application::start`].
+    pub fn set_docks(&self, docks: Arc<dyn Docks>) {
+        let _ = self.docks.set(docks);
+    }
+
+    /// Replaces the workers one by one.
+    pub fn replace(&self) {
+        self.orders.give(Order::Replace);
+    }
+
+    /// The server's clock was moved by hand: returns when everything that was due has been done.
+    pub fn clock_moved(&self) {
+        let (done, is_done) = sync_channel(1);
+        self.orders.give(Order::ClockMoved(done));
+        let _ = is_done.recv_timeout(Duration::from_secs(2));
+    }
+
+    /// Adds what the supervisor counts.
+    pub fn add_counters(&self, counters: &mut Counters) {
+        self.orders.counts().add_to(counters);
+    }
+
+    /// The server begins to stop.
+    pub fn ending(&self) {
+        self.orders.give(Order::Ending);
+    }
+
+    /// Ends the workers, and waits for that.
+    pub fn finish(&self) {
+        self.orders.give(Order::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Where it panicked, the log has it.
+        thread.map(|thread| thread.join());
+    }
+}
+
+impl Application for Workers {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        let alarm = Arc::new(self.orders.clone());
+        let team = Team::new(Arc::clone(&self.name), registrar.shard(), self.instances, self.limits, alarm);
+        team.register(registrar, &self.manifest)?;
+        registrar.team(team);
+        Ok(())
+    }
+
+    fn start(&self, server: &Server) -> Result<(), Error> {
+        let docks = self.docks.get().ok_or_else(|| Error::Failed("it has no way to the shards".into()))?;
+        let (done, is_done) = sync_channel(1);
+        self.orders.give(Order::Serve { app: server.app(), docks: Arc::clone(docks), done });
+        // Whoever connects finds the workers at work.
+        is_done.recv().map_err(|_| Error::Failed("its supervisor has ended".into()))
+    }
+
+    fn stop(&self) {
+        self.finish();
+    }
+
+    fn self_test(&self) -> Result<(), Error> {
+        if !self.test {
+            return Ok(());
+        }
+        let (outcome, tested) = sync_channel(1);
+        self.orders.give(Order::Outcome(outcome));
+        tested.recv().unwrap_or_else(|_| Err("its supervisor has ended".into())).map_err(Error::Failed)
+    }
+}

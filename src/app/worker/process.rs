@@ -1,0 +1,303 @@
+//! One worker: its process, and what joins the server with it.
+
+use super::lines::{Allowance, Lines, Verdict};
+use super::manifest::{self, Hello, Level, Line, Said, VERSION};
+use super::package::{NODE, PYTHON, Package};
+use super::{Kind, Plan};
+use crate::limits::WORKER_LINE_BYTES_MAX;
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+/// The descriptor of the control socket, in the worker; those of the links follow.
+const CONTROL: i32 = 3;
+
+/// The variable that says so.
+const VARIABLE: &str = "QUICKIO_WORKER";
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Reads of what a process printed before it ended: as much as pipes hold, and no more than that of one whose children go on.
+const LAST_READS: usize = 64;
+
+/// A worker's process. It is killed when this is dropped.
+pub struct Process {
+    /// Told from all others of the server.
+    pub serial: u32,
+    pub instance: usize,
+    child: Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+    control: Option<UnixStream>,
+    line: Vec<u8>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    printed: [Lines; 2],
+    allowance: Allowance,
+    /// The server's ends of its links, until the shards have them.
+    pub links: Vec<OwnedFd>,
+    name: String,
+}
+
+/// What is waited for of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    Exit,
+    Control,
+    Stdout,
+    Stderr,
+}
+
+impl Process {
+    /// Starts a worker, and says hello to it.
+    pub fn start(plan: &Plan, package: &Package, serial: u32, instance: usize) -> io::Result<Process> {
+        package.ensure()?;
+        let (control, its_control) = UnixStream::pair()?;
+        let (mut links, mut theirs) = (Vec::new(), vec![OwnedFd::from(its_control)]);
+        for _ in 0..plan.shards {
+            let (ours, its) = UnixStream::pair()?;
+            links.push(ours.into());
+            theirs.push(its.into());
+        }
+        let mut command = command(plan, package);
+        let mappings = theirs.into_iter().zip(CONTROL..);
+        let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+        command.fd_mappings(mappings).map_err(io::Error::other)?;
+        command.env(VARIABLE, CONTROL.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Ctrl-C at a terminal is for the server, which then ends its workers in order.
+        command.process_group(0);
+        let mut child = command.spawn()?;
+        // The worker's ends close here with the command: when its process ends, so do ours.
+        drop(command);
+        let pid = Pid::from_child(&child);
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let mut process = Process {
+            serial,
+            instance,
+            pid,
+            // From here on a failure kills it.
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| drop(child.kill()))?,
+            child,
+            control: Some(control),
+            line: Vec::new(),
+            stdout,
+            stderr,
+            printed: Default::default(),
+            allowance: Allowance::new(Instant::now()),
+            links,
+            name: format!("{}#{instance}", plan.name),
+        };
+        process.make_pipes_answer_at_once()?;
+        let hello = Hello {
+            version: VERSION,
+            app: &plan.name,
+            instance,
+            instances: plan.instances,
+            links: (CONTROL + 1..).take(plan.shards).collect(),
+            script: &plan.file,
+            settings: &plan.settings,
+            test: plan.test,
+        };
+        process.tell(&Line::Hello(hello));
+        Ok(process)
+    }
+
+    fn make_pipes_answer_at_once(&self) -> io::Result<()> {
+        let pipes = [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
+        for pipe in pipes.into_iter().flatten() {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        self.control.as_ref().map_or(Ok(()), |control| control.set_nonblocking(true))
+    }
+
+    /// As logs have it: `chat#0`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// What can be waited for.
+    pub fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+        let control = self.control.as_ref().map(|control| (Source::Control, control.as_fd()));
+        let stdout = self.stdout.as_ref().map(|pipe| (Source::Stdout, pipe.as_fd()));
+        let stderr = self.stderr.as_ref().map(|pipe| (Source::Stderr, pipe.as_fd()));
+        [Some((Source::Exit, self.pidfd.as_fd())), control, stdout, stderr].into_iter().flatten()
+    }
+
+    /// Sends a line. It is small, and a worker that does not read them is found out soon.
+    pub fn tell(&mut self, line: &Line<'_>) {
+        let told = self.control.as_mut().map(|control| control.write_all(&line.to_bytes()));
+        if let Some(Err(error)) = told {
+            tracing::debug!(worker = self.name, %error, "the control socket takes nothing");
+        }
+    }
+
+    /// Reads what it says, up to its last whole line.
+    ///
+    /// # Errors
+    ///
+    /// A line cannot be understood, or is too long; behind it nothing is read.
+    pub fn hear(&mut self, mut said: impl FnMut(Said)) -> Result<(), String> {
+        let Some(control) = &mut self.control else { return Ok(()) };
+        let mut bytes = [0; READ_BYTES];
+        match control.read(&mut bytes) {
+            Ok(0) => self.control = None,
+            Ok(len) => self.line.extend_from_slice(&bytes[..len]),
+            Err(error) if is_later(&error) => {}
+            Err(_) => self.control = None,
+        }
+        let mut lines = self.line.split_inclusive(|byte| *byte == b'\n');
+        let mut taken = 0;
+        for line in lines.by_ref().take_while(|line| line.ends_with(b"\n")) {
+            taken += line.len();
+            said(manifest::read(line)?);
+        }
+        self.line.drain(..taken);
+        if self.line.len() > WORKER_LINE_BYTES_MAX {
+            return Err(format!("a line on its control socket is longer than {WORKER_LINE_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+
+    /// Reads what it prints, and logs it.
+    pub fn log_printed(&mut self, source: Source) -> bool {
+        let mut bytes = [0; READ_BYTES];
+        let read = match source {
+            Source::Stdout => self.stdout.as_mut().map(|pipe| pipe.read(&mut bytes)),
+            Source::Stderr => self.stderr.as_mut().map(|pipe| pipe.read(&mut bytes)),
+            Source::Exit | Source::Control => None,
+        };
+        let len = match read {
+            Some(Ok(len @ 1..)) => len,
+            Some(Err(error)) if is_later(&error) => return false,
+            None => return false,
+            Some(_) => {
+                match source {
+                    Source::Stdout => self.stdout = None,
+                    _ => self.stderr = None,
+                }
+                return false;
+            }
+        };
+        let Process { printed: [stdout, stderr], allowance, name, .. } = self;
+        let (lines, level) =
+            if source == Source::Stdout { (stdout, Level::Info) } else { (stderr, Level::Warn) };
+        lines.push(&bytes[..len], |line| log_if_allowed(allowance, name, level, line));
+        true
+    }
+
+    /// Logs a line that the worker wrote for the log.
+    pub fn log(&mut self, level: Level, text: &str) {
+        let Process { allowance, name, .. } = self;
+        log_if_allowed(allowance, name, level, text);
+    }
+
+    /// Kills it, and whatever it has started. [`Source::Exit`] tells when it has ended.
+    pub fn kill(&mut self) {
+        // Its number cannot be another's: it is given back only by `ended`.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let _ = self.child.kill();
+    }
+
+    /// How it ended; `None`: it has not.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let ended = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(self.pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED
+                | rustix::process::WaitIdOptions::NOHANG
+                | rustix::process::WaitIdOptions::NOWAIT,
+        );
+        if matches!(ended, Ok(None)) {
+            return None;
+        }
+        // What it has started must not outlive it, with the links that it was given.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        for source in [Source::Stdout, Source::Stderr] {
+            (0..LAST_READS).take_while(|_| self.log_printed(source)).for_each(drop);
+        }
+        let Process { printed: [stdout, stderr], allowance, name, .. } = self;
+        stdout.end(|line| log_if_allowed(allowance, name, Level::Info, line));
+        stderr.end(|line| log_if_allowed(allowance, name, Level::Warn, line));
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// The last lines that it printed, as one text.
+    pub fn last_lines(&self) -> String {
+        self.allowance.last().collect::<Vec<_>>().join(" | ")
+    }
+
+    /// How many lines it printed that were not logged.
+    pub fn take_dropped(&mut self) -> u64 {
+        self.allowance.take_dropped()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn log_if_allowed(allowance: &mut Allowance, worker: &str, level: Level, line: &str) {
+    let Verdict::Pass { dropped } = allowance.judge(line, Instant::now()) else { return };
+    if dropped > 0 {
+        tracing::warn!(worker, lines = dropped, "the worker prints too much: lines were left out");
+    }
+    match level {
+        Level::Error => tracing::error!(worker, "{line}"),
+        Level::Warn => tracing::warn!(worker, "{line}"),
+        Level::Info => tracing::info!(worker, "{line}"),
+        Level::Debug => tracing::debug!(worker, "{line}"),
+        Level::Trace => tracing::trace!(worker, "{line}"),
+    }
+}
+
+/// How its program is called.
+fn command(plan: &Plan, package: &Package) -> Command {
+    match plan.kind {
+        Kind::Python => {
+            let mut command = Command::new(&plan.python);
+            command.args(["-u", "-m", "quickio"]);
+            let folder = package.folder().join(PYTHON);
+            command.env(
+                "PYTHONPATH",
+                with_before(folder.as_os_str(), std::env::var_os("PYTHONPATH").as_deref()),
+            );
+            command
+        }
+        Kind::Node => {
+            let mut command = Command::new(&plan.node);
+            command.arg(package.folder().join(NODE).join("runner.mjs"));
+            command
+        }
+        Kind::Program => Command::new(&plan.file),
+    }
+}
+
+/// A list of folders with one more before the others.
+fn with_before(folder: &OsStr, others: Option<&OsStr>) -> std::ffi::OsString {
+    let mut list = folder.to_owned();
+    if let Some(others) = others.filter(|others| !others.is_empty()) {
+        list.push(":");
+        list.push(others);
+    }
+    list
+}
