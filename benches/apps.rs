@@ -50,7 +50,7 @@ fn tell_difference(name: &str, mut turn: impl FnMut(usize)) {
     println!("{name}: Rust {rust:.0} ns, C {c:.0} ns (the least of {TURNS} turns each)");
 }
 
-/// What `benches/apps.c` has in C.
+/// What `benches/apps/bench.c` has in C.
 struct Bench;
 
 impl Application for Bench {
@@ -79,7 +79,7 @@ fn loaded() -> Arc<dyn Application> {
         .args(["-std=c99", "-O2", "-shared", "-fPIC", "-I"])
         .arg(root.join("src/app/c"))
         .arg("-o")
-        .args([&object, &root.join("benches/apps.c")])
+        .args([&object, &root.join("benches/apps/bench.c")])
         .status();
     assert!(compiled.is_ok_and(|status| status.success()), "the C compiler makes it");
     let app = c::load(&object, &c::Settings::new()).unwrap_or_else(|error| panic!("{error}"));

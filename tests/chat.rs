@@ -18,18 +18,22 @@ enum Language {
     Rust,
     C,
     Cpp,
+    Python,
+    JavaScript,
 }
 
 /// Starts the server with the chat in this language.
 fn start(language: Language) -> Server {
-    let loaded = |source: &str| {
-        let object = cc::shared_object(&cc::in_tree(source));
-        command(BINARY, &["--clock", "manual", "--app", object.to_str().expect("a path in UTF-8")])
+    let loaded = |file: PathBuf| {
+        command(BINARY, &["--clock", "manual", "--app", file.to_str().expect("a path in UTF-8")])
     };
+    let compiled = |source| loaded(cc::shared_object(&cc::in_tree(source)));
     Server::launch(match language {
         Language::Rust => command(example().to_str().expect("a path in UTF-8"), &["--clock", "manual"]),
-        Language::C => loaded("examples/chat.c"),
-        Language::Cpp => loaded("examples/chat.cpp"),
+        Language::C => compiled("examples/chat.c"),
+        Language::Cpp => compiled("examples/chat.cpp"),
+        Language::Python => loaded(cc::in_tree("examples/chat.py")),
+        Language::JavaScript => loaded(cc::in_tree("examples/chat.mjs")),
     })
 }
 
@@ -47,6 +51,8 @@ macro_rules! suite {
         suite!(rust, Language::Rust, $($test),+);
         suite!(c, Language::C, $($test),+);
         suite!(cpp, Language::Cpp, $($test),+);
+        suite!(python, Language::Python, $($test),+);
+        suite!(javascript, Language::JavaScript, $($test),+);
     };
     ($module:ident, $language:expr, $($test:ident),+) => {
         mod $module {

@@ -10,10 +10,64 @@ use std::path::{Path, PathBuf};
 /// Where Python looks for the package `quickio`.
 pub const PYTHON: &str = "python";
 /// Where the package `quickio` of Node is.
-pub const NODE: &str = "node/quickio";
+pub const NODE: &str = "node";
 
-/// Names and texts of the files.
-const FILES: &[(&str, &str)] = &[];
+/// Names and texts of files that lie beside this one.
+macro_rules! files {
+    ($($name:literal,)+) => { &[$(($name, include_str!($name))),+] };
+}
+
+/// All of them.
+const FILES: &[(&str, &str)] = files![
+    "node/app.cjs",
+    "node/callbacks.cjs",
+    "node/client.cjs",
+    "node/control.cjs",
+    "node/dispatch.cjs",
+    "node/errors.cjs",
+    "node/hooks.mjs",
+    "node/index.cjs",
+    "node/index.d.cts",
+    "node/index.d.ts",
+    "node/index.js",
+    "node/json.cjs",
+    "node/links.cjs",
+    "node/package.json",
+    "node/paths.cjs",
+    "node/registration.cjs",
+    "node/requests.cjs",
+    "node/runner.mjs",
+    "node/script.cjs",
+    "node/state.cjs",
+    "node/timers.cjs",
+    "node/wire.cjs",
+    "node/work.cjs",
+    "node/worker.cjs",
+    "python/quickio/__init__.py",
+    "python/quickio/__main__.py",
+    "python/quickio/_answers.py",
+    "python/quickio/_app.py",
+    "python/quickio/_client.py",
+    "python/quickio/_control.py",
+    "python/quickio/_dispatch.py",
+    "python/quickio/_errors.py",
+    "python/quickio/_events.py",
+    "python/quickio/_json.py",
+    "python/quickio/_later.py",
+    "python/quickio/_links.py",
+    "python/quickio/_old.py",
+    "python/quickio/_output.py",
+    "python/quickio/_paths.py",
+    "python/quickio/_pool.py",
+    "python/quickio/_registration.py",
+    "python/quickio/_report.py",
+    "python/quickio/_runner.py",
+    "python/quickio/_script.py",
+    "python/quickio/_timers.py",
+    "python/quickio/_wire.py",
+    "python/quickio/_worker.py",
+    "python/quickio/py.typed",
+];
 
 /// The folder. It is removed when this is dropped.
 pub struct Package {
@@ -102,7 +156,7 @@ mod tests {
     #[test]
     fn no_file_is_forgotten() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/app/worker");
-        for (sources, target) in [("python", PYTHON), ("node", NODE)] {
+        for sources in [PYTHON, NODE] {
             let mut folders = vec![root.join(sources)];
             while let Some(folder) = folders.pop() {
                 for entry in fs::read_dir(folder).unwrap() {
@@ -113,8 +167,7 @@ mod tests {
                         }
                         continue;
                     }
-                    let rest = path.strip_prefix(root.join(sources)).unwrap();
-                    let name = Path::new(target).join(rest);
+                    let name = path.strip_prefix(&root).unwrap();
                     let built_in = FILES.iter().find(|(file, _)| Path::new(file) == name);
                     assert!(built_in.is_some(), "{} is not built in", path.display());
                 }

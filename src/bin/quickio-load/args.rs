@@ -28,6 +28,8 @@ pub struct Args {
     /// The cores that threads are pinned to, in turn; empty: they are not.
     pub cpus: Vec<usize>,
     pub server_pid: Option<u32>,
+    /// A worker of the server's, whose CPU time is measured, too.
+    pub worker_pid: Option<u32>,
     pub json: Option<PathBuf>,
     pub quiet: bool,
     /// As typed, for the child processes and the report.
@@ -81,6 +83,16 @@ const FLAGS: &[Flag] = &[
         doc: "paths that idle clients subscribe to, one each; 0: they do not subscribe (100)",
         of: &[Hold, Mixed],
         put: |args, value| count(&mut args.plan.idle_rooms, value),
+    },
+    Flag {
+        name: "event",
+        value: "PATH",
+        doc: "what is sent for a ping; it has to be answered 200 (/qio/ping)",
+        of: &[Ping, Mixed],
+        put: |args, value| {
+            args.plan.ping_event = value.to_owned();
+            Ok(())
+        },
     },
     Flag {
         name: "depth",
@@ -220,6 +232,16 @@ const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "worker-pid",
+        value: "PID",
+        doc: "a process of the server's in which an application runs: its CPU time is measured, too",
+        of: &[],
+        put: |args, value| {
+            args.worker_pid = Some(value.parse().map_err(|_| "takes a process id")?);
+            Ok(())
+        },
+    },
+    Flag {
         name: "seconds",
         value: "S",
         doc: "how long is measured (5)",
@@ -353,6 +375,7 @@ impl Args {
             processes: 1,
             cpus: Vec::new(),
             server_pid: None,
+            worker_pid: None,
             json: None,
             quiet: false,
             typed,

@@ -113,6 +113,8 @@ pub struct Plan {
     pub size: usize,
     /// Events of one publish.
     pub burst: usize,
+    /// The event that a ping is.
+    pub ping_event: String,
     /// Pings that a client has open at once, where no rate is set.
     pub depth: usize,
     /// A second, over all clients; 0: as fast as the server answers.
@@ -148,6 +150,7 @@ impl Plan {
             idle_rooms: 100,
             size: 64,
             burst: 1,
+            ping_event: "/qio/ping".into(),
             depth: 1,
             ping_rate: 0.0,
             publish_rate: 0.0,

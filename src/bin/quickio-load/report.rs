@@ -17,6 +17,8 @@ pub struct Measured {
     pub seconds: f64,
     pub counts: Counts,
     pub server: Option<Spent>,
+    /// A worker's CPU time.
+    pub worker: Option<Spent>,
     /// CPU time of the load generator, in microseconds.
     pub load_us: f64,
     /// The server's memory before the first connection, and with all of them.
@@ -156,6 +158,12 @@ impl<'a> Report<'a> {
                 "  server CPU us    {total:.3} for each message: {user:.3} user, {system:.3} system"
             );
         }
+        if let Some(Spent { user, system, total }) = self.each_message_of(self.measured.worker) {
+            let _ = writeln!(
+                out,
+                "  worker CPU us    {total:.3} for each message: {user:.3} user, {system:.3} system"
+            );
+        }
         if let Some(Memory { resident, anonymous }) = self.measured.after {
             let _ = writeln!(
                 out,
@@ -230,6 +238,10 @@ impl<'a> Report<'a> {
                 "memory": self.measured.after,
                 "bytes_each_connection": self.each_connection(),
             },
+            "worker": {
+                "pid": self.args.worker_pid,
+                "cpu_us_each_message": self.each_message_of(self.measured.worker),
+            },
             "load": { "threads": self.args.threads * self.args.processes, "busy": self.load_part() },
             "went_well": self.went_well(),
         });
@@ -251,7 +263,11 @@ impl<'a> Report<'a> {
     }
 
     fn each_message(&self) -> Option<Spent> {
-        self.measured.server?.each(self.measured.counts.messages())
+        self.each_message_of(self.measured.server)
+    }
+
+    fn each_message_of(&self, spent: Option<Spent>) -> Option<Spent> {
+        spent?.each(self.measured.counts.messages())
     }
 
     fn each_connection(&self) -> Option<PerConnection> {

@@ -132,22 +132,26 @@ struct Sample {
     at: u64,
     counts: Counts,
     server: Option<Cpu>,
+    worker: Option<Cpu>,
     load: Vec<Cpu>,
 }
 
 impl Sample {
     fn take(args: &Args, fleet: &mut Fleet) -> Result<Sample, String> {
         let server = args.server_pid.map(Cpu::of).transpose()?;
-        Ok(Sample { at: clock::now(), counts: fleet.counts()?, server, load: fleet.cpus() })
+        let worker = args.worker_pid.map(Cpu::of).transpose()?;
+        Ok(Sample { at: clock::now(), counts: fleet.counts()?, server, worker, load: fleet.cpus() })
     }
 
     fn since(&self, start: &Sample) -> Measured {
         let server = self.server.zip(start.server).map(|(end, start)| end.since(start));
+        let worker = self.worker.zip(start.worker).map(|(end, start)| end.since(start));
         let load = self.load.iter().zip(&start.load).map(|(end, start)| end.since(*start).total).sum();
         Measured {
             seconds: (self.at - start.at) as f64 / 1e9,
             counts: self.counts.since(start.counts),
             server,
+            worker,
             load_us: load,
             before: None,
             after: None,

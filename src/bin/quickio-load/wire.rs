@@ -97,8 +97,8 @@ impl Writer {
     }
 
     /// Frames of 1, 2, ... up to `most` pings.
-    pub fn pings(self, most: usize) -> Vec<Frame> {
-        let ping = self.text(format!("/qio/ping:{PING_ID}=null").as_bytes());
+    pub fn pings(self, event: &str, most: usize) -> Vec<Frame> {
+        let ping = self.text(format!("{event}:{PING_ID}=null").as_bytes());
         (1..=most).map(|count| Frame::new(ping.repeat(count), 0)).collect()
     }
 }
@@ -167,7 +167,7 @@ impl Sizes {
         let answer = format!("/qio/callback/{PING_ID}:0={{\"code\":200,\"data\":null}}");
         let event = published(Room::Busy(0), plan.size, 0);
         Sizes {
-            ping: client(format!("/qio/ping:{PING_ID}=null").as_bytes()),
+            ping: client(format!("{}:{PING_ID}=null", plan.ping_event).as_bytes()),
             answer: server(answer.as_bytes()),
             published: client(&event),
             delivered: server(&event),

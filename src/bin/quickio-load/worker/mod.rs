@@ -116,7 +116,7 @@ impl<'a> Worker<'a> {
             hello: Frame::new(writer.hello(plan), 0),
             greeting: Frame::new(writer.text(wire::GREETING), 0),
             close: Frame::new(writer.control(wire::CLOSE, &1000u16.to_be_bytes()), 0),
-            pings: writer.pings(plan.depth.max(PINGS_PER_SEND_MAX)),
+            pings: writer.pings(&plan.ping_event, plan.depth.max(PINGS_PER_SEND_MAX)),
             window: None,
             schedule: Schedule::default(),
             pingers: Vec::new(),

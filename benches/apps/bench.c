@@ -1,4 +1,4 @@
-/* What benches/apps.rs has in Rust. */
+/* What benches/apps.rs has in Rust; and the relay that scripts/apps.sh measures in each language. */
 #include "quickio.h"
 
 static const qio_api *qio;
@@ -11,6 +11,13 @@ static void nothing(qio_cx cx, const qio_event *event, void *user) {
 static void broadcast(qio_cx cx, const qio_event *event, void *user) {
     (void)user;
     qio->broadcast(cx, QIO_STR("/bench/room"), event->data);
+    qio->answer(cx, QIO_NO_STR);
+}
+
+static void relay(qio_cx cx, const qio_event *event, void *user) {
+    char path[QIO_PATH_BYTES_MAX];
+    (void)user;
+    qio->broadcast(cx, qio_full_path(path, event->path, event->extra), event->data);
     qio->answer(cx, QIO_NO_STR);
 }
 
@@ -29,6 +36,10 @@ static int32_t register_events(qio_registrar registrar) {
     qio->register_event(registrar, &spec);
     spec.path = QIO_STR("/bench/broadcast");
     spec.handler = broadcast;
+    qio->register_event(registrar, &spec);
+    spec.path = QIO_STR("/relay");
+    spec.flags = QIO_CHILDREN;
+    spec.handler = relay;
     return qio->register_event(registrar, &spec);
 }
 

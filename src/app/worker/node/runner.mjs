@@ -1,0 +1,100 @@
+// Starts a worker: `node runner.mjs`, with the control socket's descriptor in QUICKIO_WORKER.
+//
+// This file must be understood by versions of Node that are too old for the rest, to say so.
+
+import { spawnSync } from 'child_process'
+import fs from 'fs'
+import * as module from 'module'
+import { fileURLToPath } from 'url'
+import { MessageChannel, receiveMessageOnPort } from 'worker_threads'
+
+const CONTROL_FD = Number(process.env.QUICKIO_WORKER || NaN)
+const NODE_MAJOR_MIN = 18
+const HOOKS = new URL('./hooks.mjs', import.meta.url).href
+const LOADER_FLAG = '--experimental-loader'
+
+const require = module.createRequire(import.meta.url)
+
+if (!Number.isInteger(CONTROL_FD)) {
+  process.stderr.write('runner.mjs is started by quickio: QUICKIO_WORKER does not say a descriptor\n')
+  process.exit(2)
+} else if (Number(process.versions.node.split('.')[0]) < NODE_MAJOR_MIN) {
+  const failed = `Node ${process.version} is too old: ${NODE_MAJOR_MIN} or newer is needed (setting \`node\`)`
+  fs.writeSync(CONTROL_FD, `${JSON.stringify({ failed })}\n`)
+  process.exit(1)
+} else if (module.registerHooks || module.register || process.execArgv.includes(LOADER_FLAG)) {
+  const resolved = hookImport()
+  require('./worker.cjs').start(CONTROL_FD, resolved)
+} else {
+  startAgain()
+}
+
+/** Has `quickio` mean this package. Answers a function that answers what was resolved besides. */
+function hookImport() {
+  const esModule = new URL('./index.js', import.meta.url).href
+  const commonJs = new URL('./index.cjs', import.meta.url).href
+  const urls = []
+  if (module.registerHooks) {
+    const resolve = (specifier, context, next) => {
+      if (specifier !== 'quickio') {
+        const found = next(specifier, context)
+        urls.push(found.url)
+        return found
+      }
+      const isRequired = context.conditions.includes('require')
+      return isRequired
+        ? { url: commonJs, format: 'commonjs', shortCircuit: true }
+        : { url: esModule, format: 'module', shortCircuit: true }
+    }
+    module.registerHooks({ resolve })
+    return () => urls
+  }
+  hookRequire(fileURLToPath(commonJs))
+  if (!module.register) {
+    globalThis[Symbol.for('quickio.resolved')] = urls
+    showWarnings()
+    return () => urls
+  }
+  const { port1, port2 } = new MessageChannel()
+  port1.unref()
+  module.register(HOOKS, { data: { port: port2 }, transferList: [port2] })
+  return () => {
+    for (let message; (message = receiveMessageOnPort(port1)); ) urls.push(message.message)
+    return urls
+  }
+}
+
+function hookRequire(file) {
+  const { Module } = module
+  const resolveFilename = Module._resolveFilename
+  Module._resolveFilename = function (request, ...rest) {
+    return request === 'quickio' ? file : resolveFilename.call(this, request, ...rest)
+  }
+}
+
+/** Node 18.0 to 18.18, and 20.0 to 20.5, take hooks by a flag only. */
+function startAgain() {
+  process.on('SIGINT', () => {})
+  const stdio = [0, 1, 2]
+  for (let fd = 3; isSocket(fd); fd++) stdio.push(fd)
+  const args = ['--no-warnings', LOADER_FLAG, HOOKS, fileURLToPath(import.meta.url)]
+  const { status, signal } = spawnSync(process.execPath, [...process.execArgv, ...args], { stdio })
+  if (signal) process.kill(process.pid, signal)
+  process.exit(status === null ? 1 : status)
+}
+
+/** Node's own descriptors come behind those that it was given, and are no sockets. */
+function isSocket(fd) {
+  try {
+    return fs.fstatSync(fd).isSocket()
+  } catch {
+    return false
+  }
+}
+
+/** The flag is warned of, each time, so warnings are off: the application's own are shown here. */
+function showWarnings() {
+  process.on('warning', ({ name, message }) => {
+    if (!/loader/i.test(message)) process.stderr.write(`${name}: ${message}\n`)
+  })
+}

@@ -1,0 +1,236 @@
+"""The life of a worker: hello, the script, ready, serving, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import socket
+import sys
+import traceback
+from types import MappingProxyType
+from typing import Any, Callable, List, NoReturn, Optional, Sequence, Set
+
+from quickio import _script
+from quickio._app import App
+from quickio._control import Control, Line
+from quickio._dispatch import Clock, Dispatcher
+from quickio._links import Link
+from quickio._output import Output
+from quickio._report import report, show, text_of
+from quickio._runner import Runner
+from quickio._wire import ProtocolError
+
+PROTOCOL_VERSION = 1
+RECEIVE_BYTES = 256 * 1024
+# How often it is looked, at the end, whether everything is done.
+END_TICK_SECONDS = 0.002
+# How long a thread computes before another one gets its turn. The loop must not wait long for a function that does.
+SWITCH_SECONDS = 0.001
+
+
+def run(app: App, control_fd: int) -> int:
+    """Runs the application to its end; answers the exit code."""
+    # Ctrl-C in a terminal reaches all of the group. The server decides what it means for its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    loop = asyncio.SelectorEventLoop()
+    # Before the script is loaded: older Pythons tie a lock or a queue to the loop when it is made.
+    asyncio.set_event_loop(loop)
+    control = Control(_socket(control_fd), loop)
+    try:
+        hello = control.hello()
+    except (ProtocolError, OSError) as error:
+        _break_off(f"quickio: {error}")
+    return _Worker(app, control, loop, hello).run()
+
+
+def _socket(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    # What the application starts must not hold the server's sockets.
+    sock.set_inheritable(False)
+    return sock
+
+
+def _break_off(why: str) -> NoReturn:
+    """The server does what it must not, or the library does: nothing can be saved."""
+    show(why)
+    os._exit(1)
+
+
+class _Worker:
+    def __init__(self, app: App, control: Control, loop: asyncio.AbstractEventLoop, hello: Line) -> None:
+        self._app = app
+        self._control = control
+        self._loop = loop
+        self._hello = hello
+        self._clock = Clock()
+        self._links: List[Link] = []
+        self._flushers: Set[int] = set()
+        self._links_ended = asyncio.Event()
+
+    def run(self) -> int:
+        failed = self._load()
+        return self._loop.run_until_complete(self._serve() if failed is None else self._failed(failed))
+
+    # The beginning.
+
+    def _load(self) -> Optional[str]:
+        """Loads the script; why it failed, if it did."""
+        version = self._hello.get("version")
+        if version != PROTOCOL_VERSION:
+            return f"the server speaks version {version} of the worker protocol, this library {PROTOCOL_VERSION}"
+        app, hello, script = self._app, self._hello, self._hello["script"]
+        app.name, app.instance, app.instances = hello["app"], hello["instance"], hello["instances"]
+        app.settings = MappingProxyType(dict(hello.get("settings", {})))
+        app._log_line = self._control.log
+        os.register_at_fork(after_in_child=self._leave)
+        try:
+            _script.load(script)
+        except BaseException as error:
+            return self._why(error)
+        return None
+
+    async def _serve(self) -> int:
+        self._control.serve(lambda: os._exit(0))
+        if self._hello.get("test"):
+            return await self._test()
+        try:
+            await _call_all(self._app._start)
+        except BaseException as error:
+            return await self._failed(self._why(error))
+        self._begin()
+        await self._links_ended.wait()
+        await self._end()
+        return 0
+
+    async def _test(self) -> int:
+        self._say_ready()
+        try:
+            await _call_all(self._app._self_test)
+        except BaseException as error:
+            return await self._failed(self._why(error))
+        self._control.send({"tested": True})
+        await self._all_written()
+        return 0
+
+    async def _failed(self, why: str) -> int:
+        self._control.send({"failed": why[:10_000]})
+        await self._all_written()
+        return 1
+
+    def _why(self, error: BaseException) -> str:
+        if not isinstance(error, SystemExit):
+            show(text_of(error))
+        return _script.failure(error, self._hello["script"])
+
+    # Serving.
+
+    def _begin(self) -> None:
+        app, loop = self._app, self._loop
+        sockets = [_socket(fd) for fd in self._hello["links"]]
+        if not sockets:
+            _break_off("quickio: hello names no links")
+        for index, sock in enumerate(sockets):
+            sock.setblocking(False)
+            self._links.append(Link(index, sock, Output(sock, loop, self._flushers)))
+        runner = Runner(loop, app.threads, self._flush, self._flushers)
+        registrations = list(app._registrations.values())
+        dispatcher = Dispatcher(loop, registrations, app._gone, app._timers, runner, self._clock)
+        self._runner = runner
+        told = self._say_ready()
+        app._loop, app._links, app._now_ms = loop, self._links, lambda: self._clock.ms
+        app._timers.begin(self._links[0], told)
+        for link in self._links:
+            link.on_unanswerable = lambda callback: _soon(loop, dispatcher.unanswerable, callback)
+            loop.add_reader(link.socket, self._on_readable, link, dispatcher)
+
+    def _say_ready(self) -> List[Line]:
+        """Tells what there is; the timers of which it told."""
+        self._app._is_open = False
+        timers = self._app._timers.to_ready()
+        ready = {
+            "version": PROTOCOL_VERSION,
+            "events": [registration._to_ready() for registration in self._app._registrations.values()],
+            "timers": timers,
+            "files": _script.files(self._hello["script"]),
+        }
+        self._control.send({"ready": ready})
+        return timers
+
+    def _on_readable(self, link: Link, dispatcher: Dispatcher) -> None:
+        try:
+            piece = link.socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            piece = b""
+        try:
+            if piece:
+                dispatcher.take(link, link.decoder.feed(piece))
+            else:
+                self._link_ended(link)
+        except ProtocolError as error:
+            _break_off(f"quickio: link {link.index}: the server has sent {error}")
+        except Exception:
+            _break_off(f"quickio: an error of the library\n{traceback.format_exc()}")
+
+    def _link_ended(self, link: Link) -> None:
+        if not link.decoder.is_between_frames():
+            raise ProtocolError("the end in the midst of a frame")
+        self._loop.remove_reader(link.socket)
+        link.end()
+        if all(link.ended for link in self._links):
+            self._links_ended.set()
+
+    def _flush(self) -> None:
+        for link in self._links:
+            link.output.flush()
+
+    # The end.
+
+    async def _end(self) -> None:
+        await self._all_done()
+        for function in self._app._stop:
+            try:
+                await _call_all([function])
+            except BaseException as error:
+                report("a function of app.stop", error)
+        self._flush()
+        await self._all_written()
+
+    async def _all_done(self) -> None:
+        """Waits for what is under way: requests, hooks, runs of timers."""
+        idle_ticks = 0
+        # Twice: what a thread has just handed to the loop belongs to nobody for a moment.
+        while idle_ticks < 2:
+            await asyncio.sleep(END_TICK_SECONDS)
+            is_idle = self._runner.is_idle() and not any(link.under_way for link in self._links)
+            idle_ticks = idle_ticks + 1 if is_idle else 0
+
+    async def _all_written(self) -> None:
+        outputs = [self._control.output] + [link.output for link in self._links]
+        while not all(output.is_empty() for output in outputs):
+            await asyncio.sleep(END_TICK_SECONDS)
+
+    def _leave(self) -> None:
+        """In a child that the application has forked."""
+        self._app._leave()
+        for output in [self._control.output] + [link.output for link in self._links]:
+            output.mute()
+
+
+async def _call_all(functions: Sequence[Callable[[], Any]]) -> None:
+    """Those of start, stop and self-test, async or not: nothing else runs, so they need no thread."""
+    for function in functions:
+        result = function()
+        if inspect.isawaitable(result):
+            await result
+
+
+def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], argument: object) -> None:
+    try:
+        loop.call_soon_threadsafe(function, argument)
+    except RuntimeError:
+        pass  # the loop has ended
