@@ -1,0 +1,137 @@
+//! The guide's pieces of Python and JavaScript, as a newcomer has them: each is fit to run, and does what is said of it.
+
+#[path = "support/cc.rs"]
+#[allow(dead_code, reason = "other tests need the rest")]
+mod cc;
+#[allow(dead_code, unused_imports, reason = "other tests need the rest")]
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use support::server::BINARY;
+use support::{Client, Server};
+
+/// The pieces of a language, each in a file of its own; the first is `hello`.
+struct Pieces {
+    folder: PathBuf,
+    files: Vec<String>,
+}
+
+impl Pieces {
+    fn of(fence: &str, ending: &str) -> Pieces {
+        let guide = fs::read_to_string(cc::in_tree("docs/applications.md")).unwrap();
+        let folder = std::env::temp_dir().join(format!("quickio-guide-{ending}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let fence = format!("```{fence}\n");
+        let pieces =
+            guide.split(&fence).skip(1).map(|rest| rest.split("```\n").next().expect("a fence that ends"));
+        let write = |(nth, text): (usize, &str)| {
+            let name = if nth == 0 { "hello".to_owned() } else { format!("piece{nth}") };
+            let file = folder.join(format!("{name}.{ending}"));
+            fs::write(&file, text).unwrap();
+            file.to_str().unwrap().to_owned()
+        };
+        let files: Vec<String> = pieces.enumerate().map(write).collect();
+        for file in &files {
+            let output = Command::new(BINARY).args(["test-app", file]).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        Pieces { folder, files }
+    }
+
+    /// The one that registers an event.
+    fn with(&self, event: &str) -> &str {
+        let has = |file: &&String| fs::read_to_string(file).unwrap().contains(event);
+        self.files.iter().find(has).unwrap_or_else(|| panic!("no piece has {event}"))
+    }
+
+    /// A server that runs the piece.
+    fn serve(&self, event: &str) -> Server {
+        Server::start_with_clock(&["--app", self.with(event)])
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder); // what is left in a temporary folder harms nobody
+    }
+}
+
+fn data(client: &mut Client, path: &str, data: &str) -> Value {
+    client.request_code(path, data, 200).body["data"].clone()
+}
+
+/// What both languages have.
+fn the_pieces_do_what_the_guide_says(pieces: &Pieces) {
+    let server = Server::start(&["--app", &pieces.files[0]]);
+    assert!(server.greeting.contains(&"applications: relay, clienttest, hello".to_owned()));
+    assert_eq!(data(&mut server.websocket(), "/hello", ""), json!("hello"));
+
+    let server = pieces.serve("/add");
+    let mut client = server.websocket();
+    assert_eq!(data(&mut client, "/add", r#"{"a":1,"b":2}"#), json!(3));
+    client.request_code("/add", "{}", 400);
+    client.request_code("/add", "nonsense", 400);
+    client.request_code("/qio/on", r#"["/room/a","please"]"#, 404);
+    client.request_code("/qio/on", r#"["/room/a","open sesame"]"#, 200);
+    client.request_code("/room/a/b", "1", 404);
+    client.request_code("/room/a", "1", 200);
+    assert_eq!(client.event().data, r#"{"said":1}"#);
+    client.subscribe("/news");
+    client.request_code("/qio/on", r#""/void""#, 401);
+    client.request_code("/news", "", 500);
+    server.advance(Duration::from_secs(1));
+    assert_eq!(client.event().path, "/news");
+    let mut other = server.websocket();
+    other.request_code("/qio/on", r#"["/room/a","open sesame"]"#, 200);
+    other.unsubscribe("/room/a");
+    assert_eq!(client.event().data, "\"somebody left\"");
+
+    let server = pieces.serve("/visits");
+    let mut client = server.websocket();
+    assert_eq!(data(&mut client, "/visits", ""), json!(1));
+    assert_eq!(data(&mut client, "/visits", ""), json!(2));
+    let answer = client.request_code("/order", "\"a book\"", 200);
+    let bought = data(&mut client, &format!("/qio/callback/{}", answer.callback), "true");
+    assert_eq!(bought, json!({"bought": "a book"}));
+    let id = client.ask("/poke", "");
+    let poked = client.event();
+    client.request_code(&format!("/qio/callback/{}", poked.callback), "\"yes\"", 200);
+    assert_eq!(client.answer(id).body["data"], json!({"you said": "yes"}));
+    let id = client.ask("/poke", "");
+    client.event();
+    server.advance(Duration::from_secs(16));
+    assert_eq!(client.answer(id).body["data"], json!("you said nothing"));
+    client.ask("/leave", "");
+    assert_eq!(client.event().path, "/bye");
+    server.log_with("gone after 2 visits");
+
+    let server = pieces.serve("greeting");
+    assert_eq!(data(&mut server.websocket(), "/greet", ""), json!("hello"));
+    server.log_with("instance 0 of 1");
+}
+
+#[test]
+fn pieces_of_python() {
+    let pieces = Pieces::of("py", "py");
+    the_pieces_do_what_the_guide_says(&pieces);
+    let server = pieces.serve("/slow/async");
+    let mut client = server.websocket();
+    for path in ["/slow/async", "/slow/plain", "/slow/later"] {
+        assert_eq!(data(&mut client, path, ""), json!("done"));
+    }
+}
+
+#[test]
+fn pieces_of_javascript() {
+    let pieces = Pieces::of("mjs", "mjs");
+    the_pieces_do_what_the_guide_says(&pieces);
+    let server = pieces.serve("/slow");
+    let mut client = server.websocket();
+    for path in ["/slow", "/later"] {
+        assert_eq!(data(&mut client, path, ""), json!("done"));
+    }
+}
