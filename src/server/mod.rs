@@ -205,6 +205,8 @@ fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), S
     fleet.go(&mut listeners);
 
     let ended = wait_for_end(&from_shards, &fleet, &config, &workers);
+    // All at once; each is waited for by its own `stop`.
+    workers.iter().for_each(|app| app.end());
     for app in &all_apps {
         app.stop();
     }

@@ -6,6 +6,7 @@
 use super::manifest::{EventSpec, Manifest, Subscriptions};
 use super::requests::Requests;
 use super::tally::Tally;
+use super::timers::Timers;
 use super::wire::{self, FromWorker, HAS_MESSAGE, Head, REPEATS, ToWorker, WANTS_ANSWER};
 use super::{Alarm, Limits};
 use crate::app::{
@@ -15,7 +16,7 @@ use crate::app::{
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
-use crate::limits::{WORKER_CALLBACKS_MAX, WORKER_TIMERS_MAX};
+use crate::limits::WORKER_CALLBACKS_MAX;
 use ahash::AHashMap;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -52,8 +53,7 @@ pub struct Link {
     /// The beginning of a frame of which the rest has not come.
     partial: RefCell<Vec<u8>>,
     requests: RefCell<Requests<Request>>,
-    timers: RefCell<AHashMap<u32, Timer>>,
-    timers_set: Cell<u64>,
+    timers: RefCell<Timers>,
     callbacks: Cell<usize>,
     /// The time that the worker was told last.
     told_ms: Cell<u64>,
@@ -82,13 +82,6 @@ enum Request {
     Subscription(Asked, PathId),
 }
 
-/// A timer that is set. The shard's own cannot be stopped: one that fires late finds another `id` here.
-#[derive(Clone, Copy)]
-struct Timer {
-    id: u64,
-    period: Option<Duration>,
-}
-
 impl Link {
     /// The end of a link to a worker of this manifest. `paths` are those of the team's events.
     pub fn new(
@@ -113,7 +106,6 @@ impl Link {
             partial: RefCell::default(),
             requests: RefCell::new(Requests::new()),
             timers: RefCell::default(),
-            timers_set: Cell::new(0),
             callbacks: Cell::new(0),
             told_ms: Cell::new(0),
             sweep_is_due: Cell::new(false),
@@ -361,7 +353,7 @@ impl Link {
             FromWorker::Move => text(frame.text).map(|address| cx.move_to(frame.head.client, address)),
             FromWorker::Timer => self.set_timer(cx, frame),
             FromWorker::Cancel => {
-                self.timers.borrow_mut().remove(&frame.head.number);
+                self.timers.borrow_mut().cancel(frame.head.number);
                 Ok(())
             }
             FromWorker::Watch => {
@@ -471,35 +463,36 @@ impl Link {
         time: Duration,
         repeats: bool,
     ) -> Result<(), &'static str> {
-        let mut timers = self.timers.borrow_mut();
-        if timers.len() >= WORKER_TIMERS_MAX && !timers.contains_key(&number) {
+        let time = if repeats { time.max(Duration::from_millis(1)) } else { time };
+        let due = cx.now().saturating_add(time);
+        if !self.timers.borrow_mut().set(number, due, repeats.then_some(time)) {
             return Err("it has too many timers");
         }
-        let id = self.timers_set.get() + 1;
-        self.timers_set.set(id);
-        let time = if repeats { time.max(Duration::from_millis(1)) } else { time };
-        timers.insert(number, Timer { id, period: repeats.then_some(time) });
-        self.fire_in(cx, number, id, time);
+        self.arm(cx);
         Ok(())
     }
 
-    fn fire_in(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, id: u64, time: Duration) {
+    /// Has the shard's timer fire as early as the earliest of the worker's.
+    fn arm(self: &Rc<Self>, cx: &mut Context<'_>) {
+        let Some(due) = self.timers.borrow_mut().arm() else { return };
         let link = Rc::downgrade(self);
-        cx.after(time, move |cx| {
+        cx.after(due.saturating_sub(cx.now()), move |cx| {
             if let Some(link) = link.upgrade() {
-                link.fire(cx, number, id);
+                link.fire(cx);
             }
         });
     }
 
-    fn fire(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, id: u64) {
-        let timer = self.timers.borrow().get(&number).copied();
-        let Some(timer) = timer.filter(|timer| timer.id == id) else { return };
-        match timer.period {
-            Some(period) => self.fire_in(cx, number, id, period),
-            None => _ = self.timers.borrow_mut().remove(&number),
+    fn fire(self: &Rc<Self>, cx: &mut Context<'_>) {
+        self.timers.borrow_mut().fired(cx.now());
+        while let Some(number) = self.take_due(cx.now()) {
+            self.put(ToWorker::Timer, &Head { number, ..now(cx) }, "", "");
         }
-        self.put(ToWorker::Timer, &Head { number, ..now(cx) }, "", "");
+        self.arm(cx);
+    }
+
+    fn take_due(&self, now: Duration) -> Option<u32> {
+        self.timers.borrow_mut().take_due(now)
     }
 }
 

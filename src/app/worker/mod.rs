@@ -19,7 +19,7 @@
 //! | `package` | the libraries, which the server has in itself |
 //! | `team` | an application's links on a shard |
 //! | `link` | a shard's end of one link |
-//! | `requests` | what is under way on it |
+//! | `requests`, `timers` | what is under way on it; its worker's timers |
 //! | `wire` | its frames |
 //! | `tally` | what is counted |
 //! | `python/`, `node/` | the libraries themselves |
@@ -34,8 +34,7 @@ mod requests;
 mod supervisor;
 mod tally;
 mod team;
-#[cfg(test)]
-mod tests;
+mod timers;
 mod watch;
 mod wire;
 
@@ -261,9 +260,14 @@ impl Workers {
         self.orders.give(Order::Ending);
     }
 
+    /// The shards have ended: whatever still runs has to end.
+    pub fn end(&self) {
+        self.orders.give(Order::Stop);
+    }
+
     /// Ends the workers, and waits for that.
     pub fn finish(&self) {
-        self.orders.give(Order::Stop);
+        self.end();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Where it panicked, the log has it.
         thread.map(|thread| thread.join());
