@@ -27,7 +27,7 @@ class Room {
     this.path = `/chat/room/${name}`
   }
 
-  /** Whether the name was free. Who joins is not subscribed yet, and so is not told. */
+  /** Whether the name was free. Who joins may be told, too: a broadcast and a decision go different ways. */
   add(client, name) {
     if (this.find(name)) return false
     app.broadcast(this.path, { joined: name })

@@ -8,6 +8,9 @@ use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, Errno, Sending, Token};
 use std::rc::Rc;
 
+#[cfg(test)]
+mod tests;
+
 /// Tokens from here on are those of links; those below are connections'.
 const FIRST_TOKEN: Token = 1 << 31;
 
@@ -56,9 +59,9 @@ impl Links {
         FIRST_TOKEN + index as Token
     }
 
-    /// Every worker is done: nothing more will be sent to any.
-    pub fn leave_all(&self) {
-        self.links.iter().flatten().for_each(|docked| docked.link.leave());
+    /// All clients have gone: nothing more will be sent to any worker.
+    pub fn abandon_all(&self) {
+        self.links.iter().flatten().for_each(|docked| docked.link.abandon());
     }
 
     /// Whether all workers have been told that no more will come.
@@ -162,7 +165,7 @@ impl State {
     /// One send for each worker that has something to get. Those that will get no more are told so.
     pub fn flush_links(&mut self, kernel: &mut impl Kernel) {
         if self.shutdown.is_some() && self.connections.is_empty() && self.leaving.is_empty() {
-            self.links.leave_all();
+            self.links.abandon_all();
         }
         for (docked, token) in self.links.links.iter_mut().zip(FIRST_TOKEN..) {
             let Some(docked) = docked else { continue };
@@ -173,7 +176,7 @@ impl State {
             if let Some(output) = docked.link.take_output() {
                 docked.sending = true;
                 kernel.send(socket, token, Frame::new(output, self.now_ns));
-            } else if docked.link.is_done() && !docked.shutting_down && !docked.is_shut_down {
+            } else if docked.link.close_if_done() {
                 docked.shutting_down = true;
                 kernel.order(Order::ShutDown(socket, token));
             }

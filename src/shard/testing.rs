@@ -5,6 +5,7 @@
 //! it is under way, a close of a socket that is none.
 
 use super::flush::{Kernel, Order};
+use super::links::is_link;
 use super::state::{Parts, Shared, State};
 use super::{Apps, Posted};
 use crate::app::qio::Qio;
@@ -73,6 +74,16 @@ impl World {
     }
 
     pub fn with(shards: usize, config: Config, apps: Vec<Arc<dyn Application>>) -> World {
+        World::with_links(shards, config, apps, 0)
+    }
+
+    /// As many places as that are reserved for links to workers.
+    pub fn with_links(
+        shards: usize,
+        config: Config,
+        apps: Vec<Arc<dyn Application>>,
+        link_places: u32,
+    ) -> World {
         let config = Arc::new(config);
         let shared = Arc::new(Shared::new(&config));
         let (clock, hand) = Clock::manual();
@@ -88,9 +99,9 @@ impl World {
             let apps = Apps::register(id as u16, server, &apps).unwrap();
             let (config, shared, clock) = (Arc::clone(&config), Arc::clone(&shared), clock.clone());
             let mut state =
-                State::new(Parts { id: id as u16, config, shared, port, clock, apps, link_places: 0 });
+                State::new(Parts { id: id as u16, config, shared, port, clock, apps, link_places });
             state.start_app_timers();
-            TestShard { state, kernel: TestKernel::default() }
+            TestShard { state, kernel: TestKernel { reserved: link_places, ..TestKernel::default() } }
         };
         let shards = mesh(shards, sizes).into_iter().enumerate().map(make).collect();
         World { shards, shared, posted, hand }
@@ -282,6 +293,12 @@ impl TestShard {
         state.take_notices();
         for news in kernel.take_news() {
             match news {
+                News::Received(token, bytes) if is_link(token) => state.link_received(token, &bytes, false),
+                News::ReceiveEnded(token, result) if is_link(token) => {
+                    state.link_receive_ended(token, result)
+                }
+                News::Sent(token, _, frames) if is_link(token) => state.link_sent(token, &frames),
+                News::ShutDown(token) if is_link(token) => state.link_shut_down(token),
                 News::Received(token, mut bytes) => state.received(token, &mut bytes, false),
                 News::ReceiveEnded(token, result) => state.receive_ended(token, result),
                 News::Sent(token, result, frames) => state.sent(token, result, &frames),
@@ -297,6 +314,8 @@ impl TestShard {
 #[derive(Default)]
 pub struct TestKernel {
     pub sockets: BTreeMap<u32, TestSocket>,
+    /// Numbers from 0 on that no connection is given.
+    reserved: u32,
     /// What the peers of closed sockets were sent and nobody has looked at.
     pub last_words: BTreeMap<u32, Vec<u8>>,
     pub accepts_again: usize,
@@ -337,7 +356,7 @@ enum News {
 impl TestKernel {
     /// The lowest free number is used again at once, as by the real one.
     fn open(&mut self) -> u32 {
-        let socket = (0..).find(|number| !self.sockets.contains_key(number)).unwrap();
+        let socket = (self.reserved..).find(|number| !self.sockets.contains_key(number)).unwrap();
         self.sockets.insert(socket, TestSocket { reads: true, ..TestSocket::default() });
         socket
     }
@@ -349,6 +368,15 @@ impl TestKernel {
 
     fn number(&self, socket: Descriptor) -> u32 {
         (0..).find(|number| Descriptor::made_up(*number) == socket).expect("they are numbered from 0")
+    }
+
+    fn close(&mut self, socket: Descriptor) {
+        let found = self.socket(socket);
+        assert!(found.receive.is_none() && found.send.is_none(), "closed with an operation under way");
+        assert!(found.shutdown.is_none(), "closed before it was shut down: its number is used again");
+        let number = self.number(socket);
+        let closed = self.sockets.remove(&number).expect("it was just looked at");
+        self.last_words.insert(number, closed.to_peer);
     }
 
     fn has_news(&self) -> bool {
@@ -454,18 +482,13 @@ impl Kernel for TestKernel {
                     socket.cancelled = true;
                 }
             }
-            Order::Discard(socket) => {
-                let found = self.socket(socket);
-                assert!(
-                    found.receive.is_none() && found.send.is_none(),
-                    "closed with an operation under way"
-                );
-                assert!(found.shutdown.is_none(), "closed before it was shut down: its number is used again");
-                let number = self.number(socket);
-                let closed = self.sockets.remove(&number).expect("it was just looked at");
-                self.last_words.insert(number, closed.to_peer);
+            Order::Discard(socket) => self.close(socket),
+            Order::Adopt(place, _) => {
+                assert!(place < self.reserved, "the kernel may give this place to a connection");
+                let socket = TestSocket { reads: true, ..TestSocket::default() };
+                assert!(self.sockets.insert(place, socket).is_none(), "the place is taken");
             }
-            Order::Adopt(..) | Order::Release(_) => panic!("these worlds have no workers"),
+            Order::Release(place) => self.close(Descriptor::at(place)),
             Order::AcceptAgain => self.accepts_again += 1,
             Order::StopListening => self.listens_no_more = true,
         }

@@ -70,6 +70,8 @@ enum Stage {
     Serving,
     /// Another worker gets them; this one finishes what it has.
     Leaving,
+    /// It was told that no more will come. What it says is still done.
+    Closed,
     /// It has broken the protocol: what it says is not listened to any more.
     Broken,
     /// Nothing crosses it any more.
@@ -179,7 +181,7 @@ impl Link {
     }
 
     fn reply(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, given: Reply<'_>) -> Answer {
-        if self.stage.get() >= Stage::Broken {
+        if self.stage.get() >= Stage::Closed {
             return Answer::error(500, NOT_RUNNING);
         }
         let asked = Asked { client: given.client, callback: given.callback };
@@ -201,7 +203,7 @@ impl Link {
     fn has_room(&self) -> bool {
         self.requests.borrow().len() < self.limits.requests_max
             && self.unread.get() < self.limits.outbox_bytes_max
-            && self.stage.get() < Stage::Broken
+            && self.stage.get() < Stage::Closed
     }
 
     fn begin(self: &Rc<Self>, cx: &mut Context<'_>, request: Request) -> u32 {
@@ -212,7 +214,7 @@ impl Link {
     }
 
     fn put(&self, kind: ToWorker, head: &Head, text: &str, data: &str) {
-        if self.stage.get() >= Stage::Broken {
+        if self.stage.get() >= Stage::Closed {
             return;
         }
         self.told_ms.set(head.time_ms);
@@ -253,10 +255,23 @@ impl Link {
         }
     }
 
-    /// Whether its worker can be told that nothing more will come: another has its place, and no callback of its own is open.
-    /// (What is in the output goes first.)
-    pub fn is_done(&self) -> bool {
-        self.stage.get() == Stage::Leaving && self.callbacks.get() == 0 && self.output.borrow().is_empty()
+    /// No client is left whom an answer could reach: what is under way does not matter any more.
+    pub fn abandon(&self) {
+        self.leave();
+        self.requests.borrow_mut().end_all(drop);
+    }
+
+    /// Closes the way to the worker, if nothing more will come: another has its place, it has answered everything, no
+    /// callback of its own is open, and what is in the output was taken. Whether that is so now, and was not before.
+    pub fn close_if_done(&self) -> bool {
+        let is_done = self.stage.get() == Stage::Leaving
+            && self.requests.borrow().len() == 0
+            && self.callbacks.get() == 0
+            && self.output.borrow().is_empty();
+        if is_done {
+            self.stage.set(Stage::Closed);
+        }
+        is_done
     }
 
     /// Requests under way, and bytes that the worker has not read.
@@ -432,7 +447,7 @@ impl Link {
 
     /// A callback of the worker's own; none where it has too many open.
     fn offer(self: &Rc<Self>, number: u32) -> Option<Offered> {
-        if self.callbacks.get() >= WORKER_CALLBACKS_MAX {
+        if self.callbacks.get() >= WORKER_CALLBACKS_MAX || self.stage.get() >= Stage::Closed {
             self.drop_callback(number);
             return None;
         }
@@ -441,6 +456,9 @@ impl Link {
     }
 
     fn watch(self: &Rc<Self>, cx: &mut Context<'_>, client: ClientId) {
+        if self.stage.get() >= Stage::Closed {
+            return;
+        }
         let watch = || Watch { link: Rc::clone(self), client };
         match cx.client_data::<Vec<Watch>>(client) {
             // Whoever it replaces goes on to watch until it ends.

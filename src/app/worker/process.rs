@@ -275,8 +275,9 @@ fn command(plan: &Plan, package: &Package) -> Command {
     match plan.kind {
         Kind::Python => {
             let mut command = Command::new(&plan.python);
-            command.args(["-u", "-m", "quickio"]);
             let folder = package.folder().join(PYTHON);
+            // By its file: `-m` would look for it, and for what it imports, in the working directory first.
+            command.arg("-u").arg(folder.join("quickio/__main__.py"));
             command.env(
                 "PYTHONPATH",
                 with_before(folder.as_os_str(), std::env::var_os("PYTHONPATH").as_deref()),

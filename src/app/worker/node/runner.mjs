@@ -2,7 +2,7 @@
 //
 // This file must be understood by versions of Node that are too old for the rest, to say so.
 
-import { spawnSync } from 'child_process'
+import { spawn } from 'child_process'
 import fs from 'fs'
 import * as module from 'module'
 import { fileURLToPath } from 'url'
@@ -74,13 +74,22 @@ function hookRequire(file) {
 
 /** Node 18.0 to 18.18, and 20.0 to 20.5, take hooks by a flag only. */
 function startAgain() {
-  process.on('SIGINT', () => {})
   const stdio = [0, 1, 2]
   for (let fd = 3; isSocket(fd); fd++) stdio.push(fd)
   const args = ['--no-warnings', LOADER_FLAG, HOOKS, fileURLToPath(import.meta.url)]
-  const { status, signal } = spawnSync(process.execPath, [...process.execArgv, ...args], { stdio })
-  if (signal) process.kill(process.pid, signal)
-  process.exit(status === null ? 1 : status)
+  const child = spawn(process.execPath, [...process.execArgv, ...args], { stdio })
+  for (const fd of stdio.slice(3)) fs.closeSync(fd) // the child alone says when they end
+  process.on('SIGINT', () => {})
+  process.on('SIGTERM', () => child.kill('SIGTERM'))
+  child.on('error', ({ message }) => {
+    process.stderr.write(`${message}\n`)
+    process.exit(1)
+  })
+  child.on('exit', (code, signal) => {
+    if (signal === null) process.exit(code)
+    process.removeAllListeners('SIGTERM')
+    process.kill(process.pid, signal)
+  })
 }
 
 /** Node's own descriptors come behind those that it was given, and are no sockets. */

@@ -42,7 +42,7 @@ function traceOf(error, files) {
       if (status !== 0 && PLACE.test(stderr)) return stderr.trimEnd()
     }
   }
-  return error.stack ?? String(error)
+  return inspect(error)
 }
 
 /** An error in one line: what, and where. */

@@ -23,9 +23,9 @@ function whenIdle(fn) {
   if (underWay === 0) fn()
 }
 
-/** An error of the application's own goes to the server's log, with its stack. */
+/** An error of the application's own goes to the server's log, with its stack, and what caused it. */
 function report(what, error) {
-  say(what, error instanceof Error ? (error.stack ?? String(error)) : `${inspect(error)} was thrown`)
+  say(what, error instanceof Error ? inspect(error) : `${inspect(error)} was thrown`)
 }
 
 function say(what, text) {

@@ -17,6 +17,7 @@ const VERSION = 1
 function start(fd, resolved) {
   const control = new Control(fd, { line, ended: () => process.exit(0), broken })
   let isGreeted = false
+  process.on('SIGINT', () => {}) // a Ctrl-C is for the server, which then ends its workers in order
 
   function line({ hello, ping }) {
     if (!isGreeted) {
@@ -41,7 +42,6 @@ async function live(control, hello, resolved) {
   state.hello = { ...hello, settings: Object.freeze({ ...hello.settings }) }
   state.control = control
   process.argv[1] = hello.script
-  process.on('SIGINT', () => {}) // a Ctrl-C is for the server, which then ends its workers in order
   const untilReady = guard(control)
   const files = () => filesOf(hello.script, resolved())
   try {

@@ -48,7 +48,7 @@ def give(link: Link, request: int, result: object) -> None:
     """Answers a request by what a function returned. Raises, and does nothing, where that can be no answer."""
     if result is None:
         link.answer_null(request)
-    elif type(result) is Answer:
+    elif isinstance(result, Answer):
         callback = result._callback
         link.answer(request, result._data, None if callback is None else Callback(callback))
     elif result is NEVER:

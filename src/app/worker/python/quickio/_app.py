@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
+import threading
+from typing import Any, Callable, Dict, List, Optional, TypeVar
 
 from quickio import _paths
 from quickio._answers import function as checked_function
@@ -35,7 +35,7 @@ class App:
         """Which of the application's processes this is, from 0."""
         self.instances = 1
         """How many there are."""
-        self.settings: Mapping[str, str] = MappingProxyType({})
+        self.settings: Dict[str, str] = {}
         """The section `[app-settings.NAME]` of the server's settings."""
         self._threads = 16
         self._registrations: Dict[str, Registration] = {}
@@ -47,6 +47,7 @@ class App:
         self._is_open = True
         self._links: List[Link] = []
         self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._loop_thread = 0
         self._log_line: Optional[Callable[[str, str], None]] = None
         self._now_ms: Callable[[], int] = lambda: 0
 
@@ -111,8 +112,9 @@ class App:
     def broadcast(self, path: str, data: Any = None) -> None:
         """Sends to all who have subscribed to the path."""
         raw, number = _paths.encode(path)
+        data_raw = encode(data)
         links = self._links or self._no_links()
-        links[number % len(links)].write(frame(BROADCAST, raw, encode(data)))
+        links[number % len(links)].write(frame(BROADCAST, raw, data_raw))
 
     def send(
         self,
@@ -140,9 +142,10 @@ class App:
         Raises `Dropped` where it never does. For async functions of this application only.
         """
         link, raw, text = self._link_of(client), _paths.encode(path)[0], encode(data)
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("app.ask is for functions on the application's own loop")
-        future = self._loop.create_future()
+        loop = self._loop
+        if loop is None or threading.get_ident() != self._loop_thread:
+            raise RuntimeError("app.ask is for async functions: a plain one has `app.send` with a callback")
+        future = loop.create_future()
         link.send(client._key, raw, text, Callback(future=future))
         return future
 
@@ -178,6 +181,14 @@ class App:
             self._log_line(level, text)
 
     # For the library.
+
+    def _begin(
+        self, loop: asyncio.AbstractEventLoop, links: List[Link], now_ms: Callable[[], int], told: List[Dict[str, int]]
+    ) -> None:
+        """The server is there, and has been told of these timers. The loop's thread calls it."""
+        self._loop, self._loop_thread = loop, threading.get_ident()
+        self._links, self._now_ms = links, now_ms
+        self._timers.begin(links[0], told)
 
     def _add(self, functions: List[Any], function: Any) -> None:
         checked_function(function)

@@ -8,6 +8,7 @@ import socket
 from typing import Any, Callable, Dict, Set
 
 from quickio._output import Output
+from quickio._report import break_off
 from quickio._wire import ProtocolError
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -59,19 +60,21 @@ class Control:
             return
         except OSError:
             is_there = False
-        if is_there:
-            self._answer_lines()
-        else:
+        if not is_there:
             end()
+        try:
+            self._answer_lines()
+        except ProtocolError as error:
+            break_off(str(error))
 
     def _receive(self) -> bool:
         piece = self._socket.recv(65536)
         self._received += piece
-        if len(self._received) > LINE_BYTES_MAX and b"\n" not in self._received:
-            raise ProtocolError("a line of the control socket is too long")
         return bool(piece)
 
     def _answer_lines(self) -> None:
+        if len(self._received) > LINE_BYTES_MAX and b"\n" not in self._received:
+            raise ProtocolError("a line of the control socket is too long")
         while b"\n" in self._received:
             line, _, self._received = self._received.partition(b"\n")
             ping = _parse(line).get("ping")

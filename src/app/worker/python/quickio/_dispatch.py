@@ -82,7 +82,7 @@ class Dispatcher:
 
     def _event(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
         registration = self._registration(head)
-        handler = registration.handler
+        handler = registration._handler
         if handler is None:
             link.answer_code(head[REQUEST], FAILED)
             return

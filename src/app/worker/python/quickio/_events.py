@@ -6,9 +6,9 @@ from typing import Any, Optional
 
 from quickio._answers import give
 from quickio._client import Client, client_of
-from quickio._errors import FAILED, BadData, Refusal
+from quickio._errors import FAILED, AlreadyAnswered, BadData, Refusal
 from quickio._json import Json, decode
-from quickio._later import Later, LaterDecision, Promise, decide, refuse
+from quickio._later import ANSWERED, Later, LaterDecision, Promise, decide, refuse
 from quickio._links import Link
 from quickio._report import report
 from quickio._wire import CLIENT, FLAGS, REQUEST, WANTS_ANSWER, Head
@@ -82,14 +82,17 @@ class _Request:
             refuse(self._link, self._head[REQUEST], error)
         else:
             self._link.answer_code(self._head[REQUEST], FAILED)
+        self._promise = ANSWERED
 
     def _is_promised(self, result: object) -> bool:
         """Whether it is answered later. A promise that was made is what has to be returned."""
-        if result is self._promise:
-            return True
         if self._promise is not None:
-            raise TypeError(f"it made a promise to answer later, but returned {result!r}: `return later`")
-        raise TypeError("it returned the promise of another request")
+            if result is self._promise:
+                return True
+            raise TypeError("it made a promise to answer later, but returned something else: `return later`")
+        if isinstance(result, Promise):
+            raise TypeError("it returned the promise of another request")
+        return False
 
     def _name(self) -> str:
         raise NotImplementedError
@@ -107,15 +110,18 @@ class _Answerable(_Request):
 
     def later(self) -> Later:
         """A promise to answer later, from any thread. Return it."""
-        if self._promise is None:
-            self._promise = Later(self._link, self._head[REQUEST])
-        assert isinstance(self._promise, Later)
-        return self._promise
+        promise = self._promise
+        if promise is None:
+            promise = self._promise = Later(self._link, self._head[REQUEST])
+        if not isinstance(promise, Later):
+            raise AlreadyAnswered("this has its answer: the function has returned")
+        return promise
 
     def _settle(self, result: object) -> None:
-        if (self._promise is not None or isinstance(result, Promise)) and self._is_promised(result):
+        if (result is not None or self._promise is not None) and self._is_promised(result):
             return
         give(self._link, self._head[REQUEST], result)
+        self._promise = ANSWERED
 
 
 class Event(_Answerable, _AtPath):
@@ -177,15 +183,18 @@ class Subscription(_Request, _AtPath):
 
     def later(self) -> LaterDecision:
         """A promise to decide later, from any thread. Return it."""
-        if self._promise is None:
-            self._promise = LaterDecision(self._link, self._head[REQUEST])
-        assert isinstance(self._promise, LaterDecision)
-        return self._promise
+        promise = self._promise
+        if promise is None:
+            promise = self._promise = LaterDecision(self._link, self._head[REQUEST])
+        if not isinstance(promise, LaterDecision):
+            raise AlreadyAnswered("this has its answer: the function has returned")
+        return promise
 
     def _settle(self, result: object) -> None:
-        if (self._promise is not None or isinstance(result, Promise)) and self._is_promised(result):
+        if self._is_promised(result):
             return
         decide(self._link, self._head[REQUEST], bool(result))
+        self._promise = ANSWERED
 
     def _name(self) -> str:
         return f"the on-hook of {self.path}"

@@ -62,7 +62,7 @@ def encode(value: Any) -> bytes:
     """
     if value is None:
         return b""
-    if type(value) is Json:
+    if isinstance(value, Json):
         return value._bytes
     try:
         return _bounded(_to_text(value).encode("utf-8"))

@@ -35,6 +35,21 @@ class Promise:
             raise AlreadyAnswered("this has its answer")
 
 
+class _Answered(Promise):
+    """What is there in place of a promise when a request has its answer: none can be made any more."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def _claim(self) -> bool:
+        return False
+
+
+ANSWERED = _Answered()
+
+
 class Later(Promise):
     """The promise to answer an event or a reply: from any thread, at any time, once."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import sys
 from threading import Lock, get_ident
 from typing import List, Set
+
+from quickio._report import break_off
 
 # What the server has not read. It reads all the time: one that does not has gone astray, and so has this process.
 UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
@@ -80,8 +80,7 @@ class Output:
         if self._blocked:
             # Threads may lose a count to each other: it is for a bound, and put right by each send.
             self._unwritten += size
-            if self._unwritten > UNWRITTEN_BYTES_MAX:
-                self._give_up()
+            self._check_bound()
             return
         thread = get_ident()
         if thread in self._flushers:
@@ -114,13 +113,16 @@ class Output:
 
     def _block(self) -> None:
         self._unwritten = len(self._rest) + sum(map(len, self._pending))
-        if self._unwritten > UNWRITTEN_BYTES_MAX:
-            self._give_up()
+        self._check_bound()
         self._blocked = True
         if get_ident() == self._loop_thread:
             self._await_room()
         else:
             self._loop.call_soon_threadsafe(self._await_room)
+
+    def _check_bound(self) -> None:
+        if self._unwritten > UNWRITTEN_BYTES_MAX:
+            break_off(f"the server has not read {self._unwritten} bytes, and more must not wait")
 
     def _await_room(self) -> None:
         if not self._closed:
@@ -143,7 +145,3 @@ class Output:
         self._rest = memoryview(b"")
         self._pending.clear()
 
-    def _give_up(self) -> None:
-        sys.stderr.write(f"quickio: the server has not read {self._unwritten} bytes: this worker ends\n")
-        sys.stderr.flush()
-        os._exit(1)

@@ -27,8 +27,7 @@ class Registration:
         self.path = path
         self.children = children
         self.subscriptions = subscriptions
-        self.handler: Optional[Handler] = None
-        """The function that handles the event; without one clients are answered 500."""
+        self._handler: Optional[Handler] = None
         self._handler_is_async = False
         self._on_hook: Optional[Callable[..., object]] = None
         self._off_hook: Optional[Callable[..., object]] = None
@@ -36,10 +35,15 @@ class Registration:
 
     def __call__(self, handler: Handler) -> Registration:
         """Sets the handler. It returns the answer's data, or an `Answer`, a promise to answer later, or `NEVER`."""
-        self._check(handler, self.handler, "handler")
-        self.handler = handler
+        self._check(handler, self._handler, "handler")
+        self._handler = handler
         self._handler_is_async = is_async(handler)
         return self
+
+    @property
+    def handler(self) -> Optional[Handler]:
+        """The function that handles the event; without one clients are answered 500."""
+        return self._handler
 
     def on(self, hook: OnHook) -> OnHook:
         """Sets the on-hook, which decides who may subscribe: true accepts, false refuses. A decorator."""
@@ -71,7 +75,7 @@ class Registration:
         return {
             "path": self.path,
             "children": self.children,
-            "handler": self.handler is not None,
+            "handler": self._handler is not None,
             "subscriptions": everyone if self._on_hook is None else "ask",
             "off": self._off_hook is not None,
         }

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from types import TracebackType
+from typing import NoReturn
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
@@ -13,6 +14,12 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 def report(where: str, error: BaseException) -> None:
     """Prints an exception that has left a function of the application; stderr goes to the server's log."""
     show(f"quickio: an error in {where}\n{text_of(error)}")
+
+
+def break_off(why: str) -> NoReturn:
+    """The server does what it must not, or the library does: nothing can be saved."""
+    show(f"quickio: {why}")
+    os._exit(1)
 
 
 def show(text: str) -> None:

@@ -113,7 +113,7 @@ def _milliseconds(seconds: Any, least: int) -> int:
     if not 0 <= seconds <= SECONDS_MAX:
         raise ValueError(f"{seconds} seconds: 0 to {SECONDS_MAX:.0f} may be said")
     # Never early: a fraction of a millisecond is one.
-    ms = math.ceil(round(seconds * 1000, 6))
+    ms: int = math.ceil(round(seconds * 1000, 6))
     if ms < least:
         raise ValueError("a timer that repeats takes a millisecond at least")
     return ms

@@ -9,8 +9,7 @@ import signal
 import socket
 import sys
 import traceback
-from types import MappingProxyType
-from typing import Any, Callable, List, NoReturn, Optional, Sequence, Set
+from typing import Any, Callable, List, Optional, Sequence, Set
 
 from quickio import _script
 from quickio._app import App
@@ -18,7 +17,7 @@ from quickio._control import Control, Line
 from quickio._dispatch import Clock, Dispatcher
 from quickio._links import Link
 from quickio._output import Output
-from quickio._report import report, show, text_of
+from quickio._report import break_off, report, show, text_of
 from quickio._runner import Runner
 from quickio._wire import ProtocolError
 
@@ -42,7 +41,7 @@ def run(app: App, control_fd: int) -> int:
     try:
         hello = control.hello()
     except (ProtocolError, OSError) as error:
-        _break_off(f"quickio: {error}")
+        break_off(f"{error}")
     return _Worker(app, control, loop, hello).run()
 
 
@@ -51,12 +50,6 @@ def _socket(fd: int) -> socket.socket:
     # What the application starts must not hold the server's sockets.
     sock.set_inheritable(False)
     return sock
-
-
-def _break_off(why: str) -> NoReturn:
-    """The server does what it must not, or the library does: nothing can be saved."""
-    show(why)
-    os._exit(1)
 
 
 class _Worker:
@@ -83,7 +76,7 @@ class _Worker:
             return f"the server speaks version {version} of the worker protocol, this library {PROTOCOL_VERSION}"
         app, hello, script = self._app, self._hello, self._hello["script"]
         app.name, app.instance, app.instances = hello["app"], hello["instance"], hello["instances"]
-        app.settings = MappingProxyType(dict(hello.get("settings", {})))
+        app.settings = hello.get("settings", {})
         app._log_line = self._control.log
         os.register_at_fork(after_in_child=self._leave)
         try:
@@ -131,7 +124,7 @@ class _Worker:
         app, loop = self._app, self._loop
         sockets = [_socket(fd) for fd in self._hello["links"]]
         if not sockets:
-            _break_off("quickio: hello names no links")
+            break_off("hello names no links")
         for index, sock in enumerate(sockets):
             sock.setblocking(False)
             self._links.append(Link(index, sock, Output(sock, loop, self._flushers)))
@@ -140,8 +133,7 @@ class _Worker:
         dispatcher = Dispatcher(loop, registrations, app._gone, app._timers, runner, self._clock)
         self._runner = runner
         told = self._say_ready()
-        app._loop, app._links, app._now_ms = loop, self._links, lambda: self._clock.ms
-        app._timers.begin(self._links[0], told)
+        app._begin(loop, self._links, lambda: self._clock.ms, told)
         for link in self._links:
             link.on_unanswerable = lambda callback: _soon(loop, dispatcher.unanswerable, callback)
             loop.add_reader(link.socket, self._on_readable, link, dispatcher)
@@ -172,9 +164,9 @@ class _Worker:
             else:
                 self._link_ended(link)
         except ProtocolError as error:
-            _break_off(f"quickio: link {link.index}: the server has sent {error}")
+            break_off(f"link {link.index}: the server has sent {error}")
         except Exception:
-            _break_off(f"quickio: an error of the library\n{traceback.format_exc()}")
+            break_off(f"an error of the library\n{traceback.format_exc()}")
 
     def _link_ended(self, link: Link) -> None:
         if not link.decoder.is_between_frames():
@@ -197,6 +189,7 @@ class _Worker:
                 await _call_all([function])
             except BaseException as error:
                 report("a function of app.stop", error)
+        await _cancel_all()
         self._flush()
         await self._all_written()
 
@@ -227,6 +220,14 @@ async def _call_all(functions: Sequence[Callable[[], Any]]) -> None:
         result = function()
         if inspect.isawaitable(result):
             await result
+
+
+async def _cancel_all() -> None:
+    """What the application has started by itself ends as under `asyncio.run`: it can clean up, and is not warned of."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], argument: object) -> None:
