@@ -1,8 +1,10 @@
 //! What is no application, or fails: each stops the server before it listens, in words that say why.
 
+use super::support::Server;
 use super::support::server::{self, BINARY, command};
 use super::{all, cc, object};
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 
 /// An application with these functions, in place of the plain ones.
 fn app(name: &str, functions: &str, exported: &str) -> String {
@@ -252,4 +254,30 @@ fn what_never_returns_is_not_stopped() {
     server.exit();
     let log = server.log_with("a shard still runs it: it is not stopped");
     assert!(!log.contains("it was stopped"), "{log}");
+}
+
+/// An exception of C++ that leaves a handler of plain C ends the process, in words: it cannot do harm first.
+#[test]
+fn an_exception_that_leaves_a_handler_ends_the_process_in_order() {
+    let source = cc::temporary(&format!("throws-{}.cpp", std::process::id()));
+    let text = r#"#include "quickio.h"
+#include <stdexcept>
+static const qio_api *qio;
+static void throws(qio_cx, const qio_event *, void *) { throw std::runtime_error("out of here"); }
+static int32_t init(const qio_api *api, qio_server) { qio = api; return QIO_OK; }
+static int32_t events(qio_registrar registrar) {
+    qio_event_spec spec = QIO_EVENT_SPEC;
+    spec.path = QIO_STR("/throws");
+    spec.handler = throws;
+    return qio->register_event(registrar, &spec);
+}
+extern "C" const qio_app_info qio_app;
+const qio_app_info qio_app = {QIO_APP_HEAD, "throws", init, events, NULL, NULL, NULL};
+"#;
+    fs::write(&source, text).unwrap();
+    let mut server = Server::start(&["--app", &object(&cc::shared_object(&source))]);
+    let mut client = server.websocket();
+    client.ask("/throws", "");
+    assert_eq!(server.exit().signal(), Some(6), "SIGABRT");
+    server.log_with("foreign exception");
 }

@@ -239,6 +239,7 @@ fn hooks_decide_and_are_told() {
     let mut on = |data: &str| client.request("/qio/on", &format!(r#"["/c/on/{data}","{data}"]"#)).code();
     assert_eq!(on("yes"), 200);
     assert_eq!(on("no"), 404);
+    assert_eq!(on("fail"), 500);
     assert_eq!(on("later"), 200);
     assert_eq!(on("later no"), 404);
     assert_eq!(on("dropped"), 404);

@@ -77,6 +77,7 @@ pub const REFUSE: i32 = 0;
 pub const ACCEPT: i32 = 1;
 #[cfg(test)]
 pub const DECIDE_LATER: i32 = 2;
+pub const FAIL: i32 = 3;
 
 pub const CHILDREN: u32 = 1;
 pub const NO_SUBSCRIPTIONS: u32 = 2;

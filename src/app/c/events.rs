@@ -106,6 +106,7 @@ fn decide(
         _ if said.is_promised() => Decision::Later,
         abi::ACCEPT => Decision::Accept,
         abi::REFUSE => Decision::Refuse,
+        abi::FAIL => Decision::Fail(500),
         unknown => {
             let path = subscription.path;
             tracing::error!(

@@ -173,7 +173,9 @@ enum {
     /* 200. */
     QIO_ACCEPT = 1,
     /* `later_decision` was called: somebody holds the promise. */
-    QIO_DECIDE_LATER = 2
+    QIO_DECIDE_LATER = 2,
+    /* 500: it cannot be decided. */
+    QIO_FAIL = 3
 };
 
 /* Flags of an event. */
@@ -285,7 +287,7 @@ typedef struct qio_event_spec {
     /* NULL: events here are answered 500; they can still be subscribed to. A handler answers, by one of the functions for
      * that, or promises to; one that returns without either is answered 500. */
     qio_handler handler;
-    /* NULL: everyone may subscribe. Answers QIO_ACCEPT, QIO_REFUSE or QIO_DECIDE_LATER. */
+    /* NULL: everyone may subscribe. Answers QIO_ACCEPT, QIO_REFUSE, QIO_DECIDE_LATER or QIO_FAIL. */
     qio_on_hook on;
     /* Runs once for each subscription that became active, when it has ended, for whatever reason. May be NULL. */
     qio_off_hook off;

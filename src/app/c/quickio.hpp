@@ -267,7 +267,7 @@ class LaterDecision {
     qio_promise promise_;
 };
 
-enum class Decision : int32_t { refuse = QIO_REFUSE, accept = QIO_ACCEPT, later = QIO_DECIDE_LATER };
+enum class Decision : int32_t { refuse = QIO_REFUSE, accept = QIO_ACCEPT, later = QIO_DECIDE_LATER, fail = QIO_FAIL };
 
 // By which a closure asks for things to be done, while it runs. Errors are thrown: they are bugs of the caller's.
 class Context {

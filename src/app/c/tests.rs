@@ -60,6 +60,7 @@ fn constants() -> Vec<(&'static str, i64)> {
         ("QIO_REFUSE", abi::REFUSE.into()),
         ("QIO_ACCEPT", abi::ACCEPT.into()),
         ("QIO_DECIDE_LATER", abi::DECIDE_LATER.into()),
+        ("QIO_FAIL", abi::FAIL.into()),
         ("QIO_CHILDREN", abi::CHILDREN.into()),
         ("QIO_NO_SUBSCRIPTIONS", abi::NO_SUBSCRIPTIONS.into()),
         ("QIO_LOG_ERROR", abi::LOG_ERROR.into()),

@@ -251,7 +251,8 @@ impl Link {
     pub fn leave(&self) {
         if self.stage.get() == Stage::Serving {
             self.stage.set(Stage::Leaving);
-            self.timers.borrow_mut().clear();
+            // What is under way may wait for the others.
+            self.timers.borrow_mut().stop_repeating();
         }
     }
 
@@ -270,6 +271,7 @@ impl Link {
             && self.output.borrow().is_empty();
         if is_done {
             self.stage.set(Stage::Closed);
+            self.timers.borrow_mut().clear();
         }
         is_done
     }

@@ -71,6 +71,7 @@ impl Kind {
         match file.extension().and_then(|ending| ending.to_str()) {
             Some("py") => Some(Kind::Python),
             Some("js" | "mjs" | "cjs") => Some(Kind::Node),
+            Some("so") => None,
             _ if is_script(file) => Some(Kind::Program),
             _ => None,
         }

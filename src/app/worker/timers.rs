@@ -39,6 +39,12 @@ impl Timers {
         }
     }
 
+    /// Stops those that repeat.
+    pub fn stop_repeating(&mut self) {
+        let Timers { by_number, by_due, .. } = self;
+        by_number.retain(|number, timer| timer.period.is_none() || !by_due.remove(&(timer.due, *number)));
+    }
+
     pub fn clear(&mut self) {
         self.by_number.clear();
         self.by_due.clear();
@@ -119,6 +125,14 @@ mod tests {
         timers.cancel(8);
         assert_eq!((timers.by_number.len(), timers.by_due.len()), (0, 0));
         assert_eq!((take_all(&mut timers, 5999), timers.arm()), (vec![], None));
+    }
+
+    #[test]
+    fn those_that_repeat_can_be_stopped_alone() {
+        let mut timers = Timers::default();
+        assert!(timers.set(1, MS(10), None) && timers.set(2, MS(10), Some(MS(10))));
+        timers.stop_repeating();
+        assert_eq!((timers.by_number.len(), take_all(&mut timers, 50)), (1, vec![1]));
     }
 
     #[test]

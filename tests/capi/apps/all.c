@@ -306,6 +306,7 @@ static int32_t may_subscribe(qio_cx cx, const qio_subscription *subscription, vo
     (void)user;
     if (qio_equal(data, QIO_STR("\"yes\""))) return QIO_ACCEPT;
     if (qio_equal(data, QIO_STR("\"bad\""))) return 99;
+    if (qio_equal(data, QIO_STR("\"fail\""))) return QIO_FAIL;
     if (qio_equal(data, QIO_STR("\"promised nothing\""))) return QIO_DECIDE_LATER;
     if (qio_equal(data, QIO_STR("\"misused\""))) {
         report report = {"", 0};

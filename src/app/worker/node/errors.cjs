@@ -38,11 +38,13 @@ class AlreadyAnswered extends Error {
   }
 }
 
-/** A callback will never be answered: its time was over, or its client has gone. */
-class Dropped extends Error {
-  constructor(message = 'it will never be answered') {
-    super(message)
+/** A callback will never be answered: its time was over, or its client has gone. Let through, it answers 500, and is not
+ * logged: clients that say nothing must not fill the log. */
+class Dropped extends Refusal {
+  constructor() {
+    super(500)
     this.name = 'Dropped'
+    this.message = 'it will never be answered'
   }
 }
 

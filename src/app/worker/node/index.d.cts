@@ -130,8 +130,10 @@ export class BadData extends Refusal {
 }
 
 export class AlreadyAnswered extends Error {}
-/** A callback will never be answered. */
-export class Dropped extends Error {}
+/** A callback will never be answered: 500, where it is let through. */
+export class Dropped extends Refusal {
+  constructor()
+}
 /** There is no server to send anything to, yet. */
 export class NotRunning extends Error {}
 

@@ -1,4 +1,4 @@
-"""`python3 -u -m quickio`: how the server starts a worker."""
+"""`python3 -u .../quickio/__main__.py`: how the server starts a worker."""
 
 import os
 import sys

@@ -1,0 +1,258 @@
+// Scripts: what can be loaded, what is said of those that cannot, self-tests, and what is a mistake at once.
+
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { createRequire } from 'node:module'
+import { describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { answer, event, start, started, startFile } from '../support/fake.mjs'
+
+const PACKAGE = new URL('../../../src/app/worker/node/', import.meta.url)
+const CHAT = fileURLToPath(new URL('../../../examples/chat.mjs', import.meta.url))
+
+const node = process.env.QUICKIO_TEST_NODE ?? process.execPath
+const [major, minor] = execFileSync(node, ['--version'], { encoding: 'utf8' }).slice(1).split('.').map(Number)
+const detectsSyntax = major > 22 || (major === 22 && minor >= 7) || (major === 20 && minor >= 19)
+
+async function answers(source, wanted, options) {
+  const worker = await started(source, options)
+  worker.links[0].send(event({ request: 1 }))
+  assert.deepEqual((await worker.links[0].frame()).toString(), answer(1, wanted).toString())
+  assert.equal(await worker.stop(), 0)
+  return worker
+}
+
+describe('a script', () => {
+  test('imports the package', async () => {
+    const source = `import { app } from 'quickio'\napp.event('/a', () => process.argv[1].endsWith('/app.mjs'))`
+    const worker = await answers(source, 'true')
+    assert.equal(worker.stderr, '')
+  })
+
+  for (const name of ['app.js', 'app.cjs']) {
+    test(`requires it: ${name}`, async () => {
+      const source = `const { app } = require('quickio')\napp.event('/a', () => __filename.endsWith('${name}'))`
+      const worker = await answers(source, 'true', { name })
+      assert.equal(worker.stderr, '')
+    })
+  }
+
+  test('may do both, and be of several files', async () => {
+    const source = `
+      import * as imported from 'quickio'
+      import { createRequire } from 'node:module'
+      const require = createRequire(import.meta.url)
+      const other = require('./lib/other.cjs')
+      const names = Object.keys(imported)
+      imported.app.event('/a', async () => {
+        const others = [other.quickio, await other.late(), require('quickio')]
+        return others.every((its) => names.every((name) => its[name] === imported[name])) && names.length
+      })`
+    const files = { 'lib/other.cjs': `exports.quickio = require('quickio'); exports.late = () => import('quickio')` }
+    const worker = await answers(source, '18', { files })
+    assert.deepEqual(worker.manifest.files.map((file) => file.split('/').pop()), ['app.mjs', 'other.cjs'])
+    assert.equal(worker.stderr, '')
+  })
+
+  test('is not led astray by another package of that name', async () => {
+    const files = { 'node_modules/quickio/index.js': 'throw new Error("the wrong one")' }
+    const source = `const { app } = require('quickio')
+      app.event('/a', async () => (await import('quickio')).app === app)`
+    await answers(source, 'true', { name: 'app.cjs', files })
+  })
+
+  test('is an ES module where package.json says so', async () => {
+    const files = { 'package.json': '{"type":"module"}' }
+    await answers(`import { app } from 'quickio'\napp.event('/a', () => 1)`, '1', { name: 'app.js', files })
+  })
+
+  test('is one by its syntax', { skip: !detectsSyntax }, async () => {
+    await answers(`import { app } from 'quickio'\napp.event('/a', () => 1)`, '1', { name: 'app.js' })
+  })
+
+  test('may have spaces in its path, and wait', async () => {
+    const source = `import { app } from 'quickio'
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      app.event('/a', () => 1)`
+    await answers(source, '1', { name: 'my äpp #1.mjs' })
+  })
+
+  test('may register nothing', async () => {
+    const worker = await started('')
+    assert.deepEqual(worker.manifest.events, [])
+    assert.equal(await worker.stop(), 0)
+  })
+})
+
+describe('a script that fails', () => {
+  const wait = 'await new Promise(() => {})'
+  const start_ = `app.start(async () => { throw new Error('no database') })`
+  const imports = `import { app } from 'quickio'\n`
+  const scripts = [
+    ['app.mjs', 'const a = 1\nconst b = )', /^SyntaxError: Unexpected .*\(app\.mjs, line 2\)$/, /const b = \)/],
+    ['app.cjs', 'const a = 1\nconst b = )', /^SyntaxError: Unexpected .*\(app\.cjs, line 2\)$/, /const b = \)/],
+    ['app.mjs', '\n\nthrow new TypeError("boom")', /^TypeError: boom \(app\.mjs, line 3\)$/, /TypeError: boom\n +at /],
+    ['app.cjs', '\n\nthrow new TypeError("boom")', /^TypeError: boom \(app\.cjs, line 3\)$/, /TypeError: boom\n +at /],
+    ['app.mjs', '\nawait Promise.reject(new Error("no"))', /^Error: no \(app\.mjs, line 2\)$/, /Error: no/],
+    ['app.mjs', 'throw "text"', /^'text' was thrown$/, /'text' was thrown/],
+    ['app.mjs', 'import "./missing.mjs"', /^Error: Cannot find module '.*missing\.mjs'/, /missing/],
+    ['app.mjs', 'process.exit(3)', /^the script has ended by itself: exit\(3\)$/, /^$/],
+    ['app.mjs', 'process.exit()', /^the script has ended by itself: exit\(0\)$/, /^$/],
+    ['app.mjs', `setTimeout(() => loose())\n${wait}`, /^ReferenceError: loose.*\(app\.mjs, line 1\)$/, /loose/],
+    ['app.mjs', `Promise.reject(new Error('loose'))\n${wait}`, /^Error: loose \(app\.mjs, line 1\)$/, /loose/],
+    ['app.mjs', imports + start_, /^Error: no database \(app\.mjs, line 2\)$/, /Error: no database/],
+    ['app.mjs', `${imports}app.event('/qio/x')`, /^RangeError: \/qio\/x: .*\(app\.mjs, line 2\)$/, /RangeError/]
+  ]
+  for (const [name, source, failed, stderr] of scripts) {
+    test(`${name}: ${source}`, async () => {
+      const worker = start(source, { name })
+      assert.match((await worker.line()).failed, failed)
+      assert.equal(await worker.exit(), 1)
+      assert.match(worker.stderr, stderr)
+    })
+  }
+
+  test('names the file of a module that it imports', async () => {
+    const worker = start('import "./other.mjs"', { files: { 'other.mjs': '\n\nlet let = 1' } })
+    assert.match((await worker.line()).failed, /^SyntaxError: .*\((other|app)\.mjs, line \d\)$/)
+    assert.equal(await worker.exit(), 1)
+    assert.match(worker.stderr, /other\.mjs:3/)
+  })
+
+  test('is one that is not there', async () => {
+    const worker = startFile('/nonexistent/app.mjs')
+    assert.match((await worker.line()).failed, /Cannot find module '\/nonexistent\/app\.mjs'/)
+    assert.equal(await worker.exit(), 1)
+  })
+
+  test('is a hello of another version', async () => {
+    const worker = start('', { hello: { version: 2 } })
+    assert.deepEqual(await worker.line(), {
+      failed: 'the server speaks version 2 of its protocol with workers, and this library speaks 1'
+    })
+    assert.equal(await worker.exit(), 1)
+  })
+})
+
+describe('a self-test', () => {
+  const test_ = { links: 0, hello: { test: true } }
+
+  test('runs without links and without start', async () => {
+    const worker = await started(`
+      import { app, NotRunning } from 'quickio'
+      app.event('/a', () => 1)
+      app.start(() => { throw new Error('not for a test') })
+      app.selfTest(async () => { await null; console.log('tested') })
+      app.selfTest(() => {
+        try {
+          app.broadcast('/a')
+        } catch (error) {
+          if (!(error instanceof NotRunning)) throw error
+        }
+      })`, test_)
+    assert.equal(worker.manifest.events.length, 1)
+    assert.deepEqual(await worker.line(), { tested: true })
+    assert.equal(await worker.exit(), 0)
+    assert.equal(worker.stdout, 'tested\n')
+  })
+
+  test('that fails says why', async () => {
+    const source = `import { app } from 'quickio'\napp.selfTest(async () => { throw new Error('broken') })`
+    const worker = await started(source, test_)
+    assert.deepEqual(await worker.line(), { failed: 'Error: broken (app.mjs, line 2)' })
+    assert.equal(await worker.exit(), 1)
+    assert.match(worker.stderr, /^Error: broken\n/)
+  })
+
+  test('of the chat', async () => {
+    const worker = startFile(CHAT, test_)
+    const paths = (await worker.ready()).events.map(({ path }) => path)
+    assert.deepEqual(paths, ['/chat/room', '/chat/history', '/chat/tell', '/chat/stats'])
+    assert.deepEqual(await worker.line(), { tested: true })
+    assert.equal(await worker.exit(), 0)
+  })
+})
+
+describe('without a server', () => {
+  const quickio = createRequire(import.meta.url)(fileURLToPath(new URL('index.cjs', PACKAGE)))
+  const { app, Answer, AlreadyAnswered, BadData, Client, Json, NotRunning, Refusal } = quickio
+
+  test('the package is the same for both', async () => {
+    const imported = await import(new URL('index.js', PACKAGE))
+    assert.deepEqual(Object.keys(imported).sort(), Object.keys(quickio).sort())
+    for (const name of Object.keys(imported)) assert.equal(imported[name], quickio[name])
+  })
+
+  test('handlers can be called', () => {
+    const registration = app.event('/unit//test/', { children: true }, ({ data }) => data + 1).on(() => true)
+    assert.deepEqual([registration.path, registration.children], ['/unit/test', true])
+    assert.equal(registration.handler({ data: 1 }), 2)
+    assert.equal(registration.onHook(), true)
+    assert.deepEqual([app.name, app.instance, app.instances, app.settings, app.now()], ['', 0, 1, {}, 0])
+    app.after(1, () => {}).cancel()
+  })
+
+  test('nothing can be sent', () => {
+    assert.throws(() => app.broadcast('/a', 1), NotRunning)
+    assert.throws(() => new Client(), TypeError)
+  })
+
+  test('mistakes are told at once', async () => {
+    app.event('/taken')
+    const cyclic = {}
+    cyclic.self = cyclic
+    const mistakes = [
+      [() => app.event('no-slash'), RangeError],
+      [() => app.event('/'), RangeError],
+      [() => app.event('/!?'), RangeError],
+      [() => app.event(`/${'x'.repeat(1024)}`), RangeError],
+      [() => app.event(5), TypeError],
+      [() => app.event('/taken/'), RangeError],
+      [() => app.event('/qio'), RangeError],
+      [() => app.event('/qio/x'), RangeError],
+      [() => app.event('/x', {}, 5), TypeError],
+      [() => app.event('/x', { children: 1 }), TypeError],
+      [() => app.event('/no', { subscriptions: false }).on(() => true), Error],
+      [() => app.event('/two').on(() => true).on(() => true), Error],
+      [() => app.event('/three').off(1), TypeError],
+      [() => app.broadcast('x'), RangeError],
+      [() => app.broadcast('/x', NaN), TypeError],
+      [() => app.broadcast('/x', { a: -Infinity }), TypeError],
+      [() => app.broadcast('/x', cyclic), TypeError],
+      [() => app.broadcast('/x', Promise.resolve(1)), TypeError],
+      [() => app.send({}, '/x', 1), TypeError],
+      [() => app.send(undefined, '/x', 1, { callback: 1 }), TypeError],
+      [() => app.send(undefined, '/x', 1, { dropped() {} }), TypeError],
+      [() => app.close('0.1.2'), TypeError],
+      [() => app.move({}, ''), TypeError],
+      [() => app.after('1', () => {}), TypeError],
+      [() => app.after(-1, () => {}), RangeError],
+      [() => app.after(NaN, () => {}), RangeError],
+      [() => app.every(0, () => {}), RangeError],
+      [() => app.every(1), TypeError],
+      [() => app.log('loud', 'x'), RangeError],
+      [() => app.start(), TypeError],
+      [() => app.gone(1), TypeError],
+      [() => new Answer(1, { callback: 1 }), TypeError],
+      [() => new Json('{'), SyntaxError],
+      [() => new Json(1), TypeError],
+      [() => new Refusal(200, 'x'), RangeError],
+      [() => new Refusal(0), RangeError],
+      [() => new Refusal(65536), RangeError],
+      [() => new Refusal('404'), TypeError],
+      [() => new Refusal(404, 5), TypeError],
+      [() => new Refusal(404, 'x', NaN), TypeError]
+    ]
+    for (const [mistake, error] of mistakes) assert.throws(mistake, error, String(mistake))
+    await assert.rejects(app.ask({}, '/x'), TypeError)
+    assert.ok(new BadData() instanceof Refusal)
+    assert.ok(new AlreadyAnswered() instanceof Error)
+  })
+
+  test('the runner says what it is for', () => {
+    const env = { PATH: process.env.PATH }
+    const runner = fileURLToPath(new URL('runner.mjs', PACKAGE))
+    const run = () => execFileSync(process.execPath, [runner], { env, stdio: 'pipe' })
+    assert.throws(run, ({ status, stderr }) => status === 2 && /is started by quickio/.test(stderr))
+  })
+})
