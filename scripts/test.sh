@@ -3,16 +3,16 @@
 #
 #   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-benches] [--no-autobahn] [--update-autobahn]
 #
-# Parts: rust (all tests of the crate), clients (real clients in Python and Node, and the client library in Node),
-# browser (the client library and the page in Chromium), benches, autobahn.
+# Parts: rust (all tests of the crate), clients (real clients in Python and Node, the client library in Node, the libraries
+# of workers and their types), browser (the client library and the page in Chromium), benches, autobahn.
 #
 #   --quick             leaves out the benches, and Autobahn, which needs an optimized build
 #   --no-PART           leaves out that part
 #   --update-autobahn   writes tests/autobahn/expected.txt anew from this run
 #
 # What is installed stays under target/ and in node_modules of tests/clients/node and tests/browser; packages of the
-# system (gcc, g++, fp-compiler, python3-venv, nodejs, npm, chromium) are installed only where they are missing. The last
-# line is `N passed, N failed`; the exit code is 0 where nothing failed.
+# system (gcc, g++, fp-compiler, perl, python3, python3-venv, nodejs, npm, chromium) are installed only where they are
+# missing. The last line is `N passed, N failed`; the exit code is 0 where nothing failed.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -87,11 +87,21 @@ count_libtest() {
     count "$1" "$(sum "$1" '.*test result: .* ([0-9]+) passed;.*')" "$(sum "$1" '.*test result: .* ([0-9]+) failed;.*')"
 }
 
+count_unittest() {
+    local ran bad
+    ran=$(sum "$1" 'Ran ([0-9]+) tests? in .*')
+    bad=$(($(sum "$1" 'FAILED .*failures=([0-9]+).*') + $(sum "$1" 'FAILED .*errors=([0-9]+).*')))
+    count "$1" $((ran - bad)) "$bad"
+}
+
 test_rust() {
-    # Applications in other languages are compiled by the tests.
+    # Applications in other languages are compiled and run by the tests.
     install_packages gcc cc
     install_packages g++ c++
     install_packages fp-compiler fpc
+    install_packages python3 python3
+    install_packages nodejs node
+    install_packages perl perl
     if cargo nextest --version >/dev/null 2>&1; then
         run rust cargo nextest run --no-fail-fast --color never
         count rust "$(sum rust '.*Summary .* ([0-9]+) passed.*')" "$(sum rust '.*Summary .* ([0-9]+) failed.*')"
@@ -115,10 +125,7 @@ test_clients() {
         start_server
         run python "$tools/venv/bin/python" tests/clients/python/client_test.py
         stop_server
-        local ran bad
-        ran=$(sum python 'Ran ([0-9]+) tests? in .*')
-        bad=$(($(sum python 'FAILED .*failures=([0-9]+).*') + $(sum python 'FAILED .*errors=([0-9]+).*')))
-        count python $((ran - bad)) "$bad"
+        count_unittest python
     fi
     install_node tests/clients/node
     start_server
@@ -128,6 +135,21 @@ test_clients() {
     # The library starts its servers itself.
     run library node --test --test-reporter=tap tests/js/*.test.mjs
     count library "$(sum library '# pass ([0-9]+)')" "$(sum library '# fail ([0-9]+)')"
+    test_workers
+}
+
+# The libraries of workers, against a server that is played; a worker without one; and what type checkers say.
+test_workers() {
+    run workers-python python3 -m unittest discover -s tests/workers/python
+    count_unittest workers-python
+    install_packages perl perl
+    run workers-node node --test --test-reporter=tap tests/workers/node/*.test.mjs tests/workers/perl/*.test.mjs
+    count workers-node "$(sum workers-node '# pass ([0-9]+)')" "$(sum workers-node '# fail ([0-9]+)')"
+    run types-python env MYPYPATH=src/app/worker/python "$tools/venv/bin/mypy" --strict --warn-unused-ignores \
+        --cache-dir "$tools/mypy" tests/workers/types/sample.py src/app/worker/python/quickio
+    count types-python "$(sum types-python 'Success: no issues found in ([0-9]+) source files?')" 0
+    run types-node tests/clients/node/node_modules/.bin/tsc -p tests/workers/types
+    count types-node $((code == 0)) 0
 }
 
 # The client library and the page in a real browser, which starts its servers itself.
@@ -241,7 +263,9 @@ test_autobahn() {
 install_packages() {
     local package=$1 command=$2
     if [[ $package == python3-venv ]] && python3 -c 'import ensurepip, venv' 2>/dev/null; then return; fi
-    if [[ $package != python3-venv ]] && command -v "$command" >/dev/null; then return; fi
+    # Debian has the command without most of its modules, too.
+    if [[ $package == perl ]] && perl -MJSON::PP -e 1 2>/dev/null; then return; fi
+    if [[ $package != python3-venv && $package != perl ]] && command -v "$command" >/dev/null; then return; fi
     heading "installing $package"
     local sudo=
     if [[ $(id -u) -ne 0 ]]; then sudo=sudo; fi

@@ -1,0 +1,46 @@
+// Uses all that the package has, as a type checker sees it: `tsc --strict` must find nothing, and each error expected.
+import { Answer, app, type Client, Dropped, type Event, Json, NEVER, Refusal, type Reply, type Timer } from 'quickio'
+
+const members = new Map<Client, string>()
+
+app
+  .event('/say', { children: true, subscriptions: true }, (event: Event) => {
+    members.set(event.client, String(event.data))
+    event.client.data.seen = app.now()
+    app.broadcast(event.fullPath, event.json)
+    if (event.wantsAnswer) throw new Refusal(400, 'no', { extra: event.extra })
+    return NEVER
+  })
+  .on((subscription) => subscription.data === 'yes')
+  .off(({ client }) => void members.delete(client))
+
+app.event('/later', (event) => {
+  const later = event.later()
+  app.after(0.5, () => later.answer([1, 2.5, null]))
+  return later
+})
+
+app.event('/ask', async ({ client }) => {
+  try {
+    const data: unknown = await app.ask(client, '/you', new Json('[1]'))
+    return new Answer(String(data), { callback: (reply: Reply) => reply.data })
+  } catch (error) {
+    if (error instanceof Dropped) return null
+    throw error
+  }
+})
+
+app.gone((client) => app.log('info', client.id))
+const timer: Timer = app.every(1, () => {})
+timer.cancel()
+const greeting: string = app.settings.greeting ?? `${app.name} ${app.instance + app.instances}`
+app.start(() => app.log('info', greeting))
+
+// @ts-expect-error
+app.close('nobody')
+// @ts-expect-error
+app.event(7)
+// @ts-expect-error
+app.greet()
+// @ts-expect-error
+app.log('loud', 'text')
