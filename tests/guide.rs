@@ -1,4 +1,5 @@
-//! The guide's pieces of Python and JavaScript, as a newcomer has them: each is fit to run, and does what is said of it.
+//! The pieces of Python and JavaScript in the guide and in README.md, as a newcomer has them: each is fit to run, and does
+//! what is said of it.
 
 #[path = "support/cc.rs"]
 #[allow(dead_code, reason = "other tests need the rest")]
@@ -10,9 +11,12 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::server::BINARY;
 use support::{Client, Server};
+
+const GUIDE: &str = "docs/applications.md";
 
 /// The pieces of a language, each in a file of its own; the first is `hello`.
 struct Pieces {
@@ -20,12 +24,17 @@ struct Pieces {
     files: Vec<String>,
 }
 
+/// Tells their folders apart.
+static NTH: AtomicUsize = AtomicUsize::new(0);
+
 impl Pieces {
-    fn of(fence: &str, ending: &str) -> Pieces {
-        let guide = fs::read_to_string(cc::in_tree("docs/applications.md")).unwrap();
-        let folder = std::env::temp_dir().join(format!("quickio-guide-{ending}-{}", std::process::id()));
+    /// Those in the fences of a language, which are called as its files end.
+    fn of(document: &str, ending: &str) -> Pieces {
+        let guide = fs::read_to_string(cc::in_tree(document)).unwrap();
+        let nth = NTH.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("quickio-guide-{}-{nth}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let fence = format!("```{fence}\n");
+        let fence = format!("```{ending}\n");
         let pieces =
             guide.split(&fence).skip(1).map(|rest| rest.split("```\n").next().expect("a fence that ends"));
         let write = |(nth, text): (usize, &str)| {
@@ -115,8 +124,17 @@ fn the_pieces_do_what_the_guide_says(pieces: &Pieces) {
 }
 
 #[test]
+fn pieces_of_the_readme() {
+    for ending in ["py", "mjs"] {
+        let pieces = Pieces::of("README.md", ending);
+        let server = pieces.serve("/greet");
+        assert_eq!(data(&mut server.websocket(), "/greet", "\"you\""), json!("hello you"));
+    }
+}
+
+#[test]
 fn pieces_of_python() {
-    let pieces = Pieces::of("py", "py");
+    let pieces = Pieces::of(GUIDE, "py");
     the_pieces_do_what_the_guide_says(&pieces);
     let server = pieces.serve("/slow/async");
     let mut client = server.websocket();
@@ -127,7 +145,7 @@ fn pieces_of_python() {
 
 #[test]
 fn pieces_of_javascript() {
-    let pieces = Pieces::of("mjs", "mjs");
+    let pieces = Pieces::of(GUIDE, "mjs");
     the_pieces_do_what_the_guide_says(&pieces);
     let server = pieces.serve("/slow");
     let mut client = server.websocket();

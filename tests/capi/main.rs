@@ -6,7 +6,6 @@ mod cc;
 mod cpp;
 mod guide;
 mod headers;
-mod pascal;
 mod sanitizer;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "other tests need the rest")]
