@@ -115,5 +115,9 @@ pub const WORKER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A worker that has served for so long begins again with `WORKER_BACKOFF`.
 pub const WORKER_BACKOFF_FORGET: Duration = Duration::from_secs(10);
 
+/// How long a worker that has let go of the server (it ended a link or its control socket, or said that it failed) may take
+/// to end. One that goes on is killed.
+pub const WORKER_END_WAIT: Duration = Duration::from_secs(1);
+
 /// How often the files of workers are looked at, where `reload` is on.
 pub const WORKER_WATCH: Duration = Duration::from_millis(250);

@@ -79,29 +79,18 @@ impl Registrar {
         self.names.push(name.to_owned());
     }
 
-    /// A registrar in which all events are but those of one application, whose turn it is to register them anew; and those
-    /// that it had.
-    pub(crate) fn again(
-        shard: u16,
-        names: Vec<String>,
-        app: usize,
-        events: Vec<Registered>,
-    ) -> (Registrar, Vec<Registered>) {
+    /// A registrar in which all these events are but those of one application, whose turn it is to register them anew.
+    pub(crate) fn again(shard: u16, names: Vec<String>, app: usize, events: Vec<Registered>) -> Registrar {
         let mut registrar = Registrar { names, app, ..Registrar::new(shard) };
-        let (had, others): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.app == app);
-        for event in others {
-            registrar.add(event);
-        }
-        (registrar, had)
+        events.into_iter().filter(|event| event.app != app).for_each(|event| registrar.add(event));
+        registrar
     }
 
-    /// Adds an event whose path is free; whether it is.
-    pub(crate) fn add(&mut self, event: Registered) -> bool {
-        let is_free = self.router.register(&event.path, event.children, self.events.len() as u32).is_ok();
-        if is_free {
+    /// Adds an event whose path is free.
+    fn add(&mut self, event: Registered) {
+        if self.router.register(&event.path, event.children, self.events.len() as u32).is_ok() {
             self.events.push(event);
         }
-        is_free
     }
 
     /// The application that registers has workers.

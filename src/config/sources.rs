@@ -37,6 +37,9 @@ const CONFIG_VARIABLE: &str = "CONFIG";
 /// set for a service of the name `quickio`. An unknown one that is none of these is an error.
 const FOREIGN_VARIABLES: [&str; 4] = ["FUZZ_", "TEST_", "SERVICE_", "PORT"];
 
+/// The variable that tells a worker how it is joined with its server: programs that it starts have it, too.
+const WORKER_VARIABLE: &str = "WORKER";
+
 /// One value as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word {
@@ -254,7 +257,8 @@ pub(super) fn environment(
     for (name, value) in variables {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
-        if FOREIGN_VARIABLES.iter().any(|foreign| rest.starts_with(foreign)) || value.is_empty() {
+        let is_foreign = FOREIGN_VARIABLES.iter().any(|foreign| rest.starts_with(foreign));
+        if is_foreign || rest == WORKER_VARIABLE || value.is_empty() {
             continue;
         }
         if rest == CONFIG_VARIABLE {

@@ -438,14 +438,15 @@ pub static SETTINGS: &[Setting] = &[
         group: Group::Workers,
         kind: Kind::Duration { min: NO_TIME, field: |config| &mut config.worker_stop_timeout },
         default: "30s",
-        doc: "How long a worker that is replaced or stopped may take to finish what it has, before it is killed.",
+        doc: "How long a worker may take to end when the server stops, before it is killed. One that is replaced has this \
+              and worker-request-timeout (or clients-cb-max-age, if that is longer).",
     },
     Setting {
         name: "worker-requests-max",
         group: Group::Workers,
         kind: Kind::Count {
             min: 1,
-            max: MI,
+            max: 512 * KI,
             power_of_two: false,
             unit: "events",
             field: |config| &mut config.worker_requests_max,
@@ -630,6 +631,13 @@ pub(super) static RELATIONS: &[Relation] = &[
         or_equal: false,
         holds: |config| config.message_bytes_max < config.outbox_bytes_max,
         why: "a message that is sent back or broadcast would close whoever gets it",
+    },
+    Relation {
+        lesser: "message-bytes-max",
+        greater: "worker-outbox-bytes-max",
+        or_equal: false,
+        holds: |config| config.message_bytes_max < config.worker_outbox_bytes_max,
+        why: "one event would fill what a worker may have unread",
     },
     Relation {
         lesser: "clients-subs-min",

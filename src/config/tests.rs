@@ -155,6 +155,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "log-format" => "json",
         "clock" => "manual",
         "python" | "node" => "/opt/bin/of mine",
+        "worker-outbox-bytes-max" => "16Mi",
         "reload" => "on",
         "clients-subs-pressure" => "61",
         "heartbeat-challenge" => "14m",
@@ -227,8 +228,13 @@ fn numbers_need_no_quotes_in_the_file() {
 
 #[test]
 fn others_variables_are_left_alone() {
-    for name in ["QUICKIO_FUZZ_SEED", "QUICKIO_TEST_BINARY", "QUICKIO_SERVICE_HOST", "QUICKIO_PORT_8080_TCP"]
-    {
+    for name in [
+        "QUICKIO_FUZZ_SEED",
+        "QUICKIO_TEST_BINARY",
+        "QUICKIO_SERVICE_HOST",
+        "QUICKIO_PORT_8080_TCP",
+        "QUICKIO_WORKER",
+    ] {
         assert!(run(&[], &[(name, "tcp://10.0.0.1:8080")]).is_ok(), "{name}");
     }
 }

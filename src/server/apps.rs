@@ -183,6 +183,8 @@ fn plan(
         limits,
         start_timeout: config.worker_start_timeout,
         stop_timeout: config.worker_stop_timeout,
+        replace_timeout: config.worker_request_timeout.max(config.clients_cb_max_age)
+            + config.worker_stop_timeout,
         timeout: config.worker_timeout,
         reload: config.reload,
         test: false,

@@ -25,12 +25,13 @@ use crate::qev::runtime::{self, Executor};
 use crate::shard::{Apps, Inboxes, Letter, Notice, Parts, Shard, Shared, Wakeup};
 use listen::{ListenError, Listeners};
 use post::Mailboxes;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -131,8 +132,9 @@ pub fn run_client_test(tests: ClientTest) -> Result<(), ServerError> {
 pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
     // Kept to the end: what is logged last is written when it is dropped.
     let log = log::start(config.log_level, config.log_format)?;
+    let signals = watch_signals()?;
     let (clock, hand) = clock(config.clock);
-    serve(Run { config, apps, workers: Vec::new(), clock, hand }, &log, None)
+    serve(Run { config, apps, workers: Vec::new(), clock, hand, signals }, &log, None)
 }
 
 /// Runs the self-tests of the applications that the settings name, and reports on standard output.
@@ -147,9 +149,10 @@ pub fn test_apps(config: Config) -> Result<(), ServerError> {
 
 fn run_named(config: Config, mangle: Option<Mangle<'_>>) -> Result<(), ServerError> {
     let log = log::start(config.log_level, config.log_format)?;
+    let signals = watch_signals()?;
     let (clock, hand) = clock(config.clock);
     let named = apps::Named::load(&config, shards(&config), &clock)?;
-    let run = Run { config, apps: named.apps(), workers: named.workers(), clock, hand };
+    let run = Run { config, apps: named.apps(), workers: named.workers(), clock, hand, signals };
     let served = serve(run, &log, mangle);
     // Those that were loaded and never started, since something else could not.
     named.finish();
@@ -167,24 +170,26 @@ struct Run {
     workers: Vec<Arc<Workers>>,
     clock: Clock,
     hand: Option<Hand>,
+    signals: Signalled,
 }
 
 fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), ServerError> {
-    let Run { config, apps, workers, clock, hand } = run;
+    let Run { config, apps, workers, clock, hand, signals } = run;
     let kernel = probe()?;
     let config = Arc::new(config);
     let mut listeners = listen::bind(&config)?;
     let all_apps = with_own(&config, apps);
     let link_places = workers.iter().map(|app| app.instances()).sum::<usize>() * LINK_PLACES;
 
-    let (events, from_shards) = channel();
+    let Signalled { events, taken, serves } = signals;
     let mut fleet = Fleet::start(&config, &kernel, &clock, &all_apps, link_places as u32, &events)?;
     for app in &workers {
-        app.set_docks(Arc::clone(&fleet.mailboxes) as Arc<dyn worker::Docks>);
+        app.set_shards(Arc::clone(&fleet.mailboxes) as Arc<dyn worker::Shards>);
     }
     let server = Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>);
     start_apps(&all_apps, &server)?;
-    watch_signals(events)?;
+    drop(events);
+    serves.store(true, Ordering::SeqCst);
     let source = Source {
         fleet: Arc::clone(&fleet.mailboxes),
         hand,
@@ -204,9 +209,9 @@ fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), S
     announce(&kernel, &fleet, &all_apps, &listeners, &others);
     fleet.go(&mut listeners);
 
-    let ended = wait_for_end(&from_shards, &fleet, &config, &workers);
+    let ended = wait_for_end(&taken, &fleet, &config, &workers);
     // All at once; each is waited for by its own `stop`.
-    workers.iter().for_each(|app| app.end());
+    workers.iter().for_each(|app| app.shards_ended());
     for app in &all_apps {
         app.stop();
     }
@@ -454,19 +459,45 @@ fn announce(
     let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
-fn watch_signals(events: Sender<Event>) -> Result<(), ServerError> {
+/// Signals, from the moment on at which they were first watched.
+struct Signalled {
+    /// Where shards tell of their ends, too.
+    events: Sender<Event>,
+    taken: Receiver<Event>,
+    /// Whether somebody takes them.
+    serves: Arc<AtomicBool>,
+}
+
+/// Watches signals, before anything is started that a signal should not leave behind.
+fn watch_signals() -> Result<Signalled, ServerError> {
+    // Who has started us may have it ignored, and then no process that ends could be waited for.
+    signal_hook::flag::register(SIGCHLD, Arc::default()).map_err(ServerError::Signals)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServerError::Signals)?;
+    let (events, taken) = channel();
+    let serves = Arc::new(AtomicBool::new(false));
+    let (to, is_served) = (events.clone(), Arc::clone(&serves));
     let watch = move || {
         let mut is_ending = false;
         for signal in signals.forever() {
-            if signal != SIGHUP && std::mem::replace(&mut is_ending, true) {
-                std::process::exit(EXIT_CUT_SHORT);
+            let serves = is_served.load(Ordering::SeqCst);
+            match signal {
+                SIGHUP if !serves => {
+                    tracing::info!("SIGHUP: nothing is loaded yet that could be replaced");
+                    continue;
+                }
+                SIGHUP => {}
+                // A server that only begins, or is told again, has nothing to do in order.
+                _ if !serves || std::mem::replace(&mut is_ending, true) => {
+                    worker::remove_packages();
+                    std::process::exit(EXIT_CUT_SHORT);
+                }
+                _ => {}
             }
-            let _ = events.send(Event::Signal(signal));
+            let _ = to.send(Event::Signal(signal));
         }
     };
     thread::Builder::new().name("signals".into()).spawn(watch).map_err(ServerError::Signals)?;
-    Ok(())
+    Ok(Signalled { events, taken, serves })
 }
 
 /// Waits for a signal, then for the shards; or for a shard that cannot go on.
@@ -489,12 +520,17 @@ fn wait_for_end(
             Ok(Event::Signal(SIGHUP)) => reload(workers),
             Ok(Event::Signal(signal)) => {
                 tracing::info!(signal, "shutting down");
-                workers.iter().for_each(|app| app.ending());
+                workers.iter().for_each(|app| app.server_stops());
                 deadline = Some(Instant::now() + config.shutdown_timeout);
                 let deadline_ns = nanos() + config.shutdown_timeout.as_nanos() as u64;
                 fleet.mailboxes.notify_all(|| Notice::Shutdown { deadline_ns });
             }
-            Ok(Event::ShardEnded(shard, Err(error))) => return Err(ServerError::Shard { shard, error }),
+            Ok(Event::ShardEnded(shard, Err(error))) => {
+                // The others close their clients and let their workers go, as far as they get until the process ends.
+                workers.iter().for_each(|app| app.server_stops());
+                fleet.mailboxes.notify_all(|| Notice::Shutdown { deadline_ns: nanos() });
+                return Err(ServerError::Shard { shard, error });
+            }
             Ok(Event::ShardEnded(_, Ok(()))) => running -= 1,
             Err(_) => {
                 tracing::warn!(running, "shutdown-timeout is over: shards are left behind");

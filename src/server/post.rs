@@ -1,7 +1,7 @@
 //! How threads that are no shards reach the shards.
 
 use super::Wakeups;
-use crate::app::worker::{Docks, News};
+use crate::app::worker::{News, Shards};
 use crate::app::{Command, Post};
 use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::{Full, Mailbox};
@@ -73,7 +73,7 @@ impl Mailboxes {
     }
 }
 
-impl Docks for Mailboxes {
+impl Shards for Mailboxes {
     fn tell(&self, shard: usize, news: News) -> Result<(), News> {
         match self.notices[shard].post(Notice::Workers(news)) {
             Ok(sleeps) => {

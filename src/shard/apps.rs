@@ -92,17 +92,20 @@ impl Apps {
         self.teams.iter().find(|(of, _)| *of == app as usize).map(|(_, team)| Rc::clone(team))
     }
 
-    /// An application's workers register these events in place of those that they had. Where they cannot, they keep those.
-    pub(super) fn register_again(&mut self, app: u32, manifest: &Manifest) -> Result<(), Error> {
-        let Some(team) = self.team(app) else { return Ok(()) };
+    /// An application's workers register these events in place of those that they had.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be registered, and so is left out.
+    pub(super) fn register_again(
+        &mut self,
+        app: u32,
+        team: &Rc<Team>,
+        manifest: &Arc<Manifest>,
+    ) -> Result<(), Error> {
         let events = std::mem::take(&mut self.events);
-        let (mut registrar, had) =
-            Registrar::again(self.shard, self.runner.names.clone(), app as usize, events);
+        let mut registrar = Registrar::again(self.shard, self.runner.names.clone(), app as usize, events);
         let registered = team.register(&mut registrar, manifest);
-        if registered.is_err() {
-            registrar = Registrar::again(self.shard, Vec::new(), app as usize, registrar.events).0;
-            had.into_iter().for_each(|event| _ = registrar.add(event));
-        }
         (self.router, self.events) = (registrar.router, registrar.events);
         registered
     }

@@ -194,10 +194,11 @@ impl State {
     }
 
     /// Ends subscriptions of clients that have gone, with their off-hooks, and drops what applications keep for
-    /// them. A client may have had a million: only so many are ended in one turn.
+    /// them. A client may have had a million: only so many are ended in one turn, and none while a worker that may have to be
+    /// told of them does not keep up.
     pub fn finish_leaving(&mut self) {
         while let Some(id) = self.leaving.front().copied() {
-            if self.leave_budget == 0 {
+            if self.leave_budget == 0 || self.links.are_full() {
                 return;
             }
             if self.end_subscriptions(id) {

@@ -2,8 +2,11 @@
 //! `app::worker`'s business; here bytes are carried.
 
 use super::flush::{Kernel, Order};
+use super::liveness::{Due, ms};
 use super::state::State;
-use crate::app::worker::{Berth, Link, News, Team};
+use crate::app::worker::{Joined, Link, News, Team};
+use crate::limits::WORKER_END_WAIT;
+use crate::metrics::{Gauge, Gauges};
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, Errno, Sending, Token};
 use std::rc::Rc;
@@ -21,52 +24,78 @@ pub(super) fn is_link(token: Token) -> bool {
 
 /// The links of a shard.
 pub(super) struct Links {
-    links: Vec<Option<Docked>>,
+    ends: Vec<Option<End>>,
     /// Places of the ring's table that no link has.
     free: Vec<u32>,
+    /// A timer is set at whose end links are looked at.
+    look_is_due: bool,
 }
 
-/// A link, and what the kernel is at with its socket.
-struct Docked {
+/// The shard's end of a link, and what the kernel is at with its socket.
+struct End {
     link: Rc<Link>,
     team: Rc<Team>,
     app: u32,
     place: u32,
     receiving: bool,
     sending: bool,
-    /// The worker is being told that no more will come, or was.
+    /// The worker is being told that no more will come.
     shutting_down: bool,
+    /// It was told.
     is_shut_down: bool,
+    /// When what is in flight was handed to the kernel.
+    sent_ms: u64,
+    /// When the worker's process had ended.
+    left_ms: Option<u64>,
 }
 
 impl Links {
     /// So many places are reserved in the ring.
     pub fn new(places: u32) -> Links {
-        Links { links: Vec::new(), free: (0..places).rev().collect() }
+        Links { ends: Vec::new(), free: (0..places).rev().collect(), look_is_due: false }
     }
 
-    fn get(&mut self, token: Token) -> Option<&mut Docked> {
-        self.links.get_mut((token - FIRST_TOKEN) as usize)?.as_mut()
+    fn get(&mut self, token: Token) -> Option<&mut End> {
+        self.ends.get_mut((token - FIRST_TOKEN) as usize)?.as_mut()
     }
 
-    fn insert(&mut self, docked: Docked) -> Token {
-        let free = self.links.iter().position(Option::is_none);
+    fn insert(&mut self, end: End) -> Token {
+        let free = self.ends.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
-            self.links.push(None);
-            self.links.len() - 1
+            self.ends.push(None);
+            self.ends.len() - 1
         });
-        self.links[index] = Some(docked);
+        self.ends[index] = Some(end);
         FIRST_TOKEN + index as Token
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &End> {
+        self.ends.iter().flatten()
     }
 
     /// All clients have gone: nothing more will be sent to any worker.
     pub fn abandon_all(&self) {
-        self.links.iter().flatten().for_each(|docked| docked.link.abandon());
+        self.iter().for_each(|end| end.link.abandon());
     }
 
     /// Whether all workers have been told that no more will come.
     pub fn are_shut_down(&self) -> bool {
-        self.links.iter().flatten().all(|docked| docked.is_shut_down || !docked.receiving)
+        self.iter().all(|end| end.is_shut_down || !end.receiving)
+    }
+
+    /// Whether a worker has so much to read that it must not be told of more clients' ends now.
+    pub fn are_full(&self) -> bool {
+        self.iter().any(|end| end.receiving && end.link.is_full())
+    }
+
+    /// Adds what is under way now.
+    pub fn add_to(&self, gauges: &mut Gauges) {
+        for end in self.iter() {
+            let (requests, bytes) = end.link.load();
+            gauges.add(Gauge::WorkerRequests, requests as u64);
+            gauges.add(Gauge::WorkerOutboxBytes, bytes as u64);
+            gauges.add(Gauge::WorkerLinks, 1);
+        }
     }
 }
 
@@ -74,25 +103,29 @@ impl State {
     /// The supervisor of an application's workers has news.
     pub fn take_news(&mut self, news: News) {
         match news {
-            News::Events { app, manifest } => {
-                if let Err(error) = self.apps.register_again(app, &manifest) {
-                    tracing::error!(shard = self.id, %error, "events of a new worker are left out: the old ones stay");
-                }
-            }
-            News::Joined(berth) => self.dock(berth),
+            News::Joined(joined) => self.worker_joined(joined),
+            News::Left { worker } => self.worker_left(worker),
         }
     }
 
-    fn dock(&mut self, berth: Berth) {
-        let Berth { app, instance, worker, manifest, socket } = berth;
-        let (Some(team), Some(place)) = (self.apps.team(app), self.links.free.pop()) else {
-            // The worker sees its link end, and so do those who look after it.
-            return tracing::error!(shard = self.id, worker, "there is no place for a worker's link");
+    fn worker_joined(&mut self, joined: Joined) {
+        let Joined { app, instance, worker, manifest, socket } = joined;
+        let Some(team) = self.apps.team(app) else { return };
+        if team.is_news(&manifest) {
+            if let Err(error) = self.apps.register_again(app, &team, &manifest) {
+                tracing::error!(shard = self.id, worker, %error, "an event of a worker is left out");
+            }
+        }
+        let Some(place) = self.links.free.pop() else {
+            return team.refuse(worker, "its shard has no place for its link");
         };
         let joined = self.apps.runner().run(app, |cx| team.join(cx, instance, worker, &manifest));
         self.apply_commands(app);
-        let Ok(Some(link)) = joined else { return self.links.free.push(place) };
-        let token = self.links.insert(Docked {
+        let Ok(Some(link)) = joined else {
+            self.links.free.push(place);
+            return team.refuse(worker, "its shard has no such instance");
+        };
+        let token = self.links.insert(End {
             link,
             team,
             app,
@@ -101,17 +134,29 @@ impl State {
             sending: false,
             shutting_down: false,
             is_shut_down: false,
+            sent_ms: 0,
+            left_ms: None,
         });
         self.orders.push(Order::Adopt(place, socket));
         self.orders.push(Order::Receive(Descriptor::at(place), token));
     }
 
+    /// A worker's process has ended. What it has said is still taken; should a process that it started hold the link, that is
+    /// not waited for.
+    fn worker_left(&mut self, worker: u32) {
+        let now_ms = self.now_ms;
+        for end in self.links.ends.iter_mut().flatten().filter(|end| end.link.worker() == worker) {
+            end.left_ms = Some(now_ms);
+        }
+        self.look_at_links();
+    }
+
     /// A worker says something. `ended`: the kernel has ended the receive, which must be begun again.
     pub fn link_received(&mut self, token: Token, data: &[u8], ended: bool) {
-        let Some(docked) = self.links.get(token) else { return };
-        let (link, app) = (Rc::clone(&docked.link), docked.app);
+        let Some(end) = self.links.get(token) else { return };
+        let (link, app) = (Rc::clone(&end.link), end.app);
         if ended {
-            self.orders.push(Order::Receive(Descriptor::at(docked.place), token));
+            self.orders.push(Order::Receive(Descriptor::at(end.place), token));
         }
         // Where it panics the log says so, and the worker goes on.
         let _ = self.apps.runner().run(app, |cx| link.received(cx, data));
@@ -120,66 +165,97 @@ impl State {
 
     /// A worker has ended, or its end of the link.
     pub fn link_receive_ended(&mut self, token: Token, result: Result<(), Errno>) {
-        let Some(docked) = self.links.get(token) else { return };
+        let Some(end) = self.links.get(token) else { return };
         if result.is_err_and(Errno::is_no_buffers) {
-            let again = Order::Receive(Descriptor::at(docked.place), token);
+            let again = Order::Receive(Descriptor::at(end.place), token);
             return self.orders.push(again);
         }
-        docked.receiving = false;
-        let cancel = docked.sending.then_some(Order::Cancel { token, sending: true });
-        let (link, team, app) = (Rc::clone(&docked.link), Rc::clone(&docked.team), docked.app);
+        end.receiving = false;
+        let cancel = end.sending.then_some(Order::Cancel { token, sending: true });
+        let (link, team, app) = (Rc::clone(&end.link), Rc::clone(&end.team), end.app);
         self.orders.extend(cancel);
         team.left(&link);
         let _ = self.apps.runner().run(app, |cx| link.ended(cx));
         self.apply_commands(app);
-        self.undock_if_done(token);
+        self.release_if_done(token);
     }
 
     /// The kernel has taken what was sent to a worker; or the worker has gone, which the end of the receive tells, too.
     pub fn link_sent(&mut self, token: Token, frames: &Sending) {
-        let Some(docked) = self.links.get(token) else { return };
-        docked.sending = false;
-        docked.link.sent(frames.len());
-        self.undock_if_done(token);
+        let Some(end) = self.links.get(token) else { return };
+        end.sending = false;
+        end.link.sent(frames.len());
+        self.release_if_done(token);
     }
 
     /// A worker has been told that no more will come.
     pub fn link_shut_down(&mut self, token: Token) {
-        let Some(docked) = self.links.get(token) else { return };
-        docked.shutting_down = false;
-        docked.is_shut_down = true;
-        self.undock_if_done(token);
+        let Some(end) = self.links.get(token) else { return };
+        end.shutting_down = false;
+        end.is_shut_down = true;
+        self.release_if_done(token);
     }
 
-    fn undock_if_done(&mut self, token: Token) {
-        let Some(docked) = self.links.get(token) else { return };
-        if docked.receiving || docked.sending || docked.shutting_down {
+    fn release_if_done(&mut self, token: Token) {
+        let Some(end) = self.links.get(token) else { return };
+        if end.receiving || end.sending || end.shutting_down {
             return;
         }
-        let place = docked.place;
-        self.links.links[(token - FIRST_TOKEN) as usize] = None;
+        let place = end.place;
+        self.links.ends[(token - FIRST_TOKEN) as usize] = None;
         self.links.free.push(place);
         self.orders.push(Order::Release(place));
     }
 
     /// One send for each worker that has something to get. Those that will get no more are told so.
     pub fn flush_links(&mut self, kernel: &mut impl Kernel) {
-        if self.shutdown.is_some() && self.connections.is_empty() && self.leaving.is_empty() {
-            self.links.abandon_all();
-        }
-        for (docked, token) in self.links.links.iter_mut().zip(FIRST_TOKEN..) {
-            let Some(docked) = docked else { continue };
-            if docked.sending || !docked.receiving {
+        let mut sends = false;
+        for (end, token) in self.links.ends.iter_mut().zip(FIRST_TOKEN..) {
+            let Some(end) = end else { continue };
+            if end.sending || !end.receiving {
                 continue;
             }
-            let socket = Descriptor::at(docked.place);
-            if let Some(output) = docked.link.take_output() {
-                docked.sending = true;
+            let socket = Descriptor::at(end.place);
+            if let Some(output) = end.link.take_output() {
+                (end.sending, end.sent_ms) = (true, self.now_ms);
+                sends = true;
                 kernel.send(socket, token, Frame::new(output, self.now_ns));
-            } else if docked.link.close_if_done() {
-                docked.shutting_down = true;
+            } else if end.link.close_if_done() {
+                end.shutting_down = true;
                 kernel.order(Order::ShutDown(socket, token));
             }
+        }
+        if sends {
+            self.look_at_links();
+        }
+    }
+
+    /// Has links looked at after a while.
+    fn look_at_links(&mut self) {
+        if !self.links.look_is_due {
+            self.links.look_is_due = true;
+            self.timers.insert(self.ms_in(WORKER_END_WAIT), Due::Links);
+        }
+    }
+
+    /// Workers that have not read for too long are ended, and links whose worker has ended.
+    pub fn links_due(&mut self) {
+        self.links.look_is_due = false;
+        let (now_ms, timeout) = (self.now_ms, self.config.worker_timeout);
+        let mut goes_on = false;
+        for (end, token) in self.links.ends.iter_mut().zip(FIRST_TOKEN..) {
+            let Some(end) = end.as_mut().filter(|end| end.receiving) else { continue };
+            if end.sending && now_ms - end.sent_ms >= ms(timeout) {
+                end.link.is_stuck(timeout);
+            }
+            let has_left = end.left_ms.is_some_and(|left| now_ms - left >= ms(WORKER_END_WAIT));
+            if has_left {
+                self.orders.push(Order::Cancel { token, sending: end.sending });
+            }
+            goes_on |= end.sending || end.left_ms.is_some();
+        }
+        if goes_on {
+            self.look_at_links();
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Due {
     Every(u32),
     /// An application's timer that runs once.
     Once(u32),
+    /// Links to workers are to be looked at.
+    Links,
     AcceptAgain,
 }
 
@@ -86,6 +88,7 @@ impl State {
                 let _ = self.apps.runner().run(app, run);
                 self.apply_commands(app);
             }
+            Due::Links => self.links_due(),
             Due::AcceptAgain => {
                 self.accept_timer = false;
                 if std::mem::take(&mut self.accepts_wait) {

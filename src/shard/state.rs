@@ -195,6 +195,9 @@ impl State {
         self.run_timers();
         self.finish_leaving();
         self.settle();
+        if self.shutdown.is_some() && self.connections.is_empty() && self.leaving.is_empty() {
+            self.links.abandon_all();
+        }
         self.flush(kernel);
         self.tell_clock_watchers();
         self.port.flush();
@@ -233,7 +236,8 @@ impl State {
         debug_assert!(self.http.ready.is_empty() && self.http.answers.is_empty(), "a turn leaves none");
         // Output of sessions that waited for the mesh goes as soon as that has room, which the end of a turn may bring.
         let unblocked = !self.http.blocked.is_empty() && !self.mesh_is_stuck();
-        !self.ready.is_empty() || !self.orders.is_empty() || !self.leaving.is_empty() || unblocked
+        let leaves = !self.leaving.is_empty() && !self.links.are_full();
+        !self.ready.is_empty() || !self.orders.is_empty() || leaves || unblocked
     }
 
     /// Whether the server shuts down and this shard has nothing left, or no time.
@@ -303,9 +307,8 @@ impl State {
         counter(Counter::MeshReceived, mesh.received);
         counter(Counter::MeshOverflowed, mesh.overflowed);
         counter(Counter::MeshRefused, mesh.refused);
-        for team in self.apps.teams() {
-            team.add_to(&mut snapshot.counters, &mut snapshot.gauges);
-        }
+        self.links.add_to(&mut snapshot.gauges);
+        self.apps.teams().for_each(|team| team.add_to(&mut snapshot.counters));
         snapshot
     }
 

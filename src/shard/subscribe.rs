@@ -1,6 +1,5 @@
 //! Subscriptions: asking the application, the limit, the answer, and telling the other shards.
 
-use super::apps::Panicked;
 use super::mail::Mail;
 use super::state::State;
 use crate::app::{Answer, Asked, Decision, Json, OnRule, Subscription};
@@ -49,7 +48,7 @@ impl State {
         };
         let decision = self.apps.decide(index, subscription);
         self.apply_commands(self.apps.event(index).app as u32);
-        self.decided(asked, id, decision.unwrap_or_else(|Panicked| Decision::Fail(500)));
+        self.decided(asked, id, decision.unwrap_or(Decision::Fail(500)));
     }
 
     /// An application has decided, at once or later.

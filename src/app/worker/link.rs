@@ -23,9 +23,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A worker that lets so many times `worker-outbox-bytes-max` gather does not read at all: what must reach it (the ends of
-/// subscriptions, say) comes on top of that bound.
+/// A worker that says more while it lets so many times `worker-outbox-bytes-max` gather does not read at all. (What clients
+/// cause waits instead: their events are refused, and their ends put off.)
 const OUTPUT_TIMES_MAX: usize = 4;
+
+/// Bytes of a buffer that a link keeps: what was larger once is given back.
+const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// How long a link is silent about what it refuses, once it has warned.
 const WARN_AGAIN: Duration = Duration::from_secs(1);
@@ -85,7 +88,7 @@ enum Request {
 }
 
 impl Link {
-    /// The end of a link to a worker of this manifest. `paths` are those of the team's events.
+    /// The end of a link to a worker of this manifest. `known` are the team's events, by their numbers.
     pub fn new(
         worker: u32,
         name: String,
@@ -93,7 +96,7 @@ impl Link {
         limits: Limits,
         alarm: Arc<dyn Alarm>,
         tally: Rc<Tally>,
-        paths: &[Path],
+        known: &AHashMap<Path, u32>,
     ) -> Rc<Link> {
         let link = Link {
             worker,
@@ -114,18 +117,25 @@ impl Link {
             warned: Cell::new(None),
             stage: Cell::new(Stage::Serving),
         };
-        link.know(paths);
+        link.know(known);
         Rc::new(link)
     }
 
     /// The team has these events now.
-    pub fn know(&self, paths: &[Path]) {
-        let own = self.manifest.events.iter().map(|event| Path::parse(&event.path)).zip(0..);
-        let own: AHashMap<Path, u32> =
-            own.filter_map(|(path, number)| path.ok().map(|path| (path, number))).collect();
-        let mut events = self.events.borrow_mut();
-        let known = events.len();
-        events.extend(paths[known..].iter().map(|path| own.get(path).copied()));
+    pub fn know(&self, known: &AHashMap<Path, u32>) {
+        let mut events = vec![None; known.len()];
+        for (event, own) in self.manifest.events.iter().zip(0..) {
+            let number = Path::parse(&event.path).ok().and_then(|path| known.get(&path).copied());
+            if let Some(number) = number {
+                events[number as usize] = Some(own);
+            }
+        }
+        self.events.replace(events);
+    }
+
+    /// The serial number of its worker.
+    pub fn worker(&self) -> u32 {
+        self.worker
     }
 
     // From the shard to the worker.
@@ -136,8 +146,9 @@ impl Link {
         if !spec.handler {
             return Answer::refusal(500, None);
         }
-        if !self.has_room() {
-            return refused(&self.tally);
+        if let Err((code, why)) = self.has_room(0) {
+            self.tally.event_refused();
+            return Answer::error(code, why);
         }
         let request = self.begin(cx, Request::Event(given.asked()));
         let head =
@@ -155,9 +166,9 @@ impl Link {
             Subscriptions::Nobody => return Decision::Refuse,
             Subscriptions::Ask => {}
         }
-        if !self.has_room() {
+        if let Err((code, _)) = self.has_room(0) {
             self.tally.event_refused();
-            return Decision::Fail(420);
+            return Decision::Fail(code);
         }
         let asked = Asked { client: given.client, callback: given.callback };
         let request = self.begin(cx, Request::Subscription(asked, given.id));
@@ -181,8 +192,10 @@ impl Link {
     }
 
     fn reply(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, given: Reply<'_>) -> Answer {
-        if self.stage.get() >= Stage::Closed {
-            return Answer::error(500, NOT_RUNNING);
+        // A callback that was offered may be answered also by one that has much to do.
+        if let Err((code, why)) = self.has_room(WORKER_CALLBACKS_MAX) {
+            self.tally.event_refused();
+            return Answer::error(code, why);
         }
         let asked = Asked { client: given.client, callback: given.callback };
         let request = self.begin(cx, Request::Event(asked));
@@ -199,11 +212,20 @@ impl Link {
         Some((number, &self.manifest.events[number as usize]))
     }
 
-    /// Whether the worker may be given more to do.
-    fn has_room(&self) -> bool {
-        self.requests.borrow().len() < self.limits.requests_max
-            && self.unread.get() < self.limits.outbox_bytes_max
-            && self.stage.get() < Stage::Closed
+    /// Whether the worker may be given more to do, so many requests beyond their bound; otherwise the answer.
+    fn has_room(&self, beyond: usize) -> Result<(), (u16, &'static str)> {
+        let is_busy = self.requests.borrow().len() >= self.limits.requests_max + beyond
+            || beyond == 0 && self.is_full();
+        match self.stage.get() {
+            Stage::Closed | Stage::Broken | Stage::Ended => Err((500, NOT_RUNNING)),
+            Stage::Serving | Stage::Leaving if is_busy => Err((420, BUSY)),
+            Stage::Serving | Stage::Leaving => Ok(()),
+        }
+    }
+
+    /// Whether so much waits for the worker that the ends of clients are put off.
+    pub fn is_full(&self) -> bool {
+        self.unread.get() >= self.limits.outbox_bytes_max
     }
 
     fn begin(self: &Rc<Self>, cx: &mut Context<'_>, request: Request) -> u32 {
@@ -221,12 +243,7 @@ impl Link {
         let mut output = self.output.borrow_mut();
         let before = output.len();
         wire::write(&mut output, kind, head, text, data);
-        let unread = self.unread.get() + output.len() - before;
-        self.unread.set(unread);
-        if unread > self.limits.outbox_bytes_max.saturating_mul(OUTPUT_TIMES_MAX) {
-            output.clear();
-            self.break_off(&format!("it does not read: {unread} bytes wait for it"));
-        }
+        self.unread.set(self.unread.get() + output.len() - before);
     }
 
     /// Tells the worker that a callback of its own will never run.
@@ -245,6 +262,13 @@ impl Link {
     /// The kernel has taken so many bytes.
     pub fn sent(&self, bytes: usize) {
         self.unread.set(self.unread.get().saturating_sub(bytes));
+    }
+
+    /// The worker has taken nothing for so long.
+    pub fn is_stuck(&self, time: Duration) {
+        if self.stage.get() < Stage::Broken {
+            self.break_off(&format!("it has not read for {time:?}: {} bytes wait for it", self.unread.get()));
+        }
     }
 
     /// Another worker has taken its place: no more events are sent.
@@ -283,11 +307,16 @@ impl Link {
 
     /// The worker has ended, or this end of its link: what it had under way is answered 500.
     pub fn ended(&self, cx: &mut Context<'_>) {
-        self.stage.set(Stage::Ended);
-        self.output.borrow_mut().clear();
+        if self.stage.replace(Stage::Ended) < Stage::Closed {
+            self.alarm.link_ended(self.worker);
+        }
+        // Watched clients keep it for as long as they are there: it has to be small.
+        self.output.take();
+        self.partial.take();
+        self.events.take();
         self.timers.borrow_mut().clear();
         let mut failed = 0;
-        self.requests.borrow_mut().end_all(|request| {
+        self.requests.replace(Requests::new()).end_all(|request| {
             failed += 1;
             fail(cx, request, ENDED);
         });
@@ -333,6 +362,9 @@ impl Link {
             // Of a large frame most comes in pieces, and nothing is moved then.
             partial.drain(..taken);
         }
+        if partial.len() < KEPT_BYTES_MAX {
+            partial.shrink_to(KEPT_BYTES_MAX);
+        }
         self.partial.replace(partial);
     }
 
@@ -344,12 +376,21 @@ impl Link {
                 Ok(Some((frame, len))) => {
                     self.take(cx, &frame);
                     taken += len;
+                    self.expect_it_reads();
                 }
                 Ok(None) => return taken,
                 Err(broken) => self.break_off(&broken.to_string()),
             }
         }
         bytes.len()
+    }
+
+    /// What a worker causes itself (callbacks that are dropped at once, say) it has to read.
+    fn expect_it_reads(&self) {
+        let unread = self.unread.get();
+        if unread > self.limits.outbox_bytes_max.saturating_mul(OUTPUT_TIMES_MAX) {
+            self.break_off(&format!("it says more and more, and does not read: {unread} bytes wait for it"));
+        }
     }
 
     /// Nothing that the worker says can be understood any more, or it does not listen: it has to be ended.
@@ -465,7 +506,10 @@ impl Link {
         match cx.client_data::<Vec<Watch>>(client) {
             // Whoever it replaces goes on to watch until it ends.
             Some(watches) if watches.iter().any(|watch| Rc::ptr_eq(&watch.link, self)) => {}
-            Some(watches) => watches.push(watch()),
+            Some(watches) => {
+                watches.retain(|watch| watch.link.stage.get() < Stage::Closed);
+                watches.push(watch());
+            }
             None => _ = cx.set_client_data(client, vec![watch()]),
         }
     }
@@ -567,12 +611,6 @@ fn now(cx: &Context<'_>) -> Head {
 
 fn wants(answer: bool) -> u8 {
     if answer { WANTS_ANSWER } else { 0 }
-}
-
-/// What is answered where a worker has too much to do already.
-fn refused(tally: &Tally) -> Answer {
-    tally.event_refused();
-    Answer::error(420, BUSY)
 }
 
 /// What is answered where there is no worker.

@@ -43,18 +43,35 @@ impl Line<'_> {
 }
 
 /// What a worker says.
-#[derive(Deserialize, Debug, PartialEq)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, PartialEq)]
 pub enum Said {
     Ready(Manifest),
     Failed(String),
     Tested(bool),
     Pong(u64),
-    #[serde(untagged)]
-    Log {
-        log: Level,
-        text: String,
-    },
+    Log(Level, String),
+}
+
+/// A line of a worker's: what it has beyond these the server does not know.
+#[derive(Deserialize)]
+struct SaidLine {
+    ready: Option<Manifest>,
+    failed: Option<String>,
+    tested: Option<bool>,
+    pong: Option<u64>,
+    log: Option<Level>,
+    #[serde(default)]
+    text: String,
+}
+
+impl SaidLine {
+    fn said(self) -> Option<Said> {
+        let text = self.text;
+        let log = self.log.map(|level| Said::Log(level, text));
+        let others =
+            [self.failed.map(Said::Failed), self.tested.map(Said::Tested), self.pong.map(Said::Pong), log];
+        self.ready.map(Said::Ready).or_else(|| others.into_iter().flatten().next())
+    }
 }
 
 /// How important a line is that a worker logs.
@@ -119,13 +136,14 @@ impl TimerSpec {
     }
 }
 
-/// Reads a line of a worker's; the error says what is wrong with it.
-pub fn read(line: &[u8]) -> Result<Said, String> {
-    let said: Said = serde_json::from_slice(line).map_err(|error| {
+/// Reads a line of a worker's: `None` where the server knows nothing of what it has. The error says what is wrong with it.
+pub fn read(line: &[u8]) -> Result<Option<Said>, String> {
+    let line: SaidLine = serde_json::from_slice(line).map_err(|error| {
         let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
         format!("a line on its control socket is not understood ({error}): {line}")
     })?;
-    if let Said::Ready(manifest) = &said {
+    let said = line.said();
+    if let Some(Said::Ready(manifest)) = &said {
         manifest.check()?;
     }
     Ok(said)
@@ -159,7 +177,8 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_what_most_want() {
-        let said = read(br#"{"ready":{"version":1,"events":[{"path":"/a"}],"more":1}}"#).unwrap();
+        let read = |line: &[u8]| read(line).map(|said| said.expect("it is understood"));
+        let said = read(br#"{"ready":{"version":1,"events":[{"path":"/a"}],"more":1},"more":1}"#).unwrap();
         let event = EventSpec {
             path: "/a".into(),
             children: false,
@@ -177,13 +196,12 @@ mod tests {
 
     #[test]
     fn the_other_lines() {
+        assert_eq!(read(br#"{"more":[1]}"#), Ok(None));
+        let read = |line: &[u8]| read(line).map(|said| said.expect("it is understood"));
         assert_eq!(read(br#"{"failed":"why"}"#), Ok(Said::Failed("why".into())));
         assert_eq!(read(br#"{"tested":true}"#), Ok(Said::Tested(true)));
         assert_eq!(read(br#"{"pong":7}"#), Ok(Said::Pong(7)));
-        assert_eq!(
-            read(br#"{"log":"warn","text":"x"}"#),
-            Ok(Said::Log { log: Level::Warn, text: "x".into() })
-        );
+        assert_eq!(read(br#"{"log":"warn","text":"x"}"#), Ok(Said::Log(Level::Warn, "x".into())));
         let hello = Line::Hello(Hello {
             version: 1,
             app: "a",

@@ -10,7 +10,8 @@
 //!
 //! | file | is |
 //! | --- | --- |
-//! | `supervisor` | the thread that keeps an application's workers running |
+//! | `supervisor`, `orders` | the thread that keeps an application's workers running; what it is told |
+//! | `stage` | a worker as that thread sees it |
 //! | `backoff` | when a worker that crashed is started again |
 //! | `process` | one worker's process, its control socket, what it prints |
 //! | `manifest` | the lines of the control socket |
@@ -28,9 +29,11 @@ mod backoff;
 mod lines;
 mod link;
 mod manifest;
+mod orders;
 mod package;
 mod process;
 mod requests;
+mod stage;
 mod supervisor;
 mod tally;
 mod team;
@@ -40,11 +43,13 @@ mod wire;
 
 pub use link::Link;
 pub use manifest::Manifest;
+pub use package::remove_all as remove_packages;
 pub use requests::REQUESTS_MAX;
 pub use team::Team;
 
 use super::{Application, Error, Registrar, Server};
 use crate::metrics::Counters;
+use orders::{Order, Orders};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -53,7 +58,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use supervisor::{Order, Orders, Supervisor};
+use supervisor::Supervisor;
 use thiserror::Error as ThisError;
 
 /// What runs a worker.
@@ -105,8 +110,10 @@ pub struct Plan {
     pub limits: Limits,
     /// For a worker to get ready.
     pub start_timeout: Duration,
-    /// For one that is replaced or stopped to finish what it has.
+    /// For one to finish when the server stops.
     pub stop_timeout: Duration,
+    /// For one that is replaced to finish what it has: longer than its requests and callbacks may take.
+    pub replace_timeout: Duration,
     /// For one to answer a ping.
     pub timeout: Duration,
     /// Whether they are replaced when their files change.
@@ -139,18 +146,20 @@ pub struct Time {
 pub trait Alarm: Send + Sync {
     /// A worker has broken the protocol: it has to be ended.
     fn broken(&self, worker: u32, why: &str);
+    /// A link has ended that was in use: so has its worker, or it has to.
+    fn link_ended(&self, worker: u32);
 }
 
 /// What the supervisor tells a shard.
 pub enum News {
-    /// An application registers these events from now on.
-    Events { app: u32, manifest: Arc<Manifest> },
-    /// A worker has come.
-    Joined(Berth),
+    /// A worker has come: its events are the application's from now on.
+    Joined(Joined),
+    /// The process of a worker has ended.
+    Left { worker: u32 },
 }
 
-/// A link for a shard.
-pub struct Berth {
+/// A worker that has come, and a shard's end of its link to there.
+pub struct Joined {
     /// The number of the application.
     pub app: u32,
     pub instance: u32,
@@ -161,7 +170,7 @@ pub struct Berth {
 }
 
 /// How the supervisor reaches the shards. The server implements it.
-pub trait Docks: Send + Sync {
+pub trait Shards: Send + Sync {
     /// Leaves news for a shard; gives them back where it has not looked at so many.
     fn tell(&self, shard: usize, news: News) -> Result<(), News>;
 }
@@ -169,8 +178,10 @@ pub trait Docks: Send + Sync {
 /// Why an application's workers do not run.
 #[derive(Debug, ThisError)]
 pub enum StartError {
-    #[error("the libraries of workers cannot be written to {}: {error}", std::env::temp_dir().display())]
-    Package { error: std::io::Error },
+    #[error("the libraries of workers cannot be written to the folder for temporary files (TMPDIR): {0}")]
+    Package(std::io::Error),
+    #[error("the kernel has no socket, thread or descriptor for it: {0}")]
+    Sockets(std::io::Error),
     #[error("{} cannot be started{}: {error}", .program.display(), setting_of(*.kind))]
     Spawn { program: PathBuf, kind: Kind, error: std::io::Error },
     #[error("{0}")]
@@ -192,7 +203,7 @@ pub struct Workers {
     limits: Limits,
     manifest: Arc<Manifest>,
     orders: Orders,
-    docks: OnceLock<Arc<dyn Docks>>,
+    shards: OnceLock<Arc<dyn Shards>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     test: bool,
 }
@@ -204,11 +215,11 @@ pub struct Workers {
 /// One of them cannot be started, or says that it failed.
 pub fn start(plan: Plan) -> Result<Arc<Workers>, StartError> {
     let (name, instances, limits, test) = (plan.name.as_str().into(), plan.instances, plan.limits, plan.test);
-    let (orders, taken) = supervisor::orders().map_err(|error| StartError::Package { error })?;
+    let (orders, taken) = orders::orders().map_err(StartError::Sockets)?;
     let (first, is_ready) = sync_channel(1);
-    let supervisor = Supervisor::new(plan, taken, &orders, first);
+    let supervisor = Supervisor::new(plan, taken, Arc::clone(orders.counts()), first);
     let thread = std::thread::Builder::new().name(format!("workers-{name}")).spawn(move || supervisor.run());
-    let thread = thread.map_err(|error| StartError::Package { error })?;
+    let thread = thread.map_err(StartError::Sockets)?;
     match is_ready.recv() {
         Ok(Ok(manifest)) => Ok(Arc::new(Workers {
             name,
@@ -216,7 +227,7 @@ pub fn start(plan: Plan) -> Result<Arc<Workers>, StartError> {
             limits,
             manifest,
             orders,
-            docks: OnceLock::new(),
+            shards: OnceLock::new(),
             thread: Mutex::new(Some(thread)),
             test,
         })),
@@ -235,8 +246,8 @@ impl Workers {
     }
 
     /// How the shards are reached, once they are there; before [`Application::start`].
-    pub fn set_docks(&self, docks: Arc<dyn Docks>) {
-        let _ = self.docks.set(docks);
+    pub fn set_shards(&self, shards: Arc<dyn Shards>) {
+        let _ = self.shards.set(shards);
     }
 
     /// Replaces the workers one by one.
@@ -256,19 +267,19 @@ impl Workers {
         self.orders.counts().add_to(counters);
     }
 
-    /// The server begins to stop.
-    pub fn ending(&self) {
-        self.orders.give(Order::Ending);
+    /// The server begins to stop: no worker is started any more.
+    pub fn server_stops(&self) {
+        self.orders.give(Order::ServerStops);
     }
 
     /// The shards have ended: whatever still runs has to end.
-    pub fn end(&self) {
-        self.orders.give(Order::Stop);
+    pub fn shards_ended(&self) {
+        self.orders.give(Order::ShardsEnded);
     }
 
     /// Ends the workers, and waits for that.
     pub fn finish(&self) {
-        self.end();
+        self.shards_ended();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Where it panicked, the log has it.
         thread.map(|thread| thread.join());
@@ -289,9 +300,9 @@ impl Application for Workers {
     }
 
     fn start(&self, server: &Server) -> Result<(), Error> {
-        let docks = self.docks.get().ok_or_else(|| Error::Failed("it has no way to the shards".into()))?;
+        let shards = self.shards.get().ok_or_else(|| Error::Failed("it has no way to the shards".into()))?;
         let (done, is_done) = sync_channel(1);
-        self.orders.give(Order::Serve { app: server.app(), docks: Arc::clone(docks), done });
+        self.orders.give(Order::Serve { app: server.app(), shards: Arc::clone(shards), done });
         // Whoever connects finds the workers at work.
         is_done.recv().map_err(|_| Error::Failed("its supervisor has ended".into()))
     }

@@ -1,11 +1,13 @@
 //! The libraries of workers, which the server has in itself: written to a folder of its own, so that nothing has to be
 //! installed.
 
-use std::fs::{self, DirBuilder};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Where Python looks for the package `quickio`.
 pub const PYTHON: &str = "python";
@@ -72,16 +74,34 @@ const FILES: &[(&str, &str)] = files![
 /// The folder. It is removed when this is dropped.
 pub struct Package {
     folder: PathBuf,
+    /// Locked as long as the server lives, so that others can tell it from one that was left behind.
+    lock: File,
+}
+
+/// What the names of all such folders begin with.
+const PREFIX: &str = "quickio-libraries-";
+
+/// The folders of this process.
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes the folders of this process, which ends without dropping anything.
+pub fn remove_all() {
+    for folder in FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = fs::remove_dir_all(folder); // the next server looks for what is left
+    }
 }
 
 impl Package {
     /// A folder that only this user can look into.
     pub fn new() -> io::Result<Package> {
+        remove_abandoned();
         // Nobody can have made one of this name before, so the first attempt succeeds.
         let random = RandomState::new().build_hasher().finish();
-        let name = format!("quickio-{}-{random:016x}", std::process::id());
-        let package = Package { folder: std::env::temp_dir().join(name) };
-        package.make()?;
+        let folder = std::env::temp_dir().join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
+        create(&folder)?;
+        FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(folder.clone());
+        let package = Package { lock: lock(&folder)?, folder };
+        package.write()?;
         Ok(package)
     }
 
@@ -90,25 +110,19 @@ impl Package {
     }
 
     /// Makes it anew where something has cleaned it away: temporary folders are cleaned of what is old.
-    pub fn ensure(&self) -> io::Result<()> {
-        if self.is_whole() { Ok(()) } else { self.make() }
-    }
-
-    fn is_whole(&self) -> bool {
-        FILES.iter().all(|(name, _)| self.folder.join(name).exists())
-    }
-
-    /// Whether it is not somebody else's, who waited for its name to be free.
-    fn is_ours(&self) -> bool {
-        let ours = rustix::process::geteuid().as_raw();
-        fs::symlink_metadata(&self.folder).is_ok_and(|found| found.is_dir() && found.uid() == ours)
-    }
-
-    fn make(&self) -> io::Result<()> {
-        match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.is_ours() => {}
-            made => made?,
+    pub fn ensure(&mut self) -> io::Result<()> {
+        if !self.folder.exists() {
+            create(&self.folder)?;
+            self.lock = lock(&self.folder)?;
         }
+        // Somebody else may have waited for its name to be free.
+        if !is_ours(&self.folder) {
+            return Err(io::Error::other("another user has a folder of that name"));
+        }
+        if FILES.iter().all(|(name, _)| self.folder.join(name).exists()) { Ok(()) } else { self.write() }
+    }
+
+    fn write(&self) -> io::Result<()> {
         for (name, text) in FILES {
             let file = self.folder.join(name);
             file.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -120,8 +134,40 @@ impl Package {
 
 impl Drop for Package {
     fn drop(&mut self) {
-        // Where it cannot be removed the next cleaning will.
+        // Where it cannot be removed the next server tries.
         let _ = fs::remove_dir_all(&self.folder);
+        FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|folder| *folder != self.folder);
+    }
+}
+
+fn create(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(folder)
+}
+
+/// Whether this user has made it, and nobody else can put anything into it.
+fn is_ours(folder: &Path) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(folder)
+        .is_ok_and(|found| found.is_dir() && found.uid() == ours && found.mode() & 0o077 == 0)
+}
+
+fn lock(folder: &Path) -> io::Result<File> {
+    let folder = File::open(folder)?;
+    flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(folder)
+}
+
+/// Removes what servers of this user have left behind that were killed.
+fn remove_abandoned() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    let names = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
+    for entry in entries.flatten().filter(names) {
+        let folder = entry.path();
+        // A folder that was just made is not locked yet, and has nothing in it.
+        let is_begun = folder.join(PYTHON).exists();
+        if is_ours(&folder) && is_begun && lock(&folder).is_ok() {
+            let _ = fs::remove_dir_all(folder); // whoever it is, another one is at it, too
+        }
     }
 }
 
@@ -132,18 +178,34 @@ mod tests {
 
     #[test]
     fn it_is_private_comes_back_when_it_is_cleaned_away_and_goes_in_the_end() {
-        let package = Package::new().unwrap();
+        let mut package = Package::new().unwrap();
         let folder = package.folder().to_owned();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(folder.join(PYTHON).join("quickio/py.typed").exists());
         fs::remove_dir_all(folder.join(PYTHON)).unwrap();
         package.ensure().unwrap();
-        assert!(package.is_whole());
+        assert!(folder.join(PYTHON).join("quickio/py.typed").exists());
         fs::remove_dir_all(&folder).unwrap();
         package.ensure().unwrap();
-        assert!(package.is_whole());
+        assert!(folder.join(NODE).join("runner.mjs").exists());
         drop(package);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_others_could_have_made_is_not_used() {
+        let mut package = Package::new().unwrap();
+        let folder = package.folder().to_owned();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(package.ensure().is_err());
+    }
+
+    #[test]
+    fn what_was_left_behind_is_removed_and_what_is_in_use_is_not() {
+        let (used, left) = (Package::new().unwrap(), Package::new().unwrap());
+        flock(&left.lock, FlockOperation::Unlock).unwrap(); // as its process's end does
+        let another = Package::new().unwrap();
+        assert!(used.folder().exists() && another.folder().exists() && !left.folder().exists());
     }
 
     /// What tools leave behind.

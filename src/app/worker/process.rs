@@ -3,10 +3,13 @@
 use super::lines::{Allowance, Lines, Verdict};
 use super::manifest::{self, Hello, Level, Line, Said, VERSION};
 use super::package::{NODE, PYTHON, Package};
-use super::{Kind, Plan};
+use super::{Kind, Plan, StartError};
 use crate::limits::WORKER_LINE_BYTES_MAX;
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::event::PollFlags;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,8 +27,8 @@ const VARIABLE: &str = "QUICKIO_WORKER";
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Reads of what a process printed before it ended: as much as pipes hold, and no more than that of one whose children go on.
-const LAST_READS: usize = 64;
+/// Reads in one go: more than sockets and pipes hold, and no more than that of one that goes on and on.
+const READS_MAX: usize = 64;
 
 /// A worker's process. It is killed when this is dropped.
 pub struct Process {
@@ -35,8 +38,13 @@ pub struct Process {
     child: Child,
     pid: Pid,
     pidfd: OwnedFd,
+    /// None, once the worker has closed it.
     control: Option<UnixStream>,
+    /// What the control socket did not take yet.
+    untold: Vec<u8>,
+    /// The beginning of a line, in which there is no end up to `looked_at`.
     line: Vec<u8>,
+    looked_at: usize,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     printed: [Lines; 2],
@@ -57,24 +65,33 @@ pub enum Source {
 
 impl Process {
     /// Starts a worker, and says hello to it.
-    pub fn start(plan: &Plan, package: &Package, serial: u32, instance: usize) -> io::Result<Process> {
-        package.ensure()?;
-        let (control, its_control) = UnixStream::pair()?;
+    pub fn start(
+        plan: &Plan,
+        package: &mut Package,
+        serial: u32,
+        instance: usize,
+    ) -> Result<Process, StartError> {
+        package.ensure().map_err(StartError::Package)?;
+        let pair = || UnixStream::pair().map_err(StartError::Sockets);
+        let (control, its_control) = pair()?;
         let (mut links, mut theirs) = (Vec::new(), vec![OwnedFd::from(its_control)]);
         for _ in 0..plan.shards {
-            let (ours, its) = UnixStream::pair()?;
+            let (ours, its) = pair()?;
             links.push(ours.into());
             theirs.push(its.into());
         }
         let mut command = command(plan, package);
         let mappings = theirs.into_iter().zip(CONTROL..);
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
-        command.fd_mappings(mappings).map_err(io::Error::other)?;
+        command.fd_mappings(mappings).map_err(|error| StartError::Sockets(io::Error::other(error)))?;
         command.env(VARIABLE, CONTROL.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C at a terminal is for the server, which then ends its workers in order.
         command.process_group(0);
-        let mut child = command.spawn()?;
+        let spawned = command.spawn();
+        let program = || command.get_program().into();
+        let mut child =
+            spawned.map_err(|error| StartError::Spawn { program: program(), kind: plan.kind, error })?;
         // The worker's ends close here with the command: when its process ends, so do ours.
         drop(command);
         let pid = Pid::from_child(&child);
@@ -83,11 +100,16 @@ impl Process {
             serial,
             instance,
             pid,
-            // From here on a failure kills it.
-            pidfd: pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| drop(child.kill()))?,
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).map_err(|error| {
+                let _ = child.kill();
+                let _ = child.wait();
+                StartError::Sockets(error.into())
+            })?,
             child,
             control: Some(control),
+            untold: Vec::new(),
             line: Vec::new(),
+            looked_at: 0,
             stdout,
             stderr,
             printed: Default::default(),
@@ -95,7 +117,6 @@ impl Process {
             links,
             name: format!("{}#{instance}", plan.name),
         };
-        process.make_pipes_answer_at_once()?;
         let hello = Hello {
             version: VERSION,
             app: &plan.name,
@@ -106,6 +127,7 @@ impl Process {
             settings: &plan.settings,
             test: plan.test,
         };
+        process.make_pipes_answer_at_once().map_err(StartError::Sockets)?;
         process.tell(&Line::Hello(hello));
         Ok(process)
     }
@@ -128,19 +150,37 @@ impl Process {
     }
 
     /// What can be waited for.
-    pub fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
-        let control = self.control.as_ref().map(|control| (Source::Control, control.as_fd()));
-        let stdout = self.stdout.as_ref().map(|pipe| (Source::Stdout, pipe.as_fd()));
-        let stderr = self.stderr.as_ref().map(|pipe| (Source::Stderr, pipe.as_fd()));
-        [Some((Source::Exit, self.pidfd.as_fd())), control, stdout, stderr].into_iter().flatten()
+    pub fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
+        let room = if self.untold.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let control = self.control.as_ref();
+        let control = control.map(|control| (Source::Control, control.as_fd(), PollFlags::IN | room));
+        let stdout = self.stdout.as_ref().map(|pipe| (Source::Stdout, pipe.as_fd(), PollFlags::IN));
+        let stderr = self.stderr.as_ref().map(|pipe| (Source::Stderr, pipe.as_fd(), PollFlags::IN));
+        let exit = Some((Source::Exit, self.pidfd.as_fd(), PollFlags::IN));
+        [exit, control, stdout, stderr].into_iter().flatten()
     }
 
-    /// Sends a line. It is small, and a worker that does not read them is found out soon.
+    /// Sends a line. There are no more than one hello and one ping that it has not read.
     pub fn tell(&mut self, line: &Line<'_>) {
-        let told = self.control.as_mut().map(|control| control.write_all(&line.to_bytes()));
-        if let Some(Err(error)) = told {
-            tracing::debug!(worker = self.name, %error, "the control socket takes nothing");
+        self.untold.extend_from_slice(&line.to_bytes());
+        self.tell_more();
+    }
+
+    fn tell_more(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        while !self.untold.is_empty() {
+            match control.write(&self.untold) {
+                Ok(len) => drop(self.untold.drain(..len)),
+                Err(error) if is_later(&error) => return,
+                // It has closed it, which reading tells, too.
+                Err(_) => self.untold.clear(),
+            }
         }
+    }
+
+    /// Whether it can still say something.
+    pub fn is_heard(&self) -> bool {
+        self.control.is_some()
     }
 
     /// Reads what it says, up to its last whole line.
@@ -149,25 +189,42 @@ impl Process {
     ///
     /// A line cannot be understood, or is too long; behind it nothing is read.
     pub fn hear(&mut self, mut said: impl FnMut(Said)) -> Result<(), String> {
-        let Some(control) = &mut self.control else { return Ok(()) };
-        let mut bytes = [0; READ_BYTES];
-        match control.read(&mut bytes) {
-            Ok(0) => self.control = None,
-            Ok(len) => self.line.extend_from_slice(&bytes[..len]),
-            Err(error) if is_later(&error) => {}
-            Err(_) => self.control = None,
-        }
-        let mut lines = self.line.split_inclusive(|byte| *byte == b'\n');
-        let mut taken = 0;
-        for line in lines.by_ref().take_while(|line| line.ends_with(b"\n")) {
-            taken += line.len();
-            said(manifest::read(line)?);
-        }
-        self.line.drain(..taken);
-        if self.line.len() > WORKER_LINE_BYTES_MAX {
-            return Err(format!("a line on its control socket is longer than {WORKER_LINE_BYTES_MAX} bytes"));
+        self.tell_more();
+        for _ in 0..READS_MAX {
+            if !self.hear_more() {
+                break;
+            }
+            let mut taken = 0;
+            while let Some(len) = self.line[self.looked_at..].iter().position(|byte| *byte == b'\n') {
+                let end = self.looked_at + len;
+                manifest::read(&self.line[taken..end])?.into_iter().for_each(&mut said);
+                taken = end + 1;
+                self.looked_at = taken;
+            }
+            self.line.drain(..taken);
+            self.looked_at = self.line.len();
+            if self.line.len() > WORKER_LINE_BYTES_MAX {
+                return Err(format!(
+                    "a line on its control socket is longer than {WORKER_LINE_BYTES_MAX} bytes"
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// Reads a piece of what it says; whether there was one.
+    fn hear_more(&mut self) -> bool {
+        let Some(control) = &mut self.control else { return false };
+        let mut bytes = [0; READ_BYTES];
+        match control.read(&mut bytes) {
+            Ok(len @ 1..) => {
+                self.line.extend_from_slice(&bytes[..len]);
+                return true;
+            }
+            Err(error) if is_later(&error) => {}
+            Ok(_) | Err(_) => self.control = None,
+        }
+        false
     }
 
     /// Reads what it prints, and logs it.
@@ -200,7 +257,9 @@ impl Process {
     /// Logs a line that the worker wrote for the log.
     pub fn log(&mut self, level: Level, text: &str) {
         let Process { allowance, name, .. } = self;
-        log_if_allowed(allowance, name, level, text);
+        let mut lines = Lines::default();
+        lines.push(text.as_bytes(), |line| log_if_allowed(allowance, name, level, line));
+        lines.end(|line| log_if_allowed(allowance, name, level, line));
     }
 
     /// Kills it, and whatever it has started. [`Source::Exit`] tells when it has ended.
@@ -210,26 +269,23 @@ impl Process {
         let _ = self.child.kill();
     }
 
-    /// How it ended; `None`: it has not.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        let ended = rustix::process::waitid(
-            rustix::process::WaitId::PidFd(self.pidfd.as_fd()),
-            rustix::process::WaitIdOptions::EXITED
-                | rustix::process::WaitIdOptions::NOHANG
-                | rustix::process::WaitIdOptions::NOWAIT,
-        );
-        if matches!(ended, Ok(None)) {
-            return None;
+    /// How it ended, where that can be known; `None`: it has not.
+    pub fn ended(&mut self) -> Option<Option<ExitStatus>> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), look) {
+            Ok(None) => return None,
+            // What it has started must not outlive it, with the links that it was given. Its number is its own until `wait`.
+            Ok(Some(_)) => _ = kill_process_group(self.pid, Signal::KILL),
+            // Somebody else in this process has waited for it: an application in C.
+            Err(_) => {}
         }
-        // What it has started must not outlive it, with the links that it was given.
-        let _ = kill_process_group(self.pid, Signal::KILL);
         for source in [Source::Stdout, Source::Stderr] {
-            (0..LAST_READS).take_while(|_| self.log_printed(source)).for_each(drop);
+            (0..READS_MAX).take_while(|_| self.log_printed(source)).for_each(drop);
         }
         let Process { printed: [stdout, stderr], allowance, name, .. } = self;
         stdout.end(|line| log_if_allowed(allowance, name, Level::Info, line));
         stderr.end(|line| log_if_allowed(allowance, name, Level::Warn, line));
-        self.child.try_wait().ok().flatten()
+        Some(self.child.try_wait().ok().flatten())
     }
 
     /// The last lines that it printed, as one text.

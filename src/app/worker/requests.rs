@@ -1,13 +1,16 @@
 //! The requests that a worker has under way on one link. Their numbers cross to it and come back: one that was ended, and one
 //! that never was, finds nothing.
 
+use crate::limits::WORKER_CALLBACKS_MAX;
 use std::time::Duration;
 
 /// What a number's low bits count: places. The rest tells whose place it is now.
 const PLACE_BITS: u32 = 20;
 
-/// As many as numbers can tell.
+/// As many as numbers can tell: `worker-requests-max` of events, and callbacks beyond.
 pub const REQUESTS_MAX: usize = 1 << PLACE_BITS;
+
+const _: () = assert!((512 << 10) + WORKER_CALLBACKS_MAX < REQUESTS_MAX);
 
 /// Turns of a place, from 1 on, so that no number is 0; then they begin again.
 const TURNS: u32 = (1 << (u32::BITS - PLACE_BITS)) - 1;
@@ -42,6 +45,7 @@ impl<T> Requests<T> {
 
     /// Begins one; answers its number, which is never 0. The caller bounds them, by [`REQUESTS_MAX`] at most.
     pub fn begin(&mut self, what: T, since: Duration) -> u32 {
+        debug_assert!(self.len < REQUESTS_MAX, "the caller bounds them");
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { turn: 0, request: None });
             self.places.len() as u32 - 1

@@ -11,147 +11,27 @@
 
 use super::backoff::Backoff;
 use super::manifest::{Line, Manifest, Said};
+use super::orders::{Counts, Order, Taken};
 use super::package::Package;
 use super::process::{Process, Source};
+use super::stage::{Ping, Stage, Worker};
 use super::watch::Watch;
-use super::{Alarm, Berth, Docks, Kind, News, Plan, StartError};
+use super::{Joined, News, Plan, Shards, StartError};
 use crate::limits::WORKER_WATCH;
-use crate::metrics::{Counter, Counters};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a shard may take to look at what is left for it, and how often it is tried.
+/// How often a shard that has not looked at what is left for it is tried again, and how many times.
 const NEWS_WAIT: Duration = Duration::from_millis(2);
-const NEWS_TRIES: usize = 5000;
+const NEWS_TRIES: usize = 500;
 
-/// How long a worker that said that it failed, or ends its control socket, may take to end.
-const END_WAIT: Duration = Duration::from_secs(1);
-
-/// Bytes of what a worker printed that are logged again with its end.
-const LAST_BYTES: usize = 2000;
-
-/// What the supervisor is told.
-pub enum Order {
-    /// The server serves: shards can be reached.
-    Serve { app: u32, docks: Arc<dyn Docks>, done: SyncSender<()> },
-    /// A worker has to be ended.
-    Broken { worker: u32, why: String },
-    /// All workers have to be replaced.
-    Replace,
-    /// Time has passed.
-    ClockMoved(SyncSender<()>),
-    /// How the self-test ended.
-    Outcome(SyncSender<Result<(), String>>),
-    /// The server begins to stop: workers end when the shards end their links.
-    Ending,
-    /// The shards have ended: whatever still runs has to end.
-    Stop,
-}
-
-/// How it is told, by any thread.
-#[derive(Clone)]
-pub struct Orders {
-    orders: Sender<Order>,
-    wake: Arc<OwnedFd>,
-    counts: Arc<Counts>,
-}
-
-/// The supervisor's end of that.
-pub struct Taken {
-    orders: Receiver<Order>,
-}
-
-/// A way to a supervisor.
-pub fn orders() -> io::Result<(Orders, Taken)> {
-    let (sender, orders) = channel();
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    Ok((Orders { orders: sender, wake: Arc::new(wake), counts: Arc::default() }, Taken { orders }))
-}
-
-impl Orders {
-    /// Tells it. It never waits; nobody is told where the supervisor has ended.
-    pub fn give(&self, order: Order) {
-        if self.orders.send(order).is_ok() {
-            // It is counted up to a limit that is not reached: each reading takes it to 0.
-            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-        }
-    }
-
-    pub fn counts(&self) -> &Counts {
-        &self.counts
-    }
-}
-
-impl Alarm for Orders {
-    fn broken(&self, worker: u32, why: &str) {
-        self.give(Order::Broken { worker, why: why.to_owned() });
-    }
-}
-
-/// What it counts: no shard does.
-#[derive(Default)]
-pub struct Counts {
-    started: AtomicU64,
-    crashed: AtomicU64,
-    hung: AtomicU64,
-    lines_dropped: AtomicU64,
-}
-
-impl Counts {
-    pub fn add_to(&self, counters: &mut Counters) {
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        counters.add(Counter::WorkersStarted, get(&self.started));
-        counters.add(Counter::WorkersCrashed, get(&self.crashed));
-        counters.add(Counter::WorkersHung, get(&self.hung));
-        counters.add(Counter::WorkerLinesDropped, get(&self.lines_dropped));
-    }
-}
-
-fn count(count: &AtomicU64, n: u64) {
-    count.fetch_add(n, Ordering::Relaxed);
-}
-
-/// A worker, and how far it is.
-struct Worker {
-    process: Process,
-    stage: Stage,
-    /// Why it was killed, or says that it failed.
-    fault: Option<String>,
-    /// When it began to serve.
-    since: Option<Duration>,
-}
-
-enum Stage {
-    /// It loads the application.
-    Starting {
-        deadline: Instant,
-    },
-    /// The server does not serve yet.
-    Ready(Arc<Manifest>),
-    Serving(Ping),
-    /// It finishes what it has.
-    Leaving {
-        deadline: Instant,
-    },
-    /// It was killed; its end is awaited.
-    Killed,
-}
-
-/// Whether a worker still answers.
-struct Ping {
-    number: u64,
-    answered: bool,
-    next: Duration,
-}
+/// Who waits for the first workers, and is told of what they register.
+pub type First = SyncSender<Result<Arc<Manifest>, StartError>>;
 
 /// The place of an instance.
 #[derive(Default)]
@@ -163,15 +43,13 @@ struct Place {
 /// The shards, once they are there.
 struct Serving {
     app: u32,
-    docks: Arc<dyn Docks>,
-    registered: Arc<Manifest>,
+    shards: Arc<dyn Shards>,
 }
 
 /// The supervisor of one application.
 pub struct Supervisor {
     plan: Plan,
     taken: Taken,
-    wake: Arc<OwnedFd>,
     counts: Arc<Counts>,
     package: Option<Package>,
     workers: Vec<Worker>,
@@ -182,27 +60,22 @@ pub struct Supervisor {
     to_replace: VecDeque<usize>,
     watch: Watch,
     look_at: Instant,
-    ending: bool,
-    stopping: bool,
-    /// Who waits for the first workers.
-    first: Option<SyncSender<Result<Arc<Manifest>, StartError>>>,
+    /// No worker is started any more.
+    server_stops: bool,
+    /// All have to end.
+    shards_ended: bool,
+    first: Option<First>,
     outcome: Option<Result<(), String>>,
     tester: Option<SyncSender<Result<(), String>>>,
 }
 
 impl Supervisor {
-    pub fn new(
-        plan: Plan,
-        taken: Taken,
-        orders: &Orders,
-        first: SyncSender<Result<Arc<Manifest>, StartError>>,
-    ) -> Supervisor {
+    pub fn new(plan: Plan, taken: Taken, counts: Arc<Counts>, first: First) -> Supervisor {
         Supervisor {
             places: (0..plan.instances).map(|_| Place::default()).collect(),
             plan,
             taken,
-            wake: Arc::clone(&orders.wake),
-            counts: Arc::clone(&orders.counts),
+            counts,
             package: None,
             workers: Vec::new(),
             serial: 0,
@@ -210,20 +83,20 @@ impl Supervisor {
             to_replace: VecDeque::new(),
             watch: Watch::default(),
             look_at: Instant::now(),
-            ending: false,
-            stopping: false,
+            server_stops: false,
+            shards_ended: false,
             first: Some(first),
             outcome: None,
             tester: None,
         }
     }
 
-    /// Runs until it is told to stop and all workers have ended, or until the first ones cannot be started.
+    /// Runs until the shards and all workers have ended, or until the first workers cannot be started.
     pub fn run(mut self) {
         if let Err(error) = self.start_first() {
             self.fail_first(error);
         }
-        while !(self.stopping && self.workers.is_empty()) {
+        while !(self.shards_ended && self.workers.is_empty()) {
             self.wait();
             self.take_orders();
             self.do_what_is_due();
@@ -231,7 +104,7 @@ impl Supervisor {
     }
 
     fn start_first(&mut self) -> Result<(), StartError> {
-        self.package = Some(Package::new().map_err(|error| StartError::Package { error })?);
+        self.package = Some(Package::new().map_err(StartError::Package)?);
         (0..self.plan.instances).try_for_each(|instance| self.start(instance))
     }
 
@@ -240,7 +113,7 @@ impl Supervisor {
         if let Some(first) = self.first.take() {
             let _ = first.send(Err(error)); // whoever started us waits for just this
         }
-        self.stop();
+        self.end_all();
         self.workers.iter_mut().for_each(|worker| worker.kill("another one failed"));
     }
 
@@ -249,25 +122,14 @@ impl Supervisor {
     }
 
     fn start(&mut self, instance: usize) -> Result<(), StartError> {
-        let Some(package) = &self.package else { return Ok(()) };
-        self.serial = self.serial.wrapping_add(1);
+        let Some(package) = &mut self.package else { return Ok(()) };
+        let process = Process::start(&self.plan, package, self.serial.wrapping_add(1), instance)?;
+        self.serial = process.serial;
         self.places[instance].restart_at = None;
-        let program = self.program();
-        let started = Process::start(&self.plan, package, self.serial, instance);
-        let process = started.map_err(|error| StartError::Spawn { program, kind: self.plan.kind, error })?;
-        count(&self.counts.started, 1);
+        self.counts.started.add(1);
         tracing::debug!(worker = process.name(), pid = process.pid(), "worker started");
-        let deadline = Instant::now() + self.plan.start_timeout;
-        self.workers.push(Worker { process, stage: Stage::Starting { deadline }, fault: None, since: None });
+        self.workers.push(Worker::new(process, self.plan.start_timeout));
         Ok(())
-    }
-
-    fn program(&self) -> PathBuf {
-        match self.plan.kind {
-            Kind::Python => self.plan.python.clone(),
-            Kind::Node => self.plan.node.clone(),
-            Kind::Program => self.plan.file.clone(),
-        }
     }
 
     // Waiting.
@@ -276,14 +138,14 @@ impl Supervisor {
     fn wait(&mut self) {
         let timeout = self.time_to_next_due();
         let mut sources = Vec::new();
-        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        let mut fds = vec![PollFd::from_borrowed_fd(self.taken.wake(), PollFlags::IN)];
         for worker in &self.workers {
-            for (source, fd) in worker.process.sources() {
+            for (source, fd, flags) in worker.process.sources() {
                 sources.push((worker.process.serial, source));
-                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
             }
         }
-        let timeout = timeout.map(|timeout| rustix::event::Timespec {
+        let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: timeout.subsec_nanos().into(),
         });
@@ -293,14 +155,10 @@ impl Supervisor {
         let has_news: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         if has_news[0] {
-            let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+            self.taken.woken();
         }
-        let mut with_news: Vec<(u32, Source)> = sources
-            .into_iter()
-            .zip(&has_news[1..])
-            .filter(|(_, news)| **news)
-            .map(|(source, _)| source)
-            .collect();
+        let with_news = sources.into_iter().zip(&has_news[1..]).filter(|(_, news)| **news);
+        let mut with_news: Vec<(u32, Source)> = with_news.map(|(source, _)| source).collect();
         // What a worker said is heard before its end is.
         with_news.sort_by_key(|(_, source)| *source == Source::Exit);
         for (worker, source) in with_news {
@@ -310,10 +168,7 @@ impl Supervisor {
 
     fn time_to_next_due(&self) -> Option<Duration> {
         let real = Instant::now();
-        let deadlines = self.workers.iter().filter_map(|worker| match worker.stage {
-            Stage::Starting { deadline } | Stage::Leaving { deadline } => Some(deadline),
-            _ => None,
-        });
+        let deadlines = self.workers.iter().filter_map(Worker::deadline).map(|(at, _)| at);
         let watch = self.watches().then_some(self.look_at);
         let deadlines = deadlines.chain(watch).map(|at| at.saturating_duration_since(real));
         if self.plan.time.is_manual {
@@ -331,11 +186,15 @@ impl Supervisor {
     }
 
     fn watches(&self) -> bool {
-        self.plan.reload && self.serving.is_some() && !self.ending
+        self.plan.reload && self.serving.is_some() && !self.server_stops
     }
 
     fn position(&self, serial: u32) -> Option<usize> {
         self.workers.iter().position(|worker| worker.process.serial == serial)
+    }
+
+    fn worker(&mut self, serial: u32) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.process.serial == serial)
     }
 
     fn look(&mut self, serial: u32, source: Source) {
@@ -352,19 +211,28 @@ impl Supervisor {
             Source::Stdout | Source::Stderr => {
                 let process = &mut self.workers[at].process;
                 process.log_printed(source);
-                count(&self.counts.lines_dropped, process.take_dropped());
+                self.counts.lines_dropped.add(process.take_dropped());
             }
         }
     }
 
     fn take_orders(&mut self) {
-        while let Ok(order) = self.taken.orders.try_recv() {
+        while let Some(order) = self.taken.next() {
             match order {
-                Order::Serve { app, docks, done } => {
-                    self.serve(app, docks);
+                Order::Serve { app, shards, done } => {
+                    self.serve(app, shards);
                     let _ = done.send(()); // whoever starts the server waits for it
                 }
-                Order::Broken { worker, why } => self.broken(worker, &why),
+                Order::Broken { worker, why } => {
+                    if let Some(worker) = self.worker(worker) {
+                        worker.kill(&format!("it broke the protocol of its links: {why}"));
+                    }
+                }
+                Order::LinkEnded { worker } => {
+                    if let Some(worker) = self.worker(worker) {
+                        worker.has_to_end("it ended a link, and went on");
+                    }
+                }
                 Order::Replace => self.replace("SIGHUP"),
                 Order::ClockMoved(done) => {
                     self.do_what_is_due();
@@ -374,8 +242,8 @@ impl Supervisor {
                     self.tester = Some(tester);
                     self.tell_tester();
                 }
-                Order::Ending => self.begin_to_end(),
-                Order::Stop => self.stop(),
+                Order::ServerStops => self.start_no_more(),
+                Order::ShardsEnded => self.end_all(),
             }
         }
     }
@@ -383,15 +251,12 @@ impl Supervisor {
     fn do_what_is_due(&mut self) {
         let (real, now) = (Instant::now(), self.now());
         for worker in &mut self.workers {
+            if let Some((_, why)) = worker.deadline().filter(|(at, _)| real >= *at) {
+                worker.kill(why);
+            }
             match &mut worker.stage {
-                Stage::Starting { deadline } if real >= *deadline => {
-                    worker.kill("it was not ready within worker-start-timeout");
-                }
-                Stage::Leaving { deadline } if real >= *deadline => {
-                    worker.kill("it did not end within worker-stop-timeout");
-                }
                 Stage::Serving(ping) if now >= ping.next && !ping.answered => {
-                    count(&self.counts.hung, 1);
+                    self.counts.hung.add(1);
                     worker.kill("it hangs: it did not answer a ping within worker-timeout");
                 }
                 Stage::Serving(ping) if now >= ping.next => {
@@ -417,20 +282,22 @@ impl Supervisor {
     // What workers say.
 
     fn hear(&mut self, serial: u32) {
-        let Some(at) = self.position(serial) else { return };
+        let Some(worker) = self.worker(serial) else { return };
         let mut said = Vec::new();
-        let heard = self.workers[at].process.hear(|line| said.push(line));
+        let heard = worker.process.hear(|line| said.push(line));
+        if !worker.process.is_heard() {
+            worker.has_to_end("it closed its control socket, and went on");
+        }
         for line in said {
             self.said(serial, line);
         }
-        if let (Err(why), Some(at)) = (heard, self.position(serial)) {
-            self.workers[at].kill(&why);
+        if let (Err(why), Some(worker)) = (heard, self.worker(serial)) {
+            worker.kill(&why);
         }
     }
 
     fn said(&mut self, serial: u32, said: Said) {
-        let Some(at) = self.position(serial) else { return };
-        let worker = &mut self.workers[at];
+        let Some(worker) = self.worker(serial) else { return };
         match said {
             Said::Ready(manifest) => {
                 if matches!(worker.stage, Stage::Starting { .. }) {
@@ -439,8 +306,7 @@ impl Supervisor {
                 }
             }
             Said::Failed(why) => {
-                worker.fault = Some(why.clone());
-                worker.stage = Stage::Leaving { deadline: Instant::now() + END_WAIT };
+                worker.says_failed(&why);
                 self.tested(Err(why));
             }
             Said::Tested(passed) => {
@@ -451,7 +317,7 @@ impl Supervisor {
                     ping.answered |= ping.number == number;
                 }
             }
-            Said::Log { log, text } => worker.process.log(log, &text),
+            Said::Log(level, text) => worker.process.log(level, &text),
         }
     }
 
@@ -469,81 +335,81 @@ impl Supervisor {
     }
 
     fn became_ready(&mut self, serial: u32) {
-        if self.serving.is_some() {
-            return self.put_to_work(serial);
-        }
-        let manifests: Vec<&Arc<Manifest>> = self
-            .workers
-            .iter()
-            .filter_map(|worker| match &worker.stage {
-                Stage::Ready(manifest) => Some(manifest),
-                _ => None,
-            })
-            .collect();
-        let [manifest, ..] = manifests.as_slice() else { return };
-        if manifests.len() == self.plan.instances {
-            let manifest = Arc::clone(manifest);
-            if let Some(first) = self.first.take() {
-                let _ = first.send(Ok(manifest)); // whoever started us waits for just this
+        if self.server_stops {
+            let deadline = Instant::now() + self.plan.stop_timeout;
+            if let Some(worker) = self.worker(serial) {
+                worker.process.links.clear();
+                worker.stage = Stage::Leaving { deadline };
             }
+        } else if self.serving.is_some() {
+            self.put_to_work(serial);
+        } else {
+            self.tell_first();
+        }
+    }
+
+    /// Tells whoever started us, when all workers are ready.
+    fn tell_first(&mut self) {
+        let ready = self.workers.iter().filter_map(|worker| match &worker.stage {
+            Stage::Ready(manifest) => Some(Arc::clone(manifest)),
+            _ => None,
+        });
+        let manifests: Vec<Arc<Manifest>> = ready.collect();
+        if let Some(first) = self.first.take_if(|_| manifests.len() == self.plan.instances) {
+            let _ = first.send(Ok(Arc::clone(&manifests[0]))); // whoever started us waits for just this
+        }
+        if self.plan.test {
+            let deadline = Instant::now() + self.plan.start_timeout;
+            self.workers.iter_mut().for_each(|worker| worker.stage = Stage::Testing { deadline });
         }
     }
 
     // Serving.
 
-    fn serve(&mut self, app: u32, docks: Arc<dyn Docks>) {
-        let ready = self.workers.iter().filter_map(|worker| match &worker.stage {
-            Stage::Ready(manifest) => Some((worker.process.serial, Arc::clone(manifest))),
-            _ => None,
-        });
-        let ready: Vec<(u32, Arc<Manifest>)> = ready.collect();
-        let registered = ready.first().map(|(_, manifest)| Arc::clone(manifest)).unwrap_or_default();
-        self.serving = Some(Serving { app, docks, registered });
-        for (serial, _) in ready {
-            self.put_to_work(serial);
-        }
+    fn serve(&mut self, app: u32, shards: Arc<dyn Shards>) {
+        self.serving = Some(Serving { app, shards });
+        let ready = self.workers.iter().filter(|worker| matches!(worker.stage, Stage::Ready(_)));
+        let ready: Vec<u32> = ready.map(|worker| worker.process.serial).collect();
+        ready.into_iter().for_each(|serial| self.put_to_work(serial));
     }
 
     /// Gives a worker its place: the shards have its links from now on, and the one before it finishes what it has.
     fn put_to_work(&mut self, serial: u32) {
         let now = self.now();
-        let deadline = Instant::now() + self.plan.stop_timeout;
-        let (Some(at), Some(serving)) = (self.position(serial), &mut self.serving) else { return };
+        let (Some(at), Some(serving)) = (self.position(serial), &self.serving) else { return };
         let worker = &mut self.workers[at];
         let Stage::Ready(manifest) = &worker.stage else { return };
         let (manifest, instance) = (Arc::clone(manifest), worker.process.instance);
         let told = serving.introduce(&mut worker.process, &manifest);
         worker.stage = Stage::Serving(Ping { number: 0, answered: true, next: now });
         worker.since = Some(now);
-        if !told {
-            return worker.kill("a shard does not answer");
-        }
         self.watch.set(manifest.files.iter().cloned());
-        let mut is_replaced = false;
+        let deadline = Instant::now() + self.plan.replace_timeout;
+        let mut replaces = false;
         for before in &mut self.workers {
             let is_other = before.process.serial != serial && before.process.instance == instance;
             if is_other && matches!(before.stage, Stage::Serving(_)) {
                 before.stage = Stage::Leaving { deadline };
-                is_replaced = true;
+                before.is_replaced = true;
+                replaces = true;
             }
         }
+        if !told {
+            // Some shards have it and some have the one before it: neither can be kept.
+            let of_place = self.workers.iter_mut().filter(|worker| worker.process.instance == instance);
+            of_place.for_each(|worker| worker.kill("a shard does not answer"));
+        }
         // Where its place was empty there is nobody whose end is waited for.
-        if !is_replaced && self.to_replace.front() == Some(&instance) {
+        if !replaces && self.to_replace.front() == Some(&instance) {
             self.to_replace.pop_front();
             self.replace_next();
-        }
-    }
-
-    fn broken(&mut self, serial: u32, why: &str) {
-        if let Some(at) = self.position(serial) {
-            self.workers[at].kill(&format!("it broke the protocol of its links: {why}"));
         }
     }
 
     // Replacing.
 
     fn replace(&mut self, why: &str) {
-        if self.serving.is_none() || self.ending {
+        if self.serving.is_none() || self.server_stops {
             return;
         }
         tracing::info!(app = self.plan.name, why, "workers are replaced");
@@ -569,23 +435,46 @@ impl Supervisor {
         self.to_replace.clear();
     }
 
+    /// One has ended: where it is the one whose place was taken, the next may be replaced; where it is the one that should
+    /// have taken it, none is.
+    fn go_on_replacing(&mut self, ended: &Worker) {
+        let instance = ended.process.instance;
+        if self.server_stops || self.to_replace.front() != Some(&instance) {
+            return;
+        }
+        let is_served = |worker: &Worker| {
+            worker.process.instance == instance && matches!(worker.stage, Stage::Serving(_))
+        };
+        if ended.since.is_none() {
+            self.give_up_replacing("the new worker did not get ready");
+        } else if self.workers.iter().any(is_served) {
+            self.to_replace.pop_front();
+            self.replace_next();
+        }
+    }
+
     // Ends.
 
-    fn ended(&mut self, mut worker: Worker, status: ExitStatus) {
-        count(&self.counts.lines_dropped, worker.process.take_dropped());
-        let why = worker.fault.take();
-        let left = matches!(worker.stage, Stage::Leaving { .. }) || self.ending || self.plan.test;
-        if why.is_none() && left && status.success() {
+    /// `status`: how it ended, where that is known.
+    fn ended(&mut self, mut worker: Worker, status: Option<ExitStatus>) {
+        self.counts.lines_dropped.add(worker.process.take_dropped());
+        if let (Some(serving), Some(_)) = (&self.serving, worker.since) {
+            serving.tell_left(worker.process.serial, self.plan.shards);
+        }
+        let why = worker.take_fault();
+        let may_end = matches!(worker.stage, Stage::Leaving { .. }) || self.server_stops || self.plan.test;
+        if why.is_none() && may_end && status.is_some_and(|status| status.success()) {
             tracing::debug!(worker = worker.process.name(), "worker ended");
         } else {
-            self.failed(&worker, status, &why.unwrap_or_else(|| "it ended by itself".into()));
+            let status = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
+            self.failed(&worker, &status, &why.unwrap_or_else(|| "it ended by itself".into()));
         }
         self.tested(Err("it ended without a word on its self-test".into()));
         self.go_on_replacing(&worker);
     }
 
     /// A worker has ended as it should not.
-    fn failed(&mut self, worker: &Worker, status: ExitStatus, why: &str) {
+    fn failed(&mut self, worker: &Worker, status: &str, why: &str) {
         let name = worker.process.name();
         let printed = worker.last_words();
         if self.first.is_some() {
@@ -593,45 +482,19 @@ impl Supervisor {
             return self.fail_first(StartError::Failed(failed));
         }
         self.tested(Err(format!("{why}{printed}")));
-        if self.ending || self.plan.test {
-            return tracing::warn!(worker = name, %status, why, "a worker did not end in order{printed}");
+        if self.server_stops || self.plan.test || worker.is_replaced {
+            return tracing::warn!(worker = name, status, why, "a worker did not end in order{printed}");
         }
-        count(&self.counts.crashed, 1);
+        self.counts.crashed.add(1);
         let instance = worker.process.instance;
-        if self.is_held(instance) {
-            return tracing::error!(worker = name, %status, why, "a worker crashed{printed}");
+        if self.workers.iter().any(|other| other.process.instance == instance && other.holds_place()) {
+            return tracing::error!(worker = name, status, why, "a worker crashed{printed}");
         }
         let now = self.now();
         let place = &mut self.places[instance];
         let wait = place.backoff.next(worker.since.map(|since| now.saturating_sub(since)));
         place.restart_at = Some(now + wait);
-        tracing::error!(worker = name, %status, why, again_in = ?wait, "a worker crashed{printed}");
-    }
-
-    /// Whether an instance has a worker, or will have one.
-    fn is_held(&self, instance: usize) -> bool {
-        let holds = |worker: &&Worker| !matches!(worker.stage, Stage::Leaving { .. } | Stage::Killed);
-        self.workers.iter().filter(holds).any(|worker| worker.process.instance == instance)
-    }
-
-    /// One has ended: where it is the one whose place was taken, the next may be replaced; where it is the one that should
-    /// have taken it, none is.
-    fn go_on_replacing(&mut self, ended: &Worker) {
-        if self.ending || self.to_replace.front() != Some(&ended.process.instance) {
-            return;
-        }
-        if ended.since.is_none() {
-            self.give_up_replacing("the new worker did not get ready");
-        } else if self.is_served(ended.process.instance) {
-            self.to_replace.pop_front();
-            self.replace_next();
-        }
-    }
-
-    fn is_served(&self, instance: usize) -> bool {
-        self.workers
-            .iter()
-            .any(|worker| worker.process.instance == instance && matches!(worker.stage, Stage::Serving(_)))
+        tracing::error!(worker = name, status, why, again_in = ?wait, "a worker crashed{printed}");
     }
 
     fn start_again(&mut self, instance: usize) {
@@ -643,66 +506,53 @@ impl Supervisor {
     }
 
     /// No worker is started any more, and whoever ends may.
-    fn begin_to_end(&mut self) {
-        self.ending = true;
+    fn start_no_more(&mut self) {
+        self.server_stops = true;
         self.to_replace.clear();
         self.places.iter_mut().for_each(|place| place.restart_at = None);
     }
 
-    /// Ends all workers: those that serve are told by the shards, which end their links.
-    fn stop(&mut self) {
-        self.stopping = true;
-        self.begin_to_end();
+    /// Ends all workers: those that serve are told by the shards, which have ended their links.
+    fn end_all(&mut self) {
+        self.start_no_more();
+        self.shards_ended = true;
         let deadline = Instant::now() + self.plan.stop_timeout;
         for worker in &mut self.workers {
             worker.process.links.clear();
             match worker.stage {
-                Stage::Starting { .. } => worker.kill("the server stops"),
-                Stage::Ready(_) | Stage::Serving(_) => worker.stage = Stage::Leaving { deadline },
-                Stage::Leaving { .. } | Stage::Killed => {}
+                Stage::Starting { .. } | Stage::Testing { .. } => worker.kill("the server stops"),
+                Stage::Leaving { deadline: earlier } if earlier < deadline => {}
+                Stage::Ready(_) | Stage::Serving(_) | Stage::Leaving { .. } => {
+                    worker.stage = Stage::Leaving { deadline };
+                }
+                Stage::Killed => {}
             }
         }
     }
 }
 
-impl Worker {
-    fn kill(&mut self, why: &str) {
-        if !matches!(self.stage, Stage::Killed) {
-            self.fault.get_or_insert_with(|| why.to_owned());
-            self.stage = Stage::Killed;
-            self.process.kill();
-        }
-    }
-
-    /// What it printed last, for the line that tells its end.
-    fn last_words(&self) -> String {
-        let printed = self.process.last_lines();
-        let from = printed.len().saturating_sub(LAST_BYTES);
-        let from = (from..=printed.len()).find(|at| printed.is_char_boundary(*at)).unwrap_or(printed.len());
-        if printed.is_empty() { String::new() } else { format!("; it printed last: {}", &printed[from..]) }
-    }
-}
-
 impl Serving {
-    /// Tells the shards of a worker, and of the events that it handles; whether all of them were told.
-    fn introduce(&mut self, process: &mut Process, manifest: &Arc<Manifest>) -> bool {
-        let is_news = manifest.events != self.registered.events;
-        self.registered = Arc::clone(manifest);
-        let app = self.app;
+    /// Gives the shards the links of a worker; whether all of them took theirs.
+    fn introduce(&self, process: &mut Process, manifest: &Arc<Manifest>) -> bool {
+        let (app, instance, worker) = (self.app, process.instance as u32, process.serial);
         let sockets = std::mem::take(&mut process.links);
         sockets.into_iter().enumerate().all(|(shard, socket)| {
-            let (instance, worker) = (process.instance as u32, process.serial);
-            let events = is_news.then(|| News::Events { app, manifest: Arc::clone(manifest) });
-            let joined =
-                News::Joined(Berth { app, instance, worker, manifest: Arc::clone(manifest), socket });
-            events.into_iter().chain([joined]).all(|news| self.tell(shard, news))
+            let joined = Joined { app, instance, worker, manifest: Arc::clone(manifest), socket };
+            self.tell(shard, News::Joined(joined))
         })
+    }
+
+    /// A worker's process has ended: should anybody else still hold its links, they end all the same.
+    fn tell_left(&self, worker: u32, shards: usize) {
+        for shard in 0..shards {
+            let _ = self.shards.tell(shard, News::Left { worker }); // a link that has ended is noticed in any case
+        }
     }
 
     /// Tells a shard. One that does not look for so long has ended.
     fn tell(&self, shard: usize, mut news: News) -> bool {
         for _ in 0..NEWS_TRIES {
-            match self.docks.tell(shard, news) {
+            match self.shards.tell(shard, news) {
                 Ok(()) => return true,
                 Err(back) => news = back,
             }

@@ -1,13 +1,14 @@
 //! The workers of one application, as one shard has them: which of them a client's events go to, over which link.
 
 use super::link::{Link, not_running};
-use super::manifest::Manifest;
+use super::manifest::{EventSpec, Manifest, Subscriptions};
 use super::tally::Tally;
 use super::{Alarm, Limits};
 use crate::app::{Answer, Context, Decision, Error, Event, Registrar, Subscription, Unsubscribed};
 use crate::client::ClientId;
 use crate::event::path::Path;
-use crate::metrics::{Counters, Gauge, Gauges};
+use crate::metrics::Counters;
+use ahash::AHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,9 +21,11 @@ pub struct Team {
     limits: Limits,
     alarm: Arc<dyn Alarm>,
     tally: Rc<Tally>,
-    /// The paths of all events that workers have registered so far, by the number that closures know them by. They are never
-    /// forgotten: a worker that does not know one answers 404.
-    paths: RefCell<Vec<Path>>,
+    /// The numbers by which closures know events: of all paths that workers have registered so far. A worker that does not
+    /// know one answers 404.
+    known: RefCell<AHashMap<Path, u32>>,
+    /// What is registered, where all of it could be.
+    registered: RefCell<Option<Arc<Manifest>>>,
     /// By instance: the link over which events go now.
     links: RefCell<Vec<Option<Rc<Link>>>>,
 }
@@ -42,41 +45,75 @@ impl Team {
             limits,
             alarm,
             tally: Rc::default(),
-            paths: RefCell::default(),
+            known: RefCell::default(),
+            registered: RefCell::default(),
             links: RefCell::new(vec![None; instances]),
         })
     }
 
     /// Registers the events of a manifest.
-    pub fn register(self: &Rc<Self>, registrar: &mut Registrar, manifest: &Manifest) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// The first one that cannot be registered; the others are.
+    pub fn register(
+        self: &Rc<Self>,
+        registrar: &mut Registrar,
+        manifest: &Arc<Manifest>,
+    ) -> Result<(), Error> {
+        let mut first = Ok(());
         for event in &manifest.events {
-            let number = self.number_of(&event.path)?;
-            let [handle, on, off] = [(); 3].map(|()| Rc::clone(self));
-            let mut builder = registrar
-                .event(&event.path)
-                .handler(move |cx, event| handle.event(cx, number, event))
-                .on(move |cx, subscription| on.on(cx, number, subscription))
-                .off(move |cx, unsubscribed| off.off(cx, number, unsubscribed));
-            if event.children {
-                builder = builder.children();
-            }
-            builder.register()?;
+            let registered = self.register_one(registrar, event);
+            first = first.and(registered);
         }
-        let paths = self.paths.borrow();
-        self.links.borrow().iter().flatten().for_each(|link| link.know(&paths));
-        Ok(())
+        let known = self.known.borrow();
+        self.links.borrow().iter().flatten().for_each(|link| link.know(&known));
+        self.registered.replace(first.is_ok().then(|| Arc::clone(manifest)));
+        first
+    }
+
+    fn register_one(self: &Rc<Self>, registrar: &mut Registrar, event: &EventSpec) -> Result<(), Error> {
+        let number = self.number_of(&event.path)?;
+        let mut builder = registrar.event(&event.path);
+        if event.children {
+            builder = builder.children();
+        }
+        if event.handler {
+            let team = Rc::clone(self);
+            builder = builder.handler(move |cx, event| team.event(cx, number, event));
+        }
+        if event.off {
+            let team = Rc::clone(self);
+            builder = builder.off(move |cx, unsubscribed| team.off(cx, number, unsubscribed));
+        }
+        match event.subscriptions {
+            Subscriptions::Everyone => {}
+            Subscriptions::Nobody => builder = builder.no_subscriptions(),
+            Subscriptions::Ask => {
+                let team = Rc::clone(self);
+                builder = builder.on(move |cx, subscription| team.on(cx, number, subscription));
+            }
+        }
+        builder.register()
     }
 
     /// The number of the event at a path.
     fn number_of(&self, path: &str) -> Result<u32, Error> {
         let path = Path::parse(path)
             .map_err(|error| Error::Path { path: path.to_owned(), reason: error.to_string() })?;
-        let mut paths = self.paths.borrow_mut();
-        let known = paths.iter().position(|known| *known == path);
-        Ok(known.unwrap_or_else(|| {
-            paths.push(path);
-            paths.len() - 1
-        }) as u32)
+        let mut known = self.known.borrow_mut();
+        let next = known.len() as u32;
+        Ok(*known.entry(path).or_insert(next))
+    }
+
+    /// Whether these events are not the ones that are registered.
+    pub fn is_news(&self, manifest: &Manifest) -> bool {
+        self.registered.borrow().as_ref().is_none_or(|registered| registered.events != manifest.events)
+    }
+
+    /// The shard cannot have a link to this worker.
+    pub fn refuse(&self, worker: u32, why: &str) {
+        self.alarm.broken(worker, why);
     }
 
     /// A worker has come: from now on it gets what the one before it got, which finishes what it has.
@@ -94,7 +131,7 @@ impl Team {
             self.limits,
             Arc::clone(&self.alarm),
             Rc::clone(&self.tally),
-            &self.paths.borrow(),
+            &self.known.borrow(),
         );
         let before = self.links.borrow_mut().get_mut(instance as usize)?.replace(Rc::clone(&link));
         if let Some(before) = before {
@@ -149,14 +186,8 @@ impl Team {
         }
     }
 
-    /// Adds what was counted, and what is under way now.
-    pub fn add_to(&self, counters: &mut Counters, gauges: &mut Gauges) {
+    /// Adds what was counted.
+    pub fn add_to(&self, counters: &mut Counters) {
         self.tally.add_to(counters);
-        for link in self.links.borrow().iter().flatten() {
-            let (requests, bytes) = link.load();
-            gauges.add(Gauge::WorkerRequests, requests as u64);
-            gauges.add(Gauge::WorkerOutboxBytes, bytes as u64);
-            gauges.add(Gauge::WorkerLinks, 1);
-        }
     }
 }

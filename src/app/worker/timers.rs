@@ -11,8 +11,9 @@ use std::time::Duration;
 pub struct Timers {
     by_number: AHashMap<u32, Timer>,
     by_due: BTreeSet<(Duration, u32)>,
-    /// What the shard's timer is set to.
-    armed: Option<Duration>,
+    /// When the shard's own timers fire that were set for these. They cannot be stopped: one that is set for a time that is
+    /// not needed any more serves what is due by then.
+    armed: BTreeSet<Duration>,
 }
 
 struct Timer {
@@ -24,7 +25,7 @@ impl Timers {
     /// Sets one, or sets it anew; whether there is room for it.
     pub fn set(&mut self, number: u32, due: Duration, period: Option<Duration>) -> bool {
         self.cancel(number);
-        let has_room = self.by_number.len() < WORKER_TIMERS_MAX;
+        let has_room = self.by_number.len().max(self.armed.len()) < WORKER_TIMERS_MAX;
         if has_room {
             self.by_number.insert(number, Timer { due, period });
             self.by_due.insert((due, number));
@@ -65,21 +66,18 @@ impl Timers {
         Some(number)
     }
 
-    /// The shard's timer has fired that was set to this time or an earlier one.
+    /// The shard's timers have fired that were set for this time or an earlier one.
     pub fn fired(&mut self, now: Duration) {
-        if self.armed.is_some_and(|armed| armed <= now) {
-            self.armed = None;
+        while self.armed.first().is_some_and(|armed| *armed <= now) {
+            self.armed.pop_first();
         }
     }
 
-    /// When the shard's timer has to fire, where it is not set to fire as early.
+    /// When another one of the shard's timers has to fire: none fires as early as something is due.
     pub fn arm(&mut self) -> Option<Duration> {
         let (due, _) = *self.by_due.first()?;
-        if self.armed.is_some_and(|armed| armed <= due) {
-            return None;
-        }
-        self.armed = Some(due);
-        self.armed
+        let is_armed = self.armed.first().is_some_and(|armed| *armed <= due);
+        (!is_armed && self.armed.insert(due)).then_some(due)
     }
 }
 
@@ -118,13 +116,27 @@ mod tests {
             assert!(timers.set(7, MS(5000 + nth), None));
             timers.arm();
         }
-        assert_eq!((timers.by_number.len(), timers.by_due.len(), timers.armed), (1, 1, Some(MS(5000))));
+        assert_eq!((timers.by_number.len(), timers.by_due.len(), timers.armed.len()), (1, 1, 1));
         // What was armed fires in vain, and the rest is armed then.
         assert_eq!((take_all(&mut timers, 5000), timers.arm()), (vec![], Some(MS(5999))));
         timers.cancel(7);
         timers.cancel(8);
         assert_eq!((timers.by_number.len(), timers.by_due.len()), (0, 0));
         assert_eq!((take_all(&mut timers, 5999), timers.arm()), (vec![], None));
+    }
+
+    /// A long one does not have the shard set a timer again and again behind each short one.
+    #[test]
+    fn short_ones_before_a_long_one_leave_nothing_behind() {
+        let mut timers = Timers::default();
+        assert!(timers.set(1, MS(1_000_000), None));
+        assert_eq!(timers.arm(), Some(MS(1_000_000)));
+        for nth in 1..1000 {
+            assert!(timers.set(2, MS(nth * 10), None));
+            assert_eq!(timers.arm(), Some(MS(nth * 10)));
+            assert_eq!((take_all(&mut timers, nth * 10), timers.arm()), (vec![2], None));
+        }
+        assert_eq!(timers.armed.len(), 1);
     }
 
     #[test]

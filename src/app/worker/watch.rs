@@ -16,9 +16,14 @@ pub struct Watch {
 type Stamp = (SystemTime, u64);
 
 impl Watch {
-    /// Looks at these files from now on.
+    /// Looks at these files from now on. What has changed of those that it looks at already is still to be told.
     pub fn set(&mut self, files: impl IntoIterator<Item = PathBuf>) {
-        self.files = files.into_iter().map(|file| (file.clone(), stamp(&file))).collect();
+        let mut known = std::mem::take(&mut self.files);
+        let with_stamp = |file: PathBuf| {
+            let stamp = known.remove(&file).unwrap_or_else(|| stamp(&file));
+            (file, stamp)
+        };
+        self.files = files.into_iter().map(with_stamp).collect();
     }
 
     /// Whether one of them has changed since it was looked at last.
@@ -57,6 +62,9 @@ mod tests {
         assert!(!watch.has_changed());
         fs::write(&file, "22").unwrap();
         assert!(watch.has_changed() && !watch.has_changed());
+        fs::write(&file, "333").unwrap();
+        watch.set([file.clone()]);
+        assert!(watch.has_changed() && !watch.has_changed(), "saved while it was loaded");
         let open = fs::File::options().write(true).open(&file).unwrap();
         open.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
         assert!(watch.has_changed() && !watch.has_changed(), "also back in time");

@@ -10,7 +10,7 @@
 //!
 //! In the end nothing is left: no request, no callback, no subscription, no link.
 
-use crate::app::worker::{Alarm, Berth, Limits, Manifest, News, Team};
+use crate::app::worker::{Alarm, Joined, Limits, Manifest, News, Team};
 use crate::app::{Application, Error, Registrar};
 use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
@@ -44,6 +44,9 @@ impl Alarm for Faults {
     fn broken(&self, worker: u32, why: &str) {
         self.0.lock().unwrap().push((worker, why.to_owned()));
     }
+
+    /// Those that crash do it.
+    fn link_ended(&self, _: u32) {}
 }
 
 impl Application for Played {
@@ -185,8 +188,8 @@ impl Life {
             // Which place it gets is the shard's choice: whichever is new.
             let before: BTreeSet<u32> = self.world.shards[shard].kernel.sockets.keys().copied().collect();
             let socket = UnixStream::pair().unwrap().0.into();
-            let berth = Berth { app: 1, instance, worker, manifest: Arc::clone(&manifest), socket };
-            self.world.shards[shard].state.notices.push(Notice::Workers(News::Joined(berth)));
+            let joined = Joined { app: 1, instance, worker, manifest: Arc::clone(&manifest), socket };
+            self.world.shards[shard].state.notices.push(Notice::Workers(News::Joined(joined)));
             self.turn(shard);
             let after = self.world.shards[shard].kernel.sockets.keys();
             let place = after.copied().find(|place| *place < PLACES && !before.contains(place)).unwrap();

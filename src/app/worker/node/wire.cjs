@@ -6,7 +6,7 @@ const HEAD_BYTES = 40
 /** Bytes that a frame's length does not count: its own. */
 const LENGTH_BYTES = 4
 /** What a server's frame cannot be longer than; more is no frame at all. */
-const FRAME_BYTES_MAX = 256 * 1024 * 1024
+const FRAME_BYTES_MAX = 2 ** 30
 /** Output is gathered in pieces of this size. */
 const CHUNK_BYTES = 64 * 1024
 /** Of a frame that comes in pieces, this much is kept for the next one. */
