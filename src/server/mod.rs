@@ -90,14 +90,15 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// The exit code of a process that ends with this error: wrong settings have one of their own.
+    /// The exit code of a process that ends with this error: wrong settings have one of their own. An application that failed
+    /// may do better when it is tried again.
     pub fn exit_code(&self) -> u8 {
         match self {
             ServerError::UnknownApp { .. }
             | ServerError::NoWorkers { .. }
             | ServerError::TooManyWorkers { .. }
             | ServerError::BadName { .. }
-            | ServerError::Workers { .. }
+            | ServerError::Workers { error: StartError::Spawn { .. }, .. }
             | ServerError::Load { .. }
             | ServerError::SameName { .. } => config::EXIT_CODE,
             _ => 1,

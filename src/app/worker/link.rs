@@ -414,10 +414,7 @@ impl Link {
                 self.timers.borrow_mut().cancel(frame.head.number);
                 Ok(())
             }
-            FromWorker::Watch => {
-                self.watch(cx, frame.head.client);
-                Ok(())
-            }
+            FromWorker::Watch => self.watch(cx, frame.head.client),
         };
         if let Err(why) = taken {
             self.refuse(cx, frame.kind, why);
@@ -498,9 +495,12 @@ impl Link {
         Some(Offered { link: Some(Rc::clone(self)), number })
     }
 
-    fn watch(self: &Rc<Self>, cx: &mut Context<'_>, client: ClientId) {
+    fn watch(self: &Rc<Self>, cx: &mut Context<'_>, client: ClientId) -> Result<(), &'static str> {
+        if client.shard != cx.shard() {
+            return Err("a client of another shard is watched");
+        }
         if self.stage.get() >= Stage::Closed {
-            return;
+            return Ok(());
         }
         let watch = || Watch { link: Rc::clone(self), client };
         match cx.client_data::<Vec<Watch>>(client) {
@@ -512,6 +512,7 @@ impl Link {
             }
             None => _ = cx.set_client_data(client, vec![watch()]),
         }
+        Ok(())
     }
 
     fn set_timer(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {

@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 const NEWS_WAIT: Duration = Duration::from_millis(2);
 const NEWS_TRIES: usize = 500;
 
+/// How long a worker may really take to answer a ping, where the clock is moved by hand.
+const PONG_WAIT: Duration = Duration::from_secs(1);
+
 /// Who waits for the first workers, and is told of what they register.
 pub type First = SyncSender<Result<Arc<Manifest>, StartError>>;
 
@@ -97,7 +100,7 @@ impl Supervisor {
             self.fail_first(error);
         }
         while !(self.shards_ended && self.workers.is_empty()) {
-            self.wait();
+            self.wait(None);
             self.take_orders();
             self.do_what_is_due();
         }
@@ -134,9 +137,9 @@ impl Supervisor {
 
     // Waiting.
 
-    /// Waits for news of any kind, or until something is due, and takes what workers have said and printed.
-    fn wait(&mut self) {
-        let timeout = self.time_to_next_due();
+    /// Waits for news of any kind, or until something is due, or for so long; and takes what workers have said and printed.
+    fn wait(&mut self, at_most: Option<Duration>) {
+        let timeout = self.time_to_next_due().into_iter().chain(at_most).min();
         let mut sources = Vec::new();
         let mut fds = vec![PollFd::from_borrowed_fd(self.taken.wake(), PollFlags::IN)];
         for worker in &self.workers {
@@ -163,6 +166,19 @@ impl Supervisor {
         with_news.sort_by_key(|(_, source)| *source == Source::Exit);
         for (worker, source) in with_news {
             self.look(worker, source);
+        }
+    }
+
+    /// A clock that is moved by hand may be so far ahead of the workers that their answers are still on the way.
+    fn wait_for_pongs(&mut self) {
+        let until = Instant::now() + PONG_WAIT;
+        let is_asked = |worker: &Worker| matches!(&worker.stage, Stage::Serving(ping) if !ping.answered);
+        while self.workers.iter().any(is_asked) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.wait(Some(left));
         }
     }
 
@@ -235,6 +251,7 @@ impl Supervisor {
                 }
                 Order::Replace => self.replace("SIGHUP"),
                 Order::ClockMoved(done) => {
+                    self.wait_for_pongs();
                     self.do_what_is_due();
                     let _ = done.send(()); // whoever moved it may have given up
                 }

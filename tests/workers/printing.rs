@@ -1,0 +1,214 @@
+//! What a worker prints and logs: line by line in the server's log, and bounded.
+
+use super::{MS, ask, logged, order, pid, signal, start, tell};
+use serde_json::{Value, json};
+
+/// The lines of a log that have these words.
+fn lines<'a>(log: &'a str, words: &str) -> Vec<&'a str> {
+    log.lines().filter(|line| line.contains(words)).collect()
+}
+
+#[test]
+fn lines_are_logged_with_the_workers_name() {
+    let server = start(json!({}), &["--app", &format!("{},instances=2", super::RAW)]);
+    let mut clients = server.spread(8);
+    for client in &mut clients {
+        let instance = super::who(client)["hello"]["instance"].clone();
+        order(
+            client,
+            json!([
+                ["print", {"text": format!("out of {instance}")}],
+                ["print", {"to": "stderr", "text": format!("err of {instance}")}],
+            ]),
+        );
+    }
+    for (words, level) in [("out of", " INFO "), ("err of", " WARN ")] {
+        for instance in [0, 1] {
+            let words = format!("{words} {instance}");
+            let log = logged(&server, &words, 1);
+            let found = lines(&log, &words)[0];
+            assert!(
+                found.contains(level) && found.contains(&format!("worker=\"raw#{instance}\"")),
+                "{found}"
+            );
+        }
+    }
+}
+
+#[test]
+fn lines_may_come_in_any_form() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    order(
+        &mut client,
+        json!([
+            ["print", {"text": "in", "end": ""}],
+            ["print", {"text": " two pieces"}],
+            ["print", {"text": "with a return\r"}],
+            ["print", {"bytes": "no \u{ff} UTF-8"}],
+            ["print", {"text": "\u{1b}[31mred"}],
+            ["print", {"text": "never ended", "end": ""}],
+            ["print", {"to": "stderr", "text": "nor this", "end": ""}],
+        ]),
+    );
+    let log = logged(&server, "[31mred", 1);
+    for words in [": in two pieces worker=", ": with a return worker=", ": no \u{fffd} UTF-8 worker="] {
+        assert!(log.contains(words), "no {words:?} in {log}");
+    }
+    assert!(!log.contains("\u{1b}[31m"), "what moves a terminal is written out");
+    assert!(!log.contains("never ended"));
+    signal(pid(&mut client), "KILL");
+    let log = logged(&server, "again_in", 1);
+    let crash = lines(&log, "again_in")[0];
+    for words in ["never ended", "nor this", "in two pieces"] {
+        assert!(log.contains(&format!(": {words} worker=")), "no {words:?} in {log}");
+        assert!(crash.contains(words), "no {words:?} in {crash}");
+    }
+}
+
+#[test]
+fn a_line_of_a_megabyte_is_cut() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    order(
+        &mut client,
+        json!([["print", {"text": "0123456789", "times": 100_000}], ["print", {"text": "the next"}]]),
+    );
+    let log = logged(&server, "the next", 1);
+    let long = lines(&log, "0123456789");
+    assert_eq!(long.len(), 1);
+    assert!(long[0].len() > 8192 && long[0].len() < 8500, "{} bytes", long[0].len());
+}
+
+#[test]
+fn a_flood_is_cut_off_and_counted() {
+    const LINES: u64 = 1_000_000;
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    let mut other = server.websocket();
+    other.subscribe("/relay/room");
+    let flood = ask(
+        &mut client,
+        &json!([["flood", {"lines": LINES}], ["print", {"text": "the end"}], ["answer", {}]]),
+    );
+    server.eventually_is("worker_requests", 1);
+    let mut served = 0;
+    while server.stats().value("worker_requests") > 0 {
+        other.request_code("/relay/room", "1", 200);
+        other.event();
+        served += 1;
+    }
+    assert!(served > 0);
+    assert_eq!(client.answer(flood).code(), 200);
+    let passed =
+        |log: &str| lines(log, &"x".repeat(99)).len() as u64 + lines(log, ": the end worker=").len() as u64;
+    // A thousand each second.
+    super::eventually("all of them", || {
+        let dropped = server.stats().value("worker_lines_dropped");
+        (passed(&server.log_with("")) + dropped == LINES + 1).then_some(())
+    });
+    assert!(server.stats().value("worker_lines_dropped") > LINES / 2);
+    // The last ones are kept for the case of a crash.
+    signal(pid(&mut client), "KILL");
+    let log = logged(&server, "again_in", 1);
+    assert!(lines(&log, "again_in")[0].contains("xxx | the end"), "{:?}", lines(&log, "again_in"));
+    server.advance(MS(100));
+    super::is_served_by(&server, 1);
+    order(&mut client, json!([]));
+}
+
+/// One that nobody reads must not keep a worker, nor may another one's flood: each has its own pipes.
+#[test]
+fn a_flood_on_both_streams_ends() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    for to in ["stdout", "stderr"] {
+        order(&mut client, json!([["flood", {"to": to, "lines": 20_000}]]));
+    }
+    order(&mut client, json!([["log", {"level": "info", "text": "by the socket", "times": 3000}]]));
+    server.eventually("lines that are left out", |stats| stats.value("worker_lines_dropped") > 30_000);
+    super::eventually("the allowance of the next second", || {
+        order(&mut client, json!([["print", {"text": "much later"}]]));
+        server.log_with("").contains("much later").then_some(())
+    });
+    logged(&server, "the worker prints too much", 1);
+}
+
+#[test]
+fn a_worker_logs_at_any_level() {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    for least in ["trace", "info"] {
+        let server = start(json!({}), &["--log-level", least]);
+        let mut client = server.websocket();
+        let mut steps: Vec<Value> = levels
+            .iter()
+            .map(|level| json!(["log", {"level": level, "text": format!("of level {level}")}]))
+            .collect();
+        steps.push(json!(["log", {"level": "error", "text": "the last"}]));
+        order(&mut client, Value::Array(steps));
+        let log = logged(&server, "the last", 1);
+        for (nth, level) in levels.iter().enumerate() {
+            let found = lines(&log, &format!("of level {level}"));
+            assert_eq!(found.len(), usize::from(least == "trace" || nth < 3), "{level} of {least}");
+            for line in found {
+                let level = level.to_uppercase();
+                assert!(line.contains(&level) && line.contains("worker=\"raw#0\""), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_in_json_names_the_worker() {
+    let server = start(json!({}), &["--log-format", "json"]);
+    let mut client = server.websocket();
+    order(
+        &mut client,
+        json!([["print", {"text": "printed \"so\""}], ["log", {"level": "warn", "text": "logged so"}]]),
+    );
+    for (words, level, message) in [("printed", "INFO", "printed \"so\""), ("logged", "WARN", "logged so")] {
+        let log = logged(&server, words, 1);
+        let line: Value = serde_json::from_str(lines(&log, words)[0]).unwrap();
+        assert_eq!((&line["worker"], &line["level"]), (&json!("raw#0"), &json!(level)));
+        assert_eq!(line["message"], message);
+    }
+}
+
+#[test]
+fn what_is_printed_in_the_end_is_logged() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    // As much as a pipe holds, at once with the end.
+    tell(
+        &mut client,
+        json!([["print", {"text": "0123456789".repeat(10), "times": 1}], ["flood", {"lines": 500}],
+        ["print", {"to": "stderr", "text": "Traceback: the last line"}], ["exit", {"code": 1}]]),
+    );
+    let log = logged(&server, "again_in", 1);
+    assert!(log.contains(": Traceback: the last line worker="), "{log}");
+    assert!(lines(&log, "again_in")[0].contains("Traceback: the last line"), "{log}");
+    assert_eq!(lines(&log, "process: xxxxxxxxxx").len(), 500);
+}
+
+/// Its end does not overtake what it said before.
+#[test]
+fn what_is_said_in_the_end_is_heard() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    let worker = pid(&mut client);
+    let text = format!("its last words{}", "x".repeat(150_000));
+    let text = json!({"log": "info", "text": text}).to_string();
+    let folder = super::Folder::new();
+    std::fs::write(folder.file("line"), text).unwrap();
+    tell(
+        &mut client,
+        json!([["sleep", {"ms": 300}], ["control_file", {"file": folder.file("line")}], ["exit", {}]]),
+    );
+    client.ping();
+    // Both are there when the server looks.
+    signal(server.pid(), "STOP");
+    super::ends(worker);
+    signal(server.pid(), "CONT");
+    let log = logged(&server, "again_in", 1);
+    assert!(log.contains("its last words"), "it was not heard");
+}

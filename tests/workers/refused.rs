@@ -1,0 +1,201 @@
+//! What an application does wrong: it is left out, counted and said, and its worker lives.
+
+use super::support::Server;
+use super::{Client, MS, ask, logged, one_of_each_shard, order, pid, request_code, start, told};
+use serde_json::{Value, json};
+
+const NOT_UTF8: &str = "\u{ff}\u{fe}";
+
+/// The next frame that is refused is said again.
+fn refused(server: &Server, count: u64) {
+    server.eventually_is("worker_frames_refused", count);
+    logged(server, "it is left out", count as usize);
+    server.advance(MS(1000));
+}
+
+#[test]
+fn answers_that_are_none_are_answered_500() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    let before = pid(&mut client);
+    let table = [
+        json!({"raw": "{no JSON"}),
+        json!({"raw": "1 2"}),
+        json!({"raw": " "}),
+        json!({"raw": "[1,]"}),
+        json!({"raw": format!("\"{NOT_UTF8}\"")}),
+        json!({"raw": "nonsense", "code": 404, "message": "no"}),
+        json!({"raw_message": NOT_UTF8, "code": 404}),
+        json!({"raw": "nonsense", "callback": 5}),
+    ];
+    for (given, nth) in table.iter().zip(1..) {
+        let answer = request_code(&mut client, json!([["answer", given]]), 500);
+        assert_eq!((answer.callback, &answer.body["data"]), (0, &Value::Null), "{given}");
+        refused(&server, nth);
+    }
+    // Where nobody waits for an answer nobody is told.
+    client.tell("/raw", r#"[["answer", {"raw": "{no JSON"}]]"#);
+    order(&mut client, json!([]));
+    let log = logged(&server, "its data is not JSON", 5);
+    assert!(log.contains("its data is not UTF-8") && log.contains("its text is not UTF-8"), "{log}");
+    let line = log.lines().find(|line| line.contains("it is left out")).unwrap();
+    assert!(line.contains("WARN") && line.contains("worker=\"raw#0\""), "{line}");
+    assert_eq!(pid(&mut client), before);
+}
+
+#[test]
+fn what_else_cannot_be_is_left_out() {
+    let server = start(json!({}), &[]);
+    let [mut client, mut other] = one_of_each_shard(&server, super::Wire::WebSocket);
+    client.subscribe("/raw/room");
+    let before = pid(&mut client);
+    let stranger = super::name(&mut other);
+    let long = "/a".repeat(1000);
+    let table = [
+        json!(["broadcast", {"path": ""}]),
+        json!(["broadcast", {"path": "///"}]),
+        json!(["broadcast", {"path": long}]),
+        json!(["broadcast", {"path": NOT_UTF8}]),
+        json!(["broadcast", {"path": "/raw/room", "raw": "{no JSON"}]),
+        json!(["broadcast", {"path": "/raw/room", "raw": NOT_UTF8}]),
+        json!(["send", {"path": ""}]),
+        json!(["send", {"path": long, "callback": 1}]),
+        json!(["send", {"path": NOT_UTF8}]),
+        json!(["send", {"path": "/a", "raw": "no JSON", "callback": 2}]),
+        json!(["send", {"path": "/a", "client": stranger, "callback": 3}]),
+        json!(["move", {"address": NOT_UTF8}]),
+    ];
+    for (step, nth) in table.iter().zip(1..) {
+        order(&mut client, json!([step]));
+        refused(&server, nth);
+    }
+    client.ping();
+    other.ping();
+    assert!(client.events().is_empty() && other.events().is_empty());
+    let dropped: Vec<Value> = told(&mut client, "DROPPED").iter().map(|told| told[0].clone()).collect();
+    assert_eq!(dropped, [1, 2, 3], "callbacks that could not be offered");
+    assert_eq!(pid(&mut client), before);
+    assert_eq!(server.stats().value("workers_crashed"), 0);
+}
+
+/// It is said once a second at most, and counted each time.
+#[test]
+fn a_flood_of_wrong_frames_does_not_flood_the_log() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    order(&mut client, json!(vec![json!(["broadcast", {"path": ""}]); 500]));
+    server.eventually_is("worker_frames_refused", 500);
+    server.advance(MS(1000));
+    order(&mut client, json!([["broadcast", {"path": ""}]]));
+    let log = logged(&server, "it is left out", 2);
+    assert_eq!(log.matches("it is left out").count(), 2);
+}
+
+#[test]
+fn answers_to_what_is_not_under_way_are_dropped() {
+    let server = start(json!({}), &[]);
+    let [mut client, mut other] = one_of_each_shard(&server, super::Wire::WebSocket);
+    let before = pid(&mut client);
+    // Twice, and again under each number that it might have been.
+    let id =
+        ask(&mut client, &json!([["answer", {"data": 1}], ["answer", {"data": 2}], ["answer", {"code": 0}]]));
+    assert_eq!(client.answer(id).body["data"], json!(1));
+    order(&mut client, json!([]));
+    server.eventually_is("worker_answers_late", 2);
+    for number in [0, 1, 2, 0xffff_ffffu32, 0x0010_0000, 0xfff0_0000] {
+        order(
+            &mut client,
+            json!([["hold", {"name": "x"}], ["answer", {"request": number, "data": "wrong"}]]),
+        );
+    }
+    server.eventually("8 answers to nobody", |stats| stats.value("worker_answers_late") >= 7);
+    // One of another link's is none of this one's.
+    let held = ask(&mut other, &json!([["hold", {"name": "other"}]]));
+    order(&mut other, json!([["answer", {"held": "other", "keep": true, "link": 0, "data": "wrong link"}]]));
+    order(&mut other, json!([["answer", {"held": "other", "data": "right"}]]));
+    assert_eq!(other.answer(held).body["data"], "right");
+    // A subscription is decided once.
+    let twice = json!(["/raw/ask/x", [["answer", {"code": 401}], ["answer", {}]]]);
+    client.request_code("/qio/on", &twice.to_string(), 404);
+    order(&mut client, json!([["broadcast", {"path": "/raw/ask/x"}]]));
+    client.ping();
+    assert!(client.events().is_empty() && client.answers().is_empty());
+    let stats = server.stats();
+    assert_eq!((stats.value("worker_frames_refused"), stats.value("workers_crashed")), (0, 0));
+    assert_eq!(pid(&mut client), before);
+}
+
+#[test]
+fn a_link_has_so_many_timers() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    let timers = |client: &mut Client, first: u32, count: u32| {
+        order(client, json!([["timers", {"first": first, "count": count, "ms": 3_600_000}]]));
+    };
+    timers(&mut client, 1, 65_536);
+    timers(&mut client, 1, 10);
+    assert_eq!(server.stats().value("worker_frames_refused"), 0, "ten are set anew");
+    order(&mut client, json!([["timer", {"number": 100_000, "ms": 10}]]));
+    server.eventually_is("worker_frames_refused", 1);
+    order(&mut client, json!([["cancel", {"number": 7}], ["timer", {"number": 100_001, "ms": 10}]]));
+    server.advance(MS(10));
+    let told: Vec<Value> = told(&mut client, "TIMER").iter().map(|told| told[0].clone()).collect();
+    assert_eq!(told, [100_001]);
+    assert_eq!(server.stats().value("worker_frames_refused"), 1);
+}
+
+#[test]
+fn names_of_nobody_and_times_without_end_harm_nobody() {
+    let server = start(json!({}), &[]);
+    let [mut client, mut other] = one_of_each_shard(&server, super::Wire::Raw);
+    let before = pid(&mut client);
+    for shard in [0u32, 1, 2, 127, 65_535, 65_536, u32::MAX] {
+        for (slot, generation) in [(0, 0), (0, u32::MAX), (u32::MAX, 1), (u32::MAX, u32::MAX)] {
+            let nobody = json!([shard, slot, generation]);
+            order(
+                &mut client,
+                json!([
+                    ["send", {"path": "/a", "client": nobody}],
+                    ["send", {"path": "/a", "client": nobody, "callback": 1}],
+                    ["close", {"client": nobody}],
+                    ["move", {"client": nobody, "address": "x"}],
+                    ["watch", {"client": nobody}],
+                ]),
+            );
+        }
+    }
+    for ms in [0, 1, u64::from(u32::MAX), u64::MAX / 1_000_000, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+        for repeat in [false, true] {
+            order(&mut client, json!([["timer", {"number": 7, "ms": ms, "repeat": repeat}]]));
+            server.advance(MS(1));
+        }
+    }
+    client.ping();
+    other.ping();
+    assert_eq!(pid(&mut client), before);
+    server.assert_serves();
+}
+
+/// Whatever stands in a frame that is one, the server lives, and so does the worker.
+#[test]
+fn frames_of_chance_harm_nobody() {
+    for seed in 0..8 {
+        let server = start(json!({}), &[]);
+        let mut clients = one_of_each_shard(&server, super::Wire::Raw);
+        let before = pid(&mut clients[0]);
+        clients.iter_mut().for_each(|client| client.subscribe("/raw/fuzzed"));
+        super::tell(&mut clients[0], json!([["fuzz", {"seed": seed, "count": 2000}]]));
+        for client in &mut clients {
+            // Once from each link.
+            (0..2).for_each(|_| while client.event().path != "/raw/fuzzed" {});
+        }
+        server.advance(MS(1000));
+        for client in &mut clients {
+            assert_eq!(pid(client), before, "seed {seed}");
+        }
+        server.assert_serves();
+        let stats = server.stats();
+        assert_eq!(stats.value("workers_crashed"), 0, "seed {seed}");
+        assert!(stats.value("worker_frames_refused") > 100 && stats.value("worker_answers_late") > 10);
+    }
+}

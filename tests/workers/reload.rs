@@ -1,0 +1,376 @@
+//! Workers that are replaced, on SIGHUP and when a file changes: nothing is lost, and what is wrong with the
+//! new ones costs nothing.
+
+use super::support::{Client, Server, Wire};
+use super::{
+    Folder, MS, RAW, ask, ends, eventually, is_served_by, logged, one_of_each_shard, order, pid,
+    request_code, signal, start, told, who,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+fn team(instances: usize) -> String {
+    format!("{RAW},instances={instances}")
+}
+
+/// Waits until so many workers have been started in all, and only these are left.
+fn are_replaced(server: &Server, started: u64, before: &BTreeSet<u32>) {
+    server.eventually_is("workers_started", started);
+    before.iter().for_each(|pid| ends(*pid));
+}
+
+#[test]
+fn nothing_is_lost_under_load() {
+    let server = start(json!({}), &["--app", &team(2), "--worker-requests-max", "1000"]);
+    let is_over = AtomicBool::new(false);
+    let pids = |client: &mut Client| {
+        let ids: Vec<u64> = (0..10).map(|_| ask(client, &json!([["pid", {}]]))).collect();
+        let mut pids = BTreeSet::new();
+        for id in ids {
+            let answer = client.answer(id);
+            assert_eq!(answer.code(), 200, "{}", answer.text);
+            pids.insert(answer.body["data"].as_u64().unwrap() as u32);
+        }
+        pids
+    };
+    let mut clients: Vec<Client> = (0..4).flat_map(|_| Wire::ALL).map(|wire| server.client(wire)).collect();
+    let mut seen: BTreeSet<u32> = clients.iter_mut().flat_map(pids).collect();
+    thread::scope(|scope| {
+        let at_work: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        pids(&mut client);
+                    }
+                    let last = pids(&mut client);
+                    client.ping();
+                    assert_eq!(client.answers().len(), 0, "nothing is answered twice");
+                    last
+                })
+            })
+            .collect();
+        for round in 1..=3 {
+            let before = seen.clone();
+            server.signal("HUP");
+            are_replaced(&server, 2 + 2 * round, &before);
+            let mut fresh = server.spread(8);
+            let now: BTreeSet<u32> = fresh.iter_mut().flat_map(pids).collect();
+            assert!(now.is_disjoint(&before), "{now:?} after {before:?}");
+            seen = now;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let last: BTreeSet<u32> = at_work.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        assert!(last.is_subset(&seen), "{last:?} and {seen:?}");
+    });
+    let stats = server.stats();
+    for name in ["workers_crashed", "worker_requests_failed", "worker_events_refused", "worker_answers_late"]
+    {
+        assert_eq!(stats.value(name), 0, "{name}");
+    }
+    assert_eq!(stats.value("worker_links"), 4);
+}
+
+/// Waits until the events of a client go to another worker.
+fn new_one(client: &mut Client, before: u32) -> u32 {
+    eventually("a new worker", || Some(pid(client)).filter(|pid| *pid != before))
+}
+
+#[test]
+fn what_is_under_way_is_answered_by_the_one_that_has_it() {
+    let server = start(json!({}), &["--worker-request-timeout", "5s"]);
+    let mut clients = one_of_each_shard(&server, Wire::WebSocket);
+    let before = pid(&mut clients[0]);
+    let held = ["a", "b"].map(|name| json!([["hold", {"name": name}]]));
+    let held = [ask(&mut clients[0], &held[0]), ask(&mut clients[1], &held[1])];
+    let pending = clients[0].ask("/qio/on", r#"["/raw/ask/room", [["hold", {"name": "on"}]]]"#);
+    // By these the old one is told to go on.
+    let offered = clients.each_mut().map(|client| {
+        let answer = request_code(client, json!([["answer", {"callback": 1}]]), 200);
+        format!("/qio/callback/{}", answer.callback)
+    });
+    server.signal("HUP");
+    for client in &mut clients {
+        assert_ne!(new_one(client, before), before);
+    }
+    clients.iter_mut().for_each(|client| assert!(client.answers().is_empty()));
+    let late = json!(["answer", {"held": "a", "data": "late", "callback": 77}]);
+    let steps = json!([late, ["answer", {"held": "on"}], ["pid", {}]]);
+    assert_eq!(clients[0].request_code(&offered[0], &steps.to_string(), 200).body["data"], json!(before));
+    let late = clients[0].answer(held[0]);
+    assert_eq!((late.code(), &late.body["data"]), (200, &json!("late")));
+    assert_eq!(clients[0].answer(pending).code(), 200);
+    // What it offers meanwhile works as well.
+    let steps = json!([["pid", {}]]).to_string();
+    let pid_of_late = clients[0].request_code(&format!("/qio/callback/{}", late.callback), &steps, 200);
+    assert_eq!(pid_of_late.body["data"], json!(before));
+    clients[1].request_code(&offered[1], "1", 200);
+    clients[1].ping();
+    assert!(super::runs(before), "one is still under way");
+    server.advance(MS(5000));
+    assert_eq!(clients[1].answer(held[1]).code(), 500, "which it does not answer");
+    ends(before);
+    // It is the new one that is told of what was subscribed to before.
+    order(&mut clients[1], json!([["broadcast", {"path": "/raw/ask/room"}]]));
+    assert_eq!(clients[0].event().path, "/raw/ask/room");
+    clients[0].unsubscribe("/raw/ask/room");
+    assert_eq!(told(&mut clients[0], "OFF").len(), 1);
+    let stats = server.stats();
+    assert_eq!((stats.value("workers_crashed"), stats.value("workers_started")), (0, 2));
+}
+
+#[test]
+fn open_callbacks_are_waited_for() {
+    let server = start(json!({}), &["--clients-cb-max-age", "15s"]);
+    let mut client = server.websocket();
+    let mut before = pid(&mut client);
+    let offer = json!([["answer", {"callback": 5}]]);
+    let offered = request_code(&mut client, offer.clone(), 200).callback;
+    server.signal("HUP");
+    let now = new_one(&mut client, before);
+    let steps = json!([["answer", {"callback": 6, "data": "more"}]]);
+    let answer = client.request_code(&format!("/qio/callback/{offered}"), &steps.to_string(), 200);
+    assert_eq!(answer.body["data"], "more");
+    // One after the other, for as long as one is open.
+    let steps = json!([["pid", {}]]);
+    let answer = client.request_code(&format!("/qio/callback/{}", answer.callback), &steps.to_string(), 200);
+    assert_eq!(answer.body["data"], json!(before));
+    ends(before);
+    // One that expires is not waited for any more.
+    before = now;
+    request_code(&mut client, offer, 200);
+    server.signal("HUP");
+    new_one(&mut client, before);
+    assert!(super::runs(before));
+    server.advance(MS(15_000));
+    ends(before);
+    assert_eq!(server.stats().value("workers_crashed"), 0);
+}
+
+#[test]
+fn one_that_does_not_finish_is_killed() {
+    // What is under way, and what was offered, may take its own time first.
+    let stop = ["--worker-stop-timeout", "300ms"];
+    let own = ["--worker-request-timeout", "100ms", "--clients-cb-max-age", "100ms"];
+    let server = start(json!({}), &[&stop[..], &own].concat());
+    let mut client = server.websocket();
+    let before = pid(&mut client);
+    order(&mut client, json!([["ignore_stop", {}]]));
+    server.signal("HUP");
+    ends(before);
+    let log = logged(&server, "worker-stop-timeout", 1);
+    assert!(!log.contains("again_in"), "its place is taken already: {log}");
+    is_served_by(&server, 1);
+    assert_ne!(pid(&mut client), before);
+    assert_eq!(server.stats().value("workers_started"), 2);
+}
+
+#[test]
+fn other_events_may_be_registered() {
+    let folder = Folder::new();
+    let file = folder.file("more.json");
+    let events = json!([
+        {"path": "/raw", "children": true},
+        {"path": "/old"},
+        {"path": "/narrow"},
+        {"path": "/wide", "children": true},
+        {"path": "/quiet", "handler": false},
+        {"path": "/room", "off": true},
+        {"path": "/closed", "subscriptions": "nobody"},
+    ]);
+    let server = start(json!({"events": events, "file": file}), &["--app", &team(2)]);
+    let mut clients = one_of_each_shard(&server, Wire::WebSocket);
+    for client in &mut clients {
+        client.subscribe("/room");
+        let codes: Vec<u64> = ["/old", "/new", "/narrow/x", "/wide/x", "/quiet"]
+            .map(|path| client.request(path, "1").code())
+            .into();
+        assert_eq!(codes, [200, 404, 404, 200, 500]);
+        client.request_code("/qio/on", r#""/closed""#, 401);
+    }
+    let more = json!([
+        {"path": "/new", "off": true},
+        {"path": "/closed", "subscriptions": "ask"},
+        {"path": "/room", "subscriptions": "nobody", "off": true},
+        {"path": "/quiet"},
+        {"path": "/wide"},
+        {"path": "/narrow", "children": true},
+        {"path": "/raw", "children": true},
+    ]);
+    fs::write(&file, json!({"events": more.to_string()}).to_string()).unwrap();
+    server.signal("HUP");
+    server.eventually_is("workers_started", 4);
+    is_served_by(&server, 2);
+    for client in &mut clients {
+        eventually("the new one", || (client.request("/new", "1").code() == 200).then_some(()));
+        let codes: Vec<u64> = ["/old", "/new", "/narrow/x", "/wide/x", "/quiet"]
+            .map(|path| client.request(path, "1").code())
+            .into();
+        assert_eq!(codes, [404, 200, 200, 404, 200]);
+        client.request_code("/qio/on", r#"["/closed", [["answer", {"code": 418}]]]"#, 418);
+        // Subscriptions that there are stay.
+        order(client, json!([["broadcast", {"path": "/room", "data": 1}]]));
+    }
+    for client in &mut clients {
+        assert_eq!([client.event().data, client.event().data], ["1", "1"]);
+        client.unsubscribe("/room");
+        client.request_code("/qio/on", r#""/room""#, 401);
+        assert_eq!(told(client, "OFF")[0][0], "/room");
+    }
+}
+
+#[test]
+fn events_that_are_anothers_are_left_out() {
+    let folder = Folder::new();
+    let file = folder.file("more.json");
+    let server = start(json!({"file": file}), &[]);
+    let mut client = server.websocket();
+    let before = pid(&mut client);
+    let more = json!([{"path": "/raw", "children": true}, {"path": "/relay", "children": true}]);
+    fs::write(&file, json!({"events": more.to_string()}).to_string()).unwrap();
+    server.signal("HUP");
+    logged(&server, "/relay is registered already, by relay", 2);
+    client.subscribe("/relay/x");
+    client.request_code("/relay/x", "5", 200);
+    assert_eq!(client.event().data, "5", "it is relay's");
+    order(&mut client, json!([]));
+    // The next one is right again.
+    fs::remove_file(&file).unwrap();
+    server.signal("HUP");
+    ends(before);
+    eventually("the third", || (client.request("/raw/alone", "1").code() == 200).then_some(()));
+}
+
+#[test]
+fn one_that_does_not_get_ready_replaces_nobody() {
+    let folder = Folder::new();
+    let file = folder.file("more.json");
+    let arguments = ["--app", &team(2), "--worker-start-timeout", "5s"];
+    let server = start(json!({"file": file}), &arguments);
+    let mut clients = server.spread(8);
+    let before: BTreeSet<u32> = clients.iter_mut().map(pid).collect();
+    let held = ask(&mut clients[0], &json!([["hold", {"name": "a"}]]));
+    let ready =
+        |ready: Value| json!([["control", {"text": json!({"ready": ready}).to_string()}], ["hang", {}]]);
+    for (steps, words) in [
+        (
+            json!([["control", {"text": "{\"failed\": \"no database\"}"}], ["exit", {"code": 1}]]),
+            "no database",
+        ),
+        (json!([["print", {"to": "stderr", "text": "SyntaxError"}], ["exit", {"code": 5}]]), "SyntaxError"),
+        (json!([["hang", {}]]), "it was not ready within worker-start-timeout"),
+        (json!([["control", {"text": "what?"}]]), "not understood"),
+        (ready(json!({"version": 2})), "it speaks version 2"),
+        (ready(json!({"version": 1, "events": [{"path": "/a"}, {"path": "/a"}]})), "it registers /a twice"),
+    ] {
+        fs::write(&file, json!({"start": steps.to_string()}).to_string()).unwrap();
+        let given_up = server.log_with("").matches("the reload is given up").count();
+        server.signal("HUP");
+        let log = logged(&server, "the reload is given up", given_up + 1);
+        assert!(log.contains(words), "no {words:?} in {log}");
+        assert!(!log.contains("again_in"), "nobody is missing: {log}");
+        let now: BTreeSet<u32> = clients.iter_mut().map(pid).collect();
+        assert_eq!(now, before);
+    }
+    order(&mut clients[0], json!([["answer", {"held": "a"}]]));
+    assert_eq!(clients[0].answer(held).code(), 200);
+    let started = server.stats().value("workers_started");
+    assert_eq!(started, 8, "the second is not tried where the first is not ready");
+    fs::remove_file(&file).unwrap();
+    server.signal("HUP");
+    are_replaced(&server, started + 2, &before);
+    clients.iter_mut().for_each(|client| order(client, json!([])));
+}
+
+#[test]
+fn a_program_that_has_gone_replaces_nobody() {
+    let folder = Folder::new();
+    let app = folder.worker("raw");
+    let server = start(json!({}), &["--app", &app]);
+    let mut client = server.websocket();
+    let before = pid(&mut client);
+    fs::rename(&app, folder.file("away")).unwrap();
+    server.signal("HUP");
+    let log = logged(&server, "the reload is given up", 1);
+    assert!(log.contains(&app), "{log}");
+    assert_eq!(pid(&mut client), before);
+    // Nor is one started again, as long as it is away.
+    signal(before, "KILL");
+    logged(&server, "again_in=100ms", 1);
+    server.advance(MS(100));
+    logged(&server, "a worker cannot be started", 1);
+    fs::rename(folder.file("away"), &app).unwrap();
+    server.advance(MS(200));
+    is_served_by(&server, 1);
+    order(&mut client, json!([]));
+}
+
+#[test]
+fn one_that_waits_to_be_started_again_is_not_waited_for() {
+    let server = start(json!({}), &["--app", &team(2)]);
+    let mut clients = server.spread(8);
+    let before: BTreeSet<u32> = clients.iter_mut().map(pid).collect();
+    assert_eq!(before.len(), 2);
+    for (pid, nth) in before.iter().zip(1..) {
+        signal(*pid, "KILL");
+        logged(&server, "again_in=100ms", nth);
+    }
+    server.signal("HUP");
+    are_replaced(&server, 4, &before);
+    is_served_by(&server, 2);
+    server.advance(MS(100));
+    clients.iter_mut().for_each(|client| order(client, json!([])));
+    assert_eq!(server.stats().value("workers_started"), 4, "and nobody is started for them again");
+}
+
+#[test]
+fn two_requests_to_reload_come_at_once() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    let first = pid(&mut client);
+    server.signal("HUP");
+    logged(&server, "workers are replaced", 1);
+    server.signal("HUP");
+    logged(&server, "workers are replaced", 2);
+    are_replaced(&server, 3, &[first].into());
+    is_served_by(&server, 1);
+    eventually("an end of the second", || (who(&mut client)["pings"] != json!(0)).then_some(()));
+    assert_eq!(server.stats().value("workers_crashed"), 0);
+}
+
+#[test]
+fn a_file_that_changes_replaces_the_worker() {
+    let folder = Folder::new();
+    let app = folder.worker("raw");
+    let library = folder.file("library");
+    fs::write(&library, "1").unwrap();
+    let files = json!([app, library, folder.file("none")]);
+    let server = start(json!({"files": files}), &["--app", &app, "--reload"]);
+    let mut client = server.websocket();
+    let mut before = pid(&mut client);
+    // An editor puts a new file in the place of the old one.
+    let text = fs::read_to_string(&app).unwrap() + "# more\n";
+    let edited = folder.worker("edited");
+    fs::write(&edited, text).unwrap();
+    for (nth, change) in
+        (1..).zip([&|| fs::rename(&edited, &app), &|| fs::write(&library, "22")] as [&dyn Fn() -> _; 2])
+    {
+        change().unwrap();
+        let log = logged(&server, "workers are replaced", nth);
+        assert!(log.contains("a file changed"), "{log}");
+        are_replaced(&server, nth as u64 + 1, &[before].into());
+        before = pid(&mut client);
+    }
+}
+
+#[test]
+fn a_server_without_workers_has_nothing_to_reload() {
+    let server = Server::start(&[]);
+    server.signal("HUP");
+    server.log_with("no application has workers");
+    server.assert_serves();
+}

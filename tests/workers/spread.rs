@@ -1,0 +1,56 @@
+//! Clients over the workers of a team: each client's events go to one of them, in their order, and each gets
+//! some.
+
+use super::support::Wire;
+use super::{RAW, request_code, start, told, who};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+#[test]
+fn a_clients_events_reach_one_worker_in_order() {
+    const EVENTS: usize = 50;
+    let server = start(json!({}), &["--app", &format!("{RAW},instances=3")]);
+    let mut clients: Vec<_> = (0..30).flat_map(|_| Wire::ALL).map(|wire| server.client(wire)).collect();
+    let asked: Vec<Vec<u64>> = (0..clients.len())
+        .map(|nth| {
+            let client = &mut clients[nth];
+            (0..EVENTS).map(|event| client.ask(&format!("/raw/of-{nth}/{event}"), "")).collect()
+        })
+        .collect();
+    for (client, ids) in clients.iter_mut().zip(asked) {
+        ids.into_iter().for_each(|id| assert_eq!(client.answer(id).code(), 200));
+    }
+    // By the client: its worker; by the worker: what it was told.
+    let mut of_worker: BTreeMap<u64, (Value, Vec<Value>)> = BTreeMap::new();
+    let mut shards: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+    for (nth, client) in clients.iter_mut().enumerate() {
+        let who = who(client);
+        let instance = who["hello"]["instance"].as_u64().unwrap();
+        assert_eq!(who["hello"]["instances"], json!(3));
+        *shards.entry((instance, who["link"].as_u64().unwrap())).or_default() += 1;
+        let (pid, events) =
+            of_worker.entry(instance).or_insert_with(|| (who["pid"].clone(), told(client, "EVENT")));
+        assert_eq!(*pid, who["pid"]);
+        let mine: Vec<&str> = events
+            .iter()
+            .filter_map(|told| told[0].as_str())
+            .filter(|path| path.starts_with(&format!("/raw/of-{nth}/")))
+            .collect();
+        let expected: Vec<String> = (0..EVENTS).map(|event| format!("/raw/of-{nth}/{event}")).collect();
+        assert_eq!(mine, expected);
+    }
+    assert_eq!(of_worker.len(), 3, "each instance gets some");
+    assert_eq!(shards.len(), 6, "from each shard: {shards:?}");
+    let total: usize = of_worker.values().map(|(_, events)| events.len()).sum();
+    assert_eq!(total, clients.len() * EVENTS);
+    // Whatever comes of a client comes to its worker.
+    for client in &mut clients {
+        let before = who(client)["pid"].clone();
+        client.request_code("/qio/on", r#"["/raw/ask/x", 5]"#, 200);
+        let answer = request_code(client, json!([["answer", {"callback": 1}]]), 200);
+        let fired =
+            client.request_code(&format!("/qio/callback/{}", answer.callback), r#"[["pid", {}]]"#, 200);
+        assert_eq!(fired.body["data"], before);
+        assert!(told(client, "ON").contains(&json!(["/raw/ask/x", "5"])));
+    }
+}

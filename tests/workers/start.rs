@@ -1,0 +1,252 @@
+//! What keeps a server with workers from starting, in words that say why; and `quickio test-app`.
+
+use super::support::server::{self, BINARY, command};
+use super::{Folder, RAW, ends, runs};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+/// The server does not start: its exit code, and its words; and it leaves nothing behind. Answers all that it
+/// says.
+#[track_caller]
+fn refused(arguments: &[&str], settings: Value, code: i32, words: &[&str]) -> String {
+    let folder = Folder::new();
+    let file = folder.settings(&settings);
+    let temporary = folder.file("temporary");
+    fs::create_dir(&temporary).unwrap();
+    let mut command = command(BINARY, &[&["--config", &file], arguments].concat());
+    command.env("TMPDIR", &temporary);
+    let (exit, stdout, stderr) = server::run(command);
+    assert_eq!(exit, Some(code), "{stderr}");
+    assert!(!stdout.contains("ready"), "{stdout}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?}: no {word:?} in {stderr}");
+    }
+    let left: Vec<_> = fs::read_dir(&temporary).unwrap().map(|left| left.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    stderr
+}
+
+/// As [`refused`], with the worker that does what `start` says.
+#[track_caller]
+fn refused_for(start: Value, words: &[&str]) {
+    refused(&["--app", RAW, "--worker-start-timeout", "20s"], json!({"start": start}), 1, words);
+}
+
+fn line(text: impl ToString) -> Value {
+    json!(["control", {"text": text.to_string()}])
+}
+
+/// Gets ready with this, and nothing more.
+fn ready(ready: Value) -> Value {
+    json!([line(json!({"ready": ready})), ["hang", {}]])
+}
+
+#[test]
+fn a_worker_that_does_not_get_ready_stops_the_server() {
+    let failed = json!({"failed": "no \"database\""});
+    refused_for(json!([line(&failed), ["exit", {"code": 1}]]), &["raw", RAW, "no \"database\""]);
+    refused_for(json!([line(&failed), ["hang", {}]]), &["no \"database\""]);
+    let traceback = json!(["print", {"to": "stderr", "text": "SyntaxError: line 7"}]);
+    refused_for(json!([traceback, ["exit", {"code": 5}]]), &["exit status: 5", "SyntaxError: line 7"]);
+    refused_for(json!([["print", {"text": "on stdout"}], ["exit", {}]]), &["exit status: 0", "on stdout"]);
+    refused_for(json!([["kill", {"name": "SEGV"}]]), &["signal: 11"]);
+    let timeout = ["--app", RAW, "--worker-start-timeout", "200ms"];
+    refused(&timeout, json!({"start": [["hang", {}]]}), 1, &["it was not ready within worker-start-timeout"]);
+}
+
+/// A traceback may be long. Its beginning is told at least.
+#[test]
+fn a_long_message_arrives() {
+    let message = format!("no database{}", "x".repeat(500_000));
+    let folder = Folder::new();
+    let file = folder.file("more.json");
+    let start = json!([line(json!({"failed": message})), ["exit", {"code": 1}]]);
+    fs::write(&file, json!({"start": start.to_string()}).to_string()).unwrap();
+    refused(&["--app", RAW], json!({"file": file}), 1, &["no database"]);
+}
+
+#[test]
+fn what_it_says_has_to_be_understood() {
+    refused_for(json!([line("hello"), ["hang", {}]]), &["not understood", "hello"]);
+    refused_for(json!([line("{\"ready\": {}}"), ["hang", {}]]), &["not understood", "version"]);
+    let long = json!([["control", {"text": "0123456789", "times": 200_000, "end": ""}], ["hang", {}]]);
+    refused_for(long, &["longer than 1048576 bytes"]);
+    refused_for(ready(json!({"version": 2})), &["it speaks version 2, and this server 1"]);
+    let strange = json!({"version": 1, "events": [{"path": "/a", "subscriptions": "some"}]});
+    refused_for(ready(strange), &["not understood", "some"]);
+    let many: Vec<Value> = (0..4097).map(|nth| json!({"path": format!("/{nth}")})).collect();
+    let folder = Folder::new();
+    let file = folder.file("more.json");
+    fs::write(&file, json!({"events": json!(many).to_string()}).to_string()).unwrap();
+    refused(&["--app", RAW], json!({"file": file}), 1, &["more than 4096 events"]);
+}
+
+/// As in any other language: exit code 1.
+#[test]
+fn paths_have_to_be_free() {
+    let events = |paths: &[&str]| -> Value {
+        let events: Vec<Value> = paths.iter().map(|path| json!({"path": path})).collect();
+        json!({"events": events})
+    };
+    for (paths, words) in [
+        (&["/a", "/b", "/(a)/"][..], "it registers /a twice"),
+        (&["/qio"], "/qio is the server's own namespace"),
+        (&["/qio/mine"], "/qio is the server's own namespace"),
+        (&["/relay"], "/relay is registered already, by relay"),
+        (&[""], "the path is empty"),
+        (&["mine"], "it has to begin with a slash"),
+        (&[&"/a".repeat(1000)], "cannot be registered"),
+    ] {
+        refused(&["--app", RAW], events(paths), 1, &[words, "raw"]);
+    }
+}
+
+#[test]
+fn what_is_to_run_has_to_be_there() {
+    let folder = Folder::new();
+    let file = |name: &str, text: &str, mode: u32| {
+        let file = folder.file(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        file
+    };
+    let python = file("x.py", "", 0o644);
+    refused(
+        &["--app", &python, "--python", "/nonexistent"],
+        json!({}),
+        2,
+        &["/nonexistent", "the setting python", "No such file"],
+    );
+    let node = file("x.mjs", "", 0o644);
+    refused(
+        &["--app", &node, "--node", "/nonexistent"],
+        json!({}),
+        2,
+        &["/nonexistent", "the setting node", "No such file"],
+    );
+    let program = file("stray", "#!/nonexistent/perl\n", 0o755);
+    refused(&["--app", &program], json!({}), 2, &[&program, "No such file"]);
+    refused(&["--app", &file("plain", "#!/bin/sh\n", 0o644)], json!({}), 2, &["plain", "no shared object"]);
+    for gone in ["none.py", "none.mjs", "none.js", "none.cjs", "./none"] {
+        let gone = folder.file(gone);
+        refused(&["--app", &gone], json!({}), 2, &[&gone, "No such file"]);
+    }
+    refused(&["--app", "none", "--app-dir", &folder.file("")], json!({}), 2, &["no application \"none\""]);
+}
+
+#[test]
+fn names_and_numbers_have_to_be_good() {
+    let folder = Folder::new();
+    for name in ["a b", "a.b.c", "b\u{e9}"] {
+        refused(
+            &["--app", &folder.worker(name)],
+            json!({}),
+            2,
+            &["is no name for an application", &name[..3]],
+        );
+    }
+    refused(&["--app", &folder.worker("relay")], json!({}), 2, &["two applications have the name relay"]);
+    refused(&["--app", &folder.worker("qio")], json!({}), 2, &["two applications have the name qio"]);
+    refused(
+        &["--app", RAW, "--app", &folder.worker("raw")],
+        json!({}),
+        2,
+        &["two applications have the name raw"],
+    );
+    refused(&["--app", "clienttest,instances=2"], json!({}), 2, &["clienttest has no workers"]);
+    for instances in ["0", "x", "-1", ""] {
+        refused(&["--app", &format!("{RAW},instances={instances}")], json!({}), 2, &["instances"]);
+    }
+    refused(&["--app", &format!("{RAW},instances=257")], json!({}), 2, &["instances are 1 to 256"]);
+}
+
+/// The numbers of processes that were printed.
+fn printed_pids(log: &str) -> Vec<u32> {
+    let after = log.split("process: process ").skip(1).map(|rest| rest.split(' ').next().expect("a word"));
+    after.map(|pid| pid.parse().expect("a number")).collect()
+}
+
+#[test]
+fn the_others_end_where_one_fails() {
+    let bad = json!([["sleep", {"ms": 100}], line(json!({"failed": "of three"})), ["exit", {"code": 1}]]);
+    let start = json!([["print_pid", {}], ["of_instance", {"instance": 1, "then": bad}]]);
+    let log = refused(&["--app", &format!("{RAW},instances=3")], json!({"start": start}), 1, &["of three"]);
+    let pids = printed_pids(&log);
+    assert!(!pids.is_empty() && pids.len() <= 3, "{log}");
+    assert!(pids.iter().all(|pid| !runs(*pid)), "they end before the server does");
+    // What was started before something else fails ends, too.
+    let start = json!({"start": [["print_pid", {}]]});
+    for arguments in [&["--app", RAW, "--app", "./none.py"][..], &["--app", RAW, "--listen", "192.0.2.1:1"]] {
+        let code = if arguments.contains(&"--listen") { 1 } else { 2 };
+        let log = refused(arguments, start.clone(), code, &[]);
+        let pids = printed_pids(&log);
+        assert_eq!(pids.len(), 1, "{log}");
+        ends(pids[0]);
+    }
+}
+
+/// Settings of any length reach a worker, up to a line of the control socket.
+#[test]
+fn long_settings_arrive() {
+    let long = "0123456789".repeat(50_000);
+    let server = super::start(json!({"long": long}), &[]);
+    let mut client = server.websocket();
+    let fits = json!([["answer", {}]]);
+    super::request_code(&mut client, fits, 200);
+}
+
+/// What `quickio test-app` says of these: its exit code, its report and its log.
+fn test(apps: &[&str], settings: Value) -> (Option<i32>, String, String) {
+    let folder = Folder::new();
+    let mut command = Command::new(BINARY);
+    command.args(["test-app", "--config", &folder.settings(&settings)]).args(apps);
+    server::run(command)
+}
+
+#[test]
+fn self_tests_are_run_and_reported() {
+    let passes = format!("ok {RAW}\nok relay\n2 passed, 0 failed");
+    let (code, report, log) = test(&[RAW, "relay"], json!({"start": [["print_pid", {}]]}));
+    assert_eq!((code, report), (Some(0), passes));
+    printed_pids(&log).into_iter().for_each(ends);
+    for (settings, why) in [
+        (json!({"test": [line(json!({"failed": "no template"})), ["exit", {"code": 1}]]}), "no template"),
+        (json!({"test": [line(json!({"tested": false}))]}), "self-test failed"),
+        (json!({"test": [["exit", {}]]}), "without a word"),
+        (
+            json!({"test": [["print", {"to": "stderr", "text": "AssertionError"}], ["exit", {"code": 1}]]}),
+            "AssertionError",
+        ),
+        (json!({"start": [line(json!({"failed": "no database"})), ["exit", {"code": 1}]]}), "no database"),
+        (json!({"start": [["exit", {"code": 9}]]}), "exit status: 9"),
+        (json!({"start": [line("[]"), ["hang", {}]]}), "not understood"),
+    ] {
+        let (code, report, _) = test(&["relay", RAW], settings.clone());
+        assert_eq!(code, Some(1), "{settings}");
+        let lines: Vec<&str> = report.lines().collect();
+        assert_eq!((lines[0], lines[2]), ("ok relay", "1 passed, 1 failed"), "{report}");
+        assert!(
+            lines[1].starts_with(&format!("FAILED {RAW}: ")) && lines[1].contains(why),
+            "{why}: {report}"
+        );
+    }
+    // It is told that this is a test, and has no links.
+    let (_, _, log) =
+        test(&[&format!("{RAW},instances=4")], json!({"test": [["print_hello", {}], ["exit", {}]]}));
+    assert!(
+        log.contains(r#""instances":1"#) && log.contains(r#""links":[]"#) && log.contains(r#""test":true"#),
+        "{log}"
+    );
+    let (code, report, _) = test(&["./none.py"], json!({}));
+    assert!(code == Some(1) && report.starts_with("FAILED ./none.py: "), "{report}");
+}
+
+#[test]
+fn a_self_test_that_does_not_end_has_failed() {
+    let (code, report, log) =
+        test(&["--worker-start-timeout", "3s", RAW], json!({"test": [["print_pid", {}], ["hang", {}]]}));
+    assert!(code == Some(1) && report.starts_with(&format!("FAILED {RAW}: its self-test")), "{report}");
+    printed_pids(&log).into_iter().for_each(ends);
+}
