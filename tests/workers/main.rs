@@ -4,6 +4,7 @@
 //! An event's data are steps for the worker: pairs of a name and its arguments, as that file describes them.
 
 mod broken;
+mod hard;
 mod life;
 mod limits;
 mod printing;
