@@ -13,10 +13,12 @@ use std::time::Instant;
 /// Who starts the server may have SIGCHLD ignored, and then the kernel keeps nothing of children that end.
 #[test]
 fn children_can_be_waited_for_where_sigchld_is_ignored() {
-    let mut plain = command(BINARY, &["--app", RAW, "--clock", "manual", "--worker-timeout", "24h"]);
+    let plain = command(BINARY, &["--app", RAW, "--clock", "manual", "--worker-timeout", "24h"]);
     let mut ignoring = Command::new("sh");
     ignoring.args(["-c", "trap '' CHLD; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
-    plain.get_envs().for_each(|(name, _)| drop(ignoring.env_remove(name)));
+    for (name, _) in plain.get_envs() {
+        ignoring.env_remove(name);
+    }
     let mut server = Server::launch(ignoring);
     let mut client = server.websocket();
     let before = pid(&mut client);

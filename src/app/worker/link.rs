@@ -1,19 +1,23 @@
 //! A shard's end of a link: what events become frames, what frames become commands, and what is under way between them.
 //!
+//! Here is what the shard sends; `taken` has what the worker says, `timing` and `offers` what happens by itself.
+//!
 //! It does no I/O. The shard carries the bytes: what is to be sent it takes by [`Link::take_output`], what came it gives to
 //! [`Link::received`].
+
+mod offers;
+mod taken;
+mod timing;
 
 use super::manifest::{EventSpec, Manifest, Subscriptions};
 use super::requests::Requests;
 use super::tally::Tally;
 use super::timers::Timers;
-use super::wire::{self, FromWorker, HAS_MESSAGE, Head, REPEATS, ToWorker, WANTS_ANSWER};
+use super::wire::{self, Head, ToWorker, WANTS_ANSWER};
 use super::{Alarm, Limits};
 use crate::app::{
-    Answer, Asked, Callback, Command, Context, Decision, Event, Json, LocalCommand, Reply, Subscription,
-    Unsubscribed, paths,
+    Answer, Asked, Command, Context, Decision, Event, LocalCommand, Reply, Subscription, Unsubscribed,
 };
-use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
 use crate::limits::WORKER_CALLBACKS_MAX;
@@ -322,287 +326,6 @@ impl Link {
         });
         self.tally.failed(failed);
     }
-
-    /// Has the requests looked at that take too long.
-    fn sweep_in(self: &Rc<Self>, cx: &mut Context<'_>, time: Duration) {
-        let link = Rc::downgrade(self);
-        cx.after(time, move |cx| {
-            if let Some(link) = link.upgrade() {
-                link.sweep(cx);
-            }
-        });
-    }
-
-    fn sweep(self: &Rc<Self>, cx: &mut Context<'_>) {
-        let (now, timeout) = (cx.now(), self.limits.request_timeout);
-        let Some(moment) = now.checked_sub(timeout) else { return self.sweep_in(cx, timeout) };
-        let mut late = 0;
-        let oldest = self.requests.borrow_mut().end_before(moment, |request| {
-            late += 1;
-            fail(cx, request, TOO_LATE);
-        });
-        self.tally.timed_out(late);
-        self.sweep_is_due.set(oldest.is_some());
-        if let Some(oldest) = oldest {
-            self.sweep_in(cx, (oldest + timeout).saturating_sub(now).max(Duration::from_millis(1)));
-        }
-    }
-
-    // From the worker to the shard.
-
-    /// Takes what has come from the worker.
-    pub fn received(self: &Rc<Self>, cx: &mut Context<'_>, bytes: &[u8]) {
-        let mut partial = self.partial.take();
-        if partial.is_empty() {
-            let taken = self.take_frames(cx, bytes);
-            partial.extend_from_slice(&bytes[taken..]);
-        } else {
-            partial.extend_from_slice(bytes);
-            let taken = self.take_frames(cx, &partial);
-            // Of a large frame most comes in pieces, and nothing is moved then.
-            partial.drain(..taken);
-        }
-        if partial.len() < KEPT_BYTES_MAX {
-            partial.shrink_to(KEPT_BYTES_MAX);
-        }
-        self.partial.replace(partial);
-    }
-
-    /// Takes the frames that are complete; answers how many bytes they are.
-    fn take_frames(self: &Rc<Self>, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
-        let mut taken = 0;
-        while self.stage.get() < Stage::Broken {
-            match wire::read(&bytes[taken..]) {
-                Ok(Some((frame, len))) => {
-                    self.take(cx, &frame);
-                    taken += len;
-                    self.expect_it_reads();
-                }
-                Ok(None) => return taken,
-                Err(broken) => self.break_off(&broken.to_string()),
-            }
-        }
-        bytes.len()
-    }
-
-    /// What a worker causes itself (callbacks that are dropped at once, say) it has to read.
-    fn expect_it_reads(&self) {
-        let unread = self.unread.get();
-        if unread > self.limits.outbox_bytes_max.saturating_mul(OUTPUT_TIMES_MAX) {
-            self.break_off(&format!("it says more and more, and does not read: {unread} bytes wait for it"));
-        }
-    }
-
-    /// Nothing that the worker says can be understood any more, or it does not listen: it has to be ended.
-    fn break_off(&self, why: &str) {
-        self.stage.set(self.stage.get().max(Stage::Broken));
-        self.alarm.broken(self.worker, why);
-    }
-
-    fn take(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) {
-        let taken = match frame.kind {
-            FromWorker::Answer => self.answered(cx, frame),
-            FromWorker::Broadcast => self.broadcast(cx, frame),
-            FromWorker::Send => self.send(cx, frame),
-            FromWorker::Close => {
-                cx.close(frame.head.client);
-                Ok(())
-            }
-            FromWorker::Move => text(frame.text).map(|address| cx.move_to(frame.head.client, address)),
-            FromWorker::Timer => self.set_timer(cx, frame),
-            FromWorker::Cancel => {
-                self.timers.borrow_mut().cancel(frame.head.number);
-                Ok(())
-            }
-            FromWorker::Watch => self.watch(cx, frame.head.client),
-        };
-        if let Err(why) = taken {
-            self.refuse(cx, frame.kind, why);
-        }
-    }
-
-    /// What an application has done wrong is said, and left out.
-    fn refuse(&self, cx: &Context<'_>, kind: FromWorker, why: &str) {
-        self.tally.frame_refused();
-        let now = cx.now();
-        if self.warned.get().is_none_or(|warned| now.saturating_sub(warned) >= WARN_AGAIN) {
-            self.warned.set(Some(now));
-            tracing::warn!(worker = self.name, frame = ?kind, why, "a worker asked for what cannot be: it is left out");
-        }
-    }
-
-    fn answered(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
-        let Head { number, request, code, .. } = frame.head;
-        let offered = (number != 0).then(|| self.offer(number)).flatten();
-        let Some(request) = self.requests.borrow_mut().end(request) else {
-            self.tally.answered_late();
-            return Ok(());
-        };
-        let asked = match request {
-            Request::Event(asked) => asked,
-            Request::Subscription(asked, path) => {
-                let decision = match code {
-                    200 => Decision::Accept,
-                    0 | 401 | 404 => Decision::Refuse,
-                    code => Decision::Fail(code),
-                };
-                cx.push_local(LocalCommand::Any(Command::Decide { asked, path, decision }));
-                return Ok(());
-            }
-        };
-        if code == 0 || asked.callback == 0 {
-            return Ok(());
-        }
-        let (answer, taken) = match answer_of(frame) {
-            Ok(answer) => (answer, Ok(())),
-            Err(why) => (Answer::refusal(500, None), Err(why)),
-        };
-        let answer = match offered.filter(|_| code == 200 && taken.is_ok()) {
-            Some(offered) => answer.offering(offered.into_callback()),
-            None => answer,
-        };
-        cx.push_local(LocalCommand::Answer { asked, answer });
-        taken
-    }
-
-    fn broadcast(&self, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
-        cx.broadcast(&path(frame.text)?, json(frame.data)?);
-        Ok(())
-    }
-
-    fn send(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
-        let Head { number, client, .. } = frame.head;
-        let offered = (number != 0).then(|| self.offer(number)).flatten();
-        let (path, data) = (path(frame.text)?, json(frame.data)?);
-        if number == 0 {
-            cx.send(client, &path, data);
-        } else if client.shard != cx.shard() {
-            return Err("a callback is offered to a client of another shard");
-        } else if let Some(offered) = offered {
-            let callback = Some(offered.into_callback());
-            cx.push_local(LocalCommand::Send { client, path, data, callback });
-        }
-        Ok(())
-    }
-
-    /// A callback of the worker's own; none where it has too many open.
-    fn offer(self: &Rc<Self>, number: u32) -> Option<Offered> {
-        if self.callbacks.get() >= WORKER_CALLBACKS_MAX || self.stage.get() >= Stage::Closed {
-            self.drop_callback(number);
-            return None;
-        }
-        self.callbacks.set(self.callbacks.get() + 1);
-        Some(Offered { link: Some(Rc::clone(self)), number })
-    }
-
-    fn watch(self: &Rc<Self>, cx: &mut Context<'_>, client: ClientId) -> Result<(), &'static str> {
-        if client.shard != cx.shard() {
-            return Err("a client of another shard is watched");
-        }
-        if self.stage.get() >= Stage::Closed {
-            return Ok(());
-        }
-        let watch = || Watch { link: Rc::clone(self), client };
-        match cx.client_data::<Vec<Watch>>(client) {
-            // Whoever it replaces goes on to watch until it ends.
-            Some(watches) if watches.iter().any(|watch| Rc::ptr_eq(&watch.link, self)) => {}
-            Some(watches) => {
-                watches.retain(|watch| watch.link.stage.get() < Stage::Closed);
-                watches.push(watch());
-            }
-            None => _ = cx.set_client_data(client, vec![watch()]),
-        }
-        Ok(())
-    }
-
-    fn set_timer(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
-        let Head { number, flags, time_ms, .. } = frame.head;
-        self.set(cx, number, Duration::from_millis(time_ms), flags & REPEATS != 0)
-    }
-
-    /// Sets a timer.
-    pub fn set(
-        self: &Rc<Self>,
-        cx: &mut Context<'_>,
-        number: u32,
-        time: Duration,
-        repeats: bool,
-    ) -> Result<(), &'static str> {
-        let time = if repeats { time.max(Duration::from_millis(1)) } else { time };
-        let due = cx.now().saturating_add(time);
-        if !self.timers.borrow_mut().set(number, due, repeats.then_some(time)) {
-            return Err("it has too many timers");
-        }
-        self.arm(cx);
-        Ok(())
-    }
-
-    /// Has the shard's timer fire as early as the earliest of the worker's.
-    fn arm(self: &Rc<Self>, cx: &mut Context<'_>) {
-        let Some(due) = self.timers.borrow_mut().arm() else { return };
-        let link = Rc::downgrade(self);
-        cx.after(due.saturating_sub(cx.now()), move |cx| {
-            if let Some(link) = link.upgrade() {
-                link.fire(cx);
-            }
-        });
-    }
-
-    fn fire(self: &Rc<Self>, cx: &mut Context<'_>) {
-        self.timers.borrow_mut().fired(cx.now());
-        while let Some(number) = self.take_due(cx.now()) {
-            self.put(ToWorker::Timer, &Head { number, ..now(cx) }, "", "");
-        }
-        self.arm(cx);
-    }
-
-    fn take_due(&self, now: Duration) -> Option<u32> {
-        self.timers.borrow_mut().take_due(now)
-    }
-}
-
-/// A server callback that the worker offers. One that never runs is told to it, whatever became of it: it expired, its client
-/// has gone, it could not be offered.
-struct Offered {
-    link: Option<Rc<Link>>,
-    number: u32,
-}
-
-impl Offered {
-    fn into_callback(mut self) -> Callback {
-        Callback::new(move |cx, reply| match self.close() {
-            Some(link) => link.reply(cx, self.number, reply),
-            None => Answer::refusal(500, None),
-        })
-    }
-
-    /// It is not open any more.
-    fn close(&mut self) -> Option<Rc<Link>> {
-        let link = self.link.take()?;
-        link.callbacks.set(link.callbacks.get() - 1);
-        Some(link)
-    }
-}
-
-impl Drop for Offered {
-    fn drop(&mut self) {
-        if let Some(link) = self.close() {
-            link.drop_callback(self.number);
-        }
-    }
-}
-
-/// Kept among a client's data, so that it is dropped when the client has gone; at once where it has already.
-struct Watch {
-    link: Rc<Link>,
-    client: ClientId,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let link = &self.link;
-        link.put(ToWorker::Gone, &Head { client: self.client, ..Head::at(link.told_ms.get()) }, "", "");
-    }
 }
 
 /// A head with nothing but the time.
@@ -628,24 +351,4 @@ fn fail(cx: &mut Context<'_>, request: Request, why: &str) {
             LocalCommand::Any(Command::Decide { asked, path, decision: Decision::Fail(500) })
         }
     });
-}
-
-fn answer_of(frame: &wire::Frame<'_>) -> Result<Answer, &'static str> {
-    let Head { code, flags, .. } = frame.head;
-    let data = json(frame.data)?;
-    let message = (flags & HAS_MESSAGE != 0).then(|| text(frame.text)).transpose()?;
-    Ok(Answer::of(code, data, message.map(Box::from)))
-}
-
-fn text(bytes: &[u8]) -> Result<&str, &'static str> {
-    std::str::from_utf8(bytes).map_err(|_| "its text is not UTF-8")
-}
-
-fn path(bytes: &[u8]) -> Result<Path, &'static str> {
-    paths::parse(text(bytes)?).map_err(|_| "its path is empty or too long")
-}
-
-fn json(bytes: &[u8]) -> Result<Json, &'static str> {
-    let data = std::str::from_utf8(bytes).map_err(|_| "its data is not UTF-8")?;
-    Json::checked(data).map_err(|_| "its data is not JSON")
 }
