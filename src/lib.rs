@@ -7,7 +7,7 @@
 //! | [`config`] | every setting once: flag, environment, file key, default, doc |
 //! | [`server`] | starts the shards, waits for signals, shuts down in order |
 //! | [`shard`] | one shard: the turn, and each of its steps in a file; the only part that sees everything |
-//! | [`app`] | what runs inside: the application API, and the bundled applications |
+//! | [`app`] | what runs inside: the application API, applications in C, workers for all other languages, the bundled ones |
 //! | [`protocol`] | bytes to events and back, without I/O: WebSocket, raw TCP, HTTP |
 //! | [`client`] | a client: its subscriptions and server callbacks |
 //! | [`event`] | the event, its path, its text form, the router |
