@@ -134,7 +134,7 @@ pub fn is_name(text: &str) -> bool {
 ///
 /// let args = ["--mangle", "cut", "--shards", "1"].map(Into::into);
 /// let Ok(Action::Run(tests)) = config::client_test_from_args(args, []) else { panic!("these are good settings") };
-/// assert_eq!(tests.server.app, ["relay", "clienttest"]);
+/// assert_eq!(tests.server.app, ["relay".into(), "clienttest".into()]);
 /// ```
 pub fn client_test_from_args(
     args: impl IntoIterator<Item = OsString>,

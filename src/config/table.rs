@@ -633,13 +633,6 @@ pub(super) static RELATIONS: &[Relation] = &[
         why: "a message that is sent back or broadcast would close whoever gets it",
     },
     Relation {
-        lesser: "message-bytes-max",
-        greater: "worker-outbox-bytes-max",
-        or_equal: false,
-        holds: |config| config.message_bytes_max < config.worker_outbox_bytes_max,
-        why: "one event would fill what a worker may have unread",
-    },
-    Relation {
         lesser: "clients-subs-min",
         greater: "clients-subs-total",
         or_equal: true,

@@ -155,7 +155,6 @@ fn another_value(setting: &Setting) -> &'static str {
         "log-format" => "json",
         "clock" => "manual",
         "python" | "node" => "/opt/bin/of mine",
-        "worker-outbox-bytes-max" => "16Mi",
         "reload" => "on",
         "clients-subs-pressure" => "61",
         "heartbeat-challenge" => "14m",

@@ -15,6 +15,10 @@ use std::time::Duration;
 /// The endings under which a name is looked for in `app-dir`, in this order.
 const ENDINGS: [&str; 5] = ["so", "py", "mjs", "js", "cjs"];
 
+/// A worker that says more while it lets so many times `worker-outbox-bytes-max` gather does not read at all. (What clients
+/// cause waits instead: their events are refused, and their ends put off.)
+const UNREAD_TIMES: usize = 4;
+
 /// The applications that the settings name.
 pub(super) struct Named {
     apps: Vec<Arc<dyn Application>>,
@@ -167,6 +171,7 @@ fn plan(
     let limits = Limits {
         requests_max: config.worker_requests_max,
         outbox_bytes_max: config.worker_outbox_bytes_max,
+        unread_bytes_max: config.worker_outbox_bytes_max.max(config.message_bytes_max) * UNREAD_TIMES,
         request_timeout: config.worker_request_timeout,
     };
     let clock = clock.clone();

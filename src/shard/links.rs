@@ -109,19 +109,19 @@ impl State {
     }
 
     fn worker_joined(&mut self, joined: Joined) {
-        let Joined { app, instance, worker, manifest, socket } = joined;
+        let (app, worker) = (joined.app, joined.worker);
         let Some(team) = self.apps.team(app) else { return };
-        if team.is_news(&manifest) {
-            if let Err(error) = self.apps.register_again(app, &team, &manifest) {
+        if team.is_news(&joined.manifest) {
+            if let Err(error) = self.apps.register_again(app, &team, &joined.manifest) {
                 tracing::error!(shard = self.id, worker, %error, "an event of a worker is left out");
             }
         }
         let Some(place) = self.links.free.pop() else {
             return team.refuse(worker, "its shard has no place for its link");
         };
-        let joined = self.apps.runner().run(app, |cx| team.join(cx, instance, worker, &manifest));
+        let link = self.apps.runner().run(app, |cx| team.join(cx, &joined));
         self.apply_commands(app);
-        let Ok(Some(link)) = joined else {
+        let Ok(Some(link)) = link else {
             self.links.free.push(place);
             return team.refuse(worker, "its shard has no such instance");
         };
@@ -137,7 +137,7 @@ impl State {
             sent_ms: 0,
             left_ms: None,
         });
-        self.orders.push(Order::Adopt(place, socket));
+        self.orders.push(Order::Adopt(place, joined.socket));
         self.orders.push(Order::Receive(Descriptor::at(place), token));
     }
 

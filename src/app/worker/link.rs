@@ -27,10 +27,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A worker that says more while it lets so many times `worker-outbox-bytes-max` gather does not read at all. (What clients
-/// cause waits instead: their events are refused, and their ends put off.)
-const OUTPUT_TIMES_MAX: usize = 4;
-
 /// Bytes of a buffer that a link keeps: what was larger once is given back.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 

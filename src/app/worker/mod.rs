@@ -128,8 +128,10 @@ pub struct Plan {
 pub struct Limits {
     /// Requests under way: [`REQUESTS_MAX`] at most.
     pub requests_max: usize,
-    /// Bytes that the worker has not read.
+    /// Bytes that the worker has not read, from which on it is given no more events.
     pub outbox_bytes_max: usize,
+    /// Bytes that it has not read, while it says more and more, from which on it is killed.
+    pub unread_bytes_max: usize,
     /// For the worker to answer a request.
     pub request_timeout: Duration,
 }
@@ -166,6 +168,8 @@ pub struct Joined {
     /// The serial number of the worker.
     pub worker: u32,
     pub manifest: Arc<Manifest>,
+    /// When it came, by the server's clock: its timers go from then on, whenever the shard looks.
+    pub since: Duration,
     pub socket: OwnedFd,
 }
 

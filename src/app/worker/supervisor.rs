@@ -397,7 +397,7 @@ impl Supervisor {
         let worker = &mut self.workers[at];
         let Stage::Ready(manifest) = &worker.stage else { return };
         let (manifest, instance) = (Arc::clone(manifest), worker.process.instance);
-        let told = serving.introduce(&mut worker.process, &manifest);
+        let told = serving.introduce(&mut worker.process, &manifest, now);
         worker.stage = Stage::Serving(Ping { number: 0, answered: true, next: now });
         worker.since = Some(now);
         self.watch.set(manifest.files.iter().cloned());
@@ -550,11 +550,11 @@ impl Supervisor {
 
 impl Serving {
     /// Gives the shards the links of a worker; whether all of them took theirs.
-    fn introduce(&self, process: &mut Process, manifest: &Arc<Manifest>) -> bool {
+    fn introduce(&self, process: &mut Process, manifest: &Arc<Manifest>, since: Duration) -> bool {
         let (app, instance, worker) = (self.app, process.instance as u32, process.serial);
         let sockets = std::mem::take(&mut process.links);
         sockets.into_iter().enumerate().all(|(shard, socket)| {
-            let joined = Joined { app, instance, worker, manifest: Arc::clone(manifest), socket };
+            let joined = Joined { app, instance, worker, manifest: Arc::clone(manifest), since, socket };
             self.tell(shard, News::Joined(joined))
         })
     }

@@ -3,7 +3,7 @@
 use super::link::{Link, not_running};
 use super::manifest::{EventSpec, Manifest, Subscriptions};
 use super::tally::Tally;
-use super::{Alarm, Limits};
+use super::{Alarm, Joined, Limits};
 use crate::app::{Answer, Context, Decision, Error, Event, Registrar, Subscription, Unsubscribed};
 use crate::client::ClientId;
 use crate::event::path::Path;
@@ -117,15 +117,10 @@ impl Team {
     }
 
     /// A worker has come: from now on it gets what the one before it got, which finishes what it has.
-    pub fn join(
-        &self,
-        cx: &mut Context<'_>,
-        instance: u32,
-        worker: u32,
-        manifest: &Arc<Manifest>,
-    ) -> Option<Rc<Link>> {
+    pub fn join(&self, cx: &mut Context<'_>, joined: &Joined) -> Option<Rc<Link>> {
+        let Joined { instance, worker, manifest, since, .. } = joined;
         let link = Link::new(
-            worker,
+            *worker,
             format!("{}#{instance}", self.name),
             Arc::clone(manifest),
             self.limits,
@@ -133,14 +128,14 @@ impl Team {
             Rc::clone(&self.tally),
             &self.known.borrow(),
         );
-        let before = self.links.borrow_mut().get_mut(instance as usize)?.replace(Rc::clone(&link));
+        let before = self.links.borrow_mut().get_mut(*instance as usize)?.replace(Rc::clone(&link));
         if let Some(before) = before {
             before.leave();
         }
         // Once for the worker, which has a link to every shard.
         if self.shard == 0 {
             for timer in &manifest.timers {
-                let _ = link.set(cx, timer.timer, timer.period(), true); // a manifest has no more than may be set
+                let _ = link.set(cx, timer.timer, *since, timer.period(), true); // a manifest has no more than may be set
             }
         }
         Some(link)

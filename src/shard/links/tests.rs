@@ -26,8 +26,12 @@ const SHARDS: usize = 2;
 const INSTANCES: u32 = 2;
 const PLACES: u32 = 64;
 
-const LIMITS: Limits =
-    Limits { requests_max: 1000, outbox_bytes_max: 1 << 20, request_timeout: Duration::from_secs(60) };
+const LIMITS: Limits = Limits {
+    requests_max: 1000,
+    outbox_bytes_max: 1 << 20,
+    unread_bytes_max: 4 << 20,
+    request_timeout: Duration::from_secs(60),
+};
 
 /// An application whose workers the test plays.
 struct Played {
@@ -188,7 +192,8 @@ impl Life {
             // Which place it gets is the shard's choice: whichever is new.
             let before: BTreeSet<u32> = self.world.shards[shard].kernel.sockets.keys().copied().collect();
             let socket = UnixStream::pair().unwrap().0.into();
-            let joined = Joined { app: 1, instance, worker, manifest: Arc::clone(&manifest), socket };
+            let since = Duration::ZERO;
+            let joined = Joined { app: 1, instance, worker, manifest: Arc::clone(&manifest), since, socket };
             self.world.shards[shard].state.notices.push(Notice::Workers(News::Joined(joined)));
             self.turn(shard);
             let after = self.world.shards[shard].kernel.sockets.keys();

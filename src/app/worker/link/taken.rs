@@ -1,7 +1,7 @@
 //! What a worker says: frames become commands of the shard.
 
 use super::offers::{Offered, Watch};
-use super::{KEPT_BYTES_MAX, Link, OUTPUT_TIMES_MAX, Request, Stage, WARN_AGAIN};
+use super::{KEPT_BYTES_MAX, Link, Request, Stage, WARN_AGAIN};
 use crate::app::worker::wire::{self, FromWorker, HAS_MESSAGE, Head, REPEATS};
 use crate::app::{Answer, Command, Context, Decision, Json, LocalCommand, paths};
 use crate::client::ClientId;
@@ -49,7 +49,7 @@ impl Link {
     /// What a worker causes itself (callbacks that are dropped at once, say) it has to read.
     fn expect_it_reads(&self) {
         let unread = self.unread.get();
-        if unread > self.limits.outbox_bytes_max.saturating_mul(OUTPUT_TIMES_MAX) {
+        if unread > self.limits.unread_bytes_max {
             self.break_off(&format!("it says more and more, and does not read: {unread} bytes wait for it"));
         }
     }
@@ -178,7 +178,7 @@ impl Link {
 
     fn set_timer(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) -> Result<(), &'static str> {
         let Head { number, flags, time_ms, .. } = frame.head;
-        self.set(cx, number, Duration::from_millis(time_ms), flags & REPEATS != 0)
+        self.set(cx, number, cx.now(), Duration::from_millis(time_ms), flags & REPEATS != 0)
     }
 }
 

@@ -32,16 +32,17 @@ impl Link {
         }
     }
 
-    /// Sets a timer.
+    /// Sets a timer: so long from this moment on, which may be past.
     pub fn set(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
         number: u32,
+        since: Duration,
         time: Duration,
         repeats: bool,
     ) -> Result<(), &'static str> {
         let time = if repeats { time.max(Duration::from_millis(1)) } else { time };
-        let due = cx.now().saturating_add(time);
+        let due = since.saturating_add(time);
         if !self.timers.borrow_mut().set(number, due, repeats.then_some(time)) {
             return Err("it has too many timers");
         }
