@@ -170,7 +170,9 @@ fn the_unit_stops_the_server_later_than_it_stops_itself() {
         found.unwrap_or_else(|| panic!("{key} is missing"))
     };
     let stop: u64 = value("TimeoutStopSec").strip_suffix('s').unwrap().parse().unwrap();
-    assert!(stop > config::Config::default().shutdown_timeout.as_secs());
+    let defaults = config::Config::default();
+    assert!(stop > (defaults.shutdown_timeout + defaults.worker_stop_timeout).as_secs());
+    assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID");
     assert_eq!(value("RestartPreventExitStatus"), config::EXIT_CODE.to_string());
     assert!(value("ExecStart").ends_with("--config /etc/quickio/quickio.toml"));
     assert!(value("LimitNOFILE").parse::<usize>().unwrap() >= 1 << 20);
