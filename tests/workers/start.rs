@@ -250,3 +250,32 @@ fn a_self_test_that_does_not_end_has_failed() {
     assert!(code == Some(1) && report.starts_with(&format!("FAILED {RAW}: its self-test")), "{report}");
     printed_pids(&log).into_iter().for_each(ends);
 }
+
+/// What is wrong with a script is said where the server does not start, with its place.
+#[test]
+fn scripts_that_do_not_load_say_where() {
+    let folder = Folder::new();
+    let file = |name: &str, text: &str| {
+        let file = folder.file(name);
+        fs::write(&file, text).unwrap();
+        file
+    };
+    for (name, text, words) in [
+        ("syntax.py", "from quickio import app\n\ndef broken(:\n", &["SyntaxError", "line 3"][..]),
+        ("syntax.mjs", "import { app } from 'quickio'\n\nfunction broken( {\n", &["SyntaxError"]),
+        ("missing.py", "import no_such_module\n", &["ModuleNotFoundError", "no_such_module"]),
+        ("missing.mjs", "import 'no-such-module'\n", &["no-such-module"]),
+        ("leaves.py", "raise SystemExit(3)\n", &["the script has ended by itself"]),
+        ("leaves.cjs", "process.exit(3)\n", &["the script has ended by itself"]),
+        ("own.py", "from quickio import app\napp.event('/qio/mine')\n", &["/qio/mine", "own"]),
+        ("own.mjs", "import { app } from 'quickio'\napp.event('/qio/mine')\n", &["/qio/mine", "own"]),
+        ("twice.py", "from quickio import app\napp.event('/a')\napp.event('/a/')\n", &["/a", "already"]),
+        (
+            "twice.js",
+            "const { app } = require('quickio')\napp.event('/a')\napp.event('/a/')\n",
+            &["/a", "already"],
+        ),
+    ] {
+        refused(&["--app", &file(name, text)], json!({}), 1, words);
+    }
+}
