@@ -271,31 +271,31 @@ impl Link {
         }
     }
 
-    /// Another worker has taken its place: no more events are sent.
-    pub fn leave(&self) {
+    /// Another worker has taken its place: no more events are sent. What was to be done once, and soon, still is.
+    pub fn leave(&self, now: Duration) {
         if self.stage.get() == Stage::Serving {
             self.stage.set(Stage::Leaving);
-            // What is under way may wait for the others.
-            self.timers.borrow_mut().stop_repeating();
+            self.timers.borrow_mut().keep_until(now + self.limits.request_timeout);
         }
     }
 
     /// No client is left whom an answer could reach: what is under way does not matter any more.
     pub fn abandon(&self) {
-        self.leave();
+        self.leave(Duration::ZERO);
+        self.timers.borrow_mut().clear();
         self.requests.borrow_mut().end_all(drop);
     }
 
     /// Closes the way to the worker, if nothing more will come: another has its place, it has answered everything, no
-    /// callback of its own is open, and what is in the output was taken. Whether that is so now, and was not before.
+    /// callback and no timer of its own is open, and what is in the output was taken. Whether that is so now, and was not before.
     pub fn close_if_done(&self) -> bool {
         let is_done = self.stage.get() == Stage::Leaving
             && self.requests.borrow().len() == 0
             && self.callbacks.get() == 0
+            && self.timers.borrow().is_empty()
             && self.output.borrow().is_empty();
         if is_done {
             self.stage.set(Stage::Closed);
-            self.timers.borrow_mut().clear();
         }
         is_done
     }

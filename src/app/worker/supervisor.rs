@@ -537,7 +537,8 @@ impl Supervisor {
         for worker in &mut self.workers {
             worker.process.links.clear();
             match worker.stage {
-                Stage::Starting { .. } | Stage::Testing { .. } => worker.kill("the server stops"),
+                Stage::Starting { .. } => worker.kill("the server stops"),
+                Stage::Testing { .. } => worker.has_to_end("it was tested, and went on"),
                 Stage::Leaving { deadline: earlier } if earlier < deadline => {}
                 Stage::Ready(_) | Stage::Serving(_) | Stage::Leaving { .. } => {
                     worker.stage = Stage::Leaving { deadline };

@@ -130,7 +130,7 @@ impl Team {
         );
         let before = self.links.borrow_mut().get_mut(*instance as usize)?.replace(Rc::clone(&link));
         if let Some(before) = before {
-            before.leave();
+            before.leave(cx.now());
         }
         // Once for the worker, which has a link to every shard.
         if self.shard == 0 {

@@ -40,10 +40,18 @@ impl Timers {
         }
     }
 
-    /// Stops those that repeat.
-    pub fn stop_repeating(&mut self) {
+    /// Stops those that repeat, and those that are due later than this.
+    pub fn keep_until(&mut self, last: Duration) {
         let Timers { by_number, by_due, .. } = self;
-        by_number.retain(|number, timer| timer.period.is_none() || !by_due.remove(&(timer.due, *number)));
+        by_number.retain(|number, timer| {
+            let stays = timer.period.is_none() && timer.due <= last;
+            stays || !by_due.remove(&(timer.due, *number))
+        });
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
     }
 
     pub fn clear(&mut self) {
@@ -140,11 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn those_that_repeat_can_be_stopped_alone() {
+    fn those_that_repeat_and_those_far_off_are_stopped() {
         let mut timers = Timers::default();
         assert!(timers.set(1, MS(10), None) && timers.set(2, MS(10), Some(MS(10))));
-        timers.stop_repeating();
-        assert_eq!((timers.by_number.len(), take_all(&mut timers, 50)), (1, vec![1]));
+        assert!(timers.set(3, MS(40), None) && timers.set(4, MS(41), None));
+        timers.keep_until(MS(40));
+        assert_eq!((timers.by_number.len(), take_all(&mut timers, 50)), (2, vec![1, 3]));
+        assert!(timers.is_empty() && timers.by_due.is_empty());
     }
 
     #[test]
