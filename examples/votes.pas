@@ -1,6 +1,6 @@
 { A poll, in Free Pascal: proof that quickio.h needs no C.
 
-    fpc -Cg -ovotes.so examples/votes.pas
+    fpc -Cg -o./votes.so examples/votes.pas
     quickio --listen 127.0.0.1:8080 --app ./votes.so
 
   For a client:

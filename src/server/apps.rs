@@ -27,9 +27,14 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Loads them, in order. The first that cannot be loaded stops those before it.
-    pub fn load(config: &Config, shards: usize, clock: &Clock) -> Result<Named, ServerError> {
-        let mut named = Named { apps: Vec::new(), loaded: Vec::new(), workers: Vec::new() };
+    /// Loads them, in order, behind those that are there already. The first that cannot be loaded stops those before it.
+    pub fn load(
+        config: &Config,
+        shards: usize,
+        clock: &Clock,
+        apps: Vec<Arc<dyn Application>>,
+    ) -> Result<Named, ServerError> {
+        let mut named = Named { apps, loaded: Vec::new(), workers: Vec::new() };
         for app in &config.app {
             if let Err(error) = named.add(app, config, shards, clock) {
                 named.finish();

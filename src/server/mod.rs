@@ -112,7 +112,7 @@ impl ServerError {
 ///
 /// Whatever keeps it from starting, in words for the operator; or the shard that could not go on.
 pub fn run(config: Config) -> Result<(), ServerError> {
-    run_named(config, None)
+    run_named(config, Vec::new(), None)
 }
 
 /// Runs a server with a proxy before it that mangles upgrades, until a signal stops both.
@@ -122,20 +122,16 @@ pub fn run(config: Config) -> Result<(), ServerError> {
 /// As [`run`].
 pub fn run_client_test(tests: ClientTest) -> Result<(), ServerError> {
     let mangle = |server| mangler::serve(tests.proxy, server, tests.mangle);
-    run_named(tests.server, Some(&mangle))
+    run_named(tests.server, Vec::new(), Some(&mangle))
 }
 
-/// Runs a server with these applications, until a signal stops it. `config.app` is not looked at.
+/// Runs a server with these applications, and those that the settings name behind them, until a signal stops it.
 ///
 /// # Errors
 ///
 /// As [`run`].
 pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
-    // Kept to the end: what is logged last is written when it is dropped.
-    let log = log::start(config.log_level, config.log_format)?;
-    let signals = watch_signals()?;
-    let (clock, hand) = clock(config.clock);
-    serve(Run { config, apps, workers: Vec::new(), clock, hand, signals }, &log, None)
+    run_named(config, apps, None)
 }
 
 /// Runs the self-tests of the applications that the settings name, and reports on standard output.
@@ -148,11 +144,16 @@ pub fn test_apps(config: Config) -> Result<(), ServerError> {
     if apps::test(&config) { Ok(()) } else { Err(ServerError::Unfit) }
 }
 
-fn run_named(config: Config, mangle: Option<Mangle<'_>>) -> Result<(), ServerError> {
+fn run_named(
+    config: Config,
+    apps: Vec<Arc<dyn Application>>,
+    mangle: Option<Mangle<'_>>,
+) -> Result<(), ServerError> {
+    // Kept to the end: what is logged last is written when it is dropped.
     let log = log::start(config.log_level, config.log_format)?;
     let signals = watch_signals()?;
     let (clock, hand) = clock(config.clock);
-    let named = apps::Named::load(&config, shards(&config), &clock)?;
+    let named = apps::Named::load(&config, shards(&config), &clock, apps)?;
     let run = Run { config, apps: named.apps(), workers: named.workers(), clock, hand, signals };
     let served = serve(run, &log, mangle);
     // Those that were loaded and never started, since something else could not.
@@ -401,13 +402,19 @@ fn ring_settings(config: &Config, kernel: &Kernel, shards: usize, link_places: u
         .unwrap_or(u32::MAX)
         .min(kernel.descriptors_per_ring.saturating_sub(link_places));
     if descriptors as usize * shards < config.clients_max {
-        tracing::warn!(
-            "clients-max is {}, but {shards} shards hold {} connections at most: the limit on open files \
-             (ulimit -n) is {}, and holds for each shard",
-            config.clients_max,
-            descriptors as usize * shards,
-            kernel.descriptors_per_ring,
-        );
+        let (holds, limit) = (descriptors as usize * shards, kernel.descriptors_per_ring);
+        if config.clients_max == Config::default().clients_max {
+            // Nobody has asked for so many.
+            tracing::info!(
+                "{shards} shards hold {holds} connections at most: the limit on open files is {limit} for each"
+            );
+        } else {
+            tracing::warn!(
+                "clients-max is {}, but {shards} shards hold {holds} connections at most: the limit on open files \
+                 (ulimit -n) is {limit}, and holds for each shard",
+                config.clients_max,
+            );
+        }
     }
     ring::Settings {
         descriptors,
@@ -487,9 +494,14 @@ fn watch_signals() -> Result<Signalled, ServerError> {
                     continue;
                 }
                 SIGHUP => {}
-                // A server that only begins, or is told again, has nothing to do in order.
-                _ if !serves || std::mem::replace(&mut is_ending, true) => {
-                    worker::remove_packages();
+                _ if !serves => {
+                    // The log's thread may not get to it.
+                    eprintln!("quickio: stopped while it started");
+                    worker::abandon_all();
+                    std::process::exit(0);
+                }
+                _ if std::mem::replace(&mut is_ending, true) => {
+                    worker::abandon_all();
                     std::process::exit(EXIT_CUT_SHORT);
                 }
                 _ => {}

@@ -104,7 +104,7 @@ impl State {
     pub fn take_news(&mut self, news: News) {
         match news {
             News::Joined(joined) => self.worker_joined(joined),
-            News::Left { worker } => self.worker_left(worker),
+            News::Left { app, worker } => self.worker_left(app, worker),
         }
     }
 
@@ -143,9 +143,10 @@ impl State {
 
     /// A worker's process has ended. What it has said is still taken; should a process that it started hold the link, that is
     /// not waited for.
-    fn worker_left(&mut self, worker: u32) {
+    fn worker_left(&mut self, app: u32, worker: u32) {
         let now_ms = self.now_ms;
-        for end in self.links.ends.iter_mut().flatten().filter(|end| end.link.worker() == worker) {
+        let is_its = |end: &&mut End| end.app == app && end.link.worker() == worker;
+        for end in self.links.ends.iter_mut().flatten().filter(is_its) {
             end.left_ms = Some(now_ms);
         }
         self.look_at_links();

@@ -1,7 +1,7 @@
 //! What a review found: surroundings and workers that wear a supervisor out.
 
 use super::support::server::{BINARY, command};
-use super::support::{DEADLINE, Server, Wire};
+use super::support::{self, DEADLINE, Server, Wire};
 use super::{
     Folder, MS, RAW, ends, is_served_by, logged, order, pid, request_code, runs, signal, start, tell,
 };
@@ -73,7 +73,7 @@ fn signals_while_a_worker_starts() {
             signal(child.id(), "TERM");
             assert_eq!(child.wait().unwrap().code(), Some(0));
         } else {
-            assert_eq!(child.wait().unwrap().code(), Some(130));
+            assert_eq!(child.wait().unwrap().code(), Some(0));
         }
         ends(worker);
         assert!(std::fs::read_dir(&temporary).unwrap().next().is_none(), "nothing is left behind");
@@ -145,4 +145,41 @@ fn links_end_with_their_worker_whoever_holds_them() {
     is_served_by(&server, 1);
     assert_ne!(pid(&mut client), worker);
     signal(child as u32, "KILL");
+}
+
+/// What happens to the workers of one application is nothing to those of another.
+#[test]
+fn applications_do_not_fall_with_each_other() {
+    let folder = Folder::new();
+    let file = folder.settings(&json!({}));
+    let (first, second) = (folder.worker("first"), folder.worker("second"));
+    let second_text = std::fs::read_to_string(&second).unwrap();
+    std::fs::write(&second, second_text.replace("\"/raw", "\"/second")).unwrap();
+    let arguments =
+        ["--config", &file, "--worker-timeout", "24h", "--app", &first, "--app", &second, "--reload"];
+    let server = Server::start_with_clock(&arguments);
+    let mut client = server.websocket();
+    let mut second_pid = |client: &mut support::Client| {
+        let answer = client.request_code("/second", &json!([["who", {}]]).to_string(), 200);
+        answer.body["data"]["pid"].as_u64().unwrap()
+    };
+    let (one, other) = (pid(&mut client), second_pid(&mut client));
+    signal(one, "KILL");
+    logged(&server, "a worker crashed", 1);
+    for _ in 0..10 {
+        server.advance(MS(500));
+    }
+    is_served_by(&server, 2);
+    let next = pid(&mut client);
+    assert_ne!(next, one);
+    assert_eq!(second_pid(&mut client), other);
+    // The same where one is replaced because its file has changed.
+    let text = std::fs::read_to_string(&first).unwrap();
+    std::fs::write(&first, text + "\n# changed\n").unwrap();
+    super::eventually("the first is replaced", || (pid(&mut client) != next).then_some(()));
+    for _ in 0..10 {
+        server.advance(MS(500));
+    }
+    assert_eq!(second_pid(&mut client), other);
+    assert_eq!(server.stats().value("workers_crashed"), 1);
 }

@@ -61,7 +61,9 @@ pub type Settings = BTreeMap<String, BTreeMap<String, String>>;
 pub enum LoadError {
     #[error("it cannot be read: {0}")]
     Unreadable(io::Error),
-    #[error("it is no shared object")]
+    #[error(
+        "it is no shared object; scripts end in .py, .js, .mjs or .cjs, or are executable (chmod +x) and begin with #!"
+    )]
     NoObject,
     #[error("it is a program or an object file: link it with -shared -fPIC")]
     NotShared,

@@ -43,7 +43,7 @@ mod wire;
 
 pub use link::Link;
 pub use manifest::Manifest;
-pub use package::remove_all as remove_packages;
+
 pub use requests::REQUESTS_MAX;
 pub use team::Team;
 
@@ -157,7 +157,7 @@ pub enum News {
     /// A worker has come: its events are the application's from now on.
     Joined(Joined),
     /// The process of a worker has ended.
-    Left { worker: u32 },
+    Left { app: u32, worker: u32 },
 }
 
 /// A worker that has come, and a shard's end of its link to there.
@@ -165,7 +165,7 @@ pub struct Joined {
     /// The number of the application.
     pub app: u32,
     pub instance: u32,
-    /// The serial number of the worker.
+    /// The serial number of the worker, among those of the application.
     pub worker: u32,
     pub manifest: Arc<Manifest>,
     /// When it came, by the server's clock: its timers go from then on, whenever the shard looks.
@@ -198,6 +198,12 @@ fn setting_of(kind: Kind) -> &'static str {
         Kind::Node => " (the setting node names it)",
         Kind::Program => "",
     }
+}
+
+/// Leaves nothing behind of a server that ends without waiting for anything.
+pub fn abandon_all() {
+    process::kill_all();
+    package::remove_all();
 }
 
 /// An application whose workers run.

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// The descriptor of the control socket, in the worker; those of the links follow.
@@ -30,9 +31,23 @@ const READ_BYTES: usize = 64 << 10;
 /// Reads in one go: more than sockets and pipes hold, and no more than that of one that goes on and on.
 const READS_MAX: usize = 64;
 
+/// The processes of all workers that have not been waited for.
+static PROCESSES: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Kills all workers, of a server that ends without waiting for them.
+pub fn kill_all() {
+    for pid in PROCESSES.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
+
+fn forget(pid: Pid) {
+    PROCESSES.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != pid);
+}
+
 /// A worker's process. It is killed when this is dropped.
 pub struct Process {
-    /// Told from all others of the server.
+    /// Told from all others of the application.
     pub serial: u32,
     pub instance: usize,
     child: Child,
@@ -95,6 +110,7 @@ impl Process {
         // The worker's ends close here with the command: when its process ends, so do ours.
         drop(command);
         let pid = Pid::from_child(&child);
+        PROCESSES.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut process = Process {
             serial,
@@ -102,6 +118,7 @@ impl Process {
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).map_err(|error| {
                 let _ = child.kill();
+                forget(pid);
                 let _ = child.wait();
                 StartError::Sockets(error.into())
             })?,
@@ -285,6 +302,7 @@ impl Process {
         let Process { printed: [stdout, stderr], allowance, name, .. } = self;
         stdout.end(|line| log_if_allowed(allowance, name, Level::Info, line));
         stderr.end(|line| log_if_allowed(allowance, name, Level::Warn, line));
+        forget(self.pid);
         Some(self.child.try_wait().ok().flatten())
     }
 
@@ -303,6 +321,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.kill();
+            forget(self.pid);
             let _ = self.child.wait();
         }
     }

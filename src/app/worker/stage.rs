@@ -19,6 +19,8 @@ pub struct Worker {
     pub is_replaced: bool,
     /// Why it was killed, or what it says of itself.
     fault: Option<String>,
+    /// The fault is in its own words.
+    says_why: bool,
     /// It has let go of the server, and has to end by then.
     must_end: Option<(Instant, &'static str)>,
 }
@@ -60,6 +62,7 @@ impl Worker {
             since: None,
             is_replaced: false,
             fault: None,
+            says_why: false,
             must_end: None,
         }
     }
@@ -92,6 +95,7 @@ impl Worker {
 
     /// It says that it cannot go on, and why.
     pub fn says_failed(&mut self, why: &str) {
+        self.says_why |= self.fault.is_none();
         self.fault.get_or_insert_with(|| shortened(why).to_owned());
         self.has_to_end("it said that it failed");
     }
@@ -109,8 +113,11 @@ impl Worker {
         self.fault.take()
     }
 
-    /// What it printed last, for the line that tells its end.
+    /// What it printed last, for the line that tells its end. Nothing, where it has said why itself.
     pub fn last_words(&self) -> String {
+        if self.says_why {
+            return String::new();
+        }
         let printed = self.process.last_lines();
         let from = printed.len().saturating_sub(LAST_BYTES);
         let from = (from..=printed.len()).find(|at| printed.is_char_boundary(*at)).unwrap_or(printed.len());

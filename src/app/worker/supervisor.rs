@@ -317,6 +317,9 @@ impl Supervisor {
         let Some(worker) = self.worker(serial) else { return };
         match said {
             Said::Ready(manifest) => {
+                if manifest.events.is_empty() {
+                    tracing::warn!(worker = worker.process.name(), "its application registers no event");
+                }
                 if matches!(worker.stage, Stage::Starting { .. }) {
                     worker.stage = Stage::Ready(Arc::new(manifest));
                     self.became_ready(serial);
@@ -452,8 +455,7 @@ impl Supervisor {
         self.to_replace.clear();
     }
 
-    /// One has ended: where it is the one whose place was taken, the next may be replaced; where it is the one that should
-    /// have taken it, none is.
+    /// One has ended: where it is the one whose place was taken, the next may be replaced.
     fn go_on_replacing(&mut self, ended: &Worker) {
         let instance = ended.process.instance;
         if self.server_stops || self.to_replace.front() != Some(&instance) {
@@ -462,9 +464,7 @@ impl Supervisor {
         let is_served = |worker: &Worker| {
             worker.process.instance == instance && matches!(worker.stage, Stage::Serving(_))
         };
-        if ended.since.is_none() {
-            self.give_up_replacing("the new worker did not get ready");
-        } else if self.workers.iter().any(is_served) {
+        if self.workers.iter().any(is_served) {
             self.to_replace.pop_front();
             self.replace_next();
         }
@@ -502,8 +502,11 @@ impl Supervisor {
         if self.server_stops || self.plan.test || worker.is_replaced {
             return tracing::warn!(worker = name, status, why, "a worker did not end in order{printed}");
         }
-        self.counts.crashed.add(1);
         let instance = worker.process.instance;
+        if worker.since.is_none() && self.to_replace.front() == Some(&instance) {
+            return self.give_up_replacing(&format!("{name}: {why} ({status}){printed}"));
+        }
+        self.counts.crashed.add(1);
         if self.workers.iter().any(|other| other.process.instance == instance && other.holds_place()) {
             return tracing::error!(worker = name, status, why, "a worker crashed{printed}");
         }
@@ -540,7 +543,8 @@ impl Supervisor {
                 Stage::Starting { .. } => worker.kill("the server stops"),
                 Stage::Testing { .. } => worker.has_to_end("it was tested, and went on"),
                 Stage::Leaving { deadline: earlier } if earlier < deadline => {}
-                Stage::Ready(_) | Stage::Serving(_) | Stage::Leaving { .. } => {
+                Stage::Ready(_) => worker.has_to_end("the server does not start"),
+                Stage::Serving(_) | Stage::Leaving { .. } => {
                     worker.stage = Stage::Leaving { deadline };
                 }
                 Stage::Killed => {}
@@ -563,7 +567,7 @@ impl Serving {
     /// A worker's process has ended: should anybody else still hold its links, they end all the same.
     fn tell_left(&self, worker: u32, shards: usize) {
         for shard in 0..shards {
-            let _ = self.shards.tell(shard, News::Left { worker }); // a link that has ended is noticed in any case
+            let _ = self.shards.tell(shard, News::Left { app: self.app, worker }); // a link that has ended is noticed in any case
         }
     }
 

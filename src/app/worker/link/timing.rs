@@ -25,6 +25,14 @@ impl Link {
             late += 1;
             fail(cx, request, TOO_LATE);
         });
+        if late > 0 {
+            let worker = &self.name;
+            tracing::warn!(
+                worker,
+                requests = late,
+                "a worker did not answer within worker-request-timeout: 500"
+            );
+        }
         self.tally.timed_out(late);
         self.sweep_is_due.set(oldest.is_some());
         if let Some(oldest) = oldest {
