@@ -159,7 +159,7 @@ fn applications_do_not_fall_with_each_other() {
         ["--config", &file, "--worker-timeout", "24h", "--app", &first, "--app", &second, "--reload"];
     let server = Server::start_with_clock(&arguments);
     let mut client = server.websocket();
-    let mut second_pid = |client: &mut support::Client| {
+    let second_pid = |client: &mut support::Client| {
         let answer = client.request_code("/second", &json!([["who", {}]]).to_string(), 200);
         answer.body["data"]["pid"].as_u64().unwrap()
     };
