@@ -1,12 +1,16 @@
 // The JavaScript worker library, against a server that is this test: byte for byte, as docs/workers.md has it.
 
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import {
   FROM_WORKER,
   TO_WORKER,
+  Worker,
   answer,
   event,
+  folder,
   frame,
   refusal,
   start,
@@ -19,6 +23,21 @@ const BOB = [1, 9, 0xffffffff]
 /** A script with the usual head. */
 const script = (text) => `import { app, Answer, Json, NEVER, Refusal, Dropped } from 'quickio'\n${text}`
 const running = (text, options) => started(script(text), options)
+
+const RUNNER = fileURLToPath(new URL('../../../src/app/worker/node/runner.mjs', import.meta.url))
+const NODE = process.env.QUICKIO_TEST_NODE ?? process.execPath
+/** Makes a Node one that takes hooks by a flag only. */
+const OLD_NODE = `data:text/javascript,${encodeURIComponent(`
+  import module from 'node:module'
+  module.register = module.registerHooks = undefined
+  module.syncBuiltinESMExports()`)}`
+
+/** The same, with a command that is not the usual one. */
+async function runBy([command, ...args], source) {
+  const worker = new Worker(command, args, join(folder({ 'app.mjs': source }), 'app.mjs'))
+  await worker.ready()
+  return worker
+}
 
 /** Asks one thing; answers the frame that comes back. */
 async function ask(worker, rest) {
@@ -45,10 +64,12 @@ describe('what is registered', () => {
       `import './lib/other.mjs'
        app.event('/plain', () => {})
        app.event('//room/!', { children: true }, () => {}).on(() => true).off(() => {})
-       app.event('/none', { subscriptions: false })
+       app.event('/none', { subscriptions: false }).off(() => {})
        app.every(1.5, () => {})
        app.after(1, () => {})
-       app.every(0.001, () => {})`,
+       app.every(0.001, () => {})
+       app.every(1.1, () => {})
+       app.every(0.0012, () => {})`,
       {
         files: {
           'lib/other.mjs': `import 'dep'`,
@@ -63,9 +84,10 @@ describe('what is registered', () => {
       events: [
         { path: '/plain', children: false, handler: true, subscriptions: 'everyone', off: false },
         { path: '/room', children: true, handler: true, subscriptions: 'ask', off: true },
-        { path: '/none', children: false, handler: false, subscriptions: 'nobody', off: false }
+        { path: '/none', children: false, handler: false, subscriptions: 'nobody', off: true }
       ],
-      timers: [{ timer: 1, ms: 1500 }, { timer: 3, ms: 1 }],
+      // Never early, and no later for 1.1 * 1000 being 1100.0000000000002.
+      timers: [{ timer: 1, ms: 1500 }, { timer: 3, ms: 1 }, { timer: 4, ms: 1100 }, { timer: 5, ms: 2 }],
       files: [`${folder}/app.mjs`, `${folder}/lib/other.mjs`]
     })
     await expect(worker.links[0], frame(FROM_WORKER.TIMER, { number: 2, time: 1000 }))
@@ -137,6 +159,14 @@ describe('events', () => {
     [`throw new Refusal(65535, '')`, refusal(1, 65535, '', ''), ''],
     [`throw new Refusal(1)`, refusal(1, 1), ''],
     [`return Promise.reject(new Refusal(404, 'x'))`, refusal(1, 404, 'x'), ''],
+    [`throw Object.assign(new Refusal(400), { code: 'NO_MONEY' })`, refusal(1, 500), /a code is a whole number/],
+    [`throw Object.assign(new Refusal(400), { code: 70000 })`, refusal(1, 500), /the code of an error is .*: 70000/],
+    [`throw Object.assign(new Refusal(400), { code: 200 })`, refusal(1, 500), /the code of an error is .*: 200/],
+    [`throw Object.assign(new Refusal(400), { code: 402, text: 'x' })`, refusal(1, 402, 'x'), ''],
+    [`throw Object.assign(new Refusal(400), { text: 5 })`, refusal(1, 500), /a message is a string/],
+    [`throw Object.assign(new Refusal(400), { text: 'x'.repeat(65537) })`, refusal(1, 500), /a message of 65537 bytes/],
+    [`throw Object.assign(new Refusal(400), { data: 'x'.repeat(2 ** 24) })`, refusal(1, 500), /data of 16777218 bytes/],
+    [`return 'x'.repeat(2 ** 24)`, refusal(1, 500), /data of 16777218 bytes: 16646144 is the most/],
     [`throw new Error('boom')`, refusal(1, 500), /^\/a: Error: boom\n +at .*app\.mjs:\d+/],
     [`return (async () => { await null; throw new Error('boom') })()`, refusal(1, 500), /^\/a: Error: boom\n/],
     [`throw 'text'`, refusal(1, 500), /^\/a: 'text' was thrown\n/],
@@ -289,13 +319,73 @@ describe('what is sent', () => {
     await stopped(worker)
   })
 
-  test('ends the worker where far too much of it waits', async () => {
+  test('of the largest size arrives', async () => {
+    const worker = await running(`
+      app.event('/a', ({ client }) => {
+        const data = 'é'.repeat((16 * 1024 * 1024 - 128 * 1024 - 2) / 2)
+        app.send(client, '/x', data)
+        return new Json('"' + data + '"')
+      })`)
+    const { length } = await ask(worker, {})
+    assert.deepEqual([length, (await worker.links[0].frame()).length], [42 + 16_646_144, 40 + 16_646_144])
+    await stopped(worker)
+  })
+
+  test('without giving way is refused where far too much of it waits', async () => {
     const worker = await running(`
       const data = 'x'.repeat(1_000_000)
-      app.event('/a', (event) => { for (let nth = 0; nth < 100; nth++) app.send(event.client, '/x', data) })`)
+      app.event('/all', ({ client }) => {
+        let callbacks = 0
+        try {
+          for (;;) { app.send(client, '/x', data, { callback() {} }); callbacks++ }
+        } catch (error) {
+          return [callbacks, error.name, error.message]
+        }
+      })
+      app.event('/each', ({ client }) => {
+        for (const call of [
+          () => { for (;;) app.broadcast('/x', data) },
+          () => { for (;;) app.send(client, '/x', data) }
+        ]) {
+          try { call() } catch (error) { if (!(error instanceof RangeError)) throw error }
+        }
+      })
+      app.event('/way', async ({ client }) => {
+        for (let nth = 0; nth < 100; nth++) {
+          app.send(client, '/x', data)
+          await app.ask(client, '/next')
+        }
+        return 'all'
+      })`, { links: 1 })
+    const [link] = worker.links
+    link.send(event({ request: 1, client: ADA }))
+    for (let number = 1; number <= 67; number++) assert.equal((await link.frame()).readUInt32BE(12), number)
+    const message = 'more than 64 MiB wait to be sent: give way, by await, before you send more'
+    await expect(link, answer(1, JSON.stringify([67, 'RangeError', message])))
+    link.send(event({ request: 2, number: 1, client: ADA }))
+    for (let nth = 0; nth < 67; nth++) assert.equal((await link.frame())[4], FROM_WORKER.BROADCAST)
+    await expect(link, answer(2, ''))
+    link.send(event({ request: 3, number: 2, client: ADA }))
+    for (let nth = 0; nth < 100; nth++) {
+      assert.equal((await link.frame()).length, 42 + 1_000_002)
+      const number = 68 + nth
+      await expect(link, frame(FROM_WORKER.SEND, { number, client: ADA, text: '/next' }))
+      link.send(frame(TO_WORKER.REPLY, { request: 4, number, client: ADA }))
+      await expect(link, answer(4, ''))
+    }
+    await expect(link, answer(3, '"all"'))
+    await stopped(worker)
+  })
+
+  test('ends the worker where far too much waits, and nothing is read for 10 s', async () => {
+    const worker = await running(`
+      const data = 'x'.repeat(1_000_000)
+      app.event('/a', () => data)`)
     worker.links[0].socket.pause()
-    worker.links[0].send(event({ client: ADA }))
+    worker.links[0].send(...Array.from({ length: 70 }, (_, request) => event({ request, client: ADA })))
+    const begun = Date.now()
     assert.equal(await worker.exit(), 1)
+    assert.ok(Date.now() - begun > 9_000)
     assert.match(worker.stderr, /the server does not read: \d+ bytes wait/)
   })
 })
@@ -450,7 +540,7 @@ describe('callbacks', () => {
     await expect(link, answer(3, '["Dropped",true]'))
     await asked(4, 3)
     link.send(reply(5, 3, '{'))
-    await expect(link, refusal(5, 400, 'invalid JSON'), answer(4, '["BadData",false]'))
+    await expect(link, refusal(5, 400, 'invalid JSON'), answer(4, '["Dropped",true]'))
     // A question that nobody awaits costs a line in the log, and not the worker.
     link.send(event({ request: 6, number: 1, client: ADA }))
     await expect(link, sent(4, ''), answer(6, ''))
@@ -505,7 +595,7 @@ describe('timers', () => {
       app.after(0, () => { throw new Error('in a timer') })
       app.event('/a', () => {
         const once = app.after(0.25, () => app.broadcast('/t', 'once'))
-        app.after(1e9, () => {})
+        app.after(10 * 365 * 24 * 3600, () => {})
         app.every(2, () => app.broadcast('/t', 'two'))
         app.after(1, () => {}).cancel()
         app.after(0.1, () => { timer.cancel(); timer.cancel(); once.cancel() })
@@ -515,7 +605,7 @@ describe('timers', () => {
     link.send(fire(1, 1000), fire(2, 1500), fire(1, 2000))
     await expect(link, set(2, 0), said('["every",1]'), said('["every",2]'))
     link.send(event({ request: 1 }))
-    await expect(link, set(3, 250), set(4, 1e12), set(5, 2000, 1), set(6, 1000))
+    await expect(link, set(3, 250), set(4, 315_360_000_000), set(5, 2000, 1), set(6, 1000))
     await expect(link, frame(FROM_WORKER.CANCEL, { number: 6 }), set(7, 100), answer(1, ''))
     link.send(fire(6), fire(3), fire(3), fire(5), fire(7), fire(1), event({ request: 2 }))
     await expect(link, said('"once"'), said('"two"'), frame(FROM_WORKER.CANCEL, { number: 1 }))
@@ -576,16 +666,49 @@ describe('the end', () => {
     const worker = await running(`app.event('/a', () => new Promise(() => {}))`)
     worker.links[0].send(event({ request: 1 }))
     worker.control.end()
-    assert.equal(await worker.exit(), 0)
+    assert.equal(await worker.exit(), 'SIGKILL')
   })
 
-  test('is not SIGINT, but SIGTERM', async () => {
-    const worker = await running(`app.event('/a', () => 1)`)
-    worker.process.kill('SIGINT')
-    same(await ask(worker, {}), answer(1, '1'))
-    worker.process.kill('SIGTERM')
-    assert.equal(await worker.exit(), 'SIGTERM')
+  // Such a process would keep stdout open, and so the test would wait for it.
+  const spawning = `
+    import { spawn } from 'node:child_process'
+    spawn('sleep', ['1000'], { stdio: 'inherit' })
+    process.on('exit', () => console.log('exit'))
+    app.event('/a', () => 1)`
+
+  test('is that of the processes that it has started where the server has gone', async () => {
+    const worker = await running(spawning)
+    worker.control.end()
+    assert.equal(await worker.exit(), 'SIGKILL')
+    assert.equal(worker.stdout, 'exit\n')
   })
+
+  test('is so where Node is an old one, which is started twice', async () => {
+    const worker = await runBy([process.execPath, '--import', OLD_NODE, RUNNER], script(spawning))
+    worker.control.end()
+    assert.equal(await worker.exit(), 'SIGKILL')
+    assert.equal(worker.stdout, 'exit\n')
+  })
+
+  test('spares a process group that is not its own', async () => {
+    const shell = ['sh', '-c', '"$@"; echo "code $?"', 'sh', NODE, RUNNER]
+    const worker = await runBy(shell, script(`app.event('/a', () => 1)`))
+    worker.control.end()
+    assert.equal(await worker.exit(), 0)
+    assert.equal(worker.stdout, 'code 0\n')
+  })
+
+  const commands = [['', NODE, RUNNER], [', nor with an old Node', process.execPath, '--import', OLD_NODE, RUNNER]]
+  for (const [what, ...command] of commands) {
+    test(`is neither SIGINT nor SIGTERM${what}`, async () => {
+      const worker = await runBy(command, script(`app.event('/a', () => 1)`))
+      for (const signal of ['SIGINT', 'SIGTERM']) process.kill(-worker.process.pid, signal)
+      worker.process.kill('SIGTERM')
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      same(await ask(worker, {}), answer(1, '1'))
+      await stopped(worker)
+    })
+  }
 
   test('comes with what no handler catches', async () => {
     const worker = await running(`app.event('/a', () => { setTimeout(() => { throw new Error('loose') }) })`)

@@ -212,6 +212,9 @@ describe('without a server', () => {
       [() => app.event('/qio/x'), RangeError],
       [() => app.event('/x', {}, 5), TypeError],
       [() => app.event('/x', { children: 1 }), TypeError],
+      [() => app.event('/x', 5), TypeError, /the options of event are an object, not a number/],
+      [() => app.event('/x', () => {}, {}), TypeError, /the options of event are an object, not a function/],
+      [() => app.event('/x', { child: true }), TypeError, /event has no option child: there is children, /],
       [() => app.event('/no', { subscriptions: false }).on(() => true), Error],
       [() => app.event('/two').on(() => true).on(() => true), Error],
       [() => app.event('/three').off(1), TypeError],
@@ -223,17 +226,27 @@ describe('without a server', () => {
       [() => app.send({}, '/x', 1), TypeError],
       [() => app.send(undefined, '/x', 1, { callback: 1 }), TypeError],
       [() => app.send(undefined, '/x', 1, { dropped() {} }), TypeError],
+      [() => app.send({}, '/x', 1, () => {}), TypeError, /the options of send are an object, not a function/],
+      [() => app.send({}, '/x', 1, { calback() {} }), TypeError, /send has no option calback/],
+      [() => app.broadcast('/x', 'x'.repeat(16 * 1024 * 1024)), RangeError, /data of 16777218 bytes/],
+      [() => app.broadcast('/x', 'é'.repeat(8 * 1024 * 1024)), RangeError, /data of 16777218 bytes/],
       [() => app.close('0.1.2'), TypeError],
       [() => app.move({}, ''), TypeError],
+      [() => app.move({}, 'é'.repeat(32 * 1024 + 1)), RangeError, /an address of 65538 bytes: 65536 is the most/],
       [() => app.after('1', () => {}), TypeError],
       [() => app.after(-1, () => {}), RangeError],
       [() => app.after(NaN, () => {}), RangeError],
+      [() => app.after(10 * 365 * 24 * 3600 + 1, () => {}), RangeError],
       [() => app.every(0, () => {}), RangeError],
       [() => app.every(1), TypeError],
       [() => app.log('loud', 'x'), RangeError],
       [() => app.start(), TypeError],
       [() => app.gone(1), TypeError],
       [() => new Answer(1, { callback: 1 }), TypeError],
+      [() => new Answer(1, () => {}), TypeError, /the options of Answer are an object, not a function/],
+      [() => new Answer(1, { dropped() {} }), TypeError, /Answer has no option dropped/],
+      [() => new Json(`"${'x'.repeat(16 * 1024 * 1024)}"`), RangeError, /data of 16777218 bytes/],
+      [() => new Refusal(404, 'x'.repeat(64 * 1024 + 1)), RangeError, /a message of 65537 bytes: 65536 is the most/],
       [() => new Json('{'), SyntaxError],
       [() => new Json(1), TypeError],
       [() => new Refusal(200, 'x'), RangeError],
@@ -243,7 +256,10 @@ describe('without a server', () => {
       [() => new Refusal(404, 5), TypeError],
       [() => new Refusal(404, 'x', NaN), TypeError]
     ]
-    for (const [mistake, error] of mistakes) assert.throws(mistake, error, String(mistake))
+    for (const [mistake, error, said = /./] of mistakes) {
+      const isSo = (thrown) => thrown instanceof error && said.test(thrown.message)
+      assert.throws(mistake, isSo, String(mistake))
+    }
     await assert.rejects(app.ask({}, '/x'), TypeError)
     assert.ok(new BadData() instanceof Refusal)
     assert.ok(new AlreadyAnswered() instanceof Error)

@@ -12,7 +12,7 @@ app
     return NEVER
   })
   .on((subscription) => subscription.data === 'yes')
-  .off(({ client }) => void members.delete(client))
+  .off(({ client }) => members.delete(client))
 
 app.event('/later', (event) => {
   const later = event.later()
@@ -30,9 +30,18 @@ app.event('/ask', async ({ client }) => {
   }
 })
 
+// What nobody looks at may be anything.
 app.gone((client) => app.log('info', client.id))
-const timer: Timer = app.every(1, () => {})
+app.gone(async (client) => members.delete(client))
+const timer: Timer = app.every(1, () => members.size)
 timer.cancel()
+app.after(1, () => app.every(1, async () => 'done'))
+app.start(() => members)
+app.stop(() => members.clear())
+app.selfTest(async () => members.size === 0)
+app.event('/send', ({ client }) => {
+  app.send(client, '/you', 1, { callback: () => 2, dropped: () => members.delete(client) })
+})
 const greeting: string = app.settings.greeting ?? `${app.name} ${app.instance + app.instances}`
 app.start(() => app.log('info', greeting))
 
@@ -42,5 +51,9 @@ app.close('nobody')
 app.event(7)
 // @ts-expect-error
 app.greet()
+// @ts-expect-error
+app.event('/x', { child: true })
+// @ts-expect-error
+new Answer(1, () => 2)
 // @ts-expect-error
 app.log('loud', 'text')

@@ -4,19 +4,19 @@
 
 const { Callback } = require('./callbacks.cjs')
 const { Client } = require('./client.cjs')
-const { Dropped, NotRunning } = require('./errors.cjs')
+const { Dropped, NotRunning, checkOptions } = require('./errors.cjs')
 const { encode } = require('./json.cjs')
 const { clean, hash } = require('./paths.cjs')
 const { Registration } = require('./registration.cjs')
 const { serve } = require('./requests.cjs')
 const { LOADING, state } = require('./state.cjs')
-const { TO_SERVER } = require('./wire.cjs')
+const { TEXT_BYTES_MAX, TO_SERVER, bounded } = require('./wire.cjs')
 
 const LEVELS = new Set(['error', 'warn', 'info', 'debug', 'trace'])
 /** UTF-16 units of a line in the log: whatever becomes of them, a line of the control socket has 1 MiB at most. */
 const LOG_TEXT_MAX = 128 * 1024
 const OWN_PATH = /^\/qio(\/|$)/
-const SECONDS_MAX = 2 ** 40
+const SECONDS_MAX = 10 * 365 * 24 * 3600
 
 class App {
   /** Its name: its file's, without the ending. */
@@ -41,7 +41,7 @@ class App {
   /** Registers an event: `event(path, handler)` or `event(path, options, handler)`. Without a handler it is 500. */
   event(path, options, handler) {
     if (typeof options === 'function' && handler === undefined) [options, handler] = [undefined, options]
-    const { children = false, subscriptions = true } = options ?? {}
+    const { children = false, subscriptions = true } = checkOptions('event', options, 'children', 'subscriptions')
     checkLoading()
     const cleaned = clean(path)
     if (typeof children !== 'boolean' || typeof subscriptions !== 'boolean') {
@@ -60,11 +60,14 @@ class App {
     const cleaned = clean(path)
     const text = encode(data)
     checkRunning()
-    state.links[hash(cleaned) % state.links.length].put(TO_SERVER.BROADCAST, 0, 0, null, cleaned, text)
+    const link = state.links[hash(cleaned) % state.links.length]
+    link.checkRoom(text)
+    link.put(TO_SERVER.BROADCAST, 0, 0, null, cleaned, text)
   }
 
   /** Sends an event to one client. `callback(reply)` runs when it answers, `dropped()` when it never will. */
-  send(client, path, data, { callback, dropped } = {}) {
+  send(client, path, data, options) {
+    const { callback, dropped } = checkOptions('send', options, 'callback', 'dropped')
     if (callback !== undefined) checkFunction('callback', callback)
     if (dropped !== undefined) checkFunction('dropped', dropped)
     if (dropped !== undefined && callback === undefined) throw new TypeError('dropped is of a callback: there is none')
@@ -78,8 +81,8 @@ class App {
         try {
           resolve(reply.data)
         } catch (badData) {
-          reject(badData)
-          throw badData // the client is told, too
+          reject(new Dropped())
+          throw badData // the client is told what it was
         }
       }
       send(client, path, data, (reply) => serve(reply, answered), () => reject(new Dropped()))
@@ -88,13 +91,18 @@ class App {
 
   /** Closes a client's connection, once what was sent to it before is there. */
   close(client) {
-    linkOf(client).put(TO_SERVER.CLOSE, 0, 0, client)
+    const link = linkOf(client)
+    link.checkRoom('')
+    link.put(TO_SERVER.CLOSE, 0, 0, client)
   }
 
   /** Sends a client to another server, and closes its connection. */
   move(client, address) {
     if (typeof address !== 'string' || address === '') throw new TypeError('an address is a string')
-    linkOf(client).put(TO_SERVER.MOVE, 0, 0, client, address)
+    bounded('an address', address, TEXT_BYTES_MAX)
+    const link = linkOf(client)
+    link.checkRoom('')
+    link.put(TO_SERVER.MOVE, 0, 0, client, address)
   }
 
   /** Runs a function once, after so many seconds of the server's clock. */
@@ -153,6 +161,7 @@ function send(client, path, data, run, dropped) {
   const cleaned = clean(path)
   const text = encode(data)
   const link = linkOf(client)
+  link.checkRoom(text)
   const number = run === undefined ? 0 : link.offer(new Callback(run, dropped, `a callback of ${cleaned}`))
   link.put(TO_SERVER.SEND, 0, number, client, cleaned, text)
 }
@@ -178,7 +187,8 @@ function checkFunction(what, fn) {
 function toMs(seconds, least) {
   if (typeof seconds !== 'number') throw new TypeError('a time is a number of seconds')
   if (!(seconds >= 0 && seconds <= SECONDS_MAX)) throw new RangeError(`no time to wait: ${seconds} s`)
-  const ms = Math.round(seconds * 1000)
+  // Never early: a fraction of a millisecond is one, and what only comes of how numbers are kept is none.
+  const ms = Math.ceil(Number((seconds * 1000).toFixed(6)))
   if (ms < least) throw new RangeError(`${seconds} s are less than a millisecond`)
   return ms
 }

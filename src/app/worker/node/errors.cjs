@@ -3,6 +3,7 @@
 'use strict'
 
 const { encode } = require('./json.cjs')
+const { TEXT_BYTES_MAX, bounded } = require('./wire.cjs')
 
 const OK = 200
 const CODE_MAX = 65_535
@@ -11,7 +12,7 @@ const CODE_MAX = 65_535
 class Refusal extends Error {
   constructor(code, message = null, data = null) {
     checkCode(code)
-    if (message !== null && typeof message !== 'string') throw new TypeError('a message is a string, or null')
+    checkMessage(message)
     super(message ?? `code ${code}`)
     this.name = 'Refusal'
     this.code = code
@@ -38,8 +39,8 @@ class AlreadyAnswered extends Error {
   }
 }
 
-/** A callback will never be answered: its time was over, or its client has gone. Let through, it answers 500, and is not
- * logged: clients that say nothing must not fill the log. */
+/** A callback will never be answered: its time was over, its client has gone, or has answered what is no JSON. Let
+ * through, it answers 500, and is not logged: clients that say nothing must not fill the log. */
 class Dropped extends Refusal {
   constructor() {
     super(500)
@@ -64,4 +65,31 @@ function checkCode(code) {
   }
 }
 
-module.exports = { Refusal, BadData, AlreadyAnswered, Dropped, NotRunning, OK }
+/** Throws where something cannot be the message of an error. */
+function checkMessage(message) {
+  if (message === null) return
+  if (typeof message !== 'string') throw new TypeError('a message is a string, or null')
+  bounded('a message', message, TEXT_BYTES_MAX)
+}
+
+/** Answers options. Throws where they are none, or one of them is none that is known. */
+function checkOptions(of, options, ...known) {
+  if (options === undefined || options === null) return {}
+  if (typeof options !== 'object') throw new TypeError(`the options of ${of} are an object, not a ${typeof options}`)
+  for (const name of Object.keys(options)) {
+    if (!known.includes(name)) throw new TypeError(`${of} has no option ${name}: there is ${known.join(', ')}`)
+  }
+  return options
+}
+
+module.exports = {
+  Refusal,
+  BadData,
+  AlreadyAnswered,
+  Dropped,
+  NotRunning,
+  OK,
+  checkCode,
+  checkMessage,
+  checkOptions
+}

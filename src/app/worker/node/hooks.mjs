@@ -10,8 +10,9 @@ let tell = (url) => {
   if (globalThis[RESOLVED]) globalThis[RESOLVED].push(url)
 }
 
-export function initialize({ port }) {
-  tell = (url) => port.postMessage(url)
+/** Where it is the flag that has a newer Node take them, there is no port. */
+export function initialize({ port } = {}) {
+  tell = (url) => port?.postMessage(url)
 }
 
 export async function resolve(specifier, context, next) {

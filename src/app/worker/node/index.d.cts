@@ -18,7 +18,7 @@ export type Handler = (event: Event) => Result | Promise<Result>
 export type ReplyHandler = (reply: Reply) => Result | Promise<Result>
 export type OnHook = (subscription: Subscription) => Decision | Promise<Decision>
 export type Decision = boolean | LaterDecision | void
-export type OffHook = (unsubscribed: Unsubscribed) => void | Promise<void>
+export type OffHook = (unsubscribed: Unsubscribed) => unknown
 export type Level = 'error' | 'warn' | 'info' | 'debug' | 'trace'
 
 /** A client. As long as it is connected it is the same object. */
@@ -167,7 +167,7 @@ export interface SendOptions {
   /** Runs when the client answers. */
   callback?: ReplyHandler
   /** Runs when it never will. */
-  dropped?: () => void | Promise<void>
+  dropped?: () => unknown
 }
 
 export interface App {
@@ -181,21 +181,21 @@ export interface App {
 
   broadcast(path: string, data?: Data): void
   send(client: Client, path: string, data?: Data, options?: SendOptions): void
-  /** Rejects with `Dropped` where the client never answers. */
+  /** Rejects with `Dropped` where the client never answers, or answers what is no JSON. */
   ask(client: Client, path: string, data?: Data): Promise<any>
   close(client: Client): void
   move(client: Client, address: string): void
 
-  after(seconds: number, fn: () => void | Promise<void>): Timer
-  every(seconds: number, fn: () => void | Promise<void>): Timer
+  after(seconds: number, fn: () => unknown): Timer
+  every(seconds: number, fn: () => unknown): Timer
   /** Seconds since the server began, as it has told last. */
   now(): number
   log(level: Level, text: string): void
 
-  start(fn: () => void | Promise<void>): void
-  stop(fn: () => void | Promise<void>): void
-  selfTest(fn: () => void | Promise<void>): void
-  gone(fn: (client: Client) => void | Promise<void>): void
+  start(fn: () => unknown): void
+  stop(fn: () => unknown): void
+  selfTest(fn: () => unknown): void
+  gone(fn: (client: Client) => unknown): void
 }
 
 export const app: App

@@ -3,6 +3,7 @@
 'use strict'
 
 const { inspect } = require('node:util')
+const { DATA_BYTES_MAX, bounded } = require('./wire.cjs')
 
 let textOf
 let unchecked
@@ -15,7 +16,7 @@ class Json {
     if (text === UNCHECKED) return
     if (typeof text !== 'string') throw new TypeError('JSON text is a string')
     JSON.parse(text)
-    this.#text = text
+    this.#text = bounded('data', text, DATA_BYTES_MAX)
   }
 
   get text() {
@@ -43,19 +44,20 @@ class Json {
 
 const UNCHECKED = Symbol('unchecked')
 
-/** A value as JSON text. Throws where it cannot be any, NaN included: JSON.stringify would make it null. */
+/** A value as JSON text. Throws where it cannot be any, NaN included: JSON.stringify would make it null. Throws, too,
+ * where it is more than a frame takes. */
 function encode(data) {
   if (data === undefined || data === null) return 'null'
   if (typeof data === 'object') {
     const text = textOf(data)
-    if (text !== undefined) return text
+    if (text !== undefined) return bounded('data', text, DATA_BYTES_MAX)
     if (typeof data.then === 'function') throw new TypeError('a promise is no data: await it first')
   }
   const text = JSON.stringify(data)
   if (text === undefined) throw new TypeError(`${inspect(data, { depth: 0 })} cannot be JSON`)
   // Only numbers that are none become a null that was not there; few texts have any, so few are looked at again.
   if (text.includes('null')) JSON.stringify(data, checkNumber)
-  return text
+  return bounded('data', text, DATA_BYTES_MAX)
 }
 
 function checkNumber(_key, value) {

@@ -9,19 +9,24 @@ const { Frames, HAS_MESSAGE, Outbox, TO_SERVER, Violation } = require('./wire.cj
 const { end, run } = require('./work.cjs')
 
 const READ_BYTES = 256 * 1024
-/** More than this the server does not leave unread while it is in its senses. */
+/** What is handed to the kernel at once, so that it can be seen how it takes it. */
+const PIECE_BYTES_MAX = 256 * 1024
+/** More than this must not wait to be sent. */
 const UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
+/** In so many seconds the server reads something while it is in its senses. */
+const STALLED_SECONDS_MAX = 10
 
 class Link {
   #socket
   #frames
-  #outbox = new Outbox((bytes) => this.#write(bytes))
+  #output
+  #outbox = new Outbox((bytes) => this.#output.write(bytes))
   #callbacks = new Numbered()
   #isFlushDue = false
   #flush = () => {
     this.#isFlushDue = false
     // While the kernel takes nothing, what comes is gathered: many small pieces in a queue would cost far more memory.
-    if (this.#socket.writableLength === 0) this.#outbox.flush()
+    if (this.#output.unwritten === 0) this.#outbox.flush()
   }
 
   /** `on.frame(link, bytes, at, end)`, `on.ended(link)`, and `on.broken(error)`, after which nothing more comes. */
@@ -42,7 +47,12 @@ class Link {
     }
     const onread = { buffer, callback }
     this.#socket = new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true, onread })
-    this.#socket.on('error', on.broken)
+    this.#output = new Output(this.#socket, this.#flush)
+    this.#socket.on('error', (error) => {
+      // Behind the end the server may close the rest, too: what is still said then nobody waits for.
+      if (this.isEnded) this.#output.close()
+      else on.broken(error)
+    })
     this.#socket.on('end', () => {
       this.isEnded = true
       if (this.#frames.isPartial) return on.broken(new Violation('a link ended within a frame'))
@@ -50,6 +60,13 @@ class Link {
       for (const callback of this.#callbacks.takeAll()) drop(callback)
       on.ended(this)
     })
+  }
+
+  /** Throws where data that the application would send is too much for what waits already. */
+  checkRoom(data) {
+    const waits = this.#output.unwritten + this.#outbox.used
+    if (waits + 3 * data.length <= UNWRITTEN_BYTES_MAX || waits + Buffer.byteLength(data) <= UNWRITTEN_BYTES_MAX) return
+    throw new RangeError('more than 64 MiB wait to be sent: give way, by await, before you send more')
   }
 
   /** Queues a frame. It is on its way when the function that is running now has returned. */
@@ -89,7 +106,7 @@ class Link {
   /** Sends what is queued, ends this side, and calls `fn`. */
   close(fn) {
     this.#outbox.flush()
-    this.#socket.end(fn)
+    this.#output.end(fn)
   }
 
   /** Once for all that is put meanwhile, and before the process waits for anything. */
@@ -98,16 +115,99 @@ class Link {
     this.#isFlushDue = true
     process.nextTick(this.#flush)
   }
+}
+
+/** Writes to a socket, piece after piece. */
+class Output {
+  #socket
+  #drained
+  #queue = []
+  #queuedBytes = 0
+  #takenPieces = 0
+  #watch = null
+  #ended = null
+  #isClosed = false
+  #taken = () => {
+    this.#takenPieces++
+    this.#writeMore()
+    if (this.unwritten === 0) this.#drained()
+  }
+
+  /** `drained()` is called each time that the kernel has taken everything. */
+  constructor(socket, drained) {
+    this.#socket = socket
+    this.#drained = drained
+  }
+
+  /** Bytes that the kernel has not taken. */
+  get unwritten() {
+    return this.#queuedBytes + this.#socket.writableLength
+  }
 
   /** Whether bytes that are lent may be overwritten at once: the kernel has taken all of them. */
-  #write(bytes) {
-    this.#socket.write(bytes, this.#flush)
-    const unwritten = this.#socket.writableLength
-    if (unwritten > UNWRITTEN_BYTES_MAX) {
-      process.stderr.write(`the server does not read: ${unwritten} bytes wait for it\n`)
-      process.exit(1)
+  write(bytes) {
+    if (this.#isClosed) return true
+    if (bytes.length <= PIECE_BYTES_MAX && this.unwritten === 0) {
+      this.#socket.write(bytes, this.#taken)
+      return this.#socket.writableLength === 0
     }
+    this.#queue.push(bytes)
+    this.#queuedBytes += bytes.length
+    this.#writeMore()
+    const { unwritten } = this
+    if (unwritten > UNWRITTEN_BYTES_MAX) this.#watchServer()
     return unwritten === 0
+  }
+
+  /** Ends this side behind what was written. */
+  end(fn) {
+    if (this.#isClosed) return fn()
+    this.#ended = fn
+    this.#writeMore()
+  }
+
+  /** Nobody reads any more. */
+  close() {
+    this.#isClosed = true
+    this.#queue = []
+    this.#queuedBytes = 0
+    const ended = this.#ended
+    this.#ended = null
+    ended?.()
+  }
+
+  #writeMore() {
+    while (this.#queue.length > 0 && this.#socket.writableLength === 0) {
+      const [bytes] = this.#queue
+      const piece = bytes.subarray(0, PIECE_BYTES_MAX)
+      if (piece.length === bytes.length) this.#queue.shift()
+      else this.#queue[0] = bytes.subarray(PIECE_BYTES_MAX)
+      this.#queuedBytes -= piece.length
+      this.#socket.write(piece, this.#taken)
+    }
+    if (this.#queue.length > 0 || this.#ended === null) return
+    this.#socket.end(this.#ended)
+    this.#ended = null
+  }
+
+  /** Gives the server up where it reads nothing. Turns are counted: an application that gives way to nobody for long
+   * has but one turn, in which nothing could be taken. */
+  #watchServer() {
+    if (this.#watch !== null) return
+    let before = this.#takenPieces
+    let seconds = 0
+    this.#watch = setInterval(() => {
+      const { unwritten } = this
+      seconds = before === this.#takenPieces ? seconds + 1 : 0
+      before = this.#takenPieces
+      if (unwritten <= UNWRITTEN_BYTES_MAX) {
+        clearInterval(this.#watch)
+        this.#watch = null
+      } else if (seconds >= STALLED_SECONDS_MAX) {
+        process.stderr.write(`the server does not read: ${unwritten} bytes wait for it\n`)
+        process.exit(1)
+      }
+    }, 1000)
   }
 }
 

@@ -20,6 +20,7 @@ class Registration {
   /** `fn(subscription)` decides who may subscribe: true, false, or a promise of one. */
   on(fn) {
     this.#check(fn, this.#on)
+    if (!this.#subscriptions) throw new Error(`nobody may subscribe to ${this.path}`)
     this.#on = fn
     return this
   }
@@ -41,7 +42,6 @@ class Registration {
 
   #check(fn, before) {
     if (typeof fn !== 'function') throw new TypeError('a hook is a function')
-    if (!this.#subscriptions) throw new Error(`nobody may subscribe to ${this.path}`)
     if (before !== undefined) throw new Error(`${this.path} has that hook already`)
     this.#checkOpen()
   }

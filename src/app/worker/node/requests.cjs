@@ -3,7 +3,7 @@
 
 'use strict'
 
-const { AlreadyAnswered, BadData, OK, Refusal } = require('./errors.cjs')
+const { AlreadyAnswered, BadData, OK, Refusal, checkCode, checkMessage, checkOptions } = require('./errors.cjs')
 const { Callback } = require('./callbacks.cjs')
 const { encode, unchecked } = require('./json.cjs')
 const { isThenable, report, say } = require('./work.cjs')
@@ -22,7 +22,8 @@ const NEVER = Symbol('quickio.NEVER')
 
 /** Returned by a handler: an answer that offers a callback, which the client may answer. */
 class Answer {
-  constructor(data = null, { callback } = {}) {
+  constructor(data = null, options) {
+    const { callback } = checkOptions('Answer', options, 'callback')
     if (callback !== undefined && typeof callback !== 'function') throw new TypeError('a callback is a function')
     this.data = data
     this.callback = callback
@@ -252,6 +253,8 @@ function decide(subscription, result) {
 }
 
 function refuse(request, refusal) {
+  checkCode(refusal.code) // an application may have set it
+  checkMessage(refusal.text)
   if (request instanceof Subscription) finish(request, refusal.code)
   else finish(request, refusal.code, 0, refusal.text, encode(refusal.data))
 }
@@ -261,7 +264,7 @@ function fail(request, error) {
   try {
     if (error instanceof Refusal && stageOf(request) !== ANSWERED) return refuse(request, error)
   } catch (unusable) {
-    error = unusable // somebody has put into it what cannot be JSON
+    error = unusable // somebody has put into it what cannot be an answer
   }
   report(whatIs(request), error)
   if (stageOf(request) !== ANSWERED) finish(request, FAILED)

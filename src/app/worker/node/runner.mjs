@@ -80,7 +80,7 @@ function startAgain() {
   const child = spawn(process.execPath, [...process.execArgv, ...args], { stdio })
   for (const fd of stdio.slice(3)) fs.closeSync(fd) // the child alone says when they end
   process.on('SIGINT', () => {})
-  process.on('SIGTERM', () => child.kill('SIGTERM'))
+  process.on('SIGTERM', () => {}) // it ends when the child does
   child.on('error', ({ message }) => {
     process.stderr.write(`${message}\n`)
     process.exit(1)

@@ -7,6 +7,9 @@ const HEAD_BYTES = 40
 const LENGTH_BYTES = 4
 /** What a server's frame cannot be longer than; more is no frame at all. */
 const FRAME_BYTES_MAX = 2 ** 30
+/** What this side says: the server takes frames of 16 MiB at most. */
+const TEXT_BYTES_MAX = 64 * 1024
+const DATA_BYTES_MAX = 16 * 1024 * 1024 - 2 * TEXT_BYTES_MAX
 /** Output is gathered in pieces of this size. */
 const CHUNK_BYTES = 64 * 1024
 /** Of a frame that comes in pieces, this much is kept for the next one. */
@@ -30,6 +33,14 @@ class Violation extends Error {
 
 function u32(bytes, at) {
   return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
+}
+
+/** Answers a text again. Throws where it has more bytes than that. */
+function bounded(what, text, max) {
+  if (text.length * 3 <= max) return text // a UTF-16 unit becomes three bytes at most
+  const bytes = Buffer.byteLength(text)
+  if (bytes > max) throw new RangeError(`${what} of ${bytes} bytes: ${max} is the most`)
+  return text
 }
 
 /** Where the text of the frame at `at` ends, which is where its data begins. */
@@ -115,6 +126,11 @@ class Outbox {
     this.#write = write
   }
 
+  /** Bytes that were not handed on yet. */
+  get used() {
+    return this.#used
+  }
+
   put(type, flags, code, request, number, client, text, data, ms) {
     const most = HEAD_BYTES + 3 * (text.length + data.length) // a UTF-16 unit becomes three bytes at most
     if (most > CHUNK_BYTES - this.#used) {
@@ -181,12 +197,15 @@ module.exports = {
   FROM_SERVER,
   TO_SERVER,
   HEAD_BYTES,
+  TEXT_BYTES_MAX,
+  DATA_BYTES_MAX,
   WANTS_ANSWER,
   REPEATS,
   HAS_MESSAGE,
   Frames,
   Outbox,
   Violation,
+  bounded,
   u32,
   endOfText,
   timeOf

@@ -2,6 +2,7 @@
 
 'use strict'
 
+const fs = require('node:fs')
 const { Control } = require('./control.cjs')
 const { dispatcher } = require('./dispatch.cjs')
 const { Link } = require('./links.cjs')
@@ -13,11 +14,16 @@ const { Violation } = require('./wire.cjs')
 /** Of docs/workers.md. */
 const VERSION = 1
 
+/** The process that the server has started, where that has started this one. */
+const runner = process.execArgv.includes('--experimental-loader') ? process.ppid : process.pid
+
 /** `resolved()` answers the URLs of the ES modules that were loaded so far. */
 function start(fd, resolved) {
-  const control = new Control(fd, { line, ended: () => process.exit(0), broken })
+  const control = new Control(fd, { line, ended: () => leave(0), broken })
   let isGreeted = false
-  process.on('SIGINT', () => {}) // a Ctrl-C is for the server, which then ends its workers in order
+  // They are for the server, which then ends its workers in order.
+  process.on('SIGINT', () => {})
+  process.on('SIGTERM', () => {})
 
   function line({ hello, ping }) {
     if (!isGreeted) {
@@ -27,6 +33,24 @@ function start(fd, resolved) {
     } else if (ping !== undefined) {
       control.send({ pong: ping })
     }
+  }
+}
+
+/** The server has gone: nobody else ends what the application has started, which is in the same process group. */
+function leave(code) {
+  const group = state.control === null ? null : ownGroup()
+  if (group !== null) process.on('exit', () => process.kill(-group, 'SIGKILL'))
+  process.exit(code)
+}
+
+/** The process group that the server has made for this worker. Where that cannot be known there is none. */
+function ownGroup() {
+  try {
+    const stat = fs.readFileSync('/proc/self/stat', 'utf8')
+    const [, , group] = stat.slice(stat.lastIndexOf(')') + 2).split(' ').map(Number) // state, parent, group
+    return group > 1 && (group === process.pid || group === runner) ? group : null
+  } catch {
+    return null
   }
 }
 
@@ -116,7 +140,7 @@ function linkBroken(error) {
   if (error.syscall === undefined) return broken(error)
   // The server has gone, or goes: the end of the control socket follows. What is left to say reaches nobody.
   process.stderr.write(`a link has broken: ${error.message}\n`)
-  process.exit(1)
+  leave(1)
 }
 
 /** No more will come. What is under way is done first. */
