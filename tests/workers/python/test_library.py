@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import unittest
 import zlib
@@ -29,7 +30,7 @@ sys.path.insert(0, LIBRARY)
 sys.dont_write_bytecode = True
 
 import quickio  # noqa: E402
-from quickio import _wire  # noqa: E402
+from quickio import _client, _pool, _wire  # noqa: E402
 
 SECONDS = 30  # how long anything is waited for
 
@@ -550,6 +551,80 @@ class Events(Case):
 
         self.in_both(check)
 
+    def test_refusals_that_the_application_has_spoilt_are_answered_500(self):
+        for async_ in ("", "async "):
+            worker = self.worker(
+                f"""
+                from quickio import Refusal, app
+                class NoMoney(Refusal):
+                    def __init__(self, code):
+                        super().__init__(402)
+                        self.code = code
+                class Forgets(Refusal):
+                    def __init__(self): pass
+                class Frozen(Exception):
+                    def __setattr__(self, *_): raise TypeError("frozen")
+                codes = [lambda code=code: NoMoney(code) for code in ("NO_MONEY", 200, 70000)]
+                kinds = [*codes, Forgets, Frozen]
+                @app.event("/spoilt")
+                {async_}def spoilt(event): raise kinds[event.data % len(kinds)]()
+                @app.event("/fine")
+                {async_}def fine(event): pass
+                """
+            )
+            # More than there are threads.
+            for request in range(1, 41):
+                worker.send(event(request, data=b"%d" % request, client=(0, request, 1)))
+                self.assertEqual(worker.next(), answer(request, code=500))
+            self.assertEqual(worker.ask(41, 1, client=(0, 1, 1)), answer(41))
+            self.assertLog(worker, "a code is an int, not str", "200 is no code", "no attribute 'code'", "Frozen")
+
+    def test_an_exception_that_is_raised_again_and_again_gathers_nothing(self):
+        for async_ in ("", "async "):
+            worker = self.worker(
+                f"""
+                from quickio import Refusal, app
+                shared = Refusal(409)
+                def depth(trace): return 0 if trace is None else 1 + depth(trace.tb_next)
+                @app.event("/raise")
+                {async_}def again(event): raise shared
+                @app.event("/depth")
+                {async_}def get(event): return depth(shared.__traceback__)
+                """
+            )
+            for request in range(1, 11):
+                self.assertEqual(worker.ask(request), answer(request, code=409))
+            self.assertEqual(worker.ask(11, 1), answer(11, b"0"))
+
+    def test_an_error_of_the_library_does_not_pass_unnoticed(self):
+        for async_ in ("", "async "):
+            worker = self.worker(
+                f"""
+                from quickio import Event, app
+                def _name(event): raise SystemExit("spoilt")
+                Event._name = _name
+                @app.event("/x")
+                {async_}def x(event): raise OSError
+                """
+            )
+            worker.send(event(1))
+            self.assertEqual(worker.exit_code(), 1)
+            self.assertIn("an error of the library", worker.log())
+
+    def test_a_log_that_cannot_be_written_stops_nothing(self):
+        worker = self.worker(
+            """
+            import sys
+            from quickio import app
+            @app.event("/x")
+            def x(event):
+                sys.stderr = None
+                raise OSError
+            """
+        )
+        for request in range(1, 21):
+            self.assertEqual(worker.ask(request), answer(request, code=500))
+
     def test_frames_that_are_split_anywhere(self):
         stream = event(1, self.DATA, data=b'"x"', text=b"/y") + event(2, self.RAW, data=b"{}") + event(3, self.NULL)
         data = b'{"data":"x","\xc3\xa9":["/data","/y","/data/y"]}'
@@ -840,6 +915,26 @@ class Threads(Case):
             most = int(worker.ask(request + 501, 1)[40:])
         self.assertGreaterEqual(most, 4)
 
+    def test_each_tick_sends_what_quick_functions_have_written(self):
+        class Loop:
+            def call_later(self, seconds, function): pass
+
+        flushed, begun, may_go = [], threading.Event(), threading.Event()
+
+        def run(function, args, outcome):
+            function()
+
+        def wait():
+            begun.set()
+            may_go.wait(SECONDS)
+
+        pool = _pool.Pool(Loop(), 1, run, lambda: flushed.append(1), set())
+        pool.submit([(ADA, int, (), None), (ADA, wait, (), None)])
+        self.assertTrue(begun.wait(SECONDS))
+        pool._tick()  # a job has been done since the last one
+        self.assertEqual(flushed, [1])
+        may_go.set()
+
     def test_quick_functions_need_one(self):
         worker = self.worker(
             """
@@ -996,8 +1091,12 @@ class Later(Case):
 
 class Subscriptions(Case):
     SCRIPT = """
-        from quickio import Refusal, app
+        import asyncio
+        from quickio import NEVER, Refusal, app
         kept = []
+        async def generator(): yield
+        others = {{"nothing": None, "never": NEVER, "generator": generator(), "one": 1, "text": "no"}}
+        others["future"] = asyncio.get_event_loop_policy().get_event_loop().create_future()
         room = app.event("/room", children=True)
         @room.on
         {async_}def on(subscription):
@@ -1006,7 +1105,7 @@ class Subscriptions(Case):
                 kept.append(subscription.later())
                 return kept[-1]
             if data == "drop": return subscription.later()
-            if data == "nothing": return None
+            if isinstance(data, str) and data in others: return others[data]
             if data == "refusal": raise Refusal(420, "full")
             if data == "error": raise OSError
             return data == [subscription.path, subscription.extra, subscription.full_path]
@@ -1022,6 +1121,8 @@ class Subscriptions(Case):
         app.event("/no_hook")
         """
 
+    OTHERS = (b"nothing", b"never", b"generator", b"one", b"text", b"future")
+
     def on(self, request, data, number=0):
         return frame(ON, b"/x", data, request=request, number=number, client=ADA)
 
@@ -1031,7 +1132,7 @@ class Subscriptions(Case):
             for data, expected in (
                 (b'["/room","/x","/room/x"]', answer(1)),
                 (b"", answer(1, code=401)),
-                (b'"nothing"', answer(1, code=401)),
+                *((b'"%s"' % other, answer(1, code=500)) for other in self.OTHERS),
                 (b'"drop"', answer(1, code=500)),
                 (b'"refusal"', answer(1, code=420, message="full")),
                 (b"[", answer(1, code=400, message="invalid JSON")),
@@ -1039,7 +1140,7 @@ class Subscriptions(Case):
             ):
                 worker.send(self.on(1, data))
                 self.assertEqual(worker.next(), expected, data)
-            self.assertLog(worker, "the on-hook of /room")
+            self.assertLog(worker, "the on-hook of /room", "True, False, or its promise, not Never")
             for data, code in ((b"true", 200), (b"false", 401)):
                 worker.send(self.on(2, b'"later"'))
                 worker.send(event(3, 1, data=data))
@@ -1130,6 +1231,34 @@ class Callbacks(Case):
             self.assertEqual(worker.ask(4, 1), frame(SEND, b"/told", number=4, client=ADA))
             worker.send(frame(REPLY, request=5, number=4, client=ADA))
             self.assertEqual(sorted(worker.take(2)), sorted([answer(4, b'"delivered"'), answer(5)]))
+
+    def test_dropped_runs_in_its_clients_turn(self):
+        worker = self.worker(
+            """
+            import threading, time
+            from quickio import app
+            seen = []
+            may_go = threading.Event()
+            @app.event("/offer")
+            def offer(event): app.send(event.client, "/told", callback=print, dropped=lambda: seen.append("dropped"))
+            @app.event("/slow")
+            def slow(event):
+                may_go.wait()
+                seen.append("slow")
+            @app.event("/quick")
+            def quick(event): return seen
+            @app.event("/go")
+            async def go(event): may_go.set()
+            """,
+            links=1,
+        )
+        worker.ask(1)
+        worker.next()
+        worker.send(event(2, 1), frame(DROPPED, number=1), event(3, 2), event(4, 2, client=BOB))
+        self.assertEqual(worker.next(), answer(4, b"[]"))
+        worker.send(event(5, 3))
+        frames = worker.take(3)
+        self.assertEqual(sorted(frames), sorted([answer(5), answer(2), answer(3, b'["slow","dropped"]')]))
 
     ASK = """
         import asyncio
@@ -1247,6 +1376,33 @@ class Timers(Case):
         worker.send(frame(TIMER, number=2), event(5, 0))
         self.assertEqual(worker.take(2), [frame(SET_TIMER, number=3, time=11), answer(5)])
 
+    def test_a_destructor_may_cancel_one_at_any_moment(self):
+        worker = self.worker(
+            """
+            import gc
+            from quickio import _timers, app
+            class Timer(_timers.Timer):
+                def __init__(self, *args):
+                    gc.collect()  # as it may happen whenever something is made
+                    super().__init__(*args)
+            _timers.Timer = Timer
+            class Holder:
+                def __init__(self):
+                    self.myself = self
+                    self.timer = app.after(1000, print)
+                def __del__(self): self.timer.cancel()
+            @app.event("/x")
+            async def x(event):
+                Holder()
+                app.after(1000, print)
+            """,
+            links=1,
+        )
+        worker.send(event(1))
+        frames = [frame(SET_TIMER, number=1, time=1_000_000), frame(CANCEL, number=1)]
+        frames += [frame(SET_TIMER, number=2, time=1_000_000), answer(1)]
+        self.assertEqual(worker.take(4), frames)
+
     def test_a_run_is_left_out_while_one_is_not_done(self):
         for async_ in ("", "async "):
             worker = self.worker(
@@ -1356,6 +1512,25 @@ class Clients(Case):
             client = (0, nth, 1)
             worker.send(event(nth, client=client))
             self.assertEqual(worker.take(2), [frame(WATCH, client=client), answer(nth, b"1")])
+
+    def test_threads_that_race_with_the_same_object_share_its_data(self):
+        others = []
+
+        class Watched(dict):
+            def setdefault(self, key, value):
+                if not others:  # another thread, which has seen that there is none yet
+                    others.append(None)
+                    others[0] = client._begin_data()
+                return super().setdefault(key, value)
+
+        class Link:
+            watched, told = Watched(), []
+            watch = told.append
+
+        client = _client.Client(Link, ADA)
+        self.assertIs(client.data, others[0])
+        self.assertIs(client.data, others[0])
+        self.assertEqual(Link.told, [ADA])
 
     def test_an_error_in_gone_is_logged(self):
         worker = self.worker(
@@ -1468,10 +1643,57 @@ class End(Case):
 
     def test_signals(self):
         worker = self.worker(self.SCRIPT)
-        worker.process.send_signal(signal.SIGINT)
-        worker.ping()
-        worker.process.send_signal(signal.SIGTERM)
-        self.assertEqual(worker.exit_code(), -signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            worker.process.send_signal(number)
+            worker.ping()
+        worker.end_links()
+        self.assertEqual(worker.exit_code(), 0)
+
+    def test_children_have_signals_as_always(self):
+        worker = self.worker(
+            """
+            import os, signal, subprocess, sys, time
+            from quickio import app
+            SHOW = "from signal import *; print(getsignal(SIGINT) is default_int_handler, getsignal(SIGTERM) == 0)"
+            @app.event("/executed")
+            def executed(event):
+                return subprocess.check_output([sys.executable, "-I", "-S", "-c", SHOW]).decode()
+            @app.event("/forked")
+            def forked(event):
+                child = os.fork()
+                if child == 0: time.sleep(60)
+                os.kill(child, signal.SIGTERM)
+                return os.waitpid(child, 0)[1]
+            """
+        )
+        self.assertEqual(worker.ask(1), answer(1, b'"True True\\n"'))
+        self.assertEqual(worker.ask(2, 1), answer(2, b"%d" % signal.SIGTERM))
+
+    def test_children_of_a_script_that_is_loaded_do_not_hold_the_sockets(self):
+        worker = self.worker(
+            """
+            import os, subprocess, sys
+            from quickio import app
+            shown = subprocess.check_output([sys.executable, "-I", "-S", "-c", "import os\\nfor fd in (3, 4, 5):\\n"
+                " try: os.fstat(fd); print(fd)\\n except OSError: pass"], close_fds=False).decode()
+            @app.event("/shown")
+            async def get(event): return shown
+            """
+        )
+        self.assertEqual(worker.ask(1), answer(1, b'""'))
+
+    def test_a_thread_that_does_not_end_holds_up_nothing(self):
+        worker = self.worker(
+            """
+            import atexit, sys, threading, time
+            from quickio import app
+            threading.Thread(target=time.sleep, args=(3600,)).start()
+            atexit.register(lambda: print("atexit", file=sys.stderr))
+            """
+        )
+        worker.end_links()
+        self.assertEqual(worker.exit_code(), 0)
+        self.assertEqual(worker.log(), "atexit\n")
 
     def test_violations(self):
         for frames, why in (
@@ -1523,6 +1745,66 @@ class End(Case):
         worker.ping()
 
 
+    def test_a_forked_child_that_comes_back_ends(self):
+        for async_ in ("", "async "):
+            worker = self.worker(
+                f"""
+                import os
+                from quickio import app
+                ours = os.getpid()
+                children = []
+                @app.event("/fork")
+                {async_}def fork(event):
+                    children.append(os.fork())
+                    if children[-1]: return
+                    if event.data == "exit": exit(7)
+                    if event.data == "error": raise OSError("a child")
+                @app.event("/more")
+                {async_}def more(event):
+                    if os.getpid() != ours: os._exit(99)  # a twin
+                @app.event("/status")
+                {async_}def status(event): return os.waitstatus_to_exitcode(os.waitpid(children.pop(), 0)[1])
+                """,
+                links=1,
+            )
+            for data, code in ((b"", 0), (b'"exit"', 7), (b'"error"', 1)):
+                worker.send(event(1, data=data), *(event(request, 1) for request in range(2, 20)))
+                self.assertEqual(sorted(worker.take(19)), [answer(request) for request in range(1, 20)])
+                self.assertEqual(worker.ask(20, 2), answer(20, b"%d" % code))
+            self.assertLog(worker, "OSError: a child", "a forked child")
+
+    def test_a_forked_child_of_the_loop_does_not_read(self):
+        worker = self.worker(
+            """
+            import asyncio, os
+            from quickio import app
+            @app.event("/fork")
+            async def fork(event):
+                if os.fork(): return "parent"
+                await asyncio.sleep(3600)
+            @app.event("/pid")
+            async def pid(event): return os.getpid()
+            """,
+            links=1,
+        )
+        self.assertEqual(worker.ask(1), answer(1, b'"parent"'))
+        own = b"%d" % worker.process.pid
+        for request in range(2, 100):
+            self.assertEqual(worker.ask(request, 1), answer(request, own))
+
+    def test_a_child_forked_while_the_script_is_loaded_ends_with_it(self):
+        worker = self.worker(
+            """
+            import os
+            from quickio import app
+            child = os.fork()
+            @app.event("/status")
+            async def status(event): return os.waitpid(child, 0)[1]
+            """
+        )
+        self.assertEqual(worker.ask(1), answer(1, b"0"))
+
+
 class BackPressure(Case):
     SCRIPT = """
         from quickio import app
@@ -1546,8 +1828,54 @@ class BackPressure(Case):
                 self.assertEqual(worker.next(), answer(request))
             self.assertEqual(worker.ask(21, data=b"21")[4], SEND)
 
+    def test_more_than_may_wait_in_one_function(self):
+        for async_ in ("", "async "):
+            worker = self.worker(
+                f"""
+                from quickio import app
+                @app.event("/much")
+                {async_}def much(event):
+                    for nth in range(10000):
+                        app.send(event.client, "/much", [nth, 7500 * "x"])
+                """,
+                links=1,
+            )
+            worker.send(event(1))
+            for nth in range(10000):
+                self.assertTrue(worker.next()[45:].startswith(b"[%d," % nth))
+            self.assertEqual(worker.next(), answer(1))
+
+    def test_what_waits_is_bounded_while_threads_write(self):
+        worker = self.worker(
+            """
+            import threading
+            from quickio import _output, app
+            _output.UNWRITTEN_BYTES_MAX = 1000000
+            most, progress = 0, [0] * 4
+            @app.event("/much")
+            def much(event):
+                global most
+                for nth in range(200):
+                    app.send(event.client, "/much", 50000 * "x")
+                    most = max(most, sum(map(len, app._links[0].output._pending)))
+                    progress[event.data] = nth
+            @app.event("/most")
+            async def get(event): return [most, sum(progress)]
+            """,
+            links=1,
+        )
+        worker.send(*(event(nth + 1, data=b"%d" % nth, client=(0, nth, 1)) for nth in range(4)))
+        worker.take(804)
+        most, progress = json.loads(worker.ask(5, 1)[40:])
+        self.assertLess(most, 2_000_000)
+        self.assertEqual(progress, 4 * 199)
+
     def test_one_that_never_reads(self):
-        worker = self.worker(self.SCRIPT.format(async_="async "), links=1)
+        script = self.SCRIPT.format(async_="async ") + """
+        from quickio import _output
+        _output.PATIENCE_SECONDS = 0.1
+        """
+        worker = self.worker(script, links=1)
         try:
             for request in range(1, 101):
                 worker.send(event(request))

@@ -13,7 +13,7 @@ def main():  # type: ignore
         del sys.path[0]
     from quickio import _worker, app
 
-    sys.exit(_worker.run(app, int(os.environ["QUICKIO_WORKER"])))
+    _worker.run(app, int(os.environ["QUICKIO_WORKER"]))
 
 
 if __name__ == "__main__":

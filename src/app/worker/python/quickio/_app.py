@@ -134,7 +134,10 @@ class App:
         offered = None
         if callback is not None:
             offered = Callback(checked_function(callback), None if dropped is None else checked_function(dropped))
-        self._link_of(client).send(client._key, _paths.encode(path)[0], encode(data), offered)
+        link = self._link_of(client)
+        if offered is not None:
+            offered.client = client._key
+        link.send(client._key, _paths.encode(path)[0], encode(data), offered)
 
     def ask(self, client: Client, path: str, data: Any = None) -> asyncio.Future[Any]:
         """Sends an event to one client, and awaits what it answers: `await app.ask(...)`.

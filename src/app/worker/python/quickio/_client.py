@@ -42,13 +42,13 @@ class Client:
         return self._begin_data() if data is None else data
 
     def _begin_data(self) -> Dict[str, Any]:
-        mine: Dict[str, Any] = {}
-        self._data = mine
-        # Several threads may have objects of their own for it: one of them wins, and the others take its data.
-        winner = self._link.watched.setdefault(self._key, self)
-        if winner is self:
+        # Several threads may be at it, with this object or others for the same client: one of them wins, and all take
+        # its data. So what is put there is nobody else's until then.
+        mine = Client(self._link, self._key)
+        mine._data = {}
+        winner = self._link.watched.setdefault(self._key, mine)
+        if winner is mine:
             self._link.watch(self._key)
-            return mine
         data = winner._data
         assert data is not None, "a watched client has its data from the start"
         self._data = data

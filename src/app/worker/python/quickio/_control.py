@@ -8,7 +8,7 @@ import socket
 from typing import Any, Callable, Dict, Set
 
 from quickio._output import Output
-from quickio._report import break_off
+from quickio._report import break_off, end_child, forked
 from quickio._wire import ProtocolError
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -54,6 +54,8 @@ class Control:
         self.send({"log": level, "text": text[:TEXT_CHARACTERS_MAX]})
 
     def _on_readable(self, end: Callable[[], object]) -> None:
+        if forked:
+            end_child()
         try:
             is_there = self._receive()
         except (BlockingIOError, InterruptedError):

@@ -78,7 +78,7 @@ class Dispatcher:
         if callback.future is not None:
             _set(callback.future, Dropped())
         elif callback.dropped is not None:
-            self._runner.start(callback.dropped, (), Outcome("a `dropped` function"))
+            self._runner.start(callback.dropped, (), Outcome("a `dropped` function"), callback.client)
 
     def _event(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
         registration = self._registration(head)
@@ -134,7 +134,11 @@ class Dispatcher:
         callback = link.callbacks.pop(head[NUMBER], None)
         if callback is None:
             raise ProtocolError(f"callback {head[NUMBER]} is dropped, which is not open")
-        self.unanswerable(callback)
+        if callback.dropped is None or is_async(callback.dropped):
+            self.unanswerable(callback)
+        else:
+            # Behind what the same client has sent before.
+            self._jobs.append((callback.client, callback.dropped, (), Outcome("a `dropped` function")))
 
     def _timer(self, _link: Link, head: Head, _text: bytes, _data: bytes) -> None:
         self._timers.fire(head[NUMBER], self._runner)

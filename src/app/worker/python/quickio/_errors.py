@@ -27,11 +27,7 @@ class Refusal(Exception):
 
     def __init__(self, code: int, message: str | None = None, data: Any = None) -> None:
         super().__init__(code, message)
-        if not isinstance(code, int) or isinstance(code, bool):
-            raise TypeError(f"a code is an int, not {type(code).__name__}")
-        if not 1 <= code <= 65535 or code == OK:
-            raise ValueError(f"{code} is no code of an error: those are 1 to 65535, but not {OK}")
-        self.code = code
+        self.code = error_code(code)
         self.message = message
         self._text = None if message is None else text_bytes(message)
         self._data = encode(data)
@@ -55,6 +51,15 @@ class Dropped(Refusal):
 
     def __init__(self) -> None:
         super().__init__(FAILED)
+
+
+def error_code(code: int) -> int:
+    """Checks the code of an error."""
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"a code is an int, not {type(code).__name__}")
+    if not 1 <= code <= 65535 or code == OK:
+        raise ValueError(f"{code} is no code of an error: those are 1 to 65535, but not {OK}")
+    return code
 
 
 def text_bytes(text: str) -> bytes:

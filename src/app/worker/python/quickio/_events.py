@@ -78,11 +78,18 @@ class _Request:
             report(self._name(), error)
         if self._promise is not None and not self._promise._claim():
             return
-        if isinstance(error, Refusal):
-            refuse(self._link, self._head[REQUEST], error)
-        else:
+        if not isinstance(error, Refusal) or not self._refuse(error):
             self._link.answer_code(self._head[REQUEST], FAILED)
         self._promise = ANSWERED
+
+    def _refuse(self, refusal: Refusal) -> bool:
+        """Answers by it, unless it is of a class that has set another code, or has not called `super().__init__`."""
+        try:
+            refuse(self._link, self._head[REQUEST], refusal)
+        except Exception as error:
+            report(self._name(), error)
+            return False
+        return True
 
     def _is_promised(self, result: object) -> bool:
         """Whether it is answered later. A promise that was made is what has to be returned."""
@@ -193,7 +200,10 @@ class Subscription(_Request, _AtPath):
     def _settle(self, result: object) -> None:
         if self._is_promised(result):
             return
-        decide(self._link, self._head[REQUEST], bool(result))
+        # Whatever else is true by accident must not let anybody in: `NEVER`, a generator, a future.
+        if result is not True and result is not False:
+            raise TypeError(f"an on-hook returns True, False, or its promise, not {type(result).__name__}")
+        decide(self._link, self._head[REQUEST], result)
         self._promise = ANSWERED
 
     def _name(self) -> str:

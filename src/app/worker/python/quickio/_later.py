@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Any
 
 from quickio._answers import NEVER, Answer, give
-from quickio._errors import FAILED, OK, AlreadyAnswered, Refusal
+from quickio._errors import FAILED, OK, AlreadyAnswered, Refusal, error_code
 from quickio._links import Link
 
 REFUSED = 401
@@ -85,8 +85,8 @@ class LaterDecision(Promise):
 
 
 def refuse(link: Link, request: int, refusal: Refusal) -> None:
-    """Answers a request with an error."""
-    link.answer_code(request, refusal.code, refusal._text, refusal._data)
+    """Answers a request with an error. Raises, and does nothing, where a class of the application has spoilt it."""
+    link.answer_code(request, error_code(refusal.code), refusal._text, refusal._data)
 
 
 def decide(link: Link, request: int, accepted: bool) -> None:

@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 class Callback:
     """What was offered to a client: a function for its reply, or a future that waits for it."""
 
-    __slots__ = ("function", "dropped", "future")
+    __slots__ = ("function", "dropped", "future", "client")
 
     def __init__(
         self,
         function: Optional[Callable[..., object]] = None,
         dropped: Optional[Callable[[], object]] = None,
         future: Optional[asyncio.Future[Any]] = None,
+        client: Optional[ClientKey] = None,
     ) -> None:
         self.function = function
         self.dropped = dropped
         self.future = future
+        # In whose turn `dropped` runs.
+        self.client = client
 
 
 class Link:
@@ -67,26 +70,33 @@ class Link:
         self.on_unanswerable: Callable[[Callback], None] = lambda _: None
         self._numbers = itertools.count(1)
 
-    # Answers. Each ends its request: who calls sees to it that there is but one.
+    # Answers. Each ends its request: who calls sees to it that there is but one. Where there can be no such frame it
+    # raises before that, and the request can still be answered otherwise.
 
     def answer_null(self, request: int) -> None:
         """200, and nothing else."""
+        raw = null_answer(request)
         self.under_way.pop(request, None)
-        self.write(null_answer(request))
+        self.write(raw)
 
     def answer(self, request: int, data: bytes, callback: Optional[Callback] = None) -> None:
         """200, with data, and a callback that is offered."""
-        self.under_way.pop(request, None)
         if callback is None:
-            self.write(data_answer(request, data))
+            raw = data_answer(request, data)
+            self.under_way.pop(request, None)
+            self.write(raw)
         else:
-            self._offer(callback, lambda number: frame(ANSWER, data=data, code=200, request=request, number=number))
+            number = self._unused_number()
+            raw = frame(ANSWER, data=data, code=200, request=request, number=number)
+            self.under_way.pop(request, None)
+            self._offer(callback, number, raw)
 
     def answer_code(self, request: int, code: int, text: Optional[bytes] = None, data: bytes = b"") -> None:
         """Any other code. 0 is no answer at all."""
-        self.under_way.pop(request, None)
         flags = 0 if text is None else HAS_MESSAGE
-        self.write(frame(ANSWER, text or b"", data, flags=flags, code=code, request=request))
+        raw = frame(ANSWER, text or b"", data, flags=flags, code=code, request=request)
+        self.under_way.pop(request, None)
+        self.write(raw)
 
     # Everything else.
 
@@ -95,7 +105,8 @@ class Link:
         if callback is None:
             self.write(frame(SEND, path, data, client=client))
         else:
-            self._offer(callback, lambda number: frame(SEND, path, data, number=number, client=client))
+            number = self._unused_number()
+            self._offer(callback, number, frame(SEND, path, data, number=number, client=client))
 
     def watch(self, client: ClientKey) -> None:
         """Has the server say when the client has gone."""
@@ -107,11 +118,10 @@ class Link:
         for number in list(self.callbacks):
             self._drop(number)
 
-    def _offer(self, callback: Callback, to_frame: Callable[[int], bytes]) -> None:
-        number = self._unused_number()
+    def _offer(self, callback: Callback, number: int, raw: bytes) -> None:
         # Before the frame is written: its reply may come at once.
         self.callbacks[number] = callback
-        self.write(to_frame(number))
+        self.write(raw)
         if self.ended:
             self._drop(number)
 

@@ -20,7 +20,7 @@ Job = Tuple[Optional[ClientKey], Callable[..., object], Tuple[Any, ...], Any]
 # How often somebody looks whether the threads get on, while there is work. A job that was there the last time, too, is
 # slow; so a slow one holds up the others for twice this long.
 TICK_SECONDS = 0.002
-# A thread that runs quick jobs sends what they have written after so many of them.
+# A thread that runs quick jobs sends what they have written after so many of them; each tick does, too.
 JOBS_PER_FLUSH = 128
 # Of the processor's time between two ticks. Above it the threads compute, and more of them are of no use.
 BUSY_SHARE = 0.7
@@ -191,28 +191,25 @@ class Pool:
 
     def _tick(self) -> None:
         with self._lock:
-            has_stuck = self._find_stuck()
+            self._find_stuck()
             self._adjust_quota()
             if self._queue and len(self._active) - self._stuck < self._quota:
                 self._set_one_free()
             self._is_ticking = bool(self._active)
-        if has_stuck:
-            # A slow job holds up neither its own output nor what was written before it by the same thread.
-            self._flush()
+        # A job holds up neither its own output nor what was written before it by the same thread.
+        self._flush()
         if self._is_ticking:
             self._loop.call_later(TICK_SECONDS, self._tick)
 
-    def _find_stuck(self) -> bool:
-        """Marks the threads that have not finished a job since the last tick; whether there are new ones."""
-        has_new = False
+    def _find_stuck(self) -> None:
+        """Marks the threads that have not finished a job since the last tick."""
         for thread in self._active:
             if thread.seen != thread.finished:
                 thread.seen = thread.finished
             elif not thread.is_stuck:
-                thread.is_stuck = has_new = True
+                thread.is_stuck = True
                 self._stuck += 1
                 self._flushers.discard(thread.ident)
-        return has_new
 
     def _adjust_quota(self) -> None:
         """One more where jobs wait though the processor does not; one less where none waits."""

@@ -46,7 +46,7 @@ class Registration:
         return self._handler
 
     def on(self, hook: OnHook) -> OnHook:
-        """Sets the on-hook, which decides who may subscribe: true accepts, false refuses. A decorator."""
+        """Sets the on-hook, which decides who may subscribe: `True` accepts, `False` refuses. A decorator."""
         self._check(hook, self._on_hook, "on-hook")
         if not self.subscriptions:
             raise ValueError(f"nobody may subscribe to {self.path}: an on-hook has nothing to decide")

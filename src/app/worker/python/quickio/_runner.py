@@ -8,7 +8,7 @@ from types import CoroutineType
 from typing import Any, Awaitable, Callable, List, Optional, Set, Tuple
 
 from quickio._pool import Job, Pool
-from quickio._report import report
+from quickio._report import break_off, end_child, forked, report, text_of
 from quickio._wire import ClientKey
 
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
@@ -69,13 +69,15 @@ class Runner:
     def _run_plain(self, function: Callable[..., object], args: Tuple[Any, ...], outcome: Any) -> None:
         try:
             result = function(*args)
+            if forked:
+                end_child()
             if type(result) is CoroutineType:
                 # A plain function that returns what an async one would, as wrappers do.
                 self._loop.call_soon_threadsafe(self._adopt, result, outcome)
             else:
                 outcome._settle(result)
         except BaseException as error:  # also `exit()`: one client's event must not end the process
-            outcome._fail(error)
+            _fail(outcome, error)
 
     def _adopt(self, coroutine: Awaitable[object], outcome: Any) -> None:
         self._keep(asyncio.Task(_finish(lambda: coroutine, (), outcome), loop=self._loop))
@@ -87,9 +89,26 @@ class Runner:
 
 async def _finish(function: Callable[..., Any], args: Tuple[Any, ...], outcome: Any) -> None:
     try:
-        outcome._settle(await function(*args))
+        result = await function(*args)
+        if forked:
+            end_child()
+        outcome._settle(result)
     except BaseException as error:  # also `exit()`, and the cancelling of one's own task
+        _fail(outcome, error)
+
+
+def _fail(outcome: Any, error: BaseException) -> None:
+    """Tells an outcome of an exception. Never raises: a thread that ended here would leave its clients unserved."""
+    if forked:
+        end_child(error)
+    try:
         outcome._fail(error)
+    except BaseException as another:
+        break_off(f"an error of the library\n{text_of(another)}")
+    finally:
+        # One that the application raises again and again would gather all the frames that it has ever passed. Not by an
+        # assignment, which its class may forbid.
+        BaseException.with_traceback(error, None)
 
 
 def is_async(function: Callable[..., object]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from threading import Lock
+from threading import RLock
 from typing import Any, Callable, Dict, List, Optional
 
 from quickio._answers import function as checked_function
@@ -44,7 +44,8 @@ class Timers:
     """All timers of the process. The server keeps them; those that are set before it is there wait for it."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        # Whoever holds it may be interrupted by a destructor, run by the garbage collector, that cancels another timer.
+        self._lock = RLock()
         self._timers: Dict[int, Timer] = {}
         self._last = 0
         self._link: Optional[Link] = None
@@ -64,14 +65,15 @@ class Timers:
     def to_ready(self) -> List[Dict[str, int]]:
         """Those that repeat, as the line `ready` has them."""
         with self._lock:
-            return [{"timer": timer._number, "ms": timer._ms} for timer in self._timers.values() if timer._repeats]
+            timers = list(self._timers.values())
+            return [{"timer": timer._number, "ms": timer._ms} for timer in timers if timer._repeats]
 
     def begin(self, link: Link, told: List[Dict[str, int]]) -> None:
         """From now on the server is there; it has been told of these."""
         numbers = {timer["timer"] for timer in told}
         with self._lock:
             self._link = link
-            untold = [timer for timer in self._timers.values() if timer._number not in numbers]
+            untold = [timer for timer in list(self._timers.values()) if timer._number not in numbers]
             cancelled = numbers - self._timers.keys()
         for timer in untold:
             _send(link, timer)
@@ -98,9 +100,10 @@ class Timers:
 
     def _unused_number(self) -> int:
         while True:
-            self._last = self._last % NUMBER_MAX + 1
-            if self._last not in self._timers:
-                return self._last
+            number = self._last % NUMBER_MAX + 1
+            self._last = number
+            if number not in self._timers:
+                return number
 
 
 def _send(link: Link, timer: Timer) -> None:

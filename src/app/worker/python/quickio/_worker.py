@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
 import os
 import signal
 import socket
 import sys
+import threading
 import traceback
-from typing import Any, Callable, List, Optional, Sequence, Set
+from types import FrameType
+from typing import Any, Callable, List, NoReturn, Optional, Sequence, Set
 
 from quickio import _script
 from quickio._app import App
@@ -17,7 +20,7 @@ from quickio._control import Control, Line
 from quickio._dispatch import Clock, Dispatcher
 from quickio._links import Link
 from quickio._output import Output
-from quickio._report import break_off, report, show, text_of
+from quickio._report import break_off, end_child, exit_now, forked, report, show, text_of
 from quickio._runner import Runner
 from quickio._wire import ProtocolError
 
@@ -27,12 +30,18 @@ RECEIVE_BYTES = 256 * 1024
 END_TICK_SECONDS = 0.002
 # How long a thread computes before another one gets its turn. The loop must not wait long for a function that does.
 SWITCH_SECONDS = 0.001
+LEFT_TO_THE_SERVER = (signal.SIGINT, signal.SIGTERM)
+
+# What each thread that forks had blocked before.
+_masks = threading.local()
 
 
-def run(app: App, control_fd: int) -> int:
-    """Runs the application to its end; answers the exit code."""
-    # Ctrl-C in a terminal reaches all of the group. The server decides what it means for its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def run(app: App, control_fd: int) -> NoReturn:
+    """Runs the application to its end, and exits."""
+    # What a signal to all processes of a terminal or a service means for its workers is decided by the server, which
+    # ends their links in order. Not by SIG_IGN, which what the application starts would inherit.
+    for number in LEFT_TO_THE_SERVER:
+        signal.signal(number, _left_to_the_server)
     sys.setswitchinterval(SWITCH_SECONDS)
     loop = asyncio.SelectorEventLoop()
     # Before the script is loaded: older Pythons tie a lock or a queue to the loop when it is made.
@@ -40,9 +49,30 @@ def run(app: App, control_fd: int) -> int:
     control = Control(_socket(control_fd), loop)
     try:
         hello = control.hello()
+        # Before the script is loaded: see `_socket`.
+        sockets = [_socket(fd) for fd in hello.get("links", ())]
     except (ProtocolError, OSError) as error:
         break_off(f"{error}")
-    return _Worker(app, control, loop, hello).run()
+    code = _Worker(app, control, loop, hello, sockets).run()
+    # All is done and written. Python would wait for threads of the application now, some of which never end.
+    try:
+        atexit._run_exitfuncs()
+    except BaseException as error:
+        report("a function of atexit", error)
+    exit_now(code)
+
+
+def _left_to_the_server(_number: int, _frame: Optional[FrameType]) -> None:
+    pass
+
+
+def _block_signals() -> None:
+    """Before a fork: what its child is sent at once waits until that has its own handlers."""
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_SERVER)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
 
 
 def _socket(fd: int) -> socket.socket:
@@ -53,11 +83,19 @@ def _socket(fd: int) -> socket.socket:
 
 
 class _Worker:
-    def __init__(self, app: App, control: Control, loop: asyncio.AbstractEventLoop, hello: Line) -> None:
+    def __init__(
+        self,
+        app: App,
+        control: Control,
+        loop: asyncio.AbstractEventLoop,
+        hello: Line,
+        sockets: Sequence[socket.socket],
+    ) -> None:
         self._app = app
         self._control = control
         self._loop = loop
         self._hello = hello
+        self._sockets = sockets
         self._clock = Clock()
         self._links: List[Link] = []
         self._flushers: Set[int] = set()
@@ -78,11 +116,15 @@ class _Worker:
         app.name, app.instance, app.instances = hello["app"], hello["instance"], hello["instances"]
         app.settings = hello.get("settings", {})
         app._log_line = self._control.log
-        os.register_at_fork(after_in_child=self._leave)
+        os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=self._leave)
         try:
             _script.load(script)
         except BaseException as error:
+            if forked:
+                end_child(error)
             return self._why(error)
+        if forked:
+            end_child()
         return None
 
     async def _serve(self) -> int:
@@ -122,10 +164,9 @@ class _Worker:
 
     def _begin(self) -> None:
         app, loop = self._app, self._loop
-        sockets = [_socket(fd) for fd in self._hello["links"]]
-        if not sockets:
+        if not self._sockets:
             break_off("hello names no links")
-        for index, sock in enumerate(sockets):
+        for index, sock in enumerate(self._sockets):
             sock.setblocking(False)
             self._links.append(Link(index, sock, Output(sock, loop, self._flushers)))
         runner = Runner(loop, app.threads, self._flush, self._flushers)
@@ -152,6 +193,8 @@ class _Worker:
         return timers
 
     def _on_readable(self, link: Link, dispatcher: Dispatcher) -> None:
+        if forked:
+            end_child()
         try:
             piece = link.socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -209,17 +252,30 @@ class _Worker:
 
     def _leave(self) -> None:
         """In a child that the application has forked."""
+        forked.append(True)
         self._app._leave()
         for output in [self._control.output] + [link.output for link in self._links]:
             output.mute()
+        # Who has forked it may want to end it so.
+        for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) is _left_to_the_server:
+                signal.signal(number, default)
+        _unblock_signals()
 
 
 async def _call_all(functions: Sequence[Callable[[], Any]]) -> None:
     """Those of start, stop and self-test, async or not: nothing else runs, so they need no thread."""
     for function in functions:
-        result = function()
-        if inspect.isawaitable(result):
-            await result
+        try:
+            result = function()
+            if inspect.isawaitable(result):
+                await result
+        except BaseException as error:
+            if forked:
+                end_child(error)
+            raise
+        if forked:
+            end_child()
 
 
 async def _cancel_all() -> None:
