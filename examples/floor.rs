@@ -15,6 +15,8 @@
 //! DEFER_TASKRUN, direct descriptors, multishot receive into provided buffers, one send for each client with
 //! output, everything queued in a turn in one `io_uring_enter` that also waits.
 
+#![allow(unsafe_code)]
+
 use io_uring::types::{BufRingEntry, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::alloc::{Layout, alloc_zeroed};

@@ -5,6 +5,8 @@
 //! buffer is a [`Buffer`], which only a completion makes and only [`Buffers::recycle`] takes back; a frame is
 //! immutable and counted, and [`super::ring::Ring`] holds a count of its own until the kernel is done.
 
+#![allow(unsafe_code)]
+
 use super::clock::nanos;
 use io_uring::{IoUring, types::BufRingEntry};
 use smallvec::SmallVec;

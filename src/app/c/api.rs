@@ -1,6 +1,8 @@
 //! The functions of `qio_api`. Each begins with [`guarded`], which ends panics, and takes its pointers by [`text`],
 //! [`of_ptr`] and [`write`], which check them; nothing else here looks behind a pointer.
 
+#![allow(unsafe_code)]
+
 use super::abi::{self, ABI_VERSION, Api, Fault, OK, Status, Str};
 use super::host::Host;
 use super::promises::{Emptied, Open, PROMISES};

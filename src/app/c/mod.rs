@@ -128,6 +128,7 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Arc<Loaded>, LoadError> 
     Ok(Arc::new(Loaded { functions, host, file: file.to_owned(), stopped: AtomicBool::new(false) }))
 }
 
+#[allow(unsafe_code)]
 fn open(file: &Path) -> Result<Library, LoadError> {
     // A name without a slash would be looked up along the linker's own path.
     let file = std::path::absolute(file).map_err(LoadError::Unreadable)?;
@@ -143,6 +144,7 @@ fn linker_words(error: &dyn std::error::Error) -> String {
 }
 
 /// What the application exports, checked.
+#[allow(unsafe_code)]
 fn info(library: &Library) -> Result<(AppInfo, String), LoadError> {
     let info = exported(library)?;
     if info.is_null() || !info.is_aligned() {
@@ -172,6 +174,7 @@ fn info(library: &Library) -> Result<(AppInfo, String), LoadError> {
     Ok((info, name))
 }
 
+#[allow(unsafe_code)]
 fn exported(library: &Library) -> Result<*const AppInfo, LoadError> {
     // SAFETY: the symbol's address is only looked at as a number here.
     if let Ok(symbol) = unsafe { library.get::<*const AppInfo>(SYMBOL.to_bytes_with_nul()) } {
@@ -184,6 +187,7 @@ fn exported(library: &Library) -> Result<*const AppInfo, LoadError> {
 }
 
 /// A name that is terminated and of the characters that names have.
+#[allow(unsafe_code)]
 fn name(ptr: *const c_char) -> Option<String> {
     let mut name = String::new();
     if ptr.is_null() {

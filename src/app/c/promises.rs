@@ -3,6 +3,8 @@
 //! A table that only grows, without a lock: each place has a number that is odd while it is full, and whoever raises it
 //! owns the place. A handle is a place and its number.
 
+#![allow(unsafe_code)]
+
 use super::abi::{Fault, Promise};
 use super::host::Host;
 use crate::app::{Later, LaterDecision};

@@ -3,6 +3,8 @@
 //! A thread remembers the call that it is in. A handle is looked up there and never followed as a pointer, so that an old
 //! one, another thread's and a made-up one all find nothing.
 
+#![allow(unsafe_code)]
+
 use super::abi::{Cx, Fault, RegistrarHandle};
 use super::host::Host;
 use crate::app::{Answer, Asked, Context, Error, Registrar};

@@ -1,5 +1,7 @@
 //! What an application gives away together with a free function, which runs exactly once.
 
+#![allow(unsafe_code)]
+
 use super::abi;
 use super::host::{Host, Tie};
 use super::scope::{self, Kind};
