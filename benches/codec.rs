@@ -13,7 +13,7 @@ use quickio::protocol::websocket::decoder::{Decoder, Message, Rules};
 use quickio::protocol::websocket::encode;
 use quickio::protocol::websocket::frame::Opcode;
 use quickio::protocol::websocket::mask::unmask;
-use quickio::protocol::{Found, Kind, OHAI, Options, Origins, Session, Settings, Utf8Gatherer, frame};
+use quickio::protocol::{Codec, Found, Framing, OHAI, Options, Origins, Settings, Utf8Gatherer, frame};
 
 const KEY: [u8; 4] = [0x11, 0x02, 0x14, 0x08];
 
@@ -92,10 +92,10 @@ fn encode_frames(criterion: &mut Criterion) {
     for len in [32, 1024] {
         let text = "x".repeat(len);
         let mut out = Vec::with_capacity(2048);
-        for kind in [Kind::WebSocket, Kind::Raw] {
-            measure(&mut group, &format!("{kind:?}"), len, || {
+        for framing in [Framing::WebSocket, Framing::Raw] {
+            measure(&mut group, &format!("{framing:?}"), len, || {
                 out.clear();
-                frame(kind, &mut out, black_box(&text));
+                frame(framing, &mut out, black_box(&text));
                 out.len()
             });
         }
@@ -139,7 +139,7 @@ fn shake_hands(criterion: &mut Criterion) {
     // Requests are not changed where they lie.
     let mut input = UPGRADE.to_vec();
     let mut decode = |size: usize| {
-        let mut session = Session::new(Options::default());
+        let mut session = Codec::new(Options::default());
         input.chunks_mut(size).map(|piece| session.decode(piece, &SETTINGS).consumed).sum::<usize>()
     };
     measure(&mut group, "in one piece", UPGRADE.len(), || decode(UPGRADE.len()));
@@ -150,7 +150,7 @@ fn shake_hands(criterion: &mut Criterion) {
 fn polls(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("poll");
     let mut input = POLL.to_vec();
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     let mut answer = |size: usize| {
         let mut sent = 0;
         for piece in input.chunks_mut(size) {
@@ -179,8 +179,8 @@ fn client_frame(len: usize) -> Vec<u8> {
     bytes
 }
 
-fn open_session() -> Session {
-    let mut session = Session::new(Options::default());
+fn open_session() -> Codec {
+    let mut session = Codec::new(Options::default());
     session.decode(&mut UPGRADE.to_vec(), &SETTINGS);
     let mut ohai = Vec::new();
     encode::client_frame(&mut ohai, Opcode::Text, OHAI.as_bytes(), KEY);

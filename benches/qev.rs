@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hdrhistogram::Histogram;
 use quickio::qev::mesh::{Class, Port, Sent, Settings, mesh};
-use quickio::qev::stats::Timer;
+use quickio::qev::stats::LatencyHistogram;
 use quickio::qev::timer::{TimerId, Wheel};
 
 criterion_group! {
@@ -263,8 +263,8 @@ fn latencies(criterion: &mut Criterion) {
     for run in [1, 100] {
         let times: Vec<u64> =
             (0..RECORDED).map(|at| 20_000 + (at / run).wrapping_mul(7_919) % 1_000_000).collect();
-        let mut timer = Timer::new();
-        group.bench_function(format!("Timer, runs of {run}"), |bencher| {
+        let mut timer = LatencyHistogram::new();
+        group.bench_function(format!("LatencyHistogram, runs of {run}"), |bencher| {
             bencher.iter(|| times.iter().for_each(|ns| timer.record(black_box(*ns))));
         });
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 3_600_000_000_000, 3).expect("good bounds");

@@ -3,7 +3,7 @@
 //! A shard counts in plain integers of its own ([`Counters`], [`Gauges`], [`Timers`]); nothing here is locked,
 //! atomic or shared. A request to the statistics endpoint gathers a [`Snapshot`] from each shard.
 
-use crate::qev::stats::Timer;
+use crate::qev::stats::LatencyHistogram;
 
 /// What is known of a counter, gauge or timer beside its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -348,7 +348,7 @@ impl Default for Gauges {
 /// The latency histograms of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct Timers {
-    timers: [Timer; Timing::COUNT],
+    timers: [LatencyHistogram; Timing::COUNT],
 }
 
 impl Timers {
@@ -372,7 +372,7 @@ impl Timers {
 
     /// The histogram.
     #[must_use]
-    pub fn get(&self, timing: Timing) -> &Timer {
+    pub fn get(&self, timing: Timing) -> &LatencyHistogram {
         &self.timers[timing as usize]
     }
 

@@ -4,8 +4,8 @@
 use quickio::limits::{
     HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX,
 };
-use quickio::protocol::http::{Asks, Due, Response, Then};
-use quickio::protocol::{Found, Options, Origins, Session, Settings};
+use quickio::protocol::http::{Persistence, ReadyResponses, RequestKind, Response};
+use quickio::protocol::{Codec, Found, Options, Origins, Settings};
 
 mod fuzz;
 
@@ -164,7 +164,7 @@ fn settings() -> Settings {
 /// What the codec makes of the input in pieces of at most so many bytes. Every request is answered at once.
 fn talk(random: &mut fuzz::Random, mut input: &[u8], longest: usize) -> Talk {
     let settings = settings();
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     let mut talk = Talk::default();
     while !input.is_empty() && !talk.ended {
         let (piece, rest) = input.split_at((1 + random.below(longest)).min(input.len()));
@@ -174,7 +174,7 @@ fn talk(random: &mut fuzz::Random, mut input: &[u8], longest: usize) -> Talk {
     talk
 }
 
-fn feed(session: &mut Session, piece: &[u8], settings: &Settings, talk: &mut Talk) {
+fn feed(session: &mut Codec, piece: &[u8], settings: &Settings, talk: &mut Talk) {
     let mut piece = piece.to_vec();
     let mut at = 0;
     while !talk.ended {
@@ -199,9 +199,9 @@ fn feed(session: &mut Session, piece: &[u8], settings: &Settings, talk: &mut Tal
                 };
                 talk.ended = matches!(outcome, Outcome::Stream { .. });
                 talk.outcomes.push(outcome);
-                let Due { bytes, then } = session.respond(number, response);
+                let ReadyResponses { bytes, then } = session.respond(number, response);
                 assert_eq!(status(&bytes), 200);
-                talk.ended |= then != Then::GoesOn;
+                talk.ended |= then != Persistence::KeepAlive;
             }
             other => panic!("{other:?}"),
         }
@@ -214,14 +214,16 @@ fn status(bytes: &[u8]) -> u16 {
     text["HTTP/1.1 ".len()..][..3].parse().expect("a status")
 }
 
-fn outcome(asks: &Asks<'_>) -> Outcome {
+fn outcome(asks: &RequestKind<'_>) -> Outcome {
     match asks {
-        Asks::Poll { session, body } => {
+        RequestKind::Poll { session, body } => {
             let (connect, seq) = (session.connect, session.seq);
             Outcome::Poll { connect, seq, host: session.host.into(), body: (*body).into() }
         }
-        Asks::Stream { session } => Outcome::Stream { connect: session.connect, host: session.host.into() },
-        Asks::Document { path, if_none_match } => {
+        RequestKind::Stream { session } => {
+            Outcome::Stream { connect: session.connect, host: session.host.into() }
+        }
+        RequestKind::Document { path, if_none_match } => {
             Outcome::Document { path: (*path).into(), if_none_match: if_none_match.map(str::to_owned) }
         }
     }

@@ -42,17 +42,17 @@ impl From<SendCallback> for Callback {
 /// `C` is the kind of server callback it may offer: answers given later, from other threads, need one that
 /// can be sent.
 #[must_use = "an answer is given by returning it, or by `Later::answer`"]
-pub struct Answer<C = Callback>(pub(crate) Given<C>);
+pub struct Answer<C = Callback>(pub(crate) AnswerState<C>);
 
-pub(crate) enum Given<C> {
-    Now {
+pub(crate) enum AnswerState<C> {
+    Ready {
         code: u16,
         data: Json,
         message: Option<Box<str>>,
         callback: Option<C>,
     },
     /// Somebody holds a `Later`, or nobody will ever answer.
-    NotNow,
+    Deferred,
 }
 
 impl<C> Answer<C> {
@@ -83,20 +83,20 @@ impl<C> Answer<C> {
 
     /// Code, data and message as they are.
     pub(crate) fn of(code: u16, data: Json, message: Option<Box<str>>) -> Self {
-        Answer(Given::Now { code, data, message, callback: None })
+        Answer(AnswerState::Ready { code, data, message, callback: None })
     }
 
     /// No answer, not now and not later: the client waits in vain.
     pub fn never() -> Self {
-        Answer(Given::NotNow)
+        Answer(AnswerState::Deferred)
     }
 }
 
 impl<C> fmt::Debug for Answer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Given::Now { code, data, .. } => write!(f, "{code} {data:?}"),
-            Given::NotNow => f.write_str("not now"),
+            AnswerState::Ready { code, data, .. } => write!(f, "{code} {data:?}"),
+            AnswerState::Deferred => f.write_str("not now"),
         }
     }
 }
@@ -123,17 +123,17 @@ impl Answer<SendCallback> {
     /// The same answer, for the shard that its client lives on.
     pub(crate) fn into_local(self) -> Answer {
         Answer(match self.0 {
-            Given::Now { code, data, message, callback } => {
-                Given::Now { code, data, message, callback: callback.map(Callback::from) }
+            AnswerState::Ready { code, data, message, callback } => {
+                AnswerState::Ready { code, data, message, callback: callback.map(Callback::from) }
             }
-            Given::NotNow => Given::NotNow,
+            AnswerState::Deferred => AnswerState::Deferred,
         })
     }
 }
 
 impl<C> Answer<C> {
     pub(crate) fn offering(mut self, offered: C) -> Self {
-        if let Given::Now { callback, .. } = &mut self.0 {
+        if let AnswerState::Ready { callback, .. } = &mut self.0 {
             *callback = Some(offered);
         }
         self

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Who asked, and under which callback id the answer is awaited; 0: none is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Asked {
+pub struct ReplyTo {
     pub client: ClientId,
     pub callback: u64,
 }
@@ -19,9 +19,9 @@ pub struct Asked {
 /// What any shard or thread may ask of a shard.
 pub enum Command {
     /// Answers an event.
-    Answer { asked: Asked, answer: Answer<SendCallback> },
+    Answer { reply_to: ReplyTo, answer: Answer<SendCallback> },
     /// Decides about a subscription that waits for it.
-    Decide { asked: Asked, path: PathId, decision: Decision },
+    Decide { reply_to: ReplyTo, path: PathId, decision: Decision },
     /// Sends an event to one client.
     Send { client: ClientId, path: Path, data: Json, callback: Option<SendCallback> },
     /// Sends an event to all subscribers of a path, on all shards.
@@ -34,7 +34,7 @@ impl Command {
     /// The client that it is for; none for broadcasts, which any shard can start.
     pub fn client(&self) -> Option<ClientId> {
         match self {
-            Command::Answer { asked, .. } | Command::Decide { asked, .. } => Some(asked.client),
+            Command::Answer { reply_to, .. } | Command::Decide { reply_to, .. } => Some(reply_to.client),
             Command::Send { client, .. } | Command::Close { client } => Some(*client),
             Command::Broadcast { .. } => None,
         }
@@ -46,15 +46,15 @@ pub enum LocalCommand {
     /// What may be asked from anywhere.
     Any(Command),
     /// Answers an event of a client of this shard.
-    Answer { asked: Asked, answer: Answer },
+    Answer { reply_to: ReplyTo, answer: Answer },
     /// Sends an event to a client of this shard.
     Send { client: ClientId, path: Path, data: Json, callback: Option<Callback> },
     /// `/qio/on`: `extra` is JSON for the application's on-hook.
-    Subscribe { asked: Asked, path: Path, extra: Json },
+    Subscribe { reply_to: ReplyTo, path: Path, extra: Json },
     /// `/qio/off`.
-    Unsubscribe { asked: Asked, path: Path },
+    Unsubscribe { reply_to: ReplyTo, path: Path },
     /// `/qio/callback/<id>`: fires a server callback. No id: what stood there is none.
-    Fire { asked: Asked, id: Option<u64>, data: Json },
+    Fire { reply_to: ReplyTo, id: Option<u64>, data: Json },
     /// Sends a text that need not be an event: for tests of client libraries.
     SendText { client: ClientId, text: &'static str },
     /// Runs once, later, on this shard.

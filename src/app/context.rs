@@ -1,7 +1,7 @@
 //! What a handler is given: the event, and the context by which it asks for things to be done.
 
 use super::answer::{Answer, Decision, SendCallback};
-use super::command::{Asked, Command, LocalCommand};
+use super::command::{Command, LocalCommand, ReplyTo};
 use super::json::Json;
 use super::later::{Later, LaterDecision, Server};
 use super::paths;
@@ -102,11 +102,11 @@ impl Event<'_> {
 
     /// The answer to return, and the promise to answer later, from any thread.
     pub fn later(&self, cx: &Context<'_>) -> (Answer, Later) {
-        (Answer::never(), Later::new(cx.server.clone(), self.asked()))
+        (Answer::never(), Later::new(cx.server.clone(), self.reply_to()))
     }
 
-    pub(crate) fn asked(&self) -> Asked {
-        Asked { client: self.client, callback: self.callback }
+    pub(crate) fn reply_to(&self) -> ReplyTo {
+        ReplyTo { client: self.client, callback: self.callback }
     }
 }
 
@@ -118,16 +118,16 @@ impl Reply<'_> {
 
     /// The answer to return, and the promise to answer later, from any thread.
     pub fn later(&self, cx: &Context<'_>) -> (Answer, Later) {
-        let asked = Asked { client: self.client, callback: self.callback };
-        (Answer::never(), Later::new(cx.server.clone(), asked))
+        let reply_to = ReplyTo { client: self.client, callback: self.callback };
+        (Answer::never(), Later::new(cx.server.clone(), reply_to))
     }
 }
 
 impl Subscription<'_> {
     /// The decision to return, and the promise to decide later, from any thread.
     pub fn later(&self, cx: &Context<'_>) -> (Decision, LaterDecision) {
-        let asked = Asked { client: self.client, callback: self.callback };
-        (Decision::Later, LaterDecision::new(cx.server.clone(), asked, self.id))
+        let reply_to = ReplyTo { client: self.client, callback: self.callback };
+        (Decision::Later, LaterDecision::new(cx.server.clone(), reply_to, self.id))
     }
 }
 

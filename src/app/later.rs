@@ -1,7 +1,7 @@
 //! Answers and decisions that are given later, and the handle by which any thread reaches the server.
 
 use super::answer::{Answer, Decision, SendCallback};
-use super::command::{Asked, Command};
+use super::command::{Command, ReplyTo};
 use super::json::Json;
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
@@ -92,17 +92,17 @@ impl fmt::Debug for Server {
 #[derive(Debug)]
 pub struct Later {
     server: Server,
-    asked: Option<Asked>,
+    reply_to: Option<ReplyTo>,
 }
 
 impl Later {
-    pub(crate) fn new(server: Server, asked: Asked) -> Later {
-        Later { server, asked: Some(asked) }
+    pub(crate) fn new(server: Server, reply_to: ReplyTo) -> Later {
+        Later { server, reply_to: Some(reply_to) }
     }
 
     /// Who waits for the answer.
     pub fn client(&self) -> ClientId {
-        self.asked.expect("only answering takes it, and consumes the promise").client
+        self.reply_to.expect("only answering takes it, and consumes the promise").client
     }
 
     /// Answers, from any thread. Where the client has gone the answer is dropped, and counted.
@@ -111,10 +111,10 @@ impl Later {
     ///
     /// The shard's inbox is full: promise and answer come back, to be tried again later.
     pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Unanswered> {
-        let asked = self.asked.take().expect("only answering takes it, and consumes the promise");
-        match self.server.try_post(Command::Answer { asked, answer }) {
-            Err(Command::Answer { asked, answer }) => {
-                self.asked = Some(asked);
+        let reply_to = self.reply_to.take().expect("only answering takes it, and consumes the promise");
+        match self.server.try_post(Command::Answer { reply_to, answer }) {
+            Err(Command::Answer { reply_to, answer }) => {
+                self.reply_to = Some(reply_to);
                 Err(Unanswered { later: self, answer })
             }
             _ => Ok(()),
@@ -134,10 +134,10 @@ pub struct Unanswered {
 
 impl Drop for Later {
     fn drop(&mut self) {
-        if let Some(asked) = self.asked.take() {
+        if let Some(reply_to) = self.reply_to.take() {
             let answer = Answer::refusal(500, None);
             // A full inbox here means that the client waits in vain; the inbox has counted it.
-            let _ = self.server.post(Command::Answer { asked, answer });
+            let _ = self.server.post(Command::Answer { reply_to, answer });
         }
     }
 }
@@ -146,12 +146,12 @@ impl Drop for Later {
 #[derive(Debug)]
 pub struct LaterDecision {
     server: Server,
-    pending: Option<(Asked, PathId)>,
+    pending: Option<(ReplyTo, PathId)>,
 }
 
 impl LaterDecision {
-    pub(crate) fn new(server: Server, asked: Asked, path: PathId) -> LaterDecision {
-        LaterDecision { server, pending: Some((asked, path)) }
+    pub(crate) fn new(server: Server, reply_to: ReplyTo, path: PathId) -> LaterDecision {
+        LaterDecision { server, pending: Some((reply_to, path)) }
     }
 
     /// Who waits for the decision.
@@ -175,9 +175,9 @@ impl LaterDecision {
         }
     }
 
-    fn post(&self, (asked, path): (Asked, PathId), accepted: bool) -> Result<(), Busy> {
+    fn post(&self, (reply_to, path): (ReplyTo, PathId), accepted: bool) -> Result<(), Busy> {
         let decision = if accepted { Decision::Accept } else { Decision::Refuse };
-        self.server.post(Command::Decide { asked, path, decision })
+        self.server.post(Command::Decide { reply_to, path, decision })
     }
 }
 

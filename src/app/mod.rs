@@ -35,9 +35,9 @@ pub mod qio;
 pub mod relay;
 pub mod worker;
 
-pub(crate) use answer::Given;
+pub(crate) use answer::AnswerState;
 pub use answer::{Answer, Callback, Decision, SendCallback};
-pub use command::{Asked, Command, LocalCommand};
+pub use command::{Command, LocalCommand, ReplyTo};
 pub use context::{ClientData, Context, Event, Reply, Subscription, Unsubscribed};
 pub use json::{Json, NotJson};
 pub use later::{Busy, Later, LaterDecision, Post, Server, Unanswered};

@@ -47,20 +47,20 @@ fn on(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let Some((path, extra)) = parse_on(event.data) else { return invalid_path() };
     // A path of nothing, or one that is longer than any event's, is no error of form: no event is there.
     let Ok(path) = Path::parse(&path) else { return no_such_event() };
-    cx.push_local(LocalCommand::Subscribe { asked: event.asked(), path, extra });
+    cx.push_local(LocalCommand::Subscribe { reply_to: event.reply_to(), path, extra });
     Answer::never()
 }
 
 fn off(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let Ok(path) = serde_json::from_str::<String>(event.data) else { return invalid_path() };
     let Ok(path) = Path::parse(&path) else { return no_such_event() };
-    cx.push_local(LocalCommand::Unsubscribe { asked: event.asked(), path });
+    cx.push_local(LocalCommand::Unsubscribe { reply_to: event.reply_to(), path });
     Answer::never()
 }
 
 fn callback(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let id = parse_callback_id(event.extra);
-    cx.push_local(LocalCommand::Fire { asked: event.asked(), id, data: Json::from(event.data) });
+    cx.push_local(LocalCommand::Fire { reply_to: event.reply_to(), id, data: Json::from(event.data) });
     Answer::never()
 }
 

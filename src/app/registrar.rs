@@ -3,7 +3,7 @@
 use super::Error;
 use super::answer::{Answer, Decision};
 use super::context::{Context, Event, Subscription, Unsubscribed};
-use super::worker::Team;
+use super::worker::WorkerGroup;
 use crate::event::path::Path;
 use crate::event::router::Router;
 use std::rc::Rc;
@@ -57,7 +57,7 @@ pub struct Registrar {
     pub(crate) events: Vec<Registered>,
     pub(crate) timers: Vec<Every>,
     /// The workers of applications that have some, by the application's number.
-    pub(crate) teams: Vec<(usize, Rc<Team>)>,
+    pub(crate) teams: Vec<(usize, Rc<WorkerGroup>)>,
 }
 
 impl Registrar {
@@ -94,7 +94,7 @@ impl Registrar {
     }
 
     /// The application that registers has workers.
-    pub(crate) fn team(&mut self, team: Rc<Team>) {
+    pub(crate) fn team(&mut self, team: Rc<WorkerGroup>) {
         self.teams.push((self.app, team));
     }
 

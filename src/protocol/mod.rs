@@ -1,12 +1,12 @@
 //! Bytes to events and back, without I/O: a protocol is told bytes and returns what it found.
 //!
-//! A [`Session`] is the protocol's state of one connection. The first bytes decide which protocol it is; from then on
-//! [`Session::decode`] finds one thing after the other in the bytes that came, and the caller acts on it:
+//! A [`Codec`] is the protocol's state of one connection. The first bytes decide which protocol it is; from then on
+//! [`Codec::decode`] finds one thing after the other in the bytes that came, and the caller acts on it:
 //!
 //! ```
-//! use quickio::protocol::{Found, Options, Origins, Settings, Session};
+//! use quickio::protocol::{Found, Options, Origins, Settings, Codec};
 //!
-//! let mut session = Session::new(Options::default());
+//! let mut session = Codec::new(Options::default());
 //! let settings = Settings { message_bytes_max: 1024, origins: Origins::Any };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
 //! let mut events = Vec::new();
@@ -28,7 +28,7 @@
 //! and a `State`.
 //!
 //! In HTTP a connection is not a client: what it brings are requests ([`Found::Request`]), which the caller answers by
-//! [`Session::respond`], in any order and at any time.
+//! [`Codec::respond`], in any order and at any time.
 
 pub mod http;
 mod origin;
@@ -41,7 +41,7 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
-use self::http::{Due, Http, Read, Response, Sid};
+use self::http::{Http, Read, ReadyResponses, Response, Sid};
 pub use self::origin::Origins;
 use self::raw::Raw;
 pub use self::reason::{Reason, Refusal, Violation};
@@ -54,7 +54,7 @@ pub const OHAI: &str = "/qio/ohai";
 
 /// The protocols, as clients are sent events by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum Framing {
     /// WebSocket, RFC 6455: a frame each.
     WebSocket,
     /// Lengths and texts.
@@ -65,7 +65,7 @@ pub enum Kind {
     EventStream,
 }
 
-impl Kind {
+impl Framing {
     /// How many there are: for tables by `kind as usize`.
     pub const COUNT: usize = 4;
 }
@@ -122,7 +122,7 @@ pub struct Settings {
     pub origins: Origins,
 }
 
-/// What one call of [`Session::decode`] came to.
+/// What one call of [`Codec::decode`] came to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step<'a> {
     /// Bytes of the input that were used up.
@@ -148,7 +148,7 @@ pub enum Found<'a> {
     Open(Vec<u8>),
     /// The text of an event, not parsed.
     Event(&'a str),
-    /// An HTTP request that the caller has to answer, at once or later, by [`Session::respond`].
+    /// An HTTP request that the caller has to answer, at once or later, by [`Codec::respond`].
     Request(http::Request<'a>),
     /// An HTTP request that was refused, by these bytes; none where they have to wait for the answers to others. The
     /// connection lives on.
@@ -170,7 +170,7 @@ pub struct Close {
     pub reason: Reason,
     /// Whether to go on reading and decoding until [`Found::Closed`] (or the end of the stream, or a timeout).
     ///
-    /// Otherwise nothing that comes matters; [`Session::decode`] discards it. Input that was never read makes the
+    /// Otherwise nothing that comes matters; [`Codec::decode`] discards it. Input that was never read makes the
     /// kernel reset the connection, and the peer may lose the bytes above: shut the sending side down and discard
     /// until the peer has closed too, for a short time.
     pub await_peer: bool,
@@ -184,7 +184,7 @@ impl Close {
 
 /// The protocol's state of one connection: 24 bytes, and what is unfinished on the heap.
 #[derive(Debug)]
-pub struct Session {
+pub struct Codec {
     state: State,
 }
 
@@ -197,17 +197,17 @@ enum State {
     Ended,
 }
 
-impl Default for Session {
+impl Default for Codec {
     /// A session that has ended: it discards what it is given.
-    fn default() -> Session {
-        Session { state: State::Ended }
+    fn default() -> Codec {
+        Codec { state: State::Ended }
     }
 }
 
-impl Session {
+impl Codec {
     /// A connection of which nothing is known yet.
-    pub fn new(options: Options) -> Session {
-        Session { state: State::Detecting(FirstBytes::default(), options) }
+    pub fn new(options: Options) -> Codec {
+        Codec { state: State::Detecting(FirstBytes::default(), options) }
     }
 
     /// Finds the next thing in the input, which may begin and end anywhere in the stream. Payloads are unmasked in
@@ -231,8 +231,8 @@ impl Session {
     ///
     /// Responses go in the order of their requests: what may be sent now may be nothing, or several. A request that was
     /// answered, or dropped with its connection, is answered in vain.
-    pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
-        let State::Http(http) = &mut self.state else { return Due::default() };
+    pub fn respond(&mut self, number: u32, response: Response<'_>) -> ReadyResponses {
+        let State::Http(http) = &mut self.state else { return ReadyResponses::default() };
         http.respond(number, response)
     }
 
@@ -242,7 +242,7 @@ impl Session {
     }
 
     /// The HTTP requests that were not answered, with the session that each names, if any; a stream never is. Also where
-    /// the last response was sent before theirs; they are dropped by [`Session::close`].
+    /// the last response was sent before theirs; they are dropped by [`Codec::close`].
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
         let http = if let State::Http(http) = &self.state { Some(http) } else { None };
         http.into_iter().flat_map(Http::unanswered)
@@ -266,10 +266,10 @@ impl Session {
 
     /// How this connection's client is sent events, once that is known: never in HTTP, where clients are sessions of
     /// many connections.
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn framing(&self) -> Option<Framing> {
         match self.state {
-            State::WebSocket(_) => Some(Kind::WebSocket),
-            State::Raw(_) => Some(Kind::Raw),
+            State::WebSocket(_) => Some(Framing::WebSocket),
+            State::Raw(_) => Some(Framing::Raw),
             State::Detecting(..) | State::Http(_) | State::Ended => None,
         }
     }
@@ -387,30 +387,30 @@ fn detect(bytes: &[u8]) -> Detected {
 }
 
 /// Bytes of an event's text of this length as this protocol sends it.
-pub const fn frame_len(kind: Kind, text_len: usize) -> usize {
-    let around = match kind {
-        Kind::WebSocket => encode::head_len(text_len),
-        Kind::Raw => raw::HEAD_BYTES,
-        Kind::LongPolling => http::LINE_BYTES,
-        Kind::EventStream => http::STREAMED_BYTES,
+pub const fn frame_len(framing: Framing, text_len: usize) -> usize {
+    let around = match framing {
+        Framing::WebSocket => encode::head_len(text_len),
+        Framing::Raw => raw::HEAD_BYTES,
+        Framing::LongPolling => http::LINE_BYTES,
+        Framing::EventStream => http::STREAMED_BYTES,
     };
     around + text_len
 }
 
 /// Appends an event's text as this protocol sends it. `write` appends the text, which has this length.
 #[inline]
-pub fn frame_with(kind: Kind, out: &mut Vec<u8>, text_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
-    match kind {
-        Kind::WebSocket => encode::head(out, Opcode::Text, text_len),
-        Kind::Raw => raw::head(out, text_len),
-        Kind::LongPolling => return http::line(out, write),
-        Kind::EventStream => return http::streamed(out, write),
+pub fn frame_with(framing: Framing, out: &mut Vec<u8>, text_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    match framing {
+        Framing::WebSocket => encode::head(out, Opcode::Text, text_len),
+        Framing::Raw => raw::head(out, text_len),
+        Framing::LongPolling => return http::line(out, write),
+        Framing::EventStream => return http::streamed(out, write),
     }
     write(out);
 }
 
 /// Appends an event's text as this protocol sends it.
-pub fn frame(kind: Kind, out: &mut Vec<u8>, text: &str) {
-    out.reserve(frame_len(kind, text.len()));
-    frame_with(kind, out, text.len(), |out| out.extend_from_slice(text.as_bytes()));
+pub fn frame(framing: Framing, out: &mut Vec<u8>, text: &str) {
+    out.reserve(frame_len(framing, text.len()));
+    frame_with(framing, out, text.len(), |out| out.extend_from_slice(text.as_bytes()));
 }

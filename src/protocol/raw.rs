@@ -24,7 +24,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Finds what is next in the input. See [`Session::decode`](super::Session::decode).
+    /// Finds what is next in the input. See [`Codec::decode`](super::Codec::decode).
     #[inline]
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
         if self.ended {

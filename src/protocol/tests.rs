@@ -35,7 +35,7 @@ enum Seen {
 }
 
 /// Feeds one piece, to its end or the connection's, as a caller would.
-fn feed(session: &mut Session, piece: &[u8], seen: &mut Vec<Seen>) {
+fn feed(session: &mut Codec, piece: &[u8], seen: &mut Vec<Seen>) {
     let mut piece = piece.to_vec();
     let mut at = 0;
     loop {
@@ -58,7 +58,7 @@ fn feed(session: &mut Session, piece: &[u8], seen: &mut Vec<Seen>) {
 /// What a session makes of the input: the same at every pair of splits, and byte by byte.
 fn see(options: Options, input: &[u8]) -> Vec<Seen> {
     let pieces = |pieces: &[&[u8]]| {
-        let mut session = Session::new(options);
+        let mut session = Codec::new(options);
         let mut seen = Vec::new();
         pieces.iter().for_each(|piece| feed(&mut session, piece, &mut seen));
         seen
@@ -92,8 +92,8 @@ fn server_close(code: u16, reason: &str) -> Vec<u8> {
     bytes
 }
 
-fn open_websocket() -> Session {
-    let mut session = Session::new(Options::default());
+fn open_websocket() -> Codec {
+    let mut session = Codec::new(Options::default());
     feed(&mut session, UPGRADE.as_bytes(), &mut Vec::new());
     feed(&mut session, &client(Opcode::Text, OHAI.as_bytes()), &mut Vec::new());
     assert!(session.is_open() && session.is_idle());
@@ -111,7 +111,7 @@ fn see_open(frames: &[Vec<u8>]) -> Vec<Seen> {
 
 #[test]
 fn a_session_is_small() {
-    assert!(size_of::<Session>() <= 24, "{}", size_of::<Session>());
+    assert!(size_of::<Codec>() <= 24, "{}", size_of::<Codec>());
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_close_without_code_is_answered_by_one() {
 fn a_raw_session() {
     let mut input = OHAI.as_bytes().to_vec();
     for text in ["/a:0=1", "", "/b:1=\"ü€😀\""] {
-        frame(Kind::Raw, &mut input, text);
+        frame(Framing::Raw, &mut input, text);
     }
     input.extend_from_slice(&1025u64.to_be_bytes());
     input.extend_from_slice(b"whatever");
@@ -318,12 +318,16 @@ fn echo_is_off_unless_asked_for_and_only_at_its_path() {
 
 #[test]
 fn idle_and_open_follow_the_session() {
-    let mut session = Session::new(Options::default());
-    let mut at = |piece: &[u8], kind, open, idle| {
+    let mut session = Codec::new(Options::default());
+    let mut at = |piece: &[u8], framing, open, idle| {
         feed(&mut session, piece, &mut Vec::new());
-        assert_eq!((session.kind(), session.is_open(), session.is_idle()), (kind, open, idle), "{piece:?}");
+        assert_eq!(
+            (session.framing(), session.is_open(), session.is_idle()),
+            (framing, open, idle),
+            "{piece:?}"
+        );
     };
-    let websocket = Some(Kind::WebSocket);
+    let websocket = Some(Framing::WebSocket);
     at(b"G", None, false, false);
     at(&UPGRADE.as_bytes()[1..20], None, false, false);
     at(&UPGRADE.as_bytes()[20..], websocket, false, false);
@@ -342,10 +346,10 @@ fn idle_and_open_follow_the_session() {
 fn what_is_sent_can_be_read() {
     for len in [0, 1, 125, 126, 127, 0xFFFF, 0x1_0000] {
         let text = "x".repeat(len);
-        for kind in [Kind::WebSocket, Kind::Raw] {
+        for framing in [Framing::WebSocket, Framing::Raw] {
             let mut bytes = Vec::new();
-            frame(kind, &mut bytes, &text);
-            assert_eq!(bytes.len(), frame_len(kind, len));
+            frame(framing, &mut bytes, &text);
+            assert_eq!(bytes.len(), frame_len(framing, len));
             assert!(bytes.ends_with(text.as_bytes()));
         }
     }
@@ -390,7 +394,7 @@ fn random_connection(random: &mut Random) -> Vec<u8> {
         let len = random.below(150);
         let text = random.text(len);
         match (input.starts_with(OHAI.as_bytes()), random.below(10)) {
-            (true, _) => frame(Kind::Raw, &mut input, std::str::from_utf8(&text).expect("valid text")),
+            (true, _) => frame(Framing::Raw, &mut input, std::str::from_utf8(&text).expect("valid text")),
             (false, 0) => input.extend(client(Opcode::Ping, &text[..text.len().min(125)])),
             (false, 1) => input.extend(client(Opcode::Binary, &text)),
             (false, 2) if random.once_in(2) => input.extend(client(Opcode::Close, b"\x03\xE8")),
@@ -410,10 +414,10 @@ fn fuzz_connections_in_pieces() {
         let input = random_connection(random);
         let options = Options { echo: random.once_in(2) };
         let see_in = |pieces: &[&[u8]]| {
-            let mut session = Session::new(options);
+            let mut session = Codec::new(options);
             let mut seen = Vec::new();
             pieces.iter().for_each(|piece| feed(&mut session, piece, &mut seen));
-            (seen, session.kind(), session.is_open(), session.is_idle())
+            (seen, session.framing(), session.is_open(), session.is_idle())
         };
         let whole = see_in(&[&input]);
         assert_eq!(see_in(&random.pieces(&input)), whole);

@@ -19,7 +19,7 @@ const NS_PER_US: f64 = 1e3;
 /// completes at one time stamp cost one addition each. Empty it is 24 bytes; memory grows with the longest
 /// time recorded, by 8 KiB for each doubling: 130 KB for 10 ms, 270 KB at most.
 #[derive(Clone, Debug, Default)]
-pub struct Timer {
+pub struct LatencyHistogram {
     /// The run that is being gathered: a time, and how often it came in a row.
     run_ns: u64,
     run_len: u64,
@@ -33,7 +33,7 @@ struct Recorded {
     sum_ns: u128,
 }
 
-impl Timer {
+impl LatencyHistogram {
     /// A timer of nothing.
     pub fn new() -> Self {
         Self::default()
@@ -56,7 +56,7 @@ impl Timer {
     }
 
     /// Adds everything that `other` recorded.
-    pub fn merge(&mut self, other: &Timer) {
+    pub fn merge(&mut self, other: &LatencyHistogram) {
         if let Some(theirs) = &other.recorded {
             self.recorded.get_or_insert_default().add(theirs);
         }
@@ -178,8 +178,8 @@ mod tests {
         sorted[rank - 1] as f64 / NS_PER_US
     }
 
-    fn timer_of(times: &[u64]) -> Timer {
-        let mut timer = Timer::new();
+    fn timer_of(times: &[u64]) -> LatencyHistogram {
+        let mut timer = LatencyHistogram::new();
         times.iter().for_each(|ns| timer.record(*ns));
         timer
     }
@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn an_empty_timer_takes_24_bytes_and_no_heap() {
-        assert_eq!(size_of::<Timer>(), 24);
-        let timer = Timer::new();
+        assert_eq!(size_of::<LatencyHistogram>(), 24);
+        let timer = LatencyHistogram::new();
         assert!(timer.recorded.is_none());
         assert_eq!(timer.summary(), Summary::default());
         assert_eq!(timer.count(), 0);
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_run_of_equal_times_does_not_touch_the_histogram() {
-        let mut timer = Timer::new();
+        let mut timer = LatencyHistogram::new();
         for _ in 0..1000 {
             timer.record(5_000);
         }
@@ -229,9 +229,9 @@ mod tests {
         let mut timer = timer_of(&[10, 20]);
         let before = timer.summary();
         timer.record_n(30, 0);
-        timer.merge(&Timer::new());
+        timer.merge(&LatencyHistogram::new());
         assert_eq!(timer.summary(), before);
-        let mut empty = Timer::new();
+        let mut empty = LatencyHistogram::new();
         empty.record_n(30, 0);
         empty.record(0);
         assert_eq!(empty.summary().count, 1);
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn counts_that_large_saturate() {
-        let mut timer = Timer::new();
+        let mut timer = LatencyHistogram::new();
         for _ in 0..3 {
             timer.record_n(7, u64::MAX);
             timer.record_n(8, u64::MAX);
@@ -289,7 +289,7 @@ mod tests {
 
         #[test]
         fn runs_are_as_good_as_single_times(runs in prop::collection::vec((0..100_u64, 0..5_u64), 0..50)) {
-            let (mut at_once, mut singly) = (Timer::new(), Timer::new());
+            let (mut at_once, mut singly) = (LatencyHistogram::new(), LatencyHistogram::new());
             for (ns, n) in runs {
                 at_once.record_n(ns, n);
                 (0..n).for_each(|_| singly.record(ns));

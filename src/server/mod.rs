@@ -22,7 +22,7 @@ use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::{Kernel, Missing, probe};
 use crate::qev::ring::{self, Ring};
 use crate::qev::runtime::{self, Executor};
-use crate::shard::{Apps, Inboxes, Letter, Notice, Parts, Shard, Shared, Wakeup};
+use crate::shard::{Apps, ControlMessage, Envelope, Inboxes, Parts, Shard, Shared, Wakeup};
 use listen::{ListenError, Listeners};
 use post::Mailboxes;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -261,7 +261,7 @@ struct Crew {
     config: Arc<Config>,
     shared: Arc<Shared>,
     settings: ring::Settings,
-    port: Port<Letter>,
+    port: Port<Envelope>,
     inboxes: Inboxes,
     clock: Clock,
     server: Server,
@@ -536,12 +536,12 @@ fn wait_for_end(
                 workers.iter().for_each(|app| app.server_stops());
                 deadline = Some(Instant::now() + config.shutdown_timeout);
                 let deadline_ns = nanos() + config.shutdown_timeout.as_nanos() as u64;
-                fleet.mailboxes.notify_all(|| Notice::Shutdown { deadline_ns });
+                fleet.mailboxes.notify_all(|| ControlMessage::Shutdown { deadline_ns });
             }
             Ok(Event::ShardEnded(shard, Err(error))) => {
                 // The others close their clients and let their workers go, as far as they get until the process ends.
                 workers.iter().for_each(|app| app.server_stops());
-                fleet.mailboxes.notify_all(|| Notice::Shutdown { deadline_ns: nanos() });
+                fleet.mailboxes.notify_all(|| ControlMessage::Shutdown { deadline_ns: nanos() });
                 return Err(ServerError::Shard { shard, error });
             }
             Ok(Event::ShardEnded(_, Ok(()))) => running -= 1,
@@ -577,7 +577,7 @@ impl admin::Source for Source {
     fn snapshot(&self) -> Option<Vec<Snapshot>> {
         let shards = self.fleet.len();
         let (to, from) = sync_channel(shards);
-        self.fleet.notify_all(|| Notice::Snapshot(to.clone()));
+        self.fleet.notify_all(|| ControlMessage::Snapshot(to.clone()));
         let deadline = Instant::now() + SNAPSHOT_WAIT;
         let mut snapshots: Vec<Option<Snapshot>> = vec![None; shards];
         for _ in 0..shards {
@@ -606,7 +606,7 @@ impl admin::Source for Source {
         // Whoever moves the clock wants what is due then to be done when this returns.
         let shards = self.fleet.len();
         let (to, from) = sync_channel(shards);
-        self.fleet.notify_all(|| Notice::ClockMoved(to.clone()));
+        self.fleet.notify_all(|| ControlMessage::ClockMoved(to.clone()));
         let all = (0..shards).all(|_| from.recv_timeout(SNAPSHOT_WAIT).is_ok());
         self.workers.iter().for_each(|app| app.clock_moved());
         all

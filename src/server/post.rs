@@ -1,12 +1,12 @@
 //! How threads that are no shards reach the shards.
 
 use super::Wakeups;
-use crate::app::worker::{News, Shards};
+use crate::app::worker::{Shards, WorkerEvent};
 use crate::app::{Command, Post};
 use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::{Full, Mailbox};
 use crate::qev::mesh::Port;
-use crate::shard::{Inboxes, Letter, Notice, Posted, Wakeup};
+use crate::shard::{AppCommand, ControlMessage, Envelope, Inboxes, Wakeup};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,8 @@ const NOTICES_MAX: usize = 64;
 
 /// Mailboxes of each shard.
 pub(super) struct Mailboxes {
-    notices: Vec<Mailbox<Notice>>,
-    posted: Vec<Mailbox<Posted>>,
+    notices: Vec<Mailbox<ControlMessage>>,
+    posted: Vec<Mailbox<AppCommand>>,
     refused: Vec<AtomicU64>,
     wakeups: Wakeups,
 }
@@ -29,7 +29,7 @@ impl Mailboxes {
 
     /// Makes the inboxes of the next shard.
     /// `links` is how many links to workers there may be: so many notices more fit.
-    pub fn add(&mut self, port: &mut Port<Letter>, messages_max: usize, links: usize) -> Inboxes {
+    pub fn add(&mut self, port: &mut Port<Envelope>, messages_max: usize, links: usize) -> Inboxes {
         let (to_notices, notices) = port.inbox(NOTICES_MAX + 2 * links);
         let (to_posted, posted) = port.inbox(messages_max);
         self.notices.push(to_notices);
@@ -53,7 +53,7 @@ impl Mailboxes {
 
     /// Leaves a notice for every shard. A shard that has not looked at so many gets none: whoever waits for an
     /// answer must not wait for ever.
-    pub fn notify_all(&self, mut notice: impl FnMut() -> Notice) {
+    pub fn notify_all(&self, mut notice: impl FnMut() -> ControlMessage) {
         for (shard, mailbox) in self.notices.iter().enumerate() {
             if let Ok(wake) = mailbox.post(notice()) {
                 self.wake(shard, wake);
@@ -74,13 +74,13 @@ impl Mailboxes {
 }
 
 impl Shards for Mailboxes {
-    fn tell(&self, shard: usize, news: News) -> Result<(), News> {
-        match self.notices[shard].post(Notice::Workers(news)) {
+    fn tell(&self, shard: usize, news: WorkerEvent) -> Result<(), WorkerEvent> {
+        match self.notices[shard].post(ControlMessage::Workers(news)) {
             Ok(sleeps) => {
                 self.wake(shard, sleeps);
                 Ok(())
             }
-            Err(Full(Notice::Workers(news))) => Err(news),
+            Err(Full(ControlMessage::Workers(news))) => Err(news),
             Err(Full(_)) => Ok(()),
         }
     }
@@ -99,12 +99,12 @@ impl Post for Mailboxes {
         };
         // A client of no shard is one that has gone: applications in C can make one up.
         let Some(mailbox) = self.posted.get(shard) else { return Ok(()) };
-        match mailbox.post(Posted { app, command }) {
+        match mailbox.post(AppCommand { app, command }) {
             Ok(sleeps) => {
                 self.wake(shard, sleeps);
                 Ok(())
             }
-            Err(Full(Posted { command, .. })) => {
+            Err(Full(AppCommand { command, .. })) => {
                 self.refused[shard].fetch_add(1, Ordering::Relaxed);
                 Err(command)
             }

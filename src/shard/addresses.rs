@@ -2,7 +2,7 @@
 //! whichever shards its connections live on; where the limit is off nothing is counted and nothing is sent.
 
 use super::connection::Cause;
-use super::mail::Mail;
+use super::mail::ShardMessage;
 use super::state::State;
 use crate::qev::mesh::Class;
 use crate::qev::ring::Peer;
@@ -54,7 +54,7 @@ impl State {
         let Some(address) = self.addresses.counted(peer) else { return };
         let counter = self.counter_of_address(address);
         if counter != self.id {
-            self.mail(counter, Mail::AddressCame { address, slot, generation }, Class::Control);
+            self.mail(counter, ShardMessage::AddressCame { address, slot, generation }, Class::Control);
         } else if !self.addresses.came(address) {
             self.refuse_address(slot, generation);
         }
@@ -67,7 +67,7 @@ impl State {
         if counter == self.id {
             self.addresses.left(address);
         } else {
-            self.mail(counter, Mail::AddressLeft { address }, Class::Control);
+            self.mail(counter, ShardMessage::AddressLeft { address }, Class::Control);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Commands are applied here: those of this shard's handlers, and those that came from other shards and threads.
 
 use super::connection::Cause;
-use super::liveness::{Due, Once};
-use super::mail::Mail;
+use super::liveness::{DueTimer, Once};
+use super::mail::ShardMessage;
 use super::state::State;
-use crate::app::{Answer, Asked, Callback, Command, Json, LocalCommand, Reply};
+use crate::app::{Answer, Callback, Command, Json, LocalCommand, Reply, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge};
@@ -33,7 +33,7 @@ impl State {
                     // Whoever sends without end must not fill this shard's memory; all else is bounded.
                     let is_send = matches!(command, Command::Send { .. });
                     let class = if is_send { Class::Data } else { Class::Control };
-                    self.mail(client.shard, Mail::Command { app, command }, class);
+                    self.mail(client.shard, ShardMessage::Command { app, command }, class);
                 }
             }
             _ => self.apply_here(app, command),
@@ -43,13 +43,13 @@ impl State {
     fn apply_local(&mut self, app: u32, command: LocalCommand) {
         match command {
             LocalCommand::Any(command) => self.apply(app, command),
-            LocalCommand::Answer { asked, answer } => self.answer(app, asked, answer),
+            LocalCommand::Answer { reply_to, answer } => self.answer(app, reply_to, answer),
             LocalCommand::Send { client, path, data, callback } => {
                 self.send(app, client, &path, &data, callback)
             }
-            LocalCommand::Subscribe { asked, path, extra } => self.subscribe(asked, &path, &extra),
-            LocalCommand::Unsubscribe { asked, path } => self.unsubscribe(asked, &path),
-            LocalCommand::Fire { asked, id, data } => self.fire(asked, id, &data),
+            LocalCommand::Subscribe { reply_to, path, extra } => self.subscribe(reply_to, &path, &extra),
+            LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
+            LocalCommand::Fire { reply_to, id, data } => self.fire(reply_to, id, &data),
             LocalCommand::SendText { client, text } => self.send_text(client, text),
             LocalCommand::After { time, run } => self.run_after(time, Once { app, run }),
         }
@@ -57,8 +57,8 @@ impl State {
 
     fn apply_here(&mut self, app: u32, command: Command) {
         match command {
-            Command::Answer { asked, answer } => self.answer(app, asked, answer.into_local()),
-            Command::Decide { asked, path, decision } => self.decided(asked, path, decision),
+            Command::Answer { reply_to, answer } => self.answer(app, reply_to, answer.into_local()),
+            Command::Decide { reply_to, path, decision } => self.decided(reply_to, path, decision),
             Command::Send { client, path, data, callback } => {
                 self.send(app, client, &path, &data, callback.map(Callback::from));
             }
@@ -82,20 +82,20 @@ impl State {
 
     fn send_text(&mut self, id: ClientId, text: &str) {
         let Some(slot) = self.connection_of(id) else { return };
-        let Some(kind) = self.kind_of(slot) else { return };
+        let Some(framing) = self.framing_of(slot) else { return };
         let mut bytes = Vec::new();
-        protocol::frame(kind, &mut bytes, text);
+        protocol::frame(framing, &mut bytes, text);
         self.queue_bytes(slot, bytes);
     }
 
     /// A client fires a server callback that it was offered.
-    fn fire(&mut self, asked: Asked, id: Option<u64>, data: &Json) {
+    fn fire(&mut self, reply_to: ReplyTo, id: Option<u64>, data: &Json) {
         let Some(id) = id else {
             self.metrics.counters.add(Counter::CallbacksUnknown, 1);
-            return self.answer(0, asked, Answer::error(400, "invalid server callback id"));
+            return self.answer(0, reply_to, Answer::error(400, "invalid server callback id"));
         };
         let now_ms = self.now_ms;
-        let Some(client) = self.client(asked.client) else { return };
+        let Some(client) = self.client(reply_to.client) else { return };
         let open = client.callbacks.len();
         let fired = client.callbacks.take(id, now_ms);
         let closed = open - client.callbacks.len();
@@ -103,20 +103,20 @@ impl State {
         let Some(fired) = fired else {
             self.metrics.counters.add(Counter::CallbacksUnknown, 1);
             self.metrics.counters.add(Counter::CallbacksExpired, closed as u64);
-            return self.answer(0, asked, Answer::error(404, "callback doesn't exist"));
+            return self.answer(0, reply_to, Answer::error(404, "callback doesn't exist"));
         };
         self.metrics.counters.add(Counter::CallbacksFired, 1);
-        let reply = Reply { client: asked.client, data: data.as_str(), callback: asked.callback };
+        let reply = Reply { client: reply_to.client, data: data.as_str(), callback: reply_to.callback };
         let answer = match fired.run {
             Some(run) => self.apps.runner().call(fired.app, run, reply),
             None => Answer::ok(),
         };
         self.apply_commands(fired.app);
-        self.answer(fired.app, asked, answer);
+        self.answer(fired.app, reply_to, answer);
     }
 
     fn run_after(&mut self, time: Duration, once: Once) {
         let once = self.onces.insert(once) as u32;
-        self.timers.insert(self.ms_in(time), Due::Once(once));
+        self.timers.insert(self.ms_in(time), DueTimer::Once(once));
     }
 }

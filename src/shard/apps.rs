@@ -1,7 +1,7 @@
 //! The applications of one shard: their events, the router that finds them, and the running of what they
 //! registered. An application that panics fails its event, not the server.
 
-use crate::app::worker::{Manifest, Team};
+use crate::app::worker::{Manifest, WorkerGroup};
 use crate::app::{
     Answer, Application, Callback, ClientData, Context, Decision, Error, Event, Every, LocalCommand, OnRule,
     Registered, Registrar, Reply, Server, Subscription, Unsubscribed,
@@ -20,7 +20,7 @@ pub struct Apps {
     router: Router<u32>,
     events: Vec<Registered>,
     timers: Vec<Every>,
-    teams: Vec<(usize, Rc<Team>)>,
+    teams: Vec<(usize, Rc<WorkerGroup>)>,
     runner: Runner,
 }
 
@@ -83,12 +83,12 @@ impl Apps {
     }
 
     /// The workers of applications that have some.
-    pub(super) fn teams(&self) -> impl Iterator<Item = &Team> {
+    pub(super) fn teams(&self) -> impl Iterator<Item = &WorkerGroup> {
         self.teams.iter().map(|(_, team)| &**team)
     }
 
     /// The workers of an application.
-    pub(super) fn team(&self, app: u32) -> Option<Rc<Team>> {
+    pub(super) fn team(&self, app: u32) -> Option<Rc<WorkerGroup>> {
         self.teams.iter().find(|(of, _)| *of == app as usize).map(|(_, team)| Rc::clone(team))
     }
 
@@ -100,7 +100,7 @@ impl Apps {
     pub(super) fn register_again(
         &mut self,
         app: u32,
-        team: &Rc<Team>,
+        team: &Rc<WorkerGroup>,
         manifest: &Arc<Manifest>,
     ) -> Result<(), Error> {
         let events = std::mem::take(&mut self.events);

@@ -2,7 +2,7 @@
 //! sent to the sends that it hands to the kernel and back, with a kernel that does nothing.
 
 use super::Apps;
-use super::flush::{Kernel, Order};
+use super::flush::{Kernel, RingOp};
 use super::state::{Parts, Shared, State};
 use crate::app::qio::Qio;
 use crate::app::relay::Relay;
@@ -136,7 +136,7 @@ impl Kernel for Nothing {
         frames.into_iter().for_each(|frame| self.sent.push((token, Sending::One(frame))));
     }
 
-    fn order(&mut self, _: Order) {}
+    fn order(&mut self, _: RingOp) {}
 }
 
 /// Threads that are none.

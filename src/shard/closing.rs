@@ -1,7 +1,7 @@
 //! How connections end: decided anywhere in a turn, carried out in one place before the turn is over.
 
-use super::connection::{Cause, Connection, Moment, Stage, Way};
-use super::flush::Order;
+use super::connection::{Cause, Connection, Moment, Stage, Transport};
+use super::flush::RingOp;
 use super::state::State;
 use crate::client::ClientId;
 use crate::client::subscriptions::Ended;
@@ -56,26 +56,26 @@ impl State {
 
     /// The peer gets no more, and nothing that it sends matters: what is in flight is cancelled. Where the kernel found
     /// nothing to cancel, because it was just at it, this is done again after a while.
-    pub fn bury(&mut self, slot: u32) {
+    pub fn abort(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.stage = Stage::Dead;
         self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
         if connection.receiving || connection.sending {
-            self.orders.push(Order::Cancel { token: slot, sending: connection.sending });
+            self.ring_ops.push(RingOp::Cancel { token: slot, sending: connection.sending });
             self.wake_at(slot, self.ms_in(self.config.close_timeout));
         }
-        self.leave_if_done(slot);
+        self.release_if_idle(slot);
     }
 
     /// The peer has been told the end of our stream.
     pub fn shutdown_done(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.shutting_down = false;
-        self.leave_if_done(slot);
+        self.release_if_idle(slot);
     }
 
     /// Where nothing is in flight any more, the socket is closed and the record is gone.
-    pub fn leave_if_done(&mut self, slot: u32) {
+    pub fn release_if_idle(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         if connection.stage != Stage::Dead || connection.is_under_way() {
             return;
@@ -86,16 +86,16 @@ impl State {
         }
         self.shared.clients.give(1);
         self.forget_address(connection.peer);
-        match connection.way {
-            Way::Socket(socket) => {
-                self.orders.push(Order::Discard(socket));
+        match connection.transport {
+            Transport::Socket(socket) => {
+                self.ring_ops.push(RingOp::Discard(socket));
                 self.metrics.counters.add(Counter::ConnectionsClosed, 1);
             }
-            Way::Session(session) => self.forget_session(session),
+            Transport::HttpSession(session) => self.forget_session(session),
         }
         if self.accepts_wait {
             self.accepts_wait = false;
-            self.orders.push(Order::AcceptAgain);
+            self.ring_ops.push(RingOp::AcceptAgain);
         }
     }
 
@@ -118,11 +118,11 @@ impl State {
             return self.finish_session(slot, cause);
         }
         if cause == Cause::Reason(Reason::GoingAway) && connection.is_quiet(self.now) {
-            return self.bury(slot);
+            return self.abort(slot);
         }
         self.abandon_requests(slot);
         if cause.is_abrupt() {
-            return self.bury(slot);
+            return self.abort(slot);
         }
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if cause == Cause::Reason(Reason::SlowClient) {
@@ -187,7 +187,7 @@ impl State {
         let slot = client.get();
         let Some(record) = self.clients.get_mut(slot as usize) else { return };
         let id = ClientId { shard: self.id, slot, generation: record.generation() };
-        let open = record.goes() as u64;
+        let open = record.detach() as u64;
         self.metrics.gauges.sub(Gauge::CallbacksOpen, open);
         self.leaving.push_back(id);
         self.finish_leaving();
@@ -231,7 +231,7 @@ impl Goodbye {
         if cause == Cause::EndOfStream {
             return Goodbye { bytes: Vec::new(), await_peer: false };
         }
-        let close = connection.session.close(cause.reason());
+        let close = connection.codec.close(cause.reason());
         Goodbye { bytes: close.bytes, await_peer: close.await_peer }
     }
 }
@@ -245,8 +245,8 @@ impl Connection {
     /// Whether its peer has nothing to read any more, and says nothing: a connection of HTTP between two requests, or of
     /// which nothing has come. Closing it takes nothing from anybody.
     fn is_quiet(&self, now: Moment) -> bool {
-        let is_client = self.client.is_some() || self.session.kind().is_some();
-        let waits = self.unfinished || self.session.unanswered().next().is_some();
+        let is_client = self.client.is_some() || self.codec.framing().is_some();
+        let waits = self.unfinished || self.codec.unanswered().next().is_some();
         let is_silent = now.since(self.received) >= QUIET_MS;
         !is_client && !waits && is_silent && self.outbox.is_empty() && !self.sending
     }

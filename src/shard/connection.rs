@@ -3,7 +3,7 @@
 use crate::app::Callback;
 use crate::client::callbacks::Callbacks;
 use crate::protocol::Reason;
-use crate::protocol::{Kind, Options, Session};
+use crate::protocol::{Codec, Framing, Options};
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, Peer};
 use crate::qev::timer::TimerId;
@@ -16,11 +16,11 @@ pub(super) const OUTBOX_INLINE: usize = 2;
 /// A connection: how its peer is reached, its protocol, and what waits to be sent. Idle it costs this record and its
 /// timer.
 pub(super) struct Connection {
-    pub session: Session,
+    pub codec: Codec,
     pub outbox: SmallVec<[Frame; OUTBOX_INLINE]>,
     pub timer: Option<TimerId>,
     pub peer: Peer,
-    pub way: Way,
+    pub transport: Transport,
     /// Bytes in the outbox and in flight.
     pub outbox_bytes: u32,
     /// Told from the connection that had this slot before.
@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub received: Moment,
     pub sent: Moment,
     pub stage: Stage,
-    pub kind: Kind,
+    pub framing: Framing,
     /// A multishot receive is armed.
     pub receiving: bool,
     /// A send is in flight.
@@ -51,11 +51,11 @@ pub(super) struct Connection {
 
 /// How the peer of a connection is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub(super) enum Transport {
     /// Through a socket.
     Socket(Descriptor),
     /// Through the requests of an HTTP session, which come by connections of their own. This is its slot among them.
-    Session(u32),
+    HttpSession(u32),
 }
 
 /// Where a connection is between its accept and its end. It only ever moves down this list.
@@ -110,7 +110,7 @@ impl Client {
     }
 
     /// Its connection ends; answers how many callbacks were open, which are dropped.
-    pub fn goes(&mut self) -> usize {
+    pub fn detach(&mut self) -> usize {
         self.connection = NO_CONNECTION;
         std::mem::take(&mut self.callbacks).len()
     }
@@ -134,16 +134,16 @@ pub(super) struct Moment(u32);
 
 impl Connection {
     pub fn new(socket: Descriptor, peer: Peer, generation: u32, options: Options, now: Moment) -> Connection {
-        Connection::by(Way::Socket(socket), peer, generation, Session::new(options), now)
+        Connection::by(Transport::Socket(socket), peer, generation, Codec::new(options), now)
     }
 
-    fn by(way: Way, peer: Peer, generation: u32, session: Session, now: Moment) -> Connection {
+    fn by(transport: Transport, peer: Peer, generation: u32, codec: Codec, now: Moment) -> Connection {
         Connection {
-            session,
+            codec,
             outbox: SmallVec::new(),
             timer: None,
             peer,
-            way,
+            transport,
             outbox_bytes: 0,
             generation,
             client: None,
@@ -152,7 +152,7 @@ impl Connection {
             received: now,
             sent: now,
             stage: Stage::Open,
-            kind: Kind::WebSocket,
+            framing: Framing::WebSocket,
             receiving: true,
             sending: false,
             shutting_down: false,
@@ -164,21 +164,21 @@ impl Connection {
 
     /// The connection of an HTTP session: what it gets and sends crosses no socket of its own.
     pub fn of_session(session: u32, peer: Peer, generation: u32, now: Moment) -> Connection {
-        let nowhere = Way::Session(session);
-        let connection = Connection::by(nowhere, peer, generation, Session::default(), now);
-        Connection { kind: Kind::LongPolling, receiving: false, ..connection }
+        let nowhere = Transport::HttpSession(session);
+        let connection = Connection::by(nowhere, peer, generation, Codec::default(), now);
+        Connection { framing: Framing::LongPolling, receiving: false, ..connection }
     }
 
     /// Its socket, where it has one.
     pub fn socket(&self) -> Option<Descriptor> {
-        match self.way {
-            Way::Socket(socket) => Some(socket),
-            Way::Session(_) => None,
+        match self.transport {
+            Transport::Socket(socket) => Some(socket),
+            Transport::HttpSession(_) => None,
         }
     }
 
     pub fn is_socket(&self) -> bool {
-        matches!(self.way, Way::Socket(_))
+        matches!(self.transport, Transport::Socket(_))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::connection::{Cause, OpenCallback};
 use super::outbox::encode;
 use super::state::State;
-use crate::app::{Answer, Asked, Callback, Event, Given};
+use crate::app::{Answer, AnswerState, Callback, Event, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::PathRef;
 use crate::event::text::{self, AnswerText};
@@ -20,7 +20,7 @@ impl State {
         };
         self.metrics.counters.add(Counter::EventsReceived, 1);
         let Some(client) = self.client_of(slot) else { return };
-        let asked = Asked { client, callback: event.callback };
+        let reply_to = ReplyTo { client, callback: event.callback };
         let mut scratch = self.lend_scratch();
         let routed = PathRef::clean(event.path, &mut scratch).ok().and_then(|path| self.apps.route(path));
         match routed {
@@ -29,11 +29,11 @@ impl State {
                 let answer = self.apps.handle(index, event);
                 let app = self.apps.event(index).app as u32;
                 self.apply_commands(app);
-                self.answer(app, asked, answer);
+                self.answer(app, reply_to, answer);
             }
             None => {
                 self.metrics.counters.add(Counter::EventsUnrouted, 1);
-                self.answer(0, asked, Answer::refusal(404, None));
+                self.answer(0, reply_to, Answer::refusal(404, None));
             }
         }
         self.take_scratch_back(scratch);
@@ -41,24 +41,24 @@ impl State {
     }
 
     /// Answers an event, where an answer is wanted and the client is still there.
-    pub fn answer(&mut self, app: u32, asked: Asked, answer: Answer) {
-        let Given::Now { code, data, message, callback } = answer.0 else { return };
-        if asked.callback == 0 {
+    pub fn answer(&mut self, app: u32, reply_to: ReplyTo, answer: Answer) {
+        let AnswerState::Ready { code, data, message, callback } = answer.0 else { return };
+        if reply_to.callback == 0 {
             return;
         }
-        if self.client(asked.client).is_none() {
+        if self.client(reply_to.client).is_none() {
             return self.metrics.counters.add(Counter::AnswersLateDropped, 1);
         }
         let offered = callback.filter(|_| code == 200);
-        let server_callback = offered.map_or(0, |callback| self.issue(asked.client, app, Some(callback)));
+        let server_callback = offered.map_or(0, |callback| self.issue(reply_to.client, app, Some(callback)));
         let text = AnswerText {
-            id: asked.callback,
+            id: reply_to.callback,
             server_callback,
             code,
             data: data.as_str(),
             message: message.as_deref(),
         };
-        let queued = u64::from(self.queue_answer(asked.client, &text));
+        let queued = u64::from(self.queue_answer(reply_to.client, &text));
         self.metrics.counters.add(Counter::Answers, queued);
         self.metrics.counters.add(Counter::MessagesSent, queued);
     }
@@ -92,8 +92,8 @@ impl State {
 
     fn queue_answer(&mut self, client: ClientId, text: &AnswerText<'_>) -> bool {
         let Some(slot) = self.connection_of(client) else { return false };
-        let Some(kind) = self.kind_of(slot) else { return false };
-        let bytes = encode(kind, text.len(), |out| text.write(out));
+        let Some(framing) = self.framing_of(slot) else { return false };
+        let bytes = encode(framing, text.len(), |out| text.write(out));
         self.queue_frame(slot, Frame::new(bytes, self.now_ns))
     }
 }

@@ -2,14 +2,14 @@
 //! gets a reference.
 
 use super::flush::JOINED_BYTES_MAX;
-use super::mail::Mail;
+use super::mail::ShardMessage;
 use super::outbox::encode_event;
 use super::state::State;
 use crate::app::Json;
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
 use crate::metrics::Counter;
-use crate::protocol::Kind;
+use crate::protocol::Framing;
 use crate::qev::buffers::{Accepted, Frame};
 use crate::qev::mesh::Class;
 
@@ -21,7 +21,7 @@ pub(super) struct Broadcast {
 }
 
 /// The frames of one run of broadcasts by protocol, each made when the first subscriber of their protocol is met.
-type Frames = [Option<Frame>; Kind::COUNT];
+type Frames = [Option<Frame>; Framing::COUNT];
 
 impl State {
     /// The one entry point of broadcasts: to the subscribers here, and to the shards that have some.
@@ -30,7 +30,8 @@ impl State {
         let Some(id) = self.subscriptions.find(path.as_ref()) else { return };
         let shards = self.subscriptions.remote(id);
         for shard in bits(shards) {
-            let mail = Mail::Broadcast { path: path.clone(), data: data.clone(), accepted_ns: self.now_ns };
+            let mail =
+                ShardMessage::Broadcast { path: path.clone(), data: data.clone(), accepted_ns: self.now_ns };
             self.mail(shard, mail, Class::Data);
         }
         self.queue_broadcast(id, data, self.now_ns);
@@ -70,8 +71,8 @@ impl State {
                 continue;
             };
             let Some(connection) = self.connections.get(slot as usize) else { continue };
-            let kind = connection.kind;
-            let frame = frames[kind as usize].get_or_insert_with(|| self.encode_run(kind, run)).clone();
+            let framing = connection.framing;
+            let frame = frames[framing as usize].get_or_insert_with(|| self.encode_run(framing, run)).clone();
             got += usize::from(self.queue_frame(slot, frame));
         }
         let messages = (got * run.len()) as u64;
@@ -79,11 +80,11 @@ impl State {
         self.metrics.counters.add(Counter::MessagesSent, messages);
     }
 
-    fn encode_run(&self, kind: Kind, run: &[Broadcast]) -> Frame {
+    fn encode_run(&self, framing: Framing, run: &[Broadcast]) -> Frame {
         let path = self.subscriptions.path(run[0].path);
-        let mut bytes = encode_event(kind, path, 0, &run[0].data);
+        let mut bytes = encode_event(framing, path, 0, &run[0].data);
         for broadcast in &run[1..] {
-            bytes.extend_from_slice(&encode_event(kind, path, 0, &broadcast.data));
+            bytes.extend_from_slice(&encode_event(framing, path, 0, &broadcast.data));
         }
         // They were accepted in the same turn or in neighbouring ones: the earliest stands for all.
         let at_ns = run.iter().map(|broadcast| broadcast.accepted_ns).min().unwrap_or(self.now_ns);

@@ -17,7 +17,7 @@ pub(super) const JOINED_BYTES_MAX: usize = 64 << 10;
 const NOBODY: Token = Token::MAX;
 
 /// What the ring is to do, beside sends.
-pub(super) enum Order {
+pub(super) enum RingOp {
     Receive(Descriptor, Token),
     ShutDown(Descriptor, Token),
     /// Cancels the receive, and the send where one is under way.
@@ -39,7 +39,7 @@ pub(super) enum Order {
 pub(super) trait Kernel {
     fn send(&mut self, socket: Descriptor, token: Token, frame: Frame);
     fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>);
-    fn order(&mut self, order: Order);
+    fn order(&mut self, order: RingOp);
 }
 
 impl Kernel for Ring {
@@ -51,21 +51,21 @@ impl Kernel for Ring {
         Ring::send_gathered(self, socket, token, frames);
     }
 
-    fn order(&mut self, order: Order) {
+    fn order(&mut self, order: RingOp) {
         match order {
-            Order::Receive(socket, token) => self.receive(socket, token),
-            Order::ShutDown(socket, token) => self.shut_down(socket, token),
-            Order::Cancel { token, sending } => self.cancel(token, sending),
-            Order::Discard(socket) => self.close(socket, NOBODY),
-            Order::Adopt(place, socket) => {
+            RingOp::Receive(socket, token) => self.receive(socket, token),
+            RingOp::ShutDown(socket, token) => self.shut_down(socket, token),
+            RingOp::Cancel { token, sending } => self.cancel(token, sending),
+            RingOp::Discard(socket) => self.close(socket, NOBODY),
+            RingOp::Adopt(place, socket) => {
                 if let Err(error) = self.adopt(place, socket) {
                     // Its receive fails then, and so the link ends.
                     tracing::error!(%error, "the kernel does not take a worker's link");
                 }
             }
-            Order::Release(place) => self.release(place),
-            Order::AcceptAgain => self.accept_again(),
-            Order::StopListening => self.stop_listening(),
+            RingOp::Release(place) => self.release(place),
+            RingOp::AcceptAgain => self.accept_again(),
+            RingOp::StopListening => self.stop_listening(),
         }
     }
 }
@@ -73,9 +73,9 @@ impl Kernel for Ring {
 /// The frame that was joined last, and what it was joined from. In a fan-out most clients have the same frames to
 /// send: it is made once. It lives for one turn.
 #[derive(Default)]
-pub(super) struct Joined(Option<(SmallVec<[Frame; OUTBOX_INLINE]>, Frame)>);
+pub(super) struct CoalescedFrame(Option<(SmallVec<[Frame; OUTBOX_INLINE]>, Frame)>);
 
-impl Joined {
+impl CoalescedFrame {
     fn join(&mut self, frames: SmallVec<[Frame; OUTBOX_INLINE]>) -> Frame {
         if let Some((parts, joined)) = &self.0 {
             if parts.len() == frames.len() && parts.iter().zip(&frames).all(|(part, frame)| part.same(frame))
@@ -102,7 +102,7 @@ impl State {
             self.flush_connection(kernel, slot);
         }
         self.joined.clear();
-        self.orders.drain(..).for_each(|order| kernel.order(order));
+        self.ring_ops.drain(..).for_each(|order| kernel.order(order));
         // Behind the orders, by which new links come into the ring.
         self.flush_links(kernel);
     }
@@ -142,10 +142,10 @@ impl State {
             return;
         }
         if !connection.receiving {
-            return self.bury(slot);
+            return self.abort(slot);
         }
         connection.stage = Stage::HalfClosed;
         connection.shutting_down = true;
-        self.orders.extend(connection.socket().map(|socket| Order::ShutDown(socket, slot)));
+        self.ring_ops.extend(connection.socket().map(|socket| RingOp::ShutDown(socket, slot)));
     }
 }

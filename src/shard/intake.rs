@@ -1,11 +1,11 @@
 //! What the kernel brings: connections, bytes, ends of streams, sends that are done.
 
 use super::connection::{Cause, Client, ClientSlot, Connection, Stage};
-use super::flush::Order;
+use super::flush::RingOp;
 use super::state::State;
 use crate::metrics::{Counter, Gauge, Timing};
 use crate::protocol::Reason;
-use crate::protocol::{Close, Found, Kind, Options, Session};
+use crate::protocol::{Close, Codec, Found, Framing, Options};
 use crate::qev::ring::{Descriptor, Errno, Peer, Sending};
 use std::rc::Rc;
 
@@ -14,19 +14,19 @@ impl State {
     pub fn accepted(&mut self, socket: Descriptor, peer: Peer) {
         self.metrics.counters.add(Counter::ConnectionsAccepted, 1);
         if self.shutdown.is_some() {
-            return self.orders.push(Order::Discard(socket));
+            return self.ring_ops.push(RingOp::Discard(socket));
         }
         if self.shared.clients.take(0).is_err() {
             self.metrics.counters.add(Counter::ConnectionsRefusedLimit, 1);
             tracing::info!(%peer, "connection refused: clients-max are connected");
-            self.orders.push(Order::Discard(socket));
+            self.ring_ops.push(RingOp::Discard(socket));
             return;
         }
         let generation = self.next_generation();
         let options = Options { echo: self.config.echo };
         let connection = Connection::new(socket, peer, generation, options, self.now);
         let slot = self.connections.insert(connection) as u32;
-        self.orders.push(Order::Receive(socket, slot));
+        self.ring_ops.push(RingOp::Receive(socket, slot));
         self.wake_at(slot, self.ms_in(self.config.timeout));
         self.count_address(slot, generation, peer);
     }
@@ -39,7 +39,7 @@ impl State {
         }
         self.metrics.counters.add(Counter::AcceptErrors, 1);
         if error.is_of_one_connection() {
-            self.orders.push(Order::AcceptAgain);
+            self.ring_ops.push(RingOp::AcceptAgain);
         } else {
             self.wait_to_accept(error);
         }
@@ -53,10 +53,10 @@ impl State {
         connection.challenged = false;
         if ended && connection.stage == Stage::Dead {
             connection.receiving = false;
-            return self.leave_if_done(slot);
+            return self.release_if_idle(slot);
         }
         if ended {
-            self.orders.extend(connection.socket().map(|socket| Order::Receive(socket, slot)));
+            self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
         }
         if connection.stage == Stage::Ending {
             self.finish_endings();
@@ -70,7 +70,7 @@ impl State {
         match result {
             Err(error) if error.is_no_buffers() && connection.stage < Stage::Dead => {
                 self.metrics.counters.add(Counter::BuffersExhausted, 1);
-                self.orders.extend(connection.socket().map(|socket| Order::Receive(socket, slot)));
+                self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
             }
             Err(error) => {
                 connection.receiving = false;
@@ -95,7 +95,7 @@ impl State {
                 self.metrics.counters.add(Counter::BytesSent, bytes as u64);
                 self.record_sent(frames);
                 self.queue_for_flush(slot);
-                self.leave_if_done(slot);
+                self.release_if_idle(slot);
             }
             Err(error) => {
                 self.metrics.counters.add(Counter::SendErrors, 1);
@@ -106,9 +106,9 @@ impl State {
 
     /// Decodes what came. Where that ends the connection, the rest is looked at for the peer's Close.
     fn decode(&mut self, slot: u32, mut data: &mut [u8]) {
-        while let Some(mut session) = self.lend_session(slot) {
-            let decoded = self.decode_with(slot, &mut session, data);
-            self.give_back(slot, session, &decoded);
+        while let Some(mut codec) = self.lend_codec(slot) {
+            let decoded = self.decode_with(slot, &mut codec, data);
+            self.give_back(slot, codec, &decoded);
             if self.connections.get(slot as usize).is_none_or(|c| c.stage != Stage::Ending) {
                 return;
             }
@@ -117,17 +117,17 @@ impl State {
         }
     }
 
-    fn lend_session(&mut self, slot: u32) -> Option<Session> {
+    fn lend_codec(&mut self, slot: u32) -> Option<Codec> {
         let connection = self.connections.get_mut(slot as usize)?;
         let decodes = matches!(connection.stage, Stage::Open | Stage::AwaitingPeer);
-        decodes.then(|| std::mem::take(&mut connection.session))
+        decodes.then(|| std::mem::take(&mut connection.codec))
     }
 
-    fn decode_with(&mut self, slot: u32, session: &mut Session, data: &mut [u8]) -> Decoded {
+    fn decode_with(&mut self, slot: u32, codec: &mut Codec, data: &mut [u8]) -> Decoded {
         let settings = Rc::clone(&self.settings);
-        let mut decoded = Decoded { consumed: 0, was_idle: false, was_open: session.is_open() };
+        let mut decoded = Decoded { consumed: 0, was_idle: false, was_open: codec.is_open() };
         loop {
-            let step = session.decode(&mut data[decoded.consumed..], &settings);
+            let step = codec.decode(&mut data[decoded.consumed..], &settings);
             decoded.consumed += step.consumed;
             match step.found {
                 Found::NotYet => return decoded,
@@ -135,8 +135,8 @@ impl State {
                 Found::Reply(bytes) => self.queue_bytes(slot, bytes),
                 Found::Open(bytes) => {
                     self.queue_bytes(slot, bytes);
-                    let kind = session.kind().expect("a session that is open knows its protocol");
-                    self.open(slot, kind);
+                    let framing = codec.framing().expect("a session that is open knows its protocol");
+                    self.open(slot, framing);
                 }
                 Found::Close(Close { bytes, reason, await_peer }) => {
                     self.end_with(slot, Cause::Reason(reason), bytes, await_peer);
@@ -152,7 +152,7 @@ impl State {
                 }
                 Found::Ignore => {}
             }
-            decoded.was_idle |= session.is_idle();
+            decoded.was_idle |= codec.is_idle();
             if self.connections.get(slot as usize).is_none_or(|c| c.stage == Stage::Ending) {
                 return decoded;
             }
@@ -160,13 +160,13 @@ impl State {
     }
 
     /// The handshake is complete: the connection has a client now.
-    pub fn open(&mut self, slot: u32, kind: Kind) {
-        self.metrics.counters.add(counter_of_kind(kind), 1);
+    pub fn open(&mut self, slot: u32, framing: Framing) {
+        self.metrics.counters.add(counter_of_framing(framing), 1);
         let generation = self.next_generation();
         let client = ClientSlot::new(self.clients.insert(Client::new(generation, slot)) as u32);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         connection.client = Some(client);
-        connection.kind = kind;
+        connection.framing = framing;
         if let Some(client) = self.client_of(slot) {
             self.apps.runner().came(client);
         }
@@ -178,13 +178,13 @@ impl State {
 
     /// The session goes back to its connection; a message that has begun must be complete in time, and so must the
     /// handshake of a WebSocket that a connection of HTTP has become.
-    fn give_back(&mut self, slot: u32, session: Session, decoded: &Decoded) {
+    fn give_back(&mut self, slot: u32, codec: Codec, decoded: &Decoded) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let unfinished = session.is_open() && !session.is_idle();
-        let upgrades = decoded.was_open && !session.is_open();
+        let unfinished = codec.is_open() && !codec.is_idle();
+        let upgrades = decoded.was_open && !codec.is_open();
         let begins = upgrades || unfinished && (decoded.was_idle || !connection.unfinished);
         connection.unfinished = unfinished;
-        connection.session = session;
+        connection.codec = codec;
         if begins {
             connection.began = self.now;
             self.wake_at(slot, self.ms_in(self.config.timeout));
@@ -218,8 +218,8 @@ impl State {
                 self.queue_for_flush(slot);
             }
             Stage::Ending => {}
-            Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.bury(slot),
-            Stage::Dead => self.leave_if_done(slot),
+            Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.abort(slot),
+            Stage::Dead => self.release_if_idle(slot),
         }
     }
 
@@ -257,11 +257,11 @@ struct Decoded {
     was_open: bool,
 }
 
-fn counter_of_kind(kind: Kind) -> Counter {
-    match kind {
-        Kind::WebSocket => Counter::HandshakesWebsocket,
-        Kind::Raw => Counter::HandshakesRaw,
-        Kind::LongPolling | Kind::EventStream => Counter::SessionsCreated,
+fn counter_of_framing(framing: Framing) -> Counter {
+    match framing {
+        Framing::WebSocket => Counter::HandshakesWebsocket,
+        Framing::Raw => Counter::HandshakesRaw,
+        Framing::LongPolling | Framing::EventStream => Counter::SessionsCreated,
     }
 }
 

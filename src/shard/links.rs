@@ -1,10 +1,10 @@
 //! Links to workers: their sockets, which lie in the shard's ring like those of clients. What crosses them is
 //! `app::worker`'s business; here bytes are carried.
 
-use super::flush::{Kernel, Order};
-use super::liveness::{Due, ms};
+use super::flush::{Kernel, RingOp};
+use super::liveness::{DueTimer, ms};
 use super::state::State;
-use crate::app::worker::{Joined, Link, News, Team};
+use crate::app::worker::{JoinedWorker, Link, WorkerEvent, WorkerGroup};
 use crate::limits::WORKER_END_WAIT;
 use crate::metrics::{Gauge, Gauges};
 use crate::qev::buffers::Frame;
@@ -34,7 +34,7 @@ pub(super) struct Links {
 /// The shard's end of a link, and what the kernel is at with its socket.
 struct End {
     link: Rc<Link>,
-    team: Rc<Team>,
+    team: Rc<WorkerGroup>,
     app: u32,
     place: u32,
     receiving: bool,
@@ -101,14 +101,14 @@ impl Links {
 
 impl State {
     /// The supervisor of an application's workers has news.
-    pub fn take_news(&mut self, news: News) {
+    pub fn take_news(&mut self, news: WorkerEvent) {
         match news {
-            News::Joined(joined) => self.worker_joined(joined),
-            News::Left { app, worker } => self.worker_left(app, worker),
+            WorkerEvent::Joined(joined) => self.worker_joined(joined),
+            WorkerEvent::Left { app, worker } => self.worker_left(app, worker),
         }
     }
 
-    fn worker_joined(&mut self, joined: Joined) {
+    fn worker_joined(&mut self, joined: JoinedWorker) {
         let (app, worker) = (joined.app, joined.worker);
         let Some(team) = self.apps.team(app) else { return };
         if team.is_news(&joined.manifest) {
@@ -137,8 +137,8 @@ impl State {
             sent_ms: 0,
             left_ms: None,
         });
-        self.orders.push(Order::Adopt(place, joined.socket));
-        self.orders.push(Order::Receive(Descriptor::at(place), token));
+        self.ring_ops.push(RingOp::Adopt(place, joined.socket));
+        self.ring_ops.push(RingOp::Receive(Descriptor::at(place), token));
     }
 
     /// A worker's process has ended. What it has said is still taken; should a process that it started hold the link, that is
@@ -157,7 +157,7 @@ impl State {
         let Some(end) = self.links.get(token) else { return };
         let (link, app) = (Rc::clone(&end.link), end.app);
         if ended {
-            self.orders.push(Order::Receive(Descriptor::at(end.place), token));
+            self.ring_ops.push(RingOp::Receive(Descriptor::at(end.place), token));
         }
         // Where it panics the log says so, and the worker goes on.
         let _ = self.apps.runner().run(app, |cx| link.received(cx, data));
@@ -168,13 +168,13 @@ impl State {
     pub fn link_receive_ended(&mut self, token: Token, result: Result<(), Errno>) {
         let Some(end) = self.links.get(token) else { return };
         if result.is_err_and(Errno::is_no_buffers) {
-            let again = Order::Receive(Descriptor::at(end.place), token);
-            return self.orders.push(again);
+            let again = RingOp::Receive(Descriptor::at(end.place), token);
+            return self.ring_ops.push(again);
         }
         end.receiving = false;
-        let cancel = end.sending.then_some(Order::Cancel { token, sending: true });
+        let cancel = end.sending.then_some(RingOp::Cancel { token, sending: true });
         let (link, team, app) = (Rc::clone(&end.link), Rc::clone(&end.team), end.app);
-        self.orders.extend(cancel);
+        self.ring_ops.extend(cancel);
         team.left(&link);
         let _ = self.apps.runner().run(app, |cx| link.ended(cx));
         self.apply_commands(app);
@@ -205,7 +205,7 @@ impl State {
         let place = end.place;
         self.links.ends[(token - FIRST_TOKEN) as usize] = None;
         self.links.free.push(place);
-        self.orders.push(Order::Release(place));
+        self.ring_ops.push(RingOp::Release(place));
     }
 
     /// One send for each worker that has something to get. Those that will get no more are told so.
@@ -223,7 +223,7 @@ impl State {
                 kernel.send(socket, token, Frame::new(output, self.now_ns));
             } else if end.link.close_if_done() {
                 end.shutting_down = true;
-                kernel.order(Order::ShutDown(socket, token));
+                kernel.order(RingOp::ShutDown(socket, token));
             }
         }
         if sends {
@@ -235,7 +235,7 @@ impl State {
     fn look_at_links(&mut self) {
         if !self.links.look_is_due {
             self.links.look_is_due = true;
-            self.timers.insert(self.ms_in(WORKER_END_WAIT), Due::Links);
+            self.timers.insert(self.ms_in(WORKER_END_WAIT), DueTimer::Links);
         }
     }
 
@@ -251,7 +251,7 @@ impl State {
             }
             let has_left = end.left_ms.is_some_and(|left| now_ms - left >= ms(WORKER_END_WAIT));
             if has_left {
-                self.orders.push(Order::Cancel { token, sending: end.sending });
+                self.ring_ops.push(RingOp::Cancel { token, sending: end.sending });
             }
             goes_on |= end.sending || end.left_ms.is_some();
         }

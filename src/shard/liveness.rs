@@ -4,7 +4,7 @@
 //! off all the time (a heartbeat by every send): the timer stays where it is, and looks again when it fires.
 
 use super::connection::{Cause, Moment, Stage};
-use super::flush::Order;
+use super::flush::RingOp;
 use super::state::State;
 use crate::app::{Context, Json};
 use crate::event::path::Path;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Due {
+pub(super) enum DueTimer {
     Connection(u32),
     /// An application's timer that runs again and again.
     Every(u32),
@@ -42,7 +42,7 @@ impl State {
     pub fn start_app_timers(&mut self) {
         let timers: Vec<(u32, Duration)> = self.apps.timers().collect();
         for (index, period) in timers {
-            self.timers.insert(self.ms_in(period), Due::Every(index));
+            self.timers.insert(self.ms_in(period), DueTimer::Every(index));
         }
     }
 
@@ -60,7 +60,7 @@ impl State {
             Some(timer) => drop(self.timers.cancel(timer)),
             None => {}
         }
-        connection.timer = Some(self.timers.insert(at_ms, Due::Connection(slot)));
+        connection.timer = Some(self.timers.insert(at_ms, DueTimer::Connection(slot)));
         connection.timer_at = Moment::at(at_ms);
     }
 
@@ -70,29 +70,29 @@ impl State {
         if !self.accept_timer {
             tracing::warn!(shard = self.id, %error, "accepting pauses");
             self.accept_timer = true;
-            self.timers.insert(self.now_ms + ACCEPT_AGAIN_MS, Due::AcceptAgain);
+            self.timers.insert(self.now_ms + ACCEPT_AGAIN_MS, DueTimer::AcceptAgain);
         }
     }
 
     /// A timer has fired.
-    pub fn due(&mut self, due: Due) {
+    pub fn due(&mut self, due: DueTimer) {
         match due {
-            Due::Connection(slot) => self.connection_due(slot),
-            Due::Every(index) => {
+            DueTimer::Connection(slot) => self.connection_due(slot),
+            DueTimer::Every(index) => {
                 let (app, period) = self.apps.every(index);
                 self.apply_commands(app);
-                self.timers.insert(self.ms_in(period), Due::Every(index));
+                self.timers.insert(self.ms_in(period), DueTimer::Every(index));
             }
-            Due::Once(index) => {
+            DueTimer::Once(index) => {
                 let Some(Once { app, run }) = self.onces.remove(index as usize) else { return };
                 let _ = self.apps.runner().run(app, run);
                 self.apply_commands(app);
             }
-            Due::Links => self.links_due(),
-            Due::AcceptAgain => {
+            DueTimer::Links => self.links_due(),
+            DueTimer::AcceptAgain => {
                 self.accept_timer = false;
                 if std::mem::take(&mut self.accepts_wait) {
-                    self.orders.push(Order::AcceptAgain);
+                    self.ring_ops.push(RingOp::AcceptAgain);
                 }
             }
         }
@@ -104,10 +104,10 @@ impl State {
         match connection.stage {
             Stage::Open if !connection.is_socket() => self.session_due(slot),
             Stage::Open if connection.client.is_some() => self.client_due(slot),
-            Stage::Open if connection.session.is_open() => self.http_connection_due(slot),
+            Stage::Open if connection.codec.is_open() => self.http_connection_due(slot),
             Stage::Open => self.handshake_due(slot),
             Stage::Ending => {}
-            Stage::Dead => self.bury(slot),
+            Stage::Dead => self.abort(slot),
             Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.end_due(slot),
         }
     }
@@ -121,7 +121,7 @@ impl State {
     fn end_due(&mut self, slot: u32) {
         if self.is_over(slot, self.config.close_timeout) {
             self.metrics.counters.add(Counter::TimeoutsClose, 1);
-            self.bury(slot);
+            self.abort(slot);
         }
     }
 

@@ -1,10 +1,10 @@
 //! What shards send each other over the mesh, and what other threads leave in a shard's inbox.
 
-use super::flush::Order;
-use super::http::session::Asker;
-use super::http::{Answer, Relayed};
+use super::flush::RingOp;
+use super::http::session::RequestId;
+use super::http::{RelayedRequest, ResponsePart};
 use super::state::{Shutdown, State};
-use crate::app::worker::News;
+use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
 use crate::event::path::Path;
 use crate::metrics::{Snapshot, Timing};
@@ -17,12 +17,12 @@ use std::sync::mpsc::SyncSender;
 const WARN_AGAIN_MS: u64 = 1000;
 
 /// A message from shard to shard, with the time it was sent.
-pub struct Letter {
+pub struct Envelope {
     sent_ns: u64,
-    mail: Mail,
+    mail: ShardMessage,
 }
 
-pub(super) enum Mail {
+pub(super) enum ShardMessage {
     /// For the subscribers that you have.
     Broadcast { path: Path, data: Json, accepted_ns: u64 },
     /// I have subscribers for this path now, or no longer.
@@ -36,36 +36,36 @@ pub(super) enum Mail {
     /// That connection was one too many.
     AddressRefused { slot: u32, generation: u32 },
     /// An HTTP request for a session of yours.
-    Request(Box<Relayed>),
+    Request(Box<RelayedRequest>),
     /// That request has gone with its connection.
-    RequestLost { asker: Asker, sid: Sid },
+    RequestLost { request_id: RequestId, sid: Sid },
     /// The answer to a request of yours.
-    Answer(Asker, Box<Answer>),
+    ResponsePart(RequestId, Box<ResponsePart>),
 }
 
 /// A command from an application's thread.
-pub struct Posted {
+pub struct AppCommand {
     /// The number of the application.
     pub app: u32,
     pub command: Command,
 }
 
 /// A message from the server's own threads. They have an inbox of their own, which no application can fill.
-pub enum Notice {
+pub enum ControlMessage {
     /// For the statistics endpoint: what was counted, with the number of the shard.
     Snapshot(SyncSender<(u16, Snapshot)>),
     /// Stop accepting, close everything, and end by `deadline_ns`, as `nanos` tells time.
     Shutdown { deadline_ns: u64 },
     /// Of an application's workers.
-    Workers(News),
+    Workers(WorkerEvent),
     /// The clock that tests move was moved; tell when what is due by then is done.
     ClockMoved(SyncSender<()>),
 }
 
 impl State {
     /// Sends to another shard. It never waits; what does not fit is counted by the mesh.
-    pub fn mail(&mut self, shard: u16, mail: Mail, class: Class) {
-        let letter = Letter { sent_ns: self.now_ns, mail };
+    pub fn mail(&mut self, shard: u16, mail: ShardMessage, class: Class) {
+        let letter = Envelope { sent_ns: self.now_ns, mail };
         let sent = self.port.send(usize::from(shard), letter, class);
         // Control is refused by a shard that has ended only.
         if class == Class::Data && matches!(sent, Sent::Refused(_)) {
@@ -101,7 +101,7 @@ impl State {
     /// Takes what applications' threads have left.
     pub fn take_posted(&mut self) {
         let mut posted = std::mem::take(&mut self.posted);
-        posted.drain(..).for_each(|Posted { app, command }| self.apply(app, command));
+        posted.drain(..).for_each(|AppCommand { app, command }| self.apply(app, command));
         self.posted = posted;
     }
 
@@ -111,10 +111,10 @@ impl State {
         for notice in notices.drain(..) {
             match notice {
                 // Whoever asked may have given up.
-                Notice::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
-                Notice::Workers(news) => self.take_news(news),
-                Notice::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
-                Notice::ClockMoved(to) => {
+                ControlMessage::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
+                ControlMessage::Workers(news) => self.take_news(news),
+                ControlMessage::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
+                ControlMessage::ClockMoved(to) => {
                     self.read_clock();
                     self.clock_watchers.push(to);
                 }
@@ -131,32 +131,32 @@ impl State {
         }
     }
 
-    fn take_letter(&mut self, from: u16, mail: Mail) {
+    fn take_letter(&mut self, from: u16, mail: ShardMessage) {
         match mail {
-            Mail::Broadcast { path, data, accepted_ns } => {
+            ShardMessage::Broadcast { path, data, accepted_ns } => {
                 if let Some(path) = self.subscriptions.find(path.as_ref()) {
                     self.queue_broadcast(path, data, accepted_ns);
                 }
             }
-            Mail::Interest { path, subscribed: true } => self.subscriptions.remote_on(&path, from),
-            Mail::Interest { path, subscribed: false } => self.subscriptions.remote_off(&path, from),
-            Mail::Command { app, command } => self.apply(app, command),
-            Mail::AddressCame { address, slot, generation } => {
+            ShardMessage::Interest { path, subscribed: true } => self.subscriptions.remote_on(&path, from),
+            ShardMessage::Interest { path, subscribed: false } => self.subscriptions.remote_off(&path, from),
+            ShardMessage::Command { app, command } => self.apply(app, command),
+            ShardMessage::AddressCame { address, slot, generation } => {
                 if !self.addresses.came(address) {
-                    self.mail(from, Mail::AddressRefused { slot, generation }, Class::Control);
+                    self.mail(from, ShardMessage::AddressRefused { slot, generation }, Class::Control);
                 }
             }
-            Mail::AddressLeft { address } => self.addresses.left(address),
-            Mail::AddressRefused { slot, generation } => self.refuse_address(slot, generation),
-            Mail::Request(relayed) => self.asked(&relayed.as_ask()),
-            Mail::RequestLost { asker, sid } => self.lost_request(sid, asker),
-            Mail::Answer(asker, answer) => self.deliver(asker, *answer),
+            ShardMessage::AddressLeft { address } => self.addresses.left(address),
+            ShardMessage::AddressRefused { slot, generation } => self.refuse_address(slot, generation),
+            ShardMessage::Request(relayed) => self.handle_session_request(&relayed.as_ask()),
+            ShardMessage::RequestLost { request_id, sid } => self.lost_request(sid, request_id),
+            ShardMessage::ResponsePart(request_id, answer) => self.deliver(request_id, *answer),
         }
     }
 
     fn shut_down(&mut self, deadline_ns: u64) {
         self.shutdown = Some(Shutdown { deadline_ns });
-        self.orders.push(Order::StopListening);
+        self.ring_ops.push(RingOp::StopListening);
         self.end_all();
     }
 }
@@ -167,6 +167,6 @@ mod tests {
 
     #[test]
     fn a_letter_is_small() {
-        assert!(size_of::<Letter>() <= 128, "{}", size_of::<Letter>());
+        assert!(size_of::<Envelope>() <= 128, "{}", size_of::<Envelope>());
     }
 }

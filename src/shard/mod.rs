@@ -48,7 +48,7 @@ mod testing;
 mod tests;
 
 pub use apps::Apps;
-pub use mail::{Letter, Notice, Posted};
+pub use mail::{AppCommand, ControlMessage, Envelope};
 pub use state::{Parts, Shared};
 
 use crate::metrics::{Counter, Timing};
@@ -75,9 +75,9 @@ pub struct Wakeup {
 /// Where other threads leave something for a shard.
 pub struct Inboxes {
     /// For the server's own threads.
-    pub notices: Inbox<Notice>,
+    pub notices: Inbox<ControlMessage>,
     /// For the applications' threads.
-    pub posted: Inbox<Posted>,
+    pub posted: Inbox<AppCommand>,
 }
 
 /// A shard, on its own thread.

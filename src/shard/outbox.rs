@@ -1,13 +1,13 @@
 //! What is to be sent to a client waits in its outbox, which is bounded in bytes.
 
-use super::connection::{Cause, Stage, Way};
+use super::connection::{Cause, Stage, Transport};
 use super::state::State;
 use crate::app::Json;
 use crate::event::path::Path;
 use crate::event::text;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::Reason;
-use crate::protocol::{self, Kind};
+use crate::protocol::{self, Framing};
 use crate::qev::buffers::Frame;
 
 impl State {
@@ -46,9 +46,9 @@ impl State {
         connection.outbox.push(frame);
         if !connection.queued {
             connection.queued = true;
-            match connection.way {
-                Way::Socket(_) => self.ready.push_back(slot),
-                Way::Session(_) => self.http.ready.push(slot),
+            match connection.transport {
+                Transport::Socket(_) => self.ready.push_back(slot),
+                Transport::HttpSession(_) => self.http.ready.push(slot),
             }
         }
     }
@@ -62,15 +62,15 @@ impl State {
 
     /// Puts an event for one client into its outbox.
     pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
-        let Some(kind) = self.kind_of(slot) else { return };
-        let bytes = encode_event(kind, path, callback, data);
+        let Some(framing) = self.framing_of(slot) else { return };
+        let bytes = encode_event(framing, path, callback, data);
         let queued = self.queue_frame(slot, Frame::new(bytes, self.now_ns));
         self.metrics.counters.add(Counter::MessagesSent, u64::from(queued));
     }
 
     /// The protocol in which a connection is to be sent events.
-    pub fn kind_of(&self, slot: u32) -> Option<Kind> {
-        self.connections.get(slot as usize).map(|connection| connection.kind)
+    pub fn framing_of(&self, slot: u32) -> Option<Framing> {
+        self.connections.get(slot as usize).map(|connection| connection.framing)
     }
 
     /// Has a connection looked at when the turn is flushed.
@@ -85,14 +85,14 @@ impl State {
 }
 
 /// An event as a protocol sends it.
-pub(super) fn encode_event(kind: Kind, path: &Path, callback: u64, data: &Json) -> Vec<u8> {
+pub(super) fn encode_event(framing: Framing, path: &Path, callback: u64, data: &Json) -> Vec<u8> {
     let (path, data) = (path.as_str(), data.as_str());
-    encode(kind, text::event_len(path, callback, data), |out| text::write_event(out, path, callback, data))
+    encode(framing, text::event_len(path, callback, data), |out| text::write_event(out, path, callback, data))
 }
 
 /// A text of known length as a protocol sends it, in memory that is allocated once.
-pub(super) fn encode(kind: Kind, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(protocol::frame_len(kind, len));
-    protocol::frame_with(kind, &mut bytes, len, write);
+pub(super) fn encode(framing: Framing, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(protocol::frame_len(framing, len));
+    protocol::frame_with(framing, &mut bytes, len, write);
     bytes
 }

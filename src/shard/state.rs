@@ -4,11 +4,11 @@ use super::addresses::Addresses;
 use super::apps::Apps;
 use super::connection::{Client, Connection, Moment};
 use super::fanout::Broadcast;
-use super::flush::{Joined, Kernel, Order};
+use super::flush::{CoalescedFrame, Kernel, RingOp};
 use super::http::Http;
 use super::links::Links;
-use super::liveness::{Due, Once, heartbeat_path};
-use super::mail::{Letter, Notice, Posted};
+use super::liveness::{DueTimer, Once, heartbeat_path};
+use super::mail::{AppCommand, ControlMessage, Envelope};
 use crate::client::ClientId;
 use crate::client::subscriptions::Subscriptions;
 use crate::config::Config;
@@ -60,7 +60,7 @@ pub struct Parts {
     pub id: u16,
     pub config: Arc<Config>,
     pub shared: Arc<Shared>,
-    pub port: Port<Letter>,
+    pub port: Port<Envelope>,
     pub clock: Clock,
     pub apps: Apps,
     /// Places of the ring that are reserved for links to workers.
@@ -72,7 +72,7 @@ pub(super) struct State {
     pub id: u16,
     pub config: Arc<Config>,
     pub shared: Arc<Shared>,
-    pub port: Port<Letter>,
+    pub port: Port<Envelope>,
     pub apps: Apps,
     pub connections: Slots<Connection>,
     pub clients: Slots<Client>,
@@ -80,7 +80,7 @@ pub(super) struct State {
     pub addresses: Addresses,
     pub http: Http,
     pub links: Links,
-    pub timers: Wheel<Due>,
+    pub timers: Wheel<DueTimer>,
     pub onces: Slots<Once>,
     /// Broadcasts of this turn that were not fanned out yet.
     pub broadcasts: Vec<Broadcast>,
@@ -93,11 +93,11 @@ pub(super) struct State {
     /// Connections that may have something to flush.
     pub ready: VecDeque<u32>,
     /// What the ring is to do, beside sends.
-    pub orders: Vec<Order>,
+    pub ring_ops: Vec<RingOp>,
     /// The frame that was joined last, for the next client that has the same frames to send.
-    pub joined: Joined,
-    pub notices: Vec<Notice>,
-    pub posted: Vec<Posted>,
+    pub joined: CoalescedFrame,
+    pub notices: Vec<ControlMessage>,
+    pub posted: Vec<AppCommand>,
     /// When a full mesh is worth a warning again.
     pub warn_again_ms: u64,
     pub metrics: Snapshot,
@@ -113,9 +113,9 @@ pub(super) struct State {
     clock: Clock,
     generation: u32,
     scratch: String,
-    fired: Vec<Due>,
+    fired: Vec<DueTimer>,
     /// Letters of the mesh, between their receipt and their taking.
-    pub letters: Vec<(u16, Letter)>,
+    pub letters: Vec<(u16, Envelope)>,
     pub heartbeat: Path,
     pub clock_watchers: Vec<SyncSender<()>>,
 }
@@ -156,8 +156,8 @@ impl State {
             broadcasts: Vec::new(),
             endings: Vec::new(),
             ready: VecDeque::new(),
-            orders: Vec::new(),
-            joined: Joined::default(),
+            ring_ops: Vec::new(),
+            joined: CoalescedFrame::default(),
             notices: Vec::new(),
             posted: Vec::new(),
             warn_again_ms: 0,
@@ -237,7 +237,7 @@ impl State {
         // Output of sessions that waited for the mesh goes as soon as that has room, which the end of a turn may bring.
         let unblocked = !self.http.blocked.is_empty() && !self.mesh_is_stuck();
         let leaves = !self.leaving.is_empty() && !self.links.are_full();
-        !self.ready.is_empty() || !self.orders.is_empty() || leaves || unblocked
+        !self.ready.is_empty() || !self.ring_ops.is_empty() || leaves || unblocked
     }
 
     /// Whether the server shuts down and this shard has nothing left, or no time.

@@ -1,8 +1,8 @@
 //! Subscriptions: asking the application, the limit, the answer, and telling the other shards.
 
-use super::mail::Mail;
+use super::mail::ShardMessage;
 use super::state::State;
-use crate::app::{Answer, Asked, Decision, Json, OnRule, Subscription};
+use crate::app::{Answer, Decision, Json, OnRule, ReplyTo, Subscription};
 use crate::client::ClientId;
 use crate::client::subscriptions::{Decided, Off, On, PathId};
 use crate::event::path::Path;
@@ -11,20 +11,20 @@ use crate::qev::mesh::Class;
 
 impl State {
     /// `/qio/on` (protocol.md, section 4).
-    pub fn subscribe(&mut self, asked: Asked, path: &Path, extra: &Json) {
+    pub fn subscribe(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
         let Some((index, rest)) = self.apps.route(path.as_ref()) else {
-            return self.answer(0, asked, Answer::refusal(404, None));
+            return self.answer(0, reply_to, Answer::refusal(404, None));
         };
         if matches!(self.apps.event(index).on, OnRule::Nobody) {
-            return self.refuse(asked, index);
+            return self.refuse(reply_to, index);
         }
         // Whoever was told of a broadcast before this moment is not the one that subscribes now.
         self.fan_out();
-        let slot = asked.client.slot;
+        let slot = reply_to.client.slot;
         let held = self.subscriptions.held(slot);
         let id = match self.subscriptions.on(slot, path.as_ref()) {
-            On::InProgress => return self.answer(0, asked, Answer::refusal(202, None)),
-            On::Active => return self.answer(0, asked, Answer::ok()),
+            On::InProgress => return self.answer(0, reply_to, Answer::refusal(202, None)),
+            On::Active => return self.answer(0, reply_to, Answer::ok()),
             On::Decide(id) => id,
         };
         // A first subscription to a path is told to the other shards, and those may not listen.
@@ -36,50 +36,50 @@ impl State {
         if let Some(limit) = limit {
             self.subscriptions.decide(slot, id, false);
             self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
-            return self.answer(0, asked, Answer::error(420, limit));
+            return self.answer(0, reply_to, Answer::error(420, limit));
         }
         let subscription = Subscription {
-            client: asked.client,
+            client: reply_to.client,
             path: "",
             extra: rest,
             data: extra.as_str(),
-            callback: asked.callback,
+            callback: reply_to.callback,
             id,
         };
         let decision = self.apps.decide(index, subscription);
         self.apply_commands(self.apps.event(index).app as u32);
-        self.decided(asked, id, decision.unwrap_or(Decision::Fail(500)));
+        self.decided(reply_to, id, decision.unwrap_or(Decision::Fail(500)));
     }
 
     /// An application has decided, at once or later.
-    pub fn decided(&mut self, asked: Asked, id: PathId, decision: Decision) {
+    pub fn decided(&mut self, reply_to: ReplyTo, id: PathId, decision: Decision) {
         if decision == Decision::Later {
             return;
         }
-        if self.client(asked.client).is_none() {
+        if self.client(reply_to.client).is_none() {
             return self.metrics.counters.add(Counter::AnswersLateDropped, 1);
         }
         self.fan_out();
-        match self.subscriptions.decide(asked.client.slot, id, decision == Decision::Accept) {
+        match self.subscriptions.decide(reply_to.client.slot, id, decision == Decision::Accept) {
             Decided::Subscribed { first } => {
                 self.metrics.counters.add(Counter::Subscribes, 1);
                 if first {
                     let path = self.subscriptions.path(id).clone();
                     self.tell_shards(&path, true);
                 }
-                self.answer(0, asked, Answer::ok());
+                self.answer(0, reply_to, Answer::ok());
             }
             Decided::Unsubscribed { path } => {
                 self.shared.subscriptions.give(1);
-                self.answer(0, asked, Answer::ok());
-                self.run_off_hook(asked.client, &path);
+                self.answer(0, reply_to, Answer::ok());
+                self.run_off_hook(reply_to.client, &path);
             }
             Decided::Refused { path } => {
                 self.shared.subscriptions.give(1);
                 match (decision, self.apps.route(path.as_ref())) {
-                    (Decision::Fail(code), _) => self.answer(0, asked, Answer::refusal(code, None)),
-                    (_, Some((index, _))) => self.refuse(asked, index),
-                    (_, None) => self.answer(0, asked, Answer::refusal(404, None)),
+                    (Decision::Fail(code), _) => self.answer(0, reply_to, Answer::refusal(code, None)),
+                    (_, Some((index, _))) => self.refuse(reply_to, index),
+                    (_, None) => self.answer(0, reply_to, Answer::refusal(404, None)),
                 }
             }
             // An application that has decided twice: by what its hook returned, and by a promise that it kept.
@@ -88,16 +88,17 @@ impl State {
     }
 
     /// `/qio/off` (protocol.md, section 4).
-    pub fn unsubscribe(&mut self, asked: Asked, path: &Path) {
+    pub fn unsubscribe(&mut self, reply_to: ReplyTo, path: &Path) {
         if self.apps.route(path.as_ref()).is_none() {
-            return self.answer(0, asked, Answer::refusal(404, None));
+            return self.answer(0, reply_to, Answer::refusal(404, None));
         }
         self.fan_out();
-        if let Off::Unsubscribed { path, last } = self.subscriptions.off(asked.client.slot, path.as_ref()) {
+        if let Off::Unsubscribed { path, last } = self.subscriptions.off(reply_to.client.slot, path.as_ref())
+        {
             self.shared.subscriptions.give(1);
-            self.subscription_ended(asked.client, &path, last);
+            self.subscription_ended(reply_to.client, &path, last);
         }
-        self.answer(0, asked, Answer::ok());
+        self.answer(0, reply_to, Answer::ok());
     }
 
     /// An active subscription has ended: the application is told, and the other shards where it was the last.
@@ -116,17 +117,17 @@ impl State {
     }
 
     /// 401, or 404 where the event handles children: a path below it may be no event at all.
-    fn refuse(&mut self, asked: Asked, index: u32) {
+    fn refuse(&mut self, reply_to: ReplyTo, index: u32) {
         self.metrics.counters.add(Counter::SubscriptionsRefusedApp, 1);
         let code = if self.apps.event(index).children { 404 } else { 401 };
-        self.answer(0, asked, Answer::refusal(code, None));
+        self.answer(0, reply_to, Answer::refusal(code, None));
     }
 
     /// Tells the other shards that this one has subscribers for a path now, or no longer.
     fn tell_shards(&mut self, path: &Path, subscribed: bool) {
         for shard in 0..self.port.shards() as u16 {
             if shard != self.id {
-                self.mail(shard, Mail::Interest { path: path.clone(), subscribed }, Class::Control);
+                self.mail(shard, ShardMessage::Interest { path: path.clone(), subscribed }, Class::Control);
             }
         }
     }

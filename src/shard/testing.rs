@@ -4,10 +4,10 @@
 //! wrong connection: a second send or receive under way for a socket, a socket that is closed while an operation on
 //! it is under way, a close of a socket that is none.
 
-use super::flush::{Kernel, Order};
+use super::flush::{Kernel, RingOp};
 use super::links::is_link;
 use super::state::{Parts, Shared, State};
-use super::{Apps, Posted};
+use super::{AppCommand, Apps};
 use crate::app::qio::Qio;
 use crate::app::{Application, Command, Error, Post, Registrar, Server};
 use crate::config::Config;
@@ -58,12 +58,12 @@ pub struct TestShard {
 }
 
 /// What was posted from other threads, or by promises that were dropped.
-struct Threads(Mutex<Vec<(usize, Posted)>>);
+struct Threads(Mutex<Vec<(usize, AppCommand)>>);
 
 impl Post for Threads {
     fn post(&self, app: u32, command: Command) -> Result<(), Command> {
         let shard = command.client().map_or(0, |client| usize::from(client.shard));
-        self.0.lock().unwrap().push((shard, Posted { app, command }));
+        self.0.lock().unwrap().push((shard, AppCommand { app, command }));
         Ok(())
     }
 }
@@ -276,7 +276,7 @@ impl World {
             assert!(http.sessions.is_empty() && http.by_sid.is_empty(), "shard {id} has sessions");
             assert!(http.ready.is_empty() && http.answers.is_empty(), "shard {id}");
             assert!(kernel.sockets.is_empty(), "shard {id} has sockets {:?}", kernel.sockets.keys());
-            assert!(state.endings.is_empty() && state.broadcasts.is_empty() && state.orders.is_empty());
+            assert!(state.endings.is_empty() && state.broadcasts.is_empty() && state.ring_ops.is_empty());
         }
         assert_eq!((self.shared.clients.used(), self.shared.subscriptions.used()), (0, 0));
         assert_eq!(self.gauge(Gauge::OutboxBytes), 0);
@@ -293,16 +293,18 @@ impl TestShard {
         state.take_notices();
         for news in kernel.take_news() {
             match news {
-                News::Received(token, bytes) if is_link(token) => state.link_received(token, &bytes, false),
-                News::ReceiveEnded(token, result) if is_link(token) => {
+                WorkerEvent::Received(token, bytes) if is_link(token) => {
+                    state.link_received(token, &bytes, false)
+                }
+                WorkerEvent::ReceiveEnded(token, result) if is_link(token) => {
                     state.link_receive_ended(token, result)
                 }
-                News::Sent(token, _, frames) if is_link(token) => state.link_sent(token, &frames),
-                News::ShutDown(token) if is_link(token) => state.link_shut_down(token),
-                News::Received(token, mut bytes) => state.received(token, &mut bytes, false),
-                News::ReceiveEnded(token, result) => state.receive_ended(token, result),
-                News::Sent(token, result, frames) => state.sent(token, result, &frames),
-                News::ShutDown(token) => state.shutdown_done(token),
+                WorkerEvent::Sent(token, _, frames) if is_link(token) => state.link_sent(token, &frames),
+                WorkerEvent::ShutDown(token) if is_link(token) => state.link_shut_down(token),
+                WorkerEvent::Received(token, mut bytes) => state.received(token, &mut bytes, false),
+                WorkerEvent::ReceiveEnded(token, result) => state.receive_ended(token, result),
+                WorkerEvent::Sent(token, result, frames) => state.sent(token, result, &frames),
+                WorkerEvent::ShutDown(token) => state.shutdown_done(token),
             }
         }
         state.finish_turn(kernel);
@@ -346,7 +348,7 @@ enum FromPeer {
     Reset,
 }
 
-enum News {
+enum WorkerEvent {
     Received(Token, Vec<u8>),
     ReceiveEnded(Token, Result<(), Errno>),
     Sent(Token, Result<(), Errno>, Sending),
@@ -372,7 +374,7 @@ impl TestKernel {
 
     fn close(&mut self, socket: Descriptor) {
         let found = self.socket(socket);
-        assert!(found.receive.is_none() && found.send.is_none(), "closed with an operation under way");
+        assert!(found.receive.is_none() && found.send.is_none(), "closed with an operation under transport");
         assert!(found.shutdown.is_none(), "closed before it was shut down: its number is used again");
         let number = self.number(socket);
         let closed = self.sockets.remove(&number).expect("it was just looked at");
@@ -383,7 +385,7 @@ impl TestKernel {
         self.sockets.values().any(|socket| socket.has_news(self.shuts_down_late))
     }
 
-    fn take_news(&mut self) -> Vec<News> {
+    fn take_news(&mut self) -> Vec<WorkerEvent> {
         let late = self.shuts_down_late;
         self.sockets.values_mut().flat_map(|socket| socket.take_news(late)).collect()
     }
@@ -396,7 +398,7 @@ impl TestSocket {
             || (self.shutdown.is_some() && !shuts_down_late)
     }
 
-    fn take_news(&mut self, shuts_down_late: bool) -> Vec<News> {
+    fn take_news(&mut self, shuts_down_late: bool) -> Vec<WorkerEvent> {
         let mut news = Vec::new();
         if !shuts_down_late {
             self.shut_down(&mut news);
@@ -406,24 +408,24 @@ impl TestSocket {
             if result.is_ok() {
                 frames.frames().iter().for_each(|frame| self.to_peer.extend_from_slice(frame.as_slice()));
             }
-            news.push(News::Sent(token, result, frames));
+            news.push(WorkerEvent::Sent(token, result, frames));
         }
         while let Some(token) = self.receive {
             match self.from_peer.front() {
                 _ if self.cancelled => {
-                    news.push(News::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
+                    news.push(WorkerEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
                 }
                 Some(FromPeer::Bytes(_)) => {
                     let Some(FromPeer::Bytes(bytes)) = self.from_peer.pop_front() else { unreachable!() };
-                    news.push(News::Received(token, bytes));
+                    news.push(WorkerEvent::Received(token, bytes));
                     continue;
                 }
-                Some(FromPeer::End) => news.push(News::ReceiveEnded(token, Ok(()))),
+                Some(FromPeer::End) => news.push(WorkerEvent::ReceiveEnded(token, Ok(()))),
                 Some(FromPeer::Reset) => {
                     self.ended = true;
-                    news.push(News::ReceiveEnded(token, Err(Errno(libc::ECONNRESET))));
+                    news.push(WorkerEvent::ReceiveEnded(token, Err(Errno(libc::ECONNRESET))));
                 }
-                None if self.ended => news.push(News::ReceiveEnded(token, Ok(()))),
+                None if self.ended => news.push(WorkerEvent::ReceiveEnded(token, Ok(()))),
                 None => break,
             }
             self.receive = None;
@@ -440,10 +442,10 @@ impl TestSocket {
         self.ended || self.cancelled
     }
 
-    fn shut_down(&mut self, news: &mut Vec<News>) {
+    fn shut_down(&mut self, news: &mut Vec<WorkerEvent>) {
         if let Some(token) = self.shutdown.take() {
             self.write_ended = true;
-            news.push(News::ShutDown(token));
+            news.push(WorkerEvent::ShutDown(token));
         }
     }
 }
@@ -451,7 +453,7 @@ impl TestSocket {
 impl Kernel for TestKernel {
     fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
         let socket = self.socket(socket);
-        assert!(socket.send.is_none(), "two sends of a socket are under way");
+        assert!(socket.send.is_none(), "two sends of a socket are under transport");
         assert!(!socket.write_ended, "nothing can be sent any more");
         assert!(!frame.is_empty());
         socket.send = Some((token, Sending::One(frame)));
@@ -461,17 +463,17 @@ impl Kernel for TestKernel {
         self.send(socket, token, Frame::joined(&frames));
     }
 
-    fn order(&mut self, order: Order) {
+    fn order(&mut self, order: RingOp) {
         match order {
-            Order::Receive(socket, token) => {
+            RingOp::Receive(socket, token) => {
                 let receive = &mut self.socket(socket).receive;
-                assert_eq!(receive.replace(token), None, "two receives of a socket are under way");
+                assert_eq!(receive.replace(token), None, "two receives of a socket are under transport");
             }
-            Order::ShutDown(socket, token) => {
+            RingOp::ShutDown(socket, token) => {
                 let shutdown = &mut self.socket(socket).shutdown;
-                assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under way");
+                assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under transport");
             }
-            Order::Cancel { token, sending } => {
+            RingOp::Cancel { token, sending } => {
                 let mut sockets = self.sockets.values_mut();
                 if let Some(socket) = sockets.find(|socket| socket.is_used_with(token)) {
                     assert_eq!(
@@ -482,15 +484,15 @@ impl Kernel for TestKernel {
                     socket.cancelled = true;
                 }
             }
-            Order::Discard(socket) => self.close(socket),
-            Order::Adopt(place, _) => {
+            RingOp::Discard(socket) => self.close(socket),
+            RingOp::Adopt(place, _) => {
                 assert!(place < self.reserved, "the kernel may give this place to a connection");
                 let socket = TestSocket { reads: true, ..TestSocket::default() };
                 assert!(self.sockets.insert(place, socket).is_none(), "the place is taken");
             }
-            Order::Release(place) => self.close(Descriptor::at(place)),
-            Order::AcceptAgain => self.accepts_again += 1,
-            Order::StopListening => self.listens_no_more = true,
+            RingOp::Release(place) => self.close(Descriptor::at(place)),
+            RingOp::AcceptAgain => self.accepts_again += 1,
+            RingOp::StopListening => self.listens_no_more = true,
         }
     }
 }

@@ -672,7 +672,7 @@ fn shutting_down_tells_everybody_and_sends_what_was_queued() {
     subscribe(&mut world, raw, "/relay/a");
     world.say(raw, "/relay/a:0=\"last\"");
     world.turn(0);
-    world.shards[0].state.notices.push(super::Notice::Shutdown { deadline_ns: u64::MAX });
+    world.shards[0].state.notices.push(super::ControlMessage::Shutdown { deadline_ns: u64::MAX });
     world.turn(0);
     world.settle();
     assert!(world.shards[0].kernel.listens_no_more);

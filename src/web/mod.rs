@@ -12,7 +12,7 @@ mod tests;
 /// The answer to a GET or HEAD. `Content-Length`, `Date` and `Connection` are for the caller to add, and so is that
 /// HEAD gets no body. A 304 has none, and goes without `Content-Length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct StaticResponse {
     /// 200, 304 or 404.
     pub status: u16,
     /// Whole lines, each ended by CR LF; without the empty line that ends the head.
@@ -29,15 +29,15 @@ pub struct Answer {
 /// assert_eq!(page.status, 200);
 /// assert!(page.headers.contains("Content-Type: text/html; charset=utf-8\r\n"));
 /// ```
-pub fn answer(path: &str, if_none_match: Option<&str>) -> Answer {
+pub fn answer(path: &str, if_none_match: Option<&str>) -> StaticResponse {
     let path = path.split('?').next().unwrap_or_default();
     let Some(served) = SITE.documents.iter().find(|served| served.document.path == path) else {
-        return Answer { status: 404, headers: &SITE.not_found, body: NOT_FOUND };
+        return StaticResponse { status: 404, headers: &SITE.not_found, body: NOT_FOUND };
     };
     if if_none_match.is_some_and(|tags| matches(tags, &served.tag)) {
-        return Answer { status: 304, headers: &served.headers_unchanged, body: b"" };
+        return StaticResponse { status: 304, headers: &served.headers_unchanged, body: b"" };
     }
-    Answer { status: 200, headers: &served.headers, body: served.document.body }
+    StaticResponse { status: 200, headers: &served.headers, body: served.document.body }
 }
 
 // The documents.

@@ -11,7 +11,7 @@ use super::user::{self, Given, User, guarded};
 use super::{events, json};
 use crate::app::paths;
 use crate::app::{
-    Answer, Busy, Command, Given as Now, Json, Later, LaterDecision, LocalCommand, SendCallback, Server,
+    Answer, AnswerState, Busy, Command, Json, Later, LaterDecision, LocalCommand, SendCallback, Server,
 };
 use crate::client::ClientId;
 use crate::event::path::Path;
@@ -203,7 +203,7 @@ impl Written {
         let callback = bind(self.callback, host)?;
         let code = u16::try_from(self.code).map_err(|_| Fault::BadValue)?;
         let message = if self.message.ptr.is_null() { None } else { Some(text(self.message)?.into()) };
-        Ok(Answer(Now::Now { code, data: data(self.data)?, message, callback }))
+        Ok(Answer(AnswerState::Ready { code, data: data(self.data)?, message, callback }))
     }
 }
 
@@ -352,9 +352,9 @@ extern "C" fn answer_never(cx: abi::Cx) -> Status {
 
 extern "C" fn later(cx: abi::Cx, promise: *mut abi::Promise) -> Status {
     in_scope(cx, |scope| {
-        let asked = scope.unanswered()?;
+        let reply_to = scope.unanswered()?;
         write(promise, NO_PROMISE)?;
-        let open = Open::Answer(Later::new(scope.cx.server().clone(), asked), scope.host);
+        let open = Open::Answer(Later::new(scope.cx.server().clone(), reply_to), scope.host);
         scope.given = Said::Promised;
         promise_for(open, promise)
     })
@@ -362,10 +362,10 @@ extern "C" fn later(cx: abi::Cx, promise: *mut abi::Promise) -> Status {
 
 extern "C" fn later_decision(cx: abi::Cx, promise: *mut abi::Promise) -> Status {
     in_scope(cx, |scope| {
-        let Kind::Subscription(asked, path) = scope.kind else { return Err(Fault::WrongPlace) };
+        let Kind::Subscription(reply_to, path) = scope.kind else { return Err(Fault::WrongPlace) };
         scope.undecided()?;
         write(promise, NO_PROMISE)?;
-        let open = Open::Decision(LaterDecision::new(scope.cx.server().clone(), asked, path));
+        let open = Open::Decision(LaterDecision::new(scope.cx.server().clone(), reply_to, path));
         scope.given = Said::Promised;
         promise_for(open, promise)
     })

@@ -4,7 +4,7 @@ use super::abi::{self, EventSpec, Fault};
 use super::host::Host;
 use super::scope::{self, Kind, Registering};
 use super::user::{Given, User};
-use crate::app::{Answer, Asked, Context, Decision, Error, Event, Subscription, Unsubscribed};
+use crate::app::{Answer, Context, Decision, Error, Event, ReplyTo, Subscription, Unsubscribed};
 use std::rc::Rc;
 
 /// What the closures of one event share: it is freed with the last of them.
@@ -80,7 +80,7 @@ fn handle(shared: &Shared, handler: abi::Handler, cx: &mut Context<'_>, event: E
         extra: abi::Str::of(event.extra),
         data: abi::Str::of(event.data),
     };
-    let kind = Kind::Asked(event.asked());
+    let kind = Kind::ReplyTo(event.reply_to());
     scope::enter(cx, shared.host, kind, |token| handler(token, &given, shared.user.ptr())).answer(shared.host)
 }
 
@@ -97,8 +97,8 @@ fn decide(
         extra: abi::Str::of(subscription.extra),
         data: abi::Str::of(subscription.data),
     };
-    let asked = Asked { client: subscription.client, callback: subscription.callback };
-    let kind = Kind::Subscription(asked, subscription.id);
+    let reply_to = ReplyTo { client: subscription.client, callback: subscription.callback };
+    let kind = Kind::Subscription(reply_to, subscription.id);
     let call = |token| hook(token, &given, shared.user.ptr());
     let (decision, said) = scope::enter_for(cx, shared.host, kind, call);
     match decision {

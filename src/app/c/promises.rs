@@ -138,7 +138,7 @@ impl Drop for Emptied<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{Asked, Command, Post, Server};
+    use crate::app::{Command, Post, ReplyTo, Server};
     use crate::client::ClientId;
     use std::collections::BTreeMap;
     use std::sync::Arc;
@@ -163,7 +163,7 @@ mod tests {
     fn promise(posted: &Arc<Count>) -> Open {
         let client = ClientId { shard: 0, slot: 0, generation: 1 };
         let server = Server::new(Arc::clone(posted) as Arc<dyn Post>);
-        Open::Answer(Later::new(server, Asked { client, callback: 1 }), host())
+        Open::Answer(Later::new(server, ReplyTo { client, callback: 1 }), host())
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use super::abi::{Cx, Fault, RegistrarHandle};
 use super::host::Host;
-use crate::app::{Answer, Asked, Context, Error, Registrar};
+use crate::app::{Answer, Context, Error, Registrar, ReplyTo};
 use crate::client::subscriptions::PathId;
 use std::cell::Cell;
 use std::ptr;
@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy)]
 pub enum Kind {
     /// To answer an event, or a reply.
-    Asked(Asked),
+    ReplyTo(ReplyTo),
     /// To decide about a subscription.
-    Subscription(Asked, PathId),
+    Subscription(ReplyTo, PathId),
     /// To be told that one has ended.
     Unsubscribed,
     Timer,
@@ -60,9 +60,9 @@ impl Said {
 
 impl Scope<'_, '_> {
     /// Who waits for an answer that was not given yet.
-    pub fn unanswered(&self) -> Result<Asked, Fault> {
-        let Kind::Asked(asked) = self.kind else { return Err(Fault::WrongPlace) };
-        self.undecided().map(|()| asked)
+    pub fn unanswered(&self) -> Result<ReplyTo, Fault> {
+        let Kind::ReplyTo(reply_to) = self.kind else { return Err(Fault::WrongPlace) };
+        self.undecided().map(|()| reply_to)
     }
 
     /// Whether nothing was said so far.

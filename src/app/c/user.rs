@@ -5,7 +5,7 @@
 use super::abi;
 use super::host::{Host, Tie};
 use super::scope::{self, Kind};
-use crate::app::{Answer, Asked, Context, Reply, SendCallback};
+use crate::app::{Answer, Context, Reply, ReplyTo, SendCallback};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A pointer of an application's, and how it is freed when this is dropped.
@@ -72,7 +72,7 @@ fn fire(
         wants_answer: reply.wants_answer().into(),
         data: abi::Str::of(reply.data),
     };
-    let kind = Kind::Asked(Asked { client: reply.client, callback: reply.callback });
+    let kind = Kind::ReplyTo(ReplyTo { client: reply.client, callback: reply.callback });
     scope::enter(cx, host, kind, |token| run(token, &given, user.ptr())).answer(host)
 }
 

@@ -11,12 +11,12 @@ mod timing;
 
 use super::manifest::{EventSpec, Manifest, Subscriptions};
 use super::requests::Requests;
-use super::tally::Tally;
+use super::tally::WorkerCounters;
 use super::timers::Timers;
 use super::wire::{self, Head, ToWorker, WANTS_ANSWER};
-use super::{Alarm, Limits};
+use super::{Limits, SupervisorHandle};
 use crate::app::{
-    Answer, Asked, Command, Context, Decision, Event, LocalCommand, Reply, Subscription, Unsubscribed,
+    Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription, Unsubscribed,
 };
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
@@ -45,9 +45,9 @@ pub struct Link {
     /// For the log.
     name: String,
     limits: Limits,
-    alarm: Arc<dyn Alarm>,
+    alarm: Arc<dyn SupervisorHandle>,
     manifest: Arc<Manifest>,
-    tally: Rc<Tally>,
+    tally: Rc<WorkerCounters>,
     /// What each of the team's events is to this worker, if anything.
     events: RefCell<Vec<Option<u32>>>,
     output: RefCell<Vec<u8>>,
@@ -83,8 +83,8 @@ enum Stage {
 
 /// What the worker has under way.
 enum Request {
-    Event(Asked),
-    Subscription(Asked, PathId),
+    Event(ReplyTo),
+    Subscription(ReplyTo, PathId),
 }
 
 impl Link {
@@ -94,8 +94,8 @@ impl Link {
         name: String,
         manifest: Arc<Manifest>,
         limits: Limits,
-        alarm: Arc<dyn Alarm>,
-        tally: Rc<Tally>,
+        alarm: Arc<dyn SupervisorHandle>,
+        tally: Rc<WorkerCounters>,
         known: &AHashMap<Path, u32>,
     ) -> Rc<Link> {
         let link = Link {
@@ -150,7 +150,7 @@ impl Link {
             self.tally.event_refused();
             return Answer::error(code, why);
         }
-        let request = self.begin(cx, Request::Event(given.asked()));
+        let request = self.begin(cx, Request::Event(given.reply_to()));
         let head =
             Head { number, request, client: given.client, flags: wants(given.wants_answer()), ..now(cx) };
         self.put(ToWorker::Event, &head, given.extra, given.data);
@@ -170,8 +170,8 @@ impl Link {
             self.tally.event_refused();
             return Decision::Fail(code);
         }
-        let asked = Asked { client: given.client, callback: given.callback };
-        let request = self.begin(cx, Request::Subscription(asked, given.id));
+        let reply_to = ReplyTo { client: given.client, callback: given.callback };
+        let request = self.begin(cx, Request::Subscription(reply_to, given.id));
         self.put(
             ToWorker::On,
             &Head { number, request, client: given.client, ..now(cx) },
@@ -197,8 +197,8 @@ impl Link {
             self.tally.event_refused();
             return Answer::error(code, why);
         }
-        let asked = Asked { client: given.client, callback: given.callback };
-        let request = self.begin(cx, Request::Event(asked));
+        let reply_to = ReplyTo { client: given.client, callback: given.callback };
+        let request = self.begin(cx, Request::Event(reply_to));
         let head =
             Head { number, request, client: given.client, flags: wants(given.wants_answer()), ..now(cx) };
         self.put(ToWorker::Reply, &head, "", given.data);
@@ -334,7 +334,7 @@ fn wants(answer: bool) -> u8 {
 }
 
 /// What is answered where there is no worker.
-pub fn not_running(tally: &Tally) -> Answer {
+pub fn not_running(tally: &WorkerCounters) -> Answer {
     tally.event_refused();
     Answer::error(500, NOT_RUNNING)
 }
@@ -342,9 +342,9 @@ pub fn not_running(tally: &Tally) -> Answer {
 /// Answers a request that its worker will not.
 fn fail(cx: &mut Context<'_>, request: Request, why: &str) {
     cx.push_local(match request {
-        Request::Event(asked) => LocalCommand::Answer { asked, answer: Answer::error(500, why) },
-        Request::Subscription(asked, path) => {
-            LocalCommand::Any(Command::Decide { asked, path, decision: Decision::Fail(500) })
+        Request::Event(reply_to) => LocalCommand::Answer { reply_to, answer: Answer::error(500, why) },
+        Request::Subscription(reply_to, path) => {
+            LocalCommand::Any(Command::Decide { reply_to, path, decision: Decision::Fail(500) })
         }
     });
 }

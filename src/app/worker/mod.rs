@@ -45,7 +45,7 @@ pub use link::Link;
 pub use manifest::Manifest;
 
 pub use requests::REQUESTS_MAX;
-pub use team::Team;
+pub use team::WorkerGroup;
 
 use super::{Application, Error, Registrar, Server};
 use crate::metrics::Counters;
@@ -145,7 +145,7 @@ pub struct Time {
 }
 
 /// What shards tell the supervisor.
-pub trait Alarm: Send + Sync {
+pub trait SupervisorHandle: Send + Sync {
     /// A worker has broken the protocol: it has to be ended.
     fn broken(&self, worker: u32, why: &str);
     /// A link has ended that was in use: so has its worker, or it has to.
@@ -153,15 +153,15 @@ pub trait Alarm: Send + Sync {
 }
 
 /// What the supervisor tells a shard.
-pub enum News {
+pub enum WorkerEvent {
     /// A worker has come: its events are the application's from now on.
-    Joined(Joined),
+    Joined(JoinedWorker),
     /// The process of a worker has ended.
     Left { app: u32, worker: u32 },
 }
 
 /// A worker that has come, and a shard's end of its link to there.
-pub struct Joined {
+pub struct JoinedWorker {
     /// The number of the application.
     pub app: u32,
     pub instance: u32,
@@ -176,7 +176,7 @@ pub struct Joined {
 /// How the supervisor reaches the shards. The server implements it.
 pub trait Shards: Send + Sync {
     /// Leaves news for a shard; gives them back where it has not looked at so many.
-    fn tell(&self, shard: usize, news: News) -> Result<(), News>;
+    fn tell(&self, shard: usize, news: WorkerEvent) -> Result<(), WorkerEvent>;
 }
 
 /// Why an application's workers do not run.
@@ -303,7 +303,8 @@ impl Application for Workers {
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
         let alarm = Arc::new(self.orders.clone());
-        let team = Team::new(Arc::clone(&self.name), registrar.shard(), self.instances, self.limits, alarm);
+        let team =
+            WorkerGroup::new(Arc::clone(&self.name), registrar.shard(), self.instances, self.limits, alarm);
         team.register(registrar, &self.manifest)?;
         registrar.team(team);
         Ok(())

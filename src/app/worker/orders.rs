@@ -1,6 +1,6 @@
 //! How a supervisor is told what to do, by any thread; and what it counts.
 
-use super::{Alarm, Shards};
+use super::{Shards, SupervisorHandle};
 use crate::metrics::{Counter, Counters};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
@@ -65,7 +65,7 @@ impl Orders {
     }
 }
 
-impl Alarm for Orders {
+impl SupervisorHandle for Orders {
     fn broken(&self, worker: u32, why: &str) {
         self.give(Order::Broken { worker, why: why.to_owned() });
     }

@@ -16,7 +16,7 @@ use super::package::Package;
 use super::process::{Process, Source};
 use super::stage::{Ping, Stage, Worker};
 use super::watch::Watch;
-use super::{Joined, News, Plan, Shards, StartError};
+use super::{JoinedWorker, Plan, Shards, StartError, WorkerEvent};
 use crate::limits::WORKER_WATCH;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -559,20 +559,21 @@ impl Serving {
         let (app, instance, worker) = (self.app, process.instance as u32, process.serial);
         let sockets = std::mem::take(&mut process.links);
         sockets.into_iter().enumerate().all(|(shard, socket)| {
-            let joined = Joined { app, instance, worker, manifest: Arc::clone(manifest), since, socket };
-            self.tell(shard, News::Joined(joined))
+            let joined =
+                JoinedWorker { app, instance, worker, manifest: Arc::clone(manifest), since, socket };
+            self.tell(shard, WorkerEvent::Joined(joined))
         })
     }
 
     /// A worker's process has ended: should anybody else still hold its links, they end all the same.
     fn tell_left(&self, worker: u32, shards: usize) {
         for shard in 0..shards {
-            let _ = self.shards.tell(shard, News::Left { app: self.app, worker }); // a link that has ended is noticed in any case
+            let _ = self.shards.tell(shard, WorkerEvent::Left { app: self.app, worker }); // a link that has ended is noticed in any case
         }
     }
 
     /// Tells a shard. One that does not look for so long has ended.
-    fn tell(&self, shard: usize, mut news: News) -> bool {
+    fn tell(&self, shard: usize, mut news: WorkerEvent) -> bool {
         for _ in 0..NEWS_TRIES {
             match self.shards.tell(shard, news) {
                 Ok(()) => return true,

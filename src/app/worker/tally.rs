@@ -5,9 +5,9 @@ use std::cell::RefCell;
 
 /// Counters of the links of one application on one shard.
 #[derive(Default)]
-pub struct Tally(RefCell<Counters>);
+pub struct WorkerCounters(RefCell<Counters>);
 
-impl Tally {
+impl WorkerCounters {
     fn add(&self, counter: Counter, n: u64) {
         self.0.borrow_mut().add(counter, n);
     }

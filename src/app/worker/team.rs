@@ -2,8 +2,8 @@
 
 use super::link::{Link, not_running};
 use super::manifest::{EventSpec, Manifest, Subscriptions};
-use super::tally::Tally;
-use super::{Alarm, Joined, Limits};
+use super::tally::WorkerCounters;
+use super::{JoinedWorker, Limits, SupervisorHandle};
 use crate::app::{Answer, Context, Decision, Error, Event, Registrar, Subscription, Unsubscribed};
 use crate::client::ClientId;
 use crate::event::path::Path;
@@ -14,13 +14,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// The links of one application's workers on one shard.
-pub struct Team {
+pub struct WorkerGroup {
     /// The application's, for the log.
     name: Arc<str>,
     shard: u16,
     limits: Limits,
-    alarm: Arc<dyn Alarm>,
-    tally: Rc<Tally>,
+    alarm: Arc<dyn SupervisorHandle>,
+    tally: Rc<WorkerCounters>,
     /// The numbers by which closures know events: of all paths that workers have registered so far. A worker that does not
     /// know one answers 404.
     known: RefCell<AHashMap<Path, u32>>,
@@ -30,16 +30,16 @@ pub struct Team {
     links: RefCell<Vec<Option<Rc<Link>>>>,
 }
 
-impl Team {
+impl WorkerGroup {
     /// So many workers, none of which is there yet.
     pub fn new(
         name: Arc<str>,
         shard: u16,
         instances: usize,
         limits: Limits,
-        alarm: Arc<dyn Alarm>,
-    ) -> Rc<Team> {
-        Rc::new(Team {
+        alarm: Arc<dyn SupervisorHandle>,
+    ) -> Rc<WorkerGroup> {
+        Rc::new(WorkerGroup {
             name,
             shard,
             limits,
@@ -117,8 +117,8 @@ impl Team {
     }
 
     /// A worker has come: from now on it gets what the one before it got, which finishes what it has.
-    pub fn join(&self, cx: &mut Context<'_>, joined: &Joined) -> Option<Rc<Link>> {
-        let Joined { instance, worker, manifest, since, .. } = joined;
+    pub fn join(&self, cx: &mut Context<'_>, joined: &JoinedWorker) -> Option<Rc<Link>> {
+        let JoinedWorker { instance, worker, manifest, since, .. } = joined;
         let link = Link::new(
             *worker,
             format!("{}#{instance}", self.name),

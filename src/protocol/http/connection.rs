@@ -9,7 +9,7 @@ use super::head::head_len;
 use super::refusal::Refusal;
 use super::request::{self, Answer, Circumstances, Facts, Verdict};
 use super::response::{self, CONTINUE, Manner};
-use super::{Due, Request, Response, Sid, Then};
+use super::{Persistence, ReadyResponses, Request, Response, Sid};
 use crate::limits::{HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 use crate::protocol::utf8::Utf8Gatherer;
 use crate::protocol::{Close, Reason, Settings};
@@ -144,9 +144,9 @@ impl Http {
         Request { number, asks: facts.asks(head, body) }
     }
 
-    /// Answers a request; see [`Session::respond`](crate::protocol::Session::respond).
-    pub fn respond(&mut self, number: u32, response: Response<'_>) -> Due {
-        let mut due = Due::default();
+    /// Answers a request; see [`Codec::respond`](crate::protocol::Codec::respond).
+    pub fn respond(&mut self, number: u32, response: Response<'_>) -> ReadyResponses {
+        let mut due = ReadyResponses::default();
         if matches!(self.phase, Phase::Streaming | Phase::Ended) {
             return due;
         }
@@ -365,8 +365,8 @@ impl Http {
     }
 
     /// The responses whose turn has come.
-    fn flush(&mut self) -> Due {
-        let mut due = Due::default();
+    fn flush(&mut self) -> ReadyResponses {
+        let mut due = ReadyResponses::default();
         let Some(queue) = self.queue.as_deref_mut() else { return due };
         let known = queue.requests.iter().take_while(|it| it.ready.is_some()).count();
         // Nothing follows the response behind which the connection ends.
@@ -380,7 +380,7 @@ impl Http {
                 due.bytes.extend_from_slice(&bytes);
             }
             if let Some(reason) = request.ends {
-                due.then = Then::Ends(reason);
+                due.then = Persistence::Close(reason);
                 self.phase = Phase::Ended;
             }
         }
@@ -439,7 +439,7 @@ impl EmptyLines {
 mod tests {
     use super::*;
     use crate::protocol::Origins;
-    use crate::protocol::http::Asks;
+    use crate::protocol::http::RequestKind;
 
     const SETTINGS: Settings = Settings { message_bytes_max: 1 << 40, origins: Origins::Any };
 
@@ -465,7 +465,7 @@ mod tests {
                     at += consumed;
                     if let Read::Whole(whole) = read {
                         let request = http.lend(whole);
-                        assert!(matches!(request.asks, Asks::Poll { body: "ab", .. }), "{request:?}");
+                        assert!(matches!(request.asks, RequestKind::Poll { body: "ab", .. }), "{request:?}");
                     }
                 }
             }

@@ -49,26 +49,26 @@ impl fmt::Debug for Sid {
 /// A request that the caller has to answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Its number on the connection, for [`Session::respond`](super::Session::respond).
+    /// Its number on the connection, for [`Codec::respond`](super::Codec::respond).
     pub number: u32,
-    pub asks: Asks<'a>,
+    pub asks: RequestKind<'a>,
 }
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Asks<'a> {
+pub enum RequestKind<'a> {
     /// `POST /?sid=`: takes events, one a line (see [`lines`]), and wants the session's output.
-    Poll { session: Named<'a>, body: &'a str },
+    Poll { session: SessionParams<'a>, body: &'a str },
     /// `GET /?sid=` that accepts `text/event-stream`: wants the session's output from now on. It comes only where no
     /// earlier request is unanswered, and nothing comes behind it: whatever its answer, it is the connection's last.
-    Stream { session: Named<'a> },
+    Stream { session: SessionParams<'a> },
     /// `GET` or `HEAD` of a document. `path` begins with a slash and has no query.
     Document { path: &'a str, if_none_match: Option<&'a str> },
 }
 
 /// The session that a request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Named<'a> {
+pub struct SessionParams<'a> {
     pub sid: Sid,
     /// It may be created: `connect=true`.
     pub connect: bool,
@@ -94,21 +94,21 @@ pub enum Response<'a> {
 
 /// What is to be sent now.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Due {
+pub struct ReadyResponses {
     /// The responses whose turn has come; may be empty.
     pub bytes: Vec<u8>,
     /// What follows.
-    pub then: Then,
+    pub then: Persistence,
 }
 
 /// What follows behind responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Then {
+pub enum Persistence {
     /// More responses, when they are known.
     #[default]
-    GoesOn,
+    KeepAlive,
     /// The connection ends, for this reason.
-    Ends(super::Reason),
+    Close(super::Reason),
 }
 
 /// Bytes that [`line()`] adds to a text.
@@ -150,7 +150,7 @@ pub fn lines(body: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use crate::protocol::testing;
-    use crate::protocol::{Kind, frame, frame_len};
+    use crate::protocol::{Framing, frame, frame_len};
 
     #[test]
     fn lines_of_a_body() {
@@ -170,11 +170,13 @@ mod tests {
     fn events_are_framed_without_line_ends() {
         let text = "/a:0={\"b\":\r\n1,\n\"c\":\"\\n\"}";
         let expected = "/a:0={\"b\":  1, \"c\":\"\\n\"}";
-        for (kind, start, end) in [(Kind::LongPolling, "", "\n"), (Kind::EventStream, "data:", "\n\n")] {
+        for (framing, start, end) in
+            [(Framing::LongPolling, "", "\n"), (Framing::EventStream, "data:", "\n\n")]
+        {
             let mut bytes = b"before\n".to_vec();
-            frame(kind, &mut bytes, text);
+            frame(framing, &mut bytes, text);
             assert_eq!(bytes, format!("before\n{start}{expected}{end}").as_bytes());
-            assert_eq!(bytes.len() - 7, frame_len(kind, text.len()));
+            assert_eq!(bytes.len() - 7, frame_len(framing, text.len()));
         }
     }
 
@@ -188,7 +190,7 @@ mod tests {
                 })
                 .collect();
             let mut bytes = Vec::new();
-            texts.iter().for_each(|text| frame(Kind::LongPolling, &mut bytes, text));
+            texts.iter().for_each(|text| frame(Framing::LongPolling, &mut bytes, text));
             let body = std::str::from_utf8(&bytes).expect("text");
             let expected: Vec<_> = texts.iter().map(|text| text.replace(['\r', '\n'], " ")).collect();
             let found: Vec<_> = lines(body).collect();

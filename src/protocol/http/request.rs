@@ -6,7 +6,7 @@ use super::head::{self, Expectation, Head};
 use super::query::{self, Parameters};
 use super::refusal::Refusal;
 use super::response::{self, Manner};
-use super::{Asks, Named, Sid};
+use super::{RequestKind, SessionParams, Sid};
 use crate::protocol::websocket::handshake;
 use crate::protocol::{Reason, Settings};
 
@@ -100,23 +100,23 @@ impl Facts {
     }
 
     /// The request itself, from the very head that this was learned from.
-    pub fn asks<'a>(&self, head: &'a [u8], body: &'a str) -> Asks<'a> {
+    pub fn asks<'a>(&self, head: &'a [u8], body: &'a str) -> RequestKind<'a> {
         match self.wish {
-            Wish::Poll(name) => Asks::Poll { session: name.in_head(head), body },
-            Wish::Stream(name) => Asks::Stream { session: name.in_head(head) },
+            Wish::Poll(name) => RequestKind::Poll { session: name.in_head(head), body },
+            Wish::Stream(name) => RequestKind::Stream { session: name.in_head(head) },
             Wish::Document { path, if_none_match } => {
                 let path = path.of(head);
                 let if_none_match = if_none_match.map(|span| span.of(head));
-                Asks::Document { path: if path.is_empty() { "/" } else { path }, if_none_match }
+                RequestKind::Document { path: if path.is_empty() { "/" } else { path }, if_none_match }
             }
         }
     }
 }
 
 impl Name {
-    fn in_head(self, head: &[u8]) -> Named<'_> {
+    fn in_head(self, head: &[u8]) -> SessionParams<'_> {
         let Name { sid, connect, close, seq, host } = self;
-        Named { sid, connect, close, seq, host: host.of(head) }
+        SessionParams { sid, connect, close, seq, host: host.of(head) }
     }
 }
 

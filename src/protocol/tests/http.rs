@@ -2,7 +2,7 @@
 
 mod refusals;
 
-use super::super::http::{Asks, Named, Request, Response, Then};
+use super::super::http::{Persistence, Request, RequestKind, Response, SessionParams};
 use super::*;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 
@@ -18,12 +18,13 @@ pub enum Asked {
 pub type Name = (u128, bool, Option<u64>, String);
 
 impl Asked {
-    pub fn of(asks: &Asks<'_>) -> Asked {
-        let name = |it: &Named<'_>| (u128::from_ne_bytes(it.sid.0), it.connect, it.seq, it.host.to_owned());
+    pub fn of(asks: &RequestKind<'_>) -> Asked {
+        let name =
+            |it: &SessionParams<'_>| (u128::from_ne_bytes(it.sid.0), it.connect, it.seq, it.host.to_owned());
         match asks {
-            Asks::Poll { session, body } => Asked::Poll(name(session), (*body).to_owned()),
-            Asks::Stream { session } => Asked::Stream(name(session)),
-            Asks::Document { path, if_none_match } => {
+            RequestKind::Poll { session, body } => Asked::Poll(name(session), (*body).to_owned()),
+            RequestKind::Stream { session } => Asked::Stream(name(session)),
+            RequestKind::Document { path, if_none_match } => {
                 Asked::Document((*path).to_owned(), if_none_match.map(str::to_owned))
             }
         }
@@ -68,7 +69,7 @@ struct Talk {
 
 /// A connection and what it came to so far.
 struct Talking {
-    session: Session,
+    session: Codec,
     settings: Settings,
     talk: Talk,
     /// The requests that were not answered, with their place in `asked`.
@@ -77,7 +78,7 @@ struct Talking {
 
 impl Talking {
     fn new(settings: &Settings) -> Talking {
-        let session = Session::new(Options::default());
+        let session = Codec::new(Options::default());
         Talking { session, settings: settings.clone(), talk: Talk::default(), waiting: Vec::new() }
     }
 
@@ -126,7 +127,7 @@ impl Talking {
         };
         let due = self.session.respond(number, response);
         self.send(&due.bytes);
-        if let Then::Ends(reason) = due.then {
+        if let Persistence::Close(reason) = due.then {
             assert!(self.talk.ends.replace(reason).is_none(), "one end");
         }
     }
@@ -269,10 +270,10 @@ fn the_response_to_a_poll() {
 #[test]
 fn responses_to_documents() {
     let respond = |request: &str, status, body: &[u8]| {
-        let mut session = Session::new(Options::default());
+        let mut session = Codec::new(Options::default());
         feed(&mut session, request.as_bytes(), &mut Vec::new());
         let due = session.respond(0, Response::Whole { status, headers: "ETag: \"e\"\r\n", body });
-        assert_eq!(due.then, Then::GoesOn);
+        assert_eq!(due.then, Persistence::KeepAlive);
         String::from_utf8(due.bytes).expect("text")
     };
     let get = "GET /x HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n";
@@ -309,7 +310,7 @@ fn a_stream_is_the_last_of_its_connection() {
 
 #[test]
 fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     feed(&mut session, (stream_with("") + &post("ignored")).as_bytes(), &mut Vec::new());
     assert!(session.is_open() && session.is_idle());
     assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
@@ -317,18 +318,18 @@ fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
     assert!(
         due.bytes.starts_with(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
     );
-    assert_eq!(due.then, Then::Ends(Reason::Finished));
+    assert_eq!(due.then, Persistence::Close(Reason::Finished));
     assert!(!session.is_open());
 }
 
 #[test]
 fn a_stream_that_is_open_is_unanswered_and_answered_no_more() {
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     feed(&mut session, stream_with("").as_bytes(), &mut Vec::new());
-    assert_eq!(session.respond(0, Response::Stream).then, Then::GoesOn);
-    assert!(session.is_open() && session.is_idle() && session.kind().is_none());
+    assert_eq!(session.respond(0, Response::Stream).then, Persistence::KeepAlive);
+    assert!(session.is_open() && session.is_idle() && session.framing().is_none());
     assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
-    assert_eq!(session.respond(0, Response::Stream), Due::default());
+    assert_eq!(session.respond(0, Response::Stream), ReadyResponses::default());
     let mut seen = Vec::new();
     feed(&mut session, &[b'x'; 10_000], &mut seen);
     assert_eq!(seen, []);
@@ -352,7 +353,7 @@ fn an_upgrade_may_follow_answered_requests() {
     let input = [post("x").as_bytes(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", UPGRADE.as_bytes()].concat();
     let ohai = client(Opcode::Text, OHAI.as_bytes());
     for split in 0..=input.len() {
-        let mut session = Session::new(Options::default());
+        let mut session = Codec::new(Options::default());
         let mut seen = Vec::new();
         for piece in [&input[..split], &input[split..]] {
             let mut piece = piece.to_vec();
@@ -372,7 +373,7 @@ fn an_upgrade_may_follow_answered_requests() {
             }
         }
         assert_eq!(seen, [SWITCHING.as_bytes()], "split at {split}");
-        assert_eq!(session.kind(), Some(Kind::WebSocket));
+        assert_eq!(session.framing(), Some(Framing::WebSocket));
         let mut seen = Vec::new();
         feed(&mut session, &ohai, &mut seen);
         assert_eq!(seen, [Seen::Open(server(Opcode::Text, OHAI.as_bytes()))]);
@@ -474,7 +475,7 @@ fn responses_go_in_the_order_of_requests() {
     // Neither a number that was answered nor one that was never given means anything.
     for number in [0, 1, 2, 4, 5, u32::MAX] {
         let response = Response::Whole { status: 200, headers: "", body: b"" };
-        assert_eq!(talking.session.respond(number, response), Due::default(), "{number}");
+        assert_eq!(talking.session.respond(number, response), ReadyResponses::default(), "{number}");
     }
     talking.answer(0);
     assert_eq!(statuses(&talking.talk.sent), ["200", "400"]);
@@ -484,7 +485,7 @@ fn responses_go_in_the_order_of_requests() {
 
 #[test]
 fn responses_that_wait_are_weighed() {
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     feed(&mut session, [post("1"), post("2")].concat().as_bytes(), &mut Vec::new());
     assert_eq!(session.waiting_bytes(), 0);
     session.respond(1, Response::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
@@ -539,11 +540,11 @@ fn unanswered_requests_are_bounded() {
 #[test]
 fn what_a_close_says() {
     let told = |input: &str, reason| {
-        let mut session = Session::new(Options::default());
+        let mut session = Codec::new(Options::default());
         feed(&mut session, input.as_bytes(), &mut Vec::new());
         let Close { bytes, reason: why, await_peer } = session.close(reason);
         assert!(why == reason && !await_peer && !session.is_open() && session.unanswered().count() == 0);
-        assert_eq!(session.respond(0, Response::Stream), Due::default(), "answered in vain");
+        assert_eq!(session.respond(0, Response::Stream), ReadyResponses::default(), "answered in vain");
         String::from_utf8(bytes).expect("text")
     };
     let document = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -574,7 +575,7 @@ fn what_a_close_says() {
     assert_eq!(told(unfinished, Reason::GoingAway), "");
     assert_eq!(told("GE", Reason::ClientTimeout), "");
 
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     feed(&mut session, document.as_bytes(), &mut Vec::new());
     session.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
     assert!(session.is_idle());
@@ -583,12 +584,12 @@ fn what_a_close_says() {
 
 #[test]
 fn idle_and_open_follow_the_requests() {
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     let request = post("body");
     let (head, body) = request.as_bytes().split_at(request.len() - 4);
     let mut at = |piece: &[u8], open, idle| {
         feed(&mut session, piece, &mut Vec::new());
-        let is = (session.kind(), session.is_open(), session.is_idle());
+        let is = (session.framing(), session.is_open(), session.is_idle());
         assert_eq!(is, (None, open, idle), "{piece:?}");
     };
     at(b"P", false, false);
@@ -607,12 +608,13 @@ fn idle_and_open_follow_the_requests() {
 fn what_lies_in_the_input_is_lent_from_there() {
     let mut input = [post("first"), post("second")].concat().into_bytes();
     let range = input.as_ptr_range();
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     let mut at = 0;
     for _ in 0..2 {
         let step = session.decode(&mut input[at..], &SETTINGS);
         at += step.consumed;
-        let Found::Request(Request { asks: Asks::Poll { session: named, body }, .. }) = step.found else {
+        let Found::Request(Request { asks: RequestKind::Poll { session: named, body }, .. }) = step.found
+        else {
             panic!("a poll")
         };
         assert!(range.contains(&body.as_ptr()) && range.contains(&named.host.as_ptr()));

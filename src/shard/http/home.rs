@@ -1,27 +1,27 @@
 //! Where a session lives: its requests find it, or create it, and bring events.
 
 use super::life::status_of;
-use super::session::{Asker, Early, HttpSession, Lost, TooManyEarly, Turn};
-use super::{Answer, Ask};
+use super::session::{Early, HttpSession, Lost, RequestId, TooManyEarly, Turn};
+use super::{ResponsePart, SessionRequest};
 use crate::metrics::Counter;
-use crate::protocol::http::{Named, lines};
-use crate::protocol::{Kind, Reason, http};
-use crate::shard::connection::{Cause, Connection, Stage, Way};
+use crate::protocol::http::{SessionParams, lines};
+use crate::protocol::{Framing, Reason, http};
+use crate::shard::connection::{Cause, Connection, Stage, Transport};
 use crate::shard::state::State;
 
 impl State {
     /// A request came for a session of this shard.
-    pub fn asked(&mut self, ask: &Ask<'_>) {
+    pub fn handle_session_request(&mut self, ask: &SessionRequest<'_>) {
         // One that has ended in this turn takes no request any more.
         self.finish_endings();
         let Some(slot) = self.session_for(ask) else { return };
-        let Named { seq, host, close, .. } = ask.session;
-        let Some(body) = ask.body else { return self.stream(slot, ask.asker) };
+        let SessionParams { seq, host, close, .. } = ask.session;
+        let Some(body) = ask.body else { return self.stream(slot, ask.request_id) };
         let Some(session) = self.session(slot) else { return };
         match session.turn_of(seq) {
             Turn::Now => {
                 session.handle(seq);
-                self.poll(slot, Some(ask.asker), host, body);
+                self.poll(slot, Some(ask.request_id), host, body);
                 self.leave_if(close, slot);
                 self.poll_kept(slot);
             }
@@ -29,7 +29,7 @@ impl State {
                 let early = Early {
                     seq: seq.unwrap_or_default(),
                     came: self.now,
-                    asker: Some(ask.asker),
+                    request_id: Some(ask.request_id),
                     host: host.into(),
                     body: body.into(),
                     close,
@@ -37,29 +37,29 @@ impl State {
                 self.keep(slot, early);
             }
             Turn::Again => {
-                if let Some(before) = session.hold_again(ask.asker) {
+                if let Some(before) = session.hold_again(ask.request_id) {
                     // Its connection is broken: it gets nothing that would be lost with it.
-                    self.answer_request(before, Answer::nothing());
+                    self.answer_request(before, ResponsePart::nothing());
                 }
                 self.outlet_changed(slot);
             }
-            Turn::Over => self.refuse_request(ask.asker, 409),
+            Turn::Over => self.refuse_request(ask.request_id, 409),
         }
     }
 
     /// A request has gone with its connection.
-    pub fn lost_request(&mut self, sid: http::Sid, asker: Asker) {
+    pub fn lost_request(&mut self, sid: http::Sid, request_id: RequestId) {
         let Some(slot) = self.http.by_sid.get(&sid).copied() else { return };
         // Its peer may only have stopped to write: it is answered, if with nothing.
-        match self.session(slot).map(|session| session.lose(asker)) {
+        match self.session(slot).map(|session| session.lose(request_id)) {
             Some(Lost::Poll) => {
-                self.answer_request(asker, Answer::nothing());
+                self.answer_request(request_id, ResponsePart::nothing());
                 self.hold(slot, None);
             }
-            Some(Lost::Early) => self.answer_request(asker, Answer::nothing()),
+            Some(Lost::Early) => self.answer_request(request_id, ResponsePart::nothing()),
             // What was under way on it is lost, as with any other connection.
             Some(Lost::Stream) => {
-                self.answer_request(asker, Answer::End);
+                self.answer_request(request_id, ResponsePart::End);
                 self.end(slot, Cause::EndOfStream);
             }
             Some(Lost::Nothing) | None => {}
@@ -67,28 +67,28 @@ impl State {
     }
 
     /// The session that a request names: it may be created by it. Otherwise the request is answered.
-    fn session_for(&mut self, ask: &Ask<'_>) -> Option<u32> {
-        let Named { sid, connect, .. } = ask.session;
+    fn session_for(&mut self, ask: &SessionRequest<'_>) -> Option<u32> {
+        let SessionParams { sid, connect, .. } = ask.session;
         match self.http.by_sid.get(&sid).copied() {
             Some(slot) => self.takes_requests(slot, ask).then_some(slot),
             None if connect => self.create_session(ask),
             None => {
                 self.metrics.counters.add(Counter::SessionsUnknown, 1);
-                self.refuse_request(ask.asker, 403);
+                self.refuse_request(ask.request_id, 403);
                 None
             }
         }
     }
 
     /// Whether a session takes requests. One that has ended answers the last poll with what it has left.
-    fn takes_requests(&mut self, slot: u32, ask: &Ask<'_>) -> bool {
+    fn takes_requests(&mut self, slot: u32, ask: &SessionRequest<'_>) -> bool {
         match self.connections.get(slot as usize).map(|connection| connection.stage) {
             Some(Stage::Open) => return true,
             Some(Stage::Flushing) if ask.body.is_some() => {
-                self.answer_poll(slot, ask.asker);
-                self.bury(slot);
+                self.answer_poll(slot, ask.request_id);
+                self.abort(slot);
             }
-            _ => self.refuse_request(ask.asker, 403),
+            _ => self.refuse_request(ask.request_id, 403),
         }
         false
     }
@@ -98,10 +98,10 @@ impl State {
         self.connections.get(slot as usize).is_some_and(|connection| connection.stage == Stage::Open)
     }
 
-    fn create_session(&mut self, ask: &Ask<'_>) -> Option<u32> {
+    fn create_session(&mut self, ask: &SessionRequest<'_>) -> Option<u32> {
         if self.shutdown.is_some() || self.shared.clients.take(0).is_err() {
             self.metrics.counters.add(Counter::SessionsRefused, 1);
-            self.refuse_request(ask.asker, 503);
+            self.refuse_request(ask.request_id, 503);
             return None;
         }
         let sid = ask.session.sid;
@@ -110,17 +110,17 @@ impl State {
         let connection = Connection::of_session(index, ask.peer, generation, self.now);
         let slot = self.connections.insert(connection) as u32;
         self.http.by_sid.insert(sid, slot);
-        self.open(slot, Kind::LongPolling);
+        self.open(slot, Framing::LongPolling);
         self.count_address(slot, generation, ask.peer);
         if !self.is_session_open(slot) {
-            self.refuse_request(ask.asker, status_of(Cause::TooManyOfAddress));
+            self.refuse_request(ask.request_id, status_of(Cause::TooManyOfAddress));
             return None;
         }
         Some(slot)
     }
 
     /// A request's events are handled, and it waits for output.
-    fn poll(&mut self, slot: u32, asker: Option<Asker>, host: &str, body: &str) {
+    fn poll(&mut self, slot: u32, request_id: Option<RequestId>, host: &str, body: &str) {
         self.answer_held(slot);
         self.heard_of(slot);
         self.apps.runner().host.push_str(host);
@@ -131,7 +131,7 @@ impl State {
             self.dispatch(slot, text);
         }
         self.apps.runner().host.clear();
-        self.hold(slot, asker);
+        self.hold(slot, request_id);
     }
 
     /// Handles the requests that waited for the one that was just handled, unless that has ended the session.
@@ -140,7 +140,7 @@ impl State {
             let Some(session) = self.session(slot) else { return };
             let Some(early) = session.next_kept() else { return };
             session.handle(Some(early.seq));
-            self.poll(slot, early.asker, &early.host, &early.body);
+            self.poll(slot, early.request_id, &early.host, &early.body);
             self.leave_if(early.close, slot);
         }
     }
@@ -154,14 +154,14 @@ impl State {
 
     fn keep(&mut self, slot: u32, early: Early) {
         self.heard_of(slot);
-        let asker = early.asker;
+        let request_id = early.request_id;
         let Some(session) = self.session(slot) else { return };
         match session.keep(early) {
             Ok(None) => self.wake_at(slot, self.ms_in(self.config.timeout)),
-            Ok(Some(before)) => self.answer_request(before, Answer::nothing()),
+            Ok(Some(before)) => self.answer_request(before, ResponsePart::nothing()),
             Err(TooManyEarly) => {
                 self.metrics.counters.add(Counter::HttpRefusedEarly, 1);
-                asker.into_iter().for_each(|asker| self.refuse_request(asker, 429));
+                request_id.into_iter().for_each(|request_id| self.refuse_request(request_id, 429));
             }
         }
     }
@@ -175,9 +175,9 @@ impl State {
 
     /// What a session is, beyond the record of its connection.
     pub fn session(&mut self, slot: u32) -> Option<&mut HttpSession> {
-        match self.connections.get(slot as usize)?.way {
-            Way::Session(index) => self.http.sessions.get_mut(index as usize),
-            Way::Socket(_) => None,
+        match self.connections.get(slot as usize)?.transport {
+            Transport::HttpSession(index) => self.http.sessions.get_mut(index as usize),
+            Transport::Socket(_) => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How long requests are held and sessions live, and how they end.
 
-use super::Answer;
+use super::ResponsePart;
 use super::session::Outlet;
 use crate::protocol::Reason;
 use crate::shard::connection::{Cause, Stage};
@@ -42,16 +42,18 @@ impl State {
         let Some(session) = self.session(slot) else { return };
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
         let status = status_of(cause);
-        for asker in session.forget_kept() {
-            self.refuse_request(asker, status);
+        for request_id in session.forget_kept() {
+            self.refuse_request(request_id, status);
         }
         let has_output = self.connections.get(slot as usize).is_some_and(|c| !c.outbox.is_empty());
         match outlet {
-            Outlet::Poll(asker) if by_client || (orderly && has_output) => self.answer_poll(slot, asker),
-            Outlet::Poll(asker) => self.refuse_request(asker, status),
-            Outlet::Stream(asker) => {
-                self.send_to_stream(slot, asker);
-                self.answer_request(asker, Answer::End);
+            Outlet::Poll(request_id) if by_client || (orderly && has_output) => {
+                self.answer_poll(slot, request_id)
+            }
+            Outlet::Poll(request_id) => self.refuse_request(request_id, status),
+            Outlet::Stream(request_id) => {
+                self.send_to_stream(slot, request_id);
+                self.answer_request(request_id, ResponsePart::End);
             }
             // Where the server goes away, the next request would find no socket.
             Outlet::Nothing if has_output && cause == Cause::Reason(Reason::Application) => {
@@ -59,7 +61,7 @@ impl State {
             }
             Outlet::Nothing => {}
         }
-        self.bury(slot);
+        self.abort(slot);
     }
 
     /// The record of a session has gone.

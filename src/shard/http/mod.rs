@@ -22,18 +22,20 @@ mod tests;
 
 use super::connection::{Cause, Stage};
 use super::liveness::ms;
-use super::mail::Mail;
+use super::mail::ShardMessage;
 use super::state::State;
 use crate::metrics::Counter;
 use crate::protocol::Reason;
-use crate::protocol::http::{Asks, Due, Named, Request, Response, Sid, Then};
+use crate::protocol::http::{
+    Persistence, ReadyResponses, Request, RequestKind, Response, SessionParams, Sid,
+};
 use crate::qev::buffers::{Accepted, Frame};
 use crate::qev::mesh::Class;
 use crate::qev::ring::Peer;
 use crate::qev::slots::Slots;
 use crate::web;
 use ahash::AHashMap;
-use session::{Asker, HttpSession};
+use session::{HttpSession, RequestId};
 use smallvec::SmallVec;
 
 /// What a shard keeps for HTTP.
@@ -48,21 +50,21 @@ pub(super) struct Http {
     pub blocked: Vec<u32>,
     /// Answers to requests of this shard's own connections. They wait for the end of the step: while a request is
     /// handled, the protocol of its connection is busy.
-    pub answers: Vec<(Asker, Delivery)>,
+    pub answers: Vec<(RequestId, PendingResponse)>,
 }
 
 /// A request for a session, on the way to it.
-pub(super) struct Ask<'a> {
-    pub asker: Asker,
+pub(super) struct SessionRequest<'a> {
+    pub request_id: RequestId,
     pub peer: Peer,
-    pub session: Named<'a>,
+    pub session: SessionParams<'a>,
     /// The events of a poll; none for a stream.
     pub body: Option<&'a str>,
 }
 
 /// A request that crosses to the shard that has its session.
-pub(super) struct Relayed {
-    asker: Asker,
+pub(super) struct RelayedRequest {
+    request_id: RequestId,
     peer: Peer,
     sid: Sid,
     connect: bool,
@@ -73,7 +75,7 @@ pub(super) struct Relayed {
 }
 
 /// What a request gets, and may cross to the shard that has its connection.
-pub(super) enum Answer {
+pub(super) enum ResponsePart {
     /// The whole response.
     Whole { status: u16, output: Output },
     /// The head of a stream.
@@ -85,9 +87,9 @@ pub(super) enum Answer {
 }
 
 /// What is to be done for a request of this shard's.
-pub(super) enum Delivery {
-    Answer(Answer),
-    Document(web::Answer),
+pub(super) enum PendingResponse {
+    Part(ResponsePart),
+    Document(web::StaticResponse),
     /// More of a stream: frames that others are sent too.
     Frames(SmallVec<[Frame; super::connection::OUTBOX_INLINE]>),
 }
@@ -111,17 +113,26 @@ impl Output {
     }
 }
 
-impl Relayed {
-    fn of(ask: &Ask<'_>) -> Relayed {
-        let Named { sid, connect, close, seq, host } = ask.session;
+impl RelayedRequest {
+    fn of(ask: &SessionRequest<'_>) -> RelayedRequest {
+        let SessionParams { sid, connect, close, seq, host } = ask.session;
         let body = ask.body.map(Box::from);
-        Relayed { asker: ask.asker, peer: ask.peer, sid, connect, close, seq, host: host.into(), body }
+        RelayedRequest {
+            request_id: ask.request_id,
+            peer: ask.peer,
+            sid,
+            connect,
+            close,
+            seq,
+            host: host.into(),
+            body,
+        }
     }
 
-    pub fn as_ask(&self) -> Ask<'_> {
-        let Relayed { sid, connect, close, seq, ref host, .. } = *self;
-        let session = Named { sid, connect, close, seq, host };
-        Ask { asker: self.asker, peer: self.peer, session, body: self.body.as_deref() }
+    pub fn as_ask(&self) -> SessionRequest<'_> {
+        let RelayedRequest { sid, connect, close, seq, ref host, .. } = *self;
+        let session = SessionParams { sid, connect, close, seq, host };
+        SessionRequest { request_id: self.request_id, peer: self.peer, session, body: self.body.as_deref() }
     }
 }
 
@@ -131,29 +142,33 @@ impl State {
         self.metrics.counters.add(Counter::HttpRequests, 1);
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let (generation, peer) = (connection.generation, connection.peer);
-        let asker = Asker { shard: self.id, connection: slot, generation, number: request.number };
+        let request_id = RequestId { shard: self.id, connection: slot, generation, number: request.number };
         match request.asks {
-            Asks::Poll { session, body } => self.ask(Ask { asker, peer, session, body: Some(body) }),
-            Asks::Stream { session } => self.ask(Ask { asker, peer, session, body: None }),
-            Asks::Document { path, if_none_match } => {
+            RequestKind::Poll { session, body } => {
+                self.ask(SessionRequest { request_id, peer, session, body: Some(body) })
+            }
+            RequestKind::Stream { session } => {
+                self.ask(SessionRequest { request_id, peer, session, body: None })
+            }
+            RequestKind::Document { path, if_none_match } => {
                 let document = web::answer(path, if_none_match);
                 let refused = u64::from(document.status == 404);
                 self.metrics.counters.add(Counter::HttpRefused, refused);
-                self.http.answers.push((asker, Delivery::Document(document)));
+                self.http.answers.push((request_id, PendingResponse::Document(document)));
             }
         }
     }
 
-    fn ask(&mut self, ask: Ask<'_>) {
+    fn ask(&mut self, ask: SessionRequest<'_>) {
         let home = self.home_of(ask.session.sid);
         if home == self.id {
-            self.asked(&ask);
+            self.handle_session_request(&ask);
         } else if self.mesh_is_stuck() {
             self.metrics.counters.add(Counter::HttpRefusedBusy, 1);
-            self.refuse_request(ask.asker, 503);
+            self.refuse_request(ask.request_id, 503);
         } else {
             self.metrics.counters.add(Counter::HttpRelayed, 1);
-            self.mail(home, Mail::Request(Box::new(Relayed::of(&ask))), Class::Control);
+            self.mail(home, ShardMessage::Request(Box::new(RelayedRequest::of(&ask))), Class::Control);
         }
     }
 
@@ -163,17 +178,21 @@ impl State {
     }
 
     /// Answers a request without output.
-    pub fn refuse_request(&mut self, asker: Asker, status: u16) {
+    pub fn refuse_request(&mut self, request_id: RequestId, status: u16) {
         self.metrics.counters.add(Counter::HttpRefused, 1);
-        self.answer_request(asker, Answer::Whole { status, output: Output::default() });
+        self.answer_request(request_id, ResponsePart::Whole { status, output: Output::default() });
     }
 
     /// Answers a request, wherever its connection is.
-    pub fn answer_request(&mut self, asker: Asker, answer: Answer) {
-        if asker.shard == self.id {
-            self.http.answers.push((asker, Delivery::Answer(answer)));
+    pub fn answer_request(&mut self, request_id: RequestId, answer: ResponsePart) {
+        if request_id.shard == self.id {
+            self.http.answers.push((request_id, PendingResponse::Part(answer)));
         } else {
-            self.mail(asker.shard, Mail::Answer(asker, Box::new(answer)), Class::Control);
+            self.mail(
+                request_id.shard,
+                ShardMessage::ResponsePart(request_id, Box::new(answer)),
+                Class::Control,
+            );
         }
     }
 
@@ -183,41 +202,42 @@ impl State {
             return;
         }
         let mut answers = std::mem::take(&mut self.http.answers);
-        for (asker, delivery) in answers.drain(..) {
+        for (request_id, delivery) in answers.drain(..) {
             match delivery {
-                Delivery::Answer(answer) => self.deliver(asker, answer),
-                Delivery::Document(web::Answer { status, headers, body }) => {
-                    let due = self.respond(asker, &Response::Whole { status, headers, body });
-                    self.send_due(asker, due, SmallVec::new());
+                PendingResponse::Part(answer) => self.deliver(request_id, answer),
+                PendingResponse::Document(web::StaticResponse { status, headers, body }) => {
+                    let due = self.respond(request_id, &Response::Whole { status, headers, body });
+                    self.send_due(request_id, due, SmallVec::new());
                 }
-                Delivery::Frames(frames) if self.is_there(asker) => {
+                PendingResponse::Frames(frames) if self.is_there(request_id) => {
                     for frame in frames {
-                        self.queue_frame(asker.connection, frame);
+                        self.queue_frame(request_id.connection, frame);
                     }
                 }
-                Delivery::Frames(_) => {}
+                PendingResponse::Frames(_) => {}
             }
         }
         self.http.answers = answers;
     }
 
     /// Hands an answer to the connection whose request it is for.
-    pub fn deliver(&mut self, asker: Asker, answer: Answer) {
+    pub fn deliver(&mut self, request_id: RequestId, answer: ResponsePart) {
         match answer {
-            Answer::Whole { status, output } => {
-                let due = self.respond(asker, &Response::Whole { status, headers: "", body: &output.bytes });
-                self.send_due(asker, due, output.accepted);
+            ResponsePart::Whole { status, output } => {
+                let due =
+                    self.respond(request_id, &Response::Whole { status, headers: "", body: &output.bytes });
+                self.send_due(request_id, due, output.accepted);
             }
-            Answer::Stream => {
-                let due = self.respond(asker, &Response::Stream);
-                self.send_due(asker, due, SmallVec::new());
+            ResponsePart::Stream => {
+                let due = self.respond(request_id, &Response::Stream);
+                self.send_due(request_id, due, SmallVec::new());
             }
-            Answer::More(_) | Answer::End if !self.is_there(asker) => {}
-            Answer::More(output) => {
+            ResponsePart::More(_) | ResponsePart::End if !self.is_there(request_id) => {}
+            ResponsePart::More(output) => {
                 let frame = Frame::with(output.bytes, self.now_ns, output.accepted);
-                self.queue_frame(asker.connection, frame);
+                self.queue_frame(request_id.connection, frame);
             }
-            Answer::End => self.end(asker.connection, Cause::Reason(Reason::Finished)),
+            ResponsePart::End => self.end(request_id.connection, Cause::Reason(Reason::Finished)),
         }
     }
 
@@ -225,22 +245,22 @@ impl State {
     /// sessions are told, and with the last answer the connection ends.
     pub fn give_requests_up(&mut self, slot: u32) -> bool {
         self.abandon_requests(slot);
-        self.connections.get(slot as usize).is_some_and(|c| c.session.unanswered().next().is_some())
+        self.connections.get(slot as usize).is_some_and(|c| c.codec.unanswered().next().is_some())
     }
 
     /// A connection ends: the sessions whose requests it has are told.
     pub fn abandon_requests(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let generation = connection.generation;
-        let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = connection.session.unanswered().collect();
+        let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = connection.codec.unanswered().collect();
         for (number, sid) in unanswered {
             let Some(sid) = sid else { continue };
-            let asker = Asker { shard: self.id, connection: slot, generation, number };
+            let request_id = RequestId { shard: self.id, connection: slot, generation, number };
             let home = self.home_of(sid);
             if home == self.id {
-                self.lost_request(sid, asker);
+                self.lost_request(sid, request_id);
             } else {
-                self.mail(home, Mail::RequestLost { asker, sid }, Class::Control);
+                self.mail(home, ShardMessage::RequestLost { request_id, sid }, Class::Control);
             }
         }
     }
@@ -250,7 +270,7 @@ impl State {
     pub fn http_connection_due(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let silence = self.now.since(connection.received);
-        let waits = connection.session.unanswered().next().is_some();
+        let waits = connection.codec.unanswered().next().is_some();
         let left = if connection.unfinished {
             match ms(self.config.timeout).checked_sub(self.now.since(connection.began)) {
                 Some(left @ 1..) => left,
@@ -267,40 +287,40 @@ impl State {
         self.wake_at(slot, self.now_ms + left);
     }
 
-    fn respond(&mut self, asker: Asker, response: &Response<'_>) -> Due {
-        let Some(connection) = self.connections.get_mut(asker.connection as usize) else {
-            return Due::default();
+    fn respond(&mut self, request_id: RequestId, response: &Response<'_>) -> ReadyResponses {
+        let Some(connection) = self.connections.get_mut(request_id.connection as usize) else {
+            return ReadyResponses::default();
         };
-        if connection.generation != asker.generation {
-            return Due::default();
+        if connection.generation != request_id.generation {
+            return ReadyResponses::default();
         }
-        let due = connection.session.respond(asker.number, *response);
+        let due = connection.codec.respond(request_id.number, *response);
         // A peer that asks on and on behind a request that is held must not have all the answers gather here.
-        if connection.session.waiting_bytes() > self.config.outbox_bytes_max {
-            self.end(asker.connection, Cause::Reason(Reason::SlowClient));
+        if connection.codec.waiting_bytes() > self.config.outbox_bytes_max {
+            self.end(request_id.connection, Cause::Reason(Reason::SlowClient));
         }
         due
     }
 
-    fn send_due(&mut self, asker: Asker, due: Due, accepted: SmallVec<[Accepted; 1]>) {
-        let slot = asker.connection;
+    fn send_due(&mut self, request_id: RequestId, due: ReadyResponses, accepted: SmallVec<[Accepted; 1]>) {
+        let slot = request_id.connection;
         match due.then {
-            Then::GoesOn if due.bytes.is_empty() => {}
-            Then::GoesOn => {
+            Persistence::KeepAlive if due.bytes.is_empty() => {}
+            Persistence::KeepAlive => {
                 self.queue_response(slot, Frame::with(due.bytes, self.now_ns, accepted));
                 let Some(connection) = self.connections.get(slot as usize) else { return };
-                if !connection.receiving && connection.session.unanswered().next().is_none() {
+                if !connection.receiving && connection.codec.unanswered().next().is_none() {
                     self.end(slot, Cause::EndOfStream);
                 }
             }
-            Then::Ends(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
+            Persistence::Close(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
         }
     }
 
     /// Whether the connection of a request is still there, and no end of it was decided.
-    fn is_there(&self, asker: Asker) -> bool {
-        self.connections.get(asker.connection as usize).is_some_and(|connection| {
-            connection.generation == asker.generation && connection.stage == Stage::Open
+    fn is_there(&self, request_id: RequestId) -> bool {
+        self.connections.get(request_id.connection as usize).is_some_and(|connection| {
+            connection.generation == request_id.generation && connection.stage == Stage::Open
         })
     }
 }

@@ -1,9 +1,9 @@
 //! Where the output of a session goes: to the request that is held, or to the stream that is open.
 
-use super::session::{Asker, Outlet};
-use super::{Answer, Delivery, Output};
+use super::session::{Outlet, RequestId};
+use super::{Output, PendingResponse, ResponsePart};
 use crate::metrics::{Counter, Gauge};
-use crate::protocol::{Kind, http};
+use crate::protocol::{Framing, http};
 use crate::qev::buffers::Frame;
 use crate::shard::connection::{OUTBOX_INLINE, Stage};
 use crate::shard::state::State;
@@ -37,45 +37,47 @@ impl State {
     }
 
     /// A stream is opened: output goes there from now on.
-    pub fn stream(&mut self, slot: u32, asker: Asker) {
+    pub fn stream(&mut self, slot: u32, request_id: RequestId) {
         self.answer_held(slot);
         self.heard_of(slot);
         let Some(session) = self.session(slot) else { return };
-        let before = std::mem::replace(&mut session.outlet, Outlet::Stream(asker));
+        let before = std::mem::replace(&mut session.outlet, Outlet::Stream(request_id));
         if let Outlet::Stream(before) = before {
             self.send_to_stream(slot, before);
-            self.answer_request(before, Answer::End);
+            self.answer_request(before, ResponsePart::End);
         }
         self.metrics.counters.add(Counter::StreamsOpened, 1);
-        self.answer_request(asker, Answer::Stream);
+        self.answer_request(request_id, ResponsePart::Stream);
         self.frame_for_stream(slot);
         self.outlet_changed(slot);
     }
 
     /// Output goes to this request from now on; with none it waits for the next. Where a stream is open the request is
     /// answered.
-    pub fn hold(&mut self, slot: u32, asker: Option<Asker>) {
+    pub fn hold(&mut self, slot: u32, request_id: Option<RequestId>) {
         let Some(session) = self.session(slot) else { return };
         if let Outlet::Stream(_) = session.outlet {
-            return asker.into_iter().for_each(|asker| self.answer_request(asker, Answer::nothing()));
+            return request_id
+                .into_iter()
+                .for_each(|request_id| self.answer_request(request_id, ResponsePart::nothing()));
         }
-        session.outlet = asker.map_or(Outlet::Nothing, Outlet::Poll);
+        session.outlet = request_id.map_or(Outlet::Nothing, Outlet::Poll);
         self.outlet_changed(slot);
     }
 
     /// Answers the request that is held, if one is, with what is there.
     pub fn answer_held(&mut self, slot: u32) {
         let Some(session) = self.session(slot) else { return };
-        if let Outlet::Poll(asker) = session.outlet {
+        if let Outlet::Poll(request_id) = session.outlet {
             session.outlet = Outlet::Nothing;
-            self.answer_poll(slot, asker);
+            self.answer_poll(slot, request_id);
         }
     }
 
     /// Answers a poll with what is there.
-    pub fn answer_poll(&mut self, slot: u32, asker: Asker) {
+    pub fn answer_poll(&mut self, slot: u32, request_id: RequestId) {
         let output = Output::of(&self.take_outbox(slot));
-        self.answer_request(asker, Answer::Whole { status: 200, output });
+        self.answer_request(request_id, ResponsePart::Whole { status: 200, output });
     }
 
     /// What the session's client has not been sent.
@@ -102,15 +104,15 @@ impl State {
                 self.answer_held(slot);
                 self.hold(slot, None);
             }
-            Outlet::Stream(asker) if asker.shard != self.id && self.mesh_is_stuck() => {
+            Outlet::Stream(request_id) if request_id.shard != self.id && self.mesh_is_stuck() => {
                 self.http.blocked.push(slot);
             }
-            Outlet::Stream(asker) => self.send_to_stream(slot, asker),
+            Outlet::Stream(request_id) => self.send_to_stream(slot, request_id),
         }
     }
 
     /// Sends what is there over a stream.
-    pub fn send_to_stream(&mut self, slot: u32, asker: Asker) {
+    pub fn send_to_stream(&mut self, slot: u32, request_id: RequestId) {
         let frames = self.take_outbox(slot);
         if frames.is_empty() {
             return;
@@ -118,17 +120,17 @@ impl State {
         if let Some(connection) = self.connections.get_mut(slot as usize) {
             connection.sent = self.now;
         }
-        if asker.shard == self.id {
-            self.http.answers.push((asker, Delivery::Frames(frames)));
+        if request_id.shard == self.id {
+            self.http.answers.push((request_id, PendingResponse::Frames(frames)));
         } else {
-            self.answer_request(asker, Answer::More(Output::of(&frames)));
+            self.answer_request(request_id, ResponsePart::More(Output::of(&frames)));
         }
     }
 
     /// What waits was encoded for a poll.
     fn frame_for_stream(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        if std::mem::replace(&mut connection.kind, Kind::EventStream) == Kind::EventStream {
+        if std::mem::replace(&mut connection.framing, Framing::EventStream) == Framing::EventStream {
             return;
         }
         for frame in self.take_outbox(slot) {
@@ -154,9 +156,9 @@ impl State {
     }
 }
 
-impl Answer {
+impl ResponsePart {
     /// The response that says nothing.
-    pub fn nothing() -> Answer {
-        Answer::Whole { status: 200, output: Output::default() }
+    pub fn nothing() -> ResponsePart {
+        ResponsePart::Whole { status: 200, output: Output::default() }
     }
 }

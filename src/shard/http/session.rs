@@ -14,7 +14,7 @@ use crate::shard::connection::Moment;
 
 /// Who waits for an answer: a request, on a connection of some shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::shard) struct Asker {
+pub(in crate::shard) struct RequestId {
     pub shard: u16,
     pub connection: u32,
     /// Of the connection.
@@ -29,9 +29,9 @@ pub(in crate::shard) enum Outlet {
     /// It waits for the next request.
     Nothing,
     /// To the request that is held.
-    Poll(Asker),
+    Poll(RequestId),
     /// To the stream that is open.
-    Stream(Asker),
+    Stream(RequestId),
 }
 
 /// What a session is beyond the record of its connection.
@@ -52,7 +52,7 @@ pub(in crate::shard) struct Early {
     pub seq: u64,
     pub came: Moment,
     /// None where its connection has gone: its events count all the same.
-    pub asker: Option<Asker>,
+    pub request_id: Option<RequestId>,
     pub host: Box<str>,
     pub body: Box<str>,
     /// The session ends behind it.
@@ -121,9 +121,9 @@ impl HttpSession {
 
     /// Keeps a request until those before it were handled. Answers whom to answer in its place: the same request came
     /// before, by a connection that is broken now.
-    pub fn keep(&mut self, request: Early) -> Result<Option<Asker>, TooManyEarly> {
+    pub fn keep(&mut self, request: Early) -> Result<Option<RequestId>, TooManyEarly> {
         if let Some(same) = self.early.iter_mut().find(|early| early.seq == request.seq) {
-            return Ok(std::mem::replace(&mut same.asker, request.asker));
+            return Ok(std::mem::replace(&mut same.request_id, request.request_id));
         }
         if self.early.len() == HTTP_EARLY_REQUESTS_MAX {
             return Err(TooManyEarly);
@@ -143,9 +143,9 @@ impl HttpSession {
     }
 
     /// A request that was handled has come again, and is held in place of the one before it, which it returns.
-    pub fn hold_again(&mut self, asker: Asker) -> Option<Asker> {
+    pub fn hold_again(&mut self, request_id: RequestId) -> Option<RequestId> {
         self.lost = false;
-        match std::mem::replace(&mut self.outlet, Outlet::Poll(asker)) {
+        match std::mem::replace(&mut self.outlet, Outlet::Poll(request_id)) {
             Outlet::Poll(before) => Some(before),
             Outlet::Nothing | Outlet::Stream(_) => None,
         }
@@ -157,10 +157,10 @@ impl HttpSession {
     }
 
     /// A connection has gone, and this request with it.
-    pub fn lose(&mut self, asker: Asker) -> Lost {
+    pub fn lose(&mut self, request_id: RequestId) -> Lost {
         let lost = match self.outlet {
-            Outlet::Poll(held) if held == asker => Lost::Poll,
-            Outlet::Stream(open) if open == asker => Lost::Stream,
+            Outlet::Poll(held) if held == request_id => Lost::Poll,
+            Outlet::Stream(open) if open == request_id => Lost::Stream,
             _ => Lost::Nothing,
         };
         if lost != Lost::Nothing {
@@ -168,9 +168,9 @@ impl HttpSession {
             self.lost = lost == Lost::Poll;
             return lost;
         }
-        match self.early.iter_mut().find(|early| early.asker == Some(asker)) {
+        match self.early.iter_mut().find(|early| early.request_id == Some(request_id)) {
             Some(early) => {
-                early.asker = None;
+                early.request_id = None;
                 Lost::Early
             }
             None => Lost::Nothing,
@@ -178,8 +178,8 @@ impl HttpSession {
     }
 
     /// Those whose requests were kept, and will not be handled.
-    pub fn forget_kept(&mut self) -> impl Iterator<Item = Asker> + use<> {
-        std::mem::take(&mut self.early).into_iter().filter_map(|early| early.asker)
+    pub fn forget_kept(&mut self) -> impl Iterator<Item = RequestId> + use<> {
+        std::mem::take(&mut self.early).into_iter().filter_map(|early| early.request_id)
     }
 }
 
@@ -187,15 +187,15 @@ impl HttpSession {
 mod tests {
     use super::*;
 
-    fn asker(number: u32) -> Asker {
-        Asker { shard: 0, connection: 1, generation: 1, number }
+    fn request_id(number: u32) -> RequestId {
+        RequestId { shard: 0, connection: 1, generation: 1, number }
     }
 
     fn early(seq: u64) -> Early {
         Early {
             seq,
             came: Moment::at(seq),
-            asker: Some(asker(seq as u32)),
+            request_id: Some(request_id(seq as u32)),
             host: "".into(),
             body: seq.to_string().into(),
             close: false,
@@ -243,14 +243,14 @@ mod tests {
     fn a_request_that_is_held_may_be_sent_again() {
         let mut session = session();
         session.handle(Some(1));
-        session.outlet = Outlet::Poll(asker(0));
+        session.outlet = Outlet::Poll(request_id(0));
         assert_eq!(session.turn_of(Some(1)), Turn::Again);
         session.outlet = Outlet::Nothing;
         assert_eq!(session.turn_of(Some(1)), Turn::Over, "it was answered");
         assert_eq!(session.turn_of(Some(0)), Turn::Over);
         // Its connection may be known to be broken before it comes again.
-        session.outlet = Outlet::Poll(asker(0));
-        assert_eq!(session.lose(asker(0)), Lost::Poll);
+        session.outlet = Outlet::Poll(request_id(0));
+        assert_eq!(session.lose(request_id(0)), Lost::Poll);
         assert_eq!((session.turn_of(Some(1)), session.turn_of(Some(0))), (Turn::Again, Turn::Over));
         session.handle(Some(2));
         assert_eq!((session.turn_of(Some(1)), session.turn_of(Some(2))), (Turn::Over, Turn::Over));
@@ -260,11 +260,11 @@ mod tests {
     fn a_request_that_is_kept_may_be_sent_again() {
         let mut session = session();
         assert_eq!(session.keep(early(2)), Ok(None));
-        let again = Early { asker: Some(asker(9)), body: "another".into(), ..early(2) };
-        assert_eq!(session.keep(again), Ok(Some(asker(2))));
+        let again = Early { request_id: Some(request_id(9)), body: "another".into(), ..early(2) };
+        assert_eq!(session.keep(again), Ok(Some(request_id(2))));
         session.handle(Some(1));
         let kept = session.next_kept().unwrap();
-        assert_eq!((kept.asker, &*kept.body), (Some(asker(9)), "2"));
+        assert_eq!((kept.request_id, &*kept.body), (Some(request_id(9)), "2"));
     }
 
     #[test]
@@ -290,14 +290,14 @@ mod tests {
     #[test]
     fn what_a_connection_took_with_it_is_known() {
         let mut session = session();
-        session.outlet = Outlet::Poll(asker(1));
+        session.outlet = Outlet::Poll(request_id(1));
         assert_eq!(session.keep(early(2)), Ok(None));
-        assert_eq!((session.lose(asker(2)), session.lose(asker(2))), (Lost::Early, Lost::Nothing));
-        assert_eq!(session.lose(asker(1)), Lost::Poll);
-        assert_eq!(session.lose(asker(1)), Lost::Nothing);
-        session.outlet = Outlet::Stream(asker(3));
-        assert_eq!(session.lose(asker(3)), Lost::Stream);
+        assert_eq!((session.lose(request_id(2)), session.lose(request_id(2))), (Lost::Early, Lost::Nothing));
+        assert_eq!(session.lose(request_id(1)), Lost::Poll);
+        assert_eq!(session.lose(request_id(1)), Lost::Nothing);
+        session.outlet = Outlet::Stream(request_id(3));
+        assert_eq!(session.lose(request_id(3)), Lost::Stream);
         session.handle(Some(1));
-        assert_eq!(session.next_kept().map(|early| early.asker), Some(None), "its events count");
+        assert_eq!(session.next_kept().map(|early| early.request_id), Some(None), "its events count");
     }
 }

@@ -8,7 +8,7 @@ use crate::event::path::Path;
 use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
-use crate::shard::Notice;
+use crate::shard::ControlMessage;
 use crate::shard::testing::{App, At, World, peer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A session, and the shard that it lives on.
 #[derive(Clone, Copy)]
-struct Session {
+struct Codec {
     sid: u128,
 }
 
@@ -29,13 +29,13 @@ fn apps() -> Vec<Arc<dyn Application>> {
 }
 
 /// A session that lives on this shard.
-fn session_on(world: &World, shard: usize) -> Session {
+fn session_on(world: &World, shard: usize) -> Codec {
     let state = &world.shards[shard].state;
     let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid::from(*sid))) == shard).unwrap();
-    Session { sid }
+    Codec { sid }
 }
 
-impl Session {
+impl Codec {
     fn post(self, query: &str, body: &str) -> String {
         let sid = self.sid;
         let len = body.len();
@@ -119,7 +119,7 @@ fn broadcast(world: &mut World, path: &str, data: &str) {
 
 /// Two shards, a connection to each that has made a request, and a session on the first, which is subscribed to
 /// `/relay/a`.
-fn subscribed() -> (World, At, At, Session) {
+fn subscribed() -> (World, At, At, Codec) {
     let mut world = World::new(2, apps());
     let (here, there) = (world.connect(0), world.connect(1));
     let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
@@ -413,7 +413,7 @@ fn a_server_that_goes_away_answers_what_is_held() {
     let other = session_on(&world, 1);
     assert_eq!(ask(&mut world, there, &other.post("&connect=true", "")), []);
     for shard in &mut world.shards {
-        shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+        shard.state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
     world.settle();
     for at in [here, there] {
@@ -433,7 +433,7 @@ fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
         world.end_of_stream(at);
     }
     for shard in &mut world.shards {
-        shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+        shard.state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
     world.settle();
     world.assert_empty();
@@ -447,7 +447,7 @@ fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() 
     assert_eq!(ask(&mut world, idle, missing)[0].0, 404);
     pass(&mut world, 2);
     assert_eq!(ask(&mut world, busy, missing)[0].0, 404);
-    world.shards[0].state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+    world.shards[0].state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
     world.settle();
     assert!(world.is_closed(idle) && world.is_closed(mute));
     assert!(world.is_ended(busy) && !world.is_closed(busy), "it may still read its response");
@@ -464,7 +464,7 @@ fn a_session_is_one_of_the_clients_that_may_be_there() {
     let at = world.connect(0);
     let session = session_on(&world, 0);
     assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
-    let other = Session { sid: session.sid + 1 };
+    let other = Codec { sid: session.sid + 1 };
     assert_eq!(ask(&mut world, at, &other.post("&connect=true", "")), [(503, String::new())]);
     assert_eq!(world.count(Counter::SessionsRefused), 1);
 }
@@ -477,7 +477,7 @@ fn sessions_count_for_the_address_that_opened_them() {
     world.settle();
     let session = session_on(&world, 0);
     assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
-    let other = Session { sid: session_on(&world, 0).sid ^ 1 << 90 };
+    let other = Codec { sid: session_on(&world, 0).sid ^ 1 << 90 };
     let refused = ask(&mut world, at, &other.post("&connect=true", ""));
     assert_eq!(refused, [(429, String::new())]);
 }
@@ -594,7 +594,7 @@ fn output_goes_to_the_stream_and_polls_are_answered_at_once() {
         assert_eq!(texts, [&answers[0], &answers[1], "data:/relay/a:0=[5]"]);
         world.end_of_stream(stream);
         world.settle();
-        assert_eq!(world.gauge(Gauge::HttpSessions), 0, "a session goes with its stream");
+        assert_eq!(world.gauge(Gauge::HttpSessions), 0, "a session detach with its stream");
         assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
     }
 }
@@ -696,7 +696,7 @@ fn a_connection_lives_as_long_as_something_of_it_is_unanswered() {
 // What goes wrong at the same time.
 
 /// Two sessions, one on each shard, that are subscribed to `/relay/a` by requests of one connection.
-fn two_sessions(world: &mut World, at: At) -> [Session; 2] {
+fn two_sessions(world: &mut World, at: At) -> [Codec; 2] {
     [0, 1].map(|home| {
         let session = session_on(world, home);
         let request = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
@@ -711,7 +711,7 @@ fn a_response_that_ends_its_connection_takes_no_other_sessions_output_with_it() 
         let mut world = World::new(2, apps());
         let (at, elsewhere) = (world.connect(0), world.connect(1));
         let sessions = two_sessions(&mut world, at);
-        let bad = if bad == good { Session { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
+        let bad = if bad == good { Codec { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
         let bad = bad.post("&connect=true", "no event");
         let refused = ask(&mut world, at, &[bad, sessions[good].post("", "")].concat());
         assert_eq!(refused, [(400, String::new())]);
@@ -747,7 +747,7 @@ fn responses_that_wait_for_a_request_that_is_held_are_bounded() {
     for home in [0, 1] {
         let at = world.connect(0);
         let (held, busy) = (session_on(&world, 0), session_on(&world, home));
-        let busy = Session { sid: busy.sid ^ if home == 0 { 1 << 98 } else { 0 } };
+        let busy = Codec { sid: busy.sid ^ if home == 0 { 1 << 98 } else { 0 } };
         assert_eq!(ask(&mut world, at, &held.post("&connect=true", "")), []);
         let echo = busy.post("&connect=true", &format!("/clienttest/echo:1=\"{}\"", "e".repeat(3000)));
         for _ in 0..3 {
@@ -810,7 +810,7 @@ fn a_server_that_goes_away_waits_for_no_request() {
     let (mut world, here, there, _) = subscribed();
     broadcast(&mut world, "/relay/a", "1");
     for shard in &mut world.shards {
-        shard.state.notices.push(Notice::Shutdown { deadline_ns: u64::MAX });
+        shard.state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
     world.settle();
     for at in [here, there] {

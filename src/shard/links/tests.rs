@@ -10,12 +10,12 @@
 //!
 //! In the end nothing is left: no request, no callback, no subscription, no link.
 
-use crate::app::worker::{Alarm, Joined, Limits, Manifest, News, Team};
+use crate::app::worker::{JoinedWorker, Limits, Manifest, SupervisorHandle, WorkerEvent, WorkerGroup};
 use crate::app::{Application, Error, Registrar};
 use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::testing::{Random, fuzz};
-use crate::shard::Notice;
+use crate::shard::ControlMessage;
 use crate::shard::testing::{At, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
@@ -44,7 +44,7 @@ struct Played {
 #[derive(Default)]
 struct Faults(Mutex<Vec<(u32, String)>>);
 
-impl Alarm for Faults {
+impl SupervisorHandle for Faults {
     fn broken(&self, worker: u32, why: &str) {
         self.0.lock().unwrap().push((worker, why.to_owned()));
     }
@@ -59,8 +59,9 @@ impl Application for Played {
     }
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        let alarm = Arc::clone(&self.alarm) as Arc<dyn Alarm>;
-        let team = Team::new("played".into(), registrar.shard(), INSTANCES as usize, self.limits, alarm);
+        let alarm = Arc::clone(&self.alarm) as Arc<dyn SupervisorHandle>;
+        let team =
+            WorkerGroup::new("played".into(), registrar.shard(), INSTANCES as usize, self.limits, alarm);
         team.register(registrar, &self.manifest)?;
         registrar.team(team);
         Ok(())
@@ -156,7 +157,7 @@ struct Client {
     gone: bool,
     next: u64,
     /// By the callback's number: what must be answered, once it is known.
-    asked: BTreeMap<u64, Option<String>>,
+    reply_to: BTreeMap<u64, Option<String>>,
     answered: BTreeSet<u64>,
     /// Server callbacks that it was offered.
     offered: Vec<String>,
@@ -193,8 +194,9 @@ impl Life {
             let before: BTreeSet<u32> = self.world.shards[shard].kernel.sockets.keys().copied().collect();
             let socket = UnixStream::pair().unwrap().0.into();
             let since = Duration::ZERO;
-            let joined = Joined { app: 1, instance, worker, manifest: Arc::clone(&manifest), since, socket };
-            self.world.shards[shard].state.notices.push(Notice::Workers(News::Joined(joined)));
+            let joined =
+                JoinedWorker { app: 1, instance, worker, manifest: Arc::clone(&manifest), since, socket };
+            self.world.shards[shard].state.notices.push(ControlMessage::Workers(WorkerEvent::Joined(joined)));
             self.turn(shard);
             let after = self.world.shards[shard].kernel.sockets.keys();
             let place = after.copied().find(|place| *place < PLACES && !before.contains(place)).unwrap();
@@ -287,7 +289,7 @@ impl Life {
             let id: u64 = id.parse().unwrap();
             assert!(client.answered.insert(id), "answered twice: {text}");
             let expected =
-                client.asked.remove(&id).expect("nobody asked").expect("its worker gave no answer");
+                client.reply_to.remove(&id).expect("nobody reply_to").expect("its worker gave no answer");
             assert!(data.contains(&expected), "{data} is not {expected}");
             if callback != "0" {
                 client.offered.push(callback.to_owned());
@@ -299,7 +301,7 @@ impl Life {
         let client = &mut self.clients[client];
         client.next += 1;
         if wants {
-            client.asked.insert(client.next, None);
+            client.reply_to.insert(client.next, None);
         }
         let id = if wants { client.next } else { 0 };
         self.world.say(client.at, &format!("{path}:{id}={data}"));
@@ -317,7 +319,7 @@ impl Life {
         // Subscriptions and replies do not tell their callback: what is expected of them is found by their order.
         let Some(client) = client.filter(|client| !client.gone) else { return };
         let id = if got.kind == 1 { got.data.parse().unwrap() } else { return };
-        if let Some(expected) = client.asked.get_mut(&id) {
+        if let Some(expected) = client.reply_to.get_mut(&id) {
             *expected = Some(what.to_owned());
         }
     }
@@ -362,7 +364,7 @@ impl Life {
     fn forget(&mut self, got: &Got) {
         let client = self.clients.iter_mut().find(|client| client.id == Some(got.client));
         if let (Some(client), 1) = (client, got.kind) {
-            client.asked.remove(&got.data.parse().unwrap());
+            client.reply_to.remove(&got.data.parse().unwrap());
         }
     }
 
@@ -452,7 +454,7 @@ impl Life {
             id: Some(id),
             gone: false,
             next: 0,
-            asked: BTreeMap::new(),
+            reply_to: BTreeMap::new(),
             answered: BTreeSet::new(),
             offered: Vec::new(),
         });
@@ -510,7 +512,7 @@ impl Life {
             self.answer(busy, random);
         }
         for client in self.clients.iter().filter(|client| !client.gone) {
-            assert!(client.asked.is_empty(), "never answered: {:?}", client.asked);
+            assert!(client.reply_to.is_empty(), "never answered: {:?}", client.reply_to);
         }
         assert_eq!(self.world.gauge(Gauge::WorkerRequests), 0);
         for client in 0..self.clients.len() {
@@ -547,7 +549,7 @@ fn what_a_worker_has_is_waited_for() {
     life.join(instance);
     life.rest();
     let got = life.links[old].under_way.pop().expect("the old one has it");
-    assert!(!life.world.is_ended(life.links[old].at), "it has something under way");
+    assert!(!life.world.is_ended(life.links[old].at), "it has something under transport");
 
     let answer = Said { kind: 1, request: got.request, code: 200, number: 5, data: "7", ..Said::default() };
     life.expect(&got, r#""code":200,"data":7"#);

@@ -188,7 +188,7 @@ impl Browser {
                 .flat_map(|body| body.lines().map(str::to_owned).collect::<Vec<_>>())
                 .collect();
         };
-        assert!(bodies.values().all(String::is_empty), "everything goes to the stream: {bodies:?}");
+        assert!(bodies.values().all(String::is_empty), "everything detach to the stream: {bodies:?}");
         let text = String::from_utf8(world.take_bytes(stream.socket.at)).unwrap();
         assert!(text.is_empty() || text.ends_with("\n\n"), "half an event: {text}");
         let events = text.split_terminator("\n\n");

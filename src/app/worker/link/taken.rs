@@ -88,7 +88,7 @@ impl Link {
         let now = cx.now();
         if self.warned.get().is_none_or(|warned| now.saturating_sub(warned) >= WARN_AGAIN) {
             self.warned.set(Some(now));
-            tracing::warn!(worker = self.name, frame = ?kind, why, "a worker asked for what cannot be: it is left out");
+            tracing::warn!(worker = self.name, frame = ?kind, why, "a worker reply_to for what cannot be: it is left out");
         }
     }
 
@@ -99,19 +99,19 @@ impl Link {
             self.tally.answered_late();
             return Ok(());
         };
-        let asked = match request {
-            Request::Event(asked) => asked,
-            Request::Subscription(asked, path) => {
+        let reply_to = match request {
+            Request::Event(reply_to) => reply_to,
+            Request::Subscription(reply_to, path) => {
                 let decision = match code {
                     200 => Decision::Accept,
                     0 | 401 | 404 => Decision::Refuse,
                     code => Decision::Fail(code),
                 };
-                cx.push_local(LocalCommand::Any(Command::Decide { asked, path, decision }));
+                cx.push_local(LocalCommand::Any(Command::Decide { reply_to, path, decision }));
                 return Ok(());
             }
         };
-        if code == 0 || asked.callback == 0 {
+        if code == 0 || reply_to.callback == 0 {
             return Ok(());
         }
         let (answer, taken) = match answer_of(frame) {
@@ -122,7 +122,7 @@ impl Link {
             Some(offered) => answer.offering(offered.into_callback()),
             None => answer,
         };
-        cx.push_local(LocalCommand::Answer { asked, answer });
+        cx.push_local(LocalCommand::Answer { reply_to, answer });
         taken
     }
 

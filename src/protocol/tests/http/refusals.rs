@@ -362,7 +362,7 @@ fn origins_that_are_allowed() {
     let refused = talk(&upgrade("http://c"));
     assert_eq!(refused.ends, Some(Reason::Refused(Refusal::Origin)));
     assert!(refused.sent.starts_with("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n"), "{refused:?}");
-    let mut session = Session::new(Options::default());
+    let mut session = Codec::new(Options::default());
     let mut input = upgrade(allowed).into_bytes();
     assert_eq!(session.decode(&mut input, &settings).found, Found::Reply(SWITCHING.into()));
 }
