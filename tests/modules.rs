@@ -1,14 +1,25 @@
-//! The shape of the source tree: who may name whom, that only `qev` names the kernel's interface, and that `unsafe`
-//! stands only where it may, with its reason.
-//!
-//! The sources are read as text, with comments and literals blanked; no macro is expanded.
+//! Tests of the source tree: which modules and files may name which, where `unsafe` may stand, that no two types share
+//! a name, and how comments open.
 
-use std::collections::BTreeSet;
+use prose::{Comment, Language};
+use source::{SourceFile, Tree};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::LazyLock;
 
-/// Who may name whom; nothing else. A module may always name itself. `bin` is the load generator, whose clients stand
-/// on the same ring.
+#[path = "modules/graph.rs"]
+mod graph;
+#[path = "modules/prose.rs"]
+mod prose;
+#[path = "modules/source.rs"]
+mod source;
+
+// The rules.
+
+/// The top modules that each top module may name. Each may also name itself. `bin` is the load generator, whose
+/// clients use the same ring.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["server", "config", "log"]),
     ("bin", &["qev"]),
@@ -28,14 +39,60 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("limits", &[]),
 ];
 
-/// What everybody may name; `qev`, which shall be lifted out one day, only the first.
+/// The top modules that every module may name. `qev`, which is to become a crate of its own, may name only the first.
 const ALL_MAY_NAME: &[&str] = &["limits", "metrics"];
+
+/// The leaves of large modules. A leaf may name, of its siblings, only those in its list; all other files of the
+/// module may name it. A leaf that is a folder
+/// stands for all files in it.
+///
+/// The files of a module that have no row are its steps and compositions: they may name any sibling, but not in a circle.
+const LEAVES: &[(&str, &[Leaf])] =
+    &[("app", &[("json", &[]), ("paths", &[])]), ("shard", &[("connection", &[])]), ("server", &[])];
+
+/// A file or folder, and the siblings that it may name.
+type Leaf = (&'static str, &'static [&'static str]);
+
+/// Circles of siblings that name each other, and the reason why each may stay. There are no others.
+const CIRCLES: &[(&[&str], &str)] = &[
+    (
+        &["app/answer", "app/command", "app/context", "app/later"],
+        "to be opened: the methods that return a `Later` belong in `later`",
+    ),
+    (
+        &["app/registrar", "app/worker"],
+        "the registrar of an application hands out the group of its workers, which is registered with it",
+    ),
+    (
+        &["quickio-load/cut", "quickio-load/head"],
+        "to be opened: the error of both belongs in a file of its own",
+    ),
+    (
+        &["protocol/http", "protocol/reason", "protocol/websocket"],
+        "a WebSocket begins as an HTTP request, and the reasons to close a connection are those of both protocols",
+    ),
+    (
+        &[
+            "shard/addresses",
+            "shard/closing",
+            "shard/fanout",
+            "shard/flush",
+            "shard/http",
+            "shard/links",
+            "shard/liveness",
+            "shard/mail",
+            "shard/outbox",
+            "shard/state",
+        ],
+        "to be opened: the state of a shard is to be composed of leaves that do not name it",
+    ),
+];
 
 /// The files in which `unsafe` may stand.
 const UNSAFE_FILES: &[&str] = &[
     "qev/ring.rs",
     "qev/buffers.rs",
-    // Behind the pointers of applications in C.
+    // The pointers of applications in C.
     "app/c/mod.rs",
     "app/c/api.rs",
     "app/c/scope.rs",
@@ -43,486 +100,486 @@ const UNSAFE_FILES: &[&str] = &[
     "app/c/user.rs",
 ];
 
-/// The crates by which the kernel is spoken to, and the folder that may name them.
+/// The crates that are interfaces to the kernel, and the folder whose files may name them.
 const KERNEL_CRATES: &[&str] = &["glommio", "io_uring"];
 const KERNEL_FOLDER: &str = "qev/";
 
+/// Names that two types or more share, the files that define them, and the reason.
+const SHARED_NAMES: &[(&str, &[&str], &str)] = &[];
+
+/// The number of names that more than one type has and that are not listed. To be 0.
+const SHARED_NAMES_MAX: usize = 67;
+
+/// Folders with source text of any language, below the repository's root.
+const FOLDERS: &[&str] = &["src", "tests", "benches", "examples", "scripts"];
+
+/// How many of a hundred comments of a language may open with one of [`prose::AVOIDED`]. To be under 3 for each.
+const AVOIDED_PERCENT_MAX: &[(Language, f64)] = &[
+    (Language::RustDoc, 17.3),
+    (Language::Rust, 16.8),
+    (Language::Python, 13.8),
+    (Language::JavaScript, 13.0),
+    (Language::C, 17.2),
+    (Language::Shell, 3.9),
+];
+
+// The tests.
+
+static TREE: LazyLock<Tree> =
+    LazyLock::new(|| Tree::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
+
 #[test]
 fn modules_name_only_those_below_them() {
-    assert_clean(names_upwards);
+    assert_none(upward_names(&TREE));
 }
 
 #[test]
-fn only_quick_event_names_the_kernel() {
-    assert_clean(names_the_kernel);
+fn only_qev_names_the_kernel_crates() {
+    assert_none(kernel_names(&TREE));
+}
+
+/// The reason of each block is tested by the lint `clippy::undocumented_unsafe_blocks`.
+#[test]
+fn unsafe_stands_only_in_the_listed_files() {
+    assert_none(misplaced_unsafe(&TREE));
 }
 
 #[test]
-fn unsafe_stands_only_where_it_may_and_says_why() {
-    assert_clean(unsafe_without_reason);
+fn leaves_name_no_other_file_of_their_module() {
+    assert_none(LEAVES.iter().flat_map(|(module, leaves)| leaf_names(&TREE, module, leaves)).collect());
 }
 
 #[test]
-fn the_allowed_names_have_no_cycle() {
-    // Removing modules that name nobody, again and again, has to leave none.
-    let mut left: Vec<(&str, BTreeSet<&str>)> =
-        MAY_NAME.iter().map(|(module, names)| (*module, names.iter().copied().collect())).collect();
-    while let Some(at) = left.iter().position(|(_, names)| names.is_empty()) {
-        let (bottom, _) = left.remove(at);
-        for (_, names) in &mut left {
-            names.remove(bottom);
+fn siblings_do_not_name_each_other_in_a_circle() {
+    assert_none(sibling_circles(&TREE, CIRCLES));
+}
+
+#[test]
+fn no_two_types_share_a_name() {
+    let found = shared_names(&TREE, SHARED_NAMES);
+    println!("{}", found.join("\n"));
+    assert!(
+        found.len() <= SHARED_NAMES_MAX,
+        "{} of at most {SHARED_NAMES_MAX}\n{}\n",
+        found.len(),
+        found.join("\n")
+    );
+}
+
+#[test]
+fn comments_open_with_plain_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut failures = Vec::new();
+    for &(language, percent_max) in AVOIDED_PERCENT_MAX {
+        let mut total = 0;
+        let mut avoided: BTreeMap<String, Vec<Comment>> = BTreeMap::new();
+        for path in FOLDERS.iter().flat_map(|folder| source::files_below(&root.join(folder))) {
+            let extension = path.extension().unwrap_or_default().to_str().unwrap_or_default();
+            if !Language::of(extension).contains(&language) {
+                continue;
+            }
+            let comments = language.comments(&fs::read_to_string(&path).expect("a source file in UTF-8"));
+            total += comments.len();
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            avoided.insert(name, comments.into_iter().filter(Comment::opens_badly).collect());
         }
-    }
-    assert_eq!(left, [], "these name each other");
-}
-
-/// Applies a check to each source file, and fails with everything that it found.
-fn assert_clean(check: impl Fn(&str, &Source) -> Vec<String>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    for path in source_files(&root) {
-        let file = path.strip_prefix(&root).unwrap().to_str().expect("names in UTF-8").to_string();
-        let source = Source::new(&fs::read_to_string(&path).expect("a source file can be read"));
-        found.extend(check(&file, &source).into_iter().map(|what| format!("src/{file}:{what}")));
-    }
-    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
-}
-
-fn source_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a source folder can be read") {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
+        let count: usize = avoided.values().map(Vec::len).sum();
+        let percent = 100.0 * count as f64 / total.max(1) as f64;
+        println!("{language:?}: {count} of {total} comments, {percent:.1} %");
+        if percent > percent_max {
+            failures.push(format!(
+                "{language:?}: {count} of {total} comments, {percent:.1} %; at most {percent_max} %"
+            ));
+            let mut worst = Vec::from_iter(avoided);
+            worst.sort_by_key(|(_, comments)| Reverse(comments.len()));
+            for (file, comments) in worst.iter().take(20).filter(|(_, comments)| !comments.is_empty()) {
+                let lines =
+                    Vec::from_iter(comments.iter().map(|comment| comment.line.to_string())).join(", ");
+                failures.push(format!("  {file}: {} (lines {lines})", comments.len()));
             }
         }
     }
-    assert!(!files.is_empty());
-    files
+    assert_none(failures);
 }
 
-// The checks. Each returns lines of `LINE: what is wrong`.
+#[test]
+fn the_allowed_names_have_no_circle() {
+    let place =
+        |module: &str| MAY_NAME.iter().position(|(name, _)| *name == module).expect("a module of the table");
+    let edges: Vec<Vec<usize>> =
+        MAY_NAME.iter().map(|(_, names)| names.iter().map(|name| place(name)).collect()).collect();
+    assert!(graph::circles(&edges).is_empty());
+}
 
-fn names_upwards(file: &str, source: &Source) -> Vec<String> {
-    let own = top_module(file);
-    if own == "lib" {
-        return Vec::new();
+fn assert_none(found: Vec<String>) {
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+// The checks. Each returns lines of `FILE:LINE: description`.
+
+fn upward_names(tree: &Tree) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for file in tree.files.iter().filter(|file| file.path != "lib.rs") {
+        let own = top_module(file);
+        let allowed = MAY_NAME.iter().find(|(module, _)| *module == own).map(|(_, names)| *names);
+        let Some(allowed) = allowed else {
+            found.insert(format!("src/{}: `{own}` has no row in MAY_NAME", file.path));
+            continue;
+        };
+        let common = if own == "qev" { &ALL_MAY_NAME[..1] } else { ALL_MAY_NAME };
+        for named in &file.named {
+            let Some(target) = tree.file_of(named) else { continue };
+            let name = top_module(target);
+            if name != own && name != "lib" && !allowed.contains(&name) && !common.contains(&name) {
+                found.insert(format!("src/{}:{}: `{own}` names `{name}`", file.path, named.line));
+            }
+        }
     }
-    let allowed = MAY_NAME.iter().find(|(module, _)| *module == own).map(|(_, names)| *names);
-    let Some(allowed) = allowed else { return vec![format!("1: `{own}` has no row in MAY_NAME")] };
-    let common = if own == "qev" { &ALL_MAY_NAME[..1] } else { ALL_MAY_NAME };
-    source
-        .named_modules(file)
-        .into_iter()
-        .filter(|(_, name)| {
-            name != own && !allowed.contains(&name.as_str()) && !common.contains(&name.as_str())
-        })
-        .map(|(line, name)| format!("{line}: `{own}` names `{name}`"))
-        .collect()
+    Vec::from_iter(found)
 }
 
-fn names_the_kernel(file: &str, source: &Source) -> Vec<String> {
-    if file.starts_with(KERNEL_FOLDER) {
-        return Vec::new();
-    }
-    let tokens = source.tokens();
-    let named = tokens.windows(2).filter(|pair| {
-        // `glommio::`, `use glommio;`, `use glommio as x`.
-        let (word, next) = (pair[0].text, pair[1].text);
-        KERNEL_CRATES.contains(&word) && [":", ";", "as"].contains(&next)
-    });
-    named
-        .map(|pair| format!("{}: `{}` is named outside {KERNEL_FOLDER}", pair[0].line, pair[0].text))
-        .collect()
-}
-
-fn unsafe_without_reason(file: &str, source: &Source) -> Vec<String> {
-    let tokens = source.tokens();
+fn kernel_names(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
-    for token in tokens.iter().filter(|token| token.text == "unsafe") {
-        if !UNSAFE_FILES.contains(&file) {
-            found.push(format!("{}: `unsafe` may not stand in this file", token.line));
-        } else if !source.has_reason(token.line) {
-            found.push(format!("{}: `unsafe` without a `// SAFETY:` comment", token.line));
+    for file in tree.files.iter().filter(|file| !file.path.starts_with(KERNEL_FOLDER)) {
+        for named in file.named.iter().filter(|named| KERNEL_CRATES.contains(&named.segments[0].as_str())) {
+            found.push(format!(
+                "src/{}:{}: `{}` is named outside {KERNEL_FOLDER}",
+                file.path, named.line, named.segments[0]
+            ));
+        }
+    }
+    found
+}
+
+fn misplaced_unsafe(tree: &Tree) -> Vec<String> {
+    let files = tree.files.iter().filter(|file| !UNSAFE_FILES.contains(&file.path.as_str()));
+    files
+        .flat_map(|file| file.unsafe_lines.iter().map(|line| format!("src/{}:{line}: `unsafe`", file.path)))
+        .collect()
+}
+
+/// Leaves of `module` that name a sibling which is not in their list. Tests may name anything.
+fn leaf_names(tree: &Tree, module: &str, leaves: &[Leaf]) -> Vec<String> {
+    let sibling = |file: &SourceFile| -> Option<String> {
+        let below = file.path.strip_prefix(module)?.strip_prefix('/')?;
+        Some(below.split('/').next().unwrap().trim_end_matches(".rs").to_string())
+    };
+    let mut found = Vec::new();
+    for (leaf, _) in leaves {
+        if !tree.files.iter().any(|file| sibling(file).as_deref() == Some(leaf)) {
+            found.push(format!("src/{module}: there is no `{leaf}`, which LEAVES names"));
+        }
+    }
+    for file in tree.files.iter().filter(|file| !file.is_test) {
+        let Some(own) = sibling(file) else { continue };
+        let Some((_, allowed)) = leaves.iter().find(|(leaf, _)| *leaf == own) else { continue };
+        for named in file.named.iter().filter(|named| !named.is_test) {
+            let Some(name) = tree.file_of(named).and_then(sibling) else { continue };
+            if name != own && !allowed.contains(&name.as_str()) {
+                found.push(format!("src/{}:{}: the leaf `{own}` names `{name}`", file.path, named.line));
+            }
+        }
+    }
+    found
+}
+
+/// Circles of siblings that are not in `allowed`, and entries of `allowed` that are no circle. Tests do not count.
+///
+/// A part of an entry is allowed, too. The siblings are the files and folders of one module; what any file of a folder names, the folder names. A module's
+/// root file is no sibling: it composes the files below it and gives them its own types.
+fn sibling_circles(tree: &Tree, allowed: &[(&[&str], &str)]) -> Vec<String> {
+    let names = sibling_names(tree);
+    let siblings: Vec<&String> =
+        Vec::from_iter(names.keys().flat_map(|(from, to)| [from, to]).collect::<BTreeSet<_>>());
+    let place = |name: &String| siblings.binary_search(&name).unwrap();
+    let mut edges = vec![Vec::new(); siblings.len()];
+    for (from, to) in names.keys() {
+        edges[place(from)].push(place(to));
+    }
+    let mut unused: Vec<&[&str]> = allowed.iter().map(|(names, _)| *names).collect();
+    let mut found = Vec::new();
+    for circle in graph::circles(&edges) {
+        let circle: BTreeSet<&str> = circle.iter().map(|&at| siblings[at].as_str()).collect();
+        if let Some(at) =
+            unused.iter().position(|allowed| circle.is_subset(&allowed.iter().copied().collect()))
+        {
+            unused.remove(at);
+            continue;
+        }
+        found.push(format!(
+            "these name each other in a circle: {}",
+            Vec::from_iter(circle.iter().copied()).join(", ")
+        ));
+        let within =
+            |(from, to): &(String, String)| circle.contains(from.as_str()) && circle.contains(to.as_str());
+        found.extend(
+            names.iter().filter(|(ends, _)| within(ends)).map(|((_, to), at)| format!("  {at}, of {to}")),
+        );
+    }
+    found.extend(unused.iter().map(|names| format!("CIRCLES has an entry that is no circle: {names:?}")));
+    found
+}
+
+/// The pairs of siblings of which the first names the second, and the first place where it does so.
+fn sibling_names(tree: &Tree) -> BTreeMap<(String, String), String> {
+    let mut names = BTreeMap::new();
+    for file in tree.files.iter().filter(|file| !file.is_test) {
+        for named in file.named.iter().filter(|named| !named.is_test) {
+            let Some(target) = tree.file_of(named) else { continue };
+            let common =
+                file.module.iter().zip(&target.module).take_while(|(own, other)| own == other).count();
+            if file.module.len() == common || target.module.len() == common || common == 0 {
+                continue; // one of the two is the root of a module around the other
+            }
+            let sibling = |file: &SourceFile| {
+                let is_library = file.module[0] == source::LIBRARY;
+                file.module[usize::from(is_library)..=common].join("/")
+            };
+            names.entry((sibling(file), sibling(target))).or_insert_with(|| {
+                format!("src/{}:{}: `{}`", file.path, named.line, named.segments.join("::"))
+            });
+        }
+    }
+    names
+}
+
+/// Names of more than one type that `listed` does not have with these files, and entries of `listed` without such types.
+/// The types of tests do not count. A program may have a type of the library's name: it is another crate.
+fn shared_names(tree: &Tree, listed: &[(&str, &[&str], &str)]) -> Vec<String> {
+    let mut types: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for file in tree.files.iter().filter(|file| !file.is_test) {
+        for defined in file.types.iter().filter(|defined| !defined.is_test) {
+            types
+                .entry((&defined.name, &file.module[0]))
+                .or_default()
+                .push(format!("{}:{}", file.path, defined.line));
+        }
+    }
+    let mut found = Vec::new();
+    for ((name, _), places) in types.iter().filter(|(_, places)| places.len() > 1) {
+        let files = Vec::from_iter(places.iter().map(|place| place.split(':').next().unwrap()));
+        if !listed.iter().any(|(shared, of, _)| shared == name && *of == files) {
+            found.push(format!("`{name}`: {}", places.join(", ")));
+        }
+    }
+    for (name, _, _) in listed {
+        if !types.iter().any(|((shared, _), places)| shared == name && places.len() > 1) {
+            found.push(format!("SHARED_NAMES lists `{name}`, which no two types share"));
         }
     }
     found
 }
 
 /// The first module of a file's path: `client` for `client/callbacks.rs`, `limits` for `limits.rs`.
-fn top_module(file: &str) -> &str {
-    file.split('/').next().unwrap().trim_end_matches(".rs")
+fn top_module(file: &SourceFile) -> &str {
+    file.path.split('/').next().unwrap().trim_end_matches(".rs")
 }
 
-// Reading.
+// The checks' own tests.
 
-/// A source file: its lines as they are, and its code with comments and literals blanked, line for line.
-struct Source {
-    lines: Vec<String>,
-    code: Vec<String>,
+fn tree(files: &[(&str, &str)]) -> Tree {
+    Tree::parse(&Vec::from_iter(files.iter().map(|(path, text)| (path.to_string(), text.to_string()))))
 }
 
-struct Token<'a> {
-    line: usize,
-    text: &'a str,
-}
-
-impl Source {
-    fn new(text: &str) -> Source {
-        let code = blank(text);
-        Source {
-            lines: text.lines().map(str::to_string).collect(),
-            code: code.lines().map(str::to_string).collect(),
-        }
-    }
-
-    /// Words, and every other character that is no space, with their line, counted from 1.
-    fn tokens(&self) -> Vec<Token<'_>> {
-        let mut tokens = Vec::new();
-        for (code, line) in self.code.iter().zip(1..) {
-            let mut rest = code.trim_start();
-            while let Some(first) = rest.chars().next() {
-                let word = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
-                let len = if is_word(first) { word } else { first.len_utf8() };
-                let (text, behind) = rest.split_at(len);
-                tokens.push(Token { line, text });
-                rest = behind.trim_start();
-            }
-        }
-        tokens
-    }
-
-    /// The top modules of this crate that the code names, by `crate::`, `super::` or, in programs, `quickio::`.
-    fn named_modules(&self, file: &str) -> Vec<(usize, String)> {
-        let tokens = self.tokens();
-        // What other programs call their crate is their own.
-        let root = if file == "main.rs" || file.starts_with("bin/") { "quickio" } else { "crate" };
-        let mut depth = Depth::new(file);
-        let mut named = Vec::new();
-        let mut at = 0;
-        while at < tokens.len() {
-            depth.pass(&tokens, at);
-            let from_path = at >= 2 && tokens[at - 1].text == ":" && tokens[at - 2].text == ":";
-            let behind = match tokens[at].text {
-                word if word == root && !from_path && is_colons(&tokens, at + 1) => Some(at + 3),
-                "super" if root == "crate" && !from_path => depth.climb(&tokens, at),
-                _ => None,
-            };
-            if let Some(behind) = behind {
-                named.extend(first_segments(&tokens, behind));
-            }
-            at += 1;
-        }
-        named
-    }
-
-    /// Whether the statement in which the line stands has a `SAFETY:` comment before it or in it, or, where it is an
-    /// item that is unsafe to use, a `# Safety` section in its docs.
-    fn has_reason(&self, line: usize) -> bool {
-        let index = line - 1;
-        if is_reason(&self.lines[index]) {
-            return true;
-        }
-        for above in (0..index).rev() {
-            let (text, code) = (self.lines[above].trim(), self.code[above].trim());
-            if is_reason(text) {
-                return true;
-            }
-            let ended = code.ends_with([';', '{', '}', ',']) || text.is_empty();
-            if ended && !text.starts_with("//") && !text.starts_with("#[") {
-                return false;
-            }
-        }
-        false
-    }
-}
-
-fn is_reason(text: &str) -> bool {
-    text.contains("// SAFETY:") || text.trim_start().starts_with("/// # Safety")
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-fn is_colons(tokens: &[Token<'_>], at: usize) -> bool {
-    tokens.get(at).is_some_and(|token| token.text == ":")
-        && tokens.get(at + 1).is_some_and(|token| token.text == ":")
-}
-
-/// How many modules deep the code stands: by its file, and by the `mod x {` around it.
-struct Depth {
-    file: usize,
-    braces: usize,
-    inline: Vec<usize>,
-}
-
-impl Depth {
-    fn new(file: &str) -> Depth {
-        let parts = file.split('/').count();
-        let is_root = file == "lib.rs" || file == "main.rs";
-        let is_folder = file.ends_with("/mod.rs");
-        Depth { file: parts - usize::from(is_folder) - usize::from(is_root), braces: 0, inline: Vec::new() }
-    }
-
-    fn pass(&mut self, tokens: &[Token<'_>], at: usize) {
-        match tokens[at].text {
-            "{" => {
-                if at >= 2 && tokens[at - 2].text == "mod" {
-                    self.inline.push(self.braces);
-                }
-                self.braces += 1;
-            }
-            "}" => {
-                self.braces = self.braces.saturating_sub(1);
-                if self.inline.last() == Some(&self.braces) {
-                    self.inline.pop();
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Where `super::super::` climbs to the crate's root: the place behind it.
-    fn climb(&self, tokens: &[Token<'_>], mut at: usize) -> Option<usize> {
-        let mut climbed = 0;
-        while tokens.get(at).is_some_and(|token| token.text == "super") && is_colons(tokens, at + 1) {
-            climbed += 1;
-            at += 3;
-        }
-        (climbed == self.file + self.inline.len()).then_some(at)
-    }
-}
-
-/// The first segment of each path at `at`: of `a::b` it is `a`, of `{a::b, c::{d, e}}` they are `a` and `c`.
-fn first_segments(tokens: &[Token<'_>], at: usize) -> Vec<(usize, String)> {
-    let mut segments = Vec::new();
-    let Some(first) = tokens.get(at) else { return segments };
-    if first.text != "{" {
-        if first.text.starts_with(is_module_name) {
-            segments.push((first.line, first.text.to_string()));
-        }
-        return segments;
-    }
-    let mut depth = 0;
-    let mut is_first = true;
-    for token in &tokens[at..] {
-        match token.text {
-            "{" => depth += 1,
-            "}" if depth == 1 => break,
-            "}" => depth -= 1,
-            "," if depth == 1 => is_first = true,
-            word if depth == 1 && is_first && word.starts_with(is_module_name) => {
-                segments.push((token.line, word.to_string()));
-                is_first = false;
-            }
-            _ => {}
-        }
-    }
-    segments
-}
-
-/// Modules are lower case; what else stands at the crate's root (a type, a macro) is nobody's part.
-fn is_module_name(c: char) -> bool {
-    c.is_ascii_lowercase()
-}
-
-/// The text with comments, strings and characters replaced by spaces; its lines stay where they are.
-fn blank(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let blanked = literal_len(rest, out.chars().next_back());
-        let len = blanked.unwrap_or_else(|| rest.chars().next().unwrap().len_utf8());
-        let (piece, behind) = rest.split_at(len);
-        match blanked {
-            None => out.push_str(piece),
-            Some(_) => out.extend(piece.chars().map(|c| if c == '\n' { '\n' } else { ' ' })),
-        }
-        rest = behind;
-    }
-    out
-}
-
-/// Where `rest` begins with a comment or literal: its length in bytes.
-fn literal_len(rest: &str, before: Option<char>) -> Option<usize> {
-    if rest.starts_with("//") {
-        return Some(rest.find('\n').unwrap_or(rest.len()));
-    }
-    if rest.starts_with("/*") {
-        return Some(block_comment_len(rest));
-    }
-    if rest.starts_with('"') {
-        return Some(quoted_len(rest, '"'));
-    }
-    if rest.starts_with('r') && !before.is_some_and(is_word) {
-        return raw_string_len(rest);
-    }
-    // `br"..."` and `b"..."`: the `b` stays as a word of its own, which harms nobody.
-    if rest.starts_with("br") && !before.is_some_and(is_word) {
-        return raw_string_len(&rest[1..]).map(|len| len + 1);
-    }
-    if rest.starts_with('\'') {
-        return char_len(rest);
-    }
-    None
-}
-
-fn block_comment_len(rest: &str) -> usize {
-    let mut depth = 0;
-    let mut at = 0;
-    while at < rest.len() {
-        if rest[at..].starts_with("/*") {
-            depth += 1;
-            at += 2;
-        } else if rest[at..].starts_with("*/") {
-            depth -= 1;
-            at += 2;
-            if depth == 0 {
-                return at;
-            }
-        } else {
-            at += rest[at..].chars().next().unwrap().len_utf8();
-        }
-    }
-    rest.len()
-}
-
-fn quoted_len(rest: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if c == quote => return at + 1,
-            _ => {}
-        }
-    }
-    rest.len()
-}
-
-fn raw_string_len(rest: &str) -> Option<usize> {
-    let hashes = rest[1..].bytes().take_while(|&byte| byte == b'#').count();
-    if !rest[1 + hashes..].starts_with('"') {
-        return None; // a raw identifier, or a word that begins with r
-    }
-    let end = format!("\"{}", "#".repeat(hashes));
-    let body = 2 + hashes;
-    Some(rest[body..].find(&end).map_or(rest.len(), |at| body + at + end.len()))
-}
-
-/// A character; not a lifetime.
-fn char_len(rest: &str) -> Option<usize> {
-    let mut chars = rest.char_indices().skip(1);
-    let (_, first) = chars.next()?;
-    if first == '\\' {
-        return Some(quoted_len(rest, '\''));
-    }
-    chars.next().and_then(|(at, second)| (second == '\'').then_some(at + 1))
-}
-
-// The checker's own tests.
-
-fn named(file: &str, text: &str) -> Vec<String> {
-    Source::new(text).named_modules(file).into_iter().map(|(_, name)| name).collect()
-}
-
+/// Each way to name a module is found, in a tree in which `a`, `a/b`, `a/b/c` and others are modules.
 #[test]
-fn the_checker_blanks_comments_and_literals() {
-    let table = [
-        ("a // b\nc", "a     \nc"),
-        ("a /* b /* c */\n d */ e", "a             \n      e"),
-        (r#"x("crate::a \" b") y"#, "x(               ) y"),
-        ("r\"a\\\" b", "      b"),
-        ("r#\"a\"b\"# c", "         c"),
-        ("'a' 'b", "    'b"),
-        ("'\\'' x", "     x"),
-        ("'\"' x", "    x"),
-        ("'static str", "'static str"),
-        ("&'a str + 'x'", "&'a str +    "),
-        ("for r in x", "for r in x"),
-        ("\"é\" z", "    z"),
+fn every_way_to_name_a_module_is_found() {
+    let rest = [
+        (
+            "lib.rs",
+            "mod a; mod event; mod limits; mod qev; mod shard; pub use shard::Shard; pub struct Type;",
+        ),
+        ("event/mod.rs", "pub mod path;"),
+        ("event/path.rs", "pub struct Path;"),
+        ("limits.rs", "pub const X: u8 = 1;"),
+        ("qev/mod.rs", "pub mod ring;"),
+        ("qev/ring.rs", "pub struct Ring; pub use crate::event::path::Path as Way;"),
+        ("shard/mod.rs", "pub struct Shard;"),
     ];
-    for (text, expected) in table {
-        assert_eq!(blank(text), expected, "{text}");
-    }
-}
-
-#[test]
-fn the_checker_finds_every_way_to_name_a_module() {
-    let table: [(&str, &str, &[&str]); 16] = [
-        ("a.rs", "use crate::qev::ring;", &["qev"]),
-        ("a.rs", "use crate::{event::path, qev::{ring, mesh}, limits};", &["event", "qev", "limits"]),
-        ("a.rs", "pub(crate) use crate::event;", &["event"]),
-        ("a.rs", "fn f(x: crate::shard::Shard) {}", &["shard"]),
-        ("a.rs", "use ::std::mem; crate::limits::X", &["limits"]),
-        ("a.rs", "// use crate::shard;\n/* crate::shard */ \"crate::shard\"", &[]),
-        ("a.rs", "use super::shard;", &["shard"]),
-        ("a/mod.rs", "use super::shard;", &["shard"]),
-        ("a/b.rs", "use super::shard;", &[]),
-        ("a/b.rs", "use super::super::{shard, event::x};", &["shard", "event"]),
-        ("a/b/mod.rs", "use super::super::shard;", &["shard"]),
-        ("a.rs", "mod tests { use super::x; } use super::shard;", &["shard"]),
-        ("a.rs", "mod tests { fn f() { {} } use super::super::shard; }", &["shard"]),
-        ("main.rs", "quickio::server::run(quickio::config::x())", &["server", "config"]),
+    let table: &[(&str, &str, &[&str])] = &[
+        ("a.rs", "use crate::qev::ring;", &["qev/ring.rs"]),
+        (
+            "a.rs",
+            "use crate::{event::path, qev::{self, ring::Ring}, limits};",
+            &["event/path.rs", "limits.rs", "qev/mod.rs", "qev/ring.rs"],
+        ),
+        ("a.rs", "pub(crate) use crate::event;", &["event/mod.rs"]),
+        ("a.rs", "fn f(x: &Vec<crate::shard::Shard>) {}", &["shard/mod.rs"]),
+        ("a.rs", "use ::std::mem; const Y: u8 = crate::limits::X;", &["limits.rs"]),
+        ("a.rs", "// use crate::shard;\n/* crate::shard */ const X: &str = \"crate::shard\";", &[]),
+        ("a.rs", "use super::shard;", &["shard/mod.rs"]),
+        ("a.rs", "use super::shard::*;", &["shard/mod.rs"]),
+        ("a/mod.rs", "use super::shard as other;", &["shard/mod.rs"]),
+        (
+            "a.rs",
+            "mod b { use super::super::shard; mod c { use super::super::super::qev; } }",
+            &["qev/mod.rs", "shard/mod.rs"],
+        ),
+        ("a.rs", "mod b {} use b::x; fn f() { b::y(); self::b::z() }", &[]),
+        // By the names of re-exports and of imports.
+        ("a.rs", "use crate::Shard;", &["shard/mod.rs"]),
+        ("a.rs", "use crate::qev::ring::Way;", &["event/path.rs"]),
+        ("a.rs", "use crate::qev; mod b { use super::qev::ring::Ring; }", &["qev/mod.rs", "qev/ring.rs"]),
+        ("a.rs", "use crate::Type;", &["lib.rs"]),
+        // In macros.
+        (
+            "a.rs",
+            "fn f() { assert!(crate::limits::X > 1, \"{}\", { x(::std::y); super::qev::z }); }",
+            &["limits.rs", "qev/mod.rs"],
+        ),
+        (
+            "a.rs",
+            "macro_rules! m { () => { use $crate::{event, limits::X}; } }",
+            &["event/mod.rs", "limits.rs"],
+        ),
+        ("a.rs", "fn f() { shard::x(); let crate_ = 1; crate_::qev::x(); }", &[]),
+        (
+            "main.rs",
+            "fn main() { quickio::limits::x(quickio::qev::ring::y()) }",
+            &["limits.rs", "qev/ring.rs"],
+        ),
         (
             "bin/load/a.rs",
-            "use crate::plan; use super::plan; use quickio::{qev::ring, limits};",
-            &["qev", "limits"],
+            "use crate::plan; use super::qev; use quickio::{qev::ring, limits};",
+            &["bin/load/main.rs", "limits.rs", "qev/ring.rs"],
         ),
-        ("a.rs", "use crate::Type; crate::macro_name!()", &["macro_name"]),
     ];
     for (file, text, expected) in table {
-        assert_eq!(named(file, text), expected, "{file}: {text}");
+        let tree = tree(&[&rest[..], &[(*file, *text)], &[("bin/load/main.rs", "mod a;")]].concat());
+        let read = tree.files.iter().find(|read| read.path == *file).unwrap();
+        let named =
+            read.named.iter().filter_map(|named| tree.file_of(named)).filter(|target| target.path != *file);
+        let named = BTreeSet::from_iter(named.map(|target| target.path.as_str()));
+        assert_eq!(named, BTreeSet::from_iter(expected.iter().copied()), "{file}: {text}");
     }
 }
 
 #[test]
-fn the_checker_refuses_what_is_not_allowed() {
-    let check = |file: &str, text: &str| names_upwards(file, &Source::new(text));
-    assert_eq!(check("event/path.rs", "\nuse crate::qev::clock;"), ["2: `event` names `qev`"]);
-    assert_eq!(check("protocol/raw.rs", "use crate::client::Client;"), ["1: `protocol` names `client`"]);
-    assert_eq!(check("qev/mesh.rs", "use crate::metrics::Counter;"), ["1: `qev` names `metrics`"]);
-    assert_eq!(check("unheard_of.rs", ""), ["1: `unheard_of` has no row in MAY_NAME"]);
-    assert!(check("qev/mesh.rs", "use crate::limits; use crate::qev::ring;").is_empty());
-    assert!(check("client/mod.rs", "use crate::{event, limits, metrics};").is_empty());
-
-    let check = |file: &str, text: &str| names_the_kernel(file, &Source::new(text));
-    for text in ["use glommio::x;", "use glommio;", "let x = io_uring::opcode();", "use io_uring as ring;"] {
-        assert_eq!(check("shard/mod.rs", text).len(), 1, "{text}");
-        assert!(check("qev/ring.rs", text).is_empty());
-    }
-    assert!(check("shard/mod.rs", "// glommio::x\nlet io_uring = \"io_uring::\";").is_empty());
+fn names_that_are_not_allowed_are_found() {
+    let check = |file: &str, text: &str| {
+        let all = "mod client; mod event; mod limits; mod metrics; mod protocol; mod qev; mod unheard_of;";
+        let rest = ["client.rs", "event.rs", "limits.rs", "metrics.rs", "protocol.rs", "qev.rs"];
+        let rest = rest.into_iter().filter(|other| *other != file).map(|other| (other, ""));
+        upward_names(&tree(&Vec::from_iter(rest.chain([("lib.rs", all), (file, text)]))))
+    };
+    assert_eq!(check("event.rs", "\nuse crate::qev::clock;"), ["src/event.rs:2: `event` names `qev`"]);
+    assert_eq!(
+        check("protocol.rs", "use crate::client::A;"),
+        ["src/protocol.rs:1: `protocol` names `client`"]
+    );
+    assert_eq!(check("qev.rs", "use crate::metrics::Counter;"), ["src/qev.rs:1: `qev` names `metrics`"]);
+    assert_eq!(check("unheard_of.rs", ""), ["src/unheard_of.rs: `unheard_of` has no row in MAY_NAME"]);
+    assert!(check("qev.rs", "use crate::limits; const X: u8 = crate::qev::Y;").is_empty());
+    assert!(check("client.rs", "use crate::{event, limits, metrics};").is_empty());
 }
 
 #[test]
-fn the_checker_wants_a_reason_for_unsafe() {
-    let check = |file: &str, text: &str| unsafe_without_reason(file, &Source::new(text)).len();
-    let good = [
-        "// SAFETY: it holds.\nunsafe { x() }",
-        "// SAFETY: it holds,\n// and how.\nlet x =\n    unsafe { x() };",
-        "f(); // SAFETY: it holds.\nunsafe { x() }",
-        "// SAFETY: it holds.\n#[allow(x)]\nunsafe impl Send for X {}",
-        "/// Does.\n///\n/// # Safety\n///\n/// The pointer holds.\npub unsafe fn f() {}",
-        "let x = unsafe { x() }; // SAFETY: it holds.",
-        "// nothing unsafe here: \"unsafe\"",
+fn names_of_the_kernel_crates_are_found() {
+    let check = |file: &str, text: &str| kernel_names(&tree(&[("lib.rs", ""), (file, text)])).len();
+    let named = [
+        "use glommio::x;",
+        "use glommio;",
+        "fn f() { let x = io_uring::opcode(); }",
+        "use io_uring as ring;",
+        "fn f() { println!(\"{}\", glommio::x()) }",
     ];
-    for text in good {
+    for text in named {
+        assert_eq!(check("shard/mod.rs", text), 1, "{text}");
         assert_eq!(check("qev/ring.rs", text), 0, "{text}");
     }
-    let bad = [
-        "unsafe { x() }",
-        "// SAFETY: of another.\nunsafe { x() };\nunsafe { y() }",
-        "// SAFETY: of something else.\n\nunsafe { x() }",
-        "// a comment\nunsafe impl Send for X {}",
-        "pub unsafe fn f() {}",
-    ];
-    for text in bad {
-        assert_eq!(check("qev/ring.rs", text), 1, "{text}");
+    assert_eq!(check("shard/mod.rs", "// glommio::x\nfn f() { let io_uring = \"io_uring::\"; }"), 0);
+}
+
+#[test]
+fn unsafe_in_the_wrong_file_is_found() {
+    let check = |file: &str, text: &str| misplaced_unsafe(&tree(&[("lib.rs", ""), (file, text)])).len();
+    let found = ["fn f() { unsafe { x() } }", "unsafe impl Send for X {}", "fn f() { m!(unsafe { x() }) }"];
+    for text in found {
+        assert_eq!(check("shard/mod.rs", text), 1, "{text}");
+        assert_eq!(check("qev/ring.rs", text), 0, "{text}");
     }
-    assert_eq!(check("shard/mod.rs", good[0]), 1, "not in this file");
+    assert_eq!(
+        check("shard/mod.rs", "#![allow(unsafe_code)] // nothing unsafe\nconst X: &str = \"unsafe\";"),
+        0
+    );
+}
+
+#[test]
+fn leaves_that_name_others_are_found() {
+    let leaves: &[Leaf] = &[("time", &[]), ("table", &["time"])];
+    let check = |table: &str| {
+        let modules = "mod state; mod steps; mod table; mod time; pub use state::State;";
+        let (steps, time) = ("use super::state; use super::table;", "pub struct Time; mod wheel;");
+        let files = [
+            ("lib.rs", "mod shard;"),
+            ("shard/mod.rs", modules),
+            ("shard/state.rs", "pub struct State;"),
+            ("shard/steps/mod.rs", steps),
+            ("shard/time/mod.rs", time),
+            ("shard/table.rs", table),
+        ];
+        leaf_names(&tree(&files), "shard", leaves)
+    };
+    for text in [
+        "",
+        "use super::time;",
+        "use crate::shard::time::Time;",
+        "#[cfg(test)] mod x { use crate::shard::State; }",
+    ] {
+        assert!(check(text).is_empty(), "{text}");
+    }
+    for text in ["use super::state;", "use super::State;", "fn f(state: &crate::shard::State) {}"] {
+        assert_eq!(check(text), ["src/shard/table.rs:1: the leaf `table` names `state`"], "{text}");
+    }
+    assert_eq!(check("\nuse super::steps;"), ["src/shard/table.rs:2: the leaf `table` names `steps`"]);
+    let none = leaf_names(&tree(&[("lib.rs", "")]), "shard", &leaves[..1]);
+    assert_eq!(none, ["src/shard: there is no `time`, which LEAVES names"]);
+}
+
+#[test]
+fn circles_of_siblings_are_found() {
+    let check = |b: &str, c: &str, allowed: &[(&[&str], &str)]| {
+        let files = [
+            ("lib.rs", "mod a;"),
+            ("a/mod.rs", "mod b; mod c; use b::B; use c::d::D;"),
+            ("a/b.rs", b),
+            ("a/c/mod.rs", "pub mod d; use super::Above;"),
+            ("a/c/d.rs", c),
+        ];
+        sibling_circles(&tree(&files), allowed)
+    };
+    assert!(check("use super::c::d;", "use crate::a::Above;", &[]).is_empty());
+    assert!(check("use super::c::d;", "#[cfg(test)] mod tests { use crate::a::b; }", &[]).is_empty());
+    let found = check("\nuse super::c::d;", "use crate::a::b::B;", &[]);
+    let expected = [
+        "these name each other in a circle: a/b, a/c",
+        "  src/a/b.rs:2: `super::c::d`, of a/c",
+        "  src/a/c/d.rs:1: `crate::a::b::B`, of a/b",
+    ];
+    assert_eq!(found, expected);
+    let allowed: &[(&[&str], &str)] = &[(&["a/c", "a/b"], "a reason")];
+    assert!(check("use super::c::d;", "use crate::a::b::B;", allowed).is_empty());
+    assert_eq!(check("", "", allowed), ["CIRCLES has an entry that is no circle: [\"a/c\", \"a/b\"]"]);
+}
+
+#[test]
+fn types_that_share_a_name_are_found() {
+    let check = |listed: &[(&str, &[&str], &str)]| {
+        let b = "enum A {} fn f() { struct B; } #[cfg(test)] struct C;";
+        shared_names(
+            &tree(&[
+                ("lib.rs", "mod a; mod b;"),
+                ("a.rs", "struct A; trait B {} type C = u8;"),
+                ("b.rs", b),
+                ("main.rs", "struct A;"),
+            ]),
+            listed,
+        )
+    };
+    assert_eq!(check(&[]), ["`A`: a.rs:1, b.rs:1", "`B`: a.rs:1, b.rs:1"]);
+    let both: &[&str] = &["a.rs", "b.rs"];
+    assert_eq!(check(&[("A", both, "twins")]), ["`B`: a.rs:1, b.rs:1"]);
+    assert!(check(&[("A", both, "twins"), ("B", both, "twins")]).is_empty());
+    let listed = check(&[("A", both, "twins"), ("B", both, "twins"), ("C", both, "twins")]);
+    assert_eq!(listed, ["SHARED_NAMES lists `C`, which no two types share"]);
 }
