@@ -59,7 +59,8 @@ impl Search<'_> {
 
 #[test]
 fn circles_are_found() {
-    let table: [(&[&[usize]], &[&[usize]]); 6] = [
+    type Lists = &'static [&'static [usize]];
+    let table: [(Lists, Lists); 6] = [
         (&[], &[]),
         (&[&[0]], &[]), // a file may name itself
         (&[&[1], &[2], &[]], &[]),

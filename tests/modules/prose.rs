@@ -163,7 +163,8 @@ fn doc_text(group: &proc_macro2::Group) -> Option<String> {
 
 #[test]
 fn comments_are_found() {
-    let table: [(Language, &str, &[(usize, &str)]); 12] = [
+    type Expected = &'static [(usize, &'static str)];
+    let table: [(Language, &str, Expected); 12] = [
         (
             Language::RustDoc,
             "//! A file.\n\n/// One,\n/// two.\nfn f() {}",
