@@ -1,33 +1,33 @@
-// Types of QuickIO's client library, quickio.js. How to use it is in docs/client.md. MIT licence.
+// Types of the QuickIO client library, quickio.js. docs/client.md explains how to use it. MIT licence.
 
-/** A way to connect. */
+/** A transport that a client can use. */
 export type Transport = 'websocket' | 'stream' | 'poll'
 
-/** What a client is doing; `waiting` is for the next attempt to connect. */
+/** The state of a client. `waiting` means that it waits for the next connection attempt. */
 export type State = 'connecting' | 'open' | 'waiting' | 'closed'
 
-/** How long an answer is waited for. */
+/** Limits on waiting for an answer. */
 export interface SendOptions {
-  /** Milliseconds until the answer is given up: code -2. Without it, as long as the connection lives. */
+  /** Milliseconds until the answer fails with code -2. The default is no limit while the connection lasts. */
   timeout?: number
-  /** Gives the answer up when it aborts: code -3. An event that is still queued is not sent. */
+  /** A signal whose abort fails the answer with code -3. An event that is still queued is not sent. */
   signal?: AbortSignal
 }
 
 /**
  * Called once, with the answer to an event.
  *
- * @param data the answer's data; null where there is no answer
- * @param reply answers the server's callback, where it offered one
- * @param code 200; another code of the server; or -1 disconnected, -2 timeout, -3 aborted, -4 queue full
- * @param errMsg what went wrong, in words; null where nothing did or nobody says
+ * @param data the data of the answer; null if there is no answer
+ * @param reply a function that sends a reply, if the server requests one
+ * @param code 200; another code from the server; or -1 disconnected, -2 timeout, -3 aborted, -4 queue full
+ * @param errMsg an error message; null if there was no error, or if the server sent no message
  */
 export type AnswerHandler<T = any> = (data: T, reply: Reply | undefined, code: number, errMsg: string | null) => void
 
-/** Called for each event of a path. `reply` is there where the server wants an answer. */
+/** Called for each event of a path. `reply` is defined if the server requests a reply. */
 export type EventHandler<T = any> = (data: T, reply: Reply | undefined, code: 200, errMsg: null) => void
 
-/** Answers a callback of the server's, once, as long as its connection lives. */
+/** Answers a server callback. It works once, and only while the connection lasts. */
 export interface Reply {
   <T = any>(data?: unknown, options?: SendOptions): Promise<T>
   (data: unknown, fn: null): void
@@ -37,36 +37,36 @@ export interface Reply {
 /** Called when a subscription is refused. */
 export type RefusalHandler = (error: QuickIOError) => void
 
-/** What a subscription may come with. */
+/** Options of a subscription. */
 export interface SubscribeOptions {
-  /** JSON data for the server's application. That of a path's first handler counts. */
+  /** JSON data for the server's application. Only the data of the first handler of a path is used. */
   extra?: unknown
-  /** Called when the subscription is refused, now or after a reconnect. Without it `/error` is told. */
+  /** Called if the subscription is refused, at once or after a reconnect. Without it, the client emits `/error`. */
   onError?: RefusalHandler
 }
 
-/** Why an event, a subscription or a connection failed. */
+/** The reason why an event, a subscription or a connection failed. */
 export interface QuickIOError extends Error {
   name: 'QuickIOError' | 'TimeoutError' | 'AbortError'
-  /** A code of the server, or -1 disconnected, -2 timeout, -3 aborted, -4 queue full. */
+  /** A code from the server; or -1 disconnected, -2 timeout, -3 aborted, -4 queue full. */
   code: number
   /** The data of the server's answer. */
   data: any
 }
 
-/** The data of client-side events. */
+/** The events that the client itself emits, and their data. */
 export interface ClientEvents {
-  /** There is a connection, over this transport. */
+  /** A connection is open, over this transport. */
   '/open': Transport
   /** The connection has ended, for this reason. */
   '/close': QuickIOError
-  /** What nobody else is told: a failed attempt to connect, a malformed event, a refused subscription. */
+  /** An error that nothing else reports: a failed connection attempt, a malformed event, a refused subscription. */
   '/error': QuickIOError
-  /** The connection is over another transport than the one before. Comes before `/open`. */
+  /** The transport differs from that of the previous connection. Emitted before `/open`. */
   '/transport': Transport
 }
 
-/** What is called of a `WebSocket`, or of the class of that name in the package `ws`. */
+/** The members that the client uses of a `WebSocket`, or of the class of that name in the package `ws`. */
 export interface WebSocketLike {
   onopen: ((event: any) => void) | null
   onmessage: ((event: any) => void) | null
@@ -76,42 +76,47 @@ export interface WebSocketLike {
   close(): void
 }
 
-/** Time, for tests that do not want to wait for it. */
+/** A clock, which tests can replace. */
 export interface Clock {
-  /** Milliseconds. */
+  /** Returns the current time in milliseconds. */
   now(): number
   setTimeout(fn: () => void, ms: number): unknown
   clearTimeout(timer: any): void
 }
 
-/** What tells of a page's life: `window`, or a stand-in for it. */
+/** The source of a page's visibility and network events: `window`, or a replacement. */
 export interface Page {
   addEventListener?(name: string, fn: (event: any) => void): void
   removeEventListener?(name: string, fn: (event: any) => void): void
   document?: { visibilityState: string }
 }
 
-/** Times are in milliseconds. */
+/** Options of a client. Times are in milliseconds. */
 export interface Options {
-  /** Which ones to try, in this order: all three. */
+  /** The transports to try, in this order. The default is all three. */
   transports?: readonly Transport[]
-  /** How long each step of a handshake may take: 5000. The first response to a poll may take twice that. */
+  /** The time limit for each step of a handshake: 5000. The first response to a poll may take twice as long. */
   handshakeTimeout?: number
-  /** After how long without a sign of life a connection is given up: 65,000. The server sends one each minute. */
+  /**
+   * The time without received data after which a connection is treated as lost: 65,000. The server sends data at least
+   * once a minute.
+   */
   silenceTimeout?: number
   /** The longest pause between an empty response and the next poll: 2000. The pause is random. */
   pollDelay?: number
-  /** How many events wait for a connection, or for a request: 4096. */
+  /** The maximum number of events that wait for a connection, or for a request: 4096. */
   queueMax?: number
-  /** Over HTTP, whether to go on with the host that the server says it is: false. See docs/client.md. */
+  /** Over HTTP, send further requests to the host name that the server reports: false. See docs/client.md. */
   followHostname?: boolean
-  /** The class to use: the global one. Null for none. */
+  /** The WebSocket class to use. The default is the global one; null disables WebSocket. */
   WebSocket?: (new (url: string, protocols: string[]) => WebSocketLike) | null
-  /** The function to use: the global one. Null for none. */
+  /** The fetch function to use. The default is the global one; null disables HTTP. */
   fetch?: typeof fetch | null
+  /** The source of visibility and network events. The default is the global object. */
   page?: Page
-  /** A number from 0 up to, but not including, 1: Math.random. */
+  /** Returns a random number from 0 up to, but not including, 1. The default is `Math.random`. */
   random?: () => number
+  /** The clock to use. The default is the real one. */
   clock?: Clock
 }
 
@@ -124,49 +129,53 @@ export interface Options {
  */
 export class QuickIO {
   /**
-   * @param urls one address or a list in the order of preference: `ws(s)://`, `http(s)://` or `host[:port]`. Without
-   *     one: the server that the script came from.
+   * @param urls one address or a list in order of preference: `ws(s)://`, `http(s)://` or `host[:port]`. The default is
+   *     the server that the script was loaded from.
    */
   constructor(urls?: string | URL | readonly (string | URL)[], options?: Options)
 
   /** The class of all errors. */
   static readonly Error: new (code: number, message?: string | null, data?: unknown) => QuickIOError
 
-  /** The address of the script, whose server is the default one. */
+  /** The address of the script. Its server is the default server. */
   static source: string | undefined
 
+  /** The current state. */
   readonly state: State
 
   /** The transport in use; null while there is no open connection. */
   readonly transport: Transport | null
 
-  /** Listens to a client-side event. */
+  /** Adds a handler for an event that the client itself emits. */
   on<P extends keyof ClientEvents>(path: P, fn: (data: ClientEvents[P]) => void): Promise<void>
 
   /**
-   * Subscribes to a path. The promise is resolved when the subscription is active, and rejected when it is refused;
-   * nobody has to look at it.
+   * Subscribes to a path. The promise resolves when the subscription is active, and rejects if it is refused. It may be
+   * ignored: a rejection is not reported as unhandled.
    */
   on<T = any>(path: string, fn: EventHandler<T>, options?: RefusalHandler | SubscribeOptions): Promise<void>
 
-  /** Like `on`, for one event. */
+  /** Like `on`, but for one event only. */
   one<P extends keyof ClientEvents>(path: P, fn: (data: ClientEvents[P]) => void): Promise<void>
   one<T = any>(path: string, fn: EventHandler<T>, options?: RefusalHandler | SubscribeOptions): Promise<void>
 
-  /** Takes a handler away, or all of a path. With the last one the subscription ends. */
+  /** Removes one handler, or all handlers of a path. The removal of the last one ends the subscription. */
   off(path: string, fn?: (...args: any[]) => void): void
 
-  /** Sends an event. The promise is of the answer's data; nobody has to look at it. */
+  /**
+   * Sends an event. The promise resolves to the data of the answer. It may be ignored: a rejection is not reported as
+   * unhandled.
+   */
   send<T = any>(path: string, data?: unknown, options?: SendOptions): Promise<T>
-  /** Sends an event that the server need not answer. */
+  /** Sends an event without requesting an answer. */
   send(path: string, data: unknown, fn: null): void
-  /** Sends an event; `fn` is called with the answer, or when there will be none. */
+  /** Sends an event. Calls `fn` once, with the answer or with an error. */
   send<T = any>(path: string, data: unknown, fn: AnswerHandler<T>, options?: SendOptions): void
 
-  /** Ends the connection for good. Handlers stay: `reconnect` subscribes them again. */
+  /** Ends the connection permanently. Handlers are kept: `reconnect` subscribes them again. */
   close(): void
 
-  /** Connects at once, anew: ends the connection where there is one, and opens a client that was closed. */
+  /** Opens a new connection at once. Ends the current connection, if any; reopens a closed client. */
   reconnect(): void
 }
 
@@ -175,6 +184,6 @@ export default QuickIO
 type Library = typeof QuickIO
 
 declare global {
-  /** Set by the classic script. */
+  /** Defined by the classic script. */
   var QuickIO: Library
 }

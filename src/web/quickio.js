@@ -1,10 +1,10 @@
-// QuickIO's client library: events over WebSocket, event streams or polls, in browsers and Node.
-// How to use it is in docs/client.md, its types are in quickio.d.ts. MIT licence.
+// The QuickIO client library: events over WebSocket, event streams or polls, in browsers and Node.
+// docs/client.md explains how to use it; quickio.d.ts has the types. MIT licence.
 
 globalThis.QuickIO = (() => {
   'use strict'
 
-  // What a callback's code is where the answer did not come from the server.
+  // Codes of callbacks that did not get an answer from the server.
   const DISCONNECTED = -1
   const TIMEOUT = -2
   const ABORTED = -3
@@ -12,13 +12,14 @@ globalThis.QuickIO = (() => {
 
   const BACKOFF_MIN_MS = 100
   const BACKOFF_MAX_MS = 25_600
-  const STABLE_MS = 10_000 // a connection that lasted so long makes the next backoff start anew
-  const BODY_BYTES_MAX = 32 * 1024 // of events gathered into one request
-  const REQUESTS_MAX = 2 // of one session, unanswered: one that is held, one that brings more events
+  const STABLE_MS = 10_000 // a connection that lasted this long resets the backoff
+  const BODY_BYTES_MAX = 32 * 1024 // of the events that share one request
+  const REQUESTS_MAX = 2 // in flight for one session: one that the server holds, one that sends more events
 
   const LOCAL_EVENTS = new Set(['/open', '/close', '/error', '/transport'])
+  const PAGE_EVENTS = ['pageshow', 'visibilitychange', 'online']
   const OHAI = '/qio/ohai'
-  const HELLO_ID = 1 // of the first question over HTTP; the callbacks of events count on from there
+  const HELLO_ID = 1 // callback number of the first event over HTTP; the callbacks of other events follow
 
   const defaults = () => ({
     transports: ['websocket', 'stream', 'poll'],
@@ -40,7 +41,7 @@ globalThis.QuickIO = (() => {
 
   const ignore = () => {}
 
-  /** Why an event, a subscription or a connection failed. */
+  /** The reason why an event, a subscription or a connection failed. */
   class QuickIOError extends Error {
     constructor(code, message, data = null) {
       super(message ?? `code ${code}`)
@@ -52,14 +53,14 @@ globalThis.QuickIO = (() => {
 
   // ---- Texts -------------------------------------------------------------------------------------------------------
 
-  /** A path as the server cleans it. */
-  function clean(path) {
-    const cleaned = String(path).replace(/[^\w\-/]/g, '').replace(/\/+/g, '/').replace(/\/$/, '')
-    if (!cleaned) throw new TypeError(`nothing is left of the path ${path}`)
-    return cleaned
+  /** Normalizes a path in the same way as the server. */
+  function normalizePath(path) {
+    const normalized = String(path).replace(/[^\w\-/]/g, '').replace(/\/+/g, '/').replace(/\/$/, '')
+    if (!normalized) throw new TypeError(`invalid path: ${path}`)
+    return normalized
   }
 
-  /** The parts of an event's text; null where it is malformed. Data that is no JSON is undefined. */
+  /** Parses the text of an event. Returns null if it is malformed; `data` is undefined if it is not JSON. */
   function parseEvent(text) {
     const head = typeof text === 'string' && text.match(/^([^:]*):(\d{1,20})=/)
     return head && { path: head[1], callback: head[2], data: parseData(text.slice(head[0].length)) }
@@ -73,21 +74,21 @@ globalThis.QuickIO = (() => {
     }
   }
 
-  /** A server's address, as an http(s) URL. Where it names no scheme it gets `scheme`. */
+  /** Parses the address of a server into an http(s) URL. An address without a scheme gets `scheme`. */
   function parseUrl(address, scheme = 'http:') {
     const text = String(address)
     const url = new URL((/^\w+:\/\//.test(text) ? text : `${scheme}//${text}`).replace(/^ws/i, 'http'))
-    if (!/^https?:$/.test(url.protocol)) throw new TypeError(`no ws, wss, http or https address: ${address}`)
+    if (!/^https?:$/.test(url.protocol)) throw new TypeError(`not a ws, wss, http or https address: ${address}`)
     url.hash = ''
     return url
   }
 
-  /** Where the server at `from` sends its clients; null where that is no address. */
+  /** Parses the address to which the server at `from` moves its clients. Returns null if it is not an address. */
   function parseMove(address, from) {
     if (typeof address !== 'string') return null
     try {
       const url = parseUrl(address, from.protocol)
-      // Nobody is sent to where everybody can listen.
+      // A secure connection must not become an insecure one.
       if (from.protocol === 'https:') url.protocol = 'https:'
       return url
     } catch {
@@ -95,15 +96,15 @@ globalThis.QuickIO = (() => {
     }
   }
 
-  /** Where the script came from; else the page. */
-  function home() {
+  /** Returns the server that the script was loaded from, otherwise that of the page. */
+  function defaultUrl() {
     const source = QuickIO.source || globalThis.location?.href
-    if (!/^https?:/.test(source)) throw new TypeError('the address of the server is needed')
+    if (!/^https?:/.test(source)) throw new TypeError('the address of the server is missing')
     return new URL(source).origin
   }
 
-  /** Calls what is not ours. What it throws is shown as if nobody had called it. */
-  function run(fn, ...args) {
+  /** Calls a function of the application. Its exceptions are reported as uncaught. */
+  function callHandler(fn, ...args) {
     try {
       fn(...args)
     } catch (error) {
@@ -113,10 +114,10 @@ globalThis.QuickIO = (() => {
   }
 
   /**
-   * Has `start` get an answer for `fn`. Without a function: for the promise that is returned. Nobody has to look at
-   * that: it counts as handled, and still rejects for those who wait for it.
+   * Calls `start` with `fn`. If `fn` is undefined, passes a callback that settles the returned promise. The promise
+   * counts as handled, so that a rejection is not reported if the application ignores it.
    */
-  function answered(fn, start) {
+  function promiseOrCallback(fn, start) {
     if (fn !== undefined) return void start(fn)
     const promise = new Promise((resolve, reject) => {
       start((data, _reply, code, message) => {
@@ -128,15 +129,15 @@ globalThis.QuickIO = (() => {
     return promise
   }
 
-  // ---- Connections: one attempt each, which opens or not, and ends once ---------------------------------------------
+  // ---- Connections: each is one attempt, which may open, and ends once ----------------------------------------------
 
-  /** What all transports have in common. */
+  /** The common base of all transports. */
   class Connection {
     isOpen = false
-    reached = false // the server, or what pretends to be one
+    reached = false // something responded: the server, or a proxy in its place
     ended = false
 
-    /** `owner` is told by `opened()`, `heard()`, `received(text)` and, once, `lost(error)`. */
+    /** Calls `onOpen()`, `onActivity()`, `onEvent(text)` and, once, `onLost(error)` of `owner`. */
     constructor(url, options, owner) {
       this.url = url
       this.options = options
@@ -145,7 +146,7 @@ globalThis.QuickIO = (() => {
     }
 
     begin() {
-      this.within(this.options.handshakeTimeout, 'an answer')
+      this.limitStep(this.options.handshakeTimeout, 'a response')
       try {
         this.start()
       } catch (error) {
@@ -153,35 +154,35 @@ globalThis.QuickIO = (() => {
       }
     }
 
-    /** The next step of the handshake has to be done in time. */
-    within(ms, what) {
+    /** Limits the time of the next step of the handshake. */
+    limitStep(ms, expected) {
       this.clock.clearTimeout(this.timer)
-      this.timer = this.clock.setTimeout(() => this.fail(`waited ${ms} ms for ${what}`), ms)
+      this.timer = this.clock.setTimeout(() => this.fail(`no ${expected} within ${ms} ms`), ms)
     }
 
     open() {
       this.clock.clearTimeout(this.timer)
       this.isOpen = true
-      this.owner.opened()
+      this.owner.onOpen()
     }
 
-    /** Events that wait to be sent. */
-    get waiting() {
+    /** The number of events that wait to be sent. */
+    get unsent() {
       return 0
     }
 
     fail(why) {
       if (this.ended) return
       this.close(false)
-      this.owner.lost(new QuickIOError(DISCONNECTED, `${this.constructor.transport}: ${why}`))
+      this.owner.onLost(new QuickIOError(DISCONNECTED, `${this.constructor.transport}: ${why}`))
     }
 
-    /** Politely: what was given to `send` is still sent. The owner is not told. */
-    close(politely) {
+    /** Ends the connection without a call to the owner. If `graceful`, events passed to `send` are still sent. */
+    close(graceful) {
       if (this.ended) return
       this.ended = true
       this.clock.clearTimeout(this.timer)
-      this.shut(politely && this.isOpen)
+      this.shutDown(graceful && this.isOpen)
     }
   }
 
@@ -195,16 +196,16 @@ globalThis.QuickIO = (() => {
       socket.onopen = () => {
         if (this.ended) return
         this.reached = true
-        this.within(this.options.handshakeTimeout, OHAI)
+        this.limitStep(this.options.handshakeTimeout, OHAI)
         socket.send(OHAI)
       }
       socket.onmessage = ({ data }) => {
         if (this.ended) return
-        if (this.isOpen) this.owner.received(data)
+        if (this.isOpen) this.owner.onEvent(data)
         else if (data === OHAI) this.open()
-        else this.fail(`got something else than ${OHAI}`)
+        else this.fail(`the first message is not ${OHAI}`)
       }
-      socket.onerror = ignore // a close follows
+      socket.onerror = ignore // `onclose` follows
       socket.onclose = ({ code, reason }) => this.fail(`closed, ${code} ${reason}`.trim())
     }
 
@@ -212,50 +213,50 @@ globalThis.QuickIO = (() => {
       this.socket.send(text)
     }
 
-    shut() {
+    shutDown() {
       this.socket?.close()
     }
   }
 
   /**
-   * A session over HTTP. Events go out by POST, a few at a time in flight. Requests are numbered, and responses are
-   * handled in the order of these numbers: so events keep their order in both directions, whatever overtakes what.
+   * A session over HTTP. Events are sent with POST requests, at most `REQUESTS_MAX` in flight. Requests are numbered,
+   * and responses are handled in the order of these numbers, which keeps events in order in both directions.
    */
   class HttpConnection extends Connection {
     static needs = 'fetch'
 
-    out = []
-    base = this.url // where requests go
-    flying = 0
-    sent = 0
-    handled = 0
-    early = new Map() // the number of a request => its response, which came before its turn
-    aborter = new AbortController()
+    pending = []
+    baseUrl = this.url // the address of requests
+    inFlight = 0
+    requestsSent = 0
+    responsesHandled = 0
+    earlyResponses = new Map() // request number => response that waits for earlier ones
+    abortController = new AbortController()
 
-    get waiting() {
-      return this.out.length
+    get unsent() {
+      return this.pending.length
     }
 
     start() {
       // Node 18 has no global `crypto`.
-      if (globalThis.crypto) return this.begun(globalThis.crypto)
+      if (globalThis.crypto) return this.startSession(globalThis.crypto)
       import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:crypto')
-        .then(({ webcrypto }) => this.ended || this.begun(webcrypto))
+        .then(({ webcrypto }) => this.ended || this.startSession(webcrypto))
         .catch((error) => this.fail(error.message))
     }
 
-    begun(crypto) {
+    startSession(crypto) {
       const bytes = crypto.getRandomValues(new Uint8Array(16))
       this.sid = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
       this.connect()
     }
 
     send(text) {
-      this.out.push(text)
+      this.pending.push(text)
       this.flushSoon()
     }
 
-    /** All that is sent in one go shares requests. */
+    /** Flushes after the current task: events that are sent together share requests. */
     flushSoon() {
       if (this.flushing) return
       this.flushing = true
@@ -266,29 +267,30 @@ globalThis.QuickIO = (() => {
     }
 
     flush() {
-      while (this.out.length && this.flying < REQUESTS_MAX) this.post()
+      while (this.pending.length && this.inFlight < REQUESTS_MAX) this.post()
     }
 
-    /** Takes from `out` what fits into a request: one event at least, whatever its size. */
-    gather() {
+    /** Removes from `pending` the events that fit into one request: at least one, whatever its size. */
+    takeBody() {
       let count = 0
-      for (let bytes = 0; count < this.out.length; count++) {
-        bytes += new TextEncoder().encode(this.out[count]).length + 1
+      for (let bytes = 0; count < this.pending.length; count++) {
+        bytes += new TextEncoder().encode(this.pending[count]).length + 1
         if (count && bytes > BODY_BYTES_MAX) break
       }
-      return this.out.splice(0, count).join('\n')
+      return this.pending.splice(0, count).join('\n')
     }
 
     async post(query) {
-      const number = ++this.sent
+      const number = ++this.requestsSent
       const { silenceTimeout } = this.options
       const timer = this.clock.setTimeout(() => this.fail(`no response for ${silenceTimeout} ms`), silenceTimeout)
-      this.flying++
+      this.inFlight++
       try {
-        const body = this.gather()
-        this.early.set(number, await this.request({ ...query, seq: number }, { method: 'POST', body }))
-        this.flying--
-        if (!this.ended) this.takeResponses()
+        const body = this.takeBody()
+        const response = await this.requestWithRetry({ ...query, seq: number }, { method: 'POST', body })
+        this.earlyResponses.set(number, response)
+        this.inFlight--
+        if (!this.ended) this.handleResponses()
       } catch (error) {
         this.fail(error.message)
       } finally {
@@ -296,27 +298,27 @@ globalThis.QuickIO = (() => {
       }
     }
 
-    /** A request that breaks is repeated once: its number tells the server whether it had it before. */
-    async request(query, init) {
+    /** Repeats a failed request once. Its number tells the server whether it has already handled the request. */
+    async requestWithRetry(query, init) {
       try {
-        return await this.attempt(query, init)
+        return await this.requestOnce(query, init)
       } catch (error) {
-        if (this.ended || !this.isOpen || (error.status && this.base === this.url)) throw error
-        this.base = this.url // what the server called its host's name may not be reachable from here
-        return this.attempt(query, init)
+        if (this.ended || !this.isOpen || (error.status && this.baseUrl === this.url)) throw error
+        this.baseUrl = this.url // the host name of the server may be unreachable from here
+        return this.requestOnce(query, init)
       }
     }
 
-    async attempt(query, init) {
+    async requestOnce(query, init) {
       const response = await this.fetch(query, init)
       return response.text()
     }
 
     async fetch(query, init) {
       const { fetch } = this.options
-      const url = new URL(this.base)
+      const url = new URL(this.baseUrl)
       for (const [name, value] of Object.entries({ sid: this.sid, ...query })) url.searchParams.set(name, value)
-      const response = await fetch(url.href, { cache: 'no-store', signal: this.aborter.signal, ...init })
+      const response = await fetch(url.href, { cache: 'no-store', signal: this.abortController.signal, ...init })
       this.reached = true
       if (response.status !== 200) {
         throw Object.assign(new Error(`HTTP status ${response.status}`), { status: response.status })
@@ -324,85 +326,85 @@ globalThis.QuickIO = (() => {
       return response
     }
 
-    takeResponses() {
+    handleResponses() {
       let empty = true
-      while (this.early.has(this.handled + 1)) {
-        const text = this.early.get(++this.handled)
-        this.early.delete(this.handled)
-        this.owner.heard()
+      while (this.earlyResponses.has(this.responsesHandled + 1)) {
+        const text = this.earlyResponses.get(++this.responsesHandled)
+        this.earlyResponses.delete(this.responsesHandled)
+        this.owner.onActivity()
         for (const line of text.split(/[\r\n]+/)) {
           if (!line) continue
           empty = false
-          this.take(line)
+          this.handleEvent(line)
         }
       }
-      if (!this.ended) this.goOn(empty)
+      if (!this.ended) this.afterResponses(empty)
     }
 
-    take(text) {
+    handleEvent(text) {
       if (this.ended) return
-      if (this.isOpen) return this.owner.received(text)
+      if (this.isOpen) return this.owner.onEvent(text)
       const answer = parseEvent(text)
-      if (answer?.path !== `/qio/callback/${HELLO_ID}`) return this.fail(`got something else than an answer`)
-      if (this.options.followHostname) this.follow(answer.data)
+      if (answer?.path !== `/qio/callback/${HELLO_ID}`) return this.fail('the first event is not an answer')
+      if (this.options.followHostname) this.adoptHostname(answer.data)
       this.open()
     }
 
-    /** The session lives on the host that answered: behind an address of several hosts only that one knows it. */
-    follow(answer) {
+    /** Sends further requests to the host that answered: behind an address of several hosts, only it has the session. */
+    adoptHostname(answer) {
       const named = answer?.code === 200 && parseMove(answer.data, this.url)
       if (!named || named.host === this.url.host) return
-      this.base = new URL(this.url)
-      this.base.port = '' // which may not be what the name goes without
-      this.base.host = named.host
+      this.baseUrl = new URL(this.url)
+      this.baseUrl.port = '' // setting `host` keeps the old port if the name has none
+      this.baseUrl.host = named.host
     }
 
-    hello() {
-      this.out.push(`/qio/hostname:${HELLO_ID}=null`)
+    queueHello() {
+      this.pending.push(`/qio/hostname:${HELLO_ID}=null`)
     }
 
-    /** What is under way is still handled: the last request is behind it, and ends the session. */
-    shut(politely) {
-      if (!politely) return this.aborter.abort()
-      const timer = this.clock.setTimeout(() => this.aborter.abort(), this.options.handshakeTimeout)
-      const last = { method: 'POST', body: this.gather(), keepalive: true }
-      this.fetch({ seq: this.sent + 1, close: true }, last).catch(ignore).finally(() => {
+    /** The last request is numbered after those in flight: the server handles them before it ends the session. */
+    shutDown(graceful) {
+      if (!graceful) return this.abortController.abort()
+      const timer = this.clock.setTimeout(() => this.abortController.abort(), this.options.handshakeTimeout)
+      const last = { method: 'POST', body: this.takeBody(), keepalive: true }
+      this.fetch({ seq: this.requestsSent + 1, close: true }, last).catch(ignore).finally(() => {
         this.clock.clearTimeout(timer)
-        this.aborter.abort()
+        this.abortController.abort()
       })
     }
   }
 
-  /** Events come as responses to requests, of which one is always held by the server. */
+  /** Events arrive in responses to requests. The server holds one request until it has events. */
   class PollConnection extends HttpConnection {
     static transport = 'poll'
 
     connect() {
-      this.hello()
-      this.within(2 * this.options.handshakeTimeout, 'a response')
+      this.queueHello()
+      this.limitStep(2 * this.options.handshakeTimeout, 'a response')
       this.post({ connect: true })
     }
 
     flush() {
       super.flush()
-      if (!this.flying) this.post()
+      if (!this.inFlight) this.post()
     }
 
-    /** Where there were events there may be more: the next poll follows at once. Else it can wait a little. */
-    goOn(empty) {
+    /** After events, more are likely: the next poll follows at once. Otherwise it waits for a pause. */
+    afterResponses(empty) {
       this.clock.clearTimeout(this.pause)
-      if (this.out.length || !empty) return this.flushSoon()
+      if (this.pending.length || !empty) return this.flushSoon()
       const { pollDelay, random } = this.options
-      if (!this.flying) this.pause = this.clock.setTimeout(() => this.flush(), random() * pollDelay)
+      if (!this.inFlight) this.pause = this.clock.setTimeout(() => this.flush(), random() * pollDelay)
     }
 
-    shut(politely) {
+    shutDown(graceful) {
       this.clock.clearTimeout(this.pause)
-      super.shut(politely)
+      super.shutDown(graceful)
     }
   }
 
-  /** Events come as one response that does not end. */
+  /** Events arrive in one response that does not end. */
   class StreamConnection extends HttpConnection {
     static transport = 'stream'
 
@@ -416,35 +418,35 @@ globalThis.QuickIO = (() => {
           if (done) throw new Error('the stream ended')
           const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
           rest = lines.pop()
-          this.owner.heard()
-          for (const line of lines) this.takeLine(line.replace(/\r$/, ''))
+          this.owner.onActivity()
+          for (const line of lines) this.handleLine(line.replace(/\r$/, ''))
         }
       } catch (error) {
         this.fail(error.message)
       }
     }
 
-    takeLine(line) {
+    handleLine(line) {
       if (this.ended || !line) return
-      if (!this.greeted) return line === ': quickio' ? this.greet() : this.fail('this is no stream of events')
-      if (line.startsWith('data:')) this.take(line.slice(5).trimStart())
+      if (!this.greeted) return line === ': quickio' ? this.onGreeting() : this.fail('not an event stream')
+      if (line.startsWith('data:')) this.handleEvent(line.slice(5).trimStart())
     }
 
-    greet() {
+    onGreeting() {
       this.greeted = true
       if (!this.options.followHostname) return this.open()
-      this.hello()
+      this.queueHello()
       this.flush()
     }
 
-    goOn() {
+    afterResponses() {
       this.flush()
     }
   }
 
   const CONNECTIONS = { websocket: WebSocketConnection, stream: StreamConnection, poll: PollConnection }
 
-  function complete(options) {
+  function withDefaults(options) {
     const all = defaults()
     for (const [name, value] of Object.entries(options ?? {})) {
       if (!(name in all)) throw new TypeError(`no such option: ${name}`)
@@ -453,23 +455,23 @@ globalThis.QuickIO = (() => {
     return all
   }
 
-  /** The transports that this environment has what it takes for. */
-  function usable({ transports, ...options }) {
+  /** Returns the transports that this environment supports. */
+  function usableTransports({ transports, ...options }) {
     const unknown = transports.find((name) => !CONNECTIONS[name])
     if (unknown !== undefined) throw new TypeError(`no such transport: ${unknown}`)
     const found = transports.filter((name) => options[CONNECTIONS[name].needs])
-    if (!found.length) throw new TypeError('nothing to connect with: pass WebSocket or fetch as an option')
+    if (!found.length) throw new TypeError('no usable transport: pass WebSocket or fetch as an option')
     return found
   }
 
   // ---- The client --------------------------------------------------------------------------------------------------
 
-  /** A path's handlers, and how its subscription stands on this connection. */
+  /** The handlers of a path, and the state of its subscription on this connection. */
   class Subscription {
     handlers = []
     active = false
-    asked = 0 // the callback of the newest `/qio/on`
-    deferred = false // that one was answered 202: an older one's answer decides
+    requestId = 0 // the callback of the latest `/qio/on`
+    deferred = false // the latest one was answered with 202: the answer to an earlier one decides
 
     constructor(extra) {
       this.extra = extra
@@ -486,41 +488,41 @@ globalThis.QuickIO = (() => {
   class QuickIO {
     static Error = QuickIOError
 
-    /** The address of this script, whose server is the default one. */
+    /** The address of this script. Its server is the default server. */
     static source = globalThis.document?.currentScript?.src
 
     #options
     #clock
     #transports
     #urls
-    #at = 0 // of `#urls`: the one in use
-    #moved = null // where the server sent this client, until that fails
+    #urlIndex = 0 // of the address in use
+    #movedUrl = null // the address of the last `/qio/move`, until a connection to it fails
     #state = 'connecting'
     #connection = null
-    #timer // for the next attempt while waiting; for the silence that is too long while open
+    #timer // waiting: for the next attempt; open: for the silence timeout
     #backoff = BACKOFF_MIN_MS
     #attempted = false
-    #lastOpen = null // the transport that opened last
+    #lastTransport = null // the transport of the last open connection
     #openedAt = 0
-    #heardAt = 0
+    #lastActivityAt = 0
     #lastId = HELLO_ID
     #callbacks = new Map() // id => { fn, sent, release }
     #queue = [] // events that wait for a connection: { id, text }
     #subscriptions = new Map() // path => Subscription; client-side events too
 
     /**
-     * @param urls one address or a list in the order of preference: `ws(s)://`, `http(s)://` or `host[:port]`. Without
-     *     one: the server that this script came from.
+     * @param urls one address or a list in order of preference: `ws(s)://`, `http(s)://` or `host[:port]`. The default
+     *     is the server that this script was loaded from.
      * @param options see docs/client.md
      */
     constructor(urls, options) {
-      this.#options = complete(options)
+      this.#options = withDefaults(options)
       this.#clock = this.#options.clock
-      this.#transports = usable(this.#options)
+      this.#transports = usableTransports(this.#options)
       const scheme = globalThis.location?.protocol === 'https:' ? 'https:' : 'http:'
-      this.#urls = [urls ?? home()].flat().map((url) => parseUrl(url, scheme))
+      this.#urls = [urls ?? defaultUrl()].flat().map((url) => parseUrl(url, scheme))
       if (!this.#urls.length) throw new TypeError('the list of addresses is empty')
-      // Whoever makes a client has the time to add handlers before anything happens.
+      // Connects after the current task, so that the application can add handlers first.
       queueMicrotask(() => {
         if (this.#state === 'connecting' && !this.#connection) this.reconnect()
       })
@@ -533,116 +535,116 @@ globalThis.QuickIO = (() => {
 
     /** `websocket`, `stream` or `poll`; null while there is no open connection. */
     get transport() {
-      return this.#state === 'open' ? this.#lastOpen : null
+      return this.#state === 'open' ? this.#lastTransport : null
     }
 
     /**
      * Subscribes to a path, or listens to `/open`, `/close`, `/error` or `/transport`.
      *
-     * @param fn called with `(data, reply)` for each event; `reply` is there where the server wants an answer
-     * @param options what to call with the error when the subscription is refused; or `{ onError, extra }`, where
-     *     `extra` is data for the server's application
-     * @returns a promise: resolved when the subscription is active, rejected when it is refused
+     * @param fn called with `(data, reply)` for each event; `reply` is defined if the server requests a reply
+     * @param options a function that is called with the error if the subscription is refused; or `{ onError, extra }`,
+     *     where `extra` is data for the server's application
+     * @returns a promise that resolves when the subscription is active, and rejects if it is refused
      */
     on(path, fn, options) {
-      return this.#add(clean(path), fn, false, options)
+      return this.#addHandler(normalizePath(path), fn, false, options)
     }
 
-    /** Like `on`, for one event. */
+    /** Like `on`, but for one event only. */
     one(path, fn, options) {
-      return this.#add(clean(path), fn, true, options)
+      return this.#addHandler(normalizePath(path), fn, true, options)
     }
 
-    /** Takes a handler away, or all of a path. With the last one the subscription ends. */
+    /** Removes one handler, or all handlers of a path. The removal of the last one ends the subscription. */
     off(path, fn) {
-      this.#remove(clean(path), (handler) => !fn || handler.fn === fn)
+      this.#removeHandlers(normalizePath(path), (handler) => !fn || handler.fn === fn)
     }
 
     /**
      * Sends an event.
      *
-     * @param fn called with `(data, reply, code, errMsg)` when the answer is there, or will never be; null where no
-     *     answer is wanted
+     * @param fn called once with `(data, reply, code, errMsg)`, for the answer or for an error; null if no answer is
+     *     needed
      * @param options `{ timeout, signal }`: milliseconds, and an AbortSignal
-     * @returns without `fn`: a promise of the answer's data, rejected with an error that has `code` and `data`
+     * @returns without `fn`, a promise of the data of the answer; it rejects with an error that has `code` and `data`
      */
     send(path, data, fn, options) {
       if (fn !== null && typeof fn === 'object') [fn, options] = [undefined, fn]
-      const [cleaned, json] = [clean(path), JSON.stringify(data) ?? 'null']
-      return answered(fn, (fn) => this.#send(cleaned, json, fn, options))
+      const [normalized, json] = [normalizePath(path), JSON.stringify(data) ?? 'null']
+      return promiseOrCallback(fn, (fn) => this.#send(normalized, json, fn, options))
     }
 
-    /** Ends the connection for good. Handlers stay: `reconnect` subscribes them again. */
+    /** Ends the connection permanently. Handlers are kept: `reconnect` subscribes them again. */
     close() {
       const { page } = this.#options
-      page.removeEventListener?.('pagehide', this.#sleep)
-      for (const name of ['pageshow', 'visibilitychange', 'online']) page.removeEventListener?.(name, this.#wake)
+      page.removeEventListener?.('pagehide', this.#onPageHide)
+      for (const name of PAGE_EVENTS) page.removeEventListener?.(name, this.#onPageActive)
       const error = new QuickIOError(DISCONNECTED, 'closed')
-      this.#hangUp(error, 'closed')
+      this.#disconnect(error, 'closed')
       this.#queue = []
       this.#failCallbacks('closed', () => true)
       for (const { handlers } of this.#subscriptions.values()) handlers.forEach(({ reject }) => reject(error))
     }
 
-    /** Connects at once, anew: ends the connection where there is one, and opens a client that was closed. */
+    /** Opens a new connection at once. Ends the current connection, if any; reopens a closed client. */
     reconnect() {
       const { page } = this.#options
-      page.addEventListener?.('pagehide', this.#sleep)
-      for (const name of ['pageshow', 'visibilitychange', 'online']) page.addEventListener?.(name, this.#wake)
+      page.addEventListener?.('pagehide', this.#onPageHide)
+      for (const name of PAGE_EVENTS) page.addEventListener?.(name, this.#onPageActive)
       this.#backoff = BACKOFF_MIN_MS
-      this.#hangUp(new QuickIOError(DISCONNECTED, 'reconnecting'), 'connecting')
+      this.#disconnect(new QuickIOError(DISCONNECTED, 'reconnecting'), 'connecting')
     }
 
     // -- Connecting
 
     get #url() {
-      return this.#moved ?? this.#urls[this.#at]
+      return this.#movedUrl ?? this.#urls[this.#urlIndex]
     }
 
     #connect() {
       this.#state = 'connecting'
-      // Where WebSocket worked before, or nothing did, the network may come back between two attempts of this round.
-      const doubt = this.#attempted && (!this.#lastOpen || this.#lastOpen === 'websocket')
+      // The network may return between two attempts of this round. Unless HTTP was used last, WebSocket is retried.
+      const retry = this.#attempted && (!this.#lastTransport || this.#lastTransport === 'websocket')
       this.#attempted = true
-      this.#try(this.#transports, doubt)
+      this.#tryTransports(this.#transports, retry)
     }
 
-    /** Tries one transport after the other. */
-    #try([name, ...others], doubt) {
-      if (!name) return this.#unreachable()
+    /** Tries the transports in order. With `retry`, starts again once if a later transport than the first one opens. */
+    #tryTransports([name, ...others], retry) {
+      if (!name) return this.#allFailed()
       const connection = this.#connection = new CONNECTIONS[name](this.#url, this.#options, {
-        heard: () => this.#heard(),
-        received: (text) => this.#received(text),
-        opened: () => {
-          if (!doubt || name === this.#transports[0]) return this.#opened(name)
-          // The network is there, and was perhaps not when the better transports were tried.
+        onActivity: () => this.#recordActivity(),
+        onEvent: (text) => this.#onEvent(text),
+        onOpen: () => {
+          if (!retry || name === this.#transports[0]) return this.#onOpen(name)
+          // The network works now, and perhaps did not when the earlier transports were tried.
           connection.close(false)
-          this.#try(this.#transports, false)
+          this.#tryTransports(this.#transports, false)
         },
-        lost: (error) => {
-          if (this.#state === 'open') return this.#lost(error)
-          const stillDoubt = doubt && !connection.reached
+        onLost: (error) => {
+          if (this.#state === 'open') return this.#onLost(error)
+          const retryLater = retry && !connection.reached
           this.#dispatch('/error', error)
-          if (this.#connection === connection) this.#try(others, stillDoubt)
+          if (this.#connection === connection) this.#tryTransports(others, retryLater)
         }
       })
       connection.begin()
     }
 
-    /** The next attempt is made elsewhere, if there is another place. */
-    #unreachable() {
-      if (this.#moved) this.#moved = null
-      else this.#at = (this.#at + 1) % this.#urls.length
-      this.#wait()
+    /** Switches to the next address, if there is one, and waits for the next attempt. */
+    #allFailed() {
+      if (this.#movedUrl) this.#movedUrl = null
+      else this.#urlIndex = (this.#urlIndex + 1) % this.#urls.length
+      this.#waitToConnect()
     }
 
-    #opened(name) {
-      const changed = name !== this.#lastOpen
+    #onOpen(name) {
+      const changed = name !== this.#lastTransport
       this.#state = 'open'
-      this.#lastOpen = name
+      this.#lastTransport = name
       this.#openedAt = this.#clock.now()
-      this.#heard()
-      this.#watch()
+      this.#recordActivity()
+      this.#watchSilence()
       for (const [path, subscription] of this.#subscriptions) {
         if (!LOCAL_EVENTS.has(path)) this.#subscribe(path, subscription)
       }
@@ -651,8 +653,8 @@ globalThis.QuickIO = (() => {
       if (this.#state === 'open') this.#dispatch('/open', name)
     }
 
-    /** Ends the connection, if any, and goes into another state: only then are those told who may change it again. */
-    #hangUp(error, state) {
+    /** Ends the connection, if any, and changes the state. Handlers, which may change it again, are called last. */
+    #disconnect(error, state) {
       const wasOpen = this.#state === 'open'
       this.#connection?.close(true)
       this.#connection = null
@@ -661,17 +663,17 @@ globalThis.QuickIO = (() => {
       for (const subscription of this.#subscriptions.values()) subscription.active = false
       if (wasOpen && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#backoff = BACKOFF_MIN_MS
       if (state === 'connecting') this.#connect()
-      if (state === 'waiting') this.#wait()
+      if (state === 'waiting') this.#waitToConnect()
       this.#failCallbacks('disconnected', ({ sent }) => sent)
       if (wasOpen) this.#dispatch('/close', error)
     }
 
-    #lost(error) {
-      this.#connection?.close(false) // nobody listens at the other end, or talks nonsense
-      this.#hangUp(error, 'waiting')
+    #onLost(error) {
+      this.#connection?.close(false) // not graceful: the peer is unreachable or sends invalid data
+      this.#disconnect(error, 'waiting')
     }
 
-    #wait() {
+    #waitToConnect() {
       this.#connection = null
       this.#state = 'waiting'
       const pause = (this.#backoff * (1 + this.#options.random())) / 2
@@ -681,26 +683,26 @@ globalThis.QuickIO = (() => {
 
     // -- Liveness
 
-    #heard() {
-      this.#heardAt = this.#clock.now()
+    #recordActivity() {
+      this.#lastActivityAt = this.#clock.now()
     }
 
-    /** How long nothing was heard. A clock that was set back starts it anew. */
+    /** Returns the time since the last received data. It restarts from 0 if the clock was set back. */
     #silence() {
-      const silence = this.#clock.now() - this.#heardAt
+      const silence = this.#clock.now() - this.#lastActivityAt
       if (silence >= 0) return silence
-      this.#heard()
+      this.#recordActivity()
       return 0
     }
 
-    #watch() {
+    #watchSilence() {
       const left = this.#options.silenceTimeout - this.#silence()
-      if (left > 0) this.#timer = this.#clock.setTimeout(() => this.#watch(), left)
-      else this.#lost(new QuickIOError(DISCONNECTED, 'nothing was heard for too long'))
+      if (left > 0) this.#timer = this.#clock.setTimeout(() => this.#watchSilence(), left)
+      else this.#onLost(new QuickIOError(DISCONNECTED, 'no data received for too long'))
     }
 
-    /** The page is shown again, or the network is back: whatever was to come late comes now. */
-    #wake = () => {
+    /** Checks the connection, or connects at once, when the page becomes visible or the network returns. */
+    #onPageActive = () => {
       if (this.#options.page.document?.visibilityState === 'hidden') return
       const { silenceTimeout, handshakeTimeout } = this.#options
       if (this.#state === 'waiting') return this.reconnect()
@@ -709,38 +711,38 @@ globalThis.QuickIO = (() => {
       const noAnswer = (_data, _reply, code) => {
         if (code === TIMEOUT) this.reconnect()
       }
-      this.#post('/qio/ping', 'null', noAnswer, { timeout: handshakeTimeout })
+      this.#sendOrQueue('/qio/ping', 'null', noAnswer, { timeout: handshakeTimeout })
     }
 
-    /** The page goes, perhaps to come back: then `pageshow` wakes this client. */
-    #sleep = () => {
-      this.#hangUp(new QuickIOError(DISCONNECTED, 'the page was left'), 'waiting')
+    /** Disconnects when the user leaves the page. If the browser restores the page, `pageshow` reconnects. */
+    #onPageHide = () => {
+      this.#disconnect(new QuickIOError(DISCONNECTED, 'the page was hidden'), 'waiting')
       this.#clock.clearTimeout(this.#timer)
     }
 
     // -- Sending
 
-    /** Sends or queues an event of the user's, if it may. */
+    /** Sends or queues an event of the application, unless the client is closed or the queue is full. */
     #send(path, json, fn, options) {
       const { queueMax } = this.#options
-      const full = this.#state === 'open' ? this.#connection.waiting > queueMax : this.#queue.length >= queueMax
-      if (this.#state === 'closed') this.#refuse(fn, DISCONNECTED, 'closed')
-      else if (options?.signal?.aborted) this.#refuse(fn, ABORTED, 'aborted')
-      else if (full) this.#refuse(fn, QUEUE_FULL, `${queueMax} events wait already`)
-      else this.#post(path, json, fn, options)
+      const full = this.#state === 'open' ? this.#connection.unsent > queueMax : this.#queue.length >= queueMax
+      if (this.#state === 'closed') this.#failSend(fn, DISCONNECTED, 'closed')
+      else if (options?.signal?.aborted) this.#failSend(fn, ABORTED, 'aborted')
+      else if (full) this.#failSend(fn, QUEUE_FULL, `the queue is full: ${queueMax} events`)
+      else this.#sendOrQueue(path, json, fn, options)
     }
 
-    /** Not before the call that sends has returned. */
-    #refuse(fn, code, message) {
-      if (fn) queueMicrotask(() => run(fn, null, undefined, code, message))
+    /** Reports the failure of a send, after `send` has returned. */
+    #failSend(fn, code, message) {
+      if (fn) queueMicrotask(() => callHandler(fn, null, undefined, code, message))
       else if (code === QUEUE_FULL) this.#dispatch('/error', new QuickIOError(code, message))
     }
 
-    /** Sends or queues an event, which is answered where there is a `fn`. Returns its callback. */
-    #post(path, json, fn, options) {
+    /** Sends or queues an event. If there is a `fn`, requests an answer. Returns the number of the callback, or 0. */
+    #sendOrQueue(path, json, fn, options) {
       const id = fn ? ++this.#lastId : 0
       const event = { id, text: `${path}:${id}=${json}` }
-      if (fn) this.#expect(id, fn, options)
+      if (fn) this.#addCallback(id, fn, options)
       if (this.#state === 'open') this.#transmit(event)
       else this.#queue.push(event)
       return id
@@ -752,14 +754,14 @@ globalThis.QuickIO = (() => {
       this.#connection.send(text)
     }
 
-    #expect(id, fn, { timeout, signal } = {}) {
-      const giveUp = (code, message) => {
+    #addCallback(id, fn, { timeout, signal } = {}) {
+      const fail = (code, message) => {
         this.#queue = this.#queue.filter((event) => event.id !== id)
-        this.#settle(id, null, undefined, code, message)
+        this.#completeCallback(id, null, undefined, code, message)
       }
-      const aborted = () => giveUp(ABORTED, 'aborted')
+      const aborted = () => fail(ABORTED, 'aborted')
       const timer = timeout === undefined ? undefined
-        : this.#clock.setTimeout(() => giveUp(TIMEOUT, `no answer within ${timeout} ms`), timeout)
+        : this.#clock.setTimeout(() => fail(TIMEOUT, `no answer within ${timeout} ms`), timeout)
       signal?.addEventListener('abort', aborted)
       const release = () => {
         this.#clock.clearTimeout(timer)
@@ -768,101 +770,103 @@ globalThis.QuickIO = (() => {
       this.#callbacks.set(id, { fn, sent: false, release })
     }
 
-    #settle(id, data, reply, code, message) {
+    #completeCallback(id, data, reply, code, message) {
       const callback = this.#callbacks.get(id)
       if (!callback) return
       this.#callbacks.delete(id)
       callback.release()
-      run(callback.fn, data, reply, code, message)
+      callHandler(callback.fn, data, reply, code, message)
     }
 
-    #failCallbacks(message, which) {
+    #failCallbacks(message, predicate) {
       for (const [id, callback] of [...this.#callbacks]) {
-        if (which(callback)) this.#settle(id, null, undefined, DISCONNECTED, message)
+        if (predicate(callback)) this.#completeCallback(id, null, undefined, DISCONNECTED, message)
       }
     }
 
     // -- Receiving
 
-    #received(text) {
-      this.#heard()
+    #onEvent(text) {
+      this.#recordActivity()
       const event = parseEvent(text)
-      if (!event || !this.#handle(event)) {
+      if (!event || !this.#handleEvent(event)) {
         const error = new QuickIOError(DISCONNECTED, `malformed event: ${String(text).slice(0, 100)}`)
-        this.#lost(error)
+        this.#onLost(error)
         this.#dispatch('/error', error)
       }
     }
 
-    /** False where the event is malformed. */
-    #handle({ path, callback, data }) {
-      if (data === undefined) return this.#noData(path)
-      if (path.startsWith('/qio/callback/')) return this.#answered(path.slice(14), callback, data)
-      if (path === '/qio/move') return this.#move(data)
+    /** Handles an event. Returns false if it is malformed. */
+    #handleEvent({ path, callback, data }) {
+      if (data === undefined) return this.#handleInvalidData(path)
+      if (path.startsWith('/qio/callback/')) return this.#handleAnswer(path.slice(14), callback, data)
+      if (path === '/qio/move') return this.#moveTo(data)
       if (path === '/qio/heartbeat') {
-        if (Number(callback)) this.#post(`/qio/callback/${callback}`, 'null', null)
+        if (Number(callback)) this.#sendOrQueue(`/qio/callback/${callback}`, 'null', null)
       } else if (!LOCAL_EVENTS.has(path)) {
-        this.#dispatch(path, data, this.#reply(callback))
+        this.#dispatch(path, data, this.#replyTo(callback))
       }
       return true
     }
 
-    /** The server is not to blame where another client's data was passed on unread: that must not cost a connection. */
-    #noData(path) {
+    /** Invalid data of another client, forwarded unchecked by an application, must not end the connection. */
+    #handleInvalidData(path) {
       if (path.startsWith('/qio/')) return false
-      if (this.#subscriptions.has(path)) this.#dispatch('/error', new QuickIOError(400, `no JSON came at ${path}`))
+      const message = `the data of an event at ${path} is not JSON`
+      if (this.#subscriptions.has(path)) this.#dispatch('/error', new QuickIOError(400, message))
       return true
     }
 
-    #answered(id, callback, answer) {
+    #handleAnswer(id, callback, answer) {
       if (!Number.isInteger(answer?.code)) return false
-      this.#settle(Number(id), answer.data ?? null, this.#reply(callback), answer.code, answer.err_msg ?? null)
+      const { data, code, err_msg: message } = answer
+      this.#completeCallback(Number(id), data ?? null, this.#replyTo(callback), code, message ?? null)
       return true
     }
 
-    /** Answers the server's callback: on the connection that it came by, or not at all. */
-    #reply(callback) {
+    /** Returns a function that answers a server callback. It works only while the current connection lasts. */
+    #replyTo(callback) {
       if (!Number(callback)) return undefined
       const connection = this.#connection
       return (data, fn, options) => {
         if (fn !== null && typeof fn === 'object') [fn, options] = [undefined, fn]
         const json = JSON.stringify(data) ?? 'null'
-        return answered(fn, (fn) => {
+        return promiseOrCallback(fn, (fn) => {
           if (this.#connection === connection) this.#send(`/qio/callback/${callback}`, json, fn, options)
-          else this.#refuse(fn, DISCONNECTED, 'disconnected')
+          else this.#failSend(fn, DISCONNECTED, 'disconnected')
         })
       }
     }
 
-    #move(address) {
+    #moveTo(address) {
       const url = parseMove(address, this.#url)
       if (!url) return false
-      this.#moved = url
-      // At once; but servers that send their clients to each other have to wait for them.
+      this.#movedUrl = url
+      // The first move connects at once. Pauses between further moves prevent a loop of servers that move clients.
       const first = this.#backoff === BACKOFF_MIN_MS
       if (first) this.#backoff *= 2
-      this.#hangUp(new QuickIOError(DISCONNECTED, `moved to ${url.host}`), first ? 'connecting' : 'waiting')
+      this.#disconnect(new QuickIOError(DISCONNECTED, `moved to ${url.host}`), first ? 'connecting' : 'waiting')
       return true
     }
 
-    /** Calls the handlers of an event, be it the server's or the library's own. */
+    /** Calls the handlers of an event of the server or of the library itself. */
     #dispatch(path, data, reply) {
       const subscription = this.#subscriptions.get(path)
       for (const handler of subscription?.handlers ?? []) {
-        // A handler before this one may have taken it away.
+        // An earlier handler may have removed this one.
         if (!subscription.handlers.includes(handler)) continue
         if (handler.once) {
           handler.resolve()
-          this.#remove(path, (other) => other === handler)
+          this.#removeHandlers(path, (other) => other === handler)
         }
-        run(handler.fn, data, reply, 200, null)
+        callHandler(handler.fn, data, reply, 200, null)
       }
     }
 
     // -- Subscriptions
 
-    #add(path, fn, once, options) {
-      if (typeof fn !== 'function') throw new TypeError(`a handler for ${path} is needed`)
+    #addHandler(path, fn, once, options) {
+      if (typeof fn !== 'function') throw new TypeError(`the handler for ${path} is not a function`)
       const { onError, extra } = typeof options === 'function' ? { onError: options } : options ?? {}
       const handler = { fn, once, onError }
       const promise = new Promise((resolve, reject) => Object.assign(handler, { resolve, reject }))
@@ -878,41 +882,42 @@ globalThis.QuickIO = (() => {
 
     #subscribe(path, subscription) {
       const { extra } = subscription
-      const asked = this.#post('/qio/on', JSON.stringify(extra === undefined ? path : [path, extra]), (...answer) => {
-        // It may be another one by now, which asked again.
+      const json = JSON.stringify(extra === undefined ? path : [path, extra])
+      const requestId = this.#sendOrQueue('/qio/on', json, (...answer) => {
+        // The path may have a newer subscription, which has sent a request of its own.
         const current = this.#subscriptions.get(path)
-        const decides = current?.asked === asked || current?.deferred
+        const decides = current?.requestId === requestId || current?.deferred
         const [data, , code, message] = answer
         if (!decides || code === DISCONNECTED) return
         if (code === 202) current.deferred = true
-        else if (code === 200) this.#subscribed(current)
-        else this.#refused(path, current, new QuickIOError(code, message, data))
+        else if (code === 200) this.#onSubscribed(current)
+        else this.#onRefused(path, current, new QuickIOError(code, message, data))
       })
-      Object.assign(subscription, { asked, active: false, deferred: false })
+      Object.assign(subscription, { requestId, active: false, deferred: false })
     }
 
-    #remove(path, which) {
+    #removeHandlers(path, predicate) {
       const subscription = this.#subscriptions.get(path)
       if (!subscription) return
-      const gone = subscription.handlers.filter(which)
-      subscription.handlers = subscription.handlers.filter((handler) => !gone.includes(handler))
+      const removed = subscription.handlers.filter(predicate)
+      subscription.handlers = subscription.handlers.filter((handler) => !removed.includes(handler))
       if (!subscription.handlers.length) {
         this.#subscriptions.delete(path)
-        if (this.#state === 'open' && !LOCAL_EVENTS.has(path)) this.#post('/qio/off', JSON.stringify(path), null)
+        if (this.#state === 'open' && !LOCAL_EVENTS.has(path)) this.#sendOrQueue('/qio/off', JSON.stringify(path), null)
       }
-      for (const handler of gone) handler.reject(new QuickIOError(ABORTED, 'taken away again'))
+      for (const handler of removed) handler.reject(new QuickIOError(ABORTED, 'the handler was removed'))
     }
 
-    #subscribed(subscription) {
+    #onSubscribed(subscription) {
       subscription.active = true
       for (const handler of subscription.handlers) handler.resolve()
     }
 
-    #refused(path, { handlers }, error) {
+    #onRefused(path, { handlers }, error) {
       this.#subscriptions.delete(path)
       for (const { reject, onError } of handlers) {
         reject(error)
-        if (onError) run(onError, error)
+        if (onError) callHandler(onError, error)
         else this.#dispatch('/error', error)
       }
     }

@@ -55,7 +55,7 @@ describe('WebSocket', () => {
 
   test('options that cannot work are refused', () => {
     assert.throws(() => new QuickIO('ws://a', { transports: ['telegraph'] }), /no such transport: telegraph/)
-    assert.throws(() => new QuickIO('ws://a', { WebSocket: null, fetch: null }), /nothing to connect with/)
+    assert.throws(() => new QuickIO('ws://a', { WebSocket: null, fetch: null }), /no usable transport/)
     assert.throws(() => new QuickIO('ws://a', { timeout: 1 }), /no such option: timeout/)
     assert.throws(() => new QuickIO('ws://a', { WebSocket: null, transports: ['websocket'] }), TypeError)
   })
