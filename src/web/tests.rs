@@ -1,4 +1,4 @@
-//! Every document, its headers, and what the page may contain.
+//! Tests of every document, its headers, and the content policy of the page.
 
 use super::*;
 
@@ -6,14 +6,14 @@ const PATHS: [&str; 7] =
     ["/", "/page.css", "/page.js", "/favicon.svg", "/quickio.js", "/quickio.mjs", "/quickio.d.ts"];
 
 fn text(path: &str) -> &'static str {
-    let answer = answer(path, None);
-    assert_eq!(answer.status, 200, "{path}");
-    std::str::from_utf8(answer.body).expect("documents are UTF-8")
+    let response = respond(path, None);
+    assert_eq!(response.status, 200, "{path}");
+    std::str::from_utf8(response.body).expect("documents are UTF-8")
 }
 
-/// The value of a header that must be there once.
+/// Returns the value of a header. Panics if the header occurs more than once.
 fn header(path: &str, name: &str) -> Option<&'static str> {
-    let mut values = answer(path, None).headers.lines().filter_map(|line| {
+    let mut values = respond(path, None).headers.lines().filter_map(|line| {
         let (key, value) = line.split_once(": ").expect("a header line has a name and a value");
         key.eq_ignore_ascii_case(name).then_some(value)
     });
@@ -23,7 +23,7 @@ fn header(path: &str, name: &str) -> Option<&'static str> {
 }
 
 #[test]
-fn each_path_has_its_document() {
+fn serves_the_document_of_each_path() {
     let table: [(&str, u16, &str, &str); 16] = [
         ("/", 200, HTML, "<!doctype html>"),
         ("/?transport=poll", 200, HTML, "<!doctype html>"),
@@ -43,31 +43,31 @@ fn each_path_has_its_document() {
         ("/mod.rs", 404, TEXT, "no such document"),
     ];
     for (path, status, content_type, begin) in table {
-        let answer = answer(path, None);
-        assert_eq!(answer.status, status, "{path}");
+        let response = respond(path, None);
+        assert_eq!(response.status, status, "{path}");
         assert_eq!(header(path, "Content-Type"), Some(content_type), "{path}");
-        assert!(answer.body.starts_with(begin.as_bytes()), "{path}");
-        assert!(!answer.body.is_empty(), "{path}");
+        assert!(response.body.starts_with(begin.as_bytes()), "{path}");
+        assert!(!response.body.is_empty(), "{path}");
     }
 }
 
 #[test]
-fn the_module_is_the_script_and_exports() {
+fn the_module_is_the_script_with_exports() {
     let (script, module) = (text("/quickio.js"), text("/quickio.mjs"));
     let exports = module.strip_prefix(script).expect("the module begins with the script");
     for line in ["export const QuickIO = globalThis.QuickIO;", "export default QuickIO;"] {
         assert!(exports.lines().any(|found| found == line), "{line}");
-        assert!(!script.contains(line), "scripts export nothing");
+        assert!(!script.contains(line), "a classic script must not export");
     }
 }
 
 #[test]
-fn headers_are_whole_lines_without_those_of_the_caller() {
+fn headers_are_complete_lines_without_those_that_the_caller_adds() {
     for path in PATHS.into_iter().chain(["/nothing"]) {
         let tag = header(path, "ETag");
-        for answer in [answer(path, None), answer(path, tag)] {
-            assert!(answer.headers.ends_with("\r\n"), "{path}");
-            for line in answer.headers.strip_suffix("\r\n").unwrap().split("\r\n") {
+        for response in [respond(path, None), respond(path, tag)] {
+            assert!(response.headers.ends_with("\r\n"), "{path}");
+            for line in response.headers.strip_suffix("\r\n").unwrap().split("\r\n") {
                 assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{path}: {line:?}");
                 let name = line.split(": ").next().unwrap().to_ascii_lowercase();
                 assert!(!["content-length", "date", "connection"].contains(&name.as_str()), "{path}: {line}");
@@ -77,11 +77,11 @@ fn headers_are_whole_lines_without_those_of_the_caller() {
 }
 
 #[test]
-fn everything_is_guarded() {
+fn every_response_has_security_headers() {
     for path in PATHS.into_iter().chain(["/nothing"]) {
         assert_eq!(header(path, "X-Content-Type-Options"), Some("nosniff"), "{path}");
         assert_eq!(header(path, "Referrer-Policy"), Some("no-referrer"), "{path}");
-        let policy = header(path, "Content-Security-Policy").expect("everything has a policy");
+        let policy = header(path, "Content-Security-Policy").expect("every document has a policy");
         assert!(policy.starts_with("default-src 'none'; "), "{path}");
         for directive in ["frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
             assert!(policy.split("; ").any(|found| found == directive), "{path}: {directive}");
@@ -94,7 +94,7 @@ fn everything_is_guarded() {
 }
 
 #[test]
-fn only_the_library_is_for_other_sites_and_may_be_used_unasked() {
+fn only_the_library_may_be_used_by_other_origins_and_cached() {
     for path in PATHS {
         let library = path.starts_with("/quickio.");
         let (resource, origin, cache) = match library {
@@ -110,27 +110,27 @@ fn only_the_library_is_for_other_sites_and_may_be_used_unasked() {
 }
 
 #[test]
-fn a_tag_is_the_content_and_brings_a_304() {
+fn the_tag_is_a_hash_of_the_content_and_yields_a_304() {
     assert_eq!(entity_tag(b"abc"), "\"a9993e364706816aba3e25717850c26c9cd0d89d\"");
     for path in PATHS {
-        let whole = answer(path, None);
+        let whole = respond(path, None);
         let tag = header(path, "ETag").expect("documents have tags");
         assert_eq!(tag, entity_tag(whole.body), "{path}");
 
-        let unchanged = answer(path, Some(tag));
+        let unchanged = respond(path, Some(tag));
         assert_eq!((unchanged.status, unchanged.body), (304, &b""[..]), "{path}");
         let (_, without_type) = whole.headers.split_once("\r\n").unwrap();
         assert_eq!(unchanged.headers, without_type, "{path}");
 
         for other in PATHS.into_iter().filter(|other| *other != path) {
-            assert_eq!(answer(other, Some(tag)).status, 200, "{other} is not {path}");
+            assert_eq!(respond(other, Some(tag)).status, 200, "{other} is not {path}");
         }
     }
-    assert_eq!(answer("/nothing", Some("*")).status, 404);
+    assert_eq!(respond("/nothing", Some("*")).status, 404);
 }
 
 #[test]
-fn tags_are_compared_as_the_rfc_has_it() {
+fn compares_tags_as_the_rfc_says() {
     let table = [
         ("\"a\"", true),
         ("W/\"a\"", true),
@@ -167,22 +167,22 @@ fn tags_are_compared_as_the_rfc_has_it() {
 }
 
 #[test]
-fn the_page_is_made_of_documents_of_this_server() {
+fn the_page_refers_only_to_documents_of_this_server() {
     let page = text("/");
-    let mut referred = 0;
+    let mut references = 0;
     for attribute in [" src=\"", " href=\""] {
         for (at, _) in page.match_indices(attribute) {
             let address = page[at + attribute.len()..].split('"').next().unwrap();
-            referred += 1;
-            assert!(address.starts_with('#') || answer(address, None).status == 200, "{address}");
+            references += 1;
+            assert!(address.starts_with('#') || respond(address, None).status == 200, "{address}");
         }
     }
-    assert!(referred >= 4, "the script, the style, the icon and the library at least: {referred}");
+    assert!(references >= 4, "the script, the style, the icon and the library at least: {references}");
 }
 
-/// The policy forbids all of this: a browser would leave it out, and the page would be broken.
+/// The policy forbids all of these constructs: a browser would ignore them and the page would be broken.
 #[test]
-fn the_page_has_nothing_that_its_policy_forbids() {
+fn the_page_contains_nothing_that_its_policy_forbids() {
     let page = text("/");
     for script in page.match_indices("<script") {
         assert!(page[script.0..].starts_with("<script src=\"/"), "an inline script");

@@ -151,7 +151,7 @@ impl State {
                 self.ask(SessionRequest { request_id, peer, session, body: None })
             }
             RequestKind::Document { path, if_none_match } => {
-                let document = web::answer(path, if_none_match);
+                let document = web::respond(path, if_none_match);
                 let refused = u64::from(document.status == 404);
                 self.metrics.counters.add(Counter::HttpRefused, refused);
                 self.http.answers.push((request_id, PendingResponse::Document(document)));
