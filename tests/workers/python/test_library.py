@@ -236,7 +236,7 @@ class Files(Case):
             command = [sys.executable, "-c", "from quickio import _old; _old.refuse()"]
             done = subprocess.run(command, env=environment, pass_fds=[theirs.fileno()], timeout=SECONDS)
             self.assertEqual(done.returncode, 1)
-            self.assertRegex(json.loads(ours.recv(10000))["failed"], "^Python 3.9 or newer is needed: .* is 3")
+            self.assertRegex(json.loads(ours.recv(10000))["failed"], "^Python 3.9 or newer is needed, but .* is Python 3")
 
     def test_without_a_server_it_says_who_starts_it(self):
         environment = {**os.environ, "PYTHONPATH": LIBRARY}
@@ -244,7 +244,7 @@ class Files(Case):
         command = [sys.executable, "-m", "quickio"]
         done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, timeout=SECONDS)
         self.assertEqual(done.returncode, 1)
-        self.assertIn(b"the server starts this", done.stderr)
+        self.assertIn(b"started by the server", done.stderr)
 
 
 class Codec(Case):
@@ -404,8 +404,8 @@ class Beginning(Case):
         self.fails("import helper\n", why, files=files)
 
     def test_a_script_that_exits(self):
-        self.assertEqual(self.fails("import sys; sys.exit(3)", "the script has ended by itself: exit(3)"), "")
-        self.fails("exit()", "the script has ended by itself: exit()")
+        self.assertEqual(self.fails("import sys; sys.exit(3)", "the script called exit(3); only the server may end a worker"), "")
+        self.fails("exit()", "the script called exit(); only the server may end a worker")
 
     def test_a_script_that_is_not_there(self):
         why = "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere.py'"
@@ -413,10 +413,11 @@ class Beginning(Case):
 
     def test_misuse_while_it_is_loaded(self):
         script = "from quickio import app\napp.event('/x')\napp.event('/x/')\n"
-        self.fails(script, "ValueError: /x is registered already (script.py, line 3)")
+        self.fails(script, "ValueError: /x is already registered (script.py, line 3)")
 
     def test_another_version(self):
-        why = "the server speaks version 2 of the worker protocol, this library 1"
+        ours = "this library uses version 1; use the library that comes with the server"
+        why = f"the server uses version 2 of the worker protocol, but {ours}"
         self.fails("print('never')", why, version=2)
 
     def test_start_runs_before_ready_and_may_fail(self):
@@ -443,13 +444,14 @@ class Beginning(Case):
             from quickio import app
             app.broadcast("/x")
             """
-        self.fails(script, "NotRunning: there is no server yet (script.py, line 3)")
+        why = "there is no server: call this from a handler, hook, callback or timer that the server runs"
+        self.fails(script, f"NotRunning: {why} (script.py, line 3)")
 
     def test_a_bad_hello_ends_it(self):
         worker = self.starting("", links=0)
         worker.process.wait(SECONDS)
         self.assertEqual(worker.exit_code(), 1)
-        self.assertIn("hello names no links", worker.log())
+        self.assertIn("the hello names no links", worker.log())
 
 
 class SelfTest(Case):
@@ -538,12 +540,12 @@ class Events(Case):
                 self.assertEqual(worker.ask(1, number), answer(1, code=500))
             self.assertLog(
                 worker,
-                "an error in the handler of /unknown",
-                "an error in the handler of /error",
+                "error in the handler of /unknown",
+                "error in the handler of /error",
                 "ZeroDivisionError: division by zero",
                 'script.py", line 9',
-                "an error in the handler of /leave",
-                "an error in the handler of /nan",
+                "error in the handler of /leave",
+                "error in the handler of /nan",
                 "Out of range float values",
                 "TypeError: Object of type set is not JSON serializable",
             )
@@ -577,7 +579,7 @@ class Events(Case):
                 worker.send(event(request, data=b"%d" % request, client=(0, request, 1)))
                 self.assertEqual(worker.next(), answer(request, code=500))
             self.assertEqual(worker.ask(41, 1, client=(0, 1, 1)), answer(41))
-            self.assertLog(worker, "a code is an int, not str", "200 is no code", "no attribute 'code'", "Frozen")
+            self.assertLog(worker, "an error code must be an int, not str", "200 is not an error code", "no attribute 'code'", "Frozen")
 
     def test_an_exception_that_is_raised_again_and_again_gathers_nothing(self):
         for async_ in ("", "async "):
@@ -601,15 +603,15 @@ class Events(Case):
             worker = self.worker(
                 f"""
                 from quickio import Event, app
-                def _name(event): raise SystemExit("spoilt")
-                Event._name = _name
+                def _description(event): raise SystemExit("spoilt")
+                Event._description = _description
                 @app.event("/x")
                 {async_}def x(event): raise OSError
                 """
             )
             worker.send(event(1))
             self.assertEqual(worker.exit_code(), 1)
-            self.assertIn("an error of the library", worker.log())
+            self.assertIn("internal error", worker.log())
 
     def test_a_log_that_cannot_be_written_stops_nothing(self):
         worker = self.worker(
@@ -1040,7 +1042,7 @@ class Later(Case):
             """
         )
         self.assertEqual(worker.ask(1, 0), answer(1, code=500))
-        self.assertLog(worker, "it made a promise to answer later, but returned something else: `return later`")
+        self.assertLog(worker, "it called later(), but did not return the promise: write `return later`")
         self.assertEqual(worker.ask(2, 1), answer(2, code=500))
         self.assertLog(worker, "it returned the promise of another request")
         self.assertEqual(worker.ask(3, 2), answer(3, code=500))
@@ -1140,7 +1142,7 @@ class Subscriptions(Case):
             ):
                 worker.send(self.on(1, data))
                 self.assertEqual(worker.next(), expected, data)
-            self.assertLog(worker, "the on-hook of /room", "True, False, or its promise, not Never")
+            self.assertLog(worker, "the on-hook of /room", "True, False or its promise, not Never")
             for data, code in ((b"true", 200), (b"false", 401)):
                 worker.send(self.on(2, b'"later"'))
                 worker.send(event(3, 1, data=data))
@@ -1196,7 +1198,7 @@ class Callbacks(Case):
                 self.assertEqual(worker.ask(100), answer(100, b"12", number=number))
                 worker.send(frame(REPLY, data=data, request=request, number=number, client=ADA))
                 self.assertEqual(worker.next(), expected)
-            self.assertLog(worker, "an error in a callback")
+            self.assertLog(worker, "error in a callback")
 
     def test_one_that_is_dropped(self):
         for async_ in ("", "async "):
@@ -1315,7 +1317,7 @@ class Callbacks(Case):
             async def count(event):
                 gc.collect()
                 return [sum(type(thing) is kind for thing in gc.get_objects()) for kind in (Client, Event, Reply)] + [
-                    len(link.callbacks) + len(link.watched) + len(link.under_way) for link in app._links]
+                    len(link.callbacks) + len(link.watched) + len(link.pending_requests) for link in app._links]
             """
         )
         for nth in range(1, 101):
@@ -1425,7 +1427,7 @@ class Timers(Case):
             worker.send(*(frame(TIMER, number=1) for _ in range(3)))
             self.assertEqual(worker.next(), frame(BROADCAST, b"/run"))
             self.assertEqual(worker.ask(1), answer(1))
-            self.assertLog(worker, "OSError: a run", "an error in a timer")
+            self.assertLog(worker, "OSError: a run", "error in a timer")
             # It goes on behind an error; a run may be left out until the log is written and the run has ended.
             deadline = time.monotonic() + SECONDS
             worker.links[0].settimeout(0.05)
@@ -1520,7 +1522,7 @@ class Clients(Case):
             def setdefault(self, key, value):
                 if not others:  # another thread, which has seen that there is none yet
                     others.append(None)
-                    others[0] = client._begin_data()
+                    others[0] = client._create_data()
                 return super().setdefault(key, value)
 
         class Link:
@@ -1697,13 +1699,13 @@ class End(Case):
 
     def test_violations(self):
         for frames, why in (
-            ([frame(99)], "a frame of type 99"),
-            ([frame(0)], "a frame of type 0"),
-            ([event(1, 4)], "event 4 of 4"),
-            ([frame(ON, number=1 << 31)], "event 2147483648 of 4"),
-            ([frame(REPLY, request=1, number=7)], "a reply to callback 7"),
-            ([frame(DROPPED, number=7)], "callback 7 is dropped"),
-            ([struct.pack(">I", 35)], "a frame of 35 bytes"),
+            ([frame(99)], "unknown frame type 99"),
+            ([frame(0)], "unknown frame type 0"),
+            ([event(1, 4)], "event number 4, but only 4 events"),
+            ([frame(ON, number=1 << 31)], "event number 2147483648, but only 4 events"),
+            ([frame(REPLY, request=1, number=7)], "reply to callback 7"),
+            ([frame(DROPPED, number=7)], "drop of callback 7"),
+            ([struct.pack(">I", 35)], "invalid frame length 35"),
         ):
             worker = self.worker(self.SCRIPT)
             worker.send(*frames)
@@ -1715,7 +1717,7 @@ class End(Case):
         worker.send(event(1)[:20])
         worker.end_links()
         self.assertEqual(worker.exit_code(), 1)
-        self.assertIn("in the midst of a frame", worker.log())
+        self.assertIn("in the middle of a frame", worker.log())
 
     def test_a_forked_child_leaves_the_server_alone(self):
         worker = self.worker(
@@ -1771,7 +1773,7 @@ class End(Case):
                 worker.send(event(1, data=data), *(event(request, 1) for request in range(2, 20)))
                 self.assertEqual(sorted(worker.take(19)), [answer(request) for request in range(1, 20)])
                 self.assertEqual(worker.ask(20, 2), answer(20, b"%d" % code))
-            self.assertLog(worker, "OSError: a child", "a forked child")
+            self.assertLog(worker, "OSError: a child", "a forked child process")
 
     def test_a_forked_child_of_the_loop_does_not_read(self):
         worker = self.worker(
@@ -1850,7 +1852,7 @@ class BackPressure(Case):
             """
             import threading
             from quickio import _output, app
-            _output.UNWRITTEN_BYTES_MAX = 1000000
+            _output.UNSENT_BYTES_MAX = 1000000
             most, progress = 0, [0] * 4
             @app.event("/much")
             def much(event):
@@ -1873,7 +1875,7 @@ class BackPressure(Case):
     def test_one_that_never_reads(self):
         script = self.SCRIPT.format(async_="async ") + """
         from quickio import _output
-        _output.PATIENCE_SECONDS = 0.1
+        _output.STALL_TIMEOUT_SECONDS = 0.1
         """
         worker = self.worker(script, links=1)
         try:
@@ -1882,7 +1884,7 @@ class BackPressure(Case):
         except (BrokenPipeError, ConnectionResetError):
             pass
         self.assertEqual(worker.exit_code(), 1)
-        self.assertIn("the server has not read", worker.log())
+        self.assertIn("the server has read nothing for 0.1 s", worker.log())
 
 
 class Misuse(Case):
@@ -1897,28 +1899,28 @@ class Misuse(Case):
 
     def test_events(self):
         app = self.app
-        self.wrong(ValueError, "begins with a slash", app.event, "x")
+        self.wrong(ValueError, "must begin with a slash", app.event, "x")
         self.wrong(ValueError, "is empty", app.event, "/")
         self.wrong(ValueError, "is empty", app.event, "/@@/")
         self.wrong(ValueError, "longer than 1024", app.event, "/" + 1024 * "x")
         self.assertEqual(len(app.event("/" + 1023 * "x").path), 1024)
-        self.wrong(ValueError, "the server's own", app.event, "/qio/x")
-        self.wrong(ValueError, "the server's own", app.event, "//@qio")
+        self.wrong(ValueError, "is reserved", app.event, "/qio/x")
+        self.wrong(ValueError, "is reserved", app.event, "//@qio")
         app.event("/qiox")
-        self.wrong(TypeError, "a path is a str", app.event, b"/x")
-        self.wrong(TypeError, "a path is missing", app.event, lambda event: None)
+        self.wrong(TypeError, "a path must be a str", app.event, b"/x")
+        self.wrong(TypeError, "the path is missing", app.event, lambda event: None)
         app.event("/x")
-        self.wrong(ValueError, "registered already", app.event, "/x@")
+        self.wrong(ValueError, "already registered", app.event, "/x@")
 
     def test_functions(self):
         app = self.app
         room = app.event("/room")
         for use in (room, room.on, room.off, app.start, app.stop, app.self_test, app.gone):
-            self.wrong(TypeError, "a function is needed", use, 5)
+            self.wrong(TypeError, "expected a function", use, 5)
         for use in (room, room.on, room.off):
             use(len)
-            self.wrong(ValueError, "/room has its", use, len)
-        self.wrong(ValueError, "nobody may subscribe", app.event("/x", subscriptions=False).on, len)
+            self.wrong(ValueError, "/room already has", use, len)
+        self.wrong(ValueError, "cannot have an on-hook", app.event("/x", subscriptions=False).on, len)
 
     def test_decorators_leave_what_can_be_tested(self):
         @self.app.event("/double")
@@ -1944,8 +1946,8 @@ class Misuse(Case):
             (app.move, (client, "x")),
         ):
             self.wrong(quickio.NotRunning, "no server", use, *args)
-        self.wrong(TypeError, "a client is a Client", app.send, "0.1.2", "/x")
-        self.wrong(TypeError, "nothing that could be dropped", app.send, client, "/x", dropped=print)
+        self.wrong(TypeError, "must be a Client", app.send, "0.1.2", "/x")
+        self.wrong(TypeError, "needs a `callback`", app.send, client, "/x", dropped=print)
         self.assertEqual((app.name, app.instance, app.instances, app.now(), dict(app.settings)), ("", 0, 1, 0.0, {}))
 
     def test_data(self):
@@ -1956,20 +1958,20 @@ class Misuse(Case):
         loop = []
         loop.append(loop)
         self.wrong(ValueError, "contains itself", quickio.Answer, loop)
-        self.wrong(TypeError, "a function is needed", quickio.Answer, 1, callback=2)
-        self.wrong(ValueError, "is the most", quickio.Answer, 17 * 1024 * 1024 * "x")
+        self.wrong(TypeError, "expected a function", quickio.Answer, 1, callback=2)
+        self.wrong(ValueError, "at most", quickio.Answer, 17 * 1024 * 1024 * "x")
         for bad in ("[", "NaN", "", "1 2"):
             if bad:
                 self.wrong(ValueError, "", quickio.Json, bad)
-        self.wrong(TypeError, "a JSON text is a str", quickio.Json, 5)
+        self.wrong(TypeError, "a JSON text must be a str", quickio.Json, 5)
         self.assertEqual(quickio.Json('{"a": 1}').parse(), {"a": 1})
 
     def test_codes(self):
         for code in (0, 200, 65536, -1):
-            self.wrong(ValueError, "is no code of an error", quickio.Refusal, code)
+            self.wrong(ValueError, "is not an error code", quickio.Refusal, code)
         for code in ("404", 4.5, True, None):
-            self.wrong(TypeError, "a code is an int", quickio.Refusal, code)
-        self.wrong(TypeError, "a text is a str", quickio.Refusal, 404, 5)
+            self.wrong(TypeError, "an error code must be an int", quickio.Refusal, code)
+        self.wrong(TypeError, "a text must be a str", quickio.Refusal, 404, 5)
         self.wrong(TypeError, "not JSON", quickio.Refusal, 404, "x", {1})
         self.assertEqual(str(quickio.Refusal(404, "not there")), "404 not there")
 
@@ -1978,12 +1980,12 @@ class Misuse(Case):
         for bad in (-1, float("nan"), float("inf"), 1e12):
             self.wrong(ValueError, "seconds", app.after, bad, print)
         self.wrong(ValueError, "a millisecond", app.every, 0, print)
-        self.wrong(TypeError, "seconds are a number", app.after, "1", print)
-        self.wrong(TypeError, "a function is needed", app.after, 1, None)
+        self.wrong(TypeError, "seconds must be a number", app.after, "1", print)
+        self.wrong(TypeError, "expected a function", app.after, 1, None)
         self.wrong(ValueError, "1 to 1000", setattr, app, "threads", 0)
         self.wrong(TypeError, "an int", setattr, app, "threads", 1.5)
-        self.wrong(ValueError, "the level", app.log, "fatal", "x")
-        self.wrong(TypeError, "a text", app.log, "info", 5)
+        self.wrong(ValueError, "unknown log level", app.log, "fatal", "x")
+        self.wrong(TypeError, "must be a str", app.log, "info", 5)
 
     def test_too_late(self):
         worker = self.worker(

@@ -92,7 +92,7 @@ function guard(control) {
   let fatal = null
   const note = (error) => (fatal = { error })
   const tell = (code) => {
-    const ownEnd = `the script has ended by itself: exit(${code})`
+    const ownEnd = `the script called exit(${code}); only the server may end a worker`
     control.sendLast({ failed: fatal === null ? ownEnd : summaryOf(fatal.error, traceOf(fatal.error, [])) })
     process.exitCode = 1
   }

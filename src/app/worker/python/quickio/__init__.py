@@ -1,4 +1,4 @@
-"""Applications of QuickIO, the server for real-time events, in Python.
+"""Python library for applications of QuickIO, the server for real-time events.
 
     from quickio import app
 
@@ -6,18 +6,18 @@
     async def hello(event):
         return "hello " + str(event.data)
 
-`quickio --app hello.py` serves it. `app` is the application: one for the process. All else here is what its functions
-are given, may return and may raise.
+`quickio --app hello.py` runs this application. `app` is the application; each process has one. The other names in this
+package are the types that its functions receive, return and raise.
 
-An `async def` function runs on the process's one event loop, beside all others of that kind; those are started in the
-order in which the server sent what they are for. A plain `def` function runs on a thread, so it may block; the plain
-functions of one client never run at the same time, and run in order.
+An `async def` function runs on the event loop of the process, concurrently with all other async functions. Async
+functions start in the order in which the server sent their requests. A plain `def` function runs on a thread and may
+block. The plain functions for one client never run at the same time, and run in order.
 
-A script can be imported without a server too, by its own unit tests: events are registered, `Registration.handler` is
-the function, and what would reach a server raises `NotRunning`.
+A script can also be imported without a server, for example by its unit tests. Events are registered as usual,
+`Registration.handler` is the function, and every call that needs a server raises `NotRunning`.
 """
 
-# This file must parse, and get as far as the next lines, on any Python: they say which one is needed.
+# This file has to parse on any Python, up to the check below, which tells the user the required version.
 import sys
 
 if sys.version_info < (3, 9):

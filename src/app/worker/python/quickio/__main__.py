@@ -1,14 +1,14 @@
-"""`python3 -u .../quickio/__main__.py`: how the server starts a worker."""
+"""The entry point of a worker: the server starts it as `python3 -u .../quickio/__main__.py`."""
 
 import os
 import sys
 
 
 def main():  # type: ignore
-    """Runs the script that the server names, and serves it."""
+    """Loads the script that the server names, and runs the application."""
     if "QUICKIO_WORKER" not in os.environ:
-        sys.exit("quickio: the server starts this: quickio --app FILE.py")
-    # Python has put here where it was started, which is the server's business. The script's folder takes its place.
+        sys.exit("quickio: this module is started by the server; run `quickio --app FILE.py` instead")
+    # Python puts the folder of this file first. That folder belongs to the server; the script's folder replaces it.
     if not getattr(sys.flags, "safe_path", False):
         del sys.path[0]
     from quickio import _worker, app

@@ -1,4 +1,4 @@
-"""What a function may return, and what becomes of it."""
+"""Values that functions of the application may return, and their conversion to answers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """An answer with a callback: the client may answer it, which calls `callback(reply)`.
+    """An answer with a callback. If the client replies to it, `callback(reply)` is called.
 
-    What that returns answers the reply, and may be an `Answer` with a callback again.
+    The callback's return value answers the reply, and may be an `Answer` with another callback.
     """
 
     __slots__ = ("_data", "_callback")
 
     def __init__(self, data: Any = None, callback: Optional[Callable[[Reply], object]] = None) -> None:
         self._data = encode(data)
-        self._callback = None if callback is None else function(callback)
+        self._callback = None if callback is None else check_callable(callback)
 
 
 class Never:
@@ -34,18 +34,18 @@ class Never:
 
 
 NEVER = Never()
-"""Returned by a function: there is no answer, ever."""
+"""Returned by a function if the client must not get any answer."""
 
 
-def function(value: Any) -> Callable[..., object]:
-    """Checks that something can be called."""
+def check_callable(value: Any) -> Callable[..., object]:
+    """Returns the value. Raises `TypeError` if it cannot be called."""
     if not callable(value):
-        raise TypeError(f"a function is needed, not {value!r}")
+        raise TypeError(f"expected a function, not {value!r}")
     return value  # type: ignore[no-any-return]
 
 
-def give(link: Link, request: int, result: object) -> None:
-    """Answers a request by what a function returned. Raises, and does nothing, where that can be no answer."""
+def send_result(link: Link, request: int, result: object) -> None:
+    """Answers a request with a function's return value. Raises, and sends nothing, if the value cannot be an answer."""
     if result is None:
         link.answer_null(request)
     elif isinstance(result, Answer):

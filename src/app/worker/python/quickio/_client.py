@@ -1,4 +1,4 @@
-"""Who has sent an event: a client, and what the application keeps for it."""
+"""Clients, and the data that the application keeps for them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from quickio._wire import ClientKey
 
 
 class Client:
-    """A client of the server, for as long as it is connected; one that connects again is another.
+    """A client of the server, for as long as it is connected. A client that reconnects is a new client.
 
-    There may be several objects for one client: they are equal, and the same key of a dictionary.
+    Several objects may represent one client: they are equal and have the same hash.
     """
 
     __slots__ = ("_link", "_key", "_data")
@@ -23,34 +23,34 @@ class Client:
 
     @property
     def shard(self) -> int:
-        """The shard of the server on which it lives."""
+        """The index of the server's shard that owns the client."""
         return self._key[0]
 
     @property
     def id(self) -> str:
-        """Its name, for logs: the shard, and two numbers. No other client ever has it."""
+        """A unique name for logs: the shard and two numbers. It is never used again for another client."""
         return "%d.%d.%d" % self._key
 
     @property
     def data(self) -> Dict[str, Any]:
-        """What the application keeps for it: a dictionary that is empty at first.
+        """The application's data for this client: a dictionary, empty at first.
 
-        It is forgotten when the client has gone, behind its off-hooks and behind the functions of `app.gone`, which are
-        called for clients whose data was used.
+        The data is dropped after the client has disconnected, its off-hooks have run, and the functions registered by
+        `app.gone` have run. Those functions are called only for clients whose data was used.
         """
         data = self._data
-        return self._begin_data() if data is None else data
+        return self._create_data() if data is None else data
 
-    def _begin_data(self) -> Dict[str, Any]:
-        # Several threads may be at it, with this object or others for the same client: one of them wins, and all take
-        # its data. So what is put there is nobody else's until then.
-        mine = Client(self._link, self._key)
-        mine._data = {}
-        winner = self._link.watched.setdefault(self._key, mine)
-        if winner is mine:
+    def _create_data(self) -> Dict[str, Any]:
+        # Several threads may run this at once, on this object or on other objects for the same client. `setdefault`
+        # lets one of them win, and all use its dictionary. The object stored must therefore not be in use elsewhere.
+        candidate = Client(self._link, self._key)
+        candidate._data = {}
+        winner = self._link.watched.setdefault(self._key, candidate)
+        if winner is candidate:
             self._link.watch(self._key)
         data = winner._data
-        assert data is not None, "a watched client has its data from the start"
+        assert data is not None, "a watched client has data from the start"
         self._data = data
         return data
 
@@ -65,5 +65,5 @@ class Client:
 
 
 def client_of(link: Link, key: ClientKey) -> Client:
-    """The object that has the client's data, or a new one."""
+    """Returns the object that holds the client's data, or a new object if there is no data."""
     return link.watched.get(key) or Client(link, key)

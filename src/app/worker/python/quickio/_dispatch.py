@@ -1,4 +1,4 @@
-"""What comes over the links, and what is done about it."""
+"""Dispatch of the frames that arrive on the links."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quickio._wire import CLIENT, KIND, NUMBER, REQUEST, TIME, ClientKey, Frame,
 
 
 class Clock:
-    """The server's time, as it was last told."""
+    """The server's time, as of the latest frame."""
 
     __slots__ = ("ms",)
 
@@ -27,60 +27,61 @@ class Clock:
 
 
 class Dispatcher:
-    """Starts the function that each frame is for. The loop's thread calls it.
+    """Starts the function that each frame is for. Only the loop's thread calls it.
 
-    What is for plain functions is gathered, and goes to the threads when a piece is through.
+    Jobs for plain functions are collected, and submitted to the threads after all frames of one read are handled.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         registrations: Sequence[Registration],
-        gone: Sequence[Callable[..., object]],
+        gone_hooks: Sequence[Callable[..., object]],
         timers: Timers,
         runner: Runner,
         clock: Clock,
     ) -> None:
         self._loop = loop
         self._registrations = registrations
-        self._gone = gone
+        self._gone_hooks = gone_hooks
         self._timers = timers
         self._runner = runner
         self._clock = clock
         self._jobs: List[Job] = []
-        self._rare: Dict[int, Callable[[Link, Head, bytes, bytes], None]] = {
-            _wire.ON: self._on,
-            _wire.OFF: self._off,
-            _wire.REPLY: self._reply,
-            _wire.DROPPED: self._dropped,
-            _wire.TIMER: self._timer,
-            _wire.GONE: self._client_gone,
+        # One entry for each type of frame except EVENT, which is the most frequent and handled without a look-up.
+        self._handlers: Dict[int, Callable[[Link, Head, bytes, bytes], None]] = {
+            _wire.ON: self._handle_on,
+            _wire.OFF: self._handle_off,
+            _wire.REPLY: self._handle_reply,
+            _wire.DROPPED: self._handle_dropped,
+            _wire.TIMER: self._handle_timer,
+            _wire.GONE: self._handle_gone,
         }
 
-    def take(self, link: Link, frames: List[Frame]) -> None:
-        """Takes what a link has brought. Raises `ProtocolError` for what the server must not send."""
+    def handle_frames(self, link: Link, frames: List[Frame]) -> None:
+        """Handles frames that arrived on a link. Raises `ProtocolError` if the server must not send one of them."""
         if not frames:
             return
-        # Links are read one after the other, and each may lag behind: time does not go back for that.
+        # Links are read one after the other, and one may lag behind another. The clock never goes back.
         self._clock.ms = max(self._clock.ms, frames[-1][0][TIME])
-        event, event_kind = self._event, _wire.EVENT
+        handle_event, event_kind = self._handle_event, _wire.EVENT
         for head, text, data in frames:
             if head[KIND] == event_kind:
-                event(link, head, text, data)
+                handle_event(link, head, text, data)
             else:
-                self._take_rare(link, head, text, data)
+                self._handle_other(link, head, text, data)
         if self._jobs:
             self._runner.submit(self._jobs)
             self._jobs.clear()
 
-    def unanswerable(self, callback: Callback) -> None:
-        """A callback will never be answered."""
+    def callback_dropped(self, callback: Callback) -> None:
+        """Tells the application that a callback will never get a reply."""
         if callback.future is not None:
-            _set(callback.future, Dropped())
+            _complete(callback.future, Dropped())
         elif callback.dropped is not None:
             self._runner.start(callback.dropped, (), Outcome("a `dropped` function"), callback.client)
 
-    def _event(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
+    def _handle_event(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
         registration = self._registration(head)
         handler = registration._handler
         if handler is None:
@@ -88,27 +89,27 @@ class Dispatcher:
             return
         event = Event(link, head, registration.path, text, data)
         if registration._handler_is_async:
-            link.under_way[head[REQUEST]] = self._runner.task(handler, (event,), event)
+            link.pending_requests[head[REQUEST]] = self._runner.create_task(handler, (event,), event)
         else:
-            link.under_way[head[REQUEST]] = None
+            link.pending_requests[head[REQUEST]] = None
             self._jobs.append((head[CLIENT], handler, (event,), event))
 
-    def _take_rare(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
-        take = self._rare.get(head[KIND])
-        if take is None:
-            raise ProtocolError(f"a frame of type {head[KIND]}")
-        take(link, head, text, data)
+    def _handle_other(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
+        handle = self._handlers.get(head[KIND])
+        if handle is None:
+            raise ProtocolError(f"unknown frame type {head[KIND]}")
+        handle(link, head, text, data)
 
-    def _on(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
+    def _handle_on(self, link: Link, head: Head, text: bytes, data: bytes) -> None:
         registration = self._registration(head)
         hook = registration._on_hook
         subscription = Subscription(link, head, registration.path, text, data)
         if hook is None:
             link.answer_code(head[REQUEST], FAILED)
         else:
-            self._request(link, head, hook, subscription)
+            self._start_request(link, head, hook, subscription)
 
-    def _off(self, link: Link, head: Head, text: bytes, _data: bytes) -> None:
+    def _handle_off(self, link: Link, head: Head, text: bytes, _data: bytes) -> None:
         registration = self._registration(head)
         hook = registration._off_hook
         if hook is None:
@@ -120,32 +121,32 @@ class Dispatcher:
         else:
             self._jobs.append((head[CLIENT], hook, (ended,), outcome))
 
-    def _reply(self, link: Link, head: Head, _text: bytes, data: bytes) -> None:
+    def _handle_reply(self, link: Link, head: Head, _text: bytes, data: bytes) -> None:
         callback = link.callbacks.pop(head[NUMBER], None)
         if callback is None:
-            raise ProtocolError(f"a reply to callback {head[NUMBER]}, which is not open")
+            raise ProtocolError(f"reply to callback {head[NUMBER]}, which is not open")
         reply = Reply(link, head, data)
         if callback.future is not None:
-            self._asked(callback.future, reply)
+            self._resolve_ask(callback.future, reply)
         elif callback.function is not None:
-            self._request(link, head, callback.function, reply)
+            self._start_request(link, head, callback.function, reply)
 
-    def _dropped(self, link: Link, head: Head, _text: bytes, _data: bytes) -> None:
+    def _handle_dropped(self, link: Link, head: Head, _text: bytes, _data: bytes) -> None:
         callback = link.callbacks.pop(head[NUMBER], None)
         if callback is None:
-            raise ProtocolError(f"callback {head[NUMBER]} is dropped, which is not open")
+            raise ProtocolError(f"drop of callback {head[NUMBER]}, which is not open")
         if callback.dropped is None or is_async(callback.dropped):
-            self.unanswerable(callback)
+            self.callback_dropped(callback)
         else:
-            # Behind what the same client has sent before.
+            # A job of the client, so that it runs after the client's earlier events.
             self._jobs.append((callback.client, callback.dropped, (), Outcome("a `dropped` function")))
 
-    def _timer(self, _link: Link, head: Head, _text: bytes, _data: bytes) -> None:
+    def _handle_timer(self, _link: Link, head: Head, _text: bytes, _data: bytes) -> None:
         self._timers.fire(head[NUMBER], self._runner)
 
-    def _client_gone(self, link: Link, head: Head, _text: bytes, _data: bytes) -> None:
-        """Its data is for all that was sent before: what waits for a thread goes first, and tasks that are to begin."""
-        if not self._jobs and self._runner.has_no_plain():
+    def _handle_gone(self, link: Link, head: Head, _text: bytes, _data: bytes) -> None:
+        """Drops a client's data, after all earlier requests: queued jobs have run, and new tasks have started."""
+        if not self._jobs and self._runner.is_pool_idle():
             self._loop.call_soon(self._forget, link, head[CLIENT])
         else:
             forget = (self._forget, link, head[CLIENT])
@@ -154,36 +155,37 @@ class Dispatcher:
     def _forget(self, link: Link, key: ClientKey) -> None:
         client = link.watched.pop(key, None)
         if client is not None:
-            for function in self._gone:
-                self._runner.start(function, (client,), Outcome("a function of app.gone"), key)
+            for hook in self._gone_hooks:
+                self._runner.start(hook, (client,), Outcome("a function of app.gone"), key)
 
-    def _request(self, link: Link, head: Head, function: Callable[..., object], request: Any) -> None:
+    def _start_request(self, link: Link, head: Head, function: Callable[..., object], request: Any) -> None:
         if is_async(function):
-            link.under_way[head[REQUEST]] = self._runner.task(function, (request,), request)
+            link.pending_requests[head[REQUEST]] = self._runner.create_task(function, (request,), request)
         else:
-            link.under_way[head[REQUEST]] = None
+            link.pending_requests[head[REQUEST]] = None
             self._jobs.append((head[CLIENT], function, (request,), request))
 
-    def _asked(self, future: asyncio.Future[Any], reply: Reply) -> None:
-        """What somebody waits for in the midst of a function."""
+    def _resolve_ask(self, future: asyncio.Future[Any], reply: Reply) -> None:
+        """Completes the future of `App.ask` with a client's reply."""
         try:
             data = reply.data
         except BadData as error:
-            reply._fail(error)
-            _set(future, Dropped())
+            reply._set_exception(error)
+            _complete(future, Dropped())
         else:
-            reply._settle(None)
-            _set(future, data)
+            reply._set_result(None)
+            _complete(future, data)
 
     def _registration(self, head: Head) -> Registration:
         try:
             return self._registrations[head[NUMBER]]
         except IndexError:
-            raise ProtocolError(f"event {head[NUMBER]} of {len(self._registrations)}") from None
+            count = len(self._registrations)
+            raise ProtocolError(f"event number {head[NUMBER]}, but only {count} events are registered") from None
 
 
-def _set(future: asyncio.Future[Any], result: object) -> None:
-    """Wakes who waits, unless nobody does any more."""
+def _complete(future: asyncio.Future[Any], result: object) -> None:
+    """Completes a future, unless the function that awaits it has stopped waiting."""
     if future.done():
         return
     if isinstance(result, Dropped):

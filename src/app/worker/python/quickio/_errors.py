@@ -1,4 +1,4 @@
-"""What goes wrong: errors that clients are answered, and errors of who uses the library."""
+"""Exceptions: errors that answer a client, and errors in the use of this library."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ FAILED = 500
 
 
 class NotRunning(RuntimeError):
-    """There is no server yet: the script is being loaded or started, or runs by itself."""
+    """Raised when there is no server: the script is still loading or starting, or runs without a server."""
 
 
 class AlreadyAnswered(RuntimeError):
-    """What was asked has its answer."""
+    """Raised when a request has already been answered."""
 
 
 class Refusal(Exception):
-    """Raised by a function of the application: the answer is this error. Nothing is logged.
+    """Raised by a function of the application to answer the client with an error. It is not logged.
 
-    `code` is 1 to 65535, but not 200; `message` is for whoever reads it, `data` for the client's program.
+    `code` is 1 to 65535, except 200. `message` is text for people, `data` is for the client's program.
     """
 
     def __init__(self, code: int, message: str | None = None, data: Any = None) -> None:
         super().__init__(code, message)
-        self.code = error_code(code)
+        self.code = check_code(code)
         self.message = message
-        self._text = None if message is None else text_bytes(message)
+        self._text = None if message is None else encode_text(message)
         self._data = encode(data)
 
     def __str__(self) -> str:
@@ -37,36 +37,36 @@ class Refusal(Exception):
 
 
 class BadData(Refusal):
-    """The client sent data that is no JSON: 400."""
+    """Raised when a client's data is not valid JSON. The client is answered 400."""
 
     def __init__(self) -> None:
         super().__init__(400, "invalid JSON")
 
 
 class Dropped(Refusal):
-    """Nobody will ever answer: the client has gone, let its time pass, or answered what is no JSON.
+    """Raised when a client will never reply: it has disconnected, did not reply in time, or sent invalid JSON.
 
-    Where a function lets it pass, whoever waits for that function is answered 500.
+    If a function does not catch it, the client whose request the function was handling is answered 500.
     """
 
     def __init__(self) -> None:
         super().__init__(FAILED)
 
 
-def error_code(code: int) -> int:
-    """Checks the code of an error."""
+def check_code(code: int) -> int:
+    """Returns an error's code. Raises if it is not valid."""
     if not isinstance(code, int) or isinstance(code, bool):
-        raise TypeError(f"a code is an int, not {type(code).__name__}")
+        raise TypeError(f"an error code must be an int, not {type(code).__name__}")
     if not 1 <= code <= 65535 or code == OK:
-        raise ValueError(f"{code} is no code of an error: those are 1 to 65535, but not {OK}")
+        raise ValueError(f"{code} is not an error code: use 1 to 65535, except {OK}")
     return code
 
 
-def text_bytes(text: str) -> bytes:
-    """A text for the wire: a message, an address."""
+def encode_text(text: str) -> bytes:
+    """Returns a text in UTF-8. Raises if it is too long for a frame."""
     if not isinstance(text, str):
-        raise TypeError(f"a text is a str, not {type(text).__name__}")
+        raise TypeError(f"a text must be a str, not {type(text).__name__}")
     raw = text.encode("utf-8", "replace")
     if len(raw) > TEXT_BYTES_MAX:
-        raise ValueError(f"a text of {len(raw)} bytes: {TEXT_BYTES_MAX} is the most")
+        raise ValueError(f"the text has {len(raw)} bytes; at most {TEXT_BYTES_MAX} are allowed")
     return raw

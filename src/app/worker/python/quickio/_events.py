@@ -1,14 +1,14 @@
-"""What functions are given: events, replies, subscriptions. Each knows how to be answered."""
+"""Arguments of the application's functions: events, replies, subscriptions."""
 
 from __future__ import annotations
 
 from typing import Any, Optional
 
-from quickio._answers import give
+from quickio._answers import send_result
 from quickio._client import Client, client_of
 from quickio._errors import FAILED, AlreadyAnswered, BadData, Refusal
 from quickio._json import Json, decode
-from quickio._later import ANSWERED, Later, LaterDecision, Promise, decide, refuse
+from quickio._later import ANSWERED, Later, LaterDecision, Promise, send_decision, send_refusal
 from quickio._links import Link
 from quickio._report import report
 from quickio._wire import CLIENT, FLAGS, REQUEST, WANTS_ANSWER, Head
@@ -16,8 +16,8 @@ from quickio._wire import CLIENT, FLAGS, REQUEST, WANTS_ANSWER, Head
 _UNPARSED: Any = object()
 
 
-class _AtPath:
-    """Where something happens: a registered path, and what follows it."""
+class _WithPath:
+    """A registered path, and the rest of the client's path."""
 
     __slots__ = ()
     path: str
@@ -25,17 +25,17 @@ class _AtPath:
 
     @property
     def extra(self) -> str:
-        """The rest of the path, from the slash on; empty where there is none."""
+        """The rest of the client's path after `path`, with its leading slash. Empty if there is none."""
         return str(self._text, "utf-8", "replace")
 
     @property
     def full_path(self) -> str:
-        """`path` and `extra`: a broadcast to it reaches those who subscribed to it."""
+        """`path` and `extra` together. A broadcast to it reaches the clients that subscribed to it."""
         return self.path + self.extra if self._text else self.path
 
 
 class _Request:
-    """What a client asks for, and waits for."""
+    """A request of a client, which has to be answered once."""
 
     __slots__ = ("_link", "_head", "_raw", "_client", "_value", "_promise")
     _link: Link
@@ -47,7 +47,7 @@ class _Request:
 
     @property
     def client(self) -> Client:
-        """Who has sent it."""
+        """The client that sent it."""
         client = self._client
         if client is None:
             client = self._client = client_of(self._link, self._head[CLIENT])
@@ -55,7 +55,7 @@ class _Request:
 
     @property
     def data(self) -> Any:
-        """The client's JSON, parsed when it is first asked for. Raises `BadData` where it is none."""
+        """The client's data, parsed on first use. Raises `BadData` if it is not valid JSON."""
         if self._value is _UNPARSED:
             try:
                 self._value = decode(self._raw)
@@ -65,77 +65,52 @@ class _Request:
 
     @property
     def json(self) -> Json:
-        """The client's JSON as it came, to be passed on. Nobody has checked it."""
+        """The client's data as JSON text, to be passed on. It has not been validated."""
         return Json._unchecked(self._raw)
 
-    def _settle(self, result: object) -> None:
-        """Answers by what the function returned."""
+    def _set_result(self, result: object) -> None:
+        """Answers the request with the function's return value."""
         raise NotImplementedError
 
-    def _fail(self, error: BaseException) -> None:
-        """Answers an exception that left the function."""
+    def _set_exception(self, error: BaseException) -> None:
+        """Answers the request after the function has raised an exception."""
         if not isinstance(error, Refusal):
-            report(self._name(), error)
+            report(self._description(), error)
         if self._promise is not None and not self._promise._claim():
             return
-        if not isinstance(error, Refusal) or not self._refuse(error):
+        if not isinstance(error, Refusal) or not self._send_refusal(error):
             self._link.answer_code(self._head[REQUEST], FAILED)
         self._promise = ANSWERED
 
-    def _refuse(self, refusal: Refusal) -> bool:
-        """Answers by it, unless it is of a class that has set another code, or has not called `super().__init__`."""
+    def _send_refusal(self, refusal: Refusal) -> bool:
+        """Answers the request with a refusal. Returns `False` if the refusal is not valid.
+
+        A subclass may have set another code, or may not have called `super().__init__`.
+        """
         try:
-            refuse(self._link, self._head[REQUEST], refusal)
+            send_refusal(self._link, self._head[REQUEST], refusal)
         except Exception as error:
-            report(self._name(), error)
+            report(self._description(), error)
             return False
         return True
 
     def _is_promised(self, result: object) -> bool:
-        """Whether it is answered later. A promise that was made is what has to be returned."""
+        """Returns whether a promise answers this request. If one was made, the function must return it."""
         if self._promise is not None:
             if result is self._promise:
                 return True
-            raise TypeError("it made a promise to answer later, but returned something else: `return later`")
+            raise TypeError("it called later(), but did not return the promise: write `return later`")
         if isinstance(result, Promise):
-            raise TypeError("it returned the promise of another request")
+            raise TypeError("it returned the promise of another request: return the one from its own later()")
         return False
 
-    def _name(self) -> str:
+    def _description(self) -> str:
+        """Returns a description of the function, for the log."""
         raise NotImplementedError
 
 
-class _Answerable(_Request):
-    """What is answered with data."""
-
-    __slots__ = ()
-
-    @property
-    def wants_answer(self) -> bool:
-        """Whether the client waits for an answer. One that nobody waits for is dropped."""
-        return self._head[FLAGS] & WANTS_ANSWER != 0
-
-    def later(self) -> Later:
-        """A promise to answer later, from any thread. Return it."""
-        promise = self._promise
-        if promise is None:
-            promise = self._promise = Later(self._link, self._head[REQUEST])
-        if not isinstance(promise, Later):
-            raise AlreadyAnswered("this has its answer: the function has returned")
-        return promise
-
-    def _settle(self, result: object) -> None:
-        if (result is not None or self._promise is not None) and self._is_promised(result):
-            return
-        give(self._link, self._head[REQUEST], result)
-        self._promise = ANSWERED
-
-
-class Event(_Answerable, _AtPath):
-    """An event that a client has sent.
-
-    `path` is where the handler is registered.
-    """
+class _RequestAtPath(_Request, _WithPath):
+    """A request for a registered path."""
 
     __slots__ = ("path", "_text")
 
@@ -149,12 +124,47 @@ class Event(_Answerable, _AtPath):
         self._value = _UNPARSED
         self._promise = None
 
-    def _name(self) -> str:
+
+class _Answerable(_Request):
+    """A request that is answered with data."""
+
+    __slots__ = ()
+
+    @property
+    def wants_answer(self) -> bool:
+        """Whether the client waits for an answer. If it does not, an answer is discarded."""
+        return self._head[FLAGS] & WANTS_ANSWER != 0
+
+    def later(self) -> Later:
+        """Returns a promise to answer later, from any thread. The function must return it."""
+        promise = self._promise
+        if promise is None:
+            promise = self._promise = Later(self._link, self._head[REQUEST])
+        if not isinstance(promise, Later):
+            raise AlreadyAnswered("the request has been answered: call later() before the function returns")
+        return promise
+
+    def _set_result(self, result: object) -> None:
+        if (result is not None or self._promise is not None) and self._is_promised(result):
+            return
+        send_result(self._link, self._head[REQUEST], result)
+        self._promise = ANSWERED
+
+
+class Event(_RequestAtPath, _Answerable):
+    """An event that a client has sent.
+
+    `path` is the path at which the handler is registered.
+    """
+
+    __slots__ = ()
+
+    def _description(self) -> str:
         return f"the handler of {self.path}"
 
 
 class Reply(_Answerable):
-    """What a client answers to a callback."""
+    """A client's reply to a callback."""
 
     __slots__ = ()
 
@@ -166,52 +176,42 @@ class Reply(_Answerable):
         self._value = _UNPARSED
         self._promise = None
 
-    def _name(self) -> str:
+    def _description(self) -> str:
         return "a callback"
 
 
-class Subscription(_Request, _AtPath):
-    """The wish of a client to subscribe; `data` is what it has sent along.
+class Subscription(_RequestAtPath):
+    """A client's request to subscribe. `data` is the extra data that the client sent with it.
 
-    `path` is where the on-hook is registered.
+    `path` is the path at which the on-hook is registered.
     """
 
-    __slots__ = ("path", "_text")
-
-    def __init__(self, link: Link, head: Head, path: str, text: bytes, raw: bytes) -> None:
-        self._link = link
-        self._head = head
-        self.path = path
-        self._text = text
-        self._raw = raw
-        self._client = None
-        self._value = _UNPARSED
-        self._promise = None
+    __slots__ = ()
 
     def later(self) -> LaterDecision:
-        """A promise to decide later, from any thread. Return it."""
+        """Returns a promise to decide later, from any thread. The on-hook must return it."""
         promise = self._promise
         if promise is None:
             promise = self._promise = LaterDecision(self._link, self._head[REQUEST])
         if not isinstance(promise, LaterDecision):
-            raise AlreadyAnswered("this has its answer: the function has returned")
+            raise AlreadyAnswered("the request has been answered: call later() before the on-hook returns")
         return promise
 
-    def _settle(self, result: object) -> None:
+    def _set_result(self, result: object) -> None:
         if self._is_promised(result):
             return
-        # Whatever else is true by accident must not let anybody in: `NEVER`, a generator, a future.
+        # Other values that happen to be true must not admit a client: `NEVER`, a generator, a future.
         if result is not True and result is not False:
-            raise TypeError(f"an on-hook returns True, False, or its promise, not {type(result).__name__}")
-        decide(self._link, self._head[REQUEST], result)
+            raise TypeError(f"an on-hook must return True, False or its promise, not {type(result).__name__}")
+        send_decision(self._link, self._head[REQUEST], result)
         self._promise = ANSWERED
 
-    def _name(self) -> str:
+    def _description(self) -> str:
         return f"the on-hook of {self.path}"
 
 
-class Unsubscribed(_AtPath):
-    """A subscription that has ended. `path` is where the off-hook is registered, `client` whose it was."""
+class Unsubscribed(_WithPath):
+    """A subscription that has ended. `path` is the path of the off-hook, `client` is the former subscriber."""
 
     __slots__ = ("client", "path", "_text")
 

@@ -1,4 +1,4 @@
-"""JSON, as the server takes it: strict, in UTF-8, without spaces."""
+"""JSON as the server accepts it: strict, in UTF-8, without spaces."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from quickio._wire import DATA_BYTES_MAX
 
 
 class Json:
-    """A JSON text that is passed through as it is, wherever data may stand.
+    """A JSON text that is sent unchanged. It may be used wherever data is expected.
 
     >>> app.broadcast("/news", Json('{"text":"hello"}'))
 
-    Raises `ValueError` where the text is no JSON. `event.json` is one that nobody has checked.
+    Raises `ValueError` if the text is not valid JSON. The text of `event.json` has not been validated.
     """
 
     __slots__ = ("_bytes",)
@@ -22,10 +22,10 @@ class Json:
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
-            raise TypeError(f"a JSON text is a str, not {type(text).__name__}")
+            raise TypeError(f"a JSON text must be a str, not {type(text).__name__}")
         encoded = text.encode("utf-8")
         decode(encoded)
-        self._bytes = _bounded(encoded)
+        self._bytes = _check_size(encoded)
 
     @classmethod
     def _unchecked(cls, raw: bytes) -> Json:
@@ -35,11 +35,11 @@ class Json:
 
     @property
     def text(self) -> str:
-        """The text. Never empty: no text is `null`."""
+        """The text. It is never empty: data that a client left out is `null`."""
         return str(self._bytes, "utf-8", "replace") or "null"
 
     def parse(self) -> Any:
-        """What it says. Raises `ValueError` where it is no JSON."""
+        """Returns the parsed value. Raises `ValueError` if the text is not valid JSON."""
         return decode(self._bytes)
 
     def __str__(self) -> str:
@@ -56,45 +56,46 @@ class Json:
 
 
 def encode(value: Any) -> bytes:
-    """The value as JSON text; empty for None, which is the wire's `null`.
+    """Returns the value as JSON text. `None` gives an empty text, which means `null` in a frame.
 
-    Raises `TypeError` or `ValueError` where it cannot be JSON.
+    Raises `TypeError` or `ValueError` if the value has no JSON form.
     """
     if value is None:
         return b""
     if isinstance(value, Json):
         return value._bytes
     try:
-        return _bounded(_to_text(value).encode("utf-8"))
+        return _check_size(_to_text(value).encode("utf-8"))
     except UnicodeEncodeError:
-        # Half of a surrogate pair: no UTF-8 has it, but an escape sequence does.
-        return _bounded(_ascii.encode(value).encode("ascii"))
+        # UTF-8 cannot represent half of a surrogate pair, but an escape sequence can.
+        return _check_size(_ascii.encode(value).encode("ascii"))
     except RecursionError:
-        raise ValueError("data that contains itself, or is nested too deeply") from None
+        raise ValueError("the data contains itself, or is nested too deeply") from None
 
 
 def decode(raw: bytes) -> Any:
-    """What the JSON text says; None for no text. Raises `ValueError` where it is no JSON."""
+    """Returns the value of a JSON text, or `None` for an empty text. Raises `ValueError` if it is not valid JSON."""
     if not raw:
         return None
     try:
         value = _decode(str(raw, "utf-8"))
         if b"\\ud" in raw or b"\\uD" in raw:
-            # Half of a surrogate pair would be a string that nothing can print, store or send: an error far from here.
+            # A string with half of a surrogate pair cannot be printed, stored or sent. Reject it here rather than
+            # let it fail later in unrelated code.
             _to_text(value).encode("utf-8")
         return value
     except RecursionError:
-        raise ValueError("JSON that is nested too deeply") from None
+        raise ValueError("the JSON is nested too deeply") from None
 
 
-def _bounded(raw: bytes) -> bytes:
+def _check_size(raw: bytes) -> bytes:
     if len(raw) > DATA_BYTES_MAX:
-        raise ValueError(f"data of {len(raw)} bytes: {DATA_BYTES_MAX} is the most")
+        raise ValueError(f"the data has {len(raw)} bytes; at most {DATA_BYTES_MAX} are allowed")
     return raw
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _encoder(ensure_ascii: bool) -> json.JSONEncoder:
@@ -102,7 +103,10 @@ def _encoder(ensure_ascii: bool) -> json.JSONEncoder:
 
 
 def _fast_encoder() -> Callable[[Any], str]:
-    """`JSONEncoder.encode` makes an encoder in C each time, which takes as long as encoding. This makes it once."""
+    """Returns an encoder whose C part is created once.
+
+    `JSONEncoder.encode` creates the C encoder on each call, which takes as long as the encoding itself.
+    """
     plain = _encoder(ensure_ascii=False)
     try:
         make: Any = getattr(json.encoder, "c_make_encoder")
@@ -111,10 +115,10 @@ def _fast_encoder() -> Callable[[Any], str]:
         if "".join(pieces({"a": [1, "é"]}, 0)) == '{"a":[1,"é"]}':
             return lambda value: "".join(pieces(value, 0))
     except (AttributeError, TypeError):
-        pass  # it is no public name: another Python may not have it
+        pass  # these names are not public; other versions of Python may lack them
     return plain.encode
 
 
 _to_text = _fast_encoder()
 _ascii = _encoder(ensure_ascii=True)
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decode = json.JSONDecoder(parse_constant=_reject_constant).decode

@@ -1,4 +1,4 @@
-"""A link: the way to one shard of the server, and what is open on it."""
+"""Links: the connections to the server's shards, and the requests and callbacks open on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """What was offered to a client: a function for its reply, or a future that waits for it."""
+    """A callback offered to a client: a function for its reply, or a future that waits for the reply."""
 
     __slots__ = ("function", "dropped", "future", "client")
 
@@ -30,13 +30,15 @@ class Callback:
         self.function = function
         self.dropped = dropped
         self.future = future
-        # In whose turn `dropped` runs.
+        # The client whose jobs `dropped` is queued behind.
         self.client = client
 
 
 class Link:
-    """One link. What writes may be called by any thread; requests, callbacks and clients are told apart by atomic
-    operations of dictionaries, so that there is no lock.
+    """The connection to one shard of the server.
+
+    Any thread may call the methods that write. Requests, callbacks and clients are tracked with atomic operations of
+    dictionaries, which need no lock.
     """
 
     __slots__ = (
@@ -45,11 +47,11 @@ class Link:
         "output",
         "write",
         "decoder",
-        "under_way",
+        "pending_requests",
         "callbacks",
         "watched",
         "ended",
-        "on_unanswerable",
+        "on_callback_dropped",
         "_numbers",
     )
 
@@ -59,49 +61,49 @@ class Link:
         self.output = output
         self.write = output.write
         self.decoder = Decoder()
-        # Requests without an answer, with the task that finds it: the loop itself does not keep its tasks alive.
-        self.under_way: Dict[int, Optional[asyncio.Task[None]]] = {}
+        # Requests that are not yet answered, with the task that handles each: the loop does not keep its tasks alive.
+        self.pending_requests: Dict[int, Optional[asyncio.Task[None]]] = {}
         self.callbacks: Dict[int, Callback] = {}
-        # Clients whose data is in use. Each is the one object for its client until GONE.
+        # Clients whose data is in use. Each entry is the only object for its client until the frame GONE arrives.
         self.watched: Dict[ClientKey, Client] = {}
-        # No more will come over it.
+        # Set when the server has closed its side: no more frames arrive.
         self.ended = False
-        # What is told of callbacks that are dropped by `end`, and of those that are offered behind it; by any thread.
-        self.on_unanswerable: Callable[[Callback], None] = lambda _: None
+        # Called for callbacks that `end` drops, and for those that are offered after it. Any thread may call it.
+        self.on_callback_dropped: Callable[[Callback], None] = lambda _: None
         self._numbers = itertools.count(1)
 
-    # Answers. Each ends its request: who calls sees to it that there is but one. Where there can be no such frame it
-    # raises before that, and the request can still be answered otherwise.
+    # Answers. Each method ends its request; the caller ensures that it is called once. If no valid frame can be made,
+    # the method raises before it ends the request, which can then be answered in another way.
 
     def answer_null(self, request: int) -> None:
-        """200, and nothing else."""
+        """Answers with code 200 and no data."""
         raw = null_answer(request)
-        self.under_way.pop(request, None)
+        self.pending_requests.pop(request, None)
         self.write(raw)
 
     def answer(self, request: int, data: bytes, callback: Optional[Callback] = None) -> None:
-        """200, with data, and a callback that is offered."""
+        """Answers with code 200 and data, and optionally offers a callback."""
         if callback is None:
             raw = data_answer(request, data)
-            self.under_way.pop(request, None)
+            self.pending_requests.pop(request, None)
             self.write(raw)
         else:
             number = self._unused_number()
             raw = frame(ANSWER, data=data, code=200, request=request, number=number)
-            self.under_way.pop(request, None)
+            self.pending_requests.pop(request, None)
             self._offer(callback, number, raw)
 
     def answer_code(self, request: int, code: int, text: Optional[bytes] = None, data: bytes = b"") -> None:
-        """Any other code. 0 is no answer at all."""
+        """Answers with any other code. Code 0 ends the request without an answer to the client."""
         flags = 0 if text is None else HAS_MESSAGE
         raw = frame(ANSWER, text or b"", data, flags=flags, code=code, request=request)
-        self.under_way.pop(request, None)
+        self.pending_requests.pop(request, None)
         self.write(raw)
 
-    # Everything else.
+    # Other frames.
 
     def send(self, client: ClientKey, path: bytes, data: bytes, callback: Optional[Callback] = None) -> None:
-        """An event for a client."""
+        """Sends an event to a client, and optionally offers a callback."""
         if callback is None:
             self.write(frame(SEND, path, data, client=client))
         else:
@@ -109,17 +111,17 @@ class Link:
             self._offer(callback, number, frame(SEND, path, data, number=number, client=client))
 
     def watch(self, client: ClientKey) -> None:
-        """Has the server say when the client has gone."""
+        """Asks the server for a GONE frame when the client disconnects."""
         self.write(frame(_wire.WATCH, client=client))
 
     def end(self) -> None:
-        """No more comes over it, so no callback will ever be answered."""
+        """Drops all callbacks. Called when the server has closed its side, since no reply can arrive."""
         self.ended = True
         for number in list(self.callbacks):
             self._drop(number)
 
     def _offer(self, callback: Callback, number: int, raw: bytes) -> None:
-        # Before the frame is written: its reply may come at once.
+        # Stored before the frame is written: the reply may arrive at once.
         self.callbacks[number] = callback
         self.write(raw)
         if self.ended:
@@ -134,4 +136,4 @@ class Link:
     def _drop(self, number: int) -> None:
         callback = self.callbacks.pop(number, None)
         if callback is not None:
-            self.on_unanswerable(callback)
+            self.on_callback_dropped(callback)

@@ -1,4 +1,4 @@
-"""What a Python that is too old can still say. It has to parse everywhere, so it has no annotations."""
+"""The error message for a Python that is too old. This file parses on any Python, so it has no annotations."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import sys
 
 
 def refuse():  # type: ignore
-    """Tells the server, or whoever imports this, that another Python is needed."""
+    """Reports the required version of Python, to the server or to the program that imports this package."""
     version = ".".join(str(part) for part in sys.version_info[:3])
-    why = "Python 3.9 or newer is needed: %s is %s" % (sys.executable, version)
+    why = "Python 3.9 or newer is needed, but %s is Python %s; set `python` to a newer one" % (sys.executable, version)
     if "QUICKIO_WORKER" not in os.environ:
         raise ImportError(why)
     os.write(int(os.environ["QUICKIO_WORKER"]), (json.dumps({"failed": why}) + "\n").encode("ascii"))

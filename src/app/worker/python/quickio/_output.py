@@ -1,4 +1,4 @@
-"""What is written to a socket, by any thread, in the order of the calls."""
+"""Buffered output to a socket. Any thread may write; data is sent in the order of the calls."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import time
 from threading import get_ident
 from typing import Dict, List, Set
 
-from quickio._report import break_off, end_child, forked
+from quickio._report import abort, exit_child, forked
 
-# What the server has not read. Who writes more waits until half of that is left.
-UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
-# The server reads all the time: one that takes nothing for so long has gone astray, and so has this process.
-PATIENCE_SECONDS = 10.0
-# How often a thread looks that waits for what another one sends.
-LOOK_SECONDS = 0.001
+# The most bytes that may wait for the server to read them. A thread that writes more blocks until half are left.
+UNSENT_BYTES_MAX = 64 * 1024 * 1024
+# The server reads continuously. If it reads nothing for this long, it has failed, and this process exits.
+STALL_TIMEOUT_SECONDS = 10.0
+# How often a blocked thread checks whether another thread has sent enough.
+POLL_SECONDS = 0.001
 
 
 class Output:
-    """Gathers what is written, and sends it in one piece soon after.
+    """Collects what is written, and sends it in one system call soon after.
 
-    `write` only appends, and sees to it that somebody flushes: the loop, as soon as it has run what is ready; or the
-    thread that writes, where it has said by `flushers` that it will. Whoever flushes takes all that is there.
+    `write` only appends to a list and ensures that a flush follows. The loop flushes after it has run all ready
+    callbacks; a thread listed in `flushers` flushes what it writes itself. Each flush sends everything collected.
 
-    No lock is ever waited for: a destructor may write at any moment, in the midst of a flush of its own thread. Only
-    who writes more than may wait does, and not for its own thread.
+    No method waits for a lock, because a destructor may write at any moment, even during a flush on its own thread.
+    Only a thread that exceeds `UNSENT_BYTES_MAX` waits, and never for itself.
     """
 
     __slots__ = (
@@ -35,80 +35,85 @@ class Output:
         "_loop_thread",
         "_flushers",
         "_pending",
-        "_rest",
+        "_partial",
         "_sender",
-        "_promised",
-        "_blocked",
-        "_unwritten",
-        "_closed",
+        "_is_flush_scheduled",
+        "_is_blocked",
+        "_unsent_bytes",
+        "_is_closed",
     )
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, flushers: Set[int]) -> None:
-        """Called by the loop's thread. `flushers` are the threads that flush by themselves what they write."""
+        """Must be called on the loop's thread. `flushers` are the ids of the threads that flush what they write."""
         self._socket = sock
         self._loop = loop
         self._loop_thread = get_ident()
         self._flushers = flushers
-        # Always the same list: a thread may be about to append to it while another takes what is there.
+        # The list is never replaced: a thread may be about to append while another one empties it.
         self._pending: List[bytes] = []
-        self._rest = memoryview(b"")
-        # Who sends: a list with the thread's number, one for each time. `setdefault` is atomic, so it is a lock that
-        # knows its owner from the start.
+        # The unsent rest of a piece that the kernel accepted only in part.
+        self._partial = memoryview(b"")
+        # A lock that knows its owner from the start: the sender stores a new list with its thread id. `setdefault` is
+        # atomic, so one thread succeeds.
         self._sender: Dict[None, List[int]] = {}
-        self._promised = False
-        self._blocked = False
-        self._unwritten = 0
-        self._closed = False
+        self._is_flush_scheduled = False
+        # Set while the loop waits for the socket to become writable.
+        self._is_blocked = False
+        self._unsent_bytes = 0
+        self._is_closed = False
 
     def write(self, data: bytes) -> None:
-        """Sends it behind all that was written before."""
+        """Queues data behind everything written before."""
         self._pending.append(data)
-        if not self._promised:
-            self._promise()
-        # Threads may lose a count to each other: it is for a bound, and put right by each send.
-        self._unwritten += len(data)
-        if self._unwritten > UNWRITTEN_BYTES_MAX:
-            self._await_server()
+        if not self._is_flush_scheduled:
+            self._schedule_flush()
+        # Not atomic, so concurrent writers may lose an update. The count is only for the limit, and each send corrects
+        # it.
+        self._unsent_bytes += len(data)
+        if self._unsent_bytes > UNSENT_BYTES_MAX:
+            self._wait_for_server()
 
     def flush(self) -> None:
-        """Sends what is there, as far as the kernel takes it; the rest follows by itself."""
-        # Before it looks what is there: who appends after the look finds no promise.
-        self._promised = False
-        # Another thread that sends looks once more when it is through.
-        while self._pending and not self._blocked and self._becomes_sender():
+        """Sends as much as the kernel accepts. The loop sends the rest later."""
+        # Cleared before the list is examined: a thread that appends after that schedules another flush.
+        self._is_flush_scheduled = False
+        # If another thread is sending, it examines the list again when it has finished.
+        while self._pending and not self._is_blocked and self._try_become_sender():
             try:
                 self._send()
             finally:
                 self._sender.clear()
 
     def is_empty(self) -> bool:
-        """Whether the kernel has everything."""
-        return self._closed or not (self._pending or self._rest or self._blocked)
+        """Returns whether the kernel has accepted everything."""
+        return self._is_closed or not (self._pending or self._partial or self._is_blocked)
 
-    def mute(self) -> None:
-        """Sends nothing any more. For a forked child, whose sockets and loop are its parent's."""
-        self._promised = self._blocked = self._closed = True
+    def disable(self) -> None:
+        """Stops all sending. For a forked child, whose sockets and loop belong to its parent."""
+        self._is_flush_scheduled = self._is_blocked = self._is_closed = True
 
-    def _promise(self) -> None:
+    def _schedule_flush(self) -> None:
         thread = get_ident()
-        if self._blocked or thread in self._flushers:
+        if self._is_blocked or thread in self._flushers:
             return
-        self._promised = True
+        self._is_flush_scheduled = True
         try:
             if thread == self._loop_thread:
                 self._loop.call_soon(self.flush)
             else:
                 self._loop.call_soon_threadsafe(self.flush)
         except RuntimeError:
-            pass  # the loop has ended, and with it everybody who could care
+            pass  # the loop has been closed, and with it the connection
 
-    def _becomes_sender(self) -> bool:
+    def _try_become_sender(self) -> bool:
         mine = [get_ident()]
         return self._sender.setdefault(None, mine) is mine
 
+    # The methods below are for the sender.
+
     def _send(self) -> int:
-        """Sends once; how much the kernel took. Called by the sender, as what follows is."""
-        data = self._rest
+        """Sends once. Returns the number of bytes that the kernel accepted."""
+        data = self._partial
         if not data:
             count = len(self._pending)
             data = memoryview(b"".join(self._pending[:count]))
@@ -121,67 +126,68 @@ class Output:
         except OSError:
             self._close()
             return 0
-        self._rest = data[sent:]
-        self._unwritten = len(self._rest) + sum(map(len, self._pending))
-        if self._rest and not self._blocked:
+        self._partial = data[sent:]
+        self._unsent_bytes = len(self._partial) + sum(map(len, self._pending))
+        if self._partial and not self._is_blocked:
             self._block()
         return sent
 
     def _block(self) -> None:
-        self._blocked = True
+        self._is_blocked = True
         if get_ident() == self._loop_thread:
-            self._await_room()
+            self._watch_writable()
         else:
-            self._loop.call_soon_threadsafe(self._await_room)
+            self._loop.call_soon_threadsafe(self._watch_writable)
 
-    def _await_room(self) -> None:
-        if not self._closed:
-            self._loop.add_writer(self._socket, self._continue)
+    def _watch_writable(self) -> None:
+        if not self._is_closed:
+            self._loop.add_writer(self._socket, self._on_writable)
 
-    def _continue(self) -> None:
-        """The kernel has room again. It is called as long as that is so."""
+    def _on_writable(self) -> None:
+        """Sends the rest. The loop calls this as long as the kernel has room."""
         if forked:
-            end_child()  # the loop's list of sockets is its parent's, too
-        if not self._becomes_sender():
-            return  # whoever is at it takes the room
+            exit_child()  # the loop watches the parent's sockets
+        if not self._try_become_sender():
+            return  # another thread is sending and uses the room
         try:
-            if self._rest:
+            if self._partial:
                 self._send()
-            if not self._rest:
+            if not self._partial:
                 self._loop.remove_writer(self._socket)
-                self._blocked = False
+                self._is_blocked = False
         finally:
             self._sender.clear()
         self.flush()
 
-    # More than may wait.
+    # The limit.
 
-    def _await_server(self) -> None:
-        """Waits until the server has read. Any thread may do so, also the loop's: no function gives way to others."""
-        while self._unwritten > UNWRITTEN_BYTES_MAX and not self._closed:
-            if self._becomes_sender():
+    def _wait_for_server(self) -> None:
+        """Blocks until the server has read enough. This includes the loop's thread: no function yields to others."""
+        while self._unsent_bytes > UNSENT_BYTES_MAX and not self._is_closed:
+            if self._try_become_sender():
                 try:
                     self._send_half()
                 finally:
                     self._sender.clear()
             elif self._sender.get(None) == [get_ident()]:
-                return  # a destructor, in the midst of that
+                return  # a destructor that runs while its own thread is sending
             else:
-                time.sleep(LOOK_SECONDS)
-        if self._closed:
+                time.sleep(POLL_SECONDS)
+        if self._is_closed:
             self._pending.clear()
-            self._unwritten = 0
+            self._unsent_bytes = 0
 
     def _send_half(self) -> None:
-        room = select.poll()
-        room.register(self._socket, select.POLLOUT)
-        while self._unwritten > UNWRITTEN_BYTES_MAX // 2 and not self._closed:
-            if not self._send() and not self._closed and not room.poll(PATIENCE_SECONDS * 1000):
-                break_off(f"the server has not read {self._unwritten} bytes, and more must not wait")
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        while self._unsent_bytes > UNSENT_BYTES_MAX // 2 and not self._is_closed:
+            if not self._send() and not self._is_closed and not poll.poll(STALL_TIMEOUT_SECONDS * 1000):
+                waited = f"the server has read nothing for {STALL_TIMEOUT_SECONDS:g} s"
+                abort(f"{waited}, and {self._unsent_bytes} bytes of output are waiting; this worker exits")
 
     def _close(self) -> None:
-        """The server has closed its side. That it has gone, or means to stop this process, is said elsewhere."""
-        self._closed = True
-        self._rest = memoryview(b"")
+        """Discards all output. Called when the server has closed its side, which the links' readers handle."""
+        self._is_closed = True
+        self._partial = memoryview(b"")
         self._pending.clear()
-        self._unwritten = 0
+        self._unsent_bytes = 0

@@ -1,8 +1,8 @@
-"""The threads for plain functions.
+"""The thread pool for plain functions.
 
-Threads of Python do not compute at the same time, so one thread runs all jobs while they are quick: more would only
-take turns. Others are set free when it does not get on: because a job is slow, or because jobs wait for something else
-than the processor. The jobs of one client are never run by two threads.
+Threads of Python do not compute at the same time. While jobs are quick, one thread therefore runs them all: more
+threads would only take turns. More threads are activated if that one makes no progress, either because a job is slow,
+or because jobs wait for something other than the processor. Jobs of one client never run on two threads at once.
 """
 
 from __future__ import annotations
@@ -17,33 +17,36 @@ from quickio._wire import ClientKey
 
 Job = Tuple[Optional[ClientKey], Callable[..., object], Tuple[Any, ...], Any]
 
-# How often somebody looks whether the threads get on, while there is work. A job that was there the last time, too, is
-# slow; so a slow one holds up the others for twice this long.
+# How often progress is checked while there is work. A job that is running at two checks in a row is slow, and its
+# thread counts as stalled. A slow job therefore delays other jobs for at most twice this time.
 TICK_SECONDS = 0.002
-# A thread that runs quick jobs sends what they have written after so many of them; each tick does, too.
+# A thread that runs quick jobs flushes their output after this many jobs; each tick does so, too.
 JOBS_PER_FLUSH = 128
-# Of the processor's time between two ticks. Above it the threads compute, and more of them are of no use.
+# A share of the processor's time between two ticks. Above it the threads compute, and more of them would not help.
 BUSY_SHARE = 0.7
 
 
 class _Thread:
-    """A thread, and how far it is."""
+    """A thread of the pool, and its progress."""
 
-    __slots__ = ("wake", "ident", "finished", "seen", "is_stuck")
+    __slots__ = ("wake", "ident", "finished", "finished_at_tick", "is_stalled")
 
     def __init__(self) -> None:
+        # Held while the thread sleeps. The thread waits for it, and is woken by its release.
         self.wake = Lock()
         self.wake.acquire()
         self.ident = 0
+        # The number of jobs that it has finished, now and at the last tick.
         self.finished = 0
-        self.seen = 0
-        self.is_stuck = False
+        self.finished_at_tick = 0
+        self.is_stalled = False
 
 
 class Pool:
-    """A queue of jobs, and the threads that run them.
+    """A queue of jobs and the threads that run them.
 
-    Under the lock: the queue's consumers, which thread is idle, active or stuck, and which client is being served.
+    The lock protects the consumers of the queue, the state of each thread (idle, active or stalled), and the map of
+    clients that are being served.
     """
 
     def __init__(
@@ -54,7 +57,11 @@ class Pool:
         flush: Callable[[], None],
         flushers: Set[int],
     ) -> None:
-        """`run` runs a job, and never raises. `flush` sends what was written; `flushers`: the threads that call it."""
+        """Creates a pool without threads.
+
+        `run` runs a job and must not raise. `flush` sends the output. `flushers` receives the ids of the threads that
+        call `flush` themselves.
+        """
         self._loop = loop
         self._threads_max = threads_max
         self._run = run
@@ -62,161 +69,164 @@ class Pool:
         self._flushers = flushers
         self._lock = Lock()
         self._queue: Deque[Job] = deque()
-        # Clients that a thread serves, with their jobs that came up meanwhile.
-        self._served: Dict[ClientKey, Optional[Deque[Job]]] = {}
+        # Clients that a thread is serving, with their jobs that arrived meanwhile.
+        self._serving: Dict[ClientKey, Optional[Deque[Job]]] = {}
         self._idle: List[_Thread] = []
+        # Includes the stalled threads, which `_stalled` counts.
         self._active: List[_Thread] = []
-        self._stuck = 0
+        self._stalled = 0
         self._started = 0
-        # How many threads may be active that are not stuck.
-        self._quota = 1
+        # The number of threads that may be active and not stalled.
+        self._concurrency = 1
         self._is_ticking = False
         self._taken = 0
-        self._last_tick = (0, 0, 0.0, 0.0)  # jobs taken, jobs waiting, and both clocks
+        self._last_tick = (0, 0, 0.0, 0.0)  # jobs taken, jobs waiting, wall clock, processor time
 
     def submit(self, jobs: List[Job]) -> None:
-        """Runs these behind all others. The loop's thread calls it."""
+        """Queues jobs behind all others. Only the loop's thread calls this."""
         with self._lock:
             self._queue.extend(jobs)
-            if len(self._active) - self._stuck < 1:
-                self._set_one_free()
+            if len(self._active) - self._stalled < 1:
+                self._activate_one()
         if not self._is_ticking:
             self._is_ticking = True
             self._last_tick = (self._taken, 0, time.monotonic(), time.process_time())
             self._loop.call_later(TICK_SECONDS, self._tick)
 
     def is_idle(self) -> bool:
-        """Whether all jobs are done."""
+        """Returns whether all jobs have finished."""
         with self._lock:
             return not (self._queue or self._active)
 
-    # What threads do.
+    # Code that runs on the pool's threads.
 
-    def _live(self, thread: _Thread) -> None:
+    def _thread_main(self, thread: _Thread) -> None:
         thread.ident = get_ident()
         while True:
             thread.wake.acquire()
             self._flushers.add(thread.ident)
-            while not self._rests(thread):
-                self._drain(thread)
-                # Before it rests: who waits until all is done may count on what is sent.
+            while not self._try_park(thread):
+                self._run_jobs(thread)
+                # Flushed before the thread is parked: when the pool is idle, all output has been sent.
                 self._flush()
             self._flushers.discard(thread.ident)
 
-    def _drain(self, thread: _Thread) -> None:
-        """Runs jobs until there are none, or too many threads do so."""
+    def _run_jobs(self, thread: _Thread) -> None:
+        """Runs jobs until none is left, or too many threads are active."""
         served: Optional[ClientKey] = None
-        run, take = self._run, self._take
+        run, next_job = self._run, self._next_job
         while True:
-            job = take(thread, served)
+            job = next_job(thread, served)
             if job is None:
                 return
             served = job[0]
             run(job[1], job[2], job[3])
-            # Nothing is kept here while it waits: what a job held may have to be noticed as dropped.
+            # Release the job now, not when the next one arrives: dropping a promise that it held has an effect.
             job = None
             thread.finished += 1
             if thread.finished % JOBS_PER_FLUSH == 0:
                 self._flush()
 
-    def _take(self, thread: _Thread, served: Optional[ClientKey]) -> Optional[Job]:
-        """Ends the service of a client, and begins that of the next job's."""
+    def _next_job(self, thread: _Thread, served: Optional[ClientKey]) -> Optional[Job]:
+        """Ends the service of a client, and takes the next job, whose client is then being served."""
         with self._lock:
-            if thread.is_stuck:
-                self._unstick(thread)
+            if thread.is_stalled:
+                self._mark_progress(thread)
             if served is not None:
-                waiting = self._served[served]
+                waiting = self._serving[served]
                 if waiting:
                     return waiting.popleft()
-                del self._served[served]
-            if len(self._active) - self._stuck > self._quota:
+                del self._serving[served]
+            if len(self._active) - self._stalled > self._concurrency:
                 return None
-            return self._next()
+            return self._pop_job()
 
-    def _next(self) -> Optional[Job]:
-        queue, served = self._queue, self._served
+    def _pop_job(self) -> Optional[Job]:
+        """Takes a job from the queue. Jobs of clients that another thread is serving are set aside for that thread."""
+        queue, serving = self._queue, self._serving
         while queue:
             job = queue.popleft()
             self._taken += 1
             client = job[0]
             if client is None:
                 return job
-            if client not in served:
-                served[client] = None
+            if client not in serving:
+                serving[client] = None
                 return job
-            waiting = served[client]
+            waiting = serving[client]
             if waiting is None:
-                waiting = served[client] = deque()
+                waiting = serving[client] = deque()
             waiting.append(job)
         return None
 
-    def _rests(self, thread: _Thread) -> bool:
-        """Becomes idle, unless there is work for it."""
+    def _try_park(self, thread: _Thread) -> bool:
+        """Makes the thread idle, unless there is work for it."""
         with self._lock:
-            if thread.is_stuck:
-                self._unstick(thread)
-            is_surplus = len(self._active) - self._stuck > self._quota
+            if thread.is_stalled:
+                self._mark_progress(thread)
+            is_surplus = len(self._active) - self._stalled > self._concurrency
             if self._queue and not is_surplus:
                 return False
             self._active.remove(thread)
             self._idle.append(thread)
             return True
 
-    def _unstick(self, thread: _Thread) -> None:
-        thread.is_stuck = False
-        self._stuck -= 1
+    def _mark_progress(self, thread: _Thread) -> None:
+        """Ends the stalled state of a thread. The caller holds the lock."""
+        thread.is_stalled = False
+        self._stalled -= 1
         self._flushers.add(thread.ident)
 
-    # How many there are.
+    # The number of threads.
 
-    def _set_one_free(self) -> None:
-        """Wakes a thread, or starts one, if there may be one more. Called under the lock."""
+    def _activate_one(self) -> None:
+        """Wakes an idle thread or starts a new one, within the limit. The caller holds the lock."""
         if self._idle:
             thread = self._idle.pop()
         elif self._started < self._threads_max:
             thread = _Thread()
             try:
-                Thread(target=self._live, args=(thread,), name=f"quickio-{self._started}", daemon=True).start()
+                Thread(target=self._thread_main, args=(thread,), name=f"quickio-{self._started}", daemon=True).start()
             except RuntimeError:
                 if not self._started:
                     raise
-                return  # the system has no more of them; those that are there go on
+                return  # the system has no more threads; the existing ones do the work
             self._started += 1
         else:
             return
-        # The next tick finds it moved, however little time it had.
-        thread.seen = thread.finished - 1
+        # Differs from `finished`, so that the next tick does not find the thread stalled, even if it has just started.
+        thread.finished_at_tick = thread.finished - 1
         self._active.append(thread)
         thread.wake.release()
 
     def _tick(self) -> None:
         with self._lock:
-            self._find_stuck()
-            self._adjust_quota()
-            if self._queue and len(self._active) - self._stuck < self._quota:
-                self._set_one_free()
+            self._find_stalled()
+            self._adjust_concurrency()
+            if self._queue and len(self._active) - self._stalled < self._concurrency:
+                self._activate_one()
             self._is_ticking = bool(self._active)
-        # A job holds up neither its own output nor what was written before it by the same thread.
+        # A slow job must not delay its own output, or that of earlier jobs on the same thread.
         self._flush()
         if self._is_ticking:
             self._loop.call_later(TICK_SECONDS, self._tick)
 
-    def _find_stuck(self) -> None:
+    def _find_stalled(self) -> None:
         """Marks the threads that have not finished a job since the last tick."""
         for thread in self._active:
-            if thread.seen != thread.finished:
-                thread.seen = thread.finished
-            elif not thread.is_stuck:
-                thread.is_stuck = True
-                self._stuck += 1
+            if thread.finished_at_tick != thread.finished:
+                thread.finished_at_tick = thread.finished
+            elif not thread.is_stalled:
+                thread.is_stalled = True
+                self._stalled += 1
                 self._flushers.discard(thread.ident)
 
-    def _adjust_quota(self) -> None:
-        """One more where jobs wait though the processor does not; one less where none waits."""
+    def _adjust_concurrency(self) -> None:
+        """Allows one more thread if jobs wait while the processor is not busy, and one less if no job waits."""
         taken, waiting, wall, busy = self._last_tick
         now, busy_now = time.monotonic(), time.process_time()
         self._last_tick = (self._taken, len(self._queue), now, busy_now)
         if not self._queue:
-            self._quota = max(1, self._quota - 1)
+            self._concurrency = max(1, self._concurrency - 1)
         elif self._taken - taken < waiting and busy_now - busy < BUSY_SHARE * (now - wall):
-            self._quota = min(self._threads_max, self._quota + 1)
+            self._concurrency = min(self._threads_max, self._concurrency + 1)

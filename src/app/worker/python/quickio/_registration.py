@@ -1,10 +1,10 @@
-"""Events that an application registers."""
+"""Registered events, with their handlers and hooks."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, Optional, TypeVar
 
-from quickio._answers import function
+from quickio._answers import check_callable
 from quickio._events import Event, Subscription, Unsubscribed
 from quickio._runner import is_async
 
@@ -14,7 +14,7 @@ OffHook = TypeVar("OffHook", bound=Callable[[Unsubscribed], object])
 
 
 class Registration:
-    """A registered event, made by `app.event`.
+    """A registered event, created by `app.event`.
 
         @app.event("/room", children=True)
         async def room(event): ...
@@ -23,7 +23,9 @@ class Registration:
         async def may_join(subscription): ...
     """
 
-    def __init__(self, path: str, children: bool, subscriptions: bool, is_open: Callable[[], bool]) -> None:
+    def __init__(
+        self, path: str, children: bool, subscriptions: bool, accepts_registrations: Callable[[], bool]
+    ) -> None:
         self.path = path
         self.children = children
         self.subscriptions = subscriptions
@@ -31,31 +33,31 @@ class Registration:
         self._handler_is_async = False
         self._on_hook: Optional[Callable[..., object]] = None
         self._off_hook: Optional[Callable[..., object]] = None
-        self._is_open = is_open
+        self._accepts_registrations = accepts_registrations
 
     def __call__(self, handler: Handler) -> Registration:
-        """Sets the handler. It returns the answer's data, or an `Answer`, a promise to answer later, or `NEVER`."""
-        self._check(handler, self._handler, "handler")
+        """Sets the handler. Its return value is data, an `Answer`, a promise from `event.later()`, or `NEVER`."""
+        self._check(handler, self._handler, "a handler")
         self._handler = handler
         self._handler_is_async = is_async(handler)
         return self
 
     @property
     def handler(self) -> Optional[Handler]:
-        """The function that handles the event; without one clients are answered 500."""
+        """The function that handles the event. Without one, clients are answered 500."""
         return self._handler
 
     def on(self, hook: OnHook) -> OnHook:
         """Sets the on-hook, which decides who may subscribe: `True` accepts, `False` refuses. A decorator."""
-        self._check(hook, self._on_hook, "on-hook")
+        self._check(hook, self._on_hook, "an on-hook")
         if not self.subscriptions:
-            raise ValueError(f"nobody may subscribe to {self.path}: an on-hook has nothing to decide")
+            raise ValueError(f"{self.path} has subscriptions=False: it cannot have an on-hook")
         self._on_hook = hook
         return hook
 
     def off(self, hook: OffHook) -> OffHook:
-        """Sets the off-hook, which is told of subscriptions that have ended. A decorator."""
-        self._check(hook, self._off_hook, "off-hook")
+        """Sets the off-hook, which is called for each subscription that has ended. A decorator."""
+        self._check(hook, self._off_hook, "an off-hook")
         self._off_hook = hook
         return hook
 
@@ -63,14 +65,14 @@ class Registration:
         return f"Registration({self.path!r})"
 
     def _check(self, value: object, present: object, what: str) -> None:
-        function(value)
+        check_callable(value)
         if present is not None:
-            raise ValueError(f"{self.path} has its {what} already")
-        if not self._is_open():
-            raise RuntimeError(f"{self.path}: the server has been told what there is, and the {what} comes too late")
+            raise ValueError(f"{self.path} already has {what}")
+        if not self._accepts_registrations():
+            raise RuntimeError(f"cannot give {self.path} {what} after the start: do it while the script is loaded")
 
     def _to_ready(self) -> Dict[str, Any]:
-        """What the line `ready` says of it."""
+        """Returns the event's entry in the line `ready`."""
         everyone = "everyone" if self.subscriptions else "nobody"
         return {
             "path": self.path,

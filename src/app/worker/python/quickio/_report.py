@@ -1,4 +1,4 @@
-"""Errors of the application's functions, for the log."""
+"""Reports of errors for the server's log, and the exits of the process."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import List, NoReturn, Optional
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
-# Has something in it where this process is a child that the application has forked.
+# Not empty in a child process that the application has forked.
 forked: List[bool] = []
 
 
 def report(where: str, error: BaseException) -> None:
-    """Prints an exception that has left a function of the application; stderr goes to the server's log."""
-    show(f"quickio: an error in {where}\n{text_of(error)}")
+    """Prints an exception that a function of the application has raised. The server logs what is printed on stderr."""
+    print_error(f"quickio: error in {where}\n{format_error(error)}")
 
 
-def break_off(why: str) -> NoReturn:
-    """The server does what it must not, or the library does: nothing can be saved."""
+def abort(why: str) -> NoReturn:
+    """Exits at once, after an error of the server or of this library from which the worker cannot recover."""
     try:
-        show(f"quickio: {why}")
+        print_error(f"quickio: {why}")
     finally:
         os._exit(1)
 
 
-def end_child(error: Optional[BaseException] = None) -> NoReturn:
-    """A forked child has come back to the library, whose queues and sockets are its parent's: it ends."""
+def exit_child(error: Optional[BaseException] = None) -> NoReturn:
+    """Exits a forked child that has returned to the library, whose queues and sockets belong to the parent."""
     code = 0 if error is None else 1
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         code = error.code or 0
     elif error is not None:
-        report("a forked child", error)
+        report("a forked child process", error)
     exit_now(code)
 
 
@@ -43,29 +43,29 @@ def exit_now(code: int) -> NoReturn:
         try:
             stream.flush()
         except Exception:
-            pass  # nobody reads it any more, or the application has put something else there
+            pass  # the reader has closed it, or the application has replaced the stream
     os._exit(code & 0xFF)
 
 
-def show(text: str) -> None:
-    """Prints in one piece, so that threads do not mix their lines."""
+def print_error(text: str) -> None:
+    """Prints a text on stderr in one piece, so that the lines of several threads do not mix."""
     try:
         sys.stderr.write(text if text.endswith("\n") else text + "\n")
         sys.stderr.flush()
     except Exception:
-        pass  # nobody reads it any more, or the application has put something else there
+        pass  # the application has replaced or closed stderr
 
 
-def text_of(error: BaseException) -> str:
-    """The traceback, as Python prints it, from the application's own lines on."""
+def format_error(error: BaseException) -> str:
+    """Returns the traceback as Python prints it, from the application's own lines on."""
     try:
-        return "".join(traceback.format_exception(type(error), error, _outside(error.__traceback__)))
+        return "".join(traceback.format_exception(type(error), error, _skip_library(error.__traceback__)))
     except Exception:
         return f"{type(error).__name__}, which cannot be printed"
 
 
-def _outside(trace: TracebackType | None) -> TracebackType | None:
-    """What is below the library's own lines."""
+def _skip_library(trace: TracebackType | None) -> TracebackType | None:
+    """Returns the traceback without the frames of this library at its beginning."""
     while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == _PACKAGE:
         trace = trace.tb_next
     return trace

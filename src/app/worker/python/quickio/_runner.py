@@ -1,4 +1,4 @@
-"""Runs functions of the application: on the loop where they are async, on threads where they are not."""
+"""Execution of the application's functions: async functions on the loop, plain functions on threads."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from types import CoroutineType
 from typing import Any, Awaitable, Callable, List, Optional, Set, Tuple
 
 from quickio._pool import Job, Pool
-from quickio._report import break_off, end_child, forked, report, text_of
+from quickio._report import abort, exit_child, forked, format_error, report
 from quickio._wire import ClientKey
 
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
 
 
 class Outcome:
-    """Takes what a function returned or raised. This one is for functions that answer nobody."""
+    """Receives the return value or the exception of a function. This class is for functions that answer no client."""
 
     __slots__ = ("_where",)
 
     def __init__(self, where: str) -> None:
         self._where = where
 
-    def _settle(self, result: object) -> None:
+    def _set_result(self, result: object) -> None:
         pass
 
-    def _fail(self, error: BaseException) -> None:
+    def _set_exception(self, error: BaseException) -> None:
         report(self._where, error)
 
 
 class Runner:
-    """Starts functions, and knows what is under way."""
+    """Starts the application's functions, and tracks which of them are running."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, threads_max: int, flush: Callable[[], None], flushers: Set[int]
     ) -> None:
         self._loop = loop
         self._tasks: Set[asyncio.Task[None]] = set()
-        self._pool = Pool(loop, threads_max, self._run_plain, flush, flushers)
+        self._pool = Pool(loop, threads_max, self._run_job, flush, flushers)
         self.submit: Callable[[List[Job]], None] = self._pool.submit
-        self.has_no_plain: Callable[[], bool] = self._pool.is_idle
+        self.is_pool_idle: Callable[[], bool] = self._pool.is_idle
 
     def is_idle(self) -> bool:
-        """Whether nothing is under way but what `task` has started."""
+        """Returns whether no function is running. Tasks of `create_task` are not counted; their callers track them."""
         return not self._tasks and self._pool.is_idle()
 
-    def task(self, function: Callable[..., Any], args: Tuple[Any, ...], outcome: Any) -> asyncio.Task[None]:
-        """Starts an async function. Whoever calls keeps the task: the loop does not.
+    def create_task(self, function: Callable[..., Any], args: Tuple[Any, ...], outcome: Any) -> asyncio.Task[None]:
+        """Starts an async function. The caller must keep the task, because the loop does not keep it alive.
 
-        The constructor and not `loop.create_task`: it never begins before this returns, whatever task factory the
-        application has set, and it is quicker.
+        The constructor is used rather than `loop.create_task`: it is faster, and the task never begins before this
+        returns, whatever task factory the application has set.
         """
         return asyncio.Task(_finish(function, args, outcome), loop=self._loop)
 
@@ -60,29 +60,29 @@ class Runner:
         outcome: Any,
         client: Optional[ClientKey] = None,
     ) -> None:
-        """Starts any function. The loop's thread calls it."""
+        """Starts a function of either kind. Only the loop's thread calls this."""
         if is_async(function):
-            self._keep(self.task(function, args, outcome))
+            self._keep_alive(self.create_task(function, args, outcome))
         else:
             self._pool.submit([(client, function, args, outcome)])
 
-    def _run_plain(self, function: Callable[..., object], args: Tuple[Any, ...], outcome: Any) -> None:
+    def _run_job(self, function: Callable[..., object], args: Tuple[Any, ...], outcome: Any) -> None:
         try:
             result = function(*args)
             if forked:
-                end_child()
+                exit_child()
             if type(result) is CoroutineType:
-                # A plain function that returns what an async one would, as wrappers do.
-                self._loop.call_soon_threadsafe(self._adopt, result, outcome)
+                # A plain function that returns a coroutine, such as a wrapper of an async function.
+                self._loop.call_soon_threadsafe(self._run_coroutine, result, outcome)
             else:
-                outcome._settle(result)
-        except BaseException as error:  # also `exit()`: one client's event must not end the process
+                outcome._set_result(result)
+        except BaseException as error:  # includes SystemExit: one client's event must not end the process
             _fail(outcome, error)
 
-    def _adopt(self, coroutine: Awaitable[object], outcome: Any) -> None:
-        self._keep(asyncio.Task(_finish(lambda: coroutine, (), outcome), loop=self._loop))
+    def _run_coroutine(self, coroutine: Awaitable[object], outcome: Any) -> None:
+        self._keep_alive(asyncio.Task(_finish(lambda: coroutine, (), outcome), loop=self._loop))
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
+    def _keep_alive(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -91,31 +91,31 @@ async def _finish(function: Callable[..., Any], args: Tuple[Any, ...], outcome: 
     try:
         result = await function(*args)
         if forked:
-            end_child()
-        outcome._settle(result)
-    except BaseException as error:  # also `exit()`, and the cancelling of one's own task
+            exit_child()
+        outcome._set_result(result)
+    except BaseException as error:  # includes SystemExit, and the cancellation of the task by itself
         _fail(outcome, error)
 
 
 def _fail(outcome: Any, error: BaseException) -> None:
-    """Tells an outcome of an exception. Never raises: a thread that ended here would leave its clients unserved."""
+    """Passes an exception to an outcome. Never raises: a thread that ended here would no longer serve its clients."""
     if forked:
-        end_child(error)
+        exit_child(error)
     try:
-        outcome._fail(error)
+        outcome._set_exception(error)
     except BaseException as another:
-        break_off(f"an error of the library\n{text_of(another)}")
+        abort(f"internal error; this worker exits\n{format_error(another)}")
     finally:
-        # One that the application raises again and again would gather all the frames that it has ever passed. Not by an
-        # assignment, which its class may forbid.
+        # An exception object that the application raises repeatedly would otherwise keep every frame it has passed
+        # through. The method is called on the base class, because the object's class may forbid the assignment.
         BaseException.with_traceback(error, None)
 
 
 def is_async(function: Callable[..., object]) -> bool:
-    """Whether calling it gives something to await. A class with an async `__call__` has such objects."""
+    """Returns whether a call of the function returns a coroutine. This includes objects with an async `__call__`."""
     code = getattr(function, "__code__", None)
     if code is None:
-        # functools.partial, or an object that can be called.
+        # functools.partial, or a callable object.
         inner = function.func if isinstance(function, functools.partial) else getattr(type(function), "__call__", None)
         code = getattr(inner, "__code__", None)
     return code is not None and code.co_flags & _CO_COROUTINE != 0

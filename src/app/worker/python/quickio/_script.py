@@ -1,4 +1,4 @@
-"""The application's file: how it is run, and what it consists of."""
+"""The application's script: how it is loaded, and which files it consists of."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 
 
 def load(script: str) -> None:
-    """Runs the file as `python3 FILE` does: as `__main__`, with its folder first among those of modules.
+    """Runs the script as `python3 FILE` does: as `__main__`, with its folder first on the module path.
 
-    Not by `runpy`, which takes the module away again: pickle, dataclasses and multiprocessing look for it there. And
-    not by a loader, which would keep bytecode, and take that for a file that was changed within the same second.
+    `runpy` is not used because it removes the module afterwards; pickle, dataclasses and multiprocessing need it. A
+    module loader is not used because it caches bytecode, and does not notice a file that changed within one second.
     """
     sys.path.insert(0, os.path.dirname(script))
     sys.argv = [script]
@@ -28,8 +28,8 @@ def load(script: str) -> None:
     exec(compile(source, script, "exec", dont_inherit=True), module.__dict__)
 
 
-def files(script: str) -> List[str]:
-    """The script, and the modules that were loaded from its folder; not what is installed below it."""
+def source_files(script: str) -> List[str]:
+    """Returns the script and the modules loaded from its folder, except packages installed below that folder."""
     folder = os.path.join(os.path.dirname(script), "")
     found = {script}
     for module in list(sys.modules.values()):
@@ -39,12 +39,13 @@ def files(script: str) -> List[str]:
     return sorted(found)
 
 
-def failure(error: BaseException, script: str) -> str:
-    """Why the application cannot run, in a line."""
+def describe_failure(error: BaseException, script: str) -> str:
+    """Returns one line on why the application cannot run."""
     if isinstance(error, SystemExit):
-        return f"the script has ended by itself: exit({'' if error.code is None else repr(error.code)})"
+        code = "" if error.code is None else repr(error.code)
+        return f"the script called exit({code}); only the server may end a worker"
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return text if isinstance(error, SyntaxError) else text + _place(error, script)
+    return text if isinstance(error, SyntaxError) else text + _location(error, script)
 
 
 def _is_own(path: str, folder: str) -> bool:
@@ -52,8 +53,8 @@ def _is_own(path: str, folder: str) -> bool:
     return path.startswith(folder) and not is_installed and os.path.dirname(path) != _PACKAGE
 
 
-def _place(error: BaseException, script: str) -> str:
-    """The line of the script's folder in which it happened."""
+def _location(error: BaseException, script: str) -> str:
+    """Returns the innermost line of the application that raised the error."""
     folder = os.path.join(os.path.dirname(script), "")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_own(frame.filename, folder):

@@ -1,20 +1,20 @@
-"""The frames of the links, as docs/workers.md has them: bytes in, frames out, and the other way round."""
+"""The frames of the links, as docs/workers.md specifies them: a decoder and an encoder, without I/O."""
 
 from __future__ import annotations
 
 import struct
 from typing import List, Tuple
 
-# From the server.
+# Types of frames from the server.
 EVENT, ON, OFF, REPLY, DROPPED, TIMER, GONE = 1, 2, 3, 4, 5, 6, 7
-# To the server. TIMER is 6 here, too.
+# Types of frames to the server. TIMER is 6 in this direction, too.
 ANSWER, BROADCAST, SEND, CLOSE, MOVE, WATCH, CANCEL = 1, 2, 3, 4, 5, 7, 8
 
 WANTS_ANSWER = 1  # a flag of EVENT and REPLY
 REPEATED = 1  # a flag of TIMER
 HAS_MESSAGE = 2  # a flag of ANSWER
 
-# Where the fields of a head are. Those from SHARD to GENERATION name a client: `head[CLIENT]` is its key.
+# Indexes of the fields of a head. SHARD, SLOT and GENERATION identify a client: `head[CLIENT]` is its key.
 LENGTH, KIND, FLAGS, CODE, REQUEST, NUMBER, SHARD, SLOT, GENERATION, TEXT, TIME = range(11)
 CLIENT = slice(SHARD, TEXT)
 
@@ -24,10 +24,10 @@ Frame = Tuple[Head, bytes, bytes]
 
 HEAD_BYTES = 40
 LENGTH_BYTES = 4
-# The server kills a worker that sends a frame of more than 16 MiB: text and data keep well below it, together.
+# The server kills a worker that sends a frame of more than 16 MiB. Text and data together stay well below that.
 TEXT_BYTES_MAX = 64 * 1024
 DATA_BYTES_MAX = 16 * 1024 * 1024 - 2 * TEXT_BYTES_MAX
-# No event is nearly as long. A head that says so is none, and nothing must be gathered for it.
+# Far longer than any event. A head with a greater length is invalid, and no memory is used for its frame.
 FRAME_BYTES_MAX = 1 << 30
 NUMBER_MAX = (1 << 32) - 1
 
@@ -39,7 +39,7 @@ _NULL_ANSWER_BEGIN = struct.pack(">IBBH", HEAD_BYTES - LENGTH_BYTES, ANSWER, 0, 
 
 
 class ProtocolError(Exception):
-    """The server sent what it must not. There is no way to go on."""
+    """The server has broken the protocol. The worker cannot continue."""
 
 
 def frame(
@@ -54,26 +54,27 @@ def frame(
     client: ClientKey = (0, 0, 0),
     time: int = 0,
 ) -> bytes:
-    """A frame for the server."""
+    """Returns a frame for the server."""
     length = HEAD_BYTES - LENGTH_BYTES + len(text) + len(data)
     head = _pack(length, kind, flags, code, request, number, client[0], client[1], client[2], len(text), time)
     return head + text + data
 
 
 def null_answer(request: int) -> bytes:
-    """The answer that says 200 and nothing else: the most frequent frame of all."""
+    """Returns an answer of code 200 without data, the most frequent frame of all."""
     return _NULL_ANSWER(_NULL_ANSWER_BEGIN, request)
 
 
 def data_answer(request: int, data: bytes) -> bytes:
-    """The answer that says 200 and has data."""
+    """Returns an answer of code 200 with data."""
     return _pack(HEAD_BYTES - LENGTH_BYTES + len(data), ANSWER, 0, 200, request, 0, 0, 0, 0, 0, 0) + data
 
 
 class Decoder:
-    """Finds the frames in what a link brings, piece by piece.
+    """A decoder that turns the byte stream of a link into frames.
 
-    What is incomplete waits in pieces until its length is there, so that no byte is copied more than twice.
+    The pieces of an incomplete frame are kept separately until all of them have arrived, so that no byte is copied more
+    than twice.
     """
 
     __slots__ = ("_pieces", "_held", "_needed")
@@ -84,7 +85,7 @@ class Decoder:
         self._needed = 0
 
     def feed(self, piece: bytes) -> list[Frame]:
-        """The frames that are complete with this piece."""
+        """Returns the frames that this piece completes."""
         if self._held:
             self._pieces.append(piece)
             self._held += len(piece)
@@ -97,7 +98,7 @@ class Decoder:
         return frames
 
     def is_between_frames(self) -> bool:
-        """Whether the stream may end here."""
+        """Returns whether the stream may end here."""
         return self._held == 0
 
     def _keep(self, piece: bytes, position: int) -> None:
@@ -109,12 +110,12 @@ class Decoder:
         if self._held >= LENGTH_BYTES:
             length = int.from_bytes(piece[position : position + LENGTH_BYTES], "big")
             if not HEAD_BYTES - LENGTH_BYTES <= length <= FRAME_BYTES_MAX:
-                raise ProtocolError(f"a frame of {length} bytes")
+                raise ProtocolError(f"invalid frame length {length}")
             self._needed = LENGTH_BYTES + length
 
 
 def _decode(piece: bytes, frames: list[Frame]) -> int:
-    """Appends the complete frames; answers where the rest begins."""
+    """Appends the complete frames, and returns the position of the rest."""
     position, end = 0, len(piece)
     last_head = end - HEAD_BYTES
     while position <= last_head:
@@ -125,7 +126,7 @@ def _decode(piece: bytes, frames: list[Frame]) -> int:
         if stop > end:
             break
         if data_begin > stop:
-            raise ProtocolError(f"a text of {head[TEXT]} bytes in a frame of {head[LENGTH]}")
+            raise ProtocolError(f"text of {head[TEXT]} bytes in a frame of length {head[LENGTH]}")
         frames.append((head, piece[text_begin:data_begin], piece[data_begin:stop]))
         position = stop
     return position

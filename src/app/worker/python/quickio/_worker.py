@@ -1,4 +1,4 @@
-"""The life of a worker: hello, the script, ready, serving, the end."""
+"""The life of a worker: hello, loading the script, ready, serving, shutdown."""
 
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ from quickio._control import Control, Line
 from quickio._dispatch import Clock, Dispatcher
 from quickio._links import Link
 from quickio._output import Output
-from quickio._report import break_off, end_child, exit_now, forked, report, show, text_of
+from quickio._report import abort, exit_child, exit_now, forked, format_error, print_error, report
 from quickio._runner import Runner
 from quickio._wire import ProtocolError
 
 PROTOCOL_VERSION = 1
 RECEIVE_BYTES = 256 * 1024
-# How often it is looked, at the end, whether everything is done.
-END_TICK_SECONDS = 0.002
-# How long a thread computes before another one gets its turn. The loop must not wait long for a function that does.
+# How often the shutdown checks whether all work is done.
+SHUTDOWN_POLL_SECONDS = 0.002
+# How long a thread computes before another one gets its turn. The loop must not wait long for a thread that computes.
 SWITCH_SECONDS = 0.001
-LEFT_TO_THE_SERVER = (signal.SIGINT, signal.SIGTERM)
+# Signals that the server handles for its workers.
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# What each thread that forks had blocked before.
+# The signal mask of each thread before it forked.
 _masks = threading.local()
 
 
 def run(app: App, control_fd: int) -> NoReturn:
-    """Runs the application to its end, and exits."""
-    # What a signal to all processes of a terminal or a service means for its workers is decided by the server, which
-    # ends their links in order. Not by SIG_IGN, which what the application starts would inherit.
-    for number in LEFT_TO_THE_SERVER:
-        signal.signal(number, _left_to_the_server)
+    """Runs the application until the server ends it, and exits."""
+    # A signal to all processes of a terminal or a service also reaches the workers. The server decides about them, and
+    # ends their links in order. SIG_IGN is not used because programs started by the application would inherit it.
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, _ignore_signal)
     sys.setswitchinterval(SWITCH_SECONDS)
     loop = asyncio.SelectorEventLoop()
-    # Before the script is loaded: older Pythons tie a lock or a queue to the loop when it is made.
+    # Set before the script is loaded: in older versions of Python, a lock or queue is bound to the loop when created.
     asyncio.set_event_loop(loop)
     control = Control(_socket(control_fd), loop)
     try:
-        hello = control.hello()
-        # Before the script is loaded: see `_socket`.
+        hello = control.read_hello()
+        # Opened before the script is loaded: see `_socket`.
         sockets = [_socket(fd) for fd in hello.get("links", ())]
     except (ProtocolError, OSError) as error:
-        break_off(f"{error}")
+        abort(f"cannot start: {error}")
     code = _Worker(app, control, loop, hello, sockets).run()
-    # All is done and written. Python would wait for threads of the application now, some of which never end.
+    # All work is done and all output is sent. A normal exit would wait for threads of the application, which may never
+    # end; only the functions of `atexit` are run.
     try:
         atexit._run_exitfuncs()
     except BaseException as error:
@@ -62,13 +64,13 @@ def run(app: App, control_fd: int) -> NoReturn:
     exit_now(code)
 
 
-def _left_to_the_server(_number: int, _frame: Optional[FrameType]) -> None:
+def _ignore_signal(_number: int, _frame: Optional[FrameType]) -> None:
     pass
 
 
 def _block_signals() -> None:
-    """Before a fork: what its child is sent at once waits until that has its own handlers."""
-    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_SERVER)
+    """Runs before a fork. Signals that the child receives at once are delayed until it has its own handlers."""
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
 
 
 def _unblock_signals() -> None:
@@ -77,12 +79,14 @@ def _unblock_signals() -> None:
 
 def _socket(fd: int) -> socket.socket:
     sock = socket.socket(fileno=fd)
-    # What the application starts must not hold the server's sockets.
+    # Programs started by the application must not hold the server's sockets open.
     sock.set_inheritable(False)
     return sock
 
 
 class _Worker:
+    """A worker process."""
+
     def __init__(
         self,
         app: App,
@@ -102,99 +106,103 @@ class _Worker:
         self._links_ended = asyncio.Event()
 
     def run(self) -> int:
-        failed = self._load()
-        return self._loop.run_until_complete(self._serve() if failed is None else self._failed(failed))
+        """Runs the worker to its end, and returns the exit code."""
+        failure = self._load()
+        return self._loop.run_until_complete(self._main() if failure is None else self._send_failed(failure))
 
-    # The beginning.
+    # Start.
 
     def _load(self) -> Optional[str]:
-        """Loads the script; why it failed, if it did."""
+        """Loads the script. Returns a description of the failure, or `None` if it succeeded."""
         version = self._hello.get("version")
         if version != PROTOCOL_VERSION:
-            return f"the server speaks version {version} of the worker protocol, this library {PROTOCOL_VERSION}"
+            ours = f"this library uses version {PROTOCOL_VERSION}; use the library that comes with the server"
+            return f"the server uses version {version} of the worker protocol, but {ours}"
         app, hello, script = self._app, self._hello, self._hello["script"]
         app.name, app.instance, app.instances = hello["app"], hello["instance"], hello["instances"]
         app.settings = hello.get("settings", {})
         app._log_line = self._control.log
-        os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=self._leave)
+        os.register_at_fork(
+            before=_block_signals, after_in_parent=_unblock_signals, after_in_child=self._disconnect_child
+        )
         try:
             _script.load(script)
         except BaseException as error:
             if forked:
-                end_child(error)
-            return self._why(error)
+                exit_child(error)
+            return self._describe_failure(error)
         if forked:
-            end_child()
+            exit_child()
         return None
 
-    async def _serve(self) -> int:
-        self._control.serve(lambda: os._exit(0))
+    async def _main(self) -> int:
+        self._control.start(lambda: os._exit(0))
         if self._hello.get("test"):
             return await self._test()
         try:
-            await _call_all(self._app._start)
+            await _call_all(self._app._start_hooks)
         except BaseException as error:
-            return await self._failed(self._why(error))
-        self._begin()
+            return await self._send_failed(self._describe_failure(error))
+        self._start_serving()
         await self._links_ended.wait()
-        await self._end()
+        await self._shut_down()
         return 0
 
     async def _test(self) -> int:
-        self._say_ready()
+        self._send_ready()
         try:
-            await _call_all(self._app._self_test)
+            await _call_all(self._app._self_tests)
         except BaseException as error:
-            return await self._failed(self._why(error))
+            return await self._send_failed(self._describe_failure(error))
         self._control.send({"tested": True})
-        await self._all_written()
+        await self._wait_until_sent()
         return 0
 
-    async def _failed(self, why: str) -> int:
+    async def _send_failed(self, why: str) -> int:
         self._control.send({"failed": why[:10_000]})
-        await self._all_written()
+        await self._wait_until_sent()
         return 1
 
-    def _why(self, error: BaseException) -> str:
+    def _describe_failure(self, error: BaseException) -> str:
         if not isinstance(error, SystemExit):
-            show(text_of(error))
-        return _script.failure(error, self._hello["script"])
+            print_error(format_error(error))
+        return _script.describe_failure(error, self._hello["script"])
 
     # Serving.
 
-    def _begin(self) -> None:
+    def _start_serving(self) -> None:
         app, loop = self._app, self._loop
         if not self._sockets:
-            break_off("hello names no links")
+            abort("cannot start: the hello names no links")
         for index, sock in enumerate(self._sockets):
             sock.setblocking(False)
             self._links.append(Link(index, sock, Output(sock, loop, self._flushers)))
         runner = Runner(loop, app.threads, self._flush, self._flushers)
         registrations = list(app._registrations.values())
-        dispatcher = Dispatcher(loop, registrations, app._gone, app._timers, runner, self._clock)
+        dispatcher = Dispatcher(loop, registrations, app._gone_hooks, app._timers, runner, self._clock)
         self._runner = runner
-        told = self._say_ready()
-        app._begin(loop, self._links, lambda: self._clock.ms, told)
+        announced = self._send_ready()
+        app._start_serving(loop, self._links, lambda: self._clock.ms, announced)
         for link in self._links:
-            link.on_unanswerable = lambda callback: _soon(loop, dispatcher.unanswerable, callback)
+            link.on_callback_dropped = lambda callback: _call_soon(loop, dispatcher.callback_dropped, callback)
             loop.add_reader(link.socket, self._on_readable, link, dispatcher)
 
-    def _say_ready(self) -> List[Line]:
-        """Tells what there is; the timers of which it told."""
-        self._app._is_open = False
+    def _send_ready(self) -> List[Line]:
+        """Sends the line `ready`. Returns the timers that it announces."""
+        self._app._accepts_registrations = False
         timers = self._app._timers.to_ready()
         ready = {
             "version": PROTOCOL_VERSION,
             "events": [registration._to_ready() for registration in self._app._registrations.values()],
             "timers": timers,
-            "files": _script.files(self._hello["script"]),
+            "files": _script.source_files(self._hello["script"]),
         }
         self._control.send({"ready": ready})
         return timers
 
     def _on_readable(self, link: Link, dispatcher: Dispatcher) -> None:
         if forked:
-            end_child()
+            exit_child()
         try:
             piece = link.socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -203,17 +211,17 @@ class _Worker:
             piece = b""
         try:
             if piece:
-                dispatcher.take(link, link.decoder.feed(piece))
+                dispatcher.handle_frames(link, link.decoder.feed(piece))
             else:
                 self._link_ended(link)
         except ProtocolError as error:
-            break_off(f"link {link.index}: the server has sent {error}")
+            abort(f"protocol error on link {link.index}: {error}; this worker exits")
         except Exception:
-            break_off(f"an error of the library\n{traceback.format_exc()}")
+            abort(f"internal error; this worker exits\n{traceback.format_exc()}")
 
     def _link_ended(self, link: Link) -> None:
         if not link.decoder.is_between_frames():
-            raise ProtocolError("the end in the midst of a frame")
+            raise ProtocolError("the link ended in the middle of a frame")
         self._loop.remove_reader(link.socket)
         link.end()
         if all(link.ended for link in self._links):
@@ -223,48 +231,48 @@ class _Worker:
         for link in self._links:
             link.output.flush()
 
-    # The end.
+    # Shutdown.
 
-    async def _end(self) -> None:
-        await self._all_done()
-        for function in self._app._stop:
+    async def _shut_down(self) -> None:
+        await self._wait_until_idle()
+        for hook in self._app._stop_hooks:
             try:
-                await _call_all([function])
+                await _call_all([hook])
             except BaseException as error:
                 report("a function of app.stop", error)
         await _cancel_all()
         self._flush()
-        await self._all_written()
+        await self._wait_until_sent()
 
-    async def _all_done(self) -> None:
-        """Waits for what is under way: requests, hooks, runs of timers."""
-        idle_ticks = 0
-        # Twice: what a thread has just handed to the loop belongs to nobody for a moment.
-        while idle_ticks < 2:
-            await asyncio.sleep(END_TICK_SECONDS)
-            is_idle = self._runner.is_idle() and not any(link.under_way for link in self._links)
-            idle_ticks = idle_ticks + 1 if is_idle else 0
+    async def _wait_until_idle(self) -> None:
+        """Waits until no request, hook or timer is running."""
+        idle_checks = 0
+        # Two checks in a row: a coroutine that a thread has just handed to the loop is briefly counted by neither.
+        while idle_checks < 2:
+            await asyncio.sleep(SHUTDOWN_POLL_SECONDS)
+            is_idle = self._runner.is_idle() and not any(link.pending_requests for link in self._links)
+            idle_checks = idle_checks + 1 if is_idle else 0
 
-    async def _all_written(self) -> None:
+    async def _wait_until_sent(self) -> None:
         outputs = [self._control.output] + [link.output for link in self._links]
         while not all(output.is_empty() for output in outputs):
-            await asyncio.sleep(END_TICK_SECONDS)
+            await asyncio.sleep(SHUTDOWN_POLL_SECONDS)
 
-    def _leave(self) -> None:
-        """In a child that the application has forked."""
+    def _disconnect_child(self) -> None:
+        """Runs in a child process that the application has forked."""
         forked.append(True)
-        self._app._leave()
+        self._app._disconnect()
         for output in [self._control.output] + [link.output for link in self._links]:
-            output.mute()
-        # Who has forked it may want to end it so.
+            output.disable()
+        # The parent may want to end the child with these signals.
         for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-            if signal.getsignal(number) is _left_to_the_server:
+            if signal.getsignal(number) is _ignore_signal:
                 signal.signal(number, default)
         _unblock_signals()
 
 
 async def _call_all(functions: Sequence[Callable[[], Any]]) -> None:
-    """Those of start, stop and self-test, async or not: nothing else runs, so they need no thread."""
+    """Calls functions for start, stop or self-test, async or not. Nothing else runs, so plain ones need no thread."""
     for function in functions:
         try:
             result = function()
@@ -272,22 +280,22 @@ async def _call_all(functions: Sequence[Callable[[], Any]]) -> None:
                 await result
         except BaseException as error:
             if forked:
-                end_child(error)
+                exit_child(error)
             raise
         if forked:
-            end_child()
+            exit_child()
 
 
 async def _cancel_all() -> None:
-    """What the application has started by itself ends as under `asyncio.run`: it can clean up, and is not warned of."""
+    """Cancels the application's own tasks, as `asyncio.run` does: they can clean up, and no warning is printed."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], argument: object) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], argument: object) -> None:
     try:
         loop.call_soon_threadsafe(function, argument)
     except RuntimeError:
-        pass  # the loop has ended
+        pass  # the loop has been closed
