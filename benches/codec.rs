@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use quickio::protocol::http::Response;
+use quickio::protocol::http::HttpResponse;
 use quickio::protocol::websocket::decoder::{Decoder, Message, Rules};
 use quickio::protocol::websocket::encode;
 use quickio::protocol::websocket::frame::Opcode;
 use quickio::protocol::websocket::mask::unmask;
-use quickio::protocol::{Codec, Found, Framing, OHAI, Options, Origins, Settings, Utf8Gatherer, frame};
+use quickio::protocol::{
+    Codec, CodecSettings, Framing, Incoming, OHAI, Options, Origins, Utf8Gatherer, frame,
+};
 
 const KEY: [u8; 4] = [0x11, 0x02, 0x14, 0x08];
 
-const SETTINGS: Settings = Settings { message_bytes_max: 1 << 20, origins: Origins::Any };
+const SETTINGS: CodecSettings = CodecSettings { message_bytes_max: 1 << 20, origins: Origins::Any };
 
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: quickio.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
     Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nOrigin: http://example\r\n\
@@ -47,8 +49,8 @@ fn decode(criterion: &mut Criterion) {
     for len in [16, 32, 125, 1024, 16 * 1024] {
         let mut input = client_frame(len);
         let mut session = open_session();
-        measure(&mut group, "session", len, || match session.decode(&mut input, &SETTINGS).found {
-            Found::Event(text) => text.len(),
+        measure(&mut group, "session", len, || match session.decode(&mut input, &SETTINGS).incoming {
+            Incoming::Event(text) => text.len(),
             _ => unreachable!("a whole text frame is an event"),
         });
         let mut decoder = Decoder::default();
@@ -73,7 +75,7 @@ fn decode_in_pieces(criterion: &mut Criterion) {
         measure(&mut group, "session", len, || {
             let mut found = 0;
             for piece in input.chunks_mut(4096) {
-                if let Found::Event(text) = session.decode(piece, &SETTINGS).found {
+                if let Incoming::Event(text) = session.decode(piece, &SETTINGS).incoming {
                     found += text.len();
                 }
             }
@@ -154,12 +156,12 @@ fn polls(criterion: &mut Criterion) {
     let mut answer = |size: usize| {
         let mut sent = 0;
         for piece in input.chunks_mut(size) {
-            let number = match session.decode(piece, &SETTINGS).found {
-                Found::Request(request) => request.number,
+            let number = match session.decode(piece, &SETTINGS).incoming {
+                Incoming::Request(request) => request.number,
                 _ => continue,
             };
             let response =
-                Response::Whole { status: 200, headers: "", body: b"/qio/callback/1:0={\"code\":200}\n" };
+                HttpResponse::Whole { status: 200, headers: "", body: b"/qio/callback/1:0={\"code\":200}\n" };
             sent += session.respond(number, response).bytes.len();
         }
         sent

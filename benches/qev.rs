@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hdrhistogram::Histogram;
-use quickio::qev::mesh::{Class, Port, Sent, Settings, mesh};
+use quickio::qev::mesh::{Class, MeshSettings, Port, SendOutcome, mesh};
 use quickio::qev::stats::LatencyHistogram;
 use quickio::qev::timer::{TimerId, Wheel};
 
@@ -111,7 +111,7 @@ type Message = [u64; 6];
 const TURN: u64 = 64;
 
 fn ports() -> (Port<Message>, Port<Message>) {
-    let mut ports = mesh(2, Settings { ring_messages: 1024, overflow_messages_max: 1024 }).into_iter();
+    let mut ports = mesh(2, MeshSettings { ring_messages: 1024, overflow_messages_max: 1024 }).into_iter();
     (ports.next().expect("shard 0"), ports.next().expect("shard 1"))
 }
 
@@ -178,7 +178,7 @@ fn cross_mesh((mut zero, mut one): (Port<Message>, Port<Message>)) {
     let sender = thread::spawn(move || {
         let mut number = 0;
         while number < CROSSING {
-            while number < CROSSING && zero.send(1, [number; 6], Class::Data) == Sent::Queued {
+            while number < CROSSING && zero.send(1, [number; 6], Class::Data) == SendOutcome::Queued {
                 number += 1;
             }
             number += u64::from(zero.has_overflow());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use quickio::client::subscriptions::{On, Subscriptions};
+use quickio::client::subscriptions::{SubscribeOutcome, Subscriptions};
 use quickio::event::path::{Path, PathRef};
 use quickio::event::router::Router;
 use quickio::event::text::{self, AnswerText};
@@ -152,12 +152,12 @@ struct NaiveSubscriptions {
 }
 
 impl NaiveSubscriptions {
-    fn on(&mut self, client: u32, path: &str) {
+    fn subscribe(&mut self, client: u32, path: &str) {
         self.by_path.entry(path.to_owned()).or_default().insert(client);
         self.by_client.entry(client).or_default().insert(path.to_owned());
     }
 
-    fn off(&mut self, client: u32, path: &str) {
+    fn unsubscribe(&mut self, client: u32, path: &str) {
         self.leave(client, path);
         self.by_client.get_mut(&client).map(|paths| paths.remove(path));
     }
@@ -179,7 +179,7 @@ impl NaiveSubscriptions {
 }
 
 fn subscribe(table: &mut Subscriptions, client: u32, path: PathRef<'_>) {
-    if let On::Decide(id) = table.on(client, path) {
+    if let SubscribeOutcome::Decide(id) = table.subscribe(client, path) {
         black_box(table.decide(client, id, true));
     }
 }
@@ -202,7 +202,7 @@ fn filled() -> (Subscriptions, NaiveSubscriptions) {
     for client in 0..CLIENTS {
         for path in joined(client) {
             subscribe(&mut table, client, path.as_ref());
-            twin.on(client, path.as_str());
+            twin.subscribe(client, path.as_str());
         }
     }
     (table, twin)
@@ -219,13 +219,13 @@ fn subscriptions(c: &mut Criterion) {
     group.bench_function("on, off", |b| {
         b.iter(|| {
             subscribe(&mut table, CLIENTS, black_box(path.as_ref()));
-            table.off(CLIENTS, path.as_ref())
+            table.unsubscribe(CLIENTS, path.as_ref())
         });
     });
     group.bench_function("on, off, naive", |b| {
         b.iter(|| {
-            twin.on(CLIENTS, black_box(path.as_str()));
-            twin.off(CLIENTS, path.as_str());
+            twin.subscribe(CLIENTS, black_box(path.as_str()));
+            twin.unsubscribe(CLIENTS, path.as_str());
         });
     });
     let mut closing = (0..CLIENTS).map(|number| number * 7919 % CLIENTS).cycle();
@@ -240,7 +240,7 @@ fn subscriptions(c: &mut Criterion) {
         b.iter(|| {
             let client = closing.next().expect("it cycles");
             twin.close(client);
-            joined(client).iter().for_each(|path| twin.on(client, path.as_str()));
+            joined(client).iter().for_each(|path| twin.subscribe(client, path.as_str()));
         });
     });
     walk(&mut group, &table, &twin);
@@ -274,12 +274,14 @@ fn many(c: &mut Criterion) {
     };
     let fill_twin = || {
         let mut twin = NaiveSubscriptions::default();
-        paths.iter().for_each(|path| twin.on(0, path.as_str()));
+        paths.iter().for_each(|path| twin.subscribe(0, path.as_str()));
         twin
     };
     let (mut table, twin) = (fill(), fill_twin());
     let mut any = (0..PATHS).map(|number| &paths[number * 7919 % PATHS]).cycle();
-    group.bench_function("on, active", |b| b.iter(|| table.on(0, any.next().expect("it cycles").as_ref())));
+    group.bench_function("on, active", |b| {
+        b.iter(|| table.subscribe(0, any.next().expect("it cycles").as_ref()))
+    });
     group.bench_function("on, active, naive", |b| {
         b.iter(|| twin.by_client[&0].contains(any.next().expect("it cycles").as_str()));
     });

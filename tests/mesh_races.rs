@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quickio::qev::mesh::{Class, Port, Settings, mesh};
+use quickio::qev::mesh::{Class, MeshSettings, Port, mesh};
 
 #[test]
 fn a_message_arrives() {
@@ -91,7 +91,7 @@ fn a_note_is_left() {
         |step| match step {
             Step::Race => sleeper.try_sleep(),
             Step::CleanUp => {
-                sleeper.awake();
+                sleeper.end_sleep();
                 // Whether or not the note is gone, it keeps nobody awake for longer than a turn.
                 assert!(sleeper.try_sleep() || sleeper.try_sleep());
                 tidy(&mut sleeper, 0)
@@ -106,7 +106,7 @@ fn a_note_is_left() {
 }
 
 fn pair() -> (Port<u32>, Port<u32>) {
-    let mut ports = mesh(2, Settings { ring_messages: 1, overflow_messages_max: 1 }).into_iter();
+    let mut ports = mesh(2, MeshSettings { ring_messages: 1, overflow_messages_max: 1 }).into_iter();
     (ports.next().expect("shard 0"), ports.next().expect("shard 1"))
 }
 
@@ -119,7 +119,7 @@ fn rings(port: &mut Port<u32>) -> bool {
 
 /// Leaves the port awake, with nothing to do.
 fn tidy(port: &mut Port<u32>, waiting: usize) -> bool {
-    port.awake();
+    port.end_sleep();
     assert_eq!(port.receive(2, |_, _| ()), waiting);
     rings(port)
 }

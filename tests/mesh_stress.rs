@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use quickio::qev::inbox::{Inbox, Mailbox};
-use quickio::qev::mesh::{Class, Counters, Port, Sent, Settings, Waker, mesh};
+use quickio::qev::mesh::{Class, MeshCounters, MeshSettings, Port, SendOutcome, Waker, mesh};
 
 #[test]
 fn every_schedule_of_steps_delivers_everything() {
@@ -124,8 +124,8 @@ impl Ledger {
 /// Sends the next message of a class; whether it was accepted.
 fn send(port: &mut Port<Message>, ledger: &mut Ledger, to: usize, class: Class) -> bool {
     match port.send(to, ledger.next(class), class) {
-        Sent::Queued | Sent::Overflowed => ledger.enter(class),
-        Sent::Refused(_) => {
+        SendOutcome::Queued | SendOutcome::Overflowed => ledger.enter(class),
+        SendOutcome::Refused(_) => {
             assert_eq!(class, Class::Data, "Control is refused only where the peer has gone");
             return false;
         }
@@ -164,7 +164,7 @@ impl Simulation {
         let mut random = Random(seed);
         let shards = 1 + random.below(4);
         let ring_messages = 1 + random.below(12);
-        let settings = Settings { ring_messages, overflow_messages_max: random.below(6) };
+        let settings = MeshSettings { ring_messages, overflow_messages_max: random.below(6) };
         let shard = |mut port: Port<Message>| {
             let (mailbox, inbox) = port.inbox(3);
             let received = vec![Ledger::default(); shards];
@@ -286,7 +286,7 @@ impl Simulation {
 impl Shard {
     fn wake(&mut self, flag: u64) {
         (self.blocked, self.rung) = (false, false);
-        self.port.awake();
+        self.port.end_sleep();
         self.seen_flag = flag;
     }
 
@@ -328,7 +328,7 @@ impl Shard {
     }
 }
 
-fn check_counters(ports: impl Iterator<Item = Counters>) {
+fn check_counters(ports: impl Iterator<Item = MeshCounters>) {
     let all = ports.fold((0, 0, 0), |all, counters| {
         (all.0 + counters.sent, all.1 + counters.received, all.2 + counters.dropped)
     });
@@ -455,7 +455,7 @@ impl Relay {
         let Self { ring_messages, overflow_messages_max, .. } = self;
         let doorbells: Arc<[Doorbell]> = (0..self.shards).map(|_| Doorbell::new(self.spin)).collect();
         let (mut threads, mut outsides) = (Vec::new(), Vec::new());
-        for mut port in mesh::<Message>(self.shards, Settings { ring_messages, overflow_messages_max }) {
+        for mut port in mesh::<Message>(self.shards, MeshSettings { ring_messages, overflow_messages_max }) {
             let (mailbox, inbox) = port.inbox(2);
             outsides.push(Outside { mailbox, waker: port.waker(), doorbells: Arc::clone(&doorbells) });
             let runner = Runner {
@@ -547,7 +547,7 @@ impl Runner {
             self.tarry();
             if !must_retry && self.port.try_sleep() {
                 self.doorbells[self.port.shard()].wait();
-                self.port.awake();
+                self.port.end_sleep();
             }
         }
         self
@@ -617,7 +617,7 @@ fn check_runners(runners: &[Runner]) {
         }
     }
     check_counters(runners.iter().map(|runner| runner.port.counters()));
-    let counters: Vec<Counters> = runners.iter().map(|runner| runner.port.counters()).collect();
+    let counters: Vec<MeshCounters> = runners.iter().map(|runner| runner.port.counters()).collect();
     println!(
         "  received {}, overflowed {}, refused {}, doorbells {}",
         counters.iter().map(|counters| counters.received).sum::<u64>(),

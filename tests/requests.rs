@@ -4,8 +4,8 @@
 use quickio::limits::{
     HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX,
 };
-use quickio::protocol::http::{Persistence, ReadyResponses, RequestKind, Response};
-use quickio::protocol::{Codec, Found, Options, Origins, Settings};
+use quickio::protocol::http::{HttpResponse, Persistence, ReadyResponses, RequestKind};
+use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins};
 
 mod fuzz;
 
@@ -157,8 +157,8 @@ fn damage(random: &mut fuzz::Random, input: &mut Vec<u8>) {
     }
 }
 
-fn settings() -> Settings {
-    Settings { message_bytes_max: MESSAGE_BYTES_MAX, origins: Origins::Only(vec![ORIGIN.into()]) }
+fn settings() -> CodecSettings {
+    CodecSettings { message_bytes_max: MESSAGE_BYTES_MAX, origins: Origins::Only(vec![ORIGIN.into()]) }
 }
 
 /// What the codec makes of the input in pieces of at most so many bytes. Every request is answered at once.
@@ -174,32 +174,32 @@ fn talk(random: &mut fuzz::Random, mut input: &[u8], longest: usize) -> Talk {
     talk
 }
 
-fn feed(session: &mut Codec, piece: &[u8], settings: &Settings, talk: &mut Talk) {
+fn feed(session: &mut Codec, piece: &[u8], settings: &CodecSettings, talk: &mut Talk) {
     let mut piece = piece.to_vec();
     let mut at = 0;
     while !talk.ended {
         let step = session.decode(&mut piece[at..], settings);
         at += step.consumed;
-        match step.found {
-            Found::NotYet => return assert_eq!(at, piece.len()),
-            Found::Refused(bytes) if bytes.is_empty() => {}
-            Found::Reply(bytes) | Found::Refused(bytes) => {
+        match step.incoming {
+            Incoming::Incomplete => return assert_eq!(at, piece.len()),
+            Incoming::Refused(bytes) if bytes.is_empty() => {}
+            Incoming::Reply(bytes) | Incoming::Refused(bytes) => {
                 talk.outcomes.push(Outcome::Answered(status(&bytes)))
             }
-            Found::Close(close) => {
+            Incoming::Close(close) => {
                 talk.outcomes.push(Outcome::Answered(status(&close.bytes)));
                 talk.ended = true;
             }
-            Found::Request(request) => {
+            Incoming::Request(request) => {
                 let number = request.number;
-                let outcome = outcome(&request.asks);
+                let outcome = outcome(&request.kind);
                 let response = match outcome {
-                    Outcome::Stream { .. } => Response::Stream,
-                    _ => Response::Whole { status: 200, headers: "", body: b"" },
+                    Outcome::Stream { .. } => HttpResponse::Stream,
+                    _ => HttpResponse::Whole { status: 200, headers: "", body: b"" },
                 };
                 talk.ended = matches!(outcome, Outcome::Stream { .. });
                 talk.outcomes.push(outcome);
-                let ReadyResponses { bytes, then } = session.respond(number, response);
+                let ReadyResponses { bytes, persistence: then } = session.respond(number, response);
                 assert_eq!(status(&bytes), 200);
                 talk.ended |= then != Persistence::KeepAlive;
             }

@@ -62,7 +62,7 @@ pub struct Subscriber {
 
 /// What a wish to subscribe comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum On {
+pub enum SubscribeOutcome {
     /// It is pending now: somebody must decide, once, and say so to [`Subscriptions::decide`].
     Decide(PathId),
     /// It is being decided already: 202.
@@ -73,7 +73,7 @@ pub enum On {
 
 /// What a decision comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decided {
+pub enum DecisionOutcome {
     /// The client is subscribed; `first` of this shard's clients to that path.
     Subscribed { first: bool },
     /// The client was accepted, but unsubscribed meanwhile: the off-hook must run.
@@ -86,7 +86,7 @@ pub enum Decided {
 
 /// What unsubscribing comes to. The answer is 200 in each case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Off {
+pub enum UnsubscribeOutcome {
     /// The client was subscribed; `last` of this shard's clients to that path.
     Unsubscribed { path: Path, last: bool },
     /// It is being decided: the client will not be subscribed, whatever the decision is.
@@ -97,7 +97,7 @@ pub enum Off {
 
 /// What a client had at a path when it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum EndedSubscription {
     /// It was subscribed; `last` of this shard's clients to that path.
     Active { last: bool },
     /// It was being decided; nobody waits for that decision any more.
@@ -106,8 +106,8 @@ pub enum Ended {
 
 /// The subscriptions of one shard's clients, which are named by their slots.
 ///
-/// A client holds one of the shared pool of subscriptions from [`On::Decide`] until [`Decided::Refused`],
-/// [`Decided::Unsubscribed`], [`Off::Unsubscribed`], or the call of `each` when it is closed. All
+/// A client holds one of the shared pool of subscriptions from [`SubscribeOutcome::Decide`] until [`DecisionOutcome::Refused`],
+/// [`DecisionOutcome::Unsubscribed`], [`UnsubscribeOutcome::Unsubscribed`], or the call of `each` when it is closed. All
 /// that time [`held`](Self::held) counts it.
 #[derive(Debug)]
 pub struct Subscriptions {
@@ -157,54 +157,54 @@ impl Subscriptions {
     }
 
     /// A client wants to subscribe.
-    pub fn on(&mut self, client: u32, path: PathRef<'_>) -> On {
+    pub fn subscribe(&mut self, client: u32, path: PathRef<'_>) -> SubscribeOutcome {
         let id = self.find_or_add(path);
         match self.state(client, id) {
             None => self.await_decision(client, id),
-            Some(State::Pending) => On::InProgress,
+            Some(State::Pending) => SubscribeOutcome::InProgress,
             Some(State::Tombstoned) => {
                 self.clients[client as usize].set(self.secret, id, State::Pending);
-                On::InProgress
+                SubscribeOutcome::InProgress
             }
-            Some(State::Active(_)) => On::Active,
+            Some(State::Active(_)) => SubscribeOutcome::Active,
         }
     }
 
-    /// What [`On::Decide`] asked for: whether the client may subscribe.
+    /// What [`SubscribeOutcome::Decide`] asked for: whether the client may subscribe.
     ///
     /// A decision is told once, and only while the client lives: afterwards `path` may be another path.
-    pub fn decide(&mut self, client: u32, path: PathId, accepted: bool) -> Decided {
+    pub fn decide(&mut self, client: u32, path: PathId, accepted: bool) -> DecisionOutcome {
         match self.state(client, path) {
-            Some(State::Pending) if accepted => self.subscribe(client, path),
+            Some(State::Pending) if accepted => self.activate(client, path),
             Some(State::Tombstoned) if accepted => {
-                Decided::Unsubscribed { path: self.forget_pending(client, path) }
+                DecisionOutcome::Unsubscribed { path: self.forget_pending(client, path) }
             }
             Some(State::Pending | State::Tombstoned) => {
-                Decided::Refused { path: self.forget_pending(client, path) }
+                DecisionOutcome::Refused { path: self.forget_pending(client, path) }
             }
-            Some(State::Active(_)) | None => Decided::Unknown,
+            Some(State::Active(_)) | None => DecisionOutcome::Unknown,
         }
     }
 
     /// A client does not want to be subscribed any more.
-    pub fn off(&mut self, client: u32, path: PathRef<'_>) -> Off {
-        let Some(id) = self.find(path) else { return Off::NotSubscribed };
+    pub fn unsubscribe(&mut self, client: u32, path: PathRef<'_>) -> UnsubscribeOutcome {
+        let Some(id) = self.find(path) else { return UnsubscribeOutcome::NotSubscribed };
         match self.state(client, id) {
-            None => Off::NotSubscribed,
+            None => UnsubscribeOutcome::NotSubscribed,
             Some(State::Pending | State::Tombstoned) => {
                 self.clients[client as usize].set(self.secret, id, State::Tombstoned);
-                Off::Tombstoned
+                UnsubscribeOutcome::Tombstoned
             }
             Some(State::Active(place)) => {
                 self.clients[client as usize].remove(self.secret, id);
                 let (path, last) = self.vacate(id, place);
-                Off::Unsubscribed { path, last }
+                UnsubscribeOutcome::Unsubscribed { path, last }
             }
         }
     }
 
     /// The client has gone: tells `each` what it had at every path, and forgets it.
-    pub fn close(&mut self, client: u32, each: impl FnMut(Path, Ended)) {
+    pub fn close(&mut self, client: u32, each: impl FnMut(Path, EndedSubscription)) {
         self.close_some(client, usize::MAX, each);
     }
 
@@ -213,7 +213,12 @@ impl Subscriptions {
     ///
     /// Returns whether it is done. Until then the client's slot must not be used again, and its subscriptions
     /// that are left stay among the subscribers.
-    pub fn close_some(&mut self, client: u32, max: usize, mut each: impl FnMut(Path, Ended)) -> bool {
+    pub fn close_some(
+        &mut self,
+        client: u32,
+        max: usize,
+        mut each: impl FnMut(Path, EndedSubscription),
+    ) -> bool {
         for _ in 0..max {
             let secret = self.secret;
             let popped = self.clients.get_mut(client as usize).and_then(|list| list.pop(secret));
@@ -221,9 +226,9 @@ impl Subscriptions {
             let (path, ended) = match state {
                 State::Active(place) => {
                     let (path, last) = self.vacate(id, place);
-                    (path, Ended::Active { last })
+                    (path, EndedSubscription::Active { last })
                 }
-                State::Pending | State::Tombstoned => (self.decided(id), Ended::Pending),
+                State::Pending | State::Tombstoned => (self.decided(id), EndedSubscription::Pending),
             };
             each(path, ended);
         }
@@ -241,14 +246,14 @@ impl Subscriptions {
     }
 
     /// Another shard has subscribers to the path.
-    pub fn remote_on(&mut self, path: &Path, shard: u16) {
+    pub fn add_remote(&mut self, path: &Path, shard: u16) {
         let (word, bit) = remote_bit(shard);
         let id = self.find_or_add(path.as_ref());
         self.entries[id.index()].remote[word] |= bit;
     }
 
     /// Another shard has no subscribers to the path any more.
-    pub fn remote_off(&mut self, path: &Path, shard: u16) {
+    pub fn remove_remote(&mut self, path: &Path, shard: u16) {
         let Some(id) = self.find(path.as_ref()) else { return };
         let (word, bit) = remote_bit(shard);
         self.entries[id.index()].remote[word] &= !bit;
@@ -290,17 +295,17 @@ impl Subscriptions {
         self.clients.get(client as usize)?.get(self.secret, path)
     }
 
-    fn await_decision(&mut self, client: u32, id: PathId) -> On {
+    fn await_decision(&mut self, client: u32, id: PathId) -> SubscribeOutcome {
         let slots = client as usize + 1;
         if self.clients.len() < slots {
             self.clients.resize_with(slots, || List::EMPTY);
         }
         self.clients[client as usize].insert(self.secret, id, State::Pending);
         self.entries[id.index()].pending += 1;
-        On::Decide(id)
+        SubscribeOutcome::Decide(id)
     }
 
-    fn subscribe(&mut self, client: u32, id: PathId) -> Decided {
+    fn activate(&mut self, client: u32, id: PathId) -> DecisionOutcome {
         let entry = &mut self.entries[id.index()];
         let place = u32::try_from(entry.subscribers.len()).expect("clients are counted in u32");
         assert!(place < PLACES_MAX, "more subscribers than places can name");
@@ -308,7 +313,7 @@ impl Subscriptions {
         entry.pending -= 1;
         self.active += 1;
         self.clients[client as usize].set(self.secret, id, State::Active(place));
-        Decided::Subscribed { first: place == 0 }
+        DecisionOutcome::Subscribed { first: place == 0 }
     }
 
     fn forget_pending(&mut self, client: u32, id: PathId) -> Path {

@@ -4,20 +4,20 @@
 //! [`Codec::decode`] finds one thing after the other in the bytes that came, and the caller acts on it:
 //!
 //! ```
-//! use quickio::protocol::{Found, Options, Origins, Settings, Codec};
+//! use quickio::protocol::{Incoming, Options, Origins, CodecSettings, Codec};
 //!
 //! let mut session = Codec::new(Options::default());
-//! let settings = Settings { message_bytes_max: 1024, origins: Origins::Any };
+//! let settings = CodecSettings { message_bytes_max: 1024, origins: Origins::Any };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
 //! let mut events = Vec::new();
 //! let mut at = 0;
 //! loop {
 //!     let step = session.decode(&mut received[at..], &settings);
 //!     at += step.consumed;
-//!     match step.found {
-//!         Found::NotYet => break,
-//!         Found::Open(bytes) => assert_eq!(bytes, b"/qio/ohai"),
-//!         Found::Event(text) => events.push(text.to_owned()),
+//!     match step.incoming {
+//!         Incoming::Incomplete => break,
+//!         Incoming::Open(bytes) => assert_eq!(bytes, b"/qio/ohai"),
+//!         Incoming::Event(text) => events.push(text.to_owned()),
 //!         _ => unreachable!(),
 //!     }
 //! }
@@ -27,7 +27,7 @@
 //! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES` with a `Language` of its own,
 //! and a `State`.
 //!
-//! In HTTP a connection is not a client: what it brings are requests ([`Found::Request`]), which the caller answers by
+//! In HTTP a connection is not a client: what it brings are requests ([`Incoming::Request`]), which the caller answers by
 //! [`Codec::respond`], in any order and at any time.
 
 pub mod http;
@@ -41,7 +41,7 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
-use self::http::{Http, Read, ReadyResponses, Response, Sid};
+use self::http::{Http, HttpResponse, Read, ReadyResponses, Sid};
 pub use self::origin::Origins;
 use self::raw::Raw;
 pub use self::reason::{Reason, Refusal, Violation};
@@ -115,7 +115,7 @@ pub struct Options {
 
 /// What the settings say about peers.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct CodecSettings {
     /// Bytes of the text of one event, as it is received.
     pub message_bytes_max: usize,
     /// The pages that browsers may connect from.
@@ -124,24 +124,24 @@ pub struct Settings {
 
 /// What one call of [`Codec::decode`] came to.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Step<'a> {
+pub struct DecodeOutcome<'a> {
     /// Bytes of the input that were used up.
     pub consumed: usize,
     /// What they were.
-    pub found: Found<'a>,
+    pub incoming: Incoming<'a>,
 }
 
-impl Step<'_> {
-    fn not_yet(consumed: usize) -> Step<'static> {
-        Step { consumed, found: Found::NotYet }
+impl DecodeOutcome<'_> {
+    fn not_yet(consumed: usize) -> DecodeOutcome<'static> {
+        DecodeOutcome { consumed, incoming: Incoming::Incomplete }
     }
 }
 
 /// What was found in the bytes of a peer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<'a> {
+pub enum Incoming<'a> {
     /// Nothing more: all of the input was consumed.
-    NotYet,
+    Incomplete,
     /// These bytes are to be sent as they are: the answer to a handshake that goes on, a Pong, an echo.
     Reply(Vec<u8>),
     /// The handshake is complete: these bytes are to be sent, and events may follow them.
@@ -149,7 +149,7 @@ pub enum Found<'a> {
     /// The text of an event, not parsed.
     Event(&'a str),
     /// An HTTP request that the caller has to answer, at once or later, by [`Codec::respond`].
-    Request(http::Request<'a>),
+    Request(http::HttpRequest<'a>),
     /// An HTTP request that was refused, by these bytes; none where they have to wait for the answers to others. The
     /// connection lives on.
     Refused(Vec<u8>),
@@ -168,7 +168,7 @@ pub struct Close {
     pub bytes: Vec<u8>,
     /// Why.
     pub reason: Reason,
-    /// Whether to go on reading and decoding until [`Found::Closed`] (or the end of the stream, or a timeout).
+    /// Whether to go on reading and decoding until [`Incoming::Closed`] (or the end of the stream, or a timeout).
     ///
     /// Otherwise nothing that comes matters; [`Codec::decode`] discards it. Input that was never read makes the
     /// kernel reset the connection, and the peer may lose the bytes above: shut the sending side down and discard
@@ -213,25 +213,25 @@ impl Codec {
     /// Finds the next thing in the input, which may begin and end anywhere in the stream. Payloads are unmasked in
     /// place.
     ///
-    /// Call it with the input that is behind `consumed` until it is [`Found::NotYet`], also where no input is left:
-    /// only then is the memory of a message that came in pieces given back. After [`Found::Close`] and
-    /// [`Found::Closed`] the rest need not be decoded, unless [`Close::await_peer`] says so.
+    /// Call it with the input that is behind `consumed` until it is [`Incoming::Incomplete`], also where no input is left:
+    /// only then is the memory of a message that came in pieces given back. After [`Incoming::Close`] and
+    /// [`Incoming::Closed`] the rest need not be decoded, unless [`Close::await_peer`] says so.
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
         match self.state {
             State::WebSocket(ref mut websocket) => websocket.decode(input, settings),
             State::Raw(ref mut raw) => raw.decode(input, settings),
             State::Detecting(first, options) => self.detect(first, options, input, settings),
             State::Http(_) => self.decode_http(input, settings),
-            State::Ended => Step::not_yet(input.len()),
+            State::Ended => DecodeOutcome::not_yet(input.len()),
         }
     }
 
-    /// Answers the HTTP request of this number, which [`Found::Request`] has brought.
+    /// Answers the HTTP request of this number, which [`Incoming::Request`] has brought.
     ///
     /// Responses go in the order of their requests: what may be sent now may be nothing, or several. A request that was
     /// answered, or dropped with its connection, is answered in vain.
-    pub fn respond(&mut self, number: u32, response: Response<'_>) -> ReadyResponses {
+    pub fn respond(&mut self, number: u32, response: HttpResponse<'_>) -> ReadyResponses {
         let State::Http(http) = &mut self.state else { return ReadyResponses::default() };
         http.respond(number, response)
     }
@@ -300,50 +300,54 @@ impl Codec {
         first: FirstBytes,
         options: Options,
         input: &'a [u8],
-        settings: &Settings,
-    ) -> Step<'a> {
+        settings: &CodecSettings,
+    ) -> DecodeOutcome<'a> {
         match first.detect(input) {
             Detected::NotYet(which) => {
                 let len = first.len + input.len() as u8;
                 self.state = State::Detecting(FirstBytes { which: which as u8, len }, options);
-                Step::not_yet(input.len())
+                DecodeOutcome::not_yet(input.len())
             }
             Detected::Language(Language::Raw) => {
                 self.state = State::Raw(Raw::default());
-                Step { consumed: OHAI.len() - usize::from(first.len), found: Found::Open(OHAI.into()) }
+                DecodeOutcome {
+                    consumed: OHAI.len() - usize::from(first.len),
+                    incoming: Incoming::Open(OHAI.into()),
+                }
             }
             Detected::Language(Language::Http) => {
                 self.state = State::Http(Http::new(first.as_slice(), options.echo));
                 self.decode_http(input, settings)
             }
-            Detected::Unknown => {
-                Step { consumed: input.len(), found: Found::Close(self.end(Reason::UnknownProtocol)) }
-            }
+            Detected::Unknown => DecodeOutcome {
+                consumed: input.len(),
+                incoming: Incoming::Close(self.end(Reason::UnknownProtocol)),
+            },
         }
     }
 
-    fn decode_http<'a>(&'a mut self, input: &'a [u8], settings: &Settings) -> Step<'a> {
-        let State::Http(http) = &mut self.state else { return Step::not_yet(input.len()) };
+    fn decode_http<'a>(&'a mut self, input: &'a [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
+        let State::Http(http) = &mut self.state else { return DecodeOutcome::not_yet(input.len()) };
         let (consumed, read) = http.read(input, settings);
-        let found = match read {
-            Read::NotYet => Found::NotYet,
-            Read::Reply(bytes) => Found::Reply(bytes),
-            Read::Ignore => Found::Ignore,
-            Read::Refused(bytes) => Found::Refused(bytes),
+        let incoming = match read {
+            Read::NotYet => Incoming::Incomplete,
+            Read::Reply(bytes) => Incoming::Reply(bytes),
+            Read::Ignore => Incoming::Ignore,
+            Read::Refused(bytes) => Incoming::Refused(bytes),
             Read::Whole(whole) => match &self.state {
-                State::Http(http) => Found::Request(http.lend(whole)),
+                State::Http(http) => Incoming::Request(http.lend(whole)),
                 _ => unreachable!("it was just read from"),
             },
             Read::Upgrade { answer, echo } => {
                 self.state = State::WebSocket(WebSocket::new(echo));
-                if echo { Found::Open(answer) } else { Found::Reply(answer) }
+                if echo { Incoming::Open(answer) } else { Incoming::Reply(answer) }
             }
             Read::Close(close) => {
                 self.state = State::Ended;
-                Found::Close(close)
+                Incoming::Close(close)
             }
         };
-        Step { consumed, found }
+        DecodeOutcome { consumed, incoming }
     }
 
     fn end(&mut self, reason: Reason) -> Close {

@@ -3,7 +3,7 @@
 use std::str;
 
 use super::utf8::{InvalidUtf8, Utf8Gatherer};
-use super::{Close, Found, Reason, Settings, Step, Violation};
+use super::{Close, CodecSettings, DecodeOutcome, Incoming, Reason, Violation};
 
 /// Bytes of the length before each text.
 pub const HEAD_BYTES: usize = 8;
@@ -26,19 +26,23 @@ pub struct Raw {
 impl Raw {
     /// Finds what is next in the input. See [`Codec::decode`](super::Codec::decode).
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
         if self.ended {
             self.decoder = Decoder::default();
-            return Step::not_yet(input.len());
+            return DecodeOutcome::not_yet(input.len());
         }
         let input_len = input.len();
         match self.decoder.decode(input, settings.message_bytes_max) {
-            Ok(decoded) => {
-                Step { consumed: decoded.consumed, found: decoded.text.map_or(Found::NotYet, Found::Event) }
-            }
+            Ok(decoded) => DecodeOutcome {
+                consumed: decoded.consumed,
+                incoming: decoded.text.map_or(Incoming::Incomplete, Incoming::Event),
+            },
             Err(violation) => {
                 self.ended = true;
-                Step { consumed: input_len, found: Found::Close(Close::silent(violation.into())) }
+                DecodeOutcome {
+                    consumed: input_len,
+                    incoming: Incoming::Close(Close::silent(violation.into())),
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ mod http;
 
 use self::http::Asked;
 
-const SETTINGS: Settings = Settings { message_bytes_max: 1024, origins: Origins::Any };
+const SETTINGS: CodecSettings = CodecSettings { message_bytes_max: 1024, origins: Origins::Any };
 
 const UPGRADE: &str = "GET /any?where HTTP/1.1\r\nHost: quickio.example\r\nUpgrade: websocket\r\n\
     Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -22,7 +22,7 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\
 
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-/// [`Found`], owned.
+/// [`Incoming`], owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Reply(Vec<u8>),
@@ -41,16 +41,16 @@ fn feed(session: &mut Codec, piece: &[u8], seen: &mut Vec<Seen>) {
     loop {
         let step = session.decode(&mut piece[at..], &SETTINGS);
         at += step.consumed;
-        seen.push(match step.found {
-            Found::NotYet => break assert_eq!(at, piece.len()),
-            Found::Reply(bytes) => Seen::Reply(bytes),
-            Found::Open(bytes) => Seen::Open(bytes),
-            Found::Event(text) => Seen::Event(text.to_owned()),
-            Found::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
-            Found::Closed => Seen::Closed,
-            Found::Request(request) => Seen::Request(request.number, Asked::of(&request.asks)),
-            Found::Refused(bytes) => Seen::Reply(bytes),
-            Found::Ignore => Seen::Ignore,
+        seen.push(match step.incoming {
+            Incoming::Incomplete => break assert_eq!(at, piece.len()),
+            Incoming::Reply(bytes) => Seen::Reply(bytes),
+            Incoming::Open(bytes) => Seen::Open(bytes),
+            Incoming::Event(text) => Seen::Event(text.to_owned()),
+            Incoming::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
+            Incoming::Closed => Seen::Closed,
+            Incoming::Request(request) => Seen::Request(request.number, Asked::of(&request.kind)),
+            Incoming::Refused(bytes) => Seen::Reply(bytes),
+            Incoming::Ignore => Seen::Ignore,
         });
     }
 }

@@ -28,12 +28,12 @@ pub struct Frame(Rc<Encoded>);
 struct Encoded {
     bytes: Vec<u8>,
     queued_ns: u64,
-    accepted: SmallVec<[Accepted; 1]>,
+    accepted: SmallVec<[AcceptedBroadcasts; 1]>,
 }
 
 /// When the broadcasts inside a frame were accepted by the server, and how many they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
+pub struct AcceptedBroadcasts {
     pub at_ns: u64,
     pub events: u32,
 }
@@ -45,12 +45,16 @@ impl Frame {
     }
 
     /// A frame of one or more broadcasts that were accepted at the time stated.
-    pub fn broadcast(bytes: Vec<u8>, queued_ns: u64, accepted: Accepted) -> Frame {
+    pub fn broadcast(bytes: Vec<u8>, queued_ns: u64, accepted: AcceptedBroadcasts) -> Frame {
         Frame(Rc::new(Encoded { bytes, queued_ns, accepted: SmallVec::from_elem(accepted, 1) }))
     }
 
     /// A frame of bytes in which there are these broadcasts, or none.
-    pub fn with(bytes: Vec<u8>, queued_ns: u64, accepted: SmallVec<[Accepted; 1]>) -> Frame {
+    pub fn with_broadcasts(
+        bytes: Vec<u8>,
+        queued_ns: u64,
+        accepted: SmallVec<[AcceptedBroadcasts; 1]>,
+    ) -> Frame {
         Frame(Rc::new(Encoded { bytes, queued_ns, accepted }))
     }
 
@@ -87,7 +91,7 @@ impl Frame {
     }
 
     /// The broadcasts inside; empty for frames that are none.
-    pub fn accepted(&self) -> &[Accepted] {
+    pub fn accepted(&self) -> &[AcceptedBroadcasts] {
         &self.0.accepted
     }
 
@@ -98,7 +102,7 @@ impl Frame {
     }
 
     /// Whether both are the very same frame (not only equal bytes).
-    pub fn same(&self, other: &Frame) -> bool {
+    pub fn ptr_eq(&self, other: &Frame) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
 }
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn joined_frames_keep_their_bytes_times_and_broadcasts_in_order() {
-        let accepted = |at_ns, events| Accepted { at_ns, events };
+        let accepted = |at_ns, events| AcceptedBroadcasts { at_ns, events };
         let frames = [
             Frame::new(b"one ".to_vec(), 10),
             Frame::broadcast(b"two ".to_vec(), 20, accepted(5, 1)),

@@ -27,9 +27,9 @@ impl Clock {
     }
 
     /// A clock that stands still at 0 ms, and the hand that moves it.
-    pub fn manual() -> (Self, Hand) {
+    pub fn manual() -> (Self, ClockHandle) {
         let nanos = Arc::new(AtomicU64::new(0));
-        (Self { source: Source::Manual { nanos: Arc::clone(&nanos) } }, Hand { nanos })
+        (Self { source: Source::Manual { nanos: Arc::clone(&nanos) } }, ClockHandle { nanos })
     }
 
     /// Whole milliseconds since the server began, rounded down.
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// Whether the clock is moved by a [`Hand`]: sleeping until a time of its own would then never end.
+    /// Whether the clock is moved by a [`ClockHandle`]: sleeping until a time of its own would then never end.
     pub fn is_manual(&self) -> bool {
         matches!(self.source, Source::Manual { .. })
     }
@@ -50,11 +50,11 @@ impl Clock {
 ///
 /// It wakes nobody: a shard that sleeps has to be woken for it to see the new time.
 #[derive(Clone, Debug)]
-pub struct Hand {
+pub struct ClockHandle {
     nanos: Arc<AtomicU64>,
 }
 
-impl Hand {
+impl ClockHandle {
     /// Moves the clock forward; parts of a millisecond add up. It stops at the end of time (584 years).
     ///
     /// What this thread wrote before is seen by whoever reads the new time.
@@ -69,7 +69,7 @@ impl Hand {
 
 /// Nanoseconds of `CLOCK_MONOTONIC` since this process first asked: what latencies are measured with.
 ///
-/// Comparable across threads, and never stopped by tests: no [`Hand`] moves it.
+/// Comparable across threads, and never stopped by tests: no [`ClockHandle`] moves it.
 pub fn nanos() -> u64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     nanos_of(BEGAN.elapsed())

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// use quickio::qev::fair::{Pool, Refused};
 ///
 /// let pool = Pool::new(4, 50, 1);
-/// assert!(pool.take(7).is_ok() && pool.take(8).is_ok());
-/// assert_eq!(pool.take(9), Err(Refused::Share), "half of it is used: only small holders may take more");
-/// assert!(pool.take(0).is_ok());
+/// assert!(pool.acquire(7).is_ok() && pool.acquire(8).is_ok());
+/// assert_eq!(pool.acquire(9), Err(Refused::Share), "half of it is used: only small holders may take more");
+/// assert!(pool.acquire(0).is_ok());
 /// ```
 #[derive(Debug)]
 pub struct Pool {
@@ -49,7 +49,7 @@ impl Pool {
     }
 
     /// Takes one for a holder that has `holder_has` already. It must be given back.
-    pub fn take(&self, holder_has: usize) -> Result<(), Refused> {
+    pub fn acquire(&self, holder_has: usize) -> Result<(), Refused> {
         let one_more = |used| self.check(used, holder_has).is_ok().then_some(used + 1);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(_) => Ok(()),
@@ -58,7 +58,7 @@ impl Pool {
     }
 
     /// Gives back `n` that were taken.
-    pub fn give(&self, n: usize) {
+    pub fn release(&self, n: usize) {
         let used = self.used.fetch_sub(n, Ordering::Relaxed);
         debug_assert!(used >= n, "{n} given back, {used} were taken");
     }
@@ -111,7 +111,7 @@ mod tests {
         for (total, percent, min, used, has, expected) in cases {
             let pool = Pool::new(total, percent, min);
             pool.used.store(used, Ordering::Relaxed);
-            assert_eq!(pool.take(has), expected, "{used} of {total}, holder has {has}");
+            assert_eq!(pool.acquire(has), expected, "{used} of {total}, holder has {has}");
             assert_eq!(pool.used(), used + usize::from(expected.is_ok()));
             assert_eq!(pool.total(), total);
         }
@@ -129,10 +129,10 @@ mod tests {
                 if takes {
                     let below_pressure = used * 100 < total * usize::from(percent);
                     let room = used < total && (below_pressure || holders[holder] < min);
-                    prop_assert_eq!(pool.take(holders[holder]).is_ok(), room);
+                    prop_assert_eq!(pool.acquire(holders[holder]).is_ok(), room);
                     holders[holder] += usize::from(room);
                 } else {
-                    pool.give(holders[holder]);
+                    pool.release(holders[holder]);
                     holders[holder] = 0;
                 }
                 prop_assert_eq!(pool.used(), holders.iter().sum::<usize>());
@@ -149,11 +149,12 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
                         // Two at once, so that four threads want more than there is.
-                        let taken = usize::from(pool.take(0).is_ok()) + usize::from(pool.take(1).is_ok());
+                        let taken =
+                            usize::from(pool.acquire(0).is_ok()) + usize::from(pool.acquire(1).is_ok());
                         let together = held.fetch_add(taken, Ordering::SeqCst) + taken;
                         assert!(together <= TOTAL, "{together} are held");
                         held.fetch_sub(taken, Ordering::SeqCst);
-                        pool.give(taken);
+                        pool.release(taken);
                     }
                 });
             }

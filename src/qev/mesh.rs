@@ -25,7 +25,7 @@
 //!
 //! Order: messages of one class from one shard to another arrive as they were sent, and no Data arrives
 //! before Control that was sent earlier. Messages to a shard that has gone (its port was dropped) are refused
-//! or dropped. Everything is counted: [`Counters`].
+//! or dropped. Everything is counted: [`MeshCounters`].
 //!
 //! # Sleeping
 //!
@@ -48,7 +48,7 @@ const CONTROL_SHARE: usize = 8;
 
 /// The sizes of a mesh.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct MeshSettings {
     /// Messages that each ring holds; there are shards x shards of them. At least 1; Control and Data are
     /// told apart from 2.
     pub ring_messages: usize,
@@ -68,7 +68,7 @@ pub enum Class {
 /// What became of a message.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a refused message is lost unless the sender answers for it"]
-pub enum Sent<M> {
+pub enum SendOutcome<M> {
     /// It is in the peer's ring.
     Queued,
     /// It waits at this side until there is room.
@@ -79,7 +79,7 @@ pub enum Sent<M> {
 
 /// What a port did since the beginning, in messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct MeshCounters {
     /// Accepted: queued or overflowed.
     pub sent: u64,
     /// Taken from the rings of the others.
@@ -97,25 +97,25 @@ pub struct Counters {
 /// The ports of `shards` shards that all know each other: the first is shard 0's.
 ///
 /// ```
-/// use quickio::qev::mesh::{Class, Sent, Settings, mesh};
+/// use quickio::qev::mesh::{Class, SendOutcome, MeshSettings, mesh};
 ///
-/// let mut ports = mesh(2, Settings { ring_messages: 1024, overflow_messages_max: 4096 });
+/// let mut ports = mesh(2, MeshSettings { ring_messages: 1024, overflow_messages_max: 4096 });
 /// let (mut one, mut zero) = (ports.pop().unwrap(), ports.pop().unwrap());
 ///
 /// assert!(one.try_sleep()); // shard 1 has nothing to do, and may block
-/// assert_eq!(zero.send(1, "hello", Class::Data), Sent::Queued);
+/// assert_eq!(zero.send(1, "hello", Class::Data), SendOutcome::Queued);
 /// let mut to_wake = Vec::new();
 /// zero.doorbells(|peer| to_wake.push(peer));
 /// assert_eq!(to_wake, [1]); // for shard 0 to see to
 ///
-/// one.awake();
+/// one.end_sleep();
 /// assert_eq!(one.receive(100, |from, message| assert_eq!((from, message), (0, "hello"))), 1);
 /// ```
 ///
 /// # Panics
 ///
 /// Unless there are 1 to [`SHARDS_MAX`] shards, and rings of at least one message.
-pub fn mesh<M: Send>(shards: usize, settings: Settings) -> Vec<Port<M>> {
+pub fn mesh<M: Send>(shards: usize, settings: MeshSettings) -> Vec<Port<M>> {
     assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards, not {shards}");
     assert!(settings.ring_messages > 0, "a ring holds one message at least");
     let bells: Vec<Arc<Bell>> = (0..shards).map(|_| Arc::default()).collect();
@@ -149,11 +149,11 @@ pub struct Port<M> {
     taken_from: Peers,
     /// Who is received from first.
     next: usize,
-    counters: Counters,
+    counters: MeshCounters,
 }
 
 impl<M> Port<M> {
-    fn new(shard: usize, bells: Vec<Arc<Bell>>, settings: Settings) -> Self {
+    fn new(shard: usize, bells: Vec<Arc<Bell>>, settings: MeshSettings) -> Self {
         Self {
             shard,
             overflow_messages_max: settings.overflow_messages_max,
@@ -165,7 +165,7 @@ impl<M> Port<M> {
             sent_to: Peers::default(),
             taken_from: Peers::default(),
             next: 0,
-            counters: Counters::default(),
+            counters: MeshCounters::default(),
         }
     }
 
@@ -184,7 +184,7 @@ impl<M> Port<M> {
     /// # Panics
     ///
     /// If there is no shard `to`.
-    pub fn send(&mut self, to: usize, message: M, class: Class) -> Sent<M> {
+    pub fn send(&mut self, to: usize, message: M, class: Class) -> SendOutcome<M> {
         let waits = self.overflowing.contains(to) && self.outgoing[to].must_wait(class);
         if waits || !self.outgoing[to].has_room(class) {
             return self.overflow(to, message, class);
@@ -192,7 +192,7 @@ impl<M> Port<M> {
         self.outgoing[to].push(message);
         self.sent_to.insert(to);
         self.counters.sent += 1;
-        Sent::Queued
+        SendOutcome::Queued
     }
 
     /// Moves messages that overflowed into rings that have room again. To be called in every turn.
@@ -262,7 +262,7 @@ impl<M> Port<M> {
     }
 
     /// Announces that this shard will sleep. `true`: it may block now, until its doorbell rings, or for as
-    /// long as it likes; then it calls [`Port::awake`]. `false`: it is awake, and must take another turn, as
+    /// long as it likes; then it calls [`Port::end_sleep`]. `false`: it is awake, and must take another turn, as
     /// a message waits, or there is room for one that overflowed, or a thread left a note ([`Waker`]), or
     /// [`Port::doorbells`] was not asked since something was sent or received.
     ///
@@ -278,14 +278,14 @@ impl<M> Port<M> {
             return false;
         }
         if self.has_work() {
-            self.awake();
+            self.end_sleep();
             return false;
         }
         true
     }
 
     /// Takes the announcement of [`Port::try_sleep`] back. To be called after waking up, whatever the reason.
-    pub fn awake(&mut self) {
+    pub fn end_sleep(&mut self) {
         self.bells[self.shard].awake();
     }
 
@@ -309,12 +309,12 @@ impl<M> Port<M> {
     }
 
     /// What this port did since the beginning.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> MeshCounters {
         self.counters
     }
 
     /// Keeps a message for which there is no room, in order.
-    fn overflow(&mut self, to: usize, message: M, class: Class) -> Sent<M> {
+    fn overflow(&mut self, to: usize, message: M, class: Class) -> SendOutcome<M> {
         let outgoing = &mut self.outgoing[to];
         let queue = match class {
             Class::Control => &mut outgoing.control,
@@ -323,13 +323,13 @@ impl<M> Port<M> {
         let full = class == Class::Data && queue.len() >= self.overflow_messages_max;
         if full || outgoing.ring.is_abandoned() {
             self.counters.refused += 1;
-            return Sent::Refused(message);
+            return SendOutcome::Refused(message);
         }
         queue.push_back(message);
         self.overflowing.insert(to);
         self.counters.sent += 1;
         self.counters.overflowed += 1;
-        Sent::Overflowed
+        SendOutcome::Overflowed
     }
 
     fn receive_from(&mut self, from: usize, max: usize, take: &mut impl FnMut(usize, M)) -> usize {
@@ -474,7 +474,7 @@ mod tests {
     use super::*;
 
     fn ports<M: Send>(shards: usize, ring_messages: usize, overflow_messages_max: usize) -> Vec<Port<M>> {
-        mesh(shards, Settings { ring_messages, overflow_messages_max })
+        mesh(shards, MeshSettings { ring_messages, overflow_messages_max })
     }
 
     fn pair(ring_messages: usize, overflow_messages_max: usize) -> (Port<u32>, Port<u32>) {
@@ -510,28 +510,28 @@ mod tests {
         for (ring_messages, for_data) in [(1, 1), (2, 1), (3, 2), (8, 7), (9, 8), (16, 14), (64, 56)] {
             let (mut zero, _one) = pair(ring_messages, 1);
             for _ in 0..for_data {
-                assert_eq!(zero.send(1, 0, Class::Data), Sent::Queued, "ring of {ring_messages}");
+                assert_eq!(zero.send(1, 0, Class::Data), SendOutcome::Queued, "ring of {ring_messages}");
             }
-            assert_eq!(zero.send(1, 0, Class::Data), Sent::Overflowed, "ring of {ring_messages}");
+            assert_eq!(zero.send(1, 0, Class::Data), SendOutcome::Overflowed, "ring of {ring_messages}");
             for _ in for_data..ring_messages {
-                assert_eq!(zero.send(1, 0, Class::Control), Sent::Queued, "ring of {ring_messages}");
+                assert_eq!(zero.send(1, 0, Class::Control), SendOutcome::Queued, "ring of {ring_messages}");
             }
-            assert_eq!(zero.send(1, 0, Class::Control), Sent::Overflowed, "ring of {ring_messages}");
+            assert_eq!(zero.send(1, 0, Class::Control), SendOutcome::Overflowed, "ring of {ring_messages}");
         }
     }
 
     #[test]
     fn data_is_refused_when_its_overflow_is_full_and_control_never() {
         let (mut zero, mut one) = pair(1, 2);
-        assert_eq!(zero.send(1, 1, Class::Data), Sent::Queued);
-        assert_eq!(zero.send(1, 2, Class::Data), Sent::Overflowed);
-        assert_eq!(zero.send(1, 3, Class::Data), Sent::Overflowed);
-        assert_eq!(zero.send(1, 4, Class::Data), Sent::Refused(4));
+        assert_eq!(zero.send(1, 1, Class::Data), SendOutcome::Queued);
+        assert_eq!(zero.send(1, 2, Class::Data), SendOutcome::Overflowed);
+        assert_eq!(zero.send(1, 3, Class::Data), SendOutcome::Overflowed);
+        assert_eq!(zero.send(1, 4, Class::Data), SendOutcome::Refused(4));
         for number in 5..100 {
-            assert_eq!(zero.send(1, number, Class::Control), Sent::Overflowed);
+            assert_eq!(zero.send(1, number, Class::Control), SendOutcome::Overflowed);
         }
         assert_eq!(zero.overflow_len(), 2 + 95);
-        let expected = Counters { sent: 98, overflowed: 97, refused: 1, ..Counters::default() };
+        let expected = MeshCounters { sent: 98, overflowed: 97, refused: 1, ..MeshCounters::default() };
         assert_eq!(zero.counters(), expected);
         let mut all = Vec::new();
         while zero.has_overflow() {
@@ -541,7 +541,7 @@ mod tests {
         all.extend(received(&mut one, 10));
         let order: Vec<u32> = [1].into_iter().chain(5..100).chain([2, 3]).collect();
         assert_eq!(all, order, "Control passes Data that overflowed");
-        assert_eq!(one.counters(), Counters { received: 98, ..Counters::default() });
+        assert_eq!(one.counters(), MeshCounters { received: 98, ..MeshCounters::default() });
     }
 
     #[test]
@@ -551,7 +551,11 @@ mod tests {
             let _ = zero.send(1, number, Class::Control);
         }
         assert_eq!(received(&mut one, 9), [0, 1]);
-        assert_eq!(zero.send(1, 3, Class::Data), Sent::Overflowed, "there is room, but 2 waits for it");
+        assert_eq!(
+            zero.send(1, 3, Class::Data),
+            SendOutcome::Overflowed,
+            "there is room, but 2 waits for it"
+        );
         zero.flush();
         assert_eq!(received(&mut one, 9), [2]);
         zero.flush();
@@ -589,7 +593,7 @@ mod tests {
     #[test]
     fn a_shard_may_send_to_itself() {
         let mut port = ports::<u32>(1, 4, 4).remove(0);
-        assert_eq!(port.send(0, 7, Class::Data), Sent::Queued);
+        assert_eq!(port.send(0, 7, Class::Data), SendOutcome::Queued);
         assert_eq!(doorbells(&mut port), [0; 0], "it is awake");
         assert!(!port.try_sleep());
         assert_eq!(received(&mut port, 9), [7]);
@@ -611,7 +615,7 @@ mod tests {
         assert_eq!(doorbells(&mut ports[0]), [0; 0], "rung already");
         assert_eq!(doorbells(&mut ports[2]), [0; 0], "rung already, by another");
         assert_eq!(ports[0].counters().doorbells, 1);
-        ports[1].awake();
+        ports[1].end_sleep();
         assert_eq!(received(&mut ports[1], 9), [7, 7, 8, 9]);
     }
 
@@ -620,7 +624,7 @@ mod tests {
         let (mut zero, mut one) = pair(4, 4);
         let (mailbox, mut inbox) = one.inbox(4);
         assert!(one.try_sleep());
-        one.awake();
+        one.end_sleep();
         let _ = zero.send(1, 7, Class::Data);
         assert!(!zero.try_sleep(), "it did not ask whom to wake");
         assert_eq!(doorbells(&mut zero), [0; 0]);
@@ -647,7 +651,7 @@ mod tests {
         assert!(zero.try_sleep(), "the ring is full, so there is nothing to be done");
         assert_eq!(received(&mut one, 1), [0]);
         assert_eq!(doorbells(&mut one), [0]);
-        zero.awake();
+        zero.end_sleep();
         assert!(!zero.try_sleep(), "there is room");
         zero.flush();
         assert_eq!(doorbells(&mut zero), [0; 0]);
@@ -663,7 +667,7 @@ mod tests {
             let _ = zero.send(1, number, Class::Control);
         }
         drop(one);
-        assert_eq!(zero.send(1, 4, Class::Control), Sent::Refused(4));
+        assert_eq!(zero.send(1, 4, Class::Control), SendOutcome::Refused(4));
         zero.flush();
         assert!(!zero.has_overflow());
         let counters = zero.counters();
@@ -689,7 +693,7 @@ mod tests {
         let mut ports = ports::<usize>(SHARDS_MAX, 1, 0);
         let last = SHARDS_MAX - 1;
         for (from, port) in ports.iter_mut().enumerate() {
-            assert_eq!(port.send(last, from, Class::Data), Sent::Queued);
+            assert_eq!(port.send(last, from, Class::Data), SendOutcome::Queued);
         }
         assert_eq!(received(&mut ports[last], usize::MAX), (0..SHARDS_MAX).collect::<Vec<_>>());
     }
@@ -734,20 +738,20 @@ mod tests {
             self.ring.len() < self.ring_messages - kept
         }
 
-        fn send(&mut self, message: u32, class: Class) -> Sent<u32> {
+        fn send(&mut self, message: u32, class: Class) -> SendOutcome<u32> {
             let first = self.control.is_empty() && (class == Class::Control || self.data.is_empty());
             if first && self.room(class) {
                 self.ring.push_back(message);
-                return Sent::Queued;
+                return SendOutcome::Queued;
             }
             if class == Class::Control {
                 self.control.push_back(message);
             } else if self.data.len() == self.overflow_messages_max {
-                return Sent::Refused(message);
+                return SendOutcome::Refused(message);
             } else {
                 self.data.push_back(message);
             }
-            Sent::Overflowed
+            SendOutcome::Overflowed
         }
 
         fn flush(&mut self) {

@@ -47,7 +47,7 @@ const DROP_TURNS: usize = 100;
 
 /// What a ring is made with.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct RingSettings {
     /// Sockets the ring can hold, at most. Bounded by `RLIMIT_NOFILE` for each ring (not for the process).
     pub descriptors: u32,
     /// Provided receive buffers: a power of two.
@@ -96,7 +96,7 @@ pub enum Completion {
     Accepted {
         listener: usize,
         socket: Descriptor,
-        peer: Peer,
+        peer: PeerAddress,
     },
     AcceptFailed {
         listener: usize,
@@ -115,7 +115,7 @@ pub enum Completion {
     Sent {
         token: Token,
         result: Result<(), Errno>,
-        frames: Sending,
+        frames: FrameBatch,
     },
     ShutDown {
         token: Token,
@@ -135,12 +135,12 @@ pub enum Completion {
 /// A send that the kernel has not completed yet.
 struct InFlight {
     token: Token,
-    frames: Sending,
+    frames: FrameBatch,
 }
 
 /// Frames that are in flight, or that were until the completion that carries them.
 #[derive(Debug)]
-pub enum Sending {
+pub enum FrameBatch {
     One(Frame),
     Many(Box<Gathered>),
 }
@@ -188,7 +188,7 @@ enum Kind {
     ShutDown,
     Close,
     Doorbell,
-    Peer,
+    MessageRing,
     Cancel,
 }
 
@@ -197,7 +197,7 @@ const INDEX_BITS: u32 = 28;
 
 impl Ring {
     /// Makes a ring. See [`super::probe`] for what the errors mean to an operator.
-    pub fn new(settings: Settings) -> io::Result<Ring> {
+    pub fn new(settings: RingSettings) -> io::Result<Ring> {
         let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -230,7 +230,7 @@ impl Ring {
     }
 
     /// The descriptor by which other shards name this ring: see [`Ring::ring_peer`].
-    pub fn descriptor(&self) -> RawFd {
+    pub fn raw_fd(&self) -> RawFd {
         self.io.as_raw_fd()
     }
 
@@ -314,7 +314,7 @@ impl Ring {
     /// At most one send of a socket may be in flight: the kernel orders no two of them.
     pub fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
         let (start, len) = (frame.as_slice().as_ptr(), frame.len() as u32);
-        let index = self.in_flight.insert(InFlight { token, frames: Sending::One(frame) });
+        let index = self.in_flight.insert(InFlight { token, frames: FrameBatch::One(frame) });
         let entry = opcode::Send::new(Fixed(socket.0), start, len).flags(SEND_FLAGS).build();
         self.push_counted(entry.user_data(user_data(Kind::Send, index, token)));
     }
@@ -324,7 +324,7 @@ impl Ring {
         assert!(frames.len() <= FRAMES_PER_SEND_MAX, "the caller cuts its outbox to what one sendmsg takes");
         let gathered = Gathered::new(frames);
         let header = &raw const gathered.header;
-        let index = self.in_flight.insert(InFlight { token, frames: Sending::Many(gathered) });
+        let index = self.in_flight.insert(InFlight { token, frames: FrameBatch::Many(gathered) });
         let entry = opcode::SendMsg::new(Fixed(socket.0), header).flags(SEND_FLAGS as u32).build();
         self.push_counted(entry.user_data(user_data(Kind::Send, index, token)));
     }
@@ -358,9 +358,9 @@ impl Ring {
     /// Wakes the ring of another shard: it sees [`Completion::Woken`]. Rides in the next submission; only a
     /// failure comes back.
     pub fn ring_peer(&mut self, ring: RawFd) {
-        let entry = opcode::MsgRingData::new(Fd(ring), 0, user_data(Kind::Peer, 0, 0), None).build();
+        let entry = opcode::MsgRingData::new(Fd(ring), 0, user_data(Kind::MessageRing, 0, 0), None).build();
         let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(entry.user_data(user_data(Kind::Peer, 0, ring as u32)));
+        self.push(entry.user_data(user_data(Kind::MessageRing, 0, ring as u32)));
     }
 
     /// Submits everything that was queued, runs the kernel's completion work, waits where asked to and nothing
@@ -378,7 +378,7 @@ impl Ring {
     }
 
     /// How often the submission queue was full before its turn, since the last call.
-    pub fn take_full(&mut self) -> u64 {
+    pub fn take_submission_overflows(&mut self) -> u64 {
         mem::take(&mut self.full)
     }
 
@@ -436,10 +436,10 @@ impl Ring {
                 self.listen_to_doorbell();
                 Some(Completion::Woken)
             }
-            Kind::Peer if result < 0 => {
+            Kind::MessageRing if result < 0 => {
                 Some(Completion::DoorbellFailed { ring: token as RawFd, error: Errno(-result) })
             }
-            Kind::Peer => Some(Completion::Woken),
+            Kind::MessageRing => Some(Completion::Woken),
             Kind::Cancel => None,
         }
     }
@@ -454,7 +454,7 @@ impl Ring {
         if result < 0 {
             return Some(Completion::AcceptFailed { listener, error: Errno(-result) });
         }
-        let peer = Peer::from_storage(&accept.address.0);
+        let peer = PeerAddress::from_storage(&accept.address.0);
         self.arm_accept(index);
         Some(Completion::Accepted { listener, socket: Descriptor(result as u32), peer })
     }
@@ -593,19 +593,19 @@ fn split_user_data(data: u64) -> (Kind, usize, Token) {
         Kind::ShutDown,
         Kind::Close,
         Kind::Doorbell,
-        Kind::Peer,
+        Kind::MessageRing,
         Kind::Cancel,
     ];
     let index = (data >> KIND_BITS) as usize & ((1 << INDEX_BITS) - 1);
     (KINDS[data as usize & 7], index, (data >> (KIND_BITS + INDEX_BITS)) as Token)
 }
 
-impl Sending {
+impl FrameBatch {
     /// The frames, in order.
     pub fn frames(&self) -> &[Frame] {
         match self {
-            Sending::One(frame) => std::slice::from_ref(frame),
-            Sending::Many(gathered) => &gathered.frames,
+            FrameBatch::One(frame) => std::slice::from_ref(frame),
+            FrameBatch::Many(gathered) => &gathered.frames,
         }
     }
 
@@ -655,7 +655,7 @@ impl Errno {
     }
 
     /// Whether only the connection that was to be accepted is at fault: it has gone.
-    pub fn is_of_one_connection(self) -> bool {
+    pub fn affects_one_connection(self) -> bool {
         matches!(self.0, libc::ECONNABORTED | libc::EPROTO | libc::EINTR)
     }
 
@@ -701,23 +701,23 @@ impl Doorbell {
 
 /// The address of a peer, compactly: what a connection's record can afford.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerAddress {
     ip: [u8; 16],
     port: u16,
     unix: bool,
 }
 
-impl Peer {
+impl PeerAddress {
     /// The peer of a Unix socket: it has no address worth naming.
-    pub const UNIX: Peer = Peer { ip: [0; 16], port: 0, unix: true };
+    pub const UNIX: PeerAddress = PeerAddress { ip: [0; 16], port: 0, unix: true };
 
     /// The peer of an internet socket.
-    pub fn internet(address: SocketAddr) -> Peer {
+    pub fn internet(address: SocketAddr) -> PeerAddress {
         let ip = match address.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
-        Peer { ip: ip.octets(), port: address.port(), unix: false }
+        PeerAddress { ip: ip.octets(), port: address.port(), unix: false }
     }
 
     /// The internet address; none for Unix sockets.
@@ -725,13 +725,13 @@ impl Peer {
         (!self.unix).then(|| Ipv6Addr::from(self.ip).to_canonical())
     }
 
-    fn from_storage(storage: &libc::sockaddr_storage) -> Peer {
+    fn from_storage(storage: &libc::sockaddr_storage) -> PeerAddress {
         match i32::from(storage.ss_family) {
             libc::AF_INET => {
                 // SAFETY: the kernel says that it stored a sockaddr_in, which sockaddr_storage can hold.
                 let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
                 let ip = u32::from_be(address.sin_addr.s_addr);
-                Peer::internet(SocketAddr::new(
+                PeerAddress::internet(SocketAddr::new(
                     IpAddr::from(ip.to_be_bytes()),
                     u16::from_be(address.sin_port),
                 ))
@@ -740,14 +740,14 @@ impl Peer {
                 // SAFETY: the kernel says that it stored a sockaddr_in6, which sockaddr_storage can hold.
                 let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
                 let ip = address.sin6_addr.s6_addr;
-                Peer::internet(SocketAddr::new(IpAddr::from(ip), u16::from_be(address.sin6_port)))
+                PeerAddress::internet(SocketAddr::new(IpAddr::from(ip), u16::from_be(address.sin6_port)))
             }
-            _ => Peer::UNIX,
+            _ => PeerAddress::UNIX,
         }
     }
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip() {
             Some(ip) => SocketAddr::new(ip, self.port).fmt(f),
@@ -756,7 +756,7 @@ impl fmt::Display for Peer {
     }
 }
 
-impl fmt::Debug for Peer {
+impl fmt::Debug for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

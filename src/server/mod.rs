@@ -17,7 +17,7 @@ use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 use crate::log;
 use crate::mangler::{self, MangleError};
 use crate::metrics::Snapshot;
-use crate::qev::clock::{Clock, Hand, nanos};
+use crate::qev::clock::{Clock, ClockHandle, nanos};
 use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::{Kernel, Missing, probe};
 use crate::qev::ring::{self, Ring};
@@ -171,7 +171,7 @@ struct Run {
     /// Those of the applications that run in processes of their own.
     workers: Vec<Arc<Workers>>,
     clock: Clock,
-    hand: Option<Hand>,
+    hand: Option<ClockHandle>,
     signals: Signalled,
 }
 
@@ -260,7 +260,7 @@ struct Crew {
     id: u16,
     config: Arc<Config>,
     shared: Arc<Shared>,
-    settings: ring::Settings,
+    settings: ring::RingSettings,
     port: Port<Envelope>,
     inboxes: Inboxes,
     clock: Clock,
@@ -280,7 +280,7 @@ impl Fleet {
     ) -> Result<Fleet, ServerError> {
         let cores = runtime::cores();
         let shards = shards(config);
-        let settings = mesh::Settings {
+        let settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
             overflow_messages_max: config.mesh_overflow_messages_max,
         };
@@ -365,7 +365,7 @@ impl Crew {
     fn make_shard(self) -> Result<(Shard, Wakeup), ServerError> {
         let id = self.id;
         let ring = Ring::new(self.settings).map_err(|error| ServerError::Start { shard: id, error })?;
-        let wakeup = Wakeup { ring: ring.descriptor(), doorbell: ring.doorbell() };
+        let wakeup = Wakeup { ring: ring.raw_fd(), doorbell: ring.doorbell() };
         let apps = Apps::register(id, self.server, &self.apps)
             .map_err(|(name, error)| ServerError::App { name, error })?;
         let Crew { config, shared, port, clock, .. } = self;
@@ -394,7 +394,7 @@ fn shards(config: &Config) -> usize {
     config.shards.unwrap_or_else(|| runtime::cores().len()).min(SHARDS_MAX)
 }
 
-fn ring_settings(config: &Config, kernel: &Kernel, shards: usize, link_places: u32) -> ring::Settings {
+fn ring_settings(config: &Config, kernel: &Kernel, shards: usize, link_places: u32) -> ring::RingSettings {
     // The kernel spreads connections by a hash: some shards get more than their share, none gets double.
     let wanted = config.clients_max.div_ceil(shards) * 2 + DESCRIPTORS_SPARE;
     let wanted = wanted.min(config.clients_max + DESCRIPTORS_SPARE);
@@ -416,7 +416,7 @@ fn ring_settings(config: &Config, kernel: &Kernel, shards: usize, link_places: u
             );
         }
     }
-    ring::Settings {
+    ring::RingSettings {
         descriptors,
         buffers: config.receive_buffers as u16,
         buffer_bytes: config.receive_buffer_bytes as u32,
@@ -424,7 +424,7 @@ fn ring_settings(config: &Config, kernel: &Kernel, shards: usize, link_places: u
     }
 }
 
-fn clock(kind: ClockKind) -> (Clock, Option<Hand>) {
+fn clock(kind: ClockKind) -> (Clock, Option<ClockHandle>) {
     match kind {
         ClockKind::System => (Clock::system(), None),
         ClockKind::Manual => {
@@ -565,7 +565,7 @@ fn reload(workers: &[Arc<Workers>]) {
 /// What the statistics endpoint asks.
 struct Source {
     fleet: Arc<Mailboxes>,
-    hand: Option<Hand>,
+    hand: Option<ClockHandle>,
     workers: Vec<Arc<Workers>>,
     started: Instant,
     started_at: SystemTime,

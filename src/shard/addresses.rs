@@ -5,7 +5,7 @@ use super::connection::Cause;
 use super::mail::ShardMessage;
 use super::state::State;
 use crate::qev::mesh::Class;
-use crate::qev::ring::Peer;
+use crate::qev::ring::PeerAddress;
 use ahash::AHashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
@@ -43,14 +43,14 @@ impl Addresses {
         self.connections.is_empty()
     }
 
-    fn counted(&self, peer: Peer) -> Option<IpAddr> {
+    fn counted(&self, peer: PeerAddress) -> Option<IpAddr> {
         if self.max == 0 { None } else { peer.ip().map(network) }
     }
 }
 
 impl State {
     /// Has a new connection counted where its address is counted.
-    pub fn count_address(&mut self, slot: u32, generation: u32, peer: Peer) {
+    pub fn count_address(&mut self, slot: u32, generation: u32, peer: PeerAddress) {
         let Some(address) = self.addresses.counted(peer) else { return };
         let counter = self.counter_of_address(address);
         if counter != self.id {
@@ -61,7 +61,7 @@ impl State {
     }
 
     /// A connection has left.
-    pub fn forget_address(&mut self, peer: Peer) {
+    pub fn forget_address(&mut self, peer: PeerAddress) {
         let Some(address) = self.addresses.counted(peer) else { return };
         let counter = self.counter_of_address(address);
         if counter == self.id {

@@ -15,7 +15,7 @@ use crate::protocol::websocket::frame::Opcode;
 use crate::qev::buffers::Frame;
 use crate::qev::clock::Clock;
 use crate::qev::mesh::{self, mesh};
-use crate::qev::ring::{Descriptor, Peer, Sending, Token};
+use crate::qev::ring::{Descriptor, FrameBatch, PeerAddress, Token};
 use std::sync::Arc;
 
 /// One shard with WebSocket clients that are subscribed to one path.
@@ -32,7 +32,7 @@ impl FanOut {
         let mut fan_out = FanOut { state: shard(Arc::new(Relay)), kernel: Nothing::default(), path };
         for client in 0..subscribers {
             fan_out.state.begin_turn();
-            fan_out.state.accepted(Descriptor::made_up(client), Peer::UNIX);
+            fan_out.state.accepted(Descriptor::made_up(client), PeerAddress::UNIX);
             let mut hello = UPGRADE.to_vec();
             for text in ["/qio/ohai", "/qio/on:1=\"/relay/room\""] {
                 encode::client_frame(&mut hello, Opcode::Text, text.as_bytes(), [1, 2, 3, 4]);
@@ -80,7 +80,7 @@ impl Handling {
     pub fn new(app: Arc<dyn Application>, path: &str) -> Handling {
         let mut handling = Handling { state: shard(app), kernel: Nothing::default(), bytes: Vec::new() };
         handling.state.begin_turn();
-        handling.state.accepted(Descriptor::made_up(0), Peer::UNIX);
+        handling.state.accepted(Descriptor::made_up(0), PeerAddress::UNIX);
         handling.bytes.extend_from_slice(UPGRADE);
         handling.turn(&["/qio/ohai".to_owned(), format!("/qio/on:1=\"{path}\"")], 1);
         assert_eq!(handling.state.metrics.counters.get(Counter::Subscribes), 1);
@@ -109,7 +109,7 @@ fn shard(app: Arc<dyn Application>) -> State {
     let apps: [Arc<dyn Application>; 2] =
         [Arc::new(Qio { public_address: None, hostname: "here".into() }), app];
     let apps = Apps::register(0, Server::new(Arc::new(Nowhere)), &apps);
-    let sizes = mesh::Settings { ring_messages: 8, overflow_messages_max: 8 };
+    let sizes = mesh::MeshSettings { ring_messages: 8, overflow_messages_max: 8 };
     State::new(Parts {
         id: 0,
         shared: Arc::new(Shared::new(&config)),
@@ -124,16 +124,16 @@ fn shard(app: Arc<dyn Application>) -> State {
 /// A kernel that does nothing but remember what it was given to send.
 #[derive(Default)]
 struct Nothing {
-    sent: Vec<(Token, Sending)>,
+    sent: Vec<(Token, FrameBatch)>,
 }
 
 impl Kernel for Nothing {
     fn send(&mut self, _: Descriptor, token: Token, frame: Frame) {
-        self.sent.push((token, Sending::One(frame)));
+        self.sent.push((token, FrameBatch::One(frame)));
     }
 
     fn send_gathered(&mut self, _: Descriptor, token: Token, frames: Vec<Frame>) {
-        frames.into_iter().for_each(|frame| self.sent.push((token, Sending::One(frame))));
+        frames.into_iter().for_each(|frame| self.sent.push((token, FrameBatch::One(frame))));
     }
 
     fn order(&mut self, _: RingOp) {}

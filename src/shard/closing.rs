@@ -4,7 +4,7 @@ use super::connection::{Cause, Connection, Moment, Stage, Transport};
 use super::flush::RingOp;
 use super::state::State;
 use crate::client::ClientId;
-use crate::client::subscriptions::Ended;
+use crate::client::subscriptions::EndedSubscription;
 use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::Reason;
@@ -84,7 +84,7 @@ impl State {
         if let Some(timer) = connection.timer {
             self.timers.cancel(timer);
         }
-        self.shared.clients.give(1);
+        self.shared.clients.release(1);
         self.forget_address(connection.peer);
         match connection.transport {
             Transport::Socket(socket) => {
@@ -212,13 +212,13 @@ impl State {
     /// Whether none is left.
     fn end_subscriptions(&mut self, id: ClientId) -> bool {
         self.fan_out();
-        let mut ended: Vec<(Path, Ended)> = Vec::new();
+        let mut ended: Vec<(Path, EndedSubscription)> = Vec::new();
         let max = self.leave_budget;
         let done = self.subscriptions.close_some(id.slot, max, |path, how| ended.push((path, how)));
         self.leave_budget -= ended.len();
-        self.shared.subscriptions.give(ended.len());
+        self.shared.subscriptions.release(ended.len());
         for (path, how) in ended {
-            if let Ended::Active { last } = how {
+            if let EndedSubscription::Active { last } = how {
                 self.subscription_ended(id, &path, last);
             }
         }

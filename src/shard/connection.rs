@@ -5,7 +5,7 @@ use crate::client::callbacks::Callbacks;
 use crate::protocol::Reason;
 use crate::protocol::{Codec, Framing, Options};
 use crate::qev::buffers::Frame;
-use crate::qev::ring::{Descriptor, Peer};
+use crate::qev::ring::{Descriptor, PeerAddress};
 use crate::qev::timer::TimerId;
 use smallvec::SmallVec;
 use std::num::NonZeroU32;
@@ -19,7 +19,7 @@ pub(super) struct Connection {
     pub codec: Codec,
     pub outbox: SmallVec<[Frame; OUTBOX_INLINE]>,
     pub timer: Option<TimerId>,
-    pub peer: Peer,
+    pub peer: PeerAddress,
     pub transport: Transport,
     /// Bytes in the outbox and in flight.
     pub outbox_bytes: u32,
@@ -133,11 +133,17 @@ pub(super) struct ClientSlot(NonZeroU32);
 pub(super) struct Moment(u32);
 
 impl Connection {
-    pub fn new(socket: Descriptor, peer: Peer, generation: u32, options: Options, now: Moment) -> Connection {
+    pub fn new(
+        socket: Descriptor,
+        peer: PeerAddress,
+        generation: u32,
+        options: Options,
+        now: Moment,
+    ) -> Connection {
         Connection::by(Transport::Socket(socket), peer, generation, Codec::new(options), now)
     }
 
-    fn by(transport: Transport, peer: Peer, generation: u32, codec: Codec, now: Moment) -> Connection {
+    fn by(transport: Transport, peer: PeerAddress, generation: u32, codec: Codec, now: Moment) -> Connection {
         Connection {
             codec,
             outbox: SmallVec::new(),
@@ -163,7 +169,7 @@ impl Connection {
     }
 
     /// The connection of an HTTP session: what it gets and sends crosses no socket of its own.
-    pub fn of_session(session: u32, peer: Peer, generation: u32, now: Moment) -> Connection {
+    pub fn of_session(session: u32, peer: PeerAddress, generation: u32, now: Moment) -> Connection {
         let nowhere = Transport::HttpSession(session);
         let connection = Connection::by(nowhere, peer, generation, Codec::default(), now);
         Connection { framing: Framing::LongPolling, receiving: false, ..connection }

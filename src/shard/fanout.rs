@@ -10,7 +10,7 @@ use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
 use crate::metrics::Counter;
 use crate::protocol::Framing;
-use crate::qev::buffers::{Accepted, Frame};
+use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::mesh::Class;
 
 /// A broadcast that this shard's subscribers will get before the turn is over.
@@ -88,7 +88,7 @@ impl State {
         }
         // They were accepted in the same turn or in neighbouring ones: the earliest stands for all.
         let at_ns = run.iter().map(|broadcast| broadcast.accepted_ns).min().unwrap_or(self.now_ns);
-        Frame::broadcast(bytes, self.now_ns, Accepted { at_ns, events: run.len() as u32 })
+        Frame::broadcast(bytes, self.now_ns, AcceptedBroadcasts { at_ns, events: run.len() as u32 })
     }
 }
 

@@ -78,7 +78,8 @@ pub(super) struct CoalescedFrame(Option<(SmallVec<[Frame; OUTBOX_INLINE]>, Frame
 impl CoalescedFrame {
     fn join(&mut self, frames: SmallVec<[Frame; OUTBOX_INLINE]>) -> Frame {
         if let Some((parts, joined)) = &self.0 {
-            if parts.len() == frames.len() && parts.iter().zip(&frames).all(|(part, frame)| part.same(frame))
+            if parts.len() == frames.len()
+                && parts.iter().zip(&frames).all(|(part, frame)| part.ptr_eq(frame))
             {
                 return joined.clone();
             }

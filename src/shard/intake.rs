@@ -5,18 +5,18 @@ use super::flush::RingOp;
 use super::state::State;
 use crate::metrics::{Counter, Gauge, Timing};
 use crate::protocol::Reason;
-use crate::protocol::{Close, Codec, Found, Framing, Options};
-use crate::qev::ring::{Descriptor, Errno, Peer, Sending};
+use crate::protocol::{Close, Codec, Framing, Incoming, Options};
+use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress};
 use std::rc::Rc;
 
 impl State {
     /// A connection was accepted.
-    pub fn accepted(&mut self, socket: Descriptor, peer: Peer) {
+    pub fn accepted(&mut self, socket: Descriptor, peer: PeerAddress) {
         self.metrics.counters.add(Counter::ConnectionsAccepted, 1);
         if self.shutdown.is_some() {
             return self.ring_ops.push(RingOp::Discard(socket));
         }
-        if self.shared.clients.take(0).is_err() {
+        if self.shared.clients.acquire(0).is_err() {
             self.metrics.counters.add(Counter::ConnectionsRefusedLimit, 1);
             tracing::info!(%peer, "connection refused: clients-max are connected");
             self.ring_ops.push(RingOp::Discard(socket));
@@ -38,7 +38,7 @@ impl State {
             return self.wait_to_accept(error);
         }
         self.metrics.counters.add(Counter::AcceptErrors, 1);
-        if error.is_of_one_connection() {
+        if error.affects_one_connection() {
             self.ring_ops.push(RingOp::AcceptAgain);
         } else {
             self.wait_to_accept(error);
@@ -84,7 +84,7 @@ impl State {
     }
 
     /// A send is done: its latencies are recorded, and what has come meanwhile may go.
-    pub fn sent(&mut self, slot: u32, result: Result<(), Errno>, frames: &Sending) {
+    pub fn sent(&mut self, slot: u32, result: Result<(), Errno>, frames: &FrameBatch) {
         let bytes = frames.len();
         self.metrics.gauges.sub(Gauge::OutboxBytes, bytes as u64);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
@@ -129,28 +129,28 @@ impl State {
         loop {
             let step = codec.decode(&mut data[decoded.consumed..], &settings);
             decoded.consumed += step.consumed;
-            match step.found {
-                Found::NotYet => return decoded,
-                Found::Event(text) => self.dispatch(slot, text),
-                Found::Reply(bytes) => self.queue_bytes(slot, bytes),
-                Found::Open(bytes) => {
+            match step.incoming {
+                Incoming::Incomplete => return decoded,
+                Incoming::Event(text) => self.dispatch(slot, text),
+                Incoming::Reply(bytes) => self.queue_bytes(slot, bytes),
+                Incoming::Open(bytes) => {
                     self.queue_bytes(slot, bytes);
                     let framing = codec.framing().expect("a session that is open knows its protocol");
                     self.open(slot, framing);
                 }
-                Found::Close(Close { bytes, reason, await_peer }) => {
+                Incoming::Close(Close { bytes, reason, await_peer }) => {
                     self.end_with(slot, Cause::Reason(reason), bytes, await_peer);
                 }
-                Found::Closed => {
+                Incoming::Closed => {
                     self.peer_closed(slot);
                     return decoded;
                 }
-                Found::Request(request) => self.requested(slot, &request),
-                Found::Refused(bytes) => {
+                Incoming::Request(request) => self.requested(slot, &request),
+                Incoming::Refused(bytes) => {
                     self.metrics.counters.add(Counter::HttpRefused, 1);
                     self.queue_bytes(slot, bytes);
                 }
-                Found::Ignore => {}
+                Incoming::Ignore => {}
             }
             decoded.was_idle |= codec.is_idle();
             if self.connections.get(slot as usize).is_none_or(|c| c.stage == Stage::Ending) {
@@ -223,7 +223,7 @@ impl State {
         }
     }
 
-    fn record_sent(&mut self, frames: &Sending) {
+    fn record_sent(&mut self, frames: &FrameBatch) {
         for frame in frames.frames() {
             self.metrics.timers.record(Timing::Send, self.now_ns.saturating_sub(frame.queued_ns()));
             for accepted in frame.accepted() {

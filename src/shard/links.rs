@@ -8,7 +8,7 @@ use crate::app::worker::{JoinedWorker, Link, WorkerEvent, WorkerGroup};
 use crate::limits::WORKER_END_WAIT;
 use crate::metrics::{Gauge, Gauges};
 use crate::qev::buffers::Frame;
-use crate::qev::ring::{Descriptor, Errno, Sending, Token};
+use crate::qev::ring::{Descriptor, Errno, FrameBatch, Token};
 use std::rc::Rc;
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ impl State {
     }
 
     /// The kernel has taken what was sent to a worker; or the worker has gone, which the end of the receive tells, too.
-    pub fn link_sent(&mut self, token: Token, frames: &Sending) {
+    pub fn link_sent(&mut self, token: Token, frames: &FrameBatch) {
         let Some(end) = self.links.get(token) else { return };
         end.sending = false;
         end.link.sent(frames.len());

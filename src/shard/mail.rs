@@ -9,7 +9,7 @@ use crate::app::{Command, Json};
 use crate::event::path::Path;
 use crate::metrics::{Snapshot, Timing};
 use crate::protocol::http::Sid;
-use crate::qev::mesh::{Class, Sent};
+use crate::qev::mesh::{Class, SendOutcome};
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
 
@@ -68,7 +68,7 @@ impl State {
         let letter = Envelope { sent_ns: self.now_ns, mail };
         let sent = self.port.send(usize::from(shard), letter, class);
         // Control is refused by a shard that has ended only.
-        if class == Class::Data && matches!(sent, Sent::Refused(_)) {
+        if class == Class::Data && matches!(sent, SendOutcome::Refused(_)) {
             self.warn_of_full_mesh(shard);
         }
     }
@@ -138,8 +138,10 @@ impl State {
                     self.queue_broadcast(path, data, accepted_ns);
                 }
             }
-            ShardMessage::Interest { path, subscribed: true } => self.subscriptions.remote_on(&path, from),
-            ShardMessage::Interest { path, subscribed: false } => self.subscriptions.remote_off(&path, from),
+            ShardMessage::Interest { path, subscribed: true } => self.subscriptions.add_remote(&path, from),
+            ShardMessage::Interest { path, subscribed: false } => {
+                self.subscriptions.remove_remote(&path, from)
+            }
             ShardMessage::Command { app, command } => self.apply(app, command),
             ShardMessage::AddressCame { address, slot, generation } => {
                 if !self.addresses.came(address) {

@@ -124,7 +124,7 @@ impl Shard {
         self.take_completions();
         self.state.finish_turn(&mut self.ring);
         let metrics = &mut self.state.metrics;
-        metrics.counters.add(Counter::SubmissionsFull, self.ring.take_full());
+        metrics.counters.add(Counter::SubmissionsFull, self.ring.take_submission_overflows());
         metrics.timers.record(Timing::Turn, nanos() - began_ns);
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::client::subscriptions::Subscriptions;
 use crate::config::Config;
 use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge, Snapshot};
-use crate::protocol::{Origins, Settings};
+use crate::protocol::{CodecSettings, Origins};
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
@@ -101,7 +101,7 @@ pub(super) struct State {
     /// When a full mesh is worth a warning again.
     pub warn_again_ms: u64,
     pub metrics: Snapshot,
-    pub settings: Rc<Settings>,
+    pub settings: Rc<CodecSettings>,
     pub now: Moment,
     pub now_ms: u64,
     pub now_ns: u64,
@@ -138,7 +138,8 @@ impl State {
     pub fn new(parts: Parts) -> State {
         let Parts { id, config, shared, port, clock, apps, link_places } = parts;
         let now_ms = clock.now_ms();
-        let settings = Settings { message_bytes_max: config.message_bytes_max, origins: origins(&config) };
+        let settings =
+            CodecSettings { message_bytes_max: config.message_bytes_max, origins: origins(&config) };
         State {
             id,
             addresses: Addresses::new(config.connections_per_address_max),
@@ -183,7 +184,7 @@ impl State {
 
     /// Reads the clocks, once for the turn.
     pub fn begin_turn(&mut self) {
-        self.port.awake();
+        self.port.end_sleep();
         self.leave_budget = LEAVES_PER_TURN_MAX;
         self.now_ns = nanos();
         self.read_clock();

@@ -4,7 +4,7 @@ use super::mail::ShardMessage;
 use super::state::State;
 use crate::app::{Answer, Decision, Json, OnRule, ReplyTo, Subscription};
 use crate::client::ClientId;
-use crate::client::subscriptions::{Decided, Off, On, PathId};
+use crate::client::subscriptions::{DecisionOutcome, PathId, SubscribeOutcome, UnsubscribeOutcome};
 use crate::event::path::Path;
 use crate::metrics::Counter;
 use crate::qev::mesh::Class;
@@ -22,16 +22,16 @@ impl State {
         self.fan_out();
         let slot = reply_to.client.slot;
         let held = self.subscriptions.held(slot);
-        let id = match self.subscriptions.on(slot, path.as_ref()) {
-            On::InProgress => return self.answer(0, reply_to, Answer::refusal(202, None)),
-            On::Active => return self.answer(0, reply_to, Answer::ok()),
-            On::Decide(id) => id,
+        let id = match self.subscriptions.subscribe(slot, path.as_ref()) {
+            SubscribeOutcome::InProgress => return self.answer(0, reply_to, Answer::refusal(202, None)),
+            SubscribeOutcome::Active => return self.answer(0, reply_to, Answer::ok()),
+            SubscribeOutcome::Decide(id) => id,
         };
         // A first subscription to a path is told to the other shards, and those may not listen.
         let limit = if self.mesh_is_stuck() {
             Some("the server is busy")
         } else {
-            self.shared.subscriptions.take(held).err().map(|_| "too many subscriptions")
+            self.shared.subscriptions.acquire(held).err().map(|_| "too many subscriptions")
         };
         if let Some(limit) = limit {
             self.subscriptions.decide(slot, id, false);
@@ -61,7 +61,7 @@ impl State {
         }
         self.fan_out();
         match self.subscriptions.decide(reply_to.client.slot, id, decision == Decision::Accept) {
-            Decided::Subscribed { first } => {
+            DecisionOutcome::Subscribed { first } => {
                 self.metrics.counters.add(Counter::Subscribes, 1);
                 if first {
                     let path = self.subscriptions.path(id).clone();
@@ -69,13 +69,13 @@ impl State {
                 }
                 self.answer(0, reply_to, Answer::ok());
             }
-            Decided::Unsubscribed { path } => {
-                self.shared.subscriptions.give(1);
+            DecisionOutcome::Unsubscribed { path } => {
+                self.shared.subscriptions.release(1);
                 self.answer(0, reply_to, Answer::ok());
                 self.run_off_hook(reply_to.client, &path);
             }
-            Decided::Refused { path } => {
-                self.shared.subscriptions.give(1);
+            DecisionOutcome::Refused { path } => {
+                self.shared.subscriptions.release(1);
                 match (decision, self.apps.route(path.as_ref())) {
                     (Decision::Fail(code), _) => self.answer(0, reply_to, Answer::refusal(code, None)),
                     (_, Some((index, _))) => self.refuse(reply_to, index),
@@ -83,7 +83,7 @@ impl State {
                 }
             }
             // An application that has decided twice: by what its hook returned, and by a promise that it kept.
-            Decided::Unknown => {}
+            DecisionOutcome::Unknown => {}
         }
     }
 
@@ -93,9 +93,10 @@ impl State {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         }
         self.fan_out();
-        if let Off::Unsubscribed { path, last } = self.subscriptions.off(reply_to.client.slot, path.as_ref())
+        if let UnsubscribeOutcome::Unsubscribed { path, last } =
+            self.subscriptions.unsubscribe(reply_to.client.slot, path.as_ref())
         {
-            self.shared.subscriptions.give(1);
+            self.shared.subscriptions.release(1);
             self.subscription_ended(reply_to.client, &path, last);
         }
         self.answer(0, reply_to, Answer::ok());

@@ -16,9 +16,9 @@ use crate::protocol::websocket::encode;
 use crate::protocol::websocket::frame::Opcode;
 use crate::protocol::{OHAI, raw};
 use crate::qev::buffers::Frame;
-use crate::qev::clock::{Clock, Hand};
+use crate::qev::clock::{Clock, ClockHandle};
 use crate::qev::mesh::{self, mesh};
-use crate::qev::ring::{Descriptor, Errno, Peer, Sending, Token, Wait};
+use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, Token, Wait};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -49,7 +49,7 @@ pub struct World {
     pub shards: Vec<TestShard>,
     pub shared: Arc<Shared>,
     posted: Arc<Threads>,
-    hand: Hand,
+    hand: ClockHandle,
 }
 
 pub struct TestShard {
@@ -90,7 +90,7 @@ impl World {
         let posted = Arc::new(Threads(Mutex::default()));
         let own: Arc<dyn Application> = Arc::new(Qio { public_address: None, hostname: "here".into() });
         let apps: Vec<Arc<dyn Application>> = std::iter::once(own).chain(apps).collect();
-        let sizes = mesh::Settings {
+        let sizes = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
             overflow_messages_max: config.mesh_overflow_messages_max,
         };
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// A peer connects, and says nothing yet.
-    pub fn connect_from(&mut self, shard: usize, peer: Peer) -> At {
+    pub fn connect_from(&mut self, shard: usize, peer: PeerAddress) -> At {
         let TestShard { state, kernel } = &mut self.shards[shard];
         let socket = kernel.open();
         state.begin_turn();
@@ -252,7 +252,7 @@ impl World {
         let TestShard { state, kernel } = &mut self.shards[shard];
         state.port.doorbells(|_| {});
         let sleeps = !state.has_work() && state.time_to_next_due() != Wait::No && state.port.try_sleep();
-        state.port.awake();
+        state.port.end_sleep();
         let has_mail = !state.posted.is_empty() || !state.notices.is_empty();
         !sleeps || has_mail || kernel.has_news() || !self.posted.0.lock().unwrap().is_empty()
     }
@@ -333,7 +333,7 @@ pub struct TestSocket {
     to_peer: Vec<u8>,
     reads: bool,
     receive: Option<Token>,
-    send: Option<(Token, Sending)>,
+    send: Option<(Token, FrameBatch)>,
     shutdown: Option<Token>,
     write_ended: bool,
     /// The peer has vanished: nothing works any more.
@@ -351,7 +351,7 @@ enum FromPeer {
 enum WorkerEvent {
     Received(Token, Vec<u8>),
     ReceiveEnded(Token, Result<(), Errno>),
-    Sent(Token, Result<(), Errno>, Sending),
+    Sent(Token, Result<(), Errno>, FrameBatch),
     ShutDown(Token),
 }
 
@@ -456,7 +456,7 @@ impl Kernel for TestKernel {
         assert!(socket.send.is_none(), "two sends of a socket are under transport");
         assert!(!socket.write_ended, "nothing can be sent any more");
         assert!(!frame.is_empty());
-        socket.send = Some((token, Sending::One(frame)));
+        socket.send = Some((token, FrameBatch::One(frame)));
     }
 
     fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
@@ -497,8 +497,8 @@ impl Kernel for TestKernel {
     }
 }
 
-pub fn peer(address: &str) -> Peer {
-    Peer::internet(address.parse::<SocketAddr>().unwrap())
+pub fn peer(address: &str) -> PeerAddress {
+    PeerAddress::internet(address.parse::<SocketAddr>().unwrap())
 }
 
 /// An event as a raw client sends it.

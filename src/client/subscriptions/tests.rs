@@ -15,8 +15,10 @@ fn path(raw: &str) -> Path {
 }
 
 fn subscribe(table: &mut Subscriptions, client: u32, raw: &str) -> PathId {
-    let On::Decide(id) = table.on(client, path(raw).as_ref()) else { panic!("nothing to decide") };
-    assert!(matches!(table.decide(client, id, true), Decided::Subscribed { .. }));
+    let SubscribeOutcome::Decide(id) = table.subscribe(client, path(raw).as_ref()) else {
+        panic!("nothing to decide")
+    };
+    assert!(matches!(table.decide(client, id, true), DecisionOutcome::Subscribed { .. }));
     id
 }
 
@@ -28,20 +30,26 @@ fn clients(table: &Subscriptions, raw: &str) -> Vec<u32> {
 #[test]
 fn subscribing_and_unsubscribing() {
     let (mut table, chat) = (Subscriptions::default(), path("/chat"));
-    let On::Decide(id) = table.on(7, chat.as_ref()) else { panic!("nothing to decide") };
+    let SubscribeOutcome::Decide(id) = table.subscribe(7, chat.as_ref()) else { panic!("nothing to decide") };
     assert_eq!((table.path(id), table.held(7), table.len(), table.paths()), (&chat, 1, 0, 1));
     assert_eq!(clients(&table, "/chat"), [0_u32; 0], "a pending one is no subscriber");
-    assert_eq!(table.on(7, chat.as_ref()), On::InProgress);
-    assert_eq!(table.decide(7, id, true), Decided::Subscribed { first: true });
-    assert_eq!(table.on(7, chat.as_ref()), On::Active);
-    assert_eq!(table.decide(7, id, true), Decided::Unknown);
-    assert_eq!(table.on(8, chat.as_ref()), On::Decide(id));
-    assert_eq!(table.decide(8, id, true), Decided::Subscribed { first: false });
+    assert_eq!(table.subscribe(7, chat.as_ref()), SubscribeOutcome::InProgress);
+    assert_eq!(table.decide(7, id, true), DecisionOutcome::Subscribed { first: true });
+    assert_eq!(table.subscribe(7, chat.as_ref()), SubscribeOutcome::Active);
+    assert_eq!(table.decide(7, id, true), DecisionOutcome::Unknown);
+    assert_eq!(table.subscribe(8, chat.as_ref()), SubscribeOutcome::Decide(id));
+    assert_eq!(table.decide(8, id, true), DecisionOutcome::Subscribed { first: false });
     assert_eq!((clients(&table, "/chat"), table.len()), (vec![7, 8], 2));
-    assert_eq!(table.off(7, chat.as_ref()), Off::Unsubscribed { path: chat.clone(), last: false });
-    assert_eq!(table.off(7, chat.as_ref()), Off::NotSubscribed);
+    assert_eq!(
+        table.unsubscribe(7, chat.as_ref()),
+        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: false }
+    );
+    assert_eq!(table.unsubscribe(7, chat.as_ref()), UnsubscribeOutcome::NotSubscribed);
     assert_eq!(clients(&table, "/chat"), [8]);
-    assert_eq!(table.off(8, chat.as_ref()), Off::Unsubscribed { path: chat.clone(), last: true });
+    assert_eq!(
+        table.unsubscribe(8, chat.as_ref()),
+        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: true }
+    );
     assert_eq!((table.find(chat.as_ref()), table.len(), table.paths()), (None, 0, 0));
     assert!(table.is_empty());
     table.assert_invariants();
@@ -50,26 +58,28 @@ fn subscribing_and_unsubscribing() {
 #[test]
 fn what_a_decision_comes_to_after_an_off() {
     // What the client does while pending, the decision, what comes of it, whether it is subscribed then.
-    let refused = || Decided::Refused { path: path("/chat") };
-    let unsubscribed = || Decided::Unsubscribed { path: path("/chat") };
+    let refused = || DecisionOutcome::Refused { path: path("/chat") };
+    let unsubscribed = || DecisionOutcome::Unsubscribed { path: path("/chat") };
     let cases = [
-        ("", true, Decided::Subscribed { first: true }, true),
+        ("", true, DecisionOutcome::Subscribed { first: true }, true),
         ("", false, refused(), false),
         ("-", true, unsubscribed(), false),
         ("-", false, refused(), false),
         ("--", true, unsubscribed(), false),
-        ("-+", true, Decided::Subscribed { first: true }, true),
+        ("-+", true, DecisionOutcome::Subscribed { first: true }, true),
         ("-+", false, refused(), false),
         ("-+-", true, unsubscribed(), false),
-        ("+-+", true, Decided::Subscribed { first: true }, true),
+        ("+-+", true, DecisionOutcome::Subscribed { first: true }, true),
     ];
     for (steps, accepted, expected, subscribed) in cases {
         let (mut table, chat) = (Subscriptions::new(), path("/chat"));
-        let On::Decide(id) = table.on(0, chat.as_ref()) else { panic!("nothing to decide") };
+        let SubscribeOutcome::Decide(id) = table.subscribe(0, chat.as_ref()) else {
+            panic!("nothing to decide")
+        };
         for step in steps.chars() {
             match step {
-                '+' => assert_eq!(table.on(0, chat.as_ref()), On::InProgress),
-                _ => assert_eq!(table.off(0, chat.as_ref()), Off::Tombstoned),
+                '+' => assert_eq!(table.subscribe(0, chat.as_ref()), SubscribeOutcome::InProgress),
+                _ => assert_eq!(table.unsubscribe(0, chat.as_ref()), UnsubscribeOutcome::Tombstoned),
             }
         }
         assert_eq!(table.held(0), 1, "{steps}");
@@ -83,10 +93,10 @@ fn what_a_decision_comes_to_after_an_off() {
 #[test]
 fn decisions_about_nothing_are_unknown() {
     let mut table = Subscriptions::new();
-    assert_eq!(table.decide(0, PathId(0), true), Decided::Unknown);
+    assert_eq!(table.decide(0, PathId(0), true), DecisionOutcome::Unknown);
     let id = subscribe(&mut table, 3, "/chat");
     for (client, id) in [(0, id), (4, id), (3, PathId(id.0 + 1)), (u32::MAX, id), (3, id)] {
-        assert_eq!(table.decide(client, id, false), Decided::Unknown);
+        assert_eq!(table.decide(client, id, false), DecisionOutcome::Unknown);
     }
     assert_eq!(clients(&table, "/chat"), [3]);
 }
@@ -97,16 +107,16 @@ fn a_client_that_goes_leaves_nothing() {
     subscribe(&mut table, 1, "/alone");
     subscribe(&mut table, 1, "/both");
     subscribe(&mut table, 2, "/both");
-    table.on(1, path("/pending").as_ref());
-    table.on(1, path("/tombstoned").as_ref());
-    table.off(1, path("/tombstoned").as_ref());
+    table.subscribe(1, path("/pending").as_ref());
+    table.subscribe(1, path("/tombstoned").as_ref());
+    table.unsubscribe(1, path("/tombstoned").as_ref());
     let mut ended = BTreeMap::new();
     table.close(1, |path, how| assert_eq!(ended.insert(path.to_string(), how), None));
     let expected = [
-        ("/alone", Ended::Active { last: true }),
-        ("/both", Ended::Active { last: false }),
-        ("/pending", Ended::Pending),
-        ("/tombstoned", Ended::Pending),
+        ("/alone", EndedSubscription::Active { last: true }),
+        ("/both", EndedSubscription::Active { last: false }),
+        ("/pending", EndedSubscription::Pending),
+        ("/tombstoned", EndedSubscription::Pending),
     ];
     assert_eq!(ended, expected.map(|(path, how)| (path.to_owned(), how)).into());
     assert_eq!((table.held(1), table.len(), table.paths()), (0, 1, 1));
@@ -133,19 +143,22 @@ fn a_client_may_go_in_pieces() {
 #[test]
 fn other_shards_keep_a_path() {
     let (mut table, chat) = (Subscriptions::new(), path("/chat"));
-    table.remote_off(&chat, 0);
+    table.remove_remote(&chat, 0);
     let shards = [0, 1, 63, 64, 127];
     for shard in shards {
-        table.remote_on(&chat, shard);
-        table.remote_on(&chat, shard);
+        table.add_remote(&chat, shard);
+        table.add_remote(&chat, shard);
     }
     let id = subscribe(&mut table, 0, "/chat");
     assert_eq!(table.remote(id), shards.iter().map(|shard| 1 << shard).sum::<u128>());
-    assert_eq!(table.off(0, chat.as_ref()), Off::Unsubscribed { path: chat.clone(), last: true });
+    assert_eq!(
+        table.unsubscribe(0, chat.as_ref()),
+        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: true }
+    );
     assert_eq!(table.find(chat.as_ref()), Some(id));
     for shard in shards {
         assert_eq!(table.paths(), 1);
-        table.remote_off(&chat, shard);
+        table.remove_remote(&chat, shard);
         table.assert_invariants();
     }
     assert_eq!(table.paths(), 0);
@@ -154,7 +167,7 @@ fn other_shards_keep_a_path() {
 #[test]
 #[should_panic = "shard 128 is beyond the limit"]
 fn a_shard_beyond_the_limit_is_a_mistake() {
-    Subscriptions::new().remote_on(&path("/chat"), SHARDS_MAX as u16);
+    Subscriptions::new().add_remote(&path("/chat"), SHARDS_MAX as u16);
 }
 
 #[test]
@@ -163,7 +176,7 @@ fn ids_are_dense_and_used_again() {
     let ids: Vec<usize> =
         (0..9).map(|number| subscribe(&mut table, 0, &format!("/{number}")).index()).collect();
     assert_eq!(ids, (0..9).collect::<Vec<_>>());
-    table.off(0, path("/4").as_ref());
+    table.unsubscribe(0, path("/4").as_ref());
     assert_eq!(subscribe(&mut table, 0, "/new").index(), 4);
 }
 
@@ -218,8 +231,8 @@ fn memory_goes_when_subscriptions_go() {
         subscribe(&mut table, number + 1, "/all");
     }
     for number in 1..20_000 {
-        table.off(0, path(&format!("/{number}")).as_ref());
-        table.off(number + 1, path("/all").as_ref());
+        table.unsubscribe(0, path(&format!("/{number}")).as_ref());
+        table.unsubscribe(number + 1, path("/all").as_ref());
     }
     assert_eq!(table.len(), 2);
     assert_eq!(table.subscription_bytes(), 0);
@@ -232,12 +245,17 @@ fn a_client_with_many_subscriptions() {
     let mut table = Subscriptions::new();
     let paths: Vec<Path> = (0..50_000).map(|number| path(&format!("/many/{number}"))).collect();
     for path in &paths {
-        let On::Decide(id) = table.on(0, path.as_ref()) else { panic!("nothing to decide") };
+        let SubscribeOutcome::Decide(id) = table.subscribe(0, path.as_ref()) else {
+            panic!("nothing to decide")
+        };
         table.decide(0, id, true);
     }
-    assert!(paths.iter().all(|path| table.on(0, path.as_ref()) == On::Active));
+    assert!(paths.iter().all(|path| table.subscribe(0, path.as_ref()) == SubscribeOutcome::Active));
     assert!(
-        paths.iter().step_by(2).all(|path| matches!(table.off(0, path.as_ref()), Off::Unsubscribed { .. }))
+        paths.iter().step_by(2).all(|path| matches!(
+            table.unsubscribe(0, path.as_ref()),
+            UnsubscribeOutcome::Unsubscribed { .. }
+        ))
     );
     assert_eq!((table.held(0), table.len(), table.paths()), (25_000, 25_000, 25_000));
     table.assert_invariants();
@@ -357,34 +375,34 @@ impl Pair {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::On(client, path) => self.on(client, path),
+            Step::On(client, path) => self.subscribe(client, path),
             Step::Decide(client, path, accepted) => self.decide(client, path, accepted),
-            Step::Off(client, path) => self.off(client, path),
+            Step::Off(client, path) => self.unsubscribe(client, path),
             Step::Close(client) => self.close(client, usize::MAX),
             Step::CloseSome(client, max) => self.close(client, max),
             Step::RemoteOn(path, shard) => {
-                self.table.remote_on(&self.paths[path], shard);
+                self.table.add_remote(&self.paths[path], shard);
                 self.model.remote.insert((path, shard));
             }
             Step::RemoteOff(path, shard) => {
-                self.table.remote_off(&self.paths[path], shard);
+                self.table.remove_remote(&self.paths[path], shard);
                 self.model.remote.remove(&(path, shard));
             }
         }
     }
 
-    fn on(&mut self, client: u32, path: usize) {
+    fn subscribe(&mut self, client: u32, path: usize) {
         let key = (client, path);
-        let answer = self.table.on(client, self.paths[path].as_ref());
+        let answer = self.table.subscribe(client, self.paths[path].as_ref());
         match self.model.states.get(&key) {
             None => {
-                let On::Decide(id) = answer else { panic!("{answer:?} instead of a decision") };
+                let SubscribeOutcome::Decide(id) = answer else { panic!("{answer:?} instead of a decision") };
                 self.model.asked.insert(key, id);
                 self.model.states.insert(key, Has::Pending);
             }
-            Some(Has::Active) => assert_eq!(answer, On::Active),
+            Some(Has::Active) => assert_eq!(answer, SubscribeOutcome::Active),
             Some(Has::Pending | Has::Tombstoned) => {
-                assert_eq!(answer, On::InProgress);
+                assert_eq!(answer, SubscribeOutcome::InProgress);
                 self.model.states.insert(key, Has::Pending);
             }
         }
@@ -397,29 +415,29 @@ impl Pair {
             Has::Pending if accepted => {
                 let first = self.model.subscribers(path).is_empty();
                 self.model.states.insert(key, Has::Active);
-                Decided::Subscribed { first }
+                DecisionOutcome::Subscribed { first }
             }
-            Has::Tombstoned if accepted => Decided::Unsubscribed { path: self.paths[path].clone() },
-            _ => Decided::Refused { path: self.paths[path].clone() },
+            Has::Tombstoned if accepted => DecisionOutcome::Unsubscribed { path: self.paths[path].clone() },
+            _ => DecisionOutcome::Refused { path: self.paths[path].clone() },
         };
         assert_eq!(self.table.decide(client, id, accepted), expected);
     }
 
-    fn off(&mut self, client: u32, path: usize) {
+    fn unsubscribe(&mut self, client: u32, path: usize) {
         let key = (client, path);
         let expected = match self.model.states.get(&key) {
-            None => Off::NotSubscribed,
+            None => UnsubscribeOutcome::NotSubscribed,
             Some(Has::Active) => {
                 self.model.states.remove(&key);
                 let last = self.model.subscribers(path).is_empty();
-                Off::Unsubscribed { path: self.paths[path].clone(), last }
+                UnsubscribeOutcome::Unsubscribed { path: self.paths[path].clone(), last }
             }
             Some(Has::Pending | Has::Tombstoned) => {
                 self.model.states.insert(key, Has::Tombstoned);
-                Off::Tombstoned
+                UnsubscribeOutcome::Tombstoned
             }
         };
-        assert_eq!(self.table.off(client, self.paths[path].as_ref()), expected);
+        assert_eq!(self.table.unsubscribe(client, self.paths[path].as_ref()), expected);
     }
 
     fn close(&mut self, client: u32, max: usize) {
@@ -429,8 +447,8 @@ impl Pair {
             let number = paths.iter().position(|known| *known == path).expect("only known paths");
             let has = model.states.remove(&(client, number)).expect("what ends was there");
             let expected = match has {
-                Has::Active => Ended::Active { last: model.subscribers(number).is_empty() },
-                Has::Pending | Has::Tombstoned => Ended::Pending,
+                Has::Active => EndedSubscription::Active { last: model.subscribers(number).is_empty() },
+                Has::Pending | Has::Tombstoned => EndedSubscription::Pending,
             };
             assert_eq!(ended, expected);
             model.asked.remove(&(client, number));

@@ -9,10 +9,10 @@ use super::head::head_len;
 use super::refusal::Refusal;
 use super::request::{self, Answer, Circumstances, Facts, Verdict};
 use super::response::{self, CONTINUE, Manner};
-use super::{Persistence, ReadyResponses, Request, Response, Sid};
+use super::{HttpRequest, HttpResponse, Persistence, ReadyResponses, Sid};
 use crate::limits::{HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 use crate::protocol::utf8::Utf8Gatherer;
-use crate::protocol::{Close, Reason, Settings};
+use crate::protocol::{Close, CodecSettings, Reason};
 
 /// One connection: 24 bytes, and no heap while it is idle.
 ///
@@ -124,7 +124,7 @@ impl Http {
     }
 
     /// Finds what is next in the input; returns how much of it that took.
-    pub fn read<'i>(&mut self, input: &'i [u8], settings: &Settings) -> (usize, Read<'i>) {
+    pub fn read<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, Read<'i>) {
         if self.unfinished.as_ref().is_some_and(|unfinished| unfinished.lent) {
             self.unfinished = None;
         }
@@ -136,16 +136,16 @@ impl Http {
     }
 
     /// The request that was just read.
-    pub fn lend<'a>(&'a self, whole: Whole<'a>) -> Request<'a> {
+    pub fn lend<'a>(&'a self, whole: Whole<'a>) -> HttpRequest<'a> {
         let Whole { number, facts, head, body } = whole;
         let gathered = || self.unfinished.as_deref().expect("what is not in the input was gathered");
         let head = head.unwrap_or_else(|| &gathered().head);
         let body = body.unwrap_or_else(|| gathered().body.finish().expect("it was found to be whole"));
-        Request { number, asks: facts.asks(head, body) }
+        HttpRequest { number, kind: facts.asks(head, body) }
     }
 
     /// Answers a request; see [`Codec::respond`](crate::protocol::Codec::respond).
-    pub fn respond(&mut self, number: u32, response: Response<'_>) -> ReadyResponses {
+    pub fn respond(&mut self, number: u32, response: HttpResponse<'_>) -> ReadyResponses {
         let mut due = ReadyResponses::default();
         if matches!(self.phase, Phase::Streaming | Phase::Ended) {
             return due;
@@ -154,7 +154,7 @@ impl Http {
         let place = number.wrapping_sub(queue.first) as usize;
         let Some(request) = queue.requests.get_mut(place).filter(|it| it.ready.is_none()) else { return due };
         match response {
-            Response::Whole { status, headers, body } => {
+            HttpResponse::Whole { status, headers, body } => {
                 if status == 400 {
                     request.manner.last = true;
                     request.ends = Some(Reason::Finished);
@@ -163,7 +163,7 @@ impl Http {
                 }
                 response::whole(&mut due.bytes, &request.manner, status, headers, body);
             }
-            Response::Stream => {
+            HttpResponse::Stream => {
                 assert!(request.stream, "only who asked for a stream gets one");
                 // None is asked for while others wait, and nothing is read behind it: its turn has come.
                 response::stream(&mut due.bytes, &request.manner);
@@ -218,7 +218,7 @@ impl Http {
     }
 
     /// Reads from the beginning of a request, in place as far as it is there.
-    fn begin<'i>(&mut self, input: &'i [u8], settings: &Settings) -> (usize, Read<'i>) {
+    fn begin<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, Read<'i>) {
         let Some(skipped) = self.empty_lines.skip(input) else {
             return (input.len(), self.answer(Answer::refusal(Refusal::Malformed)));
         };
@@ -269,7 +269,7 @@ impl Http {
     }
 
     /// Reads on where a request has begun.
-    fn go_on<'i>(&mut self, input: &'i [u8], settings: &Settings) -> (usize, Read<'i>) {
+    fn go_on<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, Read<'i>) {
         let unfinished = self.unfinished.as_deref_mut().expect("a request has begun");
         if unfinished.facts.is_some() {
             return self.gather_body(input);
@@ -321,7 +321,7 @@ impl Http {
         (piece.len(), Read::Whole(Whole { number, facts, head: None, body: None }))
     }
 
-    fn judge(&self, head: &[u8], settings: &Settings) -> Verdict {
+    fn judge(&self, head: &[u8], settings: &CodecSettings) -> Verdict {
         let waiting = self.queue.as_ref().map_or(0, |queue| queue.requests.len());
         if waiting >= HTTP_REQUESTS_UNANSWERED_MAX {
             return Verdict::Answer(Answer::refusal(Refusal::TooMany));
@@ -380,7 +380,7 @@ impl Http {
                 due.bytes.extend_from_slice(&bytes);
             }
             if let Some(reason) = request.ends {
-                due.then = Persistence::Close(reason);
+                due.persistence = Persistence::Close(reason);
                 self.phase = Phase::Ended;
             }
         }
@@ -441,7 +441,7 @@ mod tests {
     use crate::protocol::Origins;
     use crate::protocol::http::RequestKind;
 
-    const SETTINGS: Settings = Settings { message_bytes_max: 1 << 40, origins: Origins::Any };
+    const SETTINGS: CodecSettings = CodecSettings { message_bytes_max: 1 << 40, origins: Origins::Any };
 
     const POLL: &str = "POST /?sid=0123456789abcdef0123456789abcdef HTTP/1.1\r\nHost: a\r\n\
         Content-Length: 1000000000000\r\n\r\n";
@@ -465,14 +465,14 @@ mod tests {
                     at += consumed;
                     if let Read::Whole(whole) = read {
                         let request = http.lend(whole);
-                        assert!(matches!(request.asks, RequestKind::Poll { body: "ab", .. }), "{request:?}");
+                        assert!(matches!(request.kind, RequestKind::Poll { body: "ab", .. }), "{request:?}");
                     }
                 }
             }
             assert!(http.is_idle());
             assert!(matches!(http.read(b"", &SETTINGS), (0, Read::NotYet)));
             assert!(http.unfinished.is_none(), "what was lent is given back");
-            http.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
+            http.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
             assert!(http.queue.is_none());
         }
     }
@@ -497,7 +497,7 @@ mod tests {
         }
         let numbers = |http: &Http| http.unanswered().map(|(number, _)| number).collect::<Vec<_>>();
         assert_eq!(numbers(&http), [u32::MAX, 0, 1]);
-        let response = Response::Whole { status: 200, headers: "", body: b"" };
+        let response = HttpResponse::Whole { status: 200, headers: "", body: b"" };
         assert!(http.respond(0, response).bytes.is_empty());
         assert!(!http.respond(u32::MAX, response).bytes.is_empty());
         assert_eq!(numbers(&http), [1]);

@@ -48,10 +48,10 @@ impl fmt::Debug for Sid {
 
 /// A request that the caller has to answer.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Request<'a> {
+pub struct HttpRequest<'a> {
     /// Its number on the connection, for [`Codec::respond`](super::Codec::respond).
     pub number: u32,
-    pub asks: RequestKind<'a>,
+    pub kind: RequestKind<'a>,
 }
 
 /// What a request asks for.
@@ -82,7 +82,7 @@ pub struct SessionParams<'a> {
 
 /// An answer to a request.
 #[derive(Clone, Copy, Debug)]
-pub enum Response<'a> {
+pub enum HttpResponse<'a> {
     /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added, and
     /// to [`Asks::Poll`] and [`Asks::Stream`] those that make the body plain text which nobody keeps. In answer to HEAD
     /// the body is only counted. The connection ends behind 400 (protocol.md, section 5).
@@ -98,7 +98,7 @@ pub struct ReadyResponses {
     /// The responses whose turn has come; may be empty.
     pub bytes: Vec<u8>,
     /// What follows.
-    pub then: Persistence,
+    pub persistence: Persistence,
 }
 
 /// What follows behind responses.

@@ -8,12 +8,12 @@ use super::refusal::Refusal;
 use super::response::{self, Manner};
 use super::{RequestKind, SessionParams, Sid};
 use crate::protocol::websocket::handshake;
-use crate::protocol::{Reason, Settings};
+use crate::protocol::{CodecSettings, Reason};
 
 /// What the verdict depends on, beside the head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circumstances<'a> {
-    pub settings: &'a Settings,
+    pub settings: &'a CodecSettings,
     /// Conformance tests: the path `/echo` needs no subprotocol.
     pub echo: bool,
     /// Earlier requests are not answered.

@@ -2,7 +2,7 @@
 
 mod refusals;
 
-use super::super::http::{Persistence, Request, RequestKind, Response, SessionParams};
+use super::super::http::{HttpRequest, HttpResponse, Persistence, RequestKind, SessionParams};
 use super::*;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 
@@ -70,14 +70,14 @@ struct Talk {
 /// A connection and what it came to so far.
 struct Talking {
     session: Codec,
-    settings: Settings,
+    settings: CodecSettings,
     talk: Talk,
     /// The requests that were not answered, with their place in `asked`.
     waiting: Vec<(u32, usize)>,
 }
 
 impl Talking {
-    fn new(settings: &Settings) -> Talking {
+    fn new(settings: &CodecSettings) -> Talking {
         let session = Codec::new(Options::default());
         Talking { session, settings: settings.clone(), talk: Talk::default(), waiting: Vec::new() }
     }
@@ -89,19 +89,19 @@ impl Talking {
         while self.talk.ends.is_none() {
             let step = self.session.decode(&mut piece[at..], &self.settings);
             at += step.consumed;
-            match step.found {
-                Found::NotYet => return assert_eq!(at, piece.len()),
-                Found::Reply(bytes) | Found::Refused(bytes) => self.send(&bytes),
-                Found::Close(close) => {
+            match step.incoming {
+                Incoming::Incomplete => return assert_eq!(at, piece.len()),
+                Incoming::Reply(bytes) | Incoming::Refused(bytes) => self.send(&bytes),
+                Incoming::Close(close) => {
                     assert!(!close.await_peer);
                     self.send(&close.bytes);
                     self.talk.ends = Some(close.reason);
                 }
-                Found::Request(request) => {
+                Incoming::Request(request) => {
                     self.waiting.push((request.number, self.talk.asked.len()));
-                    self.talk.asked.push(Asked::of(&request.asks));
+                    self.talk.asked.push(Asked::of(&request.kind));
                 }
-                Found::Ignore => {}
+                Incoming::Ignore => {}
                 other => panic!("{other:?}"),
             }
             while at_once && !self.waiting.is_empty() {
@@ -119,21 +119,21 @@ impl Talking {
         let (number, place) = self.waiting.remove(which);
         let body = format!("{:?}", self.talk.asked[place]);
         let response = match &self.talk.asked[place] {
-            Asked::Stream(_) => Response::Stream,
+            Asked::Stream(_) => HttpResponse::Stream,
             Asked::Poll(_, body) if body.starts_with('ü') => {
-                Response::Whole { status: 400, headers: "", body: b"bad" }
+                HttpResponse::Whole { status: 400, headers: "", body: b"bad" }
             }
-            _ => Response::Whole { status: 200, headers: "X: y\r\n", body: body.as_bytes() },
+            _ => HttpResponse::Whole { status: 200, headers: "X: y\r\n", body: body.as_bytes() },
         };
         let due = self.session.respond(number, response);
         self.send(&due.bytes);
-        if let Persistence::Close(reason) = due.then {
+        if let Persistence::Close(reason) = due.persistence {
             assert!(self.talk.ends.replace(reason).is_none(), "one end");
         }
     }
 }
 
-fn talk_in(settings: &Settings, pieces: &[&[u8]], at_once: bool) -> Talk {
+fn talk_in(settings: &CodecSettings, pieces: &[&[u8]], at_once: bool) -> Talk {
     let mut talking = Talking::new(settings);
     pieces.iter().for_each(|piece| talking.feed(piece, at_once));
     while !talking.waiting.is_empty() {
@@ -143,7 +143,7 @@ fn talk_in(settings: &Settings, pieces: &[&[u8]], at_once: bool) -> Talk {
 }
 
 /// What comes of the input where each request is answered at once: the same at every split, and byte by byte.
-fn talk_with(settings: &Settings, input: &[u8], at_once: bool) -> Talk {
+fn talk_with(settings: &CodecSettings, input: &[u8], at_once: bool) -> Talk {
     let whole = talk_in(settings, &[input], at_once);
     for split in 0..=input.len() {
         let (left, right) = input.split_at(split);
@@ -272,8 +272,8 @@ fn responses_to_documents() {
     let respond = |request: &str, status, body: &[u8]| {
         let mut session = Codec::new(Options::default());
         feed(&mut session, request.as_bytes(), &mut Vec::new());
-        let due = session.respond(0, Response::Whole { status, headers: "ETag: \"e\"\r\n", body });
-        assert_eq!(due.then, Persistence::KeepAlive);
+        let due = session.respond(0, HttpResponse::Whole { status, headers: "ETag: \"e\"\r\n", body });
+        assert_eq!(due.persistence, Persistence::KeepAlive);
         String::from_utf8(due.bytes).expect("text")
     };
     let get = "GET /x HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n";
@@ -314,11 +314,11 @@ fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
     feed(&mut session, (stream_with("") + &post("ignored")).as_bytes(), &mut Vec::new());
     assert!(session.is_open() && session.is_idle());
     assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
-    let due = session.respond(0, Response::Whole { status: 403, headers: "", body: b"" });
+    let due = session.respond(0, HttpResponse::Whole { status: 403, headers: "", body: b"" });
     assert!(
         due.bytes.starts_with(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
     );
-    assert_eq!(due.then, Persistence::Close(Reason::Finished));
+    assert_eq!(due.persistence, Persistence::Close(Reason::Finished));
     assert!(!session.is_open());
 }
 
@@ -326,10 +326,10 @@ fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
 fn a_stream_that_is_open_is_unanswered_and_answered_no_more() {
     let mut session = Codec::new(Options::default());
     feed(&mut session, stream_with("").as_bytes(), &mut Vec::new());
-    assert_eq!(session.respond(0, Response::Stream).then, Persistence::KeepAlive);
+    assert_eq!(session.respond(0, HttpResponse::Stream).persistence, Persistence::KeepAlive);
     assert!(session.is_open() && session.is_idle() && session.framing().is_none());
     assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
-    assert_eq!(session.respond(0, Response::Stream), ReadyResponses::default());
+    assert_eq!(session.respond(0, HttpResponse::Stream), ReadyResponses::default());
     let mut seen = Vec::new();
     feed(&mut session, &[b'x'; 10_000], &mut seen);
     assert_eq!(seen, []);
@@ -361,13 +361,13 @@ fn an_upgrade_may_follow_answered_requests() {
             loop {
                 let step = session.decode(&mut piece[at..], &SETTINGS);
                 at += step.consumed;
-                match step.found {
-                    Found::NotYet => break,
-                    Found::Request(request) => {
+                match step.incoming {
+                    Incoming::Incomplete => break,
+                    Incoming::Request(request) => {
                         let number = request.number;
-                        session.respond(number, Response::Whole { status: 200, headers: "", body: b"" });
+                        session.respond(number, HttpResponse::Whole { status: 200, headers: "", body: b"" });
                     }
-                    Found::Reply(bytes) => seen.push(bytes),
+                    Incoming::Reply(bytes) => seen.push(bytes),
                     other => panic!("{other:?}"),
                 }
             }
@@ -474,7 +474,7 @@ fn responses_go_in_the_order_of_requests() {
     assert_eq!(talking.talk.ends, None);
     // Neither a number that was answered nor one that was never given means anything.
     for number in [0, 1, 2, 4, 5, u32::MAX] {
-        let response = Response::Whole { status: 200, headers: "", body: b"" };
+        let response = HttpResponse::Whole { status: 200, headers: "", body: b"" };
         assert_eq!(talking.session.respond(number, response), ReadyResponses::default(), "{number}");
     }
     talking.answer(0);
@@ -488,9 +488,9 @@ fn responses_that_wait_are_weighed() {
     let mut session = Codec::new(Options::default());
     feed(&mut session, [post("1"), post("2")].concat().as_bytes(), &mut Vec::new());
     assert_eq!(session.waiting_bytes(), 0);
-    session.respond(1, Response::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
+    session.respond(1, HttpResponse::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
     assert!((1000..1300).contains(&session.waiting_bytes()), "{}", session.waiting_bytes());
-    session.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
+    session.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
     assert_eq!(session.waiting_bytes(), 0);
 }
 
@@ -544,7 +544,7 @@ fn what_a_close_says() {
         feed(&mut session, input.as_bytes(), &mut Vec::new());
         let Close { bytes, reason: why, await_peer } = session.close(reason);
         assert!(why == reason && !await_peer && !session.is_open() && session.unanswered().count() == 0);
-        assert_eq!(session.respond(0, Response::Stream), ReadyResponses::default(), "answered in vain");
+        assert_eq!(session.respond(0, HttpResponse::Stream), ReadyResponses::default(), "answered in vain");
         String::from_utf8(bytes).expect("text")
     };
     let document = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -577,7 +577,7 @@ fn what_a_close_says() {
 
     let mut session = Codec::new(Options::default());
     feed(&mut session, document.as_bytes(), &mut Vec::new());
-    session.respond(0, Response::Whole { status: 200, headers: "", body: b"" });
+    session.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
     assert!(session.is_idle());
     assert_eq!(session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
 }
@@ -613,7 +613,8 @@ fn what_lies_in_the_input_is_lent_from_there() {
     for _ in 0..2 {
         let step = session.decode(&mut input[at..], &SETTINGS);
         at += step.consumed;
-        let Found::Request(Request { asks: RequestKind::Poll { session: named, body }, .. }) = step.found
+        let Incoming::Request(HttpRequest { kind: RequestKind::Poll { session: named, body }, .. }) =
+            step.incoming
         else {
             panic!("a poll")
         };

@@ -18,7 +18,7 @@ pub mod mask;
 use self::close::NO_STATUS;
 use self::decoder::{Decoder, Message, Rules};
 use self::frame::Opcode;
-use super::{Close, Found, OHAI, Reason, Settings, Step};
+use super::{Close, CodecSettings, DecodeOutcome, Incoming, OHAI, Reason};
 
 /// One WebSocket connection after its HTTP handshake: 16 bytes while no message is unfinished.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl WebSocket {
 
     /// Finds what is next in the input. See [`Codec::decode`](super::Codec::decode).
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
+    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
         match self.phase {
             Phase::Greeting | Phase::Open | Phase::Echo => self.decode_message(input, settings),
             Phase::Closing => self.await_close(input),
@@ -80,57 +80,60 @@ impl WebSocket {
     }
 
     #[inline]
-    fn decode_message<'a>(&'a mut self, input: &'a mut [u8], settings: &Settings) -> Step<'a> {
+    fn decode_message<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
         let rules =
             Rules { message_bytes_max: settings.message_bytes_max, binary: self.phase == Phase::Echo };
         let input_len = input.len();
         match self.decoder.decode(input, rules) {
-            Ok(decoded) => Step {
+            Ok(decoded) => DecodeOutcome {
                 consumed: decoded.consumed,
-                found: decoded.message.map_or(Found::NotYet, |message| self.phase.receive(message)),
+                incoming: decoded.message.map_or(Incoming::Incomplete, |message| self.phase.receive(message)),
             },
             // 7.1.7: once it has failed the connection, "an endpoint MUST NOT continue to attempt to process data".
             Err(violation) => {
                 self.phase = Phase::Ended;
-                Step { consumed: input_len, found: Found::Close(fail(violation.into())) }
+                DecodeOutcome { consumed: input_len, incoming: Incoming::Close(fail(violation.into())) }
             }
         }
     }
 
-    fn await_close(&mut self, input: &[u8]) -> Step<'static> {
+    fn await_close(&mut self, input: &[u8]) -> DecodeOutcome<'static> {
         match self.decoder.skip_to_close(input) {
-            Ok(skipped) if !skipped.closed => Step::not_yet(skipped.consumed),
+            Ok(skipped) if !skipped.closed => DecodeOutcome::not_yet(skipped.consumed),
             ended => {
                 self.phase = Phase::Ended;
-                Step { consumed: ended.map_or(input.len(), |skipped| skipped.consumed), found: Found::Closed }
+                DecodeOutcome {
+                    consumed: ended.map_or(input.len(), |skipped| skipped.consumed),
+                    incoming: Incoming::Closed,
+                }
             }
         }
     }
 
-    fn discard(&mut self, input: &[u8]) -> Step<'static> {
+    fn discard(&mut self, input: &[u8]) -> DecodeOutcome<'static> {
         self.decoder = Decoder::default();
-        Step::not_yet(input.len())
+        DecodeOutcome::not_yet(input.len())
     }
 }
 
 impl Phase {
     #[inline]
-    fn receive<'a>(&mut self, message: Message<'a>) -> Found<'a> {
+    fn receive<'a>(&mut self, message: Message<'a>) -> Incoming<'a> {
         match message {
-            Message::Text(text) if *self == Phase::Open => Found::Event(text),
+            Message::Text(text) if *self == Phase::Open => Incoming::Event(text),
             Message::Text(OHAI) if *self == Phase::Greeting => {
                 *self = Phase::Open;
-                Found::Open(framed(Opcode::Text, OHAI.as_bytes()))
+                Incoming::Open(framed(Opcode::Text, OHAI.as_bytes()))
             }
             Message::Text(text) if *self == Phase::Echo => {
-                Found::Reply(framed(Opcode::Text, text.as_bytes()))
+                Incoming::Reply(framed(Opcode::Text, text.as_bytes()))
             }
-            Message::Binary(bytes) if *self == Phase::Echo => Found::Reply(framed(Opcode::Binary, bytes)),
-            Message::Text(_) | Message::Binary(_) => Found::Close(self.close(Reason::InvalidHandshake)),
+            Message::Binary(bytes) if *self == Phase::Echo => Incoming::Reply(framed(Opcode::Binary, bytes)),
+            Message::Text(_) | Message::Binary(_) => Incoming::Close(self.close(Reason::InvalidHandshake)),
             // 5.5.3: "must have identical Application data as found in the message body of the Ping".
-            Message::Ping(payload) => Found::Reply(framed(Opcode::Pong, payload)),
-            Message::Pong(_) => Found::Ignore,
-            Message::Close(close) => Found::Close(self.answer_close(close.map(|(code, _)| code))),
+            Message::Ping(payload) => Incoming::Reply(framed(Opcode::Pong, payload)),
+            Message::Pong(_) => Incoming::Ignore,
+            Message::Close(close) => Incoming::Close(self.answer_close(close.map(|(code, _)| code))),
         }
     }
 

@@ -8,7 +8,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::thread;
 
-const SETTINGS: Settings = Settings { descriptors: 64, buffers: 128, buffer_bytes: 1024, reserved: 0 };
+const SETTINGS: RingSettings =
+    RingSettings { descriptors: 64, buffers: 128, buffer_bytes: 1024, reserved: 0 };
 
 /// A ring and what has come out of it.
 struct Tested {
@@ -21,7 +22,7 @@ impl Tested {
         Tested::with(SETTINGS)
     }
 
-    fn with(settings: Settings) -> Tested {
+    fn with(settings: RingSettings) -> Tested {
         Tested { ring: Ring::new(settings).unwrap(), seen: Vec::new() }
     }
 
@@ -60,7 +61,7 @@ impl Tested {
         all
     }
 
-    fn sent(&mut self) -> (Token, Result<(), Errno>, Sending) {
+    fn sent(&mut self) -> (Token, Result<(), Errno>, FrameBatch) {
         self.until("send", |_, completion| match completion {
             Completion::Sent { token, result, frames } => Some((token, result, frames)),
             _ => None,
@@ -78,7 +79,7 @@ impl Tested {
         })
     }
 
-    fn accepted(&mut self) -> (usize, Descriptor, Peer) {
+    fn accepted(&mut self) -> (usize, Descriptor, PeerAddress) {
         self.until("connection", |_, completion| match completion {
             Completion::Accepted { listener, socket, peer } => Some((listener, socket, peer)),
             Completion::AcceptFailed { error, .. } => panic!("{error}"),
@@ -136,7 +137,7 @@ fn sends_arrive_and_give_their_frames_back() {
     assert_eq!((tested.ring.sends_in_flight(), one.holders()), (1, 2));
     let (token, result, frames) = tested.sent();
     assert_eq!((token, result), (5, Ok(())));
-    assert!(matches!(&frames, Sending::One(sent) if sent.same(&one)));
+    assert!(matches!(&frames, FrameBatch::One(sent) if sent.ptr_eq(&one)));
     assert_eq!((read(&peer, 5), tested.ring.sends_in_flight()), (b"hello".to_vec(), 0));
     drop(frames);
     assert_eq!(one.holders(), 1, "nobody but us holds it any more");
@@ -237,7 +238,7 @@ fn half_closed_sockets_still_receive() {
 
 #[test]
 fn without_buffers_receives_end_and_go_on_once_there_are_some() {
-    let mut tested = Tested::with(Settings { buffers: 4, ..SETTINGS });
+    let mut tested = Tested::with(RingSettings { buffers: 4, ..SETTINGS });
     let (socket, mut peer) = tested.pair(0);
     tested.ring.receive(socket, 1);
     let data: Vec<u8> = (0..8 * 1024u32).map(|n| (n / 32) as u8).collect();
@@ -278,7 +279,7 @@ fn without_buffers_receives_end_and_go_on_once_there_are_some() {
 
 #[test]
 fn streams_that_end_take_no_buffer_with_them() {
-    let mut tested = Tested::with(Settings { buffers: 4, ..SETTINGS });
+    let mut tested = Tested::with(RingSettings { buffers: 4, ..SETTINGS });
     for round in 0..20 {
         let (socket, mut peer) = tested.pair(0);
         tested.ring.receive(socket, round);
@@ -329,7 +330,7 @@ fn unix_sockets_are_accepted_too() {
     tested.ring.listen(UnixListener::bind(&path).unwrap().into(), 1);
     let mut client = UnixStream::connect(&path).unwrap();
     let (_, socket, peer) = tested.accepted();
-    assert_eq!((peer, peer.ip()), (Peer::UNIX, None));
+    assert_eq!((peer, peer.ip()), (PeerAddress::UNIX, None));
     tested.ring.receive(socket, 1);
     client.write_all(b"hi").unwrap();
     assert_eq!(tested.received(1, 2), b"hi");
@@ -359,7 +360,7 @@ fn after_stopping_to_listen_nobody_gets_in() {
 
 #[test]
 fn without_descriptors_accepts_fail_once_and_succeed_when_asked_again() {
-    let mut tested = Tested::with(Settings { descriptors: 1, ..SETTINGS });
+    let mut tested = Tested::with(RingSettings { descriptors: 1, ..SETTINGS });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tested.ring.listen(listener.into(), 1);
@@ -401,7 +402,7 @@ fn rings_wake_each_other() {
     let (done, end) = mpsc::channel();
     let sleeper = thread::spawn(move || {
         let mut tested = Tested::new();
-        tell.send(tested.ring.descriptor()).unwrap();
+        tell.send(tested.ring.raw_fd()).unwrap();
         for _ in 0..3 {
             while tested.seen.is_empty() {
                 tested.ring.turn(Wait::Forever, &mut tested.seen).unwrap();
@@ -448,8 +449,8 @@ fn more_than_fits_into_both_queues_is_lost_nowhere() {
     for token in 0..many {
         tested.ring.shut_down(socket, token);
     }
-    assert!(tested.ring.take_full() > 0);
-    assert_eq!(tested.ring.take_full(), 0);
+    assert!(tested.ring.take_submission_overflows() > 0);
+    assert_eq!(tested.ring.take_submission_overflows(), 0);
     // Not in order: the kernel shuts sockets down in threads of its own.
     let mut missing: HashSet<Token> = (0..many).collect();
     tested.until("all of them", |_, completion| {
@@ -490,9 +491,15 @@ fn a_dropped_ring_lets_go_of_everything_in_flight() {
 
 #[test]
 fn a_completion_belongs_to_what_it_says() {
-    for kind in
-        [Kind::Accept, Kind::Receive, Kind::Send, Kind::ShutDown, Kind::Close, Kind::Peer, Kind::Cancel]
-    {
+    for kind in [
+        Kind::Accept,
+        Kind::Receive,
+        Kind::Send,
+        Kind::ShutDown,
+        Kind::Close,
+        Kind::MessageRing,
+        Kind::Cancel,
+    ] {
         for (index, token) in [(0, 0), (1, u32::MAX), ((1 << INDEX_BITS) - 1, 7)] {
             assert!(split_user_data(user_data(kind, index, token)) == (kind, index, token));
         }
@@ -504,7 +511,7 @@ fn a_completion_belongs_to_what_it_says() {
 fn many_sockets_are_cancelled_and_dropped_in_no_time() {
     const PAIRS: u32 = 8192;
     let began = std::time::Instant::now();
-    let mut tested = Tested::with(Settings { descriptors: 2 * PAIRS, ..SETTINGS });
+    let mut tested = Tested::with(RingSettings { descriptors: 2 * PAIRS, ..SETTINGS });
     for token in 0..PAIRS {
         let (one, other) = UnixStream::pair().unwrap();
         for (place, socket) in [(2 * token, one), (2 * token + 1, other)] {

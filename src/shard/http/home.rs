@@ -99,7 +99,7 @@ impl State {
     }
 
     fn create_session(&mut self, ask: &SessionRequest<'_>) -> Option<u32> {
-        if self.shutdown.is_some() || self.shared.clients.take(0).is_err() {
+        if self.shutdown.is_some() || self.shared.clients.acquire(0).is_err() {
             self.metrics.counters.add(Counter::SessionsRefused, 1);
             self.refuse_request(ask.request_id, 503);
             return None;

@@ -27,11 +27,11 @@ use super::state::State;
 use crate::metrics::Counter;
 use crate::protocol::Reason;
 use crate::protocol::http::{
-    Persistence, ReadyResponses, Request, RequestKind, Response, SessionParams, Sid,
+    HttpRequest, HttpResponse, Persistence, ReadyResponses, RequestKind, SessionParams, Sid,
 };
-use crate::qev::buffers::{Accepted, Frame};
+use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::mesh::Class;
-use crate::qev::ring::Peer;
+use crate::qev::ring::PeerAddress;
 use crate::qev::slots::Slots;
 use crate::web;
 use ahash::AHashMap;
@@ -56,7 +56,7 @@ pub(super) struct Http {
 /// A request for a session, on the way to it.
 pub(super) struct SessionRequest<'a> {
     pub request_id: RequestId,
-    pub peer: Peer,
+    pub peer: PeerAddress,
     pub session: SessionParams<'a>,
     /// The events of a poll; none for a stream.
     pub body: Option<&'a str>,
@@ -65,7 +65,7 @@ pub(super) struct SessionRequest<'a> {
 /// A request that crosses to the shard that has its session.
 pub(super) struct RelayedRequest {
     request_id: RequestId,
-    peer: Peer,
+    peer: PeerAddress,
     sid: Sid,
     connect: bool,
     close: bool,
@@ -98,7 +98,7 @@ pub(super) enum PendingResponse {
 #[derive(Default)]
 pub(super) struct Output {
     pub bytes: Vec<u8>,
-    pub accepted: SmallVec<[Accepted; 1]>,
+    pub accepted: SmallVec<[AcceptedBroadcasts; 1]>,
 }
 
 impl Output {
@@ -138,12 +138,12 @@ impl RelayedRequest {
 
 impl State {
     /// A connection has brought a request.
-    pub fn requested(&mut self, slot: u32, request: &Request<'_>) {
+    pub fn requested(&mut self, slot: u32, request: &HttpRequest<'_>) {
         self.metrics.counters.add(Counter::HttpRequests, 1);
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let (generation, peer) = (connection.generation, connection.peer);
         let request_id = RequestId { shard: self.id, connection: slot, generation, number: request.number };
-        match request.asks {
+        match request.kind {
             RequestKind::Poll { session, body } => {
                 self.ask(SessionRequest { request_id, peer, session, body: Some(body) })
             }
@@ -206,7 +206,7 @@ impl State {
             match delivery {
                 PendingResponse::Part(answer) => self.deliver(request_id, answer),
                 PendingResponse::Document(web::StaticResponse { status, headers, body }) => {
-                    let due = self.respond(request_id, &Response::Whole { status, headers, body });
+                    let due = self.respond(request_id, &HttpResponse::Whole { status, headers, body });
                     self.send_due(request_id, due, SmallVec::new());
                 }
                 PendingResponse::Frames(frames) if self.is_there(request_id) => {
@@ -224,17 +224,17 @@ impl State {
     pub fn deliver(&mut self, request_id: RequestId, answer: ResponsePart) {
         match answer {
             ResponsePart::Whole { status, output } => {
-                let due =
-                    self.respond(request_id, &Response::Whole { status, headers: "", body: &output.bytes });
+                let due = self
+                    .respond(request_id, &HttpResponse::Whole { status, headers: "", body: &output.bytes });
                 self.send_due(request_id, due, output.accepted);
             }
             ResponsePart::Stream => {
-                let due = self.respond(request_id, &Response::Stream);
+                let due = self.respond(request_id, &HttpResponse::Stream);
                 self.send_due(request_id, due, SmallVec::new());
             }
             ResponsePart::More(_) | ResponsePart::End if !self.is_there(request_id) => {}
             ResponsePart::More(output) => {
-                let frame = Frame::with(output.bytes, self.now_ns, output.accepted);
+                let frame = Frame::with_broadcasts(output.bytes, self.now_ns, output.accepted);
                 self.queue_frame(request_id.connection, frame);
             }
             ResponsePart::End => self.end(request_id.connection, Cause::Reason(Reason::Finished)),
@@ -287,7 +287,7 @@ impl State {
         self.wake_at(slot, self.now_ms + left);
     }
 
-    fn respond(&mut self, request_id: RequestId, response: &Response<'_>) -> ReadyResponses {
+    fn respond(&mut self, request_id: RequestId, response: &HttpResponse<'_>) -> ReadyResponses {
         let Some(connection) = self.connections.get_mut(request_id.connection as usize) else {
             return ReadyResponses::default();
         };
@@ -302,12 +302,17 @@ impl State {
         due
     }
 
-    fn send_due(&mut self, request_id: RequestId, due: ReadyResponses, accepted: SmallVec<[Accepted; 1]>) {
+    fn send_due(
+        &mut self,
+        request_id: RequestId,
+        due: ReadyResponses,
+        accepted: SmallVec<[AcceptedBroadcasts; 1]>,
+    ) {
         let slot = request_id.connection;
-        match due.then {
+        match due.persistence {
             Persistence::KeepAlive if due.bytes.is_empty() => {}
             Persistence::KeepAlive => {
-                self.queue_response(slot, Frame::with(due.bytes, self.now_ns, accepted));
+                self.queue_response(slot, Frame::with_broadcasts(due.bytes, self.now_ns, accepted));
                 let Some(connection) = self.connections.get(slot as usize) else { return };
                 if !connection.receiving && connection.codec.unanswered().next().is_none() {
                     self.end(slot, Cause::EndOfStream);

@@ -139,7 +139,7 @@ impl State {
                 let text = line.strip_suffix(b"\n").unwrap_or(line);
                 http::streamed(&mut bytes, |out| out.extend_from_slice(text));
             }
-            let frame = Frame::with(bytes, frame.queued_ns(), frame.accepted().into());
+            let frame = Frame::with_broadcasts(bytes, frame.queued_ns(), frame.accepted().into());
             self.queue_frame(slot, frame);
         }
     }

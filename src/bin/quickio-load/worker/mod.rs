@@ -19,7 +19,7 @@ use connection::{Connection, Heard, Socket, State};
 use pings::{PINGS_PER_SEND_MAX, Schedule};
 use publishing::Publisher;
 use quickio::qev::buffers::{Buffer, Frame};
-use quickio::qev::ring::{Completion, Errno, Ring, Settings, Token, Wait};
+use quickio::qev::ring::{Completion, Errno, Ring, RingSettings, Token, Wait};
 use session::LINES;
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -93,7 +93,7 @@ impl<'a> Worker<'a> {
         let connections = connections(plan, share);
         let buffers = (connections.len() * 2).next_power_of_two().clamp(BUFFERS_MIN, BUFFERS_MAX);
         let sockets = connections.len() * if plan.protocol.is_http() { LINES } else { 1 };
-        let ring = Ring::new(Settings {
+        let ring = Ring::new(RingSettings {
             descriptors: sockets.max(1) as u32,
             buffers: buffers as u16,
             buffer_bytes: BUFFER_BYTES,

@@ -319,7 +319,7 @@ fn a_head_has_its_limit() {
 #[test]
 fn origins_that_are_allowed() {
     let allowed = "https://b.example";
-    let settings = Settings {
+    let settings = CodecSettings {
         message_bytes_max: 1024,
         origins: Origins::Only(vec!["http://localhost:8080".into(), allowed.into()]),
     };
@@ -364,5 +364,5 @@ fn origins_that_are_allowed() {
     assert!(refused.sent.starts_with("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n"), "{refused:?}");
     let mut session = Codec::new(Options::default());
     let mut input = upgrade(allowed).into_bytes();
-    assert_eq!(session.decode(&mut input, &settings).found, Found::Reply(SWITCHING.into()));
+    assert_eq!(session.decode(&mut input, &settings).incoming, Incoming::Reply(SWITCHING.into()));
 }
