@@ -71,8 +71,8 @@ pub struct Context<'a> {
     pub(crate) shard: u16,
     pub(crate) server: &'a Server,
     pub(crate) commands: &'a mut Vec<LocalCommand>,
-    pub(crate) data: &'a mut ClientData,
-    pub(crate) clients: &'a [u32],
+    pub(crate) client_data: &'a mut ClientData,
+    pub(crate) generations: &'a [u32],
     pub(crate) now: Duration,
     /// By which name the client's HTTP request called the server; empty where there is none.
     pub(crate) host: &'a str,
@@ -187,16 +187,16 @@ impl Context<'_> {
 
     /// What this application keeps for a client of this shard, if it keeps a `T`.
     pub fn client_data<T: 'static>(&mut self, client: ClientId) -> Option<&mut T> {
-        self.data.get_mut(&client)?.downcast_mut()
+        self.client_data.get_mut(&client)?.downcast_mut()
     }
 
     /// Keeps something for a client of this shard, in the place of what was kept before. It is dropped when
     /// the client has gone. `false`: nothing was kept, as the client has gone already or lives on another shard.
     pub fn set_client_data<T: 'static>(&mut self, client: ClientId, value: T) -> bool {
         let is_here = client.shard == self.shard
-            && self.clients.get(client.slot as usize).is_some_and(|here| *here == client.generation);
+            && self.generations.get(client.slot as usize).is_some_and(|here| *here == client.generation);
         if is_here {
-            self.data.insert(client, Box::new(value));
+            self.client_data.insert(client, Box::new(value));
         }
         is_here
     }
@@ -204,7 +204,7 @@ impl Context<'_> {
     /// Stops to keep what this application keeps for a client of this shard, and returns it if it is a `T`.
     pub fn take_client_data<T: 'static>(&mut self, client: ClientId) -> Option<T> {
         self.client_data::<T>(client)?;
-        self.data.remove(&client)?.downcast().ok().map(|kept| *kept)
+        self.client_data.remove(&client)?.downcast().ok().map(|kept| *kept)
     }
 
     pub(crate) fn push_local(&mut self, command: LocalCommand) {

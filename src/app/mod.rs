@@ -41,7 +41,9 @@ pub use command::{Command, LocalCommand, ReplyTo};
 pub use context::{ClientData, Context, Event, Reply, Subscription, Unsubscribed};
 pub use json::{Json, NotJson};
 pub use later::{Busy, Later, LaterDecision, Post, Server, Unanswered};
-pub use registrar::{EventBuilder, Every, Handler, OffHook, OnRule, Registered, Registrar};
+pub use registrar::{
+    EventBuilder, Handler, OffHook, PeriodicTimer, RegisteredEvent, Registrar, SubscriptionRule,
+};
 
 use std::sync::Arc;
 use thiserror::Error as ThisError;
@@ -97,7 +99,7 @@ pub enum Error {
 /// What keeps it from running.
 pub fn self_test(app: &dyn Application) -> Result<(), Error> {
     let mut registrar = Registrar::new(0);
-    registrar.begin(app.name());
+    registrar.begin_application(app.name());
     app.register(&mut registrar)?;
     app.self_test()
 }

@@ -19,25 +19,25 @@ pub type OnHook = Box<dyn FnMut(&mut Context<'_>, Subscription<'_>) -> Decision>
 pub type OffHook = Box<dyn FnMut(&mut Context<'_>, Unsubscribed<'_>)>;
 
 /// Who may subscribe to an event.
-pub enum OnRule {
+pub enum SubscriptionRule {
     Everyone,
     Nobody,
     Ask(OnHook),
 }
 
 /// An event of one shard.
-pub struct Registered {
+pub struct RegisteredEvent {
     /// The number of the application.
     pub app: usize,
     pub path: Path,
     pub children: bool,
     pub handler: Option<Handler>,
-    pub on: OnRule,
+    pub on: SubscriptionRule,
     pub off: Option<OffHook>,
 }
 
 /// Something to run again and again on one shard.
-pub struct Every {
+pub struct PeriodicTimer {
     /// The number of the application.
     pub app: usize,
     pub period: Duration,
@@ -54,10 +54,10 @@ pub struct Registrar {
     /// The number of the application that registers now.
     app: usize,
     pub(crate) router: Router<u32>,
-    pub(crate) events: Vec<Registered>,
-    pub(crate) timers: Vec<Every>,
+    pub(crate) events: Vec<RegisteredEvent>,
+    pub(crate) timers: Vec<PeriodicTimer>,
     /// The workers of applications that have some, by the application's number.
-    pub(crate) teams: Vec<(usize, Rc<WorkerGroup>)>,
+    pub(crate) worker_groups: Vec<(usize, Rc<WorkerGroup>)>,
 }
 
 impl Registrar {
@@ -66,7 +66,7 @@ impl Registrar {
             shard,
             names: Vec::new(),
             app: 0,
-            teams: Vec::new(),
+            worker_groups: Vec::new(),
             router: Router::default(),
             events: Vec::new(),
             timers: Vec::new(),
@@ -74,28 +74,33 @@ impl Registrar {
     }
 
     /// What is registered next belongs to this application.
-    pub(crate) fn begin(&mut self, name: &str) {
+    pub(crate) fn begin_application(&mut self, name: &str) {
         self.app = self.names.len();
         self.names.push(name.to_owned());
     }
 
     /// A registrar in which all these events are but those of one application, whose turn it is to register them anew.
-    pub(crate) fn again(shard: u16, names: Vec<String>, app: usize, events: Vec<Registered>) -> Registrar {
+    pub(crate) fn for_reload(
+        shard: u16,
+        names: Vec<String>,
+        app: usize,
+        events: Vec<RegisteredEvent>,
+    ) -> Registrar {
         let mut registrar = Registrar { names, app, ..Registrar::new(shard) };
         events.into_iter().filter(|event| event.app != app).for_each(|event| registrar.add(event));
         registrar
     }
 
     /// Adds an event whose path is free.
-    fn add(&mut self, event: Registered) {
+    fn add(&mut self, event: RegisteredEvent) {
         if self.router.register(&event.path, event.children, self.events.len() as u32).is_ok() {
             self.events.push(event);
         }
     }
 
     /// The application that registers has workers.
-    pub(crate) fn team(&mut self, team: Rc<WorkerGroup>) {
-        self.teams.push((self.app, team));
+    pub(crate) fn add_worker_group(&mut self, group: Rc<WorkerGroup>) {
+        self.worker_groups.push((self.app, group));
     }
 
     /// The shard that is being registered on, from 0: what must happen once for the server (a timer that
@@ -111,7 +116,7 @@ impl Registrar {
             path: path.to_owned(),
             children: false,
             handler: None,
-            on: OnRule::Everyone,
+            on: SubscriptionRule::Everyone,
             off: None,
         }
     }
@@ -120,7 +125,7 @@ impl Registrar {
     pub fn every(&mut self, period: Duration, run: impl FnMut(&mut Context<'_>) + 'static) {
         let app = self.app;
         let period = period.max(Duration::from_millis(1));
-        self.timers.push(Every { app, period, run: Box::new(run) });
+        self.timers.push(PeriodicTimer { app, period, run: Box::new(run) });
     }
 }
 
@@ -131,7 +136,7 @@ pub struct EventBuilder<'a> {
     path: String,
     children: bool,
     handler: Option<Handler>,
-    on: OnRule,
+    on: SubscriptionRule,
     off: Option<OffHook>,
 }
 
@@ -150,7 +155,7 @@ impl EventBuilder<'_> {
 
     /// What decides who may subscribe. Without it everyone may.
     pub fn on(mut self, hook: impl FnMut(&mut Context<'_>, Subscription<'_>) -> Decision + 'static) -> Self {
-        self.on = OnRule::Ask(Box::new(hook));
+        self.on = SubscriptionRule::Ask(Box::new(hook));
         self
     }
 
@@ -162,7 +167,7 @@ impl EventBuilder<'_> {
 
     /// Nobody may subscribe.
     pub fn no_subscriptions(mut self) -> Self {
-        self.on = OnRule::Nobody;
+        self.on = SubscriptionRule::Nobody;
         self
     }
 
@@ -192,7 +197,7 @@ impl EventBuilder<'_> {
             let owner = registrar.names[registrar.events[*taken.value as usize].app].clone();
             return Err(Error::Duplicate { path: path.to_string(), owner });
         }
-        registrar.add(Registered { app: registrar.app, path, children, handler, on, off });
+        registrar.add(RegisteredEvent { app: registrar.app, path, children, handler, on, off });
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Applications by name: bundled ones, shared objects, and those that run in workers.
 
 use super::ServerError;
-use crate::app::c::{self, Loaded};
-use crate::app::worker::{self, Kind, Limits, Plan, Time, Workers};
+use crate::app::c::{self, CApplication};
+use crate::app::worker::{self, LinkLimits, WorkerApplication, WorkerClock, WorkerConfig, WorkerKind};
 use crate::app::{self, Application};
 use crate::config::{self, App, Config};
 use crate::limits::WORKERS_MAX;
@@ -22,8 +22,8 @@ const UNREAD_TIMES: usize = 4;
 /// The applications that the settings name.
 pub(super) struct Named {
     apps: Vec<Arc<dyn Application>>,
-    loaded: Vec<Arc<Loaded>>,
-    workers: Vec<Arc<Workers>>,
+    loaded: Vec<Arc<CApplication>>,
+    workers: Vec<Arc<WorkerApplication>>,
 }
 
 impl Named {
@@ -50,7 +50,7 @@ impl Named {
     }
 
     /// Those that run in workers.
-    pub fn workers(&self) -> Vec<Arc<Workers>> {
+    pub fn workers(&self) -> Vec<Arc<WorkerApplication>> {
         self.workers.clone()
     }
 
@@ -113,12 +113,12 @@ const OWN_NAME: &str = "qio";
 enum Found {
     Bundled(Arc<dyn Application>),
     Object(PathBuf),
-    Script(PathBuf, Kind),
+    Script(PathBuf, WorkerKind),
 }
 
 impl Found {
     fn file(file: PathBuf) -> Found {
-        match Kind::of(&file) {
+        match WorkerKind::of(&file) {
             Some(kind) => Found::Script(file, kind),
             None => Found::Object(file),
         }
@@ -143,12 +143,12 @@ fn find(name: &str, config: &Config) -> Result<Found, ServerError> {
     Err(ServerError::UnknownApp { name: name.to_owned(), known })
 }
 
-fn load(name: &str, file: &Path, config: &Config) -> Result<Arc<Loaded>, ServerError> {
+fn load(name: &str, file: &Path, config: &Config) -> Result<Arc<CApplication>, ServerError> {
     let failed = |error| ServerError::Load { name: name.to_owned(), file: file.to_owned(), error };
     c::load(file, &config.app_settings).map_err(failed)
 }
 
-fn start(plan: Plan) -> Result<Arc<Workers>, ServerError> {
+fn start(plan: WorkerConfig) -> Result<Arc<WorkerApplication>, ServerError> {
     let (name, file) = (plan.name.clone(), plan.file.clone());
     worker::start(plan).map_err(|error| ServerError::Workers { name, file, error })
 }
@@ -157,11 +157,11 @@ fn start(plan: Plan) -> Result<Arc<Workers>, ServerError> {
 fn plan(
     app: &App,
     file: PathBuf,
-    kind: Kind,
+    kind: WorkerKind,
     config: &Config,
     shards: usize,
     clock: &Clock,
-) -> Result<Plan, ServerError> {
+) -> Result<WorkerConfig, ServerError> {
     let bad = |file: &Path, why: String| ServerError::BadName { file: file.to_owned(), why };
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     if !config::is_name(&name) {
@@ -173,7 +173,7 @@ fn plan(
     if absolute.to_str().is_none() {
         return Err(bad(&file, "its path is not UTF-8".into()));
     }
-    let limits = Limits {
+    let limits = LinkLimits {
         requests_max: config.worker_requests_max,
         outbox_bytes_max: config.worker_outbox_bytes_max,
         unread_bytes_max: config.worker_outbox_bytes_max.max(config.message_bytes_max) * UNREAD_TIMES,
@@ -181,7 +181,7 @@ fn plan(
     };
     let clock = clock.clone();
     let is_manual = clock.is_manual();
-    Ok(Plan {
+    Ok(WorkerConfig {
         settings: config.app_settings.get(&name).cloned().unwrap_or_default(),
         name,
         file: absolute,
@@ -198,7 +198,7 @@ fn plan(
         timeout: config.worker_timeout,
         reload: config.reload,
         test: false,
-        time: Time { now: Arc::new(move || Duration::from_millis(clock.now_ms())), is_manual },
+        time: WorkerClock { now: Arc::new(move || Duration::from_millis(clock.now_ms())), is_manual },
     })
 }
 
@@ -229,7 +229,8 @@ fn test_one(app: &App, config: &Config) -> Result<(), String> {
             let one = App { instances: None, ..app.clone() };
             let plan =
                 plan(&one, file, kind, config, 0, &Clock::system()).map_err(|error| error.to_string())?;
-            let app = worker::start(Plan { test: true, ..plan }).map_err(|error| error.to_string())?;
+            let app =
+                worker::start(WorkerConfig { test: true, ..plan }).map_err(|error| error.to_string())?;
             let tested = app::self_test(&*app).map_err(|error| error.to_string());
             app.finish();
             tested

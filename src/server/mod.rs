@@ -10,7 +10,7 @@ mod post;
 use crate::admin::{self, AdminError, Health, Info};
 use crate::app::c::LoadError;
 use crate::app::qio::Qio;
-use crate::app::worker::{self, StartError, Workers};
+use crate::app::worker::{self, StartError, WorkerApplication};
 use crate::app::{self, Application, Error, Server};
 use crate::config::{self, ClientTest, ClockKind, Config};
 use crate::limits::{SHARDS_MAX, WORKERS_MAX};
@@ -169,7 +169,7 @@ struct Run {
     config: Config,
     apps: Vec<Arc<dyn Application>>,
     /// Those of the applications that run in processes of their own.
-    workers: Vec<Arc<Workers>>,
+    workers: Vec<Arc<WorkerApplication>>,
     clock: Clock,
     hand: Option<ClockHandle>,
     signals: Signalled,
@@ -186,7 +186,7 @@ fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), S
     let Signalled { events, taken, serves } = signals;
     let mut fleet = Fleet::start(&config, &kernel, &clock, &all_apps, link_places as u32, &events)?;
     for app in &workers {
-        app.set_shards(Arc::clone(&fleet.mailboxes) as Arc<dyn worker::Shards>);
+        app.set_shards(Arc::clone(&fleet.mailboxes) as Arc<dyn worker::ShardsHandle>);
     }
     let server = Server::new(Arc::clone(&fleet.mailboxes) as Arc<dyn app::Post>);
     start_apps(&all_apps, &server)?;
@@ -518,7 +518,7 @@ fn wait_for_end(
     events: &Receiver<Event>,
     fleet: &Fleet,
     config: &Config,
-    workers: &[Arc<Workers>],
+    workers: &[Arc<WorkerApplication>],
 ) -> Result<(), ServerError> {
     let mut running = fleet.go.len();
     let mut deadline = None;
@@ -533,14 +533,14 @@ fn wait_for_end(
             Ok(Event::Signal(SIGHUP)) => reload(workers),
             Ok(Event::Signal(signal)) => {
                 tracing::info!(signal, "shutting down");
-                workers.iter().for_each(|app| app.server_stops());
+                workers.iter().for_each(|app| app.begin_shutdown());
                 deadline = Some(Instant::now() + config.shutdown_timeout);
                 let deadline_ns = nanos() + config.shutdown_timeout.as_nanos() as u64;
                 fleet.mailboxes.notify_all(|| ControlMessage::Shutdown { deadline_ns });
             }
             Ok(Event::ShardEnded(shard, Err(error))) => {
                 // The others close their clients and let their workers go, as far as they get until the process ends.
-                workers.iter().for_each(|app| app.server_stops());
+                workers.iter().for_each(|app| app.begin_shutdown());
                 fleet.mailboxes.notify_all(|| ControlMessage::Shutdown { deadline_ns: nanos() });
                 return Err(ServerError::Shard { shard, error });
             }
@@ -555,7 +555,7 @@ fn wait_for_end(
 }
 
 /// SIGHUP.
-fn reload(workers: &[Arc<Workers>]) {
+fn reload(workers: &[Arc<WorkerApplication>]) {
     if workers.is_empty() {
         tracing::info!("SIGHUP: no application has workers that could be replaced");
     }
@@ -566,7 +566,7 @@ fn reload(workers: &[Arc<Workers>]) {
 struct Source {
     fleet: Arc<Mailboxes>,
     hand: Option<ClockHandle>,
-    workers: Vec<Arc<Workers>>,
+    workers: Vec<Arc<WorkerApplication>>,
     started: Instant,
     started_at: SystemTime,
     listen: Vec<String>,

@@ -1,7 +1,7 @@
 //! How threads that are no shards reach the shards.
 
 use super::Wakeups;
-use crate::app::worker::{Shards, WorkerEvent};
+use crate::app::worker::{ShardsHandle, WorkerEvent};
 use crate::app::{Command, Post};
 use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::{Full, Mailbox};
@@ -73,14 +73,14 @@ impl Mailboxes {
     }
 }
 
-impl Shards for Mailboxes {
-    fn tell(&self, shard: usize, news: WorkerEvent) -> Result<(), WorkerEvent> {
-        match self.notices[shard].post(ControlMessage::Workers(news)) {
+impl ShardsHandle for Mailboxes {
+    fn send(&self, shard: usize, event: WorkerEvent) -> Result<(), WorkerEvent> {
+        match self.notices[shard].post(ControlMessage::Workers(event)) {
             Ok(sleeps) => {
                 self.wake(shard, sleeps);
                 Ok(())
             }
-            Err(Full(ControlMessage::Workers(news))) => Err(news),
+            Err(Full(ControlMessage::Workers(event))) => Err(event),
             Err(Full(_)) => Ok(()),
         }
     }

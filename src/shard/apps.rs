@@ -3,8 +3,8 @@
 
 use crate::app::worker::{Manifest, WorkerGroup};
 use crate::app::{
-    Answer, Application, Callback, ClientData, Context, Decision, Error, Event, Every, LocalCommand, OnRule,
-    Registered, Registrar, Reply, Server, Subscription, Unsubscribed,
+    Answer, Application, Callback, ClientData, Context, Decision, Error, Event, LocalCommand, PeriodicTimer,
+    RegisteredEvent, Registrar, Reply, Server, Subscription, SubscriptionRule, Unsubscribed,
 };
 use crate::client::ClientId;
 use crate::event::path::PathRef;
@@ -18,9 +18,9 @@ use std::time::Duration;
 pub struct Apps {
     shard: u16,
     router: Router<u32>,
-    events: Vec<Registered>,
-    timers: Vec<Every>,
-    teams: Vec<(usize, Rc<WorkerGroup>)>,
+    events: Vec<RegisteredEvent>,
+    timers: Vec<PeriodicTimer>,
+    worker_groups: Vec<(usize, Rc<WorkerGroup>)>,
     runner: Runner,
 }
 
@@ -52,7 +52,7 @@ impl Apps {
     ) -> Result<Apps, (String, Error)> {
         let mut registrar = Registrar::new(shard);
         for app in apps {
-            registrar.begin(app.name());
+            registrar.begin_application(app.name());
             app.register(&mut registrar).map_err(|error| (app.name().to_owned(), error))?;
         }
         let runner = Runner {
@@ -65,8 +65,8 @@ impl Apps {
             now: Duration::ZERO,
             host: String::new(),
         };
-        let Registrar { router, events, timers, teams, .. } = registrar;
-        Ok(Apps { shard, router, events, timers, teams, runner })
+        let Registrar { router, events, timers, worker_groups, .. } = registrar;
+        Ok(Apps { shard, router, events, timers, worker_groups, runner })
     }
 
     /// The event that a path is routed to, and the rest of the path.
@@ -74,7 +74,7 @@ impl Apps {
         self.router.route(path).map(|routed| (*routed.value, routed.extra))
     }
 
-    pub(super) fn event(&self, event: u32) -> &Registered {
+    pub(super) fn event(&self, event: u32) -> &RegisteredEvent {
         &self.events[event as usize]
     }
 
@@ -83,13 +83,13 @@ impl Apps {
     }
 
     /// The workers of applications that have some.
-    pub(super) fn teams(&self) -> impl Iterator<Item = &WorkerGroup> {
-        self.teams.iter().map(|(_, team)| &**team)
+    pub(super) fn worker_groups(&self) -> impl Iterator<Item = &WorkerGroup> {
+        self.worker_groups.iter().map(|(_, group)| &**group)
     }
 
     /// The workers of an application.
-    pub(super) fn team(&self, app: u32) -> Option<Rc<WorkerGroup>> {
-        self.teams.iter().find(|(of, _)| *of == app as usize).map(|(_, team)| Rc::clone(team))
+    pub(super) fn worker_group(&self, app: u32) -> Option<Rc<WorkerGroup>> {
+        self.worker_groups.iter().find(|(of, _)| *of == app as usize).map(|(_, group)| Rc::clone(group))
     }
 
     /// An application's workers register these events in place of those that they had.
@@ -100,12 +100,13 @@ impl Apps {
     pub(super) fn register_again(
         &mut self,
         app: u32,
-        team: &Rc<WorkerGroup>,
+        group: &Rc<WorkerGroup>,
         manifest: &Arc<Manifest>,
     ) -> Result<(), Error> {
         let events = std::mem::take(&mut self.events);
-        let mut registrar = Registrar::again(self.shard, self.runner.names.clone(), app as usize, events);
-        let registered = team.register(&mut registrar, manifest);
+        let mut registrar =
+            Registrar::for_reload(self.shard, self.runner.names.clone(), app as usize, events);
+        let registered = group.register(&mut registrar, manifest);
         (self.router, self.events) = (registrar.router, registrar.events);
         registered
     }
@@ -132,9 +133,11 @@ impl Apps {
         let registered = &mut self.events[index as usize];
         let subscription = Subscription { path: registered.path.as_str(), ..subscription };
         match &mut registered.on {
-            OnRule::Everyone => Ok(Decision::Accept),
-            OnRule::Nobody => Ok(Decision::Refuse),
-            OnRule::Ask(hook) => self.runner.run(registered.app as u32, |cx| hook(cx, subscription)),
+            SubscriptionRule::Everyone => Ok(Decision::Accept),
+            SubscriptionRule::Nobody => Ok(Decision::Refuse),
+            SubscriptionRule::Ask(hook) => {
+                self.runner.run(registered.app as u32, |cx| hook(cx, subscription))
+            }
         }
     }
 
@@ -163,7 +166,15 @@ impl Runner {
     pub fn run<T>(&mut self, app: u32, piece: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
         let Runner { shard, servers, data, names, clients, commands, now, host } = self;
         let (server, data) = (&servers[app as usize], &mut data[app as usize]);
-        let mut cx = Context { shard: *shard, server, commands, data, clients, now: *now, host };
+        let mut cx = Context {
+            shard: *shard,
+            server,
+            commands,
+            client_data: data,
+            generations: clients,
+            now: *now,
+            host,
+        };
         // What a panic may leave half done is the application's own.
         catch_unwind(AssertUnwindSafe(|| piece(&mut cx))).map_err(|_| {
             tracing::error!(app = names[app as usize], shard, "an application panicked");

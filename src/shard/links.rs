@@ -4,7 +4,7 @@
 use super::flush::{Kernel, RingOp};
 use super::liveness::{DueTimer, ms};
 use super::state::State;
-use crate::app::worker::{JoinedWorker, Link, WorkerEvent, WorkerGroup};
+use crate::app::worker::{JoinedWorker, WorkerEvent, WorkerGroup, WorkerLink};
 use crate::limits::WORKER_END_WAIT;
 use crate::metrics::{Gauge, Gauges};
 use crate::qev::buffers::Frame;
@@ -33,8 +33,8 @@ pub(super) struct Links {
 
 /// The shard's end of a link, and what the kernel is at with its socket.
 struct End {
-    link: Rc<Link>,
-    team: Rc<WorkerGroup>,
+    link: Rc<WorkerLink>,
+    group: Rc<WorkerGroup>,
     app: u32,
     place: u32,
     receiving: bool,
@@ -101,8 +101,8 @@ impl Links {
 
 impl State {
     /// The supervisor of an application's workers has news.
-    pub fn take_news(&mut self, news: WorkerEvent) {
-        match news {
+    pub fn handle_worker_event(&mut self, event: WorkerEvent) {
+        match event {
             WorkerEvent::Joined(joined) => self.worker_joined(joined),
             WorkerEvent::Left { app, worker } => self.worker_left(app, worker),
         }
@@ -110,24 +110,24 @@ impl State {
 
     fn worker_joined(&mut self, joined: JoinedWorker) {
         let (app, worker) = (joined.app, joined.worker);
-        let Some(team) = self.apps.team(app) else { return };
-        if team.is_news(&joined.manifest) {
-            if let Err(error) = self.apps.register_again(app, &team, &joined.manifest) {
+        let Some(group) = self.apps.worker_group(app) else { return };
+        if group.events_differ(&joined.manifest) {
+            if let Err(error) = self.apps.register_again(app, &group, &joined.manifest) {
                 tracing::error!(shard = self.id, worker, %error, "an event of a worker is left out");
             }
         }
         let Some(place) = self.links.free.pop() else {
-            return team.refuse(worker, "its shard has no place for its link");
+            return group.reject_worker(worker, "its shard has no place for its link");
         };
-        let link = self.apps.runner().run(app, |cx| team.join(cx, &joined));
+        let link = self.apps.runner().run(app, |cx| group.add_worker(cx, &joined));
         self.apply_commands(app);
         let Ok(Some(link)) = link else {
             self.links.free.push(place);
-            return team.refuse(worker, "its shard has no such instance");
+            return group.reject_worker(worker, "its shard has no such instance");
         };
         let token = self.links.insert(End {
             link,
-            team,
+            group,
             app,
             place,
             receiving: true,
@@ -160,7 +160,7 @@ impl State {
             self.ring_ops.push(RingOp::Receive(Descriptor::at(end.place), token));
         }
         // Where it panics the log says so, and the worker goes on.
-        let _ = self.apps.runner().run(app, |cx| link.received(cx, data));
+        let _ = self.apps.runner().run(app, |cx| link.handle_received(cx, data));
         self.apply_commands(app);
     }
 
@@ -173,10 +173,10 @@ impl State {
         }
         end.receiving = false;
         let cancel = end.sending.then_some(RingOp::Cancel { token, sending: true });
-        let (link, team, app) = (Rc::clone(&end.link), Rc::clone(&end.team), end.app);
+        let (link, group, app) = (Rc::clone(&end.link), Rc::clone(&end.group), end.app);
         self.ring_ops.extend(cancel);
-        team.left(&link);
-        let _ = self.apps.runner().run(app, |cx| link.ended(cx));
+        group.remove_link(&link);
+        let _ = self.apps.runner().run(app, |cx| link.handle_end(cx));
         self.apply_commands(app);
         self.release_if_done(token);
     }
@@ -185,7 +185,7 @@ impl State {
     pub fn link_sent(&mut self, token: Token, frames: &FrameBatch) {
         let Some(end) = self.links.get(token) else { return };
         end.sending = false;
-        end.link.sent(frames.len());
+        end.link.handle_sent(frames.len());
         self.release_if_done(token);
     }
 
@@ -221,7 +221,7 @@ impl State {
                 (end.sending, end.sent_ms) = (true, self.now_ms);
                 sends = true;
                 kernel.send(socket, token, Frame::new(output, self.now_ns));
-            } else if end.link.close_if_done() {
+            } else if end.link.close_if_drained() {
                 end.shutting_down = true;
                 kernel.order(RingOp::ShutDown(socket, token));
             }
@@ -247,7 +247,7 @@ impl State {
         for (end, token) in self.links.ends.iter_mut().zip(FIRST_TOKEN..) {
             let Some(end) = end.as_mut().filter(|end| end.receiving) else { continue };
             if end.sending && now_ms - end.sent_ms >= ms(timeout) {
-                end.link.is_stuck(timeout);
+                end.link.handle_stall(timeout);
             }
             let has_left = end.left_ms.is_some_and(|left| now_ms - left >= ms(WORKER_END_WAIT));
             if has_left {

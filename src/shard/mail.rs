@@ -112,7 +112,7 @@ impl State {
             match notice {
                 // Whoever asked may have given up.
                 ControlMessage::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
-                ControlMessage::Workers(news) => self.take_news(news),
+                ControlMessage::Workers(event) => self.handle_worker_event(event),
                 ControlMessage::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
                 ControlMessage::ClockMoved(to) => {
                     self.read_clock();

@@ -309,7 +309,7 @@ impl State {
         counter(Counter::MeshOverflowed, mesh.overflowed);
         counter(Counter::MeshRefused, mesh.refused);
         self.links.add_to(&mut snapshot.gauges);
-        self.apps.teams().for_each(|team| team.add_to(&mut snapshot.counters));
+        self.apps.worker_groups().for_each(|team| team.add_to(&mut snapshot.counters));
         snapshot
     }
 

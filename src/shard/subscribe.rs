@@ -2,7 +2,7 @@
 
 use super::mail::ShardMessage;
 use super::state::State;
-use crate::app::{Answer, Decision, Json, OnRule, ReplyTo, Subscription};
+use crate::app::{Answer, Decision, Json, ReplyTo, Subscription, SubscriptionRule};
 use crate::client::ClientId;
 use crate::client::subscriptions::{DecisionOutcome, PathId, SubscribeOutcome, UnsubscribeOutcome};
 use crate::event::path::Path;
@@ -15,7 +15,7 @@ impl State {
         let Some((index, rest)) = self.apps.route(path.as_ref()) else {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         };
-        if matches!(self.apps.event(index).on, OnRule::Nobody) {
+        if matches!(self.apps.event(index).on, SubscriptionRule::Nobody) {
             return self.refuse(reply_to, index);
         }
         // Whoever was told of a broadcast before this moment is not the one that subscribes now.

@@ -86,7 +86,7 @@ pub enum LoadError {
 }
 
 /// An application in a shared object.
-pub struct Loaded {
+pub struct CApplication {
     functions: Functions,
     host: &'static Host,
     file: PathBuf,
@@ -106,7 +106,7 @@ struct Functions {
 /// # Errors
 ///
 /// The file is no application that this server can run, or its `init` failed.
-pub fn load(file: &Path, settings: &Settings) -> Result<Arc<Loaded>, LoadError> {
+pub fn load(file: &Path, settings: &Settings) -> Result<Arc<CApplication>, LoadError> {
     match elf::look(file).map_err(LoadError::Unreadable)? {
         Some(Not::Elf) => return Err(LoadError::NoObject),
         Some(Not::Shared) => return Err(LoadError::NotShared),
@@ -125,7 +125,7 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Arc<Loaded>, LoadError> 
     init(&info, host, handle).map_err(LoadError::Init)?;
     let AppInfo { register_events, start, stop, self_test, .. } = info;
     let functions = Functions { register_events, start, stop, self_test };
-    Ok(Arc::new(Loaded { functions, host, file: file.to_owned(), stopped: AtomicBool::new(false) }))
+    Ok(Arc::new(CApplication { functions, host, file: file.to_owned(), stopped: AtomicBool::new(false) }))
 }
 
 #[allow(unsafe_code)]
@@ -220,7 +220,7 @@ fn outcome(host: &Host, status: i32) -> Result<(), String> {
     Err(why.unwrap_or_else(|| format!("it answered {status} ({})", known())))
 }
 
-impl Loaded {
+impl CApplication {
     /// The file that it came from.
     pub fn file(&self) -> &Path {
         &self.file
@@ -241,7 +241,7 @@ impl Loaded {
     }
 }
 
-impl Application for Loaded {
+impl Application for CApplication {
     fn name(&self) -> &str {
         &self.host.name
     }

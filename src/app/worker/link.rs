@@ -2,8 +2,8 @@
 //!
 //! Here is what the shard sends; `taken` has what the worker says, `timing` and `offers` what happens by itself.
 //!
-//! It does no I/O. The shard carries the bytes: what is to be sent it takes by [`Link::take_output`], what came it gives to
-//! [`Link::received`].
+//! It does no I/O. The shard carries the bytes: what is to be sent it takes by [`WorkerLink::take_output`], what came it gives to
+//! [`WorkerLink::handle_received`].
 
 mod offers;
 mod taken;
@@ -14,7 +14,7 @@ use super::requests::Requests;
 use super::tally::WorkerCounters;
 use super::timers::Timers;
 use super::wire::{self, Head, ToWorker, WANTS_ANSWER};
-use super::{Limits, SupervisorHandle};
+use super::{LinkLimits, SupervisorHandle};
 use crate::app::{
     Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription, Unsubscribed,
 };
@@ -40,12 +40,12 @@ const TOO_LATE: &str = "the application did not answer in time";
 const ENDED: &str = "the application has ended";
 
 /// One end of one link.
-pub struct Link {
+pub struct WorkerLink {
     worker: u32,
     /// For the log.
     name: String,
-    limits: Limits,
-    alarm: Arc<dyn SupervisorHandle>,
+    limits: LinkLimits,
+    supervisor: Arc<dyn SupervisorHandle>,
     manifest: Arc<Manifest>,
     tally: Rc<WorkerCounters>,
     /// What each of the team's events is to this worker, if anything.
@@ -87,22 +87,22 @@ enum Request {
     Subscription(ReplyTo, PathId),
 }
 
-impl Link {
+impl WorkerLink {
     /// The end of a link to a worker of this manifest. `known` are the team's events, by their numbers.
     pub fn new(
         worker: u32,
         name: String,
         manifest: Arc<Manifest>,
-        limits: Limits,
-        alarm: Arc<dyn SupervisorHandle>,
+        limits: LinkLimits,
+        supervisor: Arc<dyn SupervisorHandle>,
         tally: Rc<WorkerCounters>,
         known: &AHashMap<Path, u32>,
-    ) -> Rc<Link> {
-        let link = Link {
+    ) -> Rc<WorkerLink> {
+        let link = WorkerLink {
             worker,
             name,
             limits,
-            alarm,
+            supervisor,
             manifest,
             tally,
             events: RefCell::default(),
@@ -260,12 +260,12 @@ impl Link {
     }
 
     /// The kernel has taken so many bytes.
-    pub fn sent(&self, bytes: usize) {
+    pub fn handle_sent(&self, bytes: usize) {
         self.unread.set(self.unread.get().saturating_sub(bytes));
     }
 
     /// The worker has taken nothing for so long.
-    pub fn is_stuck(&self, time: Duration) {
+    pub fn handle_stall(&self, time: Duration) {
         if self.stage.get() < Stage::Broken {
             self.break_off(&format!("it has not read for {time:?}: {} bytes wait for it", self.unread.get()));
         }
@@ -288,7 +288,7 @@ impl Link {
 
     /// Closes the way to the worker, if nothing more will come: another has its place, it has answered everything, no
     /// callback and no timer of its own is open, and what is in the output was taken. Whether that is so now, and was not before.
-    pub fn close_if_done(&self) -> bool {
+    pub fn close_if_drained(&self) -> bool {
         let is_done = self.stage.get() == Stage::Leaving
             && self.requests.borrow().len() == 0
             && self.callbacks.get() == 0
@@ -306,9 +306,9 @@ impl Link {
     }
 
     /// The worker has ended, or this end of its link: what it had under way is answered 500.
-    pub fn ended(&self, cx: &mut Context<'_>) {
+    pub fn handle_end(&self, cx: &mut Context<'_>) {
         if self.stage.replace(Stage::Ended) < Stage::Closed {
-            self.alarm.link_ended(self.worker);
+            self.supervisor.report_link_end(self.worker);
         }
         // Watched clients keep it for as long as they are there: it has to be small.
         self.output.take();

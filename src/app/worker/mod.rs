@@ -26,6 +26,7 @@
 //! | `python/`, `node/` | the libraries themselves |
 
 mod backoff;
+mod group;
 mod lines;
 mod link;
 mod manifest;
@@ -36,16 +37,15 @@ mod requests;
 mod stage;
 mod supervisor;
 mod tally;
-mod team;
 mod timers;
 mod watch;
 mod wire;
 
-pub use link::Link;
+pub use link::WorkerLink;
 pub use manifest::Manifest;
 
+pub use group::WorkerGroup;
 pub use requests::REQUESTS_MAX;
-pub use team::WorkerGroup;
 
 use super::{Application, Error, Registrar, Server};
 use crate::metrics::Counters;
@@ -63,21 +63,21 @@ use thiserror::Error as ThisError;
 
 /// What runs a worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum WorkerKind {
     Python,
     Node,
     /// It runs by itself, by what its first line names.
     Program,
 }
 
-impl Kind {
+impl WorkerKind {
     /// What an application's file is, by its ending or its first bytes; `None`: it is no worker.
-    pub fn of(file: &Path) -> Option<Kind> {
+    pub fn of(file: &Path) -> Option<WorkerKind> {
         match file.extension().and_then(|ending| ending.to_str()) {
-            Some("py") => Some(Kind::Python),
-            Some("js" | "mjs" | "cjs") => Some(Kind::Node),
+            Some("py") => Some(WorkerKind::Python),
+            Some("js" | "mjs" | "cjs") => Some(WorkerKind::Node),
             Some("so") => None,
-            _ if is_script(file) => Some(Kind::Program),
+            _ if is_script(file) => Some(WorkerKind::Program),
             _ => None,
         }
     }
@@ -94,10 +94,10 @@ fn is_script(file: &Path) -> bool {
 
 /// How an application's workers are run.
 #[derive(Clone)]
-pub struct Plan {
+pub struct WorkerConfig {
     pub name: String,
     pub file: PathBuf,
-    pub kind: Kind,
+    pub kind: WorkerKind,
     /// How many workers: 1 at least.
     pub instances: usize,
     /// How many links each has.
@@ -107,7 +107,7 @@ pub struct Plan {
     /// The interpreters.
     pub python: PathBuf,
     pub node: PathBuf,
-    pub limits: Limits,
+    pub limits: LinkLimits,
     /// For a worker to get ready.
     pub start_timeout: Duration,
     /// For one to finish when the server stops.
@@ -120,12 +120,12 @@ pub struct Plan {
     pub reload: bool,
     /// Whether they are to test themselves, in place of serving.
     pub test: bool,
-    pub time: Time,
+    pub time: WorkerClock,
 }
 
 /// What each link may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct LinkLimits {
     /// Requests under way: [`REQUESTS_MAX`] at most.
     pub requests_max: usize,
     /// Bytes that the worker has not read, from which on it is given no more events.
@@ -138,7 +138,7 @@ pub struct Limits {
 
 /// The clock that the server's timers go by.
 #[derive(Clone)]
-pub struct Time {
+pub struct WorkerClock {
     pub now: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// Whether it stands still until it is moved.
     pub is_manual: bool,
@@ -147,9 +147,9 @@ pub struct Time {
 /// What shards tell the supervisor.
 pub trait SupervisorHandle: Send + Sync {
     /// A worker has broken the protocol: it has to be ended.
-    fn broken(&self, worker: u32, why: &str);
+    fn report_broken(&self, worker: u32, why: &str);
     /// A link has ended that was in use: so has its worker, or it has to.
-    fn link_ended(&self, worker: u32);
+    fn report_link_end(&self, worker: u32);
 }
 
 /// What the supervisor tells a shard.
@@ -169,14 +169,14 @@ pub struct JoinedWorker {
     pub worker: u32,
     pub manifest: Arc<Manifest>,
     /// When it came, by the server's clock: its timers go from then on, whenever the shard looks.
-    pub since: Duration,
+    pub joined_at: Duration,
     pub socket: OwnedFd,
 }
 
 /// How the supervisor reaches the shards. The server implements it.
-pub trait Shards: Send + Sync {
+pub trait ShardsHandle: Send + Sync {
     /// Leaves news for a shard; gives them back where it has not looked at so many.
-    fn tell(&self, shard: usize, news: WorkerEvent) -> Result<(), WorkerEvent>;
+    fn send(&self, shard: usize, event: WorkerEvent) -> Result<(), WorkerEvent>;
 }
 
 /// Why an application's workers do not run.
@@ -187,16 +187,16 @@ pub enum StartError {
     #[error("the kernel has no socket, thread or descriptor for it: {0}")]
     Sockets(std::io::Error),
     #[error("{} cannot be started{}: {error}", .program.display(), setting_of(*.kind))]
-    Spawn { program: PathBuf, kind: Kind, error: std::io::Error },
+    Spawn { program: PathBuf, kind: WorkerKind, error: std::io::Error },
     #[error("{0}")]
     Failed(String),
 }
 
-fn setting_of(kind: Kind) -> &'static str {
+fn setting_of(kind: WorkerKind) -> &'static str {
     match kind {
-        Kind::Python => " (the setting python names it)",
-        Kind::Node => " (the setting node names it)",
-        Kind::Program => "",
+        WorkerKind::Python => " (the setting python names it)",
+        WorkerKind::Node => " (the setting node names it)",
+        WorkerKind::Program => "",
     }
 }
 
@@ -207,13 +207,13 @@ pub fn abandon_all() {
 }
 
 /// An application whose workers run.
-pub struct Workers {
+pub struct WorkerApplication {
     name: Arc<str>,
     instances: usize,
-    limits: Limits,
+    limits: LinkLimits,
     manifest: Arc<Manifest>,
     orders: Orders,
-    shards: OnceLock<Arc<dyn Shards>>,
+    shards: OnceLock<Arc<dyn ShardsHandle>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     test: bool,
 }
@@ -223,7 +223,7 @@ pub struct Workers {
 /// # Errors
 ///
 /// One of them cannot be started, or says that it failed.
-pub fn start(plan: Plan) -> Result<Arc<Workers>, StartError> {
+pub fn start(plan: WorkerConfig) -> Result<Arc<WorkerApplication>, StartError> {
     let (name, instances, limits, test) = (plan.name.as_str().into(), plan.instances, plan.limits, plan.test);
     let (orders, taken) = orders::orders().map_err(StartError::Sockets)?;
     let (first, is_ready) = sync_channel(1);
@@ -231,7 +231,7 @@ pub fn start(plan: Plan) -> Result<Arc<Workers>, StartError> {
     let thread = std::thread::Builder::new().name(format!("workers-{name}")).spawn(move || supervisor.run());
     let thread = thread.map_err(StartError::Sockets)?;
     match is_ready.recv() {
-        Ok(Ok(manifest)) => Ok(Arc::new(Workers {
+        Ok(Ok(manifest)) => Ok(Arc::new(WorkerApplication {
             name,
             instances,
             limits,
@@ -249,14 +249,14 @@ pub fn start(plan: Plan) -> Result<Arc<Workers>, StartError> {
     }
 }
 
-impl Workers {
+impl WorkerApplication {
     /// How many workers it has.
     pub fn instances(&self) -> usize {
         self.instances
     }
 
     /// How the shards are reached, once they are there; before [`Application::start`].
-    pub fn set_shards(&self, shards: Arc<dyn Shards>) {
+    pub fn set_shards(&self, shards: Arc<dyn ShardsHandle>) {
         let _ = self.shards.set(shards);
     }
 
@@ -278,7 +278,7 @@ impl Workers {
     }
 
     /// The server begins to stop: no worker is started any more.
-    pub fn server_stops(&self) {
+    pub fn begin_shutdown(&self) {
         self.orders.give(Order::ServerStops);
     }
 
@@ -296,17 +296,22 @@ impl Workers {
     }
 }
 
-impl Application for Workers {
+impl Application for WorkerApplication {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        let alarm = Arc::new(self.orders.clone());
-        let team =
-            WorkerGroup::new(Arc::clone(&self.name), registrar.shard(), self.instances, self.limits, alarm);
-        team.register(registrar, &self.manifest)?;
-        registrar.team(team);
+        let supervisor = Arc::new(self.orders.clone());
+        let group = WorkerGroup::new(
+            Arc::clone(&self.name),
+            registrar.shard(),
+            self.instances,
+            self.limits,
+            supervisor,
+        );
+        group.register(registrar, &self.manifest)?;
+        registrar.add_worker_group(group);
         Ok(())
     }
 

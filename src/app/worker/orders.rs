@@ -1,6 +1,6 @@
 //! How a supervisor is told what to do, by any thread; and what it counts.
 
-use super::{Shards, SupervisorHandle};
+use super::{ShardsHandle, SupervisorHandle};
 use crate::metrics::{Counter, Counters};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 /// What a supervisor is told.
 pub enum Order {
     /// The shards are there.
-    Serve { app: u32, shards: Arc<dyn Shards>, done: SyncSender<()> },
+    Serve { app: u32, shards: Arc<dyn ShardsHandle>, done: SyncSender<()> },
     /// A worker has to be ended.
     Broken { worker: u32, why: String },
     /// A worker has ended one of its links.
@@ -66,11 +66,11 @@ impl Orders {
 }
 
 impl SupervisorHandle for Orders {
-    fn broken(&self, worker: u32, why: &str) {
+    fn report_broken(&self, worker: u32, why: &str) {
         self.give(Order::Broken { worker, why: why.to_owned() });
     }
 
-    fn link_ended(&self, worker: u32) {
+    fn report_link_end(&self, worker: u32) {
         self.give(Order::LinkEnded { worker });
     }
 }

@@ -3,7 +3,7 @@
 use super::lines::{Allowance, Lines, Verdict};
 use super::manifest::{self, Hello, Level, Line, Said, VERSION};
 use super::package::{NODE, PYTHON, Package};
-use super::{Kind, Plan, StartError};
+use super::{StartError, WorkerConfig, WorkerKind};
 use crate::limits::WORKER_LINE_BYTES_MAX;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::PollFlags;
@@ -81,7 +81,7 @@ pub enum Source {
 impl Process {
     /// Starts a worker, and says hello to it.
     pub fn start(
-        plan: &Plan,
+        plan: &WorkerConfig,
         package: &mut Package,
         serial: u32,
         instance: usize,
@@ -346,9 +346,9 @@ fn log_if_allowed(allowance: &mut Allowance, worker: &str, level: Level, line: &
 }
 
 /// How its program is called.
-fn command(plan: &Plan, package: &Package) -> Command {
+fn command(plan: &WorkerConfig, package: &Package) -> Command {
     match plan.kind {
-        Kind::Python => {
+        WorkerKind::Python => {
             let mut command = Command::new(&plan.python);
             let folder = package.folder().join(PYTHON);
             // By its file: `-m` would look for it, and for what it imports, in the working directory first.
@@ -359,12 +359,12 @@ fn command(plan: &Plan, package: &Package) -> Command {
             );
             command
         }
-        Kind::Node => {
+        WorkerKind::Node => {
             let mut command = Command::new(&plan.node);
             command.arg(package.folder().join(NODE).join("runner.mjs"));
             command
         }
-        Kind::Program => Command::new(&plan.file),
+        WorkerKind::Program => Command::new(&plan.file),
     }
 }
 

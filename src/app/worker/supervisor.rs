@@ -16,7 +16,7 @@ use super::package::Package;
 use super::process::{Process, Source};
 use super::stage::{Ping, Stage, Worker};
 use super::watch::Watch;
-use super::{JoinedWorker, Plan, Shards, StartError, WorkerEvent};
+use super::{JoinedWorker, ShardsHandle, StartError, WorkerConfig, WorkerEvent};
 use crate::limits::WORKER_WATCH;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -46,12 +46,12 @@ struct Place {
 /// The shards, once they are there.
 struct Serving {
     app: u32,
-    shards: Arc<dyn Shards>,
+    shards: Arc<dyn ShardsHandle>,
 }
 
 /// The supervisor of one application.
 pub struct Supervisor {
-    plan: Plan,
+    plan: WorkerConfig,
     taken: Taken,
     counts: Arc<Counts>,
     package: Option<Package>,
@@ -73,7 +73,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(plan: Plan, taken: Taken, counts: Arc<Counts>, first: First) -> Supervisor {
+    pub fn new(plan: WorkerConfig, taken: Taken, counts: Arc<Counts>, first: First) -> Supervisor {
         Supervisor {
             places: (0..plan.instances).map(|_| Place::default()).collect(),
             plan,
@@ -386,7 +386,7 @@ impl Supervisor {
 
     // Serving.
 
-    fn serve(&mut self, app: u32, shards: Arc<dyn Shards>) {
+    fn serve(&mut self, app: u32, shards: Arc<dyn ShardsHandle>) {
         self.serving = Some(Serving { app, shards });
         let ready = self.workers.iter().filter(|worker| matches!(worker.stage, Stage::Ready(_)));
         let ready: Vec<u32> = ready.map(|worker| worker.process.serial).collect();
@@ -555,12 +555,12 @@ impl Supervisor {
 
 impl Serving {
     /// Gives the shards the links of a worker; whether all of them took theirs.
-    fn introduce(&self, process: &mut Process, manifest: &Arc<Manifest>, since: Duration) -> bool {
+    fn introduce(&self, process: &mut Process, manifest: &Arc<Manifest>, joined_at: Duration) -> bool {
         let (app, instance, worker) = (self.app, process.instance as u32, process.serial);
         let sockets = std::mem::take(&mut process.links);
         sockets.into_iter().enumerate().all(|(shard, socket)| {
             let joined =
-                JoinedWorker { app, instance, worker, manifest: Arc::clone(manifest), since, socket };
+                JoinedWorker { app, instance, worker, manifest: Arc::clone(manifest), joined_at, socket };
             self.tell(shard, WorkerEvent::Joined(joined))
         })
     }
@@ -568,14 +568,14 @@ impl Serving {
     /// A worker's process has ended: should anybody else still hold its links, they end all the same.
     fn tell_left(&self, worker: u32, shards: usize) {
         for shard in 0..shards {
-            let _ = self.shards.tell(shard, WorkerEvent::Left { app: self.app, worker }); // a link that has ended is noticed in any case
+            let _ = self.shards.send(shard, WorkerEvent::Left { app: self.app, worker }); // a link that has ended is noticed in any case
         }
     }
 
     /// Tells a shard. One that does not look for so long has ended.
     fn tell(&self, shard: usize, mut news: WorkerEvent) -> bool {
         for _ in 0..NEWS_TRIES {
-            match self.shards.tell(shard, news) {
+            match self.shards.send(shard, news) {
                 Ok(()) => return true,
                 Err(back) => news = back,
             }

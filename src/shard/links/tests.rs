@@ -10,7 +10,7 @@
 //!
 //! In the end nothing is left: no request, no callback, no subscription, no link.
 
-use crate::app::worker::{JoinedWorker, Limits, Manifest, SupervisorHandle, WorkerEvent, WorkerGroup};
+use crate::app::worker::{JoinedWorker, LinkLimits, Manifest, SupervisorHandle, WorkerEvent, WorkerGroup};
 use crate::app::{Application, Error, Registrar};
 use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
@@ -26,7 +26,7 @@ const SHARDS: usize = 2;
 const INSTANCES: u32 = 2;
 const PLACES: u32 = 64;
 
-const LIMITS: Limits = Limits {
+const LIMITS: LinkLimits = LinkLimits {
     requests_max: 1000,
     outbox_bytes_max: 1 << 20,
     unread_bytes_max: 4 << 20,
@@ -36,8 +36,8 @@ const LIMITS: Limits = Limits {
 /// An application whose workers the test plays.
 struct Played {
     manifest: Arc<Manifest>,
-    alarm: Arc<Faults>,
-    limits: Limits,
+    supervisor: Arc<Faults>,
+    limits: LinkLimits,
 }
 
 /// Faults of workers, which tests of good ones must not have.
@@ -45,12 +45,12 @@ struct Played {
 struct Faults(Mutex<Vec<(u32, String)>>);
 
 impl SupervisorHandle for Faults {
-    fn broken(&self, worker: u32, why: &str) {
+    fn report_broken(&self, worker: u32, why: &str) {
         self.0.lock().unwrap().push((worker, why.to_owned()));
     }
 
     /// Those that crash do it.
-    fn link_ended(&self, _: u32) {}
+    fn report_link_end(&self, _: u32) {}
 }
 
 impl Application for Played {
@@ -59,11 +59,11 @@ impl Application for Played {
     }
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        let alarm = Arc::clone(&self.alarm) as Arc<dyn SupervisorHandle>;
+        let supervisor = Arc::clone(&self.supervisor) as Arc<dyn SupervisorHandle>;
         let team =
-            WorkerGroup::new("played".into(), registrar.shard(), INSTANCES as usize, self.limits, alarm);
+            WorkerGroup::new("played".into(), registrar.shard(), INSTANCES as usize, self.limits, supervisor);
         team.register(registrar, &self.manifest)?;
-        registrar.team(team);
+        registrar.add_worker_group(team);
         Ok(())
     }
 }
@@ -177,7 +177,7 @@ struct Life {
 impl Life {
     fn new() -> Life {
         let (faults, manifest) = (Arc::new(Faults::default()), manifest());
-        let app = Played { manifest, alarm: Arc::clone(&faults), limits: LIMITS };
+        let app = Played { manifest, supervisor: Arc::clone(&faults), limits: LIMITS };
         let world = World::with_links(SHARDS, Config::default(), vec![Arc::new(app)], PLACES);
         let (came, told_gone) = (BTreeMap::new(), BTreeSet::new());
         let mut life = Life { world, faults, links: vec![], clients: vec![], workers: 0, came, told_gone };
@@ -193,9 +193,9 @@ impl Life {
             // Which place it gets is the shard's choice: whichever is new.
             let before: BTreeSet<u32> = self.world.shards[shard].kernel.sockets.keys().copied().collect();
             let socket = UnixStream::pair().unwrap().0.into();
-            let since = Duration::ZERO;
+            let joined_at = Duration::ZERO;
             let joined =
-                JoinedWorker { app: 1, instance, worker, manifest: Arc::clone(&manifest), since, socket };
+                JoinedWorker { app: 1, instance, worker, manifest: Arc::clone(&manifest), joined_at, socket };
             self.world.shards[shard].state.notices.push(ControlMessage::Workers(WorkerEvent::Joined(joined)));
             self.turn(shard);
             let after = self.world.shards[shard].kernel.sockets.keys();

@@ -1,6 +1,6 @@
 //! What a worker has to be told of when it is dropped: callbacks that it offers, clients that it watches.
 
-use super::Link;
+use super::WorkerLink;
 use crate::app::worker::wire::{Head, ToWorker};
 use crate::app::{Answer, Callback};
 use crate::client::ClientId;
@@ -9,7 +9,7 @@ use std::rc::Rc;
 /// A server callback that the worker offers. One that never runs is told to it, whatever became of it: it expired, its client
 /// has gone, it could not be offered.
 pub(super) struct Offered {
-    pub(super) link: Option<Rc<Link>>,
+    pub(super) link: Option<Rc<WorkerLink>>,
     pub(super) number: u32,
 }
 
@@ -22,7 +22,7 @@ impl Offered {
     }
 
     /// It is not open any more.
-    fn close(&mut self) -> Option<Rc<Link>> {
+    fn close(&mut self) -> Option<Rc<WorkerLink>> {
         let link = self.link.take()?;
         link.callbacks.set(link.callbacks.get() - 1);
         Some(link)
@@ -39,7 +39,7 @@ impl Drop for Offered {
 
 /// Kept among a client's data, so that it is dropped when the client has gone; at once where it has already.
 pub(super) struct Watch {
-    pub(super) link: Rc<Link>,
+    pub(super) link: Rc<WorkerLink>,
     pub(super) client: ClientId,
 }
 

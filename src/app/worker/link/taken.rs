@@ -1,7 +1,7 @@
 //! What a worker says: frames become commands of the shard.
 
 use super::offers::{Offered, Watch};
-use super::{KEPT_BYTES_MAX, Link, Request, Stage, WARN_AGAIN};
+use super::{KEPT_BYTES_MAX, Request, Stage, WARN_AGAIN, WorkerLink};
 use crate::app::worker::wire::{self, FromWorker, HAS_MESSAGE, Head, REPEATS};
 use crate::app::{Answer, Command, Context, Decision, Json, LocalCommand, paths};
 use crate::client::ClientId;
@@ -10,9 +10,9 @@ use crate::limits::WORKER_CALLBACKS_MAX;
 use std::rc::Rc;
 use std::time::Duration;
 
-impl Link {
+impl WorkerLink {
     /// Takes what has come from the worker.
-    pub fn received(self: &Rc<Self>, cx: &mut Context<'_>, bytes: &[u8]) {
+    pub fn handle_received(self: &Rc<Self>, cx: &mut Context<'_>, bytes: &[u8]) {
         let mut partial = self.partial.take();
         if partial.is_empty() {
             let taken = self.take_frames(cx, bytes);
@@ -57,7 +57,7 @@ impl Link {
     /// Nothing that the worker says can be understood any more, or it does not listen: it has to be ended.
     pub(super) fn break_off(&self, why: &str) {
         self.stage.set(self.stage.get().max(Stage::Broken));
-        self.alarm.broken(self.worker, why);
+        self.supervisor.report_broken(self.worker, why);
     }
 
     fn take(self: &Rc<Self>, cx: &mut Context<'_>, frame: &wire::Frame<'_>) {

@@ -1,12 +1,12 @@
 //! A worker's timers, and its requests that take too long: both by timers of the shard.
 
-use super::{Link, TOO_LATE, fail, now};
+use super::{TOO_LATE, WorkerLink, fail, now};
 use crate::app::Context;
 use crate::app::worker::wire::{Head, ToWorker};
 use std::rc::Rc;
 use std::time::Duration;
 
-impl Link {
+impl WorkerLink {
     /// Has the requests looked at that take too long.
     pub(super) fn sweep_in(self: &Rc<Self>, cx: &mut Context<'_>, time: Duration) {
         let link = Rc::downgrade(self);

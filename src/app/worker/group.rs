@@ -1,9 +1,9 @@
 //! The workers of one application, as one shard has them: which of them a client's events go to, over which link.
 
-use super::link::{Link, not_running};
+use super::link::{WorkerLink, not_running};
 use super::manifest::{EventSpec, Manifest, Subscriptions};
 use super::tally::WorkerCounters;
-use super::{JoinedWorker, Limits, SupervisorHandle};
+use super::{JoinedWorker, LinkLimits, SupervisorHandle};
 use crate::app::{Answer, Context, Decision, Error, Event, Registrar, Subscription, Unsubscribed};
 use crate::client::ClientId;
 use crate::event::path::Path;
@@ -18,8 +18,8 @@ pub struct WorkerGroup {
     /// The application's, for the log.
     name: Arc<str>,
     shard: u16,
-    limits: Limits,
-    alarm: Arc<dyn SupervisorHandle>,
+    limits: LinkLimits,
+    supervisor: Arc<dyn SupervisorHandle>,
     tally: Rc<WorkerCounters>,
     /// The numbers by which closures know events: of all paths that workers have registered so far. A worker that does not
     /// know one answers 404.
@@ -27,7 +27,7 @@ pub struct WorkerGroup {
     /// What is registered, where all of it could be.
     registered: RefCell<Option<Arc<Manifest>>>,
     /// By instance: the link over which events go now.
-    links: RefCell<Vec<Option<Rc<Link>>>>,
+    links: RefCell<Vec<Option<Rc<WorkerLink>>>>,
 }
 
 impl WorkerGroup {
@@ -36,14 +36,14 @@ impl WorkerGroup {
         name: Arc<str>,
         shard: u16,
         instances: usize,
-        limits: Limits,
-        alarm: Arc<dyn SupervisorHandle>,
+        limits: LinkLimits,
+        supervisor: Arc<dyn SupervisorHandle>,
     ) -> Rc<WorkerGroup> {
         Rc::new(WorkerGroup {
             name,
             shard,
             limits,
-            alarm,
+            supervisor,
             tally: Rc::default(),
             known: RefCell::default(),
             registered: RefCell::default(),
@@ -79,19 +79,19 @@ impl WorkerGroup {
             builder = builder.children();
         }
         if event.handler {
-            let team = Rc::clone(self);
-            builder = builder.handler(move |cx, event| team.event(cx, number, event));
+            let group = Rc::clone(self);
+            builder = builder.handler(move |cx, event| group.event(cx, number, event));
         }
         if event.off {
-            let team = Rc::clone(self);
-            builder = builder.off(move |cx, unsubscribed| team.off(cx, number, unsubscribed));
+            let group = Rc::clone(self);
+            builder = builder.off(move |cx, unsubscribed| group.off(cx, number, unsubscribed));
         }
         match event.subscriptions {
             Subscriptions::Everyone => {}
             Subscriptions::Nobody => builder = builder.no_subscriptions(),
             Subscriptions::Ask => {
-                let team = Rc::clone(self);
-                builder = builder.on(move |cx, subscription| team.on(cx, number, subscription));
+                let group = Rc::clone(self);
+                builder = builder.on(move |cx, subscription| group.on(cx, number, subscription));
             }
         }
         builder.register()
@@ -107,24 +107,24 @@ impl WorkerGroup {
     }
 
     /// Whether these events are not the ones that are registered.
-    pub fn is_news(&self, manifest: &Manifest) -> bool {
+    pub fn events_differ(&self, manifest: &Manifest) -> bool {
         self.registered.borrow().as_ref().is_none_or(|registered| registered.events != manifest.events)
     }
 
     /// The shard cannot have a link to this worker.
-    pub fn refuse(&self, worker: u32, why: &str) {
-        self.alarm.broken(worker, why);
+    pub fn reject_worker(&self, worker: u32, why: &str) {
+        self.supervisor.report_broken(worker, why);
     }
 
     /// A worker has come: from now on it gets what the one before it got, which finishes what it has.
-    pub fn join(&self, cx: &mut Context<'_>, joined: &JoinedWorker) -> Option<Rc<Link>> {
-        let JoinedWorker { instance, worker, manifest, since, .. } = joined;
-        let link = Link::new(
+    pub fn add_worker(&self, cx: &mut Context<'_>, joined: &JoinedWorker) -> Option<Rc<WorkerLink>> {
+        let JoinedWorker { instance, worker, manifest, joined_at, .. } = joined;
+        let link = WorkerLink::new(
             *worker,
             format!("{}#{instance}", self.name),
             Arc::clone(manifest),
             self.limits,
-            Arc::clone(&self.alarm),
+            Arc::clone(&self.supervisor),
             Rc::clone(&self.tally),
             &self.known.borrow(),
         );
@@ -135,14 +135,14 @@ impl WorkerGroup {
         // Once for the worker, which has a link to every shard.
         if self.shard == 0 {
             for timer in &manifest.timers {
-                let _ = link.set(cx, timer.timer, *since, timer.period(), true); // a manifest has no more than may be set
+                let _ = link.set(cx, timer.timer, *joined_at, timer.period(), true); // a manifest has no more than may be set
             }
         }
         Some(link)
     }
 
     /// A link has ended: its worker gets nothing more.
-    pub fn left(&self, link: &Rc<Link>) {
+    pub fn remove_link(&self, link: &Rc<WorkerLink>) {
         for place in &mut *self.links.borrow_mut() {
             if place.as_ref().is_some_and(|current| Rc::ptr_eq(current, link)) {
                 *place = None;
@@ -151,7 +151,7 @@ impl WorkerGroup {
     }
 
     /// The link to the worker of a client: the same for as long as it is connected.
-    fn link_of(&self, client: ClientId) -> Option<Rc<Link>> {
+    fn link_of(&self, client: ClientId) -> Option<Rc<WorkerLink>> {
         let links = self.links.borrow();
         let nth = (client.slot as usize + usize::from(client.shard)) % links.len();
         links[nth].clone()
