@@ -1,22 +1,22 @@
-//! Every counter, gauge and latency of a shard: its name, its unit, and what it tells the operator.
+//! The counters, gauges and latencies of a shard, each with its name, unit and description.
 //!
-//! A shard counts in plain integers of its own ([`Counters`], [`Gauges`], [`Timers`]); nothing here is locked,
-//! atomic or shared. A request to the statistics endpoint gathers a [`Snapshot`] from each shard.
+//! A shard counts in plain integers of its own ([`Counters`], [`Gauges`], [`Latencies`]); nothing here is locked,
+//! atomic or shared. A request to the statistics endpoint collects a [`Snapshot`] from each shard.
 
 use crate::qev::stats::LatencyHistogram;
 
-/// What is known of a counter, gauge or timer beside its value.
+/// The description of a counter, gauge or latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// The name in `/stats`; in `/metrics` with `quickio_` before it. Lower case, words joined by `_`.
+    /// The name in `/stats`. `/metrics` prefixes it with `quickio_`. Lower case, words joined by `_`.
     pub name: &'static str,
-    /// What one is: `connections`, `bytes`, `events`; `microseconds` for timers.
+    /// The unit: `connections`, `bytes`, `events`; `microseconds` for latencies.
     pub unit: &'static str,
-    /// One sentence for the operator.
+    /// The meaning, in one or two sentences for the operator.
     pub help: &'static str,
 }
 
-/// Declares an enum of metrics and the table beside it, so that neither can lack what the other has.
+/// Declares an enum of metrics together with its table, which keeps the two complete.
 macro_rules! metrics {
     ($(#[$doc:meta])* $list:ident { $($variant:ident = $name:literal, $unit:literal, $help:literal;)+ }) => {
         $(#[$doc])*
@@ -27,13 +27,13 @@ macro_rules! metrics {
         }
 
         impl $list {
-            /// All of them, in the order they are shown.
+            /// All metrics of this kind, in the order in which they are shown.
             pub const ALL: &'static [$list] = &[$($list::$variant),+];
 
-            /// How many there are.
+            /// The number of metrics of this kind.
             pub const COUNT: usize = $list::ALL.len();
 
-            /// Its name, unit and help.
+            /// Returns the name, unit and help text.
             #[must_use]
             pub const fn metric(self) -> Metric {
                 match self {
@@ -45,24 +45,24 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// What only ever grows, from the start of the server on.
+    /// A number that only grows, from the start of the server.
     Counter {
         ConnectionsAccepted = "connections_accepted", "connections",
             "Connections accepted from the kernel.";
         ConnectionsClosed = "connections_closed", "connections",
-            "Connections that ended, whatever the cause.";
+            "Connections that ended for any reason.";
         ConnectionsRefusedLimit = "connections_refused_limit", "connections",
-            "Connections closed at once because clients-max were connected.";
+            "Connections closed at once because clients-max was reached.";
         ConnectionsRefusedAddress = "connections_refused_address", "connections",
-            "Connections closed at once because their address had connections-per-address-max already.";
+            "Connections closed at once because their address had reached connections-per-address-max.";
         ConnectionsRefusedDescriptors = "connections_refused_descriptors", "connections",
-            "Connections that the kernel could not give because no descriptor was free.";
+            "Connections that could not be accepted because no descriptor was free.";
         AcceptErrors = "accept_errors", "errors",
             "Accepts that failed for any other reason.";
         ProtocolUnknown = "protocol_unknown", "connections",
-            "Connections closed because their first bytes fit no protocol.";
+            "Connections closed because their first bytes match no protocol.";
         HandshakesWebsocket = "handshakes_websocket", "connections",
-            "WebSocket clients that completed their handshake, up to /qio/ohai.";
+            "WebSocket clients that completed their handshake, including /qio/ohai.";
         HandshakesRaw = "handshakes_raw", "connections",
             "Raw TCP clients that completed their handshake.";
         HandshakesRefused = "handshakes_refused", "connections",
@@ -70,81 +70,82 @@ metrics! {
         TimeoutsHandshake = "timeouts_handshake", "connections",
             "Connections closed because they did not complete their handshake within timeout.";
         TimeoutsMessage = "timeouts_message", "connections",
-            "Connections closed because they did not complete a message within timeout of beginning it.";
+            "Connections closed because they did not complete a message within timeout.";
         TimeoutsLiveness = "timeouts_liveness", "connections",
-            "Connections closed because nothing came from them for heartbeat-timeout.";
+            "Connections closed because nothing was received from them for heartbeat-timeout.";
         TimeoutsSession = "timeouts_session", "sessions",
-            "HTTP sessions ended because no request of them came for timeout: their clients have gone.";
+            "HTTP sessions ended because no request was received for timeout: the client has disconnected.";
         TimeoutsClose = "timeouts_close", "connections",
-            "Connections dropped because the peer did not do its part of the closing handshake within close-timeout.";
+            "Connections dropped because the peer did not complete the closing handshake within close-timeout.";
         ClosesViolation = "closes_violation", "connections",
-            "Connections closed because the peer broke a rule of its protocol (WebSocket: 1002).";
+            "Connections closed because the peer violated its protocol (WebSocket: 1002).";
         ClosesInvalidUtf8 = "closes_invalid_utf8", "connections",
-            "Connections closed because a text was not UTF-8 (WebSocket: 1007).";
+            "Connections closed because a text was not valid UTF-8 (WebSocket: 1007).";
         ClosesTooLarge = "closes_too_large", "connections",
-            "Connections closed because a message was over message-bytes-max (WebSocket: 1009).";
+            "Connections closed because a message exceeded message-bytes-max (WebSocket: 1009).";
         ClosesBinary = "closes_binary", "connections",
-            "Connections closed because a binary message came (WebSocket: 1003).";
+            "Connections closed because a binary message was received (WebSocket: 1003).";
         ClosesMalformedEvent = "closes_malformed_event", "connections",
-            "Connections closed because a message was no event (WebSocket: 1002).";
+            "Connections closed because a message was not a valid event (WebSocket: 1002).";
         ClosesSlow = "closes_slow", "connections",
             "Connections closed because the peer did not read and its outbox was full (WebSocket: 1013).";
         ClosesByPeer = "closes_by_peer", "connections",
-            "Connections that the peer closed in good order.";
+            "Connections that the peer closed in an orderly way.";
         ClosesReset = "closes_reset", "connections",
-            "Connections that ended with an error of the network, as when the peer vanished.";
+            "Connections that ended with a network error, for example because the peer disappeared.";
         ClosesByApp = "closes_by_app", "connections",
-            "Connections that an application closed.";
+            "Connections closed by an application.";
         ClosesShutdown = "closes_shutdown", "connections",
             "Connections closed because the server shut down (WebSocket: 1001).";
         HttpRequests = "http_requests", "requests",
             "HTTP requests for sessions and documents.";
         HttpRelayed = "http_relayed", "requests",
-            "HTTP requests passed to the shard that their session lives on.";
+            "HTTP requests passed to the shard that owns their session.";
         HttpRefused = "http_refused", "requests",
-            "HTTP requests refused on connections that live on: malformed or unknown sids, documents that are not there.";
+            "HTTP requests refused without closing the connection: malformed or unknown sids, documents that do \
+             not exist.";
         HttpRefusedBusy = "http_refused_busy", "requests",
-            "HTTP requests answered 503 because the shard of their session was too far behind.";
+            "HTTP requests answered 503 because the shard that owns their session was overloaded.";
         HttpRefusedEarly = "http_refused_early", "requests",
-            "HTTP requests answered 429 because too many of their session waited for one before them (seq).";
+            "HTTP requests answered 429 because too many requests of their session waited for an earlier one (seq).";
         SessionsCreated = "sessions_created", "sessions",
-            "HTTP sessions created, by clients that poll or stream.";
+            "HTTP sessions created by clients that poll or stream.";
         SessionsRefused = "sessions_refused", "sessions",
-            "HTTP sessions not created because clients-max were connected, or the server shut down (503).";
+            "HTTP sessions refused because clients-max was reached or the server was shutting down (503).";
         SessionsUnknown = "sessions_unknown", "requests",
-            "HTTP requests that named a session that is not there (403): it has ended, or somebody guesses.";
+            "HTTP requests for a session that does not exist (403): it has ended, or the sid was guessed.";
         StreamsOpened = "streams_opened", "streams",
             "Event streams opened.";
         BytesReceived = "bytes_received", "bytes",
             "Bytes received from peers.";
         BytesSent = "bytes_sent", "bytes",
-            "Bytes that the kernel took for peers.";
+            "Bytes accepted by the kernel for sending to peers.";
         EventsReceived = "events_received", "events",
             "Well-formed events received from clients.";
         EventsUnrouted = "events_unrouted", "events",
-            "Events received at whose path nothing is registered (answered 404).";
+            "Events received for a path that no application has registered (answered 404).";
         MessagesSent = "messages_sent", "messages",
-            "Events, answers and heartbeats put into outboxes, one for each client that gets it.";
+            "Events, answers and heartbeats added to outboxes, counted once for each recipient.";
         Sends = "sends", "sends",
-            "Sends submitted to the kernel; one send carries everything that a client got in a turn.";
+            "Sends submitted to the kernel. One send carries everything for one client in one turn.";
         SendErrors = "send_errors", "sends",
-            "Sends that failed; the connection is closed.";
+            "Sends that failed; their connections are closed.";
         Answers = "answers", "answers",
             "Answers sent to callbacks of clients.";
         AnswersLateDropped = "answers_late_dropped", "answers",
-            "Answers that came after their client had gone, and were dropped.";
+            "Answers dropped because their client had already disconnected.";
         Broadcasts = "broadcasts", "broadcasts",
-            "Broadcasts accepted from applications, on the shard where they began.";
+            "Broadcasts accepted from applications, counted on the shard where they started.";
         BroadcastDeliveries = "broadcast_deliveries", "messages",
-            "Messages that broadcasts put into the outboxes of subscribers.";
+            "Messages that broadcasts added to the outboxes of subscribers.";
         Subscribes = "subscribes", "subscriptions",
             "Subscriptions that became active.";
         Unsubscribes = "unsubscribes", "subscriptions",
-            "Active subscriptions that ended, by the client's wish or with its connection.";
+            "Active subscriptions that ended, because the client unsubscribed or disconnected.";
         SubscriptionsRefusedLimit = "subscriptions_refused_limit", "subscriptions",
             "Subscriptions answered 420 because of clients-subs-total or clients-subs-min.";
         SubscriptionsRefusedApp = "subscriptions_refused_app", "subscriptions",
-            "Subscriptions that an application refused.";
+            "Subscriptions refused by an application.";
         CallbacksIssued = "callbacks_issued", "callbacks",
             "Server callbacks offered to clients.";
         CallbacksFired = "callbacks_fired", "callbacks",
@@ -152,80 +153,83 @@ metrics! {
         CallbacksExpired = "callbacks_expired", "callbacks",
             "Server callbacks dropped because they were not fired within clients-cb-max-age.";
         CallbacksEvicted = "callbacks_evicted", "callbacks",
-            "Server callbacks dropped because their client was offered one more than it may hold.";
+            "Server callbacks dropped because their client was offered more than it may hold.";
         CallbacksUnknown = "callbacks_unknown", "callbacks",
             "Callback ids from clients that were stale, unknown or malformed (answered 404 or 400).";
         Heartbeats = "heartbeats", "messages",
             "Heartbeats sent to clients that were sent nothing else.";
         Challenges = "challenges", "messages",
-            "Heartbeats sent that the client must answer, since nothing came from it for heartbeat-challenge.";
+            "Heartbeats that the client must answer, sent because nothing was received from it for \
+             heartbeat-challenge.";
         MeshSent = "mesh_sent", "messages",
             "Messages sent to other shards.";
         MeshReceived = "mesh_received", "messages",
             "Messages received from other shards.";
         MeshOverflowed = "mesh_overflowed", "messages",
-            "Messages to other shards that found the ring full and waited in the overflow queue.";
+            "Messages to other shards that waited in the overflow queue because the ring was full.";
         MeshRefused = "mesh_refused", "messages",
-            "Messages to other shards that were lost because ring and overflow queue were full.";
+            "Messages to other shards that were lost because both the ring and the overflow queue were full.";
         InboxReceived = "inbox_received", "messages",
             "Commands received from application threads.";
         InboxRefused = "inbox_refused", "messages",
-            "Commands of application threads that were refused because the shard's inbox was full.";
+            "Commands from application threads that were refused because the shard's inbox was full.";
         WorkersStarted = "workers_started", "workers",
-            "Worker processes started, those that took another one's place among them.";
+            "Worker processes started, including replacements.";
         WorkersCrashed = "workers_crashed", "workers",
-            "Worker processes that ended as they should not, also those that were killed because they hung.";
+            "Worker processes that ended unexpectedly, including those that were killed because they hung.";
         WorkersHung = "workers_hung", "workers",
             "Worker processes killed because they did not answer a ping within worker-timeout.";
         WorkerLinesDropped = "worker_lines_dropped", "lines",
-            "Lines that workers printed and that were not logged, because there were too many.";
+            "Lines printed by workers that were not logged because there were too many.";
         WorkerEvents = "worker_events", "events",
             "Events, subscriptions, ends of subscriptions and answers to callbacks sent to workers.";
         WorkerEventsRefused = "worker_events_refused", "events",
-            "Events and subscriptions that no worker was given: it had worker-requests-max under way or \
-             worker-outbox-bytes-max unread (420), or was not running (500).";
+            "Events and subscriptions that no worker could accept: worker-requests-max or worker-outbox-bytes-max \
+             was reached (answered 420), or no worker was running (answered 500).";
         WorkerRequestsFailed = "worker_requests_failed", "requests",
-            "Events, subscriptions and answers to callbacks that a worker had under way when it ended (answered 500).";
+            "Events, subscriptions and answers to callbacks that a worker was handling when it ended (answered 500).";
         WorkerRequestsTimedOut = "worker_requests_timed_out", "requests",
-            "Events, subscriptions and answers to callbacks that a worker did not answer within worker-request-timeout (500).";
+            "Events, subscriptions and answers to callbacks that a worker did not answer within \
+             worker-request-timeout (answered 500).";
         WorkerAnswersLate = "worker_answers_late", "answers",
-            "Answers of workers to what was not under way any more; they are dropped.";
+            "Answers from workers to requests that were no longer open; they are dropped.";
         WorkerFramesRefused = "worker_frames_refused", "frames",
-            "Frames of workers left out because of what stood in them: a bad path, data that is no JSON.";
+            "Frames from workers that were rejected because of their content: an invalid path, or data that is \
+             not JSON.";
         Doorbells = "doorbells", "wakeups",
-            "Times that this shard woke another one that slept.";
+            "Number of times that this shard woke another shard.";
         Turns = "turns", "turns",
             "Turns of the shard's loop.";
         Sleeps = "sleeps", "sleeps",
-            "Times that the shard slept because there was nothing to do.";
+            "Number of times that the shard slept because it had nothing to do.";
         BuffersExhausted = "buffers_exhausted", "receives",
-            "Receives that the kernel ended because no receive buffer was free; they are begun again.";
+            "Receives that the kernel ended because no receive buffer was free; they are restarted.";
         SubmissionsFull = "submissions_full", "submissions",
-            "Times that the submission queue was full and had to be handed to the kernel before the turn's end.";
+            "Number of times that the submission queue was full and was submitted before the end of the turn.";
     }
 }
 
 metrics! {
-    /// What goes up and down: the state of a shard at this moment.
+    /// A number that goes up and down: the current state of a shard.
     Gauge {
         Connections = "connections", "connections",
-            "Connections open now, in handshake or in use.";
+            "Open connections, including those in their handshake.";
         Clients = "clients", "clients",
-            "Clients whose handshake is complete.";
+            "Clients that have completed their handshake.";
         HttpSessions = "http_sessions", "sessions",
-            "HTTP sessions, whether a request of them is held or not. Each is a client.";
+            "HTTP sessions, with or without a held request. Each is a client.";
         Subscriptions = "subscriptions", "subscriptions",
             "Active subscriptions.";
         Paths = "paths", "paths",
-            "Paths that the shard keeps, with subscribers here or on another shard; one path counts on each shard.";
+            "Paths with subscribers on this shard or on another one. A path counts on each shard that knows it.";
         OutboxBytes = "outbox_bytes", "bytes",
-            "Bytes that wait in outboxes for their client to read.";
+            "Bytes in outboxes that wait for their clients to read.";
         CallbacksOpen = "callbacks_open", "callbacks",
             "Server callbacks that clients may still fire.";
         WorkerLinks = "worker_links", "links",
-            "Links to workers that get events: one for each worker on each shard.";
+            "Links to workers that receive events: one for each worker on each shard.";
         WorkerRequests = "worker_requests", "requests",
-            "Events, subscriptions and answers to callbacks that workers have under way.";
+            "Events, subscriptions and answers to callbacks that workers are handling.";
         WorkerOutboxBytes = "worker_outbox_bytes", "bytes",
             "Bytes that wait for workers to read them.";
         Timers = "timers", "timers",
@@ -234,18 +238,18 @@ metrics! {
 }
 
 metrics! {
-    /// What takes time, recorded as a latency histogram.
+    /// A duration that is recorded in a latency histogram.
     Timing {
         Turn = "turn", "microseconds",
-            "A turn of the shard's loop, from waking to the submission; sleep is not in it.";
+            "A turn of the shard's loop, from waking up to the submission, without sleep.";
         Route = "route", "microseconds",
-            "An event, from its receipt to the end of its handler.";
+            "An event, from receipt to the end of its handler.";
         MeshHop = "mesh_hop", "microseconds",
-            "A message between shards, from its sending to its receipt by the other one.";
+            "A message between shards, from sending to receipt.";
         Send = "send", "microseconds",
-            "A send, from the moment its messages were queued to its completion by the kernel.";
+            "A send, from the queueing of its messages to its completion by the kernel.";
         Delivery = "delivery", "microseconds",
-            "A broadcast, from its acceptance to the completion of the send at each subscriber.";
+            "A broadcast, from its acceptance to the completion of the send to each subscriber.";
     }
 }
 
@@ -256,20 +260,20 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// All zero.
+    /// Returns counters that are all zero.
     #[must_use]
     pub const fn new() -> Counters {
         Counters { values: [0; Counter::COUNT] }
     }
 
-    /// Counts `n` more.
+    /// Adds `n` to a counter.
     #[inline]
     pub fn add(&mut self, counter: Counter, n: u64) {
         let value = &mut self.values[counter as usize];
         *value = value.wrapping_add(n);
     }
 
-    /// How many were counted so far.
+    /// Returns the value of a counter.
     #[inline]
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
@@ -297,7 +301,7 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// All zero.
+    /// Returns gauges that are all zero.
     #[must_use]
     pub const fn new() -> Gauges {
         Gauges { values: [0; Gauge::COUNT] }
@@ -309,22 +313,22 @@ impl Gauges {
         self.values[gauge as usize] = value;
     }
 
-    /// Moves a gauge up.
+    /// Increases a gauge by `n`.
     #[inline]
     pub fn add(&mut self, gauge: Gauge, n: u64) {
         self.values[gauge as usize] += n;
     }
 
-    /// Moves a gauge down; one that would fall below zero stays there, and a debug build stops: what is taken
-    /// away must have been added before.
+    /// Decreases a gauge by `n`. The value does not fall below zero: a debug build panics instead, because only a
+    /// value that was added before may be subtracted.
     #[inline]
     pub fn sub(&mut self, gauge: Gauge, n: u64) {
         let value = &mut self.values[gauge as usize];
-        debug_assert!(*value >= n, "{gauge:?} falls from {value} by {n}");
+        debug_assert!(*value >= n, "{gauge:?} is {value} and cannot decrease by {n}");
         *value = value.saturating_sub(n);
     }
 
-    /// The gauge's value.
+    /// Returns the value of a gauge.
     #[inline]
     #[must_use]
     pub fn get(&self, gauge: Gauge) -> u64 {
@@ -347,58 +351,58 @@ impl Default for Gauges {
 
 /// The latency histograms of one shard.
 #[derive(Clone, Debug, Default)]
-pub struct Timers {
-    timers: [LatencyHistogram; Timing::COUNT],
+pub struct Latencies {
+    histograms: [LatencyHistogram; Timing::COUNT],
 }
 
-impl Timers {
-    /// All empty.
+impl Latencies {
+    /// Returns histograms that are all empty.
     #[must_use]
-    pub fn new() -> Timers {
-        Timers::default()
+    pub fn new() -> Latencies {
+        Latencies::default()
     }
 
     /// Records one latency, in nanoseconds.
     #[inline]
     pub fn record(&mut self, timing: Timing, ns: u64) {
-        self.timers[timing as usize].record(ns);
+        self.histograms[timing as usize].record(ns);
     }
 
-    /// Records the same latency `n` times, in nanoseconds: a send that carried `n` messages.
+    /// Records a latency, in nanoseconds, `n` times: once for each message of a send.
     #[inline]
     pub fn record_n(&mut self, timing: Timing, ns: u64, n: u64) {
-        self.timers[timing as usize].record_n(ns, n);
+        self.histograms[timing as usize].record_n(ns, n);
     }
 
-    /// The histogram.
+    /// Returns the histogram of a latency.
     #[must_use]
     pub fn get(&self, timing: Timing) -> &LatencyHistogram {
-        &self.timers[timing as usize]
+        &self.histograms[timing as usize]
     }
 
     /// Adds another shard's histograms to these.
-    pub fn merge(&mut self, other: &Timers) {
-        for (mine, others) in self.timers.iter_mut().zip(&other.timers) {
-            mine.merge(others);
+    pub fn merge(&mut self, other: &Latencies) {
+        for (ours, theirs) in self.histograms.iter_mut().zip(&other.histograms) {
+            ours.merge(theirs);
         }
     }
 }
 
-/// Everything that one shard counted, at one moment; or, merged, all of them.
+/// The statistics of one shard at one moment, or the sum of several shards' statistics.
 ///
-/// A shard keeps one as its live statistics and clones it when it is asked.
+/// A shard keeps a snapshot as its live statistics, and clones it on request.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// What only grows.
+    /// The counters.
     pub counters: Counters,
-    /// What goes up and down.
+    /// The gauges.
     pub gauges: Gauges,
-    /// What takes time.
-    pub timers: Timers,
+    /// The latencies.
+    pub latencies: Latencies,
 }
 
 impl Snapshot {
-    /// Nothing counted yet.
+    /// Returns a snapshot in which everything is zero.
     #[must_use]
     pub fn new() -> Snapshot {
         Snapshot::default()
@@ -408,11 +412,11 @@ impl Snapshot {
     pub fn merge(&mut self, other: &Snapshot) {
         self.counters.merge(&other.counters);
         self.gauges.merge(&other.gauges);
-        self.timers.merge(&other.timers);
+        self.latencies.merge(&other.latencies);
     }
 }
 
-/// Everything that is counted, as tables in Markdown for the docs.
+/// Returns all metrics as Markdown tables for the docs.
 #[must_use]
 pub fn docs() -> String {
     let counters = Counter::ALL.iter().map(|counter| counter.metric());
@@ -423,7 +427,7 @@ pub fn docs() -> String {
 }
 
 fn table(heading: &str, metrics: impl Iterator<Item = Metric>) -> String {
-    let mut table = format!("### {heading}\n\n| name | unit | what it tells |\n| --- | --- | --- |\n");
+    let mut table = format!("### {heading}\n\n| name | unit | description |\n| --- | --- | --- |\n");
     for Metric { name, unit, help } in metrics {
         table.push_str(&format!("| `{name}` | {unit} | {help} |\n"));
     }
@@ -446,7 +450,7 @@ mod tests {
     fn names_are_unique_and_well_formed() {
         let mut seen = BTreeSet::new();
         for metric in all_metrics() {
-            assert!(seen.insert(metric.name), "{} stands twice", metric.name);
+            assert!(seen.insert(metric.name), "{} appears twice", metric.name);
             assert!(metric.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
             assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
             assert!(!metric.unit.is_empty());
@@ -479,19 +483,19 @@ mod tests {
         let mut one = Snapshot::new();
         one.counters.add(Counter::Sends, 3);
         one.gauges.set(Gauge::Clients, 5);
-        one.timers.record(Timing::Turn, 1_000);
+        one.latencies.record(Timing::Turn, 1_000);
         let mut two = Snapshot::new();
         two.counters.add(Counter::Sends, 4);
         two.counters.add(Counter::Turns, 1);
         two.gauges.add(Gauge::Clients, 7);
         two.gauges.sub(Gauge::Clients, 1);
-        two.timers.record_n(Timing::Turn, 9_000, 2);
+        two.latencies.record_n(Timing::Turn, 9_000, 2);
 
         one.merge(&two);
         assert_eq!(one.counters.get(Counter::Sends), 7);
         assert_eq!(one.counters.get(Counter::Turns), 1);
         assert_eq!(one.gauges.get(Gauge::Clients), 11);
-        assert_eq!(one.timers.get(Timing::Turn).summary().count, 3);
-        assert_eq!(one.timers.get(Timing::Route).summary().count, 0);
+        assert_eq!(one.latencies.get(Timing::Turn).summary().count, 3);
+        assert_eq!(one.latencies.get(Timing::Route).summary().count, 0);
     }
 }

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::Info;
 use super::process::Process;
-use crate::metrics::{Counter, Counters, Gauge, Gauges, Snapshot, Timers, Timing};
+use crate::metrics::{Counter, Counters, Gauge, Gauges, Latencies, Snapshot, Timing};
 use crate::qev::stats::Summary;
 
 /// The page.
@@ -75,12 +75,12 @@ struct Part<'a> {
     #[serde(serialize_with = "gauges")]
     gauges: &'a Gauges,
     #[serde(serialize_with = "timers")]
-    timers: &'a Timers,
+    timers: &'a Latencies,
 }
 
 impl<'a> Part<'a> {
     fn of(snapshot: &'a Snapshot) -> Part<'a> {
-        Part { counters: &snapshot.counters, gauges: &snapshot.gauges, timers: &snapshot.timers }
+        Part { counters: &snapshot.counters, gauges: &snapshot.gauges, timers: &snapshot.latencies }
     }
 }
 
@@ -92,7 +92,7 @@ fn gauges<S: Serializer>(gauges: &Gauges, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_map(Gauge::ALL.iter().map(|&gauge| (gauge.metric().name, gauges.get(gauge))))
 }
 
-fn timers<S: Serializer>(timers: &Timers, serializer: S) -> Result<S::Ok, S::Error> {
+fn timers<S: Serializer>(timers: &Latencies, serializer: S) -> Result<S::Ok, S::Error> {
     let latency = |&timing: &Timing| (timing.metric().name, Latency::from(timers.get(timing).summary()));
     serializer.collect_map(Timing::ALL.iter().map(latency))
 }

@@ -58,7 +58,7 @@ impl Page {
         let name = format!("quickio_{name}_seconds");
         self.family(&name, "summary", help);
         for (shard, snapshot) in shards.iter().enumerate() {
-            let summary = snapshot.timers.get(timing).summary();
+            let summary = snapshot.latencies.get(timing).summary();
             for (quantile, us) in quantiles(&summary) {
                 self.sample(&name, &[("shard", &shard), ("quantile", &quantile)], seconds(us));
             }

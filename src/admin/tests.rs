@@ -27,8 +27,8 @@ pub(super) fn two_shards() -> Vec<Snapshot> {
     two.counters.add(Counter::Sends, 20);
     one.gauges.set(Gauge::Clients, 1);
     two.gauges.set(Gauge::Clients, 2);
-    one.timers.record(Timing::Turn, 1_000);
-    two.timers.record_n(Timing::Turn, 3_000_000, 2);
+    one.latencies.record(Timing::Turn, 1_000);
+    two.latencies.record_n(Timing::Turn, 3_000_000, 2);
     vec![one, two]
 }
 

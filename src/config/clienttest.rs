@@ -1,44 +1,45 @@
-//! `quickio clienttest`: its own flags, and the ways in which its proxy mangles upgrades.
+//! The flags that only `quickio clienttest` has, and the ways in which its proxy mangles upgrades.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::error::ConfigError;
-use super::value::{self, Why};
+use super::value::{self, Problem};
 use super::{App, Config, Listen, suggest};
 
-/// The word that a command line begins with.
+/// The first word of the command line.
 pub const COMMAND: &str = "clienttest";
 
-/// The applications that run in any case: what libraries are tested against, and what broadcasts what it is sent.
+/// The applications that always run. Client libraries are tested against `clienttest`; `relay` broadcasts the events
+/// that it receives.
 const APPS: [&str; 2] = ["relay", "clienttest"];
 
-/// What stands for [`Mangling::Rotate`].
+/// The value of `--mangle` that selects [`Mangling::Rotate`].
 const ROTATE: &str = "rotate";
 
-/// What `quickio clienttest` runs: a server, and a proxy before it that mangles upgrades.
+/// The configuration of `quickio clienttest`: a server, and a proxy in front of it that mangles upgrades.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClientTest {
-    /// The server's settings; its applications are `relay`, `clienttest` and whatever else is asked for.
+pub struct ClientTestConfig {
+    /// The settings of the server. Its applications include `relay` and `clienttest`.
     pub server: Config,
-    /// Where the proxy listens.
+    /// The address that the proxy listens on.
     pub proxy: SocketAddr,
-    /// What it does to upgrades that do not say themselves.
+    /// The mangling of upgrades that do not choose a mode themselves.
     pub mangle: Mangling,
 }
 
-/// Which mode an upgrade gets.
+/// The choice of a mode for each upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mangling {
-    /// Each the same.
+    /// The same mode for every upgrade.
     Always(Mode),
-    /// Each the next of all but [`Mode::None`], in the order of [`Mode::ALL`], over and over.
+    /// Every mode but [`Mode::None`] in turn, in the order of [`Mode::ALL`], repeatedly.
     Rotate,
 }
 
 impl Mangling {
-    fn parse(text: &str) -> Result<Mangling, Why> {
+    fn parse(text: &str) -> Result<Mangling, Problem> {
         if text == ROTATE {
             return Ok(Mangling::Rotate);
         }
@@ -46,13 +47,13 @@ impl Mangling {
     }
 }
 
-fn unknown_mode(text: &str) -> Why {
+fn unknown_mode(text: &str) -> Problem {
     let names = Mode::ALL.iter().map(|mode| mode.name()).chain([ROTATE]);
-    let meant = suggest::nearest(text, names).map(|name| format!(", did you mean `{name}`?"));
-    format!("there is no such mode{}", meant.unwrap_or_default())
+    let suggestion = suggest::nearest(text, names).map(|name| format!(", did you mean `{name}`?"));
+    format!("there is no such mode{}", suggestion.unwrap_or_default())
 }
 
-/// A way in which an upgrade is mangled.
+/// A way to mangle an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     None,
@@ -76,7 +77,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All of them, in the order of rotation.
+    /// All modes, in the order of rotation.
     pub const ALL: &'static [Mode] = &[
         Mode::None,
         Mode::Status200,
@@ -98,86 +99,96 @@ impl Mode {
         Mode::Cut,
     ];
 
-    /// The mode of this name.
+    /// Returns the mode with this name.
     #[must_use]
     pub fn find(name: &str) -> Option<Mode> {
         Mode::ALL.iter().copied().find(|mode| mode.name() == name)
     }
 
-    /// Its name, as it is typed.
+    /// Returns the name of the mode, as the flag accepts it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.words().0
+        self.row().0
     }
 
-    /// What the proxy does.
+    /// Returns a phrase that describes the action of the proxy.
     #[must_use]
     pub fn does(self) -> &'static str {
-        self.words().1
+        self.row().1
     }
 
-    /// What reaches the client.
+    /// Returns a phrase that describes the response that the client receives.
     #[must_use]
     pub fn seen(self) -> &'static str {
-        self.words().2
+        self.row().2
     }
 
-    fn words(self) -> (&'static str, &'static str, &'static str) {
+    fn row(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Mode::None => ("none", "nothing", "a WebSocket that works"),
+            Mode::None => ("none", "changes nothing", "a working WebSocket"),
             Mode::Status200 => (
                 "status-200",
-                "the answer's 101 becomes 200 OK",
+                "replaces the response's 101 with 200 OK",
                 "200 with the headers of a 101, on a connection that stays open",
             ),
-            Mode::ConnectionRemoved => ("connection-removed", "the request loses Connection", "426"),
-            Mode::UpgradeRemoved => ("upgrade-removed", "the request loses Upgrade", "426"),
-            Mode::KeyRemoved => ("key-removed", "the request loses Sec-WebSocket-Key", "400"),
+            Mode::ConnectionRemoved => ("connection-removed", "removes Connection from the request", "426"),
+            Mode::UpgradeRemoved => ("upgrade-removed", "removes Upgrade from the request", "426"),
+            Mode::KeyRemoved => ("key-removed", "removes Sec-WebSocket-Key from the request", "400"),
             Mode::KeyChanged => (
                 "key-changed",
-                "the request gets another Sec-WebSocket-Key",
-                "101, its accept for another key",
+                "replaces Sec-WebSocket-Key in the request",
+                "101, with the Sec-WebSocket-Accept of another key",
             ),
-            Mode::VersionRemoved => ("version-removed", "the request loses Sec-WebSocket-Version", "400"),
+            Mode::VersionRemoved => {
+                ("version-removed", "removes Sec-WebSocket-Version from the request", "400")
+            }
             Mode::VersionChanged => {
-                ("version-changed", "the request's Sec-WebSocket-Version becomes 99", "400")
+                ("version-changed", "changes Sec-WebSocket-Version in the request to 99", "400")
             }
-            Mode::ProtocolRemoved => {
-                ("protocol-removed", "the request loses Sec-WebSocket-Protocol", "101 without a subprotocol")
-            }
+            Mode::ProtocolRemoved => (
+                "protocol-removed",
+                "removes Sec-WebSocket-Protocol from the request",
+                "101 without a subprotocol",
+            ),
             Mode::ProtocolChanged => {
-                ("protocol-changed", "the request's Sec-WebSocket-Protocol becomes mangled", "400")
+                ("protocol-changed", "changes Sec-WebSocket-Protocol in the request to mangled", "400")
             }
-            Mode::AnswerConnectionRemoved => {
-                ("answer-connection-removed", "the answer loses Connection", "101 without Connection")
-            }
+            Mode::AnswerConnectionRemoved => (
+                "answer-connection-removed",
+                "removes Connection from the response",
+                "101 without Connection",
+            ),
             Mode::AnswerUpgradeRemoved => {
-                ("answer-upgrade-removed", "the answer loses Upgrade", "101 without Upgrade")
+                ("answer-upgrade-removed", "removes Upgrade from the response", "101 without Upgrade")
             }
             Mode::AnswerProtocolRemoved => (
                 "answer-protocol-removed",
-                "the answer loses Sec-WebSocket-Protocol",
+                "removes Sec-WebSocket-Protocol from the response",
                 "101 without a subprotocol",
             ),
             Mode::AnswerProtocolChanged => (
                 "answer-protocol-changed",
-                "the answer's Sec-WebSocket-Protocol becomes mangled",
-                "101, with a subprotocol that it did not offer",
+                "changes Sec-WebSocket-Protocol in the response to mangled",
+                "101, with a subprotocol that the client did not offer",
             ),
-            Mode::AcceptRemoved => {
-                ("accept-removed", "the answer loses Sec-WebSocket-Accept", "101 without an accept")
-            }
-            Mode::AcceptChanged => {
-                ("accept-changed", "the answer gets another Sec-WebSocket-Accept", "101, its accept wrong")
-            }
+            Mode::AcceptRemoved => (
+                "accept-removed",
+                "removes Sec-WebSocket-Accept from the response",
+                "101 without Sec-WebSocket-Accept",
+            ),
+            Mode::AcceptChanged => (
+                "accept-changed",
+                "replaces Sec-WebSocket-Accept in the response",
+                "101, with a wrong Sec-WebSocket-Accept",
+            ),
             Mode::Swallow => (
                 "swallow",
-                "whatever follows the handshake vanishes, in both directions",
-                "a clean 101, then nothing",
+                "drops all bytes after the handshake, in both directions",
+                "a valid 101, then nothing",
             ),
             Mode::Cut => (
                 "cut",
-                "the connection is reset in the middle of the answer's head",
+                "resets the connection in the middle of the response's head",
                 "the first half of a 101",
             ),
         }
@@ -186,25 +197,25 @@ impl Mode {
 
 /// The flags that only this command has.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(super) struct ClientTestFlags {
     proxy: Option<SocketAddr>,
     mangle: Option<Mangling>,
 }
 
-impl Own {
-    pub(super) const FLAGS: [&'static str; 2] = ["proxy", "mangle"];
+impl ClientTestFlags {
+    pub(super) const NAMES: [&'static str; 2] = ["proxy", "mangle"];
 
-    /// Sets one of [`Own::FLAGS`]; `None` is a flag without its value.
+    /// Sets one of [`ClientTestFlags::NAMES`]. `None` means that the flag has no value.
     pub(super) fn set(&mut self, name: &str, value: Option<&OsStr>) -> Result<(), ConfigError> {
         match name {
-            "proxy" => self.proxy = Some(read("proxy", value, value::socket_address, proxies)?),
-            _ => self.mangle = Some(read("mangle", value, Mangling::parse, modes)?),
+            "proxy" => self.proxy = Some(parse_flag("proxy", value, value::socket_address, proxies)?),
+            _ => self.mangle = Some(parse_flag("mangle", value, Mangling::parse, modes)?),
         }
         Ok(())
     }
 
-    /// With the server's settings they are what the command runs.
-    pub(super) fn with(self, mut server: Config) -> Result<ClientTest, ConfigError> {
+    /// Combines the flags with the settings of the server.
+    pub(super) fn with(self, mut server: Config) -> Result<ClientTestConfig, ConfigError> {
         if !server.listen.iter().any(|listen| matches!(listen, Listen::Tcp(_))) {
             return Err(ConfigError::ProxyWithoutTcp);
         }
@@ -214,21 +225,21 @@ impl Own {
             }
         }
         let proxy = self.proxy.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)));
-        Ok(ClientTest { server, proxy, mangle: self.mangle.unwrap_or(Mangling::Rotate) })
+        Ok(ClientTestConfig { server, proxy, mangle: self.mangle.unwrap_or(Mangling::Rotate) })
     }
 }
 
-fn read<T>(
+fn parse_flag<T>(
     flag: &'static str,
     value: Option<&OsStr>,
-    parse: fn(&str) -> Result<T, Why>,
+    parse: fn(&str) -> Result<T, Problem>,
     allowed: fn() -> String,
 ) -> Result<T, ConfigError> {
     let text = value.ok_or_else(|| ConfigError::MissingFlagValue { flag, allowed: allowed() })?;
     let parsed = text.to_str().map_or_else(|| Err("it is not valid UTF-8".into()), parse);
-    parsed.map_err(|why| {
+    parsed.map_err(|problem| {
         let text = text.to_string_lossy().into_owned();
-        ConfigError::BadFlagValue { flag, text, why, allowed: allowed() }
+        ConfigError::BadFlagValue { flag, text, problem, allowed: allowed() }
     })
 }
 
@@ -241,10 +252,10 @@ fn modes() -> String {
     format!("{}, or {ROTATE}", names.join(", "))
 }
 
-/// What `quickio clienttest --generate-docs` prints: the modes as a table in Markdown.
+/// Returns the modes as a table in Markdown: the output of `quickio clienttest --generate-docs`.
 #[must_use]
 pub fn docs() -> String {
-    let mut out = String::from("| mode | the proxy | the client gets |\n| --- | --- | --- |\n");
+    let mut out = String::from("| mode | the proxy | the client receives |\n| --- | --- | --- |\n");
     for mode in Mode::ALL {
         let _ = writeln!(out, "| `{}` | {} | {} |", mode.name(), mode.does(), mode.seen());
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with settings: each error names the setting, the value, what is allowed, and the place.
+//! The errors of settings. Each names the setting, the value, the allowed values, and the location of the value.
 
 use std::fmt;
 use std::io;
@@ -8,55 +8,55 @@ use thiserror::Error;
 
 use super::table::Setting;
 
-/// Why settings were refused. Its text is one line, made for the operator.
+/// The reason why settings were rejected. Its text is one line for the operator.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A flag, variable or key that is no setting.
-    #[error("unknown setting `{name}` ({place}){}", Suggestion(.suggestion.as_deref()))]
+    /// A flag, variable or key that is not a setting.
+    #[error("unknown setting `{name}` ({location}){}", Suggestion(.suggestion.as_deref()))]
     UnknownSetting {
-        /// As it was typed.
+        /// The name, as it was typed.
         name: String,
-        /// Where it stood.
-        place: Place,
-        /// The setting that was meant, perhaps, as it should be typed there.
+        /// The location of the name.
+        location: Location,
+        /// The setting that was probably meant, as it is typed in that location.
         suggestion: Option<String>,
     },
 
     /// A value that its setting does not allow.
-    #[error("{} cannot be `{text}`: {why}; allowed: {} ({place})", .setting.name, allowed(.setting))]
+    #[error("{} cannot be `{text}`: {problem}; allowed: {} ({location})", .setting.name, allowed(.setting))]
     BadValue {
-        /// The setting, which knows what would be right.
+        /// The setting, which knows the allowed values.
         setting: &'static Setting,
         /// The value, as it was typed.
         text: String,
-        /// What is wrong with it.
-        why: String,
-        /// Where it stood.
-        place: Place,
+        /// The reason why it is not allowed.
+        problem: String,
+        /// The location of the value.
+        location: Location,
     },
 
     /// A flag at the end of the command line whose value is missing.
     #[error("the flag --{} needs a value; allowed: {}", .setting.name, allowed(.setting))]
     MissingValue {
-        /// The setting, which knows what would be right.
+        /// The setting, which knows the allowed values.
         setting: &'static Setting,
     },
 
-    /// `--config` at the end of the command line.
+    /// The flag `--config` at the end of the command line.
     #[error("the flag --config needs the path of a TOML file")]
     MissingFile,
 
     /// A value that a flag of `quickio clienttest` does not allow.
-    #[error("{flag} cannot be `{text}`: {why}; allowed: {allowed} (flag --{flag})")]
+    #[error("{flag} cannot be `{text}`: {problem}; allowed: {allowed} (flag --{flag})")]
     BadFlagValue {
         /// The flag, without its dashes.
         flag: &'static str,
         /// The value, as it was typed.
         text: String,
-        /// What is wrong with it.
-        why: String,
-        /// What would be right.
+        /// The reason why it is not allowed.
+        problem: String,
+        /// The allowed values.
         allowed: String,
     },
 
@@ -65,44 +65,44 @@ pub enum ConfigError {
     MissingFlagValue {
         /// The flag, without its dashes.
         flag: &'static str,
-        /// What would be right.
+        /// The allowed values.
         allowed: String,
     },
 
-    /// `quickio clienttest` with Unix sockets only.
-    #[error("clienttest needs a TCP address in listen: its proxy connects to that")]
+    /// A `quickio clienttest` that listens on Unix sockets only.
+    #[error("clienttest needs a TCP address in listen, because its proxy connects to it")]
     ProxyWithoutTcp,
 
-    /// `quickio test-app` with nothing to test.
-    #[error("test-app needs an application: a name, or the file of one")]
+    /// A `quickio test-app` without an application.
+    #[error("test-app needs the name or the file of an application")]
     MissingApp,
 
-    /// A setting of an application's that is no text, number or boolean.
+    /// A setting of an application whose type is not allowed.
     #[error(
-        "the setting `{key}` of the application {app} is TOML's {kind}: it must be a text, a number or a boolean ({place})"
+        "the setting `{key}` of the application {app} is a TOML {toml_type}; it must be a string, a number or a boolean ({location})"
     )]
     BadAppSetting {
-        /// The application's name.
+        /// The name of the application.
         app: String,
-        /// The key; empty where all of them are meant.
+        /// The key of the setting.
         key: String,
-        /// What TOML calls it.
-        kind: &'static str,
-        /// Where it stood.
-        place: Place,
+        /// The type, as TOML names it.
+        toml_type: &'static str,
+        /// The location of the value.
+        location: Location,
     },
 
-    /// A key beside the sections of settings for applications.
-    #[error("`{key}` must be a section of its own, for an application: [app-settings.NAME] ({place})")]
+    /// A value where a table with the settings of an application is expected.
+    #[error("`{key}` is not a table: settings of an application belong in [app-settings.NAME] ({location})")]
     BadAppSection {
-        /// As it was typed.
+        /// The key, as it was typed.
         key: String,
-        /// Where it stood.
-        place: Place,
+        /// The location of the value.
+        location: Location,
     },
 
-    /// A flag that takes no value was given one.
-    #[error("the flag {flag} takes no value, and was given `{text}`")]
+    /// A value for a flag that takes none.
+    #[error("the flag {flag} takes no value, but `{text}` was given")]
     UnexpectedValue {
         /// The flag, as it was typed.
         flag: String,
@@ -110,68 +110,68 @@ pub enum ConfigError {
         text: String,
     },
 
-    /// A word on the command line that is no flag.
-    #[error("unexpected argument `{text}`: every setting is a flag, --help lists them")]
+    /// A word on the command line that is not a flag.
+    #[error("unexpected argument `{text}`: settings are given as flags (see --help)")]
     UnexpectedArgument {
-        /// As it was typed.
+        /// The word, as it was typed.
         text: String,
     },
 
-    /// Two settings whose values do not go together.
-    #[error("{one} must be {relation} {other}: {why}")]
+    /// Two settings whose values contradict each other.
+    #[error("{one} must be {relation} {other}; otherwise {consequence}")]
     Relation {
-        /// The first setting, its value and place.
+        /// The first setting with its value and location.
         one: String,
-        /// `less than`, or `at most`.
+        /// The relation: `less than` or `at most`.
         relation: &'static str,
-        /// The second setting, its value and place.
+        /// The second setting with its value and location.
         other: String,
-        /// What would go wrong.
-        why: &'static str,
+        /// The consequence of a violation.
+        consequence: &'static str,
     },
 
     /// A settings file that could not be read.
     #[error("cannot read the settings file {}: {source}", .path.display())]
     FileUnreadable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
 
-    /// A settings file too long to be one.
+    /// A settings file that is too long.
     #[error("the settings file {} is longer than {max} bytes", .path.display())]
     FileTooLong {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The most that is read.
+        /// The maximum length.
         max: u64,
     },
 
-    /// A settings file that is no TOML.
-    #[error("{place} is not valid TOML: {message}")]
+    /// A settings file that is not TOML.
+    #[error("{location} is not valid TOML: {message}")]
     FileSyntax {
-        /// Where it stops being TOML.
-        place: Place,
-        /// What was found and expected there.
+        /// The location of the syntax error.
+        location: Location,
+        /// The parser's description of the error.
         message: String,
     },
 }
 
-/// Where a setting was typed.
+/// The location of a setting or of its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On the command line, as something that is no flag.
+pub enum Location {
+    /// The command line, for a word that is not the value of a flag.
     CommandLine,
-    /// On the command line, after this flag (without its dashes).
+    /// The value of this flag (without its dashes).
     Flag(&'static str),
-    /// In the environment, as a variable that is no setting.
+    /// The environment, for a variable that is not a setting.
     Environment,
-    /// In the environment, in this variable.
+    /// The value of this variable.
     Variable(String),
-    /// In a settings file; line and column (in characters) count from 1.
+    /// A position in a settings file. Line and column (in characters) count from 1.
     File {
-        /// The file, as it was named.
+        /// The path of the file, as it was given.
         path: PathBuf,
         /// The line.
         line: usize,
@@ -180,22 +180,22 @@ pub enum Place {
     },
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::CommandLine => f.write_str("on the command line"),
-            Place::Environment => f.write_str("in the environment"),
-            Place::Flag(flag) => write!(f, "flag --{flag}"),
-            Place::Variable(name) => write!(f, "variable {name}"),
-            Place::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Location::CommandLine => f.write_str("on the command line"),
+            Location::Environment => f.write_str("in the environment"),
+            Location::Flag(flag) => write!(f, "flag --{flag}"),
+            Location::Variable(name) => write!(f, "variable {name}"),
+            Location::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
         }
     }
 }
 
-/// What would be right, and how it is written.
+/// Returns the allowed values of a setting, and the format in which they are written.
 fn allowed(setting: &Setting) -> String {
-    match setting.kind.form() {
-        Some(form) => format!("{}, {form}", setting.kind.allowed()),
+    match setting.kind.format() {
+        Some(format) => format!("{}, {format}", setting.kind.allowed()),
         None => setting.kind.allowed(),
     }
 }
@@ -207,7 +207,7 @@ impl fmt::Display for Suggestion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(name) => write!(f, ": did you mean `{name}`?"),
-            None => f.write_str(": --help lists what there is"),
+            None => f.write_str(": --help lists all settings"),
         }
     }
 }

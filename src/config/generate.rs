@@ -1,11 +1,11 @@
-//! The table of settings as text: `--help`, a complete settings file, and the table in the docs.
+//! Renders the table of settings as `--help`, as a complete settings file, and as the table in the docs.
 
 use std::fmt::Write;
 
 use super::clienttest::Mode;
-use super::table::{Group, Kind, SETTINGS, Setting};
+use super::table::{Group, SETTINGS, Setting, ValueKind};
 
-/// Columns of a terminal that everybody has.
+/// The width of the narrowest common terminal.
 const COLUMNS: usize = 80;
 
 const USAGE: &str = "\
@@ -15,30 +15,31 @@ Usage: quickio [FLAG VALUE]...
        quickio clienttest [FLAG VALUE]...
        quickio test-app [FLAG VALUE]... APP...
 
-The second is for authors of client libraries: a server and, before it, a proxy
-that mangles WebSocket upgrades. quickio clienttest --help says how.
-The third runs the self-tests of applications, as --app takes them, without a
-server; its exit code is 0 where all are fit to run.
+clienttest is for authors of client libraries. It starts a server and, in front
+of it, a proxy that mangles WebSocket upgrades (see quickio clienttest --help).
+test-app runs the self-tests of applications, which are given as for --app,
+without starting a server. Its exit code is 0 if all of them can run.
 
   --config FILE
-      Reads settings from this TOML file (also: the variable QUICKIO_CONFIG).
+      Reads settings from this TOML file. The variable QUICKIO_CONFIG does the
+      same.
   --generate-config
       Prints a settings file with every setting and its default.
   --generate-docs
       Prints the tables of settings and statistics for the docs.
   -h, --help
-      Prints this.
+      Prints this help.
   -V, --version
       Prints the version.
 
-Every setting is a flag (--clients-max 1000), a variable of the environment
-(QUICKIO_CLIENTS_MAX=1000), and a key of the file (clients-max = 1000). A flag
-goes before the environment, the environment before the file, the file before
-the default.
+Every setting is a flag (--clients-max 1000), an environment variable
+(QUICKIO_CLIENTS_MAX=1000) and a key of the settings file (clients-max = 1000).
+A flag overrides the environment, the environment overrides the file, and the
+file overrides the default.
 
-Counts are whole numbers, which k, M (thousands), Ki, Mi or Gi (powers of 1024)
-may follow; durations are whole numbers with ms, s, m or h. Lists are separated
-by commas, or their flag is repeated.
+Counts are whole numbers, optionally followed by k, M (thousands, millions),
+Ki, Mi or Gi (powers of 1024). Durations are whole numbers with a unit: ms, s, m
+or h. The entries of a list are separated by commas, or its flag is repeated.
 ";
 
 const CLIENT_TEST_USAGE: &str = "\
@@ -46,41 +47,42 @@ QuickIO: client tests, for authors of client libraries.
 
 Usage: quickio clienttest [FLAG VALUE]...
 
-A server with the applications relay and clienttest and, on a port of its own, a
-proxy before it that mangles WebSocket upgrades. Anything else passes the proxy
-unharmed. docs/client-tests.md says what a client has to make of it.
+Starts a server with the applications relay and clienttest and, on a port of its
+own, a proxy in front of it that mangles WebSocket upgrades. The proxy passes
+everything else on unchanged. docs/client-tests.md describes how a client should
+react.
 
   --proxy ADDRESS
-      Where the proxy listens.
+      The address that the proxy listens on.
       [ip:port or [ip6]:port; default: 127.0.0.1:8082]
   --mangle MODE|rotate
-      What the proxy does to an upgrade whose target does not say mangle=MODE in
-      its query. rotate goes through all modes but none, upgrade by upgrade, in
-      the order below.
+      The mode for upgrades whose target does not have mangle=MODE in its query.
+      rotate uses the next mode for each upgrade, in the order below, without
+      none.
       [default: rotate]
   --generate-docs
       Prints the table of modes for the docs.
 
-Modes:
+Modes of the proxy:
 
 ";
 
 const FILE_HEAD: &str = r#"# The settings of QuickIO, each with its default.
-# Flags (--clients-max 1000) and the environment (QUICKIO_CLIENTS_MAX=1000) go
-# before this file.
-# Counts are whole numbers, or texts such as "64Ki" and "2M"; durations are
-# texts such as "500ms", "10s", "15m", "1h".
-# Settings of an application of its own stand at the end, below the line
+# Flags (--clients-max 1000) and environment variables (QUICKIO_CLIENTS_MAX=1000)
+# override this file.
+# Counts are whole numbers, or strings such as "64Ki" and "2M". Durations are
+# strings such as "500ms", "10s", "15m" and "1h".
+# Settings of an application go to the end of this file, into a section
 # [app-settings.NAME].
 "#;
 
-/// What `--version` prints.
+/// Returns the output of `--version`.
 #[must_use]
 pub fn version() -> String {
     format!("quickio {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// What `--help` prints: every setting, by groups, at most 80 columns wide.
+/// Returns the output of `--help`: every setting, by group, at most 80 columns wide.
 #[must_use]
 pub fn help() -> String {
     let mut out = USAGE.to_owned();
@@ -88,15 +90,15 @@ pub fn help() -> String {
     out
 }
 
-/// What `quickio clienttest --help` prints: its own flags, the modes, and every setting.
+/// Returns the output of `quickio clienttest --help`: its own flags, the modes, and every setting.
 #[must_use]
 pub fn client_test_help() -> String {
     let mut out = CLIENT_TEST_USAGE.to_owned();
     for mode in Mode::ALL {
         let _ = writeln!(out, "  {}", mode.name());
-        wrap(&mut out, "      ", &format!("{}: the client gets {}.", mode.does(), mode.seen()));
+        wrap(&mut out, "      ", &format!("{}: the client receives {}.", mode.does(), mode.seen()));
     }
-    out.push_str("\nAll that the server takes is taken too:\n");
+    out.push_str("\nAll settings of the server are accepted too:\n");
     settings_help(&mut out);
     out
 }
@@ -112,17 +114,17 @@ fn settings_help(out: &mut String) {
     });
 }
 
-/// What is allowed and the default; a choice stands beside its flag already.
+/// Returns the allowed values and the default. The choices are already shown next to the flag.
 fn bounds(setting: &Setting) -> String {
     let default = if setting.default.is_empty() { "none" } else { setting.default };
     match setting.kind {
-        Kind::Choice { .. } => format!("[default: {default}]"),
+        ValueKind::Choice { .. } => format!("[default: {default}]"),
         kind => format!("[{}; default: {default}]", kind.allowed()),
     }
 }
 
-/// What `--generate-config` prints: a TOML file in which every setting is commented out. With the `#` before the
-/// keys removed, it says the defaults.
+/// Returns the output of `--generate-config`: a TOML file in which every setting is commented out. Without the `#`
+/// before the keys it sets the defaults.
 #[must_use]
 pub fn settings_file() -> String {
     let mut out = FILE_HEAD.to_owned();
@@ -141,24 +143,24 @@ pub fn settings_file() -> String {
 fn toml_default(setting: &Setting) -> String {
     let is_number = !setting.default.is_empty() && setting.default.bytes().all(|b| b.is_ascii_digit());
     match setting.kind {
-        Kind::Apps(_) | Kind::Addresses(_) if setting.default.is_empty() => "[]".to_owned(),
-        Kind::Apps(_) | Kind::Addresses(_) | Kind::Origins(_) => {
+        ValueKind::Apps(_) | ValueKind::Addresses(_) if setting.default.is_empty() => "[]".to_owned(),
+        ValueKind::Apps(_) | ValueKind::Addresses(_) | ValueKind::Origins(_) => {
             format!("[\"{}\"]", setting.default.replace(',', "\", \""))
         }
-        Kind::Switch(_) => (setting.default == "on").to_string(),
+        ValueKind::Switch(_) => (setting.default == "on").to_string(),
         kind if kind.takes_numbers() && is_number => setting.default.to_owned(),
         _ => format!("\"{}\"", setting.default),
     }
 }
 
-/// The first part of what `--generate-docs` prints: a table of the settings for each group, in Markdown.
+/// Returns the first part of the output of `--generate-docs`: a Markdown table of the settings of each group.
 #[must_use]
 pub fn docs() -> String {
     let mut out = String::new();
     by_groups(|group, settings| {
         let gap = if out.is_empty() { "" } else { "\n" };
         let _ = write!(out, "{gap}### {}\n\n", group.heading());
-        out.push_str("| setting | default | allowed | what it does |\n| --- | --- | --- | --- |\n");
+        out.push_str("| setting | default | allowed | description |\n| --- | --- | --- | --- |\n");
         for setting in settings {
             let default = match setting.default {
                 "" => "none".to_owned(),
@@ -178,7 +180,7 @@ fn by_groups(mut each: impl FnMut(Group, &[&Setting])) {
     }
 }
 
-/// Writes `text` in lines of at most [`COLUMNS`], each behind `indent`.
+/// Writes `text` in lines of at most [`COLUMNS`], each starting with `indent`.
 fn wrap(out: &mut String, indent: &str, text: &str) {
     let mut used = 0;
     for word in text.split(' ') {

@@ -1,21 +1,21 @@
-//! Every setting once: from flags, the environment and a TOML file to one [`Config`].
+//! The settings of the server, from flags, the environment and a TOML file into one [`Config`].
 //!
-//! | file | is |
+//! | file | contents |
 //! | --- | --- |
-//! | `table` | the settings: name, kind, default, what is allowed, doc. Everything else is made from it |
-//! | `sources` | what was typed: flags, variables and the file, each word with the place where it stood |
-//! | `meaning` | what it means: words into a `Config`, and the relations between settings |
-//! | `value` | one word's text into a value: counts, durations, addresses |
-//! | `clienttest` | what only `quickio clienttest` has: its flags, its modes |
-//! | `generate` | the table as `--help`, as a settings file, and as the table of the docs |
-//! | `error` | what can be wrong, and where it stood |
+//! | `table` | one row for each setting: name, kind, default, bounds, description. Everything else is derived from it |
+//! | `sources` | reads flags, variables and the file into raw values, each with its location |
+//! | `resolve` | converts raw values into a `Config` and checks the relations between settings |
+//! | `value` | parses the text of one value: counts, durations, addresses |
+//! | `clienttest` | the flags and modes that only `quickio clienttest` has |
+//! | `generate` | the table as `--help`, as a settings file, and as the table in the docs |
+//! | `error` | the errors, each with the location of the value that caused it |
 //!
-//! A flag goes before the environment, the environment before the file, the file before the default.
+//! A flag overrides the environment, the environment overrides the file, and the file overrides the default.
 
 pub mod clienttest;
 mod error;
 mod generate;
-mod meaning;
+mod resolve;
 mod sources;
 mod suggest;
 pub mod table;
@@ -30,31 +30,32 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use clienttest::ClientTest;
-pub use error::{ConfigError, Place};
+pub use clienttest::ClientTestConfig;
+pub use error::{ConfigError, Location};
 pub use generate::{client_test_help, docs, help, settings_file, version};
 
-use sources::{Asked, Command, Flags};
+use sources::{Flags, ParsedArgs, Subcommand};
 
-/// The exit code of a process whose settings are wrong.
+/// The exit code of a process whose settings are invalid.
 pub const EXIT_CODE: u8 = 2;
 
-/// What a command line asks for.
+/// The action that a command line requests.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action<Settings = Config> {
     /// Run with these settings.
     Run(Settings),
-    /// Print this text on standard output, and exit with 0: `--help`, `--version`, `--generate-config`,
+    /// Print this text on standard output and exit with 0: `--help`, `--version`, `--generate-config`,
     /// `--generate-docs`.
     Print(String),
 }
 
-/// Reads the settings from `args` (without the program's name), from `env`, and from the file that either names.
+/// Reads the settings from `args` (without the program's name), from `env`, and from the file that either of them
+/// names.
 ///
 /// # Errors
 ///
-/// The first thing that is wrong, with the setting's name, the value, what is allowed, and the place where it
-/// stood. The process should print it and exit with [`EXIT_CODE`].
+/// Returns the first problem found, with the name of the setting, the value, the allowed values, and the location of
+/// the value. The process should print the error and exit with [`EXIT_CODE`].
 ///
 /// # Examples
 ///
@@ -62,30 +63,30 @@ pub enum Action<Settings = Config> {
 /// use quickio::config::{self, Action};
 ///
 /// let args = ["--shards", "2", "--timeout=3s"].map(Into::into);
-/// let Ok(Action::Run(config)) = config::from_args(args, []) else { panic!("these are good settings") };
+/// let Ok(Action::Run(config)) = config::from_args(args, []) else { panic!("these settings are valid") };
 /// assert_eq!(config.shards, Some(2));
 ///
-/// let wrong = config::from_args(["--timeout=soon".into()], []).unwrap_err();
-/// assert!(wrong.to_string().contains("500ms, 10s, 15m or 1h"));
+/// let error = config::from_args(["--timeout=soon".into()], []).unwrap_err();
+/// assert!(error.to_string().contains("500ms, 10s, 15m or 1h"));
 /// ```
 pub fn from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action, ConfigError> {
-    match sources::flags(args, Command::Serve)? {
-        Asked::Settings(flags) => from_sources(flags, env).map(Action::Run),
-        Asked::Print(what) => Ok(Action::Print(what.text())),
+    match sources::flags(args, Subcommand::Serve)? {
+        ParsedArgs::Settings(flags) => from_sources(flags, env).map(Action::Run),
+        ParsedArgs::Print(text) => Ok(Action::Print(text.render())),
     }
 }
 
-/// The word that a command line begins with which tests applications.
+/// The first word of a command line that tests applications.
 pub const TEST_APP: &str = "test-app";
 
-/// As [`from_args`], for what follows the word [`TEST_APP`]: the same settings, and applications without a flag.
+/// Reads the arguments after the word [`TEST_APP`]: the settings of [`from_args`], and applications without a flag.
 ///
 /// # Errors
 ///
-/// As [`from_args`]; or no application is named.
+/// Returns the errors of [`from_args`], and an error if no application is named.
 ///
 /// # Examples
 ///
@@ -93,39 +94,40 @@ pub const TEST_APP: &str = "test-app";
 /// use quickio::config::{self, Action};
 ///
 /// let args = ["--app-dir", "/srv/apps", "chat", "./other.so"].map(Into::into);
-/// let Ok(Action::Run(config)) = config::test_app_from_args(args, []) else { panic!("these are good settings") };
+/// let Ok(Action::Run(config)) = config::test_app_from_args(args, []) else { panic!("these settings are valid") };
 /// assert_eq!(config.app, ["chat".into(), "./other.so".into()]);
 /// ```
 pub fn test_app_from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action, ConfigError> {
-    match sources::flags(args, Command::TestApp)? {
-        Asked::Settings(flags) => {
+    match sources::flags(args, Subcommand::TestApp)? {
+        ParsedArgs::Settings(flags) => {
             let config = from_sources(flags, env)?;
             if config.app.is_empty() { Err(ConfigError::MissingApp) } else { Ok(Action::Run(config)) }
         }
-        Asked::Print(what) => Ok(Action::Print(what.text())),
+        ParsedArgs::Print(text) => Ok(Action::Print(text.render())),
     }
 }
 
-/// Whether an application is named by its file: by a slash, or by the ending `.so`, `.py`, `.js`, `.mjs` or `.cjs`.
+/// Returns whether `app` is a file rather than a name: it has a slash, or the ending `.so`, `.py`, `.js`, `.mjs` or
+/// `.cjs`.
 #[must_use]
 pub fn is_file(app: &str) -> bool {
     value::is_file(app)
 }
 
-/// Whether a text can be the name of an application.
+/// Returns whether `text` is a valid name of an application.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     value::name(text).is_ok()
 }
 
-/// As [`from_args`], for what follows the word [`clienttest::COMMAND`]: the same settings, and two flags more.
+/// Reads the arguments after the word [`clienttest::COMMAND`]: the settings of [`from_args`], and two more flags.
 ///
 /// # Errors
 ///
-/// As [`from_args`].
+/// Returns the errors of [`from_args`], and an error if the server would have no TCP listener.
 ///
 /// # Examples
 ///
@@ -133,17 +135,17 @@ pub fn is_name(text: &str) -> bool {
 /// use quickio::config::{self, Action};
 ///
 /// let args = ["--mangle", "cut", "--shards", "1"].map(Into::into);
-/// let Ok(Action::Run(tests)) = config::client_test_from_args(args, []) else { panic!("these are good settings") };
+/// let Ok(Action::Run(tests)) = config::client_test_from_args(args, []) else { panic!("these settings are valid") };
 /// assert_eq!(tests.server.app, ["relay".into(), "clienttest".into()]);
 /// ```
 pub fn client_test_from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Action<ClientTest>, ConfigError> {
-    let mut own = clienttest::Own::default();
-    match sources::flags(args, Command::ClientTest(&mut own))? {
-        Asked::Settings(flags) => own.with(from_sources(flags, env)?).map(Action::Run),
-        Asked::Print(what) => Ok(Action::Print(what.client_test_text())),
+) -> Result<Action<ClientTestConfig>, ConfigError> {
+    let mut own_flags = clienttest::ClientTestFlags::default();
+    match sources::flags(args, Subcommand::ClientTest(&mut own_flags))? {
+        ParsedArgs::Settings(flags) => own_flags.with(from_sources(flags, env)?).map(Action::Run),
+        ParsedArgs::Print(text) => Ok(Action::Print(text.render_for_client_test())),
     }
 }
 
@@ -152,112 +154,112 @@ fn from_sources(
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, ConfigError> {
     let environment = sources::environment(env)?;
-    let mut typed = match flags.file.or(environment.file) {
+    let mut settings = match flags.file.or(environment.file) {
         Some(path) => sources::file(&path)?,
-        None => sources::Typed::default(),
+        None => sources::RawSettings::default(),
     };
-    typed.replace_with(environment.typed);
-    typed.replace_with(flags.typed);
-    meaning::config(&typed)
+    settings.override_with(environment.settings);
+    settings.override_with(flags.settings);
+    resolve::config(&settings)
 }
 
-/// The settings of a server; [`Config::default`] is what it does when nobody says anything.
+/// The settings of a server. [`Config::default`] has the defaults.
 ///
-/// [`table::SETTINGS`] has the allowed values and the reasons of each.
+/// [`table::SETTINGS`] has the bounds and the description of each setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where clients connect; at least one.
+    /// The addresses at which clients connect; at least one.
     pub listen: Vec<Listen>,
-    /// Where statistics are served over HTTP; `None` where they are not.
+    /// The address that serves statistics over HTTP, or `None` to not serve them.
     pub admin: Option<SocketAddr>,
-    /// How many shards; `None` for one on each online core.
+    /// The number of shards, or `None` for one on each available core.
     pub shards: Option<usize>,
     /// The applications to run.
     pub app: Vec<App>,
-    /// Where the files of those are that are named and not bundled.
+    /// The folder of the files of applications that are given by name and are not bundled.
     pub app_dir: Option<PathBuf>,
-    /// What the file has for applications: by name and key, in its sections `[app-settings.NAME]`.
+    /// The settings of applications, by name and key, from the sections `[app-settings.NAME]` of the file.
     pub app_settings: BTreeMap<String, BTreeMap<String, String>>,
-    /// What Python applications run under.
+    /// The interpreter of Python applications.
     pub python: PathBuf,
-    /// What JavaScript applications run under.
+    /// The interpreter of JavaScript applications.
     pub node: PathBuf,
-    /// Whether workers are replaced when their files change.
+    /// Replace workers when their files change.
     pub reload: bool,
-    /// What `/qio/hostname` answers; `None` where the server has no public address.
+    /// The result of `/qio/hostname`, or `None` if the server has no public address.
     pub public_address: Option<String>,
-    /// The origins of the pages that browsers may connect from, as browsers write them; `*` alone for all.
+    /// The origins of the pages that browsers may connect from, as browsers write them; a single `*` for all.
     pub origin: Vec<String>,
-    /// The least important events that are logged.
+    /// The least severe level that is logged.
     pub log_level: LogLevel,
-    /// How a log line is written.
+    /// The format of a log line.
     pub log_format: LogFormat,
-    /// Which time the timers go by.
+    /// The time source of the timers.
     pub clock: ClockKind,
-    /// Clients of the whole server, at most.
+    /// The maximum number of clients of the whole server.
     pub clients_max: usize,
-    /// Connections of one peer's address, at most; 0 for no limit.
+    /// The maximum number of connections from one peer address; 0 for no limit.
     pub connections_per_address_max: usize,
-    /// Bytes of one message from a client, at most.
+    /// The maximum size of a message from a client, in bytes.
     pub message_bytes_max: usize,
-    /// Bytes that wait for one client to read them, at most.
+    /// The maximum number of bytes that may wait for one client to read them.
     pub outbox_bytes_max: usize,
-    /// Subscriptions of all clients together, at most.
+    /// The maximum number of subscriptions of all clients together.
     pub clients_subs_total: usize,
-    /// Percent of `clients_subs_total` from which on clients with many subscriptions get no more.
+    /// The percentage of `clients_subs_total` above which clients that have `clients_subs_min` get no more.
     pub clients_subs_pressure: u8,
-    /// Subscriptions that a client may have even then.
+    /// The number of subscriptions that a client may have even above that percentage.
     pub clients_subs_min: usize,
     /// How long a client may take to fire a server callback.
     pub clients_cb_max_age: Duration,
-    /// How long a peer may take for its handshake, or to finish a message that it began.
+    /// How long a peer may take to complete its handshake, or a message that it has begun.
     pub timeout: Duration,
-    /// How long a peer may take for its part of the closing handshake.
+    /// How long a peer may take to complete the closing handshake.
     pub close_timeout: Duration,
-    /// The longest that a client is sent nothing.
+    /// The longest time during which a client is sent nothing.
     pub heartbeat_interval: Duration,
     /// How much earlier than `heartbeat_interval` a heartbeat may be sent.
     pub heartbeat_slack: Duration,
-    /// After which time an HTTP request that polls is answered, at the latest.
+    /// The longest time that an HTTP poll is held before it is answered.
     pub poll_interval: Duration,
-    /// How much earlier it may be.
+    /// How much earlier than `poll_interval` a poll may be answered.
     pub poll_slack: Duration,
-    /// How long nothing comes from a client before it is challenged.
+    /// How long a client may be silent before it is sent a heartbeat that it must answer.
     pub heartbeat_challenge: Duration,
-    /// How long nothing comes from a client before it is closed.
+    /// How long a client may be silent before it is closed.
     pub heartbeat_timeout: Duration,
-    /// The longest that an orderly shutdown takes.
+    /// The longest time that an orderly shutdown takes.
     pub shutdown_timeout: Duration,
-    /// How long a worker may take to get ready.
+    /// How long a worker may take to become ready.
     pub worker_start_timeout: Duration,
     /// How long a worker may take to answer a ping.
     pub worker_timeout: Duration,
     /// How long a worker may take to answer an event.
     pub worker_request_timeout: Duration,
-    /// How long a worker that is replaced or stopped may take to finish what it has.
+    /// How long a worker that is replaced or stopped may take to finish its requests.
     pub worker_stop_timeout: Duration,
-    /// Events that a worker has under way from one shard, at most.
+    /// The maximum number of events from one shard that a worker may be handling.
     pub worker_requests_max: usize,
-    /// Bytes that wait for a worker to read them from one shard, at most.
+    /// The maximum number of bytes from one shard that may wait for a worker to read them.
     pub worker_outbox_bytes_max: usize,
-    /// Receive buffers of each shard: a power of two.
+    /// The number of receive buffers of each shard: a power of two.
     pub receive_buffers: usize,
-    /// Bytes of each receive buffer.
+    /// The size of each receive buffer, in bytes.
     pub receive_buffer_bytes: usize,
-    /// Sends that a shard submits in one turn, at most.
+    /// The maximum number of sends that a shard submits in one turn.
     pub sends_per_turn_max: usize,
-    /// Connections that the kernel keeps for each listener until they are accepted.
+    /// The number of connections that the kernel keeps for each listener until they are accepted.
     pub listen_backlog: usize,
-    /// Accepts that each listener has in the ring at once.
+    /// The number of accept operations that each listener keeps in the ring.
     pub accepts_in_flight: usize,
-    /// Messages in the ring from one shard to another: a power of two.
+    /// The capacity of the queue from one shard to another, in messages: a power of two.
     pub mesh_ring_messages: usize,
-    /// Messages that wait, for each pair of shards, where that ring is full.
+    /// The maximum number of messages that wait, for each pair of shards, when that queue is full.
     pub mesh_overflow_messages_max: usize,
-    /// Commands of application threads that wait for one shard.
+    /// The maximum number of commands from application threads that wait for one shard.
     pub inbox_messages_max: usize,
-    /// Answer every WebSocket message on the path `/echo` with itself, with no subprotocol and no `/qio/ohai`: what
-    /// the WebSocket conformance suite needs. For programs that use this crate; there is no flag for it.
+    /// Echoes every WebSocket message on the path `/echo`, with no subprotocol and no `/qio/ohai`, as the WebSocket
+    /// conformance suite needs. For programs that use this crate; there is no flag for it.
     pub echo: bool,
 }
 
@@ -317,9 +319,9 @@ impl Default for Config {
 /// An application to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
-    /// Its name, or its file ([`is_file`]).
+    /// The application's name, or its file (see [`is_file`]).
     pub name: String,
-    /// How many workers it has, where that was said.
+    /// The number of its workers, if it was given.
     pub instances: Option<usize>,
 }
 
@@ -329,7 +331,7 @@ impl From<&str> for App {
     }
 }
 
-/// As it is typed.
+/// Writes the application as a flag accepts it.
 impl fmt::Display for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
@@ -337,16 +339,16 @@ impl fmt::Display for App {
     }
 }
 
-/// Where clients connect.
+/// An address at which clients connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// An IPv4 or IPv6 address and a TCP port; port 0 lets the kernel choose one.
+    /// An IPv4 or IPv6 address and a TCP port; for port 0 the kernel chooses one.
     Tcp(SocketAddr),
-    /// The path of a Unix stream socket, which is created.
+    /// The path of a Unix stream socket, which the server creates.
     Unix(PathBuf),
 }
 
-/// As it is typed: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/quickio.sock`.
+/// Writes the address as a flag accepts it: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/quickio.sock`.
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -356,35 +358,35 @@ impl fmt::Display for Listen {
     }
 }
 
-/// How important an event is for the log.
+/// The severity of a log event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// What needs somebody's attention.
+    /// Needs an operator's attention.
     Error,
-    /// What may need it.
+    /// May need an operator's attention.
     Warn,
-    /// Starts, stops, and clients closed for their own fault.
+    /// Starts, stops, and clients that were closed for their own fault.
     Info,
-    /// What helps to find a fault.
+    /// Details that help to find a fault.
     Debug,
-    /// All there is.
+    /// Everything.
     Trace,
 }
 
-/// How a log line is written.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Which time the timers go by.
+/// The time source of the timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockKind {
     /// The kernel's monotonic time.
     System,
-    /// One that stands still until `POST /clock?advance=MS` on the admin endpoint moves it: for tests.
+    /// A clock for tests, which stands still until `POST /clock?advance=MS` on the admin endpoint moves it.
     Manual,
 }

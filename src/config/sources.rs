@@ -1,6 +1,6 @@
-//! What was typed: words from flags, the environment and the file, each with the place where it stood.
+//! Reads raw values from flags, the environment and the settings file, each with its location.
 //!
-//! Nothing here knows what a word means; `meaning` does.
+//! This module does not interpret the values; `resolve` does.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,158 +12,160 @@ use std::path::{Path, PathBuf};
 use lexopt::Arg;
 use toml_edit::{Document, Item, Value};
 
-use super::clienttest::{self, Own};
-use super::error::{ConfigError, Place};
-use super::table::{Kind, SETTINGS, Setting};
+use super::clienttest::{self, ClientTestFlags};
+use super::error::{ConfigError, Location};
+use super::table::{SETTINGS, Setting, ValueKind};
 use super::value;
 use super::{generate, suggest};
 use crate::metrics;
 
-/// Bytes of a settings file that are read, at most: the generated one has 8 KiB.
+/// The maximum size of a settings file, in bytes. The generated one has 8 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The table of the file that has a section for each application.
 const APP_SETTINGS: &str = "app-settings";
 
-/// Flags that are no settings.
+/// The flags that are not settings.
 const OTHER_FLAGS: [&str; 5] = ["config", "generate-config", "generate-docs", "help", "version"];
 
+/// The prefix of all variables.
 const VARIABLE_PREFIX: &str = "QUICKIO_";
 
 /// The variable that names the settings file, without the prefix.
 const CONFIG_VARIABLE: &str = "CONFIG";
 
-/// Variables that begin with `QUICKIO_` but are others': the project's own tests, and what Kubernetes and Docker
-/// set for a service of the name `quickio`. An unknown one that is none of these is an error.
+/// Variables with the prefix `QUICKIO_` that are not settings: those of the project's own tests, and those that
+/// Kubernetes and Docker set for a service named `quickio`. Any other unknown variable is an error.
 const FOREIGN_VARIABLES: [&str; 4] = ["FUZZ_", "TEST_", "SERVICE_", "PORT"];
 
-/// The variable that tells a worker how it is joined with its server: programs that it starts have it, too.
+/// The variable that tells a worker how to reach its server. Programs that the worker starts inherit it.
 const WORKER_VARIABLE: &str = "WORKER";
 
-/// One value as it was typed.
+/// A value as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct RawValue {
     pub(super) text: String,
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
-/// The words of each setting, by its row in the table; none where nobody typed it.
+/// The raw values of each setting, by the setting's row in the table. A setting that was not given has no values.
 #[derive(Debug)]
-pub(super) struct Typed {
-    words: Vec<Vec<Word>>,
-    /// Only a file has them: by application and key.
+pub(super) struct RawSettings {
+    values: Vec<Vec<RawValue>>,
+    /// The settings of applications, by application and key. Only a file has them.
     pub(super) app_settings: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-impl Default for Typed {
-    fn default() -> Typed {
-        Typed { words: SETTINGS.iter().map(|_| Vec::new()).collect(), app_settings: BTreeMap::new() }
+impl Default for RawSettings {
+    fn default() -> RawSettings {
+        RawSettings { values: SETTINGS.iter().map(|_| Vec::new()).collect(), app_settings: BTreeMap::new() }
     }
 }
 
-impl Typed {
-    /// The settings that were typed, with their words.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static Setting, &[Word])> {
-        let rows = SETTINGS.iter().zip(self.words.iter().map(Vec::as_slice));
-        rows.filter(|(_, words)| !words.is_empty())
+impl RawSettings {
+    /// Iterates over the settings that were given, with their values.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static Setting, &[RawValue])> {
+        let rows = SETTINGS.iter().zip(self.values.iter().map(Vec::as_slice));
+        rows.filter(|(_, values)| !values.is_empty())
     }
 
-    /// The words of one setting.
-    pub(super) fn words(&self, name: &str) -> &[Word] {
+    /// Returns the values of one setting.
+    pub(super) fn values(&self, name: &str) -> &[RawValue] {
         let row = SETTINGS.iter().position(|setting| setting.name == name);
-        row.map_or(&[], |row| &self.words[row])
+        row.map_or(&[], |row| &self.values[row])
     }
 
-    /// Takes over whatever `stronger` has; a list replaces a list.
-    pub(super) fn replace_with(&mut self, stronger: Typed) {
-        for (mine, theirs) in self.words.iter_mut().zip(stronger.words) {
+    /// Replaces the values of every setting that `stronger` has. A list replaces the whole list.
+    pub(super) fn override_with(&mut self, stronger: RawSettings) {
+        for (ours, theirs) in self.values.iter_mut().zip(stronger.values) {
             if !theirs.is_empty() {
-                *mine = theirs;
+                *ours = theirs;
             }
         }
     }
 
-    /// Adds a value: lists gather, in anything else the last one stays.
-    fn add(&mut self, setting: &'static Setting, text: &str, place: &Place) {
+    /// Adds a value. The values of a list accumulate; for any other setting the last value wins.
+    fn add(&mut self, setting: &'static Setting, text: &str, location: &Location) {
         let row = SETTINGS.iter().position(|row| std::ptr::eq(row, setting));
-        let words = &mut self.words[row.expect("every setting is a row of the table")];
-        let word = |text: &str| Word { text: text.to_owned(), place: place.clone() };
+        let values = &mut self.values[row.expect("every setting is a row of the table")];
+        let value = |text: &str| RawValue { text: text.to_owned(), location: location.clone() };
         if setting.kind.is_list() {
             for part in text.split(',').map(str::trim) {
-                match words.last_mut() {
-                    // What is said of an application stands behind a comma, too.
-                    Some(app) if matches!(setting.kind, Kind::Apps(_)) && value::is_app_option(part) => {
+                match values.last_mut() {
+                    // The options of an application also follow a comma.
+                    Some(app) if matches!(setting.kind, ValueKind::Apps(_)) && value::is_app_option(part) => {
                         app.text += &format!(",{part}");
                     }
-                    _ => words.push(word(part)),
+                    _ => values.push(value(part)),
                 }
             }
         } else {
-            *words = vec![word(text)];
+            *values = vec![value(text)];
         }
     }
 }
 
-/// What the command line asks for.
+/// A command line that was read.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum ParsedArgs {
     Settings(Flags),
-    Print(Print),
+    Print(GeneratedText),
 }
 
-/// The settings of the command line, and the file that it names.
+/// The settings of the command line or of the environment, and the file that it names.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
-    pub(super) typed: Typed,
+    pub(super) settings: RawSettings,
     pub(super) file: Option<PathBuf>,
 }
 
-/// What is printed in place of serving.
+/// A text that the program prints instead of serving.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Print {
+pub(super) enum GeneratedText {
     Help,
     Version,
     SettingsFile,
     Docs,
 }
 
-impl Print {
-    pub(super) fn text(self) -> String {
+impl GeneratedText {
+    /// Returns the text.
+    pub(super) fn render(self) -> String {
         match self {
-            Print::Help => generate::help(),
-            Print::Version => generate::version(),
-            Print::SettingsFile => generate::settings_file(),
-            Print::Docs => {
+            GeneratedText::Help => generate::help(),
+            GeneratedText::Version => generate::version(),
+            GeneratedText::SettingsFile => generate::settings_file(),
+            GeneratedText::Docs => {
                 format!("## Settings\n\n{}\n## Statistics\n\n{}", generate::docs(), metrics::docs())
             }
         }
     }
 
-    /// The same, where `quickio clienttest` is asked.
-    pub(super) fn client_test_text(self) -> String {
+    /// Returns the text that `quickio clienttest` prints.
+    pub(super) fn render_for_client_test(self) -> String {
         match self {
-            Print::Help => generate::client_test_help(),
-            Print::Docs => clienttest::docs(),
-            Print::Version | Print::SettingsFile => self.text(),
+            GeneratedText::Help => generate::client_test_help(),
+            GeneratedText::Docs => clienttest::docs(),
+            GeneratedText::Version | GeneratedText::SettingsFile => self.render(),
         }
     }
 }
 
-/// What a command line is for.
+/// The subcommand that a command line belongs to.
 #[derive(Debug)]
-pub(super) enum Command<'a> {
+pub(super) enum Subcommand<'a> {
     Serve,
-    /// `quickio clienttest`, whose own flags are kept here.
-    ClientTest(&'a mut Own),
-    /// `quickio test-app`: what is no flag is an application.
+    /// `quickio clienttest`. Its own flags are stored in the reference.
+    ClientTest(&'a mut ClientTestFlags),
+    /// `quickio test-app`. Arguments that are not flags are applications.
     TestApp,
 }
 
 /// Reads the command line, without the program's name.
 pub(super) fn flags(
     args: impl IntoIterator<Item = OsString>,
-    mut command: Command<'_>,
-) -> Result<Asked, ConfigError> {
+    mut subcommand: Subcommand<'_>,
+) -> Result<ParsedArgs, ConfigError> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut flags = Flags::default();
     while let Some(arg) = parser.next().map_err(flag_error)? {
@@ -172,37 +174,37 @@ pub(super) fn flags(
             Arg::Short('V') => "version".to_owned(),
             Arg::Long(name) => name.to_owned(),
             Arg::Short(letter) => return Err(unknown_flag(&format!("-{letter}"), None)),
-            Arg::Value(text) if matches!(command, Command::TestApp) => {
-                add_app(&text, &mut flags.typed)?;
+            Arg::Value(text) if matches!(subcommand, Subcommand::TestApp) => {
+                add_app(&text, &mut flags.settings)?;
                 continue;
             }
-            Arg::Value(text) => return Err(ConfigError::UnexpectedArgument { text: shown(&text) }),
+            Arg::Value(text) => return Err(ConfigError::UnexpectedArgument { text: lossy(&text) }),
         };
         match name.as_str() {
-            "help" => return Ok(Asked::Print(Print::Help)),
-            "version" => return Ok(Asked::Print(Print::Version)),
-            "generate-config" => return Ok(Asked::Print(Print::SettingsFile)),
-            "generate-docs" => return Ok(Asked::Print(Print::Docs)),
+            "help" => return Ok(ParsedArgs::Print(GeneratedText::Help)),
+            "version" => return Ok(ParsedArgs::Print(GeneratedText::Version)),
+            "generate-config" => return Ok(ParsedArgs::Print(GeneratedText::SettingsFile)),
+            "generate-docs" => return Ok(ParsedArgs::Print(GeneratedText::Docs)),
             "config" => flags.file = Some(config_path(&mut parser)?),
-            name => match &mut command {
-                Command::ClientTest(own) if Own::FLAGS.contains(&name) => {
-                    own.set(name, parser.value().ok().as_deref())?;
+            name => match &mut subcommand {
+                Subcommand::ClientTest(own_flags) if ClientTestFlags::NAMES.contains(&name) => {
+                    own_flags.set(name, parser.value().ok().as_deref())?;
                 }
-                command => {
-                    let is_client_test = matches!(command, Command::ClientTest(_));
-                    flag_value(&mut parser, name, &mut flags.typed, is_client_test)?;
+                subcommand => {
+                    let is_client_test = matches!(subcommand, Subcommand::ClientTest(_));
+                    flag_value(&mut parser, name, &mut flags.settings, is_client_test)?;
                 }
             },
         }
     }
-    Ok(Asked::Settings(flags))
+    Ok(ParsedArgs::Settings(flags))
 }
 
-/// An application on the command line of `quickio test-app`.
-fn add_app(text: &OsStr, typed: &mut Typed) -> Result<(), ConfigError> {
+/// Adds an application from the command line of `quickio test-app`.
+fn add_app(text: &OsStr, settings: &mut RawSettings) -> Result<(), ConfigError> {
     let setting = Setting::find("app").expect("it is a row of the table");
-    let place = Place::CommandLine;
-    typed.add(setting, unicode(setting, text, &place)?, &place);
+    let location = Location::CommandLine;
+    settings.add(setting, unicode(setting, text, &location)?, &location);
     Ok(())
 }
 
@@ -213,43 +215,43 @@ fn config_path(parser: &mut lexopt::Parser) -> Result<PathBuf, ConfigError> {
 fn flag_value(
     parser: &mut lexopt::Parser,
     name: &str,
-    typed: &mut Typed,
+    settings: &mut RawSettings,
     is_client_test: bool,
 ) -> Result<(), ConfigError> {
     let Some(setting) = Setting::find(name) else {
-        let own = Own::FLAGS.into_iter().filter(|_| is_client_test);
-        let names = SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS).chain(own);
+        let own_flags = ClientTestFlags::NAMES.into_iter().filter(|_| is_client_test);
+        let names = SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS).chain(own_flags);
         return Err(unknown_flag(&format!("--{name}"), suggest::nearest(name, names)));
     };
     let value = match setting.kind {
-        // A switch needs no value; one that it has stands behind `=`.
-        Kind::Switch(_) => parser.optional_value().unwrap_or_else(|| "on".into()),
+        // A switch needs no value. If it has one, the value follows `=`.
+        ValueKind::Switch(_) => parser.optional_value().unwrap_or_else(|| "on".into()),
         _ => parser.value().map_err(|_| ConfigError::MissingValue { setting })?,
     };
-    let place = Place::Flag(setting.name);
-    typed.add(setting, unicode(setting, &value, &place)?, &place);
+    let location = Location::Flag(setting.name);
+    settings.add(setting, unicode(setting, &value, &location)?, &location);
     Ok(())
 }
 
-fn unknown_flag(typed: &str, meant: Option<&str>) -> ConfigError {
+fn unknown_flag(flag: &str, nearest: Option<&str>) -> ConfigError {
     ConfigError::UnknownSetting {
-        name: typed.to_owned(),
-        place: Place::CommandLine,
-        suggestion: meant.map(|name| format!("--{name}")),
+        name: flag.to_owned(),
+        location: Location::CommandLine,
+        suggestion: nearest.map(|name| format!("--{name}")),
     }
 }
 
-/// What lexopt itself finds wrong: only a value for a flag that takes none.
+/// Converts an error of lexopt. The only one that it finds is a value for a flag that takes none.
 fn flag_error(error: lexopt::Error) -> ConfigError {
     match error {
         lexopt::Error::UnexpectedValue { option, value } => {
-            ConfigError::UnexpectedValue { flag: option, text: shown(&value) }
+            ConfigError::UnexpectedValue { flag: option, text: lossy(&value) }
         }
         other => ConfigError::UnexpectedArgument { text: other.to_string() },
     }
 }
 
-/// Reads the variables whose names begin with `QUICKIO_`. An empty one counts as not set.
+/// Reads the variables whose names begin with `QUICKIO_`. An empty variable counts as not set.
 pub(super) fn environment(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Flags, ConfigError> {
@@ -267,8 +269,8 @@ pub(super) fn environment(
         }
         let setting = SETTINGS.iter().find(|setting| setting.variable() == *name);
         let setting = setting.ok_or_else(|| unknown_variable(&name))?;
-        let place = Place::Variable(name.into_owned());
-        found.typed.add(setting, unicode(setting, &value, &place)?, &place);
+        let location = Location::Variable(name.into_owned());
+        found.settings.add(setting, unicode(setting, &value, &location)?, &location);
     }
     Ok(found)
 }
@@ -277,13 +279,13 @@ fn unknown_variable(name: &str) -> ConfigError {
     let variables: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
     let rest = |name: &str| name[VARIABLE_PREFIX.len()..].to_lowercase().replace('_', "-");
     let names: Vec<String> = variables.iter().map(|variable| rest(variable)).collect();
-    let meant = suggest::nearest(&rest(name), names.iter().map(String::as_str));
-    let meant = meant.and_then(Setting::find).map(Setting::variable);
-    ConfigError::UnknownSetting { name: name.to_owned(), place: Place::Environment, suggestion: meant }
+    let nearest = suggest::nearest(&rest(name), names.iter().map(String::as_str));
+    let suggestion = nearest.and_then(Setting::find).map(Setting::variable);
+    ConfigError::UnknownSetting { name: name.to_owned(), location: Location::Environment, suggestion }
 }
 
-/// Reads a settings file: one flat table.
-pub(super) fn file(path: &Path) -> Result<Typed, ConfigError> {
+/// Reads a settings file: a flat table, and a section for each application.
+pub(super) fn file(path: &Path) -> Result<RawSettings, ConfigError> {
     text(&read(path)?, path)
 }
 
@@ -298,61 +300,66 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// Reads the text of a settings file; `path` is only for messages.
-pub(super) fn text(text: &str, path: &Path) -> Result<Typed, ConfigError> {
-    let source = Source { text, path };
+/// Parses the text of a settings file. `path` is only used in messages.
+pub(super) fn text(text: &str, path: &Path) -> Result<RawSettings, ConfigError> {
+    let source = FileSource { text, path };
     let document = Document::parse(text).map_err(|error| ConfigError::FileSyntax {
-        place: source.place(error.span()),
+        location: source.location(error.span()),
         message: error.message().to_owned(),
     })?;
-    let mut typed = Typed::default();
+    let mut settings = RawSettings::default();
     for (key, item) in document.as_table() {
         if key == APP_SETTINGS {
-            source.add_app_settings(item, &mut typed)?;
+            source.add_app_settings(item, &mut settings)?;
             continue;
         }
-        let stands = document.as_table().key(key).and_then(toml_edit::Key::span).or(item.span());
-        let setting = Setting::find(key).ok_or_else(|| source.unknown_key(key, stands))?;
-        source.add_item(setting, item, &mut typed)?;
+        let span = document.as_table().key(key).and_then(toml_edit::Key::span).or(item.span());
+        let setting = Setting::find(key).ok_or_else(|| source.unknown_key(key, span))?;
+        source.add_item(setting, item, &mut settings)?;
     }
-    Ok(typed)
+    Ok(settings)
 }
 
-/// A settings file's text and name.
-struct Source<'a> {
+/// The text and the name of a settings file.
+struct FileSource<'a> {
     text: &'a str,
     path: &'a Path,
 }
 
-impl Source<'_> {
-    fn add_item(&self, setting: &'static Setting, item: &Item, typed: &mut Typed) -> Result<(), ConfigError> {
+impl FileSource<'_> {
+    fn add_item(
+        &self,
+        setting: &'static Setting,
+        item: &Item,
+        settings: &mut RawSettings,
+    ) -> Result<(), ConfigError> {
         match item.as_value() {
             Some(Value::Array(array)) if setting.kind.is_list() && array.is_empty() => {
-                typed.add(setting, "", &self.place(array.span()));
+                settings.add(setting, "", &self.location(array.span()));
             }
             Some(Value::Array(array)) if setting.kind.is_list() => {
                 for value in array {
-                    typed.add(setting, &self.scalar(setting, value)?, &self.place(value.span()));
+                    settings.add(setting, &self.scalar(setting, value)?, &self.location(value.span()));
                 }
             }
-            Some(value) => typed.add(setting, &self.scalar(setting, value)?, &self.place(value.span())),
-            None => return Err(self.bad_kind(setting, item.span(), item.type_name())),
+            Some(value) => settings.add(setting, &self.scalar(setting, value)?, &self.location(value.span())),
+            None => return Err(self.wrong_type(setting, item.span(), item.type_name())),
         }
         Ok(())
     }
 
-    /// `[app-settings.NAME]`, for all names. What the keys mean is the application's own business.
-    fn add_app_settings(&self, item: &Item, typed: &mut Typed) -> Result<(), ConfigError> {
+    /// Adds the sections `[app-settings.NAME]`. Only the application knows what the keys in them mean.
+    fn add_app_settings(&self, item: &Item, settings: &mut RawSettings) -> Result<(), ConfigError> {
         let bad_section = |key: &str, item: &Item| ConfigError::BadAppSection {
             key: key.to_owned(),
-            place: self.place(item.span()),
+            location: self.location(item.span()),
         };
         let sections = item.as_table_like().ok_or_else(|| bad_section(APP_SETTINGS, item))?;
         for (app, item) in sections.iter() {
             let section = item.as_table_like().ok_or_else(|| bad_section(app, item))?;
-            let settings = typed.app_settings.entry(app.to_owned()).or_default();
+            let section_settings = settings.app_settings.entry(app.to_owned()).or_default();
             for (key, item) in section.iter() {
-                settings.insert(key.to_owned(), self.app_setting(app, key, item)?);
+                section_settings.insert(key.to_owned(), self.app_setting(app, key, item)?);
             }
         }
         Ok(())
@@ -362,71 +369,83 @@ impl Source<'_> {
         match item.as_value() {
             Some(Value::String(text)) => Ok(text.value().clone()),
             Some(value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_))) => {
-                // As it is written: what TOML makes of `1_000` or `0x10` is a number again.
+                // The text as written: TOML would convert `1_000` or `0x10` to another notation.
                 let written = value.span().and_then(|span| self.text.get(span));
                 Ok(written.unwrap_or_default().trim().to_owned())
             }
             _ => Err(ConfigError::BadAppSetting {
                 app: app.to_owned(),
                 key: key.to_owned(),
-                kind: item.type_name(),
-                place: self.place(item.span()),
+                toml_type: item.type_name(),
+                location: self.location(item.span()),
             }),
         }
     }
 
-    /// The text of a string, or of a number where the setting takes numbers.
+    /// Returns the text of a string, of a number if the setting takes numbers, or of a boolean if it is a switch.
     fn scalar(&self, setting: &'static Setting, value: &Value) -> Result<String, ConfigError> {
         match value {
             Value::String(text) => Ok(text.value().clone()),
             Value::Integer(number) if setting.kind.takes_numbers() => Ok(number.value().to_string()),
-            Value::Boolean(on) if matches!(setting.kind, Kind::Switch(_)) => Ok(on.value().to_string()),
-            other => Err(self.bad_kind(setting, other.span(), other.type_name())),
+            Value::Boolean(on) if matches!(setting.kind, ValueKind::Switch(_)) => Ok(on.value().to_string()),
+            other => Err(self.wrong_type(setting, other.span(), other.type_name())),
         }
     }
 
-    fn bad_kind(&self, setting: &'static Setting, span: Option<Range<usize>>, kind: &str) -> ConfigError {
+    fn wrong_type(
+        &self,
+        setting: &'static Setting,
+        span: Option<Range<usize>>,
+        toml_type: &str,
+    ) -> ConfigError {
         let text = span.clone().and_then(|span| self.text.get(span)).unwrap_or_default();
         let text = text.lines().next().unwrap_or_default();
-        let wanted = if setting.kind.takes_numbers() { "a number or a string" } else { "a string in quotes" };
+        let expected =
+            if setting.kind.takes_numbers() { "a number or a string" } else { "a string in quotes" };
         ConfigError::BadValue {
             setting,
             text: text.to_owned(),
-            why: format!("it must be {wanted}, and is TOML's {kind}"),
-            place: self.place(span),
+            problem: format!("it must be {expected}, but it is a TOML {toml_type}"),
+            location: self.location(span),
         }
     }
 
     fn unknown_key(&self, key: &str, span: Option<Range<usize>>) -> ConfigError {
-        let meant = suggest::nearest(key, SETTINGS.iter().map(|setting| setting.name));
+        let nearest = suggest::nearest(key, SETTINGS.iter().map(|setting| setting.name));
         ConfigError::UnknownSetting {
             name: key.to_owned(),
-            place: self.place(span),
-            suggestion: meant.map(str::to_owned),
+            location: self.location(span),
+            suggestion: nearest.map(str::to_owned),
         }
     }
 
-    /// Line and column of the first byte of a span; the file's beginning where the parser knows none.
-    fn place(&self, span: Option<Range<usize>>) -> Place {
+    /// Returns the line and column of the first byte of a span, or the start of the file if the parser has no span.
+    fn location(&self, span: Option<Range<usize>>) -> Location {
         let start = span.map_or(0, |span| span.start.min(self.text.len()));
         let before = &self.text.as_bytes()[..start];
         let line_start = before.iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
         let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
-        // Characters, not bytes: continuation bytes (10xxxxxx) begin none.
+        // Counts characters, not bytes: a continuation byte (10xxxxxx) does not begin a character.
         let column = 1 + before[line_start..].iter().filter(|&&b| b & 0xc0 != 0x80).count();
-        Place::File { path: self.path.to_owned(), line, column }
+        Location::File { path: self.path.to_owned(), line, column }
     }
 }
 
-fn unicode<'a>(setting: &'static Setting, value: &'a OsStr, place: &Place) -> Result<&'a str, ConfigError> {
+/// Returns the value as text, or an error if it is not valid UTF-8.
+fn unicode<'a>(
+    setting: &'static Setting,
+    value: &'a OsStr,
+    location: &Location,
+) -> Result<&'a str, ConfigError> {
     value.to_str().ok_or_else(|| ConfigError::BadValue {
         setting,
-        text: shown(value),
-        why: "it is not valid UTF-8".into(),
-        place: place.clone(),
+        text: lossy(value),
+        problem: "it is not valid UTF-8".into(),
+        location: location.clone(),
     })
 }
 
-fn shown(text: &OsStr) -> String {
+/// Returns the text for a message, with replacement characters for bytes that are not valid UTF-8.
+fn lossy(text: &OsStr) -> String {
     text.to_string_lossy().into_owned()
 }

@@ -1,9 +1,9 @@
-//! Which name was meant by one that does not exist.
+//! Suggests the name that was probably meant by one that does not exist.
 
-/// Characters of a name that are compared: no setting's name is longer, and the work is bounded.
+/// The maximum length of a name that is compared. No setting's name is longer, and the limit bounds the work.
 const COMPARED_CHARS_MAX: usize = 64;
 
-/// The nearest of `names` to `typed`, where it is near enough that a slip of the finger explains it.
+/// Returns the nearest of `names` to `typed`, if it is near enough to be a typing error.
 pub(super) fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let typed: Vec<char> = typed.to_lowercase().replace('_', "-").chars().collect();
     if typed.len() > COMPARED_CHARS_MAX {
@@ -14,7 +14,7 @@ pub(super) fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> 
     (distance <= 1 + name.len() / 5).then_some(name)
 }
 
-/// The edits that make `a` into `b`: a character inserted, left out or changed, or two neighbours swapped.
+/// Returns the edit distance of `a` and `b`. An edit inserts, removes or changes a character, or swaps two neighbours.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before_last = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
@@ -41,8 +41,8 @@ mod tests {
     const NAMES: [&str; 5] = ["listen", "clients-max", "clients-subs-max", "log-level", "app"];
 
     #[test]
-    fn slips_are_understood() {
-        for (typed, meant) in [
+    fn suggests_the_nearest_name() {
+        for (typed, expected) in [
             ("listn", Some("listen")),
             ("lsiten", Some("listen")),
             ("clients_max", Some("clients-max")),
@@ -54,13 +54,13 @@ mod tests {
             ("verbose", None),
             ("port", None),
         ] {
-            assert_eq!(nearest(typed, NAMES.into_iter()), meant, "{typed:?}");
+            assert_eq!(nearest(typed, NAMES.into_iter()), expected, "{typed:?}");
         }
         assert_eq!(nearest(&"x".repeat(1000), NAMES.into_iter()), None);
     }
 
     #[test]
-    fn distances() {
+    fn counts_edits() {
         for (a, b, expected) in [
             ("", "", 0),
             ("", "ab", 2),

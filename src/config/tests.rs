@@ -1,4 +1,4 @@
-//! Settings from end to end: sources, precedence, every error's text, and what is generated from the table.
+//! Tests of the settings from end to end: sources, precedence, the text of every error, and the generated texts.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::clienttest::{Mangling, Mode, Own};
-use super::table::{Kind, RELATIONS, SETTINGS, Setting};
+use super::clienttest::{ClientTestFlags, Mangling, Mode};
+use super::table::{RELATIONS, SETTINGS, Setting, ValueKind};
 use super::*;
 
-/// The settings that a command line and an environment mean.
+/// Returns the settings of a command line and an environment.
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
     match action(args, env)? {
         Action::Run(config) => Ok(config),
@@ -27,11 +27,11 @@ fn action(args: &[&str], env: &[(&str, &str)]) -> Result<Action, String> {
 }
 
 fn of_file(text: &str) -> Result<Config, String> {
-    let typed = sources::text(text, Path::new("q.toml")).map_err(|error| error.to_string())?;
-    meaning::config(&typed).map_err(|error| error.to_string())
+    let settings = sources::text(text, Path::new("q.toml")).map_err(|error| error.to_string())?;
+    resolve::config(&settings).map_err(|error| error.to_string())
 }
 
-/// A file of this text that is gone when it is dropped.
+/// A file with this content, which is removed when the value is dropped.
 struct TempFile(PathBuf);
 
 impl TempFile {
@@ -52,7 +52,7 @@ impl Drop for TempFile {
     }
 }
 
-/// A configuration in which no field has its default.
+/// Returns a configuration in which no field has its default.
 fn nothing_by_default() -> Config {
     Config {
         listen: vec![],
@@ -108,17 +108,17 @@ fn nothing_by_default() -> Config {
 fn the_table_and_default_agree() {
     let mut config = nothing_by_default();
     for setting in SETTINGS {
-        let place = Place::Flag(setting.name);
+        let location = Location::Flag(setting.name);
         let split = setting.default.split(',');
-        let words: Vec<_> =
-            split.map(|text| sources::Word { text: text.into(), place: place.clone() }).collect();
-        meaning::set(setting, &words, &mut config).unwrap();
+        let values: Vec<_> =
+            split.map(|text| sources::RawValue { text: text.into(), location: location.clone() }).collect();
+        resolve::set(setting, &values, &mut config).unwrap();
     }
     assert_eq!(config, Config::default());
 }
 
 #[test]
-fn nothing_said_means_the_defaults() {
+fn no_settings_mean_the_defaults() {
     assert_eq!(run(&[], &[]).unwrap(), Config::default());
     assert_eq!(run(&[], &[("PATH", "/bin"), ("QUICKIO_TIMEOUT", "")]).unwrap(), Config::default());
 }
@@ -128,7 +128,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key() {
     for setting in SETTINGS {
         let given = another_value(setting);
         let flag = format!("--{}", setting.name);
-        let is_switch = matches!(setting.kind, Kind::Switch(_));
+        let is_switch = matches!(setting.kind, ValueKind::Switch(_));
         let words = [flag.as_str(), given];
         let by_flag = run(if is_switch { &words[..1] } else { &words }, &[]).unwrap();
         let by_equals = run(&[&format!("--{}={given}", setting.name)], &[]).unwrap();
@@ -141,7 +141,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key() {
     }
 }
 
-/// A value that is allowed, and no default.
+/// Returns a value that is allowed and is not the default.
 fn another_value(setting: &Setting) -> &'static str {
     match setting.name {
         "listen" => "[::1]:80,unix:/run/q.sock",
@@ -185,7 +185,7 @@ fn values_arrive_in_their_fields() {
 }
 
 #[test]
-fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let file = TempFile::new(
         "precedence.toml",
         b"timeout = \"1s\"\nclose-timeout = \"1s\"\nshards = 1\napp = ['a']\n",
@@ -200,19 +200,19 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
-fn the_file_of_a_flag_goes_before_that_of_the_environment() {
+fn the_config_flag_overrides_the_config_variable() {
     let file = TempFile::new("flagged.toml", b"shards = 2\n");
     let config = run(&["--config", file.name()], &[("QUICKIO_CONFIG", "/does/not/exist")]).unwrap();
     assert_eq!(config.shards, Some(2));
 }
 
 #[test]
-fn what_is_given_twice_stays_as_it_was_said_last() {
+fn the_last_value_of_a_repeated_flag_wins() {
     assert_eq!(run(&["--shards", "2", "--shards", "3"], &[]).unwrap().shards, Some(3));
 }
 
 #[test]
-fn nothing_may_be_said() {
+fn optional_settings_can_be_cleared() {
     let env = [("QUICKIO_APP", "relay"), ("QUICKIO_PUBLIC_ADDRESS", "a.example"), ("QUICKIO_SHARDS", "4")];
     let config = run(&["--app", "", "--public-address=", "--shards=auto", "--admin", "off"], &env).unwrap();
     assert!(config.app.is_empty() && config.public_address.is_none());
@@ -226,7 +226,7 @@ fn numbers_need_no_quotes_in_the_file() {
 }
 
 #[test]
-fn others_variables_are_left_alone() {
+fn ignores_variables_of_other_programs() {
     for name in [
         "QUICKIO_FUZZ_SEED",
         "QUICKIO_TEST_BINARY",
@@ -252,23 +252,23 @@ fn errors_of_the_command_line() {
         (&["--hepl"], "unknown setting `--hepl` (on the command line): did you mean `--help`?"),
         (
             &["--frobnicate"],
-            "unknown setting `--frobnicate` (on the command line): --help lists what there is",
+            "unknown setting `--frobnicate` (on the command line): --help lists all settings",
         ),
-        (&["-x"], "unknown setting `-x` (on the command line): --help lists what there is"),
-        (&["serve"], "unexpected argument `serve`: every setting is a flag, --help lists them"),
-        (&["--", "--help"], "unexpected argument `--help`: every setting is a flag, --help lists them"),
+        (&["-x"], "unknown setting `-x` (on the command line): --help lists all settings"),
+        (&["serve"], "unexpected argument `serve`: settings are given as flags (see --help)"),
+        (&["--", "--help"], "unexpected argument `--help`: settings are given as flags (see --help)"),
         (
             &["--timeout"],
-            "the flag --timeout needs a value; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h",
+            "the flag --timeout needs a value; allowed: 1ms to 24h, a whole number with a unit, such as 500ms, 10s, 15m or 1h",
         ),
         (&["--config"], "the flag --config needs the path of a TOML file"),
         (
             &["--timeout", "10"],
-            "timeout cannot be `10`: its unit is none of ms, s, m, h; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h (flag --timeout)",
+            "timeout cannot be `10`: its unit must be ms, s, m or h; allowed: 1ms to 24h, a whole number with a unit, such as 500ms, 10s, 15m or 1h (flag --timeout)",
         ),
         (
             &["--timeout", "25h"],
-            "timeout cannot be `25h`: it is out of range; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h (flag --timeout)",
+            "timeout cannot be `25h`: it is out of range; allowed: 1ms to 24h, a whole number with a unit, such as 500ms, 10s, 15m or 1h (flag --timeout)",
         ),
         (
             &["--shards=0"],
@@ -280,52 +280,52 @@ fn errors_of_the_command_line() {
         ),
         (
             &["--mesh-ring-messages=100"],
-            "mesh-ring-messages cannot be `100`: it is no power of two; allowed: 8 to 1048576 messages, a power of two (flag --mesh-ring-messages)",
+            "mesh-ring-messages cannot be `100`: it is not a power of two; allowed: 8 to 1048576 messages, a power of two (flag --mesh-ring-messages)",
         ),
         (
             &["--log-level=loud"],
-            "log-level cannot be `loud`: there is no such choice; allowed: error, warn, info, debug or trace (flag --log-level)",
+            "log-level cannot be `loud`: it is not one of the choices; allowed: error, warn, info, debug or trace (flag --log-level)",
         ),
         (
             &["--admin=localhost:1"],
-            "admin cannot be `localhost:1`: it is not a numeric address and a port; allowed: ip:port, [ip6]:port, or off (flag --admin)",
+            "admin cannot be `localhost:1`: it is not an IP address and a port; allowed: ip:port, [ip6]:port, or off (flag --admin)",
         ),
         (
             &["--listen=1.2.3.4:5,1.2.3.4:5"],
-            "listen cannot be `1.2.3.4:5`: it is in the list twice; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
+            "listen cannot be `1.2.3.4:5`: it appears twice in the list; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
         ),
         (
             &["--listen="],
-            "listen cannot be ``: it is not a numeric address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
+            "listen cannot be ``: it is not an IP address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
         ),
         (
             &["--app=a,,b"],
-            "app cannot be ``: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names and files, separated by commas (flag --app)",
+            "app cannot be ``: a name consists of 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names and files, separated by commas (flag --app)",
         ),
         (
             &["--origin=https://a.example/"],
-            "origin cannot be `https://a.example/`: an origin has no path, not even a slash; allowed: *, or one or more of http://host, https://host and either with :port, separated by commas (flag --origin)",
+            "origin cannot be `https://a.example/`: an origin has no path, not even a final slash; allowed: *, or one or more of http://host[:port] and https://host[:port], separated by commas (flag --origin)",
         ),
         (
             &["--origin", "http://a.example,*"],
-            "origin cannot be `*`: it is not alone in its list; allowed: *, or one or more of http://host, https://host and either with :port, separated by commas (flag --origin)",
+            "origin cannot be `*`: it must be the only entry of the list; allowed: *, or one or more of http://host[:port] and https://host[:port], separated by commas (flag --origin)",
         ),
         (
             &["--origin=http://a.example,http://A.example:80"],
-            "origin cannot be `http://A.example:80`: it is in the list twice; allowed: *, or one or more of http://host, https://host and either with :port, separated by commas (flag --origin)",
+            "origin cannot be `http://A.example:80`: it appears twice in the list; allowed: *, or one or more of http://host[:port] and https://host[:port], separated by commas (flag --origin)",
         ),
         (
             &["--heartbeat-interval=5s"],
-            "heartbeat-slack (10s, by default) must be less than heartbeat-interval (5s, flag --heartbeat-interval): heartbeats would be sent without a pause",
+            "heartbeat-slack (10s, the default) must be less than heartbeat-interval (5s, flag --heartbeat-interval); otherwise heartbeats would be sent without a pause",
         ),
         (
             &["--clients-subs-total=100"],
-            "clients-subs-min (128, by default) must be at most clients-subs-total (100, flag --clients-subs-total): no client could have what each is granted",
+            "clients-subs-min (128, the default) must be at most clients-subs-total (100, flag --clients-subs-total); otherwise no client could have the subscriptions that each is granted",
         ),
     ] {
         assert_eq!(action(args, &[]).unwrap_err(), message);
     }
-    assert!(action(&["--help=me"], &[]).is_ok(), "help is given before its value is noticed");
+    assert!(action(&["--help=me"], &[]).is_ok(), "help is printed before its value is rejected");
 }
 
 #[test]
@@ -341,11 +341,11 @@ fn errors_of_the_environment() {
             "3",
             "unknown setting `QUICKIO_CLIENTS-MAX` (in the environment): did you mean `QUICKIO_CLIENTS_MAX`?",
         ),
-        ("QUICKIO_", "3", "unknown setting `QUICKIO_` (in the environment): --help lists what there is"),
+        ("QUICKIO_", "3", "unknown setting `QUICKIO_` (in the environment): --help lists all settings"),
         (
             "QUICKIO_CLOCK",
             "sundial",
-            "clock cannot be `sundial`: there is no such choice; allowed: system or manual (variable QUICKIO_CLOCK)",
+            "clock cannot be `sundial`: it is not one of the choices; allowed: system or manual (variable QUICKIO_CLOCK)",
         ),
     ] {
         assert_eq!(action(&[], &[(name, value)]).unwrap_err(), message);
@@ -356,10 +356,10 @@ fn errors_of_the_environment() {
 fn errors_of_the_file() {
     for (text, message) in [
         ("\n\n clients_max = 3", "unknown setting `clients_max` (q.toml:3:2): did you mean `clients-max`?"),
-        ("[limits]\nclients-max = 3", "unknown setting `limits` (q.toml:1:2): --help lists what there is"),
+        ("[limits]\nclients-max = 3", "unknown setting `limits` (q.toml:1:2): --help lists all settings"),
         (
             "timeout = 10",
-            "timeout cannot be `10`: it must be a string in quotes, and is TOML's integer; allowed: 1ms to 24h, a whole number with its unit: 500ms, 10s, 15m or 1h (q.toml:1:11)",
+            "timeout cannot be `10`: it must be a string in quotes, but it is a TOML integer; allowed: 1ms to 24h, a whole number with a unit, such as 500ms, 10s, 15m or 1h (q.toml:1:11)",
         ),
         (
             "# é\nshards  =  'many'",
@@ -371,31 +371,31 @@ fn errors_of_the_file() {
         ),
         (
             "app = ['é', true]",
-            "app cannot be `true`: it must be a string in quotes, and is TOML's boolean; allowed: names and files, separated by commas (q.toml:1:13)",
+            "app cannot be `true`: it must be a string in quotes, but it is a TOML boolean; allowed: names and files, separated by commas (q.toml:1:13)",
         ),
         (
             "app = [\n 'a',\n 'b c']",
-            "app cannot be `b c`: a name has 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names and files, separated by commas (q.toml:3:2)",
+            "app cannot be `b c`: a name consists of 1 to 64 of the characters A-Z a-z 0-9 - _; allowed: names and files, separated by commas (q.toml:3:2)",
         ),
         (
             "listen = []",
-            "listen cannot be ``: it is not a numeric address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (q.toml:1:10)",
+            "listen cannot be ``: it is not an IP address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (q.toml:1:10)",
         ),
         (
             "log-level = ['info']",
-            "log-level cannot be `['info']`: it must be a string in quotes, and is TOML's array; allowed: error, warn, info, debug or trace (q.toml:1:13)",
+            "log-level cannot be `['info']`: it must be a string in quotes, but it is a TOML array; allowed: error, warn, info, debug or trace (q.toml:1:13)",
         ),
         (
             "shards = { a = 1 }",
-            "shards cannot be `{ a = 1 }`: it must be a number or a string, and is TOML's inline table; allowed: auto, or 1 to 128 (q.toml:1:10)",
+            "shards cannot be `{ a = 1 }`: it must be a number or a string, but it is a TOML inline table; allowed: auto, or 1 to 128 (q.toml:1:10)",
         ),
         (
             "[shards]\na = 1",
-            "shards cannot be `[shards]`: it must be a number or a string, and is TOML's table; allowed: auto, or 1 to 128 (q.toml:1:1)",
+            "shards cannot be `[shards]`: it must be a number or a string, but it is a TOML table; allowed: auto, or 1 to 128 (q.toml:1:1)",
         ),
         (
             "heartbeat-timeout = '5m'",
-            "heartbeat-challenge (15m, by default) must be less than heartbeat-timeout (5m, q.toml:1:21): a silent client would be closed without having been asked",
+            "heartbeat-challenge (15m, the default) must be less than heartbeat-timeout (5m, q.toml:1:21); otherwise a silent client would be closed without having been challenged",
         ),
     ] {
         assert_eq!(of_file(text).unwrap_err(), message, "{text}");
@@ -418,7 +418,7 @@ fn errors_of_the_file() {
 }
 
 #[test]
-fn files_that_cannot_be_read() {
+fn reports_files_that_cannot_be_read() {
     let message = action(&["--config", "/does/not/exist.toml"], &[]).unwrap_err();
     assert!(
         message.starts_with("cannot read the settings file /does/not/exist.toml: No such file"),
@@ -435,7 +435,7 @@ fn files_that_cannot_be_read() {
 }
 
 #[test]
-fn values_that_are_no_unicode() {
+fn rejects_values_that_are_not_unicode() {
     let bad = OsStr::from_bytes(b"\xff\xfe").to_owned();
     let error = from_args(["--app".into(), bad.clone()], []).unwrap_err();
     assert!(error.to_string().contains("it is not valid UTF-8"), "{error}");
@@ -479,7 +479,7 @@ fn help_and_version_are_printed() {
 }
 
 #[test]
-fn help_fits_a_terminal_and_leaves_nothing_out() {
+fn help_fits_a_terminal_and_lists_everything() {
     for help in [help(), client_test_help()] {
         for line in help.lines() {
             assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
@@ -488,7 +488,7 @@ fn help_fits_a_terminal_and_leaves_nothing_out() {
             assert!(help.contains(&format!("\n  --{} ", setting.name)), "{}", setting.name);
         }
     }
-    for name in Own::FLAGS
+    for name in ClientTestFlags::NAMES
         .iter()
         .map(|flag| format!("--{flag} "))
         .chain(Mode::ALL.iter().map(|mode| mode.name().into()))
@@ -498,7 +498,7 @@ fn help_fits_a_terminal_and_leaves_nothing_out() {
 }
 
 #[test]
-fn the_generated_file_says_the_defaults() {
+fn the_generated_file_sets_the_defaults() {
     let Action::Print(file) = action(&["--generate-config"], &[]).unwrap() else { panic!("nothing printed") };
     assert_eq!(of_file(&file).unwrap(), Config::default());
     let is_key =
@@ -507,8 +507,8 @@ fn the_generated_file_says_the_defaults() {
     let uncommented: Vec<String> = file.lines().map(bare).collect();
     let uncommented = uncommented.join("\n");
     assert_eq!(of_file(&uncommented).unwrap(), Config::default());
-    let typed = sources::text(&uncommented, Path::new("q.toml")).unwrap();
-    assert_eq!(typed.iter().count(), SETTINGS.len(), "a setting is missing");
+    let settings = sources::text(&uncommented, Path::new("q.toml")).unwrap();
+    assert_eq!(settings.iter().count(), SETTINGS.len(), "a setting is missing");
 }
 
 #[test]
@@ -524,13 +524,13 @@ fn the_docs_name_every_setting() {
     }
 }
 
-fn client_test(args: &[&str], env: &[(&str, &str)]) -> Result<Action<ClientTest>, String> {
+fn client_test(args: &[&str], env: &[(&str, &str)]) -> Result<Action<ClientTestConfig>, String> {
     let args = args.iter().map(OsString::from);
     let env = env.iter().map(|(name, value)| (name.into(), value.into()));
     client_test_from_args(args, env).map_err(|error| error.to_string())
 }
 
-fn client_test_run(args: &[&str]) -> ClientTest {
+fn client_test_run(args: &[&str]) -> ClientTestConfig {
     match client_test(args, &[]) {
         Ok(Action::Run(tests)) => tests,
         other => panic!("{args:?}: {other:?}"),
@@ -542,7 +542,7 @@ fn client_tests_have_a_proxy_and_its_applications() {
     let tests = client_test_run(&[]);
     let server = Config { app: vec!["relay".into(), "clienttest".into()], ..Config::default() };
     let proxy = "127.0.0.1:8082".parse().unwrap();
-    assert_eq!(tests, ClientTest { server, proxy, mangle: Mangling::Rotate });
+    assert_eq!(tests, ClientTestConfig { server, proxy, mangle: Mangling::Rotate });
     let tests = client_test_run(&[
         "--app=mine,clienttest",
         "--proxy",
@@ -583,7 +583,7 @@ fn errors_of_client_tests() {
         (&["--proxy"], "the flag --proxy needs a value; allowed: ip:port or [ip6]:port".into()),
         (
             &["--proxy=off"],
-            "proxy cannot be `off`: it is not a numeric address and a port; allowed: ip:port or [ip6]:port \
+            "proxy cannot be `off`: it is not an IP address and a port; allowed: ip:port or [ip6]:port \
              (flag --proxy)"
                 .into(),
         ),
@@ -597,11 +597,11 @@ fn errors_of_client_tests() {
         ),
         (
             &["clienttest"],
-            "unexpected argument `clienttest`: every setting is a flag, --help lists them".into(),
+            "unexpected argument `clienttest`: settings are given as flags (see --help)".into(),
         ),
         (
             &["--listen=unix:/q"],
-            "clienttest needs a TCP address in listen: its proxy connects to that".into(),
+            "clienttest needs a TCP address in listen, because its proxy connects to it".into(),
         ),
     ] {
         assert_eq!(client_test(args, &[]).unwrap_err(), message);
@@ -611,7 +611,7 @@ fn errors_of_client_tests() {
 }
 
 #[test]
-fn what_only_client_tests_have_the_server_has_not() {
+fn the_server_does_not_accept_flags_of_client_tests() {
     for flag in ["--proxy=127.0.0.1:1", "--mangle=cut"] {
         let message = action(&[flag], &[]).unwrap_err();
         assert!(message.starts_with("unknown setting `--"), "{message}");
@@ -625,7 +625,7 @@ fn what_only_client_tests_have_the_server_has_not() {
 }
 
 #[test]
-fn client_tests_print_what_is_theirs() {
+fn client_tests_print_their_own_texts() {
     let printed = |args: &[&str]| match client_test(args, &[]) {
         Ok(Action::Print(text)) => text,
         other => panic!("{args:?}: {other:?}"),
@@ -664,7 +664,7 @@ proptest! {
 fn applications_are_names_and_files() {
     let apps = |text: &str| run(&["--app", text], &[]).map(|config| names(&config));
     assert_eq!(apps("relay,./a b.so,chat.so,/x/y").unwrap(), ["relay", "./a b.so", "chat.so", "/x/y"]);
-    assert!(apps("a b").is_err() && apps("chat.").is_err(), "no names, and no files");
+    assert!(apps("a b").is_err() && apps("chat.").is_err(), "neither names nor files");
     assert!(apps(&"/x".repeat(3000)).is_err(), "longer than a path can be");
     assert!(apps("./a.so,./a.so").is_err(), "twice");
 }
@@ -676,16 +676,16 @@ fn applications_have_options() {
     assert_eq!(apps("./x=1.so,./y=2").unwrap(), ["./x=1.so", "./y=2"], "files may have any name");
     let of_file = of_file("app = ['a.py,instances=2', 'b.mjs']").unwrap();
     assert_eq!(names(&of_file), ["a.py,instances=2", "b.mjs"]);
-    for (text, words) in [
-        ("a.py,instance=4", "`instance=4` is no option"),
-        ("a.py,instances=0", "instances are 1 to 256"),
-        ("a.py,instances=257", "instances are 1 to 256"),
+    for (text, expected) in [
+        ("a.py,instance=4", "`instance=4` is not a valid option"),
+        ("a.py,instances=0", "instances must be 1 to 256"),
+        ("a.py,instances=257", "instances must be 1 to 256"),
         ("a.py,instances=many", "it does not begin with a whole number"),
         ("a.py,instances=1,instances=2", "once"),
         ("instances=1", "A-Z a-z 0-9"),
     ] {
         let error = apps(text).unwrap_err().to_string();
-        assert!(error.contains(words), "{words:?} is not in {error}");
+        assert!(error.contains(expected), "{expected:?} is not in {error}");
     }
 }
 
@@ -700,7 +700,7 @@ fn a_switch_needs_no_value() {
     assert!(of_file("reload = 'on'").unwrap().reload && of_file("reload = 1").is_err());
 }
 
-/// The applications as they were typed.
+/// Returns the applications as a flag accepts them.
 fn names(config: &Config) -> Vec<String> {
     config.app.iter().map(App::to_string).collect()
 }
@@ -715,16 +715,16 @@ fn applications_have_sections_of_their_own() {
     assert_eq!(chat, [("is", "true"), ("number", "1_000"), ("part", "0.50"), ("text", "a\nb")]);
     assert_eq!(config.app_settings["other"]["a"], "b");
     assert_eq!(names(&config), ["chat"]);
-    for (text, words) in [
-        ("app-settings = 1", "`app-settings` must be a section of its own"),
-        ("[app-settings]\nchat = 1", "`chat` must be a section of its own"),
-        ("app-settings.chat.a = { b = 1 }", "the setting `a` of the application chat is TOML's inline table"),
-        ("[app-settings.chat]\na = [1]", "the setting `a` of the application chat is TOML's array"),
+    for (text, expected) in [
+        ("app-settings = 1", "`app-settings` is not a table"),
+        ("[app-settings]\nchat = 1", "`chat` is not a table"),
+        ("app-settings.chat.a = { b = 1 }", "the setting `a` of the application chat is a TOML inline table"),
+        ("[app-settings.chat]\na = [1]", "the setting `a` of the application chat is a TOML array"),
         ("[app-settings.chat]\na = 1979-05-27", "datetime"),
         ("[app-setting.chat]\na = 1", "unknown setting `app-setting`"),
         ("[chat]\na = 1", "unknown setting `chat`"),
     ] {
         let error = of_file(text).unwrap_err().to_string();
-        assert!(error.contains(words), "{words:?} is not in {error}");
+        assert!(error.contains(expected), "{expected:?} is not in {error}");
     }
 }

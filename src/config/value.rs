@@ -1,4 +1,4 @@
-//! One word's text into a value: counts, durations, addresses, names. A refusal is a phrase that says why.
+//! Parses the text of one value: counts, durations, addresses, names. An error is a phrase that states the problem.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,41 +7,41 @@ use std::time::Duration;
 use super::{App, Listen};
 use crate::limits::WORKERS_MAX;
 
-/// Why a text is no such value: a phrase for the middle of a sentence.
-pub(super) type Why = String;
+/// The reason why a text is not a valid value: a phrase for the middle of a sentence.
+pub(super) type Problem = String;
 
-/// What may follow the digits of a count.
+/// The units that may follow the digits of a count.
 const COUNT_UNITS: &[(&str, u64)] =
     &[("", 1), ("k", 1000), ("M", 1_000_000), ("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)];
 
-/// What must follow the digits of a duration, in milliseconds.
+/// The units that must follow the digits of a duration, in milliseconds.
 const DURATION_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
-/// Bytes of a Unix socket's path: `sun_path` has 108, the last of them 0.
+/// The maximum length of a Unix socket's path: `sun_path` has 108 bytes, including the terminating NUL byte.
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// Bytes of a free text: a DNS name has at most 253, and a port may follow.
+/// The maximum length of a free text: a DNS name has at most 253 bytes, and a port may follow.
 const TEXT_BYTES_MAX: usize = 260;
 
-/// Bytes of a file's path: `PATH_MAX` of Linux has one more, which is 0.
+/// The maximum length of a file's path: `PATH_MAX` of Linux includes the terminating NUL byte.
 const FILE_BYTES_MAX: usize = 4095;
 
-/// Bytes of an application's name.
+/// The maximum length of an application's name, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// A whole number: `4096`, `64k` (thousands), `1Mi` (powers of 1024).
-pub(super) fn count(text: &str) -> Result<u64, Why> {
-    number(text, COUNT_UNITS)?.ok_or_else(|| "its unit is none of k, M, Ki, Mi, Gi".into())
+/// Parses a whole number: `4096`, `64k` (thousands), `1Mi` (powers of 1024).
+pub(super) fn count(text: &str) -> Result<u64, Problem> {
+    number(text, COUNT_UNITS)?.ok_or_else(|| "its unit must be k, M, Ki, Mi or Gi".into())
 }
 
-/// A duration: a whole number and its unit, `500ms`, `10s`, `15m`, `1h`.
-pub(super) fn duration(text: &str) -> Result<Duration, Why> {
-    let ms = number(text, DURATION_UNITS)?.ok_or("its unit is none of ms, s, m, h")?;
+/// Parses a duration: a whole number and its unit, `500ms`, `10s`, `15m`, `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
+    let ms = number(text, DURATION_UNITS)?.ok_or("its unit must be ms, s, m or h")?;
     Ok(Duration::from_millis(ms))
 }
 
-/// The digits and the unit of a number, multiplied; `None` where the unit is unknown.
-fn number(text: &str, units: &[(&str, u64)]) -> Result<Option<u64>, Why> {
+/// Parses a number and multiplies it by its unit. Returns `None` if the unit is unknown.
+fn number(text: &str, units: &[(&str, u64)]) -> Result<Option<u64>, Problem> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 {
         return Err("it does not begin with a whole number".into());
@@ -51,21 +51,21 @@ fn number(text: &str, units: &[(&str, u64)]) -> Result<Option<u64>, Why> {
     let number: Option<u64> = digits.parse().ok();
     match number.and_then(|number| number.checked_mul(factor)) {
         Some(value) => Ok(Some(value)),
-        None => Err("it is too large for 64 bits".into()),
+        None => Err("it does not fit in 64 bits".into()),
     }
 }
 
-/// An address to listen at: `ip:port`, `[ip6]:port` or `unix:/path`.
-pub(super) fn listen(text: &str) -> Result<Listen, Why> {
+/// Parses an address to listen on: `ip:port`, `[ip6]:port` or `unix:/path`.
+pub(super) fn listen(text: &str) -> Result<Listen, Problem> {
     match text.strip_prefix("unix:") {
         Some(path) => unix_path(path).map(Listen::Unix),
         None => socket_address(text).map(Listen::Tcp),
     }
 }
 
-fn unix_path(path: &str) -> Result<PathBuf, Why> {
+fn unix_path(path: &str) -> Result<PathBuf, Problem> {
     if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
-        return Err("what follows `unix:` is not the whole path of a file".into());
+        return Err("the path after `unix:` must be the absolute path of a file".into());
     }
     if path.len() > UNIX_PATH_BYTES_MAX {
         return Err(format!("the path has more than {UNIX_PATH_BYTES_MAX} bytes"));
@@ -73,13 +73,13 @@ fn unix_path(path: &str) -> Result<PathBuf, Why> {
     Ok(PathBuf::from(path))
 }
 
-/// `ip:port` or `[ip6]:port`; names are not looked up.
-pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Why> {
-    text.parse().map_err(|_| "it is not a numeric address and a port".into())
+/// Parses `ip:port` or `[ip6]:port`. Host names are not looked up.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Problem> {
+    text.parse().map_err(|_| "it is not an IP address and a port".into())
 }
 
-/// An application: its name, or the file of one, and what was said of its workers.
-pub(super) fn app(text: &str) -> Result<App, Why> {
+/// Parses an application: its name or its file, and the options of its workers.
+pub(super) fn app(text: &str) -> Result<App, Problem> {
     let mut parts = text.split(',').map(str::trim);
     let named = parts.next().unwrap_or_default();
     let named = if is_file(named) { file(named) } else { name(named) }?;
@@ -87,60 +87,64 @@ pub(super) fn app(text: &str) -> Result<App, Why> {
     for part in parts {
         match part.split_once('=') {
             Some(("instances", count)) if app.instances.is_none() => app.instances = Some(instances(count)?),
-            _ => return Err(format!("`{part}` is no option of an application: there is instances=N, once")),
+            _ => {
+                return Err(format!(
+                    "`{part}` is not a valid option of an application; the only one is instances=N, given once"
+                ));
+            }
         }
     }
     Ok(app)
 }
 
-fn instances(text: &str) -> Result<usize, Why> {
+fn instances(text: &str) -> Result<usize, Problem> {
     let count = count(text)?;
     let count = usize::try_from(count).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
-    count.ok_or_else(|| format!("instances are 1 to {WORKERS_MAX}"))
+    count.ok_or_else(|| format!("instances must be 1 to {WORKERS_MAX}"))
 }
 
-/// Whether a piece of a list of applications is no application, but says something of the one before it.
+/// Returns whether an entry in a list of applications is an option of the application before it.
 pub(super) fn is_app_option(text: &str) -> bool {
     let key = text.split_once('=').map(|(key, _)| key.trim());
     key.is_some_and(|key| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase()))
 }
 
-/// Whether an application is named by its file.
+/// Returns whether an application is given by its file.
 pub(super) fn is_file(app: &str) -> bool {
     app.contains('/') || [".so", ".py", ".js", ".mjs", ".cjs"].iter().any(|ending| app.ends_with(ending))
 }
 
-/// The path of a file or folder.
-pub(super) fn file(text: &str) -> Result<String, Why> {
+/// Parses the path of a file or folder.
+pub(super) fn file(text: &str) -> Result<String, Problem> {
     if text.len() > FILE_BYTES_MAX || text.contains('\0') {
-        return Err(format!("no file's path has more than {FILE_BYTES_MAX} bytes, or a 0 in it"));
+        return Err(format!("a path has at most {FILE_BYTES_MAX} bytes and no NUL byte"));
     }
     Ok(text.to_owned())
 }
 
-/// The name of an application.
-pub(super) fn name(text: &str) -> Result<String, Why> {
+/// Parses the name of an application.
+pub(super) fn name(text: &str) -> Result<String, Problem> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(allowed) {
-        return Err(format!("a name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 - _"));
+        return Err(format!("a name consists of 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 - _"));
     }
     Ok(text.to_owned())
 }
 
-/// A free text of visible characters.
-pub(super) fn visible_text(text: &str) -> Result<String, Why> {
+/// Parses a free text of visible characters.
+pub(super) fn visible_text(text: &str) -> Result<String, Problem> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(format!("it has more than {TEXT_BYTES_MAX} bytes"));
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err("it has a space or a control character".into());
+        return Err("it contains a space or a control character".into());
     }
     Ok(text.to_owned())
 }
 
-/// `*`, or an origin as browsers write it (RFC 6454, 6.2): `http://host` or `https://host`, and the port where it is not
-/// the scheme's own. Capitals and that port may be typed; browsers leave both out.
-pub(super) fn origin(text: &str) -> Result<String, Why> {
+/// Parses `*`, or an origin as browsers write it (RFC 6454, 6.2): `http://host` or `https://host`, and the port if it
+/// is not the scheme's default. The input may have capital letters and the default port; browsers write neither.
+pub(super) fn origin(text: &str) -> Result<String, Problem> {
     if text == "*" {
         return Ok(text.to_owned());
     }
@@ -149,46 +153,46 @@ pub(super) fn origin(text: &str) -> Result<String, Why> {
     }
     let lower = text.to_ascii_lowercase();
     let (scheme, rest) = lower.split_once("://").unwrap_or(("", &lower));
-    let own_port = match scheme {
+    let default_port = match scheme {
         "http" => 80,
         "https" => 443,
-        _ => return Err("it is neither * nor begins with http:// or https://".into()),
+        _ => return Err("it must be *, or begin with http:// or https://".into()),
     };
     let (host, port) = split_port(rest)?;
     let host = origin_host(host)?;
     match port {
-        Some(port) if port != own_port => Ok(format!("{scheme}://{host}:{port}")),
+        Some(port) if port != default_port => Ok(format!("{scheme}://{host}:{port}")),
         _ => Ok(format!("{scheme}://{host}")),
     }
 }
 
-/// What follows the scheme of an origin; a colon in brackets belongs to an IPv6 address.
-fn split_port(text: &str) -> Result<(&str, Option<u16>), Why> {
+/// Splits an origin without its scheme into host and port. A colon in brackets belongs to an IPv6 address.
+fn split_port(text: &str) -> Result<(&str, Option<u16>), Problem> {
     let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
         return Ok((text, None));
     };
     match port.parse() {
         Ok(number @ 1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok((host, Some(number))),
-        _ => Err("what follows the colon is no port".into()),
+        _ => Err("the part after the colon is not a port".into()),
     }
 }
 
-fn origin_host(host: &str) -> Result<String, Why> {
+fn origin_host(host: &str) -> Result<String, Problem> {
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        let address: Ipv6Addr = address.parse().map_err(|_| "what is in brackets is no IPv6 address")?;
+        let address: Ipv6Addr = address.parse().map_err(|_| "the part in brackets is not an IPv6 address")?;
         return Ok(format!("[{address}]"));
     }
     if host.contains('/') {
-        return Err("an origin has no path, not even a slash".into());
+        return Err("an origin has no path, not even a final slash".into());
     }
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     if host.is_empty() || !host.bytes().all(allowed) {
-        return Err("its host is not made of A-Z a-z 0-9 - . _ (other letters: as punycode, xn--...)".into());
+        return Err("its host may only have the characters A-Z a-z 0-9 - . _ (write other letters as punycode, xn--...)".into());
     }
     Ok(host.to_owned())
 }
 
-/// A duration as it would be typed, in the largest unit that is exact.
+/// Formats a duration as a setting accepts it, in the largest unit that is exact.
 pub(super) fn duration_text(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if ms == 0 {

@@ -12,7 +12,7 @@ use crate::app::c::LoadError;
 use crate::app::qio::Qio;
 use crate::app::worker::{self, StartError, WorkerApplication};
 use crate::app::{self, Application, Error, Server};
-use crate::config::{self, ClientTest, ClockKind, Config};
+use crate::config::{self, ClientTestConfig, ClockKind, Config};
 use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 use crate::log;
 use crate::mangler::{self, MangleError};
@@ -120,7 +120,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
 /// # Errors
 ///
 /// As [`run`].
-pub fn run_client_test(tests: ClientTest) -> Result<(), ServerError> {
+pub fn run_client_test(tests: ClientTestConfig) -> Result<(), ServerError> {
     let mangle = |server| mangler::serve(tests.proxy, server, tests.mangle);
     run_named(tests.server, Vec::new(), Some(&mangle))
 }

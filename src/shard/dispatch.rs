@@ -37,7 +37,7 @@ impl State {
             }
         }
         self.take_scratch_back(scratch);
-        self.metrics.timers.record(Timing::Route, nanos().saturating_sub(self.now_ns));
+        self.metrics.latencies.record(Timing::Route, nanos().saturating_sub(self.now_ns));
     }
 
     /// Answers an event, where an answer is wanted and the client is still there.

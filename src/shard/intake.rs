@@ -225,10 +225,10 @@ impl State {
 
     fn record_sent(&mut self, frames: &FrameBatch) {
         for frame in frames.frames() {
-            self.metrics.timers.record(Timing::Send, self.now_ns.saturating_sub(frame.queued_ns()));
+            self.metrics.latencies.record(Timing::Send, self.now_ns.saturating_sub(frame.queued_ns()));
             for accepted in frame.accepted() {
                 let took = self.now_ns.saturating_sub(accepted.at_ns);
-                self.metrics.timers.record_n(Timing::Delivery, took, u64::from(accepted.events));
+                self.metrics.latencies.record_n(Timing::Delivery, took, u64::from(accepted.events));
             }
         }
     }

@@ -92,7 +92,7 @@ impl State {
         let mut letters = std::mem::take(&mut self.letters);
         self.port.receive(max, |from, letter| letters.push((from as u16, letter)));
         for (from, letter) in letters.drain(..) {
-            self.metrics.timers.record(Timing::MeshHop, self.now_ns.saturating_sub(letter.sent_ns));
+            self.metrics.latencies.record(Timing::MeshHop, self.now_ns.saturating_sub(letter.sent_ns));
             self.take_letter(from, letter.mail);
         }
         self.letters = letters;

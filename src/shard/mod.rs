@@ -125,7 +125,7 @@ impl Shard {
         self.state.finish_turn(&mut self.ring);
         let metrics = &mut self.state.metrics;
         metrics.counters.add(Counter::SubmissionsFull, self.ring.take_submission_overflows());
-        metrics.timers.record(Timing::Turn, nanos() - began_ns);
+        metrics.latencies.record(Timing::Turn, nanos() - began_ns);
         Ok(())
     }
 

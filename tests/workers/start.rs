@@ -159,7 +159,7 @@ fn names_and_numbers_have_to_be_good() {
     for instances in ["0", "x", "-1", ""] {
         refused(&["--app", &format!("{RAW},instances={instances}")], json!({}), 2, &["instances"]);
     }
-    refused(&["--app", &format!("{RAW},instances=257")], json!({}), 2, &["instances are 1 to 256"]);
+    refused(&["--app", &format!("{RAW},instances=257")], json!({}), 2, &["instances must be 1 to 256"]);
 }
 
 /// The numbers of processes that were printed.

@@ -1,0 +1,149 @@
+//! Converts raw values into a [`Config`], and checks the relations between settings.
+
+use super::Config;
+use super::error::ConfigError;
+use super::sources::{RawSettings, RawValue};
+use super::table::{DURATION_MAX, RELATIONS, Relation, Setting, ValueKind};
+use super::value::{self, Problem};
+use crate::limits::SHARDS_MAX;
+
+/// Returns the defaults, overridden by the given settings.
+pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
+    let mut config = Config { app_settings: settings.app_settings.clone(), ..Config::default() };
+    for (setting, values) in settings.iter() {
+        set(setting, values, &mut config)?;
+    }
+    match RELATIONS.iter().find(|relation| !(relation.holds)(&config)) {
+        Some(relation) => Err(violated(relation, settings)),
+        None => Ok(config),
+    }
+}
+
+/// Sets one field from its values, of which there is at least one.
+pub(super) fn set(
+    setting: &'static Setting,
+    values: &[RawValue],
+    config: &mut Config,
+) -> Result<(), ConfigError> {
+    match setting.kind {
+        ValueKind::Addresses(field) => *field(config) = list(setting, values, value::listen)?,
+        ValueKind::Apps(field) if is_empty_list(values) => field(config).clear(),
+        ValueKind::Apps(field) => *field(config) = list(setting, values, value::app)?,
+        ValueKind::Origins(field) => *field(config) = origins(setting, values)?,
+        kind => {
+            let value = values.last().expect("a setting that was given has a value");
+            set_scalar(kind, &value.text, config).map_err(|problem| bad_value(setting, value, problem))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the field of a setting that is not a list.
+fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Problem> {
+    match kind {
+        ValueKind::Count { min, max, power_of_two, field, .. } => {
+            *field(config) = bounded_count(text, min, max, power_of_two)?;
+        }
+        ValueKind::Percent(field) => {
+            let percent = bounded_count(text.strip_suffix('%').unwrap_or(text), 1, 100, false)?;
+            *field(config) = u8::try_from(percent).expect("at most 100");
+        }
+        ValueKind::Duration { min, field } => {
+            let duration = value::duration(text)?;
+            if duration < min || duration > DURATION_MAX {
+                return Err("it is out of range".into());
+            }
+            *field(config) = duration;
+        }
+        ValueKind::Shards(field) if text == "auto" => *field(config) = None,
+        ValueKind::Shards(field) => *field(config) = Some(bounded_count(text, 1, SHARDS_MAX, false)?),
+        ValueKind::AddressOrOff(field) if text == "off" => *field(config) = None,
+        ValueKind::AddressOrOff(field) => *field(config) = Some(value::socket_address(text)?),
+        ValueKind::Text(field) if text.is_empty() => *field(config) = None,
+        ValueKind::Text(field) => *field(config) = Some(value::visible_text(text)?),
+        ValueKind::Switch(field) => match text {
+            "on" | "true" => *field(config) = true,
+            "off" | "false" => *field(config) = false,
+            _ => return Err("it must be on or off".into()),
+        },
+        ValueKind::Program(_) if text.is_empty() => return Err("it must not be empty".into()),
+        ValueKind::Program(field) => *field(config) = value::file(text)?.into(),
+        ValueKind::Folder(field) if text.is_empty() => *field(config) = None,
+        ValueKind::Folder(field) => *field(config) = Some(value::file(text)?.into()),
+        ValueKind::Choice { choices, set } => {
+            let index =
+                choices.iter().position(|choice| *choice == text).ok_or("it is not one of the choices")?;
+            set(config, index);
+        }
+        ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Origins(_) => {
+            unreachable!("lists are set from all their values")
+        }
+    }
+    Ok(())
+}
+
+fn bounded_count(text: &str, min: usize, max: usize, power_of_two: bool) -> Result<usize, Problem> {
+    let count = value::count(text)?;
+    let count = usize::try_from(count).ok().filter(|count| (min..=max).contains(count));
+    let count = count.ok_or("it is out of range")?;
+    if power_of_two && !count.is_power_of_two() {
+        return Err("it is not a power of two".into());
+    }
+    Ok(count)
+}
+
+/// Returns whether the values are an empty list, which is one empty value: `--app ""`, or `app = []`.
+fn is_empty_list(values: &[RawValue]) -> bool {
+    matches!(values, [value] if value.text.is_empty())
+}
+
+/// Parses a list of origins. `*` must be the only entry.
+fn origins(setting: &'static Setting, values: &[RawValue]) -> Result<Vec<String>, ConfigError> {
+    let origins = list(setting, values, value::origin)?;
+    match values.iter().find(|value| value.text == "*") {
+        Some(all) if values.len() > 1 => {
+            Err(bad_value(setting, all, "it must be the only entry of the list".into()))
+        }
+        _ => Ok(origins),
+    }
+}
+
+fn list<T: PartialEq>(
+    setting: &'static Setting,
+    values: &[RawValue],
+    parse: fn(&str) -> Result<T, Problem>,
+) -> Result<Vec<T>, ConfigError> {
+    let mut parsed = Vec::with_capacity(values.len());
+    for value in values {
+        let entry = parse(&value.text).map_err(|problem| bad_value(setting, value, problem))?;
+        if parsed.contains(&entry) {
+            return Err(bad_value(setting, value, "it appears twice in the list".into()));
+        }
+        parsed.push(entry);
+    }
+    Ok(parsed)
+}
+
+fn bad_value(setting: &'static Setting, value: &RawValue, problem: Problem) -> ConfigError {
+    ConfigError::BadValue { setting, text: value.text.clone(), problem, location: value.location.clone() }
+}
+
+fn violated(relation: &Relation, settings: &RawSettings) -> ConfigError {
+    ConfigError::Relation {
+        one: with_value(relation.lesser, settings),
+        relation: if relation.or_equal { "at most" } else { "less than" },
+        other: with_value(relation.greater, settings),
+        consequence: relation.consequence,
+    }
+}
+
+/// Returns a setting with its value and the location of the value: `timeout (10s, the default)`.
+fn with_value(name: &str, settings: &RawSettings) -> String {
+    match settings.values(name).last() {
+        Some(value) => format!("{name} ({}, {})", value.text, value.location),
+        None => {
+            let default = Setting::find(name).map_or("", |setting| setting.default);
+            format!("{name} ({default}, the default)")
+        }
+    }
+}
