@@ -1,36 +1,37 @@
-// The page at `/`: which transport is in use, a board that tabs share by the application `relay`, and latencies.
+// The page at `/`: the transport in use, a drawing board that tabs share through the application `relay`, and
+// latencies.
 //
-// Other clients can send anything to the board's path. So what comes is checked member by member, shown as text only,
-// and everything that is kept of it has a bound.
+// Other clients can send anything to the path of the board. Every member of a received event is checked, received text
+// is never interpreted as markup, and everything that is stored has a limit.
 
 (() => {
   'use strict';
 
   const $ = (id) => document.getElementById(id);
 
-  // Where the tabs of this page meet, and where this tab sends to itself.
+  // The path that all tabs of this page share, and the path on which this tab sends events to itself.
   const BOARD = '/relay/quickio-page/board';
   const ECHO = `/relay/quickio-page/echo/${randomHex(16)}`;
 
-  const PEERS_MAX = 64; // remembered; the one that was silent longest goes first
+  const PEERS_MAX = 64; // stored; the one that has been silent longest is removed first
   const PEERS_SHOWN_MAX = 5;
-  const PEERS_NAMED_MAX = 12; // on the board; the names of more would hide the strokes
-  const PEER_SILENT_MS = 10_000; // then a tab has gone
-  const HERE_EVERY_MS = 3_000;
-  const GREET_EVERY_MS = 300; // where others come
-  const POINTS_MAX = 256; // of one tab's strokes
-  const STROKE_MS = 5_500; // then a stroke has faded
-  const STROKE_STEPS = 16; // of fading, each drawn as one line
+  const PEERS_NAMED_MAX = 12; // with more peers on the board, names would hide the strokes
+  const PEER_SILENT_MS = 10_000; // a tab that is silent this long is treated as closed
+  const PRESENCE_EVERY_MS = 3_000;
+  const GREET_EVERY_MS = 300; // the interval of presence events while new tabs appear
+  const POINTS_MAX = 256; // for each tab
+  const STROKE_MS = 5_500; // until a stroke has faded
+  const STROKE_STEPS = 16; // steps of fading, each drawn as one line
   const POINT_EVERY_MS = 25;
-  const POINTER_RESTS_MS = 1_200; // then a pen that was drawing goes on
+  const POINTER_RESTS_MS = 1_200; // the automatic pen continues when the pointer rests this long
   const MESSAGES_MAX = 40;
   const MESSAGE_CHARS_MAX = 200;
-  const MEASURE_EVERY_MS = 125; // a ping and an echo in turns
-  const UNANSWERED_MAX = 4; // more are not asked: a slow transport would never get rid of them
+  const MEASURE_EVERY_MS = 125; // a ping and an echo alternate
+  const UNANSWERED_MAX = 4; // limits open pings and echoes: on a slow transport they would pile up
   const ECHO_LOST_MS = 30_000;
   const WINDOW_MS = 60_000;
-  const SAMPLES_MAX = 512; // more than a window has
-  const LINE_BREAKS_MS = 3_000; // no line between samples that are further apart
+  const SAMPLES_MAX = 512; // more than one window contains
+  const LINE_BREAKS_MS = 3_000; // samples that are further apart are not connected
 
   const COLOURS = [
     ['Teal', '#0d9488'], ['Blue', '#3b82f6'], ['Violet', '#8b5cf6'], ['Rose', '#e11d63'],
@@ -42,26 +43,26 @@
   ];
   const TRANSPORTS = { websocket: 'WebSocket', stream: 'Event stream', poll: 'Long polling' };
 
-  const MESSAGES_NONE = $('messages-none').textContent;
+  const NO_MESSAGES_TEXT = $('messages-none').textContent;
 
   const me = randomHex(4);
-  const calm = matchMedia('(prefers-reduced-motion: reduce)');
-  const dark = matchMedia('(prefers-color-scheme: dark)');
+  const reducedMotion = matchMedia('(prefers-reduced-motion: reduce)');
+  const darkScheme = matchMedia('(prefers-color-scheme: dark)');
 
   function randomHex(bytes) {
     const random = crypto.getRandomValues(new Uint8Array(bytes));
     return Array.from(random, (byte) => byte.toString(16).padStart(2, '0')).join('');
   }
 
-  /** An element with this class and text; never markup. */
+  /** Creates an element with a class and a text, which is never interpreted as markup. */
   function element(tag, className, text) {
-    const made = document.createElement(tag);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
-    return made;
+    const created = document.createElement(tag);
+    if (className) created.className = className;
+    if (text !== undefined) created.textContent = text;
+    return created;
   }
 
-  /** Changes a text only where it is another one, so that nothing is laid out or read aloud for no reason. */
+  /** Changes a text only if it differs, to avoid needless layout and screen reader announcements. */
   function setText(node, text) {
     if (node.textContent !== text) node.textContent = text;
   }
@@ -69,26 +70,26 @@
   // The connection.
 
   let qio = null;
-  let subscribe = null; // to what this page wants of `qio`
-  let run = 0; // which connection of this tab this is: the board's numbers begin anew with each
+  let subscribe = null; // subscribes `qio` to the paths of this page
+  let run = 0; // the number of this connection: event numbers restart with each connection of a tab
   let openedAt = null;
   let opened = 0;
-  let relay = 'unknown'; // or 'there', or 'missing'
+  let relay = 'unknown'; // or 'available' or 'missing'
 
   function connect(choice) {
     const before = qio;
     const options = choice === 'auto' ? {} : { transports: [choice] };
-    const made = new QuickIO(location.origin, options);
-    qio = made;
+    const client = new QuickIO(location.origin, options);
+    qio = client;
     if (before) before.close();
-    // What an earlier one still has to say is of no interest.
-    const ifCurrent = (fn) => (...args) => { if (qio === made) fn(...args); };
-    made.on('/open', ifCurrent(open));
-    made.on('/close', ifCurrent(() => showState('connecting')));
-    made.on('/error', ifCurrent((error) => setText($('why'), error.message)));
+    // Events of an earlier client are ignored.
+    const ifCurrent = (fn) => (...args) => { if (qio === client) fn(...args); };
+    client.on('/open', ifCurrent(onOpen));
+    client.on('/close', ifCurrent(() => showState('connecting')));
+    client.on('/error', ifCurrent((error) => setText($('why'), error.message)));
     subscribe = () => {
-      made.on(BOARD, ifCurrent(receive), ifCurrent(refused));
-      made.on(ECHO, ifCurrent(echoed), () => {});
+      client.on(BOARD, ifCurrent(onBoardEvent), ifCurrent(onRefused));
+      client.on(ECHO, ifCurrent(onEcho), () => {});
     };
     subscribe();
     opened = 0;
@@ -96,32 +97,32 @@
     showState('connecting');
   }
 
-  function open() {
+  function onOpen() {
     opened += 1;
     run += 1;
     sequence = 0;
     unanswered.trip = 0;
     echoes.clear();
     for (const peer of peers.values()) peer.run = null;
-    // Perhaps it is another server by now.
+    // The server may be a different one now.
     if (relay === 'missing') {
       setRelay('unknown');
       subscribe();
     }
     setText($('why'), '');
     showState('open');
-    sayHere();
+    sendPresence();
   }
 
-  /** Attempts that fail go on without a word: whether they do is seen by looking. */
-  function lookAtAttempts() {
+  /** Shows that connection attempts fail. The client emits no event when it starts to wait for the next attempt. */
+  function checkAttempts() {
     if (openedAt === null && qio.state === 'waiting') showState('failed');
   }
 
-  function refused(error) {
+  function onRefused(error) {
     const why = error.code === 404
-      ? 'This server runs without the demo.'
-      : `This server refuses the demo: ${error.message}.`;
+      ? 'The demonstration is not available on this server.'
+      : `The server refused the subscription: ${error.message}.`;
     setText($('board-missing-why'), why);
     setRelay('missing');
   }
@@ -134,8 +135,8 @@
     $('board-missing').hidden = !missing;
     for (const control of [$('pen'), $('text'), $('send')]) control.disabled = missing;
     if (missing) setPen(false);
-    setText($('messages-none'), missing ? 'Messages need it as well.' : MESSAGES_NONE);
-    delivery.note(missing ? 'Measured where the server runs the application relay.' : null);
+    setText($('messages-none'), missing ? 'Messages need the application relay.' : NO_MESSAGES_TEXT);
+    delivery.note(missing ? 'This measurement needs the application relay.' : null);
     showHint();
   }
 
@@ -143,7 +144,7 @@
     openedAt = state === 'open' ? performance.now() : null;
     $('state').dataset.state = state;
     const name = TRANSPORTS[qio.transport];
-    setText($('state-text'), { open: name, connecting: 'Connecting', failed: 'Not connected, trying again' }[state]);
+    setText($('state-text'), { open: name, connecting: 'Connecting', failed: 'Not connected, retrying' }[state]);
     setText($('fact-transport'), state === 'open' ? name : 'None yet');
     const again = Math.max(0, opened - 1);
     setText($('fact-reconnects'), again === 1 ? 'Once' : `${again} times`);
@@ -163,40 +164,40 @@
     connect(choice);
   }
 
-  // What tabs tell each other. Each numbers its events from 1 in each run; so whoever has heard one knows the next.
+  // Events between tabs. Each tab numbers its events from 1 in each run, which lets receivers detect missing events.
 
-  const peers = new Map(); // by id; the one heard last is last
+  const peers = new Map(); // by id; the one that sent the latest event is last
   const counts = { events: 0, disorder: 0, missed: 0 };
   let sequence = 0;
   let myHue = parseInt(me.slice(0, 2), 16) % COLOURS.length;
-  let lastHere = -Infinity;
+  let lastPresenceAt = -Infinity;
 
-  function tell(kind, more) {
+  function sendEvent(kind, more) {
     if (openedAt === null || relay === 'missing') return;
     sequence += 1;
     qio.send(BOARD, { from: me, run, n: sequence, hue: myHue, kind, ...more }, null);
   }
 
-  function sayHere() {
-    lastHere = performance.now();
-    tell('here');
+  function sendPresence() {
+    lastPresenceAt = performance.now();
+    sendEvent('here');
   }
 
-  function receive(event) {
+  function onBoardEvent(event) {
     if (!isEvent(event)) return;
-    setRelay('there');
+    setRelay('available');
     counts.events += 1;
-    const peer = heard(event);
+    const peer = updatePeer(event);
     if (event.kind === 'pen') addPoint(peer, event);
     if (event.kind === 'say') addMessage(peer, event);
     if (event.kind === 'bye') peers.delete(event.from);
     if (event.from === me) return;
     avoidClash(peer);
-    // In a hidden tab timers hardly run, but what arrives arrives.
+    // Timers hardly run in a hidden tab, but events still arrive.
     const now = performance.now();
-    if (now - lastHere > (peer.isNew ? GREET_EVERY_MS : HERE_EVERY_MS)) sayHere();
+    if (now - lastPresenceAt > (peer.isNew ? GREET_EVERY_MS : PRESENCE_EVERY_MS)) sendPresence();
     peer.isNew = false;
-    drawOn(now);
+    drawAutomatically(now);
   }
 
   function isEvent(event) {
@@ -208,8 +209,8 @@
       && ['here', 'pen', 'say', 'bye'].includes(event.kind);
   }
 
-  /** The peer that sent it, which is thereby the last one heard; counts what came before its turn or never came. */
-  function heard(event) {
+  /** Updates the peer that sent the event, and counts events that are missing or out of order. Returns the peer. */
+  function updatePeer(event) {
     const peer = peers.get(event.from) || newPeer(event.from);
     if (peer.run === event.run) {
       counts.missed += Math.max(0, event.n - peer.n - 1);
@@ -238,14 +239,14 @@
     return COLOURS[peer.hue][1];
   }
 
-  /** Of two tabs with the same colour the one with the greater id takes another, where one is left. */
+  /** If two tabs have the same colour, the one with the greater id changes to a free colour, if there is one. */
   function avoidClash(peer) {
     if (peer.hue !== myHue || peer.id > me) return;
     const taken = new Set(Array.from(peers.values(), (other) => other.hue));
     const free = COLOURS.findIndex((_, hue) => !taken.has(hue));
     if (free < 0) return;
     myHue = free;
-    sayHere();
+    sendPresence();
   }
 
   function showPeers() {
@@ -267,9 +268,9 @@
   }
 
   function swatch(colour) {
-    const made = element('span', 'swatch');
-    made.style.backgroundColor = colour;
-    return made;
+    const created = element('span', 'swatch');
+    created.style.backgroundColor = colour;
+    return created;
   }
 
   let rateAt = performance.now();
@@ -287,16 +288,16 @@
     $('count-missed').classList.toggle('bad', counts.missed > 0);
   }
 
-  // The board: lines of points, which fade.
+  // The board: lines of points that fade.
 
-  const board = { canvas: $('board-canvas'), context: null, width: 0, height: 0, asked: false, drawnAt: 0 };
+  const board = { canvas: $('board-canvas'), context: null, width: 0, height: 0, frameRequested: false, drawnAt: 0 };
   const pointer = { at: -Infinity, isNew: true };
   const pen = { on: false, startedAt: 0, at: 0, isNew: true };
 
   function addPoint(peer, event) {
     if (!Number.isFinite(event.x) || !Number.isFinite(event.y)) return;
-    const within = (value) => Math.min(1, Math.max(0, value));
-    const point = { x: within(event.x), y: within(event.y), first: event.first === true, at: performance.now() };
+    const clamp = (value) => Math.min(1, Math.max(0, value));
+    const point = { x: clamp(event.x), y: clamp(event.y), first: event.first === true, at: performance.now() };
     peer.points.push(point);
     if (peer.points.length > POINTS_MAX) peer.points.shift();
     showHint();
@@ -307,20 +308,20 @@
     $('board-hint').hidden = relay === 'missing' || [...peers.values()].some((peer) => peer.points.length > 0);
   }
 
-  function pointed(event) {
+  function onPointer(event) {
     const now = performance.now();
     const first = pointer.isNew || now - pointer.at > POINTER_RESTS_MS;
     if (!first && now - pointer.at < POINT_EVERY_MS) return;
     const box = board.canvas.getBoundingClientRect();
-    tellPoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, first);
+    sendPoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, first);
     pointer.at = now;
     pointer.isNew = false;
     pen.isNew = true;
   }
 
-  function tellPoint(x, y, first) {
+  function sendPoint(x, y, first) {
     const rounded = (value) => Math.round(value * 10_000) / 10_000;
-    tell('pen', { x: rounded(x), y: rounded(y), ...(first && { first }) });
+    sendEvent('pen', { x: rounded(x), y: rounded(y), ...(first && { first }) });
   }
 
   function setPen(on) {
@@ -331,19 +332,19 @@
     $('pen').setAttribute('aria-pressed', String(on));
   }
 
-  /** Lets the pen draw what it has to have drawn by now; a timer that comes late makes it draw several points. */
-  function drawOn(now) {
+  /** Draws with the automatic pen up to the current time. If the timer was late, draws several points. */
+  function drawAutomatically(now) {
     if (!pen.on || now - pen.at < POINT_EVERY_MS || now - pointer.at < POINTER_RESTS_MS) return;
     const from = Math.max(pen.at, now - 1_000);
     for (let at = from + POINT_EVERY_MS; at <= now; at += POINT_EVERY_MS) {
       const [x, y] = figure((at - pen.startedAt) / 1000);
-      tellPoint(x, y, pen.isNew);
+      sendPoint(x, y, pen.isNew);
       pen.isNew = false;
       pen.at = at;
     }
   }
 
-  /** Where the pen is after these seconds: two swings, whose proportion is this tab's own, and which drift. */
+  /** Returns the position of the automatic pen: a drifting Lissajous curve whose ratio depends on the tab. */
   function figure(seconds) {
     const seed = parseInt(me.slice(4), 16);
     const [a, b] = [[2, 3], [3, 4], [1, 2], [3, 5], [3, 2]][seed % 5];
@@ -353,14 +354,14 @@
   }
 
   function drawBoardSoon() {
-    if (board.asked || document.hidden) return;
-    board.asked = true;
+    if (board.frameRequested || document.hidden) return;
+    board.frameRequested = true;
     requestAnimationFrame(drawBoard);
   }
 
   function drawBoard(now) {
-    board.asked = false;
-    if (calm.matches && now - board.drawnAt < 400) {
+    board.frameRequested = false;
+    if (reducedMotion.matches && now - board.drawnAt < 400) {
       drawBoardSoon();
       return;
     }
@@ -379,7 +380,7 @@
     if (kept !== 0) peer.points.splice(0, kept < 0 ? peer.points.length : kept);
   }
 
-  /** Points as curves from middle to middle; those of the same age, roughly, as one line. */
+  /** Draws the points as curves between their midpoints. Points of roughly the same age are drawn as one line. */
   function drawStroke(context, peer, now) {
     const { points } = peer;
     const place = (point) => [point.x * board.width, point.y * board.height];
@@ -415,7 +416,8 @@
     const { points } = peer;
     const last = points[points.length - 1];
     const before = points.length > 1 && !last.first ? points[points.length - 2] : last;
-    const [x, y] = middle([before.x * board.width, before.y * board.height], [last.x * board.width, last.y * board.height]);
+    const place = (point) => [point.x * board.width, point.y * board.height];
+    const [x, y] = middle(place(before), place(last));
     context.globalAlpha = Math.min(1, 2 * (1 - (now - last.at) / STROKE_MS));
     context.beginPath();
     context.arc(x, y, 5.5, 0, 2 * Math.PI);
@@ -449,7 +451,7 @@
 
   function addMessage(peer, event) {
     if (typeof event.text !== 'string') return;
-    // The first cut is cheap, the second one leaves no half of a character.
+    // The first cut is cheap; the second one does not split a surrogate pair.
     const cut = Array.from(event.text.slice(0, 2 * MESSAGE_CHARS_MAX)).slice(0, MESSAGE_CHARS_MAX).join('');
     const text = cut.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ').trim();
     if (text === '') return;
@@ -477,18 +479,18 @@
     return item;
   }
 
-  function sayMessage(event) {
+  function submitMessage(event) {
     event.preventDefault();
     const text = $('text').value.trim();
     if (text === '' || openedAt === null) return;
-    tell('say', { text });
+    sendEvent('say', { text });
     $('text').value = '';
   }
 
   // Latencies.
 
   const unanswered = { trip: 0 };
-  const echoes = new Map(); // when each was sent, by its number
+  const echoes = new Map(); // number => time of sending
   let echoNumber = 0;
   let turn = 0;
 
@@ -501,10 +503,10 @@
 
   function ping() {
     if (unanswered.trip >= UNANSWERED_MAX) return;
-    const [asked, sentRun, sentAt] = [qio, run, performance.now()];
+    const [client, sentRun, sentAt] = [qio, run, performance.now()];
     unanswered.trip += 1;
     qio.send('/qio/ping', null, (_data, _reply, code) => {
-      if (qio !== asked || run !== sentRun) return;
+      if (qio !== client || run !== sentRun) return;
       unanswered.trip -= 1;
       if (code === 200) trip.add(performance.now() - sentAt);
     });
@@ -515,13 +517,13 @@
     for (const [number, sentAt] of echoes) {
       if (now - sentAt > ECHO_LOST_MS) echoes.delete(number);
     }
-    if (relay !== 'there' || echoes.size >= UNANSWERED_MAX) return;
+    if (relay !== 'available' || echoes.size >= UNANSWERED_MAX) return;
     echoNumber += 1;
     echoes.set(echoNumber, performance.now());
     qio.send(ECHO, echoNumber, null);
   }
 
-  function echoed(number) {
+  function onEcho(number) {
     const sentAt = echoes.get(number);
     if (sentAt === undefined) return;
     echoes.delete(number);
@@ -538,7 +540,7 @@
       this.context = null;
       this.width = 0;
       this.height = 0;
-      // A ring: sample `i` is at `i % SAMPLES_MAX`.
+      // Ring buffers: sample `i` is at `i % SAMPLES_MAX`.
       this.times = new Float64Array(SAMPLES_MAX);
       this.values = new Float64Array(SAMPLES_MAX);
       this.begin = 0;
@@ -561,8 +563,8 @@
       if (this.context !== null) this.context.clearRect(0, 0, this.width, this.height);
     }
 
-    /** Drops what is older than the window; sorts the rest for the percentiles. */
-    settle(now) {
+    /** Drops samples that are older than the window, and sorts the others for the percentiles. */
+    update(now) {
       while (this.begin < this.end && now - this.times[this.begin % SAMPLES_MAX] > WINDOW_MS) this.begin += 1;
       const values = new Float64Array(this.end - this.begin);
       for (let i = this.begin; i < this.end; i += 1) values[i - this.begin] = this.values[i % SAMPLES_MAX];
@@ -572,7 +574,7 @@
       if (values.length === 0) this.showFigure('now', undefined);
     }
 
-    /** The smallest value that at least so many percent do not exceed. */
+    /** Returns the smallest value that at least `percent` percent of the samples do not exceed. */
     percentile(percent) {
       return this.sorted[Math.ceil(this.sorted.length * percent / 100) - 1];
     }
@@ -655,8 +657,8 @@
   const delivery = new Chart('delivery', 'delivery');
 
   /**
-   * The values of the scale's lines, which goes by ratios: 1, 2, 5, 10 and so on, around what is to be shown. A decade
-   * at least, as on less every breeze looks like a storm; whole decades where it is more.
+   * Returns the grid values of a logarithmic scale (1, 2, 5, 10 and so on) that covers `least` to `most`. The scale has
+   * at least one decade, because a smaller range would exaggerate small changes. A larger scale has whole decades.
    */
   function ticksOf(least = 0.2, most = 2) {
     const digits = [1, 2, 5];
@@ -707,7 +709,7 @@
     delivery.draw(now);
   }
 
-  // Canvases: as many pixels as the screen has, and the colours of the scheme.
+  // Canvases: scaled to the pixels of the screen, with the colours of the colour scheme.
 
   const theme = {};
 
@@ -773,14 +775,17 @@
     const source = $(button.dataset.copy);
     const done = await copyText(source);
     button.textContent = done ? 'Copied' : 'Press Ctrl+C';
-    setText($('copied'), done ? 'Copied' : 'Selected, not copied');
+    setText($('copied'), done ? 'Copied' : 'Text selected. Press Ctrl+C to copy it');
     setTimeout(() => {
       button.textContent = 'Copy';
       setText($('copied'), '');
     }, 1_500);
   }
 
-  /** Browsers give the clipboard to secure pages only; on others the old way, or the selection itself, has to do. */
+  /**
+   * Copies a text to the clipboard. Browsers allow the clipboard API only on secure pages; on other pages the text is
+   * selected and copied with the old command, if that works. Returns whether the text was copied.
+   */
   async function copyText(source) {
     try {
       await navigator.clipboard.writeText(source.textContent);
@@ -791,48 +796,48 @@
     }
   }
 
-  // The start.
+  // Start.
 
   function everySecond() {
     const now = performance.now();
-    trip.settle(now);
-    delivery.settle(now);
-    lookAtAttempts();
+    trip.update(now);
+    delivery.update(now);
+    checkAttempts();
     showSince();
     showPeers();
     showCounts();
     showHint();
-    if (now - lastHere > HERE_EVERY_MS) sayHere();
+    if (now - lastPresenceAt > PRESENCE_EVERY_MS) sendPresence();
   }
 
   function start() {
     showExamples();
     readTheme();
     for (const { canvas } of [board, trip, delivery]) resized.observe(canvas);
-    dark.addEventListener('change', readTheme);
+    darkScheme.addEventListener('change', readTheme);
     document.addEventListener('visibilitychange', drawAll);
 
     const area = $('board');
-    area.addEventListener('pointermove', pointed);
-    area.addEventListener('pointerdown', pointed);
+    area.addEventListener('pointermove', onPointer);
+    area.addEventListener('pointerdown', onPointer);
     for (const leaving of ['pointerleave', 'pointercancel', 'pointerup']) {
       area.addEventListener(leaving, () => { pointer.isNew = true; });
     }
     $('pen').addEventListener('click', () => setPen(!pen.on));
-    $('form').addEventListener('submit', sayMessage);
+    $('form').addEventListener('submit', submitMessage);
     for (const button of document.querySelectorAll('[data-copy]')) button.addEventListener('click', copy);
-    // Before the library's own, which ends the connection.
-    addEventListener('pagehide', () => tell('bye'));
+    // Registered before the library's own handler, which ends the connection.
+    addEventListener('pagehide', () => sendEvent('bye'));
 
-    const wished = document.querySelector(`[name=transport][value="${location.hash.slice(1).replace(/\W/g, '')}"]`);
-    if (wished) wished.checked = true;
+    const requested = document.querySelector(`[name=transport][value="${location.hash.slice(1).replace(/\W/g, '')}"]`);
+    if (requested) requested.checked = true;
     $('transports').addEventListener('change', chooseTransport);
     connect(document.querySelector('[name=transport]:checked').value);
 
     setInterval(everySecond, 1_000);
     setInterval(measure, MEASURE_EVERY_MS);
-    setInterval(() => drawOn(performance.now()), POINT_EVERY_MS);
-    setInterval(drawCharts, calm.matches ? 1_000 : 100);
+    setInterval(() => drawAutomatically(performance.now()), POINT_EVERY_MS);
+    setInterval(drawCharts, reducedMotion.matches ? 1_000 : 100);
   }
 
   start();
