@@ -270,7 +270,7 @@ globalThis.QuickIO = (() => {
       while (this.pending.length && this.inFlight < REQUESTS_MAX) this.post()
     }
 
-    /** Removes from `pending` the events that fit into one request: at least one, whatever its size. */
+    /** Removes from `pending` the events that fit into one request: at least one, even if it is larger. */
     takeBody() {
       let count = 0
       for (let bytes = 0; count < this.pending.length; count++) {

@@ -1,4 +1,4 @@
-// The documents of the server, as a browser gets and keeps them.
+// How a browser loads and caches the documents of the server.
 
 import assert from 'node:assert/strict'
 import { group, within } from './support/harness.mjs'
@@ -7,9 +7,9 @@ import { Server } from './support/server.mjs'
 
 const PARTS = ['/', '/page.css', '/page.js', '/quickio.js']
 
-/** Has `load` load things; resolves to the status that came over the network for each path, null where none came. */
-async function loads(session, paths, load) {
-  const requests = new Map() // id => { path, answer, status }; what is told of one comes in no certain order
+/** Runs `load`. Resolves to the network status of each path, or null if a path was served from the cache. */
+async function networkStatuses(session, paths, load) {
+  const requests = new Map() // id => { path, answer, status }; the events of a request arrive in any order
   const request = (id) => requests.get(id) ?? requests.set(id, {}).get(id)
   const isSettled = (path) => {
     const found = [...requests.values()].filter((request) => request.path === path)
@@ -19,15 +19,15 @@ async function loads(session, paths, load) {
   const settled = new Promise((resolve) => {
     check = () => { if (paths.every(isSettled)) resolve() }
   })
-  const heard = {
+  const handlers = {
     'Network.requestWillBeSent': ({ requestId, request: { url } }) => {
-      request(requestId).path = new URL(url).search ? null : new URL(url).pathname // a query: the library's own
+      request(requestId).path = new URL(url).search ? null : new URL(url).pathname // with a query: a request of the library itself
     },
     'Network.responseReceived': (answer) => { request(answer.requestId).answer = answer },
     'Network.responseReceivedExtraInfo': ({ requestId, statusCode }) => { request(requestId).status = statusCode }
   }
-  const listeners = Object.entries(heard).map(([name, hear]) => [name, (event) => {
-    hear(event)
+  const listeners = Object.entries(handlers).map(([name, handle]) => [name, (event) => {
+    handle(event)
     check()
   }])
   for (const [name, listener] of listeners) session.on(name, listener)
@@ -45,13 +45,13 @@ export function documents(browser) {
     after(() => server.stop())
     after(() => other.stop())
 
-    await test('loaded again: what must be fresh is asked for and unchanged, the library is not asked for', async () => {
+    await test('a reload revalidates the page and uses the cached library without a request', async () => {
       const context = await browser.newContext()
       const page = await context.newPage()
       const session = await context.newCDPSession(page)
       await session.send('Network.enable')
       const load = async () => {
-        const statuses = await loads(session, PARTS, () => page.goto(server.url))
+        const statuses = await networkStatuses(session, PARTS, () => page.goto(server.url))
         await page.goto('about:blank')
         return statuses
       }
@@ -60,12 +60,12 @@ export function documents(browser) {
       await context.close()
     })
 
-    await test('the library is asked for when it is to be revalidated, and is unchanged', async () => {
+    await test('revalidation of the library returns 304', async () => {
       const page = await blankPage(browser, server.url)
       await page.evaluate(() => import('/quickio.mjs'))
       const session = await page.context().newCDPSession(page)
       await session.send('Network.enable')
-      const statuses = await loads(session, ['/quickio.js', '/quickio.mjs'], () => page.evaluate(async () => {
+      const statuses = await networkStatuses(session, ['/quickio.js', '/quickio.mjs'], () => page.evaluate(async () => {
         for (const path of ['/quickio.js', '/quickio.mjs']) {
           const response = await fetch(path, { cache: 'no-cache' })
           await response.text()
@@ -75,7 +75,7 @@ export function documents(browser) {
       await page.context().close()
     })
 
-    await test('a page of another origin imports the module, and connects', async () => {
+    await test('a page of another origin can import the module and connect', async () => {
       const page = await blankPage(browser, other.url)
       const found = await page.evaluate(async (url) => {
         delete globalThis.QuickIO
@@ -88,7 +88,7 @@ export function documents(browser) {
       await page.context().close()
     })
 
-    await test('a page of another origin includes the script, whose server is then the default', async () => {
+    await test('a page of another origin can include the script, whose server is the default', async () => {
       const page = await blankPage(browser, other.url)
       await page.addScriptTag({ url: `${server.url}/quickio.js` })
       const opened = await page.evaluate(async () => {
@@ -100,18 +100,18 @@ export function documents(browser) {
       await page.context().close()
     })
 
-    await test('an isolated page takes the library of another origin, and nothing that is not for others', async () => {
+    await test('an isolated page can load the library of another origin, but not the parts of its page', async () => {
       const isolated = await (await browser.newContext({ bypassCSP: true })).newPage()
       await isolated.goto(server.url)
       assert.equal(await isolated.evaluate(() => globalThis.crossOriginIsolated), true)
       await isolated.addScriptTag({ url: `${other.url}/quickio.js` })
       assert.equal(await isolated.evaluate(() => QuickIO.source), `${other.url}/quickio.js`)
       const part = isolated.addScriptTag({ url: `${other.url}/page.js` })
-      await assert.rejects(part, 'a part of the page was given to another origin')
+      await assert.rejects(part, 'another origin could load a part of the page')
       await isolated.context().close()
     })
 
-    await test('what does not exist is a 404 that says what does', async () => {
+    await test('an unknown path is answered with a 404 that lists the documents', async () => {
       const page = await (await browser.newContext()).newPage()
       const response = await page.goto(`${server.url}/nowhere`)
       assert.equal(response.status(), 404)

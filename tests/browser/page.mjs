@@ -1,4 +1,4 @@
-// The page at `/`, as people see it: under its own policy, which no test loosens.
+// The page at `/`, as users see it: with its own content security policy, which no test relaxes.
 
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
@@ -10,7 +10,7 @@ const NAMES = { websocket: 'WebSocket', stream: 'Event stream', poll: 'Long poll
 const SHOTS = file('target/test-logs')
 const VIEWS = { wide: { width: 1280, height: 900 }, narrow: { width: 375, height: 812 } }
 
-/** The page, in a tab of `context`, with whatever the browser complains about in `complaints`. */
+/** Opens the page in a tab of `context`. `complaints` collects the errors and warnings of the browser. */
 async function open(context, url) {
   const tab = await context.newPage()
   const complaints = []
@@ -29,10 +29,10 @@ async function open(context, url) {
 
 const connected = (tab, name) => tab.locator('#state[data-state=open]', { hasText: name }).waitFor()
 
-/** The number that a counter shows. */
+/** Returns the number that a counter shows. */
 const number = async (tab, id) => Number((await tab.locator(id).textContent()).replace(/\D/g, ''))
 
-/** Whether something is drawn on the board. It is looked at in a copy, as the board's canvas is made for drawing. */
+/** Returns whether something is drawn on the board. Reads a copy, because the board's canvas is optimized for drawing. */
 const isDrawnOn = () => {
   const canvas = document.getElementById('board-canvas')
   if (!canvas.width) return false
@@ -47,7 +47,7 @@ export function page(browser) {
     after(() => server.stop())
 
     for (const [transport, name] of Object.entries(NAMES)) {
-      await test(`two tabs, ${transport}: what one draws and says, the other shows, as text`, async () => {
+      await test(`two tabs, ${transport}: drawings and messages of one tab appear in the other, as text`, async () => {
         const context = await browser.newContext()
         const [one, two] = [await open(context, `${server.url}/#${transport}`), await open(context, `${server.url}/#${transport}`)]
         await Promise.all([one, two].map(({ tab }) => connected(tab, name)))
@@ -75,7 +75,7 @@ export function page(browser) {
       })
     }
 
-    await test('the transport is chosen by a click, and kept when the page is loaded again', async () => {
+    await test('a click selects the transport, and a reload keeps it', async () => {
       const context = await browser.newContext()
       const { tab, complaints } = await open(context, server.url)
       await connected(tab, 'WebSocket')
@@ -91,7 +91,7 @@ export function page(browser) {
       await context.close()
     })
 
-    await test('a server that restarts: the page shows it, and is back', async () => {
+    await test('the page shows a restart of the server and reconnects', async () => {
       const own = await Server.start()
       const context = await browser.newContext()
       const { tab } = await open(context, own.url)
@@ -105,7 +105,7 @@ export function page(browser) {
       await own.stop()
     })
 
-    await test('a server without the application relay: the page says what is missing', async () => {
+    await test('without the application relay, the page explains how to enable it', async () => {
       const bare = await Server.start('--app clienttest')
       const context = await browser.newContext()
       const { tab, complaints } = await open(context, bare.url)
@@ -117,7 +117,7 @@ export function page(browser) {
       await bare.stop()
     })
 
-    await test('an example of the page works as it stands there', async () => {
+    await test('an example on the page works unchanged', async () => {
       const context = await browser.newContext({ permissions: ['clipboard-read', 'clipboard-write'] })
       const { tab, complaints } = await open(context, server.url)
       await connected(tab, 'WebSocket')
@@ -128,9 +128,9 @@ export function page(browser) {
       await context.close()
       const elsewhere = await Server.start()
       const other = await blankPage(browser, elsewhere.url)
-      const said = other.waitForEvent('console')
+      const logged = other.waitForEvent('console')
       await other.addScriptTag({ type: 'module', content: example })
-      assert.equal((await said).text(), 'hello')
+      assert.equal((await logged).text(), 'hello')
       await other.context().close()
       await elsewhere.stop()
     })
@@ -149,7 +149,7 @@ export function page(browser) {
     }
   })
 
-  group('page, for people to look at', async ({ test, after }) => {
+  group('page, screenshots', async ({ test, after }) => {
     const server = await Server.start()
     after(() => server.stop())
     mkdirSync(SHOTS, { recursive: true })

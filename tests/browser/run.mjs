@@ -1,10 +1,11 @@
-// The client library and the page in a real browser, Debian's Chromium.
+// Tests of the client library and the page in a real browser, Debian's Chromium.
 //
 //     node tests/browser/run.mjs [--core] [TEXT]
 //
-// It runs the groups of tests whose names contain TEXT. `--core`: through the proxy only a core of the library's suite
-// in most modes, which is a minute quicker. It needs `npm ci` in tests/browser, /usr/bin/chromium (or QUICKIO_CHROMIUM), and a server: QUICKIO_BINARY, or
-// target/debug/quickio of `cargo build`. Screenshots go to target/test-logs. The last line says how many tests passed.
+// Runs the groups of tests whose names contain TEXT. With `--core`, most modes of the proxy run only a core of the
+// library's suite, which saves a minute. Needs `npm ci` in tests/browser, /usr/bin/chromium (or QUICKIO_CHROMIUM), and a
+// server: QUICKIO_BINARY, or target/debug/quickio of `cargo build`. Screenshots are written to target/test-logs. The
+// last line has the numbers of passed and failed tests.
 
 import { documents } from './documents.mjs'
 import { outside } from './outside.mjs'
@@ -14,7 +15,7 @@ import { launch } from './support/browser.mjs'
 import { runGroups, within } from './support/harness.mjs'
 import { Server } from './support/server.mjs'
 
-const RUN_MS = 10 * 60_000 // it takes a few minutes; a browser that hangs must not hang whoever waits
+const RUN_MS = 10 * 60_000 // the tests take a few minutes; a hanging browser must not block the caller
 
 const all = !process.argv.includes('--core')
 const text = process.argv.slice(2).find((argument) => !argument.startsWith('--'))
@@ -22,12 +23,12 @@ process.on('exit', Server.killAll)
 
 const browser = await launch()
 for (const part of [plain, mangled, outside, page, documents]) part(browser, all)
-let late = 0
+let timedOut = 0
 const results = await within(RUN_MS, runGroups(text), 'the tests').catch((error) => {
   console.log(`FAILED   ${error.message}`)
-  late = 1
+  timedOut = 1
 })
 const { passed, failed } = results ?? { passed: 0, failed: 0 }
 await within(10_000, browser.close(), 'the browser').catch((error) => console.log(error.message))
-console.log(`browser: ${passed} passed, ${failed + late} failed`)
-process.exit(failed + late ? 1 : 0)
+console.log(`browser: ${passed} passed, ${failed + timedOut} failed`)
+process.exit(failed + timedOut ? 1 : 0)

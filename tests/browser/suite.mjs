@@ -1,15 +1,15 @@
-// The library's suite, in pages of the real server: on its plain port by each transport, and through the proxy that
-// mangles upgrades, in each mode.
+// The library's suite in pages of a real server: over each transport with a direct connection, and in each mode through
+// the proxy that mangles upgrades.
 
 import { readFileSync } from 'node:fs'
 import { group } from './support/harness.mjs'
 import { blankPage } from './support/browser.mjs'
-import { Wire } from '../js/support/wire.mjs'
+import { TcpProxy } from '../js/support/proxy.mjs'
 import { Server, file } from './support/server.mjs'
 
 const SUITE = readFileSync(file('tests/js/suite.mjs'), 'utf8')
 
-/** Loads the suite into a page; resolves to its tests' names, and why those are skipped that are. */
+/** Loads the suite into a page. Resolves to the names of its tests, and the reasons to skip some of them. */
 async function load(page, env) {
   return page.evaluate(async ([source, { url, expectTransport, options, controls }]) => {
     const address = URL.createObjectURL(new Blob([source], { type: 'text/javascript' }))
@@ -24,7 +24,7 @@ async function load(page, env) {
     if (control.sleep) {
       control.wake = async () => {
         slept += 600_000
-        await control.cut() // a machine that wakes has lost its connections
+        await control.cut() // a machine that wakes up has lost its connections
         document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))
       }
     }
@@ -33,13 +33,13 @@ async function load(page, env) {
   }, [SUITE, env])
 }
 
-/** What tests of the suite want from outside, for pages that speak to `server` by way of `wire`. */
-function controlOf(server, wire, after) {
+/** Returns the control functions of the suite, for pages that reach `server` through `proxy`. */
+function controlOf(server, proxy, after) {
   let second = null
   return {
     restart: () => server.restart(),
-    cut: () => wire.cut(),
-    sleep: () => wire.freeze(),
+    cut: () => proxy.cut(),
+    sleep: () => proxy.freeze(),
     async secondServer() {
       if (!second) {
         second = await Server.start()
@@ -50,7 +50,7 @@ function controlOf(server, wire, after) {
   }
 }
 
-/** Runs the suite, or the tests of these names, in a page; in a new one after every `testsEach` tests. */
+/** Runs the suite, or the tests with the given names, in a page. Opens a new page after every `testsEach` tests. */
 async function runSuite(test, { newPage, env, control = {}, testsEach = Infinity, names = null }) {
   const begin = async () => {
     const page = await newPage()
@@ -63,13 +63,13 @@ async function runSuite(test, { newPage, env, control = {}, testsEach = Infinity
     page = (await begin()).page
   }
   const wanted = tests.filter(({ name, skip }) => (names ? names.includes(name) : !skip))
-  if (names && wanted.length !== names.length) throw new Error('the suite has no longer all of the core')
+  if (names && wanted.length !== names.length) throw new Error('a test of CORE is missing from the suite')
   for (const [ran, { name }] of wanted.entries()) {
     if (ran && ran % testsEach === 0) await renew()
     const passed = await test(name, () => page.evaluate((name) => {
       return globalThis.tests.find((test) => test.name === name).run()
     }, name))
-    // Whatever it left must not fail the others.
+    // State that a failed test leaves behind must not affect other tests.
     if (!passed) await renew()
   }
   await page.context().close()
@@ -80,13 +80,13 @@ export function plain(browser) {
     group(`suite, ${transport}`, async ({ test, after }) => {
       const server = await Server.start()
       after(() => server.stop())
-      const wire = await Wire.to(server)
-      after(() => wire.end())
+      const proxy = await TcpProxy.inFrontOf(server)
+      after(() => proxy.end())
       const transports = transport === 'websocket' ? ['websocket', 'stream', 'poll'] : [transport]
       await runSuite(test, {
-        newPage: () => blankPage(browser, wire.url),
-        env: { url: wire.url, expectTransport: transport, options: { transports, pollDelay: 20 } },
-        control: controlOf(server, wire, after)
+        newPage: () => blankPage(browser, proxy.url),
+        env: { url: proxy.url, expectTransport: transport, options: { transports, pollDelay: 20 } },
+        control: controlOf(server, proxy, after)
       })
     })
   }
@@ -98,18 +98,18 @@ const MODES = [
   'answer-protocol-removed', 'answer-protocol-changed', 'accept-removed', 'accept-changed', 'swallow', 'cut'
 ]
 
-// What `--core` runs in every mode.
+// The tests that `--core` runs in every mode.
 const CORE = [
-  'opens, by the transport that works here',
-  'a ping is answered, by callback and by promise',
+  'opens with the transport that works in this environment',
+  'answers a ping, by callback and by promise',
   'chains of server callbacks',
-  'broadcasts reach whoever subscribed, until they no longer are',
+  'delivers broadcasts while subscribed',
   'events from one client to another, in order',
-  'a lost connection comes back with all subscriptions, by the same transport',
-  'events are queued until there is a connection, and keep their order'
+  'reconnects with all subscriptions and the same transport',
+  'queues events in order until the connection opens'
 ]
 
-// Chromium lets a page's new WebSockets wait, for seconds in the end, when many before have failed.
+// After many failed WebSockets, Chromium delays new ones of the same page, eventually by seconds.
 const MANGLED_TESTS_EACH = 8
 
 export function mangled(browser, all) {
@@ -118,7 +118,7 @@ export function mangled(browser, all) {
       const server = await Server.mangling(mode === 'rotate' ? 'rotate' : 'none')
       after(() => server.stop())
       const origin = `http://${server.proxy}`
-      // That a handshake is swallowed only time can tell.
+      // Only a timeout detects a swallowed handshake.
       const slow = mode === 'swallow' || mode === 'rotate'
       await runSuite(test, {
         newPage: () => blankPage(browser, origin),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a program under a seccomp filter that answers io_uring_setup with an error, as containers do.
+"""Runs a program under a seccomp filter that makes io_uring_setup fail, as in containers.
 
 usage: without_io_uring.py EPERM|ENOSYS PROGRAM [ARGUMENTS...]
 """

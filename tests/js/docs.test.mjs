@@ -1,4 +1,4 @@
-// The JavaScript of docs/client.md, run against a server, and the numbers there.
+// Runs the JavaScript of docs/client.md against a server, and checks the figures in it.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { gzipSync } from 'node:zlib'
 import { settled } from './suite.mjs'
 import { LIBRARY, QuickIO, Server, WebSocket, file } from './support/server.mjs'
 
-/** Runs a piece of JavaScript as it stands there, and returns the lines that it prints. */
+/** Runs a code block of the document unchanged, and returns the lines that it prints. */
 async function runSnippet(code, address) {
   const clients = []
   class Client extends QuickIO {
@@ -32,7 +32,7 @@ async function runSnippet(code, address) {
   return printed
 }
 
-/** What a piece of JavaScript says that it prints: the comments behind its statements. */
+/** Returns the expected output of a code block: the comments at the ends of its lines. */
 function expected(code) {
   return code.split('\n').flatMap((line) => {
     const [, comment] = line.match(/\S +\/\/ (.*)$/) ?? []

@@ -1,13 +1,13 @@
-// The client library's rules for polls and streams, over a fake `fetch`.
+// Polls and streams of the client library, with a fake `fetch`.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { HELLO, HELLO_ANSWER, SID, ok, polling, streaming, world } from './support/fakes.mjs'
+import { HELLO, HELLO_ANSWER, SID, ok, polling, streaming, createClient } from './support/fakes.mjs'
 import { settled } from './suite.mjs'
 
 describe('polls', () => {
-  test('the first one asks for the name of the host', async () => {
-    const it = await world({ transports: ['poll'] }, 'https://example.com/behind?x=1')
+  test('the first poll asks for the host name', async () => {
+    const it = await createClient({ transports: ['poll'] }, 'https://example.com/behind?x=1')
     const { url, query, method, body, headers } = it.request
     assert.equal(url.origin + url.pathname, 'https://example.com/behind')
     assert.deepEqual({ ...query, sid: '' }, { x: '1', sid: '', connect: 'true', seq: '1' })
@@ -28,9 +28,9 @@ describe('polls', () => {
     assert.equal(it.request.query.seq, '3')
   })
 
-  test('two requests in flight at most, 32 KiB each, but one event whatever its size', async () => {
+  test('at most two requests in flight, of 32 KiB each or one larger event', async () => {
     const it = await polling()
-    const text = 'é'.repeat(5000) // 10 KB and a bit
+    const text = 'é'.repeat(5000) // a little more than 10 KB
     for (let number = 0; number < 4; number++) it.qio.send('/a', text, null)
     it.qio.send('/b', 'x'.repeat(40_000), null)
     it.qio.send('/c', 1, null)
@@ -45,10 +45,10 @@ describe('polls', () => {
     assert.ok(it.requests[2].body.length < 32_768)
   })
 
-  test('at once after events, after a pause where there were none', async () => {
+  test('polls at once after events, and after a pause without events', async () => {
     const it = await polling({ random: () => 0.5 })
     it.qio.on('/a', () => {})
-    await settled() // number 2 is held, 3 brings the subscription
+    await settled() // request 2 is held, request 3 sends the subscription
     await it.requests[1].answer()
     assert.equal(it.requests.length, 3)
     await it.request.answer(ok(2), '/a:0=1')
@@ -66,7 +66,7 @@ describe('polls', () => {
     assert.equal(it.requests.length, 6)
   })
 
-  test('responses are handled in the order of their requests', async () => {
+  test('handles responses in the order of their requests', async () => {
     const it = await polling()
     const events = []
     it.qio.on('/a', (data) => events.push(data))
@@ -77,7 +77,7 @@ describe('polls', () => {
     assert.deepEqual(events, [1, 2, 3])
   })
 
-  test('events sent while a response is handled go with the next poll', async () => {
+  test('events sent by a handler go out with the next poll', async () => {
     const it = await polling()
     it.qio.on('/a', (data) => it.qio.send('/b', data, null))
     await settled()
@@ -87,7 +87,7 @@ describe('polls', () => {
     assert.equal(it.request.body, '/b:0=1\n/b:0=2')
   })
 
-  test('anything but 200 ends the connection, and the next has another sid', async () => {
+  test('any status but 200 ends the connection; the next one has a new sid', async () => {
     for (const status of [201, 204, 304, 400, 403, 409, 429, 503]) {
       const it = await polling()
       const { sid } = it.request.query
@@ -102,7 +102,7 @@ describe('polls', () => {
     }
   })
 
-  test('a request that breaks is repeated once, under its number', async () => {
+  test('repeats a broken request once with the same number', async () => {
     const it = await polling()
     await it.request.fail()
     assert.equal(it.requests.length, 3)
@@ -112,14 +112,14 @@ describe('polls', () => {
     assert.deepEqual(it.events(), ['/close'])
   })
 
-  test('the first one is not repeated: there is no session yet that could be kept', async () => {
-    const it = await world({ transports: ['poll'] })
+  test('does not repeat the first request, because there is no session yet', async () => {
+    const it = await createClient({ transports: ['poll'] })
     await it.request.fail()
     assert.equal(it.requests.length, 1)
     assert.equal(it.qio.state, 'waiting')
   })
 
-  test('a malformed event: what is behind it is not handled', async () => {
+  test('ignores events after a malformed one', async () => {
     const it = await polling()
     const events = []
     it.qio.on('/a', (data) => events.push(data))
@@ -131,11 +131,11 @@ describe('polls', () => {
     assert.deepEqual(events, [1])
   })
 
-  test('a captive portal is no server', async () => {
-    const it = await world({ transports: ['poll'] })
+  test('rejects the response of a captive portal', async () => {
+    const it = await createClient({ transports: ['poll'] })
     await it.request.answer('<!doctype html>', '<title>Log in</title>')
     assert.equal(it.qio.state, 'waiting')
-    const silent = await world({ transports: ['poll'] })
+    const silent = await createClient({ transports: ['poll'] })
     await silent.clock.advance(9999)
     assert.equal(silent.qio.state, 'connecting')
     await silent.clock.advance(1)
@@ -143,7 +143,7 @@ describe('polls', () => {
     assert.ok(silent.request.aborted)
   })
 
-  test('a response that does not come for 65 s', async () => {
+  test('ends the connection if a response takes longer than 65 s', async () => {
     const it = await polling()
     await it.clock.advance(64_999)
     assert.deepEqual(it.events(), [])
@@ -151,7 +151,7 @@ describe('polls', () => {
     assert.deepEqual(it.events(), ['/close'])
   })
 
-  test('events that wait for a request have a bound', async () => {
+  test('limits the events that wait for a request', async () => {
     const it = await polling({ queueMax: 2 })
     const codes = []
     for (let number = 0; number < 5; number++) it.qio.send('/a', number, (_data, _reply, code) => codes.push(code))
@@ -159,7 +159,7 @@ describe('polls', () => {
     assert.deepEqual(codes, [-4, -4])
   })
 
-  test('close sends what was given to it', async () => {
+  test('close sends the queued events', async () => {
     const it = await polling()
     it.qio.send('/bye', 1, null)
     it.qio.close()
@@ -172,8 +172,8 @@ describe('polls', () => {
 })
 
 describe('streams', () => {
-  test('opened first, events by numbered requests', async () => {
-    const it = await world({ transports: ['stream'] })
+  test('opens the stream first, then sends events in numbered requests', async () => {
+    const it = await createClient({ transports: ['stream'] })
     assert.deepEqual([it.request.method, it.request.headers], ['GET', { Accept: 'text/event-stream' }])
     const { sid } = it.request.query
     assert.deepEqual(it.request.query, { sid, connect: 'true' })
@@ -191,7 +191,7 @@ describe('streams', () => {
     assert.equal(it.requests.length, 2)
   })
 
-  test('in pieces of any size', async () => {
+  test('decodes chunks of any size', async () => {
     const text = 'data:/a:0="é🐌"\n\n: a comment\nid: 7\r\n\r\ndata: /a:0=2\r\n\r\ndata:/a:0=3\n\n'
     const bytes = new TextEncoder().encode(text)
     for (const size of [1, 2, 3, 7, bytes.length]) {
@@ -205,7 +205,7 @@ describe('streams', () => {
     }
   })
 
-  test('a proxy that buffers, a portal, an error: polls with another sid', async () => {
+  test('falls back to polls with a new sid after a buffering proxy, a portal or an error', async () => {
     const obstacles = [
       (it) => it.clock.advance(5000),
       (it) => it.request.stream(': qui').then(() => it.clock.advance(5000)),
@@ -215,7 +215,7 @@ describe('streams', () => {
       (it) => it.request.fail()
     ]
     for (const obstacle of obstacles) {
-      const it = await world({ transports: ['stream', 'poll'] })
+      const it = await createClient({ transports: ['stream', 'poll'] })
       await obstacle(it)
       assert.equal(it.requests.length, 2)
       assert.notEqual(it.request.query.sid, it.requests[0].query.sid)
@@ -225,7 +225,7 @@ describe('streams', () => {
     }
   })
 
-  test('the end of the stream is the end of the connection', async () => {
+  test('the end of the stream ends the connection', async () => {
     const it = await streaming()
     const { sid } = it.request.query
     await it.stream.end()
@@ -234,7 +234,7 @@ describe('streams', () => {
     assert.notEqual(it.request.query.sid, sid)
   })
 
-  test('heartbeats are answered by request, and heard', async () => {
+  test('answers heartbeats by request; any received data counts as activity', async () => {
     const it = await streaming()
     await it.clock.advance(60_000)
     await it.stream.push('data:/qio/heartbeat:5=null\n\n')
@@ -249,19 +249,19 @@ describe('streams', () => {
     assert.ok(it.stream.aborted)
   })
 
-  test('a request that is refused, or not answered, ends the connection', async () => {
+  test('a refused or unanswered request ends the connection', async () => {
     for (const obstacle of [(it) => it.request.refuse(403), (it) => it.clock.advance(65_000)]) {
       const it = await streaming()
       it.qio.send('/a', 1, null)
       await settled()
-      if (!it.told.length) await it.stream.push('data:/qio/heartbeat:0=null\n\n')
+      if (!it.emitted.length) await it.stream.push('data:/qio/heartbeat:0=null\n\n')
       await obstacle(it)
       assert.deepEqual(it.events(), ['/close'])
       assert.ok(it.stream.aborted)
     }
   })
 
-  test('closing lets what is under way be handled, and ends the session behind it', async () => {
+  test('close lets requests in flight finish, then ends the session', async () => {
     const it = await streaming()
     it.qio.send('/a', 1, null)
     await settled()
@@ -277,14 +277,14 @@ describe('streams', () => {
     assert.equal(it.clock.count, 0)
   })
 
-  test('closing does not wait for ever', async () => {
+  test('close does not wait longer than the handshake timeout', async () => {
     const it = await streaming()
     it.qio.close()
     await it.clock.advance(5000)
     assert.ok(it.request.aborted && it.stream.aborted)
   })
 
-  test('two requests in flight at most', async () => {
+  test('at most two requests in flight', async () => {
     const it = await streaming()
     for (let number = 0; number < 5; number++) {
       it.qio.send('/a', number, null)
@@ -296,10 +296,10 @@ describe('streams', () => {
   })
 })
 
-describe('the name of the host', () => {
+describe('the host name', () => {
   const named = (host) => `/qio/callback/1:0={"code":200,"data":${JSON.stringify(host)}}`
 
-  test('is followed only where that is wanted', async () => {
+  test('is used only if followHostname is set', async () => {
     const cases = [
       [false, 'b.example', 'https://example.com'],
       [true, 'b.example', 'https://b.example'],
@@ -311,21 +311,21 @@ describe('the name of the host', () => {
       [true, 'http://b.example', 'https://b.example']
     ]
     for (const [followHostname, host, origin] of cases) {
-      const it = await world({ transports: ['poll'], followHostname }, 'https://example.com')
+      const it = await createClient({ transports: ['poll'], followHostname }, 'https://example.com')
       await it.request.answer(named(host))
       assert.equal(it.request.url.origin, origin)
       assert.equal(it.qio.state, 'open')
     }
   })
 
-  test('goes without the port of the address', async () => {
-    const it = await world({ transports: ['poll'], followHostname: true }, 'http://example.com:8080')
+  test('is used without the port of the address', async () => {
+    const it = await createClient({ transports: ['poll'], followHostname: true }, 'http://example.com:8080')
     await it.request.answer(named('b.example'))
     assert.equal(it.request.url.origin, 'http://b.example')
   })
 
-  test('is asked for once the stream is there', async () => {
-    const it = await world({ transports: ['stream'], followHostname: true })
+  test('is requested when the stream is open', async () => {
+    const it = await createClient({ transports: ['stream'], followHostname: true })
     const stream = it.request
     await stream.stream(': quickio\n\n')
     assert.equal(it.request.body, HELLO)
@@ -337,9 +337,9 @@ describe('the name of the host', () => {
     assert.equal(it.request.url.host, 'b.example')
   })
 
-  test('a host that cannot be reached is given up', async () => {
+  test('is abandoned if the host is unreachable', async () => {
     for (const obstacle of [(it) => it.request.fail(), (it) => it.request.refuse(403)]) {
-      const it = await world({ transports: ['poll'], followHostname: true })
+      const it = await createClient({ transports: ['poll'], followHostname: true })
       await it.request.answer(named('b.example'))
       await obstacle(it)
       assert.equal(it.request.url.host, 'example.com')

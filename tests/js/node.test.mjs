@@ -1,5 +1,5 @@
-// The client library in Node: how it is loaded, and its whole suite against a server that is started here, over each
-// transport.
+// The client library in Node: the ways to load it, and its whole suite over each transport, against a server that this
+// file starts.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -7,12 +7,12 @@ import { after, describe, test } from 'node:test'
 import vm from 'node:vm'
 import { suite } from './suite.mjs'
 import { LIBRARY, QuickIO, Server, WebSocket, modes } from './support/server.mjs'
-import { Wire } from './support/wire.mjs'
+import { TcpProxy } from './support/proxy.mjs'
 
 describe('the file', () => {
   const source = readFileSync(LIBRARY, 'utf8')
 
-  test('is a classic script that leaves one name, and knows where it came from', () => {
+  test('is a classic script that defines one global and knows its address', () => {
     const currentScript = { src: 'https://cdn.example:8443/quickio.js' }
     const scope = { document: { currentScript }, URL, queueMicrotask, fetch() {}, setTimeout, clearTimeout }
     const before = Object.keys(scope)
@@ -28,7 +28,7 @@ describe('the file', () => {
     assert.deepEqual([...scope.sockets], ['wss://cdn.example:8443/'])
   })
 
-  test('is an ES module with an export added', async () => {
+  test('is an ES module if an export is appended', async () => {
     const text = `${source}\nexport const QuickIO = globalThis.QuickIO; export default QuickIO;`
     const module = await import(`data:text/javascript,${encodeURIComponent(text)}`)
     assert.equal(module.default, module.QuickIO)
@@ -45,20 +45,20 @@ describe('the file', () => {
 
 for (const transport of ['websocket', 'stream', 'poll']) {
   const server = await Server.start()
-  const wire = await Wire.to(server)
+  const proxy = await TcpProxy.inFrontOf(server)
   describe(`the suite over ${transport}`, () => {
     const others = []
     const page = new EventTarget()
     let slept = 0
     after(async () => {
-      await wire.end()
+      await proxy.end()
       for (const { process } of [server, ...others]) process.kill('SIGTERM')
       for (const { ended } of [server, ...others]) assert.deepEqual(await ended, { code: 0, signal: null })
     })
     const env = {
       QuickIO,
       assert,
-      url: `http://${wire.address}`,
+      url: `http://${proxy.address}`,
       expectTransport: transport,
       options: {
         WebSocket,
@@ -73,11 +73,11 @@ for (const transport of ['websocket', 'stream', 'poll']) {
       },
       control: {
         restart: () => server.restart(),
-        cut: () => wire.cut(),
-        sleep: () => wire.freeze(),
+        cut: () => proxy.cut(),
+        sleep: () => proxy.freeze(),
         wake() {
           slept += 600_000
-          wire.cut() // else Node would try its old connections for the next request, as if nothing had happened
+          proxy.cut() // otherwise Node would reuse its old connections for the next request
           page.dispatchEvent(new Event('visibilitychange'))
         },
         async secondServer() {
@@ -97,7 +97,7 @@ describe('behind a proxy that breaks WebSocket', () => {
   for (const mode of modes()) {
     const wanted = mode === 'none' ? 'websocket' : 'stream'
     test(`${mode}: ${wanted}`, { timeout: 30_000 }, async () => {
-      const handshakeTimeout = mode === 'swallow' ? 500 : 5000 // the one that says nothing
+      const handshakeTimeout = mode === 'swallow' ? 500 : 5000 // the only mode that needs a timeout
       const client = new QuickIO(`ws://${mangled.proxy}/?mangle=${mode}`, { WebSocket, handshakeTimeout })
       try {
         for (let turn = 0; turn < 2; turn++) {

@@ -1,21 +1,21 @@
-// What a QuickIO client library in JavaScript has to do against a server that runs `--app relay --app clienttest`:
-// the same tests in browsers and in Node, over every transport. Nothing here belongs to one of them.
+// Tests of a QuickIO client library in JavaScript, against a server that runs `--app relay --app clienttest`. The tests
+// do not depend on an environment: they run in browsers and in Node, over every transport.
 //
-//     for (const { name, skip, run } of suite(env)) ...      // `skip`: why it cannot be run here; else `await run()`
+//     for (const { name, skip, run } of suite(env)) ...      // `skip`: the reason to skip the test; else `await run()`
 //
-// `env` is
+// `env` has these members:
 //     QuickIO           the library
-//     url               of the server, or of what stands before it
-//     options           for every client: what is injected, shorter timeouts
-//     expectTransport   'websocket', 'stream' or 'poll': what clients have to arrive at
-//     assert            ok, equal, deepEqual; without it the one exported here
-//     control           what only the runner can do; each one may be absent, and its tests are skipped then:
-//       restart()         ends the server and starts it at the same address
-//       cut()             breaks every connection of the clients; new ones work
-//       sleep(), wake()   the clients hear nothing any more; then much time has passed, and their page is told so
+//     url               the address of the server, or of a proxy in front of it
+//     options           options for every client: injected objects, shorter timeouts
+//     expectTransport   'websocket', 'stream' or 'poll': the transport that clients must end up with
+//     assert            ok, equal, deepEqual; the default is the one exported here
+//     control           functions that only the runner can provide; tests whose functions are missing are skipped:
+//       restart()         stops the server and starts it at the same address
+//       cut()             breaks all connections of the clients; new ones work
+//       sleep(), wake()   stops all data to the clients; then makes a long time pass and notifies their page
 //       secondServer()    resolves to the address, host:port, of another server
 
-const DEADLINE_MS = 30_000 // how long anything is waited for
+const DEADLINE_MS = 30_000 // the time limit for everything that a test awaits
 
 export const assert = {
   ok(value, message = 'not true') {
@@ -37,7 +37,7 @@ function show(value) {
   })
 }
 
-/** A clock that only its owner moves. */
+/** A clock that only the test advances. */
 export class FakeClock {
   #timers = new Map()
   #lastId = 0
@@ -51,14 +51,14 @@ export class FakeClock {
     return this.#lastId
   }
 
-  /** In how many milliseconds the next timer is due. */
+  /** The milliseconds until the next timer is due. */
   get next() {
     return Math.min(...[...this.#timers.values()].map(({ at }) => at)) - this.time
   }
 
   get count() { return this.#timers.size }
 
-  /** Moves on, and lets happen what is due on the way. */
+  /** Advances the clock, and runs the timers that become due. */
   async advance(ms) {
     await settled()
     const end = this.time + ms
@@ -73,12 +73,12 @@ export class FakeClock {
   }
 }
 
-/** Everything that is due without a timer has happened. */
+/** Resolves when everything has happened that does not wait for a timer of the fake clock. */
 export async function settled() {
   for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setTimeout(resolve, 0))
 }
 
-/** A promise with its handles outside. */
+/** Returns a promise together with its `resolve` and `reject`. */
 function deferred() {
   const handles = {}
   handles.promise = new Promise((resolve, reject) => Object.assign(handles, { resolve, reject }))
@@ -88,7 +88,7 @@ function deferred() {
 async function within(promise, what) {
   let timer
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`never came: ${what}`)), DEADLINE_MS)
+    timer = setTimeout(() => reject(new Error(`timed out waiting for ${what}`)), DEADLINE_MS)
   })
   try {
     return await Promise.race([promise, late])
@@ -97,56 +97,57 @@ async function within(promise, what) {
   }
 }
 
-/** What comes, one after the other, for tests that wait for it. */
+/** A queue of received values, which tests take one after the other. */
 class Inbox {
-  #kept = []
+  #values = []
   #waiting = []
 
   put = (...args) => {
     const next = this.#waiting.shift()
     if (next) next(args)
-    else this.#kept.push(args)
+    else this.#values.push(args)
   }
 
-  get count() { return this.#kept.length }
+  get count() { return this.#values.length }
 
   take(what) {
-    if (this.#kept.length) return Promise.resolve(this.#kept.shift())
+    if (this.#values.length) return Promise.resolve(this.#values.shift())
     return within(new Promise((resolve) => this.#waiting.push(resolve)), what)
   }
 }
 
 /** The clients of one test. */
-class Bench {
+class TestClients {
   #clients = []
 
   constructor(env) {
     this.env = env
   }
 
-  /** A client that has just been made. */
+  /** Creates a client, which connects after the current task. */
   client(options = {}, url = this.env.url) {
     const client = new this.env.QuickIO(url, { ...this.env.options, ...options })
     this.#clients.push(client)
     return client
   }
 
+  /** Creates a client and waits until it is open. */
   async open(options, url) {
     const client = this.client(options, url)
     await within(new Promise((resolve) => client.one('/open', resolve)), 'an open connection')
     return client
   }
 
-  /** The next client-side event of a client. */
+  /** Resolves to the data of the next event at `path`. */
   next(client, path) {
     return within(new Promise((resolve) => client.one(path, resolve)), path)
   }
 
-  /** Asks, and asks again where the connection is lost meanwhile. */
-  async ask(client, path, data) {
+  /** Sends an event and returns the answer. Repeats the event if the connection is lost meanwhile. */
+  async sendReliably(client, path, data) {
     for (;;) {
       try {
-        return await within(client.send(path, data), `an answer of ${path}`)
+        return await within(client.send(path, data), `an answer from ${path}`)
       } catch (error) {
         if (error.code !== -1) throw error
       }
@@ -159,7 +160,7 @@ class Bench {
 }
 
 let rooms = 0
-const someRoom = () => `/relay/js-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}-${++rooms}`
+const newRoom = () => `/relay/js-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}-${++rooms}`
 
 async function failure(promise) {
   try {
@@ -167,23 +168,23 @@ async function failure(promise) {
   } catch (error) {
     return error
   }
-  throw new Error('that should have failed')
+  throw new Error('the promise should have been rejected')
 }
 
-/** The tests, as a list of `{ name, skip, run }`. */
+/** Returns the tests as a list of `{ name, skip, run }`. */
 export function suite(env) {
   const context = { assert, control: {}, options: {}, ...env }
   return TESTS.map(({ name, needs, body }) => {
     const absent = needs.filter((need) => !context.control[need])
     return {
       name,
-      skip: absent.length ? `the runner has no ${absent.join(', ')}` : null,
+      skip: absent.length ? `the runner does not provide ${absent.join(', ')}` : null,
       async run() {
-        const bench = new Bench(context)
+        const clients = new TestClients(context)
         try {
-          await body(bench, context)
+          await body(clients, context)
         } finally {
-          bench.end()
+          clients.end()
         }
       }
     }
@@ -193,54 +194,54 @@ export function suite(env) {
 const TESTS = []
 const test = (name, body, needs = []) => TESTS.push({ name, needs, body })
 
-test('opens, by the transport that works here', async (bench, { assert, expectTransport }) => {
-  const client = bench.client()
+test('opens with the transport that works in this environment', async (clients, { assert, expectTransport }) => {
+  const client = clients.client()
   assert.equal(client.state, 'connecting')
   assert.equal(client.transport, null)
-  const told = []
-  client.on('/transport', (name) => told.push(['/transport', name]))
-  const opened = bench.next(client, '/open')
-  client.on('/open', (name) => told.push(['/open', name]))
+  const emitted = []
+  client.on('/transport', (name) => emitted.push(['/transport', name]))
+  const opened = clients.next(client, '/open')
+  client.on('/open', (name) => emitted.push(['/open', name]))
   await opened
   await settled()
-  assert.deepEqual(told, [['/transport', expectTransport], ['/open', expectTransport]])
+  assert.deepEqual(emitted, [['/transport', expectTransport], ['/open', expectTransport]])
   assert.equal(client.transport, expectTransport)
   assert.equal(client.state, 'open')
 })
 
-test('a ping is answered, by callback and by promise', async (bench, { assert }) => {
-  const client = await bench.open()
+test('answers a ping, by callback and by promise', async (clients, { assert }) => {
+  const client = await clients.open()
   const answers = new Inbox()
   assert.equal(client.send('/qio/ping', null, answers.put), undefined)
   assert.deepEqual(await answers.take('an answer'), [null, undefined, 200, null])
   assert.equal(await client.send('/qio/ping'), null)
 })
 
-test('every kind of JSON comes back as it went', async (bench, { assert }) => {
-  const client = await bench.open()
+test('every kind of JSON value is echoed unchanged', async (clients, { assert }) => {
+  const client = await clients.open()
   const values = [null, true, false, 0, -1.5, 1e300, '', '"\\/\b\f\n\r\t', [], {}, [1, [2, [3]]], { a: { b: [null] } }]
   const answers = await Promise.all(values.map((value) => client.send('/clienttest/echo', value)))
   assert.deepEqual(answers, values)
   assert.equal(await client.send('/clienttest/echo'), null)
 })
 
-test('unicode', async (bench, { assert }) => {
-  const client = await bench.open()
+test('unicode', async (clients, { assert }) => {
+  const client = await clients.open()
   const odd = ['e\u0301', '\u2028\u2029', '\u0000\u001f', '\ud800', '\uffff']
   const texts = ['é', '水', '🐌', ...odd, '🐌é水'.repeat(1000)]
   for (const text of texts) assert.equal(await client.send('/clienttest/echo', text), text)
   assert.deepEqual(await client.send('/clienttest/echo', { 'é🐌': texts }), { 'é🐌': texts })
 })
 
-test('large data', async (bench, { assert }) => {
-  const client = await bench.open()
+test('large data', async (clients, { assert }) => {
+  const client = await clients.open()
   const sizes = [1, 125, 126, 127, 1000, 4096, 16_384, 32_768, 40_000, 60_000]
   const answers = await Promise.all(sizes.map((size) => client.send('/clienttest/echo', 'x'.repeat(size))))
   assert.deepEqual(answers.map((answer) => answer.length), sizes)
 })
 
-test('1000 sends at once are answered in their order', async (bench, { assert }) => {
-  const client = await bench.open()
+test('1000 simultaneous sends are answered in order', async (clients, { assert }) => {
+  const client = await clients.open()
   const answers = []
   const all = deferred()
   for (let number = 0; number < 1000; number++) {
@@ -253,8 +254,8 @@ test('1000 sends at once are answered in their order', async (bench, { assert })
   assert.deepEqual(answers, Array.from({ length: 1000 }, (_, number) => number))
 })
 
-test('errors have a code, data and a message', async (bench, { assert, QuickIO }) => {
-  const client = await bench.open()
+test('errors have a code, data and a message', async (clients, { assert, QuickIO }) => {
+  const client = await clients.open()
   const answers = new Inbox()
   client.send('/clienttest/error/402', null, answers.put)
   assert.deepEqual(await answers.take('an answer'), ['you requested an error?', undefined, 402, '402s are fun!'])
@@ -263,24 +264,24 @@ test('errors have a code, data and a message', async (bench, { assert, QuickIO }
   assert.deepEqual([error.code, error.data, error.message], [500, 'you requested an error?', '500s are fun!'])
 })
 
-test('what does not exist is answered 404', async (bench, { assert }) => {
-  const client = await bench.open()
+test('unknown paths are answered with 404', async (clients, { assert }) => {
+  const client = await clients.open()
   assert.equal((await failure(client.send('/nowhere/at/all', 1))).code, 404)
   assert.equal((await failure(client.on('/nowhere/at/all', () => {}))).code, 404)
 })
 
-test('paths are cleaned as the server cleans them', async (bench, { assert }) => {
-  const client = await bench.open()
+test('normalizes paths in the same way as the server', async (clients, { assert }) => {
+  const client = await clients.open()
   assert.equal(await client.send('//client@test///echo/', 7), 7)
-  const room = someRoom()
+  const room = newRoom()
   const events = new Inbox()
   await client.on(`/${room}/(new)>>/`, events.put)
   client.send(`${room}/new`, 1)
   assert.equal((await events.take('an event'))[0], 1)
 })
 
-test('chains of server callbacks', async (bench, { assert }) => {
-  const client = await bench.open()
+test('chains of server callbacks', async (clients, { assert }) => {
+  const client = await clients.open()
   const found = []
   const done = deferred()
   const step = (number) => (data, reply, code) => {
@@ -293,8 +294,8 @@ test('chains of server callbacks', async (bench, { assert }) => {
   assert.deepEqual(found, Array.from({ length: 20 }, (_, number) => [number, 200]))
 })
 
-test('a reply may be awaited, and works once', async (bench, { assert }) => {
-  const client = await bench.open()
+test('a reply can be awaited, and works once', async (clients, { assert }) => {
+  const client = await clients.open()
   const answers = new Inbox()
   client.send('/clienttest/echo', 'a', answers.put)
   const [, reply] = await answers.take('an answer')
@@ -302,20 +303,20 @@ test('a reply may be awaited, and works once', async (bench, { assert }) => {
   assert.equal((await failure(reply('c'))).code, 404)
 })
 
-test('a reply to a connection that has gone is not sent', async (bench, { assert }) => {
-  const client = await bench.open()
+test('a reply to an earlier connection is not sent', async (clients, { assert }) => {
+  const client = await clients.open()
   const answers = new Inbox()
   client.send('/clienttest/echo', 'a', answers.put)
   const [, reply] = await answers.take('an answer')
-  const opened = bench.next(client, '/open')
+  const opened = clients.next(client, '/open')
   client.reconnect()
   assert.equal((await failure(reply('while disconnected'))).code, -1)
   await opened
   assert.equal((await failure(reply('on another connection'))).code, -1)
 })
 
-test('broadcasts reach whoever subscribed, until they no longer are', async (bench, { assert }) => {
-  const client = await bench.open()
+test('delivers broadcasts while subscribed', async (clients, { assert }) => {
+  const client = await clients.open()
   const events = new Inbox()
   await within(client.on('/clienttest/broadcast', events.put), 'the subscription')
   for (let number = 0; number < 5; number++) {
@@ -327,9 +328,9 @@ test('broadcasts reach whoever subscribed, until they no longer are', async (ben
   assert.equal(events.count, before)
 })
 
-test('one handler for one event', async (bench, { assert }) => {
-  const client = await bench.open()
-  const room = someRoom()
+test('one() handles one event', async (clients, { assert }) => {
+  const client = await clients.open()
+  const room = newRoom()
   const [once, always] = [new Inbox(), new Inbox()]
   await Promise.all([client.one(room, once.put), client.on(room, always.put)])
   for (const number of [1, 2, 3]) client.send(room, number)
@@ -338,9 +339,9 @@ test('one handler for one event', async (bench, { assert }) => {
   assert.equal(once.count, 0)
 })
 
-test('several handlers, one of which throws nothing at the others', async (bench, { assert }) => {
-  const client = await bench.open()
-  const room = someRoom()
+test('several handlers, one of which removes itself', async (clients, { assert }) => {
+  const client = await clients.open()
+  const room = newRoom()
   const [first, second] = [new Inbox(), new Inbox()]
   const leaving = () => client.off(room, leaving)
   await Promise.all([client.on(room, first.put), client.on(room, leaving), client.on(room, second.put)])
@@ -354,9 +355,9 @@ test('several handlers, one of which throws nothing at the others', async (bench
   assert.deepEqual([first.count, second.count], before)
 })
 
-test('events from one client to another, in order', async (bench, { assert }) => {
-  const [sender, listener] = await Promise.all([bench.open(), bench.open()])
-  const room = someRoom()
+test('events from one client to another, in order', async (clients, { assert }) => {
+  const [sender, listener] = await Promise.all([clients.open(), clients.open()])
+  const room = newRoom()
   const found = []
   const all = deferred()
   await listener.on(room, (number) => {
@@ -371,15 +372,15 @@ test('events from one client to another, in order', async (bench, { assert }) =>
   assert.deepEqual(found, Array.from({ length: 500 }, (_, number) => number))
 })
 
-test('subscriptions with data for the application', async (bench, { assert }) => {
-  const client = await bench.open()
+test('subscriptions with data for the application', async (clients, { assert }) => {
+  const client = await clients.open()
   const events = new Inbox()
   await within(client.on('/clienttest/on-data', events.put, { extra: 123987 }), 'the subscription')
   assert.equal((await events.take('an event'))[0], true)
 })
 
-test('a refused subscription is told to whoever asked', async (bench, { assert }) => {
-  const client = await bench.open()
+test('reports a refused subscription to onError, the promise or /error', async (clients, { assert }) => {
+  const client = await clients.open()
   const [refusals, errors] = [new Inbox(), new Inbox()]
   client.on('/error', errors.put)
   const asked = client.on('/clienttest/on-data', () => {}, refusals.put)
@@ -392,8 +393,8 @@ test('a refused subscription is told to whoever asked', async (bench, { assert }
   assert.equal((await errors.take('an error'))[0].code, 401)
 })
 
-test('a subscription waits for the decision', async (bench, { assert }) => {
-  const client = await bench.open()
+test('a subscription waits for the decision of the application', async (clients, { assert }) => {
+  const client = await clients.open()
   let subscribed = false
   const asked = client.on('/clienttest/in-progress', () => {}).then(() => { subscribed = true })
   const again = client.on('/clienttest/in-progress', () => {})
@@ -403,8 +404,8 @@ test('a subscription waits for the decision', async (bench, { assert }) => {
   await within(Promise.all([asked, again]), 'the decision')
 })
 
-test('a subscription that is given up and asked for again while it is decided', async (bench, { assert }) => {
-  const client = await bench.open()
+test('a pending subscription can be removed and requested again', async (clients, { assert }) => {
+  const client = await clients.open()
   const first = client.on('/clienttest/in-progress', () => {})
   client.off('/clienttest/in-progress')
   assert.equal((await failure(first)).name, 'AbortError')
@@ -416,13 +417,13 @@ test('a subscription that is given up and asked for again while it is decided', 
   await within(second, 'the decision')
 })
 
-test('heartbeats are answered', async (bench, { assert }) => {
-  const client = await bench.open()
+test('answers heartbeats', async (clients, { assert }) => {
+  const client = await clients.open()
   assert.equal(await within(client.send('/clienttest/heartbeat-challenge'), 'the answer'), null)
 })
 
-test('an answer that never comes: timeout and abort', async (bench, { assert }) => {
-  const client = await bench.open()
+test('an answer that never comes: timeout and abort', async (clients, { assert }) => {
+  const client = await clients.open()
   const late = await failure(client.send('/clienttest/drop-callback', 1, { timeout: 20 }))
   assert.deepEqual([late.name, late.code], ['TimeoutError', -2])
   const controller = new AbortController()
@@ -437,36 +438,36 @@ test('an answer that never comes: timeout and abort', async (bench, { assert }) 
   assert.equal(await client.send('/clienttest/echo', 'still there', { timeout: DEADLINE_MS }), 'still there')
 })
 
-test('an event that nobody subscribed to is dropped', async (bench, { assert }) => {
-  const client = await bench.open()
-  const told = new Inbox()
-  for (const path of ['/error', '/close']) client.on(path, told.put)
+test('ignores an event without a subscription', async (clients, { assert }) => {
+  const client = await clients.open()
+  const emitted = new Inbox()
+  for (const path of ['/error', '/close']) client.on(path, emitted.put)
   assert.equal(await client.send('/clienttest/send-unsubscribed'), null)
   assert.equal(await client.send('/clienttest/echo', 'alive'), 'alive')
-  assert.equal(told.count, 0)
+  assert.equal(emitted.count, 0)
 })
 
-test('a malformed event ends the connection, and there is another one', async (bench, { assert }) => {
-  const client = await bench.open()
-  const told = []
-  for (const path of ['/error', '/close', '/open']) client.on(path, () => told.push(path))
-  const opened = bench.next(client, '/open')
-  const error = bench.next(client, '/error')
+test('reconnects after a malformed event', async (clients, { assert }) => {
+  const client = await clients.open()
+  const emitted = []
+  for (const path of ['/error', '/close', '/open']) client.on(path, () => emitted.push(path))
+  const opened = clients.next(client, '/open')
+  const error = clients.next(client, '/error')
   client.send('/clienttest/send-invalid', null, null)
   assert.ok((await error).message.includes('this is no event'))
   await opened
-  assert.ok(told.includes('/close'))
+  assert.ok(emitted.includes('/close'))
   assert.equal(await client.send('/clienttest/echo', 'alive'), 'alive')
 })
 
-test('a lost connection comes back with all subscriptions, by the same transport', async (bench, context) => {
+test('reconnects with all subscriptions and the same transport', async (clients, context) => {
   const { assert, expectTransport } = context
-  const client = await bench.open()
-  const room = someRoom()
+  const client = await clients.open()
+  const room = newRoom()
   const events = new Inbox()
   await Promise.all([client.on(room, events.put), client.on('/clienttest/broadcast', () => {})])
-  const closed = bench.next(client, '/close')
-  const opened = bench.next(client, '/open')
+  const closed = clients.next(client, '/close')
+  const opened = clients.next(client, '/open')
   client.send('/clienttest/close', null, null)
   assert.ok((await closed) instanceof Error)
   assert.equal(client.transport, null)
@@ -475,9 +476,9 @@ test('a lost connection comes back with all subscriptions, by the same transport
   assert.equal((await events.take('an event'))[0], 'back')
 })
 
-test('a disconnect: callbacks fail, then subscriptions, the queue, /open', async (bench, { assert }) => {
-  const client = await bench.open()
-  const room = someRoom()
+test('after a disconnect: callbacks fail, then subscriptions, the queue, /open', async (clients, { assert }) => {
+  const client = await clients.open()
+  const room = newRoom()
   const order = []
   const done = deferred()
   await client.on(room, (data) => {
@@ -486,7 +487,7 @@ test('a disconnect: callbacks fail, then subscriptions, the queue, /open', async
   })
   client.send('/clienttest/drop-callback', null, (_data, _reply, code, message) => {
     order.push([code, message])
-    client.send(room, 'queued') // reaches this client only where it has subscribed before
+    client.send(room, 'queued') // reaches this client only if it has subscribed before
   })
   client.on('/open', () => order.push('/open'))
   client.on('/close', () => order.push('/close'))
@@ -495,8 +496,8 @@ test('a disconnect: callbacks fail, then subscriptions, the queue, /open', async
   assert.deepEqual(order, [[-1, 'disconnected'], '/close', '/open', 'queued'])
 })
 
-test('events are queued until there is a connection, and keep their order', async (bench, { assert }) => {
-  const client = bench.client()
+test('queues events in order until the connection opens', async (clients, { assert }) => {
+  const client = clients.client()
   const answers = []
   const sent = []
   for (let number = 0; number < 100; number++) {
@@ -506,15 +507,15 @@ test('events are queued until there is a connection, and keep their order', asyn
   assert.deepEqual(answers, Array.from({ length: 100 }, (_, number) => number))
 })
 
-test('a subscription before there is a connection', async (bench, { assert }) => {
-  const client = bench.client()
+test('subscribes before the connection opens', async (clients, { assert }) => {
+  const client = clients.client()
   const events = new Inbox()
   await within(client.on('/clienttest/broadcast', events.put), 'the subscription')
   assert.equal((await events.take('a broadcast'))[0], 'broadcast event')
 })
 
-test('the queue has an end, and an event in it can be taken back', async (bench, { assert }) => {
-  const client = bench.client({ queueMax: 2 })
+test('limits the queue; a queued event can be aborted', async (clients, { assert }) => {
+  const client = clients.client({ queueMax: 2 })
   const controller = new AbortController()
   const [first, second, third] = ['a', 'b', 'c'].map((data) => {
     return client.send('/clienttest/echo', data, { signal: controller.signal })
@@ -525,26 +526,26 @@ test('the queue has an end, and an event in it can be taken back', async (bench,
   assert.equal(await within(client.send('/clienttest/echo', 'd'), 'an answer'), 'd')
 })
 
-test('close is for good, until reconnect', async (bench, { assert }) => {
-  const client = await bench.open()
-  const room = someRoom()
+test('close is permanent until reconnect', async (clients, { assert }) => {
+  const client = await clients.open()
+  const room = newRoom()
   const events = new Inbox()
   await client.on(room, events.put)
   const open = client.send('/clienttest/drop-callback')
-  const closed = bench.next(client, '/close')
+  const closed = clients.next(client, '/close')
   client.close()
   await closed
   assert.equal((await failure(open)).code, -1)
   assert.equal((await failure(client.send('/qio/ping'))).code, -1)
   assert.deepEqual([client.state, client.transport], ['closed', null])
-  const opened = bench.next(client, '/open')
+  const opened = clients.next(client, '/open')
   client.reconnect()
   await opened
   client.send(room, 'again')
   assert.equal((await events.take('an event'))[0], 'again')
 })
 
-test('backs off: 100 ms, then twice that, up to 25.6 s', async (bench, { assert }) => {
+test('backs off from 100 ms, doubling up to 25.6 s', async (clients, { assert }) => {
   const clock = new FakeClock()
   const attempts = []
   class Unreachable {
@@ -555,71 +556,71 @@ test('backs off: 100 ms, then twice that, up to 25.6 s', async (bench, { assert 
     close() {}
   }
   const options = { clock, WebSocket: Unreachable, transports: ['websocket'], random: () => 1, page: {} }
-  bench.client(options, 'ws://127.0.0.1:1')
+  clients.client(options, 'ws://127.0.0.1:1')
   await clock.advance(100_000)
   const pauses = attempts.slice(1).map((at, number) => at - attempts[number])
   assert.deepEqual(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 25_600])
 })
 
-test('follows a move to another server', async (bench, { assert, control, expectTransport, url }) => {
+test('follows a move to another server', async (clients, { assert, control, expectTransport, url }) => {
   const second = await control.secondServer()
-  const client = await bench.open()
-  const room = someRoom()
+  const client = await clients.open()
+  const room = newRoom()
   const events = new Inbox()
   await client.on(room, events.put)
-  const moved = bench.next(client, '/open')
+  const moved = clients.next(client, '/open')
   client.send('/clienttest/move', second, null)
   await moved
-  const witness = await bench.open({}, second)
+  const witness = await clients.open({}, second)
   await witness.send(room, 'at the second server')
   assert.equal((await events.take('an event'))[0], 'at the second server')
-  const back = bench.next(client, '/open')
+  const back = clients.next(client, '/open')
   client.send('/clienttest/move', String(url), null)
   assert.equal(await back, expectTransport)
 }, ['secondServer'])
 
-test('comes back from a move to nowhere', async (bench, { assert }) => {
-  const client = await bench.open()
-  const opened = bench.next(client, '/open')
+test('recovers from a move to an unreachable address', async (clients, { assert }) => {
+  const client = await clients.open()
+  const opened = clients.next(client, '/open')
   client.send('/clienttest/move', '127.0.0.1:1', null)
   await opened
   assert.equal(await client.send('/clienttest/echo', 'home'), 'home')
 })
 
-test('survives a restart of the server', async (bench, { assert, control, expectTransport }) => {
-  const client = await bench.open()
-  const room = someRoom()
+test('survives a restart of the server', async (clients, { assert, control, expectTransport }) => {
+  const client = await clients.open()
+  const room = newRoom()
   const events = new Inbox()
   await client.on(room, events.put)
-  const closed = bench.next(client, '/close')
-  const opened = bench.next(client, '/open')
+  const closed = clients.next(client, '/close')
+  const opened = clients.next(client, '/open')
   await control.restart()
   await closed
   assert.equal(await opened, expectTransport)
-  await bench.ask(client, room, 'after the restart')
+  await clients.sendReliably(client, room, 'after the restart')
   assert.equal((await events.take('an event'))[0], 'after the restart')
 }, ['restart'])
 
-test('survives cut connections', async (bench, { assert, control, expectTransport }) => {
-  const client = await bench.open()
-  const room = someRoom()
+test('survives broken connections', async (clients, { assert, control, expectTransport }) => {
+  const client = await clients.open()
+  const room = newRoom()
   const events = new Inbox()
   await client.on(room, events.put)
   await control.cut()
-  await bench.ask(client, room, 'after the cut')
+  await clients.sendReliably(client, room, 'after the cut')
   assert.equal((await events.take('an event'))[0], 'after the cut')
   assert.equal(client.transport, expectTransport)
 }, ['cut'])
 
-test('a sleeper that wakes connects anew, at once', async (bench, { assert, control }) => {
-  const client = await bench.open()
-  const room = someRoom()
+test('reconnects at once after a sleep', async (clients, { assert, control }) => {
+  const client = await clients.open()
+  const room = newRoom()
   const events = new Inbox()
   await client.on(room, events.put)
   await control.sleep()
-  const opened = bench.next(client, '/open')
+  const opened = clients.next(client, '/open')
   await control.wake()
   await opened
-  await bench.ask(client, room, 'awake')
+  await clients.sendReliably(client, room, 'awake')
   assert.equal((await events.take('an event'))[0], 'awake')
 }, ['sleep', 'wake'])

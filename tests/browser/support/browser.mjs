@@ -1,4 +1,4 @@
-// The browser, and pages of a server that have the client library in them.
+// The browser, and pages of a server with the client library.
 
 import { existsSync } from 'node:fs'
 import { chromium } from 'playwright-core'
@@ -9,21 +9,21 @@ const FLAGS = [
   '--disable-component-update', '--disable-sync'
 ]
 
-/** A browser with a profile of its own, which goes with it. */
+/** Launches a browser with a temporary profile. */
 export function launch(options = {}) {
   if (!existsSync(PROGRAM)) {
-    throw new Error(`there is no ${PROGRAM}: install Debian's package chromium, or name another one in QUICKIO_CHROMIUM`)
+    throw new Error(`${PROGRAM} does not exist: install Debian's package chromium, or set QUICKIO_CHROMIUM to another browser`)
   }
   return chromium.launch({ executablePath: PROGRAM, headless: true, args: FLAGS, ...options })
 }
 
 /**
- * A page of the server at `url` that does nothing by itself, with the library that is served there. Without `context` it is in one of its
- * own: so it shares neither connections nor a renderer with another one.
+ * Opens an otherwise empty page of the server at `url` that includes the library of that server. The default is a new
+ * context, so that the page shares neither connections nor a renderer with another page.
  */
 export async function blankPage(browser, url, context) {
-  // The headers of this document say that no script shall run in it. A document that the test brought along
-  // would do without that, but Chromium counts the WebSockets of such pages as failed, and lets new ones wait.
+  // The headers of this document forbid scripts, which `bypassCSP` ignores. A document provided by the test would not
+  // need that, but Chromium counts the WebSockets of such pages as failed and delays new ones.
   const page = await (context ?? await browser.newContext({ bypassCSP: true })).newPage()
   await page.goto(`${url}/quickio.d.ts`)
   await page.addScriptTag({ url: '/quickio.js' })

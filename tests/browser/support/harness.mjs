@@ -1,4 +1,5 @@
-// Tests in groups: the tests of a group one after the other, some groups at the same time, all of it bounded in time.
+// A test harness. The tests of a group run one after the other, several groups run in parallel, and everything has a time
+// limit.
 
 const GROUPS_AT_ONCE = 3
 const TEST_MS = 60_000
@@ -8,14 +9,14 @@ const results = { passed: 0, failed: 0, skipped: 0 }
 const groups = []
 
 /**
- * A group of tests. `body` is called with the group's `test(name, run)`, which resolves to whether it passed, and
- * `after(run)`, for what is to be done at the end, last things first.
+ * Registers a group of tests. Calls `body` with `test(name, run)`, which resolves to whether the test passed, and
+ * `after(run)`, which registers a cleanup function. Cleanup functions run in reverse order.
  */
 export function group(name, body) {
   groups.push({ name, body })
 }
 
-/** Runs all groups whose name contains `filter`; resolves to the numbers of tests. */
+/** Runs all groups whose names contain `filter`. Resolves to the numbers of tests. */
 export async function runGroups(filter = '') {
   const left = groups.filter(({ name }) => name.includes(filter))
   const worker = async () => {
@@ -27,16 +28,16 @@ export async function runGroups(filter = '') {
 
 async function runGroup({ name, body }) {
   const begun = Date.now()
-  const endings = []
+  const cleanups = []
   const test = (title, run) => check(`${name}: ${title}`, TEST_MS, run)
   test.skip = (title, why) => {
     results.skipped++
     console.log(`skipped  ${name}: ${title} (${why})`)
   }
-  // What a group does between its tests is a test only where it fails.
-  await silently(`${name}: around its tests`, () => body({ test, after: (run) => endings.unshift(run) }))
-  for (const ending of endings) {
-    await silently(`${name}: its end`, () => within(CLEANUP_MS, ending()))
+  // The code of a group outside its tests counts only if it fails.
+  await silently(`${name}: outside its tests`, () => body({ test, after: (run) => cleanups.unshift(run) }))
+  for (const cleanup of cleanups) {
+    await silently(`${name}: cleanup`, () => within(CLEANUP_MS, cleanup()))
   }
   console.log(`         ${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s`)
 }
@@ -67,10 +68,11 @@ function fail(title, error) {
   return false
 }
 
-export async function within(ms, promise, what = 'an end') {
+/** Resolves or rejects with `promise`, or rejects after `ms` milliseconds. */
+export async function within(ms, promise, what = 'the end') {
   let timer
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${what}`)), ms)
+    timer = setTimeout(() => reject(new Error(`timed out after ${ms} ms waiting for ${what}`)), ms)
   })
   try {
     return await Promise.race([promise, late])

@@ -1,21 +1,21 @@
-// Servers of the tests' own.
+// Servers for the tests.
 
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-/** A file of the repository. */
+/** Returns the path of a file in the repository. */
 export const file = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
 
 const BINARY = process.env.QUICKIO_BINARY ?? file('target/debug/quickio')
 export const APPS = '--app relay --app clienttest'
-// The variables of the tests are none of the server's.
+// The server must not read the variables of the tests as its settings.
 const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('QUICKIO_')))
 
-/** A server of its own, on a port that it keeps when it is started again. */
+/** A server process. It keeps its port when it is restarted. */
 export class Server {
   static #all = new Set()
 
-  /** `flags` come on top of what every test needs. */
+  /** Starts a server with `flags`, in addition to the flags that every test needs. */
   static async start(flags = APPS) {
     const server = new Server()
     server.flags = flags
@@ -23,7 +23,7 @@ export class Server {
     return server
   }
 
-  /** A server that mangles, with the proxy's address in `proxy`. */
+  /** Starts `quickio clienttest`, and stores the address of its proxy in `proxy`. */
   static async mangling(mode) {
     const server = new Server()
     server.command = ['clienttest']
@@ -68,14 +68,14 @@ export class Server {
     return `http://${this.address}`
   }
 
-  /** Ends it; it has to end well. */
+  /** Stops the server. Throws if its exit code is not 0. */
   async stop() {
     this.process.kill('SIGTERM')
     const { code, signal } = await this.ended
     if (code !== 0) throw new Error(`the server exited with ${code ?? signal}`)
   }
 
-  /** Starts it again, where it was. */
+  /** Starts the server again on the same port. */
   start() {
     return this.run(this.port)
   }

@@ -1,8 +1,8 @@
-// Speaks to a running server as a Node client does, with the package `ws`.
+// Tests of a running server with a Node client, the package `ws`.
 //
-// The server runs with two shards, the applications relay and clienttest, and a clock that only these tests move. Its
-// address comes from QUICKIO_ADDRESS (HOST:PORT), its statistics endpoint's from QUICKIO_ADMIN, its process id from
-// QUICKIO_PID: the last test sends it SIGTERM.
+// The server has two shards, the applications relay and clienttest, and a clock that only these tests advance.
+// QUICKIO_ADDRESS is its address (HOST:PORT), QUICKIO_ADMIN the address of its statistics endpoint, and QUICKIO_PID its
+// process id, to which the last test sends SIGTERM.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,9 +10,9 @@ import WebSocket from 'ws'
 
 const ADDRESS = process.env.QUICKIO_ADDRESS
 const ADMIN = process.env.QUICKIO_ADMIN
-const DEADLINE_MS = 20_000 // how long anything is waited for
+const DEADLINE_MS = 20_000 // the time limit for everything that a test awaits
 
-/** One connection. What it gets is kept until somebody waits for it. */
+/** A connection. Stores everything that it receives until a test takes it. */
 class Client {
   #lastId = 0
   #waiting = []
@@ -25,14 +25,14 @@ class Client {
 
   constructor({ path = '/', protocols = ['quickio'], ...options } = {}) {
     this.socket = new WebSocket(`ws://${ADDRESS}${path}`, protocols, options)
-    this.socket.on('message', (data) => this.#take(data.toString()))
-    this.socket.on('pong', (data) => this.#news(() => this.pongs.push(data.toString())))
-    this.socket.on('close', (code, reason) => this.#news(() => { this.closed = { code, reason: reason.toString() } }))
-    this.socket.on('unexpected-response', (_, response) => this.#news(() => { this.refused = response.statusCode }))
-    this.socket.on('error', () => {}) // a close follows
+    this.socket.on('message', (data) => this.#receive(data.toString()))
+    this.socket.on('pong', (data) => this.#record(() => this.pongs.push(data.toString())))
+    this.socket.on('close', (code, reason) => this.#record(() => { this.closed = { code, reason: reason.toString() } }))
+    this.socket.on('unexpected-response', (_, response) => this.#record(() => { this.refused = response.statusCode }))
+    this.socket.on('error', () => {}) // `close` follows
   }
 
-  /** A client whose handshake is complete. */
+  /** Creates a client and completes its handshake. */
   static async open(options) {
     const client = new Client(options)
     await client.upgraded()
@@ -47,26 +47,26 @@ class Client {
     }
   }
 
-  #take(text) {
+  #receive(text) {
     const [, path, callback, data] = text.match(/^([^:]*):(\d+)=(.*)$/s) ?? []
     const answered = path?.match(/^\/qio\/callback\/(\d+)$/)
-    this.#news(() => {
+    this.#record(() => {
       if (answered) this.answers.push({ id: Number(answered[1]), callback: Number(callback), ...JSON.parse(data) })
       else if (path) this.events.push({ path, callback: Number(callback), data: JSON.parse(data) })
       else this.texts.push(text)
     })
   }
 
-  #news(happened) {
-    happened()
-    for (const look of this.#waiting.splice(0)) look()
+  #record(update) {
+    update()
+    for (const check of this.#waiting.splice(0)) check()
   }
 
-  /** Waits until `find` finds something. */
+  /** Waits until `find` returns something. */
   async until(find, what) {
     let timer
     const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`never came: ${what}`)), DEADLINE_MS)
+      timer = setTimeout(() => reject(new Error(`timed out waiting for ${what}`)), DEADLINE_MS)
     })
     try {
       for (;;) {
@@ -107,13 +107,13 @@ async function stats() {
   return (await fetch(`http://${ADMIN}/stats`)).json()
 }
 
-/** Moves the server's clock. */
+/** Advances the clock of the server. */
 async function advance(ms) {
   const response = await fetch(`http://${ADMIN}/clock?advance=${ms}`, { method: 'POST' })
   assert.ok(response.ok)
 }
 
-/** Clients on every shard. */
+/** Opens at least `count` clients, and more until every shard has one. */
 async function spread(count) {
   const clients = await Promise.all(Array.from({ length: count }, () => Client.open()))
   while (!(await stats()).shards.every((shard) => shard.gauges.clients > 0)) {
@@ -123,7 +123,7 @@ async function spread(count) {
   return clients
 }
 
-test('the subprotocol is chosen', async () => {
+test('negotiates the subprotocol', async () => {
   for (const [protocols, chosen] of [[['quickio'], 'quickio'], [['chat', 'quickio'], 'quickio'], [[], '']]) {
     const client = await Client.open({ protocols, path: '/any/path?and=query' })
     assert.equal(client.socket.protocol, chosen)
@@ -131,20 +131,20 @@ test('the subprotocol is chosen', async () => {
   }
 })
 
-test('an unknown subprotocol is refused', async () => {
+test('refuses an unknown subprotocol', async () => {
   const client = new Client({ protocols: ['chat'] })
   assert.equal(await client.until(() => client.refused, 'a refusal'), 400)
   client.socket.terminate()
 })
 
-test('the first message has to be ohai', async () => {
+test('requires ohai as the first message', async () => {
   const client = new Client()
   await client.upgraded()
   client.socket.send('/qio/ping:1=null')
   assert.deepEqual(await client.ended(), { code: 1002, reason: 'invalid handshake' })
 })
 
-test('events are answered', async () => {
+test('answers events', async () => {
   const client = await Client.open()
   assert.deepEqual(await client.request('/qio/ping'), { id: 1, callback: 0, code: 200, data: null })
   assert.deepEqual(await client.request('/nowhere'), { id: 2, callback: 0, code: 404, data: null, err_msg: null })
@@ -154,7 +154,7 @@ test('events are answered', async () => {
   await client.close()
 })
 
-test('fragments with pings between', async () => {
+test('accepts pings between fragments', async () => {
   const client = await Client.open()
   client.socket.send('/qio/pi', { fin: false })
   client.socket.ping('in between')
@@ -165,7 +165,7 @@ test('fragments with pings between', async () => {
   await client.close()
 })
 
-test('callbacks in chains', async () => {
+test('chains of server callbacks', async () => {
   const client = await Client.open()
   let answer = await client.request('/clienttest/echo', '0')
   const first = answer.callback
@@ -178,7 +178,7 @@ test('callbacks in chains', async () => {
   await client.close()
 })
 
-test('broadcasts reach their subscribers once and in order', async () => {
+test('delivers broadcasts to subscribers once and in order', async () => {
   const clients = await spread(12)
   const listeners = clients.filter((_, number) => number % 2 === 0)
   await Promise.all(listeners.map((client) => client.request('/qio/on', '"/relay/node"')))
@@ -205,7 +205,7 @@ test('broadcasts reach their subscribers once and in order', async () => {
   await Promise.all(clients.map((client) => client.close()))
 })
 
-test('a subscription is pending until it is decided', async () => {
+test('keeps a subscription pending until the application decides', async () => {
   const client = await Client.open()
   client.tell('/qio/on', '"/clienttest/in-progress"', 100)
   assert.equal((await client.request('/qio/on', '"/clienttest/in-progress"')).code, 202)
@@ -214,7 +214,7 @@ test('a subscription is pending until it is decided', async () => {
   await client.close()
 })
 
-test('timeouts of the handshake and of a message', async () => {
+test('ends connections whose handshake or message takes too long', async () => {
   const late = new Client()
   await late.upgraded()
   const slow = await Client.open()
@@ -226,7 +226,7 @@ test('timeouts of the handshake and of a message', async () => {
   assert.deepEqual(await slow.ended(), { code: 1008, reason: 'client timeout' })
 })
 
-test('heartbeats', async () => {
+test('sends heartbeats', async () => {
   const client = await Client.open()
   for (let minute = 0; minute < 3; minute++) {
     await advance(60_000)
@@ -250,19 +250,19 @@ test('close codes', async () => {
   }
 })
 
-test('an unmasked frame', async () => {
+test('rejects an unmasked frame', async () => {
   const client = await Client.open()
   client.socket.send('/qio/ping:1=null', { mask: false })
   assert.deepEqual(await client.ended(), { code: 1002, reason: 'client must mask data' })
 })
 
-test('invalid UTF-8', async () => {
+test('rejects invalid UTF-8', async () => {
   const client = await Client.open()
   client.socket.send(Buffer.from([0x2f, 0x3a, 0x31, 0x3d, 0xff]), { binary: false })
   assert.equal((await client.ended()).code, 1007)
 })
 
-test('the close is echoed', async () => {
+test('echoes the close code', async () => {
   for (const code of [1000, 1001, 3000, 4999]) {
     const client = await Client.open()
     client.socket.close(code, 'bye')
@@ -270,13 +270,13 @@ test('the close is echoed', async () => {
   }
 })
 
-test('the server closes', async () => {
+test('closes on request of the application', async () => {
   const client = await Client.open()
   client.tell('/clienttest/close', 'null')
   assert.equal((await client.ended()).code, 1000)
 })
 
-test('shutdown: 1001', async () => {
+test('shutdown closes connections with 1001', async () => {
   const clients = await spread(6)
   process.kill(Number(process.env.QUICKIO_PID), 'SIGTERM')
   for (const client of clients) assert.equal((await client.ended()).code, 1001)

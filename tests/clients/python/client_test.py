@@ -1,8 +1,8 @@
-"""Speaks to a running server as a Python client does, with the `websockets` package.
+"""Tests of a running server with a Python client, the `websockets` package.
 
-The server runs with two shards, the applications relay and clienttest, and a clock that only these tests move. Its address comes from QUICKIO_ADDRESS
-(HOST:PORT), its statistics endpoint's from QUICKIO_ADMIN, its process id from QUICKIO_PID: the last test sends it
-SIGTERM.
+The server has two shards, the applications relay and clienttest, and a clock that only these tests advance.
+QUICKIO_ADDRESS is its address (HOST:PORT), QUICKIO_ADMIN the address of its statistics endpoint, and QUICKIO_PID its
+process id, to which the last test sends SIGTERM.
 """
 
 import json
@@ -18,11 +18,11 @@ from websockets.sync.client import connect
 
 ADDRESS = os.environ["QUICKIO_ADDRESS"]
 ADMIN = os.environ["QUICKIO_ADMIN"]
-SECONDS = 20  # how long anything is waited for
+SECONDS = 20  # the time limit for everything that a test awaits
 
 
 class Client:
-    """One connection whose handshake is complete."""
+    """A connection that has completed its handshake."""
 
     def __init__(self, path="/", **options):
         options.setdefault("subprotocols", ["quickio"])
@@ -46,7 +46,7 @@ class Client:
         self.socket.send(f"{path}:{callback}={data}")
 
     def request(self, path, data="null"):
-        """The code, data, server callback and message of the answer."""
+        """Sends an event, and returns the code, data, server callback and message of the answer."""
         self.last_id += 1
         self.send(path, data, self.last_id)
         return self.answer(self.last_id)
@@ -71,7 +71,7 @@ class Client:
             self.events.append((path, int(callback), json.loads(data)))
 
     def ended(self):
-        """Reads to the end: the code and reason of the server's close frame."""
+        """Reads to the end, and returns the code and reason of the server's close frame."""
         try:
             while True:
                 self.text()
@@ -85,14 +85,14 @@ def stats():
 
 
 def advance(seconds):
-    """Moves the server's clock."""
+    """Advances the clock of the server."""
     url = f"http://{ADMIN}/clock?advance={round(seconds * 1000)}"
     with urllib.request.urlopen(url, data=b"", timeout=SECONDS) as response:
         assert response.status == 200
 
 
 def spread(count):
-    """Clients on every shard."""
+    """Opens at least `count` clients, and more until every shard has one."""
     clients = [Client() for _ in range(count)]
     while not all(shard["gauges"]["clients"] > 0 for shard in stats()["shards"]):
         assert len(clients) < count + 100, "a shard gets no connections"
@@ -308,7 +308,7 @@ class Closing(unittest.TestCase):
 
 
 class Shutdown(unittest.TestCase):
-    """Ends the server: it runs last."""
+    """Shuts the server down, and must run last."""
 
     def test_going_away(self):
         clients = spread(6)
@@ -320,7 +320,7 @@ class Shutdown(unittest.TestCase):
 
 
 def load_tests(loader, _tests, _pattern):
-    """All classes in a random order (the seed is printed), and the end of the server at the end."""
+    """Returns all classes in a random order (the seed is printed), with the shutdown of the server last."""
     classes = [Handshake, Events, Subscriptions, Liveness, Closing]
     seed = int(os.environ.get("QUICKIO_FUZZ_SEED", os.getpid()))
     print(f"QUICKIO_FUZZ_SEED={seed}")

@@ -1,4 +1,4 @@
-// A network, a page and a clock of which the test sees every byte, and makes every move.
+// A fake network, page and clock. The test sees every byte that is sent, and triggers every event.
 
 import { createRequire } from 'node:module'
 import { FakeClock, settled } from '../suite.mjs'
@@ -16,19 +16,19 @@ export class FakeSocket {
 
   send(text) { this.sent.push(text) }
   close() { this.closed = true }
-  /** The server's side. */
+  // The methods below play the role of the server.
   accept() { this.onopen() }
-  ohai() {
+  completeHandshake() {
     this.accept()
-    this.say('/qio/ohai')
+    this.receive('/qio/ohai')
   }
-  say(...texts) { for (const data of texts) this.onmessage({ data }) }
-  lose(code = 1006) { this.onclose({ code, reason: '' }) }
-  /** What was sent since this was asked last. */
-  news() { return this.sent.splice(0) }
+  receive(...texts) { for (const data of texts) this.onmessage({ data }) }
+  drop(code = 1006) { this.onclose({ code, reason: '' }) }
+  /** Returns the texts that were sent since the last call. */
+  takeSent() { return this.sent.splice(0) }
 }
 
-/** One request, which the test answers. */
+/** A request that the test answers. */
 export class FakeRequest {
   constructor(url, { method = 'GET', body, headers = {}, signal, keepalive = false }) {
     this.url = new URL(url)
@@ -56,7 +56,7 @@ export class FakeRequest {
     await settled()
   }
 
-  /** Begins a response that does not end. */
+  /** Starts a response that does not end. */
   async stream(text = '') {
     const body = new ReadableStream({ start: (controller) => { this.controller = controller } })
     this.resolve({ status: 200, body })
@@ -78,13 +78,13 @@ export const SID = /^[0-9a-f]{32}$/
 export const HELLO = '/qio/hostname:1=null'
 export const HELLO_ANSWER = '/qio/callback/1:0={"code":200,"data":"example.com"}'
 
-/** A client in a world of fakes. */
-export async function world(options = {}, urls = 'ws://example.com') {
+/** Creates a client with a fake network, page and clock. */
+export async function createClient(options = {}, urls = 'ws://example.com') {
   const clock = new FakeClock()
   const page = Object.assign(new EventTarget(), { document: { visibilityState: 'visible' } })
   const sockets = []
   const requests = []
-  const told = []
+  const emitted = []
   class Socket extends FakeSocket {
     constructor(...args) {
       super(...args)
@@ -96,39 +96,40 @@ export async function world(options = {}, urls = 'ws://example.com') {
     return requests.at(-1).response
   }
   const qio = new QuickIO(urls, { WebSocket: Socket, fetch, clock, page, random: () => 1, ...options })
-  for (const path of ['/open', '/close', '/error', '/transport']) qio.on(path, (data) => told.push([path, data]))
+  for (const path of ['/open', '/close', '/error', '/transport']) qio.on(path, (data) => emitted.push([path, data]))
   await settled()
   return {
-    qio, clock, page, sockets, requests, told,
+    qio, clock, page, sockets, requests, emitted,
     get socket() { return sockets.at(-1) },
     get request() { return requests.at(-1) },
-    events: () => told.splice(0).map(([path, data]) => (data instanceof Error ? path : `${path} ${data}`)),
-    show(name) { page.dispatchEvent(new Event(name)) }
+    events: () => emitted.splice(0).map(([path, data]) => (data instanceof Error ? path : `${path} ${data}`)),
+    dispatch(name) { page.dispatchEvent(new Event(name)) }
   }
 }
 
-/** One that is open over WebSocket. */
+/** Creates a client that is open over WebSocket. */
 export async function opened(options, urls) {
-  const it = await world(options, urls)
-  it.socket.ohai()
-  it.socket.news()
-  it.told.splice(0)
+  const it = await createClient(options, urls)
+  it.socket.completeHandshake()
+  it.socket.takeSent()
+  it.emitted.splice(0)
   return it
 }
 
-/** One that is open over polls: the first of them, number 2, is on its way. */
+/** Creates a client that is open over polls. Its first poll, request number 2, is in flight. */
 export async function polling(options = {}, urls) {
-  const it = await world({ transports: ['poll'], ...options }, urls)
+  const it = await createClient({ transports: ['poll'], ...options }, urls)
   await it.request.answer(HELLO_ANSWER)
-  it.told.splice(0)
+  it.emitted.splice(0)
   return it
 }
 
+/** Creates a client that is open over a stream. */
 export async function streaming(options = {}, urls) {
-  const it = await world({ transports: ['stream'], ...options }, urls)
+  const it = await createClient({ transports: ['stream'], ...options }, urls)
   it.stream = it.request
   await it.stream.stream(': quickio\n\n')
-  it.told.splice(0)
+  it.emitted.splice(0)
   return it
 }
 

@@ -1,12 +1,12 @@
-// The library as Node loads it, and a server to speak to.
+// The library as Node loads it, and servers for the tests.
 //
-// It needs `npm ci` in tests/clients/node, and a server: QUICKIO_BINARY, or target/debug/quickio of `cargo build`.
+// Needs `npm ci` in tests/clients/node, and a server: QUICKIO_BINARY, or target/debug/quickio of `cargo build`.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
-/** A file of the repository. */
+/** Returns the path of a file in the repository. */
 export const file = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
 
 export const LIBRARY = file('src/web/quickio.js')
@@ -14,12 +14,12 @@ export const QuickIO = createRequire(import.meta.url)(LIBRARY)
 export const { WebSocket } = createRequire(file('tests/clients/node/'))('ws')
 
 const BINARY = process.env.QUICKIO_BINARY ?? file('target/debug/quickio')
-// The variables of the tests are none of the server's.
+// The server must not read the variables of the tests as its settings.
 const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('QUICKIO_')))
 
-/** A server of its own, on a port that it keeps when it is started again. */
+/** A server process. It keeps its port when it is restarted. */
 export class Server {
-  /** `mangled`: with a proxy before it, as `quickio clienttest` starts it, whose address is `proxy`. */
+  /** Starts a server. If `mangled`, runs `quickio clienttest` and stores the address of its proxy in `proxy`. */
   static async start({ mangled = false } = {}) {
     const server = new Server()
     const applications = ['--app', 'relay', '--app', 'clienttest']
@@ -63,7 +63,7 @@ export class Server {
   }
 }
 
-/** The ways in which the proxy mangles upgrades. */
+/** Returns the modes in which the proxy mangles upgrades. */
 export function modes() {
   const help = execFileSync(BINARY, ['clienttest', '--help'], { encoding: 'utf8', env: ENVIRONMENT })
   return [...help.split(/^Modes:$/m)[1].matchAll(/^  (\S+)$/gm)].map(([, name]) => name)

@@ -1,24 +1,24 @@
-// A wire before a server, which can be cut, frozen and taken away. It needs nothing but Node.
+// A TCP proxy in front of a server, which can cut, freeze or refuse connections. It needs only Node.
 
 import net from 'node:net'
 
-/** Passes connections on to a server, for as long and as far as it shall. */
-export class Wire {
+/** A TCP proxy in front of a server, under the control of a test. */
+export class TcpProxy {
   #pairs = new Set()
   #refuses = false
-  taken = 0 // connections, refused ones too
+  accepted = 0 // number of connections, including refused ones
 
-  static async to(server) {
-    const wire = new Wire()
-    wire.listener = net.createServer((near) => wire.#connect(near, server.port))
-    await new Promise((resolve) => wire.listener.listen(0, '127.0.0.1', resolve))
-    wire.address = `127.0.0.1:${wire.listener.address().port}`
-    wire.url = `http://${wire.address}`
-    return wire
+  static async inFrontOf(server) {
+    const proxy = new TcpProxy()
+    proxy.listener = net.createServer((near) => proxy.#connect(near, server.port))
+    await new Promise((resolve) => proxy.listener.listen(0, '127.0.0.1', resolve))
+    proxy.address = `127.0.0.1:${proxy.listener.address().port}`
+    proxy.url = `http://${proxy.address}`
+    return proxy
   }
 
   #connect(near, port) {
-    this.taken++
+    this.accepted++
     near.on('error', () => {})
     if (this.#refuses) return near.resetAndDestroy()
     const far = net.connect(port, '127.0.0.1')
@@ -36,11 +36,12 @@ export class Wire {
     }
   }
 
+  /** Resets all connections. New ones work. */
   cut() {
     for (const pair of this.#pairs) pair.forEach((socket) => socket.resetAndDestroy())
   }
 
-  /** What is connected now says nothing any more, and does not end either. */
+  /** Stops all current connections from carrying data, without closing them. */
   freeze() {
     for (const [near, far] of this.#pairs) {
       near.unpipe(far)
@@ -48,7 +49,7 @@ export class Wire {
     }
   }
 
-  /** Nothing gets through, until `allow`. */
+  /** Resets all connections, and refuses new ones until `allow`. */
   refuse() {
     this.#refuses = true
     this.cut()
