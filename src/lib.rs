@@ -1,23 +1,23 @@
 //! QuickIO: a real-time event server for Linux.
 //!
-//! A map of the crate; `docs/architecture.md` says why it has this shape.
+//! A map of the crate. `docs/architecture.md` explains why it has this structure.
 //!
-//! | part | is |
+//! | module | contents |
 //! | --- | --- |
-//! | [`config`] | every setting once: flag, environment, file key, default, doc |
+//! | [`config`] | the settings: flags, environment variables, file keys, defaults, descriptions |
 //! | [`server`] | starts the shards, waits for signals, shuts down in order |
-//! | [`shard`] | one shard: the turn, and each of its steps in a file; the only part that sees everything |
-//! | [`app`] | what runs inside: the application API, applications in C, workers for all other languages, the bundled ones |
-//! | [`protocol`] | bytes to events and back, without I/O: WebSocket, raw TCP, HTTP |
-//! | [`client`] | a client: its subscriptions and server callbacks |
-//! | [`event`] | the event, its path, its text form, the router |
-//! | [`qev`] | quick-event: ring, buffers, mesh, timers, clock, shared limits, statistics. Knows no events |
+//! | [`shard`] | one shard: the turn, with a file for each of its steps. The module that combines all others |
+//! | [`app`] | the application API, applications in C, workers for all other languages, the bundled applications |
+//! | [`protocol`] | codecs from bytes to events and back, without I/O: WebSocket, raw TCP, HTTP |
+//! | [`client`] | the subscriptions and server callbacks of a client |
+//! | [`event`] | events, their paths, their text form, the router |
+//! | [`qev`] | "quick-event": ring, buffers, mesh, timers, clock, shared limits, histograms. Does not know events |
 //! | [`admin`] | the statistics endpoint |
 //! | [`mangler`] | the proxy of `quickio clienttest`, which mangles WebSocket upgrades |
-//! | [`metrics`] | every counter, gauge and latency: its name, unit and help |
-//! | [`web`] | the documents that the server has itself: a page to look at, and the client library |
+//! | [`metrics`] | the counters, gauges and latencies: names, units, descriptions |
+//! | [`web`] | the documents that the server contains: a demonstration page and the client library |
 //! | [`log`] | structured logs, written by a thread of their own |
-//! | [`limits`] | every bound that is no setting: name, unit, reason |
+//! | [`limits`] | limits that are not settings: names, units, reasons |
 
 pub mod admin;
 pub mod app;
@@ -34,7 +34,7 @@ pub mod server;
 pub mod shard;
 pub mod web;
 
-/// The guide's examples, tested with those of the code.
+/// Runs the examples of the guide together with those of the code.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/applications.md")]
 mod guide {}

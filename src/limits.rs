@@ -1,123 +1,131 @@
-//! Every bound that is no setting: its name, its unit, and the reason for its size. Settings are in `config`.
+//! Limits that are not settings, each with its unit and the reason for its size. Settings are in `config`.
 
 use std::time::Duration;
 
-/// Shards of one server, at most. A path keeps the shards that have subscribers as the bits of a `u128`.
+/// The maximum number of shards of one server. A path stores the shards that have subscribers as the bits of a `u128`.
 pub const SHARDS_MAX: usize = 128;
 
-/// Open server callbacks of one client (protocol.md, section 2): a fifth evicts the oldest.
+/// The maximum number of open server callbacks of one client (protocol.md, section 2). A fifth evicts the oldest.
 pub const CLIENT_CALLBACKS_MAX: usize = 4;
 
-/// Bytes of the head of an HTTP request, its empty line included: what browsers send with many cookies fits; more is
-/// answered 431. The head of an unfinished request takes no more memory than this.
+/// The maximum size of the head of an HTTP request in bytes, including its empty line. The heads that browsers send
+/// with many cookies fit; a larger head is answered 431. The head of an unfinished request takes no more memory than
+/// this.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Header lines of an HTTP request: they are parsed into an array on the stack. More are answered 431.
+/// The maximum number of header lines of an HTTP request, which are parsed into an array on the stack. More are
+/// answered 431.
 pub const HTTP_HEADERS_MAX: usize = 64;
 
-/// Empty lines before an HTTP request: some peers send one behind a body. One more is answered 400.
+/// The maximum number of empty lines before an HTTP request: some peers send one after a body. One more is answered
+/// 400.
 pub const HTTP_EMPTY_LINES_MAX: u8 = 4;
 
-/// HTTP requests of one connection that are not answered: one a request that the peer does not wait for, most of
-/// which clients never send. One more is answered 429. They take less than 100 KiB; the responses among them that wait
-/// for earlier ones count for `outbox-bytes-max`.
+/// The maximum number of unanswered HTTP requests of one connection. There is more than one only if the peer sends
+/// requests without waiting for responses, which most clients never do. One more is answered 429. The requests take
+/// less than 100 KiB; responses that wait for earlier ones count towards `outbox-bytes-max`.
 pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
 
-/// Requests of one HTTP session that wait for one before them (`seq`): more than browsers have connections to a host.
-/// One more is answered 429.
+/// The maximum number of requests of one HTTP session that wait for an earlier one (`seq`): more than the number of
+/// connections that browsers open to a host. One more is answered 429.
 pub const HTTP_EARLY_REQUESTS_MAX: usize = 8;
 
-/// Bytes of the longest event text that has no data: a path, `:`, 20 digits, `=`.
+/// The size in bytes of the longest event text without data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
 
-/// Bytes of a cleaned path. Subscriptions keep their path, so a peer decides how much memory a path takes.
+/// The maximum size of a cleaned path, in bytes. Subscriptions store their path, which means that a peer decides how
+/// much memory a path takes.
 pub const PATH_BYTES_MAX: usize = 1024;
 
-/// Connections of the proxy of `quickio clienttest`, each with two threads: a suite's, not the public's. One more is
-/// answered 503.
+/// The maximum number of connections of the proxy of `quickio clienttest`. Each needs two threads; the proxy is for
+/// test suites, not for the public. One more is answered 503.
 pub const MANGLER_CONNECTIONS_MAX: usize = 256;
 
-/// Requests of one of them that wait for their responses: while there are so many, no more are read.
+/// The maximum number of requests of one such connection that wait for their responses. At this limit no more are read.
 pub const MANGLER_PIPELINE_MAX: usize = 1024;
 
-/// Bytes that such a connection holds in each direction, beyond a head: what was read and is not written yet.
+/// The maximum number of bytes beyond a head that such a connection holds in each direction: bytes that were read and
+/// are not written yet.
 pub const MANGLER_BUFFER_BYTES: usize = 16 * 1024;
 
-/// How long it may take to connect to the server, which is the same process.
+/// How long connecting to the server may take, which is the same process.
 pub const MANGLER_CONNECT_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a client of the proxy may keep its end open after the server's: as long as the server itself lets it by
-/// default (`close-timeout`).
+/// How long a client of the proxy may keep its end open after the server has closed its own: as long as the server
+/// itself allows by default (`close-timeout`).
 pub const MANGLER_LINGER: Duration = Duration::from_secs(5);
 
-/// How long a client of the proxy may read nothing of what waits for it, before its connection is reset: as long as other
-/// proxies let it. While it is held up the server's end goes unnoticed.
+/// How long a client of the proxy may read nothing while output waits for it, before its connection is reset: as long
+/// as other proxies allow. During that time the proxy does not notice if the server ends the connection.
 pub const MANGLER_STALL: Duration = Duration::from_secs(60);
 
-/// After so much silence the kernel asks whether a peer is still there; it asks `MANGLER_KEEPALIVE_PROBES` times.
+/// How long a peer may be silent before the kernel starts to send keep-alive probes, `MANGLER_KEEPALIVE_PROBES` of
+/// them.
 pub const MANGLER_KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Questions without an answer, ten seconds apart, after which a peer is taken for gone.
+/// The number of unanswered keep-alive probes, ten seconds apart, after which a peer is considered disconnected.
 pub const MANGLER_KEEPALIVE_PROBES: u32 = 3;
 
-/// Shared objects that are loaded as applications: each takes a place in a table that handles are looked up in.
+/// The maximum number of shared objects that are loaded as applications. Each takes a slot in a table of handles.
 pub const C_APPLICATIONS_MAX: usize = 64;
 
-/// Open promises of all applications in C: 4 Mi of them take half a GiB, and clients have given up long before. One more is
-/// refused (`QIO_FULL`), and its event answered 500.
+/// The maximum number of open promises of all applications in C. 4 Mi of them take half a GiB, and clients have given
+/// up long before. One more is refused (`QIO_FULL`), and its event is answered 500.
 pub const C_PROMISES_MAX: usize = 4 << 20;
 
-/// Paths that a thread keeps parsed, since applications in C and workers name them by their text: a power of two.
+/// The number of parsed paths that a thread caches, because applications in C and workers pass paths as text: a power
+/// of two.
 pub const PATHS_KEPT: usize = 64;
 
-/// Bytes of one line that an application in C logs; the rest is cut off.
+/// The maximum size of a line logged by an application in C, in bytes. The rest is cut off.
 pub const C_LOG_BYTES_MAX: usize = 8 * 1024;
 
-/// How long an application in C is not stopped because a shard may still run it.
+/// How long stopping an application in C waits until no shard runs it any more. After that it is not stopped.
 pub const C_STOP_WAIT: Duration = Duration::from_secs(1);
 
-/// Workers of all applications together: each is a process, and has a link to every shard.
+/// The maximum number of workers of all applications together. Each is a process, and has a link to every shard.
 pub const WORKERS_MAX: usize = 256;
 
-/// Bytes of a frame of a worker's, its head among them: more than any client may be sent. A worker that announces more is
-/// killed.
+/// The maximum size of a frame from a worker in bytes, including its head: more than any client may be sent. A worker
+/// that announces a larger frame is killed.
 pub const WORKER_FRAME_BYTES_MAX: usize = 16 << 20;
 
-/// Events that a worker registers; more are refused when it gets ready.
+/// The maximum number of events that a worker registers. More are refused when it becomes ready.
 pub const WORKER_EVENTS_MAX: usize = 4096;
 
-/// Timers that are set on one link. One more is refused.
+/// The maximum number of timers that are set on one link. One more is refused.
 pub const WORKER_TIMERS_MAX: usize = 65_536;
 
-/// Server callbacks that one link has offered and that are open. One more is dropped at once, and its worker told.
+/// The maximum number of open server callbacks offered on one link. One more is dropped at once, and its worker is
+/// informed.
 pub const WORKER_CALLBACKS_MAX: usize = 65_536;
 
-/// Bytes of one line of the control socket: a manifest of all events that are allowed fits. A worker whose line is longer is
-/// killed.
+/// The maximum size of a line on the control socket, in bytes. A manifest with all allowed events fits. A worker that
+/// sends a longer line is killed.
 pub const WORKER_LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of one line that a worker prints; the rest is cut off.
+/// The maximum size of a line that a worker prints, in bytes. The rest is cut off.
 pub const WORKER_LOG_BYTES_MAX: usize = 8 * 1024;
 
-/// Lines that a worker may print at once, and each second after that. More are dropped and counted: one that floods must not
-/// push out what others log.
+/// The maximum number of lines that a worker may print at once, and in each second after that. More are dropped and
+/// counted: a worker that floods the log must not push out the lines of others.
 pub const WORKER_LOG_LINES_MAX: u32 = 1000;
 
-/// The last lines that a worker printed, which are logged again with its crash.
+/// The number of last lines of a worker that are logged again with its crash.
 pub const WORKER_LAST_LINES: usize = 20;
 
-/// After which time a worker that crashed is started again, at first; each time it is doubled.
+/// The delay before the first restart of a crashed worker. Each further crash doubles it.
 pub const WORKER_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The longest time after which it is.
+/// The maximum delay before a restart.
 pub const WORKER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// A worker that has served for so long begins again with `WORKER_BACKOFF`.
+/// How long a worker must have served for its delay to start again with `WORKER_BACKOFF`.
 pub const WORKER_BACKOFF_FORGET: Duration = Duration::from_secs(10);
 
-/// How long a worker that has let go of the server (it ended a link or its control socket, or said that it failed) may take
-/// to end. One that goes on is killed.
+/// How long a worker may take to end after it has detached from the server (it closed a link or its control socket, or
+/// reported a failure). If it is still running then, it is killed.
 pub const WORKER_END_WAIT: Duration = Duration::from_secs(1);
 
-/// How often the files of workers are looked at, where `reload` is on.
+/// The interval at which the files of workers are checked, if `reload` is on.
 pub const WORKER_WATCH: Duration = Duration::from_millis(250);

@@ -1,7 +1,7 @@
-//! The log: structured events to standard error, written by a thread of their own.
+//! Structured logs on standard error, written by a thread of their own.
 //!
-//! Whoever logs formats the line and puts it into a bounded queue, and never waits: while the queue is full, lines
-//! are dropped and counted, since a terminal or a pipe that does not drain must not hold a shard up.
+//! The thread that logs an event formats the line, adds it to a bounded queue, and never waits. When the queue is
+//! full, lines are dropped and counted: a terminal or a pipe that is not read must not block a shard.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -13,29 +13,29 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 
-/// Lines that wait to be written, at most: some 1 MiB of them.
+/// The maximum number of lines that wait to be written: about 1 MiB.
 const LINES_MAX: usize = 8192;
 
-/// Why the log could not be started.
+/// The reason why the log could not be started.
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// The process logs already: there is one log for all its threads.
-    #[error("the log was started before")]
+    /// The process already has a log, which all its threads share.
+    #[error("the log has already been started")]
     Started(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Keeps the log alive. Dropping it writes what is queued (for a second at most), and a last line where any were
-/// dropped; so it has to live as long as `main`.
-#[must_use = "the log ends when its guard is dropped"]
+/// A guard that keeps the log running; it must live as long as `main`. Dropping it writes the queued lines (for at
+/// most one second), and a last line with the number of dropped lines, if there are any.
+#[must_use = "the log stops when its guard is dropped"]
 #[derive(Debug)]
 pub struct Guard {
-    // The order matters: `Drop` logs, then the worker is told to finish.
+    // The order matters: `Drop` logs the last line, then the worker is stopped.
     dropped: DroppedLines,
     _worker: WorkerGuard,
 }
 
 impl Guard {
-    /// The count of lines that were dropped because the queue was full.
+    /// Returns the counter of lines that were dropped because the queue was full.
     #[must_use]
     pub fn dropped_lines(&self) -> DroppedLines {
         self.dropped.clone()
@@ -46,29 +46,29 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let lines = self.dropped.count();
         if lines > 0 {
-            tracing::warn!(lines, "log lines were dropped: nobody read them fast enough");
+            tracing::warn!(lines, "log lines were dropped because standard error was not read fast enough");
         }
     }
 }
 
-/// How many lines were dropped so far; any thread may ask.
+/// The number of lines dropped until now. Any thread may read it.
 #[derive(Clone, Debug)]
 pub struct DroppedLines(ErrorCounter);
 
 impl DroppedLines {
-    /// The number of lines.
+    /// Returns the number of lines.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.dropped_lines() as u64
     }
 }
 
-/// Starts the log of this process: events of `level` and more important ones, on standard error. Colours are used
-/// on a terminal, unless `NO_COLOR` is set.
+/// Starts the log of this process, which writes events of `level` and above to standard error. Terminals get colours,
+/// unless `NO_COLOR` is set.
 ///
 /// # Errors
 ///
-/// Where the process has a log already.
+/// Returns an error if the process already has a log.
 pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -80,7 +80,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
     Ok(guard)
 }
 
-/// The bounded queue before `writer`, and the thread that empties it.
+/// Creates the bounded queue in front of `writer`, and the thread that empties it.
 fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, Guard) {
     let builder =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).thread_name("log");
@@ -89,6 +89,7 @@ fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, Guard) {
     (writer, Guard { dropped, _worker: worker })
 }
 
+/// Creates a subscriber for lines such as
 /// `2026-01-01T00:00:00.000000Z  INFO quickio::server: listening address=0.0.0.0:8080`.
 fn text<W>(level: LogLevel, ansi: bool, writer: W) -> impl Subscriber
 where
@@ -97,6 +98,7 @@ where
     tracing_subscriber::fmt().with_max_level(filter(level)).with_ansi(ansi).with_writer(writer).finish()
 }
 
+/// Creates a subscriber for lines such as
 /// `{"timestamp":"…","level":"INFO","message":"listening","address":"0.0.0.0:8080","target":"quickio::server"}`.
 fn json<W>(level: LogLevel, writer: W) -> impl Subscriber
 where
@@ -122,7 +124,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::sync::{Arc, Mutex};
 
-    /// What was written, for a test to read.
+    /// A writer whose output a test can read.
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -144,17 +146,17 @@ mod tests {
         }
     }
 
-    /// A writer that tells when it was asked to write, and then waits until it is let go.
-    struct Stuck {
-        asked: Sender<()>,
-        go: Receiver<()>,
+    /// A writer that reports each write to the test, and then blocks until the test releases it.
+    struct BlockedWriter {
+        started: Sender<()>,
+        release: Receiver<()>,
         sink: Sink,
     }
 
-    impl Write for Stuck {
+    impl Write for BlockedWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.asked.send(());
-            let _ = self.go.recv();
+            let _ = self.started.send(());
+            let _ = self.release.recv();
             self.sink.write(bytes)
         }
 
@@ -168,11 +170,11 @@ mod tests {
         tracing::warn!("a warning");
         tracing::info!(shards = 2, "hello \"world\"\n\u{1b}[31mred");
         tracing::debug!("a detail");
-        tracing::trace!("a trifle");
+        tracing::trace!("a trace");
     }
 
     #[test]
-    fn levels_are_cut_off() {
+    fn less_severe_levels_are_not_logged() {
         for (level, expected) in [
             (LogLevel::Error, 1),
             (LogLevel::Warn, 2),
@@ -215,18 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_writer_costs_lines_and_no_time() {
-        let ((asked_end, asked), (go, go_end)) = (channel(), channel());
+    fn a_blocked_writer_drops_lines_and_does_not_block_the_caller() {
+        let ((started_end, started), (release, release_end)) = (channel(), channel());
         let sink = Sink::default();
-        let (writer, guard) = queue(Stuck { asked: asked_end, go: go_end, sink: sink.clone() });
+        let (writer, guard) =
+            queue(BlockedWriter { started: started_end, release: release_end, sink: sink.clone() });
         let dropped = guard.dropped_lines();
         let log = |lines: usize| (0..lines).for_each(|n| tracing::info!(n));
         tracing::subscriber::with_default(json(LogLevel::Info, writer), || {
             log(1);
-            asked.recv().unwrap(); // The thread holds one line; the queue is empty.
+            started.recv().unwrap(); // The thread holds one line; the queue is empty.
             log(LINES_MAX + 10);
             assert_eq!(dropped.count(), 10);
-            drop(go);
+            drop(release);
             while sink.lines().len() < LINES_MAX + 1 {
                 std::thread::yield_now();
             }
