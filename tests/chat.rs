@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::server::{BINARY, command};
-use support::{Client, Server, Wire};
+use support::{Client, Conversation, Server, Transport};
 
 /// What a chat is written in.
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ fn join(client: &mut Client, room: &str, name: &str) -> u64 {
     client.request("/qio/on", &data).code()
 }
 
-fn joined(server: &Server, wire: Wire, room: &str, name: &str) -> Client {
+fn joined(server: &Server, wire: Transport, room: &str, name: &str) -> Client {
     let mut client = server.client(wire);
     assert_eq!(join(&mut client, room, name), 200, "{name}");
     client
@@ -112,8 +112,9 @@ fn expect_event(client: &mut Client, path: &str, data: &Value) -> u64 {
 fn what_is_said_reaches_the_room_in_order_and_stays_in_its_history(language: Language) {
     let server = start(language);
     // So many that both shards have some of them.
-    let mut members: Vec<Client> =
-        (0..24).map(|nth| joined(&server, Wire::ALL[nth % 2], "rust", &format!("member {nth}"))).collect();
+    let mut members: Vec<Client> = (0..24)
+        .map(|nth| joined(&server, Transport::SOCKETS[nth % 2], "rust", &format!("member {nth}")))
+        .collect();
     for nth in 1..=60 {
         let speaker = nth % 4;
         assert_eq!(say(&mut members[speaker], "rust", &format!("message {nth}")), json!(nth));
@@ -132,8 +133,8 @@ fn what_is_said_reaches_the_room_in_order_and_stays_in_its_history(language: Lan
 
 fn names_are_unique_in_a_room_while_they_are_used(language: Language) {
     let server = start(language);
-    let mut ada = joined(&server, Wire::WebSocket, "rust", "ada");
-    let mut other = server.client(Wire::Raw);
+    let mut ada = joined(&server, Transport::WebSocket, "rust", "ada");
+    let mut other = server.client(Transport::Raw);
     assert_eq!(join(&mut other, "rust", "ada"), 404, "the name is taken");
     assert_eq!(join(&mut other, "zig", "ada"), 200, "in another room it is not");
     ada.unsubscribe("/chat/room/rust");
@@ -141,20 +142,20 @@ fn names_are_unique_in_a_room_while_they_are_used(language: Language) {
     assert_eq!(join(&mut ada, "rust", "ada again"), 200);
     assert_eq!(join(&mut other, "rust", "ada"), 200);
     expect_event(&mut ada, "/chat/room/rust", &json!({"joined": "ada"}));
-    other.vanish();
+    other.reset();
     expect_event(&mut ada, "/chat/room/rust", &json!({"left": "ada"}));
 }
 
 fn what_is_not_allowed_is_answered_so(language: Language) {
     let server = start(language);
-    let mut client = server.client(Wire::WebSocket);
+    let mut client = server.client(Transport::WebSocket);
     for data in [r#""/chat/room/rust""#, r#"["/chat/room/rust",{}]"#, r#"["/chat/room/rust",{"name":""}]"#] {
         client.request_code("/qio/on", data, 404);
     }
     client.request_code("/qio/on", r#"["/chat/room",{"name":"ada"}]"#, 404);
     client.request_code("/qio/on", r#""/chat/history/rust""#, 404);
     client.request_code("/chat/room/rust", r#"{"text":"nobody is there"}"#, 404);
-    let _ada = joined(&server, Wire::Raw, "rust", "ada");
+    let _ada = joined(&server, Transport::Raw, "rust", "ada");
     client.request_code("/chat/room/rust", r#"{"text":"not a member"}"#, 401);
     client.request_code("/chat/room/rust", r#"{"txt":1}"#, 400);
     let long = json!({ "text": "x".repeat(2001) }).to_string();
@@ -165,7 +166,7 @@ fn what_is_not_allowed_is_answered_so(language: Language) {
 fn what_is_said_may_be_anything(language: Language) {
     let server = start(language);
     let name = "\"a\\d\na\"";
-    let mut ada = joined(&server, Wire::WebSocket, "rust", name);
+    let mut ada = joined(&server, Transport::WebSocket, "rust", name);
     for text in ["", "\"", "\u{1}\r\n\t\\", "é🦀\u{2028}", &"\u{1}".repeat(2000)] {
         let id = say(&mut ada, "rust", text);
         expect_event(&mut ada, "/chat/room/rust", &json!({"id": id, "from": name, "text": text}));
@@ -177,14 +178,14 @@ fn what_is_said_may_be_anything(language: Language) {
 fn clients_may_come_and_go_at_any_moment(language: Language) {
     let server = start(language);
     for nth in 0..60 {
-        let mut client = server.client(Wire::ALL[nth % 2]);
+        let mut client = server.client(Transport::SOCKETS[nth % 2]);
         let data = json!(["/chat/room/rust", { "name": format!("guest {nth}") }]).to_string();
         client.ask("/qio/on", &data);
         client.ask("/chat/room/rust", r#"{"text":"hello"}"#);
-        client.vanish();
+        client.reset();
     }
     server.eventually_is("clients", 0);
-    let mut client = joined(&server, Wire::WebSocket, "zig", "ada");
+    let mut client = joined(&server, Transport::WebSocket, "zig", "ada");
     client.subscribe("/chat/stats");
     // The keeper may still have some to see out.
     loop {
@@ -199,8 +200,8 @@ fn clients_may_come_and_go_at_any_moment(language: Language) {
 
 fn a_receipt_is_answered_by_whom_it_was_sent_to(language: Language) {
     let server = start(language);
-    let mut ada = joined(&server, Wire::WebSocket, "rust", "ada");
-    let mut bob = joined(&server, Wire::Raw, "rust", "bob");
+    let mut ada = joined(&server, Transport::WebSocket, "rust", "ada");
+    let mut bob = joined(&server, Transport::Raw, "rust", "bob");
     ada.request_code("/chat/tell/rust", r#"{"to":"eve","text":"psst"}"#, 404);
 
     let id = ada.ask("/chat/tell/rust", r#"{"to":"bob","text":"psst"}"#);
@@ -218,8 +219,8 @@ fn a_receipt_is_answered_by_whom_it_was_sent_to(language: Language) {
 
 fn one_client_is_slowed_down_and_the_others_are_not(language: Language) {
     let server = start(language);
-    let mut ada = joined(&server, Wire::WebSocket, "rust", "ada");
-    let mut bob = joined(&server, Wire::WebSocket, "rust", "bob");
+    let mut ada = joined(&server, Transport::WebSocket, "rust", "ada");
+    let mut bob = joined(&server, Transport::WebSocket, "rust", "bob");
     // Joining was the first of twenty.
     for nth in 1..20 {
         assert_eq!(say(&mut ada, "rust", "spam"), json!(nth));
@@ -232,7 +233,7 @@ fn one_client_is_slowed_down_and_the_others_are_not(language: Language) {
 
 fn statistics_are_broadcast_every_second(language: Language) {
     let server = start(language);
-    let mut client = joined(&server, Wire::WebSocket, "rust", "ada");
+    let mut client = joined(&server, Transport::WebSocket, "rust", "ada");
     client.subscribe("/chat/stats");
     say(&mut client, "rust", "hello");
     server.advance(Duration::from_secs(1));
@@ -241,7 +242,7 @@ fn statistics_are_broadcast_every_second(language: Language) {
 
 fn it_stops_in_order(language: Language) {
     let mut server = start(language);
-    let mut client = joined(&server, Wire::WebSocket, "rust", "ada");
+    let mut client = joined(&server, Transport::WebSocket, "rust", "ada");
     let names = server.greeting.iter().find_map(|line| line.strip_prefix("applications: "));
     assert!(names.is_some_and(|names| names.split(", ").any(|name| name == "chat")), "{:?}", server.greeting);
     server.signal("TERM");

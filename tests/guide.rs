@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::server::BINARY;
-use support::{Client, Server};
+use support::{Client, Conversation, Server};
 
 const GUIDE: &str = "docs/applications.md";
 

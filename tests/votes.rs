@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Client, Server, Wire};
+use support::{Client, Conversation, Server, Transport};
 
 fn in_pascal() -> Option<PathBuf> {
     if Command::new("fpc").arg("-iV").output().is_err() {
@@ -47,7 +47,7 @@ fn data(client: &mut Client, path: &str, data: &str) -> Value {
 fn everybody_votes(app: &Path) {
     let mut server = Server::start(&["--app", app.to_str().unwrap()]);
     let mut clients = server.spread(6);
-    clients.push(server.client(Wire::Raw));
+    clients.push(server.client(Transport::Raw));
     clients.iter_mut().for_each(|client| client.subscribe("/votes/changed"));
     let count = clients.len();
     for (nth, client) in clients.iter_mut().enumerate() {

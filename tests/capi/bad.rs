@@ -1,7 +1,7 @@
 //! What is no application, or fails: each stops the server before it listens, in words that say why.
 
-use super::support::Server;
 use super::support::server::{self, BINARY, command};
+use super::support::{Conversation, Server};
 use super::{all, cc, object};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -247,7 +247,7 @@ fn what_never_returns_is_not_stopped() {
     );
     let mut server =
         super::Server::start(&["--app", &hanging, "--shards", "1", "--shutdown-timeout", "100ms"]);
-    let mut client = server.client(super::Wire::Raw);
+    let mut client = server.client(super::Transport::Raw);
     client.ask("/hang", "");
     server.log_with("it hangs");
     server.signal("TERM");

@@ -1,7 +1,7 @@
 //! Applications in C++: closures are destroyed, promises drop themselves, exceptions stay inside.
 
-use super::support::Server;
 use super::support::server::{self, BINARY, command};
+use super::support::{Conversation, Server};
 use super::{assert_all_freed, cc, data, object};
 use serde_json::json;
 use std::fs;

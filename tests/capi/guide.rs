@@ -1,7 +1,7 @@
 //! The guide's pieces of C and C++: each is compiled, and fit to run; the first of each says hello.
 
-use super::support::Server;
 use super::support::server::BINARY;
+use super::support::{Conversation, Server};
 use super::{cc, data, object};
 use serde_json::json;
 use std::fs;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
 use support::server::{self, BINARY};
-use support::{Client, Server, Wire};
+use support::{Client, Conversation, Server, Transport};
 
 /// The application that does everything.
 fn all() -> String {
@@ -79,7 +79,7 @@ fn it_answers() {
 #[test]
 fn events_have_a_path_an_extra_and_a_client() {
     let server = start(&[]);
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let mut client = server.client(wire);
         client.subscribe("/c/place/in/here");
         let place = data(&mut client, "/c/place/in/@here/", "5");
@@ -140,7 +140,7 @@ fn callbacks_run_once_and_are_freed_in_any_case() {
     let mut other = server.websocket();
     other.request_code("/c/dialogue", "", 200);
     assert_eq!(frees(&mut client), held + 1);
-    other.vanish();
+    other.reset();
     server.eventually_is("clients", 1);
     assert_eq!(frees(&mut client), held, "its client has gone");
 
@@ -151,7 +151,7 @@ fn callbacks_run_once_and_are_freed_in_any_case() {
 #[test]
 fn a_receipt_comes_back() {
     let server = start(&[]);
-    let mut client = server.client(Wire::Raw);
+    let mut client = server.client(Transport::Raw);
     client.request_code("/c/receipt", "[1]", 200);
     let event = client.event();
     assert_eq!((event.path.as_str(), event.data.as_str()), ("/c/confirm", "[1]"));
@@ -177,7 +177,7 @@ fn promises_are_kept_by_another_thread() {
     for _ in 0..100 {
         client.ask("/c/late-dialogue", "");
     }
-    client.vanish();
+    client.reset();
     server.assert_serves();
     stop(server, ());
 }
@@ -224,9 +224,9 @@ fn threads_reach_clients_unasked() {
     assert_eq!((event.path.as_str(), event.data.as_str()), ("/qio/move", r#""ws://elsewhere \"""#));
     client.expect_closed(1000, "closed by the application");
     drop(client);
-    let mut client = server.client(Wire::Raw);
+    let mut client = server.client(Transport::Raw);
     client.request_code("/c/close-later", "", 200);
-    client.expect_gone();
+    client.expect_disconnect();
     stop(server, client);
 }
 
@@ -249,7 +249,7 @@ fn hooks_decide_and_are_told() {
 
     let mut other = server.websocket();
     other.request_code("/qio/on", r#"["/c/on/other","later"]"#, 200);
-    other.vanish();
+    other.reset();
     assert_eq!(client.event().data, r#""/other""#);
     server.log_with("an on-hook answered 99");
     stop(server, client);
@@ -258,7 +258,7 @@ fn hooks_decide_and_are_told() {
 #[test]
 fn data_is_kept_for_a_client() {
     let server = start(&[]);
-    let (mut one, mut other) = (server.websocket(), server.client(Wire::Raw));
+    let (mut one, mut other) = (server.websocket(), server.client(Transport::Raw));
     for nth in 1..4 {
         assert_eq!(data(&mut one, "/c/visits", ""), json!(nth));
     }
@@ -269,7 +269,7 @@ fn data_is_kept_for_a_client() {
     assert_eq!(data(&mut one, "/c/take", ""), json!(false));
     assert_eq!(data(&mut one, "/c/visits", ""), json!(1));
     let frees = data(&mut one, "/c/frees", "");
-    other.vanish();
+    other.reset();
     server.eventually_is("clients", 1);
     let now = data(&mut one, "/c/frees", "");
     assert_eq!(now[1].as_i64().unwrap(), frees[1].as_i64().unwrap() + 1);
@@ -301,11 +301,11 @@ fn clients_are_closed_and_moved() {
     client.ask("/c/close", "");
     client.expect_closed(1000, "closed by the application");
     drop(client);
-    let mut client = server.client(Wire::Raw);
+    let mut client = server.client(Transport::Raw);
     client.ask("/c/move", "");
     let event = client.event();
     assert_eq!((event.path.as_str(), event.data.as_str()), ("/qio/move", "\"ws://elsewhere\""));
-    client.expect_gone();
+    client.expect_disconnect();
     stop(server, client);
 }
 

@@ -1,6 +1,6 @@
 //! The application that does everything, with the address and undefined-behaviour sanitizers inside the server's process.
 
-use super::support::{Server, server};
+use super::support::{Conversation, Server, server};
 use super::{cc, data, object};
 use serde_json::json;
 use std::path::Path;

@@ -1,9 +1,9 @@
-//! protocol.md, sections 1 to 4: event text, paths, answers, routing, and the built-in events.
+//! protocol.md, sections 1 to 4: event text, paths, answers, routing, and the built-in events, over every transport.
 
-use crate::support::{Server, Wire, wire};
+use crate::support::{Conversation, Server, Transport, wire};
 
 #[test]
-fn answers_are_written_as_the_protocol_says() {
+fn answers_have_the_documented_text() {
     let server = Server::start(&["--public-address", "qio.example.com:443"]);
     let table = [
         ("/qio/ping:1=null", r#"/qio/callback/1:0={"code":200,"data":null}"#),
@@ -15,7 +15,7 @@ fn answers_are_written_as_the_protocol_says() {
         ),
         ("/qio/ping:007=1", r#"/qio/callback/7:0={"code":200,"data":null}"#),
         ("/qio/hostname:4=null", r#"/qio/callback/4:0={"code":200,"data":"qio.example.com:443"}"#),
-        // Nobody is there.
+        // No handler.
         ("/nowhere:5=null", r#"/qio/callback/5:0={"code":404,"data":null,"err_msg":null}"#),
         (":6=null", r#"/qio/callback/6:0={"code":404,"data":null,"err_msg":null}"#),
         ("@!?é:7=null", r#"/qio/callback/7:0={"code":404,"data":null,"err_msg":null}"#),
@@ -25,7 +25,7 @@ fn answers_are_written_as_the_protocol_says() {
         ("/qio//ping//:10=", r#"/qio/callback/10:0={"code":200,"data":null}"#),
         ("/@qio/(pi)n.g>>>>:11=", r#"/qio/callback/11:0={"code":200,"data":null}"#),
         ("/é/@/qio/ /ping/é/:12=", r#"/qio/callback/12:0={"code":200,"data":null}"#),
-        // Routing goes by whole segments, to the nearest event that takes children.
+        // Routing matches whole segments, and takes the nearest event that has children.
         ("/qio/ping/child:13=", r#"/qio/callback/13:0={"code":404,"data":null,"err_msg":null}"#),
         ("/qio/pingpong:14=", r#"/qio/callback/14:0={"code":404,"data":null,"err_msg":null}"#),
         ("/relayed:15=", r#"/qio/callback/15:0={"code":404,"data":null,"err_msg":null}"#),
@@ -39,22 +39,21 @@ fn answers_are_written_as_the_protocol_says() {
             r#"/qio/callback/18:0={"code":500,"data":"you requested an error?","err_msg":"500s are fun!"}"#,
         ),
     ];
-    for protocol in Wire::ALL {
-        let mut client = server.client(protocol);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
         for (event, answer) in table {
             client.send_text(event);
-            assert_eq!(client.text(), answer, "{protocol:?}: {event}");
+            assert_eq!(client.text(), answer, "{transport:?}: {event}");
         }
         // All of them in one piece.
-        let all: Vec<u8> = table.iter().flat_map(|(event, _)| client.framed(event)).collect();
-        client.send(&all);
+        client.send_texts(&table.map(|(event, _)| event.to_string()));
         for (_, answer) in table {
-            assert_eq!(client.text(), answer, "{protocol:?}");
+            assert_eq!(client.text(), answer, "{transport:?}");
         }
     }
-    let events = 4 * table.len() as u64;
-    assert!(server.stats().value("events_received") >= events);
-    assert!(server.stats().value("events_unrouted") >= 4 * 8);
+    let rounds = 2 * Transport::ALL.len() as u64;
+    assert!(server.stats().value("events_received") >= rounds * table.len() as u64);
+    assert!(server.stats().value("events_unrouted") >= rounds * 8);
 }
 
 #[test]
@@ -66,18 +65,20 @@ fn data_passes_through_byte_for_byte() {
         "  7",
         "\"=:=:/qio/callback/1:1=\"",
         "not JSON at all {{{[",
-        "\"line\nbreaks\r\n and \t tabs \u{0} \u{10ffff}\"",
         "-0.0000000000000000000000000000000000000000000001",
         &long,
+        // Over HTTP, a line end is the end of an event.
+        "\"line\nbreaks\r\n and \t tabs \u{0} \u{10ffff}\"",
     ];
-    for protocol in Wire::ALL {
-        let mut client = server.client(protocol);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
+        let data = if Transport::HTTP.contains(&transport) { &data[..data.len() - 1] } else { &data };
         for (data, id) in data.iter().zip(1..) {
-            client.send_text(format!("/clienttest/echo:{id}={data}"));
+            client.send_text(&format!("/clienttest/echo:{id}={data}"));
             let text = client.text();
             let body =
                 text.strip_prefix(&format!("/qio/callback/{id}:{id}=")).expect("an answer with a callback");
-            assert_eq!(body, format!("{{\"code\":200,\"data\":{data}}}"), "{protocol:?}");
+            assert_eq!(body, format!("{{\"code\":200,\"data\":{data}}}"), "{transport:?}");
         }
         // No data is null, in both directions.
         client.send_text("/clienttest/echo:9=");
@@ -86,10 +87,10 @@ fn data_passes_through_byte_for_byte() {
 }
 
 #[test]
-fn no_answer_is_sent_where_none_is_asked_for() {
+fn events_without_a_callback_are_not_answered() {
     let server = Server::start(&[]);
-    for protocol in Wire::ALL {
-        let mut client = server.client(protocol);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
         for event in [
             "/qio/ping",
             "/nowhere",
@@ -104,7 +105,7 @@ fn no_answer_is_sent_where_none_is_asked_for() {
         client.tell("/qio/on", "5");
         client.ping();
         assert!(client.events().is_empty() && client.answers().is_empty());
-        // It was subscribed all the same.
+        // The subscription exists nevertheless.
         client.tell("/relay/y", "1");
         assert_eq!(client.event().path, "/relay/y");
     }
@@ -114,10 +115,9 @@ fn no_answer_is_sent_where_none_is_asked_for() {
 fn many_events_in_one_piece_are_answered_in_order() {
     let server = Server::start(&[]);
     const EVENTS: u64 = 2000;
-    for protocol in Wire::ALL {
-        let mut client = server.client(protocol);
-        let all: Vec<u8> = (1..=EVENTS).flat_map(|id| client.framed(format!("/qio/ping:{id}="))).collect();
-        client.send(&all);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
+        client.send_texts(&Vec::from_iter((1..=EVENTS).map(|id| format!("/qio/ping:{id}="))));
         for id in 1..=EVENTS {
             assert_eq!(client.text(), format!("/qio/callback/{id}:0={{\"code\":200,\"data\":null}}"));
         }
@@ -127,10 +127,10 @@ fn many_events_in_one_piece_are_answered_in_order() {
 #[test]
 fn events_of_every_length() {
     let server = Server::start(&["--receive-buffer-bytes", "256"]);
-    // Around the lengths at which a frame's head grows, and at which receive buffers end.
+    // Near the lengths at which a frame's head grows, and at which receive buffers end.
     let lengths = (0..140).chain(240..270).chain(500..520).chain([65_000, 65_400]);
-    for protocol in Wire::ALL {
-        let mut client = server.client(protocol);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
         for length in lengths.clone() {
             let data = format!("\"{}\"", "d".repeat(length));
             assert_eq!(client.request("/clienttest/echo", &data).body["data"], "d".repeat(length));
@@ -142,7 +142,7 @@ fn events_of_every_length() {
 fn websocket_fragments_with_control_frames_between() {
     let server = Server::start(&[]);
     let event = "/clienttest/echo:1=\"gr\u{fc}\u{df}e\"".as_bytes();
-    // At every split, in the middle of a character too.
+    // At every split, also within a character.
     for split in 0..=event.len() {
         let mut client = server.websocket();
         let frames = [

@@ -1,23 +1,22 @@
-//! protocol.md, section 5: the first bytes decide the protocol, and each has its handshake.
+//! protocol.md, section 5: the first bytes decide the protocol, and each protocol has its handshake.
 
-use crate::support::client::{Client, Ended, Wire};
 use crate::support::wire::Frame;
-use crate::support::{Server, http};
+use crate::support::{Client, Conversation, Ended, Server, Transport, http};
 
 #[test]
 fn raw_tcp() {
     let server = Server::start(&[]);
-    // At every split: what was sent before the split has been read by then, or it comes in one piece.
+    // At every split. The shards have read the first part before the second is sent.
     for split in 1..9 {
-        let mut client = Client::connect(server.address(), Wire::Raw);
+        let mut client = Client::connect(server.address(), Transport::Raw);
         client.send(&b"/qio/ohai"[..split]);
-        server.ask("GET", "/healthz");
+        server.wait_for_shards();
         client.send(&b"/qio/ohai"[split..]);
         client.expect_bytes(b"/qio/ohai");
         client.ping();
     }
     // The first event in one piece with the handshake.
-    let mut client = Client::connect(server.address(), Wire::Raw);
+    let mut client = Client::connect(server.address(), Transport::Raw);
     let event = client.framed("/qio/ping:9=");
     client.send(&[b"/qio/ohai", event.as_slice()].concat());
     client.expect_bytes(b"/qio/ohai");
@@ -48,10 +47,14 @@ fn websocket() {
             http::upgrade("").replace("Connection: Upgrade", "Connection: keep-alive, upgrade"),
             None,
         ),
-        ("an extension that is not taken", http::upgrade("Sec-WebSocket-Extensions: x-unheard-of\r\n"), None),
+        (
+            "an extension that the server does not support",
+            http::upgrade("Sec-WebSocket-Extensions: x-unheard-of\r\n"),
+            None,
+        ),
     ];
     for (name, request, protocol) in &upgrades {
-        let mut client = Client::connect(server.address(), Wire::WebSocket);
+        let mut client = Client::connect(server.address(), Transport::WebSocket);
         client.send(request.as_bytes());
         let head = client.head();
         assert_eq!(head.status, 101, "{name}: {head:?}");
@@ -69,7 +72,7 @@ fn websocket() {
         assert_eq!(head.header("sec-websocket-protocol"), *protocol, "{name}");
         assert_eq!(head.header("sec-websocket-extensions"), None, "{name}");
         client.send_text("/qio/ohai");
-        assert_eq!(client.text(), "/qio/ohai", "{name}: nothing else is sent before");
+        assert_eq!(client.text(), "/qio/ohai", "{name}: the server sends nothing else before");
         client.ping();
     }
     assert_eq!(server.stats().value("handshakes_websocket"), upgrades.len() as u64);
@@ -83,7 +86,7 @@ fn websocket_in_pieces_of_every_size() {
     let ping = Frame::text("/qio/ping:1=null").bytes();
     let all = [request.as_bytes(), &ohai, &ping].concat();
     for size in [1, 2, 3, 7, 64, all.len()] {
-        let mut client = Client::connect(server.address(), Wire::WebSocket);
+        let mut client = Client::connect(server.address(), Transport::WebSocket);
         for piece in all.chunks(size) {
             client.send(piece);
         }
@@ -93,7 +96,7 @@ fn websocket_in_pieces_of_every_size() {
     }
 }
 
-/// A request that is refused: what it is, its bytes, the status, and a header that has to be in the response.
+/// A request that is refused: its name, its bytes, the status, and a header that the response must have.
 type Refusal<'a> = (&'a str, String, u16, Option<(&'a str, &'a str)>);
 
 #[test]
@@ -108,12 +111,12 @@ fn refused_requests() {
         ("a key without Connection", without("Connection: Upgrade"), 426, upgrade),
         ("a key, upgrade to something else", with("Upgrade: websocket", "Upgrade: h2c"), 426, upgrade),
         ("an old version", with("Version: 13", "Version: 8"), 400, version),
-        ("a version that is no number", with("Version: 13", "Version: x"), 400, version),
+        ("a version that is not a number", with("Version: 13", "Version: x"), 400, version),
         ("no version", without("Sec-WebSocket-Version: 13"), 400, version),
         ("a list without quickio", http::upgrade("Sec-WebSocket-Protocol: chat, quickio2\r\n"), 400, None),
         ("an empty list", http::upgrade("Sec-WebSocket-Protocol: \r\n"), 400, None),
         ("a key that is too short", with(http::KEY, "dGhl"), 400, None),
-        ("a key that is no base64", with(http::KEY, "!!!!!!!!!!!!!!!!!!!!!!=="), 400, None),
+        ("a key that is not base64", with(http::KEY, "!!!!!!!!!!!!!!!!!!!!!!=="), 400, None),
         ("an upgrade without a key", without(&format!("Sec-WebSocket-Key: {}", http::KEY)), 400, None),
         ("two keys", http::upgrade(&format!("Sec-WebSocket-Key: {}\r\n", http::KEY)), 400, None),
         ("two versions", http::upgrade("Sec-WebSocket-Version: 13\r\n"), 400, None),
@@ -121,8 +124,8 @@ fn refused_requests() {
         ("no host (RFC 9112, 3.2)", without("Host: localhost"), 400, None),
         ("HTTP/1.0", with("HTTP/1.1", "HTTP/1.0"), 400, None),
         ("another method", with("GET", "POST"), 405, Some(("allow", "GET"))),
-        ("a header that is none", with("Host: localhost", "Host localhost"), 400, None),
-        ("a request line that is none", with("GET / HTTP/1.1", "GET HTTP/1.1"), 400, None),
+        ("a header line without a colon", with("Host: localhost", "Host localhost"), 400, None),
+        ("a request line without a target", with("GET / HTTP/1.1", "GET HTTP/1.1"), 400, None),
         ("too many headers", http::upgrade(&plenty), 431, None),
         ("a head over 8 KiB", http::upgrade(&format!("X: {}\r\n", "x".repeat(9000))), 431, None),
     ];
@@ -144,7 +147,7 @@ fn refused_requests() {
 #[test]
 fn endless_heads_are_refused() {
     let server = Server::start(&[]);
-    let mut client = Client::connect(server.address(), Wire::WebSocket);
+    let mut client = Client::connect(server.address(), Transport::WebSocket);
     client.send(b"GET / HTTP/1.1\r\nX: ");
     while client.try_send(&[b'x'; 512]) && server.stats().value("handshakes_refused") == 0 {}
     assert_eq!(client.head().status, 431);
@@ -154,15 +157,15 @@ fn endless_heads_are_refused() {
 fn first_messages_other_than_ohai() {
     let server = Server::start(&[]);
     for first in ["", "/qio/oha", "/qio/ohai ", "/qio/ohai\n", "/qio/ping:1=null", "ohai"] {
-        let mut client = Client::connect(server.address(), Wire::WebSocket);
+        let mut client = Client::connect(server.address(), Transport::WebSocket);
         client.upgrade();
         client.send_text(first);
         assert_eq!(client.ended(), Ended::Close(1002, "invalid handshake".into()), "{first:?}");
         client.try_send(&Frame::close(1002, "").bytes());
-        client.expect_gone();
+        client.expect_disconnect();
     }
-    // One in fragments is one.
-    let mut client = Client::connect(server.address(), Wire::WebSocket);
+    // In fragments it is valid.
+    let mut client = Client::connect(server.address(), Transport::WebSocket);
     client.upgrade();
     client.send(&Frame::text("/qio").unfinished().bytes());
     client.send(&Frame::new(0, "/ohai").bytes());
@@ -183,12 +186,12 @@ fn garbage_first_bytes() {
         b"{\"hello\":1}",
     ];
     for bytes in garbage {
-        let mut client = Client::connect(server.address(), Wire::Raw);
+        let mut client = Client::connect(server.address(), Transport::Raw);
         client.send(bytes);
-        client.expect_gone();
+        client.expect_disconnect();
     }
-    // A beginning of something is not garbage yet.
-    let mut client = Client::connect(server.address(), Wire::Raw);
+    // The beginning of a handshake is not garbage.
+    let mut client = Client::connect(server.address(), Transport::Raw);
     client.send(b"/");
     server.assert_serves();
     client.send(b"qio/ohai");

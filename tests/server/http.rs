@@ -1,8 +1,8 @@
-//! protocol.md, section 5: the rules of HTTP, one by one.
+//! protocol.md, section 5: the rules for HTTP, one by one.
 
 use crate::support::http::{self, Connection, Response, Session};
-use crate::support::http_client::{HttpClient, Way, new_session};
-use crate::support::{Server, Wire};
+use crate::support::http_client::new_session;
+use crate::support::{Client, Conversation, Ended, HttpClient, Server, Transport};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn ok(callback: u64) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}\n")
 }
 
-/// A request of a session that does not exist yet, with more header lines, and a ping in its body.
+/// Returns a request that opens a session, with more header lines, and a ping in its body.
 fn ping(session: Session, headers: &str) -> String {
     session
         .post("&connect=true", "/qio/ping:1=")
@@ -27,7 +27,7 @@ fn assert_ok(response: &Response, body: &str) {
 // Connections.
 
 #[test]
-fn connections_are_kept_alive_as_their_requests_say() {
+fn keep_alive_follows_the_request() {
     let server = Server::start(&[]);
     let old = |request: String| request.replace("HTTP/1.1", "HTTP/1.0");
     let session = new_session();
@@ -42,10 +42,10 @@ fn connections_are_kept_alive_as_their_requests_say() {
         ),
     ];
     let mut connection = Connection::open(server.address());
-    for (request, told) in &kept {
-        let response = connection.ask(request);
+    for (request, header) in &kept {
+        let response = connection.request(request);
         assert_ok(&response, &ok(1));
-        assert_eq!(response.head.header("connection"), *told, "{request}");
+        assert_eq!(response.head.header("connection"), *header, "{request}");
     }
     let closing = [
         ping(session, "Connection: close\r\n"),
@@ -54,22 +54,22 @@ fn connections_are_kept_alive_as_their_requests_say() {
         old(ping(session, "Connection: close\r\n")),
     ];
     for request in &closing {
-        let response = connection.ask(request.clone() + &ping(session, ""));
+        let response = connection.request(request.clone() + &ping(session, ""));
         assert_ok(&response, &ok(1));
         assert_eq!(response.head.header("connection"), Some("close"), "{request}");
         connection.assert_closed();
         connection = Connection::open(server.address());
     }
-    // What stood behind the last requests was not looked at.
+    // The server ignores requests after the last one of a connection.
     let events = kept.len() + closing.len();
     assert_eq!(server.stats().value("events_received"), events as u64);
 }
 
 #[test]
-fn requests_may_be_pipelined() {
+fn requests_can_be_pipelined() {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address());
-    // Sessions of both shards, most surely, and documents between.
+    // Enough sessions that both shards almost certainly have some, with documents between.
     let sessions: Vec<Session> = (0..20).map(|_| new_session()).collect();
     let missing = "GET /missing HTTP/1.1\r\nHost: a\r\n\r\n";
     let requests: Vec<String> =
@@ -79,7 +79,7 @@ fn requests_may_be_pipelined() {
         assert_ok(&connection.response(), &ok(7));
         assert_eq!(connection.response().head.status, 404);
     }
-    // One of a session completes the one before it.
+    // A request of a session completes the one before it.
     let polls = [sessions[0].post("", ""), sessions[0].post("", ""), sessions[0].post("", "/qio/ping:8=")];
     connection.send(polls.concat());
     for body in ["", "", &ok(8)] {
@@ -88,7 +88,7 @@ fn requests_may_be_pipelined() {
 }
 
 #[test]
-fn requests_may_come_in_pieces() {
+fn requests_can_arrive_in_pieces() {
     let server = Server::start(&[]);
     let session = new_session();
     let request = session.post("&connect=true", "/clienttest/error/201:1=\"\u{1f40c}\"\n/qio/ping:2=");
@@ -99,7 +99,7 @@ fn requests_may_come_in_pieces() {
         request.as_bytes().chunks(size).for_each(|piece| connection.send(piece));
         assert_ok(&connection.response(), &body);
     }
-    // Several in pieces that fit none of them.
+    // Several requests, in pieces whose ends are within the requests.
     let all = request.repeat(20);
     all.as_bytes().chunks(61).for_each(|piece| connection.send(piece));
     for _ in 0..20 {
@@ -108,7 +108,7 @@ fn requests_may_come_in_pieces() {
 }
 
 #[test]
-fn lines_may_end_in_bare_line_feeds_and_be_blank() {
+fn lines_can_end_in_bare_line_feeds_and_be_blank() {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address());
     let body = "\n\n/qio/ping:1=\n  \n\r\n/qio/ping:2=\r\n/qio/ping:3=";
@@ -116,21 +116,21 @@ fn lines_may_end_in_bare_line_feeds_and_be_blank() {
     let (head, _) = request.split_once("\r\n\r\n").unwrap();
     for line_end in ["\r\n", "\n"] {
         let request = format!("{0}{1}{1}{body}", head.replace("\r\n", line_end), line_end);
-        assert_ok(&connection.ask(request), &[ok(1), ok(2), ok(3)].concat());
+        assert_ok(&connection.request(request), &[ok(1), ok(2), ok(3)].concat());
     }
-    // Some peers send an empty line behind a body.
-    assert_ok(&connection.ask("\r\n".to_owned() + &ping(new_session(), "")), &ok(1));
+    // Some peers send an empty line after a body.
+    assert_ok(&connection.request("\r\n".to_owned() + &ping(new_session(), "")), &ok(1));
 }
 
 #[test]
-fn a_client_that_asks_whether_to_send_its_body_is_told_to() {
+fn expect_100_continue_is_answered() {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address());
     let request = ping(new_session(), "Expect: 100-continue\r\n");
     let (head, body) = request.split_at(request.len() - "/qio/ping:1=".len());
     connection.send(head);
     assert_eq!(connection.read_to("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
-    assert_ok(&connection.ask(body), &ok(1));
+    assert_ok(&connection.request(body), &ok(1));
 }
 
 // Refusals.
@@ -145,36 +145,36 @@ fn each_refusal_has_its_status() {
     let get = |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
     let stream = get(&format!("/?sid={sid}"), "");
     let none = || String::from("");
-    // What it is, the request, its status, and whether the connection can be used again.
+    // The name, the request, its status, and whether the connection can be used again.
     let refused = [
         ("a sid that is too short", with(&sid, &sid[1..]), 403, false),
         ("a sid that is too long", with(&sid, &(sid.clone() + "0")), 403, false),
         ("a sid that is not hexadecimal", with(&sid, &sid.replacen('0', "g", 1)), 403, false),
         ("no sid", with(&format!("sid={sid}&"), ""), 403, false),
         ("an empty sid", with(&sid, ""), 403, false),
-        ("a session that is not there", session.post("", ""), 403, true),
+        ("an unknown session", session.post("", ""), 403, true),
         (
-            "a stream of a session that is not there",
+            "a stream of an unknown session",
             get(&format!("/?sid={sid}"), "Accept: text/event-stream\r\n"),
             403,
             false,
         ),
         ("two sids", with("&connect", &format!("&sid={sid}&connect")), 400, false),
-        ("a seq that is none", with("&connect", "&seq=0&connect"), 400, false),
-        ("a seq that is no number", with("&connect", "&seq=-1&connect"), 400, false),
-        ("a method that has no meaning there", with("POST", "PUT"), 405, false),
-        ("a method that nobody knows", "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405, true),
+        ("a seq of 0", with("&connect", "&seq=0&connect"), 400, false),
+        ("a seq that is not a number", with("&connect", "&seq=-1&connect"), 400, false),
+        ("a method that sessions do not have", with("POST", "PUT"), 405, false),
+        ("an unknown method", "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405, true),
         ("a POST to another path", with("/?", "/events?"), 404, false),
-        ("a document that is not there", get("/index.html", ""), 404, true),
+        ("an unknown document", get("/index.html", ""), 404, true),
         ("a session's output as a document", stream, 406, true),
         ("no length", with("Content-Length: 12\r\n", ""), 411, false),
         ("a body over the limit", with("12", "1001"), 413, false),
         ("a body far over the limit", with("12", "18446744073709551615"), 413, false),
         ("a length over all limits", with("12", "18446744073709551616"), 400, false),
-        ("an expectation that nobody knows", with("Host", "Expect: miracles\r\nHost"), 417, false),
+        ("an unknown expectation", with("Host", "Expect: miracles\r\nHost"), 417, false),
         ("a malformed event", with("/qio/ping:1=", "/qio/ping:x="), 400, false),
-        ("a body that is no UTF-8", none(), 400, false),
-        ("no HTTP", "GET / HTTP/2.0\r\n\r\n".into(), 400, false),
+        ("a body that is not UTF-8", none(), 400, false),
+        ("another version of HTTP", "GET / HTTP/2.0\r\n\r\n".into(), 400, false),
         ("HTTP/1.1 without a host", with("Host: localhost\r\n", ""), 400, false),
     ];
     for (name, request, status, usable) in &refused {
@@ -184,11 +184,11 @@ fn each_refusal_has_its_status() {
             *request.last_mut().unwrap() = 0xff;
         }
         let mut connection = Connection::open(server.address());
-        let response = connection.ask(request);
+        let response = connection.request(request);
         assert_eq!(response.head.status, *status, "{name}: {response:?}");
         assert_eq!(response.head.header("connection"), (!usable).then_some("close"), "{name}");
         if *usable {
-            assert_ok(&connection.ask(ping(new_session(), "")), &ok(1));
+            assert_ok(&connection.request(ping(new_session(), "")), &ok(1));
         } else {
             connection.assert_closed();
         }
@@ -198,17 +198,20 @@ fn each_refusal_has_its_status() {
 }
 
 #[test]
-fn a_refusal_says_what_may_be_asked() {
+fn a_405_names_the_allowed_methods() {
     let server = Server::start(&[]);
     let response = http::exchange(server.address(), "PATCH / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(response.head.header("allow"), Some("GET, HEAD, POST, OPTIONS"));
-    assert!(response.body.ends_with('\n') && response.body.len() > 1, "it says why: {response:?}");
+    assert!(
+        response.body.ends_with('\n') && response.body.len() > 1,
+        "the body has the reason: {response:?}"
+    );
 }
 
 // Documents.
 
 #[test]
-fn documents_are_served_and_known_again() {
+fn documents_are_served_and_cached() {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address());
     for (path, content_type) in [
@@ -217,7 +220,7 @@ fn documents_are_served_and_known_again() {
         ("/quickio.mjs", "text/javascript; charset=utf-8"),
         ("/quickio.d.ts", "text/plain; charset=utf-8"),
     ] {
-        let document = connection.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let document = connection.request(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(document.head.status, 200);
         assert_eq!(document.head.header("content-type"), Some(content_type));
         assert!(!document.body.is_empty() && document.head.header("cache-control").is_some());
@@ -225,30 +228,30 @@ fn documents_are_served_and_known_again() {
 
         connection.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let head = connection.head();
-        assert_eq!(head.headers, document.head.headers, "HEAD says what GET says");
+        assert_eq!(head.headers, document.head.headers, "HEAD returns the headers of GET");
 
         connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nIf-None-Match: {tag}\r\n\r\n"));
         let unchanged = connection.head();
         assert_eq!((unchanged.status, unchanged.header("etag")), (304, Some(tag)));
     }
-    assert_ok(&connection.ask(ping(new_session(), "")), &ok(1));
+    assert_ok(&connection.request(ping(new_session(), "")), &ok(1));
 }
 
 // Origins.
 
 #[test]
-fn every_page_may_connect_by_default() {
+fn every_origin_is_allowed_by_default() {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address());
     let session = new_session();
-    let asked = connection.ask(ping(session, "Origin: https://any.example\r\n"));
-    assert_ok(&asked, &ok(1));
-    assert_eq!(asked.head.header("access-control-allow-origin"), Some("*"));
-    let silent = connection.ask(ping(session, ""));
-    assert_eq!(silent.head.header("access-control-allow-origin"), None, "no page has asked");
-    // A page may read why it was refused.
+    let response = connection.request(ping(session, "Origin: https://any.example\r\n"));
+    assert_ok(&response, &ok(1));
+    assert_eq!(response.head.header("access-control-allow-origin"), Some("*"));
+    let response = connection.request(ping(session, ""));
+    assert_eq!(response.head.header("access-control-allow-origin"), None, "the request has no origin");
+    // A page can read the reason of a refusal.
     let unknown = new_session().post("", "").replace("Host", "Origin: null\r\nHost");
-    let unknown = connection.ask(unknown);
+    let unknown = connection.request(unknown);
     assert_eq!((unknown.head.status, unknown.head.header("access-control-allow-origin")), (403, Some("*")));
     for target in ["/", "*", "/?sid=x", "/anything"] {
         connection.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n\r\n"));
@@ -259,11 +262,11 @@ fn every_page_may_connect_by_default() {
         assert_eq!(head.header("access-control-allow-headers"), Some("Content-Type"));
         assert_eq!(head.header("access-control-max-age"), Some("86400"));
     }
-    assert_ok(&connection.ask(ping(session, "")), &ok(1));
+    assert_ok(&connection.request(ping(session, "")), &ok(1));
 }
 
 #[test]
-fn pages_that_may_not_connect_are_refused_by_every_protocol() {
+fn origins_that_are_not_allowed_are_refused_over_every_transport() {
     let server = Server::start(&["--origin", "https://good.example,http://localhost:8080"]);
     let session = new_session();
     let requests = [
@@ -299,27 +302,27 @@ fn pages_that_may_not_connect_are_refused_by_every_protocol() {
             }
         }
     }
-    // Whoever names no page is no browser's.
+    // A request without an origin does not come from a browser.
     assert_ok(&http::exchange(server.address(), ping(new_session(), "")), &ok(1));
     server.assert_serves();
 }
 
-// The host's name.
+// The hostname.
 
 #[test]
-fn the_hostname_is_what_the_client_has_called_the_server() {
+fn the_hostname_is_that_of_the_request() {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address());
     let named = |name: &str| format!("/qio/callback/1:0={{\"code\":200,\"data\":\"{name}\"}}\n");
-    // On either shard, at once and after it had to wait for another request.
+    // On either shard, for a new session and for one that exists.
     for number in 0..8 {
         let session = new_session();
         let host = format!("host-{number}.example:8080");
         let request = session.post("&connect=true", "/qio/hostname:1=null").replace("localhost", &host);
-        assert_ok(&connection.ask(&request), &named(&host));
+        assert_ok(&connection.request(&request), &named(&host));
         let target = format!("POST http://elsewhere-{number}/?sid");
         assert_ok(
-            &connection.ask(request.replace("POST /?sid", &target)),
+            &connection.request(request.replace("POST /?sid", &target)),
             &named(&format!("elsewhere-{number}")),
         );
     }
@@ -336,7 +339,7 @@ fn a_poll_is_held_for_50_to_55_seconds() {
     let mut clients: Vec<(Connection, Session)> =
         (0..20).map(|_| (Connection::open(server.address()), new_session())).collect();
     for (connection, session) in &mut clients {
-        assert_ok(&connection.ask(ping(*session, "")), &ok(1));
+        assert_ok(&connection.request(ping(*session, "")), &ok(1));
         connection.send(session.post("", ""));
     }
     server.eventually_is("http_requests", 40);
@@ -356,35 +359,35 @@ fn a_request_completes_the_one_that_is_held() {
     let server = Server::start(&[]);
     let session = new_session();
     let (mut one, mut other) = (Connection::open(server.address()), Connection::open(server.address()));
-    assert_ok(&one.ask(ping(session, "")), &ok(1));
+    assert_ok(&one.request(ping(session, "")), &ok(1));
     for number in 0..10 {
         one.send(session.post("", ""));
         server.eventually_is("http_requests", number * 2 + 2);
-        assert_ok(&other.ask(session.post("", "/qio/ping:2=")), &ok(2));
+        assert_ok(&other.request(session.post("", "/qio/ping:2=")), &ok(2));
         assert_ok(&one.response(), "");
     }
 }
 
 #[test]
-fn output_waits_for_a_request_and_the_session_for_ten_seconds() {
+fn output_waits_for_a_request_and_a_session_for_ten_seconds() {
     let server = Server::start_with_clock(&[]);
     let mut sender = server.websocket();
     for _ in 0..4 {
         let session = new_session();
         let mut connection = Connection::open(server.address());
         let on = session.post("&connect=true", "/qio/on:1=\"/relay/kept\"");
-        assert_ok(&connection.ask(on), &ok(1));
+        assert_ok(&connection.request(on), &ok(1));
         for number in 1..4 {
             sender.request_code("/relay/kept", &number.to_string(), 200);
         }
         server.advance(9 * SECOND);
         let kept = "/relay/kept:0=1\n/relay/kept:0=2\n/relay/kept:0=3\n";
-        assert_ok(&connection.ask(session.post("", "")), kept);
+        assert_ok(&connection.request(session.post("", "")), kept);
         server.advance(10 * SECOND - MILLISECOND);
         assert_eq!(server.stats().value("subscriptions"), 1);
         server.advance(2 * MILLISECOND);
         server.eventually_is("subscriptions", 0);
-        assert_eq!(connection.ask(session.post("", "/qio/ping:1=")).head.status, 403);
+        assert_eq!(connection.request(session.post("", "/qio/ping:1=")).head.status, 403);
     }
     let stats = server.stats();
     assert_eq!((stats.value("timeouts_session"), stats.value("http_sessions")), (4, 0));
@@ -392,32 +395,32 @@ fn output_waits_for_a_request_and_the_session_for_ten_seconds() {
 }
 
 #[test]
-fn a_malformed_event_ends_the_session_for_whoever_waits() {
+fn a_malformed_event_ends_the_session_for_all_its_requests() {
     let server = Server::start(&[]);
     for number in 0..6 {
         let session = new_session();
         let (mut held, mut bad) = (Connection::open(server.address()), Connection::open(server.address()));
-        assert_ok(&held.ask(ping(session, "")), &ok(1));
+        assert_ok(&held.request(ping(session, "")), &ok(1));
         let early = session.post("&seq=2", "/qio/ping:2=");
         held.send(&early);
         server.eventually_is("http_requests", number * 4 + 2);
-        let response = bad.ask(session.post("&seq=1", "/qio/ping:1=\nbad\n/qio/ping:3="));
+        let response = bad.request(session.post("&seq=1", "/qio/ping:1=\nbad\n/qio/ping:3="));
         assert_eq!((response.head.status, response.body.as_str()), (400, ""));
         bad.assert_closed();
         assert_eq!(held.response().head.status, 400);
         let mut later = Connection::open(server.address());
-        assert_eq!(later.ask(session.post("", "")).head.status, 403);
+        assert_eq!(later.request(session.post("", "")).head.status, 403);
     }
 }
 
 #[test]
-fn whoever_waits_when_the_server_goes_away_is_told() {
+fn held_requests_are_answered_at_shutdown() {
     let mut server = Server::start(&[]);
     let session = new_session();
     let mut connection = Connection::open(server.address());
-    assert_ok(&connection.ask(ping(session, "")), &ok(1));
+    assert_ok(&connection.request(ping(session, "")), &ok(1));
     connection.send(session.post("", ""));
-    let mut stream = HttpClient::open(server.address(), Way::Stream);
+    let mut stream = server.http_client(Transport::Stream);
     stream.ping();
     server.eventually_is("http_requests", 4);
     server.signal("TERM");
@@ -448,28 +451,27 @@ fn a_stream_is_what_browsers_expect() {
         }
         assert_eq!(stream.read_to("\n\n"), ": quickio\n\n");
         let mut requests = Connection::open(server.address());
-        assert_ok(&requests.ask(session.post("", "/qio/ping:5=")), "");
+        assert_ok(&requests.request(session.post("", "/qio/ping:5=")), "");
         assert_eq!(stream.read_to("\n\n"), "data:/qio/callback/5:0={\"code\":200,\"data\":null}\n\n");
-        // Another takes its place.
+        // Another stream replaces it.
         let mut next = Connection::open(server.address());
         next.send(session.stream(""));
         assert_eq!(next.head().status, 200);
         assert_eq!(next.read_to("\n\n"), ": quickio\n\n");
         stream.assert_closed();
-        assert_ok(&requests.ask(session.post("", "/qio/ping:6=")), "");
+        assert_ok(&requests.request(session.post("", "/qio/ping:6=")), "");
         assert!(next.read_to("\n\n").starts_with("data:/qio/callback/6:0="));
         // The session ends with its stream.
         drop(next);
         server.eventually_is("http_sessions", 0);
-        assert_eq!(requests.ask(session.post("", "")).head.status, 403);
+        assert_eq!(requests.request(session.post("", "")).head.status, 403);
     }
 }
 
 #[test]
-fn heartbeats_come_over_streams_and_want_an_answer_in_the_end() {
+fn heartbeats_and_challenges_are_sent_over_streams() {
     let server = Server::start_with_clock(&[]);
-    let mut clients: Vec<HttpClient> =
-        (0..6).map(|_| HttpClient::open(server.address(), Way::Stream)).collect();
+    let mut clients: Vec<HttpClient> = (0..6).map(|_| server.http_client(Transport::Stream)).collect();
     server.advance(60 * SECOND);
     for client in &mut clients {
         assert_eq!(client.text(), "/qio/heartbeat:0=null");
@@ -479,8 +481,7 @@ fn heartbeats_come_over_streams_and_want_an_answer_in_the_end() {
     }
     let challenged = clients.len() as u64;
     server.eventually_is("challenges", challenged);
-    let answers = clients.split_off(3);
-    for mut client in answers {
+    for mut client in clients.split_off(3) {
         let callback = loop {
             match client.event().callback {
                 0 => {}
@@ -494,7 +495,7 @@ fn heartbeats_come_over_streams_and_want_an_answer_in_the_end() {
     server.advance(90 * SECOND);
     server.eventually_is("http_sessions", 3);
     for client in &mut clients[..3] {
-        assert_eq!(client.ended(), 403, "it has not answered");
+        assert_eq!(client.ended(), Ended::Status(403), "it did not answer the challenge");
     }
     clients[3..].iter_mut().for_each(HttpClient::ping);
     assert_eq!(server.stats().value("timeouts_liveness"), 3);
@@ -502,7 +503,7 @@ fn heartbeats_come_over_streams_and_want_an_answer_in_the_end() {
 
 // Sessions and shards.
 
-/// Each of many sessions is the same wherever its requests come in.
+/// Requests of a session reach it from every shard.
 #[test]
 fn a_session_lives_on_one_shard_and_is_reached_from_all() {
     let server = Server::start(&["--shards", "3"]);
@@ -512,27 +513,27 @@ fn a_session_lives_on_one_shard_and_is_reached_from_all() {
         let paths: BTreeSet<String> = (0..12).map(|path| format!("/relay/{number}/{path}")).collect();
         for (connection, path) in connections.iter_mut().zip(&paths) {
             assert_ok(
-                &connection.ask(session.post("&connect=true", &format!("/qio/on:1=\"{path}\""))),
+                &connection.request(session.post("&connect=true", &format!("/qio/on:1=\"{path}\""))),
                 &ok(1),
             );
         }
-        let mut told = BTreeSet::new();
+        let mut received = BTreeSet::new();
         for path in &paths {
             let request = session.post("", &format!("{path}:0=1"));
-            let response = connections[number % 12].ask(request);
-            told.extend(response.body.lines().map(|line| line.replace(":0=1", "")));
+            let response = connections[number % 12].request(request);
+            received.extend(response.body.lines().map(|line| line.replace(":0=1", "")));
         }
-        assert_eq!(told, paths);
+        assert_eq!(received, paths);
     }
     assert_eq!(server.stats().value("sessions_created"), 30);
     assert!(server.stats().value("http_relayed") > 0);
 }
 
-/// Whoever upgrades on a connection that had requests before is a WebSocket like any other.
+/// A connection that was used for requests can become a WebSocket.
 #[test]
-fn a_connection_that_has_polled_may_upgrade() {
+fn a_connection_that_has_polled_can_upgrade() {
     let server = Server::start(&[]);
-    let mut client = crate::support::Client::connect(server.address(), Wire::WebSocket);
+    let mut client = Client::connect(server.address(), Transport::WebSocket);
     client.send(ping(new_session(), "").as_bytes());
     let head = client.head();
     let length: usize = head.header("content-length").unwrap().parse().unwrap();

@@ -1,7 +1,7 @@
-//! The limits, most of them settings: each holds, is counted when it is reached, and lets go again.
+//! The limits, most of them settings: each holds, is counted when it is reached, and can be used again afterwards.
 
 use crate::support::server::{BINARY, command};
-use crate::support::{Client, Server, Wire};
+use crate::support::{Client, Conversation, Server, Transport};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
@@ -10,8 +10,8 @@ fn clients_max() {
     let server = Server::start(&["--clients-max", "5"]);
     let mut clients: Vec<Client> = (0..5).map(|_| server.websocket()).collect();
     for refused in 1..=3 {
-        let mut one_more = Client::connect(server.address(), Wire::WebSocket);
-        one_more.expect_gone();
+        let mut one_more = Client::connect(server.address(), Transport::WebSocket);
+        one_more.expect_disconnect();
         assert_eq!(server.stats().value("connections_refused_limit"), refused);
     }
     clients.iter_mut().for_each(Client::ping);
@@ -19,33 +19,33 @@ fn clients_max() {
     server.eventually_is("connections", 4);
     clients.push(server.websocket());
     clients.iter_mut().for_each(Client::ping);
-    // Those that have said nothing yet count too.
+    // Connections that have sent nothing yet count, too.
     clients.truncate(3);
     server.eventually_is("connections", 3);
-    let _silent: Vec<Client> = (0..2).map(|_| Client::connect(server.address(), Wire::Raw)).collect();
+    let _silent: Vec<Client> = (0..2).map(|_| Client::connect(server.address(), Transport::Raw)).collect();
     server.eventually_is("connections", 5);
-    Client::connect(server.address(), Wire::Raw).expect_gone();
+    Client::connect(server.address(), Transport::Raw).expect_disconnect();
 }
 
 #[test]
 fn connections_per_address_max() {
-    // Over all shards together.
+    // The limit is that of all shards together.
     let server = Server::start(&["--connections-per-address-max", "3"]);
     let address = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     let open = |last| {
-        let mut client = Client::connect_from(address(last), server.address(), Wire::WebSocket);
+        let mut client = Client::connect_from(address(last), server.address(), Transport::WebSocket);
         client.shake_hands();
         client
     };
     for last in [2, 3] {
         let mut clients: Vec<Client> = (0..3).map(|_| open(last)).collect();
         for _ in 0..4 {
-            Client::connect_from(address(last), server.address(), Wire::WebSocket).expect_gone();
+            Client::connect_from(address(last), server.address(), Transport::WebSocket).expect_disconnect();
         }
         clients.pop();
         server.eventually_is("connections", 2);
         clients.push(open(last));
-        Client::connect_from(address(last), server.address(), Wire::WebSocket).expect_gone();
+        Client::connect_from(address(last), server.address(), Transport::WebSocket).expect_disconnect();
         clients.iter_mut().for_each(Client::ping);
         drop(clients);
         server.eventually_is("connections", 0);
@@ -53,7 +53,8 @@ fn connections_per_address_max() {
     assert_eq!(server.stats().value("connections_refused_address"), 10);
 }
 
-/// protocol.md, section 4: below the pressure any client may take more; above, only one that holds few.
+/// protocol.md, section 4: below the pressure any client may subscribe to more; above it, only a client with few
+/// subscriptions.
 #[test]
 fn subscriptions_are_shared_fairly() {
     let server = Server::start(&[
@@ -69,18 +70,18 @@ fn subscriptions_are_shared_fairly() {
     let taken: Vec<usize> = clients.iter_mut().map(|client| take_all(client, "a")).collect();
     assert!((10..=11).contains(&taken[0]), "the first takes up to the pressure: {taken:?}");
     assert_eq!(taken[1..4], [3, 3, 3], "{taken:?}");
-    assert_eq!(taken.iter().sum::<usize>(), 20, "the total is the total: {taken:?}");
+    assert_eq!(taken.iter().sum::<usize>(), 20, "the total is reached exactly: {taken:?}");
     assert_eq!(taken[5], 0);
     let stats = server.stats();
     assert_eq!(stats.value("subscriptions"), 20);
     assert_eq!(stats.value("subscriptions_refused_limit"), 6);
-    // One refused by the limit is not subscribed, and asking for what one has is free.
+    // A client that was refused by the limit is not subscribed. Subscribing again to the same path is free.
     clients[5].request_code("/relay/a/0", "1", 200);
     clients[5].ping();
     assert_eq!(clients[5].events(), []);
     clients[0].subscribe("/relay/a/0");
 
-    // What is given back can be taken again, by whoever holds few.
+    // A subscription that was given up can be taken by a client that has few.
     clients[1].unsubscribe("/relay/a/0");
     assert_eq!(take_all(&mut clients[0], "b"), 0);
     assert_eq!(take_all(&mut clients[5], "b"), 1);
@@ -89,7 +90,8 @@ fn subscriptions_are_shared_fairly() {
     assert!(take_all(&mut clients[4], "b") > 0);
 }
 
-/// Subscribes to one path below `/relay/BRANCH` after the other until that is refused; returns how many were accepted.
+/// Subscribes to paths below `/relay/BRANCH`, one after the other, until one is refused. Returns the number of accepted
+/// ones.
 fn take_all(client: &mut Client, branch: &str) -> usize {
     let mut taken = 0;
     for path in 0.. {
@@ -104,7 +106,7 @@ fn take_all(client: &mut Client, branch: &str) -> usize {
     taken
 }
 
-/// The kernel's own limit: a ring holds as many sockets as a process may have descriptors.
+/// The kernel's limit: a ring holds as many sockets as a process may have descriptors.
 #[test]
 fn descriptors_run_out() {
     let mut limited = Command::new("sh");
@@ -112,19 +114,19 @@ fn descriptors_run_out() {
     limited.args(command(BINARY, &["--shards", "1"]).get_args());
     let server = Server::launch(limited);
     let mut first = server.websocket();
-    let flood: Vec<Client> = (0..150).map(|_| Client::connect(server.address(), Wire::Raw)).collect();
-    let stats = server
-        .eventually("descriptors have run out", |stats| stats.value("connections_refused_descriptors") > 0);
+    let flood: Vec<Client> = (0..150).map(|_| Client::connect(server.address(), Transport::Raw)).collect();
+    let stats =
+        server.eventually("out of descriptors", |stats| stats.value("connections_refused_descriptors") > 0);
     assert!(stats.value("connections") <= 64);
     first.ping();
-    // Once others have gone there is room again.
+    // After others have disconnected, new ones are accepted again.
     drop(flood);
     server.eventually_is("connections", 1);
     server.assert_serves();
     first.ping();
 }
 
-/// A ring between shards that is full for good: what is lost is counted, nothing else is, and the order holds.
+/// A ring between two shards that stays full: lost broadcasts are counted, no others are lost, and the order is kept.
 #[test]
 fn a_full_mesh_loses_broadcasts_with_a_count() {
     const EVENTS: u64 = 20_000;
@@ -138,7 +140,7 @@ fn a_full_mesh_loses_broadcasts_with_a_count() {
         (0..EVENTS).flat_map(|event| clients[0].framed(format!("/relay/mesh:0={event}"))).collect();
     clients[0].send(&burst);
     clients[0].ping();
-    let stats = server.eventually("everything has crossed", |stats| {
+    let stats = server.eventually("all broadcasts received by the other shard", |stats| {
         stats.value("mesh_sent") == stats.value("mesh_received")
     });
     let refused = stats.value("mesh_refused");
@@ -147,7 +149,7 @@ fn a_full_mesh_loses_broadcasts_with_a_count() {
         client.ping();
         let events: Vec<u64> =
             client.events().iter().map(|event| event.data.parse().expect("a number")).collect();
-        assert!(events.is_sorted_by(|a, b| a < b), "out of order, or twice");
+        assert!(events.is_sorted_by(|a, b| a < b), "out of order, or received twice");
         // The sender's own shard loses nothing.
         let count = events.len() as u64;
         assert!(count == EVENTS || count == EVENTS - refused, "{count} of {EVENTS}, {refused} refused");

@@ -1,13 +1,13 @@
-//! Several addresses at once: IPv4, IPv6 and Unix sockets.
+//! Listeners: several addresses at once, over IPv4, IPv6 and Unix sockets.
 
-use crate::support::{Client, DEADLINE, Server, Wire};
+use crate::support::{Client, Conversation, DEADLINE, Server, Transport};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A path for a Unix socket, short enough for one, that is removed at the end.
+/// The path of a Unix socket, short enough for one. Dropping it removes the file.
 struct SocketPath(PathBuf);
 
 impl SocketPath {
@@ -22,12 +22,12 @@ impl SocketPath {
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // the server may have removed it
+        let _ = std::fs::remove_file(&self.0); // fails if the server has removed it
     }
 }
 
 #[test]
-fn every_kind_of_address_serves_both_protocols() {
+fn every_kind_of_address_serves_raw_tcp_and_websocket() {
     let path = SocketPath::new("all");
     let unix = path.address();
     let mut arguments = vec!["--listen", "127.0.0.1:0", "--listen", &unix];
@@ -35,7 +35,7 @@ fn every_kind_of_address_serves_both_protocols() {
     if has_ipv6 {
         arguments.extend(["--listen", "[::1]:0"]);
     } else {
-        eprintln!("this host has no IPv6: its listener is not tested");
+        eprintln!("this host has no IPv6: the IPv6 listener is not tested");
     }
     let server = Server::start(&arguments);
     let addresses = server.addresses();
@@ -44,13 +44,13 @@ fn every_kind_of_address_serves_both_protocols() {
     assert_eq!(addresses.iter().any(|address| address.starts_with("[::1]:")), has_ipv6);
     let mut clients: Vec<Client> = Vec::new();
     for address in &addresses {
-        for wire in Wire::ALL {
-            let mut client = Client::open(address, wire);
+        for transport in Transport::SOCKETS {
+            let mut client = Client::open(address, transport);
             client.subscribe("/relay/all");
             clients.push(client);
         }
     }
-    // They are clients of one server.
+    // All of them are clients of one server.
     clients[0].request_code("/relay/all", "1", 200);
     for client in &mut clients {
         assert_eq!(client.event().path, "/relay/all");
@@ -58,23 +58,23 @@ fn every_kind_of_address_serves_both_protocols() {
 }
 
 #[test]
-fn unix_sockets_are_taken_over_from_the_dead_and_given_back() {
+fn unix_sockets_of_a_killed_server_are_replaced_and_removed_at_exit() {
     let path = SocketPath::new("again");
     let unix = path.address();
     let server = Server::start(&["--listen", &unix]);
-    Client::open(&unix, Wire::WebSocket).ping();
-    drop(server); // killed: the socket's file stays
-    // The kernel lets go of what a ring held only after the process has gone.
+    Client::open(&unix, Transport::WebSocket).ping();
+    drop(server); // killed: the socket's file remains
+    // The kernel closes the sockets of a ring only some time after the process has exited.
     let deadline = Instant::now() + DEADLINE;
     while UnixStream::connect(&path.0).is_ok() {
-        assert!(Instant::now() < deadline, "a dead server accepts");
+        assert!(Instant::now() < deadline, "a killed server still accepts");
         thread::sleep(Duration::from_millis(1));
     }
     let mut server = Server::start(&["--listen", &unix]);
-    Client::open(&unix, Wire::Raw).ping();
+    Client::open(&unix, Transport::Raw).ping();
     server.signal("TERM");
     assert_eq!(server.exit().code(), Some(0));
-    assert!(!path.0.exists(), "an orderly end removes the socket's file");
+    assert!(!path.0.exists(), "an orderly exit removes the socket's file");
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! protocol.md, sections 5 and 6: timeouts, heartbeats and challenges. The clock is moved by hand, and time stands
-//! still in between.
+//! protocol.md, sections 5 and 6: timeouts, heartbeats and challenges. The tests move the server's clock.
 
-use crate::support::client::Ended;
+use crate::support::Ended;
 use crate::support::wire::Frame;
-use crate::support::{Client, Server, Wire};
+use crate::support::{Client, Conversation, Server, Transport};
 use std::time::Duration;
 
 const fn seconds(seconds: u64) -> Duration {
@@ -13,16 +12,16 @@ const fn seconds(seconds: u64) -> Duration {
 #[test]
 fn handshakes_have_ten_seconds() {
     let server = Server::start_with_clock(&[]);
-    let mut silent = Client::connect(server.address(), Wire::Raw);
-    let mut raw = Client::connect(server.address(), Wire::Raw);
+    let mut silent = Client::connect(server.address(), Transport::Raw);
+    let mut raw = Client::connect(server.address(), Transport::Raw);
     raw.send(b"/qio/oh");
-    let mut head = Client::connect(server.address(), Wire::WebSocket);
+    let mut head = Client::connect(server.address(), Transport::WebSocket);
     head.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n");
-    let mut upgraded = Client::connect(server.address(), Wire::WebSocket);
+    let mut upgraded = Client::connect(server.address(), Transport::WebSocket);
     upgraded.upgrade();
-    let mut in_time = Client::connect(server.address(), Wire::WebSocket);
+    let mut in_time = Client::connect(server.address(), Transport::WebSocket);
     in_time.upgrade();
-    // The server has to have seen all of them, or their time has not begun.
+    // The timeout of a connection begins when the server accepts it.
     server.eventually("all accepted and read", |stats| {
         stats.value("connections") == 5 && stats.value("bytes_received") > 7 + 33 + 200
     });
@@ -33,31 +32,31 @@ fn handshakes_have_ten_seconds() {
     assert_eq!(server.stats().value("timeouts_handshake"), 0);
 
     server.advance(Duration::from_millis(1_001));
-    assert_eq!(silent.ended(), Ended::Gone);
-    assert_eq!(raw.ended(), Ended::Gone);
-    // An unfinished request may be told so (RFC 9110, 15.5.9).
+    assert_eq!(silent.ended(), Ended::Disconnected);
+    assert_eq!(raw.ended(), Ended::Disconnected);
+    // The server may respond to an unfinished request with 408 (RFC 9110, 15.5.9).
     let rest = String::from_utf8(head.rest()).unwrap();
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408 "), "{rest}");
     upgraded.expect_closed(1008, "client timeout");
     drop((silent, raw, head, upgraded));
     assert_eq!(server.eventually_is("connections", 1).value("timeouts_handshake"), 4);
 
-    // Whoever completed it may be idle.
+    // After the handshake, a client may be idle.
     server.advance(seconds(40));
     in_time.ping();
 }
 
 #[test]
-fn a_message_that_was_begun_has_ten_seconds() {
+fn a_message_must_be_complete_after_ten_seconds() {
     let server = Server::start_with_clock(&[]);
     let fragment = Frame::text("/qio/pi").unfinished().bytes();
     let half = Frame::text("/qio/ping:3=null").bytes()[..9].to_vec();
     let head = Frame::text("/qio/ping:3=null").bytes()[..1].to_vec();
     for (name, unfinished) in
-        [("half a frame", half), ("a head's first byte", head), ("a fragment", fragment)]
+        [("half a frame", half), ("the first byte of a head", head), ("a fragment", fragment)]
     {
         let mut client = server.websocket();
-        // The ping in the same piece tells when the server has it.
+        // The answer to the ping in the same piece shows that the server has received the piece.
         let ping = client.framed("/qio/ping:1=");
         client.send(&[ping, unfinished].concat());
         client.answer(1);
@@ -66,18 +65,18 @@ fn a_message_that_was_begun_has_ten_seconds() {
         server.advance(Duration::from_millis(1_001));
         assert_eq!(client.ended(), Ended::Close(1008, "client timeout".into()), "{name}");
     }
-    let mut raw = server.client(Wire::Raw);
+    let mut raw = server.client(Transport::Raw);
     let ping = raw.framed("/qio/ping:1=");
     raw.send(&[&ping[..], &ping[..5]].concat());
     raw.answer(1);
     server.advance(seconds(10) + Duration::from_millis(1));
-    assert_eq!(raw.ended(), Ended::Gone);
+    assert_eq!(raw.ended(), Ended::Disconnected);
     drop(raw);
     assert_eq!(server.eventually_is("connections", 0).value("timeouts_message"), 4);
 }
 
 #[test]
-fn a_message_may_come_slowly_within_its_time_and_bytes_do_not_extend_it() {
+fn a_slow_message_is_accepted_within_its_time_and_bytes_do_not_extend_it() {
     let server = Server::start_with_clock(&[]);
     let mut slow = server.websocket();
     let mut endless = server.websocket();
@@ -95,7 +94,7 @@ fn a_message_may_come_slowly_within_its_time_and_bytes_do_not_extend_it() {
     server.eventually("one more byte", |stats| stats.value("bytes_received") > before);
     server.advance(seconds(5));
     assert_eq!(endless.ended(), Ended::Close(1008, "client timeout".into()));
-    // The first one's next message has a time of its own.
+    // The next message of the first client has ten seconds again.
     slow.send(&[&ping[..], &event[..8]].concat());
     slow.answer(1);
     server.advance(seconds(9));
@@ -106,20 +105,20 @@ fn a_message_may_come_slowly_within_its_time_and_bytes_do_not_extend_it() {
 #[test]
 fn heartbeats() {
     let server = Server::start_with_clock(&[]);
-    for wire in Wire::ALL {
-        let mut client = server.client(wire);
-        // Up to ten seconds early, never earlier.
+    for transport in Transport::SOCKETS {
+        let mut client = server.client(transport);
+        // A heartbeat comes at most ten seconds early.
         server.advance(seconds(49));
         client.ping();
         assert!(client.events().is_empty(), "a heartbeat before its time");
-        // Never later than 60 s after the last thing that was sent.
+        // A heartbeat comes at most 60 s after the last event to the client.
         for _ in 0..3 {
             server.advance(seconds(60));
-            assert_eq!(client.text(), "/qio/heartbeat:0=null", "{wire:?}");
+            assert_eq!(client.text(), "/qio/heartbeat:0=null", "{transport:?}");
         }
-        // Whatever is sent puts it off.
+        // Every event to the client delays the next heartbeat.
         client.subscribe("/relay/busy");
-        let mut sender = server.client(wire);
+        let mut sender = server.client(transport);
         for _ in 0..4 {
             server.advance(seconds(45));
             sender.request_code("/relay/busy", "1", 200);
@@ -132,16 +131,16 @@ fn heartbeats() {
 #[test]
 fn silent_clients_are_challenged() {
     let server = Server::start_with_clock(&[]);
-    for wire in Wire::ALL {
-        let mut client = server.client(wire);
+    for transport in Transport::SOCKETS {
+        let mut client = server.client(transport);
         for round in 1..=3 {
             let callback = advance_to_challenge(&server, &mut client);
             client.tell(&format!("/qio/callback/{callback}"), "null");
             client.ping();
             assert!(client.answers().is_empty());
-            assert_eq!(server.stats().value("timeouts_liveness"), 0, "{wire:?}, round {round}");
+            assert_eq!(server.stats().value("timeouts_liveness"), 0, "{transport:?}, round {round}");
         }
-        // Anything that comes counts as a sign of life.
+        // Every event from the client restarts the time.
         server.advance(seconds(14 * 60));
         client.ping();
         server.advance(seconds(14 * 60));
@@ -153,21 +152,22 @@ fn silent_clients_are_challenged() {
 #[test]
 fn clients_that_stay_silent_are_closed() {
     let server = Server::start_with_clock(&[]);
-    for (wire, closed) in Wire::ALL.into_iter().zip(1..) {
-        let mut client = server.client(wire);
+    for (transport, closed) in Transport::SOCKETS.into_iter().zip(1..) {
+        let mut client = server.client(transport);
         advance_to_challenge(&server, &mut client);
         assert_eq!(server.stats().value("clients"), 1);
         server.advance(seconds(60));
-        match wire {
-            Wire::Raw => assert_eq!(client.ended(), Ended::Gone),
-            Wire::WebSocket => client.expect_closed(1008, "client timeout"),
+        if transport == Transport::Raw {
+            assert_eq!(client.ended(), Ended::Disconnected);
+        } else {
+            client.expect_closed(1008, "client timeout");
         }
         drop(client);
         assert_eq!(server.eventually_is("connections", 0).value("timeouts_liveness"), closed);
     }
 }
 
-/// Lets 15 minutes pass and reads up to the challenge; returns its callback.
+/// Advances the clock by 15 minutes, receives up to the challenge, and returns its callback.
 fn advance_to_challenge(server: &Server, client: &mut Client) -> u64 {
     server.advance(seconds(15 * 60));
     loop {
@@ -180,7 +180,7 @@ fn advance_to_challenge(server: &Server, client: &mut Client) -> u64 {
 }
 
 #[test]
-fn settings_move_every_time() {
+fn settings_change_every_timeout() {
     let server = Server::start_with_clock(&[
         "--timeout",
         "2s",
@@ -193,14 +193,14 @@ fn settings_move_every_time() {
         "--heartbeat-timeout",
         "30s",
     ]);
-    let mut late = Client::connect(server.address(), Wire::WebSocket);
+    let mut late = Client::connect(server.address(), Transport::WebSocket);
     late.upgrade();
     let mut client = server.websocket();
     server.advance(Duration::from_millis(2_001));
     late.expect_closed(1008, "client timeout");
     server.advance(Duration::from_millis(2_998)); // 4.999 s in all
     server.assert_serves();
-    client.ping(); // at 4.999 s, and without slack nothing came before
+    client.ping(); // at 4.999 s; without slack, no heartbeat is early
     assert!(client.events().is_empty());
     server.advance(seconds(5));
     assert_eq!(client.text(), "/qio/heartbeat:0=null");

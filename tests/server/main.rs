@@ -1,6 +1,6 @@
-//! Black-box tests: they start the real binary and speak to it over real sockets, as protocol.md says.
+//! Black-box tests: they start the real binary and connect to it over real sockets, as protocol.md describes.
 //!
-//! One test binary, so that it is linked once.
+//! All of them are one test binary, which is linked once.
 
 mod callbacks;
 mod clienttest;
@@ -11,7 +11,6 @@ mod fuzz;
 mod handshake;
 mod hostile;
 mod http;
-mod http_clienttest;
 mod http_hostile;
 mod kernel;
 mod limits;

@@ -1,9 +1,9 @@
 //! `quickio clienttest`: the server, and before it the proxy that mangles upgrades.
 
-use crate::support::client::Ended;
+use crate::support::Ended;
 use crate::support::server::{BINARY, client_test_command, run};
 use crate::support::wire::{CONTINUATION, Frame, PING, PONG};
-use crate::support::{Client, DEADLINE, Server, Wire, http};
+use crate::support::{Client, Conversation, DEADLINE, Server, Transport, http};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
@@ -69,7 +69,7 @@ fn table() -> Vec<(&'static str, Seen)> {
 
 /// A connection whose upgrade was sent; with a choice in its target, where there is one.
 fn upgrading(address: &str, mode: Option<&str>) -> Client {
-    let mut client = Client::connect(address, Wire::WebSocket);
+    let mut client = Client::connect(address, Transport::WebSocket);
     let target = mode.map_or("/".to_owned(), |mode| format!("/some/path?mangle={mode}"));
     let request = http::upgrade("Sec-WebSocket-Protocol: quickio\r\n");
     client.send(request.replace("GET / ", &format!("GET {target} ")).as_bytes());
@@ -90,7 +90,7 @@ fn assert_seen(mut client: Client, mode: &str, seen: &Seen) {
             assert_eq!(head.status, *status, "{mode}");
             assert_eq!(head.header("content-length"), Some(body.len().to_string().as_str()), "{mode}");
             client.expect_bytes(body.as_bytes());
-            client.expect_gone();
+            client.expect_disconnect();
         }
     }
 }
@@ -103,7 +103,7 @@ fn assert_swallowed(server: &Server, mut client: Client) {
     // In the end the server misses the frames, and its farewell vanishes, too.
     server.advance(Duration::from_secs(11));
     server.advance(Duration::from_secs(11));
-    client.expect_gone();
+    client.expect_disconnect();
 }
 
 /// Half of the answer, and the end.
@@ -240,7 +240,7 @@ fn posts_keep_their_connection_as_long_as_the_server_does() {
     let server = start(&[]);
     // As many are answered as without the proxy, and with the same status.
     let answers = |address: &str| {
-        let mut client = Client::connect(address, Wire::Raw);
+        let mut client = Client::connect(address, Transport::Raw);
         let post = |sid: &str, body: &str| {
             let length = body.len();
             format!(
@@ -270,7 +270,7 @@ fn posts_keep_their_connection_as_long_as_the_server_does() {
 #[test]
 fn websockets_pass_unharmed_where_nothing_is_mangled() {
     let server = start(&["--mangle", "none", "--message-bytes-max", "4Mi", "--outbox-bytes-max", "64Mi"]);
-    let mut through = Client::open(server.proxy(), Wire::WebSocket);
+    let mut through = Client::open(server.proxy(), Transport::WebSocket);
     let mut direct = server.websocket();
     for client in [&mut through, &mut direct] {
         client.subscribe("/relay/large");
@@ -292,11 +292,11 @@ fn websockets_pass_unharmed_where_nothing_is_mangled() {
     assert_eq!(through.answer(99).body["data"], 7);
     through.send(&Frame::close(1000, "bye").bytes());
     assert_eq!(through.ended(), Ended::Close(1000, String::new()));
-    through.expect_gone();
+    through.expect_disconnect();
     // Raw TCP is no HTTP, and passes as well.
-    let mut raw = Client::open(server.proxy(), Wire::Raw);
+    let mut raw = Client::open(server.proxy(), Transport::Raw);
     raw.ping();
-    raw.vanish();
+    raw.reset();
     drop((through, direct));
     server.eventually_is("connections", 0);
 }
@@ -315,23 +315,23 @@ fn the_applications_of_client_tests_run_and_others_beside_them() {
     let socket = std::env::temp_dir().join(format!("quickio-{}-mangler", std::process::id()));
     let listen = format!("unix:{},[::]:0", socket.display());
     let server = start(&["--listen", &listen, "--mangle", "none"]);
-    Client::open(server.proxy(), Wire::WebSocket).ping();
+    Client::open(server.proxy(), Transport::WebSocket).ping();
 }
 
 #[test]
 fn signals_end_the_proxy_with_the_server() {
     for signal in ["TERM", "INT"] {
         let mut server = start(&["--mangle", "none"]);
-        let mut client = Client::open(server.proxy(), Wire::WebSocket);
-        let mut idle = Client::connect(server.proxy(), Wire::Raw);
-        let mut undecided = Client::connect(server.proxy(), Wire::WebSocket);
+        let mut client = Client::open(server.proxy(), Transport::WebSocket);
+        let mut idle = Client::connect(server.proxy(), Transport::Raw);
+        let mut undecided = Client::connect(server.proxy(), Transport::WebSocket);
         undecided.send(b"GET / HTTP/1.1\r\nUpgr");
         let proxy = server.proxy().to_owned();
         server.signal(signal);
         let Ended::Close(1001, _) = client.ended() else { panic!("not told") };
         client.try_send(&Frame::close(1001, "").bytes());
-        client.expect_gone();
-        idle.expect_gone();
+        client.expect_disconnect();
+        idle.expect_disconnect();
         undecided.rest();
         drop((client, idle, undecided));
         assert_eq!(server.exit().code(), Some(0), "SIG{signal}");
@@ -341,12 +341,12 @@ fn signals_end_the_proxy_with_the_server() {
     let mut server = start(&["--mangle", "swallow", "--shutdown-timeout", "300ms"]);
     let mut swallowed = upgrading(server.proxy(), None);
     swallowed.head();
-    let mut idle = Client::connect(server.proxy(), Wire::Raw);
+    let mut idle = Client::connect(server.proxy(), Transport::Raw);
     server.eventually_is("connections", 2);
     server.signal("TERM");
     assert_eq!(server.exit().code(), Some(0));
-    idle.expect_gone();
-    swallowed.expect_gone();
+    idle.expect_disconnect();
+    swallowed.expect_disconnect();
 }
 
 #[test]

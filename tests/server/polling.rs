@@ -1,8 +1,8 @@
-//! HTTP long polling and event streams over real sockets (protocol.md, section 5): above all that requests which race
-//! over many sockets and shards lose nothing, duplicate nothing and keep order.
+//! HTTP long polling and event streams (protocol.md, section 5): racing requests over many sockets and shards lose
+//! nothing, duplicate nothing, and keep the order.
 
 use crate::support::http::{Connection, Session};
-use crate::support::{Client, Server, Wire};
+use crate::support::{Client, Conversation, Server, Transport};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,16 +16,16 @@ fn session(number: u128) -> Session {
     Session(0x5e55_1011_0000_0000_0000_0000_0000_0000 | number)
 }
 
-/// What the lines of responses say.
+/// The content of responses.
 #[derive(Default, Debug)]
-struct Heard {
-    /// Answers by callback, and how often each came.
+struct Received {
+    /// The number of answers to each callback.
     answers: BTreeMap<u64, usize>,
-    /// The data of broadcasts, by path, in order.
+    /// The data of the broadcasts to each path, in order.
     broadcasts: BTreeMap<String, Vec<u64>>,
 }
 
-impl Heard {
+impl Received {
     fn add(&mut self, body: &str) {
         for line in body.lines() {
             let (path, rest) = line.split_once(':').expect("an event");
@@ -40,16 +40,16 @@ impl Heard {
         }
     }
 
-    /// Whether some of [`broadcast_numbers`] are still to come. The last of them may be under way between two shards, although
-    /// they were answered, and pass nothing that comes from a third one.
+    /// Returns whether some events of [`broadcast_numbers`] are missing. The last of them can still be in a queue between
+    /// two shards although they have been answered.
     fn awaits_broadcasts(&self) -> bool {
         self.broadcasts.get("/relay/race").map_or(0, Vec::len) < BROADCASTS as usize
     }
 }
 
-/// Another client broadcasts numbers to a path until all are sent, with an answer for each.
+/// Connects another client, which broadcasts numbers to a path and waits for the answer to each.
 fn broadcast_numbers(address: &str, path: &str) {
-    let mut other = Client::open(address, Wire::Raw);
+    let mut other = Client::open(address, Transport::Raw);
     for number in 1..=BROADCASTS {
         other.request_code(path, &number.to_string(), 200);
     }
@@ -62,9 +62,9 @@ fn requests_that_race_lose_nothing_and_duplicate_nothing() {
     let address = server.address();
     let mut first = Connection::open(address);
     let on = session.post("&connect=true", "/qio/on:0=\"/relay/race\"\n/qio/ping:1000000=");
-    let mut all = Heard::default();
-    all.add(&first.ask(on).body);
-    let (heard, next) = (Mutex::new(all), AtomicU64::new(1));
+    let mut all = Received::default();
+    all.add(&first.request(on).body);
+    let (received, next) = (Mutex::new(all), AtomicU64::new(1));
     let running = AtomicU64::new(SOCKETS);
     thread::scope(|scope| {
         let racer = || {
@@ -74,52 +74,52 @@ fn requests_that_race_lose_nothing_and_duplicate_nothing() {
                 if number > REQUESTS {
                     break;
                 }
-                // Each third only polls: it is held until another comes, or a broadcast.
+                // Every third request is only a poll, which the server holds until another request or a broadcast.
                 let events = format!("/qio/ping:{}=\n/relay/race/own:{}=1", number * 2, number * 2 + 1);
                 let body = if number % 3 == 0 { "" } else { &events };
-                let response = connection.ask(session.post("", body));
+                let response = connection.request(session.post("", body));
                 assert_eq!(response.head.status, 200);
-                // What one response brings is in order, whatever the others have brought meanwhile.
-                let mut alone = Heard::default();
+                // The broadcasts within one response are in order, independently of other responses.
+                let mut alone = Received::default();
                 alone.add(&response.body);
                 assert!(alone.broadcasts.values().all(|numbers| numbers.is_sorted()));
-                heard.lock().unwrap().add(&response.body);
+                received.lock().unwrap().add(&response.body);
             }
             running.fetch_sub(1, Ordering::Relaxed);
         };
         (0..SOCKETS).for_each(|_| drop(scope.spawn(racer)));
         scope.spawn(|| broadcast_numbers(address, "/relay/race"));
-        // Whoever is held when all others are done is released.
+        // Requests that are still held after all others have finished are released.
         while running.load(Ordering::Relaxed) > 0 {
-            let response = first.ask(session.post("", "/qio/ping:1000001="));
-            heard.lock().unwrap().add(&response.body);
+            let response = first.request(session.post("", "/qio/ping:1000001="));
+            received.lock().unwrap().add(&response.body);
         }
     });
-    let mut heard = heard.into_inner().unwrap();
-    // What came last waits for a request.
-    heard.add(&first.ask(session.post("", "/qio/ping:1000001=")).body);
-    while heard.awaits_broadcasts() {
-        heard.add(&first.ask(session.post("", "")).body);
+    let mut received = received.into_inner().unwrap();
+    // The last output waits for a request.
+    received.add(&first.request(session.post("", "/qio/ping:1000001=")).body);
+    while received.awaits_broadcasts() {
+        received.add(&first.request(session.post("", "")).body);
     }
-    heard.answers.retain(|id, _| *id < 1_000_000);
+    received.answers.retain(|id, _| *id < 1_000_000);
     let asked = (2..REQUESTS * 2 + 2).filter(|id| id / 2 % 3 != 0);
     let expected: BTreeMap<u64, usize> = asked.map(|id| (id, 1)).collect();
-    assert_eq!(heard.answers, expected, "each callback once");
-    let numbers = heard.broadcasts.get_mut("/relay/race").expect("broadcasts came");
+    assert_eq!(received.answers, expected, "each callback once");
+    let numbers = received.broadcasts.get_mut("/relay/race").expect("broadcasts came");
     numbers.sort_unstable();
     assert_eq!(*numbers, (1..=BROADCASTS).collect::<Vec<_>>(), "each broadcast once");
 }
 
 #[test]
-fn requests_that_state_their_place_keep_order_in_both_directions() {
+fn requests_with_a_seq_keep_the_order_in_both_directions() {
     const AT_ONCE: u64 = 6;
     let server = Server::start(&["--shards", "4"]);
     let session = session(2);
     let address = server.address();
     let mut first = Connection::open(address);
     let on = "/qio/on:0=\"/relay/race\"\n/qio/on:0=\"/relay/own\"\n/qio/ping:1000000=";
-    assert_eq!(first.ask(session.post("&connect=true&seq=1", on)).head.status, 200);
-    // Each response under the place of its request: that is their order.
+    assert_eq!(first.request(session.post("&connect=true&seq=1", on)).head.status, 200);
+    // The responses, ordered by the `seq` of their requests.
     let responses: Mutex<BTreeMap<u64, String>> = Mutex::default();
     let next = AtomicU64::new(2);
     let done = AtomicBool::new(false);
@@ -129,7 +129,7 @@ fn requests_that_state_their_place_keep_order_in_both_directions() {
             while !done.load(Ordering::Relaxed) {
                 let seq = next.fetch_add(1, Ordering::Relaxed);
                 let events = format!("/relay/own:0={0}\n/qio/ping:{0}=", seq);
-                let response = connection.ask(session.post(&format!("&seq={seq}"), &events));
+                let response = connection.request(session.post(&format!("&seq={seq}"), &events));
                 assert_eq!(response.head.status, 200, "{seq}");
                 responses.lock().unwrap().insert(seq, response.body);
             }
@@ -140,24 +140,28 @@ fn requests_that_state_their_place_keep_order_in_both_directions() {
         racers.into_iter().for_each(|racer| racer.join().unwrap());
         next.load(Ordering::Relaxed)
     });
-    let body = first.ask(session.post(&format!("&seq={last}"), "/qio/ping:1000001=")).body;
+    let body = first.request(session.post(&format!("&seq={last}"), "/qio/ping:1000001=")).body;
     let mut responses = responses.into_inner().unwrap();
     responses.insert(last, body);
-    let mut heard = Heard::default();
-    responses.values().for_each(|body| heard.add(body));
+    let mut received = Received::default();
+    responses.values().for_each(|body| received.add(body));
     let mut seq = last;
-    while heard.awaits_broadcasts() {
+    while received.awaits_broadcasts() {
         seq += 1;
-        heard.add(&first.ask(session.post(&format!("&seq={seq}"), "")).body);
+        received.add(&first.request(session.post(&format!("&seq={seq}"), "")).body);
     }
-    assert_eq!(heard.broadcasts["/relay/race"], (1..=BROADCASTS).collect::<Vec<_>>(), "broadcasts in order");
-    assert_eq!(heard.broadcasts["/relay/own"], (2..last).collect::<Vec<_>>(), "events in order");
-    heard.answers.remove(&1_000_001);
-    assert_eq!(heard.answers, (2..last).map(|id| (id, 1)).collect::<BTreeMap<_, _>>(), "answers once");
+    assert_eq!(
+        received.broadcasts["/relay/race"],
+        (1..=BROADCASTS).collect::<Vec<_>>(),
+        "broadcasts in order"
+    );
+    assert_eq!(received.broadcasts["/relay/own"], (2..last).collect::<Vec<_>>(), "events in order");
+    received.answers.remove(&1_000_001);
+    assert_eq!(received.answers, (2..last).map(|id| (id, 1)).collect::<BTreeMap<_, _>>(), "answers once");
 }
 
 #[test]
-fn a_stream_gets_what_racing_requests_cause() {
+fn a_stream_receives_the_output_of_racing_requests() {
     let server = Server::start(&["--shards", "4"]);
     let session = session(3);
     let address = server.address();
@@ -166,7 +170,7 @@ fn a_stream_gets_what_racing_requests_cause() {
     let head = stream.head();
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
     assert_eq!(stream.read_to("\n\n"), ": quickio\n\n");
-    Connection::open(address).ask(session.post("", "/qio/on:0=\"/relay/race\""));
+    Connection::open(address).request(session.post("", "/qio/on:0=\"/relay/race\""));
     let next = AtomicU64::new(1);
     thread::scope(|scope| {
         for _ in 0..SOCKETS {
@@ -177,23 +181,23 @@ fn a_stream_gets_what_racing_requests_cause() {
                     if number > REQUESTS {
                         break;
                     }
-                    let response = connection.ask(session.post("", &format!("/qio/ping:{number}=")));
+                    let response = connection.request(session.post("", &format!("/qio/ping:{number}=")));
                     assert_eq!((response.head.status, response.body.as_str()), (200, ""));
                 }
             });
         }
         scope.spawn(|| broadcast_numbers(address, "/relay/race"));
     });
-    Connection::open(address).ask(session.post("", "/qio/ping:1000000="));
+    Connection::open(address).request(session.post("", "/qio/ping:1000000="));
     let text = stream.read_to("/qio/callback/1000000:0={\"code\":200,\"data\":null}\n\n");
-    let mut heard = Heard::default();
+    let mut received = Received::default();
     for event in text.split_terminator("\n\n") {
-        heard.add(event.strip_prefix("data:").expect("an event of a stream"));
+        received.add(event.strip_prefix("data:").expect("an event of a stream"));
     }
-    while heard.awaits_broadcasts() {
-        heard.add(stream.read_to("\n\n").trim_end().strip_prefix("data:").expect("an event of a stream"));
+    while received.awaits_broadcasts() {
+        received.add(stream.read_to("\n\n").trim_end().strip_prefix("data:").expect("an event of a stream"));
     }
-    assert_eq!(heard.broadcasts["/relay/race"], (1..=BROADCASTS).collect::<Vec<_>>());
-    heard.answers.remove(&1_000_000);
-    assert_eq!(heard.answers, (1..=REQUESTS).map(|id| (id, 1)).collect::<BTreeMap<_, _>>());
+    assert_eq!(received.broadcasts["/relay/race"], (1..=BROADCASTS).collect::<Vec<_>>());
+    received.answers.remove(&1_000_000);
+    assert_eq!(received.answers, (1..=REQUESTS).map(|id| (id, 1)).collect::<BTreeMap<_, _>>());
 }

@@ -1,12 +1,12 @@
-//! Settings: what is wrong is named, with what is allowed and where it stood; flags go before the environment, the
-//! environment before the file.
+//! Settings: an error names the setting, its place and the allowed values. Flags override environment variables, which
+//! override the file.
 
-use crate::support::Server;
 use crate::support::server::{BINARY, command, run};
+use crate::support::{Conversation, Server};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A settings file that is removed at the end.
+/// A settings file. Dropping it removes the file.
 struct File(PathBuf);
 
 impl File {
@@ -23,7 +23,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // a test's leftover harms nobody
+        let _ = std::fs::remove_file(&self.0); // a file that remains harms no other test
     }
 }
 
@@ -33,15 +33,15 @@ fn quickio(arguments: &[&str]) -> Command {
     command
 }
 
-/// It exits with 2, serves nothing, and its message has all of these words.
+/// Expects that the command exits with code 2, does not serve, and that its message contains all of these words.
 #[track_caller]
 fn assert_refused(command: Command, words: &[&str]) {
-    let what = format!("{command:?}");
+    let name = format!("{command:?}");
     let (code, stdout, stderr) = run(command);
-    assert_eq!(code, Some(2), "{what}: {stdout}{stderr}");
-    assert!(!stdout.contains("ready"), "{what}: {stdout}");
+    assert_eq!(code, Some(2), "{name}: {stdout}{stderr}");
+    assert!(!stdout.contains("ready"), "{name}: {stdout}");
     for word in words {
-        assert!(stderr.contains(word), "{what}: no {word:?} in {stderr:?}");
+        assert!(stderr.contains(word), "{name}: no {word:?} in {stderr:?}");
     }
 }
 
@@ -100,7 +100,7 @@ fn bad_variables() {
 }
 
 #[test]
-fn flags_go_before_variables_before_the_file() {
+fn flags_override_variables_and_variables_override_the_file() {
     let file =
         File::new("precedence", "public-address = \"file\"\nmessage-bytes-max = 1000\nclients-max = 7\n");
     let hostname = |command: Command| {
@@ -118,7 +118,7 @@ fn flags_go_before_variables_before_the_file() {
 }
 
 #[test]
-fn what_is_generated_is_complete_and_can_be_used() {
+fn the_generated_settings_file_is_complete_and_valid() {
     let (code, help, _) = run(quickio(&["--help"]));
     assert_eq!(code, Some(0));
     let (code, generated, _) = run(quickio(&["--generate-config"]));
@@ -129,25 +129,25 @@ fn what_is_generated_is_complete_and_can_be_used() {
     }
     let (code, version, _) = run(quickio(&["--version"]));
     assert_eq!((code, version.as_str()), (Some(0), concat!("quickio ", env!("CARGO_PKG_VERSION"))));
-    // As it is, and with every default written out: the same server.
-    let written_out = generated.lines().map(|line| match line.strip_prefix('#') {
+    // As generated, and with every default uncommented.
+    let uncommented = generated.lines().map(|line| match line.strip_prefix('#') {
         Some(key) if key.contains(" = ") && key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
         _ => line,
     });
-    let written_out = written_out.collect::<Vec<_>>().join("\n");
-    assert!(written_out.lines().any(|line| line.starts_with("clients-max = ")), "{written_out}");
-    for (name, text) in [("generated", &generated), ("written-out", &written_out)] {
+    let uncommented = uncommented.collect::<Vec<_>>().join("\n");
+    assert!(uncommented.lines().any(|line| line.starts_with("clients-max = ")), "{uncommented}");
+    for (name, text) in [("generated", &generated), ("uncommented", &uncommented)] {
         let file = File::new(name, text);
         Server::start(&["--config", file.path()]).assert_serves();
     }
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn an_error_names_the_address_that_is_in_use() {
     let server = Server::start(&[]);
-    // Not by another QuickIO of ours: that would share the port.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+    // The listener is not that of another QuickIO server, because such a server would share the port.
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = in_use.local_addr().unwrap().to_string();
     for flag in ["--listen", "--admin"] {
         let (code, stdout, stderr) = run(command(BINARY, &[flag, &address]));
         assert!(code.is_some_and(|code| code != 0), "{flag}: {stderr}");

@@ -1,9 +1,9 @@
 //! SIGTERM and SIGINT: clients are told, what is queued is sent, the process exits with 0; a second signal exits at
 //! once.
 
-use crate::support::client::Ended;
+use crate::support::Ended;
 use crate::support::wire::Frame;
-use crate::support::{Client, Server, Wire};
+use crate::support::{Client, Conversation, Server, Transport};
 use std::net::TcpStream;
 
 #[test]
@@ -11,8 +11,8 @@ fn signals_end_the_server_in_order() {
     for signal in ["TERM", "INT"] {
         let mut server = Server::start(&[]);
         let mut clients = server.spread(6);
-        let mut raw = server.client(Wire::Raw);
-        let mut half_open = Client::connect(server.address(), Wire::WebSocket);
+        let mut raw = server.client(Transport::Raw);
+        let mut half_open = Client::connect(server.address(), Transport::WebSocket);
         half_open.upgrade();
         for client in &mut clients {
             client.subscribe("/relay/last");
@@ -25,9 +25,9 @@ fn signals_end_the_server_in_order() {
             let Ended::Close(code, _) = client.ended() else { panic!("no close frame") };
             assert_eq!(code, 1001);
             client.try_send(&Frame::close(1001, "").bytes());
-            client.expect_gone();
+            client.expect_disconnect();
         }
-        assert_eq!(raw.ended(), Ended::Gone);
+        assert_eq!(raw.ended(), Ended::Disconnected);
         half_open.ended();
         drop((clients, raw, half_open)); // the server waits for their end of the stream, for a while
         assert_eq!(server.exit().code(), Some(0), "SIG{signal}");
@@ -39,7 +39,7 @@ fn signals_end_the_server_in_order() {
 fn clients_that_do_not_answer_are_not_waited_for_without_end() {
     let mut server = Server::start(&["--shutdown-timeout", "300ms"]);
     let mut silent: Vec<Client> = (0..4).map(|_| server.websocket()).collect();
-    let _nothing_said = Client::connect(server.address(), Wire::Raw);
+    let _nothing_said = Client::connect(server.address(), Transport::Raw);
     server.signal("TERM");
     for client in &mut silent {
         let Ended::Close(1001, _) = client.ended() else { panic!("not told") };

@@ -1,6 +1,6 @@
 //! The statistics endpoint: JSON, Prometheus, health, and that everything in them moves.
 
-use crate::support::{Client, Server, Wire};
+use crate::support::{Client, Conversation, Server, Transport};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ const MEMBERS: [&str; 9] = ["count", "min", "mean", "p50", "p90", "p99", "p99.9"
 /// Something of everything happens.
 fn exercise(server: &Server) -> Vec<Client> {
     let mut clients = server.spread(6);
-    clients.push(server.client(Wire::Raw));
+    clients.push(server.client(Transport::Raw));
     for client in &mut clients {
         client.subscribe("/relay/stats");
     }
@@ -105,7 +105,7 @@ fn histograms() {
 fn prometheus() {
     let server = Server::start(&[]);
     let clients = exercise(&server);
-    let response = server.ask("GET", "/metrics");
+    let response = server.admin_request("GET", "/metrics");
     assert_eq!(response.head.status, 200);
     assert!(response.head.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
     let mut helped = BTreeSet::new();
@@ -139,16 +139,16 @@ fn prometheus() {
 #[test]
 fn other_requests() {
     let server = Server::start(&[]);
-    assert_eq!(server.ask("GET", "/healthz").head.status, 200);
-    assert_eq!(server.ask("GET", "/nowhere").head.status, 404);
-    assert_eq!(server.ask("POST", "/stats").head.status, 405);
+    server.wait_for_shards();
+    assert_eq!(server.admin_request("GET", "/nowhere").head.status, 404);
+    assert_eq!(server.admin_request("POST", "/stats").head.status, 405);
     // Only a manual clock can be moved.
-    assert!(server.ask("POST", "/clock?advance=1000").head.status >= 400);
+    assert!(server.admin_request("POST", "/clock?advance=1000").head.status >= 400);
     let manual = Server::start_with_clock(&[]);
     for bad in ["", "?advance=", "?advance=-1", "?advance=x", "?advance=99999999999999999999999"] {
-        assert_eq!(manual.ask("POST", &format!("/clock{bad}")).head.status, 400, "{bad:?}");
+        assert_eq!(manual.admin_request("POST", &format!("/clock{bad}")).head.status, 400, "{bad:?}");
     }
-    assert_eq!(manual.ask("GET", "/clock?advance=1").head.status, 405);
+    assert_eq!(manual.admin_request("GET", "/clock?advance=1").head.status, 405);
 }
 
 #[test]

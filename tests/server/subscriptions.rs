@@ -1,54 +1,60 @@
-//! protocol.md, section 4: subscribing, with a decision at once and a decision later, and broadcasts over shards.
+//! protocol.md, section 4: subscriptions, decided at once or later, and broadcasts to all shards.
 
 use crate::fuzz::{self, Random};
-use crate::support::{Client, Server, Wire};
+use crate::support::{Client, Conversation, Server, Transport};
 use std::collections::BTreeSet;
 use std::thread;
+use std::time::Duration;
 
 #[test]
-fn on_and_off_answer_every_shape_of_data() {
-    let server = Server::start(&[]);
-    let mut client = server.websocket();
-    for event in ["/qio/on", "/qio/off"] {
-        let malformed =
-            ["5", "{}", "null", "", "true", "[]", "[\"/relay/x\"]", "[1,2]", "{\"path\":\"/relay/x\"}"];
-        for data in malformed {
-            let answer = client.request_code(event, data, 400);
-            assert_eq!(answer.body["err_msg"], "invalid json ev_path", "{event}={data}");
-            assert!(answer.body["data"].is_null());
+fn on_and_off_accept_only_paths() {
+    let server = Server::start_with_clock(&[]);
+    for (transport, subscribes) in Transport::ALL.into_iter().zip(1..) {
+        let mut client = server.conversation(transport);
+        for event in ["/qio/on", "/qio/off"] {
+            let malformed =
+                ["5", "{}", "null", "", "true", "[]", "[\"/relay/x\"]", "[1,2]", "{\"path\":\"/relay/x\"}"];
+            for data in malformed {
+                let answer = client.request_code(event, data, 400);
+                assert_eq!(answer.body["err_msg"], "invalid json ev_path", "{event}={data}");
+                assert!(answer.body["data"].is_null());
+            }
+            for data in ["{", "\"/relay", "[\"/relay/x\",", "/relay/x", "\"\\ud800\""] {
+                client.request_code(event, data, 400);
+            }
+            client.request_code(event, "\"/nowhere\"", 404);
+            client.request_code(event, "\"\"", 404);
+            client.request_code(event, "\"@\"", 404);
         }
-        for data in ["{", "\"/relay", "[\"/relay/x\",", "/relay/x", "\"\\ud800\""] {
-            client.request_code(event, data, 400);
+        client.request_code("/qio/on", "[\"/relay/x\", {\"extra\":[1]}]", 200);
+        client.request_code("/qio/on", " \"/relay/escaped\\u0041\" ", 200);
+        client.request_code("/relay/escapedA", "1", 200);
+        assert_eq!(client.event().path, "/relay/escapedA");
+        // The server's own events cannot be subscribed to.
+        for path in [
+            "/qio/ping",
+            "/qio/on",
+            "/qio/hostname",
+            "/qio/heartbeat",
+            "/qio/callback",
+            "/qio/callback/1",
+            "/qio",
+        ] {
+            let code = client.request("/qio/on", &format!("{path:?}")).code();
+            assert!(code == 401 || code == 404, "{path} was answered {code}");
         }
-        client.request_code(event, "\"/nowhere\"", 404);
-        client.request_code(event, "\"\"", 404);
-        client.request_code(event, "\"@\"", 404);
+        assert_eq!(server.eventually_is("subscriptions", 2).value("subscribes"), 2 * subscribes);
+        drop(client);
+        server.advance(Duration::from_secs(11)); // ends an HTTP session
+        server.eventually_is("subscriptions", 0);
     }
-    client.request_code("/qio/on", "[\"/relay/x\", {\"extra\":[1]}]", 200);
-    client.request_code("/qio/on", " \"/relay/escaped\\u0041\" ", 200);
-    client.request_code("/relay/escapedA", "1", 200);
-    assert_eq!(client.event().path, "/relay/escapedA");
-    // No event of the server's own may be subscribed to.
-    for path in [
-        "/qio/ping",
-        "/qio/on",
-        "/qio/hostname",
-        "/qio/heartbeat",
-        "/qio/callback",
-        "/qio/callback/1",
-        "/qio",
-    ] {
-        let code = client.request("/qio/on", &format!("{path:?}")).code();
-        assert!(code == 401 || code == 404, "{path} was answered {code}");
-    }
-    assert_eq!(server.eventually_is("subscriptions", 2).value("subscribes"), 2);
 }
 
 #[test]
-fn a_subscription_is_one_however_often_and_however_it_is_named() {
-    let server = Server::start(&[]);
-    for wire in Wire::ALL {
-        let mut client = server.client(wire);
+fn a_client_has_one_subscription_to_a_path_under_all_its_spellings() {
+    let server = Server::start_with_clock(&[]);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
         client.subscribe("/relay/room/1");
         client.subscribe("/relay/room/1");
         client.subscribe("//relay///r@o(o)m/1/");
@@ -58,31 +64,33 @@ fn a_subscription_is_one_however_often_and_however_it_is_named() {
         let texts: Vec<_> =
             client.events().iter().map(|event| (event.path.clone(), event.data.clone())).collect();
         let path = "/relay/room/1".to_string();
-        assert_eq!(texts, [(path.clone(), "{\"a\": 1}".into()), (path, "null".into())], "{wire:?}");
-        // One `off` ends it; another changes nothing.
+        assert_eq!(texts, [(path.clone(), "{\"a\": 1}".into()), (path, "null".into())], "{transport:?}");
+        // One `off` ends the subscription. Further ones change nothing.
         client.unsubscribe("/relay/ro%om/1");
         client.unsubscribe("/relay/room/1");
         client.unsubscribe("/relay/never");
         client.request_code("/relay/room/1", "3", 200);
         client.ping();
         assert!(client.events().is_empty());
+        assert_eq!(server.stats().value("subscriptions"), 0, "{transport:?}");
     }
-    server.eventually_is("subscriptions", 0);
 }
 
 #[test]
-fn paths_do_not_touch_each_other() {
+fn subscriptions_match_whole_paths() {
     let server = Server::start(&[]);
-    let mut client = server.websocket();
-    for path in ["/relay", "/relay/a", "/relay/a/b", "/relay/A", "/relay/ab", "/relay/a-b_c"] {
-        client.subscribe(path);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
+        for path in ["/relay", "/relay/a", "/relay/a/b", "/relay/A", "/relay/ab", "/relay/a-b_c"] {
+            client.subscribe(path);
+        }
+        for path in ["/relay/a/b", "/relay", "/relay/A", "/relay/a/b/c", "/relay/a"] {
+            client.request_code(path, &format!("{path:?}"), 200);
+        }
+        client.ping();
+        let paths: Vec<_> = client.events().into_iter().map(|event| event.path).collect();
+        assert_eq!(paths, ["/relay/a/b", "/relay", "/relay/A", "/relay/a"], "{transport:?}");
     }
-    for path in ["/relay/a/b", "/relay", "/relay/A", "/relay/a/b/c", "/relay/a"] {
-        client.request_code(path, &format!("{path:?}"), 200);
-    }
-    client.ping();
-    let paths: Vec<_> = client.events().into_iter().map(|event| event.path).collect();
-    assert_eq!(paths, ["/relay/a/b", "/relay", "/relay/A", "/relay/a"]);
 }
 
 #[test]
@@ -92,20 +100,21 @@ fn pending_subscriptions() {
     let on = format!("{PATH:?}");
     let decide = |client: &mut Client| drop(client.request_code(PATH, "null", 200));
 
-    // Nothing is answered until the decision; meanwhile a second `on` is told so.
+    // The answer is sent after the decision. Until then a second `on` is answered with 202.
     let mut client = server.websocket();
     let first = client.ask("/qio/on", &on);
     client.request_code("/qio/on", &on, 202);
     client.request_code("/qio/on", &on, 202);
     client.ping();
-    assert!(client.answers().is_empty(), "it was decided before anybody decided");
+    assert!(client.answers().is_empty(), "answered before the decision");
     assert_eq!(server.stats().value("subscriptions"), 0);
     decide(&mut client);
     assert_eq!(client.answer(first).code(), 200);
     client.subscribe(PATH);
     server.eventually_is("subscriptions", 1);
 
-    // An `off` while pending: answered at once, the `on` in its time; the client ends up unsubscribed.
+    // An `off` while the `on` is pending is answered at once, and the `on` after the decision. The client is not
+    // subscribed afterwards.
     let mut client = server.websocket();
     let first = client.ask("/qio/on", &on);
     client.unsubscribe(PATH);
@@ -114,7 +123,7 @@ fn pending_subscriptions() {
     assert_eq!(client.answer(first).code(), 200);
     server.eventually_is("subscriptions", 1);
 
-    // An `on` after that `off` takes it back.
+    // An `on` after that `off` cancels the `off`.
     let mut client = server.websocket();
     let first = client.ask("/qio/on", &on);
     client.unsubscribe(PATH);
@@ -125,7 +134,7 @@ fn pending_subscriptions() {
     client.unsubscribe(PATH);
     server.eventually_is("subscriptions", 1);
 
-    // After it ended, it begins anew.
+    // After the subscription has ended, a new one can be made.
     let first = client.ask("/qio/on", &on);
     client.request_code("/qio/on", &on, 202);
     decide(&mut client);
@@ -134,13 +143,13 @@ fn pending_subscriptions() {
     drop(client);
     server.eventually_is("subscriptions", 1);
 
-    // Whoever goes while it is pending leaves nothing behind.
+    // A client that disconnects while its subscription is pending leaves nothing behind.
     for _ in 0..10 {
-        let mut gone = server.websocket();
-        gone.ask("/qio/on", &on);
-        gone.ping();
+        let mut client = server.websocket();
+        client.ask("/qio/on", &on);
+        client.ping();
     }
-    server.eventually("ten gone", |stats| stats.value("connections_closed") == 11);
+    server.eventually("ten disconnected", |stats| stats.value("connections_closed") == 11);
     assert_eq!(server.stats().value("subscriptions"), 1);
 }
 
@@ -156,41 +165,41 @@ fn closing_ends_every_subscription() {
         client.subscribe("/relay/other");
         client.unsubscribe("/relay/other");
         if number % 2 == 0 {
-            client.vanish();
+            client.reset();
         }
     }
-    let stats = server.eventually("all gone", |stats| {
+    let stats = server.eventually("without connections and subscriptions", |stats| {
         stats.value("subscriptions") == 0 && stats.value("connections") == 0 && stats.value("paths") == 0
     });
     assert_eq!(stats.value("subscribes"), 21 * count);
     assert_eq!(stats.value("unsubscribes"), 21 * count);
-    // Nobody is left to be told, and nothing is wrong with telling them.
+    // A broadcast without subscribers is answered as any other.
     let mut sender = server.websocket();
     sender.request_code("/relay/3", "1", 200);
     assert_eq!(server.stats().value("broadcast_deliveries"), 0);
 }
 
-/// What each client subscribed to is known; every broadcast must reach exactly those, once, on every shard, from the
-/// moment that `on` is answered to the moment that `off` is.
+/// Every broadcast must reach exactly the subscribed clients, once, on every shard, from the moment at which `on` is
+/// answered to the moment at which `off` is answered.
 #[test]
 fn broadcasts_reach_exactly_the_subscribers() {
     let server = Server::start(&["--shards", "3"]);
     let mut clients = server.spread(12);
-    clients.extend((0..4).map(|_| server.client(Wire::Raw)));
+    clients.extend((0..4).map(|_| server.client(Transport::Raw)));
     let mut subscribed = BTreeSet::new();
     fuzz::run(|random| {
         for round in 0..100 {
             subscribe_or_not(random, &mut clients, &mut subscribed);
             let (sender, path) = (random.below(clients.len()), random.below(PATHS));
             clients[sender].request_code(&format!("/relay/{path}"), &round.to_string(), 200);
-            for &(who, _) in subscribed.iter().filter(|(_, subscribed)| *subscribed == path) {
-                let event = clients[who].event();
+            for &(subscriber, _) in subscribed.iter().filter(|(_, subscribed)| *subscribed == path) {
+                let event = clients[subscriber].event();
                 assert_eq!((event.path, event.data), (format!("/relay/{path}"), round.to_string()));
             }
         }
         for client in &mut clients {
             client.ping();
-            assert_eq!(client.events(), [], "a broadcast came twice, or to whom it was not for");
+            assert_eq!(client.events(), [], "a broadcast came twice, or to a client without a subscription");
         }
     });
     assert!(server.stats().value("mesh_received") > 0, "nothing crossed shards");
@@ -199,18 +208,18 @@ fn broadcasts_reach_exactly_the_subscribers() {
 
 const PATHS: usize = 4;
 
-/// One client subscribes to a path, or ends that; `subscribed` has who is subscribed to what.
+/// One client subscribes to a path, or ends its subscription. `subscribed` has the pairs of client and path.
 fn subscribe_or_not(random: &mut Random, clients: &mut [Client], subscribed: &mut BTreeSet<(usize, usize)>) {
-    let (who, path) = (random.below(clients.len()), random.below(PATHS));
-    if subscribed.remove(&(who, path)) {
-        clients[who].unsubscribe(&format!("/relay/{path}"));
+    let (client, path) = (random.below(clients.len()), random.below(PATHS));
+    if subscribed.remove(&(client, path)) {
+        clients[client].unsubscribe(&format!("/relay/{path}"));
     } else {
-        subscribed.insert((who, path));
-        clients[who].subscribe(&format!("/relay/{path}"));
+        subscribed.insert((client, path));
+        clients[client].subscribe(&format!("/relay/{path}"));
     }
 }
 
-/// Many senders to one path, on all shards at once: each subscriber gets every sender's events once, in order.
+/// Many clients on all shards send to one path at once: each subscriber receives every sender's events once, in order.
 #[test]
 fn broadcasts_of_each_sender_stay_in_order_across_shards() {
     const SENDERS: usize = 8;
@@ -246,10 +255,10 @@ fn broadcasts_of_each_sender_stay_in_order_across_shards() {
     });
 }
 
-/// A broadcast crosses only to shards that have subscribers for its path.
+/// A broadcast is sent only to shards that have subscribers of its path.
 #[test]
-fn broadcasts_stay_where_nobody_else_listens() {
-    // With a clock that stands still no application broadcasts on its own.
+fn broadcasts_are_not_sent_to_shards_without_subscribers() {
+    // The clock stands still, and so no application broadcasts by its timers.
     let server = Server::start_with_clock(&[]);
     let mut clients = server.spread(2);
     for client in &mut clients {
@@ -262,8 +271,8 @@ fn broadcasts_stay_where_nobody_else_listens() {
         }
     }
     let stats = server.stats();
-    // What the statistics themselves send between shards does not grow with the broadcasts.
-    assert!(stats.value("mesh_sent") < before + 50, "broadcasts crossed for nobody");
+    // The messages that the statistics cause between shards do not grow with the broadcasts.
+    assert!(stats.value("mesh_sent") < before + 50, "broadcasts were sent to shards without subscribers");
     assert_eq!(stats.value("broadcasts"), 51 * clients.len() as u64);
     assert_eq!(stats.value("broadcast_deliveries"), 0);
 }

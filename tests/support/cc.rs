@@ -1,4 +1,4 @@
-//! Compiles applications for tests, with the compilers of this machine.
+//! Compiles applications in C and C++ for tests, with the compilers of this machine.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-/// Where the headers are.
+/// The folder of the headers.
 pub const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/c");
 
 const C_FLAGS: &[&str] = &["-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread"];
 const CPP_FLAGS: &[&str] = &["-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread"];
 
-/// A file of this repository.
+/// Returns the path of a file of this repository.
 pub fn in_tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The shared object of a C or C++ source.
+/// Compiles a C or C++ source, and returns the path of its shared object.
 pub fn shared_object(source: &Path) -> PathBuf {
     shared_object_with(source, &[])
 }
 
-/// Likewise, with more flags.
+/// As [`shared_object`], with more flags.
 pub fn shared_object_with(source: &Path, flags: &[&str]) -> PathBuf {
     let (compiler, own) = if source.extension().is_some_and(|extension| extension == "cpp") {
         ("c++", CPP_FLAGS)
@@ -36,33 +36,34 @@ pub fn shared_object_with(source: &Path, flags: &[&str]) -> PathBuf {
     let stem = source.file_stem().unwrap().to_str().unwrap();
     let object = temporary(&format!("{stem}-{:016x}.so", hasher.finish()));
     if !object.exists() {
-        // Tests run at the same time: what is renamed is whole.
+        // Tests run at the same time, and each must see only complete objects: the compiler writes to a name of its
+        // own, and a rename is atomic.
         let unfinished =
             object.with_extension(format!("{}-{:?}.tmp", std::process::id(), thread::current().id()));
         let mut command = Command::new(compiler);
         command.args(own).args(["-g", "-O1", "-shared", "-fPIC", "-I", HEADERS]).args(flags);
         command.arg("-o").arg(&unfinished).arg(source);
         run(&mut command);
-        fs::rename(&unfinished, &object).expect("a file of ours can be renamed");
+        fs::rename(&unfinished, &object).expect("the object can be renamed");
     }
     object
 }
 
-/// The shared object of a C text.
+/// Compiles the text of a C source, and returns the path of its shared object.
 pub fn shared_object_of(name: &str, text: &str) -> PathBuf {
     let source = temporary(&format!("{name}-{}.c", std::process::id()));
-    fs::write(&source, text).expect("there is room");
+    fs::write(&source, text).expect("the source can be written");
     shared_object(&source)
 }
 
-/// A file for a test of this process.
+/// Returns the path of a temporary file of the tests.
 pub fn temporary(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// Runs a compiler; panics with its words.
+/// Runs a compiler. Panics with its output if it fails.
 pub fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}\n{words}");
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}\n{messages}");
 }

@@ -1,61 +1,15 @@
-//! A blocking client of the QuickIO protocol, by hand, over raw TCP and WebSocket.
+//! A blocking client over raw TCP and WebSocket. It also sends bytes that are not valid in the protocol.
 
+use super::conversation::{Conversation, Ended, Inbox, Transport};
 use super::wire::{self, Frame, Received};
 use super::{DEADLINE, http};
-use serde_json::Value;
 use socket2::{Domain, SockRef, Socket, Type};
-use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// The protocol that a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
-    Raw,
-    WebSocket,
-}
-
-impl Wire {
-    pub const ALL: [Wire; 2] = [Wire::Raw, Wire::WebSocket];
-}
-
-/// An event that the server sent and that is no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub path: String,
-    pub callback: u64,
-    pub data: String,
-}
-
-/// The server's answer to an event.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The whole text.
-    pub text: String,
-    pub id: u64,
-    /// The server callback that is offered; 0 where none is.
-    pub callback: u64,
-    pub body: Value,
-}
-
-impl Answer {
-    pub fn code(&self) -> u64 {
-        self.body["code"].as_u64().expect("an answer has a code")
-    }
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// A WebSocket close frame, its code and reason; where it has none, 1005 (RFC 6455, 7.1.5).
-    Close(u16, String),
-    /// The end of the stream, or its reset.
-    Gone,
-}
-
-/// What a client reads from.
+/// The byte stream under a client.
 trait Stream: Read + Write + Send {
     fn set_timeouts(&self, timeout: Duration);
     fn shutdown_write(&self);
@@ -71,7 +25,7 @@ macro_rules! stream {
             }
 
             fn shutdown_write(&self) {
-                let _ = self.shutdown(std::net::Shutdown::Write); // the peer may have gone
+                let _ = self.shutdown(std::net::Shutdown::Write); // fails if the peer has disconnected
             }
 
             fn set_linger_zero(&self) {
@@ -84,63 +38,64 @@ macro_rules! stream {
 stream!(TcpStream);
 stream!(UnixStream);
 
-/// One connection. Every read has a deadline, and panics past it.
+/// One connection. Every read and write has a deadline, and panics past it.
 pub struct Client {
     stream: Box<dyn Stream>,
-    wire: Wire,
-    /// Bytes received and not yet taken.
+    transport: Transport,
+    /// Bytes that have been received and not parsed yet.
     input: Vec<u8>,
-    last_id: u64,
-    answers: VecDeque<Answer>,
-    events: VecDeque<Event>,
-    /// This end's address, as the server's log names it; empty on Unix sockets.
+    inbox: Inbox,
+    /// This end's address as the server's log writes it; empty for Unix sockets.
     pub address: String,
 }
 
 impl Client {
-    /// Connects and says nothing yet. `address` is `HOST:PORT` or `unix:PATH`.
-    pub fn connect(address: &str, wire: Wire) -> Client {
+    /// Connects and sends nothing yet. `address` is `HOST:PORT` or `unix:PATH`.
+    pub fn connect(address: &str, transport: Transport) -> Client {
         match address.strip_prefix("unix:") {
             Some(path) => {
                 let stream = UnixStream::connect(path).expect("the server accepts");
-                Client::over(Box::new(stream), wire, String::new())
+                Client::over(Box::new(stream), transport, String::new())
             }
-            None => Client::over_tcp(TcpStream::connect(address).expect("the server accepts"), wire),
+            None => Client::over_tcp(TcpStream::connect(address).expect("the server accepts"), transport),
         }
     }
 
-    /// As [`Client::connect`], from a source address, with a receive buffer as small as the kernel lets it be.
-    pub fn connect_from(source: IpAddr, address: &str, wire: Wire) -> Client {
+    /// As [`Client::connect`], from a source address, with the smallest receive buffer that the kernel allows.
+    pub fn connect_from(source: IpAddr, address: &str, transport: Transport) -> Client {
         let address: SocketAddr = address.parse().expect("HOST:PORT");
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(2048).unwrap();
         socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
         socket.connect(&address.into()).expect("the server accepts");
-        Client::over_tcp(socket.into(), wire)
+        Client::over_tcp(socket.into(), transport)
     }
 
     /// Connects and completes the handshake.
-    pub fn open(address: &str, wire: Wire) -> Client {
-        let mut client = Client::connect(address, wire);
+    pub fn open(address: &str, transport: Transport) -> Client {
+        let mut client = Client::connect(address, transport);
         client.shake_hands();
         client
     }
 
-    fn over_tcp(stream: TcpStream, wire: Wire) -> Client {
+    fn over_tcp(stream: TcpStream, transport: Transport) -> Client {
         stream.set_nodelay(true).unwrap();
         let address = stream.local_addr().unwrap().to_string();
-        Client::over(Box::new(stream), wire, address)
+        Client::over(Box::new(stream), transport, address)
     }
 
-    fn over(stream: Box<dyn Stream>, wire: Wire, address: String) -> Client {
+    fn over(stream: Box<dyn Stream>, transport: Transport, address: String) -> Client {
+        assert!(
+            Transport::SOCKETS.contains(&transport),
+            "{transport:?} has a client of its own: `HttpClient`"
+        );
         stream.set_timeouts(DEADLINE);
-        let (answers, events) = (VecDeque::new(), VecDeque::new());
-        Client { stream, wire, input: Vec::new(), last_id: 0, answers, events, address }
+        Client { stream, transport, input: Vec::new(), inbox: Inbox::default(), address }
     }
 
-    /// The whole handshake, up to `/qio/ohai` from both sides.
+    /// Completes the handshake, up to `/qio/ohai` from both sides.
     pub fn shake_hands(&mut self) {
-        if self.wire == Wire::WebSocket {
+        if self.transport == Transport::WebSocket {
             self.upgrade();
             self.send(&Frame::text("/qio/ohai").bytes());
             assert_eq!(self.text(), "/qio/ohai");
@@ -150,7 +105,7 @@ impl Client {
         }
     }
 
-    /// The HTTP part of the handshake.
+    /// Completes the HTTP part of the handshake.
     pub fn upgrade(&mut self) {
         self.send(http::upgrade("Sec-WebSocket-Protocol: quickio\r\n").as_bytes());
         let head = self.head();
@@ -165,7 +120,7 @@ impl Client {
             if let Some(head) = http::take_head(&mut self.input) {
                 return head;
             }
-            assert!(self.fill(), "{}: the connection ended in place of an HTTP response", self.address);
+            assert!(self.fill(), "{}: expected an HTTP response, but the connection ended", self.address);
         }
     }
 
@@ -175,142 +130,32 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(bytes));
     }
 
-    /// Reads so many bytes; fewer where the connection ends before.
+    /// Reads `len` bytes, or fewer if the connection ends before.
     pub fn take_bytes(&mut self, len: usize) -> Vec<u8> {
         while self.input.len() < len && self.fill() {}
         let len = self.input.len().min(len);
         self.input.drain(..len).collect()
     }
 
-    // Sending.
-
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Sends bytes to a server that may have closed already.
+    /// Sends bytes to a server that may have closed already. Returns whether the kernel accepted all of them.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// A text as this client's protocol frames it.
+    /// Returns a text as this client's transport frames it.
     pub fn framed(&self, text: impl AsRef<[u8]>) -> Vec<u8> {
-        match self.wire {
-            Wire::Raw => wire::raw(text),
-            Wire::WebSocket => Frame::text(text).bytes(),
+        match self.transport {
+            Transport::Raw => wire::raw(text),
+            _ => Frame::text(text).bytes(),
         }
     }
 
-    /// Sends one text.
-    pub fn send_text(&mut self, text: impl AsRef<[u8]>) {
-        let bytes = self.framed(text);
-        self.send(&bytes);
-    }
-
-    /// Sends an event that asks for no answer.
-    pub fn tell(&mut self, path: &str, data: &str) {
-        self.send_text(format!("{path}:0={data}"));
-    }
-
-    /// Sends an event that asks for an answer, and returns the callback's id.
-    pub fn ask(&mut self, path: &str, data: &str) -> u64 {
-        self.last_id += 1;
-        self.send_text(format!("{path}:{}={data}", self.last_id));
-        self.last_id
-    }
-
-    /// Sends an event and waits for its answer.
-    pub fn request(&mut self, path: &str, data: &str) -> Answer {
-        let id = self.ask(path, data);
-        self.answer(id)
-    }
-
-    /// Sends an event and expects that it is answered with this code.
-    pub fn request_code(&mut self, path: &str, data: &str, code: u64) -> Answer {
-        let answer = self.request(path, data);
-        assert_eq!(answer.code(), code, "{path}={data} was answered {}", answer.text);
-        answer
-    }
-
-    /// Pings. Whatever the server queued for this client before has been read afterwards.
-    pub fn ping(&mut self) {
-        self.request_code("/qio/ping", "null", 200);
-    }
-
-    pub fn subscribe(&mut self, path: &str) {
-        self.request_code("/qio/on", &format!("{path:?}"), 200);
-    }
-
-    pub fn unsubscribe(&mut self, path: &str) {
-        self.request_code("/qio/off", &format!("{path:?}"), 200);
-    }
-
-    // Receiving.
-
-    /// Waits for the answer to a callback. What comes before it is kept.
-    pub fn answer(&mut self, id: u64) -> Answer {
-        loop {
-            if let Some(at) = self.answers.iter().position(|answer| answer.id == id) {
-                return self.answers.remove(at).unwrap();
-            }
-            self.receive();
-        }
-    }
-
-    /// The next event that is no answer.
-    pub fn event(&mut self) -> Event {
-        while self.events.is_empty() {
-            self.receive();
-        }
-        self.events.pop_front().unwrap()
-    }
-
-    /// The events that came already.
-    pub fn events(&mut self) -> Vec<Event> {
-        self.events.drain(..).collect()
-    }
-
-    /// Answers that came already and that nobody waited for.
-    pub fn answers(&mut self) -> Vec<Answer> {
-        self.answers.drain(..).collect()
-    }
-
-    fn receive(&mut self) {
-        let text = self.text();
-        match parse_answer(&text) {
-            Some(answer) => self.answers.push_back(answer),
-            None => self.events.push_back(parse_event(&text)),
-        }
-    }
-
-    /// The next text.
-    pub fn text(&mut self) -> String {
-        match self.next_text() {
-            Ok(text) => text,
-            Err(ended) => panic!("{}: the connection ended in place of a text: {ended:?}", self.address),
-        }
-    }
-
-    /// The next text, or how the connection ended in its place.
-    pub fn next_text(&mut self) -> Result<String, Ended> {
-        if self.wire == Wire::Raw {
-            return match self.take(wire::take_raw) {
-                Some(text) => Ok(String::from_utf8(text).expect("a text in UTF-8")),
-                None => Err(Ended::Gone),
-            };
-        }
-        match self.frame() {
-            None => Err(Ended::Gone),
-            Some(Received { finished: true, opcode: wire::TEXT, payload }) => {
-                Ok(String::from_utf8(payload).expect("a text in UTF-8"))
-            }
-            Some(Received { opcode: wire::CLOSE, payload, .. }) => Err(parse_close(&payload)),
-            Some(frame) => panic!("expected a text frame: {frame:?}"),
-        }
-    }
-
-    /// The next frame; none where the connection ended.
+    /// Returns the next frame, or `None` if the connection ended.
     pub fn frame(&mut self) -> Option<Received> {
         self.take(wire::take_frame)
     }
@@ -327,7 +172,7 @@ impl Client {
         }
     }
 
-    /// Reads what is there, waiting for it; false at the connection's end.
+    /// Waits for input and reads it. Returns `false` at the connection's end.
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 64 * 1024];
         match self.stream.read(&mut chunk) {
@@ -340,58 +185,91 @@ impl Client {
         }
     }
 
-    // Ending.
-
-    /// Reads to the connection's end, passing over texts and pongs.
-    pub fn ended(&mut self) -> Ended {
-        loop {
-            let more = match self.wire {
-                Wire::Raw => self.take(wire::take_raw).is_some(),
-                Wire::WebSocket => match self.frame() {
-                    Some(Received { opcode: wire::CLOSE, payload, .. }) => return parse_close(&payload),
-                    frame => frame.is_some(),
-                },
-            };
-            if !more {
-                return Ended::Gone;
-            }
-        }
-    }
-
-    /// Expects that the server ends the connection: a WebSocket by this code and reason, whose close frame is
-    /// answered, and then in any case by closing it.
+    /// Expects that the server ends the connection. Over WebSocket, it must send a close frame with this code and
+    /// reason first, which the client answers.
+    #[track_caller]
     pub fn expect_closed(&mut self, code: u16, reason: &str) {
-        if self.wire == Wire::WebSocket {
+        if self.transport == Transport::WebSocket {
             assert_eq!(self.ended(), Ended::Close(code, reason.to_string()));
             self.try_send(&Frame::close(code, "").bytes());
         }
-        self.expect_gone();
+        self.expect_disconnect();
     }
 
     /// Expects that the server closes the connection, and sends nothing before.
-    pub fn expect_gone(&mut self) {
+    #[track_caller]
+    pub fn expect_disconnect(&mut self) {
         assert_eq!(String::from_utf8_lossy(&self.input), "");
         assert!(
             !self.fill(),
-            "bytes in place of the connection's end: {:?}",
+            "expected the connection's end, but received {:?}",
             String::from_utf8_lossy(&self.input)
         );
     }
 
-    /// Everything that comes up to the connection's end, as it is.
+    /// Returns all bytes that come up to the connection's end.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.input)
     }
 
-    /// Sends no more, and still reads.
+    /// Shuts down the sending side. The client can still read.
     pub fn shutdown_write(&self) {
         self.stream.shutdown_write();
     }
 
-    /// Vanishes: the connection is reset.
-    pub fn vanish(self) {
+    /// Resets the connection.
+    pub fn reset(self) {
         self.stream.set_linger_zero();
+    }
+}
+
+impl Conversation for Client {
+    fn send_text(&mut self, text: &str) {
+        let bytes = self.framed(text);
+        self.send(&bytes);
+    }
+
+    fn send_texts(&mut self, texts: &[String]) {
+        let bytes: Vec<u8> = texts.iter().flat_map(|text| self.framed(text)).collect();
+        self.send(&bytes);
+    }
+
+    fn next_text(&mut self) -> Result<String, Ended> {
+        if self.transport == Transport::Raw {
+            return match self.take(wire::take_raw) {
+                Some(text) => Ok(String::from_utf8(text).expect("a text in UTF-8")),
+                None => Err(Ended::Disconnected),
+            };
+        }
+        match self.frame() {
+            None => Err(Ended::Disconnected),
+            Some(Received { finished: true, opcode: wire::TEXT, payload }) => {
+                Ok(String::from_utf8(payload).expect("a text in UTF-8"))
+            }
+            Some(Received { opcode: wire::CLOSE, payload, .. }) => Err(parse_close(&payload)),
+            Some(frame) => panic!("expected a text frame: {frame:?}"),
+        }
+    }
+
+    /// Ignores pongs, too.
+    fn ended(&mut self) -> Ended {
+        loop {
+            let more = match self.transport {
+                Transport::Raw => self.take(wire::take_raw).is_some(),
+                _ => match self.frame() {
+                    Some(Received { opcode: wire::CLOSE, payload, .. }) => return parse_close(&payload),
+                    frame => frame.is_some(),
+                },
+            };
+            if !more {
+                return Ended::Disconnected;
+            }
+        }
+    }
+
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
     }
 }
 
@@ -404,26 +282,4 @@ fn parse_close(payload: &[u8]) -> Ended {
         }
         [_] => panic!("a close frame with one byte (RFC 6455, 5.5.1)"),
     }
-}
-
-/// An answer, where the text is one.
-pub fn parse_answer(text: &str) -> Option<Answer> {
-    let rest = text.strip_prefix("/qio/callback/")?;
-    let (id, rest) = rest.split_once(':').expect("a colon");
-    let (callback, data) = rest.split_once('=').expect("an equals sign");
-    Some(Answer {
-        text: text.to_string(),
-        id: id.parse().expect("an id"),
-        callback: callback.parse().expect("a callback"),
-        // What a client sent may come back, and that may be no JSON.
-        body: serde_json::from_str(data).unwrap_or(Value::Null),
-    })
-}
-
-/// Takes an event apart; panics where it is malformed.
-pub fn parse_event(text: &str) -> Event {
-    let (path, rest) = text.split_once(':').expect("a colon");
-    let (callback, data) = rest.split_once('=').expect("an equals sign");
-    let callback = callback.parse().expect("a callback id");
-    Event { path: path.to_string(), callback, data: data.to_string() }
 }

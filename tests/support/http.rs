@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1 to poll, to stream, to upgrade, to be refused, and to ask the statistics endpoint.
+//! The part of HTTP/1.1 that the tests need: polls, event streams, upgrades, refusals, and the statistics endpoint.
 
 use super::DEADLINE;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -6,11 +6,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The key of RFC 6455, section 1.3, and the answer that goes with it.
+/// The key of RFC 6455, section 1.3, and its `Sec-WebSocket-Accept`.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A response's head, its header names in lower case.
+/// A response's head. The header names are in lower case.
 #[derive(Debug)]
 pub struct Head {
     pub status: u16,
@@ -29,7 +29,7 @@ pub struct Response {
     pub body: String,
 }
 
-/// A request that upgrades to WebSocket, with `more` header lines (each with its CRLF).
+/// Returns a request that upgrades to WebSocket, with `more` header lines (each with its CRLF).
 pub fn upgrade(more: &str) -> String {
     format!(
         "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -37,7 +37,7 @@ pub fn upgrade(more: &str) -> String {
     )
 }
 
-/// Takes a response's head off `input`, where it is whole.
+/// Removes a response's head from `input` and returns it, or returns `None` if it is not complete.
 pub fn take_head(input: &mut Vec<u8>) -> Option<Head> {
     let end = input.windows(4).position(|window| window == b"\r\n\r\n")?;
     let text = String::from_utf8(input[..end].to_vec()).expect("a head in ASCII");
@@ -52,7 +52,7 @@ pub fn take_head(input: &mut Vec<u8>) -> Option<Head> {
     Some(Head { status, headers })
 }
 
-/// A connection that is kept alive.
+/// A keep-alive connection.
 pub struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
@@ -65,7 +65,7 @@ impl Connection {
         Connection { stream, input: Vec::new() }
     }
 
-    /// As [`Connection::open`], with a receive buffer as small as the kernel lets it be.
+    /// As [`Connection::open`], with the smallest receive buffer that the kernel allows.
     pub fn open_small(address: &str) -> Connection {
         let address: SocketAddr = address.parse().expect("HOST:PORT");
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
@@ -81,22 +81,22 @@ impl Connection {
         self.stream.write_all(request.as_ref()).expect("the server reads");
     }
 
-    /// Sends bytes to a server that may have closed already; whether it took them.
+    /// Sends bytes to a server that may have closed already. Returns whether the kernel accepted all of them.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Sends no more, and still reads.
+    /// Shuts down the sending side. The client can still read.
     pub fn shutdown_write(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write); // the peer may have gone
+        let _ = self.stream.shutdown(Shutdown::Write); // fails if the peer has disconnected
     }
 
-    /// Vanishes: the connection is reset.
-    pub fn vanish(self) {
+    /// Resets the connection.
+    pub fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// The next response, whole.
+    /// Reads the next response.
     pub fn response(&mut self) -> Response {
         let head = self.head();
         let length = head.header("content-length").expect("a length").parse().expect("a number");
@@ -108,7 +108,7 @@ impl Connection {
         Response { head, body }
     }
 
-    /// The next response's head.
+    /// Reads the next response's head.
     pub fn head(&mut self) -> Head {
         loop {
             if let Some(head) = take_head(&mut self.input) {
@@ -119,18 +119,18 @@ impl Connection {
         }
     }
 
-    /// Sends a request, and waits for its response.
-    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Response {
+    /// Sends a request and reads its response.
+    pub fn request(&mut self, request: impl AsRef<[u8]>) -> Response {
         self.send(request);
         self.response()
     }
 
-    /// Reads a stream until this has come; answers what has come up to its end.
+    /// Reads a stream up to the first `end`, and returns the text, which includes `end`.
     pub fn read_to(&mut self, end: &str) -> String {
         self.try_read_to(end).expect("the stream does not end before")
     }
 
-    /// As [`Connection::read_to`]; none where the stream ends, which it may between events only.
+    /// As [`Connection::read_to`]. Returns `None` if the stream has ended, which it must not do within an event.
     pub fn try_read_to(&mut self, end: &str) -> Option<String> {
         loop {
             if let Some(at) = self.input.windows(end.len()).position(|window| window == end.as_bytes()) {
@@ -144,7 +144,7 @@ impl Connection {
         }
     }
 
-    /// Whether nothing has come that was not read.
+    /// Returns whether everything that was received has been read.
     pub fn is_silent(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let silent = self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
@@ -152,23 +152,23 @@ impl Connection {
         silent && self.input.is_empty()
     }
 
-    /// Waits until the server closes, and nothing more may come before.
+    /// Waits until the server closes the connection, and expects no bytes before.
     pub fn assert_closed(&mut self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "more came: {rest:?}");
     }
 
-    /// Everything that comes up to the connection's end.
+    /// Returns everything that comes up to the connection's end.
     pub fn rest(&mut self) -> String {
         if let Err(error) = self.stream.read_to_end(&mut self.input) {
-            // Closing with unread input resets the connection: that is closed, too.
+            // A server that closes with unread input resets the connection.
             let closed = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
-            assert!(closed, "the server does not close: {error}");
+            assert!(closed, "the server does not close the connection: {error}");
         }
         String::from_utf8_lossy(&std::mem::take(&mut self.input)).into_owned()
     }
 
-    /// Every response up to the connection's end: statuses and bodies.
+    /// Returns the status and body of every response up to the connection's end.
     pub fn responses(&mut self) -> Vec<(u16, String)> {
         let mut rest = self.rest().into_bytes();
         let mut responses = Vec::new();
@@ -177,17 +177,17 @@ impl Connection {
             let body = rest.drain(..length).collect();
             responses.push((head.status, String::from_utf8(body).expect("a body in UTF-8")));
         }
-        assert!(rest.is_empty(), "behind the responses: {:?}", String::from_utf8_lossy(&rest));
+        assert!(rest.is_empty(), "bytes after the responses: {:?}", String::from_utf8_lossy(&rest));
         responses
     }
 }
 
-/// A session of long polling.
+/// An HTTP session, given by its sid.
 #[derive(Clone, Copy, Debug)]
 pub struct Session(pub u128);
 
 impl Session {
-    /// A request with events, and more of the query.
+    /// Returns a request with events in its body. `query` is appended to the query.
     pub fn post(self, query: &str, body: &str) -> String {
         let (sid, len) = (self.0, body.len());
         format!(
@@ -195,7 +195,7 @@ impl Session {
         )
     }
 
-    /// A request for the stream of its output.
+    /// Returns a request for the event stream. `query` is appended to the query.
     pub fn stream(self, query: &str) -> String {
         let sid = self.0;
         format!(
@@ -204,30 +204,32 @@ impl Session {
     }
 }
 
-/// Sends bytes and reads one response; where it has no `Content-Length`, to the connection's end.
+/// Sends a request over a new connection and reads its response. A response without `Content-Length` ends with the
+/// connection.
 pub fn exchange(address: &str, request: impl AsRef<[u8]>) -> Response {
     let (response, _) = exchange_on(&mut connect(address), request);
     response
 }
 
-/// As [`exchange`], and the connection has to be closed by the server afterwards, with nothing behind the response.
+/// As [`exchange`]. The server must close the connection afterwards, and send nothing after the response.
 pub fn exchange_closing(address: &str, request: impl AsRef<[u8]>) -> Response {
     let mut stream = connect(address);
     let (response, mut rest) = exchange_on(&mut stream, request);
-    // Closing with unread input resets the connection: that is closed, too.
+    // A server that closes with unread input resets the connection.
     let _ = stream.read_to_end(&mut rest);
-    assert!(rest.is_empty(), "bytes behind the response: {:?}", String::from_utf8_lossy(&rest));
+    assert!(rest.is_empty(), "bytes after the response: {:?}", String::from_utf8_lossy(&rest));
     response
 }
 
 fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the server accepts");
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
     stream
 }
 
 fn exchange_on(stream: &mut TcpStream, request: impl AsRef<[u8]>) -> (Response, Vec<u8>) {
-    // A server may answer, and close, before it read everything.
+    // A server may respond and close before it has read everything.
     let _ = stream.write_all(request.as_ref());
     let mut input = Vec::new();
     let head = loop {

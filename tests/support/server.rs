@@ -1,6 +1,6 @@
-//! One running server: the real binary, on ports that the kernel chose.
+//! A running server: the real binary, on ports that the kernel chose.
 
-use super::{Client, DEADLINE, Wire, http};
+use super::{Client, Conversation, DEADLINE, HttpClient, Transport, http};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_quickio");
 
-/// A server process. It is killed when this is dropped; where the test fails, its log is printed.
+/// A server process. Dropping it kills the process, and prints its log if the test fails.
 pub struct Server {
     child: Child,
     output: Receiver<String>,
     log: Arc<Log>,
     log_thread: Option<JoinHandle<()>>,
-    /// The lines that it printed, but `ready`.
+    /// The lines that the server printed, except `ready`.
     pub greeting: Vec<String>,
 }
 
-/// What it wrote to stderr so far.
+/// The output of the server on stderr so far.
 #[derive(Default)]
 struct Log {
     text: Mutex<String>,
@@ -29,9 +29,9 @@ struct Log {
 }
 
 impl Server {
-    /// Two shards, the bundled applications, a listener on loopback, and these arguments.
+    /// Starts a server with two shards, the bundled applications, a listener on loopback, and these arguments.
     ///
-    /// An argument that is given takes the place of the default one.
+    /// An argument replaces the default of the same name.
     pub fn start(arguments: &[&str]) -> Server {
         Server::launch(command(BINARY, arguments))
     }
@@ -41,7 +41,7 @@ impl Server {
         Server::start(&[&["--clock", "manual"], arguments].concat())
     }
 
-    /// Starts a command that runs the server in the end, and waits until it is ready.
+    /// Starts a command that runs the server, and waits until the server is ready.
     pub fn launch(command: Command) -> Server {
         let mut server = Server::spawn(command);
         let deadline = Instant::now() + DEADLINE;
@@ -49,7 +49,9 @@ impl Server {
             match server.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if line == "ready" => return server,
                 Ok(line) => server.greeting.push(line),
-                Err(error) => panic!("the server did not get ready: {error}; it said {:?}", server.greeting),
+                Err(error) => {
+                    panic!("the server did not get ready: {error}; it printed {:?}", server.greeting)
+                }
             }
         }
     }
@@ -62,41 +64,41 @@ impl Server {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                let _ = sender.send(line); // nobody listens once the server is dropped
+                let _ = sender.send(line); // fails after the `Server` has been dropped
             }
         });
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let grows = Arc::clone(&log);
+        let thread_log = Arc::clone(&log);
         let log_thread = thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                *grows.text.lock().unwrap() += &(line + "\n");
-                grows.grown.notify_all();
+                *thread_log.text.lock().unwrap() += &(line + "\n");
+                thread_log.grown.notify_all();
             }
         });
         Server { child, output, log, log_thread: Some(log_thread), greeting: Vec::new() }
     }
 
-    /// The address behind the first `listening on`.
+    /// Returns the first address that the server listens on.
     pub fn address(&self) -> &str {
         self.printed("listening on ").next().expect("`listening on ADDRESS` was printed")
     }
 
-    /// Its process.
+    /// Returns the process id of the server.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All addresses that it listens on.
+    /// Returns all addresses that the server listens on.
     pub fn addresses(&self) -> Vec<&str> {
         self.printed("listening on ").collect()
     }
 
-    /// The address of the statistics endpoint.
+    /// Returns the address of the statistics endpoint.
     pub fn admin(&self) -> &str {
         self.printed("admin on ").next().expect("`admin on ADDRESS` was printed")
     }
 
-    /// The address of the proxy of `quickio clienttest`.
+    /// Returns the address of the proxy of `quickio clienttest`.
     pub fn proxy(&self) -> &str {
         self.printed("proxy on ").next().expect("`proxy on ADDRESS` was printed")
     }
@@ -105,80 +107,121 @@ impl Server {
         self.greeting.iter().filter_map(move |line| line.strip_prefix(prefix))
     }
 
-    /// A client whose handshake is complete.
-    pub fn client(&self, wire: Wire) -> Client {
-        Client::open(self.address(), wire)
+    /// Connects a client over raw TCP or WebSocket and completes its handshake.
+    pub fn client(&self, transport: Transport) -> Client {
+        Client::open(self.address(), transport)
     }
 
-    /// A WebSocket client whose handshake is complete.
+    /// Connects a WebSocket client and completes its handshake.
     pub fn websocket(&self) -> Client {
-        self.client(Wire::WebSocket)
+        self.client(Transport::WebSocket)
     }
 
-    /// Moves the manual clock.
+    /// Opens an HTTP session.
+    pub fn http_client(&self, transport: Transport) -> HttpClient {
+        HttpClient::open(self.address(), transport)
+    }
+
+    /// Connects a client over any transport.
+    pub fn conversation(&self, transport: Transport) -> Box<dyn Conversation> {
+        match transport {
+            Transport::Raw | Transport::WebSocket => Box::new(self.client(transport)),
+            Transport::Poll | Transport::Stream => Box::new(self.http_client(transport)),
+        }
+    }
+
+    /// Moves the manual clock, and waits until every shard has handled the timers that are due then.
     pub fn advance(&self, by: Duration) {
         let path = format!("/clock?advance={}", by.as_millis());
-        let response = self.ask("POST", &path);
-        assert!(response.head.status < 300, "the clock was not moved: {response:?}");
+        let mut response = self.admin_exchange("POST", &path);
+        let deadline = Instant::now() + DEADLINE;
+        // The clock has been moved also if a shard was silent. Only the wait is repeated.
+        while response.head.status == 503 && Instant::now() < deadline {
+            response = self.admin_exchange("POST", "/clock?advance=0");
+        }
+        assert_eq!(response.head.status, 200, "the clock was not moved: {response:?}");
     }
 
-    /// The statistics of this moment.
+    /// Returns the statistics of this moment.
+    #[track_caller]
     pub fn stats(&self) -> Stats {
-        let response = self.ask("GET", "/stats");
-        assert_eq!(response.head.status, 200);
+        let response = self.admin_request("GET", "/stats");
+        assert_eq!(response.head.status, 200, "{response:?}");
         Stats(serde_json::from_str(&response.body).expect("/stats is JSON"))
     }
 
-    /// Asks the statistics endpoint.
-    pub fn ask(&self, method: &str, path: &str) -> http::Response {
+    /// Waits until every shard has handled everything that the kernel had received for it before this call.
+    #[track_caller]
+    pub fn wait_for_shards(&self) {
+        assert_eq!(self.admin_request("GET", "/healthz").head.status, 200);
+    }
+
+    /// Sends a request to the statistics endpoint and returns its response.
+    ///
+    /// The endpoint responds with 503 if a shard has been silent for two seconds, which is not an error on a loaded
+    /// machine. A request that changes nothing is repeated then, until [`DEADLINE`].
+    pub fn admin_request(&self, method: &str, path: &str) -> http::Response {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let response = self.admin_exchange(method, path);
+            if response.head.status != 503 || method != "GET" || Instant::now() > deadline {
+                return response;
+            }
+        }
+    }
+
+    fn admin_exchange(&self, method: &str, path: &str) -> http::Response {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
         http::exchange(self.admin(), request)
     }
 
-    /// Waits until the statistics are as they should be.
-    pub fn eventually(&self, what: &str, is: impl Fn(&Stats) -> bool) -> Stats {
+    /// Waits until the statistics fulfil a condition, and returns them. `state` names the condition in the error.
+    #[track_caller]
+    pub fn eventually(&self, state: &str, is: impl Fn(&Stats) -> bool) -> Stats {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let stats = self.stats();
             if is(&stats) {
                 return stats;
             }
-            assert!(Instant::now() < deadline, "never {what}: {:#}", stats.0);
-            thread::sleep(Duration::from_millis(2)); // not for the server's sake: to leave it the core
+            assert!(Instant::now() < deadline, "never {state}: {:#}", stats.0);
+            thread::sleep(Duration::from_millis(2)); // leaves the core to the server
         }
     }
 
-    /// Waits until a counter or gauge, of all shards together, has a value.
+    /// Waits until a counter or gauge of all shards together has a value.
+    #[track_caller]
     pub fn eventually_is(&self, name: &str, value: u64) -> Stats {
         self.eventually(&format!("{name} = {value}"), |stats| stats.value(name) == value)
     }
 
-    /// Waits until the log says something, and returns the whole log.
+    /// Waits until the log contains a text, and returns the whole log.
+    #[track_caller]
     pub fn log_with(&self, needle: &str) -> String {
         let text = self.log.text.lock().unwrap();
         let missing = |text: &mut String| !text.contains(needle);
         let (text, waited) = self.log.grown.wait_timeout_while(text, DEADLINE, missing).unwrap();
-        assert!(!waited.timed_out(), "the log never said {needle:?}");
+        assert!(!waited.timed_out(), "the log never contained {needle:?}");
         text.clone()
     }
 
-    /// Sends a signal, by its name without SIG.
+    /// Sends a signal, given by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("sh runs");
         assert!(status.success(), "{kill}");
     }
 
-    /// Waits for the process's end.
+    /// Waits until the process has exited.
     pub fn exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            // Its stdout ends with it.
+            // The stdout of the process ends when the process exits.
             match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.greeting.push(line),
-                Err(RecvTimeoutError::Timeout) => panic!("the server does not exit"),
+                Err(RecvTimeoutError::Timeout) => panic!("the server has not exited"),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -188,18 +231,19 @@ impl Server {
         self.child.wait().expect("the child can be waited for")
     }
 
-    /// Panics where the server does not serve any more.
+    /// Panics if the server does not serve new clients.
+    #[track_caller]
     pub fn assert_serves(&self) {
-        for wire in [Wire::Raw, Wire::WebSocket] {
-            self.client(wire).ping();
+        for transport in Transport::SOCKETS {
+            self.client(transport).ping();
         }
     }
 
-    /// Opens WebSocket clients until every shard has at least one, and `count` in all.
+    /// Connects WebSocket clients until there are `count` of them and every shard has at least one.
     pub fn spread(&self, count: usize) -> Vec<Client> {
         let mut clients: Vec<Client> = (0..count).map(|_| self.websocket()).collect();
         while !self.stats().shards().all(|shard| shard["gauges"]["clients"].as_u64() > Some(0)) {
-            assert!(clients.len() < count + 200, "a shard gets no connections");
+            assert!(clients.len() < count + 200, "a shard accepts no connections");
             clients.push(self.websocket());
         }
         clients
@@ -208,7 +252,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have exited already
+        let _ = self.child.kill(); // fails if the server has exited already
         let _ = self.child.wait();
         if thread::panicking() {
             eprintln!("--- the server's output\n{}", self.greeting.join("\n"));
@@ -220,14 +264,14 @@ impl Drop for Server {
 const DEFAULTS: [(&str, &str); 3] =
     [("--listen", "127.0.0.1:0"), ("--admin", "127.0.0.1:0"), ("--shards", "2")];
 
-/// The command line of a server on free ports.
+/// Returns the command line of a server on free ports.
 pub fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(["--app", "relay", "--app", "clienttest"]);
     with_defaults(command, &DEFAULTS, arguments)
 }
 
-/// The command line of `quickio clienttest` on free ports.
+/// Returns the command line of `quickio clienttest` on free ports.
 pub fn client_test_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.arg("clienttest");
@@ -249,9 +293,9 @@ fn with_defaults(mut command: Command, defaults: &[(&str, &str)], arguments: &[&
     command
 }
 
-/// Runs the server where it should end by itself, and returns its exit code, stdout and stderr.
+/// Runs a server that should exit without a signal, and returns its exit code, stdout and stderr.
 pub fn run(mut command: Command) -> (Option<i32>, String, String) {
-    // A server that starts against expectation is stopped by the deadline, not waited for without end.
+    // A server that starts against expectation panics at the deadline.
     command.stdin(Stdio::null());
     let mut server = Server::spawn(command);
     let status = server.exit();
@@ -259,23 +303,23 @@ pub fn run(mut command: Command) -> (Option<i32>, String, String) {
     (status.code(), server.greeting.join("\n"), log)
 }
 
-/// An answer of `/stats`.
+/// The statistics as `/stats` returns them.
 #[derive(Debug)]
 pub struct Stats(pub Value);
 
 impl Stats {
-    /// A counter or gauge of all shards together.
+    /// Returns a counter or gauge of all shards together.
     pub fn value(&self, name: &str) -> u64 {
         let value = self.0["counters"][name].as_u64().or_else(|| self.0["gauges"][name].as_u64());
         value.unwrap_or_else(|| panic!("/stats has no {name}: {:#}", self.0))
     }
 
-    /// A latency histogram of all shards together.
+    /// Returns a latency histogram of all shards together.
     pub fn timer(&self, name: &str) -> &Value {
         &self.0["timers"][name]
     }
 
-    /// The statistics of each shard.
+    /// Returns the statistics of each shard.
     pub fn shards(&self) -> impl Iterator<Item = &Value> {
         self.0["shards"].as_array().expect("a list of shards").iter()
     }

@@ -1,4 +1,5 @@
-//! The bytes of RFC 6455 frames as a client writes and reads them, malformed ones included.
+//! The bytes of WebSocket frames (RFC 6455) as a client writes and reads them, including malformed ones, and of raw TCP
+//! messages.
 
 pub const CONTINUATION: u8 = 0x0;
 pub const TEXT: u8 = 0x1;
@@ -7,7 +8,7 @@ pub const CLOSE: u8 = 0x8;
 pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xA;
 
-/// A frame to send. By default it is right: finished, masked, no reserved bits, the length that it has.
+/// A frame to send. By default it is valid: finished, masked, without reserved bits, with its real length.
 #[derive(Clone)]
 pub struct Frame {
     opcode: u8,
@@ -39,7 +40,7 @@ impl Frame {
         Frame::new(CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
     }
 
-    /// More fragments follow.
+    /// Clears the FIN bit: more fragments follow.
     pub fn unfinished(mut self) -> Frame {
         self.finished = false;
         self
@@ -61,7 +62,7 @@ impl Frame {
         self
     }
 
-    /// Announces another length than it has.
+    /// Announces a length other than the real one.
     pub fn announcing(mut self, len: u64) -> Frame {
         self.announced = Some(len);
         self
@@ -93,7 +94,7 @@ impl Frame {
     }
 }
 
-/// A frame that the server sent.
+/// A frame from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received {
     pub finished: bool,
@@ -101,7 +102,8 @@ pub struct Received {
     pub payload: Vec<u8>,
 }
 
-/// Takes the first frame off `input`, where it is whole. Panics where it is none that a server may send.
+/// Removes the first frame from `input` and returns it, or returns `None` if it is not complete. Panics if a server must
+/// not send such a frame.
 pub fn take_frame(input: &mut Vec<u8>) -> Option<Received> {
     let (&first, &second) = (input.first()?, input.get(1)?);
     assert_eq!(first & 0x70, 0, "reserved bits from the server");
@@ -119,7 +121,7 @@ pub fn take_frame(input: &mut Vec<u8>) -> Option<Received> {
     Some(Received { finished: first & 0x80 != 0, opcode: first & 0x0f, payload })
 }
 
-/// Takes the first raw TCP message off `input`, where it is whole.
+/// Removes the first raw TCP message from `input` and returns it, or returns `None` if it is not complete.
 pub fn take_raw(input: &mut Vec<u8>) -> Option<Vec<u8>> {
     let len = u64::from_be_bytes(input.get(..8)?.try_into().unwrap());
     let end = 8 + usize::try_from(len).unwrap();
@@ -128,7 +130,7 @@ pub fn take_raw(input: &mut Vec<u8>) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// A raw TCP message.
+/// Returns the bytes of a raw TCP message.
 pub fn raw(text: impl AsRef<[u8]>) -> Vec<u8> {
     let text = text.as_ref();
     [&(text.len() as u64).to_be_bytes(), text].concat()

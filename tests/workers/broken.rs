@@ -1,7 +1,7 @@
 //! Workers that crash, hang, never answer, or break the protocol: what they had under way is
 //! answered, another one is started, and nobody else notices.
 
-use super::support::{Server, Wire};
+use super::support::{Conversation, Server, Transport};
 use super::{
     Client, MS, ask, ends, eventually, is_served_by, logged, name, one_of_each_shard, order, pid, request,
     request_code, runs, signal, start, tell, who,
@@ -41,7 +41,7 @@ fn a_crash_costs_what_was_under_way_and_nothing_else() {
         (json!([["kill", {"name": "SEGV"}]]), "signal: 11"),
     ] {
         let server = start(json!({}), &[]);
-        let [mut one, mut other] = one_of_each_shard(&server, Wire::WebSocket);
+        let [mut one, mut other] = one_of_each_shard(&server, Transport::WebSocket);
         for path in ["/raw/room", "/raw/ask/room", "/relay/room"] {
             one.subscribe(path);
         }
@@ -183,7 +183,7 @@ fn one_that_hangs_is_killed() {
     for hang in ["the process stands still", "its program does"] {
         let server = start(json!({}), &["--worker-timeout", "5s"]);
         let mut client = server.websocket();
-        let mut other = server.client(Wire::Raw);
+        let mut other = server.client(Transport::Raw);
         let before = pid(&mut client);
         has_answered_its_ping(&server, &mut client);
         let held = if hang == "its program does" {
@@ -270,7 +270,7 @@ fn what_is_never_answered_is_answered_by_the_server() {
 
 /// Has the worker do what it is killed for; sees that it is, for these words, and that all is well then.
 fn killed_for(server: &Server, client: &mut Client, steps: Value, words: &str) {
-    let mut other = server.client(Wire::Raw);
+    let mut other = server.client(Transport::Raw);
     let (before, crashed) = (pid(client), server.stats().value("workers_crashed"));
     // One that has served so long is waited for as at first.
     server.advance(MS(10_000));
@@ -381,7 +381,7 @@ fn what_the_server_does_not_know_it_ignores() {
 fn one_whose_link_ends_is_replaced() {
     for steps in [json!([["close_link", {}]]), json!([["close_link", {"only_write": true}]])] {
         let server = start(json!({}), &[]);
-        let [mut client, mut other] = one_of_each_shard(&server, Wire::Raw);
+        let [mut client, mut other] = one_of_each_shard(&server, Transport::Raw);
         let before = pid(&mut client);
         let held = ask(&mut client, &json!([["hold", {"name": "a"}]]));
         order(&mut client, json!([]));

@@ -1,7 +1,7 @@
 //! What a review found: surroundings and workers that wear a supervisor out.
 
 use super::support::server::{BINARY, command};
-use super::support::{self, DEADLINE, Server, Wire};
+use super::support::{self, Conversation, DEADLINE, Server, Transport};
 use super::{
     Folder, MS, RAW, ends, is_served_by, logged, order, pid, request_code, runs, signal, start, tell,
 };
@@ -85,7 +85,7 @@ fn signals_while_a_worker_starts() {
 fn the_end_of_a_client_is_put_off_while_its_worker_does_not_keep_up() {
     let small = ["--message-bytes-max", "4096", "--worker-outbox-bytes-max", "8192"];
     let server = start(json!({}), &small);
-    let mut client = server.client(Wire::Raw);
+    let mut client = server.client(Transport::Raw);
     let worker = pid(&mut client);
     // More than the kernel takes for a worker that does not read.
     const ROOMS: u64 = 20_000;
@@ -96,14 +96,14 @@ fn the_end_of_a_client_is_put_off_while_its_worker_does_not_keep_up() {
     server.eventually_is("subscriptions", ROOMS);
     let told = server.stats().value("worker_events");
     signal(worker, "STOP");
-    client.vanish();
+    client.reset();
     // It cannot be told of more than fits, and of nothing at all while it stands still.
     server.eventually("some wait to be told", |stats| stats.value("worker_outbox_bytes") >= 8192);
     assert!(server.stats().value("subscriptions") > 0, "the others are not ended yet");
     signal(worker, "CONT");
     server.eventually_is("subscriptions", 0);
     server.eventually_is("clients", 0);
-    let mut other = server.client(Wire::Raw);
+    let mut other = server.client(Transport::Raw);
     assert_eq!(pid(&mut other), worker, "it goes on");
     assert_eq!(server.stats().value("worker_events"), told + ROOMS + 1, "it was told of all, and asked once");
 }

@@ -1,7 +1,6 @@
 //! A worker at work: what it is told, and what it can do.
 
-use super::support::Wire;
-use super::support::http_client::{HttpClient, Way};
+use super::support::{Conversation, HttpClient, Transport};
 use super::{
     Client, MS, ask, body, eventually, name, one_of_each_shard, order, request, request_code, start, tell,
     told, told_eventually, two_of_one_shard, who,
@@ -31,7 +30,7 @@ fn it_is_told_what_it_is() {
 #[test]
 fn answers_come_as_they_were_given() {
     let server = start(json!({}), &[]);
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let mut client = server.client(wire);
         for (given, expected) in [
             (json!({}), r#"{"code":200,"data":null}"#),
@@ -49,7 +48,7 @@ fn answers_come_as_they_were_given() {
             assert_eq!(body(&request(&mut client, json!([["answer", given]]))), expected);
         }
     }
-    for way in Way::ALL {
+    for way in Transport::HTTP {
         let mut client = HttpClient::open(server.address(), way);
         let answer = client.request_code("/raw/over/http", "1", 200);
         assert_eq!(answer.body["data"], json!(["/raw/over/http", "1"]));
@@ -59,7 +58,7 @@ fn answers_come_as_they_were_given() {
 #[test]
 fn events_come_as_they_were_sent() {
     let server = start(json!({}), &[]);
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let mut client = server.client(wire);
         let mut echo = |path: &str, data: &str| client.request_code(path, data, 200).body["data"].take();
         assert_eq!(echo("/raw", "[ 1]"), json!(["/raw", "[ 1]"]));
@@ -123,7 +122,7 @@ fn large_and_small_pieces() {
 #[test]
 fn subscriptions_are_decided() {
     let server = start(json!({}), &[]);
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let mut client = server.client(wire);
         let on = |client: &mut Client, path: &str, steps: Value| {
             client.request("/qio/on", &json!([path, steps]).to_string()).code()
@@ -182,7 +181,7 @@ fn a_subscription_waits_for_its_decision() {
 fn it_is_told_of_subscriptions_and_of_their_ends() {
     let server = start(json!({}), &[]);
     let mut observer = server.websocket();
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let mut client = server.client(wire);
         let me = name(&mut client);
         client.request_code("/qio/on", r#"["/raw/ask/a/b", {"why": [1]}]"#, 200);
@@ -203,7 +202,7 @@ fn it_is_told_of_subscriptions_and_of_their_ends() {
             told.into_iter().filter(|off| off[1] == me).map(|off| off[0].clone()).collect()
         };
         assert_eq!(mine(told(&mut client, "OFF")), [json!("/raw/ask")], "only where it asked for it");
-        client.vanish();
+        client.reset();
         let mut ended = eventually("the ends of all", || {
             Some(mine(told(&mut observer, "OFF"))).filter(|off| off.len() == 3)
         });
@@ -215,7 +214,7 @@ fn it_is_told_of_subscriptions_and_of_their_ends() {
 #[test]
 fn callbacks_are_offered_and_answered() {
     let server = start(json!({}), &[]);
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let mut client = server.client(wire);
         let mut answer = request_code(&mut client, json!([["answer", {"callback": 1, "data": 0}]]), 200);
         // The worker counts as it likes; the client is told another number.
@@ -300,7 +299,7 @@ fn callbacks_end_with_their_client() {
     request_code(&mut client, json!([["answer", {"callback": 1}]]), 200);
     order(&mut client, json!([["send", {"path": "/a", "callback": 2}], ["hold", {"name": "gone"}]]));
     assert!(told(&mut other, "DROPPED").is_empty());
-    client.vanish();
+    client.reset();
     assert_eq!(dropped(&mut other, 2), [1, 2]);
     // What comes for one that has gone is nobody's.
     order(&mut other, json!([["answer", {"held": "gone", "callback": 3}]]));
@@ -310,7 +309,7 @@ fn callbacks_end_with_their_client() {
 #[test]
 fn timers_fire_by_the_clock() {
     let server = start(json!({}), &[]);
-    for mut client in one_of_each_shard(&server, Wire::Raw) {
+    for mut client in one_of_each_shard(&server, Transport::Raw) {
         let fired = |client: &mut Client| numbers(client, "TIMER");
         let before = fired(&mut client).len();
         let new = |client: &mut Client| fired(client).split_off(before);
@@ -352,7 +351,7 @@ fn timers_fire_by_the_clock() {
 fn a_worker_has_timers_from_the_start() {
     let timers = json!([{"timer": 7, "ms": 1000}, {"timer": 8, "ms": 2500}]);
     let server = start(json!({"timers": timers}), &[]);
-    let [mut client, _other] = one_of_each_shard(&server, Wire::Raw);
+    let [mut client, _other] = one_of_each_shard(&server, Transport::Raw);
     // Once for the worker, not once for each link; and it can be stopped as any other.
     for (ms, expected) in
         [(999, &[][..]), (1, &[7]), (1000, &[7, 7]), (500, &[7, 7, 8]), (500, &[7, 7, 8, 7])]
@@ -374,7 +373,7 @@ fn it_is_told_when_a_client_has_gone() {
     order(&mut client, json!([["watch", {}]]));
     order(&mut other, json!([["watch", {}]]));
     assert!(told(&mut other, "GONE").is_empty());
-    client.vanish();
+    client.reset();
     assert_eq!(told_eventually(&mut other, "GONE", 1), [json!([gone])]);
     let all = request_code(&mut other, json!([["told", {}]]), 200).body["data"].take();
     let all = all.as_array().unwrap();
@@ -388,7 +387,7 @@ fn it_is_told_when_a_client_has_gone() {
 #[test]
 fn it_sends_closes_and_moves() {
     let server = start(json!({}), &[]);
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let [mut client, mut other] = one_of_each_shard(&server, wire);
         let names = [name(&mut client), name(&mut other)];
         order(
@@ -430,7 +429,7 @@ fn it_sends_closes_and_moves() {
 #[test]
 fn broadcasts_reach_subscribers_of_all_shards_in_order() {
     let server = start(json!({}), &[]);
-    for wire in Wire::ALL {
+    for wire in Transport::SOCKETS {
         let mut clients = one_of_each_shard(&server, wire);
         clients.iter_mut().for_each(|client| client.subscribe("/raw/room"));
         let mut steps: Vec<Value> =
@@ -457,7 +456,7 @@ fn broadcasts_reach_subscribers_of_all_shards_in_order() {
 #[test]
 fn what_a_client_sends_comes_in_its_order() {
     let server = start(json!({}), &[]);
-    let mut client = server.client(Wire::Raw);
+    let mut client = server.client(Transport::Raw);
     let mut bytes = Vec::new();
     for nth in 0..500 {
         bytes.extend(client.framed(format!("/raw/{nth}:0={nth}")));

@@ -1,6 +1,6 @@
 //! How much a worker is given: requests under way, and bytes that it has not read.
 
-use super::support::{Server, Wire};
+use super::support::{Conversation, Server, Transport};
 use super::{Client, MS, ask, ends, is_served_by, logged, one_of_each_shard, order, pid, start, tell};
 use serde_json::json;
 
@@ -19,7 +19,7 @@ fn busy(client: &mut Client, path: &str, data: &str) {
 #[test]
 fn so_many_requests_are_under_way() {
     let server = start(json!({}), &["--worker-requests-max", "3"]);
-    let [mut client, mut other] = one_of_each_shard(&server, Wire::WebSocket);
+    let [mut client, mut other] = one_of_each_shard(&server, Transport::WebSocket);
     let mut held: Vec<u64> =
         ["a", "b"].map(|name| ask(&mut client, &json!([["hold", {"name": name}]]))).into();
     held.push(client.ask("/qio/on", r#"["/raw/ask/x", [["hold", {"name": "c"}]]]"#));
@@ -61,7 +61,7 @@ fn fill(server: &Server, client: &mut Client) -> Vec<u64> {
 #[test]
 fn so_many_bytes_wait_for_one_that_does_not_read() {
     let server = start(json!({}), &OUTBOX);
-    let [mut client, mut other] = one_of_each_shard(&server, Wire::Raw);
+    let [mut client, mut other] = one_of_each_shard(&server, Transport::Raw);
     let sent = fill(&server, &mut client);
     busy(&mut client, "/raw", "1");
     client.request_code("/qio/on", r#""/raw/ask/y""#, 420);
@@ -78,7 +78,7 @@ fn so_many_bytes_wait_for_one_that_does_not_read() {
 #[test]
 fn one_that_never_reads_is_killed() {
     let server = start(json!({}), &[&OUTBOX[..], &["--worker-timeout", "5s"]].concat());
-    let [mut client, mut other] = one_of_each_shard(&server, Wire::Raw);
+    let [mut client, mut other] = one_of_each_shard(&server, Transport::Raw);
     let before = pid(&mut client);
     let sent = fill(&server, &mut client);
     // What must reach it comes on top of that, and waits neither for ever nor in whatever number.

@@ -24,8 +24,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::client::Answer;
-use support::{Client, DEADLINE, Server, Wire};
+use support::{Answer, Client, Conversation, DEADLINE, Server, Transport};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -172,7 +171,7 @@ fn logged(server: &Server, needle: &str, count: usize) -> String {
 }
 
 /// A client of each shard, in their order.
-fn one_of_each_shard(server: &Server, wire: Wire) -> [Client; 2] {
+fn one_of_each_shard(server: &Server, wire: Transport) -> [Client; 2] {
     let mut found: [Option<Client>; 2] = [None, None];
     for _ in 0..200 {
         let mut client = server.client(wire);

@@ -1,5 +1,6 @@
 //! What a worker prints and logs: line by line in the server's log, and bounded.
 
+use super::support::Conversation;
 use super::{MS, ask, logged, order, pid, signal, start, tell};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! What an application does wrong: it is left out, counted and said, and its worker lives.
 
-use super::support::Server;
+use super::support::{Conversation, Server};
 use super::{Client, MS, ask, logged, one_of_each_shard, order, pid, request_code, start, told};
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ fn answers_that_are_none_are_answered_500() {
 #[test]
 fn what_else_cannot_be_is_left_out() {
     let server = start(json!({}), &[]);
-    let [mut client, mut other] = one_of_each_shard(&server, super::Wire::WebSocket);
+    let [mut client, mut other] = one_of_each_shard(&server, super::Transport::WebSocket);
     client.subscribe("/raw/room");
     let before = pid(&mut client);
     let stranger = super::name(&mut other);
@@ -94,7 +94,7 @@ fn a_flood_of_wrong_frames_does_not_flood_the_log() {
 #[test]
 fn answers_to_what_is_not_under_way_are_dropped() {
     let server = start(json!({}), &[]);
-    let [mut client, mut other] = one_of_each_shard(&server, super::Wire::WebSocket);
+    let [mut client, mut other] = one_of_each_shard(&server, super::Transport::WebSocket);
     let before = pid(&mut client);
     // Twice, and again under each number that it might have been.
     let id =
@@ -147,7 +147,7 @@ fn a_link_has_so_many_timers() {
 #[test]
 fn names_of_nobody_and_times_without_end_harm_nobody() {
     let server = start(json!({}), &[]);
-    let [mut client, mut other] = one_of_each_shard(&server, super::Wire::Raw);
+    let [mut client, mut other] = one_of_each_shard(&server, super::Transport::Raw);
     let before = pid(&mut client);
     for shard in [0u32, 1, 2, 127, 65_535, 65_536, u32::MAX] {
         for (slot, generation) in [(0, 0), (0, u32::MAX), (u32::MAX, 1), (u32::MAX, u32::MAX)] {
@@ -181,7 +181,7 @@ fn names_of_nobody_and_times_without_end_harm_nobody() {
 fn frames_of_chance_harm_nobody() {
     for seed in 0..8 {
         let server = start(json!({}), &[]);
-        let mut clients = one_of_each_shard(&server, super::Wire::Raw);
+        let mut clients = one_of_each_shard(&server, super::Transport::Raw);
         let before = pid(&mut clients[0]);
         clients.iter_mut().for_each(|client| client.subscribe("/raw/fuzzed"));
         super::tell(&mut clients[0], json!([["fuzz", {"seed": seed, "count": 2000}]]));

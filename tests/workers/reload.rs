@@ -1,7 +1,7 @@
 //! Workers that are replaced, on SIGHUP and when a file changes: nothing is lost, and what is wrong with the
 //! new ones costs nothing.
 
-use super::support::{Client, Server, Wire};
+use super::support::{Client, Conversation, Server, Transport};
 use super::{
     Folder, MS, RAW, ask, ends, eventually, is_served_by, logged, one_of_each_shard, order, pid,
     request_code, signal, start, told, who,
@@ -36,7 +36,8 @@ fn nothing_is_lost_under_load() {
         }
         pids
     };
-    let mut clients: Vec<Client> = (0..4).flat_map(|_| Wire::ALL).map(|wire| server.client(wire)).collect();
+    let mut clients: Vec<Client> =
+        (0..4).flat_map(|_| Transport::SOCKETS).map(|wire| server.client(wire)).collect();
     let mut seen: BTreeSet<u32> = clients.iter_mut().flat_map(pids).collect();
     thread::scope(|scope| {
         let at_work: Vec<_> = clients
@@ -83,7 +84,7 @@ fn new_one(client: &mut Client, before: u32) -> u32 {
 #[test]
 fn what_is_under_way_is_answered_by_the_one_that_has_it() {
     let server = start(json!({}), &["--worker-request-timeout", "5s"]);
-    let mut clients = one_of_each_shard(&server, Wire::WebSocket);
+    let mut clients = one_of_each_shard(&server, Transport::WebSocket);
     let before = pid(&mut clients[0]);
     let held = ["a", "b"].map(|name| json!([["hold", {"name": name}]]));
     let held = [ask(&mut clients[0], &held[0]), ask(&mut clients[1], &held[1])];
@@ -183,7 +184,7 @@ fn other_events_may_be_registered() {
         {"path": "/closed", "subscriptions": "nobody"},
     ]);
     let server = start(json!({"events": events, "file": file}), &["--app", &team(2)]);
-    let mut clients = one_of_each_shard(&server, Wire::WebSocket);
+    let mut clients = one_of_each_shard(&server, Transport::WebSocket);
     for client in &mut clients {
         client.subscribe("/room");
         let codes: Vec<u64> = ["/old", "/new", "/narrow/x", "/wide/x", "/quiet"]

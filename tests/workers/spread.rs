@@ -1,7 +1,7 @@
 //! Clients over the workers of a team: each client's events go to one of them, in their order, and each gets
 //! some.
 
-use super::support::Wire;
+use super::support::{Conversation, Transport};
 use super::{RAW, request_code, start, told, who};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 fn a_clients_events_reach_one_worker_in_order() {
     const EVENTS: usize = 50;
     let server = start(json!({}), &["--app", &format!("{RAW},instances=3")]);
-    let mut clients: Vec<_> = (0..30).flat_map(|_| Wire::ALL).map(|wire| server.client(wire)).collect();
+    let mut clients: Vec<_> =
+        (0..30).flat_map(|_| Transport::SOCKETS).map(|wire| server.client(wire)).collect();
     let asked: Vec<Vec<u64>> = (0..clients.len())
         .map(|nth| {
             let client = &mut clients[nth];

@@ -1,7 +1,7 @@
 //! The end: workers are told everything before their links end, finish, and are killed where they do not.
 
 use super::support::server::{BINARY, command};
-use super::support::{Client, Server, Wire};
+use super::support::{Client, Conversation, Server, Transport};
 use super::{
     Folder, MS, RAW, ask, ends, eventually, logged, one_of_each_shard, order, pid, request_code, runs,
     signal, start, tell,
@@ -38,7 +38,7 @@ fn workers_finish_in_order() {
             ["print", {"text": "it finishes"}], ["sleep", {"ms": 50}],
             ["print", {"text": "never ended", "end": ""}]]});
         let mut server = start_telling(&folder, settings, &["--app", RAW]);
-        let mut clients = one_of_each_shard(&server, Wire::WebSocket);
+        let mut clients = one_of_each_shard(&server, Transport::WebSocket);
         let worker = pid(&mut clients[0]);
         for client in &mut clients {
             client.subscribe("/raw/ask/room");
