@@ -1,9 +1,9 @@
-//! A shard's subscriptions: who is subscribed to a path, and what each client is subscribed to.
+//! The subscriptions of a shard: the subscribers of each path, and the paths of each client.
 //!
-//! A path that somebody cares for has a small integer, [`PathId`]. It leads to a dense list of the clients
-//! that are subscribed, which is all that a broadcast walks. Each client has its own list of paths, which
-//! says for each the client's place among the path's subscribers. So unsubscribing is a swap: the last
-//! subscriber takes the place that is vacant, and is found in its client's list to be told so.
+//! A path in use has a small integer, its [`PathId`]. The id leads to a dense list of the path's subscribers, which is
+//! all that a broadcast walks. Each client has a list of its paths, which records for each path the client's place
+//! among the path's subscribers. Unsubscribing is therefore a swap: the last subscriber moves to the vacant place, and
+//! its new place is recorded in the list of its client.
 //!
 //! ```text
 //!   clients: slot -> path -> pending, tombstoned or place ---+
@@ -11,21 +11,21 @@
 //!   index: text -> PathId -> entry { path, subscribers: [client, client, client], pending, remote shards }
 //! ```
 //!
-//! What a client has at a path:
+//! The states of a client at a path:
 //!
 //! ```text
-//!              on                decide(true)
-//!   nothing ---------> pending ---------------> active ---> nothing
-//!                      |   ^                        off
-//!                  off |   | on
+//!              subscribe         decide(true)
+//!   none ------------> pending ---------------> active ---> none
+//!                      |   ^                    unsubscribe
+//!          unsubscribe |   | subscribe
 //!                      v   |
-//!                   tombstoned ---> nothing     a refusal, or the client's end, makes it nothing from anywhere
-//!                              decide(true): accepted too late, its off-hook must run
+//!                   tombstoned ---> none        a refusal or the client's end leads to none from any state
+//!                              decide(true): accepted too late, and the off-hook must run
 //! ```
 //!
-//! Memory: 4 to 8 bytes a subscription in the path's list, up to 22 in the client's; two of a client's need
-//! no heap. Lists give memory back as they shrink, or clients that subscribe and unsubscribe in turns could
-//! make a shard hold far more than the limits say.
+//! Memory: 4 to 8 bytes a subscription in the path's list and up to 22 in the client's list. Two paths of a client need
+//! no heap. Lists shrink when they become sparse; otherwise clients that take turns to subscribe and unsubscribe could
+//! make a shard hold far more memory than the limits suggest.
 
 mod list;
 mod table;
@@ -35,110 +35,128 @@ mod tests;
 use ahash::RandomState;
 use smallvec::SmallVec;
 
-use self::list::{List, PLACES_MAX, State};
-use self::table::{Secret, Slot, Table};
+use self::list::{ClientPaths, PLACES_MAX, SubscriptionState};
+use self::table::{PairTable, Secret, TableSlot};
 use crate::event::path::{Path, PathRef};
 use crate::limits::SHARDS_MAX;
 
-/// A path that has subscribers, pending ones, or subscribers on other shards. Used again once it has none.
+/// The id of a path in use: one that has subscribers, pending subscribers, or subscribers on other shards. The id is
+/// used again when its path is no longer in use.
 ///
-/// Ids are dense, from 0: [`index`](Self::index) may be used for tables beside this one.
+/// Ids are dense, from 0. [`index`](Self::index) may therefore index tables outside of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathId(u32);
 
 impl PathId {
-    /// The id as an index.
+    /// Returns the id as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// One of a path's subscribers.
+/// A subscriber of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber {
     /// The client's slot on this shard.
     pub client: u32,
 }
 
-/// What a wish to subscribe comes to.
+/// The outcome of a client's request to subscribe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscribeOutcome {
-    /// It is pending now: somebody must decide, once, and say so to [`Subscriptions::decide`].
+    /// The subscription is pending. The caller must decide once and pass the decision to [`Subscriptions::decide`].
     Decide(PathId),
-    /// It is being decided already: 202.
+    /// The subscription is already pending: 202.
     InProgress,
-    /// The client is subscribed already: 200.
+    /// The client is already subscribed: 200.
     Active,
 }
 
-/// What a decision comes to.
+/// The outcome of a decision about a pending subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecisionOutcome {
-    /// The client is subscribed; `first` of this shard's clients to that path.
+    /// The client is subscribed. `first` is `true` if it is this shard's first subscriber of the path.
     Subscribed { first: bool },
-    /// The client was accepted, but unsubscribed meanwhile: the off-hook must run.
+    /// The client was accepted but has unsubscribed in the meantime: the off-hook must run.
     Unsubscribed { path: Path },
-    /// The client was refused, and is not subscribed.
+    /// The client was refused and is not subscribed.
     Refused { path: Path },
-    /// There was nothing to decide.
+    /// There was no pending subscription.
     Unknown,
 }
 
-/// What unsubscribing comes to. The answer is 200 in each case.
+/// The outcome of unsubscribing. The server answers 200 in each case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnsubscribeOutcome {
-    /// The client was subscribed; `last` of this shard's clients to that path.
+    /// The client was subscribed. `last` is `true` if it was this shard's last subscriber of the path.
     Unsubscribed { path: Path, last: bool },
-    /// It is being decided: the client will not be subscribed, whatever the decision is.
+    /// The subscription is still pending. The client will not be subscribed, no matter how the decision turns out.
     Tombstoned,
     /// The client was not subscribed.
     NotSubscribed,
 }
 
-/// What a client had at a path when it went.
+/// The state of a subscription that ended because its client disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedSubscription {
-    /// It was subscribed; `last` of this shard's clients to that path.
+    /// The client was subscribed. `last` is `true` if it was this shard's last subscriber of the path.
     Active { last: bool },
-    /// It was being decided; nobody waits for that decision any more.
+    /// The subscription was pending. The decision is no longer needed.
     Pending,
 }
 
-/// The subscriptions of one shard's clients, which are named by their slots.
+/// The subscriptions of one shard's clients. A client is named by its slot.
 ///
-/// A client holds one of the shared pool of subscriptions from [`SubscribeOutcome::Decide`] until [`DecisionOutcome::Refused`],
-/// [`DecisionOutcome::Unsubscribed`], [`UnsubscribeOutcome::Unsubscribed`], or the call of `each` when it is closed. All
-/// that time [`held`](Self::held) counts it.
+/// A client holds one subscription of the shared pool from [`SubscribeOutcome::Decide`] until
+/// [`DecisionOutcome::Refused`], [`DecisionOutcome::Unsubscribed`], [`UnsubscribeOutcome::Unsubscribed`], or the call
+/// of `each` when its subscriptions are closed. [`held`](Self::held) counts the subscription during all of this time.
+///
+/// Invariants, asserted by [`check`](Subscriptions::check):
+///
+/// - The two ends of an active subscription point at each other: if a client's list has a path with a place, the
+///   subscriber at this place of the path is the client, and each subscriber of a path has the path in its client's
+///   list with its place.
+/// - `pending` of a path is the number of clients in whose lists the path is pending or tombstoned.
+/// - `active` is the number of active subscriptions.
+/// - An entry is either in use, or its id is in `vacant`, once. An entry in use has a path, and `index` finds it by the
+///   path's text. The index has no other pairs.
 #[derive(Debug)]
 pub struct Subscriptions {
-    /// By the client's slot.
-    clients: Vec<List>,
-    /// By [`PathId`].
-    entries: Vec<Entry>,
+    /// The paths of each client, by the client's slot.
+    clients: Vec<ClientPaths>,
+    /// The paths, by [`PathId`].
+    entries: Vec<PathEntry>,
+    /// The ids that are not in use.
     vacant: Vec<PathId>,
-    /// From 32 bits of the path's hash to its [`PathId`].
-    index: Table,
+    /// Pairs of 32 bits of a path's hash and its [`PathId`].
+    index: PairTable,
     hasher: RandomState,
     secret: Secret,
     active: usize,
 }
 
-/// What is known of a path. Vacant where it has no path; otherwise somebody cares for it.
+/// A path and its subscribers. An entry without a path is vacant.
 #[derive(Debug, Default)]
-struct Entry {
+struct PathEntry {
     path: Option<Path>,
-    /// Four need no heap.
+    /// Four subscribers need no heap.
     subscribers: SmallVec<[Subscriber; 4]>,
-    /// The shards that have subscribers too. Not one `u128`, which would be aligned to 16 bytes.
+    /// The other shards that have subscribers, a bit for each. A `u128` would be aligned to 16 bytes.
     remote: [u64; SHARDS_MAX / 64],
-    /// Clients for which it is being decided, those included that do not wait for it any more.
+    /// The number of clients whose subscription is pending or tombstoned.
     pending: u32,
-    /// What the index has it by, so that it is forgotten without another look at its text.
+    /// The key of the path in the index. With it, an entry is removed from the index without hashing the path again.
     tag: u32,
 }
 
+/// The number of clients and of paths that [`Subscriptions::check_some`] examines.
+const CHECKED_RECORDS: usize = 16;
+
+/// The number of subscriptions that [`Subscriptions::check_some`] examines of each client and of each path.
+const CHECKED_SUBSCRIPTIONS: usize = 64;
+
 impl Subscriptions {
-    /// An empty table.
+    /// Returns an empty table.
     pub fn new() -> Subscriptions {
         Subscriptions::with_hasher(RandomState::new())
     }
@@ -149,70 +167,71 @@ impl Subscriptions {
             clients: Vec::new(),
             entries: Vec::new(),
             vacant: Vec::new(),
-            index: Table::new(),
+            index: PairTable::new(),
             hasher,
             secret,
             active: 0,
         }
     }
 
-    /// A client wants to subscribe.
+    /// Begins to subscribe a client to a path.
     pub fn subscribe(&mut self, client: u32, path: PathRef<'_>) -> SubscribeOutcome {
         let id = self.find_or_add(path);
         match self.state(client, id) {
-            None => self.await_decision(client, id),
-            Some(State::Pending) => SubscribeOutcome::InProgress,
-            Some(State::Tombstoned) => {
-                self.clients[client as usize].set(self.secret, id, State::Pending);
+            None => self.add_pending(client, id),
+            Some(SubscriptionState::Pending) => SubscribeOutcome::InProgress,
+            Some(SubscriptionState::Tombstoned) => {
+                self.clients[client as usize].set(self.secret, id, SubscriptionState::Pending);
                 SubscribeOutcome::InProgress
             }
-            Some(State::Active(_)) => SubscribeOutcome::Active,
+            Some(SubscriptionState::Active(_)) => SubscribeOutcome::Active,
         }
     }
 
-    /// What [`SubscribeOutcome::Decide`] asked for: whether the client may subscribe.
+    /// Takes the decision that [`SubscribeOutcome::Decide`] asked for.
     ///
-    /// A decision is told once, and only while the client lives: afterwards `path` may be another path.
+    /// The caller must pass a decision at most once, and only while the client is connected. Afterwards the id may
+    /// belong to another path.
     pub fn decide(&mut self, client: u32, path: PathId, accepted: bool) -> DecisionOutcome {
         match self.state(client, path) {
-            Some(State::Pending) if accepted => self.activate(client, path),
-            Some(State::Tombstoned) if accepted => {
-                DecisionOutcome::Unsubscribed { path: self.forget_pending(client, path) }
+            Some(SubscriptionState::Pending) if accepted => self.activate(client, path),
+            Some(SubscriptionState::Tombstoned) if accepted => {
+                DecisionOutcome::Unsubscribed { path: self.remove_pending(client, path) }
             }
-            Some(State::Pending | State::Tombstoned) => {
-                DecisionOutcome::Refused { path: self.forget_pending(client, path) }
+            Some(SubscriptionState::Pending | SubscriptionState::Tombstoned) => {
+                DecisionOutcome::Refused { path: self.remove_pending(client, path) }
             }
-            Some(State::Active(_)) | None => DecisionOutcome::Unknown,
+            Some(SubscriptionState::Active(_)) | None => DecisionOutcome::Unknown,
         }
     }
 
-    /// A client does not want to be subscribed any more.
+    /// Unsubscribes a client from a path.
     pub fn unsubscribe(&mut self, client: u32, path: PathRef<'_>) -> UnsubscribeOutcome {
         let Some(id) = self.find(path) else { return UnsubscribeOutcome::NotSubscribed };
         match self.state(client, id) {
             None => UnsubscribeOutcome::NotSubscribed,
-            Some(State::Pending | State::Tombstoned) => {
-                self.clients[client as usize].set(self.secret, id, State::Tombstoned);
+            Some(SubscriptionState::Pending | SubscriptionState::Tombstoned) => {
+                self.clients[client as usize].set(self.secret, id, SubscriptionState::Tombstoned);
                 UnsubscribeOutcome::Tombstoned
             }
-            Some(State::Active(place)) => {
+            Some(SubscriptionState::Active(place)) => {
                 self.clients[client as usize].remove(self.secret, id);
-                let (path, last) = self.vacate(id, place);
+                let (path, last) = self.remove_subscriber(id, place);
                 UnsubscribeOutcome::Unsubscribed { path, last }
             }
         }
     }
 
-    /// The client has gone: tells `each` what it had at every path, and forgets it.
+    /// Ends all subscriptions of a client that has disconnected. Calls `each` for each of them.
     pub fn close(&mut self, client: u32, each: impl FnMut(Path, EndedSubscription)) {
         self.close_some(client, usize::MAX, each);
     }
 
-    /// As [`close`](Self::close), but no more than `max` paths: a client may have a million, too many for one
-    /// turn.
+    /// Like [`close`](Self::close), but ends at most `max` subscriptions: a client may have a million of them, too many
+    /// for one turn.
     ///
-    /// Returns whether it is done. Until then the client's slot must not be used again, and its subscriptions
-    /// that are left stay among the subscribers.
+    /// Returns `true` when none are left. Until then the client's slot must not be used again, and the client stays
+    /// among the subscribers of the paths that are left.
     pub fn close_some(
         &mut self,
         client: u32,
@@ -224,35 +243,37 @@ impl Subscriptions {
             let popped = self.clients.get_mut(client as usize).and_then(|list| list.pop(secret));
             let Some((id, state)) = popped else { break };
             let (path, ended) = match state {
-                State::Active(place) => {
-                    let (path, last) = self.vacate(id, place);
+                SubscriptionState::Active(place) => {
+                    let (path, last) = self.remove_subscriber(id, place);
                     (path, EndedSubscription::Active { last })
                 }
-                State::Pending | State::Tombstoned => (self.decided(id), EndedSubscription::Pending),
+                SubscriptionState::Pending | SubscriptionState::Tombstoned => {
+                    (self.end_pending(id), EndedSubscription::Pending)
+                }
             };
             each(path, ended);
         }
         self.held(client) == 0
     }
 
-    /// Subscriptions that the client has or awaits, those included that were tombstoned.
+    /// Returns the number of the client's subscriptions, including pending and tombstoned ones.
     pub fn held(&self, client: u32) -> usize {
-        self.clients.get(client as usize).map_or(0, List::len)
+        self.clients.get(client as usize).map_or(0, ClientPaths::len)
     }
 
-    /// This shard's active subscribers to a path, in no order.
+    /// Returns this shard's active subscribers of a path, in no particular order.
     pub fn subscribers(&self, path: PathId) -> &[Subscriber] {
         &self.entries[path.index()].subscribers
     }
 
-    /// Another shard has subscribers to the path.
+    /// Records that another shard has subscribers of the path.
     pub fn add_remote(&mut self, path: &Path, shard: u16) {
         let (word, bit) = remote_bit(shard);
         let id = self.find_or_add(path.as_ref());
         self.entries[id.index()].remote[word] |= bit;
     }
 
-    /// Another shard has no subscribers to the path any more.
+    /// Records that another shard has no more subscribers of the path.
     pub fn remove_remote(&mut self, path: &Path, shard: u16) {
         let Some(id) = self.find(path.as_ref()) else { return };
         let (word, bit) = remote_bit(shard);
@@ -260,47 +281,146 @@ impl Subscriptions {
         self.release(id);
     }
 
-    /// The path's id, if anybody cares for it.
+    /// Returns the id of a path, or `None` if the path is not in use.
     pub fn find(&self, path: PathRef<'_>) -> Option<PathId> {
         self.find_by_tag(self.tag(path), path)
     }
 
-    /// The other shards that have subscribers: a bit for each.
+    /// Returns the other shards that have subscribers of the path, a bit for each.
     pub fn remote(&self, path: PathId) -> u128 {
         let [low, high] = self.entries[path.index()].remote;
         u128::from(low) | u128::from(high) << 64
     }
 
-    /// The path of an id that is in use.
+    /// Returns the path of an id in use.
     pub fn path(&self, path: PathId) -> &Path {
         self.entries[path.index()].path.as_ref().expect(IN_USE)
     }
 
-    /// Active subscriptions.
+    /// Returns the number of active subscriptions.
     pub fn len(&self) -> usize {
         self.active
     }
 
-    /// Whether no subscription is active.
+    /// Returns `true` if no subscription is active.
     pub fn is_empty(&self) -> bool {
         self.active == 0
     }
 
-    /// Paths that somebody cares for.
+    /// Returns the number of paths in use.
     pub fn paths(&self) -> usize {
         self.entries.len() - self.vacant.len()
     }
 
-    fn state(&self, client: u32, path: PathId) -> Option<State> {
+    /// Asserts all invariants. The cost is linear in the number of clients, paths and subscriptions; see
+    /// [`check_some`](Self::check_some) for large tables.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an invariant is broken.
+    pub fn check(&self) {
+        let mut pending = vec![0; self.entries.len()];
+        let mut active = 0;
+        for (client, list) in self.clients.iter().enumerate() {
+            list.check(self.secret);
+            for (id, state) in list.iter() {
+                self.check_state(client as u32, id, state);
+                match state {
+                    SubscriptionState::Active(_) => active += 1,
+                    SubscriptionState::Pending | SubscriptionState::Tombstoned => pending[id.index()] += 1,
+                }
+            }
+        }
+        assert_eq!(
+            active, self.active,
+            "`active` must be the number of active subscriptions in clients' lists"
+        );
+        for (index, pending) in pending.into_iter().enumerate() {
+            let (id, entry) = (PathId(index as u32), &self.entries[index]);
+            self.check_entry(id);
+            assert_eq!(
+                entry.pending, pending,
+                "pending subscriptions of path {index} must be in clients' lists"
+            );
+            (0..entry.subscribers.len()).for_each(|place| self.check_subscriber(id, place));
+        }
+        let subscribers: usize = self.entries.iter().map(|entry| entry.subscribers.len()).sum();
+        assert_eq!(subscribers, self.active, "`active` must be the number of subscribers of all paths");
+        let vacant = self.entries.iter().filter(|entry| entry.path.is_none()).count();
+        assert_eq!(vacant, self.vacant.len(), "each vacant id must be in `vacant` once");
+        self.index.check(self.secret);
+        assert_eq!(self.index.len(), self.paths(), "the index must have the paths in use and no others");
+    }
+
+    /// Asserts the invariants of a few clients, paths and subscriptions, which are chosen by `turn`. If it is called
+    /// with consecutive numbers, all of them are examined in the course of time. The cost is constant: 16 clients and
+    /// 16 paths, and 64 subscriptions of each.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an invariant is broken.
+    pub fn check_some(&self, turn: u64) {
+        for index in window(turn, CHECKED_RECORDS, self.clients.len()) {
+            for (id, state) in self.clients[index].iter_some(turn, CHECKED_SUBSCRIPTIONS) {
+                self.check_state(index as u32, id, state);
+            }
+        }
+        for index in window(turn, CHECKED_RECORDS, self.entries.len()) {
+            let (id, entry) = (PathId(index as u32), &self.entries[index]);
+            self.check_entry(id);
+            let places = window(turn, CHECKED_SUBSCRIPTIONS, entry.subscribers.len());
+            places.for_each(|place| self.check_subscriber(id, place));
+        }
+        assert_eq!(self.index.len(), self.paths(), "the index must have the paths in use and no others");
+    }
+
+    /// Asserts that the other end of a subscription in a client's list agrees.
+    fn check_state(&self, client: u32, id: PathId, state: SubscriptionState) {
+        let entry = &self.entries[id.index()];
+        assert!(entry.path.is_some(), "path {} of client {client} must be in use", id.0);
+        match state {
+            SubscriptionState::Active(place) => assert_eq!(
+                entry.subscribers.get(place as usize),
+                Some(&Subscriber { client }),
+                "client {client} must be subscriber {place} of path {}",
+                id.0
+            ),
+            SubscriptionState::Pending | SubscriptionState::Tombstoned => {
+                assert!(
+                    entry.pending > 0,
+                    "path {} must have a pending subscription of client {client}",
+                    id.0
+                );
+            }
+        }
+    }
+
+    /// Asserts that the other end of a subscription in a path's list agrees.
+    fn check_subscriber(&self, id: PathId, place: usize) {
+        let Subscriber { client } = self.entries[id.index()].subscribers[place];
+        let expected = Some(SubscriptionState::Active(place as u32));
+        assert_eq!(self.state(client, id), expected, "path {} must be in the list of client {client}", id.0);
+    }
+
+    /// Asserts that an entry is in use or vacant, and that it can be found if it is in use.
+    fn check_entry(&self, id: PathId) {
+        let entry = &self.entries[id.index()];
+        assert_eq!(entry.path.is_none(), entry.is_idle(), "path {} must be vacant if it is not in use", id.0);
+        if let Some(path) = &entry.path {
+            assert_eq!(self.find(path.as_ref()), Some(id), "the index must find {path}");
+        }
+    }
+
+    fn state(&self, client: u32, path: PathId) -> Option<SubscriptionState> {
         self.clients.get(client as usize)?.get(self.secret, path)
     }
 
-    fn await_decision(&mut self, client: u32, id: PathId) -> SubscribeOutcome {
+    fn add_pending(&mut self, client: u32, id: PathId) -> SubscribeOutcome {
         let slots = client as usize + 1;
         if self.clients.len() < slots {
-            self.clients.resize_with(slots, || List::EMPTY);
+            self.clients.resize_with(slots, || ClientPaths::EMPTY);
         }
-        self.clients[client as usize].insert(self.secret, id, State::Pending);
+        self.clients[client as usize].insert(self.secret, id, SubscriptionState::Pending);
         self.entries[id.index()].pending += 1;
         SubscribeOutcome::Decide(id)
     }
@@ -308,32 +428,34 @@ impl Subscriptions {
     fn activate(&mut self, client: u32, id: PathId) -> DecisionOutcome {
         let entry = &mut self.entries[id.index()];
         let place = u32::try_from(entry.subscribers.len()).expect("clients are counted in u32");
-        assert!(place < PLACES_MAX, "more subscribers than places can name");
+        assert!(place < PLACES_MAX, "a path has at most {PLACES_MAX} subscribers");
         entry.subscribers.push(Subscriber { client });
         entry.pending -= 1;
         self.active += 1;
-        self.clients[client as usize].set(self.secret, id, State::Active(place));
+        self.clients[client as usize].set(self.secret, id, SubscriptionState::Active(place));
         DecisionOutcome::Subscribed { first: place == 0 }
     }
 
-    fn forget_pending(&mut self, client: u32, id: PathId) -> Path {
+    /// Removes a pending or tombstoned subscription from both lists. Returns the path.
+    fn remove_pending(&mut self, client: u32, id: PathId) -> Path {
         self.clients[client as usize].remove(self.secret, id);
-        self.decided(id)
+        self.end_pending(id)
     }
 
-    /// One less is pending.
-    fn decided(&mut self, id: PathId) -> Path {
+    /// Removes a pending or tombstoned subscription from the path; the client's list no longer has it. Returns the
+    /// path.
+    fn end_pending(&mut self, id: PathId) -> Path {
         self.entries[id.index()].pending -= 1;
         self.release(id)
     }
 
-    /// Removes the subscriber at `place`, whose client knows nothing of it any more; the last one moves
-    /// there.
-    fn vacate(&mut self, id: PathId, place: u32) -> (Path, bool) {
+    /// Removes the subscriber at `place` from the path; the client's list no longer has it. The last subscriber moves
+    /// to this place. Returns the path and whether it has no more subscribers.
+    fn remove_subscriber(&mut self, id: PathId, place: u32) -> (Path, bool) {
         let subscribers = &mut self.entries[id.index()].subscribers;
         subscribers.swap_remove(place as usize);
         if let Some(moved) = subscribers.get(place as usize) {
-            self.clients[moved.client as usize].set(self.secret, id, State::Active(place));
+            self.clients[moved.client as usize].set(self.secret, id, SubscriptionState::Active(place));
         }
         if subscribers.spilled() && subscribers.len() <= subscribers.capacity() / 4 {
             subscribers.grow(subscribers.capacity() / 2);
@@ -359,16 +481,16 @@ impl Subscriptions {
 
     fn add(&mut self, tag: u32, path: PathRef<'_>) -> PathId {
         let id = self.vacant.pop().unwrap_or_else(|| {
-            self.entries.push(Entry::default());
+            self.entries.push(PathEntry::default());
             PathId(u32::try_from(self.entries.len() - 1).expect("paths are bounded by subscriptions"))
         });
         let entry = &mut self.entries[id.index()];
         (entry.path, entry.tag) = (Some(path.to_path()), tag);
-        self.index.insert(self.secret, Slot { key: tag, value: id.0 });
+        self.index.insert(self.secret, TableSlot { key: tag, value: id.0 });
         id
     }
 
-    /// Forgets a path if nobody cares for it any more; returns it in any case.
+    /// Makes the id of a path vacant if the path is no longer in use. Returns the path in any case.
     fn release(&mut self, id: PathId) -> Path {
         let entry = &mut self.entries[id.index()];
         if !entry.is_idle() {
@@ -382,9 +504,17 @@ impl Subscriptions {
     }
 }
 
-const IN_USE: &str = "a path's entry lives while somebody cares for the path";
+const IN_USE: &str = "the entry of a path in use must have a path and be in the index";
 
-impl Entry {
+/// Returns up to `count` of the indexes of a table of `len` records. They begin at a place that moves on with each
+/// turn.
+fn window(turn: u64, count: usize, len: usize) -> impl Iterator<Item = usize> {
+    let start = (turn as usize).wrapping_mul(count);
+    (0..count.min(len)).map(move |offset| start.wrapping_add(offset) % len)
+}
+
+impl PathEntry {
+    /// Returns whether the path has no subscribers on any shard, and none that are pending.
     fn is_idle(&self) -> bool {
         self.subscribers.is_empty() && self.pending == 0 && self.remote == [0; SHARDS_MAX / 64]
     }

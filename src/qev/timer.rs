@@ -1,47 +1,41 @@
-//! A hierarchical timing wheel: any number of timers, each set, cancelled and fired in constant time.
+//! A hierarchical timing wheel: any number of timers, each of which is set, cancelled and fired in constant time.
 //!
-//! Times are `u64` milliseconds, read as eleven digits of base 64. A timer waits at the *level* of the
-//! highest digit in which its time differs from the wheel's, in the slot of that digit:
+//! Times are `u64` milliseconds, read as eleven digits of base 64. A timer is kept at the *level* of the highest digit
+//! in which its time differs from the wheel's time, in the slot that this digit of its time numbers:
 //!
 //! ```text
-//! wheel's time      .. 0  3 17 40        level 0: slots of 1 ms, each timer there is exact
-//! timer's time      .. 0  3 21  5        level 1: slots of 64 ms      <- this one: level 1, slot 21
+//! wheel's time      .. 0  3 17 40        level 0: slots of 1 ms, in which a timer's time is exact
+//! timer's time      .. 0  3 21  5        level 1: slots of 64 ms      <- this timer: level 1, slot 21
 //!                         ^  ^           level 2: slots of 4.1 s
-//! level                   2  1           ...     level 10: all of time, so no timer is too far away
+//! level                   2  1           ...     level 10: all of time, therefore no timer is too far away
 //! ```
 //!
-//! As the wheel's time reaches a slot of a higher level, its timers move to lower ones. Invariants:
-//!
-//! - A timer in a slot is later than the wheel's time, and equal to it in all digits above its level. Hence
-//!   no slot is ever behind, nothing wraps around, and a timer's place follows from the two times alone.
-//! - So all timers of a level are earlier than those of any higher one: the first slot of the lowest level in
-//!   use, two bit scans away, is the next thing to happen. Empty time costs nothing, an hour or a year of it.
-//! - A timer set for the wheel's time or earlier is in the list of those due, which the next advance empties.
+//! When the wheel's time reaches a slot of a higher level, the timers in this slot move to lower levels.
 
+use std::mem;
 use std::num::NonZeroU32;
 
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
 
-/// The list of timers that are due already; the slots' lists come before it.
+/// The place of the list of timers that are already due. The lists of the slots have the places below it.
 const DUE: usize = LEVELS * SLOTS;
 
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
-/// One timer of a [`Wheel`]: 8 bytes, as is `Option<TimerId>`.
+/// The identity of a timer in a [`Wheel`]. It has 8 bytes, as has `Option<TimerId>`.
 ///
-/// An id of a timer that fired or was cancelled names nothing any more, and cancelling it does nothing, even
-/// where its place was taken by another timer (the generation tells, which comes round after 2^32 timers in
-/// the same place).
+/// The id of a timer that has fired or was cancelled is no longer valid: cancelling it does nothing, even if another
+/// timer has taken its node. The generation tells the two apart; it repeats after 2^32 timers in the same node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
     index: u32,
     generation: NonZeroU32,
 }
 
-/// Timers of one shard. The tick is 1 ms; there is no ticking: [`Wheel::next_ms`] says when to advance.
+/// The timers of one shard. The resolution is 1 ms. There is no ticking: [`Wheel::next_ms`] returns when to advance.
 ///
 /// ```
 /// use quickio::qev::timer::Wheel;
@@ -58,20 +52,34 @@ pub struct TimerId {
 /// assert_eq!(wheel.next_ms(), None);
 /// ```
 ///
-/// Memory: 2.9 KiB, and 32 bytes for each timer of a `u64` (or smaller) at the most there ever were at once.
-/// Who sets timers has to bound them; more than 2^32 - 1 at once are a bug, and panic.
+/// Memory: 2.9 KiB, plus a node for each timer that was ever set at the same time as the others. A node has 32 bytes if
+/// the value has at most 8. The caller must bound the number of timers; setting more than 2^32 - 1 at once panics.
+///
+/// Invariants, asserted by [`check`](Wheel::check):
+///
+/// - The time of a timer in a slot is later than the wheel's time and equal to it in all digits above the slot's level.
+///   Hence no slot is ever in the past, nothing wraps around, and the place of a timer follows from the two times
+///   alone. All timers of a level are earlier than those of any higher level: the first used slot of the lowest used
+///   level is the next one to be opened, and two bit scans find it. Time in which nothing fires costs nothing, be it an
+///   hour or a year.
+/// - A timer that was set for the wheel's time or an earlier time is in the list of due timers, which the next advance
+///   empties.
+/// - Each list is doubly linked, and every node is either in one of these lists or in the list of free nodes.
+/// - `len` is the number of nodes that are in the lists of the slots and in the list of due timers.
+/// - A bit of `occupied` is set if the list of this slot is not empty, and a bit of `levels` if this level has such a
+///   slot.
 #[derive(Debug)]
 pub struct Wheel<T: Copy> {
     now_ms: u64,
     len: usize,
     nodes: Vec<Node<T>>,
-    /// The first free node; free nodes are chained by `next`.
+    /// The first free node. Free nodes are linked by `next`.
     free: u32,
-    /// The first node of each slot's list, level by level, then of the list of those due.
+    /// The first node of each slot's list, level by level, followed by that of the list of due timers.
     heads: [u32; DUE + 1],
-    /// The slots in use of each level.
+    /// The used slots of each level.
     occupied: [u64; LEVELS],
-    /// The levels in use: a bit is set where `occupied` is not 0.
+    /// The used levels.
     levels: u16,
 }
 
@@ -81,12 +89,12 @@ struct Node<T> {
     value: T,
     next: u32,
     previous: u32,
-    /// Of the timer that is here now; of the next one to be here, where the node is free.
+    /// The generation of the timer in this node. In a free node, that of the next timer.
     generation: NonZeroU32,
 }
 
 impl<T: Copy> Wheel<T> {
-    /// A wheel without timers, at the time `now_ms`.
+    /// Returns a wheel without timers whose time is `now_ms`.
     pub fn new(now_ms: u64) -> Self {
         Self {
             now_ms,
@@ -99,15 +107,16 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Sets a timer, to fire at the first advance to `at_ms` or later: the next one, where that is past.
+    /// Sets a timer, which fires at the first advance to `at_ms` or later. If `at_ms` is not in the future, this is the
+    /// next advance.
     pub fn insert(&mut self, at_ms: u64, value: T) -> TimerId {
-        let index = self.take_node(at_ms, value);
+        let index = self.allocate_node(at_ms, value);
         self.link(index);
         self.len += 1;
         TimerId { index, generation: self.nodes[index as usize].generation }
     }
 
-    /// Cancels a timer and returns its value; `None` where it fired or was cancelled already.
+    /// Cancels a timer and returns its value, or `None` if it has already fired or was cancelled.
     pub fn cancel(&mut self, id: TimerId) -> Option<T> {
         let node = self.nodes.get(id.index as usize)?;
         if node.generation != id.generation {
@@ -119,10 +128,12 @@ impl<T: Copy> Wheel<T> {
         Some(value)
     }
 
-    /// Moves the wheel's time to `now_ms`, and appends the values of all timers that are due to `fired`:
-    /// those set for a past time first, then by time, in no particular order within a millisecond.
+    /// Moves the wheel's time to `now_ms` and appends the values of all timers that are due to `fired`. The timers that
+    /// were set for a past time come first, followed by the others in the order of their times. Timers of the same
+    /// millisecond are in no particular order.
     ///
-    /// A time before the wheel's own changes nothing but that those due already fire.
+    /// If `now_ms` is earlier than the wheel's time, the wheel's time does not change, and only the timers that are
+    /// already due fire.
     pub fn advance(&mut self, now_ms: u64, fired: &mut Vec<T>) {
         self.fire_due(fired);
         while let Some((slot, start_ms)) = self.first_slot() {
@@ -135,12 +146,11 @@ impl<T: Copy> Wheel<T> {
         self.now_ms = self.now_ms.max(now_ms);
     }
 
-    /// When to advance next: exactly when the first timer is due, where that is in the same 64 ms as now;
-    /// else sometimes earlier, never later. `None`: there are no timers. A time that is not in the future: at
-    /// once.
+    /// Returns when to advance next, or `None` if there are no timers. A time that is not in the future means at once.
     ///
-    /// The early ones are the starts of slots of a higher level, one for each such level at most: a timer a
-    /// minute away wakes its shard three times instead of once.
+    /// The result is exact if the first timer is due within the wheel's current 64 ms. Otherwise it may be earlier than
+    /// this timer, but is never later. The early times are the starts of slots of higher levels, of which there is at
+    /// most one for each such level: a timer that is a minute away wakes its shard three times instead of once.
     pub fn next_ms(&self) -> Option<u64> {
         if self.heads[DUE] != NONE {
             return Some(self.now_ms);
@@ -148,30 +158,70 @@ impl<T: Copy> Wheel<T> {
         self.first_slot().map(|(_, start_ms)| start_ms)
     }
 
-    /// Timers set and not yet fired.
+    /// Returns the number of timers that are set and have not fired.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no timer is set.
+    /// Returns `true` if no timer is set.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Asserts the invariants. The cost is linear in the number of nodes, plus 705 lists.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an invariant is broken.
+    pub fn check(&self) {
+        let linked: usize = (0..=DUE).map(|place| self.check_list(place)).sum();
+        assert_eq!(linked, self.len, "`len` must be the number of timers in the lists");
+        for level in 0..LEVELS {
+            let is_used = self.levels >> level & 1 == 1;
+            assert_eq!(
+                is_used,
+                self.occupied[level] != 0,
+                "level {level} must be marked if it has a used slot"
+            );
+        }
+        let (mut free, mut index) = (0, self.free);
+        while index != NONE {
+            assert!(free < self.nodes.len(), "the list of free nodes must not be a circle");
+            (free, index) = (free + 1, self.nodes[index as usize].next);
+        }
+        assert_eq!(linked + free, self.nodes.len(), "every node must be in one list");
+    }
+
+    /// Asserts the invariants of one list and returns the number of its nodes.
+    fn check_list(&self, place: usize) -> usize {
+        let (mut nodes, mut previous, mut index) = (0, NONE, self.heads[place]);
+        while index != NONE {
+            let node = &self.nodes[index as usize];
+            assert_eq!(node.previous, previous, "node {index} must point back to the node before it");
+            assert_eq!(self.place(node.at_ms), place, "node {index} must be in the list of its time");
+            (nodes, previous, index) = (nodes + 1, index, node.next);
+        }
+        if place != DUE {
+            let is_used = self.occupied[place / SLOTS] >> (place % SLOTS) & 1 == 1;
+            assert_eq!(is_used, nodes > 0, "slot {place} must be marked if it has a timer");
+        }
+        nodes
+    }
+
     fn fire_due(&mut self, fired: &mut Vec<T>) {
-        let mut index = std::mem::replace(&mut self.heads[DUE], NONE);
+        let mut index = mem::replace(&mut self.heads[DUE], NONE);
         while index != NONE {
             index = self.fire(index, fired);
         }
     }
 
-    /// Empties a slot whose time has come: its timers fire, or move to a lower level.
+    /// Empties a slot whose time has come: its timers fire or move to a lower level.
     fn open(&mut self, slot: usize, fired: &mut Vec<T>) {
-        let mut index = std::mem::replace(&mut self.heads[slot], NONE);
+        let mut index = mem::replace(&mut self.heads[slot], NONE);
         self.mark_empty(slot);
         while index != NONE {
             let node = &self.nodes[index as usize];
-            debug_assert!(node.at_ms >= self.now_ms, "a slot is opened before its timers are late");
+            debug_assert!(node.at_ms >= self.now_ms, "a slot must be opened before its timers are late");
             if node.at_ms == self.now_ms {
                 index = self.fire(index, fired);
             } else {
@@ -182,7 +232,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Frees a node whose list is being emptied; returns the one after it.
+    /// Fires the timer of a node whose list is being emptied. Returns the next node of the list.
     fn fire(&mut self, index: u32, fired: &mut Vec<T>) -> u32 {
         let Node { value, next, .. } = self.nodes[index as usize];
         fired.push(value);
@@ -190,7 +240,7 @@ impl<T: Copy> Wheel<T> {
         next
     }
 
-    /// The slot whose time comes first, and the time at which it starts.
+    /// Returns the used slot with the earliest start, and its start.
     fn first_slot(&self) -> Option<(usize, u64)> {
         if self.levels == 0 {
             return None;
@@ -203,7 +253,7 @@ impl<T: Copy> Wheel<T> {
         Some((level as usize * SLOTS + digit as usize, start_ms))
     }
 
-    /// The list in which a timer for `at_ms` is to be found.
+    /// Returns the place of the list that a timer for `at_ms` belongs to.
     fn place(&self, at_ms: u64) -> usize {
         if at_ms <= self.now_ms {
             return DUE;
@@ -215,7 +265,7 @@ impl<T: Copy> Wheel<T> {
 
     fn link(&mut self, index: u32) {
         let place = self.place(self.nodes[index as usize].at_ms);
-        let next = std::mem::replace(&mut self.heads[place], index);
+        let next = mem::replace(&mut self.heads[place], index);
         self.nodes[index as usize].next = next;
         self.nodes[index as usize].previous = NONE;
         if next != NONE {
@@ -234,7 +284,7 @@ impl<T: Copy> Wheel<T> {
             return;
         }
         let place = self.place(at_ms);
-        debug_assert_eq!(self.heads[place], index, "a timer's place follows from the two times");
+        debug_assert_eq!(self.heads[place], index, "the place of a timer must follow from the two times");
         self.heads[place] = next;
         if next == NONE {
             self.mark_empty(place);
@@ -259,9 +309,9 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    fn take_node(&mut self, at_ms: u64, value: T) -> u32 {
+    fn allocate_node(&mut self, at_ms: u64, value: T) -> u32 {
         if self.free == NONE {
-            return self.grow(at_ms, value);
+            return self.add_node(at_ms, value);
         }
         let index = self.free;
         let node = &mut self.nodes[index as usize];
@@ -271,9 +321,9 @@ impl<T: Copy> Wheel<T> {
         index
     }
 
-    fn grow(&mut self, at_ms: u64, value: T) -> u32 {
+    fn add_node(&mut self, at_ms: u64, value: T) -> u32 {
         let index = u32::try_from(self.nodes.len()).unwrap_or(NONE);
-        assert_ne!(index, NONE, "timers are bounded by those who set them");
+        assert_ne!(index, NONE, "the caller must bound the number of timers");
         self.nodes.push(Node { at_ms, value, next: NONE, previous: NONE, generation: NonZeroU32::MIN });
         index
     }
@@ -281,7 +331,7 @@ impl<T: Copy> Wheel<T> {
     fn free_node(&mut self, index: u32) {
         let node = &mut self.nodes[index as usize];
         node.generation = node.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        node.next = std::mem::replace(&mut self.free, index);
+        node.next = mem::replace(&mut self.free, index);
         self.len -= 1;
     }
 }
@@ -293,38 +343,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    impl<T: Copy> Wheel<T> {
-        /// Panics where an invariant does not hold.
-        fn check(&self) {
-            let linked: usize = (0..=DUE).map(|place| self.check_list(place)).sum();
-            assert_eq!(linked, self.len);
-            for level in 0..LEVELS {
-                assert_eq!(self.levels >> level & 1 == 1, self.occupied[level] != 0, "level {level}");
-            }
-            let mut free = 0;
-            let mut index = self.free;
-            while index != NONE {
-                free += 1;
-                index = self.nodes[index as usize].next;
-            }
-            assert_eq!(linked + free, self.nodes.len(), "no node is lost");
-        }
-
-        fn check_list(&self, place: usize) -> usize {
-            let (mut nodes, mut previous, mut index) = (0, NONE, self.heads[place]);
-            while index != NONE {
-                let node = &self.nodes[index as usize];
-                assert_eq!(node.previous, previous);
-                assert_eq!(self.place(node.at_ms), place);
-                (nodes, previous, index) = (nodes + 1, index, node.next);
-            }
-            if place != DUE {
-                assert_eq!(self.occupied[place / SLOTS] >> (place % SLOTS) & 1 == 1, nodes > 0);
-            }
-            nodes
-        }
-    }
 
     fn advance(wheel: &mut Wheel<u64>, now_ms: u64) -> Vec<u64> {
         let mut fired = Vec::new();
@@ -352,7 +370,7 @@ mod tests {
             if distance > 0 {
                 assert!(advance(&mut wheel, at_ms - 1).is_empty(), "{distance} ms after {start}");
             }
-            assert_eq!(wheel.next_ms(), Some(at_ms), "one millisecond before, it is exact");
+            assert_eq!(wheel.next_ms(), Some(at_ms), "exact one millisecond before");
             assert_eq!(advance(&mut wheel, at_ms), [1], "{distance} ms after {start}");
             assert_eq!(wheel.next_ms(), None);
         }
@@ -363,7 +381,7 @@ mod tests {
         let mut wheel = Wheel::new(1000);
         wheel.insert(0, 1);
         wheel.insert(1000, 2);
-        assert_eq!(wheel.next_ms(), Some(1000), "at once");
+        assert_eq!(wheel.next_ms(), Some(1000), "the next advance fires it");
         let mut fired = advance(&mut wheel, 1000);
         fired.sort_unstable();
         assert_eq!(fired, [1, 2]);
@@ -386,7 +404,7 @@ mod tests {
         wheel.insert(150, 1);
         assert!(advance(&mut wheel, 20).is_empty());
         wheel.insert(90, 2);
-        assert_eq!(advance(&mut wheel, 20), [2], "due already, whatever the time");
+        assert_eq!(advance(&mut wheel, 20), [2], "a due timer fires at any time");
         assert_eq!(advance(&mut wheel, 150), [1]);
     }
 
@@ -400,14 +418,14 @@ mod tests {
         assert_eq!(wheel.cancel(cancelled), Some(2));
         assert_eq!(wheel.cancel(cancelled), None, "cancelled");
         let present = wheel.insert(5, 3);
-        assert_eq!(present.index, fired.index, "the same place");
+        assert_eq!(present.index, fired.index, "the node is used again");
         assert_eq!((wheel.cancel(fired), wheel.cancel(cancelled)), (None, None));
         assert_eq!(wheel.cancel(present), Some(3));
         wheel.check();
     }
 
     #[test]
-    fn an_id_of_another_wheel_is_no_panic() {
+    fn an_id_of_another_wheel_cancels_nothing() {
         let id = Wheel::new(0).insert(1, 1);
         assert_eq!(Wheel::<u64>::new(0).cancel(id), None);
     }
@@ -424,15 +442,72 @@ mod tests {
         assert_eq!(wake_ups, 3);
     }
 
+    fn three() -> Wheel<u64> {
+        let mut wheel = Wheel::new(1000);
+        for at_ms in [1001, 1001, 5000] {
+            wheel.insert(at_ms, at_ms);
+        }
+        wheel
+    }
+
+    #[test]
+    #[should_panic(expected = "`len` must be the number of timers in the lists")]
+    fn the_check_finds_a_wrong_length() {
+        let mut wheel = three();
+        wheel.len -= 1;
+        wheel.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "node 0 must point back to the node before it")]
+    fn the_check_finds_a_broken_link() {
+        let mut wheel = three();
+        wheel.nodes[0].previous = NONE;
+        wheel.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "node 2 must be in the list of its time")]
+    fn the_check_finds_a_timer_in_the_wrong_list() {
+        let mut wheel = three();
+        wheel.nodes[2].at_ms = 5_000_000;
+        wheel.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "must be marked if it has a timer")]
+    fn the_check_finds_a_slot_that_is_not_marked() {
+        let mut wheel = three();
+        wheel.occupied[0] = 0;
+        wheel.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "level 0 must be marked if it has a used slot")]
+    fn the_check_finds_a_level_that_is_not_marked() {
+        let mut wheel = three();
+        wheel.levels &= !1;
+        wheel.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "every node must be in one list")]
+    fn the_check_finds_a_lost_node() {
+        let mut wheel = three();
+        advance(&mut wheel, 1001);
+        wheel.free = NONE;
+        wheel.check();
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
-        /// Sets a timer so far from now; negative is past.
+        /// Sets a timer at this distance from now. A negative distance is in the past.
         Insert(i64),
-        /// Cancels one of all timers there ever were.
+        /// Cancels one of all timers that were ever set.
         Cancel(prop::sample::Index),
-        /// Moves the time so far.
+        /// Moves the time by this much.
         Advance(u64),
-        /// Moves the time to when the wheel asks for it.
+        /// Moves the time to the wheel's `next_ms`.
         Wake,
     }
 
@@ -453,11 +528,11 @@ mod tests {
         ]
     }
 
-    /// The oracle: timers by time, then by number.
+    /// The oracle: timers in the order of their times and numbers.
     struct Model {
         now_ms: u64,
         timers: BTreeMap<(u64, u64), ()>,
-        /// The time and the id of every timer there ever was; its number is its place here, and its value.
+        /// The time and the id of every timer that was ever set. The value of a timer is its index here.
         ids: Vec<(u64, TimerId)>,
     }
 
@@ -502,7 +577,8 @@ mod tests {
         fn advance(&mut self, wheel: &mut Wheel<u64>, now_ms: u64) {
             let mut fired = Vec::new();
             wheel.advance(now_ms, &mut fired);
-            // Those set for a past time come first, in any order; the others by time.
+            // The timers that were set for a past time come first, in any order; the others follow in the order of
+            // time.
             let order = |number: &u64| (self.ids[*number as usize].0.max(self.now_ms), *number);
             assert!(fired.is_sorted_by_key(|number| order(number).0));
             fired.sort_by_key(order);
@@ -518,17 +594,20 @@ mod tests {
             let first = self.timers.keys().next().map(|(at_ms, _)| (*at_ms).max(self.now_ms));
             let next = wheel.next_ms();
             assert_eq!(next.is_some(), first.is_some());
-            assert!(next <= first, "never late");
+            assert!(next <= first, "`next_ms` is never late");
             if first.is_some_and(|at_ms| at_ms / 64 == self.now_ms / 64) {
-                assert_eq!(next, first, "exact when it is near");
+                assert_eq!(next, first, "`next_ms` is exact if the timer is near");
             }
-            assert!(next.is_none_or(|at_ms| at_ms > self.now_ms || first == next), "every wake-up moves on");
+            assert!(
+                next.is_none_or(|at_ms| at_ms > self.now_ms || first == next),
+                "every wake-up makes progress"
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn the_wheel_is_a_sorted_map(
+        fn behaves_like_a_sorted_map(
             start_ms in prop_oneof![Just(0), 0..1_000_000_u64, Just(u64::MAX - 100_000)],
             steps in prop::collection::vec(some_step(), 1..200),
         ) {

@@ -1,36 +1,39 @@
-//! An open-addressing table of pairs of `u32`, eight bytes a slot: a large client's list, and the index of
-//! paths.
+//! An open-addressing table of pairs of `u32`, with eight bytes a slot. It is the list of a client with many
+//! subscriptions, and the index of paths.
 //!
-//! A standard map would be as small, but for a shard it has three faults. It hashes every key again when it
-//! grows, which for paths means a cache miss and a string for each, all in one turn; here 32 bits of the hash
-//! are the key. It cannot be emptied in pieces. And each carries a hasher, where here one secret serves all.
+//! A standard map would be as small, but has three drawbacks for a shard. It hashes every key again when it grows,
+//! which for paths means a cache miss and a string for each, all in one turn; here the key is 32 bits of the hash. It
+//! cannot be emptied in pieces. And each map has a hasher of its own; here one secret serves all tables.
 //!
-//! Linear probing, at most three quarters full; removal moves later slots back, so there are no tombstones.
-//! Where a key's probe begins is decided with a [`Secret`], since a peer may choose which keys it keeps.
+//! Collisions are resolved by linear probing. The table is at most three quarters full. Removal moves later slots back,
+//! which means that there are no tombstones. The slot at which the probe for a key begins depends on a [`Secret`],
+//! because a peer may choose which keys are in the table.
 
 use ahash::RandomState;
 
-/// A value that no slot may have: the slot is vacant.
+/// The value of a vacant slot.
 pub(super) const VACANT: u32 = u32::MAX;
 
-/// A table is made with this many slots, and has no fewer.
+/// The minimum number of slots.
 const SLOTS_MIN: usize = 4;
 
+/// A slot: a pair of a key and a value, or vacant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(super) struct TableSlot {
     pub key: u32,
     pub value: u32,
 }
 
-impl Slot {
-    pub const VACANT: Slot = Slot { key: 0, value: VACANT };
+impl TableSlot {
+    pub const VACANT: TableSlot = TableSlot { key: 0, value: VACANT };
 
     pub fn is_vacant(self) -> bool {
         self.value == VACANT
     }
 }
 
-/// What makes the order of slots unpredictable. Every table of a shard uses the same; it is not kept in each.
+/// A secret that makes the order of slots unpredictable. All tables of a shard share one secret, which is passed to
+/// their methods and not stored in each table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Secret {
     mixed: u64,
@@ -39,48 +42,54 @@ pub(super) struct Secret {
 
 impl Secret {
     pub fn new(random: &RandomState) -> Secret {
-        // Odd, so that no bit of the key is lost.
+        // An odd factor loses no bit of the key.
         Secret { mixed: random.hash_one(1), factor: random.hash_one(2) | 1 }
     }
 
-    /// One multiplication to 128 bits, its halves folded.
+    /// Returns a hash of the key: a multiplication to 128 bits, the halves of which are combined by XOR.
     fn spread(self, key: u32) -> usize {
         let product = u128::from(u64::from(key) ^ self.mixed) * u128::from(self.factor);
         ((product >> 64) as u64 ^ product as u64) as usize
     }
 }
 
-/// Invariants: the slots are a power of two; a quarter of them at least is vacant; between the slot where a
-/// key's probe begins and the slot that has it, none is vacant; every slot from `end` on is vacant.
+/// A table of pairs of a key and a value. Keys need not be unique, but pairs must be.
+///
+/// Invariants, asserted by [`check`](PairTable::check):
+///
+/// - The number of slots is a power of two. At most three quarters of them are used, and at least three sixteenths,
+///   unless the table has the minimum size.
+/// - `len` is the number of used slots, and all slots from `end` on are vacant.
+/// - No slot is vacant between the one at which a key's probe begins and the one that has the key.
 #[derive(Debug)]
-pub(super) struct Table {
-    slots: Box<[Slot]>,
+pub(super) struct PairTable {
+    slots: Box<[TableSlot]>,
     len: u32,
     end: u32,
 }
 
-impl Table {
-    pub fn new() -> Table {
-        Table::with_slots(SLOTS_MIN)
+impl PairTable {
+    pub fn new() -> PairTable {
+        PairTable::with_slots(SLOTS_MIN)
     }
 
-    fn with_slots(slots: usize) -> Table {
-        Table { slots: vec![Slot::VACANT; slots].into(), len: 0, end: 0 }
+    fn with_slots(slots: usize) -> PairTable {
+        PairTable { slots: vec![TableSlot::VACANT; slots].into(), len: 0, end: 0 }
     }
 
     pub fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// Where the pair is whose key is `key` and whose value `is` it; keys need not be unique, pairs must.
-    pub fn find(&self, secret: Secret, key: u32, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
+    /// Returns the position of the pair with this key whose value matches the predicate.
+    pub fn find(&self, secret: Secret, key: u32, mut matches: impl FnMut(u32) -> bool) -> Option<usize> {
         let mut at = self.home(secret, key);
         loop {
             let slot = self.slots[at];
             if slot.is_vacant() {
                 return None;
             }
-            if slot.key == key && is(slot.value) {
+            if slot.key == key && matches(slot.value) {
                 return Some(at);
             }
             at = self.after(at);
@@ -96,8 +105,8 @@ impl Table {
         self.slots[at].value = value;
     }
 
-    /// Adds a pair that is not there.
-    pub fn insert(&mut self, secret: Secret, slot: Slot) {
+    /// Adds a pair that is not in the table.
+    pub fn insert(&mut self, secret: Secret, slot: TableSlot) {
         debug_assert!(!slot.is_vacant());
         if (self.len() + 1) * 4 > self.slots.len() * 3 {
             self.rebuild(secret, self.slots.len() * 2);
@@ -105,18 +114,19 @@ impl Table {
         self.place(secret, slot);
     }
 
-    /// Removes the pair at `at`. Positions found before mean nothing afterwards.
+    /// Removes the pair at a position. Positions that were found earlier are no longer valid.
     pub fn remove(&mut self, secret: Secret, at: usize) {
         self.close_gap(secret, at);
         self.len -= 1;
-        // Half full again afterwards at most, and not at every insertion and removal around one size.
+        // Afterwards the table is at most half full. It is therefore not rebuilt by every insertion and removal around
+        // one size.
         if self.len() * 16 < self.slots.len() * 3 && self.slots.len() > SLOTS_MIN {
             self.rebuild(secret, self.slots.len() / 2);
         }
     }
 
-    /// Removes some pair. Emptying a table by this is linear in its slots, and may stop half way.
-    pub fn pop(&mut self, secret: Secret) -> Option<Slot> {
+    /// Removes any pair and returns it. Emptying a table in this way has linear cost, and may be interrupted.
+    pub fn pop(&mut self, secret: Secret) -> Option<TableSlot> {
         if self.len == 0 {
             return None;
         }
@@ -129,17 +139,37 @@ impl Table {
         Some(slot)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Slot> {
+    pub fn slots(&self) -> &[TableSlot] {
+        &self.slots
+    }
+
+    /// Returns an iterator over the pairs.
+    pub fn iter(&self) -> impl Iterator<Item = TableSlot> {
         self.slots.iter().copied().filter(|slot| !slot.is_vacant())
     }
 
+    /// Asserts the invariants. The cost is linear in the number of slots.
+    pub fn check(&self, secret: Secret) {
+        assert!(self.slots.len().is_power_of_two(), "the number of slots must be a power of two");
+        assert!(self.len() * 4 <= self.slots.len() * 3, "at most three quarters of the slots may be used");
+        let is_dense = self.len() * 16 >= self.slots.len() * 3 || self.slots.len() == SLOTS_MIN;
+        assert!(is_dense, "at least three sixteenths of the slots must be used");
+        assert_eq!(self.iter().count(), self.len(), "`len` must be the number of used slots");
+        let mut rest = self.slots[self.end as usize..].iter();
+        assert!(rest.all(|slot| slot.is_vacant()), "the slots from `end` on must be vacant");
+        for slot in self.iter() {
+            let found = self.find(secret, slot.key, |value| value == slot.value);
+            assert!(found.is_some(), "the probe for key {} must find the pair", slot.key);
+        }
+    }
+
     fn rebuild(&mut self, secret: Secret, slots: usize) {
-        let mut rebuilt = Table::with_slots(slots);
+        let mut rebuilt = PairTable::with_slots(slots);
         self.iter().for_each(|slot| rebuilt.place(secret, slot));
         *self = rebuilt;
     }
 
-    fn place(&mut self, secret: Secret, slot: Slot) {
+    fn place(&mut self, secret: Secret, slot: TableSlot) {
         let mut at = self.home(secret, slot.key);
         while !self.slots[at].is_vacant() {
             at = self.after(at);
@@ -149,7 +179,7 @@ impl Table {
         self.end = self.end.max(u32::try_from(at + 1).expect("a table has fewer than 2^32 slots"));
     }
 
-    /// Moves back whatever had to go past `gap` when it was placed.
+    /// Moves back the pairs that would now be placed at `gap` or before it, and makes the slot that remains vacant.
     fn close_gap(&mut self, secret: Secret, mut gap: usize) {
         let mut at = self.after(gap);
         while !self.slots[at].is_vacant() {
@@ -160,7 +190,7 @@ impl Table {
             }
             at = self.after(at);
         }
-        self.slots[gap] = Slot::VACANT;
+        self.slots[gap] = TableSlot::VACANT;
     }
 
     fn home(&self, secret: Secret, key: u32) -> usize {
@@ -185,7 +215,7 @@ mod tests {
     use super::*;
 
     impl Secret {
-        /// Every probe begins at the same slot.
+        /// Returns a secret with which every probe begins at the same slot.
         pub fn colliding() -> Secret {
             Secret { mixed: 0, factor: 0 }
         }
@@ -195,23 +225,12 @@ mod tests {
         }
     }
 
-    impl Table {
-        pub fn assert_invariants(&self, secret: Secret) {
-            assert!(self.slots.len().is_power_of_two());
-            assert!(self.len() * 4 <= self.slots.len() * 3, "too full");
-            assert!(self.len() * 16 >= self.slots.len() * 3 || self.slots.len() == SLOTS_MIN, "too empty");
-            assert_eq!(self.iter().count(), self.len());
-            assert!(self.slots[self.end as usize..].iter().all(|slot| slot.is_vacant()));
-            for slot in self.iter() {
-                assert!(self.find(secret, slot.key, |value| value == slot.value).is_some());
-            }
-        }
-
+    impl PairTable {
         pub fn heap_bytes(&self) -> usize {
             size_of_val(&*self.slots)
         }
 
-        /// Slots that are looked at to find the key that is the hardest to find.
+        /// The number of slots that are examined to find the key with the longest probe.
         fn longest_probe(&self, secret: Secret) -> usize {
             let slots = self.slots.iter().enumerate().filter(|(_, slot)| !slot.is_vacant());
             slots.map(|(at, slot)| self.distance(self.home(secret, slot.key), at) + 1).max().unwrap_or(0)
@@ -220,26 +239,25 @@ mod tests {
 
     #[test]
     fn a_slot_is_eight_bytes() {
-        assert_eq!(size_of::<Slot>(), 8);
-        assert!(size_of::<Table>() <= 24);
+        assert_eq!(size_of::<TableSlot>(), 8);
+        assert!(size_of::<PairTable>() <= 24);
     }
 
     #[test]
     fn equal_keys_are_told_apart_by_value() {
-        let (secret, mut table) = (Secret::seeded(0), Table::new());
+        let (secret, mut table) = (Secret::seeded(0), PairTable::new());
         for value in 0..20 {
-            table.insert(secret, Slot { key: 7, value });
+            table.insert(secret, TableSlot { key: 7, value });
         }
         for value in 0..20 {
             let at = table.find(secret, 7, |candidate| candidate == value).unwrap();
             table.remove(secret, at);
-            table.assert_invariants(secret);
+            table.check(secret);
             assert_eq!(table.find(secret, 7, |candidate| candidate == value), None);
         }
     }
 
-    /// Keys as a peer may choose them among dense ids: all, strides, and those that collide under another
-    /// secret.
+    /// The keys that a peer may choose among dense ids: all, strides, and those that collide under another secret.
     #[test]
     fn chosen_keys_do_not_make_long_probes() {
         const KEYS: usize = 3 << 12;
@@ -253,22 +271,53 @@ mod tests {
         ];
         for seed in 0..4 {
             for keys in &chosen {
-                let (secret, mut table) = (Secret::seeded(seed), Table::new());
-                keys.iter().for_each(|key| table.insert(secret, Slot { key: *key, value: 0 }));
+                let (secret, mut table) = (Secret::seeded(seed), PairTable::new());
+                keys.iter().for_each(|key| table.insert(secret, TableSlot { key: *key, value: 0 }));
                 let longest = table.longest_probe(secret);
-                assert!(longest < 256, "{longest} slots looked at, seed {seed}");
+                assert!(longest < 256, "{longest} slots examined, seed {seed}");
             }
         }
     }
 
     #[test]
-    fn emptying_is_linear() {
-        let (secret, mut table) = (Secret::seeded(1), Table::new());
-        (0..100_000).for_each(|key| table.insert(secret, Slot { key, value: 1 }));
+    fn emptying_has_linear_cost() {
+        let (secret, mut table) = (Secret::seeded(1), PairTable::new());
+        (0..100_000).for_each(|key| table.insert(secret, TableSlot { key, value: 1 }));
         let mut popped: Vec<u32> = std::iter::from_fn(|| table.pop(secret)).map(|slot| slot.key).collect();
         popped.sort_unstable();
         assert!(popped.into_iter().eq(0..100_000));
         assert_eq!(table.slots.len(), SLOTS_MIN);
+    }
+
+    fn three() -> (Secret, PairTable) {
+        let (secret, mut table) = (Secret::colliding(), PairTable::new());
+        (0..3).for_each(|key| table.insert(secret, TableSlot { key, value: key }));
+        (secret, table)
+    }
+
+    #[test]
+    #[should_panic(expected = "the probe for key 2 must find the pair")]
+    fn the_check_finds_a_pair_behind_a_gap() {
+        let (secret, mut table) = three();
+        table.slots[1] = TableSlot::VACANT;
+        table.len -= 1;
+        table.check(secret);
+    }
+
+    #[test]
+    #[should_panic(expected = "`len` must be the number of used slots")]
+    fn the_check_finds_a_wrong_length() {
+        let (secret, mut table) = three();
+        table.len -= 1;
+        table.check(secret);
+    }
+
+    #[test]
+    #[should_panic(expected = "the slots from `end` on must be vacant")]
+    fn the_check_finds_a_wrong_end() {
+        let (secret, mut table) = three();
+        table.end -= 1;
+        table.check(secret);
     }
 
     #[derive(Clone, Debug)]
@@ -292,14 +341,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_the_model(steps in steps(), seed in 0..4_u64) {
+        fn behaves_like_a_map(steps in steps(), seed in 0..4_u64) {
             let secret = if seed == 0 { Secret::colliding() } else { Secret::seeded(seed) };
-            let (mut table, mut model) = (Table::new(), BTreeMap::new());
+            let (mut table, mut model) = (PairTable::new(), BTreeMap::new());
             for step in steps {
                 match step {
                     Step::Insert(key, value) => {
                         if model.insert(key, value).is_none() {
-                            table.insert(secret, Slot { key, value });
+                            table.insert(secret, TableSlot { key, value });
                         } else {
                             let at = table.find(secret, key, |_| true).unwrap();
                             table.set(at, value);
@@ -326,7 +375,7 @@ mod tests {
                         }
                     }
                 }
-                table.assert_invariants(secret);
+                table.check(secret);
                 for (key, value) in &model {
                     let at = table.find(secret, *key, |_| true);
                     prop_assert_eq!(at.map(|at| table.value(at)), Some(*value));
