@@ -1,4 +1,4 @@
-// Uses all that the package has, as a type checker sees it: `tsc --strict` must find nothing, and each error expected.
+// Uses everything that the package exports. `tsc --strict` must find no error, except where one is expected.
 import { Answer, app, type Client, Dropped, type Event, Json, NEVER, Refusal, type Reply, type Timer } from 'quickio'
 
 const members = new Map<Client, string>()
@@ -30,7 +30,7 @@ app.event('/ask', async ({ client }) => {
   }
 })
 
-// What nobody looks at may be anything.
+// Functions whose results are not used may return anything.
 app.gone((client) => app.log('info', client.id))
 app.gone(async (client) => members.delete(client))
 const timer: Timer = app.every(1, () => members.size)

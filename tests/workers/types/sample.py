@@ -1,4 +1,4 @@
-"""Uses all that the package has, as a type checker sees it: `mypy --strict` must find nothing, and each `ignore` needed."""
+"""Uses everything that the package exports. `mypy --strict` must find no error, and need each `ignore`."""
 
 from typing import Any, Dict, Optional
 

@@ -1,14 +1,15 @@
-// The callbacks that a link has offered to clients, each until it comes back: as a reply, or dropped.
+// Callbacks offered to clients, and the numbers under which the server knows them.
 
 'use strict'
 
 const NUMBER_MAX = 2 ** 32 - 1
 
-/** Numbers from 1, none twice at a time. */
-class Numbered {
+/** A map that assigns its keys: numbers from 1, of which none is in use twice. */
+class NumberedMap {
   #entries = new Map()
   #last = 0
 
+  /** Adds an entry, and returns its number. */
   add(entry) {
     do this.#last = this.#last === NUMBER_MAX ? 1 : this.#last + 1
     while (this.#entries.has(this.#last))
@@ -37,13 +38,14 @@ class Numbered {
   }
 }
 
-/** What is to be run when a callback comes back. */
+/** A callback that is open: the client may reply to it, or the server drops it. */
 class Callback {
-  constructor(run, dropped, what) {
-    this.run = run
+  /** `onReply(reply)` handles the reply, `dropped` may be undefined, and `what` describes the callback in the log. */
+  constructor(onReply, dropped, what) {
+    this.onReply = onReply
     this.dropped = dropped
     this.what = what
   }
 }
 
-module.exports = { Callback, Numbered }
+module.exports = { Callback, NumberedMap }

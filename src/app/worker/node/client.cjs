@@ -1,33 +1,34 @@
-// Clients, as one link knows them.
+// The clients of one link.
 //
-// As long as a client is connected it is the same object, so that it can be the key of a Map. The server has a slot for
-// each of its clients, and gives it to another one only when the one before has gone: one object is kept for each slot,
-// the last that was there. So there are never more of them than there were clients at once.
+// A connected client is always represented by the same object, which can therefore be a key of a Map. The server has a
+// slot for each client, and reuses it only after the client has disconnected. This library keeps one object for each
+// slot, the latest, so there are never more objects than there were clients at one time.
 
 'use strict'
 
 let makeClient
 
-/** A client: who sent an event, and to whom one can be sent. */
+/** A client: the sender of an event, and the receiver of events that the application sends. */
 class Client {
   #data
   #watch
 
   /** @hideconstructor */
   constructor(secret, shard, slot, generation, watch) {
-    if (secret !== SECRET) throw new TypeError('only the server makes clients')
+    if (secret !== SECRET) throw new TypeError('a Client cannot be constructed: use event.client')
     this.shard = shard
     this.slot = slot
     this.generation = generation
     this.#watch = watch
   }
 
-  /** Its name: no other client ever has the same. */
+  /** A unique name, which is never used again for another client. */
   get id() {
     return `${this.shard}.${this.slot}.${this.generation}`
   }
 
-  /** What the application keeps for it. From the first use on, its end is told to the functions of `app.gone`. */
+  /** The application's data for this client. Once it has been used, `app.gone` functions run when the client
+   * disconnects. */
   get data() {
     if (this.#data === undefined) {
       this.#data = {}
@@ -45,24 +46,28 @@ class Client {
   }
 }
 
+/** Proves that the library calls the constructor. */
 const SECRET = Symbol('made by the library')
 
+/** The clients of one shard. */
 class Clients {
   #shard
+  /** The latest client of each slot. */
   #latest = new Map()
-  /** Those whose data was used, by name: they are known until they have gone, whoever has their slot. */
+  /** The clients whose data was used, by id. They are kept until they disconnect, even if their slot is reused. */
   #watched = new Map()
   #watch
 
-  /** `tell(client)` asks the server to tell when the client has gone. */
-  constructor(shard, tell) {
+  /** `watch(client)` asks the server to report when the client disconnects. */
+  constructor(shard, watch) {
     this.#shard = shard
     this.#watch = (client) => {
       this.#watched.set(client.id, client)
-      tell(client)
+      watch(client)
     }
   }
 
+  /** Returns the object of a client. */
   find(slot, generation) {
     const latest = this.#latest.get(slot)
     return latest !== undefined && latest.generation === generation ? latest : this.#remember(slot, generation)
@@ -76,7 +81,8 @@ class Clients {
     return client
   }
 
-  /** A watched client has gone: answers it. Whoever still holds it finds its data there. */
+  /** Removes a watched client that has disconnected, and returns it. Code that still holds the object can use its
+   * data. */
   forget(slot, generation) {
     const id = `${this.#shard}.${slot}.${generation}`
     const client = this.#watched.get(id)

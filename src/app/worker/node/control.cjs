@@ -1,10 +1,10 @@
-// The control socket: one JSON object a line, in both directions.
+// The control socket: one JSON object per line, in both directions.
 
 'use strict'
 
 const fs = require('node:fs')
 const net = require('node:net')
-const { Violation } = require('./wire.cjs')
+const { ProtocolError } = require('./wire.cjs')
 
 const LINE_BYTES_MAX = 1024 * 1024
 const LINE_FEED = 10
@@ -15,7 +15,7 @@ class Control {
   #pieces = []
   #bytes = 0
 
-  /** `on.line(object)`, `on.ended()`, and `on.broken(error)`, after which nothing more comes. */
+  /** Calls `on.line(object)` for each line, `on.ended()` at the end, and `on.failed(error)`, after which it stops. */
   constructor(fd, on) {
     this.#fd = fd
     this.#socket = new net.Socket({ fd, readable: true, writable: true })
@@ -24,24 +24,24 @@ class Control {
         for (const line of this.#lines(bytes)) on.line(parse(line))
       } catch (error) {
         this.#socket.pause()
-        on.broken(error)
+        on.failed(error)
       }
     })
     this.#socket.on('error', on.ended)
     this.#socket.on('end', on.ended)
   }
 
-  /** `sent()` is called when the line is on its way. */
+  /** Sends a line. `sent()` is called when the kernel has accepted it. */
   send(object, sent) {
-    this.#socket.write(lineOf(object), sent)
+    this.#socket.write(formatLine(object), sent)
   }
 
-  /** For a process that ends now, and can wait for nothing. */
+  /** Sends a line synchronously, for a process that is exiting. */
   sendLast(object) {
     try {
-      if (this.#socket.writableLength === 0) fs.writeSync(this.#fd, lineOf(object))
+      if (this.#socket.writableLength === 0) fs.writeSync(this.#fd, formatLine(object))
     } catch {
-      // The server sees that the process has ended.
+      // The server notices that the process has exited.
     }
   }
 
@@ -56,7 +56,9 @@ class Control {
     }
     if (at === bytes.length) return
     this.#bytes += bytes.length - at
-    if (this.#bytes > LINE_BYTES_MAX) throw new Violation('a line of the control socket is too long')
+    if (this.#bytes > LINE_BYTES_MAX) {
+      throw new ProtocolError(`a line of the control socket is longer than ${LINE_BYTES_MAX} bytes`)
+    }
     this.#pieces.push(bytes.subarray(at))
   }
 }
@@ -66,12 +68,12 @@ function parse(line) {
     const object = JSON.parse(line)
     if (typeof object === 'object' && object !== null) return object
   } catch {
-    // Said below.
+    // Reported below.
   }
-  throw new Violation(`a line of the control socket is no JSON object: ${line.slice(0, 200)}`)
+  throw new ProtocolError(`a line of the control socket is not a JSON object: ${line.slice(0, 200)}`)
 }
 
-function lineOf(object) {
+function formatLine(object) {
   return `${JSON.stringify(object)}\n`
 }
 

@@ -1,14 +1,14 @@
-// What applications throw, and what is thrown at them.
+// Exceptions: errors that answer a client, and errors in the use of this library.
 
 'use strict'
 
 const { encode } = require('./json.cjs')
-const { TEXT_BYTES_MAX, bounded } = require('./wire.cjs')
+const { TEXT_BYTES_MAX, checkSize } = require('./wire.cjs')
 
 const OK = 200
 const CODE_MAX = 65_535
 
-/** An error answer: thrown by a handler, it is what the client gets. It is no fault of the application's. */
+/** Thrown by a function of the application to answer the client with an error. It is not logged. */
 class Refusal extends Error {
   constructor(code, message = null, data = null) {
     checkCode(code)
@@ -17,13 +17,13 @@ class Refusal extends Error {
     this.name = 'Refusal'
     this.code = code
     this.data = data
-    // What the client gets as `err_msg`; an Error's own message cannot be null.
+    // The client gets this as `err_msg`. The `message` of an Error cannot be null.
     this.text = message
-    encode(data) // what cannot be JSON is the caller's mistake, and is told here
+    encode(data) // throws here, at the caller's mistake, if the data cannot be JSON
   }
 }
 
-/** What a client sent is no JSON. */
+/** Thrown when a client's data is not valid JSON. The client is answered 400. */
 class BadData extends Refusal {
   constructor() {
     super(400, 'invalid JSON')
@@ -31,53 +31,55 @@ class BadData extends Refusal {
   }
 }
 
-/** It was answered before. */
+/** Thrown when a request has already been answered. */
 class AlreadyAnswered extends Error {
-  constructor(message = 'it was answered before') {
+  constructor(message = 'the request has already been answered') {
     super(message)
     this.name = 'AlreadyAnswered'
   }
 }
 
-/** A callback will never be answered: its time was over, its client has gone, or has answered what is no JSON. Let
- * through, it answers 500, and is not logged: clients that say nothing must not fill the log. */
+/** Thrown when a client will never reply: it did not reply in time, has disconnected, or sent invalid JSON.
+ *
+ * If a function does not catch it, its client is answered 500. It is not logged: clients that do not reply must not
+ * fill the log. */
 class Dropped extends Refusal {
   constructor() {
     super(500)
     this.name = 'Dropped'
-    this.message = 'it will never be answered'
+    this.message = 'the client will never reply'
   }
 }
 
-/** There is no server to send anything to: not yet, or not at all. */
+/** Thrown when there is no server: the script is still loading or starting, or runs without a server. */
 class NotRunning extends Error {
-  constructor(message = 'the application is not running in a server (yet)') {
+  constructor(message = 'there is no server: call this from a handler, hook, callback or timer that the server runs') {
     super(message)
     this.name = 'NotRunning'
   }
 }
 
-/** Throws where a number is no code of an error. */
+/** Throws if a number is not an error code. */
 function checkCode(code) {
-  if (!Number.isInteger(code)) throw new TypeError('a code is a whole number')
+  if (!Number.isInteger(code)) throw new TypeError('an error code must be an integer')
   if (code < 1 || code > CODE_MAX || code === OK) {
-    throw new RangeError(`the code of an error is 1 to ${CODE_MAX}, but not ${OK}: ${code}`)
+    throw new RangeError(`${code} is not an error code: use 1 to ${CODE_MAX}, except ${OK}`)
   }
 }
 
-/** Throws where something cannot be the message of an error. */
+/** Throws if a value cannot be the message of an error. */
 function checkMessage(message) {
   if (message === null) return
-  if (typeof message !== 'string') throw new TypeError('a message is a string, or null')
-  bounded('a message', message, TEXT_BYTES_MAX)
+  if (typeof message !== 'string') throw new TypeError('the message must be a string or null')
+  checkSize('the message', message, TEXT_BYTES_MAX)
 }
 
-/** Answers options. Throws where they are none, or one of them is none that is known. */
+/** Returns the options of a function. Throws if they are not an object, or one of them is unknown. */
 function checkOptions(of, options, ...known) {
   if (options === undefined || options === null) return {}
-  if (typeof options !== 'object') throw new TypeError(`the options of ${of} are an object, not a ${typeof options}`)
+  if (typeof options !== 'object') throw new TypeError(`the options of ${of} must be an object, not ${typeof options}`)
   for (const name of Object.keys(options)) {
-    if (!known.includes(name)) throw new TypeError(`${of} has no option ${name}: there is ${known.join(', ')}`)
+    if (!known.includes(name)) throw new TypeError(`${of} has no option ${name}: use ${known.join(', ')}`)
   }
   return options
 }

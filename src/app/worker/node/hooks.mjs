@@ -1,23 +1,24 @@
-// Has `import 'quickio'` find this package, wherever the script lies. Before Node 22.15 such hooks run in a thread of
-// their own (or, long before, are a flag), and tell what they have resolved over a port.
+// Module hooks that resolve `import 'quickio'` to this package, wherever the script is. Before Node 22.15 such hooks
+// run on a thread of their own, so they report the URLs that they have resolved over a port. In even older versions
+// they have to be enabled by a flag.
 
 const HOME = new URL('./index.js', import.meta.url).href
 
-/** Where hooks run in the thread of the script, they leave it here. */
+/** The name of the global list of resolved URLs, for hooks that run on the script's thread. */
 export const RESOLVED = Symbol.for('quickio.resolved')
 
-let tell = (url) => {
+let report = (url) => {
   if (globalThis[RESOLVED]) globalThis[RESOLVED].push(url)
 }
 
-/** Where it is the flag that has a newer Node take them, there is no port. */
+/** Called by Node. There is no port if the hooks were enabled by the flag in a newer version of Node. */
 export function initialize({ port } = {}) {
-  tell = (url) => port?.postMessage(url)
+  report = (url) => port?.postMessage(url)
 }
 
 export async function resolve(specifier, context, next) {
   if (specifier === 'quickio') return { url: HOME, format: 'module', shortCircuit: true }
   const found = await next(specifier, context)
-  tell(found.url)
+  report(found.url)
   return found
 }

@@ -1,4 +1,4 @@
-// The package for `require`, and what index.js has its objects from: Node before 22 cannot `require` an ES module.
+// The package for `require`. index.js exports the same objects: Node before 22 cannot `require` an ES module.
 
 'use strict'
 

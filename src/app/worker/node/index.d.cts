@@ -1,6 +1,6 @@
-// Types of the package. How it is used is in docs/applications.md.
+// Types of the package. docs/applications.md describes its use.
 
-/** What can be JSON; `undefined` is `null`. */
+/** A value that can be sent as JSON. `undefined` is sent as `null`. */
 export type Data =
   | string
   | number
@@ -12,7 +12,7 @@ export type Data =
   | { toJSON(key?: string): unknown }
   | { readonly [name: string]: any }
 
-/** What a handler may return at once, or a promise of it. */
+/** The return value of a handler. A handler may also return a promise of it. */
 export type Result = Data | Answer | Later | typeof NEVER | void
 export type Handler = (event: Event) => Result | Promise<Result>
 export type ReplyHandler = (reply: Reply) => Result | Promise<Result>
@@ -21,38 +21,41 @@ export type Decision = boolean | LaterDecision | void
 export type OffHook = (unsubscribed: Unsubscribed) => unknown
 export type Level = 'error' | 'warn' | 'info' | 'debug' | 'trace'
 
-/** A client. As long as it is connected it is the same object. */
+/** A client. While it is connected it is always represented by the same object. */
 export class Client {
   private constructor()
+  /** The index of the server's shard that owns the client. */
   readonly shard: number
   readonly slot: number
   readonly generation: number
-  /** Its name: no other client ever has the same. */
+  /** A unique name, which is never used again for another client. */
   readonly id: string
-  /** What the application keeps for it. From the first use on, its end is told to the functions of `app.gone`. */
+  /** The application's data for this client. Once it has been used, `app.gone` functions run when the client
+   * disconnects. */
   readonly data: Record<string, any>
 }
 
-/** An event that a client sent. */
+/** An event that a client has sent. */
 export class Event {
   private constructor()
   readonly client: Client
   /** The path at which the handler is registered. */
   readonly path: string
-  /** The rest of the event's path, from the slash on; empty where there is none. */
+  /** The rest of the client's path after `path`, with its leading slash. Empty if there is none. */
   readonly extra: string
-  /** Both together. */
+  /** `path` and `extra` together. */
   readonly fullPath: string
-  /** Parsed when it is first asked for; throws `BadData` where it is no JSON. */
+  /** The client's data, parsed on first use. Throws `BadData` if it is not valid JSON. */
   readonly data: any
-  /** The same as it was sent; nobody has checked it. */
+  /** The client's data as JSON text. It has not been validated. */
   readonly json: Json
+  /** Whether the client waits for an answer. If it does not, an answer is discarded. */
   readonly wantsAnswer: boolean
-  /** A promise to answer: return it or not, but keep it. */
+  /** Returns a promise to answer later. The handler need not return it, but must keep it. */
   later(): Later
 }
 
-/** What a client answered to a callback. */
+/** A client's reply to a callback. */
 export class Reply {
   private constructor()
   readonly client: Client
@@ -62,7 +65,7 @@ export class Reply {
   later(): Later
 }
 
-/** A client wants to subscribe; `data` is the extra JSON that it sent. */
+/** A client's request to subscribe. `data` is the extra data that the client sent with it. */
 export class Subscription {
   private constructor()
   readonly client: Client
@@ -83,31 +86,32 @@ export class Unsubscribed {
   readonly fullPath: string
 }
 
-/** Code 200 and data, and perhaps a callback that the client may answer. */
+/** An answer with code 200 and data, and optionally a callback that the client may reply to. */
 export class Answer {
   constructor(data?: Data, options?: { callback?: ReplyHandler })
   data: Data
   callback: ReplyHandler | undefined
 }
 
-/** Returned by a handler: the client gets no answer, ever. */
+/** Returned by a handler if the client must not get any answer. */
 export const NEVER: unique symbol
 
-/** A promise to answer. One that is forgotten answers 500, when the garbage collector finds it. */
+/** A promise to answer an event or a reply once. If it is dropped unanswered, the client is answered 500 when the
+ * garbage collector finds it. */
 export class Later {
   private constructor()
   answer(data?: Data | Answer | typeof NEVER): void
   error(code: number, message?: string | null, data?: Data): void
 }
 
-/** A promise to decide about a subscription. */
+/** A promise to accept or refuse a subscription once. */
 export class LaterDecision {
   private constructor()
   accept(): void
   refuse(): void
 }
 
-/** JSON text that is passed on as it is. The constructor throws a SyntaxError where it is none. */
+/** A JSON text that is sent unchanged. The constructor throws a SyntaxError if the text is not valid JSON. */
 export class Json {
   constructor(text: string)
   readonly text: string
@@ -115,7 +119,7 @@ export class Json {
   toJSON(): any
 }
 
-/** An error answer, to be thrown. */
+/** Thrown by a function of the application to answer the client with an error. It is not logged. */
 export class Refusal extends Error {
   constructor(code: number, message?: string | null, data?: Data)
   readonly code: number
@@ -124,25 +128,28 @@ export class Refusal extends Error {
   readonly text: string | null
 }
 
-/** What a client sent is no JSON: 400. */
+/** Thrown when a client's data is not valid JSON. The client is answered 400. */
 export class BadData extends Refusal {
   constructor()
 }
 
+/** Thrown when a request has already been answered. */
 export class AlreadyAnswered extends Error {}
-/** A callback will never be answered: 500, where it is let through. */
+/** Thrown when a client will never reply. If it is not caught, the client of the function is answered 500. */
 export class Dropped extends Refusal {
   constructor()
 }
-/** There is no server to send anything to, yet. */
+/** Thrown when there is no server: the script is still loading or starting, or runs without a server. */
 export class NotRunning extends Error {}
 
+/** A timer that has been set. */
 export class Timer {
   private constructor()
+  /** Prevents all further runs. */
   cancel(): void
 }
 
-/** An event of the application's. */
+/** A registered event. */
 export class Registration {
   private constructor()
   readonly path: string
@@ -150,51 +157,68 @@ export class Registration {
   readonly handler: Handler | undefined
   readonly onHook: OnHook | undefined
   readonly offHook: OffHook | undefined
-  /** Decides who may subscribe. */
+  /** Sets the on-hook, which decides who may subscribe. */
   on(fn: OnHook): this
-  /** Is told of each subscription that has ended. */
+  /** Sets the off-hook, which is called for each subscription that has ended. */
   off(fn: OffHook): this
 }
 
 export interface EventOptions {
-  /** Whether paths below are handled, too; `false`. */
+  /** Whether the event also handles all paths below it. `false` by default. */
   children?: boolean
-  /** Whether clients may subscribe; `true`. */
+  /** Whether clients may subscribe to it. `true` by default. */
   subscriptions?: boolean
 }
 
 export interface SendOptions {
-  /** Runs when the client answers. */
+  /** Runs when the client replies. */
   callback?: ReplyHandler
-  /** Runs when it never will. */
+  /** Runs if the client will never reply. */
   dropped?: () => unknown
 }
 
 export interface App {
+  /** The application's name: the name of its file without the ending. */
   readonly name: string
+  /** The index of this worker among the application's instances, from 0. */
   readonly instance: number
+  /** The number of the application's instances. */
   readonly instances: number
+  /** The section `[app-settings.NAME]` of the server's settings file. */
   readonly settings: Readonly<Record<string, string>>
 
+  /** Registers an event. Without a handler, clients are answered 500. */
   event(path: string, handler?: Handler): Registration
   event(path: string, options: EventOptions, handler?: Handler): Registration
 
+  /** Sends an event to all clients that are subscribed to a path. */
   broadcast(path: string, data?: Data): void
+  /** Sends an event to one client, whether or not it is subscribed. */
   send(client: Client, path: string, data?: Data, options?: SendOptions): void
-  /** Rejects with `Dropped` where the client never answers, or answers what is no JSON. */
+  /** Sends an event to one client, and returns a promise of its reply. Rejects with `Dropped` if the client never
+   * replies, or sends invalid JSON. */
   ask(client: Client, path: string, data?: Data): Promise<any>
+  /** Closes a client's connection after everything queued for it has been sent. */
   close(client: Client): void
+  /** Tells a client to connect to another server, and closes its connection. */
   move(client: Client, address: string): void
 
+  /** Runs a function once, after a time by the server's clock. */
   after(seconds: number, fn: () => unknown): Timer
+  /** Runs a function repeatedly, by the server's clock. A run is skipped while the previous one is running. */
   every(seconds: number, fn: () => unknown): Timer
-  /** Seconds since the server began, as it has told last. */
+  /** Returns the seconds since the server started, as of the latest message from it. */
   now(): number
+  /** Writes a line to the server's log. */
   log(level: Level, text: string): void
 
+  /** Registers a function that runs before the first event. If it throws, the server does not start. */
   start(fn: () => unknown): void
+  /** Registers a function that runs at the end, after all requests have been handled. */
   stop(fn: () => unknown): void
+  /** Registers a function that runs only for `quickio test-app`. If it throws, the test fails. */
   selfTest(fn: () => unknown): void
+  /** Registers a function that runs for each disconnected client whose `data` was used. */
   gone(fn: (client: Client) => unknown): void
 }
 

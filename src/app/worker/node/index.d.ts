@@ -1,2 +1,2 @@
-// The same for `import` as for `require`: TypeScript wants it said.
+// The types for `import`, which are the same as for `require`. TypeScript needs a file for each.
 export * from './index.cjs'

@@ -1,4 +1,4 @@
-// The package for `import`. It is the same as for `require`, with the very same objects: applications may mix both.
+// The package for `import`. It exports the same objects as for `require`, and an application may use both.
 
 import quickio from './index.cjs'
 

@@ -1,22 +1,22 @@
-// From values to JSON texts. The other way is JSON.parse.
+// Encoding of values as JSON texts.
 
 'use strict'
 
 const { inspect } = require('node:util')
-const { DATA_BYTES_MAX, bounded } = require('./wire.cjs')
+const { DATA_BYTES_MAX, checkSize } = require('./wire.cjs')
 
 let textOf
 let unchecked
 
-/** JSON text that is passed on as it is. */
+/** A JSON text that is sent unchanged. */
 class Json {
   #text
 
   constructor(text) {
     if (text === UNCHECKED) return
-    if (typeof text !== 'string') throw new TypeError('JSON text is a string')
+    if (typeof text !== 'string') throw new TypeError('a JSON text must be a string')
     JSON.parse(text)
-    this.#text = bounded('data', text, DATA_BYTES_MAX)
+    this.#text = checkSize('the data', text, DATA_BYTES_MAX)
   }
 
   get text() {
@@ -27,7 +27,7 @@ class Json {
     return this.#text
   }
 
-  /** Inside of other data it is what it says. */
+  /** Returns the parsed value, which `JSON.stringify` uses if this object is part of other data. */
   toJSON() {
     return JSON.parse(this.#text)
   }
@@ -42,22 +42,23 @@ class Json {
   }
 }
 
+/** Makes the constructor skip the validation. */
 const UNCHECKED = Symbol('unchecked')
 
-/** A value as JSON text. Throws where it cannot be any, NaN included: JSON.stringify would make it null. Throws, too,
- * where it is more than a frame takes. */
+/** Returns a value as JSON text. Throws if it has no JSON form or is too long for a frame. NaN and infinities throw,
+ * too; `JSON.stringify` would turn them into null. */
 function encode(data) {
   if (data === undefined || data === null) return 'null'
   if (typeof data === 'object') {
     const text = textOf(data)
-    if (text !== undefined) return bounded('data', text, DATA_BYTES_MAX)
-    if (typeof data.then === 'function') throw new TypeError('a promise is no data: await it first')
+    if (text !== undefined) return checkSize('the data', text, DATA_BYTES_MAX)
+    if (typeof data.then === 'function') throw new TypeError('a promise cannot be data: await it first')
   }
   const text = JSON.stringify(data)
   if (text === undefined) throw new TypeError(`${inspect(data, { depth: 0 })} cannot be JSON`)
-  // Only numbers that are none become a null that was not there; few texts have any, so few are looked at again.
+  // NaN and infinities appear as null. Few texts contain null, so few values are walked a second time.
   if (text.includes('null')) JSON.stringify(data, checkNumber)
-  return bounded('data', text, DATA_BYTES_MAX)
+  return checkSize('the data', text, DATA_BYTES_MAX)
 }
 
 function checkNumber(_key, value) {

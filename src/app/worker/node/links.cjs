@@ -1,46 +1,48 @@
-// A link: the socket that joins the worker with one shard of the server.
+// Links: the sockets that connect the worker with the server's shards.
 
 'use strict'
 
 const net = require('node:net')
-const { Numbered } = require('./callbacks.cjs')
+const { NumberedMap } = require('./callbacks.cjs')
 const { Clients } = require('./client.cjs')
-const { Frames, HAS_MESSAGE, Outbox, TO_SERVER, Violation } = require('./wire.cjs')
-const { end, run } = require('./work.cjs')
+const { FrameDecoder, FrameWriter, HAS_MESSAGE, ProtocolError, TO_SERVER } = require('./wire.cjs')
+const { endWork, run } = require('./work.cjs')
 
 const READ_BYTES = 256 * 1024
-/** What is handed to the kernel at once, so that it can be seen how it takes it. */
+/** The most bytes handed to the kernel at once, so that its progress can be observed. */
 const PIECE_BYTES_MAX = 256 * 1024
-/** More than this must not wait to be sent. */
-const UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
-/** In so many seconds the server reads something while it is in its senses. */
+/** The most bytes that may wait for the server to read them. */
+const UNSENT_BYTES_MAX = 64 * 1024 * 1024
+/** A working server reads something within this time. */
 const STALLED_SECONDS_MAX = 10
 
 class Link {
   #socket
-  #frames
+  #decoder
   #output
-  #outbox = new Outbox((bytes) => this.#output.write(bytes))
-  #callbacks = new Numbered()
-  #isFlushDue = false
+  #writer = new FrameWriter((bytes) => this.#output.write(bytes))
+  #callbacks = new NumberedMap()
+  #isFlushScheduled = false
   #flush = () => {
-    this.#isFlushDue = false
-    // While the kernel takes nothing, what comes is gathered: many small pieces in a queue would cost far more memory.
-    if (this.#output.unwritten === 0) this.#outbox.flush()
+    this.#isFlushScheduled = false
+    // While the kernel accepts nothing, frames are collected in the writer: a queue of many small pieces would need far
+    // more memory.
+    if (this.#output.unsentBytes === 0) this.#writer.flush()
   }
 
-  /** `on.frame(link, bytes, at, end)`, `on.ended(link)`, and `on.broken(error)`, after which nothing more comes. */
+  /** Calls `on.frame(link, bytes, at, end)` for each frame, `on.ended(link)` at the end, and `on.failed(error)`, after
+   * which it stops. */
   constructor(shard, fd, on) {
     this.shard = shard
     this.clients = new Clients(shard, (client) => this.put(TO_SERVER.WATCH, 0, 0, client))
     this.isEnded = false
-    this.#frames = new Frames((bytes, at, end) => on.frame(this, bytes, at, end))
+    this.#decoder = new FrameDecoder((bytes, at, end) => on.frame(this, bytes, at, end))
     const buffer = Buffer.allocUnsafeSlow(READ_BYTES)
     const callback = (length) => {
       try {
-        this.#frames.feed(buffer, length)
+        this.#decoder.feed(buffer, length)
       } catch (error) {
-        on.broken(error)
+        on.failed(error)
         return false
       }
       return true
@@ -49,131 +51,133 @@ class Link {
     this.#socket = new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true, onread })
     this.#output = new Output(this.#socket, this.#flush)
     this.#socket.on('error', (error) => {
-      // Behind the end the server may close the rest, too: what is still said then nobody waits for.
+      // After the end the server may also close the other direction. It does not need the remaining output then.
       if (this.isEnded) this.#output.close()
-      else on.broken(error)
+      else on.failed(error)
     })
     this.#socket.on('end', () => {
       this.isEnded = true
-      if (this.#frames.isPartial) return on.broken(new Violation('a link ended within a frame'))
-      // Nobody can answer them any more, and somebody may wait.
+      if (this.#decoder.isPartial) return on.failed(new ProtocolError('the link ended in the middle of a frame'))
+      // No reply can arrive, and the application may be waiting for one.
       for (const callback of this.#callbacks.takeAll()) drop(callback)
       on.ended(this)
     })
   }
 
-  /** Throws where data that the application would send is too much for what waits already. */
+  /** Throws if there is no room for data that the application wants to send. */
   checkRoom(data) {
-    const waits = this.#output.unwritten + this.#outbox.used
-    if (waits + 3 * data.length <= UNWRITTEN_BYTES_MAX || waits + Buffer.byteLength(data) <= UNWRITTEN_BYTES_MAX) return
-    throw new RangeError('more than 64 MiB wait to be sent: give way, by await, before you send more')
+    const unsent = this.#output.unsentBytes + this.#writer.used
+    if (unsent + 3 * data.length <= UNSENT_BYTES_MAX || unsent + Buffer.byteLength(data) <= UNSENT_BYTES_MAX) return
+    throw new RangeError('more than 64 MiB are waiting to be sent: use await between sends to let them be written')
   }
 
-  /** Queues a frame. It is on its way when the function that is running now has returned. */
+  /** Queues a frame. It is sent when the currently running function has returned. */
   put(type, flags, number, client, text = '', data = '', ms = 0) {
-    this.#outbox.put(type, flags, 0, 0, number, client, text, data === 'null' ? '' : data, ms)
-    this.#flushSoon()
+    this.#writer.put(type, flags, 0, 0, number, client, text, data === 'null' ? '' : data, ms)
+    this.#scheduleFlush()
   }
 
-  /** Ends a request. */
+  /** Queues the answer of a request, which ends the request. */
   answer(request, code, number, message, data) {
     const flags = message === null ? 0 : HAS_MESSAGE
-    this.#outbox.put(
+    this.#writer.put(
       TO_SERVER.ANSWER, flags, code, request, number, null, message ?? '', data === 'null' ? '' : data, 0
     )
-    this.#flushSoon()
-    end()
+    this.#scheduleFlush()
+    endWork()
   }
 
-  /** The number of a callback, for the frame that offers it; 0 where its answer could not come any more. */
+  /** Opens a callback, and returns its number for the frame that offers it. After the link's end no reply can arrive:
+   * the callback is dropped and 0 returned. */
   offer(callback) {
     if (!this.isEnded) return this.#callbacks.add(callback)
     process.nextTick(drop, callback)
     return 0
   }
 
-  /** A callback has come back. */
-  redeem(number) {
+  /** Removes an open callback, and returns it. */
+  takeCallback(number) {
     const callback = this.#callbacks.take(number)
-    if (callback === undefined) throw new Violation(`callback ${number} is not open`)
+    if (callback === undefined) throw new ProtocolError(`reply to or drop of callback ${number}, which is not open`)
     return callback
   }
 
+  /** Handles the server's message that a callback will never get a reply. */
   drop(number) {
-    drop(this.redeem(number))
+    drop(this.takeCallback(number))
   }
 
-  /** Sends what is queued, ends this side, and calls `fn`. */
+  /** Sends everything queued, ends this side, and calls `fn`. */
   close(fn) {
-    this.#outbox.flush()
+    this.#writer.flush()
     this.#output.end(fn)
   }
 
-  /** Once for all that is put meanwhile, and before the process waits for anything. */
-  #flushSoon() {
-    if (this.#isFlushDue) return
-    this.#isFlushDue = true
+  /** Schedules one flush for all frames queued until then, before the process waits for I/O. */
+  #scheduleFlush() {
+    if (this.#isFlushScheduled) return
+    this.#isFlushScheduled = true
     process.nextTick(this.#flush)
   }
 }
 
-/** Writes to a socket, piece after piece. */
+/** The output of a socket, handed to the kernel piece by piece. */
 class Output {
   #socket
-  #drained
+  #onDrained
   #queue = []
   #queuedBytes = 0
-  #takenPieces = 0
-  #watch = null
-  #ended = null
+  #acceptedPieces = 0
+  #stallTimer = null
+  #onEnded = null
   #isClosed = false
-  #taken = () => {
-    this.#takenPieces++
+  #onAccepted = () => {
+    this.#acceptedPieces++
     this.#writeMore()
-    if (this.unwritten === 0) this.#drained()
+    if (this.unsentBytes === 0) this.#onDrained()
   }
 
-  /** `drained()` is called each time that the kernel has taken everything. */
-  constructor(socket, drained) {
+  /** `onDrained()` is called each time the kernel has accepted everything. */
+  constructor(socket, onDrained) {
     this.#socket = socket
-    this.#drained = drained
+    this.#onDrained = onDrained
   }
 
-  /** Bytes that the kernel has not taken. */
-  get unwritten() {
+  /** The number of bytes that the kernel has not accepted. */
+  get unsentBytes() {
     return this.#queuedBytes + this.#socket.writableLength
   }
 
-  /** Whether bytes that are lent may be overwritten at once: the kernel has taken all of them. */
+  /** Writes bytes. Returns whether the kernel has accepted all of them, so that the caller may reuse the buffer. */
   write(bytes) {
     if (this.#isClosed) return true
-    if (bytes.length <= PIECE_BYTES_MAX && this.unwritten === 0) {
-      this.#socket.write(bytes, this.#taken)
+    if (bytes.length <= PIECE_BYTES_MAX && this.unsentBytes === 0) {
+      this.#socket.write(bytes, this.#onAccepted)
       return this.#socket.writableLength === 0
     }
     this.#queue.push(bytes)
     this.#queuedBytes += bytes.length
     this.#writeMore()
-    const { unwritten } = this
-    if (unwritten > UNWRITTEN_BYTES_MAX) this.#watchServer()
-    return unwritten === 0
+    const { unsentBytes } = this
+    if (unsentBytes > UNSENT_BYTES_MAX) this.#watchForStall()
+    return unsentBytes === 0
   }
 
-  /** Ends this side behind what was written. */
+  /** Ends this side of the socket after everything written has been sent, and calls `fn`. */
   end(fn) {
     if (this.#isClosed) return fn()
-    this.#ended = fn
+    this.#onEnded = fn
     this.#writeMore()
   }
 
-  /** Nobody reads any more. */
+  /** Discards all output. Called when the server no longer reads. */
   close() {
     this.#isClosed = true
     this.#queue = []
     this.#queuedBytes = 0
-    const ended = this.#ended
-    this.#ended = null
-    ended?.()
+    const onEnded = this.#onEnded
+    this.#onEnded = null
+    onEnded?.()
   }
 
   #writeMore() {
@@ -183,28 +187,29 @@ class Output {
       if (piece.length === bytes.length) this.#queue.shift()
       else this.#queue[0] = bytes.subarray(PIECE_BYTES_MAX)
       this.#queuedBytes -= piece.length
-      this.#socket.write(piece, this.#taken)
+      this.#socket.write(piece, this.#onAccepted)
     }
-    if (this.#queue.length > 0 || this.#ended === null) return
-    this.#socket.end(this.#ended)
-    this.#ended = null
+    if (this.#queue.length > 0 || this.#onEnded === null) return
+    this.#socket.end(this.#onEnded)
+    this.#onEnded = null
   }
 
-  /** Gives the server up where it reads nothing. Turns are counted: an application that gives way to nobody for long
-   * has but one turn, in which nothing could be taken. */
-  #watchServer() {
-    if (this.#watch !== null) return
-    let before = this.#takenPieces
+  /** Exits if the server reads nothing for too long. Runs of the timer are counted rather than the time: if the
+   * application blocks the event loop for long, there is only one run, and nothing could have been sent meanwhile. */
+  #watchForStall() {
+    if (this.#stallTimer !== null) return
+    let before = this.#acceptedPieces
     let seconds = 0
-    this.#watch = setInterval(() => {
-      const { unwritten } = this
-      seconds = before === this.#takenPieces ? seconds + 1 : 0
-      before = this.#takenPieces
-      if (unwritten <= UNWRITTEN_BYTES_MAX) {
-        clearInterval(this.#watch)
-        this.#watch = null
+    this.#stallTimer = setInterval(() => {
+      const { unsentBytes } = this
+      seconds = before === this.#acceptedPieces ? seconds + 1 : 0
+      before = this.#acceptedPieces
+      if (unsentBytes <= UNSENT_BYTES_MAX) {
+        clearInterval(this.#stallTimer)
+        this.#stallTimer = null
       } else if (seconds >= STALLED_SECONDS_MAX) {
-        process.stderr.write(`the server does not read: ${unwritten} bytes wait for it\n`)
+        const stalled = `the server has read nothing for ${seconds} s`
+        process.stderr.write(`${stalled}, and ${unsentBytes} bytes of output are waiting; this worker exits\n`)
         process.exit(1)
       }
     }, 1000)

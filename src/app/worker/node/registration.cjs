@@ -1,33 +1,33 @@
-// An event of the application's, as it is registered.
+// Registered events, with their handlers and hooks.
 
 'use strict'
 
-/** An event: who handles it, and who may subscribe to it. */
+/** A registered event. */
 class Registration {
-  #checkOpen
+  #checkLoading
   #subscriptions
   #on
   #off
 
-  constructor(path, { children, subscriptions }, handler, checkOpen) {
+  constructor(path, { children, subscriptions }, handler, checkLoading) {
     this.path = path
     this.children = children
     this.handler = handler
     this.#subscriptions = subscriptions
-    this.#checkOpen = checkOpen
+    this.#checkLoading = checkLoading
   }
 
-  /** `fn(subscription)` decides who may subscribe: true, false, or a promise of one. */
+  /** Sets the on-hook `fn(subscription)`, which returns whether the client may subscribe, or a promise of that. */
   on(fn) {
-    this.#check(fn, this.#on)
-    if (!this.#subscriptions) throw new Error(`nobody may subscribe to ${this.path}`)
+    this.#check(fn, this.#on, 'an on-hook')
+    if (!this.#subscriptions) throw new Error(`${this.path} has subscriptions: false; it cannot have an on-hook`)
     this.#on = fn
     return this
   }
 
-  /** `fn(unsubscribed)` is told of each subscription that has ended. */
+  /** Sets the off-hook `fn(unsubscribed)`, which is called for each subscription that has ended. */
   off(fn) {
-    this.#check(fn, this.#off)
+    this.#check(fn, this.#off, 'an off-hook')
     this.#off = fn
     return this
   }
@@ -40,20 +40,20 @@ class Registration {
     return this.#off
   }
 
-  #check(fn, before) {
-    if (typeof fn !== 'function') throw new TypeError('a hook is a function')
-    if (before !== undefined) throw new Error(`${this.path} has that hook already`)
-    this.#checkOpen()
+  #check(fn, present, what) {
+    if (typeof fn !== 'function') throw new TypeError(`${what} must be a function`)
+    if (present !== undefined) throw new Error(`${this.path} already has ${what}`)
+    this.#checkLoading()
   }
 
-  /** As the server is told (docs/workers.md). */
+  /** Returns the event's entry in the line `ready` (docs/workers.md). */
   toJSON() {
-    const asked = this.#on === undefined ? 'everyone' : 'ask'
+    const subscribers = this.#on === undefined ? 'everyone' : 'ask'
     return {
       path: this.path,
       children: this.children,
       handler: this.handler !== undefined,
-      subscriptions: this.#subscriptions ? asked : 'nobody',
+      subscriptions: this.#subscriptions ? subscribers : 'nobody',
       off: this.#off !== undefined
     }
   }

@@ -1,42 +1,43 @@
-// What clients want of the application: events, replies and subscriptions. Each is under way until it is answered,
-// once.
+// Requests of clients: events, replies and subscriptions. Each request is open until it is answered once.
 
 'use strict'
 
 const { AlreadyAnswered, BadData, OK, Refusal, checkCode, checkMessage, checkOptions } = require('./errors.cjs')
 const { Callback } = require('./callbacks.cjs')
 const { encode, unchecked } = require('./json.cjs')
-const { isThenable, report, say } = require('./work.cjs')
+const { isThenable, print, report } = require('./work.cjs')
 
-/** The code that ends a request without an answer. */
-const NOTHING = 0
-const REFUSED = 401
+/** The code that ends a request without an answer to the client. */
+const NO_ANSWER = 0
+const UNAUTHORIZED = 401
 const FAILED = 500
 
+// The stages of a request.
 const OPEN = 0
-const LATER = 1
+const PROMISED = 1
 const ANSWERED = 2
 
-/** Returned by a handler: the client gets no answer, ever. */
+/** Returned by a handler if the client must not get any answer. */
 const NEVER = Symbol('quickio.NEVER')
 
-/** Returned by a handler: an answer that offers a callback, which the client may answer. */
+/** An answer with a callback that the client may reply to. Returned by a handler. */
 class Answer {
   constructor(data = null, options) {
     const { callback } = checkOptions('Answer', options, 'callback')
-    if (callback !== undefined && typeof callback !== 'function') throw new TypeError('a callback is a function')
+    if (callback !== undefined && typeof callback !== 'function') throw new TypeError('the callback must be a function')
     this.data = data
     this.callback = callback
   }
 }
 
-// The inner workings of requests, for this file alone.
+// Functions that use private members of requests, for this file only.
 let finish
 let offer
 let stageOf
-let promise
+let markPromised
 let requestOf
 
+/** A request of a client, which has to be answered once. */
 class Request {
   #link
   #id
@@ -52,11 +53,12 @@ class Request {
     this.#text = text
   }
 
-  /** The data as it was sent. Nobody has checked that it is JSON. */
+  /** The client's data as JSON text. It has not been validated. */
   get json() {
     return unchecked(this.#text)
   }
 
+  /** The client's data, parsed on first use. Throws `BadData` if it is not valid JSON. */
   get data() {
     if (!this.#isParsed) {
       try {
@@ -71,22 +73,23 @@ class Request {
 
   static {
     stageOf = (request) => request.#stage
-    promise = (request) => {
+    markPromised = (request) => {
       if (request.#stage === ANSWERED) throw new AlreadyAnswered()
-      if (request.#stage === LATER) throw new AlreadyAnswered('there is a promise to answer it already')
-      request.#stage = LATER
+      if (request.#stage === PROMISED) throw new AlreadyAnswered('later() has already been called for this request')
+      request.#stage = PROMISED
     }
-    offer = (request, run) => request.#link.offer(new Callback(run, undefined, `a callback of ${whatIs(request)}`))
+    offer = (request, onReply) =>
+      request.#link.offer(new Callback(onReply, undefined, `a callback of ${placeOf(request)}`))
     finish = (request, code, number = 0, message = null, data = 'null') => {
       if (request.#stage === ANSWERED) throw new AlreadyAnswered()
-      if (request.#stage === LATER) forgotten.unregister(request)
+      if (request.#stage === PROMISED) collectedPromises.unregister(request)
       request.#stage = ANSWERED
       request.#link.answer(request.#id, code, number, message, data)
     }
   }
 }
 
-/** An event that a client sent. */
+/** An event that a client has sent. */
 class Event extends Request {
   #registration
 
@@ -110,7 +113,7 @@ class Event extends Request {
   }
 }
 
-/** A client wants to subscribe; its data is the extra JSON that it sent with its wish. */
+/** A client's request to subscribe. Its data is the extra data that the client sent with it. */
 class Subscription extends Request {
   constructor(link, id, client, text, registration, extra) {
     super(link, id, client, text)
@@ -140,7 +143,7 @@ class Unsubscribed {
   }
 }
 
-/** What a client answered to a callback. */
+/** A client's reply to a callback. */
 class Reply extends Request {
   #what
 
@@ -159,23 +162,24 @@ class Reply extends Request {
   }
 }
 
-/** A promise, which is kept once. One that is forgotten answers 500, when the garbage collector finds it. */
-class Promised {
+/** The base of the promises. If a promise is dropped unanswered, the client is answered 500 when the garbage collector
+ * finds it. */
+class PromisedAnswer {
   #request
 
   constructor(request) {
-    promise(request)
+    markPromised(request)
     this.#request = request
-    forgotten.register(this, request, request)
+    collectedPromises.register(this, request, request)
   }
 
   static {
-    requestOf = (promised) => promised.#request
+    requestOf = (promise) => promise.#request
   }
 }
 
-/** A promise to answer. */
-class Later extends Promised {
+/** A promise to answer an event or a reply once. */
+class Later extends PromisedAnswer {
   answer(data) {
     respond(requestOf(this), data)
   }
@@ -185,24 +189,24 @@ class Later extends Promised {
   }
 }
 
-/** A promise to decide about a subscription. */
-class LaterDecision extends Promised {
+/** A promise to accept or refuse a subscription once. */
+class LaterDecision extends PromisedAnswer {
   accept() {
     finish(requestOf(this), OK)
   }
 
   refuse() {
-    finish(requestOf(this), REFUSED)
+    finish(requestOf(this), UNAUTHORIZED)
   }
 }
 
-const forgotten = new FinalizationRegistry((request) => {
-  if (stageOf(request) !== LATER) return
-  say(whatIs(request), 'the promise to answer was forgotten')
+const collectedPromises = new FinalizationRegistry((request) => {
+  if (stageOf(request) !== PROMISED) return
+  print(`${describe(request)} dropped its promise to answer; the client is answered ${FAILED}`)
   finish(request, FAILED)
 })
 
-/** Has a request served, and answered by what that returns or throws. */
+/** Runs the handler of a request, and answers the request with its result or exception. */
 function serve(request, handler) {
   let result
   try {
@@ -222,7 +226,7 @@ function serve(request, handler) {
 
 function settle(request, result) {
   try {
-    if (isLeftToPromise(request, result)) return
+    if (isPromised(request, result)) return
     if (request instanceof Subscription) decide(request, result)
     else respond(request, result)
   } catch (error) {
@@ -230,16 +234,18 @@ function settle(request, result) {
   }
 }
 
-/** Whether there is nothing to be answered now. Who has made a promise need not return it. */
-function isLeftToPromise(request, result) {
+/** Returns whether a promise answers the request. A function that made a promise need not return it. */
+function isPromised(request, result) {
   if (result === undefined) return stageOf(request) !== OPEN
-  return result instanceof Promised && requestOf(result) === request
+  return result instanceof PromisedAnswer && requestOf(result) === request
 }
 
 function respond(request, result) {
   if (result === undefined || result === null) return finish(request, OK)
-  if (result === NEVER) return finish(request, NOTHING)
-  if (result instanceof Promised) throw new TypeError('the promise of another request is no answer')
+  if (result === NEVER) return finish(request, NO_ANSWER)
+  if (result instanceof PromisedAnswer) {
+    throw new TypeError('it returned the promise of another request: return the one from its own later()')
+  }
   if (!(result instanceof Answer)) return finish(request, OK, 0, null, encode(result))
   const data = encode(result.data)
   if (stageOf(request) === ANSWERED) throw new AlreadyAnswered()
@@ -248,29 +254,36 @@ function respond(request, result) {
 }
 
 function decide(subscription, result) {
-  if (typeof result !== 'boolean') throw new TypeError('an on-hook returns true or false, or its promise')
-  finish(subscription, result ? OK : REFUSED)
+  if (typeof result !== 'boolean') throw new TypeError('an on-hook must return true, false or its promise')
+  finish(subscription, result ? OK : UNAUTHORIZED)
 }
 
 function refuse(request, refusal) {
-  checkCode(refusal.code) // an application may have set it
+  checkCode(refusal.code) // the application may have changed them
   checkMessage(refusal.text)
   if (request instanceof Subscription) finish(request, refusal.code)
   else finish(request, refusal.code, 0, refusal.text, encode(refusal.data))
 }
 
-/** An exception is an answer, too; and a line in the log, where it is no Refusal. */
+/** Answers a request after its handler has thrown. Exceptions other than a Refusal are logged. */
 function fail(request, error) {
   try {
     if (error instanceof Refusal && stageOf(request) !== ANSWERED) return refuse(request, error)
   } catch (unusable) {
-    error = unusable // somebody has put into it what cannot be an answer
+    error = unusable // the application has made the refusal invalid
   }
-  report(whatIs(request), error)
+  report(describe(request), error)
   if (stageOf(request) !== ANSWERED) finish(request, FAILED)
 }
 
-function whatIs(request) {
+/** Returns a description of a request's handler, for the log. */
+function describe(request) {
+  if (request instanceof Reply) return String(request)
+  return `the ${request instanceof Subscription ? 'on-hook' : 'handler'} of ${request.fullPath}`
+}
+
+/** Returns the path of a request, or the callback that a reply belongs to. */
+function placeOf(request) {
   return request instanceof Reply ? String(request) : request.fullPath
 }
 

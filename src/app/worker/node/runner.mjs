@@ -1,6 +1,6 @@
-// Starts a worker: `node runner.mjs`, with the control socket's descriptor in QUICKIO_WORKER.
+// Starts a worker: `node runner.mjs`, with the descriptor of the control socket in QUICKIO_WORKER.
 //
-// This file must be understood by versions of Node that are too old for the rest, to say so.
+// Versions of Node that are too old for the other files must be able to parse this one, in order to report that.
 
 import { spawn } from 'child_process'
 import fs from 'fs'
@@ -16,20 +16,20 @@ const LOADER_FLAG = '--experimental-loader'
 const require = module.createRequire(import.meta.url)
 
 if (!Number.isInteger(CONTROL_FD)) {
-  process.stderr.write('runner.mjs is started by quickio: QUICKIO_WORKER does not say a descriptor\n')
+  process.stderr.write('quickio: runner.mjs is started by the server; run `quickio --app FILE.mjs` instead\n')
   process.exit(2)
 } else if (Number(process.versions.node.split('.')[0]) < NODE_MAJOR_MIN) {
-  const failed = `Node ${process.version} is too old: ${NODE_MAJOR_MIN} or newer is needed (setting \`node\`)`
-  fs.writeSync(CONTROL_FD, `${JSON.stringify({ failed })}\n`)
+  const needed = `Node ${NODE_MAJOR_MIN} or newer is needed, but ${process.execPath} is Node ${process.version}`
+  fs.writeSync(CONTROL_FD, `${JSON.stringify({ failed: `${needed}; set \`node\` to a newer one` })}\n`)
   process.exit(1)
 } else if (module.registerHooks || module.register || process.execArgv.includes(LOADER_FLAG)) {
   const resolved = hookImport()
   require('./worker.cjs').start(CONTROL_FD, resolved)
 } else {
-  startAgain()
+  restartWithLoader()
 }
 
-/** Has `quickio` mean this package. Answers a function that answers what was resolved besides. */
+/** Makes `quickio` resolve to this package. Returns a function that returns the URLs of all other modules resolved. */
 function hookImport() {
   const esModule = new URL('./index.js', import.meta.url).href
   const commonJs = new URL('./index.cjs', import.meta.url).href
@@ -72,15 +72,15 @@ function hookRequire(file) {
   }
 }
 
-/** Node 18.0 to 18.18, and 20.0 to 20.5, take hooks by a flag only. */
-function startAgain() {
+/** Starts Node again with a flag, which Node 18.0 to 18.18 and 20.0 to 20.5 need for module hooks. */
+function restartWithLoader() {
   const stdio = [0, 1, 2]
   for (let fd = 3; isSocket(fd); fd++) stdio.push(fd)
   const args = ['--no-warnings', LOADER_FLAG, HOOKS, fileURLToPath(import.meta.url)]
   const child = spawn(process.execPath, [...process.execArgv, ...args], { stdio })
-  for (const fd of stdio.slice(3)) fs.closeSync(fd) // the child alone says when they end
+  for (const fd of stdio.slice(3)) fs.closeSync(fd) // only the child keeps the sockets open
   process.on('SIGINT', () => {})
-  process.on('SIGTERM', () => {}) // it ends when the child does
+  process.on('SIGTERM', () => {}) // this process ends when the child does
   child.on('error', ({ message }) => {
     process.stderr.write(`${message}\n`)
     process.exit(1)
@@ -92,7 +92,7 @@ function startAgain() {
   })
 }
 
-/** Node's own descriptors come behind those that it was given, and are no sockets. */
+/** Returns whether a descriptor is a socket. The descriptors of Node itself follow the inherited ones, and are none. */
 function isSocket(fd) {
   try {
     return fs.fstatSync(fd).isSocket()
@@ -101,7 +101,7 @@ function isSocket(fd) {
   }
 }
 
-/** The flag is warned of, each time, so warnings are off: the application's own are shown here. */
+/** Prints the application's warnings. Node's own are off, because Node warns about the flag on each start. */
 function showWarnings() {
   process.on('warning', ({ name, message }) => {
     if (!/loader/i.test(message)) process.stderr.write(`${name}: ${message}\n`)

@@ -1,4 +1,4 @@
-// The application's script: loads it, and says what is wrong with one that cannot be loaded.
+// The application's script: how it is loaded, which files it consists of, and descriptions of its errors.
 
 'use strict'
 
@@ -8,15 +8,15 @@ const path = require('node:path')
 const { inspect } = require('node:util')
 const { fileURLToPath, pathToFileURL } = require('node:url')
 
-/** A place in a file that a stack or a compiler's message names, as a path or as a URL; Node's own are neither. */
-const PLACE = /(?:^|[\s(])(file:\/\/\S+?|\/[^\n]*?):(\d+)(?=[:)\s]|$)/m
+/** A location in a stack or a compiler's message, as a path or a URL. Node's own files have neither form. */
+const LOCATION = /(?:^|[\s(])(file:\/\/\S+?|\/[^\n]*?):(\d+)(?=[:)\s]|$)/m
 
 async function load(script) {
   await import(pathToFileURL(script).href)
 }
 
-/** The script and what it has loaded from its folder; `urls` are of the ES modules that were resolved. */
-function filesOf(script, urls) {
+/** Returns the script and the files that it has loaded from its folder. `urls` are those of the ES modules resolved. */
+function sourceFiles(script, urls) {
   const folder = path.dirname(realPath(script)) + path.sep
   const modules = [...urls].filter((url) => url.startsWith('file:')).map((url) => fileURLToPath(url))
   const isOwn = (file) => file.startsWith(folder) && !file.includes(`${path.sep}node_modules${path.sep}`)
@@ -24,34 +24,35 @@ function filesOf(script, urls) {
   return [...new Set([script, realPath(script), ...others])]
 }
 
-/** Node knows modules by their real paths, whatever links led there. */
+/** Returns the path with symbolic links resolved, which is how Node names modules. */
 function realPath(file) {
   try {
     return fs.realpathSync(file)
   } catch {
-    return path.resolve(file) // it is not there: that is said elsewhere
+    return path.resolve(file) // the file does not exist; loading it reports that
   }
 }
 
-/** What is to be printed of an error: its stack. Node keeps to itself where the syntax of an ES module is wrong. */
-function traceOf(error, files) {
+/** Returns an error's stack for the log. For a syntax error in an ES module Node does not include the location, so each
+ * file is checked for it. */
+function formatError(error, files) {
   if (!(error instanceof Error)) return `${inspect(error)} was thrown`
   if (error.name === 'SyntaxError' && !/^\S.*:\d+\n/.test(error.stack)) {
     for (const file of files) {
       const { status, stderr } = spawnSync(process.execPath, ['--check', file], { encoding: 'utf8', timeout: 10_000 })
-      if (status !== 0 && PLACE.test(stderr)) return stderr.trimEnd()
+      if (status !== 0 && LOCATION.test(stderr)) return stderr.trimEnd()
     }
   }
   return inspect(error)
 }
 
-/** An error in one line: what, and where. */
-function summaryOf(error, trace) {
+/** Returns one line with an error's name, message and location. `trace` is the result of `formatError`. */
+function summarizeError(error, trace) {
   if (!(error instanceof Error)) return `${inspect(error)} was thrown`
   const what = `${error.name}: ${error.message}`
   const lines = trace.replaceAll(what, '').split('\n')
-  const place = PLACE.exec(lines.filter((line) => !line.includes(__dirname)).join('\n'))
-  return place === null ? what : `${what} (${path.basename(place[1])}, line ${place[2]})`
+  const location = LOCATION.exec(lines.filter((line) => !line.includes(__dirname)).join('\n'))
+  return location === null ? what : `${what} (${path.basename(location[1])}, line ${location[2]})`
 }
 
-module.exports = { load, filesOf, traceOf, summaryOf }
+module.exports = { load, sourceFiles, formatError, summarizeError }

@@ -1,4 +1,4 @@
-// What the parts of the library share: there is one application in a process.
+// State shared by the parts of the library. There is one application in a process.
 
 'use strict'
 
@@ -6,21 +6,22 @@ const { Timers } = require('./timers.cjs')
 
 const LOADING = 'loading'
 const RUNNING = 'running'
-const ENDING = 'ending'
-const ENDED = 'ended'
+const STOPPING = 'stopping'
+const STOPPED = 'stopped'
 
 const state = {
   phase: LOADING,
-  /** What the server has told of the worker; outside of one nothing has. */
+  /** The server's hello. These values apply if the script runs without a server. */
   hello: { app: '', instance: 0, instances: 1, settings: {} },
-  /** By path, in the order of their numbers on the links. */
+  /** Registrations by path. Their order gives the events' numbers on the links. */
   registrations: new Map(),
   hooks: { start: [], stop: [], selfTest: [], gone: [] },
   timers: new Timers(),
+  /** The links by shard. Empty until the application serves events. */
   links: [],
   control: null,
-  /** Milliseconds since the server began. */
+  /** The server's time in milliseconds, as of the latest frame. */
   now: 0
 }
 
-module.exports = { state, LOADING, RUNNING, ENDING, ENDED }
+module.exports = { state, LOADING, RUNNING, STOPPING, STOPPED }

@@ -1,12 +1,12 @@
-// The application's timers. They go by the server's clock, so that tests can move it.
+// The application's timers. They use the server's clock, which tests can control.
 
 'use strict'
 
-const { Numbered } = require('./callbacks.cjs')
+const { NumberedMap } = require('./callbacks.cjs')
 const { run } = require('./work.cjs')
 const { REPEATS, TO_SERVER } = require('./wire.cjs')
 
-/** A timer that is set. */
+/** A timer that has been set. */
 class Timer {
   #cancel
 
@@ -14,40 +14,40 @@ class Timer {
     this.#cancel = cancel
   }
 
-  /** It fires no more. */
+  /** Prevents all further runs. */
   cancel() {
     this.#cancel()
   }
 }
 
-/** All timers of the worker. They are set over its first link. */
+/** All timers of the worker. They are set on its first link. */
 class Timers {
-  #set = new Numbered()
+  #timers = new NumberedMap()
   #link = null
 
   set(ms, repeats, fn) {
     const entry = { ms, repeats, fn, isRunning: false }
-    const number = this.#set.add(entry)
+    const number = this.#timers.add(entry)
     if (this.#link !== null) this.#send(number, entry)
     return new Timer(() => this.#cancel(number, entry))
   }
 
-  /** Those that repeat are set by the worker's `ready`. */
-  inReady() {
-    return this.#set.entries().filter(([, entry]) => entry.repeats).map(([timer, { ms }]) => ({ timer, ms }))
+  /** Returns the repeating timers as the line `ready` announces them. */
+  toReady() {
+    return this.#timers.entries().filter(([, entry]) => entry.repeats).map(([timer, { ms }]) => ({ timer, ms }))
   }
 
-  /** Sets the others, which were wanted before there was a link. */
-  begin(link) {
+  /** Connects the timers to the server. Sends those that do not repeat; `ready` has announced the others. */
+  connect(link) {
     this.#link = link
-    for (const [number, entry] of this.#set.entries()) if (!entry.repeats) this.#send(number, entry)
+    for (const [number, entry] of this.#timers.entries()) if (!entry.repeats) this.#send(number, entry)
   }
 
-  /** One that is not known was cancelled while it was on its way. */
+  /** Runs a timer that is due. A timer that was cancelled after the server sent the frame is ignored. */
   fire(number) {
-    const entry = this.#set.get(number)
+    const entry = this.#timers.get(number)
     if (entry === undefined || entry.isRunning) return
-    if (!entry.repeats) this.#set.take(number)
+    if (!entry.repeats) this.#timers.take(number)
     entry.isRunning = true
     const running = run('a timer', entry.fn)
     if (running === undefined) entry.isRunning = false
@@ -59,8 +59,8 @@ class Timers {
   }
 
   #cancel(number, entry) {
-    if (this.#set.get(number) !== entry) return
-    this.#set.take(number)
+    if (this.#timers.get(number) !== entry) return
+    this.#timers.take(number)
     if (this.#link !== null) this.#link.put(TO_SERVER.CANCEL, 0, number, null)
   }
 }

@@ -1,18 +1,19 @@
-// The frames of a link (docs/workers.md): a head of 40 bytes, a text, and data. Knows bytes, and no sockets.
+// The frames of the links, as docs/workers.md specifies them: a head of 40 bytes, a text, and data. A decoder and an
+// encoder, without I/O.
 
 'use strict'
 
 const HEAD_BYTES = 40
-/** Bytes that a frame's length does not count: its own. */
+/** The size of the length field, which the length does not include. */
 const LENGTH_BYTES = 4
-/** What a server's frame cannot be longer than; more is no frame at all. */
+/** Far longer than any frame of the server. A greater length is a protocol error. */
 const FRAME_BYTES_MAX = 2 ** 30
-/** What this side says: the server takes frames of 16 MiB at most. */
+/** The longest text and data to send, together below the 16 MiB that the server accepts in a frame. */
 const TEXT_BYTES_MAX = 64 * 1024
 const DATA_BYTES_MAX = 16 * 1024 * 1024 - 2 * TEXT_BYTES_MAX
-/** Output is gathered in pieces of this size. */
+/** The size of the buffer in which output is collected. */
 const CHUNK_BYTES = 64 * 1024
-/** Of a frame that comes in pieces, this much is kept for the next one. */
+/** The largest buffer that is kept after an incomplete frame has been completed. */
 const KEPT_BYTES_MAX = 64 * 1024
 
 const FROM_SERVER = { EVENT: 1, ON: 2, OFF: 3, REPLY: 4, DROPPED: 5, TIMER: 6, GONE: 7 }
@@ -23,11 +24,11 @@ const HAS_MESSAGE = 2
 
 const TWO_TO_32 = 2 ** 32
 
-/** The other side does not keep to what was agreed. */
-class Violation extends Error {
+/** Thrown when the server breaks the protocol. The worker cannot continue. */
+class ProtocolError extends Error {
   constructor(message) {
     super(message)
-    this.name = 'Violation'
+    this.name = 'ProtocolError'
   }
 }
 
@@ -35,18 +36,18 @@ function u32(bytes, at) {
   return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
 }
 
-/** Answers a text again. Throws where it has more bytes than that. */
-function bounded(what, text, max) {
-  if (text.length * 3 <= max) return text // a UTF-16 unit becomes three bytes at most
+/** Returns a text. Throws if it has more than `max` bytes. */
+function checkSize(what, text, max) {
+  if (text.length * 3 <= max) return text // a UTF-16 unit becomes at most three bytes
   const bytes = Buffer.byteLength(text)
-  if (bytes > max) throw new RangeError(`${what} of ${bytes} bytes: ${max} is the most`)
+  if (bytes > max) throw new RangeError(`${what} has ${bytes} bytes; at most ${max} are allowed`)
   return text
 }
 
-/** Where the text of the frame at `at` ends, which is where its data begins. */
+/** Returns the position of the end of a frame's text, where its data begins. */
 function endOfText(bytes, at, end) {
   const dataAt = at + HEAD_BYTES + u32(bytes, at + 28)
-  if (dataAt > end) throw new Violation('a text is longer than its frame')
+  if (dataAt > end) throw new ProtocolError('a text is longer than its frame')
   return dataAt
 }
 
@@ -54,69 +55,71 @@ function timeOf(bytes, at) {
   return u32(bytes, at + 32) * TWO_TO_32 + u32(bytes, at + 36)
 }
 
-/** Takes bytes in pieces of any size, and hands on each frame when it is complete. */
-class Frames {
-  #take
-  /** The beginning of a frame whose end has not come; it grows with what comes, not by what a length promises. */
+/** A decoder that accepts bytes in pieces of any size, and passes on each complete frame. */
+class FrameDecoder {
+  #onFrame
+  /** The beginning of an incomplete frame. The buffer grows with the bytes received, not with the announced length. */
   #partial = Buffer.alloc(0)
-  #have = 0
+  #partialBytes = 0
 
-  /** `take(bytes, at, end)` must not keep the bytes: they are overwritten. */
-  constructor(take) {
-    this.#take = take
+  /** `onFrame(bytes, at, end)` must not keep the bytes, which are overwritten later. */
+  constructor(onFrame) {
+    this.#onFrame = onFrame
   }
 
   get isPartial() {
-    return this.#have > 0
+    return this.#partialBytes > 0
   }
 
   feed(bytes, end) {
     let at = 0
-    while (this.#have > 0 && at < end) at += this.#complete(bytes, at, end)
+    while (this.#partialBytes > 0 && at < end) at += this.#continuePartial(bytes, at, end)
     while (end - at >= LENGTH_BYTES) {
       const next = at + frameBytes(bytes, at)
       if (next > end) break
-      this.#take(bytes, at, next)
+      this.#onFrame(bytes, at, next)
       at = next
     }
     if (at < end) this.#keep(bytes, at, end)
   }
 
-  /** Adds to the frame that has begun; answers how many bytes that took. */
-  #complete(bytes, at, end) {
-    const needs = this.#have < LENGTH_BYTES ? LENGTH_BYTES : frameBytes(this.#partial, 0)
-    const taken = Math.min(needs - this.#have, end - at)
-    this.#keep(bytes, at, at + taken)
-    if (this.#have >= HEAD_BYTES && this.#have === frameBytes(this.#partial, 0)) {
+  /** Adds bytes to the incomplete frame, and returns how many it has used. */
+  #continuePartial(bytes, at, end) {
+    const needed = this.#partialBytes < LENGTH_BYTES ? LENGTH_BYTES : frameBytes(this.#partial, 0)
+    const used = Math.min(needed - this.#partialBytes, end - at)
+    this.#keep(bytes, at, at + used)
+    if (this.#partialBytes >= HEAD_BYTES && this.#partialBytes === frameBytes(this.#partial, 0)) {
       const frame = this.#partial
-      const have = this.#have
-      this.#have = 0
+      const length = this.#partialBytes
+      this.#partialBytes = 0
       if (frame.length > KEPT_BYTES_MAX) this.#partial = Buffer.alloc(0)
-      this.#take(frame, 0, have)
+      this.#onFrame(frame, 0, length)
     }
-    return taken
+    return used
   }
 
   #keep(bytes, at, end) {
-    const have = this.#have + end - at
-    if (have > this.#partial.length) {
-      const larger = Buffer.allocUnsafeSlow(Math.max(have, 2 * this.#partial.length, 1024))
-      this.#partial.copy(larger, 0, 0, this.#have)
+    const length = this.#partialBytes + end - at
+    if (length > this.#partial.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(length, 2 * this.#partial.length, 1024))
+      this.#partial.copy(larger, 0, 0, this.#partialBytes)
       this.#partial = larger
     }
-    bytes.copy(this.#partial, this.#have, at, end)
-    this.#have = have
+    bytes.copy(this.#partial, this.#partialBytes, at, end)
+    this.#partialBytes = length
   }
 }
 
+/** Returns the size of a frame, including its length field. */
 function frameBytes(bytes, at) {
   const length = LENGTH_BYTES + u32(bytes, at)
-  if (length < HEAD_BYTES || length > FRAME_BYTES_MAX) throw new Violation(`a frame of ${length} bytes`)
+  if (length < HEAD_BYTES || length > FRAME_BYTES_MAX) throw new ProtocolError(`invalid frame of ${length} bytes`)
   return length
 }
 
-/** Gathers frames. They are handed to `write(bytes)`, which answers whether it needs the bytes no longer. */
-class Outbox {
+/** An encoder that collects frames in a buffer, and passes the buffer to `write(bytes)`. That function returns whether
+ * the buffer may be reused. */
+class FrameWriter {
   #write
   #bytes = Buffer.allocUnsafeSlow(CHUNK_BYTES)
   #view = viewOf(this.#bytes)
@@ -126,13 +129,13 @@ class Outbox {
     this.#write = write
   }
 
-  /** Bytes that were not handed on yet. */
+  /** The number of collected bytes. */
   get used() {
     return this.#used
   }
 
   put(type, flags, code, request, number, client, text, data, ms) {
-    const most = HEAD_BYTES + 3 * (text.length + data.length) // a UTF-16 unit becomes three bytes at most
+    const most = HEAD_BYTES + 3 * (text.length + data.length) // a UTF-16 unit becomes at most three bytes
     if (most > CHUNK_BYTES - this.#used) {
       this.flush()
       if (most > CHUNK_BYTES) return this.#putLarge(type, flags, code, request, number, client, text, data, ms)
@@ -150,9 +153,9 @@ class Outbox {
 
   flush() {
     if (this.#used === 0) return
-    const isFree = this.#write(this.#bytes.subarray(0, this.#used))
+    const isReusable = this.#write(this.#bytes.subarray(0, this.#used))
     this.#used = 0
-    if (isFree) return
+    if (isReusable) return
     this.#bytes = Buffer.allocUnsafeSlow(CHUNK_BYTES)
     this.#view = viewOf(this.#bytes)
   }
@@ -162,7 +165,7 @@ function viewOf(bytes) {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
-/** Writes a frame, and answers where it ends. */
+/** Writes a frame, and returns the position of its end. */
 function encode(bytes, view, at, type, flags, code, request, number, client, text, data, ms) {
   const dataAt = putText(bytes, at + HEAD_BYTES, text)
   const end = putText(bytes, dataAt, data)
@@ -179,12 +182,12 @@ function encode(bytes, view, at, type, flags, code, request, number, client, tex
   return end
 }
 
-/** A call into Node costs more than a few dozen characters do here. */
-const SHORT = 24
+/** The longest text that is copied character by character, which for so few is faster than a call into Node. */
+const SHORT_TEXT_MAX = 24
 
 function putText(bytes, at, text) {
   const length = text.length
-  if (length > SHORT) return at + bytes.write(text, at)
+  if (length > SHORT_TEXT_MAX) return at + bytes.write(text, at)
   for (let nth = 0; nth < length; nth++) {
     const unit = text.charCodeAt(nth)
     if (unit > 0x7f) return at + bytes.write(text, at)
@@ -202,10 +205,10 @@ module.exports = {
   WANTS_ANSWER,
   REPEATS,
   HAS_MESSAGE,
-  Frames,
-  Outbox,
-  Violation,
-  bounded,
+  FrameDecoder,
+  FrameWriter,
+  ProtocolError,
+  checkSize,
   u32,
   endOfText,
   timeOf

@@ -1,53 +1,54 @@
-// What is under way, so that a worker that is to end knows when it may; and what is said of functions that fail.
+// The count of requests and functions in progress, which have to finish before the worker ends; and reports of errors.
 
 'use strict'
 
 const { inspect } = require('node:util')
 
-let underWay = 0
-let idle = null
+let inProgress = 0
+let onIdle = null
 
-/** Something has begun that is to be finished before the worker ends. */
-function begin() {
-  underWay++
+/** Counts work that has to finish before the worker ends. */
+function beginWork() {
+  inProgress++
 }
 
-function end() {
-  underWay--
-  if (idle !== null && underWay === 0) idle()
+/** Counts work that has finished. */
+function endWork() {
+  inProgress--
+  if (onIdle !== null && inProgress === 0) onIdle()
 }
 
-/** Calls `fn` each time that nothing is under way, and now if that is so. */
+/** Calls `fn` each time no work is in progress, and now if none is. */
 function whenIdle(fn) {
-  idle = fn
-  if (underWay === 0) fn()
+  onIdle = fn
+  if (inProgress === 0) fn()
 }
 
-/** An error of the application's own goes to the server's log, with its stack, and what caused it. */
+/** Prints an error of the application with its stack and cause. The server logs what is printed on stderr. */
 function report(what, error) {
-  say(what, error instanceof Error ? inspect(error) : `${inspect(error)} was thrown`)
+  print(`error in ${what}: ${error instanceof Error ? inspect(error) : `${inspect(error)} was thrown`}`)
 }
 
-function say(what, text) {
-  process.stderr.write(`${what}: ${text}\n`)
+function print(text) {
+  process.stderr.write(`${text}\n`)
 }
 
 function isThenable(value) {
   return typeof value === 'object' && value !== null && typeof value.then === 'function'
 }
 
-/** Runs a function that nobody waits for, and reports what it throws. Answers a promise where it is not done then. */
+/** Runs a function whose result is not used, and reports its exceptions. Returns a promise if it is asynchronous. */
 function run(what, fn, ...args) {
   try {
     const result = fn(...args)
     if (!isThenable(result)) return undefined
-    begin()
+    beginWork()
     return Promise.resolve(result)
       .catch((error) => report(what, error))
-      .finally(end)
+      .finally(endWork)
   } catch (error) {
     report(what, error)
   }
 }
 
-module.exports = { begin, end, whenIdle, report, say, isThenable, run }
+module.exports = { beginWork, endWork, whenIdle, report, print, isThenable, run }

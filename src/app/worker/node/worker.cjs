@@ -1,106 +1,111 @@
-// The life of a worker: hello, the script, ready, serving, and the end.
+// The life of a worker: hello, loading the script, ready, serving, shutdown.
 
 'use strict'
 
 const fs = require('node:fs')
 const { Control } = require('./control.cjs')
-const { dispatcher } = require('./dispatch.cjs')
+const { makeDispatcher } = require('./dispatch.cjs')
 const { Link } = require('./links.cjs')
-const { filesOf, load, summaryOf, traceOf } = require('./script.cjs')
-const { ENDED, ENDING, RUNNING, state } = require('./state.cjs')
+const { formatError, load, sourceFiles, summarizeError } = require('./script.cjs')
+const { RUNNING, STOPPED, STOPPING, state } = require('./state.cjs')
 const { report, whenIdle } = require('./work.cjs')
-const { Violation } = require('./wire.cjs')
+const { ProtocolError } = require('./wire.cjs')
 
-/** Of docs/workers.md. */
+/** The version of the protocol of docs/workers.md. */
 const VERSION = 1
 
-/** The process that the server has started, where that has started this one. */
-const runner = process.execArgv.includes('--experimental-loader') ? process.ppid : process.pid
+/** The process that the server has started: this one, or its parent if the runner had to restart Node. */
+const serverChild = process.execArgv.includes('--experimental-loader') ? process.ppid : process.pid
 
-/** `resolved()` answers the URLs of the ES modules that were loaded so far. */
+/** Starts the worker. `resolved()` returns the URLs of the ES modules resolved up to now. */
 function start(fd, resolved) {
-  const control = new Control(fd, { line, ended: () => leave(0), broken })
-  let isGreeted = false
-  // They are for the server, which then ends its workers in order.
+  const control = new Control(fd, { line, ended: () => exitWithGroup(0), failed: exitOnError })
+  let hasHello = false
+  // The server handles these signals, and ends its workers in order.
   process.on('SIGINT', () => {})
   process.on('SIGTERM', () => {})
 
   function line({ hello, ping }) {
-    if (!isGreeted) {
-      if (hello === undefined) throw new Violation('the first line is no hello')
-      isGreeted = true
-      live(control, hello, resolved).catch(broken)
+    if (!hasHello) {
+      if (hello === undefined) throw new ProtocolError('the first line is not a hello')
+      hasHello = true
+      main(control, hello, resolved).catch(exitOnError)
     } else if (ping !== undefined) {
       control.send({ pong: ping })
     }
   }
 }
 
-/** The server has gone: nobody else ends what the application has started, which is in the same process group. */
-function leave(code) {
+/** Exits after the server has disappeared. The worker's process group is killed, too: nothing else would end the
+ * processes that the application has started. */
+function exitWithGroup(code) {
   const group = state.control === null ? null : ownGroup()
   if (group !== null) process.on('exit', () => process.kill(-group, 'SIGKILL'))
   process.exit(code)
 }
 
-/** The process group that the server has made for this worker. Where that cannot be known there is none. */
+/** Returns the process group that the server has created for this worker, or null if it cannot be determined. */
 function ownGroup() {
   try {
     const stat = fs.readFileSync('/proc/self/stat', 'utf8')
     const [, , group] = stat.slice(stat.lastIndexOf(')') + 2).split(' ').map(Number) // state, parent, group
-    return group > 1 && (group === process.pid || group === runner) ? group : null
+    return group > 1 && (group === process.pid || group === serverChild) ? group : null
   } catch {
     return null
   }
 }
 
-/** Whoever serves us makes no sense. What it wanted cannot be known. */
-function broken(error) {
-  const what = error instanceof Violation ? error.message : error.stack
-  process.stderr.write(`the server does not keep to its protocol: ${what}\n`)
+/** Exits after a protocol error of the server, or an error of this library. */
+function exitOnError(error) {
+  const text =
+    error instanceof ProtocolError
+      ? `protocol error: ${error.message}; this worker exits`
+      : `internal error; this worker exits\n${error.stack}`
+  process.stderr.write(`${text}\n`)
   process.exit(1)
 }
 
-async function live(control, hello, resolved) {
+async function main(control, hello, resolved) {
   if (hello.version !== VERSION) return control.send({ failed: wrongVersion(hello) }, () => process.exit(1))
   state.hello = { ...hello, settings: Object.freeze({ ...hello.settings }) }
   state.control = control
   process.argv[1] = hello.script
-  const untilReady = guard(control)
-  const files = () => filesOf(hello.script, resolved())
+  const startup = reportEarlyExit(control)
+  const files = () => sourceFiles(hello.script, resolved())
   try {
     await load(hello.script)
     if (!hello.test) await runAll(state.hooks.start)
-    ready(control, files())
+    sendReady(control, files())
     if (hello.test) await runAll(state.hooks.selfTest)
   } catch (error) {
-    untilReady.done()
-    return fail(control, error, files())
+    startup.done()
+    return sendFailed(control, error, files())
   }
-  untilReady.done()
+  startup.done()
   if (hello.test) return control.send({ tested: true }, () => process.exit(0))
   logRejections()
   serve(hello)
 }
 
 function wrongVersion({ version }) {
-  return `the server speaks version ${version} of its protocol with workers, and this library speaks ${VERSION}`
+  const ours = `this library uses version ${VERSION}; use the library that comes with the server`
+  return `the server uses version ${version} of the worker protocol, but ${ours}`
 }
 
-/** Sees to it that the server is told why, also where the script ends the process. */
-function guard(control) {
+/** Ensures that the server gets the reason if the script ends the process during startup. */
+function reportEarlyExit(control) {
   let fatal = null
-  const note = (error) => (fatal = { error })
-  const tell = (code) => {
-    const ownEnd = `the script called exit(${code}); only the server may end a worker`
-    control.sendLast({ failed: fatal === null ? ownEnd : summaryOf(fatal.error, traceOf(fatal.error, [])) })
+  const keep = (error) => (fatal = { error })
+  const send = (code) => {
+    const ownExit = `the script called exit(${code}); only the server may end a worker`
+    control.sendLast({ failed: fatal === null ? ownExit : summarizeError(fatal.error, formatError(fatal.error, [])) })
     process.exitCode = 1
   }
-  process.on('uncaughtExceptionMonitor', note)
-  process.on('exit', tell)
+  process.on('uncaughtExceptionMonitor', keep)
+  process.on('exit', send)
   const done = () => {
-    process.off('uncaughtExceptionMonitor', note)
-    process.off('exit', tell)
+    process.off('uncaughtExceptionMonitor', keep)
+    process.off('exit', send)
   }
   return { done }
 }
@@ -109,46 +114,47 @@ async function runAll(hooks) {
   for (const fn of hooks) await fn()
 }
 
-function fail(control, error, files) {
-  const trace = traceOf(error, files)
+function sendFailed(control, error, files) {
+  const trace = formatError(error, files)
   process.stderr.write(`${trace}\n`)
-  control.send({ failed: summaryOf(error, trace) }, () => process.exit(1))
+  control.send({ failed: summarizeError(error, trace) }, () => process.exit(1))
 }
 
-function ready(control, files) {
+function sendReady(control, files) {
   state.phase = RUNNING
   const events = [...state.registrations.values()]
-  control.send({ ready: { version: VERSION, events, timers: state.timers.inReady(), files } })
+  control.send({ ready: { version: VERSION, events, timers: state.timers.toReady(), files } })
 }
 
-/** A promise that nobody waits for must not cost all clients their worker. Who wants it otherwise listens himself. */
+/** Logs unhandled rejections instead of exiting, because an exit would affect all clients of the worker. An application
+ * that wants something else adds its own listener. */
 function logRejections() {
   if (process.listenerCount('unhandledRejection') > 0) return
-  process.on('unhandledRejection', (error) => report('a promise was rejected, and nobody waited for it', error))
+  process.on('unhandledRejection', (error) => report('a promise that nothing awaits', error))
 }
 
 function serve(hello) {
-  const frame = dispatcher([...state.registrations.values()])
+  const frame = makeDispatcher([...state.registrations.values()])
   const ended = () => {
-    if (state.links.every((link) => link.isEnded)) end()
+    if (state.links.every((link) => link.isEnded)) shutDown()
   }
-  state.links = hello.links.map((fd, shard) => new Link(shard, fd, { frame, ended, broken: linkBroken }))
-  state.timers.begin(state.links[0])
+  state.links = hello.links.map((fd, shard) => new Link(shard, fd, { frame, ended, failed: linkFailed }))
+  state.timers.connect(state.links[0])
 }
 
-function linkBroken(error) {
-  if (error.syscall === undefined) return broken(error)
-  // The server has gone, or goes: the end of the control socket follows. What is left to say reaches nobody.
-  process.stderr.write(`a link has broken: ${error.message}\n`)
-  leave(1)
+function linkFailed(error) {
+  if (error.syscall === undefined) return exitOnError(error)
+  // The server has ended or is ending; the end of the control socket follows. No further output can reach it.
+  process.stderr.write(`a link to the server failed: ${error.message}; this worker exits\n`)
+  exitWithGroup(1)
 }
 
-/** No more will come. What is under way is done first. */
-function end() {
-  state.phase = ENDING
+/** Ends the worker after all links have ended. Work in progress is finished first. */
+function shutDown() {
+  state.phase = STOPPING
   whenIdle(async () => {
-    if (state.phase !== ENDING) return
-    state.phase = ENDED
+    if (state.phase !== STOPPING) return
+    state.phase = STOPPED
     for (const fn of state.hooks.stop) await runStop(fn)
     let open = state.links.length
     for (const link of state.links) {
@@ -163,7 +169,7 @@ async function runStop(fn) {
   try {
     await fn()
   } catch (error) {
-    report('app.stop', error)
+    report('a function of app.stop', error)
   }
 }
 

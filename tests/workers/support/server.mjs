@@ -1,4 +1,4 @@
-// A server that is a test: it starts a worker as QuickIO does, and speaks docs/workers.md with it, byte for byte.
+// A fake server: it starts a worker as QuickIO does, and speaks the protocol of docs/workers.md with it, byte for byte.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,11 +8,11 @@ import { dirname, join } from 'node:path'
 import { after } from 'node:test'
 import { fileURLToPath } from 'node:url'
 
-/** Nothing takes so long that is not broken. */
+/** The longest time that a test waits for anything. */
 const DEADLINE_MS = 30_000
 
 const RUNNER = fileURLToPath(new URL('../../../src/app/worker/node/runner.mjs', import.meta.url))
-/** The Node that runs the workers: a worker has to run with versions that have no `node:test`. */
+/** The Node that runs the workers. It may be an older version than the one that runs the tests. */
 const NODE = process.env.QUICKIO_TEST_NODE ?? process.execPath
 
 export const HEAD_BYTES = 40
@@ -27,7 +27,7 @@ after(() => {
   for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 })
 
-/** A frame's bytes. What is not said is 0, or empty. */
+/** Returns a frame. Fields that are left out are 0 or empty. */
 export function frame(type, { flags = 0, code = 0, request = 0, number = 0, client = [0, 0, 0], ...rest } = {}) {
   const { text = '', data = '', time = 0 } = rest
   const body = Buffer.concat([Buffer.from(text), Buffer.from(data)])
@@ -48,8 +48,8 @@ export const answer = (request, data, rest) => frame(FROM_WORKER.ANSWER, { reque
 export const refusal = (request, code, text, data) =>
   frame(FROM_WORKER.ANSWER, { request, code, text, data, flags: text === undefined ? 0 : 2 })
 
-/** Writes files into a folder of their own, and answers that. */
-export function folder(files) {
+/** Writes files into a new folder, and returns its path. */
+export function makeFolder(files) {
   const path = mkdtempSync(join(tmpdir(), 'quickio-worker-'))
   folders.push(path)
   for (const [name, text] of Object.entries(files)) {
@@ -59,8 +59,8 @@ export function folder(files) {
   return path
 }
 
-/** Fails what takes too long, and says what it was. */
-export function inTime(promise, what) {
+/** Rejects if a promise takes too long. `what` describes it in the error. */
+function withDeadline(promise, what) {
   let timer
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`${what}: not within ${DEADLINE_MS} ms`)), DEADLINE_MS)
@@ -68,8 +68,8 @@ export function inTime(promise, what) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }
 
-/** Bytes or lines as they come, taken when the test wants them. */
-class Inbox {
+/** A buffer of the bytes that a stream has received. */
+class Received {
   #bytes = Buffer.alloc(0)
   #wake = () => {}
   ended = false
@@ -86,7 +86,7 @@ class Inbox {
     stream.on('end', end).on('error', end).on('close', end)
   }
 
-  /** `find(bytes)` answers how many bytes to take, or undefined. */
+  /** Waits for bytes, and removes them. `find(bytes)` returns how many to take, or undefined if it needs more. */
   async take(find, what) {
     for (;;) {
       const length = find(this.#bytes)
@@ -96,19 +96,19 @@ class Inbox {
         return taken
       }
       if (this.ended) throw new Error(`${what}: ended with ${JSON.stringify(this.#bytes.toString())}`)
-      await inTime(new Promise((resolve) => (this.#wake = resolve)), what)
+      await withDeadline(new Promise((resolve) => (this.#wake = resolve)), what)
     }
   }
 }
 
 class Link {
-  #inbox
+  #received
 
   constructor(socket, number) {
     this.socket = socket
     this.number = number
-    this.#inbox = new Inbox(socket)
-    socket.on('error', () => {}) // of a worker that was killed
+    this.#received = new Received(socket)
+    socket.on('error', () => {}) // the worker may have been killed
   }
 
   send(...frames) {
@@ -116,20 +116,20 @@ class Link {
   }
 
   bytes(length) {
-    return this.#inbox.take(() => length, `${length} bytes of link ${this.number}`)
+    return this.#received.take(() => length, `${length} bytes of link ${this.number}`)
   }
 
   frame() {
     const find = (bytes) => (bytes.length < 4 ? undefined : 4 + bytes.readUInt32BE(0))
-    return this.#inbox.take(find, `a frame of link ${this.number}`)
+    return this.#received.take(find, `a frame of link ${this.number}`)
   }
 
-  /** Tells the worker that no more will come. */
+  /** Ends this side: no more frames follow. */
   end() {
     this.socket.end()
   }
 
-  /** All until the worker has ended its side. */
+  /** Returns all frames until the worker ends its side. */
   async rest() {
     const frames = []
     for (;;) {
@@ -147,7 +147,7 @@ export class Worker {
   stderr = ''
   stdout = ''
 
-  /** Starts a command with a control socket and so many links, and says hello. */
+  /** Starts a command with a control socket and a number of links, and sends the hello. */
   constructor(command, args, script, { links = 2, hello = {}, env = {}, cwd } = {}) {
     const sockets = Array(1 + links).fill('pipe')
     this.process = spawn(command, args, {
@@ -162,17 +162,17 @@ export class Worker {
     stderr.on('data', (text) => (this.stderr += text))
     this.control = control
     control.on('error', () => {})
-    this.lines = new Inbox(control)
+    this.lines = new Received(control)
     this.links = rest.map((socket, number) => new Link(socket, number))
     this.closed = once(this.process, 'close').then(([code, signal]) => {
       running.delete(this)
       return code ?? signal
     })
     const settings = { version: 1, app: 'app', instance: 0, instances: 1, settings: {}, test: false, ...hello }
-    this.say({ hello: { script, links: rest.map((_, number) => 4 + number), ...settings } })
+    this.sendLine({ hello: { script, links: rest.map((_, number) => 4 + number), ...settings } })
   }
 
-  say(object) {
+  sendLine(object) {
     this.control.write(`${JSON.stringify(object)}\n`)
   }
 
@@ -194,12 +194,12 @@ export class Worker {
     return line.ready
   }
 
-  /** The exit code, when all output is there. */
+  /** Waits for the end of the process and its output. Returns the exit code or the signal. */
   exit() {
-    return inTime(this.closed, 'the end of the worker')
+    return withDeadline(this.closed, 'the end of the worker')
   }
 
-  /** Ends all links, and answers the exit code. */
+  /** Ends all links, and returns the exit code. */
   stop() {
     for (const link of this.links) link.end()
     return this.exit()
@@ -209,26 +209,26 @@ export class Worker {
     try {
       process.kill(-this.process.pid, 'SIGKILL')
     } catch {
-      // It has ended.
+      // The process has already exited.
     }
   }
 }
 
-/** Starts a script of this text in Node, as the server does. */
+/** Writes a script to a file, and starts it in Node as the server does. */
 export function start(source, { name = 'app.mjs', files = {}, ...options } = {}) {
-  const script = join(folder({ ...files, [name]: source }), name)
-  const worker = startFile(script, options)
-  return worker
+  const script = join(makeFolder({ ...files, [name]: source }), name)
+  return startFile(script, options)
 }
 
+/** Starts a script that exists. */
 export function startFile(script, options) {
   const worker = new Worker(NODE, [RUNNER], script, options)
   worker.script = script
   return worker
 }
 
-/** The same, until it is ready. */
-export async function started(source, options) {
+/** Starts a script, and waits until it is ready. */
+export async function startReady(source, options) {
   const worker = start(source, options)
   worker.manifest = await worker.ready()
   return worker

@@ -1,0 +1,34 @@
+// Clients and their data.
+
+import { describe, test } from 'node:test'
+import { expectFrames, startApp, stop } from '../support/library.mjs'
+import { FROM_WORKER, TO_WORKER, answer, event, frame } from '../support/server.mjs'
+
+describe('clients', () => {
+  test('are one object with its data while they are connected', async () => {
+    const worker = await startApp(`
+      const seen = new Map()
+      const count = (client) => { seen.set(client, (seen.get(client) ?? 0) + 1); return seen.get(client) }
+      app.event('/count', ({ client }) => [count(client), client.data.n = (client.data.n ?? 0) + 1])
+        .off(({ client }) => app.broadcast('/log', ['off', client.id, client.data.n]))
+      app.event('/plain', ({ client }) => count(client))
+      app.gone((client) => { throw new Error('in one of them') })
+      app.gone(async (client) => app.broadcast('/log', ['gone', client.id, client.data]))`, { links: 1 })
+    const [link] = worker.links
+    const count = (request, client, number = 0) => event({ request, client, number })
+    const watch = (client) => frame(FROM_WORKER.WATCH, { client })
+    const log = (data) => frame(FROM_WORKER.BROADCAST, { text: '/log', data })
+    const [first, second] = [[0, 5, 1], [0, 5, 2]]
+    link.send(count(1, first), count(2, first), count(3, [0, 6, 1], 1), count(4, [0, 6, 1], 1))
+    await expectFrames(link, watch(first), answer(1, '[1,1]'), answer(2, '[2,2]'), answer(3, '1'), answer(4, '2'))
+    // The slot has a new client, but frames for the previous one still arrive.
+    link.send(count(5, second, 1), count(6, first), count(7, second, 1))
+    await expectFrames(link, answer(5, '1'), answer(6, '[3,3]'))
+    await link.frame()
+    link.send(frame(TO_WORKER.OFF, { client: first }), frame(TO_WORKER.GONE, { client: first }))
+    await expectFrames(link, log('["off","0.5.1",3]'), log('["gone","0.5.1",{"n":3}]'))
+    link.send(frame(TO_WORKER.GONE, { client: first }), count(8, [0, 6, 1], 1))
+    await expectFrames(link, answer(8, '3'))
+    await stop(worker, /^error in a function of app\.gone: Error: in one of them/)
+  })
+})
