@@ -1,70 +1,76 @@
-//! The pages: which request gets which answer.
+//! The pages: the response to each request.
 
 use std::time::Duration;
 
-use super::http::{Method, Request, Response};
+use hyper::{Method, Request, StatusCode};
+
+use super::reply::{self, Reply};
 use super::{Health, Source, json, process, prometheus};
 
-/// The most that one request moves the manual clock: a year is more than any timer waits.
+/// The most that one request moves the manual clock, in milliseconds: no timer waits for a year.
 const ADVANCE_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
-/// Answers a request.
-pub(super) fn answer(request: &Request, source: &dyn Source) -> Response {
-    match request.path.as_str() {
-        "/stats" => read_only(request, || stats(source)),
-        "/metrics" => read_only(request, || metrics(source)),
-        "/healthz" => read_only(request, || healthz(source)),
-        "/clock" if source.info().manual_clock => clock(request, source),
-        _ => Response::text(404, "no such page: there are /stats, /metrics and /healthz"),
+/// Returns the response to a request. Nothing reads a request's body.
+pub(super) async fn answer<B>(request: &Request<B>, source: &impl Source) -> Reply {
+    let uri = request.uri();
+    match uri.path() {
+        "/stats" | "/metrics" | "/healthz" if ![Method::GET, Method::HEAD].contains(request.method()) => {
+            reply::wrong_method("GET, HEAD")
+        }
+        "/stats" => stats(source).await,
+        "/metrics" => metrics(source).await,
+        "/healthz" => healthz(source).await,
+        "/clock" if source.info().manual_clock => {
+            clock(request.method(), uri.query().unwrap_or_default(), source).await
+        }
+        _ => reply::text(StatusCode::NOT_FOUND, "no such page: there are /stats, /metrics and /healthz"),
     }
 }
 
-fn read_only(request: &Request, page: impl FnOnce() -> Response) -> Response {
-    match request.method {
-        Method::Get | Method::Head => page(),
-        Method::Post | Method::Other => Response::wrong_method("GET, HEAD"),
-    }
-}
-
-fn stats(source: &dyn Source) -> Response {
-    let Some(shards) = source.snapshot() else { return no_snapshot() };
+async fn stats(source: &impl Source) -> Reply {
+    let Some(shards) = source.snapshot().await else { return no_snapshot() };
     match json::stats(&source.info(), &process::read(), &shards) {
-        Ok(page) => Response::new(200, "application/json", page),
-        Err(error) => Response::text(500, &format!("the statistics could not be written: {error}")),
+        Ok(page) => reply::page(StatusCode::OK, "application/json", page),
+        Err(error) => reply::text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("the statistics could not be written: {error}"),
+        ),
     }
 }
 
-fn metrics(source: &dyn Source) -> Response {
-    let Some(shards) = source.snapshot() else { return no_snapshot() };
+async fn metrics(source: &impl Source) -> Reply {
+    let Some(shards) = source.snapshot().await else { return no_snapshot() };
     let page = prometheus::metrics(&source.info(), &process::read(), &shards);
-    Response::new(200, prometheus::CONTENT_TYPE, page)
+    reply::page(StatusCode::OK, prometheus::CONTENT_TYPE, page)
 }
 
-fn no_snapshot() -> Response {
-    Response::text(503, "a shard did not answer in time")
+fn no_snapshot() -> Reply {
+    reply::text(StatusCode::SERVICE_UNAVAILABLE, "a shard did not answer in time")
 }
 
-fn healthz(source: &dyn Source) -> Response {
-    match source.healthy() {
-        Health::Healthy => Response::text(200, "ok"),
-        Health::Unhealthy(why) => Response::text(503, &why),
+async fn healthz(source: &impl Source) -> Reply {
+    match source.health().await {
+        Health::Healthy => reply::text(StatusCode::OK, "ok"),
+        Health::Unhealthy(why) => reply::text(StatusCode::SERVICE_UNAVAILABLE, &why),
     }
 }
 
-fn clock(request: &Request, source: &dyn Source) -> Response {
-    if request.method != Method::Post {
-        return Response::wrong_method("POST");
+async fn clock(method: &Method, query: &str, source: &impl Source) -> Reply {
+    if method != Method::POST {
+        return reply::wrong_method("POST");
     }
-    let Some(ms) = advance_ms(&request.query) else {
-        return Response::text(400, "advance=MS is needed, in milliseconds, a year at most");
+    let Some(ms) = advance_ms(query) else {
+        let why = "advance=MS is needed, in milliseconds, a year at most";
+        return reply::text(StatusCode::BAD_REQUEST, why);
     };
-    match source.advance_clock(Duration::from_millis(ms)) {
-        true => Response::new(200, "application/json", format!("{{\"advanced_ms\":{ms}}}\n").into_bytes()),
-        false => Response::text(503, "the clock could not be moved"),
+    if source.advance_clock(Duration::from_millis(ms)).await {
+        reply::page(StatusCode::OK, "application/json", format!("{{\"advanced_ms\":{ms}}}\n").into_bytes())
+    } else {
+        reply::text(StatusCode::SERVICE_UNAVAILABLE, "the clock could not be moved")
     }
 }
 
-/// The `advance` of a query, where it is there once and is a number in range.
+/// Returns the `advance` of a query if it is given once and is a number in range.
 fn advance_ms(query: &str) -> Option<u64> {
     let mut values = query.split('&').filter_map(|pair| pair.strip_prefix("advance="));
     let value = values.next()?;

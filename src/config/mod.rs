@@ -172,6 +172,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// The address that serves statistics over HTTP, or `None` to not serve them.
     pub admin: Option<SocketAddr>,
+    /// The names that requests to the admin endpoint may use for this host, in addition to `localhost` and IP addresses.
+    pub admin_hosts: Vec<String>,
     /// The number of shards, or `None` for one on each available core.
     pub shards: Option<usize>,
     /// The applications to run.
@@ -268,6 +270,7 @@ impl Default for Config {
         Config {
             listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)))],
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
+            admin_hosts: Vec::new(),
             shards: None,
             app: Vec::new(),
             app_dir: None,

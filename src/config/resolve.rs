@@ -29,6 +29,8 @@ pub(super) fn set(
         ValueKind::Addresses(field) => *field(config) = list(setting, values, value::listen)?,
         ValueKind::Apps(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Apps(field) => *field(config) = list(setting, values, value::app)?,
+        ValueKind::Hosts(field) if is_empty_list(values) => field(config).clear(),
+        ValueKind::Hosts(field) => *field(config) = list(setting, values, value::host)?,
         ValueKind::Origins(field) => *field(config) = origins(setting, values)?,
         kind => {
             let value = values.last().expect("a setting that was given has a value");
@@ -75,7 +77,7 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
                 choices.iter().position(|choice| *choice == text).ok_or("it is not one of the choices")?;
             set(config, index);
         }
-        ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Origins(_) => {
+        ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Hosts(_) | ValueKind::Origins(_) => {
             unreachable!("lists are set from all their values")
         }
     }

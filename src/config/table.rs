@@ -119,6 +119,8 @@ pub enum ValueKind {
     AddressOrOff(fn(&mut Config) -> &mut Option<SocketAddr>),
     /// A list of names and files of applications, which may be empty.
     Apps(fn(&mut Config) -> &mut Vec<App>),
+    /// A list of names of hosts, which may be empty.
+    Hosts(fn(&mut Config) -> &mut Vec<String>),
     /// A list of origins of web pages with at least one entry, or `*`.
     Origins(fn(&mut Config) -> &mut Vec<String>),
     /// A text without spaces, or empty for none.
@@ -163,6 +165,15 @@ pub static SETTINGS: &[Setting] = &[
         default: "127.0.0.1:8081",
         doc: "The address that serves statistics over HTTP: /stats, /metrics and /healthz. It does not ask for a \
               password: make sure that only operators can reach it.",
+    },
+    Setting {
+        name: "admin-hosts",
+        group: Group::Serving,
+        kind: ValueKind::Hosts(|config| &mut config.admin_hosts),
+        default: "",
+        doc: "The names that requests to admin may use for this host, in addition to localhost and IP addresses. A \
+              request with any other name in its Host header is answered 421: this keeps the web pages of other sites \
+              from reading the statistics through an operator's browser (DNS rebinding).",
     },
     Setting {
         name: "shards",
@@ -656,7 +667,10 @@ impl ValueKind {
     /// Returns whether the value is a list: the flag may be repeated, and commas separate entries.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self, ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Origins(_))
+        matches!(
+            self,
+            ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Hosts(_) | ValueKind::Origins(_)
+        )
     }
 
     /// Returns whether a file may have the value as a number, without quotes.
@@ -681,6 +695,7 @@ impl ValueKind {
             ValueKind::Addresses(_) => "one or more of ip:port, [ip6]:port and unix:/path".into(),
             ValueKind::AddressOrOff(_) => "ip:port, [ip6]:port, or off".into(),
             ValueKind::Apps(_) => "names and files".into(),
+            ValueKind::Hosts(_) => "names of hosts".into(),
             ValueKind::Origins(_) => "*, or one or more of http://host[:port] and https://host[:port]".into(),
             ValueKind::Text(_) => "a text without spaces, or empty".into(),
             ValueKind::Switch(_) => "on or off".into(),
@@ -696,7 +711,7 @@ impl ValueKind {
         match self {
             ValueKind::Count { power_of_two: false, .. } => Some("optionally followed by k, M, Ki, Mi or Gi"),
             ValueKind::Duration { .. } => Some("a whole number with a unit, such as 500ms, 10s, 15m or 1h"),
-            ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Origins(_) => {
+            ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Hosts(_) | ValueKind::Origins(_) => {
                 Some("separated by commas")
             }
             _ => None,
@@ -715,6 +730,7 @@ impl ValueKind {
             ValueKind::Addresses(_) => "ADDRESS,...".into(),
             ValueKind::AddressOrOff(_) => "ADDRESS|off".into(),
             ValueKind::Apps(_) => "NAME|FILE,...".into(),
+            ValueKind::Hosts(_) => "NAME,...".into(),
             ValueKind::Origins(_) => "*|ORIGIN,...".into(),
             ValueKind::Text(_) => "TEXT".into(),
             ValueKind::Switch(_) => "[=off]".into(),

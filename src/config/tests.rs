@@ -57,6 +57,7 @@ fn nothing_by_default() -> Config {
     Config {
         listen: vec![],
         admin: None,
+        admin_hosts: vec!["x".into()],
         shards: Some(77),
         app: vec!["x".into()],
         app_dir: Some("/x".into()),
@@ -146,6 +147,7 @@ fn another_value(setting: &Setting) -> &'static str {
     match setting.name {
         "listen" => "[::1]:80,unix:/run/q.sock",
         "admin" => "off",
+        "admin-hosts" => "admin.example,quickio",
         "shards" => "3",
         "app" => "relay,clienttest",
         "app-dir" => "/srv/apps of mine",

@@ -23,6 +23,9 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 /// The maximum length of a free text: a DNS name has at most 253 bytes, and a port may follow.
 const TEXT_BYTES_MAX: usize = 260;
 
+/// The maximum length of a DNS name, in bytes.
+const HOST_BYTES_MAX: usize = 253;
+
 /// The maximum length of a file's path: `PATH_MAX` of Linux includes the terminating NUL byte.
 const FILE_BYTES_MAX: usize = 4095;
 
@@ -192,6 +195,21 @@ fn origin_host(host: &str) -> Result<String, Problem> {
     Ok(host.to_owned())
 }
 
+/// Parses the name of a host, without a port. It may have capitals and the final dot of the DNS root; the result has
+/// neither.
+pub(super) fn host(text: &str) -> Result<String, Problem> {
+    let lower = text.to_ascii_lowercase();
+    let name = lower.strip_suffix('.').unwrap_or(&lower);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if name.is_empty() || name.len() > HOST_BYTES_MAX || !name.bytes().all(allowed) {
+        return Err(format!(
+            "a host name has 1 to {HOST_BYTES_MAX} of the characters A-Z a-z 0-9 - . _ and no port (write other letters \
+             as punycode, xn--...)"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
 /// Formats a duration as a setting accepts it, in the largest unit that is exact.
 pub(super) fn duration_text(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -279,6 +297,23 @@ mod tests {
         for text in ["unix:", "unix:/", "unix:/run/", "unix:run/q.sock", "unix:/a\0b"] {
             assert!(listen(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn hosts() {
+        for (text, expected) in [
+            ("admin.example", "admin.example"),
+            ("Admin.EXAMPLE.", "admin.example"),
+            ("quickio_1", "quickio_1"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ] {
+            assert_eq!(host(text).as_deref(), Ok(expected));
+        }
+        for text in ["", ".", "a:80", "http://a", "a/b", "[::1]", "b\u{fc}cher", "*", "a b"] {
+            assert!(host(text).is_err(), "{text:?}");
+        }
+        assert!(host(&"a".repeat(HOST_BYTES_MAX)).is_ok());
+        assert!(host(&"a".repeat(HOST_BYTES_MAX + 1)).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bell;
 pub mod buffers;
 pub mod clock;
+pub mod control;
 pub mod fair;
 pub mod inbox;
 pub mod mesh;

@@ -54,7 +54,7 @@ impl<T: Send + 'static> Executor<T> {
     }
 }
 
-fn io_error<R>(error: GlommioError<R>) -> io::Error {
+pub(super) fn io_error<R>(error: GlommioError<R>) -> io::Error {
     match error {
         GlommioError::IoError(error) => error,
         other => io::Error::other(other.to_string()),

@@ -6,8 +6,9 @@
 mod apps;
 mod listen;
 mod post;
+mod statistics;
 
-use crate::admin::{self, AdminError, Health, Info};
+use crate::admin::{self, AdminError};
 use crate::app::c::LoadError;
 use crate::app::qio::Qio;
 use crate::app::worker::{self, StartError, WorkerApplication};
@@ -16,8 +17,8 @@ use crate::config::{self, ClientTestConfig, ClockKind, Config};
 use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 use crate::log;
 use crate::mangler::{self, MangleError};
-use crate::metrics::Snapshot;
 use crate::qev::clock::{Clock, ClockHandle, nanos};
+use crate::qev::control::ControlExecutor;
 use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::{Kernel, Missing, probe};
 use crate::qev::ring::{self, Ring};
@@ -27,6 +28,7 @@ use listen::{ListenError, Listeners};
 use post::Mailboxes;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use statistics::Statistics;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -35,17 +37,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use thiserror::Error;
-
-/// How long the statistics endpoint waits for the shards.
-const SNAPSHOT_WAIT: Duration = Duration::from_secs(2);
 
 /// Descriptors of a ring beyond an even share of `clients-max`: the kernel spreads connections by a hash.
 const DESCRIPTORS_SPARE: usize = 1024;
 
 /// Places of each ring for the links of one worker: those that come and those that go while workers are replaced.
 const LINK_PLACES: usize = 4;
+
+/// The name of the control executor's thread.
+const CONTROL_THREAD: &str = "quickio-control";
 
 /// The exit code where a second signal cuts the shutdown short.
 const EXIT_CUT_SHORT: i32 = 130;
@@ -77,6 +79,8 @@ pub enum ServerError {
     Listen(#[from] ListenError),
     #[error("{0}")]
     Admin(#[from] AdminError),
+    #[error("the control executor cannot start: {0}")]
+    Control(io::Error),
     #[error("{0}")]
     Mangle(#[from] MangleError),
     #[error("the log cannot be started: {0}")]
@@ -192,22 +196,27 @@ fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), S
     start_apps(&all_apps, &server)?;
     drop(events);
     serves.store(true, Ordering::SeqCst);
-    let source = Source {
-        fleet: Arc::clone(&fleet.mailboxes),
+    let parts = statistics::Parts {
+        mailboxes: Arc::clone(&fleet.mailboxes),
         hand,
         workers: workers.clone(),
-        started: Instant::now(),
-        started_at: SystemTime::now(),
         listen: listeners.names(),
         log: log.dropped_lines(),
     };
-    let endpoint = config.admin.map(|address| admin::serve(address, Arc::new(source))).transpose()?;
+    // Only if there is something to run on it.
+    let control = config
+        .admin
+        .map(|_| ControlExecutor::start(CONTROL_THREAD))
+        .transpose()
+        .map_err(ServerError::Control)?;
+    let serve_admin = |(control, address)| {
+        let hosts = config.admin_hosts.clone();
+        admin::serve(control, address, hosts, |spawner| Statistics::start(parts, spawner))
+    };
+    let endpoint = control.as_ref().zip(config.admin).map(serve_admin).transpose()?;
     let proxy = mangle.zip(listeners.tcp()).map(|(mangle, server)| mangle(server)).transpose()?;
     listeners.listen()?;
-    let others = [
-        ("admin", endpoint.as_ref().map(admin::Handle::address)),
-        ("proxy", proxy.as_ref().map(mangler::Handle::address)),
-    ];
+    let others = [("admin", endpoint), ("proxy", proxy.as_ref().map(mangler::Handle::address))];
     announce(&kernel, &fleet, &all_apps, &listeners, &others);
     fleet.go(&mut listeners);
 
@@ -218,7 +227,7 @@ fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), S
         app.stop();
     }
     drop(proxy);
-    drop(endpoint);
+    drop(control);
     drop(listeners);
     ended
 }
@@ -560,69 +569,6 @@ fn reload(workers: &[Arc<WorkerApplication>]) {
         tracing::info!("SIGHUP: no application has workers that could be replaced");
     }
     workers.iter().for_each(|app| app.replace());
-}
-
-/// What the statistics endpoint asks.
-struct Source {
-    fleet: Arc<Mailboxes>,
-    hand: Option<ClockHandle>,
-    workers: Vec<Arc<WorkerApplication>>,
-    started: Instant,
-    started_at: SystemTime,
-    listen: Vec<String>,
-    log: log::DroppedLines,
-}
-
-impl admin::Source for Source {
-    fn snapshot(&self) -> Option<Vec<Snapshot>> {
-        let shards = self.fleet.len();
-        let (to, from) = sync_channel(shards);
-        self.fleet.notify_all(|| ControlMessage::Snapshot(to.clone()));
-        let deadline = Instant::now() + SNAPSHOT_WAIT;
-        let mut snapshots: Vec<Option<Snapshot>> = vec![None; shards];
-        for _ in 0..shards {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (shard, mut snapshot) = from.recv_timeout(left).ok()?;
-            self.fleet.add_counters(usize::from(shard), &mut snapshot.counters);
-            if shard == 0 {
-                // No shard counts these; the sums are right wherever they stand.
-                self.workers.iter().for_each(|app| app.add_counters(&mut snapshot.counters));
-            }
-            snapshots[usize::from(shard)] = Some(snapshot);
-        }
-        snapshots.into_iter().collect()
-    }
-
-    fn healthy(&self) -> Health {
-        match self.snapshot() {
-            Some(_) => Health::Healthy,
-            None => Health::Unhealthy("a shard does not answer".into()),
-        }
-    }
-
-    fn advance_clock(&self, by: Duration) -> bool {
-        let Some(hand) = &self.hand else { return false };
-        hand.advance(by);
-        // Whoever moves the clock wants what is due then to be done when this returns.
-        let shards = self.fleet.len();
-        let (to, from) = sync_channel(shards);
-        self.fleet.notify_all(|| ControlMessage::ClockMoved(to.clone()));
-        let all = (0..shards).all(|_| from.recv_timeout(SNAPSHOT_WAIT).is_ok());
-        self.workers.iter().for_each(|app| app.clock_moved());
-        all
-    }
-
-    fn info(&self) -> Info {
-        Info {
-            version: env!("CARGO_PKG_VERSION"),
-            started: self.started_at,
-            uptime: self.started.elapsed(),
-            listen: self.listen.clone(),
-            shards: self.fleet.len(),
-            manual_clock: self.hand.is_some(),
-            log_lines_dropped: self.log.count(),
-        }
-    }
 }
 
 /// Set once, when all shards have their rings.

@@ -10,8 +10,8 @@ use crate::event::path::Path;
 use crate::metrics::{Snapshot, Timing};
 use crate::protocol::http::Sid;
 use crate::qev::mesh::{Class, SendOutcome};
+use futures_channel::mpsc;
 use std::net::IpAddr;
-use std::sync::mpsc::SyncSender;
 
 /// How long the log is silent about a full mesh after it has warned.
 const WARN_AGAIN_MS: u64 = 1000;
@@ -53,13 +53,13 @@ pub struct AppCommand {
 /// A message from the server's own threads. They have an inbox of their own, which no application can fill.
 pub enum ControlMessage {
     /// For the statistics endpoint: what was counted, with the number of the shard.
-    Snapshot(SyncSender<(u16, Snapshot)>),
+    Snapshot(mpsc::Sender<(u16, Snapshot)>),
     /// Stop accepting, close everything, and end by `deadline_ns`, as `nanos` tells time.
     Shutdown { deadline_ns: u64 },
     /// Of an application's workers.
     Workers(WorkerEvent),
     /// The clock that tests move was moved; tell when what is due by then is done.
-    ClockMoved(SyncSender<()>),
+    ClockMoved(mpsc::Sender<()>),
 }
 
 impl State {
@@ -111,7 +111,7 @@ impl State {
         for notice in notices.drain(..) {
             match notice {
                 // Whoever asked may have given up.
-                ControlMessage::Snapshot(to) => drop(to.try_send((self.id, self.snapshot()))),
+                ControlMessage::Snapshot(mut to) => drop(to.try_send((self.id, self.snapshot()))),
                 ControlMessage::Workers(event) => self.handle_worker_event(event),
                 ControlMessage::Shutdown { deadline_ns } => self.shut_down(deadline_ns),
                 ControlMessage::ClockMoved(to) => {
@@ -125,7 +125,7 @@ impl State {
 
     /// The timers that were due have run: whoever moved the clock is told.
     pub fn tell_clock_watchers(&mut self) {
-        for watcher in self.clock_watchers.drain(..) {
+        for mut watcher in self.clock_watchers.drain(..) {
             // Whoever asked may have given up.
             let _ = watcher.try_send(());
         }

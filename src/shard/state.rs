@@ -22,10 +22,10 @@ use crate::qev::ring::Wait;
 use crate::qev::slots::Slots;
 use crate::qev::timer::Wheel;
 use ahash::RandomState;
+use futures_channel::mpsc;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 /// Subscriptions of clients that have gone which are ended in one turn: as many as take a millisecond or so, with
@@ -117,7 +117,7 @@ pub(super) struct State {
     /// Letters of the mesh, between their receipt and their taking.
     pub letters: Vec<(u16, Envelope)>,
     pub heartbeat: Path,
-    pub clock_watchers: Vec<SyncSender<()>>,
+    pub clock_watchers: Vec<mpsc::Sender<()>>,
 }
 
 /// The shard is shutting down; at this time, by [`nanos`], it ends whatever is left.

@@ -1,8 +1,11 @@
 //! The statistics endpoint: JSON, Prometheus, health, and that everything in them moves.
 
-use crate::support::{Client, Conversation, Server, Transport};
+use crate::support::{Client, Conversation, DEADLINE, Server, Transport, http};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Instant;
 
 const MEMBERS: [&str; 9] = ["count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
@@ -149,6 +152,47 @@ fn other_requests() {
         assert_eq!(manual.admin_request("POST", &format!("/clock{bad}")).head.status, 400, "{bad:?}");
     }
     assert_eq!(manual.admin_request("GET", "/clock?advance=1").head.status, 405);
+}
+
+#[test]
+fn healthz_is_answered_while_hundreds_of_connections_idle() {
+    const IDLE: usize = 500;
+    let server = Server::start(&[]);
+    let deadline = Instant::now() + DEADLINE;
+    // The endpoint closes idle connections after a while. On a slow machine some may be closed before the answer comes:
+    // then another try is needed.
+    loop {
+        let idle: Vec<TcpStream> =
+            (0..IDLE).map(|_| TcpStream::connect(server.admin()).expect("a connection")).collect();
+        let response = server.admin_request("GET", "/healthz");
+        assert_eq!((response.head.status, response.body.as_str()), (200, "ok\n"));
+        if idle.iter().all(is_open) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "there are never {IDLE} idle connections");
+    }
+}
+
+/// Returns whether the peer has neither sent anything nor closed the connection.
+fn is_open(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("a socket can be set so");
+    stream.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn names_of_the_host_have_to_be_allowed() {
+    let server = Server::start(&["--admin-hosts", "Admin.Example,quickio"]);
+    for (host, status) in [
+        ("localhost", 405),
+        ("127.0.0.1:8081", 405),
+        ("admin.example:80", 405),
+        ("quickio", 405),
+        ("other.example", 421),
+    ] {
+        // A page that asks no shard, so that a shard that is late on a loaded machine makes no difference.
+        let request = format!("POST /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(http::exchange(server.admin(), request).head.status, status, "{host}");
+    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub use requests::REQUESTS_MAX;
 
 use super::{Application, Error, Registrar, Server};
 use crate::metrics::Counters;
+use futures_channel::oneshot;
 use orders::{Order, Orders};
 use std::collections::BTreeMap;
 use std::fs;
@@ -265,11 +266,12 @@ impl WorkerApplication {
         self.orders.give(Order::Replace);
     }
 
-    /// The server's clock was moved by hand: returns when everything that was due has been done.
-    pub fn clock_moved(&self) {
-        let (done, is_done) = sync_channel(1);
+    /// Tells the supervisor that the server's clock was moved by hand. The receiver resolves when everything that was due
+    /// has been done.
+    pub fn clock_moved(&self) -> oneshot::Receiver<()> {
+        let (done, is_done) = oneshot::channel();
         self.orders.give(Order::ClockMoved(done));
-        let _ = is_done.recv_timeout(Duration::from_secs(2));
+        is_done
     }
 
     /// Adds what the supervisor counts.

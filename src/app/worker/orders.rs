@@ -2,6 +2,7 @@
 
 use super::{ShardsHandle, SupervisorHandle};
 use crate::metrics::{Counter, Counters};
+use futures_channel::oneshot;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +21,7 @@ pub enum Order {
     /// All workers have to be replaced.
     Replace,
     /// Time has passed.
-    ClockMoved(SyncSender<()>),
+    ClockMoved(oneshot::Sender<()>),
     /// How the self-test ended.
     Outcome(SyncSender<Result<(), String>>),
     /// The server begins to stop: workers end when the shards end their links.

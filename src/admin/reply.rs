@@ -1,0 +1,56 @@
+//! The responses of the endpoint's pages.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+
+/// A response with its whole body.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// The media type of texts.
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Returns a response with this body. No page may be cached.
+pub(super) fn page(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Reply {
+    let mut reply = Response::new(Full::from(body));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// Returns a response with a line of text.
+pub(super) fn text(status: StatusCode, line: &str) -> Reply {
+    page(status, TEXT, format!("{line}\n").into_bytes())
+}
+
+/// Returns a 405 with the methods that the page has.
+pub(super) fn wrong_method(allowed: &'static str) -> Reply {
+    let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, &format!("this page has {allowed}"));
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    reply
+}
+
+/// Returns the bytes of a response for a connection on which there is no request that hyper could answer.
+pub(super) fn refusal(status: StatusCode, line: &str) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {TEXT}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         Connection: close\r\n\r\n",
+        line.len() + 1,
+    );
+    [head.as_bytes(), line.as_bytes(), b"\n"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_whole_response() {
+        let refusal = refusal(StatusCode::REQUEST_TIMEOUT, "too late");
+        let expected = "HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n\
+                        Content-Length: 9\r\nCache-Control: no-store\r\nConnection: close\r\n\r\ntoo late\n";
+        assert_eq!(String::from_utf8(refusal).unwrap(), expected);
+    }
+}

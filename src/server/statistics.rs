@@ -1,0 +1,158 @@
+//! The statistics of the whole server: gathers what each shard has counted, for the admin endpoint.
+//!
+//! One task asks the shards, one question at a time, so that a shard's inbox never holds more than one question however
+//! many connections wait for an answer. Requests that wait for the same answer share it.
+
+use super::post::Mailboxes;
+use crate::admin::{self, Health, Info};
+use crate::app::worker::WorkerApplication;
+use crate::log;
+use crate::metrics::Snapshot;
+use crate::qev::clock::ClockHandle;
+use crate::qev::control::{Spawner, timeout};
+use crate::shard::ControlMessage;
+use futures_channel::{mpsc, oneshot};
+use futures_lite::StreamExt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long the admin endpoint waits for the shards, and for the workers of an application.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// What the statistics are gathered from.
+pub(super) struct Parts {
+    pub mailboxes: Arc<Mailboxes>,
+    /// Moves the clock, if it is the manual one.
+    pub hand: Option<ClockHandle>,
+    pub workers: Vec<Arc<WorkerApplication>>,
+    pub listen: Vec<String>,
+    pub log: log::DroppedLines,
+}
+
+/// The admin endpoint's source.
+pub(super) struct Statistics {
+    parts: Rc<Parts>,
+    started: Instant,
+    started_at: SystemTime,
+    /// To the task that asks the shards.
+    requests: mpsc::Sender<Request>,
+}
+
+enum Request {
+    Snapshot(oneshot::Sender<Option<Rc<[Snapshot]>>>),
+    AdvanceClock(Duration, oneshot::Sender<bool>),
+}
+
+impl Statistics {
+    /// Starts the task that asks the shards.
+    pub fn start(parts: Parts, spawner: &Spawner) -> Statistics {
+        let parts = Rc::new(parts);
+        let (requests, received) = mpsc::channel(0);
+        spawner.spawn(answer(Rc::clone(&parts), received));
+        Statistics { parts, started: Instant::now(), started_at: SystemTime::now(), requests }
+    }
+
+    /// Asks the task and returns its answer, or `None` if it is not running any more.
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (reply, replied) = oneshot::channel();
+        // Each clone of the sender has a place of its own in the channel, so this is bounded by the endpoint's connections.
+        self.requests.clone().try_send(request(reply)).ok()?;
+        replied.await.ok()
+    }
+}
+
+impl admin::Source for Statistics {
+    async fn snapshot(&self) -> Option<Rc<[Snapshot]>> {
+        timeout(ANSWER_WAIT, self.ask(Request::Snapshot)).await??
+    }
+
+    async fn health(&self) -> Health {
+        match self.snapshot().await {
+            Some(_) => Health::Healthy,
+            None => Health::Unhealthy("a shard does not answer".into()),
+        }
+    }
+
+    async fn advance_clock(&self, by: Duration) -> bool {
+        self.ask(|reply| Request::AdvanceClock(by, reply)).await.unwrap_or(false)
+    }
+
+    fn info(&self) -> Info {
+        Info {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started_at,
+            uptime: self.started.elapsed(),
+            listen: self.parts.listen.clone(),
+            shards: self.parts.mailboxes.len(),
+            manual_clock: self.parts.hand.is_some(),
+            log_lines_dropped: self.parts.log.count(),
+        }
+    }
+}
+
+/// Answers requests until nobody can send one any more.
+async fn answer(parts: Rc<Parts>, mut requests: mpsc::Receiver<Request>) {
+    while let Some(first) = requests.next().await {
+        let mut waiting = Vec::new();
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Snapshot(reply) => waiting.push(reply),
+                // A receiver that has given up needs no answer.
+                Request::AdvanceClock(by, reply) => drop(reply.send(parts.advance_clock(by).await)),
+            }
+            next = requests.try_recv().ok();
+        }
+        waiting.retain(|reply| !reply.is_canceled());
+        if !waiting.is_empty() {
+            let snapshots = parts.snapshot().await;
+            waiting.into_iter().for_each(|reply| drop(reply.send(snapshots.clone())));
+        }
+    }
+}
+
+impl Parts {
+    /// Asks every shard. Returns `None` if one does not answer in time, or cannot be asked because its inbox is full.
+    async fn snapshot(&self) -> Option<Rc<[Snapshot]>> {
+        let shards = self.mailboxes.len();
+        let mut snapshots: Vec<Option<Snapshot>> = vec![None; shards];
+        let (reply, mut replies) = mpsc::channel(0);
+        self.mailboxes.notify_all(|| ControlMessage::Snapshot(reply.clone()));
+        drop(reply);
+        let gather = async {
+            while let Some((shard, snapshot)) = replies.next().await {
+                snapshots[usize::from(shard)] = Some(snapshot);
+            }
+        };
+        timeout(ANSWER_WAIT, gather).await?;
+        let mut snapshots = snapshots.into_iter().collect::<Option<Vec<Snapshot>>>()?;
+        for (shard, snapshot) in snapshots.iter_mut().enumerate() {
+            self.mailboxes.add_counters(shard, &mut snapshot.counters);
+        }
+        // No shard counts what the supervisors count. The sums are right wherever these stand.
+        if let Some(first) = snapshots.first_mut() {
+            self.workers.iter().for_each(|app| app.add_counters(&mut first.counters));
+        }
+        Some(snapshots.into())
+    }
+
+    /// Moves the clock, and waits until everything that is due by then has been done. Returns `false` if the clock cannot
+    /// be moved, or a shard does not answer in time.
+    async fn advance_clock(&self, by: Duration) -> bool {
+        let Some(hand) = &self.hand else { return false };
+        hand.advance(by);
+        let (reply, mut replies) = mpsc::channel(0);
+        self.mailboxes.notify_all(|| ControlMessage::ClockMoved(reply.clone()));
+        drop(reply);
+        let mut answered = 0;
+        while let Some(Some(())) = timeout(ANSWER_WAIT, replies.next()).await {
+            answered += 1;
+        }
+        for app in &self.workers {
+            // An application whose supervisor is late is not waited for any longer.
+            timeout(ANSWER_WAIT, app.clock_moved()).await;
+        }
+        answered == self.mailboxes.len()
+    }
+}
