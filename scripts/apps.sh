@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Compares what one event costs in each language that applications are written in: through a handler that does nothing,
-# and through one that broadcasts. One shard; the load generator on another core; a worker wherever the kernel puts it.
-# Languages take turns, so that all see the same weather; medians are what counts. Rust is what the server has itself
-# (/qio/ping, and the application relay).
+# Compares the cost of one event in each language in which applications can be written: with a handler that does nothing,
+# and with one that broadcasts. The server has one shard; the load generator runs on another core, and a worker on any.
+# The languages run alternately, because the speed of the machine changes over time; compare the medians. The row for Rust
+# uses the server's own applications (/qio/ping and relay).
 #
 #     scripts/apps.sh [--rounds 3] [--seconds 3] [--out target/apps] [--skip-build]
 #
 # Writes OUT/apps.md and OUT/runs/*.json (the load generator's report of every run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/lib/server.sh
 
 rounds=3 seconds=3 out=target/apps build=yes
 while [[ $# -gt 0 ]]; do
@@ -17,7 +18,7 @@ while [[ $# -gt 0 ]]; do
     --seconds) seconds=$2 && shift 2 ;;
     --out) out=$2 && shift 2 ;;
     --skip-build) build=no && shift ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit 0 ;;
     *) echo "apps.sh: unknown argument: $1 (see --help)" >&2 && exit 2 ;;
     esac
 done
@@ -28,18 +29,7 @@ rm -rf "$out/runs"
 mkdir -p "$out/runs"
 cc -std=c99 -O2 -shared -fPIC -I src/app/c -o "$out/bench.so" benches/apps/bench.c
 
-served=
-stop() {
-    if [[ -n $served ]]; then
-        kill "$served" 2>/dev/null || true
-        wait "$served" 2>/dev/null || true
-        served=
-    fi
-}
-trap stop EXIT
-trap 'exit 1' INT TERM
-
-# Every run listens at a port of its own: the kernel takes its time to free those of a ring that has ended.
+# Every run uses a port of its own, because the kernel frees the ports of a ring only some time after it has ended.
 port=22000
 
 # serve LANGUAGE
@@ -52,21 +42,14 @@ serve() {
     node) app=benches/apps/bench.mjs ;;
     esac
     port=$((port + 1))
-    : >"$out/server.out"
-    "$bin/quickio" --app "$app" --shards 1 --listen "127.0.0.1:$port" --admin off --log-level warn \
-        </dev/null >"$out/server.out" 2>"$out/server.log" &
-    served=$!
-    local tries=0
-    until grep -qx ready "$out/server.out"; do
-        tries=$((tries + 1))
-        if [[ $tries -gt 200 ]] || ! kill -0 "$served" 2>/dev/null; then
-            cat "$out/server.log" >&2
-            exit 1
-        fi
-        sleep 0.05
-    done
-    # What the server started is its worker.
-    worker=$(cat "/proc/$served/task/"*/children 2>/dev/null | tr ' ' '\n' | grep -m1 . || true)
+    start_server "$out/server.out" "$out/server.log" \
+        "$bin/quickio" --app "$app" --shards 1 --listen "127.0.0.1:$port" --admin off --log-level warn
+    if ! wait_for_server grep -qx ready "$out/server.out"; then
+        cat "$out/server.log" >&2
+        exit 1
+    fi
+    # The server's only child is the worker.
+    worker=$(cat "/proc/$server_pid/task/"*/children 2>/dev/null | tr ' ' '\n' | grep -m1 . || true)
 }
 
 # measure NAME LANGUAGE ROUND -- flags of the load generator
@@ -74,13 +57,14 @@ measure() {
     local name=$1 language=$2 round=$3
     shift 4
     serve "$language"
-    "$bin/quickio-load" "$@" --server "127.0.0.1:$port" --server-pid "$served" ${worker:+--worker-pid "$worker"} \
+    "$bin/quickio-load" "$@" --server "127.0.0.1:$port" --server-pid "$server_pid" ${worker:+--worker-pid "$worker"} \
         --cpu 1 --seconds "$seconds" --quiet --json "$out/runs/$name.$language.$round.json" >"$out/load.log" ||
         { cat "$out/load.log" >&2 && exit 1; }
-    stop
+    stop_server
 }
 
-nothing() {
+# event_without_work LANGUAGE
+event_without_work() {
     case $1 in
     rust) echo /qio/ping ;;
     python-plain) echo /bench/plain ;;
@@ -91,7 +75,7 @@ nothing() {
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds" >&2
     for language in rust c python python-plain node; do
-        event=$(nothing "$language")
+        event=$(event_without_work "$language")
         measure idle "$language" "$round" -- ping --connections 1 --event "$event"
         measure busy "$language" "$round" -- ping --connections 100 --depth 32 --event "$event"
     done

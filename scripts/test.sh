@@ -1,27 +1,28 @@
 #!/usr/bin/env bash
-# Installs what the tests need, and runs them all.
+# Installs the programs that the tests need, and runs all tests.
 #
 #   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-benches] [--no-autobahn] [--update-autobahn]
 #
-# Parts: rust (all tests of the crate), clients (real clients in Python and Node, the client library in Node, the libraries
-# of workers and their types), browser (the client library and the page in Chromium), benches, autobahn.
+# The parts are rust (all tests of the crate), clients (real clients in Python and Node, the client library in Node, the
+# worker libraries and their types), browser (the client library and the page in Chromium), benches, and autobahn.
 #
-#   --quick             leaves out the benches, and Autobahn, which needs an optimized build
-#   --no-PART           leaves out that part
-#   --update-autobahn   writes tests/autobahn/expected.txt anew from this run
+#   --quick             skips the benches, and Autobahn, which needs an optimized build
+#   --no-PART           skips that part
+#   --update-autobahn   replaces tests/autobahn/expected.txt with the results of this run
 #
-# What is installed stays under target/ and in node_modules of tests/clients/node and tests/browser; packages of the
-# system (gcc, g++, fp-compiler, perl, python3, python3-venv, nodejs, npm, chromium) are installed only where they are
-# missing. The last line is `N passed, N failed`; the exit code is 0 where nothing failed.
+# Programs are installed under target/ and in node_modules of tests/clients/node and tests/browser. Packages of the
+# system (gcc, g++, fp-compiler, perl, python3, python3-venv, nodejs, npm, chromium) are installed only if they are
+# missing. The last line is `N passed, N failed`; the exit code is 0 if nothing failed.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
+source scripts/lib/server.sh
+
 readonly tools=$PWD/target/test-tools
 readonly logs=$PWD/target/test-logs
 
 rust=yes clients=yes browser=yes benches=yes autobahn=yes update=
 passed=0 failed=0
-server_pid=
 
 main() {
     read_flags "$@"
@@ -47,7 +48,7 @@ read_flags() {
         --no-autobahn) autobahn=no ;;
         --update-autobahn) update=--update ;;
         *)
-            echo "unknown flag $flag; see the head of $0" >&2
+            echo "test.sh: unknown flag: $flag (see the first lines of $0)" >&2
             exit 2
             ;;
         esac
@@ -58,7 +59,7 @@ heading() {
     printf '\n== %s\n' "$*"
 }
 
-# Runs a command, shows and keeps its output in $logs/NAME; its exit code goes into the variable `code`.
+# run NAME COMMAND...: runs a command, and shows its output and keeps it in $logs/NAME. Sets `code` to its exit code.
 run() {
     local name=$1
     shift
@@ -67,17 +68,18 @@ run() {
     "$@" </dev/null 2>&1 | tee "$logs/$name" || code=$?
 }
 
-# Sums the numbers that a pattern's first group finds in a log.
+# sum NAME PATTERN: prints the sum of the numbers that the first group of the pattern matches in a log.
 sum() {
     sed -nE "s/$2/\1/p" "$logs/$1" | awk '{ total += $1 } END { print total + 0 }'
 }
 
-# Counts what a run found. A run that failed without a failed test (it did not compile, it crashed) is one failure.
+# count NAME PASSED FAILED: adds the results of a run. A run that failed without a failed test (for example because it did
+# not compile, or crashed) counts as one failure.
 count() {
     local name=$1 good=$2 bad=$3
     if [[ $code -ne 0 && $bad -eq 0 ]]; then bad=1; fi
     if [[ $code -eq 0 && $good -eq 0 ]]; then
-        echo "$name ran no test at all" >&2
+        echo "$name did not run any tests" >&2
         bad=1
     fi
     passed=$((passed + good)) failed=$((failed + bad))
@@ -95,7 +97,7 @@ count_unittest() {
 }
 
 test_rust() {
-    # Applications in other languages are compiled and run by the tests.
+    # The tests compile and run applications in other languages.
     install_packages gcc cc
     install_packages g++ c++
     install_packages fp-compiler fpc
@@ -113,7 +115,7 @@ test_rust() {
     count_libtest doc
 }
 
-# Real clients, each against a server of its own that its last test shuts down.
+# Runs real clients, each against a server of its own. The last test of each client shuts the server down.
 test_clients() {
     install_python
     run build cargo build --quiet
@@ -122,23 +124,23 @@ test_clients() {
         return
     fi
     if [[ -x $tools/venv/bin/python ]]; then
-        start_server
+        start_test_server
         run python "$tools/venv/bin/python" tests/clients/python/client_test.py
-        stop_server
+        await_server_exit
         count_unittest python
     fi
     install_node tests/clients/node
-    start_server
+    start_test_server
     run node node --test --test-reporter=tap tests/clients/node/client.test.js
-    stop_server
+    await_server_exit
     count node "$(sum node '# pass ([0-9]+)')" "$(sum node '# fail ([0-9]+)')"
-    # The library starts its servers itself.
+    # The tests of the library start their own servers.
     run library node --test --test-reporter=tap tests/js/*.test.mjs
     count library "$(sum library '# pass ([0-9]+)')" "$(sum library '# fail ([0-9]+)')"
     test_workers
 }
 
-# The libraries of workers, against a server that is played; a worker without one; and what type checkers say.
+# Runs the tests of the worker libraries against a simulated server, a worker that uses no library, and the type checkers.
 test_workers() {
     run workers-python python3 -m unittest discover -s tests/workers/python
     count_unittest workers-python
@@ -152,10 +154,10 @@ test_workers() {
     count types-node $((code == 0)) 0
 }
 
-# The client library and the page in a real browser, which starts its servers itself.
+# Runs the client library and the page in a real browser. Its tests start their own servers.
 test_browser() {
     if ! install_packages chromium chromium || ! install_node tests/browser; then
-        echo "**** the browser's tests need Debian's chromium and playwright-core of npm, which cannot be had ****" >&2
+        echo "**** FAILED: the tests in the browser need Debian's chromium and npm's playwright-core ****" >&2
         failed=$((failed + 1))
         return
     fi
@@ -168,33 +170,26 @@ test_browser() {
     count browser "$(sum browser 'browser: ([0-9]+) passed.*')" "$(sum browser 'browser: .* ([0-9]+) failed')"
 }
 
-start_server() {
-    : >"$logs/server.out"
-    # The variables of the tests are none of the server's.
-    env -u QUICKIO_ADDRESS -u QUICKIO_ADMIN -u QUICKIO_PID target/debug/quickio --shards 2 --app relay \
-        --app clienttest --clock manual --listen 127.0.0.1:0 --admin 127.0.0.1:0 \
-        </dev/null >"$logs/server.out" 2>"$logs/server.err" &
-    server_pid=$!
-    local waited=0
-    until grep -qx ready "$logs/server.out"; do
-        if ! kill -0 "$server_pid" 2>/dev/null || [[ $waited -gt 200 ]]; then
-            echo "the server did not start:" >&2
-            cat "$logs/server.err" >&2
-            exit 1
-        fi
-        waited=$((waited + 1))
-        sleep 0.1
-    done
+start_test_server() {
+    # The variables are for the tests: the server would reject them as unknown settings.
+    start_server "$logs/server.out" "$logs/server.err" \
+        env -u QUICKIO_ADDRESS -u QUICKIO_ADMIN -u QUICKIO_PID target/debug/quickio --shards 2 --app relay \
+        --app clienttest --clock manual --listen 127.0.0.1:0 --admin 127.0.0.1:0
+    if ! wait_for_server grep -qx ready "$logs/server.out"; then
+        echo "the server did not start:" >&2
+        cat "$logs/server.err" >&2
+        exit 1
+    fi
     QUICKIO_ADDRESS=$(sed -n 's/^listening on //p' "$logs/server.out" | head -n 1)
     QUICKIO_ADMIN=$(sed -n 's/^admin on //p' "$logs/server.out")
     QUICKIO_PID=$server_pid
     export QUICKIO_ADDRESS QUICKIO_ADMIN QUICKIO_PID
 }
 
-# The server was shut down by the clients: it has to exit with 0.
-stop_server() {
+# Waits until the server that the clients have shut down has ended. Its exit code must be 0.
+await_server_exit() {
     local status=0 waited=0
-    # Clients that failed may not have come so far.
+    # Clients that failed may not have shut it down.
     if [[ $code -ne 0 ]]; then kill "$server_pid" 2>/dev/null || true; fi
     while kill -0 "$server_pid" 2>/dev/null; do
         if [[ $waited -gt 200 ]]; then kill -KILL "$server_pid"; fi
@@ -211,7 +206,7 @@ stop_server() {
     fi
 }
 
-# Each bench once, to see that it runs. As a test it needs no optimized build, which would take minutes.
+# Runs each bench once, to check that it works. As a test it needs no optimized build, which would take minutes.
 test_benches() {
     if ! compgen -G 'benches/*.rs' >/dev/null; then return; fi
     run benches cargo test --bench '*'
@@ -224,7 +219,7 @@ test_autobahn() {
     install_packages python3-venv python3
     tests/autobahn/install.sh "$folder" || status=$?
     if [[ $status -eq 3 ]]; then
-        echo "**** SKIPPED: the Autobahn suite was not run, see above. ****" >&2
+        echo "**** SKIPPED: the Autobahn suite was not run; the reason is above ****" >&2
         return
     elif [[ $status -ne 0 ]]; then
         failed=$((failed + 1))
@@ -235,35 +230,26 @@ test_autobahn() {
         failed=$((failed + 1))
         return
     fi
-    : >"$logs/echo.out"
-    # shellcheck disable=SC2217 # it is not the shell's echo
-    target/release/examples/echo 127.0.0.1:0 </dev/null >"$logs/echo.out" 2>"$logs/echo.err" &
-    server_pid=$!
-    local waited=0 address=
-    while [[ -z $address ]]; do
-        address=$(sed -n 's/^listening on //p' "$logs/echo.out" | head -n 1)
-        if ! kill -0 "$server_pid" 2>/dev/null || [[ $waited -gt 200 ]]; then break; fi
-        waited=$((waited + 1))
-        sleep 0.1
-    done
-    if [[ -z $address ]]; then
+    start_server "$logs/echo.out" "$logs/echo.err" target/release/examples/echo 127.0.0.1:0
+    if ! wait_for_server grep -q '^listening on ' "$logs/echo.out"; then
         echo "the echo endpoint did not start:" >&2
         cat "$logs/echo.err" >&2
+        stop_server
         failed=$((failed + 1))
         return
     fi
+    local address
+    address=$(sed -n 's/^listening on //p' "$logs/echo.out" | head -n 1)
     run autobahn tests/autobahn/run.sh "$folder" "ws://$address/echo" ${update:+"$update"}
-    kill "$server_pid"
-    wait "$server_pid" 2>/dev/null || true
-    server_pid=
+    stop_server
     count autobahn "$(sum autobahn 'autobahn: ([0-9]+) passed.*')" "$(sum autobahn 'autobahn: .* ([0-9]+) failed')"
 }
 
-# Installs Debian packages where the command that they bring is missing.
+# install_packages PACKAGE COMMAND: installs a Debian package if the command that it provides is missing.
 install_packages() {
     local package=$1 command=$2
     if [[ $package == python3-venv ]] && python3 -c 'import ensurepip, venv' 2>/dev/null; then return; fi
-    # Debian has the command without most of its modules, too.
+    # Without the package Debian has the command, but not most of its modules.
     if [[ $package == perl ]] && perl -MJSON::PP -e 1 2>/dev/null; then return; fi
     if [[ $package != python3-venv && $package != perl ]] && command -v "$command" >/dev/null; then return; fi
     heading "installing $package"
@@ -283,7 +269,7 @@ install_python() {
     cp "$wanted" "$stamp"
 }
 
-# Installs what a folder's package-lock.json names. Says so by its exit code where that fails.
+# install_node FOLDER: installs the packages of a folder's package-lock.json. Fails if that is not possible.
 install_node() {
     local folder=$1
     install_packages nodejs node || return
@@ -292,10 +278,5 @@ install_node() {
     if [[ -f $stamp && ! $folder/package-lock.json -nt $stamp ]]; then return; fi
     (cd "$folder" && npm ci --no-audit --no-fund)
 }
-
-cleanup() {
-    if [[ -n $server_pid ]]; then kill "$server_pid" 2>/dev/null || true; fi
-}
-trap cleanup EXIT
 
 main "$@"

@@ -176,15 +176,15 @@ fn errors_are_plain() {
 #[test]
 fn scripts_parse_and_explain_themselves() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-    for name in ["floor.sh", "loadtest.sh"] {
+    for name in ["floor.sh", "loadtest.sh", "apps.sh"] {
         let script = scripts.join(name);
-        let sh = |arguments: &[&str]| Command::new("sh").args(arguments).output().unwrap();
+        let bash = |arguments: &[&str]| Command::new("bash").args(arguments).output().unwrap();
         let path = script.to_str().unwrap();
-        assert!(sh(&["-n", path]).status.success());
-        let help = sh(&[path, "--help"]);
+        assert!(bash(&["-n", path]).status.success());
+        let help = bash(&[path, "--help"]);
         let text = String::from_utf8_lossy(&help.stdout).into_owned();
         assert!(help.status.success() && text.contains(&format!("scripts/{name} [")), "{text}");
         assert!(!text.contains("set -eu"), "{text}");
-        assert_eq!(sh(&[path, "--nonsense"]).status.code(), Some(2));
+        assert_eq!(bash(&[path, "--nonsense"]).status.code(), Some(2));
     }
 }

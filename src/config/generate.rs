@@ -63,7 +63,7 @@ react.
   --generate-docs
       Prints the table of modes for the docs.
 
-Modes of the proxy:
+Modes:
 
 ";
 
