@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The table of scripts/apps.sh: medians of the runs in OUT/runs."""
+"""Prints the tables of scripts/apps.sh: medians of the runs in OUT/runs."""
 
 import json
 import pathlib

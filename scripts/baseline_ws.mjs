@@ -1,6 +1,6 @@
-// A second baseline for scripts/floor.sh: the same events on `ws`, the usual WebSocket server of Node, written as one
-// would write it. It knows what the load generator's ping and fanout need: /qio/ohai, /qio/ping, /qio/on, and
-// broadcasts to what is under /relay.
+// A second baseline for scripts/floor.sh: the same events on `ws`, the usual WebSocket server of Node, in a
+// straightforward implementation. It supports the events that the load generator's ping and fanout need: /qio/ohai,
+// /qio/ping, /qio/on, and broadcasts to paths under /relay.
 //
 //     (cd tests/clients/node && npm ci) && node scripts/baseline_ws.mjs 127.0.0.1:8080
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Puts what `quickio --generate-docs` prints into docs/operations.md, and what `quickio clienttest --generate-docs` prints
-# into docs/client-tests.md, each between the two markers there.
+# Replaces the generated tables in the docs, between the two markers of each file: the output of
+# `quickio --generate-docs` in docs/operations.md, and that of `quickio clienttest --generate-docs` in
+# docs/client-tests.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# put GUIDE COMMAND...
+# put GUIDE COMMAND...: replaces the tables of GUIDE with the output of COMMAND.
 put() {
   local guide=$1 tables written
   shift

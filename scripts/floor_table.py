@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the table of scripts/floor.sh: medians over the runs, and ratios. Writes OUT/floor.json, prints Markdown."""
+"""Prints the table of scripts/floor.sh in Markdown: medians over the runs, and ratios. Writes OUT/floor.json."""
 
 import json
 import os
@@ -17,7 +17,7 @@ NAMES = {"floor": "floor", "quickio": "QuickIO", "ws": "ws on Node"}
 
 
 def runs(out, case, which):
-    """The load generator's reports of all rounds of one case; none where it did not take part."""
+    """Returns the load generator's reports of all rounds of one case, or an empty list if there are none."""
     folder = os.path.join(out, "runs")
     names = sorted(n for n in os.listdir(folder) if n.startswith(f"{case}.{which}."))
     return [json.load(open(os.path.join(folder, n), encoding="utf-8")) for n in names]
@@ -47,7 +47,7 @@ def main():
         reports = {which: runs(out, case, which) for which in ("floor", "quickio", "ws")}
         found = {which: medians(r) for which, r in reports.items() if r}
         lines += [row(f"{title}: {NAMES[which]}", m) for which, m in found.items()]
-        # Floor and server of one round ran one after the other: their ratio is less noisy than that of medians.
+        # Floor and server of one round ran directly after each other: their ratios are less noisy than the ratio of medians.
         ratios = [s / f for s, f in zip(found["quickio"]["totals"], found["floor"]["totals"])]
         ratio = statistics.median(ratios)
         result[case] = {"title": title, "ratio": ratio, "ratios": ratios, "allowed": allowed, **found}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the table of scripts/loadtest.sh: medians over the rounds, beside the first protocol. Prints Markdown.
+"""Prints the tables of scripts/loadtest.sh in Markdown: medians over the rounds, compared with the first protocol.
 
     scripts/loadtest_table.py OUT PROTOCOLS SCENARIOS
 """
@@ -21,7 +21,7 @@ LOAD = (
 
 
 def runs(out, scenario, protocol):
-    """The load generator's reports of all rounds, in their order."""
+    """Returns the load generator's reports of all rounds, in order."""
     names = glob.glob(os.path.join(glob.escape(out), f"{scenario}.{protocol}.*.json"))
     names.sort(key=lambda name: int(name.split(".")[-2]))
     return [json.load(open(name, encoding="utf-8")) for name in names]
@@ -38,7 +38,7 @@ def median(reports, path):
 
 
 def ratios(reports, first, path):
-    """One ran after the other in each round: their ratio is less noisy than that of medians."""
+    """Returns the ratio of each round. Its runs followed each other directly: this is less noisy than a ratio of medians."""
     return [at(one, path) / at(other, path) for one, other in zip(reports, first)]
 
 
@@ -53,15 +53,15 @@ def held(reports, first):
     ]
 
 
-def what_is_timed(report):
-    """What a scenario is about: deliveries, or else pings, or else cycles; none where nothing came in time."""
+def timed_latency(report):
+    """Returns the latency that a scenario is about: delivery, else ping, else cycle; None if nothing was received in time."""
     return next((name for name in ("delivery", "ping", "cycle") if name in report["latency_us"]), None)
 
 
 def has_figures(report, scenario):
     if scenario in HOLDING:
         return report["server"]["bytes_each_connection"] is not None
-    return report["server"]["cpu_us_each_message"] is not None and what_is_timed(report) is not None
+    return report["server"]["cpu_us_each_message"] is not None and timed_latency(report) is not None
 
 
 def loaded(reports, first):
@@ -69,7 +69,7 @@ def loaded(reports, first):
     beside = ratios(reports, first, each)
     messages = [max(at(report, "measured/messages"), 1) for report in reports]
     requests = [at(report, "measured/requests") / n for report, n in zip(reports, messages)]
-    timed = what_is_timed(reports[0])
+    timed = timed_latency(reports[0])
     return [
         f"{median(reports, 'measured/rate'):,.0f}",
         f"{median(reports, f'latency_us/{timed}/p50'):,.0f}",
@@ -88,14 +88,14 @@ def rows(out, scenarios, protocols, cells):
         for protocol in protocols:
             reports = runs(out, scenario, protocol)
             note = "" if all(report["went_well"] for report in reports) else " (with errors)"
-            # A round in which nothing came, on a machine that was busy with other things, is no measurement.
+            # A round in which nothing was received, because the machine was busy with other work, is not a measurement.
             both = [pair for pair in zip(reports, first) if all(has_figures(one, scenario) for one in pair)]
             if both:
                 yield [scenario, protocol + note, *cells([one for one, _ in both], [other for _, other in both])]
 
 
 def shares(out, protocols):
-    """What a session takes, and what a socket: a stream's client that has asked nothing yet has one less."""
+    """Returns a table of the bytes of a session and of a socket. A stream's client that has sent no request has one socket less."""
     def each(scenario, protocol):
         reports = runs(out, scenario, protocol) if protocol in protocols else []
         return median(reports, "server/bytes_each_connection/resident") if reports else None

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Checks that the oldest Rust that Cargo.toml states (rust-version) builds the library and the programs.
+# Checks that the oldest supported Rust (rust-version in Cargo.toml) builds the library and the programs.
 #
 #   scripts/msrv.sh [CARGO ARGUMENT...]      default: build --locked --lib --bins
 #
-# Where rustup has that toolchain it is used. Otherwise Debian 12's packages of it (rustc-web, cargo-web) are
-# downloaded and unpacked under target/msrv, beside the toolchain that is installed. Nothing is installed.
+# If rustup has that toolchain, the script uses it. Otherwise it downloads Debian 12's packages of it (rustc-web,
+# cargo-web) and unpacks them under target/msrv. Nothing is installed on the system.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly folder=$PWD/target/msrv
 readonly debian_version=1.85.0+dfsg3-1~deb12u3
 
-# The compiler with its library, cargo, and the shared libraries of both that not every host has.
+# The compiler with its library, cargo, and those of their shared libraries that may be missing on a host.
 readonly debian_packages=(
   rustc-web="$debian_version" libstd-rust-web-dev="$debian_version" libstd-rust-web-1.85="$debian_version"
   cargo-web="$debian_version" libhttp-parser2.9 libpcre3
@@ -30,14 +30,14 @@ main() {
     local libraries
     libraries=$(dirname "$(find "$folder/debian/usr/lib" -name 'librustc_driver-*.so' -print -quit)")
     export LD_LIBRARY_PATH=$libraries:$folder/debian/lib/${libraries##*/}
-    # A path instead of a name, so that no other toolchain's programs are found first.
+    # Paths instead of names, because another toolchain's programs could be found first.
     export RUSTC=$folder/debian/usr/bin/rustc RUSTDOC=$folder/debian/usr/bin/rustdoc
     local version
     version=$("$RUSTC" --version)
     case $version in
       "rustc $wanted"*) ;;
       *)
-        echo "Cargo.toml states Rust $wanted, but Debian's packages are $version" >&2
+        echo "msrv.sh: Cargo.toml states Rust $wanted, but Debian's packages have $version" >&2
         exit 1
         ;;
     esac
@@ -46,7 +46,7 @@ main() {
   echo "Rust $wanted: ok"
 }
 
-# A target folder of its own: two compilers would build everything anew in turns.
+# Uses a separate target folder, because two compilers that share one rebuild everything in turn.
 run_cargo() {
   env -u RUSTUP_TOOLCHAIN -u CARGO CARGO_TARGET_DIR="$folder/target" "$@"
 }
@@ -54,7 +54,7 @@ run_cargo() {
 unpack_debian() {
   if [[ -f $folder/unpacked ]] && [[ $(<"$folder/unpacked") == "${debian_packages[*]}" ]]; then return; fi
   if [[ -z $(command -v apt-get) || -z $(command -v dpkg) ]]; then
-    echo "Rust $1 is not installed: rustup toolchain install $1 --profile minimal" >&2
+    echo "msrv.sh: Rust $1 is not installed. Run: rustup toolchain install $1 --profile minimal" >&2
     exit 3
   fi
   rm -rf "$folder/packages" "$folder/debian"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Shows what a host needs for a million clients, and with --apply sets it.
+# Shows the settings that a host needs for a million clients, and with --apply sets them.
 #
-# Each row has the value now, the value wanted, and the reason. What is already enough is left as it is, so a second
-# run changes nothing. --apply needs root; it sets the kernel's values at once and writes two files that set them
+# Each row has the current value, the wanted value, and the reason. Values that are sufficient are not changed: a second
+# run changes nothing. --apply needs root. It changes the kernel's values immediately, and writes two files that set them
 # again at boot and at login:
 #   /etc/sysctl.d/90-quickio.conf
 #   /etc/security/limits.d/90-quickio.conf
 set -euo pipefail
 
-# Everything read and written lies under this directory: for the tests.
+# The directory under which all files are read and written. Tests set it.
 root=${TUNE_HOST_ROOT:-}
 
 readonly sysctl_file=$root/etc/sysctl.d/90-quickio.conf
@@ -24,10 +24,10 @@ usage() {
 Usage: tune-host.sh [--apply]
 
 Prints the kernel settings and limits that a host with a million clients needs,
-each with its value now, the value wanted, and the reason.
+each with its current value, the wanted value, and the reason.
 
   --apply    sets them (as root), now and for the next boot
-  --help     prints this
+  --help     prints this help
 USAGE
 }
 
@@ -36,7 +36,7 @@ main() {
   echo "Kernel settings"
   echo
   wanted_sysctls
-  echo "Limits of this shell, and of what it starts"
+  echo "Limits of this shell and of the programs that it starts"
   echo
   wanted_limits
   if [[ $apply == yes ]]; then
@@ -63,51 +63,51 @@ parse_flags() {
   done
 }
 
-# want_sysctl NAME "BOUND..." REASON. There is a bound for each word of the value: >=N, <=N or =N.
+# Each call is: want_sysctl NAME "BOUND..." REASON. There is a bound for each word of the value: >=N, <=N or =N.
 wanted_sysctls() {
   local pages=$(($(memory_kib) / 4))
 
   want_sysctl fs.file-max ">=2200000" \
-    "Every socket is an open file of the kernel, in whatever table it is: a million clients, as many again where a load generator runs on the same host, and everybody else."
+    "Every socket is an open file of the kernel, in any table: a million clients, as many again if a load generator runs on the same host, and all other programs."
   want_sysctl fs.nr_open ">=1048576" \
-    "The most that nofile, below, may be set to."
+    "The maximum value of nofile, below."
   want_sysctl kernel.io_uring_disabled "=0" \
-    "QuickIO is built on io_uring; 1 and 2 forbid it to some or all processes."
+    "QuickIO needs io_uring; 1 and 2 forbid it for some or all processes."
   want_sysctl net.core.somaxconn ">=65535" \
-    "Connections that wait to be accepted: bounds the setting listen-backlog. When a server restarts, all its clients come at once."
+    "Connections that wait to be accepted. It limits the setting listen-backlog. When a server restarts, all its clients connect at once."
   want_sysctl net.ipv4.tcp_max_syn_backlog ">=65535" \
-    "The same for handshakes that are not complete yet."
+    "The same for incomplete TCP handshakes."
   want_sysctl net.core.netdev_max_backlog ">=16384" \
-    "Packets that wait for a core, on their way in; over loopback everything passes here."
+    "Incoming packets that wait for a core. Over loopback, all packets pass this queue."
   want_sysctl net.ipv4.tcp_mem ">=$((pages / 8)) >=$((pages / 4)) >=$((pages / 2))" \
-    "Pages that all TCP sockets together may hold: comfortable, under pressure, at most. Over the last, connections are dropped: half of this host's memory, since little else runs on it."
+    "Pages that all TCP sockets together may use: normal, under pressure, maximum. Above the maximum, connections are dropped. It is half of this host's memory, because little else runs here."
   want_sysctl net.ipv4.tcp_rmem "<=4096 <=16384 >=4194304" \
-    "Bytes that one socket may receive unread: under pressure, at first, at most. Small at first, so that a million peers cannot fill the memory; it grows where a peer is fast."
+    "Receive buffer of one socket in bytes: under pressure, initial, maximum. It starts small, because a million peers must not fill the memory, and grows for fast peers."
   want_sysctl net.ipv4.tcp_wmem "<=4096 <=16384 >=4194304" \
-    "The same for what is sent and not yet acknowledged."
+    "The same for the send buffer: bytes that are not acknowledged yet."
   want_sysctl net.ipv4.tcp_max_orphans ">=262144" \
-    "Closed connections whose last bytes are still on their way; over this they are reset, and clients miss their close code."
+    "Closed connections whose last bytes are still being sent. Above this limit they are reset, and clients do not receive their close code."
   want_sysctl net.ipv4.ip_local_port_range "<=10240 >=65535" \
-    "Ports of outgoing connections: for load generators, 55,000 from each source address. The server's own ports stay below."
+    "Ports of outgoing connections, for load generators: 55,000 for each source address. The server's own ports are below."
   want_sysctl net.ipv4.tcp_tw_reuse ">=1" \
-    "Lets a load generator use its ports again while their last connections linger."
+    "Allows a load generator to reuse ports whose last connections are in TIME-WAIT."
   want_sysctl net.netfilter.nf_conntrack_max ">=2200000" \
-    "Where the firewall tracks connections, its table must hold them all, or new ones are dropped. Better: do not track the server's ports."
+    "If the firewall tracks connections, its table must hold all of them; otherwise new ones are dropped. It is better not to track the server's ports."
 }
 
-# want_limit FLAG NAME WANTED REASON
+# Each call is: want_limit FLAG NAME WANTED REASON
 wanted_limits() {
   want_limit -Hn nofile 1048576 \
-    "Descriptors of a process. Sockets are not among them, but io_uring lets no shard have a table of sockets larger than this; a load generator needs them too."
+    "Open files of a process. The server's sockets are not among them, but io_uring limits the table of sockets of each shard to this number. A load generator needs them too."
   want_limit -Hl memlock unlimited \
-    "KiB that a process may lock: each shard registers buffers with its ring."
+    "Memory in KiB that a process may lock: each shard registers buffers with its ring."
 }
 
 want_sysctl() {
   local name=$1 bounds=$2 reason=$3
   local file=$root/proc/sys/${name//./\/}
   if [[ ! -r $file ]]; then
-    row "absent" "$name" "this kernel has none"
+    row "absent" "$name" "this kernel does not have it"
     explain "$reason"
     return
   fi
@@ -126,7 +126,7 @@ want_sysctl() {
   explain "$reason"
 }
 
-# A line of sysctl.d(5); the minus lets it pass where a module is not loaded yet.
+# Prints a line of sysctl.d(5). With the minus, it is not an error if the module is not loaded yet.
 boot_line() {
   case $1 in
     net.netfilter.*) echo "-$1 = $2" ;;
@@ -144,7 +144,7 @@ set_sysctl() {
   fi
 }
 
-# The value nearest to NOW that meets the bounds, word by word.
+# satisfy VALUE "BOUND...": prints the nearest value that meets the bounds, word by word.
 satisfy() {
   local now=$1 bounds=$2
   local -a values words=()
@@ -184,13 +184,13 @@ want_limit() {
 }
 
 write_files() {
-  local note="# Written by QuickIO's scripts/tune-host.sh, which has the reasons."
+  local note="# Written by QuickIO's scripts/tune-host.sh, which explains the values."
   write_file "$sysctl_file" "$note" "${applied_sysctls[@]}"
   write_file "$limits_file" "$note" \
     "* - nofile 1048576" "root - nofile 1048576" "* - memlock unlimited" "root - memlock unlimited"
 }
 
-# write_file FILE LINE...: says nothing where the file has these lines already.
+# write_file FILE LINE...: writes a file. Prints nothing if the file already has these lines.
 write_file() {
   local file=$1 text
   shift
@@ -208,13 +208,13 @@ write_file() {
 
 conclude() {
   if ((failed > 0)); then
-    echo "$failed could not be set: run this as root, and on the host, not in a container." >&2
+    echo "$failed settings could not be changed: run this as root, on the host and not in a container." >&2
     exit 1
   fi
   if ((missing > 0)); then
-    echo "$missing wanted; --apply sets them."
+    echo "$missing settings are below the wanted values; --apply sets them."
   else
-    echo "Nothing is wanted."
+    echo "All settings are sufficient."
   fi
 }
 

@@ -1,5 +1,5 @@
-//! The load generator against the real server, as its scripts use it: every scenario, over every protocol, in threads
-//! and in processes. What is counted has to be right; how fast it is, no test says.
+//! Tests of the load generator against the real server, as the scripts use it: every scenario, over every protocol, in
+//! threads and in processes. The counts must be correct; no test checks the speed.
 
 #[allow(dead_code, unused_imports, reason = "other tests need the rest")]
 mod support;
@@ -16,22 +16,23 @@ fn run(words: &str) -> Output {
     Command::new(LOAD).args(words.split_ascii_whitespace()).output().expect("the load generator starts")
 }
 
-/// A short run against a server: its JSON report. Nothing may be lost.
+/// Returns the JSON report of a short run against a server. Nothing may be lost.
 fn report(server: &Server, name: &str, words: &str) -> Value {
-    let file = Json(std::env::temp_dir().join(format!("quickio-load-{}-{name}.json", std::process::id())));
+    let file =
+        TempFile(std::env::temp_dir().join(format!("quickio-load-{}-{name}.json", std::process::id())));
     let path = file.0.display();
     let common = "--quiet --seconds 0.3 --warmup 0.1 --settle 0.1 --drain 120";
     let output = run(&format!("{words} {common} --server {} --json {path}", server.address()));
-    let said =
+    let printed =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words}: {said}");
+    assert!(output.status.success(), "{words}: {printed}");
     serde_json::from_str(&fs::read_to_string(&file.0).unwrap()).unwrap()
 }
 
-/// A file that is gone when it is dropped.
-struct Json(PathBuf);
+/// A file that is removed when the value is dropped.
+struct TempFile(PathBuf);
 
-impl Drop for Json {
+impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
@@ -87,11 +88,11 @@ fn events_reach_every_subscriber_over_two_shards() {
         }
     }
     let stats = server.stats();
-    assert!(stats.value("mesh_sent") > 0, "both shards had a part in it");
+    assert!(stats.value("mesh_sent") > 0, "both shards took part");
 }
 
 #[test]
-fn clients_come_stay_and_go() {
+fn connections_are_held_and_churned() {
     let server = Server::start(&[]);
     let held = report(&server, "hold", "hold --connections 300 --rooms 7");
     assert_eq!(number(&held, "/connections/opened"), 300);
@@ -105,9 +106,9 @@ fn clients_come_stay_and_go() {
     assert_eq!(number(&mixed, "/slow/opened"), 2);
 }
 
-/// Over HTTP a client has as many sockets as it needs, and every request is one that the server saw.
+/// Over HTTP a client opens only the sockets that it needs, and the server receives every counted request.
 #[test]
-fn sessions_stay_with_few_sockets() {
+fn sessions_need_few_sockets() {
     for (protocol, rooms, sockets_each) in
         [("long-polling", 7, 1), ("long-polling", 0, 1), ("event-stream", 7, 2), ("event-stream", 0, 1)]
     {
@@ -116,7 +117,7 @@ fn sessions_stay_with_few_sockets() {
         let held = report(&server, &format!("hold-{protocol}-{rooms}"), &words);
         assert_eq!(number(&held, "/connections/opened"), 100);
         assert_eq!(number(&held, "/connections/sockets"), 100 * sockets_each, "{words}");
-        // One more has tried whether the server is there.
+        // One more request checked whether the server is running.
         assert_eq!(
             server.stats().value("http_requests"),
             number(&held, "/whole_run/requests") + 1,
@@ -167,9 +168,9 @@ fn errors_are_plain() {
         (format!("ping --server {} --protocol event-stream", server.admin()), 1, "answered 404 Not Found"),
     ] {
         let output = run(&words);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{words}: {said}");
-        assert!(said.contains(error), "{words}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words}: {printed}");
+        assert!(printed.contains(error), "{words}: {printed}");
     }
 }
 

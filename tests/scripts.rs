@@ -1,4 +1,5 @@
-//! What is shipped beside the program: the host's tuning, the seccomp profile, the systemd unit, the docs' tables.
+//! Tests of the files that are shipped with the program: the host's tuning, the seccomp profile, the systemd unit, and the
+//! tables in the docs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +12,7 @@ fn in_tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A host's `/proc` and `/etc`, as the tuning script sees them; gone when it is dropped.
+/// The `/proc` and `/etc` of a simulated host for the tuning script, removed when the value is dropped.
 struct Host(PathBuf);
 
 impl Host {
@@ -57,7 +58,7 @@ fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
-/// Values of a host that was never tuned, and what they should become.
+/// The values of a host that was never tuned, and the values after tuning.
 const UNTUNED: [(&str, &str, &str); 8] = [
     ("fs.file-max", "9223372036854775807", "9223372036854775807"),
     ("fs.nr_open", "524288", "1048576"),
@@ -74,11 +75,11 @@ fn untuned(name: &str) -> Host {
 }
 
 #[test]
-fn tuning_only_tells_unless_it_is_asked() {
+fn tuning_changes_nothing_without_apply() {
     let host = untuned("tells");
-    let (success, said) = host.tune(&[]);
-    assert!(success, "{said}");
-    assert!(said.contains("4096 -> 65535") && said.contains("absent    net.ipv4.tcp_wmem"), "{said}");
+    let (success, output) = host.tune(&[]);
+    assert!(success, "{output}");
+    assert!(output.contains("4096 -> 65535") && output.contains("absent    net.ipv4.tcp_wmem"), "{output}");
     for (name, value, _) in UNTUNED {
         assert_eq!(host.read(&sysctl_path(name)).trim(), value, "{name}");
     }
@@ -86,36 +87,42 @@ fn tuning_only_tells_unless_it_is_asked() {
 }
 
 #[test]
-fn tuning_sets_what_is_wanted_and_a_second_time_nothing() {
+fn tuning_sets_the_wanted_values_once() {
     let host = untuned("sets");
-    let (success, said) = host.tune(&["--apply"]);
-    assert!(success, "{said}");
+    let (success, output) = host.tune(&["--apply"]);
+    assert!(success, "{output}");
     for (name, _, wanted) in UNTUNED {
         assert_eq!(host.read(&sysctl_path(name)).trim().replace('\t', " "), wanted, "{name}");
     }
     let sysctls = host.read("etc/sysctl.d/90-quickio.conf");
     assert!(sysctls.contains("\nnet.ipv4.tcp_mem = 524288 4000000 2097152\n"), "{sysctls}");
     assert!(sysctls.contains("\n-net.netfilter.nf_conntrack_max = 2200000\n"), "{sysctls}");
-    assert!(!sysctls.contains("tcp_wmem"), "what this kernel has not is not set at boot: {sysctls}");
+    assert!(
+        !sysctls.contains("tcp_wmem"),
+        "a value that this kernel does not have must not be set at boot: {sysctls}"
+    );
     assert!(host.read("etc/security/limits.d/90-quickio.conf").contains("\n* - nofile 1048576\n"));
 
-    let (success, said) = host.tune(&["--apply"]);
-    assert!(success && !said.contains("\n  set ") && !said.contains("wrote"), "{said}");
+    let (success, output) = host.tune(&["--apply"]);
+    assert!(success && !output.contains("\n  set ") && !output.contains("wrote"), "{output}");
     assert_eq!(host.read("etc/sysctl.d/90-quickio.conf"), sysctls);
 }
 
 #[test]
-fn tuning_tells_what_it_could_not_set() {
+fn tuning_reports_values_that_it_cannot_set() {
     let host = untuned("fails");
-    host.write("etc", "no directory, so nothing can be written in it");
-    let (success, said) = host.tune(&["--apply"]);
-    assert!(!success && said.contains("FAILED to write") && said.contains("run this as root"), "{said}");
+    host.write("etc", "not a directory, to make writing fail");
+    let (success, output) = host.tune(&["--apply"]);
+    assert!(
+        !success && output.contains("FAILED to write") && output.contains("run this as root"),
+        "{output}"
+    );
 }
 
 #[test]
-fn tuning_refuses_flags_that_it_does_not_know() {
-    let (success, said) = untuned("flags").tune(&["--aply"]);
-    assert!(!success && said.contains("unknown flag --aply") && said.contains("Usage:"), "{said}");
+fn tuning_rejects_unknown_flags() {
+    let (success, output) = untuned("flags").tune(&["--aply"]);
+    assert!(!success && output.contains("unknown flag --aply") && output.contains("Usage:"), "{output}");
 }
 
 #[test]
@@ -123,7 +130,7 @@ fn shell_scripts_pass_shellcheck() {
     let script = in_tree("scripts/tune-host.sh");
     match Command::new("shellcheck").arg(&script).output() {
         Ok(output) => assert!(output.status.success(), "{}", text(&output)),
-        // Not part of every host: then at least the syntax.
+        // Not every host has shellcheck. Without it, only the syntax is checked.
         Err(_) => assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success()),
     }
 }
@@ -140,7 +147,7 @@ fn the_seccomp_profile_allows_each_call_once() {
     for rule in profile["syscalls"].as_array().unwrap() {
         for name in rule["names"].as_array().unwrap() {
             let name = name.as_str().unwrap();
-            assert!(seen.insert(name) || rule["args"].is_array(), "{name} stands twice");
+            assert!(seen.insert(name) || rule["args"].is_array(), "{name} appears twice");
         }
     }
     for name in ["io_uring_setup", "io_uring_enter", "io_uring_register", "membarrier", "eventfd2", "futex"] {
@@ -152,7 +159,7 @@ fn the_seccomp_profile_allows_each_call_once() {
 }
 
 #[test]
-fn the_kernel_understands_the_seccomp_profile() {
+fn the_kernel_accepts_the_seccomp_profile() {
     let mut python = Command::new("python3");
     python.arg(in_tree("tests/scripts/under_seccomp.py")).arg(in_tree("scripts/seccomp.json")).arg("--check");
     let output = python.output().unwrap();
@@ -163,7 +170,7 @@ fn the_kernel_understands_the_seccomp_profile() {
 }
 
 #[test]
-fn the_unit_stops_the_server_later_than_it_stops_itself() {
+fn the_unit_waits_longer_than_the_server_takes_to_stop() {
     let unit = fs::read_to_string(in_tree("scripts/quickio.service")).unwrap();
     let value = |key: &str| {
         let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -179,16 +186,10 @@ fn the_unit_stops_the_server_later_than_it_stops_itself() {
 }
 
 #[test]
-fn the_guide_for_operators_has_the_generated_tables() {
-    let Ok(guide) = fs::read_to_string(in_tree("docs/operations.md")) else {
-        eprintln!("docs/operations.md is not written yet");
-        return;
-    };
+fn the_operators_guide_has_the_generated_tables() {
+    let guide = fs::read_to_string(in_tree("docs/operations.md")).unwrap();
     for table in [config::docs(), metrics::docs()] {
-        assert!(
-            guide.contains(&table),
-            "docs/operations.md is not what `quickio --generate-docs` prints: {table}"
-        );
+        assert!(guide.contains(&table), "run scripts/docs.sh; docs/operations.md should contain: {table}");
     }
 }
 
@@ -196,5 +197,5 @@ fn the_guide_for_operators_has_the_generated_tables() {
 fn the_guide_for_client_tests_has_the_generated_table() {
     let guide = fs::read_to_string(in_tree("docs/client-tests.md")).unwrap();
     let table = config::clienttest::docs();
-    assert!(guide.contains(&table), "run scripts/docs.sh; docs/client-tests.md should have: {table}");
+    assert!(guide.contains(&table), "run scripts/docs.sh; docs/client-tests.md should contain: {table}");
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs a command under a seccomp profile in Docker's format, without a container: COMMAND as a runtime would start it.
+"""Runs a command under a seccomp profile in Docker's format, as a container runtime would, but without a container.
 
     under_seccomp.py PROFILE COMMAND [ARGUMENT...]
-    under_seccomp.py PROFILE --check        asks the kernel whether the profile means what it should
+    under_seccomp.py PROFILE --check        checks in the kernel that the profile allows and forbids the right calls
 
-It needs nothing but libseccomp.so.2, which apt itself depends on. Exit code 77: that is missing.
+The script only needs libseccomp.so.2, which apt itself depends on. The exit code is 77 if it is missing.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ def main():
 
 
 def load(profile):
-    """Puts this process, and what it starts, under the profile for good."""
+    """Applies the profile permanently to this process and to all processes that it starts."""
     try:
         lib = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     except OSError as error:
@@ -72,7 +72,7 @@ def load(profile):
         for name in rule["names"]:
             number = lib.seccomp_syscall_resolve_name(name.encode())
             if number < 0:
-                continue  # not on this architecture, or newer than the library: runtimes leave it out too
+                continue  # Not on this architecture, or newer than the library. Container runtimes skip it too.
             result = lib.seccomp_rule_add_array(
                 filter_, action(rule["action"], rule.get("errnoRet")), number, len(comparisons), array
             )
@@ -82,7 +82,7 @@ def load(profile):
 
 
 def action(name, error):
-    """The number of SCMP_ACT_ALLOW, or of SCMP_ACT_ERRNO with its error."""
+    """Returns the number of SCMP_ACT_ALLOW, or of SCMP_ACT_ERRNO with its error."""
     if name == "SCMP_ACT_ALLOW":
         return ACT_ALLOW
     assert name == "SCMP_ACT_ERRNO" and error is not None, name
@@ -90,7 +90,7 @@ def action(name, error):
 
 
 def check():
-    """System calls that must be let through to the kernel, and some that must not be."""
+    """Checks system calls that must reach the kernel, and some that must not."""
     libc = ctypes.CDLL(None, use_errno=True)
     lib = ctypes.CDLL("libseccomp.so.2")
 
@@ -103,7 +103,7 @@ def check():
     clone_newuser = 0x10000000
     vsock, packet = 40, 17
     for expected, name, *arguments in [
-        # The kernel's own errors: the filter let them through.
+        # Errors of the kernel itself: the filter allowed the call.
         ("EFAULT", "io_uring_setup", 8, 0),
         ("EBADF", "io_uring_enter", -1, 0, 0, 0, 0, 0),
         ("EBADF", "io_uring_register", 1 << 20, 0, 0, 0),
@@ -112,7 +112,7 @@ def check():
         ("OK", "personality", 0xFFFFFFFF),
         ("OK", "socket", 1, 1, 0),
         ("OK", "socket", 2, 1, 0),
-        # The filter's.
+        # Errors of the filter.
         ("ENOSYS", "clone3", 0, 0),
         ("EPERM", "clone", clone_newuser | 17, 0, 0, 0, 0),
         ("EPERM", "unshare", 0),
@@ -137,7 +137,7 @@ def check():
         ("EPERM", "socket", packet, 3, 0),
     ]:
         got = call(name, *arguments)
-        assert got == expected, f"{name}{arguments}: {got}, and should be {expected}"
+        assert got == expected, f"{name}{arguments}: {got} instead of {expected}"
 
     thread = threading.Thread(target=lambda: None)
     thread.start()
@@ -146,7 +146,7 @@ def check():
     if child == 0:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    print("the profile means what it should")
+    print("the profile allows and forbids the right calls")
 
 
 if __name__ == "__main__":
