@@ -1,4 +1,4 @@
-//! The chat of `examples/`, as its clients see it, over two shards: in every language it passes the same tests.
+//! Black-box tests of the chat in `examples/`, over two shards. The chat passes the same tests in every language.
 
 #[path = "support/cc.rs"]
 #[allow(dead_code, reason = "other tests need the rest")]
@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::server::{BINARY, command};
 use support::{Client, Conversation, Server, Transport};
 
-/// What a chat is written in.
+/// The language of a chat.
 #[derive(Clone, Copy)]
 enum Language {
     Rust,
@@ -37,15 +37,15 @@ fn start(language: Language) -> Server {
     })
 }
 
-/// Cargo builds the examples before it runs the tests, beside the programs.
+/// Returns the path of the example in Rust. Cargo builds the examples before it runs the tests.
 fn example() -> PathBuf {
-    let programs = Path::new(BINARY).parent().expect("a program lies in a folder");
+    let programs = Path::new(BINARY).parent().expect("the folder of the programs");
     let example = programs.join("examples/chat");
-    assert!(example.exists(), "{}: `cargo build --examples` makes it", example.display());
+    assert!(example.exists(), "{} does not exist: run `cargo build --examples`", example.display());
     example
 }
 
-/// The same tests, for each language.
+/// Defines the same tests for each language.
 macro_rules! suite {
     ($($test:ident),+ $(,)?) => {
         suite!(rust, Language::Rust, $($test),+);
@@ -66,30 +66,31 @@ macro_rules! suite {
 }
 
 suite! {
-    what_is_said_reaches_the_room_in_order_and_stays_in_its_history,
+    messages_reach_the_room_in_order_and_stay_in_its_history,
     names_are_unique_in_a_room_while_they_are_used,
-    what_is_not_allowed_is_answered_so,
-    what_is_said_may_be_anything,
-    a_receipt_is_answered_by_whom_it_was_sent_to,
-    one_client_is_slowed_down_and_the_others_are_not,
+    events_that_are_not_allowed_are_refused,
+    messages_can_have_any_text,
+    a_receipt_is_answered_by_its_recipient,
+    the_rate_limit_is_that_of_one_client,
     statistics_are_broadcast_every_second,
-    clients_may_come_and_go_at_any_moment,
-    it_stops_in_order,
+    clients_can_disconnect_at_any_moment,
+    an_orderly_shutdown,
 }
 
-/// Joins a room; answers the code.
+/// Joins a room, and returns the code of the answer.
 fn join(client: &mut Client, room: &str, name: &str) -> u64 {
     let data = json!([format!("/chat/room/{room}"), { "name": name }]).to_string();
     client.request("/qio/on", &data).code()
 }
 
-fn joined(server: &Server, wire: Transport, room: &str, name: &str) -> Client {
-    let mut client = server.client(wire);
+/// Connects a client that joins a room.
+fn joined(server: &Server, transport: Transport, room: &str, name: &str) -> Client {
+    let mut client = server.client(transport);
     assert_eq!(join(&mut client, room, name), 200, "{name}");
     client
 }
 
-/// Says something; answers its number.
+/// Sends a message to a room, and returns its number.
 fn say(client: &mut Client, room: &str, text: &str) -> Value {
     let data = json!({ "text": text }).to_string();
     client.request_code(&format!("/chat/room/{room}"), &data, 200).body["data"].clone()
@@ -99,7 +100,7 @@ fn history(client: &mut Client, room: &str) -> Value {
     client.request_code(&format!("/chat/history/{room}"), "", 200).body["data"].clone()
 }
 
-/// Takes events until one has this data.
+/// Receives events until one has this path and this data, and returns its callback.
 fn expect_event(client: &mut Client, path: &str, data: &Value) -> u64 {
     loop {
         let event = client.event();
@@ -109,9 +110,9 @@ fn expect_event(client: &mut Client, path: &str, data: &Value) -> u64 {
     }
 }
 
-fn what_is_said_reaches_the_room_in_order_and_stays_in_its_history(language: Language) {
+fn messages_reach_the_room_in_order_and_stay_in_its_history(language: Language) {
     let server = start(language);
-    // So many that both shards have some of them.
+    // Enough members that both shards have some.
     let mut members: Vec<Client> = (0..24)
         .map(|nth| joined(&server, Transport::SOCKETS[nth % 2], "rust", &format!("member {nth}")))
         .collect();
@@ -136,9 +137,9 @@ fn names_are_unique_in_a_room_while_they_are_used(language: Language) {
     let mut ada = joined(&server, Transport::WebSocket, "rust", "ada");
     let mut other = server.client(Transport::Raw);
     assert_eq!(join(&mut other, "rust", "ada"), 404, "the name is taken");
-    assert_eq!(join(&mut other, "zig", "ada"), 200, "in another room it is not");
+    assert_eq!(join(&mut other, "zig", "ada"), 200, "the name is free in another room");
     ada.unsubscribe("/chat/room/rust");
-    // The room has ended with its only member; the off-hook and this reach the keeper in order.
+    // The room has ended with its only member. The keeper of the rooms receives the off-hook before this.
     assert_eq!(join(&mut ada, "rust", "ada again"), 200);
     assert_eq!(join(&mut other, "rust", "ada"), 200);
     expect_event(&mut ada, "/chat/room/rust", &json!({"joined": "ada"}));
@@ -146,7 +147,7 @@ fn names_are_unique_in_a_room_while_they_are_used(language: Language) {
     expect_event(&mut ada, "/chat/room/rust", &json!({"left": "ada"}));
 }
 
-fn what_is_not_allowed_is_answered_so(language: Language) {
+fn events_that_are_not_allowed_are_refused(language: Language) {
     let server = start(language);
     let mut client = server.client(Transport::WebSocket);
     for data in [r#""/chat/room/rust""#, r#"["/chat/room/rust",{}]"#, r#"["/chat/room/rust",{"name":""}]"#] {
@@ -162,8 +163,8 @@ fn what_is_not_allowed_is_answered_so(language: Language) {
     client.request_code("/chat/room/rust", &long, 400);
 }
 
-/// Quotes, control characters, whatever is no ASCII.
-fn what_is_said_may_be_anything(language: Language) {
+/// Quotes, control characters, and other characters than ASCII.
+fn messages_can_have_any_text(language: Language) {
     let server = start(language);
     let name = "\"a\\d\na\"";
     let mut ada = joined(&server, Transport::WebSocket, "rust", name);
@@ -174,8 +175,8 @@ fn what_is_said_may_be_anything(language: Language) {
     assert_eq!(history(&mut ada, "rust").as_array().unwrap().len(), 5);
 }
 
-/// Joins that are never confirmed, answers that nobody waits for any more: nobody is left behind in a room.
-fn clients_may_come_and_go_at_any_moment(language: Language) {
+/// A client can disconnect before its join is confirmed or before an answer. No such client stays in a room.
+fn clients_can_disconnect_at_any_moment(language: Language) {
     let server = start(language);
     for nth in 0..60 {
         let mut client = server.client(Transport::SOCKETS[nth % 2]);
@@ -187,7 +188,7 @@ fn clients_may_come_and_go_at_any_moment(language: Language) {
     server.eventually_is("clients", 0);
     let mut client = joined(&server, Transport::WebSocket, "zig", "ada");
     client.subscribe("/chat/stats");
-    // The keeper may still have some to see out.
+    // The keeper of the rooms may still have to remove some.
     loop {
         server.advance(Duration::from_secs(1));
         let event = client.event();
@@ -198,7 +199,7 @@ fn clients_may_come_and_go_at_any_moment(language: Language) {
     }
 }
 
-fn a_receipt_is_answered_by_whom_it_was_sent_to(language: Language) {
+fn a_receipt_is_answered_by_its_recipient(language: Language) {
     let server = start(language);
     let mut ada = joined(&server, Transport::WebSocket, "rust", "ada");
     let mut bob = joined(&server, Transport::Raw, "rust", "bob");
@@ -214,14 +215,14 @@ fn a_receipt_is_answered_by_whom_it_was_sent_to(language: Language) {
     let id = ada.ask("/chat/tell/rust", r#"{"to":"bob","text":"again"}"#);
     expect_event(&mut bob, "/chat/told", &json!({"from": "ada", "text": "again"}));
     server.advance(Duration::from_secs(16));
-    assert_eq!(ada.answer(id).code(), 500, "bob's time is over");
+    assert_eq!(ada.answer(id).code(), 500, "bob's callback has expired");
 }
 
-fn one_client_is_slowed_down_and_the_others_are_not(language: Language) {
+fn the_rate_limit_is_that_of_one_client(language: Language) {
     let server = start(language);
     let mut ada = joined(&server, Transport::WebSocket, "rust", "ada");
     let mut bob = joined(&server, Transport::WebSocket, "rust", "bob");
-    // Joining was the first of twenty.
+    // The join was the first of twenty events.
     for nth in 1..20 {
         assert_eq!(say(&mut ada, "rust", "spam"), json!(nth));
     }
@@ -240,13 +241,13 @@ fn statistics_are_broadcast_every_second(language: Language) {
     expect_event(&mut client, "/chat/stats", &json!({"rooms": 1, "members": 1, "messages": 1}));
 }
 
-fn it_stops_in_order(language: Language) {
+fn an_orderly_shutdown(language: Language) {
     let mut server = start(language);
     let mut client = joined(&server, Transport::WebSocket, "rust", "ada");
     let names = server.greeting.iter().find_map(|line| line.strip_prefix("applications: "));
     assert!(names.is_some_and(|names| names.split(", ").any(|name| name == "chat")), "{:?}", server.greeting);
     server.signal("TERM");
     client.expect_closed(1001, "server going away");
-    drop(client); // the server waits, for a while, for the end of its stream
+    drop(client); // the server waits for the client's end of the stream, up to a timeout
     assert_eq!(server.exit().code(), Some(0));
 }

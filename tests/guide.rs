@@ -1,5 +1,5 @@
-//! The pieces of Python and JavaScript in the guide and in README.md, as a newcomer has them: each is fit to run, and does
-//! what is said of it.
+//! The code samples in Python and JavaScript of the guide and of README.md: each passes its self-test, and does what the
+//! text says.
 
 #[path = "support/cc.rs"]
 #[allow(dead_code, reason = "other tests need the rest")]
@@ -18,54 +18,54 @@ use support::{Client, Conversation, Server};
 
 const GUIDE: &str = "docs/applications.md";
 
-/// The pieces of a language, each in a file of its own; the first is `hello`.
-struct Pieces {
+/// The samples of a language, each in a file of its own. The first is named `hello`.
+struct Samples {
     folder: PathBuf,
     files: Vec<String>,
 }
 
-/// Tells their folders apart.
+/// The number of the next folder.
 static NTH: AtomicUsize = AtomicUsize::new(0);
 
-impl Pieces {
-    /// Those in the fences of a language, which are called as its files end.
-    fn of(document: &str, ending: &str) -> Pieces {
+impl Samples {
+    /// Writes the samples of a document to files. `ending` is the language of their fences and the extension of the files.
+    fn of(document: &str, ending: &str) -> Samples {
         let guide = fs::read_to_string(cc::in_tree(document)).unwrap();
         let nth = NTH.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("quickio-guide-{}-{nth}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let fence = format!("```{ending}\n");
-        let pieces =
-            guide.split(&fence).skip(1).map(|rest| rest.split("```\n").next().expect("a fence that ends"));
+        let samples =
+            guide.split(&fence).skip(1).map(|rest| rest.split("```\n").next().expect("the end of the fence"));
         let write = |(nth, text): (usize, &str)| {
-            let name = if nth == 0 { "hello".to_owned() } else { format!("piece{nth}") };
+            let name = if nth == 0 { "hello".to_owned() } else { format!("sample{nth}") };
             let file = folder.join(format!("{name}.{ending}"));
             fs::write(&file, text).unwrap();
             file.to_str().unwrap().to_owned()
         };
-        let files: Vec<String> = pieces.enumerate().map(write).collect();
+        let files: Vec<String> = samples.enumerate().map(write).collect();
         for file in &files {
             let output = Command::new(BINARY).args(["test-app", file]).output().unwrap();
             assert!(output.status.success(), "{output:?}");
         }
-        Pieces { folder, files }
+        Samples { folder, files }
     }
 
-    /// The one that registers an event.
+    /// Returns the file of the sample with this text, for example the path of its event.
     fn with(&self, event: &str) -> &str {
         let has = |file: &&String| fs::read_to_string(file).unwrap().contains(event);
-        self.files.iter().find(has).unwrap_or_else(|| panic!("no piece has {event}"))
+        self.files.iter().find(has).unwrap_or_else(|| panic!("no sample has {event}"))
     }
 
-    /// A server that runs the piece.
+    /// Starts a server that runs the sample with this text.
     fn serve(&self, event: &str) -> Server {
         Server::start_with_clock(&["--app", self.with(event)])
     }
 }
 
-impl Drop for Pieces {
+impl Drop for Samples {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder); // what is left in a temporary folder harms nobody
+        let _ = fs::remove_dir_all(&self.folder); // a folder that remains harms no other test
     }
 }
 
@@ -73,13 +73,13 @@ fn data(client: &mut Client, path: &str, data: &str) -> Value {
     client.request_code(path, data, 200).body["data"].clone()
 }
 
-/// What both languages have.
-fn the_pieces_do_what_the_guide_says(pieces: &Pieces) {
-    let server = Server::start(&["--app", &pieces.files[0]]);
+/// Checks the samples that both languages have.
+fn the_samples_do_what_the_guide_says(samples: &Samples) {
+    let server = Server::start(&["--app", &samples.files[0]]);
     assert!(server.greeting.contains(&"applications: relay, clienttest, hello".to_owned()));
     assert_eq!(data(&mut server.websocket(), "/hello", ""), json!("hello"));
 
-    let server = pieces.serve("/add");
+    let server = samples.serve("/add");
     let mut client = server.websocket();
     assert_eq!(data(&mut client, "/add", r#"{"a":1,"b":2}"#), json!(3));
     client.request_code("/add", "{}", 400);
@@ -99,7 +99,7 @@ fn the_pieces_do_what_the_guide_says(pieces: &Pieces) {
     other.unsubscribe("/room/a");
     assert_eq!(client.event().data, "\"somebody left\"");
 
-    let server = pieces.serve("/visits");
+    let server = samples.serve("/visits");
     let mut client = server.websocket();
     assert_eq!(data(&mut client, "/visits", ""), json!(1));
     assert_eq!(data(&mut client, "/visits", ""), json!(2));
@@ -118,25 +118,25 @@ fn the_pieces_do_what_the_guide_says(pieces: &Pieces) {
     assert_eq!(client.event().path, "/bye");
     server.log_with("gone after 2 visits");
 
-    let server = pieces.serve("greeting");
+    let server = samples.serve("greeting");
     assert_eq!(data(&mut server.websocket(), "/greet", ""), json!("hello"));
     server.log_with("instance 0 of 1");
 }
 
 #[test]
-fn pieces_of_the_readme() {
+fn samples_of_the_readme() {
     for ending in ["py", "mjs"] {
-        let pieces = Pieces::of("README.md", ending);
-        let server = pieces.serve("/greet");
+        let samples = Samples::of("README.md", ending);
+        let server = samples.serve("/greet");
         assert_eq!(data(&mut server.websocket(), "/greet", "\"you\""), json!("hello you"));
     }
 }
 
 #[test]
-fn pieces_of_python() {
-    let pieces = Pieces::of(GUIDE, "py");
-    the_pieces_do_what_the_guide_says(&pieces);
-    let server = pieces.serve("/slow/async");
+fn samples_of_python() {
+    let samples = Samples::of(GUIDE, "py");
+    the_samples_do_what_the_guide_says(&samples);
+    let server = samples.serve("/slow/async");
     let mut client = server.websocket();
     for path in ["/slow/async", "/slow/plain", "/slow/later"] {
         assert_eq!(data(&mut client, path, ""), json!("done"));
@@ -144,10 +144,10 @@ fn pieces_of_python() {
 }
 
 #[test]
-fn pieces_of_javascript() {
-    let pieces = Pieces::of(GUIDE, "mjs");
-    the_pieces_do_what_the_guide_says(&pieces);
-    let server = pieces.serve("/slow");
+fn samples_of_javascript() {
+    let samples = Samples::of(GUIDE, "mjs");
+    the_samples_do_what_the_guide_says(&samples);
+    let server = samples.serve("/slow");
     let mut client = server.websocket();
     for path in ["/slow", "/later"] {
         assert_eq!(data(&mut client, path, ""), json!("done"));

@@ -417,7 +417,7 @@ fn every_way_to_name_a_module_is_found() {
             &["qev/mod.rs", "shard/mod.rs"],
         ),
         ("a.rs", "mod b {} use b::x; fn f() { b::y(); self::b::z() }", &[]),
-        // By the names of re-exports and of imports.
+        // Re-exports and imports.
         ("a.rs", "use crate::Shard;", &["shard/mod.rs"]),
         ("a.rs", "use crate::qev::ring::Way;", &["event/path.rs"]),
         ("a.rs", "use crate::qev; mod b { use super::qev::ring::Ring; }", &["qev/mod.rs", "qev/ring.rs"]),

@@ -1,5 +1,5 @@
-//! A poll in languages that have no library of ours: `examples/votes.pas` knows nothing but `quickio.h`, `examples/votes.pl`
-//! nothing but docs/workers.md. Both pass the same test.
+//! The example of a vote in languages without a QuickIO library: `examples/votes.pas` uses only `quickio.h`, and
+//! `examples/votes.pl` only docs/workers.md. Both pass the same test.
 
 #[path = "support/cc.rs"]
 #[allow(dead_code, reason = "other tests need the rest")]
@@ -29,14 +29,14 @@ fn in_pascal() -> Option<PathBuf> {
 }
 
 #[test]
-fn a_poll_in_pascal() {
+fn a_vote_in_pascal() {
     if let Some(votes) = in_pascal() {
         everybody_votes(&votes);
     }
 }
 
 #[test]
-fn a_poll_in_perl() {
+fn a_vote_in_perl() {
     everybody_votes(&cc::in_tree("examples/votes.pl"));
 }
 
@@ -62,8 +62,8 @@ fn everybody_votes(app: &Path) {
     let tally = json!({"yes": count - no, "no": no});
     for client in &mut clients {
         assert_eq!(data(client, "/votes/tally", ""), tally);
-        // Votes of different shards may arrive in either order; each arrives.
-        let mut told: Vec<u64> = (0..count)
+        // The broadcasts of different shards can arrive in any order.
+        let mut totals: Vec<u64> = (0..count)
             .map(|_| {
                 let event = client.event();
                 assert_eq!(event.path, "/votes/changed");
@@ -71,8 +71,8 @@ fn everybody_votes(app: &Path) {
                 tally["yes"].as_u64().unwrap() + tally["no"].as_u64().unwrap()
             })
             .collect();
-        told.sort_unstable();
-        assert_eq!(told, (1..=count as u64).collect::<Vec<_>>());
+        totals.sort_unstable();
+        assert_eq!(totals, (1..=count as u64).collect::<Vec<_>>());
     }
     drop(clients);
     server.signal("TERM");

@@ -1,4 +1,4 @@
-//! What is no application, or fails: each stops the server before it listens, in words that say why.
+//! Files that are not applications, and applications that fail: each stops the server before it listens, with a message.
 
 use super::support::server::{self, BINARY, command};
 use super::support::{Conversation, Server};
@@ -6,7 +6,7 @@ use super::{all, cc, object};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
-/// An application with these functions, in place of the plain ones.
+/// Compiles an application with these functions, which replace the plain ones, and returns its path.
 fn app(name: &str, functions: &str, exported: &str) -> String {
     let text = format!(
         r#"#include "quickio.h"
@@ -33,7 +33,7 @@ fn plain(name: &str) -> String {
     )
 }
 
-/// The server does not start with these applications: its exit code, and its words.
+/// Expects that the server does not start with these applications, with this exit code and these words in its log.
 #[track_caller]
 fn refused(apps: &[&str], code: i32, words: &[&str]) {
     let arguments: Vec<&str> = apps.iter().flat_map(|app| ["--app", app]).collect();
@@ -52,7 +52,7 @@ fn file(name: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_is_no_shared_object_is_refused() {
+fn files_that_are_not_shared_objects_are_refused() {
     refused(&["./no/such.so"], 2, &["./no/such.so", "No such file"]);
     refused(&["/"], 2, &["no shared object"]);
     refused(&[&file("empty", b"")], 2, &["it is no shared object"]);
@@ -83,7 +83,7 @@ fn what_is_no_shared_object_is_refused() {
 }
 
 #[test]
-fn libraries_that_are_no_applications_are_refused() {
+fn libraries_that_are_not_applications_are_refused() {
     let library = |name: &str, text: &str| object(&cc::shared_object_of(name, text));
     refused(&[&library("no-symbol", "int x;")], 2, &["exports neither `qio_app`"]);
     refused(&[&library("other-symbol", "int qio_app = 5;")], 2, &["does not begin with QIO_APP_HEAD"]);
@@ -123,7 +123,7 @@ fn names_are_unique() {
 }
 
 #[test]
-fn what_fails_says_why() {
+fn errors_of_the_start_are_reported() {
     let stop = "static void stop(void);\n#include <stdio.h>\nstatic void stop(void) { fprintf(stderr, \"it was stopped\\n\"); }\n";
     let failing = |name: &str, functions: &str, listed: &str| {
         let exported = format!("const qio_app_info qio_app = {{QIO_APP_HEAD, \"{name}\", {listed}}};");
@@ -153,13 +153,13 @@ fn what_fails_says_why() {
 }
 
 #[test]
-fn what_cannot_be_registered_stops_the_server() {
+fn invalid_events_stop_the_server() {
     let registering = |name: &str, paths: &[&str], more: &str| {
         let calls: String = paths
             .iter()
             .map(|path| format!("spec.path = qio_text({path}, sizeof({path}) - 1); {more} qio->register_event(registrar, &spec);"))
             .collect();
-        // What `register_event` answers is not looked at: the server does.
+        // The application ignores the status of `register_event`, and the server does not.
         let functions = format!(
             "static int32_t register_events(qio_registrar registrar) {{
                  qio_event_spec spec = QIO_EVENT_SPEC; {calls} return QIO_OK; }}"
@@ -211,11 +211,11 @@ fn self_tests_are_run_and_reported() {
     assert_eq!(lines[3..], ["ok relay", "1 passed, 3 failed"]);
     let (code, _, log) = test(&[]);
     assert_eq!(code, Some(2));
-    assert!(log.contains("test-app needs an application"), "{log}");
+    assert!(log.contains("test-app needs the name or the file of an application"), "{log}");
 }
 
 #[test]
-fn languages_without_data_to_export_export_a_function() {
+fn an_application_can_export_a_function_instead_of_data() {
     let getter = app(
         "getter",
         "static const qio_app_info info = {QIO_APP_HEAD, \"getter\", init, nothing, NULL, NULL, NULL};",
@@ -226,7 +226,7 @@ fn languages_without_data_to_export_export_a_function() {
 }
 
 #[test]
-fn what_never_returns_is_not_stopped() {
+fn an_application_with_a_hanging_handler_is_not_stopped() {
     let hanging = app(
         "hanging",
         r#"#include <stdio.h>
@@ -256,9 +256,9 @@ fn what_never_returns_is_not_stopped() {
     assert!(!log.contains("it was stopped"), "{log}");
 }
 
-/// An exception of C++ that leaves a handler of plain C ends the process, in words: it cannot do harm first.
+/// A C++ exception that leaves a handler of the C API aborts the process with a message, before it can do harm.
 #[test]
-fn an_exception_that_leaves_a_handler_ends_the_process_in_order() {
+fn an_exception_that_leaves_a_handler_aborts_the_process() {
     let source = cc::temporary(&format!("throws-{}.cpp", std::process::id()));
     let text = r#"#include "quickio.h"
 #include <stdexcept>

@@ -1,4 +1,4 @@
-//! Applications in C++: closures are destroyed, promises drop themselves, exceptions stay inside.
+//! Applications in C++: closures are destroyed, dropped promises are answered, and exceptions are caught.
 
 use super::support::server::{self, BINARY, command};
 use super::support::{Conversation, Server};
@@ -46,7 +46,7 @@ fn closures_promises_and_exceptions() {
     assert_eq!(
         client.answer(id).code(),
         500,
-        "it was never confirmed, and the promise died with the closure"
+        "the receipt was never confirmed, and the promise was dropped with the closure"
     );
 
     assert_eq!(data(&mut client, "/one/visits", ""), json!(1));
@@ -65,7 +65,7 @@ fn closures_promises_and_exceptions() {
     assert_eq!(client.event().data, r#""/late""#);
 
     server.signal("TERM");
-    drop(client); // the server waits, for a while, for the end of its stream
+    drop(client); // the server waits for the client's end of the stream, up to a timeout
     assert_eq!(server.exit().code(), Some(0));
     let log = server.log_with("stopped with");
     assert_all_freed(&log);
@@ -76,7 +76,7 @@ fn closures_promises_and_exceptions() {
 }
 
 #[test]
-fn two_of_the_same_class_do_not_meet() {
+fn two_applications_of_one_class_are_independent() {
     let server = Server::start(&["--app", &app("one"), "--app", &app("two")]);
     let mut client = server.websocket();
     assert_eq!(data(&mut client, "/one/name", ""), json!("one"));
@@ -87,7 +87,7 @@ fn two_of_the_same_class_do_not_meet() {
 }
 
 #[test]
-fn what_throws_at_the_start_says_why() {
+fn exceptions_at_the_start_are_reported() {
     let file = cc::temporary("settings-that-fail.toml");
     fs::write(&file, "[app-settings.one]\nfail = true\n").unwrap();
     let arguments = ["--app", &app("one"), "--config", file.to_str().unwrap()];

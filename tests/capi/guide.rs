@@ -1,4 +1,4 @@
-//! The guide's pieces of C and C++: each is compiled, and fit to run; the first of each says hello.
+//! The code samples of the guide in C and C++: each compiles, passes its self-test, and does what the guide says.
 
 use super::support::server::BINARY;
 use super::support::{Conversation, Server};
@@ -7,12 +7,12 @@ use serde_json::json;
 use std::fs;
 use std::process::Command;
 
-/// The pieces of a language, as shared objects.
-fn pieces(language: &str, extension: &str) -> Vec<String> {
+/// Returns the samples of a language, compiled to shared objects.
+fn samples(language: &str, extension: &str) -> Vec<String> {
     let guide = fs::read_to_string(cc::in_tree("docs/applications.md")).unwrap();
     let fence = format!("```{language}\n");
     let texts =
-        guide.split(&fence).skip(1).map(|rest| rest.split("```\n").next().expect("a fence that ends"));
+        guide.split(&fence).skip(1).map(|rest| rest.split("```\n").next().expect("the end of the fence"));
     texts
         .enumerate()
         .map(|(nth, text)| {
@@ -23,7 +23,7 @@ fn pieces(language: &str, extension: &str) -> Vec<String> {
         .collect()
 }
 
-fn assert_fit(objects: &[String]) {
+fn assert_self_tests_pass(objects: &[String]) {
     assert!(!objects.is_empty());
     for object in objects {
         let output = Command::new(BINARY).args(["test-app", object]).output().unwrap();
@@ -32,10 +32,10 @@ fn assert_fit(objects: &[String]) {
 }
 
 #[test]
-fn pieces_of_c() {
-    let objects = pieces("c", "c");
+fn samples_of_c() {
+    let objects = samples("c", "c");
     assert_eq!(objects.len(), 2);
-    assert_fit(&objects);
+    assert_self_tests_pass(&objects);
     let server = Server::start(&["--app", &objects[0], "--app", &objects[1]]);
     let mut client = server.websocket();
     assert_eq!(data(&mut client, "/hello", ""), json!("hello"));
@@ -47,9 +47,9 @@ fn pieces_of_c() {
 }
 
 #[test]
-fn pieces_of_cpp() {
-    let objects = pieces("cpp", "cpp");
-    assert_fit(&objects);
+fn samples_of_cpp() {
+    let objects = samples("cpp", "cpp");
+    assert_self_tests_pass(&objects);
     let server = Server::start(&["--app", &objects[0]]);
     let mut client = server.websocket();
     assert_eq!(data(&mut client, "/hello", ""), json!("hello"));

@@ -1,4 +1,4 @@
-//! The headers are clean in the oldest language that they promise, however strict the compiler.
+//! The headers compile without warnings in the oldest standard that they support, with strict compiler flags.
 
 use super::cc::{self, HEADERS};
 use std::fs;

@@ -1,4 +1,5 @@
-//! Applications in C, from outside: the real server loads objects that the tests compile, and clients speak to them.
+//! Black-box tests of applications in C: the real server loads shared objects that the tests compile, and clients send
+//! events to them.
 
 mod bad;
 #[path = "../support/cc.rs"]
@@ -17,7 +18,7 @@ use std::time::Duration;
 use support::server::{self, BINARY};
 use support::{Client, Conversation, Server, Transport};
 
-/// The application that does everything.
+/// Returns the path of the application that uses the whole API.
 fn all() -> String {
     object(&cc::shared_object(&cc::in_tree("tests/capi/apps/all.c")))
 }
@@ -34,7 +35,7 @@ fn data(client: &mut Client, path: &str, data: &str) -> Value {
     client.request_code(path, data, 200).body["data"].clone()
 }
 
-/// Stops the server while these clients are there, who then go; everything that was given away has been freed.
+/// Stops the server while these clients are connected, and expects that the application's data has been freed.
 fn stop<Clients>(mut server: Server, clients: Clients) {
     server.signal("TERM");
     drop(clients);
@@ -51,7 +52,7 @@ fn assert_all_freed(log: &str) {
 }
 
 #[test]
-fn it_answers() {
+fn answers() {
     let server = start(&[]);
     assert!(
         server.greeting.contains(&"applications: relay, clienttest, all".into()),
@@ -93,7 +94,7 @@ fn events_have_a_path_an_extra_and_a_client() {
         .iter_mut()
         .map(|client| {
             let shard = data(client, "/c/shard", "");
-            assert_eq!(shard[0], shard[1], "it runs where its client lives");
+            assert_eq!(shard[0], shard[1], "a handler runs on the shard of its client");
             shard[0].as_u64().unwrap()
         })
         .collect();
@@ -108,7 +109,7 @@ fn events_have_a_path_an_extra_and_a_client() {
 }
 
 #[test]
-fn callbacks_run_once_and_are_freed_in_any_case() {
+fn callbacks_run_once_and_are_always_freed() {
     let server = start(&[]);
     let mut client = server.websocket();
     let frees = |client: &mut Client| {
@@ -125,24 +126,24 @@ fn callbacks_run_once_and_are_freed_in_any_case() {
         assert_eq!(answer.body["data"], json!(nth));
         client.request_code(&format!("/qio/callback/{id}"), "", 404);
     }
-    // The last one is open; of five more the oldest two are evicted.
+    // The last callback is open. Five more evict the two oldest.
     for _ in 0..5 {
         client.request_code("/c/dialogue", "", 200);
     }
     assert_eq!(frees(&mut client), held + 4, "four are open");
     server.advance(Duration::from_secs(16));
-    assert_eq!(frees(&mut client), held, "they have expired");
+    assert_eq!(frees(&mut client), held, "all have expired");
     client.request_code("/c/dialogue", r#""refused""#, 400);
-    assert_eq!(frees(&mut client), held, "an error offers none");
+    assert_eq!(frees(&mut client), held, "an error offers no callback");
     client.tell("/c/dialogue", "");
-    assert_eq!(frees(&mut client), held, "nobody asked for an answer");
+    assert_eq!(frees(&mut client), held, "the event asks for no answer");
 
     let mut other = server.websocket();
     other.request_code("/c/dialogue", "", 200);
     assert_eq!(frees(&mut client), held + 1);
     other.reset();
     server.eventually_is("clients", 1);
-    assert_eq!(frees(&mut client), held, "its client has gone");
+    assert_eq!(frees(&mut client), held, "its client has disconnected");
 
     client.request_code("/c/dialogue", "", 200);
     stop(server, client);
@@ -163,7 +164,7 @@ fn a_receipt_comes_back() {
 }
 
 #[test]
-fn promises_are_kept_by_another_thread() {
+fn promises_are_completed_by_another_thread() {
     let server = start(&[]);
     for mut client in server.spread(4) {
         assert_eq!(data(&mut client, "/c/late", ""), json!("late"));
@@ -172,7 +173,7 @@ fn promises_are_kept_by_another_thread() {
         let answer = client.request_code(&format!("/qio/callback/{}", answer.callback), "[3]", 200);
         assert_eq!(answer.body["data"], json!([3]));
     }
-    // The client goes while its answer is under way.
+    // The client disconnects before its answers.
     let mut client = server.websocket();
     for _ in 0..100 {
         client.ask("/c/late-dialogue", "");
@@ -183,7 +184,7 @@ fn promises_are_kept_by_another_thread() {
 }
 
 #[test]
-fn threads_try_again_where_an_inbox_is_full() {
+fn threads_retry_if_an_inbox_is_full() {
     let server = start(&["--inbox-messages-max", "1", "--shards", "1"]);
     let mut client = server.websocket();
     let ids: Vec<u64> = (0..500).map(|_| client.ask("/c/late", "")).collect();
@@ -194,7 +195,7 @@ fn threads_try_again_where_an_inbox_is_full() {
 }
 
 #[test]
-fn misuse_is_answered_with_a_status() {
+fn misuse_returns_a_status() {
     let server = start(&[]);
     let mut client = server.websocket();
     client.subscribe("/c/misused");
@@ -208,7 +209,7 @@ fn misuse_is_answered_with_a_status() {
 }
 
 #[test]
-fn threads_reach_clients_unasked() {
+fn threads_send_to_clients_at_any_time() {
     let server = start(&[]);
     let mut client = server.websocket();
     client.subscribe("/c/tick");
@@ -231,7 +232,7 @@ fn threads_reach_clients_unasked() {
 }
 
 #[test]
-fn hooks_decide_and_are_told() {
+fn hooks_decide_subscriptions_and_receive_their_ends() {
     let server = start(&[]);
     let mut client = server.websocket();
     client.subscribe("/c/left");
@@ -256,7 +257,7 @@ fn hooks_decide_and_are_told() {
 }
 
 #[test]
-fn data_is_kept_for_a_client() {
+fn a_client_has_data() {
     let server = start(&[]);
     let (mut one, mut other) = (server.websocket(), server.client(Transport::Raw));
     for nth in 1..4 {
@@ -277,7 +278,7 @@ fn data_is_kept_for_a_client() {
 }
 
 #[test]
-fn timers_go_by_the_servers_clock() {
+fn timers_follow_the_clock_of_the_server() {
     let server = start(&[]);
     let mut client = server.websocket();
     client.subscribe("/c/tick");
@@ -310,7 +311,7 @@ fn clients_are_closed_and_moved() {
 }
 
 #[test]
-fn it_has_settings_and_a_log_of_its_own() {
+fn an_application_has_settings_and_a_log() {
     let file = cc::temporary("settings-of-all.toml");
     let text = "shards = 1\n[app-settings.all]\nname = \"Ada\"\nmany = 1_000\non = true\npart = 0.5\n[app-settings.other]\na = 1\n";
     fs::write(&file, text).unwrap();
@@ -327,7 +328,7 @@ fn it_has_settings_and_a_log_of_its_own() {
 }
 
 #[test]
-fn it_is_found_in_its_folder() {
+fn applications_are_found_in_the_app_dir() {
     let folder = cc::temporary(&format!("apps-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     fs::copy(all(), folder.join("by-name.so")).unwrap();

@@ -1,4 +1,4 @@
-//! The application that does everything, with the address and undefined-behaviour sanitizers inside the server's process.
+//! The application that uses the whole API, with the address and undefined-behaviour sanitizers in the server's process.
 
 use super::support::{Conversation, Server, server};
 use super::{cc, data, object};
@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// The library of the address sanitizer, which has to be loaded before everything else; none on machines without it.
+/// Returns the path of the address sanitizer's library, which must be loaded before all others, or `None` on machines
+/// without it.
 fn address_sanitizer() -> Option<String> {
     let output =
         Command::new("cc").arg("-print-file-name=libasan.so").output().expect("there is a C compiler");
@@ -24,7 +25,7 @@ fn sanitizers_find_nothing() {
     let flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
     let app = object(&cc::shared_object_with(&cc::in_tree("tests/capi/apps/all.c"), &flags));
     let mut command = server::command(server::BINARY, &["--clock", "manual", "--app", &app]);
-    // The server's own leaks at exit are none of the application's: what that gave away is counted.
+    // The server does not free everything at exit. The application counts its own allocations.
     command.env("LD_PRELOAD", library).env("ASAN_OPTIONS", "detect_leaks=0,detect_stack_use_after_return=0");
     let mut server = Server::launch(command);
     for mut client in server.spread(4) {

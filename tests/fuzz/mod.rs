@@ -1,20 +1,20 @@
-//! What the seeded fuzz programs stand on: a small generator, and a loop that names the seed of what failed.
+//! The base of the seeded fuzz tests: a small random number generator, and a loop that prints the seed of a failing case.
 //!
-//! `QUICKIO_FUZZ_MILLIS` says how long each runs (default 200), `QUICKIO_FUZZ_SEED` where it begins: the seed
-//! that a failure names repeats that very case first.
+//! `QUICKIO_FUZZ_MILLIS` is the duration of each test (default 200), and `QUICKIO_FUZZ_SEED` its first seed. With the seed
+//! of a failure, a test begins with the failing case.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Runs cases, at least one, each with a generator of its own.
+/// Runs one or more cases, each with a generator of its own.
 pub fn run(mut case: impl FnMut(&mut Random)) {
     let millis = from_env("QUICKIO_FUZZ_MILLIS").unwrap_or(200);
     let first = from_env("QUICKIO_FUZZ_SEED").unwrap_or_else(now);
     let end = Instant::now() + Duration::from_millis(millis);
     let mut seed = first;
     loop {
-        let named = Named(seed);
+        let printer = SeedPrinter(seed);
         case(&mut Random(seed));
-        std::mem::forget(named);
+        std::mem::forget(printer);
         seed = seed.wrapping_add(1);
         if Instant::now() >= end {
             break;
@@ -23,7 +23,7 @@ pub fn run(mut case: impl FnMut(&mut Random)) {
     println!("{} cases from QUICKIO_FUZZ_SEED={first}", seed.wrapping_sub(first));
 }
 
-/// Numbers that look random (SplitMix64).
+/// A generator of pseudo-random numbers (SplitMix64).
 pub struct Random(u64);
 
 impl Random {
@@ -49,10 +49,10 @@ impl Random {
     }
 }
 
-/// Names the seed when a case panics.
-struct Named(u64);
+/// Prints the seed when a case panics.
+struct SeedPrinter(u64);
 
-impl Drop for Named {
+impl Drop for SeedPrinter {
     fn drop(&mut self) {
         eprintln!("repeat with QUICKIO_FUZZ_SEED={}", self.0);
     }

@@ -15,6 +15,8 @@ pub const LIBRARY: &str = "quickio";
 /// All files of the tree. `mod` declarations have been followed, so that a name can be resolved to a file.
 pub struct Tree {
     pub files: Vec<SourceFile>,
+    /// The place in `files` of each module that is a file.
+    places: HashMap<Module, usize>,
     modules: HashMap<Module, Scope>,
 }
 
@@ -26,7 +28,7 @@ pub struct SourceFile {
     /// The path below `src`.
     pub path: String,
     pub module: Module,
-    /// Whether the file is compiled for tests only.
+    /// `true` if the file is compiled for tests only.
     pub is_test: bool,
     pub named: Vec<Named>,
     pub types: Vec<Defined>,
@@ -72,7 +74,7 @@ impl Tree {
 
     /// Parses files, each given as its path and its text.
     pub fn parse(texts: &[(String, String)]) -> Tree {
-        let mut tree = Tree { files: Vec::new(), modules: HashMap::new() };
+        let mut tree = Tree { files: Vec::new(), places: HashMap::new(), modules: HashMap::new() };
         let mut test_modules = HashSet::new();
         for (path, text) in texts {
             let parsed = syn::parse_file(text).unwrap_or_else(|error| {
@@ -95,6 +97,7 @@ impl Tree {
                 test_modules: &mut test_modules,
             };
             reader.visit_file(&parsed);
+            tree.places.insert(reader.file.module.clone(), tree.files.len());
             tree.files.push(reader.file);
         }
         for file in &mut tree.files {
@@ -110,8 +113,8 @@ impl Tree {
         let mut module = self.resolve(named, 0)?;
         loop {
             // The nearest module around the item that is a file.
-            if let Some(file) = self.files.iter().find(|file| file.module == module) {
-                return Some(file);
+            if let Some(&place) = self.places.get(&module) {
+                return Some(&self.files[place]);
             }
             module.pop()?;
         }

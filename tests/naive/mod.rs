@@ -1,5 +1,5 @@
-//! The naive twins of the event's routines: as the protocol's words have it, and nothing else. They are the
-//! oracles of the tests, and what the benches compare with.
+//! Naive implementations of the event's routines, directly from the text of protocol.md. They are the oracles of the tests,
+//! and the benchmarks compare the real routines with them.
 
 #![allow(dead_code, reason = "not every program that has this module needs all of it")]
 
@@ -9,7 +9,7 @@ use quickio::event::path::PathError;
 use quickio::event::text::{EventText, Malformed};
 use quickio::limits::PATH_BYTES_MAX;
 
-/// Cleans a path: drop, collapse, drop the end.
+/// Cleans a path: drops other characters, collapses slashes, and drops the last one.
 pub fn clean(raw: &str) -> Result<String, PathError> {
     let kept: String = raw.chars().filter(|c| c.is_ascii_alphanumeric() || "_-/".contains(*c)).collect();
     let absolute = kept.starts_with('/');
@@ -34,14 +34,14 @@ pub fn parse(text: &str) -> Result<EventText<'_>, Malformed> {
     Ok(EventText { path: &text[..colon], callback, data: if data.is_empty() { "null" } else { data } })
 }
 
-/// Events by path: looked up as they are, then without the last segment, and so on.
+/// Events by path. A path is looked up as it is, then without its last segment, and so on.
 #[derive(Default)]
 pub struct Router<T> {
     events: HashMap<String, (bool, T)>,
 }
 
 impl<T> Router<T> {
-    /// Whether it was registered: it was not there yet.
+    /// Registers an event, and returns `false` if it exists already.
     pub fn register(&mut self, path: &str, children: bool, value: T) -> bool {
         if self.events.contains_key(path) {
             return false;

@@ -1,39 +1,39 @@
-//! Workers that crash, hang, never answer, or break the protocol: what they had under way is
-//! answered, another one is started, and nobody else notices.
+//! Workers that crash, hang, never answer, or violate the protocol: the server answers their requests, starts another
+//! worker, and clients of others are not affected.
 
 use super::support::{Conversation, Server, Transport};
 use super::{
-    Client, MS, ask, ends, eventually, is_served_by, logged, name, one_of_each_shard, order, pid, request,
-    request_code, runs, signal, start, tell, who,
+    Client, MS, ask, describe, eventually, execute, is_running, name, one_of_each_shard, pid, request,
+    request_code, signal, start, tell, wait_for_end, wait_for_links, wait_for_log,
 };
 use serde_json::{Value, json};
 
 const NOT_RUNNING: &str = "the application is not running";
 
-/// The answer says that the application failed, and why.
+/// Expects an answer that the application failed, with this reason.
 #[track_caller]
-fn failed(client: &mut Client, id: u64, why: impl Into<Value>) {
+fn failed(client: &mut Client, id: u64, reason: impl Into<Value>) {
     let answer = client.answer(id);
-    assert_eq!((answer.code(), &answer.body["err_msg"]), (500, &why.into()), "{}", answer.text);
+    assert_eq!((answer.code(), &answer.body["err_msg"]), (500, &reason.into()), "{}", answer.text);
 }
 
-/// Waits until nothing of the worker is left, and its place is known to wait so long.
+/// Waits until the links of the worker have ended, and the log has its next start in `ms` for the `count`th time.
 fn waits(server: &Server, ms: &str, count: usize) {
-    logged(server, &format!("again_in={ms}"), count);
+    wait_for_log(server, &format!("again_in={ms}"), count);
     server.eventually_is("worker_links", 0);
 }
 
-/// The next worker is there, which is another process.
+/// Waits until the next worker serves, and returns its process id.
 fn replaced(server: &Server, client: &mut Client, before: u32) -> u32 {
-    is_served_by(server, 1);
+    wait_for_links(server, 1);
     let now = pid(client);
     assert_ne!(now, before);
-    ends(before);
+    wait_for_end(before);
     now
 }
 
 #[test]
-fn a_crash_costs_what_was_under_way_and_nothing_else() {
+fn a_crash_fails_only_the_pending_requests() {
     for (steps, status) in [
         (json!([["exit", {"code": 3}]]), "exit status: 3"),
         (json!([["exit", {}]]), "exit status: 0"),
@@ -45,7 +45,7 @@ fn a_crash_costs_what_was_under_way_and_nothing_else() {
         for path in ["/raw/room", "/raw/ask/room", "/relay/room"] {
             one.subscribe(path);
         }
-        order(
+        execute(
             &mut one,
             json!([["print", {"to": "stderr", "text": "my last words"}], ["timer", {"number": 1, "ms": 50}]]),
         );
@@ -60,17 +60,17 @@ fn a_crash_costs_what_was_under_way_and_nothing_else() {
         failed(&mut other, held[1], "the application has ended");
         failed(&mut one, pending, Value::Null);
         waits(&server, "100ms", 1);
-        let log = logged(&server, "a worker crashed", 1);
+        let log = wait_for_log(&server, "a worker crashed", 1);
         let line = log.lines().find(|line| line.contains("a worker crashed")).unwrap();
         for words in ["ERROR", "worker=\"raw#0\"", status, "my last words"] {
             assert!(line.contains(words), "no {words:?} in {line:?}");
         }
         let stats = server.stats();
         assert_eq!((stats.value("workers_crashed"), stats.value("workers_hung")), (1, 0));
-        assert_eq!(stats.value("worker_requests_failed"), 4, "the one that made it crash among them");
+        assert_eq!(stats.value("worker_requests_failed"), 4, "including the one that caused the crash");
         assert_eq!(stats.value("worker_requests"), 0);
 
-        // Meanwhile.
+        // Until the next worker starts.
         let id = one.ask("/raw", "1");
         failed(&mut one, id, NOT_RUNNING);
         one.request_code("/qio/on", r#""/raw/ask/another""#, 500);
@@ -85,21 +85,21 @@ fn a_crash_costs_what_was_under_way_and_nothing_else() {
         assert_eq!(server.stats().value("workers_started"), 2);
 
         replaced(&server, &mut one, before);
-        assert!(super::told(&mut one, "TIMER").is_empty(), "nothing is left of the one before");
+        assert!(super::received(&mut one, "TIMER").is_empty(), "the timers of the crashed worker have ended");
         for path in ["/raw/room", "/raw/ask/room"] {
-            order(&mut other, json!([["broadcast", {"path": path}]]));
-            assert_eq!(one.event().path, path, "subscriptions live on");
+            execute(&mut other, json!([["broadcast", {"path": path}]]));
+            assert_eq!(one.event().path, path, "subscriptions remain");
         }
         one.unsubscribe("/raw/ask/room");
         let me = name(&mut one);
-        assert_eq!(super::told(&mut one, "OFF"), [json!(["/raw/ask/room", me])]);
+        assert_eq!(super::received(&mut one, "OFF"), [json!(["/raw/ask/room", me])]);
     }
 }
 
 #[test]
-fn the_others_of_a_team_go_on() {
+fn other_instances_continue() {
     let server = start(json!({}), &["--app", &format!("{},instances=2", super::RAW)]);
-    let instance = |client: &mut Client| who(client)["hello"]["instance"].as_u64().unwrap() as usize;
+    let instance = |client: &mut Client| describe(client)["hello"]["instance"].as_u64().unwrap() as usize;
     let mut clients = server.spread(16);
     let mut of_instance: [Vec<Client>; 2] = [Vec::new(), Vec::new()];
     clients.drain(..).for_each(|mut client| of_instance[instance(&mut client)].push(client));
@@ -108,20 +108,20 @@ fn the_others_of_a_team_go_on() {
     let held = ask(&mut second[0], &json!([["hold", {"name": "a"}]]));
     let before = pid(&mut first[0]);
     signal(before, "KILL");
-    logged(&server, "again_in=100ms", 1);
+    wait_for_log(&server, "again_in=100ms", 1);
     server.eventually_is("worker_links", 2);
     first.iter_mut().for_each(|client| _ = client.request_code("/raw", "1", 500));
     second.iter_mut().for_each(|client| _ = client.request_code("/raw", "1", 200));
     server.advance(MS(100));
-    is_served_by(&server, 2);
+    wait_for_links(&server, 2);
     assert_ne!(pid(&mut first[0]), before);
     assert_eq!(instance(&mut first[0]), 0);
-    order(&mut second[0], json!([["answer", {"held": "a"}]]));
+    execute(&mut second[0], json!([["answer", {"held": "a"}]]));
     assert_eq!(second[0].answer(held).code(), 200);
 }
 
 #[test]
-fn it_is_waited_longer_each_time_until_one_has_served() {
+fn the_delay_before_a_restart_grows_until_a_worker_has_served() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let mut before = pid(&mut client);
@@ -142,10 +142,10 @@ fn it_is_waited_longer_each_time_until_one_has_served() {
 }
 
 #[test]
-fn one_that_does_not_get_ready_again_is_tried_again() {
+fn a_worker_that_does_not_get_ready_is_started_again() {
     let folder = super::Folder::new();
     let file = folder.file("more.json");
-    let server = start(json!({"file": file}), &["--worker-start-timeout", "5s"]);
+    let server = start(json!({"file": file}), &["--worker-start-timeout", "10s"]);
     let mut client = server.websocket();
     let before = pid(&mut client);
     let steps = [
@@ -161,7 +161,7 @@ fn one_that_does_not_get_ready_again_is_tried_again() {
         std::fs::write(&file, json!({"start": steps.to_string()}).to_string()).unwrap();
         waits(&server, &format!("{wait}ms"), 1);
         server.advance(MS(wait));
-        logged(&server, words, 1);
+        wait_for_log(&server, words, 1);
     }
     std::fs::remove_file(&file).unwrap();
     waits(&server, "800ms", 1);
@@ -171,22 +171,22 @@ fn one_that_does_not_get_ready_again_is_tried_again() {
     assert_eq!(server.stats().value("workers_crashed"), 4);
 }
 
-/// The answer to the ping with which its work began has reached the server.
+/// Waits until the server has received the answer to the first ping.
 fn has_answered_its_ping(server: &Server, client: &mut Client) {
-    eventually("a ping", || who(client)["pings"].as_u64().filter(|pings| *pings > 0));
-    order(client, json!([["log", {"level": "info", "text": "it has answered a ping"}]]));
+    eventually("a ping", || describe(client)["pings"].as_u64().filter(|pings| *pings > 0));
+    execute(client, json!([["log", {"level": "info", "text": "it has answered a ping"}]]));
     server.log_with("it has answered a ping");
 }
 
 #[test]
-fn one_that_hangs_is_killed() {
-    for hang in ["the process stands still", "its program does"] {
+fn a_hanging_worker_is_killed() {
+    for hang in ["stopped process", "endless loop"] {
         let server = start(json!({}), &["--worker-timeout", "5s"]);
         let mut client = server.websocket();
         let mut other = server.client(Transport::Raw);
         let before = pid(&mut client);
         has_answered_its_ping(&server, &mut client);
-        let held = if hang == "its program does" {
+        let held = if hang == "endless loop" {
             ask(&mut client, &json!([["hang", {}]]))
         } else {
             signal(before, "STOP");
@@ -194,13 +194,13 @@ fn one_that_hangs_is_killed() {
         };
         server.eventually_is("worker_requests", 1);
         server.advance(MS(5000));
-        assert_eq!(server.stats().value("workers_hung"), 0, "it has been asked just now");
+        assert_eq!(server.stats().value("workers_hung"), 0, "the ping was sent just now");
         server.advance(MS(4999));
-        assert!(runs(before));
+        assert!(is_running(before));
         other.ping();
         server.advance(MS(1));
         failed(&mut client, held, "the application has ended");
-        ends(before);
+        wait_for_end(before);
         waits(&server, "100ms", 1);
         let stats = server.stats();
         assert_eq!((stats.value("workers_hung"), stats.value("workers_crashed")), (1, 1));
@@ -212,15 +212,17 @@ fn one_that_hangs_is_killed() {
 }
 
 #[test]
-fn one_that_answers_its_pings_is_not_killed() {
+fn a_worker_that_answers_its_pings_is_not_killed() {
     let server = start(json!({}), &["--worker-timeout", "5s"]);
     let mut client = server.websocket();
     has_answered_its_ping(&server, &mut client);
     for nth in 0..5 {
         server.advance(MS(5000));
-        eventually("the next ping", || who(&mut client)["pings"].as_u64().filter(|pings| *pings >= nth + 2));
+        eventually("the next ping", || {
+            describe(&mut client)["pings"].as_u64().filter(|pings| *pings >= nth + 2)
+        });
         let text = format!("ping {nth}");
-        order(&mut client, json!([["log", {"level": "info", "text": text}]]));
+        execute(&mut client, json!([["log", {"level": "info", "text": text}]]));
         server.log_with(&text);
     }
     let stats = server.stats();
@@ -228,60 +230,60 @@ fn one_that_answers_its_pings_is_not_killed() {
 }
 
 #[test]
-fn what_is_never_answered_is_answered_by_the_server() {
+fn requests_without_an_answer_time_out() {
     let server = start(json!({}), &["--worker-request-timeout", "5s"]);
     let mut client = server.websocket();
     let first = ask(&mut client, &json!([["hold", {"name": "first"}]]));
     let pending = client.ask("/qio/on", r#"["/raw/ask/room", [["hold", {"name": "on"}]]]"#);
     tell(&mut client, json!([["hold", {"name": "silent"}]]));
-    order(&mut client, json!([]));
+    execute(&mut client, json!([]));
     server.advance(MS(3000));
     let second = ask(&mut client, &json!([["hold", {"name": "second"}]]));
-    order(&mut client, json!([]));
+    execute(&mut client, json!([]));
     server.advance(MS(1999));
     client.ping();
-    assert!(client.answers().is_empty(), "it has 5 s");
+    assert!(client.answers().is_empty(), "before the timeout of 5 s");
     server.advance(MS(1));
     failed(&mut client, first, "the application did not answer in time");
     failed(&mut client, pending, Value::Null);
     assert_eq!(server.stats().value("worker_requests_timed_out"), 3);
     assert_eq!(server.stats().value("worker_requests"), 1);
-    // What comes too late is nobody's; what does not is in time.
+    // Late answers are ignored. An answer before the timeout is sent.
     for held in ["first", "on", "silent"] {
-        order(&mut client, json!([["answer", {"held": held, "data": "late"}]]));
+        execute(&mut client, json!([["answer", {"held": held, "data": "late"}]]));
     }
     server.eventually_is("worker_answers_late", 3);
-    order(&mut client, json!([["answer", {"held": "second", "data": "in time"}]]));
+    execute(&mut client, json!([["answer", {"held": "second", "data": "in time"}]]));
     assert_eq!(client.answer(second).body["data"], "in time");
-    order(&mut client, json!([["broadcast", {"path": "/raw/ask/room"}]]));
+    execute(&mut client, json!([["broadcast", {"path": "/raw/ask/room"}]]));
     client.ping();
     assert!(client.events().is_empty() && client.answers().is_empty());
-    // Each time anew.
+    // The same for further requests.
     server.advance(MS(60_000));
     let third = ask(&mut client, &json!([["hold", {"name": "third"}]]));
-    order(&mut client, json!([]));
+    execute(&mut client, json!([]));
     server.advance(MS(4999));
     client.ping();
     assert!(client.answers().is_empty());
     server.advance(MS(1));
     failed(&mut client, third, "the application did not answer in time");
-    assert_eq!(server.stats().value("workers_crashed"), 0, "it is not killed for that");
+    assert_eq!(server.stats().value("workers_crashed"), 0, "the worker is not killed");
 }
 
-/// Has the worker do what it is killed for; sees that it is, for these words, and that all is well then.
+/// Sends steps for which the worker must be killed. Expects `words` in the log, and that the next worker serves.
 fn killed_for(server: &Server, client: &mut Client, steps: Value, words: &str) {
     let mut other = server.client(Transport::Raw);
     let (before, crashed) = (pid(client), server.stats().value("workers_crashed"));
-    // One that has served so long is waited for as at first.
+    // A worker that has served for so long is restarted after the shortest delay.
     server.advance(MS(10_000));
     let held = ask(client, &json!([["hold", {"name": "a"}]]));
-    order(client, json!([]));
-    let seen = server.log_with("").len();
+    execute(client, json!([]));
+    let log_before = server.log_with("").len();
     tell(client, steps.clone());
     failed(client, held, "the application has ended");
-    ends(before);
+    wait_for_end(before);
     waits(server, "100ms", crashed as usize + 1);
-    let log = server.log_with("").split_off(seen);
+    let log = server.log_with("").split_off(log_before);
     assert!(
         log.lines().any(|line| line.contains("crashed") && line.contains(words)),
         "{steps}: no {words:?} in {log}"
@@ -293,7 +295,7 @@ fn killed_for(server: &Server, client: &mut Client, steps: Value, words: &str) {
 }
 
 #[test]
-fn one_that_breaks_the_frame_is_killed() {
+fn a_worker_that_sends_invalid_frames_is_killed() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let frame = |fields: Value| json!([["frame", fields]]);
@@ -316,9 +318,8 @@ fn one_that_breaks_the_frame_is_killed() {
     }
 }
 
-/// What it says behind that is not listened to.
 #[test]
-fn nothing_is_taken_behind_a_broken_frame() {
+fn frames_after_an_invalid_one_are_ignored() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     client.subscribe("/raw/room");
@@ -332,7 +333,7 @@ fn nothing_is_taken_behind_a_broken_frame() {
 }
 
 #[test]
-fn one_that_breaks_the_control_socket_is_killed() {
+fn a_worker_that_sends_invalid_control_lines_is_killed() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let line = |text: &str| json!([["control", {"text": text}]]);
@@ -355,7 +356,7 @@ fn one_that_breaks_the_control_socket_is_killed() {
 }
 
 #[test]
-fn what_the_server_does_not_know_it_ignores() {
+fn unknown_keys_are_ignored() {
     let more = json!({"more": [1, {"a": null}]});
     let events = json!([{"path": "/raw", "children": true, "more": more}]);
     let server = start(json!({"events": events}), &[]);
@@ -369,25 +370,25 @@ fn what_the_server_does_not_know_it_ignores() {
     ] {
         let steps =
             json!([["control", {"text": line.to_string()}], ["log", {"level": "info", "text": "behind it"}]]);
-        order(&mut client, steps);
+        execute(&mut client, steps);
     }
-    logged(&server, "behind it", 4);
-    logged(&server, "a line with more", 1);
+    wait_for_log(&server, "behind it", 4);
+    wait_for_log(&server, "a line with more", 1);
     assert_eq!(pid(&mut client), before);
     client.request_code("/other", "1", 404);
 }
 
 #[test]
-fn one_whose_link_ends_is_replaced() {
+fn a_worker_that_closes_a_link_is_replaced() {
     for steps in [json!([["close_link", {}]]), json!([["close_link", {"only_write": true}]])] {
         let server = start(json!({}), &[]);
         let [mut client, mut other] = one_of_each_shard(&server, Transport::Raw);
         let before = pid(&mut client);
         let held = ask(&mut client, &json!([["hold", {"name": "a"}]]));
-        order(&mut client, json!([]));
+        execute(&mut client, json!([]));
         tell(&mut client, steps);
         failed(&mut client, held, "the application has ended");
-        ends(before);
+        wait_for_end(before);
         waits(&server, "100ms", 1);
         server.advance(MS(100));
         replaced(&server, &mut client, before);
@@ -396,15 +397,15 @@ fn one_whose_link_ends_is_replaced() {
 }
 
 #[test]
-fn one_whose_control_socket_ends_is_replaced() {
+fn a_worker_that_closes_its_control_socket_is_replaced() {
     let server = start(json!({}), &["--worker-timeout", "5s"]);
     let mut client = server.websocket();
     let before = pid(&mut client);
     has_answered_its_ping(&server, &mut client);
-    order(&mut client, json!([["close_control", {}]]));
+    execute(&mut client, json!([["close_control", {}]]));
     server.advance(MS(5000));
     server.advance(MS(5000));
-    ends(before);
+    wait_for_end(before);
     waits(&server, "100ms", 1);
     server.advance(MS(100));
     replaced(&server, &mut client, before);

@@ -1,18 +1,19 @@
-//! What a review found: surroundings and workers that wear a supervisor out.
+//! Unusual environments and workers that keep a supervisor busy.
 
 use super::support::server::{BINARY, command};
 use super::support::{self, Conversation, DEADLINE, Server, Transport};
 use super::{
-    Folder, MS, RAW, ends, is_served_by, logged, order, pid, request_code, runs, signal, start, tell,
+    Folder, MS, RAW, execute, is_running, pid, request_code, signal, start, tell, wait_for_end,
+    wait_for_links, wait_for_log,
 };
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Who starts the server may have SIGCHLD ignored, and then the kernel keeps nothing of children that end.
+/// The parent of the server may have set SIGCHLD to be ignored. The kernel then does not keep the status of children.
 #[test]
-fn children_can_be_waited_for_where_sigchld_is_ignored() {
+fn children_are_waited_for_also_if_sigchld_is_ignored() {
     let plain = command(BINARY, &["--app", RAW, "--clock", "manual", "--worker-timeout", "24h"]);
     let mut ignoring = Command::new("sh");
     ignoring.args(["-c", "trap '' CHLD; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
@@ -23,18 +24,18 @@ fn children_can_be_waited_for_where_sigchld_is_ignored() {
     let mut client = server.websocket();
     let before = pid(&mut client);
     signal(before, "KILL");
-    logged(&server, "a worker crashed", 1);
+    wait_for_log(&server, "a worker crashed", 1);
     server.advance(MS(100));
-    is_served_by(&server, 1);
+    wait_for_links(&server, 1);
     assert_ne!(pid(&mut client), before);
     server.signal("TERM");
     drop(client);
     assert_eq!(server.exit().code(), Some(0));
 }
 
-/// One that says again and again that it failed is not given time again and again.
+/// A worker that sends `failed` repeatedly does not extend its time to end.
 #[test]
-fn who_says_that_it_failed_ends_soon() {
+fn a_worker_that_reports_failure_repeatedly_ends_soon() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let before = pid(&mut client);
@@ -45,11 +46,11 @@ fn who_says_that_it_failed_ends_soon() {
         steps.push(json!(["sleep", {"ms": 100}]));
     }
     tell(&mut client, json!(steps));
-    ends(before);
-    logged(&server, "why=\"once more\"", 1);
+    wait_for_end(before);
+    wait_for_log(&server, "why=\"once more\"", 1);
 }
 
-/// A signal that comes while an application is loading: to reload there is nothing yet, and to stop is done at once.
+/// Signals while an application is loading: SIGHUP has nothing to reload, and SIGTERM stops the server at once.
 #[test]
 fn signals_while_a_worker_starts() {
     let folder = Folder::new();
@@ -65,91 +66,96 @@ fn signals_while_a_worker_starts() {
             let (_, rest) = line.split_once("process ")?;
             rest.split(' ').next()?.parse::<u32>().ok()
         });
-        let worker = worker.expect("it prints its number");
+        let worker = worker.expect("the worker prints its process id");
         signal(child.id(), name);
         if name == "HUP" {
             let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-            assert!(output.any(|line| line == "ready"), "it goes on");
+            assert!(output.any(|line| line == "ready"), "the server continues");
             signal(child.id(), "TERM");
             assert_eq!(child.wait().unwrap().code(), Some(0));
         } else {
             assert_eq!(child.wait().unwrap().code(), Some(0));
         }
-        ends(worker);
-        assert!(std::fs::read_dir(&temporary).unwrap().next().is_none(), "nothing is left behind");
+        wait_for_end(worker);
+        assert!(std::fs::read_dir(&temporary).unwrap().next().is_none(), "the temporary files are removed");
     }
 }
 
-/// A client that had many subscriptions goes: its worker, which has to be told of each, has done nothing wrong.
+/// A client with many subscriptions disconnects. The worker, which receives the end of each, must not be killed for the
+/// size of its outbox.
 #[test]
-fn the_end_of_a_client_is_put_off_while_its_worker_does_not_keep_up() {
+fn the_end_of_a_client_waits_for_its_worker() {
     let small = ["--message-bytes-max", "4096", "--worker-outbox-bytes-max", "8192"];
     let server = start(json!({}), &small);
     let mut client = server.client(Transport::Raw);
     let worker = pid(&mut client);
-    // More than the kernel takes for a worker that does not read.
+    // More than the kernel buffers for a worker that does not read.
     const ROOMS: u64 = 20_000;
     for nth in 0..ROOMS {
         client.tell("/qio/on", &format!("\"/raw/r{nth}\""));
     }
     client.ping();
     server.eventually_is("subscriptions", ROOMS);
-    let told = server.stats().value("worker_events");
+    let events_before = server.stats().value("worker_events");
     signal(worker, "STOP");
     client.reset();
-    // It cannot be told of more than fits, and of nothing at all while it stands still.
-    server.eventually("some wait to be told", |stats| stats.value("worker_outbox_bytes") >= 8192);
-    assert!(server.stats().value("subscriptions") > 0, "the others are not ended yet");
+    // The outbox of the stopped worker is full.
+    server.eventually("a full outbox", |stats| stats.value("worker_outbox_bytes") >= 8192);
+    assert!(server.stats().value("subscriptions") > 0, "the other subscriptions have not ended yet");
     signal(worker, "CONT");
     server.eventually_is("subscriptions", 0);
     server.eventually_is("clients", 0);
     let mut other = server.client(Transport::Raw);
-    assert_eq!(pid(&mut other), worker, "it goes on");
-    assert_eq!(server.stats().value("worker_events"), told + ROOMS + 1, "it was told of all, and asked once");
+    assert_eq!(pid(&mut other), worker, "the worker was not replaced");
+    assert_eq!(
+        server.stats().value("worker_events"),
+        events_before + ROOMS + 1,
+        "the end of each subscription, and one request"
+    );
 }
 
-/// A worker that answers pings, and reads nothing of what it is sent.
+/// The worker answers pings, but does not read its link.
 #[test]
-fn one_that_does_not_read_for_long_is_killed() {
+fn a_worker_that_does_not_read_for_long_is_killed() {
     let server = start(json!({}), &["--worker-timeout", "30s"]);
     let mut client = server.websocket();
     let before = pid(&mut client);
-    order(&mut client, json!([["stop_reading", {}]]));
+    execute(&mut client, json!([["stop_reading", {}]]));
     let data = format!("\"{}\"", "x".repeat(60_000));
     for _ in 0..10 {
         client.tell("/raw", &data);
     }
     client.ping();
     let deadline = Instant::now() + DEADLINE;
-    while runs(before) {
-        assert!(Instant::now() < deadline, "it lives on");
+    while is_running(before) {
+        assert!(Instant::now() < deadline, "the worker is not killed");
         server.advance(MS(10_000));
     }
-    logged(&server, "it has not read for 30s", 1);
+    wait_for_log(&server, "it has not read for 30s", 1);
 }
 
-/// A process that a worker has started holds its links: they end with the worker all the same.
+/// A child process of the worker has inherited its links. They end with the worker nevertheless.
 #[test]
-fn links_end_with_their_worker_whoever_holds_them() {
+fn links_end_with_their_worker_also_if_a_child_holds_them() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let worker = pid(&mut client);
     let child =
         request_code(&mut client, json!([["child", {"session": true}]]), 200).body["data"].as_u64().unwrap();
     signal(worker, "KILL");
-    logged(&server, "a worker crashed", 1);
-    server.eventually("its links end", |stats| {
+    wait_for_log(&server, "a worker crashed", 1);
+    server.eventually("without its links", |stats| {
         server.advance(MS(500));
         stats.value("worker_links") <= 2 && stats.value("workers_started") == 2
     });
-    is_served_by(&server, 1);
+    wait_for_links(&server, 1);
     assert_ne!(pid(&mut client), worker);
     signal(child as u32, "KILL");
 }
 
-/// What happens to the workers of one application is nothing to those of another.
+/// The workers of one application are not affected by those of another.
 #[test]
-fn applications_do_not_fall_with_each_other() {
+fn applications_are_independent() {
     let folder = Folder::new();
     let file = folder.settings(&json!({}));
     let (first, second) = (folder.worker("first"), folder.worker("second"));
@@ -165,18 +171,18 @@ fn applications_do_not_fall_with_each_other() {
     };
     let (one, other) = (pid(&mut client), second_pid(&mut client));
     signal(one, "KILL");
-    logged(&server, "a worker crashed", 1);
+    wait_for_log(&server, "a worker crashed", 1);
     for _ in 0..10 {
         server.advance(MS(500));
     }
-    is_served_by(&server, 2);
+    wait_for_links(&server, 2);
     let next = pid(&mut client);
     assert_ne!(next, one);
     assert_eq!(second_pid(&mut client), other);
-    // The same where one is replaced because its file has changed.
+    // The same if a worker is replaced because its file has changed.
     let text = std::fs::read_to_string(&first).unwrap();
     std::fs::write(&first, text + "\n# changed\n").unwrap();
-    super::eventually("the first is replaced", || (pid(&mut client) != next).then_some(()));
+    super::eventually("the first worker replaced", || (pid(&mut client) != next).then_some(()));
     for _ in 0..10 {
         server.advance(MS(500));
     }

@@ -1,15 +1,17 @@
-//! How much a worker is given: requests under way, and bytes that it has not read.
+//! The limits of a worker: its pending requests, and the bytes that it has not read.
 
 use super::support::{Conversation, Server, Transport};
-use super::{Client, MS, ask, ends, is_served_by, logged, one_of_each_shard, order, pid, start, tell};
+use super::{
+    Client, MS, ask, execute, one_of_each_shard, pid, start, tell, wait_for_end, wait_for_links, wait_for_log,
+};
 use serde_json::json;
 
 const BUSY: &str = "the application is busy";
 
-/// A bound that is reached soon, and that one event does not reach.
+/// A limit that is reached soon, but not by one event.
 const OUTBOX: [&str; 4] = ["--worker-outbox-bytes-max", "64Ki", "--message-bytes-max", "32Ki"];
 
-/// The event is not given to the worker, and its client told why.
+/// Expects that an event is refused because the worker is busy.
 #[track_caller]
 fn busy(client: &mut Client, path: &str, data: &str) {
     let answer = client.request_code(path, data, 420);
@@ -17,7 +19,7 @@ fn busy(client: &mut Client, path: &str, data: &str) {
 }
 
 #[test]
-fn so_many_requests_are_under_way() {
+fn the_number_of_pending_requests_is_limited() {
     let server = start(json!({}), &["--worker-requests-max", "3"]);
     let [mut client, mut other] = one_of_each_shard(&server, Transport::WebSocket);
     let mut held: Vec<u64> =
@@ -30,28 +32,29 @@ fn so_many_requests_are_under_way() {
     server.eventually_is("worker_events_refused", 3);
     client.subscribe("/raw/everybody");
     client.request_code("/raw/no-handler", "", 500);
-    // Each link has its own.
-    order(&mut other, json!([["answer", {"held": "a"}]]));
+    // Each link has its own limit.
+    execute(&mut other, json!([["answer", {"held": "a"}]]));
     assert_eq!(client.answer(held[0]).code(), 200);
-    order(&mut client, json!([["answer", {"held": "b"}], ["answer", {"held": "c"}]]));
+    execute(&mut client, json!([["answer", {"held": "b"}], ["answer", {"held": "c"}]]));
     assert_eq!([client.answer(held[1]).code(), client.answer(held[2]).code()], [200, 200]);
     server.eventually_is("worker_requests", 0);
-    // Those that want no answer count as well, until the worker has ended them.
+    // Events without a callback count as well, until the worker has ended them.
     (0..3).for_each(|nth| tell(&mut client, json!([["hold", {"name": nth.to_string()}]])));
     busy(&mut client, "/raw", "1");
-    order(&mut other, json!([["answer", {"held": "0"}]]));
+    execute(&mut other, json!([["answer", {"held": "0"}]]));
     server.eventually_is("worker_requests", 2);
-    order(&mut client, json!([]));
+    execute(&mut client, json!([]));
 }
 
-/// The worker stops to read this client's link, and so many bytes are sent that events are refused.
+/// Stops the worker from reading this client's link, and sends events until they are refused. Returns the callbacks of the
+/// accepted ones.
 fn fill(server: &Server, client: &mut Client) -> Vec<u64> {
-    order(client, json!([["stop_reading", {}]]));
+    execute(client, json!([["stop_reading", {}]]));
     let data = format!("\"{}\"", "x".repeat(10_000));
     let mut sent = Vec::new();
-    // What the kernel holds is not counted.
+    // The bytes in the kernel's buffers do not count.
     while server.stats().value("worker_outbox_bytes") < 64 << 10 {
-        assert!(sent.len() < 1000, "it takes everything");
+        assert!(sent.len() < 1000, "no event is refused");
         sent.push(client.ask("/raw", &data));
         client.ping();
     }
@@ -59,14 +62,14 @@ fn fill(server: &Server, client: &mut Client) -> Vec<u64> {
 }
 
 #[test]
-fn so_many_bytes_wait_for_one_that_does_not_read() {
+fn the_bytes_for_a_worker_that_does_not_read_are_limited() {
     let server = start(json!({}), &OUTBOX);
     let [mut client, mut other] = one_of_each_shard(&server, Transport::Raw);
     let sent = fill(&server, &mut client);
     busy(&mut client, "/raw", "1");
     client.request_code("/qio/on", r#""/raw/ask/y""#, 420);
     let shard = super::name(&mut other)[0].as_u64().unwrap();
-    order(&mut other, json!([["read_again", {"link": 1 - shard}]]));
+    execute(&mut other, json!([["read_again", {"link": 1 - shard}]]));
     for id in sent {
         assert_eq!(client.answer(id).code(), 200);
     }
@@ -76,18 +79,18 @@ fn so_many_bytes_wait_for_one_that_does_not_read() {
 }
 
 #[test]
-fn one_that_never_reads_is_killed() {
+fn a_worker_that_never_reads_is_killed() {
     let server = start(json!({}), &[&OUTBOX[..], &["--worker-timeout", "5s"]].concat());
     let [mut client, mut other] = one_of_each_shard(&server, Transport::Raw);
     let before = pid(&mut client);
     let sent = fill(&server, &mut client);
-    // What must reach it comes on top of that, and waits neither for ever nor in whatever number.
+    // Frames that the worker must receive are sent beyond the limit, up to a second limit and a timeout.
     let path = format!("\"/raw/{}\"", "x".repeat(1000));
     for times in 0.. {
         if server.stats().value("worker_links") < 2 {
             break;
         }
-        assert!(times < 200, "it is not killed");
+        assert!(times < 200, "the worker is not killed");
         for _ in 0..10 {
             client.tell("/qio/on", &path);
             client.tell("/qio/off", &path);
@@ -99,12 +102,12 @@ fn one_that_never_reads_is_killed() {
     for id in sent {
         assert_eq!(client.answer(id).code(), 500);
     }
-    ends(before);
-    let log = logged(&server, "again_in=100ms", 1);
+    wait_for_end(before);
+    let log = wait_for_log(&server, "again_in=100ms", 1);
     let line = log.lines().find(|line| line.contains("again_in")).unwrap();
     assert!(line.contains(" read") && line.contains("bytes wait for it"), "{line}");
     server.advance(MS(100));
-    is_served_by(&server, 1);
-    order(&mut client, json!([]));
-    order(&mut other, json!([]));
+    wait_for_links(&server, 1);
+    execute(&mut client, json!([]));
+    execute(&mut other, json!([]));
 }

@@ -1,7 +1,7 @@
-//! Applications in workers, from outside: the real server runs a worker that speaks docs/workers.md by itself
-//! and does what events tell it (`apps/raw`), and clients speak to the server.
+//! Black-box tests of workers: the real server runs a worker that implements docs/workers.md itself (`apps/raw`), and
+//! clients control the worker by events.
 //!
-//! An event's data are steps for the worker: pairs of a name and its arguments, as that file describes them.
+//! The data of an event are steps for the worker: pairs of a name and its arguments, described in that file.
 
 mod broken;
 mod hard;
@@ -28,10 +28,10 @@ use support::{Answer, Client, Conversation, DEADLINE, Server, Transport};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// The worker that does what it is told.
+/// The worker that executes the steps of events.
 const RAW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/workers/apps/raw");
 
-/// A folder for one test. It is removed at the end.
+/// A folder for one test. Dropping it removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -48,12 +48,13 @@ impl Folder {
         self.0.join(name).to_str().expect("a path in UTF-8").to_owned()
     }
 
-    /// A settings file with these for the application `raw`: texts are what they are, all else is JSON.
+    /// Writes a settings file with these settings for the application `raw`, and returns its path. A string is written as
+    /// it is, every other value as JSON.
     fn settings(&self, settings: &Value) -> String {
         let mut text = String::from("[app-settings.raw]\n");
         for (name, value) in settings.as_object().expect("settings have names") {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            // What JSON escapes in a string TOML reads.
+            // A JSON string is also a TOML string.
             text += &format!("{name} = {}\n", json!(value));
         }
         let file = self.file("settings.toml");
@@ -61,7 +62,7 @@ impl Folder {
         file
     }
 
-    /// A worker's file of its own, to be changed.
+    /// Copies the worker, so that the test can change the copy, and returns its path.
     fn worker(&self, name: &str) -> String {
         let file = self.file(name);
         fs::copy(RAW, &file).expect("a file can be copied, with its mode");
@@ -71,15 +72,15 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // a test's leftover harms nobody
+        let _ = fs::remove_dir_all(&self.0); // a folder that remains harms no other test
     }
 }
 
-/// A server that runs the worker with these settings of its own. Its clock moves by hand: that
-/// makes no ping late.
+/// Starts a server that runs the worker with these settings. The test moves the clock of the server, which does not make
+/// the worker's pings late.
 fn start(settings: Value, arguments: &[&str]) -> Server {
     let folder = Folder::new();
-    // It is read at the start only.
+    // The server reads the file only when it starts.
     let file = folder.settings(&settings);
     let app = if arguments.contains(&"--app") { &[][..] } else { &["--app", RAW] };
     let timeout =
@@ -87,18 +88,18 @@ fn start(settings: Value, arguments: &[&str]) -> Server {
     Server::start_with_clock(&[app, timeout, &["--config", &file], arguments].concat())
 }
 
-/// Has the worker do this.
+/// Sends steps to the worker, and returns the callback's id.
 fn ask(client: &mut Client, steps: &Value) -> u64 {
     client.ask("/raw", &steps.to_string())
 }
 
-/// As [`ask`], and its answer is awaited.
+/// Sends steps to the worker, and returns the answer.
 fn request(client: &mut Client, steps: Value) -> Answer {
     let id = ask(client, &steps);
     client.answer(id)
 }
 
-/// As [`request`], and the answer has this code.
+/// Sends steps to the worker, and returns the answer, which must have this code.
 #[track_caller]
 fn request_code(client: &mut Client, steps: Value, code: u64) -> Answer {
     let answer = request(client, steps);
@@ -106,85 +107,85 @@ fn request_code(client: &mut Client, steps: Value, code: u64) -> Answer {
     answer
 }
 
-/// Has the worker do this; afterwards it has done it.
+/// Sends steps to the worker, and waits until the worker has executed them.
 #[track_caller]
-fn order(client: &mut Client, steps: Value) {
+fn execute(client: &mut Client, steps: Value) {
     let Value::Array(mut steps) = steps else { panic!("a list of steps") };
     steps.push(json!(["answer", {}]));
     request_code(client, Value::Array(steps), 200);
 }
 
-/// Has the worker do this, whatever becomes of it.
+/// Sends steps to the worker, without a callback.
 fn tell(client: &mut Client, steps: Value) {
     client.tell("/raw", &steps.to_string());
 }
 
-/// What the worker of this client is.
-fn who(client: &mut Client) -> Value {
+/// Returns a description of this client's worker and of the client.
+fn describe(client: &mut Client) -> Value {
     request_code(client, json!([["who", {}]]), 200).body["data"].take()
 }
 
 fn pid(client: &mut Client) -> u32 {
-    who(client)["pid"].as_u64().expect("a process has a number") as u32
+    describe(client)["pid"].as_u64().expect("a process id") as u32
 }
 
-/// The client's name, by which the worker knows it.
+/// Returns the client's id as the worker knows it.
 fn name(client: &mut Client) -> Value {
-    who(client)["client"].take()
+    describe(client)["client"].take()
 }
 
-/// What the worker was told of this kind, without the kind.
-fn told(client: &mut Client, kind: &str) -> Vec<Value> {
+/// Returns the frames of a type that the worker has received, without their type.
+fn received(client: &mut Client, kind: &str) -> Vec<Value> {
     let all = request_code(client, json!([["told", {}]]), 200).body["data"].take();
     let Value::Array(all) = all else { panic!("a list") };
-    let of_kind = all.into_iter().filter(|what| what[0] == kind);
-    of_kind.map(|what| what.as_array().expect("a list")[1..].into()).collect()
+    let of_kind = all.into_iter().filter(|frame| frame[0] == kind);
+    of_kind.map(|frame| frame.as_array().expect("a list")[1..].into()).collect()
 }
 
-/// Waits until the worker was told so much of this kind, which may come over another link than the client's.
+/// Waits until the worker has received `count` frames of a type, possibly over another link than the client's.
 #[track_caller]
-fn told_eventually(client: &mut Client, kind: &str, count: usize) -> Vec<Value> {
+fn received_eventually(client: &mut Client, kind: &str, count: usize) -> Vec<Value> {
     eventually(&format!("told of {count} {kind}"), || {
-        Some(told(client, kind)).filter(|told| told.len() >= count)
+        Some(received(client, kind)).filter(|received| received.len() >= count)
     })
 }
 
-/// Waits until there is something.
+/// Repeats `get` until it returns a value. `state` names the awaited state in the error.
 #[track_caller]
-fn eventually<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+fn eventually<T>(state: &str, mut get: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(got) = get() {
             return got;
         }
-        assert!(Instant::now() < deadline, "never {what}");
-        thread::sleep(MS(5)); // not for the server's sake: to leave it the core
+        assert!(Instant::now() < deadline, "never {state}");
+        thread::sleep(MS(5)); // leaves the core to the server
     }
 }
 
-/// Waits until the log says something so often.
+/// Waits until the log contains a text `count` times, and returns the log.
 #[track_caller]
-fn logged(server: &Server, needle: &str, count: usize) -> String {
+fn wait_for_log(server: &Server, needle: &str, count: usize) -> String {
     eventually(&format!("{needle:?} in the log, {count} times"), || {
         Some(server.log_with("")).filter(|log| log.matches(needle).count() >= count)
     })
 }
 
-/// A client of each shard, in their order.
-fn one_of_each_shard(server: &Server, wire: Transport) -> [Client; 2] {
+/// Connects a client of each shard, in the order of the shards.
+fn one_of_each_shard(server: &Server, transport: Transport) -> [Client; 2] {
     let mut found: [Option<Client>; 2] = [None, None];
     for _ in 0..200 {
-        let mut client = server.client(wire);
-        let shard = who(&mut client)["link"].as_u64().expect("a number") as usize;
+        let mut client = server.client(transport);
+        let shard = describe(&mut client)["link"].as_u64().expect("a number") as usize;
         found[shard] = Some(client);
         if let [Some(_), Some(_)] = &found {
-            return found.map(|client| client.expect("it was just seen"));
+            return found.map(|client| client.expect("checked above"));
         }
     }
-    panic!("a shard gets no connections");
+    panic!("a shard accepts no connections");
 }
 
-/// Two clients of one shard.
+/// Connects two clients of one shard.
 fn two_of_one_shard(server: &Server) -> [Client; 2] {
     let mut one = server.websocket();
     let shard = name(&mut one)[0].take();
@@ -194,11 +195,11 @@ fn two_of_one_shard(server: &Server) -> [Client; 2] {
             return [one, other];
         }
     }
-    panic!("a shard gets no connections");
+    panic!("a shard accepts no connections");
 }
 
 /// Waits until every instance has its links to both shards.
-fn is_served_by(server: &Server, instances: u64) {
+fn wait_for_links(server: &Server, instances: u64) {
     server.eventually_is("worker_links", 2 * instances);
 }
 
@@ -208,18 +209,19 @@ fn signal(pid: u32, name: &str) {
     assert!(status.success(), "{kill}");
 }
 
-/// Whether a process runs. One that has ended and that nobody has asked about does not.
-fn runs(pid: u32) -> bool {
+/// Returns whether a process runs. A zombie does not.
+fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
+/// Waits until a process has ended.
 #[track_caller]
-fn ends(pid: u32) {
-    eventually(&format!("the end of process {pid}"), || (!runs(pid)).then_some(()));
+fn wait_for_end(pid: u32) {
+    eventually(&format!("the end of process {pid}"), || (!is_running(pid)).then_some(()));
 }
 
-/// The part of an answer behind its number.
+/// Returns the data of an answer.
 fn body(answer: &Answer) -> &str {
     answer.text.split_once('=').expect("an equals sign").1
 }

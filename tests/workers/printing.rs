@@ -1,12 +1,12 @@
-//! What a worker prints and logs: line by line in the server's log, and bounded.
+//! The output and the log lines of a worker appear in the server's log, line by line and limited.
 
 use super::support::Conversation;
-use super::{MS, ask, logged, order, pid, signal, start, tell};
+use super::{MS, ask, execute, pid, signal, start, tell, wait_for_log};
 use serde_json::{Value, json};
 
-/// The lines of a log that have these words.
-fn lines<'a>(log: &'a str, words: &str) -> Vec<&'a str> {
-    log.lines().filter(|line| line.contains(words)).collect()
+/// Returns the lines of a log that contain a text.
+fn lines<'a>(log: &'a str, text: &str) -> Vec<&'a str> {
+    log.lines().filter(|line| line.contains(text)).collect()
 }
 
 #[test]
@@ -14,8 +14,8 @@ fn lines_are_logged_with_the_workers_name() {
     let server = start(json!({}), &["--app", &format!("{},instances=2", super::RAW)]);
     let mut clients = server.spread(8);
     for client in &mut clients {
-        let instance = super::who(client)["hello"]["instance"].clone();
-        order(
+        let instance = super::describe(client)["hello"]["instance"].clone();
+        execute(
             client,
             json!([
                 ["print", {"text": format!("out of {instance}")}],
@@ -26,7 +26,7 @@ fn lines_are_logged_with_the_workers_name() {
     for (words, level) in [("out of", " INFO "), ("err of", " WARN ")] {
         for instance in [0, 1] {
             let words = format!("{words} {instance}");
-            let log = logged(&server, &words, 1);
+            let log = wait_for_log(&server, &words, 1);
             let found = lines(&log, &words)[0];
             assert!(
                 found.contains(level) && found.contains(&format!("worker=\"raw#{instance}\"")),
@@ -37,10 +37,10 @@ fn lines_are_logged_with_the_workers_name() {
 }
 
 #[test]
-fn lines_may_come_in_any_form() {
+fn output_of_any_form_is_logged() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
-    order(
+    execute(
         &mut client,
         json!([
             ["print", {"text": "in", "end": ""}],
@@ -52,14 +52,14 @@ fn lines_may_come_in_any_form() {
             ["print", {"to": "stderr", "text": "nor this", "end": ""}],
         ]),
     );
-    let log = logged(&server, "[31mred", 1);
+    let log = wait_for_log(&server, "[31mred", 1);
     for words in [": in two pieces worker=", ": with a return worker=", ": no \u{fffd} UTF-8 worker="] {
         assert!(log.contains(words), "no {words:?} in {log}");
     }
-    assert!(!log.contains("\u{1b}[31m"), "what moves a terminal is written out");
+    assert!(!log.contains("\u{1b}[31m"), "control characters are escaped");
     assert!(!log.contains("never ended"));
     signal(pid(&mut client), "KILL");
-    let log = logged(&server, "again_in", 1);
+    let log = wait_for_log(&server, "again_in", 1);
     let crash = lines(&log, "again_in")[0];
     for words in ["never ended", "nor this", "in two pieces"] {
         assert!(log.contains(&format!(": {words} worker=")), "no {words:?} in {log}");
@@ -71,18 +71,18 @@ fn lines_may_come_in_any_form() {
 fn a_line_of_a_megabyte_is_cut() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
-    order(
+    execute(
         &mut client,
         json!([["print", {"text": "0123456789", "times": 100_000}], ["print", {"text": "the next"}]]),
     );
-    let log = logged(&server, "the next", 1);
+    let log = wait_for_log(&server, "the next", 1);
     let long = lines(&log, "0123456789");
     assert_eq!(long.len(), 1);
     assert!(long[0].len() > 8192 && long[0].len() < 8500, "{} bytes", long[0].len());
 }
 
 #[test]
-fn a_flood_is_cut_off_and_counted() {
+fn a_flood_of_lines_is_limited_and_counted() {
     const LINES: u64 = 1_000_000;
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
@@ -103,40 +103,40 @@ fn a_flood_is_cut_off_and_counted() {
     assert_eq!(client.answer(flood).code(), 200);
     let passed =
         |log: &str| lines(log, &"x".repeat(99)).len() as u64 + lines(log, ": the end worker=").len() as u64;
-    // A thousand each second.
-    super::eventually("all of them", || {
+    // The log accepts a thousand lines each second.
+    super::eventually("all lines accounted for", || {
         let dropped = server.stats().value("worker_lines_dropped");
         (passed(&server.log_with("")) + dropped == LINES + 1).then_some(())
     });
     assert!(server.stats().value("worker_lines_dropped") > LINES / 2);
-    // The last ones are kept for the case of a crash.
+    // The last lines are kept for the message of a crash.
     signal(pid(&mut client), "KILL");
-    let log = logged(&server, "again_in", 1);
+    let log = wait_for_log(&server, "again_in", 1);
     assert!(lines(&log, "again_in")[0].contains("xxx | the end"), "{:?}", lines(&log, "again_in"));
     server.advance(MS(100));
-    super::is_served_by(&server, 1);
-    order(&mut client, json!([]));
+    super::wait_for_links(&server, 1);
+    execute(&mut client, json!([]));
 }
 
-/// One that nobody reads must not keep a worker, nor may another one's flood: each has its own pipes.
+/// A worker must not block in a write because the server drops its lines. Each stream has a pipe of its own.
 #[test]
-fn a_flood_on_both_streams_ends() {
+fn floods_on_both_streams_do_not_block_the_worker() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     for to in ["stdout", "stderr"] {
-        order(&mut client, json!([["flood", {"to": to, "lines": 20_000}]]));
+        execute(&mut client, json!([["flood", {"to": to, "lines": 100_000}]]));
     }
-    order(&mut client, json!([["log", {"level": "info", "text": "by the socket", "times": 3000}]]));
-    server.eventually("lines that are left out", |stats| stats.value("worker_lines_dropped") > 30_000);
-    super::eventually("the allowance of the next second", || {
-        order(&mut client, json!([["print", {"text": "much later"}]]));
+    execute(&mut client, json!([["log", {"level": "info", "text": "by the socket", "times": 3000}]]));
+    server.eventually("dropped lines", |stats| stats.value("worker_lines_dropped") > 30_000);
+    super::eventually("a line of a later second", || {
+        execute(&mut client, json!([["print", {"text": "much later"}]]));
         server.log_with("").contains("much later").then_some(())
     });
-    logged(&server, "the worker prints too much", 1);
+    wait_for_log(&server, "the worker prints too much", 1);
 }
 
 #[test]
-fn a_worker_logs_at_any_level() {
+fn a_worker_logs_at_every_level() {
     let levels = ["error", "warn", "info", "debug", "trace"];
     for least in ["trace", "info"] {
         let server = start(json!({}), &["--log-level", least]);
@@ -146,8 +146,8 @@ fn a_worker_logs_at_any_level() {
             .map(|level| json!(["log", {"level": level, "text": format!("of level {level}")}]))
             .collect();
         steps.push(json!(["log", {"level": "error", "text": "the last"}]));
-        order(&mut client, Value::Array(steps));
-        let log = logged(&server, "the last", 1);
+        execute(&mut client, Value::Array(steps));
+        let log = wait_for_log(&server, "the last", 1);
         for (nth, level) in levels.iter().enumerate() {
             let found = lines(&log, &format!("of level {level}"));
             assert_eq!(found.len(), usize::from(least == "trace" || nth < 3), "{level} of {least}");
@@ -163,12 +163,12 @@ fn a_worker_logs_at_any_level() {
 fn a_log_in_json_names_the_worker() {
     let server = start(json!({}), &["--log-format", "json"]);
     let mut client = server.websocket();
-    order(
+    execute(
         &mut client,
         json!([["print", {"text": "printed \"so\""}], ["log", {"level": "warn", "text": "logged so"}]]),
     );
     for (words, level, message) in [("printed", "INFO", "printed \"so\""), ("logged", "WARN", "logged so")] {
-        let log = logged(&server, words, 1);
+        let log = wait_for_log(&server, words, 1);
         let line: Value = serde_json::from_str(lines(&log, words)[0]).unwrap();
         assert_eq!((&line["worker"], &line["level"]), (&json!("raw#0"), &json!(level)));
         assert_eq!(line["message"], message);
@@ -176,28 +176,28 @@ fn a_log_in_json_names_the_worker() {
 }
 
 #[test]
-fn what_is_printed_in_the_end_is_logged() {
+fn output_before_a_crash_is_logged() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
-    // As much as a pipe holds, at once with the end.
+    // As many lines as a pipe holds, immediately before the exit.
     tell(
         &mut client,
         json!([["print", {"text": "0123456789".repeat(10), "times": 1}], ["flood", {"lines": 500}],
         ["print", {"to": "stderr", "text": "Traceback: the last line"}], ["exit", {"code": 1}]]),
     );
-    let log = logged(&server, "again_in", 1);
+    let log = wait_for_log(&server, "again_in", 1);
     assert!(log.contains(": Traceback: the last line worker="), "{log}");
     assert!(lines(&log, "again_in")[0].contains("Traceback: the last line"), "{log}");
     assert_eq!(lines(&log, "process: xxxxxxxxxx").len(), 500);
 }
 
-/// Its end does not overtake what it said before.
+/// The end of a worker does not overtake its control lines.
 #[test]
-fn what_is_said_in_the_end_is_heard() {
+fn control_lines_before_an_exit_are_logged() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let worker = pid(&mut client);
-    let text = format!("its last words{}", "x".repeat(150_000));
+    let text = format!("the last line{}", "x".repeat(150_000));
     let text = json!({"log": "info", "text": text}).to_string();
     let folder = super::Folder::new();
     std::fs::write(folder.file("line"), text).unwrap();
@@ -206,10 +206,10 @@ fn what_is_said_in_the_end_is_heard() {
         json!([["sleep", {"ms": 300}], ["control_file", {"file": folder.file("line")}], ["exit", {}]]),
     );
     client.ping();
-    // Both are there when the server looks.
+    // The server is stopped until both the line and the end have arrived.
     signal(server.pid(), "STOP");
-    super::ends(worker);
+    super::wait_for_end(worker);
     signal(server.pid(), "CONT");
-    let log = logged(&server, "again_in", 1);
-    assert!(log.contains("its last words"), "it was not heard");
+    let log = wait_for_log(&server, "again_in", 1);
+    assert!(log.contains("the last line"), "the line is missing");
 }

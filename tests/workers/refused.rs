@@ -1,20 +1,20 @@
-//! What an application does wrong: it is left out, counted and said, and its worker lives.
+//! Errors of an application: its invalid frames are dropped, counted and wait_for_log, and its worker continues.
 
 use super::support::{Conversation, Server};
-use super::{Client, MS, ask, logged, one_of_each_shard, order, pid, request_code, start, told};
+use super::{Client, MS, ask, execute, one_of_each_shard, pid, received, request_code, start, wait_for_log};
 use serde_json::{Value, json};
 
 const NOT_UTF8: &str = "\u{ff}\u{fe}";
 
-/// The next frame that is refused is said again.
+/// Waits until `count` frames have been refused and logged. The next one will be logged again.
 fn refused(server: &Server, count: u64) {
     server.eventually_is("worker_frames_refused", count);
-    logged(server, "it is left out", count as usize);
+    wait_for_log(server, "it is left out", count as usize);
     server.advance(MS(1000));
 }
 
 #[test]
-fn answers_that_are_none_are_answered_500() {
+fn invalid_answers_become_500() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let before = pid(&mut client);
@@ -33,10 +33,10 @@ fn answers_that_are_none_are_answered_500() {
         assert_eq!((answer.callback, &answer.body["data"]), (0, &Value::Null), "{given}");
         refused(&server, nth);
     }
-    // Where nobody waits for an answer nobody is told.
+    // For an event without a callback, no answer is sent.
     client.tell("/raw", r#"[["answer", {"raw": "{no JSON"}]]"#);
-    order(&mut client, json!([]));
-    let log = logged(&server, "its data is not JSON", 5);
+    execute(&mut client, json!([]));
+    let log = wait_for_log(&server, "its data is not JSON", 5);
     assert!(log.contains("its data is not UTF-8") && log.contains("its text is not UTF-8"), "{log}");
     let line = log.lines().find(|line| line.contains("it is left out")).unwrap();
     assert!(line.contains("WARN") && line.contains("worker=\"raw#0\""), "{line}");
@@ -44,7 +44,7 @@ fn answers_that_are_none_are_answered_500() {
 }
 
 #[test]
-fn what_else_cannot_be_is_left_out() {
+fn invalid_commands_are_dropped() {
     let server = start(json!({}), &[]);
     let [mut client, mut other] = one_of_each_shard(&server, super::Transport::WebSocket);
     client.subscribe("/raw/room");
@@ -66,58 +66,62 @@ fn what_else_cannot_be_is_left_out() {
         json!(["move", {"address": NOT_UTF8}]),
     ];
     for (step, nth) in table.iter().zip(1..) {
-        order(&mut client, json!([step]));
+        execute(&mut client, json!([step]));
         refused(&server, nth);
     }
     client.ping();
     other.ping();
     assert!(client.events().is_empty() && other.events().is_empty());
-    let dropped: Vec<Value> = told(&mut client, "DROPPED").iter().map(|told| told[0].clone()).collect();
+    let dropped: Vec<Value> =
+        received(&mut client, "DROPPED").iter().map(|received| received[0].clone()).collect();
     assert_eq!(dropped, [1, 2, 3], "callbacks that could not be offered");
     assert_eq!(pid(&mut client), before);
     assert_eq!(server.stats().value("workers_crashed"), 0);
 }
 
-/// It is said once a second at most, and counted each time.
+/// Invalid frames are logged at most once a second, and all are counted.
 #[test]
-fn a_flood_of_wrong_frames_does_not_flood_the_log() {
+fn a_flood_of_invalid_frames_does_not_flood_the_log() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
-    order(&mut client, json!(vec![json!(["broadcast", {"path": ""}]); 500]));
+    execute(&mut client, json!(vec![json!(["broadcast", {"path": ""}]); 500]));
     server.eventually_is("worker_frames_refused", 500);
     server.advance(MS(1000));
-    order(&mut client, json!([["broadcast", {"path": ""}]]));
-    let log = logged(&server, "it is left out", 2);
+    execute(&mut client, json!([["broadcast", {"path": ""}]]));
+    let log = wait_for_log(&server, "it is left out", 2);
     assert_eq!(log.matches("it is left out").count(), 2);
 }
 
 #[test]
-fn answers_to_what_is_not_under_way_are_dropped() {
+fn answers_without_a_pending_request_are_dropped() {
     let server = start(json!({}), &[]);
     let [mut client, mut other] = one_of_each_shard(&server, super::Transport::WebSocket);
     let before = pid(&mut client);
-    // Twice, and again under each number that it might have been.
+    // A second answer, and answers with numbers that the request might have had.
     let id =
         ask(&mut client, &json!([["answer", {"data": 1}], ["answer", {"data": 2}], ["answer", {"code": 0}]]));
     assert_eq!(client.answer(id).body["data"], json!(1));
-    order(&mut client, json!([]));
+    execute(&mut client, json!([]));
     server.eventually_is("worker_answers_late", 2);
     for number in [0, 1, 2, 0xffff_ffffu32, 0x0010_0000, 0xfff0_0000] {
-        order(
+        execute(
             &mut client,
             json!([["hold", {"name": "x"}], ["answer", {"request": number, "data": "wrong"}]]),
         );
     }
-    server.eventually("8 answers to nobody", |stats| stats.value("worker_answers_late") >= 7);
-    // One of another link's is none of this one's.
+    server.eventually("late answers", |stats| stats.value("worker_answers_late") >= 7);
+    // The request of another link is not one of this link.
     let held = ask(&mut other, &json!([["hold", {"name": "other"}]]));
-    order(&mut other, json!([["answer", {"held": "other", "keep": true, "link": 0, "data": "wrong link"}]]));
-    order(&mut other, json!([["answer", {"held": "other", "data": "right"}]]));
+    execute(
+        &mut other,
+        json!([["answer", {"held": "other", "keep": true, "link": 0, "data": "wrong link"}]]),
+    );
+    execute(&mut other, json!([["answer", {"held": "other", "data": "right"}]]));
     assert_eq!(other.answer(held).body["data"], "right");
-    // A subscription is decided once.
+    // A subscription is decided only once.
     let twice = json!(["/raw/ask/x", [["answer", {"code": 401}], ["answer", {}]]]);
     client.request_code("/qio/on", &twice.to_string(), 404);
-    order(&mut client, json!([["broadcast", {"path": "/raw/ask/x"}]]));
+    execute(&mut client, json!([["broadcast", {"path": "/raw/ask/x"}]]));
     client.ping();
     assert!(client.events().is_empty() && client.answers().is_empty());
     let stats = server.stats();
@@ -126,33 +130,34 @@ fn answers_to_what_is_not_under_way_are_dropped() {
 }
 
 #[test]
-fn a_link_has_so_many_timers() {
+fn the_number_of_timers_of_a_link_is_limited() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let timers = |client: &mut Client, first: u32, count: u32| {
-        order(client, json!([["timers", {"first": first, "count": count, "ms": 3_600_000}]]));
+        execute(client, json!([["timers", {"first": first, "count": count, "ms": 3_600_000}]]));
     };
     timers(&mut client, 1, 65_536);
     timers(&mut client, 1, 10);
-    assert_eq!(server.stats().value("worker_frames_refused"), 0, "ten are set anew");
-    order(&mut client, json!([["timer", {"number": 100_000, "ms": 10}]]));
+    assert_eq!(server.stats().value("worker_frames_refused"), 0, "ten are set again");
+    execute(&mut client, json!([["timer", {"number": 100_000, "ms": 10}]]));
     server.eventually_is("worker_frames_refused", 1);
-    order(&mut client, json!([["cancel", {"number": 7}], ["timer", {"number": 100_001, "ms": 10}]]));
+    execute(&mut client, json!([["cancel", {"number": 7}], ["timer", {"number": 100_001, "ms": 10}]]));
     server.advance(MS(10));
-    let told: Vec<Value> = told(&mut client, "TIMER").iter().map(|told| told[0].clone()).collect();
-    assert_eq!(told, [100_001]);
+    let received: Vec<Value> =
+        received(&mut client, "TIMER").iter().map(|received| received[0].clone()).collect();
+    assert_eq!(received, [100_001]);
     assert_eq!(server.stats().value("worker_frames_refused"), 1);
 }
 
 #[test]
-fn names_of_nobody_and_times_without_end_harm_nobody() {
+fn unknown_clients_and_extreme_times_are_harmless() {
     let server = start(json!({}), &[]);
     let [mut client, mut other] = one_of_each_shard(&server, super::Transport::Raw);
     let before = pid(&mut client);
     for shard in [0u32, 1, 2, 127, 65_535, 65_536, u32::MAX] {
         for (slot, generation) in [(0, 0), (0, u32::MAX), (u32::MAX, 1), (u32::MAX, u32::MAX)] {
             let nobody = json!([shard, slot, generation]);
-            order(
+            execute(
                 &mut client,
                 json!([
                     ["send", {"path": "/a", "client": nobody}],
@@ -166,7 +171,7 @@ fn names_of_nobody_and_times_without_end_harm_nobody() {
     }
     for ms in [0, 1, u64::from(u32::MAX), u64::MAX / 1_000_000, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
         for repeat in [false, true] {
-            order(&mut client, json!([["timer", {"number": 7, "ms": ms, "repeat": repeat}]]));
+            execute(&mut client, json!([["timer", {"number": 7, "ms": ms, "repeat": repeat}]]));
             server.advance(MS(1));
         }
     }
@@ -176,9 +181,9 @@ fn names_of_nobody_and_times_without_end_harm_nobody() {
     server.assert_serves();
 }
 
-/// Whatever stands in a frame that is one, the server lives, and so does the worker.
+/// The server and the worker survive frames of random content.
 #[test]
-fn frames_of_chance_harm_nobody() {
+fn random_frames_are_harmless() {
     for seed in 0..8 {
         let server = start(json!({}), &[]);
         let mut clients = one_of_each_shard(&server, super::Transport::Raw);

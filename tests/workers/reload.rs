@@ -1,10 +1,10 @@
-//! Workers that are replaced, on SIGHUP and when a file changes: nothing is lost, and what is wrong with the
-//! new ones costs nothing.
+//! Workers are replaced on SIGHUP and when a file changes. No request is lost, and the old workers continue if the new ones
+//! fail.
 
 use super::support::{Client, Conversation, Server, Transport};
 use super::{
-    Folder, MS, RAW, ask, ends, eventually, is_served_by, logged, one_of_each_shard, order, pid,
-    request_code, signal, start, told, who,
+    Folder, MS, RAW, ask, describe, eventually, execute, one_of_each_shard, pid, received, request_code,
+    signal, start, wait_for_end, wait_for_links, wait_for_log,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -12,19 +12,19 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-fn team(instances: usize) -> String {
-    format!("{RAW},instances={instances}")
+fn with_instances(count: usize) -> String {
+    format!("{RAW},instances={count}")
 }
 
-/// Waits until so many workers have been started in all, and only these are left.
-fn are_replaced(server: &Server, started: u64, before: &BTreeSet<u32>) {
+/// Waits until `started` workers have been started in total, and the ones in `before` have ended.
+fn wait_for_replacement(server: &Server, started: u64, before: &BTreeSet<u32>) {
     server.eventually_is("workers_started", started);
-    before.iter().for_each(|pid| ends(*pid));
+    before.iter().for_each(|pid| wait_for_end(*pid));
 }
 
 #[test]
 fn nothing_is_lost_under_load() {
-    let server = start(json!({}), &["--app", &team(2), "--worker-requests-max", "1000"]);
+    let server = start(json!({}), &["--app", &with_instances(2), "--worker-requests-max", "1000"]);
     let is_over = AtomicBool::new(false);
     let pids = |client: &mut Client| {
         let ids: Vec<u64> = (0..10).map(|_| ask(client, &json!([["pid", {}]]))).collect();
@@ -37,10 +37,10 @@ fn nothing_is_lost_under_load() {
         pids
     };
     let mut clients: Vec<Client> =
-        (0..4).flat_map(|_| Transport::SOCKETS).map(|wire| server.client(wire)).collect();
+        (0..4).flat_map(|_| Transport::SOCKETS).map(|transport| server.client(transport)).collect();
     let mut seen: BTreeSet<u32> = clients.iter_mut().flat_map(pids).collect();
     thread::scope(|scope| {
-        let at_work: Vec<_> = clients
+        let running: Vec<_> = clients
             .into_iter()
             .map(|mut client| {
                 let is_over = &is_over;
@@ -50,7 +50,7 @@ fn nothing_is_lost_under_load() {
                     }
                     let last = pids(&mut client);
                     client.ping();
-                    assert_eq!(client.answers().len(), 0, "nothing is answered twice");
+                    assert_eq!(client.answers().len(), 0, "no request is answered twice");
                     last
                 })
             })
@@ -58,14 +58,14 @@ fn nothing_is_lost_under_load() {
         for round in 1..=3 {
             let before = seen.clone();
             server.signal("HUP");
-            are_replaced(&server, 2 + 2 * round, &before);
+            wait_for_replacement(&server, 2 + 2 * round, &before);
             let mut fresh = server.spread(8);
             let now: BTreeSet<u32> = fresh.iter_mut().flat_map(pids).collect();
             assert!(now.is_disjoint(&before), "{now:?} after {before:?}");
             seen = now;
         }
         is_over.store(true, Ordering::Relaxed);
-        let last: BTreeSet<u32> = at_work.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        let last: BTreeSet<u32> = running.into_iter().flat_map(|client| client.join().unwrap()).collect();
         assert!(last.is_subset(&seen), "{last:?} and {seen:?}");
     });
     let stats = server.stats();
@@ -76,20 +76,20 @@ fn nothing_is_lost_under_load() {
     assert_eq!(stats.value("worker_links"), 4);
 }
 
-/// Waits until the events of a client go to another worker.
+/// Waits until the events of a client go to another worker, and returns its process id.
 fn new_one(client: &mut Client, before: u32) -> u32 {
     eventually("a new worker", || Some(pid(client)).filter(|pid| *pid != before))
 }
 
 #[test]
-fn what_is_under_way_is_answered_by_the_one_that_has_it() {
+fn pending_requests_are_answered_by_the_old_worker() {
     let server = start(json!({}), &["--worker-request-timeout", "5s"]);
     let mut clients = one_of_each_shard(&server, Transport::WebSocket);
     let before = pid(&mut clients[0]);
     let held = ["a", "b"].map(|name| json!([["hold", {"name": name}]]));
     let held = [ask(&mut clients[0], &held[0]), ask(&mut clients[1], &held[1])];
     let pending = clients[0].ask("/qio/on", r#"["/raw/ask/room", [["hold", {"name": "on"}]]]"#);
-    // By these the old one is told to go on.
+    // Callbacks of the old worker, with which the test controls it after the reload.
     let offered = clients.each_mut().map(|client| {
         let answer = request_code(client, json!([["answer", {"callback": 1}]]), 200);
         format!("/qio/callback/{}", answer.callback)
@@ -105,21 +105,21 @@ fn what_is_under_way_is_answered_by_the_one_that_has_it() {
     let late = clients[0].answer(held[0]);
     assert_eq!((late.code(), &late.body["data"]), (200, &json!("late")));
     assert_eq!(clients[0].answer(pending).code(), 200);
-    // What it offers meanwhile works as well.
+    // A callback that the old worker offers during the reload works as well.
     let steps = json!([["pid", {}]]).to_string();
     let pid_of_late = clients[0].request_code(&format!("/qio/callback/{}", late.callback), &steps, 200);
     assert_eq!(pid_of_late.body["data"], json!(before));
     clients[1].request_code(&offered[1], "1", 200);
     clients[1].ping();
-    assert!(super::runs(before), "one is still under way");
+    assert!(super::is_running(before), "one request is still pending");
     server.advance(MS(5000));
-    assert_eq!(clients[1].answer(held[1]).code(), 500, "which it does not answer");
-    ends(before);
-    // It is the new one that is told of what was subscribed to before.
-    order(&mut clients[1], json!([["broadcast", {"path": "/raw/ask/room"}]]));
+    assert_eq!(clients[1].answer(held[1]).code(), 500, "the request without an answer");
+    wait_for_end(before);
+    // The new worker receives the end of subscriptions that began before.
+    execute(&mut clients[1], json!([["broadcast", {"path": "/raw/ask/room"}]]));
     assert_eq!(clients[0].event().path, "/raw/ask/room");
     clients[0].unsubscribe("/raw/ask/room");
-    assert_eq!(told(&mut clients[0], "OFF").len(), 1);
+    assert_eq!(received(&mut clients[0], "OFF").len(), 1);
     let stats = server.stats();
     assert_eq!((stats.value("workers_crashed"), stats.value("workers_started")), (0, 2));
 }
@@ -136,42 +136,42 @@ fn open_callbacks_are_waited_for() {
     let steps = json!([["answer", {"callback": 6, "data": "more"}]]);
     let answer = client.request_code(&format!("/qio/callback/{offered}"), &steps.to_string(), 200);
     assert_eq!(answer.body["data"], "more");
-    // One after the other, for as long as one is open.
+    // The old worker continues while a callback is open, also one that was offered later.
     let steps = json!([["pid", {}]]);
     let answer = client.request_code(&format!("/qio/callback/{}", answer.callback), &steps.to_string(), 200);
     assert_eq!(answer.body["data"], json!(before));
-    ends(before);
-    // One that expires is not waited for any more.
+    wait_for_end(before);
+    // A callback that expires ends the wait.
     before = now;
     request_code(&mut client, offer, 200);
     server.signal("HUP");
     new_one(&mut client, before);
-    assert!(super::runs(before));
+    assert!(super::is_running(before));
     server.advance(MS(15_000));
-    ends(before);
+    wait_for_end(before);
     assert_eq!(server.stats().value("workers_crashed"), 0);
 }
 
 #[test]
-fn one_that_does_not_finish_is_killed() {
-    // What is under way, and what was offered, may take its own time first.
+fn a_worker_that_does_not_finish_is_killed() {
+    // Pending requests and open callbacks have their own timeouts before that.
     let stop = ["--worker-stop-timeout", "300ms"];
     let own = ["--worker-request-timeout", "100ms", "--clients-cb-max-age", "100ms"];
     let server = start(json!({}), &[&stop[..], &own].concat());
     let mut client = server.websocket();
     let before = pid(&mut client);
-    order(&mut client, json!([["ignore_stop", {}]]));
+    execute(&mut client, json!([["ignore_stop", {}]]));
     server.signal("HUP");
-    ends(before);
-    let log = logged(&server, "worker-stop-timeout", 1);
-    assert!(!log.contains("again_in"), "its place is taken already: {log}");
-    is_served_by(&server, 1);
+    wait_for_end(before);
+    let log = wait_for_log(&server, "worker-stop-timeout", 1);
+    assert!(!log.contains("again_in"), "the new worker has replaced it already: {log}");
+    wait_for_links(&server, 1);
     assert_ne!(pid(&mut client), before);
     assert_eq!(server.stats().value("workers_started"), 2);
 }
 
 #[test]
-fn other_events_may_be_registered() {
+fn a_new_worker_can_register_other_events() {
     let folder = Folder::new();
     let file = folder.file("more.json");
     let events = json!([
@@ -183,7 +183,7 @@ fn other_events_may_be_registered() {
         {"path": "/room", "off": true},
         {"path": "/closed", "subscriptions": "nobody"},
     ]);
-    let server = start(json!({"events": events, "file": file}), &["--app", &team(2)]);
+    let server = start(json!({"events": events, "file": file}), &["--app", &with_instances(2)]);
     let mut clients = one_of_each_shard(&server, Transport::WebSocket);
     for client in &mut clients {
         client.subscribe("/room");
@@ -205,27 +205,27 @@ fn other_events_may_be_registered() {
     fs::write(&file, json!({"events": more.to_string()}).to_string()).unwrap();
     server.signal("HUP");
     server.eventually_is("workers_started", 4);
-    is_served_by(&server, 2);
+    wait_for_links(&server, 2);
     for client in &mut clients {
-        eventually("the new one", || (client.request("/new", "1").code() == 200).then_some(()));
+        eventually("the new worker", || (client.request("/new", "1").code() == 200).then_some(()));
         let codes: Vec<u64> = ["/old", "/new", "/narrow/x", "/wide/x", "/quiet"]
             .map(|path| client.request(path, "1").code())
             .into();
         assert_eq!(codes, [404, 200, 200, 404, 200]);
         client.request_code("/qio/on", r#"["/closed", [["answer", {"code": 418}]]]"#, 418);
-        // Subscriptions that there are stay.
-        order(client, json!([["broadcast", {"path": "/room", "data": 1}]]));
+        // Existing subscriptions remain.
+        execute(client, json!([["broadcast", {"path": "/room", "data": 1}]]));
     }
     for client in &mut clients {
         assert_eq!([client.event().data, client.event().data], ["1", "1"]);
         client.unsubscribe("/room");
         client.request_code("/qio/on", r#""/room""#, 401);
-        assert_eq!(told(client, "OFF")[0][0], "/room");
+        assert_eq!(received(client, "OFF")[0][0], "/room");
     }
 }
 
 #[test]
-fn events_that_are_anothers_are_left_out() {
+fn events_of_other_applications_are_not_registered() {
     let folder = Folder::new();
     let file = folder.file("more.json");
     let server = start(json!({"file": file}), &[]);
@@ -234,23 +234,23 @@ fn events_that_are_anothers_are_left_out() {
     let more = json!([{"path": "/raw", "children": true}, {"path": "/relay", "children": true}]);
     fs::write(&file, json!({"events": more.to_string()}).to_string()).unwrap();
     server.signal("HUP");
-    logged(&server, "/relay is registered already, by relay", 2);
+    wait_for_log(&server, "/relay is registered already, by relay", 2);
     client.subscribe("/relay/x");
     client.request_code("/relay/x", "5", 200);
-    assert_eq!(client.event().data, "5", "it is relay's");
-    order(&mut client, json!([]));
-    // The next one is right again.
+    assert_eq!(client.event().data, "5", "the event of relay");
+    execute(&mut client, json!([]));
+    // The next worker registers only its own event.
     fs::remove_file(&file).unwrap();
     server.signal("HUP");
-    ends(before);
-    eventually("the third", || (client.request("/raw/alone", "1").code() == 200).then_some(()));
+    wait_for_end(before);
+    eventually("the third worker", || (client.request("/raw/alone", "1").code() == 200).then_some(()));
 }
 
 #[test]
-fn one_that_does_not_get_ready_replaces_nobody() {
+fn a_worker_that_does_not_get_ready_replaces_none() {
     let folder = Folder::new();
     let file = folder.file("more.json");
-    let arguments = ["--app", &team(2), "--worker-start-timeout", "5s"];
+    let arguments = ["--app", &with_instances(2), "--worker-start-timeout", "10s"];
     let server = start(json!({"file": file}), &arguments);
     let mut clients = server.spread(8);
     let before: BTreeSet<u32> = clients.iter_mut().map(pid).collect();
@@ -271,24 +271,24 @@ fn one_that_does_not_get_ready_replaces_nobody() {
         fs::write(&file, json!({"start": steps.to_string()}).to_string()).unwrap();
         let given_up = server.log_with("").matches("the reload is given up").count();
         server.signal("HUP");
-        let log = logged(&server, "the reload is given up", given_up + 1);
+        let log = wait_for_log(&server, "the reload is given up", given_up + 1);
         assert!(log.contains(words), "no {words:?} in {log}");
-        assert!(!log.contains("again_in"), "nobody is missing: {log}");
+        assert!(!log.contains("again_in"), "no worker has ended: {log}");
         let now: BTreeSet<u32> = clients.iter_mut().map(pid).collect();
         assert_eq!(now, before);
     }
-    order(&mut clients[0], json!([["answer", {"held": "a"}]]));
+    execute(&mut clients[0], json!([["answer", {"held": "a"}]]));
     assert_eq!(clients[0].answer(held).code(), 200);
     let started = server.stats().value("workers_started");
-    assert_eq!(started, 8, "the second is not tried where the first is not ready");
+    assert_eq!(started, 8, "the second is not started if the first does not get ready");
     fs::remove_file(&file).unwrap();
     server.signal("HUP");
-    are_replaced(&server, started + 2, &before);
-    clients.iter_mut().for_each(|client| order(client, json!([])));
+    wait_for_replacement(&server, started + 2, &before);
+    clients.iter_mut().for_each(|client| execute(client, json!([])));
 }
 
 #[test]
-fn a_program_that_has_gone_replaces_nobody() {
+fn a_missing_program_replaces_none() {
     let folder = Folder::new();
     let app = folder.worker("raw");
     let server = start(json!({}), &["--app", &app]);
@@ -296,50 +296,50 @@ fn a_program_that_has_gone_replaces_nobody() {
     let before = pid(&mut client);
     fs::rename(&app, folder.file("away")).unwrap();
     server.signal("HUP");
-    let log = logged(&server, "the reload is given up", 1);
+    let log = wait_for_log(&server, "the reload is given up", 1);
     assert!(log.contains(&app), "{log}");
     assert_eq!(pid(&mut client), before);
-    // Nor is one started again, as long as it is away.
+    // A crashed worker is not restarted either while the program is missing.
     signal(before, "KILL");
-    logged(&server, "again_in=100ms", 1);
+    wait_for_log(&server, "again_in=100ms", 1);
     server.advance(MS(100));
-    logged(&server, "a worker cannot be started", 1);
+    wait_for_log(&server, "a worker cannot be started", 1);
     fs::rename(folder.file("away"), &app).unwrap();
     server.advance(MS(200));
-    is_served_by(&server, 1);
-    order(&mut client, json!([]));
+    wait_for_links(&server, 1);
+    execute(&mut client, json!([]));
 }
 
 #[test]
-fn one_that_waits_to_be_started_again_is_not_waited_for() {
-    let server = start(json!({}), &["--app", &team(2)]);
+fn a_reload_does_not_wait_for_a_delayed_restart() {
+    let server = start(json!({}), &["--app", &with_instances(2)]);
     let mut clients = server.spread(8);
     let before: BTreeSet<u32> = clients.iter_mut().map(pid).collect();
     assert_eq!(before.len(), 2);
     for (pid, nth) in before.iter().zip(1..) {
         signal(*pid, "KILL");
-        logged(&server, "again_in=100ms", nth);
+        wait_for_log(&server, "again_in=100ms", nth);
     }
     server.signal("HUP");
-    are_replaced(&server, 4, &before);
-    is_served_by(&server, 2);
+    wait_for_replacement(&server, 4, &before);
+    wait_for_links(&server, 2);
     server.advance(MS(100));
-    clients.iter_mut().for_each(|client| order(client, json!([])));
-    assert_eq!(server.stats().value("workers_started"), 4, "and nobody is started for them again");
+    clients.iter_mut().for_each(|client| execute(client, json!([])));
+    assert_eq!(server.stats().value("workers_started"), 4, "no worker is started twice");
 }
 
 #[test]
-fn two_requests_to_reload_come_at_once() {
+fn two_reloads_at_once() {
     let server = start(json!({}), &[]);
     let mut client = server.websocket();
     let first = pid(&mut client);
     server.signal("HUP");
-    logged(&server, "workers are replaced", 1);
+    wait_for_log(&server, "workers are replaced", 1);
     server.signal("HUP");
-    logged(&server, "workers are replaced", 2);
-    are_replaced(&server, 3, &[first].into());
-    is_served_by(&server, 1);
-    eventually("an end of the second", || (who(&mut client)["pings"] != json!(0)).then_some(()));
+    wait_for_log(&server, "workers are replaced", 2);
+    wait_for_replacement(&server, 3, &[first].into());
+    wait_for_links(&server, 1);
+    eventually("the end of the second worker", || (describe(&mut client)["pings"] != json!(0)).then_some(()));
     assert_eq!(server.stats().value("workers_crashed"), 0);
 }
 
@@ -353,7 +353,7 @@ fn a_file_that_changes_replaces_the_worker() {
     let server = start(json!({"files": files}), &["--app", &app, "--reload"]);
     let mut client = server.websocket();
     let mut before = pid(&mut client);
-    // An editor puts a new file in the place of the old one.
+    // Editors replace the old file by a new one, or write into the old one.
     let text = fs::read_to_string(&app).unwrap() + "# more\n";
     let edited = folder.worker("edited");
     fs::write(&edited, text).unwrap();
@@ -361,15 +361,15 @@ fn a_file_that_changes_replaces_the_worker() {
         (1..).zip([&|| fs::rename(&edited, &app), &|| fs::write(&library, "22")] as [&dyn Fn() -> _; 2])
     {
         change().unwrap();
-        let log = logged(&server, "workers are replaced", nth);
+        let log = wait_for_log(&server, "workers are replaced", nth);
         assert!(log.contains("a file changed"), "{log}");
-        are_replaced(&server, nth as u64 + 1, &[before].into());
+        wait_for_replacement(&server, nth as u64 + 1, &[before].into());
         before = pid(&mut client);
     }
 }
 
 #[test]
-fn a_server_without_workers_has_nothing_to_reload() {
+fn a_reload_without_workers_is_logged() {
     let server = Server::start(&[]);
     server.signal("HUP");
     server.log_with("no application has workers");

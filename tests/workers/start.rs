@@ -1,14 +1,14 @@
-//! What keeps a server with workers from starting, in words that say why; and `quickio test-app`.
+//! Errors that prevent a server with workers from starting, and their messages; and `quickio test-app`.
 
 use super::support::server::{self, BINARY, command};
-use super::{Folder, RAW, ends, runs};
+use super::{Folder, RAW, is_running, wait_for_end};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// The server does not start: its exit code, and its words; and it leaves nothing behind. Answers all that it
-/// says.
+/// Expects that the server does not start, with this exit code and these words in its log, and that it removes its
+/// temporary files. Returns the log.
 #[track_caller]
 fn refused(arguments: &[&str], settings: Value, code: i32, words: &[&str]) -> String {
     let folder = Folder::new();
@@ -28,7 +28,7 @@ fn refused(arguments: &[&str], settings: Value, code: i32, words: &[&str]) -> St
     stderr
 }
 
-/// As [`refused`], with the worker that does what `start` says.
+/// As [`refused`], with a worker that executes the steps `start`.
 #[track_caller]
 fn refused_for(start: Value, words: &[&str]) {
     refused(&["--app", RAW, "--worker-start-timeout", "20s"], json!({"start": start}), 1, words);
@@ -38,7 +38,7 @@ fn line(text: impl ToString) -> Value {
     json!(["control", {"text": text.to_string()}])
 }
 
-/// Gets ready with this, and nothing more.
+/// Returns steps that send this `ready`, and nothing more.
 fn ready(ready: Value) -> Value {
     json!([line(json!({"ready": ready})), ["hang", {}]])
 }
@@ -56,7 +56,7 @@ fn a_worker_that_does_not_get_ready_stops_the_server() {
     refused(&timeout, json!({"start": [["hang", {}]]}), 1, &["it was not ready within worker-start-timeout"]);
 }
 
-/// A traceback may be long. Its beginning is told at least.
+/// A traceback can be long. At least its beginning must be logged.
 #[test]
 fn a_long_message_arrives() {
     let message = format!("no database{}", "x".repeat(500_000));
@@ -68,7 +68,7 @@ fn a_long_message_arrives() {
 }
 
 #[test]
-fn what_it_says_has_to_be_understood() {
+fn invalid_control_lines_are_refused() {
     refused_for(json!([line("hello"), ["hang", {}]]), &["not understood", "hello"]);
     refused_for(json!([line("{\"ready\": {}}"), ["hang", {}]]), &["not understood", "version"]);
     let long = json!([["control", {"text": "0123456789", "times": 200_000, "end": ""}], ["hang", {}]]);
@@ -83,9 +83,9 @@ fn what_it_says_has_to_be_understood() {
     refused(&["--app", RAW], json!({"file": file}), 1, &["more than 4096 events"]);
 }
 
-/// As in any other language: exit code 1.
+/// The exit code is 1, as for applications in other languages.
 #[test]
-fn paths_have_to_be_free() {
+fn paths_must_be_valid_and_free() {
     let events = |paths: &[&str]| -> Value {
         let events: Vec<Value> = paths.iter().map(|path| json!({"path": path})).collect();
         json!({"events": events})
@@ -104,7 +104,7 @@ fn paths_have_to_be_free() {
 }
 
 #[test]
-fn what_is_to_run_has_to_be_there() {
+fn programs_must_exist() {
     let folder = Folder::new();
     let file = |name: &str, text: &str, mode: u32| {
         let file = folder.file(name);
@@ -129,15 +129,15 @@ fn what_is_to_run_has_to_be_there() {
     let program = file("stray", "#!/nonexistent/perl\n", 0o755);
     refused(&["--app", &program], json!({}), 2, &[&program, "No such file"]);
     refused(&["--app", &file("plain", "#!/bin/sh\n", 0o644)], json!({}), 2, &["plain", "no shared object"]);
-    for gone in ["none.py", "none.mjs", "none.js", "none.cjs", "./none"] {
-        let gone = folder.file(gone);
-        refused(&["--app", &gone], json!({}), 2, &[&gone, "No such file"]);
+    for missing in ["none.py", "none.mjs", "none.js", "none.cjs", "./none"] {
+        let missing = folder.file(missing);
+        refused(&["--app", &missing], json!({}), 2, &[&missing, "No such file"]);
     }
     refused(&["--app", "none", "--app-dir", &folder.file("")], json!({}), 2, &["no application \"none\""]);
 }
 
 #[test]
-fn names_and_numbers_have_to_be_good() {
+fn names_and_instances_must_be_valid() {
     let folder = Folder::new();
     for name in ["a b", "a.b.c", "b\u{e9}"] {
         refused(
@@ -162,32 +162,32 @@ fn names_and_numbers_have_to_be_good() {
     refused(&["--app", &format!("{RAW},instances=257")], json!({}), 2, &["instances must be 1 to 256"]);
 }
 
-/// The numbers of processes that were printed.
+/// Returns the process ids that workers have printed.
 fn printed_pids(log: &str) -> Vec<u32> {
     let after = log.split("process: process ").skip(1).map(|rest| rest.split(' ').next().expect("a word"));
     after.map(|pid| pid.parse().expect("a number")).collect()
 }
 
 #[test]
-fn the_others_end_where_one_fails() {
+fn all_instances_end_if_one_fails() {
     let bad = json!([["sleep", {"ms": 100}], line(json!({"failed": "of three"})), ["exit", {"code": 1}]]);
     let start = json!([["print_pid", {}], ["of_instance", {"instance": 1, "then": bad}]]);
     let log = refused(&["--app", &format!("{RAW},instances=3")], json!({"start": start}), 1, &["of three"]);
     let pids = printed_pids(&log);
     assert!(!pids.is_empty() && pids.len() <= 3, "{log}");
-    assert!(pids.iter().all(|pid| !runs(*pid)), "they end before the server does");
-    // What was started before something else fails ends, too.
+    assert!(pids.iter().all(|pid| !is_running(*pid)), "the workers end before the server");
+    // Workers end also if something else fails after they have been started.
     let start = json!({"start": [["print_pid", {}]]});
     for arguments in [&["--app", RAW, "--app", "./none.py"][..], &["--app", RAW, "--listen", "192.0.2.1:1"]] {
         let code = if arguments.contains(&"--listen") { 1 } else { 2 };
         let log = refused(arguments, start.clone(), code, &[]);
         let pids = printed_pids(&log);
         assert_eq!(pids.len(), 1, "{log}");
-        ends(pids[0]);
+        wait_for_end(pids[0]);
     }
 }
 
-/// Settings of any length reach a worker, up to a line of the control socket.
+/// Settings reach a worker up to the length of a line of the control socket.
 #[test]
 fn long_settings_arrive() {
     let long = "0123456789".repeat(50_000);
@@ -197,7 +197,7 @@ fn long_settings_arrive() {
     super::request_code(&mut client, fits, 200);
 }
 
-/// What `quickio test-app` says of these: its exit code, its report and its log.
+/// Runs `quickio test-app` and returns its exit code, its report and its log.
 fn test(apps: &[&str], settings: Value) -> (Option<i32>, String, String) {
     let folder = Folder::new();
     let mut command = Command::new(BINARY);
@@ -210,8 +210,8 @@ fn self_tests_are_run_and_reported() {
     let passes = format!("ok {RAW}\nok relay\n2 passed, 0 failed");
     let (code, report, log) = test(&[RAW, "relay"], json!({"start": [["print_pid", {}]]}));
     assert_eq!((code, report), (Some(0), passes));
-    printed_pids(&log).into_iter().for_each(ends);
-    for (settings, why) in [
+    printed_pids(&log).into_iter().for_each(wait_for_end);
+    for (settings, reason) in [
         (json!({"test": [line(json!({"failed": "no template"})), ["exit", {"code": 1}]]}), "no template"),
         (json!({"test": [line(json!({"tested": false}))]}), "self-test failed"),
         (json!({"test": [["exit", {}]]}), "without a word"),
@@ -228,11 +228,11 @@ fn self_tests_are_run_and_reported() {
         let lines: Vec<&str> = report.lines().collect();
         assert_eq!((lines[0], lines[2]), ("ok relay", "1 passed, 1 failed"), "{report}");
         assert!(
-            lines[1].starts_with(&format!("FAILED {RAW}: ")) && lines[1].contains(why),
-            "{why}: {report}"
+            lines[1].starts_with(&format!("FAILED {RAW}: ")) && lines[1].contains(reason),
+            "{reason}: {report}"
         );
     }
-    // It is told that this is a test, and has no links.
+    // The hello says that this is a test, and has no links.
     let (_, _, log) =
         test(&[&format!("{RAW},instances=4")], json!({"test": [["print_hello", {}], ["exit", {}]]}));
     assert!(
@@ -244,16 +244,16 @@ fn self_tests_are_run_and_reported() {
 }
 
 #[test]
-fn a_self_test_that_does_not_end_has_failed() {
+fn a_self_test_that_does_not_end_fails() {
     let (code, report, log) =
         test(&["--worker-start-timeout", "3s", RAW], json!({"test": [["print_pid", {}], ["hang", {}]]}));
     assert!(code == Some(1) && report.starts_with(&format!("FAILED {RAW}: its self-test")), "{report}");
-    printed_pids(&log).into_iter().for_each(ends);
+    printed_pids(&log).into_iter().for_each(wait_for_end);
 }
 
-/// What is wrong with a script is said where the server does not start, with its place.
+/// The message of a script that does not load has the error and its place.
 #[test]
-fn scripts_that_do_not_load_say_where() {
+fn errors_in_scripts_are_reported() {
     let folder = Folder::new();
     let file = |name: &str, text: &str| {
         let file = folder.file(name);
