@@ -1,12 +1,13 @@
 /*
- * quickio.h: applications for QuickIO in C, and in whatever can call C.
+ * quickio.h: the interface for QuickIO applications in C, and in any language that can call C.
  *
  * An application is a shared object that the server loads:
  *
  *     cc -shared -fPIC -o hello.so hello.c && quickio --app ./hello.so
  *
- * It exports one thing, `qio_app`. It is not linked against the server: what it may call comes in a table of functions,
- * `qio_api`, which `init` is given and keeps. docs/applications.md has a guide, examples/chat.c a whole application.
+ * It exports one symbol, `qio_app`. It is not linked against the server: the functions that it may call are in a table,
+ * `qio_api`, which `init` receives and has to keep. docs/applications.md has a guide, and examples/chat.c is a complete
+ * application.
  *
  *     #include "quickio.h"
  *
@@ -32,33 +33,34 @@
  *
  *     const qio_app_info qio_app = {QIO_APP_HEAD, "hello", init, register_events, NULL, NULL, NULL};
  *
- * WHERE YOUR CODE RUNS. The server runs a shard for each core: one thread that owns its clients. Handlers, hooks,
- * callbacks and timers run on the shard of their client, one at a time for each shard, and at the same time on different
- * shards. What all shards share needs a lock or an atomic; what `register_events` makes for one shard (see `user` below)
- * needs none. Every client of the shard waits while you run: nothing that runs on a shard may wait. No files, no
- * databases, no sleep, no lock that is held for long. Give such work to a thread of your own with a promise to answer
- * later.
+ * WHERE YOUR CODE RUNS. The server runs one shard for each core: a thread that owns its clients. Handlers, hooks,
+ * callbacks and timers run on the shard of their client. Each shard runs one of them at a time; different shards run
+ * them at the same time. Data shared by all shards needs a lock or an atomic; data that `register_events` creates for
+ * one shard (see `user` below) does not. All clients of the shard wait while your code runs, so code on a shard must
+ * not block: no files, no databases, no sleep, no lock that is held for long. Give such work to a thread of your own,
+ * together with a promise to answer later.
  *
- * WHAT MAY BE CALLED FROM WHERE.
- *   - Functions that take a `qio_cx`: inside the handler, hook, callback or timer that was given it, on its thread, until
- *     it returns. Elsewhere they do nothing and say QIO_STALE or QIO_WRONG_THREAD.
- *   - Functions that take a `qio_registrar`: inside `register_events`, likewise.
- *   - All others: from any thread, at any time from `init` on. They never wait.
- *   - A free function may run on any thread, and inside any call that was given it: it may call functions of the last
- *     kind only. Those of a context say QIO_NESTED there.
+ * WHICH FUNCTIONS MAY BE CALLED WHERE.
+ *   - Functions that take a `qio_cx`: inside the handler, hook, callback or timer that received it, on its thread,
+ *     until it returns. Elsewhere they do nothing and return QIO_STALE or QIO_WRONG_THREAD.
+ *   - Functions that take a `qio_registrar`: inside `register_events`, with the same rules.
+ *   - All others: from any thread, at any time after `init` was called. They never block.
+ *   - A free function may run on any thread, also inside the call that received it. It may call only functions of the
+ *     last kind. Functions that take a `qio_cx` return QIO_NESTED there.
  *
- * WHO OWNS WHAT. Texts that you pass are copied before the call returns. Texts that you are given (event, reply, ...) are
- * yours to read until your function returns; settings, for ever. Wherever you pass `user` together with a `free`, they are
- * the server's from that moment, whatever the call answers: `free` runs exactly once, when the server needs `user` no
- * longer; also when the call fails, the callback never fires, expires or is evicted, or the client goes. `free` may be
- * NULL.
+ * OWNERSHIP. Texts that you pass are copied before the call returns. Texts that you receive (event, reply, ...) are
+ * valid until your function returns; the texts of settings are valid until the process ends. When you pass `user`
+ * together with a `free`, the server owns `user` from then on, whatever the call returns. It calls `free` exactly once,
+ * when it no longer needs `user`: also if the call fails, or if the callback never fires, expires or is evicted, or if
+ * the client disconnects. `free` may be NULL.
  *
- * ERRORS. Functions answer QIO_OK or the code of an error, in which case they have done nothing. `error_text` has it in
- * words. Handles (contexts, promises) that are old, used up or made up are told from good ones. Pointers are checked for
- * being NULL or misaligned, nothing else is possible: your code runs in the server's process, and a bad pointer in it
- * ends that. An exception that leaves a function of yours ends it too; quickio.hpp catches them.
+ * ERRORS. Functions return QIO_OK or the code of an error; if they return an error, they have done nothing else.
+ * `error_text` returns its description. Handles (contexts, promises) that are old, used up or invented are detected.
+ * Pointers are checked only for being NULL or misaligned: your code runs in the server's process, and any other bad
+ * pointer crashes the server. An exception that leaves a function of yours ends the process, too; quickio.hpp catches
+ * exceptions.
  *
- * Everything here is C99 and C++17.
+ * The header is valid C99 and C++17.
  */
 #ifndef QUICKIO_H
 #define QUICKIO_H
@@ -71,35 +73,35 @@
 extern "C" {
 #endif
 
-/* What `qio_app` begins with: "QIO1", as a little-endian number. */
+/* The first field of `qio_app`: "QIO1" as a little-endian number. */
 #define QIO_MAGIC 0x314f4951u
 
-/* Raised when an application that was compiled with an older header would not run any more. New functions are appended
- * to `qio_api` without raising it: look at `qio_api.size` before you call one that an older server may not have. */
+/* Raised when an application compiled with an older header would no longer run. New functions are appended to `qio_api`
+ * without raising it: check `qio_api.size` before you call a function that an older server may not have. */
 #define QIO_ABI_VERSION 1u
 
-/* Bytes of a path, cleaned, at most. */
+/* The most bytes that a cleaned path may have. */
 #define QIO_PATH_BYTES_MAX 1024
 
-/* Bytes of an application's name, at most: of A-Z a-z 0-9 - _. */
+/* The most bytes that the name of an application may have. It consists of A-Z a-z 0-9 - _. */
 #define QIO_NAME_BYTES_MAX 64
 
 /* ---- Texts ---- */
 
-/* A text in UTF-8, not terminated. Empty: `len` is 0, `ptr` may be NULL. */
+/* A text in UTF-8, not terminated. If it is empty, `len` is 0 and `ptr` may be NULL. */
 typedef struct qio_str {
     const char *ptr;
     size_t len;
 } qio_str;
 
-/* A literal. */
+/* Makes a text of a string literal. */
 #ifdef __cplusplus
 #define QIO_STR(literal) (qio_str{"" literal, sizeof(literal) - 1})
 #else
 #define QIO_STR(literal) ((qio_str){"" literal, sizeof(literal) - 1})
 #endif
 
-/* So many bytes. */
+/* Makes a text of `len` bytes. */
 static inline qio_str qio_text(const char *ptr, size_t len) {
     qio_str text;
     text.ptr = ptr;
@@ -107,7 +109,7 @@ static inline qio_str qio_text(const char *ptr, size_t len) {
     return text;
 }
 
-/* A terminated text; NULL is the empty one. */
+/* Makes a text of a terminated string. NULL makes an empty text. */
 static inline qio_str qio_cstr(const char *text) {
     return qio_text(text, text == NULL ? 0 : strlen(text));
 }
@@ -118,82 +120,82 @@ static inline int qio_equal(qio_str a, qio_str b) {
 
 /* ---- Codes ---- */
 
-/* What functions answer. */
+/* The result of most functions. */
 typedef int32_t qio_status;
 
 enum {
     QIO_OK = 0,
-    /* A shard's inbox is full (setting inbox-messages-max): try again later, or tell the client. */
+    /* The inbox of a shard is full (setting inbox-messages-max). Try again later, or tell the client. */
     QIO_BUSY = 1,
-    /* The promise was kept or dropped before; or there is no such client on this shard. */
+    /* The promise was already answered or dropped, or there is no such client on this shard. */
     QIO_GONE = 2,
-    /* The event was answered already, or it was promised to be. */
+    /* The event has already been answered, or a promise to answer it was made. */
     QIO_ANSWERED = 3,
-    /* The function that was given this context or registrar has returned, or the handle was made up. */
+    /* The function that received this context or registrar has returned, or the handle was invented. */
     QIO_STALE = 4,
     /* The context or registrar belongs to another thread. */
     QIO_WRONG_THREAD = 5,
-    /* This cannot be done here: an answer to what is no event, a decision about what is no subscription. */
+    /* The function cannot be called here: for example, a timer or an off-hook has nothing to answer. */
     QIO_WRONG_PLACE = 6,
-    /* A context was used by a free function that runs inside a call with that context. */
+    /* A free function used a context while it was running inside a call with that context. */
     QIO_NESTED = 7,
     /* A pointer that must not be NULL is NULL, or one is misaligned. */
     QIO_BAD_POINTER = 8,
     /* A text is not UTF-8. */
     QIO_BAD_TEXT = 9,
-    /* Nothing is left of a path when it was cleaned, or too much; or it cannot be registered. */
+    /* The cleaned path is empty or too long, or it cannot be registered. */
     QIO_BAD_PATH = 10,
-    /* A text is not JSON. Only the json_ functions look: data of events is passed on as it is. */
+    /* A text is not JSON. Only the json_ functions check this: the data of events is passed on unchanged. */
     QIO_BAD_JSON = 11,
-    /* A value that makes no sense: an unknown flag, the size of a struct that is none. */
+    /* A value is invalid: for example, a flag is unknown, or the size of a struct is wrong. */
     QIO_BAD_VALUE = 12,
-    /* The path is registered already. */
+    /* The path is already registered. */
     QIO_DUPLICATE = 13,
-    /* There is no such setting, member, application. */
+    /* There is no such setting, member or application. */
     QIO_NOT_FOUND = 14,
-    /* The room given is too small. */
+    /* The buffer is too small. */
     QIO_TOO_LONG = 15,
-    /* The server does not run yet: `start` has not been called. */
+    /* The server is not running yet: `start` has not been called. */
     QIO_NOT_RUNNING = 16,
-    /* More promises are open than the server keeps. */
+    /* Too many promises are open. */
     QIO_FULL = 17,
-    /* A fault of the server itself. Please report it. */
+    /* An error in the server itself. Please report it. */
     QIO_PANIC = 18,
-    /* For your own functions, where none of the others fits; `fail` says why. */
+    /* For your own functions, if no other code fits. Call `fail` with the reason first. */
     QIO_FAILED = 19
 };
 
 /* Levels of `log`. */
 enum { QIO_LOG_ERROR = 1, QIO_LOG_WARN = 2, QIO_LOG_INFO = 3, QIO_LOG_DEBUG = 4, QIO_LOG_TRACE = 5 };
 
-/* What an on-hook answers. */
+/* The result of an on-hook. */
 enum {
-    /* 401; or 404 where the event handles children, since a path below it may be nothing at all. */
+    /* Refuses with 401; or with 404 if the event handles children, because a path below it may not exist. */
     QIO_REFUSE = 0,
-    /* 200. */
+    /* Accepts with 200. */
     QIO_ACCEPT = 1,
-    /* `later_decision` was called: somebody holds the promise. */
+    /* `later_decision` was called, and the promise will decide. */
     QIO_DECIDE_LATER = 2,
-    /* 500: it cannot be decided. */
+    /* Refuses with 500: the hook cannot decide. */
     QIO_FAIL = 3
 };
 
 /* Flags of an event. */
 enum {
-    /* It handles paths below its own, too: `extra` is what follows. */
+    /* The event also handles all paths below its own; `extra` is the rest of the path. */
     QIO_CHILDREN = 1,
-    /* Nobody may subscribe. */
+    /* Clients may not subscribe. */
     QIO_NO_SUBSCRIPTIONS = 2
 };
 
-/* ---- Handles: numbers that only the server makes. 0 is none. ---- */
+/* ---- Handles: numbers that only the server creates. 0 is never a valid handle. ---- */
 
-/* What a handler, hook, callback or timer asks for things by. */
+/* The context of a handler, hook, callback or timer, through which it sends commands to the server. */
 typedef struct qio_cx {
     uint64_t id;
 } qio_cx;
 
-/* What `register_events` registers by. */
+/* The context of `register_events`, through which it registers events. */
 typedef struct qio_registrar {
     uint64_t id;
 } qio_registrar;
@@ -203,12 +205,12 @@ typedef struct qio_promise {
     uint64_t id;
 } qio_promise;
 
-/* Your application on its server. */
+/* The application, as the server knows it. */
 typedef struct qio_server {
     uint64_t id;
 } qio_server;
 
-/* A client. Told from whoever connects after it has gone. */
+/* A client. A client that connects later never has the same three numbers. */
 typedef struct qio_client {
     uint32_t shard;
     uint32_t slot;
@@ -219,35 +221,35 @@ static inline int qio_same_client(qio_client a, qio_client b) {
     return a.slot == b.slot && a.generation == b.generation && a.shard == b.shard;
 }
 
-/* ---- What your functions are given. Newer servers may append fields. ---- */
+/* ---- Arguments of your functions. Newer servers may append fields. ---- */
 
-/* An event that a client sent. */
+/* An event that a client has sent. */
 typedef struct qio_event {
     qio_client client;
-    /* 1 where the client waits for an answer. You may answer anyhow: it is dropped. */
+    /* 1 if the client waits for an answer. Otherwise an answer is discarded. */
     uint32_t wants_answer;
     /* The path at which the handler is registered. */
     qio_str path;
-    /* What follows it in the event's path, from the slash on; empty where that is the handler's own. */
+    /* The rest of the event's path after `path`, with its leading slash. Empty if there is none. */
     qio_str extra;
-    /* One JSON text, unchecked: `null` where the client sent none. */
+    /* One JSON text, which has not been validated. `null` if the client sent no data. */
     qio_str data;
 } qio_event;
 
-/* What a client answered to a server callback. */
+/* A client's reply to a server callback. */
 typedef struct qio_reply {
     qio_client client;
     uint32_t wants_answer;
     qio_str data;
 } qio_reply;
 
-/* A subscription that a client asks for. */
+/* A client's request to subscribe. */
 typedef struct qio_subscription {
     qio_client client;
     uint32_t reserved;
     qio_str path;
     qio_str extra;
-    /* The JSON of `["path", JSON]`; `null` otherwise. */
+    /* The JSON of `["path", JSON]`. `null` if the client sent only a path. */
     qio_str data;
 } qio_subscription;
 
@@ -259,10 +261,10 @@ typedef struct qio_unsubscribed {
     qio_str extra;
 } qio_unsubscribed;
 
-/* Writes `path` and `extra` into `out`, which has QIO_PATH_BYTES_MAX bytes: what is broadcast to that path reaches those
- * who subscribed to it. */
+/* Writes `path` and `extra` into `out`, which has QIO_PATH_BYTES_MAX bytes. A broadcast to that path reaches the
+ * clients that subscribed to it. */
 static inline qio_str qio_full_path(char *out, qio_str path, qio_str extra) {
-    if (path.len + extra.len > QIO_PATH_BYTES_MAX) return qio_text(out, 0); /* never of what the server gave */
+    if (path.len + extra.len > QIO_PATH_BYTES_MAX) return qio_text(out, 0); /* texts of the server fit */
     memcpy(out, path.ptr, path.len);
     if (extra.len > 0) memcpy(out + path.len, extra.ptr, extra.len);
     return qio_text(out, path.len + extra.len);
@@ -275,47 +277,47 @@ typedef void (*qio_off_hook)(qio_cx cx, const qio_unsubscribed *unsubscribed, vo
 typedef void (*qio_reply_handler)(qio_cx cx, const qio_reply *reply, void *user);
 typedef void (*qio_timer)(qio_cx cx, void *user);
 
-/* ---- What you give ---- */
+/* ---- Structs that you pass to the server ---- */
 
-/* An event to register. Begin with QIO_EVENT_SPEC. */
+/* An event to register. Initialise it with QIO_EVENT_SPEC. */
 typedef struct qio_event_spec {
     /* sizeof(qio_event_spec) */
     uint32_t size;
     /* QIO_CHILDREN, QIO_NO_SUBSCRIPTIONS */
     uint32_t flags;
     qio_str path;
-    /* NULL: events here are answered 500; they can still be subscribed to. A handler answers, by one of the functions for
-     * that, or promises to; one that returns without either is answered 500. */
+    /* Must answer by one of the answer functions, or call `later`. If it returns without either, the client is answered
+     * 500. If it is NULL, events are answered 500; clients can still subscribe. */
     qio_handler handler;
-    /* NULL: everyone may subscribe. Answers QIO_ACCEPT, QIO_REFUSE, QIO_DECIDE_LATER or QIO_FAIL. */
+    /* Returns QIO_ACCEPT, QIO_REFUSE, QIO_DECIDE_LATER or QIO_FAIL. If it is NULL, every client may subscribe. */
     qio_on_hook on;
-    /* Runs once for each subscription that became active, when it has ended, for whatever reason. May be NULL. */
+    /* Runs once for each subscription that became active, after it has ended for any reason. May be NULL. */
     qio_off_hook off;
-    /* For the three above. It is this shard's: `register_events` runs on each. */
+    /* Passed to the three functions above. It belongs to this shard, because `register_events` runs on each shard. */
     void *user;
     qio_free free;
 } qio_event_spec;
 
-/* What a client may fire: offered with an answer, or with an event of yours. Runs at most once, on the client's shard; it
- * answers, as a handler does. A client holds four at most: a fifth drops the oldest. One that is not fired within
- * clients-cb-max-age is dropped. */
+/* A callback that a client may reply to, offered with an answer or with an event of yours. It runs at most once, on the
+ * client's shard, and answers as a handler does. A client has at most four open callbacks: a fifth drops the oldest. A
+ * callback that does not fire within clients-cb-max-age is dropped. */
 typedef struct qio_callback {
     qio_reply_handler run;
     void *user;
     qio_free free;
 } qio_callback;
 
-/* An answer. Begin with QIO_ANSWER: 200, data null. */
+/* An answer. Initialise it with QIO_ANSWER: code 200, data null. */
 typedef struct qio_answer {
     /* sizeof(qio_answer) */
     uint32_t size;
-    /* 200, or an error: docs/protocol.md lists the usual ones. At most 65535. */
+    /* 200, or the code of an error, at most 65535. docs/protocol.md lists the usual codes. */
     uint32_t code;
-    /* One JSON text; empty for `null`. */
+    /* One JSON text. An empty text means `null`. */
     qio_str data;
-    /* What to tell; `ptr` NULL for nothing. */
+    /* The message of an error. `ptr` is NULL if there is none. */
     qio_str message;
-    /* Offered with code 200 to who asked for an answer; dropped otherwise. May be NULL. */
+    /* Offered if the code is 200 and the client waits for an answer; dropped otherwise. May be NULL. */
     const qio_callback *callback;
 } qio_answer;
 
@@ -332,130 +334,139 @@ typedef struct qio_answer {
 /* ---- The table of functions ---- */
 
 typedef struct qio_api {
-    /* QIO_ABI_VERSION of the server. */
+    /* The server's QIO_ABI_VERSION. */
     uint32_t abi;
-    /* Bytes of the server's table. */
+    /* The size of the server's table in bytes. */
     uint32_t size;
 
-    /* Any thread. A status in words; for ever yours to read. */
+    /* Any thread. Returns the description of a status. It is valid until the process ends. */
     const char *(*error_text)(qio_status status);
 
-    /* Any thread. Says why your function is about to answer an error; the operator reads it. The last one counts. */
+    /* Any thread. Sets the reason of the error that your function is about to return, for the operator. The last call
+     * counts. */
     void (*fail)(qio_server server, qio_str why);
-    /* Any thread. Writes to the server's log, with your name, where the setting log-level lets it. Never waits. Bytes
-     * behind the first 8 KiB, and bytes that are no UTF-8, are replaced. */
+    /* Any thread. Writes to the server's log with the application's name, if the setting log-level permits it. Never
+     * blocks. Bytes after the first 8 KiB, and bytes that are not UTF-8, are replaced. */
     void (*log)(qio_server server, int32_t level, qio_str text);
-    /* Any thread. 1 where such a line would be written. */
+    /* Any thread. Returns 1 if a line of this level would be written. */
     int32_t (*log_enabled)(int32_t level);
-    /* Any thread. A setting of your own: from the section [app-settings.NAME] of the settings file, where NAME is your
-     * name. Texts as they are, numbers and booleans as they are written. QIO_NOT_FOUND where it is not set. */
+    /* Any thread. Reads a setting of the application, from the section [app-settings.NAME] of the settings file.
+     * Strings are returned without quotes, numbers and booleans as they are written. QIO_NOT_FOUND if it is not set. */
     qio_status (*setting)(qio_server server, qio_str key, qio_str *value);
-    /* Any thread. The settings by number from 0, in the order of their keys; QIO_NOT_FOUND behind the last. To refuse
-     * those that you do not know. */
+    /* Any thread. Reads the settings by number from 0, in the order of their keys; QIO_NOT_FOUND after the last one.
+     * Use it to reject unknown settings. */
     qio_status (*setting_nth)(qio_server server, size_t nth, qio_str *key, qio_str *value);
 
-    /* The shard that is being registered on, from 0: what must happen once for the server is registered there only.
-     * UINT32_MAX where the registrar is not good. */
+    /* Returns the shard on which `register_events` runs, from 0. Register on shard 0 only what must happen once for the
+     * whole server. UINT32_MAX if the registrar is not valid. */
     uint32_t (*registrar_shard)(qio_registrar registrar);
-    /* Registers an event on this shard. Where it fails the application does, whatever `register_events` answers. */
+    /* Registers an event on this shard. If it fails, the application fails, whatever `register_events` returns. */
     qio_status (*register_event)(qio_registrar registrar, const qio_event_spec *spec);
-    /* Runs something on this shard every so many milliseconds (1 at least), first after one period. */
+    /* Runs a function on this shard repeatedly. The period is at least 1 ms; the first run is after one period. */
     qio_status (*every)(qio_registrar registrar, uint64_t period_ms, qio_timer run, void *user, qio_free free);
 
-    /* The shard that this runs on; UINT32_MAX where the context is not good. */
+    /* Returns the shard on which the caller runs. UINT32_MAX if the context is not valid. */
     uint32_t (*shard)(qio_cx cx);
-    /* Milliseconds since the server began, by the clock that timers go by; UINT64_MAX where the context is not good. */
+    /* Returns the milliseconds since the server started, by the clock of the timers. UINT64_MAX if the context is not
+     * valid. */
     uint64_t (*now_ms)(qio_cx cx);
 
-    /* In handlers and callbacks: answers 200 with data; empty for `null`. */
+    /* In handlers and callbacks: answers 200 with data. An empty text means `null`. */
     qio_status (*answer)(qio_cx cx, qio_str data);
-    /* In handlers and callbacks: answers an error. */
+    /* In handlers and callbacks: answers with an error. */
     qio_status (*answer_error)(qio_cx cx, uint32_t code, qio_str message);
-    /* In handlers and callbacks: answers anything. */
+    /* In handlers and callbacks: answers with all that an answer may have. */
     qio_status (*answer_with)(qio_cx cx, const qio_answer *answer);
-    /* In handlers and callbacks: there will be no answer. The client waits in vain. */
+    /* In handlers and callbacks: ends the request without an answer. The client gets none, even if it waits. */
     qio_status (*answer_never)(qio_cx cx);
-    /* In handlers and callbacks: the promise to answer later, from any thread. */
+    /* In handlers and callbacks: makes a promise to answer later, from any thread. */
     qio_status (*later)(qio_cx cx, qio_promise *promise);
-    /* In on-hooks, which then answer QIO_DECIDE_LATER: the promise to decide later, from any thread. */
+    /* In on-hooks: makes a promise to decide later, from any thread. The hook must then return QIO_DECIDE_LATER. */
     qio_status (*later_decision)(qio_cx cx, qio_promise *promise);
 
-    /* These are done in the order of the calls, when your function has returned, and before its answer is sent. None of
-     * them waits. A client that has gone, or is none, gets nothing, and nobody is told. */
+    /* The following commands are carried out in the order of the calls, after your function has returned and before its
+     * answer is sent. None of them blocks. Commands for a client that has disconnected or does not exist have no
+     * effect. */
 
     /* Sends an event to all subscribers of a path, on all shards. */
     qio_status (*broadcast)(qio_cx cx, qio_str path, qio_str data);
-    /* Sends an event to one client, wherever it lives, subscribed or not. `callback`, which may be NULL, runs when it
-     * answers. */
+    /* Sends an event to one client on any shard, whether or not it is subscribed. `callback` runs when the client
+     * replies; it may be NULL. */
     qio_status (*send)(qio_cx cx, qio_client client, qio_str path, qio_str data, const qio_callback *callback);
-    /* Closes a client's connection, once what was queued for it before is sent. */
+    /* Closes a client's connection after everything queued for it has been sent. */
     qio_status (*close)(qio_cx cx, qio_client client);
     /* Tells a client to connect to another address (/qio/move), and closes its connection. */
     qio_status (*move)(qio_cx cx, qio_client client, qio_str address);
-    /* Runs something once, so many milliseconds later, on this shard. */
+    /* Runs a function once on this shard, after a number of milliseconds. */
     qio_status (*after)(qio_cx cx, uint64_t ms, qio_timer run, void *user, qio_free free);
 
-    /* What your application keeps for a client of this shard; NULL where it keeps nothing. */
+    /* Returns the application's data for a client of this shard, or NULL if there is none. */
     void *(*client_data)(qio_cx cx, qio_client client);
-    /* Keeps something in the place of what was kept before. It is freed when the client has gone, after the off-hooks of
-     * its subscriptions; at once, and QIO_GONE, where the client has gone already or lives on another shard. */
+    /* Sets the application's data for a client, and frees the previous data. The data is freed after the client has
+     * disconnected and the off-hooks of its subscriptions have run. If the client has already disconnected or belongs
+     * to another shard, the data is freed at once and QIO_GONE returned. */
     qio_status (*set_client_data)(qio_cx cx, qio_client client, void *data, qio_free free);
-    /* Stops to keep it; it is yours again and will not be freed. NULL where nothing was kept. */
+    /* Removes the client's data without freeing it, and returns it; the caller owns it. NULL if there is none. */
     void *(*take_client_data)(qio_cx cx, qio_client client);
 
-    /* Any thread. Answers, and so uses the promise up: QIO_GONE the second time. QIO_BUSY: the promise is still open (the
-     * callback was freed): try again, or drop it. Where the client has gone the answer is dropped and counted. */
+    /* Any thread. Answers, which uses up the promise: a second call returns QIO_GONE. If it returns QIO_BUSY, the
+     * promise is still open, but the callback has been freed: try again, or drop the promise. If the client has
+     * disconnected, the answer is dropped and counted. */
     qio_status (*promise_answer)(qio_promise promise, const qio_answer *answer);
-    /* Any thread. Accepts (not 0) or refuses (0). As `promise_answer` otherwise. */
+    /* Any thread. Accepts (not 0) or refuses (0) a subscription. Otherwise like `promise_answer`. */
     qio_status (*promise_decide)(qio_promise promise, int32_t accepted);
-    /* Any thread. Gives a promise up: the client is answered 500, or refused. */
+    /* Any thread. Drops a promise: the client is answered 500, or its subscription refused. */
     qio_status (*promise_drop)(qio_promise promise);
-    /* Any thread. Who waits for it. */
+    /* Any thread. Reads the client that waits for the promise. */
     qio_status (*promise_client)(qio_promise promise, qio_client *client);
 
-    /* Any thread, from `start` on. As those of a context, but QIO_BUSY where a shard's inbox is full. */
+    /* Any thread, from `start` on. Like the functions with a context, but they return QIO_BUSY if the inbox of a shard
+     * is full. */
     qio_status (*server_broadcast)(qio_server server, qio_str path, qio_str data);
     qio_status (*server_send)(qio_server server, qio_client client, qio_str path, qio_str data,
                               const qio_callback *callback);
     qio_status (*server_close)(qio_server server, qio_client client);
     qio_status (*server_move)(qio_server server, qio_client client, qio_str address);
 
-    /* Any thread. For those who have no JSON library at hand. Depth is no matter. */
+    /* Any thread. The following functions are for applications without a JSON library. Nesting may have any depth. */
 
-    /* Whether a text is one JSON text: QIO_OK or QIO_BAD_JSON. */
+    /* Checks that a text is one JSON text: QIO_OK or QIO_BAD_JSON. */
     qio_status (*json_check)(qio_str json);
-    /* The value of an object's first member of this name, as the piece of `json` that it is. QIO_NOT_FOUND where there is
-     * none, QIO_BAD_JSON where `json` is no object. */
+    /* Finds the first member of an object with this name. `value` is set to a part of `json`. QIO_NOT_FOUND if there is
+     * no such member, QIO_BAD_JSON if `json` is not an object. */
     qio_status (*json_member)(qio_str json, qio_str name, qio_str *value);
-    /* The text of a JSON string, its escapes resolved, and a 0 behind it. `len`, which may be NULL, is set to its bytes
-     * without the 0 also where it did not fit: QIO_TOO_LONG. QIO_BAD_JSON where `json` is no string. */
+    /* Writes the text of a JSON string, with its escapes resolved and a terminating 0. `len` is set to the number of
+     * bytes without the 0, also if the buffer is too small (QIO_TOO_LONG); it may be NULL. QIO_BAD_JSON if `json` is
+     * not a string. */
     qio_status (*json_text)(qio_str json, char *out, size_t room, size_t *len);
-    /* A text as a JSON string, quoted and escaped; likewise. */
+    /* Writes a text as a JSON string, quoted and escaped. `out`, `room` and `len` are used as by `json_text`. */
     qio_status (*json_string)(qio_str text, char *out, size_t room, size_t *len);
 } qio_api;
 
-/* ---- What you export ---- */
+/* ---- Symbols that you export ---- */
 
 typedef struct qio_app_info {
-    /* QIO_APP_HEAD fills these three. */
+    /* QIO_APP_HEAD sets these four fields. */
     uint32_t magic;
     uint32_t abi;
     uint32_t size;
     uint32_t reserved;
-    /* The name of the application, terminated. */
+    /* The name of the application, a terminated string. */
     const char *name;
-    /* Called first, once, when the object is loaded: keep both. Anything but QIO_OK stops the server from starting. */
+    /* Called first, once, when the object is loaded. Keep both arguments. If it returns anything but QIO_OK, the server
+     * does not start. */
     int32_t (*init)(const qio_api *api, qio_server server);
-    /* Called on each shard, on its thread, one shard after the other, before the first connection. Likewise. */
+    /* Called on each shard, on its thread, one shard after the other, before the first connection. If it returns
+     * anything but QIO_OK, the server does not start. */
     int32_t (*register_events)(qio_registrar registrar);
-    /* Called once, when all shards are ready, before the first connection: begin your threads here. Likewise. May be
-     * NULL. */
+    /* Called once, when all shards are ready, before the first connection. Start your threads here. If it returns
+     * anything but QIO_OK, the server does not start. May be NULL. */
     int32_t (*start)(void);
-    /* Called once after a good `init`, when the last shard has ended and all that the server held of yours is freed, or
-     * when the server could not start: end your threads here. Nothing can be sent any more. It is left out where a shard
-     * still runs when shutdown-timeout is over. May be NULL. */
+    /* Called once if `init` succeeded: after the last shard has ended and the server has freed everything that it owned
+     * of the application, or if the server could not start. End your threads here. Nothing can be sent at this point.
+     * It is not called if a shard is still running after shutdown-timeout. May be NULL. */
     void (*stop)(void);
-    /* Checks what can be checked without a server; `quickio test-app` calls it. May be NULL. */
+    /* Runs the checks that need no server. `quickio test-app` calls it. May be NULL. */
     int32_t (*self_test)(void);
 } qio_app_info;
 
@@ -467,11 +478,12 @@ typedef struct qio_app_info {
 #define QIO_EXPORT
 #endif
 
-/* Define it, once: const qio_app_info qio_app = {QIO_APP_HEAD, "name", init, register_events, start, stop, self_test}; */
+/* Define it once:
+ * const qio_app_info qio_app = {QIO_APP_HEAD, "name", init, register_events, start, stop, self_test}; */
 extern QIO_EXPORT const qio_app_info qio_app;
 
-/* Languages that export functions but no data export this in its place. What it answers is for ever the server's to
- * read. */
+/* Languages that can export functions but no data export this function instead of `qio_app`. The struct that it returns
+ * must stay valid until the process ends. */
 QIO_EXPORT const qio_app_info *qio_app_get(void);
 
 #ifdef __cplusplus

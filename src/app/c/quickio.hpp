@@ -1,5 +1,5 @@
-// quickio.hpp: applications for QuickIO in C++17. A thin, header-only wrapper of quickio.h, which says what may be called
-// from where, and what must not block.
+// quickio.hpp: the interface for QuickIO applications in C++17. It is a thin, header-only wrapper of quickio.h, which
+// documents where each function may be called, and what must not block.
 //
 //     #include "quickio.hpp"
 //
@@ -15,9 +15,10 @@
 //
 //     c++ -std=c++17 -shared -fPIC -o hello.so hello.cpp && quickio --app ./hello.so
 //
-// Closures belong to the shard that they were registered on, and are destroyed with it; promises that are destroyed unkept
-// answer 500, or refuse. An exception that leaves a closure is logged: the event is answered 500, the subscription refused.
-// One that leaves the constructor, register_events, start or self_test stops the server from starting, in its own words.
+// Closures belong to the shard on which they were registered, and are destroyed with it. A promise that is destroyed
+// unanswered answers 500, or refuses the subscription. If a closure throws, the exception is logged, and the event is
+// answered 500 or the subscription refused. If the constructor, register_events, start or self_test throws, the server
+// does not start, and reports the exception's text.
 #ifndef QUICKIO_HPP
 #define QUICKIO_HPP
 
@@ -46,14 +47,14 @@ namespace qio {
 using Client = qio_client;
 using Milliseconds = std::chrono::milliseconds;
 
-// The table of functions and the application's own handle; set before anything else runs.
+// The server's functions and the application's handle. Both are set before any other code runs.
 struct Binding {
     const qio_api *api = nullptr;
     qio_server server{0};
 };
 
-//
-// Hidden: g++ makes what an inline function keeps one thing for the whole process, and every application needs its own.
+// Returns the binding of this application. The function is hidden: otherwise g++ would merge its static variable with
+// that of every other application in the process.
 QIO_HIDDEN inline Binding &binding() noexcept {
     static Binding bound;
     return bound;
@@ -67,7 +68,7 @@ inline std::string_view view(qio_str text) noexcept {
     return text.len == 0 ? std::string_view() : std::string_view(text.ptr, text.len);
 }
 
-// A status that is no QIO_OK.
+// An exception for a status other than QIO_OK.
 class Error : public std::runtime_error {
   public:
     explicit Error(qio_status status) : std::runtime_error(api().error_text(status)), status_(status) {}
@@ -92,23 +93,23 @@ enum class Level : int32_t {
     trace = QIO_LOG_TRACE
 };
 
-// Writes to the server's log, from any thread.
+// Writes to the server's log. Any thread may call it.
 inline void log(Level level, std::string_view text) noexcept {
     api().log(binding().server, static_cast<int32_t>(level), raw(text));
 }
 
-// A setting of [app-settings.NAME].
+// Returns a setting from [app-settings.NAME], or nothing if it is not set.
 inline std::optional<std::string_view> setting(std::string_view key) {
     qio_str value;
     const qio_status status = api().setting(binding().server, raw(key), &value);
     if (status == QIO_NOT_FOUND) return std::nullopt;
-    check(status, "a setting");
+    check(status, "setting");
     return view(value);
 }
 
 // ---- JSON ----
 
-// A text as a JSON string.
+// Returns a text as a JSON string.
 inline std::string json_string(std::string_view text) {
     std::size_t len = 0;
     std::string out(text.size() + 16, '\0');
@@ -122,31 +123,31 @@ inline std::string json_string(std::string_view text) {
     return out;
 }
 
-// The text of a JSON string; nothing where it is none.
+// Returns the text of a JSON string, or nothing if `json` is not a string.
 inline std::optional<std::string> json_text(std::string_view json) {
     std::size_t len = 0;
-    // Never longer than with its quotes and escapes.
+    // The text is never longer than its form with quotes and escapes.
     std::string out(json.size() + 1, '\0');
     if (api().json_text(raw(json), out.data(), out.size(), &len) != QIO_OK) return std::nullopt;
     out.resize(len);
     return out;
 }
 
-// A member of an object, as the piece of `json` that it is.
+// Returns a member of an object as a part of `json`, or nothing if there is no such member.
 inline std::optional<std::string_view> json_member(std::string_view json, std::string_view name) {
     qio_str value;
     if (api().json_member(raw(json), raw(name), &value) != QIO_OK) return std::nullopt;
     return view(value);
 }
 
-// ---- What closures are given ----
+// ---- Arguments of closures ----
 
 struct Event {
     Client client;
     bool wants_answer;
     std::string_view path, extra, data;
 
-    // What is broadcast to it reaches those who subscribed to it.
+    // A broadcast to this path reaches the clients that subscribed to it.
     std::string full_path() const { return std::string(path).append(extra); }
 };
 
@@ -170,21 +171,21 @@ class Context;
 class Answer;
 using Callback = std::function<Answer(Context &, const Reply &)>;
 
-// What a handler or callback returns, or a promise is kept with.
+// The answer of a handler, a callback or a promise.
 class Answer {
   public:
     static Answer ok() { return Answer(200, std::string()); }
-    // 200 and one JSON text, which nobody checks.
+    // Code 200 and one JSON text, which is not validated.
     static Answer data(std::string json) { return Answer(200, std::move(json)); }
     static Answer error(uint32_t code, std::string message, std::string json = std::string()) {
         Answer answer(code, std::move(json));
         answer.message_ = std::move(message);
         return answer;
     }
-    // None, not now and not later.
+    // The client gets no answer, even if it waits.
     static Answer never() { return Answer(0, std::string()); }
 
-    // Offers a callback, with code 200 only. It runs at most once.
+    // Offers a callback, which runs at most once. Only an answer with code 200 offers it.
     Answer with_callback(Callback callback) && {
         callback_ = std::move(callback);
         return std::move(*this);
@@ -204,19 +205,16 @@ class Answer {
     Callback callback_;
 };
 
-// A promise to answer. Destroyed unkept it answers 500. It may be moved to any thread.
-class Later {
+// The part that both kinds of promises have in common. A promise may be moved to any thread.
+class Promise {
   public:
-    Later(Later &&other) noexcept : promise_(std::exchange(other.promise_, qio_promise{0})) {}
-    Later &operator=(Later &&other) noexcept {
+    Promise(Promise &&other) noexcept : promise_(std::exchange(other.promise_, qio_promise{0})) {}
+    Promise &operator=(Promise &&other) noexcept {
         std::swap(promise_, other.promise_);
         return *this;
     }
-    Later(const Later &) = delete;
-    Later &operator=(const Later &) = delete;
-    ~Later() {
-        if (promise_.id != 0) api().promise_drop(promise_);
-    }
+    Promise(const Promise &) = delete;
+    Promise &operator=(const Promise &) = delete;
 
     Client client() const {
         Client client{0, 0, 0};
@@ -224,36 +222,30 @@ class Later {
         return client;
     }
 
-    // QIO_BUSY: the inbox of its shard is full, and the promise is still to be kept.
-    [[nodiscard]] qio_status answer(const Answer &answer);
-
-  private:
-    friend class Context;
-    explicit Later(qio_promise promise) noexcept : promise_(promise) {}
+  protected:
+    explicit Promise(qio_promise promise) noexcept : promise_(promise) {}
+    ~Promise() {
+        if (promise_.id != 0) api().promise_drop(promise_);
+    }
 
     qio_promise promise_;
 };
 
-// A promise to decide. Destroyed unkept it refuses.
-class LaterDecision {
+// A promise to answer. If it is destroyed unanswered, it answers 500.
+class Later : public Promise {
   public:
-    LaterDecision(LaterDecision &&other) noexcept : promise_(std::exchange(other.promise_, qio_promise{0})) {}
-    LaterDecision &operator=(LaterDecision &&other) noexcept {
-        std::swap(promise_, other.promise_);
-        return *this;
-    }
-    LaterDecision(const LaterDecision &) = delete;
-    LaterDecision &operator=(const LaterDecision &) = delete;
-    ~LaterDecision() {
-        if (promise_.id != 0) api().promise_drop(promise_);
-    }
+    // Returns QIO_BUSY if the inbox of the shard is full; the promise is then still open.
+    [[nodiscard]] qio_status answer(const Answer &answer);
 
-    Client client() const {
-        Client client{0, 0, 0};
-        check(api().promise_client(promise_, &client), "promise_client");
-        return client;
-    }
+  private:
+    friend class Context;
+    explicit Later(qio_promise promise) noexcept : Promise(promise) {}
+};
 
+// A promise to accept or refuse a subscription. If it is destroyed undecided, it refuses.
+class LaterDecision : public Promise {
+  public:
+    // Returns QIO_BUSY if the inbox of the shard is full; the promise is then still open.
     [[nodiscard]] qio_status decide(bool accepted) {
         const qio_status status = api().promise_decide(promise_, accepted ? 1 : 0);
         if (status != QIO_BUSY) promise_.id = 0;
@@ -262,14 +254,13 @@ class LaterDecision {
 
   private:
     friend class Context;
-    explicit LaterDecision(qio_promise promise) noexcept : promise_(promise) {}
-
-    qio_promise promise_;
+    explicit LaterDecision(qio_promise promise) noexcept : Promise(promise) {}
 };
 
 enum class Decision : int32_t { refuse = QIO_REFUSE, accept = QIO_ACCEPT, later = QIO_DECIDE_LATER, fail = QIO_FAIL };
 
-// By which a closure asks for things to be done, while it runs. Errors are thrown: they are bugs of the caller's.
+// The context of a closure, through which it sends commands to the server while it runs. Errors are thrown, because
+// they are bugs of the caller.
 class Context {
   public:
     explicit Context(qio_cx cx) noexcept : cx_(cx) {}
@@ -279,7 +270,7 @@ class Context {
     uint32_t shard() const noexcept { return api().shard(cx_); }
     Milliseconds now() const noexcept { return Milliseconds(static_cast<int64_t>(api().now_ms(cx_))); }
 
-    // In handlers and callbacks: what to return, and the promise.
+    // In handlers and callbacks: returns the answer to return now, and a promise to answer later.
     std::pair<Answer, Later> later() {
         qio_promise promise{0};
         check(api().later(cx_, &promise), "later");
@@ -288,7 +279,7 @@ class Context {
         return {std::move(answer), Later(promise)};
     }
 
-    // In on-hooks.
+    // In on-hooks: returns the decision to return now, and a promise to decide later.
     std::pair<Decision, LaterDecision> later_decision() {
         qio_promise promise{0};
         check(api().later_decision(cx_, &promise), "later_decision");
@@ -306,13 +297,13 @@ class Context {
     void move(Client client, std::string_view address) { check(api().move(cx_, client, raw(address)), "move"); }
     void after(Milliseconds time, std::function<void(Context &)> run);
 
-    // What the application keeps for a client: always of one type, which is the caller's to remember.
+    // Returns the application's data for a client, or nullptr. The caller must always use the same type.
     template <typename T> T *client_data(Client client) noexcept {
         return static_cast<T *>(api().client_data(cx_, client));
     }
-    // False: the client has gone, or lives on another shard; nothing is kept.
+    // Returns false, and destroys the value, if the client has disconnected or belongs to another shard.
     template <typename T> bool set_client_data(Client client, std::unique_ptr<T> value) {
-        const auto destroy = [](void *kept) noexcept { delete static_cast<T *>(kept); };
+        const auto destroy = [](void *data) noexcept { delete static_cast<T *>(data); };
         const qio_status status = api().set_client_data(cx_, client, value.release(), destroy);
         if (status != QIO_GONE) check(status, "set_client_data");
         return status == QIO_OK;
@@ -331,7 +322,7 @@ using OnHook = std::function<Decision(Context &, const Subscription &)>;
 using OffHook = std::function<void(Context &, const Unsubscribed &)>;
 using Timer = std::function<void(Context &)>;
 
-// From C's functions to closures. No exception passes.
+// C functions that call closures. No exception leaves them.
 struct Shims {
     struct Functions {
         Handler handler;
@@ -339,7 +330,7 @@ struct Shims {
         OffHook off;
     };
 
-    // Runs something, and logs what it throws; whether it threw nothing.
+    // Runs a function, and logs what it throws. Returns whether it threw nothing.
     template <typename F> static bool guarded(F &&run) noexcept {
         try {
             run();
@@ -347,7 +338,7 @@ struct Shims {
         } catch (const std::exception &error) {
             log(Level::error, error.what());
         } catch (...) {
-            log(Level::error, "something was thrown that is no std::exception");
+            log(Level::error, "a value other than a std::exception was thrown");
         }
         return false;
     }
@@ -359,9 +350,9 @@ struct Shims {
     static void handle(qio_cx cx, const qio_event *event, void *user) noexcept {
         guarded([&] {
             Context context(cx);
-            const Event given{event->client, event->wants_answer != 0, view(event->path), view(event->extra),
-                              view(event->data)};
-            give(cx, static_cast<Functions *>(user)->handler(context, given));
+            const Event argument{event->client, event->wants_answer != 0, view(event->path), view(event->extra),
+                                 view(event->data)};
+            send_answer(cx, static_cast<Functions *>(user)->handler(context, argument));
         });
     }
 
@@ -369,9 +360,9 @@ struct Shims {
         Decision decision = Decision::refuse;
         guarded([&] {
             Context context(cx);
-            const Subscription given{subscription->client, view(subscription->path), view(subscription->extra),
-                                     view(subscription->data)};
-            decision = static_cast<Functions *>(user)->on(context, given);
+            const Subscription argument{subscription->client, view(subscription->path), view(subscription->extra),
+                                        view(subscription->data)};
+            decision = static_cast<Functions *>(user)->on(context, argument);
         });
         return static_cast<int32_t>(decision);
     }
@@ -379,16 +370,16 @@ struct Shims {
     static void off(qio_cx cx, const qio_unsubscribed *unsubscribed, void *user) noexcept {
         guarded([&] {
             Context context(cx);
-            const Unsubscribed given{unsubscribed->client, view(unsubscribed->path), view(unsubscribed->extra)};
-            static_cast<Functions *>(user)->off(context, given);
+            const Unsubscribed argument{unsubscribed->client, view(unsubscribed->path), view(unsubscribed->extra)};
+            static_cast<Functions *>(user)->off(context, argument);
         });
     }
 
     static void reply(qio_cx cx, const qio_reply *reply, void *user) noexcept {
         guarded([&] {
             Context context(cx);
-            const Reply given{reply->client, reply->wants_answer != 0, view(reply->data)};
-            give(cx, (*static_cast<Callback *>(user))(context, given));
+            const Reply argument{reply->client, reply->wants_answer != 0, view(reply->data)};
+            send_answer(cx, (*static_cast<Callback *>(user))(context, argument));
         });
     }
 
@@ -403,36 +394,37 @@ struct Shims {
         return qio_callback{reply, std::make_unique<Callback>(std::move(run)).release(), destroy<Callback>};
     }
 
-    // An answer without its callback, which is given away by the call that follows.
-    static qio_answer plain(const Answer &answer) noexcept {
-        qio_answer plain = QIO_ANSWER;
-        plain.code = answer.code_;
-        plain.data = raw(answer.data_);
-        if (answer.message_) plain.message = raw(*answer.message_);
-        return plain;
+    // Returns an answer without its callback. The caller adds the callback, which the next call gives to the server.
+    static qio_answer without_callback(const Answer &answer) noexcept {
+        qio_answer result = QIO_ANSWER;
+        result.code = answer.code_;
+        result.data = raw(answer.data_);
+        if (answer.message_) result.message = raw(*answer.message_);
+        return result;
     }
 
-    static void give(qio_cx cx, const Answer &answer) {
+    static void send_answer(qio_cx cx, const Answer &answer) {
         if (answer.is_later_) return;
         if (answer.code_ == 0) return check(api().answer_never(cx), "answer_never");
-        qio_answer plain = Shims::plain(answer);
+        qio_answer result = Shims::without_callback(answer);
         qio_callback offered{nullptr, nullptr, nullptr};
         if (answer.callback_) {
             offered = callback(answer.callback_);
-            plain.callback = &offered;
+            result.callback = &offered;
         }
-        check(api().answer_with(cx, &plain), "answer");
+        check(api().answer_with(cx, &result), "answer");
     }
 };
 
 inline qio_status Later::answer(const Answer &answer) {
-    qio_answer plain = Shims::plain(answer);
+    qio_answer result = Shims::without_callback(answer);
     qio_callback offered{nullptr, nullptr, nullptr};
     if (answer.callback_) {
         offered = Shims::callback(answer.callback_);
-        plain.callback = &offered;
+        result.callback = &offered;
     }
-    const qio_status status = answer.code_ == 0 ? api().promise_drop(promise_) : api().promise_answer(promise_, &plain);
+    const bool is_never = answer.code_ == 0;
+    const qio_status status = is_never ? api().promise_drop(promise_) : api().promise_answer(promise_, &result);
     if (status == QIO_OK || status == QIO_GONE) promise_.id = 0;
     return status;
 }
@@ -449,7 +441,7 @@ inline void Context::after(Milliseconds time, Timer run) {
 
 // ---- Any thread ----
 
-// These answer QIO_BUSY where a shard's inbox is full.
+// These functions return QIO_BUSY if the inbox of a shard is full.
 
 [[nodiscard]] inline qio_status broadcast(std::string_view path, std::string_view json) noexcept {
     return api().server_broadcast(binding().server, raw(path), raw(json));
@@ -468,14 +460,14 @@ inline void Context::after(Milliseconds time, Timer run) {
 
 // ---- Registering ----
 
-// An event that is being registered: nothing is, before `add`.
+// An event to register. It is not registered before `add`.
 class EventBuilder {
   public:
     EventBuilder &handler(Handler handler) {
         functions_->handler = std::move(handler);
         return *this;
     }
-    // Who may subscribe; everyone, without it.
+    // Sets the hook that decides who may subscribe. Without it every client may.
     EventBuilder &on(OnHook hook) {
         functions_->on = std::move(hook);
         return *this;
@@ -516,7 +508,7 @@ class EventBuilder {
     std::unique_ptr<Shims::Functions> functions_;
 };
 
-// What `register_events` registers by, on one shard.
+// The context of `register_events` on one shard, through which it registers events and timers.
 class Registrar {
   public:
     explicit Registrar(qio_registrar registrar) noexcept : registrar_(registrar) {}
@@ -537,7 +529,7 @@ class Registrar {
 
 // ---- The application ----
 
-// One value for all shards; it is made by `init` and destroyed behind `stop`.
+// The application: one object for all shards. `init` creates it, and it is destroyed after `stop`.
 class Application {
   public:
     Application() = default;
@@ -545,24 +537,24 @@ class Application {
     Application &operator=(const Application &) = delete;
     virtual ~Application() = default;
 
-    // On each shard, on its thread.
+    // Runs on each shard, on its thread.
     virtual void register_events(Registrar &registrar) = 0;
-    // Once, before the first connection.
+    // Runs once, before the first connection.
     virtual void start() {}
-    // Once, behind the last shard.
+    // Runs once, after the last shard has ended.
     virtual void stop() {}
-    // Without a server.
+    // Runs for `quickio test-app`, without a server.
     virtual void self_test() {}
 };
 
 template <typename App> struct Exported {
     QIO_HIDDEN static std::unique_ptr<App> &app() noexcept {
-        static std::unique_ptr<App> made;
-        return made;
+        static std::unique_ptr<App> instance;
+        return instance;
     }
 
     template <typename F> static int32_t attempt(F &&run) noexcept {
-        const char *unknown = "something was thrown that is no std::exception";
+        const char *unknown = "a value other than a std::exception was thrown";
         try {
             run();
             return QIO_OK;
@@ -580,8 +572,8 @@ template <typename App> struct Exported {
     }
     static int32_t register_events(qio_registrar registrar) noexcept {
         return attempt([registrar] {
-            Registrar by(registrar);
-            app()->register_events(by);
+            Registrar wrapper(registrar);
+            app()->register_events(wrapper);
         });
     }
     static int32_t start() noexcept {
@@ -598,7 +590,7 @@ template <typename App> struct Exported {
 
 } // namespace qio
 
-// Exports an application; once, outside of any namespace.
+// Exports an application. It must be used once, outside any namespace.
 #define QIO_APPLICATION(name, App)                                                                                     \
     const qio_app_info qio_app = {QIO_APP_HEAD,                                                                        \
                                   name,                                                                                \
