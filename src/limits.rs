@@ -41,8 +41,8 @@ pub const PATH_BYTES_MAX: usize = 1024;
 /// somebody forgot. One more is answered 503. Each takes a descriptor, and some 20 KiB while it is served.
 pub const ADMIN_CONNECTIONS_MAX: usize = 1024;
 
-/// The maximum number of connections of the proxy of `quickio clienttest`. Each needs two threads; the proxy is for
-/// test suites, not for the public. One more is answered 503.
+/// The maximum number of connections of the proxy of `quickio clienttest`, which is for test suites, not for the public.
+/// One more is answered 503.
 pub const MANGLER_CONNECTIONS_MAX: usize = 256;
 
 /// The maximum number of requests of one such connection that wait for their responses. At this limit no more are read.

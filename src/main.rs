@@ -1,19 +1,29 @@
 //! The server's command: settings from the command line, the environment and a file; then it serves.
 
-use quickio::config::{self, Action, ConfigError, clienttest};
-use quickio::server::{self, ServerError};
+use quickio::config::{self, Action, ClientTestConfig, ConfigError, clienttest};
+use quickio::mangler;
+use quickio::server::{self, ControlService, ServerError};
 use std::env;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args = env::args_os().skip(1).peekable();
     if args.next_if(|word| word == clienttest::COMMAND).is_some() {
-        act(config::client_test_from_args(args, env::vars_os()), server::run_client_test)
+        act(config::client_test_from_args(args, env::vars_os()), run_client_test)
     } else if args.next_if(|word| word == config::TEST_APP).is_some() {
         act(config::test_app_from_args(args, env::vars_os()), server::test_apps)
     } else {
         act(config::from_args(args, env::vars_os()), server::run)
     }
+}
+
+/// Runs a server with a proxy in front of it that mangles upgrades.
+fn run_client_test(tests: ClientTestConfig) -> Result<(), ServerError> {
+    let ClientTestConfig { server, proxy, mangle } = tests;
+    let proxy = ControlService::new("proxy", move |control, server| {
+        Ok(mangler::serve(control, proxy, server, mangle)?)
+    });
+    server::run_with_services(server, vec![proxy])
 }
 
 fn act<Settings>(

@@ -21,15 +21,15 @@ mod source;
 /// The top modules that each top module may name. Each may also name itself. `bin` is the load generator, whose
 /// clients use the same ring.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("main", &["server", "config", "log"]),
+    ("main", &["server", "mangler", "config", "log"]),
     ("bin", &["qev"]),
-    ("server", &["shard", "admin", "mangler", "app", "qev", "config", "log"]),
+    ("server", &["shard", "admin", "app", "qev", "config", "log"]),
     ("shard", &["app", "protocol", "client", "event", "qev", "config", "web"]),
     ("app", &["client", "event"]),
     ("client", &["event"]),
     ("protocol", &["event"]),
     ("admin", &["qev"]),
-    ("mangler", &["config"]),
+    ("mangler", &["config", "qev"]),
     ("metrics", &["qev"]),
     ("log", &["config"]),
     ("config", &[]),

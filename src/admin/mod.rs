@@ -31,11 +31,8 @@ use thiserror::Error;
 
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::metrics::Snapshot;
-use crate::qev::control::{BoundSocket, ControlExecutor, Listener, Spawner, Stream, sleep};
+use crate::qev::control::{BoundSocket, ControlExecutor, Listener, Permits, Spawner, Stream};
 use hosts::Hosts;
-
-/// How long the endpoint waits after a failed accept: if no descriptor is free, the next accept fails too.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the log is silent about connections that are refused after it has warned.
 const WARN_PAUSE: Duration = Duration::from_secs(1);
@@ -155,13 +152,7 @@ fn serve_within<S: Source>(
     let bound = BoundSocket::bind(address).map_err(|source| AdminError::Bind { address, source })?;
     let address = bound.address();
     control.spawn(move |spawner| {
-        let endpoint = Endpoint {
-            source: source(&spawner),
-            hosts: Hosts::new(hosts),
-            bounds,
-            connections: Cell::new(0),
-            refused: Refused::default(),
-        };
+        let endpoint = Endpoint { source: source(&spawner), hosts: Hosts::new(hosts), bounds };
         accept(Rc::new(endpoint), bound, spawner)
     });
     Ok(address)
@@ -172,53 +163,23 @@ struct Endpoint<S> {
     source: S,
     hosts: Hosts,
     bounds: Bounds,
-    /// The connections of this moment, at most `bounds.connections`.
-    connections: Cell<usize>,
-    refused: Refused,
 }
 
 async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawner: Spawner) {
-    let listener = match Listener::new(bound) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the admin endpoint cannot listen and is off"),
-    };
+    let listener = Listener::new(bound, "the admin endpoint");
+    let permits = Permits::new(endpoint.bounds.connections);
+    let refused = Refused::default();
     loop {
-        match listener.accept().await {
-            Ok(stream) => begin(&endpoint, stream, &spawner).await,
-            Err(error) => {
-                tracing::warn!(%error, "the admin endpoint cannot accept a connection; it tries again");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn begin<S: Source>(endpoint: &Rc<Endpoint<S>>, stream: Stream, spawner: &Spawner) {
-    let Some(place) = Place::take(Rc::clone(endpoint)) else {
-        return endpoint.refused.refuse(&stream).await;
-    };
-    spawner.spawn(async move { connection::serve(&place.0, &stream).await });
-}
-
-/// A connection's place among those that there may be.
-struct Place<S>(Rc<Endpoint<S>>);
-
-impl<S> Place<S> {
-    fn take(endpoint: Rc<Endpoint<S>>) -> Option<Place<S>> {
-        let taken = endpoint.connections.get();
-        if taken >= endpoint.bounds.connections {
-            return None;
-        }
-        endpoint.connections.set(taken + 1);
-        Some(Place(endpoint))
-    }
-}
-
-impl<S> Drop for Place<S> {
-    fn drop(&mut self) {
-        let taken = self.0.connections.get();
-        assert!(taken > 0, "a connection gives back the place that it took");
-        self.0.connections.set(taken - 1);
+        let stream = listener.accept().await;
+        let Some(permit) = permits.try_acquire() else {
+            refused.refuse(&stream).await;
+            continue;
+        };
+        let endpoint = Rc::clone(&endpoint);
+        spawner.spawn(async move {
+            connection::serve(&endpoint, &stream).await;
+            drop(permit);
+        });
     }
 }
 

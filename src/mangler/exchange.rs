@@ -1,137 +1,155 @@
-//! What the two directions of a connection tell each other.
+//! The state that the two directions of a connection share.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
+
+use futures_lite::future;
 
 use super::refusal::Refusal;
 use crate::config::clienttest::Mode;
 use crate::limits::MANGLER_PIPELINE_MAX;
+use crate::qev::control::timeout;
 
-/// What will answer a request.
+/// The response that a request will get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
-    /// An answer that has a body, unless its status or its length says otherwise.
-    Body,
-    /// One without a body, whatever its length says: HEAD.
-    NoBody,
-    /// Perhaps a 101.
+pub(super) enum ExpectedResponse {
+    /// A response that has a body, unless its status or its length says otherwise.
+    WithBody,
+    /// A response without a body, whatever its length says: the request is a HEAD.
+    WithoutBody,
+    /// A response to an upgrade, which may be a 101.
     Upgrade(Mode),
-    /// Requests pass without being looked at: so do their answers.
+    /// Requests pass unexamined, and so do their responses.
     Unknown,
 }
 
-/// What happens to the bytes behind a 101.
+/// What happens to the bytes after a 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tunnel {
+    /// They pass.
     Pass,
+    /// They are dropped.
     Swallow,
 }
 
-/// The state that both directions see.
+/// The shared state. Both directions run in one task, so one waker is enough for both.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    state: Mutex<State>,
-    changed: Condvar,
+    state: RefCell<ExchangeState>,
+    waiting: RefCell<Option<Waker>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// The answers that are still to come, in their order: at most [`MANGLER_PIPELINE_MAX`].
-    expected: VecDeque<Expected>,
-    /// Requests are not looked at any more.
+struct ExchangeState {
+    /// The responses that are still to come, in their order: at most [`MANGLER_PIPELINE_MAX`].
+    expected: VecDeque<ExpectedResponse>,
+    /// Requests pass unexamined.
     is_unknown: bool,
     /// Set by a 101.
     tunnel: Option<Tunnel>,
-    /// The proxy's own answer, behind the server's.
+    /// The proxy's own response, after the server's.
     refusal: Option<Refusal>,
     client_ended: bool,
     server_ended: bool,
 }
 
-impl State {
-    fn is_undecided(&self) -> bool {
-        matches!(self.expected.back(), Some(Expected::Upgrade(_))) && !self.server_ended
+impl ExchangeState {
+    fn has_undecided_upgrade(&self) -> bool {
+        matches!(self.expected.back(), Some(ExpectedResponse::Upgrade(_))) && !self.server_ended
     }
 }
 
-/// What the direction from client to server asks and tells.
+/// The methods for the direction from client to server.
 impl Exchange {
-    /// What the client's bytes belong to; `None` is HTTP. Waits while an upgrade is undecided.
-    pub(super) fn tunnel(&self) -> Option<Tunnel> {
-        self.wait_while(State::is_undecided).tunnel
+    /// Returns the tunnel that the client's bytes belong to, or `None` if they are HTTP. Waits while an upgrade is
+    /// undecided.
+    pub(super) async fn tunnel(&self) -> Option<Tunnel> {
+        self.wait_while(ExchangeState::has_undecided_upgrade).await.tunnel
     }
 
-    /// A request goes to the server. Waits while too many do.
-    pub(super) fn expect(&self, answer: Expected) {
-        let is_full = |state: &State| state.expected.len() >= MANGLER_PIPELINE_MAX && !state.server_ended;
-        self.wait_while(is_full).expected.push_back(answer);
+    /// Records that a request goes to the server. Waits while too many responses are still to come.
+    pub(super) async fn expect(&self, response: ExpectedResponse) {
+        let is_full =
+            |state: &ExchangeState| state.expected.len() >= MANGLER_PIPELINE_MAX && !state.server_ended;
+        let mut state = self.wait_while(is_full).await;
+        state.expected.push_back(response);
     }
 
-    /// From now on requests are not looked at.
-    pub(super) fn lose_sight(&self) {
-        self.lock().is_unknown = true;
+    /// Records that requests pass unexamined from now on.
+    pub(super) fn stop_examining(&self) {
+        self.state.borrow_mut().is_unknown = true;
     }
 
-    /// The proxy answers, and ends the connection: behind the answers that are still to come, for which this waits.
-    pub(super) fn refuse(&self, refusal: Refusal) {
-        let owes = |state: &State| !state.expected.is_empty() && !state.server_ended;
-        self.wait_while(owes).refusal = Some(refusal);
+    /// Records the proxy's own response, which ends the connection. Waits until the responses before it have been sent.
+    pub(super) async fn refuse(&self, refusal: Refusal) {
+        let owes = |state: &ExchangeState| !state.expected.is_empty() && !state.server_ended;
+        self.wait_while(owes).await.refusal = Some(refusal);
     }
 
-    /// The client sends no more.
+    /// Records that the client sends no more.
     pub(super) fn end_client(&self) {
-        self.lock().client_ended = true;
-        self.changed.notify_all();
+        self.change(|state| state.client_ended = true);
     }
 }
 
-/// What the direction from server to client asks and tells.
+/// The methods for the direction from server to client.
 impl Exchange {
-    /// What the next answer belongs to. Where nobody asked it is an ordinary one: a server may answer 408 unasked.
-    pub(super) fn expected(&self) -> Expected {
-        let state = self.lock();
-        let unasked = if state.is_unknown { Expected::Unknown } else { Expected::Body };
-        state.expected.front().copied().unwrap_or(unasked)
+    /// Returns what the next response belongs to. A response that no request expects is an ordinary one: a server may
+    /// send 408 on its own.
+    pub(super) fn expected(&self) -> ExpectedResponse {
+        let state = self.state.borrow();
+        let unexpected =
+            if state.is_unknown { ExpectedResponse::Unknown } else { ExpectedResponse::WithBody };
+        state.expected.front().copied().unwrap_or(unexpected)
     }
 
-    /// That answer is over.
-    pub(super) fn answered(&self) {
-        self.lock().expected.pop_front();
-        self.changed.notify_all();
+    /// Records that this response is complete.
+    pub(super) fn complete_response(&self) {
+        self.change(|state| state.expected.pop_front());
     }
 
-    /// That answer was a 101.
-    pub(super) fn open(&self, tunnel: Tunnel) {
-        let mut state = self.lock();
-        state.expected.pop_front();
-        state.tunnel = Some(tunnel);
-        self.changed.notify_all();
+    /// Records that this response was a 101.
+    pub(super) fn open_tunnel(&self, tunnel: Tunnel) {
+        self.change(|state| {
+            state.expected.pop_front();
+            state.tunnel = Some(tunnel);
+        });
     }
 
-    /// The server sends no more: what the proxy has to say then.
+    /// Records that the server sends no more. Returns the proxy's own response, if there is one.
     pub(super) fn end_server(&self) -> Option<Refusal> {
-        let mut state = self.lock();
-        state.server_ended = true;
-        self.changed.notify_all();
-        state.refusal.take()
+        self.change(|state| {
+            state.server_ended = true;
+            state.refusal.take()
+        })
     }
 
-    /// Waits for [`Exchange::end_client`], at most so long.
-    pub(super) fn wait_for_client(&self, time: Duration) {
-        let goes_on = |state: &mut State| !state.client_ended;
-        let waited = self.changed.wait_timeout_while(self.lock(), time, goes_on);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    /// Waits for [`Exchange::end_client`], at most for this time.
+    pub(super) async fn wait_for_client(&self, time: Duration) {
+        timeout(time, self.wait_while(|state| !state.client_ended)).await;
     }
 }
 
 impl Exchange {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn change<T>(&self, change: impl FnOnce(&mut ExchangeState) -> T) -> T {
+        let changed = change(&mut self.state.borrow_mut());
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+        changed
     }
 
-    fn wait_while(&self, holds: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
-        let waited = self.changed.wait_while(self.lock(), |state| holds(state));
-        waited.unwrap_or_else(PoisonError::into_inner)
+    async fn wait_while(&self, holds: impl Fn(&ExchangeState) -> bool) -> RefMut<'_, ExchangeState> {
+        future::poll_fn(|cx| {
+            if !holds(&self.state.borrow()) {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        self.state.borrow_mut()
     }
 }

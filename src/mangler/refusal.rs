@@ -1,23 +1,23 @@
-//! The answers that are the proxy's own, and not the server's.
+//! The proxy's own responses, which do not come from the server.
 
 use crate::config::clienttest::Mode;
 
-/// Why the proxy answers itself. The connection is to be closed behind it.
+/// A reason for the proxy to respond itself. The connection is closed after the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// `mangle=` with a name that is no mode's.
+    /// `mangle=` has a name that no mode has.
     UnknownMode(String),
-    /// A request head over the limits.
+    /// The head of a request is over the limits.
     TooLarge,
     /// The server does not accept connections.
     Unreachable,
-    /// As many connections as there may be.
+    /// The proxy has as many connections as it may have.
     Full,
 }
 
 impl Refusal {
-    /// The response, whole.
-    pub(super) fn answer(&self) -> Vec<u8> {
+    /// Returns the whole response.
+    pub(super) fn response(&self) -> Vec<u8> {
         let text = self.text();
         let head = format!(
             "HTTP/1.1 {}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",

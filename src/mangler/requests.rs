@@ -1,147 +1,151 @@
-//! The client's bytes into requests, without I/O: where each begins and ends, and which ask for an upgrade.
+//! The client's bytes into requests, without I/O: where each begins and ends, and which are upgrades.
 
 use std::mem;
 
 use httparse::Header;
 
-use super::exchange::Expected;
+use super::exchange::ExpectedResponse;
 use super::refusal::Refusal;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
-/// What the next bytes are.
+/// The meaning of the next bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// The beginning of a head, which is kept.
-    NotYet,
-    /// They are to pass as they are.
+pub(super) enum RequestEvent {
+    /// The beginning of a head, which is held.
+    Incomplete,
+    /// Bytes that pass unchanged.
     Bytes,
-    /// A request that is no upgrade: its head, and what will answer it.
-    Plain { head: Vec<u8>, answer: Expected },
+    /// A request that is not an upgrade: its head, and the response that it expects.
+    Plain { head: Vec<u8>, response: ExpectedResponse },
     /// An upgrade to WebSocket: its head, and the `mangle=` of its target.
     Upgrade { head: Vec<u8>, mangle: Option<String> },
-    /// Nothing that can be followed: what was kept is to pass, and everything behind it.
+    /// Input that cannot be followed: the held bytes pass, and everything after them.
     Unknown(Vec<u8>),
-    /// Nothing that is passed on.
+    /// Input that does not pass.
     Refused(Refusal),
 }
 
-/// The requests of one connection.
+/// The parser of the requests of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Requests {
-    state: State,
+pub(super) struct RequestParser {
+    state: RequestState,
     /// The beginning of a head; at most [`HTTP_HEAD_BYTES_MAX`].
     held: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum RequestState {
     #[default]
     Head,
-    /// So many bytes of a body are still to come.
+    /// This many bytes of a body are still to come.
     Body(u64),
-    /// Nothing is looked at any more.
+    /// Everything passes unexamined.
     Unknown,
 }
 
-impl Requests {
-    /// Takes the first part of `input`: how many bytes it has, and what they are.
-    pub(super) fn read(&mut self, input: &[u8]) -> (usize, Found) {
+impl RequestParser {
+    /// Consumes the first part of `input`. Returns its size and its meaning.
+    pub(super) fn read(&mut self, input: &[u8]) -> (usize, RequestEvent) {
         match self.state {
-            State::Head => self.read_head(input),
-            State::Body(left) => {
-                let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-                self.go_on(left - taken as u64);
-                (taken, Found::Bytes)
+            RequestState::Head => self.read_head(input),
+            RequestState::Body(left) => {
+                let consumed = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+                self.continue_body(left - consumed as u64);
+                (consumed, RequestEvent::Bytes)
             }
-            State::Unknown => (input.len(), Found::Bytes),
+            RequestState::Unknown => (input.len(), RequestEvent::Bytes),
         }
     }
 
-    /// The beginning of a head behind which the client ended.
+    /// Returns the beginning of a head that the client did not complete.
     pub(super) fn rest(&self) -> &[u8] {
         &self.held
     }
 
-    /// A head is parsed anew with each piece that comes: it is short, and its length bounded.
-    fn read_head(&mut self, input: &[u8]) -> (usize, Found) {
+    /// Parses the whole head again with each piece that arrives: heads are short, and their length is bounded.
+    fn read_head(&mut self, input: &[u8]) -> (usize, RequestEvent) {
         let had = self.held.len();
         let room = HTTP_HEAD_BYTES_MAX - had;
         self.held.extend_from_slice(&input[..input.len().min(room)]);
         let parsed = parse(&self.held);
-        let taken = match &parsed {
-            Parsed::Whole(request) => request.len - had,
+        let consumed = match &parsed {
+            ParsedRequest::Complete(request) => request.len - had,
             _ => self.held.len() - had,
         };
-        let found = match parsed {
-            Parsed::Whole(request) => self.whole(request),
-            Parsed::NotYet if self.held.len() < HTTP_HEAD_BYTES_MAX => Found::NotYet,
-            Parsed::NotYet | Parsed::TooLarge => {
+        let event = match parsed {
+            ParsedRequest::Complete(request) => self.handle_head(request),
+            ParsedRequest::Incomplete if self.held.len() < HTTP_HEAD_BYTES_MAX => RequestEvent::Incomplete,
+            ParsedRequest::Incomplete | ParsedRequest::TooLarge => {
                 self.held.clear();
-                Found::Refused(Refusal::TooLarge)
+                RequestEvent::Refused(Refusal::TooLarge)
             }
-            Parsed::Unknown => {
-                self.state = State::Unknown;
-                Found::Unknown(mem::take(&mut self.held))
+            ParsedRequest::Unknown => {
+                self.state = RequestState::Unknown;
+                RequestEvent::Unknown(mem::take(&mut self.held))
             }
         };
-        (taken, found)
+        (consumed, event)
     }
 
-    fn whole(&mut self, request: Request) -> Found {
+    fn handle_head(&mut self, request: ProxiedRequest) -> RequestEvent {
         self.held.truncate(request.len);
         let head = mem::take(&mut self.held);
-        self.go_on(request.body);
+        self.continue_body(request.body);
         if request.is_upgrade {
-            Found::Upgrade { head, mangle: request.mangle }
+            RequestEvent::Upgrade { head, mangle: request.mangle }
         } else {
-            Found::Plain { head, answer: request.answer }
+            RequestEvent::Plain { head, response: request.response }
         }
     }
 
-    fn go_on(&mut self, body_left: u64) {
-        self.state = if body_left > 0 { State::Body(body_left) } else { State::Head };
+    fn continue_body(&mut self, left: u64) {
+        self.state = if left > 0 { RequestState::Body(left) } else { RequestState::Head };
     }
 }
 
-enum Parsed {
-    NotYet,
-    Whole(Request),
+enum ParsedRequest {
+    Incomplete,
+    Complete(ProxiedRequest),
     TooLarge,
     Unknown,
 }
 
-struct Request {
-    /// Bytes of the head.
+struct ProxiedRequest {
+    /// The size of the head in bytes.
     len: usize,
-    /// Bytes of the body.
+    /// The size of the body in bytes.
     body: u64,
-    answer: Expected,
+    response: ExpectedResponse,
     is_upgrade: bool,
     mangle: Option<String>,
 }
 
-fn parse(bytes: &[u8]) -> Parsed {
+fn parse(bytes: &[u8]) -> ParsedRequest {
     let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => whole(&request, len),
-        Ok(httparse::Status::Partial) => Parsed::NotYet,
-        Err(httparse::Error::TooManyHeaders) => Parsed::TooLarge,
-        Err(_) => Parsed::Unknown,
+        Ok(httparse::Status::Complete(len)) => classify(&request, len),
+        Ok(httparse::Status::Partial) => ParsedRequest::Incomplete,
+        Err(httparse::Error::TooManyHeaders) => ParsedRequest::TooLarge,
+        Err(_) => ParsedRequest::Unknown,
     }
 }
 
-fn whole(request: &httparse::Request<'_, '_>, len: usize) -> Parsed {
+fn classify(request: &httparse::Request<'_, '_>, len: usize) -> ParsedRequest {
     let body = match body_length(request.headers) {
-        Length::Bytes(bytes) => bytes,
-        Length::Missing => 0,
-        Length::Unclear => return Parsed::Unknown,
+        BodyLength::Bytes(bytes) => bytes,
+        BodyLength::Missing => 0,
+        BodyLength::Unclear => return ParsedRequest::Unknown,
     };
-    let answer = if request.method == Some("HEAD") { Expected::NoBody } else { Expected::Body };
-    // One with a body is refused by the server.
+    let response = if request.method == Some("HEAD") {
+        ExpectedResponse::WithoutBody
+    } else {
+        ExpectedResponse::WithBody
+    };
+    // The server refuses an upgrade with a body.
     let is_upgrade = body == 0 && asks_for_websocket(request.headers);
     let mangle = mangle_of(request.path.unwrap_or_default());
-    Parsed::Whole(Request { len, body, answer, is_upgrade, mangle })
+    ParsedRequest::Complete(ProxiedRequest { len, body, response, is_upgrade, mangle })
 }
 
 fn asks_for_websocket(headers: &[Header<'_>]) -> bool {
@@ -150,34 +154,34 @@ fn asks_for_websocket(headers: &[Header<'_>]) -> bool {
     protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// The `mangle=` in a target's query; the first, where there are more.
+/// Returns the `mangle=` in a target's query; the first one, if there are several.
 fn mangle_of(target: &str) -> Option<String> {
     let (_, query) = target.split_once('?')?;
     query.split('&').find_map(|pair| pair.strip_prefix("mangle=")).map(str::to_owned)
 }
 
-/// What the headers say of the body's length.
+/// The length of a body, according to the headers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Length {
+pub(super) enum BodyLength {
     Missing,
     Bytes(u64),
-    /// A transfer coding, more than one length, or one that is no number. The server speaks none of these.
+    /// A transfer coding, more than one length, or a length that is not a number. The server sends none of these.
     Unclear,
 }
 
-pub(super) fn body_length(headers: &[Header<'_>]) -> Length {
+pub(super) fn body_length(headers: &[Header<'_>]) -> BodyLength {
     if headers.iter().any(|header| header.name.eq_ignore_ascii_case("Transfer-Encoding")) {
-        return Length::Unclear;
+        return BodyLength::Unclear;
     }
     let mut lengths = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("Content-Length"));
     match (lengths.next(), lengths.next()) {
-        (None, _) => Length::Missing,
-        (Some(header), None) => digits(header.value).map_or(Length::Unclear, Length::Bytes),
-        (Some(_), Some(_)) => Length::Unclear,
+        (None, _) => BodyLength::Missing,
+        (Some(header), None) => digits(header.value).map_or(BodyLength::Unclear, BodyLength::Bytes),
+        (Some(_), Some(_)) => BodyLength::Unclear,
     }
 }
 
-/// Digits only: `parse` would take a sign.
+/// Parses a number that has only digits: `parse` would accept a sign.
 fn digits(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value.trim_ascii()).ok()?;
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
@@ -191,41 +195,43 @@ mod tests {
     const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c, WebSocket\r\n\r\n";
     const POST: &str = "POST /?sid=0 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n";
 
-    /// What was found, bytes that pass and beginnings left out; and all bytes that would go to the server.
-    fn read_all(pieces: &[&[u8]]) -> (Vec<Found>, Vec<u8>) {
-        let (mut requests, mut found, mut passed) = (Requests::default(), Vec::new(), Vec::new());
+    /// Returns the events, without bytes and incomplete heads, and all bytes that would go to the server.
+    fn read_all(pieces: &[&[u8]]) -> (Vec<RequestEvent>, Vec<u8>) {
+        let (mut requests, mut found, mut passed) = (RequestParser::default(), Vec::new(), Vec::new());
         for piece in pieces {
             let mut input = *piece;
             while !input.is_empty() {
-                let (taken, what) = requests.read(input);
-                match &what {
-                    Found::Bytes => passed.extend_from_slice(&input[..taken]),
-                    Found::Plain { head, .. } | Found::Upgrade { head, .. } | Found::Unknown(head) => {
+                let (consumed, event) = requests.read(input);
+                match &event {
+                    RequestEvent::Bytes => passed.extend_from_slice(&input[..consumed]),
+                    RequestEvent::Plain { head, .. }
+                    | RequestEvent::Upgrade { head, .. }
+                    | RequestEvent::Unknown(head) => {
                         passed.extend_from_slice(head);
                     }
-                    Found::NotYet => {}
-                    Found::Refused(_) => return (vec![what], passed),
+                    RequestEvent::Incomplete => {}
+                    RequestEvent::Refused(_) => return (vec![event], passed),
                 }
-                if !matches!(what, Found::Bytes | Found::NotYet) {
-                    found.push(what);
+                if !matches!(event, RequestEvent::Bytes | RequestEvent::Incomplete) {
+                    found.push(event);
                 }
-                input = &input[taken..];
+                input = &input[consumed..];
             }
         }
         passed.extend_from_slice(requests.rest());
         (found, passed)
     }
 
-    fn plain(head: &str) -> Found {
-        Found::Plain { head: head.into(), answer: Expected::Body }
+    fn plain(head: &str) -> RequestEvent {
+        RequestEvent::Plain { head: head.into(), response: ExpectedResponse::WithBody }
     }
 
-    fn upgrade(head: &str, mangle: Option<&str>) -> Found {
-        Found::Upgrade { head: head.into(), mangle: mangle.map(Into::into) }
+    fn upgrade(head: &str, mangle: Option<&str>) -> RequestEvent {
+        RequestEvent::Upgrade { head: head.into(), mangle: mangle.map(Into::into) }
     }
 
     #[test]
-    fn requests_are_told_apart_at_every_split() {
+    fn requests_are_separated_at_every_split() {
         let head = "HEAD / HTTP/1.0\n\n";
         let chosen = UPGRADE.replace("/ HTTP", "http://h/x?a&mangle=cut&mangle=none HTTP");
         let unclear = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -236,22 +242,22 @@ mod tests {
             (
                 format!("{head}\r\n{POST}GET /{POST}GET /"),
                 vec![
-                    Found::Plain { head: head.into(), answer: Expected::NoBody },
+                    RequestEvent::Plain { head: head.into(), response: ExpectedResponse::WithoutBody },
                     plain(&format!("\r\n{POST}")),
                     plain(POST),
                 ],
             ),
-            (format!("{POST}abcde{unclear}{UPGRADE}"), vec![plain(POST), Found::Unknown(Vec::new())]),
-            (format!("/qio/ohai{UPGRADE}"), vec![Found::Unknown(Vec::new())]),
+            (format!("{POST}abcde{unclear}{UPGRADE}"), vec![plain(POST), RequestEvent::Unknown(Vec::new())]),
+            (format!("/qio/ohai{UPGRADE}"), vec![RequestEvent::Unknown(Vec::new())]),
             (format!("{with_body}x{UPGRADE}"), vec![plain(&with_body), upgrade(UPGRADE, None)]),
         ] {
             for at in 0..=stream.len() {
                 let (first, second) = stream.as_bytes().split_at(at);
                 let (mut found, passed) = read_all(&[first, second]);
-                // How much was kept before the end of sight depends on the split.
+                // The number of held bytes depends on the split.
                 found.iter_mut().for_each(|found| {
-                    if let Found::Unknown(kept) = found {
-                        kept.clear();
+                    if let RequestEvent::Unknown(held) = found {
+                        held.clear();
                     }
                 });
                 assert_eq!(found, expected, "{at} of {stream:?}");
@@ -264,7 +270,7 @@ mod tests {
 
     #[test]
     fn heads_over_the_limits_are_refused() {
-        let refused = vec![Found::Refused(Refusal::TooLarge)];
+        let refused = vec![RequestEvent::Refused(Refusal::TooLarge)];
         let long = |len: usize| {
             let start = "GET / HTTP/1.1\r\nX: ";
             format!("{start}{}\r\n\r\n", "y".repeat(len - start.len() - 4))
@@ -283,17 +289,17 @@ mod tests {
     }
 
     #[test]
-    fn lengths() {
+    fn body_lengths() {
         for (lines, expected) in [
-            ("", Length::Missing),
-            ("Content-Length: 0\r\n", Length::Bytes(0)),
-            ("content-length:\t18446744073709551615 \r\n", Length::Bytes(u64::MAX)),
-            ("Content-Length: 18446744073709551616\r\n", Length::Unclear),
-            ("Content-Length: +5\r\n", Length::Unclear),
-            ("Content-Length: 5, 5\r\n", Length::Unclear),
-            ("Content-Length:\r\n", Length::Unclear),
-            ("Content-Length: 5\r\nContent-Length: 5\r\n", Length::Unclear),
-            ("Content-Length: 5\r\nTransfer-Encoding: identity\r\n", Length::Unclear),
+            ("", BodyLength::Missing),
+            ("Content-Length: 0\r\n", BodyLength::Bytes(0)),
+            ("content-length:\t18446744073709551615 \r\n", BodyLength::Bytes(u64::MAX)),
+            ("Content-Length: 18446744073709551616\r\n", BodyLength::Unclear),
+            ("Content-Length: +5\r\n", BodyLength::Unclear),
+            ("Content-Length: 5, 5\r\n", BodyLength::Unclear),
+            ("Content-Length:\r\n", BodyLength::Unclear),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", BodyLength::Unclear),
+            ("Content-Length: 5\r\nTransfer-Encoding: identity\r\n", BodyLength::Unclear),
         ] {
             let text = format!("{lines}\r\n");
             let mut headers = [httparse::EMPTY_HEADER; 4];
@@ -308,7 +314,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_passes_unharmed(
+        fn all_bytes_pass_unchanged(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             requests in prop::collection::vec(0..3usize, 0..4),
             size in 1..50usize,

@@ -1,7 +1,10 @@
 //! The proxy between real sockets, before a server that says what the test says.
 
 use super::*;
+use socket2::SockRef;
 use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
 use std::time::Instant;
 
 /// How long anything is waited for. Far more than is ever needed.
@@ -22,7 +25,9 @@ const UNKNOWN_MODE: &str = "there is no mode `acept-removed`; there are: none, s
 
 /// The proxy, and the listener that it takes for the server.
 struct Setup {
-    proxy: Handle,
+    control: ControlExecutor,
+    address: SocketAddr,
+    permits: Permits,
     listener: TcpListener,
 }
 
@@ -34,18 +39,25 @@ struct Ends {
 
 impl Setup {
     fn new(mangling: Mangling) -> Setup {
-        Setup::with_times(mangling, Times { stall: DEADLINE, linger: DEADLINE })
+        Setup::with_patience(mangling, Patience { stall: DEADLINE, linger: DEADLINE })
     }
 
     fn with_linger(mangling: Mangling, linger: Duration) -> Setup {
-        Setup::with_times(mangling, Times { stall: DEADLINE, linger })
+        Setup::with_patience(mangling, Patience { stall: DEADLINE, linger })
     }
 
-    fn with_times(mangling: Mangling, times: Times) -> Setup {
+    fn with_patience(mangling: Mangling, patience: Patience) -> Setup {
+        Setup::with(mangling, patience, MANGLER_CONNECTIONS_MAX)
+    }
+
+    fn with(mangling: Mangling, patience: Patience, connections: usize) -> Setup {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
-        let proxy = serve_within(times, any, listener.local_addr().unwrap(), mangling).unwrap();
-        Setup { proxy, listener }
+        let control = ControlExecutor::start("proxy-test").unwrap();
+        let permits = Permits::new(connections);
+        let server = listener.local_addr().unwrap();
+        let address = serve_within(patience, permits.clone(), &control, any, server, mangling).unwrap();
+        Setup { control, address, permits, listener }
     }
 
     fn connect(&self) -> Ends {
@@ -56,7 +68,7 @@ impl Setup {
     }
 
     fn client(&self) -> TcpStream {
-        let client = TcpStream::connect(self.proxy.address()).unwrap();
+        let client = TcpStream::connect(self.address).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         client
     }
@@ -64,7 +76,7 @@ impl Setup {
     /// Waits until the proxy has so many connections.
     fn eventually_has(&self, connections: usize) {
         let deadline = Instant::now() + DEADLINE;
-        while self.proxy.proxy.links().len() != connections {
+        while self.permits.taken() != connections {
             assert!(Instant::now() < deadline, "never {connections} connections");
             thread::yield_now();
         }
@@ -225,7 +237,7 @@ fn who_vanishes_takes_the_connection_along() {
 #[test]
 fn who_reads_nothing_at_all_is_not_waited_for_without_end() {
     let stall = Duration::from_millis(50);
-    let setup = Setup::with_times(Mangling::Rotate, Times { stall, linger: DEADLINE });
+    let setup = Setup::with_patience(Mangling::Rotate, Patience { stall, linger: DEADLINE });
     let mut ends = setup.connect();
     ends.passes_to_server(GET);
     ends.server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
@@ -311,20 +323,42 @@ fn the_proxys_own_answers_come_behind_the_servers() {
 
 #[test]
 fn one_connection_too_many_is_refused() {
-    let setup = Setup::new(Mangling::Rotate);
-    let mut all: Vec<Ends> = (0..MANGLER_CONNECTIONS_MAX).map(|_| setup.connect()).collect();
-    let answer = rest(&mut setup.client());
-    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    const MAX: usize = 3;
+    let setup = Setup::with(Mangling::Rotate, Patience { stall: DEADLINE, linger: DEADLINE }, MAX);
+    let mut all: Vec<Ends> = (0..MAX).map(|_| setup.connect()).collect();
+    for _ in 0..3 {
+        let response = rest(&mut setup.client());
+        assert!(response.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{response}");
+    }
     all.pop();
-    setup.eventually_has(MANGLER_CONNECTIONS_MAX - 1);
+    setup.eventually_has(MAX - 1);
     setup.connect().passes_to_server(GET);
+}
+
+#[test]
+fn many_connections_are_relayed_at_once() {
+    let setup = Setup::new(Mangling::Always(Mode::None));
+    let mut all: Vec<Ends> = (0..100).map(|_| setup.connect()).collect();
+    for ends in &mut all {
+        ends.client.write_all(UPGRADE.as_bytes()).unwrap();
+    }
+    for ends in &mut all {
+        expect(&mut ends.server, UPGRADE);
+        ends.server.write_all(OPENED.as_bytes()).unwrap();
+    }
+    for ends in &mut all {
+        expect(&mut ends.client, OPENED);
+        ends.passes_to_server("frame");
+    }
+    drop(all);
+    setup.eventually_has(0);
 }
 
 #[test]
 fn a_server_that_is_gone_is_answered_for() {
     let setup = Setup::new(Mangling::Rotate);
     drop(setup.listener);
-    let mut client = TcpStream::connect(setup.proxy.address()).unwrap();
+    let mut client = TcpStream::connect(setup.address).unwrap();
     let answer = rest(&mut client);
     assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
 }
@@ -342,8 +376,8 @@ fn stopping_cuts_whatever_there_is() {
     swallowed.server.write_all(b"frame").unwrap();
     let mut half = setup.connect();
     half.server.shutdown(Shutdown::Write).unwrap();
-    let address = setup.proxy.address();
-    drop(setup.proxy);
+    let address = setup.address;
+    drop(setup.control);
     for ends in [&mut idle, &mut undecided, &mut swallowed, &mut half] {
         assert_eq!(rest(&mut ends.client), "");
         rest(&mut ends.server);
@@ -353,14 +387,14 @@ fn stopping_cuts_whatever_there_is() {
 
 #[test]
 fn rotation_goes_through_all_modes_but_none() {
-    let modes = Modes { mangling: Mangling::Rotate, upgrades: AtomicUsize::new(0) };
+    let modes = Modes::new(Mangling::Rotate);
     for _ in 0..2 {
         for mode in &Mode::ALL[1..] {
             assert_eq!(modes.choose(Some("none")), Some(Mode::None), "a choice takes no turn");
             assert_eq!(modes.choose(None), Some(*mode));
         }
     }
-    let always = Modes { mangling: Mangling::Always(Mode::Cut), upgrades: AtomicUsize::new(0) };
+    let always = Modes::new(Mangling::Always(Mode::Cut));
     for (asked, mode) in [
         (None, Some(Mode::Cut)),
         (Some("swallow"), Some(Mode::Swallow)),

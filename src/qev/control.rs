@@ -32,6 +32,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -56,6 +58,9 @@ const BLOCKING_THREADS: usize = 1;
 
 /// Connections that the kernel accepts before [`Listener::accept`] takes them: as many as may arrive at one moment.
 const BACKLOG: i32 = 1024;
+
+/// How long a listener waits after a failed accept: if no descriptor is free, the next accept fails too.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The control executor's handle. Dropping it drops every task of the executor and waits for its thread to end.
 pub struct ControlExecutor {
@@ -224,10 +229,55 @@ pub async fn timeout<T>(time: Duration, work: impl Future<Output = T>) -> Option
     future::or(async { Some(work.await) }, expires).await
 }
 
+/// A bound on the number of things that exist at the same time, such as the connections of a service.
+#[derive(Clone, Debug)]
+pub struct Permits(Arc<PermitCount>);
+
+#[derive(Debug)]
+struct PermitCount {
+    max: usize,
+    taken: AtomicUsize,
+}
+
+impl Permits {
+    /// Creates a bound of `max`.
+    #[must_use]
+    pub fn new(max: usize) -> Permits {
+        Permits(Arc::new(PermitCount { max, taken: AtomicUsize::new(0) }))
+    }
+
+    /// Returns a permit, or `None` if all are taken.
+    #[must_use]
+    pub fn try_acquire(&self) -> Option<Permit> {
+        let more = |taken| (taken < self.0.max).then_some(taken + 1);
+        let acquired = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        acquired.is_ok().then(|| Permit(self.clone()))
+    }
+
+    /// Returns the number of permits that are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+}
+
+/// One of the things that [`Permits`] bound. Dropping it gives the permit back.
+#[derive(Debug)]
+pub struct Permit(Permits);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let taken = self.0.0.taken.fetch_sub(1, Ordering::Relaxed);
+        assert!(taken > 0, "a permit is given back once");
+    }
+}
+
 /// A TCP socket that was bound on any thread, for a [`Listener`].
 #[derive(Debug)]
 pub struct BoundSocket {
     socket: Socket,
+    /// The same socket, for glommio.
+    twin: Socket,
     address: SocketAddr,
 }
 
@@ -244,10 +294,10 @@ impl BoundSocket {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(BoundSocket { socket, address })
+        Ok(BoundSocket { twin: socket.try_clone()?, socket, address })
     }
 
-    /// The bound address, with the port that the kernel chose.
+    /// Returns the bound address, with the port that the kernel chose.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -256,33 +306,39 @@ impl BoundSocket {
 
 /// A listening TCP socket. Dropping it frees its address at once.
 pub struct Listener {
+    /// The service that it belongs to, for the log.
+    service: &'static str,
     socket: Socket,
     acceptor: net::TcpListener,
 }
 
 impl Listener {
     /// Accepts connections on the executor of the calling task.
-    ///
-    /// # Errors
-    ///
-    /// If no descriptor is free.
-    pub fn new(bound: BoundSocket) -> io::Result<Listener> {
-        let descriptor = bound.socket.try_clone()?.into_raw_fd();
+    #[must_use]
+    pub fn new(bound: BoundSocket, service: &'static str) -> Listener {
         // SAFETY: the descriptor is an open listening socket, and only the acceptor owns it.
-        let acceptor = unsafe { net::TcpListener::from_raw_fd(descriptor) };
-        Ok(Listener { socket: bound.socket, acceptor })
+        let acceptor = unsafe { net::TcpListener::from_raw_fd(bound.twin.into_raw_fd()) };
+        Listener { service, socket: bound.socket, acceptor }
     }
 
-    /// Waits for the next connection.
-    ///
-    /// # Errors
-    ///
-    /// If a connection cannot be accepted, which the next call may do: most often because no descriptor is free.
-    pub async fn accept(&self) -> io::Result<Stream> {
-        // A queue of connections that are there already must not keep other tasks from running.
-        future::yield_now().await;
-        let stream = self.acceptor.accept().await.map_err(io_error)?;
-        let stream = Stream::new(stream);
+    /// Waits for the next connection. If a connection cannot be accepted, most often because no descriptor is free, the
+    /// log says so and the next attempt is made after a pause.
+    pub async fn accept(&self) -> Stream {
+        loop {
+            // A queue of connections must not keep other tasks from running.
+            future::yield_now().await;
+            match self.try_accept().await {
+                Ok(stream) => return stream,
+                Err(error) => {
+                    tracing::warn!(service = self.service, %error, "a connection cannot be accepted; trying again");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_accept(&self) -> io::Result<Stream> {
+        let stream = self.acceptor.accept().await.map(Stream::new).map_err(io_error)?;
         SockRef::from(&stream).set_cloexec(true)?;
         Ok(stream)
     }
@@ -397,9 +453,9 @@ mod tests {
         let bound = bound();
         let address = bound.address();
         control.spawn(|spawner| async move {
-            let listener = Listener::new(bound).unwrap();
+            let listener = Listener::new(bound, "echo");
             loop {
-                let stream = listener.accept().await.unwrap();
+                let stream = listener.accept().await;
                 spawner.spawn(async move {
                     let mut bytes = [0; 1000];
                     while let Ok(len @ 1..) = (&stream).read(&mut bytes).await {
@@ -542,6 +598,16 @@ mod tests {
     }
 
     #[test]
+    fn permits_are_bounded_and_given_back() {
+        let permits = Permits::new(2);
+        let first = permits.try_acquire().unwrap();
+        let second = permits.try_acquire();
+        assert_eq!((second.is_some(), permits.try_acquire().is_none(), permits.taken()), (true, true, 2));
+        drop(first);
+        assert_eq!((permits.try_acquire().is_some(), permits.taken()), (true, 1));
+    }
+
+    #[test]
     fn work_that_takes_too_long_is_dropped() {
         let control = start();
         let (result, results) = channel();
@@ -560,9 +626,9 @@ mod tests {
         let address = bound.address();
         let (result, results) = channel();
         control.spawn(|_| async move {
-            let listener = Listener::new(bound).unwrap();
+            let listener = Listener::new(bound, "test");
             for _ in 0..2 {
-                let stream = listener.accept().await.unwrap();
+                let stream = listener.accept().await;
                 result.send(rustix::io::fcntl_getfd(&stream).unwrap()).unwrap();
             }
         });

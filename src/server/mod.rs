@@ -6,6 +6,7 @@
 mod apps;
 mod listen;
 mod post;
+mod services;
 mod statistics;
 
 use crate::admin::{self, AdminError};
@@ -13,12 +14,10 @@ use crate::app::c::LoadError;
 use crate::app::qio::Qio;
 use crate::app::worker::{self, StartError, WorkerApplication};
 use crate::app::{self, Application, Error, Server};
-use crate::config::{self, ClientTestConfig, ClockKind, Config};
+use crate::config::{self, ClockKind, Config};
 use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 use crate::log;
-use crate::mangler::{self, MangleError};
 use crate::qev::clock::{Clock, ClockHandle, nanos};
-use crate::qev::control::ControlExecutor;
 use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::{Kernel, Missing, probe};
 use crate::qev::ring::{self, Ring};
@@ -26,6 +25,8 @@ use crate::qev::runtime::{self, Executor};
 use crate::shard::{Apps, ControlMessage, Envelope, Inboxes, Parts, Shard, Shared, Wakeup};
 use listen::{ListenError, Listeners};
 use post::Mailboxes;
+pub use services::ControlService;
+use services::Services;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use statistics::Statistics;
@@ -45,9 +46,6 @@ const DESCRIPTORS_SPARE: usize = 1024;
 
 /// Places of each ring for the links of one worker: those that come and those that go while workers are replaced.
 const LINK_PLACES: usize = 4;
-
-/// The name of the control executor's thread.
-const CONTROL_THREAD: &str = "quickio-control";
 
 /// The exit code where a second signal cuts the shutdown short.
 const EXIT_CUT_SHORT: i32 = 130;
@@ -82,7 +80,7 @@ pub enum ServerError {
     #[error("the control executor cannot start: {0}")]
     Control(io::Error),
     #[error("{0}")]
-    Mangle(#[from] MangleError),
+    Service(Box<dyn std::error::Error + Send + Sync>),
     #[error("the log cannot be started: {0}")]
     Log(#[from] log::LogError),
     #[error("shard {shard} cannot start: {error}")]
@@ -116,17 +114,16 @@ impl ServerError {
 ///
 /// Whatever keeps it from starting, in words for the operator; or the shard that could not go on.
 pub fn run(config: Config) -> Result<(), ServerError> {
-    run_named(config, Vec::new(), None)
+    run_named(config, Vec::new(), Vec::new())
 }
 
-/// Runs a server with a proxy before it that mangles upgrades, until a signal stops both.
+/// Runs a server with services beside it, until a signal stops them all.
 ///
 /// # Errors
 ///
-/// As [`run`].
-pub fn run_client_test(tests: ClientTestConfig) -> Result<(), ServerError> {
-    let mangle = |server| mangler::serve(tests.proxy, server, tests.mangle);
-    run_named(tests.server, Vec::new(), Some(&mangle))
+/// As [`run`]; or a service cannot start.
+pub fn run_with_services(config: Config, services: Vec<ControlService>) -> Result<(), ServerError> {
+    run_named(config, Vec::new(), services)
 }
 
 /// Runs a server with these applications, and those that the settings name behind them, until a signal stops it.
@@ -135,7 +132,7 @@ pub fn run_client_test(tests: ClientTestConfig) -> Result<(), ServerError> {
 ///
 /// As [`run`].
 pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
-    run_named(config, apps, None)
+    run_named(config, apps, Vec::new())
 }
 
 /// Runs the self-tests of the applications that the settings name, and reports on standard output.
@@ -151,7 +148,7 @@ pub fn test_apps(config: Config) -> Result<(), ServerError> {
 fn run_named(
     config: Config,
     apps: Vec<Arc<dyn Application>>,
-    mangle: Option<Mangle<'_>>,
+    services: Vec<ControlService>,
 ) -> Result<(), ServerError> {
     // Kept to the end: what is logged last is written when it is dropped.
     let log = log::start(config.log_level, config.log_format)?;
@@ -159,14 +156,11 @@ fn run_named(
     let (clock, hand) = clock(config.clock);
     let named = apps::Named::load(&config, shards(&config), &clock, apps)?;
     let run = Run { config, apps: named.apps(), workers: named.workers(), clock, hand, signals };
-    let served = serve(run, &log, mangle);
+    let served = serve(run, &log, services);
     // Those that were loaded and never started, since something else could not.
     named.finish();
     served
 }
-
-/// Starts what mangles upgrades, before the server at an address.
-type Mangle<'a> = &'a dyn Fn(SocketAddr) -> Result<mangler::Handle, MangleError>;
 
 /// What is run.
 struct Run {
@@ -179,7 +173,7 @@ struct Run {
     signals: Signalled,
 }
 
-fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), ServerError> {
+fn serve(run: Run, log: &log::Guard, added: Vec<ControlService>) -> Result<(), ServerError> {
     let Run { config, apps, workers, clock, hand, signals } = run;
     let kernel = probe()?;
     let config = Arc::new(config);
@@ -203,21 +197,16 @@ fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), S
         listen: listeners.names(),
         log: log.dropped_lines(),
     };
-    // Only if there is something to run on it.
-    let control = config
-        .admin
-        .map(|_| ControlExecutor::start(CONTROL_THREAD))
-        .transpose()
-        .map_err(ServerError::Control)?;
-    let serve_admin = |(control, address)| {
+    let mut services = Services::default();
+    if let Some(address) = config.admin {
         let hosts = config.admin_hosts.clone();
-        admin::serve(control, address, hosts, |spawner| Statistics::start(parts, spawner))
-    };
-    let endpoint = control.as_ref().zip(config.admin).map(serve_admin).transpose()?;
-    let proxy = mangle.zip(listeners.tcp()).map(|(mangle, server)| mangle(server)).transpose()?;
+        services.start("admin", |control| {
+            admin::serve(control, address, hosts, |spawner| Statistics::start(parts, spawner))
+        })?;
+    }
+    services.start_added(added, listeners.tcp())?;
     listeners.listen()?;
-    let others = [("admin", endpoint), ("proxy", proxy.as_ref().map(mangler::Handle::address))];
-    announce(&kernel, &fleet, &all_apps, &listeners, &others);
+    announce(&kernel, &fleet, &all_apps, &listeners, services.addresses());
     fleet.go(&mut listeners);
 
     let ended = wait_for_end(&taken, &fleet, &config, &workers);
@@ -226,8 +215,7 @@ fn serve(run: Run, log: &log::Guard, mangle: Option<Mangle<'_>>) -> Result<(), S
     for app in &all_apps {
         app.stop();
     }
-    drop(proxy);
-    drop(control);
+    drop(services);
     drop(listeners);
     ended
 }
@@ -457,7 +445,7 @@ fn announce(
     fleet: &Fleet,
     apps: &[Arc<dyn Application>],
     listeners: &Listeners,
-    others: &[(&str, Option<SocketAddr>)],
+    services: &[(&str, SocketAddr)],
 ) {
     let mut text = format!("quickio {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel.release);
     let cores: Vec<String> = fleet.cores.iter().map(usize::to_string).collect();
@@ -468,9 +456,7 @@ fn announce(
     let apps = if apps.is_empty() { "none".to_owned() } else { apps.join(", ") };
     text += &format!("applications: {apps}\n");
     listeners.names().iter().for_each(|name| text += &format!("listening on {name}\n"));
-    for (name, address) in others {
-        address.iter().for_each(|address| text += &format!("{name} on {address}\n"));
-    }
+    services.iter().for_each(|(name, address)| text += &format!("{name} on {address}\n"));
     text += "ready\n";
     // Nobody may be reading; that is no reason not to serve.
     let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());

@@ -1,0 +1,84 @@
+//! Services that run beside the server on the control executor, such as a proxy in front of it.
+
+use super::ServerError;
+use crate::qev::control::ControlExecutor;
+use std::error::Error;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The name of the control executor's thread.
+const CONTROL_THREAD: &str = "quickio-control";
+
+/// Starts a service, for the server that listens at this address. Returns the address of the service.
+type StartService =
+    dyn FnOnce(&ControlExecutor, SocketAddr) -> Result<SocketAddr, Box<dyn Error + Send + Sync>>;
+
+/// A service that a program adds to the server. It starts when the server has its address, and stops with it.
+pub struct ControlService {
+    name: &'static str,
+    start: Box<StartService>,
+}
+
+impl ControlService {
+    /// Creates a service. The server prints its name and address when it has started.
+    ///
+    /// `start` is given the executor and the first TCP address that the server listens at.
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        start: impl FnOnce(&ControlExecutor, SocketAddr) -> Result<SocketAddr, Box<dyn Error + Send + Sync>>
+        + 'static,
+    ) -> ControlService {
+        ControlService { name, start: Box::new(start) }
+    }
+}
+
+impl fmt::Debug for ControlService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlService").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The control executor and its services, while they run.
+#[derive(Default)]
+pub(super) struct Services {
+    /// Started with the first service: without one there is no executor.
+    control: Option<ControlExecutor>,
+    addresses: Vec<(&'static str, SocketAddr)>,
+}
+
+impl Services {
+    /// Starts a service by `start`, which returns its address.
+    pub fn start<E: Into<ServerError>>(
+        &mut self,
+        name: &'static str,
+        start: impl FnOnce(&ControlExecutor) -> Result<SocketAddr, E>,
+    ) -> Result<(), ServerError> {
+        let control = match self.control.take() {
+            Some(control) => control,
+            None => ControlExecutor::start(CONTROL_THREAD).map_err(ServerError::Control)?,
+        };
+        let address = start(self.control.insert(control)).map_err(Into::into)?;
+        self.addresses.push((name, address));
+        Ok(())
+    }
+
+    /// Starts the services that a program adds, if the server has a TCP address.
+    pub fn start_added(
+        &mut self,
+        services: Vec<ControlService>,
+        server: Option<SocketAddr>,
+    ) -> Result<(), ServerError> {
+        let Some(server) = server else { return Ok(()) };
+        for service in services {
+            let ControlService { name, start } = service;
+            self.start(name, |control| start(control, server).map_err(ServerError::Service))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the names of the services and their addresses.
+    pub fn addresses(&self) -> &[(&'static str, SocketAddr)] {
+        &self.addresses
+    }
+}
