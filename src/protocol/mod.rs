@@ -1,20 +1,20 @@
-//! Bytes to events and back, without I/O: a protocol is told bytes and returns what it found.
+//! Codecs without I/O: they decode the bytes that a peer sent, and return the bytes to send.
 //!
-//! A [`Codec`] is the protocol's state of one connection. The first bytes decide which protocol it is; from then on
-//! [`Codec::decode`] finds one thing after the other in the bytes that came, and the caller acts on it:
+//! A [`Codec`] is the protocol state of one connection. The first bytes decide which protocol it is. From then on
+//! [`Codec::decode`] returns the items in the received bytes, one after the other, and the caller acts on them:
 //!
 //! ```
-//! use quickio::protocol::{Incoming, Options, Origins, CodecSettings, Codec};
+//! use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins};
 //!
-//! let mut session = Codec::new(Options::default());
+//! let mut codec = Codec::new(Options::default());
 //! let settings = CodecSettings { message_bytes_max: 1024, origins: Origins::Any };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
 //! let mut events = Vec::new();
 //! let mut at = 0;
 //! loop {
-//!     let step = session.decode(&mut received[at..], &settings);
-//!     at += step.consumed;
-//!     match step.incoming {
+//!     let decoded = codec.decode(&mut received[at..], &settings);
+//!     at += decoded.consumed;
+//!     match decoded.incoming {
 //!         Incoming::Incomplete => break,
 //!         Incoming::Open(bytes) => assert_eq!(bytes, b"/qio/ohai"),
 //!         Incoming::Event(text) => events.push(text.to_owned()),
@@ -24,10 +24,10 @@
 //! assert_eq!(events, ["/qio/ping:1=null"]);
 //! ```
 //!
-//! A further protocol is one folder or file, a [`Kind`], its first bytes in `FIRST_BYTES` with a `Language` of its own,
-//! and a `State`.
+//! To add a protocol, add a folder or file, a [`Framing`], its first bytes in `FIRST_BYTES` with a `DetectedProtocol`,
+//! and a `CodecState`.
 //!
-//! In HTTP a connection is not a client: what it brings are requests ([`Incoming::Request`]), which the caller answers by
+//! An HTTP connection is not a client. It brings requests ([`Incoming::Request`]), which the caller answers with
 //! [`Codec::respond`], in any order and at any time.
 
 pub mod http;
@@ -41,257 +41,263 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
-use self::http::{Http, HttpResponse, Read, ReadyResponses, Sid};
+use self::http::{HttpCodec, HttpOutcome, HttpResponse, ReadyResponses, Sid};
 pub use self::origin::Origins;
-use self::raw::Raw;
+use self::raw::RawCodec;
 pub use self::reason::{Reason, Refusal, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
 use self::websocket::frame::Opcode;
-use self::websocket::{WebSocket, encode};
+use self::websocket::{WebSocketCodec, encode};
 
-/// The greeting of every protocol: a client says it, the server says it back, and the connection is open.
+/// The greeting of every protocol. The client sends it, the server replies with the same, and the connection is open.
 pub const OHAI: &str = "/qio/ohai";
 
-/// The protocols, as clients are sent events by them.
+/// The formats in which events are sent to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// WebSocket, RFC 6455: a frame each.
+    /// WebSocket, RFC 6455: a frame for each event.
     WebSocket,
-    /// Lengths and texts.
+    /// Raw TCP: a length and a text for each event.
     Raw,
-    /// HTTP long polling: a line each.
+    /// HTTP long polling: a line for each event.
     LongPolling,
-    /// Server-sent events: a `data` field and an empty line each.
+    /// Server-sent events: a `data` field and an empty line for each event.
     EventStream,
 }
 
 impl Framing {
-    /// How many there are: for tables by `kind as usize`.
+    /// The number of framings, for tables that are indexed by `framing as usize`.
     pub const COUNT: usize = 4;
 }
 
-/// What the first bytes of a connection tell.
+/// A protocol that the first bytes of a connection tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Language {
-    /// HTTP, and with it WebSocket.
+enum DetectedProtocol {
+    /// HTTP, which includes WebSocket.
     Http,
     Raw,
 }
 
-/// What the first bytes of a connection may be, and whose they are. None is the beginning of another.
-const FIRST_BYTES: [(&[u8], Language); 10] = [
-    (b"GET ", Language::Http),
-    (b"POST ", Language::Http),
-    (OHAI.as_bytes(), Language::Raw),
-    (b"HEAD ", Language::Http),
-    (b"OPTIONS ", Language::Http),
-    // Requests that will be refused, but in HTTP.
-    (b"PUT ", Language::Http),
-    (b"PATCH ", Language::Http),
-    (b"DELETE ", Language::Http),
-    (b"TRACE ", Language::Http),
-    (b"CONNECT ", Language::Http),
+/// The first bytes that a connection may begin with, and their protocols. None of them is a prefix of another.
+const FIRST_BYTES: [(&[u8], DetectedProtocol); 10] = [
+    (b"GET ", DetectedProtocol::Http),
+    (b"POST ", DetectedProtocol::Http),
+    (OHAI.as_bytes(), DetectedProtocol::Raw),
+    (b"HEAD ", DetectedProtocol::Http),
+    (b"OPTIONS ", DetectedProtocol::Http),
+    // Requests with these methods are refused, but in HTTP.
+    (b"PUT ", DetectedProtocol::Http),
+    (b"PATCH ", DetectedProtocol::Http),
+    (b"DELETE ", DetectedProtocol::Http),
+    (b"TRACE ", DetectedProtocol::Http),
+    (b"CONNECT ", DetectedProtocol::Http),
 ];
 
-/// Bytes of the longest of [`FIRST_BYTES`].
+/// The length of the longest of [`FIRST_BYTES`].
 const FIRST_BYTES_MAX: usize = OHAI.len();
 
-/// What is told from the first bytes.
+/// The outcome of looking at the first bytes.
 #[derive(Debug, PartialEq, Eq)]
-enum Detected {
-    /// All of the bytes may begin this one of [`FIRST_BYTES`].
-    NotYet(usize),
-    Language(Language),
+enum Detection {
+    /// All of the bytes are a prefix of the entry of [`FIRST_BYTES`] with this index.
+    Incomplete(usize),
+    Detected(DetectedProtocol),
     Unknown,
 }
 
-/// What a session is to do beyond its protocol.
+/// The options of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Conformance tests: a WebSocket at `/echo` needs no subprotocol and no greeting, may send binary messages, and
-    /// gets every message back.
+    /// For conformance tests: a WebSocket at `/echo` needs no subprotocol and no greeting, may send binary messages,
+    /// and receives every message back.
     pub echo: bool,
 }
 
-/// What the settings say about peers.
+/// The settings of a shard that concern its codecs.
 #[derive(Clone, Debug)]
 pub struct CodecSettings {
-    /// Bytes of the text of one event, as it is received.
+    /// The maximum length of the text of a received event, in bytes.
     pub message_bytes_max: usize,
-    /// The pages that browsers may connect from.
+    /// The origins of the pages that may connect.
     pub origins: Origins,
 }
 
-/// What one call of [`Codec::decode`] came to.
+/// The outcome of a call of [`Codec::decode`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct DecodeOutcome<'a> {
-    /// Bytes of the input that were used up.
+    /// The number of input bytes that were consumed.
     pub consumed: usize,
-    /// What they were.
+    /// The item that these bytes completed.
     pub incoming: Incoming<'a>,
 }
 
 impl DecodeOutcome<'_> {
-    fn not_yet(consumed: usize) -> DecodeOutcome<'static> {
+    fn incomplete(consumed: usize) -> DecodeOutcome<'static> {
         DecodeOutcome { consumed, incoming: Incoming::Incomplete }
     }
 }
 
-/// What was found in the bytes of a peer.
+/// An item in the bytes of a peer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
-    /// Nothing more: all of the input was consumed.
+    /// There is no complete item. All of the input was consumed.
     Incomplete,
-    /// These bytes are to be sent as they are: the answer to a handshake that goes on, a Pong, an echo.
+    /// These bytes must be sent as they are: the reply to a handshake that is not complete, a Pong, or an echo.
     Reply(Vec<u8>),
-    /// The handshake is complete: these bytes are to be sent, and events may follow them.
+    /// The handshake is complete. These bytes must be sent, and events may follow them.
     Open(Vec<u8>),
-    /// The text of an event, not parsed.
+    /// The text of an event, which is not parsed.
     Event(&'a str),
-    /// An HTTP request that the caller has to answer, at once or later, by [`Codec::respond`].
+    /// An HTTP request. The caller must answer it with [`Codec::respond`], now or later.
     Request(http::HttpRequest<'a>),
-    /// An HTTP request that was refused, by these bytes; none where they have to wait for the answers to others. The
-    /// connection lives on.
+    /// An HTTP request was refused. These bytes must be sent; they are empty if the refusal waits for earlier
+    /// responses. The connection persists.
     Refused(Vec<u8>),
     /// The connection ends.
     Close(Close),
-    /// The peer's Close completed the closing handshake that we began, or what came instead makes it pointless.
+    /// The closing handshake that we began is over: the peer's Close completed it, or the peer broke the protocol.
     Closed,
-    /// Something that needs no answer.
+    /// The item needs no reply.
     Ignore,
 }
 
-/// How a connection ends.
+/// The end of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Close {
-    /// What is to be sent before: a Close frame, the refusal of an HTTP request, or nothing.
+    /// The last bytes to send: a Close frame, the refusal of an HTTP request, or nothing.
     pub bytes: Vec<u8>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Whether to go on reading and decoding until [`Incoming::Closed`] (or the end of the stream, or a timeout).
+    /// Whether the caller must keep on reading and decoding until [`Incoming::Closed`], the end of the stream, or a
+    /// timeout.
     ///
-    /// Otherwise nothing that comes matters; [`Codec::decode`] discards it. Input that was never read makes the
-    /// kernel reset the connection, and the peer may lose the bytes above: shut the sending side down and discard
-    /// until the peer has closed too, for a short time.
+    /// Otherwise the bytes that still arrive do not matter; [`Codec::decode`] discards them. If input was never read,
+    /// the kernel resets the connection, and the peer may lose the bytes above. The caller should therefore shut down
+    /// the sending side and discard input for a short time, until the peer has closed too.
     pub await_peer: bool,
 }
 
 impl Close {
+    /// Returns an end for which nothing is sent.
     fn silent(reason: Reason) -> Close {
         Close { bytes: Vec::new(), reason, await_peer: false }
     }
 }
 
-/// The protocol's state of one connection: 24 bytes, and what is unfinished on the heap.
+/// The protocol state of a connection. It has 24 bytes; incomplete items are on the heap.
 #[derive(Debug)]
 pub struct Codec {
-    state: State,
+    state: CodecState,
 }
 
 #[derive(Debug)]
-enum State {
+enum CodecState {
     Detecting(FirstBytes, Options),
-    Http(Http),
-    WebSocket(WebSocket),
-    Raw(Raw),
+    Http(HttpCodec),
+    WebSocket(WebSocketCodec),
+    Raw(RawCodec),
     Ended,
 }
 
 impl Default for Codec {
-    /// A session that has ended: it discards what it is given.
+    /// Returns a codec that has ended. It discards its input.
     fn default() -> Codec {
-        Codec { state: State::Ended }
+        Codec { state: CodecState::Ended }
     }
 }
 
 impl Codec {
-    /// A connection of which nothing is known yet.
+    /// Returns the codec of a connection that has received nothing.
     pub fn new(options: Options) -> Codec {
-        Codec { state: State::Detecting(FirstBytes::default(), options) }
+        Codec { state: CodecState::Detecting(FirstBytes::default(), options) }
     }
 
-    /// Finds the next thing in the input, which may begin and end anywhere in the stream. Payloads are unmasked in
+    /// Decodes the next item of the input. The input may begin and end anywhere in the stream. Payloads are unmasked in
     /// place.
     ///
-    /// Call it with the input that is behind `consumed` until it is [`Incoming::Incomplete`], also where no input is left:
-    /// only then is the memory of a message that came in pieces given back. After [`Incoming::Close`] and
-    /// [`Incoming::Closed`] the rest need not be decoded, unless [`Close::await_peer`] says so.
+    /// Call this with the input behind `consumed` until it returns [`Incoming::Incomplete`], even if no input is left:
+    /// only then is the memory of a message that came in pieces freed. After [`Incoming::Close`] and
+    /// [`Incoming::Closed`] the rest of the input need not be decoded, unless [`Close::await_peer`] is set.
     #[inline]
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
         match self.state {
-            State::WebSocket(ref mut websocket) => websocket.decode(input, settings),
-            State::Raw(ref mut raw) => raw.decode(input, settings),
-            State::Detecting(first, options) => self.detect(first, options, input, settings),
-            State::Http(_) => self.decode_http(input, settings),
-            State::Ended => DecodeOutcome::not_yet(input.len()),
+            CodecState::WebSocket(ref mut websocket) => websocket.decode(input, settings),
+            CodecState::Raw(ref mut raw) => raw.decode(input, settings),
+            CodecState::Detecting(first, options) => self.detect(first, options, input, settings),
+            CodecState::Http(_) => self.decode_http(input, settings),
+            CodecState::Ended => DecodeOutcome::incomplete(input.len()),
         }
     }
 
-    /// Answers the HTTP request of this number, which [`Incoming::Request`] has brought.
+    /// Answers the HTTP request with this number, which [`Incoming::Request`] has brought.
     ///
-    /// Responses go in the order of their requests: what may be sent now may be nothing, or several. A request that was
-    /// answered, or dropped with its connection, is answered in vain.
+    /// Responses are sent in the order of their requests: the result may contain no response or several. If the request
+    /// was already answered, or dropped with its connection, the response is ignored.
     pub fn respond(&mut self, number: u32, response: HttpResponse<'_>) -> ReadyResponses {
-        let State::Http(http) = &mut self.state else { return ReadyResponses::default() };
+        let CodecState::Http(http) = &mut self.state else { return ReadyResponses::default() };
         http.respond(number, response)
     }
 
-    /// Bytes of HTTP responses that wait for the responses before them.
+    /// Returns the total length of the HTTP responses that wait for earlier responses.
     pub fn waiting_bytes(&self) -> usize {
-        if let State::Http(http) = &self.state { http.waiting_bytes() } else { 0 }
+        if let CodecState::Http(http) = &self.state { http.waiting_bytes() } else { 0 }
     }
 
-    /// The HTTP requests that were not answered, with the session that each names, if any; a stream never is. Also where
-    /// the last response was sent before theirs; they are dropped by [`Codec::close`].
+    /// Returns an iterator over the HTTP requests that were not answered, each with the session that it names, if any.
+    /// An event stream is never answered.
+    ///
+    /// The iterator includes requests for which the connection has ended because the response to an earlier request was
+    /// its last. [`Codec::close`] drops them.
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
-        let http = if let State::Http(http) = &self.state { Some(http) } else { None };
-        http.into_iter().flat_map(Http::unanswered)
+        let http = if let CodecState::Http(http) = &self.state { Some(http) } else { None };
+        http.into_iter().flat_map(HttpCodec::unanswered)
     }
 
     /// Ends the connection from our side.
     ///
-    /// In HTTP the oldest request that is not answered is answered 503, or 408 one that was not finished in time.
+    /// In HTTP, the oldest request that was not answered is answered with 503. A request that was not complete in time
+    /// is answered with 408.
     pub fn close(&mut self, reason: Reason) -> Close {
         match &mut self.state {
-            State::WebSocket(websocket) => websocket.close(reason),
-            State::Raw(raw) => raw.close(reason),
-            State::Http(http) => {
+            CodecState::WebSocket(websocket) => websocket.close(reason),
+            CodecState::Raw(raw) => raw.close(reason),
+            CodecState::Http(http) => {
                 let close = http.close(reason);
-                self.state = State::Ended;
+                self.state = CodecState::Ended;
                 close
             }
-            State::Detecting(..) | State::Ended => self.end(reason),
+            CodecState::Detecting(..) | CodecState::Ended => self.end(reason),
         }
     }
 
-    /// How this connection's client is sent events, once that is known: never in HTTP, where clients are sessions of
-    /// many connections.
+    /// Returns how events are sent to the client of this connection, or `None` if this is not known yet. An HTTP
+    /// connection never has a framing, because its clients are sessions of many connections.
     pub fn framing(&self) -> Option<Framing> {
         match self.state {
-            State::WebSocket(_) => Some(Framing::WebSocket),
-            State::Raw(_) => Some(Framing::Raw),
-            State::Detecting(..) | State::Http(_) | State::Ended => None,
+            CodecState::WebSocket(_) => Some(Framing::WebSocket),
+            CodecState::Raw(_) => Some(Framing::Raw),
+            CodecState::Detecting(..) | CodecState::Http(_) | CodecState::Ended => None,
         }
     }
 
-    /// Whether the handshake is complete and no end has begun: whether events may be sent. In HTTP, whether a request
-    /// was whole.
+    /// Returns whether events may be sent: the handshake is complete, and the connection is not being closed. In HTTP,
+    /// returns whether a request was complete.
     pub fn is_open(&self) -> bool {
         match &self.state {
-            State::WebSocket(websocket) => websocket.is_open(),
-            State::Raw(raw) => raw.is_open(),
-            State::Http(http) => http.is_open(),
-            State::Detecting(..) | State::Ended => false,
+            CodecState::WebSocket(websocket) => websocket.is_open(),
+            CodecState::Raw(raw) => raw.is_open(),
+            CodecState::Http(http) => http.is_open(),
+            CodecState::Detecting(..) | CodecState::Ended => false,
         }
     }
 
-    /// Whether it is open, and no message is begun: whether the peer owes nothing, and may be silent.
+    /// Returns whether the connection is open and no message is incomplete. The peer may then be silent.
     pub fn is_idle(&self) -> bool {
         match &self.state {
-            State::WebSocket(websocket) => websocket.is_idle(),
-            State::Raw(raw) => raw.is_idle(),
-            State::Http(http) => http.is_idle(),
-            State::Detecting(..) | State::Ended => false,
+            CodecState::WebSocket(websocket) => websocket.is_idle(),
+            CodecState::Raw(raw) => raw.is_idle(),
+            CodecState::Http(http) => http.is_idle(),
+            CodecState::Detecting(..) | CodecState::Ended => false,
         }
     }
 
@@ -303,47 +309,45 @@ impl Codec {
         settings: &CodecSettings,
     ) -> DecodeOutcome<'a> {
         match first.detect(input) {
-            Detected::NotYet(which) => {
+            Detection::Incomplete(entry) => {
                 let len = first.len + input.len() as u8;
-                self.state = State::Detecting(FirstBytes { which: which as u8, len }, options);
-                DecodeOutcome::not_yet(input.len())
+                self.state = CodecState::Detecting(FirstBytes { entry: entry as u8, len }, options);
+                DecodeOutcome::incomplete(input.len())
             }
-            Detected::Language(Language::Raw) => {
-                self.state = State::Raw(Raw::default());
-                DecodeOutcome {
-                    consumed: OHAI.len() - usize::from(first.len),
-                    incoming: Incoming::Open(OHAI.into()),
-                }
+            Detection::Detected(DetectedProtocol::Raw) => {
+                self.state = CodecState::Raw(RawCodec::default());
+                let consumed = OHAI.len() - usize::from(first.len);
+                DecodeOutcome { consumed, incoming: Incoming::Open(OHAI.into()) }
             }
-            Detected::Language(Language::Http) => {
-                self.state = State::Http(Http::new(first.as_slice(), options.echo));
+            Detection::Detected(DetectedProtocol::Http) => {
+                self.state = CodecState::Http(HttpCodec::new(first.as_slice(), options.echo));
                 self.decode_http(input, settings)
             }
-            Detected::Unknown => DecodeOutcome {
-                consumed: input.len(),
-                incoming: Incoming::Close(self.end(Reason::UnknownProtocol)),
-            },
+            Detection::Unknown => {
+                let incoming = Incoming::Close(self.end(Reason::UnknownProtocol));
+                DecodeOutcome { consumed: input.len(), incoming }
+            }
         }
     }
 
     fn decode_http<'a>(&'a mut self, input: &'a [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
-        let State::Http(http) = &mut self.state else { return DecodeOutcome::not_yet(input.len()) };
-        let (consumed, read) = http.read(input, settings);
-        let incoming = match read {
-            Read::NotYet => Incoming::Incomplete,
-            Read::Reply(bytes) => Incoming::Reply(bytes),
-            Read::Ignore => Incoming::Ignore,
-            Read::Refused(bytes) => Incoming::Refused(bytes),
-            Read::Whole(whole) => match &self.state {
-                State::Http(http) => Incoming::Request(http.lend(whole)),
-                _ => unreachable!("it was just read from"),
+        let CodecState::Http(http) = &mut self.state else { return DecodeOutcome::incomplete(input.len()) };
+        let (consumed, outcome) = http.decode(input, settings);
+        let incoming = match outcome {
+            HttpOutcome::Incomplete => Incoming::Incomplete,
+            HttpOutcome::Reply(bytes) => Incoming::Reply(bytes),
+            HttpOutcome::Ignore => Incoming::Ignore,
+            HttpOutcome::Refused(bytes) => Incoming::Refused(bytes),
+            HttpOutcome::Request(request) => match &self.state {
+                CodecState::Http(http) => Incoming::Request(http.request(request)),
+                _ => unreachable!("the request was decoded in this state"),
             },
-            Read::Upgrade { answer, echo } => {
-                self.state = State::WebSocket(WebSocket::new(echo));
-                if echo { Incoming::Open(answer) } else { Incoming::Reply(answer) }
+            HttpOutcome::Upgrade { response, echo } => {
+                self.state = CodecState::WebSocket(WebSocketCodec::new(echo));
+                if echo { Incoming::Open(response) } else { Incoming::Reply(response) }
             }
-            Read::Close(close) => {
-                self.state = State::Ended;
+            HttpOutcome::Close(close) => {
+                self.state = CodecState::Ended;
                 Incoming::Close(close)
             }
         };
@@ -351,25 +355,25 @@ impl Codec {
     }
 
     fn end(&mut self, reason: Reason) -> Close {
-        self.state = State::Ended;
+        self.state = CodecState::Ended;
         Close::silent(reason)
     }
 }
 
-/// The bytes that came before the protocol is known: the first `len` of one of [`FIRST_BYTES`].
+/// The bytes that came before the protocol was known: the first `len` bytes of an entry of [`FIRST_BYTES`].
 #[derive(Clone, Copy, Debug, Default)]
 struct FirstBytes {
-    which: u8,
+    entry: u8,
     len: u8,
 }
 
 impl FirstBytes {
     fn as_slice(self) -> &'static [u8] {
-        &FIRST_BYTES[usize::from(self.which)].0[..usize::from(self.len)]
+        &FIRST_BYTES[usize::from(self.entry)].0[..usize::from(self.len)]
     }
 
-    /// Tells the protocol by these bytes and the input behind them.
-    fn detect(self, input: &[u8]) -> Detected {
+    /// Detects the protocol from these bytes and the input that follows them.
+    fn detect(self, input: &[u8]) -> Detection {
         let mut joined = [0; FIRST_BYTES_MAX];
         let had = self.as_slice();
         let more = input.len().min(FIRST_BYTES_MAX - had.len());
@@ -379,41 +383,41 @@ impl FirstBytes {
     }
 }
 
-/// Tells the protocol by the first bytes of a connection.
-fn detect(bytes: &[u8]) -> Detected {
-    if let Some((_, language)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
-        return Detected::Language(*language);
+/// Detects the protocol from the first bytes of a connection.
+fn detect(bytes: &[u8]) -> Detection {
+    if let Some((_, protocol)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
+        return Detection::Detected(*protocol);
     }
     match FIRST_BYTES.iter().position(|(first, _)| first.starts_with(bytes)) {
-        Some(which) => Detected::NotYet(which),
-        None => Detected::Unknown,
+        Some(entry) => Detection::Incomplete(entry),
+        None => Detection::Unknown,
     }
 }
 
-/// Bytes of an event's text of this length as this protocol sends it.
+/// Returns the length of an event in this framing. `text_len` is the length of the event's text.
 pub const fn frame_len(framing: Framing, text_len: usize) -> usize {
-    let around = match framing {
-        Framing::WebSocket => encode::head_len(text_len),
-        Framing::Raw => raw::HEAD_BYTES,
+    let overhead = match framing {
+        Framing::WebSocket => encode::header_len(text_len),
+        Framing::Raw => raw::HEADER_BYTES,
         Framing::LongPolling => http::LINE_BYTES,
         Framing::EventStream => http::STREAMED_BYTES,
     };
-    around + text_len
+    overhead + text_len
 }
 
-/// Appends an event's text as this protocol sends it. `write` appends the text, which has this length.
+/// Appends an event in this framing. `write` appends the event's text, whose length is `text_len`.
 #[inline]
 pub fn frame_with(framing: Framing, out: &mut Vec<u8>, text_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
     match framing {
-        Framing::WebSocket => encode::head(out, Opcode::Text, text_len),
-        Framing::Raw => raw::head(out, text_len),
+        Framing::WebSocket => encode::header(out, Opcode::Text, text_len),
+        Framing::Raw => raw::header(out, text_len),
         Framing::LongPolling => return http::line(out, write),
         Framing::EventStream => return http::streamed(out, write),
     }
     write(out);
 }
 
-/// Appends an event's text as this protocol sends it.
+/// Appends an event with this text in this framing.
 pub fn frame(framing: Framing, out: &mut Vec<u8>, text: &str) {
     out.reserve(frame_len(framing, text.len()));
     frame_with(framing, out, text.len(), |out| out.extend_from_slice(text.as_bytes()));

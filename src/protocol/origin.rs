@@ -1,33 +1,34 @@
-//! The pages that browsers may connect from (RFC 6454): what `Origin` may say, and what is said back (Fetch, 3.2).
+//! The origins of pages that may connect (RFC 6454), and the origins of pages that may read a response (Fetch, 3.2).
 
 use std::rc::Rc;
 
 /// The origins that are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// Whatever `Origin` says.
+    /// Any origin is allowed.
     #[default]
     Any,
-    /// These, as browsers write them: `https://example.com`, `http://localhost:8080`. A request that is held keeps one
-    /// of them for its response, so they are shared.
+    /// These origins are allowed, in the form in which browsers write them: `https://example.com`,
+    /// `http://localhost:8080`. They are reference-counted because a request that is held keeps one of them for its
+    /// response.
     Only(Vec<Rc<str>>),
 }
 
-/// Which pages may read a response.
+/// The pages that may read a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Cors {
-    /// No page has asked.
+    /// The request did not come from a page.
     #[default]
     Silent,
-    /// Every page.
+    /// Pages of any origin.
     Any,
-    /// The pages of this origin.
+    /// Pages of this origin.
     Only(Rc<str>),
 }
 
 impl Origins {
-    /// What is said to a page of this origin; `None` where it may not connect. Browsers write an origin in one way
-    /// only, so that comparing its bytes is enough.
+    /// Returns the pages that may read a response to a page of this origin, or `None` if the page may not connect.
+    /// Browsers write each origin in only one way, which means that it suffices to compare the bytes.
     pub(super) fn admit(&self, origin: &[u8]) -> Option<Cors> {
         match self {
             Origins::Any => Some(Cors::Any),

@@ -1,35 +1,36 @@
-//! Raw TCP: `/qio/ohai` there and back, then in both directions a length of 8 bytes, big-endian, and a text.
+//! Raw TCP: the client sends `/qio/ohai`, and the server replies with the same. From then on each text in both
+//! directions is preceded by its length, 8 bytes in big-endian order.
 
 use std::str;
 
 use super::utf8::{InvalidUtf8, Utf8Gatherer};
 use super::{Close, CodecSettings, DecodeOutcome, Incoming, Reason, Violation};
 
-/// Bytes of the length before each text.
-pub const HEAD_BYTES: usize = 8;
+/// The number of bytes of the length before each text.
+pub const HEADER_BYTES: usize = 8;
 
-/// Appends the head of a text of this length. The text follows it.
+/// Appends the header of a text of this length. The text follows it.
 #[inline]
-pub fn head(out: &mut Vec<u8>, text_len: usize) {
+pub fn header(out: &mut Vec<u8>, text_len: usize) {
     out.extend_from_slice(&(text_len as u64).to_be_bytes());
 }
 
-/// One raw connection after its handshake: 16 bytes while no text is unfinished.
+/// The codec of a raw connection after its handshake. It has 16 bytes while no text is incomplete.
 ///
-/// The protocol has no closing handshake: what breaks it is told nothing.
+/// The protocol has no closing handshake: a peer that violates it receives nothing.
 #[derive(Debug, Default)]
-pub struct Raw {
-    decoder: Decoder,
+pub struct RawCodec {
+    decoder: RawDecoder,
     ended: bool,
 }
 
-impl Raw {
-    /// Finds what is next in the input. See [`Codec::decode`](super::Codec::decode).
+impl RawCodec {
+    /// Decodes the next text of the input. See [`Codec::decode`](super::Codec::decode).
     #[inline]
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
         if self.ended {
-            self.decoder = Decoder::default();
-            return DecodeOutcome::not_yet(input.len());
+            self.decoder = RawDecoder::default();
+            return DecodeOutcome::incomplete(input.len());
         }
         let input_len = input.len();
         match self.decoder.decode(input, settings.message_bytes_max) {
@@ -47,120 +48,127 @@ impl Raw {
         }
     }
 
-    /// Ends it.
+    /// Ends the connection.
     pub fn close(&mut self, reason: Reason) -> Close {
         self.ended = true;
         Close::silent(reason)
     }
 
-    /// Whether events may be sent.
+    /// Returns whether events may be sent.
     pub fn is_open(&self) -> bool {
         !self.ended
     }
 
-    /// Whether it is open, and no text is begun.
+    /// Returns whether the connection is open and no text is incomplete.
     pub fn is_idle(&self) -> bool {
         self.is_open() && self.decoder.is_idle()
     }
 }
 
-/// What one call found.
+/// The outcome of a call of [`RawDecoder::decode`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct Decoded<'a> {
-    /// Bytes of the input that were used up. The caller goes on behind them.
+pub struct DecodedText<'a> {
+    /// The number of input bytes that were consumed. The caller continues behind them.
     pub consumed: usize,
-    /// `None`: all of the input was consumed, and it completed nothing.
+    /// The text that these bytes completed. If `None`, all of the input was consumed.
     pub text: Option<&'a str>,
 }
 
-/// The decoder of one connection: eight bytes while nothing is unfinished. After a [`Violation`] it must not be used
-/// again.
+/// The decoder of a raw connection. It has eight bytes while no text is incomplete. After a [`Violation`] it must not
+/// be used again.
 #[derive(Debug, Default)]
-pub struct Decoder {
-    unfinished: Option<Box<Unfinished>>,
+pub struct RawDecoder {
+    partial: Option<Box<PartialText>>,
 }
 
-impl Decoder {
-    /// Finds the next text: lent from the input where it lies there whole.
+impl RawDecoder {
+    /// Decodes the next text. If the input contains all of it, the text is borrowed from the input.
     ///
-    /// Call it with what is behind `consumed` until nothing is found, even where no input is left: only then is the
-    /// memory of a text that came in pieces given back.
+    /// Call this with the input behind `consumed` until it returns no text, even if no input is left: only then is the
+    /// memory of a text that came in pieces freed.
     #[inline]
     pub fn decode<'a>(
         &'a mut self,
         input: &'a [u8],
         message_bytes_max: usize,
-    ) -> Result<Decoded<'a>, Violation> {
+    ) -> Result<DecodedText<'a>, Violation> {
         if self.is_idle() {
-            self.unfinished = None;
-            if let Some((head, rest)) = input.split_first_chunk() {
-                let len = parse_len(*head, message_bytes_max)?;
+            self.partial = None;
+            if let Some((header, rest)) = input.split_first_chunk() {
+                let len = parse_len(*header, message_bytes_max)?;
                 if let Some(text) = rest.get(..len) {
                     let text = str::from_utf8(text).map_err(|_| InvalidUtf8)?;
-                    return Ok(Decoded { consumed: HEAD_BYTES + len, text: Some(text) });
+                    return Ok(DecodedText { consumed: HEADER_BYTES + len, text: Some(text) });
                 }
             }
         }
         self.decode_piece(input, message_bytes_max)
     }
 
-    /// Whether no text is begun.
+    /// Returns whether no text is incomplete.
     pub fn is_idle(&self) -> bool {
-        self.unfinished.as_ref().is_none_or(|unfinished| unfinished.delivered)
+        self.partial.as_ref().is_none_or(|partial| partial.delivered)
     }
 
-    fn decode_piece(&mut self, input: &[u8], message_bytes_max: usize) -> Result<Decoded<'_>, Violation> {
+    fn decode_piece(&mut self, input: &[u8], message_bytes_max: usize) -> Result<DecodedText<'_>, Violation> {
         if input.is_empty() {
-            return Ok(Decoded { consumed: 0, text: None });
+            return Ok(DecodedText { consumed: 0, text: None });
         }
-        let unfinished = self.unfinished.get_or_insert_default();
-        let consumed = unfinished.gather(input, message_bytes_max)?;
-        let text = if unfinished.delivered { Some(unfinished.text.finish()?) } else { None };
-        Ok(Decoded { consumed, text })
+        let partial = self.partial.get_or_insert_default();
+        let consumed = partial.gather(input, message_bytes_max)?;
+        let text = if partial.delivered { Some(partial.text.finish()?) } else { None };
+        Ok(DecodedText { consumed, text })
     }
 }
 
-/// A text that has begun and is not at its end, or was lent to the caller by the last call.
+/// A text that is incomplete, or that the last call lent to the caller.
+///
+/// Invariant: if the text is delivered, its header is complete and no bytes remain.
 #[derive(Debug, Default)]
-struct Unfinished {
-    head: [u8; HEAD_BYTES],
-    /// Bytes of the head that are there.
-    head_len: usize,
-    /// Bytes of the text that have not come yet; known once the head is whole.
+struct PartialText {
+    header: [u8; HEADER_BYTES],
+    /// The number of header bytes that have come.
+    header_len: usize,
+    /// The number of bytes of the text that have not come yet. Known when the header is complete.
     remaining: usize,
     text: Utf8Gatherer,
     delivered: bool,
 }
 
-impl Unfinished {
-    /// Takes input until the text is complete or nothing is left; returns how much it took.
+impl PartialText {
+    /// Consumes input until the text is complete or no input is left. Returns the number of consumed bytes.
     fn gather(&mut self, input: &[u8], message_bytes_max: usize) -> Result<usize, Violation> {
-        let rest = self.take_head(input, message_bytes_max)?;
-        if self.head_len < HEAD_BYTES {
+        let rest = self.gather_header(input, message_bytes_max)?;
+        if self.header_len < HEADER_BYTES {
             return Ok(input.len());
         }
         let (piece, rest) = rest.split_at(self.remaining.min(rest.len()));
         self.text.push(piece)?;
         self.remaining -= piece.len();
         self.delivered = self.remaining == 0;
+        debug_assert!(self.header_len == HEADER_BYTES, "a delivered text must have a complete header");
         Ok(input.len() - rest.len())
     }
 
-    /// Takes what is missing of the head, and returns what is behind it.
-    fn take_head<'a>(&mut self, input: &'a [u8], message_bytes_max: usize) -> Result<&'a [u8], Violation> {
-        let missing = HEAD_BYTES - self.head_len;
+    /// Consumes the missing part of the header. Returns the input behind it.
+    fn gather_header<'a>(
+        &mut self,
+        input: &'a [u8],
+        message_bytes_max: usize,
+    ) -> Result<&'a [u8], Violation> {
+        let missing = HEADER_BYTES - self.header_len;
         let (piece, rest) = input.split_at(missing.min(input.len()));
-        self.head[self.head_len..][..piece.len()].copy_from_slice(piece);
-        self.head_len += piece.len();
-        if missing > 0 && self.head_len == HEAD_BYTES {
-            self.remaining = parse_len(self.head, message_bytes_max)?;
+        self.header[self.header_len..][..piece.len()].copy_from_slice(piece);
+        self.header_len += piece.len();
+        if missing > 0 && self.header_len == HEADER_BYTES {
+            self.remaining = parse_len(self.header, message_bytes_max)?;
         }
         Ok(rest)
     }
 }
 
-fn parse_len(head: [u8; HEAD_BYTES], message_bytes_max: usize) -> Result<usize, Violation> {
-    let len = u64::from_be_bytes(head);
+fn parse_len(header: [u8; HEADER_BYTES], message_bytes_max: usize) -> Result<usize, Violation> {
+    let len = u64::from_be_bytes(header);
     match usize::try_from(len) {
         Ok(len) if len <= message_bytes_max => Ok(len),
         _ => Err(Violation::MessageTooLong),
@@ -174,11 +182,12 @@ mod tests {
     use super::*;
     use crate::protocol::testing;
 
-    /// Texts that were found, and how many bytes had come by then; then a violation, or whether a text is begun.
-    type Outcome = (Vec<(usize, String)>, Result<bool, Violation>);
+    /// The decoded texts, each with the number of bytes that had come by then; and a violation, or whether no text is
+    /// incomplete.
+    type Texts = (Vec<(usize, String)>, Result<bool, Violation>);
 
-    /// The naive twin: looks at everything from the start whenever a byte comes.
-    fn naive(stream: &[u8], message_bytes_max: usize) -> Outcome {
+    /// The naive twin: examines all bytes of a text again whenever a byte comes.
+    fn naive(stream: &[u8], message_bytes_max: usize) -> Texts {
         let mut texts = Vec::new();
         let mut start = 0;
         for end in 1..=stream.len() {
@@ -202,16 +211,16 @@ mod tests {
         (texts, Ok(start == stream.len()))
     }
 
-    fn decoded(pieces: &[&[u8]], message_bytes_max: usize) -> Outcome {
-        let mut decoder = Decoder::default();
+    fn decoded(pieces: &[&[u8]], message_bytes_max: usize) -> Texts {
+        let mut decoder = RawDecoder::default();
         let mut texts = Vec::new();
         let mut before = 0;
         for piece in pieces {
             let mut at = 0;
             loop {
                 match decoder.decode(&piece[at..], message_bytes_max) {
-                    Ok(Decoded { consumed, text: None }) => break assert_eq!(at + consumed, piece.len()),
-                    Ok(Decoded { consumed, text: Some(text) }) => {
+                    Ok(DecodedText { consumed, text: None }) => break assert_eq!(at + consumed, piece.len()),
+                    Ok(DecodedText { consumed, text: Some(text) }) => {
                         at += consumed;
                         texts.push((before + at, text.to_owned()));
                     }
@@ -219,20 +228,20 @@ mod tests {
                 }
             }
             before += piece.len();
-            assert_eq!(decoder.is_idle(), decoder.unfinished.is_none(), "what was lent is given back");
+            assert_eq!(decoder.is_idle(), decoder.partial.is_none(), "a delivered text is freed");
         }
         (texts, Ok(decoder.is_idle()))
     }
 
     fn framed(text: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        head(&mut bytes, text.len());
+        header(&mut bytes, text.len());
         bytes.extend_from_slice(text);
         bytes
     }
 
     #[test]
-    fn every_split() {
+    fn decodes_texts_at_every_split() {
         let texts = [&b"/a:0=1"[..], b"", "€😀".as_bytes(), b"0123456789"];
         for last in [
             &b""[..],
@@ -263,16 +272,16 @@ mod tests {
 
     #[test]
     fn memory_grows_with_the_bytes_received() {
-        let mut decoder = Decoder::default();
+        let mut decoder = RawDecoder::default();
         let stream = [&(1u64 << 40).to_be_bytes()[..], &[b'x'; 100]].concat();
-        assert_eq!(decoder.decode(&stream, 1 << 40), Ok(Decoded { consumed: 108, text: None }));
-        assert!(decoder.unfinished.expect("a text is begun").text.capacity() <= 200);
+        assert_eq!(decoder.decode(&stream, 1 << 40), Ok(DecodedText { consumed: 108, text: None }));
+        assert!(decoder.partial.expect("a text is incomplete").text.capacity() <= 200);
     }
 
     #[test]
-    fn a_whole_text_is_lent_from_the_input() {
+    fn a_complete_text_is_borrowed_from_the_input() {
         let stream = framed(b"/a:0=1");
-        let mut decoder = Decoder::default();
+        let mut decoder = RawDecoder::default();
         let text = decoder.decode(&stream, 100).expect("a text").text.expect("a text");
         assert_eq!(text.as_bytes().as_ptr_range(), stream[8..].as_ptr_range());
     }
@@ -300,7 +309,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sent_comes_out(texts in prop::collection::vec(".{0,30}", 0..8), size in 1usize..50) {
+        fn decodes_what_was_encoded(texts in prop::collection::vec(".{0,30}", 0..8), size in 1usize..50) {
             let stream: Vec<u8> = texts.iter().flat_map(|text| framed(text.as_bytes())).collect();
             let (found, idle) = decoded(&stream.chunks(size).collect::<Vec<_>>(), usize::MAX);
             prop_assert_eq!(found.into_iter().map(|(_, text)| text).collect::<Vec<_>>(), texts);

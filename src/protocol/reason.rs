@@ -1,4 +1,4 @@
-//! Why a connection ends: every cause once, with the code and the words that the peer and the log get.
+//! The reasons for which connections end, each with its code and its text for the peer and the log.
 
 use std::fmt;
 
@@ -6,42 +6,42 @@ pub use super::http::Refusal;
 use super::utf8::InvalidUtf8;
 use super::websocket::close::NO_STATUS;
 
-/// Why a connection ends.
+/// The reason for which a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The peer began the closing handshake, with this code; 1005 where its Close had none (RFC 6455, 7.1.5).
+    /// The peer began the closing handshake with this code, or 1005 if its Close had no code (RFC 6455, 7.1.5).
     PeerClosed(u16),
-    /// The stream ended, or broke, without a closing handshake.
+    /// The stream ended or failed without a closing handshake.
     ConnectionLost,
-    /// The first bytes fit no protocol.
+    /// The first bytes do not belong to a known protocol.
     UnknownProtocol,
-    /// The HTTP request is refused, and what follows it cannot be told or is not wanted.
+    /// The HTTP request was refused, and the bytes that follow it are ambiguous or unwanted.
     Refused(Refusal),
-    /// The last response of an HTTP connection that does not persist.
+    /// The last response of an HTTP connection that does not persist was sent.
     Finished,
-    /// The bytes break the protocol, or a limit.
+    /// The peer violated the protocol or a limit.
     Violation(Violation),
     /// The first WebSocket message was not `/qio/ohai`.
     InvalidHandshake,
-    /// The text of a message is no event. Found by whoever parses it.
+    /// The text of a message is not an event. Codecs do not parse events; the caller detects this.
     MalformedEvent,
-    /// The handshake or a message was not completed in time, or nothing was heard for too long.
+    /// The handshake or a message was not complete in time, or nothing was received for too long.
     ClientTimeout,
-    /// The client does not read as fast as it is sent to.
+    /// The client does not read its output fast enough.
     SlowClient,
-    /// The server holds as many clients as it may.
+    /// The server has its maximum number of clients.
     TooManyClients,
-    /// The server stops.
+    /// The server is shutting down.
     GoingAway,
-    /// An application asked for it.
+    /// An application closed the connection.
     Application,
     /// The server failed.
     ServerError,
 }
 
 impl Reason {
-    /// The close code of WebSocket (RFC 6455, 7.4.1), 1005 and 1006 among them, which are never sent: 1005 is also what
-    /// has no code; where an HTTP request is refused, the status.
+    /// Returns the WebSocket close code (RFC 6455, 7.4.1), or the status with which an HTTP request was refused. The
+    /// codes 1005 and 1006 are never sent; reasons without a code have 1005.
     pub const fn code(self) -> u16 {
         match self {
             Reason::PeerClosed(code) => code,
@@ -58,7 +58,7 @@ impl Reason {
         }
     }
 
-    /// What the peer and the log are told: one text for each cause.
+    /// Returns the text for the peer and the log.
     pub const fn text(self) -> &'static str {
         match self {
             Reason::PeerClosed(_) => "closed by the client",
@@ -91,41 +91,41 @@ impl From<Violation> for Reason {
     }
 }
 
-/// How the bytes of a peer break the protocol, or a limit.
+/// A violation of the protocol or of a limit by a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// A reserved bit is set, and no extension was agreed upon.
+    /// A reserved bit is set, although no extension was negotiated.
     ReservedBits,
-    /// An opcode that has no meaning.
+    /// An opcode is reserved.
     ReservedOpcode,
-    /// A frame of a client that is not masked.
+    /// A frame of a client is not masked.
     Unmasked,
-    /// A control frame without FIN.
+    /// A control frame has no FIN.
     ControlFragmented,
-    /// A control frame of more than 125 bytes.
+    /// A control frame has more than 125 bytes of payload.
     ControlTooLong,
-    /// A length that would fit a shorter form.
+    /// A length is not encoded in its shortest form.
     LengthNotMinimal,
-    /// A length of 2^63 or more.
+    /// A length is 2^63 or more.
     LengthTooLarge,
-    /// A continuation frame, but no message was begun.
+    /// A continuation frame came, but no message was begun.
     UnexpectedContinuation,
-    /// A new message, but the last one is not finished.
+    /// A new message began before the last one was complete.
     ExpectedContinuation,
-    /// A Close with one byte of payload.
+    /// A Close has one byte of payload.
     CloseTooShort,
-    /// A close code that must not be sent.
+    /// A close code must not be sent.
     CloseCode,
-    /// A binary message where only texts have a meaning.
+    /// A message is binary, but must be text.
     Binary,
-    /// A text, or the reason of a Close, that is not UTF-8.
+    /// A text or the reason of a Close is not UTF-8.
     InvalidUtf8,
-    /// A message longer than the limit.
+    /// A message is longer than the limit.
     MessageTooLong,
 }
 
 impl Violation {
-    /// The close code of WebSocket (RFC 6455, 7.4.1).
+    /// Returns the WebSocket close code (RFC 6455, 7.4.1).
     pub const fn code(self) -> u16 {
         match self {
             Violation::Binary => 1003,
@@ -135,7 +135,7 @@ impl Violation {
         }
     }
 
-    /// What the peer and the log are told.
+    /// Returns the text for the peer and the log.
     pub const fn text(self) -> &'static str {
         match self {
             Violation::ReservedBits => "reserved bits must be 0",

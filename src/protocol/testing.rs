@@ -1,11 +1,11 @@
-//! What the tests of the protocols share: seeded random numbers, and the loop of a fuzz program.
+//! Shared parts of tests: seeded random numbers, and the loop of a fuzz test.
 //!
-//! `QUICKIO_FUZZ_SEED` sets where a fuzz program begins, `QUICKIO_FUZZ_MILLIS` how long it goes on.
+//! `QUICKIO_FUZZ_SEED` sets the first seed of a fuzz test, `QUICKIO_FUZZ_MILLIS` its duration.
 
 use std::time::{Duration, Instant};
 use std::{env, panic};
 
-/// A small generator of random numbers (splitmix64): the same seed gives the same numbers everywhere.
+/// A small generator of random numbers (splitmix64). The same seed gives the same numbers on every machine.
 #[derive(Clone)]
 pub struct Random(u64);
 
@@ -21,12 +21,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 up to, and without, the bound.
+    /// Returns a number from 0 up to, but not including, the bound.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// True once in so many times.
+    /// Returns `true` once in this many times, on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -35,7 +35,7 @@ impl Random {
         from[self.below(from.len())]
     }
 
-    /// Valid text of about this many bytes, of characters of every width.
+    /// Returns valid UTF-8 of about this many bytes, with characters of every width.
     pub fn text(&mut self, len: usize) -> Vec<u8> {
         let mut text = String::new();
         while text.len() < len {
@@ -56,7 +56,7 @@ impl Random {
         text.into_bytes()
     }
 
-    /// Cuts the bytes into pieces, most of them short; some are empty.
+    /// Splits the bytes into pieces. Most of them are short, and some are empty.
     pub fn pieces<'a>(&mut self, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
         let longest = self.pick(&[1, 2, 5, 20, 200, 5000]);
         let mut pieces = Vec::new();
@@ -68,7 +68,7 @@ impl Random {
         pieces
     }
 
-    /// Changes, drops, doubles or inserts a few bytes.
+    /// Changes, removes, doubles or inserts a few bytes.
     pub fn damage(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..=self.below(3) {
             let at = self.below(bytes.len() + 1);
@@ -82,7 +82,7 @@ impl Random {
     }
 }
 
-/// Runs cases, each with its own seed, until the time is over. The seed of a case that fails is printed.
+/// Runs cases, each with its own seed, until the time is over. If a case fails, its seed is printed.
 pub fn fuzz(case: impl Fn(&mut Random)) {
     let number = |name| env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
     let first = number("QUICKIO_FUZZ_SEED").unwrap_or(6455);
@@ -91,7 +91,7 @@ pub fn fuzz(case: impl Fn(&mut Random)) {
     loop {
         let run = panic::AssertUnwindSafe(|| case(&mut Random::new(seed)));
         if let Err(panic) = panic::catch_unwind(run) {
-            eprintln!("to see it again: QUICKIO_FUZZ_SEED={seed} QUICKIO_FUZZ_MILLIS=0");
+            eprintln!("to reproduce: QUICKIO_FUZZ_SEED={seed} QUICKIO_FUZZ_MILLIS=0");
             panic::resume_unwind(panic);
         }
         seed = seed.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! Sessions from their first byte to their last, at every split.
+//! Tests of codecs from their first byte to their last, at every split.
 
 use super::testing::Random;
 use super::websocket::close::NO_STATUS;
@@ -6,7 +6,7 @@ use super::*;
 
 mod http;
 
-use self::http::Asked;
+use self::http::ReceivedRequest;
 
 const SETTINGS: CodecSettings = CodecSettings { message_bytes_max: 1024, origins: Origins::Any };
 
@@ -22,45 +22,45 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\
 
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-/// [`Incoming`], owned.
+/// An owned [`Incoming`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Reply(Vec<u8>),
     Open(Vec<u8>),
     Event(String),
-    Request(u32, Asked),
+    Request(u32, ReceivedRequest),
     Close(Vec<u8>, Reason, bool),
     Closed,
     Ignore,
 }
 
-/// Feeds one piece, to its end or the connection's, as a caller would.
-fn feed(session: &mut Codec, piece: &[u8], seen: &mut Vec<Seen>) {
+/// Decodes a piece, to its end or to the end of the connection, as a caller would.
+fn feed(codec: &mut Codec, piece: &[u8], seen: &mut Vec<Seen>) {
     let mut piece = piece.to_vec();
     let mut at = 0;
     loop {
-        let step = session.decode(&mut piece[at..], &SETTINGS);
-        at += step.consumed;
-        seen.push(match step.incoming {
+        let decoded = codec.decode(&mut piece[at..], &SETTINGS);
+        at += decoded.consumed;
+        seen.push(match decoded.incoming {
             Incoming::Incomplete => break assert_eq!(at, piece.len()),
             Incoming::Reply(bytes) => Seen::Reply(bytes),
             Incoming::Open(bytes) => Seen::Open(bytes),
             Incoming::Event(text) => Seen::Event(text.to_owned()),
             Incoming::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
             Incoming::Closed => Seen::Closed,
-            Incoming::Request(request) => Seen::Request(request.number, Asked::of(&request.kind)),
+            Incoming::Request(request) => Seen::Request(request.number, ReceivedRequest::of(&request.kind)),
             Incoming::Refused(bytes) => Seen::Reply(bytes),
             Incoming::Ignore => Seen::Ignore,
         });
     }
 }
 
-/// What a session makes of the input: the same at every pair of splits, and byte by byte.
+/// Returns the items in the input, which must be the same at every split and for pieces of every size.
 fn see(options: Options, input: &[u8]) -> Vec<Seen> {
     let pieces = |pieces: &[&[u8]]| {
-        let mut session = Codec::new(options);
+        let mut codec = Codec::new(options);
         let mut seen = Vec::new();
-        pieces.iter().for_each(|piece| feed(&mut session, piece, &mut seen));
+        pieces.iter().for_each(|piece| feed(&mut codec, piece, &mut seen));
         seen
     };
     let whole = pieces(&[input]);
@@ -93,14 +93,14 @@ fn server_close(code: u16, reason: &str) -> Vec<u8> {
 }
 
 fn open_websocket() -> Codec {
-    let mut session = Codec::new(Options::default());
-    feed(&mut session, UPGRADE.as_bytes(), &mut Vec::new());
-    feed(&mut session, &client(Opcode::Text, OHAI.as_bytes()), &mut Vec::new());
-    assert!(session.is_open() && session.is_idle());
-    session
+    let mut codec = Codec::new(Options::default());
+    feed(&mut codec, UPGRADE.as_bytes(), &mut Vec::new());
+    feed(&mut codec, &client(Opcode::Text, OHAI.as_bytes()), &mut Vec::new());
+    assert!(codec.is_open() && codec.is_idle());
+    codec
 }
 
-/// What an open WebSocket makes of frames.
+/// Returns the items that an open WebSocket decodes from these frames.
 fn see_open(frames: &[Vec<u8>]) -> Vec<Seen> {
     let ohai = client(Opcode::Text, OHAI.as_bytes());
     let seen = see(Options::default(), &[UPGRADE.as_bytes(), &ohai, &frames.concat()].concat());
@@ -110,12 +110,12 @@ fn see_open(frames: &[Vec<u8>]) -> Vec<Seen> {
 }
 
 #[test]
-fn a_session_is_small() {
+fn a_codec_is_small() {
     assert!(size_of::<Codec>() <= 24, "{}", size_of::<Codec>());
 }
 
 #[test]
-fn a_websocket_session() {
+fn a_websocket_connection() {
     let close = [&1000u16.to_be_bytes()[..], b"bye"].concat();
     let seen = see_open(&[
         client(Opcode::Text, b"/a:0=1"),
@@ -138,13 +138,13 @@ fn a_websocket_session() {
 }
 
 #[test]
-fn a_close_without_code_is_answered_by_one() {
+fn the_reply_to_a_close_without_a_code_has_no_code() {
     let seen = see_open(&[client(Opcode::Close, b"")]);
     assert_eq!(seen, [Seen::Close(vec![0x88, 0], Reason::PeerClosed(NO_STATUS), false)]);
 }
 
 #[test]
-fn a_raw_session() {
+fn a_raw_connection() {
     let mut input = OHAI.as_bytes().to_vec();
     for text in ["/a:0=1", "", "/b:1=\"ü€😀\""] {
         frame(Framing::Raw, &mut input, text);
@@ -173,23 +173,23 @@ fn raw_texts_must_be_utf8() {
 }
 
 #[test]
-fn the_first_bytes_decide() {
-    for (first, language) in FIRST_BYTES {
+fn the_first_bytes_decide_the_protocol() {
+    for (first, protocol) in FIRST_BYTES {
         for len in 1..first.len() {
-            assert!(matches!(detect(&first[..len]), Detected::NotYet(_)), "{first:?} {len}");
+            assert!(matches!(detect(&first[..len]), Detection::Incomplete(_)), "{first:?} {len}");
             let mut other = first[..len].to_vec();
             other.push(b'\0');
-            assert_eq!(detect(&other), Detected::Unknown);
+            assert_eq!(detect(&other), Detection::Unknown);
         }
-        assert_eq!(detect(first), Detected::Language(language));
+        assert_eq!(detect(first), Detection::Detected(protocol));
         let others = FIRST_BYTES.iter().filter(|(other, _)| other.starts_with(first));
-        assert_eq!(others.count(), 1, "no first bytes may be the beginning of others");
+        assert_eq!(others.count(), 1, "no first bytes may be a prefix of others");
     }
     assert!(FIRST_BYTES.iter().all(|(first, _)| first.len() <= FIRST_BYTES_MAX));
 }
 
 #[test]
-fn what_fits_no_protocol_is_closed_without_a_word() {
+fn an_unknown_protocol_is_closed_without_a_reply() {
     for input in ["\r\n", "/qio/oha1", "get / HTTP/1.1\r\n", "\x16\x03\x01", "PRI * HTTP/2.0", "POSTS "] {
         let closed = Seen::Close(vec![], Reason::UnknownProtocol, false);
         assert_eq!(see(Options::default(), input.as_bytes()), [closed], "{input:?}");
@@ -197,7 +197,7 @@ fn what_fits_no_protocol_is_closed_without_a_word() {
 }
 
 #[test]
-fn nothing_but_ohai_opens() {
+fn only_ohai_opens_a_websocket() {
     let invalid = Seen::Close(server_close(1002, "invalid handshake"), Reason::InvalidHandshake, true);
     for text in ["", "/qio/oha", "/qio/ohai ", "/a:0=1"] {
         let frames = [client(Opcode::Text, text.as_bytes()), client(Opcode::Close, b"\x03\xEA")];
@@ -215,7 +215,7 @@ fn a_ping_before_ohai_is_answered() {
 }
 
 #[test]
-fn violations_are_told_their_code() {
+fn violations_have_their_close_codes() {
     let mut unmasked = Vec::new();
     encode::frame(&mut unmasked, Opcode::Text, b"/a:0=1");
     let binary = client(Opcode::Binary, b"\0");
@@ -233,7 +233,7 @@ fn violations_are_told_their_code() {
 }
 
 #[test]
-fn after_our_close_only_the_peers_close_matters() {
+fn only_the_peers_close_matters_after_our_close() {
     let behind = [
         client(Opcode::Text, b"/a:0=1"),
         client(Opcode::Text, b"\xFF invalid, and longer than the limit").repeat(50),
@@ -245,52 +245,52 @@ fn after_our_close_only_the_peers_close_matters() {
     let close = client(Opcode::Close, b"\x03\xE8 whatever \xFF");
     let input = [&behind[..], &close].concat();
     for split in 0..=input.len() {
-        let mut session = open_websocket();
+        let mut codec = open_websocket();
         let mut seen = Vec::new();
-        let began = session.close(Reason::GoingAway);
+        let began = codec.close(Reason::GoingAway);
         assert_eq!(began.bytes, server_close(1001, "server going away"));
-        assert!(began.await_peer && !session.is_open() && !session.is_idle());
-        feed(&mut session, &input[..split], &mut seen);
-        feed(&mut session, &input[split..], &mut seen);
+        assert!(began.await_peer && !codec.is_open() && !codec.is_idle());
+        feed(&mut codec, &input[..split], &mut seen);
+        feed(&mut codec, &input[split..], &mut seen);
         assert_eq!(seen, [Seen::Closed], "split at {split}");
-        feed(&mut session, &client(Opcode::Text, b"more"), &mut seen);
+        feed(&mut codec, &client(Opcode::Text, b"more"), &mut seen);
         assert_eq!(seen.len(), 1);
     }
 }
 
 #[test]
-fn our_close_may_come_in_the_middle_of_anything() {
+fn our_close_may_come_at_any_point() {
     let mut fragment = client(Opcode::Text, b"begun");
     fragment[0] &= 0x7F;
     let input = [fragment, client(Opcode::Ping, b"??"), client(Opcode::Close, b"")].concat();
     for split in 0..input.len() {
-        let mut session = open_websocket();
-        feed(&mut session, &input[..split], &mut Vec::new());
-        assert!(session.close(Reason::ClientTimeout).await_peer);
+        let mut codec = open_websocket();
+        feed(&mut codec, &input[..split], &mut Vec::new());
+        assert!(codec.close(Reason::ClientTimeout).await_peer);
         let mut seen = Vec::new();
-        feed(&mut session, &input[split..], &mut seen);
+        feed(&mut codec, &input[split..], &mut seen);
         assert_eq!(seen, [Seen::Closed], "split at {split}");
     }
 }
 
 #[test]
-fn a_violation_after_our_close_just_ends_it() {
-    let mut session = open_websocket();
-    session.close(Reason::GoingAway);
+fn a_violation_after_our_close_ends_the_connection() {
+    let mut codec = open_websocket();
+    codec.close(Reason::GoingAway);
     let mut seen = Vec::new();
-    feed(&mut session, b"\xFF\xFF\xFF\xFF", &mut seen);
+    feed(&mut codec, b"\xFF\xFF\xFF\xFF", &mut seen);
     assert_eq!(seen, [Seen::Closed]);
 }
 
 #[test]
-fn closing_twice_says_nothing_more() {
-    let mut session = open_websocket();
-    session.close(Reason::GoingAway);
-    assert_eq!(session.close(Reason::ClientTimeout), Close::silent(Reason::ClientTimeout));
+fn closing_twice_sends_one_close() {
+    let mut codec = open_websocket();
+    codec.close(Reason::GoingAway);
+    assert_eq!(codec.close(Reason::ClientTimeout), Close::silent(Reason::ClientTimeout));
 }
 
 #[test]
-fn codes_that_must_not_be_sent_are_not() {
+fn codes_that_must_not_be_sent_are_not_sent() {
     for reason in [Reason::ConnectionLost, Reason::PeerClosed(NO_STATUS), Reason::Refused(Refusal::Key)] {
         assert_eq!(open_websocket().close(reason).bytes, [0x88, 0], "{reason}");
     }
@@ -317,15 +317,11 @@ fn echo_is_off_unless_asked_for_and_only_at_its_path() {
 }
 
 #[test]
-fn idle_and_open_follow_the_session() {
-    let mut session = Codec::new(Options::default());
+fn open_and_idle_follow_the_connection() {
+    let mut codec = Codec::new(Options::default());
     let mut at = |piece: &[u8], framing, open, idle| {
-        feed(&mut session, piece, &mut Vec::new());
-        assert_eq!(
-            (session.framing(), session.is_open(), session.is_idle()),
-            (framing, open, idle),
-            "{piece:?}"
-        );
+        feed(&mut codec, piece, &mut Vec::new());
+        assert_eq!((codec.framing(), codec.is_open(), codec.is_idle()), (framing, open, idle), "{piece:?}");
     };
     let websocket = Some(Framing::WebSocket);
     at(b"G", None, false, false);
@@ -343,7 +339,7 @@ fn idle_and_open_follow_the_session() {
 }
 
 #[test]
-fn what_is_sent_can_be_read() {
+fn frames_have_the_announced_length() {
     for len in [0, 1, 125, 126, 127, 0xFFFF, 0x1_0000] {
         let text = "x".repeat(len);
         for framing in [Framing::WebSocket, Framing::Raw] {
@@ -356,7 +352,7 @@ fn what_is_sent_can_be_read() {
 }
 
 #[test]
-fn reasons_have_texts_of_their_own() {
+fn each_reason_has_its_own_text() {
     let reasons = [
         Reason::PeerClosed(1000),
         Reason::ConnectionLost,
@@ -378,7 +374,7 @@ fn reasons_have_texts_of_their_own() {
     assert!(reasons.iter().all(|reason| reason.text().len() <= 123));
 }
 
-/// The beginning of some connection, mostly a right one, and what may come behind it.
+/// Returns the input of a connection that is mostly valid.
 fn random_connection(random: &mut Random) -> Vec<u8> {
     let mut input = match random.below(5) {
         0 => OHAI.into(),
@@ -407,17 +403,17 @@ fn random_connection(random: &mut Random) -> Vec<u8> {
     input
 }
 
-/// What is found does not depend on where the input was cut, nothing is found behind the end, and the end is one.
+/// The items do not depend on how the input is split, and no item follows the end of the connection.
 #[test]
 fn fuzz_connections_in_pieces() {
     testing::fuzz(|random| {
         let input = random_connection(random);
         let options = Options { echo: random.once_in(2) };
         let see_in = |pieces: &[&[u8]]| {
-            let mut session = Codec::new(options);
+            let mut codec = Codec::new(options);
             let mut seen = Vec::new();
-            pieces.iter().for_each(|piece| feed(&mut session, piece, &mut seen));
-            (seen, session.framing(), session.is_open(), session.is_idle())
+            pieces.iter().for_each(|piece| feed(&mut codec, piece, &mut seen));
+            (seen, codec.framing(), codec.is_open(), codec.is_idle())
         };
         let whole = see_in(&[&input]);
         assert_eq!(see_in(&random.pieces(&input)), whole);
@@ -426,7 +422,7 @@ fn fuzz_connections_in_pieces() {
     });
 }
 
-/// The handshake first, then events, then at most one end.
+/// Asserts that events come behind the handshake, and that nothing comes behind the end.
 fn check_order(seen: &[Seen]) {
     let opened = seen.iter().position(|it| matches!(it, Seen::Open(_))).unwrap_or(seen.len());
     let event = seen.iter().position(|it| matches!(it, Seen::Event(_))).unwrap_or(seen.len());
@@ -436,6 +432,6 @@ fn check_order(seen: &[Seen]) {
     match &seen[seen.len().min(closed + 1)..] {
         [] => {}
         [Seen::Closed] if awaited => {}
-        behind => panic!("{behind:?} behind the end"),
+        behind => panic!("items behind the end: {behind:?}"),
     }
 }

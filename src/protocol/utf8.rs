@@ -1,24 +1,29 @@
-//! Text that arrives in pieces: checked as it comes, kept once, and never looked at twice.
+//! Text that arrives in pieces. Each byte is validated when it comes, is stored once, and is never examined again.
 
 use std::str;
 
-/// The bytes are not UTF-8, and nothing that may follow could make them so.
+/// The error for bytes that are not UTF-8 and that no further bytes could make valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidUtf8;
 
-/// A text of which pieces have arrived. Pieces may split a character anywhere.
+/// A text that arrives in pieces. Pieces may split a character anywhere.
 ///
-/// Every byte is checked and copied once. At most the first three bytes of a character wait for the rest of it.
+/// Every byte is validated and copied once. At most three bytes, the beginning of a character, wait for its end.
 #[derive(Debug, Default)]
 pub struct Utf8Gatherer {
     text: String,
-    /// The first bytes of a character, valid so far; the last of the four is only ever set on the way into `text`.
+    /// The first bytes of a split character, which are valid so far. All four are used only while a complete character
+    /// is moved to `text`.
     split: [u8; 4],
     split_len: u8,
 }
 
 impl Utf8Gatherer {
-    /// Adds a piece. Fails at the first byte that no valid text could have there, even in the middle of a character.
+    /// Adds a piece.
+    ///
+    /// # Errors
+    ///
+    /// Fails at the first byte that no valid text could have at its place, even in the middle of a character.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
         let piece = self.complete_split(piece)?;
         let (whole, tail) = piece.split_at(piece.len() - split_tail_len(piece));
@@ -26,28 +31,32 @@ impl Utf8Gatherer {
         self.keep_split(tail)
     }
 
-    /// The text, once its last piece was added. Fails where its last character is not whole.
+    /// Returns the text after its last piece was added.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the last character is incomplete.
     pub fn finish(&self) -> Result<&str, InvalidUtf8> {
         if self.split_len == 0 { Ok(&self.text) } else { Err(InvalidUtf8) }
     }
 
-    /// Bytes that were added.
+    /// Returns the number of bytes that were added.
     pub fn len(&self) -> usize {
         self.text.len() + usize::from(self.split_len)
     }
 
-    /// Whether none were.
+    /// Returns `true` if no bytes were added.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of memory that the text takes.
+    /// Returns the capacity of the text's memory, in bytes.
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.text.capacity()
     }
 
-    /// Feeds the waiting character, and returns what of the piece is behind it.
+    /// Adds bytes to the split character until it is complete. Returns the rest of the piece.
     fn complete_split<'a>(&mut self, mut piece: &'a [u8]) -> Result<&'a [u8], InvalidUtf8> {
         while self.split_len > 0 {
             let Some((byte, rest)) = piece.split_first() else { break };
@@ -68,7 +77,7 @@ impl Utf8Gatherer {
         self.check_split()
     }
 
-    /// A whole character joins the text; one that may become whole waits. Four bytes are always one or the other.
+    /// Moves the split character to the text if it is complete. Four bytes are always complete or invalid.
     fn check_split(&mut self) -> Result<(), InvalidUtf8> {
         match str::from_utf8(&self.split[..usize::from(self.split_len)]) {
             Ok(character) => {
@@ -82,7 +91,8 @@ impl Utf8Gatherer {
     }
 }
 
-/// How many bytes at the end begin a character that is not whole: 0 to 3. They need not be valid.
+/// Returns the number of bytes at the end of the piece that begin an incomplete character: 0 to 3. The bytes need not
+/// be valid.
 fn split_tail_len(piece: &[u8]) -> usize {
     for (back, byte) in piece.iter().rev().take(3).enumerate() {
         let width = match byte {
@@ -103,8 +113,8 @@ mod tests {
     use super::*;
     use crate::protocol::testing;
 
-    /// The naive twin: all that came is looked at again whenever a byte comes. Fails with the place of the byte that
-    /// cannot be there.
+    /// The naive twin: examines all bytes again whenever a byte comes. Fails with the position of the first invalid
+    /// byte.
     fn naive(bytes: &[u8]) -> Result<&str, usize> {
         let bad = (1..=bytes.len())
             .find(|len| str::from_utf8(&bytes[..*len]).is_err_and(|error| error.error_len().is_some()));
@@ -124,7 +134,8 @@ mod tests {
         gatherer.finish().map(str::to_owned)
     }
 
-    /// At every pair of splits the verdict is the naive one, and byte by byte it falls at the very same byte.
+    /// Asserts that the outcome is that of the naive twin, at every pair of splits. When the bytes come one by one, it
+    /// must fail at the same byte.
     fn check(bytes: &[u8]) {
         let expected = naive(bytes);
         for first in 0..=bytes.len() {
@@ -136,24 +147,25 @@ mod tests {
         }
         let mut gatherer = Utf8Gatherer::default();
         let bad = bytes.iter().position(|byte| gatherer.push(&[*byte]).is_err());
-        let verdict = match bad {
+        let outcome = match bad {
             Some(at) => Err(at),
             None => gatherer.finish().map_err(|_| bytes.len()),
         };
-        assert_eq!(verdict, expected, "{bytes:X?}");
+        assert_eq!(outcome, expected, "{bytes:X?}");
     }
 
     #[test]
-    fn every_split_of_every_width_and_every_mistake() {
+    fn characters_of_every_width_and_every_mistake_at_every_split() {
         for bytes in [
             &b""[..],
             b"plain",
             "aü€😀z".as_bytes(),
             "κόσμε \u{7F}\u{80}\u{7FF}\u{800}\u{FFFF}\u{10000}\u{10FFFF}".as_bytes(),
             "\u{D7FF}\u{E000}\u{FFFD}".as_bytes(),
-            // Autobahn 6.4: valid, then a code point past the last one, then valid.
+            // Autobahn 6.4: valid text, a code point above the last one, and valid text.
             b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5\xF4\x90\x80\x80edited",
-            // Alone, cut short, overlong, surrogates, too large, and never in UTF-8.
+            // Lone continuation bytes, incomplete and overlong characters, surrogates, characters that are too large,
+            // and bytes that are never in UTF-8.
             b"a\x80",
             b"a\xBFb",
             b"\xC3",

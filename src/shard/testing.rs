@@ -504,7 +504,7 @@ pub fn peer(address: &str) -> PeerAddress {
 /// An event as a raw client sends it.
 pub fn raw_text(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    raw::head(&mut bytes, text.len());
+    raw::header(&mut bytes, text.len());
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }

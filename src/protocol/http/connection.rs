@@ -1,4 +1,4 @@
-//! One connection that speaks HTTP: requests as they come, and responses in their order.
+//! The codec of an HTTP connection: requests in pieces, and responses in the order of their requests.
 
 use std::mem;
 use std::str;
@@ -7,397 +7,458 @@ use smallvec::SmallVec;
 
 use super::head::head_len;
 use super::refusal::Refusal;
-use super::request::{self, Answer, Circumstances, Facts, Verdict};
-use super::response::{self, CONTINUE, Manner};
+use super::request::{self, ImmediateResponse, RequestContext, ValidRequest, Validation};
+use super::response::{self, CONTINUE, ResponseFraming};
 use super::{HttpRequest, HttpResponse, Persistence, ReadyResponses, Sid};
 use crate::limits::{HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 use crate::protocol::utf8::Utf8Gatherer;
 use crate::protocol::{Close, CodecSettings, Reason};
 
-/// One connection: 24 bytes, and no heap while it is idle.
+/// The codec of an HTTP connection. It has 24 bytes, and no heap while it is idle.
 ///
 /// ```text
-/// Opening --whole request--> Open --the last request--> Finishing --its response--> Ended
-///                                                          |
-///                                                          +------a stream's head--> Streaming
+/// Opening --first complete request--> Open --last request--> Finishing --its response--> Ended
+///                                                               |
+///                                                               +--head of a stream--> Streaming
 /// ```
+///
+/// Invariants, asserted after each call in debug builds:
+///
+/// - The requests in `pipeline` have consecutive numbers, and `next` follows the last of them. There is no empty
+///   pipeline.
+/// - Unless the connection has ended, the first request in `pipeline` has no response: otherwise its response would
+///   have been sent.
+/// - The connection closes behind a request in `pipeline` if the phase is `Finishing`, and behind none if it is
+///   `Opening` or `Open`.
 #[derive(Debug)]
-pub struct Http {
-    /// A request that has begun and is not at its end, or was lent to the caller by the last call.
-    unfinished: Option<Box<Unfinished>>,
-    /// The requests that are not answered. The first of them never is.
-    queue: Option<Box<Queue>>,
+pub struct HttpCodec {
+    /// A request that is incomplete, or that the last call lent to the caller.
+    partial: Option<Box<PartialRequest>>,
+    /// The requests that were not answered.
+    pipeline: Option<Box<Pipeline>>,
     /// The number of the next request.
     next: u32,
-    phase: Phase,
+    phase: HttpPhase,
     empty_lines: EmptyLines,
     echo: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// No request was whole yet.
+enum HttpPhase {
+    /// No request was complete yet.
     Opening,
-    /// Requests come.
+    /// The connection accepts requests.
     Open,
-    /// The last request has come: what follows does not matter.
+    /// The last request has come. The input that follows it is discarded.
     Finishing,
-    /// Events are sent, and end with the connection.
+    /// The response is an event stream, which ends with the connection.
     Streaming,
-    /// The last response was sent, although others may have been waited for.
+    /// The last response was sent. There may be requests that were not answered.
     Ended,
 }
 
-/// The requests that are not answered, in their order. Nearly always there is one.
+/// The requests that were not answered, in their order. Nearly always there is one.
 #[derive(Debug)]
-struct Queue {
-    /// The number of the first. Those behind it have the numbers that follow.
+struct Pipeline {
+    /// The number of the first request. The others have the numbers that follow it.
     first: u32,
-    requests: SmallVec<[Unanswered; 1]>,
+    requests: SmallVec<[PipelinedRequest; 1]>,
 }
 
-/// A request that waits for its response, or whose response waits for those before it.
+/// A request that waits for its response, or whose response waits for earlier responses.
 #[derive(Debug)]
-struct Unanswered {
-    /// The response, where it is known and its turn has not come.
-    ready: Option<Vec<u8>>,
-    /// The connection ends behind the response, for this reason.
-    ends: Option<Reason>,
+struct PipelinedRequest {
+    /// The response, if it is known.
+    response: Option<Vec<u8>>,
+    /// The reason for which the connection closes behind the response, if it does.
+    close_reason: Option<Reason>,
     session: Option<Sid>,
-    /// An event stream was asked for.
-    stream: bool,
-    manner: Manner,
+    is_stream: bool,
+    framing: ResponseFraming,
 }
 
 /// A request of which a part has come.
 #[derive(Debug, Default)]
-struct Unfinished {
-    /// At most [`HTTP_HEAD_BYTES_MAX`]. All of it was searched for the end of the head.
+struct PartialRequest {
+    /// The head, of at most [`HTTP_HEAD_BYTES_MAX`] bytes. All of it was searched for its end.
     head: Vec<u8>,
-    /// What the head says, once it is whole.
-    facts: Option<(Facts, Manner)>,
+    /// The validated head, once it is complete.
+    valid: Option<(ValidRequest, ResponseFraming)>,
     body: Utf8Gatherer,
-    /// All of it was lent to the caller.
-    lent: bool,
+    /// The request is complete and was lent to the caller.
+    delivered: bool,
 }
 
-/// What a piece of input came to.
+/// The outcome of decoding a piece of input.
 #[derive(Debug)]
-pub enum Read<'i> {
-    /// Nothing more: all of the input was consumed.
-    NotYet,
-    /// These bytes are to be sent.
+pub enum HttpOutcome<'i> {
+    /// No request is complete. All of the input was consumed.
+    Incomplete,
+    /// These bytes must be sent.
     Reply(Vec<u8>),
-    /// What is to be sent has to wait.
+    /// A request was answered, but the response waits for earlier responses.
     Ignore,
-    /// A request is refused and the connection lives on. These bytes are to be sent; none where they have to wait.
+    /// A request was refused, and the connection persists. These bytes must be sent; they are empty if the refusal
+    /// waits for earlier responses.
     Refused(Vec<u8>),
-    /// A request, to be made of what [`Http::lend`] is given.
-    Whole(Whole<'i>),
+    /// A request is complete. [`HttpCodec::request`] returns it.
+    Request(CompleteRequest<'i>),
     /// The connection becomes a WebSocket.
-    Upgrade { answer: Vec<u8>, echo: bool },
+    Upgrade { response: Vec<u8>, echo: bool },
     /// The connection ends.
     Close(Close),
 }
 
-/// A request that is whole: in the input, as far as it is here.
+/// A complete request. Its head and its body are in the input, or were gathered in the codec.
 #[derive(Debug)]
-pub struct Whole<'i> {
+pub struct CompleteRequest<'i> {
     number: u32,
-    facts: Facts,
+    valid: ValidRequest,
     head: Option<&'i [u8]>,
     body: Option<&'i str>,
 }
 
-impl Http {
-    /// A connection that has begun with these bytes: at most a method.
-    pub fn new(first: &[u8], echo: bool) -> Http {
-        let begun = Unfinished { head: first.to_vec(), ..Unfinished::default() };
-        Http {
-            unfinished: (!first.is_empty()).then(|| Box::new(begun)),
-            queue: None,
+impl HttpCodec {
+    /// Returns the codec of a connection that has begun with these bytes, which are at most a method.
+    pub fn new(first: &[u8], echo: bool) -> HttpCodec {
+        let partial = PartialRequest { head: first.to_vec(), ..PartialRequest::default() };
+        HttpCodec {
+            partial: (!first.is_empty()).then(|| Box::new(partial)),
+            pipeline: None,
             next: 0,
-            phase: Phase::Opening,
+            phase: HttpPhase::Opening,
             empty_lines: EmptyLines::default(),
             echo,
         }
     }
 
-    /// Finds what is next in the input; returns how much of it that took.
-    pub fn read<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, Read<'i>) {
-        if self.unfinished.as_ref().is_some_and(|unfinished| unfinished.lent) {
-            self.unfinished = None;
+    /// Decodes the next item of the input. Returns the number of consumed bytes with the outcome.
+    pub fn decode<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, HttpOutcome<'i>) {
+        if self.partial.as_ref().is_some_and(|partial| partial.delivered) {
+            self.partial = None;
         }
-        match self.phase {
-            Phase::Finishing | Phase::Streaming | Phase::Ended => (input.len(), Read::NotYet),
-            Phase::Opening | Phase::Open if self.unfinished.is_some() => self.go_on(input, settings),
-            Phase::Opening | Phase::Open => self.begin(input, settings),
-        }
+        let decoded = match self.phase {
+            HttpPhase::Finishing | HttpPhase::Streaming | HttpPhase::Ended => {
+                (input.len(), HttpOutcome::Incomplete)
+            }
+            HttpPhase::Opening | HttpPhase::Open if self.partial.is_some() => {
+                self.continue_request(input, settings)
+            }
+            HttpPhase::Opening | HttpPhase::Open => self.begin_request(input, settings),
+        };
+        self.check();
+        decoded
     }
 
-    /// The request that was just read.
-    pub fn lend<'a>(&'a self, whole: Whole<'a>) -> HttpRequest<'a> {
-        let Whole { number, facts, head, body } = whole;
-        let gathered = || self.unfinished.as_deref().expect("what is not in the input was gathered");
+    /// Returns the request that was just decoded.
+    pub fn request<'a>(&'a self, complete: CompleteRequest<'a>) -> HttpRequest<'a> {
+        let CompleteRequest { number, valid, head, body } = complete;
+        let gathered = || self.partial.as_deref().expect("a part that is not in the input was gathered");
         let head = head.unwrap_or_else(|| &gathered().head);
-        let body = body.unwrap_or_else(|| gathered().body.finish().expect("it was found to be whole"));
-        HttpRequest { number, kind: facts.asks(head, body) }
+        let body = body.unwrap_or_else(|| gathered().body.finish().expect("the body was found to be UTF-8"));
+        HttpRequest { number, kind: valid.kind(head, body) }
     }
 
     /// Answers a request; see [`Codec::respond`](crate::protocol::Codec::respond).
     pub fn respond(&mut self, number: u32, response: HttpResponse<'_>) -> ReadyResponses {
-        let mut due = ReadyResponses::default();
-        if matches!(self.phase, Phase::Streaming | Phase::Ended) {
-            return due;
+        let ready = self.respond_to(number, response).unwrap_or_default();
+        self.check();
+        ready
+    }
+
+    /// Answers a request. Returns `None` if there is no request with this number that was not answered.
+    fn respond_to(&mut self, number: u32, response: HttpResponse<'_>) -> Option<ReadyResponses> {
+        if matches!(self.phase, HttpPhase::Streaming | HttpPhase::Ended) {
+            return None;
         }
-        let Some(queue) = self.queue.as_deref_mut() else { return due };
-        let place = number.wrapping_sub(queue.first) as usize;
-        let Some(request) = queue.requests.get_mut(place).filter(|it| it.ready.is_none()) else { return due };
+        let pipeline = self.pipeline.as_deref_mut()?;
+        let place = number.wrapping_sub(pipeline.first) as usize;
+        let request = pipeline.requests.get_mut(place).filter(|request| request.response.is_none())?;
+        let mut bytes = Vec::new();
         match response {
             HttpResponse::Whole { status, headers, body } => {
                 if status == 400 {
-                    request.manner.last = true;
-                    request.ends = Some(Reason::Finished);
-                    self.phase = Phase::Finishing;
-                    self.unfinished = None;
+                    request.framing.close = true;
+                    request.close_reason = Some(Reason::Finished);
+                    self.phase = HttpPhase::Finishing;
+                    self.partial = None;
                 }
-                response::whole(&mut due.bytes, &request.manner, status, headers, body);
+                response::whole(&mut bytes, &request.framing, status, headers, body);
             }
             HttpResponse::Stream => {
-                assert!(request.stream, "only who asked for a stream gets one");
-                // None is asked for while others wait, and nothing is read behind it: its turn has come.
-                response::stream(&mut due.bytes, &request.manner);
-                self.phase = Phase::Streaming;
-                return due;
+                assert!(request.is_stream, "the request must ask for an event stream");
+                // The response need not wait: a request for a stream is refused while others are not answered, and no
+                // request is accepted behind it.
+                response::stream(&mut bytes, &request.framing);
+                self.phase = HttpPhase::Streaming;
+                return Some(ReadyResponses { bytes, ..ReadyResponses::default() });
             }
         }
-        request.ready = Some(mem::take(&mut due.bytes));
-        self.flush()
+        request.response = Some(bytes);
+        Some(self.take_ready())
     }
 
-    /// The requests that were not answered, in their order; a stream never is.
+    /// Returns an iterator over the requests that were not answered, in their order. An event stream is never answered.
     pub fn unanswered(&self) -> impl Iterator<Item = (u32, Option<Sid>)> {
-        let numbered =
-            self.queue.iter().flat_map(|queue| (queue.first..=u32::MAX).chain(0..).zip(&queue.requests));
-        numbered.filter(|(_, it)| it.ready.is_none()).map(|(number, it)| (number, it.session))
+        let pipeline = self.pipeline.iter();
+        let numbered = pipeline.flat_map(|it| (it.first..=u32::MAX).chain(0..).zip(&it.requests));
+        let unanswered = numbered.filter(|(_, request)| request.response.is_none());
+        unanswered.map(|(number, request)| (number, request.session))
     }
 
-    /// Bytes of responses that wait for those before them.
+    /// Returns the total length of the responses that wait for earlier responses.
     pub fn waiting_bytes(&self) -> usize {
-        let waiting = self.queue.iter().flat_map(|queue| &queue.requests);
-        waiting.filter_map(|it| it.ready.as_ref()).map(Vec::len).sum()
+        let requests = self.pipeline.iter().flat_map(|pipeline| &pipeline.requests);
+        requests.filter_map(|request| request.response.as_ref()).map(Vec::len).sum()
     }
 
-    /// Ends the connection: what its peer is told.
+    /// Ends the connection. Returns the bytes that its peer receives.
     pub fn close(&mut self, reason: Reason) -> Close {
         let mut bytes = Vec::new();
-        if matches!(self.phase, Phase::Streaming | Phase::Ended) {
+        if matches!(self.phase, HttpPhase::Streaming | HttpPhase::Ended) {
             return Close { bytes, reason, await_peer: false };
         }
-        if let Some(first) = self.queue.as_deref().and_then(|queue| queue.requests.first()) {
-            let manner = Manner { last: true, ..first.manner.clone() };
-            response::plain(&mut bytes, &manner, 503, "", reason.text());
-        } else if reason == Reason::ClientTimeout && self.is_begun() {
-            bytes = Answer::refusal(Refusal::Timeout).bytes;
+        if let Some(first) = self.pipeline.as_deref().and_then(|pipeline| pipeline.requests.first()) {
+            let framing = ResponseFraming { close: true, ..first.framing.clone() };
+            response::plain(&mut bytes, &framing, 503, "", reason.text());
+        } else if reason == Reason::ClientTimeout && self.has_partial_request() {
+            bytes = ImmediateResponse::refusal(Refusal::Timeout).bytes;
         }
         Close { bytes, reason, await_peer: false }
     }
 
-    /// Whether a request was whole, and the last response was not sent.
+    /// Returns whether a request was complete and the last response was not sent.
     pub fn is_open(&self) -> bool {
-        !matches!(self.phase, Phase::Opening | Phase::Ended)
+        !matches!(self.phase, HttpPhase::Opening | HttpPhase::Ended)
     }
 
-    /// Whether it is open, and no request is begun.
+    /// Returns whether the connection is open and no request is incomplete.
     pub fn is_idle(&self) -> bool {
-        self.is_open() && !self.is_begun()
+        self.is_open() && !self.has_partial_request()
     }
 
-    fn is_begun(&self) -> bool {
-        self.unfinished.as_ref().is_some_and(|unfinished| !unfinished.lent)
+    fn has_partial_request(&self) -> bool {
+        self.partial.as_ref().is_some_and(|partial| !partial.delivered)
     }
 
-    /// Reads from the beginning of a request, in place as far as it is there.
-    fn begin<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, Read<'i>) {
+    /// Decodes a request from its beginning. The parts of it that are complete are decoded in place.
+    fn begin_request<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, HttpOutcome<'i>) {
         let Some(skipped) = self.empty_lines.skip(input) else {
-            return (input.len(), self.answer(Answer::refusal(Refusal::Malformed)));
+            return (input.len(), self.answer(ImmediateResponse::refusal(Refusal::Malformed)));
         };
         let rest = &input[skipped..];
         if rest.is_empty() {
-            return (input.len(), Read::NotYet);
+            return (input.len(), HttpOutcome::Incomplete);
         }
         let Some(len) = head_len(&rest[..rest.len().min(HTTP_HEAD_BYTES_MAX)], 0) else {
             if rest.len() >= HTTP_HEAD_BYTES_MAX {
-                return (input.len(), self.answer(Answer::refusal(Refusal::TooLarge)));
+                return (input.len(), self.answer(ImmediateResponse::refusal(Refusal::TooLarge)));
             }
-            self.unfinished = Some(Box::new(Unfinished { head: rest.to_vec(), ..Unfinished::default() }));
-            return (input.len(), Read::NotYet);
+            let partial = PartialRequest { head: rest.to_vec(), ..PartialRequest::default() };
+            self.partial = Some(Box::new(partial));
+            return (input.len(), HttpOutcome::Incomplete);
         };
         let (head, rest) = rest.split_at(len);
-        let (consumed, read) = match self.judge(head, settings) {
-            Verdict::Ask(facts, manner) => self.take_body(head, (facts, manner), rest),
-            Verdict::Answer(answer) => (0, self.answer(answer)),
-            Verdict::Upgrade { answer, echo } => (0, Read::Upgrade { answer, echo }),
+        let (consumed, outcome) = match self.validate(head, settings) {
+            Validation::Accepted(valid, framing) => self.decode_body(head, (valid, framing), rest),
+            Validation::Answered(response) => (0, self.answer(response)),
+            Validation::Upgrade { response, echo } => (0, HttpOutcome::Upgrade { response, echo }),
         };
-        (skipped + len + consumed, read)
+        (skipped + len + consumed, outcome)
     }
 
-    /// Reads the body of a request whose head lies in the input.
-    fn take_body<'i>(
+    /// Decodes the body of a request whose head is in the input.
+    fn decode_body<'i>(
         &mut self,
         head: &'i [u8],
-        (facts, manner): (Facts, Manner),
+        (valid, framing): (ValidRequest, ResponseFraming),
         rest: &'i [u8],
-    ) -> (usize, Read<'i>) {
-        let Some(body) = rest.get(..facts.body_len) else {
-            let invites = self.invites(&facts, rest);
-            let begun =
-                Unfinished { head: head.to_vec(), facts: Some((facts, manner)), ..Unfinished::default() };
-            self.unfinished = Some(Box::new(begun));
-            if invites {
-                return (0, Read::Reply(CONTINUE.into()));
+    ) -> (usize, HttpOutcome<'i>) {
+        let Some(body) = rest.get(..valid.body_len) else {
+            let sends_continue = self.sends_continue(&valid, rest);
+            let partial = PartialRequest {
+                head: head.to_vec(),
+                valid: Some((valid, framing)),
+                ..PartialRequest::default()
+            };
+            self.partial = Some(Box::new(partial));
+            if sends_continue {
+                return (0, HttpOutcome::Reply(CONTINUE.into()));
             }
             return self.gather_body(rest);
         };
         match str::from_utf8(body) {
             Ok(text) => {
-                let number = self.queue_up(&facts, manner);
-                (body.len(), Read::Whole(Whole { number, facts, head: Some(head), body: Some(text) }))
+                let number = self.push_request(&valid, framing);
+                let complete = CompleteRequest { number, valid, head: Some(head), body: Some(text) };
+                (body.len(), HttpOutcome::Request(complete))
             }
-            Err(_) => (rest.len(), self.answer(Answer::of(Refusal::InvalidUtf8, &last(manner)))),
+            Err(_) => (rest.len(), self.answer(refuse_body(framing))),
         }
     }
 
-    /// Reads on where a request has begun.
-    fn go_on<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, Read<'i>) {
-        let unfinished = self.unfinished.as_deref_mut().expect("a request has begun");
-        if unfinished.facts.is_some() {
+    /// Decodes more of a request that is incomplete.
+    fn continue_request<'i>(
+        &mut self,
+        input: &'i [u8],
+        settings: &CodecSettings,
+    ) -> (usize, HttpOutcome<'i>) {
+        let partial = self.partial.as_deref_mut().expect("a request must be incomplete");
+        if partial.valid.is_some() {
             return self.gather_body(input);
         }
-        let Some(len) = unfinished.gather_head(input) else {
-            if unfinished.head.len() < HTTP_HEAD_BYTES_MAX {
-                return (input.len(), Read::NotYet);
+        let Some(len) = partial.gather_head(input) else {
+            if partial.head.len() < HTTP_HEAD_BYTES_MAX {
+                return (input.len(), HttpOutcome::Incomplete);
             }
-            return (input.len(), self.answer(Answer::refusal(Refusal::TooLarge)));
+            return (input.len(), self.answer(ImmediateResponse::refusal(Refusal::TooLarge)));
         };
-        let head = mem::take(&mut unfinished.head);
-        match self.judge(&head, settings) {
-            Verdict::Ask(facts, manner) => {
-                let invites = self.invites(&facts, &input[len..]);
-                let unfinished = self.unfinished.as_deref_mut().expect("it was just taken from");
-                unfinished.head = head;
-                unfinished.facts = Some((facts, manner));
-                if invites {
-                    return (len, Read::Reply(CONTINUE.into()));
+        let head = mem::take(&mut partial.head);
+        match self.validate(&head, settings) {
+            Validation::Accepted(valid, framing) => {
+                let sends_continue = self.sends_continue(&valid, &input[len..]);
+                let partial = self.partial.as_deref_mut().expect("a request must be incomplete");
+                partial.head = head;
+                partial.valid = Some((valid, framing));
+                if sends_continue {
+                    return (len, HttpOutcome::Reply(CONTINUE.into()));
                 }
-                let (consumed, read) = self.gather_body(&input[len..]);
-                (len + consumed, read)
+                let (consumed, outcome) = self.gather_body(&input[len..]);
+                (len + consumed, outcome)
             }
-            Verdict::Answer(answer) => (len, self.answer(answer)),
-            Verdict::Upgrade { answer, echo } => (len, Read::Upgrade { answer, echo }),
+            Validation::Answered(response) => (len, self.answer(response)),
+            Validation::Upgrade { response, echo } => (len, HttpOutcome::Upgrade { response, echo }),
         }
     }
 
-    /// Whether to tell the client to send the body: not before earlier responses, and not where it comes already.
-    fn invites(&self, facts: &Facts, rest: &[u8]) -> bool {
-        facts.awaits_continue && facts.body_len > 0 && rest.is_empty() && self.queue.is_none()
+    /// Returns whether to send 100 Continue: the client waits for it, no part of the body has come, and no earlier
+    /// response is due.
+    fn sends_continue(&self, valid: &ValidRequest, rest: &[u8]) -> bool {
+        valid.awaits_continue && valid.body_len > 0 && rest.is_empty() && self.pipeline.is_none()
     }
 
-    /// Adds to the body of the request that has begun.
-    fn gather_body<'i>(&mut self, input: &'i [u8]) -> (usize, Read<'i>) {
-        let unfinished = self.unfinished.as_deref_mut().expect("a request has begun");
-        let facts = unfinished.facts.as_ref().expect("its head was whole").0;
-        let piece = &input[..input.len().min(facts.body_len - unfinished.body.len())];
-        let gathered = unfinished.body.push(piece);
-        if gathered.is_ok() && unfinished.body.len() < facts.body_len {
-            return (input.len(), Read::NotYet);
+    /// Adds input to the body of the incomplete request.
+    fn gather_body<'i>(&mut self, input: &'i [u8]) -> (usize, HttpOutcome<'i>) {
+        let partial = self.partial.as_deref_mut().expect("a request must be incomplete");
+        let valid = partial.valid.as_ref().expect("the head must be complete").0;
+        let piece = &input[..input.len().min(valid.body_len - partial.body.len())];
+        let gathered = partial.body.push(piece);
+        if gathered.is_ok() && partial.body.len() < valid.body_len {
+            return (input.len(), HttpOutcome::Incomplete);
         }
-        let (_, manner) = unfinished.facts.take().expect("its head was whole");
-        if gathered.is_err() || unfinished.body.finish().is_err() {
-            return (input.len(), self.answer(Answer::of(Refusal::InvalidUtf8, &last(manner))));
+        let (_, framing) = partial.valid.take().expect("the head must be complete");
+        if gathered.is_err() || partial.body.finish().is_err() {
+            return (input.len(), self.answer(refuse_body(framing)));
         }
-        unfinished.lent = true;
-        let number = self.queue_up(&facts, manner);
-        (piece.len(), Read::Whole(Whole { number, facts, head: None, body: None }))
+        partial.delivered = true;
+        let number = self.push_request(&valid, framing);
+        (piece.len(), HttpOutcome::Request(CompleteRequest { number, valid, head: None, body: None }))
     }
 
-    fn judge(&self, head: &[u8], settings: &CodecSettings) -> Verdict {
-        let waiting = self.queue.as_ref().map_or(0, |queue| queue.requests.len());
-        if waiting >= HTTP_REQUESTS_UNANSWERED_MAX {
-            return Verdict::Answer(Answer::refusal(Refusal::TooMany));
+    fn validate(&self, head: &[u8], settings: &CodecSettings) -> Validation {
+        let unanswered = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.requests.len());
+        if unanswered >= HTTP_REQUESTS_UNANSWERED_MAX {
+            return Validation::Answered(ImmediateResponse::refusal(Refusal::TooMany));
         }
-        request::judge(head, Circumstances { settings, echo: self.echo, pipelined: waiting > 0 })
+        request::validate(head, RequestContext { settings, echo: self.echo, is_pipelined: unanswered > 0 })
     }
 
-    /// A request for the caller waits for its response; returns its number.
-    fn queue_up(&mut self, facts: &Facts, manner: Manner) -> u32 {
-        let ends = manner.last.then_some(Reason::Finished);
-        let session = facts.sid();
-        self.push(Unanswered { ready: None, ends, session, stream: facts.is_stream(), manner })
+    /// Adds a request that the caller will answer. Returns its number.
+    fn push_request(&mut self, valid: &ValidRequest, framing: ResponseFraming) -> u32 {
+        let close_reason = framing.close.then_some(Reason::Finished);
+        let (session, is_stream) = (valid.sid(), valid.is_stream());
+        self.push(PipelinedRequest { response: None, close_reason, session, is_stream, framing })
     }
 
-    /// Answers a request ourselves, as soon as those before it are answered.
-    fn answer(&mut self, answer: Answer) -> Read<'static> {
-        self.unfinished = None;
-        let Answer { bytes, ends, refuses } = answer;
-        if self.queue.is_some() {
-            let manner = Manner::default();
-            self.push(Unanswered { ready: Some(bytes), ends, session: None, stream: false, manner });
-            return if refuses && ends.is_none() { Read::Refused(Vec::new()) } else { Read::Ignore };
+    /// Answers a request at once, or as soon as the earlier requests are answered.
+    fn answer(&mut self, response: ImmediateResponse) -> HttpOutcome<'static> {
+        self.partial = None;
+        let ImmediateResponse { bytes, close_reason, is_refusal } = response;
+        if self.pipeline.is_some() {
+            let framing = ResponseFraming::default();
+            let response = Some(bytes);
+            self.push(PipelinedRequest { response, close_reason, session: None, is_stream: false, framing });
+            let persists = close_reason.is_none();
+            return if is_refusal && persists {
+                HttpOutcome::Refused(Vec::new())
+            } else {
+                HttpOutcome::Ignore
+            };
         }
-        match ends {
-            Some(reason) => Read::Close(Close { bytes, reason, await_peer: false }),
+        match close_reason {
+            Some(reason) => HttpOutcome::Close(Close { bytes, reason, await_peer: false }),
             None => {
-                self.phase = Phase::Open;
-                if refuses { Read::Refused(bytes) } else { Read::Reply(bytes) }
+                self.phase = HttpPhase::Open;
+                if is_refusal { HttpOutcome::Refused(bytes) } else { HttpOutcome::Reply(bytes) }
             }
         }
     }
 
-    fn push(&mut self, request: Unanswered) -> u32 {
+    fn push(&mut self, request: PipelinedRequest) -> u32 {
         let number = self.next;
         self.next = number.wrapping_add(1);
-        self.phase = if request.ends.is_some() { Phase::Finishing } else { Phase::Open };
-        let queue =
-            self.queue.get_or_insert_with(|| Box::new(Queue { first: number, requests: SmallVec::new() }));
-        queue.requests.push(request);
+        self.phase = if request.close_reason.is_some() { HttpPhase::Finishing } else { HttpPhase::Open };
+        let empty = || Box::new(Pipeline { first: number, requests: SmallVec::new() });
+        self.pipeline.get_or_insert_with(empty).requests.push(request);
         number
     }
 
-    /// The responses whose turn has come.
-    fn flush(&mut self) -> ReadyResponses {
-        let mut due = ReadyResponses::default();
-        let Some(queue) = self.queue.as_deref_mut() else { return due };
-        let known = queue.requests.iter().take_while(|it| it.ready.is_some()).count();
-        // Nothing follows the response behind which the connection ends.
-        let last = queue.requests[..known].iter().position(|it| it.ends.is_some());
+    /// Removes and returns the responses that no longer wait for earlier ones.
+    fn take_ready(&mut self) -> ReadyResponses {
+        let mut ready = ReadyResponses::default();
+        let Some(pipeline) = self.pipeline.as_deref_mut() else { return ready };
+        let known = pipeline.requests.iter().take_while(|request| request.response.is_some()).count();
+        // No response follows the one behind which the connection closes.
+        let last = pipeline.requests[..known].iter().position(|request| request.close_reason.is_some());
         let count = last.map_or(known, |last| last + 1);
-        for request in queue.requests.drain(..count) {
-            let bytes = request.ready.unwrap_or_default();
-            if due.bytes.is_empty() {
-                due.bytes = bytes;
+        for request in pipeline.requests.drain(..count) {
+            let bytes = request.response.unwrap_or_default();
+            if ready.bytes.is_empty() {
+                ready.bytes = bytes;
             } else {
-                due.bytes.extend_from_slice(&bytes);
+                ready.bytes.extend_from_slice(&bytes);
             }
-            if let Some(reason) = request.ends {
-                due.persistence = Persistence::Close(reason);
-                self.phase = Phase::Ended;
+            if let Some(reason) = request.close_reason {
+                ready.persistence = Persistence::Close(reason);
+                self.phase = HttpPhase::Ended;
             }
         }
-        queue.first = queue.first.wrapping_add(count as u32);
-        if queue.requests.is_empty() {
-            self.queue = None;
+        pipeline.first = pipeline.first.wrapping_add(count as u32);
+        if pipeline.requests.is_empty() {
+            self.pipeline = None;
         }
-        due
+        ready
+    }
+
+    /// Asserts the invariants in debug builds. The cost is linear in the number of requests that were not answered.
+    fn check(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let requests = self.pipeline.as_deref().map_or(&[][..], |pipeline| &pipeline.requests);
+        let first = self.pipeline.as_deref().map_or(self.next, |pipeline| pipeline.first);
+        assert_eq!(self.pipeline.is_some(), !requests.is_empty(), "there must be no empty pipeline");
+        assert_eq!(self.next, first.wrapping_add(requests.len() as u32), "numbers must be consecutive");
+        if self.phase != HttpPhase::Ended {
+            let is_sent = requests.first().is_some_and(|request| request.response.is_some());
+            assert!(!is_sent, "the response to the first request must have been sent");
+        }
+        let closes = requests.iter().any(|request| request.close_reason.is_some());
+        match self.phase {
+            HttpPhase::Opening | HttpPhase::Open => assert!(!closes, "the phase must be `Finishing`"),
+            HttpPhase::Finishing => assert!(closes, "the connection must close behind a request"),
+            HttpPhase::Streaming | HttpPhase::Ended => {}
+        }
     }
 }
 
-fn last(manner: Manner) -> Manner {
-    Manner { last: true, ..manner }
+/// Returns the refusal of a body that is not UTF-8. The connection closes behind it.
+fn refuse_body(framing: ResponseFraming) -> ImmediateResponse {
+    ImmediateResponse::refusal_in(Refusal::InvalidUtf8, &ResponseFraming { close: true, ..framing })
 }
 
-impl Unfinished {
-    /// Adds to the head; returns how much of the input belongs to it, once its end is there.
+impl PartialRequest {
+    /// Adds input to the head. If the head is then complete, returns how much of the input belongs to it.
     fn gather_head(&mut self, input: &[u8]) -> Option<usize> {
         let had = self.head.len();
         self.head.extend_from_slice(&input[..input.len().min(HTTP_HEAD_BYTES_MAX - had)]);
@@ -411,12 +472,12 @@ impl Unfinished {
 /// least one empty line received prior to the request-line" (RFC 9112, 2.2).
 #[derive(Clone, Copy, Debug, Default)]
 struct EmptyLines {
-    /// Their number, and behind it, in the lowest bit, whether a CR has come whose LF is due.
+    /// The number of empty lines in the upper bits. The lowest bit is set if a CR has come whose LF is due.
     state: u8,
 }
 
 impl EmptyLines {
-    /// Skips them; returns how many bytes they took, or `None` where they are too many, or no line ends.
+    /// Skips empty lines and returns their length. Returns `None` if there are too many, or if a line does not end.
     fn skip(&mut self, input: &[u8]) -> Option<usize> {
         for (at, byte) in input.iter().enumerate() {
             let after_cr = self.state & 1 == 1;
@@ -446,60 +507,99 @@ mod tests {
     const POLL: &str = "POST /?sid=0123456789abcdef0123456789abcdef HTTP/1.1\r\nHost: a\r\n\
         Content-Length: 1000000000000\r\n\r\n";
 
-    /// What a held request takes, beside its connection.
     #[test]
-    fn records_keep_to_their_budget() {
-        assert_eq!(size_of::<Http>(), 24);
-        assert!(size_of::<Queue>() <= 128, "{}", size_of::<Queue>());
+    fn records_are_within_their_budgets() {
+        assert_eq!(size_of::<HttpCodec>(), 24);
+        assert!(size_of::<Pipeline>() <= 128, "{}", size_of::<Pipeline>());
     }
 
     #[test]
-    fn an_idle_connection_has_no_heap() {
+    fn an_idle_connection_needs_no_heap() {
         let poll = POLL.replace("1000000000000", "2") + "ab";
         for size in [1, 30, poll.len() - 1, poll.len()] {
-            let mut http = Http::new(b"", false);
+            let mut http = HttpCodec::new(b"", false);
             for piece in poll.as_bytes().chunks(size) {
                 let mut at = 0;
                 while at < piece.len() {
-                    let (consumed, read) = http.read(&piece[at..], &SETTINGS);
+                    let (consumed, outcome) = http.decode(&piece[at..], &SETTINGS);
                     at += consumed;
-                    if let Read::Whole(whole) = read {
-                        let request = http.lend(whole);
+                    if let HttpOutcome::Request(complete) = outcome {
+                        let request = http.request(complete);
                         assert!(matches!(request.kind, RequestKind::Poll { body: "ab", .. }), "{request:?}");
                     }
                 }
             }
             assert!(http.is_idle());
-            assert!(matches!(http.read(b"", &SETTINGS), (0, Read::NotYet)));
-            assert!(http.unfinished.is_none(), "what was lent is given back");
+            assert!(matches!(http.decode(b"", &SETTINGS), (0, HttpOutcome::Incomplete)));
+            assert!(http.partial.is_none(), "a delivered request is freed");
             http.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
-            assert!(http.queue.is_none());
+            assert!(http.pipeline.is_none());
         }
     }
 
     #[test]
     fn memory_grows_with_the_bytes_received_not_with_those_announced() {
-        let mut http = Http::new(b"", false);
+        let mut http = HttpCodec::new(b"", false);
         let input = [POLL.as_bytes(), &[b'x'; 100]].concat();
-        assert!(matches!(http.read(&input, &SETTINGS), (consumed, Read::NotYet) if consumed == input.len()));
-        let unfinished = http.unfinished.as_deref().expect("a request has begun");
-        assert!(unfinished.body.capacity() <= 200 && unfinished.head.capacity() <= 2 * POLL.len());
+        assert!(
+            matches!(http.decode(&input, &SETTINGS), (consumed, HttpOutcome::Incomplete) if consumed == input.len())
+        );
+        let partial = http.partial.as_deref().expect("a request is incomplete");
+        assert!(partial.body.capacity() <= 200 && partial.head.capacity() <= 2 * POLL.len());
     }
 
     #[test]
-    fn numbers_wrap() {
-        let mut http = Http::new(b"", false);
+    fn numbers_wrap_around() {
+        let mut http = HttpCodec::new(b"", false);
         http.next = u32::MAX;
         let poll = POLL.replace("1000000000000", "0").repeat(3);
         let mut at = 0;
         while at < poll.len() {
-            at += http.read(&poll.as_bytes()[at..], &SETTINGS).0;
+            at += http.decode(&poll.as_bytes()[at..], &SETTINGS).0;
         }
-        let numbers = |http: &Http| http.unanswered().map(|(number, _)| number).collect::<Vec<_>>();
+        let numbers = |http: &HttpCodec| http.unanswered().map(|(number, _)| number).collect::<Vec<_>>();
         assert_eq!(numbers(&http), [u32::MAX, 0, 1]);
         let response = HttpResponse::Whole { status: 200, headers: "", body: b"" };
         assert!(http.respond(0, response).bytes.is_empty());
         assert!(!http.respond(u32::MAX, response).bytes.is_empty());
         assert_eq!(numbers(&http), [1]);
+    }
+
+    /// A connection with two requests that were not answered.
+    fn two_requests() -> HttpCodec {
+        let mut http = HttpCodec::new(b"", false);
+        let poll = POLL.replace("1000000000000", "0");
+        for _ in 0..2 {
+            http.decode(poll.as_bytes(), &SETTINGS);
+        }
+        http
+    }
+
+    fn first(http: &mut HttpCodec) -> &mut PipelinedRequest {
+        &mut http.pipeline.as_deref_mut().expect("two requests").requests[0]
+    }
+
+    #[test]
+    #[should_panic(expected = "numbers must be consecutive")]
+    fn the_check_finds_a_wrong_number() {
+        let mut http = two_requests();
+        http.next += 1;
+        http.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "the response to the first request must have been sent")]
+    fn the_check_finds_a_response_that_was_not_sent() {
+        let mut http = two_requests();
+        first(&mut http).response = Some(Vec::new());
+        http.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "the phase must be `Finishing`")]
+    fn the_check_finds_a_wrong_phase() {
+        let mut http = two_requests();
+        first(&mut http).close_reason = Some(Reason::Finished);
+        http.check();
     }
 }

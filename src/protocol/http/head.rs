@@ -1,4 +1,4 @@
-//! The head of a request: where it ends, and what its lines say.
+//! The head of a request: its end, its request line and its header fields.
 
 use std::mem::MaybeUninit;
 
@@ -9,16 +9,17 @@ use crate::limits::HTTP_HEADERS_MAX;
 /// Memory for the headers of one head.
 pub type HeaderSpace<'a> = [MaybeUninit<httparse::Header<'a>>; HTTP_HEADERS_MAX];
 
-/// Memory that nothing was written to.
+/// Returns uninitialized memory for the headers of one head.
 pub fn header_space<'a>() -> HeaderSpace<'a> {
     [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX]
 }
 
-/// Bytes of the head, its empty line included; `None` where that is not there yet. Line ends may be bare LF.
+/// Returns the length of the head including its empty line, or `None` if the empty line is not there yet. A line may
+/// end with LF alone.
 ///
-/// The first `scanned` bytes were searched by an earlier call, and are not searched again.
+/// The first `scanned` bytes were searched by an earlier call and are not searched again.
 pub(super) fn head_len(bytes: &[u8], scanned: usize) -> Option<usize> {
-    // The empty line is an LF, perhaps a CR, an LF: two bytes of that may have been there.
+    // The head ends with an LF, an optional CR, and an LF. The earlier call may have seen two of these bytes.
     let mut line = scanned.saturating_sub(2);
     while let Some(end) = find_byte(&bytes[line..], b'\n') {
         line += end + 1;
@@ -31,54 +32,54 @@ pub(super) fn head_len(bytes: &[u8], scanned: usize) -> Option<usize> {
     None
 }
 
-/// A head that is well-formed.
+/// A well-formed head.
 #[derive(Debug)]
-pub struct Head<'h, 'a> {
+pub struct RequestHead<'h, 'a> {
     pub method: &'a str,
     pub target: &'a str,
-    /// HTTP/1.0.
-    pub old: bool,
+    pub is_http_1_0: bool,
     pub headers: Headers<'h, 'a>,
     pub fields: Fields<'a>,
 }
 
-impl<'h, 'a> Head<'h, 'a> {
-    /// Parses a whole head, and nothing behind it.
-    pub fn parse(head: &'a [u8], space: &'h mut HeaderSpace<'a>) -> Result<Head<'h, 'a>, Refusal> {
+impl<'h, 'a> RequestHead<'h, 'a> {
+    /// Parses a complete head. The bytes must end with it.
+    pub fn parse(head: &'a [u8], space: &'h mut HeaderSpace<'a>) -> Result<RequestHead<'h, 'a>, Refusal> {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(head, space) {
-            // Two opinions on where a head ends would make one request of two, or two of one.
+            // If the parser disagreed with `head_len` about the end of the head, one request could be taken for two, or
+            // two for one.
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
             Ok(_) | Err(_) => return Err(Refusal::Malformed),
         }
         let headers = Headers(request.headers);
-        Ok(Head {
+        Ok(RequestHead {
             method: request.method.unwrap_or_default(),
             target: request.path.unwrap_or_default(),
-            old: request.version == Some(0),
+            is_http_1_0: request.version == Some(0),
             headers,
             fields: Fields::gather(headers)?,
         })
     }
 
-    /// Whether the connection is to live on behind the response (RFC 9112, 9.3).
+    /// Returns whether the connection persists behind the response (RFC 9112, 9.3).
     pub fn persists(&self) -> bool {
-        !self.fields.close && (!self.old || self.fields.keep_alive)
+        !self.fields.close && (!self.is_http_1_0 || self.fields.keep_alive)
     }
 
-    /// Whether it means to be the handshake of a WebSocket, right or wrong.
+    /// Returns whether the request is meant to be a WebSocket handshake, valid or not.
     pub fn wants_upgrade(&self) -> bool {
         self.fields.has_key || self.fields.upgrades
     }
 
-    /// The target without its query.
+    /// Returns the target without its query.
     pub fn path(&self) -> &'a str {
         self.target.split_once('?').map_or(self.target, |(path, _)| path)
     }
 }
 
-/// An `Expect` (RFC 9110, 10.1.1).
+/// The expectation of a request (RFC 9110, 10.1.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expectation {
     #[default]
@@ -87,16 +88,16 @@ pub enum Expectation {
     Unknown,
 }
 
-/// What every request is asked, read in one pass.
+/// The header fields that matter for every request, read in one pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a> {
     pub host: Option<&'a [u8]>,
     pub origin: Option<&'a [u8]>,
     pub content_length: Option<&'a [u8]>,
     pub if_none_match: Option<&'a [u8]>,
-    /// A `Transfer-Encoding`, whatever it is.
+    /// There is a `Transfer-Encoding`, with any value.
     pub has_transfer_encoding: bool,
-    /// A `Sec-WebSocket-Key`.
+    /// There is a `Sec-WebSocket-Key`.
     pub has_key: bool,
     /// `Connection: close`.
     pub close: bool,
@@ -104,14 +105,14 @@ pub struct Fields<'a> {
     pub keep_alive: bool,
     /// `Upgrade: websocket`.
     pub upgrades: bool,
-    /// An `Accept` that lists `text/event-stream`.
+    /// An `Accept` lists `text/event-stream`.
     pub accepts_streams: bool,
     pub expectation: Expectation,
 }
 
-/// A header that [`Fields`] come from. Names are compared without case.
+/// A header field that [`Fields`] has. Names are compared without regard to case.
 #[derive(Clone, Copy)]
-enum Name {
+enum FieldName {
     Host,
     Origin,
     ContentLength,
@@ -124,17 +125,17 @@ enum Name {
     IfNoneMatch,
 }
 
-const NAMES: [(&str, Name); 10] = [
-    ("Host", Name::Host),
-    ("Origin", Name::Origin),
-    ("Content-Length", Name::ContentLength),
-    ("Transfer-Encoding", Name::TransferEncoding),
-    ("Connection", Name::Connection),
-    ("Upgrade", Name::Upgrade),
-    ("Sec-WebSocket-Key", Name::Key),
-    ("Accept", Name::Accept),
-    ("Expect", Name::Expect),
-    ("If-None-Match", Name::IfNoneMatch),
+const NAMES: [(&str, FieldName); 10] = [
+    ("Host", FieldName::Host),
+    ("Origin", FieldName::Origin),
+    ("Content-Length", FieldName::ContentLength),
+    ("Transfer-Encoding", FieldName::TransferEncoding),
+    ("Connection", FieldName::Connection),
+    ("Upgrade", FieldName::Upgrade),
+    ("Sec-WebSocket-Key", FieldName::Key),
+    ("Accept", FieldName::Accept),
+    ("Expect", FieldName::Expect),
+    ("If-None-Match", FieldName::IfNoneMatch),
 ];
 
 impl<'a> Fields<'a> {
@@ -149,24 +150,25 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    fn add(&mut self, name: Name, value: &'a [u8]) -> Result<(), Refusal> {
+    fn add(&mut self, name: FieldName, value: &'a [u8]) -> Result<(), Refusal> {
         match name {
-            Name::Host => return single(&mut self.host, value, Refusal::RepeatedHeader),
-            Name::Origin => return single(&mut self.origin, value, Refusal::RepeatedHeader),
-            Name::ContentLength => return single(&mut self.content_length, value, Refusal::Length),
-            // Two lines are taken for one that matches nothing: a document too many does no harm.
-            Name::IfNoneMatch => {
+            FieldName::Host => return single(&mut self.host, value, Refusal::RepeatedHeader),
+            FieldName::Origin => return single(&mut self.origin, value, Refusal::RepeatedHeader),
+            FieldName::ContentLength => return single(&mut self.content_length, value, Refusal::Length),
+            // Two lines are treated like one that matches nothing. It does no harm to send a document that is not
+            // needed.
+            FieldName::IfNoneMatch => {
                 self.if_none_match = Some(if self.if_none_match.is_none() { value } else { b"" });
             }
-            Name::TransferEncoding => self.has_transfer_encoding = true,
-            Name::Key => self.has_key = true,
-            Name::Connection => {
+            FieldName::TransferEncoding => self.has_transfer_encoding = true,
+            FieldName::Key => self.has_key = true,
+            FieldName::Connection => {
                 self.close |= lists(value, "close");
                 self.keep_alive |= lists(value, "keep-alive");
             }
-            Name::Upgrade => self.upgrades |= lists(value, "websocket"),
-            Name::Accept => self.accepts_streams |= tokens(value).any(accepts_streams),
-            Name::Expect => {
+            FieldName::Upgrade => self.upgrades |= lists(value, "websocket"),
+            FieldName::Accept => self.accepts_streams |= tokens(value).any(accepts_streams),
+            FieldName::Expect => {
                 let met = value.eq_ignore_ascii_case(b"100-continue");
                 let is_other = !met || self.expectation == Expectation::Unknown;
                 self.expectation = if is_other { Expectation::Unknown } else { Expectation::Continue };
@@ -183,11 +185,11 @@ fn single<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], repeated: Refusal) 
     }
 }
 
-/// Whether an element of `Accept` is event streams, and not their refusal by `q=0` (RFC 9110, 12.4.2).
+/// Returns whether an element of `Accept` accepts event streams, that is, lists them without `q=0` (RFC 9110, 12.4.2).
 fn accepts_streams(element: &[u8]) -> bool {
     let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let is_it = parts.next().is_some_and(|range| range.eq_ignore_ascii_case(b"text/event-stream"));
-    is_it && !parts.any(is_zero_weight)
+    let is_stream = parts.next().is_some_and(|range| range.eq_ignore_ascii_case(b"text/event-stream"));
+    is_stream && !parts.any(is_zero_weight)
 }
 
 fn is_zero_weight(parameter: &[u8]) -> bool {
@@ -198,17 +200,17 @@ fn is_zero_weight(parameter: &[u8]) -> bool {
     }
 }
 
-/// The elements of a list (RFC 9110, 5.6.1). Empty ones do not count.
+/// Returns an iterator over the elements of a list (RFC 9110, 5.6.1), without empty ones.
 fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// Whether a list has this element. Elements are compared without case.
+/// Returns whether a list has this element. Elements are compared without regard to case.
 fn lists(value: &[u8], element: &str) -> bool {
     tokens(value).any(|token| token.eq_ignore_ascii_case(element.as_bytes()))
 }
 
-/// The headers of a request, asked by name. Names are compared without case.
+/// The header fields of a request, for look-ups by name. Names are compared without regard to case.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'h, 'a>(&'h [httparse::Header<'a>]);
 
@@ -217,12 +219,12 @@ impl<'h, 'a: 'h> Headers<'h, 'a> {
         self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
-    /// Whether it is there.
+    /// Returns whether there is a field with this name.
     pub fn has(self, name: &'static str) -> bool {
         self.values(name).next().is_some()
     }
 
-    /// The value of a header that may be there once.
+    /// Returns the value of a field that may occur at most once.
     pub fn single(self, name: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
         let mut values = self.values(name);
         match (values.next(), values.next()) {
@@ -231,12 +233,12 @@ impl<'h, 'a: 'h> Headers<'h, 'a> {
         }
     }
 
-    /// The elements of a list, over all lines that it is spread over.
+    /// Returns an iterator over the elements of a list, from all fields with this name.
     pub fn tokens(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + 'h {
         self.values(name).flat_map(tokens)
     }
 
-    /// Whether a list has this element. Elements are compared without case.
+    /// Returns whether a list has this element. Elements are compared without regard to case.
     pub fn lists(self, name: &'static str, element: &str) -> bool {
         self.values(name).any(|value| lists(value, element))
     }
@@ -248,7 +250,7 @@ mod tests {
     use crate::protocol::testing;
     use proptest::prelude::*;
 
-    /// Byte by byte.
+    /// The naive twin: examines one byte after the other.
     fn naive_head_len(bytes: &[u8]) -> Option<usize> {
         let empty_line = |at: usize| match bytes[at..] {
             [b'\n', b'\n', ..] => Some(at + 2),
@@ -259,9 +261,10 @@ mod tests {
     }
 
     proptest! {
-        /// Mostly line ends, and what differs from them by a bit, at every alignment and in two pieces.
+        /// The bytes are mostly line ends and bytes that differ from them by a bit, at every alignment and in two
+        /// pieces.
         #[test]
-        fn the_empty_line_is_found_as_it_is_byte_by_byte(
+        fn finds_the_same_end_as_the_naive_twin(
             bytes in prop::collection::vec(prop::sample::select(b"\n\r\x0b\x8a\0abcdefgh".to_vec()), 0..80),
             first in 0usize..80,
         ) {
@@ -292,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Nothing that httparse takes for a whole head ends elsewhere: else one side would see a request where the other
+    /// Every complete head of httparse has the same end here. Otherwise one of them would see a request where the other
     /// sees a header.
     #[test]
     fn fuzz_the_end_of_a_head() {

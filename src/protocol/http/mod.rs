@@ -1,14 +1,14 @@
-//! HTTP/1.x (RFC 9112): requests in, responses out, in order. What its requests may ask for is a poll or a stream of a
-//! session, or a document; sessions themselves are not known here.
+//! HTTP/1.x (RFC 9112): it decodes requests and encodes responses in the order of their requests. A request may ask for
+//! a poll or a stream of a session, or for a document. The sessions themselves are not kept here.
 //!
-//! | file | is |
+//! | file | contents |
 //! | --- | --- |
-//! | `connection` | one connection: requests that come in pieces, responses that wait for their turn |
-//! | `head` | where a head ends, and what its lines say |
-//! | `request` | what a head asks for, or why it is refused |
+//! | `connection` | the codec of a connection: requests in pieces, and responses that wait for earlier ones |
+//! | `head` | the end of a head, its request line and its header fields |
+//! | `request` | the validation of a head |
 //! | `query` | the parameters of a session's requests |
-//! | `response` | responses as bytes |
-//! | `refusal` | why requests are refused: status, words, headers |
+//! | `response` | the encoding of responses |
+//! | `refusal` | the reasons for refusing a request: status, text, headers |
 
 mod connection;
 pub(super) mod head;
@@ -20,11 +20,12 @@ mod response;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-pub(super) use self::connection::{Http, Read};
+pub(super) use self::connection::{HttpCodec, HttpOutcome};
 pub use self::refusal::Refusal;
 
-/// What a session is known by: 128 bits that its client has chosen at random. Whoever knows them is that client, so it
-/// is never shown. As bytes, because a `u128` would make every record that has one longer.
+/// The id of a session: 128 bits that its client has chosen at random. A peer that knows them can act as the client,
+/// and they are therefore never shown. They are stored as bytes, because the alignment of a `u128` would enlarge each
+/// record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sid(pub(super) [u8; 16]);
 
@@ -46,100 +47,101 @@ impl fmt::Debug for Sid {
     }
 }
 
-/// A request that the caller has to answer.
+/// An HTTP request that the caller must answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HttpRequest<'a> {
-    /// Its number on the connection, for [`Codec::respond`](super::Codec::respond).
+    /// The number of the request on its connection, for [`Codec::respond`](super::Codec::respond).
     pub number: u32,
     pub kind: RequestKind<'a>,
 }
 
-/// What a request asks for.
+/// The kind of a request, with its content.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RequestKind<'a> {
-    /// `POST /?sid=`: takes events, one a line (see [`lines`]), and wants the session's output.
+    /// `POST /?sid=`: brings events, one in each line (see [`lines`]), and asks for the session's output.
     Poll { session: SessionParams<'a>, body: &'a str },
-    /// `GET /?sid=` that accepts `text/event-stream`: wants the session's output from now on. It comes only where no
-    /// earlier request is unanswered, and nothing comes behind it: whatever its answer, it is the connection's last.
+    /// `GET /?sid=` that accepts `text/event-stream`: asks for the session's output from now on. All earlier requests
+    /// are answered when it comes, and it is the last request of its connection.
     Stream { session: SessionParams<'a> },
     /// `GET` or `HEAD` of a document. `path` begins with a slash and has no query.
     Document { path: &'a str, if_none_match: Option<&'a str> },
 }
 
-/// The session that a request names.
+/// The session that a request names, and the parameters of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionParams<'a> {
     pub sid: Sid,
-    /// It may be created: `connect=true`.
+    /// The session may be created: `connect=true`.
     pub connect: bool,
-    /// Its client goes: it ends once this request's events are handled: `close=true`.
+    /// The session ends when the events of this request are handled: `close=true`.
     pub close: bool,
-    /// The place of the request in the order of the session's: `seq=`, from 1.
+    /// The position of the request in the order of the session's requests: `seq=`, from 1.
     pub seq: Option<u64>,
-    /// The `Host` of the request; empty where it has none.
+    /// The `Host` of the request, which is empty if it has none.
     pub host: &'a str,
 }
 
-/// An answer to a request.
+/// A response to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum HttpResponse<'a> {
-    /// A whole response. `headers` are whole lines; those of the connection, of the length and of CORS are added, and
-    /// to [`Asks::Poll`] and [`Asks::Stream`] those that make the body plain text which nobody keeps. In answer to HEAD
-    /// the body is only counted. The connection ends behind 400 (protocol.md, section 5).
+    /// A complete response. `headers` are complete lines. The codec adds those for the connection, the length and CORS,
+    /// and for [`RequestKind::Poll`] and [`RequestKind::Stream`] those that make the body plain text that is not
+    /// cached. In a response to HEAD the body is only counted. The connection closes behind 400 (protocol.md, section
+    /// 5).
     Whole { status: u16, headers: &'a str, body: &'a [u8] },
-    /// The head of an event stream, in answer to [`Asks::Stream`]. Its events are sent behind it, and the connection
-    /// ends with them.
+    /// The head of an event stream, in response to [`RequestKind::Stream`]. Events are sent behind it, and the stream
+    /// ends with the connection.
     Stream,
 }
 
-/// What is to be sent now.
+/// The responses that must be sent now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReadyResponses {
-    /// The responses whose turn has come; may be empty.
+    /// The responses that no longer wait for earlier ones. May be empty.
     pub bytes: Vec<u8>,
-    /// What follows.
+    /// Whether the connection persists behind them.
     pub persistence: Persistence,
 }
 
-/// What follows behind responses.
+/// Whether a connection persists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Persistence {
-    /// More responses, when they are known.
+    /// The connection persists. More responses may follow.
     #[default]
     KeepAlive,
-    /// The connection ends, for this reason.
+    /// The connection closes for this reason.
     Close(super::Reason),
 }
 
-/// Bytes that [`line()`] adds to a text.
+/// The number of bytes that [`line()`] adds to a text.
 pub const LINE_BYTES: usize = 1;
 
-/// Bytes that [`streamed`] adds to a text.
+/// The number of bytes that [`streamed`] adds to a text.
 pub const STREAMED_BYTES: usize = "data:\n\n".len();
 
-/// Appends a text as a line.
+/// Appends a text as a line. `write` appends the text.
 pub fn line(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
-    without_line_ends(&mut out[start..]);
+    replace_line_ends(&mut out[start..]);
     out.push(b'\n');
 }
 
-/// Appends a text as an event of a stream (WHATWG HTML, 9.2.5).
+/// Appends a text as an event of a stream (WHATWG HTML, 9.2.5). `write` appends the text.
 pub fn streamed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"data:");
     let start = out.len();
     write(out);
-    without_line_ends(&mut out[start..]);
+    replace_line_ends(&mut out[start..]);
     out.extend_from_slice(b"\n\n");
 }
 
-/// Line ends can stand only between the tokens of JSON, where a space means the same.
-fn without_line_ends(text: &mut [u8]) {
+/// Replaces line ends by spaces. In JSON they can only be between tokens, where a space has the same meaning.
+fn replace_line_ends(text: &mut [u8]) {
     text.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
 }
 
-/// The events of a body: its lines without their ends, but those that are blank.
+/// Returns an iterator over the events of a body: its lines without their ends. Blank lines are skipped.
 pub fn lines(body: &str) -> impl Iterator<Item = &str> {
     body.split('\n')
         .map(|line| line.strip_suffix('\r').unwrap_or(line))
@@ -153,7 +155,7 @@ mod tests {
     use crate::protocol::{Framing, frame, frame_len};
 
     #[test]
-    fn lines_of_a_body() {
+    fn splits_a_body_into_lines() {
         for (body, expected) in [
             ("", &[][..]),
             ("a", &["a"]),
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_framed_without_line_ends() {
+    fn events_are_framed_replace_line_ends() {
         let text = "/a:0={\"b\":\r\n1,\n\"c\":\"\\n\"}";
         let expected = "/a:0={\"b\":  1, \"c\":\"\\n\"}";
         for (framing, start, end) in
@@ -180,7 +182,7 @@ mod tests {
         }
     }
 
-    /// What is framed as lines is read as the same events.
+    /// Events that are encoded as lines are decoded as the same events.
     #[test]
     fn fuzz_lines() {
         testing::fuzz(|random| {

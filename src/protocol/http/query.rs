@@ -1,8 +1,9 @@
-//! The query of a session's requests: `sid=<32 hex digits>&connect=true&seq=<n>&close=true`, in any order, among others.
+//! The query of a session's requests: `sid=<32 hex digits>&connect=true&seq=<n>&close=true`. The parameters may be in
+//! any order and among other parameters.
 
 use super::{Refusal, Sid};
 
-/// What the query says; values as they came. Nothing in them needs an escape, so none is undone.
+/// The parameters of a query. The values are not unescaped, because no valid value needs an escape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters<'a> {
     pub sid: Option<&'a str>,
@@ -12,7 +13,7 @@ pub(super) struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// Reads a query. Whoever adds a second `sid` or `seq` to a request means something else than who reads the first.
+    /// Parses a query. A second `sid` or `seq` is an error, because another reader might use the other one.
     pub fn parse(query: &'a str) -> Result<Parameters<'a>, Refusal> {
         let mut parameters = Parameters::default();
         for parameter in query.split('&') {
@@ -37,13 +38,13 @@ impl<'a> Parameters<'a> {
         Ok(parameters)
     }
 
-    /// The session that is named.
+    /// Returns the session that the query names.
     pub fn sid(&self) -> Result<Sid, Refusal> {
         let digits = self.sid.filter(|sid| sid.len() == 32 && sid.bytes().all(|b| b.is_ascii_hexdigit()));
         digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(Sid::from).ok_or(Refusal::Sid)
     }
 
-    /// The place in the order of the session's requests.
+    /// Returns the position of the request in the order of the session's requests.
     pub fn seq(&self) -> Result<Option<u64>, Refusal> {
         let Some(text) = self.seq else { return Ok(None) };
         match number(text.as_bytes()) {
@@ -53,7 +54,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// A number of digits and nothing else, below 2^64.
+/// Parses a number below 2^64 that consists of digits alone.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
     use crate::protocol::testing;
 
-    /// The naive twin: each name is looked for by itself.
+    /// The naive twin: searches for each name separately.
     fn naive(query: &str) -> Result<(Option<&str>, bool, Option<&str>), Refusal> {
         let values = |name: &str| -> Vec<&str> {
             let own = query.split('&').filter(|it| *it == name || it.starts_with(&format!("{name}=")));

@@ -1,67 +1,68 @@
-//! Why a request is refused: each cause once, with its status, its words and its headers.
+//! The reasons for refusing a request, each with its status, its text and its headers.
 
-/// Why a request is refused.
+/// The reason for refusing a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// No HTTP/1.x request.
+    /// The head is not an HTTP/1.x request.
     Malformed,
-    /// A header that must be single is there twice.
+    /// A header that must be single occurs twice.
     RepeatedHeader,
-    /// No `Host` (RFC 9112, 3.2).
+    /// There is no `Host` (RFC 9112, 3.2).
     NoHost,
-    /// A `Host`, or the authority of the target, that can be no host.
+    /// The `Host` or the authority of the target is not a valid host.
     Host,
-    /// A target that is neither a path, nor a URL, nor the `*` of OPTIONS.
+    /// The target is neither a path, nor a URL, nor the `*` of OPTIONS.
     Target,
-    /// A `Content-Length` that is no single number, or one beside `Transfer-Encoding`.
+    /// The `Content-Length` is not a single number, or there is also a `Transfer-Encoding`.
     Length,
-    /// A body where none has a meaning.
+    /// The request has a body, but its method gives it no meaning.
     Body,
-    /// A body that is not UTF-8.
+    /// The body is not UTF-8.
     InvalidUtf8,
-    /// A parameter that must be single is there twice, or a `seq` that is no number from 1.
+    /// A parameter that must be single occurs twice, or `seq` is not a number of at least 1.
     Parameters,
-    /// An event stream or an upgrade while earlier requests are not answered.
+    /// The request asks for an event stream or an upgrade while earlier requests are not answered.
     Pipelined,
-    /// A handshake in HTTP/1.0 (RFC 6455, 4.2.1).
+    /// The handshake is HTTP/1.0 (RFC 6455, 4.2.1).
     OldHttp,
-    /// No `Sec-WebSocket-Key`, or none that is 16 bytes in base64.
+    /// There is no `Sec-WebSocket-Key`, or it is not 16 bytes in base64.
     Key,
-    /// A version other than 13.
+    /// The WebSocket version is not 13.
     Version,
-    /// Subprotocols are offered, but not `quickio`.
+    /// The client offers subprotocols, but not `quickio`.
     Subprotocol,
-    /// No `sid`, or one that is not 32 hex digits.
+    /// There is no `sid`, or it is not 32 hex digits.
     Sid,
-    /// A page that may not connect.
+    /// The request comes from a page that may not connect.
     Origin,
-    /// Nothing can be posted there.
+    /// The path does not accept POST.
     NotFound,
-    /// A method that is not known.
+    /// The method is unknown.
     UnknownMethod,
-    /// A handshake by a method other than GET.
+    /// The method of the handshake is not GET.
     Method,
-    /// A session is asked for its output, but not as an event stream.
+    /// The request asks for the output of a session, but does not accept an event stream.
     NotAcceptable,
     /// The request was not complete in time.
     Timeout,
-    /// A POST without `Content-Length`.
+    /// A POST has no `Content-Length`.
     NoLength,
-    /// A body longer than the limit of a message.
+    /// The body is longer than the limit on messages.
     TooLong,
-    /// An expectation other than `100-continue`.
+    /// The expectation is not `100-continue`.
     Expectation,
-    /// A key, but not the headers that ask for an upgrade.
+    /// There is a `Sec-WebSocket-Key`, but not the headers that ask for an upgrade.
     UpgradeMissing,
-    /// More requests than [`HTTP_REQUESTS_UNANSWERED_MAX`](crate::limits::HTTP_REQUESTS_UNANSWERED_MAX) are not answered.
+    /// More than [`HTTP_REQUESTS_UNANSWERED_MAX`](crate::limits::HTTP_REQUESTS_UNANSWERED_MAX) requests are not
+    /// answered.
     TooMany,
-    /// More bytes than [`HTTP_HEAD_BYTES_MAX`](crate::limits::HTTP_HEAD_BYTES_MAX), or more headers than
-    /// [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX).
+    /// The head has more than [`HTTP_HEAD_BYTES_MAX`](crate::limits::HTTP_HEAD_BYTES_MAX) bytes, or more than
+    /// [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX) headers.
     TooLarge,
 }
 
 impl Refusal {
-    /// The status of the response.
+    /// Returns the status of the response.
     pub const fn status(self) -> u16 {
         match self {
             Refusal::Sid | Refusal::Origin => 403,
@@ -79,7 +80,7 @@ impl Refusal {
         }
     }
 
-    /// What is wrong: the body of the response.
+    /// Returns the text for the body of the response.
     pub const fn text(self) -> &'static str {
         match self {
             Refusal::Malformed => "malformed request",
@@ -112,7 +113,7 @@ impl Refusal {
         }
     }
 
-    /// The headers that belong to it, whole lines.
+    /// Returns the headers that the response needs, as complete lines.
     pub(super) const fn headers(self) -> &'static str {
         match self {
             // RFC 9110, 15.5.6, 15.5.22 and 7.8; RFC 6455, 4.4.
@@ -126,8 +127,8 @@ impl Refusal {
         }
     }
 
-    /// Whether the same connection can be used again, as far as this goes: what the peer sends next is surely the
-    /// beginning of a request, and it may well be a better one. Never behind a 400 (protocol.md, section 5).
+    /// Returns whether the connection may persist: the bytes that the peer sends next are certainly the beginning of a
+    /// request, and this request may be valid. A connection never persists behind a 400 (protocol.md, section 5).
     pub(super) const fn may_persist(self) -> bool {
         matches!(
             self,

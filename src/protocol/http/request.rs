@@ -1,84 +1,86 @@
-//! What a whole head asks for, or why it is refused. Nothing here keeps anything: a head in, a verdict out.
+//! The validation of a request's head: what the request asks for, or why it is refused. The functions are pure.
 
 use std::str;
 
-use super::head::{self, Expectation, Head};
+use super::head::{self, Expectation, RequestHead};
 use super::query::{self, Parameters};
 use super::refusal::Refusal;
-use super::response::{self, Manner};
+use super::response::{self, ResponseFraming};
 use super::{RequestKind, SessionParams, Sid};
 use crate::protocol::websocket::handshake;
 use crate::protocol::{CodecSettings, Reason};
 
-/// What the verdict depends on, beside the head.
+/// The context of a request: what its validation depends on apart from its head.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Circumstances<'a> {
+pub(super) struct RequestContext<'a> {
     pub settings: &'a CodecSettings,
-    /// Conformance tests: the path `/echo` needs no subprotocol.
+    /// For conformance tests: the path `/echo` needs no subprotocol.
     pub echo: bool,
-    /// Earlier requests are not answered.
-    pub pipelined: bool,
+    /// Earlier requests were not answered.
+    pub is_pipelined: bool,
 }
 
-/// What is to be done about a request.
+/// The outcome of validating a request.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    /// The caller answers it, once its body is there.
-    Ask(Facts, Manner),
-    /// It is answered with these bytes.
-    Answer(Answer),
-    /// The connection becomes a WebSocket, with these bytes.
-    Upgrade { answer: Vec<u8>, echo: bool },
+pub(super) enum Validation {
+    /// The caller answers the request when its body is complete.
+    Accepted(ValidRequest, ResponseFraming),
+    /// The request is answered with this response.
+    Answered(ImmediateResponse),
+    /// The connection becomes a WebSocket; these bytes are the response.
+    Upgrade { response: Vec<u8>, echo: bool },
 }
 
-/// A whole response.
+/// A response that does not need the caller.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ImmediateResponse {
     pub bytes: Vec<u8>,
-    /// The connection ends behind it, for this reason.
-    pub ends: Option<Reason>,
-    /// It says no.
-    pub refuses: bool,
+    /// The reason for which the connection closes behind the response, if it does.
+    pub close_reason: Option<Reason>,
+    pub is_refusal: bool,
 }
 
-impl Answer {
-    /// A refusal of a request of which nothing is known but that it is wrong.
-    pub fn refusal(refusal: Refusal) -> Answer {
-        Answer::of(refusal, &Manner { last: true, ..Manner::default() })
+impl ImmediateResponse {
+    /// Returns a refusal of a request about which nothing else is known. The connection closes behind it.
+    pub fn refusal(refusal: Refusal) -> ImmediateResponse {
+        ImmediateResponse::refusal_in(refusal, &ResponseFraming { close: true, ..ResponseFraming::default() })
     }
 
-    pub fn of(refusal: Refusal, manner: &Manner) -> Answer {
+    pub fn refusal_in(refusal: Refusal, framing: &ResponseFraming) -> ImmediateResponse {
         let mut bytes = Vec::new();
-        response::refusal(&mut bytes, manner, refusal);
-        Answer { bytes, ends: manner.last.then_some(Reason::Refused(refusal)), refuses: true }
+        response::refusal(&mut bytes, framing, refusal);
+        let close_reason = framing.close.then_some(Reason::Refused(refusal));
+        ImmediateResponse { bytes, close_reason, is_refusal: true }
     }
 
-    fn preflight(manner: &Manner) -> Answer {
+    fn preflight(framing: &ResponseFraming) -> ImmediateResponse {
         let mut bytes = Vec::new();
-        response::preflight(&mut bytes, manner);
-        Answer { bytes, ends: manner.last.then_some(Reason::Finished), refuses: false }
+        response::preflight(&mut bytes, framing);
+        let close_reason = framing.close.then_some(Reason::Finished);
+        ImmediateResponse { bytes, close_reason, is_refusal: false }
     }
 }
 
-/// What is known of a request by its head, which may be moved: places in it, not slices of it.
+/// A request whose head is valid. It refers to the head by positions and not by slices, because the head may be moved.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Facts {
-    wish: Wish,
+pub(super) struct ValidRequest {
+    kind: KindSpans,
     pub body_len: usize,
-    /// The client waits for leave to send the body.
+    /// The client waits for 100 Continue before it sends the body.
     pub awaits_continue: bool,
 }
 
+/// A [`RequestKind`] whose texts are positions in the head.
 #[derive(Clone, Copy, Debug)]
-enum Wish {
-    Poll(Name),
-    Stream(Name),
+enum KindSpans {
+    Poll(SessionSpans),
+    Stream(SessionSpans),
     Document { path: Span, if_none_match: Option<Span> },
 }
 
-/// [`Named`], by its place in the head.
+/// [`SessionParams`] whose texts are positions in the head.
 #[derive(Clone, Copy, Debug)]
-struct Name {
+struct SessionSpans {
     sid: Sid,
     connect: bool,
     close: bool,
@@ -86,41 +88,41 @@ struct Name {
     host: Span,
 }
 
-impl Facts {
-    /// The session that the request names.
+impl ValidRequest {
+    /// Returns the session that the request names.
     pub fn sid(&self) -> Option<Sid> {
-        match self.wish {
-            Wish::Poll(name) | Wish::Stream(name) => Some(name.sid),
-            Wish::Document { .. } => None,
+        match self.kind {
+            KindSpans::Poll(session) | KindSpans::Stream(session) => Some(session.sid),
+            KindSpans::Document { .. } => None,
         }
     }
 
     pub fn is_stream(&self) -> bool {
-        matches!(self.wish, Wish::Stream(_))
+        matches!(self.kind, KindSpans::Stream(_))
     }
 
-    /// The request itself, from the very head that this was learned from.
-    pub fn asks<'a>(&self, head: &'a [u8], body: &'a str) -> RequestKind<'a> {
-        match self.wish {
-            Wish::Poll(name) => RequestKind::Poll { session: name.in_head(head), body },
-            Wish::Stream(name) => RequestKind::Stream { session: name.in_head(head) },
-            Wish::Document { path, if_none_match } => {
-                let path = path.of(head);
-                let if_none_match = if_none_match.map(|span| span.of(head));
+    /// Returns the request itself. `head` must be the head that was validated.
+    pub fn kind<'a>(&self, head: &'a [u8], body: &'a str) -> RequestKind<'a> {
+        match self.kind {
+            KindSpans::Poll(session) => RequestKind::Poll { session: session.params(head), body },
+            KindSpans::Stream(session) => RequestKind::Stream { session: session.params(head) },
+            KindSpans::Document { path, if_none_match } => {
+                let path = path.text(head);
+                let if_none_match = if_none_match.map(|span| span.text(head));
                 RequestKind::Document { path: if path.is_empty() { "/" } else { path }, if_none_match }
             }
         }
     }
 }
 
-impl Name {
-    fn in_head(self, head: &[u8]) -> SessionParams<'_> {
-        let Name { sid, connect, close, seq, host } = self;
-        SessionParams { sid, connect, close, seq, host: host.of(head) }
+impl SessionSpans {
+    fn params(self, head: &[u8]) -> SessionParams<'_> {
+        let SessionSpans { sid, connect, close, seq, host } = self;
+        SessionParams { sid, connect, close, seq, host: host.text(head) }
     }
 }
 
-/// A text in a head, which has at most 8 KiB.
+/// The position of a text in a head, which has at most 8 KiB.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     start: u16,
@@ -128,33 +130,33 @@ struct Span {
 }
 
 impl Span {
-    /// The place of this part of the head; none where it is no text.
+    /// Returns the position of this part of the head, or `None` if the part is not UTF-8.
     fn new(head: &[u8], part: &[u8]) -> Option<Span> {
         let start = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
         let is_text = str::from_utf8(part).is_ok();
-        // What is empty may lie anywhere.
+        // An empty part may point anywhere.
         let (start, end) = if part.is_empty() { (0, 0) } else { (start, start + part.len()) };
         is_text.then_some(Span { start: start as u16, end: end as u16 })
     }
 
-    fn of(self, head: &[u8]) -> &str {
+    fn text(self, head: &[u8]) -> &str {
         let part = &head[usize::from(self.start)..usize::from(self.end)];
-        str::from_utf8(part).expect("it was text when its place was noted")
+        str::from_utf8(part).expect("the part was UTF-8 when its position was taken")
     }
 }
 
-/// Where the target points.
+/// The parts of a request's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Target<'a> {
-    /// Of a URL: the host, which goes before that of the header.
+    /// The host of a target that is a URL. It takes precedence over the `Host` header.
     authority: Option<&'a str>,
-    /// Empty in a URL that has none.
+    /// The path, which is empty if a URL has none.
     path: &'a str,
     query: &'a str,
 }
 
 impl<'a> Target<'a> {
-    /// A path, or a URL (RFC 9112, 3.2.1 and 3.2.2).
+    /// Parses a path or a URL (RFC 9112, 3.2.1 and 3.2.2).
     fn parse(target: &'a str) -> Option<Target<'a>> {
         let (authority, rest) = match target.starts_with('/') {
             true => (None, target),
@@ -174,52 +176,56 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What is to be done about the request of this head.
-pub(super) fn judge(head: &[u8], circumstances: Circumstances<'_>) -> Verdict {
+/// Validates the request with this head.
+pub(super) fn validate(head: &[u8], context: RequestContext<'_>) -> Validation {
     let mut space = head::header_space();
-    match Head::parse(head, &mut space) {
-        Ok(parsed) => Case::new(head, &parsed, circumstances).verdict(),
-        Err(refusal) => Verdict::Answer(Answer::refusal(refusal)),
+    match RequestHead::parse(head, &mut space) {
+        Ok(parsed) => Validator::new(head, &parsed, context).validate(),
+        Err(refusal) => Validation::Answered(ImmediateResponse::refusal(refusal)),
     }
 }
 
-/// A head that is judged.
-struct Case<'c, 'h, 'a> {
+/// A head that is being validated.
+struct Validator<'c, 'h, 'a> {
     bytes: &'a [u8],
-    head: &'c Head<'h, 'a>,
-    circumstances: Circumstances<'c>,
-    manner: Manner,
+    head: &'c RequestHead<'h, 'a>,
+    context: RequestContext<'c>,
+    framing: ResponseFraming,
 }
 
-impl<'c, 'h, 'a> Case<'c, 'h, 'a> {
-    fn new(bytes: &'a [u8], head: &'c Head<'h, 'a>, circumstances: Circumstances<'c>) -> Case<'c, 'h, 'a> {
-        let manner = Manner {
-            last: !head.persists(),
-            old: head.old,
-            bodiless: head.method == "HEAD",
-            ..Manner::default()
+impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
+    fn new(
+        bytes: &'a [u8],
+        head: &'c RequestHead<'h, 'a>,
+        context: RequestContext<'c>,
+    ) -> Validator<'c, 'h, 'a> {
+        let framing = ResponseFraming {
+            close: !head.persists(),
+            is_http_1_0: head.is_http_1_0,
+            is_head_only: head.method == "HEAD",
+            ..ResponseFraming::default()
         };
-        Case { bytes, head, circumstances, manner }
+        Validator { bytes, head, context, framing }
     }
 
-    fn verdict(mut self) -> Verdict {
-        match self.decide() {
-            Ok(verdict) => verdict,
+    fn validate(mut self) -> Validation {
+        match self.accept() {
+            Ok(validation) => validation,
             Err(refusal) => {
-                // A body that is not read would be taken for the next request.
-                self.manner.last |= !refusal.may_persist() || self.has_body();
-                Verdict::Answer(Answer::of(refusal, &self.manner))
+                // If a body was not read, its bytes would be taken for the next request.
+                self.framing.close |= !refusal.may_persist() || self.has_body();
+                Validation::Answered(ImmediateResponse::refusal_in(refusal, &self.framing))
             }
         }
     }
 
-    fn decide(&mut self) -> Result<Verdict, Refusal> {
+    fn accept(&mut self) -> Result<Validation, Refusal> {
         self.check_host()?;
         let length = self.length()?;
         if self.head.wants_upgrade() {
             return self.upgrade();
         }
-        if !self.head.old && self.head.fields.expectation == Expectation::Unknown {
+        if !self.head.is_http_1_0 && self.head.fields.expectation == Expectation::Unknown {
             return Err(Refusal::Expectation);
         }
         match self.head.method {
@@ -235,14 +241,14 @@ impl<'c, 'h, 'a> Case<'c, 'h, 'a> {
     /// that contains more than one Host header field line or a Host header field with an invalid field value".
     fn check_host(&self) -> Result<(), Refusal> {
         match self.head.fields.host {
-            Some(host) if host.iter().all(|byte| is_of_host(*byte)) => Ok(()),
+            Some(host) if host.iter().all(|byte| is_host_byte(*byte)) => Ok(()),
             Some(_) => Err(Refusal::Host),
-            None if self.head.old => Ok(()),
+            None if self.head.is_http_1_0 => Ok(()),
             None => Err(Refusal::NoHost),
         }
     }
 
-    /// The announced length of the body, which is one number or none.
+    /// Returns the announced length of the body, which must be a single number or absent.
     fn length(&self) -> Result<Option<u64>, Refusal> {
         let fields = &self.head.fields;
         match fields.content_length {
@@ -252,21 +258,21 @@ impl<'c, 'h, 'a> Case<'c, 'h, 'a> {
         }
     }
 
-    /// Whether anything belongs to the request behind its head, as far as can be told.
+    /// Returns whether bytes behind the head belong to the request, as far as this is known.
     fn has_body(&self) -> bool {
         self.head.fields.has_transfer_encoding || !matches!(self.length(), Ok(None | Some(0)))
     }
 
-    fn upgrade(&mut self) -> Result<Verdict, Refusal> {
-        // What follows would be frames, or a request; nobody can tell.
-        self.manner.last = true;
-        let (answer, echo) = handshake::upgrade(self.head, self.circumstances.echo)?;
+    fn upgrade(&mut self) -> Result<Validation, Refusal> {
+        // If the upgrade is refused, the bytes that follow may be frames or a request.
+        self.framing.close = true;
+        let (response, echo) = handshake::upgrade(self.head, self.context.echo)?;
         self.check_origin()?;
-        self.check_alone()?;
-        Ok(Verdict::Upgrade { answer, echo })
+        self.check_not_pipelined()?;
+        Ok(Validation::Upgrade { response, echo })
     }
 
-    fn get(&mut self) -> Result<Verdict, Refusal> {
+    fn get(&mut self) -> Result<Validation, Refusal> {
         let target = self.target()?;
         let parameters =
             if target.is_root() { Parameters::parse(target.query)? } else { Parameters::default() };
@@ -274,64 +280,65 @@ impl<'c, 'h, 'a> Case<'c, 'h, 'a> {
             return self.document();
         }
         self.check_no_body()?;
-        let name = self.name(&target, &parameters)?;
+        let session = self.session(&target, &parameters)?;
         if !self.head.fields.accepts_streams {
             return Err(Refusal::NotAcceptable);
         }
-        // Its end is the connection's, so nothing that could follow would be answered.
-        self.manner.last = true;
-        self.check_alone()?;
-        Ok(self.ask(Wish::Stream(name), 0))
+        // The stream ends with the connection. A request behind it could not be answered.
+        self.framing.close = true;
+        self.check_not_pipelined()?;
+        Ok(self.accepted(KindSpans::Stream(session), 0))
     }
 
-    /// A GET of no session, or a HEAD: that of a session would be the head of a stream, and says nothing.
-    fn document(&mut self) -> Result<Verdict, Refusal> {
+    /// Validates a GET without a session, or a HEAD. A HEAD with a session would ask for the head of a stream, which
+    /// tells nothing.
+    fn document(&mut self) -> Result<Validation, Refusal> {
         let target = self.target()?;
         self.check_no_body()?;
         let path = Span::new(self.bytes, target.path.as_bytes()).ok_or(Refusal::Target)?;
         let if_none_match = self.head.fields.if_none_match.and_then(|tags| Span::new(self.bytes, tags));
-        Ok(self.ask(Wish::Document { path, if_none_match }, 0))
+        Ok(self.accepted(KindSpans::Document { path, if_none_match }, 0))
     }
 
-    fn post(&mut self, length: Option<u64>) -> Result<Verdict, Refusal> {
+    fn post(&mut self, length: Option<u64>) -> Result<Validation, Refusal> {
         let target = self.target()?;
         if !target.is_root() {
             return Err(Refusal::NotFound);
         }
-        self.manner.of_session = true;
+        self.framing.is_session = true;
         self.check_origin()?;
         let length = length.ok_or(Refusal::NoLength)?;
-        let max = self.circumstances.settings.message_bytes_max;
+        let max = self.context.settings.message_bytes_max;
         let body_len = usize::try_from(length).ok().filter(|len| *len <= max).ok_or(Refusal::TooLong)?;
-        let name = self.name(&target, &Parameters::parse(target.query)?)?;
-        Ok(self.ask(Wish::Poll(name), body_len))
+        let session = self.session(&target, &Parameters::parse(target.query)?)?;
+        Ok(self.accepted(KindSpans::Poll(session), body_len))
     }
 
-    fn options(&mut self) -> Result<Verdict, Refusal> {
+    fn options(&mut self) -> Result<Validation, Refusal> {
         if self.head.target != "*" {
             self.target()?;
         }
         self.check_no_body()?;
         self.check_origin()?;
-        Ok(Verdict::Answer(Answer::preflight(&self.manner)))
+        Ok(Validation::Answered(ImmediateResponse::preflight(&self.framing)))
     }
 
-    fn ask(&self, wish: Wish, body_len: usize) -> Verdict {
-        let awaits_continue = !self.head.old && self.head.fields.expectation == Expectation::Continue;
-        Verdict::Ask(Facts { wish, body_len, awaits_continue }, self.manner.clone())
+    fn accepted(&self, kind: KindSpans, body_len: usize) -> Validation {
+        let awaits_continue = !self.head.is_http_1_0 && self.head.fields.expectation == Expectation::Continue;
+        Validation::Accepted(ValidRequest { kind, body_len, awaits_continue }, self.framing.clone())
     }
 
     fn target(&self) -> Result<Target<'a>, Refusal> {
         let target = Target::parse(self.head.target).ok_or(Refusal::Target)?;
-        let is_host = |authority: &str| authority.bytes().all(is_of_host);
+        let is_host = |authority: &str| authority.bytes().all(is_host_byte);
         if target.authority.is_none_or(is_host) { Ok(target) } else { Err(Refusal::Host) }
     }
 
-    fn name(&mut self, target: &Target<'a>, parameters: &Parameters<'_>) -> Result<Name, Refusal> {
-        self.manner.of_session = true;
+    fn session(&mut self, target: &Target<'a>, parameters: &Parameters<'_>) -> Result<SessionSpans, Refusal> {
+        self.framing.is_session = true;
         self.check_origin()?;
         let host = target.authority.map(str::as_bytes).or(self.head.fields.host).unwrap_or_default();
-        Ok(Name {
+        Ok(SessionSpans {
             sid: parameters.sid()?,
             connect: parameters.connect,
             close: parameters.close,
@@ -346,19 +353,19 @@ impl<'c, 'h, 'a> Case<'c, 'h, 'a> {
         if self.has_body() { Err(Refusal::Body) } else { Ok(()) }
     }
 
-    /// From here on the page that asked may read the answer, or is refused.
+    /// Refuses pages that may not connect. From here on a page that may connect may also read the response.
     fn check_origin(&mut self) -> Result<(), Refusal> {
         let Some(origin) = self.head.fields.origin else { return Ok(()) };
-        self.manner.cors = self.circumstances.settings.origins.admit(origin).ok_or(Refusal::Origin)?;
+        self.framing.cors = self.context.settings.origins.admit(origin).ok_or(Refusal::Origin)?;
         Ok(())
     }
 
-    fn check_alone(&self) -> Result<(), Refusal> {
-        if self.circumstances.pipelined { Err(Refusal::Pipelined) } else { Ok(()) }
+    fn check_not_pipelined(&self) -> Result<(), Refusal> {
+        if self.context.is_pipelined { Err(Refusal::Pipelined) } else { Ok(()) }
     }
 }
 
-/// Whether a byte may stand in a host and its port (RFC 3986, 3.2.2), but for the comma, which joins two.
-fn is_of_host(byte: u8) -> bool {
+/// Returns whether a byte may be in a host and its port (RFC 3986, 3.2.2). A comma may not, because it joins two hosts.
+fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
 }

@@ -1,89 +1,91 @@
-//! Responses as bytes.
+//! The encoding of responses.
 
 use std::io::Write;
 
 use super::refusal::Refusal;
 use crate::protocol::origin::Cors;
 
-/// How the responses to a request are written, whatever they are.
+/// The properties of a response that follow from its request and not from its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Manner {
-    /// The connection ends behind it.
-    pub last: bool,
-    /// The request was HTTP/1.0, whose peers take a connection for ended unless they are told otherwise.
-    pub old: bool,
-    /// The request was HEAD.
-    pub bodiless: bool,
-    /// It belongs to a session: it is text that nobody shall keep, or take for something else.
-    pub of_session: bool,
+pub(super) struct ResponseFraming {
+    /// The connection closes behind the response.
+    pub close: bool,
+    /// The request was HTTP/1.0. Such a peer assumes that the connection closes unless it is told otherwise.
+    pub is_http_1_0: bool,
+    /// The request was HEAD: the response has no body.
+    pub is_head_only: bool,
+    /// The response belongs to a session. Its body is text that must not be cached or interpreted as another type.
+    pub is_session: bool,
     pub cors: Cors,
 }
 
-/// What text of a session is. Without `nosniff` a browser might take a broadcast for a page.
-const OF_SESSION: &str = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
+/// The headers of a response that belongs to a session. Without `nosniff` a browser might interpret a broadcast as a
+/// page.
+const SESSION_HEADERS: &str = "Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
 
-/// The first bytes of a stream's body tell its client that no proxy holds them back.
+/// The last headers of an event stream, and the first bytes of its body. These tell the client that no proxy holds the
+/// stream back.
 const STREAM: &str = "Content-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
     X-Accel-Buffering: no\r\nConnection: close\r\n\r\n: quickio\n\n";
 
-/// Tells a client to send the body that it asked about (RFC 9110, 10.1.1).
+/// The response that tells a client to send the body (RFC 9110, 10.1.1).
 pub(super) const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Bytes that a head takes, at most, but for the given headers.
+/// The maximum length of a response head, without the headers that the caller gives.
 const HEAD_BYTES: usize = 256;
 
-/// Appends a whole response. No `Date` is in it: a codec has no clock, and "an origin server without a clock MUST NOT
-/// generate a Date" (RFC 9110, 6.6.1); nothing here is cached by its age.
-pub(super) fn whole(out: &mut Vec<u8>, manner: &Manner, status: u16, headers: &str, body: &[u8]) {
+/// Appends a complete response. It has no `Date`, because a codec has no clock, and "an origin server without a clock
+/// MUST NOT generate a Date" (RFC 9110, 6.6.1). No response is cached by its age.
+pub(super) fn whole(out: &mut Vec<u8>, framing: &ResponseFraming, status: u16, headers: &str, body: &[u8]) {
     out.reserve(HEAD_BYTES + headers.len() + body.len());
     status_line(out, status);
-    if manner.last {
+    if framing.close {
         out.extend_from_slice(b"Connection: close\r\n");
-    } else if manner.old {
+    } else if framing.is_http_1_0 {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
     }
-    if manner.of_session {
-        out.extend_from_slice(OF_SESSION.as_bytes());
+    if framing.is_session {
+        out.extend_from_slice(SESSION_HEADERS.as_bytes());
     }
-    cors(out, &manner.cors);
+    cors(out, &framing.cors);
     out.extend_from_slice(headers.as_bytes());
-    // RFC 9110, 8.6: not with 204, and with 304 only the length that 200 would have.
+    // RFC 9110, 8.6: 204 must have no `Content-Length`, and 304 only the length that 200 would have.
     if matches!(status, 204 | 304) {
         return out.extend_from_slice(b"\r\n");
     }
-    write!(out, "Content-Length: {}\r\n\r\n", body.len()).expect("memory takes everything");
-    if !manner.bodiless {
+    write!(out, "Content-Length: {}\r\n\r\n", body.len()).expect("writing to memory does not fail");
+    if !framing.is_head_only {
         out.extend_from_slice(body);
     }
 }
 
 /// Appends the head of an event stream.
-pub(super) fn stream(out: &mut Vec<u8>, manner: &Manner) {
+pub(super) fn stream(out: &mut Vec<u8>, framing: &ResponseFraming) {
     status_line(out, 200);
-    cors(out, &manner.cors);
+    cors(out, &framing.cors);
     out.extend_from_slice(STREAM.as_bytes());
 }
 
 /// Appends the response that refuses a request.
-pub(super) fn refusal(out: &mut Vec<u8>, manner: &Manner, refusal: Refusal) {
-    plain(out, manner, refusal.status(), refusal.headers(), refusal.text());
+pub(super) fn refusal(out: &mut Vec<u8>, framing: &ResponseFraming, refusal: Refusal) {
+    plain(out, framing, refusal.status(), refusal.headers(), refusal.text());
 }
 
 /// Appends a response whose body is a line of text.
-pub(super) fn plain(out: &mut Vec<u8>, manner: &Manner, status: u16, headers: &str, text: &str) {
-    let content_type = if manner.of_session { "" } else { "Content-Type: text/plain\r\n" };
-    whole(out, manner, status, &format!("{headers}{content_type}"), format!("{text}\n").as_bytes());
+pub(super) fn plain(out: &mut Vec<u8>, framing: &ResponseFraming, status: u16, headers: &str, text: &str) {
+    let content_type = if framing.is_session { "" } else { "Content-Type: text/plain\r\n" };
+    whole(out, framing, status, &format!("{headers}{content_type}"), format!("{text}\n").as_bytes());
 }
 
-/// Appends the answer to OPTIONS: what a page may ask for (Fetch, 4.8), from wherever it came.
-pub(super) fn preflight(out: &mut Vec<u8>, manner: &Manner) {
+/// Appends the response to OPTIONS, which lists what a page may ask for (Fetch, 4.8).
+pub(super) fn preflight(out: &mut Vec<u8>, framing: &ResponseFraming) {
     let headers = "Allow: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
         Access-Control-Allow-Headers: Content-Type\r\nAccess-Control-Max-Age: 86400\r\n";
-    whole(out, manner, 204, headers, b"");
+    whole(out, framing, 204, headers, b"");
 }
 
 fn status_line(out: &mut Vec<u8>, status: u16) {
-    write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status)).expect("memory takes everything");
+    write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status)).expect("writing to memory does not fail");
 }
 
 fn cors(out: &mut Vec<u8>, cors: &Cors) {
@@ -98,7 +100,7 @@ fn cors(out: &mut Vec<u8>, cors: &Cors) {
     }
 }
 
-/// The words behind a status; none are needed (RFC 9112, 4).
+/// Returns the reason phrase of a status, which may be empty (RFC 9112, 4).
 const fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

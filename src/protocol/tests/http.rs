@@ -1,4 +1,4 @@
-//! HTTP connections from their first byte to their last, at every split.
+//! Tests of HTTP connections from their first byte to their last, at every split.
 
 mod refusals;
 
@@ -6,26 +6,26 @@ use super::super::http::{HttpRequest, HttpResponse, Persistence, RequestKind, Se
 use super::*;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 
-/// [`Asks`], owned.
+/// An owned [`RequestKind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    Poll(Name, String),
-    Stream(Name),
+pub enum ReceivedRequest {
+    Poll(ReceivedParams, String),
+    Stream(ReceivedParams),
     Document(String, Option<String>),
 }
 
-/// [`Named`], owned: sid, whether it may be created, place, host.
-pub type Name = (u128, bool, Option<u64>, String);
+/// Owned [`SessionParams`]: the sid, whether the session may be created, the position, and the host.
+pub type ReceivedParams = (u128, bool, Option<u64>, String);
 
-impl Asked {
-    pub fn of(asks: &RequestKind<'_>) -> Asked {
-        let name =
+impl ReceivedRequest {
+    pub fn of(kind: &RequestKind<'_>) -> ReceivedRequest {
+        let params =
             |it: &SessionParams<'_>| (u128::from_ne_bytes(it.sid.0), it.connect, it.seq, it.host.to_owned());
-        match asks {
-            RequestKind::Poll { session, body } => Asked::Poll(name(session), (*body).to_owned()),
-            RequestKind::Stream { session } => Asked::Stream(name(session)),
+        match kind {
+            RequestKind::Poll { session, body } => ReceivedRequest::Poll(params(session), (*body).to_owned()),
+            RequestKind::Stream { session } => ReceivedRequest::Stream(params(session)),
             RequestKind::Document { path, if_none_match } => {
-                Asked::Document((*path).to_owned(), if_none_match.map(str::to_owned))
+                ReceivedRequest::Document((*path).to_owned(), if_none_match.map(str::to_owned))
             }
         }
     }
@@ -37,19 +37,19 @@ fn sid() -> u128 {
     u128::from_str_radix(SID, 16).expect("hex digits")
 }
 
-fn asked_poll(body: &str) -> Asked {
-    Asked::Poll((sid(), false, None, "a".into()), body.into())
+fn asked_poll(body: &str) -> ReceivedRequest {
+    ReceivedRequest::Poll((sid(), false, None, "a".into()), body.into())
 }
 
-fn asked_document(path: &str) -> Asked {
-    Asked::Document(path.into(), None)
+fn asked_document(path: &str) -> ReceivedRequest {
+    ReceivedRequest::Document(path.into(), None)
 }
 
 fn post(body: &str) -> String {
     post_with("", body)
 }
 
-/// A poll with these header lines.
+/// Returns a poll with these header lines.
 fn post_with(headers: &str, body: &str) -> String {
     format!("POST /?sid={SID} HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
 }
@@ -58,48 +58,48 @@ fn stream_with(headers: &str) -> String {
     format!("GET /?sid={SID}&connect=true HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{headers}\r\n")
 }
 
-/// What a connection came to.
+/// The requests and responses of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Talk {
-    asked: Vec<Asked>,
-    /// Everything that was sent.
+struct Transcript {
+    asked: Vec<ReceivedRequest>,
+    /// All bytes that were sent.
     sent: String,
-    ends: Option<Reason>,
+    close_reason: Option<Reason>,
 }
 
-/// A connection and what it came to so far.
-struct Talking {
-    session: Codec,
+/// A connection and its transcript so far.
+struct Driver {
+    codec: Codec,
     settings: CodecSettings,
-    talk: Talk,
-    /// The requests that were not answered, with their place in `asked`.
+    transcript: Transcript,
+    /// The requests that were not answered, with their index in `asked`.
     waiting: Vec<(u32, usize)>,
 }
 
-impl Talking {
-    fn new(settings: &CodecSettings) -> Talking {
-        let session = Codec::new(Options::default());
-        Talking { session, settings: settings.clone(), talk: Talk::default(), waiting: Vec::new() }
+impl Driver {
+    fn new(settings: &CodecSettings) -> Driver {
+        let codec = Codec::new(Options::default());
+        Driver { codec, settings: settings.clone(), transcript: Transcript::default(), waiting: Vec::new() }
     }
 
-    /// Feeds a piece. With `at_once` every request is answered before the next is looked for.
+    /// Decodes a piece. With `at_once`, every request is answered before the next is decoded.
     fn feed(&mut self, piece: &[u8], at_once: bool) {
         let mut piece = piece.to_vec();
         let mut at = 0;
-        while self.talk.ends.is_none() {
-            let step = self.session.decode(&mut piece[at..], &self.settings);
-            at += step.consumed;
-            match step.incoming {
+        while self.transcript.close_reason.is_none() {
+            let decoded = self.codec.decode(&mut piece[at..], &self.settings);
+            at += decoded.consumed;
+            match decoded.incoming {
                 Incoming::Incomplete => return assert_eq!(at, piece.len()),
                 Incoming::Reply(bytes) | Incoming::Refused(bytes) => self.send(&bytes),
                 Incoming::Close(close) => {
                     assert!(!close.await_peer);
                     self.send(&close.bytes);
-                    self.talk.ends = Some(close.reason);
+                    self.transcript.close_reason = Some(close.reason);
                 }
                 Incoming::Request(request) => {
-                    self.waiting.push((request.number, self.talk.asked.len()));
-                    self.talk.asked.push(Asked::of(&request.kind));
+                    self.waiting.push((request.number, self.transcript.asked.len()));
+                    self.transcript.asked.push(ReceivedRequest::of(&request.kind));
                 }
                 Incoming::Ignore => {}
                 other => panic!("{other:?}"),
@@ -111,61 +111,65 @@ impl Talking {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.talk.sent.push_str(std::str::from_utf8(bytes).expect("all of it is text"));
+        self.transcript.sent.push_str(std::str::from_utf8(bytes).expect("the bytes are UTF-8"));
     }
 
-    /// Answers one of the waiting requests, with what it asked for.
+    /// Answers one of the waiting requests. The response describes the request.
     fn answer(&mut self, which: usize) {
         let (number, place) = self.waiting.remove(which);
-        let body = format!("{:?}", self.talk.asked[place]);
-        let response = match &self.talk.asked[place] {
-            Asked::Stream(_) => HttpResponse::Stream,
-            Asked::Poll(_, body) if body.starts_with('ü') => {
+        let body = format!("{:?}", self.transcript.asked[place]);
+        let response = match &self.transcript.asked[place] {
+            ReceivedRequest::Stream(_) => HttpResponse::Stream,
+            ReceivedRequest::Poll(_, body) if body.starts_with('ü') => {
                 HttpResponse::Whole { status: 400, headers: "", body: b"bad" }
             }
             _ => HttpResponse::Whole { status: 200, headers: "X: y\r\n", body: body.as_bytes() },
         };
-        let due = self.session.respond(number, response);
-        self.send(&due.bytes);
-        if let Persistence::Close(reason) = due.persistence {
-            assert!(self.talk.ends.replace(reason).is_none(), "one end");
+        let ready = self.codec.respond(number, response);
+        self.send(&ready.bytes);
+        if let Persistence::Close(reason) = ready.persistence {
+            assert!(self.transcript.close_reason.replace(reason).is_none(), "a connection ends once");
         }
     }
 }
 
-fn talk_in(settings: &CodecSettings, pieces: &[&[u8]], at_once: bool) -> Talk {
-    let mut talking = Talking::new(settings);
-    pieces.iter().for_each(|piece| talking.feed(piece, at_once));
-    while !talking.waiting.is_empty() {
-        talking.answer(0);
+fn transcript_in(settings: &CodecSettings, pieces: &[&[u8]], at_once: bool) -> Transcript {
+    let mut driver = Driver::new(settings);
+    pieces.iter().for_each(|piece| driver.feed(piece, at_once));
+    while !driver.waiting.is_empty() {
+        driver.answer(0);
     }
-    talking.talk
+    driver.transcript
 }
 
-/// What comes of the input where each request is answered at once: the same at every split, and byte by byte.
-fn talk_with(settings: &CodecSettings, input: &[u8], at_once: bool) -> Talk {
-    let whole = talk_in(settings, &[input], at_once);
+/// Returns the transcript of the input, which must be the same at every split and for pieces of every size.
+fn transcript_with(settings: &CodecSettings, input: &[u8], at_once: bool) -> Transcript {
+    let whole = transcript_in(settings, &[input], at_once);
     for split in 0..=input.len() {
         let (left, right) = input.split_at(split);
-        assert_eq!(talk_in(settings, &[left, right], at_once), whole, "split at {split}");
+        assert_eq!(transcript_in(settings, &[left, right], at_once), whole, "split at {split}");
     }
     for size in 1..20 {
         let pieces: Vec<_> = input.chunks(size).collect();
-        assert_eq!(talk_in(settings, &pieces, at_once), whole, "pieces of {size}");
+        assert_eq!(transcript_in(settings, &pieces, at_once), whole, "pieces of {size}");
     }
     whole
 }
 
-fn talk(input: &str) -> Talk {
-    talk_with(&SETTINGS, input.as_bytes(), true)
+fn transcript(input: &str) -> Transcript {
+    transcript_with(&SETTINGS, input.as_bytes(), true)
 }
 
-/// All that was asked, where nothing was sent but answers to that.
-fn asked(input: &str) -> Vec<Asked> {
-    let talk = talk(input);
-    assert_eq!(talk.ends, None, "{talk:?}");
-    assert_eq!(talk.sent.matches("HTTP/1.1 200 OK\r\n").count(), talk.asked.len(), "{talk:?}");
-    talk.asked
+/// Returns the requests in the input. All of them must be accepted.
+fn asked(input: &str) -> Vec<ReceivedRequest> {
+    let transcript = transcript(input);
+    assert_eq!(transcript.close_reason, None, "{transcript:?}");
+    assert_eq!(
+        transcript.sent.matches("HTTP/1.1 200 OK\r\n").count(),
+        transcript.asked.len(),
+        "{transcript:?}"
+    );
+    transcript.asked
 }
 
 #[test]
@@ -175,11 +179,12 @@ fn polls_in_a_row() {
 }
 
 #[test]
-fn what_a_poll_may_look_like() {
+fn forms_of_a_poll() {
     let body = "Content-Length: 1\r\n\r\nx";
     let long = format!("Cookie: {}\r\n", "x".repeat(500));
     let many = "X: y\r\n".repeat(HTTP_HEADERS_MAX - 2);
-    let other = |connect, seq, host: &str| Asked::Poll((sid(), connect, seq, host.into()), "x".into());
+    let other =
+        |connect, seq, host: &str| ReceivedRequest::Poll((sid(), connect, seq, host.into()), "x".into());
     let plain = || other(false, None, "a");
     for (line, headers, expected) in [
         (format!("/?sid={SID} HTTP/1.1"), "Host: a\r\n", plain()),
@@ -226,7 +231,7 @@ fn documents() {
         (get("GET /", "If-None-Match: a\r\nif-none-match: b\r\nIf-None-Match: c\r\n"), "/", Some("")),
         (get(&format!("HEAD /?sid={SID}"), ""), "/", None),
     ] {
-        let expected = Asked::Document(path.into(), tags.map(str::to_owned));
+        let expected = ReceivedRequest::Document(path.into(), tags.map(str::to_owned));
         assert_eq!(asked(&request), [expected], "{request}");
     }
 }
@@ -260,21 +265,21 @@ fn the_response_to_a_poll() {
         (post_with("Origin: null\r\nConnection: close\r\n", "x"), "Connection: close\r\n", any, false),
     ] {
         let twice = request.repeat(2);
-        let talk = talk(&twice);
+        let transcript = transcript(&twice);
         let expected = response(connection, cors);
-        assert_eq!(talk.sent, if persists { expected.repeat(2) } else { expected }, "{request}");
-        assert_eq!(talk.ends, (!persists).then_some(Reason::Finished));
+        assert_eq!(transcript.sent, if persists { expected.repeat(2) } else { expected }, "{request}");
+        assert_eq!(transcript.close_reason, (!persists).then_some(Reason::Finished));
     }
 }
 
 #[test]
 fn responses_to_documents() {
     let respond = |request: &str, status, body: &[u8]| {
-        let mut session = Codec::new(Options::default());
-        feed(&mut session, request.as_bytes(), &mut Vec::new());
-        let due = session.respond(0, HttpResponse::Whole { status, headers: "ETag: \"e\"\r\n", body });
-        assert_eq!(due.persistence, Persistence::KeepAlive);
-        String::from_utf8(due.bytes).expect("text")
+        let mut codec = Codec::new(Options::default());
+        feed(&mut codec, request.as_bytes(), &mut Vec::new());
+        let ready = codec.respond(0, HttpResponse::Whole { status, headers: "ETag: \"e\"\r\n", body });
+        assert_eq!(ready.persistence, Persistence::KeepAlive);
+        String::from_utf8(ready.bytes).expect("text")
     };
     let get = "GET /x HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n";
     let head = get.replace("GET", "HEAD");
@@ -301,50 +306,56 @@ fn a_stream_is_the_last_of_its_connection() {
         ("text/html;q=0\r\nAccept: x , text/event-stream; x=y;q=0.001,", "", ""),
     ] {
         let request = stream_with(headers).replace("text/event-stream", accept);
-        let talk = talk(&[post(""), request, post("ignored"), "\0".into()].concat());
-        assert_eq!(talk.asked, [asked_poll(""), Asked::Stream(name.clone())]);
-        assert!(talk.sent.ends_with(&head(cors)), "{talk:?}");
-        assert_eq!(talk.ends, None, "events follow");
+        let transcript = transcript(&[post(""), request, post("ignored"), "\0".into()].concat());
+        assert_eq!(transcript.asked, [asked_poll(""), ReceivedRequest::Stream(name.clone())]);
+        assert!(transcript.sent.ends_with(&head(cors)), "{transcript:?}");
+        assert_eq!(transcript.close_reason, None, "events may follow");
     }
 }
 
 #[test]
-fn a_stream_may_be_refused_and_is_the_last_all_the_same() {
-    let mut session = Codec::new(Options::default());
-    feed(&mut session, (stream_with("") + &post("ignored")).as_bytes(), &mut Vec::new());
-    assert!(session.is_open() && session.is_idle());
-    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
-    let due = session.respond(0, HttpResponse::Whole { status: 403, headers: "", body: b"" });
+fn a_refused_stream_is_also_the_last_of_its_connection() {
+    let mut codec = Codec::new(Options::default());
+    feed(&mut codec, (stream_with("") + &post("ignored")).as_bytes(), &mut Vec::new());
+    assert!(codec.is_open() && codec.is_idle());
+    assert_eq!(codec.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
+    let ready = codec.respond(0, HttpResponse::Whole { status: 403, headers: "", body: b"" });
     assert!(
-        due.bytes.starts_with(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
+        ready.bytes.starts_with(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
     );
-    assert_eq!(due.persistence, Persistence::Close(Reason::Finished));
-    assert!(!session.is_open());
+    assert_eq!(ready.persistence, Persistence::Close(Reason::Finished));
+    assert!(!codec.is_open());
 }
 
 #[test]
-fn a_stream_that_is_open_is_unanswered_and_answered_no_more() {
-    let mut session = Codec::new(Options::default());
-    feed(&mut session, stream_with("").as_bytes(), &mut Vec::new());
-    assert_eq!(session.respond(0, HttpResponse::Stream).persistence, Persistence::KeepAlive);
-    assert!(session.is_open() && session.is_idle() && session.framing().is_none());
-    assert_eq!(session.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
-    assert_eq!(session.respond(0, HttpResponse::Stream), ReadyResponses::default());
+fn an_open_stream_counts_as_unanswered_and_cannot_be_answered_again() {
+    let mut codec = Codec::new(Options::default());
+    feed(&mut codec, stream_with("").as_bytes(), &mut Vec::new());
+    assert_eq!(codec.respond(0, HttpResponse::Stream).persistence, Persistence::KeepAlive);
+    assert!(codec.is_open() && codec.is_idle() && codec.framing().is_none());
+    assert_eq!(codec.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
+    assert_eq!(codec.respond(0, HttpResponse::Stream), ReadyResponses::default());
     let mut seen = Vec::new();
-    feed(&mut session, &[b'x'; 10_000], &mut seen);
+    feed(&mut codec, &[b'x'; 10_000], &mut seen);
     assert_eq!(seen, []);
-    assert_eq!(session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+    assert_eq!(codec.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
 }
 
 #[test]
-fn streams_and_upgrades_wait_for_nobody() {
+fn streams_and_upgrades_must_not_be_pipelined() {
     for request in [stream_with(""), UPGRADE.into()] {
         let input = [post("x"), request, post("ignored")].concat();
-        let talk = talk_with(&SETTINGS, input.as_bytes(), false);
-        assert_eq!(talk.asked, [asked_poll("x")]);
-        assert_eq!(talk.ends, Some(Reason::Refused(Refusal::Pipelined)));
-        assert!(talk.sent.contains("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"), "{talk:?}");
-        assert!(talk.sent.ends_with("\r\n\r\nearlier requests must be answered first\n"), "{talk:?}");
+        let transcript = transcript_with(&SETTINGS, input.as_bytes(), false);
+        assert_eq!(transcript.asked, [asked_poll("x")]);
+        assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::Pipelined)));
+        assert!(
+            transcript.sent.contains("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"),
+            "{transcript:?}"
+        );
+        assert!(
+            transcript.sent.ends_with("\r\n\r\nearlier requests must be answered first\n"),
+            "{transcript:?}"
+        );
     }
 }
 
@@ -353,19 +364,19 @@ fn an_upgrade_may_follow_answered_requests() {
     let input = [post("x").as_bytes(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", UPGRADE.as_bytes()].concat();
     let ohai = client(Opcode::Text, OHAI.as_bytes());
     for split in 0..=input.len() {
-        let mut session = Codec::new(Options::default());
+        let mut codec = Codec::new(Options::default());
         let mut seen = Vec::new();
         for piece in [&input[..split], &input[split..]] {
             let mut piece = piece.to_vec();
             let mut at = 0;
             loop {
-                let step = session.decode(&mut piece[at..], &SETTINGS);
-                at += step.consumed;
-                match step.incoming {
+                let decoded = codec.decode(&mut piece[at..], &SETTINGS);
+                at += decoded.consumed;
+                match decoded.incoming {
                     Incoming::Incomplete => break,
                     Incoming::Request(request) => {
                         let number = request.number;
-                        session.respond(number, HttpResponse::Whole { status: 200, headers: "", body: b"" });
+                        codec.respond(number, HttpResponse::Whole { status: 200, headers: "", body: b"" });
                     }
                     Incoming::Reply(bytes) => seen.push(bytes),
                     other => panic!("{other:?}"),
@@ -373,9 +384,9 @@ fn an_upgrade_may_follow_answered_requests() {
             }
         }
         assert_eq!(seen, [SWITCHING.as_bytes()], "split at {split}");
-        assert_eq!(session.framing(), Some(Framing::WebSocket));
+        assert_eq!(codec.framing(), Some(Framing::WebSocket));
         let mut seen = Vec::new();
-        feed(&mut session, &ohai, &mut seen);
+        feed(&mut codec, &ohai, &mut seen);
         assert_eq!(seen, [Seen::Open(server(Opcode::Text, OHAI.as_bytes()))]);
     }
 }
@@ -384,21 +395,21 @@ fn an_upgrade_may_follow_answered_requests() {
 fn preflights() {
     let allow = "Allow: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
         Access-Control-Allow-Headers: Content-Type\r\nAccess-Control-Max-Age: 86400\r\n\r\n";
-    let asks = "Origin: https://b.example\r\nAccess-Control-Request-Method: POST\r\n";
+    let preflight = "Origin: https://b.example\r\nAccess-Control-Request-Method: POST\r\n";
     for (target, headers, cors) in [
-        ("/", asks, "Access-Control-Allow-Origin: *\r\n"),
-        ("/any/where?sid=x", asks, "Access-Control-Allow-Origin: *\r\n"),
+        ("/", preflight, "Access-Control-Allow-Origin: *\r\n"),
+        ("/any/where?sid=x", preflight, "Access-Control-Allow-Origin: *\r\n"),
         ("*", "Content-Length: 0\r\n", ""),
         ("http://b", "", ""),
     ] {
         let request = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
-        let talk = talk(&request.repeat(2));
-        assert_eq!(talk.sent, format!("HTTP/1.1 204 No Content\r\n{cors}{allow}").repeat(2));
-        assert_eq!(talk.ends, None);
+        let transcript = transcript(&request.repeat(2));
+        assert_eq!(transcript.sent, format!("HTTP/1.1 204 No Content\r\n{cors}{allow}").repeat(2));
+        assert_eq!(transcript.close_reason, None);
     }
-    let last = talk("OPTIONS * HTTP/1.0\r\n\r\nOPTIONS * HTTP/1.0\r\n\r\n");
+    let last = transcript("OPTIONS * HTTP/1.0\r\n\r\nOPTIONS * HTTP/1.0\r\n\r\n");
     assert_eq!(last.sent, format!("HTTP/1.1 204 No Content\r\nConnection: close\r\n{allow}"));
-    assert_eq!(last.ends, Some(Reason::Finished));
+    assert_eq!(last.close_reason, Some(Reason::Finished));
 }
 
 #[test]
@@ -411,24 +422,26 @@ fn empty_lines_before_a_request_are_skipped() {
 }
 
 #[test]
-fn a_client_that_asks_is_told_to_go_on() {
+fn a_client_that_expects_continue_receives_it() {
     let input = post_with("Expect: 100-Continue\r\n", "body");
     let head_len = input.len() - 4;
     for split in 1..=input.len() {
         for first in [1, split] {
             let (left, right) = input.as_bytes().split_at(split);
             let (begin, left) = left.split_at(first.min(left.len()));
-            let talk = talk_in(&SETTINGS, &[begin, left, right], true);
+            let transcript = transcript_in(&SETTINGS, &[begin, left, right], true);
             let interim = if split == head_len { "HTTP/1.1 100 Continue\r\n\r\n" } else { "" };
             assert!(
-                talk.sent.starts_with(&format!("{interim}HTTP/1.1 200 OK\r\n")),
-                "split at {split}: {talk:?}"
+                transcript.sent.starts_with(&format!("{interim}HTTP/1.1 200 OK\r\n")),
+                "split at {split}: {transcript:?}"
             );
-            assert_eq!(talk.asked, [asked_poll("body")]);
+            assert_eq!(transcript.asked, [asked_poll("body")]);
         }
     }
     let pieces: Vec<_> = input.as_bytes().chunks(1).collect();
-    assert!(talk_in(&SETTINGS, &pieces, true).sent.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"));
+    assert!(
+        transcript_in(&SETTINGS, &pieces, true).sent.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+    );
     for (request, expected) in [
         (post_with("Expect: 100-continue\r\n", ""), "200"),
         (post_with("Expect: 100-continue\r\n", "").replace("1.1", "1.0"), "200"),
@@ -440,81 +453,81 @@ fn a_client_that_asks_is_told_to_go_on() {
         (post_with("Expect:\r\n", ""), "417"),
         (post_with("Expect: 100-continue\r\n", "").replace("Length: 0", "Length: 2000"), "413"),
     ] {
-        assert_eq!(&talk(&request).sent[9..12], expected, "{request}");
+        assert_eq!(&transcript(&request).sent[9..12], expected, "{request}");
     }
 }
 
 #[test]
-fn nobody_is_told_to_go_on_before_earlier_answers() {
-    let mut talking = Talking::new(&SETTINGS);
+fn continue_is_not_sent_before_earlier_responses() {
+    let mut driver = Driver::new(&SETTINGS);
     let second = post_with("Expect: 100-continue\r\n", "body");
-    talking.feed(post("first").as_bytes(), false);
-    talking.feed(&second.as_bytes()[..second.len() - 4], false);
-    assert_eq!(talking.talk.sent, "");
-    talking.feed(b"body", false);
-    assert_eq!(talking.talk.asked, [asked_poll("first"), asked_poll("body")]);
+    driver.feed(post("first").as_bytes(), false);
+    driver.feed(&second.as_bytes()[..second.len() - 4], false);
+    assert_eq!(driver.transcript.sent, "");
+    driver.feed(b"body", false);
+    assert_eq!(driver.transcript.asked, [asked_poll("first"), asked_poll("body")]);
 }
 
 #[test]
-fn responses_go_in_the_order_of_requests() {
-    let mut talking = Talking::new(&SETTINGS);
+fn responses_are_sent_in_the_order_of_requests() {
+    let mut driver = Driver::new(&SETTINGS);
     let not_found = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     let input = [post("0"), post("1"), not_found.into(), post("2"), "BAD\n\n".into(), post("3")].concat();
-    talking.feed(input.as_bytes(), false);
-    assert_eq!(talking.talk.asked, [asked_poll("0"), asked_poll("1"), asked_poll("2")]);
-    let numbers: Vec<_> = talking.session.unanswered().collect();
+    driver.feed(input.as_bytes(), false);
+    assert_eq!(driver.transcript.asked, [asked_poll("0"), asked_poll("1"), asked_poll("2")]);
+    let numbers: Vec<_> = driver.codec.unanswered().collect();
     assert_eq!(numbers, [0, 1, 3].map(|number| (number, Some(Sid::from(sid())))));
-    assert!(talking.session.is_open() && talking.session.is_idle());
-    talking.answer(1);
-    assert_eq!(talking.talk.sent, "");
-    assert_eq!(talking.session.unanswered().count(), 2);
-    talking.answer(0);
-    let sent = std::mem::take(&mut talking.talk.sent);
+    assert!(driver.codec.is_open() && driver.codec.is_idle());
+    driver.answer(1);
+    assert_eq!(driver.transcript.sent, "");
+    assert_eq!(driver.codec.unanswered().count(), 2);
+    driver.answer(0);
+    let sent = std::mem::take(&mut driver.transcript.sent);
     assert_eq!(statuses(&sent), ["200", "200", "404"]);
-    assert_eq!(talking.talk.ends, None);
-    // Neither a number that was answered nor one that was never given means anything.
+    assert_eq!(driver.transcript.close_reason, None);
+    // Numbers of requests that were answered or never came are ignored.
     for number in [0, 1, 2, 4, 5, u32::MAX] {
         let response = HttpResponse::Whole { status: 200, headers: "", body: b"" };
-        assert_eq!(talking.session.respond(number, response), ReadyResponses::default(), "{number}");
+        assert_eq!(driver.codec.respond(number, response), ReadyResponses::default(), "{number}");
     }
-    talking.answer(0);
-    assert_eq!(statuses(&talking.talk.sent), ["200", "400"]);
-    assert_eq!(talking.talk.ends, Some(Reason::Refused(Refusal::Malformed)));
-    assert!(!talking.session.is_open() && talking.session.unanswered().count() == 0);
+    driver.answer(0);
+    assert_eq!(statuses(&driver.transcript.sent), ["200", "400"]);
+    assert_eq!(driver.transcript.close_reason, Some(Reason::Refused(Refusal::Malformed)));
+    assert!(!driver.codec.is_open() && driver.codec.unanswered().count() == 0);
 }
 
 #[test]
-fn responses_that_wait_are_weighed() {
-    let mut session = Codec::new(Options::default());
-    feed(&mut session, [post("1"), post("2")].concat().as_bytes(), &mut Vec::new());
-    assert_eq!(session.waiting_bytes(), 0);
-    session.respond(1, HttpResponse::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
-    assert!((1000..1300).contains(&session.waiting_bytes()), "{}", session.waiting_bytes());
-    session.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
-    assert_eq!(session.waiting_bytes(), 0);
+fn waiting_responses_are_counted() {
+    let mut codec = Codec::new(Options::default());
+    feed(&mut codec, [post("1"), post("2")].concat().as_bytes(), &mut Vec::new());
+    assert_eq!(codec.waiting_bytes(), 0);
+    codec.respond(1, HttpResponse::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
+    assert!((1000..1300).contains(&codec.waiting_bytes()), "{}", codec.waiting_bytes());
+    codec.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
+    assert_eq!(codec.waiting_bytes(), 0);
 }
 
 #[test]
 fn nothing_follows_a_bad_request() {
-    let mut talking = Talking::new(&SETTINGS);
-    talking.feed([post("1"), post("ü"), post("3"), post("4"), "POST".into()].concat().as_bytes(), false);
-    talking.answer(2);
-    assert!(!talking.session.is_idle());
-    talking.answer(1);
-    assert!(talking.session.is_idle(), "what was begun does not matter any more");
-    talking.feed(post("ignored").as_bytes(), false);
-    assert!(talking.session.is_open() && talking.talk.sent.is_empty());
-    talking.answer(0);
-    assert_eq!(statuses(&talking.talk.sent), ["200", "400"]);
-    assert!(talking.talk.sent.contains("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"));
-    assert_eq!(talking.talk.ends, Some(Reason::Finished));
-    assert!(!talking.session.is_open() && !talking.session.is_idle());
-    // Whoever waits for the answer to the fourth has to be told.
-    assert_eq!(talking.session.unanswered().collect::<Vec<_>>(), [(3, Some(Sid::from(sid())))]);
-    talking.answer(0);
-    assert_eq!(statuses(&talking.talk.sent).len(), 2);
-    assert_eq!(talking.session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
-    assert_eq!(talking.session.unanswered().count(), 0);
+    let mut driver = Driver::new(&SETTINGS);
+    driver.feed([post("1"), post("ü"), post("3"), post("4"), "POST".into()].concat().as_bytes(), false);
+    driver.answer(2);
+    assert!(!driver.codec.is_idle());
+    driver.answer(1);
+    assert!(driver.codec.is_idle(), "the incomplete request does not matter any more");
+    driver.feed(post("ignored").as_bytes(), false);
+    assert!(driver.codec.is_open() && driver.transcript.sent.is_empty());
+    driver.answer(0);
+    assert_eq!(statuses(&driver.transcript.sent), ["200", "400"]);
+    assert!(driver.transcript.sent.contains("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"));
+    assert_eq!(driver.transcript.close_reason, Some(Reason::Finished));
+    assert!(!driver.codec.is_open() && !driver.codec.is_idle());
+    // The fourth request is reported, because its session may wait for the response.
+    assert_eq!(driver.codec.unanswered().collect::<Vec<_>>(), [(3, Some(Sid::from(sid())))]);
+    driver.answer(0);
+    assert_eq!(statuses(&driver.transcript.sent).len(), 2);
+    assert_eq!(driver.codec.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+    assert_eq!(driver.codec.unanswered().count(), 0);
 }
 
 fn statuses(sent: &str) -> Vec<&str> {
@@ -525,36 +538,40 @@ fn statuses(sent: &str) -> Vec<&str> {
 fn unanswered_requests_are_bounded() {
     let options = "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
     let input = [post("first"), options.repeat(HTTP_REQUESTS_UNANSWERED_MAX - 1)].concat();
-    let mut talking = Talking::new(&SETTINGS);
-    talking.feed(input.as_bytes(), false);
-    assert_eq!(talking.talk.ends, None);
-    talking.feed([post("one more"), post("ignored")].concat().as_bytes(), false);
-    assert_eq!(talking.talk.asked.len(), 1);
-    talking.answer(0);
-    assert_eq!(talking.talk.ends, Some(Reason::Refused(Refusal::TooMany)));
-    let statuses = statuses(&talking.talk.sent);
+    let mut driver = Driver::new(&SETTINGS);
+    driver.feed(input.as_bytes(), false);
+    assert_eq!(driver.transcript.close_reason, None);
+    driver.feed([post("one more"), post("ignored")].concat().as_bytes(), false);
+    assert_eq!(driver.transcript.asked.len(), 1);
+    driver.answer(0);
+    assert_eq!(driver.transcript.close_reason, Some(Reason::Refused(Refusal::TooMany)));
+    let statuses = statuses(&driver.transcript.sent);
     assert_eq!(statuses.len(), HTTP_REQUESTS_UNANSWERED_MAX + 1);
     assert_eq!((statuses[0], statuses[HTTP_REQUESTS_UNANSWERED_MAX]), ("200", "429"));
 }
 
 #[test]
-fn what_a_close_says() {
-    let told = |input: &str, reason| {
-        let mut session = Codec::new(Options::default());
-        feed(&mut session, input.as_bytes(), &mut Vec::new());
-        let Close { bytes, reason: why, await_peer } = session.close(reason);
-        assert!(why == reason && !await_peer && !session.is_open() && session.unanswered().count() == 0);
-        assert_eq!(session.respond(0, HttpResponse::Stream), ReadyResponses::default(), "answered in vain");
+fn the_last_bytes_of_a_connection() {
+    let last_bytes = |input: &str, reason| {
+        let mut codec = Codec::new(Options::default());
+        feed(&mut codec, input.as_bytes(), &mut Vec::new());
+        let Close { bytes, reason: why, await_peer } = codec.close(reason);
+        assert!(why == reason && !await_peer && !codec.is_open() && codec.unanswered().count() == 0);
+        assert_eq!(
+            codec.respond(0, HttpResponse::Stream),
+            ReadyResponses::default(),
+            "a response after the end is ignored"
+        );
         String::from_utf8(bytes).expect("text")
     };
     let document = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    let unfinished = &post("body")[..70];
+    let partial = &post("body")[..70];
     assert_eq!(
-        told(document, Reason::GoingAway),
+        last_bytes(document, Reason::GoingAway),
         "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n\
          Content-Length: 18\r\n\r\nserver going away\n"
     );
-    let poll = told(&post_with("Origin: http://b\r\n", ""), Reason::TooManyClients);
+    let poll = last_bytes(&post_with("Origin: http://b\r\n", ""), Reason::TooManyClients);
     assert!(
         poll.starts_with(
             "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain; c"
@@ -564,32 +581,32 @@ fn what_a_close_says() {
         poll.contains("\r\nAccess-Control-Allow-Origin: *\r\n")
             && poll.ends_with("\r\n\r\ntoo many clients\n")
     );
-    let several = told(&(post("1") + document + unfinished), Reason::ClientTimeout);
+    let several = last_bytes(&(post("1") + document + partial), Reason::ClientTimeout);
     assert_eq!(statuses(&several), ["503"]);
     assert_eq!(
-        told(unfinished, Reason::ClientTimeout),
+        last_bytes(partial, Reason::ClientTimeout),
         "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain\r\n\
          Content-Length: 22\r\n\r\nrequest took too long\n"
     );
-    assert_eq!(statuses(&told("GET ", Reason::ClientTimeout)), ["408"]);
-    assert_eq!(told(unfinished, Reason::GoingAway), "");
-    assert_eq!(told("GE", Reason::ClientTimeout), "");
+    assert_eq!(statuses(&last_bytes("GET ", Reason::ClientTimeout)), ["408"]);
+    assert_eq!(last_bytes(partial, Reason::GoingAway), "");
+    assert_eq!(last_bytes("GE", Reason::ClientTimeout), "");
 
-    let mut session = Codec::new(Options::default());
-    feed(&mut session, document.as_bytes(), &mut Vec::new());
-    session.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
-    assert!(session.is_idle());
-    assert_eq!(session.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+    let mut codec = Codec::new(Options::default());
+    feed(&mut codec, document.as_bytes(), &mut Vec::new());
+    codec.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
+    assert!(codec.is_idle());
+    assert_eq!(codec.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
 }
 
 #[test]
-fn idle_and_open_follow_the_requests() {
-    let mut session = Codec::new(Options::default());
+fn open_and_idle_follow_the_requests() {
+    let mut codec = Codec::new(Options::default());
     let request = post("body");
     let (head, body) = request.as_bytes().split_at(request.len() - 4);
     let mut at = |piece: &[u8], open, idle| {
-        feed(&mut session, piece, &mut Vec::new());
-        let is = (session.framing(), session.is_open(), session.is_idle());
+        feed(&mut codec, piece, &mut Vec::new());
+        let is = (codec.framing(), codec.is_open(), codec.is_idle());
         assert_eq!(is, (None, open, idle), "{piece:?}");
     };
     at(b"P", false, false);
@@ -605,16 +622,16 @@ fn idle_and_open_follow_the_requests() {
 }
 
 #[test]
-fn what_lies_in_the_input_is_lent_from_there() {
+fn complete_requests_are_borrowed_from_the_input() {
     let mut input = [post("first"), post("second")].concat().into_bytes();
     let range = input.as_ptr_range();
-    let mut session = Codec::new(Options::default());
+    let mut codec = Codec::new(Options::default());
     let mut at = 0;
     for _ in 0..2 {
-        let step = session.decode(&mut input[at..], &SETTINGS);
-        at += step.consumed;
+        let decoded = codec.decode(&mut input[at..], &SETTINGS);
+        at += decoded.consumed;
         let Incoming::Request(HttpRequest { kind: RequestKind::Poll { session: named, body }, .. }) =
-            step.incoming
+            decoded.incoming
         else {
             panic!("a poll")
         };
@@ -622,7 +639,7 @@ fn what_lies_in_the_input_is_lent_from_there() {
     }
 }
 
-/// A request that is no stream and no upgrade, mostly a right one.
+/// Returns a request that is mostly valid and is neither a stream nor an upgrade.
 fn random_request(random: &mut Random) -> String {
     let len = random.below(60);
     let text = String::from_utf8(random.text(len)).expect("valid text");
@@ -645,53 +662,53 @@ fn random_request(random: &mut Random) -> String {
     }
 }
 
-/// Some requests, one behind the other.
+/// Returns some requests in a row.
 pub fn random_requests(random: &mut Random) -> String {
     let requests: String = (0..random.below(6)).map(|_| random_request(random)).collect();
     requests.trim_start().to_owned()
 }
 
-/// What comes of requests each on a connection of its own, up to the first whose response is the last.
-fn one_by_one(requests: &[String]) -> Talk {
-    let mut all = Talk::default();
+/// Returns the transcript of requests that each have their own connection, up to the first one whose connection ends.
+fn one_by_one(requests: &[String]) -> Transcript {
+    let mut all = Transcript::default();
     for request in requests {
-        let one = talk_in(&SETTINGS, &[request.trim_start().as_bytes()], true);
+        let one = transcript_in(&SETTINGS, &[request.trim_start().as_bytes()], true);
         all.asked.extend(one.asked);
         all.sent.push_str(&one.sent);
-        all.ends = one.ends;
-        if all.ends.is_some() {
+        all.close_reason = one.close_reason;
+        if all.close_reason.is_some() {
             break;
         }
     }
     all
 }
 
-/// However requests are cut into pieces, and in whatever order and whenever they are answered: what is asked and what is
-/// sent is the same as if each had come alone.
+/// The requests and responses of a connection do not depend on the pieces of the input, nor on the order and the time
+/// of the responses: they are the same as if each request had its own connection.
 #[test]
 fn fuzz_pipelines() {
     testing::fuzz(|random| {
         let requests: Vec<_> = (0..random.below(12)).map(|_| random_request(random)).collect();
         let input = requests.concat().trim_start().to_owned();
         let expected = one_by_one(&requests);
-        let mut talking = Talking::new(&SETTINGS);
+        let mut driver = Driver::new(&SETTINGS);
         for piece in random.pieces(input.as_bytes()) {
-            talking.feed(piece, false);
-            while !talking.waiting.is_empty() && random.once_in(3) {
-                let which = random.below(talking.waiting.len());
-                talking.answer(which);
+            driver.feed(piece, false);
+            while !driver.waiting.is_empty() && random.once_in(3) {
+                let which = random.below(driver.waiting.len());
+                driver.answer(which);
             }
-            let waiting: Vec<_> = talking.session.unanswered().map(|(number, _)| number).collect();
-            if talking.talk.ends.is_none() {
-                assert_eq!(waiting, talking.waiting.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+            let waiting: Vec<_> = driver.codec.unanswered().map(|(number, _)| number).collect();
+            if driver.transcript.close_reason.is_none() {
+                assert_eq!(waiting, driver.waiting.iter().map(|(number, _)| *number).collect::<Vec<_>>());
             }
         }
-        while !talking.waiting.is_empty() {
-            let which = random.below(talking.waiting.len());
-            talking.answer(which);
+        while !driver.waiting.is_empty() {
+            let which = random.below(driver.waiting.len());
+            driver.answer(which);
         }
-        // What was asked before it was known that there is no answer was asked in vain.
-        talking.talk.asked.truncate(expected.asked.len());
-        assert_eq!(talking.talk, expected, "{input:?}");
+        // Requests behind the last response are not answered.
+        driver.transcript.asked.truncate(expected.asked.len());
+        assert_eq!(driver.transcript, expected, "{input:?}");
     });
 }

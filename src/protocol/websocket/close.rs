@@ -1,13 +1,13 @@
-//! The payload of a Close frame, and which codes may be in it (RFC 6455, sections 5.5.1 and 7.4).
+//! The payload of a Close frame, and the codes that it may have (RFC 6455, sections 5.5.1 and 7.4).
 
 use std::str;
 
 use crate::protocol::Violation;
 
-/// What the code of a Close is taken for where it has none (7.1.5). Never sent.
+/// The code that stands for a Close without a code (7.1.5). It is never sent.
 pub const NO_STATUS: u16 = 1005;
 
-/// Reads the payload of a Close: nothing, or a code and a reason.
+/// Parses the payload of a Close, which is empty or has a code and a reason.
 pub fn parse(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
     match payload {
         [] => Ok(None),
@@ -24,7 +24,7 @@ pub fn parse(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
     }
 }
 
-/// Whether this code may be in a Close, whoever sends it.
+/// Returns whether a Close may have this code.
 ///
 /// 7.4.1 and the IANA registry define 1000 to 1003 and 1007 to 1014; 1004 has no meaning; 1005, 1006 and 1015 "MUST NOT
 /// be set as a status code in a Close control frame by an endpoint". 7.4.2 leaves 3000 to 4999 to libraries and
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn every_code() {
-        // As Autobahn's 7.7 and 7.9 have them.
+        // These are the codes of Autobahn's cases 7.7 and 7.9.
         for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
             assert!(may_be_sent(code), "{code}");
         }

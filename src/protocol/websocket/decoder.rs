@@ -1,150 +1,163 @@
-//! Bytes to messages: a client's frames, split anywhere.
+//! The decoding of a client's frames, which may be split anywhere, into messages.
 //!
-//! The usual case is a whole message in one frame that lies in the receive buffer from its first byte to its last: it
-//! is unmasked where it lies and lent to the caller. Nothing is copied, nothing is allocated.
+//! In the usual case the receive buffer contains a complete message in one frame. The payload is unmasked in place and
+//! lent to the caller. Nothing is copied or allocated.
 //!
-//! Everything else (a head or a payload that is split, a fragmented message, a control frame between fragments) goes
-//! through `Unfinished`, which exists only as long as there is something unfinished. Each byte of payload is
-//! unmasked once where it lies, checked once and appended once.
+//! All other cases (a header or a payload that is split, a fragmented message, a control frame between fragments) go
+//! through `PartialMessage`, which exists only while there is something incomplete. Each byte of payload is unmasked in
+//! place once, validated once and appended once.
 
 use std::str;
 
 use super::close;
-use super::frame::{HEAD_BYTES_MAX, Head, Opcode};
+use super::frame::{FrameHeader, HEADER_BYTES_MAX, Opcode};
 use super::mask::unmask;
 use crate::protocol::Utf8Gatherer;
 use crate::protocol::Violation;
 
-/// What a decoder accepts.
+/// The limits of a decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Bytes of payload of one message, over all of its fragments; checked when a length is read.
+    /// The maximum length of a message over all of its fragments, in bytes. It is checked when a length is read.
     pub message_bytes_max: usize,
-    /// Whether messages may be binary; checked when the head of one is read.
+    /// Whether messages may be binary. It is checked when the header of a message is read.
     pub binary: bool,
 }
 
-/// What one call found.
+/// The outcome of a call of [`Decoder::decode`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct Decoded<'a> {
-    /// Bytes of the input that were used up. The caller goes on behind them.
+pub struct DecodedMessage<'a> {
+    /// The number of input bytes that were consumed. The caller continues behind them.
     pub consumed: usize,
-    /// `None`: all of the input was consumed, and it completed nothing.
+    /// The message that these bytes completed. If `None`, all of the input was consumed.
     pub message: Option<Message<'a>>,
 }
 
-/// A message or a control frame of a client, unmasked and checked.
+/// A message or a control frame of a client, unmasked and validated.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// A text message.
     Text(&'a str),
     /// A binary message.
     Binary(&'a [u8]),
-    /// A Ping: a Pong with the same payload is due.
+    /// A Ping, which must be replied to with a Pong with the same payload.
     Ping(&'a [u8]),
     /// A Pong.
     Pong(&'a [u8]),
-    /// A Close, with its code and reason where it has them.
+    /// A Close, with its code and reason if it has them.
     Close(Option<(u16, &'a str)>),
 }
 
-/// The decoder of one connection: eight bytes while nothing is unfinished.
+/// The decoder of a connection. It has eight bytes while nothing is incomplete.
 ///
-/// After a [`Violation`] it must not be used again: where the next frame begins is not known.
+/// After a [`Violation`] it must not be used again, because the beginning of the next frame is unknown.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    unfinished: Option<Box<Unfinished>>,
+    partial: Option<Box<PartialMessage>>,
 }
 
 impl Decoder {
-    /// Finds the next message or control frame. The payload is unmasked in place.
+    /// Decodes the next message or control frame. The payload is unmasked in place.
     ///
-    /// Call it with what is behind `consumed` until nothing is found, even where no input is left: only then is the
-    /// memory of a message that came in pieces given back.
+    /// Call this with the input behind `consumed` until it returns no message, even if no input is left: only then is
+    /// the memory of a message that came in pieces freed.
     #[inline]
-    pub fn decode<'a>(&'a mut self, input: &'a mut [u8], rules: Rules) -> Result<Decoded<'a>, Violation> {
-        if self.unfinished.is_some() {
+    pub fn decode<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        rules: Rules,
+    ) -> Result<DecodedMessage<'a>, Violation> {
+        if self.partial.is_some() {
             self.forget_delivered();
         }
-        if self.unfinished.is_none() {
-            if let Some((head, head_len)) = Head::parse(input)? {
-                if is_whole(&head, input.len() - head_len) {
-                    rules.check(&head, 0)?;
-                    return lend(&head, head_len, input);
+        if self.partial.is_none() {
+            if let Some((header, header_len)) = FrameHeader::parse(input)? {
+                if is_complete(&header, input.len() - header_len) {
+                    rules.check(&header, 0)?;
+                    return unmask_message(&header, header_len, input);
                 }
             }
         }
         self.decode_piece(input, rules)
     }
 
-    /// Looks for a Close and for nothing else: payloads are passed over, whatever they are. All of the input is
-    /// consumed, or all up to the end of the Close.
-    pub fn skip_to_close(&mut self, input: &[u8]) -> Result<Skipped, Violation> {
-        self.unfinished.get_or_insert_default().skip_to_close(input)
+    /// Searches for a Close. Other frames are skipped, and payloads are not validated. All of the input is consumed, or
+    /// all up to the end of the Close.
+    pub fn skip_to_close(&mut self, input: &[u8]) -> Result<SkipOutcome, Violation> {
+        self.partial.get_or_insert_default().skip_to_close(input)
     }
 
-    /// Whether no message and no frame is begun.
+    /// Returns whether no message and no frame is incomplete.
     pub fn is_idle(&self) -> bool {
-        self.unfinished.as_deref().is_none_or(Unfinished::is_done)
+        self.partial.as_deref().is_none_or(PartialMessage::is_done)
     }
 
-    fn decode_piece<'a>(&'a mut self, input: &mut [u8], rules: Rules) -> Result<Decoded<'a>, Violation> {
+    fn decode_piece<'a>(
+        &'a mut self,
+        input: &mut [u8],
+        rules: Rules,
+    ) -> Result<DecodedMessage<'a>, Violation> {
         if input.is_empty() {
-            return Ok(Decoded { consumed: 0, message: None });
+            return Ok(DecodedMessage { consumed: 0, message: None });
         }
-        let unfinished = self.unfinished.get_or_insert_default();
-        let consumed = unfinished.gather(input, rules)?;
-        Ok(Decoded { consumed, message: unfinished.delivered()? })
+        let partial = self.partial.get_or_insert_default();
+        let consumed = partial.gather(input, rules)?;
+        partial.check();
+        Ok(DecodedMessage { consumed, message: partial.delivered_message()? })
     }
 
-    /// What the last call lent is not needed any more.
+    /// Frees the message that the last call lent to the caller.
     fn forget_delivered(&mut self) {
         if self.is_idle() {
-            self.unfinished = None;
-        } else if let Some(unfinished) = &mut self.unfinished {
-            unfinished.forget_delivered();
+            self.partial = None;
+        } else if let Some(partial) = &mut self.partial {
+            partial.forget_delivered();
         }
     }
 }
 
-/// What [`Decoder::skip_to_close`] found.
+/// The outcome of a call of [`Decoder::skip_to_close`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// Bytes of the input that were used up.
+pub struct SkipOutcome {
+    /// The number of input bytes that were consumed.
     pub consumed: usize,
-    /// Whether a whole Close was there.
+    /// Whether they ended with a complete Close.
     pub closed: bool,
 }
 
 impl Rules {
-    /// Checks a head, where so many bytes of its message are there already.
-    fn check(&self, head: &Head, gathered_len: usize) -> Result<(), Violation> {
-        if head.opcode.is_control() {
+    /// Checks a header. `gathered_len` is the length of the message so far.
+    fn check(&self, header: &FrameHeader, gathered_len: usize) -> Result<(), Violation> {
+        if header.opcode.is_control() {
             return Ok(());
         }
-        if head.opcode == Opcode::Binary && !self.binary {
+        if header.opcode == Opcode::Binary && !self.binary {
             return Err(Violation::Binary);
         }
-        if head.payload_len > self.message_bytes_max.saturating_sub(gathered_len) as u64 {
+        if header.payload_len > self.message_bytes_max.saturating_sub(gathered_len) as u64 {
             return Err(Violation::MessageTooLong);
         }
         Ok(())
     }
 }
 
-/// Whether this is all of a message or control frame, and lies in the bytes that are there.
+/// Returns whether the frame is a complete message or control frame, and all of its payload is available.
 #[inline]
-fn is_whole(head: &Head, available: usize) -> bool {
-    head.fin && head.opcode != Opcode::Continuation && head.payload_len <= available as u64
+fn is_complete(header: &FrameHeader, available: usize) -> bool {
+    header.fin && header.opcode != Opcode::Continuation && header.payload_len <= available as u64
 }
 
-/// Unmasks a whole message or control frame where it lies.
+/// Unmasks a complete message or control frame in place and returns it.
 #[inline]
-fn lend<'a>(head: &Head, head_len: usize, input: &'a mut [u8]) -> Result<Decoded<'a>, Violation> {
-    let consumed = head_len + head.payload_len as usize;
-    let payload = &mut input[head_len..consumed];
-    unmask(payload, head.key, 0);
-    Ok(Decoded { consumed, message: Some(message(head.opcode, payload)?) })
+fn unmask_message<'a>(
+    header: &FrameHeader,
+    header_len: usize,
+    input: &'a mut [u8],
+) -> Result<DecodedMessage<'a>, Violation> {
+    let consumed = header_len + header.payload_len as usize;
+    let payload = &mut input[header_len..consumed];
+    unmask(payload, header.key, 0);
+    Ok(DecodedMessage { consumed, message: Some(message(header.opcode, payload)?) })
 }
 
 #[inline]
@@ -158,56 +171,58 @@ fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Violation> {
     })
 }
 
-/// What has begun and is not at its end, or was lent to the caller by the last call.
+/// A message or a control frame that is incomplete, or that the last call lent to the caller.
 ///
-/// Invariant between calls: at least one of these holds: a head is begun, a frame is begun, a message is begun,
-/// something is delivered. A head is never begun while a frame is.
+/// Invariants between calls, asserted in debug builds: a part of a header, a part of a frame or a part of a message is
+/// here, or something is delivered. No part of a header is here while a frame is incomplete.
 #[derive(Debug, Default)]
-struct Unfinished {
-    /// The bytes of a head that is not whole.
-    head: [u8; HEAD_BYTES_MAX],
-    head_len: usize,
-    /// The frame whose payload is arriving.
-    frame: Option<Frame>,
-    /// The message whose fragments are arriving. Grows with the bytes received, never with those announced.
-    message: Option<Gathered>,
-    /// The payload of a control frame: it may come between the fragments of the message.
+struct PartialMessage {
+    /// The bytes of a header that is incomplete.
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: usize,
+    /// The frame whose payload is incomplete.
+    frame: Option<PartialFrame>,
+    /// The message whose fragments are incomplete. Its memory grows with the received bytes and not with announced
+    /// lengths.
+    message: Option<GatheredPayload>,
+    /// The payload of a control frame, which may come between the fragments of the message.
     control: Vec<u8>,
-    /// What the last call lent to the caller.
-    delivered: Delivered,
+    /// The part that the last call lent to the caller.
+    delivered: Delivery,
 }
 
 #[derive(Debug)]
-struct Frame {
-    head: Head,
-    /// Bytes of its payload that have not come yet.
+struct PartialFrame {
+    header: FrameHeader,
+    /// The number of bytes of its payload that have not come yet.
     remaining: u64,
 }
 
 #[derive(Debug)]
-enum Gathered {
+enum GatheredPayload {
     Text(Utf8Gatherer),
     Binary(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Delivered {
+enum Delivery {
     #[default]
     Nothing,
     Message,
     Control(Opcode),
 }
 
-impl Unfinished {
-    /// Takes input until something is complete or nothing is left; returns how much it took.
+impl PartialMessage {
+    /// Consumes input until a message or control frame is complete, or no input is left. Returns the number of consumed
+    /// bytes.
     fn gather(&mut self, input: &mut [u8], rules: Rules) -> Result<usize, Violation> {
         let mut at = 0;
-        while self.delivered == Delivered::Nothing {
+        while self.delivered == Delivery::Nothing {
             if self.frame.is_none() {
-                let Some(head) = self.take_head(input, &mut at)? else { break };
-                self.begin(head, rules)?;
+                let Some(header) = self.gather_header(input, &mut at)? else { break };
+                self.begin(header, rules)?;
             }
-            at += self.take_payload(&mut input[at..])?;
+            at += self.gather_payload(&mut input[at..])?;
             if !self.end_frame() {
                 break;
             }
@@ -215,127 +230,142 @@ impl Unfinished {
         Ok(at)
     }
 
-    /// What became complete.
-    fn delivered(&self) -> Result<Option<Message<'_>>, Violation> {
+    /// Returns the message or control frame that became complete.
+    fn delivered_message(&self) -> Result<Option<Message<'_>>, Violation> {
         match (self.delivered, &self.message) {
-            (Delivered::Control(opcode), _) => message(opcode, &self.control).map(Some),
-            (Delivered::Message, Some(Gathered::Text(text))) => Ok(Some(Message::Text(text.finish()?))),
-            (Delivered::Message, Some(Gathered::Binary(bytes))) => Ok(Some(Message::Binary(bytes))),
-            (Delivered::Message, None) | (Delivered::Nothing, _) => Ok(None),
+            (Delivery::Control(opcode), _) => message(opcode, &self.control).map(Some),
+            (Delivery::Message, Some(GatheredPayload::Text(text))) => Ok(Some(Message::Text(text.finish()?))),
+            (Delivery::Message, Some(GatheredPayload::Binary(bytes))) => Ok(Some(Message::Binary(bytes))),
+            (Delivery::Message, None) | (Delivery::Nothing, _) => Ok(None),
         }
     }
 
-    fn skip_to_close(&mut self, input: &[u8]) -> Result<Skipped, Violation> {
+    /// Asserts the invariants in debug builds.
+    fn check(&self) {
+        let has_header = self.header_len > 0;
+        let is_begun = has_header || self.frame.is_some() || self.message.is_some();
+        debug_assert!(
+            is_begun || self.delivered != Delivery::Nothing,
+            "something must be incomplete or delivered"
+        );
+        debug_assert!(
+            !has_header || self.frame.is_none(),
+            "no header may be begun while a frame is incomplete"
+        );
+    }
+
+    fn skip_to_close(&mut self, input: &[u8]) -> Result<SkipOutcome, Violation> {
         self.message = None;
         self.control.clear();
         let mut at = 0;
         loop {
             if self.frame.is_none() {
-                let Some(head) = self.take_head(input, &mut at)? else { break };
-                self.frame = Some(Frame::new(head));
+                let Some(header) = self.gather_header(input, &mut at)? else { break };
+                self.frame = Some(PartialFrame::new(header));
             }
             let Some(frame) = &mut self.frame else { break };
             at += frame.advance(input.len() - at);
             if frame.remaining > 0 {
                 break;
             }
-            if frame.head.opcode == Opcode::Close {
-                return Ok(Skipped { consumed: at, closed: true });
+            if frame.header.opcode == Opcode::Close {
+                return Ok(SkipOutcome { consumed: at, closed: true });
             }
             self.frame = None;
         }
-        Ok(Skipped { consumed: at, closed: false })
+        Ok(SkipOutcome { consumed: at, closed: false })
     }
 
-    /// Whether all that was begun is delivered.
+    /// Returns whether everything here was delivered.
     fn is_done(&self) -> bool {
         match self.delivered {
-            Delivered::Nothing => false,
-            Delivered::Message => true,
-            Delivered::Control(_) => self.message.is_none(),
+            Delivery::Nothing => false,
+            Delivery::Message => true,
+            Delivery::Control(_) => self.message.is_none(),
         }
     }
 
-    /// What is left is a message in fragments, so what was lent is a control frame.
+    /// Forgets the part that was lent to the caller. This is a control frame, because an incomplete message is here
+    /// too.
     fn forget_delivered(&mut self) {
-        if self.delivered != Delivered::Nothing {
-            self.delivered = Delivered::Nothing;
+        if self.delivered != Delivery::Nothing {
+            self.delivered = Delivery::Nothing;
             self.control.clear();
         }
     }
 
-    /// Reads the next head, of which the first bytes may have come earlier.
-    fn take_head(&mut self, input: &[u8], at: &mut usize) -> Result<Option<Head>, Violation> {
-        let had = self.head_len;
-        let more = (input.len() - *at).min(HEAD_BYTES_MAX - had);
-        self.head[had..had + more].copy_from_slice(&input[*at..*at + more]);
-        let Some((head, head_len)) = Head::parse(&self.head[..had + more])? else {
-            self.head_len = had + more;
+    /// Parses the next header. Its first bytes may have come earlier.
+    fn gather_header(&mut self, input: &[u8], at: &mut usize) -> Result<Option<FrameHeader>, Violation> {
+        let had = self.header_len;
+        let more = (input.len() - *at).min(HEADER_BYTES_MAX - had);
+        self.header[had..had + more].copy_from_slice(&input[*at..*at + more]);
+        let Some((header, header_len)) = FrameHeader::parse(&self.header[..had + more])? else {
+            self.header_len = had + more;
             *at += more;
             return Ok(None);
         };
-        self.head_len = 0;
-        *at += head_len - had;
-        Ok(Some(head))
+        self.header_len = 0;
+        *at += header_len - had;
+        Ok(Some(header))
     }
 
-    /// Checks whether this frame may come now (5.4), and makes room for what it begins.
-    fn begin(&mut self, head: Head, rules: Rules) -> Result<(), Violation> {
-        match (head.opcode, &self.message) {
+    /// Begins a frame, after checking that it may come now (5.4).
+    fn begin(&mut self, header: FrameHeader, rules: Rules) -> Result<(), Violation> {
+        match (header.opcode, &self.message) {
             (Opcode::Continuation, None) => return Err(Violation::UnexpectedContinuation),
             // "The fragments of one message MUST NOT be interleaved between the fragments of another message".
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Violation::ExpectedContinuation),
             _ => {}
         }
-        rules.check(&head, self.message.as_ref().map_or(0, Gathered::len))?;
-        match head.opcode {
-            Opcode::Text => self.message = Some(Gathered::Text(Utf8Gatherer::default())),
-            Opcode::Binary => self.message = Some(Gathered::Binary(Vec::new())),
+        rules.check(&header, self.message.as_ref().map_or(0, GatheredPayload::len))?;
+        match header.opcode {
+            Opcode::Text => self.message = Some(GatheredPayload::Text(Utf8Gatherer::default())),
+            Opcode::Binary => self.message = Some(GatheredPayload::Binary(Vec::new())),
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {}
         }
-        self.frame = Some(Frame::new(head));
+        self.frame = Some(PartialFrame::new(header));
         Ok(())
     }
 
-    /// Unmasks and appends what is there of the frame's payload; returns how much that is.
-    fn take_payload(&mut self, input: &mut [u8]) -> Result<usize, Violation> {
+    /// Unmasks and appends the available part of the frame's payload. Returns its length.
+    fn gather_payload(&mut self, input: &mut [u8]) -> Result<usize, Violation> {
         let Some(frame) = &mut self.frame else { return Ok(0) };
         let offset = frame.offset();
         let len = frame.advance(input.len());
         let piece = &mut input[..len];
-        unmask(piece, frame.head.key, offset);
+        unmask(piece, frame.header.key, offset);
         match &mut self.message {
-            _ if frame.head.opcode.is_control() => self.control.extend_from_slice(piece),
-            Some(Gathered::Text(text)) => text.push(piece)?,
-            Some(Gathered::Binary(bytes)) => bytes.extend_from_slice(piece),
+            _ if frame.header.opcode.is_control() => self.control.extend_from_slice(piece),
+            Some(GatheredPayload::Text(text)) => text.push(piece)?,
+            Some(GatheredPayload::Binary(bytes)) => bytes.extend_from_slice(piece),
             None => {}
         }
         Ok(piece.len())
     }
 
-    /// Where the frame's payload is whole, goes on to whatever comes behind it.
+    /// Ends the frame if its payload is complete. Returns whether it is.
     fn end_frame(&mut self) -> bool {
         let Some(frame) = self.frame.take_if(|frame| frame.remaining == 0) else { return false };
-        if frame.head.opcode.is_control() {
-            self.delivered = Delivered::Control(frame.head.opcode);
-        } else if frame.head.fin {
-            self.delivered = Delivered::Message;
+        if frame.header.opcode.is_control() {
+            self.delivered = Delivery::Control(frame.header.opcode);
+        } else if frame.header.fin {
+            self.delivered = Delivery::Message;
         }
         true
     }
 }
 
-impl Frame {
-    fn new(head: Head) -> Frame {
-        Frame { remaining: head.payload_len, head }
+impl PartialFrame {
+    fn new(header: FrameHeader) -> PartialFrame {
+        PartialFrame { remaining: header.payload_len, header }
     }
 
-    /// Where in the payload the next byte belongs, as far as the key goes by it.
+    /// Returns the position in the payload of the next byte, which decides the byte of the key. It may be truncated.
     fn offset(&self) -> usize {
-        (self.head.payload_len - self.remaining) as usize
+        (self.header.payload_len - self.remaining) as usize
     }
 
-    /// Goes on over what is available of the payload; returns how much that is.
+    /// Consumes the available bytes of the payload. Returns their number.
     fn advance(&mut self, available: usize) -> usize {
         let len = self.remaining.min(available as u64);
         self.remaining -= len;
@@ -343,11 +373,11 @@ impl Frame {
     }
 }
 
-impl Gathered {
+impl GatheredPayload {
     fn len(&self) -> usize {
         match self {
-            Gathered::Text(text) => text.len(),
-            Gathered::Binary(bytes) => bytes.len(),
+            GatheredPayload::Text(text) => text.len(),
+            GatheredPayload::Binary(bytes) => bytes.len(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Frames to bytes: what the server sends, and what a client would (for tests and the load generator).
+//! The encoding of frames: those of the server and, for tests and the load generator, those of a client.
 
 use super::frame::{CONTROL_BYTES_MAX, Opcode};
 use super::mask;
@@ -6,8 +6,8 @@ use super::mask;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
-/// Bytes that [`head`] writes for a payload of this length: 2, 4 or 10.
-pub const fn head_len(payload_len: usize) -> usize {
+/// Returns the length of the header that [`header`] appends for a payload of this length: 2, 4 or 10.
+pub const fn header_len(payload_len: usize) -> usize {
     match payload_len {
         0..=125 => 2,
         126..=0xFFFF => 4,
@@ -15,49 +15,50 @@ pub const fn head_len(payload_len: usize) -> usize {
     }
 }
 
-/// Appends the head of an unfragmented, unmasked frame. The payload follows it.
+/// Appends the header of an unfragmented and unmasked frame. The payload must follow it.
 #[inline]
-pub fn head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
-    put_head(out, opcode, payload_len, 0);
+pub fn header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
+    write_header(out, opcode, payload_len, 0);
 }
 
-/// Appends an unfragmented, unmasked frame.
+/// Appends an unfragmented and unmasked frame.
 pub fn frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    out.reserve(head_len(payload.len()) + payload.len());
-    head(out, opcode, payload.len());
+    out.reserve(header_len(payload.len()) + payload.len());
+    header(out, opcode, payload.len());
     out.extend_from_slice(payload);
 }
 
-/// Appends a Close with a code, and as many whole characters of the reason as a control frame holds (123 bytes).
+/// Appends a Close with a code and a reason. The reason is truncated to the complete characters that fit into a control
+/// frame (123 bytes).
 pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
-    let reason = fitting(reason, CONTROL_BYTES_MAX - 2);
-    head(out, Opcode::Close, 2 + reason.len());
+    let reason = truncate(reason, CONTROL_BYTES_MAX - 2);
+    header(out, Opcode::Close, 2 + reason.len());
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// Appends a Close without a code: what answers a Close that had none.
+/// Appends a Close without a code, which is the reply to a Close without a code.
 pub fn close_without_code(out: &mut Vec<u8>) {
-    head(out, Opcode::Close, 0);
+    header(out, Opcode::Close, 0);
 }
 
-/// Appends the head of an unfragmented frame as a client sends it. The payload follows, masked with the key
+/// Appends the header of an unfragmented frame of a client. The payload must follow, masked with the key
 /// ([`mask::unmask`], which is its own inverse).
-pub fn client_head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, key: [u8; 4]) {
-    put_head(out, opcode, payload_len, MASKED);
+pub fn client_header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, key: [u8; 4]) {
+    write_header(out, opcode, payload_len, MASKED);
     out.extend_from_slice(&key);
 }
 
-/// Appends an unfragmented frame as a client sends it.
+/// Appends an unfragmented frame of a client.
 pub fn client_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
-    client_head(out, opcode, payload.len(), key);
+    client_header(out, opcode, payload.len(), key);
     let start = out.len();
     out.extend_from_slice(payload);
     mask::unmask(&mut out[start..], key, 0);
 }
 
 /// 5.2: "the minimal number of bytes MUST be used to encode the length".
-fn put_head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: u8) {
+fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: u8) {
     let first = FIN | opcode as u8;
     match payload_len {
         0..=125 => out.extend_from_slice(&[first, masked | payload_len as u8]),
@@ -72,8 +73,8 @@ fn put_head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: u8) {
     }
 }
 
-/// The longest start of the text that has no more bytes than this and ends with a whole character.
-fn fitting(text: &str, bytes_max: usize) -> &str {
+/// Returns the longest prefix of the text that has at most this many bytes and ends with a complete character.
+fn truncate(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_as_short_as_they_can_be() {
+    fn headers_have_their_shortest_form() {
         for (len, expected) in [
             (0, &[0x81, 0][..]),
             (125, &[0x81, 125]),
@@ -95,14 +96,14 @@ mod tests {
             (0x1_0000, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
             let mut out = Vec::new();
-            head(&mut out, Opcode::Text, len);
+            header(&mut out, Opcode::Text, len);
             assert_eq!(out, expected);
-            assert_eq!(out.len(), head_len(len));
+            assert_eq!(out.len(), header_len(len));
         }
     }
 
     #[test]
-    fn the_rfcs_examples() {
+    fn the_examples_of_the_rfc() {
         // 5.7: "A single-frame unmasked text message", and a masked one.
         let mut out = Vec::new();
         frame(&mut out, Opcode::Text, b"Hello");
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_holds_as_much_reason_as_fits() {
+    fn a_reason_is_truncated_to_the_frame() {
         for (reason, len) in [("", 0), ("why", 3), (&*"x".repeat(123), 123), (&*"x".repeat(124), 123)] {
             let mut out = Vec::new();
             close(&mut out, 1001, reason);
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_ends_with_a_whole_character() {
+    fn a_truncated_reason_ends_with_a_complete_character() {
         for before in 118..=123 {
             let mut out = Vec::new();
             close(&mut out, 1001, &("x".repeat(before) + "😀"));

@@ -1,33 +1,33 @@
-//! The head of a client's frame (RFC 6455, section 5.2).
+//! The header of a client's frame (RFC 6455, section 5.2).
 
 use crate::protocol::Violation;
 
-/// Bytes of the longest head: two, a length of eight, a key of four.
-pub const HEAD_BYTES_MAX: usize = 14;
+/// The length of the longest header: two bytes, a length of eight and a key of four.
+pub const HEADER_BYTES_MAX: usize = 14;
 
-/// Bytes of payload that a control frame may have (5.5).
+/// The maximum length of the payload of a control frame, in bytes (5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
-/// What a frame is.
+/// The opcode of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// Goes on with the message that was begun.
+    /// The frame continues a message.
     Continuation = 0x0,
-    /// Begins a text message.
+    /// The frame begins a text message.
     Text = 0x1,
-    /// Begins a binary message.
+    /// The frame begins a binary message.
     Binary = 0x2,
-    /// Begins, or completes, the closing handshake.
+    /// The frame begins or completes the closing handshake.
     Close = 0x8,
-    /// Asks for a Pong with the same payload.
+    /// The frame asks for a Pong with the same payload.
     Ping = 0x9,
-    /// Answers a Ping, or is sent unasked.
+    /// The frame replies to a Ping, or is unsolicited.
     Pong = 0xA,
 }
 
 impl Opcode {
-    /// Whether it may come between the fragments of a message (5.4).
+    /// Returns whether the frame is a control frame, which may come between the fragments of a message (5.4).
     pub fn is_control(self) -> bool {
         self as u8 >= Opcode::Close as u8
     }
@@ -46,32 +46,31 @@ impl Opcode {
     }
 }
 
-/// The head of a frame that a client sent.
+/// The header of a frame that a client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct FrameHeader {
     /// Whether the frame is the last of its message.
     pub fin: bool,
-    /// What the frame is.
     pub opcode: Opcode,
-    /// What its payload is masked with.
+    /// The key with which the payload is masked.
     pub key: [u8; 4],
-    /// Bytes of payload; below 2^63.
+    /// The length of the payload in bytes. It is below 2^63.
     pub payload_len: u64,
 }
 
-impl Head {
-    /// Reads a head, and tells its length; `None` where it is not yet whole.
+impl FrameHeader {
+    /// Parses a header. Returns it with its length, or `None` if it is incomplete.
     ///
-    /// Everything that can be told from the bytes that are there is checked, from the first byte on.
+    /// The bytes of an incomplete header are validated too, beginning with the first byte.
     #[inline]
-    pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Violation> {
+    pub fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, usize)>, Violation> {
         let [first, rest @ ..] = bytes else { return Ok(None) };
         let (fin, opcode) = parse_first(*first)?;
         let [second, rest @ ..] = rest else { return Ok(None) };
         check_second(*second, opcode)?;
         let Some((payload_len, rest)) = parse_len(*second & 0x7F, rest)? else { return Ok(None) };
         let Some((key, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        Ok(Some((Head { fin, opcode, key: *key, payload_len }, bytes.len() - rest.len())))
+        Ok(Some((FrameHeader { fin, opcode, key: *key, payload_len }, bytes.len() - rest.len())))
     }
 }
 
@@ -103,7 +102,7 @@ fn check_second(byte: u8, opcode: Opcode) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The length, and what is behind it.
+/// Parses the length of the payload. Returns it with the bytes behind it.
 #[inline]
 fn parse_len(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Violation> {
     let (len, rest, least) = match short {
@@ -135,26 +134,28 @@ mod tests {
 
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
-    /// At every prefix of a bad head: not yet known, up to the byte that makes it bad.
+    /// Asserts that a bad header is incomplete at every prefix, up to the byte that makes it bad.
     fn fails_at(bytes: &[u8], bad: usize, violation: Violation) {
         for len in 0..=bytes.len() {
             let expected = if len > bad { Err(violation) } else { Ok(None) };
-            assert_eq!(Head::parse(&bytes[..len]), expected, "{bytes:X?} up to {len}");
+            assert_eq!(FrameHeader::parse(&bytes[..len]), expected, "{bytes:X?} up to {len}");
         }
     }
 
     fn check_every_prefix(opcode: Opcode, payload_len: usize) {
         let mut bytes = Vec::new();
-        encode::client_head(&mut bytes, opcode, payload_len, KEY);
-        let whole =
-            Ok(Some((Head { fin: true, opcode, key: KEY, payload_len: payload_len as u64 }, bytes.len())));
-        assert!(bytes.len() <= HEAD_BYTES_MAX);
+        encode::client_header(&mut bytes, opcode, payload_len, KEY);
+        let whole = Ok(Some((
+            FrameHeader { fin: true, opcode, key: KEY, payload_len: payload_len as u64 },
+            bytes.len(),
+        )));
+        assert!(bytes.len() <= HEADER_BYTES_MAX);
         for len in 0..bytes.len() {
-            assert_eq!(Head::parse(&bytes[..len]), Ok(None));
+            assert_eq!(FrameHeader::parse(&bytes[..len]), Ok(None));
         }
-        assert_eq!(Head::parse(&bytes), whole);
+        assert_eq!(FrameHeader::parse(&bytes), whole);
         bytes.extend_from_slice(b"payload");
-        assert_eq!(Head::parse(&bytes), whole, "what is behind does not matter");
+        assert_eq!(FrameHeader::parse(&bytes), whole, "bytes behind the header do not matter");
     }
 
     #[test]
@@ -178,17 +179,17 @@ mod tests {
                 (0, _, _) => Err(Violation::ReservedOpcode),
                 _ => Err(Violation::ReservedBits),
             };
-            assert_eq!(Head::parse(&[first]), expected, "{first:X}");
+            assert_eq!(FrameHeader::parse(&[first]), expected, "{first:X}");
         }
     }
 
     #[test]
     fn every_second_byte() {
         for second in 0..0x80 {
-            assert_eq!(Head::parse(&[0x81, second]), Err(Violation::Unmasked));
-            assert_eq!(Head::parse(&[0x82, 0x80 | second, 0xFF]), Ok(None));
+            assert_eq!(FrameHeader::parse(&[0x81, second]), Err(Violation::Unmasked));
+            assert_eq!(FrameHeader::parse(&[0x82, 0x80 | second, 0xFF]), Ok(None));
             let control = if second <= 125 { Ok(None) } else { Err(Violation::ControlTooLong) };
-            assert_eq!(Head::parse(&[0x89, 0x80 | second]), control);
+            assert_eq!(FrameHeader::parse(&[0x89, 0x80 | second]), control);
         }
     }
 

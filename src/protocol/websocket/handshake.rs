@@ -1,4 +1,5 @@
-//! The opening handshake of RFC 6455, section 4: the head of an HTTP request to the answer that opens the WebSocket.
+//! The opening handshake of RFC 6455, section 4: from the head of an HTTP request to the response that opens the
+//! WebSocket.
 
 use base64::Engine;
 use base64::alphabet;
@@ -6,26 +7,30 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use sha1_smol::Sha1;
 
 use crate::protocol::http::Refusal;
-use crate::protocol::http::head::{Head, Headers};
+use crate::protocol::http::head::{Headers, RequestHead};
 
-/// The subprotocol that the server speaks.
+/// The subprotocol of the server.
 pub const SUBPROTOCOL: &str = "quickio";
 
-/// "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" (1.3): proves that the server means WebSocket.
+/// The GUID of RFC 6455, 1.3. It proves that the server understood the handshake.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Keys are read as generously as possible: bits behind the 16 bytes, which some clients choose at random, are ignored.
+/// The decoder of keys. It ignores the bits behind the 16 bytes, which some clients choose at random.
 const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// The answer to a handshake: 101, whole. Frames follow it. With `echo` the path `/echo` needs no subprotocol; there
-/// the client gets back what it sends, instead of being a client of QuickIO, which is what is returned beside.
+/// Returns the complete response to a handshake, 101, behind which frames follow. Also returns whether the connection
+/// is an echo: if `echo` is set, the path `/echo` needs no subprotocol, and its client receives back what it sends
+/// instead of being a client of QuickIO.
 ///
-/// The checks of RFC 6455, 4.2.1, in the order in which their answers help most. That there is one `Host` is checked
-/// for every request.
-pub(in crate::protocol) fn upgrade(head: &Head<'_, '_>, echo: bool) -> Result<(Vec<u8>, bool), Refusal> {
+/// The checks are those of RFC 6455, 4.2.1. Their order gives the most helpful refusal. The `Host` is not checked here,
+/// because it is checked for every request.
+pub(in crate::protocol) fn upgrade(
+    head: &RequestHead<'_, '_>,
+    echo: bool,
+) -> Result<(Vec<u8>, bool), Refusal> {
     let echo = echo && head.path() == "/echo";
     check_http(head)?;
     check_upgrade(head.headers)?;
@@ -35,14 +40,14 @@ pub(in crate::protocol) fn upgrade(head: &Head<'_, '_>, echo: bool) -> Result<(V
 }
 
 /// "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1" (4.1).
-fn check_http(head: &Head<'_, '_>) -> Result<(), Refusal> {
+fn check_http(head: &RequestHead<'_, '_>) -> Result<(), Refusal> {
     if head.method != "GET" {
         return Err(Refusal::Method);
     }
-    if head.old {
+    if head.is_http_1_0 {
         return Err(Refusal::OldHttp);
     }
-    // A body would be taken for frames.
+    // The bytes of a body would be taken for frames.
     if head.fields.has_transfer_encoding || head.fields.content_length.is_some_and(|len| len != b"0") {
         return Err(Refusal::Body);
     }
@@ -69,8 +74,8 @@ fn check_key<'a>(headers: Headers<'_, 'a>) -> Result<&'a [u8], Refusal> {
     }
 }
 
-/// What is echoed of the subprotocols that the client offers. Their names are compared exactly, as browsers compare the
-/// one that is echoed.
+/// Chooses one of the subprotocols that the client offers. Names are compared exactly, as browsers do with the chosen
+/// subprotocol.
 fn choose_subprotocol(headers: Headers<'_, '_>, echo: bool) -> Result<Option<&'static str>, Refusal> {
     if !headers.has("Sec-WebSocket-Protocol") {
         return Ok(None);
@@ -93,7 +98,7 @@ fn switching_protocols(key: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The SHA-1 of key and GUID, in base64 (4.2.2).
+/// Returns the SHA-1 of the key and the GUID, in base64 (4.2.2).
 fn accept(key: &[u8]) -> String {
     let mut sha1 = Sha1::new();
     sha1.update(key);
@@ -122,7 +127,7 @@ mod tests {
         lines.join("\r\n")
     }
 
-    /// All of the headers, the one of this name replaced by these.
+    /// Returns a request with all headers, of which the one with this name is replaced by others.
     fn with(header: &str, others: &[&str]) -> String {
         let name = header.split_once(':').expect("a header has a colon").0;
         let kept = ALL.into_iter().filter(|kept| !kept.starts_with(name));
@@ -133,9 +138,9 @@ mod tests {
         with(header, &[])
     }
 
-    /// What comes of the head.
+    /// Parses the head and returns the outcome of the handshake.
     fn shake_hands(request: &str, echo: bool) -> Result<(Vec<u8>, bool), Refusal> {
-        Head::parse(request.as_bytes(), &mut header_space()).and_then(|head| upgrade(&head, echo))
+        RequestHead::parse(request.as_bytes(), &mut header_space()).and_then(|head| upgrade(&head, echo))
     }
 
     fn refusal(request: &str) -> Refusal {
@@ -153,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rfcs_example() {
+    fn the_example_of_the_rfc() {
         // 1.3.
         assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_accepted() {
+    fn accepts_valid_handshakes() {
         let long = format!("Cookie: {}", "x".repeat(500));
         for request in [
             get(&ALL).replace("GET / ", "GET /any/path?and=query "),
@@ -178,16 +183,16 @@ mod tests {
             with(UPGRADE, &["Upgrade: h2c", "Upgrade: websocket"]),
             with(CONNECTION, &["Connection: keep-alive, Upgrade"]),
             with(CONNECTION, &["Connection: keep-alive", "Connection:,,UPGRADE,"]),
-            // 16 bytes, and bits behind them.
+            // A key of 16 bytes with bits behind them.
             with(KEY, &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR=="]),
         ] {
             let answer = upgraded(&request);
-            assert!(!answer.contains("Protocol:"), "none was offered: {answer}");
+            assert!(!answer.contains("Protocol:"), "no subprotocol was offered: {answer}");
         }
     }
 
     #[test]
-    fn the_subprotocol_is_echoed_where_it_is_offered() {
+    fn the_subprotocol_is_chosen_if_it_is_offered() {
         for offers in [
             &["Sec-WebSocket-Protocol: quickio"][..],
             &["Sec-WebSocket-Protocol: chat,quickio , other"],
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn refuses_invalid_handshakes() {
         let key = |key| with(KEY, &[&*format!("Sec-WebSocket-Key: {key}")]);
         for (refused, request) in [
             (Refusal::Method, request("POST / HTTP/1.1", &ALL)),

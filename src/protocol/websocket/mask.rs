@@ -1,11 +1,11 @@
-//! The masking of RFC 6455, section 5.3: every byte of a client's payload is XORed with one of four key bytes.
+//! The masking of RFC 6455, section 5.3: each byte of a client's payload is XORed with one of four key bytes.
 
-/// XORs a piece of a payload with the key, in place. Masking and unmasking are the same.
+/// XORs a piece of a payload with the key, in place. Masking and unmasking are the same operation.
 ///
-/// `offset` is where in its frame's payload the piece begins: the key goes on from there.
+/// `offset` is the position of the piece in its frame's payload, which decides with which byte of the key it begins.
 ///
-/// Eight bytes are taken at a time, as one integer. The compiler makes vector instructions of that, at any alignment;
-/// unsafe code that aligns first was measured no faster.
+/// Eight bytes are processed at a time, as one integer. The compiler turns this into vector instructions for any
+/// alignment. Unsafe code that aligns first was not faster when it was measured.
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
     let key = from_offset(key, offset);
@@ -20,7 +20,7 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
     }
 }
 
-/// The key as it applies from the offset on, its first byte lowest.
+/// Returns the key as it applies from the offset on. Its first byte is the lowest.
 fn from_offset(key: [u8; 4], offset: usize) -> u32 {
     u32::from_le_bytes(key).rotate_right(8 * (offset % 4) as u32)
 }
@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_the_naive_twin(mut bytes: Vec<u8>, key: [u8; 4], offset: usize) {
+        fn behaves_like_the_naive_twin(mut bytes: Vec<u8>, key: [u8; 4], offset: usize) {
             let mut expected = bytes.clone();
             naive(&mut expected, key, offset);
             unmask(&mut bytes, key, offset);
@@ -71,7 +71,7 @@ mod tests {
         }
 
         #[test]
-        fn in_pieces_as_in_one(bytes: Vec<u8>, key: [u8; 4], split: prop::sample::Index) {
+        fn pieces_are_unmasked_like_the_whole(bytes: Vec<u8>, key: [u8; 4], split: prop::sample::Index) {
             let split = split.index(bytes.len() + 1);
             let (mut whole, mut pieces) = (bytes.clone(), bytes);
             unmask(&mut whole, key, 0);

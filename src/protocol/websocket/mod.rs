@@ -1,12 +1,12 @@
-//! WebSocket (RFC 6455, version 13) after its handshake: what each message means, and the closing handshake.
+//! WebSocket (RFC 6455, version 13) after its handshake: the meaning of messages, and the closing handshake.
 //!
 //! ```text
 //! Greeting --"/qio/ohai"--> Open --close()--> Closing --Close--> Ended
 //!     |                      | Close, violation                    ^
-//!     +--anything else-------+-------------------------------------+
+//!     +--any other message---+-------------------------------------+
 //! ```
 //!
-//! `Echo` is `Open` for conformance tests: messages come back instead of becoming events.
+//! `Echo` is `Open` for conformance tests: messages are sent back instead of being events.
 
 pub mod close;
 pub mod decoder;
@@ -20,78 +20,84 @@ use self::decoder::{Decoder, Message, Rules};
 use self::frame::Opcode;
 use super::{Close, CodecSettings, DecodeOutcome, Incoming, OHAI, Reason};
 
-/// One WebSocket connection after its HTTP handshake: 16 bytes while no message is unfinished.
+/// The codec of a WebSocket connection after its HTTP handshake. It has 16 bytes while no message is incomplete.
 #[derive(Debug)]
-pub struct WebSocket {
+pub struct WebSocketCodec {
     decoder: Decoder,
-    phase: Phase,
+    phase: WebSocketPhase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The first message is due: `/qio/ohai`.
+enum WebSocketPhase {
+    /// The first message must come: `/qio/ohai`.
     Greeting,
     /// Text messages are events.
     Open,
-    /// Messages come back.
+    /// Messages are sent back.
     Echo,
-    /// Our Close was sent; the peer's is due.
+    /// Our Close was sent. The peer's Close must come.
     Closing,
-    /// Nothing more is expected, and nothing is sent.
+    /// Input is discarded, and nothing is sent.
     Ended,
 }
 
-impl WebSocket {
-    /// A connection whose HTTP handshake was accepted.
-    pub fn new(echo: bool) -> WebSocket {
-        let phase = if echo { Phase::Echo } else { Phase::Greeting };
-        WebSocket { decoder: Decoder::default(), phase }
+impl WebSocketCodec {
+    /// Returns the codec of a connection whose HTTP handshake was accepted.
+    pub fn new(echo: bool) -> WebSocketCodec {
+        let phase = if echo { WebSocketPhase::Echo } else { WebSocketPhase::Greeting };
+        WebSocketCodec { decoder: Decoder::default(), phase }
     }
 
-    /// Finds what is next in the input. See [`Codec::decode`](super::Codec::decode).
+    /// Decodes the next item of the input. See [`Codec::decode`](super::Codec::decode).
     #[inline]
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
         match self.phase {
-            Phase::Greeting | Phase::Open | Phase::Echo => self.decode_message(input, settings),
-            Phase::Closing => self.await_close(input),
-            Phase::Ended => self.discard(input),
+            WebSocketPhase::Greeting | WebSocketPhase::Open | WebSocketPhase::Echo => {
+                self.decode_message(input, settings)
+            }
+            WebSocketPhase::Closing => self.await_close(input),
+            WebSocketPhase::Ended => self.discard(input),
         }
     }
 
     /// Begins the closing handshake.
     pub fn close(&mut self, reason: Reason) -> Close {
         match self.phase {
-            Phase::Greeting | Phase::Open | Phase::Echo => self.phase.close(reason),
-            Phase::Closing | Phase::Ended => {
-                self.phase = Phase::Ended;
+            WebSocketPhase::Greeting | WebSocketPhase::Open | WebSocketPhase::Echo => {
+                self.phase.close(reason)
+            }
+            WebSocketPhase::Closing | WebSocketPhase::Ended => {
+                self.phase = WebSocketPhase::Ended;
                 Close { bytes: Vec::new(), reason, await_peer: false }
             }
         }
     }
 
-    /// Whether events may be sent.
+    /// Returns whether events may be sent.
     pub fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Echo)
+        matches!(self.phase, WebSocketPhase::Open | WebSocketPhase::Echo)
     }
 
-    /// Whether it is open, and no message is begun.
+    /// Returns whether the connection is open and no message is incomplete.
     pub fn is_idle(&self) -> bool {
         self.is_open() && self.decoder.is_idle()
     }
 
     #[inline]
     fn decode_message<'a>(&'a mut self, input: &'a mut [u8], settings: &CodecSettings) -> DecodeOutcome<'a> {
-        let rules =
-            Rules { message_bytes_max: settings.message_bytes_max, binary: self.phase == Phase::Echo };
+        let rules = Rules {
+            message_bytes_max: settings.message_bytes_max,
+            binary: self.phase == WebSocketPhase::Echo,
+        };
         let input_len = input.len();
         match self.decoder.decode(input, rules) {
             Ok(decoded) => DecodeOutcome {
                 consumed: decoded.consumed,
                 incoming: decoded.message.map_or(Incoming::Incomplete, |message| self.phase.receive(message)),
             },
-            // 7.1.7: once it has failed the connection, "an endpoint MUST NOT continue to attempt to process data".
+            // 7.1.7: after failing the connection, "an endpoint MUST NOT continue to attempt to process data".
             Err(violation) => {
-                self.phase = Phase::Ended;
+                self.phase = WebSocketPhase::Ended;
                 DecodeOutcome { consumed: input_len, incoming: Incoming::Close(fail(violation.into())) }
             }
         }
@@ -99,9 +105,9 @@ impl WebSocket {
 
     fn await_close(&mut self, input: &[u8]) -> DecodeOutcome<'static> {
         match self.decoder.skip_to_close(input) {
-            Ok(skipped) if !skipped.closed => DecodeOutcome::not_yet(skipped.consumed),
+            Ok(skipped) if !skipped.closed => DecodeOutcome::incomplete(skipped.consumed),
             ended => {
-                self.phase = Phase::Ended;
+                self.phase = WebSocketPhase::Ended;
                 DecodeOutcome {
                     consumed: ended.map_or(input.len(), |skipped| skipped.consumed),
                     incoming: Incoming::Closed,
@@ -112,39 +118,41 @@ impl WebSocket {
 
     fn discard(&mut self, input: &[u8]) -> DecodeOutcome<'static> {
         self.decoder = Decoder::default();
-        DecodeOutcome::not_yet(input.len())
+        DecodeOutcome::incomplete(input.len())
     }
 }
 
-impl Phase {
+impl WebSocketPhase {
     #[inline]
     fn receive<'a>(&mut self, message: Message<'a>) -> Incoming<'a> {
         match message {
-            Message::Text(text) if *self == Phase::Open => Incoming::Event(text),
-            Message::Text(OHAI) if *self == Phase::Greeting => {
-                *self = Phase::Open;
+            Message::Text(text) if *self == WebSocketPhase::Open => Incoming::Event(text),
+            Message::Text(OHAI) if *self == WebSocketPhase::Greeting => {
+                *self = WebSocketPhase::Open;
                 Incoming::Open(framed(Opcode::Text, OHAI.as_bytes()))
             }
-            Message::Text(text) if *self == Phase::Echo => {
+            Message::Text(text) if *self == WebSocketPhase::Echo => {
                 Incoming::Reply(framed(Opcode::Text, text.as_bytes()))
             }
-            Message::Binary(bytes) if *self == Phase::Echo => Incoming::Reply(framed(Opcode::Binary, bytes)),
+            Message::Binary(bytes) if *self == WebSocketPhase::Echo => {
+                Incoming::Reply(framed(Opcode::Binary, bytes))
+            }
             Message::Text(_) | Message::Binary(_) => Incoming::Close(self.close(Reason::InvalidHandshake)),
             // 5.5.3: "must have identical Application data as found in the message body of the Ping".
             Message::Ping(payload) => Incoming::Reply(framed(Opcode::Pong, payload)),
             Message::Pong(_) => Incoming::Ignore,
-            Message::Close(close) => Incoming::Close(self.answer_close(close.map(|(code, _)| code))),
+            Message::Close(close) => Incoming::Close(self.reply_to_close(close.map(|(code, _)| code))),
         }
     }
 
     fn close(&mut self, reason: Reason) -> Close {
-        *self = Phase::Closing;
+        *self = WebSocketPhase::Closing;
         Close { await_peer: true, ..fail(reason) }
     }
 
     /// 5.5.1: "an endpoint typically echos the status code it received".
-    fn answer_close(&mut self, code: Option<u16>) -> Close {
-        *self = Phase::Ended;
+    fn reply_to_close(&mut self, code: Option<u16>) -> Close {
+        *self = WebSocketPhase::Ended;
         let mut bytes = Vec::new();
         match code {
             Some(code) => encode::close(&mut bytes, code, ""),

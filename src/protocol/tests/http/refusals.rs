@@ -1,27 +1,34 @@
-//! What is refused, with what words, and whether the connection lives on.
+//! Tests of refusals: their causes, their texts, and whether the connection persists.
 
 use super::*;
 
-/// The refusal of a request that is the whole input, in full.
+/// Asserts the complete response that refuses the request in the input.
 #[track_caller]
-fn check_refusal(input: &str, expected: &str, ends: Option<Refusal>) {
-    let talk = talk(input);
-    assert_eq!((&*talk.sent, talk.ends), (expected, ends.map(Reason::Refused)), "{input}");
-    assert_eq!(talk.asked, [], "{input}");
+fn check_refusal(input: &str, expected: &str, close_reason: Option<Refusal>) {
+    let transcript = transcript(input);
+    assert_eq!(
+        (&*transcript.sent, transcript.close_reason),
+        (expected, close_reason.map(Reason::Refused)),
+        "{input}"
+    );
+    assert_eq!(transcript.asked, [], "{input}");
 }
 
-/// The refusal that closes, of this cause, and nothing more than its status and its text.
+/// Asserts that the input is refused for this reason, and that the connection closes behind the response.
 #[track_caller]
 fn check_closing(refusal: Refusal, input: &str) {
-    let talk = talk(input);
-    assert_eq!(talk.ends, Some(Reason::Refused(refusal)), "{input}");
-    assert_eq!(talk.asked, [], "{input}");
+    let transcript = transcript(input);
+    assert_eq!(transcript.close_reason, Some(Reason::Refused(refusal)), "{input}");
+    assert_eq!(transcript.asked, [], "{input}");
     let start = format!("HTTP/1.1 {} ", refusal.status());
-    assert!(talk.sent.starts_with(&start) && talk.sent.contains("\r\nConnection: close\r\n"), "{talk:?}");
+    assert!(
+        transcript.sent.starts_with(&start) && transcript.sent.contains("\r\nConnection: close\r\n"),
+        "{transcript:?}"
+    );
     let end = format!("\r\nContent-Length: {}\r\n\r\n{}\n", refusal.text().len() + 1, refusal.text());
-    let bodiless = end.split_inclusive("\r\n\r\n").next().expect("the head");
-    let end = if input.starts_with("HEAD ") { bodiless } else { &end };
-    assert!(talk.sent.ends_with(end), "{talk:?}");
+    let head_only = end.split_inclusive("\r\n\r\n").next().expect("the head");
+    let end = if input.starts_with("HEAD ") { head_only } else { &end };
+    assert!(transcript.sent.ends_with(end), "{transcript:?}");
 }
 
 #[test]
@@ -119,7 +126,7 @@ fn refusals_in_full() {
 }
 
 #[test]
-fn what_is_malformed() {
+fn malformed_requests() {
     for request in [
         "GET / HTTP/1.1\r\nno colon\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
@@ -145,18 +152,18 @@ fn what_is_malformed() {
         "GET \n\n",
     ] {
         check_closing(Refusal::Malformed, request);
-        // Behind a request the bytes of a method are none that decide.
+        // Behind another request, the first bytes no longer decide the protocol.
         let input = [&post("x"), request, &post("ignored")].concat();
-        let talk = talk(&input);
-        assert_eq!(talk.ends, Some(Reason::Refused(Refusal::Malformed)), "{input:?}");
-        assert_eq!(talk.asked, [asked_poll("x")]);
+        let transcript = transcript(&input);
+        assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::Malformed)), "{input:?}");
+        assert_eq!(transcript.asked, [asked_poll("x")]);
     }
     for second in
         ["\0\n\n", "\r\0", "\r\r\n", "GE\rT", "\r\n\n\r\n\n\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "é\n\n"]
     {
         let input = [&*post("x"), second, "\n\n"].concat();
-        let talk = talk(&input);
-        assert_eq!(talk.ends, Some(Reason::Refused(Refusal::Malformed)), "{input:?}");
+        let transcript = transcript(&input);
+        assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::Malformed)), "{input:?}");
     }
 }
 
@@ -232,9 +239,9 @@ fn lengths() {
 fn parameters() {
     let post = |query: &str| format!("POST /?{query} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     let status = |request: &str| {
-        let talk = talk(request);
-        assert_eq!((talk.ends, talk.asked.len()), (None, 0), "{request}");
-        talk.sent[9..12].to_owned()
+        let transcript = transcript(request);
+        assert_eq!((transcript.close_reason, transcript.asked.len()), (None, 0), "{request}");
+        transcript.sent[9..12].to_owned()
     };
     for query in [
         "".to_owned(),
@@ -283,16 +290,16 @@ fn a_body_must_be_utf8() {
         let head = format!("POST /?sid={SID} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", bad.len());
         let input = [post("é").as_bytes(), head.as_bytes(), bad].concat();
         for behind in [&b""[..], post("ignored").as_bytes()] {
-            let talk = talk_with(&SETTINGS, &[&input[..], behind].concat(), true);
-            assert_eq!(talk.asked, [asked_poll("é")]);
-            assert_eq!(talk.ends, Some(Reason::Refused(Refusal::InvalidUtf8)));
-            assert!(talk.sent.ends_with("\r\n\r\nbody must be UTF-8\n"), "{talk:?}");
+            let transcript = transcript_with(&SETTINGS, &[&input[..], behind].concat(), true);
+            assert_eq!(transcript.asked, [asked_poll("é")]);
+            assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::InvalidUtf8)));
+            assert!(transcript.sent.ends_with("\r\n\r\nbody must be UTF-8\n"), "{transcript:?}");
         }
     }
 }
 
 #[test]
-fn a_head_has_its_limit() {
+fn the_length_of_a_head_is_limited() {
     for (len, accepted) in [(HTTP_HEAD_BYTES_MAX, true), (HTTP_HEAD_BYTES_MAX + 1, false)] {
         for line_end in ["\r\n", "\n"] {
             let empty = format!("GET / HTTP/1.1{line_end}Host: a{line_end}X: {line_end}{line_end}");
@@ -300,30 +307,34 @@ fn a_head_has_its_limit() {
             assert_eq!(head.len(), len);
             for size in [1, 1000, 8191, 8192, 8193, 10_000] {
                 let pieces: Vec<_> = head.as_bytes().chunks(size).collect();
-                let talk = talk_in(&SETTINGS, &pieces, true);
+                let transcript = transcript_in(&SETTINGS, &pieces, true);
                 let refused = Some(Reason::Refused(Refusal::TooLarge));
-                assert_eq!(talk.ends, if accepted { None } else { refused }, "{len} in pieces of {size}");
-                assert_eq!(talk.asked.len(), usize::from(accepted));
+                assert_eq!(
+                    transcript.close_reason,
+                    if accepted { None } else { refused },
+                    "{len} in pieces of {size}"
+                );
+                assert_eq!(transcript.asked.len(), usize::from(accepted));
             }
         }
     }
-    let endless = talk_in(&SETTINGS, &[&[b'G'; 3], b"GET /", &[b'x'; 20_000]], true);
-    assert_eq!(endless.ends, Some(Reason::UnknownProtocol));
-    let endless = talk_in(&SETTINGS, &[b"GET /", &[b'x'; 20_000]], true);
-    assert_eq!(endless.ends, Some(Reason::Refused(Refusal::TooLarge)));
+    let endless = transcript_in(&SETTINGS, &[&[b'G'; 3], b"GET /", &[b'x'; 20_000]], true);
+    assert_eq!(endless.close_reason, Some(Reason::UnknownProtocol));
+    let endless = transcript_in(&SETTINGS, &[b"GET /", &[b'x'; 20_000]], true);
+    assert_eq!(endless.close_reason, Some(Reason::Refused(Refusal::TooLarge)));
     assert_eq!(&endless.sent[..12], "HTTP/1.1 431");
     let headers = "X: y\r\n".repeat(HTTP_HEADERS_MAX);
     check_closing(Refusal::TooLarge, &format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
 }
 
 #[test]
-fn origins_that_are_allowed() {
+fn only_allowed_origins_are_accepted() {
     let allowed = "https://b.example";
     let settings = CodecSettings {
         message_bytes_max: 1024,
         origins: Origins::Only(vec!["http://localhost:8080".into(), allowed.into()]),
     };
-    let talk = |request: &str| talk_with(&settings, request.as_bytes(), true);
+    let transcript = |request: &str| transcript_with(&settings, request.as_bytes(), true);
     let of = |origin: &str| format!("Origin: {origin}\r\n");
     let cors = "Access-Control-Allow-Origin: https://b.example\r\nVary: Origin\r\n";
     let options = |headers: &str| format!("OPTIONS / HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
@@ -332,10 +343,10 @@ fn origins_that_are_allowed() {
         |headers: &str, _: &str| stream_with(headers),
         |headers: &str, _: &str| format!("OPTIONS / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"),
     ] {
-        assert!(talk(&request(&of(allowed), "")).sent.contains(cors));
+        assert!(transcript(&request(&of(allowed), "")).sent.contains(cors));
         assert!(
-            !talk(&request("", "")).sent.contains("Access-Control-Allow-Origin"),
-            "who asks from no page"
+            !transcript(&request("", "")).sent.contains("Access-Control-Allow-Origin"),
+            "the request comes from no page"
         );
         for other in [
             "null",
@@ -345,24 +356,27 @@ fn origins_that_are_allowed() {
             "https://b.example/",
             "https://B.example",
         ] {
-            let talk = talk(&request(&of(other), ""));
-            assert!(talk.sent.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{other}: {talk:?}");
-            assert!(talk.sent.ends_with("\r\n\r\norigin not allowed\n"), "{other}: {talk:?}");
-            assert!(!talk.sent.contains("Access-Control") && talk.asked.is_empty(), "{other}: {talk:?}");
-            assert_eq!(talk.ends, None, "there was no body");
+            let transcript = transcript(&request(&of(other), ""));
+            assert!(transcript.sent.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{other}: {transcript:?}");
+            assert!(transcript.sent.ends_with("\r\n\r\norigin not allowed\n"), "{other}: {transcript:?}");
+            assert!(
+                !transcript.sent.contains("Access-Control") && transcript.asked.is_empty(),
+                "{other}: {transcript:?}"
+            );
+            assert_eq!(transcript.close_reason, None, "there was no body, and the connection persists");
         }
     }
-    assert_eq!(talk(&post_with(&of("null"), "x")).ends, Some(Reason::Refused(Refusal::Origin)));
+    assert_eq!(transcript(&post_with(&of("null"), "x")).close_reason, Some(Reason::Refused(Refusal::Origin)));
     let twice = options(&(of(allowed) + &of(allowed)));
-    assert_eq!(talk(&twice).ends, Some(Reason::Refused(Refusal::RepeatedHeader)));
+    assert_eq!(transcript(&twice).close_reason, Some(Reason::Refused(Refusal::RepeatedHeader)));
     let page = "GET / HTTP/1.1\r\nHost: a\r\nOrigin: null\r\n\r\n";
-    assert_eq!(talk(page).asked, [asked_document("/")], "documents are for everybody");
+    assert_eq!(transcript(page).asked, [asked_document("/")], "every page may read documents");
 
     let upgrade = |origin| UPGRADE.replace("Host:", &format!("Origin: {origin}\r\nHost:"));
-    let refused = talk(&upgrade("http://c"));
-    assert_eq!(refused.ends, Some(Reason::Refused(Refusal::Origin)));
+    let refused = transcript(&upgrade("http://c"));
+    assert_eq!(refused.close_reason, Some(Reason::Refused(Refusal::Origin)));
     assert!(refused.sent.starts_with("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n"), "{refused:?}");
-    let mut session = Codec::new(Options::default());
+    let mut codec = Codec::new(Options::default());
     let mut input = upgrade(allowed).into_bytes();
-    assert_eq!(session.decode(&mut input, &settings).incoming, Incoming::Reply(SWITCHING.into()));
+    assert_eq!(codec.decode(&mut input, &settings).incoming, Incoming::Reply(SWITCHING.into()));
 }

@@ -1,5 +1,5 @@
-//! The decoder's naive twin: takes one byte at a time, keeps everything, looks at all of it again with each byte.
-//! Written from the RFC without a look at the decoder, so that it can be its oracle.
+//! The naive twin of the decoder. It receives one byte at a time, keeps all bytes, and examines them again with each
+//! byte. It was written from the RFC and independently of the decoder, and is therefore its oracle.
 
 use std::str;
 
@@ -12,17 +12,17 @@ pub type Owned = (u8, Vec<u8>);
 
 #[derive(Default)]
 pub struct Naive {
-    /// All bytes of the frame that is arriving.
+    /// The bytes of the incomplete frame.
     frame: Vec<u8>,
-    /// The opcode and the payload so far of the message that is arriving, without that of the frame.
+    /// The opcode and the payload of the incomplete message, without the payload of the incomplete frame.
     message: Option<Owned>,
 }
 
 impl Naive {
     pub fn byte(&mut self, byte: u8, rules: Rules) -> Result<Option<Owned>, Violation> {
         self.frame.push(byte);
-        let Some((head_len, payload_len)) = self.head(rules)? else { return Ok(None) };
-        let (key, masked) = self.frame[head_len - 4..].split_at(4);
+        let Some((header_len, payload_len)) = self.header(rules)? else { return Ok(None) };
+        let (key, masked) = self.frame[header_len - 4..].split_at(4);
         let payload: Vec<u8> = masked.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
         let opcode = self.frame[0] & 0x0F;
         let fin = self.frame[0] & 0x80 != 0;
@@ -51,8 +51,8 @@ impl Naive {
         self.frame.is_empty() && self.message.is_none()
     }
 
-    /// The lengths of head and payload, where the head is whole.
-    fn head(&self, rules: Rules) -> Result<Option<(usize, u64)>, Violation> {
+    /// Returns the lengths of header and payload, or `None` if the header is incomplete.
+    fn header(&self, rules: Rules) -> Result<Option<(usize, u64)>, Violation> {
         let frame = &self.frame;
         let opcode = frame[0] & 0x0F;
         let control = opcode >= 8;

@@ -1,4 +1,4 @@
-//! The decoder against its naive twin: every split of the cases of a table, and random streams in random pieces.
+//! Tests of the decoder against its naive twin: table cases at every split, and random streams in random pieces.
 
 use proptest::prelude::*;
 
@@ -9,10 +9,10 @@ use crate::protocol::websocket::encode;
 
 const RULES: Rules = Rules { message_bytes_max: 1 << 17, binary: true };
 
-/// What came of a stream, and how many of its bytes each thing took. The last may be a violation.
-type Outcome = Vec<(usize, Result<Owned, Violation>)>;
+/// The messages of a stream, each with the position of its end. The last may be a violation.
+type Outcomes = Vec<(usize, Result<Owned, Violation>)>;
 
-/// A frame as a client sends it.
+/// Returns a frame of a client.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode::client_frame(&mut bytes, Opcode::Text, payload, [0x37, 0xFA, 0x21, 0x3D]);
@@ -31,10 +31,10 @@ fn owned(message: Message<'_>) -> Owned {
     }
 }
 
-/// The naive outcome, and whether the stream ends between messages.
-fn naive(stream: &[u8], rules: Rules) -> (Outcome, bool) {
+/// Returns the outcomes of the naive twin, and whether the stream ends between messages.
+fn naive(stream: &[u8], rules: Rules) -> (Outcomes, bool) {
     let mut naive = Naive::default();
-    let mut outcome = Outcome::new();
+    let mut outcome = Outcomes::new();
     for (at, byte) in stream.iter().enumerate() {
         match naive.byte(*byte, rules).transpose() {
             Some(Err(violation)) => {
@@ -48,21 +48,21 @@ fn naive(stream: &[u8], rules: Rules) -> (Outcome, bool) {
     (outcome, naive.is_idle())
 }
 
-/// The decoder's outcome. A violation counts as found where its piece ends.
-fn decoded(pieces: &[&[u8]], rules: Rules) -> (Outcome, bool) {
+/// Returns the outcomes of the decoder, and whether it is idle. A violation has the position at which its piece ends.
+fn decoded(pieces: &[&[u8]], rules: Rules) -> (Outcomes, bool) {
     let mut decoder = Decoder::default();
-    let mut outcome = Outcome::new();
+    let mut outcome = Outcomes::new();
     let mut before = 0;
     for piece in pieces {
         let mut input = piece.to_vec();
         let mut at = 0;
         loop {
             match decoder.decode(&mut input[at..], rules) {
-                Ok(Decoded { consumed, message: None }) => {
-                    assert_eq!(at + consumed, piece.len(), "nothing found, so all is consumed");
+                Ok(DecodedMessage { consumed, message: None }) => {
+                    assert_eq!(at + consumed, piece.len(), "all input is consumed if no message is complete");
                     break;
                 }
-                Ok(Decoded { consumed, message: Some(message) }) => {
+                Ok(DecodedMessage { consumed, message: Some(message) }) => {
                     at += consumed;
                     outcome.push((before + at, Ok(owned(message))));
                 }
@@ -73,49 +73,49 @@ fn decoded(pieces: &[&[u8]], rules: Rules) -> (Outcome, bool) {
             }
         }
         before += piece.len();
-        assert_eq!(decoder.is_idle(), decoder.unfinished.is_none(), "what was lent is given back");
+        assert_eq!(decoder.is_idle(), decoder.partial.is_none(), "a delivered message is freed");
     }
     (outcome, decoder.is_idle())
 }
 
-/// The outcome without the place of a violation, which depends on where pieces end.
-fn verdicts((mut outcome, idle): (Outcome, bool)) -> (Outcome, bool) {
+/// Returns the outcomes without the position of a violation, which depends on the pieces.
+fn without_positions((mut outcome, idle): (Outcomes, bool)) -> (Outcomes, bool) {
     if let Some((at, Err(_))) = outcome.last_mut() {
         *at = 0;
     }
     (outcome, idle)
 }
 
-/// Byte by byte the decoder does exactly as its twin, and fails at the same byte. In other pieces it finds the same.
+/// Asserts that the decoder behaves like its twin. When bytes come one by one, it must fail at the same byte.
 fn check_pieces(stream: &[u8], rules: Rules, pieces: &[&[u8]]) {
     let expected = naive(stream, rules);
     assert_eq!(decoded(&stream.chunks(1).collect::<Vec<_>>(), rules), expected, "byte by byte");
-    assert_eq!(verdicts(decoded(pieces, rules)), verdicts(expected.clone()), "in pieces");
-    assert_eq!(verdicts(decoded(&[stream], rules)), verdicts(expected), "in one piece");
+    assert_eq!(without_positions(decoded(pieces, rules)), without_positions(expected.clone()), "in pieces");
+    assert_eq!(without_positions(decoded(&[stream], rules)), without_positions(expected), "in one piece");
 }
 
 fn check_every_split(stream: &[u8], rules: Rules) {
     check_pieces(stream, rules, &[stream]);
-    let expected = verdicts(naive(stream, rules));
+    let expected = without_positions(naive(stream, rules));
     for split in 0..=stream.len() {
         let (left, right) = stream.split_at(split);
-        assert_eq!(verdicts(decoded(&[left, right], rules)), expected, "split at {split}");
+        assert_eq!(without_positions(decoded(&[left, right], rules)), expected, "split at {split}");
     }
 }
 
-/// The only thing that is found in the frames, at every split.
+/// Returns the only outcome of these frames, which must be the same at every split.
 fn only(frames: &[Vec<u8>]) -> Result<Owned, Violation> {
     let stream = frames.concat();
     check_every_split(&stream, RULES);
     let (outcome, _) = naive(&stream, RULES);
-    let [(_, found)] = &outcome[..] else { panic!("one thing in {outcome:?}") };
+    let [(_, found)] = &outcome[..] else { panic!("there must be one outcome: {outcome:?}") };
     found.clone()
 }
 
 #[test]
 fn an_idle_decoder_is_small() {
     assert!(size_of::<Decoder>() <= 16);
-    assert!(size_of::<Unfinished>() <= 136, "{}", size_of::<Unfinished>());
+    assert!(size_of::<PartialMessage>() <= 136, "{}", size_of::<PartialMessage>());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn control_frames_between_fragments() {
     let stream = [&stream.concat()[..], &frame(0x80, b"\xAC"), &frame(0x81, b"next")].concat();
     check_every_split(&stream, RULES);
     let (outcome, idle) = naive(&stream, RULES);
-    let found: Vec<_> = outcome.into_iter().map(|(_, found)| found.expect("all is well")).collect();
+    let found: Vec<_> = outcome.into_iter().map(|(_, found)| found.expect("there is no violation")).collect();
     let expected = [(9, "1"), (10, ""), (9, "2"), (1, "a€"), (1, "next")];
     assert_eq!(found, expected.map(|(opcode, payload)| (opcode, payload.into())));
     assert!(idle);
@@ -192,8 +192,8 @@ fn violations() {
 }
 
 #[test]
-fn invalid_text_fails_before_the_frame_or_the_message_is_whole() {
-    // Autobahn 6.4: the octet after F4 cannot be 90.
+fn invalid_text_fails_before_the_frame_or_the_message_is_complete() {
+    // Autobahn 6.4: the octet behind F4 must not be 90.
     let text = b"\xCE\xBA\xE1\xBD\xB9\xF4\x90\x80\x80edited";
     let stream = frame(0x81, text);
     let (outcome, _) = decoded(&stream.chunks(1).collect::<Vec<_>>(), RULES);
@@ -228,49 +228,49 @@ fn memory_grows_with_the_bytes_received_not_with_those_announced() {
         let mut input = vec![first, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         input.extend([b'x'; 100]);
         assert_eq!(decoder.decode(&mut input, rules).map(|decoded| decoded.consumed), Ok(114));
-        let unfinished = decoder.unfinished.expect("a message is begun");
-        let capacity = match unfinished.message.expect("a message is begun") {
-            Gathered::Text(text) => text.capacity(),
-            Gathered::Binary(bytes) => bytes.capacity(),
+        let partial = decoder.partial.expect("a message is incomplete");
+        let capacity = match partial.message.expect("a message is incomplete") {
+            GatheredPayload::Text(text) => text.capacity(),
+            GatheredPayload::Binary(bytes) => bytes.capacity(),
         };
         assert!(capacity <= 200);
     }
 }
 
 #[test]
-fn looking_for_a_close_needs_no_memory_for_messages() {
+fn searching_for_a_close_needs_no_memory_for_messages() {
     let mut decoder = Decoder::default();
     let stream = [frame(0x01, &[b'x'; 300]), frame(0x00, &[b'y'; 300])].concat();
     let (mut begun, rest) = (stream[..200].to_vec(), &stream[200..]);
-    assert_eq!(decoder.decode(&mut begun, RULES), Ok(Decoded { consumed: 200, message: None }));
-    let skipped = Skipped { consumed: rest.len(), closed: false };
+    assert_eq!(decoder.decode(&mut begun, RULES), Ok(DecodedMessage { consumed: 200, message: None }));
+    let skipped = SkipOutcome { consumed: rest.len(), closed: false };
     assert_eq!(decoder.skip_to_close(rest), Ok(skipped));
-    assert!(decoder.unfinished.as_ref().is_some_and(|unfinished| unfinished.message.is_none()));
-    assert_eq!(decoder.skip_to_close(b"\x88"), Ok(Skipped { consumed: 1, closed: false }));
-    let skipped = Skipped { consumed: 7, closed: true };
+    assert!(decoder.partial.as_ref().is_some_and(|partial| partial.message.is_none()));
+    assert_eq!(decoder.skip_to_close(b"\x88"), Ok(SkipOutcome { consumed: 1, closed: false }));
+    let skipped = SkipOutcome { consumed: 7, closed: true };
     assert_eq!(decoder.skip_to_close(b"\x82\0\0\0\0\xFF\xFFbehind"), Ok(skipped));
 }
 
 #[test]
-fn a_whole_message_is_lent_from_the_input() {
+fn a_complete_message_is_borrowed_from_the_input() {
     let mut input = frame(0x81, b"/a:0=1");
     let place = input[6..].as_ptr_range();
     let mut decoder = Decoder::default();
     let decoded = decoder.decode(&mut input, RULES).expect("a message");
     let Some(Message::Text(text)) = decoded.message else { panic!("a text in {decoded:?}") };
     assert_eq!(text.as_bytes().as_ptr_range(), place);
-    assert!(decoder.unfinished.is_none());
+    assert!(decoder.partial.is_none());
 }
 
-/// A stream that is mostly right: frames of all kinds, in an order that is mostly allowed.
+/// Returns a stream that is mostly valid: frames of all kinds, in an order that is mostly allowed.
 fn random_stream(random: &mut Random) -> Vec<u8> {
     let mut stream = Vec::new();
-    let mut unfinished = false;
+    let mut is_partial = false;
     for _ in 0..random.below(12) {
         let control = random.once_in(4);
         let in_order = !random.once_in(40);
         let fin = control && in_order || random.once_in(2);
-        let opcode = match (control, unfinished == in_order) {
+        let opcode = match (control, is_partial == in_order) {
             (true, _) => random.pick(&[9, 10, 9, 10, 8]),
             (false, true) => 0,
             (false, false) => random.pick(&[1, 1, 2]),
@@ -281,7 +281,7 @@ fn random_stream(random: &mut Random) -> Vec<u8> {
         encode::client_frame(&mut bytes, Opcode::Text, &payload, key);
         bytes[0] = if fin { 0x80 | opcode } else { opcode };
         stream.extend(bytes);
-        unfinished = if control { unfinished } else { !fin };
+        is_partial = if control { is_partial } else { !fin };
     }
     stream
 }
@@ -298,7 +298,7 @@ fn random_payload(random: &mut Random, opcode: u8) -> Vec<u8> {
         random.damage(&mut payload);
     }
     if opcode < 8 && random.once_in(3) {
-        // A fragment that ends, or begins, inside a character.
+        // Make a fragment that ends or begins inside a character.
         payload.truncate(payload.len().saturating_sub(1));
     }
     payload
@@ -326,7 +326,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_sent_comes_out(
+    fn decodes_what_was_encoded(
         texts in prop::collection::vec(".{0,150}", 0..5),
         key: [u8; 4],
         size in 1usize..100,
