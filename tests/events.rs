@@ -1,4 +1,4 @@
-//! The event's path, text and router against their naive twins: properties, and seeded fuzz programs.
+//! Tests of event paths, texts and routers against their naive twins: properties and seeded fuzz tests.
 
 mod fuzz;
 mod naive;
@@ -9,21 +9,21 @@ use quickio::event::router::Router;
 use quickio::event::text::{self, AnswerText};
 use quickio::limits::PATH_BYTES_MAX;
 
-/// Cleans with a scratch that had other things in it, and compares with the twin; what is clean stays as it
-/// is.
+/// Asserts that a path is cleaned as by the twin, with a scratch that had other contents, and that cleaning a clean
+/// path changes nothing.
 fn check_clean(raw: &str) {
     let mut scratch = String::from("/left/over/");
     let cleaned = PathRef::clean(raw, &mut scratch).map(|path| path.as_str().to_owned());
     assert_eq!(cleaned, naive::clean(raw));
-    assert!(scratch.capacity() <= 2 * PATH_BYTES_MAX, "the scratch grew with the input");
+    assert!(scratch.capacity() <= 2 * PATH_BYTES_MAX, "the scratch must not grow with the input");
     if let Ok(cleaned) = cleaned {
         let mut unused = String::new();
         let again = PathRef::clean(&cleaned, &mut unused).unwrap();
-        assert_eq!(again.as_str().as_ptr(), cleaned.as_ptr(), "a clean path was copied");
+        assert_eq!(again.as_str().as_ptr(), cleaned.as_ptr(), "a clean path must not be copied");
     }
 }
 
-/// What was written is read again as it was, and is as long as was said.
+/// Asserts that an event is parsed as it was written, and that its length is as announced.
 fn check_event(path: &str, callback: u64, data: &str) {
     let mut out = b"before".to_vec();
     text::write_event(&mut out, path, callback, data);
@@ -50,7 +50,7 @@ fn check_answer(answer: AnswerText<'_>) {
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
 
-/// Registers the same in both routers, then asks both for the same paths.
+/// Registers the same events in both routers and asserts that they have the same routes.
 fn check_routes(registered: &[(Path, bool)], asked: &[Path]) {
     let (mut router, mut twin) = (Router::new(), naive::Router::default());
     for (value, (path, children)) in registered.iter().enumerate() {
@@ -63,19 +63,19 @@ fn check_routes(registered: &[(Path, bool)], asked: &[Path]) {
     }
 }
 
-/// Paths of few different bytes, so that they share beginnings.
+/// Paths of few different bytes, many of which share prefixes.
 fn paths() -> impl Strategy<Value = Path> {
     "/?[ab]{1,3}(/[ab]{1,2}){0,4}".prop_map(|raw| Path::parse(&raw).unwrap())
 }
 
 proptest! {
     #[test]
-    fn any_text_is_cleaned_as_by_its_twin(raw in any::<String>()) {
+    fn any_text_is_cleaned_as_by_the_twin(raw in any::<String>()) {
         check_clean(&raw);
     }
 
     #[test]
-    fn any_path_is_cleaned_as_by_its_twin(raw in "[a-zZ0-9_/é.-]{0,40}") {
+    fn any_path_is_cleaned_as_by_the_twin(raw in "[a-zZ0-9_/é.-]{0,40}") {
         check_clean(&raw);
     }
 
@@ -85,22 +85,22 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_parsed_as_by_its_twin(text in any::<String>()) {
+    fn any_text_is_parsed_as_by_the_twin(text in any::<String>()) {
         prop_assert_eq!(text::parse(&text), naive::parse(&text));
     }
 
     #[test]
-    fn near_events_are_parsed_as_by_their_twin(text in "[/a:é]{0,4}:?[0-9]{0,22}[=:x]{0,2}[é{}=]{0,3}") {
+    fn near_events_are_parsed_as_by_the_twin(text in "[/a:é]{0,4}:?[0-9]{0,22}[=:x]{0,2}[é{}=]{0,3}") {
         prop_assert_eq!(text::parse(&text), naive::parse(&text));
     }
 
     #[test]
-    fn events_come_back(path in "[^:]{0,20}", callback: u64, data in any::<String>()) {
+    fn written_events_are_parsed(path in "[^:]{0,20}", callback: u64, data in any::<String>()) {
         check_event(&path, callback, &data);
     }
 
     #[test]
-    fn answers_are_as_long_as_they_say(
+    fn answers_have_the_announced_length(
         id: u64, server_callback: u64, code in prop_oneof![Just(200), any::<u16>()],
         data in "[^\u{0}]{0,9}", message: Option<String>,
     ) {

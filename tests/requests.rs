@@ -1,5 +1,5 @@
-//! HTTP requests against a naive twin: whatever bytes come, in whatever pieces, the codec asks and refuses the same as a
-//! reader that has all of them, looks at one line after the other, and knows nothing of httparse.
+//! Tests of HTTP requests against a naive twin. For any bytes in any pieces, the codec accepts and refuses the same
+//! requests as the twin, which has all bytes at once, examines one line after the other, and does not use httparse.
 
 use quickio::limits::{
     HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX,
@@ -13,7 +13,7 @@ const MESSAGE_BYTES_MAX: usize = 40;
 const ORIGIN: &str = "https://a.example";
 const SID: &str = "0123456789abcdef0123456789abcdef";
 
-/// What came of one request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Poll {
@@ -30,13 +30,13 @@ enum Outcome {
         path: String,
         if_none_match: Option<String>,
     },
-    /// It was answered by the codec, with this status.
+    /// The codec answered the request with this status.
     Answered(u16),
 }
 
-/// What came of a connection, and whether it has ended.
+/// The outcomes of a connection, and whether it has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Talk {
+struct Transcript {
     outcomes: Vec<Outcome>,
     ended: bool,
 }
@@ -46,7 +46,7 @@ fn fuzz_requests() {
     fuzz::run(|random| {
         let mut input = Vec::new();
         for at in 0..random.below(6) {
-            // The first bytes decide whether it is HTTP at all.
+            // The first bytes must tell that the protocol is HTTP.
             input.extend(random_request(random, at == 0));
         }
         if random.one_in(2) {
@@ -54,7 +54,7 @@ fn fuzz_requests() {
         }
         let expected = naive(&input);
         for longest in [1, 3, 20, 300, input.len()] {
-            assert_eq!(talk(random, &input, longest), expected, "{}", String::from_utf8_lossy(&input));
+            assert_eq!(transcript(random, &input, longest), expected, "{}", String::from_utf8_lossy(&input));
         }
     });
 }
@@ -74,11 +74,11 @@ fn long_heads_and_many_requests() {
             request("").repeat(HTTP_REQUESTS_UNANSWERED_MAX + 1),
         ];
         let input = random.pick(&inputs).as_bytes();
-        assert_eq!(talk(random, input, 5000), naive(input));
+        assert_eq!(transcript(random, input, 5000), naive(input));
     });
 }
 
-/// A request, mostly a right one, that is no upgrade.
+/// Returns a request that is mostly valid and is not an upgrade.
 fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
     let body = random.pick(&["", "x", "/a:0=1\n", "ü€😀", "GET / HTTP/1.1\r\n\r\n"]).to_string();
     let line_end = if random.one_in(10) { "\n" } else { "\r\n" };
@@ -142,7 +142,7 @@ fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// Changes, drops, or inserts a few bytes, but none of the first, which tell that it is HTTP.
+/// Changes, removes or inserts a few bytes, but none of the first bytes, which tell that the protocol is HTTP.
 fn damage(random: &mut fuzz::Random, input: &mut Vec<u8>) {
     for _ in 0..=random.below(3) {
         if input.len() > 8 {
@@ -161,34 +161,35 @@ fn settings() -> CodecSettings {
     CodecSettings { message_bytes_max: MESSAGE_BYTES_MAX, origins: Origins::Only(vec![ORIGIN.into()]) }
 }
 
-/// What the codec makes of the input in pieces of at most so many bytes. Every request is answered at once.
-fn talk(random: &mut fuzz::Random, mut input: &[u8], longest: usize) -> Talk {
+/// Returns the transcript of the codec for the input in pieces of at most `longest` bytes. Every request is answered at
+/// once.
+fn transcript(random: &mut fuzz::Random, mut input: &[u8], longest: usize) -> Transcript {
     let settings = settings();
-    let mut session = Codec::new(Options::default());
-    let mut talk = Talk::default();
-    while !input.is_empty() && !talk.ended {
+    let mut codec = Codec::new(Options::default());
+    let mut transcript = Transcript::default();
+    while !input.is_empty() && !transcript.ended {
         let (piece, rest) = input.split_at((1 + random.below(longest)).min(input.len()));
         input = rest;
-        feed(&mut session, piece, &settings, &mut talk);
+        feed(&mut codec, piece, &settings, &mut transcript);
     }
-    talk
+    transcript
 }
 
-fn feed(session: &mut Codec, piece: &[u8], settings: &CodecSettings, talk: &mut Talk) {
+fn feed(codec: &mut Codec, piece: &[u8], settings: &CodecSettings, transcript: &mut Transcript) {
     let mut piece = piece.to_vec();
     let mut at = 0;
-    while !talk.ended {
-        let step = session.decode(&mut piece[at..], settings);
-        at += step.consumed;
-        match step.incoming {
+    while !transcript.ended {
+        let decoded = codec.decode(&mut piece[at..], settings);
+        at += decoded.consumed;
+        match decoded.incoming {
             Incoming::Incomplete => return assert_eq!(at, piece.len()),
             Incoming::Refused(bytes) if bytes.is_empty() => {}
             Incoming::Reply(bytes) | Incoming::Refused(bytes) => {
-                talk.outcomes.push(Outcome::Answered(status(&bytes)))
+                transcript.outcomes.push(Outcome::Answered(status(&bytes)))
             }
             Incoming::Close(close) => {
-                talk.outcomes.push(Outcome::Answered(status(&close.bytes)));
-                talk.ended = true;
+                transcript.outcomes.push(Outcome::Answered(status(&close.bytes)));
+                transcript.ended = true;
             }
             Incoming::Request(request) => {
                 let number = request.number;
@@ -197,11 +198,11 @@ fn feed(session: &mut Codec, piece: &[u8], settings: &CodecSettings, talk: &mut 
                     Outcome::Stream { .. } => HttpResponse::Stream,
                     _ => HttpResponse::Whole { status: 200, headers: "", body: b"" },
                 };
-                talk.ended = matches!(outcome, Outcome::Stream { .. });
-                talk.outcomes.push(outcome);
-                let ReadyResponses { bytes, persistence: then } = session.respond(number, response);
+                transcript.ended = matches!(outcome, Outcome::Stream { .. });
+                transcript.outcomes.push(outcome);
+                let ReadyResponses { bytes, persistence } = codec.respond(number, response);
                 assert_eq!(status(&bytes), 200);
-                talk.ended |= then != Persistence::KeepAlive;
+                transcript.ended |= persistence != Persistence::KeepAlive;
             }
             other => panic!("{other:?}"),
         }
@@ -209,13 +210,13 @@ fn feed(session: &mut Codec, piece: &[u8], settings: &CodecSettings, talk: &mut 
 }
 
 fn status(bytes: &[u8]) -> u16 {
-    let text = std::str::from_utf8(bytes).expect("responses are text");
-    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "one response: {text}");
+    let text = std::str::from_utf8(bytes).expect("responses are UTF-8");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "there must be one response: {text}");
     text["HTTP/1.1 ".len()..][..3].parse().expect("a status")
 }
 
-fn outcome(asks: &RequestKind<'_>) -> Outcome {
-    match asks {
+fn outcome(kind: &RequestKind<'_>) -> Outcome {
+    match kind {
         RequestKind::Poll { session, body } => {
             let (connect, seq) = (session.connect, session.seq);
             Outcome::Poll { connect, seq, host: session.host.into(), body: (*body).into() }
@@ -231,34 +232,34 @@ fn outcome(asks: &RequestKind<'_>) -> Outcome {
 
 // The naive twin.
 
-/// Reads all of it. Where the answer closes the connection nothing more is looked at.
-fn naive(mut input: &[u8]) -> Talk {
-    let mut talk = Talk::default();
+/// Returns the transcript of the twin. It ends with the response that closes the connection.
+fn naive(mut input: &[u8]) -> Transcript {
+    let mut transcript = Transcript::default();
     let mut is_first = true;
-    while !talk.ended && !input.is_empty() {
+    while !transcript.ended && !input.is_empty() {
         let (taken, outcome) = match naive_request(input, is_first) {
             Ok(None) => break,
             Ok(Some((taken, outcome, closes))) => {
-                talk.ended = closes;
+                transcript.ended = closes;
                 (taken, outcome)
             }
             Err(status) => {
-                talk.ended = true;
+                transcript.ended = true;
                 (0, Outcome::Answered(status))
             }
         };
-        talk.outcomes.push(outcome);
+        transcript.outcomes.push(outcome);
         input = &input[taken..];
         is_first = false;
     }
-    talk
+    transcript
 }
 
-/// One request: how many bytes it has, what comes of it, whether the connection ends behind it. `None`: it is not whole.
-/// `Err`: it is refused, and the connection ends.
-type Naive = Result<Option<(usize, Outcome, bool)>, u16>;
+/// A request: its length, its outcome, and whether the connection ends behind it. `None` means that it is incomplete,
+/// `Err` that it is refused with this status and the connection ends.
+type NaiveOutcome = Result<Option<(usize, Outcome, bool)>, u16>;
 
-fn naive_request(input: &[u8], is_first: bool) -> Naive {
+fn naive_request(input: &[u8], is_first: bool) -> NaiveOutcome {
     let mut start = 0;
     let mut lines = 0;
     while !is_first && start < input.len() {
@@ -287,15 +288,15 @@ fn naive_request(input: &[u8], is_first: bool) -> Naive {
     let lines: Vec<&[u8]> = lines.take_while(|line| !line.is_empty()).collect();
     let [first, headers @ ..] = &lines[..] else { return Err(400) };
     let request = NaiveRequest::new(first, headers)?;
-    let found = request.found(body)?;
+    let found = request.outcome(body)?;
     Ok(found.map(|(taken, outcome, closes)| (start + len + taken, outcome, closes)))
 }
 
 struct NaiveRequest {
     method: String,
     target: String,
-    old: bool,
-    /// With names in lower case, and values without the white space around them.
+    is_http_1_0: bool,
+    /// The headers. Names are in lower case, and values have no white space around them.
     headers: Vec<(String, Vec<u8>)>,
 }
 
@@ -304,7 +305,7 @@ impl NaiveRequest {
         let parts: Vec<&[u8]> = first.split(|byte| *byte == b' ').collect();
         let [method, target, version] = parts[..] else { return Err(400) };
         let target = std::str::from_utf8(target).map_err(|_| 400u16)?;
-        let is_old = match version {
+        let is_http_1_0 = match version {
             b"HTTP/1.0" => true,
             b"HTTP/1.1" => false,
             _ => return Err(400),
@@ -327,7 +328,7 @@ impl NaiveRequest {
             headers.push((name, value.trim_ascii().to_vec()));
         }
         let method = String::from_utf8(method.to_vec()).expect("a token");
-        Ok(NaiveRequest { method, target: target.to_owned(), old: is_old, headers })
+        Ok(NaiveRequest { method, target: target.to_owned(), is_http_1_0, headers })
     }
 
     fn all(&self, name: &str) -> Vec<&[u8]> {
@@ -340,10 +341,10 @@ impl NaiveRequest {
     }
 
     fn closes(&self) -> bool {
-        self.lists("connection", "close") || (self.old && !self.lists("connection", "keep-alive"))
+        self.lists("connection", "close") || (self.is_http_1_0 && !self.lists("connection", "keep-alive"))
     }
 
-    fn found(&self, body: &[u8]) -> Naive {
+    fn outcome(&self, body: &[u8]) -> NaiveOutcome {
         if ["host", "origin", "content-length"].iter().any(|name| self.all(name).len() > 1) {
             return Err(400);
         }
@@ -351,17 +352,18 @@ impl NaiveRequest {
             |text: &[u8]| text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b));
         let host = match self.all("host")[..] {
             [host] if is_of_host(host) => String::from_utf8(host.to_vec()).expect("ASCII"),
-            [] if self.old => String::new(),
+            [] if self.is_http_1_0 => String::new(),
             _ => return Err(400),
         };
         let length = self.length()?;
         let chunked = !self.all("transfer-encoding").is_empty();
         let has_body = chunked || length.is_some_and(|len| len > 0);
         assert!(self.all("sec-websocket-key").is_empty() && self.all("upgrade").is_empty());
-        if !self.old && self.all("expect").iter().any(|it| !it.eq_ignore_ascii_case(b"100-continue")) {
+        if !self.is_http_1_0 && self.all("expect").iter().any(|it| !it.eq_ignore_ascii_case(b"100-continue"))
+        {
             return Err(417);
         }
-        // Where there is a body, what refuses the request does not read it.
+        // If a request with a body is refused, the body is not read, and the connection ends.
         let refused = |status| Ok(Some((0, Outcome::Answered(status), has_body || self.closes())));
         let allowed = self.all("origin").iter().all(|origin| *origin == ORIGIN.as_bytes());
         let method = &self.method[..];
@@ -440,7 +442,7 @@ impl NaiveRequest {
             Ok(text) => {
                 Ok(Some((length, Outcome::Poll { connect, seq, host, body: text.into() }, self.closes())))
             }
-            Err(_) => unreachable!("the part is as long as it should be"),
+            Err(_) => unreachable!("the part has the announced length"),
         }
     }
 

@@ -1,84 +1,107 @@
-//! A client's open server callbacks: what the server offered and the client may answer, once.
+//! The open server callbacks of a client. The server has offered them, and the client may answer each of them once.
 
 use crate::limits::CLIENT_CALLBACKS_MAX;
 
-/// The server callbacks of one client, each with a value that says what to do when the client answers.
+/// The server callbacks of one client. Each has a value that the caller needs when the client answers.
 ///
-/// At most [`CLIENT_CALLBACKS_MAX`] are open; where none is, no heap is used. Ids are 1, 2, 3 and so on for
-/// each client, and are used once; they mean nothing on any other connection.
+/// At most [`CLIENT_CALLBACKS_MAX`] callbacks are open. If none is open, no heap is used. The ids of each client are 1,
+/// 2, 3 and higher. An id is used once and is not valid on any other connection.
+///
+/// Invariants, asserted after each change in debug builds: `open` is present exactly while a callback is open, and the
+/// ids in it are different and at most `issued`.
 #[derive(Debug)]
 pub struct Callbacks<T> {
+    /// The number of callbacks that were opened, which is also the last id.
     issued: u64,
-    /// Here only while one at least is open.
-    open: Option<Box<Open<T>>>,
+    /// The open callbacks.
+    open: Option<Box<OpenCallbacks<T>>>,
 }
 
-/// In no order: the oldest has the smallest id.
-type Open<T> = [Option<Callback<T>>; CLIENT_CALLBACKS_MAX];
+/// Open callbacks, in no particular order. The oldest has the smallest id.
+type OpenCallbacks<T> = [Option<OpenCallback<T>>; CLIENT_CALLBACKS_MAX];
 
 #[derive(Debug)]
-struct Callback<T> {
+struct OpenCallback<T> {
     id: u64,
     expires_ms: u64,
     value: T,
 }
 
 impl<T> Callbacks<T> {
-    /// None open, none issued.
+    /// Returns a set in which no callback was opened.
     pub fn new() -> Callbacks<T> {
         Callbacks { issued: 0, open: None }
     }
 
-    /// Opens a callback that is gone at `expires_ms`. Returns its id, and the oldest's value where it had to
-    /// go.
+    /// Opens a callback that expires at `expires_ms`. Returns its id, and the value of the oldest callback if it was
+    /// evicted.
     pub fn issue(&mut self, value: T, expires_ms: u64) -> (u64, Option<T>) {
         self.issued += 1;
-        let callback = Callback { id: self.issued, expires_ms, value };
+        let callback = OpenCallback { id: self.issued, expires_ms, value };
         let open = self.open.get_or_insert_with(|| Box::new([const { None }; CLIENT_CALLBACKS_MAX]));
-        // Free places first: they have no id, and `None` is less than every `Some`.
+        // Free places are taken first: they have no id, and `None` is less than every `Some`.
         let place = open.iter_mut().min_by_key(|place| place.as_ref().map(|callback| callback.id));
-        let evicted = place.expect("there are places").replace(callback);
+        let evicted = place.expect("the array has places").replace(callback);
+        self.check();
         (self.issued, evicted.map(|callback| callback.value))
     }
 
-    /// Closes a callback and returns its value; nothing where it was never issued, is closed, or expired by
+    /// Closes a callback and returns its value. Returns `None` if it was never opened, is closed, or expired by
     /// `now_ms`.
     pub fn take(&mut self, id: u64, now_ms: u64) -> Option<T> {
         let taken = self.take_first(|callback| callback.id == id)?;
         (now_ms < taken.expires_ms).then_some(taken.value)
     }
 
-    /// Drops those that expired by `now_ms`; returns how many.
+    /// Drops the callbacks that expired by `now_ms`. Returns their number.
     pub fn expire(&mut self, now_ms: u64) -> usize {
         std::iter::from_fn(|| self.take_first(|callback| callback.expires_ms <= now_ms)).count()
     }
 
-    /// When the next one expires.
+    /// Returns the time at which the next callback expires.
     pub fn next_expiry(&self) -> Option<u64> {
         self.iter().map(|callback| callback.expires_ms).min()
     }
 
-    /// Open callbacks.
+    /// Returns the number of open callbacks.
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether none is open.
+    /// Returns `true` if no callback is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_none()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Callback<T>> {
+    fn iter(&self) -> impl Iterator<Item = &OpenCallback<T>> {
         self.open.iter().flat_map(|open| open.iter().flatten())
     }
 
-    fn take_first(&mut self, wanted: impl Fn(&Callback<T>) -> bool) -> Option<Callback<T>> {
+    fn take_first(&mut self, wanted: impl Fn(&OpenCallback<T>) -> bool) -> Option<OpenCallback<T>> {
         let open = self.open.as_mut()?;
         let taken = open.iter_mut().find_map(|place| place.take_if(|callback| wanted(callback)))?;
         if open.iter().all(Option::is_none) {
             self.open = None;
         }
+        self.check();
         Some(taken)
+    }
+
+    /// Asserts the invariants in debug builds. The cost is constant.
+    fn check(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        assert_eq!(
+            self.open.is_some(),
+            self.iter().next().is_some(),
+            "memory must be freed with the last callback"
+        );
+        for callback in self.iter() {
+            assert!(callback.id <= self.issued, "callback {} must have been opened", callback.id);
+            let same = self.iter().filter(|other| other.id == callback.id).count();
+            assert_eq!(same, 1, "callback {} must be open once", callback.id);
+        }
     }
 }
 
@@ -97,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_without_callbacks_has_no_heap() {
+    fn a_client_without_callbacks_needs_no_heap() {
         assert!(size_of::<Callbacks<[u64; 8]>>() <= 16);
         let mut callbacks = Callbacks::new();
         let (id, _) = callbacks.issue("value", 10);
@@ -134,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn they_expire_when_they_said() {
+    fn callbacks_expire_at_their_time() {
         let mut callbacks = Callbacks::new();
         assert_eq!(callbacks.next_expiry(), None);
         for expires_ms in [30, 10, 20] {
@@ -144,10 +167,29 @@ mod tests {
         assert_eq!(callbacks.expire(9), 0);
         assert_eq!(callbacks.expire(10), 1);
         assert_eq!(callbacks.next_expiry(), Some(20));
-        assert_eq!(callbacks.take(3, 20), None, "too late, though nobody expired it yet");
-        assert_eq!(callbacks.take(3, 0), None, "and it is gone");
+        assert_eq!(callbacks.take(3, 20), None, "too late, although `expire` was not called");
+        assert_eq!(callbacks.take(3, 0), None, "the late answer closed the callback");
         assert_eq!(callbacks.expire(u64::MAX), 1);
         assert!(callbacks.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "callback 1 must be open once")]
+    fn the_check_finds_an_id_that_is_used_twice() {
+        let mut callbacks = Callbacks::new();
+        callbacks.issue("a", 10);
+        callbacks.issued = 0;
+        callbacks.issue("b", 10);
+    }
+
+    #[test]
+    #[should_panic(expected = "callback 2 must have been opened")]
+    fn the_check_finds_an_id_that_was_never_given() {
+        let mut callbacks = Callbacks::new();
+        callbacks.issue("a", 10);
+        callbacks.issue("b", 10);
+        callbacks.issued = 1;
+        callbacks.check();
     }
 
     #[derive(Clone, Debug)]
@@ -168,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_the_model(steps in steps()) {
+        fn behaves_like_a_sorted_map(steps in steps()) {
             let (mut callbacks, mut model, mut issued, mut now_ms) = (Callbacks::new(), BTreeMap::new(), 0, 0);
             for (step, passed_ms) in steps {
                 now_ms += passed_ms;

@@ -1,14 +1,14 @@
-//! A client: its identity, its subscriptions, its open server callbacks.
+//! Parts of a client: its identity, its subscriptions and its open server callbacks.
 
 pub mod callbacks;
 pub mod subscriptions;
 
 use std::fmt;
 
-/// Who a client is, server-wide: the shard it lives on, its slot there, and the slot's generation.
+/// The identity of a client in the server: its shard, its slot on this shard, and the slot's generation.
 ///
-/// A slot is used again once its client has gone; the generation tells the two apart, so that a late answer
-/// to a client that has gone finds nobody.
+/// A slot is used again when its client has disconnected. The generation distinguishes the two clients: a late answer
+/// to the first one is not delivered to the second.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId {
     pub shard: u16,

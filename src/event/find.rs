@@ -1,6 +1,6 @@
-//! Where a byte first stands, in texts that are short: too short for a search that has to be set up.
+//! The search for a byte in short texts. `docs/benchmarks.md` compares it with `memchr`.
 
-/// Where the first such byte is, eight bytes at a time.
+/// Returns the position of the first occurrence of a byte. Eight bytes are examined at a time.
 #[inline]
 pub fn find_byte(bytes: &[u8], wanted: u8) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
@@ -9,7 +9,8 @@ pub fn find_byte(bytes: &[u8], wanted: u8) -> Option<usize> {
     let searched = bytes.len() - rest.len();
     for (index, word) in words.enumerate() {
         let word = u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes"));
-        // Where a byte is the wanted one, this one is zero; the lowest zero byte is the first to borrow from its top bit.
+        // A byte of `differing` is zero if it is the wanted byte. The lowest zero byte is the first one to borrow from
+        // its top bit.
         let differing = word ^ (ONES * u64::from(wanted));
         let zeros = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
         if zeros != 0 {
@@ -23,24 +24,24 @@ pub fn find_byte(bytes: &[u8], wanted: u8) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Beside every byte that differs from it by one bit, or borrows where it would.
+    /// The other bytes differ from the wanted byte by one bit, or borrow where it would.
     #[test]
-    fn a_byte_is_found_wherever_it_is() {
+    fn a_byte_is_found_at_every_position() {
         for wanted in [b':', b'\n'] {
             let others = [0, 1, wanted - 1, wanted + 1, 0x7f, 0x80, 0xff];
             let fillers = (0..8).map(|bit| wanted ^ (1 << bit)).chain(others);
             for filler in fillers {
-                is_found_among(filler, wanted);
+                assert_found_among(filler, wanted);
             }
         }
     }
 
-    fn is_found_among(filler: u8, wanted: u8) {
+    fn assert_found_among(filler: u8, wanted: u8) {
         for length in 0..40 {
             let mut bytes = vec![filler; length];
             assert_eq!(find_byte(&bytes, wanted), None);
             for at in (0..length).rev() {
-                bytes[at] = wanted; // those behind stay
+                bytes[at] = wanted; // the occurrences behind it stay
                 assert_eq!(find_byte(&bytes, wanted), Some(at), "among {filler:#x}, {length} bytes");
                 assert_eq!(find_byte(&bytes[at..], wanted), Some(0));
             }

@@ -1,4 +1,4 @@
-//! Events: their paths, their text form, and the router that finds who handles them.
+//! Events: their paths, their text form, and the router that finds the handler of a path.
 
 pub mod find;
 pub mod path;

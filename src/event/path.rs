@@ -1,4 +1,4 @@
-//! The event path: cleaned once, where it comes in, and trusted from then on.
+//! Event paths. A path is cleaned once, when it is received, and is valid from then on.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::limits::PATH_BYTES_MAX;
 
-/// An event path, cleaned and owned. A clone shares the text.
+/// An owned event path, which is clean. Clones share the text.
 ///
-/// It is made of segments separated by `/`, of `A-Z a-z 0-9 _ -`: never empty, no `//`, no `/` at the end, at
-/// most [`PATH_BYTES_MAX`] bytes. A map keyed by `Path` can be asked with a `&str`.
+/// A path consists of segments that are separated by `/`. The characters of a segment are `A-Z a-z 0-9 _ -`. A path is
+/// never empty, has no `//` and no `/` at its end, and has at most [`PATH_BYTES_MAX`] bytes. A map with `Path` keys can
+/// be queried with a `&str`.
 ///
 /// ```
 /// use quickio::event::path::Path;
@@ -20,47 +21,47 @@ use crate::limits::PATH_BYTES_MAX;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Path(Arc<str>);
 
-/// An event path, cleaned and borrowed: from the text it came in where that was clean already.
+/// A borrowed event path, which is clean. It borrows the text in which it was received if that text was already clean.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathRef<'a>(&'a str);
 
-/// Why a text is no path.
+/// The reason why a text is not a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// Nothing is left of it after cleaning.
+    /// No bytes are left after cleaning.
     #[error("the path is empty")]
     Empty,
-    /// More than [`PATH_BYTES_MAX`] bytes are left of it after cleaning.
+    /// More than [`PATH_BYTES_MAX`] bytes are left after cleaning.
     #[error("the path is longer than {PATH_BYTES_MAX} bytes")]
     TooLong,
 }
 
 impl Path {
-    /// Cleans `raw`, and keeps a copy of what is left.
+    /// Cleans `raw` and copies the result.
     pub fn parse(raw: &str) -> Result<Path, PathError> {
         let mut scratch = String::new();
         PathRef::clean(raw, &mut scratch).map(PathRef::to_path)
     }
 
-    /// The path, borrowed.
+    /// Returns the borrowed path.
     pub fn as_ref(&self) -> PathRef<'_> {
         PathRef(&self.0)
     }
 
-    /// The path's text.
+    /// Returns the text of the path.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl<'a> PathRef<'a> {
-    /// Cleans a path as a peer wrote it; `scratch` is overwritten where it was not clean already.
+    /// Cleans a path that a peer has sent. If the path is not clean already, `scratch` is overwritten.
     ///
-    /// Every byte that no path may have is dropped, then runs of `/` become one, then a `/` at the end is
-    /// dropped. A slash is never added: `chat` stays `chat`. One scan; `scratch` never grows beyond
-    /// [`PATH_BYTES_MAX`] for it, however long `raw` is.
+    /// Cleaning removes every byte that is not allowed in a path, replaces runs of `/` by a single one, and removes a
+    /// `/` at the end. It never adds a slash: `chat` stays `chat`. The text is scanned once. `scratch` does not grow
+    /// beyond [`PATH_BYTES_MAX`], no matter how long `raw` is.
     pub fn clean(raw: &'a str, scratch: &'a mut String) -> Result<PathRef<'a>, PathError> {
-        // Longer than a path may be, it is not clean, or too long.
+        // A text that is longer than a path may be is not clean, or is too long.
         let cleaned = if raw.len() <= PATH_BYTES_MAX && is_clean(raw.as_bytes()) {
             raw
         } else {
@@ -70,18 +71,18 @@ impl<'a> PathRef<'a> {
         if cleaned.is_empty() { Err(PathError::Empty) } else { Ok(PathRef(cleaned)) }
     }
 
-    /// The path's text.
+    /// Returns the text of the path.
     pub fn as_str(self) -> &'a str {
         self.0
     }
 
-    /// The path, owned: copies its text.
+    /// Returns an owned path, with a copy of the text.
     pub fn to_path(self) -> Path {
         Path(Arc::from(self.0))
     }
 }
 
-/// What a byte is to a path: [`WORD`], [`SLASH`] or [`OTHER`].
+/// The class of each byte in a path: [`WORD`], [`SLASH`] or [`OTHER`].
 static CLASSES: [u8; 256] = classes();
 const WORD: u8 = 0;
 const SLASH: u8 = 1;
@@ -101,8 +102,8 @@ const fn classes() -> [u8; 256] {
     classes
 }
 
-/// Without a branch for each byte: most paths are clean, and all of their bytes have to be looked at to know
-/// it.
+/// Returns whether a path is clean. There is no branch for each byte, because most paths are clean, and all of their
+/// bytes must be examined.
 fn is_clean(raw: &[u8]) -> bool {
     let mut before = WORD;
     let mut faults = 0;
@@ -114,7 +115,7 @@ fn is_clean(raw: &[u8]) -> bool {
     faults == 0 && before != SLASH
 }
 
-/// Writes what is left of `raw` after cleaning, which is ASCII, into `cleaned`.
+/// Cleans `raw` into `cleaned`. The result is ASCII.
 fn copy_clean(raw: &[u8], cleaned: &mut String) -> Result<(), PathError> {
     cleaned.clear();
     let mut before = WORD;
@@ -122,8 +123,7 @@ fn copy_clean(raw: &[u8], cleaned: &mut String) -> Result<(), PathError> {
         match CLASSES[usize::from(byte)] {
             OTHER => continue,
             SLASH if before == SLASH => continue,
-            // Where there is no room for a slash, it must be the one at the end, or what follows it is too
-            // long.
+            // If there is no room for a slash, it must be the one at the end, or the path is too long.
             SLASH if cleaned.len() == PATH_BYTES_MAX => continue,
             _ if cleaned.len() == PATH_BYTES_MAX => return Err(PathError::TooLong),
             class => before = class,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_a_word_or_a_slash_or_dropped() {
+    fn bytes_that_are_not_allowed_are_removed() {
         for byte in 0..=127_u8 {
             let raw = format!("/a{}b", char::from(byte));
             let kept = byte.is_ascii_alphanumeric() || b"/_-".contains(&byte);
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// The scan must see a fault wherever it is.
+    /// The scan must find a fault at every position.
     #[test]
     fn one_fault_anywhere_is_found() {
         for length in 1..70 {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_clean_is_borrowed() {
+    fn clean_paths_are_borrowed() {
         let (raw, mut scratch) = ("/chat/say", String::new());
         let path = PathRef::clean(raw, &mut scratch).unwrap();
         assert_eq!(path.as_str().as_ptr(), raw.as_ptr());
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_on_what_is_left() {
+    fn the_limit_applies_after_cleaning() {
         let longest = "a".repeat(PATH_BYTES_MAX);
         for raw in [longest.clone(), format!("{longest}/"), format!("{longest}//@/"), format!("{longest}@")] {
             assert_eq!(cleaned(&raw).as_deref(), Ok(longest.as_str()));
@@ -254,19 +254,19 @@ mod tests {
     }
 
     #[test]
-    fn hostile_paths_take_no_memory() {
+    fn hostile_paths_need_no_memory() {
         let mut scratch = String::new();
         let raws = ["/".repeat(1 << 16), "/@".repeat(1 << 15), "@".repeat(1 << 16), "/a//".repeat(1 << 14)];
         for (raw, error) in
             raws.iter().zip([PathError::Empty, PathError::Empty, PathError::Empty, PathError::TooLong])
         {
             assert_eq!(PathRef::clean(raw, &mut scratch), Err(error));
-            assert!(scratch.capacity() <= 2 * PATH_BYTES_MAX, "the scratch grew with the input");
+            assert!(scratch.capacity() <= 2 * PATH_BYTES_MAX, "the scratch must not grow with the input");
         }
     }
 
     #[test]
-    fn maps_can_be_asked_with_text() {
+    fn maps_can_be_queried_with_text() {
         let path = Path::parse("/a").unwrap();
         let hashed = std::collections::HashMap::from([(path.clone(), 1)]);
         let ordered = std::collections::BTreeMap::from([(path, 2)]);

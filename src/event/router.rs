@@ -1,10 +1,10 @@
-//! The router: which of the registered events a path belongs to.
+//! The router, which finds the registered event to which a path belongs.
 //!
-//! Every event is in one map, by its path. A path that is not there belongs to the nearest ancestor that
-//! handles its children: its beginnings, each up to a `/`, are looked up from the longest to the shortest. A
-//! peer may send a path of hundreds of segments, so only those beginnings are looked up that are as long as
-//! an event that handles children: how many these are, and how much is hashed for them, is decided by the
-//! applications.
+//! All events are in one map, by their paths. A path that is not in the map belongs to its nearest ancestor that
+//! handles its children. The router looks up the prefixes of the path that end before a `/`, from the longest to the
+//! shortest. A peer may send a path of hundreds of segments; the router therefore looks up only prefixes that are as
+//! long as a registered event that handles children. Applications, and not peers, decide how many look-ups there are
+//! and how many bytes are hashed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ use ahash::RandomState;
 
 use super::path::{Path, PathRef};
 
-/// Events by their path.
+/// The registered events, by their paths.
 ///
 /// ```
 /// use quickio::event::{path::Path, router::Router};
@@ -26,23 +26,22 @@ use super::path::{Path, PathRef};
 /// ```
 #[derive(Debug)]
 pub struct Router<T> {
-    events: HashMap<Path, Event<T>, RandomState>,
-    /// By a path's length: whether an event of such a path handles its children. It ends with the longest of
-    /// them.
-    lengths: Vec<bool>,
+    events: HashMap<Path, RegisteredEvent<T>, RandomState>,
+    /// For each length of a path: `true` if an event with a path of this length handles its children. The last item
+    /// belongs to the longest of these paths.
+    parent_lengths: Vec<bool>,
 }
 
-/// Where a path leads.
+/// The event to which a path belongs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Routed<'r, 'p, T> {
-    /// What was registered.
+    /// The value that was registered.
     pub value: &'r T,
-    /// The rest of the path, from the slash on, where an ancestor takes it; empty where it was registered
-    /// itself.
+    /// The rest of the path from the slash on, if the event is an ancestor. Empty if the path itself was registered.
     pub extra: &'p str,
 }
 
-/// Why an event was not registered.
+/// The reason why an event was not registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     #[error("an event is registered at this path already")]
@@ -50,32 +49,32 @@ pub enum RegisterError {
 }
 
 #[derive(Debug)]
-struct Event<T> {
+struct RegisteredEvent<T> {
     handles_children: bool,
     value: T,
 }
 
 impl<T> Router<T> {
-    /// A router without events.
+    /// Returns a router without events.
     pub fn new() -> Router<T> {
-        Router { events: HashMap::default(), lengths: Vec::new() }
+        Router { events: HashMap::default(), parent_lengths: Vec::new() }
     }
 
-    /// Registers an event at `path`; with `children`, the paths below lead to it too unless one nearer takes
-    /// them.
+    /// Registers an event at `path`. If `children` is set, the paths below it belong to the event too, unless a nearer
+    /// event handles them.
     pub fn register(&mut self, path: &Path, children: bool, value: T) -> Result<(), RegisterError> {
         let Entry::Vacant(vacant) = self.events.entry(path.clone()) else {
             return Err(RegisterError::Duplicate);
         };
-        vacant.insert(Event { handles_children: children, value });
+        vacant.insert(RegisteredEvent { handles_children: children, value });
         if children {
-            self.lengths.resize(self.lengths.len().max(path.as_str().len() + 1), false);
-            self.lengths[path.as_str().len()] = true;
+            self.parent_lengths.resize(self.parent_lengths.len().max(path.as_str().len() + 1), false);
+            self.parent_lengths[path.as_str().len()] = true;
         }
         Ok(())
     }
 
-    /// The event registered at `path`, else the nearest ancestor's that handles its children.
+    /// Returns the event at `path`, or else its nearest ancestor that handles its children.
     pub fn route<'a>(&self, path: PathRef<'a>) -> Option<Routed<'_, 'a, T>> {
         match self.events.get(path.as_str()) {
             Some(event) => Some(Routed { value: &event.value, extra: "" }),
@@ -83,12 +82,12 @@ impl<T> Router<T> {
         }
     }
 
-    /// Registered events.
+    /// Returns the number of registered events.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether no event is registered.
+    /// Returns `true` if no event is registered.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
@@ -100,10 +99,10 @@ impl<T> Router<T> {
         })
     }
 
-    /// Where an ancestor of `path` that handles its children may end, the nearest first.
+    /// Returns the positions at which an ancestor of `path` that handles its children may end, the nearest first.
     fn ends(&self, path: &str) -> impl Iterator<Item = usize> {
-        let ends = 0..path.len().min(self.lengths.len());
-        ends.rev().filter(|end| self.lengths[*end] && path.as_bytes()[*end] == b'/')
+        let ends = 0..path.len().min(self.parent_lengths.len());
+        ends.rev().filter(|end| self.parent_lengths[*end] && path.as_bytes()[*end] == b'/')
     }
 }
 
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_takes_the_path() {
+    fn the_nearest_event_handles_the_path() {
         let router = router(&[
             ("/a", true),
             ("/a/b", false),
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_nowhere() {
+    fn an_empty_router_has_no_routes() {
         let router: Router<()> = Router::default();
         assert!(router.is_empty());
         assert_eq!(router.route(Path::parse("/a").unwrap().as_ref()), None);
@@ -179,11 +178,15 @@ mod tests {
             |router: &mut Router<_>, path: &str| router.register(&Path::parse(path).unwrap(), true, "again");
         assert_eq!(register(&mut router, "/a/b"), Err(RegisterError::Duplicate));
         assert_eq!(register(&mut router, "//a/b/"), Err(RegisterError::Duplicate));
-        assert_eq!(register(&mut router, "/a"), Ok(()), "where paths part there is a node, but no event");
+        assert_eq!(
+            register(&mut router, "/a"),
+            Ok(()),
+            "an ancestor of registered paths is not registered itself"
+        );
         assert_eq!(router.len(), 3);
     }
 
-    /// Every order of registration makes the same tree, by what it answers.
+    /// Every order of registration gives the same routes.
     #[test]
     fn the_order_of_registration_does_not_matter() {
         const PATHS: [&str; 4] = ["/ab", "/a", "/abc/d", "/abd"];
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn applications_decide_how_much_is_looked_up() {
+    fn applications_decide_the_number_of_look_ups() {
         let router = router(&[("/a", true), ("/b", true), ("/a/a/a/a", true), ("/a/b", false)]);
         let hostile = Path::parse(&"/a".repeat(crate::limits::PATH_BYTES_MAX / 2)).unwrap();
         assert!(router.ends(hostile.as_str()).eq([8, 2]));

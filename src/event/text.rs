@@ -1,77 +1,78 @@
-//! An event as text, `<event path>:<callback id>=<JSON>`: read it, write it, write the answer to one.
+//! The text form of events, `<event path>:<callback id>=<JSON>`: parsing, writing, and writing answers.
 
 use super::find::find_byte;
 use std::io::{self, Write};
 
-/// What an event without data carries (protocol.md, section 1): an empty data part counts as this.
+/// The data of an event without data (protocol.md, section 1). An empty data part has the same meaning.
 const NULL: &str = "null";
 
-/// The code of an answer that is no error.
+/// The code of an answer that is not an error.
 const OK: u16 = 200;
 
-/// An event's parts, borrowed from its text.
+/// The parts of an event, borrowed from its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventText<'a> {
-    /// As the peer wrote it: not cleaned yet, and possibly empty.
+    /// The path as the peer wrote it. It is not clean and may be empty.
     pub path: &'a str,
-    /// 0 where no answer is wanted.
+    /// The callback id, or 0 if the peer wants no answer.
     pub callback: u64,
-    /// Never empty, never checked: one JSON text, if the peer is honest. `null` where the text had none.
+    /// The data, which is never empty and is not validated. It is one JSON text if the peer is honest, and `null` if
+    /// the text had no data.
     pub data: &'a str,
 }
 
-/// Why a text is no event. The connection it came by is closed.
+/// The reason why a text is not an event. The server closes the connection that sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    #[error("no `:` ends the event path")]
+pub enum EventTextError {
+    #[error("there is no `:` behind the event path")]
     NoColon,
-    #[error("no digit follows the event path")]
+    #[error("there is no digit behind the event path")]
     NoDigits,
-    #[error("no `=` follows the callback id")]
+    #[error("there is no `=` behind the callback id")]
     NoEquals,
     #[error("the callback id is greater than 2^64-1")]
     CallbackTooLarge,
 }
 
-/// Splits an event's text at the first `:` and the `=` that must end the digits after it.
+/// Splits the text of an event at the first `:` and at the `=` that must follow the digits behind it.
 ///
-/// Reads no further than that: the data is passed through byte for byte.
+/// The data is not examined.
 ///
 /// ```
 /// let event = quickio::event::text::parse(r#"/chat/say:7={"text":"hi"}"#).unwrap();
 /// assert_eq!((event.path, event.callback, event.data), ("/chat/say", 7, r#"{"text":"hi"}"#));
 /// ```
-pub fn parse(text: &str) -> Result<EventText<'_>, Malformed> {
-    let colon = find_byte(text.as_bytes(), b':').ok_or(Malformed::NoColon)?;
+pub fn parse(text: &str) -> Result<EventText<'_>, EventTextError> {
+    let colon = find_byte(text.as_bytes(), b':').ok_or(EventTextError::NoColon)?;
     let (path, rest) = (&text[..colon], &text[colon + 1..]);
     let (callback, digits) = leading_number(rest.as_bytes())?;
-    let data = rest[digits..].strip_prefix('=').ok_or(Malformed::NoEquals)?;
+    let data = rest[digits..].strip_prefix('=').ok_or(EventTextError::NoEquals)?;
     Ok(EventText { path, callback, data: or_null(data) })
 }
 
-/// Bytes that [`write_event`] writes.
+/// Returns the length of the text that [`write_event`] appends.
 pub fn event_len(path: &str, callback: u64, data: &str) -> usize {
     path.len() + 1 + digits(callback) + 1 + or_null(data).len()
 }
 
-/// Appends an event's text. `path` is cleaned, `data` is one JSON text, or nothing, which is written `null`.
+/// Appends the text of an event. `path` must be clean. `data` is one JSON text, or empty, which is written as `null`.
 pub fn write_event(out: &mut Vec<u8>, path: &str, callback: u64, data: &str) {
     out.reserve(event_len(path, callback, data));
     write_all(out, &[path, ":", itoa::Buffer::new().format(callback), "=", or_null(data)]);
 }
 
-/// The server's answer to an event that asked for one (protocol.md, section 2).
+/// The server's answer to an event with a callback (protocol.md, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerText<'a> {
-    /// The callback that the client named in its event.
+    /// The callback id of the client's event.
     pub id: u64,
-    /// The callback that the server offers with its answer, or 0. Written as 0 where the code is not 200.
+    /// The callback that the server offers with its answer, or 0. It is written as 0 if the code is not 200.
     pub server_callback: u64,
-    /// 200, or what went wrong.
+    /// 200, or the code of an error.
     pub code: u16,
-    /// One JSON text, or nothing, which is written `null`.
+    /// One JSON text, or empty, which is written as `null`.
     pub data: &'a str,
-    /// Words for people. Left out where the code is 200.
+    /// The error message. It is not written if the code is 200.
     pub message: Option<&'a str>,
 }
 
@@ -81,7 +82,8 @@ const ANSWER_DATA: &str = r#","data":"#;
 const ANSWER_MESSAGE: &str = r#","err_msg":"#;
 
 impl AnswerText<'_> {
-    /// Bytes that [`write`](Self::write) writes: exact, so that a frame's head can go before it.
+    /// Returns the length of the text that [`write`](Self::write) appends. It is exact, because a frame's header
+    /// precedes the text.
     #[expect(clippy::len_without_is_empty, reason = "an answer is never empty")]
     pub fn len(&self) -> usize {
         let numbers = digits(self.id) + digits(self.offered_callback()) + digits(u64::from(self.code));
@@ -89,7 +91,7 @@ impl AnswerText<'_> {
         head + or_null(self.data).len() + self.message_len() + "}".len()
     }
 
-    /// Appends the answer as an event's text.
+    /// Appends the answer as the text of an event.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.reserve(self.len());
         let (mut id, mut callback, mut code) =
@@ -111,21 +113,23 @@ impl AnswerText<'_> {
         if self.code == OK {
             return 0;
         }
-        let mut count = Count(ANSWER_MESSAGE.len());
+        let mut count = LengthCounter(ANSWER_MESSAGE.len());
         self.write_message(&mut count);
         count.0
     }
 
-    /// A JSON string, or null. One routine writes it and measures it, so that they agree.
+    /// Writes the message as a JSON string or `null`. It is measured by the same function, which keeps the two
+    /// consistent.
     fn write_message(&self, out: impl Write) {
-        serde_json::to_writer(out, &self.message).expect("a string is JSON, and memory takes all of it");
+        serde_json::to_writer(out, &self.message)
+            .expect("a string can be written as JSON, and the writer does not fail");
     }
 }
 
-/// A writer that only counts.
-struct Count(usize);
+/// A writer that only counts bytes.
+struct LengthCounter(usize);
 
-impl Write for Count {
+impl Write for LengthCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -136,8 +140,8 @@ impl Write for Count {
     }
 }
 
-/// The number that `bytes` begin with, and how many digits it has.
-fn leading_number(bytes: &[u8]) -> Result<(u64, usize), Malformed> {
+/// Parses the number at the beginning of `bytes`. Returns it with the number of its digits.
+fn leading_number(bytes: &[u8]) -> Result<(u64, usize), EventTextError> {
     let mut number: u64 = 0;
     let mut digits = 0;
     for byte in bytes {
@@ -145,11 +149,11 @@ fn leading_number(bytes: &[u8]) -> Result<(u64, usize), Malformed> {
         if digit > 9 {
             break;
         }
-        let shifted = number.checked_mul(10).ok_or(Malformed::CallbackTooLarge)?;
-        number = shifted.checked_add(u64::from(digit)).ok_or(Malformed::CallbackTooLarge)?;
+        let shifted = number.checked_mul(10).ok_or(EventTextError::CallbackTooLarge)?;
+        number = shifted.checked_add(u64::from(digit)).ok_or(EventTextError::CallbackTooLarge)?;
         digits += 1;
     }
-    if digits == 0 { Err(Malformed::NoDigits) } else { Ok((number, digits)) }
+    if digits == 0 { Err(EventTextError::NoDigits) } else { Ok((number, digits)) }
 }
 
 fn digits(number: u64) -> usize {
@@ -189,24 +193,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_malformed() {
+    fn malformed_texts_are_errors() {
         let cases = [
-            ("", Malformed::NoColon),
-            ("/qio/ohai", Malformed::NoColon),
-            ("/a=1", Malformed::NoColon),
-            ("/a:", Malformed::NoDigits),
-            ("/a:=", Malformed::NoDigits),
-            ("/a:-1=", Malformed::NoDigits),
-            ("/a:+1=", Malformed::NoDigits),
-            ("/a: 1=", Malformed::NoDigits),
-            ("/a::1=", Malformed::NoDigits),
-            ("/a:\u{661}=", Malformed::NoDigits), // a digit to Unicode, not to the protocol
-            ("/a:1", Malformed::NoEquals),
-            ("/a:1 =", Malformed::NoEquals),
-            ("/a:1\u{e9}=", Malformed::NoEquals),
-            ("/a:18446744073709551616=", Malformed::CallbackTooLarge),
-            ("/a:28446744073709551615=", Malformed::CallbackTooLarge),
-            ("/a:99999999999999999999999=", Malformed::CallbackTooLarge),
+            ("", EventTextError::NoColon),
+            ("/qio/ohai", EventTextError::NoColon),
+            ("/a=1", EventTextError::NoColon),
+            ("/a:", EventTextError::NoDigits),
+            ("/a:=", EventTextError::NoDigits),
+            ("/a:-1=", EventTextError::NoDigits),
+            ("/a:+1=", EventTextError::NoDigits),
+            ("/a: 1=", EventTextError::NoDigits),
+            ("/a::1=", EventTextError::NoDigits),
+            ("/a:\u{661}=", EventTextError::NoDigits), // a digit of Unicode, but not of the protocol
+            ("/a:1", EventTextError::NoEquals),
+            ("/a:1 =", EventTextError::NoEquals),
+            ("/a:1\u{e9}=", EventTextError::NoEquals),
+            ("/a:18446744073709551616=", EventTextError::CallbackTooLarge),
+            ("/a:28446744073709551615=", EventTextError::CallbackTooLarge),
+            ("/a:99999999999999999999999=", EventTextError::CallbackTooLarge),
         ];
         for (text, malformed) in cases {
             assert_eq!(parse(text), Err(malformed), "{text}");
@@ -214,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_of_an_event_is_malformed_or_has_less_data() {
+    fn every_prefix_of_an_event_is_malformed_or_has_less_data() {
         let text = "/chat/say:42={\"text\":\"hi\"}";
         for end in 0..text.len() {
             match (end, parse(&text[..end])) {
-                (0..=9, result) => assert_eq!(result, Err(Malformed::NoColon)),
-                (10, result) => assert_eq!(result, Err(Malformed::NoDigits)),
-                (11..=12, result) => assert_eq!(result, Err(Malformed::NoEquals)),
+                (0..=9, result) => assert_eq!(result, Err(EventTextError::NoColon)),
+                (10, result) => assert_eq!(result, Err(EventTextError::NoDigits)),
+                (11..=12, result) => assert_eq!(result, Err(EventTextError::NoEquals)),
                 (13, result) => assert_eq!(result.unwrap().data, "null"),
                 (_, result) => assert_eq!(result.unwrap().data, &text[13..end]),
             }
@@ -279,9 +283,9 @@ mod tests {
         let zeros = format!("/a:{}7=1", "0".repeat(1 << 16));
         assert_eq!(parse(&zeros).map(|event| event.callback), Ok(7));
         let nines = format!("/a:{}=1", "9".repeat(1 << 16));
-        assert_eq!(parse(&nines), Err(Malformed::CallbackTooLarge));
+        assert_eq!(parse(&nines), Err(EventTextError::CallbackTooLarge));
         let slashes = "/".repeat(1 << 16);
-        assert_eq!(parse(&slashes), Err(Malformed::NoColon));
+        assert_eq!(parse(&slashes), Err(EventTextError::NoColon));
         assert_eq!(parse(&format!("{slashes}:1=")).unwrap().path.len(), 1 << 16);
     }
 }

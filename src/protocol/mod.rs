@@ -168,7 +168,7 @@ pub struct Close {
     pub bytes: Vec<u8>,
     /// The reason.
     pub reason: Reason,
-    /// Whether the caller must keep on reading and decoding until [`Incoming::Closed`], the end of the stream, or a
+    /// If `true`, the caller must keep on reading and decoding until [`Incoming::Closed`], the end of the stream, or a
     /// timeout.
     ///
     /// Otherwise the bytes that still arrive do not matter; [`Codec::decode`] discards them. If input was never read,

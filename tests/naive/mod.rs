@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use quickio::event::path::PathError;
-use quickio::event::text::{EventText, Malformed};
+use quickio::event::text::{EventText, EventTextError};
 use quickio::limits::PATH_BYTES_MAX;
 
 /// Cleans a path: drops other characters, collapses slashes, and drops the last one.
@@ -22,15 +22,15 @@ pub fn clean(raw: &str) -> Result<String, PathError> {
 }
 
 /// Splits an event's text.
-pub fn parse(text: &str) -> Result<EventText<'_>, Malformed> {
-    let colon = text.find(':').ok_or(Malformed::NoColon)?;
+pub fn parse(text: &str) -> Result<EventText<'_>, EventTextError> {
+    let colon = text.find(':').ok_or(EventTextError::NoColon)?;
     let rest = &text[colon + 1..];
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     if digits.is_empty() {
-        return Err(Malformed::NoDigits);
+        return Err(EventTextError::NoDigits);
     }
-    let callback = digits.parse().map_err(|_| Malformed::CallbackTooLarge)?;
-    let data = rest[digits.len()..].strip_prefix('=').ok_or(Malformed::NoEquals)?;
+    let callback = digits.parse().map_err(|_| EventTextError::CallbackTooLarge)?;
+    let data = rest[digits.len()..].strip_prefix('=').ok_or(EventTextError::NoEquals)?;
     Ok(EventText { path: &text[..colon], callback, data: if data.is_empty() { "null" } else { data } })
 }
 

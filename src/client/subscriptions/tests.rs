@@ -1,4 +1,4 @@
-//! The subscription table: its states one by one, its memory, and random operations beside a model of ordered maps.
+//! Tests of the subscription table: its states, its memory, and random operations against a model of ordered maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,8 +55,9 @@ fn subscribing_and_unsubscribing() {
 }
 
 #[test]
-fn what_a_decision_comes_to_after_an_off() {
-    // What the client does while pending, the decision, what comes of it, whether it is subscribed then.
+fn outcomes_of_a_decision() {
+    // The steps of the client while the subscription is pending, the decision, its outcome, and whether the client is
+    // then subscribed.
     let refused = || DecisionOutcome::Refused { path: path("/chat") };
     let unsubscribed = || DecisionOutcome::Unsubscribed { path: path("/chat") };
     let cases = [
@@ -101,7 +102,7 @@ fn decisions_about_nothing_are_unknown() {
 }
 
 #[test]
-fn a_client_that_goes_leaves_nothing() {
+fn a_client_that_disconnects_leaves_nothing() {
     let mut table = Subscriptions::new();
     subscribe(&mut table, 1, "/alone");
     subscribe(&mut table, 1, "/both");
@@ -119,13 +120,13 @@ fn a_client_that_goes_leaves_nothing() {
     ];
     assert_eq!(ended, expected.map(|(path, how)| (path.to_owned(), how)).into());
     assert_eq!((table.held(1), table.len(), table.paths()), (0, 1, 1));
-    table.close(1, |_, _| panic!("it has nothing"));
-    table.close(99, |_, _| panic!("there never was such a client"));
+    table.close(1, |_, _| panic!("the client has no subscriptions"));
+    table.close(99, |_, _| panic!("the client never existed"));
     table.check();
 }
 
 #[test]
-fn a_client_may_go_in_pieces() {
+fn a_client_may_be_closed_in_pieces() {
     let mut table = Subscriptions::new();
     for number in 0..100 {
         subscribe(&mut table, 0, &format!("/{number}"));
@@ -165,7 +166,7 @@ fn other_shards_keep_a_path() {
 
 #[test]
 #[should_panic = "shard 128 is beyond the limit"]
-fn a_shard_beyond_the_limit_is_a_mistake() {
+fn a_shard_beyond_the_limit_is_a_panic() {
     Subscriptions::new().add_remote(&path("/chat"), SHARDS_MAX as u16);
 }
 
@@ -192,7 +193,7 @@ fn records_are_within_their_budgets() {
 
 #[test]
 fn subscriptions_are_within_their_budget() {
-    // Sizes around those where a list has just grown, when it is the most wasteful.
+    // Sizes at which a list has just grown and has the most unused memory, and sizes around them.
     for (clients, paths) in
         [(1, 1), (1, 2), (5, 2), (9, 3), (17, 4), (33, 7), (65, 13), (129, 25), (1, 3073), (1025, 1)]
     {
@@ -223,7 +224,7 @@ fn one_or_two_subscriptions_need_no_heap() {
 }
 
 #[test]
-fn memory_goes_when_subscriptions_go() {
+fn memory_is_freed_with_subscriptions() {
     let mut table = Subscriptions::new();
     for number in 0..20_000 {
         subscribe(&mut table, 0, &format!("/{number}"));
@@ -338,12 +339,12 @@ enum Has {
     Active,
 }
 
-/// What the protocol says, in ordered maps.
+/// The model: the rules of the protocol in ordered maps.
 #[derive(Default)]
 struct Model {
     states: BTreeMap<(u32, usize), Has>,
     remote: BTreeSet<(usize, u16)>,
-    /// The id that the table gave for what is to be decided.
+    /// The ids that the table returned for pending decisions.
     asked: BTreeMap<(u32, usize), PathId>,
 }
 
@@ -359,16 +360,16 @@ impl Model {
     }
 }
 
-/// One operation, of few clients and paths, so that they meet.
+/// An operation. There are few clients and paths, which makes them collide.
 #[derive(Clone, Debug)]
 enum Step {
-    On(u32, usize),
+    Subscribe(u32, usize),
     Decide(u32, usize, bool),
-    Off(u32, usize),
+    Unsubscribe(u32, usize),
     Close(u32),
     CloseSome(u32, usize),
-    RemoteOn(usize, u16),
-    RemoteOff(usize, u16),
+    AddRemote(usize, u16),
+    RemoveRemote(usize, u16),
 }
 
 /// A table and its model, driven together.
@@ -390,16 +391,16 @@ impl Pair {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::On(client, path) => self.subscribe(client, path),
+            Step::Subscribe(client, path) => self.subscribe(client, path),
             Step::Decide(client, path, accepted) => self.decide(client, path, accepted),
-            Step::Off(client, path) => self.unsubscribe(client, path),
+            Step::Unsubscribe(client, path) => self.unsubscribe(client, path),
             Step::Close(client) => self.close(client, usize::MAX),
             Step::CloseSome(client, max) => self.close(client, max),
-            Step::RemoteOn(path, shard) => {
+            Step::AddRemote(path, shard) => {
                 self.table.add_remote(&self.paths[path], shard);
                 self.model.remote.insert((path, shard));
             }
-            Step::RemoteOff(path, shard) => {
+            Step::RemoveRemote(path, shard) => {
                 self.table.remove_remote(&self.paths[path], shard);
                 self.model.remote.remove(&(path, shard));
             }
@@ -500,20 +501,20 @@ impl Pair {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (client, path, shard) = (0..6_u32, 0..10_usize, 0..128_u16);
     let step = prop_oneof![
-        5 => (client.clone(), path.clone()).prop_map(|(client, path)| Step::On(client, path)),
+        5 => (client.clone(), path.clone()).prop_map(|(client, path)| Step::Subscribe(client, path)),
         5 => (client.clone(), path.clone(), prop::bool::weighted(0.8))
             .prop_map(|(client, path, accepted)| Step::Decide(client, path, accepted)),
-        3 => (client.clone(), path.clone()).prop_map(|(client, path)| Step::Off(client, path)),
+        3 => (client.clone(), path.clone()).prop_map(|(client, path)| Step::Unsubscribe(client, path)),
         1 => client.prop_map(Step::Close),
-        1 => (path.clone(), shard.clone()).prop_map(|(path, shard)| Step::RemoteOn(path, shard)),
-        1 => (path, shard).prop_map(|(path, shard)| Step::RemoteOff(path, shard)),
+        1 => (path.clone(), shard.clone()).prop_map(|(path, shard)| Step::AddRemote(path, shard)),
+        1 => (path, shard).prop_map(|(path, shard)| Step::RemoveRemote(path, shard)),
     ];
     prop::collection::vec(step, 0..120)
 }
 
 proptest! {
     #[test]
-    fn as_the_model(steps in steps(), colliding: bool) {
+    fn behaves_like_the_model(steps in steps(), colliding: bool) {
         let mut pair = Pair::new(10, colliding);
         for step in steps {
             pair.step(step);
@@ -522,8 +523,8 @@ proptest! {
     }
 }
 
-/// Longer runs than the property's: lists grow into tables and back, and phases of mostly joining and mostly leaving
-/// follow each other.
+/// Longer runs than those of the property: lists grow into tables and shrink again. Phases alternate between mostly
+/// subscribing and mostly unsubscribing.
 #[test]
 fn fuzz_against_the_model() {
     fuzz::run(|random| {
@@ -538,7 +539,7 @@ fn fuzz_against_the_model() {
         }
         (0..clients as u32).for_each(|client| pair.step(Step::Close(client)));
         pair.compare();
-        assert_eq!(pair.table.subscription_bytes(), 0, "memory is left");
+        assert_eq!(pair.table.subscription_bytes(), 0, "all memory is freed");
     });
 }
 
@@ -548,10 +549,10 @@ fn random_step(random: &mut fuzz::Random, clients: usize, paths: usize, leaving:
     match (random.below(20), leaving) {
         (0, true) => Step::Close(client),
         (1, _) => Step::CloseSome(client, random.below(5)),
-        (2, _) => Step::RemoteOn(path, shard),
-        (3..=4, _) => Step::RemoteOff(path, shard),
-        (5..=11, true) | (5, false) => Step::Off(client, path),
+        (2, _) => Step::AddRemote(path, shard),
+        (3..=4, _) => Step::RemoveRemote(path, shard),
+        (5..=11, true) | (5, false) => Step::Unsubscribe(client, path),
         (12..=15, _) => Step::Decide(client, path, !random.one_in(6)),
-        _ => Step::On(client, path),
+        _ => Step::Subscribe(client, path),
     }
 }

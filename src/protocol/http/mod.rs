@@ -99,11 +99,11 @@ pub enum HttpResponse<'a> {
 pub struct ReadyResponses {
     /// The responses that no longer wait for earlier ones. May be empty.
     pub bytes: Vec<u8>,
-    /// Whether the connection persists behind them.
+    /// The persistence of the connection behind them.
     pub persistence: Persistence,
 }
 
-/// Whether a connection persists.
+/// The persistence of a connection behind responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Persistence {
     /// The connection persists. More responses may follow.

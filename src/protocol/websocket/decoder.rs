@@ -20,7 +20,7 @@ use crate::protocol::Violation;
 pub struct Rules {
     /// The maximum length of a message over all of its fragments, in bytes. It is checked when a length is read.
     pub message_bytes_max: usize,
-    /// Whether messages may be binary. It is checked when the header of a message is read.
+    /// `true` if messages may be binary. This is checked when the header of a message is read.
     pub binary: bool,
 }
 
@@ -121,7 +121,7 @@ impl Decoder {
 pub struct SkipOutcome {
     /// The number of input bytes that were consumed.
     pub consumed: usize,
-    /// Whether they ended with a complete Close.
+    /// `true` if they ended with a complete Close.
     pub closed: bool,
 }
 

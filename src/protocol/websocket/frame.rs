@@ -49,7 +49,7 @@ impl Opcode {
 /// The header of a frame that a client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Whether the frame is the last of its message.
+    /// `true` if the frame is the last of its message.
     pub fin: bool,
     pub opcode: Opcode,
     /// The key with which the payload is masked.
