@@ -4,11 +4,15 @@
 //! full, lines are dropped and counted: a terminal or a pipe that is not read must not block a shard.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
@@ -16,12 +20,22 @@ use crate::config::{LogFormat, LogLevel};
 /// The maximum number of lines that wait to be written: about 1 MiB.
 const LINES_MAX: usize = 8192;
 
+/// How long the end of the process may be delayed to write the queued lines.
+const END_WAIT: Duration = Duration::from_secs(1);
+
+/// The interval at which the end of the process tries again to add to a full queue.
+const END_RETRY: Duration = Duration::from_millis(1);
+
 /// The reason why the log could not be started.
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The process already has a log, which all its threads share.
     #[error("the log has already been started")]
     Started(#[from] tracing::subscriber::SetGlobalDefaultError),
+
+    /// The thread that writes the log could not be started.
+    #[error("no thread for the log: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// A guard that keeps the log running; it must live as long as `main`. Dropping it writes the queued lines (for at
@@ -29,37 +43,85 @@ pub enum LogError {
 #[must_use = "the log stops when its guard is dropped"]
 #[derive(Debug)]
 pub struct Guard {
-    // The order matters: `Drop` logs the last line, then the worker is stopped.
-    dropped: DroppedLines,
-    _worker: WorkerGuard,
+    queue: LineQueue,
+    /// Disconnected when the thread has written all lines.
+    written: Receiver<()>,
 }
 
 impl Guard {
     /// Returns the counter of lines that were dropped because the queue was full.
     #[must_use]
     pub fn dropped_lines(&self) -> DroppedLines {
-        self.dropped.clone()
+        self.queue.dropped.clone()
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let lines = self.dropped.count();
+        let lines = self.queue.dropped.count();
         if lines > 0 {
             tracing::warn!(lines, "log lines were dropped because standard error was not read fast enough");
         }
+        let deadline = Instant::now() + END_WAIT;
+        while let Err(TrySendError::Full(_)) = self.queue.sender.try_send(Message::End) {
+            if Instant::now() > deadline {
+                return;
+            }
+            thread::sleep(END_RETRY);
+        }
+        let _ = self.written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
 /// The number of lines dropped until now. Any thread may read it.
-#[derive(Clone, Debug)]
-pub struct DroppedLines(ErrorCounter);
+#[derive(Clone, Debug, Default)]
+pub struct DroppedLines(Arc<AtomicU64>);
 
 impl DroppedLines {
     /// Returns the number of lines.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.dropped_lines() as u64
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The bounded queue of lines, as a writer that never blocks. Each write must be a whole line.
+#[derive(Clone, Debug)]
+struct LineQueue {
+    sender: SyncSender<Message>,
+    dropped: DroppedLines,
+}
+
+/// An entry of the queue.
+#[derive(Debug)]
+enum Message {
+    Line(Vec<u8>),
+    /// Ends the thread that writes the log.
+    End,
+}
+
+impl Write for &LineQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.sender.try_send(Message::Line(line.to_vec())).is_err() {
+            self.dropped.add_one();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LineQueue {
+    type Writer = &'a LineQueue;
+
+    fn make_writer(&'a self) -> &'a LineQueue {
+        self
     }
 }
 
@@ -68,11 +130,11 @@ impl DroppedLines {
 ///
 /// # Errors
 ///
-/// Returns an error if the process already has a log.
+/// Returns an error if the process already has a log, or if the thread of the log cannot be started.
 pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (writer, guard) = queue(io::stderr());
+    let (writer, guard) = queue(io::stderr())?;
     match format {
         LogFormat::Text => tracing::subscriber::set_global_default(text(level, ansi, writer))?,
         LogFormat::Json => tracing::subscriber::set_global_default(json(level, writer))?,
@@ -81,12 +143,24 @@ pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
 }
 
 /// Creates the bounded queue in front of `writer`, and the thread that empties it.
-fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, Guard) {
-    let builder =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).thread_name("log");
-    let (writer, worker) = builder.finish(writer);
-    let dropped = DroppedLines(writer.error_counter());
-    (writer, Guard { dropped, _worker: worker })
+fn queue(writer: impl Write + Send + 'static) -> io::Result<(LineQueue, Guard)> {
+    let (sender, receiver) = sync_channel(LINES_MAX);
+    let (written_end, written) = channel();
+    thread::Builder::new().name("log".into()).spawn(move || {
+        write_lines(&receiver, writer);
+        drop(written_end);
+    })?;
+    let queue = LineQueue { sender, dropped: DroppedLines::default() };
+    Ok((queue.clone(), Guard { queue, written }))
+}
+
+/// Writes lines until the queue ends.
+fn write_lines(receiver: &Receiver<Message>, mut writer: impl Write) {
+    while let Ok(Message::Line(line)) = receiver.recv() {
+        // An error cannot be reported: this is the log.
+        let _ = writer.write_all(&line);
+    }
+    let _ = writer.flush();
 }
 
 /// Creates a subscriber for lines such as
@@ -121,8 +195,8 @@ fn filter(level: LogLevel) -> LevelFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{Receiver, Sender, channel};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
+    use std::sync::mpsc::Sender;
 
     /// A writer whose output a test can read.
     #[derive(Clone, Default)]
@@ -183,7 +257,7 @@ mod tests {
             (LogLevel::Trace, 5),
         ] {
             let sink = Sink::default();
-            let (writer, guard) = queue(sink.clone());
+            let (writer, guard) = queue(sink.clone()).unwrap();
             tracing::subscriber::with_default(json(level, writer), log_of_everything);
             drop(guard);
             assert_eq!(sink.lines().len(), expected, "{level:?}");
@@ -193,7 +267,7 @@ mod tests {
     #[test]
     fn text_is_one_line_with_its_fields() {
         let sink = Sink::default();
-        let (writer, guard) = queue(sink.clone());
+        let (writer, guard) = queue(sink.clone()).unwrap();
         tracing::subscriber::with_default(text(LogLevel::Error, false, writer), log_of_everything);
         drop(guard);
         let lines = sink.lines();
@@ -204,7 +278,7 @@ mod tests {
     #[test]
     fn json_is_one_object_a_line() {
         let sink = Sink::default();
-        let (writer, guard) = queue(sink.clone());
+        let (writer, guard) = queue(sink.clone()).unwrap();
         tracing::subscriber::with_default(json(LogLevel::Info, writer), log_of_everything);
         drop(guard);
         let lines = sink.lines();
@@ -221,7 +295,7 @@ mod tests {
         let ((started_end, started), (release, release_end)) = (channel(), channel());
         let sink = Sink::default();
         let (writer, guard) =
-            queue(BlockedWriter { started: started_end, release: release_end, sink: sink.clone() });
+            queue(BlockedWriter { started: started_end, release: release_end, sink: sink.clone() }).unwrap();
         let dropped = guard.dropped_lines();
         let log = |lines: usize| (0..lines).for_each(|n| tracing::info!(n));
         tracing::subscriber::with_default(json(LogLevel::Info, writer), || {
@@ -239,5 +313,21 @@ mod tests {
         assert_eq!(lines.len(), LINES_MAX + 2);
         assert!(lines[LINES_MAX + 1].contains("log lines were dropped"), "{}", lines[LINES_MAX + 1]);
         assert!(lines[LINES_MAX + 1].contains("\"lines\":10"));
+    }
+
+    #[test]
+    fn a_writer_that_never_recovers_delays_the_end_only_for_a_second() {
+        let ((started_end, started), (_release, release_end)) = (channel(), channel());
+        let sink = Sink::default();
+        let writer = BlockedWriter { started: started_end, release: release_end, sink: sink.clone() };
+        let (writer, guard) = queue(writer).unwrap();
+        tracing::subscriber::with_default(json(LogLevel::Info, writer), || {
+            (0..LINES_MAX + 10).for_each(|n| tracing::info!(n));
+            started.recv().unwrap();
+            let before = Instant::now();
+            drop(guard);
+            assert!((END_WAIT..END_WAIT * 10).contains(&before.elapsed()));
+        });
+        assert!(sink.lines().is_empty());
     }
 }
