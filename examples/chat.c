@@ -1,11 +1,11 @@
 /* The chat of chat.rs in C: rooms, names that are unique in a room, history, presence, messages to one member with a
- * receipt, statistics. The head of chat.rs says what clients send.
+ * receipt, statistics. The first lines of chat.rs describe the events.
  *
  *     cc -shared -fPIC -pthread -I src/app/c -o chat.so examples/chat.c
  *     quickio --listen 127.0.0.1:8080 --app ./chat.so
  *
- * Rooms are the business of all shards, so none of them owns one: a thread of the application's own does, the keeper.
- * Handlers check what they are given, pass it on with the promise to answer, and return. */
+ * All shards use the rooms, so the rooms belong to a thread of the application, the keeper. Handlers check an event,
+ * pass it to the keeper with a promise to answer, and return. */
 #define _POSIX_C_SOURCE 200809L
 #include "quickio.h"
 
@@ -14,16 +14,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Messages that a room keeps for those who come later. */
+/* The number of messages that a room keeps for members who join later. */
 #define HISTORY_MESSAGES_MAX 50
 #define TEXT_BYTES_MAX 2000
 #define NAME_BYTES_MAX 32
-/* Requests that wait for the keeper; one more is answered 420. */
+/* The most requests that may wait for the keeper. Further ones are answered 420. */
 #define REQUESTS_MAX 10000
-/* Events that one client may send in each of these periods. */
+/* The most events that one client may send in each period. */
 #define EVENTS_PER_PERIOD_MAX 20
 #define PERIOD_MS 1000
-/* Bytes of a text as a JSON string: each may become \u0000. */
+/* The most bytes of a text as a JSON string: each byte may become \u0000. */
 #define JSON_BYTES(bytes) (6 * (bytes) + 3)
 
 #define ROOM_PATH "/chat/room"
@@ -31,31 +31,31 @@
 static const qio_api *qio;
 static qio_server self;
 
-/* What the timer tells: written by the keeper, read by shard 0. */
+/* The statistics: written by the keeper, read by the timer on shard 0. */
 static atomic_ullong rooms_total, members_total, messages_total;
 
-/* ---- The way from the shards to the keeper ---- */
+/* ---- The queue from the shards to the keeper ---- */
 
-typedef enum { JOIN, LEAVE, GONE, SAY, HISTORY, TELL } what;
+typedef enum { JOIN, LEAVE, GONE, SAY, HISTORY, TELL } work_kind;
 
 typedef struct work {
     struct work *next;
-    what what;
+    work_kind kind;
     qio_client client;
     qio_promise promise;
     char room[QIO_PATH_BYTES_MAX];
-    char name[NAME_BYTES_MAX + 1]; /* of who joins; of whom something is for */
+    char name[NAME_BYTES_MAX + 1]; /* of the member that joins, or that a message is for */
     char text[TEXT_BYTES_MAX + 1];
 } work;
 
 static pthread_t keeper;
-static int keeper_runs, keeper_ends;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* held for a few instructions only */
+static int keeper_started, keeper_stops;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* held for a few instructions only: shards must not wait */
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
 static work *first_work, **last_work = &first_work;
 static atomic_int requests_waiting;
 
-/* The one segment of "/rust", terminated; 0 where there is none. */
+/* Copies the only segment of a path such as "/rust". Returns 0 if there is not exactly one. */
 static int room_name(qio_str extra, char *room) {
     if (extra.len < 2 || extra.len > QIO_PATH_BYTES_MAX || extra.ptr[0] != '/') return 0;
     if (memchr(extra.ptr + 1, '/', extra.len - 1) != NULL) return 0;
@@ -64,19 +64,19 @@ static int room_name(qio_str extra, char *room) {
     return 1;
 }
 
-static work *new_work(what what, qio_client client, qio_str extra) {
+static work *new_work(work_kind kind, qio_client client, qio_str extra) {
     work *work = calloc(1, sizeof(*work));
     if (work == NULL) return NULL;
-    work->what = what;
+    work->kind = kind;
     work->client = client;
-    if (what != GONE && !room_name(extra, work->room)) {
+    if (kind != GONE && !room_name(extra, work->room)) {
         free(work);
         return NULL;
     }
     return work;
 }
 
-static void tell_keeper(work *work) {
+static void send_to_keeper(work *work) {
     pthread_mutex_lock(&lock);
     *last_work = work;
     last_work = &work->next;
@@ -87,7 +87,7 @@ static void tell_keeper(work *work) {
 static work *next_work(void) {
     work *work;
     pthread_mutex_lock(&lock);
-    while (first_work == NULL && !keeper_ends) pthread_cond_wait(&more, &lock);
+    while (first_work == NULL && !keeper_stops) pthread_cond_wait(&more, &lock);
     work = first_work;
     if (work != NULL) first_work = work->next;
     if (first_work == NULL) last_work = &first_work;
@@ -95,25 +95,25 @@ static work *next_work(void) {
     return work;
 }
 
-/* ---- What runs on the shards ---- */
+/* ---- Code that runs on the shards ---- */
 
-/* What a shard keeps for a client: no lock, since nobody else sees it. */
+/* The data of a client. It needs no lock, because only the client's shard uses it. */
 typedef struct guest {
     qio_client client;
     uint64_t period_began_ms;
     unsigned events;
 } guest;
 
-/* A client whose connection ended while its subscription was still being decided never was subscribed, so no off-hook
- * runs for it. Its data is freed in any case. */
-static void guest_gone(void *data) {
+/* Tells the keeper that a client has disconnected. No off-hook runs for a client that disconnects while its
+ * subscription is being decided, because it was never subscribed. Its data is always freed. */
+static void free_guest(void *data) {
     guest *guest = data;
     work *work = new_work(GONE, guest->client, QIO_NO_STR);
-    if (work != NULL) tell_keeper(work);
+    if (work != NULL) send_to_keeper(work);
     free(guest);
 }
 
-/* Counts an event of a client; whether it was one too many. */
+/* Counts an event of a client, and returns whether it exceeds the limit. */
 static int is_flooding(qio_cx cx, qio_client client) {
     guest *guest = qio->client_data(cx, client);
     uint64_t now_ms = qio->now_ms(cx);
@@ -123,7 +123,7 @@ static int is_flooding(qio_cx cx, qio_client client) {
         guest->client = client;
         guest->period_began_ms = now_ms;
         guest->events = 1;
-        return qio->set_client_data(cx, client, guest, guest_gone) != QIO_OK;
+        return qio->set_client_data(cx, client, guest, free_guest) != QIO_OK;
     }
     if (now_ms - guest->period_began_ms >= PERIOD_MS) {
         guest->period_began_ms = now_ms;
@@ -132,7 +132,8 @@ static int is_flooding(qio_cx cx, qio_client client) {
     return ++guest->events > EVENTS_PER_PERIOD_MAX;
 }
 
-/* Takes a text member of an object. QIO_TOO_LONG where it has `room` bytes or more. A text with a 0 in it is none here. */
+/* Copies a text member of an object. Returns QIO_TOO_LONG if it has `room` bytes or more, and QIO_BAD_JSON if it
+ * contains a 0. */
 static qio_status member(qio_str json, qio_str name, char *out, size_t room) {
     qio_str value;
     size_t len = 0;
@@ -141,7 +142,7 @@ static qio_status member(qio_str json, qio_str name, char *out, size_t room) {
     return status == QIO_OK && strlen(out) != len ? QIO_BAD_JSON : status;
 }
 
-/* Whether the name is free only the keeper knows: it decides later. */
+/* The on-hook. Only the keeper knows whether the name is free, so it decides later. */
 static int32_t join(qio_cx cx, const qio_subscription *subscription, void *user) {
     work *work = new_work(JOIN, subscription->client, subscription->extra);
     (void)user;
@@ -151,23 +152,24 @@ static int32_t join(qio_cx cx, const qio_subscription *subscription, void *user)
         free(work);
         return QIO_REFUSE;
     }
-    tell_keeper(work);
+    send_to_keeper(work);
     return QIO_DECIDE_LATER;
 }
 
+/* The off-hook. */
 static void leave(qio_cx cx, const qio_unsubscribed *unsubscribed, void *user) {
     work *work = new_work(LEAVE, unsubscribed->client, unsubscribed->extra);
     (void)cx, (void)user;
-    if (work != NULL) tell_keeper(work);
+    if (work != NULL) send_to_keeper(work);
 }
 
-/* What is wrong with the data of a request; NULL where nothing is. */
+/* Reads the data of a request into `work`. Returns the message of an error, or NULL. */
 static const char *parse(work *work, qio_str data) {
     qio_status text = QIO_OK;
-    if (work->what == HISTORY) return NULL;
-    if (work->what == TELL) {
+    if (work->kind == HISTORY) return NULL;
+    if (work->kind == TELL) {
         qio_status to = member(data, QIO_STR("to"), work->name, sizeof(work->name));
-        if (to == QIO_TOO_LONG) work->name[0] = 0; /* nobody has such a name */
+        if (to == QIO_TOO_LONG) work->name[0] = 0; /* no member has such a long name */
         else if (to != QIO_OK) return "{\"to\":NAME,\"text\":STRING} is needed";
     }
     text = member(data, QIO_STR("text"), work->text, sizeof(work->text));
@@ -175,28 +177,28 @@ static const char *parse(work *work, qio_str data) {
     return text == QIO_OK ? NULL : "{\"text\":STRING} is needed";
 }
 
-/* What all handlers do: check, pass it to the keeper, and let that answer. `user` is what is asked for. */
+/* The handler of all requests: checks the event, and passes it to the keeper, which answers. `user` is the kind. */
 static void ask(qio_cx cx, const qio_event *event, void *user) {
-    work *work = new_work(*(const what *)user, event->client, event->extra);
-    const char *wrong;
+    work *work = new_work(*(const work_kind *)user, event->client, event->extra);
+    const char *error;
     if (work == NULL) {
         qio->answer_error(cx, 404, QIO_STR("no such room"));
         return;
     }
-    wrong = parse(work, event->data);
-    if (wrong != NULL) {
-        qio->answer_error(cx, 400, qio_cstr(wrong));
+    error = parse(work, event->data);
+    if (error != NULL) {
+        qio->answer_error(cx, 400, qio_cstr(error));
     } else if (is_flooding(cx, event->client) || atomic_load(&requests_waiting) >= REQUESTS_MAX) {
         qio->answer_error(cx, 420, QIO_STR("calm down"));
     } else if (qio->later(cx, &work->promise) == QIO_OK) {
         atomic_fetch_add(&requests_waiting, 1);
-        tell_keeper(work);
+        send_to_keeper(work);
         return;
     }
     free(work);
 }
 
-static void tell_statistics(qio_cx cx, void *user) {
+static void broadcast_statistics(qio_cx cx, void *user) {
     char json[200];
     (void)user;
     snprintf(json, sizeof(json), "{\"rooms\":%llu,\"members\":%llu,\"messages\":%llu}", atomic_load(&rooms_total),
@@ -204,7 +206,7 @@ static void tell_statistics(qio_cx cx, void *user) {
     qio->broadcast(cx, QIO_STR("/chat/stats"), qio_cstr(json));
 }
 
-/* ---- The keeper: one thread that owns all rooms, so that what it does to them has one order ---- */
+/* ---- The keeper: one thread that owns all rooms, so that all changes have one order ---- */
 
 typedef struct room_member {
     struct room_member *next;
@@ -212,19 +214,20 @@ typedef struct room_member {
     char name[NAME_BYTES_MAX + 1];
 } room_member;
 
-/* A room lasts while somebody is in it. */
+/* A room. It exists while it has members. */
 typedef struct room {
     struct room *next;
     char name[QIO_PATH_BYTES_MAX];
     char path[QIO_PATH_BYTES_MAX + sizeof(ROOM_PATH)];
     room_member *members;
-    char *history[HISTORY_MESSAGES_MAX]; /* the message of number n at n % HISTORY_MESSAGES_MAX, as JSON */
+    char *history[HISTORY_MESSAGES_MAX]; /* message n, as JSON, is at n % HISTORY_MESSAGES_MAX */
     unsigned long long last;
 } room;
 
 static room *rooms;
 
-/* A full inbox has counted it: the client waits in vain, as it would for a server that is too busy. */
+/* Answers a request. If the inbox of the shard is full, the client gets no answer, as from a server that is too busy;
+ * the server counts that. */
 static void answer(qio_promise promise, uint32_t code, const char *message, const char *json) {
     qio_answer answer = QIO_ANSWER;
     answer.code = code;
@@ -256,7 +259,7 @@ static room *make_room(const char *name) {
     return room;
 }
 
-static void end_if_empty(room *room) {
+static void remove_if_empty(room *room) {
     struct room **place = &rooms;
     size_t nth;
     if (room->members != NULL) return;
@@ -279,14 +282,14 @@ static const room_member *find_name(const room *room, const char *name) {
     return member;
 }
 
-static void tell_presence(const room *room, const char *what, const char *name) {
+static void broadcast_presence(const room *room, const char *change, const char *name) {
     char quoted[JSON_BYTES(NAME_BYTES_MAX)], json[sizeof(quoted) + 20];
     qio->json_string(qio_cstr(name), quoted, sizeof(quoted), NULL);
-    snprintf(json, sizeof(json), "{\"%s\":%s}", what, quoted);
+    snprintf(json, sizeof(json), "{\"%s\":%s}", change, quoted);
     qio->server_broadcast(self, qio_cstr(room->path), qio_cstr(json));
 }
 
-static void keep_join(const work *work) {
+static void handle_join(const work *work) {
     room *room = make_room(work->room);
     room_member *member = room == NULL ? NULL : find_member(room, work->client);
     if (room == NULL) {
@@ -295,14 +298,14 @@ static void keep_join(const work *work) {
     }
     if (find_name(room, work->name) != NULL) {
         decide(work->promise, 0);
-        end_if_empty(room);
+        remove_if_empty(room);
         return;
     }
     if (member == NULL) {
         member = calloc(1, sizeof(*member));
         if (member == NULL) {
             decide(work->promise, 0);
-            end_if_empty(room);
+            remove_if_empty(room);
             return;
         }
         member->client = work->client;
@@ -311,34 +314,34 @@ static void keep_join(const work *work) {
         atomic_fetch_add(&members_total, 1);
     }
     memcpy(member->name, work->name, sizeof(member->name));
-    tell_presence(room, "joined", work->name);
+    broadcast_presence(room, "joined", work->name);
     decide(work->promise, 1);
 }
 
-static void keep_leave(room *room, qio_client client) {
+static void handle_leave(room *room, qio_client client) {
     room_member **place = &room->members;
     while (*place != NULL && !qio_same_client((*place)->client, client)) place = &(*place)->next;
     if (*place != NULL) {
         room_member *member = *place;
         *place = member->next;
         atomic_fetch_sub(&members_total, 1);
-        tell_presence(room, "left", member->name);
+        broadcast_presence(room, "left", member->name);
         free(member);
     }
-    end_if_empty(room);
+    remove_if_empty(room);
 }
 
-static void keep_gone(qio_client client) {
+static void handle_gone(qio_client client) {
     room *room = rooms;
     while (room != NULL) {
         struct room *next = room->next;
-        if (find_member(room, client) != NULL) keep_leave(room, client);
+        if (find_member(room, client) != NULL) handle_leave(room, client);
         room = next;
     }
 }
 
 static void say(room *room, const char *from, const work *work) {
-    static char name[JSON_BYTES(NAME_BYTES_MAX)], text[JSON_BYTES(TEXT_BYTES_MAX)]; /* the keeper's alone */
+    static char name[JSON_BYTES(NAME_BYTES_MAX)], text[JSON_BYTES(TEXT_BYTES_MAX)]; /* only the keeper uses them */
     char number[30];
     size_t bytes = sizeof(name) + sizeof(text) + 60;
     char *json = malloc(bytes), **place;
@@ -363,11 +366,13 @@ static void say(room *room, const char *from, const work *work) {
     answer(work->promise, 200, NULL, number);
 }
 
-static void tell_history(const room *room, qio_promise promise) {
+static void answer_history(const room *room, qio_promise promise) {
     unsigned long long nth = room->last > HISTORY_MESSAGES_MAX ? room->last - HISTORY_MESSAGES_MAX : 0;
     size_t bytes = 3, len = 0, at;
     char *json;
-    for (at = 0; at < HISTORY_MESSAGES_MAX; at++) bytes += room->history[at] == NULL ? 0 : strlen(room->history[at]) + 1;
+    for (at = 0; at < HISTORY_MESSAGES_MAX; at++) {
+        if (room->history[at] != NULL) bytes += strlen(room->history[at]) + 1;
+    }
     json = malloc(bytes);
     if (json == NULL) {
         answer(promise, 500, NULL, "");
@@ -384,7 +389,7 @@ static void tell_history(const room *room, qio_promise promise) {
     free(json);
 }
 
-/* The member's client has confirmed it. */
+/* Runs when the member's client has confirmed the message. */
 static void confirmed(qio_cx cx, const qio_reply *reply, void *user) {
     qio_promise *promise = user;
     (void)reply;
@@ -392,20 +397,20 @@ static void confirmed(qio_cx cx, const qio_reply *reply, void *user) {
     qio->answer(cx, QIO_NO_STR);
 }
 
-/* It has confirmed it, or never will: a promise that was kept cannot be dropped any more. */
-static void receipt_gone(void *user) {
+/* Runs when the callback is freed. The drop has no effect if the promise has been answered. */
+static void free_receipt(void *user) {
     qio_promise *promise = user;
     qio->promise_drop(*promise);
     free(promise);
 }
 
-/* Sends to one member, and answers the sender when that member's client has confirmed it. Where it never does the
- * callback is freed after clients-cb-max-age, the promise dropped with it, and the sender answered 500. */
+/* Sends a message to one member, and answers the sender when that member's client has confirmed it. If it never does,
+ * the callback is freed after clients-cb-max-age, which drops the promise, and the sender is answered 500. */
 static void tell(const room *room, const char *from, const work *work) {
     static char name[JSON_BYTES(NAME_BYTES_MAX)], text[JSON_BYTES(TEXT_BYTES_MAX)];
     static char json[sizeof(name) + sizeof(text) + 30];
     const room_member *to = find_name(room, work->name);
-    qio_callback receipt = {confirmed, NULL, receipt_gone};
+    qio_callback receipt = {confirmed, NULL, free_receipt};
     qio_promise *promise;
     if (to == NULL) {
         answer(work->promise, 404, "nobody here has that name", "");
@@ -432,26 +437,26 @@ static void serve(const work *work) {
         answer(work->promise, 404, "no such room", "");
     } else if (member == NULL) {
         answer(work->promise, 401, "join the room first", "");
-    } else if (work->what == SAY) {
+    } else if (work->kind == SAY) {
         say(room, member->name, work);
-    } else if (work->what == HISTORY) {
-        tell_history(room, work->promise);
+    } else if (work->kind == HISTORY) {
+        answer_history(room, work->promise);
     } else {
         tell(room, member->name, work);
     }
 }
 
-static void *keep(void *nothing) {
+static void *run_keeper(void *nothing) {
     work *work;
     (void)nothing;
     while ((work = next_work()) != NULL) {
         room *room = find_room(work->room);
-        switch (work->what) {
-        case JOIN: keep_join(work); break;
+        switch (work->kind) {
+        case JOIN: handle_join(work); break;
         case LEAVE:
-            if (room != NULL) keep_leave(room, work->client);
+            if (room != NULL) handle_leave(room, work->client);
             break;
-        case GONE: keep_gone(work->client); break;
+        case GONE: handle_gone(work->client); break;
         default: serve(work);
         }
         free(work);
@@ -467,13 +472,13 @@ static int32_t init(const qio_api *api, qio_server server) {
     return QIO_OK;
 }
 
-static int32_t add(qio_registrar registrar, const char *path, uint32_t flags, const what *what) {
+static int32_t add(qio_registrar registrar, const char *path, uint32_t flags, const work_kind *kind) {
     qio_event_spec spec = QIO_EVENT_SPEC;
     spec.path = qio_cstr(path);
     spec.flags = flags;
-    spec.handler = what == NULL ? NULL : ask;
-    spec.user = (void *)(uintptr_t)what;
-    if (what != NULL && *what == SAY) {
+    spec.handler = kind == NULL ? NULL : ask;
+    spec.user = (void *)(uintptr_t)kind;
+    if (kind != NULL && *kind == SAY) {
         spec.on = join;
         spec.off = leave;
     }
@@ -481,37 +486,37 @@ static int32_t add(qio_registrar registrar, const char *path, uint32_t flags, co
 }
 
 static int32_t register_events(qio_registrar registrar) {
-    static const what says = SAY, wants_history = HISTORY, tells = TELL;
-    add(registrar, ROOM_PATH, QIO_CHILDREN, &says);
-    add(registrar, "/chat/history", QIO_CHILDREN | QIO_NO_SUBSCRIPTIONS, &wants_history);
-    add(registrar, "/chat/tell", QIO_CHILDREN | QIO_NO_SUBSCRIPTIONS, &tells);
-    add(registrar, "/chat/stats", 0, NULL); /* an event that cannot be registered stops the server in any case */
+    static const work_kind say_kind = SAY, history_kind = HISTORY, tell_kind = TELL;
+    add(registrar, ROOM_PATH, QIO_CHILDREN, &say_kind);
+    add(registrar, "/chat/history", QIO_CHILDREN | QIO_NO_SUBSCRIPTIONS, &history_kind);
+    add(registrar, "/chat/tell", QIO_CHILDREN | QIO_NO_SUBSCRIPTIONS, &tell_kind);
+    add(registrar, "/chat/stats", 0, NULL); /* if an event cannot be registered, the server does not start */
     if (qio->registrar_shard(registrar) != 0) return QIO_OK;
-    return qio->every(registrar, 1000, tell_statistics, NULL, NULL);
+    return qio->every(registrar, 1000, broadcast_statistics, NULL, NULL);
 }
 
 static int32_t start(void) {
-    keeper_runs = pthread_create(&keeper, NULL, keep, NULL) == 0;
-    if (!keeper_runs) qio->fail(self, QIO_STR("the keeper's thread cannot be made"));
-    return keeper_runs ? QIO_OK : QIO_FAILED;
+    keeper_started = pthread_create(&keeper, NULL, run_keeper, NULL) == 0;
+    if (!keeper_started) qio->fail(self, QIO_STR("the keeper's thread cannot be started"));
+    return keeper_started ? QIO_OK : QIO_FAILED;
 }
 
 static void stop(void) {
     pthread_mutex_lock(&lock);
-    keeper_ends = 1;
+    keeper_stops = 1;
     pthread_cond_signal(&more);
     pthread_mutex_unlock(&lock);
-    if (keeper_runs) pthread_join(keeper, NULL);
+    if (keeper_started) pthread_join(keeper, NULL);
 }
 
-/* That what the keeper writes is JSON. */
+/* Checks that JSON strings are escaped. */
 static int32_t self_test(void) {
     char json[JSON_BYTES(20)];
     if (qio->json_string(QIO_STR("\"\n\x01"), json, sizeof(json), NULL) == QIO_OK &&
         qio->json_check(qio_cstr(json)) == QIO_OK) {
         return QIO_OK;
     }
-    qio->fail(self, QIO_STR("JSON strings are not written right"));
+    qio->fail(self, QIO_STR("JSON strings are not escaped correctly"));
     return QIO_FAILED;
 }
 

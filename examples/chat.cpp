@@ -1,11 +1,11 @@
 // The chat of chat.rs in C++: rooms, names that are unique in a room, history, presence, messages to one member with a
-// receipt, statistics. The head of chat.rs says what clients send.
+// receipt, statistics. The first lines of chat.rs describe the events.
 //
 //     c++ -std=c++17 -shared -fPIC -pthread -I src/app/c -o chat.so examples/chat.cpp
 //     quickio --listen 127.0.0.1:8080 --app ./chat.so
 //
-// Rooms are the business of all shards, so none of them owns one: a thread of the application's own does, the keeper.
-// Handlers check what they are given, pass it on with the promise to answer, and return.
+// All shards use the rooms, so the rooms belong to a thread of the application, the keeper. Handlers check an event,
+// pass it to the keeper with a promise to answer, and return.
 #include "quickio.hpp"
 
 #include <algorithm>
@@ -22,13 +22,13 @@
 
 namespace {
 
-// Messages that a room keeps for those who come later.
+// The number of messages that a room keeps for members who join later.
 constexpr std::size_t history_messages_max = 50;
 constexpr std::size_t text_bytes_max = 2000;
 constexpr std::size_t name_bytes_max = 32;
-// Requests that wait for the keeper; one more is answered 420.
+// The most requests that may wait for the keeper. Further ones are answered 420.
 constexpr int requests_max = 10000;
-// Events that one client may send in each of these periods.
+// The most events that one client may send in each period.
 constexpr unsigned events_per_period_max = 20;
 constexpr qio::Milliseconds period(1000);
 
@@ -36,7 +36,7 @@ using ClientKey = std::array<uint32_t, 3>;
 
 ClientKey key(const qio::Client &client) { return {client.shard, client.slot, client.generation}; }
 
-// The one segment of "/rust".
+// Returns the only segment of a path such as "/rust", or nothing if there is not exactly one.
 std::optional<std::string> room_name(std::string_view extra) {
     if (extra.size() < 2 || extra.front() != '/' || extra.find('/', 1) != extra.npos) return std::nullopt;
     return std::string(extra.substr(1));
@@ -47,7 +47,7 @@ std::optional<std::string> text_member(std::string_view json, std::string_view n
     return value ? qio::json_text(*value) : std::nullopt;
 }
 
-// ---- What the keeper is told ----
+// ---- Work for the keeper ----
 
 struct Say {
     std::string text;
@@ -69,28 +69,29 @@ struct Leave {
 struct Gone {
     qio::Client client;
 };
-struct Asked {
+struct RequestWork {
     std::string room;
     Request request;
     qio::Later promise;
 };
-using Work = std::variant<Join, Leave, Gone, Asked>;
+using Work = std::variant<Join, Leave, Gone, RequestWork>;
 
-// What the timer tells: written by the keeper, read by shard 0.
+// The statistics: written by the keeper, read by the timer on shard 0.
 struct Totals {
     std::atomic<uint64_t> rooms{0}, members{0}, messages{0};
 };
 
-// A queue without a bound of its own: of what is not bounded by clients and subscriptions, `waiting` counts the requests.
+// The queue from the shards to the keeper. It needs no limit of its own: `waiting` limits the requests, and the numbers
+// of clients and subscriptions limit the rest.
 class Queue {
   public:
     void push(Work work) {
-        const std::lock_guard<std::mutex> guard(lock_); // held for a few instructions only
+        const std::lock_guard<std::mutex> guard(lock_); // held for a few instructions only: shards must not wait
         work_.push_back(std::move(work));
         more_.notify_one();
     }
 
-    // Nothing, when it has ended and is empty.
+    // Waits for work. Returns nothing after the end, when the queue is empty.
     std::optional<Work> pop() {
         std::unique_lock<std::mutex> guard(lock_);
         more_.wait(guard, [this] { return ended_ || !work_.empty(); });
@@ -115,12 +116,12 @@ class Queue {
     bool ended_ = false;
 };
 
-// ---- The keeper: one thread that owns all rooms, so that what it does to them has one order ----
+// ---- The keeper: one thread that owns all rooms, so that all changes have one order ----
 
-// A full inbox has counted it. A promise that is destroyed unkept answers 500, or refuses.
-void give(qio::Later &promise, const qio::Answer &answer) { (void)promise.answer(answer); }
+// Answers a request. If the inbox of the shard is full, the client gets no answer; the server counts that.
+void send_answer(qio::Later &promise, const qio::Answer &answer) { (void)promise.answer(answer); }
 
-// A room lasts while somebody is in it.
+// A room. It exists while it has members.
 struct Room {
     std::string path;
     std::map<ClientKey, std::pair<qio::Client, std::string>> members;
@@ -136,8 +137,8 @@ struct Room {
         return nullptr;
     }
 
-    void tell_presence(const char *what, const std::string &name) const {
-        (void)qio::broadcast(path, std::string("{\"") + what + "\":" + qio::json_string(name) + "}");
+    void broadcast_presence(const char *change, const std::string &name) const {
+        (void)qio::broadcast(path, std::string("{\"") + change + "\":" + qio::json_string(name) + "}");
     }
 };
 
@@ -147,28 +148,28 @@ class Keeper {
 
     void run() {
         while (auto work = queue_.pop()) {
-            std::visit([this](auto &told) { take(told); }, *work);
+            std::visit([this](auto &item) { handle(item); }, *work);
         }
     }
 
   private:
-    void take(Join &join) {
+    void handle(Join &join) {
         Room &room = rooms_[join.room];
         if (room.path.empty()) room.path = "/chat/room/" + join.room;
         if (room.has_name(join.name)) {
             (void)join.promise.decide(false);
         } else {
             const qio::Client client = join.promise.client();
-            room.tell_presence("joined", join.name);
+            room.broadcast_presence("joined", join.name);
             if (join.promise.decide(true) == QIO_OK) {
                 const auto member = std::make_pair(client, join.name);
                 if (room.members.insert_or_assign(key(client), member).second) totals_.members++;
             }
         }
-        end_if_empty(join.room);
+        remove_if_empty(join.room);
     }
 
-    void take(Leave &leave) {
+    void handle(Leave &leave) {
         const auto room = rooms_.find(leave.room);
         if (room == rooms_.end()) return;
         const auto member = room->second.members.find(key(leave.client));
@@ -176,39 +177,39 @@ class Keeper {
             const std::string name = member->second.second;
             room->second.members.erase(member);
             totals_.members--;
-            room->second.tell_presence("left", name);
+            room->second.broadcast_presence("left", name);
         }
-        end_if_empty(leave.room);
+        remove_if_empty(leave.room);
     }
 
-    void take(Gone &gone) {
+    void handle(Gone &gone) {
         std::vector<std::string> in;
         for (const auto &[name, room] : rooms_) {
             if (room.members.count(key(gone.client)) > 0) in.push_back(name);
         }
         for (auto &name : in) {
             Leave leave{name, gone.client};
-            take(leave);
+            handle(leave);
         }
     }
 
-    void take(Asked &asked) {
+    void handle(RequestWork &work) {
         queue_.waiting--;
-        const auto room = rooms_.find(asked.room);
-        if (room == rooms_.end()) return give(asked.promise, qio::Answer::error(404, "no such room"));
-        const auto member = room->second.members.find(key(asked.promise.client()));
+        const auto room = rooms_.find(work.room);
+        if (room == rooms_.end()) return send_answer(work.promise, qio::Answer::error(404, "no such room"));
+        const auto member = room->second.members.find(key(work.promise.client()));
         if (member == room->second.members.end()) {
-            return give(asked.promise, qio::Answer::error(401, "join the room first"));
+            return send_answer(work.promise, qio::Answer::error(401, "join the room first"));
         }
         const std::string &from = member->second.second;
-        if (const auto *say = std::get_if<Say>(&asked.request)) {
-            this->say(room->second, from, *say, asked.promise);
-        } else if (const auto *tell = std::get_if<Tell>(&asked.request)) {
-            this->tell(room->second, from, *tell, std::move(asked.promise));
+        if (const auto *say = std::get_if<Say>(&work.request)) {
+            this->say(room->second, from, *say, work.promise);
+        } else if (const auto *tell = std::get_if<Tell>(&work.request)) {
+            this->tell(room->second, from, *tell, std::move(work.promise));
         } else {
             std::string json;
             for (const auto &message : room->second.history) json += (json.empty() ? "" : ",") + message;
-            give(asked.promise, qio::Answer::data("[" + json + "]"));
+            send_answer(work.promise, qio::Answer::data("[" + json + "]"));
         }
     }
 
@@ -216,31 +217,31 @@ class Keeper {
         std::string message = "{\"id\":" + std::to_string(room.last + 1) + ",\"from\":" + qio::json_string(from) +
                               ",\"text\":" + qio::json_string(say.text) + "}";
         if (qio::broadcast(room.path, message) != QIO_OK) {
-            return give(promise, qio::Answer::error(420, "calm down"));
+            return send_answer(promise, qio::Answer::error(420, "calm down"));
         }
         room.last++;
         totals_.messages++;
         room.history.push_back(std::move(message));
         if (room.history.size() > history_messages_max) room.history.pop_front();
-        give(promise, qio::Answer::data(std::to_string(room.last)));
+        send_answer(promise, qio::Answer::data(std::to_string(room.last)));
     }
 
-    // Sends to one member, and answers the sender when that member's client has confirmed it. Where it never does the
-    // callback is destroyed after clients-cb-max-age, the promise with it, and the sender is answered 500.
+    // Sends a message to one member, and answers the sender when that member's client has confirmed it. If it never
+    // does, the callback is destroyed after clients-cb-max-age, and the promise with it, which answers the sender 500.
     void tell(const Room &room, const std::string &from, const Tell &tell, qio::Later promise) {
         const qio::Client *to = room.find(tell.to);
-        if (to == nullptr) return give(promise, qio::Answer::error(404, "nobody here has that name"));
+        if (to == nullptr) return send_answer(promise, qio::Answer::error(404, "nobody here has that name"));
         const std::string json =
             "{\"from\":" + qio::json_string(from) + ",\"text\":" + qio::json_string(tell.text) + "}";
-        // Shared, since closures of std::function are copied.
-        auto kept = std::make_shared<qio::Later>(std::move(promise));
-        (void)qio::send(*to, "/chat/told", json, [kept](qio::Context &, const qio::Reply &) {
-            give(*kept, qio::Answer::data("\"delivered\""));
+        // Shared, because std::function copies its closure.
+        auto shared = std::make_shared<qio::Later>(std::move(promise));
+        (void)qio::send(*to, "/chat/told", json, [shared](qio::Context &, const qio::Reply &) {
+            send_answer(*shared, qio::Answer::data("\"delivered\""));
             return qio::Answer::ok();
         });
     }
 
-    void end_if_empty(const std::string &name) {
+    void remove_if_empty(const std::string &name) {
         const auto room = rooms_.find(name);
         if (room != rooms_.end() && room->second.members.empty()) rooms_.erase(room);
         totals_.rooms = rooms_.size();
@@ -251,12 +252,14 @@ class Keeper {
     std::map<std::string, Room> rooms_;
 };
 
-// ---- What runs on the shards ----
+// ---- Code that runs on the shards ----
 
-// What a shard keeps for a client: no lock, since nobody else sees it. A client whose connection ended while its
-// subscription was still being decided never was subscribed, so no off-hook runs for it. This is destroyed in any case.
+// The data of a client. It needs no lock, because only the client's shard uses it. No off-hook runs for a client that
+// disconnects while its subscription is being decided, because it was never subscribed. This object is always
+// destroyed, and then tells the keeper.
 struct Guest {
-    Guest(Queue &to, qio::Client who, qio::Milliseconds now) : queue(to), client(who), period_began(now) {}
+    Guest(Queue &keeper, qio::Client owner, qio::Milliseconds now)
+        : queue(keeper), client(owner), period_began(now) {}
     Guest(const Guest &) = delete;
     Guest &operator=(const Guest &) = delete;
     ~Guest() { queue.push(Gone{client}); }
@@ -275,12 +278,12 @@ class Chat : public qio::Application {
         registrar.event("/chat/room")
             .children()
             .on([this](qio::Context &cx, const qio::Subscription &subscription) { return join(cx, subscription); })
-            .off([this](qio::Context &, const qio::Unsubscribed &gone) {
-                if (const auto room = room_name(gone.extra)) queue_.push(Leave{*room, gone.client});
+            .off([this](qio::Context &, const qio::Unsubscribed &ended) {
+                if (const auto room = room_name(ended.extra)) queue_.push(Leave{*room, ended.client});
             })
             .handler([this](qio::Context &cx, const qio::Event &event) {
                 const auto text = text_member(event.data, "text");
-                if (!text) return wrong(event, "{\"text\":STRING} is needed");
+                if (!text) return bad_request(event, "{\"text\":STRING} is needed");
                 return ask(cx, event, *text, Say{*text});
             })
             .add();
@@ -294,7 +297,7 @@ class Chat : public qio::Application {
             .no_subscriptions()
             .handler([this](qio::Context &cx, const qio::Event &event) {
                 const auto to = text_member(event.data, "to"), text = text_member(event.data, "text");
-                if (!to || !text) return wrong(event, "{\"to\":NAME,\"text\":STRING} is needed");
+                if (!to || !text) return bad_request(event, "{\"to\":NAME,\"text\":STRING} is needed");
                 return ask(cx, event, *text, Tell{*to, *text});
             })
             .add();
@@ -317,13 +320,14 @@ class Chat : public qio::Application {
         if (keeper_.joinable()) keeper_.join();
     }
 
-    // That what the keeper writes is JSON.
+    // Checks that JSON strings are escaped.
     void self_test() override {
-        if (qio::json_text(qio::json_string("\"\n\x01")) != "\"\n\x01") throw std::runtime_error("JSON is broken");
+        const auto text = qio::json_text(qio::json_string("\"\n\x01"));
+        if (text != "\"\n\x01") throw std::runtime_error("JSON strings are not escaped correctly");
     }
 
   private:
-    // Whether the name is free only the keeper knows: it decides later.
+    // The on-hook. Only the keeper knows whether the name is free, so it decides later.
     qio::Decision join(qio::Context &cx, const qio::Subscription &subscription) {
         const auto room = room_name(subscription.extra);
         const auto name = text_member(subscription.data, "name");
@@ -335,12 +339,12 @@ class Chat : public qio::Application {
         return decision;
     }
 
-    static qio::Answer wrong(const qio::Event &event, const char *what) {
+    static qio::Answer bad_request(const qio::Event &event, const char *message) {
         if (!room_name(event.extra)) return qio::Answer::error(404, "no such room");
-        return qio::Answer::error(400, what);
+        return qio::Answer::error(400, message);
     }
 
-    // What all handlers do: check, pass it to the keeper, and let that answer.
+    // The common part of all handlers: checks the event, and passes it to the keeper, which answers.
     qio::Answer ask(qio::Context &cx, const qio::Event &event, const std::string &text, Request request) {
         const auto room = room_name(event.extra);
         if (!room) return qio::Answer::error(404, "no such room");
@@ -350,11 +354,11 @@ class Chat : public qio::Application {
         }
         auto [answer, promise] = cx.later();
         queue_.waiting++;
-        queue_.push(Asked{*room, std::move(request), std::move(promise)});
+        queue_.push(RequestWork{*room, std::move(request), std::move(promise)});
         return std::move(answer);
     }
 
-    // Counts an event of a client; whether it was one too many.
+    // Counts an event of a client, and returns whether it exceeds the limit.
     bool is_flooding(qio::Context &cx, qio::Client client) {
         auto *guest = cx.client_data<Guest>(client);
         if (guest == nullptr) {

@@ -1,33 +1,34 @@
 // The chat of chat.rs in JavaScript: rooms, names that are unique in a room, history, presence, messages to one member
-// with a receipt, statistics. The head of chat.rs says what clients send.
+// with a receipt, statistics. The first lines of chat.rs describe the events.
 //
 //     quickio --listen 127.0.0.1:8080 --app examples/chat.mjs
 //
-// All rooms are in the memory of this one worker, and all that happens to them happens here, one after the other: there
-// is nothing to lock. With more instances than one each would have rooms of its own, and members of one room would not
-// find each other: leave `instances` at 1, or keep the rooms in a database.
+// All rooms are in the memory of this one worker, which handles one event after the other, so nothing has to be locked.
+// Several instances would each have their own rooms, and the members of one room would not find each other. Leave
+// `instances` at 1, or keep the rooms in a database.
 
 import { app, Refusal } from 'quickio'
 
-/** Messages that a room keeps for those who come later. */
+/** The number of messages that a room keeps for members who join later. */
 const HISTORY_MESSAGES_MAX = 50
 const TEXT_BYTES_MAX = 2000
 const NAME_BYTES_MAX = 32
-/** Events that one client may send in each period of so many seconds. */
+/** The most events that one client may send in each period. */
 const EVENTS_PER_PERIOD_MAX = 20
-const PERIOD = 1
+const PERIOD_SECONDS = 1
 
-/** A room lasts while somebody is in it. */
+/** A room. It exists while it has members. */
 class Room {
-  members = new Map() // from clients to names
+  members = new Map() // names by client
   history = []
-  last = 0
+  last = 0 // the number of the latest message
 
   constructor(name) {
     this.path = `/chat/room/${name}`
   }
 
-  /** Whether the name was free. Who joins may be told, too: a broadcast and a decision go different ways. */
+  /** Adds a member, and returns whether the name was free. The new member may also get the broadcast, because it is not
+   * ordered with the decision about the subscription. */
   add(client, name) {
     if (this.find(name)) return false
     app.broadcast(this.path, { joined: name })
@@ -65,12 +66,12 @@ app.event('/chat/tell', { children: true, subscriptions: false }, tell)
 app.event('/chat/stats')
 app.every(1, () => app.broadcast('/chat/stats', statistics()))
 
-// A client whose connection ends while it joins never was subscribed: no off-hook runs for it.
+// No off-hook runs for a client that disconnects while it is joining, because it was never subscribed.
 app.gone((client) => [...rooms.keys()].forEach((name) => leave(client, name)))
 
-// ---- Coming and going ----
+// ---- Joining and leaving ----
 
-/** Decides who may subscribe to a room. */
+/** The on-hook, which decides who may join a room. */
 function join({ client, extra, data }) {
   const room = roomName(extra)
   const name = data?.name
@@ -86,7 +87,7 @@ function leave(client, name) {
   if (room?.members.size === 0) rooms.delete(name)
 }
 
-// ---- What members do ----
+// ---- Requests of members ----
 
 function say(event) {
   const text = textOf(event, 'text', '{"text":STRING} is needed')
@@ -99,7 +100,8 @@ function history(event) {
   return memberOf(event).room.history
 }
 
-/** The sender is answered when the other's client has confirmed it; 500 where it never does. */
+/** Sends a message to one member. The sender is answered when that member's client has confirmed it, or 500 if it never
+ * does. */
 function tell(event) {
   const [to, text] = ['to', 'text'].map((name) => textOf(event, name, '{"to":NAME,"text":STRING} is needed'))
   const { room, from } = memberOf(event)
@@ -118,7 +120,7 @@ function statistics() {
   return { rooms: rooms.size, members, messages }
 }
 
-// ---- What all of them check ----
+// ---- Checks ----
 
 function textOf({ data }, name, needed) {
   const text = data?.[name]
@@ -127,7 +129,7 @@ function textOf({ data }, name, needed) {
   return text
 }
 
-/** Who has sent an event to which room; who may not is refused. */
+/** Returns the room of an event, and the sender's name in it. Throws a Refusal if the sender is not a member. */
 function memberOf({ client, extra }) {
   const name = roomName(extra)
   if (!name) throw new Refusal(404, 'no such room')
@@ -139,14 +141,14 @@ function memberOf({ client, extra }) {
   return { room, from }
 }
 
-/** Counts an event of a client; whether it was one too many. */
+/** Counts an event of a client, and returns whether it exceeds the limit. */
 function isFlooding({ data }) {
   const now = app.now()
-  if (!(now - data.periodBegan < PERIOD)) Object.assign(data, { periodBegan: now, events: 0 })
+  if (!(now - data.periodBegan < PERIOD_SECONDS)) Object.assign(data, { periodBegan: now, events: 0 })
   return ++data.events > EVENTS_PER_PERIOD_MAX
 }
 
-/** The one segment of `/rust`. */
+/** Returns the only segment of a path such as `/rust`. */
 function roomName(extra) {
   return /^\/([^/]+)$/.exec(extra)?.[1]
 }

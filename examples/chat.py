@@ -2,21 +2,21 @@
 
     quickio --listen 127.0.0.1:8080 --app examples/chat.py
 
-For a client it is the chat of `chat.rs`, whose head has a table of its events.
+Its events are those of `chat.rs`, whose first lines describe them.
 
-All rooms are in the memory of this process, and its functions are all async: they run on one loop, and between two
-`await`s nobody else is at work, so there is no lock. Run it with one instance: of several, each would have rooms of its
-own, and the members of a room would be divided among them.
+All rooms are in the memory of this process. All functions are async: they run on one loop, which switches between them
+only at an `await`, so nothing has to be locked. Run it with one instance: several instances would each have their own
+rooms, and the members of one room would not find each other.
 """
 
 from collections import deque
 
 from quickio import Refusal, app
 
-HISTORY_MESSAGES_MAX = 50  # that a room keeps for those who come later
+HISTORY_MESSAGES_MAX = 50  # kept in each room for members who join later
 TEXT_BYTES_MAX = 2000
 NAME_BYTES_MAX = 32
-EVENTS_PER_PERIOD_MAX = 20  # of one client
+EVENTS_PER_PERIOD_MAX = 20  # for each client
 PERIOD_SECONDS = 1
 
 rooms = {}  # by name
@@ -24,22 +24,22 @@ totals = {"members": 0, "messages": 0}
 
 
 class Room:
-    """A room lasts while somebody is in it."""
+    """A room. It exists while it has members."""
 
     def __init__(self, name):
         self.path = f"/chat/room/{name}"
         self.members = {}  # names by client
         self.history = deque(maxlen=HISTORY_MESSAGES_MAX)
-        self.last = 0  # number of a message
+        self.last = 0  # the number of the latest message
 
     def member(self, name):
-        """The client that has this name here."""
-        return next((client for client, taken in self.members.items() if taken == name), None)
+        """Returns the client that has this name in the room, or `None`."""
+        return next((client for client, used in self.members.items() if used == name), None)
 
 
 @app.event("/chat/room", children=True)
 async def say(event):
-    """Says something: the room gets it, the answer is its number."""
+    """Sends a message to the room. The answer is the number of the message."""
     name_of_room = segment(event)
     text = checked_text(event, '{"text":STRING} is needed')
     room, name = enter(event, name_of_room)
@@ -53,7 +53,7 @@ async def say(event):
 
 @say.on
 async def join(subscription):
-    """Joins a room, under a name that nobody in it has."""
+    """Joins a room under a name that no other member has."""
     name_of_room = segment(subscription)
     name = string(subscription, "name")
     if not name or len(name.encode()) > NAME_BYTES_MAX or is_flooding(subscription.client):
@@ -70,27 +70,27 @@ async def join(subscription):
 
 @say.off
 async def left(unsubscribed):
-    """Left the room, or its connection has ended."""
+    """Runs when a member has left a room or disconnected."""
     leave(segment(unsubscribed), unsubscribed.client)
 
 
 @app.gone
 async def gone(client):
-    """A client that went before it had its answer to joining never was subscribed: no off-hook is called."""
+    """Removes disconnected clients. No off-hook runs for one that disconnects while it is joining."""
     for name_of_room in [name for name, room in rooms.items() if client in room.members]:
         leave(name_of_room, client)
 
 
 @app.event("/chat/history", children=True, subscriptions=False)
 async def history(event):
-    """What was said last."""
+    """Returns the latest messages."""
     room, _ = enter(event, segment(event))
     return list(room.history)
 
 
 @app.event("/chat/tell", children=True, subscriptions=False)
 async def tell(event):
-    """Tells one member something, and answers when that member's client has confirmed it."""
+    """Sends a message to one member, and answers when that member's client has confirmed it."""
     name_of_room = segment(event)
     needed = '{"to":NAME,"text":STRING} is needed'
     to, text = string(event, "to"), checked_text(event, needed)
@@ -105,19 +105,19 @@ async def tell(event):
     async def confirmed(_reply):
         later.answer("delivered")
 
-    # Where it is never confirmed the callback is dropped, the promise with it, and the sender is answered 500.
+    # If the client never confirms, the callback is dropped together with the promise, which answers the sender 500.
     app.send(member, "/chat/told", {"from": name, "text": text}, callback=confirmed)
     return later
 
 
-app.event("/chat/stats")  # is for subscribers only, so it has no handler
+app.event("/chat/stats")  # without a handler: it is only for subscribers
 
 
-async def tell_totals():
+async def broadcast_totals():
     app.broadcast("/chat/stats", {"rooms": len(rooms), **totals})
 
 
-app.every(1, tell_totals)
+app.every(1, broadcast_totals)
 
 
 def leave(name_of_room, client):
@@ -130,11 +130,11 @@ def leave(name_of_room, client):
             del rooms[name_of_room]
 
 
-# What is checked.
+# Checks.
 
 
 def enter(event, name_of_room):
-    """The room, and the sender's name in it. Raises a `Refusal` where the sender is too quick, or not there."""
+    """Returns the room and the sender's name in it. Raises a `Refusal` if the sender is too fast or not a member."""
     if is_flooding(event.client):
         raise Refusal(420, "calm down")
     room = rooms.get(name_of_room)
@@ -146,7 +146,7 @@ def enter(event, name_of_room):
 
 
 def is_flooding(client):
-    """Counts an event of a client; whether it was one too many."""
+    """Counts an event of a client, and returns whether it exceeds the limit."""
     now = app.now()
     if now - client.data.get("since", -PERIOD_SECONDS) >= PERIOD_SECONDS:
         client.data.update(since=now, events=0)
@@ -155,7 +155,7 @@ def is_flooding(client):
 
 
 def segment(event):
-    """The one segment of `/rust`."""
+    """Returns the only segment of a path such as `/rust`."""
     name = event.extra[1:]
     if not name or "/" in name:
         raise Refusal(404, "no such room")
@@ -163,7 +163,7 @@ def segment(event):
 
 
 def string(event, member):
-    """A member of the data that is a string."""
+    """Returns a member of the data if it is a string, else `None`."""
     value = event.data.get(member) if isinstance(event.data, dict) else None
     return value if isinstance(value, str) else None
 

@@ -1,4 +1,4 @@
-{ A poll, in Free Pascal: proof that quickio.h needs no C.
+{ A poll in Free Pascal. It shows that quickio.h can be used without C.
 
     fpc -Cg -o./votes.so examples/votes.pas
     quickio --listen 127.0.0.1:8080 --app ./votes.so
@@ -6,11 +6,11 @@
   For a client:
 
     /votes/cast with "yes" or "no"    votes, once for each client; answered 403 the second time
-    /votes/tally                      the answer has the counts
-    /qio/on with "/votes/changed"     is told them whenever somebody votes
+    /votes/tally                      returns the counts
+    /qio/on with "/votes/changed"     subscribes to the counts, which are sent after each vote
 
-  Handlers run on several threads at once: what they share is counted with atomic operations, and no memory of Pascal's
-  own (strings, dynamic arrays) is touched, since its runtime does not know those threads. }
+  Handlers run on several threads at once. Shared counters use atomic operations. Handlers use no memory that Pascal
+  manages (strings, dynamic arrays), because its runtime does not know these threads. }
 library votes;
 
 {$mode objfpc}
@@ -31,7 +31,7 @@ type
   end;
   PStr = ^TStr;
 
-  { A context, a registrar, a server: numbers. }
+  { A handle of a context, a registrar or a server: a number. }
   THandle = record
     Id: cuint64;
   end;
@@ -60,7 +60,7 @@ type
   end;
   PEventSpec = ^TEventSpec;
 
-  { As far as this application needs it; what it does not call is a pointer. }
+  { The part of qio_api that this application needs. Functions that it does not call are pointers. }
   TApi = record
     Abi, Size: cuint32;
     ErrorText, Fail, Log, LogEnabled, Setting, SettingNth, RegistrarShard: pointer;
@@ -90,7 +90,7 @@ type
 var
   Api: PApi;
   Yes, No: longint;
-  { What is kept for a client that has voted: only that it is there matters. }
+  { The data of each client that has voted. Only its presence matters. }
   Voted: byte;
 
 function Text(Ptr: pchar; Len: csize_t): TStr;
@@ -99,7 +99,7 @@ begin
   Text.Len := Len;
 end;
 
-{ The shortstring is the caller's, and lives until it returns. }
+{ The result refers to the caller's shortstring, and is valid until the caller returns. }
 function TextOf(const S: shortstring): TStr;
 begin
   TextOf := Text(@S[1], length(S));
@@ -121,20 +121,20 @@ end;
 
 procedure HandleCast(Cx: THandle; Event: PEvent; User: pointer); cdecl;
 var
-  Json, Path, Words: shortstring;
+  Json, Path, Message: shortstring;
   IsYes: boolean;
 begin
   IsYes := IsText(Event^.Data, '"yes"');
   if not IsYes and not IsText(Event^.Data, '"no"') then
   begin
-    Words := '"yes" or "no" is needed';
-    Api^.AnswerError(Cx, 400, TextOf(Words));
+    Message := '"yes" or "no" is needed';
+    Api^.AnswerError(Cx, 400, TextOf(Message));
     exit;
   end;
   if Api^.ClientData(Cx, Event^.Client) <> nil then
   begin
-    Words := 'one vote each';
-    Api^.AnswerError(Cx, 403, TextOf(Words));
+    Message := 'one vote each';
+    Api^.AnswerError(Cx, 403, TextOf(Message));
     exit;
   end;
   Api^.SetClientData(Cx, Event^.Client, @Voted, nil);
@@ -175,7 +175,7 @@ end;
 
 function RegisterEvents(Registrar: THandle): cint32; cdecl;
 begin
-  { What cannot be registered stops the server, whatever is answered here. }
+  { If an event cannot be registered, the server does not start, whatever this function returns. }
   Add(Registrar, '/votes/cast', @HandleCast);
   Add(Registrar, '/votes/tally', @HandleTally);
   RegisterEvents := Add(Registrar, '/votes/changed', nil);

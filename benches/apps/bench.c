@@ -1,4 +1,4 @@
-/* What benches/apps.rs has in Rust; and the relay that scripts/apps.sh measures in each language. */
+/* The handlers of benches/apps.rs in C, and the relay that scripts/apps.sh measures in each language. */
 #include "quickio.h"
 
 static const qio_api *qio;

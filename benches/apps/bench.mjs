@@ -1,4 +1,4 @@
-// What scripts/apps.sh measures, in JavaScript: a handler that does nothing, and one that broadcasts.
+// The application that scripts/apps.sh measures, in JavaScript: a handler that does nothing, and one that broadcasts.
 import { app } from 'quickio'
 
 app.event('/bench/nothing', () => {})

@@ -1,4 +1,4 @@
-"""What scripts/apps.sh measures, in Python: handlers that do nothing, and one that broadcasts."""
+"""The application that scripts/apps.sh measures, in Python: handlers that do nothing, and one that broadcasts."""
 
 from quickio import app
 

@@ -148,7 +148,9 @@ describe('the worker', () => {
 
   test('rejects another version of the protocol', async () => {
     const worker = start({ hello: { version: 2 } })
-    assert.deepEqual(await worker.line(), { failed: 'the server speaks version 2, and this worker 1' })
+    assert.deepEqual(await worker.line(), {
+      failed: 'the server uses version 2 of the worker protocol, this worker version 1'
+    })
     assert.equal(await worker.exit(), 1)
   })
 
