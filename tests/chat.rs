@@ -78,7 +78,7 @@ suite! {
 }
 
 /// Joins a room, and returns the code of the answer.
-fn join(client: &mut Client, room: &str, name: &str) -> u64 {
+fn join(client: &mut impl Conversation, room: &str, name: &str) -> u64 {
     let data = json!([format!("/chat/room/{room}"), { "name": name }]).to_string();
     client.request("/qio/on", &data).code()
 }
@@ -91,17 +91,17 @@ fn joined(server: &Server, transport: Transport, room: &str, name: &str) -> Clie
 }
 
 /// Sends a message to a room, and returns its number.
-fn say(client: &mut Client, room: &str, text: &str) -> Value {
+fn say(client: &mut impl Conversation, room: &str, text: &str) -> Value {
     let data = json!({ "text": text }).to_string();
     client.request_code(&format!("/chat/room/{room}"), &data, 200).body["data"].clone()
 }
 
-fn history(client: &mut Client, room: &str) -> Value {
+fn history(client: &mut impl Conversation, room: &str) -> Value {
     client.request_code(&format!("/chat/history/{room}"), "", 200).body["data"].clone()
 }
 
 /// Receives events until one has this path and this data, and returns its callback.
-fn expect_event(client: &mut Client, path: &str, data: &Value) -> u64 {
+fn expect_event(client: &mut impl Conversation, path: &str, data: &Value) -> u64 {
     loop {
         let event = client.event();
         if event.path == path && serde_json::from_str::<Value>(&event.data).is_ok_and(|got| got == *data) {
@@ -113,9 +113,11 @@ fn expect_event(client: &mut Client, path: &str, data: &Value) -> u64 {
 fn messages_reach_the_room_in_order_and_stay_in_its_history(language: Language) {
     let server = start(language);
     // Enough members that both shards have some.
-    let mut members: Vec<Client> = (0..24)
-        .map(|nth| joined(&server, Transport::SOCKETS[nth % 2], "rust", &format!("member {nth}")))
-        .collect();
+    let mut members: Vec<Box<dyn Conversation>> =
+        (0..24).map(|nth| server.conversation(Transport::ALL[nth % 4])).collect();
+    for (member, nth) in members.iter_mut().zip(0..) {
+        assert_eq!(join(member, "rust", &format!("member {nth}")), 200);
+    }
     for nth in 1..=60 {
         let speaker = nth % 4;
         assert_eq!(say(&mut members[speaker], "rust", &format!("message {nth}")), json!(nth));

@@ -31,7 +31,7 @@ fn start(arguments: &[&str]) -> Server {
     Server::start_with_clock(&[&["--app", &all()], arguments].concat())
 }
 
-fn data(client: &mut Client, path: &str, data: &str) -> Value {
+fn data(client: &mut impl Conversation, path: &str, data: &str) -> Value {
     client.request_code(path, data, 200).body["data"].clone()
 }
 
@@ -80,8 +80,8 @@ fn answers() {
 #[test]
 fn events_have_a_path_an_extra_and_a_client() {
     let server = start(&[]);
-    for wire in Transport::SOCKETS {
-        let mut client = server.client(wire);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
         client.subscribe("/c/place/in/here");
         let place = data(&mut client, "/c/place/in/@here/", "5");
         assert_eq!(place, json!(["/c/place", "/in/here", "/c/place/in/here", 1]));

@@ -145,8 +145,8 @@ fn every_violation_has_its_code() {
 #[test]
 fn messages_up_to_the_limit_are_served() {
     let server = Server::start(&["--message-bytes-max", "1000"]);
-    for transport in Transport::SOCKETS {
-        let mut client = server.client(transport);
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
         let event = format!("/clienttest/echo:1={:>980}", 5);
         assert_eq!(event.len(), 999);
         client.send_text(&event);

@@ -183,9 +183,15 @@ fn closing_ends_every_subscription() {
 /// answered to the moment at which `off` is answered.
 #[test]
 fn broadcasts_reach_exactly_the_subscribers() {
-    let server = Server::start(&["--shards", "3"]);
-    let mut clients = server.spread(12);
-    clients.extend((0..4).map(|_| server.client(Transport::Raw)));
+    // The clock stands still, and so no HTTP session ends while its client waits for others.
+    let server = Server::start_with_clock(&["--shards", "3"]);
+    let mut clients: Vec<Box<dyn Conversation>> = Vec::new();
+    for client in server.spread(12) {
+        clients.push(Box::new(client));
+    }
+    for transport in [Transport::Raw, Transport::Poll, Transport::Stream].repeat(4) {
+        clients.push(server.conversation(transport));
+    }
     let mut subscribed = BTreeSet::new();
     fuzz::run(|random| {
         for round in 0..100 {
@@ -209,7 +215,11 @@ fn broadcasts_reach_exactly_the_subscribers() {
 const PATHS: usize = 4;
 
 /// One client subscribes to a path, or ends its subscription. `subscribed` has the pairs of client and path.
-fn subscribe_or_not(random: &mut Random, clients: &mut [Client], subscribed: &mut BTreeSet<(usize, usize)>) {
+fn subscribe_or_not(
+    random: &mut Random,
+    clients: &mut [Box<dyn Conversation>],
+    subscribed: &mut BTreeSet<(usize, usize)>,
+) {
     let (client, path) = (random.below(clients.len()), random.below(PATHS));
     if subscribed.remove(&(client, path)) {
         clients[client].unsubscribe(&format!("/relay/{path}"));

@@ -89,19 +89,19 @@ fn start(settings: Value, arguments: &[&str]) -> Server {
 }
 
 /// Sends steps to the worker, and returns the callback's id.
-fn ask(client: &mut Client, steps: &Value) -> u64 {
+fn ask(client: &mut impl Conversation, steps: &Value) -> u64 {
     client.ask("/raw", &steps.to_string())
 }
 
 /// Sends steps to the worker, and returns the answer.
-fn request(client: &mut Client, steps: Value) -> Answer {
+fn request(client: &mut impl Conversation, steps: Value) -> Answer {
     let id = ask(client, &steps);
     client.answer(id)
 }
 
 /// Sends steps to the worker, and returns the answer, which must have this code.
 #[track_caller]
-fn request_code(client: &mut Client, steps: Value, code: u64) -> Answer {
+fn request_code(client: &mut impl Conversation, steps: Value, code: u64) -> Answer {
     let answer = request(client, steps);
     assert_eq!(answer.code(), code, "{}", answer.text);
     answer
@@ -109,33 +109,33 @@ fn request_code(client: &mut Client, steps: Value, code: u64) -> Answer {
 
 /// Sends steps to the worker, and waits until the worker has executed them.
 #[track_caller]
-fn execute(client: &mut Client, steps: Value) {
+fn execute(client: &mut impl Conversation, steps: Value) {
     let Value::Array(mut steps) = steps else { panic!("a list of steps") };
     steps.push(json!(["answer", {}]));
     request_code(client, Value::Array(steps), 200);
 }
 
 /// Sends steps to the worker, without a callback.
-fn tell(client: &mut Client, steps: Value) {
+fn tell(client: &mut impl Conversation, steps: Value) {
     client.tell("/raw", &steps.to_string());
 }
 
 /// Returns a description of this client's worker and of the client.
-fn describe(client: &mut Client) -> Value {
+fn describe(client: &mut impl Conversation) -> Value {
     request_code(client, json!([["who", {}]]), 200).body["data"].take()
 }
 
-fn pid(client: &mut Client) -> u32 {
+fn pid(client: &mut impl Conversation) -> u32 {
     describe(client)["pid"].as_u64().expect("a process id") as u32
 }
 
 /// Returns the client's id as the worker knows it.
-fn name(client: &mut Client) -> Value {
+fn name(client: &mut impl Conversation) -> Value {
     describe(client)["client"].take()
 }
 
 /// Returns the frames of a type that the worker has received, without their type.
-fn received(client: &mut Client, kind: &str) -> Vec<Value> {
+fn received(client: &mut impl Conversation, kind: &str) -> Vec<Value> {
     let all = request_code(client, json!([["told", {}]]), 200).body["data"].take();
     let Value::Array(all) = all else { panic!("a list") };
     let of_kind = all.into_iter().filter(|frame| frame[0] == kind);
@@ -144,7 +144,7 @@ fn received(client: &mut Client, kind: &str) -> Vec<Value> {
 
 /// Waits until the worker has received `count` frames of a type, possibly over another link than the client's.
 #[track_caller]
-fn received_eventually(client: &mut Client, kind: &str, count: usize) -> Vec<Value> {
+fn received_eventually(client: &mut impl Conversation, kind: &str, count: usize) -> Vec<Value> {
     eventually(&format!("told of {count} {kind}"), || {
         Some(received(client, kind)).filter(|received| received.len() >= count)
     })
