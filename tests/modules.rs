@@ -56,14 +56,6 @@ type Leaf = (&'static str, &'static [&'static str]);
 /// Circles of siblings that name each other, and the reason why each may stay. There are no others.
 const CIRCLES: &[(&[&str], &str)] = &[
     (
-        &["app/answer", "app/command", "app/context", "app/later"],
-        "to be opened: the methods that return a `Later` belong in `later`",
-    ),
-    (
-        &["app/registrar", "app/worker"],
-        "the registrar of an application hands out the group of its workers, which is registered with it",
-    ),
-    (
         &["quickio-load/cut", "quickio-load/head"],
         "to be opened: the error of both belongs in a file of its own",
     ),

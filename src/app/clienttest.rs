@@ -1,4 +1,4 @@
-//! `clienttest`: what every client library is tested against (protocol.md, section 8).
+//! The bundled application `clienttest`, against which client libraries are tested (docs/protocol.md, section 8).
 
 use super::{Answer, Application, Context, Decision, Error, Event, Json, LaterDecision, LocalCommand};
 use super::{Registrar, Reply, Subscription};
@@ -8,10 +8,10 @@ use std::time::Duration;
 /// The bundled application `clienttest`.
 pub struct ClientTest;
 
-/// How often `/clienttest/broadcast` is broadcast.
+/// The period of the broadcasts to `/clienttest/broadcast`.
 const BROADCAST_PERIOD: Duration = Duration::from_millis(10);
 
-/// The extra data with which `/clienttest/on-data` may be subscribed to.
+/// The extra data that a subscription to `/clienttest/on-data` requires.
 const ON_DATA: &str = "123987";
 
 impl Application for ClientTest {
@@ -47,8 +47,8 @@ fn register_broadcast(registrar: &mut Registrar) -> Result<(), Error> {
     Ok(())
 }
 
-/// An `on` stays pending until its client sends an event here. The promise is kept with the client's data, so
-/// that it goes when the client goes.
+/// Registers an event whose subscriptions stay pending until their client sends an event to it. The promise is client
+/// data, and is dropped when the client disconnects.
 fn register_in_progress(registrar: &mut Registrar) -> Result<(), Error> {
     registrar
         .event("/clienttest/in-progress")
@@ -74,7 +74,7 @@ fn on_data(cx: &mut Context<'_>, subscription: Subscription<'_>) -> Decision {
     if subscription.data.trim() != ON_DATA {
         return Decision::Refuse;
     }
-    // The answer to the subscription goes out first: this event waits for the next tick of the shard's timers.
+    // The answer to the subscription is sent first: the event waits for the next tick of the shard's timers.
     let client = subscription.client;
     cx.after(Duration::ZERO, move |cx| {
         cx.send(client, &own_path("/clienttest/on-data"), Json::of_static("true"));
@@ -87,7 +87,7 @@ fn close(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     Answer::never()
 }
 
-/// Answers with the data, and offers a callback that does so again, without end.
+/// Answers with the data, and offers a callback that does the same with the reply, without a limit.
 fn echo(data: &str) -> Answer {
     Answer::data(data).with_callback(|_, reply: Reply<'_>| echo(reply.data))
 }
@@ -107,7 +107,7 @@ fn heartbeat_challenge(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let (answer, later) = event.later(cx);
     let path = own_path("/qio/heartbeat");
     cx.send_with_callback(event.client, &path, Json::NULL, move |_, _| {
-        // Where the inbox is full the client waits in vain, and the inbox has counted it.
+        // If the inbox is full, the client never receives an answer. The inbox has counted the refusal.
         let _ = later.answer(Answer::ok());
         Answer::ok()
     });
@@ -131,5 +131,5 @@ fn send_unsubscribed(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
 }
 
 fn own_path(path: &'static str) -> Path {
-    Path::parse(path).expect("a path of the program's own is clean")
+    Path::parse(path).expect("a path that is part of the program is clean")
 }

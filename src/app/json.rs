@@ -1,41 +1,42 @@
-//! The data of an event: one JSON text, shared and never changed.
+//! The data of an event: one JSON text, which is shared and immutable.
 
 use serde::de::IgnoredAny;
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// One JSON text. The server passes it through byte for byte; who makes one answers for its form.
+/// One JSON text. The server passes it on byte for byte and does not check it: the creator of the value is responsible
+/// for its syntax.
 ///
-/// Cloning counts a reference; text of the program's own costs nothing at all.
+/// Cloning a text costs one reference count, and nothing if the text is `'static`.
 #[derive(Clone)]
-pub struct Json(Text);
+pub struct Json(Repr);
 
 #[derive(Clone)]
-enum Text {
+enum Repr {
     Static(&'static str),
     Shared(Arc<str>),
 }
 
 impl Json {
-    /// `null`.
-    pub const NULL: Json = Json(Text::Static("null"));
+    /// The text `null`.
+    pub const NULL: Json = Json(Repr::Static("null"));
 
-    /// A text of the program's own.
+    /// Returns a text that is part of the program.
     pub const fn of_static(text: &'static str) -> Json {
-        Json(Text::Static(text))
+        Json(Repr::Static(text))
     }
 
-    /// This text as a JSON string, quoted and escaped.
+    /// Returns this text as a JSON string, quoted and escaped.
     pub fn string(text: &str) -> Json {
         Json::from(serde_json::Value::from(text).to_string())
     }
 
-    /// A text that is checked: none is `null`. No depth is too much for it.
+    /// Returns this text after checking its syntax, or `null` if the text is empty. Any depth of nesting is accepted.
     ///
     /// # Errors
     ///
-    /// The text is not one JSON text.
+    /// The text is not one valid JSON text.
     pub fn checked(text: &str) -> Result<Json, NotJson> {
         if text.is_empty() {
             return Ok(Json::NULL);
@@ -46,18 +47,18 @@ impl Json {
         }
     }
 
-    /// The text. Never empty: no text is `null`.
+    /// Returns the text, or `null` if the text is empty.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Text::Static("") => "null",
-            Text::Static(text) => text,
-            Text::Shared(text) if text.is_empty() => "null",
-            Text::Shared(text) => text,
+            Repr::Static("") => "null",
+            Repr::Static(text) => text,
+            Repr::Shared(text) if text.is_empty() => "null",
+            Repr::Shared(text) => text,
         }
     }
 }
 
-/// A text that is not one JSON text.
+/// The error of a text that is not one valid JSON text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("it is not JSON")]
 pub struct NotJson;
@@ -72,7 +73,7 @@ impl Eq for Json {}
 
 impl From<&str> for Json {
     fn from(text: &str) -> Json {
-        if text == "null" { Json::NULL } else { Json(Text::Shared(Arc::from(text))) }
+        if text == "null" { Json::NULL } else { Json(Repr::Shared(Arc::from(text))) }
     }
 }
 

@@ -1,97 +1,41 @@
-//! Answers and decisions that are given later, and the handle by which any thread reaches the server.
+//! Promises: answers and decisions that are given later, from any thread.
 
-use super::answer::{Answer, Decision, SendCallback};
-use super::command::{Command, ReplyTo};
-use super::json::Json;
+use super::event::{Event, Reply, ReplyTo, Subscription};
+use super::server::Busy;
+use super::types::{Answer, Command, Context, Decision, SendCallback, Server};
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
-use crate::event::path::Path;
-use std::fmt;
-use std::sync::Arc;
 use thiserror::Error;
 
-/// How commands reach shards from any thread. The server implements it.
-pub trait Post: Send + Sync {
-    /// Leaves a command of application number `app` for the shard that it concerns. Never waits; gives the command
-    /// back where the shard's inbox is full.
-    fn post(&self, app: u32, command: Command) -> Result<(), Command>;
-}
-
-/// A shard's inbox is full (`inbox-messages-max`): nothing was done. Try again later, or tell the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("the shard's inbox is full")]
-pub struct Busy;
-
-/// The server, for applications' own threads. Cheap to clone.
-#[derive(Clone)]
-pub struct Server {
-    post: Arc<dyn Post>,
-    /// Whose handle it is: callbacks that are offered by it run as this application's.
-    app: u32,
-}
-
-impl Server {
-    /// A handle that posts by `post`, of the server's own application.
-    pub fn new(post: Arc<dyn Post>) -> Server {
-        Server { post, app: 0 }
-    }
-
-    /// The number of the application whose handle it is.
-    pub(crate) fn app(&self) -> u32 {
-        self.app
-    }
-
-    /// The same handle, of application number `app`.
-    pub(crate) fn of_app(&self, app: u32) -> Server {
-        Server { post: Arc::clone(&self.post), app }
-    }
-
-    fn post(&self, command: Command) -> Result<(), Busy> {
-        self.try_post(command).map_err(|_| Busy)
-    }
-
-    fn try_post(&self, command: Command) -> Result<(), Command> {
-        self.post.post(self.app, command)
-    }
-
-    /// Sends an event to all subscribers of a path.
-    pub fn broadcast(&self, path: &Path, data: impl Into<Json>) -> Result<(), Busy> {
-        self.post(Command::Broadcast { path: path.clone(), data: data.into() })
-    }
-
-    /// Sends an event to one client. A client that has gone gets nothing, and nobody is told.
-    pub fn send(&self, client: ClientId, path: &Path, data: impl Into<Json>) -> Result<(), Busy> {
-        self.post(Command::Send { client, path: path.clone(), data: data.into(), callback: None })
-    }
-
-    /// Sends an event to one client, which may answer it. `callback` runs on the client's shard.
-    pub fn send_with_callback(
-        &self,
-        client: ClientId,
-        path: &Path,
-        data: impl Into<Json>,
-        callback: SendCallback,
-    ) -> Result<(), Busy> {
-        let callback = Some(callback);
-        self.post(Command::Send { client, path: path.clone(), data: data.into(), callback })
-    }
-
-    /// Closes a client's connection, once what was queued for it before is sent.
-    pub fn close(&self, client: ClientId) -> Result<(), Busy> {
-        self.post(Command::Close { client })
+impl Event<'_> {
+    /// Defers the answer. Returns the value that the handler must return, and a promise with which any thread can
+    /// answer later.
+    pub fn later(&self, cx: &Context<'_>) -> (Answer, Later) {
+        (Answer::never(), Later::new(cx.server.clone(), self.reply_to()))
     }
 }
 
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Server")
+impl Reply<'_> {
+    /// Defers the answer. Returns the value that the callback must return, and a promise with which any thread can
+    /// answer later.
+    pub fn later(&self, cx: &Context<'_>) -> (Answer, Later) {
+        (Answer::never(), Later::new(cx.server.clone(), self.reply_to()))
     }
 }
 
-/// The promise to answer an event. Dropped unkept it answers 500.
+impl Subscription<'_> {
+    /// Defers the decision. Returns the value that the on-hook must return, and a promise with which any thread can
+    /// decide later.
+    pub fn later(&self, cx: &Context<'_>) -> (Decision, LaterDecision) {
+        (Decision::Later, LaterDecision::new(cx.server.clone(), self.reply_to(), self.id))
+    }
+}
+
+/// A promise to answer an event. Dropping it without an answer answers 500.
 #[derive(Debug)]
 pub struct Later {
     server: Server,
+    /// `None` once the promise has been kept, which consumes it.
     reply_to: Option<ReplyTo>,
 }
 
@@ -100,18 +44,18 @@ impl Later {
         Later { server, reply_to: Some(reply_to) }
     }
 
-    /// Who waits for the answer.
+    /// Returns the client that waits for the answer.
     pub fn client(&self) -> ClientId {
-        self.reply_to.expect("only answering takes it, and consumes the promise").client
+        self.reply_to.expect("a promise that was not consumed has its client").client
     }
 
-    /// Answers, from any thread. Where the client has gone the answer is dropped, and counted.
+    /// Answers the event. If the client has disconnected, the answer is dropped and counted.
     ///
     /// # Errors
     ///
-    /// The shard's inbox is full: promise and answer come back, to be tried again later.
+    /// The inbox of the client's shard is full. The error returns the promise and the answer. Try again later.
     pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Unanswered> {
-        let reply_to = self.reply_to.take().expect("only answering takes it, and consumes the promise");
+        let reply_to = self.reply_to.take().expect("a promise that was not consumed has its client");
         match self.server.try_post(Command::Answer { reply_to, answer }) {
             Err(Command::Answer { reply_to, answer }) => {
                 self.reply_to = Some(reply_to);
@@ -122,30 +66,31 @@ impl Later {
     }
 }
 
-/// An answer that the shard's inbox had no room for (`inbox-messages-max`), and the promise that it would have kept.
-#[derive(Debug, Error)]
-#[error("the shard's inbox is full: the answer was not given")]
-pub struct Unanswered {
-    /// The promise, still to be kept.
-    pub later: Later,
-    /// The answer.
-    pub answer: Answer<SendCallback>,
-}
-
 impl Drop for Later {
     fn drop(&mut self) {
         if let Some(reply_to) = self.reply_to.take() {
             let answer = Answer::refusal(500, None);
-            // A full inbox here means that the client waits in vain; the inbox has counted it.
+            // If the inbox is full, the client never receives an answer. The inbox has counted the refusal.
             let _ = self.server.post(Command::Answer { reply_to, answer });
         }
     }
 }
 
-/// The promise to decide about a subscription. Dropped unkept it refuses.
+/// The error of an answer that did not fit into the inbox of the client's shard (`inbox-messages-max`).
+#[derive(Debug, Error)]
+#[error("the shard's inbox is full: the answer was not given")]
+pub struct Unanswered {
+    /// The promise, which is still to be kept.
+    pub later: Later,
+    /// The answer that was not given.
+    pub answer: Answer<SendCallback>,
+}
+
+/// A promise to decide about a subscription. Dropping it without a decision refuses the subscription.
 #[derive(Debug)]
 pub struct LaterDecision {
     server: Server,
+    /// `None` once the promise has been kept, which consumes it.
     pending: Option<(ReplyTo, PathId)>,
 }
 
@@ -154,16 +99,16 @@ impl LaterDecision {
         LaterDecision { server, pending: Some((reply_to, path)) }
     }
 
-    /// Who waits for the decision.
+    /// Returns the client that waits for the decision.
     pub fn client(&self) -> ClientId {
-        self.pending.expect("only deciding takes it, and consumes the promise").0.client
+        self.pending.expect("a promise that was not consumed has its client").0.client
     }
 
-    /// Accepts (`true`) or refuses, from any thread.
+    /// Accepts (`true`) or refuses (`false`) the subscription.
     ///
     /// # Errors
     ///
-    /// The shard's inbox is full (`inbox-messages-max`): the promise comes back, to be kept later.
+    /// The inbox of the client's shard is full (`inbox-messages-max`). The error is the promise. Try again later.
     pub fn decide(mut self, accepted: bool) -> Result<(), LaterDecision> {
         let pending = self.pending.take();
         match pending.map_or(Ok(()), |pending| self.post(pending, accepted)) {
@@ -184,7 +129,7 @@ impl LaterDecision {
 impl Drop for LaterDecision {
     fn drop(&mut self) {
         if let Some(pending) = self.pending.take() {
-            // As with an answer: the client waits in vain where the inbox is full, and the inbox has counted it.
+            // If the inbox is full, the client never receives a decision. The inbox has counted the refusal.
             let _ = self.post(pending, false);
         }
     }

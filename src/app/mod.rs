@@ -1,9 +1,10 @@
-//! What runs inside the server: the application API, and the bundled applications.
+//! The application API, the bundled applications, applications in C, and workers.
 //!
-//! An application is a value of a type that implements [`Application`]. It registers events on every shard;
-//! its handlers run where the client that sent the event lives, one at a time for each shard and concurrently
-//! on different shards. A handler does not act: it answers, and pushes commands by its [`Context`], which the
-//! shard applies when the handler is done. Whatever takes longer answers later, from any thread ([`Later`]).
+//! An application is a value of a type that implements [`Application`]. It registers events on every shard. Its
+//! handlers run on the shard of the client that sent the event, one at a time on each shard and concurrently on
+//! different shards. A handler does not act on the server directly: it returns an answer and queues commands through
+//! its [`Context`], and the shard applies them after the handler has returned. Work that takes longer answers later,
+//! from any thread ([`Later`]).
 //!
 //! ```
 //! use quickio::app::{Answer, Application, Error, Registrar};
@@ -22,59 +23,76 @@
 //! ```
 
 mod answer;
-mod command;
 mod context;
+mod event;
 mod json;
 mod later;
 mod paths;
 mod registrar;
+mod server;
+mod types;
 
 pub mod c;
 pub mod clienttest;
 pub mod qio;
 pub mod relay;
 pub mod worker;
+pub mod worker_app;
 
-pub(crate) use answer::AnswerState;
-pub use answer::{Answer, Callback, Decision, SendCallback};
-pub use command::{Command, LocalCommand, ReplyTo};
-pub use context::{ClientData, Context, Event, Reply, Subscription, Unsubscribed};
+pub use event::{Event, Reply, ReplyTo, Subscription, Unsubscribed};
 pub use json::{Json, NotJson};
-pub use later::{Busy, Later, LaterDecision, Post, Server, Unanswered};
+pub use later::{Later, LaterDecision, Unanswered};
 pub use registrar::{
     EventBuilder, Handler, OffHook, PeriodicTimer, RegisteredEvent, Registrar, SubscriptionRule,
+};
+pub use server::Busy;
+pub(crate) use types::AnswerState;
+pub use types::{
+    Answer, Callback, ClientData, Command, Context, Decision, LocalCommand, Post, SendCallback, Server,
 };
 
 use std::sync::Arc;
 use thiserror::Error as ThisError;
 
-/// What runs inside the server. One value serves all shards.
+/// An application that runs inside the server. One value serves all shards.
 pub trait Application: Send + Sync + 'static {
-    /// The name, as logs and errors have it.
+    /// Returns the name of the application, which appears in logs and errors.
     fn name(&self) -> &str;
 
-    /// Registers the application's events. Called once for each shard, on the shard's thread, before the first
-    /// connection. State that a handler captures here belongs to that shard alone and needs no lock.
+    /// Registers the application's events on one shard. Called once for each shard, on the shard's thread, before the
+    /// first connection. State that a handler captures here belongs to that shard alone and needs no lock.
+    ///
+    /// # Errors
+    ///
+    /// The application cannot run. The server does not start.
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error>;
 
-    /// Called once, before the server listens. An error stops the server from starting. `server` may be kept,
-    /// cloned, and used from any thread.
+    /// Starts the application. Called once, before the server listens. `server` may be kept, cloned, and used from any
+    /// thread.
+    ///
+    /// # Errors
+    ///
+    /// The application cannot run. The server does not start.
     fn start(&self, server: &Server) -> Result<(), Error> {
         let _ = server;
         Ok(())
     }
 
-    /// Called once, when the last connection has ended, on shutdown.
+    /// Stops the application. Called once, on shutdown, after the last connection has ended.
     fn stop(&self) {}
 
-    /// Checks that the application is fit to run, without a server. Nothing calls it but
-    /// `quickio test-app`, and the application's own tests and tools, by [`self_test`].
+    /// Checks without a server that the application is able to run. Only `quickio test-app` calls it, and the
+    /// application's own tests and tools through [`self_test`].
+    ///
+    /// # Errors
+    ///
+    /// The application cannot run.
     fn self_test(&self) -> Result<(), Error> {
         Ok(())
     }
 }
 
-/// Why an application cannot run.
+/// The reason why an application cannot run.
 #[derive(Debug, ThisError)]
 pub enum Error {
     #[error("the path {path:?} cannot be registered: {reason}")]
@@ -85,18 +103,18 @@ pub enum Error {
     Failed(String),
 }
 
-/// Checks an application as far as it can be checked without a server: that it registers on a shard without an
-/// error, and what its [`Application::self_test`] checks. For its tests.
+/// Checks an application as far as it can be checked without a server: registers it on a shard, and runs its
+/// [`Application::self_test`]. For the tests of applications.
 ///
 /// ```
 /// use quickio::app::{relay::Relay, self_test};
 ///
-/// self_test(&Relay).expect("it is fit to run");
+/// self_test(&Relay).expect("the application can run");
 /// ```
 ///
 /// # Errors
 ///
-/// What keeps it from running.
+/// The registration or the self-test failed.
 pub fn self_test(app: &dyn Application) -> Result<(), Error> {
     let mut registrar = Registrar::new(0);
     registrar.begin_application(app.name());
@@ -104,7 +122,7 @@ pub fn self_test(app: &dyn Application) -> Result<(), Error> {
     app.self_test()
 }
 
-/// An application of those that are built in, by the name that `--app` takes.
+/// Returns the bundled application with this name, which is the name that `--app` takes, or `None` if there is none.
 pub fn bundled(name: &str) -> Option<Arc<dyn Application>> {
     match name {
         "relay" => Some(Arc::new(relay::Relay)),
@@ -113,5 +131,5 @@ pub fn bundled(name: &str) -> Option<Arc<dyn Application>> {
     }
 }
 
-/// The names that [`bundled`] knows.
+/// The names of the bundled applications.
 pub const BUNDLED: &[&str] = &["relay", "clienttest"];

@@ -1,15 +1,14 @@
-//! The built-in `/qio` events (protocol.md, section 4): an ordinary application on the ordinary API.
+//! The built-in `/qio` events (docs/protocol.md, section 4), which are an ordinary application on the ordinary API.
 
-use super::command::LocalCommand;
-use super::{Answer, Application, Context, Error, Event, Json, Registrar};
+use super::{Answer, Application, Context, Error, Event, Json, LocalCommand, Registrar};
 use crate::event::path::Path;
 use serde_json::value::RawValue;
 
 /// The server's own application.
 pub struct Qio {
-    /// What `/qio/hostname` answers, where that is set.
+    /// The answer to `/qio/hostname`, if the setting `public-address` is set.
     pub public_address: Option<String>,
-    /// What it answers otherwise, unless the client has called the server by a name.
+    /// The answer to `/qio/hostname` otherwise, unless the client's HTTP request named a host.
     pub hostname: String,
 }
 
@@ -45,7 +44,7 @@ impl Application for Qio {
 
 fn on(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let Some((path, extra)) = parse_on(event.data) else { return invalid_path() };
-    // A path of nothing, or one that is longer than any event's, is no error of form: no event is there.
+    // A path that is empty or too long is well-formed JSON. No event can have such a path: 404.
     let Ok(path) = Path::parse(&path) else { return no_such_event() };
     cx.push_local(LocalCommand::Subscribe { reply_to: event.reply_to(), path, extra });
     Answer::never()
@@ -60,7 +59,7 @@ fn off(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
 
 fn callback(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let id = parse_callback_id(event.extra);
-    cx.push_local(LocalCommand::Fire { reply_to: event.reply_to(), id, data: Json::from(event.data) });
+    cx.push_local(LocalCommand::RunCallback { reply_to: event.reply_to(), id, data: Json::from(event.data) });
     Answer::never()
 }
 
@@ -72,7 +71,7 @@ fn no_such_event() -> Answer {
     Answer::refusal(404, None)
 }
 
-/// `"path"` or `["path", extra]`.
+/// Parses `"path"` or `["path", extra]`.
 fn parse_on(data: &str) -> Option<(String, Json)> {
     if let Ok(path) = serde_json::from_str(data) {
         return Some((path, Json::NULL));
@@ -81,7 +80,7 @@ fn parse_on(data: &str) -> Option<(String, Json)> {
     Some((path, Json::from(extra.get())))
 }
 
-/// The id in `/7`: decimal digits, not 0.
+/// Parses the id in `/7`: decimal digits, not 0.
 fn parse_callback_id(extra: &str) -> Option<u64> {
     let digits = extra.strip_prefix('/')?;
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_neither_overflows_nor_is_refused_for_its_depth() {
+    fn deep_nesting_is_accepted_without_overflow() {
         let nested = format!(r#"["/a",{}{}]"#, "[".repeat(200_000), "]".repeat(200_000));
         assert!(parse_on(&nested).is_some());
         assert!(parse_on(&"[".repeat(200_000)).is_none());

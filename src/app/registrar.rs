@@ -1,42 +1,43 @@
-//! How an application registers its events on a shard.
+//! Registration of an application's events and timers on a shard.
 
 use super::Error;
-use super::answer::{Answer, Decision};
-use super::context::{Context, Event, Subscription, Unsubscribed};
+use super::event::{Event, Subscription, Unsubscribed};
+use super::types::{Answer, Context, Decision};
 use super::worker::WorkerGroup;
 use crate::event::path::Path;
 use crate::event::router::Router;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What handles an event.
+/// A function that handles an event.
 pub type Handler = Box<dyn FnMut(&mut Context<'_>, Event<'_>) -> Answer>;
 
-/// What decides about a subscription.
+/// A function that decides whether a client may subscribe.
 pub type OnHook = Box<dyn FnMut(&mut Context<'_>, Subscription<'_>) -> Decision>;
 
-/// What is told when a subscription has ended.
+/// A function that is notified when a subscription has ended.
 pub type OffHook = Box<dyn FnMut(&mut Context<'_>, Unsubscribed<'_>)>;
 
-/// Who may subscribe to an event.
+/// The rule by which clients may subscribe to an event.
 pub enum SubscriptionRule {
     Everyone,
     Nobody,
     Ask(OnHook),
 }
 
-/// An event of one shard.
+/// An event that is registered on a shard.
 pub struct RegisteredEvent {
     /// The number of the application.
     pub app: usize,
     pub path: Path,
+    /// Paths below `path` are handled too.
     pub children: bool,
     pub handler: Option<Handler>,
     pub on: SubscriptionRule,
     pub off: Option<OffHook>,
 }
 
-/// Something to run again and again on one shard.
+/// A function that runs periodically on a shard.
 pub struct PeriodicTimer {
     /// The number of the application.
     pub app: usize,
@@ -44,19 +45,23 @@ pub struct PeriodicTimer {
     pub run: Box<dyn FnMut(&mut Context<'_>)>,
 }
 
-/// The namespace of the server itself (protocol.md, section 1).
+/// The namespace of the server's own events (docs/protocol.md, section 1).
 const OWN_NAMESPACE: &str = "/qio";
 
-/// The events of one shard, while the applications register them.
+/// The shortest period of a timer. Shorter periods are lengthened to it: the server's clock counts milliseconds.
+const PERIOD_MIN: Duration = Duration::from_millis(1);
+
+/// The events and timers of one shard, while the applications register them.
 pub struct Registrar {
     shard: u16,
+    /// The names of the applications, by number.
     names: Vec<String>,
-    /// The number of the application that registers now.
+    /// The number of the application that is registering.
     app: usize,
     pub(crate) router: Router<u32>,
     pub(crate) events: Vec<RegisteredEvent>,
     pub(crate) timers: Vec<PeriodicTimer>,
-    /// The workers of applications that have some, by the application's number.
+    /// The workers of those applications that run in workers, with the application's number.
     pub(crate) worker_groups: Vec<(usize, Rc<WorkerGroup>)>,
 }
 
@@ -73,13 +78,14 @@ impl Registrar {
         }
     }
 
-    /// What is registered next belongs to this application.
+    /// Begins the registration of the next application.
     pub(crate) fn begin_application(&mut self, name: &str) {
         self.app = self.names.len();
         self.names.push(name.to_owned());
     }
 
-    /// A registrar in which all these events are but those of one application, whose turn it is to register them anew.
+    /// Returns a registrar that contains these events without those of application number `app`, which is to register
+    /// its events again.
     pub(crate) fn for_reload(
         shard: u16,
         names: Vec<String>,
@@ -91,25 +97,25 @@ impl Registrar {
         registrar
     }
 
-    /// Adds an event whose path is free.
+    /// Adds an event whose path is known to be free.
     fn add(&mut self, event: RegisteredEvent) {
         if self.router.register(&event.path, event.children, self.events.len() as u32).is_ok() {
             self.events.push(event);
         }
     }
 
-    /// The application that registers has workers.
+    /// Adds the workers of the application that is registering.
     pub(crate) fn add_worker_group(&mut self, group: Rc<WorkerGroup>) {
         self.worker_groups.push((self.app, group));
     }
 
-    /// The shard that is being registered on, from 0: what must happen once for the server (a timer that
-    /// broadcasts, say) is registered on shard 0 only.
+    /// Returns the number of the shard, from 0. Something that must exist once in the server, for example a timer that
+    /// broadcasts, is registered on shard 0 only.
     pub fn shard(&self) -> u16 {
         self.shard
     }
 
-    /// Begins an event at a path. It is there once [`EventBuilder::register`] was called.
+    /// Begins the registration of an event at a path. [`EventBuilder::register`] completes it.
     pub fn event(&mut self, path: &str) -> EventBuilder<'_> {
         EventBuilder {
             registrar: self,
@@ -121,10 +127,10 @@ impl Registrar {
         }
     }
 
-    /// Runs something on this shard every `period` (1 ms at least), first after one period.
+    /// Runs a function on this shard every `period` (at least 1 ms), for the first time after one period.
     pub fn every(&mut self, period: Duration, run: impl FnMut(&mut Context<'_>) + 'static) {
         let app = self.app;
-        let period = period.max(Duration::from_millis(1));
+        let period = period.max(PERIOD_MIN);
         self.timers.push(PeriodicTimer { app, period, run: Box::new(run) });
     }
 }
@@ -141,55 +147,58 @@ pub struct EventBuilder<'a> {
 }
 
 impl EventBuilder<'_> {
-    /// Handles paths below this one too; the rest of their path is `extra`.
+    /// Handles the paths below this one too. [`Event::extra`] is the rest of such a path.
     pub fn children(mut self) -> Self {
         self.children = true;
         self
     }
 
-    /// What handles the event. Without one, events here are answered 500.
+    /// Sets the function that handles the event. Without a handler, the event is answered 500.
     pub fn handler(mut self, handler: impl FnMut(&mut Context<'_>, Event<'_>) -> Answer + 'static) -> Self {
         self.handler = Some(Box::new(handler));
         self
     }
 
-    /// What decides who may subscribe. Without it everyone may.
+    /// Sets the function that decides who may subscribe. Without one, every client may subscribe.
     pub fn on(mut self, hook: impl FnMut(&mut Context<'_>, Subscription<'_>) -> Decision + 'static) -> Self {
         self.on = SubscriptionRule::Ask(Box::new(hook));
         self
     }
 
-    /// What is told when a subscription has ended, for whatever reason.
+    /// Sets the function that is notified when a subscription has ended, for any reason.
     pub fn off(mut self, hook: impl FnMut(&mut Context<'_>, Unsubscribed<'_>) + 'static) -> Self {
         self.off = Some(Box::new(hook));
         self
     }
 
-    /// Nobody may subscribe.
+    /// Forbids subscriptions to the event.
     pub fn no_subscriptions(mut self) -> Self {
         self.on = SubscriptionRule::Nobody;
         self
     }
 
-    /// Registers the event. Errors: a path that is empty, too long, without a leading slash, inside `/qio`, or
-    /// taken.
+    /// Registers the event.
+    ///
+    /// # Errors
+    ///
+    /// The path is empty, longer than 1024 bytes, without a leading slash, in the namespace `/qio`, or already taken.
     pub fn register(self) -> Result<(), Error> {
-        let inside =
+        let is_own =
             |path: &str| path.strip_prefix(OWN_NAMESPACE).is_some_and(|r| r.is_empty() || r.starts_with('/'));
-        if Path::parse(&self.path).is_ok_and(|path| inside(path.as_str())) {
-            return Err(self.refused("/qio is the server's own namespace"));
+        if Path::parse(&self.path).is_ok_and(|path| is_own(path.as_str())) {
+            return Err(self.rejection("/qio is the server's own namespace"));
         }
         self.register_anywhere()
     }
 
-    /// As [`EventBuilder::register`], for the server's own events.
+    /// Registers the event, which may be in the server's own namespace.
     pub(crate) fn register_anywhere(self) -> Result<(), Error> {
         let path = match Path::parse(&self.path) {
             Ok(path) => path,
-            Err(error) => return Err(self.refused(&error.to_string())),
+            Err(error) => return Err(self.rejection(&error.to_string())),
         };
         if !path.as_str().starts_with('/') {
-            return Err(self.refused("it has to begin with a slash"));
+            return Err(self.rejection("it has to begin with a slash"));
         }
         let EventBuilder { registrar, children, handler, on, off, .. } = self;
         let taken = registrar.router.route(path.as_ref()).filter(|taken| taken.extra.is_empty());
@@ -201,7 +210,7 @@ impl EventBuilder<'_> {
         Ok(())
     }
 
-    fn refused(&self, reason: &str) -> Error {
+    fn rejection(&self, reason: &str) -> Error {
         Error::Path { path: self.path.clone(), reason: reason.to_owned() }
     }
 }

@@ -1,9 +1,10 @@
-//! `relay`: what is sent to a path under `/relay` is broadcast to that path's subscribers.
+//! The bundled application `relay`: an event that is sent to a path under `/relay` is broadcast to that path's subscribers.
 
 use super::{Answer, Application, Context, Error, Event, Registrar};
 
-/// The bundled application `relay`. Everything under `/relay` may be subscribed to; an event sent to a path
-/// there is broadcast with its data to that path's subscribers (the sender too, if subscribed), and answered 200.
+/// The bundled application `relay`. Clients may subscribe to every path under `/relay`. An event that is sent to such
+/// a path is broadcast with its data to the path's subscribers, including the sender if it is subscribed, and answered
+/// 200.
 pub struct Relay;
 
 impl Application for Relay {

@@ -2,7 +2,8 @@
 
 use super::ServerError;
 use crate::app::c::{self, CApplication};
-use crate::app::worker::{self, LinkLimits, WorkerApplication, WorkerClock, WorkerConfig, WorkerKind};
+use crate::app::worker::{LinkLimits, WorkerClock, WorkerConfig, WorkerKind};
+use crate::app::worker_app::WorkerApplication;
 use crate::app::{self, Application};
 use crate::config::{self, App, Config};
 use crate::limits::WORKERS_MAX;
@@ -150,7 +151,7 @@ fn load(name: &str, file: &Path, config: &Config) -> Result<Arc<CApplication>, S
 
 fn start(plan: WorkerConfig) -> Result<Arc<WorkerApplication>, ServerError> {
     let (name, file) = (plan.name.clone(), plan.file.clone());
-    worker::start(plan).map_err(|error| ServerError::Workers { name, file, error })
+    WorkerApplication::start(plan).map_err(|error| ServerError::Workers { name, file, error })
 }
 
 /// How an application's workers are run, by the settings.
@@ -198,7 +199,7 @@ fn plan(
         timeout: config.worker_timeout,
         reload: config.reload,
         test: false,
-        time: WorkerClock { now: Arc::new(move || Duration::from_millis(clock.now_ms())), is_manual },
+        clock: WorkerClock { now: Arc::new(move || Duration::from_millis(clock.now_ms())), is_manual },
     })
 }
 
@@ -229,8 +230,8 @@ fn test_one(app: &App, config: &Config) -> Result<(), String> {
             let one = App { instances: None, ..app.clone() };
             let plan =
                 plan(&one, file, kind, config, 0, &Clock::system()).map_err(|error| error.to_string())?;
-            let app =
-                worker::start(WorkerConfig { test: true, ..plan }).map_err(|error| error.to_string())?;
+            let app = WorkerApplication::start(WorkerConfig { test: true, ..plan })
+                .map_err(|error| error.to_string())?;
             let tested = app::self_test(&*app).map_err(|error| error.to_string());
             app.finish();
             tested

@@ -5,7 +5,7 @@
 
 use super::post::Mailboxes;
 use crate::admin::{self, Health, Info};
-use crate::app::worker::WorkerApplication;
+use crate::app::worker_app::WorkerApplication;
 use crate::log;
 use crate::metrics::Snapshot;
 use crate::qev::clock::ClockHandle;

@@ -49,7 +49,7 @@ impl State {
             }
             LocalCommand::Subscribe { reply_to, path, extra } => self.subscribe(reply_to, &path, &extra),
             LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
-            LocalCommand::Fire { reply_to, id, data } => self.fire(reply_to, id, &data),
+            LocalCommand::RunCallback { reply_to, id, data } => self.fire(reply_to, id, &data),
             LocalCommand::SendText { client, text } => self.send_text(client, text),
             LocalCommand::After { time, run } => self.run_after(time, Once { app, run }),
         }

@@ -2,6 +2,7 @@
 //! registered. An application that panics fails its event, not the server.
 
 use crate::app::worker::{Manifest, WorkerGroup};
+use crate::app::worker_app;
 use crate::app::{
     Answer, Application, Callback, ClientData, Context, Decision, Error, Event, LocalCommand, PeriodicTimer,
     RegisteredEvent, Registrar, Reply, Server, Subscription, SubscriptionRule, Unsubscribed,
@@ -106,7 +107,7 @@ impl Apps {
         let events = std::mem::take(&mut self.events);
         let mut registrar =
             Registrar::for_reload(self.shard, self.runner.names.clone(), app as usize, events);
-        let registered = group.register(&mut registrar, manifest);
+        let registered = worker_app::register_events(group, &mut registrar, manifest);
         (self.router, self.events) = (registrar.router, registrar.events);
         registered
     }

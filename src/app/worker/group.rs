@@ -1,10 +1,10 @@
-//! The workers of one application, as one shard has them: which of them a client's events go to, over which link.
+//! The workers of one application, as seen by one shard. A group knows the link over which the events of each client go.
 
+use super::counters::WorkerCounters;
 use super::link::{WorkerLink, not_running};
-use super::manifest::{EventSpec, Manifest, Subscriptions};
-use super::tally::WorkerCounters;
+use super::manifest::Manifest;
 use super::{JoinedWorker, LinkLimits, SupervisorHandle};
-use crate::app::{Answer, Context, Decision, Error, Event, Registrar, Subscription, Unsubscribed};
+use crate::app::{Answer, Context, Decision, Error, Event, Subscription, Unsubscribed};
 use crate::client::ClientId;
 use crate::event::path::Path;
 use crate::metrics::Counters;
@@ -15,23 +15,23 @@ use std::sync::Arc;
 
 /// The links of one application's workers on one shard.
 pub struct WorkerGroup {
-    /// The application's, for the log.
+    /// The application's name, for the log.
     name: Arc<str>,
     shard: u16,
     limits: LinkLimits,
     supervisor: Arc<dyn SupervisorHandle>,
-    tally: Rc<WorkerCounters>,
-    /// The numbers by which closures know events: of all paths that workers have registered so far. A worker that does not
-    /// know one answers 404.
-    known: RefCell<AHashMap<Path, u32>>,
-    /// What is registered, where all of it could be.
+    counters: Rc<WorkerCounters>,
+    /// The numbers by which handlers and hooks identify events, by path. All paths that workers have registered so far have one.
+    /// A worker that does not handle an event answers it 404.
+    event_numbers: RefCell<AHashMap<Path, u32>>,
+    /// The manifest whose events are registered, or `None` if some of its events could not be registered.
     registered: RefCell<Option<Arc<Manifest>>>,
-    /// By instance: the link over which events go now.
+    /// By instance: the link to the worker that receives events.
     links: RefCell<Vec<Option<Rc<WorkerLink>>>>,
 }
 
 impl WorkerGroup {
-    /// So many workers, none of which is there yet.
+    /// Returns a group of this many instances, none of which has a worker yet.
     pub fn new(
         name: Arc<str>,
         shard: u16,
@@ -39,84 +39,52 @@ impl WorkerGroup {
         limits: LinkLimits,
         supervisor: Arc<dyn SupervisorHandle>,
     ) -> Rc<WorkerGroup> {
+        assert!(instances > 0, "an application has at least one worker");
         Rc::new(WorkerGroup {
             name,
             shard,
             limits,
             supervisor,
-            tally: Rc::default(),
-            known: RefCell::default(),
+            counters: Rc::default(),
+            event_numbers: RefCell::default(),
             registered: RefCell::default(),
             links: RefCell::new(vec![None; instances]),
         })
     }
 
-    /// Registers the events of a manifest.
+    /// Returns the number of the event at a path. A path that has none gets the next one.
     ///
     /// # Errors
     ///
-    /// The first one that cannot be registered; the others are.
-    pub fn register(
-        self: &Rc<Self>,
-        registrar: &mut Registrar,
-        manifest: &Arc<Manifest>,
-    ) -> Result<(), Error> {
-        let mut first = Ok(());
-        for event in &manifest.events {
-            let registered = self.register_one(registrar, event);
-            first = first.and(registered);
-        }
-        let known = self.known.borrow();
-        self.links.borrow().iter().flatten().for_each(|link| link.know(&known));
-        self.registered.replace(first.is_ok().then(|| Arc::clone(manifest)));
-        first
-    }
-
-    fn register_one(self: &Rc<Self>, registrar: &mut Registrar, event: &EventSpec) -> Result<(), Error> {
-        let number = self.number_of(&event.path)?;
-        let mut builder = registrar.event(&event.path);
-        if event.children {
-            builder = builder.children();
-        }
-        if event.handler {
-            let group = Rc::clone(self);
-            builder = builder.handler(move |cx, event| group.event(cx, number, event));
-        }
-        if event.off {
-            let group = Rc::clone(self);
-            builder = builder.off(move |cx, unsubscribed| group.off(cx, number, unsubscribed));
-        }
-        match event.subscriptions {
-            Subscriptions::Everyone => {}
-            Subscriptions::Nobody => builder = builder.no_subscriptions(),
-            Subscriptions::Ask => {
-                let group = Rc::clone(self);
-                builder = builder.on(move |cx, subscription| group.on(cx, number, subscription));
-            }
-        }
-        builder.register()
-    }
-
-    /// The number of the event at a path.
-    fn number_of(&self, path: &str) -> Result<u32, Error> {
+    /// The path is empty or too long.
+    pub(in crate::app) fn number_event(&self, path: &str) -> Result<u32, Error> {
         let path = Path::parse(path)
             .map_err(|error| Error::Path { path: path.to_owned(), reason: error.to_string() })?;
-        let mut known = self.known.borrow_mut();
-        let next = known.len() as u32;
-        Ok(*known.entry(path).or_insert(next))
+        let mut event_numbers = self.event_numbers.borrow_mut();
+        let next = event_numbers.len() as u32;
+        Ok(*event_numbers.entry(path).or_insert(next))
     }
 
-    /// Whether these events are not the ones that are registered.
+    /// Records that events were registered. `manifest` is `None` if some of its events could not be registered.
+    pub(in crate::app) fn set_registered(&self, manifest: Option<&Arc<Manifest>>) {
+        let event_numbers = self.event_numbers.borrow();
+        self.links.borrow().iter().flatten().for_each(|link| link.set_event_numbers(&event_numbers));
+        self.registered.replace(manifest.map(Arc::clone));
+    }
+
+    /// Returns whether the events of a manifest differ from those that are registered.
     pub fn events_differ(&self, manifest: &Manifest) -> bool {
         self.registered.borrow().as_ref().is_none_or(|registered| registered.events != manifest.events)
     }
 
-    /// The shard cannot have a link to this worker.
+    /// Has a worker killed because the shard cannot have a link to it.
     pub fn reject_worker(&self, worker: u32, why: &str) {
         self.supervisor.report_broken(worker, why);
     }
 
-    /// A worker has come: from now on it gets what the one before it got, which finishes what it has.
+    /// Adds a worker, which receives the events of its instance from now on. A worker that received them before is drained.
+    ///
+    /// Returns `None` if there is no such instance.
     pub fn add_worker(&self, cx: &mut Context<'_>, joined: &JoinedWorker) -> Option<Rc<WorkerLink>> {
         let JoinedWorker { instance, worker, manifest, joined_at, .. } = joined;
         let link = WorkerLink::new(
@@ -125,64 +93,85 @@ impl WorkerGroup {
             Arc::clone(manifest),
             self.limits,
             Arc::clone(&self.supervisor),
-            Rc::clone(&self.tally),
-            &self.known.borrow(),
+            Rc::clone(&self.counters),
+            &self.event_numbers.borrow(),
         );
         let before = self.links.borrow_mut().get_mut(*instance as usize)?.replace(Rc::clone(&link));
         if let Some(before) = before {
-            before.leave(cx.now());
+            before.begin_draining(cx.now());
         }
-        // Once for the worker, which has a link to every shard.
+        // A worker has a link to every shard, and its timers must fire once.
         if self.shard == 0 {
             for timer in &manifest.timers {
-                let _ = link.set(cx, timer.timer, *joined_at, timer.period(), true); // a manifest has no more than may be set
+                let set = link.set_timer(cx, timer.timer, *joined_at, timer.period(), true);
+                debug_assert_eq!(set, Ok(()), "a manifest has no more timers than a link");
             }
         }
         Some(link)
     }
 
-    /// A link has ended: its worker gets nothing more.
+    /// Stops sending events over a link that has ended.
     pub fn remove_link(&self, link: &Rc<WorkerLink>) {
-        for place in &mut *self.links.borrow_mut() {
-            if place.as_ref().is_some_and(|current| Rc::ptr_eq(current, link)) {
-                *place = None;
+        for current in &mut *self.links.borrow_mut() {
+            if current.as_ref().is_some_and(|current| Rc::ptr_eq(current, link)) {
+                *current = None;
             }
         }
     }
 
-    /// The link to the worker of a client: the same for as long as it is connected.
-    fn link_of(&self, client: ClientId) -> Option<Rc<WorkerLink>> {
+    /// Returns the link to the worker of a client, which has the same instance for as long as it is connected.
+    fn link_for(&self, client: ClientId) -> Option<Rc<WorkerLink>> {
         let links = self.links.borrow();
-        let nth = (client.slot as usize + usize::from(client.shard)) % links.len();
-        links[nth].clone()
+        let instance = (client.slot as usize + usize::from(client.shard)) % links.len();
+        links[instance].clone()
     }
 
-    fn event(&self, cx: &mut Context<'_>, number: u32, event: Event<'_>) -> Answer {
-        match self.link_of(event.client) {
-            Some(link) => link.event(cx, number, event),
-            None => not_running(&self.tally),
+    /// Handles an event: sends it to the worker of its client.
+    pub(in crate::app) fn handle(&self, cx: &mut Context<'_>, number: u32, event: Event<'_>) -> Answer {
+        match self.link_for(event.client) {
+            Some(link) => link.send_event(cx, number, event),
+            None => not_running(&self.counters),
         }
     }
 
-    fn on(&self, cx: &mut Context<'_>, number: u32, subscription: Subscription<'_>) -> Decision {
-        match self.link_of(subscription.client) {
-            Some(link) => link.on(cx, number, subscription),
+    /// Decides about a subscription: asks the worker of its client.
+    pub(in crate::app) fn decide(
+        &self,
+        cx: &mut Context<'_>,
+        number: u32,
+        subscription: Subscription<'_>,
+    ) -> Decision {
+        match self.link_for(subscription.client) {
+            Some(link) => link.send_subscription(cx, number, subscription),
             None => {
-                self.tally.event_refused();
+                self.counters.add_event_refused();
                 Decision::Fail(500)
             }
         }
     }
 
-    fn off(&self, cx: &Context<'_>, number: u32, unsubscribed: Unsubscribed<'_>) {
-        // A worker that is not there has nothing to forget.
-        if let Some(link) = self.link_of(unsubscribed.client) {
-            link.off(cx, number, unsubscribed);
+    /// Tells the worker of a client that a subscription has ended.
+    pub(in crate::app) fn unsubscribed(&self, cx: &Context<'_>, number: u32, unsubscribed: Unsubscribed<'_>) {
+        // A worker that is not running has no state about the subscription.
+        if let Some(link) = self.link_for(unsubscribed.client) {
+            link.send_unsubscribed(cx, number, unsubscribed);
         }
     }
 
-    /// Adds what was counted.
+    /// Adds the counters of the links to `counters`.
     pub fn add_to(&self, counters: &mut Counters) {
-        self.tally.add_to(counters);
+        self.counters.add_to(counters);
+    }
+
+    /// Asserts the invariants of the current links.
+    #[cfg(test)]
+    pub fn check(&self) {
+        self.links.borrow().iter().flatten().for_each(|link| link.check());
+        let numbers: std::collections::BTreeSet<u32> =
+            self.event_numbers.borrow().values().copied().collect();
+        assert!(
+            numbers.into_iter().eq(0..self.event_numbers.borrow().len() as u32),
+            "event numbers are dense"
+        );
     }
 }

@@ -1,19 +1,21 @@
-//! A shard's end of a link: what events become frames, what frames become commands, and what is under way between them.
+//! The shard's end of a link to a worker. It converts events to frames and frames to commands, and keeps the requests that the
+//! worker has not answered.
 //!
-//! Here is what the shard sends; `taken` has what the worker says, `timing` and `offers` what happens by itself.
+//! This file has the frames to the worker; `incoming` has the frames from the worker, `timing` the timers and timeouts, and
+//! `guards` the values whose drop the worker is told about.
 //!
-//! It does no I/O. The shard carries the bytes: what is to be sent it takes by [`WorkerLink::take_output`], what came it gives to
+//! A link does no I/O. The shard sends the bytes that it takes with [`WorkerLink::take_output`], and passes received bytes to
 //! [`WorkerLink::handle_received`].
 
-mod offers;
-mod taken;
+mod guards;
+mod incoming;
 mod timing;
 
-use super::manifest::{EventSpec, Manifest, Subscriptions};
-use super::requests::Requests;
-use super::tally::WorkerCounters;
-use super::timers::Timers;
-use super::wire::{self, Head, ToWorker, WANTS_ANSWER};
+use super::counters::WorkerCounters;
+use super::manifest::{EventDeclaration, Manifest, SubscriptionMode};
+use super::requests::RequestTable;
+use super::timers::WorkerTimers;
+use super::wire::{self, FrameHeader, ToWorker, WANTS_ANSWER};
 use super::{LinkLimits, SupervisorHandle};
 use crate::app::{
     Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription, Unsubscribed,
@@ -27,76 +29,82 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of a buffer that a link keeps: what was larger once is given back.
+/// Bytes of a buffer that a link keeps. The memory of a larger buffer is released when it is no longer needed.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
-/// How long a link is silent about what it refuses, once it has warned.
-const WARN_AGAIN: Duration = Duration::from_secs(1);
+/// The shortest time between two warnings about invalid commands of one worker.
+const WARNING_PERIOD: Duration = Duration::from_secs(1);
 
-/// What requests are answered that cannot be handled: 500, as nothing is wrong with them.
+// The messages of errors that are answered in place of a worker.
 const NOT_RUNNING: &str = "the application is not running";
 const BUSY: &str = "the application is busy";
 const TOO_LATE: &str = "the application did not answer in time";
 const ENDED: &str = "the application has ended";
 
-/// One end of one link.
+/// The shard's end of the link to one worker.
+///
+/// Invariants, which [`check`](WorkerLink::check) asserts: `unread_bytes` is at least the length of `output`; while a request is
+/// pending, a sweep is scheduled; a link that has ended has no requests, timers or bytes.
 pub struct WorkerLink {
+    /// The serial number of the worker.
     worker: u32,
-    /// For the log.
+    /// The application and the instance, for the log: `chat#0`.
     name: String,
     limits: LinkLimits,
     supervisor: Arc<dyn SupervisorHandle>,
     manifest: Arc<Manifest>,
-    tally: Rc<WorkerCounters>,
-    /// What each of the team's events is to this worker, if anything.
+    counters: Rc<WorkerCounters>,
+    /// By the group's number of an event: the event's index in the worker's manifest, or `None` if the worker does not handle it.
     events: RefCell<Vec<Option<u32>>>,
+    /// Frames that the shard has not taken yet.
     output: RefCell<Vec<u8>>,
-    /// Bytes in the output, and those that the shard has taken and the kernel has not.
-    unread: Cell<usize>,
-    /// The beginning of a frame of which the rest has not come.
+    /// Bytes in `output`, and bytes that the shard has taken and the kernel has not accepted yet.
+    unread_bytes: Cell<usize>,
+    /// The beginning of a frame whose end has not arrived.
     partial: RefCell<Vec<u8>>,
-    requests: RefCell<Requests<Request>>,
-    timers: RefCell<Timers>,
-    callbacks: Cell<usize>,
-    /// The time that the worker was told last.
-    told_ms: Cell<u64>,
-    /// A look at the requests that take too long is due.
-    sweep_is_due: Cell<bool>,
-    warned: Cell<Option<Duration>>,
-    stage: Cell<Stage>,
+    requests: RefCell<RequestTable<WorkerRequest>>,
+    timers: RefCell<WorkerTimers>,
+    /// Callbacks of the worker that are offered and have neither run nor been dropped.
+    open_callbacks: Cell<usize>,
+    /// The time in the last frame to the worker.
+    last_time_ms: Cell<u64>,
+    /// A timer of the shard is set that ends the requests that take too long.
+    sweep_is_scheduled: Cell<bool>,
+    warned_at: Cell<Option<Duration>>,
+    state: Cell<LinkState>,
 }
 
-/// How far a link is. It only ever moves down this list.
+/// The state of a link. A link never returns to an earlier state of this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Stage {
-    /// Its worker gets events.
+enum LinkState {
+    /// The worker receives events.
     Serving,
-    /// Another worker gets them; this one finishes what it has.
-    Leaving,
-    /// It was told that no more will come. What it says is still done.
+    /// Another worker receives the events. This one finishes its requests.
+    Draining,
+    /// The worker was told that no more frames will come. Its own frames are still handled.
     Closed,
-    /// It has broken the protocol: what it says is not listened to any more.
+    /// The worker broke the protocol. Its frames are ignored.
     Broken,
-    /// Nothing crosses it any more.
+    /// The link has ended.
     Ended,
 }
 
-/// What the worker has under way.
-enum Request {
+/// A request that a worker has to answer.
+enum WorkerRequest {
     Event(ReplyTo),
     Subscription(ReplyTo, PathId),
 }
 
 impl WorkerLink {
-    /// The end of a link to a worker of this manifest. `known` are the team's events, by their numbers.
+    /// Returns a link to a worker with this manifest. `event_numbers` are the group's numbers of events, by path.
     pub fn new(
         worker: u32,
         name: String,
         manifest: Arc<Manifest>,
         limits: LinkLimits,
         supervisor: Arc<dyn SupervisorHandle>,
-        tally: Rc<WorkerCounters>,
-        known: &AHashMap<Path, u32>,
+        counters: Rc<WorkerCounters>,
+        event_numbers: &AHashMap<Path, u32>,
     ) -> Rc<WorkerLink> {
         let link = WorkerLink {
             worker,
@@ -104,246 +112,289 @@ impl WorkerLink {
             limits,
             supervisor,
             manifest,
-            tally,
+            counters,
             events: RefCell::default(),
             output: RefCell::default(),
-            unread: Cell::new(0),
+            unread_bytes: Cell::new(0),
             partial: RefCell::default(),
-            requests: RefCell::new(Requests::new()),
+            requests: RefCell::new(RequestTable::new()),
             timers: RefCell::default(),
-            callbacks: Cell::new(0),
-            told_ms: Cell::new(0),
-            sweep_is_due: Cell::new(false),
-            warned: Cell::new(None),
-            stage: Cell::new(Stage::Serving),
+            open_callbacks: Cell::new(0),
+            last_time_ms: Cell::new(0),
+            sweep_is_scheduled: Cell::new(false),
+            warned_at: Cell::new(None),
+            state: Cell::new(LinkState::Serving),
         };
-        link.know(known);
+        link.set_event_numbers(event_numbers);
         Rc::new(link)
     }
 
-    /// The team has these events now.
-    pub fn know(&self, known: &AHashMap<Path, u32>) {
-        let mut events = vec![None; known.len()];
-        for (event, own) in self.manifest.events.iter().zip(0..) {
-            let number = Path::parse(&event.path).ok().and_then(|path| known.get(&path).copied());
+    /// Replaces the group's numbers of events.
+    pub fn set_event_numbers(&self, event_numbers: &AHashMap<Path, u32>) {
+        let mut events = vec![None; event_numbers.len()];
+        for (event, index) in self.manifest.events.iter().zip(0..) {
+            let number = Path::parse(&event.path).ok().and_then(|path| event_numbers.get(&path).copied());
             if let Some(number) = number {
-                events[number as usize] = Some(own);
+                events[number as usize] = Some(index);
             }
         }
         self.events.replace(events);
     }
 
-    /// The serial number of its worker.
+    /// Returns the serial number of the worker.
     pub fn worker(&self) -> u32 {
         self.worker
     }
 
     // From the shard to the worker.
 
-    /// Sends an event to the worker, which answers later; or says why not.
-    pub fn event(self: &Rc<Self>, cx: &mut Context<'_>, event: u32, given: Event<'_>) -> Answer {
-        let Some((number, spec)) = self.spec(event) else { return Answer::refusal(404, None) };
-        if !spec.handler {
+    /// Sends an event to the worker, which answers it later. Returns an error if the event cannot be sent.
+    pub fn send_event(self: &Rc<Self>, cx: &mut Context<'_>, event_number: u32, event: Event<'_>) -> Answer {
+        let Some((number, declaration)) = self.declaration(event_number) else {
+            return Answer::refusal(404, None);
+        };
+        if !declaration.handler {
             return Answer::refusal(500, None);
         }
-        if let Err((code, why)) = self.has_room(0) {
-            self.tally.event_refused();
-            return Answer::error(code, why);
+        if let Err((code, message)) = self.check_room(0) {
+            self.counters.add_event_refused();
+            return Answer::error(code, message);
         }
-        let request = self.begin(cx, Request::Event(given.reply_to()));
-        let head =
-            Head { number, request, client: given.client, flags: wants(given.wants_answer()), ..now(cx) };
-        self.put(ToWorker::Event, &head, given.extra, given.data);
-        self.tally.sent(1);
+        let request = self.begin_request(cx, WorkerRequest::Event(event.reply_to()));
+        let flags = answer_flag(event.wants_answer());
+        let header = FrameHeader { number, request, client: event.client, flags, ..header_now(cx) };
+        self.put_frame(ToWorker::Event, &header, event.extra, event.data);
+        self.counters.add_sent();
         Answer::never()
     }
 
-    /// Asks the worker whether somebody may subscribe.
-    pub fn on(self: &Rc<Self>, cx: &mut Context<'_>, event: u32, given: Subscription<'_>) -> Decision {
-        let Some((number, spec)) = self.spec(event) else { return Decision::Fail(404) };
-        match spec.subscriptions {
-            Subscriptions::Everyone => return Decision::Accept,
-            Subscriptions::Nobody => return Decision::Refuse,
-            Subscriptions::Ask => {}
+    /// Asks the worker whether a client may subscribe, if the manifest does not decide that.
+    pub fn send_subscription(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        event_number: u32,
+        subscription: Subscription<'_>,
+    ) -> Decision {
+        let Some((number, declaration)) = self.declaration(event_number) else { return Decision::Fail(404) };
+        match declaration.subscriptions {
+            SubscriptionMode::Everyone => return Decision::Accept,
+            SubscriptionMode::Nobody => return Decision::Refuse,
+            SubscriptionMode::Ask => {}
         }
-        if let Err((code, _)) = self.has_room(0) {
-            self.tally.event_refused();
+        if let Err((code, _)) = self.check_room(0) {
+            self.counters.add_event_refused();
             return Decision::Fail(code);
         }
-        let reply_to = ReplyTo { client: given.client, callback: given.callback };
-        let request = self.begin(cx, Request::Subscription(reply_to, given.id));
-        self.put(
-            ToWorker::On,
-            &Head { number, request, client: given.client, ..now(cx) },
-            given.extra,
-            given.data,
-        );
-        self.tally.sent(1);
+        let Subscription { client, extra, data, id, .. } = subscription;
+        let request = self.begin_request(cx, WorkerRequest::Subscription(subscription.reply_to(), id));
+        let header = FrameHeader { number, request, client, ..header_now(cx) };
+        self.put_frame(ToWorker::On, &header, extra, data);
+        self.counters.add_sent();
         Decision::Later
     }
 
-    /// Tells the worker that a subscription has ended.
-    pub fn off(&self, cx: &Context<'_>, event: u32, given: Unsubscribed<'_>) {
-        let Some((number, spec)) = self.spec(event) else { return };
-        if spec.off {
-            self.put(ToWorker::Off, &Head { number, client: given.client, ..now(cx) }, given.extra, "");
-            self.tally.sent(1);
+    /// Tells the worker that a subscription has ended, if its manifest asks for that.
+    pub fn send_unsubscribed(&self, cx: &Context<'_>, event_number: u32, unsubscribed: Unsubscribed<'_>) {
+        let Some((number, declaration)) = self.declaration(event_number) else { return };
+        if declaration.off {
+            let header = FrameHeader { number, client: unsubscribed.client, ..header_now(cx) };
+            self.put_frame(ToWorker::Off, &header, unsubscribed.extra, "");
+            self.counters.add_sent();
         }
     }
 
-    fn reply(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, given: Reply<'_>) -> Answer {
-        // A callback that was offered may be answered also by one that has much to do.
-        if let Err((code, why)) = self.has_room(WORKER_CALLBACKS_MAX) {
-            self.tally.event_refused();
-            return Answer::error(code, why);
+    /// Sends a client's reply to a callback of the worker.
+    fn send_reply(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, reply: Reply<'_>) -> Answer {
+        // A client may reply to a callback that it was offered even if the worker is busy.
+        if let Err((code, message)) = self.check_room(WORKER_CALLBACKS_MAX) {
+            self.counters.add_event_refused();
+            return Answer::error(code, message);
         }
-        let reply_to = ReplyTo { client: given.client, callback: given.callback };
-        let request = self.begin(cx, Request::Event(reply_to));
-        let head =
-            Head { number, request, client: given.client, flags: wants(given.wants_answer()), ..now(cx) };
-        self.put(ToWorker::Reply, &head, "", given.data);
-        self.tally.sent(1);
+        let request = self.begin_request(cx, WorkerRequest::Event(reply.reply_to()));
+        let flags = answer_flag(reply.wants_answer());
+        let header = FrameHeader { number, request, client: reply.client, flags, ..header_now(cx) };
+        self.put_frame(ToWorker::Reply, &header, "", reply.data);
+        self.counters.add_sent();
         Answer::never()
     }
 
-    /// What the worker calls one of the team's events.
-    fn spec(&self, event: u32) -> Option<(u32, &EventSpec)> {
-        let number = self.events.borrow().get(event as usize).copied().flatten()?;
-        Some((number, &self.manifest.events[number as usize]))
+    /// Returns the index of an event in the worker's manifest, and its declaration, or `None` if the worker does not handle the
+    /// event.
+    fn declaration(&self, event_number: u32) -> Option<(u32, &EventDeclaration)> {
+        let index = self.events.borrow().get(event_number as usize).copied().flatten()?;
+        Some((index, &self.manifest.events[index as usize]))
     }
 
-    /// Whether the worker may be given more to do, so many requests beyond their bound; otherwise the answer.
-    fn has_room(&self, beyond: usize) -> Result<(), (u16, &'static str)> {
-        let is_busy = self.requests.borrow().len() >= self.limits.requests_max + beyond
-            || beyond == 0 && self.is_full();
-        match self.stage.get() {
-            Stage::Closed | Stage::Broken | Stage::Ended => Err((500, NOT_RUNNING)),
-            Stage::Serving | Stage::Leaving if is_busy => Err((420, BUSY)),
-            Stage::Serving | Stage::Leaving => Ok(()),
+    /// Checks whether the worker may be sent one more request.
+    ///
+    /// `reserve` is the number of requests that are allowed beyond `worker-requests-max`. With a reserve, unread output does not
+    /// count either.
+    ///
+    /// # Errors
+    ///
+    /// The code and message to answer instead.
+    fn check_room(&self, reserve: usize) -> Result<(), (u16, &'static str)> {
+        let is_busy = self.requests.borrow().len() >= self.limits.requests_max + reserve
+            || reserve == 0 && self.is_full();
+        match self.state.get() {
+            LinkState::Closed | LinkState::Broken | LinkState::Ended => Err((500, NOT_RUNNING)),
+            LinkState::Serving | LinkState::Draining if is_busy => Err((420, BUSY)),
+            LinkState::Serving | LinkState::Draining => Ok(()),
         }
     }
 
-    /// Whether so much waits for the worker that the ends of clients are put off.
+    /// Returns whether `worker-outbox-bytes-max` bytes or more wait for the worker. The shard then delays the ends of clients, of
+    /// which the worker has to be told.
     pub fn is_full(&self) -> bool {
-        self.unread.get() >= self.limits.outbox_bytes_max
+        self.unread_bytes.get() >= self.limits.outbox_bytes_max
     }
 
-    fn begin(self: &Rc<Self>, cx: &mut Context<'_>, request: Request) -> u32 {
-        if !self.sweep_is_due.replace(true) {
-            self.sweep_in(cx, self.limits.request_timeout);
+    fn begin_request(self: &Rc<Self>, cx: &mut Context<'_>, request: WorkerRequest) -> u32 {
+        if !self.sweep_is_scheduled.replace(true) {
+            self.schedule_sweep(cx, self.limits.request_timeout);
         }
         self.requests.borrow_mut().begin(request, cx.now())
     }
 
-    fn put(&self, kind: ToWorker, head: &Head, text: &str, data: &str) {
-        if self.stage.get() >= Stage::Closed {
+    /// Appends a frame to the output, unless the link is closed.
+    fn put_frame(&self, kind: ToWorker, header: &FrameHeader, text: &str, data: &str) {
+        if self.state.get() >= LinkState::Closed {
             return;
         }
-        self.told_ms.set(head.time_ms);
+        self.last_time_ms.set(header.time_ms);
         let mut output = self.output.borrow_mut();
         let before = output.len();
-        wire::write(&mut output, kind, head, text, data);
-        self.unread.set(self.unread.get() + output.len() - before);
+        wire::encode(&mut output, kind, header, text, data);
+        self.unread_bytes.set(self.unread_bytes.get() + output.len() - before);
     }
 
-    /// Tells the worker that a callback of its own will never run.
-    fn drop_callback(&self, number: u32) {
-        self.put(ToWorker::Dropped, &Head { number, ..Head::at(self.told_ms.get()) }, "", "");
+    /// Tells the worker that one of its callbacks will never run.
+    fn send_dropped(&self, number: u32) {
+        self.put_frame(ToWorker::Dropped, &FrameHeader { number, ..self.header_at_last_time() }, "", "");
     }
 
-    // The shard's side.
+    /// Returns a header with the time of the last frame, for frames that are sent where the current time is not known.
+    fn header_at_last_time(&self) -> FrameHeader {
+        FrameHeader::at(self.last_time_ms.get())
+    }
 
-    /// What is to be sent, if anything.
+    // For the shard.
+
+    /// Removes and returns the output, or returns `None` if there is none.
     pub fn take_output(&self) -> Option<Vec<u8>> {
         let mut output = self.output.borrow_mut();
         (!output.is_empty()).then(|| std::mem::take(&mut *output))
     }
 
-    /// The kernel has taken so many bytes.
+    /// Records that the kernel has accepted this many bytes of the output.
     pub fn handle_sent(&self, bytes: usize) {
-        self.unread.set(self.unread.get().saturating_sub(bytes));
+        self.unread_bytes.set(self.unread_bytes.get().saturating_sub(bytes));
     }
 
-    /// The worker has taken nothing for so long.
+    /// Breaks the link off: the worker has read nothing for this time.
     pub fn handle_stall(&self, time: Duration) {
-        if self.stage.get() < Stage::Broken {
-            self.break_off(&format!("it has not read for {time:?}: {} bytes wait for it", self.unread.get()));
+        if self.state.get() < LinkState::Broken {
+            let bytes = self.unread_bytes.get();
+            self.break_off(&format!("it has read nothing for {time:?}; {bytes} bytes are waiting"));
         }
     }
 
-    /// Another worker has taken its place: no more events are sent. What was to be done once, and soon, still is.
-    pub fn leave(&self, now: Duration) {
-        if self.stage.get() == Stage::Serving {
-            self.stage.set(Stage::Leaving);
-            self.timers.borrow_mut().keep_until(now + self.limits.request_timeout);
+    /// Stops sending events: another worker has taken this worker's place. Timers that fire once, and within the request timeout,
+    /// still do.
+    pub fn begin_draining(&self, now: Duration) {
+        if self.state.get() == LinkState::Serving {
+            self.state.set(LinkState::Draining);
+            self.timers.borrow_mut().cancel_after(now + self.limits.request_timeout);
         }
     }
 
-    /// No client is left whom an answer could reach: what is under way does not matter any more.
+    /// Drops all requests and timers: no client is left.
     pub fn abandon(&self) {
-        self.leave(Duration::ZERO);
+        self.begin_draining(Duration::ZERO);
         self.timers.borrow_mut().clear();
         self.requests.borrow_mut().end_all(drop);
     }
 
-    /// Closes the way to the worker, if nothing more will come: another has its place, it has answered everything, no
-    /// callback and no timer of its own is open, and what is in the output was taken. Whether that is so now, and was not before.
+    /// Closes the link if another worker has taken this worker's place and nothing is left to send: no request is pending, no
+    /// callback is open, no timer is set, and the output is empty. Returns whether this call closed the link.
     pub fn close_if_drained(&self) -> bool {
-        let is_done = self.stage.get() == Stage::Leaving
+        let is_drained = self.state.get() == LinkState::Draining
             && self.requests.borrow().len() == 0
-            && self.callbacks.get() == 0
+            && self.open_callbacks.get() == 0
             && self.timers.borrow().is_empty()
             && self.output.borrow().is_empty();
-        if is_done {
-            self.stage.set(Stage::Closed);
+        if is_drained {
+            self.state.set(LinkState::Closed);
         }
-        is_done
+        is_drained
     }
 
-    /// Requests under way, and bytes that the worker has not read.
+    /// Returns the number of pending requests, and the number of bytes that the worker has not read.
     pub fn load(&self) -> (usize, usize) {
-        (self.requests.borrow().len(), self.unread.get())
+        (self.requests.borrow().len(), self.unread_bytes.get())
     }
 
-    /// The worker has ended, or this end of its link: what it had under way is answered 500.
+    /// Ends the link: the worker, or its end of the link, has ended. Pending requests are answered 500.
     pub fn handle_end(&self, cx: &mut Context<'_>) {
-        if self.stage.replace(Stage::Ended) < Stage::Closed {
+        if self.state.replace(LinkState::Ended) < LinkState::Closed {
             self.supervisor.report_link_end(self.worker);
         }
-        // Watched clients keep it for as long as they are there: it has to be small.
+        // Clients that the worker watches keep the link until they disconnect: it must be small.
         self.output.take();
         self.partial.take();
         self.events.take();
         self.timers.borrow_mut().clear();
         let mut failed = 0;
-        self.requests.replace(Requests::new()).end_all(|request| {
+        self.requests.replace(RequestTable::new()).end_all(|request| {
             failed += 1;
-            fail(cx, request, ENDED);
+            fail_request(cx, request, ENDED);
         });
-        self.tally.failed(failed);
+        self.counters.add_failed(failed);
+    }
+
+    /// Asserts the invariants of the link.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let (requests, timers, output) = (self.requests.borrow(), self.timers.borrow(), self.output.borrow());
+        requests.check();
+        timers.check();
+        let unread = self.unread_bytes.get();
+        assert!(unread >= output.len(), "{unread} bytes are unread, and the output has {}", output.len());
+        assert!(self.open_callbacks.get() <= WORKER_CALLBACKS_MAX, "too many callbacks are open");
+        assert!(
+            requests.len() == 0 || self.sweep_is_scheduled.get(),
+            "{} requests are pending and no sweep is scheduled",
+            requests.len()
+        );
+        if self.state.get() == LinkState::Ended {
+            let is_empty = requests.len() == 0 && timers.is_empty() && output.is_empty();
+            assert!(is_empty && self.partial.borrow().is_empty(), "a link that has ended is empty");
+        }
     }
 }
 
-/// A head with nothing but the time.
-fn now(cx: &Context<'_>) -> Head {
-    Head::at(cx.now().as_millis() as u64)
+/// Returns a header with the current time.
+fn header_now(cx: &Context<'_>) -> FrameHeader {
+    FrameHeader::at(cx.now().as_millis() as u64)
 }
 
-fn wants(answer: bool) -> u8 {
-    if answer { WANTS_ANSWER } else { 0 }
+fn answer_flag(wants_answer: bool) -> u8 {
+    if wants_answer { WANTS_ANSWER } else { 0 }
 }
 
-/// What is answered where there is no worker.
-pub fn not_running(tally: &WorkerCounters) -> Answer {
-    tally.event_refused();
+/// Returns the answer to an event whose worker is not running.
+pub fn not_running(counters: &WorkerCounters) -> Answer {
+    counters.add_event_refused();
     Answer::error(500, NOT_RUNNING)
 }
 
-/// Answers a request that its worker will not.
-fn fail(cx: &mut Context<'_>, request: Request, why: &str) {
+/// Answers a request in place of its worker.
+fn fail_request(cx: &mut Context<'_>, request: WorkerRequest, message: &str) {
     cx.push_local(match request {
-        Request::Event(reply_to) => LocalCommand::Answer { reply_to, answer: Answer::error(500, why) },
-        Request::Subscription(reply_to, path) => {
+        WorkerRequest::Event(reply_to) => {
+            LocalCommand::Answer { reply_to, answer: Answer::error(500, message) }
+        }
+        WorkerRequest::Subscription(reply_to, path) => {
             LocalCommand::Any(Command::Decide { reply_to, path, decision: Decision::Fail(500) })
         }
     });

@@ -1,8 +1,9 @@
-//! One worker: its process, and what joins the server with it.
+//! The process of one worker, its control socket and its output.
 
-use super::lines::{Allowance, Lines, Verdict};
-use super::manifest::{self, Hello, Level, Line, Said, VERSION};
-use super::package::{NODE, PYTHON, Package};
+use super::control::{self, Hello, LogLevel, ServerMessage, WorkerMessage};
+use super::libraries::{LibraryFolder, NODE, PYTHON};
+use super::lines::{LineLimiter, LineSplitter};
+use super::manifest::PROTOCOL_VERSION;
 use super::{StartError, WorkerConfig, WorkerKind};
 use crate::limits::WORKER_LINE_BYTES_MAX;
 use command_fds::{CommandFdExt, FdMapping};
@@ -10,7 +11,7 @@ use rustix::event::PollFlags;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -19,22 +20,23 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// The descriptor of the control socket, in the worker; those of the links follow.
-const CONTROL: i32 = 3;
+/// The worker's file descriptor of the control socket. The descriptors of the links follow it.
+const CONTROL_FD: i32 = 3;
 
-/// The variable that says so.
-const VARIABLE: &str = "QUICKIO_WORKER";
+/// The environment variable that contains `CONTROL_FD`.
+const CONTROL_VARIABLE: &str = "QUICKIO_WORKER";
 
-/// Bytes that are read at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
 
-/// Reads in one go: more than sockets and pipes hold, and no more than that of one that goes on and on.
+/// Reads of one socket or pipe without a pause. Together they read more than the kernel buffers, and they end even if the
+/// worker writes without a pause.
 const READS_MAX: usize = 64;
 
 /// The processes of all workers that have not been waited for.
 static PROCESSES: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// Kills all workers, of a server that ends without waiting for them.
+/// Kills all workers. For a server that ends without waiting for them.
 pub fn kill_all() {
     for pid in PROCESSES.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         let _ = kill_process_group(pid, Signal::KILL);
@@ -45,74 +47,82 @@ fn forget(pid: Pid) {
     PROCESSES.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != pid);
 }
 
-/// A worker's process. It is killed when this is dropped.
-pub struct Process {
-    /// Told from all others of the application.
+/// A worker's process. It is killed when this value is dropped.
+pub struct WorkerProcess {
+    /// The serial number of the worker, unique among the workers of its application.
     pub serial: u32,
+    /// The instance that the worker runs for, from 0.
     pub instance: usize,
     child: Child,
     pid: Pid,
     pidfd: OwnedFd,
-    /// None, once the worker has closed it.
+    /// `None` once the worker has closed it.
     control: Option<UnixStream>,
-    /// What the control socket did not take yet.
-    untold: Vec<u8>,
-    /// The beginning of a line, in which there is no end up to `looked_at`.
+    /// Bytes that the control socket has not accepted yet.
+    unsent: Vec<u8>,
+    /// The beginning of a line from the control socket. Its first `searched` bytes contain no line end.
     line: Vec<u8>,
-    looked_at: usize,
+    searched: usize,
+    /// `None` once the worker has closed it.
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    printed: [Lines; 2],
-    allowance: Allowance,
-    /// The server's ends of its links, until the shards have them.
+    stdout_lines: LineSplitter,
+    stderr_lines: LineSplitter,
+    limiter: LineLimiter,
+    /// The server's ends of the worker's links, until the shards take them.
     pub links: Vec<OwnedFd>,
+    /// The application and the instance, for the log: `chat#0`.
     name: String,
 }
 
-/// What is waited for of a process.
+/// An event source of a process that the supervisor polls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum PollSource {
     Exit,
     Control,
     Stdout,
     Stderr,
 }
 
-impl Process {
-    /// Starts a worker, and says hello to it.
+impl WorkerProcess {
+    /// Starts a worker's process, and sends it the first message.
+    ///
+    /// # Errors
+    ///
+    /// The libraries cannot be written, the kernel has no sockets left, or the program cannot be started.
     pub fn start(
-        plan: &WorkerConfig,
-        package: &mut Package,
+        config: &WorkerConfig,
+        libraries: &mut LibraryFolder,
         serial: u32,
         instance: usize,
-    ) -> Result<Process, StartError> {
-        package.ensure().map_err(StartError::Package)?;
-        let pair = || UnixStream::pair().map_err(StartError::Sockets);
-        let (control, its_control) = pair()?;
-        let (mut links, mut theirs) = (Vec::new(), vec![OwnedFd::from(its_control)]);
-        for _ in 0..plan.shards {
-            let (ours, its) = pair()?;
-            links.push(ours.into());
-            theirs.push(its.into());
+    ) -> Result<WorkerProcess, StartError> {
+        libraries.ensure().map_err(StartError::Libraries)?;
+        let pair = || UnixStream::pair().map_err(StartError::Resources);
+        let (control, worker_control) = pair()?;
+        let (mut links, mut worker_ends) = (Vec::new(), vec![OwnedFd::from(worker_control)]);
+        for _ in 0..config.shards {
+            let (server_end, worker_end) = pair()?;
+            links.push(server_end.into());
+            worker_ends.push(worker_end.into());
         }
-        let mut command = command(plan, package);
-        let mappings = theirs.into_iter().zip(CONTROL..);
+        let mut command = command(config, libraries);
+        let mappings = worker_ends.into_iter().zip(CONTROL_FD..);
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
-        command.fd_mappings(mappings).map_err(|error| StartError::Sockets(io::Error::other(error)))?;
-        command.env(VARIABLE, CONTROL.to_string());
+        command.fd_mappings(mappings).map_err(|error| StartError::Resources(io::Error::other(error)))?;
+        command.env(CONTROL_VARIABLE, CONTROL_FD.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Ctrl-C at a terminal is for the server, which then ends its workers in order.
+        // Ctrl-C at a terminal must reach only the server, which then ends its workers in order.
         command.process_group(0);
         let spawned = command.spawn();
         let program = || command.get_program().into();
         let mut child =
-            spawned.map_err(|error| StartError::Spawn { program: program(), kind: plan.kind, error })?;
-        // The worker's ends close here with the command: when its process ends, so do ours.
+            spawned.map_err(|error| StartError::Spawn { program: program(), kind: config.kind, error })?;
+        // Dropping the command closes the worker's ends in this process: the server's ends then end with the worker.
         drop(command);
         let pid = Pid::from_child(&child);
         PROCESSES.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut process = Process {
+        let mut process = WorkerProcess {
             serial,
             instance,
             pid,
@@ -120,36 +130,37 @@ impl Process {
                 let _ = child.kill();
                 forget(pid);
                 let _ = child.wait();
-                StartError::Sockets(error.into())
+                StartError::Resources(error.into())
             })?,
             child,
             control: Some(control),
-            untold: Vec::new(),
+            unsent: Vec::new(),
             line: Vec::new(),
-            looked_at: 0,
+            searched: 0,
             stdout,
             stderr,
-            printed: Default::default(),
-            allowance: Allowance::new(Instant::now()),
+            stdout_lines: LineSplitter::default(),
+            stderr_lines: LineSplitter::default(),
+            limiter: LineLimiter::new(Instant::now()),
             links,
-            name: format!("{}#{instance}", plan.name),
+            name: format!("{}#{instance}", config.name),
         };
         let hello = Hello {
-            version: VERSION,
-            app: &plan.name,
+            version: PROTOCOL_VERSION,
+            app: &config.name,
             instance,
-            instances: plan.instances,
-            links: (CONTROL + 1..).take(plan.shards).collect(),
-            script: &plan.file,
-            settings: &plan.settings,
-            test: plan.test,
+            instances: config.instances,
+            links: (CONTROL_FD + 1..).take(config.shards).collect(),
+            script: &config.file,
+            settings: &config.settings,
+            test: config.test,
         };
-        process.make_pipes_answer_at_once().map_err(StartError::Sockets)?;
-        process.tell(&Line::Hello(hello));
+        process.set_nonblocking().map_err(StartError::Resources)?;
+        process.send(&ServerMessage::Hello(hello));
         Ok(process)
     }
 
-    fn make_pipes_answer_at_once(&self) -> io::Result<()> {
+    fn set_nonblocking(&self) -> io::Result<()> {
         let pipes = [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
         for pipe in pipes.into_iter().flatten() {
             rustix::io::ioctl_fionbio(pipe, true)?;
@@ -157,80 +168,82 @@ impl Process {
         self.control.as_ref().map_or(Ok(()), |control| control.set_nonblocking(true))
     }
 
-    /// As logs have it: `chat#0`.
+    /// Returns the name of the worker in the log, for example `chat#0`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// Returns the process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// What can be waited for.
-    pub fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
-        let room = if self.untold.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+    /// Returns the event sources to poll, with their descriptors and the events of interest.
+    pub fn poll_sources(&self) -> impl Iterator<Item = (PollSource, BorrowedFd<'_>, PollFlags)> {
+        let writable = if self.unsent.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let control = self.control.as_ref();
-        let control = control.map(|control| (Source::Control, control.as_fd(), PollFlags::IN | room));
-        let stdout = self.stdout.as_ref().map(|pipe| (Source::Stdout, pipe.as_fd(), PollFlags::IN));
-        let stderr = self.stderr.as_ref().map(|pipe| (Source::Stderr, pipe.as_fd(), PollFlags::IN));
-        let exit = Some((Source::Exit, self.pidfd.as_fd(), PollFlags::IN));
+        let control = control.map(|control| (PollSource::Control, control.as_fd(), PollFlags::IN | writable));
+        let stdout = self.stdout.as_ref().map(|pipe| (PollSource::Stdout, pipe.as_fd(), PollFlags::IN));
+        let stderr = self.stderr.as_ref().map(|pipe| (PollSource::Stderr, pipe.as_fd(), PollFlags::IN));
+        let exit = Some((PollSource::Exit, self.pidfd.as_fd(), PollFlags::IN));
         [exit, control, stdout, stderr].into_iter().flatten()
     }
 
-    /// Sends a line. There are no more than one hello and one ping that it has not read.
-    pub fn tell(&mut self, line: &Line<'_>) {
-        self.untold.extend_from_slice(&line.to_bytes());
-        self.tell_more();
+    /// Sends a message on the control socket. Never waits. A worker that reads nothing has at most one hello and one ping
+    /// waiting.
+    pub fn send(&mut self, message: &ServerMessage<'_>) {
+        self.unsent.extend_from_slice(&message.to_line());
+        self.send_unsent();
     }
 
-    fn tell_more(&mut self) {
+    fn send_unsent(&mut self) {
         let Some(control) = &mut self.control else { return };
-        while !self.untold.is_empty() {
-            match control.write(&self.untold) {
-                Ok(len) => drop(self.untold.drain(..len)),
-                Err(error) if is_later(&error) => return,
-                // It has closed it, which reading tells, too.
-                Err(_) => self.untold.clear(),
+        while !self.unsent.is_empty() {
+            match control.write(&self.unsent) {
+                Ok(len) => drop(self.unsent.drain(..len)),
+                Err(error) if is_temporary(&error) => return,
+                // The worker has closed the socket. The next read finds that out too.
+                Err(_) => self.unsent.clear(),
             }
         }
     }
 
-    /// Whether it can still say something.
-    pub fn is_heard(&self) -> bool {
+    /// Returns whether the control socket is open.
+    pub fn is_connected(&self) -> bool {
         self.control.is_some()
     }
 
-    /// Reads what it says, up to its last whole line.
+    /// Reads the control socket, and passes each message to `handle`. Never waits.
     ///
     /// # Errors
     ///
-    /// A line cannot be understood, or is too long; behind it nothing is read.
-    pub fn hear(&mut self, mut said: impl FnMut(Said)) -> Result<(), String> {
-        self.tell_more();
+    /// A line is invalid or too long. The lines that follow it are not read.
+    pub fn read_control(&mut self, mut handle: impl FnMut(WorkerMessage)) -> Result<(), String> {
+        self.send_unsent();
         for _ in 0..READS_MAX {
-            if !self.hear_more() {
+            if !self.read_piece() {
                 break;
             }
-            let mut taken = 0;
-            while let Some(len) = self.line[self.looked_at..].iter().position(|byte| *byte == b'\n') {
-                let end = self.looked_at + len;
-                manifest::read(&self.line[taken..end])?.into_iter().for_each(&mut said);
-                taken = end + 1;
-                self.looked_at = taken;
+            let mut parsed = 0;
+            while let Some(len) = self.line[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let end = self.searched + len;
+                control::parse(&self.line[parsed..end])?.into_iter().for_each(&mut handle);
+                parsed = end + 1;
+                self.searched = parsed;
             }
-            self.line.drain(..taken);
-            self.looked_at = self.line.len();
+            self.line.drain(..parsed);
+            self.searched = self.line.len();
             if self.line.len() > WORKER_LINE_BYTES_MAX {
                 return Err(format!(
-                    "a line on its control socket is longer than {WORKER_LINE_BYTES_MAX} bytes"
+                    "it sent a line longer than {WORKER_LINE_BYTES_MAX} bytes on its control socket"
                 ));
             }
         }
         Ok(())
     }
 
-    /// Reads a piece of what it says; whether there was one.
-    fn hear_more(&mut self) -> bool {
+    /// Reads once from the control socket. Returns whether there was anything to read.
+    fn read_piece(&mut self) -> bool {
         let Some(control) = &mut self.control else { return false };
         let mut bytes = [0; READ_BYTES];
         match control.read(&mut bytes) {
@@ -238,86 +251,91 @@ impl Process {
                 self.line.extend_from_slice(&bytes[..len]);
                 return true;
             }
-            Err(error) if is_later(&error) => {}
+            Err(error) if is_temporary(&error) => {}
             Ok(_) | Err(_) => self.control = None,
         }
         false
     }
 
-    /// Reads what it prints, and logs it.
-    pub fn log_printed(&mut self, source: Source) -> bool {
+    /// Reads once from the worker's output, and logs the lines. Returns whether there was anything to read.
+    pub fn log_output(&mut self, source: PollSource) -> bool {
         let mut bytes = [0; READ_BYTES];
         let read = match source {
-            Source::Stdout => self.stdout.as_mut().map(|pipe| pipe.read(&mut bytes)),
-            Source::Stderr => self.stderr.as_mut().map(|pipe| pipe.read(&mut bytes)),
-            Source::Exit | Source::Control => None,
+            PollSource::Stdout => self.stdout.as_mut().map(|pipe| pipe.read(&mut bytes)),
+            PollSource::Stderr => self.stderr.as_mut().map(|pipe| pipe.read(&mut bytes)),
+            PollSource::Exit | PollSource::Control => None,
         };
         let len = match read {
             Some(Ok(len @ 1..)) => len,
-            Some(Err(error)) if is_later(&error) => return false,
+            Some(Err(error)) if is_temporary(&error) => return false,
             None => return false,
             Some(_) => {
                 match source {
-                    Source::Stdout => self.stdout = None,
+                    PollSource::Stdout => self.stdout = None,
                     _ => self.stderr = None,
                 }
                 return false;
             }
         };
-        let Process { printed: [stdout, stderr], allowance, name, .. } = self;
-        let (lines, level) =
-            if source == Source::Stdout { (stdout, Level::Info) } else { (stderr, Level::Warn) };
-        lines.push(&bytes[..len], |line| log_if_allowed(allowance, name, level, line));
+        let WorkerProcess { stdout_lines, stderr_lines, limiter, name, .. } = self;
+        let (lines, level) = match source {
+            PollSource::Stdout => (stdout_lines, LogLevel::Info),
+            _ => (stderr_lines, LogLevel::Warn),
+        };
+        lines.push(&bytes[..len], |line| log_line(limiter, name, level, line));
         true
     }
 
-    /// Logs a line that the worker wrote for the log.
-    pub fn log(&mut self, level: Level, text: &str) {
-        let Process { allowance, name, .. } = self;
-        let mut lines = Lines::default();
-        lines.push(text.as_bytes(), |line| log_if_allowed(allowance, name, level, line));
-        lines.end(|line| log_if_allowed(allowance, name, level, line));
+    /// Logs a text that the worker sent for the log, line by line.
+    pub fn log(&mut self, level: LogLevel, text: &str) {
+        let WorkerProcess { limiter, name, .. } = self;
+        let mut lines = LineSplitter::default();
+        lines.push(text.as_bytes(), |line| log_line(limiter, name, level, line));
+        lines.finish(|line| log_line(limiter, name, level, line));
     }
 
-    /// Kills it, and whatever it has started. [`Source::Exit`] tells when it has ended.
+    /// Kills the process and all processes of its group. [`PollSource::Exit`] reports when the process has ended.
     pub fn kill(&mut self) {
-        // Its number cannot be another's: it is given back only by `ended`.
+        // The process id cannot have been reused: the process has not been waited for.
         let _ = kill_process_group(self.pid, Signal::KILL);
         let _ = self.child.kill();
     }
 
-    /// How it ended, where that can be known; `None`: it has not.
-    pub fn ended(&mut self) -> Option<Option<ExitStatus>> {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        match waitid(WaitId::PidFd(self.pidfd.as_fd()), look) {
+    /// Waits for the process if it has ended, and logs the rest of its output.
+    ///
+    /// Returns `None` if the process has not ended, and `Some(None)` if it has ended and its exit status is unknown.
+    pub fn reap(&mut self) -> Option<Option<ExitStatus>> {
+        let without_waiting = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), without_waiting) {
             Ok(None) => return None,
-            // What it has started must not outlive it, with the links that it was given. Its number is its own until `wait`.
+            // The processes that it started must not outlive it and keep its links open. Its process id, and the group's,
+            // cannot be reused before `try_wait`.
             Ok(Some(_)) => _ = kill_process_group(self.pid, Signal::KILL),
-            // Somebody else in this process has waited for it: an application in C.
+            // Other code of this process, for example an application in C, has waited for the process.
             Err(_) => {}
         }
-        for source in [Source::Stdout, Source::Stderr] {
-            (0..READS_MAX).take_while(|_| self.log_printed(source)).for_each(drop);
+        for source in [PollSource::Stdout, PollSource::Stderr] {
+            (0..READS_MAX).take_while(|_| self.log_output(source)).for_each(drop);
         }
-        let Process { printed: [stdout, stderr], allowance, name, .. } = self;
-        stdout.end(|line| log_if_allowed(allowance, name, Level::Info, line));
-        stderr.end(|line| log_if_allowed(allowance, name, Level::Warn, line));
+        let WorkerProcess { stdout_lines, stderr_lines, limiter, name, .. } = self;
+        stdout_lines.finish(|line| log_line(limiter, name, LogLevel::Info, line));
+        stderr_lines.finish(|line| log_line(limiter, name, LogLevel::Warn, line));
         forget(self.pid);
         Some(self.child.try_wait().ok().flatten())
     }
 
-    /// The last lines that it printed, as one text.
+    /// Returns the last lines that the worker printed, as one text.
     pub fn last_lines(&self) -> String {
-        self.allowance.last().collect::<Vec<_>>().join(" | ")
+        self.limiter.last_lines().collect::<Vec<_>>().join(" | ")
     }
 
-    /// How many lines it printed that were not logged.
+    /// Returns the number of lines that were dropped since the last call.
     pub fn take_dropped(&mut self) -> u64 {
-        self.allowance.take_dropped()
+        self.limiter.take_dropped()
     }
 }
 
-impl Drop for Process {
+impl Drop for WorkerProcess {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.kill();
@@ -327,49 +345,53 @@ impl Drop for Process {
     }
 }
 
-fn is_later(error: &io::Error) -> bool {
+fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-fn log_if_allowed(allowance: &mut Allowance, worker: &str, level: Level, line: &str) {
-    let Verdict::Pass { dropped } = allowance.judge(line, Instant::now()) else { return };
+/// Logs a line of a worker, unless the worker has printed too many.
+fn log_line(limiter: &mut LineLimiter, worker: &str, level: LogLevel, line: &str) {
+    let Some(dropped) = limiter.admit(line, Instant::now()) else { return };
     if dropped > 0 {
-        tracing::warn!(worker, lines = dropped, "the worker prints too much: lines were left out");
+        tracing::warn!(
+            worker,
+            lines = dropped,
+            "the worker printed too much: some of its lines were dropped"
+        );
     }
     match level {
-        Level::Error => tracing::error!(worker, "{line}"),
-        Level::Warn => tracing::warn!(worker, "{line}"),
-        Level::Info => tracing::info!(worker, "{line}"),
-        Level::Debug => tracing::debug!(worker, "{line}"),
-        Level::Trace => tracing::trace!(worker, "{line}"),
+        LogLevel::Error => tracing::error!(worker, "{line}"),
+        LogLevel::Warn => tracing::warn!(worker, "{line}"),
+        LogLevel::Info => tracing::info!(worker, "{line}"),
+        LogLevel::Debug => tracing::debug!(worker, "{line}"),
+        LogLevel::Trace => tracing::trace!(worker, "{line}"),
     }
 }
 
-/// How its program is called.
-fn command(plan: &WorkerConfig, package: &Package) -> Command {
-    match plan.kind {
+/// Returns the command that starts a worker.
+fn command(config: &WorkerConfig, libraries: &LibraryFolder) -> Command {
+    match config.kind {
         WorkerKind::Python => {
-            let mut command = Command::new(&plan.python);
-            let folder = package.folder().join(PYTHON);
-            // By its file: `-m` would look for it, and for what it imports, in the working directory first.
+            let mut command = Command::new(&config.python);
+            let folder = libraries.path().join(PYTHON);
+            // The path of the file is given, because `-m` would search the working directory first, for the module and for its
+            // imports.
             command.arg("-u").arg(folder.join("quickio/__main__.py"));
-            command.env(
-                "PYTHONPATH",
-                with_before(folder.as_os_str(), std::env::var_os("PYTHONPATH").as_deref()),
-            );
+            command
+                .env("PYTHONPATH", prepended(folder.as_os_str(), std::env::var_os("PYTHONPATH").as_deref()));
             command
         }
         WorkerKind::Node => {
-            let mut command = Command::new(&plan.node);
-            command.arg(package.folder().join(NODE).join("runner.mjs"));
+            let mut command = Command::new(&config.node);
+            command.arg(libraries.path().join(NODE).join("runner.mjs"));
             command
         }
-        WorkerKind::Program => Command::new(&plan.file),
+        WorkerKind::Program => Command::new(&config.file),
     }
 }
 
-/// A list of folders with one more before the others.
-fn with_before(folder: &OsStr, others: Option<&OsStr>) -> std::ffi::OsString {
+/// Returns a list of folders with `folder` before the others.
+fn prepended(folder: &OsStr, others: Option<&OsStr>) -> OsString {
     let mut list = folder.to_owned();
     if let Some(others) = others.filter(|others| !others.is_empty()) {
         list.push(":");

@@ -1,149 +1,194 @@
-//! The thread that keeps an application's workers running: starts them, starts them again when they crash, replaces them one
-//! by one, and ends them.
+//! The thread that keeps an application's workers running: it starts them, restarts them when they crash, replaces them one by
+//! one, and ends them.
 //!
 //! ```text
-//!   Starting ---> Ready ---> Serving ---> Leaving ---> (gone)
+//!   Starting ---> Ready ---> Serving ---> Draining ---> (ended)
 //!       |           |           |            |
-//!       +-----------+-----------+------------+--- killed, crashed ---> (gone)
+//!       +-----------+-----------+------------+--- killed, crashed ---> (ended)
 //! ```
 //!
-//! It waits for everything at once, in one `poll`: orders, control sockets, what workers print, the ends of processes.
+//! The thread waits for everything at once, in one `poll`: commands, control sockets, the workers' output, and the ends of their
+//! processes.
+//!
+//! This file has the thread and what it waits for; `serving` has the way of a worker into service, `replacing` the replacement of
+//! workers, and `ending` their ends.
+
+mod ending;
+mod replacing;
+mod serving;
 
 use super::backoff::Backoff;
-use super::manifest::{Line, Manifest, Said};
-use super::orders::{Counts, Order, Taken};
-use super::package::Package;
-use super::process::{Process, Source};
-use super::stage::{Ping, Stage, Worker};
-use super::watch::Watch;
-use super::{JoinedWorker, ShardsHandle, StartError, WorkerConfig, WorkerEvent};
+use super::commands::{SupervisorCommand, SupervisorReceiver};
+use super::control::{ServerMessage, WorkerMessage};
+use super::counters::SupervisorCounters;
+use super::file_watcher::FileWatcher;
+use super::libraries::LibraryFolder;
+use super::manifest::Manifest;
+use super::process::{PollSource, WorkerProcess};
+use super::supervised::{PingState, SupervisedWorker, WorkerState};
+use super::{ShardsHandle, StartError, WorkerConfig};
 use crate::limits::WORKER_WATCH;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a shard that has not looked at what is left for it is tried again, and how many times.
-const NEWS_WAIT: Duration = Duration::from_millis(2);
-const NEWS_TRIES: usize = 500;
-
-/// How long a worker may really take to answer a ping, where the clock is moved by hand.
+/// The longest time for which the supervisor waits for the answers to its pings after a test has moved the clock.
 const PONG_WAIT: Duration = Duration::from_secs(1);
 
-/// Who waits for the first workers, and is told of what they register.
-pub type First = SyncSender<Result<Arc<Manifest>, StartError>>;
+/// The sender of the result of the start: the manifest of the first workers, or the reason why they cannot run.
+pub type ReadySender = SyncSender<Result<Arc<Manifest>, StartError>>;
 
-/// The place of an instance.
+/// The supervisor of one application.
+///
+/// Invariants, which `check` asserts: at most one worker of an instance is serving, and no restart is scheduled for an instance
+/// that has a worker, or after the shutdown has begun.
+pub struct Supervisor {
+    config: WorkerConfig,
+    commands: SupervisorReceiver,
+    counters: Arc<SupervisorCounters>,
+    /// `None` until the first workers are started.
+    libraries: Option<LibraryFolder>,
+    workers: Vec<SupervisedWorker>,
+    instances: Vec<InstanceState>,
+    /// The serial number of the worker that was started last.
+    last_serial: u32,
+    /// `None` until the server's shards are running.
+    server: Option<RunningServer>,
+    /// Instances whose workers are to be replaced. The first one is being replaced.
+    replacements: VecDeque<usize>,
+    file_watcher: FileWatcher,
+    next_file_check: Instant,
+    /// The server is shutting down: no more workers are started.
+    is_shutting_down: bool,
+    /// The shards have ended: all workers have to end.
+    shards_ended: bool,
+    /// `None` once the result of the start has been sent.
+    ready_tx: Option<ReadySender>,
+    /// The result of the self-test, once it is known.
+    self_test: Option<Result<(), String>>,
+    /// The receiver of that result, once there is one.
+    self_test_tx: Option<SyncSender<Result<(), String>>>,
+}
+
+/// The restarts of one instance.
 #[derive(Default)]
-struct Place {
+struct InstanceState {
     backoff: Backoff,
+    /// The time of the next restart, by the server's clock, if one is scheduled.
     restart_at: Option<Duration>,
 }
 
-/// The shards, once they are there.
-struct Serving {
+/// The server whose shards the workers serve.
+struct RunningServer {
+    /// The number of the application.
     app: u32,
     shards: Arc<dyn ShardsHandle>,
 }
 
-/// The supervisor of one application.
-pub struct Supervisor {
-    plan: WorkerConfig,
-    taken: Taken,
-    counts: Arc<Counts>,
-    package: Option<Package>,
-    workers: Vec<Worker>,
-    places: Vec<Place>,
-    serial: u32,
-    serving: Option<Serving>,
-    /// Instances that are to be replaced, the one that is at work first.
-    to_replace: VecDeque<usize>,
-    watch: Watch,
-    look_at: Instant,
-    /// No worker is started any more.
-    server_stops: bool,
-    /// All have to end.
-    shards_ended: bool,
-    first: Option<First>,
-    outcome: Option<Result<(), String>>,
-    tester: Option<SyncSender<Result<(), String>>>,
-}
-
 impl Supervisor {
-    pub fn new(plan: WorkerConfig, taken: Taken, counts: Arc<Counts>, first: First) -> Supervisor {
+    pub fn new(
+        config: WorkerConfig,
+        commands: SupervisorReceiver,
+        counters: Arc<SupervisorCounters>,
+        ready_tx: ReadySender,
+    ) -> Supervisor {
         Supervisor {
-            places: (0..plan.instances).map(|_| Place::default()).collect(),
-            plan,
-            taken,
-            counts,
-            package: None,
+            instances: (0..config.instances).map(|_| InstanceState::default()).collect(),
+            config,
+            commands,
+            counters,
+            libraries: None,
             workers: Vec::new(),
-            serial: 0,
-            serving: None,
-            to_replace: VecDeque::new(),
-            watch: Watch::default(),
-            look_at: Instant::now(),
-            server_stops: false,
+            last_serial: 0,
+            server: None,
+            replacements: VecDeque::new(),
+            file_watcher: FileWatcher::default(),
+            next_file_check: Instant::now(),
+            is_shutting_down: false,
             shards_ended: false,
-            first: Some(first),
-            outcome: None,
-            tester: None,
+            ready_tx: Some(ready_tx),
+            self_test: None,
+            self_test_tx: None,
         }
     }
 
     /// Runs until the shards and all workers have ended, or until the first workers cannot be started.
     pub fn run(mut self) {
         if let Err(error) = self.start_first() {
-            self.fail_first(error);
+            self.fail_start(error);
         }
         while !(self.shards_ended && self.workers.is_empty()) {
             self.wait(None);
-            self.take_orders();
-            self.do_what_is_due();
+            self.handle_commands();
+            self.handle_due();
+            if cfg!(debug_assertions) {
+                self.check();
+            }
         }
     }
 
     fn start_first(&mut self) -> Result<(), StartError> {
-        self.package = Some(Package::new().map_err(StartError::Package)?);
-        (0..self.plan.instances).try_for_each(|instance| self.start(instance))
+        self.libraries = Some(LibraryFolder::new().map_err(StartError::Libraries)?);
+        (0..self.config.instances).try_for_each(|instance| self.start_worker(instance))
     }
 
-    /// The server cannot start.
-    fn fail_first(&mut self, error: StartError) {
-        if let Some(first) = self.first.take() {
-            let _ = first.send(Err(error)); // whoever started us waits for just this
-        }
-        self.end_all();
-        self.workers.iter_mut().for_each(|worker| worker.kill("another one failed"));
-    }
-
-    fn now(&self) -> Duration {
-        (self.plan.time.now)()
-    }
-
-    fn start(&mut self, instance: usize) -> Result<(), StartError> {
-        let Some(package) = &mut self.package else { return Ok(()) };
-        let process = Process::start(&self.plan, package, self.serial.wrapping_add(1), instance)?;
-        self.serial = process.serial;
-        self.places[instance].restart_at = None;
-        self.counts.started.add(1);
+    fn start_worker(&mut self, instance: usize) -> Result<(), StartError> {
+        let libraries =
+            self.libraries.as_mut().expect("the libraries are written before a worker is started");
+        let serial = self.last_serial.wrapping_add(1);
+        let process = WorkerProcess::start(&self.config, libraries, serial, instance)?;
+        self.last_serial = serial;
+        self.instances[instance].restart_at = None;
+        self.counters.started.add(1);
         tracing::debug!(worker = process.name(), pid = process.pid(), "worker started");
-        self.workers.push(Worker::new(process, self.plan.start_timeout));
+        self.workers.push(SupervisedWorker::new(process, self.config.start_timeout));
         Ok(())
+    }
+
+    /// Returns the time since the server started.
+    fn now(&self) -> Duration {
+        (self.config.clock.now)()
+    }
+
+    fn position(&self, serial: u32) -> Option<usize> {
+        self.workers.iter().position(|worker| worker.process.serial == serial)
+    }
+
+    /// Returns a worker, or `None` if it has ended. Commands and poll events may name a worker that has ended meanwhile.
+    fn worker(&mut self, serial: u32) -> Option<&mut SupervisedWorker> {
+        self.workers.iter_mut().find(|worker| worker.process.serial == serial)
+    }
+
+    fn has_serving_worker(&self, instance: usize) -> bool {
+        let is_serving = |worker: &SupervisedWorker| matches!(worker.state, WorkerState::Serving(_));
+        self.workers.iter().any(|worker| worker.process.instance == instance && is_serving(worker))
+    }
+
+    /// Asserts the invariants of the supervisor.
+    fn check(&self) {
+        for (instance, state) in self.instances.iter().enumerate() {
+            let workers = || self.workers.iter().filter(|worker| worker.process.instance == instance);
+            let serving = workers().filter(|worker| matches!(worker.state, WorkerState::Serving(_))).count();
+            assert!(serving <= 1, "instance {instance} has {serving} serving workers");
+            if state.restart_at.is_some() {
+                assert!(!self.is_shutting_down, "a restart is scheduled during the shutdown");
+                let holds = workers().any(SupervisedWorker::holds_instance);
+                assert!(!holds, "a restart is scheduled for instance {instance}, which has a worker");
+            }
+        }
     }
 
     // Waiting.
 
-    /// Waits for news of any kind, or until something is due, or for so long; and takes what workers have said and printed.
+    /// Waits until an event occurs, something is due, or `at_most` has passed. Then handles the events of the workers.
     fn wait(&mut self, at_most: Option<Duration>) {
         let timeout = self.time_to_next_due().into_iter().chain(at_most).min();
         let mut sources = Vec::new();
-        let mut fds = vec![PollFd::from_borrowed_fd(self.taken.wake(), PollFlags::IN)];
+        let mut fds = vec![PollFd::from_borrowed_fd(self.commands.wake(), PollFlags::IN)];
         for worker in &self.workers {
-            for (source, fd, flags) in worker.process.sources() {
+            for (source, fd, flags) in worker.process.poll_sources() {
                 sources.push((worker.process.serial, source));
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
             }
@@ -153,27 +198,28 @@ impl Supervisor {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         if poll(&mut fds, timeout.as_ref()).is_err() {
-            return; // a signal came between: everything is looked at again
+            return; // a signal interrupted the call; the caller waits again
         }
-        let has_news: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let is_ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
-        if has_news[0] {
-            self.taken.woken();
+        if is_ready[0] {
+            self.commands.clear_wake();
         }
-        let with_news = sources.into_iter().zip(&has_news[1..]).filter(|(_, news)| **news);
-        let mut with_news: Vec<(u32, Source)> = with_news.map(|(source, _)| source).collect();
-        // What a worker said is heard before its end is.
-        with_news.sort_by_key(|(_, source)| *source == Source::Exit);
-        for (worker, source) in with_news {
-            self.look(worker, source);
+        let ready = sources.into_iter().zip(&is_ready[1..]).filter(|(_, is_ready)| **is_ready);
+        let mut ready: Vec<(u32, PollSource)> = ready.map(|(source, _)| source).collect();
+        // The messages of a worker are handled before its end.
+        ready.sort_by_key(|(_, source)| *source == PollSource::Exit);
+        for (worker, source) in ready {
+            self.handle_ready(worker, source);
         }
     }
 
-    /// A clock that is moved by hand may be so far ahead of the workers that their answers are still on the way.
+    /// Waits for the answers to the pings. A clock that a test has moved may be far ahead of the workers.
     fn wait_for_pongs(&mut self) {
         let until = Instant::now() + PONG_WAIT;
-        let is_asked = |worker: &Worker| matches!(&worker.stage, Stage::Serving(ping) if !ping.answered);
-        while self.workers.iter().any(is_asked) {
+        let is_waiting =
+            |worker: &SupervisedWorker| matches!(&worker.state, WorkerState::Serving(ping) if !ping.answered);
+        while self.workers.iter().any(is_waiting) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -182,405 +228,171 @@ impl Supervisor {
         }
     }
 
+    /// Returns the time until something is due, or `None` if nothing is.
     fn time_to_next_due(&self) -> Option<Duration> {
         let real = Instant::now();
-        let deadlines = self.workers.iter().filter_map(Worker::deadline).map(|(at, _)| at);
-        let watch = self.watches().then_some(self.look_at);
-        let deadlines = deadlines.chain(watch).map(|at| at.saturating_duration_since(real));
-        if self.plan.time.is_manual {
+        let deadlines = self.workers.iter().filter_map(SupervisedWorker::deadline).map(|(at, _)| at);
+        let file_check = self.watches_files().then_some(self.next_file_check);
+        let deadlines = deadlines.chain(file_check).map(|at| at.saturating_duration_since(real));
+        if self.config.clock.is_manual {
             return deadlines.min();
         }
         let now = self.now();
-        let pings = self.workers.iter().filter_map(|worker| match &worker.stage {
-            Stage::Serving(ping) => Some(ping.next),
+        let pings = self.workers.iter().filter_map(|worker| match &worker.state {
+            WorkerState::Serving(ping) => Some(ping.next),
             _ => None,
         });
-        let restarts = self.places.iter().filter_map(|place| place.restart_at);
+        let restarts = self.instances.iter().filter_map(|instance| instance.restart_at);
         let dues = pings.chain(restarts).map(|at| at.saturating_sub(now));
-        // The server's clock has milliseconds: to wake up within the last one would be too early.
+        // The server's clock counts milliseconds. Without one more, the thread could wake up within the last one, too early.
         deadlines.chain(dues).min().map(|time| time + Duration::from_millis(1))
     }
 
-    fn watches(&self) -> bool {
-        self.plan.reload && self.serving.is_some() && !self.server_stops
+    fn watches_files(&self) -> bool {
+        self.config.reload && self.server.is_some() && !self.is_shutting_down
     }
 
-    fn position(&self, serial: u32) -> Option<usize> {
-        self.workers.iter().position(|worker| worker.process.serial == serial)
-    }
+    // Events.
 
-    fn worker(&mut self, serial: u32) -> Option<&mut Worker> {
-        self.workers.iter_mut().find(|worker| worker.process.serial == serial)
-    }
-
-    fn look(&mut self, serial: u32, source: Source) {
+    fn handle_ready(&mut self, serial: u32, source: PollSource) {
         let Some(at) = self.position(serial) else { return };
         match source {
-            Source::Exit => {
-                if let Some(status) = self.workers[at].process.ended() {
-                    self.hear(serial);
+            PollSource::Exit => {
+                if let Some(status) = self.workers[at].process.reap() {
+                    self.read_control(serial);
                     let worker = self.workers.remove(at);
-                    self.ended(worker, status);
+                    self.handle_end(worker, status);
                 }
             }
-            Source::Control => self.hear(serial),
-            Source::Stdout | Source::Stderr => {
+            PollSource::Control => self.read_control(serial),
+            PollSource::Stdout | PollSource::Stderr => {
                 let process = &mut self.workers[at].process;
-                process.log_printed(source);
-                self.counts.lines_dropped.add(process.take_dropped());
+                process.log_output(source);
+                self.counters.lines_dropped.add(process.take_dropped());
             }
         }
     }
 
-    fn take_orders(&mut self) {
-        while let Some(order) = self.taken.next() {
-            match order {
-                Order::Serve { app, shards, done } => {
+    fn read_control(&mut self, serial: u32) {
+        let Some(worker) = self.worker(serial) else { return };
+        let mut messages = Vec::new();
+        let result = worker.process.read_control(|message| messages.push(message));
+        if !worker.process.is_connected() {
+            worker.expect_end("it closed its control socket and did not end");
+        }
+        for message in messages {
+            self.handle_message(serial, message);
+        }
+        if let (Err(why), Some(worker)) = (result, self.worker(serial)) {
+            worker.kill(&why);
+        }
+    }
+
+    fn handle_message(&mut self, serial: u32, message: WorkerMessage) {
+        let Some(worker) = self.worker(serial) else { return };
+        match message {
+            WorkerMessage::Ready(manifest) => {
+                if manifest.events.is_empty() {
+                    tracing::warn!(worker = worker.process.name(), "the application registers no events");
+                }
+                if matches!(worker.state, WorkerState::Starting { .. }) {
+                    worker.state = WorkerState::Ready(Arc::new(manifest));
+                    self.handle_ready_worker(serial);
+                }
+            }
+            WorkerMessage::Failed(description) => {
+                worker.record_failure(&description);
+                self.set_self_test(Err(description));
+            }
+            WorkerMessage::Tested(passed) => {
+                self.set_self_test(if passed { Ok(()) } else { Err("its self-test failed".into()) });
+            }
+            WorkerMessage::Pong(number) => {
+                if let WorkerState::Serving(ping) = &mut worker.state {
+                    ping.answered |= ping.number == number;
+                }
+            }
+            WorkerMessage::Log(level, text) => worker.process.log(level, &text),
+        }
+    }
+
+    /// Records the result of the self-test. Only the first result counts.
+    fn set_self_test(&mut self, result: Result<(), String>) {
+        if self.config.test {
+            self.self_test.get_or_insert(result);
+            self.report_self_test();
+        }
+    }
+
+    fn report_self_test(&mut self) {
+        if let (Some(result), Some(self_test_tx)) = (&self.self_test, &self.self_test_tx) {
+            let _ = self_test_tx.try_send(result.clone()); // the receiver needs one result, and has room for it
+        }
+    }
+
+    fn handle_commands(&mut self) {
+        while let Some(command) = self.commands.next() {
+            match command {
+                SupervisorCommand::Serve { app, shards, done } => {
                     self.serve(app, shards);
-                    let _ = done.send(()); // whoever starts the server waits for it
+                    let _ = done.send(()); // the thread that starts the server waits for it
                 }
-                Order::Broken { worker, why } => {
+                SupervisorCommand::KillBroken { worker, why } => {
                     if let Some(worker) = self.worker(worker) {
-                        worker.kill(&format!("it broke the protocol of its links: {why}"));
+                        worker.kill(&format!("its link failed: {why}"));
                     }
                 }
-                Order::LinkEnded { worker } => {
+                SupervisorCommand::LinkEnded { worker } => {
                     if let Some(worker) = self.worker(worker) {
-                        worker.has_to_end("it ended a link, and went on");
+                        worker.expect_end("it ended a link and did not end");
                     }
                 }
-                Order::Replace => self.replace("SIGHUP"),
-                Order::ClockMoved(done) => {
+                SupervisorCommand::Replace => self.replace("SIGHUP"),
+                SupervisorCommand::ClockMoved(done) => {
                     self.wait_for_pongs();
-                    self.do_what_is_due();
-                    let _ = done.send(()); // whoever moved it may have given up
+                    self.handle_due();
+                    let _ = done.send(()); // the thread that moved the clock may have given up
                 }
-                Order::Outcome(tester) => {
-                    self.tester = Some(tester);
-                    self.tell_tester();
+                SupervisorCommand::ReportSelfTest(self_test_tx) => {
+                    self.self_test_tx = Some(self_test_tx);
+                    self.report_self_test();
                 }
-                Order::ServerStops => self.start_no_more(),
-                Order::ShardsEnded => self.end_all(),
+                SupervisorCommand::BeginShutdown => self.begin_shutdown(),
+                SupervisorCommand::ShardsEnded => self.end_all(),
             }
         }
     }
 
-    fn do_what_is_due(&mut self) {
+    /// Kills the workers whose deadline has passed, sends pings, restarts workers, and checks files, if these are due.
+    fn handle_due(&mut self) {
         let (real, now) = (Instant::now(), self.now());
         for worker in &mut self.workers {
             if let Some((_, why)) = worker.deadline().filter(|(at, _)| real >= *at) {
                 worker.kill(why);
             }
-            match &mut worker.stage {
-                Stage::Serving(ping) if now >= ping.next && !ping.answered => {
-                    self.counts.hung.add(1);
+            match &mut worker.state {
+                WorkerState::Serving(ping) if now >= ping.next && !ping.answered => {
+                    self.counters.hung.add(1);
                     worker.kill("it hangs: it did not answer a ping within worker-timeout");
                 }
-                Stage::Serving(ping) if now >= ping.next => {
-                    *ping = Ping { number: ping.number + 1, answered: false, next: now + self.plan.timeout };
-                    worker.process.tell(&Line::Ping(ping.number));
+                WorkerState::Serving(ping) if now >= ping.next => {
+                    let next = now + self.config.timeout;
+                    *ping = PingState { number: ping.number + 1, answered: false, next };
+                    worker.process.send(&ServerMessage::Ping(ping.number));
                 }
                 _ => {}
             }
         }
-        for instance in 0..self.places.len() {
-            if self.places[instance].restart_at.is_some_and(|at| now >= at) {
-                self.start_again(instance);
+        for instance in 0..self.instances.len() {
+            if self.instances[instance].restart_at.is_some_and(|at| now >= at) {
+                self.restart(instance);
             }
         }
-        if self.watches() && real >= self.look_at {
-            self.look_at = real + WORKER_WATCH;
-            if self.watch.has_changed() {
+        if self.watches_files() && real >= self.next_file_check {
+            self.next_file_check = real + WORKER_WATCH;
+            if self.file_watcher.has_changed() {
                 self.replace("a file changed");
             }
         }
-    }
-
-    // What workers say.
-
-    fn hear(&mut self, serial: u32) {
-        let Some(worker) = self.worker(serial) else { return };
-        let mut said = Vec::new();
-        let heard = worker.process.hear(|line| said.push(line));
-        if !worker.process.is_heard() {
-            worker.has_to_end("it closed its control socket, and went on");
-        }
-        for line in said {
-            self.said(serial, line);
-        }
-        if let (Err(why), Some(worker)) = (heard, self.worker(serial)) {
-            worker.kill(&why);
-        }
-    }
-
-    fn said(&mut self, serial: u32, said: Said) {
-        let Some(worker) = self.worker(serial) else { return };
-        match said {
-            Said::Ready(manifest) => {
-                if manifest.events.is_empty() {
-                    tracing::warn!(worker = worker.process.name(), "its application registers no event");
-                }
-                if matches!(worker.stage, Stage::Starting { .. }) {
-                    worker.stage = Stage::Ready(Arc::new(manifest));
-                    self.became_ready(serial);
-                }
-            }
-            Said::Failed(why) => {
-                worker.says_failed(&why);
-                self.tested(Err(why));
-            }
-            Said::Tested(passed) => {
-                self.tested(if passed { Ok(()) } else { Err("its self-test failed".into()) });
-            }
-            Said::Pong(number) => {
-                if let Stage::Serving(ping) = &mut worker.stage {
-                    ping.answered |= ping.number == number;
-                }
-            }
-            Said::Log(level, text) => worker.process.log(level, &text),
-        }
-    }
-
-    fn tested(&mut self, outcome: Result<(), String>) {
-        if self.plan.test {
-            self.outcome.get_or_insert(outcome);
-            self.tell_tester();
-        }
-    }
-
-    fn tell_tester(&mut self) {
-        if let (Some(outcome), Some(tester)) = (&self.outcome, &self.tester) {
-            let _ = tester.try_send(outcome.clone()); // told once is enough
-        }
-    }
-
-    fn became_ready(&mut self, serial: u32) {
-        if self.server_stops {
-            let deadline = Instant::now() + self.plan.stop_timeout;
-            if let Some(worker) = self.worker(serial) {
-                worker.process.links.clear();
-                worker.stage = Stage::Leaving { deadline };
-            }
-        } else if self.serving.is_some() {
-            self.put_to_work(serial);
-        } else {
-            self.tell_first();
-        }
-    }
-
-    /// Tells whoever started us, when all workers are ready.
-    fn tell_first(&mut self) {
-        let ready = self.workers.iter().filter_map(|worker| match &worker.stage {
-            Stage::Ready(manifest) => Some(Arc::clone(manifest)),
-            _ => None,
-        });
-        let manifests: Vec<Arc<Manifest>> = ready.collect();
-        if let Some(first) = self.first.take_if(|_| manifests.len() == self.plan.instances) {
-            let _ = first.send(Ok(Arc::clone(&manifests[0]))); // whoever started us waits for just this
-        }
-        if self.plan.test {
-            let deadline = Instant::now() + self.plan.start_timeout;
-            self.workers.iter_mut().for_each(|worker| worker.stage = Stage::Testing { deadline });
-        }
-    }
-
-    // Serving.
-
-    fn serve(&mut self, app: u32, shards: Arc<dyn ShardsHandle>) {
-        self.serving = Some(Serving { app, shards });
-        let ready = self.workers.iter().filter(|worker| matches!(worker.stage, Stage::Ready(_)));
-        let ready: Vec<u32> = ready.map(|worker| worker.process.serial).collect();
-        ready.into_iter().for_each(|serial| self.put_to_work(serial));
-    }
-
-    /// Gives a worker its place: the shards have its links from now on, and the one before it finishes what it has.
-    fn put_to_work(&mut self, serial: u32) {
-        let now = self.now();
-        let (Some(at), Some(serving)) = (self.position(serial), &self.serving) else { return };
-        let worker = &mut self.workers[at];
-        let Stage::Ready(manifest) = &worker.stage else { return };
-        let (manifest, instance) = (Arc::clone(manifest), worker.process.instance);
-        let told = serving.introduce(&mut worker.process, &manifest, now);
-        worker.stage = Stage::Serving(Ping { number: 0, answered: true, next: now });
-        worker.since = Some(now);
-        self.watch.set(manifest.files.iter().cloned());
-        let deadline = Instant::now() + self.plan.replace_timeout;
-        let mut replaces = false;
-        for before in &mut self.workers {
-            let is_other = before.process.serial != serial && before.process.instance == instance;
-            if is_other && matches!(before.stage, Stage::Serving(_)) {
-                before.stage = Stage::Leaving { deadline };
-                before.is_replaced = true;
-                replaces = true;
-            }
-        }
-        if !told {
-            // Some shards have it and some have the one before it: neither can be kept.
-            let of_place = self.workers.iter_mut().filter(|worker| worker.process.instance == instance);
-            of_place.for_each(|worker| worker.kill("a shard does not answer"));
-        }
-        // Where its place was empty there is nobody whose end is waited for.
-        if !replaces && self.to_replace.front() == Some(&instance) {
-            self.to_replace.pop_front();
-            self.replace_next();
-        }
-    }
-
-    // Replacing.
-
-    fn replace(&mut self, why: &str) {
-        if self.serving.is_none() || self.server_stops {
-            return;
-        }
-        tracing::info!(app = self.plan.name, why, "workers are replaced");
-        let is_at_work = !self.to_replace.is_empty();
-        // Those that wait are loaded from the files as they are by then; the one that is loading may have begun too early.
-        self.to_replace.truncate(1);
-        self.to_replace.extend(0..self.plan.instances);
-        if !is_at_work {
-            self.replace_next();
-        }
-    }
-
-    /// Starts the one that takes the next one's place.
-    fn replace_next(&mut self) {
-        let Some(instance) = self.to_replace.front().copied() else { return };
-        if let Err(error) = self.start(instance) {
-            self.give_up_replacing(&error.to_string());
-        }
-    }
-
-    fn give_up_replacing(&mut self, why: &str) {
-        tracing::error!(app = self.plan.name, why, "the reload is given up: workers go on as they are");
-        self.to_replace.clear();
-    }
-
-    /// One has ended: where it is the one whose place was taken, the next may be replaced.
-    fn go_on_replacing(&mut self, ended: &Worker) {
-        let instance = ended.process.instance;
-        if self.server_stops || self.to_replace.front() != Some(&instance) {
-            return;
-        }
-        let is_served = |worker: &Worker| {
-            worker.process.instance == instance && matches!(worker.stage, Stage::Serving(_))
-        };
-        if self.workers.iter().any(is_served) {
-            self.to_replace.pop_front();
-            self.replace_next();
-        }
-    }
-
-    // Ends.
-
-    /// `status`: how it ended, where that is known.
-    fn ended(&mut self, mut worker: Worker, status: Option<ExitStatus>) {
-        self.counts.lines_dropped.add(worker.process.take_dropped());
-        if let (Some(serving), Some(_)) = (&self.serving, worker.since) {
-            serving.tell_left(worker.process.serial, self.plan.shards);
-        }
-        let why = worker.take_fault();
-        let may_end = matches!(worker.stage, Stage::Leaving { .. }) || self.server_stops || self.plan.test;
-        if why.is_none() && may_end && status.is_some_and(|status| status.success()) {
-            tracing::debug!(worker = worker.process.name(), "worker ended");
-        } else {
-            let status = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
-            self.failed(&worker, &status, &why.unwrap_or_else(|| "it ended by itself".into()));
-        }
-        self.tested(Err("it ended without a word on its self-test".into()));
-        self.go_on_replacing(&worker);
-    }
-
-    /// A worker has ended as it should not.
-    fn failed(&mut self, worker: &Worker, status: &str, why: &str) {
-        let name = worker.process.name();
-        let printed = worker.last_words();
-        if self.first.is_some() {
-            let failed = format!("its worker failed: {why} ({status}){printed}");
-            return self.fail_first(StartError::Failed(failed));
-        }
-        self.tested(Err(format!("{why}{printed}")));
-        if self.server_stops || self.plan.test || worker.is_replaced {
-            return tracing::warn!(worker = name, status, why, "a worker did not end in order{printed}");
-        }
-        let instance = worker.process.instance;
-        if worker.since.is_none() && self.to_replace.front() == Some(&instance) {
-            return self.give_up_replacing(&format!("{name}: {why} ({status}){printed}"));
-        }
-        self.counts.crashed.add(1);
-        if self.workers.iter().any(|other| other.process.instance == instance && other.holds_place()) {
-            return tracing::error!(worker = name, status, why, "a worker crashed{printed}");
-        }
-        let now = self.now();
-        let place = &mut self.places[instance];
-        let wait = place.backoff.next(worker.since.map(|since| now.saturating_sub(since)));
-        place.restart_at = Some(now + wait);
-        tracing::error!(worker = name, status, why, again_in = ?wait, "a worker crashed{printed}");
-    }
-
-    fn start_again(&mut self, instance: usize) {
-        if let Err(error) = self.start(instance) {
-            let wait = self.places[instance].backoff.next(None);
-            self.places[instance].restart_at = Some(self.now() + wait);
-            tracing::error!(app = self.plan.name, instance, %error, again_in = ?wait, "a worker cannot be started");
-        }
-    }
-
-    /// No worker is started any more, and whoever ends may.
-    fn start_no_more(&mut self) {
-        self.server_stops = true;
-        self.to_replace.clear();
-        self.places.iter_mut().for_each(|place| place.restart_at = None);
-    }
-
-    /// Ends all workers: those that serve are told by the shards, which have ended their links.
-    fn end_all(&mut self) {
-        self.start_no_more();
-        self.shards_ended = true;
-        let deadline = Instant::now() + self.plan.stop_timeout;
-        for worker in &mut self.workers {
-            worker.process.links.clear();
-            match worker.stage {
-                Stage::Starting { .. } => worker.kill("the server stops"),
-                Stage::Testing { .. } => worker.has_to_end("it was tested, and went on"),
-                Stage::Leaving { deadline: earlier } if earlier < deadline => {}
-                Stage::Ready(_) => worker.has_to_end("the server does not start"),
-                Stage::Serving(_) | Stage::Leaving { .. } => {
-                    worker.stage = Stage::Leaving { deadline };
-                }
-                Stage::Killed => {}
-            }
-        }
-    }
-}
-
-impl Serving {
-    /// Gives the shards the links of a worker; whether all of them took theirs.
-    fn introduce(&self, process: &mut Process, manifest: &Arc<Manifest>, joined_at: Duration) -> bool {
-        let (app, instance, worker) = (self.app, process.instance as u32, process.serial);
-        let sockets = std::mem::take(&mut process.links);
-        sockets.into_iter().enumerate().all(|(shard, socket)| {
-            let joined =
-                JoinedWorker { app, instance, worker, manifest: Arc::clone(manifest), joined_at, socket };
-            self.tell(shard, WorkerEvent::Joined(joined))
-        })
-    }
-
-    /// A worker's process has ended: should anybody else still hold its links, they end all the same.
-    fn tell_left(&self, worker: u32, shards: usize) {
-        for shard in 0..shards {
-            let _ = self.shards.send(shard, WorkerEvent::Left { app: self.app, worker }); // a link that has ended is noticed in any case
-        }
-    }
-
-    /// Tells a shard. One that does not look for so long has ended.
-    fn tell(&self, shard: usize, mut news: WorkerEvent) -> bool {
-        for _ in 0..NEWS_TRIES {
-            match self.shards.send(shard, news) {
-                Ok(()) => return true,
-                Err(back) => news = back,
-            }
-            thread::sleep(NEWS_WAIT);
-        }
-        false
     }
 }

@@ -11,6 +11,7 @@
 //! In the end nothing is left: no request, no callback, no subscription, no link.
 
 use crate::app::worker::{JoinedWorker, LinkLimits, Manifest, SupervisorHandle, WorkerEvent, WorkerGroup};
+use crate::app::worker_app;
 use crate::app::{Application, Error, Registrar};
 use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
@@ -62,7 +63,7 @@ impl Application for Played {
         let supervisor = Arc::clone(&self.supervisor) as Arc<dyn SupervisorHandle>;
         let team =
             WorkerGroup::new("played".into(), registrar.shard(), INSTANCES as usize, self.limits, supervisor);
-        team.register(registrar, &self.manifest)?;
+        worker_app::register_events(&team, registrar, &self.manifest)?;
         registrar.add_worker_group(team);
         Ok(())
     }
@@ -219,6 +220,14 @@ impl Life {
     fn turn(&mut self, shard: usize) {
         (0..self.links.len()).for_each(|link| self.take(link));
         self.world.turn(shard);
+        self.check(shard);
+    }
+
+    /// Asserts the invariants of a shard's links.
+    fn check(&self, shard: usize) {
+        let state = &self.world.shards[shard].state;
+        state.links.iter().for_each(|end| end.link.check());
+        state.apps.worker_groups().for_each(WorkerGroup::check);
     }
 
     fn rest(&mut self) {
@@ -227,6 +236,7 @@ impl Life {
             (0..self.clients.len()).for_each(|client| self.listen(client));
             let Some(shard) = (0..SHARDS).find(|shard| self.world.has_news(*shard)) else { return };
             self.world.turn(shard);
+            self.check(shard);
         }
     }
 

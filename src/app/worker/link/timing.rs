@@ -1,14 +1,17 @@
-//! A worker's timers, and its requests that take too long: both by timers of the shard.
+//! The worker's timers, and the timeout of its requests. Both are driven by timers of the shard.
 
-use super::{TOO_LATE, WorkerLink, fail, now};
+use super::{TOO_LATE, WorkerLink, fail_request, header_now};
 use crate::app::Context;
-use crate::app::worker::wire::{Head, ToWorker};
+use crate::app::worker::wire::{FrameHeader, ToWorker};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// The resolution of the shard's timers.
+const TICK: Duration = Duration::from_millis(1);
+
 impl WorkerLink {
-    /// Has the requests looked at that take too long.
-    pub(super) fn sweep_in(self: &Rc<Self>, cx: &mut Context<'_>, time: Duration) {
+    /// Schedules a sweep after this time.
+    pub(super) fn schedule_sweep(self: &Rc<Self>, cx: &mut Context<'_>, time: Duration) {
         let link = Rc::downgrade(self);
         cx.after(time, move |cx| {
             if let Some(link) = link.upgrade() {
@@ -17,31 +20,36 @@ impl WorkerLink {
         });
     }
 
+    /// Fails the requests that have been pending for too long, and schedules the next sweep if others are pending.
     fn sweep(self: &Rc<Self>, cx: &mut Context<'_>) {
         let (now, timeout) = (cx.now(), self.limits.request_timeout);
-        let Some(moment) = now.checked_sub(timeout) else { return self.sweep_in(cx, timeout) };
+        let Some(began_until) = now.checked_sub(timeout) else { return self.schedule_sweep(cx, timeout) };
         let mut late = 0;
-        let oldest = self.requests.borrow_mut().end_before(moment, |request| {
+        let oldest = self.requests.borrow_mut().end_until(began_until, |request| {
             late += 1;
-            fail(cx, request, TOO_LATE);
+            fail_request(cx, request, TOO_LATE);
         });
         if late > 0 {
             let worker = &self.name;
             tracing::warn!(
                 worker,
                 requests = late,
-                "a worker did not answer within worker-request-timeout: 500"
+                "a worker did not answer within worker-request-timeout; the requests were answered 500"
             );
         }
-        self.tally.timed_out(late);
-        self.sweep_is_due.set(oldest.is_some());
+        self.counters.add_timed_out(late);
+        self.sweep_is_scheduled.set(oldest.is_some());
         if let Some(oldest) = oldest {
-            self.sweep_in(cx, (oldest + timeout).saturating_sub(now).max(Duration::from_millis(1)));
+            self.schedule_sweep(cx, (oldest + timeout).saturating_sub(now).max(TICK));
         }
     }
 
-    /// Sets a timer: so long from this moment on, which may be past.
-    pub fn set(
+    /// Sets a timer that is due `time` after `since`, which may be in the past. A period is at least 1 ms.
+    ///
+    /// # Errors
+    ///
+    /// The worker has too many timers.
+    pub fn set_timer(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
         number: u32,
@@ -49,35 +57,37 @@ impl WorkerLink {
         time: Duration,
         repeats: bool,
     ) -> Result<(), &'static str> {
-        let time = if repeats { time.max(Duration::from_millis(1)) } else { time };
+        let time = if repeats { time.max(TICK) } else { time };
         let due = since.saturating_add(time);
         if !self.timers.borrow_mut().set(number, due, repeats.then_some(time)) {
-            return Err("it has too many timers");
+            return Err("the worker has too many timers");
         }
-        self.arm(cx);
+        self.arm_timers(cx);
         Ok(())
     }
 
-    /// Has the shard's timer fire as early as the earliest of the worker's.
-    fn arm(self: &Rc<Self>, cx: &mut Context<'_>) {
+    /// Sets a timer of the shard for the earliest of the worker's timers, unless there is one.
+    fn arm_timers(self: &Rc<Self>, cx: &mut Context<'_>) {
         let Some(due) = self.timers.borrow_mut().arm() else { return };
         let link = Rc::downgrade(self);
         cx.after(due.saturating_sub(cx.now()), move |cx| {
             if let Some(link) = link.upgrade() {
-                link.fire(cx);
+                link.fire_timers(cx);
             }
         });
     }
 
-    fn fire(self: &Rc<Self>, cx: &mut Context<'_>) {
-        self.timers.borrow_mut().fired(cx.now());
-        while let Some(number) = self.take_due(cx.now()) {
-            self.put(ToWorker::Timer, &Head { number, ..now(cx) }, "", "");
+    /// Tells the worker of each timer that is due.
+    fn fire_timers(self: &Rc<Self>, cx: &mut Context<'_>) {
+        self.timers.borrow_mut().shard_timers_fired(cx.now());
+        while let Some(number) = self.take_due_timer(cx.now()) {
+            self.put_frame(ToWorker::Timer, &FrameHeader { number, ..header_now(cx) }, "", "");
         }
-        self.arm(cx);
+        self.arm_timers(cx);
     }
 
-    fn take_due(&self, now: Duration) -> Option<u32> {
+    /// Returns the number of a timer that is due. A method of its own: the borrow ends before the frame is put.
+    fn take_due_timer(&self, now: Duration) -> Option<u32> {
         self.timers.borrow_mut().take_due(now)
     }
 }

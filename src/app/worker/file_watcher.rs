@@ -1,22 +1,24 @@
-//! The files that workers were loaded from: whether one of them has changed. They are looked at, since editors put new files
-//! in the place of old ones, on any file system.
+//! Detection of changes in the files that workers were loaded from. The files are polled: this works on every file system, and
+//! with editors that replace files by new ones.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Files, and when each was changed last; `None`: it is not there.
+/// A watcher of files.
 #[derive(Default)]
-pub struct Watch {
-    files: BTreeMap<PathBuf, Option<Stamp>>,
+pub struct FileWatcher {
+    /// The files with their stamps. `None`: the file does not exist.
+    files: BTreeMap<PathBuf, Option<FileStamp>>,
 }
 
-/// A file of the same time and length may still be another, but not one that somebody has just written.
-type Stamp = (SystemTime, u64);
+/// The time of the last modification of a file, and its length in bytes. Two versions of a file may have the same stamp, but
+/// not if one of them was written just now.
+type FileStamp = (SystemTime, u64);
 
-impl Watch {
-    /// Looks at these files from now on. What has changed of those that it looks at already is still to be told.
+impl FileWatcher {
+    /// Replaces the set of watched files. A change to a file that was already watched is still reported.
     pub fn set(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let mut known = std::mem::take(&mut self.files);
         let with_stamp = |file: PathBuf| {
@@ -26,12 +28,12 @@ impl Watch {
         self.files = files.into_iter().map(with_stamp).collect();
     }
 
-    /// Whether one of them has changed since it was looked at last.
+    /// Returns whether one of the files has changed since the last call.
     pub fn has_changed(&mut self) -> bool {
         let mut changed = false;
         for (file, before) in &mut self.files {
             let now = stamp(file);
-            // One that is not there is being replaced.
+            // A file that does not exist is being replaced.
             if now.is_some() && now != *before {
                 *before = now;
                 changed = true;
@@ -41,7 +43,7 @@ impl Watch {
     }
 }
 
-fn stamp(file: &Path) -> Option<Stamp> {
+fn stamp(file: &Path) -> Option<FileStamp> {
     let found = fs::metadata(file).ok()?;
     Some((found.modified().ok()?, found.len()))
 }
@@ -52,26 +54,26 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_change_is_told_once_and_a_file_that_is_away_waits() {
+    fn a_change_is_reported_once_and_a_missing_file_is_no_change() {
         let folder = std::env::temp_dir().join(format!("quickio-watch-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join("app.py");
         fs::write(&file, "1").unwrap();
-        let mut watch = Watch::default();
-        watch.set([file.clone(), folder.join("none")]);
-        assert!(!watch.has_changed());
+        let mut watcher = FileWatcher::default();
+        watcher.set([file.clone(), folder.join("none")]);
+        assert!(!watcher.has_changed());
         fs::write(&file, "22").unwrap();
-        assert!(watch.has_changed() && !watch.has_changed());
+        assert!(watcher.has_changed() && !watcher.has_changed());
         fs::write(&file, "333").unwrap();
-        watch.set([file.clone()]);
-        assert!(watch.has_changed() && !watch.has_changed(), "saved while it was loaded");
+        watcher.set([file.clone()]);
+        assert!(watcher.has_changed() && !watcher.has_changed(), "saved while it was loaded");
         let open = fs::File::options().write(true).open(&file).unwrap();
         open.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
-        assert!(watch.has_changed() && !watch.has_changed(), "also back in time");
+        assert!(watcher.has_changed() && !watcher.has_changed(), "also back in time");
         fs::remove_file(&file).unwrap();
-        assert!(!watch.has_changed());
+        assert!(!watcher.has_changed());
         fs::write(&file, "333").unwrap();
-        assert!(watch.has_changed() && !watch.has_changed());
+        assert!(watcher.has_changed() && !watcher.has_changed());
         fs::remove_dir_all(folder).unwrap();
     }
 }

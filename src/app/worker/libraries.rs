@@ -1,5 +1,5 @@
-//! The libraries of workers, which the server has in itself: written to a folder of its own, so that nothing has to be
-//! installed.
+//! The worker libraries for Python and Node, which are part of the server's executable. The server writes them to a folder of
+//! its own; nothing has to be installed.
 
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File};
@@ -9,17 +9,17 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// Where Python looks for the package `quickio`.
+/// The subfolder in which Python finds the package `quickio`.
 pub const PYTHON: &str = "python";
-/// Where the package `quickio` of Node is.
+/// The subfolder that is Node's package `quickio`.
 pub const NODE: &str = "node";
 
-/// Names and texts of files that lie beside this one.
+/// Returns the names and texts of files in the folder of this source file.
 macro_rules! files {
     ($($name:literal,)+) => { &[$(($name, include_str!($name))),+] };
 }
 
-/// All of them.
+/// All files of the libraries.
 const FILES: &[(&str, &str)] = files![
     "node/app.cjs",
     "node/callbacks.cjs",
@@ -71,55 +71,68 @@ const FILES: &[(&str, &str)] = files![
     "python/quickio/py.typed",
 ];
 
-/// The folder. It is removed when this is dropped.
-pub struct Package {
+/// A folder that contains the libraries. It is removed when this value is dropped.
+pub struct LibraryFolder {
     folder: PathBuf,
-    /// Locked as long as the server lives, so that others can tell it from one that was left behind.
+    /// The lock on the folder, held for the life of the server. Other servers remove folders that are not locked.
     lock: File,
 }
 
-/// What the names of all such folders begin with.
+/// The prefix of the names of all such folders.
 const PREFIX: &str = "quickio-libraries-";
 
-/// The folders of this process.
+/// The folders of this process that still exist.
 static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Removes the folders of this process, which ends without dropping anything.
+/// Removes the folders of this process. For a process that ends without dropping its values.
 pub fn remove_all() {
     for folder in FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        let _ = fs::remove_dir_all(folder); // the next server looks for what is left
+        let _ = fs::remove_dir_all(folder); // the next server removes a folder that is left
     }
 }
 
-impl Package {
-    /// A folder that only this user can look into.
-    pub fn new() -> io::Result<Package> {
+impl LibraryFolder {
+    /// Creates a folder that only this user can read, and writes the libraries to it. Removes folders that killed servers of
+    /// this user have left.
+    ///
+    /// # Errors
+    ///
+    /// The folder for temporary files cannot be written to.
+    pub fn new() -> io::Result<LibraryFolder> {
         remove_abandoned();
-        // Nobody can have made one of this name before, so the first attempt succeeds.
+        // The name is random: no other folder has it.
         let random = RandomState::new().build_hasher().finish();
         let folder = std::env::temp_dir().join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
         create(&folder)?;
         FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(folder.clone());
-        let package = Package { lock: lock(&folder)?, folder };
-        package.write()?;
-        Ok(package)
+        let libraries = LibraryFolder { lock: lock(&folder)?, folder };
+        libraries.write()?;
+        Ok(libraries)
     }
 
-    pub fn folder(&self) -> &Path {
+    /// Returns the path of the folder.
+    pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Makes it anew where something has cleaned it away: temporary folders are cleaned of what is old.
+    /// Writes the folder again if it or some of its files have been removed: programs remove old files from folders for temporary
+    /// files.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or another user has created a folder with its name.
     pub fn ensure(&mut self) -> io::Result<()> {
         if !self.folder.exists() {
             create(&self.folder)?;
             self.lock = lock(&self.folder)?;
         }
-        // Somebody else may have waited for its name to be free.
+        // Another user may have waited for the name to become free.
         if !is_ours(&self.folder) {
-            return Err(io::Error::other("another user has a folder of that name"));
+            let why = format!("another user owns the folder {}", self.folder.display());
+            return Err(io::Error::other(why));
         }
-        if FILES.iter().all(|(name, _)| self.folder.join(name).exists()) { Ok(()) } else { self.write() }
+        let is_complete = FILES.iter().all(|(name, _)| self.folder.join(name).exists());
+        if is_complete { Ok(()) } else { self.write() }
     }
 
     fn write(&self) -> io::Result<()> {
@@ -132,9 +145,9 @@ impl Package {
     }
 }
 
-impl Drop for Package {
+impl Drop for LibraryFolder {
     fn drop(&mut self) {
-        // Where it cannot be removed the next server tries.
+        // If the folder cannot be removed, the next server tries again.
         let _ = fs::remove_dir_all(&self.folder);
         FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|folder| *folder != self.folder);
     }
@@ -144,7 +157,7 @@ fn create(folder: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(folder)
 }
 
-/// Whether this user has made it, and nobody else can put anything into it.
+/// Returns whether the folder belongs to this user and no other user can write to it.
 fn is_ours(folder: &Path) -> bool {
     let ours = rustix::process::geteuid().as_raw();
     fs::symlink_metadata(folder)
@@ -157,16 +170,16 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
-/// Removes what servers of this user have left behind that were killed.
+/// Removes the folders that killed servers of this user have left.
 fn remove_abandoned() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    let names = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
-    for entry in entries.flatten().filter(names) {
+    let is_named = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
+    for entry in entries.flatten().filter(is_named) {
         let folder = entry.path();
-        // A folder that was just made is not locked yet, and has nothing in it.
-        let is_begun = folder.join(PYTHON).exists();
-        if is_ours(&folder) && is_begun && lock(&folder).is_ok() {
-            let _ = fs::remove_dir_all(folder); // whoever it is, another one is at it, too
+        // A folder that another server has just created is empty and not locked yet.
+        let has_files = folder.join(PYTHON).exists();
+        if is_ours(&folder) && has_files && lock(&folder).is_ok() {
+            let _ = fs::remove_dir_all(folder); // if it fails, another server is removing the folder
         }
     }
 }
@@ -177,46 +190,46 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn it_is_private_comes_back_when_it_is_cleaned_away_and_goes_in_the_end() {
-        let mut package = Package::new().unwrap();
-        let folder = package.folder().to_owned();
+    fn is_private_and_restored_and_removed_in_the_end() {
+        let mut libraries = LibraryFolder::new().unwrap();
+        let folder = libraries.path().to_owned();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(folder.join(PYTHON).join("quickio/py.typed").exists());
         fs::remove_dir_all(folder.join(PYTHON)).unwrap();
-        package.ensure().unwrap();
+        libraries.ensure().unwrap();
         assert!(folder.join(PYTHON).join("quickio/py.typed").exists());
         fs::remove_dir_all(&folder).unwrap();
-        package.ensure().unwrap();
+        libraries.ensure().unwrap();
         assert!(folder.join(NODE).join("runner.mjs").exists());
-        drop(package);
+        drop(libraries);
         assert!(!folder.exists());
     }
 
     #[test]
-    fn what_others_could_have_made_is_not_used() {
-        let mut package = Package::new().unwrap();
-        let folder = package.folder().to_owned();
+    fn a_folder_that_others_can_write_to_is_rejected() {
+        let mut libraries = LibraryFolder::new().unwrap();
+        let folder = libraries.path().to_owned();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(package.ensure().is_err());
+        assert!(libraries.ensure().is_err());
     }
 
     #[test]
-    fn what_was_left_behind_is_removed_and_what_is_in_use_is_not() {
-        let (used, left) = (Package::new().unwrap(), Package::new().unwrap());
-        flock(&left.lock, FlockOperation::Unlock).unwrap(); // as its process's end does
-        let another = Package::new().unwrap();
-        assert!(used.folder().exists() && another.folder().exists() && !left.folder().exists());
+    fn abandoned_folders_are_removed_and_used_ones_are_not() {
+        let (used, left) = (LibraryFolder::new().unwrap(), LibraryFolder::new().unwrap());
+        flock(&left.lock, FlockOperation::Unlock).unwrap(); // as the end of its process would
+        let another = LibraryFolder::new().unwrap();
+        assert!(used.path().exists() && another.path().exists() && !left.path().exists());
     }
 
-    /// What tools leave behind.
+    /// Returns whether a folder is a cache that a tool has created.
     fn is_cache(folder: &Path) -> bool {
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.starts_with('.') || name == "__pycache__"
     }
 
-    /// What lies in the sources is what is built in.
+    /// Compares the source folders with the files that are built in.
     #[test]
-    fn no_file_is_forgotten() {
+    fn all_source_files_are_built_in() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/app/worker");
         for sources in [PYTHON, NODE] {
             let mut folders = vec![root.join(sources)];

@@ -1,0 +1,83 @@
+//! The counters of workers: those of a shard's links, and those of a supervisor.
+
+use crate::metrics::{Counter, Counters};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The counters of the links of one application on one shard.
+#[derive(Default)]
+pub struct WorkerCounters(RefCell<Counters>);
+
+impl WorkerCounters {
+    fn add(&self, counter: Counter, n: u64) {
+        self.0.borrow_mut().add(counter, n);
+    }
+
+    /// Counts an event, hook or reply that was sent to a worker.
+    pub fn add_sent(&self) {
+        self.add(Counter::WorkerEvents, 1);
+    }
+
+    /// Counts an event, hook or reply that could not be sent to a worker.
+    pub fn add_event_refused(&self) {
+        self.add(Counter::WorkerEventsRefused, 1);
+    }
+
+    /// Counts requests that failed because their worker ended.
+    pub fn add_failed(&self, n: u64) {
+        self.add(Counter::WorkerRequestsFailed, n);
+    }
+
+    /// Counts requests that were not answered in time.
+    pub fn add_timed_out(&self, n: u64) {
+        self.add(Counter::WorkerRequestsTimedOut, n);
+    }
+
+    /// Counts an answer to a request that is no longer pending.
+    pub fn add_late_answer(&self) {
+        self.add(Counter::WorkerAnswersLate, 1);
+    }
+
+    /// Counts a frame that contained an invalid command.
+    pub fn add_frame_refused(&self) {
+        self.add(Counter::WorkerFramesRefused, 1);
+    }
+
+    /// Adds these counters to `counters`.
+    pub fn add_to(&self, counters: &mut Counters) {
+        counters.merge(&self.0.borrow());
+    }
+}
+
+/// The counters of a supervisor, which belong to no shard.
+#[derive(Default)]
+pub struct SupervisorCounters {
+    pub started: AtomicCounter,
+    pub crashed: AtomicCounter,
+    pub hung: AtomicCounter,
+    pub lines_dropped: AtomicCounter,
+}
+
+impl SupervisorCounters {
+    /// Adds these counters to `counters`.
+    pub fn add_to(&self, counters: &mut Counters) {
+        counters.add(Counter::WorkersStarted, self.started.get());
+        counters.add(Counter::WorkersCrashed, self.crashed.get());
+        counters.add(Counter::WorkersHung, self.hung.get());
+        counters.add(Counter::WorkerLinesDropped, self.lines_dropped.get());
+    }
+}
+
+/// A counter that one thread increments and others read.
+#[derive(Default)]
+pub struct AtomicCounter(AtomicU64);
+
+impl AtomicCounter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
