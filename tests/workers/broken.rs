@@ -300,18 +300,18 @@ fn a_worker_that_sends_invalid_frames_is_killed() {
     let mut client = server.websocket();
     let frame = |fields: Value| json!([["frame", fields]]);
     for (steps, words) in [
-        (frame(json!({"kind": 1, "length": 35})), "length is 35"),
-        (frame(json!({"kind": 1, "length": 0})), "length is 0"),
-        (frame(json!({"kind": 2, "length": (16 << 20) + 1})), "length is 16777217"),
-        (frame(json!({"kind": 2, "length": u32::MAX})), "length is 4294967295"),
+        (frame(json!({"kind": 1, "length": 35})), "length of a frame is 35"),
+        (frame(json!({"kind": 1, "length": 0})), "length of a frame is 0"),
+        (frame(json!({"kind": 2, "length": (16 << 20) + 1})), "length of a frame is 16777217"),
+        (frame(json!({"kind": 2, "length": u32::MAX})), "length of a frame is 4294967295"),
         (frame(json!({"kind": 0})), "type 0"),
         (frame(json!({"kind": 9})), "type 9"),
         (frame(json!({"kind": 255})), "type 255"),
-        (frame(json!({"kind": 2, "text": "/a", "raw": "1", "text_length": 4})), "text is longer"),
-        (frame(json!({"kind": 1, "text_length": u32::MAX})), "text is longer"),
+        (frame(json!({"kind": 2, "text": "/a", "raw": "1", "text_length": 4})), "text of a frame is longer"),
+        (frame(json!({"kind": 1, "text_length": u32::MAX})), "text of a frame is longer"),
         (
             json!([["bytes", {"bytes": "a text of more than 40 bytes, which is no frame at all"}]]),
-            "length is",
+            "length of a frame is",
         ),
     ] {
         killed_for(&server, &mut client, steps, words);
@@ -339,11 +339,11 @@ fn a_worker_that_sends_invalid_control_lines_is_killed() {
     let line = |text: &str| json!([["control", {"text": text}]]);
     for (steps, words) in [
         (line("no JSON"), "no JSON"),
-        (line("[]"), "not understood"),
-        (line(r#"{"pong": "x"}"#), "not understood"),
-        (line(r#"{"log": "loud", "text": "x"}"#), "not understood"),
-        (line(r#"{"log": "info", "text": 5}"#), "not understood"),
-        (line("{\"log\": \"info\", \"text\": \"\\ud800\"}"), "not understood"),
+        (line("[]"), "an invalid line"),
+        (line(r#"{"pong": "x"}"#), "an invalid line"),
+        (line(r#"{"log": "loud", "text": "x"}"#), "an invalid line"),
+        (line(r#"{"log": "info", "text": 5}"#), "an invalid line"),
+        (line("{\"log\": \"info\", \"text\": \"\\ud800\"}"), "an invalid line"),
         (json!([["control", {"text": "0123456789", "times": 200_000}]]), "longer than 1048576 bytes"),
         (
             json!([["control", {"text": "0123456789", "times": 200_000, "end": ""}]]),

@@ -131,7 +131,7 @@ fn a_worker_that_does_not_read_for_long_is_killed() {
         assert!(Instant::now() < deadline, "the worker is not killed");
         server.advance(MS(10_000));
     }
-    wait_for_log(&server, "it has not read for 30s", 1);
+    wait_for_log(&server, "it has read nothing for 30s", 1);
 }
 
 /// A child process of the worker has inherited its links. They end with the worker nevertheless.

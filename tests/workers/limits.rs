@@ -105,7 +105,7 @@ fn a_worker_that_never_reads_is_killed() {
     wait_for_end(before);
     let log = wait_for_log(&server, "again_in=100ms", 1);
     let line = log.lines().find(|line| line.contains("again_in")).unwrap();
-    assert!(line.contains(" read") && line.contains("bytes wait for it"), "{line}");
+    assert!(line.contains(" read") && line.contains("bytes are waiting"), "{line}");
     server.advance(MS(100));
     wait_for_links(&server, 1);
     execute(&mut client, json!([]));

@@ -132,7 +132,7 @@ fn floods_on_both_streams_do_not_block_the_worker() {
         execute(&mut client, json!([["print", {"text": "much later"}]]));
         server.log_with("").contains("much later").then_some(())
     });
-    wait_for_log(&server, "the worker prints too much", 1);
+    wait_for_log(&server, "the worker printed too much", 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ const NOT_UTF8: &str = "\u{ff}\u{fe}";
 /// Waits until `count` frames have been refused and logged. The next one will be logged again.
 fn refused(server: &Server, count: u64) {
     server.eventually_is("worker_frames_refused", count);
-    wait_for_log(server, "it is left out", count as usize);
+    wait_for_log(server, "ignored an invalid command", count as usize);
     server.advance(MS(1000));
 }
 
@@ -38,7 +38,7 @@ fn invalid_answers_become_500() {
     execute(&mut client, json!([]));
     let log = wait_for_log(&server, "its data is not JSON", 5);
     assert!(log.contains("its data is not UTF-8") && log.contains("its text is not UTF-8"), "{log}");
-    let line = log.lines().find(|line| line.contains("it is left out")).unwrap();
+    let line = log.lines().find(|line| line.contains("ignored an invalid command")).unwrap();
     assert!(line.contains("WARN") && line.contains("worker=\"raw#0\""), "{line}");
     assert_eq!(pid(&mut client), before);
 }
@@ -88,8 +88,8 @@ fn a_flood_of_invalid_frames_does_not_flood_the_log() {
     server.eventually_is("worker_frames_refused", 500);
     server.advance(MS(1000));
     execute(&mut client, json!([["broadcast", {"path": ""}]]));
-    let log = wait_for_log(&server, "it is left out", 2);
-    assert_eq!(log.matches("it is left out").count(), 2);
+    let log = wait_for_log(&server, "ignored an invalid command", 2);
+    assert_eq!(log.matches("ignored an invalid command").count(), 2);
 }
 
 #[test]

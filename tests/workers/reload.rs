@@ -264,14 +264,14 @@ fn a_worker_that_does_not_get_ready_replaces_none() {
         ),
         (json!([["print", {"to": "stderr", "text": "SyntaxError"}], ["exit", {"code": 5}]]), "SyntaxError"),
         (json!([["hang", {}]]), "it was not ready within worker-start-timeout"),
-        (json!([["control", {"text": "what?"}]]), "not understood"),
-        (ready(json!({"version": 2})), "it speaks version 2"),
+        (json!([["control", {"text": "what?"}]]), "an invalid line"),
+        (ready(json!({"version": 2})), "it uses version 2"),
         (ready(json!({"version": 1, "events": [{"path": "/a"}, {"path": "/a"}]})), "it registers /a twice"),
     ] {
         fs::write(&file, json!({"start": steps.to_string()}).to_string()).unwrap();
-        let given_up = server.log_with("").matches("the reload is given up").count();
+        let given_up = server.log_with("").matches("gave up replacing the workers").count();
         server.signal("HUP");
-        let log = wait_for_log(&server, "the reload is given up", given_up + 1);
+        let log = wait_for_log(&server, "gave up replacing the workers", given_up + 1);
         assert!(log.contains(words), "no {words:?} in {log}");
         assert!(!log.contains("again_in"), "no worker has ended: {log}");
         let now: BTreeSet<u32> = clients.iter_mut().map(pid).collect();
@@ -296,7 +296,7 @@ fn a_missing_program_replaces_none() {
     let before = pid(&mut client);
     fs::rename(&app, folder.file("away")).unwrap();
     server.signal("HUP");
-    let log = wait_for_log(&server, "the reload is given up", 1);
+    let log = wait_for_log(&server, "gave up replacing the workers", 1);
     assert!(log.contains(&app), "{log}");
     assert_eq!(pid(&mut client), before);
     // A crashed worker is not restarted either while the program is missing.
@@ -334,9 +334,9 @@ fn two_reloads_at_once() {
     let mut client = server.websocket();
     let first = pid(&mut client);
     server.signal("HUP");
-    wait_for_log(&server, "workers are replaced", 1);
+    wait_for_log(&server, "replacing the workers", 1);
     server.signal("HUP");
-    wait_for_log(&server, "workers are replaced", 2);
+    wait_for_log(&server, "replacing the workers", 2);
     wait_for_replacement(&server, 3, &[first].into());
     wait_for_links(&server, 1);
     eventually("the end of the second worker", || (describe(&mut client)["pings"] != json!(0)).then_some(()));
@@ -361,7 +361,7 @@ fn a_file_that_changes_replaces_the_worker() {
         (1..).zip([&|| fs::rename(&edited, &app), &|| fs::write(&library, "22")] as [&dyn Fn() -> _; 2])
     {
         change().unwrap();
-        let log = wait_for_log(&server, "workers are replaced", nth);
+        let log = wait_for_log(&server, "replacing the workers", nth);
         assert!(log.contains("a file changed"), "{log}");
         wait_for_replacement(&server, nth as u64 + 1, &[before].into());
         before = pid(&mut client);

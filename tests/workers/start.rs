@@ -69,13 +69,16 @@ fn a_long_message_arrives() {
 
 #[test]
 fn invalid_control_lines_are_refused() {
-    refused_for(json!([line("hello"), ["hang", {}]]), &["not understood", "hello"]);
-    refused_for(json!([line("{\"ready\": {}}"), ["hang", {}]]), &["not understood", "version"]);
+    refused_for(json!([line("hello"), ["hang", {}]]), &["an invalid line", "hello"]);
+    refused_for(json!([line("{\"ready\": {}}"), ["hang", {}]]), &["an invalid line", "version"]);
     let long = json!([["control", {"text": "0123456789", "times": 200_000, "end": ""}], ["hang", {}]]);
     refused_for(long, &["longer than 1048576 bytes"]);
-    refused_for(ready(json!({"version": 2})), &["it speaks version 2, and this server 1"]);
+    refused_for(
+        ready(json!({"version": 2})),
+        &["it uses version 2 of the worker protocol, and this server uses version 1"],
+    );
     let strange = json!({"version": 1, "events": [{"path": "/a", "subscriptions": "some"}]});
-    refused_for(ready(strange), &["not understood", "some"]);
+    refused_for(ready(strange), &["an invalid line", "some"]);
     let many: Vec<Value> = (0..4097).map(|nth| json!({"path": format!("/{nth}")})).collect();
     let folder = Folder::new();
     let file = folder.file("more.json");
@@ -214,14 +217,14 @@ fn self_tests_are_run_and_reported() {
     for (settings, reason) in [
         (json!({"test": [line(json!({"failed": "no template"})), ["exit", {"code": 1}]]}), "no template"),
         (json!({"test": [line(json!({"tested": false}))]}), "self-test failed"),
-        (json!({"test": [["exit", {}]]}), "without a word"),
+        (json!({"test": [["exit", {}]]}), "it ended before its self-test did"),
         (
             json!({"test": [["print", {"to": "stderr", "text": "AssertionError"}], ["exit", {"code": 1}]]}),
             "AssertionError",
         ),
         (json!({"start": [line(json!({"failed": "no database"})), ["exit", {"code": 1}]]}), "no database"),
         (json!({"start": [["exit", {"code": 9}]]}), "exit status: 9"),
-        (json!({"start": [line("[]"), ["hang", {}]]}), "not understood"),
+        (json!({"start": [line("[]"), ["hang", {}]]}), "an invalid line"),
     ] {
         let (code, report, _) = test(&["relay", RAW], settings.clone());
         assert_eq!(code, Some(1), "{settings}");
