@@ -2,7 +2,7 @@
 
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
-use crate::event::path::Path;
+use crate::event::path::{Path, PathRef};
 
 /// The client that waits for an answer, and the callback id under which it waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub struct Event<'a> {
     /// One JSON text, which the server has not checked. `null` if the client sent no data.
     pub data: &'a str,
     pub(crate) callback: u64,
+    /// The whole path, as it was cleaned when the event was received.
+    pub(crate) full_path: PathRef<'a>,
 }
 
 impl Event<'_> {
@@ -44,8 +46,7 @@ impl Event<'_> {
     /// }
     /// ```
     pub fn full_path(&self) -> Path {
-        let path = [self.path, self.extra].concat();
-        Path::parse(&path).expect("the path was cleaned and its length was checked when the event was routed")
+        self.full_path.to_path()
     }
 
     pub(crate) fn reply_to(&self) -> ReplyTo {

@@ -280,6 +280,11 @@ impl Codec {
         }
     }
 
+    /// Returns whether the connection has ended as far as the codec is concerned, which then discards its input.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, CodecState::Ended)
+    }
+
     /// Returns whether events may be sent: the handshake is complete, and the connection is not being closed. In HTTP,
     /// returns whether a request was complete.
     pub fn is_open(&self) -> bool {

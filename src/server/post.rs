@@ -35,7 +35,7 @@ impl Mailboxes {
         self.notices.push(to_notices);
         self.posted.push(to_posted);
         self.refused.push(AtomicU64::new(0));
-        Inboxes { notices, posted }
+        Inboxes { control: notices, app_commands: posted }
     }
 
     /// From now on shards can be woken. Before, none sleeps.

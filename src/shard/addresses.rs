@@ -1,35 +1,37 @@
-//! The limit on connections of one address (`connections-per-address-max`). Each address is counted by one shard,
-//! whichever shards its connections live on; where the limit is off nothing is counted and nothing is sent.
+//! The connections of each address, which `connections-per-address-max` limits.
+//!
+//! Each address is counted by one shard, whichever shards its connections live on. If the limit is off, nothing is
+//! counted and nothing is sent.
 
-use super::connection::Cause;
-use super::mail::ShardMessage;
-use super::state::State;
-use crate::qev::mesh::Class;
 use crate::qev::ring::PeerAddress;
 use ahash::AHashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The addresses that this shard counts.
+///
+/// Invariant: an address is listed only while it has connections.
 pub(super) struct Addresses {
+    /// The limit; 0 if it is off.
     max: usize,
     connections: AHashMap<IpAddr, usize>,
 }
 
 impl Addresses {
+    /// No addresses. `max` is the limit for each, or 0 for no limit.
     pub fn new(max: usize) -> Addresses {
         Addresses { max, connections: AHashMap::new() }
     }
 
-    /// One connection more; whether it may stay. It is counted either way, until it has left.
-    pub fn came(&mut self, address: IpAddr) -> bool {
+    /// Counts a connection; returns whether it may stay. It is counted in either case, until it is removed.
+    pub fn add(&mut self, address: IpAddr) -> bool {
         let connections = self.connections.entry(address).or_default();
         *connections += 1;
         *connections <= self.max
     }
 
-    /// One connection less.
-    pub fn left(&mut self, address: IpAddr) {
+    /// Removes a connection.
+    pub fn remove(&mut self, address: IpAddr) {
         if let Some(connections) = self.connections.get_mut(&address) {
             *connections -= 1;
             if *connections == 0 {
@@ -38,55 +40,33 @@ impl Addresses {
         }
     }
 
+    /// The address by which a peer is counted, or `None` if it is not: the limit is off, or its socket has no IP address.
+    pub fn counted(&self, peer: PeerAddress) -> Option<IpAddr> {
+        if self.max == 0 { None } else { peer.ip().map(network) }
+    }
+
+    /// Asserts the invariant. Linear in the number of addresses.
+    pub fn check(&self) {
+        assert!(
+            self.connections.values().all(|connections| *connections > 0),
+            "an address without connections"
+        );
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
-
-    fn counted(&self, peer: PeerAddress) -> Option<IpAddr> {
-        if self.max == 0 { None } else { peer.ip().map(network) }
-    }
 }
 
-impl State {
-    /// Has a new connection counted where its address is counted.
-    pub fn count_address(&mut self, slot: u32, generation: u32, peer: PeerAddress) {
-        let Some(address) = self.addresses.counted(peer) else { return };
-        let counter = self.counter_of_address(address);
-        if counter != self.id {
-            self.mail(counter, ShardMessage::AddressCame { address, slot, generation }, Class::Control);
-        } else if !self.addresses.came(address) {
-            self.refuse_address(slot, generation);
-        }
-    }
-
-    /// A connection has left.
-    pub fn forget_address(&mut self, peer: PeerAddress) {
-        let Some(address) = self.addresses.counted(peer) else { return };
-        let counter = self.counter_of_address(address);
-        if counter == self.id {
-            self.addresses.left(address);
-        } else {
-            self.mail(counter, ShardMessage::AddressLeft { address }, Class::Control);
-        }
-    }
-
-    /// A connection was one too many, if it is still the one that was counted.
-    pub fn refuse_address(&mut self, slot: u32, generation: u32) {
-        if self.connections.get(slot as usize).is_some_and(|c| c.generation == generation) {
-            self.end(slot, Cause::TooManyOfAddress);
-        }
-    }
-
-    fn counter_of_address(&self, address: IpAddr) -> u16 {
-        // Every shard must come to the same result: this hasher has no key.
-        let mut hasher = DefaultHasher::new();
-        address.hash(&mut hasher);
-        (hasher.finish() % self.port.shards() as u64) as u16
-    }
+/// Hashes an address. Every shard gets the same result: this hasher has no key.
+pub(super) fn hash(address: IpAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    address.hash(&mut hasher);
+    hasher.finish()
 }
 
-/// What counts as one address: an IPv4 address, or the /64 network that an IPv6 host has for itself.
+/// The address by which a peer is counted: its IPv4 address, or the /64 network that an IPv6 host has to itself.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -99,16 +79,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_counted_until_its_last_connection_has_left() {
+    fn an_address_is_counted_until_its_last_connection_is_removed() {
         let mut addresses = Addresses::new(2);
         let address = IpAddr::from([127, 0, 0, 1]);
-        assert!(addresses.came(address) && addresses.came(address));
-        assert!(!addresses.came(address), "the third");
-        addresses.left(address);
-        addresses.left(address);
-        assert!(addresses.came(address), "two have left");
-        addresses.left(address);
-        addresses.left(address);
+        assert!(addresses.add(address) && addresses.add(address));
+        assert!(!addresses.add(address), "the third");
+        addresses.remove(address);
+        addresses.remove(address);
+        assert!(addresses.add(address), "two were removed");
+        addresses.remove(address);
+        addresses.remove(address);
         assert!(addresses.connections.is_empty());
     }
 

@@ -1,39 +1,38 @@
-//! Commands are applied here: those of this shard's handlers, and those that came from other shards and threads.
+//! Commands: those of this shard's handlers, and those from other shards and from threads.
 
-use super::connection::Cause;
-use super::liveness::{DueTimer, Once};
-use super::mail::ShardMessage;
+use super::ending::Cause;
+use super::messages::ShardMessage;
 use super::state::State;
+use super::time::DueTimer;
 use crate::app::{Answer, Callback, Command, Json, LocalCommand, Reply, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::Path;
-use crate::metrics::{Counter, Gauge};
+use crate::metrics::Counter;
 use crate::protocol;
 use crate::protocol::Reason;
 use crate::qev::mesh::Class;
-use std::time::Duration;
 
 impl State {
-    /// Applies what a piece of application `app` has pushed, in order.
+    /// Applies the commands that code of application number `app` has queued, in order.
     pub fn apply_commands(&mut self, app: u32) {
-        if self.apps.runner().commands.is_empty() {
+        if !self.apps.has_commands() {
             return;
         }
-        // Hooks and callbacks that run meanwhile push into a list of their own, and are applied before the rest.
-        for command in std::mem::take(&mut self.apps.runner().commands) {
+        // Hooks and callbacks that run meanwhile queue their commands in a new list, which is applied before the rest.
+        for command in self.apps.take_commands() {
             self.apply_local(app, command);
         }
     }
 
-    /// Applies a command, or passes it to the shard that its client lives on.
+    /// Applies a command, or sends it to the shard of its client.
     pub fn apply(&mut self, app: u32, command: Command) {
         match command.client() {
-            Some(client) if client.shard != self.id => {
-                if client.shard < self.port.shards() as u16 {
-                    // Whoever sends without end must not fill this shard's memory; all else is bounded.
+            Some(client) if client.shard != self.mesh.shard() => {
+                if client.shard < self.mesh.shards() {
+                    // A send may be refused, so that no application can fill this shard's memory. All else is bounded.
                     let is_send = matches!(command, Command::Send { .. });
                     let class = if is_send { Class::Data } else { Class::Control };
-                    self.mail(client.shard, ShardMessage::Command { app, command }, class);
+                    self.send_to_shard(client.shard, ShardMessage::Command { app, command }, class);
                 }
             }
             _ => self.apply_here(app, command),
@@ -51,7 +50,10 @@ impl State {
             LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
             LocalCommand::RunCallback { reply_to, id, data } => self.fire(reply_to, id, &data),
             LocalCommand::SendText { client, text } => self.send_text(client, text),
-            LocalCommand::After { time, run } => self.run_after(time, Once { app, run }),
+            LocalCommand::After { time, run } => {
+                let once = self.apps.add_once(app, run);
+                self.time.set(self.time.ms_from_now(time), DueTimer::Once(once));
+            }
         }
     }
 
@@ -68,55 +70,72 @@ impl State {
     }
 
     /// Sends an event to a client of this shard.
-    pub fn send(&mut self, app: u32, id: ClientId, path: &Path, data: &Json, callback: Option<Callback>) {
-        let Some(slot) = self.connection_of(id) else { return };
+    fn send(&mut self, app: u32, id: ClientId, path: &Path, data: &Json, callback: Option<Callback>) {
+        let Some(slot) = self.connections.connection_of(id) else { return };
         let callback = callback.map_or(0, |callback| self.issue(id, app, Some(callback)));
         self.queue_event(slot, path, callback, data);
     }
 
     fn close_client(&mut self, id: ClientId) {
-        if let Some(slot) = self.connection_of(id) {
+        if let Some(slot) = self.connections.connection_of(id) {
             self.end(slot, Cause::Reason(Reason::Application));
         }
     }
 
     fn send_text(&mut self, id: ClientId, text: &str) {
-        let Some(slot) = self.connection_of(id) else { return };
-        let Some(framing) = self.framing_of(slot) else { return };
+        let Some(slot) = self.connections.connection_of(id) else { return };
+        let framing = self.connections.live(slot).framing;
         let mut bytes = Vec::new();
         protocol::frame(framing, &mut bytes, text);
         self.queue_bytes(slot, bytes);
     }
 
-    /// A client fires a server callback that it was offered.
+    /// Fires a server callback that a client was offered.
     fn fire(&mut self, reply_to: ReplyTo, id: Option<u64>, data: &Json) {
         let Some(id) = id else {
-            self.metrics.counters.add(Counter::CallbacksUnknown, 1);
+            self.count(Counter::CallbacksUnknown, 1);
             return self.answer(0, reply_to, Answer::error(400, "invalid server callback id"));
         };
-        let now_ms = self.now_ms;
-        let Some(client) = self.client(reply_to.client) else { return };
-        let open = client.callbacks.len();
-        let fired = client.callbacks.take(id, now_ms);
-        let closed = open - client.callbacks.len();
-        self.metrics.gauges.sub(Gauge::CallbacksOpen, closed as u64);
+        let now_ms = self.time.now_ms();
+        let Some((fired, expired)) = self.connections.take_callback(reply_to.client, id, now_ms) else {
+            return;
+        };
         let Some(fired) = fired else {
-            self.metrics.counters.add(Counter::CallbacksUnknown, 1);
-            self.metrics.counters.add(Counter::CallbacksExpired, closed as u64);
+            self.count(Counter::CallbacksUnknown, 1);
+            self.count(Counter::CallbacksExpired, expired as u64);
             return self.answer(0, reply_to, Answer::error(404, "callback doesn't exist"));
         };
-        self.metrics.counters.add(Counter::CallbacksFired, 1);
+        self.count(Counter::CallbacksFired, 1);
         let reply = Reply { client: reply_to.client, data: data.as_str(), callback: reply_to.callback };
         let answer = match fired.run {
-            Some(run) => self.apps.runner().call(fired.app, run, reply),
+            Some(run) => self.apps.call(fired.app, run, reply),
             None => Answer::ok(),
         };
         self.apply_commands(fired.app);
         self.answer(fired.app, reply_to, answer);
     }
 
-    fn run_after(&mut self, time: Duration, once: Once) {
-        let once = self.onces.insert(once) as u32;
-        self.timers.insert(self.ms_in(time), DueTimer::Once(once));
+    /// The one entry point of broadcasts: to the subscribers here, and to the shards that have some.
+    pub fn broadcast(&mut self, path: &Path, data: Json) {
+        self.count(Counter::Broadcasts, 1);
+        let Some(id) = self.pubsub.find(path.as_ref()) else { return };
+        let accepted_ns = self.time.now_ns();
+        for shard in self.pubsub.remote(id) {
+            let message = ShardMessage::Broadcast { path: path.clone(), data: data.clone(), accepted_ns };
+            self.send_to_shard(shard, message, Class::Data);
+        }
+        self.pubsub.queue(id, data, accepted_ns);
+    }
+
+    /// Puts this turn's broadcasts into the outboxes of their subscribers. Called at the end of the turn, and before a
+    /// subscription changes or a connection ends: a broadcast reaches exactly those who were subscribed when it was
+    /// accepted.
+    #[inline]
+    pub fn fan_out(&mut self) {
+        if self.pubsub.has_broadcasts() {
+            let messages = self.pubsub.fan_out(&mut self.connections, self.time.now_ns());
+            self.count(Counter::BroadcastDeliveries, messages);
+            self.count(Counter::MessagesSent, messages);
+        }
     }
 }

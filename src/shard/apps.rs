@@ -1,5 +1,5 @@
-//! The applications of one shard: their events, the router that finds them, and the running of what they
-//! registered. An application that panics fails its event, not the server.
+//! The applications of a shard: their events, the router that finds them, their timers, and the running of their code. An
+//! application that panics fails its event, not the server.
 
 use crate::app::worker::{Manifest, WorkerGroup};
 use crate::app::worker_app;
@@ -10,42 +10,55 @@ use crate::app::{
 use crate::client::ClientId;
 use crate::event::path::PathRef;
 use crate::event::router::Router;
+use crate::qev::slots::Slots;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What runs on one shard.
+/// The applications that run on one shard.
 pub struct Apps {
     shard: u16,
     router: Router<u32>,
     events: Vec<RegisteredEvent>,
     timers: Vec<PeriodicTimer>,
+    /// One-shot timers that have not fired yet.
+    onces: Slots<Once>,
+    /// The worker groups, by the numbers of their applications.
     worker_groups: Vec<(usize, Rc<WorkerGroup>)>,
     runner: Runner,
 }
 
-/// What a running piece of an application is given, and where its commands are put.
-pub(super) struct Runner {
+/// Code of an application that runs once.
+struct Once {
+    app: u32,
+    run: Box<dyn FnOnce(&mut Context<'_>)>,
+}
+
+/// What running code of an application is given, and the commands that it queues.
+struct Runner {
     shard: u16,
     /// By application, as are `data` and `names`.
     servers: Vec<Server>,
     data: Vec<ClientData>,
     names: Vec<String>,
-    /// The generation of the client in each slot; 0 where there is none.
+    /// The generation of the client in each slot; 0 if the slot is free.
     clients: Vec<u32>,
-    pub commands: Vec<LocalCommand>,
-    pub now: Duration,
-    /// The `Host` of the HTTP request whose events are handled; otherwise empty.
-    pub host: String,
+    commands: Vec<LocalCommand>,
+    now: Duration,
+    /// The `Host` of the HTTP request whose events are dispatched; otherwise empty.
+    host: String,
 }
+
+/// The error of code of an application that has panicked. The panic has been logged.
+pub(super) struct Panicked;
 
 impl Apps {
     /// Registers all applications on this shard, in order.
     ///
     /// # Errors
     ///
-    /// The first application that cannot be registered, by name, and why.
+    /// The name of the first application that cannot be registered, and the reason.
     pub fn register(
         shard: u16,
         server: Server,
@@ -67,37 +80,41 @@ impl Apps {
             host: String::new(),
         };
         let Registrar { router, events, timers, worker_groups, .. } = registrar;
-        Ok(Apps { shard, router, events, timers, worker_groups, runner })
+        Ok(Apps { shard, router, events, timers, onces: Slots::new(), worker_groups, runner })
     }
 
-    /// The event that a path is routed to, and the rest of the path.
+    /// Returns the number of the event that a path is routed to, and the rest of the path.
     pub(super) fn route<'p>(&self, path: PathRef<'p>) -> Option<(u32, &'p str)> {
         self.router.route(path).map(|routed| (*routed.value, routed.extra))
     }
 
+    /// The event with this number.
     pub(super) fn event(&self, event: u32) -> &RegisteredEvent {
         &self.events[event as usize]
     }
 
-    pub(super) fn timers(&self) -> impl Iterator<Item = (u32, Duration)> {
-        self.timers.iter().enumerate().map(|(index, every)| (index as u32, every.period))
+    /// Asserts the invariants of the worker groups. Linear in the number of workers.
+    pub(super) fn check(&self) {
+        self.worker_groups().for_each(WorkerGroup::check);
     }
 
-    /// The workers of applications that have some.
+    // Workers.
+
+    /// The worker groups of all applications that have workers.
     pub(super) fn worker_groups(&self) -> impl Iterator<Item = &WorkerGroup> {
         self.worker_groups.iter().map(|(_, group)| &**group)
     }
 
-    /// The workers of an application.
+    /// The worker group of an application.
     pub(super) fn worker_group(&self, app: u32) -> Option<Rc<WorkerGroup>> {
         self.worker_groups.iter().find(|(of, _)| *of == app as usize).map(|(_, group)| Rc::clone(group))
     }
 
-    /// An application's workers register these events in place of those that they had.
+    /// Replaces the events of an application by those that its workers have registered now.
     ///
     /// # Errors
     ///
-    /// The first that cannot be registered, and so is left out.
+    /// The first event that cannot be registered. It is left out.
     pub(super) fn register_again(
         &mut self,
         app: u32,
@@ -112,9 +129,7 @@ impl Apps {
         registered
     }
 
-    pub(super) fn runner(&mut self) -> &mut Runner {
-        &mut self.runner
-    }
+    // Events and hooks.
 
     /// Runs the handler of an event.
     pub(super) fn handle(&mut self, index: u32, event: Event<'_>) -> Answer {
@@ -125,7 +140,7 @@ impl Apps {
         handled.unwrap_or_else(|Panicked| Answer::refusal(500, None))
     }
 
-    /// Asks the event's rule whether somebody may subscribe.
+    /// Asks an event's rule whether a client may subscribe.
     pub(super) fn decide(
         &mut self,
         index: u32,
@@ -142,7 +157,7 @@ impl Apps {
         }
     }
 
-    /// Tells the event's off-hook, if it has one, that a subscription has ended.
+    /// Tells an event's off-hook, if it has one, that a subscription has ended.
     pub(super) fn ended(&mut self, index: u32, client: ClientId, extra: &str) {
         let registered = &mut self.events[index as usize];
         let ended = Unsubscribed { client, path: registered.path.as_str(), extra };
@@ -151,20 +166,101 @@ impl Apps {
         }
     }
 
-    /// Runs a timer that its application registered; answers the application and the timer's period.
-    pub(super) fn every(&mut self, index: u32) -> (u32, Duration) {
+    /// Runs a server callback.
+    pub(super) fn call(&mut self, app: u32, callback: Callback, reply: Reply<'_>) -> Answer {
+        let answer = self.runner.run(app, |cx| callback.run(cx, reply));
+        answer.unwrap_or_else(|Panicked| Answer::refusal(500, None))
+    }
+
+    /// Runs code of an application. Its commands are queued, even if it panics.
+    pub(super) fn run<T>(
+        &mut self,
+        app: u32,
+        code: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> Result<T, Panicked> {
+        self.runner.run(app, code)
+    }
+
+    // Timers.
+
+    /// The numbers and periods of all periodic timers.
+    pub(super) fn timers(&self) -> impl Iterator<Item = (u32, Duration)> {
+        self.timers.iter().enumerate().map(|(index, every)| (index as u32, every.period))
+    }
+
+    /// Runs a periodic timer; returns its application and its period.
+    pub(super) fn run_every(&mut self, index: u32) -> (u32, Duration) {
         let every = &mut self.timers[index as usize];
         let _ = self.runner.run(every.app as u32, &mut every.run);
         (every.app as u32, every.period)
     }
+
+    /// Adds a one-shot timer; returns its number.
+    pub(super) fn add_once(&mut self, app: u32, run: Box<dyn FnOnce(&mut Context<'_>)>) -> u32 {
+        self.onces.insert(Once { app, run }) as u32
+    }
+
+    /// Runs and removes a one-shot timer; returns its application.
+    pub(super) fn run_once(&mut self, index: u32) -> u32 {
+        let Once { app, run } = self.onces.remove(index as usize).expect("a one-shot timer fires once");
+        let _ = self.runner.run(app, run);
+        app
+    }
+
+    // Commands, and the circumstances in which code runs.
+
+    /// Returns whether commands are queued.
+    #[inline]
+    pub(super) fn has_commands(&self) -> bool {
+        !self.runner.commands.is_empty()
+    }
+
+    /// Takes the commands that are queued.
+    pub(super) fn take_commands(&mut self) -> Vec<LocalCommand> {
+        std::mem::take(&mut self.runner.commands)
+    }
+
+    /// Sets the time that applications are told.
+    pub(super) fn set_now(&mut self, now: Duration) {
+        self.runner.now = now;
+    }
+
+    /// Sets the `Host` of the HTTP request whose events are dispatched; empty if there is none.
+    pub(super) fn set_host(&mut self, host: &str) {
+        self.runner.host.clear();
+        self.runner.host.push_str(host);
+    }
+
+    // Clients.
+
+    /// Notes that a client has connected. Applications may keep data for it.
+    pub(super) fn client_connected(&mut self, client: ClientId) {
+        let slot = client.slot as usize;
+        let clients = &mut self.runner.clients;
+        if clients.len() <= slot {
+            clients.resize(slot + 1, 0);
+        }
+        clients[slot] = client.generation;
+    }
+
+    /// Drops the data that applications keep for a client, which has disconnected.
+    pub(super) fn client_disconnected(&mut self, client: ClientId) {
+        let Runner { clients, data, names, .. } = &mut self.runner;
+        clients[client.slot as usize] = 0;
+        for (app, data) in data.iter_mut().enumerate().filter(|(_, data)| !data.is_empty()) {
+            let kept = data.remove(&client);
+            if catch_unwind(AssertUnwindSafe(|| drop(kept))).is_err() {
+                tracing::error!(
+                    app = names[app],
+                    "an application panicked while the data of a client was dropped"
+                );
+            }
+        }
+    }
 }
 
-/// An application panicked; the log has it.
-pub(super) struct Panicked;
-
 impl Runner {
-    /// Runs a piece of an application. Its commands are in `commands` afterwards, also where it panicked.
-    pub fn run<T>(&mut self, app: u32, piece: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
+    fn run<T>(&mut self, app: u32, code: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
         let Runner { shard, servers, data, names, clients, commands, now, host } = self;
         let (server, data) = (&servers[app as usize], &mut data[app as usize]);
         let mut cx = Context {
@@ -176,36 +272,10 @@ impl Runner {
             now: *now,
             host,
         };
-        // What a panic may leave half done is the application's own.
-        catch_unwind(AssertUnwindSafe(|| piece(&mut cx))).map_err(|_| {
+        // A panic may leave only the application's own state half changed.
+        catch_unwind(AssertUnwindSafe(|| code(&mut cx))).map_err(|_| {
             tracing::error!(app = names[app as usize], shard, "an application panicked");
             Panicked
         })
-    }
-
-    /// Runs a server callback.
-    pub fn call(&mut self, app: u32, callback: Callback, reply: Reply<'_>) -> Answer {
-        self.run(app, |cx| callback.run(cx, reply)).unwrap_or_else(|Panicked| Answer::refusal(500, None))
-    }
-
-    /// A client has come: applications may keep something for it.
-    pub fn came(&mut self, client: ClientId) {
-        let slot = client.slot as usize;
-        if self.clients.len() <= slot {
-            self.clients.resize(slot + 1, 0);
-        }
-        self.clients[slot] = client.generation;
-    }
-
-    /// A client has gone: what applications keep for it is dropped.
-    pub fn forget(&mut self, client: ClientId) {
-        self.clients[client.slot as usize] = 0;
-        let Runner { data, names, .. } = self;
-        for (app, data) in data.iter_mut().enumerate().filter(|(_, data)| !data.is_empty()) {
-            let kept = data.remove(&client);
-            if catch_unwind(AssertUnwindSafe(|| drop(kept))).is_err() {
-                tracing::error!(app = names[app], "an application panicked as its data was dropped");
-            }
-        }
     }
 }

@@ -1,9 +1,9 @@
-//! What `benches/fanout.rs` and `benches/apps.rs` measure: a shard's own turn, from broadcasts or from what a client has
-//! sent to the sends that it hands to the kernel and back, with a kernel that does nothing.
+//! The subject of `benches/fanout.rs`, `benches/apps.rs` and `benches/turns.rs`: whole turns of a shard over a kernel that
+//! does nothing.
 
-use super::Apps;
-use super::flush::{Kernel, RingOp};
-use super::state::{Parts, Shared, State};
+use super::kernel::{IoEvent, Kernel, RingOp};
+use super::state::{Parts, Shared};
+use super::{AppCommand, Apps, Inboxes, Loop};
 use crate::app::qio::Qio;
 use crate::app::relay::Relay;
 use crate::app::{Application, Command, Json, Post, Server};
@@ -14,89 +14,93 @@ use crate::protocol::websocket::encode;
 use crate::protocol::websocket::frame::Opcode;
 use crate::qev::buffers::Frame;
 use crate::qev::clock::Clock;
+use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
-use crate::qev::ring::{Descriptor, FrameBatch, PeerAddress, Token};
+use crate::qev::ring::{Descriptor, FrameBatch, PeerAddress, Token, Wait};
+use std::io;
 use std::sync::Arc;
+
+/// Commands that an inbox of the benchmarks holds.
+const INBOX_MESSAGES: usize = 1024;
 
 /// One shard with WebSocket clients that are subscribed to one path.
 pub struct FanOut {
-    state: State,
-    kernel: Nothing,
+    shard: Loop<NoKernel>,
+    commands: Mailbox<AppCommand>,
     path: Path,
 }
 
 impl FanOut {
-    /// So many subscribers, each with a handshake behind it.
+    /// Creates a shard with this many subscribers, each of which has completed its handshake.
     pub fn new(subscribers: u32) -> FanOut {
-        let path = Path::parse("/relay/room").expect("a path of the program's own is clean");
-        let mut fan_out = FanOut { state: shard(Arc::new(Relay)), kernel: Nothing::default(), path };
+        let (mut shard, commands) = shard(Arc::new(Relay));
         for client in 0..subscribers {
-            fan_out.state.begin_turn();
-            fan_out.state.accepted(Descriptor::made_up(client), PeerAddress::UNIX);
-            let mut hello = UPGRADE.to_vec();
-            for text in ["/qio/ohai", "/qio/on:1=\"/relay/room\""] {
-                encode::client_frame(&mut hello, Opcode::Text, text.as_bytes(), [1, 2, 3, 4]);
-            }
-            fan_out.state.received(client, &mut hello, false);
-            fan_out.finish_turn();
+            connect(&mut shard, client);
+            let events = ["/qio/ohai", "/qio/on:1=\"/relay/room\""];
+            let hello = [UPGRADE.to_vec(), frames(&events, 1)].concat();
+            shard.kernel.received.push((client, hello));
+            turn(&mut shard);
         }
-        assert_eq!(fan_out.state.metrics.counters.get(Counter::Subscribes), u64::from(subscribers));
-        fan_out
+        assert_eq!(shard.state.metrics.counters.get(Counter::Subscribes), u64::from(subscribers));
+        let path = Path::parse("/relay/room").expect("the path is clean");
+        FanOut { shard, commands, path }
     }
 
-    /// A turn with so many broadcasts, up to the completions of its sends; answers the bytes that were sent.
+    /// Runs a turn with this many broadcasts; returns the bytes that were sent.
     pub fn turn(&mut self, broadcasts: usize, data: &str) -> usize {
-        self.state.begin_turn();
         for _ in 0..broadcasts {
-            self.state.broadcast(&self.path.clone(), Json::from(data));
+            let command = Command::Broadcast { path: self.path.clone(), data: Json::from(data) };
+            let posted = self.commands.post(AppCommand { app: 1, command });
+            assert!(posted.is_ok(), "a turn has at most {INBOX_MESSAGES} broadcasts");
         }
-        self.finish_turn()
+        turn(&mut self.shard)
     }
-
-    fn finish_turn(&mut self) -> usize {
-        finish_turn(&mut self.state, &mut self.kernel)
-    }
-}
-
-fn finish_turn(state: &mut State, kernel: &mut Nothing) -> usize {
-    state.finish_turn(kernel);
-    let mut bytes = 0;
-    for (token, sent) in kernel.sent.drain(..) {
-        bytes += sent.len();
-        state.sent(token, Ok(()), &sent);
-    }
-    bytes
 }
 
 /// One shard with an application, and one WebSocket client of it.
 pub struct Handling {
-    state: State,
-    kernel: Nothing,
-    bytes: Vec<u8>,
+    shard: Loop<NoKernel>,
 }
 
 impl Handling {
-    /// The client is subscribed to a path of the application's.
+    /// Creates a shard with one client, which is subscribed to a path of the application's.
     pub fn new(app: Arc<dyn Application>, path: &str) -> Handling {
-        let mut handling = Handling { state: shard(app), kernel: Nothing::default(), bytes: Vec::new() };
-        handling.state.begin_turn();
-        handling.state.accepted(Descriptor::made_up(0), PeerAddress::UNIX);
-        handling.bytes.extend_from_slice(UPGRADE);
+        let (mut shard, _) = shard(app);
+        connect(&mut shard, 0);
+        shard.kernel.received.push((0, UPGRADE.to_vec()));
+        turn(&mut shard);
+        let mut handling = Handling { shard };
         handling.turn(&["/qio/ohai".to_owned(), format!("/qio/on:1=\"{path}\"")], 1);
-        assert_eq!(handling.state.metrics.counters.get(Counter::Subscribes), 1);
+        assert_eq!(handling.shard.state.metrics.counters.get(Counter::Subscribes), 1);
         handling
     }
 
-    /// A turn in which the client has sent these events so many times; answers the bytes that it was sent.
+    /// Runs a turn in which the client has sent these events this many times; returns the bytes that it was sent.
     pub fn turn(&mut self, events: &[String], times: usize) -> usize {
-        for text in (0..times).flat_map(|_| events) {
-            encode::client_frame(&mut self.bytes, Opcode::Text, text.as_bytes(), [1, 2, 3, 4]);
-        }
-        self.state.begin_turn();
-        self.state.received(0, &mut self.bytes, false);
-        self.bytes.clear();
-        finish_turn(&mut self.state, &mut self.kernel)
+        self.shard.kernel.received.push((0, frames(events, times)));
+        turn(&mut self.shard)
     }
+}
+
+/// Connects a client; its token is its number.
+fn connect(shard: &mut Loop<NoKernel>, client: u32) {
+    shard.kernel.accepted = Some(Descriptor::made_up(client));
+    turn(shard);
+}
+
+/// Events as a WebSocket client sends them, this many times.
+fn frames(events: &[impl AsRef<str>], times: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for text in (0..times).flat_map(|_| events) {
+        encode::client_frame(&mut bytes, Opcode::Text, text.as_ref().as_bytes(), [1, 2, 3, 4]);
+    }
+    bytes
+}
+
+fn turn(shard: &mut Loop<NoKernel>) -> usize {
+    shard.kernel.bytes = 0;
+    shard.turn().expect("this kernel never fails");
+    shard.kernel.bytes
 }
 
 /// A request for an upgrade, as a browser makes it.
@@ -104,45 +108,76 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: quickio\r\n\r\n";
 
-fn shard(app: Arc<dyn Application>) -> State {
+fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let config = Arc::new(Config { sends_per_turn_max: usize::MAX, ..Config::default() });
     let apps: [Arc<dyn Application>; 2] =
         [Arc::new(Qio { public_address: None, hostname: "here".into() }), app];
-    let apps = Apps::register(0, Server::new(Arc::new(Nowhere)), &apps);
+    let apps = Apps::register(0, Server::new(Arc::new(NoThreads)), &apps);
     let sizes = mesh::MeshSettings { ring_messages: 8, overflow_messages_max: 8 };
-    State::new(Parts {
+    let mut port = mesh(1, sizes).pop().expect("a mesh of one shard has one port");
+    let (_, control) = port.inbox(1);
+    let (commands, app_commands) = port.inbox(INBOX_MESSAGES);
+    let parts = Parts {
         id: 0,
         shared: Arc::new(Shared::new(&config)),
         config,
-        port: mesh(1, sizes).pop().expect("a mesh of one shard has one port"),
+        port,
         clock: Clock::system(),
         apps: apps.unwrap_or_else(|(app, error)| panic!("{app}: {error}")),
         link_places: 0,
-    })
+    };
+    (Loop::new(NoKernel::default(), Inboxes { control, app_commands }, parts), commands)
 }
 
-/// A kernel that does nothing but remember what it was given to send.
+/// A kernel that does nothing: each send completes in the next turn.
 #[derive(Default)]
-struct Nothing {
+struct NoKernel {
+    accepted: Option<Descriptor>,
+    received: Vec<(Token, Vec<u8>)>,
     sent: Vec<(Token, FrameBatch)>,
+    /// Bytes that were sent since this was set to 0.
+    bytes: usize,
 }
 
-impl Kernel for Nothing {
+impl Kernel for NoKernel {
+    fn ring_doorbell(&mut self, _: usize) {}
+
+    fn enter(&mut self, _: Wait) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
+        for (token, frames) in self.sent.drain(..) {
+            handle(IoEvent::Sent { token, result: Ok(()), frames });
+        }
+        if let Some(socket) = self.accepted.take() {
+            handle(IoEvent::Accepted { socket, peer: PeerAddress::UNIX });
+        }
+        for (token, mut data) in self.received.drain(..) {
+            handle(IoEvent::Received { token, data: &mut data, ended: false });
+        }
+    }
+
     fn send(&mut self, _: Descriptor, token: Token, frame: Frame) {
+        self.bytes += frame.len();
         self.sent.push((token, FrameBatch::One(frame)));
     }
 
-    fn send_gathered(&mut self, _: Descriptor, token: Token, frames: Vec<Frame>) {
-        frames.into_iter().for_each(|frame| self.sent.push((token, FrameBatch::One(frame))));
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
+        self.send(socket, token, Frame::joined(&frames));
     }
 
-    fn order(&mut self, _: RingOp) {}
+    fn submit(&mut self, _: RingOp) {}
+
+    fn take_submissions_full(&mut self) -> u64 {
+        0
+    }
 }
 
-/// Threads that are none.
-struct Nowhere;
+/// The threads of applications that have none.
+struct NoThreads;
 
-impl Post for Nowhere {
+impl Post for NoThreads {
     fn post(&self, _: u32, command: Command) -> Result<(), Command> {
         Err(command)
     }

@@ -1,153 +1,150 @@
-//! How connections end: decided anywhere in a turn, carried out in one place before the turn is over.
+//! How connections end: the end is decided anywhere in a turn, and carried out here before the turn is over.
 
-use super::connection::{Cause, Connection, Moment, Stage, Transport};
-use super::flush::RingOp;
+use super::codecs::Codecs;
+use super::connection::{Connection, Moment, Stage, Transport};
+use super::ending::{Cause, Ending, Goodbye};
+use super::kernel::RingOp;
 use super::state::State;
 use crate::client::ClientId;
 use crate::client::subscriptions::EndedSubscription;
-use crate::event::path::Path;
-use crate::metrics::{Counter, Gauge};
-use crate::protocol::Reason;
+use crate::metrics::Counter;
+use crate::protocol::{Codec, Reason};
 use crate::qev::buffers::Frame;
 
-/// A peer that asked for nothing for so long, in milliseconds, has read what it got.
+/// The silence, in milliseconds, after which a peer that has requested nothing has read what it was sent.
 const QUIET_MS: u64 = 1000;
 
-/// A connection that is to end, and what its peer gets.
-pub(super) struct Ending {
-    slot: u32,
-    cause: Cause,
-    /// What the protocol has found already; otherwise the session is asked.
-    goodbye: Option<Goodbye>,
-}
-
-struct Goodbye {
-    bytes: Vec<u8>,
-    await_peer: bool,
-}
-
 impl State {
-    /// Ends a connection, for our reason or because the peer has gone. Before the turn is over.
+    /// Ends a connection, for a reason of the server's or because its peer has disconnected, before the turn is over.
     pub fn end(&mut self, slot: u32, cause: Cause) {
-        self.decide_ending(slot, cause, None);
+        // A broadcast that was accepted earlier still reaches the connection.
+        self.fan_out();
+        self.connections.end(slot, cause, None);
     }
 
-    /// Ends a connection as its protocol says.
-    pub fn end_with(&mut self, slot: u32, cause: Cause, bytes: Vec<u8>, await_peer: bool) {
-        self.decide_ending(slot, cause, Some(Goodbye { bytes, await_peer }));
+    /// Ends a connection with the bytes that its codec has provided.
+    pub fn end_with(&mut self, slot: u32, cause: Cause, goodbye: Goodbye) {
+        self.fan_out();
+        self.connections.end(slot, cause, Some(goodbye));
     }
 
-    /// Ends every connection: the server shuts down.
+    /// Ends every connection, because the server shuts down.
     pub fn end_all(&mut self) {
-        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+        self.fan_out();
+        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.end(slot, Cause::Reason(Reason::GoingAway));
+            self.connections.end(slot, Cause::Reason(Reason::GoingAway), None);
         }
     }
 
-    /// Carries out what was decided. Hooks may decide more; that happens here too.
-    pub fn finish_endings(&mut self) {
-        while !self.endings.is_empty() {
-            for ending in std::mem::take(&mut self.endings) {
-                self.finish(ending);
+    /// Carries out the ends that were decided, and those that hooks decide meanwhile.
+    pub fn finish_endings(&mut self, codecs: &mut Codecs) {
+        while self.connections.has_endings() {
+            self.finish_session_endings();
+            for ending in self.connections.take_endings() {
+                self.finish(codecs, ending);
             }
         }
     }
 
-    /// The peer gets no more, and nothing that it sends matters: what is in flight is cancelled. Where the kernel found
-    /// nothing to cancel, because it was just at it, this is done again after a while.
-    pub fn abort(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+    /// Carries out the ends of HTTP sessions that were decided. They have no codecs, so this may happen while one is
+    /// borrowed.
+    pub fn finish_session_endings(&mut self) {
+        for Ending { slot, cause, .. } in self.connections.take_session_endings() {
+            self.log_end(slot, cause);
+            self.release_client(slot);
+            self.finish_session(slot, cause);
+        }
+    }
+
+    fn finish(&mut self, codecs: &mut Codecs, ending: Ending) {
+        let Ending { slot, cause, goodbye } = ending;
+        self.log_end(slot, cause);
+        self.release_client(slot);
+        let is_quiet = || self.connections.live(slot).is_quiet(codecs.get(slot), self.time.now());
+        if cause == Cause::Reason(Reason::GoingAway) && is_quiet() {
+            return self.abort(codecs, slot);
+        }
+        self.abandon_requests(codecs, slot);
+        if cause.is_abrupt() {
+            return self.abort(codecs, slot);
+        }
+        if cause == Cause::Reason(Reason::SlowClient) {
+            // There is no room for what the peer did not read, and it would not read the reason behind all that.
+            self.connections.drop_outbox(slot);
+        }
+        let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(codecs.get_mut(slot), cause));
+        let now = self.time.now();
+        let connection = self.connections.live_mut(slot);
+        // A peer that has shut down its side cannot send a Close, but it may read what was queued before.
+        let await_peer = goodbye.await_peer && connection.receiving;
+        connection.stage = if await_peer { Stage::AwaitingPeer } else { Stage::Flushing };
+        connection.began = now;
+        if !goodbye.bytes.is_empty() {
+            self.connections.queue_goodbye(slot, Frame::new(goodbye.bytes, self.time.now_ns()));
+        }
+        self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
+        self.connections.queue_for_flush(slot);
+    }
+
+    /// Ends a connection with a socket at once: the peer is sent nothing more, nothing that it sends matters, and what is
+    /// in flight is cancelled. If the kernel finds nothing to cancel because it is just working on it, the timer repeats
+    /// this.
+    pub fn abort(&mut self, codecs: &mut Codecs, slot: u32) {
+        codecs.end(slot);
+        self.connections.drop_outbox(slot);
+        let connection = self.connections.live_mut(slot);
         connection.stage = Stage::Dead;
-        self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
-        if connection.receiving || connection.sending {
-            self.ring_ops.push(RingOp::Cancel { token: slot, sending: connection.sending });
-            self.wake_at(slot, self.ms_in(self.config.close_timeout));
+        let sending = connection.sending;
+        if connection.receiving || sending {
+            self.ring_ops.push(RingOp::Cancel { token: slot, sending });
+            self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
         }
         self.release_if_idle(slot);
     }
 
-    /// The peer has been told the end of our stream.
-    pub fn shutdown_done(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.shutting_down = false;
+    /// Ends the connection of an HTTP session at once. Its sid may name a new session from now on.
+    pub fn abort_session(&mut self, slot: u32) {
+        self.connections.drop_outbox(slot);
+        let connection = self.connections.live_mut(slot);
+        connection.stage = Stage::Dead;
+        if let Transport::HttpSession(session) = connection.transport {
+            self.sessions.remove(session);
+        }
         self.release_if_idle(slot);
     }
 
-    /// Where nothing is in flight any more, the socket is closed and the record is gone.
+    /// Handles a shutdown of the sending direction that has completed.
+    pub fn shutdown_done(&mut self, _codecs: &mut Codecs, slot: u32) {
+        self.connections.live_mut(slot).shutting_down = false;
+        self.release_if_idle(slot);
+    }
+
+    /// Releases a connection that has ended once nothing of it is in flight or queued: its socket is closed, and its
+    /// record is removed.
     pub fn release_if_idle(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        if connection.stage != Stage::Dead || connection.is_under_way() {
+        let connection = self.connections.live(slot);
+        if connection.stage != Stage::Dead || connection.is_in_flight() || connection.queued {
             return;
         }
-        let connection = self.connections.remove(slot as usize).expect("it was just looked at");
+        let connection = self.connections.remove(slot);
         if let Some(timer) = connection.timer {
-            self.timers.cancel(timer);
+            self.time.cancel(timer);
         }
         self.shared.clients.release(1);
         self.forget_address(connection.peer);
-        match connection.transport {
-            Transport::Socket(socket) => {
-                self.ring_ops.push(RingOp::Discard(socket));
-                self.metrics.counters.add(Counter::ConnectionsClosed, 1);
-            }
-            Transport::HttpSession(session) => self.forget_session(session),
+        if let Transport::Socket(socket) = connection.transport {
+            self.ring_ops.push(RingOp::Discard(socket));
+            self.count(Counter::ConnectionsClosed, 1);
         }
-        if self.accepts_wait {
-            self.accepts_wait = false;
-            self.ring_ops.push(RingOp::AcceptAgain);
-        }
+        self.resume_accepting();
     }
 
-    fn decide_ending(&mut self, slot: u32, cause: Cause, goodbye: Option<Goodbye>) {
-        // What was broadcast before is before its end.
-        self.fan_out();
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        if connection.stage == Stage::Open {
-            connection.stage = Stage::Ending;
-            self.endings.push(Ending { slot, cause, goodbye });
-        }
-    }
-
-    fn finish(&mut self, ending: Ending) {
-        let Ending { slot, cause, goodbye } = ending;
-        self.note(slot, cause);
-        self.release_client(slot);
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        if !connection.is_socket() {
-            return self.finish_session(slot, cause);
-        }
-        if cause == Cause::Reason(Reason::GoingAway) && connection.is_quiet(self.now) {
-            return self.abort(slot);
-        }
-        self.abandon_requests(slot);
-        if cause.is_abrupt() {
-            return self.abort(slot);
-        }
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        if cause == Cause::Reason(Reason::SlowClient) {
-            // There is no room for what it did not read, and it would not read the reason behind all that.
-            self.metrics.gauges.sub(Gauge::OutboxBytes, connection.drop_outbox());
-        }
-        let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(connection, cause));
-        // A peer that has ended its stream cannot answer, but it may read what was queued before.
-        let await_peer = goodbye.await_peer && connection.receiving;
-        connection.stage = if await_peer { Stage::AwaitingPeer } else { Stage::Flushing };
-        connection.began = self.now;
-        if !goodbye.bytes.is_empty() {
-            connection.outbox_bytes += goodbye.bytes.len() as u32;
-            self.metrics.gauges.add(Gauge::OutboxBytes, goodbye.bytes.len() as u64);
-            connection.outbox.push(Frame::new(goodbye.bytes, self.now_ns));
-        }
-        self.wake_at(slot, self.ms_in(self.config.close_timeout));
-        self.queue_for_flush(slot);
-    }
-
-    /// Counts and logs the end: one line with the peer and the reason.
-    fn note(&mut self, slot: u32, cause: Cause) {
-        self.metrics.counters.add(State::counter_of(cause), 1);
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        let (peer, shard) = (connection.peer, self.id);
+    /// Counts and logs an end: one line with the peer and the reason.
+    fn log_end(&mut self, slot: u32, cause: Cause) {
+        self.count(cause.counter(), 1);
+        let connection = self.connections.live(slot);
+        let (peer, shard) = (connection.peer, self.mesh.shard());
         match cause {
             Cause::Reason(Reason::PeerClosed(code)) => {
                 tracing::debug!(%peer, shard, code, "closed by the client")
@@ -157,18 +154,21 @@ impl State {
             }
             Cause::EndOfStream => tracing::debug!(%peer, shard, "end of stream"),
             Cause::SessionTimeout => {
-                tracing::debug!(%peer, shard, "session ended: no request came for timeout")
+                tracing::debug!(%peer, shard, "session ended: no request was received for `timeout`")
             }
             Cause::Broken(error) => {
                 let error = std::io::Error::from_raw_os_error(error);
                 tracing::debug!(%peer, shard, %error, "connection lost");
             }
             Cause::TooManyOfAddress => {
-                tracing::info!(%peer, shard, "connection refused: its address has connections-per-address-max");
+                tracing::info!(%peer, shard,
+                    "connection refused: its address already has connections-per-address-max connections");
             }
             Cause::HandshakeTimeout => tracing::info!(%peer, shard, "handshake timeout"),
             Cause::MessageTimeout => tracing::info!(%peer, shard, "message timeout"),
-            Cause::LivenessTimeout => tracing::info!(%peer, shard, "nothing heard for heartbeat-timeout"),
+            Cause::LivenessTimeout => {
+                tracing::info!(%peer, shard, "nothing was received for heartbeat-timeout")
+            }
             Cause::Reason(reason) => {
                 let outbox_bytes = connection.outbox_bytes;
                 tracing::info!(%peer, shard, code = reason.code(), reason = reason.text(), outbox_bytes,
@@ -177,49 +177,40 @@ impl State {
         }
     }
 
-    /// The client is gone, although its connection may still be closing: its callbacks are dropped, its
-    /// subscriptions end.
+    /// Releases a connection's client, although the connection may still be closing: the client's callbacks are dropped,
+    /// and its subscriptions end.
     fn release_client(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let Some(client) = connection.client.take() else { return };
-        // What it is subscribed to it has until now.
+        // The client is subscribed until now.
         self.fan_out();
-        let slot = client.get();
-        let Some(record) = self.clients.get_mut(slot as usize) else { return };
-        let id = ClientId { shard: self.id, slot, generation: record.generation() };
-        let open = record.detach() as u64;
-        self.metrics.gauges.sub(Gauge::CallbacksOpen, open);
-        self.leaving.push_back(id);
-        self.finish_leaving();
+        if let Some(client) = self.connections.detach_client(slot) {
+            self.pubsub.disconnected(client);
+            self.end_subscriptions();
+        }
     }
 
-    /// Ends subscriptions of clients that have gone, with their off-hooks, and drops what applications keep for
-    /// them. A client may have had a million: only so many are ended in one turn, and none while a worker that may have to be
-    /// told of them does not keep up.
-    pub fn finish_leaving(&mut self) {
-        while let Some(id) = self.leaving.front().copied() {
-            if self.leave_budget == 0 || self.links.are_full() {
+    /// Ends subscriptions of disconnected clients, with their off-hooks, and drops what applications keep for these clients.
+    /// A client may have had a million subscriptions: only so many end in one turn, and none while a worker that may have to
+    /// be told does not keep up.
+    pub fn end_subscriptions(&mut self) {
+        while let Some(client) = self.pubsub.next_leaving() {
+            if self.links.are_full() {
                 return;
             }
-            if self.end_subscriptions(id) {
-                self.leaving.pop_front();
-                self.clients.remove(id.slot as usize);
-                self.apps.runner().forget(id);
+            if self.end_subscriptions_of(client) {
+                self.connections.remove_client(client);
+                self.apps.client_disconnected(client);
             }
         }
     }
 
-    /// Whether none is left.
-    fn end_subscriptions(&mut self, id: ClientId) -> bool {
+    /// Ends subscriptions of one client as far as this turn permits; returns whether none is left.
+    fn end_subscriptions_of(&mut self, client: ClientId) -> bool {
         self.fan_out();
-        let mut ended: Vec<(Path, EndedSubscription)> = Vec::new();
-        let max = self.leave_budget;
-        let done = self.subscriptions.close_some(id.slot, max, |path, how| ended.push((path, how)));
-        self.leave_budget -= ended.len();
+        let (ended, done) = self.pubsub.end_some();
         self.shared.subscriptions.release(ended.len());
         for (path, how) in ended {
             if let EndedSubscription::Active { last } = how {
-                self.subscription_ended(id, &path, last);
+                self.subscription_ended(client, &path, last);
             }
         }
         done
@@ -227,35 +218,22 @@ impl State {
 }
 
 impl Goodbye {
-    fn of(connection: &mut Connection, cause: Cause) -> Goodbye {
+    fn of(codec: &mut Codec, cause: Cause) -> Goodbye {
         if cause == Cause::EndOfStream {
-            return Goodbye { bytes: Vec::new(), await_peer: false };
+            return Goodbye::NOTHING;
         }
-        let close = connection.codec.close(cause.reason());
+        let close = codec.close(cause.reason());
         Goodbye { bytes: close.bytes, await_peer: close.await_peer }
     }
 }
 
 impl Connection {
-    /// Whether the kernel is still at something that names the socket.
-    fn is_under_way(&self) -> bool {
-        self.receiving || self.sending || self.shutting_down
-    }
-
-    /// Whether its peer has nothing to read any more, and says nothing: a connection of HTTP between two requests, or of
-    /// which nothing has come. Closing it takes nothing from anybody.
-    fn is_quiet(&self, now: Moment) -> bool {
-        let is_client = self.client.is_some() || self.codec.framing().is_some();
-        let waits = self.unfinished || self.codec.unanswered().next().is_some();
+    /// Returns whether the peer has nothing left to read and sends nothing: a connection of HTTP between two requests, or
+    /// one from which nothing was received. Closing it takes nothing from anybody.
+    fn is_quiet(&self, codec: &Codec, now: Moment) -> bool {
+        let is_client = self.client.is_some() || codec.framing().is_some();
+        let waits = self.unfinished || codec.unanswered().next().is_some();
         let is_silent = now.since(self.received) >= QUIET_MS;
         !is_client && !waits && is_silent && self.outbox.is_empty() && !self.sending
-    }
-
-    /// Drops what waits to be sent (not what is in flight); answers its bytes.
-    fn drop_outbox(&mut self) -> u64 {
-        let bytes: usize = self.outbox.drain(..).map(|frame| frame.len()).sum();
-        self.outbox.shrink_to_fit();
-        self.outbox_bytes -= bytes as u32;
-        bytes as u64
     }
 }

@@ -1,33 +1,29 @@
 //! The records of a shard: what it keeps for a connection, and what it keeps for a client.
 
+use super::frames::Outbox;
 use crate::app::Callback;
 use crate::client::callbacks::Callbacks;
-use crate::protocol::Reason;
-use crate::protocol::{Codec, Framing, Options};
+use crate::protocol::Framing;
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, PeerAddress};
 use crate::qev::timer::TimerId;
-use smallvec::SmallVec;
 use std::num::NonZeroU32;
 
-/// Frames that wait in an outbox without heap of their own.
-pub(super) const OUTBOX_INLINE: usize = 2;
-
-/// A connection: how its peer is reached, its protocol, and what waits to be sent. Idle it costs this record and its
-/// timer.
+/// A connection: how its peer is reached, and what waits to be sent. An idle connection costs this record, its codec and
+/// its timer.
 pub(super) struct Connection {
-    pub codec: Codec,
-    pub outbox: SmallVec<[Frame; OUTBOX_INLINE]>,
+    pub outbox: Outbox,
+    /// The connection's only timer.
     pub timer: Option<TimerId>,
     pub peer: PeerAddress,
     pub transport: Transport,
     /// Bytes in the outbox and in flight.
     pub outbox_bytes: u32,
-    /// Told from the connection that had this slot before.
+    /// Distinguishes this connection from earlier ones in the same slot.
     pub generation: u32,
-    /// The client's slot, once the handshake is complete.
+    /// The client's slot, from the end of the handshake until the client is released.
     pub client: Option<ClientSlot>,
-    /// When the timer fires; no later than anything that is due.
+    /// When the timer fires. Nothing that the connection waits for is due earlier.
     pub timer_at: Moment,
     /// When the handshake, the unfinished message, or the end began.
     pub began: Moment,
@@ -39,13 +35,13 @@ pub(super) struct Connection {
     pub receiving: bool,
     /// A send is in flight.
     pub sending: bool,
-    /// A shutdown is in flight: the socket must not be closed before it is done.
+    /// A shutdown is in flight. The socket must not be closed before it has completed.
     pub shutting_down: bool,
-    /// It stands in the queue of those that have something to flush.
+    /// The connection is in the queue of connections to be flushed.
     pub queued: bool,
     /// A message has begun and is not complete.
     pub unfinished: bool,
-    /// A heartbeat that must be answered was sent, and nothing has come since.
+    /// A heartbeat that must be answered was sent, and nothing has been received since.
     pub challenged: bool,
 }
 
@@ -54,99 +50,111 @@ pub(super) struct Connection {
 pub(super) enum Transport {
     /// Through a socket.
     Socket(Descriptor),
-    /// Through the requests of an HTTP session, which come by connections of their own. This is its slot among them.
+    /// Through the requests of an HTTP session, which arrive on connections of their own. The number is the session's
+    /// slot in the table of sessions.
     HttpSession(u32),
 }
 
-/// Where a connection is between its accept and its end. It only ever moves down this list.
+/// A stage in the life of a connection. A connection only ever moves down this list.
 ///
 /// ```text
-///   Open ---> Ending ---> AwaitingPeer ---> Flushing ---> HalfClosed ---> Dead ---> (gone)
+///   Open ---> Ending ---> AwaitingPeer ---> Flushing ---> HalfClosed ---> Dead ---> (released)
 ///                |                             ^              ^            ^
-///                +-- nothing to wait for ------+              |            |
-///                +-- the peer has gone, or time is up --------+------------+
+///                +-- no Close is awaited ------+              |            |
+///                +-- the peer has disconnected, or a timeout -+------------+
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Stage {
-    /// In handshake or in use.
+    /// In the handshake or in use.
     Open,
-    /// The end was decided in this turn, and happens before the turn is over.
+    /// The end was decided in this turn, and is carried out before the turn is over.
     Ending,
-    /// Our Close is on its way; the peer's is awaited.
+    /// Our Close has been queued; the peer's Close is awaited.
     AwaitingPeer,
-    /// What is queued is sent, then the sending side is shut down.
+    /// What is queued is sent, then the sending direction is shut down.
     Flushing,
-    /// The peer has been told the end of the stream; its own is awaited.
+    /// The peer has been told the end of the stream; its own end is awaited.
     HalfClosed,
-    /// Both directions are shut down; the last completions are awaited.
+    /// Nothing is sent or read any more; the last completions are awaited.
     Dead,
 }
 
-/// A client: what it is beyond its connection.
+/// A client: what exists beyond its connection.
 pub(super) struct Client {
-    /// Never 0: a slab of clients needs no byte more to tell free slots.
+    /// Never 0, so that a slab of clients needs no extra byte to mark free slots.
     generation: NonZeroU32,
-    pub connection: u32,
+    connection: u32,
     pub callbacks: Callbacks<OpenCallback>,
 }
 
-/// The connection of a client that has none any more.
+/// The connection of a client that no longer has one.
 const NO_CONNECTION: u32 = u32::MAX;
 
 impl Client {
+    /// A client of the connection in this slot.
     pub fn new(generation: u32, connection: u32) -> Client {
         let generation = NonZeroU32::new(generation).expect("generations are counted from 1");
         Client { generation, connection, callbacks: Callbacks::new() }
     }
 
-    /// Told from the client that had this slot before.
+    /// Distinguishes this client from earlier ones in the same slot.
     pub fn generation(&self) -> u32 {
         self.generation.get()
     }
 
-    /// Its connection has ended. The record keeps its slot until all of its subscriptions are ended.
-    pub fn has_gone(&self) -> bool {
-        self.connection == NO_CONNECTION
+    /// The slot of the client's connection, or `None` once the client is detached from it.
+    pub fn connection(&self) -> Option<u32> {
+        (self.connection != NO_CONNECTION).then_some(self.connection)
     }
 
-    /// Its connection ends; answers how many callbacks were open, which are dropped.
+    /// Detaches the client from its connection, which is ending, and drops its callbacks; returns how many were open.
+    /// The record keeps its slot until all of the client's subscriptions have ended.
     pub fn detach(&mut self) -> usize {
         self.connection = NO_CONNECTION;
         std::mem::take(&mut self.callbacks).len()
     }
 }
 
-/// A server callback that a client may fire, and the application it belongs to.
+/// A server callback that a client may fire, and the application that it belongs to.
 pub(super) struct OpenCallback {
     pub app: u32,
-    /// None where nothing runs: the challenge of a heartbeat.
+    /// `None` for the challenge of a heartbeat, which runs nothing.
     pub run: Option<Callback>,
 }
 
-/// A client's slot; a niche makes its option four bytes.
+/// A client's slot. A niche makes `Option<ClientSlot>` four bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ClientSlot(NonZeroU32);
 
-/// A point in time, in milliseconds, short enough for a million records. Differences hold for 49 days, and no
-/// difference that is asked for is longer than a heartbeat's interval.
+/// A point in time in milliseconds, in four bytes. Differences are right up to 49 days, and no difference that is
+/// computed is longer than a heartbeat's interval.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Moment(u32);
 
 impl Connection {
-    pub fn new(
-        socket: Descriptor,
-        peer: PeerAddress,
-        generation: u32,
-        options: Options,
-        now: Moment,
-    ) -> Connection {
-        Connection::by(Transport::Socket(socket), peer, generation, Codec::new(options), now)
+    /// A connection that was just accepted. A receive is armed for it.
+    pub fn new(socket: Descriptor, peer: PeerAddress, generation: u32, now: Moment) -> Connection {
+        let transport = Transport::Socket(socket);
+        Connection {
+            receiving: true,
+            ..Connection::over(transport, Framing::WebSocket, peer, generation, now)
+        }
     }
 
-    fn by(transport: Transport, peer: PeerAddress, generation: u32, codec: Codec, now: Moment) -> Connection {
+    /// The connection of an HTTP session, which has no socket of its own.
+    pub fn of_session(session: u32, peer: PeerAddress, generation: u32, now: Moment) -> Connection {
+        Connection::over(Transport::HttpSession(session), Framing::LongPolling, peer, generation, now)
+    }
+
+    fn over(
+        transport: Transport,
+        framing: Framing,
+        peer: PeerAddress,
+        generation: u32,
+        now: Moment,
+    ) -> Connection {
         Connection {
-            codec,
-            outbox: SmallVec::new(),
+            outbox: Outbox::new(),
             timer: None,
             peer,
             transport,
@@ -158,8 +166,8 @@ impl Connection {
             received: now,
             sent: now,
             stage: Stage::Open,
-            framing: Framing::WebSocket,
-            receiving: true,
+            framing,
+            receiving: false,
             sending: false,
             shutting_down: false,
             queued: false,
@@ -168,14 +176,7 @@ impl Connection {
         }
     }
 
-    /// The connection of an HTTP session: what it gets and sends crosses no socket of its own.
-    pub fn of_session(session: u32, peer: PeerAddress, generation: u32, now: Moment) -> Connection {
-        let nowhere = Transport::HttpSession(session);
-        let connection = Connection::by(nowhere, peer, generation, Codec::default(), now);
-        Connection { framing: Framing::LongPolling, receiving: false, ..connection }
-    }
-
-    /// Its socket, where it has one.
+    /// The connection's socket, or `None` for an HTTP session.
     pub fn socket(&self) -> Option<Descriptor> {
         match self.transport {
             Transport::Socket(socket) => Some(socket),
@@ -183,93 +184,81 @@ impl Connection {
         }
     }
 
+    /// Returns whether the peer is reached through a socket.
     pub fn is_socket(&self) -> bool {
         matches!(self.transport, Transport::Socket(_))
+    }
+
+    /// Returns whether an operation that names the socket is in flight.
+    pub fn is_in_flight(&self) -> bool {
+        self.receiving || self.sending || self.shutting_down
+    }
+
+    /// Notes that something was received from the peer.
+    pub fn heard(&mut self, now: Moment) {
+        self.received = now;
+        self.challenged = false;
+    }
+
+    /// Asserts what holds for every connection between two turns.
+    pub fn check(&self, slot: u32) {
+        let waiting: usize = self.outbox.iter().map(Frame::len).sum();
+        let bytes = self.outbox_bytes as usize;
+        assert!(waiting <= bytes, "connection {slot} counts {bytes} bytes, but {waiting} wait");
+        assert!(self.sending || waiting == bytes, "connection {slot} counts {bytes} bytes, not {waiting}");
+        assert!(self.stage != Stage::Ending, "the end of connection {slot} was decided, but not carried out");
+        assert!(self.client.is_none() || self.stage == Stage::Open, "connection {slot} has kept its client");
+        assert!(self.is_socket() || !self.is_in_flight(), "session {slot} has an operation in flight");
+        assert!(self.timer.is_some() || self.stage == Stage::Dead, "connection {slot} has no timer");
     }
 }
 
 impl ClientSlot {
+    /// The slot with this number.
     pub fn new(slot: u32) -> ClientSlot {
         let number = slot.checked_add(1).expect("there are fewer clients than numbers for them");
-        ClientSlot(NonZeroU32::new(number).expect("it was added to"))
+        ClientSlot(NonZeroU32::new(number).expect("one was added"))
     }
 
+    /// The slot's number.
     pub fn get(self) -> u32 {
         self.0.get() - 1
     }
 }
 
 impl Moment {
+    /// The moment at this time of the clock, in milliseconds.
     pub fn at(ms: u64) -> Moment {
         Moment(ms as u32)
     }
 
-    /// Whether this is later than the other, which may be past.
+    /// Returns whether this moment is later than `other`, which may be in the past.
     pub fn is_after(self, other: Moment) -> bool {
         self.0.wrapping_sub(other.0) as i32 > 0
     }
 
-    /// Milliseconds from `earlier` to this.
+    /// Returns the milliseconds from `earlier` to this moment.
     pub fn since(self, earlier: Moment) -> u64 {
         u64::from(self.0.wrapping_sub(earlier.0))
-    }
-}
-
-/// Why a connection ends, as the shard knows it: the protocol's reason, and what no peer is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Cause {
-    /// For a reason that has a code.
-    Reason(Reason),
-    /// The handshake was not completed in time.
-    HandshakeTimeout,
-    /// A message was begun and not completed in time.
-    MessageTimeout,
-    /// Nothing was heard for too long.
-    LivenessTimeout,
-    /// An HTTP session had no request to answer for too long.
-    SessionTimeout,
-    /// The peer closed the stream.
-    EndOfStream,
-    /// The network failed, or the peer has vanished.
-    Broken(i32),
-    /// Its address has as many connections as it may.
-    TooManyOfAddress,
-}
-
-impl Cause {
-    /// What the peer is told.
-    pub fn reason(self) -> Reason {
-        match self {
-            Cause::Reason(reason) => reason,
-            Cause::HandshakeTimeout
-            | Cause::MessageTimeout
-            | Cause::LivenessTimeout
-            | Cause::SessionTimeout => Reason::ClientTimeout,
-            Cause::TooManyOfAddress => Reason::TooManyClients,
-            Cause::EndOfStream | Cause::Broken(_) => Reason::ConnectionLost,
-        }
-    }
-
-    /// Whether the peer is told nothing and not waited for: it cannot be reached, or must not hold a connection.
-    pub fn is_abrupt(self) -> bool {
-        matches!(self, Cause::Broken(_) | Cause::TooManyOfAddress)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Codec;
 
-    /// The budget of an idle client is in docs/benchmarks.md; these are its largest parts.
+    /// docs/benchmarks.md states the budget of an idle client; these are its largest parts.
     #[test]
     fn records_keep_to_their_budget() {
-        assert!(size_of::<Option<Connection>>() <= 136, "{}", size_of::<Option<Connection>>());
+        let connection = size_of::<Option<Connection>>() + size_of::<Codec>();
+        assert!(connection <= 136, "{connection}");
         assert!(size_of::<Option<Client>>() <= 24, "{}", size_of::<Option<Client>>());
         assert_eq!(size_of::<Option<ClientSlot>>(), 4);
     }
 
     #[test]
-    fn moments_tell_differences_across_their_wrapping() {
+    fn moments_compare_across_their_wrapping() {
         let before = Moment::at(u64::from(u32::MAX) - 10);
         let after = Moment::at(u64::from(u32::MAX) + 90);
         assert_eq!(after.since(before), 100);

@@ -1,56 +1,46 @@
-//! What the kernel brings: connections, bytes, ends of streams, sends that are done.
+//! Events of the kernel that concern connections: bytes received, ends of streams, sends that have completed.
 
-use super::connection::{Cause, Client, ClientSlot, Connection, Stage};
-use super::flush::RingOp;
+use super::codecs::Codecs;
+use super::connection::Stage;
+use super::ending::{Cause, Goodbye};
+use super::kernel::{IoEvent, Owner, RingOp};
 use super::state::State;
-use crate::metrics::{Counter, Gauge, Timing};
-use crate::protocol::Reason;
-use crate::protocol::{Close, Codec, Framing, Incoming, Options};
-use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress};
-use std::rc::Rc;
+use crate::metrics::{Counter, Timing};
+use crate::protocol::{Close, Codec, Framing, Incoming};
+use crate::qev::buffers::Frame;
+use crate::qev::ring::{Errno, FrameBatch};
 
 impl State {
-    /// A connection was accepted.
-    pub fn accepted(&mut self, socket: Descriptor, peer: PeerAddress) {
-        self.metrics.counters.add(Counter::ConnectionsAccepted, 1);
-        if self.shutdown.is_some() {
-            return self.ring_ops.push(RingOp::Discard(socket));
-        }
-        if self.shared.clients.acquire(0).is_err() {
-            self.metrics.counters.add(Counter::ConnectionsRefusedLimit, 1);
-            tracing::info!(%peer, "connection refused: clients-max are connected");
-            self.ring_ops.push(RingOp::Discard(socket));
-            return;
-        }
-        let generation = self.next_generation();
-        let options = Options { echo: self.config.echo };
-        let connection = Connection::new(socket, peer, generation, options, self.now);
-        let slot = self.connections.insert(connection) as u32;
-        self.ring_ops.push(RingOp::Receive(socket, slot));
-        self.wake_at(slot, self.ms_in(self.config.timeout));
-        self.count_address(slot, generation, peer);
-    }
-
-    /// The kernel could not accept. Unless only that one connection was at fault, accepting waits for better times.
-    pub fn accept_failed(&mut self, error: Errno) {
-        if error.is_exhaustion() {
-            self.metrics.counters.add(Counter::ConnectionsRefusedDescriptors, 1);
-            return self.wait_to_accept(error);
-        }
-        self.metrics.counters.add(Counter::AcceptErrors, 1);
-        if error.affects_one_connection() {
-            self.ring_ops.push(RingOp::AcceptAgain);
-        } else {
-            self.wait_to_accept(error);
+    /// Handles an event of the kernel. Its token is decoded here, once.
+    pub fn handle_io(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) {
+        match event {
+            IoEvent::Accepted { socket, peer } => self.accepted(codecs, socket, peer),
+            IoEvent::AcceptFailed { error } => self.accept_failed(error),
+            IoEvent::Received { token, data, ended } => match Owner::of(token) {
+                Owner::Connection(slot) => self.received(codecs, slot, data, ended),
+                Owner::Link(index) => self.link_received(index, data, ended),
+            },
+            IoEvent::ReceiveEnded { token, result } => match Owner::of(token) {
+                Owner::Connection(slot) => self.receive_ended(codecs, slot, result),
+                Owner::Link(index) => self.link_receive_ended(index, result),
+            },
+            IoEvent::Sent { token, result, frames } => match Owner::of(token) {
+                Owner::Connection(slot) => self.sent(codecs, slot, result, &frames),
+                Owner::Link(index) => self.link_sent(index, &frames),
+            },
+            IoEvent::ShutDown { token } => match Owner::of(token) {
+                Owner::Connection(slot) => self.shutdown_done(codecs, slot),
+                Owner::Link(index) => self.link_shut_down(index),
+            },
         }
     }
 
-    /// Bytes came from a peer. `ended`: the kernel has ended the receive, which must be begun again.
-    pub fn received(&mut self, slot: u32, data: &mut [u8], ended: bool) {
-        self.metrics.counters.add(Counter::BytesReceived, data.len() as u64);
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.received = self.now;
-        connection.challenged = false;
+    /// Handles bytes from a peer. `ended`: the kernel has ended the receive, which must be submitted again.
+    fn received(&mut self, codecs: &mut Codecs, slot: u32, data: &mut [u8], ended: bool) {
+        self.count(Counter::BytesReceived, data.len() as u64);
+        let now = self.time.now();
+        let connection = self.connections.live_mut(slot);
+        connection.heard(now);
         if ended && connection.stage == Stage::Dead {
             connection.receiving = false;
             return self.release_if_idle(slot);
@@ -59,199 +49,186 @@ impl State {
             self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
         }
         if connection.stage == Stage::Ending {
-            self.finish_endings();
+            self.finish_endings(codecs);
         }
-        self.decode(slot, data);
+        self.decode(codecs, slot, data);
     }
 
-    /// A receive ended without data.
-    pub fn receive_ended(&mut self, slot: u32, result: Result<(), Errno>) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+    /// Handles a receive that has ended without data.
+    fn receive_ended(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>) {
+        let connection = self.connections.live_mut(slot);
         match result {
             Err(error) if error.is_no_buffers() && connection.stage < Stage::Dead => {
-                self.metrics.counters.add(Counter::BuffersExhausted, 1);
                 self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
+                self.count(Counter::BuffersExhausted, 1);
             }
             Err(error) => {
                 connection.receiving = false;
-                self.end_of_input(slot, Cause::Broken(error.0));
+                self.end_of_input(codecs, slot, Cause::Broken(error.0));
             }
             Ok(()) => {
                 connection.receiving = false;
-                self.end_of_input(slot, Cause::EndOfStream);
+                self.end_of_input(codecs, slot, Cause::EndOfStream);
             }
         }
     }
 
-    /// A send is done: its latencies are recorded, and what has come meanwhile may go.
-    pub fn sent(&mut self, slot: u32, result: Result<(), Errno>, frames: &FrameBatch) {
+    /// Handles a send that has completed: its latencies are recorded, and what has been queued meanwhile may be sent.
+    fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: &FrameBatch) {
         let bytes = frames.len();
-        self.metrics.gauges.sub(Gauge::OutboxBytes, bytes as u64);
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.sending = false;
-        connection.outbox_bytes -= bytes as u32;
+        self.connections.sent(slot, bytes);
         match result {
             Ok(()) => {
-                self.metrics.counters.add(Counter::BytesSent, bytes as u64);
+                self.count(Counter::BytesSent, bytes as u64);
                 self.record_sent(frames);
-                self.queue_for_flush(slot);
-                self.release_if_idle(slot);
+                if self.connections.live(slot).stage == Stage::Dead {
+                    self.release_if_idle(slot);
+                } else {
+                    self.connections.queue_for_flush(slot);
+                }
             }
             Err(error) => {
-                self.metrics.counters.add(Counter::SendErrors, 1);
-                self.end_of_input(slot, Cause::Broken(error.0));
+                self.count(Counter::SendErrors, 1);
+                self.end_of_input(codecs, slot, Cause::Broken(error.0));
             }
         }
     }
 
-    /// Decodes what came. Where that ends the connection, the rest is looked at for the peer's Close.
-    fn decode(&mut self, slot: u32, mut data: &mut [u8]) {
-        while let Some(mut codec) = self.lend_codec(slot) {
-            let decoded = self.decode_with(slot, &mut codec, data);
-            self.give_back(slot, codec, &decoded);
-            if self.connections.get(slot as usize).is_none_or(|c| c.stage != Stage::Ending) {
+    /// Decodes bytes. If they end the connection, the rest is searched for the peer's Close.
+    fn decode(&mut self, codecs: &mut Codecs, slot: u32, mut data: &mut [u8]) {
+        while matches!(self.connections.live(slot).stage, Stage::Open | Stage::AwaitingPeer) {
+            let codec = codecs.get_mut(slot);
+            let decoded = self.decode_with(slot, codec, data);
+            self.update_progress(slot, codec, &decoded);
+            if self.connections.live(slot).stage != Stage::Ending {
                 return;
             }
-            self.finish_endings();
+            self.finish_endings(codecs);
             data = &mut data[decoded.consumed..];
         }
     }
 
-    fn lend_codec(&mut self, slot: u32) -> Option<Codec> {
-        let connection = self.connections.get_mut(slot as usize)?;
-        let decodes = matches!(connection.stage, Stage::Open | Stage::AwaitingPeer);
-        decodes.then(|| std::mem::take(&mut connection.codec))
-    }
-
-    fn decode_with(&mut self, slot: u32, codec: &mut Codec, data: &mut [u8]) -> Decoded {
-        let settings = Rc::clone(&self.settings);
-        let mut decoded = Decoded { consumed: 0, was_idle: false, was_open: codec.is_open() };
+    /// Decodes until the bytes are used up or the connection's end is decided. The codec is borrowed while its events are
+    /// dispatched, which changes everything but codecs.
+    fn decode_with(&mut self, slot: u32, codec: &mut Codec, data: &mut [u8]) -> Progress {
+        let mut progress = Progress { consumed: 0, was_idle: false, was_open: codec.is_open() };
         loop {
-            let step = codec.decode(&mut data[decoded.consumed..], &settings);
-            decoded.consumed += step.consumed;
+            let step = codec.decode(&mut data[progress.consumed..], &self.protocol);
+            progress.consumed += step.consumed;
             match step.incoming {
-                Incoming::Incomplete => return decoded,
+                Incoming::Incomplete => return progress,
                 Incoming::Event(text) => self.dispatch(slot, text),
                 Incoming::Reply(bytes) => self.queue_bytes(slot, bytes),
                 Incoming::Open(bytes) => {
                     self.queue_bytes(slot, bytes);
-                    let framing = codec.framing().expect("a session that is open knows its protocol");
+                    let framing = codec.framing().expect("a codec that is open knows its protocol");
                     self.open(slot, framing);
                 }
                 Incoming::Close(Close { bytes, reason, await_peer }) => {
-                    self.end_with(slot, Cause::Reason(reason), bytes, await_peer);
+                    self.end_with(slot, Cause::Reason(reason), Goodbye { bytes, await_peer });
                 }
                 Incoming::Closed => {
                     self.peer_closed(slot);
-                    return decoded;
+                    return progress;
                 }
-                Incoming::Request(request) => self.requested(slot, &request),
+                Incoming::Request(request) => self.handle_request(slot, &request),
                 Incoming::Refused(bytes) => {
-                    self.metrics.counters.add(Counter::HttpRefused, 1);
+                    self.count(Counter::HttpRefused, 1);
                     self.queue_bytes(slot, bytes);
                 }
                 Incoming::Ignore => {}
             }
-            decoded.was_idle |= codec.is_idle();
-            if self.connections.get(slot as usize).is_none_or(|c| c.stage == Stage::Ending) {
-                return decoded;
+            progress.was_idle |= codec.is_idle();
+            if self.connections.live(slot).stage == Stage::Ending {
+                return progress;
             }
         }
     }
 
-    /// The handshake is complete: the connection has a client now.
+    /// Creates the client of a connection whose handshake is complete.
     pub fn open(&mut self, slot: u32, framing: Framing) {
-        self.metrics.counters.add(counter_of_framing(framing), 1);
-        let generation = self.next_generation();
-        let client = ClientSlot::new(self.clients.insert(Client::new(generation, slot)) as u32);
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.client = Some(client);
-        connection.framing = framing;
-        if let Some(client) = self.client_of(slot) {
-            self.apps.runner().came(client);
-        }
-        // The timer of the handshake is set, and mostly early enough.
+        self.count(counter_of_framing(framing), 1);
+        self.connections.live_mut(slot).framing = framing;
+        let client = self.connections.create_client(slot);
+        self.apps.client_connected(client);
+        // The timer of the handshake is set, and is usually early enough.
         if let Some(at_ms) = self.next_due(slot) {
             self.wake_at(slot, at_ms);
         }
     }
 
-    /// The session goes back to its connection; a message that has begun must be complete in time, and so must the
+    /// Notes how far the connection's messages have got. A message that has begun must be complete in time, and so must the
     /// handshake of a WebSocket that a connection of HTTP has become.
-    fn give_back(&mut self, slot: u32, codec: Codec, decoded: &Decoded) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+    fn update_progress(&mut self, slot: u32, codec: &Codec, progress: &Progress) {
+        let now = self.time.now();
+        let connection = self.connections.live_mut(slot);
         let unfinished = codec.is_open() && !codec.is_idle();
-        let upgrades = decoded.was_open && !codec.is_open();
-        let begins = upgrades || unfinished && (decoded.was_idle || !connection.unfinished);
+        let upgrades = progress.was_open && !codec.is_open();
+        let begins = upgrades || unfinished && (progress.was_idle || !connection.unfinished);
         connection.unfinished = unfinished;
-        connection.codec = codec;
         if begins {
-            connection.began = self.now;
-            self.wake_at(slot, self.ms_in(self.config.timeout));
+            connection.began = now;
+            self.wake_at(slot, self.time.ms_from_now(self.config.timeout));
         }
     }
 
-    /// The peer's Close completed the handshake that we began.
+    /// Handles the peer's Close that completes the closing handshake that the server began.
     fn peer_closed(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let connection = self.connections.live_mut(slot);
         if connection.stage == Stage::AwaitingPeer {
             connection.stage = Stage::Flushing;
-            self.queue_for_flush(slot);
+            self.connections.queue_for_flush(slot);
         }
     }
 
-    /// Nothing more will come from the peer.
-    fn end_of_input(&mut self, slot: u32, cause: Cause) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+    /// Handles the end of a peer's input.
+    fn end_of_input(&mut self, codecs: &mut Codecs, slot: u32, cause: Cause) {
         let broken = !matches!(cause, Cause::EndOfStream);
-        match connection.stage {
+        match self.connections.live(slot).stage {
             Stage::Open => {
-                // Whoever asks and stops to write at once gets what is there, or on its way here.
-                self.answer_requests();
-                if broken || !self.give_requests_up(slot) {
+                // A peer that sends requests and then shuts down its side gets the responses that are ready, or on their
+                // way to this shard.
+                self.deliver_responses(codecs);
+                if broken || !self.abandon_requests(codecs, slot) {
                     self.end(slot, cause);
                 }
             }
-            // What was queued before may still reach a peer that has only stopped to write.
+            // What was queued before may still reach a peer that has only shut down its side.
             Stage::AwaitingPeer | Stage::Flushing if !broken => {
-                connection.stage = Stage::Flushing;
-                self.queue_for_flush(slot);
+                self.connections.live_mut(slot).stage = Stage::Flushing;
+                self.connections.queue_for_flush(slot);
             }
             Stage::Ending => {}
-            Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.abort(slot),
+            Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed => self.abort(codecs, slot),
             Stage::Dead => self.release_if_idle(slot),
         }
     }
 
     fn record_sent(&mut self, frames: &FrameBatch) {
+        let now_ns = self.time.now_ns();
+        let timers = &mut self.metrics.latencies;
         for frame in frames.frames() {
-            self.metrics.latencies.record(Timing::Send, self.now_ns.saturating_sub(frame.queued_ns()));
+            timers.record(Timing::Send, now_ns.saturating_sub(frame.queued_ns()));
             for accepted in frame.accepted() {
-                let took = self.now_ns.saturating_sub(accepted.at_ns);
-                self.metrics.latencies.record_n(Timing::Delivery, took, u64::from(accepted.events));
+                let took = now_ns.saturating_sub(accepted.at_ns);
+                timers.record_n(Timing::Delivery, took, u64::from(accepted.events));
             }
         }
     }
 
-    /// A refusal that the protocol found is counted as such.
-    pub(super) fn counter_of(cause: Cause) -> Counter {
-        match cause {
-            Cause::HandshakeTimeout => Counter::TimeoutsHandshake,
-            Cause::MessageTimeout => Counter::TimeoutsMessage,
-            Cause::LivenessTimeout => Counter::TimeoutsLiveness,
-            Cause::SessionTimeout => Counter::TimeoutsSession,
-            Cause::EndOfStream => Counter::ClosesByPeer,
-            Cause::Broken(_) => Counter::ClosesReset,
-            Cause::TooManyOfAddress => Counter::ConnectionsRefusedAddress,
-            Cause::Reason(reason) => counter_of_reason(reason),
+    /// Queues bytes of the protocol's own, which are no event.
+    pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.connections.queue(slot, Frame::new(bytes, self.time.now_ns()));
         }
     }
 }
 
-/// What one piece of input came to.
-struct Decoded {
+/// The progress that a piece of input made.
+struct Progress {
+    /// Bytes of the input that were used up.
     consumed: usize,
-    /// At some point no message was begun: one that was begun before is complete.
+    /// At some point no message was incomplete, so a message that had begun before is complete.
     was_idle: bool,
     /// The handshake was complete before.
     was_open: bool,
@@ -262,26 +239,5 @@ fn counter_of_framing(framing: Framing) -> Counter {
         Framing::WebSocket => Counter::HandshakesWebsocket,
         Framing::Raw => Counter::HandshakesRaw,
         Framing::LongPolling | Framing::EventStream => Counter::SessionsCreated,
-    }
-}
-
-fn counter_of_reason(reason: Reason) -> Counter {
-    match reason {
-        Reason::PeerClosed(_) | Reason::Finished => Counter::ClosesByPeer,
-        Reason::ConnectionLost => Counter::ClosesReset,
-        Reason::UnknownProtocol => Counter::ProtocolUnknown,
-        Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
-        Reason::MalformedEvent => Counter::ClosesMalformedEvent,
-        Reason::ClientTimeout => Counter::TimeoutsMessage,
-        Reason::SlowClient => Counter::ClosesSlow,
-        Reason::TooManyClients => Counter::ConnectionsRefusedLimit,
-        Reason::GoingAway => Counter::ClosesShutdown,
-        Reason::Application | Reason::ServerError => Counter::ClosesByApp,
-        Reason::Violation(violation) => match violation.code() {
-            1003 => Counter::ClosesBinary,
-            1007 => Counter::ClosesInvalidUtf8,
-            1009 => Counter::ClosesTooLarge,
-            _ => Counter::ClosesViolation,
-        },
     }
 }

@@ -1,43 +1,51 @@
-//! One shard: one thread, one loop of turns, and everything that its connections need. The only part of the
-//! server that sees all others.
+//! A shard: one thread, one loop of turns, and everything that its connections need. The only module of the server that
+//! sees all others.
 //!
-//! Data goes through a turn in one direction. Each step has a file:
+//! [`Shard::turn`] is the whole turn. Data goes through it in one direction, from what the kernel and other shards bring to
+//! what the kernel is to send. Files of this folder are of three kinds:
+//!
+//! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
+//!   `codecs`, `pubsub`, `mesh`, `addresses`, `apps`, `http::sessions`, `links::table`;
+//! - *steps* of a turn are methods of [`State`], which composes the owners: `accept`, `intake`, `links`, `http`, `dispatch`,
+//!   `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
+//! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`.
 //!
 //! | step | file |
 //! | --- | --- |
-//! | reap the ring's completions | `mod` (this one) |
-//! | drain the mesh and the inbox | `mail` |
-//! | connections that come, bytes that were received, sends that are done | `intake` |
+//! | messages from other shards and from threads | `inbound` |
+//! | connections accepted, bytes received, sends completed | `accept`, `intake` |
 //! | links to workers | `links` |
 //! | HTTP: requests find their session, output finds its request | `http` |
-//! | a text: event, route, handler, answer | `dispatch` |
-//! | the commands that handlers and other shards push | `apply`, `subscribe` |
+//! | an event: its text, path, handler, and answer | `dispatch` |
+//! | the commands that handlers, threads and other shards queue | `apply`, `subscribe` |
 //! | timers that are due | `liveness` |
 //! | connections whose end was decided | `closing` |
-//! | this turn's broadcasts into the outboxes of subscribers | `fanout` |
+//! | this turn's broadcasts into the outboxes of subscribers | `pubsub` |
 //! | one send for each client that has output | `flush` |
-//!
-//! The steps work on `State`, which has no ring: what the kernel is to do is noted there and handed to the ring
-//! by `flush`. The mesh is drained after the ring is reaped and before what was received is looked at. So whoever
-//! was told that it is subscribed gets every broadcast sent after that, also from another shard: the news of the
-//! subscription was in the mesh before the answer was in the kernel.
 
+mod accept;
 mod addresses;
 mod apply;
 mod apps;
 #[doc(hidden)]
 pub mod bench;
 mod closing;
+mod codecs;
 mod connection;
+mod connections;
 mod dispatch;
-mod fanout;
+mod ending;
 mod flush;
+mod frames;
 mod http;
+mod inbound;
 mod intake;
+mod kernel;
 mod links;
 mod liveness;
-mod mail;
-mod outbox;
+mod mesh;
+mod messages;
+mod pubsub;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -46,160 +54,135 @@ mod subscribe;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod time;
 
 pub use apps::Apps;
-pub use mail::{AppCommand, ControlMessage, Envelope};
+pub use messages::{AppCommand, ControlMessage, Envelope};
 pub use state::{Parts, Shared};
 
 use crate::metrics::{Counter, Timing};
 use crate::qev::clock::nanos;
 use crate::qev::inbox::Inbox;
-use crate::qev::ring::{Completion, Doorbell, Ring, Wait};
+use crate::qev::ring::{Doorbell, Ring};
+use codecs::Codecs;
+use kernel::{Kernel, RingKernel};
 use state::State;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
-/// Messages taken from an inbox in one turn: busy threads must not starve the shard's own clients.
-const MAIL_PER_TURN_MAX: usize = 4096;
-
-/// How other shards and threads wake a shard.
+/// The two ways of waking a shard.
 #[derive(Clone)]
 pub struct Wakeup {
-    /// For shards: a message from ring to ring.
+    /// The ring to which another shard sends a message.
     pub ring: RawFd,
-    /// For threads, and where the message fails.
+    /// The doorbell for threads, and for shards whose message fails.
     pub doorbell: Doorbell,
 }
 
-/// Where other threads leave something for a shard.
+/// The inboxes in which threads leave messages for a shard.
 pub struct Inboxes {
-    /// For the server's own threads.
-    pub notices: Inbox<ControlMessage>,
-    /// For the applications' threads.
-    pub posted: Inbox<AppCommand>,
+    /// Messages of the server's own threads.
+    pub control: Inbox<ControlMessage>,
+    /// Commands of the applications' threads.
+    pub app_commands: Inbox<AppCommand>,
 }
 
 /// A shard, on its own thread.
-pub struct Shard {
-    ring: Ring,
-    peers: Arc<[Wakeup]>,
-    inboxes: Inboxes,
-    state: State,
-    completions: Vec<Completion>,
-}
+pub struct Shard(Loop<RingKernel>);
 
 impl Shard {
     /// A shard around a ring of this thread.
     pub fn new(ring: Ring, inboxes: Inboxes, parts: Parts) -> Shard {
-        Shard { ring, peers: Arc::new([]), inboxes, state: State::new(parts), completions: Vec::new() }
+        Shard(Loop::new(RingKernel::new(ring), inboxes, parts))
     }
 
     /// Runs until the server shuts down. `peers` are all shards in order, this one among them.
     ///
     /// # Errors
     ///
-    /// The kernel refused to run the ring: the shard cannot go on, and its connections are lost.
+    /// The kernel refused to run the ring: the shard has failed, and its connections are lost.
     pub fn run(mut self, listeners: Vec<OwnedFd>, peers: Arc<[Wakeup]>) -> io::Result<()> {
-        self.peers = peers;
-        let accepts = self.state.config.accepts_in_flight as u16;
-        for listener in listeners {
-            self.ring.listen(listener, accepts);
-        }
-        self.state.start_app_timers();
-        while !self.state.is_done() {
-            self.turn()?;
+        let accepts = self.0.state.config.accepts_in_flight as u16;
+        self.0.kernel.start(listeners, accepts, peers);
+        self.0.state.start_app_timers();
+        while !self.0.state.is_done() {
+            self.0.turn()?;
         }
         Ok(())
     }
+}
 
+/// The loop of a shard over a kernel, which tests and benchmarks replace by one of their own.
+struct Loop<K> {
+    kernel: K,
+    inboxes: Inboxes,
+    codecs: Codecs,
+    state: State,
+}
+
+impl<K: Kernel> Loop<K> {
+    fn new(kernel: K, inboxes: Inboxes, parts: Parts) -> Loop<K> {
+        Loop { kernel, inboxes, codecs: Codecs::default(), state: State::new(parts) }
+    }
+
+    /// One turn. docs/architecture.md explains its steps and their order.
+    ///
+    /// The mesh is drained after the kernel's events have been gathered (2) and before they are handled (4). A client that
+    /// was told that it is subscribed therefore gets every broadcast sent after that, also from another shard: the news of
+    /// the subscription was in the mesh before the answer was in the kernel.
     fn turn(&mut self) -> io::Result<()> {
-        // Before the decision to sleep, which has to wait until everybody else is awake who must be.
-        self.ring_doorbells();
-        let wait = self.wait();
-        self.ring.turn(wait, &mut self.completions)?;
-        self.state.begin_turn();
-        let began_ns = self.state.now_ns;
-        self.take_mail();
-        self.take_completions();
-        self.state.finish_turn(&mut self.ring);
-        let metrics = &mut self.state.metrics;
-        metrics.counters.add(Counter::SubmissionsFull, self.ring.take_submission_overflows());
-        metrics.latencies.record(Timing::Turn, nanos() - began_ns);
+        let Loop { kernel, inboxes, codecs, state } = self;
+        // 1. Wake the shards that sleep and were sent messages, before this one decides whether it sleeps.
+        let rung = state.mesh.ring_doorbells(kernel);
+        state.count(Counter::Doorbells, rung);
+        // 2. One system call submits everything, and waits for events if there is nothing to do.
+        let wait = state.wait();
+        kernel.enter(wait)?;
+        state.begin_turn();
+        // 3. Messages from other shards and from threads.
+        state.handle_mesh(codecs);
+        state.handle_inboxes(inboxes);
+        // 4. The kernel's events: connections, bytes (decode, route, handle, apply commands), completed sends.
+        kernel.drain(|event| state.handle_io(codecs, event));
+        // 5. Timers that are due.
+        state.run_timers(codecs);
+        // 6. Subscriptions of clients that have disconnected.
+        state.end_subscriptions();
+        // 7. Broadcasts into outboxes, output of HTTP sessions to its requests, ends that were decided.
+        state.settle(codecs);
+        // 8. One send for each client that has output.
+        state.flush(codecs, kernel);
+        // 9. Messages that overflowed, into rings that have room again.
+        state.mesh.flush();
+        state.end_turn(kernel.take_submissions_full());
+        #[cfg(debug_assertions)]
+        state.check_sometimes(codecs);
         Ok(())
     }
+}
 
-    /// How long the kernel may wait for news: not at all while there is work, for ever where nothing is due.
-    fn wait(&mut self) -> Wait {
-        if self.state.has_work() {
-            return Wait::No;
+impl State {
+    /// Fans out what was broadcast, responds to the requests that wait for it, and carries out the ends that were decided,
+    /// until none of these has caused any of the others.
+    fn settle(&mut self, codecs: &mut Codecs) {
+        self.connections.unblock_sessions();
+        loop {
+            self.fan_out();
+            self.deliver_responses(codecs);
+            if !self.connections.has_endings() {
+                break;
+            }
+            self.finish_endings(codecs);
         }
-        let wait = self.state.time_to_next_due();
-        if wait == Wait::No || !self.state.port.try_sleep() {
-            return Wait::No;
+        if self.is_shutting_down() && self.is_empty() {
+            self.links.abandon_all();
         }
-        self.state.metrics.counters.add(Counter::Sleeps, 1);
-        wait
     }
 
-    fn ring_doorbells(&mut self) {
-        let Shard { ring, peers, state, .. } = self;
-        let mut rung = 0;
-        state.port.doorbells(|peer| {
-            ring.ring_peer(peers[peer].ring);
-            rung += 1;
-        });
-        state.metrics.counters.add(Counter::Doorbells, rung);
-    }
-
-    fn take_mail(&mut self) {
-        // As many as all rings hold: news of a subscription must not be left behind others' messages.
-        let rings = self.state.port.shards() * self.state.config.mesh_ring_messages;
-        self.state.take_letters(rings);
-        let Shard { state, inboxes, .. } = self;
-        let taken = inboxes.posted.receive(MAIL_PER_TURN_MAX, |posted| state.posted.push(posted));
-        state.metrics.counters.add(Counter::InboxReceived, taken as u64);
-        state.take_posted();
-        inboxes.notices.receive(MAIL_PER_TURN_MAX, |notice| state.notices.push(notice));
-        state.take_notices();
-    }
-
-    fn take_completions(&mut self) {
-        let mut completions = std::mem::take(&mut self.completions);
-        for completion in completions.drain(..) {
-            self.complete(completion);
-        }
-        self.completions = completions;
-    }
-
-    fn complete(&mut self, completion: Completion) {
-        match completion {
-            Completion::Received { token, buffer, ended } if links::is_link(token) => {
-                self.state.link_received(token, self.ring.data(&buffer), ended);
-                self.ring.recycle(buffer);
-            }
-            Completion::ReceiveEnded { token, result } if links::is_link(token) => {
-                self.state.link_receive_ended(token, result);
-            }
-            Completion::Sent { token, frames, .. } if links::is_link(token) => {
-                self.state.link_sent(token, &frames)
-            }
-            Completion::ShutDown { token } if links::is_link(token) => self.state.link_shut_down(token),
-            Completion::Received { token, buffer, ended } => {
-                self.state.received(token, self.ring.data(&buffer), ended);
-                self.ring.recycle(buffer);
-            }
-            Completion::ReceiveEnded { token, result } => self.state.receive_ended(token, result),
-            Completion::Sent { token, result, frames } => self.state.sent(token, result, &frames),
-            Completion::Accepted { socket, peer, .. } => self.state.accepted(socket, peer),
-            Completion::AcceptFailed { error, .. } => self.state.accept_failed(error),
-            Completion::DoorbellFailed { ring, .. } => {
-                if let Some(peer) = self.peers.iter().find(|peer| peer.ring == ring) {
-                    peer.doorbell.ring();
-                }
-            }
-            Completion::ShutDown { token } => self.state.shutdown_done(token),
-            Completion::Woken | Completion::Closed { .. } => {}
-        }
+    fn end_turn(&mut self, submissions_full: u64) {
+        self.notify_clock_watchers();
+        self.count(Counter::SubmissionsFull, submissions_full);
+        self.metrics.latencies.record(Timing::Turn, nanos() - self.time.now_ns());
     }
 }

@@ -62,7 +62,7 @@ fn broadcast(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
 }
 
 /// How a client speaks.
-enum Link {
+enum WorkerLink {
     Raw(Socket),
     WebSocket(Socket),
     Http(Browser),
@@ -77,7 +77,7 @@ struct Socket {
 
 /// A client, and what the model knows of it.
 struct Client {
-    link: Link,
+    link: WorkerLink,
     gone: bool,
     /// Paths that it is subscribed to, once all that it has said is done.
     subscribed: BTreeSet<usize>,
@@ -126,7 +126,7 @@ impl Simulation {
             client.sometimes = client.subscribed.clone();
         }
         let late = random.once_in(2);
-        self.world.shards.iter_mut().for_each(|shard| shard.kernel.shuts_down_late = late);
+        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().shuts_down_late = late);
         for _ in 0..random.below(150) {
             self.step(random);
         }
@@ -137,9 +137,9 @@ impl Simulation {
     fn connect(&mut self, random: &mut Random) {
         let shard = random.below(self.world.shards.len());
         let link = match random.below(4) {
-            0 => Link::WebSocket(Socket::new(self.world.websocket_client(shard))),
-            1 => Link::Raw(Socket::new(self.world.raw_client(shard))),
-            _ => Link::Http(Browser::open(&mut self.world, random)),
+            0 => WorkerLink::WebSocket(Socket::new(self.world.websocket_client(shard))),
+            1 => WorkerLink::Raw(Socket::new(self.world.raw_client(shard))),
+            _ => WorkerLink::Http(Browser::open(&mut self.world, random)),
         };
         self.clients.push(Client {
             link,
@@ -170,11 +170,11 @@ impl Simulation {
             13..=22 => self.broadcast(who, path),
             23..=36 => self.send_some(who, random),
             37 => match &mut self.clients[who].link {
-                Link::Raw(socket) | Link::WebSocket(socket) => {
+                WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => {
                     socket.reads ^= true;
                     self.world.read(socket.at, socket.reads);
                 }
-                Link::Http(browser) => browser.stop_or_go_on_reading(&mut self.world, random),
+                WorkerLink::Http(browser) => browser.stop_or_go_on_reading(&mut self.world, random),
             },
             38 => self.say(who, "/qio/ping:0=null"),
             _ => self.leave(who, random),
@@ -204,17 +204,21 @@ impl Simulation {
 
     fn say(&mut self, who: usize, text: &str) {
         match &mut self.clients[who].link {
-            Link::Raw(socket) => socket.unsent.extend(raw_text(text)),
-            Link::WebSocket(socket) => socket.unsent.extend(client_frame(Opcode::Text, text.as_bytes())),
-            Link::Http(browser) => browser.say(text),
+            WorkerLink::Raw(socket) => socket.unsent.extend(raw_text(text)),
+            WorkerLink::WebSocket(socket) => {
+                socket.unsent.extend(client_frame(Opcode::Text, text.as_bytes()))
+            }
+            WorkerLink::Http(browser) => browser.say(text),
         }
     }
 
     /// A piece of what it has said, cut anywhere.
     fn send_some(&mut self, who: usize, random: &mut Random) {
         match &mut self.clients[who].link {
-            Link::Raw(socket) | Link::WebSocket(socket) => socket.send_some(&mut self.world, random),
-            Link::Http(browser) => browser.send_some(&mut self.world, random),
+            WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => {
+                socket.send_some(&mut self.world, random)
+            }
+            WorkerLink::Http(browser) => browser.send_some(&mut self.world, random),
         }
     }
 
@@ -225,8 +229,8 @@ impl Simulation {
         let client = &mut self.clients[who];
         client.gone = true;
         let at = match &mut client.link {
-            Link::Raw(socket) | Link::WebSocket(socket) => socket.at,
-            Link::Http(browser) => return browser.leave(world, random),
+            WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => socket.at,
+            WorkerLink::Http(browser) => return browser.leave(world, random),
         };
         match random.below(3) {
             0 => world.end_of_stream(at),
@@ -240,15 +244,15 @@ impl Simulation {
 
     fn send_all(&mut self, who: usize) {
         match &mut self.clients[who].link {
-            Link::Raw(socket) | Link::WebSocket(socket) => socket.send_all(&mut self.world),
-            Link::Http(browser) => browser.send_all(&mut self.world),
+            WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => socket.send_all(&mut self.world),
+            WorkerLink::Http(browser) => browser.send_all(&mut self.world),
         }
     }
 
     /// Everything is at rest: connections of clients of HTTP break, and they go on by others.
     fn break_some(&mut self, random: &mut Random) {
         for client in self.clients.iter_mut().filter(|client| !client.gone) {
-            let Link::Http(browser) = &mut client.link else { continue };
+            let WorkerLink::Http(browser) = &mut client.link else { continue };
             if random.once_in(2) {
                 browser.break_some(&mut self.world, random);
             }
@@ -267,12 +271,12 @@ impl Simulation {
     }
 
     fn come_to_rest(&mut self) {
-        self.world.shards.iter_mut().for_each(|shard| shard.kernel.shuts_down_late = false);
+        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().shuts_down_late = false);
         for who in (0..self.clients.len()).filter(|who| !self.clients[*who].gone).collect::<Vec<_>>() {
             self.send_all(who);
             match &mut self.clients[who].link {
-                Link::Raw(socket) | Link::WebSocket(socket) => socket.read(&mut self.world),
-                Link::Http(browser) => browser.read(&mut self.world),
+                WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => socket.read(&mut self.world),
+                WorkerLink::Http(browser) => browser.read(&mut self.world),
             }
         }
         self.world.settle();
@@ -283,7 +287,7 @@ impl Simulation {
         self.world.settle();
         // Whatever is left for those who poll, they get; and they wait for more.
         for client in self.clients.iter_mut().filter(|client| !client.gone) {
-            let Link::Http(browser) = &mut client.link else { continue };
+            let WorkerLink::Http(browser) = &mut client.link else { continue };
             browser.wait_for_more(&mut self.world);
         }
     }
@@ -302,9 +306,9 @@ impl Simulation {
         let world = &mut self.world;
         // A socket whose number is used again takes the last words of the one before it.
         let world_has =
-            |client: &Client| matches!(&client.link, Link::Http(browser) if browser.is_connected());
+            |client: &Client| matches!(&client.link, WorkerLink::Http(browser) if browser.is_connected());
         self.clients.retain(|client| !client.gone || world_has(client));
-        world.shards.iter_mut().for_each(|shard| shard.kernel.last_words.clear());
+        world.shards.iter_mut().for_each(|shard| shard.kernel_mut().last_words.clear());
         self.broadcasts.clear();
         assert_eq!(world.count(Counter::MeshRefused), 0);
     }
@@ -334,9 +338,9 @@ impl Simulation {
     /// By path, the broadcasts that a client got in this phase.
     fn take_broadcasts(&mut self, who: usize) -> BTreeMap<usize, Vec<u64>> {
         let texts = match &mut self.clients[who].link {
-            Link::WebSocket(socket) => self.world.take_frames(socket.at),
-            Link::Raw(socket) => self.world.take_texts(socket.at),
-            Link::Http(browser) => browser.take_texts(&mut self.world),
+            WorkerLink::WebSocket(socket) => self.world.take_frames(socket.at),
+            WorkerLink::Raw(socket) => self.world.take_texts(socket.at),
+            WorkerLink::Http(browser) => browser.take_texts(&mut self.world),
         };
         let mut got: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for text in texts {
@@ -346,7 +350,7 @@ impl Simulation {
                 got.entry(path).or_default().push(data.parse().unwrap());
             }
         }
-        if let Link::Http(Browser { ordered: false, .. }) = self.clients[who].link {
+        if let WorkerLink::Http(Browser { ordered: false, .. }) = self.clients[who].link {
             // Nobody knows which of its requests came first. What was lost or came twice is seen all the same.
             got.values_mut().for_each(|numbers| numbers.sort_unstable());
         }
@@ -356,11 +360,11 @@ impl Simulation {
     fn end(mut self) {
         for client in &mut self.clients {
             match &mut client.link {
-                Link::Raw(socket) | Link::WebSocket(socket) if !client.gone => {
+                WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) if !client.gone => {
                     self.world.end_of_stream(socket.at);
                 }
-                Link::Raw(_) | Link::WebSocket(_) => {}
-                Link::Http(browser) => browser.close(&mut self.world),
+                WorkerLink::Raw(_) | WorkerLink::WebSocket(_) => {}
+                WorkerLink::Http(browser) => browser.close(&mut self.world),
             }
         }
         self.world.settle();

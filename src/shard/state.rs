@@ -1,16 +1,22 @@
-//! The state of a shard that is not the kernel's: its connections, clients, subscriptions, applications, timers.
+//! The state of a shard: a composition of owners, on which the steps of a turn work.
+//!
+//! Each owner has private fields and knows no other state than its own. What concerns several of them is a step, and
+//! stands in the step's file as a method of [`State`]. Codecs are kept apart (see [`Codecs`]): the steps that may change one
+//! take them as an argument.
 
+use super::accept::Acceptor;
 use super::addresses::Addresses;
 use super::apps::Apps;
-use super::connection::{Client, Connection, Moment};
-use super::fanout::Broadcast;
-use super::flush::{CoalescedFrame, Kernel, RingOp};
-use super::http::Http;
+use super::codecs::Codecs;
+use super::connections::Connections;
+use super::http::sessions::Sessions;
+use super::kernel::RingOp;
 use super::links::Links;
-use super::liveness::{DueTimer, Once, heartbeat_path};
-use super::mail::{AppCommand, ControlMessage, Envelope};
-use crate::client::ClientId;
-use crate::client::subscriptions::Subscriptions;
+use super::liveness::heartbeat_path;
+use super::mesh::MeshPort;
+use super::messages::Envelope;
+use super::pubsub::PubSub;
+use super::time::Time;
 use crate::config::Config;
 use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge, Snapshot};
@@ -19,29 +25,24 @@ use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
 use crate::qev::ring::Wait;
-use crate::qev::slots::Slots;
-use crate::qev::timer::Wheel;
 use ahash::RandomState;
 use futures_channel::mpsc;
-use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Subscriptions of clients that have gone which are ended in one turn: as many as take a millisecond or so, with
-/// their off-hooks.
-const LEAVES_PER_TURN_MAX: usize = 1024;
-
-/// What all shards share: two counts with a limit, touched when somebody connects or subscribes, never by events.
+/// State that all shards share: two counts with a limit, which are changed when somebody connects or subscribes, never by
+/// an event.
 pub struct Shared {
+    /// The connections of the server, HTTP sessions included.
     pub clients: Pool,
+    /// The subscriptions of the server.
     pub subscriptions: Pool,
-    /// Tells which shard an HTTP session lives on. Its keys are chosen at the start: no peer can aim at one shard.
+    /// Chooses the shard of an HTTP session. Its keys are chosen at the start, so that no peer can aim at one shard.
     pub sids: RandomState,
 }
 
 impl Shared {
-    /// The limits that the settings state.
+    /// Counts with the limits of the settings.
     pub fn new(config: &Config) -> Shared {
         Shared {
             clients: Pool::new(config.clients_max, 100, 0),
@@ -55,75 +56,47 @@ impl Shared {
     }
 }
 
-/// What a shard is made of.
+/// The parts that a shard is made of.
 pub struct Parts {
+    /// The shard's number, from 0.
     pub id: u16,
+    /// The settings.
     pub config: Arc<Config>,
+    /// State that all shards share.
     pub shared: Arc<Shared>,
+    /// The shard's port on the mesh.
     pub port: Port<Envelope>,
+    /// The clock that timers follow.
     pub clock: Clock,
+    /// The applications, registered on this shard.
     pub apps: Apps,
-    /// Places of the ring that are reserved for links to workers.
+    /// The number of places of the ring that are reserved for links to workers.
     pub link_places: u32,
 }
 
-/// The state of a shard.
+/// The state of a shard, except for its codecs.
 pub(super) struct State {
-    pub id: u16,
     pub config: Arc<Config>,
     pub shared: Arc<Shared>,
-    pub port: Port<Envelope>,
+    pub protocol: CodecSettings,
+    pub time: Time,
+    pub mesh: MeshPort,
     pub apps: Apps,
-    pub connections: Slots<Connection>,
-    pub clients: Slots<Client>,
-    pub subscriptions: Subscriptions,
+    pub connections: Connections,
+    pub pubsub: PubSub,
     pub addresses: Addresses,
-    pub http: Http,
+    pub sessions: Sessions,
     pub links: Links,
-    pub timers: Wheel<DueTimer>,
-    pub onces: Slots<Once>,
-    /// Broadcasts of this turn that were not fanned out yet.
-    pub broadcasts: Vec<Broadcast>,
-    /// Connections whose end was decided, in this turn.
-    pub endings: Vec<super::closing::Ending>,
-    /// Clients that have gone, and whose subscriptions are not all ended yet.
-    pub leaving: VecDeque<ClientId>,
-    /// How many of those subscriptions may still be ended in this turn.
-    pub leave_budget: usize,
-    /// Connections that may have something to flush.
-    pub ready: VecDeque<u32>,
-    /// What the ring is to do, beside sends.
+    pub acceptor: Acceptor,
+    /// Operations for the ring, other than sends, in order.
     pub ring_ops: Vec<RingOp>,
-    /// The frame that was joined last, for the next client that has the same frames to send.
-    pub joined: CoalescedFrame,
-    pub notices: Vec<ControlMessage>,
-    pub posted: Vec<AppCommand>,
-    /// When a full mesh is worth a warning again.
-    pub warn_again_ms: u64,
     pub metrics: Snapshot,
-    pub settings: Rc<CodecSettings>,
-    pub now: Moment,
-    pub now_ms: u64,
-    pub now_ns: u64,
-    /// Accepts failed for a lack of descriptors or memory, and wait.
-    pub accepts_wait: bool,
-    /// The timer is set at whose end accepting is tried again.
-    pub accept_timer: bool,
-    pub shutdown: Option<Shutdown>,
-    clock: Clock,
-    generation: u32,
-    scratch: String,
-    fired: Vec<DueTimer>,
-    /// Letters of the mesh, between their receipt and their taking.
-    pub letters: Vec<(u16, Envelope)>,
-    pub heartbeat: Path,
+    /// The end of a shutdown, by [`nanos`], once one has begun.
+    pub shutdown_deadline_ns: Option<u64>,
+    /// Those who have moved the clock and wait for what is due by then.
     pub clock_watchers: Vec<mpsc::Sender<()>>,
-}
-
-/// The shard is shutting down; at this time, by [`nanos`], it ends whatever is left.
-#[derive(Clone, Copy)]
-pub(super) struct Shutdown {
-    pub deadline_ns: u64,
+    /// The path of heartbeats.
+    pub heartbeat: Path,
 }
 
 /// The pages that browsers may connect from.
@@ -135,190 +108,145 @@ fn origins(config: &Config) -> Origins {
 }
 
 impl State {
+    /// A shard without connections.
     pub fn new(parts: Parts) -> State {
         let Parts { id, config, shared, port, clock, apps, link_places } = parts;
-        let now_ms = clock.now_ms();
-        let settings =
-            CodecSettings { message_bytes_max: config.message_bytes_max, origins: origins(&config) };
         State {
-            id,
+            protocol: CodecSettings {
+                message_bytes_max: config.message_bytes_max,
+                origins: origins(&config),
+            },
+            time: Time::new(clock),
+            mesh: MeshPort::new(id, port, config.mesh_overflow_messages_max),
+            apps,
+            connections: Connections::new(id, config.outbox_bytes_max),
+            pubsub: PubSub::new(),
             addresses: Addresses::new(config.connections_per_address_max),
-            http: Http::default(),
+            sessions: Sessions::default(),
             links: Links::new(link_places),
+            acceptor: Acceptor::default(),
+            ring_ops: Vec::new(),
+            metrics: Snapshot::new(),
+            shutdown_deadline_ns: None,
+            clock_watchers: Vec::new(),
+            heartbeat: heartbeat_path(),
             config,
             shared,
-            port,
-            apps,
-            connections: Slots::new(),
-            clients: Slots::new(),
-            subscriptions: Subscriptions::new(),
-            timers: Wheel::new(now_ms),
-            onces: Slots::new(),
-            broadcasts: Vec::new(),
-            endings: Vec::new(),
-            ready: VecDeque::new(),
-            ring_ops: Vec::new(),
-            joined: CoalescedFrame::default(),
-            notices: Vec::new(),
-            posted: Vec::new(),
-            warn_again_ms: 0,
-            metrics: Snapshot::new(),
-            settings: Rc::new(settings),
-            now: Moment::at(now_ms),
-            now_ms,
-            now_ns: nanos(),
-            accepts_wait: false,
-            accept_timer: false,
-            leaving: VecDeque::new(),
-            leave_budget: LEAVES_PER_TURN_MAX,
-            shutdown: None,
-            clock,
-            generation: 0,
-            scratch: String::new(),
-            fired: Vec::new(),
-            letters: Vec::new(),
-            heartbeat: heartbeat_path(),
-            clock_watchers: Vec::new(),
         }
     }
 
-    /// Reads the clocks, once for the turn.
+    /// Begins a turn: reads the clocks and renews what a turn may use up.
     pub fn begin_turn(&mut self) {
-        self.port.end_sleep();
-        self.leave_budget = LEAVES_PER_TURN_MAX;
-        self.now_ns = nanos();
-        self.read_clock();
-        self.metrics.counters.add(Counter::Turns, 1);
+        self.mesh.awake();
+        self.pubsub.begin_turn();
+        self.time.begin_turn();
+        self.clock_was_read();
+        self.count(Counter::Turns, 1);
     }
 
-    /// What a turn does once mail and completions were looked at.
-    pub fn finish_turn(&mut self, kernel: &mut impl Kernel) {
-        self.run_timers();
-        self.finish_leaving();
-        self.settle();
-        if self.shutdown.is_some() && self.connections.is_empty() && self.leaving.is_empty() {
-            self.links.abandon_all();
-        }
-        self.flush(kernel);
-        self.tell_clock_watchers();
-        self.port.flush();
+    /// Tells the applications the time that was just read.
+    pub fn clock_was_read(&mut self) {
+        self.apps.set_now(Duration::from_millis(self.time.now_ms()));
     }
 
-    /// Fans out what was broadcast, answers the requests that wait for it and carries out what was decided, until none
-    /// of that has left any of the others.
-    fn settle(&mut self) {
-        self.unblock_sessions();
-        loop {
-            self.fan_out();
-            self.answer_requests();
-            if self.endings.is_empty() {
-                break;
-            }
-            self.finish_endings();
-        }
+    /// Adds to a counter.
+    #[inline]
+    pub fn count(&mut self, counter: Counter, n: u64) {
+        self.metrics.counters.add(counter, n);
     }
 
-    /// Answers requests of HTTP whose sessions have something to say.
-    pub fn answer_requests(&mut self) {
-        self.flush_sessions();
-        self.deliver_answers();
-    }
-
-    /// Reads the clock that timers go by.
-    pub fn read_clock(&mut self) {
-        self.now_ms = self.clock.now_ms();
-        self.now = Moment::at(self.now_ms);
-        self.apps.runner().now = Duration::from_millis(self.now_ms);
-    }
-
-    /// Whether the next turn must not wait.
+    /// Returns whether the next turn must not wait.
     pub fn has_work(&self) -> bool {
-        debug_assert!(self.endings.is_empty() && self.broadcasts.is_empty(), "a turn leaves none");
-        debug_assert!(self.http.ready.is_empty() && self.http.answers.is_empty(), "a turn leaves none");
-        // Output of sessions that waited for the mesh goes as soon as that has room, which the end of a turn may bring.
-        let unblocked = !self.http.blocked.is_empty() && !self.mesh_is_stuck();
-        let leaves = !self.leaving.is_empty() && !self.links.are_full();
-        !self.ready.is_empty() || !self.ring_ops.is_empty() || leaves || unblocked
+        debug_assert!(!self.connections.has_endings(), "a turn leaves no decided end");
+        debug_assert!(!self.pubsub.has_broadcasts(), "a turn leaves no broadcast");
+        debug_assert!(!self.connections.has_ready_sessions(), "a turn leaves no session with output");
+        debug_assert!(!self.sessions.has_responses(), "a turn leaves no response");
+        // Output that waited for the mesh goes out once the mesh has room, which the end of a turn may bring.
+        let unblocked = self.connections.has_blocked_sessions() && !self.mesh.is_stuck();
+        let leaving = self.pubsub.has_leaving() && !self.links.are_full();
+        self.connections.has_ready() || !self.ring_ops.is_empty() || leaving || unblocked
     }
 
-    /// Whether the server shuts down and this shard has nothing left, or no time.
+    /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer is
+    /// set.
+    pub fn wait(&mut self) -> Wait {
+        if self.has_work() {
+            return Wait::No;
+        }
+        let wait = self.time.wait(self.shutdown_deadline_ns);
+        if wait == Wait::No || !self.mesh.try_sleep() {
+            return Wait::No;
+        }
+        self.count(Counter::Sleeps, 1);
+        wait
+    }
+
+    /// Returns whether the server shuts down.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutdown_deadline_ns.is_some()
+    }
+
+    /// Returns whether every client has disconnected and all of their subscriptions have ended.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty() && !self.pubsub.has_leaving()
+    }
+
+    /// Returns whether the server shuts down and this shard has nothing left to do, or no time left to do it.
     pub fn is_done(&self) -> bool {
-        match self.shutdown {
-            Some(shutdown) => {
-                let is_empty = self.connections.is_empty() && self.leaving.is_empty();
-                is_empty && self.links.are_shut_down() || nanos() >= shutdown.deadline_ns
-            }
-            None => false,
-        }
+        self.shutdown_deadline_ns.is_some_and(|deadline_ns| {
+            self.is_empty() && self.links.are_shut_down() || nanos() >= deadline_ns
+        })
     }
 
-    /// How long nothing is due. By a clock that stands still nothing ever is, but the end of a shutdown.
-    pub fn time_to_next_due(&self) -> Wait {
-        let shutdown = self
-            .shutdown
-            .map(|shutdown| Duration::from_nanos(shutdown.deadline_ns.saturating_sub(self.now_ns)));
-        let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
-        let timer = match timer {
-            Some(0) => return Wait::No,
-            Some(_) if self.clock.is_manual() => None,
-            ms => ms.map(Duration::from_millis),
-        };
-        match (timer, shutdown) {
-            (Some(timer), Some(shutdown)) => Wait::For(timer.min(shutdown)),
-            (Some(time), None) | (None, Some(time)) => Wait::For(time),
-            (None, None) => Wait::Forever,
-        }
-    }
-
-    /// Runs the timers that are due.
-    pub fn run_timers(&mut self) {
-        let mut fired = std::mem::take(&mut self.fired);
-        self.timers.advance(self.now_ms, &mut fired);
-        for due in fired.drain(..) {
-            self.due(due);
-        }
-        self.fired = fired;
-    }
-
-    pub fn next_generation(&mut self) -> u32 {
-        self.generation = self.generation.wrapping_add(1).max(1);
-        self.generation
-    }
-
-    /// The client with this identity, if it is still there.
-    pub fn client(&mut self, id: ClientId) -> Option<&mut Client> {
-        let client = self.clients.get_mut(id.slot as usize)?;
-        let is_here = client.generation() == id.generation && id.shard == self.id && !client.has_gone();
-        is_here.then_some(client)
-    }
-
-    /// Everything counted, with the gauges as they are now.
+    /// Returns everything counted, with the gauges as they are now.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.metrics.clone();
         let mut gauge = |gauge, value: usize| snapshot.gauges.set(gauge, value as u64);
-        gauge(Gauge::Connections, self.connections.len() - self.http.sessions.len());
-        gauge(Gauge::HttpSessions, self.http.sessions.len());
-        gauge(Gauge::Clients, self.clients.len());
-        gauge(Gauge::Subscriptions, self.subscriptions.len());
-        gauge(Gauge::Paths, self.subscriptions.paths());
-        gauge(Gauge::Timers, self.timers.len());
-        let mesh = self.port.counters();
+        gauge(Gauge::Connections, self.connections.len() - self.sessions.len());
+        gauge(Gauge::HttpSessions, self.sessions.len());
+        gauge(Gauge::Clients, self.connections.clients());
+        gauge(Gauge::Subscriptions, self.pubsub.subscriptions());
+        gauge(Gauge::Paths, self.pubsub.paths());
+        gauge(Gauge::Timers, self.time.timers());
+        gauge(Gauge::OutboxBytes, self.connections.outbox_bytes() as usize);
+        gauge(Gauge::CallbacksOpen, self.connections.callbacks_open());
+        let mesh = self.mesh.counters();
         let mut counter = |counter, value| snapshot.counters.add(counter, value);
         counter(Counter::MeshSent, mesh.sent);
         counter(Counter::MeshReceived, mesh.received);
         counter(Counter::MeshOverflowed, mesh.overflowed);
         counter(Counter::MeshRefused, mesh.refused);
         self.links.add_to(&mut snapshot.gauges);
-        self.apps.worker_groups().for_each(|team| team.add_to(&mut snapshot.counters));
+        self.apps.worker_groups().for_each(|group| group.add_to(&mut snapshot.counters));
         snapshot
     }
 
-    /// Memory for cleaning a path, lent for the time of one event.
-    pub fn lend_scratch(&mut self) -> String {
-        std::mem::take(&mut self.scratch)
+    /// Asserts the invariants of all owners, between turns. Linear in the size of the shard.
+    pub fn check(&self, codecs: &Codecs) {
+        self.time.check();
+        self.mesh.check();
+        self.connections.check();
+        self.pubsub.check();
+        self.addresses.check();
+        self.sessions.check(&self.connections, codecs);
+        self.links.check();
+        self.apps.check();
     }
+}
 
-    pub fn take_scratch_back(&mut self, scratch: String) {
-        self.scratch = scratch;
+/// Records that a shard may have to be checked after every turn, in debug builds.
+#[cfg(debug_assertions)]
+const CHECKED_EVERY_TURN: usize = 64;
+
+#[cfg(debug_assertions)]
+impl State {
+    /// Asserts the invariants, in debug builds. A check is linear in the size of the shard, so that large shards are checked
+    /// only once in a number of turns.
+    pub fn check_sometimes(&self, codecs: &Codecs) {
+        let size = self.connections.len() + self.pubsub.paths() + self.pubsub.subscriptions();
+        let interval = if cfg!(test) { size / 1024 + 1 } else { size / CHECKED_EVERY_TURN + 1 };
+        if self.metrics.counters.get(Counter::Turns) % interval as u64 == 0 {
+            self.check(codecs);
+        }
     }
 }

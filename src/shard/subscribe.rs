@@ -1,6 +1,6 @@
-//! Subscriptions: asking the application, the limit, the answer, and telling the other shards.
+//! Subscribing and unsubscribing: the limit, the application's decision, the answer, and telling the other shards.
 
-use super::mail::ShardMessage;
+use super::messages::ShardMessage;
 use super::state::State;
 use crate::app::{Answer, Decision, Json, ReplyTo, Subscription, SubscriptionRule};
 use crate::client::ClientId;
@@ -10,7 +10,7 @@ use crate::metrics::Counter;
 use crate::qev::mesh::Class;
 
 impl State {
-    /// `/qio/on` (protocol.md, section 4).
+    /// Handles `/qio/on` (protocol.md, section 4).
     pub fn subscribe(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
         let Some((index, rest)) = self.apps.route(path.as_ref()) else {
             return self.answer(0, reply_to, Answer::refusal(404, None));
@@ -18,24 +18,24 @@ impl State {
         if matches!(self.apps.event(index).on, SubscriptionRule::Nobody) {
             return self.refuse(reply_to, index);
         }
-        // Whoever was told of a broadcast before this moment is not the one that subscribes now.
+        // A broadcast that was accepted earlier does not reach the client that subscribes now.
         self.fan_out();
         let slot = reply_to.client.slot;
-        let held = self.subscriptions.held(slot);
-        let id = match self.subscriptions.subscribe(slot, path.as_ref()) {
+        let held = self.pubsub.held(slot);
+        let id = match self.pubsub.on(slot, path.as_ref()) {
             SubscribeOutcome::InProgress => return self.answer(0, reply_to, Answer::refusal(202, None)),
             SubscribeOutcome::Active => return self.answer(0, reply_to, Answer::ok()),
             SubscribeOutcome::Decide(id) => id,
         };
-        // A first subscription to a path is told to the other shards, and those may not listen.
-        let limit = if self.mesh_is_stuck() {
+        // The other shards have to be told of a first subscription to a path, and they may not keep up.
+        let limit = if self.mesh.is_stuck() {
             Some("the server is busy")
         } else {
             self.shared.subscriptions.acquire(held).err().map(|_| "too many subscriptions")
         };
         if let Some(limit) = limit {
-            self.subscriptions.decide(slot, id, false);
-            self.metrics.counters.add(Counter::SubscriptionsRefusedLimit, 1);
+            self.pubsub.decide(slot, id, false);
+            self.count(Counter::SubscriptionsRefusedLimit, 1);
             return self.answer(0, reply_to, Answer::error(420, limit));
         }
         let subscription = Subscription {
@@ -51,20 +51,20 @@ impl State {
         self.decided(reply_to, id, decision.unwrap_or(Decision::Fail(500)));
     }
 
-    /// An application has decided, at once or later.
+    /// Handles an application's decision, made at once or later.
     pub fn decided(&mut self, reply_to: ReplyTo, id: PathId, decision: Decision) {
         if decision == Decision::Later {
             return;
         }
-        if self.client(reply_to.client).is_none() {
-            return self.metrics.counters.add(Counter::AnswersLateDropped, 1);
+        if !self.connections.is_connected(reply_to.client) {
+            return self.count(Counter::AnswersLateDropped, 1);
         }
         self.fan_out();
-        match self.subscriptions.decide(reply_to.client.slot, id, decision == Decision::Accept) {
+        match self.pubsub.decide(reply_to.client.slot, id, decision == Decision::Accept) {
             DecisionOutcome::Subscribed { first } => {
-                self.metrics.counters.add(Counter::Subscribes, 1);
+                self.count(Counter::Subscribes, 1);
                 if first {
-                    let path = self.subscriptions.path(id).clone();
+                    let path = self.pubsub.path(id).clone();
                     self.tell_shards(&path, true);
                 }
                 self.answer(0, reply_to, Answer::ok());
@@ -82,19 +82,19 @@ impl State {
                     (_, None) => self.answer(0, reply_to, Answer::refusal(404, None)),
                 }
             }
-            // An application that has decided twice: by what its hook returned, and by a promise that it kept.
+            // The application has decided twice: its hook has returned a decision, and a promise was kept too.
             DecisionOutcome::Unknown => {}
         }
     }
 
-    /// `/qio/off` (protocol.md, section 4).
+    /// Handles `/qio/off` (protocol.md, section 4).
     pub fn unsubscribe(&mut self, reply_to: ReplyTo, path: &Path) {
         if self.apps.route(path.as_ref()).is_none() {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         }
         self.fan_out();
         if let UnsubscribeOutcome::Unsubscribed { path, last } =
-            self.subscriptions.unsubscribe(reply_to.client.slot, path.as_ref())
+            self.pubsub.off(reply_to.client.slot, path.as_ref())
         {
             self.shared.subscriptions.release(1);
             self.subscription_ended(reply_to.client, &path, last);
@@ -102,9 +102,9 @@ impl State {
         self.answer(0, reply_to, Answer::ok());
     }
 
-    /// An active subscription has ended: the application is told, and the other shards where it was the last.
+    /// Tells the application that an active subscription has ended, and the other shards if it was the path's last.
     pub fn subscription_ended(&mut self, client: ClientId, path: &Path, last: bool) {
-        self.metrics.counters.add(Counter::Unsubscribes, 1);
+        self.count(Counter::Unsubscribes, 1);
         if last {
             self.tell_shards(path, false);
         }
@@ -117,19 +117,18 @@ impl State {
         self.apply_commands(self.apps.event(index).app as u32);
     }
 
-    /// 401, or 404 where the event handles children: a path below it may be no event at all.
+    /// Answers 401, or 404 if the event handles children: a path below it may be no event at all.
     fn refuse(&mut self, reply_to: ReplyTo, index: u32) {
-        self.metrics.counters.add(Counter::SubscriptionsRefusedApp, 1);
+        self.count(Counter::SubscriptionsRefusedApp, 1);
         let code = if self.apps.event(index).children { 404 } else { 401 };
         self.answer(0, reply_to, Answer::refusal(code, None));
     }
 
-    /// Tells the other shards that this one has subscribers for a path now, or no longer.
+    /// Tells the other shards that this one has subscribers for a path now, or no longer has any.
     fn tell_shards(&mut self, path: &Path, subscribed: bool) {
-        for shard in 0..self.port.shards() as u16 {
-            if shard != self.id {
-                self.mail(shard, ShardMessage::Interest { path: path.clone(), subscribed }, Class::Control);
-            }
+        for shard in self.mesh.others() {
+            let message = ShardMessage::Interest { path: path.clone(), subscribed };
+            self.send_to_shard(shard, message, Class::Control);
         }
     }
 }

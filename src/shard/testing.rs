@@ -1,13 +1,13 @@
-//! Shards without a kernel: their states, wired by their mesh, over sockets that the tests hold the other end of.
+//! Whole shards under test, without a kernel: they are connected by their mesh, over sockets whose other ends the tests
+//! hold.
 //!
-//! The made-up kernel is strict. It panics where the real one would answer with an error, or do something to the
-//! wrong connection: a second send or receive under way for a socket, a socket that is closed while an operation on
-//! it is under way, a close of a socket that is none.
+//! The test kernel is strict. It panics if the real one would fail or act on the wrong connection: on a second send or
+//! receive that is in flight for a socket, on closing a socket while an operation on it is in flight, and on closing a
+//! socket that does not exist.
 
-use super::flush::{Kernel, RingOp};
-use super::links::is_link;
+use super::kernel::{IoEvent, Kernel, RingOp};
 use super::state::{Parts, Shared, State};
-use super::{AppCommand, Apps};
+use super::{AppCommand, Apps, ControlMessage, Inboxes, Loop};
 use crate::app::qio::Qio;
 use crate::app::{Application, Command, Error, Post, Registrar, Server};
 use crate::config::Config;
@@ -17,9 +17,11 @@ use crate::protocol::websocket::frame::Opcode;
 use crate::protocol::{OHAI, raw};
 use crate::qev::buffers::Frame;
 use crate::qev::clock::{Clock, ClockHandle};
+use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
 use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, Token, Wait};
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,9 +55,13 @@ pub struct World {
 }
 
 pub struct TestShard {
-    pub state: State,
-    pub kernel: TestKernel,
+    shard: Loop<TestKernel>,
+    commands: Mailbox<AppCommand>,
+    control: Mailbox<ControlMessage>,
 }
+
+/// Messages that an inbox of the tests holds.
+const INBOX_MESSAGES: usize = 1 << 16;
 
 /// What was posted from other threads, or by promises that were dropped.
 struct Threads(Mutex<Vec<(usize, AppCommand)>>);
@@ -94,14 +100,17 @@ impl World {
             ring_messages: config.mesh_ring_messages,
             overflow_messages_max: config.mesh_overflow_messages_max,
         };
-        let make = |(id, port)| {
+        let make = |(id, mut port): (usize, mesh::Port<_>)| {
             let server = Server::new(Arc::clone(&posted) as Arc<dyn Post>);
             let apps = Apps::register(id as u16, server, &apps).unwrap();
             let (config, shared, clock) = (Arc::clone(&config), Arc::clone(&shared), clock.clone());
-            let mut state =
-                State::new(Parts { id: id as u16, config, shared, port, clock, apps, link_places });
-            state.start_app_timers();
-            TestShard { state, kernel: TestKernel { reserved: link_places, ..TestKernel::default() } }
+            let (to_control, control) = port.inbox(INBOX_MESSAGES);
+            let (to_commands, app_commands) = port.inbox(INBOX_MESSAGES);
+            let parts = Parts { id: id as u16, config, shared, port, clock, apps, link_places };
+            let kernel = TestKernel { reserved: link_places, ..TestKernel::default() };
+            let mut shard = Loop::new(kernel, Inboxes { control, app_commands }, parts);
+            shard.state.start_app_timers();
+            TestShard { shard, commands: to_commands, control: to_control }
         };
         let shards = mesh(shards, sizes).into_iter().enumerate().map(make).collect();
         World { shards, shared, posted, hand }
@@ -109,10 +118,10 @@ impl World {
 
     /// A peer connects, and says nothing yet.
     pub fn connect_from(&mut self, shard: usize, peer: PeerAddress) -> At {
-        let TestShard { state, kernel } = &mut self.shards[shard];
+        let Loop { kernel, codecs, state, .. } = &mut self.shards[shard].shard;
         let socket = kernel.open();
         state.begin_turn();
-        state.accepted(Descriptor::made_up(socket), peer);
+        state.accepted(codecs, Descriptor::made_up(socket), peer);
         At { shard, socket }
     }
 
@@ -169,9 +178,9 @@ impl World {
 
     /// What the peer was sent since the last call; also where its socket is closed and no other has its number.
     pub fn take_bytes(&mut self, at: At) -> Vec<u8> {
-        match self.shards[at.shard].kernel.sockets.get_mut(&at.socket) {
+        match self.shards[at.shard].kernel_mut().sockets.get_mut(&at.socket) {
             Some(socket) => std::mem::take(&mut socket.to_peer),
-            None => self.shards[at.shard].kernel.last_words.remove(&at.socket).unwrap_or_default(),
+            None => self.shards[at.shard].kernel_mut().last_words.remove(&at.socket).unwrap_or_default(),
         }
     }
 
@@ -213,11 +222,11 @@ impl World {
 
     /// Whether the server has closed the socket.
     pub fn is_closed(&self, at: At) -> bool {
-        !self.shards[at.shard].kernel.sockets.contains_key(&at.socket)
+        !self.shards[at.shard].kernel().sockets.contains_key(&at.socket)
     }
 
     pub fn socket(&mut self, at: At) -> &mut TestSocket {
-        self.shards[at.shard].kernel.sockets.get_mut(&at.socket).expect("the socket is open")
+        self.shards[at.shard].kernel_mut().sockets.get_mut(&at.socket).expect("the socket is open")
     }
 
     /// Lets time pass. No turn is taken.
@@ -225,12 +234,28 @@ impl World {
         self.hand.advance(by);
     }
 
-    /// One turn of a shard: mail, then whatever its kernel has to tell.
+    /// One turn of a shard: its messages, then the events of its kernel.
     pub fn turn(&mut self, shard: usize) {
         for (to, posted) in std::mem::take(&mut *self.posted.0.lock().unwrap()) {
-            self.shards[to].state.posted.push(posted);
+            assert!(self.shards[to].commands.post(posted).is_ok(), "the inbox has room");
         }
         self.shards[shard].turn();
+        self.check();
+    }
+
+    /// The counts that shards share are the sums of what the shards have.
+    fn check(&self) {
+        let connections: usize = self.states().map(|state| state.connections.len()).sum();
+        assert_eq!(self.shared.clients.used(), connections, "connections of the whole server");
+    }
+
+    /// Leaves a message of the server's own for a shard.
+    pub fn control(&mut self, shard: usize, message: ControlMessage) {
+        assert!(self.shards[shard].control.post(message).is_ok(), "the inbox has room");
+    }
+
+    pub fn states(&self) -> impl Iterator<Item = &State> {
+        self.shards.iter().map(TestShard::state)
     }
 
     /// Turns of shards that have something to do, until all of them would sleep.
@@ -249,34 +274,40 @@ impl World {
 
     /// Whether a shard would not sleep, or would be woken.
     pub fn has_news(&mut self, shard: usize) -> bool {
-        let TestShard { state, kernel } = &mut self.shards[shard];
-        state.port.doorbells(|_| {});
-        let sleeps = !state.has_work() && state.time_to_next_due() != Wait::No && state.port.try_sleep();
-        state.port.end_sleep();
-        let has_mail = !state.posted.is_empty() || !state.notices.is_empty();
-        !sleeps || has_mail || kernel.has_news() || !self.posted.0.lock().unwrap().is_empty()
+        let posted = !self.posted.0.lock().unwrap().is_empty();
+        let Loop { kernel, inboxes, state, .. } = &mut self.shards[shard].shard;
+        state.mesh.ring_doorbells(kernel);
+        let wait = state.time.wait(state.shutdown_deadline_ns);
+        let sleeps = !state.has_work() && wait != Wait::No && state.mesh.try_sleep();
+        state.mesh.awake();
+        let has_messages = !inboxes.app_commands.is_empty() || !inboxes.control.is_empty();
+        !sleeps || has_messages || kernel.has_events() || posted
     }
 
     pub fn count(&self, counter: Counter) -> u64 {
-        self.shards.iter().map(|shard| shard.state.metrics.counters.get(counter)).sum()
+        self.states().map(|state| state.metrics.counters.get(counter)).sum()
     }
 
     pub fn gauge(&self, gauge: Gauge) -> u64 {
-        self.shards.iter().map(|shard| shard.state.snapshot().gauges.get(gauge)).sum()
+        self.states().map(|state| state.snapshot().gauges.get(gauge)).sum()
     }
 
     /// Nothing is left of connections that have ended: no record, no count, no timer.
     #[track_caller]
     pub fn assert_empty(&self) {
-        for (id, TestShard { state, kernel }) in self.shards.iter().enumerate() {
+        for (id, shard) in self.shards.iter().enumerate() {
+            let (state, kernel) = (shard.state(), shard.kernel());
             assert!(state.connections.is_empty(), "shard {id} has {} connections", state.connections.len());
-            assert!(state.clients.is_empty(), "shard {id} has {} clients", state.clients.len());
-            assert!(state.subscriptions.is_empty() && state.subscriptions.paths() == 0, "shard {id}");
-            let http = &state.http;
-            assert!(http.sessions.is_empty() && http.by_sid.is_empty(), "shard {id} has sessions");
-            assert!(http.ready.is_empty() && http.answers.is_empty(), "shard {id}");
+            assert!(
+                state.connections.clients() == 0,
+                "shard {id} has {} clients",
+                state.connections.clients()
+            );
+            assert!(state.pubsub.subscriptions() == 0 && state.pubsub.paths() == 0, "shard {id}");
+            assert!(state.sessions.len() == 0 && !state.connections.has_blocked_sessions(), "shard {id}");
             assert!(kernel.sockets.is_empty(), "shard {id} has sockets {:?}", kernel.sockets.keys());
-            assert!(state.endings.is_empty() && state.broadcasts.is_empty() && state.ring_ops.is_empty());
+            assert!(state.ring_ops.is_empty() && !state.has_work(), "shard {id} has work");
+            state.check(&shard.shard.codecs);
         }
         assert_eq!((self.shared.clients.used(), self.shared.subscriptions.used()), (0, 0));
         assert_eq!(self.gauge(Gauge::OutboxBytes), 0);
@@ -285,30 +316,27 @@ impl World {
 }
 
 impl TestShard {
+    pub fn state(&self) -> &State {
+        &self.shard.state
+    }
+
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.shard.state
+    }
+
+    pub fn kernel(&self) -> &TestKernel {
+        &self.shard.kernel
+    }
+
+    pub fn kernel_mut(&mut self) -> &mut TestKernel {
+        &mut self.shard.kernel
+    }
+
     fn turn(&mut self) {
-        let TestShard { state, kernel } = self;
-        state.begin_turn();
-        state.take_letters(usize::MAX);
-        state.take_posted();
-        state.take_notices();
-        for news in kernel.take_news() {
-            match news {
-                WorkerEvent::Received(token, bytes) if is_link(token) => {
-                    state.link_received(token, &bytes, false)
-                }
-                WorkerEvent::ReceiveEnded(token, result) if is_link(token) => {
-                    state.link_receive_ended(token, result)
-                }
-                WorkerEvent::Sent(token, _, frames) if is_link(token) => state.link_sent(token, &frames),
-                WorkerEvent::ShutDown(token) if is_link(token) => state.link_shut_down(token),
-                WorkerEvent::Received(token, mut bytes) => state.received(token, &mut bytes, false),
-                WorkerEvent::ReceiveEnded(token, result) => state.receive_ended(token, result),
-                WorkerEvent::Sent(token, result, frames) => state.sent(token, result, &frames),
-                WorkerEvent::ShutDown(token) => state.shutdown_done(token),
-            }
-        }
-        state.finish_turn(kernel);
-        state.port.doorbells(|_| {});
+        self.shard.turn().expect("the test kernel never fails");
+        let Loop { kernel, codecs, state, .. } = &mut self.shard;
+        state.check(codecs);
+        state.mesh.ring_doorbells(kernel);
     }
 }
 
@@ -348,7 +376,7 @@ enum FromPeer {
     Reset,
 }
 
-enum WorkerEvent {
+enum KernelEvent {
     Received(Token, Vec<u8>),
     ReceiveEnded(Token, Result<(), Errno>),
     Sent(Token, Result<(), Errno>, FrameBatch),
@@ -374,64 +402,64 @@ impl TestKernel {
 
     fn close(&mut self, socket: Descriptor) {
         let found = self.socket(socket);
-        assert!(found.receive.is_none() && found.send.is_none(), "closed with an operation under transport");
+        assert!(found.receive.is_none() && found.send.is_none(), "closed with an operation under way");
         assert!(found.shutdown.is_none(), "closed before it was shut down: its number is used again");
         let number = self.number(socket);
         let closed = self.sockets.remove(&number).expect("it was just looked at");
         self.last_words.insert(number, closed.to_peer);
     }
 
-    fn has_news(&self) -> bool {
-        self.sockets.values().any(|socket| socket.has_news(self.shuts_down_late))
+    fn has_events(&self) -> bool {
+        self.sockets.values().any(|socket| socket.has_events(self.shuts_down_late))
     }
 
-    fn take_news(&mut self) -> Vec<WorkerEvent> {
+    fn take_events(&mut self) -> Vec<KernelEvent> {
         let late = self.shuts_down_late;
-        self.sockets.values_mut().flat_map(|socket| socket.take_news(late)).collect()
+        self.sockets.values_mut().flat_map(|socket| socket.take_events(late)).collect()
     }
 }
 
 impl TestSocket {
-    fn has_news(&self, shuts_down_late: bool) -> bool {
+    fn has_events(&self, shuts_down_late: bool) -> bool {
         (self.receive.is_some() && (self.is_over() || !self.from_peer.is_empty()))
             || (self.send.is_some() && (self.reads || self.is_over()))
             || (self.shutdown.is_some() && !shuts_down_late)
     }
 
-    fn take_news(&mut self, shuts_down_late: bool) -> Vec<WorkerEvent> {
-        let mut news = Vec::new();
+    fn take_events(&mut self, shuts_down_late: bool) -> Vec<KernelEvent> {
+        let mut events = Vec::new();
         if !shuts_down_late {
-            self.shut_down(&mut news);
+            self.shut_down(&mut events);
         }
         if let Some((token, frames)) = self.send.take_if(|_| self.reads || self.ended || self.cancelled) {
             let result = if self.is_over() { Err(Errno(libc::EPIPE)) } else { Ok(()) };
             if result.is_ok() {
                 frames.frames().iter().for_each(|frame| self.to_peer.extend_from_slice(frame.as_slice()));
             }
-            news.push(WorkerEvent::Sent(token, result, frames));
+            events.push(KernelEvent::Sent(token, result, frames));
         }
         while let Some(token) = self.receive {
             match self.from_peer.front() {
                 _ if self.cancelled => {
-                    news.push(WorkerEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
+                    events.push(KernelEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
                 }
                 Some(FromPeer::Bytes(_)) => {
                     let Some(FromPeer::Bytes(bytes)) = self.from_peer.pop_front() else { unreachable!() };
-                    news.push(WorkerEvent::Received(token, bytes));
+                    events.push(KernelEvent::Received(token, bytes));
                     continue;
                 }
-                Some(FromPeer::End) => news.push(WorkerEvent::ReceiveEnded(token, Ok(()))),
+                Some(FromPeer::End) => events.push(KernelEvent::ReceiveEnded(token, Ok(()))),
                 Some(FromPeer::Reset) => {
                     self.ended = true;
-                    news.push(WorkerEvent::ReceiveEnded(token, Err(Errno(libc::ECONNRESET))));
+                    events.push(KernelEvent::ReceiveEnded(token, Err(Errno(libc::ECONNRESET))));
                 }
-                None if self.ended => news.push(WorkerEvent::ReceiveEnded(token, Ok(()))),
+                None if self.ended => events.push(KernelEvent::ReceiveEnded(token, Ok(()))),
                 None => break,
             }
             self.receive = None;
         }
         self.cancelled = false;
-        news
+        events
     }
 
     fn is_used_with(&self, token: Token) -> bool {
@@ -442,18 +470,41 @@ impl TestSocket {
         self.ended || self.cancelled
     }
 
-    fn shut_down(&mut self, news: &mut Vec<WorkerEvent>) {
+    fn shut_down(&mut self, events: &mut Vec<KernelEvent>) {
         if let Some(token) = self.shutdown.take() {
             self.write_ended = true;
-            news.push(WorkerEvent::ShutDown(token));
+            events.push(KernelEvent::ShutDown(token));
         }
     }
 }
 
 impl Kernel for TestKernel {
+    fn ring_doorbell(&mut self, _: usize) {}
+
+    fn enter(&mut self, _: Wait) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
+        for event in self.take_events() {
+            match event {
+                KernelEvent::Received(token, mut data) => {
+                    handle(IoEvent::Received { token, data: &mut data, ended: false });
+                }
+                KernelEvent::ReceiveEnded(token, result) => handle(IoEvent::ReceiveEnded { token, result }),
+                KernelEvent::Sent(token, result, frames) => handle(IoEvent::Sent { token, result, frames }),
+                KernelEvent::ShutDown(token) => handle(IoEvent::ShutDown { token }),
+            }
+        }
+    }
+
+    fn take_submissions_full(&mut self) -> u64 {
+        0
+    }
+
     fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
         let socket = self.socket(socket);
-        assert!(socket.send.is_none(), "two sends of a socket are under transport");
+        assert!(socket.send.is_none(), "two sends of a socket are under way");
         assert!(!socket.write_ended, "nothing can be sent any more");
         assert!(!frame.is_empty());
         socket.send = Some((token, FrameBatch::One(frame)));
@@ -463,15 +514,15 @@ impl Kernel for TestKernel {
         self.send(socket, token, Frame::joined(&frames));
     }
 
-    fn order(&mut self, order: RingOp) {
-        match order {
+    fn submit(&mut self, op: RingOp) {
+        match op {
             RingOp::Receive(socket, token) => {
                 let receive = &mut self.socket(socket).receive;
-                assert_eq!(receive.replace(token), None, "two receives of a socket are under transport");
+                assert_eq!(receive.replace(token), None, "two receives of a socket are under way");
             }
             RingOp::ShutDown(socket, token) => {
                 let shutdown = &mut self.socket(socket).shutdown;
-                assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under transport");
+                assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under way");
             }
             RingOp::Cancel { token, sending } => {
                 let mut sockets = self.sockets.values_mut();

@@ -88,7 +88,7 @@ fn a_connection_comes_and_goes_and_leaves_nothing() {
 fn a_socket_is_closed_only_after_it_was_shut_down() {
     let mut world = World::new(1, relay());
     let at = world.raw_client(0);
-    world.shards[0].kernel.shuts_down_late = true;
+    world.shards[0].kernel_mut().shuts_down_late = true;
     world.feed(at, &raw_text("no event"));
     world.settle();
     // The order to shut down is with the kernel when the peer ends its stream: were the socket closed now, its
@@ -96,7 +96,7 @@ fn a_socket_is_closed_only_after_it_was_shut_down() {
     world.end_of_stream(at);
     world.settle();
     assert!(!world.is_closed(at));
-    world.shards[0].kernel.shuts_down_late = false;
+    world.shards[0].kernel_mut().shuts_down_late = false;
     world.settle();
     world.assert_empty();
 }
@@ -187,7 +187,7 @@ fn a_subscriber_that_does_not_read_is_closed_in_the_turn_that_found_it() {
     }
     assert_eq!(world.count(Counter::ClosesSlow), 1);
     assert_eq!(world.count(Counter::BroadcastDeliveries), 3, "the fourth was one too many");
-    assert!(world.shards[0].state.endings.is_empty(), "nothing would wake the shard for it");
+    assert!(!world.shards[0].state().connections.has_endings(), "nothing would wake the shard for it");
     pass(&mut world, 6);
     assert!(world.is_closed(slow), "close-timeout is over");
     world.end_of_stream(sender);
@@ -215,7 +215,7 @@ fn one_connection_too_many_of_an_address_is_closed_at_once() {
     [second, fourth].into_iter().for_each(|at| world.end_of_stream(at));
     world.settle();
     world.assert_empty();
-    assert!(world.shards.iter().all(|shard| shard.state.addresses.is_empty()));
+    assert!(world.shards.iter().all(|shard| shard.state().addresses.is_empty()));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn whoever_holds_many_subscriptions_does_not_stop_the_shard_when_it_goes() {
     }
     world.settle();
     assert_eq!(world.gauge(Gauge::Subscriptions), 5000);
-    assert_eq!(world.shards[1].state.subscriptions.paths(), 5000);
+    assert_eq!(world.shards[1].state().pubsub.paths(), 5000);
     world.end_of_stream(at);
     world.turn(0);
     world.turn(0);
@@ -293,9 +293,10 @@ fn a_timer_that_is_late_is_not_put_off_by_what_happens_in_its_turn() {
     world.feed(at, &[0]);
     world.settle();
     world.advance(11 * SECOND);
-    let client = world.shards[0].state.client_of(0).unwrap();
-    world.shards[0].state.begin_turn();
-    world.shards[0].state.issue(client, 0, None);
+    let state = world.shards[0].state_mut();
+    let client = state.connections.client_of(0).unwrap();
+    state.begin_turn();
+    state.issue(client, 0, None);
     world.settle();
     assert_eq!(world.count(Counter::TimeoutsMessage), 1);
     assert_eq!(world.gauge(Gauge::Timers), 1, "the end of its closing, and nothing else");
@@ -651,7 +652,7 @@ fn broadcasts_cross_to_shards_that_have_subscribers_and_to_no_other() {
     let [sender, near, far] = [0, 0, 2].map(|shard| world.raw_client(shard));
     subscribe(&mut world, near, "/relay/a");
     subscribe(&mut world, far, "/relay/a");
-    let before = [0, 1, 2].map(|shard| world.shards[shard].state.port.counters().received);
+    let before = [0, 1, 2].map(|shard| world.shards[shard].state().mesh.counters().received);
     for n in 0..10 {
         world.say(sender, &format!("/relay/a:0={n}"));
     }
@@ -659,7 +660,7 @@ fn broadcasts_cross_to_shards_that_have_subscribers_and_to_no_other() {
     let expected: Vec<String> = (0..10).map(|n| format!("/relay/a:0={n}")).collect();
     assert_eq!(world.take_texts(near), expected);
     assert_eq!(world.take_texts(far), expected);
-    let after = [0, 1, 2].map(|shard| world.shards[shard].state.port.counters().received);
+    let after = [0, 1, 2].map(|shard| world.shards[shard].state().mesh.counters().received);
     assert_eq!([0, 1, 2].map(|shard| after[shard] - before[shard]), [0, 0, 10]);
 }
 
@@ -672,10 +673,10 @@ fn shutting_down_tells_everybody_and_sends_what_was_queued() {
     subscribe(&mut world, raw, "/relay/a");
     world.say(raw, "/relay/a:0=\"last\"");
     world.turn(0);
-    world.shards[0].state.notices.push(super::ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.control(0, super::ControlMessage::Shutdown { deadline_ns: u64::MAX });
     world.turn(0);
     world.settle();
-    assert!(world.shards[0].kernel.listens_no_more);
+    assert!(world.shards[0].kernel().listens_no_more);
     assert_eq!(world.take_texts(raw), ["/relay/a:0=\"last\""]);
     assert_eq!(world.take_bytes(websocket), server_close(1001, "server going away"));
     assert!(world.is_ended(raw) && world.is_ended(handshaking));
@@ -683,7 +684,7 @@ fn shutting_down_tells_everybody_and_sends_what_was_queued() {
     world.settle();
     [websocket, raw, handshaking].into_iter().for_each(|at| world.end_of_stream(at));
     world.settle();
-    assert!(world.shards[0].state.is_done());
+    assert!(world.shards[0].state().is_done());
     world.assert_empty();
 }
 

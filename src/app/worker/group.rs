@@ -164,7 +164,6 @@ impl WorkerGroup {
     }
 
     /// Asserts the invariants of the current links.
-    #[cfg(test)]
     pub fn check(&self) {
         self.links.borrow().iter().flatten().for_each(|link| link.check());
         let numbers: std::collections::BTreeSet<u32> =

@@ -353,7 +353,6 @@ impl WorkerLink {
     }
 
     /// Asserts the invariants of the link.
-    #[cfg(test)]
     pub fn check(&self) {
         let (requests, timers, output) = (self.requests.borrow(), self.timers.borrow(), self.output.borrow());
         requests.check();

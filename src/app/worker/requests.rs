@@ -101,7 +101,6 @@ impl<T> RequestTable<T> {
     }
 
     /// Asserts the invariants of the table.
-    #[cfg(test)]
     pub fn check(&self) {
         let occupied = self.slots.iter().filter(|slot| slot.pending.is_some()).count();
         assert_eq!(self.len, occupied, "the number of requests is the number of occupied slots");

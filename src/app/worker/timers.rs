@@ -97,7 +97,6 @@ impl WorkerTimers {
     }
 
     /// Asserts the invariants of the tables.
-    #[cfg(test)]
     pub fn check(&self) {
         assert_eq!(self.by_number.len(), self.by_due.len(), "each timer is in both tables");
         assert!(self.by_number.len() <= WORKER_TIMERS_MAX, "{} timers are set", self.by_number.len());

@@ -1,183 +1,181 @@
-//! Where a session lives: its requests find it, or create it, and bring events.
+//! The shard that a session lives on: requests find their session, or create it, and bring events.
 
 use super::life::status_of;
-use super::session::{Early, HttpSession, Lost, RequestId, TooManyEarly, Turn};
-use super::{ResponsePart, SessionRequest};
+use super::messages::{RequestId, ResponsePart, SessionRequest};
+use super::session::{EarlyRequest, Lost, RequestTurn, TooManyEarly};
 use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
 use crate::protocol::{Framing, Reason, http};
-use crate::shard::connection::{Cause, Connection, Stage, Transport};
+use crate::shard::connection::{Connection, Stage};
+use crate::shard::ending::Cause;
 use crate::shard::state::State;
 
 impl State {
-    /// A request came for a session of this shard.
-    pub fn handle_session_request(&mut self, ask: &SessionRequest<'_>) {
-        // One that has ended in this turn takes no request any more.
-        self.finish_endings();
-        let Some(slot) = self.session_for(ask) else { return };
-        let SessionParams { seq, host, close, .. } = ask.session;
-        let Some(body) = ask.body else { return self.stream(slot, ask.request_id) };
-        let Some(session) = self.session(slot) else { return };
+    /// Handles a request for a session of this shard.
+    pub fn handle_session_request(&mut self, request: &SessionRequest<'_>) {
+        let Some(slot) = self.session_for(request) else { return };
+        let SessionParams { seq, host, close, .. } = request.session;
+        let Some(body) = request.body else { return self.open_stream(slot, request.id) };
+        let transport = self.connections.live(slot).transport;
+        let session = self.sessions.of_mut(transport);
         match session.turn_of(seq) {
-            Turn::Now => {
-                session.handle(seq);
-                self.poll(slot, Some(ask.request_id), host, body);
-                self.leave_if(close, slot);
+            RequestTurn::Now => {
+                session.begin(seq);
+                self.poll(slot, Some(request.id), host, body);
+                self.close_if(close, slot);
                 self.poll_kept(slot);
             }
-            Turn::Later => {
-                let early = Early {
+            RequestTurn::Later => {
+                let early = EarlyRequest {
                     seq: seq.unwrap_or_default(),
-                    came: self.now,
-                    request_id: Some(ask.request_id),
+                    arrived: self.time.now(),
+                    request_id: Some(request.id),
                     host: host.into(),
                     body: body.into(),
                     close,
                 };
                 self.keep(slot, early);
             }
-            Turn::Again => {
-                if let Some(before) = session.hold_again(ask.request_id) {
-                    // Its connection is broken: it gets nothing that would be lost with it.
-                    self.answer_request(before, ResponsePart::nothing());
+            RequestTurn::Repeated => {
+                if let Some(before) = session.hold_again(request.id) {
+                    // Its connection is broken: it gets no output, which would be lost with it.
+                    self.respond(before, ResponsePart::empty());
                 }
                 self.outlet_changed(slot);
             }
-            Turn::Over => self.refuse_request(ask.request_id, 409),
+            RequestTurn::Over => self.refuse_request(request.id, 409),
         }
     }
 
-    /// A request has gone with its connection.
-    pub fn lost_request(&mut self, sid: http::Sid, request_id: RequestId) {
-        let Some(slot) = self.http.by_sid.get(&sid).copied() else { return };
-        // Its peer may only have stopped to write: it is answered, if with nothing.
-        match self.session(slot).map(|session| session.lose(request_id)) {
-            Some(Lost::Poll) => {
-                self.answer_request(request_id, ResponsePart::nothing());
+    /// Handles the loss of a request's connection.
+    pub fn handle_lost_request(&mut self, sid: http::Sid, request_id: RequestId) {
+        let Some(slot) = self.sessions.find(sid) else { return };
+        let transport = self.connections.live(slot).transport;
+        // The peer may only have shut down its side, so the request still gets a response, if an empty one.
+        match self.sessions.of_mut(transport).lose(request_id) {
+            Lost::Poll => {
+                self.respond(request_id, ResponsePart::empty());
                 self.hold(slot, None);
             }
-            Some(Lost::Early) => self.answer_request(request_id, ResponsePart::nothing()),
-            // What was under way on it is lost, as with any other connection.
-            Some(Lost::Stream) => {
-                self.answer_request(request_id, ResponsePart::End);
+            Lost::Early => self.respond(request_id, ResponsePart::empty()),
+            // What was in flight on it is lost, as with any other connection.
+            Lost::Stream => {
+                self.respond(request_id, ResponsePart::End);
                 self.end(slot, Cause::EndOfStream);
             }
-            Some(Lost::Nothing) | None => {}
+            Lost::Nothing => {}
         }
     }
 
-    /// The session that a request names: it may be created by it. Otherwise the request is answered.
-    fn session_for(&mut self, ask: &SessionRequest<'_>) -> Option<u32> {
-        let SessionParams { sid, connect, .. } = ask.session;
-        match self.http.by_sid.get(&sid).copied() {
-            Some(slot) => self.takes_requests(slot, ask).then_some(slot),
-            None if connect => self.create_session(ask),
+    /// Returns the slot of the session that a request names, which the request may create. Otherwise the request has been
+    /// responded to.
+    fn session_for(&mut self, request: &SessionRequest<'_>) -> Option<u32> {
+        let SessionParams { sid, connect, .. } = request.session;
+        if self.sessions.find(sid).is_some_and(|slot| self.connections.live(slot).stage == Stage::Ending) {
+            // A session that ends in this turn takes no more requests.
+            self.finish_session_endings();
+        }
+        match self.sessions.find(sid) {
+            Some(slot) => self.takes_requests(slot, request).then_some(slot),
+            None if connect => self.create_session(request),
             None => {
-                self.metrics.counters.add(Counter::SessionsUnknown, 1);
-                self.refuse_request(ask.request_id, 403);
+                self.count(Counter::SessionsUnknown, 1);
+                self.refuse_request(request.id, 403);
                 None
             }
         }
     }
 
-    /// Whether a session takes requests. One that has ended answers the last poll with what it has left.
-    fn takes_requests(&mut self, slot: u32, ask: &SessionRequest<'_>) -> bool {
-        match self.connections.get(slot as usize).map(|connection| connection.stage) {
-            Some(Stage::Open) => return true,
-            Some(Stage::Flushing) if ask.body.is_some() => {
-                self.answer_poll(slot, ask.request_id);
-                self.abort(slot);
+    /// Returns whether a session takes requests. If it has ended, the next poll is sent what is left of its output.
+    fn takes_requests(&mut self, slot: u32, request: &SessionRequest<'_>) -> bool {
+        match self.connections.live(slot).stage {
+            Stage::Open => return true,
+            Stage::Flushing if request.body.is_some() => {
+                self.respond_to_poll(slot, request.id);
+                self.abort_session(slot);
             }
-            _ => self.refuse_request(ask.request_id, 403),
+            _ => self.refuse_request(request.id, 403),
         }
         false
     }
 
-    /// Whether a session is there, and no end of it was decided.
+    /// Returns whether no end of a session was decided.
     fn is_session_open(&self, slot: u32) -> bool {
-        self.connections.get(slot as usize).is_some_and(|connection| connection.stage == Stage::Open)
+        self.connections.live(slot).stage == Stage::Open
     }
 
-    fn create_session(&mut self, ask: &SessionRequest<'_>) -> Option<u32> {
-        if self.shutdown.is_some() || self.shared.clients.acquire(0).is_err() {
-            self.metrics.counters.add(Counter::SessionsRefused, 1);
-            self.refuse_request(ask.request_id, 503);
+    fn create_session(&mut self, request: &SessionRequest<'_>) -> Option<u32> {
+        if self.is_shutting_down() || self.shared.clients.acquire(0).is_err() {
+            self.count(Counter::SessionsRefused, 1);
+            self.refuse_request(request.id, 503);
             return None;
         }
-        let sid = ask.session.sid;
-        let index = self.http.sessions.insert(HttpSession::new(sid)) as u32;
-        let generation = self.next_generation();
-        let connection = Connection::of_session(index, ask.peer, generation, self.now);
-        let slot = self.connections.insert(connection) as u32;
-        self.http.by_sid.insert(sid, slot);
+        let sid = request.session.sid;
+        let session = self.sessions.insert(sid);
+        let generation = self.connections.next_generation();
+        let connection = Connection::of_session(session, request.peer, generation, self.time.now());
+        let slot = self.connections.insert(connection);
+        self.sessions.set_connection(sid, slot);
         self.open(slot, Framing::LongPolling);
-        self.count_address(slot, generation, ask.peer);
+        self.count_address(slot, generation, request.peer);
         if !self.is_session_open(slot) {
-            self.refuse_request(ask.request_id, status_of(Cause::TooManyOfAddress));
+            self.refuse_request(request.id, status_of(Cause::TooManyOfAddress));
             return None;
         }
         Some(slot)
     }
 
-    /// A request's events are handled, and it waits for output.
+    /// Dispatches the events of a request, which then waits for output.
     fn poll(&mut self, slot: u32, request_id: Option<RequestId>, host: &str, body: &str) {
         self.answer_held(slot);
         self.heard_of(slot);
-        self.apps.runner().host.push_str(host);
+        self.apps.set_host(host);
         for text in lines(body) {
             if !self.is_session_open(slot) {
                 break;
             }
             self.dispatch(slot, text);
         }
-        self.apps.runner().host.clear();
+        self.apps.set_host("");
         self.hold(slot, request_id);
     }
 
-    /// Handles the requests that waited for the one that was just handled, unless that has ended the session.
+    /// Handles the requests that waited for the one that was just handled, unless that one has ended the session.
     fn poll_kept(&mut self, slot: u32) {
         while self.is_session_open(slot) {
-            let Some(session) = self.session(slot) else { return };
+            let transport = self.connections.live(slot).transport;
+            let session = self.sessions.of_mut(transport);
             let Some(early) = session.next_kept() else { return };
-            session.handle(Some(early.seq));
+            session.begin(Some(early.seq));
             self.poll(slot, early.request_id, &early.host, &early.body);
-            self.leave_if(early.close, slot);
+            self.close_if(early.close, slot);
         }
     }
 
-    /// The client of a session has said that it goes.
-    fn leave_if(&mut self, close: bool, slot: u32) {
+    /// Ends a session whose client has requested that.
+    fn close_if(&mut self, close: bool, slot: u32) {
         if close {
             self.end(slot, Cause::Reason(Reason::Finished));
         }
     }
 
-    fn keep(&mut self, slot: u32, early: Early) {
+    fn keep(&mut self, slot: u32, early: EarlyRequest) {
         self.heard_of(slot);
         let request_id = early.request_id;
-        let Some(session) = self.session(slot) else { return };
-        match session.keep(early) {
-            Ok(None) => self.wake_at(slot, self.ms_in(self.config.timeout)),
-            Ok(Some(before)) => self.answer_request(before, ResponsePart::nothing()),
+        let transport = self.connections.live(slot).transport;
+        match self.sessions.of_mut(transport).keep(early) {
+            Ok(None) => self.wake_at(slot, self.time.ms_from_now(self.config.timeout)),
+            Ok(Some(before)) => self.respond(before, ResponsePart::empty()),
             Err(TooManyEarly) => {
-                self.metrics.counters.add(Counter::HttpRefusedEarly, 1);
+                self.count(Counter::HttpRefusedEarly, 1);
                 request_id.into_iter().for_each(|request_id| self.refuse_request(request_id, 429));
             }
         }
     }
 
-    /// Something came from the client of a session.
+    /// Notes that something was received from the client of a session.
     pub fn heard_of(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        connection.received = self.now;
-        connection.challenged = false;
-    }
-
-    /// What a session is, beyond the record of its connection.
-    pub fn session(&mut self, slot: u32) -> Option<&mut HttpSession> {
-        match self.connections.get(slot as usize)?.transport {
-            Transport::HttpSession(index) => self.http.sessions.get_mut(index as usize),
-            Transport::Socket(_) => None,
-        }
+        let now = self.time.now();
+        self.connections.live_mut(slot).heard(now);
     }
 }

@@ -1,23 +1,25 @@
-//! How long requests are held and sessions live, and how they end.
+//! How long requests are held and sessions live, and how sessions end.
 
-use super::ResponsePart;
+use super::messages::ResponsePart;
 use super::session::Outlet;
 use crate::protocol::Reason;
-use crate::shard::connection::{Cause, Stage};
-use crate::shard::liveness::ms;
+use crate::shard::connection::Stage;
+use crate::shard::ending::Cause;
 use crate::shard::state::State;
+use crate::shard::time::ms;
 
-/// Spreads neighbouring slots over the time of `poll-slack`.
+/// A prime that spreads neighbouring slots over the time of `poll-slack`.
 const SPREAD: u64 = 7919;
 
 impl State {
-    /// A session's timer has fired.
+    /// Checks everything that a session waits for.
     pub fn session_due(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        let waited = self.now.since(connection.began);
-        let Some(session) = self.session(slot) else { return };
+        let now = self.time.now();
+        let connection = self.connections.live(slot);
+        let waited = now.since(connection.began);
+        let session = self.sessions.of(connection.transport);
         let (outlet, gap) = (session.outlet, session.gap_since());
-        if gap.is_some_and(|since| self.now.since(since) >= ms(self.config.timeout)) {
+        if gap.is_some_and(|since| now.since(since) >= ms(self.config.timeout)) {
             return self.end(slot, Cause::MessageTimeout);
         }
         match outlet {
@@ -35,79 +37,76 @@ impl State {
         self.wake_session(slot);
     }
 
-    /// The end of a session: whoever waits is answered.
+    /// Carries out the end of a session: every request that waits gets a response.
     pub fn finish_session(&mut self, slot: u32, cause: Cause) {
         let by_client = cause == Cause::Reason(Reason::Finished);
         let orderly = by_client || matches!(cause, Cause::Reason(Reason::Application | Reason::GoingAway));
-        let Some(session) = self.session(slot) else { return };
+        let connection = self.connections.live(slot);
+        let has_output = !connection.outbox.is_empty();
+        let session = self.sessions.of_mut(connection.transport);
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
         let status = status_of(cause);
         for request_id in session.forget_kept() {
             self.refuse_request(request_id, status);
         }
-        let has_output = self.connections.get(slot as usize).is_some_and(|c| !c.outbox.is_empty());
         match outlet {
             Outlet::Poll(request_id) if by_client || (orderly && has_output) => {
-                self.answer_poll(slot, request_id)
+                self.respond_to_poll(slot, request_id)
             }
             Outlet::Poll(request_id) => self.refuse_request(request_id, status),
             Outlet::Stream(request_id) => {
                 self.send_to_stream(slot, request_id);
-                self.answer_request(request_id, ResponsePart::End);
+                self.respond(request_id, ResponsePart::End);
             }
-            // Where the server goes away, the next request would find no socket.
+            // When the server shuts down, the next request would not find it.
             Outlet::Nothing if has_output && cause == Cause::Reason(Reason::Application) => {
                 return self.linger(slot);
             }
             Outlet::Nothing => {}
         }
-        self.abort(slot);
+        self.abort_session(slot);
     }
 
-    /// The record of a session has gone.
-    pub fn forget_session(&mut self, index: u32) {
-        if let Some(session) = self.http.sessions.remove(index as usize) {
-            self.http.by_sid.remove(&session.sid);
-        }
-    }
-
-    /// Sets the timer for what is due next.
+    /// Sets the timer of a session for whatever is due next.
     pub fn wake_session(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        let waited = self.now.since(connection.began);
-        let Some(session) = self.session(slot) else { return };
+        let (now, now_ms) = (self.time.now(), self.time.now_ms());
+        let connection = self.connections.live(slot);
+        let waited = now.since(connection.began);
+        let session = self.sessions.of(connection.transport);
         let (outlet, gap) = (session.outlet, session.gap_since());
-        let in_ms = |limit: u64, waited: u64| Some(self.now_ms + limit.saturating_sub(waited).max(1));
+        let in_ms = |limit: u64, waited: u64| Some(now_ms + limit.saturating_sub(waited).max(1));
         let outlet = match outlet {
             Outlet::Stream(_) => self.next_due(slot),
             Outlet::Poll(_) => in_ms(self.poll_ms(slot), waited),
-            // Requests that came too early have a time of their own.
+            // Requests that have arrived too early have a time limit of their own.
             Outlet::Nothing if gap.is_some() => None,
             Outlet::Nothing => in_ms(ms(self.config.timeout), waited),
         };
-        let gap = gap.and_then(|since| in_ms(ms(self.config.timeout), self.now.since(since)));
-        let callbacks = self.next_callback_expiry(slot);
+        let gap = gap.and_then(|since| in_ms(ms(self.config.timeout), now.since(since)));
+        let callbacks = self.connections.next_callback_expiry(slot);
         if let Some(at_ms) = [outlet, gap, callbacks].into_iter().flatten().min() {
             self.wake_at(slot, at_ms);
         }
     }
 
-    /// A session has ended with something left to say: its next request gets that.
+    /// Keeps a session that has ended while it has output left: its next request gets that.
     fn linger(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let now = self.time.now();
+        let connection = self.connections.live_mut(slot);
         connection.stage = Stage::Flushing;
-        connection.began = self.now;
-        self.wake_at(slot, self.ms_in(self.config.close_timeout));
+        connection.began = now;
+        self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
     }
 
-    /// How long a request is held: spread, so that those who came together do not come back together.
+    /// How long a request is held, in milliseconds. The time is spread, so that clients that have connected together do not
+    /// come back together.
     fn poll_ms(&self, slot: u32) -> u64 {
         let spread = ms(self.config.poll_slack);
         ms(self.config.poll_interval) - u64::from(slot).wrapping_mul(SPREAD) % spread.max(1)
     }
 }
 
-/// What requests of a session that has ended get (protocol.md, section 5).
+/// The status that requests of a session get when it ends (protocol.md, section 5).
 pub(super) fn status_of(cause: Cause) -> u16 {
     match cause {
         Cause::Reason(Reason::MalformedEvent) => 400,

@@ -1,331 +1,233 @@
-//! HTTP, as a shard has it. A request comes by a connection of this shard (`intake` finds it) and asks for something
-//! of a session, which lives on the shard that its sid hashes to: this one, or another, to which the request is
-//! relayed. The answer takes the same way back.
+//! HTTP on the shard that has the socket.
 //!
-//! | file | is |
+//! A request arrives on a connection of this shard (`intake` decodes it) and is meant for a session, which lives on the
+//! shard that its sid hashes to: this one, or another, to which the request is relayed. The response goes the same way back.
+//!
+//! | file | content |
 //! | --- | --- |
-//! | `mod` (this one) | the shard that has the socket: requests go to their session, answers to their request |
-//! | `home` | the shard that has the session: requests find it, their events are dispatched |
-//! | `outlet` | there, too: output is handed to whoever waits for it |
-//! | `life` | there, too: timers and ends |
-//! | `session` | what is decided there, apart from sockets and clients |
+//! | `mod` (this one) | the shard that has the socket: requests go to their sessions, responses to their requests |
+//! | `home` | the shard that has the session: requests find it, and their events are dispatched |
+//! | `outlet` | the same shard: output goes to the request or stream that waits for it |
+//! | `life` | the same shard: timers and ends of sessions |
+//! | `session` | the rules of one session, without sockets and clients |
+//! | `sessions` | the table of sessions |
+//! | `messages` | the messages between the two shards |
 //!
-//! A session is a record among the connections, without a socket: its client, its outbox and its timer are what those
-//! of any other connection are.
+//! A session is a record among the connections, without a socket: its client, outbox and timer are like those of any other
+//! connection.
 
 mod home;
 mod life;
+pub(super) mod messages;
 mod outlet;
 pub(super) mod session;
+pub(super) mod sessions;
 #[cfg(test)]
 mod tests;
 
-use super::connection::{Cause, Stage};
-use super::liveness::ms;
-use super::mail::ShardMessage;
+use super::codecs::Codecs;
+use super::ending::{Cause, Goodbye};
+use super::messages::ShardMessage;
 use super::state::State;
+use super::time::ms;
 use crate::metrics::Counter;
 use crate::protocol::Reason;
-use crate::protocol::http::{
-    HttpRequest, HttpResponse, Persistence, ReadyResponses, RequestKind, SessionParams, Sid,
-};
+use crate::protocol::http::{HttpRequest, HttpResponse, Persistence, ReadyResponses, RequestKind, Sid};
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::mesh::Class;
-use crate::qev::ring::PeerAddress;
-use crate::qev::slots::Slots;
-use crate::web;
-use ahash::AHashMap;
-use session::{HttpSession, RequestId};
+use crate::web::{self, StaticResponse};
+use messages::{PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionOutput, SessionRequest};
 use smallvec::SmallVec;
 
-/// What a shard keeps for HTTP.
-#[derive(Default)]
-pub(super) struct Http {
-    pub sessions: Slots<HttpSession>,
-    /// The session's slot among the connections.
-    pub by_sid: AHashMap<Sid, u32>,
-    /// Sessions that have output, or were told to look.
-    pub ready: Vec<u32>,
-    /// Sessions whose output has to wait until the mesh gets it across.
-    pub blocked: Vec<u32>,
-    /// Answers to requests of this shard's own connections. They wait for the end of the step: while a request is
-    /// handled, the protocol of its connection is busy.
-    pub answers: Vec<(RequestId, PendingResponse)>,
-}
-
-/// A request for a session, on the way to it.
-pub(super) struct SessionRequest<'a> {
-    pub request_id: RequestId,
-    pub peer: PeerAddress,
-    pub session: SessionParams<'a>,
-    /// The events of a poll; none for a stream.
-    pub body: Option<&'a str>,
-}
-
-/// A request that crosses to the shard that has its session.
-pub(super) struct RelayedRequest {
-    request_id: RequestId,
-    peer: PeerAddress,
-    sid: Sid,
-    connect: bool,
-    close: bool,
-    seq: Option<u64>,
-    host: Box<str>,
-    body: Option<Box<str>>,
-}
-
-/// What a request gets, and may cross to the shard that has its connection.
-pub(super) enum ResponsePart {
-    /// The whole response.
-    Whole { status: u16, output: Output },
-    /// The head of a stream.
-    Stream,
-    /// More of a stream.
-    More(Output),
-    /// The stream ends.
-    End,
-}
-
-/// What is to be done for a request of this shard's.
-pub(super) enum PendingResponse {
-    Part(ResponsePart),
-    Document(web::StaticResponse),
-    /// More of a stream: frames that others are sent too.
-    Frames(SmallVec<[Frame; super::connection::OUTBOX_INLINE]>),
-}
-
-/// A session's output, copied out of the frames it was encoded in.
-#[derive(Default)]
-pub(super) struct Output {
-    pub bytes: Vec<u8>,
-    pub accepted: SmallVec<[AcceptedBroadcasts; 1]>,
-}
-
-impl Output {
-    pub fn of(frames: &[Frame]) -> Output {
-        let mut output = Output::default();
-        output.bytes.reserve(frames.iter().map(Frame::len).sum());
-        for frame in frames {
-            output.bytes.extend_from_slice(frame.as_slice());
-            output.accepted.extend_from_slice(frame.accepted());
-        }
-        output
-    }
-}
-
-impl RelayedRequest {
-    fn of(ask: &SessionRequest<'_>) -> RelayedRequest {
-        let SessionParams { sid, connect, close, seq, host } = ask.session;
-        let body = ask.body.map(Box::from);
-        RelayedRequest {
-            request_id: ask.request_id,
-            peer: ask.peer,
-            sid,
-            connect,
-            close,
-            seq,
-            host: host.into(),
-            body,
-        }
-    }
-
-    pub fn as_ask(&self) -> SessionRequest<'_> {
-        let RelayedRequest { sid, connect, close, seq, ref host, .. } = *self;
-        let session = SessionParams { sid, connect, close, seq, host };
-        SessionRequest { request_id: self.request_id, peer: self.peer, session, body: self.body.as_deref() }
-    }
-}
-
 impl State {
-    /// A connection has brought a request.
-    pub fn requested(&mut self, slot: u32, request: &HttpRequest<'_>) {
-        self.metrics.counters.add(Counter::HttpRequests, 1);
-        let Some(connection) = self.connections.get(slot as usize) else { return };
+    /// Handles a request that a connection has received.
+    pub fn handle_request(&mut self, slot: u32, request: &HttpRequest<'_>) {
+        self.count(Counter::HttpRequests, 1);
+        let connection = self.connections.live(slot);
         let (generation, peer) = (connection.generation, connection.peer);
-        let request_id = RequestId { shard: self.id, connection: slot, generation, number: request.number };
+        let id = RequestId { shard: self.mesh.shard(), connection: slot, generation, number: request.number };
         match request.kind {
             RequestKind::Poll { session, body } => {
-                self.ask(SessionRequest { request_id, peer, session, body: Some(body) })
+                self.send_to_session(SessionRequest { id, peer, session, body: Some(body) })
             }
             RequestKind::Stream { session } => {
-                self.ask(SessionRequest { request_id, peer, session, body: None })
+                self.send_to_session(SessionRequest { id, peer, session, body: None })
             }
             RequestKind::Document { path, if_none_match } => {
                 let document = web::respond(path, if_none_match);
-                let refused = u64::from(document.status == 404);
-                self.metrics.counters.add(Counter::HttpRefused, refused);
-                self.http.answers.push((request_id, PendingResponse::Document(document)));
+                self.count(Counter::HttpRefused, u64::from(document.status == 404));
+                self.sessions.respond_later(id, PendingResponse::Document(document));
             }
         }
     }
 
-    fn ask(&mut self, ask: SessionRequest<'_>) {
-        let home = self.home_of(ask.session.sid);
-        if home == self.id {
-            self.handle_session_request(&ask);
-        } else if self.mesh_is_stuck() {
-            self.metrics.counters.add(Counter::HttpRefusedBusy, 1);
-            self.refuse_request(ask.request_id, 503);
+    fn send_to_session(&mut self, request: SessionRequest<'_>) {
+        let home = self.home_of(request.session.sid);
+        if home == self.mesh.shard() {
+            self.handle_session_request(&request);
+        } else if self.mesh.is_stuck() {
+            self.count(Counter::HttpRefusedBusy, 1);
+            self.refuse_request(request.id, 503);
         } else {
-            self.metrics.counters.add(Counter::HttpRelayed, 1);
-            self.mail(home, ShardMessage::Request(Box::new(RelayedRequest::of(&ask))), Class::Control);
+            self.count(Counter::HttpRelayed, 1);
+            let relayed = Box::new(RelayedRequest::of(&request));
+            self.send_to_shard(home, ShardMessage::Request(relayed), Class::Control);
         }
     }
 
     /// The shard that a session lives on.
     pub(in crate::shard) fn home_of(&self, sid: Sid) -> u16 {
-        (self.shared.sids.hash_one(sid) % self.port.shards() as u64) as u16
+        self.mesh.shard_of_hash(self.shared.sids.hash_one(sid))
     }
 
-    /// Answers a request without output.
+    /// Responds to a request with a status and no output.
     pub fn refuse_request(&mut self, request_id: RequestId, status: u16) {
-        self.metrics.counters.add(Counter::HttpRefused, 1);
-        self.answer_request(request_id, ResponsePart::Whole { status, output: Output::default() });
+        self.count(Counter::HttpRefused, 1);
+        self.respond(request_id, ResponsePart::Whole { status, output: SessionOutput::default() });
     }
 
-    /// Answers a request, wherever its connection is.
-    pub fn answer_request(&mut self, request_id: RequestId, answer: ResponsePart) {
-        if request_id.shard == self.id {
-            self.http.answers.push((request_id, PendingResponse::Part(answer)));
+    /// Responds to a request, whichever shard has its connection.
+    pub fn respond(&mut self, request_id: RequestId, part: ResponsePart) {
+        if request_id.shard == self.mesh.shard() {
+            self.sessions.respond_later(request_id, PendingResponse::Part(part));
         } else {
-            self.mail(
-                request_id.shard,
-                ShardMessage::ResponsePart(request_id, Box::new(answer)),
-                Class::Control,
-            );
+            let message = ShardMessage::Response(request_id, Box::new(part));
+            self.send_to_shard(request_id.shard, message, Class::Control);
         }
     }
 
-    /// Hands answers to the connections whose requests they are for.
-    pub fn deliver_answers(&mut self) {
-        if self.http.answers.is_empty() {
+    /// Hands the output of sessions, and the responses that wait, to the connections of their requests.
+    pub fn deliver_responses(&mut self, codecs: &mut Codecs) {
+        self.flush_sessions();
+        if !self.sessions.has_responses() {
             return;
         }
-        let mut answers = std::mem::take(&mut self.http.answers);
-        for (request_id, delivery) in answers.drain(..) {
-            match delivery {
-                PendingResponse::Part(answer) => self.deliver(request_id, answer),
-                PendingResponse::Document(web::StaticResponse { status, headers, body }) => {
-                    let due = self.respond(request_id, &HttpResponse::Whole { status, headers, body });
-                    self.send_due(request_id, due, SmallVec::new());
+        let mut responses = self.sessions.take_responses();
+        for (request_id, response) in responses.drain(..) {
+            match response {
+                PendingResponse::Part(part) => self.deliver(codecs, request_id, part),
+                PendingResponse::Document(StaticResponse { status, headers, body }) => {
+                    let response = HttpResponse::Whole { status, headers, body };
+                    self.send_response(codecs, request_id, response, SmallVec::new());
                 }
-                PendingResponse::Frames(frames) if self.is_there(request_id) => {
+                PendingResponse::Frames(frames) if self.is_waiting(request_id) => {
                     for frame in frames {
-                        self.queue_frame(request_id.connection, frame);
+                        self.connections.queue(request_id.connection, frame);
                     }
                 }
                 PendingResponse::Frames(_) => {}
             }
         }
-        self.http.answers = answers;
+        self.sessions.reuse(responses);
     }
 
-    /// Hands an answer to the connection whose request it is for.
-    pub fn deliver(&mut self, request_id: RequestId, answer: ResponsePart) {
-        match answer {
+    /// Hands a part of a response to the connection of its request, if that still exists.
+    pub fn deliver(&mut self, codecs: &mut Codecs, request_id: RequestId, part: ResponsePart) {
+        match part {
             ResponsePart::Whole { status, output } => {
-                let due = self
-                    .respond(request_id, &HttpResponse::Whole { status, headers: "", body: &output.bytes });
-                self.send_due(request_id, due, output.accepted);
+                let response = HttpResponse::Whole { status, headers: "", body: &output.bytes };
+                self.send_response(codecs, request_id, response, output.accepted);
             }
             ResponsePart::Stream => {
-                let due = self.respond(request_id, &HttpResponse::Stream);
-                self.send_due(request_id, due, SmallVec::new());
+                self.send_response(codecs, request_id, HttpResponse::Stream, SmallVec::new());
             }
-            ResponsePart::More(_) | ResponsePart::End if !self.is_there(request_id) => {}
+            ResponsePart::More(_) | ResponsePart::End if !self.is_waiting(request_id) => {}
             ResponsePart::More(output) => {
-                let frame = Frame::with_broadcasts(output.bytes, self.now_ns, output.accepted);
-                self.queue_frame(request_id.connection, frame);
+                let frame = Frame::with_broadcasts(output.bytes, self.time.now_ns(), output.accepted);
+                self.connections.queue(request_id.connection, frame);
             }
             ResponsePart::End => self.end(request_id.connection, Cause::Reason(Reason::Finished)),
         }
     }
 
-    /// The peer of a connection has stopped to write. Whether requests of it are not answered: they soon are, as their
-    /// sessions are told, and with the last answer the connection ends.
-    pub fn give_requests_up(&mut self, slot: u32) -> bool {
-        self.abandon_requests(slot);
-        self.connections.get(slot as usize).is_some_and(|c| c.codec.unanswered().next().is_some())
-    }
-
-    /// A connection ends: the sessions whose requests it has are told.
-    pub fn abandon_requests(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        let generation = connection.generation;
-        let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = connection.codec.unanswered().collect();
-        for (number, sid) in unanswered {
-            let Some(sid) = sid else { continue };
-            let request_id = RequestId { shard: self.id, connection: slot, generation, number };
+    /// Tells the sessions of a connection's unanswered requests that these have been lost; returns whether there are
+    /// any. They still get a response, empty or not, because the peer may only have shut down its side.
+    pub fn abandon_requests(&mut self, codecs: &Codecs, slot: u32) -> bool {
+        let generation = self.connections.live(slot).generation;
+        let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = codecs.get(slot).unanswered().collect();
+        for (number, sid) in &unanswered {
+            let Some(sid) = *sid else { continue };
+            let shard = self.mesh.shard();
+            let request_id = RequestId { shard, connection: slot, generation, number: *number };
             let home = self.home_of(sid);
-            if home == self.id {
-                self.lost_request(sid, request_id);
+            if home == shard {
+                self.handle_lost_request(sid, request_id);
             } else {
-                self.mail(home, ShardMessage::RequestLost { request_id, sid }, Class::Control);
+                self.send_to_shard(home, ShardMessage::RequestLost { request_id, sid }, Class::Control);
             }
         }
+        !unanswered.is_empty()
     }
 
-    /// A connection that speaks HTTP is looked at: its request must be complete in time, and where nothing is asked for
-    /// it may be silent as long as any client.
-    pub fn http_connection_due(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        let silence = self.now.since(connection.received);
-        let waits = connection.codec.unanswered().next().is_some();
+    /// Checks a connection that speaks HTTP. A request must be complete in time; between requests the connection may be
+    /// silent as long as any client.
+    pub fn http_connection_due(&mut self, codecs: &Codecs, slot: u32) {
+        let now = self.time.now();
+        let connection = self.connections.live(slot);
+        let waits = codecs.get(slot).unanswered().next().is_some();
         let left = if connection.unfinished {
-            match ms(self.config.timeout).checked_sub(self.now.since(connection.began)) {
+            match ms(self.config.timeout).checked_sub(now.since(connection.began)) {
                 Some(left @ 1..) => left,
                 _ => return self.end(slot, Cause::MessageTimeout),
             }
         } else if waits {
             ms(self.config.heartbeat_timeout)
         } else {
-            match ms(self.config.heartbeat_timeout).checked_sub(silence) {
+            match ms(self.config.heartbeat_timeout).checked_sub(now.since(connection.received)) {
                 Some(left @ 1..) => left,
                 _ => return self.end(slot, Cause::LivenessTimeout),
             }
         };
-        self.wake_at(slot, self.now_ms + left);
+        self.wake_at(slot, self.time.now_ms() + left);
     }
 
-    fn respond(&mut self, request_id: RequestId, response: &HttpResponse<'_>) -> ReadyResponses {
-        let Some(connection) = self.connections.get_mut(request_id.connection as usize) else {
-            return ReadyResponses::default();
-        };
-        if connection.generation != request_id.generation {
-            return ReadyResponses::default();
-        }
-        let due = connection.codec.respond(request_id.number, *response);
-        // A peer that asks on and on behind a request that is held must not have all the answers gather here.
-        if connection.codec.waiting_bytes() > self.config.outbox_bytes_max {
-            self.end(request_id.connection, Cause::Reason(Reason::SlowClient));
-        }
-        due
-    }
-
-    fn send_due(
+    /// Passes a response to the codec of the request's connection, and queues the responses whose turn has come.
+    fn send_response(
         &mut self,
+        codecs: &mut Codecs,
         request_id: RequestId,
-        due: ReadyResponses,
+        response: HttpResponse<'_>,
         accepted: SmallVec<[AcceptedBroadcasts; 1]>,
     ) {
         let slot = request_id.connection;
-        match due.persistence {
-            Persistence::KeepAlive if due.bytes.is_empty() => {}
+        if self.connections.get_of(slot, request_id.generation).is_none() {
+            return;
+        }
+        let codec = codecs.get_mut(slot);
+        let ready = codec.respond(request_id.number, response);
+        let is_answered = codec.unanswered().next().is_none();
+        // The responses to a peer that sends more and more requests behind one that is held must not pile up here.
+        if codec.waiting_bytes() > self.config.outbox_bytes_max {
+            self.end(slot, Cause::Reason(Reason::SlowClient));
+        }
+        self.queue_ready_responses(slot, ready, accepted, is_answered);
+    }
+
+    fn queue_ready_responses(
+        &mut self,
+        slot: u32,
+        ready: ReadyResponses,
+        accepted: SmallVec<[AcceptedBroadcasts; 1]>,
+        is_answered: bool,
+    ) {
+        match ready.persistence {
+            Persistence::KeepAlive if ready.bytes.is_empty() => {}
             Persistence::KeepAlive => {
-                self.queue_response(slot, Frame::with_broadcasts(due.bytes, self.now_ns, accepted));
-                let Some(connection) = self.connections.get(slot as usize) else { return };
-                if !connection.receiving && connection.codec.unanswered().next().is_none() {
+                let frame = Frame::with_broadcasts(ready.bytes, self.time.now_ns(), accepted);
+                self.connections.queue_response(slot, frame);
+                if is_answered && !self.connections.live(slot).receiving {
                     self.end(slot, Cause::EndOfStream);
                 }
             }
-            Persistence::Close(reason) => self.end_with(slot, Cause::Reason(reason), due.bytes, false),
+            Persistence::Close(reason) => {
+                let goodbye = Goodbye { bytes: ready.bytes, await_peer: false };
+                self.end_with(slot, Cause::Reason(reason), goodbye);
+            }
         }
     }
 
-    /// Whether the connection of a request is still there, and no end of it was decided.
-    fn is_there(&self, request_id: RequestId) -> bool {
-        self.connections.get(request_id.connection as usize).is_some_and(|connection| {
-            connection.generation == request_id.generation && connection.stage == Stage::Open
-        })
+    /// Returns whether the connection of a request still exists, and no end of it was decided.
+    fn is_waiting(&self, request_id: RequestId) -> bool {
+        self.connections.is_open(request_id.connection, request_id.generation)
     }
 }

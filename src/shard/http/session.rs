@@ -1,5 +1,5 @@
-//! A session of HTTP long polling, apart from sockets and clients: in which order its requests are handled, and which
-//! of them gets its output (protocol.md, section 5).
+//! The rules of one HTTP session, without sockets and clients: the order in which its requests are handled, and which of
+//! them gets its output (protocol.md, section 5).
 //!
 //! ```text
 //!              a request                      output, another request, or time
@@ -8,120 +8,112 @@
 //!      +------------------------+--- a stream ---> Stream ---> the session's end
 //! ```
 
+use super::messages::RequestId;
 use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::protocol::http::Sid;
 use crate::shard::connection::Moment;
 
-/// Who waits for an answer: a request, on a connection of some shard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::shard) struct RequestId {
-    pub shard: u16,
-    pub connection: u32,
-    /// Of the connection.
-    pub generation: u32,
-    /// Of the request on the connection.
-    pub number: u32,
-}
-
-/// Where the session's output goes.
+/// The place that the session's output goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum Outlet {
-    /// It waits for the next request.
+    /// Output waits for the next request.
     Nothing,
-    /// To the request that is held.
+    /// Output goes to the request that is held.
     Poll(RequestId),
-    /// To the stream that is open.
+    /// Output goes to the stream that is open.
     Stream(RequestId),
 }
 
-/// What a session is beyond the record of its connection.
+/// The state of a session, beyond the record of its connection.
 pub(in crate::shard) struct HttpSession {
     pub sid: Sid,
     pub outlet: Outlet,
-    /// Of the next request that states its place.
+    /// The `seq` of the next request that states one.
     next_seq: u64,
-    /// The request before that was held, and has gone with its connection: it may come again.
+    /// The connection of the last request that was held was lost, so that request may be sent again.
     lost: bool,
-    /// Requests that came before others that have to be handled first; as they came.
-    early: Vec<Early>,
+    /// Requests that must wait until others have been handled, in the order of their arrival.
+    early: Vec<EarlyRequest>,
 }
 
-/// A request that came too early.
+/// A request that has arrived before others that must be handled first.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::shard) struct Early {
+pub(in crate::shard) struct EarlyRequest {
     pub seq: u64,
-    pub came: Moment,
-    /// None where its connection has gone: its events count all the same.
+    pub arrived: Moment,
+    /// `None` if its connection has been lost. Its events are handled all the same.
     pub request_id: Option<RequestId>,
     pub host: Box<str>,
     pub body: Box<str>,
-    /// The session ends behind it.
+    /// The session ends after this request.
     pub close: bool,
 }
 
 /// When a request is to be handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::shard) enum Turn {
+pub(in crate::shard) enum RequestTurn {
+    /// At once.
     Now,
-    /// Others must be handled before.
+    /// After others that have not arrived yet.
     Later,
-    /// It is the one that is held, or was until its connection broke, sent again because of that. Its events were
-    /// handled, and it got no output yet.
-    Again,
-    /// It was handled, and answered.
+    /// Never, but it gets output: it repeats the request that is held, or that was held until its connection was lost. The
+    /// events of that request were handled, and it got no output yet.
+    Repeated,
+    /// Never: it was handled and answered.
     Over,
 }
 
-/// A request would be one more than may wait for others.
+/// The error of a request that exceeds the number of requests that may wait for others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) struct TooManyEarly;
 
-/// What has gone with a connection.
+/// What was lost with a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum Lost {
-    /// The request that was held: output waits for the next.
+    /// The request that was held. Output waits for the next one.
     Poll,
-    /// The stream, and what was under way on it.
+    /// The stream, and what was in flight on it.
     Stream,
-    /// A request that came too early. It will be handled all the same.
+    /// A request that had arrived too early. Its events will be handled all the same.
     Early,
-    /// Nothing that was not answered.
+    /// Nothing that was unanswered.
     Nothing,
 }
 
 impl HttpSession {
+    /// A session that has had no request.
     pub fn new(sid: Sid) -> HttpSession {
         HttpSession { sid, outlet: Outlet::Nothing, next_seq: 1, lost: false, early: Vec::new() }
     }
 
-    /// When a request is to be handled that states this place, or none.
-    pub fn turn_of(&self, seq: Option<u64>) -> Turn {
-        let Some(seq) = seq else { return Turn::Now };
+    /// Returns when a request with this `seq`, or without one, is to be handled.
+    pub fn turn_of(&self, seq: Option<u64>) -> RequestTurn {
+        let Some(seq) = seq else { return RequestTurn::Now };
         if seq == self.next_seq {
-            Turn::Now
+            RequestTurn::Now
         } else if seq > self.next_seq {
-            Turn::Later
+            RequestTurn::Later
         } else {
             let is_the_last = seq + 1 == self.next_seq;
             match self.outlet {
-                Outlet::Poll(_) if is_the_last => Turn::Again,
-                Outlet::Nothing if is_the_last && self.lost => Turn::Again,
-                _ => Turn::Over,
+                Outlet::Poll(_) if is_the_last => RequestTurn::Repeated,
+                Outlet::Nothing if is_the_last && self.lost => RequestTurn::Repeated,
+                _ => RequestTurn::Over,
             }
         }
     }
 
-    /// A request is handled that states this place, or none.
-    pub fn handle(&mut self, seq: Option<u64>) {
+    /// Notes that a request with this `seq`, or without one, is being handled.
+    pub fn begin(&mut self, seq: Option<u64>) {
         self.lost = false;
         if let Some(seq) = seq {
             self.next_seq = seq.saturating_add(1);
         }
     }
 
-    /// Keeps a request until those before it were handled. Answers whom to answer in its place: the same request came
-    /// before, by a connection that is broken now.
-    pub fn keep(&mut self, request: Early) -> Result<Option<RequestId>, TooManyEarly> {
+    /// Keeps a request until those before it have been handled. If the same request had arrived before, on a connection that
+    /// is broken now, returns the earlier arrival, which is to be completed instead.
+    pub fn keep(&mut self, request: EarlyRequest) -> Result<Option<RequestId>, TooManyEarly> {
         if let Some(same) = self.early.iter_mut().find(|early| early.seq == request.seq) {
             return Ok(std::mem::replace(&mut same.request_id, request.request_id));
         }
@@ -132,8 +124,8 @@ impl HttpSession {
         Ok(None)
     }
 
-    /// The request whose turn it is now, among those that were kept.
-    pub fn next_kept(&mut self) -> Option<Early> {
+    /// Takes the request that is to be handled next from those that were kept, if it is there.
+    pub fn next_kept(&mut self) -> Option<EarlyRequest> {
         let at = self.early.iter().position(|early| early.seq == self.next_seq)?;
         let early = self.early.remove(at);
         if self.early.is_empty() {
@@ -142,7 +134,7 @@ impl HttpSession {
         Some(early)
     }
 
-    /// A request that was handled has come again, and is held in place of the one before it, which it returns.
+    /// Holds a request that repeats the one that was held before; returns the earlier one, if it is still held.
     pub fn hold_again(&mut self, request_id: RequestId) -> Option<RequestId> {
         self.lost = false;
         match std::mem::replace(&mut self.outlet, Outlet::Poll(request_id)) {
@@ -151,12 +143,12 @@ impl HttpSession {
         }
     }
 
-    /// Since when requests wait for one that has not come.
+    /// Since when requests have waited for one that has not arrived.
     pub fn gap_since(&self) -> Option<Moment> {
-        self.early.first().map(|early| early.came)
+        self.early.first().map(|early| early.arrived)
     }
 
-    /// A connection has gone, and this request with it.
+    /// Notes that a request's connection has been lost; returns what was lost with it.
     pub fn lose(&mut self, request_id: RequestId) -> Lost {
         let lost = match self.outlet {
             Outlet::Poll(held) if held == request_id => Lost::Poll,
@@ -177,7 +169,7 @@ impl HttpSession {
         }
     }
 
-    /// Those whose requests were kept, and will not be handled.
+    /// Drops the requests that were kept; returns those that still wait for a response.
     pub fn forget_kept(&mut self) -> impl Iterator<Item = RequestId> + use<> {
         std::mem::take(&mut self.early).into_iter().filter_map(|early| early.request_id)
     }
@@ -191,10 +183,10 @@ mod tests {
         RequestId { shard: 0, connection: 1, generation: 1, number }
     }
 
-    fn early(seq: u64) -> Early {
-        Early {
+    fn early(seq: u64) -> EarlyRequest {
+        EarlyRequest {
             seq,
-            came: Moment::at(seq),
+            arrived: Moment::at(seq),
             request_id: Some(request_id(seq as u32)),
             host: "".into(),
             body: seq.to_string().into(),
@@ -215,54 +207,60 @@ mod tests {
     fn requests_without_a_place_are_handled_as_they_come() {
         let mut session = session();
         for _ in 0..3 {
-            assert_eq!(session.turn_of(None), Turn::Now);
-            session.handle(None);
+            assert_eq!(session.turn_of(None), RequestTurn::Now);
+            session.begin(None);
         }
-        assert_eq!(session.turn_of(Some(1)), Turn::Now, "they are not counted");
+        assert_eq!(session.turn_of(Some(1)), RequestTurn::Now, "they are not counted");
     }
 
     #[test]
     fn requests_with_a_place_are_handled_in_order() {
         let mut session = session();
         for seq in [3, 2] {
-            assert_eq!(session.turn_of(Some(seq)), Turn::Later);
+            assert_eq!(session.turn_of(Some(seq)), RequestTurn::Later);
             assert_eq!(session.keep(early(seq)), Ok(None));
         }
         assert_eq!((session.gap_since(), session.next_kept()), (Some(Moment::at(3)), None));
-        assert_eq!(session.turn_of(Some(1)), Turn::Now);
-        session.handle(Some(1));
+        assert_eq!(session.turn_of(Some(1)), RequestTurn::Now);
+        session.begin(Some(1));
         for seq in [2, 3] {
             assert_eq!(session.next_kept().map(|early| early.seq), Some(seq));
-            session.handle(Some(seq));
+            session.begin(Some(seq));
         }
         assert_eq!((session.gap_since(), session.next_kept()), (None, None));
-        assert_eq!(session.turn_of(Some(3)), Turn::Over);
+        assert_eq!(session.turn_of(Some(3)), RequestTurn::Over);
     }
 
     #[test]
     fn a_request_that_is_held_may_be_sent_again() {
         let mut session = session();
-        session.handle(Some(1));
+        session.begin(Some(1));
         session.outlet = Outlet::Poll(request_id(0));
-        assert_eq!(session.turn_of(Some(1)), Turn::Again);
+        assert_eq!(session.turn_of(Some(1)), RequestTurn::Repeated);
         session.outlet = Outlet::Nothing;
-        assert_eq!(session.turn_of(Some(1)), Turn::Over, "it was answered");
-        assert_eq!(session.turn_of(Some(0)), Turn::Over);
+        assert_eq!(session.turn_of(Some(1)), RequestTurn::Over, "it was answered");
+        assert_eq!(session.turn_of(Some(0)), RequestTurn::Over);
         // Its connection may be known to be broken before it comes again.
         session.outlet = Outlet::Poll(request_id(0));
         assert_eq!(session.lose(request_id(0)), Lost::Poll);
-        assert_eq!((session.turn_of(Some(1)), session.turn_of(Some(0))), (Turn::Again, Turn::Over));
-        session.handle(Some(2));
-        assert_eq!((session.turn_of(Some(1)), session.turn_of(Some(2))), (Turn::Over, Turn::Over));
+        assert_eq!(
+            (session.turn_of(Some(1)), session.turn_of(Some(0))),
+            (RequestTurn::Repeated, RequestTurn::Over)
+        );
+        session.begin(Some(2));
+        assert_eq!(
+            (session.turn_of(Some(1)), session.turn_of(Some(2))),
+            (RequestTurn::Over, RequestTurn::Over)
+        );
     }
 
     #[test]
     fn a_request_that_is_kept_may_be_sent_again() {
         let mut session = session();
         assert_eq!(session.keep(early(2)), Ok(None));
-        let again = Early { request_id: Some(request_id(9)), body: "another".into(), ..early(2) };
+        let again = EarlyRequest { request_id: Some(request_id(9)), body: "another".into(), ..early(2) };
         assert_eq!(session.keep(again), Ok(Some(request_id(2))));
-        session.handle(Some(1));
+        session.begin(Some(1));
         let kept = session.next_kept().unwrap();
         assert_eq!((kept.request_id, &*kept.body), (Some(request_id(9)), "2"));
     }
@@ -281,10 +279,10 @@ mod tests {
     #[test]
     fn the_largest_place_is_the_last() {
         let mut session = session();
-        session.handle(Some(u64::MAX - 1));
-        assert_eq!(session.turn_of(Some(u64::MAX)), Turn::Now);
-        session.handle(Some(u64::MAX));
-        assert_eq!(session.turn_of(Some(u64::MAX)), Turn::Now, "nobody counts so far");
+        session.begin(Some(u64::MAX - 1));
+        assert_eq!(session.turn_of(Some(u64::MAX)), RequestTurn::Now);
+        session.begin(Some(u64::MAX));
+        assert_eq!(session.turn_of(Some(u64::MAX)), RequestTurn::Now, "nobody counts so far");
     }
 
     #[test]
@@ -297,7 +295,7 @@ mod tests {
         assert_eq!(session.lose(request_id(1)), Lost::Nothing);
         session.outlet = Outlet::Stream(request_id(3));
         assert_eq!(session.lose(request_id(3)), Lost::Stream);
-        session.handle(Some(1));
+        session.begin(Some(1));
         assert_eq!(session.next_kept().map(|early| early.request_id), Some(None), "its events count");
     }
 }

@@ -30,7 +30,7 @@ fn apps() -> Vec<Arc<dyn Application>> {
 
 /// A session that lives on this shard.
 fn session_on(world: &World, shard: usize) -> Codec {
-    let state = &world.shards[shard].state;
+    let state = &world.shards[shard].state();
     let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid::from(*sid))) == shard).unwrap();
     Codec { sid }
 }
@@ -412,8 +412,8 @@ fn a_server_that_goes_away_answers_what_is_held() {
     assert_eq!(ask(&mut world, here, &session.post("", "")), []);
     let other = session_on(&world, 1);
     assert_eq!(ask(&mut world, there, &other.post("&connect=true", "")), []);
-    for shard in &mut world.shards {
-        shard.state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    for shard in 0..world.shards.len() {
+        world.control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
     world.settle();
     for at in [here, there] {
@@ -432,8 +432,8 @@ fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
     for at in [here, there] {
         world.end_of_stream(at);
     }
-    for shard in &mut world.shards {
-        shard.state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    for shard in 0..world.shards.len() {
+        world.control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
     world.settle();
     world.assert_empty();
@@ -447,7 +447,7 @@ fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() 
     assert_eq!(ask(&mut world, idle, missing)[0].0, 404);
     pass(&mut world, 2);
     assert_eq!(ask(&mut world, busy, missing)[0].0, 404);
-    world.shards[0].state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     world.settle();
     assert!(world.is_closed(idle) && world.is_closed(mute));
     assert!(world.is_ended(busy) && !world.is_closed(busy), "it may still read its response");
@@ -809,8 +809,8 @@ fn a_session_that_its_address_may_not_have_is_refused_in_every_form() {
 fn a_server_that_goes_away_waits_for_no_request() {
     let (mut world, here, there, _) = subscribed();
     broadcast(&mut world, "/relay/a", "1");
-    for shard in &mut world.shards {
-        shard.state.notices.push(ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    for shard in 0..world.shards.len() {
+        world.control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
     world.settle();
     for at in [here, there] {
@@ -842,20 +842,6 @@ fn a_session_with_a_request_that_came_too_early_waits_as_long_as_that_may() {
     pass(&mut world, 5);
     let both = [ask(&mut world, here, &session.post("&seq=1", "/qio/ping:1=")), take(&mut world, there)];
     assert_eq!(both, [got(ok(1)), got(ok(2))]);
-}
-
-#[test]
-fn a_slot_that_is_anothers_by_now_is_left_alone() {
-    let (mut world, ..) = subscribed();
-    let raw = world.raw_client(0);
-    world.say(raw, "/qio/on:0=\"/relay/b\"");
-    world.settle();
-    let state = &mut world.shards[0].state;
-    let slot = state.connections.iter().find(|(_, c)| c.client.is_some() && c.is_socket()).unwrap().0 as u32;
-    state.http.blocked.push(slot);
-    world.say(raw, "/relay/b:0=1");
-    world.settle();
-    assert_eq!(world.take_texts(raw), ["/relay/b:0=1"]);
 }
 
 #[test]
@@ -912,6 +898,29 @@ fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
 }
 
 #[test]
+fn a_session_that_ends_while_its_output_waits_for_the_mesh_is_released() {
+    let mut world = stuck_world();
+    let (stream, at) = (world.connect(1), world.connect(0));
+    let session = session_on(&world, 0);
+    open_stream(&mut world, stream, &session.stream("&connect=true"));
+    assert_eq!(ask(&mut world, at, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
+    let raw = world.raw_client(0);
+    for number in 0..12 {
+        world.say(raw, &format!("/relay/a:0={number}"));
+        world.turn(0);
+    }
+    assert!(world.shards[0].state().connections.has_blocked_sessions());
+    world.feed(at, session.post("&close=true", "").as_bytes());
+    world.turn(0);
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0, "the session has ended");
+    world.turn(0);
+    assert!(!world.shards[0].state().connections.has_blocked_sessions(), "its record has been released");
+    [stream, at, raw].into_iter().for_each(|at| world.end_of_stream(at));
+    world.settle();
+    world.assert_empty();
+}
+
+#[test]
 fn a_stream_that_waits_for_the_mesh_gets_everything_once_it_moves() {
     for more in 0..4 {
         let mut world = stuck_world();
@@ -925,7 +934,7 @@ fn a_stream_that_waits_for_the_mesh_gets_everything_once_it_moves() {
             world.say(raw, &format!("/relay/a:0={number}"));
             world.turn(0);
         }
-        assert_eq!(world.shards[0].state.http.blocked.is_empty(), more == 0, "{more}");
+        assert_eq!(!world.shards[0].state().connections.has_blocked_sessions(), more == 0, "{more}");
         world.settle();
         let expected: String =
             (0..broadcasts).map(|number| format!("data:/relay/a:0={number}\n\n")).collect();

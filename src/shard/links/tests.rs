@@ -192,14 +192,14 @@ impl Life {
         let (worker, manifest) = (self.workers, manifest());
         for shard in 0..SHARDS {
             // Which place it gets is the shard's choice: whichever is new.
-            let before: BTreeSet<u32> = self.world.shards[shard].kernel.sockets.keys().copied().collect();
+            let before: BTreeSet<u32> = self.world.shards[shard].kernel().sockets.keys().copied().collect();
             let socket = UnixStream::pair().unwrap().0.into();
             let joined_at = Duration::ZERO;
             let joined =
                 JoinedWorker { app: 1, instance, worker, manifest: Arc::clone(&manifest), joined_at, socket };
-            self.world.shards[shard].state.notices.push(ControlMessage::Workers(WorkerEvent::Joined(joined)));
+            self.world.control(shard, ControlMessage::Workers(WorkerEvent::Joined(joined)));
             self.turn(shard);
-            let after = self.world.shards[shard].kernel.sockets.keys();
+            let after = self.world.shards[shard].kernel().sockets.keys();
             let place = after.copied().find(|place| *place < PLACES && !before.contains(place)).unwrap();
             self.links.push(Link {
                 at: At { shard, socket: place },
@@ -220,14 +220,6 @@ impl Life {
     fn turn(&mut self, shard: usize) {
         (0..self.links.len()).for_each(|link| self.take(link));
         self.world.turn(shard);
-        self.check(shard);
-    }
-
-    /// Asserts the invariants of a shard's links.
-    fn check(&self, shard: usize) {
-        let state = &self.world.shards[shard].state;
-        state.links.iter().for_each(|end| end.link.check());
-        state.apps.worker_groups().for_each(WorkerGroup::check);
     }
 
     fn rest(&mut self) {
@@ -236,7 +228,6 @@ impl Life {
             (0..self.clients.len()).for_each(|client| self.listen(client));
             let Some(shard) = (0..SHARDS).find(|shard| self.world.has_news(*shard)) else { return };
             self.world.turn(shard);
-            self.check(shard);
         }
     }
 
@@ -455,10 +446,10 @@ impl Life {
 
     fn connect(&mut self, shard: usize) {
         let at = self.world.raw_client(shard);
-        let clients = &self.world.shards[shard].state.clients;
+        let clients = self.world.shards[shard].state().connections.client_ids();
         let known: BTreeSet<_> = self.clients.iter().filter_map(|client| client.id).collect();
-        let ids = clients.iter().map(|(slot, client)| (shard as u32, slot as u32, client.generation()));
-        let id = { ids }.find(|id| !known.contains(id)).unwrap();
+        let mut ids = clients.map(|id| (shard as u32, id.slot, id.generation));
+        let id = ids.find(|id| !known.contains(id)).unwrap();
         self.clients.push(Client {
             at,
             id: Some(id),

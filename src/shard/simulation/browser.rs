@@ -234,7 +234,7 @@ impl Browser {
             end(world, random, &before);
         }
         world.settle();
-        world.shards.iter_mut().for_each(|shard| shard.kernel.last_words.clear());
+        world.shards.iter_mut().for_each(|shard| shard.kernel_mut().last_words.clear());
     }
 
     /// Goes, by one connection after the other, or without a word.

@@ -1,0 +1,494 @@
+//! The connections and clients of a shard: their records, what waits to be sent to them, and their ends.
+
+use super::connection::{Client, ClientSlot, Connection, OpenCallback, Stage, Transport};
+use super::ending::{Cause, Ending, Goodbye};
+use super::frames::Outbox;
+use crate::client::ClientId;
+use crate::protocol::Reason;
+use crate::qev::buffers::Frame;
+use crate::qev::slots::Slots;
+use std::collections::VecDeque;
+
+/// The names of records, for the message of a panic.
+const CONNECTION: &str = "connection";
+const CLIENT: &str = "client";
+
+/// The outcome of queueing a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Queued {
+    /// The frame is in the outbox.
+    InOutbox,
+    /// The outbox is full: the connection's end was decided, because its peer does not keep up.
+    Overflow,
+    /// The connection is ending and takes no more frames.
+    Closed,
+}
+
+impl Queued {
+    /// Returns whether the frame is in the outbox.
+    pub fn is_in_outbox(self) -> bool {
+        self == Queued::InOutbox
+    }
+}
+
+/// The connections and clients of one shard.
+///
+/// Invariants, which [`Connections::check`] asserts between turns:
+/// - a client that is not detached, and its connection, point at each other;
+/// - the bytes of a connection's outbox are the sum of its frames, and `outbox_bytes` is the sum over all connections;
+/// - `callbacks_open` is the sum over all clients;
+/// - a connection whose `queued` is set is exactly once in `ready`, `ready_sessions` or `blocked_sessions`, and no other is
+///   in one of them. A record is not released before it has left them;
+/// - no end that was decided is left to be carried out.
+pub(super) struct Connections {
+    records: Slots<Connection>,
+    clients: Slots<Client>,
+    /// Connections with a socket that may have something to flush.
+    ready: VecDeque<u32>,
+    /// HTTP sessions that may have output, or whose output may go elsewhere now.
+    ready_sessions: VecDeque<u32>,
+    /// HTTP sessions whose output has to wait until the mesh can carry it.
+    blocked_sessions: Vec<u32>,
+    /// Ends of connections with a socket that were decided in this turn.
+    endings: Vec<Ending>,
+    /// Ends of HTTP sessions that were decided in this turn.
+    session_endings: Vec<Ending>,
+    /// Bytes in all outboxes and in flight.
+    outbox_bytes: u64,
+    /// The most bytes that one outbox may hold.
+    outbox_bytes_max: usize,
+    /// Open callbacks of all clients.
+    callbacks_open: usize,
+    /// The generation of the record that was made last.
+    generation: u32,
+    /// This shard's number.
+    shard: u16,
+}
+
+impl Connections {
+    /// No connections. Each outbox is bounded by `outbox_bytes_max`.
+    pub fn new(shard: u16, outbox_bytes_max: usize) -> Connections {
+        Connections {
+            records: Slots::new(),
+            clients: Slots::new(),
+            ready: VecDeque::new(),
+            ready_sessions: VecDeque::new(),
+            blocked_sessions: Vec::new(),
+            endings: Vec::new(),
+            session_endings: Vec::new(),
+            outbox_bytes: 0,
+            outbox_bytes_max,
+            callbacks_open: 0,
+            generation: 0,
+            shard,
+        }
+    }
+
+    /// The number of records, HTTP sessions included.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Returns whether no record is left.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The number of clients, those included whose subscriptions are still ending.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Bytes in all outboxes and in flight.
+    pub fn outbox_bytes(&self) -> u64 {
+        self.outbox_bytes
+    }
+
+    /// The number of open callbacks.
+    pub fn callbacks_open(&self) -> usize {
+        self.callbacks_open
+    }
+
+    /// Returns whether a connection may have something to flush.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Returns whether a session may have output.
+    pub fn has_ready_sessions(&self) -> bool {
+        !self.ready_sessions.is_empty()
+    }
+
+    /// Returns whether an end was decided and not carried out yet.
+    pub fn has_endings(&self) -> bool {
+        !self.endings.is_empty() || !self.session_endings.is_empty()
+    }
+
+    /// All records with their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
+        self.records.iter().map(|(slot, connection)| (slot as u32, connection))
+    }
+
+    /// Returns the next generation: never 0.
+    pub fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation
+    }
+
+    /// Adds a connection; returns its slot.
+    pub fn insert(&mut self, connection: Connection) -> u32 {
+        self.records.insert(connection) as u32
+    }
+
+    /// Removes a connection from which nothing is in flight or queued.
+    ///
+    /// # Panics
+    ///
+    /// The slot holds no connection, or one that is not ready to be released.
+    pub fn remove(&mut self, slot: u32) -> Connection {
+        let mut connection = self.records.expect_remove(slot as usize, CONNECTION);
+        assert!(connection.stage == Stage::Dead, "connection {slot} was released before its end");
+        assert!(!connection.is_in_flight(), "connection {slot} was released with an operation in flight");
+        assert!(!connection.queued, "connection {slot} was released while it is queued to be flushed");
+        self.outbox_bytes -= connection.drop_outbox();
+        connection
+    }
+
+    /// The connection in a slot where a completion, a timer or the shard's own records say that there is one.
+    ///
+    /// # Panics
+    ///
+    /// The slot holds no connection.
+    #[inline]
+    #[track_caller]
+    pub fn live(&self, slot: u32) -> &Connection {
+        self.records.expect(slot as usize, CONNECTION)
+    }
+
+    /// As [`Connections::live`], to be changed.
+    #[inline]
+    #[track_caller]
+    pub fn live_mut(&mut self, slot: u32) -> &mut Connection {
+        self.records.expect_mut(slot as usize, CONNECTION)
+    }
+
+    /// The connection in a slot that may have been released meanwhile.
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.records.get_mut(slot as usize)
+    }
+
+    /// The connection in a slot, if it is still the one of this generation.
+    pub fn get_of(&self, slot: u32, generation: u32) -> Option<&Connection> {
+        self.records.get(slot as usize).filter(|connection| connection.generation == generation)
+    }
+
+    /// Returns whether the connection in a slot is still the one of this generation, and no end of it was decided.
+    pub fn is_open(&self, slot: u32, generation: u32) -> bool {
+        self.get_of(slot, generation).is_some_and(|connection| connection.stage == Stage::Open)
+    }
+
+    // Clients.
+
+    /// Creates the client of a connection whose handshake is complete.
+    pub fn create_client(&mut self, slot: u32) -> ClientId {
+        let generation = self.next_generation();
+        let client = self.clients.insert(Client::new(generation, slot)) as u32;
+        self.live_mut(slot).client = Some(ClientSlot::new(client));
+        ClientId { shard: self.shard, slot: client, generation }
+    }
+
+    /// Detaches a connection's client, if it has one: its callbacks are dropped. Its record stays until
+    /// [`Connections::remove_client`].
+    pub fn detach_client(&mut self, slot: u32) -> Option<ClientId> {
+        let client = self.live_mut(slot).client.take()?.get();
+        let record = self.clients.expect_mut(client as usize, CLIENT);
+        self.callbacks_open -= record.detach();
+        Some(ClientId { shard: self.shard, slot: client, generation: record.generation() })
+    }
+
+    /// Removes the record of a client that has been detached.
+    pub fn remove_client(&mut self, id: ClientId) {
+        let client = self.clients.expect_remove(id.slot as usize, CLIENT);
+        assert!(client.connection().is_none(), "client {} was removed before it was detached", id.slot);
+    }
+
+    /// The client of a connection, from the end of its handshake to its own end.
+    pub fn client_of(&self, slot: u32) -> Option<ClientId> {
+        let client = self.records.get(slot as usize)?.client?.get();
+        let record = self.clients.expect(client as usize, CLIENT);
+        Some(ClientId { shard: self.shard, slot: client, generation: record.generation() })
+    }
+
+    /// The slot of a client's connection, or `None` if the client has disconnected.
+    pub fn connection_of(&self, id: ClientId) -> Option<u32> {
+        let client = self.clients.get(id.slot as usize)?;
+        let is_same = client.generation() == id.generation && id.shard == self.shard;
+        client.connection().filter(|_| is_same)
+    }
+
+    /// The slot of the connection of a subscriber, which is named by its client's slot. `None` if the client has
+    /// disconnected and its subscriptions are still ending.
+    #[inline]
+    pub fn connection_of_subscriber(&self, client: u32) -> Option<u32> {
+        self.clients.expect(client as usize, CLIENT).connection()
+    }
+
+    /// Returns whether the client is connected to this shard.
+    pub fn is_connected(&self, id: ClientId) -> bool {
+        self.connection_of(id).is_some()
+    }
+
+    /// The clients that are connected, and those whose subscriptions are still ending.
+    #[cfg(test)]
+    pub fn client_ids(&self) -> impl Iterator<Item = ClientId> {
+        let shard = self.shard;
+        let clients = self.clients.iter();
+        clients.map(move |(slot, client)| ClientId {
+            shard,
+            slot: slot as u32,
+            generation: client.generation(),
+        })
+    }
+
+    // Callbacks.
+
+    /// Issues a callback to a client; returns its id and whether another was evicted for it. `None` if the client has
+    /// disconnected.
+    pub fn issue(&mut self, id: ClientId, callback: OpenCallback, expires_ms: u64) -> Option<(u64, bool)> {
+        self.connection_of(id)?;
+        let client = self.clients.get_mut(id.slot as usize)?;
+        let (number, evicted) = client.callbacks.issue(callback, expires_ms);
+        self.callbacks_open += usize::from(evicted.is_none());
+        Some((number, evicted.is_some()))
+    }
+
+    /// Takes a callback that a client fires, and drops those that have expired; returns it and how many were dropped.
+    pub fn take_callback(
+        &mut self,
+        id: ClientId,
+        number: u64,
+        now_ms: u64,
+    ) -> Option<(Option<OpenCallback>, usize)> {
+        self.connection_of(id)?;
+        let client = self.clients.get_mut(id.slot as usize)?;
+        let before = client.callbacks.len();
+        let fired = client.callbacks.take(number, now_ms);
+        let closed = before - client.callbacks.len();
+        self.callbacks_open -= closed;
+        let dropped = closed - usize::from(fired.is_some());
+        Some((fired, dropped))
+    }
+
+    /// Drops the callbacks of a connection's client that have expired; returns how many.
+    pub fn expire_callbacks(&mut self, slot: u32, now_ms: u64) -> usize {
+        let Some(client) = self.live(slot).client else { return 0 };
+        let client = self.clients.expect_mut(client.get() as usize, CLIENT);
+        let expired = client.callbacks.expire(now_ms);
+        self.callbacks_open -= expired;
+        expired
+    }
+
+    /// The time at which the next callback of a connection's client expires.
+    pub fn next_callback_expiry(&self, slot: u32) -> Option<u64> {
+        let client = self.live(slot).client?.get();
+        self.clients.expect(client as usize, CLIENT).callbacks.next_expiry()
+    }
+
+    // Output.
+
+    /// Puts a frame into the outbox of a connection. If that exceeds the limit, the connection's end is decided: its
+    /// peer does not keep up.
+    #[inline]
+    pub fn queue(&mut self, slot: u32, frame: Frame) -> Queued {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        if connection.stage != Stage::Open {
+            return Queued::Closed;
+        }
+        if connection.outbox_bytes as usize + frame.len() > self.outbox_bytes_max {
+            self.end(slot, Cause::Reason(Reason::SlowClient), None);
+            return Queued::Overflow;
+        }
+        self.push(slot, frame);
+        Queued::InOutbox
+    }
+
+    /// Puts the response to an HTTP request into the outbox of its connection. A response that a session's outbox could
+    /// hold is accepted by an empty outbox whatever its size: only what the peer has not read of others counts against it.
+    pub fn queue_response(&mut self, slot: u32, frame: Frame) {
+        let connection = self.live(slot);
+        if connection.outbox_bytes > 0 {
+            self.queue(slot, frame);
+        } else if connection.stage == Stage::Open {
+            self.push(slot, frame);
+        }
+    }
+
+    /// Puts a connection's last frame into its outbox, regardless of the limit.
+    pub fn queue_goodbye(&mut self, slot: u32, frame: Frame) {
+        self.push(slot, frame);
+    }
+
+    #[inline]
+    fn push(&mut self, slot: u32, frame: Frame) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        connection.outbox_bytes += frame.len() as u32;
+        self.outbox_bytes += frame.len() as u64;
+        connection.outbox.push(frame);
+        if !connection.queued {
+            connection.queued = true;
+            match connection.transport {
+                Transport::Socket(_) => self.ready.push_back(slot),
+                Transport::HttpSession(_) => self.ready_sessions.push_back(slot),
+            }
+        }
+    }
+
+    /// Has a connection with a socket flushed at the end of the turn, if it has anything to send or is ending.
+    pub fn queue_for_flush(&mut self, slot: u32) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        let is_idle = connection.outbox.is_empty() && connection.stage == Stage::Open;
+        if !connection.queued && !is_idle {
+            connection.queued = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Has a session checked for output before the turn is over.
+    pub fn queue_session(&mut self, slot: u32) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        if !connection.queued {
+            connection.queued = true;
+            self.ready_sessions.push_back(slot);
+        }
+    }
+
+    /// The number of connections that wait to be flushed.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes the next connection to be flushed.
+    pub fn pop_ready(&mut self) -> Option<u32> {
+        let slot = self.ready.pop_front()?;
+        self.live_mut(slot).queued = false;
+        Some(slot)
+    }
+
+    /// Takes the next session to be checked for output.
+    pub fn pop_ready_session(&mut self) -> Option<u32> {
+        let slot = self.ready_sessions.pop_front()?;
+        self.live_mut(slot).queued = false;
+        Some(slot)
+    }
+
+    /// Keeps a session until [`Connections::unblock_sessions`].
+    pub fn block_session(&mut self, slot: u32) {
+        let connection = self.live_mut(slot);
+        assert!(!connection.queued, "session {slot} was just taken from its queue");
+        connection.queued = true;
+        self.blocked_sessions.push(slot);
+    }
+
+    /// Returns whether a session's output waits for the mesh.
+    pub fn has_blocked_sessions(&self) -> bool {
+        !self.blocked_sessions.is_empty()
+    }
+
+    /// Has the sessions whose output waited for the mesh checked again.
+    pub fn unblock_sessions(&mut self) {
+        self.ready_sessions.extend(self.blocked_sessions.drain(..));
+    }
+
+    /// Takes everything from the outbox of an HTTP session, whose frames are never in flight.
+    pub fn take_outbox(&mut self, slot: u32) -> Outbox {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        self.outbox_bytes -= u64::from(connection.outbox_bytes);
+        connection.outbox_bytes = 0;
+        std::mem::take(&mut connection.outbox)
+    }
+
+    /// Drops what waits in an outbox, but not what is in flight.
+    pub fn drop_outbox(&mut self, slot: u32) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        self.outbox_bytes -= connection.drop_outbox();
+    }
+
+    /// Notes that a send of this many bytes has completed.
+    pub fn sent(&mut self, slot: u32, bytes: usize) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        connection.sending = false;
+        connection.outbox_bytes -= bytes as u32;
+        self.outbox_bytes -= bytes as u64;
+    }
+
+    // Ends.
+
+    /// Decides the end of a connection, unless it was decided before.
+    pub fn end(&mut self, slot: u32, cause: Cause, goodbye: Option<Goodbye>) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        if connection.stage != Stage::Open {
+            return;
+        }
+        connection.stage = Stage::Ending;
+        let ending = Ending { slot, cause, goodbye };
+        match connection.transport {
+            Transport::Socket(_) => self.endings.push(ending),
+            Transport::HttpSession(_) => self.session_endings.push(ending),
+        }
+    }
+
+    /// Takes the ends of connections with a socket that were decided.
+    pub fn take_endings(&mut self) -> Vec<Ending> {
+        std::mem::take(&mut self.endings)
+    }
+
+    /// Takes the ends of HTTP sessions that were decided.
+    pub fn take_session_endings(&mut self) -> Vec<Ending> {
+        std::mem::take(&mut self.session_endings)
+    }
+
+    /// Asserts the invariants. Linear in the number of records.
+    pub fn check(&self) {
+        self.records.check();
+        self.clients.check();
+        assert!(!self.has_endings(), "an end was decided and not carried out");
+        let mut outbox_bytes = 0;
+        let mut queued = 0;
+        for (slot, connection) in self.iter() {
+            connection.check(slot);
+            outbox_bytes += u64::from(connection.outbox_bytes);
+            queued += usize::from(connection.queued);
+            if let Some(client) = connection.client {
+                let client = self.clients.expect(client.get() as usize, CLIENT);
+                assert_eq!(client.connection(), Some(slot), "the client of connection {slot} has another");
+            }
+        }
+        assert_eq!(outbox_bytes, self.outbox_bytes, "the bytes in all outboxes");
+        let lists = self.ready.iter().chain(&self.ready_sessions).chain(&self.blocked_sessions);
+        let mut entries = 0;
+        for slot in lists {
+            assert!(self.live(*slot).queued, "connection {slot} is in a queue, and does not know it");
+            entries += 1;
+        }
+        assert_eq!(entries, queued, "each connection that is queued is in one queue, once");
+        let mut callbacks = 0;
+        for (slot, client) in self.clients.iter() {
+            callbacks += client.callbacks.len();
+            if let Some(connection) = client.connection() {
+                let of_connection = self.live(connection).client.map(ClientSlot::get);
+                assert_eq!(of_connection, Some(slot as u32), "client {slot} and its connection");
+            }
+        }
+        assert_eq!(callbacks, self.callbacks_open, "the open callbacks of all clients");
+    }
+}
+
+impl Connection {
+    /// Drops what waits to be sent, but not what is in flight; returns its bytes.
+    fn drop_outbox(&mut self) -> u64 {
+        let bytes: usize = self.outbox.drain(..).map(|frame| frame.len()).sum();
+        self.outbox.shrink_to_fit();
+        self.outbox_bytes -= bytes as u32;
+        bytes as u64
+    }
+}

@@ -1,0 +1,104 @@
+//! Why a connection ends, and an end that has been decided but not carried out.
+
+use crate::metrics::Counter;
+use crate::protocol::Reason;
+
+/// Why a connection ends: a reason of the protocol's, or one that no peer is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cause {
+    /// A reason that has a close code.
+    Reason(Reason),
+    /// The handshake was not completed in time.
+    HandshakeTimeout,
+    /// A message was begun and not completed in time.
+    MessageTimeout,
+    /// Nothing was received for too long.
+    LivenessTimeout,
+    /// An HTTP session had no request to respond to for too long.
+    SessionTimeout,
+    /// The peer closed its side of the stream.
+    EndOfStream,
+    /// The network failed, or the peer reset the connection. The value is an `errno`.
+    Broken(i32),
+    /// The peer's address already has as many connections as it may have.
+    TooManyOfAddress,
+}
+
+/// An end that has been decided. It is carried out before the turn is over.
+pub(super) struct Ending {
+    /// The slot of the connection.
+    pub slot: u32,
+    /// Why it ends.
+    pub cause: Cause,
+    /// The last bytes for the peer, if the codec has already provided them. Otherwise the codec is asked.
+    pub goodbye: Option<Goodbye>,
+}
+
+/// The last bytes that a peer is sent.
+pub(super) struct Goodbye {
+    /// The bytes; may be empty.
+    pub bytes: Vec<u8>,
+    /// Whether the peer's own Close is awaited.
+    pub await_peer: bool,
+}
+
+impl Goodbye {
+    /// A goodbye without bytes.
+    pub const NOTHING: Goodbye = Goodbye { bytes: Vec::new(), await_peer: false };
+}
+
+impl Cause {
+    /// The reason that the peer is told.
+    pub fn reason(self) -> Reason {
+        match self {
+            Cause::Reason(reason) => reason,
+            Cause::HandshakeTimeout
+            | Cause::MessageTimeout
+            | Cause::LivenessTimeout
+            | Cause::SessionTimeout => Reason::ClientTimeout,
+            Cause::TooManyOfAddress => Reason::TooManyClients,
+            Cause::EndOfStream | Cause::Broken(_) => Reason::ConnectionLost,
+        }
+    }
+
+    /// Returns whether the peer is told nothing and not waited for, because it cannot be reached or must not hold a
+    /// connection any longer.
+    pub fn is_abrupt(self) -> bool {
+        matches!(self, Cause::Broken(_) | Cause::TooManyOfAddress)
+    }
+
+    /// The counter of connections that ended for this cause.
+    pub fn counter(self) -> Counter {
+        match self {
+            Cause::HandshakeTimeout => Counter::TimeoutsHandshake,
+            Cause::MessageTimeout => Counter::TimeoutsMessage,
+            Cause::LivenessTimeout => Counter::TimeoutsLiveness,
+            Cause::SessionTimeout => Counter::TimeoutsSession,
+            Cause::EndOfStream => Counter::ClosesByPeer,
+            Cause::Broken(_) => Counter::ClosesReset,
+            Cause::TooManyOfAddress => Counter::ConnectionsRefusedAddress,
+            Cause::Reason(reason) => counter_of_reason(reason),
+        }
+    }
+}
+
+fn counter_of_reason(reason: Reason) -> Counter {
+    match reason {
+        Reason::PeerClosed(_) | Reason::Finished => Counter::ClosesByPeer,
+        Reason::ConnectionLost => Counter::ClosesReset,
+        Reason::UnknownProtocol => Counter::ProtocolUnknown,
+        Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
+        Reason::MalformedEvent => Counter::ClosesMalformedEvent,
+        Reason::ClientTimeout => Counter::TimeoutsMessage,
+        Reason::SlowClient => Counter::ClosesSlow,
+        Reason::TooManyClients => Counter::ConnectionsRefusedLimit,
+        Reason::GoingAway => Counter::ClosesShutdown,
+        Reason::Application | Reason::ServerError => Counter::ClosesByApp,
+        Reason::Violation(violation) => match violation.code() {
+            1003 => Counter::ClosesBinary,
+            1007 => Counter::ClosesInvalidUtf8,
+            1009 => Counter::ClosesTooLarge,
+            _ => Counter::ClosesViolation,
+        },
+    }
+}

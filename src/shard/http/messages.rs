@@ -1,0 +1,117 @@
+//! The messages between a request's connection and its session, which may live on two shards.
+
+use crate::protocol::http::{SessionParams, Sid};
+use crate::qev::buffers::{AcceptedBroadcasts, Frame};
+use crate::qev::ring::PeerAddress;
+use crate::shard::frames::Outbox;
+use crate::web::StaticResponse;
+use smallvec::SmallVec;
+
+/// The identity of an HTTP request, server-wide: where its response goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::shard) struct RequestId {
+    /// The shard that has the connection.
+    pub shard: u16,
+    /// The slot of the connection.
+    pub connection: u32,
+    /// The generation of the connection.
+    pub generation: u32,
+    /// The number of the request on its connection.
+    pub number: u32,
+}
+
+/// A request for a session.
+pub(in crate::shard) struct SessionRequest<'a> {
+    pub id: RequestId,
+    pub peer: PeerAddress,
+    pub session: SessionParams<'a>,
+    /// The events of a poll; `None` for a stream.
+    pub body: Option<&'a str>,
+}
+
+/// A request for a session that lives on another shard.
+pub(in crate::shard) struct RelayedRequest {
+    id: RequestId,
+    peer: PeerAddress,
+    sid: Sid,
+    connect: bool,
+    close: bool,
+    seq: Option<u64>,
+    host: Box<str>,
+    body: Option<Box<str>>,
+}
+
+impl RelayedRequest {
+    /// A copy of a request, to be sent to another shard.
+    pub fn of(request: &SessionRequest<'_>) -> RelayedRequest {
+        let SessionParams { sid, connect, close, seq, host } = request.session;
+        let body = request.body.map(Box::from);
+        RelayedRequest {
+            id: request.id,
+            peer: request.peer,
+            sid,
+            connect,
+            close,
+            seq,
+            host: host.into(),
+            body,
+        }
+    }
+
+    /// The request.
+    pub fn as_request(&self) -> SessionRequest<'_> {
+        let RelayedRequest { sid, connect, close, seq, ref host, .. } = *self;
+        let session = SessionParams { sid, connect, close, seq, host };
+        SessionRequest { id: self.id, peer: self.peer, session, body: self.body.as_deref() }
+    }
+}
+
+/// A part of the response to a request, as a session produces it.
+pub(in crate::shard) enum ResponsePart {
+    /// The whole response.
+    Whole { status: u16, output: SessionOutput },
+    /// The head of an event stream.
+    Stream,
+    /// More of an event stream.
+    More(SessionOutput),
+    /// The end of an event stream.
+    End,
+}
+
+impl ResponsePart {
+    /// A response with status 200 and an empty body.
+    pub fn empty() -> ResponsePart {
+        ResponsePart::Whole { status: 200, output: SessionOutput::default() }
+    }
+}
+
+/// A response, or a part of one, for a request of this shard's.
+pub(in crate::shard) enum PendingResponse {
+    /// A part that a session has produced.
+    Part(ResponsePart),
+    /// A document of the server's own.
+    Document(StaticResponse),
+    /// More of an event stream: frames that other clients are sent too.
+    Frames(Outbox),
+}
+
+/// The output of a session, copied out of the frames that it was encoded in.
+#[derive(Default)]
+pub(in crate::shard) struct SessionOutput {
+    pub bytes: Vec<u8>,
+    /// The broadcasts in these bytes.
+    pub accepted: SmallVec<[AcceptedBroadcasts; 1]>,
+}
+
+impl SessionOutput {
+    /// The bytes of all these frames, in order.
+    pub fn of(frames: &[Frame]) -> SessionOutput {
+        let mut output = SessionOutput::default();
+        output.bytes.reserve(frames.iter().map(Frame::len).sum());
+        for frame in frames {
+            output.bytes.extend_from_slice(frame.as_slice());
+            output.accepted.extend_from_slice(frame.accepted());
+        }
+        output
+    }
+}

@@ -1,0 +1,94 @@
+//! Messages from other shards and from threads are handled here.
+
+use super::Inboxes;
+use super::codecs::Codecs;
+use super::kernel::RingOp;
+use super::messages::{AppCommand, ControlMessage, ShardMessage};
+use super::state::State;
+use crate::metrics::{Counter, Timing};
+use crate::qev::mesh::Class;
+
+/// The number of messages taken from an inbox in one turn, so that busy threads cannot starve the shard's own clients.
+const INBOX_MESSAGES_PER_TURN_MAX: usize = 4096;
+
+impl State {
+    /// Sends a message to another shard. Never waits; the mesh counts data that does not fit.
+    pub fn send_to_shard(&mut self, to: u16, message: ShardMessage, class: Class) {
+        self.mesh.send(to, message, class, self.time.now_ns(), self.time.now_ms());
+    }
+
+    /// Handles the messages from other shards.
+    pub fn handle_mesh(&mut self, codecs: &mut Codecs) {
+        // As many as all rings hold: news of a subscription must not be left behind other shards' messages.
+        let max = usize::from(self.mesh.shards()) * self.config.mesh_ring_messages;
+        let mut received = self.mesh.receive(max);
+        for (from, envelope) in received.drain(..) {
+            let hop_ns = self.time.now_ns().saturating_sub(envelope.sent_ns);
+            self.metrics.latencies.record(Timing::MeshHop, hop_ns);
+            self.handle_message(codecs, from, envelope.message);
+        }
+        self.mesh.reuse(received);
+    }
+
+    /// Handles the messages from threads: first those of applications, then the server's own.
+    pub fn handle_inboxes(&mut self, inboxes: &mut Inboxes) {
+        let taken =
+            inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, |AppCommand { app, command }| {
+                self.apply(app, command);
+            });
+        self.count(Counter::InboxReceived, taken as u64);
+        inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
+    }
+
+    fn handle_message(&mut self, codecs: &mut Codecs, from: u16, message: ShardMessage) {
+        match message {
+            ShardMessage::Broadcast { path, data, accepted_ns } => {
+                if let Some(path) = self.pubsub.find(path.as_ref()) {
+                    self.pubsub.queue(path, data, accepted_ns);
+                }
+            }
+            ShardMessage::Interest { path, subscribed: true } => self.pubsub.remote_on(&path, from),
+            ShardMessage::Interest { path, subscribed: false } => self.pubsub.remote_off(&path, from),
+            ShardMessage::Command { app, command } => self.apply(app, command),
+            ShardMessage::AddressAdded { address, slot, generation } => {
+                if !self.addresses.add(address) {
+                    let refused = ShardMessage::AddressRefused { slot, generation };
+                    self.send_to_shard(from, refused, Class::Control);
+                }
+            }
+            ShardMessage::AddressRemoved { address } => self.addresses.remove(address),
+            ShardMessage::AddressRefused { slot, generation } => self.refuse_address(slot, generation),
+            ShardMessage::Request(request) => self.handle_session_request(&request.as_request()),
+            ShardMessage::RequestLost { request_id, sid } => self.handle_lost_request(sid, request_id),
+            ShardMessage::Response(request_id, part) => self.deliver(codecs, request_id, *part),
+        }
+    }
+
+    fn handle_control(&mut self, message: ControlMessage) {
+        match message {
+            // The receiver may have given up.
+            ControlMessage::Snapshot(mut reply) => drop(reply.try_send((self.mesh.shard(), self.snapshot()))),
+            ControlMessage::Workers(event) => self.handle_worker_event(event),
+            ControlMessage::Shutdown { deadline_ns } => self.begin_shutdown(deadline_ns),
+            ControlMessage::ClockMoved(reply) => {
+                self.time.read_clock();
+                self.clock_was_read();
+                self.clock_watchers.push(reply);
+            }
+        }
+    }
+
+    fn begin_shutdown(&mut self, deadline_ns: u64) {
+        self.shutdown_deadline_ns = Some(deadline_ns);
+        self.ring_ops.push(RingOp::StopListening);
+        self.end_all();
+    }
+
+    /// Replies to those who have moved the clock: the timers that were due by then have run.
+    pub fn notify_clock_watchers(&mut self) {
+        for mut watcher in self.clock_watchers.drain(..) {
+            // The receiver may have given up.
+            let _ = watcher.try_send(());
+        }
+    }
+}

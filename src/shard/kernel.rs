@@ -1,0 +1,203 @@
+//! The seam between a shard and the kernel: operations that a turn requests, and events that it receives back.
+//!
+//! The shard's ring implements it. Tests and benchmarks put a kernel of their own in its place.
+
+use super::Wakeup;
+use crate::qev::buffers::Frame;
+use crate::qev::ring::{Completion, Descriptor, Errno, FrameBatch, PeerAddress, Ring, Token, Wait};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// The token of operations on sockets that have no record. Nothing handles their completions.
+const NO_RECORD: Token = Token::MAX;
+
+/// The first token of links to workers. Smaller tokens are slots of connections.
+pub(super) const FIRST_LINK_TOKEN: Token = 1 << 31;
+
+/// The record that a completion belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    /// The connection in this slot.
+    Connection(u32),
+    /// The link with this index.
+    Link(u32),
+}
+
+impl Owner {
+    /// Decodes a token. Each token is decoded once, when its completion is handled.
+    pub fn of(token: Token) -> Owner {
+        match token.checked_sub(FIRST_LINK_TOKEN) {
+            Some(index) => Owner::Link(index),
+            None => Owner::Connection(token),
+        }
+    }
+}
+
+/// An operation for the ring, other than a send.
+#[derive(Debug)]
+pub(super) enum RingOp {
+    /// Receives until the operation is cancelled or fails.
+    Receive(Descriptor, Token),
+    /// Shuts down the sending direction.
+    ShutDown(Descriptor, Token),
+    /// Cancels the receive, and the send if one is in flight.
+    Cancel { token: Token, sending: bool },
+    /// Closes a socket that has no record, or no longer has one.
+    Discard(Descriptor),
+    /// Moves a socket of the process into a reserved place of the ring.
+    Adopt(u32, OwnedFd),
+    /// Frees a reserved place again.
+    Release(u32),
+    /// Resumes accepting after a pause.
+    AcceptAgain,
+    /// Closes the listening sockets.
+    StopListening,
+}
+
+/// An event from the kernel. Completions that concern no connection and no link are handled by the kernel itself.
+#[derive(Debug)]
+pub(super) enum IoEvent<'a> {
+    /// A connection was accepted.
+    Accepted { socket: Descriptor, peer: PeerAddress },
+    /// An accept failed.
+    AcceptFailed { error: Errno },
+    /// Bytes were received. `ended`: the kernel has ended the receive, which must be submitted again.
+    Received { token: Token, data: &'a mut [u8], ended: bool },
+    /// The receive has ended without data.
+    ReceiveEnded { token: Token, result: Result<(), Errno> },
+    /// A send has completed.
+    Sent { token: Token, result: Result<(), Errno>, frames: FrameBatch },
+    /// The sending direction has been shut down.
+    ShutDown { token: Token },
+}
+
+/// The kernel, as one shard uses it.
+pub(super) trait Kernel {
+    /// Wakes another shard.
+    fn ring_doorbell(&mut self, peer: usize);
+
+    /// Submits everything that was requested, and waits for events as long as `wait` permits.
+    ///
+    /// # Errors
+    ///
+    /// The ring can no longer be used.
+    fn enter(&mut self, wait: Wait) -> io::Result<()>;
+
+    /// Passes each event that has occurred to `handle`, in order.
+    fn drain(&mut self, handle: impl FnMut(IoEvent<'_>));
+
+    /// Sends one frame.
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame);
+
+    /// Sends several frames with one operation.
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>);
+
+    /// Requests an operation other than a send.
+    fn submit(&mut self, op: RingOp);
+
+    /// Returns how often the submission queue was full since the last call.
+    fn take_submissions_full(&mut self) -> u64;
+}
+
+/// A shard's ring, and the rings of its peers.
+pub(super) struct RingKernel {
+    ring: Ring,
+    peers: Arc<[Wakeup]>,
+    completions: Vec<Completion>,
+}
+
+impl RingKernel {
+    /// A kernel interface without peers.
+    pub fn new(ring: Ring) -> RingKernel {
+        RingKernel { ring, peers: Arc::new([]), completions: Vec::new() }
+    }
+
+    /// Begins to accept from the listeners, `accepts` at a time from each. `peers` are all shards in order, this one
+    /// among them.
+    pub fn start(&mut self, listeners: Vec<OwnedFd>, accepts: u16, peers: Arc<[Wakeup]>) {
+        self.peers = peers;
+        for listener in listeners {
+            self.ring.listen(listener, accepts);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion, handle: &mut impl FnMut(IoEvent<'_>)) {
+        match completion {
+            Completion::Accepted { socket, peer, .. } => handle(IoEvent::Accepted { socket, peer }),
+            Completion::AcceptFailed { error, .. } => handle(IoEvent::AcceptFailed { error }),
+            Completion::Received { token, buffer, ended } => {
+                handle(IoEvent::Received { token, data: self.ring.data(&buffer), ended });
+                self.ring.recycle(buffer);
+            }
+            Completion::ReceiveEnded { token, result } => handle(IoEvent::ReceiveEnded { token, result }),
+            Completion::Sent { token, result, frames } => handle(IoEvent::Sent { token, result, frames }),
+            Completion::ShutDown { token } => handle(IoEvent::ShutDown { token }),
+            Completion::DoorbellFailed { ring, .. } => {
+                if let Some(peer) = self.peers.iter().find(|peer| peer.ring == ring) {
+                    peer.doorbell.ring();
+                }
+            }
+            Completion::Woken | Completion::Closed { .. } => {}
+        }
+    }
+}
+
+impl Kernel for RingKernel {
+    fn ring_doorbell(&mut self, peer: usize) {
+        self.ring.ring_peer(self.peers[peer].ring);
+    }
+
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        self.ring.turn(wait, &mut self.completions)
+    }
+
+    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.drain(..).for_each(|completion| self.complete(completion, &mut handle));
+        self.completions = completions;
+    }
+
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
+        self.ring.send(socket, token, frame);
+    }
+
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
+        self.ring.send_gathered(socket, token, frames);
+    }
+
+    fn submit(&mut self, op: RingOp) {
+        match op {
+            RingOp::Receive(socket, token) => self.ring.receive(socket, token),
+            RingOp::ShutDown(socket, token) => self.ring.shut_down(socket, token),
+            RingOp::Cancel { token, sending } => self.ring.cancel(token, sending),
+            RingOp::Discard(socket) => self.ring.close(socket, NO_RECORD),
+            RingOp::Adopt(place, socket) => {
+                if let Err(error) = self.ring.adopt(place, socket) {
+                    // The link's receive fails next, which ends the link.
+                    tracing::error!(%error, "the kernel refused the socket of a link to a worker; the link ends");
+                }
+            }
+            RingOp::Release(place) => self.ring.release(place),
+            RingOp::AcceptAgain => self.ring.accept_again(),
+            RingOp::StopListening => self.ring.stop_listening(),
+        }
+    }
+
+    fn take_submissions_full(&mut self) -> u64 {
+        self.ring.take_submission_overflows()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_connections_or_links() {
+        assert_eq!(Owner::of(7), Owner::Connection(7));
+        assert_eq!(Owner::of(FIRST_LINK_TOKEN - 1), Owner::Connection(FIRST_LINK_TOKEN - 1));
+        assert_eq!(Owner::of(FIRST_LINK_TOKEN), Owner::Link(0));
+        assert_eq!(Owner::of(FIRST_LINK_TOKEN + 3), Owner::Link(3));
+    }
+}

@@ -1,0 +1,166 @@
+//! Links to workers: their sockets, which lie in the shard's ring like those of clients. Here bytes are carried; their
+//! meaning is in `app::worker`.
+
+pub(super) mod table;
+#[cfg(test)]
+mod tests;
+
+use super::kernel::{Kernel, RingOp};
+use super::state::State;
+use super::time::{DueTimer, ms};
+use crate::app::worker::{JoinedWorker, WorkerEvent};
+use crate::limits::WORKER_END_WAIT;
+use crate::qev::buffers::Frame;
+use crate::qev::ring::{Errno, FrameBatch};
+use std::rc::Rc;
+pub(super) use table::Links;
+use table::{LinkEnd, token};
+
+impl State {
+    /// Handles an event from the supervisor of an application's workers.
+    pub fn handle_worker_event(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Joined(joined) => self.worker_joined(joined),
+            WorkerEvent::Left { app, worker } => self.worker_left(app, worker),
+        }
+    }
+
+    fn worker_joined(&mut self, joined: JoinedWorker) {
+        let (app, worker) = (joined.app, joined.worker);
+        let Some(group) = self.apps.worker_group(app) else { return };
+        if group.events_differ(&joined.manifest) {
+            if let Err(error) = self.apps.register_again(app, &group, &joined.manifest) {
+                tracing::error!(shard = self.mesh.shard(), worker, %error,
+                    "an event of a worker could not be registered and is ignored");
+            }
+        }
+        let Some(place) = self.links.take_place() else {
+            return group.reject_worker(worker, "its shard has no place for its link");
+        };
+        let link = self.apps.run(app, |cx| group.add_worker(cx, &joined));
+        self.apply_commands(app);
+        let Ok(Some(link)) = link else {
+            self.links.free_place(place);
+            return group.reject_worker(worker, "its shard has no such instance");
+        };
+        let end = LinkEnd::new(link, group, app, place);
+        let socket = end.socket();
+        let token = self.links.insert(end);
+        self.ring_ops.push(RingOp::Adopt(place, joined.socket));
+        self.ring_ops.push(RingOp::Receive(socket, token));
+    }
+
+    /// Handles the end of a worker's process. What the worker has sent is still handled. A process that the worker started
+    /// may keep the link open; such a process is not waited for.
+    fn worker_left(&mut self, app: u32, worker: u32) {
+        let now_ms = self.time.now_ms();
+        for (_, end) in self.links.iter_mut() {
+            if end.app == app && end.link.worker() == worker {
+                end.left_ms = Some(now_ms);
+            }
+        }
+        self.check_links_later();
+    }
+
+    /// Handles bytes from a worker. `ended`: the kernel has ended the receive, which must be submitted again.
+    pub fn link_received(&mut self, index: u32, data: &[u8], ended: bool) {
+        let end = self.links.live_mut(index);
+        let (link, app, socket) = (Rc::clone(&end.link), end.app, end.socket());
+        if ended {
+            self.ring_ops.push(RingOp::Receive(socket, token(index)));
+        }
+        // A panic is logged, and the worker goes on.
+        let _ = self.apps.run(app, |cx| link.handle_received(cx, data));
+        self.apply_commands(app);
+    }
+
+    /// Handles the end of a worker, or of its side of the link.
+    pub fn link_receive_ended(&mut self, index: u32, result: Result<(), Errno>) {
+        let end = self.links.live_mut(index);
+        if result.is_err_and(Errno::is_no_buffers) {
+            let again = RingOp::Receive(end.socket(), token(index));
+            return self.ring_ops.push(again);
+        }
+        end.receiving = false;
+        let cancel = end.sending.then_some(RingOp::Cancel { token: token(index), sending: true });
+        let (link, group, app) = (Rc::clone(&end.link), Rc::clone(&end.group), end.app);
+        self.ring_ops.extend(cancel);
+        group.remove_link(&link);
+        let _ = self.apps.run(app, |cx| link.handle_end(cx));
+        self.apply_commands(app);
+        self.release_link_if_idle(index);
+    }
+
+    /// Handles a send to a worker that has completed. If it failed, the worker has ended, which the receive's end tells too.
+    pub fn link_sent(&mut self, index: u32, frames: &FrameBatch) {
+        let end = self.links.live_mut(index);
+        end.sending = false;
+        end.link.handle_sent(frames.len());
+        self.release_link_if_idle(index);
+    }
+
+    /// Notes that a worker has been told that nothing more will be sent.
+    pub fn link_shut_down(&mut self, index: u32) {
+        let end = self.links.live_mut(index);
+        end.shutting_down = false;
+        end.is_shut_down = true;
+        self.release_link_if_idle(index);
+    }
+
+    fn release_link_if_idle(&mut self, index: u32) {
+        if !self.links.live_mut(index).is_in_flight() {
+            let place = self.links.remove(index);
+            self.ring_ops.push(RingOp::Release(place));
+        }
+    }
+
+    /// Submits one send for each worker that has output, and tells those that will be sent nothing more.
+    pub fn flush_links(&mut self, kernel: &mut impl Kernel) {
+        let (now_ms, now_ns) = (self.time.now_ms(), self.time.now_ns());
+        let mut sends = false;
+        for (token, end) in self.links.iter_mut() {
+            if end.sending || !end.receiving {
+                continue;
+            }
+            let socket = end.socket();
+            if let Some(output) = end.link.take_output() {
+                (end.sending, end.sent_ms) = (true, now_ms);
+                sends = true;
+                kernel.send(socket, token, Frame::new(output, now_ns));
+            } else if end.link.close_if_drained() {
+                end.shutting_down = true;
+                kernel.submit(RingOp::ShutDown(socket, token));
+            }
+        }
+        if sends {
+            self.check_links_later();
+        }
+    }
+
+    /// Has the links checked after a while.
+    fn check_links_later(&mut self) {
+        if self.links.request_check() {
+            self.time.set(self.time.ms_from_now(WORKER_END_WAIT), DueTimer::Links);
+        }
+    }
+
+    /// Ends workers that have not read for too long, and links whose worker has ended.
+    pub fn links_due(&mut self) {
+        self.links.check_begins();
+        let (now_ms, timeout) = (self.time.now_ms(), self.config.worker_timeout);
+        let mut again = false;
+        for (token, end) in self.links.iter_mut().filter(|(_, end)| end.receiving) {
+            if end.sending && now_ms - end.sent_ms >= ms(timeout) {
+                end.link.handle_stall(timeout);
+            }
+            let has_left = end.left_ms.is_some_and(|left| now_ms - left >= ms(WORKER_END_WAIT));
+            if has_left {
+                self.ring_ops.push(RingOp::Cancel { token, sending: end.sending });
+            }
+            again |= end.sending || end.left_ms.is_some();
+        }
+        if again {
+            self.check_links_later();
+        }
+    }
+}

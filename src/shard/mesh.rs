@@ -1,0 +1,122 @@
+//! A shard's port on the mesh.
+
+use super::kernel::Kernel;
+use super::messages::{Envelope, ShardMessage};
+use crate::qev::mesh::{Class, MeshCounters, Port, SendOutcome};
+
+/// The interval between two warnings that the mesh is full, in milliseconds.
+const WARNING_INTERVAL_MS: u64 = 1000;
+
+/// The port, and what a shard knows of the others.
+///
+/// Sending never waits. Messages that do not fit into a ring overflow into a queue; data that does not fit into that
+/// queue is refused, and control messages are bounded by their causes, which [`MeshPort::is_stuck`] holds back.
+pub(super) struct MeshPort {
+    port: Port<Envelope>,
+    shard: u16,
+    /// The overflow, in messages, beyond which nothing is begun that would have to be told to other shards.
+    overflow_max: usize,
+    /// When a full mesh may be logged again.
+    next_warning_ms: u64,
+    /// Memory for the messages that are received, kept from turn to turn.
+    received: Vec<(u16, Envelope)>,
+}
+
+impl MeshPort {
+    /// The port of shard number `shard`.
+    pub fn new(shard: u16, port: Port<Envelope>, overflow_max: usize) -> MeshPort {
+        MeshPort { port, shard, overflow_max, next_warning_ms: 0, received: Vec::new() }
+    }
+
+    /// This shard's number.
+    #[inline]
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// The number of shards.
+    pub fn shards(&self) -> u16 {
+        self.port.shards() as u16
+    }
+
+    /// The shard that a hash chooses.
+    pub fn shard_of_hash(&self, hash: u64) -> u16 {
+        (hash % self.port.shards() as u64) as u16
+    }
+
+    /// All other shards.
+    pub fn others(&self) -> impl Iterator<Item = u16> + use<> {
+        let own = self.shard;
+        (0..self.shards()).filter(move |shard| *shard != own)
+    }
+
+    /// Sends a message to another shard. Data that does not fit is refused: the mesh counts it, and a warning is logged at
+    /// most once a second.
+    pub fn send(&mut self, to: u16, message: ShardMessage, class: Class, now_ns: u64, now_ms: u64) {
+        let sent = self.port.send(usize::from(to), Envelope { sent_ns: now_ns, message }, class);
+        // Control messages are refused only by a shard that has ended.
+        if class == Class::Data && matches!(sent, SendOutcome::Refused(_)) && now_ms >= self.next_warning_ms {
+            self.next_warning_ms = now_ms + WARNING_INTERVAL_MS;
+            tracing::warn!(
+                shard = self.shard,
+                to,
+                "the mesh is full: messages to another shard were dropped"
+            );
+        }
+    }
+
+    /// Returns whether other shards are so far behind that whatever would have to be told to them must be refused here.
+    /// Control messages are never lost and have no limit of their own: this is what bounds them.
+    pub fn is_stuck(&self) -> bool {
+        self.port.overflow_len() > self.overflow_max
+    }
+
+    /// Receives at most `max` messages with their senders. Return the list by [`MeshPort::reuse`] once it is empty.
+    pub fn receive(&mut self, max: usize) -> Vec<(u16, Envelope)> {
+        let mut received = std::mem::take(&mut self.received);
+        self.port.receive(max, |from, envelope| received.push((from as u16, envelope)));
+        received
+    }
+
+    /// Keeps the memory of a list of messages.
+    pub fn reuse(&mut self, received: Vec<(u16, Envelope)>) {
+        debug_assert!(received.is_empty(), "every message that was received must be handled");
+        self.received = received;
+    }
+
+    /// Moves messages that overflowed into rings that have room again.
+    pub fn flush(&mut self) {
+        self.port.flush();
+    }
+
+    /// Wakes the shards that sleep and have been sent messages; returns how many.
+    pub fn ring_doorbells(&mut self, kernel: &mut impl Kernel) -> u64 {
+        let mut rung = 0;
+        self.port.doorbells(|peer| {
+            kernel.ring_doorbell(peer);
+            rung += 1;
+        });
+        rung
+    }
+
+    /// Returns whether the shard may sleep: no message has arrived, and whoever sends one from now on wakes it.
+    pub fn try_sleep(&mut self) -> bool {
+        self.port.try_sleep()
+    }
+
+    /// Notes that the shard is awake.
+    pub fn awake(&mut self) {
+        self.port.end_sleep();
+    }
+
+    /// Asserts the invariants of the port. Linear in the number of shards.
+    pub fn check(&self) {
+        self.port.check();
+        assert!(self.received.is_empty(), "a message that was received was left over by its turn");
+    }
+
+    /// Messages sent, received, overflowed and refused.
+    pub fn counters(&self) -> MeshCounters {
+        self.port.counters()
+    }
+}

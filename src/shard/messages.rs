@@ -1,0 +1,70 @@
+//! The messages that reach a shard: from other shards over the mesh, and from threads through its inboxes.
+
+use super::http::messages::{RelayedRequest, RequestId, ResponsePart};
+use crate::app::worker::WorkerEvent;
+use crate::app::{Command, Json};
+use crate::event::path::Path;
+use crate::metrics::Snapshot;
+use crate::protocol::http::Sid;
+use futures_channel::mpsc;
+use std::net::IpAddr;
+
+/// A message between shards, with the time at which it was sent.
+pub struct Envelope {
+    pub(super) sent_ns: u64,
+    pub(super) message: ShardMessage,
+}
+
+/// A message from one shard to another.
+pub(super) enum ShardMessage {
+    /// A broadcast for the receiver's subscribers.
+    Broadcast { path: Path, data: Json, accepted_ns: u64 },
+    /// The sender has subscribers for the path now, or no longer.
+    Interest { path: Path, subscribed: bool },
+    /// A command for one of the receiver's clients, from application number `app`.
+    Command { app: u32, command: Command },
+    /// The sender has accepted a connection, in this slot, from an address that the receiver counts.
+    AddressAdded { address: IpAddr, slot: u32, generation: u32 },
+    /// The sender has released a connection from an address that the receiver counts.
+    AddressRemoved { address: IpAddr },
+    /// The receiver's connection exceeds the limit on connections from its address.
+    AddressRefused { slot: u32, generation: u32 },
+    /// An HTTP request for a session that lives on the receiver.
+    Request(Box<RelayedRequest>),
+    /// The connection of that HTTP request has been lost.
+    RequestLost { request_id: RequestId, sid: Sid },
+    /// A part of the response to an HTTP request of the receiver's.
+    Response(RequestId, Box<ResponsePart>),
+}
+
+/// A command from a thread of an application.
+pub struct AppCommand {
+    /// The application's number.
+    pub app: u32,
+    /// The command.
+    pub command: Command,
+}
+
+/// A message from one of the server's own threads. These messages have an inbox of their own, which applications
+/// cannot fill.
+pub enum ControlMessage {
+    /// Requests everything counted so far; the reply carries the shard's number.
+    Snapshot(mpsc::Sender<(u16, Snapshot)>),
+    /// Stops accepting, closes every connection, and ends the shard at `deadline_ns` (as measured by
+    /// [`nanos`](crate::qev::clock::nanos)) at the latest.
+    Shutdown { deadline_ns: u64 },
+    /// An event concerning an application's workers.
+    Workers(WorkerEvent),
+    /// A test has moved the clock; the reply is sent once everything due by then is done.
+    ClockMoved(mpsc::Sender<()>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_is_small() {
+        assert!(size_of::<Envelope>() <= 128, "{}", size_of::<Envelope>());
+    }
+}

@@ -1,0 +1,135 @@
+//! The time of a shard: its clocks, which are read once a turn, and its timers.
+
+use super::connection::Moment;
+use crate::qev::clock::{Clock, nanos};
+use crate::qev::ring::Wait;
+use crate::qev::timer::{TimerId, Wheel};
+use std::time::Duration;
+
+/// The purpose of a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DueTimer {
+    /// Checks everything that the connection in this slot waits for.
+    Connection(u32),
+    /// Runs an application's periodic timer.
+    Every(u32),
+    /// Runs an application's one-shot timer.
+    Once(u32),
+    /// Checks the links to workers.
+    Links,
+    /// Resumes accepting.
+    AcceptAgain,
+}
+
+/// The time of the current turn, and the timers of the shard.
+///
+/// Two clocks are read once a turn. Timers follow the first one, in milliseconds, which tests can stop and move.
+/// Latencies are measured with the monotonic clock, in nanoseconds.
+///
+/// Invariants: a timer that is due at or before `now_ms` has fired in this turn or fires in it; the wheel is consistent.
+pub(super) struct Time {
+    clock: Clock,
+    now_ms: u64,
+    now_ns: u64,
+    timers: Wheel<DueTimer>,
+    /// Memory for the timers that fire, kept from turn to turn.
+    fired: Vec<DueTimer>,
+}
+
+impl Time {
+    /// Timers that follow `clock`.
+    pub fn new(clock: Clock) -> Time {
+        let now_ms = clock.now_ms();
+        Time { clock, now_ms, now_ns: nanos(), timers: Wheel::new(now_ms), fired: Vec::new() }
+    }
+
+    /// Reads both clocks. Called once at the beginning of a turn.
+    pub fn begin_turn(&mut self) {
+        self.now_ns = nanos();
+        self.read_clock();
+    }
+
+    /// Reads the clock that timers follow.
+    pub fn read_clock(&mut self) {
+        self.now_ms = self.clock.now_ms();
+    }
+
+    /// The time of this turn in milliseconds, by the clock that timers follow.
+    #[inline]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The time of this turn as a [`Moment`].
+    #[inline]
+    pub fn now(&self) -> Moment {
+        Moment::at(self.now_ms)
+    }
+
+    /// The time of this turn in nanoseconds, by the monotonic clock.
+    #[inline]
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Returns the time `duration` from now, in milliseconds. Saturates: applications may ask for any duration.
+    pub fn ms_from_now(&self, duration: Duration) -> u64 {
+        self.now_ms.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Sets a timer.
+    pub fn set(&mut self, at_ms: u64, due: DueTimer) -> TimerId {
+        self.timers.insert(at_ms, due)
+    }
+
+    /// Cancels a timer. A timer that has already fired is ignored.
+    pub fn cancel(&mut self, timer: TimerId) {
+        self.timers.cancel(timer);
+    }
+
+    /// The number of timers that are set.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Takes the timers that are due. Return the list by [`Time::reuse`] once it is empty.
+    pub fn take_fired(&mut self) -> Vec<DueTimer> {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(self.now_ms, &mut fired);
+        fired
+    }
+
+    /// Keeps the memory of a list of timers.
+    pub fn reuse(&mut self, fired: Vec<DueTimer>) {
+        debug_assert!(fired.is_empty(), "every timer that has fired must be handled");
+        self.fired = fired;
+    }
+
+    /// Asserts the invariants. Linear in the number of timers.
+    pub fn check(&self) {
+        self.timers.check();
+        assert!(self.fired.is_empty(), "a timer that has fired was left over by its turn");
+    }
+
+    /// Returns how long the shard may wait for events: until the next timer or `deadline_ns`, whichever is first.
+    /// Under a manual clock timers do not limit the wait, because only a message moves that clock.
+    pub fn wait(&self, deadline_ns: Option<u64>) -> Wait {
+        let deadline = deadline_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(self.now_ns)));
+        let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
+        let timer = match timer {
+            Some(0) => return Wait::No,
+            Some(_) if self.clock.is_manual() => None,
+            ms => ms.map(Duration::from_millis),
+        };
+        match (timer, deadline) {
+            (Some(timer), Some(deadline)) => Wait::For(timer.min(deadline)),
+            (Some(time), None) | (None, Some(time)) => Wait::For(time),
+            (None, None) => Wait::Forever,
+        }
+    }
+}
+
+/// Returns a setting's duration in milliseconds. Settings are at most one day.
+pub(super) fn ms(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
