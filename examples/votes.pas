@@ -175,7 +175,7 @@ end;
 
 function RegisterEvents(Registrar: THandle): cint32; cdecl;
 begin
-  { If an event cannot be registered, the server does not start, whatever this function returns. }
+  { If an event cannot be registered, the server does not start, even if this function returns Ok. }
   Add(Registrar, '/votes/cast', @HandleCast);
   Add(Registrar, '/votes/tally', @HandleTally);
   RegisterEvents := Add(Registrar, '/votes/changed', nil);

@@ -50,9 +50,9 @@
  *
  * OWNERSHIP. Texts that you pass are copied before the call returns. Texts that you receive (event, reply, ...) are
  * valid until your function returns; the texts of settings are valid until the process ends. When you pass `user`
- * together with a `free`, the server owns `user` from then on, whatever the call returns. It calls `free` exactly once,
- * when it no longer needs `user`: also if the call fails, or if the callback never fires, expires or is evicted, or if
- * the client disconnects. `free` may be NULL.
+ * together with a `free`, the server owns `user` from then on, even if the call returns an error. It calls `free`
+ * exactly once, when it no longer needs `user`: also if the call fails, or if the callback never fires, expires or is
+ * evicted, or if the client disconnects. `free` may be NULL.
  *
  * ERRORS. Functions return QIO_OK or the code of an error; if they return an error, they have done nothing else.
  * `error_text` returns its description. Handles (contexts, promises) that are old, used up or invented are detected.
@@ -360,7 +360,7 @@ typedef struct qio_api {
     /* Returns the shard on which `register_events` runs, from 0. Register on shard 0 only what must happen once for the
      * whole server. UINT32_MAX if the registrar is not valid. */
     uint32_t (*registrar_shard)(qio_registrar registrar);
-    /* Registers an event on this shard. If it fails, the application fails, whatever `register_events` returns. */
+    /* Registers an event on this shard. If it fails, the application fails, even if `register_events` returns QIO_OK. */
     qio_status (*register_event)(qio_registrar registrar, const qio_event_spec *spec);
     /* Runs a function on this shard repeatedly. The period is at least 1 ms; the first run is after one period. */
     qio_status (*every)(qio_registrar registrar, uint64_t period_ms, qio_timer run, void *user, qio_free free);

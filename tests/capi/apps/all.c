@@ -1,4 +1,4 @@
-/* Every function of qio_api, and every way to misuse one, for tests/capi/main.rs. */
+/* An application for tests/capi/main.rs that calls every function of qio_api, also with invalid arguments. */
 #define _POSIX_C_SOURCE 200809L
 #include "quickio.h"
 
@@ -12,7 +12,7 @@
 static const qio_api *qio;
 static qio_server self;
 
-/* What was given away with a free function, and what was freed. */
+/* The number of allocations given to the server with a free function, and the number freed. */
 static atomic_int given, freed;
 
 static void *give(void) {
@@ -25,7 +25,7 @@ static void give_back(void *user) {
     free(user);
 }
 
-/* Statuses that are not as they should be. */
+/* A list of results that differ from the expected ones. Empty if the test has passed. */
 typedef struct report {
     char text[4096];
     size_t len;
@@ -33,8 +33,8 @@ typedef struct report {
 
 static void expect(report *report, const char *what, long long got, long long wanted) {
     if (got == wanted || report->len > sizeof(report->text) - 200) return;
-    report->len += (size_t)snprintf(report->text + report->len, 200, "%s%s: %lld, not %lld", report->len > 0 ? "; " : "",
-                                    what, got, wanted);
+    report->len += (size_t)snprintf(report->text + report->len, 200, "%s%s: %lld, not %lld",
+                                    report->len > 0 ? "; " : "", what, got, wanted);
 }
 
 static void answer_report(qio_cx cx, const report *report) {
@@ -122,7 +122,7 @@ static qio_callback offer(void) {
     return callback;
 }
 
-/* Answers with what it was told, and offers another one. */
+/* Answers with the reply's data, and offers another callback. */
 static void replied(qio_cx cx, const qio_reply *reply, void *user) {
     qio_answer answer = QIO_ANSWER;
     qio_callback callback = offer();
@@ -155,7 +155,7 @@ static void receipt(qio_cx cx, const qio_event *event, void *user) {
     qio->answer(cx, QIO_NO_STR);
 }
 
-/* ---- A thread that does what it is told ---- */
+/* ---- A thread that runs tasks ---- */
 
 typedef struct task {
     void (*run)(struct task *task);
@@ -166,18 +166,18 @@ typedef struct task {
 } task;
 
 static pthread_t worker;
-static int works;
+static int worker_started;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
 static task *first, **last = &first;
-static int ends;
+static int worker_stops;
 
 static void *work(void *nothing) {
     (void)nothing;
     pthread_mutex_lock(&lock);
     for (;;) {
         task *next = first;
-        if (next == NULL && ends) break;
+        if (next == NULL && worker_stops) break;
         if (next == NULL) {
             pthread_cond_wait(&more, &lock);
             continue;
@@ -230,7 +230,7 @@ static void decide_yes(task *task) { qio->promise_decide(task->promise, 1); }
 
 static void decide_no(task *task) { qio->promise_decide(task->promise, 0); }
 
-/* What a thread must not do, and what it may; answers what was not as it should be. */
+/* Calls from a thread that are invalid, and calls that are allowed. Answers with the report. */
 static void misuse(task *task) {
     report report = {"", 0};
     qio_client client;
@@ -246,16 +246,16 @@ static void misuse(task *task) {
     expect(&report, "now_ms", qio->now_ms(task->cx) == UINT64_MAX, 1);
     expect(&report, "client_data", qio->client_data(task->cx, task->client) == NULL, 1);
     expect(&report, "promise_client", qio->promise_client(task->promise, &client), QIO_OK);
-    expect(&report, "it is the client", qio_same_client(client, task->client), 1);
-    expect(&report, "decide an answer", qio->promise_decide(task->promise, 1), QIO_WRONG_PLACE);
+    expect(&report, "is the client", qio_same_client(client, task->client), 1);
+    expect(&report, "decide a promise to answer", qio->promise_decide(task->promise, 1), QIO_WRONG_PLACE);
     bad.code = 70000;
     bad.callback = &callback;
     expect(&report, "bad code", qio->promise_answer(task->promise, &bad), QIO_BAD_VALUE);
-    expect(&report, "its callback was freed", atomic_load(&freed) - before, 1);
-    expect(&report, "no answer", qio->promise_answer(task->promise, NULL), QIO_BAD_POINTER);
-    expect(&report, "made up", qio->promise_drop(made_up), QIO_GONE);
-    expect(&report, "none", qio->promise_drop(none), QIO_GONE);
-    expect(&report, "no promise", qio->promise_client(none, &client), QIO_GONE);
+    expect(&report, "bad code frees the callback", atomic_load(&freed) - before, 1);
+    expect(&report, "NULL answer", qio->promise_answer(task->promise, NULL), QIO_BAD_POINTER);
+    expect(&report, "invented promise", qio->promise_drop(made_up), QIO_GONE);
+    expect(&report, "promise 0", qio->promise_drop(none), QIO_GONE);
+    expect(&report, "client of promise 0", qio->promise_client(none, &client), QIO_GONE);
     if (qio->json_string(qio_text(report.text, report.len), json, sizeof(json), NULL) == QIO_OK) {
         answer_text(task->promise, json);
     }
@@ -263,13 +263,13 @@ static void misuse(task *task) {
     bad.code = 200;
     bad.callback = NULL;
     expect(&report, "answered twice", qio->promise_answer(task->promise, &bad), QIO_GONE);
-    expect(&report, "dropped after it", qio->promise_drop(task->promise), QIO_GONE);
+    expect(&report, "drop after the answer", qio->promise_drop(task->promise), QIO_GONE);
     if (qio->json_string(qio_text(report.text, report.len), json, sizeof(json), NULL) == QIO_OK) {
         qio->server_broadcast(self, QIO_STR("/c/misused"), qio_cstr(json));
     }
 }
 
-/* All that a thread may do unasked. */
+/* Everything that a thread may send without a request. */
 static void unasked(task *task) {
     qio_callback callback = {confirmed, NULL, give_back};
     callback.user = give();
@@ -278,19 +278,20 @@ static void unasked(task *task) {
     qio->server_broadcast(self, QIO_STR("/c/tick"), QIO_STR("\"from a thread\""));
 }
 
-static void close_it(task *task) { qio->server_close(self, task->client); }
+static void close_client(task *task) { qio->server_close(self, task->client); }
 
-static void move_it(task *task) { qio->server_move(self, task->client, QIO_STR("ws://elsewhere \"")); }
+static void move_client(task *task) { qio->server_move(self, task->client, QIO_STR("ws://elsewhere \"")); }
 
-/* `user` is what the thread is to do. */
+/* Gives a request to the thread. `user` is the function that the thread runs. */
 typedef void (*task_function)(task *);
-static const task_function on_thread[] = {late, late_dialogue, drop, misuse, unasked, close_it, move_it};
-enum { PROMISED = 4 };
+static const task_function on_thread[] = {late, late_dialogue, drop, misuse, unasked, close_client, move_client};
+/* The first four need a promise; for the others, the request is answered at once. */
+enum { WITH_PROMISE = 4 };
 
 static void hand_over(qio_cx cx, const qio_event *event, void *user) {
     size_t nth = (size_t)((const task_function *)user - on_thread);
     qio_promise promise = {0};
-    if (nth < PROMISED) {
+    if (nth < WITH_PROMISE) {
         if (qio->later(cx, &promise) != QIO_OK) return;
     } else {
         qio->answer(cx, QIO_NO_STR);
@@ -312,7 +313,7 @@ static int32_t may_subscribe(qio_cx cx, const qio_subscription *subscription, vo
         report report = {"", 0};
         expect(&report, "answer", qio->answer(cx, QIO_NO_STR), QIO_WRONG_PLACE);
         expect(&report, "later", qio->later(cx, &promise), QIO_WRONG_PLACE);
-        expect(&report, "no place", qio->later_decision(cx, NULL), QIO_BAD_POINTER);
+        expect(&report, "NULL promise", qio->later_decision(cx, NULL), QIO_BAD_POINTER);
         if (report.len > 0) qio->log(self, QIO_LOG_ERROR, qio_text(report.text, report.len));
         return report.len > 0 ? QIO_REFUSE : QIO_ACCEPT;
     }
@@ -363,7 +364,7 @@ static void take(qio_cx cx, const qio_event *event, void *user) {
     void *taken = qio->take_client_data(cx, event->client);
     (void)user;
     qio->answer(cx, taken == NULL ? QIO_STR("false") : QIO_STR("true"));
-    if (taken != NULL) give_back(taken); /* it is ours again */
+    if (taken != NULL) give_back(taken); /* the application owns it again */
 }
 
 /* ---- Timers, sending, closing ---- */
@@ -431,7 +432,7 @@ static void log_all(qio_cx cx, const qio_event *event, void *user) {
 
 /* ---- Misuse ---- */
 
-static qio_cx kept; /* of a handler that has returned; only by the test that asks one client at a time */
+static qio_cx kept; /* the context of a handler that has returned; one test uses it, with one client at a time */
 
 static void keep_context(qio_cx cx, const qio_event *event, void *user) {
     (void)event, (void)user;
@@ -469,110 +470,112 @@ static void statuses(qio_cx cx, const qio_event *event, void *user) {
     cx_as_registrar.id = cx.id;
     memset(long_path, 'a', sizeof(long_path));
 
-    expect(&report, "kept context", qio->answer(kept, QIO_NO_STR), QIO_STALE);
-    expect(&report, "no context", qio->answer(none, QIO_NO_STR), QIO_STALE);
-    expect(&report, "made-up context", qio->answer(made_up, QIO_NO_STR), QIO_WRONG_THREAD);
-    expect(&report, "shard of none", qio->shard(none), UINT32_MAX);
-    expect(&report, "take of none", qio->take_client_data(none, event->client) == NULL, 1);
+    expect(&report, "context of a handler that has returned", qio->answer(kept, QIO_NO_STR), QIO_STALE);
+    expect(&report, "context 0", qio->answer(none, QIO_NO_STR), QIO_STALE);
+    expect(&report, "invented context", qio->answer(made_up, QIO_NO_STR), QIO_WRONG_THREAD);
+    expect(&report, "shard of context 0", qio->shard(none), UINT32_MAX);
+    expect(&report, "take_client_data of context 0", qio->take_client_data(none, event->client) == NULL, 1);
 
-    expect(&report, "bad utf-8", qio->answer(cx, bad_utf8), QIO_BAD_TEXT);
-    expect(&report, "null with a length", qio->answer(cx, bad_pointer), QIO_BAD_POINTER);
-    expect(&report, "endless text", qio->answer(cx, too_long), QIO_BAD_POINTER);
-    expect(&report, "error of bad utf-8", qio->answer_error(cx, 400, bad_utf8), QIO_BAD_TEXT);
-    expect(&report, "code", qio->answer_error(cx, 65536, QIO_NO_STR), QIO_BAD_VALUE);
-    expect(&report, "no answer", qio->answer_with(cx, NULL), QIO_BAD_POINTER);
+    expect(&report, "answer with invalid UTF-8", qio->answer(cx, bad_utf8), QIO_BAD_TEXT);
+    expect(&report, "NULL with a length", qio->answer(cx, bad_pointer), QIO_BAD_POINTER);
+    expect(&report, "text with the largest length", qio->answer(cx, too_long), QIO_BAD_POINTER);
+    expect(&report, "error with invalid UTF-8", qio->answer_error(cx, 400, bad_utf8), QIO_BAD_TEXT);
+    expect(&report, "error code 65536", qio->answer_error(cx, 65536, QIO_NO_STR), QIO_BAD_VALUE);
+    expect(&report, "NULL answer", qio->answer_with(cx, NULL), QIO_BAD_POINTER);
     answer.size = 8;
-    expect(&report, "small answer", qio->answer_with(cx, &answer), QIO_BAD_VALUE);
+    expect(&report, "answer with a small size", qio->answer_with(cx, &answer), QIO_BAD_VALUE);
     answer.size = sizeof(answer);
     before = atomic_load(&freed);
     without_run.user = give();
     answer.callback = &without_run;
     expect(&report, "callback without function", qio->answer_with(cx, &answer), QIO_BAD_POINTER);
-    expect(&report, "and it was freed", atomic_load(&freed) - before, 1);
+    expect(&report, "callback without function is freed", atomic_load(&freed) - before, 1);
     answer.callback = (const qio_callback *)((uintptr_t)&good | 1);
     expect(&report, "misaligned callback", qio->answer_with(cx, &answer), QIO_BAD_POINTER);
 
     expect(&report, "empty path", qio->broadcast(cx, QIO_NO_STR, QIO_NO_STR), QIO_BAD_PATH);
-    expect(&report, "path of nothing", qio->broadcast(cx, QIO_STR("/@/"), QIO_NO_STR), QIO_BAD_PATH);
+    expect(&report, "path without valid characters", qio->broadcast(cx, QIO_STR("/@/"), QIO_NO_STR), QIO_BAD_PATH);
     expect(&report, "long path", qio->broadcast(cx, qio_text(long_path, sizeof(long_path)), QIO_NO_STR), QIO_BAD_PATH);
-    expect(&report, "path of bad utf-8", qio->broadcast(cx, bad_utf8, QIO_NO_STR), QIO_BAD_TEXT);
-    expect(&report, "data of bad utf-8", qio->broadcast(cx, QIO_STR("/c/tick"), bad_utf8), QIO_BAD_TEXT);
+    expect(&report, "path with invalid UTF-8", qio->broadcast(cx, bad_utf8, QIO_NO_STR), QIO_BAD_TEXT);
+    expect(&report, "data with invalid UTF-8", qio->broadcast(cx, QIO_STR("/c/tick"), bad_utf8), QIO_BAD_TEXT);
     before = atomic_load(&freed);
-    expect(&report, "send to a bad path", qio->send(cx, event->client, QIO_NO_STR, QIO_NO_STR, &good), QIO_BAD_PATH);
-    expect(&report, "and its callback was freed", atomic_load(&freed) - before, 1);
+    expect(&report, "send to an empty path", qio->send(cx, event->client, QIO_NO_STR, QIO_NO_STR, &good), QIO_BAD_PATH);
+    expect(&report, "send to an empty path frees the callback", atomic_load(&freed) - before, 1);
     good = offer();
     before = atomic_load(&freed);
-    expect(&report, "send in no context", qio->send(none, event->client, QIO_STR("/c/sent"), QIO_NO_STR, &good),
+    expect(&report, "send with context 0", qio->send(none, event->client, QIO_STR("/c/sent"), QIO_NO_STR, &good),
            QIO_STALE);
-    expect(&report, "and freed", atomic_load(&freed) - before, 1);
+    expect(&report, "send with context 0 frees the callback", atomic_load(&freed) - before, 1);
     good = offer();
-    expect(&report, "send to nobody", qio->send(cx, no_client(), QIO_STR("/c/sent"), QIO_NO_STR, &good), QIO_OK);
+    expect(&report, "send to an unknown client",
+           qio->send(cx, no_client(), QIO_STR("/c/sent"), QIO_NO_STR, &good), QIO_OK);
     good = offer();
-    expect(&report, "from a thread to nobody",
+    expect(&report, "server_send to an unknown client",
            qio->server_send(self, no_client(), QIO_STR("/c/sent"), QIO_NO_STR, &good), QIO_OK);
     good = offer();
     before = atomic_load(&freed);
-    expect(&report, "of no server", qio->server_send(no_server, no_client(), QIO_STR("/c"), QIO_NO_STR, &good), QIO_STALE);
-    expect(&report, "is freed, too", atomic_load(&freed) - before, 1);
-    expect(&report, "far server", qio->server_broadcast(far_server, QIO_STR("/c"), QIO_NO_STR), QIO_STALE);
-    expect(&report, "close nobody", qio->close(cx, no_client()), QIO_OK);
+    expect(&report, "server_send with server 0",
+           qio->server_send(no_server, no_client(), QIO_STR("/c"), QIO_NO_STR, &good), QIO_STALE);
+    expect(&report, "server_send with server 0 frees the callback", atomic_load(&freed) - before, 1);
+    expect(&report, "unknown server", qio->server_broadcast(far_server, QIO_STR("/c"), QIO_NO_STR), QIO_STALE);
+    expect(&report, "close an unknown client", qio->close(cx, no_client()), QIO_OK);
 
     before = atomic_load(&freed);
-    expect(&report, "data of nobody", qio->set_client_data(cx, no_client(), give(), give_back), QIO_GONE);
-    expect(&report, "is freed", atomic_load(&freed) - before, 1);
+    expect(&report, "data of an unknown client", qio->set_client_data(cx, no_client(), give(), give_back), QIO_GONE);
+    expect(&report, "data of an unknown client is freed", atomic_load(&freed) - before, 1);
     before = atomic_load(&freed);
     expect(&report, "after without function", qio->after(cx, 1, NULL, give(), give_back), QIO_BAD_POINTER);
-    expect(&report, "gives back", atomic_load(&freed) - before, 1);
+    expect(&report, "after without function frees its argument", atomic_load(&freed) - before, 1);
     nested_cx = cx;
     nested_status = QIO_OK;
     qio->set_client_data(cx, event->client, give(), free_and_use);
     qio->set_client_data(cx, event->client, NULL, NULL);
-    expect(&report, "in a free function", nested_status, QIO_NESTED);
+    expect(&report, "broadcast in a free function", nested_status, QIO_NESTED);
 
     spec.path = QIO_STR("/c/too-late");
-    expect(&report, "registering in a handler", qio->register_event(cx_as_registrar, &spec), QIO_STALE);
-    expect(&report, "every of none", qio->every(no_registrar, 1, tick, NULL, NULL), QIO_STALE);
-    expect(&report, "shard of no registrar", qio->registrar_shard(no_registrar), UINT32_MAX);
-    expect(&report, "deciding about an event", qio->later_decision(cx, &promise), QIO_WRONG_PLACE);
+    expect(&report, "register_event in a handler", qio->register_event(cx_as_registrar, &spec), QIO_STALE);
+    expect(&report, "every with registrar 0", qio->every(no_registrar, 1, tick, NULL, NULL), QIO_STALE);
+    expect(&report, "shard of registrar 0", qio->registrar_shard(no_registrar), UINT32_MAX);
+    expect(&report, "later_decision in a handler", qio->later_decision(cx, &promise), QIO_WRONG_PLACE);
 
     expect(&report, "unknown setting", qio->setting(self, QIO_STR("nobody"), &value), QIO_NOT_FOUND);
-    expect(&report, "setting to nowhere", qio->setting_nth(self, 0, NULL, NULL), QIO_NOT_FOUND);
-    expect(&report, "setting of no server", qio->setting(no_server, QIO_STR("a"), &value), QIO_STALE);
+    expect(&report, "setting_nth to NULL", qio->setting_nth(self, 0, NULL, NULL), QIO_NOT_FOUND);
+    expect(&report, "setting of server 0", qio->setting(no_server, QIO_STR("a"), &value), QIO_STALE);
 
-    expect(&report, "json", qio->json_check(QIO_STR("{\"a\":[1,2]}")), QIO_OK);
-    expect(&report, "no json", qio->json_check(QIO_STR("{\"a\":[1,2}")), QIO_BAD_JSON);
+    expect(&report, "valid JSON", qio->json_check(QIO_STR("{\"a\":[1,2]}")), QIO_OK);
+    expect(&report, "invalid JSON", qio->json_check(QIO_STR("{\"a\":[1,2}")), QIO_BAD_JSON);
     expect(&report, "member", qio->json_member(QIO_STR("{\"a\":1,\"b\":\"x\"}"), QIO_STR("b"), &value), QIO_OK);
-    expect(&report, "it is the member", qio_equal(value, QIO_STR("\"x\"")), 1);
-    expect(&report, "no member", qio->json_member(QIO_STR("{}"), QIO_STR("b"), &value), QIO_NOT_FOUND);
-    expect(&report, "no object", qio->json_member(QIO_STR("1"), QIO_STR("b"), &value), QIO_BAD_JSON);
+    expect(&report, "value of the member", qio_equal(value, QIO_STR("\"x\"")), 1);
+    expect(&report, "missing member", qio->json_member(QIO_STR("{}"), QIO_STR("b"), &value), QIO_NOT_FOUND);
+    expect(&report, "member of a number", qio->json_member(QIO_STR("1"), QIO_STR("b"), &value), QIO_BAD_JSON);
     expect(&report, "text", qio->json_text(QIO_STR("\"a\\u00e9\\n\""), buffer, sizeof(buffer), &len), QIO_OK);
-    expect(&report, "its length", (long long)len, 4);
-    expect(&report, "its bytes", memcmp(buffer, "a\xc3\xa9\n", 5), 0);
+    expect(&report, "length of the text", (long long)len, 4);
+    expect(&report, "bytes of the text", memcmp(buffer, "a\xc3\xa9\n", 5), 0);
     expect(&report, "long text", qio->json_text(QIO_STR("\"12345678\""), buffer, sizeof(buffer), &len), QIO_TOO_LONG);
-    expect(&report, "how long", (long long)len, 8);
-    expect(&report, "no room", qio->json_text(QIO_STR("\"a\""), NULL, 5, NULL), QIO_BAD_POINTER);
+    expect(&report, "length of the long text", (long long)len, 8);
+    expect(&report, "text to NULL", qio->json_text(QIO_STR("\"a\""), NULL, 5, NULL), QIO_BAD_POINTER);
     expect(&report, "string", qio->json_string(QIO_STR("\"\n"), buffer, sizeof(buffer), &len), QIO_OK);
-    expect(&report, "escaped", strcmp(buffer, "\"\\\"\\n\""), 0);
-    expect(&report, "words", strcmp(qio->error_text(QIO_OK), "no error"), 0);
-    expect(&report, "unknown words", strcmp(qio->error_text(12345), "an unknown status"), 0);
-    qio->fail(no_server, QIO_STR("nobody hears it"));
+    expect(&report, "escaped string", strcmp(buffer, "\"\\\"\\n\""), 0);
+    expect(&report, "text of QIO_OK", strcmp(qio->error_text(QIO_OK), "no error"), 0);
+    expect(&report, "text of an unknown status", strcmp(qio->error_text(12345), "an unknown status"), 0);
+    qio->fail(no_server, QIO_STR("ignored"));
     qio->log(no_server, 99, bad_pointer);
 
-    /* The first answer counts; what follows it is refused. */
+    /* The first answer counts. All further ones must be refused. */
     answer_report(cx, &report);
     report.len = 0;
     answer.callback = NULL;
-    expect(&report, "answer twice", qio->answer(cx, QIO_NO_STR), QIO_ANSWERED);
-    expect(&report, "error after it", qio->answer_error(cx, 400, QIO_NO_STR), QIO_ANSWERED);
-    expect(&report, "never after it", qio->answer_never(cx), QIO_ANSWERED);
+    expect(&report, "second answer", qio->answer(cx, QIO_NO_STR), QIO_ANSWERED);
+    expect(&report, "error after the answer", qio->answer_error(cx, 400, QIO_NO_STR), QIO_ANSWERED);
+    expect(&report, "answer_never after the answer", qio->answer_never(cx), QIO_ANSWERED);
     good = offer();
     answer.callback = &good;
-    expect(&report, "any after it", qio->answer_with(cx, &answer), QIO_ANSWERED);
-    expect(&report, "later after it", qio->later(cx, &promise), QIO_ANSWERED);
+    expect(&report, "answer_with after the answer", qio->answer_with(cx, &answer), QIO_ANSWERED);
+    expect(&report, "later after the answer", qio->later(cx, &promise), QIO_ANSWERED);
     if (report.len > 0) qio->log(self, QIO_LOG_ERROR, qio_text(report.text, report.len));
 }
 
-/* A promise in a place that is none: the client is answered 500, not left alone. */
+/* The promise is written to NULL, so the client must be answered 500. */
 static void promise_nowhere(qio_cx cx, const qio_event *event, void *user) {
     (void)event, (void)user;
     qio->later(cx, NULL);
@@ -662,16 +665,16 @@ static int32_t init(const qio_api *api, qio_server server) {
 }
 
 static int32_t start(void) {
-    works = pthread_create(&worker, NULL, work, NULL) == 0;
-    return works ? QIO_OK : QIO_FAILED;
+    worker_started = pthread_create(&worker, NULL, work, NULL) == 0;
+    return worker_started ? QIO_OK : QIO_FAILED;
 }
 
 static void stop(void) {
     pthread_mutex_lock(&lock);
-    ends = 1;
+    worker_stops = 1;
     pthread_cond_signal(&more);
     pthread_mutex_unlock(&lock);
-    if (works) pthread_join(worker, NULL);
+    if (worker_started) pthread_join(worker, NULL);
     fprintf(stderr, "stopped with %d given and %d freed\n", atomic_load(&given), atomic_load(&freed));
 }
 

@@ -1,4 +1,5 @@
-// Closures, promises and exceptions of quickio.hpp, for tests/capi/cpp.rs. NAME is the application's name and its path.
+// An application for tests/capi/cpp.rs that uses the closures, promises and exceptions of quickio.hpp. NAME is the name
+// of the application and the first segment of its paths.
 #include "quickio.hpp"
 
 #include <atomic>
@@ -11,13 +12,13 @@
 
 namespace {
 
-std::atomic<int> made{0}, destroyed{0};
+std::atomic<int> created{0}, destroyed{0};
 
-// Captured by closures: counts that each is destroyed.
+// A value captured by closures, which counts its constructions and destructions.
 struct Counted {
-    Counted() { made++; }
-    Counted(const Counted &) { made++; }
-    Counted(Counted &&) noexcept { made++; }
+    Counted() { created++; }
+    Counted(const Counted &) { created++; }
+    Counted(Counted &&) noexcept { created++; }
     Counted &operator=(const Counted &) = default;
     Counted &operator=(Counted &&) = default;
     ~Counted() { destroyed++; }
@@ -109,19 +110,20 @@ struct App : qio::Application {
                 return decision;
             }
             return word == "yes" ? Decision::accept : Decision::refuse;
-        }).off([](Context &cx, const Unsubscribed &gone) {
-            cx.broadcast(at("/left"), json_string(gone.extra));
+        }).off([](Context &cx, const Unsubscribed &ended) {
+            cx.broadcast(at("/left"), json_string(ended.extra));
         }).add();
         registrar.event(at("/left")).add();
     }
 
     void stop() override {
         for (auto &thread : threads) thread.join();
-        std::fprintf(stderr, "stopped with %d given and %d freed\n", made.load(), destroyed.load());
+        std::fprintf(stderr, "stopped with %d given and %d freed\n", created.load(), destroyed.load());
     }
 
     void self_test() override {
-        if (qio::json_text(qio::json_string("a\n\"b")) != "a\n\"b") throw std::runtime_error("JSON is broken");
+        const auto text = qio::json_text(qio::json_string("a\n\"b"));
+        if (text != "a\n\"b") throw std::runtime_error("JSON strings are not escaped correctly");
         throw std::runtime_error("self_test threw");
     }
 };

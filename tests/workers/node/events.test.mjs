@@ -11,8 +11,8 @@ describe('events', () => {
       app.event('/other')
       app.event('/a', { children: true }, ({ client, path, extra, fullPath, data, json, wantsAnswer }) =>
         [client.id, String(client), path, extra, fullPath, data, json.text, wantsAnswer, app.now()])`)
-    const told = { request: 0xfffffffe, number: 1, client: ADA, text: '/é/x', data: '{"ü": 1}', time: 2 ** 40 + 1500 }
-    worker.links[0].send(event(told), event({ number: 1, client: ADA, flags: 0 }))
+    const sent = { request: 0xfffffffe, number: 1, client: ADA, text: '/é/x', data: '{"ü": 1}', time: 2 ** 40 + 1500 }
+    worker.links[0].send(event(sent), event({ number: 1, client: ADA, flags: 0 }))
     const seconds = 2 ** 40 / 1000 + 1.5
     const all = ['0.7.3', '0.7.3', '/a', '/é/x', '/a/é/x', { ü: 1 }, '{"ü": 1}', true, seconds]
     await expectFrames(worker.links[0], answer(0xfffffffe, JSON.stringify(all)))

@@ -8,7 +8,7 @@ import { FROM_WORKER, TO_WORKER, answer, event, frame } from '../support/server.
 describe('timers', () => {
   const fire = (number, time) => frame(TO_WORKER.TIMER, { number, time })
   const set = (number, time, flags = 0) => frame(FROM_WORKER.TIMER, { number, time, flags })
-  const said = (data) => frame(FROM_WORKER.BROADCAST, { text: '/t', data })
+  const broadcast = (data) => frame(FROM_WORKER.BROADCAST, { text: '/t', data })
 
   test('run once or repeatedly until they are cancelled', async () => {
     const worker = await startApp(`
@@ -24,12 +24,12 @@ describe('timers', () => {
     const [link] = worker.links
     assert.deepEqual(worker.manifest.timers, [{ timer: 1, ms: 1000 }])
     link.send(fire(1, 1000), fire(2, 1500), fire(1, 2000))
-    await expectFrames(link, set(2, 0), said('["every",1]'), said('["every",2]'))
+    await expectFrames(link, set(2, 0), broadcast('["every",1]'), broadcast('["every",2]'))
     link.send(event({ request: 1 }))
     await expectFrames(link, set(3, 250), set(4, 315_360_000_000), set(5, 2000, 1), set(6, 1000))
     await expectFrames(link, frame(FROM_WORKER.CANCEL, { number: 6 }), set(7, 100), answer(1, ''))
     link.send(fire(6), fire(3), fire(3), fire(5), fire(7), fire(1), event({ request: 2 }))
-    await expectFrames(link, said('"once"'), said('"two"'), frame(FROM_WORKER.CANCEL, { number: 1 }))
+    await expectFrames(link, broadcast('"once"'), broadcast('"two"'), frame(FROM_WORKER.CANCEL, { number: 1 }))
     await stop(worker, /^error in a timer: Error: in a timer\n/)
   })
 
@@ -40,9 +40,9 @@ describe('timers', () => {
       app.event('/free', () => { free() })`, { links: 1 })
     const [link] = worker.links
     link.send(fire(1), fire(1), fire(1), event({ request: 1 }))
-    await expectFrames(link, said('"begins"'), answer(1, ''))
+    await expectFrames(link, broadcast('"begins"'), answer(1, ''))
     link.send(fire(1), event({ request: 2 }))
-    await expectFrames(link, said('"begins"'), answer(2, ''))
+    await expectFrames(link, broadcast('"begins"'), answer(2, ''))
     await stop(worker)
   })
 })

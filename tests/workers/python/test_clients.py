@@ -91,13 +91,13 @@ class Clients(Case):
                 return super().setdefault(key, value)
 
         class Link:
-            watched, told = Watched(), []
-            watch = told.append
+            watched, watches = Watched(), []
+            watch = watches.append
 
         client = _client.Client(Link, ADA)
         self.assertIs(client.data, others[0])
         self.assertIs(client.data, others[0])
-        self.assertEqual(Link.told, [ADA])
+        self.assertEqual(Link.watches, [ADA])
 
     def test_an_error_in_gone_is_logged(self):
         worker = self.worker(

@@ -1,6 +1,6 @@
-// Module hooks that resolve `import 'quickio'` to this package, wherever the script is. Before Node 22.15 such hooks
-// run on a thread of their own, so they report the URLs that they have resolved over a port. In even older versions
-// they have to be enabled by a flag.
+// Module hooks that resolve `import 'quickio'` to this package for scripts in any folder. Before Node 22.15 such
+// hooks run on a thread of their own, so they report the URLs that they have resolved over a port. In even older
+// versions they have to be enabled by a flag.
 
 const HOME = new URL('./index.js', import.meta.url).href
 

@@ -49,7 +49,7 @@ export class Event {
   readonly data: any
   /** The client's data as JSON text. It has not been validated. */
   readonly json: Json
-  /** Whether the client waits for an answer. If it does not, an answer is discarded. */
+  /** `true` if the client waits for an answer. Otherwise an answer is discarded. */
   readonly wantsAnswer: boolean
   /** Returns a promise to answer later. The handler need not return it, but must keep it. */
   later(): Later
@@ -164,9 +164,9 @@ export class Registration {
 }
 
 export interface EventOptions {
-  /** Whether the event also handles all paths below it. `false` by default. */
+  /** If `true`, the event also handles all paths below it. The default is `false`. */
   children?: boolean
-  /** Whether clients may subscribe to it. `true` by default. */
+  /** If `false`, clients may not subscribe to it. The default is `true`. */
   subscriptions?: boolean
 }
 

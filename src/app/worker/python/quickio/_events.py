@@ -132,7 +132,7 @@ class _Answerable(_Request):
 
     @property
     def wants_answer(self) -> bool:
-        """Whether the client waits for an answer. If it does not, an answer is discarded."""
+        """`True` if the client waits for an answer. Otherwise an answer is discarded."""
         return self._head[FLAGS] & WANTS_ANSWER != 0
 
     def later(self) -> Later:

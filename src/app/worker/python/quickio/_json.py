@@ -10,7 +10,7 @@ from quickio._wire import DATA_BYTES_MAX
 
 
 class Json:
-    """A JSON text that is sent unchanged. It may be used wherever data is expected.
+    """A JSON text that is sent unchanged. It may be used in every place that expects data.
 
     >>> app.broadcast("/news", Json('{"text":"hello"}'))
 

@@ -49,7 +49,7 @@ class Runner:
         """Starts an async function. The caller must keep the task, because the loop does not keep it alive.
 
         The constructor is used rather than `loop.create_task`: it is faster, and the task never begins before this
-        returns, whatever task factory the application has set.
+        returns, even if the application has set a task factory.
         """
         return asyncio.Task(_finish(function, args, outcome), loop=self._loop)
 
