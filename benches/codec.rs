@@ -1,7 +1,7 @@
-//! What the codecs cost, each beside its naive twin: `cargo bench --bench codec`.
+//! Benchmarks of the codecs against naive twins: `cargo bench --bench codec`.
 //!
-//! Keys and texts are chosen so that a text which is masked twice is a text again: the same buffer is decoded over and
-//! over, without a copy that would be measured too.
+//! Keys and texts are such that masking a text twice gives valid text again. The same buffer is decoded repeatedly,
+//! without a copy that would be measured too.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -43,13 +43,13 @@ criterion_group! {
     targets = decode, decode_in_pieces, encode_frames, unmask_payloads, check_utf8, shake_hands, polls
 }
 
-/// A whole masked text frame in the receive buffer of an open session: the path that every event takes.
+/// A complete masked text frame in the receive buffer of an open connection, which is the usual form of an event.
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     for len in [16, 32, 125, 1024, 16 * 1024] {
         let mut input = client_frame(len);
-        let mut session = open_session();
-        measure(&mut group, "session", len, || match session.decode(&mut input, &SETTINGS).incoming {
+        let mut codec = open_codec();
+        measure(&mut group, "session", len, || match codec.decode(&mut input, &SETTINGS).incoming {
             Incoming::Event(text) => text.len(),
             _ => unreachable!("a whole text frame is an event"),
         });
@@ -71,11 +71,11 @@ fn decode_in_pieces(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode in pieces of 4 KiB");
     for len in [16 * 1024, 256 * 1024] {
         let mut input = client_frame(len);
-        let mut session = open_session();
+        let mut codec = open_codec();
         measure(&mut group, "session", len, || {
             let mut found = 0;
             for piece in input.chunks_mut(4096) {
-                if let Incoming::Event(text) = session.decode(piece, &SETTINGS).incoming {
+                if let Incoming::Event(text) = codec.decode(piece, &SETTINGS).incoming {
                     found += text.len();
                 }
             }
@@ -138,31 +138,31 @@ fn check_utf8(criterion: &mut Criterion) {
 
 fn shake_hands(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("handshake");
-    // Requests are not changed where they lie.
+    // Requests are not modified in place.
     let mut input = UPGRADE.to_vec();
     let mut decode = |size: usize| {
-        let mut session = Codec::new(Options::default());
-        input.chunks_mut(size).map(|piece| session.decode(piece, &SETTINGS).consumed).sum::<usize>()
+        let mut codec = Codec::new(Options::default());
+        input.chunks_mut(size).map(|piece| codec.decode(piece, &SETTINGS).consumed).sum::<usize>()
     };
     measure(&mut group, "in one piece", UPGRADE.len(), || decode(UPGRADE.len()));
     measure(&mut group, "byte by byte", UPGRADE.len(), || decode(1));
 }
 
-/// A poll and its response, on a connection that lives on.
+/// A poll and its response, on a connection that persists.
 fn polls(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("poll");
     let mut input = POLL.to_vec();
-    let mut session = Codec::new(Options::default());
+    let mut codec = Codec::new(Options::default());
     let mut answer = |size: usize| {
         let mut sent = 0;
         for piece in input.chunks_mut(size) {
-            let number = match session.decode(piece, &SETTINGS).incoming {
+            let number = match codec.decode(piece, &SETTINGS).incoming {
                 Incoming::Request(request) => request.number,
                 _ => continue,
             };
             let response =
                 HttpResponse::Whole { status: 200, headers: "", body: b"/qio/callback/1:0={\"code\":200}\n" };
-            sent += session.respond(number, response).bytes.len();
+            sent += codec.respond(number, response).bytes.len();
         }
         sent
     };
@@ -181,17 +181,17 @@ fn client_frame(len: usize) -> Vec<u8> {
     bytes
 }
 
-fn open_session() -> Codec {
-    let mut session = Codec::new(Options::default());
-    session.decode(&mut UPGRADE.to_vec(), &SETTINGS);
+fn open_codec() -> Codec {
+    let mut codec = Codec::new(Options::default());
+    codec.decode(&mut UPGRADE.to_vec(), &SETTINGS);
     let mut ohai = Vec::new();
     encode::client_frame(&mut ohai, Opcode::Text, OHAI.as_bytes(), KEY);
-    session.decode(&mut ohai, &SETTINGS);
-    assert!(session.is_open());
-    session
+    codec.decode(&mut ohai, &SETTINGS);
+    assert!(codec.is_open());
+    codec
 }
 
-/// Byte by byte, into a string of its own.
+/// Decodes byte by byte, into a new string.
 fn naive_decode(frame: &[u8]) -> String {
     let (len, at) = match frame[1] & 0x7F {
         126 => (usize::from(u16::from_be_bytes([frame[2], frame[3]])), 4),
@@ -227,7 +227,7 @@ fn naive_unmask(payload: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// One byte at a time: how many continuation bytes are due, and from where to where the next may be.
+/// Validates one byte at a time. Keeps the number of continuation bytes that are due, and the range of the next one.
 fn naive_is_utf8(bytes: &[u8]) -> bool {
     let (mut due, mut low, mut high) = (0, 0x80, 0xBF);
     for byte in bytes {

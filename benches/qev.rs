@@ -1,4 +1,4 @@
-//! The parts of quick-event beside their naive twins: timers, messages between shards, latency histograms.
+//! Benchmarks of `qev` against naive twins: timers, messages between shards, and latency histograms.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -25,10 +25,11 @@ criterion_main!(benches);
 
 const TIMERS: u32 = 100_000;
 
-/// Moves of a timer in one iteration: every client that says something has its timeout moved.
+/// The number of timers that are moved in one iteration. Every message of a client moves its timeout.
 const MOVES: u64 = 1_000;
 
-/// Half a second from `now_ms`, spread over a tenth: short enough that the bench reaches its steady state.
+/// Returns a time half a second after `now_ms`, spread over a tenth of a second. This is short enough for the benchmark
+/// to reach its steady state.
 fn timeout(now_ms: u64, client: u32) -> u64 {
     now_ms + 500 + u64::from(client).wrapping_mul(7_919) % 100
 }
@@ -74,7 +75,7 @@ fn timers(criterion: &mut Criterion) {
         });
     });
 
-    // A heap cannot cancel: what was moved stays in it until its old time has come.
+    // A heap cannot cancel a timer. A timer that was moved stays in the heap until its old time.
     let mut heap: BinaryHeap<Reverse<(u64, u32)>> =
         (0..TIMERS).map(|client| Reverse((timeout(0, client), client))).collect();
     let mut times: Vec<u64> = (0..TIMERS).map(|client| timeout(0, client)).collect();
@@ -97,17 +98,17 @@ fn timers(criterion: &mut Criterion) {
     });
 }
 
-/// The next thousand clients that say something, all over the table.
+/// Returns the next thousand clients that send a message, spread over the table.
 fn clients(next: &mut u32) -> impl Iterator<Item = u32> {
     let first = *next;
     *next = next.wrapping_add(MOVES as u32);
     (0..MOVES as u32).map(move |client| first.wrapping_add(client).wrapping_mul(7_919) % TIMERS)
 }
 
-/// As large as what the shards send each other: a frame's handle, and where it goes.
+/// A message with the size of those that shards send each other: the handle of a frame and its destination.
 type Message = [u64; 6];
 
-/// Messages that one turn sends, and the next receives.
+/// The number of messages that one turn sends and the next receives.
 const TURN: u64 = 64;
 
 fn ports() -> (Port<Message>, Port<Message>) {
@@ -137,7 +138,7 @@ fn messages_in_one_thread(criterion: &mut Criterion) {
     group.bench_function("mpsc::channel", |bencher| {
         bencher.iter(|| {
             for number in 0..TURN {
-                sender.send([number; 6]).expect("the receiver lives");
+                sender.send([number; 6]).expect("the receiver exists");
             }
             receiver.try_iter().for_each(|message| {
                 black_box(message);
@@ -149,16 +150,16 @@ fn messages_in_one_thread(criterion: &mut Criterion) {
     group.bench_function("Mutex<VecDeque>", |bencher| {
         bencher.iter(|| {
             for number in 0..TURN {
-                queue.lock().expect("nobody panics").push_back([number; 6]);
+                queue.lock().expect("no thread panics").push_back([number; 6]);
             }
-            while let Some(message) = queue.lock().expect("nobody panics").pop_front() {
+            while let Some(message) = queue.lock().expect("no thread panics").pop_front() {
                 black_box(message);
             }
         });
     });
 }
 
-/// Messages from one thread to another in one iteration.
+/// The number of messages from one thread to another in one iteration.
 const CROSSING: u64 = 200_000;
 
 fn messages_between_threads(criterion: &mut Criterion) {
@@ -173,7 +174,8 @@ fn messages_between_threads(criterion: &mut Criterion) {
     });
 }
 
-/// Both sides yield when they can do nothing, as do the twins: measured is the crossing, not the wake-up.
+/// Sends messages through the mesh. Both threads yield when they have nothing to do, as do the twins. This measures the
+/// passing of messages and not the wake-up.
 fn cross_mesh((mut zero, mut one): (Port<Message>, Port<Message>)) {
     let sender = thread::spawn(move || {
         let mut number = 0;
@@ -235,7 +237,7 @@ fn cross_lock(queue: Arc<Mutex<VecDeque<Message>>>) {
     });
     let mut received = 0;
     while received < CROSSING {
-        let message = queue.lock().expect("nobody panics").pop_front();
+        let message = queue.lock().expect("no thread panics").pop_front();
         if message.is_none() {
             thread::yield_now();
         }
@@ -245,7 +247,7 @@ fn cross_lock(queue: Arc<Mutex<VecDeque<Message>>>) {
 }
 
 fn push_if_room(queue: &Mutex<VecDeque<Message>>, message: Message) -> bool {
-    let mut queue = queue.lock().expect("nobody panics");
+    let mut queue = queue.lock().expect("no thread panics");
     let room = queue.len() < 1024;
     if room {
         queue.push_back(message);
@@ -253,19 +255,19 @@ fn push_if_room(queue: &Mutex<VecDeque<Message>>, message: Message) -> bool {
     room
 }
 
-/// Durations recorded in one iteration.
+/// The number of durations that are recorded in one iteration.
 const RECORDED: u64 = 10_000;
 
 fn latencies(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record a duration");
     group.throughput(Throughput::Elements(RECORDED));
-    // How many come with one time stamp: the sends of a fan-out, or none together.
+    // The number of equal durations in a row: one, or as many as the sends of a fan-out.
     for run in [1, 100] {
         let times: Vec<u64> =
             (0..RECORDED).map(|at| 20_000 + (at / run).wrapping_mul(7_919) % 1_000_000).collect();
-        let mut timer = LatencyHistogram::new();
+        let mut latencies = LatencyHistogram::new();
         group.bench_function(format!("LatencyHistogram, runs of {run}"), |bencher| {
-            bencher.iter(|| times.iter().for_each(|ns| timer.record(black_box(*ns))));
+            bencher.iter(|| times.iter().for_each(|ns| latencies.record(black_box(*ns))));
         });
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 3_600_000_000_000, 3).expect("good bounds");
         group.bench_function(format!("Histogram, runs of {run}"), |bencher| {
@@ -275,7 +277,7 @@ fn latencies(criterion: &mut Criterion) {
         group.bench_function(format!("Mutex<Histogram>, runs of {run}"), |bencher| {
             bencher.iter(|| {
                 let record =
-                    |ns: &u64| shared.lock().expect("nobody panics").saturating_record(black_box(*ns));
+                    |ns: &u64| shared.lock().expect("no thread panics").saturating_record(black_box(*ns));
                 times.iter().for_each(record);
             });
         });

@@ -1,6 +1,6 @@
-//! The event's text, path and router, and the subscription table: each beside its naive twin.
+//! Benchmarks of event texts, paths and routers and of the subscription table against naive twins.
 //!
-//! `cargo bench --bench tables`; one group by its name: `cargo bench --bench tables -- route`.
+//! `cargo bench --bench tables` runs all groups, `cargo bench --bench tables -- route` one of them.
 
 use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
@@ -84,7 +84,7 @@ fn naive_answer(answer: &AnswerText<'_>) -> String {
     }
 }
 
-/// The built-in events, and some applications'.
+/// The built-in events and those of some applications.
 fn registered() -> Vec<(String, bool)> {
     let built_in = ["on", "off", "ping", "hostname", "heartbeat", "move", "callback"];
     let mut events: Vec<_> =
@@ -123,7 +123,7 @@ fn route(c: &mut Criterion) {
     }
 }
 
-/// What every event goes through.
+/// The steps for every event.
 fn parse_clean_route(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse, clean, route");
     let (router, twin) = routers();
@@ -144,7 +144,7 @@ fn parse_clean_route(c: &mut Criterion) {
     });
 }
 
-/// Maps of sets, both ways.
+/// The naive twin: a map of sets in each direction.
 #[derive(Default)]
 struct NaiveSubscriptions {
     by_path: HashMap<String, HashSet<u32>>,
@@ -186,7 +186,7 @@ fn subscribe(table: &mut Subscriptions, client: u32, path: PathRef<'_>) {
 
 const CLIENTS: u32 = 20_000;
 
-/// Each client is subscribed to one path of all, one of its own, and two of a hundred.
+/// Returns the paths of a client: one that all clients have, one of its own, and two of a hundred.
 fn joined(client: u32) -> [Path; 4] {
     let raws = [
         "/news".to_owned(),
@@ -246,11 +246,11 @@ fn subscriptions(c: &mut Criterion) {
     walk(&mut group, &table, &twin);
 }
 
-/// What a broadcast does: every subscriber's slot once.
+/// The main loop of a broadcast: visits the slot of every subscriber.
 fn walk(group: &mut BenchmarkGroup<'_, WallTime>, table: &Subscriptions, twin: &NaiveSubscriptions) {
     group.throughput(Throughput::Elements(u64::from(CLIENTS)));
     let news = Path::parse("/news").expect("a path");
-    let id = table.find(news.as_ref()).expect("everybody is subscribed");
+    let id = table.find(news.as_ref()).expect("all clients are subscribed");
     group.bench_function("walk 20,000", |b| {
         b.iter(|| table.subscribers(black_box(id)).iter().map(|one| u64::from(one.client)).sum::<u64>());
     });
@@ -261,7 +261,7 @@ fn walk(group: &mut BenchmarkGroup<'_, WallTime>, table: &Subscriptions, twin: &
     });
 }
 
-/// One client with very many: nothing may depend on how many.
+/// A client with very many subscriptions. The cost of an operation must not depend on their number.
 fn many(c: &mut Criterion) {
     const PATHS: usize = 200_000;
     let mut group = c.benchmark_group("one client with 200,000");

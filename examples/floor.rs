@@ -1,6 +1,6 @@
-//! The floor under a server: the smallest io_uring program that makes the same receives and sends as the server
-//! does in a scenario, with no protocol, no clients and no events. What the server costs above it is the
-//! server's own; what this costs is the kernel's.
+//! The floor of a server's cost: the smallest io_uring program that makes the same receives and sends as the server in
+//! a scenario, without a protocol, clients or events. Its cost is that of the kernel. The cost of the server above this
+//! floor is that of the server itself.
 //!
 //! ```text
 //! cargo run --release --example floor -- ping   --listen 127.0.0.1:9000 --answer-bytes 44
@@ -8,12 +8,12 @@
 //! ```
 //!
 //! `ping`: each receive, of any bytes, is answered with one send of `--answer-bytes`. `fanout`: each receive on the
-//! first connection becomes one send of `--frame-bytes` times `--burst` to each of the others. The load comes from
-//! `quickio-load ping|fanout --protocol none`; `scripts/floor.sh` runs it all.
+//! first connection causes one send of `--frame-bytes` times `--burst` to each of the others. `quickio-load ping|fanout
+//! --protocol none` generates the load, and `scripts/floor.sh` runs both programs.
 //!
-//! It does what the server does to the kernel, and in the same way: one thread, a ring with SINGLE_ISSUER and
-//! DEFER_TASKRUN, direct descriptors, multishot receive into provided buffers, one send for each client with
-//! output, everything queued in a turn in one `io_uring_enter` that also waits.
+//! The program uses the kernel in the same way as the server: one thread, a ring with SINGLE_ISSUER and DEFER_TASKRUN,
+//! direct descriptors, multishot receive into provided buffers, and one send for each client with output. All
+//! operations of a turn are submitted by one `io_uring_enter`, which also waits.
 
 #![allow(unsafe_code)]
 
@@ -28,14 +28,15 @@ const SUBMISSIONS: u32 = 2048;
 const COMPLETIONS: u32 = 16_384;
 const DESCRIPTORS: u32 = 16_384;
 
-/// Provided buffers: as many and as large as the server has by default.
+/// The number of provided buffers. Number and size are the defaults of the server.
 const BUFFERS: u16 = 512;
 const BUFFER_BYTES: usize = 4096;
 
-/// As the server sends: a peer that is gone is no signal, and a send is whole.
+/// The flags of sends, as in the server: a peer that has disconnected causes no signal, and the kernel retries short
+/// sends.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
-/// What a completion belongs to; above it stands the descriptor.
+/// The kind of an operation, in the lowest bits of its user data. The descriptor is in the bits above.
 const ACCEPT: u64 = 0;
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
@@ -61,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     serve(fanout, listen, vec![b'x'; len].leak())
 }
 
-/// Serves until it is killed. `output` is what every send sends: it is leaked, so it outlives every send.
+/// Serves until the process is killed. Every send sends `output`, which is leaked and therefore outlives all sends.
 fn serve(fanout: bool, listen: SocketAddr, output: &'static [u8]) -> Result<(), Box<dyn std::error::Error>> {
     let listener = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::STREAM, None)?;
     listener.set_reuse_address(true)?;
@@ -125,19 +126,19 @@ fn send(descriptor: u32, output: &'static [u8]) -> squeue::Entry {
 }
 
 fn push(io: &mut IoUring, entry: &squeue::Entry) {
-    // SAFETY: the only memory that entries name is `output`, which lives as long as the process.
+    // SAFETY: the only memory that entries name is `output`, which is never freed.
     while unsafe { io.submission().push(entry) }.is_err() {
-        io.submit().expect("the kernel takes what it is given");
+        io.submit().expect("the kernel accepts the submissions");
     }
 }
 
-/// The limit for each ring is the process's own.
+/// Returns the maximum number of descriptors of a ring, which is the limit of the process.
 fn descriptors_max() -> u32 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
 }
 
-/// The provided buffers. Nothing is ever read from them.
+/// The provided buffers. The received data is not read.
 struct Buffers {
     entries: *mut BufRingEntry,
     memory: *mut u8,
@@ -148,7 +149,8 @@ impl Buffers {
     fn register(io: &IoUring) -> Result<Buffers, Box<dyn std::error::Error>> {
         let entries = Layout::from_size_align(usize::from(BUFFERS) * size_of::<BufRingEntry>(), 4096)?;
         let memory = Layout::from_size_align(usize::from(BUFFERS) * BUFFER_BYTES, 4096)?;
-        // SAFETY: neither layout is empty. Both are never freed, so the kernel may use them to the end.
+        // SAFETY: the layouts are not empty. The memory is never freed, and the kernel may use it until the process
+        // ends.
         let (entries, memory) =
             unsafe { (alloc_zeroed(entries).cast::<BufRingEntry>(), alloc_zeroed(memory)) };
         if entries.is_null() || memory.is_null() {
@@ -163,8 +165,9 @@ impl Buffers {
 
     fn recycle(&mut self, id: u16) {
         let slot = usize::from(self.tail & (BUFFERS - 1));
-        // SAFETY: slot and id are below BUFFERS (the kernel names buffers that it was given), so both lie within
-        // the allocations; the kernel reads entries below the tail only, and this one is published by the store.
+        // SAFETY: slot and id are below BUFFERS (the kernel names only buffers that it was given), hence both are
+        // within the allocations. The kernel reads only entries below the tail, and this entry is published by the
+        // store below.
         unsafe {
             let entry = &mut *self.entries.add(slot);
             entry.set_addr(self.memory.add(usize::from(id) * BUFFER_BYTES) as u64);

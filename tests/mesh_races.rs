@@ -1,9 +1,9 @@
-//! The races that could lose a wake-up, one at a time: a shard goes to sleep at the very moment at which
-//! another thread gives it something to do. Whenever it sleeps, it must have been rung.
+//! Tests of the races that could lose a wake-up, one at a time. A shard goes to sleep at the same moment at which
+//! another thread gives it something to do. If the shard sleeps, it must have been rung.
 //!
-//! The verdict is exact in every round, and needs no clock; the delays on both sides go through all pairs, so
-//! that the two meet in many ways. `QUICKIO_FUZZ_MILLIS` is how long each race is run (300): machines differ,
-//! and a race that is lost once in a million rounds takes a long run of an optimized build to be found.
+//! The result of each round is exact and does not depend on a clock. The delays of the two threads go through all
+//! pairs, which makes them meet in many ways. `QUICKIO_FUZZ_MILLIS` is the duration of each race (300). Machines
+//! differ: to find a race that is lost once in a million rounds, run an optimized build for a long time.
 
 use std::hint::spin_loop;
 use std::sync::Mutex;
@@ -20,13 +20,13 @@ fn a_message_arrives() {
         |step| match step {
             Step::Prepare => false,
             Step::Race => sleeper.try_sleep(),
-            Step::CleanUp => tidy(&mut sleeper, 1),
+            Step::CleanUp => clean_up(&mut sleeper, 1),
             Step::FinishCleaningUp => false,
         },
         |step| match step {
             Step::Race => {
                 let _ = sender.send(0, 7, Class::Data);
-                rings(&mut sender)
+                must_ring(&mut sender)
             }
             _ => false,
         },
@@ -42,22 +42,22 @@ fn room_is_made_for_a_message_that_overflowed() {
                 let _ = sleeper.send(1, 1, Class::Control);
                 let _ = sleeper.send(1, 2, Class::Control);
                 assert!(sleeper.has_overflow());
-                rings(&mut sleeper)
+                must_ring(&mut sleeper)
             }
             Step::Race => sleeper.try_sleep(),
             Step::CleanUp => {
                 sleeper.flush();
                 assert!(!sleeper.has_overflow());
-                tidy(&mut sleeper, 0)
+                clean_up(&mut sleeper, 0)
             }
             Step::FinishCleaningUp => false,
         },
         |step| match step {
             Step::Race => {
                 assert_eq!(receiver.receive(1, |_, number| assert_eq!(number, 1)), 1);
-                rings(&mut receiver)
+                must_ring(&mut receiver)
             }
-            Step::FinishCleaningUp => tidy(&mut receiver, 1),
+            Step::FinishCleaningUp => clean_up(&mut receiver, 1),
             _ => false,
         },
     );
@@ -72,7 +72,7 @@ fn a_message_is_posted() {
             Step::Race => sleeper.try_sleep(),
             Step::CleanUp => {
                 assert_eq!(inbox.receive(2, |number: u32| assert_eq!(number, 7)), 1);
-                tidy(&mut sleeper, 0)
+                clean_up(&mut sleeper, 0)
             }
             _ => false,
         },
@@ -92,9 +92,9 @@ fn a_note_is_left() {
             Step::Race => sleeper.try_sleep(),
             Step::CleanUp => {
                 sleeper.end_sleep();
-                // Whether or not the note is gone, it keeps nobody awake for longer than a turn.
+                // A note keeps the shard awake for at most one turn.
                 assert!(sleeper.try_sleep() || sleeper.try_sleep());
-                tidy(&mut sleeper, 0)
+                clean_up(&mut sleeper, 0)
             }
             _ => false,
         },
@@ -110,21 +110,21 @@ fn pair() -> (Port<u32>, Port<u32>) {
     (ports.next().expect("shard 0"), ports.next().expect("shard 1"))
 }
 
-/// Whether the other must be woken.
-fn rings(port: &mut Port<u32>) -> bool {
+/// Returns whether the other shard must be woken.
+fn must_ring(port: &mut Port<u32>) -> bool {
     let mut rung = false;
     port.doorbells(|_| rung = true);
     rung
 }
 
-/// Leaves the port awake, with nothing to do.
-fn tidy(port: &mut Port<u32>, waiting: usize) -> bool {
+/// Ends the sleep of the port and receives the waiting messages. Returns whether the other shard must be woken.
+fn clean_up(port: &mut Port<u32>, waiting: usize) -> bool {
     port.end_sleep();
     assert_eq!(port.receive(2, |_, _| ()), waiting);
-    rings(port)
+    must_ring(port)
 }
 
-/// What happens in a round; both sides pass each step together.
+/// A step of a round. Both threads begin each step together.
 #[derive(Clone, Copy)]
 enum Step {
     Prepare,
@@ -133,25 +133,26 @@ enum Step {
     FinishCleaningUp,
 }
 
-/// Runs rounds in two threads. In [`Step::Race`] the first says whether it sleeps, the second whether it
-/// rang.
-fn race(mut sleeps: impl FnMut(Step) -> bool + Send, mut rings: impl FnMut(Step) -> bool + Send) {
-    // One race at a time: the two of it have to run at once, on machines with two cores, too.
+/// Runs rounds in two threads. In [`Step::Race`], `sleep` returns whether the shard sleeps, and `wake` whether it was
+/// rung.
+fn race(mut sleep: impl FnMut(Step) -> bool + Send, mut wake: impl FnMut(Step) -> bool + Send) {
+    // Races run one at a time, because both threads of a race must run at the same time, even on a machine with two
+    // cores.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
     let end = Instant::now() + Duration::from_millis(millis());
-    let (meeting, over, rang) = (Meeting::default(), AtomicBool::new(false), AtomicBool::new(false));
+    let (barrier, over, rang) = (SpinBarrier::default(), AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
             for round in 0_u64.. {
-                meeting.pass(|| rings(Step::Prepare));
-                meeting.pass(|| {
+                barrier.pass(|| wake(Step::Prepare));
+                barrier.pass(|| {
                     delay(round % 67);
-                    rang.store(rings(Step::Race), Ordering::Relaxed);
+                    rang.store(wake(Step::Race), Ordering::Relaxed);
                 });
-                meeting.pass(|| rings(Step::CleanUp));
+                barrier.pass(|| wake(Step::CleanUp));
                 over.store(Instant::now() >= end, Ordering::Relaxed);
-                meeting.pass(|| rings(Step::FinishCleaningUp));
+                barrier.pass(|| wake(Step::FinishCleaningUp));
                 if over.load(Ordering::Relaxed) {
                     return println!("{} rounds", round + 1);
                 }
@@ -159,19 +160,19 @@ fn race(mut sleeps: impl FnMut(Step) -> bool + Send, mut rings: impl FnMut(Step)
         });
         let mut lost = 0;
         for round in 0_u64.. {
-            meeting.pass(|| sleeps(Step::Prepare));
-            let asleep = meeting.pass(|| {
+            barrier.pass(|| sleep(Step::Prepare));
+            let asleep = barrier.pass(|| {
                 delay(round % 71);
-                sleeps(Step::Race)
+                sleep(Step::Race)
             });
             lost += u64::from(asleep && !rang.load(Ordering::Relaxed));
-            meeting.pass(|| sleeps(Step::CleanUp));
-            meeting.pass(|| sleeps(Step::FinishCleaningUp));
+            barrier.pass(|| sleep(Step::CleanUp));
+            barrier.pass(|| sleep(Step::FinishCleaningUp));
             if over.load(Ordering::Relaxed) {
                 break;
             }
         }
-        assert_eq!(lost, 0, "wake-ups lost: the shard slept, and nobody rang");
+        assert_eq!(lost, 0, "wake-ups lost: the shard slept, but was not rung");
     });
 }
 
@@ -185,14 +186,14 @@ fn delay(spins: u64) {
     });
 }
 
-/// Where two threads wait for each other, spinning, so that they go on at the same moment.
+/// A barrier at which two threads wait for each other. They spin, and therefore continue at the same moment.
 #[derive(Default)]
-struct Meeting {
+struct SpinBarrier {
     arrived: AtomicU64,
 }
 
-impl Meeting {
-    /// Takes a step; returns when the other took it, too.
+impl SpinBarrier {
+    /// Performs a step. Returns when the other thread has performed it too.
     fn pass<T>(&self, step: impl FnOnce() -> T) -> T {
         let done = step();
         let number = self.arrived.fetch_add(1, Ordering::AcqRel);

@@ -1,8 +1,9 @@
-//! The mesh under stress, against a ledger: nothing lost, nothing twice, nothing out of order, nobody asleep
-//! for ever. Once in one thread, step by step from a seed; once over threads that really block.
+//! Stress tests of the mesh against a ledger: no message may be lost, doubled or out of order, and no shard may sleep
+//! forever. One test simulates all shards in one thread, step by step from a seed. The other runs threads that really
+//! block.
 //!
-//! `QUICKIO_FUZZ_MILLIS` is how long each test goes on (300), `QUICKIO_FUZZ_SEED` where it begins (1). The
-//! time decides how much is tried, never the verdict.
+//! `QUICKIO_FUZZ_MILLIS` is the duration of each test (300), `QUICKIO_FUZZ_SEED` the first seed (1). The duration
+//! decides how much is tried, but not the result.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -25,9 +26,9 @@ fn every_schedule_of_steps_delivers_everything() {
 
 #[test]
 fn threads_that_block_are_woken_for_everything() {
-    // Few tokens and tiny rings: a thread blocks between almost any two messages. Many tokens: rings are full
-    // all the time, and threads block for want of room. Spinning: many times as many attempts to sleep, just
-    // as the other thread sends; real blocking: the scheduler has its say.
+    // With few tokens and tiny rings, a thread blocks between almost any two messages. With many tokens, the rings are
+    // always full, and threads block because there is no room. Threads that spin attempt to sleep many times as often,
+    // just when the other thread sends. Threads that block involve the scheduler.
     let relay = |shards, ring_messages, overflow_messages_max, tokens, posters, spin| Relay {
         shards,
         ring_messages,
@@ -61,7 +62,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// splitmix64: the same numbers from the same seed, everywhere.
+/// A generator of random numbers (splitmix64). The same seed gives the same numbers on every machine.
 struct Random(u64);
 
 impl Random {
@@ -85,17 +86,17 @@ impl Random {
     }
 }
 
-/// A message says what its receiver must have received before.
+/// A message. It tells what its receiver must have received before.
 #[derive(Clone, Copy)]
 struct Message {
     class: Class,
-    /// Its number among those of its class from its sender to its receiver.
+    /// The number of the message among those of its class from the same sender to the same receiver.
     number: u64,
-    /// Control messages that were sent to the same receiver before it.
+    /// The number of Control messages that were sent to the same receiver before this one.
     controls_before: u64,
 }
 
-/// How many messages of each class went one way.
+/// The number of messages of each class that were sent from one shard to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Ledger {
     controls: u64,
@@ -112,38 +113,38 @@ impl Ledger {
         *(if class == Class::Control { &mut self.controls } else { &mut self.data }) += 1;
     }
 
-    /// Enters a message that arrived; panics where it is not the next of its class, or overtook Control.
+    /// Enters a received message. Panics if it is not the next one of its class, or if it overtook Control.
     fn enter_received(&mut self, message: Message) {
         let expected = self.next(message.class);
-        assert_eq!(message.number, expected.number, "{:?} lost, doubled or out of order", message.class);
+        assert_eq!(message.number, expected.number, "{:?} was lost, doubled or out of order", message.class);
         assert!(message.controls_before <= self.controls, "{:?} overtook Control", message.class);
         self.enter(message.class);
     }
 }
 
-/// Sends the next message of a class; whether it was accepted.
+/// Sends the next message of a class. Returns whether it was accepted.
 fn send(port: &mut Port<Message>, ledger: &mut Ledger, to: usize, class: Class) -> bool {
     match port.send(to, ledger.next(class), class) {
         SendOutcome::Queued | SendOutcome::Overflowed => ledger.enter(class),
         SendOutcome::Refused(_) => {
-            assert_eq!(class, Class::Data, "Control is refused only where the peer has gone");
+            assert_eq!(class, Class::Data, "Control is refused only if the peer has ended");
             return false;
         }
     }
     true
 }
 
-/// All shards in one thread: each step of each of them happens when the seed says so.
+/// All shards in one thread. The seed decides the order of their steps.
 struct Simulation {
     random: Random,
     shards: Vec<Shard>,
-    /// What each sent to each: `[from][to]`.
+    /// The messages that each shard sent to each other one: `[from][to]`.
     sent: Vec<Vec<Ledger>>,
     posted: Vec<u64>,
-    /// What a shard only sees when it looks, raised with a note.
+    /// A flag for each shard, which is raised with a note and which the shard sees only in a turn.
     flags: Vec<u64>,
-    /// Doorbells that were rung, and did not arrive yet.
-    on_their_way: Vec<usize>,
+    /// The doorbells that were rung and have not arrived yet.
+    pending_doorbells: Vec<usize>,
 }
 
 struct Shard {
@@ -155,7 +156,7 @@ struct Shard {
     received_posts: u64,
     seen_flag: u64,
     blocked: bool,
-    /// A doorbell arrived: blocking returns at once.
+    /// A doorbell has arrived: blocking returns at once.
     rung: bool,
 }
 
@@ -187,7 +188,7 @@ impl Simulation {
             sent: vec![vec![Ledger::default(); shards]; shards],
             posted: vec![0; shards],
             flags: vec![0; shards],
-            on_their_way: Vec::new(),
+            pending_doorbells: Vec::new(),
         }
     }
 
@@ -209,7 +210,7 @@ impl Simulation {
         if let Ok(wake) = self.shards[to].mailbox.post(self.posted[to]) {
             self.posted[to] += 1;
             if wake {
-                self.on_their_way.push(to);
+                self.pending_doorbells.push(to);
             }
         }
     }
@@ -218,14 +219,14 @@ impl Simulation {
         let to = self.random.below(self.shards.len());
         self.flags[to] += 1;
         if self.shards[to].waker.needs_wake() {
-            self.on_their_way.push(to);
+            self.pending_doorbells.push(to);
         }
     }
 
     fn doorbell_arrives(&mut self) {
-        if !self.on_their_way.is_empty() {
-            let which = self.random.below(self.on_their_way.len());
-            let at = self.on_their_way.swap_remove(which);
+        if !self.pending_doorbells.is_empty() {
+            let which = self.random.below(self.pending_doorbells.len());
+            let at = self.pending_doorbells.swap_remove(which);
             self.shards[at].rung = true;
         }
     }
@@ -234,7 +235,7 @@ impl Simulation {
         let at = self.random.below(self.shards.len());
         let shard = &mut self.shards[at];
         if shard.blocked {
-            // Now and then something else wakes it.
+            // Sometimes the shard is woken for another reason.
             if shard.rung || self.random.one_in(50) {
                 shard.wake(self.flags[at]);
             }
@@ -248,31 +249,33 @@ impl Simulation {
             3 => shard.receive(self.random.below(6)),
             4 => shard.receive_posts(self.random.below(3)),
             5 => shard.port.flush(),
-            6 => shard.port.doorbells(|peer| self.on_their_way.push(peer)),
+            6 => shard.port.doorbells(|peer| self.pending_doorbells.push(peer)),
             _ => shard.try_block(self.flags[at]),
         }
+        self.shards[at].port.check();
     }
 
-    /// Nothing more is sent, and all doorbells arrive: everybody must end up asleep, in bounded time.
+    /// Stops sending and delivers all doorbells. All shards must then go to sleep in bounded time.
     fn settle(&mut self) {
         for _ in 0..1_000 {
-            for at in std::mem::take(&mut self.on_their_way) {
+            for at in std::mem::take(&mut self.pending_doorbells) {
                 self.shards[at].rung = true;
             }
             for (shard, flag) in self.shards.iter_mut().zip(&self.flags) {
-                shard.turn(*flag, &mut self.on_their_way);
+                shard.turn(*flag, &mut self.pending_doorbells);
             }
+            self.shards.iter().for_each(|shard| shard.port.check());
             let asleep = self.shards.iter().all(|shard| shard.blocked && !shard.rung);
-            if asleep && self.on_their_way.is_empty() {
+            if asleep && self.pending_doorbells.is_empty() {
                 return;
             }
         }
-        panic!("somebody is kept awake for nothing");
+        panic!("a shard stays awake without work");
     }
 
     fn check(&self) {
         for (to, shard) in self.shards.iter().enumerate() {
-            assert!(!shard.port.has_overflow(), "shard {to} sleeps on messages to others");
+            assert!(!shard.port.has_overflow(), "shard {to} sleeps although it has messages for others");
             assert_eq!(shard.received_posts, self.posted[to], "posts to shard {to}");
             assert_eq!(shard.seen_flag, self.flags[to], "flag of shard {to}");
             for (from, received) in shard.received.iter().enumerate() {
@@ -304,7 +307,7 @@ impl Shard {
         self.try_block(flag);
     }
 
-    /// Blocks; or takes another turn, of which looking at the flag is all that must be done.
+    /// Blocks, or takes another turn, in which the shard sees its flag.
     fn try_block(&mut self, flag: u64) {
         if self.port.try_sleep() {
             self.blocked = true;
@@ -332,34 +335,34 @@ fn check_counters(ports: impl Iterator<Item = MeshCounters>) {
     let all = ports.fold((0, 0, 0), |all, counters| {
         (all.0 + counters.sent, all.1 + counters.received, all.2 + counters.dropped)
     });
-    assert_eq!((all.0, 0), (all.1, all.2), "what was sent was received, and nothing dropped");
+    assert_eq!((all.0, 0), (all.1, all.2), "all messages must be received, and none dropped");
 }
 
-/// Tokens that go from thread to thread, each of which blocks when it holds none.
+/// Tokens that threads pass to each other. A thread blocks when it holds none.
 #[derive(Clone, Copy, Debug)]
 struct Relay {
     shards: usize,
     ring_messages: usize,
     overflow_messages_max: usize,
     tokens: i64,
-    /// Threads that add tokens while there are few, through the inboxes.
+    /// The number of threads that add tokens through the inboxes while there are few.
     posters: usize,
-    /// Whether a thread that sleeps spins until its doorbell rings, or blocks.
+    /// `true` if a thread that sleeps spins until its doorbell rings. Otherwise it blocks.
     spin: bool,
 }
 
-/// What all threads of a relay see.
-struct Field {
-    /// Tokens that are retired as soon as somebody holds them.
+/// The state that all threads of a relay share.
+struct RelayState {
+    /// Tokens are retired as soon as a thread holds them.
     closing: AtomicBool,
-    /// All tokens are retired: the threads return.
+    /// All tokens are retired, and the threads return.
     over: AtomicBool,
     tokens: AtomicI64,
-    /// Tokens that were passed on or retired: what must never stand still.
+    /// The number of tokens that were passed on or retired. It must keep growing.
     progress: AtomicU64,
 }
 
-/// What a shard blocks on: where it was rung before, it does not block.
+/// The doorbell on which a shard blocks. If it was rung before, the shard does not block.
 struct Doorbell {
     spin: bool,
     rung: AtomicBool,
@@ -375,7 +378,7 @@ impl Doorbell {
     fn ring(&self) {
         self.rung.store(true, Ordering::Release);
         if !self.spin {
-            drop(self.blocked.lock().expect("nobody panics with the lock"));
+            drop(self.blocked.lock().expect("no thread panics while it holds the lock"));
             self.wake.notify_one();
         }
     }
@@ -392,9 +395,9 @@ impl Doorbell {
                 }
             }
         }
-        let mut blocked = self.blocked.lock().expect("nobody panics with the lock");
+        let mut blocked = self.blocked.lock().expect("no thread panics while it holds the lock");
         while !self.rung.swap(false, Ordering::Acquire) {
-            blocked = self.wake.wait(blocked).expect("nobody panics with the lock");
+            blocked = self.wake.wait(blocked).expect("no thread panics while it holds the lock");
         }
     }
 }
@@ -402,7 +405,7 @@ impl Doorbell {
 struct Runner {
     port: Port<Message>,
     inbox: Inbox<Post>,
-    field: Arc<Field>,
+    state: Arc<RelayState>,
     random: Random,
     doorbells: Arc<[Doorbell]>,
     held: usize,
@@ -411,56 +414,61 @@ struct Runner {
     received_posts: Vec<u64>,
 }
 
-/// A token from outside: who posts it, and its number among those from there to here.
+/// A token from a thread outside of the mesh: its poster, and its number among the posts from there to the same shard.
 struct Post {
     poster: usize,
     number: u64,
 }
 
-/// What threads that are no shard know of one.
-struct Outside {
+/// The handles of a shard for threads outside of the mesh.
+struct ShardHandle {
     mailbox: Mailbox<Post>,
     waker: Waker,
     doorbells: Arc<[Doorbell]>,
 }
 
-/// Nothing moved for that long, and the test gives up. A lost wake-up is for ever; a slow machine is not.
+/// The time without progress after which the test fails. A shard whose wake-up was lost sleeps forever; a slow machine
+/// makes progress.
 const STUCK: Duration = Duration::from_secs(60);
 
 impl Relay {
     fn run(self, time: Duration, seed: u64) {
-        let field = Arc::new(Field {
+        let state = Arc::new(RelayState {
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
             tokens: AtomicI64::new(0),
             progress: AtomicU64::new(0),
         });
-        let (runners, outsides) = self.start_runners(&field, seed);
-        self.post_all_tokens(&field, &outsides, seed);
+        let (runners, handles) = self.start_runners(&state, seed);
+        self.post_all_tokens(&state, &handles, seed);
         let posters: Vec<_> =
-            (1..=self.posters).map(|poster| self.start_poster(poster, &field, &outsides, seed)).collect();
-        wait_until(&field, Instant::now() + time, |_| false);
-        field.closing.store(true, Ordering::Relaxed);
+            (1..=self.posters).map(|poster| self.start_poster(poster, &state, &handles, seed)).collect();
+        wait_until(&state, Instant::now() + time, |_| false);
+        state.closing.store(true, Ordering::Relaxed);
         posters.into_iter().for_each(|poster| poster.join().expect("posters do not panic"));
-        wake_all(&outsides);
-        wait_until(&field, Instant::now() + STUCK * 1000, |field| field.tokens.load(Ordering::Relaxed) == 0);
-        field.over.store(true, Ordering::Relaxed);
-        wake_all(&outsides);
+        wake_all(&handles);
+        wait_until(&state, Instant::now() + STUCK * 1000, |state| state.tokens.load(Ordering::Relaxed) == 0);
+        state.over.store(true, Ordering::Relaxed);
+        wake_all(&handles);
         let runners: Vec<Runner> =
             runners.into_iter().map(|runner| runner.join().expect("runners do not panic")).collect();
         check_runners(&runners);
     }
 
-    fn start_runners(self, field: &Arc<Field>, seed: u64) -> (Vec<JoinHandle<Runner>>, Arc<[Outside]>) {
+    fn start_runners(
+        self,
+        state: &Arc<RelayState>,
+        seed: u64,
+    ) -> (Vec<JoinHandle<Runner>>, Arc<[ShardHandle]>) {
         let Self { ring_messages, overflow_messages_max, .. } = self;
         let doorbells: Arc<[Doorbell]> = (0..self.shards).map(|_| Doorbell::new(self.spin)).collect();
-        let (mut threads, mut outsides) = (Vec::new(), Vec::new());
+        let (mut threads, mut handles) = (Vec::new(), Vec::new());
         for mut port in mesh::<Message>(self.shards, MeshSettings { ring_messages, overflow_messages_max }) {
             let (mailbox, inbox) = port.inbox(2);
-            outsides.push(Outside { mailbox, waker: port.waker(), doorbells: Arc::clone(&doorbells) });
+            handles.push(ShardHandle { mailbox, waker: port.waker(), doorbells: Arc::clone(&doorbells) });
             let runner = Runner {
                 inbox,
-                field: Arc::clone(field),
+                state: Arc::clone(state),
                 random: Random(seed ^ (port.shard() as u64) << 32),
                 doorbells: Arc::clone(&doorbells),
                 held: 0,
@@ -471,30 +479,30 @@ impl Relay {
             };
             threads.push(thread::spawn(|| runner.run()));
         }
-        (threads, outsides.into())
+        (threads, handles.into())
     }
 
-    fn post_all_tokens(self, field: &Field, outsides: &[Outside], seed: u64) {
-        let mut poster = Poster::new(0, outsides, seed);
+    fn post_all_tokens(self, state: &RelayState, handles: &[ShardHandle], seed: u64) {
+        let mut poster = Poster::new(0, handles, seed);
         for _ in 0..self.tokens {
-            poster.post(field, outsides);
+            poster.post(state, handles);
         }
     }
 
-    /// A thread that adds tokens for as long as there are not too many.
+    /// Starts a thread that adds tokens while there are not too many.
     fn start_poster(
         self,
         poster: usize,
-        field: &Arc<Field>,
-        outsides: &Arc<[Outside]>,
+        state: &Arc<RelayState>,
+        handles: &Arc<[ShardHandle]>,
         seed: u64,
     ) -> JoinHandle<()> {
-        let (field, outsides) = (Arc::clone(field), Arc::clone(outsides));
+        let (state, handles) = (Arc::clone(state), Arc::clone(handles));
         thread::spawn(move || {
-            let mut poster = Poster::new(poster, &outsides, seed);
-            while !field.closing.load(Ordering::Relaxed) {
-                if field.tokens.load(Ordering::Relaxed) < 2 * self.tokens {
-                    poster.post(&field, &outsides);
+            let mut poster = Poster::new(poster, &handles, seed);
+            while !state.closing.load(Ordering::Relaxed) {
+                if state.tokens.load(Ordering::Relaxed) < 2 * self.tokens {
+                    poster.post(&state, &handles);
                 } else {
                     thread::yield_now();
                 }
@@ -510,19 +518,19 @@ struct Poster {
 }
 
 impl Poster {
-    fn new(poster: usize, outsides: &[Outside], seed: u64) -> Self {
-        Self { poster, posted: vec![0; outsides.len()], random: Random(!seed ^ (poster as u64) << 32) }
+    fn new(poster: usize, handles: &[ShardHandle], seed: u64) -> Self {
+        Self { poster, posted: vec![0; handles.len()], random: Random(!seed ^ (poster as u64) << 32) }
     }
 
-    /// Posts one token to some shard, as often as it takes.
-    fn post(&mut self, field: &Field, outsides: &[Outside]) {
-        let to = self.random.below(outsides.len());
-        field.tokens.fetch_add(1, Ordering::Relaxed);
+    /// Posts a token to a random shard. Retries until it is accepted.
+    fn post(&mut self, state: &RelayState, handles: &[ShardHandle]) {
+        let to = self.random.below(handles.len());
+        state.tokens.fetch_add(1, Ordering::Relaxed);
         let mut post = Post { poster: self.poster, number: self.posted[to] };
         self.posted[to] += 1;
         loop {
-            match outsides[to].mailbox.post(post) {
-                Ok(true) => return outsides[to].doorbells[to].ring(),
+            match handles[to].mailbox.post(post) {
+                Ok(true) => return handles[to].doorbells[to].ring(),
                 Ok(false) => return,
                 Err(full) => post = full.0,
             }
@@ -533,18 +541,19 @@ impl Poster {
 
 impl Runner {
     fn run(mut self) -> Self {
-        while !self.field.over.load(Ordering::Relaxed) {
+        while !self.state.over.load(Ordering::Relaxed) {
             let held = self.held;
-            self.take();
+            self.receive();
             if self.held > held {
-                self.field.progress.fetch_add(1, Ordering::Relaxed);
+                self.state.progress.fetch_add(1, Ordering::Relaxed);
             }
             self.pass_on();
             self.port.flush();
             self.port.doorbells(|peer| self.doorbells[peer].ring());
-            // A token that was refused with nothing overflowing is tried again: nobody wakes us for it.
+            // If a token was refused and no message overflowed, the thread must retry, because no other thread will
+            // wake it.
             let must_retry = self.held > 0 && !self.port.has_overflow();
-            self.tarry();
+            self.wait_a_little();
             if !must_retry && self.port.try_sleep() {
                 self.doorbells[self.port.shard()].wait();
                 self.port.end_sleep();
@@ -553,7 +562,7 @@ impl Runner {
         self
     }
 
-    fn take(&mut self) {
+    fn receive(&mut self) {
         let max = 1 + self.random.below(8);
         let received = &mut self.received;
         self.held += self.port.receive(max, |from, message| received[from].enter_received(message));
@@ -564,8 +573,8 @@ impl Runner {
         });
     }
 
-    /// So that turns meet in every possible way.
-    fn tarry(&mut self) {
+    /// Waits for a random time, which makes turns meet in many ways.
+    fn wait_a_little(&mut self) {
         if self.random.one_in(256) {
             thread::yield_now();
         }
@@ -575,8 +584,8 @@ impl Runner {
     }
 
     fn pass_on(&mut self) {
-        if self.field.closing.load(Ordering::Relaxed) {
-            self.field.tokens.fetch_sub(self.held as i64, Ordering::Relaxed);
+        if self.state.closing.load(Ordering::Relaxed) {
+            self.state.tokens.fetch_sub(self.held as i64, Ordering::Relaxed);
             self.held = 0;
         }
         for _ in 0..self.held {
@@ -588,22 +597,22 @@ impl Runner {
     }
 }
 
-/// Returns at the time, or when `done`; panics where nothing moves any more.
-fn wait_until(field: &Field, time: Instant, done: impl Fn(&Field) -> bool) {
+/// Waits until this time or until `done`. Panics if there is no progress.
+fn wait_until(state: &RelayState, time: Instant, done: impl Fn(&RelayState) -> bool) {
     let mut moved = (0, Instant::now());
-    while Instant::now() < time && !done(field) {
-        let progress = field.progress.load(Ordering::Relaxed);
+    while Instant::now() < time && !done(state) {
+        let progress = state.progress.load(Ordering::Relaxed);
         if progress != moved.0 {
             moved = (progress, Instant::now());
         }
-        assert!(moved.1.elapsed() < STUCK, "a wake-up was lost: nobody moves");
+        assert!(moved.1.elapsed() < STUCK, "a wake-up was lost: there is no progress");
         thread::park_timeout(Duration::from_millis(1));
     }
 }
 
-fn wake_all(outsides: &[Outside]) {
-    for (outside, doorbell) in outsides.iter().zip(&*outsides[0].doorbells) {
-        if outside.waker.needs_wake() {
+fn wake_all(handles: &[ShardHandle]) {
+    for (handle, doorbell) in handles.iter().zip(&*handles[0].doorbells) {
+        if handle.waker.needs_wake() {
             doorbell.ring();
         }
     }

@@ -1,59 +1,62 @@
-//! Who sleeps, and who must wake whom: one byte for each shard, without which a message could wait for ever.
+//! Sleeping and waking: the state of each shard, one byte, without which a message could wait forever.
 //!
-//! A shard that has nothing to do *announces* that it will sleep, looks once more at everything that it could
-//! be sent, and only then blocks. Whoever sends something looks, afterwards, whether the receiver announced
-//! itself. Both write first and look second, so at least one of them sees the other:
+//! A shard that has nothing to do *announces* that it will sleep, looks again at everything that others can send it,
+//! and only then blocks. A sender first sends and then looks whether the receiver has announced that it sleeps. Both
+//! write first and look second. Therefore at least one of them sees what the other has written:
 //!
 //! ```text
 //! sender                                   sleeper
-//! W1  push into the ring                   W2  state = ASLEEP           (Bell::announce)
-//! F1  fence(SeqCst)                        F2  fence(SeqCst)            (Bell::announce)
+//! W1  push into the ring                   W2  state = ASLEEP           (Bell::announce_sleep)
+//! F1  fence(SeqCst)                        F2  fence(SeqCst)            (Bell::announce_sleep)
 //! L1  state is ASLEEP? then ring           L2  ring is empty? then block
 //! ```
 //!
-//! **Why nothing is lost.** The two fences have one order that all threads agree on. If F1 is first, L2 sees
-//! W1: the sleeper finds the message and stays awake. If F2 is first, L1 sees W2, or a later change of the
-//! state; these are all there can be:
+//! **Why no wake-up is lost.** All threads agree on the order of the two fences. If F1 is first, L2 sees W1: the
+//! sleeper finds the message and stays awake. If F2 is first, L1 sees W2 or a later change of the state. There are two
+//! such changes:
 //!
-//! - someone else took ASLEEP away, and who does that must ring: so the sleeper will be woken;
-//! - the sleeper took it away itself: it is awake, and will announce itself again before it blocks. L1 read
-//!   the state before that next announcement, so F1 comes before the fence of it (or L1 would have seen it),
-//!   and the look that follows finds the message.
+//! - Another thread has cleared ASLEEP. A thread that does this must ring, and the sleeper will be woken.
+//! - The sleeper has cleared it. It is then awake and will announce itself again before it blocks. L1 read the state
+//!   before that next announcement. Hence F1 comes before the fence of that announcement (otherwise L1 would have seen
+//!   it), and the look that follows that fence finds the message.
 //!
-//! Stores and loads around the fences may be relaxed; `push` releases the message and the receiver acquires
-//! it. Acquire and release alone would not do: a processor may keep W1 in its store buffer while it performs
-//! L1, and the same with W2 and L2, and then neither sees the other.
+//! The stores and loads around the fences may be relaxed. `push` releases the message, and the receiver acquires it.
+//! Acquire and release alone do not suffice: a processor may keep W1 in its store buffer while it performs L1, and
+//! another may do the same with W2 and L2. Then neither thread would see what the other has written.
 //!
-//! **A full ring is the same the other way round.** A sender whose messages did not fit (it is STARVING)
-//! sleeps too: W2 is its announcement, L2 whether there is room by now; W1 is the receiver's taking of a
-//! message, L1 whether the sender is STARVING. Two shards cannot wait for each other: one sleeps only while
-//! everything sent to it was taken, so whoever it starves for is not waiting for room in a ring to it.
+//! **A full ring is the same problem in the other direction.** A sender whose messages did not fit may sleep too (it is
+//! STARVING). W2 is its announcement, and L2 the look whether there is room. W1 is the removal of a message by the
+//! receiver, and L1 the look whether the sender is STARVING. Two shards cannot wait for each other: a shard sleeps only
+//! after it has received everything that was sent to it. The shard that another one starves for therefore does not wait
+//! for room in a ring to that one.
 //!
-//! **Inboxes** are rings that several threads push into: all of this holds for them.
+//! **Inboxes** are rings into which several threads push. All of this applies to them.
 //!
-//! **A [`Waker`] leaves a note**, for what the sleeper does not look at here (a flag, say): one atomic
-//! exchange puts NOTED and takes ASLEEP away. A shard that has a note does not go to sleep, once. Every
-//! change of the state is a read-modify-write, so a note is never overwritten unseen, and whoever finds it
-//! also sees what was written before it. Notes need no fence.
+//! **A [`Waker`] leaves a note** for things at which the sleeper does not look here, such as a flag. One atomic
+//! exchange sets NOTED and clears ASLEEP. A shard with a note does not go to sleep, once. Every change of the state is
+//! a read-modify-write: a note is never overwritten without being seen, and the thread that sees it also sees
+//! everything that was written before it. Notes need no fence.
 //!
-//! What the callers owe: who is told to ring does so, soon and always; and a doorbell that rings while its
-//! shard is not blocked yet makes the next block return at once (an eventfd, a ring's completion, a thread's
-//! park token are all like that). A doorbell too many does no harm.
+//! The callers have two obligations. A thread that is told to ring must do it soon and in any case. A doorbell that
+//! rings before its shard blocks must make the next block return at once, as an eventfd, a completion of a ring and the
+//! token of `thread::park` do. An unnecessary ring does no harm.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering, fence};
 
-/// The shard will block unless it finds something; who clears this must ring.
+/// The shard will block unless it finds something to do. A thread that clears this bit must ring.
 const ASLEEP: u8 = 1;
 
-/// Beside `ASLEEP`: the shard waits for room in a ring, too.
+/// Set together with `ASLEEP`: the shard also waits for room in a ring.
 const STARVING: u8 = 2;
 
-/// A thread left a note: the shard must take another turn before it sleeps.
+/// A thread has left a note: the shard must take another turn before it sleeps.
 const NOTED: u8 = 4;
 
-/// The state of one shard, on cache lines of its own: peers look at it in every turn in which they sent
+/// The state of one shard. It is on cache lines of its own, because peers read it in every turn in which they send
 /// something.
+///
+/// Invariants: `STARVING` is set only together with `ASLEEP`, and `NOTED` only without them.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Bell {
@@ -61,38 +64,42 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    /// Announces that this shard will sleep: it must look at everything once more before it does.
+    /// Announces that this shard will sleep. The shard must look at everything again before it blocks.
     ///
-    /// `false`, and awake again, where a note was left: the shard must take another turn.
-    pub(super) fn announce(&self, starving: bool) -> bool {
+    /// Returns `false`, and withdraws the announcement, if there is a note: the shard must take another turn.
+    pub(super) fn announce_sleep(&self, starving: bool) -> bool {
         let sleep = if starving { ASLEEP | STARVING } else { ASLEEP };
         let before = self.state.swap(sleep, Ordering::AcqRel);
+        debug_assert!(
+            before & (ASLEEP | STARVING) == 0,
+            "a shard must end its sleep before it announces another"
+        );
         if before & NOTED != 0 {
-            self.awake();
+            self.end_sleep();
             return false;
         }
         fence(Ordering::SeqCst);
         true
     }
 
-    /// Takes the announcement back, whoever woke the shard. A note that was left stays: it costs one more
-    /// turn, and spares the caller to take care what it does first.
-    pub(super) fn awake(&self) {
+    /// Withdraws the announcement after the shard was woken for any reason. A note stays: it costs one more turn, but
+    /// the order of the caller's next steps does not matter.
+    pub(super) fn end_sleep(&self) {
         self.state.fetch_and(!(ASLEEP | STARVING), Ordering::AcqRel);
     }
 
-    /// Whether the caller must ring, having sent something to this shard and passed a `SeqCst` fence since.
+    /// Returns whether the caller must ring. The caller has sent something to this shard, followed by a `SeqCst` fence.
     pub(super) fn must_ring(&self) -> bool {
         self.must_ring_in(ASLEEP)
     }
 
-    /// Whether the caller must ring, having made room for this shard and passed a `SeqCst` fence since.
+    /// Returns whether the caller must ring. The caller has made room for this shard, followed by a `SeqCst` fence.
     pub(super) fn must_ring_starving(&self) -> bool {
         self.must_ring_in(STARVING)
     }
 
-    /// Leaves a note. Whether the caller must ring.
-    pub(super) fn note(&self) -> bool {
+    /// Leaves a note. Returns whether the caller must ring.
+    pub(super) fn leave_note(&self) -> bool {
         self.state.swap(NOTED, Ordering::AcqRel) & ASLEEP != 0
     }
 
@@ -100,19 +107,19 @@ impl Bell {
         self.is_in(state) && self.claim()
     }
 
-    /// A look that costs little: most are awake.
+    /// Reads the state. This is cheap and usually suffices, because most shards are awake.
     fn is_in(&self, state: u8) -> bool {
         self.state.load(Ordering::Relaxed) & state != 0
     }
 
-    /// Takes ASLEEP away; whether it was there. That alone decides, as the state may have changed since the
-    /// look.
+    /// Clears ASLEEP and returns whether it was set. This alone decides who rings, because the state may have changed
+    /// since it was read.
     fn claim(&self) -> bool {
         self.state.fetch_and(!(ASLEEP | STARVING), Ordering::AcqRel) & ASLEEP != 0
     }
 }
 
-/// Tells a thread that is no shard whether it has to wake one.
+/// The handle by which a thread that is not a shard finds out whether it must wake a shard.
 #[derive(Clone, Debug)]
 pub struct Waker {
     bell: Arc<Bell>,
@@ -123,14 +130,14 @@ impl Waker {
         Self { bell }
     }
 
-    /// Makes sure that the shard takes a turn, in which it sees everything that this thread wrote before (a
-    /// flag, say): `true` where it sleeps, and the caller must wake it, now and always.
+    /// Ensures that the shard takes a turn, in which it sees everything that this thread wrote before the call, such as
+    /// a flag. Returns `true` if the shard sleeps: the caller must then wake it at once and in any case.
     ///
-    /// Only one of several callers is told to wake a sleeping shard. One that is awake takes a turn more
-    /// before it sleeps.
-    #[must_use = "a shard that is not woken sleeps on"]
+    /// If there are several callers, only one of them must wake a sleeping shard. A shard that is awake takes one more
+    /// turn before it sleeps.
+    #[must_use = "a shard that is not woken continues to sleep"]
     pub fn needs_wake(&self) -> bool {
-        self.bell.note()
+        self.bell.leave_note()
     }
 }
 
@@ -141,47 +148,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_many_is_told_to_ring() {
+    fn one_of_many_callers_must_ring() {
         let bell = Bell::default();
         assert!(!bell.must_ring(), "awake");
-        assert!(bell.announce(false));
-        assert!(!bell.must_ring_starving(), "asleep, but not for want of room");
+        assert!(bell.announce_sleep(false));
+        assert!(!bell.must_ring_starving(), "asleep, but not starving");
         assert!(bell.must_ring());
-        assert!(!bell.must_ring(), "rung already");
-        assert!(!bell.note(), "rung already");
+        assert!(!bell.must_ring(), "already rung");
+        assert!(!bell.leave_note(), "already rung");
     }
 
     #[test]
     fn a_starving_sleeper_is_rung_for_either_reason() {
         let bell = Bell::default();
-        for ring in [Bell::must_ring, Bell::must_ring_starving, Bell::note] {
-            bell.awake();
-            while !bell.announce(true) {}
+        for ring in [Bell::must_ring, Bell::must_ring_starving, Bell::leave_note] {
+            bell.end_sleep();
+            while !bell.announce_sleep(true) {}
             assert!(ring(&bell));
-            assert!(!bell.must_ring() && !bell.must_ring_starving(), "rung already");
+            assert!(!bell.must_ring() && !bell.must_ring_starving(), "already rung");
         }
     }
 
     #[test]
     fn a_note_keeps_the_shard_awake_once() {
         let bell = Bell::default();
-        assert!(!bell.note() && !bell.note(), "awake");
-        assert!(!bell.announce(false), "two notes are one turn more");
+        assert!(!bell.leave_note() && !bell.leave_note(), "awake");
+        assert!(!bell.announce_sleep(false), "two notes cause one more turn");
         assert!(!bell.must_ring(), "still awake");
-        assert!(bell.announce(false));
+        assert!(bell.announce_sleep(false));
     }
 
-    /// All interleavings of the steps of a sleeper and of those who may wake it, in which the fences are as
-    /// good as done: the sleeper ends up asleep, and nothing waits for it.
+    /// Runs all interleavings of the steps of a sleeper and of the threads that may wake it, as if all memory accesses
+    /// were sequentially consistent. The sleeper must never stay asleep while something waits for it.
     #[test]
     fn no_schedule_loses_a_wake_up() {
         let casts: [&[Actor]; 6] = [
             &[Actor::Sender; 3],
             &[Actor::Sender, Actor::Sender, Actor::Noter],
             &[Actor::Noter; 3],
-            &[Actor::Taker, Actor::Taker, Actor::Sender],
-            &[Actor::Taker, Actor::Sender, Actor::Noter],
-            &[Actor::Taker, Actor::Taker, Actor::Noter],
+            &[Actor::Receiver, Actor::Receiver, Actor::Sender],
+            &[Actor::Receiver, Actor::Sender, Actor::Noter],
+            &[Actor::Receiver, Actor::Receiver, Actor::Noter],
         ];
         for cast in casts {
             let mut worlds = vec![World::new(cast)];
@@ -198,13 +205,14 @@ mod tests {
         }
     }
 
-    /// Whoever may wake the sleeper has three steps: something to be found, the look at the bell, the claim.
+    /// A thread that may wake the sleeper. It has three steps: it does something that the sleeper can find, reads the
+    /// state, and clears ASLEEP.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Actor {
         Sender,
-        /// Takes from a ring that the sleeper waits for, so that there is room.
-        Taker,
-        /// Leaves a note for something that the sleeper only sees in a turn.
+        /// Removes a message from a ring in which the sleeper waits for room.
+        Receiver,
+        /// Leaves a note for something that the sleeper sees only in a turn.
         Noter,
     }
 
@@ -222,8 +230,9 @@ mod tests {
         bell: Bell,
         sleeper: Sleeper,
         actors: Vec<(Actor, usize)>,
-        /// What the sleeper finds when it looks, and all that it finds in a turn.
+        /// The number of things that the sleeper finds when it looks.
         visible: usize,
+        /// The number of things that the sleeper finds in a turn.
         waiting: usize,
         rung: bool,
     }
@@ -258,13 +267,13 @@ mod tests {
         fn after_actor(mut self, at: usize) -> Self {
             let (actor, step) = self.actors[at];
             self.actors[at].1 += 1;
-            let looks_for = if actor == Actor::Taker { STARVING } else { ASLEEP };
+            let looks_for = if actor == Actor::Receiver { STARVING } else { ASLEEP };
             match (step, actor) {
                 (0, _) => {
                     self.waiting += 1;
                     self.visible += usize::from(actor != Actor::Noter);
                 }
-                (1, Actor::Noter) => self.rung |= self.bell.note(),
+                (1, Actor::Noter) => self.rung |= self.bell.leave_note(),
                 (1, _) if self.bell.is_in(looks_for) => {}
                 (1, _) => self.actors[at].1 = 3,
                 (_, Actor::Noter) => {}
@@ -274,21 +283,21 @@ mod tests {
         }
 
         fn after_sleeper(mut self) -> Self {
-            let starving = self.actors.iter().any(|(actor, _)| *actor == Actor::Taker);
+            let starving = self.actors.iter().any(|(actor, _)| *actor == Actor::Receiver);
             self.sleeper = match self.sleeper {
-                Sleeper::Announces if self.bell.announce(starving) => Sleeper::Looks,
+                Sleeper::Announces if self.bell.announce_sleep(starving) => Sleeper::Looks,
                 Sleeper::Announces => Sleeper::TakesATurn,
                 Sleeper::Looks if self.visible == 0 => Sleeper::Blocks,
                 Sleeper::Looks | Sleeper::Blocks => Sleeper::Wakes,
                 Sleeper::Wakes => {
-                    self.bell.awake();
+                    self.bell.end_sleep();
                     Sleeper::TakesATurn
                 }
                 Sleeper::TakesATurn => Sleeper::Announces,
             };
             match self.sleeper {
                 Sleeper::Wakes => self.rung = false,
-                // The turn's end is this step: it found all that there was.
+                // This step ends the turn, which has found everything.
                 Sleeper::Announces => (self.visible, self.waiting) = (0, 0),
                 _ => {}
             }
@@ -297,12 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn a_note_outlives_waking_up() {
+    fn a_note_survives_waking_up() {
         let bell = Bell::default();
-        assert!(bell.announce(false));
-        assert!(bell.note());
-        bell.awake();
-        assert!(!bell.announce(false), "whatever was done before awake()");
-        assert!(bell.announce(false));
+        assert!(bell.announce_sleep(false));
+        assert!(bell.leave_note());
+        bell.end_sleep();
+        assert!(!bell.announce_sleep(false), "the note is older than the end of the sleep");
+        assert!(bell.announce_sleep(false));
     }
 }

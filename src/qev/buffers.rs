@@ -1,27 +1,28 @@
-//! Bytes that the kernel reads or writes while we do something else: the provided buffer ring, where received
-//! data arrives, and the frames that are being sent.
+//! Memory that the kernel reads or writes while the program does something else: the provided buffers, into which data
+//! is received, and the frames that are being sent.
 //!
-//! Both are about one danger: memory that is freed or changed while the kernel still uses it. A received
-//! buffer is a [`Buffer`], which only a completion makes and only [`Buffers::recycle`] takes back; a frame is
-//! immutable and counted, and [`super::ring::Ring`] holds a count of its own until the kernel is done.
+//! Such memory must not be freed or changed while the kernel uses it. A received buffer is a [`Buffer`], which only a
+//! completion creates and only [`Buffers::recycle`] consumes. A frame is immutable and reference-counted, and
+//! [`super::ring::Ring`] holds a reference until the kernel has finished.
 
 #![allow(unsafe_code)]
 
 use super::clock::nanos;
 use io_uring::{IoUring, types::BufRingEntry};
 use smallvec::SmallVec;
+use std::fmt;
 use std::io;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The one group of provided buffers of a ring.
+/// The only group of provided buffers of a ring.
 pub(super) const GROUP: u16 = 0;
 
-/// Bytes to be sent, encoded once and shared by every outbox and send that has them.
+/// Bytes to send, which are encoded once and shared by all outboxes and sends that hold them.
 ///
-/// A frame is one pointer wide and counted without atomics: it never leaves its shard. It carries the times
-/// that latencies are measured from, so that nothing has to be kept beside it.
+/// A frame has the size of a pointer. Its reference count is not atomic, because a frame never leaves its shard. It
+/// contains the times from which latencies are measured.
 #[derive(Clone)]
 pub struct Frame(Rc<Encoded>);
 
@@ -31,25 +32,27 @@ struct Encoded {
     accepted: SmallVec<[AcceptedBroadcasts; 1]>,
 }
 
-/// When the broadcasts inside a frame were accepted by the server, and how many they are.
+/// The broadcasts in a frame that the server accepted at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptedBroadcasts {
+    /// The time at which the server accepted the broadcasts.
     pub at_ns: u64,
+    /// The number of broadcasts.
     pub events: u32,
 }
 
 impl Frame {
-    /// A frame of these bytes, queued at `queued_ns`.
+    /// Returns a frame of these bytes, which were queued at `queued_ns`.
     pub fn new(bytes: Vec<u8>, queued_ns: u64) -> Frame {
         Frame(Rc::new(Encoded { bytes, queued_ns, accepted: SmallVec::new() }))
     }
 
-    /// A frame of one or more broadcasts that were accepted at the time stated.
+    /// Returns a frame of one or more broadcasts that were accepted at the same time.
     pub fn broadcast(bytes: Vec<u8>, queued_ns: u64, accepted: AcceptedBroadcasts) -> Frame {
         Frame(Rc::new(Encoded { bytes, queued_ns, accepted: SmallVec::from_elem(accepted, 1) }))
     }
 
-    /// A frame of bytes in which there are these broadcasts, or none.
+    /// Returns a frame of bytes that contain these broadcasts, or none.
     pub fn with_broadcasts(
         bytes: Vec<u8>,
         queued_ns: u64,
@@ -58,7 +61,7 @@ impl Frame {
         Frame(Rc::new(Encoded { bytes, queued_ns, accepted }))
     }
 
-    /// One frame with the bytes of all these, in order. It counts as queued when the first of them was.
+    /// Returns a frame with the bytes of all these frames, in order. Its queueing time is that of the first one.
     pub fn joined(frames: &[Frame]) -> Frame {
         let mut bytes = Vec::with_capacity(frames.iter().map(Frame::len).sum());
         let mut accepted = SmallVec::new();
@@ -70,44 +73,50 @@ impl Frame {
         Frame(Rc::new(Encoded { bytes, queued_ns, accepted }))
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.0.bytes
     }
 
-    /// How many bytes.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.0.bytes.len()
     }
 
-    /// Whether there is nothing to send.
+    /// Returns `true` if the frame has no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.bytes.is_empty()
     }
 
-    /// When the frame was queued, by [`nanos`].
+    /// Returns the time at which the frame was queued, as returned by [`nanos`].
     pub fn queued_ns(&self) -> u64 {
         self.0.queued_ns
     }
 
-    /// The broadcasts inside; empty for frames that are none.
+    /// Returns the broadcasts in the frame.
     pub fn accepted(&self) -> &[AcceptedBroadcasts] {
         &self.0.accepted
     }
 
-    /// How many hold this frame: outboxes, the ring.
+    /// Returns the number of references to this frame.
     #[cfg(test)]
-    pub(super) fn holders(&self) -> usize {
+    pub(super) fn ref_count(&self) -> usize {
         Rc::strong_count(&self.0)
     }
 
-    /// Whether both are the very same frame (not only equal bytes).
+    /// Returns whether both are references to the same frame, which is more than having equal bytes.
     pub fn ptr_eq(&self, other: &Frame) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
 }
 
-/// A received buffer that is ours until it is recycled. Only a completion makes one.
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame of {} bytes", self.len())
+    }
+}
+
+/// A received buffer, which belongs to the program until it is recycled. Only a completion creates one.
 #[derive(Debug)]
 #[must_use = "a buffer that is not recycled is lost to the ring"]
 pub struct Buffer {
@@ -121,16 +130,18 @@ impl Buffer {
     }
 }
 
-/// Buffers that the kernel is given at first. It takes them in turns, so it touches all that it has been given:
-/// a shard that never needs more at once never has more resident.
+/// The number of buffers that the kernel has at first. The kernel uses its buffers in turn and therefore touches all of
+/// them. A shard that never needs more buffers at the same time does not have more resident memory.
 const BUFFERS_AT_FIRST: u16 = 64;
 
-/// The provided buffer ring of a shard: the kernel takes a buffer when data arrives, so that connections
-/// at rest hold none.
+/// The provided buffer ring of a shard. The kernel chooses a buffer when data arrives, which means that idle
+/// connections hold none.
 ///
-/// Invariants: `entries` maps `count` ring entries and `memory` maps `count * size` bytes for as long as this
-/// lives; the kernel owns the buffers between `recycle` and the completion that names them, we own the others;
-/// those from `provided` on were never given to it.
+/// Invariants:
+///
+/// - `entries` maps `count` ring entries and `memory` maps `count * size` bytes during the lifetime of this value.
+/// - The kernel owns a buffer from `recycle` to the completion that names it. The program owns it otherwise.
+/// - Buffers from `provided` on have never been given to the kernel.
 pub struct Buffers {
     entries: Mapping,
     memory: Mapping,
@@ -141,13 +152,16 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Registers `count` (a power of two, at most 32,768) buffers of `size` bytes with the ring.
+    /// Registers `count` buffers of `size` bytes with the ring. `count` must be a power of two and at most 32,768.
     pub(super) fn register(ring: &IoUring, count: u16, size: u32) -> io::Result<Buffers> {
-        assert!(count.is_power_of_two() && count <= 32_768, "the settings allow powers of two only");
+        assert!(
+            count.is_power_of_two() && count <= 32_768,
+            "the number of buffers must be a power of two and at most 32,768"
+        );
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * size as usize)?;
-        // SAFETY: `entries` is page-aligned, holds `count` entries, and lives until the ring has ended: `Ring`
-        // drops its `IoUring` first, or leaks the mapping where the kernel may still use it.
+        // SAFETY: `entries` is page-aligned, has room for `count` entries, and lives until the ring has ended: `Ring`
+        // drops its `IoUring` first, or leaks the mapping if the kernel may still use it.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, GROUP, 0)?;
         }
@@ -156,7 +170,7 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Gives the kernel twice the buffers that it has had so far, as far as there are any: it has run out of them.
+    /// Doubles the number of buffers that the kernel has, up to the maximum. To be called when it has run out of them.
     pub(super) fn grow(&mut self) {
         self.provide(self.provided.saturating_mul(2).min(self.count));
     }
@@ -168,25 +182,26 @@ impl Buffers {
         self.provided = up_to;
     }
 
-    /// The bytes received in `buffer`. They are ours alone, so a protocol may decode them in place.
+    /// Returns the bytes received in `buffer`. They belong to the program alone, and may be decoded in place.
     pub fn data(&mut self, buffer: &Buffer) -> &mut [u8] {
         assert!(
             buffer.id < self.count && buffer.len <= self.size,
-            "the kernel names buffers that it was given"
+            "the kernel must name a buffer that it was given"
         );
         let start = usize::from(buffer.id) * self.size as usize;
-        // SAFETY: the range lies within `memory` (asserted above); `Buffer` values are made by completions only
-        // and are no copies, so the kernel does not own this buffer, and `&mut self` excludes a second reference.
+        // SAFETY: the range is within `memory` (asserted above). `Buffer` values are created only by completions and
+        // cannot be copied, hence the kernel does not own this buffer. `&mut self` excludes a second reference.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(start), buffer.len as usize) }
     }
 
-    /// Gives the buffer back to the kernel.
+    /// Returns the buffer to the kernel.
     pub fn recycle(&mut self, buffer: Buffer) {
+        debug_assert!(buffer.id < self.count, "buffer {} must exist", buffer.id);
         let slot = usize::from(self.tail & (self.count - 1));
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
-        // SAFETY: `slot < count`, so the entry lies within `entries`; the kernel reads entries below the tail
-        // only, and this one is published by the store below, with release order. The tail is part of the
-        // first entry's reserved bytes, which `set_*` leave alone, and is aligned for u16.
+        // SAFETY: `slot < count`, hence the entry is within `entries`. The kernel reads only entries below the tail,
+        // and this entry is published by the store below, with release order. The tail is in the reserved bytes of the
+        // first entry, which the `set_*` methods do not change, and is aligned for u16.
         unsafe {
             let entry = &mut *entries.add(slot);
             entry
@@ -200,7 +215,7 @@ impl Buffers {
     }
 }
 
-/// Anonymous memory from the kernel: page-aligned, zeroed, resident only where it was touched.
+/// Anonymous memory from the kernel. It is page-aligned and zeroed, and only the pages that were touched are resident.
 struct Mapping {
     start: NonNull<u8>,
     len: usize,
@@ -209,7 +224,7 @@ struct Mapping {
 impl Mapping {
     fn new(len: usize) -> io::Result<Mapping> {
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new anonymous mapping touches no memory that exists.
+        // SAFETY: a new anonymous mapping does not affect existing memory.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -221,7 +236,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and references into it borrow the `Buffers` that owns it.
+        // SAFETY: this value owns the mapping, and references into it borrow the `Buffers` that owns this value.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
@@ -231,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_one_pointer_wide() {
+    fn a_frame_has_the_size_of_a_pointer() {
         assert_eq!(size_of::<Frame>(), 8);
         assert_eq!(size_of::<Option<Frame>>(), 8);
     }

@@ -1,4 +1,4 @@
-//! The one clock that timers go by, which tests hold still and move by hand; and the stopwatch for latencies.
+//! The clock of timers, which tests can stop and advance, and the stopwatch for latencies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -6,73 +6,73 @@ use std::time::{Duration, Instant};
 
 const NANOS_PER_MS: u64 = 1_000_000;
 
-/// Milliseconds since the server began: the time that timers go by. It never runs backwards.
+/// The clock of timers: milliseconds since the server started. It never runs backwards.
 ///
-/// Clones tell the same time, so every shard is given a clone of the server's clock.
+/// All clones have the same time. Every shard has a clone of the server's clock.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    source: Source,
+    source: ClockSource,
 }
 
 #[derive(Clone, Debug)]
-enum Source {
-    System { began: Instant },
+enum ClockSource {
+    System { started: Instant },
     Manual { nanos: Arc<AtomicU64> },
 }
 
 impl Clock {
-    /// The machine's monotonic clock (`CLOCK_MONOTONIC`), which reads 0 ms now.
+    /// Returns the system's monotonic clock (`CLOCK_MONOTONIC`), starting at 0 ms.
     pub fn system() -> Self {
-        Self { source: Source::System { began: Instant::now() } }
+        Self { source: ClockSource::System { started: Instant::now() } }
     }
 
-    /// A clock that stands still at 0 ms, and the hand that moves it.
+    /// Returns a clock that is stopped at 0 ms, and the handle that advances it.
     pub fn manual() -> (Self, ClockHandle) {
         let nanos = Arc::new(AtomicU64::new(0));
-        (Self { source: Source::Manual { nanos: Arc::clone(&nanos) } }, ClockHandle { nanos })
+        (Self { source: ClockSource::Manual { nanos: Arc::clone(&nanos) } }, ClockHandle { nanos })
     }
 
-    /// Whole milliseconds since the server began, rounded down.
+    /// Returns the milliseconds since the server started, rounded down.
     pub fn now_ms(&self) -> u64 {
         match &self.source {
-            Source::System { began } => nanos_of(began.elapsed()) / NANOS_PER_MS,
-            Source::Manual { nanos } => nanos.load(Ordering::Acquire) / NANOS_PER_MS,
+            ClockSource::System { started } => nanos_of(started.elapsed()) / NANOS_PER_MS,
+            ClockSource::Manual { nanos } => nanos.load(Ordering::Acquire) / NANOS_PER_MS,
         }
     }
 
-    /// Whether the clock is moved by a [`ClockHandle`]: sleeping until a time of its own would then never end.
+    /// Returns whether the clock is advanced by a [`ClockHandle`]. Sleeping until a time of such a clock may never end.
     pub fn is_manual(&self) -> bool {
-        matches!(self.source, Source::Manual { .. })
+        matches!(self.source, ClockSource::Manual { .. })
     }
 }
 
-/// Moves a manual [`Clock`], from any thread.
+/// The handle that advances a manual [`Clock`] from any thread.
 ///
-/// It wakes nobody: a shard that sleeps has to be woken for it to see the new time.
+/// It does not wake shards: a shard that sleeps must be woken to see the new time.
 #[derive(Clone, Debug)]
 pub struct ClockHandle {
     nanos: Arc<AtomicU64>,
 }
 
 impl ClockHandle {
-    /// Moves the clock forward; parts of a millisecond add up. It stops at the end of time (584 years).
+    /// Advances the clock. Fractions of a millisecond accumulate. The clock stops at its maximum, 584 years.
     ///
-    /// What this thread wrote before is seen by whoever reads the new time.
+    /// A thread that reads the new time also sees everything that this thread wrote before.
     pub fn advance(&self, by: Duration) {
         let by = nanos_of(by);
         let moved = self
             .nanos
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |nanos| Some(nanos.saturating_add(by)));
-        debug_assert!(moved.is_ok(), "the update always gives a new time");
+        debug_assert!(moved.is_ok(), "the update never fails");
     }
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC` since this process first asked: what latencies are measured with.
+/// Returns the nanoseconds of `CLOCK_MONOTONIC` since the first call in this process. Latencies are measured with it.
 ///
-/// Comparable across threads, and never stopped by tests: no [`ClockHandle`] moves it.
+/// The times of different threads are comparable. Tests cannot stop this clock: it has no [`ClockHandle`].
 pub fn nanos() -> u64 {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    nanos_of(BEGAN.elapsed())
+    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+    nanos_of(STARTED.elapsed())
 }
 
 fn nanos_of(duration: Duration) -> u64 {
@@ -84,41 +84,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manual_clock_moves_by_hand_only() {
-        let (clock, hand) = Clock::manual();
+    fn a_manual_clock_is_advanced_by_its_handle() {
+        let (clock, handle) = Clock::manual();
         assert!(clock.is_manual());
         assert_eq!(clock.now_ms(), 0);
-        hand.advance(Duration::from_millis(15));
+        handle.advance(Duration::from_millis(15));
         assert_eq!(clock.now_ms(), 15);
-        assert_eq!(clock.clone().now_ms(), 15, "clones tell the same time");
+        assert_eq!(clock.clone().now_ms(), 15, "clones have the same time");
     }
 
     #[test]
-    fn parts_of_a_millisecond_add_up() {
-        let (clock, hand) = Clock::manual();
+    fn fractions_of_a_millisecond_accumulate() {
+        let (clock, handle) = Clock::manual();
         for _ in 0..3 {
-            hand.clone().advance(Duration::from_micros(400));
+            handle.clone().advance(Duration::from_micros(400));
         }
         assert_eq!(clock.now_ms(), 1, "1.2 ms, rounded down");
     }
 
     #[test]
-    fn the_end_of_time_is_no_overflow() {
-        let (clock, hand) = Clock::manual();
-        hand.advance(Duration::from_secs(1));
-        hand.advance(Duration::MAX);
-        hand.advance(Duration::MAX);
+    fn the_clock_stops_at_its_maximum() {
+        let (clock, handle) = Clock::manual();
+        handle.advance(Duration::from_secs(1));
+        handle.advance(Duration::MAX);
+        handle.advance(Duration::MAX);
         assert_eq!(clock.now_ms(), u64::MAX / NANOS_PER_MS);
     }
 
     #[test]
-    fn a_time_is_seen_with_what_was_written_before_it() {
-        let (clock, hand) = Clock::manual();
+    fn a_new_time_publishes_earlier_writes() {
+        let (clock, handle) = Clock::manual();
         let written = AtomicU64::new(0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 written.store(7, Ordering::Relaxed);
-                hand.advance(Duration::from_millis(1));
+                handle.advance(Duration::from_millis(1));
             });
             while clock.now_ms() == 0 {
                 std::thread::yield_now();
@@ -138,6 +138,6 @@ mod tests {
             (ms, ns) = (next_ms, next_ns);
         }
         let elsewhere = std::thread::spawn(nanos).join().expect("the thread only reads a clock");
-        assert!(elsewhere >= ns, "threads share one origin");
+        assert!(elsewhere >= ns, "threads have the same origin");
     }
 }

@@ -1,82 +1,90 @@
-//! The fair pool: one limit that all shards share, and that keeps room for small holders when it runs short.
+//! The fair pool: a limit that all shards share. When it is nearly reached, the rest is reserved for small holders.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A number of things that may exist at once, whoever holds them.
+/// A limited number of permits.
 ///
-/// While less than the pressure's share of the total is used, anybody may take more. From there on only who
-/// holds fewer than the minimum may; at the total nobody. With a pressure of 100 percent it is a plain limit.
+/// While the used permits are below a percentage of the total, the pressure, every holder may acquire more. From there
+/// on only holders with fewer permits than a minimum may. When all permits are used, no holder may. With a pressure of
+/// 100 percent the pool is a plain limit.
 ///
-/// Shared by reference between threads. It counts, and orders nothing else: one relaxed atomic. It is for
-/// what happens once a connection or a subscription, never once an event.
+/// Threads share the pool by reference. It is one relaxed atomic, which counts and does not order other memory
+/// accesses. The pool is meant for operations that happen once for each connection or subscription, and not for each
+/// event.
+///
+/// Invariant, asserted in debug builds: the used permits are at most the total.
 ///
 /// ```
 /// use quickio::qev::fair::{Pool, Refused};
 ///
 /// let pool = Pool::new(4, 50, 1);
 /// assert!(pool.acquire(7).is_ok() && pool.acquire(8).is_ok());
-/// assert_eq!(pool.acquire(9), Err(Refused::Share), "half of it is used: only small holders may take more");
+/// assert_eq!(pool.acquire(9), Err(Refused::Share), "half of the permits are used: only small holders may acquire more");
 /// assert!(pool.acquire(0).is_ok());
 /// ```
 #[derive(Debug)]
 pub struct Pool {
     used: AtomicUsize,
     total: usize,
-    /// From this many on, only small holders may take more.
-    pressed: usize,
-    /// Who holds this many or more is no small holder.
+    /// The number of used permits from which on only small holders may acquire more.
+    pressure_from: usize,
+    /// A holder with fewer permits is a small holder.
     min: usize,
 }
 
-/// Why nothing was taken.
+/// The reason why no permit was acquired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// All of it is used.
+    /// All permits are used.
     #[error("the limit is reached")]
     Total,
-    /// The pool runs short, and this holder has its share.
+    /// The limit is near, and the holder is not a small one.
     #[error("the limit is near, and this holder has its share")]
     Share,
 }
 
 impl Pool {
-    /// A pool of `total`; under pressure from `pressure_percent` of it on, when `min` is a small holder's
-    /// share.
+    /// Returns a pool of `total` permits. From `pressure_percent` of them on, only holders with fewer than `min` may
+    /// acquire more.
     pub fn new(total: usize, pressure_percent: u8, min: usize) -> Pool {
-        let pressed = total as u128 * u128::from(pressure_percent.min(100));
-        let pressed = usize::try_from(pressed.div_ceil(100)).expect("it is no more than the total");
-        Pool { used: AtomicUsize::new(0), total, pressed, min }
+        let pressure_from = total as u128 * u128::from(pressure_percent.min(100));
+        let pressure_from =
+            usize::try_from(pressure_from.div_ceil(100)).expect("the pressure is at most the total");
+        Pool { used: AtomicUsize::new(0), total, pressure_from, min }
     }
 
-    /// Takes one for a holder that has `holder_has` already. It must be given back.
-    pub fn acquire(&self, holder_has: usize) -> Result<(), Refused> {
-        let one_more = |used| self.check(used, holder_has).is_ok().then_some(used + 1);
+    /// Acquires a permit for a holder that already has `held`. It must be released later.
+    pub fn acquire(&self, held: usize) -> Result<(), Refused> {
+        let one_more = |used| self.check(used, held).is_ok().then_some(used + 1);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
-            Ok(_) => Ok(()),
-            Err(used) => self.check(used, holder_has),
+            Ok(used) => {
+                debug_assert!(used < self.total, "the used permits must be at most the total");
+                Ok(())
+            }
+            Err(used) => self.check(used, held),
         }
     }
 
-    /// Gives back `n` that were taken.
+    /// Releases `n` permits.
     pub fn release(&self, n: usize) {
         let used = self.used.fetch_sub(n, Ordering::Relaxed);
-        debug_assert!(used >= n, "{n} given back, {used} were taken");
+        debug_assert!(used >= n, "{n} permits are released, but only {used} are used");
     }
 
-    /// How many are taken now.
+    /// Returns the number of used permits.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// How many there are.
+    /// Returns the total number of permits.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    fn check(&self, used: usize, holder_has: usize) -> Result<(), Refused> {
+    fn check(&self, used: usize, held: usize) -> Result<(), Refused> {
         if used >= self.total {
             Err(Refused::Total)
-        } else if used >= self.pressed && holder_has >= self.min {
+        } else if used >= self.pressure_from && held >= self.min {
             Err(Refused::Share)
         } else {
             Ok(())
@@ -92,7 +100,7 @@ mod tests {
 
     #[test]
     fn pressure_begins_at_its_share() {
-        // total, percent, minimum, used, holder has, expected
+        // The columns: total, percent, minimum, used, held by the holder, expected result.
         let cases = [
             (10, 60, 2, 5, 9, Ok(())),
             (10, 60, 2, 6, 9, Err(Refused::Share)),
@@ -111,7 +119,7 @@ mod tests {
         for (total, percent, min, used, has, expected) in cases {
             let pool = Pool::new(total, percent, min);
             pool.used.store(used, Ordering::Relaxed);
-            assert_eq!(pool.acquire(has), expected, "{used} of {total}, holder has {has}");
+            assert_eq!(pool.acquire(has), expected, "{used} of {total} used, the holder has {has}");
             assert_eq!(pool.used(), used + usize::from(expected.is_ok()));
             assert_eq!(pool.total(), total);
         }
@@ -119,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_takes_more_than_fair(
+        fn permits_are_shared_fairly(
             total in 0..40_usize, percent in 0..=100_u8, min in 0..6_usize,
             steps in prop::collection::vec((0..5_usize, any::<bool>()), 0..200),
         ) {
@@ -141,18 +149,18 @@ mod tests {
     }
 
     #[test]
-    fn threads_never_take_more_than_there_is() {
+    fn threads_never_acquire_more_than_the_total() {
         const TOTAL: usize = 5;
         let (pool, held) = (Pool::new(TOTAL, 100, 0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
-                        // Two at once, so that four threads want more than there is.
+                        // Four threads that acquire two permits each want more than the total.
                         let taken =
                             usize::from(pool.acquire(0).is_ok()) + usize::from(pool.acquire(1).is_ok());
                         let together = held.fetch_add(taken, Ordering::SeqCst) + taken;
-                        assert!(together <= TOTAL, "{together} are held");
+                        assert!(together <= TOTAL, "{together} permits are held");
                         held.fetch_sub(taken, Ordering::SeqCst);
                         pool.release(taken);
                     }
@@ -160,5 +168,14 @@ mod tests {
             }
         });
         assert_eq!(pool.used(), 0);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "2 permits are released, but only 1 are used")]
+    fn releasing_more_than_was_acquired_is_a_panic() {
+        let pool = Pool::new(2, 100, 0);
+        pool.acquire(0).expect("the pool has permits");
+        pool.release(2);
     }
 }

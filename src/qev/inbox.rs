@@ -1,4 +1,5 @@
-//! The inbox of a shard: how threads that are no shard (an application's, the signal handler's) send to it.
+//! Inboxes, through which threads that are not shards (of applications, or the signal handler) send messages to a
+//! shard.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,49 +9,53 @@ use crossbeam_queue::ArrayQueue;
 
 use super::bell::Bell;
 
-/// An inbox of at most `messages_max` messages for the shard of this bell, and what that has to look at
-/// before it sleeps.
-pub(super) fn inbox<M: Send>(messages_max: usize, bell: Arc<Bell>) -> (Mailbox<M>, Inbox<M>, Arc<Shared<M>>) {
-    let shared = Arc::new(Shared { queue: ArrayQueue::new(messages_max), open: AtomicBool::new(true) });
+/// Creates an inbox of at most `messages_max` messages for the shard with this bell. Also returns the part that the
+/// shard examines before it sleeps.
+pub(super) fn inbox<M: Send>(
+    messages_max: usize,
+    bell: Arc<Bell>,
+) -> (Mailbox<M>, Inbox<M>, Arc<InboxShared<M>>) {
+    let shared = Arc::new(InboxShared { queue: ArrayQueue::new(messages_max), open: AtomicBool::new(true) });
     (Mailbox { shared: Arc::clone(&shared), bell }, Inbox { shared: Arc::clone(&shared) }, shared)
 }
 
-/// What a shard has to look at before it sleeps.
-pub(super) trait Waiting: Send + Sync {
-    fn is_waiting(&self) -> bool;
+/// A source of messages, which a shard examines before it sleeps.
+pub(super) trait MessageSource: Send + Sync {
+    fn has_messages(&self) -> bool;
 }
 
-pub(super) struct Shared<M> {
+pub(super) struct InboxShared<M> {
     queue: ArrayQueue<M>,
-    /// The inbox was not dropped yet.
+    /// `false` after the inbox was dropped.
     open: AtomicBool,
 }
 
-impl<M: Send> Waiting for Shared<M> {
-    fn is_waiting(&self) -> bool {
+impl<M: Send> MessageSource for InboxShared<M> {
+    fn has_messages(&self) -> bool {
         self.open.load(Ordering::Relaxed) && !self.queue.is_empty()
     }
 }
 
-/// Where any thread posts messages to one shard. Messages of one thread arrive in order.
+/// The sending end of an inbox, which any thread may use. Messages of one thread arrive in order.
 pub struct Mailbox<M> {
-    shared: Arc<Shared<M>>,
+    shared: Arc<InboxShared<M>>,
     bell: Arc<Bell>,
 }
 
 impl<M> Mailbox<M> {
-    /// Posts a message. `true`: the shard sleeps, and the caller must wake it, now and always.
+    /// Posts a message. Returns `true` if the shard sleeps: the caller must then wake it at once and in any case.
     ///
     /// # Errors
     ///
-    /// [`Full`], with the message, where the shard does not keep up, or has gone.
+    /// Returns [`Full`] with the message if the inbox is full or the shard has ended.
     pub fn post(&self, message: M) -> Result<bool, Full<M>> {
         if !self.shared.open.load(Ordering::Relaxed) {
             return Err(Full(message));
         }
         self.shared.queue.push(message).map_err(Full)?;
-        // Between the message, and the look at whether its shard sleeps: F1 in `qev/bell.rs`. Also between the message,
-        // and the look at whether its shard has gone meanwhile: either that one finds the message, or this does.
+        // This fence is F1 in `qev/bell.rs`: it stands between the message and the look whether the shard sleeps. It
+        // also stands between the message and the look whether the inbox was dropped in the meantime: either
+        // `Inbox::drop` finds the message, or this function does.
         fence(Ordering::SeqCst);
         if !self.shared.open.load(Ordering::Relaxed) {
             self.shared.discard();
@@ -60,9 +65,9 @@ impl<M> Mailbox<M> {
     }
 }
 
-impl<M> Shared<M> {
-    /// Drops what nobody will take any more. Not left to the last mailbox: what is dropped may belong to somebody who
-    /// waits for it.
+impl<M> InboxShared<M> {
+    /// Drops the messages after the inbox was dropped. This is not left to the last mailbox, because a thread may wait
+    /// until its message is received or dropped.
     fn discard(&self) {
         while let Some(message) = self.queue.pop() {
             drop(message);
@@ -76,32 +81,32 @@ impl<M> Clone for Mailbox<M> {
     }
 }
 
-/// The shard's end of its inbox.
+/// The receiving end of an inbox, which belongs to the shard.
 pub struct Inbox<M> {
-    shared: Arc<Shared<M>>,
+    shared: Arc<InboxShared<M>>,
 }
 
 impl<M> Inbox<M> {
-    /// Takes up to `max` messages; returns how many.
+    /// Receives up to `max` messages and passes each to `handle`. Returns their number.
     ///
-    /// Nothing here takes a lock, but a thread that is preempted in the middle of posting (a few
-    /// instructions) holds up the shard that receives, until it goes on.
-    pub fn receive(&mut self, max: usize, mut take: impl FnMut(M)) -> usize {
+    /// There are no locks, but if a thread is preempted while it posts (within a few instructions), the shard that
+    /// receives waits until this thread continues.
+    pub fn receive(&mut self, max: usize, mut handle: impl FnMut(M)) -> usize {
         let mut received = 0;
         while received < max {
             let Some(message) = self.shared.queue.pop() else { break };
             received += 1;
-            take(message);
+            handle(message);
         }
         received
     }
 
-    /// Messages that wait.
+    /// Returns the number of waiting messages.
     pub fn len(&self) -> usize {
         self.shared.queue.len()
     }
 
-    /// Whether no message waits.
+    /// Returns `true` if no message waits.
     pub fn is_empty(&self) -> bool {
         self.shared.queue.is_empty()
     }
@@ -127,7 +132,7 @@ impl<M> fmt::Debug for Inbox<M> {
     }
 }
 
-/// The message that an inbox had no room for, or no shard any more.
+/// A message that was not posted because the inbox was full or its shard had ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Full<M>(pub M);
 
@@ -139,7 +144,7 @@ impl<M> fmt::Debug for Full<M> {
 
 impl<M> fmt::Display for Full<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the shard's inbox is full, or the shard has gone")
+        f.write_str("the shard's inbox is full, or the shard has ended")
     }
 }
 
@@ -157,24 +162,24 @@ mod tests {
     }
 
     #[test]
-    fn messages_arrive_in_order_and_one_post_wakes() {
+    fn messages_arrive_in_order_and_one_post_wakes_the_shard() {
         let bell = Arc::new(Bell::default());
         let (mailbox, mut inbox, waiting) = inbox(4, Arc::clone(&bell));
         assert_eq!(mailbox.post(1), Ok(false), "awake");
-        assert!(waiting.is_waiting());
+        assert!(waiting.has_messages());
         assert_eq!(received(&mut inbox, 9), [1]);
-        assert!(bell.announce(false) && !waiting.is_waiting());
+        assert!(bell.announce_sleep(false) && !waiting.has_messages());
         assert_eq!(mailbox.clone().post(2), Ok(true), "asleep");
         assert_eq!(mailbox.post(3), Ok(false), "being woken");
-        bell.awake();
+        bell.end_sleep();
         assert_eq!(received(&mut inbox, 1), [2]);
-        assert!(waiting.is_waiting(), "one is left");
+        assert!(waiting.has_messages(), "one message is left");
         assert_eq!(received(&mut inbox, 9), [3]);
-        assert!(inbox.is_empty() && !waiting.is_waiting());
+        assert!(inbox.is_empty() && !waiting.has_messages());
     }
 
     #[test]
-    fn a_full_inbox_gives_the_message_back() {
+    fn a_full_inbox_returns_the_message() {
         let (mailbox, mut inbox, _) = inbox(2, Arc::default());
         assert!(mailbox.post(1).is_ok() && mailbox.post(2).is_ok());
         assert_eq!(mailbox.post(3), Err(Full(3)));
@@ -184,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn an_inbox_that_was_dropped_keeps_nobody_awake() {
+    fn a_dropped_inbox_keeps_no_shard_awake() {
         let (mailbox, inbox, waiting) = inbox(2, Arc::default());
         assert_eq!(mailbox.post(1), Ok(false));
         drop(inbox);
-        assert!(!waiting.is_waiting());
+        assert!(!waiting.has_messages());
         assert_eq!(mailbox.post(2), Err(Full(2)));
     }
 }

@@ -47,7 +47,7 @@ use self::outgoing::Outgoing;
 use self::shard_set::ShardSet;
 use super::bell::Bell;
 pub use super::bell::Waker;
-use super::inbox::{self, Inbox, Mailbox, Waiting};
+use super::inbox::{self, Inbox, Mailbox, MessageSource};
 use crate::limits::SHARDS_MAX;
 
 /// The sizes of a mesh.
@@ -153,7 +153,7 @@ pub struct Port<M> {
     outgoing: Vec<Outgoing<M>>,
     /// The ring from each peer.
     incoming: Vec<Consumer<M>>,
-    inboxes: Vec<Arc<dyn Waiting>>,
+    inboxes: Vec<Arc<dyn MessageSource>>,
     /// The bell of each shard, this one included.
     bells: Vec<Arc<Bell>>,
     overflowing: ShardSet,
@@ -298,7 +298,7 @@ impl<M> Port<M> {
         if self.owes_doorbells() || self.has_work() {
             return false;
         }
-        if !self.bells[self.shard].announce(self.has_overflow()) {
+        if !self.bells[self.shard].announce_sleep(self.has_overflow()) {
             return false;
         }
         if self.has_work() {
@@ -310,7 +310,7 @@ impl<M> Port<M> {
 
     /// Withdraws the announcement of [`Port::try_sleep`]. To be called after waking up for any reason.
     pub fn end_sleep(&mut self) {
-        self.bells[self.shard].awake();
+        self.bells[self.shard].end_sleep();
     }
 
     /// Creates an inbox of at most `messages_max` messages, to which threads that are not shards post messages for this
@@ -401,6 +401,6 @@ impl<M> Port<M> {
         let mut peers = self.overflowing;
         std::iter::from_fn(|| peers.pop_first()).any(|to| self.outgoing[to].can_flush())
             || self.incoming.iter().any(|ring| !ring.is_empty())
-            || self.inboxes.iter().any(|inbox| inbox.is_waiting())
+            || self.inboxes.iter().any(|inbox| inbox.has_messages())
     }
 }

@@ -1,4 +1,4 @@
-//! quick-event: the machinery under a shard. It knows no events, and could be a crate of its own.
+//! The event machinery below a shard. It does not depend on the rest of the server and could be a crate of its own.
 
 mod bell;
 pub mod buffers;

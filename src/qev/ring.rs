@@ -1,84 +1,97 @@
-//! The shard's io_uring: the only file with the kernel interface. What goes in is typed (listeners, sockets,
-//! frames), what comes out is a list of [`Completion`]s; the shard sees neither entries nor pointers.
+//! The io_uring of a shard. Only this file, its submodules and `buffers.rs` use the kernel's interface. Their input is
+//! typed (listeners, sockets, frames), and their output is a list of [`Completion`]s. The shard sees neither entries
+//! nor pointers.
 //!
-//! Everything queued in a turn goes to the kernel in one `io_uring_enter`, which also runs the kernel's
-//! completion work (`DEFER_TASKRUN`) and, where there is nothing to do, waits: [`Ring::turn`].
+//! All operations of a turn are submitted to the kernel by one `io_uring_enter`. The same call runs the kernel's
+//! completion work (`DEFER_TASKRUN`) and, if there is nothing to do, waits: [`Ring::turn`].
 //!
-//! Invariant of the `unsafe` here: whatever memory an operation names (an address to fill, a frame to read, an
-//! iovec) is owned by the ring, at a place that does not move, until the completion that ends the operation
-//! was seen. These are accepts and sends, which `outstanding` counts; a ring that is dropped cancels them and
-//! waits, and leaks what the kernel would not let go. (The doorbell's eight bytes are always leaked: its read is
-//! always armed.) A receive names no memory while it waits: the kernel takes a provided buffer when data has come,
-//! on this thread, inside a call of ours.
+//! Safety: all memory that an operation names (an address to fill, a frame to read, an iovec) is owned by the ring and
+//! does not move until the ring has seen the completion that ends the operation. These operations are accepts and
+//! sends, and `outstanding` counts them. A ring that is dropped cancels them and waits, and leaks the memory that the
+//! kernel does not release. (The eight bytes that the doorbell is read into are always leaked, because this read is
+//! always armed.) A receive names no memory while it waits. When data has come, the kernel chooses a provided buffer
+//! for it, on this thread and inside a call of the ring.
 //!
-//! Operations are cancelled by their user data, which the kernel looks up. Cancelling by socket, or all at once,
-//! makes it look at every operation that waits, each time: with 16,384 sockets that took 0.9 ms for each.
+//! Operations are cancelled by their user data, which the kernel looks up. Cancelling by socket, or all operations at
+//! once, makes the kernel examine every waiting operation each time: with 16,384 sockets, this took 0.9 ms for each
+//! call.
 
 #![allow(unsafe_code)]
+
+mod doorbell;
+mod errno;
+mod peer_address;
+#[cfg(test)]
+mod tests;
+mod user_data;
 
 use super::buffers::{Buffer, Buffers, Frame, GROUP};
 use super::slots::Slots;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::mem::ManuallyDrop;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{fmt, mem};
 
-/// Submissions that fit between two calls into the kernel. More than that make an extra call, no harm.
+pub use self::doorbell::Doorbell;
+pub use self::errno::Errno;
+pub use self::peer_address::PeerAddress;
+use self::user_data::{OpKind, pack, unpack};
+
+/// The number of entries in the submission queue. If a turn has more submissions, it makes more calls into the kernel.
 const SUBMISSIONS: u32 = 2048;
 
-/// Completions the kernel keeps in the shared ring; beyond, it queues them itself and loses none.
+/// The number of entries in the completion queue. The kernel queues further completions itself and loses none.
 const COMPLETIONS: u32 = 16_384;
 
-/// Threads on which the kernel may do for a ring what it cannot do at once: shutting sockets down. It would start
-/// as many as there are shutdowns otherwise.
+/// The maximum number of threads on which the kernel performs the operations of a ring that may block, which is the
+/// shutting down of sockets. Without a maximum, the kernel would start a thread for each of them.
 const WORKERS_MAX: u32 = 2;
 
-/// Frames of one `sendmsg`, at most: the kernel's limit for an iovec (UIO_MAXIOV).
+/// The maximum number of frames in one `sendmsg`: the kernel's limit on an iovec (UIO_MAXIOV).
 pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
-/// How often a dropped ring asks the kernel to let go before it leaks what is in flight.
+/// The number of turns after which a dropped ring leaks the memory of operations that are still outstanding.
 const DROP_TURNS: usize = 100;
 
-/// What a ring is made with.
+/// The settings of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSettings {
-    /// Sockets the ring can hold, at most. Bounded by `RLIMIT_NOFILE` for each ring (not for the process).
+    /// The maximum number of sockets, apart from those in reserved places. `RLIMIT_NOFILE` bounds it for each ring, and
+    /// not for the process.
     pub descriptors: u32,
-    /// Provided receive buffers: a power of two.
+    /// The number of provided receive buffers, a power of two.
     pub buffers: u16,
-    /// Bytes of each receive buffer.
+    /// The size of a receive buffer, in bytes.
     pub buffer_bytes: u32,
-    /// Places of the table, from 0 on, that are kept for sockets which the process connects itself ([`Ring::adopt`]): the
-    /// kernel gives none of them to what it accepts.
+    /// The number of reserved places. These are the first places of the descriptor table; they are for sockets that the
+    /// process has connected itself ([`Ring::adopt`]). The kernel does not use them for the sockets that it accepts.
     pub reserved: u32,
 }
 
-/// A socket in the ring's own descriptor table. It is no process descriptor.
+/// A socket in the ring's own descriptor table. It is not a file descriptor of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptor(u32);
 
 impl Descriptor {
-    /// What lies in a place that is reserved.
+    /// Returns the socket in a reserved place.
     pub fn at(place: u32) -> Descriptor {
         Descriptor(place)
     }
 
-    /// A name for a socket of a kernel that is made up, in tests and benches.
+    /// Returns a socket of a simulated kernel, for tests and benchmarks.
     pub(crate) fn made_up(number: u32) -> Descriptor {
         Descriptor(number)
     }
 }
 
-/// The caller's name for a socket, given back with each of its completions.
+/// The caller's name for a socket. Each completion of the socket returns it.
 pub type Token = u32;
 
-/// How long a turn may wait for news.
+/// How long a turn may wait for completions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
     No,
@@ -86,11 +99,7 @@ pub enum Wait {
     Forever,
 }
 
-/// The kernel's error number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Errno(pub i32);
-
-/// What the ring has to tell. `ended` says that this was the operation's last completion.
+/// A completion. `ended` is set if it was the last completion of its operation.
 #[derive(Debug)]
 pub enum Completion {
     Accepted {
@@ -107,7 +116,7 @@ pub enum Completion {
         buffer: Buffer,
         ended: bool,
     },
-    /// The receive ended: `Ok` at the end of the stream, `ENOBUFS` where the buffers had run out.
+    /// The receive ended: with `Ok` at the end of the stream, and with `ENOBUFS` if there was no provided buffer.
     ReceiveEnded {
         token: Token,
         result: Result<(), Errno>,
@@ -123,36 +132,43 @@ pub enum Completion {
     Closed {
         token: Token,
     },
-    /// A peer shard or another thread has left something.
+    /// Another shard or thread rang the doorbell.
     Woken,
-    /// A doorbell did not reach the ring of this descriptor.
+    /// A doorbell did not reach the ring with this descriptor.
     DoorbellFailed {
         ring: RawFd,
         error: Errno,
     },
 }
 
-/// A send that the kernel has not completed yet.
+/// A send that the kernel has not completed.
 struct InFlight {
     token: Token,
     frames: FrameBatch,
 }
 
-/// Frames that are in flight, or that were until the completion that carries them.
+/// The frames of a send, which the ring holds until its completion returns them.
 #[derive(Debug)]
 pub enum FrameBatch {
     One(Frame),
-    Many(Box<Gathered>),
+    Many(Box<GatheredFrames>),
 }
 
-/// Frames that one `sendmsg` sends, with the iovec that names them.
-pub struct Gathered {
+/// The frames of one `sendmsg`, with the iovecs that name them.
+pub struct GatheredFrames {
     frames: Vec<Frame>,
     iovecs: Vec<libc::iovec>,
     header: libc::msghdr,
 }
 
-/// A ring, made on the thread that uses it: the kernel takes submissions from no other.
+/// A ring. It must be created on the thread that uses it, because the kernel accepts submissions from no other thread.
+///
+/// Invariants, asserted after each turn in debug builds:
+///
+/// - `outstanding` is the number of armed accepts and of sends in flight.
+/// - A send in flight holds its frames.
+/// - Reserved places are not used for accepted sockets, and only reserved places are used for adopted sockets if the
+///   ring accepts.
 pub struct Ring {
     io: IoUring,
     buffers: ManuallyDrop<Buffers>,
@@ -161,42 +177,27 @@ pub struct Ring {
     in_flight: ManuallyDrop<Slots<InFlight>>,
     doorbell: Doorbell,
     doorbell_count: ManuallyDrop<Box<u64>>,
+    /// The number of operations that name memory of the ring.
     outstanding: usize,
-    full: u64,
-    buffers_ran_out: bool,
+    reserved: u32,
+    submission_overflows: u64,
+    needs_buffers: bool,
+    /// The memory for the entries of a turn, which is kept for the next turn.
     reaped: Vec<cqueue::Entry>,
 }
 
-/// A listening socket; none once it was closed.
+/// A listening socket, or `None` after it was closed.
 struct Listener(Option<OwnedFd>);
 
-/// An accept in flight: the kernel writes the peer's address here.
+/// An accept. While it is armed, the kernel may write the peer's address here.
 struct Accept {
     listener: usize,
     address: Box<(libc::sockaddr_storage, libc::socklen_t)>,
     armed: bool,
 }
 
-/// What a completion belongs to: the low bits of its user data. Above them stand 28 bits of index (in flight)
-/// and 32 bits of token.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-enum Kind {
-    Accept,
-    Receive,
-    Send,
-    ShutDown,
-    Close,
-    Doorbell,
-    MessageRing,
-    Cancel,
-}
-
-const KIND_BITS: u32 = 4;
-const INDEX_BITS: u32 = 28;
-
 impl Ring {
-    /// Makes a ring. See [`super::probe`] for what the errors mean to an operator.
+    /// Creates a ring. [`super::probe`] explains the errors to operators.
     pub fn new(settings: RingSettings) -> io::Result<Ring> {
         let io = IoUring::builder()
             .setup_single_issuer()
@@ -217,8 +218,9 @@ impl Ring {
             doorbell: Doorbell::new()?,
             doorbell_count: ManuallyDrop::new(Box::new(0)),
             outstanding: 0,
-            full: 0,
-            buffers_ran_out: false,
+            reserved: settings.reserved,
+            submission_overflows: 0,
+            needs_buffers: false,
             reaped: Vec::new(),
         };
         ring.io.submitter().register_ring_fd()?;
@@ -229,18 +231,18 @@ impl Ring {
         Ok(ring)
     }
 
-    /// The descriptor by which other shards name this ring: see [`Ring::ring_peer`].
+    /// Returns the file descriptor by which other shards name this ring; see [`Ring::ring_peer`].
     pub fn raw_fd(&self) -> RawFd {
         self.io.as_raw_fd()
     }
 
-    /// What other threads wake this ring with.
+    /// Returns the handle that wakes this ring from other threads.
     pub fn doorbell(&self) -> Doorbell {
         self.doorbell.clone()
     }
 
-    /// Starts to accept from a listening socket; answers its number, which its completions carry.
-    /// `accepts` are in flight at once.
+    /// Starts to accept connections from a listening socket. `accepts` is the number of accepts that are armed at the
+    /// same time. Returns the number of the listener, which its completions have.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
         self.listeners.push(Listener(Some(socket)));
@@ -253,138 +255,159 @@ impl Ring {
         listener
     }
 
-    /// Arms accepts that failed, or that completed, again. A failed accept waits for this call, so that a
-    /// lack of descriptors does not become a busy loop.
+    /// Arms all accepts that are not armed. A failed accept is armed again only by this call; otherwise a lack of
+    /// descriptors would cause a busy loop.
     pub fn accept_again(&mut self) {
         for index in 0..self.accepts.len() {
             self.arm_accept(index);
         }
     }
 
-    /// Stops accepting: accepts in flight are cancelled, the listening sockets closed.
+    /// Stops accepting: cancels the armed accepts and closes the listening sockets.
     pub fn stop_listening(&mut self) {
         for index in 0..self.accepts.len() {
             if self.accepts[index].armed {
-                self.cancel_operation(user_data(Kind::Accept, index, 0));
+                self.cancel_operation(pack(OpKind::Accept, index, 0));
             }
         }
-        // An accept that is still queued names its socket by number: the kernel has to see it before that number
-        // can be another file's.
+        // An accept that is still queued names its socket by the file descriptor. The kernel must see it before the
+        // descriptor is closed, because another file may then have the same number.
         self.submit_all();
         self.listeners.iter_mut().for_each(|listener| listener.0 = None);
     }
 
-    /// Puts a connected socket of the process into the ring's table, at a place of the caller's choice.
+    /// Puts a connected socket of the process into the ring's table, at this place.
     ///
-    /// A ring that also accepts must leave the places to the kernel, but those that are reserved.
+    /// If the ring also accepts, the place must be a reserved one; the kernel chooses among the others.
     pub fn adopt(&mut self, place: u32, socket: OwnedFd) -> io::Result<Descriptor> {
+        let is_free = self.listeners.is_empty() || place < self.reserved;
+        debug_assert!(is_free, "place {place} must be reserved, because the ring accepts");
         self.io.submitter().register_files_update(place, &[socket.as_raw_fd()])?;
         Ok(Descriptor(place))
     }
 
-    /// Takes a socket out of a reserved place. Nothing may be in flight on it any more.
+    /// Removes a socket from a reserved place. The socket must have no operations in flight.
     pub fn release(&mut self, place: u32) {
-        // It can fail only for a lack of memory; then the socket stays until another is put there.
+        debug_assert!(place < self.reserved, "place {place} must be reserved");
+        // This fails only if there is no memory. The socket then stays until another one replaces it.
         let _ = self.occupy(place);
     }
 
-    /// Puts something harmless into a reserved place, so that the kernel takes it for taken.
+    /// Puts the doorbell into a reserved place, which keeps the kernel from using the place for an accepted socket.
     fn occupy(&self, place: u32) -> io::Result<()> {
-        self.io.submitter().register_files_update(place, &[self.doorbell.0.as_raw_fd()]).map(drop)
+        self.io.submitter().register_files_update(place, &[self.doorbell.raw_fd()]).map(drop)
     }
 
-    /// Receives from a socket until it ends: each piece of data is one [`Completion::Received`].
+    /// Receives from a socket until the stream ends. Each piece of data is one [`Completion::Received`].
     pub fn receive(&mut self, socket: Descriptor, token: Token) {
         let entry = opcode::RecvMulti::new(Fixed(socket.0), GROUP).build();
-        self.push(entry.user_data(user_data(Kind::Receive, 0, token)));
+        self.push(entry.user_data(pack(OpKind::Receive, 0, token)));
     }
 
-    /// The bytes of a received buffer, to be decoded in place.
+    /// Returns the bytes of a received buffer, which may be decoded in place.
     pub fn data(&mut self, buffer: &Buffer) -> &mut [u8] {
         self.buffers.data(buffer)
     }
 
-    /// Gives a received buffer back to the kernel.
+    /// Returns a received buffer to the kernel.
     pub fn recycle(&mut self, buffer: Buffer) {
         self.buffers.recycle(buffer);
     }
 
-    /// Sends a frame. The kernel retries short sends (`MSG_WAITALL`), so there is one completion for it all.
+    /// Sends a frame. The kernel retries short sends (`MSG_WAITALL`): there is one completion for the whole frame.
     ///
-    /// At most one send of a socket may be in flight: the kernel orders no two of them.
+    /// A socket must have at most one send in flight, because the kernel may reorder two of them.
     pub fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
         let (start, len) = (frame.as_slice().as_ptr(), frame.len() as u32);
         let index = self.in_flight.insert(InFlight { token, frames: FrameBatch::One(frame) });
         let entry = opcode::Send::new(Fixed(socket.0), start, len).flags(SEND_FLAGS).build();
-        self.push_counted(entry.user_data(user_data(Kind::Send, index, token)));
+        self.push_counted(entry.user_data(pack(OpKind::Send, index, token)));
     }
 
     /// Sends several frames with one `sendmsg`, at most [`FRAMES_PER_SEND_MAX`].
     pub fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
-        assert!(frames.len() <= FRAMES_PER_SEND_MAX, "the caller cuts its outbox to what one sendmsg takes");
-        let gathered = Gathered::new(frames);
+        assert!(frames.len() <= FRAMES_PER_SEND_MAX, "the caller must split its outbox into batches");
+        let gathered = GatheredFrames::new(frames);
         let header = &raw const gathered.header;
         let index = self.in_flight.insert(InFlight { token, frames: FrameBatch::Many(gathered) });
         let entry = opcode::SendMsg::new(Fixed(socket.0), header).flags(SEND_FLAGS as u32).build();
-        self.push_counted(entry.user_data(user_data(Kind::Send, index, token)));
+        self.push_counted(entry.user_data(pack(OpKind::Send, index, token)));
     }
 
-    /// Tells the peer the end of our stream: shuts the sending direction down.
+    /// Shuts down the sending direction, which tells the peer the end of the stream.
     ///
-    /// The kernel does it on a thread of its own, and looks the socket up when it gets there: the socket must not be
-    /// closed before [`Completion::ShutDown`], or another connection that has its place by then is shut down.
+    /// The kernel does this on a thread of its own, which looks up the socket when it runs. The socket must not be
+    /// closed before [`Completion::ShutDown`]; otherwise another connection may have its place by then and would be
+    /// shut down.
     pub fn shut_down(&mut self, socket: Descriptor, token: Token) {
         let entry = opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build();
-        self.push(entry.user_data(user_data(Kind::ShutDown, 0, token)));
+        self.push(entry.user_data(pack(OpKind::ShutDown, 0, token)));
     }
 
-    /// Cancels the receive with this token, and, where one is under way (`sending`), the send: both complete, with an
-    /// error. The token must be that of one socket only.
+    /// Cancels the receive with this token and, if `sending` is set, the send. Both complete with an error. No other
+    /// socket may have the same token.
     ///
-    /// Finding the send takes a look at all sends in flight, so say that there is one only where there is.
+    /// Finding the send requires a look at all sends in flight. `sending` should therefore be set only if there is one.
     pub fn cancel(&mut self, token: Token, sending: bool) {
-        self.cancel_operation(user_data(Kind::Receive, 0, token));
+        self.cancel_operation(pack(OpKind::Receive, 0, token));
         if sending {
             self.cancel_sends(|in_flight| in_flight.token == token);
         }
     }
 
-    /// Closes a socket and frees its place in the table. Nothing may be in flight on it any more.
+    /// Closes a socket and frees its place in the table. The socket must have no operations in flight.
     pub fn close(&mut self, socket: Descriptor, token: Token) {
         let entry = opcode::Close::new(Fixed(socket.0)).build();
-        self.push(entry.user_data(user_data(Kind::Close, 0, token)));
+        self.push(entry.user_data(pack(OpKind::Close, 0, token)));
     }
 
-    /// Wakes the ring of another shard: it sees [`Completion::Woken`]. Rides in the next submission; only a
-    /// failure comes back.
+    /// Wakes the ring of another shard, which receives [`Completion::Woken`]. This is part of the next submission. Only
+    /// a failure has a completion in this ring.
     pub fn ring_peer(&mut self, ring: RawFd) {
-        let entry = opcode::MsgRingData::new(Fd(ring), 0, user_data(Kind::MessageRing, 0, 0), None).build();
+        let entry = opcode::MsgRingData::new(Fd(ring), 0, pack(OpKind::MessageRing, 0, 0), None).build();
         let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(entry.user_data(user_data(Kind::MessageRing, 0, ring as u32)));
+        self.push(entry.user_data(pack(OpKind::MessageRing, 0, ring as u32)));
     }
 
-    /// Submits everything that was queued, runs the kernel's completion work, waits where asked to and nothing
-    /// is there, and appends what has completed.
+    /// Submits all queued operations, runs the kernel's completion work, and appends the completions. If there are
+    /// none, waits for one, if `wait` allows it.
     pub fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) -> io::Result<()> {
         self.enter(wait)?;
         let mut reaped = mem::take(&mut self.reaped);
         reaped.extend(self.io.completion());
         completions.extend(reaped.drain(..).filter_map(|entry| self.complete(&entry)));
         self.reaped = reaped;
-        if mem::take(&mut self.buffers_ran_out) {
+        if mem::take(&mut self.needs_buffers) {
             self.buffers.grow();
+        }
+        if cfg!(debug_assertions) {
+            self.check();
         }
         Ok(())
     }
 
-    /// How often the submission queue was full before its turn, since the last call.
+    /// Returns how often the submission queue was full before the end of a turn since the last call.
     pub fn take_submission_overflows(&mut self) -> u64 {
-        mem::take(&mut self.full)
+        mem::take(&mut self.submission_overflows)
     }
 
-    /// Sends that are in flight.
+    /// Returns the number of sends in flight.
     pub fn sends_in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Asserts the invariants. The cost is linear in the number of accepts and of sends in flight.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an invariant is broken.
+    fn check(&self) {
+        let armed = self.accepts.iter().filter(|accept| accept.armed).count();
+        assert_eq!(self.outstanding, armed + self.in_flight.len(), "accepts and sends must be counted");
+        for (index, in_flight) in self.in_flight.iter() {
+            let frames = in_flight.frames.frames().len();
+            assert!((1..=FRAMES_PER_SEND_MAX).contains(&frames), "send {index} must hold its frames");
+        }
     }
 
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
@@ -397,14 +420,14 @@ impl Ring {
             }
             Wait::No => {
                 let queued = self.io.submission().len() as u32;
-                // SAFETY: no argument is passed; GETEVENTS with 0 to wait for only runs completion work.
+                // SAFETY: no argument is passed. GETEVENTS without a completion to wait for only runs completion work.
                 unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) }
             }
         };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // Interrupted, timed out, or the kernel wants completions to be reaped first.
+                // The call was interrupted or timed out, or the kernel requires that completions are reaped first.
                 Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 _ => Err(error),
             },
@@ -412,35 +435,36 @@ impl Ring {
     }
 
     fn complete(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
-        let (kind, index, token) = split_user_data(entry.user_data());
+        let (kind, index, token) = unpack(entry.user_data());
         let ended = !cqueue::more(entry.flags());
-        if ended && matches!(kind, Kind::Accept | Kind::Send) {
+        if ended && matches!(kind, OpKind::Accept | OpKind::Send) {
             self.outstanding -= 1;
         }
         let result = entry.result();
         match kind {
-            Kind::Accept => self.accepted(index, result),
-            Kind::Receive => {
-                self.buffers_ran_out |= result == -libc::ENOBUFS;
+            OpKind::Accept => self.accepted(index, result),
+            OpKind::Receive => {
+                self.needs_buffers |= result == -libc::ENOBUFS;
                 Some(received(token, entry, ended))
             }
-            Kind::Send => {
-                let sent = self.in_flight.remove(index).expect("an index is free once its completion came");
+            OpKind::Send => {
+                let sent =
+                    self.in_flight.remove(index).expect("a send must be in flight until its completion");
                 let frames = sent.frames;
                 let result = if result == frames.len() as i32 { Ok(()) } else { Err(short_send(result)) };
                 Some(Completion::Sent { token, result, frames })
             }
-            Kind::ShutDown => Some(Completion::ShutDown { token }),
-            Kind::Close => Some(Completion::Closed { token }),
-            Kind::Doorbell => {
+            OpKind::ShutDown => Some(Completion::ShutDown { token }),
+            OpKind::Close => Some(Completion::Closed { token }),
+            OpKind::Doorbell => {
                 self.listen_to_doorbell();
                 Some(Completion::Woken)
             }
-            Kind::MessageRing if result < 0 => {
+            OpKind::MessageRing if result < 0 => {
                 Some(Completion::DoorbellFailed { ring: token as RawFd, error: Errno(-result) })
             }
-            Kind::MessageRing => Some(Completion::Woken),
-            Kind::Cancel => None,
+            OpKind::MessageRing => Some(Completion::Woken),
+            OpKind::Cancel => None,
         }
     }
 
@@ -454,7 +478,7 @@ impl Ring {
         if result < 0 {
             return Some(Completion::AcceptFailed { listener, error: Errno(-result) });
         }
-        let peer = PeerAddress::from_storage(&accept.address.0);
+        let peer = peer_address(&accept.address.0);
         self.arm_accept(index);
         Some(Completion::Accepted { listener, socket: Descriptor(result as u32), peer })
     }
@@ -471,28 +495,28 @@ impl Ring {
         let entry = opcode::Accept::new(Fd(socket.as_raw_fd()), (&raw mut *address).cast(), len)
             .file_index(Some(DestinationSlot::auto_target()))
             .build();
-        self.push_counted(entry.user_data(user_data(Kind::Accept, index, 0)));
+        self.push_counted(entry.user_data(pack(OpKind::Accept, index, 0)));
     }
 
     fn listen_to_doorbell(&mut self) {
         let into = (&raw mut **self.doorbell_count).cast();
-        let entry = opcode::Read::new(Fd(self.doorbell.0.as_raw_fd()), into, 8).build();
-        self.push(entry.user_data(user_data(Kind::Doorbell, 0, 0)));
+        let entry = opcode::Read::new(Fd(self.doorbell.raw_fd()), into, 8).build();
+        self.push(entry.user_data(pack(OpKind::Doorbell, 0, 0)));
     }
 
     fn cancel_sends(&mut self, which: impl Fn(&InFlight) -> bool) {
         let sends = self.in_flight.iter().filter(|(_, in_flight)| which(in_flight));
         let sends: Vec<u64> =
-            sends.map(|(index, in_flight)| user_data(Kind::Send, index, in_flight.token)).collect();
+            sends.map(|(index, in_flight)| pack(OpKind::Send, index, in_flight.token)).collect();
         sends.into_iter().for_each(|send| self.cancel_operation(send));
     }
 
     fn cancel_operation(&mut self, operation: u64) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(operation)).build();
-        self.push(entry.user_data(user_data(Kind::Cancel, 0, 0)));
+        self.push(entry.user_data(pack(OpKind::Cancel, 0, 0)));
     }
 
-    /// Pushes an operation that names memory of ours.
+    /// Pushes an operation that names memory of the ring.
     fn push_counted(&mut self, entry: squeue::Entry) {
         self.outstanding += 1;
         self.push(entry);
@@ -500,17 +524,17 @@ impl Ring {
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: every entry is made by a method of this type, which keeps the memory that it names alive
-            // and in place until the operation has completed (the invariant at the top).
+            // SAFETY: every entry is made by a method of this type, and the ring keeps the memory that it names alive
+            // and in place until the operation has completed (see the top of the file).
             if unsafe { self.io.submission().push(&entry) }.is_ok() {
                 return;
             }
-            self.full += 1;
+            self.submission_overflows += 1;
             self.submit();
         }
     }
 
-    /// Hands everything that is queued to the kernel.
+    /// Submits all queued operations to the kernel.
     fn submit_all(&mut self) {
         while !self.io.submission().is_empty() {
             self.submit();
@@ -519,17 +543,18 @@ impl Ring {
 
     fn submit(&mut self) {
         if let Err(error) = self.io.submit() {
-            // EBUSY and EAGAIN pass once memory is there; anything else is a bug of this file.
+            // EBUSY and EAGAIN are temporary. Any other error is a bug in this file.
             assert!(
                 matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
-                "io_uring_enter refused the submissions: {error}"
+                "io_uring_enter rejected the submissions: {error}"
             );
         }
     }
 }
 
 impl Drop for Ring {
-    /// Cancels what names memory of ours and waits until the kernel has let go of it; leaks it otherwise.
+    /// Cancels the operations that name memory of the ring and waits for their completions. If they do not come, the
+    /// memory is leaked.
     fn drop(&mut self) {
         self.stop_listening();
         self.cancel_sends(|_| true);
@@ -546,20 +571,21 @@ impl Drop for Ring {
         if self.outstanding > 0 {
             return;
         }
-        // SAFETY: no accept and no send is outstanding, so the kernel names none of their memory any more, and
-        // nothing uses these fields after drop.
+        // SAFETY: no accept and no send is outstanding, therefore the kernel no longer uses their memory. These fields
+        // are not used after drop.
         unsafe {
             ManuallyDrop::drop(&mut self.accepts);
             ManuallyDrop::drop(&mut self.in_flight);
         }
         if self.io.submitter().unregister_buf_ring(GROUP).is_ok() {
-            // SAFETY: receives that still wait find no buffers any more; nothing uses this field after drop.
+            // SAFETY: receives that still wait find no buffers. This field is not used after drop.
             unsafe { ManuallyDrop::drop(&mut self.buffers) };
         }
     }
 }
 
-/// A peer that is gone is an error, never a signal; a send is whole or it has failed.
+/// The flags of sends: a peer that has disconnected causes an error and not a signal, and a send is complete or has
+/// failed.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
 /// `IORING_ENTER_GETEVENTS`.
@@ -575,33 +601,13 @@ fn received(token: Token, entry: &cqueue::Entry, ended: bool) -> Completion {
     }
 }
 
-/// A send that is short although the kernel retries met the connection's end.
+/// Returns the error of a short send. Because the kernel retries, such a send has met the end of the connection.
 fn short_send(result: i32) -> Errno {
     if result < 0 { Errno(-result) } else { Errno(libc::EPIPE) }
 }
 
-fn user_data(kind: Kind, index: usize, token: Token) -> u64 {
-    debug_assert!(index < 1 << INDEX_BITS);
-    kind as u64 | (index as u64) << KIND_BITS | u64::from(token) << (KIND_BITS + INDEX_BITS)
-}
-
-fn split_user_data(data: u64) -> (Kind, usize, Token) {
-    const KINDS: [Kind; 8] = [
-        Kind::Accept,
-        Kind::Receive,
-        Kind::Send,
-        Kind::ShutDown,
-        Kind::Close,
-        Kind::Doorbell,
-        Kind::MessageRing,
-        Kind::Cancel,
-    ];
-    let index = (data >> KIND_BITS) as usize & ((1 << INDEX_BITS) - 1);
-    (KINDS[data as usize & 7], index, (data >> (KIND_BITS + INDEX_BITS)) as Token)
-}
-
 impl FrameBatch {
-    /// The frames, in order.
+    /// Returns the frames in their order.
     pub fn frames(&self) -> &[Frame] {
         match self {
             FrameBatch::One(frame) => std::slice::from_ref(frame),
@@ -609,158 +615,55 @@ impl FrameBatch {
         }
     }
 
-    /// Bytes of all frames.
+    /// Returns the total length of the frames.
     pub fn len(&self) -> usize {
         self.frames().iter().map(Frame::len).sum()
     }
 
-    /// Whether there are no bytes.
+    /// Returns `true` if the frames have no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl Gathered {
-    fn new(frames: Vec<Frame>) -> Box<Gathered> {
+impl GatheredFrames {
+    fn new(frames: Vec<Frame>) -> Box<GatheredFrames> {
         let iovec = |frame: &Frame| libc::iovec {
             iov_base: frame.as_slice().as_ptr().cast_mut().cast(),
             iov_len: frame.len(),
         };
         let iovecs = frames.iter().map(iovec).collect();
-        // SAFETY: all-zero bytes are a valid msghdr: no name, no control data, no iovec yet.
+        // SAFETY: all-zero bytes are a valid msghdr without a name, control data and iovecs.
         let header = unsafe { mem::zeroed() };
-        let mut gathered = Box::new(Gathered { frames, iovecs, header });
+        let mut gathered = Box::new(GatheredFrames { frames, iovecs, header });
         gathered.header.msg_iov = gathered.iovecs.as_mut_ptr();
         gathered.header.msg_iovlen = gathered.iovecs.len() as _;
         gathered
     }
 }
 
-impl fmt::Debug for Gathered {
+impl fmt::Debug for GatheredFrames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} frames", self.frames.len())
     }
 }
 
-impl fmt::Debug for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "frame of {} bytes", self.len())
-    }
-}
-
-impl Errno {
-    /// Whether the process or the system has no descriptor or memory left for another connection.
-    pub fn is_exhaustion(self) -> bool {
-        matches!(self.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
-    }
-
-    /// Whether only the connection that was to be accepted is at fault: it has gone.
-    pub fn affects_one_connection(self) -> bool {
-        matches!(self.0, libc::ECONNABORTED | libc::EPROTO | libc::EINTR)
-    }
-
-    /// Whether the provided buffers had run out.
-    pub fn is_no_buffers(self) -> bool {
-        self.0 == libc::ENOBUFS
-    }
-}
-
-impl fmt::Display for Errno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        io::Error::from_raw_os_error(self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for Errno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What wakes a ring from any thread.
-#[derive(Clone, Debug)]
-pub struct Doorbell(Arc<File>);
-
-impl Doorbell {
-    fn new() -> io::Result<Doorbell> {
-        // SAFETY: eventfd takes two integers; the descriptor it answers is new and ours alone.
-        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error());
+/// Returns the address that the kernel has stored.
+fn peer_address(storage: &libc::sockaddr_storage) -> PeerAddress {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel stored a sockaddr_in, for which sockaddr_storage has room.
+            let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = u32::from_be(address.sin_addr.s_addr);
+            let port = u16::from_be(address.sin_port);
+            PeerAddress::internet(SocketAddr::new(IpAddr::from(ip.to_be_bytes()), port))
         }
-        // SAFETY: as above.
-        Ok(Doorbell(Arc::new(unsafe { File::from_raw_fd(descriptor) })))
-    }
-
-    /// Wakes the ring: one system call. Use it only where the ring sleeps.
-    pub fn ring(&self) {
-        // The counter cannot reach its limit: each reading takes it to zero, and 2^64-2 rings take longer.
-        let _ = (&*self.0).write(&1u64.to_ne_bytes());
-    }
-}
-
-/// The address of a peer, compactly: what a connection's record can afford.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PeerAddress {
-    ip: [u8; 16],
-    port: u16,
-    unix: bool,
-}
-
-impl PeerAddress {
-    /// The peer of a Unix socket: it has no address worth naming.
-    pub const UNIX: PeerAddress = PeerAddress { ip: [0; 16], port: 0, unix: true };
-
-    /// The peer of an internet socket.
-    pub fn internet(address: SocketAddr) -> PeerAddress {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        PeerAddress { ip: ip.octets(), port: address.port(), unix: false }
-    }
-
-    /// The internet address; none for Unix sockets.
-    pub fn ip(&self) -> Option<IpAddr> {
-        (!self.unix).then(|| Ipv6Addr::from(self.ip).to_canonical())
-    }
-
-    fn from_storage(storage: &libc::sockaddr_storage) -> PeerAddress {
-        match i32::from(storage.ss_family) {
-            libc::AF_INET => {
-                // SAFETY: the kernel says that it stored a sockaddr_in, which sockaddr_storage can hold.
-                let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
-                let ip = u32::from_be(address.sin_addr.s_addr);
-                PeerAddress::internet(SocketAddr::new(
-                    IpAddr::from(ip.to_be_bytes()),
-                    u16::from_be(address.sin_port),
-                ))
-            }
-            libc::AF_INET6 => {
-                // SAFETY: the kernel says that it stored a sockaddr_in6, which sockaddr_storage can hold.
-                let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
-                let ip = address.sin6_addr.s6_addr;
-                PeerAddress::internet(SocketAddr::new(IpAddr::from(ip), u16::from_be(address.sin6_port)))
-            }
-            _ => PeerAddress::UNIX,
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the kernel stored a sockaddr_in6, for which sockaddr_storage has room.
+            let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let ip = address.sin6_addr.s6_addr;
+            PeerAddress::internet(SocketAddr::new(IpAddr::from(ip), u16::from_be(address.sin6_port)))
         }
+        _ => PeerAddress::UNIX,
     }
 }
-
-impl fmt::Display for PeerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ip() {
-            Some(ip) => SocketAddr::new(ip, self.port).fmt(f),
-            None => f.write_str("unix"),
-        }
-    }
-}
-
-impl fmt::Debug for PeerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,37 +1,37 @@
-//! The executors: one pinned glommio executor for each shard, and the cores that they are pinned to.
+//! The executors of the shards, which are pinned glommio executors, and the cores to which they are pinned.
 //!
-//! A shard's loop is its executor's only task, and it sleeps inside its own ring (`Ring::turn`), not in
-//! glommio's reactor: one system call then submits, completes and waits, where parking by an eventfd takes
-//! three. `docs/architecture.md` has the measurement.
+//! The loop of a shard is the only task of its executor. It sleeps inside its own ring (`Ring::turn`) and not in
+//! glommio's reactor: one system call then submits, completes and waits, whereas parking with an eventfd takes three.
+//! The measurement is in `docs/architecture.md`.
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
 use std::io;
 
-/// Memory that glommio registers for file I/O, in bytes, for each executor. It touches all of it at the start
-/// (10 MiB unless told otherwise), and a shard does no file I/O.
+/// The memory that glommio registers for file I/O, in bytes for each executor. Glommio touches all of it at the start.
+/// Its default is 10 MiB, but a shard does no file I/O.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 
-/// Entries of glommio's own rings, which a shard does not use.
+/// The number of entries in glommio's own rings, which a shard does not use.
 const EXECUTOR_RING_DEPTH: usize = 8;
 
-/// The cores that this process may run on: its affinity mask, as `taskset` and container engines set it.
+/// Returns the cores on which this process may run: its affinity mask, as set by `taskset` and container engines.
 pub fn cores() -> Vec<usize> {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let cores: Vec<usize> = cores.into_iter().map(|core| core.id).collect();
     if cores.is_empty() { vec![0] } else { cores }
 }
 
-/// The name of this host.
+/// Returns the name of this host.
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// An executor that was started.
+/// A running executor.
 pub struct Executor<T: Send + 'static>(ExecutorJoinHandle<T>);
 
-/// Starts an executor pinned to `core`, which runs `work` to its end.
+/// Starts an executor that is pinned to `core` and runs `work` to its end.
 ///
-/// `work` may block its thread: it has the executor for itself.
+/// `work` may block its thread, because it is alone on the executor.
 pub fn spawn<T, W>(name: &str, core: usize, work: W) -> io::Result<Executor<T>>
 where
     T: Send + 'static,
@@ -48,7 +48,11 @@ where
 }
 
 impl<T: Send + 'static> Executor<T> {
-    /// Waits until the work is done. An error means that the executor could not be made, or that it panicked.
+    /// Waits until the work has ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the executor could not be created or has panicked.
     pub fn join(self) -> io::Result<T> {
         self.0.join().map_err(io_error)
     }

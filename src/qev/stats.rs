@@ -1,26 +1,27 @@
-//! Latency timers: what took how long, as a histogram that one shard writes without atomics.
+//! Latency histograms, each of which one shard writes without atomics.
 
 use std::borrow::Cow;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// The longest time that is told apart: longer ones count as this.
+/// The longest duration that is distinguished. Longer ones are recorded as this one.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
-/// Precision: a time is known to one part in a thousand.
+/// The precision of recorded durations: three digits.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
 const NS_PER_US: f64 = 1e3;
 
-/// A histogram of durations: nanoseconds from 1 ns to an hour (others count as the nearest), to three digits.
+/// A histogram of durations from 1 ns to an hour, with a precision of three digits. Other durations are recorded as the
+/// nearest of these.
 ///
-/// A run of equal times is gathered before it touches the histogram, so the thousand sends that one fan-out
-/// completes at one time stamp cost one addition each. Empty it is 24 bytes; memory grows with the longest
-/// time recorded, by 8 KiB for each doubling: 130 KB for 10 ms, 270 KB at most.
+/// A run of equal durations is gathered before it is added to the histogram. The thousand sends of a fan-out, which
+/// complete at the same time, therefore cost one addition each. An empty histogram has 24 bytes. Its memory grows with
+/// the longest duration, by 8 KiB for each doubling: 130 KB for 10 ms, and at most 270 KB.
 #[derive(Clone, Debug, Default)]
 pub struct LatencyHistogram {
-    /// The run that is being gathered: a time, and how often it came in a row.
+    /// The current run: a duration, and how often it was recorded in a row.
     run_ns: u64,
     run_len: u64,
     recorded: Option<Box<Recorded>>,
@@ -29,12 +30,12 @@ pub struct LatencyHistogram {
 #[derive(Clone, Debug)]
 struct Recorded {
     histogram: Histogram<u64>,
-    /// Exact, which the histogram's own mean is not.
+    /// The exact sum. The mean of the histogram itself is not exact.
     sum_ns: u128,
 }
 
 impl LatencyHistogram {
-    /// A timer of nothing.
+    /// Returns an empty histogram.
     pub fn new() -> Self {
         Self::default()
     }
@@ -55,7 +56,7 @@ impl LatencyHistogram {
         self.run_len = self.run_len.saturating_add(n);
     }
 
-    /// Adds everything that `other` recorded.
+    /// Adds all durations in `other`.
     pub fn merge(&mut self, other: &LatencyHistogram) {
         if let Some(theirs) = &other.recorded {
             self.recorded.get_or_insert_default().add(theirs);
@@ -63,17 +64,17 @@ impl LatencyHistogram {
         self.record_n(other.run_ns, other.run_len);
     }
 
-    /// What was recorded so far, in figures.
+    /// Returns the figures for all recorded durations.
     pub fn summary(&self) -> Summary {
         self.ended().recorded.as_ref().map_or_else(Summary::default, |recorded| recorded.summary())
     }
 
-    /// How many durations were recorded.
+    /// Returns the number of recorded durations.
     pub fn count(&self) -> u64 {
         self.recorded.as_ref().map_or(0, |recorded| recorded.histogram.len()).saturating_add(self.run_len)
     }
 
-    /// This timer with no run open.
+    /// Returns this histogram without a current run.
     fn ended(&self) -> Cow<'_, Self> {
         if self.run_len == 0 {
             return Cow::Borrowed(self);
@@ -101,12 +102,12 @@ impl Default for Recorded {
 impl Recorded {
     fn record(&mut self, ns: u64, n: u64) {
         let ns = ns.clamp(1, LONGEST_NS);
-        self.histogram.record_n(ns, n).expect("the histogram grows as far as an hour");
+        self.histogram.record_n(ns, n).expect("the histogram grows up to an hour");
         self.sum_ns = self.sum_ns.saturating_add(u128::from(ns) * u128::from(n));
     }
 
     fn add(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("the histogram grows as far as an hour");
+        self.histogram.add(&other.histogram).expect("the histogram grows up to an hour");
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
@@ -132,33 +133,33 @@ fn microseconds(ns: u64) -> f64 {
     ns as f64 / NS_PER_US
 }
 
-/// A [`Timer`] in figures: microseconds, all 0 where nothing was recorded.
+/// The figures of a [`LatencyHistogram`] in microseconds. All are 0 if nothing was recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
-    /// How many durations.
+    /// The number of durations.
     pub count: u64,
-    /// All of them together. Exact.
+    /// The exact sum of all durations.
     pub sum: f64,
-    /// The shortest, rounded down to three digits.
+    /// The shortest duration, rounded down to three digits.
     pub min: f64,
-    /// The mean. Exact.
+    /// The exact mean.
     pub mean: f64,
-    /// Half of them took no longer.
+    /// Half of the durations are at most this long.
     pub p50: f64,
-    /// Nine in ten took no longer.
+    /// Nine in ten durations are at most this long.
     pub p90: f64,
-    /// 99 in 100 took no longer.
+    /// 99 in 100 durations are at most this long.
     pub p99: f64,
-    /// 999 in 1,000 took no longer.
+    /// 999 in 1,000 durations are at most this long.
     pub p999: f64,
-    /// 9,999 in 10,000 took no longer.
+    /// 9,999 in 10,000 durations are at most this long.
     pub p9999: f64,
-    /// The longest, rounded up to three digits.
+    /// The longest duration, rounded up to three digits.
     pub max: f64,
 }
 
 impl Summary {
-    /// The quantiles as pairs of quantile and microseconds: the lines of a Prometheus summary.
+    /// Returns pairs of a quantile and its duration in microseconds: the lines of a Prometheus summary.
     pub fn quantiles(&self) -> [(f64, f64); 5] {
         [(0.5, self.p50), (0.9, self.p90), (0.99, self.p99), (0.999, self.p999), (0.9999, self.p9999)]
     }
@@ -170,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// The naive twin: every time kept, sorted when asked.
+    /// The naive twin: keeps and sorts all durations.
     fn exact_quantile(times: &[u64], q: f64) -> f64 {
         let mut sorted: Vec<u64> = times.iter().map(|ns| (*ns).clamp(1, LONGEST_NS)).collect();
         sorted.sort_unstable();
@@ -178,47 +179,47 @@ mod tests {
         sorted[rank - 1] as f64 / NS_PER_US
     }
 
-    fn timer_of(times: &[u64]) -> LatencyHistogram {
-        let mut timer = LatencyHistogram::new();
-        times.iter().for_each(|ns| timer.record(*ns));
-        timer
+    fn histogram_of(times: &[u64]) -> LatencyHistogram {
+        let mut histogram = LatencyHistogram::new();
+        times.iter().for_each(|ns| histogram.record(*ns));
+        histogram
     }
 
     fn close(measured: f64, exact: f64) -> bool {
         (measured - exact).abs() <= exact / 1000.0 + 1e-9
     }
 
-    /// Equal but for the rounding of the last bit.
+    /// Returns whether two summaries are equal apart from the rounding of the last bit.
     fn same(a: &Summary, b: &Summary) -> bool {
         a.count == b.count && a.quantiles() == b.quantiles() && close(a.sum, b.sum) && a.max == b.max
     }
 
     #[test]
-    fn an_empty_timer_takes_24_bytes_and_no_heap() {
+    fn an_empty_histogram_has_24_bytes_and_no_heap() {
         assert_eq!(size_of::<LatencyHistogram>(), 24);
-        let timer = LatencyHistogram::new();
-        assert!(timer.recorded.is_none());
-        assert_eq!(timer.summary(), Summary::default());
-        assert_eq!(timer.count(), 0);
+        let histogram = LatencyHistogram::new();
+        assert!(histogram.recorded.is_none());
+        assert_eq!(histogram.summary(), Summary::default());
+        assert_eq!(histogram.count(), 0);
     }
 
     #[test]
     fn a_run_of_equal_times_does_not_touch_the_histogram() {
-        let mut timer = LatencyHistogram::new();
+        let mut histogram = LatencyHistogram::new();
         for _ in 0..1000 {
-            timer.record(5_000);
+            histogram.record(5_000);
         }
-        assert!(timer.recorded.is_none());
-        assert_eq!(timer.count(), 1000);
-        assert_eq!(timer.summary().count, 1000);
-        assert!(close(timer.summary().p50, 5.0));
-        assert!(timer.recorded.is_none(), "a summary changes nothing");
+        assert!(histogram.recorded.is_none());
+        assert_eq!(histogram.count(), 1000);
+        assert_eq!(histogram.summary().count, 1000);
+        assert!(close(histogram.summary().p50, 5.0));
+        assert!(histogram.recorded.is_none(), "a summary changes nothing");
     }
 
     #[test]
-    fn times_out_of_range_count_as_the_nearest() {
+    fn durations_out_of_range_count_as_the_nearest() {
         for (ns, us) in [(0, 0.001), (1, 0.001), (LONGEST_NS, 3.6e9), (u64::MAX, 3.6e9)] {
-            let summary = timer_of(&[ns]).summary();
+            let summary = histogram_of(&[ns]).summary();
             assert!(close(summary.min, us) && close(summary.max, us), "{ns} ns: {summary:?}");
             assert_eq!(summary.mean, us);
         }
@@ -226,11 +227,11 @@ mod tests {
 
     #[test]
     fn recording_nothing_changes_nothing() {
-        let mut timer = timer_of(&[10, 20]);
-        let before = timer.summary();
-        timer.record_n(30, 0);
-        timer.merge(&LatencyHistogram::new());
-        assert_eq!(timer.summary(), before);
+        let mut histogram = histogram_of(&[10, 20]);
+        let before = histogram.summary();
+        histogram.record_n(30, 0);
+        histogram.merge(&LatencyHistogram::new());
+        assert_eq!(histogram.summary(), before);
         let mut empty = LatencyHistogram::new();
         empty.record_n(30, 0);
         empty.record(0);
@@ -238,22 +239,22 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_large_saturate() {
-        let mut timer = LatencyHistogram::new();
+    fn counts_saturate() {
+        let mut histogram = LatencyHistogram::new();
         for _ in 0..3 {
-            timer.record_n(7, u64::MAX);
-            timer.record_n(8, u64::MAX);
+            histogram.record_n(7, u64::MAX);
+            histogram.record_n(8, u64::MAX);
         }
-        assert_eq!(timer.count(), u64::MAX);
-        assert_eq!(timer.summary().count, u64::MAX);
+        assert_eq!(histogram.count(), u64::MAX);
+        assert_eq!(histogram.summary().count, u64::MAX);
     }
 
     #[test]
     fn memory_grows_with_the_longest_time() {
         let bytes = |ns| {
-            let mut timer = timer_of(&[ns]);
-            timer.end_run();
-            timer.recorded.map_or(0, |recorded| recorded.histogram.distinct_values() * size_of::<u64>())
+            let mut histogram = histogram_of(&[ns]);
+            histogram.end_run();
+            histogram.recorded.map_or(0, |recorded| recorded.histogram.distinct_values() * size_of::<u64>())
         };
         assert!(bytes(1_000) <= 16 << 10);
         assert!(bytes(10_000_000) <= 130 << 10);
@@ -269,7 +270,7 @@ mod tests {
     proptest! {
         #[test]
         fn quantiles_are_those_of_the_sorted_times(times in some_times()) {
-            let summary = timer_of(&times).summary();
+            let summary = histogram_of(&times).summary();
             prop_assert_eq!(summary.count, times.len() as u64);
             for (q, us) in summary.quantiles() {
                 let exact = exact_quantile(&times, q);
@@ -281,14 +282,14 @@ mod tests {
         }
 
         #[test]
-        fn merged_timers_are_one_timer(left in some_times(), right in some_times()) {
-            let mut merged = timer_of(&left);
-            merged.merge(&timer_of(&right));
-            prop_assert!(same(&merged.summary(), &timer_of(&[left, right].concat()).summary()));
+        fn merging_equals_recording_into_one_histogram(left in some_times(), right in some_times()) {
+            let mut merged = histogram_of(&left);
+            merged.merge(&histogram_of(&right));
+            prop_assert!(same(&merged.summary(), &histogram_of(&[left, right].concat()).summary()));
         }
 
         #[test]
-        fn runs_are_as_good_as_single_times(runs in prop::collection::vec((0..100_u64, 0..5_u64), 0..50)) {
+        fn runs_equal_single_durations(runs in prop::collection::vec((0..100_u64, 0..5_u64), 0..50)) {
             let (mut at_once, mut singly) = (LatencyHistogram::new(), LatencyHistogram::new());
             for (ns, n) in runs {
                 at_once.record_n(ns, n);

@@ -20,7 +20,7 @@ use crate::limits::{SHARDS_MAX, WORKERS_MAX};
 use crate::log;
 use crate::qev::clock::{Clock, ClockHandle, nanos};
 use crate::qev::mesh::{self, Port, mesh};
-use crate::qev::probe::{Kernel, Missing, probe};
+use crate::qev::probe::{KernelFeatures, UnsupportedKernel, probe};
 use crate::qev::ring::{self, Ring};
 use crate::qev::runtime::{self, Executor};
 use crate::shard::{Apps, ControlMessage, Envelope, Inboxes, Parts, Shard, Shared, Wakeup};
@@ -55,7 +55,7 @@ const EXIT_CUT_SHORT: i32 = 130;
 #[derive(Debug, Error)]
 pub enum ServerError {
     #[error("{0}")]
-    Kernel(#[from] Missing),
+    Kernel(#[from] UnsupportedKernel),
     #[error("there is no application {name:?} (setting app); there are: {known}")]
     UnknownApp { name: String, known: String },
     #[error("the application {name} has no workers: instances are of applications in scripts (setting app)")]
@@ -270,7 +270,7 @@ impl Fleet {
     /// Starts the shards: each makes its ring, registers the applications, and waits.
     fn start(
         config: &Arc<Config>,
-        kernel: &Kernel,
+        kernel: &KernelFeatures,
         clock: &Clock,
         apps: &[Arc<dyn Application>],
         link_places: u32,
@@ -392,7 +392,12 @@ fn shards(config: &Config) -> usize {
     config.shards.unwrap_or_else(|| runtime::cores().len()).min(SHARDS_MAX)
 }
 
-fn ring_settings(config: &Config, kernel: &Kernel, shards: usize, link_places: u32) -> ring::RingSettings {
+fn ring_settings(
+    config: &Config,
+    kernel: &KernelFeatures,
+    shards: usize,
+    link_places: u32,
+) -> ring::RingSettings {
     // The kernel spreads connections by a hash: some shards get more than their share, none gets double.
     let wanted = config.clients_max.div_ceil(shards) * 2 + DESCRIPTORS_SPARE;
     let wanted = wanted.min(config.clients_max + DESCRIPTORS_SPARE);
@@ -442,7 +447,7 @@ fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn App
 /// Tells whoever started the server what runs, on standard output: for people, and for programs that wait for
 /// `ready`.
 fn announce(
-    kernel: &Kernel,
+    kernel: &KernelFeatures,
     fleet: &Fleet,
     apps: &[Arc<dyn Application>],
     listeners: &Listeners,
