@@ -360,7 +360,8 @@ typedef struct qio_api {
     /* Returns the shard on which `register_events` runs, from 0. Register on shard 0 only what must happen once for the
      * whole server. UINT32_MAX if the registrar is not valid. */
     uint32_t (*registrar_shard)(qio_registrar registrar);
-    /* Registers an event on this shard. If it fails, the application fails, even if `register_events` returns QIO_OK. */
+    /* Registers an event on this shard. If it fails, the application fails, even if `register_events` returns
+     * QIO_OK. */
     qio_status (*register_event)(qio_registrar registrar, const qio_event_spec *spec);
     /* Runs a function on this shard repeatedly. The period is at least 1 ms; the first run is after one period. */
     qio_status (*every)(qio_registrar registrar, uint64_t period_ms, qio_timer run, void *user, qio_free free);

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { expectFrames, stop } from '../support/library.mjs'
 import { FROM_WORKER, TO_WORKER, Worker, answer, event, frame, refusal } from '../support/server.mjs'
 
 const VOTES = fileURLToPath(new URL('../../../examples/votes.pl', import.meta.url))
@@ -23,15 +24,6 @@ const changed = (yes, no) => frame(FROM_WORKER.BROADCAST, { text: '/votes/change
 const watch = (client) => frame(FROM_WORKER.WATCH, { client })
 const cast = (request, client, data, rest) => event({ request, number: CAST, client, data, ...rest })
 const tally = (request, client, rest) => event({ request, number: TALLY, client, ...rest })
-
-async function expectFrames(link, ...frames) {
-  for (const wanted of frames) assert.deepEqual((await link.frame()).toString('latin1'), wanted.toString('latin1'))
-}
-
-async function stop(worker) {
-  assert.equal(await worker.stop(), 0, worker.stderr)
-  assert.equal(worker.stderr, '')
-}
 
 describe('the poll', () => {
   test('announces its events', async () => {

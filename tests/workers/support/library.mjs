@@ -1,4 +1,4 @@
-// Helpers of the suites for the JavaScript library. The frames are those of docs/workers.md, byte for byte.
+// Helpers of the suites, mostly of those for the JavaScript library. Frames are compared byte for byte.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
