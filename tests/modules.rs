@@ -42,13 +42,73 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 /// The top modules that every module may name. `qev`, which is to become a crate of its own, may name only the first.
 const ALL_MAY_NAME: &[&str] = &["limits", "metrics"];
 
-/// The leaves of large modules. A leaf may name, of its siblings, only those in its list; all other files of the
-/// module may name it. A leaf that is a folder
-/// stands for all files in it.
+/// The leaves of modules. A leaf may name, of its siblings, only those in its list; all other files of the module may name
+/// it. A leaf that is a folder stands for all files in it.
 ///
 /// The files of a module that have no row are its steps and compositions: they may name any sibling, but not in a circle.
-const LEAVES: &[(&str, &[Leaf])] =
-    &[("app", &[("json", &[]), ("paths", &[])]), ("shard", &[("connection", &[])]), ("server", &[])];
+const LEAVES: &[(&str, &[Leaf])] = &[
+    (
+        "shard",
+        &[
+            ("addresses", &[]),
+            ("apps", &[]),
+            ("codecs", &[]),
+            ("ending", &[]),
+            ("frames", &[]),
+            ("kernel", &[]),
+            ("connection", &["frames"]),
+            ("connections", &["connection", "ending", "frames"]),
+            ("messages", &["http"]),
+            ("mesh", &["kernel", "messages"]),
+            ("pubsub", &["connections", "frames"]),
+            ("time", &["connection"]),
+        ],
+    ),
+    (
+        "app",
+        &[
+            ("event", &[]),
+            ("json", &[]),
+            ("paths", &[]),
+            ("types", &["event", "json"]),
+            ("server", &["json", "types"]),
+            ("later", &["event", "server", "types"]),
+        ],
+    ),
+    ("app/c", &[("abi", &[]), ("elf", &[])]),
+    (
+        "app/worker",
+        &[
+            ("backoff", &[]),
+            ("config", &[]),
+            ("counters", &[]),
+            ("lines", &[]),
+            ("manifest", &[]),
+            ("requests", &[]),
+            ("timers", &[]),
+            ("wire", &[]),
+        ],
+    ),
+    ("admin", &[("process", &[]), ("reply", &[])]),
+    ("mangler", &[("edits", &[]), ("refusal", &[])]),
+    ("config", &[("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])]),
+    ("protocol", &[("origin", &[]), ("utf8", &[])]),
+    (
+        "qev",
+        &[
+            ("bell", &[]),
+            ("clock", &[]),
+            ("fair", &[]),
+            ("slots", &[]),
+            ("stats", &[]),
+            ("timer", &[]),
+            ("buffers", &["clock"]),
+            ("inbox", &["bell"]),
+        ],
+    ),
+    ("server", &[("post", &[])]),
+    ("bin/quickio-load", &[("clock", &[]), ("outcome", &[]), ("peer", &[]), ("plan", &[])]),
+];
 
 /// A file or folder, and the siblings that it may name.
 type Leaf = (&'static str, &'static [&'static str]);
@@ -65,18 +125,15 @@ const CIRCLES: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "shard/addresses",
-            "shard/closing",
-            "shard/fanout",
-            "shard/flush",
+            "shard/accept",
             "shard/http",
             "shard/links",
             "shard/liveness",
-            "shard/mail",
-            "shard/outbox",
+            "shard/mesh",
+            "shard/messages",
             "shard/state",
         ],
-        "to be opened: the state of a shard is to be composed of leaves that do not name it",
+        "`State` is composed of what accept, HTTP, links and liveness own, and their steps work on `State`",
     ),
 ];
 
@@ -98,22 +155,33 @@ const KERNEL_CRATES: &[&str] = &["glommio", "io_uring"];
 const KERNEL_FOLDER: &str = "qev/";
 
 /// Names that two types or more share, the files that define them, and the reason.
-const SHARED_NAMES: &[(&str, &[&str], &str)] = &[];
+const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
+    ("Callback", &["app/c/abi.rs", "app/types.rs"], C_FORM),
+    ("Event", &["app/c/abi.rs", "app/event.rs"], C_FORM),
+    ("Handler", &["app/c/abi.rs", "app/registrar.rs"], C_FORM),
+    ("OffHook", &["app/c/abi.rs", "app/registrar.rs"], C_FORM),
+    ("OnHook", &["app/c/abi.rs", "app/registrar.rs"], C_FORM),
+    ("Reply", &["app/c/abi.rs", "app/event.rs"], C_FORM),
+    ("Subscription", &["app/c/abi.rs", "app/event.rs"], C_FORM),
+    ("Unsubscribed", &["app/c/abi.rs", "app/event.rs"], C_FORM),
+];
+
+const C_FORM: &str = "a type of the application API, and its C form";
 
 /// The number of names that more than one type has and that are not listed. To be 0.
-const SHARED_NAMES_MAX: usize = 67;
+const SHARED_NAMES_MAX: usize = 22;
 
 /// Folders with source text of any language, below the repository's root.
 const FOLDERS: &[&str] = &["src", "tests", "benches", "examples", "scripts"];
 
 /// How many of a hundred comments of a language may open with one of [`prose::AVOIDED`]. To be under 3 for each.
 const AVOIDED_PERCENT_MAX: &[(Language, f64)] = &[
-    (Language::RustDoc, 17.3),
-    (Language::Rust, 16.8),
-    (Language::Python, 13.8),
-    (Language::JavaScript, 13.0),
-    (Language::C, 17.2),
-    (Language::Shell, 3.9),
+    (Language::RustDoc, 4.4),
+    (Language::Rust, 4.2),
+    (Language::Python, 2.9),
+    (Language::JavaScript, 2.9),
+    (Language::C, 2.9),
+    (Language::Shell, 2.9),
 ];
 
 // The tests.
@@ -124,6 +192,11 @@ static TREE: LazyLock<Tree> =
 #[test]
 fn modules_name_only_those_below_them() {
     assert_none(upward_names(&TREE));
+}
+
+#[test]
+fn every_file_is_a_module() {
+    assert_none(undeclared_files(&TREE));
 }
 
 #[test]
@@ -231,6 +304,12 @@ fn upward_names(tree: &Tree) -> Vec<String> {
     Vec::from_iter(found)
 }
 
+/// Files that no `mod` declares, and that are not compiled.
+fn undeclared_files(tree: &Tree) -> Vec<String> {
+    let files = tree.files.iter().filter(|file| !tree.is_declared(&file.module));
+    files.map(|file| format!("src/{}: no `mod` declares this file", file.path)).collect()
+}
+
 fn kernel_names(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     for file in tree.files.iter().filter(|file| !file.path.starts_with(KERNEL_FOLDER)) {
@@ -255,6 +334,8 @@ fn misplaced_unsafe(tree: &Tree) -> Vec<String> {
 fn leaf_names(tree: &Tree, module: &str, leaves: &[Leaf]) -> Vec<String> {
     let sibling = |file: &SourceFile| -> Option<String> {
         let below = file.path.strip_prefix(module)?.strip_prefix('/')?;
+        // The root of the module is no sibling: it gives the files below it its own types.
+        (below != "mod.rs").then_some(())?;
         Some(below.split('/').next().unwrap().trim_end_matches(".rs").to_string())
     };
     let mut found = Vec::new();
@@ -464,6 +545,23 @@ fn names_that_are_not_allowed_are_found() {
     assert_eq!(check("unheard_of.rs", ""), ["src/unheard_of.rs: `unheard_of` has no row in MAY_NAME"]);
     assert!(check("qev.rs", "use crate::limits; const X: u8 = crate::qev::Y;").is_empty());
     assert!(check("client.rs", "use crate::{event, limits, metrics};").is_empty());
+}
+
+#[test]
+fn files_without_a_module_are_found() {
+    let files = [
+        ("lib.rs", "mod a; mod b { mod c; }"),
+        ("a.rs", ""),
+        ("a/d.rs", ""),
+        ("b/c.rs", ""),
+        ("main.rs", ""),
+        ("bin/load/main.rs", "mod e;"),
+        ("bin/load/e.rs", ""),
+        ("bin/load/f.rs", ""),
+    ];
+    let found = undeclared_files(&tree(&files));
+    let expected = ["a/d.rs", "bin/load/f.rs"].map(|file| format!("src/{file}: no `mod` declares this file"));
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -106,7 +106,15 @@ impl Tree {
         tree
     }
 
-    /// The file in which the item of a path is defined; `None` if it is not an item of this tree.
+    /// Returns whether a module is the root of its crate or is declared by `mod`.
+    pub fn is_declared(&self, module: &[String]) -> bool {
+        let Some((name, above)) = module.split_last().filter(|(_, above)| !above.is_empty()) else {
+            return true;
+        };
+        self.modules.get(above).is_some_and(|scope| scope.children.contains(name))
+    }
+
+    /// Returns the file in which the item of a path is defined, or `None` if it is not an item of this tree.
     ///
     /// A re-export or an import is followed to the definition.
     pub fn file_of(&self, named: &Named) -> Option<&SourceFile> {
@@ -120,7 +128,7 @@ impl Tree {
         }
     }
 
-    /// The module in which the item of a path is defined, or the module that the path names.
+    /// Returns the module in which the item of a path is defined, or the module that the path names.
     fn resolve(&self, named: &Named, depth: usize) -> Option<Module> {
         const IMPORTS_MAX: usize = 16;
         assert!(depth < IMPORTS_MAX, "imports in a circle: {:?}", named.segments);
