@@ -169,15 +169,15 @@ const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
 const C_FORM: &str = "a type of the application API, and its C form";
 
 /// The number of names that more than one type has and that are not listed. To be 0.
-const SHARED_NAMES_MAX: usize = 22;
+const SHARED_NAMES_MAX: usize = 19;
 
 /// Folders with source text of any language, below the repository's root.
 const FOLDERS: &[&str] = &["src", "tests", "benches", "examples", "scripts"];
 
 /// How many of a hundred comments of a language may open with one of [`prose::AVOIDED`]. To be under 3 for each.
 const AVOIDED_PERCENT_MAX: &[(Language, f64)] = &[
-    (Language::RustDoc, 4.4),
-    (Language::Rust, 4.2),
+    (Language::RustDoc, 3.5),
+    (Language::Rust, 3.7),
     (Language::Python, 2.9),
     (Language::JavaScript, 2.9),
     (Language::C, 2.9),
