@@ -50,18 +50,41 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     (
         "shard",
         &[
-            ("addresses", &[]),
-            ("apps", &[]),
-            ("codecs", &[]),
+            // Plain types.
             ("ending", &[]),
             ("frames", &[]),
             ("kernel", &[]),
             ("connection", &["frames"]),
+            ("messages", &["sessions"]),
+            // Owners of a piece of state.
+            ("acceptor", &[]),
+            ("addresses", &[]),
+            ("apps", &[]),
+            ("codecs", &[]),
             ("connections", &["connection", "ending", "frames"]),
-            ("messages", &["http"]),
+            ("link_table", &["kernel"]),
             ("mesh", &["kernel", "messages"]),
             ("pubsub", &["connections", "frames"]),
+            ("sessions", &["codecs", "connection", "connections", "frames"]),
             ("time", &["connection"]),
+            // Their composition. The files that have no row are steps of a turn, on that composition.
+            (
+                "state",
+                &[
+                    "acceptor",
+                    "addresses",
+                    "apps",
+                    "codecs",
+                    "connections",
+                    "kernel",
+                    "link_table",
+                    "mesh",
+                    "messages",
+                    "pubsub",
+                    "sessions",
+                    "time",
+                ],
+            ),
         ],
     ),
     (
@@ -122,18 +145,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
     (
         &["protocol/http", "protocol/reason", "protocol/websocket"],
         "a WebSocket begins as an HTTP request, and the reasons to close a connection are those of both protocols",
-    ),
-    (
-        &[
-            "shard/accept",
-            "shard/http",
-            "shard/links",
-            "shard/liveness",
-            "shard/mesh",
-            "shard/messages",
-            "shard/state",
-        ],
-        "`State` is composed of what accept, HTTP, links and liveness own, and their steps work on `State`",
     ),
 ];
 

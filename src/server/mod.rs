@@ -23,7 +23,7 @@ use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::{KernelFeatures, UnsupportedKernel, probe};
 use crate::qev::ring::{self, Ring};
 use crate::qev::runtime::{self, Executor};
-use crate::shard::{Apps, ControlMessage, Envelope, Inboxes, Parts, Shard, Shared, Wakeup};
+use crate::shard::{Apps, ControlMessage, Envelope, Inboxes, Shard, ShardParts, SharedState, Wakeup};
 use listen::{ListenError, Listeners};
 use post::Mailboxes;
 pub use services::ControlService;
@@ -257,7 +257,7 @@ struct Go {
 struct Crew {
     id: u16,
     config: Arc<Config>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     settings: ring::RingSettings,
     port: Port<Envelope>,
     inboxes: Inboxes,
@@ -289,7 +289,7 @@ impl Fleet {
             .map(|port| mailboxes.add(port, config.inbox_messages_max, link_places as usize))
             .collect();
         let mailboxes = Arc::new(mailboxes);
-        let shared = Arc::new(Shared::new(config));
+        let shared = Arc::new(SharedState::new(config));
         let ring = ring_settings(config, kernel, shards, link_places);
         let mut fleet = Fleet { mailboxes, cores: Vec::new(), go: Vec::new(), _executors: Vec::new() };
         let mut wakeups = Vec::new();
@@ -368,7 +368,7 @@ impl Crew {
             .map_err(|(name, error)| ServerError::App { name, error })?;
         let Crew { config, shared, port, clock, .. } = self;
         let link_places = self.settings.reserved;
-        let parts = Parts { id, config, shared, port, clock, apps, link_places };
+        let parts = ShardParts { id, config, shared, port, clock, apps, link_places };
         Ok((Shard::new(ring, self.inboxes, parts), wakeup))
     }
 }

@@ -2,7 +2,7 @@
 //! does nothing.
 
 use super::kernel::{IoEvent, Kernel, RingOp};
-use super::state::{Parts, Shared};
+use super::state::{ShardParts, SharedState};
 use super::{AppCommand, Apps, Inboxes, Loop};
 use crate::app::qio::Qio;
 use crate::app::relay::Relay;
@@ -117,9 +117,9 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let mut port = mesh(1, sizes).pop().expect("a mesh of one shard has one port");
     let (_, control) = port.inbox(1);
     let (commands, app_commands) = port.inbox(INBOX_MESSAGES);
-    let parts = Parts {
+    let parts = ShardParts {
         id: 0,
-        shared: Arc::new(Shared::new(&config)),
+        shared: Arc::new(SharedState::new(&config)),
         config,
         port,
         clock: Clock::system(),

@@ -84,7 +84,7 @@ pub(super) struct Client {
     /// Never 0, so that a slab of clients needs no extra byte to mark free slots.
     generation: NonZeroU32,
     connection: u32,
-    pub callbacks: Callbacks<OpenCallback>,
+    pub callbacks: Callbacks<ServerCallback>,
 }
 
 /// The connection of a client that no longer has one.
@@ -116,7 +116,7 @@ impl Client {
 }
 
 /// A server callback that a client may fire, and the application that it belongs to.
-pub(super) struct OpenCallback {
+pub(super) struct ServerCallback {
     pub app: u32,
     /// `None` for the challenge of a heartbeat, which runs nothing.
     pub run: Option<Callback>,

@@ -1,6 +1,6 @@
 //! The connections and clients of a shard: their records, what waits to be sent to them, and their ends.
 
-use super::connection::{Client, ClientSlot, Connection, OpenCallback, Stage, Transport};
+use super::connection::{Client, ClientSlot, Connection, ServerCallback, Stage, Transport};
 use super::ending::{Cause, Ending, Goodbye};
 use super::frames::Outbox;
 use crate::client::ClientId;
@@ -254,7 +254,7 @@ impl Connections {
 
     /// Issues a callback to a client; returns its id and whether another was evicted for it. `None` if the client has
     /// disconnected.
-    pub fn issue(&mut self, id: ClientId, callback: OpenCallback, expires_ms: u64) -> Option<(u64, bool)> {
+    pub fn issue(&mut self, id: ClientId, callback: ServerCallback, expires_ms: u64) -> Option<(u64, bool)> {
         self.connection_of(id)?;
         let client = self.clients.get_mut(id.slot as usize)?;
         let (number, evicted) = client.callbacks.issue(callback, expires_ms);
@@ -268,7 +268,7 @@ impl Connections {
         id: ClientId,
         number: u64,
         now_ms: u64,
-    ) -> Option<(Option<OpenCallback>, usize)> {
+    ) -> Option<(Option<ServerCallback>, usize)> {
         self.connection_of(id)?;
         let client = self.clients.get_mut(id.slot as usize)?;
         let before = client.callbacks.len();

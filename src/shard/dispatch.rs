@@ -1,6 +1,6 @@
 //! The way of an event: its text is parsed, its path is routed to a handler, and the handler's answer is queued.
 
-use super::connection::OpenCallback;
+use super::connection::ServerCallback;
 use super::ending::Cause;
 use super::frames::{encode, encode_event};
 use super::state::State;
@@ -79,7 +79,7 @@ impl State {
     pub fn issue(&mut self, client: ClientId, app: u32, run: Option<Callback>) -> u64 {
         let expires_ms = self.time.ms_from_now(self.config.clients_cb_max_age);
         let Some(slot) = self.connections.connection_of(client) else { return 0 };
-        let callback = OpenCallback { app, run };
+        let callback = ServerCallback { app, run };
         let Some((id, evicted)) = self.connections.issue(client, callback, expires_ms) else { return 0 };
         self.count(Counter::CallbacksIssued, 1);
         self.count(Counter::CallbacksEvicted, u64::from(evicted));

@@ -110,8 +110,8 @@ impl State {
 
     /// Decodes until the bytes are used up or the connection's end is decided. The codec is borrowed while its events are
     /// dispatched, which changes everything but codecs.
-    fn decode_with(&mut self, slot: u32, codec: &mut Codec, data: &mut [u8]) -> Progress {
-        let mut progress = Progress { consumed: 0, was_idle: false, was_open: codec.is_open() };
+    fn decode_with(&mut self, slot: u32, codec: &mut Codec, data: &mut [u8]) -> DecodeProgress {
+        let mut progress = DecodeProgress { consumed: 0, was_idle: false, was_open: codec.is_open() };
         loop {
             let step = codec.decode(&mut data[progress.consumed..], &self.protocol);
             progress.consumed += step.consumed;
@@ -159,7 +159,7 @@ impl State {
 
     /// Notes how far the connection's messages have got. A message that has begun must be complete in time, and so must the
     /// handshake of a WebSocket that a connection of HTTP has become.
-    fn update_progress(&mut self, slot: u32, codec: &Codec, progress: &Progress) {
+    fn update_progress(&mut self, slot: u32, codec: &Codec, progress: &DecodeProgress) {
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
         let unfinished = codec.is_open() && !codec.is_idle();
@@ -225,7 +225,7 @@ impl State {
 }
 
 /// The progress that a piece of input made.
-struct Progress {
+struct DecodeProgress {
     /// Bytes of the input that were used up.
     consumed: usize,
     /// At some point no message was incomplete, so a message that had begun before is complete.

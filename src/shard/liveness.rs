@@ -9,7 +9,6 @@ use super::ending::Cause;
 use super::state::State;
 use super::time::{DueTimer, ms};
 use crate::app::Json;
-use crate::event::path::Path;
 use crate::metrics::Counter;
 use std::time::Duration;
 
@@ -176,9 +175,4 @@ impl State {
         let path = self.heartbeat.clone();
         self.queue_event(slot, &path, callback, &Json::NULL);
     }
-}
-
-/// The path of heartbeats.
-pub(super) fn heartbeat_path() -> Path {
-    Path::parse("/qio/heartbeat").expect("the path is clean")
 }

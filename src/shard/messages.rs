@@ -1,6 +1,6 @@
 //! The messages that reach a shard: from other shards over the mesh, and from threads through its inboxes.
 
-use super::http::messages::{RelayedRequest, RequestId, ResponsePart};
+use super::sessions::messages::{RelayedRequest, RequestId, ResponsePart};
 use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
 use crate::event::path::Path;

@@ -5,7 +5,7 @@
 //! what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `codecs`, `pubsub`, `mesh`, `addresses`, `apps`, `http::sessions`, `links::table`;
+//!   `codecs`, `pubsub`, `mesh`, `addresses`, `acceptor`, `apps`, `sessions`, `link_table`;
 //! - *steps* of a turn are methods of [`State`], which composes the owners: `accept`, `intake`, `links`, `http`, `dispatch`,
 //!   `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`.
@@ -24,6 +24,7 @@
 //! | one send for each client that has output | `flush` |
 
 mod accept;
+mod acceptor;
 mod addresses;
 mod apply;
 mod apps;
@@ -41,11 +42,13 @@ mod http;
 mod inbound;
 mod intake;
 mod kernel;
+mod link_table;
 mod links;
 mod liveness;
 mod mesh;
 mod messages;
 mod pubsub;
+mod sessions;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -58,7 +61,7 @@ mod time;
 
 pub use apps::Apps;
 pub use messages::{AppCommand, ControlMessage, Envelope};
-pub use state::{Parts, Shared};
+pub use state::{ShardParts, SharedState};
 
 use crate::metrics::{Counter, Timing};
 use crate::qev::clock::nanos;
@@ -93,7 +96,7 @@ pub struct Shard(Loop<RingKernel>);
 
 impl Shard {
     /// A shard around a ring of this thread.
-    pub fn new(ring: Ring, inboxes: Inboxes, parts: Parts) -> Shard {
+    pub fn new(ring: Ring, inboxes: Inboxes, parts: ShardParts) -> Shard {
         Shard(Loop::new(RingKernel::new(ring), inboxes, parts))
     }
 
@@ -122,7 +125,7 @@ struct Loop<K> {
 }
 
 impl<K: Kernel> Loop<K> {
-    fn new(kernel: K, inboxes: Inboxes, parts: Parts) -> Loop<K> {
+    fn new(kernel: K, inboxes: Inboxes, parts: ShardParts) -> Loop<K> {
         Loop { kernel, inboxes, codecs: Codecs::default(), state: State::new(parts) }
     }
 

@@ -4,18 +4,17 @@
 //! stands in the step's file as a method of [`State`]. Codecs are kept apart (see [`Codecs`]): the steps that may change one
 //! take them as an argument.
 
-use super::accept::Acceptor;
+use super::acceptor::Acceptor;
 use super::addresses::Addresses;
 use super::apps::Apps;
 use super::codecs::Codecs;
 use super::connections::Connections;
-use super::http::sessions::Sessions;
 use super::kernel::RingOp;
-use super::links::Links;
-use super::liveness::heartbeat_path;
+use super::link_table::Links;
 use super::mesh::MeshPort;
 use super::messages::Envelope;
 use super::pubsub::PubSub;
+use super::sessions::Sessions;
 use super::time::Time;
 use crate::config::Config;
 use crate::event::path::Path;
@@ -32,7 +31,7 @@ use std::time::Duration;
 
 /// State that all shards share: two counts with a limit, which are changed when somebody connects or subscribes, never by
 /// an event.
-pub struct Shared {
+pub struct SharedState {
     /// The connections of the server, HTTP sessions included.
     pub clients: Pool,
     /// The subscriptions of the server.
@@ -41,10 +40,10 @@ pub struct Shared {
     pub sids: RandomState,
 }
 
-impl Shared {
+impl SharedState {
     /// Counts with the limits of the settings.
-    pub fn new(config: &Config) -> Shared {
-        Shared {
+    pub fn new(config: &Config) -> SharedState {
+        SharedState {
             clients: Pool::new(config.clients_max, 100, 0),
             subscriptions: Pool::new(
                 config.clients_subs_total,
@@ -57,13 +56,13 @@ impl Shared {
 }
 
 /// The parts that a shard is made of.
-pub struct Parts {
+pub struct ShardParts {
     /// The shard's number, from 0.
     pub id: u16,
     /// The settings.
     pub config: Arc<Config>,
     /// State that all shards share.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedState>,
     /// The shard's port on the mesh.
     pub port: Port<Envelope>,
     /// The clock that timers follow.
@@ -77,7 +76,7 @@ pub struct Parts {
 /// The state of a shard, except for its codecs.
 pub(super) struct State {
     pub config: Arc<Config>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedState>,
     pub protocol: CodecSettings,
     pub time: Time,
     pub mesh: MeshPort,
@@ -109,8 +108,8 @@ fn origins(config: &Config) -> Origins {
 
 impl State {
     /// A shard without connections.
-    pub fn new(parts: Parts) -> State {
-        let Parts { id, config, shared, port, clock, apps, link_places } = parts;
+    pub fn new(parts: ShardParts) -> State {
+        let ShardParts { id, config, shared, port, clock, apps, link_places } = parts;
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
@@ -129,7 +128,7 @@ impl State {
             metrics: Snapshot::new(),
             shutdown_deadline_ns: None,
             clock_watchers: Vec::new(),
-            heartbeat: heartbeat_path(),
+            heartbeat: Path::parse("/qio/heartbeat").expect("the path is clean"),
             config,
             shared,
         }

@@ -6,7 +6,7 @@
 //! socket that does not exist.
 
 use super::kernel::{IoEvent, Kernel, RingOp};
-use super::state::{Parts, Shared, State};
+use super::state::{ShardParts, SharedState, State};
 use super::{AppCommand, Apps, ControlMessage, Inboxes, Loop};
 use crate::app::qio::Qio;
 use crate::app::{Application, Command, Error, Post, Registrar, Server};
@@ -49,7 +49,7 @@ impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Applica
 /// Some shards, and the clock they all go by.
 pub struct World {
     pub shards: Vec<TestShard>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedState>,
     posted: Arc<Threads>,
     hand: ClockHandle,
 }
@@ -91,7 +91,7 @@ impl World {
         link_places: u32,
     ) -> World {
         let config = Arc::new(config);
-        let shared = Arc::new(Shared::new(&config));
+        let shared = Arc::new(SharedState::new(&config));
         let (clock, hand) = Clock::manual();
         let posted = Arc::new(Threads(Mutex::default()));
         let own: Arc<dyn Application> = Arc::new(Qio { public_address: None, hostname: "here".into() });
@@ -106,7 +106,7 @@ impl World {
             let (config, shared, clock) = (Arc::clone(&config), Arc::clone(&shared), clock.clone());
             let (to_control, control) = port.inbox(INBOX_MESSAGES);
             let (to_commands, app_commands) = port.inbox(INBOX_MESSAGES);
-            let parts = Parts { id: id as u16, config, shared, port, clock, apps, link_places };
+            let parts = ShardParts { id: id as u16, config, shared, port, clock, apps, link_places };
             let kernel = TestKernel { reserved: link_places, ..TestKernel::default() };
             let mut shard = Loop::new(kernel, Inboxes { control, app_commands }, parts);
             shard.state.start_app_timers();

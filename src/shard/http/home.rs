@@ -1,13 +1,13 @@
 //! The shard that a session lives on: requests find their session, or create it, and bring events.
 
 use super::life::status_of;
-use super::messages::{RequestId, ResponsePart, SessionRequest};
-use super::session::{EarlyRequest, Lost, RequestTurn, TooManyEarly};
 use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
 use crate::protocol::{Framing, Reason, http};
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
+use crate::shard::sessions::messages::{RequestId, ResponsePart, SessionRequest};
+use crate::shard::sessions::session::{EarlyRequest, Lost, RequestTurn, TooManyEarly};
 use crate::shard::state::State;
 
 impl State {

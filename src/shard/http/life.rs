@@ -1,10 +1,10 @@
 //! How long requests are held and sessions live, and how sessions end.
 
-use super::messages::ResponsePart;
-use super::session::Outlet;
 use crate::protocol::Reason;
 use crate::shard::connection::Stage;
 use crate::shard::ending::Cause;
+use crate::shard::sessions::messages::ResponsePart;
+use crate::shard::sessions::session::Outlet;
 use crate::shard::state::State;
 use crate::shard::time::ms;
 

@@ -9,25 +9,24 @@
 //! | `home` | the shard that has the session: requests find it, and their events are dispatched |
 //! | `outlet` | the same shard: output goes to the request or stream that waits for it |
 //! | `life` | the same shard: timers and ends of sessions |
-//! | `session` | the rules of one session, without sockets and clients |
-//! | `sessions` | the table of sessions |
-//! | `messages` | the messages between the two shards |
+//!
+//! `sessions` has the table of sessions, the rules of one session, and the messages between the two shards.
 //!
 //! A session is a record among the connections, without a socket: its client, outbox and timer are like those of any other
 //! connection.
 
 mod home;
 mod life;
-pub(super) mod messages;
 mod outlet;
-pub(super) mod session;
-pub(super) mod sessions;
 #[cfg(test)]
 mod tests;
 
 use super::codecs::Codecs;
 use super::ending::{Cause, Goodbye};
 use super::messages::ShardMessage;
+use super::sessions::messages::{
+    PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionOutput, SessionRequest,
+};
 use super::state::State;
 use super::time::ms;
 use crate::metrics::Counter;
@@ -36,7 +35,6 @@ use crate::protocol::http::{HttpRequest, HttpResponse, Persistence, ReadyRespons
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::mesh::Class;
 use crate::web::{self, StaticResponse};
-use messages::{PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionOutput, SessionRequest};
 use smallvec::SmallVec;
 
 impl State {

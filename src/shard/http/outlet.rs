@@ -1,11 +1,11 @@
 //! The output of a session: it goes to the request that is held, or to the stream that is open.
 
-use super::messages::{PendingResponse, RequestId, ResponsePart, SessionOutput};
-use super::session::Outlet;
 use crate::metrics::Counter;
 use crate::protocol::{Framing, http};
 use crate::qev::buffers::Frame;
 use crate::shard::connection::Stage;
+use crate::shard::sessions::messages::{PendingResponse, RequestId, ResponsePart, SessionOutput};
+use crate::shard::sessions::session::Outlet;
 use crate::shard::state::State;
 
 impl State {

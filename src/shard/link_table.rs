@@ -1,16 +1,16 @@
 //! The shard's ends of the links to workers, and the places of the ring that they use.
 
+use super::kernel::FIRST_LINK_TOKEN;
 use crate::app::worker::{WorkerGroup, WorkerLink};
 use crate::metrics::{Gauge, Gauges};
 use crate::qev::ring::{Descriptor, Token};
-use crate::shard::kernel::FIRST_LINK_TOKEN;
 use std::rc::Rc;
 
 /// The links of a shard.
 ///
 /// Invariants: each reserved place of the ring is used by one link or is free; a link is removed only when no operation
 /// on its socket is in flight.
-pub(in crate::shard) struct Links {
+pub(super) struct Links {
     ends: Vec<Option<LinkEnd>>,
     /// Reserved places of the ring that no link uses.
     free: Vec<u32>,

@@ -1,11 +1,11 @@
 //! Links to workers: their sockets, which lie in the shard's ring like those of clients. Here bytes are carried; their
 //! meaning is in `app::worker`.
 
-pub(super) mod table;
 #[cfg(test)]
 mod tests;
 
 use super::kernel::{Kernel, RingOp};
+use super::link_table::{LinkEnd, token};
 use super::state::State;
 use super::time::{DueTimer, ms};
 use crate::app::worker::{JoinedWorker, WorkerEvent};
@@ -13,8 +13,6 @@ use crate::limits::WORKER_END_WAIT;
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Errno, FrameBatch};
 use std::rc::Rc;
-pub(super) use table::Links;
-use table::{LinkEnd, token};
 
 impl State {
     /// Handles an event from the supervisor of an application's workers.

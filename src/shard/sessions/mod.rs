@@ -1,13 +1,16 @@
 //! The HTTP sessions of a shard, and the responses that wait for connections of this shard.
 
-use super::messages::{PendingResponse, RequestId};
-use super::session::HttpSession;
+pub(super) mod messages;
+pub(super) mod session;
+
 use crate::protocol::http::Sid;
 use crate::qev::slots::Slots;
 use crate::shard::codecs::Codecs;
 use crate::shard::connection::{Stage, Transport};
 use crate::shard::connections::Connections;
 use ahash::AHashMap;
+use messages::{PendingResponse, RequestId};
+use session::HttpSession;
 
 /// The sessions of a shard.
 ///

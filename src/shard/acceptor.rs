@@ -1,0 +1,27 @@
+//! Whether the shard accepts connections, or pauses because the kernel cannot.
+
+/// A pause of accepting.
+#[derive(Default)]
+pub(super) struct Acceptor {
+    is_paused: bool,
+    /// The timer is set that ends the pause. It may outlast the pause.
+    timer_is_set: bool,
+}
+
+impl Acceptor {
+    /// Pauses accepting; returns whether a timer must be set that ends the pause.
+    pub fn pause(&mut self) -> bool {
+        self.is_paused = true;
+        !std::mem::replace(&mut self.timer_is_set, true)
+    }
+
+    /// Notes that the timer has fired.
+    pub fn timer_fired(&mut self) {
+        self.timer_is_set = false;
+    }
+
+    /// Ends the pause; returns whether there was one.
+    pub fn resume(&mut self) -> bool {
+        std::mem::take(&mut self.is_paused)
+    }
+}
