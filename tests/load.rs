@@ -138,7 +138,7 @@ fn all_at_once_over_http() {
 }
 
 #[test]
-fn the_servers_process_is_measured() {
+fn measures_the_process_of_the_server() {
     let server = Server::start(&[]);
     let pid = server.pid();
     let report = report(&server, "measured", &format!("ping --connections 10 --server-pid {pid}"));
@@ -149,11 +149,15 @@ fn the_servers_process_is_measured() {
 }
 
 #[test]
-fn errors_are_plain() {
+fn reports_errors() {
     let server = Server::start(&[]);
     for (words, code, error) in [
-        ("pong".into(), 2, "there is no scenario pong: hold, ping, fanout, churn, slow, mixed (see --help)"),
-        ("ping --rate x".into(), 2, "--rate x: takes a number a second, up to ten million"),
+        (
+            "pong".into(),
+            2,
+            "there is no scenario pong; the scenarios are hold, ping, fanout, churn, slow, mixed (see --help)",
+        ),
+        ("ping --rate x".into(), 2, "--rate x: expected a number per second, up to ten million"),
         (
             "ping --server 127.0.0.1:1".into(),
             1,

@@ -139,10 +139,6 @@ type Leaf = (&'static str, &'static [&'static str]);
 /// Circles of siblings that name each other, and the reason why each may stay. There are no others.
 const CIRCLES: &[(&[&str], &str)] = &[
     (
-        &["quickio-load/cut", "quickio-load/head"],
-        "to be opened: the error of both belongs in a file of its own",
-    ),
-    (
         &["protocol/http", "protocol/reason", "protocol/websocket"],
         "a WebSocket begins as an HTTP request, and the reasons to close a connection are those of both protocols",
     ),

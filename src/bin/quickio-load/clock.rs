@@ -1,10 +1,10 @@
-//! One clock for all processes of a run: a time taken in one is compared with a time taken in another.
+//! A clock that all processes of a run share, because times taken in different processes are compared.
 
 use quickio::qev::clock::nanos;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-/// What [`nanos`], which counts from a time of its own in each process, lacks of the time since 1970.
+/// The difference between the time since 1970 and [`nanos`], which starts at a different time in each process.
 static OFFSET: LazyLock<u64> = LazyLock::new(|| {
     let before = nanos();
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -12,7 +12,7 @@ static OFFSET: LazyLock<u64> = LazyLock::new(|| {
     (since_1970.as_nanos() as u64).saturating_sub(at)
 });
 
-/// Nanoseconds since 1970. It never runs backwards.
+/// Returns the nanoseconds since 1970. The clock never runs backwards.
 #[inline]
 pub fn now() -> u64 {
     *OFFSET + nanos()
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_systems_time_and_never_runs_backwards() {
+    fn is_the_system_time_and_never_runs_backwards() {
         let system = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let (first, second) = (now(), now());
         assert!(first <= second);

@@ -1,4 +1,4 @@
-//! Sockets to the server: made by the process, from many source addresses, so that ports do not end.
+//! Opens sockets to the server, from many source addresses to have enough ports.
 
 use crate::plan::{Plan, Protocol};
 use socket2::{Domain, Socket, Type};
@@ -6,8 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A socket for the connection of that number, whose connecting may be still under way: the first send waits
-/// for it. Without a protocol nothing is sent first, so it is connected already.
+/// Opens a socket for a connection and starts to connect. The first send waits until it is connected. Without a
+/// protocol there may be no first send, and the function itself waits.
 pub fn start(plan: &Plan, number: usize) -> io::Result<Socket> {
     let socket = bound(plan, number)?;
     if plan.protocol == Protocol::None {
@@ -23,16 +23,16 @@ pub fn start(plan: &Plan, number: usize) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A connected socket whose reads end after `patience`.
+/// Opens a connected, blocking socket whose reads and writes have a time limit.
 pub fn blocking(plan: &Plan, number: usize, receive_buffer: Option<usize>) -> io::Result<Socket> {
-    let patience = plan.connect_timeout.min(Duration::from_secs(10));
+    let timeout = plan.connect_timeout.min(Duration::from_secs(10));
     let socket = bound(plan, number)?;
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
-    socket.connect_timeout(&plan.server.into(), patience)?;
-    socket.set_read_timeout(Some(patience))?;
-    socket.set_write_timeout(Some(patience))?;
+    socket.connect_timeout(&plan.server.into(), timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
     Ok(socket)
 }
 

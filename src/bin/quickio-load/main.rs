@@ -1,38 +1,40 @@
-//! `quickio-load`: loads a QuickIO server, and says how it bore it.
+//! `quickio-load`: generates load against a QuickIO server and reports throughput, latency and cost.
 //!
-//! | part | is |
+//! | module | contents |
 //! | --- | --- |
 //! | [`args`] | the command line |
-//! | [`plan`] | what is to be done: the scenarios, and who does which part of it |
-//! | [`clock`] | the time that all processes of a run share |
-//! | [`run`] | the order of a run: connect, settle, warm up, measure, drain, report |
-//! | [`fleet`] | the workers, in threads of this process or in processes of their own |
-//! | [`worker`] | one thread with one ring: connections, and what each of them does |
-//! | [`wire`] | bytes to the server |
-//! | [`request`] | HTTP requests |
-//! | [`cut`] | bytes from the server |
-//! | [`head`] | heads of HTTP responses |
+//! | [`plan`] | the scenarios, the numbers of clients and their rates, and the division among workers |
+//! | [`clock`] | the clock that all processes of a run share |
+//! | [`run`] | the steps of a run: connect, settle, warm up, measure, drain, report |
+//! | [`pool`] | the workers, in threads of this process or in child processes |
+//! | [`worker`] | one thread with one ring: its connections and their actions |
+//! | [`encoder`] | encodes messages to the server |
+//! | [`request`] | builds HTTP requests |
+//! | [`decoder`] | decodes messages from the server |
+//! | [`response_head`] | parses the heads of HTTP responses |
+//! | [`error`] | the ways in which a server can violate the protocol |
 //! | [`slow`] | clients that do not read |
-//! | [`outcome`] | counters and latencies |
-//! | [`server`] | the server's CPU time and memory, as the kernel tells them |
-//! | [`report`] | the table and the JSON |
+//! | [`results`] | counters and latencies |
+//! | [`process`] | CPU time and memory of the server's process |
+//! | [`report`] | the report as a table and as JSON |
 
 mod args;
 mod clock;
 mod connect;
-mod cut;
-mod fleet;
-mod head;
-mod outcome;
-#[cfg(test)]
-mod peer;
+mod decoder;
+mod encoder;
+mod error;
 mod plan;
+mod pool;
+mod process;
 mod report;
 mod request;
+mod response_head;
+mod results;
 mod run;
-mod server;
 mod slow;
-mod wire;
+#[cfg(test)]
+mod test_server;
 mod worker;
 
 use args::Command;
@@ -45,11 +47,11 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Command::Sizes(plan)) => {
-            println!("{}", wire::Sizes::of(&plan).to_json());
+            println!("{}", encoder::FrameSizes::of(&plan).to_json());
             ExitCode::SUCCESS
         }
-        Ok(Command::Run(args)) => ended(run::run(&args)),
-        Ok(Command::Part(args, part)) => ended(fleet::serve(&args, part).map(|()| true)),
+        Ok(Command::Run(args)) => exit_code(run::run(&args)),
+        Ok(Command::Part(args, share)) => exit_code(pool::run_child(&args, share).map(|()| true)),
         Err(error) => {
             eprintln!("quickio-load: {error}");
             ExitCode::from(2)
@@ -57,8 +59,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// 0 where all went well; 1 where connections failed or messages were lost, or nothing could be measured.
-fn ended(result: Result<bool, String>) -> ExitCode {
+/// Returns 0 for a run without errors, and 1 if connections failed, messages were lost, or nothing could be measured.
+fn exit_code(result: Result<bool, String>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -1,9 +1,9 @@
-//! What is to be done: how many clients of which role, how fast; and which worker has which of them.
+//! The plan of a run: the number of clients of each role, their rates, and their division among the workers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// What a run is about.
+/// The scenario of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     Hold,
@@ -15,51 +15,51 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// All of them, with what each one is.
+    /// All scenarios with their names and descriptions.
     pub const ALL: [(Scenario, &'static str, &'static str); 6] = [
-        (Scenario::Hold, "hold", "connect, subscribe, and stay: memory for each connection, CPU at rest"),
-        (Scenario::Ping, "ping", "pings: as fast as they are answered, or at a rate"),
-        (Scenario::Fanout, "fanout", "publishers whose events are broadcast to many subscribers"),
-        (Scenario::Churn, "churn", "connect, shake hands, ping, close; again"),
-        (Scenario::Slow, "slow", "fanout, with some subscribers that never read"),
-        (Scenario::Mixed, "mixed", "all of the above at once"),
+        (Scenario::Hold, "hold", "connects, subscribes and stays: memory per connection, CPU at rest"),
+        (Scenario::Ping, "ping", "sends pings: as fast as they are answered, or at a rate"),
+        (Scenario::Fanout, "fanout", "publishes events that are broadcast to many subscribers"),
+        (Scenario::Churn, "churn", "repeatedly connects, completes the handshake, pings and closes"),
+        (Scenario::Slow, "slow", "fanout with some subscribers that never read"),
+        (Scenario::Mixed, "mixed", "all of the above at the same time"),
     ];
 
-    /// The scenario of that name.
-    pub fn named(name: &str) -> Option<Scenario> {
+    /// Returns the scenario with this name.
+    pub fn find(name: &str) -> Option<Scenario> {
         Scenario::ALL.iter().find(|(_, known, _)| *known == name).map(|(scenario, ..)| *scenario)
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(self) -> &'static str {
         Scenario::ALL.iter().find(|(known, ..)| *known == self).map_or("", |(_, name, _)| name)
     }
 }
 
-/// What is spoken.
+/// The protocol of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     WebSocket,
     Raw,
-    /// HTTP, by requests that the server holds until it has something to say.
+    /// HTTP with requests that the server holds until it has events for the client.
     LongPolling,
-    /// HTTP, by a response that does not end; what the client says are requests of their own.
+    /// HTTP with a response that does not end. The client sends its events in separate requests.
     EventStream,
-    /// Bytes of the same number as over WebSocket, and nothing else: for the floor program.
+    /// Plain bytes of the same number as over WebSocket, for the floor program.
     None,
 }
 
 impl Protocol {
-    /// All of them.
+    /// All protocols.
     pub const ALL: [Protocol; 5] =
         [Protocol::WebSocket, Protocol::Raw, Protocol::LongPolling, Protocol::EventStream, Protocol::None];
 
-    /// Whether its clients have sessions, whose requests come by sockets of their own.
+    /// Returns whether clients have HTTP sessions, whose requests use several sockets.
     pub fn is_http(self) -> bool {
         matches!(self, Protocol::LongPolling | Protocol::EventStream)
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::WebSocket => "websocket",
@@ -71,69 +71,72 @@ impl Protocol {
     }
 }
 
-/// What a connection does once it is open.
+/// The action of a connection after it has opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Publishes into the room of its own number.
+    /// Publishes to the room with its own number.
     Publisher,
-    /// Subscribes to one of the publishers' rooms, and reads.
+    /// Subscribes to the room of a publisher and reads.
     Subscriber,
+    /// Sends pings.
     Pinger,
+    /// Repeatedly connects, pings and closes.
     Churner,
-    /// Subscribes to a room where nothing happens, or to none.
+    /// Subscribes to a room without events, or to none.
     Idle,
 }
 
 impl Role {
-    /// All roles, in the order in which their clients connect. Publishers come first: the floor program knows
-    /// its publisher by that.
+    /// All roles, in the order in which their clients connect. Publishers come first, because the floor program
+    /// treats its first connection as the publisher.
     pub const ALL: [Role; 5] = [Role::Publisher, Role::Subscriber, Role::Pinger, Role::Churner, Role::Idle];
 }
 
-/// Everything about the load; the same in every worker.
+/// The complete description of the load, which is the same in every worker.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub scenario: Scenario,
     pub server: SocketAddr,
     pub protocol: Protocol,
-    /// Loopback addresses that connections come from.
+    /// The number of loopback addresses to connect from.
     pub sources: usize,
     pub publishers: usize,
     pub subscribers: usize,
     pub pingers: usize,
     pub churners: usize,
     pub idle: usize,
-    /// Subscribers that never read.
+    /// The number of subscribers that never read.
     pub slow: usize,
-    /// Bytes of a slow subscriber's receive buffer.
+    /// The size of a slow subscriber's receive buffer.
     pub slow_buffer_bytes: usize,
-    /// Rooms that idle clients are spread over; 0: they do not subscribe.
+    /// The number of rooms among which idle clients are divided; 0: they do not subscribe.
     pub idle_rooms: usize,
-    /// Bytes of the data of a published event.
+    /// The size of the data of a published event, in bytes.
     pub size: usize,
-    /// Events of one publish.
+    /// The number of events of one publish.
     pub burst: usize,
-    /// The event that a ping is.
+    /// The path of the event that is sent as a ping.
     pub ping_event: String,
-    /// Pings that a client has open at once, where no rate is set.
+    /// The number of open pings per client, if no rate is set.
     pub depth: usize,
-    /// A second, over all clients; 0: as fast as the server answers.
+    /// Pings per second over all clients; 0: as fast as the server answers.
     pub ping_rate: f64,
-    /// Publishes (bursts) a second, over all publishers; 0: the next when all of a worker's subscribers have it.
+    /// Publishes (bursts) per second over all publishers; 0: the next one starts when all of a worker's subscribers
+    /// have the previous one.
     pub publish_rate: f64,
-    /// Connections a second, over all churners; 0: as fast as they come.
+    /// Connections per second over all churners; 0: as fast as possible.
     pub churn_rate: f64,
     pub warmup: Duration,
     pub seconds: Duration,
     pub settle: Duration,
     pub drain: Duration,
     pub connect_timeout: Duration,
-    /// Connections of a worker that are being opened at once.
+    /// The number of connections that a worker opens at a time.
     pub connect_window: usize,
 }
 
 impl Plan {
-    /// The scenario as it is where no flag says otherwise.
+    /// Returns the default plan of a scenario.
     pub fn new(scenario: Scenario) -> Plan {
         let mut plan = Plan {
             scenario,
@@ -184,7 +187,7 @@ impl Plan {
         }
     }
 
-    /// Connections of that role, over all workers.
+    /// Returns the number of connections with this role, over all workers.
     pub fn count(&self, role: Role) -> usize {
         match role {
             Role::Publisher => self.publishers,
@@ -195,12 +198,12 @@ impl Plan {
         }
     }
 
-    /// Connections of all roles, over all workers, without the slow ones.
+    /// Returns the number of connections of all roles, over all workers, without the slow ones.
     pub fn connections(&self) -> usize {
         Role::ALL.iter().map(|role| self.count(*role)).sum()
     }
 
-    /// The room of a client: publishers and subscribers meet in the publishers' rooms.
+    /// Returns the room of a client. Publishers and subscribers share the publishers' rooms.
     pub fn room(&self, role: Role, number: usize) -> Option<Room> {
         match role {
             Role::Publisher => Some(Room::Busy(number)),
@@ -210,14 +213,14 @@ impl Plan {
         }
     }
 
-    /// Subscribers of a publisher's room, over all workers.
+    /// Returns the number of subscribers of a publisher's room, over all workers.
     pub fn subscribers_of(&self, room: usize) -> usize {
         let rooms = self.publishers.max(1);
         self.subscribers / rooms + usize::from(room < self.subscribers % rooms)
     }
 
-    /// The address that the connection of that number comes from; none where the server is not on this
-    /// machine's loopback network.
+    /// Returns the source address of the connection with this number, or `None` if the server is not on this machine's
+    /// loopback network.
     pub fn source(&self, number: usize) -> Option<IpAddr> {
         match self.server.ip() {
             IpAddr::V4(ip) if ip.is_loopback() => {
@@ -237,7 +240,7 @@ pub enum Room {
 }
 
 impl Room {
-    /// Its path. All paths have the same length.
+    /// Returns the path. All paths have the same length.
     pub fn path(self) -> String {
         match self {
             Room::Busy(number) => format!("/relay/room{number:06}"),
@@ -245,11 +248,11 @@ impl Room {
         }
     }
 
-    /// Bytes of its path.
+    /// The length of the path in bytes.
     pub const PATH_BYTES: usize = "/relay/room000000".len();
 }
 
-/// A worker's part: of the clients numbered from 0 it has every `of`-th, from `index` on.
+/// A worker's share of the clients: every `of`-th client, starting with number `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     pub index: usize,
@@ -257,25 +260,25 @@ pub struct Share {
 }
 
 impl Share {
-    /// The numbers of this worker's clients, of `count`.
+    /// Returns the numbers of this worker's clients out of `count`.
     pub fn numbers(self, count: usize) -> impl Iterator<Item = usize> {
         (self.index..count).step_by(self.of)
     }
 }
 
-/// When things happen, by [`crate::clock`].
+/// The times of the load, by [`crate::clock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// From here on there is load.
+    /// The start of the load.
     pub begin: u64,
-    /// From here on it is measured.
+    /// The start of the measurement.
     pub from: u64,
-    /// Here it ends.
+    /// The end of the load and of the measurement.
     pub until: u64,
 }
 
 impl Window {
-    /// Whether what was intended for that time is measured.
+    /// Returns whether an action that was intended for this time is measured.
     pub fn measures(&self, intended: u64) -> bool {
         self.from <= intended && intended < self.until
     }
@@ -297,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_publishers_worker_has_a_subscriber_of_its_room() {
-        // Where no rate is set a publisher waits for the subscribers of its own worker.
+        // Without a rate, a publisher waits for the subscribers of its own worker.
         let plan = Plan { publishers: 3, subscribers: 100, ..Plan::new(Scenario::Fanout) };
         for of in 1..5 {
             for index in 0..of {

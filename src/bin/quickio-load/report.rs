@@ -1,40 +1,41 @@
-//! The report: a table for people, JSON for programs.
+//! The report of a run, as a table for people and as JSON for programs.
 
 use crate::args::Args;
-use crate::outcome::{Count, Counts, Figures, Outcome, Timed};
-use crate::server::{Memory, Spent};
-use crate::wire::Sizes;
+use crate::encoder::FrameSizes;
+use crate::process::{CpuUsage, MemoryUsage};
+use crate::results::{Counter, Counters, LatencySummary, Results, Timing};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
-/// Above this part of its threads' time the load generator may be what was measured.
+/// The fraction of its threads' time above which the load generator may have limited the result.
 const BUSY: f64 = 0.9;
 
-/// What was seen from outside while the load was on.
+/// The measurements of the period with load.
 #[derive(Clone, Debug)]
-pub struct Measured {
+pub struct Measurements {
     pub seconds: f64,
-    pub counts: Counts,
-    pub server: Option<Spent>,
-    /// A worker's CPU time.
-    pub worker: Option<Spent>,
-    /// CPU time of the load generator, in microseconds.
+    pub counters: Counters,
+    pub server: Option<CpuUsage>,
+    /// The CPU time of a worker process.
+    pub worker: Option<CpuUsage>,
+    /// The CPU time of the load generator, in microseconds.
     pub load_us: f64,
-    /// The server's memory before the first connection, and with all of them.
-    pub before: Option<Memory>,
-    pub after: Option<Memory>,
+    /// The memory of the server before the first connection.
+    pub memory_before: Option<MemoryUsage>,
+    /// The memory of the server with all connections.
+    pub memory: Option<MemoryUsage>,
 }
 
-/// Everything that a run has to tell.
+/// The report of a run.
 #[derive(Debug)]
 pub struct Report<'a> {
     args: &'a Args,
-    measured: Measured,
-    outcome: Outcome,
+    measured: Measurements,
+    results: Results,
 }
 
-/// The server's memory for each connection, in bytes: what was added, by connections that were open.
+/// The memory of the server per connection in bytes: the increase, divided by the number of open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct PerConnection {
     resident: f64,
@@ -42,20 +43,21 @@ struct PerConnection {
 }
 
 impl<'a> Report<'a> {
-    /// The report of a run.
-    pub fn new(args: &'a Args, measured: Measured, outcome: Outcome) -> Report<'a> {
-        Report { args, measured, outcome }
+    /// Returns the report of a run.
+    pub fn new(args: &'a Args, measured: Measurements, results: Results) -> Report<'a> {
+        Report { args, measured, results }
     }
 
-    /// Whether all connections opened and stayed, nothing was refused, and nothing lost, doubled or out of order.
+    /// Returns whether all connections opened and stayed open, and nothing was refused, lost, duplicated or out of
+    /// order.
     pub fn went_well(&self) -> bool {
-        let counts = &self.outcome.counts;
-        let bad = [Count::Failed, Count::Broken, Count::Refused, Count::Disordered];
-        let bad: u64 = bad.into_iter().map(|count| counts.get(count)).sum();
-        bad + self.lost() + self.doubled() == 0 && self.outcome.errors.is_empty()
+        let counters = &self.results.counters;
+        let bad = [Counter::Failed, Counter::Broken, Counter::Refused, Counter::OutOfOrder];
+        let bad: u64 = bad.into_iter().map(|counter| counters.get(counter)).sum();
+        bad + self.lost() + self.duplicates() == 0 && self.results.errors.is_empty()
     }
 
-    /// The table.
+    /// Returns the report as a table.
     pub fn table(&self) -> String {
         let mut out = String::new();
         let plan = &self.args.plan;
@@ -72,12 +74,12 @@ impl<'a> Report<'a> {
 
     fn connections(&self, out: &mut String) {
         let plan = &self.args.plan;
-        let counts = &self.outcome.counts;
-        let (opened, failed) = (counts.get(Count::Opened), counts.get(Count::Failed));
-        let broken = counts.get(Count::Broken);
+        let counters = &self.results.counters;
+        let (opened, failed) = (counters.get(Counter::Opened), counters.get(Counter::Failed));
+        let broken = counters.get(Counter::Broken);
         let _ = writeln!(out, "  connections      {opened} opened, {failed} failed, {broken} broken");
         if plan.slow > 0 {
-            let slow = &self.outcome.slow;
+            let slow = &self.results.slow;
             let _ = write!(
                 out,
                 "  slow clients     {} opened, {} closed by the server",
@@ -89,45 +91,45 @@ impl<'a> Report<'a> {
             out.push('\n');
         }
         if plan.protocol.is_http() {
-            let (requests, sockets) = (counts.get(Count::Requests), counts.get(Count::Sockets));
+            let (requests, sockets) = (counters.get(Counter::Requests), counters.get(Counter::Sockets));
             let _ = writeln!(out, "  HTTP             {requests} requests, by {sockets} sockets");
         }
-        for (error, n) in &self.outcome.errors {
+        for (error, n) in &self.results.errors {
             let _ = writeln!(out, "  error            {error} ({n} times)");
         }
     }
 
     fn messages(&self, out: &mut String) {
-        let (all, window) = (&self.outcome.counts, &self.measured.counts);
-        let mut line = |what: &str, done: &str, sent: u64, arrived: Count, lost: u64| {
+        let (all, window) = (&self.results.counters, &self.measured.counters);
+        let mut line = |name: &str, done: &str, sent: u64, arrived: Counter, lost: u64| {
             let rate = window.get(arrived) as f64 / self.measured.seconds;
             let arrived = all.get(arrived);
-            let _ = writeln!(out, "  {what:<17}{sent} sent, {arrived} {done}, {lost} lost; {rate:.0}/s");
+            let _ = writeln!(out, "  {name:<17}{sent} sent, {arrived} {done}, {lost} lost; {rate:.0}/s");
         };
-        if all.get(Count::Published) > 0 {
+        if all.get(Counter::Published) > 0 {
             let lost = self.lost_deliveries();
-            line("events", "delivered", all.get(Count::Published), Count::Delivered, lost);
+            line("events", "delivered", all.get(Counter::Published), Counter::Delivered, lost);
         }
-        if all.get(Count::Pongs) > 0 || self.args.plan.pingers > 0 {
+        if all.get(Counter::Pongs) > 0 || self.args.plan.pingers > 0 {
             line(
                 "pings",
                 "answered",
-                self.outcome.counts.get(Count::PingsSent),
-                Count::Pongs,
+                self.results.counters.get(Counter::PingsSent),
+                Counter::Pongs,
                 self.lost_pings(),
             );
         }
-        for (what, n) in [("out of order", all.get(Count::Disordered)), ("too many", self.doubled())] {
+        for (what, n) in [("out of order", all.get(Counter::OutOfOrder)), ("too many", self.duplicates())] {
             if n > 0 {
                 let _ = writeln!(out, "  {what:<17}{n}");
             }
         }
         if self.args.plan.churners > 0 {
-            let rate = window.get(Count::Cycles) as f64 / self.measured.seconds;
-            let _ = writeln!(out, "  cycles           {} done; {rate:.0}/s", all.get(Count::Cycles));
+            let rate = window.get(Counter::Cycles) as f64 / self.measured.seconds;
+            let _ = writeln!(out, "  cycles           {} done; {rate:.0}/s", all.get(Counter::Cycles));
         }
         let mb = |count| window.get(count) as f64 / self.measured.seconds / 1e6;
-        let (received, sent) = (mb(Count::BytesReceived), mb(Count::BytesSent));
+        let (received, sent) = (mb(Counter::BytesReceived), mb(Counter::BytesSent));
         let _ = writeln!(out, "  bytes            {received:.2} MB/s from the server, {sent:.2} MB/s to it");
     }
 
@@ -137,9 +139,9 @@ impl<'a> Report<'a> {
             "  {:<10}{:>12}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
             "us", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"
         );
-        for (name, figures) in self.figures() {
-            let _ = write!(out, "  {name:<10}{:>12}", figures.count);
-            let Figures { min, mean, p50, p90, p99, p999, p9999, max, .. } = figures;
+        for (name, summary) in self.summaries() {
+            let _ = write!(out, "  {name:<10}{:>12}", summary.count);
+            let LatencySummary { min, mean, p50, p90, p99, p999, p9999, max, .. } = summary;
             for us in [min, mean, p50, p90, p99, p999, p9999, max] {
                 let _ = write!(out, "{us:>9.*}", usize::from(us < 1000.0));
             }
@@ -148,23 +150,23 @@ impl<'a> Report<'a> {
     }
 
     fn server(&self, out: &mut String) {
-        if let Some(spent) = self.measured.server {
-            let percent = spent.total / self.measured.seconds / 1e4;
+        if let Some(usage) = self.measured.server {
+            let percent = usage.total / self.measured.seconds / 1e4;
             let _ = writeln!(out, "  server CPU       {percent:.2} % of a core");
         }
-        if let Some(Spent { user, system, total }) = self.each_message() {
+        if let Some(CpuUsage { user, system, total }) = self.per_message() {
             let _ = writeln!(
                 out,
                 "  server CPU us    {total:.3} for each message: {user:.3} user, {system:.3} system"
             );
         }
-        if let Some(Spent { user, system, total }) = self.each_message_of(self.measured.worker) {
+        if let Some(CpuUsage { user, system, total }) = self.per_message_of(self.measured.worker) {
             let _ = writeln!(
                 out,
                 "  worker CPU us    {total:.3} for each message: {user:.3} user, {system:.3} system"
             );
         }
-        if let Some(Memory { resident, anonymous }) = self.measured.after {
+        if let Some(MemoryUsage { resident, anonymous }) = self.measured.memory {
             let _ = writeln!(
                 out,
                 "  server memory    {:.1} MB resident, {:.1} MB of it anonymous",
@@ -172,7 +174,7 @@ impl<'a> Report<'a> {
                 anonymous as f64 / 1e6
             );
         }
-        if let Some(PerConnection { resident, anonymous }) = self.each_connection() {
+        if let Some(PerConnection { resident, anonymous }) = self.per_connection() {
             let what = if self.args.plan.protocol.is_http() { "session" } else { "connection" };
             let _ = writeln!(
                 out,
@@ -182,20 +184,20 @@ impl<'a> Report<'a> {
     }
 
     fn load(&self, out: &mut String) {
-        let part = self.load_part();
+        let fraction = self.load_fraction();
         let threads = self.args.threads * self.args.processes;
-        let _ = writeln!(out, "  load generator   {:.0} % of {threads} threads", part * 100.0);
-        if part > BUSY {
-            out.push_str("  NOTE             the load generator was busy: it may be what was measured\n");
+        let _ = writeln!(out, "  load generator   {:.0} % of {threads} threads", fraction * 100.0);
+        if fraction > BUSY {
+            out.push_str("  NOTE             the load generator was busy and may have limited the result\n");
         }
     }
 
-    /// Everything, as JSON.
+    /// Returns the report as JSON.
     pub fn json(&self) -> String {
-        let (all, window) = (&self.outcome.counts, &self.measured.counts);
+        let (all, window) = (&self.results.counters, &self.measured.counters);
         let plan = &self.args.plan;
-        let figures: Map<String, Value> =
-            self.figures().map(|(name, figures)| (name.to_owned(), json!(figures))).collect();
+        let latencies: Map<String, Value> =
+            self.summaries().map(|(name, summary)| (name.to_owned(), json!(summary))).collect();
         let report = json!({
             "scenario": plan.scenario.name(),
             "protocol": plan.protocol.name(),
@@ -206,46 +208,47 @@ impl<'a> Report<'a> {
                 "churners": plan.churners, "idle": plan.idle, "slow": plan.slow,
             },
             "connections": {
-                "opened": all.get(Count::Opened), "failed": all.get(Count::Failed),
-                "broken": all.get(Count::Broken), "refused_answers": all.get(Count::Refused),
-                "sockets": all.get(Count::Sockets),
+                "opened": all.get(Counter::Opened), "failed": all.get(Counter::Failed),
+                "broken": all.get(Counter::Broken), "refused_answers": all.get(Counter::Refused),
+                "sockets": all.get(Counter::Sockets),
             },
-            "errors": self.outcome.errors,
-            "slow": self.outcome.slow,
-            "bytes_each": Sizes::of(plan),
+            "errors": self.results.errors,
+            "slow": self.results.slow,
+            "bytes_each": FrameSizes::of(plan),
             "whole_run": {
-                "published": all.get(Count::Published), "deliveries_expected": self.outcome.expected(),
-                "delivered": all.get(Count::Delivered), "deliveries_lost": self.lost_deliveries(),
-                "deliveries_doubled": self.doubled(), "deliveries_disordered": all.get(Count::Disordered),
-                "pings": self.outcome.counts.get(Count::PingsSent), "pongs": all.get(Count::Pongs), "pings_lost": self.lost_pings(),
-                "cycles": all.get(Count::Cycles), "requests": all.get(Count::Requests),
+                "published": all.get(Counter::Published), "deliveries_expected": self.results.expected_deliveries(),
+                "delivered": all.get(Counter::Delivered), "deliveries_lost": self.lost_deliveries(),
+                "deliveries_doubled": self.duplicates(), "deliveries_disordered": all.get(Counter::OutOfOrder),
+                "pings": self.results.counters.get(Counter::PingsSent), "pongs": all.get(Counter::Pongs), "pings_lost": self.lost_pings(),
+                "cycles": all.get(Counter::Cycles), "requests": all.get(Counter::Requests),
             },
             "measured": {
                 "messages": window.messages(),
                 "rate": window.messages() as f64 / self.measured.seconds,
-                "published": window.get(Count::Published), "delivered": window.get(Count::Delivered),
-                "pongs": window.get(Count::Pongs), "cycles": window.get(Count::Cycles),
-                "requests": window.get(Count::Requests),
-                "bytes_received": window.get(Count::BytesReceived), "bytes_sent": window.get(Count::BytesSent),
+                "published": window.get(Counter::Published), "delivered": window.get(Counter::Delivered),
+                "pongs": window.get(Counter::Pongs), "cycles": window.get(Counter::Cycles),
+                "requests": window.get(Counter::Requests),
+                "bytes_received": window.get(Counter::BytesReceived), "bytes_sent": window.get(Counter::BytesSent),
             },
-            "latency_us": figures,
+            "latency_us": latencies,
             "server": {
                 "pid": self.args.server_pid,
                 "cpu_us": self.measured.server,
-                "cpu_us_each_message": self.each_message(),
+                "cpu_us_each_message": self.per_message(),
                 "cpu_percent": self.measured.server.map(|cpu| cpu.total / self.measured.seconds / 1e4),
-                "memory_before": self.measured.before,
-                "memory": self.measured.after,
-                "bytes_each_connection": self.each_connection(),
+                "memory_before": self.measured.memory_before,
+                "memory": self.measured.memory,
+                "bytes_each_connection": self.per_connection(),
             },
             "worker": {
                 "pid": self.args.worker_pid,
-                "cpu_us_each_message": self.each_message_of(self.measured.worker),
+                "cpu_us_each_message": self.per_message_of(self.measured.worker),
             },
-            "load": { "threads": self.args.threads * self.args.processes, "busy": self.load_part() },
+            "load": { "threads": self.args.threads * self.args.processes, "busy": self.load_fraction() },
             "went_well": self.went_well(),
         });
-        let mut text = serde_json::to_string_pretty(&report).expect("numbers and texts have a form in JSON");
+        let mut text =
+            serde_json::to_string_pretty(&report).expect("numbers and texts can be written as JSON");
         text.push('\n');
         text
     }
@@ -255,24 +258,24 @@ impl<'a> Report<'a> {
         ["quickio-load".into()].into_iter().chain(typed).collect::<Vec<_>>().join(" ")
     }
 
-    /// What was timed at all.
-    fn figures(&self) -> impl Iterator<Item = (&'static str, Figures)> {
-        let figures =
-            Timed::ALL.into_iter().map(|(timed, name)| (name, self.outcome.latency(timed).figures()));
-        figures.filter(|(_, figures)| figures.count > 0)
+    /// Returns the summaries of the latencies that were recorded.
+    fn summaries(&self) -> impl Iterator<Item = (&'static str, LatencySummary)> {
+        let summaries =
+            Timing::ALL.into_iter().map(|(timing, name)| (name, self.results.latency(timing).summary()));
+        summaries.filter(|(_, summary)| summary.count > 0)
     }
 
-    fn each_message(&self) -> Option<Spent> {
-        self.each_message_of(self.measured.server)
+    fn per_message(&self) -> Option<CpuUsage> {
+        self.per_message_of(self.measured.server)
     }
 
-    fn each_message_of(&self, spent: Option<Spent>) -> Option<Spent> {
-        spent?.each(self.measured.counts.messages())
+    fn per_message_of(&self, usage: Option<CpuUsage>) -> Option<CpuUsage> {
+        usage?.per(self.measured.counters.messages())
     }
 
-    fn each_connection(&self) -> Option<PerConnection> {
-        let (before, after) = (self.measured.before?, self.measured.after?);
-        let opened = self.outcome.counts.get(Count::Opened) as f64;
+    fn per_connection(&self) -> Option<PerConnection> {
+        let (before, after) = (self.measured.memory_before?, self.measured.memory?);
+        let opened = self.results.counters.get(Counter::Opened) as f64;
         let each = |after: u64, before: u64| (after as f64 - before as f64) / opened;
         (opened > 0.0).then(|| PerConnection {
             resident: each(after.resident, before.resident),
@@ -280,7 +283,7 @@ impl<'a> Report<'a> {
         })
     }
 
-    fn load_part(&self) -> f64 {
+    fn load_fraction(&self) -> f64 {
         let threads = (self.args.threads * self.args.processes) as f64;
         self.measured.load_us / 1e6 / self.measured.seconds / threads
     }
@@ -289,21 +292,24 @@ impl<'a> Report<'a> {
         self.lost_pings() + self.lost_deliveries()
     }
 
-    /// Deliveries and answers beyond those that there should have been.
-    fn doubled(&self) -> u64 {
-        let counts = &self.outcome.counts;
-        // A connection that broke has got some of what is expected of those that stayed.
-        let whole = counts.get(Count::Broken) + counts.get(Count::Failed) == 0;
-        let deliveries = counts.get(Count::Delivered).saturating_sub(self.outcome.expected());
-        let answers = counts.get(Count::Pongs).saturating_sub(counts.get(Count::PingsSent));
-        if whole { deliveries + answers } else { 0 }
+    /// Returns the number of deliveries and answers beyond the expected ones.
+    fn duplicates(&self) -> u64 {
+        let counters = &self.results.counters;
+        // A connection that failed has received events that are not among the expected ones.
+        let no_failures = counters.get(Counter::Broken) + counters.get(Counter::Failed) == 0;
+        let deliveries = counters.get(Counter::Delivered).saturating_sub(self.results.expected_deliveries());
+        let answers = counters.get(Counter::Pongs).saturating_sub(counters.get(Counter::PingsSent));
+        if no_failures { deliveries + answers } else { 0 }
     }
 
     fn lost_pings(&self) -> u64 {
-        self.outcome.counts.get(Count::PingsSent).saturating_sub(self.outcome.counts.get(Count::Pongs))
+        self.results
+            .counters
+            .get(Counter::PingsSent)
+            .saturating_sub(self.results.counters.get(Counter::Pongs))
     }
 
     fn lost_deliveries(&self) -> u64 {
-        self.outcome.expected().saturating_sub(self.outcome.counts.get(Count::Delivered))
+        self.results.expected_deliveries().saturating_sub(self.results.counters.get(Counter::Delivered))
     }
 }

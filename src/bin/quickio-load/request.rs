@@ -1,11 +1,11 @@
-//! HTTP requests, as a browser sends them.
+//! Builds HTTP requests like those of a browser.
 
 use crate::plan::Plan;
 use std::fmt::{Display, Formatter};
 use std::io::Write;
 
-/// What a browser adds to every request of a page's script. The server has to read past it, so it belongs to what a
-/// request costs.
+/// The headers that a browser adds to every request of a page's script. The server must parse them, which makes them
+/// part of the cost of a request.
 const BROWSER: &str = "Connection: keep-alive\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
     Sec-Fetch-Site: cross-site\r\n\
@@ -14,12 +14,12 @@ const BROWSER: &str = "Connection: keep-alive\r\n\
     Accept-Encoding: gzip, deflate\r\n\
     Accept-Language: en-US,en;q=0.9\r\n";
 
-/// What a session is known by.
+/// The identifier of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sid {
-    /// When the worker began, so that no two runs have a session in common.
+    /// The start time of the worker, which makes the sessions of different runs distinct.
     pub run: u64,
-    /// The client's number, over all workers.
+    /// The number of the client among those of all workers.
     pub number: u64,
 }
 
@@ -29,34 +29,34 @@ impl Display for Sid {
     }
 }
 
-/// A request that carries events, and is held where nothing comes of them.
+/// A request with events. The server holds it while it has nothing to send.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Post {
+pub struct PostRequest {
     pub sid: Sid,
-    /// It creates the session.
+    /// Creates the session.
     pub connect: bool,
-    /// Its place among those of the session, from 1.
+    /// The number of the request in its session, starting at 1.
     pub seq: u64,
-    /// One event a line.
+    /// The events, one per line.
     pub events: Vec<u8>,
 }
 
-/// Writes requests to a server.
+/// A builder of requests to one server.
 #[derive(Debug)]
-pub struct Requests {
-    /// The lines that are the same in all.
+pub struct RequestBuilder {
+    /// The header lines that all requests have.
     headers: String,
 }
 
-impl Requests {
-    /// For the server of the plan.
-    pub fn new(plan: &Plan) -> Requests {
-        Requests { headers: format!("Host: {0}\r\nOrigin: http://{0}\r\n{BROWSER}", plan.server) }
+impl RequestBuilder {
+    /// Returns a builder for the server of the plan.
+    pub fn new(plan: &Plan) -> RequestBuilder {
+        RequestBuilder { headers: format!("Host: {0}\r\nOrigin: http://{0}\r\n{BROWSER}", plan.server) }
     }
 
-    /// A request with events.
-    pub fn post(&self, post: &Post) -> Vec<u8> {
-        let Post { sid, connect, seq, events } = post;
+    /// Returns a request with events.
+    pub fn post(&self, post: &PostRequest) -> Vec<u8> {
+        let PostRequest { sid, connect, seq, events } = post;
         let connect = if *connect { "&connect=true" } else { "" };
         self.write(
             format_args!("POST /?sid={sid}{connect}&seq={seq}"),
@@ -68,7 +68,7 @@ impl Requests {
         )
     }
 
-    /// The request that opens a session's stream.
+    /// Returns the request that opens the stream of a session.
     pub fn stream(&self, sid: Sid) -> Vec<u8> {
         self.write(
             format_args!("GET /?sid={sid}&connect=true"),
@@ -79,7 +79,8 @@ impl Requests {
 
     fn write(&self, line: impl Display, headers: impl Display, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.headers.len() + 256 + body.len());
-        write!(out, "{line} HTTP/1.1\r\n{}{headers}\r\n", self.headers).expect("memory takes everything");
+        write!(out, "{line} HTTP/1.1\r\n{}{headers}\r\n", self.headers)
+            .expect("writing to memory cannot fail");
         out.extend_from_slice(body);
         out
     }
@@ -92,23 +93,23 @@ mod tests {
 
     const SID: Sid = Sid { run: 0xabc, number: 7 };
 
-    /// The request's first line and its body; its head is one that a parser takes.
+    /// Parses a request and returns its first line and its body.
     fn parsed(request: &[u8]) -> (String, Vec<u8>) {
         let mut headers = [httparse::EMPTY_HEADER; 16];
         let mut head = httparse::Request::new(&mut headers);
         let len = head.parse(request).unwrap().unwrap();
         let body = request[len..].to_vec();
-        let stated = head.headers.iter().find(|header| header.name == "Content-Length");
-        let stated = stated.map_or("0", |header| std::str::from_utf8(header.value).unwrap());
-        assert_eq!(stated, body.len().to_string());
+        let content_length = head.headers.iter().find(|header| header.name == "Content-Length");
+        let content_length = content_length.map_or("0", |header| std::str::from_utf8(header.value).unwrap());
+        assert_eq!(content_length, body.len().to_string());
         (format!("{} {}", head.method.unwrap(), head.path.unwrap()), body)
     }
 
     #[test]
-    fn requests_name_their_session_and_their_place_in_it() {
-        let requests = Requests::new(&Plan::new(Scenario::Ping));
+    fn requests_have_the_sid_and_their_number() {
+        let requests = RequestBuilder::new(&Plan::new(Scenario::Ping));
         let post = |connect, seq, events: &[u8]| {
-            parsed(&requests.post(&Post { sid: SID, connect, seq, events: events.into() }))
+            parsed(&requests.post(&PostRequest { sid: SID, connect, seq, events: events.into() }))
         };
         let sid = "sid=0000000000000abc0000000000000007";
         assert_eq!(post(true, 1, b""), (format!("POST /?{sid}&connect=true&seq=1"), vec![]));

@@ -1,12 +1,12 @@
-//! The order of a run: look whether the server is there, connect, settle, warm up, measure, drain, report.
+//! The steps of a run: check the server, connect, settle, warm up, measure, drain, report.
 
 use crate::args::Args;
 use crate::clock;
-use crate::fleet::Fleet;
-use crate::outcome::{Count, Counts, Outcome};
 use crate::plan::{Plan, Role, Window};
-use crate::report::{Measured, Report};
-use crate::server::{Cpu, Memory};
+use crate::pool::WorkerPool;
+use crate::process::{CpuTime, MemoryUsage};
+use crate::report::{Measurements, Report};
+use crate::results::{Counter, Counters, Results};
 use crate::slow;
 use quickio::qev::probe;
 use std::fs;
@@ -14,19 +14,19 @@ use std::io::{IsTerminal, Write, stderr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How often progress is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// The interval at which the workers are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Between telling the workers to begin and the begin.
-const START: Duration = Duration::from_millis(100);
+/// The delay between the start request to the workers and the start of the load.
+const START_DELAY: Duration = Duration::from_millis(100);
 
-/// Something is missing, but nothing has come for so long: nothing more will. On a machine that is busy with
-/// other things a second may pass before a thread runs.
+/// How long nothing may be received before missing messages are considered lost. On a busy machine a thread may have
+/// to wait a second until it runs.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Runs the plan, prints the report; whether all went well.
+/// Runs the plan and prints the report. Returns whether the run had no errors.
 pub fn run(args: &Args) -> Result<bool, String> {
-    let report = carry_out(args)?;
+    let report = execute(args)?;
     print!("{}", report.table());
     if let Some(file) = &args.json {
         let written = fs::write(file, report.json());
@@ -35,74 +35,75 @@ pub fn run(args: &Args) -> Result<bool, String> {
     Ok(report.went_well())
 }
 
-fn carry_out(args: &Args) -> Result<Report<'_>, String> {
+fn execute(args: &Args) -> Result<Report<'_>, String> {
     let plan = &args.plan;
     probe::probe().map_err(|missing| missing.to_string())?;
-    wake_on_time();
-    slow::try_one(plan)?;
+    request_precise_wakeups();
+    slow::check_server(plan)?;
     let mut progress = Progress::new(args.quiet);
-    let before = args.server_pid.map(Memory::of).transpose()?;
-    let mut fleet = Fleet::start(args)?;
-    if !connect(plan, &mut fleet, &mut progress)? {
+    let memory_before = args.server_pid.map(MemoryUsage::of).transpose()?;
+    let mut pool = WorkerPool::start(args)?;
+    if !connect(plan, &mut pool, &mut progress)? {
         progress.end();
-        return Err(nothing_opened(&fleet.stop()?));
+        return Err(nothing_opened(&pool.stop()?));
     }
     sleep(plan.settle);
-    let after = args.server_pid.map(Memory::of).transpose()?;
-    let mut measured = measure(args, &mut fleet, &mut progress)?;
-    (measured.before, measured.after) = (before, after);
-    drain(plan, &mut fleet)?;
+    let memory = args.server_pid.map(MemoryUsage::of).transpose()?;
+    let mut measured = measure(args, &mut pool, &mut progress)?;
+    (measured.memory_before, measured.memory) = (memory_before, memory);
+    drain(plan, &mut pool)?;
     progress.end();
-    Ok(Report::new(args, measured, fleet.stop()?))
+    Ok(Report::new(args, measured, pool.stop()?))
 }
 
-/// Asks the kernel to wake us when we asked for, not up to 50 us later. Threads inherit this from us.
-fn wake_on_time() {
-    // Where it is refused, wake-ups are a little late, and latencies tell so.
+/// Asks the kernel to wake threads at the requested time, instead of up to 50 us later. New threads inherit this.
+fn request_precise_wakeups() {
+    // If the kernel refuses, wake-ups are slightly late, which the latencies include.
     let _ = fs::write("/proc/self/timerslack_ns", "1");
 }
 
-/// Waits for the connections; whether there are any.
-fn connect(plan: &Plan, fleet: &mut Fleet, progress: &mut Progress) -> Result<bool, String> {
+/// Waits until all connections are open. Returns whether at least one is.
+fn connect(plan: &Plan, pool: &mut WorkerPool, progress: &mut Progress) -> Result<bool, String> {
     let all = (plan.connections() - plan.count(Role::Churner)) as u64;
     let deadline = Instant::now() + plan.connect_timeout;
     loop {
-        let counts = fleet.counts()?;
-        let (opened, failed) = (counts.get(Count::Opened), counts.get(Count::Failed));
+        let counters = pool.counters()?;
+        let (opened, failed) = (counters.get(Counter::Opened), counters.get(Counter::Failed));
         progress.show(|| format!("connecting: {opened} of {all} open, {failed} failed"));
         if opened + failed >= all || Instant::now() > deadline {
             return Ok(opened > 0 || all == 0);
         }
-        sleep(LOOK);
+        sleep(POLL_INTERVAL);
     }
 }
 
-fn nothing_opened(outcome: &Outcome) -> String {
-    let errors: Vec<String> = outcome.errors.iter().map(|(text, n)| format!("{text} ({n} times)")).collect();
+/// Returns the error of a run in which no connection opened.
+fn nothing_opened(results: &Results) -> String {
+    let errors: Vec<String> = results.errors.iter().map(|(text, n)| format!("{text} ({n} times)")).collect();
     format!("no connection opened: {}", errors.join("; "))
 }
 
-/// Puts the load on, and measures over the plan's seconds.
-fn measure(args: &Args, fleet: &mut Fleet, progress: &mut Progress) -> Result<Measured, String> {
+/// Starts the load and measures for the duration of the plan.
+fn measure(args: &Args, pool: &mut WorkerPool, progress: &mut Progress) -> Result<Measurements, String> {
     let plan = &args.plan;
-    let begin = clock::now() + START.as_nanos() as u64;
+    let begin = clock::now() + START_DELAY.as_nanos() as u64;
     let from = begin + plan.warmup.as_nanos() as u64;
     let window = Window { begin, from, until: from + plan.seconds.as_nanos() as u64 };
-    fleet.go(window)?;
-    watch(fleet, progress, window.from, "warming up")?;
-    let start = Sample::take(args, fleet)?;
-    watch(fleet, progress, window.until, "measuring")?;
-    let end = Sample::take(args, fleet)?;
+    pool.start_load(window)?;
+    wait_until(pool, progress, window.from, "warming up")?;
+    let start = Sample::take(args, pool)?;
+    wait_until(pool, progress, window.until, "measuring")?;
+    let end = Sample::take(args, pool)?;
     Ok(end.since(&start))
 }
 
-/// Waits until that time, and shows what happens.
-fn watch(fleet: &mut Fleet, progress: &mut Progress, until: u64, what: &str) -> Result<(), String> {
-    let mut last = (clock::now(), fleet.counts()?);
+/// Waits until a time, and shows the progress.
+fn wait_until(pool: &mut WorkerPool, progress: &mut Progress, until: u64, what: &str) -> Result<(), String> {
+    let mut last = (clock::now(), pool.counters()?);
     while clock::now() < until {
-        sleep(LOOK.min(Duration::from_nanos(until.saturating_sub(clock::now()))));
+        sleep(POLL_INTERVAL.min(Duration::from_nanos(until.saturating_sub(clock::now()))));
         if progress.is_due() {
-            let now = (clock::now(), fleet.counts()?);
+            let now = (clock::now(), pool.counters()?);
             let seconds = (now.0 - last.0) as f64 / 1e9;
             let rate = now.1.since(last.1).messages() as f64 / seconds;
             let left = Duration::from_nanos(until.saturating_sub(now.0)).as_secs_f64();
@@ -113,53 +114,53 @@ fn watch(fleet: &mut Fleet, progress: &mut Progress, until: u64, what: &str) -> 
     Ok(())
 }
 
-/// Waits until everything has come, or nothing for a while.
-fn drain(plan: &Plan, fleet: &mut Fleet) -> Result<(), String> {
+/// Waits until everything was received, or nothing for a while.
+fn drain(plan: &Plan, pool: &mut WorkerPool) -> Result<(), String> {
     let end = Instant::now() + plan.drain;
-    let (mut last, mut since) = (fleet.counts()?, Instant::now());
-    while !last.is_all_there() && Instant::now() < end && since.elapsed() < SILENCE {
-        sleep(LOOK);
-        let counts = fleet.counts()?;
-        if counts != last {
-            (last, since) = (counts, Instant::now());
+    let (mut last, mut since) = (pool.counters()?, Instant::now());
+    while !last.is_complete() && Instant::now() < end && since.elapsed() < SILENCE {
+        sleep(POLL_INTERVAL);
+        let counters = pool.counters()?;
+        if counters != last {
+            (last, since) = (counters, Instant::now());
         }
     }
     Ok(())
 }
 
-/// Where everything stands at one time.
+/// A sample of all counters at one time.
 struct Sample {
     at: u64,
-    counts: Counts,
-    server: Option<Cpu>,
-    worker: Option<Cpu>,
-    load: Vec<Cpu>,
+    counters: Counters,
+    server: Option<CpuTime>,
+    worker: Option<CpuTime>,
+    load: Vec<CpuTime>,
 }
 
 impl Sample {
-    fn take(args: &Args, fleet: &mut Fleet) -> Result<Sample, String> {
-        let server = args.server_pid.map(Cpu::of).transpose()?;
-        let worker = args.worker_pid.map(Cpu::of).transpose()?;
-        Ok(Sample { at: clock::now(), counts: fleet.counts()?, server, worker, load: fleet.cpus() })
+    fn take(args: &Args, pool: &mut WorkerPool) -> Result<Sample, String> {
+        let server = args.server_pid.map(CpuTime::of).transpose()?;
+        let worker = args.worker_pid.map(CpuTime::of).transpose()?;
+        Ok(Sample { at: clock::now(), counters: pool.counters()?, server, worker, load: pool.cpu_times() })
     }
 
-    fn since(&self, start: &Sample) -> Measured {
+    fn since(&self, start: &Sample) -> Measurements {
         let server = self.server.zip(start.server).map(|(end, start)| end.since(start));
         let worker = self.worker.zip(start.worker).map(|(end, start)| end.since(start));
         let load = self.load.iter().zip(&start.load).map(|(end, start)| end.since(*start).total).sum();
-        Measured {
+        Measurements {
             seconds: (self.at - start.at) as f64 / 1e9,
-            counts: self.counts.since(start.counts),
+            counters: self.counters.since(start.counters),
             server,
             worker,
             load_us: load,
-            before: None,
-            after: None,
+            memory_before: None,
+            memory: None,
         }
     }
 }
 
-/// One line on stderr: over and over on a terminal, a line a second elsewhere.
+/// A progress line on standard error. On a terminal it is overwritten, elsewhere a line is written every second.
 struct Progress {
     quiet: bool,
     terminal: bool,
@@ -181,7 +182,7 @@ impl Progress {
             return;
         }
         self.last = Some(Instant::now());
-        // A terminal that is gone is no reason to end the run.
+        // A terminal that was closed does not end the run.
         let _ = match self.terminal {
             true => write!(stderr(), "\r\x1b[K{}", text()),
             false => writeln!(stderr(), "{}", text()),
@@ -199,26 +200,26 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::args::{self, Command};
-    use crate::peer::{self, Fault};
     use crate::plan::Protocol;
+    use crate::test_server::{self, Fault};
     use serde_json::Value;
 
-    /// A short run against a server of the test's own: its report, as JSON.
+    /// Returns the JSON report of a short run against a test server.
     fn report(words: &str, protocol: Protocol, fault: Fault) -> Result<Value, String> {
-        let server = peer::start(protocol, fault);
+        let server = test_server::start(protocol, fault);
         let common = "--quiet --seconds 0.2 --warmup 0.05 --settle 0";
         let line = format!("{words} {common} --server {server} --protocol {}", protocol.name());
         let words = line.split_ascii_whitespace().map(Into::into);
         let Ok(Command::Run(args)) = args::parse(words) else { panic!("{line}") };
-        let report = carry_out(&args)?;
+        let report = execute(&args)?;
         assert!(report.table().contains("connections"));
         Ok(serde_json::from_str(&report.json()).unwrap())
     }
 
-    /// Both protocols; all has to go well.
+    /// Returns the reports of runs over both protocols, which must not have errors.
     fn good_reports(words: &str) -> impl Iterator<Item = Value> {
         [Protocol::WebSocket, Protocol::Raw].into_iter().map(move |protocol| {
-            let report = report(words, protocol, Fault::Nothing).unwrap();
+            let report = report(words, protocol, Fault::None).unwrap();
             assert_eq!(report["went_well"], true, "{words}: {report:#}");
             report
         })
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn churners_come_and_go() {
+    fn churners_connect_repeatedly() {
         for words in ["churn --connections 4", "churn --connections 4 --rate 100"] {
             for report in good_reports(words) {
                 assert!(number(&report, "/whole_run/cycles") > 4);
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_wrong_is_told() {
+    fn reports_errors() {
         let refused = report("ping", Protocol::WebSocket, Fault::RefusesUpgrades);
         assert_eq!(refused.unwrap_err(), "upgrade refused: 503 Service Unavailable");
         let refused = report("hold --connections 3", Protocol::Raw, Fault::RefusesSubscriptions).unwrap_err();
@@ -296,10 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_not_there_is_named() {
+    fn reports_a_server_that_is_not_running() {
         let words = "ping --server 127.0.0.1:1".split(' ').map(Into::into);
         let Ok(Command::Run(args)) = args::parse(words) else { panic!("it parses") };
-        let error = carry_out(&args).map(|_| ()).unwrap_err();
+        let error = execute(&args).map(|_| ()).unwrap_err();
         assert_eq!(error, "no connection to 127.0.0.1:1: Connection refused (os error 111)");
     }
 }

@@ -1,5 +1,5 @@
-//! A worker: one thread with one ring, and the connections that it drives in turns. Whatever is due is sent,
-//! all of it in one call into the kernel; whatever has come is taken in; again.
+//! A worker: one thread with one ring and its connections. Each turn sends everything that is due, with a single
+//! system call, and handles everything that was received.
 
 mod churn;
 mod connection;
@@ -10,89 +10,98 @@ mod session;
 
 use crate::clock;
 use crate::connect;
-use crate::outcome::{Count, Outcome, Shown, Timed};
+use crate::encoder::{CLOSE, Encoder, FrameSizes, GREETING, PONG};
 use crate::plan::{Plan, Protocol, Role, Share, Window};
-use crate::request::Requests;
-use crate::wire::{self, Sizes, Writer};
-use churn::Churn;
-use connection::{Connection, Heard, Socket, State};
-use pings::{PINGS_PER_SEND_MAX, Schedule};
+use crate::request::RequestBuilder;
+use crate::results::{Counter, Results, SharedCounters, Timing};
+use churn::ChurnSchedule;
+use connection::{Connection, ConnectionState, Received, SocketState};
+use pings::{PINGS_PER_SEND_MAX, PingSchedule};
 use publishing::Publisher;
 use quickio::qev::buffers::{Buffer, Frame};
 use quickio::qev::ring::{Completion, Errno, Ring, RingSettings, Token, Wait};
-use session::LINES;
+use session::SOCKETS_MAX;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The longest sleep: so long it takes until a worker sees what it is told.
+/// The longest sleep, after which a worker checks for instructions.
 const SLEEP: Duration = Duration::from_millis(20);
 
-/// Receive buffers of a ring: bytes of each, and how many.
+/// The size of a receive buffer in bytes.
 const BUFFER_BYTES: u32 = 4096;
+
+/// The limits of the number of receive buffers of a ring.
 const BUFFERS_MIN: usize = 256;
 const BUFFERS_MAX: usize = 4096;
 
-/// What a worker is told and shows while it runs.
+/// The data shared with the thread that controls a worker.
 #[derive(Debug, Default)]
-pub struct Link {
-    pub shown: Shown,
+pub struct WorkerControl {
+    /// The current counters of the worker.
+    pub counters: SharedCounters,
+    /// The times of the load. Setting it starts the load.
     pub window: OnceLock<Window>,
+    /// Stops the worker.
     pub stop: AtomicBool,
 }
 
-/// Drives a worker's share of the plan until it is told to stop.
-pub fn run(plan: &Plan, share: Share, link: &Link) -> Result<Outcome, String> {
+/// Runs a worker's share of the plan until it is stopped.
+pub fn run(plan: &Plan, share: Share, control: &WorkerControl) -> Result<Results, String> {
     let mut worker = Worker::new(plan, share)?;
-    while !link.stop.load(Ordering::Relaxed) {
-        worker.turn(link)?;
+    while !control.stop.load(Ordering::Relaxed) {
+        worker.turn(control)?;
     }
     worker.finish();
-    Ok(worker.outcome)
+    Ok(worker.results)
 }
 
+/// A worker.
 struct Worker<'a> {
     plan: &'a Plan,
     share: Share,
-    writer: Writer,
-    requests: Requests,
-    /// When it began.
+    encoder: Encoder,
+    request_builder: RequestBuilder,
+    /// The start time of the worker.
     run: u64,
-    sizes: Sizes,
+    sizes: FrameSizes,
     ring: Ring,
     completions: Vec<Completion>,
     connections: Vec<Connection>,
-    /// The connection to open next, and how many are being opened.
+    /// The index of the next connection to open.
     opening_next: usize,
+    /// The number of connections that are being opened.
     opening: usize,
-    hello: Frame,
+    first_message: Frame,
     greeting: Frame,
     close: Frame,
-    /// 1, 2, ... pings.
+    /// Frames with 1, 2, ... pings.
     pings: Vec<Frame>,
     window: Option<Window>,
-    schedule: Schedule,
+    schedule: PingSchedule,
     pingers: Vec<Token>,
     publishers: Vec<Publisher>,
-    /// The publisher of a room, where it is this worker's.
+    /// The index of the publisher of a room, if the publisher belongs to this worker.
     publisher_of: HashMap<usize, usize>,
-    churn: Churn,
-    outcome: Outcome,
+    churn: ChurnSchedule,
+    results: Results,
 }
 
-/// A socket of a connection: the connection's token, and which of its sockets.
+/// A socket of a connection.
 #[derive(Clone, Copy)]
-struct Line {
+struct SocketId {
+    /// The token of the connection.
     token: Token,
-    of: usize,
+    /// The index of the socket in the connection.
+    index: usize,
 }
 
 impl<'a> Worker<'a> {
     fn new(plan: &'a Plan, share: Share) -> Result<Worker<'a>, String> {
         let connections = connections(plan, share);
         let buffers = (connections.len() * 2).next_power_of_two().clamp(BUFFERS_MIN, BUFFERS_MAX);
-        let sockets = connections.len() * if plan.protocol.is_http() { LINES } else { 1 };
+        let sockets = connections.len() * if plan.protocol.is_http() { SOCKETS_MAX } else { 1 };
         let ring = Ring::new(RingSettings {
             descriptors: sockets.max(1) as u32,
             buffers: buffers as u16,
@@ -100,41 +109,41 @@ impl<'a> Worker<'a> {
             reserved: 0,
         });
         let ring = ring.map_err(|error| no_ring(&error, sockets))?;
-        let writer = Writer(plan.protocol);
+        let encoder = Encoder(plan.protocol);
         Ok(Worker {
             plan,
             share,
-            writer,
-            requests: Requests::new(plan),
+            encoder,
+            request_builder: RequestBuilder::new(plan),
             run: clock::now(),
-            sizes: Sizes::of(plan),
+            sizes: FrameSizes::of(plan),
             ring,
             completions: Vec::new(),
             connections,
             opening_next: 0,
             opening: 0,
-            hello: Frame::new(writer.hello(plan), 0),
-            greeting: Frame::new(writer.text(wire::GREETING), 0),
-            close: Frame::new(writer.control(wire::CLOSE, &1000u16.to_be_bytes()), 0),
-            pings: writer.pings(&plan.ping_event, plan.depth.max(PINGS_PER_SEND_MAX)),
+            first_message: Frame::new(encoder.first_message(plan), 0),
+            greeting: Frame::new(encoder.event(GREETING), 0),
+            close: Frame::new(encoder.control(CLOSE, &1000u16.to_be_bytes()), 0),
+            pings: encoder.pings(&plan.ping_event, plan.depth.max(PINGS_PER_SEND_MAX)),
             window: None,
-            schedule: Schedule::default(),
+            schedule: PingSchedule::default(),
             pingers: Vec::new(),
             publishers: Vec::new(),
             publisher_of: HashMap::new(),
-            churn: Churn::default(),
-            outcome: Outcome::default(),
+            churn: ChurnSchedule::default(),
+            results: Results::default(),
         })
     }
 
-    fn turn(&mut self, link: &Link) -> Result<(), String> {
+    fn turn(&mut self, control: &WorkerControl) -> Result<(), String> {
         let now = clock::now();
         if self.window.is_none() {
             self.open_more(now);
-            link.window.get().into_iter().for_each(|window| self.begin(*window, now));
+            control.window.get().into_iter().for_each(|window| self.begin(*window, now));
         }
         self.send_due(now);
-        link.shown.show(&self.outcome.counts);
+        control.counters.store(&self.results.counters);
         let mut completions = std::mem::take(&mut self.completions);
         let wait = self.wait(clock::now());
         self.ring.turn(wait, &mut completions).map_err(|error| format!("io_uring: {error}"))?;
@@ -151,9 +160,9 @@ impl<'a> Worker<'a> {
         let of_all = |count: usize, all: usize| count as f64 / all.max(1) as f64;
         self.pingers = self.tokens(Role::Pinger).collect();
         let rate = plan.ping_rate * of_all(self.pingers.len(), plan.pingers);
-        self.schedule = Schedule::new(window.begin, self.pingers.len(), rate);
-        for (place, token) in self.pingers.clone().into_iter().enumerate() {
-            self.connections[token as usize].asked.place = place as u64;
+        self.schedule = PingSchedule::new(window.begin, self.pingers.len(), rate);
+        for (position, token) in self.pingers.clone().into_iter().enumerate() {
+            self.connections[token as usize].pings.position = position as u64;
         }
         let keep_times = plan.protocol == Protocol::None;
         for token in self.tokens(Role::Publisher).collect::<Vec<_>>() {
@@ -163,20 +172,22 @@ impl<'a> Worker<'a> {
         }
         let churners: Vec<Token> = self.tokens(Role::Churner).collect();
         let rate = plan.churn_rate * of_all(churners.len(), plan.churners);
-        self.churn = Churn::new(window.begin, churners.into_iter(), rate);
+        self.churn = ChurnSchedule::new(window.begin, churners.into_iter(), rate);
         if !self.schedule.has_rate() {
             let pingers = self.pingers.clone();
-            pingers.into_iter().for_each(|token| self.ping_again(token, plan.depth, now));
+            pingers.into_iter().for_each(|token| self.ping_now(token, plan.depth, now));
         }
     }
 
-    /// Connections of that role that are open, or, for churners, could be.
+    /// Returns the open connections with a role. Churners need not be open.
     fn tokens(&self, role: Role) -> impl Iterator<Item = Token> {
-        let ready = move |c: &Connection| c.role == role && (c.state == State::Open || role == Role::Churner);
+        let ready = move |c: &Connection| {
+            c.role == role && (c.state == ConnectionState::Open || role == Role::Churner)
+        };
         (0..).zip(&self.connections).filter(move |(_, c)| ready(c)).map(|(token, _)| token)
     }
 
-    /// How long the next turn may sleep.
+    /// Returns how long the next turn may sleep.
     fn wait(&self, now: u64) -> Wait {
         let publishers = self.publishers.iter().filter(|p| !self.connections[p.token as usize].is_busy());
         let due = publishers.filter_map(Publisher::next_due);
@@ -189,20 +200,21 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// At the end: what is known of rooms.
+    /// Adds the totals at the end of the run.
     fn finish(&mut self) {
         let subscribers = self.connections.iter().filter(|c| c.role == Role::Subscriber);
-        for room in subscribers.filter(|c| c.state == State::Open).filter_map(Connection::busy_room) {
-            self.outcome.rooms.entry(room).or_default().subscribers += 1;
+        for room in subscribers.filter(|c| c.state == ConnectionState::Open).filter_map(Connection::busy_room)
+        {
+            self.results.rooms.entry(room).or_default().subscribers += 1;
         }
-        let unfinished = self.connections.iter().filter(|c| c.state == State::Opening).count();
-        (0..unfinished).for_each(|_| self.outcome.error("handshake not finished".into()));
+        let unfinished = self.connections.iter().filter(|c| c.state == ConnectionState::Opening).count();
+        (0..unfinished).for_each(|_| self.results.add_error("handshake not finished".into()));
     }
 }
 
-/// Opening and closing.
+/// Opens and closes connections.
 impl Worker<'_> {
-    /// Opens connections, as many at once as the window allows.
+    /// Opens connections, as many at a time as the plan allows.
     fn open_more(&mut self, now: u64) {
         while self.opening < self.plan.connect_window && self.opening_next < self.connections.len() {
             let token = self.opening_next as Token;
@@ -215,186 +227,192 @@ impl Worker<'_> {
 
     fn open(&mut self, token: Token, began: u64) {
         let connection = &mut self.connections[token as usize];
-        connection.state = State::Opening;
+        connection.state = ConnectionState::Opening;
         connection.began = began;
-        let first = &mut connection.lines[0];
-        first.cutter.reset(self.plan.protocol);
+        let first = &mut connection.sockets[0];
+        first.decoder.reset(self.plan.protocol);
         first.outbox.clear();
         self.opening += 1;
-        let line = Line { token, of: 0 };
-        if !self.connect(line) {
+        let id = SocketId { token, index: 0 };
+        if !self.connect(id) {
             return;
         }
         match self.plan.protocol {
             Protocol::None => {
-                self.receive(line);
+                self.receive(id);
                 self.opened(token, clock::now());
             }
             Protocol::LongPolling | Protocol::EventStream => self.begin_session(token),
-            Protocol::WebSocket | Protocol::Raw => self.send(token, self.hello.clone()),
+            Protocol::WebSocket | Protocol::Raw => self.send(token, self.first_message.clone()),
         }
     }
 
-    /// Opens a socket; whether there is one. Otherwise the connection fails.
-    fn connect(&mut self, line: Line) -> bool {
-        let place = self.place_of(line);
-        let socket = connect::start(self.plan, self.number_of(line.token)).map(Into::into);
-        match socket.and_then(|socket| self.ring.adopt(place, socket)) {
-            Ok(socket) => {
-                self.outcome.counts.add(Count::Sockets, 1);
-                self.line(line).socket = Some(socket);
+    /// Opens a socket. Returns `false` if the connection has failed instead.
+    fn connect(&mut self, id: SocketId) -> bool {
+        let ring_token = self.ring_token(id);
+        let socket = connect::start(self.plan, self.number_of(id.token)).map(Into::into);
+        match socket.and_then(|socket| self.ring.adopt(ring_token, socket)) {
+            Ok(descriptor) => {
+                self.results.counters.add(Counter::Sockets, 1);
+                self.socket(id).descriptor = Some(descriptor);
                 true
             }
             Err(error) => {
-                self.fail(line.token, &format!("connect: {error}"));
+                self.fail(id.token, &format!("connect: {error}"));
                 false
             }
         }
     }
 
-    /// A connection's number among those of all workers.
+    /// Returns the number of a connection among those of all workers.
     fn number_of(&self, token: Token) -> usize {
         token as usize * self.share.of + self.share.index
     }
 
-    fn line(&mut self, line: Line) -> &mut Socket {
-        &mut self.connections[line.token as usize].lines[line.of]
+    fn socket(&mut self, id: SocketId) -> &mut SocketState {
+        &mut self.connections[id.token as usize].sockets[id.index]
     }
 
-    /// The ring's token of a socket: the first ones of all connections come first.
-    fn place_of(&self, line: Line) -> Token {
-        line.token + (line.of * self.connections.len()) as Token
+    /// Returns the ring's token of a socket. The first sockets of all connections come before the second ones.
+    fn ring_token(&self, id: SocketId) -> Token {
+        id.token + (id.index * self.connections.len()) as Token
     }
 
-    fn line_of(&self, place: Token) -> Line {
+    fn socket_id(&self, ring_token: Token) -> SocketId {
         let connections = self.connections.len() as Token;
-        match place.checked_sub(connections) {
-            None => Line { token: place, of: 0 },
-            Some(token) => Line { token, of: 1 },
+        match ring_token.checked_sub(connections) {
+            None => SocketId { token: ring_token, index: 0 },
+            Some(token) => SocketId { token, index: 1 },
         }
     }
 
     fn opened(&mut self, token: Token, now: u64) {
         let connection = &mut self.connections[token as usize];
-        connection.state = State::Open;
+        connection.state = ConnectionState::Open;
         self.opening -= 1;
         let (role, took) = (connection.role, now.saturating_sub(connection.began));
         let measured = self.window.is_none_or(|window| window.measures(connection.began));
         if measured {
-            self.outcome.record(Timed::Open, took);
+            self.results.record(Timing::Open, took);
         }
         if role == Role::Churner {
-            return self.ping_again(token, 1, now);
+            return self.ping_now(token, 1, now);
         }
-        self.outcome.counts.add(Count::Opened, 1);
+        self.results.counters.add(Counter::Opened, 1);
     }
 
-    /// Ends a connection that went wrong; says why.
+    /// Ends a failed connection and records the error.
     fn fail(&mut self, token: Token, why: &str) {
         let connection = &mut self.connections[token as usize];
         match connection.state {
-            State::Opening => {
+            ConnectionState::Opening => {
                 self.opening -= 1;
-                self.outcome.counts.add(Count::Failed, 1);
+                self.results.counters.add(Counter::Failed, 1);
             }
-            State::Open => self.outcome.counts.add(Count::Broken, 1),
-            State::Waiting | State::Closing | State::Closed => return,
+            ConnectionState::Open => self.results.counters.add(Counter::Broken, 1),
+            ConnectionState::Waiting | ConnectionState::Closing | ConnectionState::Closed => return,
         }
-        self.outcome.error(why.to_owned());
-        // No cycle: whatever comes after is not timed.
+        self.results.add_error(why.to_owned());
+        // This is not a complete cycle and must not be timed.
         connection.began = 0;
         self.end(token);
     }
 
-    /// Ends a connection: at once where nothing is in flight, else as soon as that has ended.
+    /// Ends a connection, as soon as no operation is in flight.
     fn end(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
-        connection.state = State::Closing;
-        if connection.lines.iter().all(|line| line.socket.is_none()) {
+        connection.state = ConnectionState::Closing;
+        if connection.sockets.iter().all(|socket| socket.descriptor.is_none()) {
             return self.closed(token, clock::now());
         }
-        for of in 0..LINES {
-            let line = Line { token, of };
-            let place = self.place_of(line);
-            let socket = self.line(line);
+        for index in 0..SOCKETS_MAX {
+            let id = SocketId { token, index };
+            let ring_token = self.ring_token(id);
+            let socket = self.socket(id);
             socket.outbox.clear();
-            match socket.socket {
-                Some(_) if !socket.is_quiet() => {
+            match socket.descriptor {
+                Some(_) if !socket.is_idle() => {
                     let sending = socket.sending;
-                    self.ring.cancel(place, sending);
+                    self.ring.cancel(ring_token, sending);
                 }
-                Some(_) => self.close_if_quiet(line),
+                Some(_) => self.close_if_idle(id),
                 None => {}
             }
         }
     }
 
-    /// Closes a socket whose connection is closing, or which the server has closed, once nothing is in flight on it.
-    fn close_if_quiet(&mut self, line: Line) {
-        let place = self.place_of(line);
-        let connection = &mut self.connections[line.token as usize];
-        let socket = &mut connection.lines[line.of];
-        if (connection.state == State::Closing || socket.closing) && socket.is_quiet() {
-            socket.socket.take().into_iter().for_each(|socket| self.ring.close(socket, place));
+    /// Closes a socket if no operation is in flight, and its connection is closing or the server has closed the socket.
+    fn close_if_idle(&mut self, id: SocketId) {
+        let ring_token = self.ring_token(id);
+        let connection = &mut self.connections[id.token as usize];
+        let socket = &mut connection.sockets[id.index];
+        if (connection.state == ConnectionState::Closing || socket.closing) && socket.is_idle() {
+            socket
+                .descriptor
+                .take()
+                .into_iter()
+                .for_each(|descriptor| self.ring.close(descriptor, ring_token));
         }
     }
 
-    /// A socket is closed.
-    fn line_closed(&mut self, line: Line, now: u64) {
-        self.line(line).closing = false;
-        let connection = &self.connections[line.token as usize];
+    /// Handles the end of a socket.
+    fn socket_closed(&mut self, id: SocketId, now: u64) {
+        self.socket(id).closing = false;
+        let connection = &self.connections[id.token as usize];
         match connection.state {
-            State::Closing if connection.lines.iter().all(|line| line.socket.is_none()) => {
-                self.closed(line.token, now);
+            ConnectionState::Closing
+                if connection.sockets.iter().all(|socket| socket.descriptor.is_none()) =>
+            {
+                self.closed(id.token, now);
             }
-            // It was not needed just then, and may be now.
-            State::Open => self.request_next(line.token),
+            // The socket was closed when it was not needed. A new one may be needed now.
+            ConnectionState::Open => self.send_next_request(id.token),
             _ => {}
         }
     }
 
     fn closed(&mut self, token: Token, now: u64) {
         let connection = &mut self.connections[token as usize];
-        connection.state = State::Closed;
+        connection.state = ConnectionState::Closed;
         if connection.role != Role::Churner {
             return;
         }
         let began = connection.began;
         if began > 0 {
-            self.outcome.counts.add(Count::Cycles, 1);
+            self.results.counters.add(Counter::Cycles, 1);
             if self.window.is_some_and(|window| window.measures(began)) {
-                self.outcome.record(Timed::Cycle, now.saturating_sub(began));
+                self.results.record(Timing::Cycle, now.saturating_sub(began));
             }
         }
-        self.churn.ended(token, now, began > 0);
+        self.churn.release(token, now, began > 0);
     }
 
-    /// A churner is done: says goodbye as its protocol has it. The server closes then.
-    fn goodbye(&mut self, token: Token) {
+    /// Starts the orderly close of a churner's connection. The server then closes it.
+    fn begin_close(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
-        connection.state = State::Closing;
-        match (self.plan.protocol, connection.lines[0].socket) {
+        connection.state = ConnectionState::Closing;
+        match (self.plan.protocol, connection.sockets[0].descriptor) {
             (Protocol::WebSocket, _) => self.send(token, self.close.clone()),
-            (_, Some(socket)) => self.ring.shut_down(socket, token),
+            (_, Some(descriptor)) => self.ring.shut_down(descriptor, token),
             (_, None) => {}
         }
     }
 }
 
-/// What is due.
+/// Sends everything that is due.
 impl Worker<'_> {
     fn send_due(&mut self, now: u64) {
         let Some(Window { until, .. }) = self.window else { return };
-        while let Some(place) = self.schedule.take_due(now, until) {
-            let token = self.pingers[place as usize];
-            self.connections[token as usize].asked.is_due();
+        while let Some(position) = self.schedule.take_due(now, until) {
+            let token = self.pingers[position as usize];
+            self.connections[token as usize].pings.add_due();
             self.ping_due(token);
         }
         for index in 0..self.publishers.len() {
             self.publish_due(index, now, until);
         }
         while let Some((token, intended)) = self.churn.take_due(now, until) {
-            self.outcome.counts.add(Count::Awaited, 1);
+            self.results.counters.add(Counter::Expected, 1);
             self.open(token, intended);
         }
     }
@@ -402,19 +420,19 @@ impl Worker<'_> {
     fn publish_due(&mut self, index: usize, now: u64, until: u64) {
         let (token, room) = (self.publishers[index].token, self.publishers[index].room);
         let connection = &self.connections[token as usize];
-        if connection.is_busy() || connection.state != State::Open {
+        if connection.is_busy() || connection.state != ConnectionState::Open {
             return;
         }
         let (subscribers, burst) = (self.subscribers_here(room), self.plan.burst as u64);
         if let Some(frame) = self.publishers[index].take_due(now, until, subscribers, burst) {
-            self.outcome.counts.add(Count::Published, burst);
-            self.outcome.counts.add(Count::Awaited, burst * self.plan.subscribers_of(room) as u64);
-            self.outcome.rooms.entry(room).or_default().published += burst;
+            self.results.counters.add(Counter::Published, burst);
+            self.results.counters.add(Counter::Expected, burst * self.plan.subscribers_of(room) as u64);
+            self.results.rooms.entry(room).or_default().published += burst;
             self.send(token, frame);
         }
     }
 
-    /// Subscribers of a room that this worker has. By arithmetic: it is asked for each publish.
+    /// Returns the number of a room's subscribers in this worker. It is computed, because each publish needs it.
     fn subscribers_here(&self, room: usize) -> u64 {
         let (of, rooms) = (self.share.of, self.plan.publishers);
         if of == 1 && rooms == 1 {
@@ -423,108 +441,111 @@ impl Worker<'_> {
         self.share.numbers(self.plan.subscribers).filter(|number| number % rooms == room).count() as u64
     }
 
-    /// Sends the pings that are due on a connection, at a rate.
+    /// Sends the due pings of a connection, with a rate.
     fn ping_due(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
-        if connection.is_busy() || connection.state != State::Open || connection.role != Role::Pinger {
+        if connection.is_busy()
+            || connection.state != ConnectionState::Open
+            || connection.role != Role::Pinger
+        {
             return;
         }
-        let count = connection.asked.take_due();
+        let count = connection.pings.take_due();
         self.ping(token, count);
     }
 
-    /// Sends so many pings, now.
-    fn ping_again(&mut self, token: Token, count: usize, now: u64) {
-        self.connections[token as usize].asked.ask(count, now);
+    /// Sends pings now, without a rate.
+    fn ping_now(&mut self, token: Token, count: usize, now: u64) {
+        self.connections[token as usize].pings.add_sent(count, now);
         self.ping(token, count);
     }
 
     fn ping(&mut self, token: Token, count: usize) {
         if self.connections[token as usize].role == Role::Pinger {
-            self.outcome.counts.add(Count::PingsSent, count as u64);
-            self.outcome.counts.add(Count::Awaited, count as u64);
+            self.results.counters.add(Counter::PingsSent, count as u64);
+            self.results.counters.add(Counter::Expected, count as u64);
         }
         if count > 0 {
             self.send(token, self.pings[count - 1].clone());
         }
     }
 
-    /// Sends a frame; over HTTP in a request, as soon as one may be sent.
+    /// Sends a frame. Over HTTP it is sent in the next possible request.
     fn send(&mut self, token: Token, frame: Frame) {
         match &mut self.connections[token as usize].session {
             Some(session) => {
-                session.say(frame.as_slice());
-                self.request_next(token);
+                session.add_events(frame.as_slice());
+                self.send_next_request(token);
             }
-            None => self.send_on(Line { token, of: 0 }, frame),
+            None => self.send_on(SocketId { token, index: 0 }, frame),
         }
     }
 
-    /// Sends bytes, or keeps them until the send in flight is done.
-    fn send_on(&mut self, line: Line, frame: Frame) {
-        let place = self.place_of(line);
-        let socket = self.line(line);
-        let Some(descriptor) = socket.socket else { return };
+    /// Sends a frame on a socket, or queues it if a send is in flight.
+    fn send_on(&mut self, id: SocketId, frame: Frame) {
+        let ring_token = self.ring_token(id);
+        let socket = self.socket(id);
+        let Some(descriptor) = socket.descriptor else { return };
         if socket.sending {
             return socket.outbox.push_back(frame);
         }
         socket.sending = true;
-        self.outcome.counts.add(Count::BytesSent, frame.len() as u64);
-        self.ring.send(descriptor, place, frame);
+        self.results.counters.add(Counter::BytesSent, frame.len() as u64);
+        self.ring.send(descriptor, ring_token, frame);
     }
 
-    fn receive(&mut self, line: Line) {
-        let place = self.place_of(line);
-        let socket = self.line(line);
-        if let Some(descriptor) = socket.socket {
+    fn receive(&mut self, id: SocketId) {
+        let ring_token = self.ring_token(id);
+        let socket = self.socket(id);
+        if let Some(descriptor) = socket.descriptor {
             socket.receiving = true;
-            self.ring.receive(descriptor, place);
+            self.ring.receive(descriptor, ring_token);
         }
     }
 }
 
-/// What has come.
+/// Handles completions.
 impl Worker<'_> {
     fn complete(&mut self, completion: Completion, now: u64) {
         match completion {
             Completion::Received { token, buffer, ended } => {
-                let line = self.line_of(token);
-                self.received(line, &buffer, now);
+                let id = self.socket_id(token);
+                self.received(id, &buffer, now);
                 self.ring.recycle(buffer);
                 if ended {
-                    self.receive(line);
+                    self.receive(id);
                 }
             }
-            Completion::ReceiveEnded { token, result } => self.receive_ended(self.line_of(token), result),
-            Completion::Sent { token, result, .. } => self.sent(self.line_of(token), result),
-            Completion::Closed { token } => self.line_closed(self.line_of(token), now),
+            Completion::ReceiveEnded { token, result } => self.receive_ended(self.socket_id(token), result),
+            Completion::Sent { token, result, .. } => self.sent(self.socket_id(token), result),
+            Completion::Closed { token } => self.socket_closed(self.socket_id(token), now),
             _ => {}
         }
     }
 
-    fn received(&mut self, line: Line, buffer: &Buffer, now: u64) {
-        let Line { token, of } = line;
+    fn received(&mut self, id: SocketId, buffer: &Buffer, now: u64) {
+        let SocketId { token, index } = id;
         let connection = &mut self.connections[token as usize];
         let piece = self.ring.data(buffer);
-        self.outcome.counts.add(Count::BytesReceived, piece.len() as u64);
+        self.results.counters.add(Counter::BytesReceived, piece.len() as u64);
         if self.plan.protocol == Protocol::None {
             let len = piece.len() as u64;
             return self.received_bytes(token, len, now);
         }
-        match connection.hear(of, piece, now, &self.schedule, self.window, &mut self.outcome) {
-            Ok(heard) => self.heard(token, heard, now),
-            Err(broken) => self.fail(token, &broken.to_string()),
+        match connection.receive(index, piece, now, &self.schedule, self.window, &mut self.results) {
+            Ok(received) => self.handle_messages(token, received, now),
+            Err(error) => self.fail(token, &error.to_string()),
         }
         if self.plan.protocol.is_http() {
-            // What is due goes with the next poll, which follows at once.
+            // Due pings are sent with the next poll, which follows immediately.
             if self.schedule.has_rate() {
                 self.ping_due(token);
             }
-            self.request_next(token);
+            self.send_next_request(token);
         }
     }
 
-    /// Without a protocol messages are told apart by their number of bytes.
+    /// Handles bytes without a protocol. Messages are separated by their size.
     fn received_bytes(&mut self, token: Token, len: u64, now: u64) {
         let connection = &mut self.connections[token as usize];
         let message = self.sizes.received_by(connection.role) as u64;
@@ -532,133 +553,133 @@ impl Worker<'_> {
         connection.bytes += len;
         let messages = first..connection.bytes / message;
         let count = messages.end - messages.start;
-        let mut heard = Heard::default();
+        let mut received = Received::default();
         match connection.role {
-            Role::Subscriber => heard.published = count,
-            _ => heard.pongs = count,
+            Role::Subscriber => received.published = count,
+            _ => received.pongs = count,
         }
         for message in messages {
             let connection = &mut self.connections[token as usize];
-            let (timed, intended) = match connection.role {
+            let (timing, intended) = match connection.role {
                 Role::Subscriber => {
                     let publisher = self.publishers.first();
                     let burst = self.plan.burst as u64;
-                    (Timed::Delivery, publisher.and_then(|publisher| publisher.time_of(message, burst)))
+                    (Timing::Delivery, publisher.and_then(|publisher| publisher.time_of(message, burst)))
                 }
-                _ => (Timed::Ping, connection.asked.answered(&self.schedule)),
+                _ => (Timing::Ping, connection.pings.answered(&self.schedule)),
             };
             let measures = |at: &u64| self.window.is_some_and(|window| window.measures(*at));
             if let Some(at) = intended.filter(measures) {
-                self.outcome.record(timed, now.saturating_sub(at));
+                self.results.record(timing, now.saturating_sub(at));
             }
         }
-        self.heard(token, heard, now);
+        self.handle_messages(token, received, now);
     }
 
-    fn heard(&mut self, token: Token, heard: Heard, now: u64) {
-        if heard.published > 0 {
-            self.outcome.counts.add(Count::Disordered, heard.disordered);
-            self.delivered(token, heard.published);
+    fn handle_messages(&mut self, token: Token, received: Received, now: u64) {
+        if received.published > 0 {
+            self.results.counters.add(Counter::OutOfOrder, received.out_of_order);
+            self.delivered(token, received.published);
         }
-        if heard.pongs > 0 {
-            self.ponged(token, heard.pongs, now);
+        if received.pongs > 0 {
+            self.pings_answered(token, received.pongs, now);
         }
-        if heard.upgraded {
+        if received.upgraded {
             self.send(token, self.greeting.clone());
         }
         let connection = &self.connections[token as usize];
-        if connection.state == State::Opening {
+        if connection.state == ConnectionState::Opening {
             let subscribe = connection.room.filter(|_| connection.subscribes());
             match subscribe {
-                Some(room) if heard.greeted => {
-                    self.send(token, Frame::new(self.writer.subscribe(room), 0));
+                Some(room) if received.greeted => {
+                    self.send(token, Frame::new(self.encoder.subscribe(room), 0));
                 }
-                None if heard.greeted => self.opened(token, now),
-                _ if heard.subscribed => self.opened(token, now),
+                None if received.greeted => self.opened(token, now),
+                _ if received.subscribed => self.opened(token, now),
                 _ => {}
             }
         }
-        self.heard_rarely(token, heard);
+        self.handle_rare_messages(token, received);
     }
 
-    fn heard_rarely(&mut self, token: Token, heard: Heard) {
-        for callback in heard.heartbeats {
-            self.send(token, Frame::new(self.writer.heartbeat_answer(callback), 0));
+    fn handle_rare_messages(&mut self, token: Token, received: Received) {
+        for callback in received.heartbeats {
+            self.send(token, Frame::new(self.encoder.heartbeat_answer(callback), 0));
         }
-        for data in heard.control_pings {
-            self.send(token, Frame::new(self.writer.control(wire::PONG, &data), 0));
+        for data in received.control_pings {
+            self.send(token, Frame::new(self.encoder.control(PONG, &data), 0));
         }
-        self.outcome.counts.add(Count::Refused, heard.refused);
-        if let Some(refusal) = heard.refusal {
-            self.outcome.error(format!("refused: {refusal}"));
-            if self.connections[token as usize].state == State::Opening {
+        self.results.counters.add(Counter::Refused, received.refused);
+        if let Some(refusal) = received.refusal {
+            self.results.add_error(format!("refused: {refusal}"));
+            if self.connections[token as usize].state == ConnectionState::Opening {
                 self.fail(token, "subscription refused");
             }
         }
-        if let Some(closed) = heard.closed {
+        if let Some(closed) = received.closed {
             self.fail(token, &closed);
         }
     }
 
     fn delivered(&mut self, token: Token, events: u64) {
-        self.outcome.counts.add(Count::Delivered, events);
+        self.results.counters.add(Counter::Delivered, events);
         let room = self.connections[token as usize].busy_room();
         if let Some(index) = room.and_then(|room| self.publisher_of.get(&room)) {
             self.publishers[*index].delivered(events);
         }
     }
 
-    fn ponged(&mut self, token: Token, count: u64, now: u64) {
+    fn pings_answered(&mut self, token: Token, count: u64, now: u64) {
         if self.connections[token as usize].role == Role::Churner {
-            return self.goodbye(token);
+            return self.begin_close(token);
         }
-        self.outcome.counts.add(Count::Pongs, count);
+        self.results.counters.add(Counter::Pongs, count);
         let until = self.window.map_or(0, |window| window.until);
         if !self.schedule.has_rate() && now < until {
-            self.ping_again(token, count as usize, now);
+            self.ping_now(token, count as usize, now);
         }
     }
 
-    fn sent(&mut self, line: Line, result: Result<(), Errno>) {
-        let connection = &mut self.connections[line.token as usize];
-        let opens = matches!(connection.state, State::Opening | State::Open);
-        let socket = &mut connection.lines[line.of];
+    fn sent(&mut self, id: SocketId, result: Result<(), Errno>) {
+        let connection = &mut self.connections[id.token as usize];
+        let opens = matches!(connection.state, ConnectionState::Opening | ConnectionState::Open);
+        let socket = &mut connection.sockets[id.index];
         socket.sending = false;
         if let Err(error) = result {
-            self.fail(line.token, &format!("send: {error}"));
-            return self.close_if_quiet(line);
+            self.fail(id.token, &format!("send: {error}"));
+            return self.close_if_idle(id);
         }
         if opens && !socket.receiving && !socket.closing {
-            self.receive(line);
+            self.receive(id);
         }
-        match self.line(line).outbox.pop_front() {
-            Some(frame) => self.send_on(line, frame),
-            None if self.schedule.has_rate() => self.ping_due(line.token),
+        match self.socket(id).outbox.pop_front() {
+            Some(frame) => self.send_on(id, frame),
+            None if self.schedule.has_rate() => self.ping_due(id.token),
             None => {}
         }
-        self.close_if_quiet(line);
+        self.close_if_idle(id);
     }
 
-    fn receive_ended(&mut self, line: Line, result: Result<(), Errno>) {
+    fn receive_ended(&mut self, id: SocketId, result: Result<(), Errno>) {
         if result.is_err_and(Errno::is_no_buffers) {
-            return self.receive(line);
+            return self.receive(id);
         }
-        let connection = &mut self.connections[line.token as usize];
-        let socket = &mut connection.lines[line.of];
+        let connection = &mut self.connections[id.token as usize];
+        let socket = &mut connection.sockets[id.index];
         socket.receiving = false;
         match result {
-            Err(error) => self.fail(line.token, &format!("receive: {error}")),
-            // A connection that was asked nothing for long.
-            Ok(()) if connection.session.as_ref().is_some_and(|session| session.is_idle(line.of)) => {
+            Err(error) => self.fail(id.token, &format!("receive: {error}")),
+            // The server may close a socket that had no request for a long time.
+            Ok(()) if connection.session.as_ref().is_some_and(|session| session.is_idle(id.index)) => {
                 socket.closing = true;
             }
-            Ok(()) => self.fail(line.token, "the server closed the connection"),
+            Ok(()) => self.fail(id.token, "the server closed the connection"),
         }
-        self.close_if_quiet(line);
+        self.close_if_idle(id);
     }
 }
 
-/// The connections of a worker, in the order in which they open.
+/// Returns the connections of a worker, in the order in which they open.
 fn connections(plan: &Plan, share: Share) -> Vec<Connection> {
     let of_role = |role: Role| {
         share
@@ -668,10 +689,11 @@ fn connections(plan: &Plan, share: Share) -> Vec<Connection> {
     Role::ALL.into_iter().flat_map(of_role).collect()
 }
 
+/// Describes the error of a ring that could not be created.
 fn no_ring(error: &std::io::Error, descriptors: usize) -> String {
     match error.raw_os_error() {
         Some(libc::EMFILE) => format!(
-            "a ring cannot hold {descriptors} sockets: the limit on descriptors (ulimit -n) holds for each \
+            "a ring cannot hold {descriptors} sockets: the limit on open files (ulimit -n) applies to each \
              ring. Use more --threads or --processes"
         ),
         _ => format!("io_uring: {error}"),

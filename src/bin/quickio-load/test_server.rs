@@ -1,28 +1,28 @@
-//! A server for tests: as much of the protocol as the load generator needs, with a thread for each connection.
+//! A server for tests with the part of the protocol that the load generator needs, and a thread for each connection.
 
+use crate::encoder::{ACCEPT, GREETING};
 use crate::plan::Protocol;
-use crate::wire::{ACCEPT, GREETING};
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// How the server misbehaves.
+/// A way in which the server misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    Nothing,
+    None,
     /// Every upgrade is answered 503.
     RefusesUpgrades,
     /// Every subscription is answered 420.
     RefusesSubscriptions,
-    /// After the first connection every ping closes its connection with 1013.
+    /// Every ping closes its connection with 1013.
     ClosesPingers,
 }
 
 type Rooms = Arc<Mutex<HashMap<String, Vec<TcpStream>>>>;
 
-/// Starts a server; it runs until the test ends.
+/// Starts a server, which runs until the test ends.
 pub fn start(protocol: Protocol, fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -30,16 +30,16 @@ pub fn start(protocol: Protocol, fault: Fault) -> SocketAddr {
     thread::spawn(move || {
         for socket in listener.incoming().flatten() {
             let rooms = Arc::clone(&rooms);
-            // A client that goes away is the end of its thread, and no error.
+            // The thread ends when its client disconnects, which is not an error.
             thread::spawn(move || {
-                Connection::new(socket, protocol, fault, rooms).and_then(Connection::serve)
+                ServerConnection::new(socket, protocol, fault, rooms).and_then(ServerConnection::serve)
             });
         }
     });
     address
 }
 
-struct Connection {
+struct ServerConnection {
     protocol: Protocol,
     fault: Fault,
     rooms: Rooms,
@@ -47,11 +47,16 @@ struct Connection {
     input: BufReader<TcpStream>,
 }
 
-impl Connection {
-    fn new(socket: TcpStream, protocol: Protocol, fault: Fault, rooms: Rooms) -> io::Result<Connection> {
+impl ServerConnection {
+    fn new(
+        socket: TcpStream,
+        protocol: Protocol,
+        fault: Fault,
+        rooms: Rooms,
+    ) -> io::Result<ServerConnection> {
         socket.set_nodelay(true)?;
         let input = BufReader::new(socket.try_clone()?);
-        Ok(Connection { protocol, fault, rooms, socket, input })
+        Ok(ServerConnection { protocol, fault, rooms, socket, input })
     }
 
     fn serve(mut self) -> io::Result<()> {
@@ -86,7 +91,7 @@ impl Connection {
 
     fn answer(&mut self, text: &str) -> io::Result<()> {
         if text == "/qio/ohai" {
-            return self.say(text);
+            return self.send(text);
         }
         let (path, rest) = text.split_once(':').unwrap();
         let (callback, data) = rest.split_once('=').unwrap();
@@ -96,7 +101,7 @@ impl Connection {
                 return self.socket.shutdown(Shutdown::Both);
             }
             "/qio/on" if self.fault == Fault::RefusesSubscriptions => {
-                return self.say(&format!("/qio/callback/{callback}:0={{\"code\":420,\"data\":null}}"));
+                return self.send(&format!("/qio/callback/{callback}:0={{\"code\":420,\"data\":null}}"));
             }
             "/qio/on" => {
                 let room = data.trim_matches('"').to_owned();
@@ -111,19 +116,19 @@ impl Connection {
         }
         match callback {
             "0" => Ok(()),
-            _ => self.say(&format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}")),
+            _ => self.send(&format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}")),
         }
     }
 
-    /// In two writes, so that clients see frames in pieces.
-    fn say(&mut self, text: &str) -> io::Result<()> {
+    /// Sends a text in two writes, which makes clients receive frames in pieces.
+    fn send(&mut self, text: &str) -> io::Result<()> {
         let frame = framed(self.protocol, text);
         let (head, tail) = frame.split_at(frame.len() / 2);
         self.socket.write_all(head)?;
         self.socket.write_all(tail)
     }
 
-    /// The next text; none after a close.
+    /// Reads the next text. Returns `None` after a close frame.
     fn read(&mut self) -> io::Result<Option<String>> {
         let (mut key, mut close) = ([0; 4], false);
         let len = match self.protocol {

@@ -1,38 +1,41 @@
-//! Bytes to the server: handshakes, events and control frames, encoded before they are needed.
+//! Encodes messages to the server: handshakes, events and control frames. They are encoded before they are needed.
 
 use crate::plan::{Plan, Protocol, Role, Room};
 use quickio::qev::buffers::Frame;
 use serde::Serialize;
 
-/// The nonce of every handshake: the RFC's example (1.3). Servers may not mind; one answer is right for all.
+/// The nonce of every handshake: the example of RFC 6455 (1.3). Servers must accept a repeated nonce, and there is
+/// only one correct answer to compare with.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// What the server answers to [`KEY`].
+/// The server's answer to [`KEY`].
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// What opens a connection, in both directions.
+/// The first message on a connection, in both directions.
 pub const GREETING: &[u8] = b"/qio/ohai";
 
-/// The mask of every frame. A client's mask protects proxies, and there is none here.
+/// The mask of every frame. Masks protect proxies, and there is no proxy here.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A time as text: nanoseconds added to this, so that there are always 19 digits.
+/// The number that is added to a time in nanoseconds, which makes its text always 19 digits long.
 const TIME_BASE: u64 = 1_000_000_000_000_000_000;
+
+/// The number of digits of a time.
 const TIME_DIGITS: usize = 19;
 
-/// Callback ids: what an answer is the answer to.
+/// The callback ids of the requests, by which answers are matched.
 pub const SUBSCRIBE_ID: u64 = 1;
 pub const PING_ID: u64 = 2;
 pub const HOSTNAME_ID: u64 = 3;
 
-/// Before and behind the time in the data of a published event; spaces fill it up to its size.
+/// The text before and after the time in the data of a published event. Spaces fill the data up to its size.
 const DATA_HEAD: &str = "{\"t\":";
 const DATA_TAIL: &str = "}";
 
-/// Bytes of the smallest data of a published event: `{"t":1000000000000000000}`.
+/// The size of the smallest data of a published event: `{"t":1000000000000000000}`.
 pub const DATA_BYTES_MIN: usize = DATA_HEAD.len() + TIME_DIGITS + DATA_TAIL.len();
 
-/// Where the time stands in the text of a published event: behind `/relay/room000000:0={"t":`.
+/// The position of the time in the text of a published event: after `/relay/room000000:0={"t":`.
 const TIME_AT: usize = Room::PATH_BYTES + ":0=".len() + DATA_HEAD.len();
 
 /// WebSocket opcodes.
@@ -41,13 +44,14 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// Writes what clients of one protocol send.
+/// The encoder of a protocol.
 #[derive(Clone, Copy, Debug)]
-pub struct Writer(pub Protocol);
+pub struct Encoder(pub Protocol);
 
-impl Writer {
-    /// What a client sends first; empty where there is no protocol, or what is sent first is a request.
-    pub fn hello(self, plan: &Plan) -> Vec<u8> {
+impl Encoder {
+    /// Returns the first message of a client. It is empty without a protocol, and over HTTP, where a request comes
+    /// first.
+    pub fn first_message(self, plan: &Plan) -> Vec<u8> {
         match self.0 {
             Protocol::WebSocket => upgrade(plan),
             Protocol::Raw => GREETING.to_vec(),
@@ -55,8 +59,8 @@ impl Writer {
         }
     }
 
-    /// One event, or the greeting.
-    pub fn text(self, text: &[u8]) -> Vec<u8> {
+    /// Encodes an event, or the greeting.
+    pub fn event(self, text: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len() + 14);
         match self.0 {
             Protocol::WebSocket | Protocol::None => websocket_frame(&mut out, TEXT, text),
@@ -72,12 +76,13 @@ impl Writer {
         out
     }
 
-    /// The event that a session begins with, where nothing else tells that it is there (protocol.md, section 5).
+    /// Returns the first event of a polling session. Its answer confirms that the session exists (protocol.md,
+    /// section 5).
     pub fn hostname(self) -> Vec<u8> {
-        self.text(format!("/qio/hostname:{HOSTNAME_ID}=null").as_bytes())
+        self.event(format!("/qio/hostname:{HOSTNAME_ID}=null").as_bytes())
     }
 
-    /// A control frame; empty where the protocol has none.
+    /// Encodes a control frame. The result is empty if the protocol has none.
     pub fn control(self, opcode: u8, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         if self.0 == Protocol::WebSocket {
@@ -86,58 +91,58 @@ impl Writer {
         out
     }
 
-    /// The event that subscribes to a room.
+    /// Returns the event that subscribes to a room.
     pub fn subscribe(self, room: Room) -> Vec<u8> {
-        self.text(format!("/qio/on:{SUBSCRIBE_ID}=\"{}\"", room.path()).as_bytes())
+        self.event(format!("/qio/on:{SUBSCRIBE_ID}=\"{}\"", room.path()).as_bytes())
     }
 
-    /// The answer to a heartbeat that asks for one.
+    /// Returns the answer to a heartbeat that must be answered.
     pub fn heartbeat_answer(self, callback: u64) -> Vec<u8> {
-        self.text(format!("/qio/callback/{callback}:0=null").as_bytes())
+        self.event(format!("/qio/callback/{callback}:0=null").as_bytes())
     }
 
-    /// Frames of 1, 2, ... up to `most` pings.
-    pub fn pings(self, event: &str, most: usize) -> Vec<Frame> {
-        let ping = self.text(format!("{event}:{PING_ID}=null").as_bytes());
-        (1..=most).map(|count| Frame::new(ping.repeat(count), 0)).collect()
+    /// Returns frames with 1, 2, ... up to `count_max` pings.
+    pub fn pings(self, event: &str, count_max: usize) -> Vec<Frame> {
+        let ping = self.event(format!("{event}:{PING_ID}=null").as_bytes());
+        (1..=count_max).map(|count| Frame::new(ping.repeat(count), 0)).collect()
     }
 }
 
-/// A burst of published events, of which only the time changes.
+/// A burst of published events. Only the times in it change.
 pub struct Burst {
     bytes: Vec<u8>,
-    /// Where the digits of the times stand.
-    times: Vec<usize>,
+    /// The positions of the times.
+    positions: Vec<usize>,
     masked: bool,
 }
 
 impl Burst {
-    /// A burst into that room, as the plan has its size and number.
+    /// Returns a burst for a room, with the size and number of events of the plan.
     pub fn new(plan: &Plan, room: Room) -> Burst {
-        let event = Writer(plan.protocol).text(&published(room, plan.size, 0));
+        let event = Encoder(plan.protocol).event(&published(room, plan.size, 0));
         let text_at = match plan.protocol {
             protocol if protocol.is_http() => 0,
             _ => event.len() - published(room, plan.size, 0).len(),
         };
-        let times = (0..plan.burst).map(|n| n * event.len() + text_at + TIME_AT).collect();
+        let positions = (0..plan.burst).map(|n| n * event.len() + text_at + TIME_AT).collect();
         let bytes = event.repeat(plan.burst);
-        Burst { bytes, times, masked: matches!(plan.protocol, Protocol::WebSocket | Protocol::None) }
+        Burst { bytes, positions, masked: matches!(plan.protocol, Protocol::WebSocket | Protocol::None) }
     }
 
-    /// The burst, intended for that time.
+    /// Returns the frame of a burst that is intended for time `ns`.
     pub fn at(&mut self, ns: u64) -> Frame {
         let mut digits = time_digits(ns);
         if self.masked {
             (0..TIME_DIGITS).for_each(|i| digits[i] ^= MASK[(TIME_AT + i) % 4]);
         }
-        for at in &self.times {
+        for at in &self.positions {
             self.bytes[*at..*at + TIME_DIGITS].copy_from_slice(&digits);
         }
         Frame::new(self.bytes.clone(), ns)
     }
 }
 
-/// The time in the text of a published event; none where it is no such text.
+/// Returns the time in the text of a published event, or `None` if the text is not such an event.
 pub fn time_of(text: &[u8]) -> Option<u64> {
     let digits = text.get(TIME_AT..TIME_AT + TIME_DIGITS)?;
     let time = digits.iter().try_fold(0u64, |time, digit| {
@@ -146,27 +151,27 @@ pub fn time_of(text: &[u8]) -> Option<u64> {
     time.checked_sub(TIME_BASE)
 }
 
-/// Bytes of what travels in each direction over WebSocket: what a program without protocol must be told.
+/// The sizes of messages over WebSocket in bytes. A program without a protocol needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Sizes {
+pub struct FrameSizes {
     /// One ping.
     pub ping: usize,
-    /// Its answer.
+    /// The answer to a ping.
     pub answer: usize,
     /// One published event.
     pub published: usize,
-    /// One such event as a subscriber gets it.
+    /// One such event as a subscriber receives it.
     pub delivered: usize,
 }
 
-impl Sizes {
-    /// The sizes of that plan.
-    pub fn of(plan: &Plan) -> Sizes {
-        let client = |text: &[u8]| Writer(Protocol::WebSocket).text(text).len();
+impl FrameSizes {
+    /// Returns the sizes for a plan.
+    pub fn of(plan: &Plan) -> FrameSizes {
+        let client = |text: &[u8]| Encoder(Protocol::WebSocket).event(text).len();
         let server = |text: &[u8]| client(text) - MASK.len();
         let answer = format!("/qio/callback/{PING_ID}:0={{\"code\":200,\"data\":null}}");
         let event = published(Room::Busy(0), plan.size, 0);
-        Sizes {
+        FrameSizes {
             ping: client(format!("{}:{PING_ID}=null", plan.ping_event).as_bytes()),
             answer: server(answer.as_bytes()),
             published: client(&event),
@@ -174,14 +179,14 @@ impl Sizes {
         }
     }
 
-    /// What the server sends to a client of that role, without a protocol.
+    /// Returns the size of a message from the server to a client with this role, without a protocol.
     pub fn received_by(self, role: Role) -> usize {
         if role == Role::Pinger { self.answer } else { self.delivered }
     }
 
-    /// As JSON, for scripts.
+    /// Returns the sizes as JSON, for scripts.
     pub fn to_json(self) -> String {
-        serde_json::to_string(&self).expect("four numbers have no form that JSON lacks")
+        serde_json::to_string(&self).expect("four numbers can be written as JSON")
     }
 }
 
@@ -194,7 +199,7 @@ fn upgrade(plan: &Plan) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The text of a published event: its data has `size` bytes.
+/// Returns the text of a published event with `size` bytes of data.
 fn published(room: Room, size: usize, ns: u64) -> Vec<u8> {
     let mut text = format!("{}:0={DATA_HEAD}", room.path()).into_bytes();
     text.extend_from_slice(&time_digits(ns));
@@ -235,29 +240,29 @@ mod tests {
     use super::*;
     use crate::plan::Scenario;
 
-    /// The payload of a masked frame of at most 125 bytes.
+    /// Returns the payload of a masked frame of at most 125 bytes.
     fn unmasked(frame: &[u8]) -> Vec<u8> {
         assert_eq!(frame[1], 0x80 | (frame.len() - 6) as u8);
         frame[6..].iter().enumerate().map(|(i, byte)| byte ^ frame[2 + i % 4]).collect()
     }
 
     #[test]
-    fn events_are_framed_as_the_protocols_say() {
-        assert_eq!(unmasked(&Writer(Protocol::WebSocket).text(b"/a:0=null")), b"/a:0=null");
-        assert_eq!(Writer(Protocol::Raw).text(b"/a:0=null"), b"\0\0\0\0\0\0\0\x09/a:0=null");
-        assert_eq!(Writer(Protocol::WebSocket).control(CLOSE, &[3, 232])[..2], [0x88, 0x82]);
-        assert_eq!(Writer(Protocol::Raw).control(CLOSE, &[3, 232]), b"");
+    fn frames_events_for_each_protocol() {
+        assert_eq!(unmasked(&Encoder(Protocol::WebSocket).event(b"/a:0=null")), b"/a:0=null");
+        assert_eq!(Encoder(Protocol::Raw).event(b"/a:0=null"), b"\0\0\0\0\0\0\0\x09/a:0=null");
+        assert_eq!(Encoder(Protocol::WebSocket).control(CLOSE, &[3, 232])[..2], [0x88, 0x82]);
+        assert_eq!(Encoder(Protocol::Raw).control(CLOSE, &[3, 232]), b"");
     }
 
     #[test]
     fn long_frames_have_minimal_lengths() {
-        let frame = |len| Writer(Protocol::WebSocket).text(&vec![b'x'; len]);
+        let frame = |len| Encoder(Protocol::WebSocket).event(&vec![b'x'; len]);
         assert_eq!(frame(126)[..4], [0x81, 0x80 | 126, 0, 126]);
         assert_eq!(frame(65_536)[..10], [0x81, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0, 0]);
     }
 
     #[test]
-    fn a_burst_carries_its_time_in_every_event() {
+    fn every_event_of_a_burst_contains_its_time() {
         for protocol in [Protocol::WebSocket, Protocol::Raw, Protocol::LongPolling, Protocol::EventStream] {
             let plan = Plan { protocol, burst: 3, ..Plan::new(Scenario::Fanout) };
             let frame = Burst::new(&plan, Room::Busy(7)).at(1_234_567);
@@ -277,15 +282,15 @@ mod tests {
     }
 
     #[test]
-    fn only_published_events_have_a_time() {
+    fn returns_no_time_for_other_texts() {
         for text in ["", "/qio/heartbeat:0=null", "/relay/room000007:0={\"t\":10000000000012345x7}"] {
             assert_eq!(time_of(text.as_bytes()), None, "{text}");
         }
     }
 
     #[test]
-    fn sizes_are_those_of_websocket() {
+    fn computes_the_sizes_of_websocket_frames() {
         let plan = Plan::new(Scenario::Fanout);
-        assert_eq!(Sizes::of(&plan), Sizes { ping: 22, answer: 44, published: 90, delivered: 86 });
+        assert_eq!(FrameSizes::of(&plan), FrameSizes { ping: 22, answer: 44, published: 90, delivered: 86 });
     }
 }
