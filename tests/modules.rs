@@ -130,19 +130,20 @@ const LEAVES: &[(&str, &[Leaf])] = &[
         ],
     ),
     ("server", &[("post", &[])]),
-    ("bin/quickio-load", &[("clock", &[]), ("outcome", &[]), ("peer", &[]), ("plan", &[])]),
+    (
+        "bin/quickio-load",
+        &[("clock", &[]), ("error", &[]), ("plan", &[]), ("process", &[]), ("results", &[])],
+    ),
 ];
 
 /// A file or folder, and the siblings that it may name.
 type Leaf = (&'static str, &'static [&'static str]);
 
 /// Circles of siblings that name each other, and the reason why each may stay. There are no others.
-const CIRCLES: &[(&[&str], &str)] = &[
-    (
-        &["protocol/http", "protocol/reason", "protocol/websocket"],
-        "a WebSocket begins as an HTTP request, and the reasons to close a connection are those of both protocols",
-    ),
-];
+const CIRCLES: &[(&[&str], &str)] = &[(
+    &["protocol/http", "protocol/reason", "protocol/websocket"],
+    "a WebSocket begins as an HTTP request, and the reasons to close a connection are those of both protocols",
+)];
 
 /// The files in which `unsafe` may stand.
 const UNSAFE_FILES: &[&str] = &[
