@@ -113,7 +113,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
         ],
     ),
     ("admin", &[("process", &[]), ("reply", &[])]),
-    ("mangler", &[("edits", &[]), ("refusal", &[])]),
+    ("mangler", &[("edits", &[]), ("refusal", &[]), ("exchange", &["refusal"])]),
     ("config", &[("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])]),
     ("protocol", &[("origin", &[]), ("utf8", &[])]),
     (
@@ -129,7 +129,17 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("inbox", &["bell"]),
         ],
     ),
-    ("server", &[("post", &[])]),
+    (
+        "server",
+        &[
+            ("listen", &[]),
+            ("mailboxes", &[]),
+            ("error", &["listen"]),
+            ("signals", &["error"]),
+            ("services", &["error"]),
+            ("statistics", &["mailboxes"]),
+        ],
+    ),
     (
         "bin/quickio-load",
         &[("clock", &[]), ("error", &[]), ("plan", &[]), ("process", &[]), ("results", &[])],

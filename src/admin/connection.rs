@@ -123,7 +123,8 @@ async fn exchange<S: Source>(
 async fn close(bounds: Bounds, mut stream: &Stream) {
     stream.shut_down(Shutdown::Write);
     let discard = async {
-        let mut scratch = [0; READ_BYTES];
+        // Not an array: it would be part of the task, which exists as long as its connection.
+        let mut scratch = vec![0; READ_BYTES];
         let mut left = DISCARDED_BYTES_MAX;
         while let Ok(len @ 1..) = stream.read(&mut scratch).await {
             left = left.saturating_sub(len);

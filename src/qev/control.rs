@@ -170,13 +170,14 @@ impl Spawner {
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let Some((id, stopped)) = self.register() else { return };
         let registered = Registered { spawner: self.clone(), id };
+        // Boxed once, so that it is not moved into each of the futures around it, which would all have its size.
+        let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
         let task = async move {
             let _registered = registered;
             let stopped = async {
                 let Err(oneshot::Canceled) = stopped.await;
             };
-            let task = AssertUnwindSafe(future::or(stopped, task)).catch_unwind();
-            if task.await.is_err() {
+            if AssertUnwindSafe(future::or(stopped, task)).catch_unwind().await.is_err() {
                 // The panic hook has reported the message and the place.
                 tracing::error!("a task of the control executor panicked and was ended");
             }

@@ -1,6 +1,6 @@
-//! Applications by name: bundled ones, shared objects, and those that run in workers.
+//! The applications that the settings name: bundled ones, shared objects, and scripts that run in workers.
 
-use super::ServerError;
+use super::error::ServerError;
 use crate::app::c::{self, CApplication};
 use crate::app::worker::{LinkLimits, WorkerClock, WorkerConfig, WorkerKind};
 use crate::app::worker_app::WorkerApplication;
@@ -13,71 +13,73 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The endings under which a name is looked for in `app-dir`, in this order.
-const ENDINGS: [&str; 5] = ["so", "py", "mjs", "js", "cjs"];
+/// The extensions of the files in `app-dir` that are tried for a name, in this order.
+const EXTENSIONS: [&str; 5] = ["so", "py", "mjs", "js", "cjs"];
 
-/// A worker that says more while it lets so many times `worker-outbox-bytes-max` gather does not read at all. (What clients
-/// cause waits instead: their events are refused, and their ends put off.)
+/// The maximum of unread bytes of a worker that sends more requests, as a multiple of `worker-outbox-bytes-max`. A worker
+/// over it does not read at all. (Input from clients does not get there: their events are refused and their ends are
+/// delayed before.)
 const UNREAD_TIMES: usize = 4;
 
-/// The applications that the settings name.
-pub(super) struct Named {
+/// The applications that the settings name, loaded.
+pub(super) struct LoadedApplications {
     apps: Vec<Arc<dyn Application>>,
-    loaded: Vec<Arc<CApplication>>,
+    objects: Vec<Arc<CApplication>>,
     workers: Vec<Arc<WorkerApplication>>,
 }
 
-impl Named {
-    /// Loads them, in order, behind those that are there already. The first that cannot be loaded stops those before it.
+impl LoadedApplications {
+    /// Loads the applications in order, after those in `apps`. If one cannot be loaded, those before it are stopped.
     pub fn load(
         config: &Config,
         shards: usize,
         clock: &Clock,
         apps: Vec<Arc<dyn Application>>,
-    ) -> Result<Named, ServerError> {
-        let mut named = Named { apps, loaded: Vec::new(), workers: Vec::new() };
+    ) -> Result<LoadedApplications, ServerError> {
+        let mut loaded = LoadedApplications { apps, objects: Vec::new(), workers: Vec::new() };
         for app in &config.app {
-            if let Err(error) = named.add(app, config, shards, clock) {
-                named.finish();
+            if let Err(error) = loaded.add(app, config, shards, clock) {
+                loaded.finish();
                 return Err(error);
             }
         }
-        named.warn_of_strangers(config);
-        Ok(named)
+        loaded.warn_about_unused_settings(config);
+        Ok(loaded)
     }
 
+    /// Returns all applications.
     pub fn apps(&self) -> Vec<Arc<dyn Application>> {
         self.apps.clone()
     }
 
-    /// Those that run in workers.
+    /// Returns the applications that run in workers.
     pub fn workers(&self) -> Vec<Arc<WorkerApplication>> {
         self.workers.clone()
     }
 
-    /// Stops those that were loaded and not stopped yet.
+    /// Stops the applications that were loaded and are not stopped yet.
     pub fn finish(&self) {
-        self.loaded.iter().rev().for_each(|app| app.finish());
+        self.objects.iter().rev().for_each(|app| app.finish());
         self.workers.iter().rev().for_each(|app| app.finish());
     }
 
     fn add(&mut self, app: &App, config: &Config, shards: usize, clock: &Clock) -> Result<(), ServerError> {
-        let found = find(&app.name, config)?;
-        if app.instances.is_some() && !matches!(found, Found::Script(..)) {
+        let source = find(&app.name, config)?;
+        if app.instances.is_some() && !matches!(source, AppSource::Script(..)) {
             return Err(ServerError::NoWorkers { name: app.name.clone() });
         }
-        let app: Arc<dyn Application> = match found {
-            Found::Bundled(app) => app,
-            Found::Object(file) => {
+        let app: Arc<dyn Application> = match source {
+            AppSource::Bundled(app) => app,
+            AppSource::Object(file) => {
                 let app = load(&app.name, &file, config)?;
-                self.loaded.push(Arc::clone(&app));
+                self.objects.push(Arc::clone(&app));
                 app
             }
-            Found::Script(file, kind) => {
-                let plan = plan(app, file, kind, config, shards, clock)?;
-                self.check_name(&plan.name)?;
-                self.check_count(plan.instances)?;
-                let app = start(plan)?;
+            AppSource::Script(file, kind) => {
+                let worker = worker_config(app, file, kind, config, shards, clock)?;
+                self.check_name(&worker.name)?;
+                self.check_count(worker.instances)?;
+                let app = start(worker)?;
                 self.workers.push(Arc::clone(&app));
                 app
             }
@@ -99,8 +101,8 @@ impl Named {
         if wanted > WORKERS_MAX { Err(ServerError::TooManyWorkers { wanted }) } else { Ok(()) }
     }
 
-    /// Settings that nobody reads are most likely a name that is written wrong.
-    fn warn_of_strangers(&self, config: &Config) {
+    /// Warns about settings of applications that do not run: most likely a name is misspelled.
+    fn warn_about_unused_settings(&self, config: &Config) {
         let runs = |name: &str| self.apps.iter().any(|app| app.name() == name);
         for name in config.app_settings.keys().filter(|name| !runs(name)) {
             tracing::warn!("there are settings for an application that does not run: {name}");
@@ -111,35 +113,36 @@ impl Named {
 /// The name of the server's own application.
 const OWN_NAME: &str = "qio";
 
-enum Found {
+/// The place from which an application is loaded.
+enum AppSource {
     Bundled(Arc<dyn Application>),
     Object(PathBuf),
     Script(PathBuf, WorkerKind),
 }
 
-impl Found {
-    fn file(file: PathBuf) -> Found {
+impl AppSource {
+    fn of_file(file: PathBuf) -> AppSource {
         match WorkerKind::of(&file) {
-            Some(kind) => Found::Script(file, kind),
-            None => Found::Object(file),
+            Some(kind) => AppSource::Script(file, kind),
+            None => AppSource::Object(file),
         }
     }
 }
 
-fn find(name: &str, config: &Config) -> Result<Found, ServerError> {
+fn find(name: &str, config: &Config) -> Result<AppSource, ServerError> {
     if config::is_file(name) {
-        return Ok(Found::file(name.into()));
+        return Ok(AppSource::of_file(name.into()));
     }
     if let Some(app) = app::bundled(name) {
-        return Ok(Found::Bundled(app));
+        return Ok(AppSource::Bundled(app));
     }
     let mut known = app::BUNDLED.join(", ");
     if let Some(folder) = &config.app_dir {
-        let mut files = ENDINGS.iter().map(|ending| folder.join(format!("{name}.{ending}")));
+        let mut files = EXTENSIONS.iter().map(|extension| folder.join(format!("{name}.{extension}")));
         if let Some(file) = files.find(|file| file.exists()) {
-            return Ok(Found::file(file));
+            return Ok(AppSource::of_file(file));
         }
-        known += &format!(", and what is in {}", folder.display());
+        known += &format!(", and the files in {}", folder.display());
     }
     Err(ServerError::UnknownApp { name: name.to_owned(), known })
 }
@@ -149,13 +152,13 @@ fn load(name: &str, file: &Path, config: &Config) -> Result<Arc<CApplication>, S
     c::load(file, &config.app_settings).map_err(failed)
 }
 
-fn start(plan: WorkerConfig) -> Result<Arc<WorkerApplication>, ServerError> {
-    let (name, file) = (plan.name.clone(), plan.file.clone());
-    WorkerApplication::start(plan).map_err(|error| ServerError::Workers { name, file, error })
+fn start(config: WorkerConfig) -> Result<Arc<WorkerApplication>, ServerError> {
+    let (name, file) = (config.name.clone(), config.file.clone());
+    WorkerApplication::start(config).map_err(|error| ServerError::Workers { name, file, error })
 }
 
-/// How an application's workers are run, by the settings.
-fn plan(
+/// Returns the configuration of an application's workers, by the settings.
+fn worker_config(
     app: &App,
     file: PathBuf,
     kind: WorkerKind,
@@ -166,8 +169,9 @@ fn plan(
     let bad = |file: &Path, why: String| ServerError::BadName { file: file.to_owned(), why };
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     if !config::is_name(&name) {
-        let why =
-            format!("{name:?} is no name for an application: rename the file to letters, digits, - and _");
+        let why = format!(
+            "{name:?} is not a valid application name: rename the file, using only letters, digits, - and _"
+        );
         return Err(bad(&file, why));
     }
     let absolute = std::fs::canonicalize(&file).map_err(|error| bad(&file, error.to_string()))?;
@@ -203,7 +207,7 @@ fn plan(
     })
 }
 
-/// Tests each application that the settings name, and prints a line for each; whether all are fit to run.
+/// Tests each application that the settings name, and prints a line for each. Returns whether all passed.
 pub(super) fn test(config: &Config) -> bool {
     let mut failed = 0;
     for app in &config.app {
@@ -219,18 +223,18 @@ pub(super) fn test(config: &Config) -> bool {
 
 fn test_one(app: &App, config: &Config) -> Result<(), String> {
     match find(&app.name, config).map_err(|error| error.to_string())? {
-        Found::Bundled(app) => app::self_test(&*app).map_err(|error| error.to_string()),
-        Found::Object(file) => {
+        AppSource::Bundled(app) => app::self_test(&*app).map_err(|error| error.to_string()),
+        AppSource::Object(file) => {
             let app = c::load(&file, &config.app_settings).map_err(|error| error.to_string())?;
             let tested = app::self_test(&*app).map_err(|error| error.to_string());
             app.finish();
             tested
         }
-        Found::Script(file, kind) => {
+        AppSource::Script(file, kind) => {
             let one = App { instances: None, ..app.clone() };
-            let plan =
-                plan(&one, file, kind, config, 0, &Clock::system()).map_err(|error| error.to_string())?;
-            let app = WorkerApplication::start(WorkerConfig { test: true, ..plan })
+            let worker = worker_config(&one, file, kind, config, 0, &Clock::system())
+                .map_err(|error| error.to_string())?;
+            let app = WorkerApplication::start(WorkerConfig { test: true, ..worker })
                 .map_err(|error| error.to_string())?;
             let tested = app::self_test(&*app).map_err(|error| error.to_string());
             app.finish();
@@ -240,6 +244,6 @@ fn test_one(app: &App, config: &Config) -> Result<(), String> {
 }
 
 fn print_line(line: &str) {
-    // Nobody may be reading; the exit code says it, too.
+    // If nobody reads it, the exit code has the result too.
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -1,5 +1,5 @@
-//! The addresses that the server listens at: one socket for each shard and address, so that the kernel spreads
-//! connections; Unix sockets are one that all shards accept from.
+//! The listening sockets. Each shard has a socket of its own for each TCP address, so that the kernel distributes the
+//! connections. All shards accept from the same Unix socket.
 
 use crate::config::{Config, Listen};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -13,11 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How long an address may still be taken after its server was killed: the kernel takes a ring's accepts
-/// apart only after the process has gone, and they hold the socket until then.
+/// How long an address may still be in use after its server was killed: the kernel cancels the accepts of a ring only after
+/// the process has ended, and they keep the socket open until then.
 const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
 
-/// Why an address cannot be listened at.
+/// The error of an address that the server cannot listen on.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address} (setting listen): {error}{hint}")]
 pub struct ListenError {
@@ -26,7 +26,7 @@ pub struct ListenError {
     hint: &'static str,
 }
 
-/// Sockets that are bound, for each shard.
+/// The bound sockets of each shard.
 pub(super) struct Listeners {
     names: Vec<String>,
     /// The first TCP address.
@@ -36,9 +36,8 @@ pub(super) struct Listeners {
     files: Vec<PathBuf>,
 }
 
-/// Binds every address of the settings, for every shard. Nothing is accepted yet.
-pub(super) fn bind(config: &Config) -> Result<Listeners, ListenError> {
-    let shards = super::shards(config);
+/// Binds every address of the settings for every shard. Nothing is accepted yet.
+pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners, ListenError> {
     let mut listeners = Listeners {
         names: Vec::new(),
         tcp: None,
@@ -57,7 +56,7 @@ pub(super) fn bind(config: &Config) -> Result<Listeners, ListenError> {
 }
 
 impl Drop for Listeners {
-    /// Removes the files of Unix sockets: at the end, and where the server cannot start.
+    /// Removes the files of Unix sockets, at the end or if the server cannot start.
     fn drop(&mut self) {
         for file in &self.files {
             let _ = std::fs::remove_file(file);
@@ -66,17 +65,17 @@ impl Drop for Listeners {
 }
 
 impl Listeners {
-    /// The addresses, as clients would type them: with the port that the kernel chose.
+    /// Returns the addresses as clients would type them, with the port that the kernel chose.
     pub fn names(&self) -> Vec<String> {
         self.names.clone()
     }
 
-    /// The first TCP address, with the port that the kernel chose.
+    /// Returns the first TCP address, with the port that the kernel chose.
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.tcp
     }
 
-    /// From now on the kernel takes connections.
+    /// Lets the kernel accept connections from now on.
     pub fn listen(&self) -> Result<(), ListenError> {
         for socket in self.shards.iter().flatten() {
             socket.listen(self.backlog).map_err(|error| ListenError {
@@ -88,7 +87,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// The sockets of one shard, which are its own then.
+    /// Moves the sockets of one shard to it.
     pub fn take(&mut self, shard: usize) -> Vec<OwnedFd> {
         self.shards[shard].drain(..).map(OwnedFd::from).collect()
     }
@@ -98,15 +97,15 @@ impl Listeners {
         for shard in &mut self.shards {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             if address.is_ipv6() {
-                // `[::]` and `0.0.0.0` are two addresses, and may both be listened at.
+                // `[::]` and `0.0.0.0` are two addresses, and the server may listen on both.
                 socket.set_only_v6(true)?;
             }
             socket.set_reuse_address(true)?;
             socket.set_reuse_port(true)?;
-            // Accepted sockets inherit it, so that a connection costs no system call.
+            // Accepted sockets inherit this, which saves a system call for each connection.
             socket.set_tcp_nodelay(true)?;
             socket.bind(&address.into())?;
-            // The kernel has chosen a port for 0; the other shards get the same one.
+            // The kernel has chosen a port if it was 0. The other shards get the same one.
             address = socket.local_addr()?.as_socket().unwrap_or(address);
             shard.push(socket);
         }
@@ -128,8 +127,8 @@ impl Listeners {
     }
 }
 
-/// With `SO_REUSEPORT` a second server would get half of the connections and nobody would know. A server that was just
-/// killed is waited for: the kernel takes its rings apart a moment later.
+/// Fails if another socket listens on the address. With `SO_REUSEPORT`, a second server would get half of the connections
+/// without anybody noticing. A server that was just killed is waited for: the kernel frees its rings a moment later.
 fn wait_until_free(address: SocketAddr) -> io::Result<()> {
     let until = Instant::now() + LEFT_OVER_WAIT;
     loop {
@@ -147,7 +146,7 @@ fn wait_until_free(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// A socket's file that nobody listens at any more is in the way; anything else is not ours to remove.
+/// Removes the file of a socket that no process listens on any more. Any other file is left alone.
 fn remove_left_over(path: &Path) -> io::Result<()> {
     let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let until = Instant::now() + LEFT_OVER_WAIT;
@@ -163,6 +162,7 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns the advice that follows an error.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => ". Another process listens there; stop it, or choose another address",

@@ -1,6 +1,6 @@
 //! Services that run beside the server on the control executor, such as a proxy in front of it.
 
-use super::ServerError;
+use super::error::ServerError;
 use crate::qev::control::ControlExecutor;
 use std::error::Error;
 use std::fmt;

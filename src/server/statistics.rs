@@ -1,9 +1,9 @@
-//! The statistics of the whole server: gathers what each shard has counted, for the admin endpoint.
+//! The statistics of the whole server, for the admin endpoint: gathers the snapshots of all shards.
 //!
 //! One task asks the shards, one question at a time, so that a shard's inbox never holds more than one question however
 //! many connections wait for an answer. Requests that wait for the same answer share it.
 
-use super::post::Mailboxes;
+use super::mailboxes::Mailboxes;
 use crate::admin::{self, Health, Info};
 use crate::app::worker_app::WorkerApplication;
 use crate::log;
@@ -20,11 +20,11 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long the admin endpoint waits for the shards, and for the workers of an application.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
-/// What the statistics are gathered from.
-pub(super) struct Parts {
+/// The sources of the statistics.
+pub(super) struct StatisticsParts {
     pub mailboxes: Arc<Mailboxes>,
-    /// Moves the clock, if it is the manual one.
-    pub hand: Option<ClockHandle>,
+    /// The handle that moves the manual clock. `None` if the clock is the system's.
+    pub clock: Option<ClockHandle>,
     pub workers: Vec<Arc<WorkerApplication>>,
     pub listen: Vec<String>,
     pub log: log::DroppedLines,
@@ -32,21 +32,21 @@ pub(super) struct Parts {
 
 /// The admin endpoint's source.
 pub(super) struct Statistics {
-    parts: Rc<Parts>,
+    parts: Rc<StatisticsParts>,
     started: Instant,
     started_at: SystemTime,
-    /// To the task that asks the shards.
-    requests: mpsc::Sender<Request>,
+    /// The channel to the task that asks the shards.
+    requests: mpsc::Sender<StatisticsRequest>,
 }
 
-enum Request {
+enum StatisticsRequest {
     Snapshot(oneshot::Sender<Option<Rc<[Snapshot]>>>),
     AdvanceClock(Duration, oneshot::Sender<bool>),
 }
 
 impl Statistics {
     /// Starts the task that asks the shards.
-    pub fn start(parts: Parts, spawner: &Spawner) -> Statistics {
+    pub fn start(parts: StatisticsParts, spawner: &Spawner) -> Statistics {
         let parts = Rc::new(parts);
         let (requests, received) = mpsc::channel(0);
         spawner.spawn(answer(Rc::clone(&parts), received));
@@ -54,7 +54,7 @@ impl Statistics {
     }
 
     /// Asks the task and returns its answer, or `None` if it is not running any more.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> StatisticsRequest) -> Option<T> {
         let (reply, replied) = oneshot::channel();
         // Each clone of the sender has a place of its own in the channel, so this is bounded by the endpoint's connections.
         self.requests.clone().try_send(request(reply)).ok()?;
@@ -64,7 +64,7 @@ impl Statistics {
 
 impl admin::Source for Statistics {
     async fn snapshot(&self) -> Option<Rc<[Snapshot]>> {
-        timeout(ANSWER_WAIT, self.ask(Request::Snapshot)).await??
+        timeout(ANSWER_WAIT, self.ask(StatisticsRequest::Snapshot)).await??
     }
 
     async fn health(&self) -> Health {
@@ -75,7 +75,7 @@ impl admin::Source for Statistics {
     }
 
     async fn advance_clock(&self, by: Duration) -> bool {
-        self.ask(|reply| Request::AdvanceClock(by, reply)).await.unwrap_or(false)
+        self.ask(|reply| StatisticsRequest::AdvanceClock(by, reply)).await.unwrap_or(false)
     }
 
     fn info(&self) -> Info {
@@ -85,22 +85,22 @@ impl admin::Source for Statistics {
             uptime: self.started.elapsed(),
             listen: self.parts.listen.clone(),
             shards: self.parts.mailboxes.len(),
-            manual_clock: self.parts.hand.is_some(),
+            manual_clock: self.parts.clock.is_some(),
             log_lines_dropped: self.parts.log.count(),
         }
     }
 }
 
 /// Answers requests until nobody can send one any more.
-async fn answer(parts: Rc<Parts>, mut requests: mpsc::Receiver<Request>) {
+async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<StatisticsRequest>) {
     while let Some(first) = requests.next().await {
         let mut waiting = Vec::new();
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
-                Request::Snapshot(reply) => waiting.push(reply),
+                StatisticsRequest::Snapshot(reply) => waiting.push(reply),
                 // A receiver that has given up needs no answer.
-                Request::AdvanceClock(by, reply) => drop(reply.send(parts.advance_clock(by).await)),
+                StatisticsRequest::AdvanceClock(by, reply) => drop(reply.send(parts.advance_clock(by).await)),
             }
             next = requests.try_recv().ok();
         }
@@ -112,13 +112,13 @@ async fn answer(parts: Rc<Parts>, mut requests: mpsc::Receiver<Request>) {
     }
 }
 
-impl Parts {
+impl StatisticsParts {
     /// Asks every shard. Returns `None` if one does not answer in time, or cannot be asked because its inbox is full.
     async fn snapshot(&self) -> Option<Rc<[Snapshot]>> {
         let shards = self.mailboxes.len();
         let mut snapshots: Vec<Option<Snapshot>> = vec![None; shards];
         let (reply, mut replies) = mpsc::channel(0);
-        self.mailboxes.notify_all(|| ControlMessage::Snapshot(reply.clone()));
+        self.mailboxes.send_to_all(|| ControlMessage::Snapshot(reply.clone()));
         drop(reply);
         let gather = async {
             while let Some((shard, snapshot)) = replies.next().await {
@@ -140,10 +140,10 @@ impl Parts {
     /// Moves the clock, and waits until everything that is due by then has been done. Returns `false` if the clock cannot
     /// be moved, or a shard does not answer in time.
     async fn advance_clock(&self, by: Duration) -> bool {
-        let Some(hand) = &self.hand else { return false };
-        hand.advance(by);
+        let Some(clock) = &self.clock else { return false };
+        clock.advance(by);
         let (reply, mut replies) = mpsc::channel(0);
-        self.mailboxes.notify_all(|| ControlMessage::ClockMoved(reply.clone()));
+        self.mailboxes.send_to_all(|| ControlMessage::ClockMoved(reply.clone()));
         drop(reply);
         let mut answered = 0;
         while let Some(Some(())) = timeout(ANSWER_WAIT, replies.next()).await {

@@ -147,7 +147,7 @@ fn names_and_instances_must_be_valid() {
             &["--app", &folder.worker(name)],
             json!({}),
             2,
-            &["is no name for an application", &name[..3]],
+            &["is not a valid application name", &name[..3]],
         );
     }
     refused(&["--app", &folder.worker("relay")], json!({}), 2, &["two applications have the name relay"]);

@@ -1,0 +1,74 @@
+//! The errors that prevent the server from starting, or end it.
+
+use super::listen::ListenError;
+use crate::admin::AdminError;
+use crate::app::c::LoadError;
+use crate::app::worker::StartError;
+use crate::app::{self};
+use crate::config;
+use crate::limits::WORKERS_MAX;
+use crate::log::LogError;
+use crate::qev::probe::UnsupportedKernel;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// An error that prevents the server from starting, or ends it.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("{0}")]
+    Kernel(#[from] UnsupportedKernel),
+    #[error("there is no application {name:?} (setting app); available: {known}")]
+    UnknownApp { name: String, known: String },
+    #[error(
+        "the application {name} has no workers: only applications in scripts may have instances (setting app)"
+    )]
+    NoWorkers { name: String },
+    #[error("{wanted} workers are configured, but at most {WORKERS_MAX} are allowed (setting app)")]
+    TooManyWorkers { wanted: usize },
+    #[error("the application {} cannot run: {why} (setting app)", .file.display())]
+    BadName { file: PathBuf, why: String },
+    #[error("the application {name} cannot start from {}: {error}", .file.display())]
+    Workers { name: String, file: PathBuf, error: StartError },
+    #[error("the application {name} cannot be loaded from {}: {error}", .file.display())]
+    Load { name: String, file: PathBuf, error: LoadError },
+    #[error("two applications have the name {name}")]
+    SameName { name: String },
+    #[error("an application failed its self-test")]
+    Unfit,
+    #[error("the application {name} cannot start: {error}")]
+    App { name: String, error: app::Error },
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    #[error("{0}")]
+    Admin(#[from] AdminError),
+    #[error("the control executor cannot start: {0}")]
+    Control(io::Error),
+    #[error("{0}")]
+    Service(Box<dyn std::error::Error + Send + Sync>),
+    #[error("the log cannot be started: {0}")]
+    Log(#[from] LogError),
+    #[error("shard {shard} cannot start: {error}")]
+    Start { shard: u16, error: io::Error },
+    #[error("shard {shard} failed: {error}")]
+    Shard { shard: u16, error: io::Error },
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+}
+
+impl ServerError {
+    /// Returns the exit code of a process that ends with this error. Wrong settings have a code of their own. An
+    /// application that failed may succeed if it is started again.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServerError::UnknownApp { .. }
+            | ServerError::NoWorkers { .. }
+            | ServerError::TooManyWorkers { .. }
+            | ServerError::BadName { .. }
+            | ServerError::Workers { error: StartError::Spawn { .. }, .. }
+            | ServerError::Load { .. }
+            | ServerError::SameName { .. } => config::EXIT_CODE,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The life of a server: start in order, wait for a signal or a failure, shut down in order.
+
+use super::apps::LoadedApplications;
+use super::error::ServerError;
+use super::listen::{self, Listeners};
+use super::services::{ControlService, Services};
+use super::shards::{self, ShardThreads, ShardsConfig};
+use super::signals::{Signal, SignalWatch};
+use super::statistics::{self, Statistics};
+use crate::admin;
+use crate::app::qio::Qio;
+use crate::app::worker;
+use crate::app::worker_app::WorkerApplication;
+use crate::app::{self, Application, Server};
+use crate::config::{ClockKind, Config};
+use crate::log;
+use crate::qev::clock::{Clock, ClockHandle, nanos};
+use crate::qev::probe::{KernelFeatures, probe};
+use crate::qev::runtime;
+use crate::shard::ControlMessage;
+use signal_hook::consts::SIGHUP;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Places of each ring for the links of one worker: those of the worker, and those of its successor while it is replaced.
+const LINK_PLACES: usize = 4;
+
+/// Runs a server with these applications, those that the settings name after them, and these services.
+pub(super) fn run(
+    config: Config,
+    apps: Vec<Arc<dyn Application>>,
+    services: Vec<ControlService>,
+) -> Result<(), ServerError> {
+    // Kept to the end: the last lines of the log are written when it is dropped.
+    let log = log::start(config.log_level, config.log_format)?;
+    let signals = SignalWatch::start()?;
+    let (clock, clock_handle) = clock(config.clock);
+    let loaded = LoadedApplications::load(&config, shards::count(&config), &clock, apps)
+        .map_err(|error| signals.fail(error))?;
+    let started = RunningServer::start(config, &loaded, clock, clock_handle, &signals, services, &log);
+    let ended = match started {
+        Ok(server) => server.run_to_end(),
+        Err(error) => Err(signals.fail(error)),
+    };
+    // Stops the applications that were loaded but never started.
+    loaded.finish();
+    ended
+}
+
+/// Events that the main thread waits for.
+enum ServerEvent {
+    Signal(Signal),
+    ShardEnded(u16, io::Result<()>),
+}
+
+/// A server that has started.
+struct RunningServer {
+    config: Arc<Config>,
+    apps: Vec<Arc<dyn Application>>,
+    /// The applications that run in processes of their own.
+    workers: Vec<Arc<WorkerApplication>>,
+    threads: ShardThreads,
+    events: Receiver<ServerEvent>,
+    services: Services,
+    listeners: Listeners,
+}
+
+impl RunningServer {
+    fn start(
+        config: Config,
+        loaded: &LoadedApplications,
+        clock: Clock,
+        clock_handle: Option<ClockHandle>,
+        signals: &SignalWatch,
+        added: Vec<ControlService>,
+        log: &log::Guard,
+    ) -> Result<RunningServer, ServerError> {
+        let kernel = probe()?;
+        let config = Arc::new(config);
+        let mut listeners = listen::bind(&config, shards::count(&config))?;
+        let (apps, workers) = (with_own(&config, loaded.apps()), loaded.workers());
+        let link_places = workers.iter().map(|app| app.instances()).sum::<usize>() * LINK_PLACES;
+        let (event_sender, events) = channel();
+        let ends = event_sender.clone();
+        let threads = ShardThreads::start(ShardsConfig {
+            config: &config,
+            kernel: &kernel,
+            clock: &clock,
+            apps: &apps,
+            link_places: link_places as u32,
+            on_end: Arc::new(move |shard, result| {
+                // The main thread has stopped waiting if this fails.
+                let _ = ends.send(ServerEvent::ShardEnded(shard, result));
+            }),
+        })?;
+        for app in &workers {
+            app.set_shards(Arc::clone(threads.mailboxes()) as Arc<dyn worker::ShardsHandle>);
+        }
+        start_apps(&apps, &Server::new(Arc::clone(threads.mailboxes()) as Arc<dyn app::Post>))?;
+        let parts = statistics::StatisticsParts {
+            mailboxes: Arc::clone(threads.mailboxes()),
+            clock: clock_handle,
+            workers: workers.clone(),
+            listen: listeners.names(),
+            log: log.dropped_lines(),
+        };
+        let mut services = Services::default();
+        if let Some(address) = config.admin {
+            let hosts = config.admin_hosts.clone();
+            services.start("admin", |control| {
+                admin::serve(control, address, hosts, |spawner| Statistics::start(parts, spawner))
+            })?;
+        }
+        services.start_added(added, listeners.tcp())?;
+        listeners.listen()?;
+        // Nothing below can fail.
+        signals.serve(move |signal| {
+            // The main thread has stopped waiting if this fails.
+            let _ = event_sender.send(ServerEvent::Signal(signal));
+        });
+        announce(&kernel, threads.cores(), &apps, &listeners, services.addresses());
+        threads.accept(&mut listeners);
+        Ok(RunningServer { config, apps, workers, threads, events, services, listeners })
+    }
+
+    /// Runs the server until its shards have ended, then stops everything else.
+    fn run_to_end(self) -> Result<(), ServerError> {
+        let ended = self.wait_for_shards();
+        // Told to all at once; the `stop` of each waits for it.
+        self.workers.iter().for_each(|app| app.shards_ended());
+        self.apps.iter().for_each(|app| app.stop());
+        drop(self.services);
+        drop(self.listeners);
+        ended
+    }
+
+    /// Waits for a signal and then for the shards, or for a shard that fails.
+    fn wait_for_shards(&self) -> Result<(), ServerError> {
+        let mut running = self.threads.cores().len();
+        let mut deadline: Option<Instant> = None;
+        while running > 0 {
+            let event = match deadline {
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(ServerEvent::Signal(SIGHUP)) => self.replace_workers(),
+                Ok(ServerEvent::Signal(signal)) => {
+                    tracing::info!(signal, "shutting down");
+                    deadline = Some(Instant::now() + self.config.shutdown_timeout);
+                    let told = self.shut_down_shards(self.config.shutdown_timeout);
+                    if told < running {
+                        tracing::error!(told, running, "shards that are stuck were not told to shut down");
+                    }
+                }
+                Ok(ServerEvent::ShardEnded(shard, Err(error))) => {
+                    // The others close their clients and release their workers, as far as they get until the process
+                    // ends.
+                    self.shut_down_shards(Duration::ZERO);
+                    return Err(ServerError::Shard { shard, error });
+                }
+                Ok(ServerEvent::ShardEnded(_, Ok(()))) => running -= 1,
+                Err(_) => {
+                    tracing::warn!(running, "shutdown-timeout has passed: exiting although shards still run");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the shards to end within this time, and the supervisors to start no more workers. Returns the number of shards
+    /// that were told.
+    fn shut_down_shards(&self, time: Duration) -> usize {
+        self.workers.iter().for_each(|app| app.begin_shutdown());
+        let deadline_ns = nanos() + time.as_nanos() as u64;
+        self.threads.mailboxes().send_to_all(|| ControlMessage::Shutdown { deadline_ns })
+    }
+
+    /// SIGHUP.
+    fn replace_workers(&self) {
+        if self.workers.is_empty() {
+            tracing::info!("SIGHUP ignored: no application has workers that could be replaced");
+        }
+        self.workers.iter().for_each(|app| app.replace());
+    }
+}
+
+/// Starts the applications in order. If one cannot start, those before it are stopped again.
+fn start_apps(apps: &[Arc<dyn Application>], server: &Server) -> Result<(), ServerError> {
+    for (number, app) in apps.iter().enumerate() {
+        if let Err(error) = app.start(&server.of_app(number as u32)) {
+            apps[..number].iter().rev().for_each(|app| app.stop());
+            return Err(ServerError::App { name: app.name().to_owned(), error });
+        }
+    }
+    Ok(())
+}
+
+fn clock(kind: ClockKind) -> (Clock, Option<ClockHandle>) {
+    match kind {
+        ClockKind::System => (Clock::system(), None),
+        ClockKind::Manual => {
+            let (clock, handle) = Clock::manual();
+            (clock, Some(handle))
+        }
+    }
+}
+
+/// Returns the applications, after the server's own.
+fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn Application>> {
+    let own = Qio { public_address: config.public_address.clone(), hostname: runtime::hostname() };
+    let own: Arc<dyn Application> = Arc::new(own);
+    std::iter::once(own).chain(apps).collect()
+}
+
+/// Prints on standard output which features, applications and addresses the server has: for people, and for programs
+/// that wait for `ready`.
+fn announce(
+    kernel: &KernelFeatures,
+    cores: &[usize],
+    apps: &[Arc<dyn Application>],
+    listeners: &Listeners,
+    services: &[(&str, SocketAddr)],
+) {
+    let mut text = format!("quickio {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel.release);
+    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+    text += &format!("{} shards on cores {}\n", cores.len(), cores.join(", "));
+    text += &format!("kernel features in use: {}\n", kernel.features.join(", "));
+    // The first is the server's own.
+    let apps: Vec<&str> = apps.iter().skip(1).map(|app| app.name()).collect();
+    let apps = if apps.is_empty() { "none".to_owned() } else { apps.join(", ") };
+    text += &format!("applications: {apps}\n");
+    listeners.names().iter().for_each(|name| text += &format!("listening on {name}\n"));
+    services.iter().for_each(|(name, address)| text += &format!("{name} on {address}\n"));
+    text += "ready\n";
+    // If nobody reads it, the server serves all the same.
+    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+}

@@ -1,0 +1,125 @@
+//! Messages from threads that are not shards to the shards.
+
+use crate::app::worker::{ShardsHandle, WorkerEvent};
+use crate::app::{Command, Post};
+use crate::metrics::{Counter, Counters};
+use crate::qev::inbox::{Full, Mailbox};
+use crate::qev::mesh::Port;
+use crate::shard::{AppCommand, ControlMessage, Envelope, Inboxes, Wakeup};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Messages from the server's own threads that may wait for one shard: shutdown, statistics, the clock of tests. Messages
+/// about workers have room in addition.
+const CONTROL_MESSAGES_MAX: usize = 64;
+
+/// The mailboxes of all shards.
+pub(super) struct Mailboxes {
+    control: Vec<Mailbox<ControlMessage>>,
+    app_commands: Vec<Mailbox<AppCommand>>,
+    /// For each shard, the number of commands that its inbox had no room for.
+    refused: Vec<AtomicU64>,
+    /// Set once, when all shards have their rings.
+    wakeups: OnceLock<Arc<[Wakeup]>>,
+}
+
+impl Mailboxes {
+    pub fn new() -> Mailboxes {
+        Mailboxes {
+            control: Vec::new(),
+            app_commands: Vec::new(),
+            refused: Vec::new(),
+            wakeups: OnceLock::new(),
+        }
+    }
+
+    /// Creates the inboxes of the next shard. `links` is the maximum number of links to workers.
+    pub fn add(&mut self, port: &mut Port<Envelope>, messages_max: usize, links: usize) -> Inboxes {
+        let (to_control, control) = port.inbox(CONTROL_MESSAGES_MAX + 2 * links);
+        let (to_app_commands, app_commands) = port.inbox(messages_max);
+        self.control.push(to_control);
+        self.app_commands.push(to_app_commands);
+        self.refused.push(AtomicU64::new(0));
+        Inboxes { control, app_commands }
+    }
+
+    /// Sets how to wake the shards. No shard sleeps before this.
+    pub fn set_wakeups(&self, wakeups: Arc<[Wakeup]>) {
+        assert_eq!(wakeups.len(), self.len(), "each shard can be woken");
+        let is_first = self.wakeups.set(wakeups).is_ok();
+        assert!(is_first, "the wakeups are set once");
+    }
+
+    pub fn wakeups(&self) -> Arc<[Wakeup]> {
+        self.wakeups.get().map_or_else(|| Arc::new([]) as Arc<[Wakeup]>, Arc::clone)
+    }
+
+    /// Returns the number of shards.
+    pub fn len(&self) -> usize {
+        self.control.len()
+    }
+
+    /// Sends a message to every shard whose inbox is not full. Returns the number of these shards. A sender that waits for
+    /// replies must bound the time: a shard that is stuck does not reply.
+    pub fn send_to_all(&self, mut message: impl FnMut() -> ControlMessage) -> usize {
+        let mut sent = 0;
+        for (shard, mailbox) in self.control.iter().enumerate() {
+            if let Ok(must_wake) = mailbox.post(message()) {
+                self.wake_if(must_wake, shard);
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    /// Adds the counters that are kept on this side of a shard's inbox.
+    pub fn add_counters(&self, shard: usize, counters: &mut Counters) {
+        counters.add(Counter::InboxRefused, self.refused[shard].load(Ordering::Relaxed));
+    }
+
+    fn wake_if(&self, must_wake: bool, shard: usize) {
+        if let Some(wakeups) = self.wakeups.get().filter(|_| must_wake) {
+            wakeups[shard].doorbell.ring();
+        }
+    }
+}
+
+impl ShardsHandle for Mailboxes {
+    fn send(&self, shard: usize, event: WorkerEvent) -> Result<(), WorkerEvent> {
+        match self.control[shard].post(ControlMessage::Workers(event)) {
+            Ok(must_wake) => {
+                self.wake_if(must_wake, shard);
+                Ok(())
+            }
+            Err(Full(ControlMessage::Workers(event))) => Err(event),
+            Err(Full(_)) => unreachable!("a full inbox gives back the message"),
+        }
+    }
+}
+
+impl Post for Mailboxes {
+    fn post(&self, app: u32, command: Command) -> Result<(), Command> {
+        let shard = match &command {
+            // Broadcasts of one thread to one path start on one shard, and stay in order.
+            Command::Broadcast { path, .. } => {
+                let mut hasher = DefaultHasher::new();
+                path.hash(&mut hasher);
+                hasher.finish() as usize % self.app_commands.len()
+            }
+            _ => command.client().map_or(0, |client| usize::from(client.shard)),
+        };
+        // Applications in C can make up a client of a shard that does not exist. It counts as disconnected.
+        let Some(mailbox) = self.app_commands.get(shard) else { return Ok(()) };
+        match mailbox.post(AppCommand { app, command }) {
+            Ok(must_wake) => {
+                self.wake_if(must_wake, shard);
+                Ok(())
+            }
+            Err(Full(AppCommand { command, .. })) => {
+                self.refused[shard].fetch_add(1, Ordering::Relaxed);
+                Err(command)
+            }
+        }
+    }
+}

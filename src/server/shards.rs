@@ -1,0 +1,231 @@
+//! The threads of the shards: each makes its ring, registers the applications, and runs its shard to the end.
+
+use super::error::ServerError;
+use super::listen::Listeners;
+use super::mailboxes::Mailboxes;
+use crate::app::{self, Application, Server};
+use crate::config::Config;
+use crate::limits::SHARDS_MAX;
+use crate::qev::clock::Clock;
+use crate::qev::mesh::{self, Port, mesh};
+use crate::qev::probe::KernelFeatures;
+use crate::qev::ring::{Ring, RingSettings};
+use crate::qev::runtime::{self, Executor};
+use crate::shard::{Apps, Envelope, Inboxes, Shard, ShardParts, SharedState, Wakeup};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Descriptors of a ring in addition to an even share of `clients-max`: the kernel distributes connections by a hash.
+const DESCRIPTORS_SPARE: usize = 1024;
+
+/// Called when a shard has ended, with its number and the reason.
+pub(super) type OnShardEnd = Arc<dyn Fn(u16, io::Result<()>) + Send + Sync>;
+
+/// Returns the number of shards: the setting, or one for each core that this process may use.
+pub(super) fn count(config: &Config) -> usize {
+    config.shards.unwrap_or_else(|| runtime::cores().len()).min(SHARDS_MAX)
+}
+
+/// The requirements of the shards.
+pub(super) struct ShardsConfig<'a> {
+    pub config: &'a Arc<Config>,
+    pub kernel: &'a KernelFeatures,
+    pub clock: &'a Clock,
+    pub apps: &'a [Arc<dyn Application>],
+    /// Places of each ring for the links of workers.
+    pub link_places: u32,
+    pub on_end: OnShardEnd,
+}
+
+/// The shards' threads.
+pub(super) struct ShardThreads {
+    mailboxes: Arc<Mailboxes>,
+    cores: Vec<usize>,
+    start_senders: Vec<SyncSender<ShardStart>>,
+    /// Kept so that they are not detached before they end.
+    _executors: Vec<Executor<()>>,
+}
+
+/// The message that lets a shard accept connections.
+struct ShardStart {
+    listeners: Vec<OwnedFd>,
+    peers: Arc<[Wakeup]>,
+}
+
+impl ShardThreads {
+    /// Starts the threads. Each prepares its shard and waits for [`ShardThreads::accept`].
+    pub fn start(parts: ShardsConfig<'_>) -> Result<ShardThreads, ServerError> {
+        let ShardsConfig { config, kernel, clock, apps, link_places, on_end } = parts;
+        let cores = runtime::cores();
+        let shards = count(config);
+        let settings = mesh::MeshSettings {
+            ring_messages: config.mesh_ring_messages,
+            overflow_messages_max: config.mesh_overflow_messages_max,
+        };
+        let mut ports = mesh(shards, settings);
+        let mut mailboxes = Mailboxes::new();
+        let inboxes: Vec<Inboxes> = ports
+            .iter_mut()
+            .map(|port| mailboxes.add(port, config.inbox_messages_max, link_places as usize))
+            .collect();
+        let shared = Arc::new(SharedState::new(config));
+        let ring = ring_settings(config, kernel, shards, link_places);
+        let mut threads = ShardThreads {
+            mailboxes: Arc::new(mailboxes),
+            cores: Vec::new(),
+            start_senders: Vec::new(),
+            _executors: Vec::new(),
+        };
+        let mut wakeups = Vec::new();
+        for (id, (port, inboxes)) in ports.into_iter().zip(inboxes).enumerate() {
+            let core = cores[id % cores.len()];
+            let setup = ShardSetup {
+                id: id as u16,
+                config: Arc::clone(config),
+                shared: Arc::clone(&shared),
+                ring,
+                port,
+                inboxes,
+                clock: clock.clone(),
+                server: Server::new(Arc::clone(&threads.mailboxes) as Arc<dyn app::Post>),
+                apps: apps.to_vec(),
+                on_end: Arc::clone(&on_end),
+            };
+            wakeups.push(threads.start_one(setup, core)?);
+        }
+        threads.mailboxes.set_wakeups(wakeups.into());
+        Ok(threads)
+    }
+
+    /// Returns the mailboxes of the shards.
+    pub fn mailboxes(&self) -> &Arc<Mailboxes> {
+        &self.mailboxes
+    }
+
+    /// Returns the core of each shard.
+    pub fn cores(&self) -> &[usize] {
+        &self.cores
+    }
+
+    /// Lets the shards accept connections.
+    pub fn accept(&self, listeners: &mut Listeners) {
+        for (shard, start) in self.start_senders.iter().enumerate() {
+            let peers = self.mailboxes.wakeups();
+            // A shard that has ended has reported the reason.
+            let _ = start.send(ShardStart { listeners: listeners.take(shard), peers });
+        }
+    }
+
+    fn start_one(&mut self, setup: ShardSetup, core: usize) -> Result<Wakeup, ServerError> {
+        let id = setup.id;
+        let (ready_tx, ready_rx) = sync_channel(1);
+        let (start_tx, start_rx) = sync_channel(1);
+        let name = format!("quickio-{id}");
+        let executor = runtime::spawn(&name, core, move || setup.run(&ready_tx, &start_rx))
+            .map_err(|error| ServerError::Start { shard: id, error })?;
+        self.cores.push(core);
+        self.start_senders.push(start_tx);
+        match ready_rx.recv() {
+            Ok(ready) => {
+                self._executors.push(executor);
+                ready
+            }
+            // The executor could not be created, or it panicked.
+            Err(_) => {
+                let error = executor.join().err().unwrap_or_else(|| io::Error::other("it ended at once"));
+                Err(ServerError::Start { shard: id, error })
+            }
+        }
+    }
+}
+
+/// The values of which a shard's thread makes its shard.
+struct ShardSetup {
+    id: u16,
+    config: Arc<Config>,
+    shared: Arc<SharedState>,
+    ring: RingSettings,
+    port: Port<Envelope>,
+    inboxes: Inboxes,
+    clock: Clock,
+    server: Server,
+    apps: Vec<Arc<dyn Application>>,
+    on_end: OnShardEnd,
+}
+
+impl ShardSetup {
+    /// Runs a shard's thread: makes the shard, reports that, waits for the start, and runs the shard to its end.
+    fn run(self, ready: &SyncSender<Result<Wakeup, ServerError>>, start: &Receiver<ShardStart>) {
+        let mut guard = EndGuard { id: self.id, on_end: Arc::clone(&self.on_end), result: None };
+        let (shard, wakeup) = match self.make_shard() {
+            Ok(made) => made,
+            // The main thread waits for this message, and needs no other.
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let _ = ready.send(Ok(wakeup));
+        // The channel closes if another shard, or an application, cannot start.
+        let Ok(ShardStart { listeners, peers }) = start.recv() else { return };
+        guard.result = Some(Err(io::Error::other("it panicked")));
+        guard.result = Some(shard.run(listeners, peers));
+    }
+
+    fn make_shard(self) -> Result<(Shard, Wakeup), ServerError> {
+        let id = self.id;
+        let ring = Ring::new(self.ring).map_err(|error| ServerError::Start { shard: id, error })?;
+        let wakeup = Wakeup { ring: ring.raw_fd(), doorbell: ring.doorbell() };
+        let apps = Apps::register(id, self.server, &self.apps)
+            .map_err(|(name, error)| ServerError::App { name, error })?;
+        let ShardSetup { config, shared, port, clock, .. } = self;
+        let link_places = self.ring.reserved;
+        let parts = ShardParts { id, config, shared, port, clock, apps, link_places };
+        Ok((Shard::new(ring, self.inboxes, parts), wakeup))
+    }
+}
+
+/// Reports the end of a shard that has run, also if it panics.
+struct EndGuard {
+    id: u16,
+    on_end: OnShardEnd,
+    /// `None` while the shard has not run.
+    result: Option<io::Result<()>>,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if let Some(result) = self.result.take() {
+            (self.on_end)(self.id, result);
+        }
+    }
+}
+
+fn ring_settings(config: &Config, kernel: &KernelFeatures, shards: usize, link_places: u32) -> RingSettings {
+    // The kernel distributes connections by a hash: some shards get more than their share, but none gets twice as many.
+    let wanted = config.clients_max.div_ceil(shards) * 2 + DESCRIPTORS_SPARE;
+    let wanted = wanted.min(config.clients_max + DESCRIPTORS_SPARE);
+    let descriptors = u32::try_from(wanted)
+        .unwrap_or(u32::MAX)
+        .min(kernel.descriptors_per_ring.saturating_sub(link_places));
+    if descriptors as usize * shards < config.clients_max {
+        let (holds, limit) = (descriptors as usize * shards, kernel.descriptors_per_ring);
+        if config.clients_max == Config::default().clients_max {
+            // Nobody has asked for this many.
+            tracing::info!(
+                "{shards} shards hold at most {holds} connections: the limit on open files is {limit} for each shard"
+            );
+        } else {
+            tracing::warn!(
+                "clients-max is {}, but {shards} shards hold at most {holds} connections: the limit on open files \
+                 (ulimit -n) is {limit} for each shard",
+                config.clients_max,
+            );
+        }
+    }
+    RingSettings {
+        descriptors,
+        buffers: config.receive_buffers as u16,
+        buffer_bytes: config.receive_buffer_bytes as u32,
+        reserved: link_places,
+    }
+}

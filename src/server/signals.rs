@@ -1,0 +1,158 @@
+//! Signals: SIGTERM and SIGINT stop the server, SIGHUP replaces workers.
+//!
+//! Signals are watched by a thread of their own from the first moment on, so that a signal during startup leaves nothing
+//! behind. Until the server serves, this thread ends the process itself; after that it passes signals on.
+//!
+//! Ending the process during startup begins with killing the workers, and that makes the startup fail in the main thread.
+//! The failure must not decide how the process ends: the signal arrived before it. Therefore [`SignalWatch::fail`] does
+//! not return once a stop signal has been delivered. The handler itself records the delivery, before anything else
+//! can follow from it.
+
+use super::error::ServerError;
+use crate::app::worker;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// The exit code if a second signal cuts the shutdown short.
+const EXIT_CUT_SHORT: i32 = 130;
+
+/// The number of a signal.
+pub(super) type Signal = i32;
+
+/// The thread that watches signals, and how far the server is.
+pub(super) struct SignalWatch {
+    stage: Arc<StageCell>,
+}
+
+/// How far the server is, for a signal that arrives.
+enum Stage {
+    /// The signal's thread ends the process.
+    Starting,
+    /// The server is ending with an error that has this exit code. A stop signal only hurries it.
+    Failed(u8),
+    /// Signals are passed on.
+    Serving(Box<dyn Fn(Signal) + Send>),
+}
+
+struct StageCell {
+    stage: Mutex<Stage>,
+    /// Set by the handlers of SIGTERM and SIGINT.
+    stop_delivered: Arc<AtomicBool>,
+}
+
+impl StageCell {
+    fn new() -> StageCell {
+        StageCell { stage: Mutex::new(Stage::Starting), stop_delivered: Arc::default() }
+    }
+
+    /// Leaves the stage `Starting`, unless a stop signal was delivered in it. Returns whether the stage was left.
+    fn leave_start(&self, next: Stage) -> bool {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stop_delivered.load(Ordering::SeqCst) {
+            return false;
+        }
+        assert!(matches!(*stage, Stage::Starting), "the start succeeds or fails once");
+        *stage = next;
+        true
+    }
+}
+
+impl SignalWatch {
+    /// Starts to watch signals.
+    pub fn start() -> Result<SignalWatch, ServerError> {
+        let stage = Arc::new(StageCell::new());
+        // The parent process may have it ignored, and then no child process could be waited for.
+        flag::register(SIGCHLD, Arc::default()).map_err(ServerError::Signals)?;
+        for stop in [SIGTERM, SIGINT] {
+            flag::register(stop, Arc::clone(&stage.stop_delivered)).map_err(ServerError::Signals)?;
+        }
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServerError::Signals)?;
+        let watched = Arc::clone(&stage);
+        let watch = move || {
+            let mut is_stopping = false;
+            for signal in signals.forever() {
+                handle(signal, &watched.stage, &mut is_stopping);
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(watch).map_err(ServerError::Signals)?;
+        Ok(SignalWatch { stage })
+    }
+
+    /// Passes signals on from now on. Does not return if a stop signal was delivered before: the process ends.
+    pub fn serve(&self, pass_on: impl Fn(Signal) + Send + 'static) {
+        if !self.stage.leave_start(Stage::Serving(Box::new(pass_on))) {
+            wait_for_end_of_process();
+        }
+    }
+
+    /// Returns the error that prevents the server from starting. Does not return if a stop signal was delivered before:
+    /// the process ends, and the error is most likely a consequence of that.
+    pub fn fail(&self, error: ServerError) -> ServerError {
+        if !self.stage.leave_start(Stage::Failed(error.exit_code())) {
+            wait_for_end_of_process();
+        }
+        error
+    }
+}
+
+fn wait_for_end_of_process() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Handles a signal in the thread that watches signals.
+fn handle(signal: Signal, stage: &Mutex<Stage>, is_stopping: &mut bool) {
+    // Held to the end of the process, so that the stage does not change any more if the process ends here.
+    let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*stage {
+        Stage::Starting | Stage::Failed(_) if signal == SIGHUP => {
+            tracing::info!("SIGHUP ignored: the server is starting and has no workers to replace");
+        }
+        Stage::Starting => {
+            // Not to the log, whose thread may not write it any more.
+            eprintln!("quickio: stopped by a signal during startup");
+            end_process(0);
+        }
+        Stage::Failed(code) => end_process(i32::from(*code)),
+        Stage::Serving(pass_on) => {
+            if signal != SIGHUP && std::mem::replace(is_stopping, true) {
+                end_process(EXIT_CUT_SHORT);
+            }
+            pass_on(signal);
+        }
+    }
+}
+
+/// Ends the process without waiting for anything.
+fn end_process(code: i32) -> ! {
+    worker::abandon_all();
+    process::exit(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_signal_that_was_delivered_before_the_failure_wins() {
+        let cell = StageCell::new();
+        cell.stop_delivered.store(true, Ordering::SeqCst);
+        assert!(!cell.leave_start(Stage::Failed(1)), "the process ends by the signal");
+        assert!(matches!(*cell.stage.lock().unwrap(), Stage::Starting), "as the signal's thread finds it");
+        assert!(!cell.leave_start(Stage::Serving(Box::new(|_| ()))));
+    }
+
+    #[test]
+    fn a_failure_before_the_stop_signal_keeps_its_exit_code() {
+        let cell = StageCell::new();
+        assert!(cell.leave_start(Stage::Failed(2)));
+        cell.stop_delivered.store(true, Ordering::SeqCst);
+        assert!(matches!(*cell.stage.lock().unwrap(), Stage::Failed(2)));
+    }
+}
