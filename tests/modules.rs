@@ -164,7 +164,6 @@ const UNSAFE_FILES: &[&str] = &[
     "app/c/mod.rs",
     "app/c/api.rs",
     "app/c/scope.rs",
-    "app/c/promises.rs",
     "app/c/user.rs",
 ];
 

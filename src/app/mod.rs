@@ -97,7 +97,7 @@ pub trait Application: Send + Sync + 'static {
 pub enum Error {
     #[error("the path {path:?} cannot be registered: {reason}")]
     Path { path: String, reason: String },
-    #[error("{path} is registered already, by {owner}")]
+    #[error("the path {path} is already registered by {owner}")]
     Duplicate { path: String, owner: String },
     #[error("{0}")]
     Failed(String),

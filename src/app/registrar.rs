@@ -198,7 +198,7 @@ impl EventBuilder<'_> {
             Err(error) => return Err(self.rejection(&error.to_string())),
         };
         if !path.as_str().starts_with('/') {
-            return Err(self.rejection("it has to begin with a slash"));
+            return Err(self.rejection("it must begin with a slash"));
         }
         let EventBuilder { registrar, children, handler, on, off, .. } = self;
         let taken = registrar.router.route(path.as_ref()).filter(|taken| taken.extra.is_empty());

@@ -54,9 +54,9 @@ fn file(name: &str, bytes: &[u8]) -> String {
 #[test]
 fn files_that_are_not_shared_objects_are_refused() {
     refused(&["./no/such.so"], 2, &["./no/such.so", "No such file"]);
-    refused(&["/"], 2, &["no shared object"]);
-    refused(&[&file("empty", b"")], 2, &["it is no shared object"]);
-    refused(&[&file("text", b"#!/bin/sh\necho hello, and some more\n")], 2, &["it is no shared object"]);
+    refused(&["/"], 2, &["not a shared object"]);
+    refused(&[&file("empty", b"")], 2, &["it is not a shared object"]);
+    refused(&[&file("text", b"#!/bin/sh\necho hello, and some more\n")], 2, &["it is not a shared object"]);
     let source = cc::temporary(&format!("unlinked-{}.c", std::process::id()));
     fs::write(&source, "int x;").unwrap();
     let unlinked = source.with_extension("so");
@@ -67,18 +67,18 @@ fn files_that_are_not_shared_objects_are_refused() {
     refused(
         &[&file("other-machine", &other)],
         2,
-        &["it is made for s390x (64 bits)", std::env::consts::ARCH],
+        &["it was built for s390x (64 bits)", std::env::consts::ARCH],
     );
     let mut cut = fs::read(all()).unwrap();
     cut.truncate(200);
-    refused(&[&file("cut", &cut)], 2, &["the dynamic linker refuses it"]);
+    refused(&[&file("cut", &cut)], 2, &["the dynamic linker refused it"]);
     refused(
         &[&object(&cc::shared_object_of(
             "unresolved",
             "void nobody(void); void f(void); void f(void) { nobody(); }",
         ))],
         2,
-        &["the dynamic linker refuses it", "nobody"],
+        &["the dynamic linker refused it", "nobody"],
     );
 }
 
@@ -104,7 +104,7 @@ fn libraries_that_are_not_applications_are_refused() {
     let empty = "const qio_app_info qio_app = {QIO_APP_HEAD, \"a\", NULL, nothing, NULL, NULL, NULL};";
     refused(&[&app("no-init", "", empty)], 2, &["init or register_events is NULL"]);
     let none = "const qio_app_info *qio_app_get(void) { return NULL; }";
-    refused(&[&app("getter-of-none", "", none)], 2, &["is no application"]);
+    refused(&[&app("getter-of-none", "", none)], 2, &["is not an application"]);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn errors_of_the_start_are_reported() {
     refused(
         &[&failing("bare-init", init, "bad, nothing, NULL, stop, NULL")],
         2,
-        &["init failed: it answered 77"],
+        &["init failed: it returned 77"],
     );
     let start =
         "static int32_t bad(void) { qio->fail(self, QIO_STR(\"no \\xff port\")); return QIO_FAILED; }";
@@ -173,13 +173,21 @@ fn invalid_events_stop_the_server() {
         (0, r#""/qio/mine""#, "/qio is the server's own namespace"),
         (1, r#""/qio""#, "/qio is the server's own namespace"),
         (2, r#""""#, "the path is empty"),
-        (3, r#""mine""#, "it has to begin with a slash"),
-        (4, "\"/\\xff\"", "cannot be read"),
+        (3, r#""mine""#, "it must begin with a slash"),
+        (4, "\"/\\xff\"", "a path that is not UTF-8"),
     ] {
         refused(&[&registering(&format!("path-{nth}"), &[path], "")], 1, &[words]);
     }
-    refused(&[&registering("twice", &["\"/a\"", "\"/a\""], "")], 1, &["/a is registered already, by twice"]);
-    refused(&[&registering("taken", &["\"/relay\""], "")], 1, &["/relay is registered already, by relay"]);
+    refused(
+        &[&registering("twice", &["\"/a\"", "\"/a\""], "")],
+        1,
+        &["the path /a is already registered by twice"],
+    );
+    refused(
+        &[&registering("taken", &["\"/relay\""], "")],
+        1,
+        &["the path /relay is already registered by relay"],
+    );
     refused(&[&registering("flags", &["\"/a\""], "spec.flags = 64;")], 1, &["it has unknown flags"]);
 }
 
@@ -252,7 +260,7 @@ fn an_application_with_a_hanging_handler_is_not_stopped() {
     server.log_with("it hangs");
     server.signal("TERM");
     server.exit();
-    let log = server.log_with("a shard still runs it: it is not stopped");
+    let log = server.log_with("its stop function is not called");
     assert!(!log.contains("it was stopped"), "{log}");
 }
 

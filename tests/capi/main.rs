@@ -252,7 +252,7 @@ fn hooks_decide_subscriptions_and_receive_their_ends() {
     other.request_code("/qio/on", r#"["/c/on/other","later"]"#, 200);
     other.reset();
     assert_eq!(client.event().data, r#""/other""#);
-    server.log_with("an on-hook answered 99");
+    server.log_with("an on-hook returned 99");
     stop(server, client);
 }
 

@@ -234,7 +234,7 @@ fn events_of_other_applications_are_not_registered() {
     let more = json!([{"path": "/raw", "children": true}, {"path": "/relay", "children": true}]);
     fs::write(&file, json!({"events": more.to_string()}).to_string()).unwrap();
     server.signal("HUP");
-    wait_for_log(&server, "/relay is registered already, by relay", 2);
+    wait_for_log(&server, "the path /relay is already registered by relay", 2);
     client.subscribe("/relay/x");
     client.request_code("/relay/x", "5", 200);
     assert_eq!(client.event().data, "5", "the event of relay");

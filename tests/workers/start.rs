@@ -97,9 +97,9 @@ fn paths_must_be_valid_and_free() {
         (&["/a", "/b", "/(a)/"][..], "it registers /a twice"),
         (&["/qio"], "/qio is the server's own namespace"),
         (&["/qio/mine"], "/qio is the server's own namespace"),
-        (&["/relay"], "/relay is registered already, by relay"),
+        (&["/relay"], "the path /relay is already registered by relay"),
         (&[""], "the path is empty"),
-        (&["mine"], "it has to begin with a slash"),
+        (&["mine"], "it must begin with a slash"),
         (&[&"/a".repeat(1000)], "cannot be registered"),
     ] {
         refused(&["--app", RAW], events(paths), 1, &[words, "raw"]);
@@ -131,7 +131,12 @@ fn programs_must_exist() {
     );
     let program = file("stray", "#!/nonexistent/perl\n", 0o755);
     refused(&["--app", &program], json!({}), 2, &[&program, "No such file"]);
-    refused(&["--app", &file("plain", "#!/bin/sh\n", 0o644)], json!({}), 2, &["plain", "no shared object"]);
+    refused(
+        &["--app", &file("plain", "#!/bin/sh\n", 0o644)],
+        json!({}),
+        2,
+        &["plain", "not a shared object"],
+    );
     for missing in ["none.py", "none.mjs", "none.js", "none.cjs", "./none"] {
         let missing = folder.file(missing);
         refused(&["--app", &missing], json!({}), 2, &[&missing, "No such file"]);

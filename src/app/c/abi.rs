@@ -1,7 +1,7 @@
-//! The types of `quickio.h`, field for field. `tests/capi` compares the two.
+//! The types of `quickio.h`, field for field. The tests of this module compare the two.
 //!
-//! Functions of an application are `C-unwind`: an exception that leaves one is caught by the runtime, which ends the
-//! process with a message, in place of undefined behaviour.
+//! The functions of an application are `C-unwind`. If an exception leaves one, the Rust runtime ends the process with a message;
+//! without `C-unwind` the behaviour would be undefined.
 
 use crate::client::ClientId;
 use std::ffi::{c_char, c_void};
@@ -11,7 +11,7 @@ pub const ABI_VERSION: u32 = 1;
 
 pub type Status = i32;
 
-/// Why a function of the table did nothing.
+/// The reason why a function of the table did nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub enum Fault {
@@ -37,13 +37,13 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All of them, with their names in the header and their words.
+    /// All faults, with their names in the header and their texts.
     #[rustfmt::skip]
     pub const ALL: &'static [(Fault, &'static str, &'static std::ffi::CStr)] = &[
         (Fault::Busy, "QIO_BUSY", c"a shard's inbox is full"),
-        (Fault::Gone, "QIO_GONE", c"it is gone: a promise that was used up, or a client that is not here"),
-        (Fault::Answered, "QIO_ANSWERED", c"the event was answered or promised already"),
-        (Fault::Stale, "QIO_STALE", c"the function that was given this handle has returned"),
+        (Fault::Gone, "QIO_GONE", c"the promise was already kept, or the client is not connected to this shard"),
+        (Fault::Answered, "QIO_ANSWERED", c"the event was already answered, or its answer was promised"),
+        (Fault::Stale, "QIO_STALE", c"the function that received this handle has returned"),
         (Fault::WrongThread, "QIO_WRONG_THREAD", c"the handle belongs to another thread"),
         (Fault::WrongPlace, "QIO_WRONG_PLACE", c"this cannot be done here"),
         (Fault::Nested, "QIO_NESTED", c"the context is in use by the call that runs this free function"),
@@ -51,17 +51,17 @@ impl Fault {
         (Fault::BadText, "QIO_BAD_TEXT", c"a text is not UTF-8"),
         (Fault::BadPath, "QIO_BAD_PATH", c"the path is empty or too long, or cannot be registered"),
         (Fault::BadJson, "QIO_BAD_JSON", c"the text is not the JSON that is needed here"),
-        (Fault::BadValue, "QIO_BAD_VALUE", c"a value makes no sense"),
-        (Fault::Duplicate, "QIO_DUPLICATE", c"the path is registered already"),
-        (Fault::NotFound, "QIO_NOT_FOUND", c"there is no such thing"),
-        (Fault::TooLong, "QIO_TOO_LONG", c"the room is too small"),
-        (Fault::NotRunning, "QIO_NOT_RUNNING", c"the server does not run yet"),
+        (Fault::BadValue, "QIO_BAD_VALUE", c"a value is invalid"),
+        (Fault::Duplicate, "QIO_DUPLICATE", c"the path is already registered"),
+        (Fault::NotFound, "QIO_NOT_FOUND", c"the item does not exist"),
+        (Fault::TooLong, "QIO_TOO_LONG", c"the buffer is too small"),
+        (Fault::NotRunning, "QIO_NOT_RUNNING", c"the server is not running yet"),
         (Fault::Full, "QIO_FULL", c"too many promises are open"),
-        (Fault::Panic, "QIO_PANIC", c"a fault of the server"),
+        (Fault::Panic, "QIO_PANIC", c"the server panicked, which is a bug of the server"),
         (Fault::Failed, "QIO_FAILED", c"the application failed"),
     ];
 
-    /// The words of a status.
+    /// Returns the text of a status.
     pub fn text(status: Status) -> &'static std::ffi::CStr {
         if status == OK {
             return c"no error";
@@ -97,7 +97,7 @@ pub struct Str {
 }
 
 impl Str {
-    /// A text that is read only as long as this one lives.
+    /// Returns a pointer to this text. The caller must not use it for longer than the text lives.
     pub fn of(text: &str) -> Str {
         Str { ptr: text.as_ptr().cast(), len: text.len() }
     }
@@ -143,7 +143,7 @@ impl From<ClientId> for Client {
 
 impl From<Client> for ClientId {
     fn from(client: Client) -> ClientId {
-        // A shard that is none has no clients.
+        // A shard number above `u16::MAX` belongs to no shard, and its client is like one that has disconnected.
         let shard = u16::try_from(client.shard).unwrap_or(u16::MAX);
         ClientId { shard, slot: client.slot, generation: client.generation }
     }

@@ -1,13 +1,13 @@
-//! The functions of `qio_api`. Each begins with [`guarded`], which ends panics, and takes its pointers by [`text`],
-//! [`of_ptr`] and [`write`], which check them; nothing else here looks behind a pointer.
+//! The functions of `qio_api`. Each begins with [`guarded`], which catches panics, and reads and writes pointers only with
+//! [`bytes`], [`read`], [`write`] and [`write_text`], which check them.
 
 #![allow(unsafe_code)]
 
 use super::abi::{self, ABI_VERSION, Api, Fault, OK, Status, Str};
 use super::host::Host;
-use super::promises::{Emptied, Open, PROMISES};
-use super::scope::{self, Kind, Said, Scope};
-use super::user::{self, Given, User, guarded};
+use super::promises::{HeldPromise, PROMISES};
+use super::scope::{self, CallKind, CallOutcome, CallScope};
+use super::user::{self, HeldPointer, OwnedPointer, guarded};
 use super::{events, json};
 use crate::app::paths;
 use crate::app::{
@@ -20,7 +20,7 @@ use std::ffi::c_char;
 use std::ptr::null_mut;
 use std::time::Duration;
 
-/// The table.
+/// The table of functions.
 pub static API: Api = Api {
     abi: ABI_VERSION,
     size: size_of::<Api>() as u32,
@@ -63,25 +63,26 @@ pub static API: Api = Api {
     json_string,
 };
 
-// What the functions begin with.
+// The beginnings of the functions.
 
+/// Runs a function and returns its status.
 fn status(run: impl FnOnce() -> Result<(), Fault>) -> Status {
     guarded(Fault::Panic as Status, || run().map_or_else(|fault| fault as Status, |()| OK))
 }
 
-/// What is done in a context.
-fn in_scope(cx: abi::Cx, run: impl FnOnce(&mut Scope<'_, '_>) -> Result<(), Fault>) -> Status {
+/// Runs a function with the context of a handle.
+fn in_scope(cx: abi::Cx, run: impl FnOnce(&mut CallScope<'_, '_>) -> Result<(), Fault>) -> Status {
     status(|| scope::with(cx, run))
 }
 
-/// What is done by any thread.
+/// Runs a function with the server of a handle, on any thread.
 fn on_server(server: abi::ServerHandle, run: impl FnOnce(&Server) -> Result<(), Fault>) -> Status {
     status(|| run(Host::of(server)?.server()?))
 }
 
 // Pointers.
 
-/// Bytes that an application points at, for as long as the call lasts.
+/// Returns the bytes of a text. The caller must not keep them beyond the call.
 fn bytes<'a>(text: Str) -> Result<&'a [u8], Fault> {
     if text.len == 0 {
         return Ok(&[]);
@@ -89,8 +90,8 @@ fn bytes<'a>(text: Str) -> Result<&'a [u8], Fault> {
     if text.ptr.is_null() || text.len > isize::MAX as usize {
         return Err(Fault::BadPointer);
     }
-    // SAFETY: it is neither null nor longer than anything can be, and bytes are always aligned. That they are there, and stay
-    // as they are until the call returns, is what the header asks of the application; nobody keeps them longer.
+    // SAFETY: the pointer is not null, the length is possible, and bytes are always aligned. The header requires that the bytes
+    // exist and do not change until the call returns, and no caller keeps them for longer.
     Ok(unsafe { std::slice::from_raw_parts(text.ptr.cast(), text.len) })
 }
 
@@ -99,7 +100,7 @@ fn text<'a>(text: Str) -> Result<&'a str, Fault> {
 }
 
 fn data(json: Str) -> Result<Json, Fault> {
-    // Most answers have none.
+    // Most answers have no data.
     if json.len == 0 { Ok(Json::NULL) } else { text(json).map(Json::from) }
 }
 
@@ -107,37 +108,36 @@ fn path(of: Str) -> Result<Path, Fault> {
     paths::parse(text(of)?).map_err(|_| Fault::BadPath)
 }
 
-/// A struct of the application's.
-fn of_ptr<T: Copy>(ptr: *const T) -> Result<T, Fault> {
+/// Reads a structure of the application.
+fn read<T: Copy>(ptr: *const T) -> Result<T, Fault> {
     if ptr.is_null() || !ptr.is_aligned() {
         return Err(Fault::BadPointer);
     }
-    // SAFETY: it is neither null nor misaligned, and of a type of the ABI, for which any bits are a value: numbers and
-    // pointers. That it points at one is what the header asks of the application.
+    // SAFETY: the pointer is neither null nor misaligned. Its type is one of the ABI, which consists of numbers and pointers, and
+    // for which all bits are valid. The header requires that the pointer points to such a structure.
     Ok(unsafe { ptr.read() })
 }
 
-/// A struct that says its own size, which may have grown since.
-fn of_sized<T: Copy>(ptr: *const T) -> Result<T, Fault> {
+/// Reads a structure that begins with its own size. A newer application's structure may be larger.
+fn read_sized<T: Copy>(ptr: *const T) -> Result<T, Fault> {
     // The size is its first field.
-    if of_ptr(ptr.cast::<u32>())? < size_of::<T>() as u32 {
+    if read(ptr.cast::<u32>())? < size_of::<T>() as u32 {
         return Err(Fault::BadValue);
     }
-    of_ptr(ptr)
+    read(ptr)
 }
 
-/// Writes what a function answers by a pointer.
+/// Writes a result of a function through a pointer.
 fn write<T>(ptr: *mut T, value: T) -> Result<(), Fault> {
     if ptr.is_null() || !ptr.is_aligned() {
         return Err(Fault::BadPointer);
     }
-    // SAFETY: it is neither null nor misaligned; that it points at room for a value is what the header asks of the
-    // application.
+    // SAFETY: the pointer is neither null nor misaligned. The header requires that it points to room for the value.
     unsafe { ptr.write(value) };
     Ok(())
 }
 
-/// Writes a text and a 0 behind it.
+/// Writes a text, followed by a 0, to a buffer of `room` bytes. The length of the text, without the 0, is written to `len`.
 fn write_text(text: &str, out: *mut c_char, room: usize, len: *mut usize) -> Result<(), Fault> {
     if !len.is_null() {
         write(len, text.len())?;
@@ -148,8 +148,8 @@ fn write_text(text: &str, out: *mut c_char, room: usize, len: *mut usize) -> Res
     if out.is_null() {
         return Err(Fault::BadPointer);
     }
-    // SAFETY: the room is more than the text, and the header asks of the application that it is there. It does not overlap
-    // the text, which was made anew.
+    // SAFETY: the buffer is larger than the text, and the header requires that it has this size. It does not overlap the text,
+    // which was created by this call.
     unsafe {
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), out, text.len());
         out.add(text.len()).write(0);
@@ -157,57 +157,60 @@ fn write_text(text: &str, out: *mut c_char, room: usize, len: *mut usize) -> Res
     Ok(())
 }
 
-// What is given away. It is taken before anything is checked that may fail, so that it is freed in any case.
+// Parameters that the application gives away. They are read before any check that may fail: they are freed in any case.
 
-/// A callback of the application's.
-struct Offered {
+/// A callback that the application passes to a function.
+struct CallbackParameter {
     run: Option<abi::ReplyHandler>,
-    given: Given,
+    user: OwnedPointer,
 }
 
-impl Offered {
-    /// None where the pointer is null.
-    fn of(callback: *const abi::Callback) -> Result<Option<Offered>, Fault> {
+impl CallbackParameter {
+    /// Reads a callback. Returns `None` if the pointer is null.
+    fn read(callback: *const abi::Callback) -> Result<Option<CallbackParameter>, Fault> {
         if callback.is_null() {
             return Ok(None);
         }
-        let abi::Callback { run, user, free } = of_ptr(callback)?;
-        Ok(Some(Offered { run, given: Given::new(user, free) }))
+        let abi::Callback { run, user, free } = read(callback)?;
+        Ok(Some(CallbackParameter { run, user: OwnedPointer::new(user, free) }))
     }
 
-    fn bind(self, host: &'static Host) -> Result<SendCallback, Fault> {
+    fn into_callback(self, host: &'static Host) -> Result<SendCallback, Fault> {
         let run = self.run.ok_or(Fault::BadPointer)?;
-        Ok(user::callback(host, run, self.given.tied(host)))
+        Ok(user::callback(host, run, self.user.held_for(host)))
     }
 }
 
-fn bind(offered: Option<Offered>, host: &'static Host) -> Result<Option<SendCallback>, Fault> {
-    offered.map(|offered| offered.bind(host)).transpose()
+fn into_callback(
+    callback: Option<CallbackParameter>,
+    host: &'static Host,
+) -> Result<Option<SendCallback>, Fault> {
+    callback.map(|callback| callback.into_callback(host)).transpose()
 }
 
-/// An answer of the application's.
-struct Written {
+/// An answer that the application passes to a function.
+struct AnswerParameter {
     code: u32,
     data: Str,
     message: Str,
-    callback: Option<Offered>,
+    callback: Option<CallbackParameter>,
 }
 
-impl Written {
-    fn of(answer: *const abi::Answer) -> Result<Written, Fault> {
-        let abi::Answer { code, data, message, callback, .. } = of_sized(answer)?;
-        Ok(Written { code, data, message, callback: Offered::of(callback)? })
+impl AnswerParameter {
+    fn read(answer: *const abi::Answer) -> Result<AnswerParameter, Fault> {
+        let abi::Answer { code, data, message, callback, .. } = read_sized(answer)?;
+        Ok(AnswerParameter { code, data, message, callback: CallbackParameter::read(callback)? })
     }
 
-    fn bind(self, host: &'static Host) -> Result<Answer<SendCallback>, Fault> {
-        let callback = bind(self.callback, host)?;
+    fn into_answer(self, host: &'static Host) -> Result<Answer<SendCallback>, Fault> {
+        let callback = into_callback(self.callback, host)?;
         let code = u16::try_from(self.code).map_err(|_| Fault::BadValue)?;
         let message = if self.message.ptr.is_null() { None } else { Some(text(self.message)?.into()) };
         Ok(Answer(AnswerState::Ready { code, data: data(self.data)?, message, callback }))
     }
 }
 
-// Any thread: errors, log, settings.
+// Functions for any thread: errors, log, settings.
 
 extern "C" fn error_text(status: Status) -> *const c_char {
     Fault::text(status).as_ptr()
@@ -216,7 +219,7 @@ extern "C" fn error_text(status: Status) -> *const c_char {
 extern "C" fn fail(server: abi::ServerHandle, why: Str) {
     status(|| {
         let why = bytes(why)?;
-        Host::of(server)?.fail(lossy(why));
+        Host::of(server)?.set_failure(lossy(why));
         Ok(())
     });
 }
@@ -235,6 +238,7 @@ extern "C" fn log(server: abi::ServerHandle, level: i32, line: Str) {
     });
 }
 
+/// Returns a text for the log. Bytes that are not UTF-8 are replaced, and a text that is too long is cut.
 fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(&text[..text.len().min(C_LOG_BYTES_MAX)]).into_owned()
 }
@@ -261,25 +265,25 @@ extern "C" fn setting(server: abi::ServerHandle, key: Str, value: *mut Str) -> S
 
 extern "C" fn setting_nth(server: abi::ServerHandle, nth: usize, key: *mut Str, value: *mut Str) -> Status {
     status(|| {
-        let (its_key, its_value) = Host::of(server)?.settings.iter().nth(nth).ok_or(Fault::NotFound)?;
-        write(key, Str::of(its_key))?;
-        write(value, Str::of(its_value))
+        let found = Host::of(server)?.settings.iter().nth(nth).ok_or(Fault::NotFound)?;
+        write(key, Str::of(found.0))?;
+        write(value, Str::of(found.1))
     })
 }
 
-// Registering.
+// Functions for `register_events`.
 
 extern "C" fn registrar_shard(registrar: abi::RegistrarHandle) -> u32 {
-    let shard = || scope::with_registrar(registrar, |registering| Ok(registering.registrar.shard().into()));
+    let shard = || scope::with_registrar(registrar, |registration| Ok(registration.registrar.shard().into()));
     guarded(u32::MAX, || shard().unwrap_or(u32::MAX))
 }
 
 extern "C" fn register_event(registrar: abi::RegistrarHandle, spec: *const abi::EventSpec) -> Status {
     status(|| {
-        let spec: abi::EventSpec = of_sized(spec)?;
-        let given = Given::new(spec.user, spec.free);
-        scope::with_registrar(registrar, |registering| {
-            events::register(registering, &spec, text(spec.path), given)
+        let spec: abi::EventSpec = read_sized(spec)?;
+        let user = OwnedPointer::new(spec.user, spec.free);
+        scope::with_registrar(registrar, |registration| {
+            events::register(registration, &spec, text(spec.path), user)
         })
     })
 }
@@ -291,18 +295,18 @@ extern "C" fn every(
     user: abi::User,
     free: Option<abi::Free>,
 ) -> Status {
-    let given = Given::new(user, free);
+    let user = OwnedPointer::new(user, free);
     status(|| {
-        scope::with_registrar(registrar, |registering| {
+        scope::with_registrar(registrar, |registration| {
             let run = run.ok_or(Fault::BadPointer)?;
-            let run = user::timer(registering.host, run, given.tied(registering.host));
-            registering.registrar.every(Duration::from_millis(period_ms), run);
+            let run = user::timer(registration.host, run, user.held_for(registration.host));
+            registration.registrar.every(Duration::from_millis(period_ms), run);
             Ok(())
         })
     })
 }
 
-// In a context.
+// Functions for a context.
 
 extern "C" fn shard(cx: abi::Cx) -> u32 {
     guarded(u32::MAX, || scope::with(cx, |scope| Ok(scope.cx.shard().into())).unwrap_or(u32::MAX))
@@ -316,7 +320,7 @@ extern "C" fn now_ms(cx: abi::Cx) -> u64 {
 extern "C" fn answer(cx: abi::Cx, json: Str) -> Status {
     in_scope(cx, |scope| {
         scope.unanswered()?;
-        scope.given = Said::Answer(Answer::data(data(json)?));
+        scope.outcome = CallOutcome::Answered(Answer::data(data(json)?));
         Ok(())
     })
 }
@@ -326,17 +330,17 @@ extern "C" fn answer_error(cx: abi::Cx, code: u32, message: Str) -> Status {
         scope.unanswered()?;
         let code = u16::try_from(code).map_err(|_| Fault::BadValue)?;
         let message = if message.ptr.is_null() { None } else { Some(text(message)?.into()) };
-        scope.given = Said::Answer(Answer::refusal(code, message));
+        scope.outcome = CallOutcome::Answered(Answer::refusal(code, message));
         Ok(())
     })
 }
 
 extern "C" fn answer_with(cx: abi::Cx, answer: *const abi::Answer) -> Status {
     status(|| {
-        let written = Written::of(answer)?;
+        let answer = AnswerParameter::read(answer)?;
         scope::with(cx, |scope| {
             scope.unanswered()?;
-            scope.given = Said::Answer(written.bind(scope.host)?.into_local());
+            scope.outcome = CallOutcome::Answered(answer.into_answer(scope.host)?.into_local());
             Ok(())
         })
     })
@@ -345,7 +349,7 @@ extern "C" fn answer_with(cx: abi::Cx, answer: *const abi::Answer) -> Status {
 extern "C" fn answer_never(cx: abi::Cx) -> Status {
     in_scope(cx, |scope| {
         scope.unanswered()?;
-        scope.given = Said::Answer(Answer::never());
+        scope.outcome = CallOutcome::Answered(Answer::never());
         Ok(())
     })
 }
@@ -354,29 +358,25 @@ extern "C" fn later(cx: abi::Cx, promise: *mut abi::Promise) -> Status {
     in_scope(cx, |scope| {
         let reply_to = scope.unanswered()?;
         write(promise, NO_PROMISE)?;
-        let open = Open::Answer(Later::new(scope.cx.server().clone(), reply_to), scope.host);
-        scope.given = Said::Promised;
-        promise_for(open, promise)
+        let later = Later::new(scope.cx.server().clone(), reply_to);
+        scope.outcome = CallOutcome::Promised;
+        write(promise, PROMISES.insert(HeldPromise::Answer(later, scope.host))?)
     })
 }
 
 extern "C" fn later_decision(cx: abi::Cx, promise: *mut abi::Promise) -> Status {
     in_scope(cx, |scope| {
-        let Kind::Subscription(reply_to, path) = scope.kind else { return Err(Fault::WrongPlace) };
-        scope.undecided()?;
+        let CallKind::Subscription(reply_to, path) = scope.kind else { return Err(Fault::WrongPlace) };
+        scope.check_unanswered()?;
         write(promise, NO_PROMISE)?;
-        let open = Open::Decision(LaterDecision::new(scope.cx.server().clone(), reply_to, path));
-        scope.given = Said::Promised;
-        promise_for(open, promise)
+        let later = LaterDecision::new(scope.cx.server().clone(), reply_to, path);
+        scope.outcome = CallOutcome::Promised;
+        write(promise, PROMISES.insert(HeldPromise::Decision(later))?)
     })
 }
 
+/// The handle of no promise.
 const NO_PROMISE: abi::Promise = abi::Promise { id: 0 };
-
-/// Where there are too many the promise is dropped, and so tells the client.
-fn promise_for(open: Open, out: *mut abi::Promise) -> Result<(), Fault> {
-    write(out, PROMISES.put(open).map_err(|_| Fault::Full)?)
-}
 
 extern "C" fn broadcast(cx: abi::Cx, to: Str, json: Str) -> Status {
     in_scope(cx, |scope| {
@@ -393,9 +393,9 @@ extern "C" fn send(
     callback: *const abi::Callback,
 ) -> Status {
     status(|| {
-        let offered = Offered::of(callback)?;
+        let callback = CallbackParameter::read(callback)?;
         scope::with(cx, |scope| {
-            let callback = bind(offered, scope.host)?;
+            let callback = into_callback(callback, scope.host)?;
             scope.cx.push_local(LocalCommand::Any(Command::Send {
                 client: client.into(),
                 path: path(to)?,
@@ -428,10 +428,11 @@ extern "C" fn after(
     user: abi::User,
     free: Option<abi::Free>,
 ) -> Status {
-    let given = Given::new(user, free);
+    let user = OwnedPointer::new(user, free);
     status(|| {
         scope::with(cx, |scope| {
-            let mut run = user::timer(scope.host, run.ok_or(Fault::BadPointer)?, given.tied(scope.host));
+            let run = run.ok_or(Fault::BadPointer)?;
+            let mut run = user::timer(scope.host, run, user.held_for(scope.host));
             scope.cx.after(Duration::from_millis(ms), move |cx| run(cx));
             Ok(())
         })
@@ -439,10 +440,10 @@ extern "C" fn after(
 }
 
 extern "C" fn client_data(cx: abi::Cx, client: abi::Client) -> abi::User {
-    let kept = |scope: &mut Scope<'_, '_>| {
-        Ok(scope.cx.client_data::<User>(client.into()).map_or(null_mut(), |user| user.ptr()))
+    let find = |scope: &mut CallScope<'_, '_>| {
+        Ok(scope.cx.client_data::<HeldPointer>(client.into()).map_or(null_mut(), |data| data.ptr()))
     };
-    guarded(null_mut(), || scope::with(cx, kept).unwrap_or(null_mut()))
+    guarded(null_mut(), || scope::with(cx, find).unwrap_or(null_mut()))
 }
 
 extern "C" fn set_client_data(
@@ -451,72 +452,71 @@ extern "C" fn set_client_data(
     data: abi::User,
     free: Option<abi::Free>,
 ) -> Status {
-    let given = Given::new(data, free);
+    let data = OwnedPointer::new(data, free);
     status(|| {
         scope::with(cx, |scope| {
-            let is_kept = scope.cx.set_client_data(client.into(), given.tied(scope.host));
+            let is_kept = scope.cx.set_client_data(client.into(), data.held_for(scope.host));
             if is_kept { Ok(()) } else { Err(Fault::Gone) }
         })
     })
 }
 
 extern "C" fn take_client_data(cx: abi::Cx, client: abi::Client) -> abi::User {
-    let taken = |scope: &mut Scope<'_, '_>| {
-        Ok(scope.cx.take_client_data::<User>(client.into()).map_or(null_mut(), User::into_ptr))
+    let take = |scope: &mut CallScope<'_, '_>| {
+        let data = scope.cx.take_client_data::<HeldPointer>(client.into());
+        Ok(data.map_or(null_mut(), HeldPointer::into_ptr))
     };
-    guarded(null_mut(), || scope::with(cx, taken).unwrap_or(null_mut()))
+    guarded(null_mut(), || scope::with(cx, take).unwrap_or(null_mut()))
 }
 
-// Any thread: promises.
+// Functions for any thread: promises.
 
 extern "C" fn promise_answer(promise: abi::Promise, answer: *const abi::Answer) -> Status {
     status(|| {
-        let written = Written::of(answer)?;
-        let taken = PROMISES.take(promise)?;
-        let (later, host, place) = match taken.into_parts() {
-            (Open::Answer(later, host), place) => (later, host, place),
-            (decision, place) => return refill(place, decision, Fault::WrongPlace),
+        let answer = AnswerParameter::read(answer)?;
+        let entry = PROMISES.get(promise)?;
+        let answer = answer.into_answer(entry.host()?)?;
+        let (promise, slot) = entry.take()?;
+        let (later, host) = match promise {
+            HeldPromise::Answer(later, host) => (later, host),
+            decision @ HeldPromise::Decision(_) => {
+                slot.put_back(decision);
+                return Err(Fault::WrongPlace);
+            }
         };
-        match written.bind(host) {
-            Ok(answer) => later
-                .answer(answer)
-                .or_else(|unanswered| refill(place, Open::Answer(unanswered.later, host), Fault::Busy)),
-            Err(fault) => refill(place, Open::Answer(later, host), fault),
-        }
+        later.answer(answer).map_err(|unanswered| {
+            slot.put_back(HeldPromise::Answer(unanswered.later, host));
+            Fault::Busy
+        })
     })
 }
 
 extern "C" fn promise_decide(promise: abi::Promise, accepted: i32) -> Status {
-    status(|| match PROMISES.take(promise)?.into_parts() {
-        (Open::Decision(later), place) => {
-            later.decide(accepted != 0).or_else(|later| refill(place, Open::Decision(later), Fault::Busy))
-        }
-        (answer, place) => refill(place, answer, Fault::WrongPlace),
+    status(|| {
+        let (promise, slot) = PROMISES.get(promise)?.take()?;
+        let later = match promise {
+            HeldPromise::Decision(later) => later,
+            answer @ HeldPromise::Answer(..) => {
+                slot.put_back(answer);
+                return Err(Fault::WrongPlace);
+            }
+        };
+        later.decide(accepted != 0).map_err(|later| {
+            slot.put_back(HeldPromise::Decision(later));
+            Fault::Busy
+        })
     })
-}
-
-fn refill(place: Emptied<'_>, open: Open, fault: Fault) -> Result<(), Fault> {
-    place.fill(open);
-    Err(fault)
 }
 
 extern "C" fn promise_drop(promise: abi::Promise) -> Status {
-    status(|| PROMISES.take(promise).map(drop))
+    status(|| PROMISES.get(promise)?.take().map(drop))
 }
 
 extern "C" fn promise_client(promise: abi::Promise, client: *mut abi::Client) -> Status {
-    status(|| {
-        let (open, place) = PROMISES.take(promise)?.into_parts();
-        let waits = match &open {
-            Open::Answer(later, _) => later.client(),
-            Open::Decision(later) => later.client(),
-        };
-        place.fill(open);
-        write(client, waits.into())
-    })
+    status(|| write(client, PROMISES.get(promise)?.client().into()))
 }
 
-// Any thread: the server.
+// Functions for any thread: the server.
 
 fn posted(result: Result<(), Busy>) -> Result<(), Fault> {
     result.map_err(|Busy| Fault::Busy)
@@ -534,10 +534,10 @@ extern "C" fn server_send(
     callback: *const abi::Callback,
 ) -> Status {
     status(|| {
-        let offered = Offered::of(callback)?;
+        let callback = CallbackParameter::read(callback)?;
         let host = Host::of(server)?;
         let (server, path, data) = (host.server()?, path(to)?, data(json)?);
-        posted(match bind(offered, host)? {
+        posted(match into_callback(callback, host)? {
             Some(callback) => server.send_with_callback(client.into(), &path, data, callback),
             None => server.send(client.into(), &path, data),
         })
@@ -556,7 +556,7 @@ extern "C" fn server_move(server: abi::ServerHandle, client: abi::Client, addres
     })
 }
 
-// Any thread: JSON.
+// Functions for any thread: JSON.
 
 extern "C" fn json_check(json: Str) -> Status {
     status(|| json::check(text(json)?))

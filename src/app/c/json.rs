@@ -1,4 +1,4 @@
-//! A little JSON, for applications whose language has none at hand.
+//! The JSON functions of the C API, for applications without a JSON library.
 
 use super::abi::Fault;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -6,26 +6,40 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
+/// Checks that a text is JSON. Any depth of nesting is accepted.
+///
+/// # Errors
+///
+/// [`Fault::BadJson`]
 pub fn check(json: &str) -> Result<(), Fault> {
     serde_json::from_str::<IgnoredAny>(json).map(drop).map_err(|_| Fault::BadJson)
 }
 
-/// The text of a JSON string.
+/// Returns the text of a JSON string.
+///
+/// # Errors
+///
+/// [`Fault::BadJson`] if `json` is not a JSON string.
 pub fn text(json: &str) -> Result<String, Fault> {
     serde_json::from_str(json).map_err(|_| Fault::BadJson)
 }
 
-/// The value of an object's first member of this name.
+/// Returns the value of an object's first member of this name, as JSON.
+///
+/// # Errors
+///
+/// [`Fault::BadJson`] if `json` is not a JSON object, and [`Fault::NotFound`] if it has no such member.
 pub fn member<'a>(json: &'a str, name: &str) -> Result<&'a str, Fault> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let found = deserializer.deserialize_map(Find(name)).map_err(|_| Fault::BadJson)?;
+    let found = deserializer.deserialize_map(FindMember(name)).map_err(|_| Fault::BadJson)?;
     deserializer.end().map_err(|_| Fault::BadJson)?;
     found.map(RawValue::get).ok_or(Fault::NotFound)
 }
 
-struct Find<'n>(&'n str);
+/// A visitor that finds the first member of this name.
+struct FindMember<'n>(&'n str);
 
-impl<'de> Visitor<'de> for Find<'_> {
+impl<'de> Visitor<'de> for FindMember<'_> {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,7 +48,7 @@ impl<'de> Visitor<'de> for Find<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(Name(name)) = map.next_key()? {
+        while let Some(MemberName(name)) = map.next_key()? {
             if found.is_none() && name == self.0 {
                 found = Some(map.next_value()?);
             } else {
@@ -45,16 +59,16 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 }
 
-/// Borrowed where it has no escapes.
+/// The name of a member, which is borrowed if it contains no escape sequences.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn members_are_pieces_of_the_text() {
+    fn members_are_parts_of_the_text() {
         let json = r#" {"a": [1, {"b": 2}] ,"b":"x","\u0063":null,"a":3} "#;
         assert_eq!(member(json, "a"), Ok(r#"[1, {"b": 2}]"#), "the first of that name");
         assert_eq!(member(json, "b"), Ok(r#""x""#));
@@ -74,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_no_matter() {
+    fn any_depth_is_accepted() {
         let deep = |open: &str, close: &str| open.repeat(200_000) + "1" + &close.repeat(200_000);
         assert_eq!(check(&deep("[", "]")), Ok(()));
         assert_eq!(check(&deep(r#"{"a":"#, "}")), Ok(()));

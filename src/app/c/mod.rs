@@ -1,20 +1,20 @@
-//! Applications in C: shared objects that the server loads, and the functions that they call.
+//! Applications in C: shared objects that the server loads.
 //!
-//! | file | is |
+//! | file | contents |
 //! | --- | --- |
-//! | `quickio.h` | the ABI, documented: what applications are compiled with |
-//! | `quickio.hpp` | the same for C++: closures, promises that drop themselves, exceptions that stay inside |
+//! | `quickio.h` | the ABI and its documentation: the header that applications include |
+//! | `quickio.hpp` | the same for C++: closures, promises with destructors, and exceptions that do not leave the application |
 //! | `abi` | the types of `quickio.h` in Rust |
 //! | `api` | the functions that applications call |
-//! | `events` | what the server calls: handlers and hooks |
-//! | `user` | what applications give away: callbacks, timers, pointers with their free functions |
-//! | `scope` | contexts: handles that are good while one call lasts |
-//! | `promises`, `host` | tables of what handles stand for longer |
-//! | `json` | a little JSON |
-//! | `elf` | whether a file can be loaded at all |
+//! | `events` | the functions that the server calls: handlers and hooks |
+//! | `user` | pointers that applications give to the server, with their free functions |
+//! | `scope` | the handles that are valid during one call |
+//! | `promises`, `host` | the handles that are valid for longer |
+//! | `json` | JSON functions |
+//! | `elf` | a check of a file before it is loaded |
 //!
-//! This folder is the only place above `qev` that has `unsafe`: behind every pointer of an application is nothing but its
-//! word.
+//! This folder is the only place above `qev` that contains `unsafe` code, because the server cannot check the pointers of an
+//! application.
 
 mod abi;
 mod api;
@@ -32,10 +32,10 @@ use super::{Application, Error, Registrar, Server};
 use crate::limits::{C_APPLICATIONS_MAX, C_STOP_WAIT};
 use abi::{ABI_VERSION, AppInfo, MAGIC, OK, RegistrarHandle, ServerHandle};
 use api::API;
-use elf::Not;
+use elf::Unloadable;
 use host::Host;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use scope::Registering;
+use scope::Registration;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
 use std::io;
@@ -44,42 +44,44 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error as ThisError;
 
-/// What an application is exported as.
+/// The name of the symbol that an application exports.
 const SYMBOL: &CStr = c"qio_app";
 
-/// What languages export that have functions only.
+/// The name of the function that an application exports if its language can export only functions.
 const GETTER: &CStr = c"qio_app_get";
 
-/// Bytes of an application's name.
+/// Bytes of the longest name of an application.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Settings of applications, by name and key.
+/// The settings of applications, by the application's name and by key.
 pub type Settings = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Why a file is no application that can run here.
+/// The reason why a file cannot be loaded as an application.
 #[derive(Debug, ThisError)]
 pub enum LoadError {
     #[error("it cannot be read: {0}")]
     Unreadable(io::Error),
     #[error(
-        "it is no shared object; scripts end in .py, .js, .mjs or .cjs, or are executable (chmod +x) and begin with #!"
+        "it is not a shared object; scripts end in .py, .js, .mjs or .cjs, or are executable (chmod +x) and begin with #!"
     )]
     NoObject,
-    #[error("it is a program or an object file: link it with -shared -fPIC")]
+    #[error("it is a program or an object file; link it with -shared -fPIC")]
     NotShared,
-    #[error("it is made for {theirs}, and this server is {ours}")]
+    #[error("it was built for {theirs}, and this server runs on {ours}")]
     WrongMachine { theirs: String, ours: &'static str },
-    #[error("the dynamic linker refuses it: {0}")]
+    #[error("the dynamic linker refused it: {0}")]
     Linker(String),
-    #[error("it is no application: it exports neither `qio_app` nor `qio_app_get` (see quickio.h)")]
+    #[error("it is not an application: it exports neither `qio_app` nor `qio_app_get` (see quickio.h)")]
     NoSymbol,
-    #[error("it is no application: its `qio_app` does not begin with QIO_APP_HEAD")]
+    #[error("it is not an application: its `qio_app` does not begin with QIO_APP_HEAD")]
     WrongMagic,
-    #[error("it was compiled for ABI version {0}, and this server has version {ABI_VERSION}")]
+    #[error(
+        "it was compiled for ABI version {0}, and this server has version {ABI_VERSION}; compile it with this server's quickio.h"
+    )]
     WrongVersion(u32),
-    #[error("its `qio_app` is broken: {0}")]
-    Broken(&'static str),
-    #[error("there are too many applications: {C_APPLICATIONS_MAX} can be loaded")]
+    #[error("its `qio_app` is invalid: {0}")]
+    Invalid(&'static str),
+    #[error("at most {C_APPLICATIONS_MAX} applications in C can be loaded")]
     TooMany,
     #[error("init failed: {0}")]
     Init(String),
@@ -93,7 +95,7 @@ pub struct CApplication {
     stopped: AtomicBool,
 }
 
-/// What it is called by, once `init` was.
+/// The functions of an application that are called after `init`.
 struct Functions {
     register_events: Option<extern "C-unwind" fn(RegistrarHandle) -> i32>,
     start: Option<extern "C-unwind" fn() -> i32>,
@@ -105,12 +107,12 @@ struct Functions {
 ///
 /// # Errors
 ///
-/// The file is no application that this server can run, or its `init` failed.
+/// The file is not an application that this server can run, or its `init` failed.
 pub fn load(file: &Path, settings: &Settings) -> Result<Arc<CApplication>, LoadError> {
-    match elf::look(file).map_err(LoadError::Unreadable)? {
-        Some(Not::Elf) => return Err(LoadError::NoObject),
-        Some(Not::Shared) => return Err(LoadError::NotShared),
-        Some(Not::OurMachine(theirs)) => {
+    match elf::inspect(file).map_err(LoadError::Unreadable)? {
+        Some(Unloadable::NotElf) => return Err(LoadError::NoObject),
+        Some(Unloadable::NotShared) => return Err(LoadError::NotShared),
+        Some(Unloadable::OtherMachine(theirs)) => {
             return Err(LoadError::WrongMachine { theirs, ours: std::env::consts::ARCH });
         }
         None => {}
@@ -119,8 +121,9 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Arc<CApplication>, LoadE
     let (info, name) = info(&library)?;
     let settings = settings.get(&name).cloned().unwrap_or_default();
     let (host, handle) = Host::add(name, settings).ok_or(LoadError::TooMany)?;
-    // It is never unloaded: its threads, callbacks that are still held, and what the C library keeps of it (atexit,
-    // thread-local destructors) may run its code up to the last moment. The process ends soon after it in any case.
+    // The library is never unloaded. Its threads, callbacks that the server still holds, and functions that the C library has
+    // recorded (atexit, thread-local destructors) may run its code until the process ends, which is soon after the server has
+    // stopped.
     std::mem::forget(library);
     init(&info, host, handle).map_err(LoadError::Init)?;
     let AppInfo { register_events, start, stop, self_test, .. } = info;
@@ -130,63 +133,63 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Arc<CApplication>, LoadE
 
 #[allow(unsafe_code)]
 fn open(file: &Path) -> Result<Library, LoadError> {
-    // A name without a slash would be looked up along the linker's own path.
+    // The linker would search its own path for a name without a slash.
     let file = std::path::absolute(file).map_err(LoadError::Unreadable)?;
-    // SAFETY: it runs the constructors of a file that the operator has named as part of this server. There is no other
-    // safety in that.
+    // SAFETY: this runs the constructors of the file. The operator has named the file as a part of this server and is
+    // responsible for its code.
     let opened = unsafe { Library::open(Some(file), RTLD_NOW | RTLD_LOCAL) };
-    opened.map_err(|error| LoadError::Linker(linker_words(&error)))
+    opened.map_err(|error| LoadError::Linker(linker_message(&error)))
 }
 
-/// The linker's own words, which libloading keeps beneath its own.
-fn linker_words(error: &dyn std::error::Error) -> String {
+/// Returns the linker's own message, which libloading makes the source of its error.
+fn linker_message(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// What the application exports, checked.
+/// Returns the exported structure of the application, and the application's name, after checking both.
 #[allow(unsafe_code)]
 fn info(library: &Library) -> Result<(AppInfo, String), LoadError> {
     let info = exported(library)?;
     if info.is_null() || !info.is_aligned() {
         return Err(LoadError::WrongMagic);
     }
-    // SAFETY: it is neither null nor misaligned; a symbol that is something else has four bytes, too, or lies in a section
-    // that has.
+    // SAFETY: the pointer is neither null nor misaligned. If the symbol is something else, it also has four bytes, or is in a
+    // section that has.
     let magic = unsafe { info.cast::<u32>().read() };
     if magic != MAGIC {
         return Err(LoadError::WrongMagic);
     }
-    // SAFETY: whatever begins with the magic number has two more such fields, in all versions.
+    // SAFETY: in all versions, a structure that begins with the magic number has two more fields of this type.
     let [_, version, size] = unsafe { info.cast::<[u32; 3]>().read() };
     if version != ABI_VERSION {
         return Err(LoadError::WrongVersion(version));
     }
     if (size as usize) < size_of::<AppInfo>() {
-        return Err(LoadError::Broken("its size is too small"));
+        return Err(LoadError::Invalid("its size is too small"));
     }
-    // SAFETY: it says that it is of this version and size. Its function pointers have the types of the header, as C had them
-    // checked, and may be null where it says so.
+    // SAFETY: the structure has this version and at least this size. The C compiler has checked that its function pointers have
+    // the types of the header. They are `Option` here, and may be null.
     let info = unsafe { info.read() };
     if info.init.is_none() || info.register_events.is_none() {
-        return Err(LoadError::Broken("init or register_events is NULL"));
+        return Err(LoadError::Invalid("init or register_events is NULL"));
     }
-    let name = name(info.name).ok_or(LoadError::Broken("its name is not 1 to 64 of A-Z a-z 0-9 - _"))?;
+    let name = name(info.name).ok_or(LoadError::Invalid("its name is not 1 to 64 of A-Z a-z 0-9 - _"))?;
     Ok((info, name))
 }
 
 #[allow(unsafe_code)]
 fn exported(library: &Library) -> Result<*const AppInfo, LoadError> {
-    // SAFETY: the symbol's address is only looked at as a number here.
+    // SAFETY: only the symbol's address is used here, as a number.
     if let Ok(symbol) = unsafe { library.get::<*const AppInfo>(SYMBOL.to_bytes_with_nul()) } {
         return Ok(symbol.as_raw_ptr().cast_const().cast());
     }
-    // SAFETY: the header says of which type a function of this name is.
+    // SAFETY: the header specifies the type of the function with this name.
     let getter =
         unsafe { library.get::<extern "C-unwind" fn() -> *const AppInfo>(GETTER.to_bytes_with_nul()) };
     getter.map(|getter| getter()).map_err(|_| LoadError::NoSymbol)
 }
 
-/// A name that is terminated and of the characters that names have.
+/// Reads a name. Returns `None` if it is empty, too long, or contains characters that are not allowed.
 #[allow(unsafe_code)]
 fn name(ptr: *const c_char) -> Option<String> {
     let mut name = String::new();
@@ -194,7 +197,7 @@ fn name(ptr: *const c_char) -> Option<String> {
         return None;
     }
     for at in 0..=NAME_BYTES_MAX {
-        // SAFETY: no byte up to this one was the last of a terminated text.
+        // SAFETY: no byte before this one is 0, and the header requires that the name ends with a 0.
         let byte = unsafe { ptr.add(at).read() } as u8;
         match byte {
             0 => return Some(name).filter(|name| !name.is_empty()),
@@ -207,27 +210,28 @@ fn name(ptr: *const c_char) -> Option<String> {
 
 fn init(info: &AppInfo, host: &'static Host, handle: ServerHandle) -> Result<(), String> {
     let status = info.init.map_or(OK, |init| init(&raw const API, handle));
-    outcome(host, status)
+    result_of(host, status)
 }
 
-/// What a function of the application answered, and what it said about that.
-fn outcome(host: &Host, status: i32) -> Result<(), String> {
-    let why = host.take_failure();
+/// Converts the status that a function of the application returned, together with the description that the application may
+/// have given of a failure.
+fn result_of(host: &Host, status: i32) -> Result<(), String> {
+    let description = host.take_failure();
     if status == OK {
         return Ok(());
     }
     let known = || abi::Fault::text(status).to_string_lossy();
-    Err(why.unwrap_or_else(|| format!("it answered {status} ({})", known())))
+    Err(description.unwrap_or_else(|| format!("it returned {status} ({})", known())))
 }
 
 impl CApplication {
-    /// The file that it came from.
+    /// Returns the file from which the application was loaded.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Calls `stop`, once, when nothing of the application's is held any more. Left out where a shard was left behind that
-    /// may be running it.
+    /// Calls `stop` once, after the server has released everything that belongs to the application. If a shard did not end in
+    /// time and may still be running the application, `stop` is not called.
     pub fn finish(&self) {
         if self.stopped.swap(true, Ordering::SeqCst) {
             return;
@@ -236,7 +240,10 @@ impl CApplication {
         if self.host.wait_until_released(C_STOP_WAIT) {
             stop();
         } else {
-            tracing::warn!(app = self.host.name, "a shard still runs it: it is not stopped");
+            tracing::warn!(
+                app = self.host.name,
+                "a shard did not end in time and may still run the application; its stop function is not called"
+            );
         }
     }
 }
@@ -247,22 +254,22 @@ impl Application for CApplication {
     }
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        let mut registering = Registering { registrar, host: self.host, error: None };
-        let register = self
+        let mut registration = Registration { registrar, host: self.host, error: None };
+        let status = self
             .functions
             .register_events
-            .map_or(OK, |register| scope::enter_registrar(&mut registering, |handle| register(handle)));
-        let outcome = outcome(self.host, register);
-        match registering.error {
+            .map_or(OK, |register| scope::enter_registrar(&mut registration, |handle| register(handle)));
+        let result = result_of(self.host, status);
+        match registration.error {
             Some(error) => Err(error),
-            None => outcome.map_err(|why| Error::Failed(format!("register_events failed: {why}"))),
+            None => result.map_err(|why| Error::Failed(format!("register_events failed: {why}"))),
         }
     }
 
     fn start(&self, server: &Server) -> Result<(), Error> {
         let _ = self.host.server.set(server.clone());
         let started = self.functions.start.map_or(OK, |start| start());
-        outcome(self.host, started).map_err(|why| Error::Failed(format!("start failed: {why}")))
+        result_of(self.host, started).map_err(|why| Error::Failed(format!("start failed: {why}")))
     }
 
     fn stop(&self) {
@@ -271,6 +278,6 @@ impl Application for CApplication {
 
     fn self_test(&self) -> Result<(), Error> {
         let tested = self.functions.self_test.map_or(OK, |test| test());
-        outcome(self.host, tested).map_err(Error::Failed)
+        result_of(self.host, tested).map_err(Error::Failed)
     }
 }

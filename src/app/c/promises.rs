@@ -1,137 +1,182 @@
-//! The promises that applications in C hold: by number, so that one which was used up is told from an open one.
+//! The promises that applications in C hold.
 //!
-//! A table that only grows, without a lock: each place has a number that is odd while it is full, and whoever raises it
-//! owns the place. A handle is a place and its number.
-
-#![allow(unsafe_code)]
+//! An application knows a promise by its handle. The handle of a promise that has been kept is detected: the slots of the
+//! table have generations, and a slot has another one after each use (about 134 million, then they repeat).
 
 use super::abi::{Fault, Promise};
 use super::host::Host;
 use crate::app::{Later, LaterDecision};
+use crate::client::ClientId;
 use crate::limits::C_PROMISES_MAX;
-use crossbeam_queue::SegQueue;
-use std::cell::UnsafeCell;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use sharded_slab::{Config, DefaultConfig, Entry, Slab};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-/// A promise that is open, and whose it is.
-pub enum Open {
+/// A promise that has not been kept yet.
+pub enum HeldPromise {
+    /// A promise to answer an event, and the application that holds it.
     Answer(Later, &'static Host),
     Decision(LaterDecision),
 }
 
-struct Place {
-    number: AtomicU32,
-    open: UnsafeCell<Option<Open>>,
-}
-
-// SAFETY: `open` is touched only by whoever owns the place: one thread, as `take` and `put` say.
-unsafe impl Sync for Place {}
-
-/// Places of the first chunk; each has as many as all before it.
-const FIRST_CHUNK: usize = 1024;
-const CHUNKS: usize = (C_PROMISES_MAX / FIRST_CHUNK).ilog2() as usize + 1;
-
-pub struct Promises {
-    chunks: [OnceLock<Box<[Place]>>; CHUNKS],
-    made: AtomicU32,
-    free: SegQueue<u32>,
-}
-
-/// Those of this process.
-pub static PROMISES: Promises = Promises::new();
-
-impl Promises {
-    pub const fn new() -> Promises {
-        Promises {
-            chunks: [const { OnceLock::new() }; CHUNKS],
-            made: AtomicU32::new(0),
-            free: SegQueue::new(),
+impl HeldPromise {
+    fn client(&self) -> ClientId {
+        match self {
+            HeldPromise::Answer(later, _) => later.client(),
+            HeldPromise::Decision(later) => later.client(),
         }
     }
+}
 
-    /// Keeps a promise; gives it back where there are too many.
-    pub fn put(&self, open: Open) -> Result<Promise, Open> {
-        let Some(index) = self.free.pop().or_else(|| self.make()) else { return Err(open) };
-        let place = self.place(index);
-        let number = place.number.load(Ordering::Acquire) | 1;
-        // SAFETY: the index was in the list of free places, or is new: nobody else has it, and no handle is good while the
-        // number is even.
-        unsafe { *place.open.get() = Some(open) };
-        place.number.store(number, Ordering::Release);
-        Ok(Promise { id: u64::from(number) << 32 | u64::from(index) })
-    }
+/// The promises of all applications in this process.
+pub static PROMISES: LazyLock<PromiseTable> = LazyLock::new(PromiseTable::new);
 
-    /// Takes a promise out, for whoever will use it up or put it back.
-    pub fn take(&self, promise: Promise) -> Result<Taken<'_>, Fault> {
-        let (number, index) = ((promise.id >> 32) as u32, promise.id as u32);
-        if number % 2 == 0 || index >= self.made.load(Ordering::Acquire).min(C_PROMISES_MAX as u32) {
-            return Err(Fault::Gone);
-        }
-        let place = self.place(index);
-        place
-            .number
-            .compare_exchange(number, number.wrapping_add(1), Ordering::Acquire, Ordering::Relaxed)
-            .map_err(|_| Fault::Gone)?;
-        // SAFETY: only one thread can raise this number, and the place is not in the list of free ones yet.
-        let open = unsafe { (*place.open.get()).take() };
-        let place = Emptied { promises: self, index, number };
-        open.map(|open| Taken { open, place }).ok_or(Fault::Gone)
-    }
+/// A table of promises, which any thread may use. A shard inserts into a part of its own, without a lock.
+///
+/// The mutex of a slot is held only to move the promise out or in. No code of an application runs meanwhile: it could use the
+/// same handle.
+pub struct PromiseTable {
+    slots: Slab<PromiseSlot, SlotConfig>,
+    /// The number of occupied slots.
+    open: AtomicUsize,
+}
 
-    fn make(&self) -> Option<u32> {
-        let within = |made: u32| (made < C_PROMISES_MAX as u32).then_some(made + 1);
-        self.made.fetch_update(Ordering::AcqRel, Ordering::Relaxed, within).ok()
-    }
+struct PromiseSlot {
+    /// The client that waits.
+    client: ClientId,
+    /// `None` while a call tries to keep the promise, and afterwards.
+    promise: Mutex<Option<HeldPromise>>,
+}
 
-    fn place(&self, index: u32) -> &Place {
-        let index = index as usize;
-        // The chunks hold 1024, 1024, 2048, 4096 and so on.
-        let chunk = (index / FIRST_CHUNK).checked_ilog2().map_or(0, |log| log as usize + 1);
-        let (first, len) = match chunk {
-            0 => (0, FIRST_CHUNK),
-            chunk => (FIRST_CHUNK << (chunk - 1), FIRST_CHUNK << (chunk - 1)),
-        };
-        let make =
-            || (0..len).map(|_| Place { number: AtomicU32::new(0), open: UnsafeCell::new(None) }).collect();
-        &self.chunks[chunk].get_or_init(make)[index - first]
+impl PromiseSlot {
+    /// Locks the promise. A panic cannot leave it half changed.
+    fn lock(&self) -> MutexGuard<'_, Option<HeldPromise>> {
+        self.promise.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A promise that was taken out, and its place.
-pub struct Taken<'p> {
-    open: Open,
-    place: Emptied<'p>,
+/// The sizes of the slab. Each bit of a slot's index or of a thread's number is one bit less of the generation.
+struct SlotConfig;
+
+impl Config for SlotConfig {
+    /// Pages of a thread: 32 slots, 64, 128 and so on. Together they have room for all promises but 32.
+    const MAX_PAGES: usize = 17;
+    /// One bit is kept free, and for this reason a key plus one does not overflow.
+    const RESERVED_BITS: usize = 1;
 }
 
-impl<'p> Taken<'p> {
-    /// The promise, to be used up, or to be put back into its place.
-    pub fn into_parts(self) -> (Open, Emptied<'p>) {
-        (self.open, self.place)
+const _: () = assert!(
+    DefaultConfig::INITIAL_PAGE_SIZE * ((1 << SlotConfig::MAX_PAGES) - 1) + DefaultConfig::INITIAL_PAGE_SIZE
+        == C_PROMISES_MAX
+);
+const _: () = assert!(usize::BITS == u64::BITS, "a handle is a key of the slab");
+
+impl PromiseTable {
+    fn new() -> PromiseTable {
+        PromiseTable { slots: Slab::new_with_config(), open: AtomicUsize::new(0) }
+    }
+
+    /// Adds a promise, and returns its handle, which is never 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Full`] if there are too many promises. The promise is dropped, which tells its client.
+    pub fn insert(&self, promise: HeldPromise) -> Result<Promise, Fault> {
+        let count = OpenCount::new(self)?;
+        let slot = PromiseSlot { client: promise.client(), promise: Mutex::new(Some(promise)) };
+        let key = self.slots.insert(slot).ok_or(Fault::Full)?;
+        std::mem::forget(count); // `EmptySlot` subtracts it
+        Ok(Promise { id: key as u64 + 1 })
+    }
+
+    /// Returns the slot of a promise.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Gone`] if the handle belongs to no promise or to one that has been kept.
+    pub fn get(&self, handle: Promise) -> Result<PromiseEntry<'_>, Fault> {
+        let key = handle.id.checked_sub(1).filter(|key| key >> (u64::BITS - 1) == 0).ok_or(Fault::Gone)?;
+        let key = key as usize;
+        let slot = self.slots.get(key).ok_or(Fault::Gone)?;
+        Ok(PromiseEntry { table: self, key, slot })
     }
 }
 
-/// A place whose promise was taken out: free again when this is dropped.
-pub struct Emptied<'p> {
-    promises: &'p Promises,
-    index: u32,
-    number: u32,
-}
+/// An open promise that is counted. Dropping it subtracts it again.
+struct OpenCount<'t>(&'t PromiseTable);
 
-impl Emptied<'_> {
-    /// Puts a promise back under its old handle.
-    pub fn fill(self, open: Open) {
-        let place = self.promises.place(self.index);
-        // SAFETY: this owns the place: its number is even, and its index in nobody else's hands.
-        unsafe { *place.open.get() = Some(open) };
-        place.number.store(self.number, Ordering::Release);
-        std::mem::forget(self);
+impl OpenCount<'_> {
+    fn new(table: &PromiseTable) -> Result<OpenCount<'_>, Fault> {
+        let before = table.open.fetch_add(1, Ordering::Relaxed);
+        let count = OpenCount(table);
+        if before < C_PROMISES_MAX { Ok(count) } else { Err(Fault::Full) }
     }
 }
 
-impl Drop for Emptied<'_> {
+impl Drop for OpenCount<'_> {
     fn drop(&mut self) {
-        self.promises.free.push(self.index);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A slot of the table, which is not used again as long as this value exists.
+pub struct PromiseEntry<'t> {
+    table: &'t PromiseTable,
+    key: usize,
+    slot: Entry<'t, PromiseSlot, SlotConfig>,
+}
+
+impl<'t> PromiseEntry<'t> {
+    /// Returns the client that waits for the promise to be kept.
+    pub fn client(&self) -> ClientId {
+        self.slot.client
+    }
+
+    /// Returns the application that promised to answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::WrongPlace`] if the promise is one to decide, and [`Fault::Gone`] if it has been kept or is being kept.
+    pub fn host(&self) -> Result<&'static Host, Fault> {
+        match &*self.slot.lock() {
+            Some(HeldPromise::Answer(_, host)) => Ok(*host),
+            Some(HeldPromise::Decision(_)) => Err(Fault::WrongPlace),
+            None => Err(Fault::Gone),
+        }
+    }
+
+    /// Moves the promise out, to be kept or put back. Of two threads one gets it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Gone`] if the promise has been kept or is being kept.
+    pub fn take(self) -> Result<(HeldPromise, EmptySlot<'t>), Fault> {
+        let promise = self.slot.lock().take().ok_or(Fault::Gone)?;
+        Ok((promise, EmptySlot(Some(self))))
+    }
+}
+
+/// A slot whose promise was moved out. Dropping this value frees the slot.
+pub struct EmptySlot<'t>(Option<PromiseEntry<'t>>);
+
+impl EmptySlot<'_> {
+    /// Puts the promise back under its handle.
+    pub fn put_back(mut self, promise: HeldPromise) {
+        let entry = self.0.take().expect("only this method, which consumes the value, takes the entry");
+        let before = entry.slot.lock().replace(promise);
+        debug_assert!(before.is_none(), "the slot was empty");
+    }
+}
+
+impl Drop for EmptySlot<'_> {
+    fn drop(&mut self) {
+        if let Some(PromiseEntry { table, key, slot }) = self.0.take() {
+            // The slab clears the slot when the last entry is dropped.
+            let was_occupied = table.slots.remove(key);
+            debug_assert!(was_occupied, "the slot of a promise is freed once");
+            drop(slot);
+            table.open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -139,16 +184,22 @@ impl Drop for Emptied<'_> {
 mod tests {
     use super::*;
     use crate::app::{Command, Post, ReplyTo, Server};
-    use crate::client::ClientId;
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, OnceLock};
     use std::thread;
 
+    /// Counts the commands that are posted.
     #[derive(Default)]
-    struct Count(AtomicUsize);
+    struct CountingPost(AtomicUsize);
 
-    impl Post for Count {
+    impl CountingPost {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Post for CountingPost {
         fn post(&self, _: u32, _: Command) -> Result<(), Command> {
             self.0.fetch_add(1, Ordering::Relaxed);
             Ok(())
@@ -160,57 +211,110 @@ mod tests {
         HOST.get_or_init(|| Host::add("test".into(), BTreeMap::new()).unwrap().0)
     }
 
-    fn promise(posted: &Arc<Count>) -> Open {
-        let client = ClientId { shard: 0, slot: 0, generation: 1 };
-        let server = Server::new(Arc::clone(posted) as Arc<dyn Post>);
-        Open::Answer(Later::new(server, ReplyTo { client, callback: 1 }), host())
+    const CLIENT: ClientId = ClientId { shard: 0, slot: 3, generation: 1 };
+
+    fn promise(post: &Arc<CountingPost>) -> HeldPromise {
+        let server = Server::new(Arc::clone(post) as Arc<dyn Post>);
+        HeldPromise::Answer(Later::new(server, ReplyTo { client: CLIENT, callback: 1 }), host())
+    }
+
+    impl PromiseTable {
+        fn take(&self, handle: Promise) -> Result<(HeldPromise, EmptySlot<'_>), Fault> {
+            self.get(handle)?.take()
+        }
     }
 
     #[test]
     fn a_handle_is_good_once() {
-        let (promises, posted) = (Promises::new(), Arc::default());
-        let first = promises.put(promise(&posted)).ok().unwrap();
-        let second = promises.put(promise(&posted)).ok().unwrap();
+        let (table, post) = (PromiseTable::new(), Arc::default());
+        let first = table.insert(promise(&post)).unwrap();
+        let second = table.insert(promise(&post)).unwrap();
         assert_ne!(first, second);
-        drop(promises.take(first).ok().unwrap());
-        assert_eq!(posted.0.load(Ordering::Relaxed), 1, "dropped, it has answered");
-        assert_eq!(promises.take(first).err(), Some(Fault::Gone));
-        let third = promises.put(promise(&posted)).ok().unwrap();
-        assert_eq!(third.id as u32, first.id as u32, "the place is used again");
-        assert_eq!(promises.take(first).err(), Some(Fault::Gone), "and the old handle is still none");
-        let (open, place) = promises.take(second).ok().unwrap().into_parts();
-        place.fill(open);
-        assert!(promises.take(second).is_ok() && promises.take(third).is_ok());
-        for id in [0, 1, 1 << 32, u64::MAX, 1 << 32 | 1 << 30] {
-            assert_eq!(promises.take(Promise { id }).err(), Some(Fault::Gone), "{id:x}");
+        drop(table.take(first).unwrap());
+        assert_eq!(post.count(), 1, "a promise that is dropped answers");
+        assert_eq!(table.take(first).err(), Some(Fault::Gone));
+        let mut seen = BTreeSet::from([first.id, second.id]);
+        for _ in 0..1000 {
+            let next = table.insert(promise(&post)).unwrap();
+            assert!(next.id != 0 && seen.insert(next.id), "the slot is used again, with another handle");
+            assert_eq!(table.take(first).err(), Some(Fault::Gone), "the old handle is detected");
+            drop(table.take(next).unwrap());
         }
+        let (taken, slot) = table.take(second).unwrap();
+        assert_eq!(table.take(second).err(), Some(Fault::Gone), "the promise is being kept");
+        assert_eq!(table.get(second).unwrap().client(), CLIENT);
+        slot.put_back(taken);
+        assert!(table.take(second).is_ok());
+        for id in [0, 1, 2, 1 << 32, 1 << 63, u64::MAX, 1 << 32 | 1 << 30] {
+            assert_eq!(table.take(Promise { id }).err(), Some(Fault::Gone), "{id:x}");
+        }
+        assert_eq!(table.open.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn every_place_is_its_own() {
-        let (promises, posted) = (Promises::new(), Arc::default());
-        let handles: Vec<_> = (0..5000).map(|_| promises.put(promise(&posted)).ok().unwrap()).collect();
-        let taken = handles.iter().filter(|handle| promises.take(**handle).is_ok()).count();
-        assert_eq!((taken, posted.0.load(Ordering::Relaxed)), (5000, 5000));
+    fn every_promise_has_its_own_slot() {
+        let (table, post) = (PromiseTable::new(), Arc::default());
+        let handles: Vec<_> = (0..5000).map(|_| table.insert(promise(&post)).unwrap()).collect();
+        let taken = handles.iter().filter(|handle| table.take(**handle).is_ok()).count();
+        assert_eq!((taken, post.count()), (5000, 5000));
     }
 
     #[test]
-    fn of_two_threads_one_takes_it() {
+    fn their_number_is_limited() {
+        let (table, post) = (PromiseTable::new(), Arc::default());
+        let handle = table.insert(promise(&post)).unwrap();
+        table.open.store(C_PROMISES_MAX, Ordering::Relaxed);
+        assert_eq!(table.insert(promise(&post)), Err(Fault::Full));
+        assert_eq!(post.count(), 1, "the promise is dropped and answers");
+        drop(table.take(handle).unwrap());
+        assert!(table.insert(promise(&post)).is_ok());
+        assert_eq!(table.open.load(Ordering::Relaxed), C_PROMISES_MAX);
+    }
+
+    #[test]
+    fn of_two_threads_one_takes_a_promise() {
         const ROUNDS: usize = 2000;
-        let (promises, posted) = (Promises::new(), Arc::<Count>::default());
-        let won = AtomicUsize::new(0);
+        let (table, post) = (PromiseTable::new(), Arc::<CountingPost>::default());
+        let taken = AtomicUsize::new(0);
         for _ in 0..ROUNDS / 100 {
-            let handles: Vec<_> = (0..100).map(|_| promises.put(promise(&posted)).ok().unwrap()).collect();
+            let handles: Vec<_> = (0..100).map(|_| table.insert(promise(&post)).unwrap()).collect();
             thread::scope(|scope| {
                 for _ in 0..2 {
                     scope.spawn(|| {
-                        let taken = handles.iter().filter(|handle| promises.take(**handle).is_ok()).count();
-                        won.fetch_add(taken, Ordering::Relaxed);
+                        let of_thread = handles.iter().filter(|handle| table.take(**handle).is_ok()).count();
+                        taken.fetch_add(of_thread, Ordering::Relaxed);
                     });
                 }
             });
         }
-        assert_eq!(won.load(Ordering::Relaxed), ROUNDS);
-        assert_eq!(posted.0.load(Ordering::Relaxed), ROUNDS, "each was dropped once");
+        assert_eq!(taken.load(Ordering::Relaxed), ROUNDS);
+        assert_eq!(post.count(), ROUNDS, "each promise was dropped once");
+        assert_eq!(table.open.load(Ordering::Relaxed), 0);
+    }
+
+    /// A thread that asks for the client of a promise does not keep another one from answering.
+    #[test]
+    fn looking_at_a_promise_does_not_hinder_keeping_it() {
+        let (table, post) = (PromiseTable::new(), Arc::<CountingPost>::default());
+        for _ in 0..20 {
+            let handles: Vec<_> = (0..200).map(|_| table.insert(promise(&post)).unwrap()).collect();
+            let is_done = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Relaxed) {
+                        for handle in &handles {
+                            match table.get(*handle) {
+                                Ok(entry) => assert_eq!(entry.client(), CLIENT),
+                                Err(fault) => assert_eq!(fault, Fault::Gone),
+                            }
+                        }
+                    }
+                });
+                let kept = handles.iter().filter(|handle| table.take(**handle).is_ok()).count();
+                is_done.store(true, Ordering::Relaxed);
+                assert_eq!(kept, handles.len(), "every promise is kept");
+            });
+        }
+        assert_eq!((post.count(), table.open.load(Ordering::Relaxed)), (4000, 0));
     }
 }

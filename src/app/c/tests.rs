@@ -1,13 +1,23 @@
-//! `quickio.h` and `abi.rs` say the same: a C program tells its sizes, offsets and constants.
+//! A comparison of `quickio.h` with `abi.rs`: a C program prints the sizes, offsets and constants of the header. Tests of the
+//! functions of the table.
 
 use super::abi::{self, Fault};
+use super::api::API;
+use super::host::Host;
+use super::promises::{HeldPromise, PROMISES};
+use crate::app::{Command as ShardCommand, Later, Post, ReplyTo, Server};
+use crate::client::ClientId;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::mem::offset_of;
 use std::path::Path;
 use std::process::{self, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
-/// A struct's name in the header, its size, and its fields with their offsets.
+/// The layout of a structure: its name in the header, its size, and its fields with their offsets.
 struct Layout {
     name: &'static str,
     size: usize,
@@ -90,11 +100,11 @@ fn the_header_and_rust_agree() {
         writeln!(expected, "{name} {value}").unwrap();
     }
     program += "return 0;\n}\n";
-    assert_eq!(said_by(&program), expected);
+    assert_eq!(output_of(&program), expected);
 }
 
-/// Compiles a C program with the header, and runs it.
-fn said_by(program: &str) -> String {
+/// Compiles a C program with the header, runs it, and returns its output.
+fn output_of(program: &str) -> String {
     let source = std::env::temp_dir().join(format!("quickio-layout-{}.c", process::id()));
     let binary = source.with_extension("bin");
     fs::write(&source, program).unwrap();
@@ -107,17 +117,77 @@ fn said_by(program: &str) -> String {
         .output()
         .expect("there is a C compiler");
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    let said = Command::new(&binary).output().expect("the program runs").stdout;
+    let output = Command::new(&binary).output().expect("the program runs").stdout;
     fs::remove_file(source).unwrap();
     fs::remove_file(binary).unwrap();
-    String::from_utf8(said).unwrap()
+    String::from_utf8(output).unwrap()
 }
 
 #[test]
-fn every_fault_has_words_of_its_own() {
+fn every_fault_has_its_own_text() {
     let mut texts: Vec<_> = Fault::ALL.iter().map(|(fault, ..)| Fault::text(*fault as i32)).collect();
     texts.sort_unstable();
     texts.dedup();
     assert_eq!(texts.len(), Fault::ALL.len());
     assert_eq!(Fault::ALL.len(), Fault::Failed as usize, "each is in the table");
+}
+
+/// Refuses every second command, like a full inbox, and counts the others.
+#[derive(Default)]
+struct BusyPost {
+    calls: AtomicUsize,
+    posted: AtomicUsize,
+}
+
+impl Post for BusyPost {
+    fn post(&self, _: u32, command: ShardCommand) -> Result<(), ShardCommand> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            return Err(command);
+        }
+        self.posted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// One thread asks for the clients of promises while another one answers. Every answer arrives, and the first thread gets
+/// the client or `QIO_GONE`.
+#[test]
+fn promise_client_never_hinders_promise_answer() {
+    const PROMISES_OF_TEST: usize = 2000;
+    let post = Arc::<BusyPost>::default();
+    let (host, _) = Host::add("race".into(), BTreeMap::new()).unwrap();
+    let client = ClientId { shard: 1, slot: 2, generation: 3 };
+    let promise = || {
+        let server = Server::new(Arc::clone(&post) as Arc<dyn Post>);
+        let later = Later::new(server, ReplyTo { client, callback: 1 });
+        PROMISES.insert(HeldPromise::Answer(later, host)).unwrap()
+    };
+    let handles: Vec<abi::Promise> = (0..PROMISES_OF_TEST).map(|_| promise()).collect();
+    let is_done = AtomicBool::new(false);
+    let answer = {
+        let (size, none) = (size_of::<abi::Answer>() as u32, abi::Str { ptr: std::ptr::null(), len: 0 });
+        abi::Answer { size, code: 200, data: none, message: none, callback: std::ptr::null() }
+    };
+    let (handles, is_done) = (&handles, &is_done);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while !is_done.load(Ordering::Relaxed) {
+                for handle in handles {
+                    let mut found = abi::Client { shard: 0, slot: 0, generation: 0 };
+                    match (API.promise_client)(*handle, &raw mut found) {
+                        abi::OK => assert_eq!(ClientId::from(found), client),
+                        status => assert_eq!(status, Fault::Gone as i32),
+                    }
+                }
+            }
+        });
+        for handle in handles {
+            let status = (API.promise_answer)(*handle, &raw const answer);
+            assert_eq!(status, Fault::Busy as i32, "the promise stays under its handle");
+            assert_eq!((API.promise_answer)(*handle, &raw const answer), abi::OK);
+            assert_eq!((API.promise_answer)(*handle, &raw const answer), Fault::Gone as i32);
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(post.posted.load(Ordering::Relaxed), PROMISES_OF_TEST);
 }

@@ -1,34 +1,34 @@
-//! What an application gives away together with a free function, which runs exactly once.
+//! Pointers that an application gives to the server, together with a free function, which runs exactly once.
 
 #![allow(unsafe_code)]
 
 use super::abi;
-use super::host::{Host, Tie};
-use super::scope::{self, Kind};
-use crate::app::{Answer, Context, Reply, ReplyTo, SendCallback};
+use super::host::{Host, HostHold};
+use super::scope::{self, CallKind};
+use crate::app::{Answer, Context, Reply, SendCallback};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A pointer of an application's, and how it is freed when this is dropped.
-pub struct Given {
+/// A pointer of an application. Dropping it calls the free function.
+pub struct OwnedPointer {
     ptr: abi::User,
     free: Option<abi::Free>,
 }
 
-// SAFETY: nothing on this side looks behind the pointer; `quickio.h` says that the functions which do may run on any
-// thread.
-unsafe impl Send for Given {}
+// SAFETY: this side never dereferences the pointer. `quickio.h` says that the functions which do may run on any thread.
+unsafe impl Send for OwnedPointer {}
 
-impl Given {
-    pub fn new(ptr: abi::User, free: Option<abi::Free>) -> Given {
-        Given { ptr, free }
+impl OwnedPointer {
+    pub fn new(ptr: abi::User, free: Option<abi::Free>) -> OwnedPointer {
+        OwnedPointer { ptr, free }
     }
 
-    pub fn tied(self, host: &'static Host) -> User {
-        User { given: self, _tie: host.tie() }
+    /// Records that the server holds the pointer.
+    pub fn held_for(self, host: &'static Host) -> HeldPointer {
+        HeldPointer { pointer: self, _hold: host.hold() }
     }
 }
 
-impl Drop for Given {
+impl Drop for OwnedPointer {
     fn drop(&mut self) {
         if let Some(free) = self.free.take() {
             free(self.ptr);
@@ -36,56 +36,60 @@ impl Drop for Given {
     }
 }
 
-/// What the server holds of an application's.
-pub struct User {
-    given: Given,
-    /// Dropped behind what was given: while there is one of these the application must not be stopped.
-    _tie: Tie,
+/// A pointer of an application that the server holds. While one exists, the application must not be stopped.
+pub struct HeldPointer {
+    pointer: OwnedPointer,
+    /// Dropped after the pointer: fields are dropped in order.
+    _hold: HostHold,
 }
 
-impl User {
+impl HeldPointer {
     pub fn ptr(&self) -> abi::User {
-        self.given.ptr
+        self.pointer.ptr
     }
 
-    /// Gives it back: it will not be freed.
+    /// Returns the pointer to the application. It will not be freed.
     pub fn into_ptr(mut self) -> abi::User {
-        self.given.free = None;
-        self.given.ptr
+        self.pointer.free = None;
+        self.pointer.ptr
     }
 }
 
-/// A server callback that runs a function of the application.
-pub fn callback(host: &'static Host, run: abi::ReplyHandler, user: User) -> SendCallback {
-    SendCallback::new(move |cx, reply| fire(host, run, &user, cx, reply))
+/// Returns a server callback that calls a function of the application.
+pub fn callback(host: &'static Host, run: abi::ReplyHandler, user: HeldPointer) -> SendCallback {
+    SendCallback::new(move |cx, reply| call_reply_handler(host, run, &user, cx, reply))
 }
 
-fn fire(
+fn call_reply_handler(
     host: &'static Host,
     run: abi::ReplyHandler,
-    user: &User,
+    user: &HeldPointer,
     cx: &mut Context<'_>,
     reply: Reply<'_>,
 ) -> Answer {
-    let given = abi::Reply {
+    let parameter = abi::Reply {
         client: reply.client.into(),
         wants_answer: reply.wants_answer().into(),
         data: abi::Str::of(reply.data),
     };
-    let kind = Kind::ReplyTo(ReplyTo { client: reply.client, callback: reply.callback });
-    scope::enter(cx, host, kind, |token| run(token, &given, user.ptr())).answer(host)
+    let kind = CallKind::Event(reply.reply_to());
+    scope::enter(cx, host, kind, |handle| run(handle, &parameter, user.ptr())).into_answer(host)
 }
 
-/// Something that runs once or again and again.
-pub fn timer(host: &'static Host, run: abi::Timer, user: User) -> impl FnMut(&mut Context<'_>) + 'static {
+/// Returns a closure that calls a timer function of the application.
+pub fn timer(
+    host: &'static Host,
+    run: abi::Timer,
+    user: HeldPointer,
+) -> impl FnMut(&mut Context<'_>) + 'static {
     move |cx| {
-        // The whole of it is captured, not only its pointer: it is dropped with this closure.
-        let user: &User = &user;
-        scope::enter(cx, host, Kind::Timer, |token| run(token, user.ptr()));
+        // The closure must own the whole value, not only its pointer: the value is dropped with the closure.
+        let user: &HeldPointer = &user;
+        scope::enter(cx, host, CallKind::Timer, |handle| run(handle, user.ptr()));
     }
 }
 
-/// Runs a function of the table: a panic of ours ends here.
-pub fn guarded<T>(or: T, run: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or(or)
+/// Runs a function of the table. If it panics, returns `otherwise`: a panic of the server must not unwind into C.
+pub fn guarded<T>(otherwise: T, run: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(otherwise)
 }
