@@ -40,7 +40,6 @@ impl State {
     /// Carries out the ends that were decided, and those that hooks decide meanwhile.
     pub fn finish_endings(&mut self, codecs: &mut Codecs) {
         while self.connections.has_endings() {
-            self.finish_session_endings();
             for ending in self.connections.take_endings() {
                 self.finish(codecs, ending);
             }
@@ -61,6 +60,9 @@ impl State {
         let Ending { slot, cause, goodbye } = ending;
         self.log_end(slot, cause);
         self.release_client(slot);
+        if !self.connections.live(slot).is_socket() {
+            return self.finish_session(slot, cause);
+        }
         let is_quiet = || self.connections.live(slot).is_quiet(codecs.get(slot), self.time.now());
         if cause == Cause::Reason(Reason::GoingAway) && is_quiet() {
             return self.abort(codecs, slot);
@@ -115,16 +117,16 @@ impl State {
     }
 
     /// Handles a shutdown of the sending direction that has completed.
-    pub fn shutdown_done(&mut self, _codecs: &mut Codecs, slot: u32) {
+    pub fn shutdown_done(&mut self, slot: u32) {
         self.connections.live_mut(slot).shutting_down = false;
         self.release_if_idle(slot);
     }
 
-    /// Releases a connection that has ended once nothing of it is in flight or queued: its socket is closed, and its
-    /// record is removed.
+    /// Releases a connection that has ended once nothing of it is in flight: its socket is closed, and its record is
+    /// removed.
     pub fn release_if_idle(&mut self, slot: u32) {
         let connection = self.connections.live(slot);
-        if connection.stage != Stage::Dead || connection.is_in_flight() || connection.queued {
+        if connection.stage != Stage::Dead || connection.is_in_flight() {
             return;
         }
         let connection = self.connections.remove(slot);

@@ -209,7 +209,11 @@ impl Connection {
         assert!(self.stage != Stage::Ending, "the end of connection {slot} was decided, but not carried out");
         assert!(self.client.is_none() || self.stage == Stage::Open, "connection {slot} has kept its client");
         assert!(self.is_socket() || !self.is_in_flight(), "session {slot} has an operation in flight");
-        assert!(self.timer.is_some() || self.stage == Stage::Dead, "connection {slot} has no timer");
+        let has_ended = self.stage == Stage::Dead;
+        assert!(!has_ended || self.is_in_flight(), "connection {slot} has ended, but was not released");
+        // A shutdown cannot be cancelled, so nothing is repeated while only that is in flight.
+        let waits_for_shutdown = has_ended && !self.receiving && !self.sending;
+        assert!(self.timer.is_some() || waits_for_shutdown, "connection {slot} has no timer");
     }
 }
 

@@ -37,22 +37,22 @@ impl Queued {
 /// - a client that is not detached, and its connection, point at each other;
 /// - the bytes of a connection's outbox are the sum of its frames, and `outbox_bytes` is the sum over all connections;
 /// - `callbacks_open` is the sum over all clients;
-/// - a connection whose `queued` is set is exactly once in `ready`, `ready_sessions` or `blocked_sessions`, and no other is
-///   in one of them. A record is not released before it has left them;
-/// - no end that was decided is left to be carried out.
+/// - a connection whose `queued` is set is exactly once in one queue: with a socket in `ready`, a session in
+///   `blocked_sessions`. No other is in a queue. Connections that are released leave their entries, which are ignored;
+/// - `ready_sessions` is empty;
+/// - no end that was decided is left to be carried out;
+/// - a connection that has ended has an operation in flight, or it would have been released.
 pub(super) struct Connections {
     records: Slots<Connection>,
     clients: Slots<Client>,
     /// Connections with a socket that may have something to flush.
-    ready: VecDeque<u32>,
+    ready: VecDeque<QueueEntry>,
     /// HTTP sessions that may have output, or whose output may go elsewhere now.
-    ready_sessions: VecDeque<u32>,
+    ready_sessions: VecDeque<QueueEntry>,
     /// HTTP sessions whose output has to wait until the mesh can carry it.
-    blocked_sessions: Vec<u32>,
-    /// Ends of connections with a socket that were decided in this turn.
+    blocked_sessions: Vec<QueueEntry>,
+    /// Ends that were decided in this turn, in order.
     endings: Vec<Ending>,
-    /// Ends of HTTP sessions that were decided in this turn.
-    session_endings: Vec<Ending>,
     /// Bytes in all outboxes and in flight.
     outbox_bytes: u64,
     /// The most bytes that one outbox may hold.
@@ -65,6 +65,13 @@ pub(super) struct Connections {
     shard: u16,
 }
 
+/// A connection in a queue. It may have been released meanwhile.
+#[derive(Clone, Copy)]
+struct QueueEntry {
+    slot: u32,
+    generation: u32,
+}
+
 impl Connections {
     /// No connections. Each outbox is bounded by `outbox_bytes_max`.
     pub fn new(shard: u16, outbox_bytes_max: usize) -> Connections {
@@ -75,7 +82,6 @@ impl Connections {
             ready_sessions: VecDeque::new(),
             blocked_sessions: Vec::new(),
             endings: Vec::new(),
-            session_endings: Vec::new(),
             outbox_bytes: 0,
             outbox_bytes_max,
             callbacks_open: 0,
@@ -121,7 +127,7 @@ impl Connections {
 
     /// Returns whether an end was decided and not carried out yet.
     pub fn has_endings(&self) -> bool {
-        !self.endings.is_empty() || !self.session_endings.is_empty()
+        !self.endings.is_empty()
     }
 
     /// All records with their slots.
@@ -140,7 +146,7 @@ impl Connections {
         self.records.insert(connection) as u32
     }
 
-    /// Removes a connection from which nothing is in flight or queued.
+    /// Removes a connection that has ended, once nothing of it is in flight.
     ///
     /// # Panics
     ///
@@ -149,7 +155,6 @@ impl Connections {
         let mut connection = self.records.expect_remove(slot as usize, CONNECTION);
         assert!(connection.stage == Stage::Dead, "connection {slot} was released before its end");
         assert!(!connection.is_in_flight(), "connection {slot} was released with an operation in flight");
-        assert!(!connection.queued, "connection {slot} was released while it is queued to be flushed");
         self.outbox_bytes -= connection.drop_outbox();
         connection
     }
@@ -312,6 +317,11 @@ impl Connections {
         Queued::InOutbox
     }
 
+    /// Returns whether a frame of this many bytes exceeds the limit of a connection's outbox.
+    pub fn would_overflow(&self, slot: u32, bytes: usize) -> bool {
+        self.live(slot).outbox_bytes as usize + bytes > self.outbox_bytes_max
+    }
+
     /// Puts the response to an HTTP request into the outbox of its connection. A response that a session's outbox could
     /// hold is accepted by an empty outbox whatever its size: only what the peer has not read of others counts against it.
     pub fn queue_response(&mut self, slot: u32, frame: Frame) {
@@ -336,9 +346,10 @@ impl Connections {
         connection.outbox.push(frame);
         if !connection.queued {
             connection.queued = true;
+            let entry = QueueEntry { slot, generation: connection.generation };
             match connection.transport {
-                Transport::Socket(_) => self.ready.push_back(slot),
-                Transport::HttpSession(_) => self.ready_sessions.push_back(slot),
+                Transport::Socket(_) => self.ready.push_back(entry),
+                Transport::HttpSession(_) => self.ready_sessions.push_back(entry),
             }
         }
     }
@@ -349,7 +360,7 @@ impl Connections {
         let is_idle = connection.outbox.is_empty() && connection.stage == Stage::Open;
         if !connection.queued && !is_idle {
             connection.queued = true;
-            self.ready.push_back(slot);
+            self.ready.push_back(QueueEntry { slot, generation: connection.generation });
         }
     }
 
@@ -358,7 +369,7 @@ impl Connections {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
         if !connection.queued {
             connection.queued = true;
-            self.ready_sessions.push_back(slot);
+            self.ready_sessions.push_back(QueueEntry { slot, generation: connection.generation });
         }
     }
 
@@ -369,16 +380,34 @@ impl Connections {
 
     /// Takes the next connection to be flushed.
     pub fn pop_ready(&mut self) -> Option<u32> {
-        let slot = self.ready.pop_front()?;
-        self.live_mut(slot).queued = false;
-        Some(slot)
+        loop {
+            let entry = self.ready.pop_front()?;
+            if self.leave_queue(entry) {
+                return Some(entry.slot);
+            }
+        }
     }
 
     /// Takes the next session to be checked for output.
     pub fn pop_ready_session(&mut self) -> Option<u32> {
-        let slot = self.ready_sessions.pop_front()?;
-        self.live_mut(slot).queued = false;
-        Some(slot)
+        loop {
+            let entry = self.ready_sessions.pop_front()?;
+            if self.leave_queue(entry) {
+                return Some(entry.slot);
+            }
+        }
+    }
+
+    /// Notes that a connection was taken from its queue; returns whether it still exists.
+    #[inline]
+    fn leave_queue(&mut self, entry: QueueEntry) -> bool {
+        match self.records.get_mut(entry.slot as usize) {
+            Some(connection) if connection.generation == entry.generation => {
+                connection.queued = false;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Keeps a session until [`Connections::unblock_sessions`].
@@ -386,7 +415,8 @@ impl Connections {
         let connection = self.live_mut(slot);
         assert!(!connection.queued, "session {slot} was just taken from its queue");
         connection.queued = true;
-        self.blocked_sessions.push(slot);
+        let generation = connection.generation;
+        self.blocked_sessions.push(QueueEntry { slot, generation });
     }
 
     /// Returns whether a session's output waits for the mesh.
@@ -430,21 +460,21 @@ impl Connections {
             return;
         }
         connection.stage = Stage::Ending;
-        let ending = Ending { slot, cause, goodbye };
-        match connection.transport {
-            Transport::Socket(_) => self.endings.push(ending),
-            Transport::HttpSession(_) => self.session_endings.push(ending),
-        }
+        self.endings.push(Ending { slot, cause, goodbye });
     }
 
-    /// Takes the ends of connections with a socket that were decided.
+    /// Takes the ends that were decided, in order.
     pub fn take_endings(&mut self) -> Vec<Ending> {
         std::mem::take(&mut self.endings)
     }
 
-    /// Takes the ends of HTTP sessions that were decided.
+    /// Takes the ends of HTTP sessions that were decided, in order.
     pub fn take_session_endings(&mut self) -> Vec<Ending> {
-        std::mem::take(&mut self.session_endings)
+        let endings = self.take_endings();
+        let (of_sockets, of_sessions) =
+            endings.into_iter().partition(|ending| self.live(ending.slot).is_socket());
+        self.endings = of_sockets;
+        of_sessions
     }
 
     /// Asserts the invariants. Linear in the number of records.
@@ -464,10 +494,14 @@ impl Connections {
             }
         }
         assert_eq!(outbox_bytes, self.outbox_bytes, "the bytes in all outboxes");
-        let lists = self.ready.iter().chain(&self.ready_sessions).chain(&self.blocked_sessions);
+        assert!(self.ready_sessions.is_empty(), "a session with output was left over by its turn");
+        let of_sockets = self.ready.iter().map(|entry| (entry, true));
+        let of_sessions = self.blocked_sessions.iter().map(|entry| (entry, false));
         let mut entries = 0;
-        for slot in lists {
-            assert!(self.live(*slot).queued, "connection {slot} is in a queue, and does not know it");
+        for (&QueueEntry { slot, generation }, with_socket) in of_sockets.chain(of_sessions) {
+            let Some(connection) = self.get_of(slot, generation) else { continue };
+            assert!(connection.queued, "connection {slot} is in a queue, and does not know it");
+            assert_eq!(connection.is_socket(), with_socket, "connection {slot} is in the wrong queue");
             entries += 1;
         }
         assert_eq!(entries, queued, "each connection that is queued is in one queue, once");

@@ -69,8 +69,7 @@ impl State {
         };
         let framing = self.connections.live(slot).framing;
         let bytes = encode(framing, text.len(), |out| text.write(out));
-        let queued = self.connections.queue(slot, Frame::new(bytes, self.time.now_ns()));
-        let queued = u64::from(queued.is_in_outbox());
+        let queued = u64::from(self.queue(slot, Frame::new(bytes, self.time.now_ns())));
         self.count(Counter::Answers, queued);
         self.count(Counter::MessagesSent, queued);
     }
@@ -91,7 +90,17 @@ impl State {
     pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
         let framing = self.connections.live(slot).framing;
         let bytes = encode_event(framing, path, callback, data);
-        let queued = self.connections.queue(slot, Frame::new(bytes, self.time.now_ns()));
-        self.count(Counter::MessagesSent, u64::from(queued.is_in_outbox()));
+        let queued = self.queue(slot, Frame::new(bytes, self.time.now_ns()));
+        self.count(Counter::MessagesSent, u64::from(queued));
+    }
+
+    /// Puts a frame into the outbox of a connection; returns whether it is there. If the frame exceeds the outbox's limit,
+    /// the connection ends. Broadcasts that were accepted earlier still reach it.
+    #[inline]
+    pub fn queue(&mut self, slot: u32, frame: Frame) -> bool {
+        if self.pubsub.has_broadcasts() && self.connections.would_overflow(slot, frame.len()) {
+            self.fan_out();
+        }
+        self.connections.queue(slot, frame).is_in_outbox()
     }
 }

@@ -33,10 +33,7 @@ impl State {
     ) {
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
-        if connection.stage == Stage::Dead {
-            return self.release_if_idle(slot);
-        }
-        if connection.sending {
+        if connection.sending || connection.stage == Stage::Dead {
             return;
         }
         if connection.outbox.is_empty() {

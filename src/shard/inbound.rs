@@ -58,7 +58,11 @@ impl State {
             }
             ShardMessage::AddressRemoved { address } => self.addresses.remove(address),
             ShardMessage::AddressRefused { slot, generation } => self.refuse_address(slot, generation),
-            ShardMessage::Request(request) => self.handle_session_request(&request.as_request()),
+            ShardMessage::Request(request) => {
+                // As for requests of this shard's own connections; see `received`.
+                self.finish_endings(codecs);
+                self.handle_session_request(&request.as_request());
+            }
             ShardMessage::RequestLost { request_id, sid } => self.handle_lost_request(sid, request_id),
             ShardMessage::Response(request_id, part) => self.deliver(codecs, request_id, *part),
         }

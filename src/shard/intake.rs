@@ -29,7 +29,7 @@ impl State {
                 Owner::Link(index) => self.link_sent(index, &frames),
             },
             IoEvent::ShutDown { token } => match Owner::of(token) {
-                Owner::Connection(slot) => self.shutdown_done(codecs, slot),
+                Owner::Connection(slot) => self.shutdown_done(slot),
                 Owner::Link(index) => self.link_shut_down(index),
             },
         }
@@ -48,7 +48,10 @@ impl State {
         if ended {
             self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
         }
-        if connection.stage == Stage::Ending {
+        // A request finds its session as the ends that were decided before it leave the session: a request that was lost
+        // with its connection, for example, takes no output.
+        let may_be_request = connection.client.is_none();
+        if may_be_request || connection.stage == Stage::Ending {
             self.finish_endings(codecs);
         }
         self.decode(codecs, slot, data);
@@ -219,7 +222,7 @@ impl State {
     /// Queues bytes of the protocol's own, which are no event.
     pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.connections.queue(slot, Frame::new(bytes, self.time.now_ns()));
+            self.queue(slot, Frame::new(bytes, self.time.now_ns()));
         }
     }
 }

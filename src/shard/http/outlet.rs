@@ -64,9 +64,6 @@ impl State {
 
     fn flush_session(&mut self, slot: u32) {
         let connection = self.connections.live(slot);
-        if connection.stage == Stage::Dead {
-            return self.release_if_idle(slot);
-        }
         if connection.outbox.is_empty() || connection.stage != Stage::Open {
             return;
         }
@@ -111,7 +108,7 @@ impl State {
                 http::streamed(&mut bytes, |out| out.extend_from_slice(text));
             }
             let frame = Frame::with_broadcasts(bytes, frame.queued_ns(), frame.accepted().into());
-            self.connections.queue(slot, frame);
+            self.queue(slot, frame);
         }
     }
 

@@ -10,14 +10,16 @@ use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
 use crate::shard::ControlMessage;
 use crate::shard::testing::{App, At, World, peer};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A session, and the shard that it lives on.
+/// A session, as its client knows it.
 #[derive(Clone, Copy)]
-struct Codec {
+struct TestSession {
     sid: u128,
 }
 
@@ -29,13 +31,13 @@ fn apps() -> Vec<Arc<dyn Application>> {
 }
 
 /// A session that lives on this shard.
-fn session_on(world: &World, shard: usize) -> Codec {
+fn session_on(world: &World, shard: usize) -> TestSession {
     let state = &world.shards[shard].state();
     let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid::from(*sid))) == shard).unwrap();
-    Codec { sid }
+    TestSession { sid }
 }
 
-impl Codec {
+impl TestSession {
     fn post(self, query: &str, body: &str) -> String {
         let sid = self.sid;
         let len = body.len();
@@ -119,7 +121,7 @@ fn broadcast(world: &mut World, path: &str, data: &str) {
 
 /// Two shards, a connection to each that has made a request, and a session on the first, which is subscribed to
 /// `/relay/a`.
-fn subscribed() -> (World, At, At, Codec) {
+fn subscribed() -> (World, At, At, TestSession) {
     let mut world = World::new(2, apps());
     let (here, there) = (world.connect(0), world.connect(1));
     let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
@@ -464,7 +466,7 @@ fn a_session_is_one_of_the_clients_that_may_be_there() {
     let at = world.connect(0);
     let session = session_on(&world, 0);
     assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
-    let other = Codec { sid: session.sid + 1 };
+    let other = TestSession { sid: session.sid + 1 };
     assert_eq!(ask(&mut world, at, &other.post("&connect=true", "")), [(503, String::new())]);
     assert_eq!(world.count(Counter::SessionsRefused), 1);
 }
@@ -477,7 +479,7 @@ fn sessions_count_for_the_address_that_opened_them() {
     world.settle();
     let session = session_on(&world, 0);
     assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
-    let other = Codec { sid: session_on(&world, 0).sid ^ 1 << 90 };
+    let other = TestSession { sid: session_on(&world, 0).sid ^ 1 << 90 };
     let refused = ask(&mut world, at, &other.post("&connect=true", ""));
     assert_eq!(refused, [(429, String::new())]);
 }
@@ -594,7 +596,7 @@ fn output_goes_to_the_stream_and_polls_are_answered_at_once() {
         assert_eq!(texts, [&answers[0], &answers[1], "data:/relay/a:0=[5]"]);
         world.end_of_stream(stream);
         world.settle();
-        assert_eq!(world.gauge(Gauge::HttpSessions), 0, "a session detach with its stream");
+        assert_eq!(world.gauge(Gauge::HttpSessions), 0, "a session ends with its stream");
         assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
     }
 }
@@ -696,7 +698,7 @@ fn a_connection_lives_as_long_as_something_of_it_is_unanswered() {
 // What goes wrong at the same time.
 
 /// Two sessions, one on each shard, that are subscribed to `/relay/a` by requests of one connection.
-fn two_sessions(world: &mut World, at: At) -> [Codec; 2] {
+fn two_sessions(world: &mut World, at: At) -> [TestSession; 2] {
     [0, 1].map(|home| {
         let session = session_on(world, home);
         let request = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
@@ -711,7 +713,7 @@ fn a_response_that_ends_its_connection_takes_no_other_sessions_output_with_it() 
         let mut world = World::new(2, apps());
         let (at, elsewhere) = (world.connect(0), world.connect(1));
         let sessions = two_sessions(&mut world, at);
-        let bad = if bad == good { Codec { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
+        let bad = if bad == good { TestSession { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
         let bad = bad.post("&connect=true", "no event");
         let refused = ask(&mut world, at, &[bad, sessions[good].post("", "")].concat());
         assert_eq!(refused, [(400, String::new())]);
@@ -747,7 +749,7 @@ fn responses_that_wait_for_a_request_that_is_held_are_bounded() {
     for home in [0, 1] {
         let at = world.connect(0);
         let (held, busy) = (session_on(&world, 0), session_on(&world, home));
-        let busy = Codec { sid: busy.sid ^ if home == 0 { 1 << 98 } else { 0 } };
+        let busy = TestSession { sid: busy.sid ^ if home == 0 { 1 << 98 } else { 0 } };
         assert_eq!(ask(&mut world, at, &held.post("&connect=true", "")), []);
         let echo = busy.post("&connect=true", &format!("/clienttest/echo:1=\"{}\"", "e".repeat(3000)));
         for _ in 0..3 {
@@ -864,6 +866,120 @@ fn a_connection_that_becomes_a_websocket_late_has_its_time_for_the_handshake() {
     }
 }
 
+// Ends in the turn in which something else happens.
+
+#[test]
+fn a_timer_that_is_due_in_the_turn_in_which_its_session_ends_is_ignored() {
+    let mut world = World::new(2, apps());
+    let at = world.connect(0);
+    // No connection with a socket was ever accepted by the session's shard.
+    let session = session_on(&world, 1);
+    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    world.advance(11 * SECOND);
+    let moved = session.post("", "/clienttest/move:1=\"there\"");
+    let again = session.post("&connect=true", "/qio/ping:2=");
+    let expected = [(200, "/qio/move:0=\"there\"\n".into()), (200, ok(2))];
+    assert_eq!(ask(&mut world, at, &[moved, again].concat()), expected);
+    assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Connections)), (1, 1));
+}
+
+#[test]
+fn a_session_that_begins_anew_in_the_turn_in_which_it_ends_exceeds_no_limit() {
+    let by_clients = Config { clients_max: 2, ..Config::default() };
+    let by_address = Config { connections_per_address_max: 2, ..Config::default() };
+    for config in [by_clients, by_address] {
+        let mut world = World::with(1, config, apps());
+        let at = world.connect(0);
+        let session = session_on(&world, 0);
+        assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+        let last = session.post("&close=true", "/qio/ping:2=");
+        let first = session.post("&connect=true", "/qio/ping:3=");
+        assert_eq!(ask(&mut world, at, &[last, first].concat()), [(200, ok(2)), (200, ok(3))]);
+    }
+}
+
+#[test]
+fn a_broadcast_that_was_accepted_before_a_stream_overflowed_reaches_it() {
+    let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
+    let mut world = World::with(1, config, apps());
+    let (stream, at) = (world.connect(0), world.connect(0));
+    let session = session_on(&world, 0);
+    open_stream(&mut world, stream, &session.stream("&connect=true"));
+    assert_eq!(ask(&mut world, at, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
+    let echo = |callback: u32, bytes| format!("/clienttest/echo:{callback}=\"{}\"\n", "e".repeat(bytes));
+    let bodies = [echo(1, 400), "/relay/a:0=5".into(), echo(2, 700)];
+    world.feed(at, bodies.map(|body| session.post("", &body)).concat().as_bytes());
+    world.settle();
+    let text = streamed(&mut world, stream);
+    assert!(text.ends_with("\n\ndata:/relay/a:0=5\n\n"), "{text}");
+    assert_eq!((world.count(Counter::ClosesSlow), world.gauge(Gauge::HttpSessions)), (1, 0));
+}
+
+#[test]
+fn a_request_gets_the_output_for_one_whose_connection_broke_in_the_same_turn() {
+    let mut world = World::new(1, apps());
+    let broken = world.connect(0);
+    let raw = world.raw_client(0);
+    let next = world.connect(0);
+    let session = session_on(&world, 0);
+    let on = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
+    assert_eq!(ask(&mut world, broken, &on), got(ok(1)));
+    assert_eq!(ask(&mut world, broken, &session.post("", "")), []);
+    world.reset(broken);
+    world.say(raw, "/relay/a:0=1");
+    world.say(raw, "/qio/on:0=\"/relay/b\"");
+    assert_eq!(ask(&mut world, next, &session.post("", "")), got("/relay/a:0=1\n"));
+}
+
+/// Sends `/last` to the client that has sent `/me`, and closes it.
+fn kick(registrar: &mut Registrar) -> Result<(), Error> {
+    let client = Rc::new(Cell::new(None));
+    let set = Rc::clone(&client);
+    registrar
+        .event("/me")
+        .handler(move |_, event| {
+            set.set(Some(event.client));
+            Answer::ok()
+        })
+        .register()?;
+    registrar
+        .event("/kick")
+        .handler(move |cx, _| {
+            let client = client.get().expect("a client has sent `/me`");
+            cx.send(client, &Path::parse("/last").unwrap(), Json::NULL);
+            cx.close(client);
+            Answer::ok()
+        })
+        .register()
+}
+
+#[test]
+fn a_session_that_is_closed_in_the_turn_in_which_its_connection_broke_keeps_its_output() {
+    let mut world = World::new(1, vec![Arc::new(App(kick))]);
+    let broken = world.connect(0);
+    let raw = world.raw_client(0);
+    let session = session_on(&world, 0);
+    assert_eq!(ask(&mut world, broken, &session.post("&connect=true", "/me:1=")), got(ok(1)));
+    assert_eq!(ask(&mut world, broken, &session.post("", "")), []);
+    world.reset(broken);
+    world.say(raw, "/kick:0=");
+    world.settle();
+    let next = world.connect(0);
+    assert_eq!(ask(&mut world, next, &session.post("", "")), got("/last:0=null\n"));
+}
+
+#[test]
+fn requests_that_go_with_a_server_that_shuts_down_are_not_counted_as_refused() {
+    let mut world = World::new(1, apps());
+    let at = world.connect(0);
+    let session = session_on(&world, 0);
+    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "")), []);
+    world.control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.settle();
+    assert_eq!(take(&mut world, at), [(503, "server going away\n".into())]);
+    assert_eq!(world.count(Counter::HttpRefused), 0);
+}
+
 // A mesh that is stuck: a shard that takes no turns.
 
 fn stuck_world() -> World {
@@ -912,7 +1028,7 @@ fn a_session_that_ends_while_its_output_waits_for_the_mesh_is_released() {
     assert!(world.shards[0].state().connections.has_blocked_sessions());
     world.feed(at, session.post("&close=true", "").as_bytes());
     world.turn(0);
-    assert_eq!(world.gauge(Gauge::HttpSessions), 0, "the session has ended");
+    assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Connections)), (0, 3));
     world.turn(0);
     assert!(!world.shards[0].state().connections.has_blocked_sessions(), "its record has been released");
     [stream, at, raw].into_iter().for_each(|at| world.end_of_stream(at));
