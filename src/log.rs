@@ -63,7 +63,7 @@ impl Drop for Guard {
             tracing::warn!(lines, "log lines were dropped because standard error was not read fast enough");
         }
         let deadline = Instant::now() + END_WAIT;
-        while let Err(TrySendError::Full(_)) = self.queue.sender.try_send(Message::End) {
+        while let Err(TrySendError::Full(_)) = self.queue.sender.try_send(Entry::End) {
             if Instant::now() > deadline {
                 return;
             }
@@ -92,13 +92,13 @@ impl DroppedLines {
 /// The bounded queue of lines, as a writer that never blocks. Each write must be a whole line.
 #[derive(Clone, Debug)]
 struct LineQueue {
-    sender: SyncSender<Message>,
+    sender: SyncSender<Entry>,
     dropped: DroppedLines,
 }
 
 /// An entry of the queue.
 #[derive(Debug)]
-enum Message {
+enum Entry {
     Line(Vec<u8>),
     /// Ends the thread that writes the log.
     End,
@@ -106,7 +106,7 @@ enum Message {
 
 impl Write for &LineQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.sender.try_send(Message::Line(line.to_vec())).is_err() {
+        if self.sender.try_send(Entry::Line(line.to_vec())).is_err() {
             self.dropped.add_one();
         }
         Ok(line.len())
@@ -155,8 +155,8 @@ fn queue(writer: impl Write + Send + 'static) -> io::Result<(LineQueue, Guard)> 
 }
 
 /// Writes lines until the queue ends.
-fn write_lines(receiver: &Receiver<Message>, mut writer: impl Write) {
-    while let Ok(Message::Line(line)) = receiver.recv() {
+fn write_lines(receiver: &Receiver<Entry>, mut writer: impl Write) {
+    while let Ok(Entry::Line(line)) = receiver.recv() {
         // An error cannot be reported: this is the log.
         let _ = writer.write_all(&line);
     }
