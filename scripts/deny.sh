@@ -4,7 +4,7 @@
 #   scripts/deny.sh
 #
 # The first run installs cargo-deny under target/test-tools, which takes some minutes. If the database of advisories
-# (github.com/rustsec/advisory-db) cannot be reached, the script says that advisories were not checked, and checks the
+# (github.com/rustsec/advisory-db) cannot be reached, the script reports that advisories were not checked, and checks the
 # rest. The exit code is 0 if nothing was found.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -50,7 +50,7 @@ fi
 sockets=5000
 case $scenarios in *hold* | *bare*) sockets=$((connections * sockets_per_client)) ;; esac
 
-# By default server and load use half of the cores each. A machine with one core shares it.
+# The default is half of the cores for the server and the other half for the load. A single core is shared.
 cores=$(nproc)
 half=$(((cores + 1) / 2))
 if [[ -z $server_cores ]]; then server_cores=0-$((half - 1)); fi

@@ -19,7 +19,7 @@ pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
     }
 }
 
-/// Sets one field from its values, of which there is at least one.
+/// Sets one field from its values. There is at least one value.
 pub(super) fn set(
     setting: &'static Setting,
     values: &[RawValue],
