@@ -175,6 +175,7 @@ const KERNEL_FOLDER: &str = "qev/";
 const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
     ("Answer", &["app/c/abi.rs", "app/types.rs"], C_FORM),
     ("Callback", &["app/c/abi.rs", "app/types.rs"], C_FORM),
+    ("ClientId", &["app/c/abi.rs", "client/mod.rs"], C_FORM),
     ("Event", &["app/c/abi.rs", "app/event.rs"], C_FORM),
     ("Handler", &["app/c/abi.rs", "app/registrar.rs"], C_FORM),
     ("OffHook", &["app/c/abi.rs", "app/registrar.rs"], C_FORM),

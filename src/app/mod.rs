@@ -43,7 +43,7 @@ pub use event::{Event, Reply, ReplyTo, Subscription, Unsubscribed};
 pub use json::{Json, NotJson};
 pub use later::{Later, LaterDecision, Unanswered};
 pub use registrar::{
-    EventBuilder, Handler, OffHook, PeriodicTimer, RegisteredEvent, Registrar, SubscriptionRule,
+    EventBuilder, EventRegistration, Handler, OffHook, PeriodicTimer, Registrar, SubscriptionRule,
 };
 pub use server::Busy;
 pub(crate) use types::AnswerState;

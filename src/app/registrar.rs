@@ -26,7 +26,7 @@ pub enum SubscriptionRule {
 }
 
 /// An event that is registered on a shard.
-pub struct RegisteredEvent {
+pub struct EventRegistration {
     /// The number of the application.
     pub app: usize,
     pub path: Path,
@@ -59,7 +59,7 @@ pub struct Registrar {
     /// The number of the application that is registering.
     app: usize,
     pub(crate) router: Router<u32>,
-    pub(crate) events: Vec<RegisteredEvent>,
+    pub(crate) events: Vec<EventRegistration>,
     pub(crate) timers: Vec<PeriodicTimer>,
     /// The workers of those applications that run in workers, with the application's number.
     pub(crate) worker_groups: Vec<(usize, Rc<WorkerGroup>)>,
@@ -90,7 +90,7 @@ impl Registrar {
         shard: u16,
         names: Vec<String>,
         app: usize,
-        events: Vec<RegisteredEvent>,
+        events: Vec<EventRegistration>,
     ) -> Registrar {
         let mut registrar = Registrar { names, app, ..Registrar::new(shard) };
         events.into_iter().filter(|event| event.app != app).for_each(|event| registrar.add(event));
@@ -98,7 +98,7 @@ impl Registrar {
     }
 
     /// Adds an event whose path is known to be free.
-    fn add(&mut self, event: RegisteredEvent) {
+    fn add(&mut self, event: EventRegistration) {
         if self.router.register(&event.path, event.children, self.events.len() as u32).is_ok() {
             self.events.push(event);
         }
@@ -206,7 +206,7 @@ impl EventBuilder<'_> {
             let owner = registrar.names[registrar.events[*taken.value as usize].app].clone();
             return Err(Error::Duplicate { path: path.to_string(), owner });
         }
-        registrar.add(RegisteredEvent { app: registrar.app, path, children, handler, on, off });
+        registrar.add(EventRegistration { app: registrar.app, path, children, handler, on, off });
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! The bundled application `relay`: an event that is sent to a path under `/relay` is broadcast to that path's subscribers.
+//! The bundled application `relay`: an event that is sent to a path under `/relay` is broadcast to that path's
+//! subscribers.
 
 use super::{Answer, Application, Context, Error, Event, Registrar};
 

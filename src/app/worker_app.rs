@@ -75,8 +75,8 @@ impl WorkerApplication {
         self.supervisor.send(SupervisorCommand::Replace);
     }
 
-    /// Tells the supervisor that a test has moved the server's clock. The receiver resolves when everything that was due
-    /// has been done.
+    /// Tells the supervisor that a test has moved the server's clock. The receiver resolves when everything that was
+    /// due has been done.
     pub fn clock_moved(&self) -> oneshot::Receiver<()> {
         let (done_tx, done_rx) = oneshot::channel();
         self.supervisor.send(SupervisorCommand::ClockMoved(done_tx));

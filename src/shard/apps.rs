@@ -4,8 +4,8 @@
 use crate::app::worker::{Manifest, WorkerGroup};
 use crate::app::worker_app;
 use crate::app::{
-    Answer, Application, Callback, ClientData, Context, Decision, Error, Event, LocalCommand, PeriodicTimer,
-    RegisteredEvent, Registrar, Reply, Server, Subscription, SubscriptionRule, Unsubscribed,
+    Answer, Application, Callback, ClientData, Context, Decision, Error, Event, EventRegistration,
+    LocalCommand, PeriodicTimer, Registrar, Reply, Server, Subscription, SubscriptionRule, Unsubscribed,
 };
 use crate::client::ClientId;
 use crate::event::path::PathRef;
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub struct Apps {
     shard: u16,
     router: Router<u32>,
-    events: Vec<RegisteredEvent>,
+    events: Vec<EventRegistration>,
     timers: Vec<PeriodicTimer>,
     /// One-shot timers that have not fired yet.
     onces: Slots<Once>,
@@ -89,7 +89,7 @@ impl Apps {
     }
 
     /// The event with this number.
-    pub(super) fn event(&self, event: u32) -> &RegisteredEvent {
+    pub(super) fn event(&self, event: u32) -> &EventRegistration {
         &self.events[event as usize]
     }
 

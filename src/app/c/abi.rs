@@ -1,9 +1,9 @@
 //! The types of `quickio.h`, field for field. The tests of this module compare the two.
 //!
-//! The functions of an application are `C-unwind`. If an exception leaves one, the Rust runtime ends the process with a message;
-//! without `C-unwind` the behaviour would be undefined.
+//! The functions of an application are `C-unwind`. If an exception leaves one, the Rust runtime ends the process with a
+//! message; without `C-unwind` the behaviour would be undefined.
 
-use crate::client::ClientId;
+use crate::client;
 use std::ffi::{c_char, c_void};
 
 pub const MAGIC: u32 = 0x314f_4951;
@@ -129,29 +129,29 @@ pub struct ServerHandle {
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Client {
+pub struct ClientId {
     pub shard: u32,
     pub slot: u32,
     pub generation: u32,
 }
 
-impl From<ClientId> for Client {
-    fn from(id: ClientId) -> Client {
-        Client { shard: id.shard.into(), slot: id.slot, generation: id.generation }
+impl From<client::ClientId> for ClientId {
+    fn from(id: client::ClientId) -> ClientId {
+        ClientId { shard: id.shard.into(), slot: id.slot, generation: id.generation }
     }
 }
 
-impl From<Client> for ClientId {
-    fn from(client: Client) -> ClientId {
+impl From<ClientId> for client::ClientId {
+    fn from(client: ClientId) -> client::ClientId {
         // A shard number above `u16::MAX` belongs to no shard, and its client is like one that has disconnected.
         let shard = u16::try_from(client.shard).unwrap_or(u16::MAX);
-        ClientId { shard, slot: client.slot, generation: client.generation }
+        client::ClientId { shard, slot: client.slot, generation: client.generation }
     }
 }
 
 #[repr(C)]
 pub struct Event {
-    pub client: Client,
+    pub client: ClientId,
     pub wants_answer: u32,
     pub path: Str,
     pub extra: Str,
@@ -160,14 +160,14 @@ pub struct Event {
 
 #[repr(C)]
 pub struct Reply {
-    pub client: Client,
+    pub client: ClientId,
     pub wants_answer: u32,
     pub data: Str,
 }
 
 #[repr(C)]
 pub struct Subscription {
-    pub client: Client,
+    pub client: ClientId,
     pub reserved: u32,
     pub path: Str,
     pub extra: Str,
@@ -176,7 +176,7 @@ pub struct Subscription {
 
 #[repr(C)]
 pub struct Unsubscribed {
-    pub client: Client,
+    pub client: ClientId,
     pub reserved: u32,
     pub path: Str,
     pub extra: Str,
@@ -244,21 +244,21 @@ pub struct Api {
     pub later: extern "C" fn(Cx, *mut Promise) -> Status,
     pub later_decision: extern "C" fn(Cx, *mut Promise) -> Status,
     pub broadcast: extern "C" fn(Cx, Str, Str) -> Status,
-    pub send: extern "C" fn(Cx, Client, Str, Str, *const Callback) -> Status,
-    pub close: extern "C" fn(Cx, Client) -> Status,
-    pub move_: extern "C" fn(Cx, Client, Str) -> Status,
+    pub send: extern "C" fn(Cx, ClientId, Str, Str, *const Callback) -> Status,
+    pub close: extern "C" fn(Cx, ClientId) -> Status,
+    pub move_: extern "C" fn(Cx, ClientId, Str) -> Status,
     pub after: extern "C" fn(Cx, u64, Option<Timer>, User, Option<Free>) -> Status,
-    pub client_data: extern "C" fn(Cx, Client) -> User,
-    pub set_client_data: extern "C" fn(Cx, Client, User, Option<Free>) -> Status,
-    pub take_client_data: extern "C" fn(Cx, Client) -> User,
+    pub client_data: extern "C" fn(Cx, ClientId) -> User,
+    pub set_client_data: extern "C" fn(Cx, ClientId, User, Option<Free>) -> Status,
+    pub take_client_data: extern "C" fn(Cx, ClientId) -> User,
     pub promise_answer: extern "C" fn(Promise, *const Answer) -> Status,
     pub promise_decide: extern "C" fn(Promise, i32) -> Status,
     pub promise_drop: extern "C" fn(Promise) -> Status,
-    pub promise_client: extern "C" fn(Promise, *mut Client) -> Status,
+    pub promise_client: extern "C" fn(Promise, *mut ClientId) -> Status,
     pub server_broadcast: extern "C" fn(ServerHandle, Str, Str) -> Status,
-    pub server_send: extern "C" fn(ServerHandle, Client, Str, Str, *const Callback) -> Status,
-    pub server_close: extern "C" fn(ServerHandle, Client) -> Status,
-    pub server_move: extern "C" fn(ServerHandle, Client, Str) -> Status,
+    pub server_send: extern "C" fn(ServerHandle, ClientId, Str, Str, *const Callback) -> Status,
+    pub server_close: extern "C" fn(ServerHandle, ClientId) -> Status,
+    pub server_move: extern "C" fn(ServerHandle, ClientId, Str) -> Status,
     pub json_check: extern "C" fn(Str) -> Status,
     pub json_member: extern "C" fn(Str, Str, *mut Str) -> Status,
     pub json_text: extern "C" fn(Str, *mut c_char, usize, *mut usize) -> Status,

@@ -1,5 +1,5 @@
-//! The functions of `qio_api`. Each begins with [`guarded`], which catches panics, and reads and writes pointers only with
-//! [`bytes`], [`read`], [`write`] and [`write_text`], which check them.
+//! The functions of `qio_api`. Each begins with [`guarded`], which catches panics, and reads and writes pointers only
+//! with [`bytes`], [`read`], [`write`] and [`write_text`], which check them.
 
 #![allow(unsafe_code)]
 
@@ -90,8 +90,8 @@ fn bytes<'a>(text: Str) -> Result<&'a [u8], Fault> {
     if text.ptr.is_null() || text.len > isize::MAX as usize {
         return Err(Fault::BadPointer);
     }
-    // SAFETY: the pointer is not null, the length is possible, and bytes are always aligned. The header requires that the bytes
-    // exist and do not change until the call returns, and no caller keeps them for longer.
+    // SAFETY: the pointer is not null, the length is possible, and bytes are always aligned. The header requires that
+    // the bytes exist and do not change until the call returns, and no caller keeps them for longer.
     Ok(unsafe { std::slice::from_raw_parts(text.ptr.cast(), text.len) })
 }
 
@@ -113,8 +113,8 @@ fn read<T: Copy>(ptr: *const T) -> Result<T, Fault> {
     if ptr.is_null() || !ptr.is_aligned() {
         return Err(Fault::BadPointer);
     }
-    // SAFETY: the pointer is neither null nor misaligned. Its type is one of the ABI, which consists of numbers and pointers, and
-    // for which all bits are valid. The header requires that the pointer points to such a structure.
+    // SAFETY: the pointer is neither null nor misaligned. Its type is one of the ABI, which consists of numbers and
+    // pointers, and for which all bits are valid. The header requires that the pointer points to such a structure.
     Ok(unsafe { ptr.read() })
 }
 
@@ -137,7 +137,8 @@ fn write<T>(ptr: *mut T, value: T) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Writes a text, followed by a 0, to a buffer of `room` bytes. The length of the text, without the 0, is written to `len`.
+/// Writes a text, followed by a 0, to a buffer of `room` bytes. The length of the text, without the 0, is written to
+/// `len`.
 fn write_text(text: &str, out: *mut c_char, room: usize, len: *mut usize) -> Result<(), Fault> {
     if !len.is_null() {
         write(len, text.len())?;
@@ -148,8 +149,8 @@ fn write_text(text: &str, out: *mut c_char, room: usize, len: *mut usize) -> Res
     if out.is_null() {
         return Err(Fault::BadPointer);
     }
-    // SAFETY: the buffer is larger than the text, and the header requires that it has this size. It does not overlap the text,
-    // which was created by this call.
+    // SAFETY: the buffer is larger than the text, and the header requires that it has this size. It does not overlap
+    // the text, which was created by this call.
     unsafe {
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), out, text.len());
         out.add(text.len()).write(0);
@@ -387,7 +388,7 @@ extern "C" fn broadcast(cx: abi::Cx, to: Str, json: Str) -> Status {
 
 extern "C" fn send(
     cx: abi::Cx,
-    client: abi::Client,
+    client: abi::ClientId,
     to: Str,
     json: Str,
     callback: *const abi::Callback,
@@ -407,14 +408,14 @@ extern "C" fn send(
     })
 }
 
-extern "C" fn close(cx: abi::Cx, client: abi::Client) -> Status {
+extern "C" fn close(cx: abi::Cx, client: abi::ClientId) -> Status {
     in_scope(cx, |scope| {
         scope.cx.close(client.into());
         Ok(())
     })
 }
 
-extern "C" fn move_(cx: abi::Cx, client: abi::Client, address: Str) -> Status {
+extern "C" fn move_(cx: abi::Cx, client: abi::ClientId, address: Str) -> Status {
     in_scope(cx, |scope| {
         scope.cx.move_to(client.into(), text(address)?);
         Ok(())
@@ -439,7 +440,7 @@ extern "C" fn after(
     })
 }
 
-extern "C" fn client_data(cx: abi::Cx, client: abi::Client) -> abi::User {
+extern "C" fn client_data(cx: abi::Cx, client: abi::ClientId) -> abi::User {
     let find = |scope: &mut CallScope<'_, '_>| {
         Ok(scope.cx.client_data::<HeldPointer>(client.into()).map_or(null_mut(), |data| data.ptr()))
     };
@@ -448,7 +449,7 @@ extern "C" fn client_data(cx: abi::Cx, client: abi::Client) -> abi::User {
 
 extern "C" fn set_client_data(
     cx: abi::Cx,
-    client: abi::Client,
+    client: abi::ClientId,
     data: abi::User,
     free: Option<abi::Free>,
 ) -> Status {
@@ -461,7 +462,7 @@ extern "C" fn set_client_data(
     })
 }
 
-extern "C" fn take_client_data(cx: abi::Cx, client: abi::Client) -> abi::User {
+extern "C" fn take_client_data(cx: abi::Cx, client: abi::ClientId) -> abi::User {
     let take = |scope: &mut CallScope<'_, '_>| {
         let data = scope.cx.take_client_data::<HeldPointer>(client.into());
         Ok(data.map_or(null_mut(), HeldPointer::into_ptr))
@@ -512,7 +513,7 @@ extern "C" fn promise_drop(promise: abi::Promise) -> Status {
     status(|| PROMISES.get(promise)?.take().map(drop))
 }
 
-extern "C" fn promise_client(promise: abi::Promise, client: *mut abi::Client) -> Status {
+extern "C" fn promise_client(promise: abi::Promise, client: *mut abi::ClientId) -> Status {
     status(|| write(client, PROMISES.get(promise)?.client().into()))
 }
 
@@ -528,7 +529,7 @@ extern "C" fn server_broadcast(server: abi::ServerHandle, to: Str, json: Str) ->
 
 extern "C" fn server_send(
     server: abi::ServerHandle,
-    client: abi::Client,
+    client: abi::ClientId,
     to: Str,
     json: Str,
     callback: *const abi::Callback,
@@ -544,11 +545,11 @@ extern "C" fn server_send(
     })
 }
 
-extern "C" fn server_close(server: abi::ServerHandle, client: abi::Client) -> Status {
+extern "C" fn server_close(server: abi::ServerHandle, client: abi::ClientId) -> Status {
     on_server(server, |server| posted(server.close(client.into())))
 }
 
-extern "C" fn server_move(server: abi::ServerHandle, client: abi::Client, address: Str) -> Status {
+extern "C" fn server_move(server: abi::ServerHandle, client: abi::ClientId, address: Str) -> Status {
     on_server(server, |server| {
         let client = ClientId::from(client);
         posted(server.send(client, &paths::of_move(), Json::string(text(address)?)))?;

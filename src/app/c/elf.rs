@@ -1,5 +1,5 @@
-//! A check that a file is a shared object for this machine. It precedes the dynamic linker, whose messages do not explain the
-//! fault.
+//! A check that a file is a shared object for this machine. It precedes the dynamic linker, whose messages do not
+//! explain the fault.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -73,8 +73,8 @@ impl Host {
 
     /// Waits until the server holds nothing of the application. Returns `false` if that takes longer than `timeout`.
     ///
-    /// Nothing is held once all shards have ended. This waits only if a shard did not end in time, or if the server could not
-    /// start.
+    /// Nothing is held once all shards have ended. This waits only if a shard did not end in time, or if the server
+    /// could not start.
     pub fn wait_until_released(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         while self.held.load(Ordering::Acquire) > 0 {

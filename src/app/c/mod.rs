@@ -13,8 +13,8 @@
 //! | `json` | JSON functions |
 //! | `elf` | a check of a file before it is loaded |
 //!
-//! This folder is the only place above `qev` that contains `unsafe` code, because the server cannot check the pointers of an
-//! application.
+//! This folder is the only place above `qev` that contains `unsafe` code, because the server cannot check the pointers
+//! of an application.
 
 mod abi;
 mod api;
@@ -121,9 +121,9 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Arc<CApplication>, LoadE
     let (info, name) = info(&library)?;
     let settings = settings.get(&name).cloned().unwrap_or_default();
     let (host, handle) = Host::add(name, settings).ok_or(LoadError::TooMany)?;
-    // The library is never unloaded. Its threads, callbacks that the server still holds, and functions that the C library has
-    // recorded (atexit, thread-local destructors) may run its code until the process ends, which is soon after the server has
-    // stopped.
+    // The library is never unloaded. Its threads, callbacks that the server still holds, and functions that the C
+    // library has recorded (atexit, thread-local destructors) may run its code until the process ends, which is soon
+    // after the server has stopped.
     std::mem::forget(library);
     init(&info, host, handle).map_err(LoadError::Init)?;
     let AppInfo { register_events, start, stop, self_test, .. } = info;
@@ -153,8 +153,8 @@ fn info(library: &Library) -> Result<(AppInfo, String), LoadError> {
     if info.is_null() || !info.is_aligned() {
         return Err(LoadError::WrongMagic);
     }
-    // SAFETY: the pointer is neither null nor misaligned. If the symbol is something else, it also has four bytes, or is in a
-    // section that has.
+    // SAFETY: the pointer is neither null nor misaligned. If the symbol is something else, it also has four bytes, or
+    // is in a section that has.
     let magic = unsafe { info.cast::<u32>().read() };
     if magic != MAGIC {
         return Err(LoadError::WrongMagic);
@@ -167,8 +167,8 @@ fn info(library: &Library) -> Result<(AppInfo, String), LoadError> {
     if (size as usize) < size_of::<AppInfo>() {
         return Err(LoadError::Invalid("its size is too small"));
     }
-    // SAFETY: the structure has this version and at least this size. The C compiler has checked that its function pointers have
-    // the types of the header. They are `Option` here, and may be null.
+    // SAFETY: the structure has this version and at least this size. The C compiler has checked that its function
+    // pointers have the types of the header. They are `Option` here, and may be null.
     let info = unsafe { info.read() };
     if info.init.is_none() || info.register_events.is_none() {
         return Err(LoadError::Invalid("init or register_events is NULL"));
@@ -213,8 +213,8 @@ fn init(info: &AppInfo, host: &'static Host, handle: ServerHandle) -> Result<(),
     result_of(host, status)
 }
 
-/// Converts the status that a function of the application returned, together with the description that the application may
-/// have given of a failure.
+/// Converts the status that a function of the application returned, together with the description that the application
+/// may have given of a failure.
 fn result_of(host: &Host, status: i32) -> Result<(), String> {
     let description = host.take_failure();
     if status == OK {
@@ -230,8 +230,8 @@ impl CApplication {
         &self.file
     }
 
-    /// Calls `stop` once, after the server has released everything that belongs to the application. If a shard did not end in
-    /// time and may still be running the application, `stop` is not called.
+    /// Calls `stop` once, after the server has released everything that belongs to the application. If a shard did not
+    /// end in time and may still be running the application, `stop` is not called.
     pub fn finish(&self) {
         if self.stopped.swap(true, Ordering::SeqCst) {
             return;

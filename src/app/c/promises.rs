@@ -1,7 +1,7 @@
 //! The promises that applications in C hold.
 //!
-//! An application knows a promise by its handle. The handle of a promise that has been kept is detected: the slots of the
-//! table have generations, and a slot has another one after each use (about 134 million, then they repeat).
+//! An application knows a promise by its handle. The handle of a promise that has been kept is detected: the slots of
+//! the table have generations, and a slot has another one after each use (about 134 million, then they repeat).
 
 use super::abi::{Fault, Promise};
 use super::host::Host;
@@ -33,8 +33,8 @@ pub static PROMISES: LazyLock<PromiseTable> = LazyLock::new(PromiseTable::new);
 
 /// A table of promises, which any thread may use. A shard inserts into a part of its own, without a lock.
 ///
-/// The mutex of a slot is held only to move the promise out or in. No code of an application runs meanwhile: it could use the
-/// same handle.
+/// The mutex of a slot is held only to move the promise out or in. No code of an application runs meanwhile: it could
+/// use the same handle.
 pub struct PromiseTable {
     slots: Slab<PromiseSlot, SlotConfig>,
     /// The number of occupied slots.

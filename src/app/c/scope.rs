@@ -1,7 +1,8 @@
-//! The handles of contexts and registrars in C: numbers that are valid during one call of a function of the application.
+//! The handles of contexts and registrars in C: numbers that are valid during one call of a function of the
+//! application.
 //!
-//! A thread remembers the call that it is in. A handle is compared with that call and never used as a pointer. A stale handle, a
-//! handle of another thread and an invented one are all detected.
+//! A thread remembers the call that it is in. A handle is compared with that call and never used as a pointer. A stale
+//! handle, a handle of another thread and an invented one are all detected.
 
 #![allow(unsafe_code)]
 
@@ -126,8 +127,9 @@ impl<T> CurrentCall<T> {
         }
         let value = self.value.replace(ptr::null_mut());
         let _restore = RestoreCall { current: self, id, value };
-        // SAFETY: a pointer that is not null is the argument of `enter`, whose call has not ended, because the handle is the
-        // current one. The pointer is replaced by null for as long as this reference lives: there is no other reference.
+        // SAFETY: a pointer that is not null is the argument of `enter`, whose call has not ended, because the handle
+        // is the current one. The pointer is replaced by null for as long as this reference lives: there is no other
+        // reference.
         let value = unsafe { value.as_mut() }.ok_or(Fault::Nested)?;
         run(value)
     }

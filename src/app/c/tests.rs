@@ -1,5 +1,5 @@
-//! A comparison of `quickio.h` with `abi.rs`: a C program prints the sizes, offsets and constants of the header. Tests of the
-//! functions of the table.
+//! A comparison of `quickio.h` with `abi.rs`: a C program prints the sizes, offsets and constants of the header. Tests
+//! of the functions of the table.
 
 use super::abi::{self, Fault};
 use super::api::API;
@@ -42,7 +42,7 @@ fn layouts() -> Vec<Layout> {
         layout!("qio_registrar", abi::RegistrarHandle, id),
         layout!("qio_promise", abi::Promise, id),
         layout!("qio_server", abi::ServerHandle, id),
-        layout!("qio_client", abi::Client, shard, slot, generation),
+        layout!("qio_client", abi::ClientId, shard, slot, generation),
         layout!("qio_event", abi::Event, client, wants_answer, path, extra, data),
         layout!("qio_reply", abi::Reply, client, wants_answer, data),
         layout!("qio_subscription", abi::Subscription, client, reserved, path, extra, data),
@@ -149,8 +149,8 @@ impl Post for BusyPost {
     }
 }
 
-/// One thread asks for the clients of promises while another one answers. Every answer arrives, and the first thread gets
-/// the client or `QIO_GONE`.
+/// One thread asks for the clients of promises while another one answers. Every answer arrives, and the first thread
+/// gets the client or `QIO_GONE`.
 #[test]
 fn promise_client_never_hinders_promise_answer() {
     const PROMISES_OF_TEST: usize = 2000;
@@ -173,7 +173,7 @@ fn promise_client_never_hinders_promise_answer() {
         scope.spawn(move || {
             while !is_done.load(Ordering::Relaxed) {
                 for handle in handles {
-                    let mut found = abi::Client { shard: 0, slot: 0, generation: 0 };
+                    let mut found = abi::ClientId { shard: 0, slot: 0, generation: 0 };
                     match (API.promise_client)(*handle, &raw mut found) {
                         abi::OK => assert_eq!(ClientId::from(found), client),
                         status => assert_eq!(status, Fault::Gone as i32),

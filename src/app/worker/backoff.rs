@@ -1,5 +1,5 @@
-//! The delay before a worker that crashed is started again. It doubles with each crash, up to a limit, and is short again
-//! after a worker that had served for a while.
+//! The delay before a worker that crashed is started again. It doubles with each crash, up to a limit, and is short
+//! again after a worker that had served for a while.
 
 use crate::limits::{WORKER_BACKOFF, WORKER_BACKOFF_FORGET, WORKER_BACKOFF_MAX};
 use std::time::Duration;
@@ -11,8 +11,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the delay before the next worker is started. `served` is how long the worker that has ended had served, or
-    /// `None` if it was never ready.
+    /// Returns the delay before the next worker is started. `served` is how long the worker that has ended had served,
+    /// or `None` if it was never ready.
     pub fn next(&mut self, served: Option<Duration>) -> Duration {
         let is_reset = served.is_some_and(|served| served >= WORKER_BACKOFF_FORGET);
         let next = match self.last.filter(|_| !is_reset) {

@@ -18,7 +18,8 @@ pub enum WorkerKind {
 }
 
 impl WorkerKind {
-    /// Returns the kind of an application's file, by its extension or its first bytes, or `None` if the file is not for workers.
+    /// Returns the kind of an application's file, by its extension or its first bytes, or `None` if the file is not for
+    /// workers.
     pub fn of(file: &Path) -> Option<WorkerKind> {
         match file.extension().and_then(|extension| extension.to_str()) {
             Some("py") => Some(WorkerKind::Python),

@@ -47,13 +47,13 @@ pub enum WorkerMessage {
     Failed(String),
     Tested(bool),
     Pong(u64),
-    Log(LogLevel, String),
+    Log(WorkerLogLevel, String),
 }
 
 /// The level of a line that a worker logs.
 #[derive(Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub enum LogLevel {
+pub enum WorkerLogLevel {
     Error,
     Warn,
     Info,
@@ -68,7 +68,7 @@ struct WorkerLine {
     failed: Option<String>,
     tested: Option<bool>,
     pong: Option<u64>,
-    log: Option<LogLevel>,
+    log: Option<WorkerLogLevel>,
     #[serde(default)]
     text: String,
 }
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(parse(br#"{"pong":7}"#), Ok(WorkerMessage::Pong(7)));
         assert_eq!(
             parse(br#"{"log":"warn","text":"x"}"#),
-            Ok(WorkerMessage::Log(LogLevel::Warn, "x".into()))
+            Ok(WorkerMessage::Log(WorkerLogLevel::Warn, "x".into()))
         );
         let hello = ServerMessage::Hello(Hello {
             version: 1,

@@ -1,5 +1,5 @@
-//! Detection of changes in the files that workers were loaded from. The files are polled: this works on every file system, and
-//! with editors that replace files by new ones.
+//! Detection of changes in the files that workers were loaded from. The files are polled: this works on every file
+//! system, and with editors that replace files by new ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ pub struct FileWatcher {
     files: BTreeMap<PathBuf, Option<FileStamp>>,
 }
 
-/// The time of the last modification of a file, and its length in bytes. Two versions of a file may have the same stamp, but
-/// not if one of them was written just now.
+/// The time of the last modification of a file, and its length in bytes. Two versions of a file may have the same
+/// stamp, but not if one of them was written just now.
 type FileStamp = (SystemTime, u64);
 
 impl FileWatcher {

@@ -1,4 +1,5 @@
-//! The workers of one application, as seen by one shard. A group knows the link over which the events of each client go.
+//! The workers of one application, as seen by one shard. A group knows the link over which the events of each client
+//! go.
 
 use super::counters::WorkerCounters;
 use super::link::{WorkerLink, not_running};
@@ -21,8 +22,8 @@ pub struct WorkerGroup {
     limits: LinkLimits,
     supervisor: Arc<dyn SupervisorHandle>,
     counters: Rc<WorkerCounters>,
-    /// The numbers by which handlers and hooks identify events, by path. All paths that workers have registered so far have one.
-    /// A worker that does not handle an event answers it 404.
+    /// The numbers by which handlers and hooks identify events, by path. All paths that workers have registered so far
+    /// have one. A worker that does not handle an event answers it 404.
     event_numbers: RefCell<AHashMap<Path, u32>>,
     /// The manifest whose events are registered, or `None` if some of its events could not be registered.
     registered: RefCell<Option<Arc<Manifest>>>,
@@ -82,7 +83,8 @@ impl WorkerGroup {
         self.supervisor.report_broken(worker, why);
     }
 
-    /// Adds a worker, which receives the events of its instance from now on. A worker that received them before is drained.
+    /// Adds a worker, which receives the events of its instance from now on. A worker that received them before is
+    /// drained.
     ///
     /// Returns `None` if there is no such instance.
     pub fn add_worker(&self, cx: &mut Context<'_>, joined: &JoinedWorker) -> Option<Rc<WorkerLink>> {

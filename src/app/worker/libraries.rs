@@ -1,5 +1,5 @@
-//! The worker libraries for Python and Node, which are part of the server's executable. The server writes them to a folder of
-//! its own; nothing has to be installed.
+//! The worker libraries for Python and Node, which are part of the server's executable. The server writes them to a
+//! folder of its own; nothing has to be installed.
 
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File};
@@ -92,8 +92,8 @@ pub fn remove_all() {
 }
 
 impl LibraryFolder {
-    /// Creates a folder that only this user can read, and writes the libraries to it. Removes folders that killed servers of
-    /// this user have left.
+    /// Creates a folder that only this user can read, and writes the libraries to it. Removes folders that killed
+    /// servers of this user have left.
     ///
     /// # Errors
     ///
@@ -115,8 +115,8 @@ impl LibraryFolder {
         &self.folder
     }
 
-    /// Writes the folder again if it or some of its files have been removed: programs remove old files from folders for temporary
-    /// files.
+    /// Writes the folder again if it or some of its files have been removed: programs remove old files from folders for
+    /// temporary files.
     ///
     /// # Errors
     ///

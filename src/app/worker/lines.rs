@@ -69,8 +69,8 @@ impl LineLimiter {
         }
     }
 
-    /// Decides whether a line is logged. Returns the number of lines that were dropped before it, or `None` if this line
-    /// must be dropped too.
+    /// Decides whether a line is logged. Returns the number of lines that were dropped before it, or `None` if this
+    /// line must be dropped too.
     pub fn admit(&mut self, line: &str, now: Instant) -> Option<u64> {
         if self.last.len() == WORKER_LAST_LINES {
             self.last.pop_front();

@@ -1,11 +1,11 @@
-//! The shard's end of a link to a worker. It converts events to frames and frames to commands, and keeps the requests that the
-//! worker has not answered.
+//! The shard's end of a link to a worker. It converts events to frames and frames to commands, and keeps the requests
+//! that the worker has not answered.
 //!
-//! This file has the frames to the worker; `incoming` has the frames from the worker, `timing` the timers and timeouts, and
-//! `guards` the values whose drop the worker is told about.
+//! This file has the frames to the worker; `incoming` has the frames from the worker, `timing` the timers and timeouts,
+//! and `guards` the values whose drop the worker is told about.
 //!
-//! A link does no I/O. The shard sends the bytes that it takes with [`WorkerLink::take_output`], and passes received bytes to
-//! [`WorkerLink::handle_received`].
+//! A link does no I/O. The shard sends the bytes that it takes with [`WorkerLink::take_output`], and passes received
+//! bytes to [`WorkerLink::handle_received`].
 
 mod guards;
 mod incoming;
@@ -15,7 +15,7 @@ use super::counters::WorkerCounters;
 use super::manifest::{EventDeclaration, Manifest, SubscriptionMode};
 use super::requests::RequestTable;
 use super::timers::WorkerTimers;
-use super::wire::{self, FrameHeader, ToWorker, WANTS_ANSWER};
+use super::wire::{self, LinkFrameHeader, ToWorker, WANTS_ANSWER};
 use super::{LinkLimits, SupervisorHandle};
 use crate::app::{
     Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription, Unsubscribed,
@@ -43,8 +43,8 @@ const ENDED: &str = "the application has ended";
 
 /// The shard's end of the link to one worker.
 ///
-/// Invariants, which [`check`](WorkerLink::check) asserts: `unread_bytes` is at least the length of `output`; while a request is
-/// pending, a sweep is scheduled; a link that has ended has no requests, timers or bytes.
+/// Invariants, which [`check`](WorkerLink::check) asserts: `unread_bytes` is at least the length of `output`; while a
+/// request is pending, a sweep is scheduled; a link that has ended has no requests, timers or bytes.
 pub struct WorkerLink {
     /// The serial number of the worker.
     worker: u32,
@@ -54,7 +54,8 @@ pub struct WorkerLink {
     supervisor: Arc<dyn SupervisorHandle>,
     manifest: Arc<Manifest>,
     counters: Rc<WorkerCounters>,
-    /// By the group's number of an event: the event's index in the worker's manifest, or `None` if the worker does not handle it.
+    /// By the group's number of an event: the event's index in the worker's manifest, or `None` if the worker does not
+    /// handle it.
     events: RefCell<Vec<Option<u32>>>,
     /// Frames that the shard has not taken yet.
     output: RefCell<Vec<u8>>,
@@ -162,7 +163,7 @@ impl WorkerLink {
         }
         let request = self.begin_request(cx, WorkerRequest::Event(event.reply_to()));
         let flags = answer_flag(event.wants_answer());
-        let header = FrameHeader { number, request, client: event.client, flags, ..header_now(cx) };
+        let header = LinkFrameHeader { number, request, client: event.client, flags, ..header_now(cx) };
         self.put_frame(ToWorker::Event, &header, event.extra, event.data);
         self.counters.add_sent();
         Answer::never()
@@ -187,7 +188,7 @@ impl WorkerLink {
         }
         let Subscription { client, extra, data, id, .. } = subscription;
         let request = self.begin_request(cx, WorkerRequest::Subscription(subscription.reply_to(), id));
-        let header = FrameHeader { number, request, client, ..header_now(cx) };
+        let header = LinkFrameHeader { number, request, client, ..header_now(cx) };
         self.put_frame(ToWorker::On, &header, extra, data);
         self.counters.add_sent();
         Decision::Later
@@ -197,7 +198,7 @@ impl WorkerLink {
     pub fn send_unsubscribed(&self, cx: &Context<'_>, event_number: u32, unsubscribed: Unsubscribed<'_>) {
         let Some((number, declaration)) = self.declaration(event_number) else { return };
         if declaration.off {
-            let header = FrameHeader { number, client: unsubscribed.client, ..header_now(cx) };
+            let header = LinkFrameHeader { number, client: unsubscribed.client, ..header_now(cx) };
             self.put_frame(ToWorker::Off, &header, unsubscribed.extra, "");
             self.counters.add_sent();
         }
@@ -212,14 +213,14 @@ impl WorkerLink {
         }
         let request = self.begin_request(cx, WorkerRequest::Event(reply.reply_to()));
         let flags = answer_flag(reply.wants_answer());
-        let header = FrameHeader { number, request, client: reply.client, flags, ..header_now(cx) };
+        let header = LinkFrameHeader { number, request, client: reply.client, flags, ..header_now(cx) };
         self.put_frame(ToWorker::Reply, &header, "", reply.data);
         self.counters.add_sent();
         Answer::never()
     }
 
-    /// Returns the index of an event in the worker's manifest, and its declaration, or `None` if the worker does not handle the
-    /// event.
+    /// Returns the index of an event in the worker's manifest, and its declaration, or `None` if the worker does not
+    /// handle the event.
     fn declaration(&self, event_number: u32) -> Option<(u32, &EventDeclaration)> {
         let index = self.events.borrow().get(event_number as usize).copied().flatten()?;
         Some((index, &self.manifest.events[index as usize]))
@@ -227,8 +228,8 @@ impl WorkerLink {
 
     /// Checks whether the worker may be sent one more request.
     ///
-    /// `reserve` is the number of requests that are allowed beyond `worker-requests-max`. With a reserve, unread output does not
-    /// count either.
+    /// `reserve` is the number of requests that are allowed beyond `worker-requests-max`. With a reserve, unread output
+    /// does not count either.
     ///
     /// # Errors
     ///
@@ -243,8 +244,8 @@ impl WorkerLink {
         }
     }
 
-    /// Returns whether `worker-outbox-bytes-max` bytes or more wait for the worker. The shard then delays the ends of clients, of
-    /// which the worker has to be told.
+    /// Returns whether `worker-outbox-bytes-max` bytes or more wait for the worker. The shard then delays the ends of
+    /// clients, of which the worker has to be told.
     pub fn is_full(&self) -> bool {
         self.unread_bytes.get() >= self.limits.outbox_bytes_max
     }
@@ -257,7 +258,7 @@ impl WorkerLink {
     }
 
     /// Appends a frame to the output, unless the link is closed.
-    fn put_frame(&self, kind: ToWorker, header: &FrameHeader, text: &str, data: &str) {
+    fn put_frame(&self, kind: ToWorker, header: &LinkFrameHeader, text: &str, data: &str) {
         if self.state.get() >= LinkState::Closed {
             return;
         }
@@ -270,12 +271,12 @@ impl WorkerLink {
 
     /// Tells the worker that one of its callbacks will never run.
     fn send_dropped(&self, number: u32) {
-        self.put_frame(ToWorker::Dropped, &FrameHeader { number, ..self.header_at_last_time() }, "", "");
+        self.put_frame(ToWorker::Dropped, &LinkFrameHeader { number, ..self.header_at_last_time() }, "", "");
     }
 
     /// Returns a header with the time of the last frame, for frames that are sent where the current time is not known.
-    fn header_at_last_time(&self) -> FrameHeader {
-        FrameHeader::at(self.last_time_ms.get())
+    fn header_at_last_time(&self) -> LinkFrameHeader {
+        LinkFrameHeader::at(self.last_time_ms.get())
     }
 
     // For the shard.
@@ -299,8 +300,8 @@ impl WorkerLink {
         }
     }
 
-    /// Stops sending events: another worker has taken this worker's place. Timers that fire once, and within the request timeout,
-    /// still do.
+    /// Stops sending events: another worker has taken this worker's place. Timers that fire once, and within the
+    /// request timeout, still do.
     pub fn begin_draining(&self, now: Duration) {
         if self.state.get() == LinkState::Serving {
             self.state.set(LinkState::Draining);
@@ -315,8 +316,9 @@ impl WorkerLink {
         self.requests.borrow_mut().end_all(drop);
     }
 
-    /// Closes the link if another worker has taken this worker's place and nothing is left to send: no request is pending, no
-    /// callback is open, no timer is set, and the output is empty. Returns whether this call closed the link.
+    /// Closes the link if another worker has taken this worker's place and nothing is left to send: no request is
+    /// pending, no callback is open, no timer is set, and the output is empty. Returns whether this call closed the
+    /// link.
     pub fn close_if_drained(&self) -> bool {
         let is_drained = self.state.get() == LinkState::Draining
             && self.requests.borrow().len() == 0
@@ -373,8 +375,8 @@ impl WorkerLink {
 }
 
 /// Returns a header with the current time.
-fn header_now(cx: &Context<'_>) -> FrameHeader {
-    FrameHeader::at(cx.now().as_millis() as u64)
+fn header_now(cx: &Context<'_>) -> LinkFrameHeader {
+    LinkFrameHeader::at(cx.now().as_millis() as u64)
 }
 
 fn answer_flag(wants_answer: bool) -> u8 {

@@ -20,7 +20,8 @@ pub struct Manifest {
     pub events: Vec<EventDeclaration>,
     #[serde(default)]
     pub timers: Vec<TimerDeclaration>,
-    /// The files from which the worker was loaded. With the setting `reload`, a change to one of them replaces the workers.
+    /// The files from which the worker was loaded. With the setting `reload`, a change to one of them replaces the
+    /// workers.
     #[serde(default)]
     pub files: Vec<PathBuf>,
 }

@@ -1,4 +1,5 @@
-//! Workers: processes that run applications in Python, JavaScript, or any other language with the protocol of docs/workers.md.
+//! Workers: processes that run applications in Python, JavaScript, or any other language with the protocol of
+//! docs/workers.md.
 //!
 //! ```text
 //!   supervisor (a thread)  --- starts, stops, replaces --->  worker processes
@@ -99,8 +100,8 @@ pub struct JoinedWorker {
     /// The serial number of the worker, unique among the workers of the application.
     pub worker: u32,
     pub manifest: Arc<Manifest>,
-    /// The time since the server started at which the worker became ready. Its timers count from this time, even if the shard
-    /// handles the event later.
+    /// The time since the server started at which the worker became ready. Its timers count from this time, even if the
+    /// shard handles the event later.
     pub joined_at: Duration,
     pub socket: OwnedFd,
 }

@@ -1,6 +1,6 @@
 //! The process of one worker, its control socket and its output.
 
-use super::control::{self, Hello, LogLevel, ServerMessage, WorkerMessage};
+use super::control::{self, Hello, ServerMessage, WorkerLogLevel, WorkerMessage};
 use super::libraries::{LibraryFolder, NODE, PYTHON};
 use super::lines::{LineLimiter, LineSplitter};
 use super::manifest::PROTOCOL_VERSION;
@@ -29,8 +29,8 @@ const CONTROL_VARIABLE: &str = "QUICKIO_WORKER";
 /// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
 
-/// Reads of one socket or pipe without a pause. Together they read more than the kernel buffers, and they end even if the
-/// worker writes without a pause.
+/// Reads of one socket or pipe without a pause. Together they read more than the kernel buffers, and they end even if
+/// the worker writes without a pause.
 const READS_MAX: usize = 64;
 
 /// The processes of all workers that have not been waited for.
@@ -189,8 +189,8 @@ impl WorkerProcess {
         [exit, control, stdout, stderr].into_iter().flatten()
     }
 
-    /// Sends a message on the control socket. Never waits. A worker that reads nothing has at most one hello and one ping
-    /// waiting.
+    /// Sends a message on the control socket. Never waits. A worker that reads nothing has at most one hello and one
+    /// ping waiting.
     pub fn send(&mut self, message: &ServerMessage<'_>) {
         self.unsent.extend_from_slice(&message.to_line());
         self.send_unsent();
@@ -279,15 +279,15 @@ impl WorkerProcess {
         };
         let WorkerProcess { stdout_lines, stderr_lines, limiter, name, .. } = self;
         let (lines, level) = match source {
-            PollSource::Stdout => (stdout_lines, LogLevel::Info),
-            _ => (stderr_lines, LogLevel::Warn),
+            PollSource::Stdout => (stdout_lines, WorkerLogLevel::Info),
+            _ => (stderr_lines, WorkerLogLevel::Warn),
         };
         lines.push(&bytes[..len], |line| log_line(limiter, name, level, line));
         true
     }
 
     /// Logs a text that the worker sent for the log, line by line.
-    pub fn log(&mut self, level: LogLevel, text: &str) {
+    pub fn log(&mut self, level: WorkerLogLevel, text: &str) {
         let WorkerProcess { limiter, name, .. } = self;
         let mut lines = LineSplitter::default();
         lines.push(text.as_bytes(), |line| log_line(limiter, name, level, line));
@@ -308,8 +308,8 @@ impl WorkerProcess {
         let without_waiting = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         match waitid(WaitId::PidFd(self.pidfd.as_fd()), without_waiting) {
             Ok(None) => return None,
-            // The processes that it started must not outlive it and keep its links open. Its process id, and the group's,
-            // cannot be reused before `try_wait`.
+            // The processes that it started must not outlive it and keep its links open. Its process id, and the
+            // group's, cannot be reused before `try_wait`.
             Ok(Some(_)) => _ = kill_process_group(self.pid, Signal::KILL),
             // Other code of this process, for example an application in C, has waited for the process.
             Err(_) => {}
@@ -318,8 +318,8 @@ impl WorkerProcess {
             (0..READS_MAX).take_while(|_| self.log_output(source)).for_each(drop);
         }
         let WorkerProcess { stdout_lines, stderr_lines, limiter, name, .. } = self;
-        stdout_lines.finish(|line| log_line(limiter, name, LogLevel::Info, line));
-        stderr_lines.finish(|line| log_line(limiter, name, LogLevel::Warn, line));
+        stdout_lines.finish(|line| log_line(limiter, name, WorkerLogLevel::Info, line));
+        stderr_lines.finish(|line| log_line(limiter, name, WorkerLogLevel::Warn, line));
         forget(self.pid);
         Some(self.child.try_wait().ok().flatten())
     }
@@ -350,7 +350,7 @@ fn is_temporary(error: &io::Error) -> bool {
 }
 
 /// Logs a line of a worker, unless the worker has printed too many.
-fn log_line(limiter: &mut LineLimiter, worker: &str, level: LogLevel, line: &str) {
+fn log_line(limiter: &mut LineLimiter, worker: &str, level: WorkerLogLevel, line: &str) {
     let Some(dropped) = limiter.admit(line, Instant::now()) else { return };
     if dropped > 0 {
         tracing::warn!(
@@ -360,11 +360,11 @@ fn log_line(limiter: &mut LineLimiter, worker: &str, level: LogLevel, line: &str
         );
     }
     match level {
-        LogLevel::Error => tracing::error!(worker, "{line}"),
-        LogLevel::Warn => tracing::warn!(worker, "{line}"),
-        LogLevel::Info => tracing::info!(worker, "{line}"),
-        LogLevel::Debug => tracing::debug!(worker, "{line}"),
-        LogLevel::Trace => tracing::trace!(worker, "{line}"),
+        WorkerLogLevel::Error => tracing::error!(worker, "{line}"),
+        WorkerLogLevel::Warn => tracing::warn!(worker, "{line}"),
+        WorkerLogLevel::Info => tracing::info!(worker, "{line}"),
+        WorkerLogLevel::Debug => tracing::debug!(worker, "{line}"),
+        WorkerLogLevel::Trace => tracing::trace!(worker, "{line}"),
     }
 }
 
@@ -374,8 +374,8 @@ fn command(config: &WorkerConfig, libraries: &LibraryFolder) -> Command {
         WorkerKind::Python => {
             let mut command = Command::new(&config.python);
             let folder = libraries.path().join(PYTHON);
-            // The path of the file is given, because `-m` would search the working directory first, for the module and for its
-            // imports.
+            // The path of the file is given, because `-m` would search the working directory first, for the module and
+            // for its imports.
             command.arg("-u").arg(folder.join("quickio/__main__.py"));
             command
                 .env("PYTHONPATH", prepended(folder.as_os_str(), std::env::var_os("PYTHONPATH").as_deref()));

@@ -1,5 +1,5 @@
-//! The requests that a worker has not answered yet, on one link. Their numbers cross the link and come back. A number that is no
-//! longer pending, or never was, is not found.
+//! The requests that a worker has not answered yet, on one link. Their numbers cross the link and come back. A number
+//! that is no longer pending, or never was, is not found.
 
 use crate::limits::WORKER_CALLBACKS_MAX;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use std::time::Duration;
 /// Low bits of a number: the index of the slot. The high bits are the generation of the slot.
 const SLOT_BITS: u32 = 20;
 
-/// The largest number of pending requests that numbers can distinguish: `worker-requests-max` events, and callbacks beyond
-/// that.
+/// The largest number of pending requests that numbers can distinguish: `worker-requests-max` events, and callbacks
+/// beyond that.
 pub const REQUESTS_MAX: usize = 1 << SLOT_BITS;
 
 /// The largest `worker-requests-max`, with all callbacks, fits.
@@ -20,8 +20,8 @@ const GENERATION_MAX: u32 = (1 << (u32::BITS - SLOT_BITS)) - 1;
 
 /// The pending requests of one link, by number.
 ///
-/// Invariants, which [`check`](RequestTable::check) asserts: `free` contains the index of each empty slot once and no other
-/// index, and `len` is the number of occupied slots.
+/// Invariants, which [`check`](RequestTable::check) asserts: `free` contains the index of each empty slot once and no
+/// other index, and `len` is the number of occupied slots.
 pub struct RequestTable<T> {
     slots: Vec<RequestSlot<T>>,
     free: Vec<u32>,
@@ -49,8 +49,8 @@ impl<T> RequestTable<T> {
         self.len
     }
 
-    /// Adds a request that began at this time. Returns its number, which is never 0. The caller must not add a request if
-    /// [`REQUESTS_MAX`] are pending.
+    /// Adds a request that began at this time. Returns its number, which is never 0. The caller must not add a request
+    /// if [`REQUESTS_MAX`] are pending.
     pub fn begin(&mut self, request: T, now: Duration) -> u32 {
         debug_assert!(self.len < REQUESTS_MAX, "the caller limits the number of requests");
         let index = self.free.pop().unwrap_or_else(|| {
@@ -78,8 +78,8 @@ impl<T> RequestTable<T> {
         Some(pending.request)
     }
 
-    /// Removes the requests that began at `time` or earlier, and passes them to `ended`. Returns the time at which the oldest
-    /// remaining request began.
+    /// Removes the requests that began at `time` or earlier, and passes them to `ended`. Returns the time at which the
+    /// oldest remaining request began.
     pub fn end_until(&mut self, time: Duration, mut ended: impl FnMut(T)) -> Option<Duration> {
         let mut oldest: Option<Duration> = None;
         for (index, slot) in self.slots.iter_mut().enumerate() {

@@ -86,8 +86,8 @@ impl SupervisedWorker {
         of_state.into_iter().chain(self.must_end).min_by_key(|(at, _)| *at)
     }
 
-    /// Records that the worker has closed its connection to the server, as a worker that is ending does. A worker that is still
-    /// running after `WORKER_END_WAIT` is killed for this reason.
+    /// Records that the worker has closed its connection to the server, as a worker that is ending does. A worker that
+    /// is still running after `WORKER_END_WAIT` is killed for this reason.
     pub fn expect_end(&mut self, why: &'static str) {
         self.must_end.get_or_insert_with(|| (Instant::now() + WORKER_END_WAIT, why));
     }
@@ -113,7 +113,8 @@ impl SupervisedWorker {
         self.fault.take()
     }
 
-    /// Returns the last output of the worker, for the log line about its end. Empty if the worker described its failure itself.
+    /// Returns the last output of the worker, for the log line about its end. Empty if the worker described its failure
+    /// itself.
     pub fn last_output(&self) -> String {
         if self.described_fault {
             return String::new();

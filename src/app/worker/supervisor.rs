@@ -1,5 +1,5 @@
-//! The thread that keeps an application's workers running: it starts them, restarts them when they crash, replaces them one by
-//! one, and ends them.
+//! The thread that keeps an application's workers running: it starts them, restarts them when they crash, replaces them
+//! one by one, and ends them.
 //!
 //! ```text
 //!   Starting ---> Ready ---> Serving ---> Draining ---> (ended)
@@ -7,11 +7,11 @@
 //!       +-----------+-----------+------------+--- killed, crashed ---> (ended)
 //! ```
 //!
-//! The thread waits for everything at once, in one `poll`: commands, control sockets, the workers' output, and the ends of their
-//! processes.
+//! The thread waits for everything at once, in one `poll`: commands, control sockets, the workers' output, and the ends
+//! of their processes.
 //!
-//! This file has the thread and what it waits for; `serving` has the way of a worker into service, `replacing` the replacement of
-//! workers, and `ending` their ends.
+//! This file has the thread and what it waits for; `serving` has the way of a worker into service, `replacing` the
+//! replacement of workers, and `ending` their ends.
 
 mod ending;
 mod replacing;
@@ -42,8 +42,8 @@ pub type ReadySender = SyncSender<Result<Arc<Manifest>, StartError>>;
 
 /// The supervisor of one application.
 ///
-/// Invariants, which `check` asserts: at most one worker of an instance is serving, and no restart is scheduled for an instance
-/// that has a worker, or after the shutdown has begun.
+/// Invariants, which `check` asserts: at most one worker of an instance is serving, and no restart is scheduled for an
+/// instance that has a worker, or after the shutdown has begun.
 pub struct Supervisor {
     config: WorkerConfig,
     commands: SupervisorReceiver,
@@ -54,8 +54,8 @@ pub struct Supervisor {
     instances: Vec<InstanceState>,
     /// The serial number of the worker that was started last.
     last_serial: u32,
-    /// `None` until the server's shards are running.
-    server: Option<RunningServer>,
+    /// `None` until the shards are running.
+    shards: Option<ServedShards>,
     /// Instances whose workers are to be replaced. The first one is being replaced.
     replacements: VecDeque<usize>,
     file_watcher: FileWatcher,
@@ -80,11 +80,11 @@ struct InstanceState {
     restart_at: Option<Duration>,
 }
 
-/// The server whose shards the workers serve.
-struct RunningServer {
+/// The shards that the workers serve.
+struct ServedShards {
     /// The number of the application.
     app: u32,
-    shards: Arc<dyn ShardsHandle>,
+    handle: Arc<dyn ShardsHandle>,
 }
 
 impl Supervisor {
@@ -102,7 +102,7 @@ impl Supervisor {
             libraries: None,
             workers: Vec::new(),
             last_serial: 0,
-            server: None,
+            shards: None,
             replacements: VecDeque::new(),
             file_watcher: FileWatcher::default(),
             next_file_check: Instant::now(),
@@ -156,7 +156,8 @@ impl Supervisor {
         self.workers.iter().position(|worker| worker.process.serial == serial)
     }
 
-    /// Returns a worker, or `None` if it has ended. Commands and poll events may name a worker that has ended meanwhile.
+    /// Returns a worker, or `None` if it has ended. Commands and poll events may name a worker that has ended
+    /// meanwhile.
     fn worker(&mut self, serial: u32) -> Option<&mut SupervisedWorker> {
         self.workers.iter_mut().find(|worker| worker.process.serial == serial)
     }
@@ -244,12 +245,13 @@ impl Supervisor {
         });
         let restarts = self.instances.iter().filter_map(|instance| instance.restart_at);
         let dues = pings.chain(restarts).map(|at| at.saturating_sub(now));
-        // The server's clock counts milliseconds. Without one more, the thread could wake up within the last one, too early.
+        // The server's clock counts milliseconds. Without one more, the thread could wake up within the last one, too
+        // early.
         deadlines.chain(dues).min().map(|time| time + Duration::from_millis(1))
     }
 
     fn watches_files(&self) -> bool {
-        self.config.reload && self.server.is_some() && !self.is_shutting_down
+        self.config.reload && self.shards.is_some() && !self.is_shutting_down
     }
 
     // Events.

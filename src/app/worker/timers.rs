@@ -1,5 +1,5 @@
-//! The timers of a worker on one link. A timer of the shard cannot be stopped. For this reason only the earliest of the worker's
-//! timers has a timer of the shard, and a timer that is cancelled or set again leaves nothing behind.
+//! The timers of a worker on one link. A timer of the shard cannot be stopped. For this reason only the earliest of the
+//! worker's timers has a timer of the shard, and a timer that is cancelled or set again leaves nothing behind.
 
 use crate::limits::WORKER_TIMERS_MAX;
 use ahash::AHashMap;
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 /// The timers of a worker. All times are durations since the server started.
 ///
-/// Invariants, which [`check`](WorkerTimers::check) asserts: `by_number` and `by_due` contain the same timers, and no more than
-/// `WORKER_TIMERS_MAX`.
+/// Invariants, which [`check`](WorkerTimers::check) asserts: `by_number` and `by_due` contain the same timers, and no
+/// more than `WORKER_TIMERS_MAX`.
 #[derive(Default)]
 pub struct WorkerTimers {
     by_number: AHashMap<u32, WorkerTimer>,
     by_due: BTreeSet<(Duration, u32)>,
-    /// The times at which timers of the shard fire that were set for these timers. They cannot be stopped: one whose timer has
-    /// been cancelled serves the timers that are due by then.
+    /// The times at which timers of the shard fire that were set for these timers. They cannot be stopped: one whose
+    /// timer has been cancelled serves the timers that are due by then.
     armed: BTreeSet<Duration>,
 }
 
@@ -26,7 +26,8 @@ struct WorkerTimer {
 }
 
 impl WorkerTimers {
-    /// Sets a timer, in place of one with the same number. Returns `false`, and sets nothing, if there are too many timers.
+    /// Sets a timer, in place of one with the same number. Returns `false`, and sets nothing, if there are too many
+    /// timers.
     pub fn set(&mut self, number: u32, due: Duration, period: Option<Duration>) -> bool {
         self.cancel(number);
         let has_room = self.by_number.len().max(self.armed.len()) < WORKER_TIMERS_MAX;
@@ -65,8 +66,8 @@ impl WorkerTimers {
         self.by_due.clear();
     }
 
-    /// Returns the number of a timer that is due, or `None` if none is. A timer that repeats is set again, for one period after
-    /// `now`; any other one is removed.
+    /// Returns the number of a timer that is due, or `None` if none is. A timer that repeats is set again, for one
+    /// period after `now`; any other one is removed.
     pub fn take_due(&mut self, now: Duration) -> Option<u32> {
         let (due, number) = *self.by_due.first().filter(|(due, _)| *due <= now)?;
         self.by_due.remove(&(due, number));
@@ -88,8 +89,8 @@ impl WorkerTimers {
         }
     }
 
-    /// Returns the time at which one more timer of the shard must fire, or `None` if one fires early enough for the first of
-    /// these timers. The caller must set it.
+    /// Returns the time at which one more timer of the shard must fire, or `None` if one fires early enough for the
+    /// first of these timers. The caller must set it.
     pub fn arm(&mut self) -> Option<Duration> {
         let (due, _) = *self.by_due.first()?;
         let is_armed = self.armed.first().is_some_and(|armed| *armed <= due);

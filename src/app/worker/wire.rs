@@ -67,7 +67,7 @@ impl FromWorker {
 
 /// The header of a frame without its type and its lengths. Fields that a type does not use are 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FrameHeader {
+pub struct LinkFrameHeader {
     pub flags: u8,
     pub code: u16,
     pub request: u32,
@@ -79,10 +79,10 @@ pub struct FrameHeader {
 /// The client of a frame that concerns no client.
 pub const NO_CLIENT: ClientId = ClientId { shard: 0, slot: 0, generation: 0 };
 
-impl FrameHeader {
+impl LinkFrameHeader {
     /// Returns a header with this time and all other fields 0.
-    pub fn at(time_ms: u64) -> FrameHeader {
-        FrameHeader { flags: 0, code: 0, request: 0, number: 0, client: NO_CLIENT, time_ms }
+    pub fn at(time_ms: u64) -> LinkFrameHeader {
+        LinkFrameHeader { flags: 0, code: 0, request: 0, number: 0, client: NO_CLIENT, time_ms }
     }
 }
 
@@ -90,7 +90,7 @@ impl FrameHeader {
 #[derive(PartialEq, Eq, Debug)]
 pub struct WorkerFrame<'a> {
     pub kind: FromWorker,
-    pub header: FrameHeader,
+    pub header: LinkFrameHeader,
     /// Has to be UTF-8, which is not checked yet.
     pub text: &'a [u8],
     /// Has to be JSON, which is not checked yet.
@@ -111,7 +111,7 @@ pub enum FrameError {
 }
 
 /// Appends a frame to `out`.
-pub fn encode(out: &mut Vec<u8>, kind: ToWorker, header: &FrameHeader, text: &str, data: &str) {
+pub fn encode(out: &mut Vec<u8>, kind: ToWorker, header: &LinkFrameHeader, text: &str, data: &str) {
     let length = HEADER_BYTES - LENGTH_BYTES + text.len() + data.len();
     let mut bytes = [0; HEADER_BYTES];
     let mut rest = &mut bytes[..];
@@ -133,8 +133,8 @@ pub fn encode(out: &mut Vec<u8>, kind: ToWorker, header: &FrameHeader, text: &st
     out.extend_from_slice(data.as_bytes());
 }
 
-/// Decodes the frame at the beginning of `bytes`. Returns the frame and its size in bytes, or `None` if the frame is not
-/// complete yet.
+/// Decodes the frame at the beginning of `bytes`. Returns the frame and its size in bytes, or `None` if the frame is
+/// not complete yet.
 ///
 /// # Errors
 ///
@@ -157,7 +157,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(WorkerFrame<'_>, usize)>, FrameErr
     let shard = u16::try_from(fields.get_u32()).unwrap_or(u16::MAX);
     let client = ClientId { shard, slot: fields.get_u32(), generation: fields.get_u32() };
     let text_length = fields.get_u32() as usize;
-    let header = FrameHeader { flags, code, request, number, client, time_ms: fields.get_u64() };
+    let header = LinkFrameHeader { flags, code, request, number, client, time_ms: fields.get_u64() };
     if text_length > body_length {
         return Err(FrameError::TextTooLong);
     }
@@ -171,13 +171,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn encoded(kind: ToWorker, header: &FrameHeader, text: &str, data: &str) -> Vec<u8> {
+    fn encoded(kind: ToWorker, header: &LinkFrameHeader, text: &str, data: &str) -> Vec<u8> {
         let mut out = b"before".to_vec();
         encode(&mut out, kind, header, text, data);
         out.split_off(6)
     }
 
-    const HEADER: FrameHeader = FrameHeader {
+    const HEADER: LinkFrameHeader = LinkFrameHeader {
         flags: 1,
         code: 0x0203,
         request: 0x0405_0607,
@@ -202,7 +202,7 @@ mod tests {
         fn decoding_reverses_encoding(kind in 1u8..=7, header in any::<[u8; 28]>(), text in ".{0,20}", data in ".{0,40}") {
             let n = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
             let client = ClientId { shard: n(0) as u16, slot: n(4), generation: n(8) };
-            let header = FrameHeader {
+            let header = LinkFrameHeader {
                 flags: header[12], code: n(16) as u16, request: n(20), number: n(24), client, time_ms: u64::from(n(0)) << 20,
             };
             let kinds = [ToWorker::Event, ToWorker::On, ToWorker::Off, ToWorker::Reply, ToWorker::Dropped,

@@ -1,13 +1,13 @@
 //! Values whose drop is reported to a worker: callbacks that it offers, and watches on clients.
 
 use super::WorkerLink;
-use crate::app::worker::wire::{FrameHeader, ToWorker};
+use crate::app::worker::wire::{LinkFrameHeader, ToWorker};
 use crate::app::{Answer, Callback};
 use crate::client::ClientId;
 use std::rc::Rc;
 
-/// A server callback that a worker offers. If it never runs, for any reason (it expired, its client disconnected, it could not
-/// be offered), the worker is told.
+/// A server callback that a worker offers. If it never runs, for any reason (it expired, its client disconnected, it
+/// could not be offered), the worker is told.
 pub(super) struct OfferedCallback {
     /// `None` once the callback runs or was dropped.
     link: Option<Rc<WorkerLink>>,
@@ -46,8 +46,8 @@ impl Drop for OfferedCallback {
     }
 }
 
-/// A watch of a worker on a client. It is kept among the client's data, which is dropped when the client disconnects, and is
-/// dropped at once if the client has already disconnected. The worker is told then.
+/// A watch of a worker on a client. It is kept among the client's data, which is dropped when the client disconnects,
+/// and is dropped at once if the client has already disconnected. The worker is told then.
 pub(super) struct ClientWatch {
     pub(super) link: Rc<WorkerLink>,
     pub(super) client: ClientId,
@@ -55,7 +55,7 @@ pub(super) struct ClientWatch {
 
 impl Drop for ClientWatch {
     fn drop(&mut self) {
-        let header = FrameHeader { client: self.client, ..self.link.header_at_last_time() };
+        let header = LinkFrameHeader { client: self.client, ..self.link.header_at_last_time() };
         self.link.put_frame(ToWorker::Gone, &header, "", "");
     }
 }

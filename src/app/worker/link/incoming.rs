@@ -2,7 +2,7 @@
 
 use super::guards::{ClientWatch, OfferedCallback};
 use super::{KEPT_BYTES_MAX, LinkState, WARNING_PERIOD, WorkerLink, WorkerRequest};
-use crate::app::worker::wire::{self, FrameHeader, FromWorker, HAS_MESSAGE, REPEATS, WorkerFrame};
+use crate::app::worker::wire::{self, FromWorker, HAS_MESSAGE, LinkFrameHeader, REPEATS, WorkerFrame};
 use crate::app::{Answer, Command, Context, Decision, Json, LocalCommand, paths};
 use crate::client::ClientId;
 use crate::event::path::Path;
@@ -46,8 +46,8 @@ impl WorkerLink {
         bytes.len()
     }
 
-    /// Breaks the link off if the worker causes more and more output (for example by callbacks that are dropped at once) and does
-    /// not read it.
+    /// Breaks the link off if the worker causes more and more output (for example by callbacks that are dropped at
+    /// once) and does not read it.
     fn check_unread(&self) {
         let unread = self.unread_bytes.get();
         if unread > self.limits.unread_bytes_max {
@@ -98,7 +98,7 @@ impl WorkerLink {
         cx: &mut Context<'_>,
         frame: &WorkerFrame<'_>,
     ) -> Result<(), &'static str> {
-        let FrameHeader { number, request, code, .. } = frame.header;
+        let LinkFrameHeader { number, request, code, .. } = frame.header;
         let offered = (number != 0).then(|| self.offer_callback(number)).flatten();
         let Some(request) = self.requests.borrow_mut().end(request) else {
             self.counters.add_late_answer();
@@ -137,7 +137,7 @@ impl WorkerLink {
         cx: &mut Context<'_>,
         frame: &WorkerFrame<'_>,
     ) -> Result<(), &'static str> {
-        let FrameHeader { number, client, .. } = frame.header;
+        let LinkFrameHeader { number, client, .. } = frame.header;
         let offered = (number != 0).then(|| self.offer_callback(number)).flatten();
         let (path, data) = (path(frame.text)?, json(frame.data)?);
         if number == 0 {
@@ -185,7 +185,7 @@ impl WorkerLink {
         cx: &mut Context<'_>,
         frame: &WorkerFrame<'_>,
     ) -> Result<(), &'static str> {
-        let FrameHeader { number, flags, time_ms, .. } = frame.header;
+        let LinkFrameHeader { number, flags, time_ms, .. } = frame.header;
         self.set_timer(cx, number, cx.now(), Duration::from_millis(time_ms), flags & REPEATS != 0)
     }
 }
@@ -196,7 +196,7 @@ fn broadcast(cx: &mut Context<'_>, frame: &WorkerFrame<'_>) -> Result<(), &'stat
 }
 
 fn answer_of(frame: &WorkerFrame<'_>) -> Result<Answer, &'static str> {
-    let FrameHeader { code, flags, .. } = frame.header;
+    let LinkFrameHeader { code, flags, .. } = frame.header;
     let data = json(frame.data)?;
     let message = (flags & HAS_MESSAGE != 0).then(|| text(frame.text)).transpose()?;
     Ok(Answer::with(code, data, message.map(Box::from)))

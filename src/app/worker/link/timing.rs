@@ -2,7 +2,7 @@
 
 use super::{TOO_LATE, WorkerLink, fail_request, header_now};
 use crate::app::Context;
-use crate::app::worker::wire::{FrameHeader, ToWorker};
+use crate::app::worker::wire::{LinkFrameHeader, ToWorker};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl WorkerLink {
     fn fire_timers(self: &Rc<Self>, cx: &mut Context<'_>) {
         self.timers.borrow_mut().shard_timers_fired(cx.now());
         while let Some(number) = self.take_due_timer(cx.now()) {
-            self.put_frame(ToWorker::Timer, &FrameHeader { number, ..header_now(cx) }, "", "");
+            self.put_frame(ToWorker::Timer, &LinkFrameHeader { number, ..header_now(cx) }, "", "");
         }
         self.arm_timers(cx);
     }

@@ -10,8 +10,8 @@ impl Supervisor {
     /// Handles the end of a worker's process. `status` is `None` if the exit status is unknown.
     pub(super) fn handle_end(&mut self, mut worker: SupervisedWorker, status: Option<ExitStatus>) {
         self.counters.lines_dropped.add(worker.process.take_dropped());
-        if let (Some(server), Some(_)) = (&self.server, worker.serving_since) {
-            server.send_left(worker.process.serial, self.config.shards);
+        if let (Some(shards), Some(_)) = (&self.shards, worker.serving_since) {
+            shards.send_left(worker.process.serial, self.config.shards);
         }
         let fault = worker.take_fault();
         let may_end =

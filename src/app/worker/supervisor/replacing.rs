@@ -6,13 +6,13 @@ use crate::app::worker::supervised::SupervisedWorker;
 impl Supervisor {
     /// Begins to replace all workers. `why` is for the log.
     pub(super) fn replace(&mut self, why: &str) {
-        if self.server.is_none() || self.is_shutting_down {
+        if self.shards.is_none() || self.is_shutting_down {
             return;
         }
         tracing::info!(app = self.config.name, why, "replacing the workers");
         let is_replacing = !self.replacements.is_empty();
-        // Workers that are still to be started will load the current files. The one that is being started may have loaded older
-        // ones, and is replaced again.
+        // Workers that are still to be started will load the current files. The one that is being started may have
+        // loaded older ones, and is replaced again.
         self.replacements.truncate(1);
         self.replacements.extend(0..self.config.instances);
         if !is_replacing {

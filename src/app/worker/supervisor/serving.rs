@@ -1,6 +1,6 @@
 //! The way of a worker into service: from its readiness to the shards.
 
-use super::{RunningServer, Supervisor};
+use super::{ServedShards, Supervisor};
 use crate::app::worker::process::WorkerProcess;
 use crate::app::worker::supervised::{PingState, WorkerState};
 use crate::app::worker::{JoinedWorker, Manifest, ShardsHandle, WorkerEvent};
@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The pause before an event is sent again to a shard whose queue is full, and the number of attempts. After one second the
-/// shard counts as ended.
+/// The pause before an event is sent again to a shard whose queue is full, and the number of attempts. After one second
+/// the shard counts as ended.
 const SEND_RETRY_WAIT: Duration = Duration::from_millis(2);
 const SEND_TRIES_MAX: usize = 500;
 
 impl Supervisor {
     /// Puts the workers that are ready into service: the server's shards are running.
-    pub(super) fn serve(&mut self, app: u32, shards: Arc<dyn ShardsHandle>) {
-        self.server = Some(RunningServer { app, shards });
+    pub(super) fn serve(&mut self, app: u32, handle: Arc<dyn ShardsHandle>) {
+        self.shards = Some(ServedShards { app, handle });
         let ready = self.workers.iter().filter(|worker| matches!(worker.state, WorkerState::Ready(_)));
         let ready: Vec<u32> = ready.map(|worker| worker.process.serial).collect();
         ready.into_iter().for_each(|serial| self.put_into_service(serial));
@@ -30,7 +30,7 @@ impl Supervisor {
                 worker.process.links.clear();
                 worker.state = WorkerState::Draining { deadline };
             }
-        } else if self.server.is_some() {
+        } else if self.shards.is_some() {
             self.put_into_service(serial);
         } else {
             self.report_start();
@@ -53,15 +53,15 @@ impl Supervisor {
         }
     }
 
-    /// Gives the links of a worker to the shards, which send it the events of its instance from then on. The worker that received
-    /// them before is drained.
+    /// Gives the links of a worker to the shards, which send it the events of its instance from then on. The worker
+    /// that received them before is drained.
     fn put_into_service(&mut self, serial: u32) {
         let now = self.now();
-        let (Some(at), Some(server)) = (self.position(serial), &self.server) else { return };
+        let (Some(at), Some(shards)) = (self.position(serial), &self.shards) else { return };
         let worker = &mut self.workers[at];
         let WorkerState::Ready(manifest) = &worker.state else { return };
         let (manifest, instance) = (Arc::clone(manifest), worker.process.instance);
-        let all_accepted = server.send_joined(&mut worker.process, &manifest, now);
+        let all_accepted = shards.send_joined(&mut worker.process, &manifest, now);
         worker.state = WorkerState::Serving(PingState { number: 0, answered: true, next: now });
         worker.serving_since = Some(now);
         self.file_watcher.set(manifest.files.iter().cloned());
@@ -88,7 +88,7 @@ impl Supervisor {
     }
 }
 
-impl RunningServer {
+impl ServedShards {
     /// Gives the links of a worker to the shards. Returns whether all shards accepted theirs.
     fn send_joined(
         &self,
@@ -109,14 +109,14 @@ impl RunningServer {
     pub(super) fn send_left(&self, worker: u32, shards: usize) {
         for shard in 0..shards {
             // If the queue is full, the event is lost. A shard also notices the end of a link by itself.
-            let _ = self.shards.send(shard, WorkerEvent::Left { app: self.app, worker });
+            let _ = self.handle.send(shard, WorkerEvent::Left { app: self.app, worker });
         }
     }
 
     /// Sends an event to a shard, with retries. Returns `false` if the shard did not accept it.
     fn send(&self, shard: usize, mut event: WorkerEvent) -> bool {
         for _ in 0..SEND_TRIES_MAX {
-            match self.shards.send(shard, event) {
+            match self.handle.send(shard, event) {
                 Ok(()) => return true,
                 Err(refused) => event = refused,
             }
