@@ -16,7 +16,7 @@
 
 mod browser;
 
-use super::testing::{At, World, client_frame, raw_text};
+use super::testing::{Peer, World, client_frame, raw_message};
 use crate::app::{Answer, Application, Context, Error, Event, LaterDecision, Registrar};
 use crate::config::Config;
 use crate::event::path::Path;
@@ -70,7 +70,7 @@ enum WorkerLink {
 
 /// A connection, and what its client has said and not sent.
 struct Socket {
-    at: At,
+    at: Peer,
     reads: bool,
     unsent: Vec<u8>,
 }
@@ -104,7 +104,7 @@ fn everybody_gets_what_they_are_subscribed_to_and_nothing_is_left() {
         // Rings as small as they may be: most messages have to wait for room.
         let config = Config { mesh_ring_messages: 8, sends_per_turn_max: 2, ..Config::default() };
         let shards = 1 + random.below(3);
-        let world = World::with(shards, config, vec![Arc::new(Sim(Arc::clone(&promises)))]);
+        let world = World::with_config(shards, config, vec![Arc::new(Sim(Arc::clone(&promises)))]);
         let mut sim = Simulation { world, clients: Vec::new(), promises, broadcasts: Vec::new(), number: 0 };
         for _ in 0..1 + random.below(12) {
             sim.phase(random);
@@ -118,7 +118,7 @@ impl Simulation {
         for _ in 0..random.below(4) {
             self.connect(random);
         }
-        self.world.settle();
+        self.world.run_until_idle();
         self.break_some(random);
         self.world.advance(Duration::from_millis(random.next() % 20_000));
         for client in &mut self.clients {
@@ -126,7 +126,7 @@ impl Simulation {
             client.sometimes = client.subscribed.clone();
         }
         let late = random.once_in(2);
-        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().shuts_down_late = late);
+        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().delays_shutdowns = late);
         for _ in 0..random.below(150) {
             self.step(random);
         }
@@ -137,8 +137,8 @@ impl Simulation {
     fn connect(&mut self, random: &mut Random) {
         let shard = random.below(self.world.shards.len());
         let link = match random.below(4) {
-            0 => WorkerLink::WebSocket(Socket::new(self.world.websocket_client(shard))),
-            1 => WorkerLink::Raw(Socket::new(self.world.raw_client(shard))),
+            0 => WorkerLink::WebSocket(Socket::new(self.world.connect_websocket(shard))),
+            1 => WorkerLink::Raw(Socket::new(self.world.connect_raw(shard))),
             _ => WorkerLink::Http(Browser::open(&mut self.world, random)),
         };
         self.clients.push(Client {
@@ -172,7 +172,7 @@ impl Simulation {
             37 => match &mut self.clients[who].link {
                 WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => {
                     socket.reads ^= true;
-                    self.world.read(socket.at, socket.reads);
+                    self.world.set_reading(socket.at, socket.reads);
                 }
                 WorkerLink::Http(browser) => browser.stop_or_go_on_reading(&mut self.world, random),
             },
@@ -204,7 +204,7 @@ impl Simulation {
 
     fn say(&mut self, who: usize, text: &str) {
         match &mut self.clients[who].link {
-            WorkerLink::Raw(socket) => socket.unsent.extend(raw_text(text)),
+            WorkerLink::Raw(socket) => socket.unsent.extend(raw_message(text)),
             WorkerLink::WebSocket(socket) => {
                 socket.unsent.extend(client_frame(Opcode::Text, text.as_bytes()))
             }
@@ -233,11 +233,11 @@ impl Simulation {
             WorkerLink::Http(browser) => return browser.leave(world, random),
         };
         match random.below(3) {
-            0 => world.end_of_stream(at),
+            0 => world.end_stream(at),
             1 => world.reset(at),
             _ => {
-                world.feed(at, &raw_text("no event"));
-                world.end_of_stream(at);
+                world.send_bytes(at, &raw_message("no event"));
+                world.end_stream(at);
             }
         }
     }
@@ -257,7 +257,7 @@ impl Simulation {
                 browser.break_some(&mut self.world, random);
             }
         }
-        self.world.settle();
+        self.world.run_until_idle();
     }
 
     fn decide(&mut self, random: &mut Random) {
@@ -271,7 +271,7 @@ impl Simulation {
     }
 
     fn come_to_rest(&mut self) {
-        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().shuts_down_late = false);
+        self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().delays_shutdowns = false);
         for who in (0..self.clients.len()).filter(|who| !self.clients[*who].gone).collect::<Vec<_>>() {
             self.send_all(who);
             match &mut self.clients[who].link {
@@ -279,12 +279,12 @@ impl Simulation {
                 WorkerLink::Http(browser) => browser.read(&mut self.world),
             }
         }
-        self.world.settle();
+        self.world.run_until_idle();
         while let Some(promise) = { self.promises.lock().unwrap().pop() } {
             promise.decide(true).unwrap();
-            self.world.settle();
+            self.world.run_until_idle();
         }
-        self.world.settle();
+        self.world.run_until_idle();
         // Whatever is left for those who poll, they get; and they wait for more.
         for client in self.clients.iter_mut().filter(|client| !client.gone) {
             let WorkerLink::Http(browser) = &mut client.link else { continue };
@@ -308,9 +308,9 @@ impl Simulation {
         let world_has =
             |client: &Client| matches!(&client.link, WorkerLink::Http(browser) if browser.is_connected());
         self.clients.retain(|client| !client.gone || world_has(client));
-        world.shards.iter_mut().for_each(|shard| shard.kernel_mut().last_words.clear());
+        world.shards.iter_mut().for_each(|shard| shard.kernel_mut().unread_output.clear());
         self.broadcasts.clear();
-        assert_eq!(world.count(Counter::MeshRefused), 0);
+        assert_eq!(world.counter(Counter::MeshRefused), 0);
     }
 
     fn check_path(&self, who: usize, path: usize, got: &[u64]) {
@@ -338,9 +338,9 @@ impl Simulation {
     /// By path, the broadcasts that a client got in this phase.
     fn take_broadcasts(&mut self, who: usize) -> BTreeMap<usize, Vec<u64>> {
         let texts = match &mut self.clients[who].link {
-            WorkerLink::WebSocket(socket) => self.world.take_frames(socket.at),
-            WorkerLink::Raw(socket) => self.world.take_texts(socket.at),
-            WorkerLink::Http(browser) => browser.take_texts(&mut self.world),
+            WorkerLink::WebSocket(socket) => self.world.take_websocket_messages(socket.at),
+            WorkerLink::Raw(socket) => self.world.take_raw_messages(socket.at),
+            WorkerLink::Http(browser) => browser.take_raw_messages(&mut self.world),
         };
         let mut got: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for text in texts {
@@ -361,20 +361,20 @@ impl Simulation {
         for client in &mut self.clients {
             match &mut client.link {
                 WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) if !client.gone => {
-                    self.world.end_of_stream(socket.at);
+                    self.world.end_stream(socket.at);
                 }
                 WorkerLink::Raw(_) | WorkerLink::WebSocket(_) => {}
                 WorkerLink::Http(browser) => browser.close(&mut self.world),
             }
         }
-        self.world.settle();
+        self.world.run_until_idle();
         // A session ends when no request has come for `timeout`.
         for _ in 0..12 {
             self.world.advance(Duration::from_secs(1));
-            self.world.settle();
+            self.world.run_until_idle();
         }
         self.world.assert_empty();
-        let count = |counter| self.world.count(counter);
+        let count = |counter| self.world.counter(counter);
         assert_eq!(count(Counter::Subscribes), count(Counter::Unsubscribes));
         assert_eq!(count(Counter::ConnectionsAccepted), count(Counter::ConnectionsClosed));
         assert_eq!(count(Counter::TimeoutsMessage) + count(Counter::ClosesSlow), 0);
@@ -382,7 +382,7 @@ impl Simulation {
 }
 
 impl Socket {
-    fn new(at: At) -> Socket {
+    fn new(at: Peer) -> Socket {
         Socket { at, reads: true, unsent: Vec::new() }
     }
 
@@ -390,18 +390,18 @@ impl Socket {
         let len = random.below(self.unsent.len() + 1);
         let piece: Vec<u8> = self.unsent.drain(..len).collect();
         if !piece.is_empty() {
-            world.feed(self.at, &piece);
+            world.send_bytes(self.at, &piece);
         }
     }
 
     fn send_all(&mut self, world: &mut World) {
         if !self.unsent.is_empty() {
-            world.feed(self.at, &std::mem::take(&mut self.unsent));
+            world.send_bytes(self.at, &std::mem::take(&mut self.unsent));
         }
     }
 
     fn read(&mut self, world: &mut World) {
         self.reads = true;
-        world.read(self.at, true);
+        world.set_reading(self.at, true);
     }
 }

@@ -1,9 +1,9 @@
-//! Whole shards under test, without a kernel: they are connected by their mesh, over sockets whose other ends the tests
-//! hold.
+//! The harness of the shard tests: complete shards on a simulated kernel, connected by their real mesh. The tests hold the
+//! other ends of the sockets.
 //!
-//! The test kernel is strict. It panics if the real one would fail or act on the wrong connection: on a second send or
-//! receive that is in flight for a socket, on closing a socket while an operation on it is in flight, and on closing a
-//! socket that does not exist.
+//! The test kernel is strict. It panics if the real kernel would fail or act on the wrong connection: if a socket gets a
+//! second send or receive while the first is in flight, if a socket is closed while an operation on it is in flight, and
+//! if an operation names a socket that does not exist.
 
 use super::kernel::{IoEvent, Kernel, RingOp};
 use super::state::{ShardParts, SharedState, State};
@@ -26,17 +26,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Where a peer's connection is: the shard, and the number of its socket.
+/// The test's end of a connection, named by the shard and by the number of its socket there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct At {
+pub struct Peer {
     pub shard: usize,
     pub socket: u32,
 }
 
-/// An application that is a function.
-pub struct App<F>(pub F);
+/// An application made of a single registration function.
+pub struct FnApp<F>(pub F);
 
-impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Application for App<F> {
+impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Application for FnApp<F> {
     fn name(&self) -> &str {
         "app"
     }
@@ -46,27 +46,28 @@ impl<F: Fn(&mut Registrar) -> Result<(), Error> + Send + Sync + 'static> Applica
     }
 }
 
-/// Some shards, and the clock they all go by.
+/// The shards of a test, their shared state, and the manual clock that all of them follow.
 pub struct World {
     pub shards: Vec<TestShard>,
     pub shared: Arc<SharedState>,
-    posted: Arc<Threads>,
-    hand: ClockHandle,
+    posted: Arc<PostedCommands>,
+    clock_handle: ClockHandle,
 }
 
+/// A shard on a test kernel, with the senders of its inboxes.
 pub struct TestShard {
     shard: Loop<TestKernel>,
     commands: Mailbox<AppCommand>,
     control: Mailbox<ControlMessage>,
 }
 
-/// Messages that an inbox of the tests holds.
+/// The capacity of an inbox in the tests, in messages.
 const INBOX_MESSAGES: usize = 1 << 16;
 
-/// What was posted from other threads, or by promises that were dropped.
-struct Threads(Mutex<Vec<(usize, AppCommand)>>);
+/// Commands posted by other threads or by dropped promises, with the shards that they are for.
+struct PostedCommands(Mutex<Vec<(usize, AppCommand)>>);
 
-impl Post for Threads {
+impl Post for PostedCommands {
     fn post(&self, app: u32, command: Command) -> Result<(), Command> {
         let shard = command.client().map_or(0, |client| usize::from(client.shard));
         self.0.lock().unwrap().push((shard, AppCommand { app, command }));
@@ -76,15 +77,15 @@ impl Post for Threads {
 
 impl World {
     pub fn new(shards: usize, apps: Vec<Arc<dyn Application>>) -> World {
-        World::with(shards, Config::default(), apps)
+        World::with_config(shards, Config::default(), apps)
     }
 
-    pub fn with(shards: usize, config: Config, apps: Vec<Arc<dyn Application>>) -> World {
-        World::with_links(shards, config, apps, 0)
+    pub fn with_config(shards: usize, config: Config, apps: Vec<Arc<dyn Application>>) -> World {
+        World::with_link_places(shards, config, apps, 0)
     }
 
-    /// As many places as that are reserved for links to workers.
-    pub fn with_links(
+    /// Creates shards with `link_places` socket numbers reserved for links to workers.
+    pub fn with_link_places(
         shards: usize,
         config: Config,
         apps: Vec<Arc<dyn Application>>,
@@ -92,11 +93,11 @@ impl World {
     ) -> World {
         let config = Arc::new(config);
         let shared = Arc::new(SharedState::new(&config));
-        let (clock, hand) = Clock::manual();
-        let posted = Arc::new(Threads(Mutex::default()));
-        let own: Arc<dyn Application> = Arc::new(Qio { public_address: None, hostname: "here".into() });
-        let apps: Vec<Arc<dyn Application>> = std::iter::once(own).chain(apps).collect();
-        let sizes = mesh::MeshSettings {
+        let (clock, clock_handle) = Clock::manual();
+        let posted = Arc::new(PostedCommands(Mutex::default()));
+        let qio: Arc<dyn Application> = Arc::new(Qio { public_address: None, hostname: "here".into() });
+        let apps: Vec<Arc<dyn Application>> = std::iter::once(qio).chain(apps).collect();
+        let mesh_settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
             overflow_messages_max: config.mesh_overflow_messages_max,
         };
@@ -107,106 +108,109 @@ impl World {
             let (to_control, control) = port.inbox(INBOX_MESSAGES);
             let (to_commands, app_commands) = port.inbox(INBOX_MESSAGES);
             let parts = ShardParts { id: id as u16, config, shared, port, clock, apps, link_places };
-            let kernel = TestKernel { reserved: link_places, ..TestKernel::default() };
+            let kernel = TestKernel { reserved_places: link_places, ..TestKernel::default() };
             let mut shard = Loop::new(kernel, Inboxes { control, app_commands }, parts);
             shard.state.start_app_timers();
             TestShard { shard, commands: to_commands, control: to_control }
         };
-        let shards = mesh(shards, sizes).into_iter().enumerate().map(make).collect();
-        World { shards, shared, posted, hand }
+        let shards = mesh(shards, mesh_settings).into_iter().enumerate().map(make).collect();
+        World { shards, shared, posted, clock_handle }
     }
 
-    /// A peer connects, and says nothing yet.
-    pub fn connect_from(&mut self, shard: usize, peer: PeerAddress) -> At {
+    /// Connects a peer, which sends nothing yet.
+    pub fn connect_from(&mut self, shard: usize, address: PeerAddress) -> Peer {
         let Loop { kernel, codecs, state, .. } = &mut self.shards[shard].shard;
         let socket = kernel.open();
         state.begin_turn();
-        state.accepted(codecs, Descriptor::made_up(socket), peer);
-        At { shard, socket }
+        state.accepted(codecs, Descriptor::made_up(socket), address);
+        Peer { shard, socket }
     }
 
-    pub fn connect(&mut self, shard: usize) -> At {
-        self.connect_from(shard, peer("10.0.0.1:1000"))
+    pub fn connect(&mut self, shard: usize) -> Peer {
+        self.connect_from(shard, address("10.0.0.1:1000"))
     }
 
-    /// A raw client, open: what it was sent so far is taken.
-    pub fn raw_client(&mut self, shard: usize) -> At {
-        let at = self.connect(shard);
+    /// Connects a raw client, completes its handshake, and discards the server's output up to then.
+    pub fn connect_raw(&mut self, shard: usize) -> Peer {
+        let peer = self.connect(shard);
         self.turn(shard);
-        self.feed(at, OHAI.as_bytes());
-        self.settle();
-        assert_eq!(self.take_bytes(at), OHAI.as_bytes());
-        at
+        self.send_bytes(peer, OHAI.as_bytes());
+        self.run_until_idle();
+        assert_eq!(self.take_bytes(peer), OHAI.as_bytes());
+        peer
     }
 
-    /// A WebSocket client, open: what it was sent so far is taken.
-    pub fn websocket_client(&mut self, shard: usize) -> At {
-        let at = self.connect(shard);
+    /// Connects a WebSocket client, completes its handshake, and discards the server's output up to then.
+    pub fn connect_websocket(&mut self, shard: usize) -> Peer {
+        let peer = self.connect(shard);
         self.turn(shard);
-        self.feed(at, UPGRADE);
-        self.feed(at, &client_frame(Opcode::Text, OHAI.as_bytes()));
-        self.settle();
-        let answer = self.take_bytes(at);
-        assert!(answer.ends_with(OHAI.as_bytes()), "{}", String::from_utf8_lossy(&answer));
-        at
+        self.send_bytes(peer, UPGRADE);
+        self.send_bytes(peer, &client_frame(Opcode::Text, OHAI.as_bytes()));
+        self.run_until_idle();
+        let output = self.take_bytes(peer);
+        assert!(output.ends_with(OHAI.as_bytes()), "{}", String::from_utf8_lossy(&output));
+        peer
     }
 
-    /// The peer sends bytes. They are received in a turn.
-    pub fn feed(&mut self, at: At, bytes: &[u8]) {
-        self.socket(at).from_peer.push_back(FromPeer::Bytes(bytes.to_vec()));
+    /// Sends bytes from a peer. The shard receives them in a later turn.
+    pub fn send_bytes(&mut self, peer: Peer, bytes: &[u8]) {
+        self.socket(peer).input.push_back(PeerInput::Bytes(bytes.to_vec()));
     }
 
-    /// A raw client sends an event.
-    pub fn say(&mut self, at: At, text: &str) {
-        self.feed(at, &raw_text(text));
+    /// Sends an event from a raw client. The shard receives it in a later turn.
+    pub fn send_event(&mut self, peer: Peer, text: &str) {
+        self.send_bytes(peer, &raw_message(text));
     }
 
-    /// The peer ends its stream.
-    pub fn end_of_stream(&mut self, at: At) {
-        self.socket(at).from_peer.push_back(FromPeer::End);
+    /// Ends the stream of bytes from a peer. The peer can still receive.
+    pub fn end_stream(&mut self, peer: Peer) {
+        self.socket(peer).input.push_back(PeerInput::End);
     }
 
-    /// The peer vanishes.
-    pub fn reset(&mut self, at: At) {
-        self.socket(at).from_peer.push_back(FromPeer::Reset);
+    /// Resets a connection from the peer's end: nothing can be sent or received any more.
+    pub fn reset(&mut self, peer: Peer) {
+        self.socket(peer).input.push_back(PeerInput::Reset);
     }
 
-    /// Whether the peer reads what it is sent: otherwise sends stay under way.
-    pub fn read(&mut self, at: At, reads: bool) {
-        self.socket(at).reads = reads;
+    /// Sets whether a peer reads. While it does not read, sends to it do not complete.
+    pub fn set_reading(&mut self, peer: Peer, reads: bool) {
+        self.socket(peer).reads = reads;
     }
 
-    /// What the peer was sent since the last call; also where its socket is closed and no other has its number.
-    pub fn take_bytes(&mut self, at: At) -> Vec<u8> {
-        match self.shards[at.shard].kernel_mut().sockets.get_mut(&at.socket) {
-            Some(socket) => std::mem::take(&mut socket.to_peer),
-            None => self.shards[at.shard].kernel_mut().last_words.remove(&at.socket).unwrap_or_default(),
+    /// Takes the bytes sent to a peer since the last call. If its socket has been closed, they can be taken until another
+    /// socket with the same number is closed.
+    pub fn take_bytes(&mut self, peer: Peer) -> Vec<u8> {
+        match self.shards[peer.shard].kernel_mut().sockets.get_mut(&peer.socket) {
+            Some(socket) => std::mem::take(&mut socket.output),
+            None => {
+                self.shards[peer.shard].kernel_mut().unread_output.remove(&peer.socket).unwrap_or_default()
+            }
         }
     }
 
-    /// The texts that a raw peer was sent since the last call.
-    pub fn take_texts(&mut self, at: At) -> Vec<String> {
-        let bytes = self.take_bytes(at);
+    /// Takes the messages sent to a raw client since the last call.
+    pub fn take_raw_messages(&mut self, peer: Peer) -> Vec<String> {
+        let bytes = self.take_bytes(peer);
         let (mut texts, mut rest) = (Vec::new(), &bytes[..]);
         while let Some((len, after)) = rest.split_first_chunk() {
             let (text, after) = after.split_at(u64::from_be_bytes(*len) as usize);
             texts.push(String::from_utf8(text.to_vec()).unwrap());
             rest = after;
         }
-        assert!(rest.is_empty(), "half a frame");
+        assert!(rest.is_empty(), "the last message is incomplete");
         texts
     }
 
-    /// The text messages that a WebSocket peer was sent since the last call.
-    pub fn take_frames(&mut self, at: At) -> Vec<String> {
-        let bytes = self.take_bytes(at);
+    /// Takes the text messages sent to a WebSocket client since the last call.
+    pub fn take_websocket_messages(&mut self, peer: Peer) -> Vec<String> {
+        let bytes = self.take_bytes(peer);
         let (mut texts, mut rest) = (Vec::new(), &bytes[..]);
         while let [first, len, after @ ..] = rest {
-            assert_eq!(*first, 0x81, "a whole text");
+            assert_eq!(*first, 0x81, "an unfragmented text frame");
             let (len, after) = match (len, after) {
                 (126, [high, low, after @ ..]) => (u16::from_be_bytes([*high, *low]).into(), after),
                 (len @ ..=125, after) => (usize::from(*len), after),
-                _ => panic!("no text of these tests is longer"),
+                _ => panic!("the tests send no text of 64 KiB or more"),
             };
             let (text, after) = after.split_at(len);
             texts.push(String::from_utf8(text.to_vec()).unwrap());
@@ -215,65 +219,73 @@ impl World {
         texts
     }
 
-    /// Whether the peer has been told the end of the stream.
-    pub fn is_ended(&mut self, at: At) -> bool {
-        self.is_closed(at) || self.socket(at).write_ended
+    /// Returns whether the server has ended its stream of bytes to a peer.
+    pub fn is_stream_ended(&mut self, peer: Peer) -> bool {
+        self.is_closed(peer) || self.socket(peer).write_ended
     }
 
-    /// Whether the server has closed the socket.
-    pub fn is_closed(&self, at: At) -> bool {
-        !self.shards[at.shard].kernel().sockets.contains_key(&at.socket)
+    /// Returns whether the server has closed the socket.
+    pub fn is_closed(&self, peer: Peer) -> bool {
+        !self.shards[peer.shard].kernel().sockets.contains_key(&peer.socket)
     }
 
-    pub fn socket(&mut self, at: At) -> &mut TestSocket {
-        self.shards[at.shard].kernel_mut().sockets.get_mut(&at.socket).expect("the socket is open")
+    pub fn socket(&mut self, peer: Peer) -> &mut TestSocket {
+        self.shards[peer.shard].kernel_mut().sockets.get_mut(&peer.socket).expect("the socket must be open")
     }
 
-    /// Lets time pass. No turn is taken.
+    /// Advances the clock without running any turn.
     pub fn advance(&mut self, by: Duration) {
-        self.hand.advance(by);
+        self.clock_handle.advance(by);
     }
 
-    /// One turn of a shard: its messages, then the events of its kernel.
+    /// Advances the clock second by second, and runs the shards until they are idle after each second.
+    pub fn run_seconds(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.advance(Duration::from_secs(1));
+            self.run_until_idle();
+        }
+    }
+
+    /// Runs one turn of a shard, after the commands posted so far have been delivered to the inboxes.
     pub fn turn(&mut self, shard: usize) {
-        for (to, posted) in std::mem::take(&mut *self.posted.0.lock().unwrap()) {
-            assert!(self.shards[to].commands.post(posted).is_ok(), "the inbox has room");
+        for (to, command) in std::mem::take(&mut *self.posted.0.lock().unwrap()) {
+            assert!(self.shards[to].commands.post(command).is_ok(), "the inbox must have room");
         }
         self.shards[shard].turn();
         self.check();
     }
 
-    /// The counts that shards share are the sums of what the shards have.
+    /// Asserts that the shared count of connections equals the sum over the shards.
     fn check(&self) {
         let connections: usize = self.states().map(|state| state.connections.len()).sum();
         assert_eq!(self.shared.clients.used(), connections, "connections of the whole server");
     }
 
-    /// Leaves a message of the server's own for a shard.
-    pub fn control(&mut self, shard: usize, message: ControlMessage) {
-        assert!(self.shards[shard].control.post(message).is_ok(), "the inbox has room");
+    /// Posts a control message to a shard.
+    pub fn send_control(&mut self, shard: usize, message: ControlMessage) {
+        assert!(self.shards[shard].control.post(message).is_ok(), "the inbox must have room");
     }
 
     pub fn states(&self) -> impl Iterator<Item = &State> {
         self.shards.iter().map(TestShard::state)
     }
 
-    /// Turns of shards that have something to do, until all of them would sleep.
-    pub fn settle(&mut self) {
-        let mut left = 10_000;
-        while (0..self.shards.len()).any(|shard| self.has_news(shard)) {
+    /// Runs turns of the shards that have work, until all shards would sleep.
+    pub fn run_until_idle(&mut self) {
+        let mut rounds_left = 10_000;
+        while (0..self.shards.len()).any(|shard| self.is_runnable(shard)) {
             for shard in 0..self.shards.len() {
-                if self.has_news(shard) {
+                if self.is_runnable(shard) {
                     self.turn(shard);
                 }
             }
-            left -= 1;
-            assert!(left > 0, "the shards never rest");
+            rounds_left -= 1;
+            assert!(rounds_left > 0, "the shards never become idle");
         }
     }
 
-    /// Whether a shard would not sleep, or would be woken.
-    pub fn has_news(&mut self, shard: usize) -> bool {
+    /// Returns whether a shard would run a turn now: it would not sleep, or something would wake it.
+    pub fn is_runnable(&mut self, shard: usize) -> bool {
         let posted = !self.posted.0.lock().unwrap().is_empty();
         let Loop { kernel, inboxes, state, .. } = &mut self.shards[shard].shard;
         state.mesh.ring_doorbells(kernel);
@@ -284,7 +296,7 @@ impl World {
         !sleeps || has_messages || kernel.has_events() || posted
     }
 
-    pub fn count(&self, counter: Counter) -> u64 {
+    pub fn counter(&self, counter: Counter) -> u64 {
         self.states().map(|state| state.metrics.counters.get(counter)).sum()
     }
 
@@ -292,7 +304,7 @@ impl World {
         self.states().map(|state| state.snapshot().gauges.get(gauge)).sum()
     }
 
-    /// Nothing is left of connections that have ended: no record, no count, no timer.
+    /// Asserts that nothing is left of connections that have ended: no record, no count, no work.
     #[track_caller]
     pub fn assert_empty(&self) {
         for (id, shard) in self.shards.iter().enumerate() {
@@ -340,43 +352,48 @@ impl TestShard {
     }
 }
 
-/// A kernel that tests made up.
+/// A simulated kernel.
 #[derive(Default)]
 pub struct TestKernel {
     pub sockets: BTreeMap<u32, TestSocket>,
-    /// Numbers from 0 on that no connection is given.
-    reserved: u32,
-    /// What the peers of closed sockets were sent and nobody has looked at.
-    pub last_words: BTreeMap<u32, Vec<u8>>,
-    pub accepts_again: usize,
-    pub listens_no_more: bool,
-    /// Whether shutting down takes until somebody lets it happen: the real one has a thread of its own for that.
-    pub shuts_down_late: bool,
+    /// The socket numbers below this one are for links to workers; connections do not get them.
+    reserved_places: u32,
+    /// Bytes sent on sockets that have since been closed, by socket number, which no test has taken yet.
+    pub unread_output: BTreeMap<u32, Vec<u8>>,
+    pub accept_again_ops: usize,
+    pub has_stopped_listening: bool,
+    /// Whether shutdowns stay pending until this is cleared. The real kernel executes them on a thread of its own.
+    pub delays_shutdowns: bool,
 }
 
-/// A socket, and the peer at its other end.
+/// A socket, and the state of the peer at its other end.
 #[derive(Default)]
 pub struct TestSocket {
-    from_peer: VecDeque<FromPeer>,
-    to_peer: Vec<u8>,
+    /// Input from the peer that the shard has not received yet.
+    input: VecDeque<PeerInput>,
+    /// Output that the peer has received and no test has taken yet.
+    output: Vec<u8>,
+    /// Whether the peer reads.
     reads: bool,
     receive: Option<Token>,
     send: Option<(Token, FrameBatch)>,
     shutdown: Option<Token>,
     write_ended: bool,
-    /// The peer has vanished: nothing works any more.
-    ended: bool,
-    /// What is under way is cancelled.
+    /// Whether the peer has reset the connection. All operations fail from then on.
+    is_reset: bool,
+    /// Whether the operations in flight have been cancelled.
     cancelled: bool,
 }
 
-enum FromPeer {
+/// Input from a peer.
+enum PeerInput {
     Bytes(Vec<u8>),
     End,
     Reset,
 }
 
-enum KernelEvent {
+/// A completion that the test kernel reports; the owned form of [`IoEvent`].
+enum TestEvent {
     Received(Token, Vec<u8>),
     ReceiveEnded(Token, Result<(), Errno>),
     Sent(Token, Result<(), Errno>, FrameBatch),
@@ -384,76 +401,79 @@ enum KernelEvent {
 }
 
 impl TestKernel {
-    /// The lowest free number is used again at once, as by the real one.
+    /// Opens a socket. It gets the lowest free number, as in the real kernel, so numbers are soon reused.
     fn open(&mut self) -> u32 {
-        let socket = (self.reserved..).find(|number| !self.sockets.contains_key(number)).unwrap();
+        let socket = (self.reserved_places..).find(|number| !self.sockets.contains_key(number)).unwrap();
         self.sockets.insert(socket, TestSocket { reads: true, ..TestSocket::default() });
         socket
     }
 
     fn socket(&mut self, socket: Descriptor) -> &mut TestSocket {
         let number = self.number(socket);
-        self.sockets.get_mut(&number).expect("an operation on a socket that is closed")
+        self.sockets.get_mut(&number).expect("the socket of an operation must be open")
     }
 
     fn number(&self, socket: Descriptor) -> u32 {
-        (0..).find(|number| Descriptor::made_up(*number) == socket).expect("they are numbered from 0")
+        (0..).find(|number| Descriptor::made_up(*number) == socket).expect("descriptors are numbered from 0")
     }
 
     fn close(&mut self, socket: Descriptor) {
         let found = self.socket(socket);
-        assert!(found.receive.is_none() && found.send.is_none(), "closed with an operation under way");
-        assert!(found.shutdown.is_none(), "closed before it was shut down: its number is used again");
+        assert!(found.receive.is_none() && found.send.is_none(), "closed while an operation is in flight");
+        assert!(
+            found.shutdown.is_none(),
+            "closed while a shutdown is pending, which could hit a later socket"
+        );
         let number = self.number(socket);
-        let closed = self.sockets.remove(&number).expect("it was just looked at");
-        self.last_words.insert(number, closed.to_peer);
+        let closed = self.sockets.remove(&number).expect("the socket was found above");
+        self.unread_output.insert(number, closed.output);
     }
 
     fn has_events(&self) -> bool {
-        self.sockets.values().any(|socket| socket.has_events(self.shuts_down_late))
+        self.sockets.values().any(|socket| socket.has_events(self.delays_shutdowns))
     }
 
-    fn take_events(&mut self) -> Vec<KernelEvent> {
-        let late = self.shuts_down_late;
-        self.sockets.values_mut().flat_map(|socket| socket.take_events(late)).collect()
+    fn take_events(&mut self) -> Vec<TestEvent> {
+        let delays_shutdowns = self.delays_shutdowns;
+        self.sockets.values_mut().flat_map(|socket| socket.take_events(delays_shutdowns)).collect()
     }
 }
 
 impl TestSocket {
-    fn has_events(&self, shuts_down_late: bool) -> bool {
-        (self.receive.is_some() && (self.is_over() || !self.from_peer.is_empty()))
-            || (self.send.is_some() && (self.reads || self.is_over()))
-            || (self.shutdown.is_some() && !shuts_down_late)
+    fn has_events(&self, delays_shutdowns: bool) -> bool {
+        (self.receive.is_some() && (self.is_unusable() || !self.input.is_empty()))
+            || (self.send.is_some() && (self.reads || self.is_unusable()))
+            || (self.shutdown.is_some() && !delays_shutdowns)
     }
 
-    fn take_events(&mut self, shuts_down_late: bool) -> Vec<KernelEvent> {
+    fn take_events(&mut self, delays_shutdowns: bool) -> Vec<TestEvent> {
         let mut events = Vec::new();
-        if !shuts_down_late {
-            self.shut_down(&mut events);
+        if !delays_shutdowns {
+            self.complete_shutdown(&mut events);
         }
-        if let Some((token, frames)) = self.send.take_if(|_| self.reads || self.ended || self.cancelled) {
-            let result = if self.is_over() { Err(Errno(libc::EPIPE)) } else { Ok(()) };
+        if let Some((token, frames)) = self.send.take_if(|_| self.reads || self.is_reset || self.cancelled) {
+            let result = if self.is_unusable() { Err(Errno(libc::EPIPE)) } else { Ok(()) };
             if result.is_ok() {
-                frames.frames().iter().for_each(|frame| self.to_peer.extend_from_slice(frame.as_slice()));
+                frames.frames().iter().for_each(|frame| self.output.extend_from_slice(frame.as_slice()));
             }
-            events.push(KernelEvent::Sent(token, result, frames));
+            events.push(TestEvent::Sent(token, result, frames));
         }
         while let Some(token) = self.receive {
-            match self.from_peer.front() {
+            match self.input.front() {
                 _ if self.cancelled => {
-                    events.push(KernelEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
+                    events.push(TestEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
                 }
-                Some(FromPeer::Bytes(_)) => {
-                    let Some(FromPeer::Bytes(bytes)) = self.from_peer.pop_front() else { unreachable!() };
-                    events.push(KernelEvent::Received(token, bytes));
+                Some(PeerInput::Bytes(_)) => {
+                    let Some(PeerInput::Bytes(bytes)) = self.input.pop_front() else { unreachable!() };
+                    events.push(TestEvent::Received(token, bytes));
                     continue;
                 }
-                Some(FromPeer::End) => events.push(KernelEvent::ReceiveEnded(token, Ok(()))),
-                Some(FromPeer::Reset) => {
-                    self.ended = true;
-                    events.push(KernelEvent::ReceiveEnded(token, Err(Errno(libc::ECONNRESET))));
+                Some(PeerInput::End) => events.push(TestEvent::ReceiveEnded(token, Ok(()))),
+                Some(PeerInput::Reset) => {
+                    self.is_reset = true;
+                    events.push(TestEvent::ReceiveEnded(token, Err(Errno(libc::ECONNRESET))));
                 }
-                None if self.ended => events.push(KernelEvent::ReceiveEnded(token, Ok(()))),
+                None if self.is_reset => events.push(TestEvent::ReceiveEnded(token, Ok(()))),
                 None => break,
             }
             self.receive = None;
@@ -462,18 +482,18 @@ impl TestSocket {
         events
     }
 
-    fn is_used_with(&self, token: Token) -> bool {
+    fn has_operation(&self, token: Token) -> bool {
         self.receive == Some(token) || self.send.as_ref().is_some_and(|(of_send, _)| *of_send == token)
     }
 
-    fn is_over(&self) -> bool {
-        self.ended || self.cancelled
+    fn is_unusable(&self) -> bool {
+        self.is_reset || self.cancelled
     }
 
-    fn shut_down(&mut self, events: &mut Vec<KernelEvent>) {
+    fn complete_shutdown(&mut self, events: &mut Vec<TestEvent>) {
         if let Some(token) = self.shutdown.take() {
             self.write_ended = true;
-            events.push(KernelEvent::ShutDown(token));
+            events.push(TestEvent::ShutDown(token));
         }
     }
 }
@@ -488,12 +508,12 @@ impl Kernel for TestKernel {
     fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
         for event in self.take_events() {
             match event {
-                KernelEvent::Received(token, mut data) => {
+                TestEvent::Received(token, mut data) => {
                     handle(IoEvent::Received { token, data: &mut data, ended: false });
                 }
-                KernelEvent::ReceiveEnded(token, result) => handle(IoEvent::ReceiveEnded { token, result }),
-                KernelEvent::Sent(token, result, frames) => handle(IoEvent::Sent { token, result, frames }),
-                KernelEvent::ShutDown(token) => handle(IoEvent::ShutDown { token }),
+                TestEvent::ReceiveEnded(token, result) => handle(IoEvent::ReceiveEnded { token, result }),
+                TestEvent::Sent(token, result, frames) => handle(IoEvent::Sent { token, result, frames }),
+                TestEvent::ShutDown(token) => handle(IoEvent::ShutDown { token }),
             }
         }
     }
@@ -504,8 +524,8 @@ impl Kernel for TestKernel {
 
     fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
         let socket = self.socket(socket);
-        assert!(socket.send.is_none(), "two sends of a socket are under way");
-        assert!(!socket.write_ended, "nothing can be sent any more");
+        assert!(socket.send.is_none(), "a socket has two sends in flight");
+        assert!(!socket.write_ended, "a send follows the end of the stream");
         assert!(!frame.is_empty());
         socket.send = Some((token, FrameBatch::One(frame)));
     }
@@ -518,56 +538,56 @@ impl Kernel for TestKernel {
         match op {
             RingOp::Receive(socket, token) => {
                 let receive = &mut self.socket(socket).receive;
-                assert_eq!(receive.replace(token), None, "two receives of a socket are under way");
+                assert_eq!(receive.replace(token), None, "a socket has two receives in flight");
             }
             RingOp::ShutDown(socket, token) => {
                 let shutdown = &mut self.socket(socket).shutdown;
-                assert_eq!(shutdown.replace(token), None, "two shutdowns of a socket are under way");
+                assert_eq!(shutdown.replace(token), None, "a socket has two shutdowns in flight");
             }
             RingOp::Cancel { token, sending } => {
                 let mut sockets = self.sockets.values_mut();
-                if let Some(socket) = sockets.find(|socket| socket.is_used_with(token)) {
+                if let Some(socket) = sockets.find(|socket| socket.has_operation(token)) {
                     assert_eq!(
                         socket.send.is_some(),
                         sending,
-                        "a send that is not cancelled, or is not there"
+                        "`sending` must tell whether a send is in flight"
                     );
                     socket.cancelled = true;
                 }
             }
             RingOp::Discard(socket) => self.close(socket),
             RingOp::Adopt(place, _) => {
-                assert!(place < self.reserved, "the kernel may give this place to a connection");
+                assert!(place < self.reserved_places, "the place of a link must be reserved");
                 let socket = TestSocket { reads: true, ..TestSocket::default() };
-                assert!(self.sockets.insert(place, socket).is_none(), "the place is taken");
+                assert!(self.sockets.insert(place, socket).is_none(), "the place of a link must be free");
             }
             RingOp::Release(place) => self.close(Descriptor::at(place)),
-            RingOp::AcceptAgain => self.accepts_again += 1,
-            RingOp::StopListening => self.listens_no_more = true,
+            RingOp::AcceptAgain => self.accept_again_ops += 1,
+            RingOp::StopListening => self.has_stopped_listening = true,
         }
     }
 }
 
-pub fn peer(address: &str) -> PeerAddress {
-    PeerAddress::internet(address.parse::<SocketAddr>().unwrap())
+pub fn address(text: &str) -> PeerAddress {
+    PeerAddress::internet(text.parse::<SocketAddr>().unwrap())
 }
 
-/// An event as a raw client sends it.
-pub fn raw_text(text: &str) -> Vec<u8> {
+/// Encodes an event as a raw client sends it.
+pub fn raw_message(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     raw::header(&mut bytes, text.len());
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }
 
-/// A frame as a WebSocket client sends it.
+/// Encodes a frame as a WebSocket client sends it.
 pub fn client_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode::client_frame(&mut bytes, opcode, payload, [1, 2, 3, 4]);
     bytes
 }
 
-/// A Close as a WebSocket client sends it.
+/// Encodes a Close frame as a WebSocket client sends it.
 pub fn client_close(code: u16) -> Vec<u8> {
     client_frame(Opcode::Close, &code.to_be_bytes())
 }

@@ -9,7 +9,7 @@ use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
 use crate::shard::ControlMessage;
-use crate::shard::testing::{App, At, World, peer};
+use crate::shard::testing::{FnApp, Peer, World, address};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ struct TestSession {
 }
 
 /// What a request got: its status, and the body.
-type Got = Vec<(u16, String)>;
+type Responses = Vec<(u16, String)>;
 
 fn apps() -> Vec<Arc<dyn Application>> {
     vec![Arc::new(Relay), Arc::new(ClientTest)]
@@ -52,27 +52,27 @@ impl TestSession {
     }
 }
 
-fn ask(world: &mut World, at: At, request: &str) -> Got {
-    world.feed(at, request.as_bytes());
-    world.settle();
-    take(world, at)
+fn exchange(world: &mut World, peer: Peer, request: &str) -> Responses {
+    world.send_bytes(peer, request.as_bytes());
+    world.run_until_idle();
+    take_responses(world, peer)
 }
 
 /// The responses that came since the last call, whole.
-fn take(world: &mut World, at: At) -> Got {
-    let bytes = world.take_bytes(at);
-    let mut got = Got::new();
+fn take_responses(world: &mut World, peer: Peer) -> Responses {
+    let bytes = world.take_bytes(peer);
+    let mut ok_response = Responses::new();
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        let (status, head_len, body_len) = head(rest);
+        let (status, head_len, body_len) = parse_head(rest);
         let body = &rest[head_len..][..body_len.expect("no stream")];
-        got.push((status, String::from_utf8(body.to_vec()).unwrap()));
+        ok_response.push((status, String::from_utf8(body.to_vec()).unwrap()));
         rest = &rest[head_len + body.len()..];
     }
-    got
+    ok_response
 }
 
-fn head(bytes: &[u8]) -> (u16, usize, Option<usize>) {
+fn parse_head(bytes: &[u8]) -> (u16, usize, Option<usize>) {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head_len) = response.parse(bytes).unwrap() else { panic!("half a head") };
@@ -82,54 +82,47 @@ fn head(bytes: &[u8]) -> (u16, usize, Option<usize>) {
 }
 
 /// Opens a stream; answers what came behind its head.
-fn open_stream(world: &mut World, at: At, request: &str) -> String {
-    world.feed(at, request.as_bytes());
-    world.settle();
-    let bytes = world.take_bytes(at);
-    let (status, head_len, length) = head(&bytes);
+fn open_stream(world: &mut World, peer: Peer, request: &str) -> String {
+    world.send_bytes(peer, request.as_bytes());
+    world.run_until_idle();
+    let bytes = world.take_bytes(peer);
+    let (status, head_len, length) = parse_head(&bytes);
     assert_eq!((status, length), (200, None));
     String::from_utf8(bytes[head_len..].to_vec()).unwrap()
 }
 
-fn streamed(world: &mut World, at: At) -> String {
-    String::from_utf8(world.take_bytes(at)).unwrap()
+fn take_stream(world: &mut World, peer: Peer) -> String {
+    String::from_utf8(world.take_bytes(peer)).unwrap()
 }
 
-fn ok(callback: u64) -> String {
+fn reply_ok(callback: u64) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}\n")
 }
 
-fn got(body: impl Into<String>) -> Got {
+fn ok_response(body: impl Into<String>) -> Responses {
     vec![(200, body.into())]
-}
-
-fn pass(world: &mut World, seconds: u64) {
-    for _ in 0..seconds {
-        world.advance(SECOND);
-        world.settle();
-    }
 }
 
 /// Broadcasts to a path of the relay, from a raw client of shard 0.
 fn broadcast(world: &mut World, path: &str, data: &str) {
-    let at = world.raw_client(0);
-    world.say(at, &format!("{path}:0={data}"));
-    world.settle();
-    world.end_of_stream(at);
-    world.settle();
+    let peer = world.connect_raw(0);
+    world.send_event(peer, &format!("{path}:0={data}"));
+    world.run_until_idle();
+    world.end_stream(peer);
+    world.run_until_idle();
 }
 
 /// Two shards, a connection to each that has made a request, and a session on the first, which is subscribed to
 /// `/relay/a`.
-fn subscribed() -> (World, At, At, TestSession) {
+fn world_with_subscriber() -> (World, Peer, Peer, TestSession) {
     let mut world = World::new(2, apps());
-    let (here, there) = (world.connect(0), world.connect(1));
+    let (home_peer, remote_peer) = (world.connect(0), world.connect(1));
     let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
-    assert_eq!(ask(&mut world, there, missing)[0].0, 404);
+    assert_eq!(exchange(&mut world, remote_peer, missing)[0].0, 404);
     let session = session_on(&world, 0);
     let request = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
-    assert_eq!(ask(&mut world, here, &request), got(ok(1)));
-    (world, here, there, session)
+    assert_eq!(exchange(&mut world, home_peer, &request), ok_response(reply_ok(1)));
+    (world, home_peer, remote_peer, session)
 }
 
 // Polls.
@@ -138,189 +131,192 @@ fn subscribed() -> (World, At, At, TestSession) {
 fn events_of_a_body_are_answered_in_order_wherever_the_session_lives() {
     let mut world = World::new(2, apps());
     for home in [0, 1] {
-        let at = world.connect(0);
+        let peer = world.connect(0);
         let session = session_on(&world, home);
         let body = "/qio/ping:1=null\r\n\n/qio/ping:2=\n/nobody:3=1";
         let missing = "/qio/callback/3:0={\"code\":404,\"data\":null,\"err_msg\":null}\n";
-        let expected = got([ok(1), ok(2), missing.into()].concat());
-        assert_eq!(ask(&mut world, at, &session.post("&connect=true", body)), expected);
+        let expected = ok_response([reply_ok(1), reply_ok(2), missing.into()].concat());
+        assert_eq!(exchange(&mut world, peer, &session.post("&connect=true", body)), expected);
         let connected = format!("/qio/callback/4:0={}\n", r#"{"code":200,"data":"there:80"}"#);
-        assert_eq!(ask(&mut world, at, &session.post("", "/qio/hostname:4=")), got(connected));
+        assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/hostname:4=")), ok_response(connected));
     }
-    assert_eq!(world.count(Counter::HttpRelayed), 2);
+    assert_eq!(world.counter(Counter::HttpRelayed), 2);
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Connections)), (2, 2));
 }
 
 #[test]
 fn a_public_address_is_told_instead_of_the_host_that_was_called() {
     let mut world = World::new(1, apps());
-    let at = world.raw_client(0);
-    world.say(at, "/qio/hostname:1=");
-    world.settle();
-    assert_eq!(world.take_texts(at), ["/qio/callback/1:0={\"code\":200,\"data\":\"here\"}"]);
+    let peer = world.connect_raw(0);
+    world.send_event(peer, "/qio/hostname:1=");
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(peer), ["/qio/callback/1:0={\"code\":200,\"data\":\"here\"}"]);
 }
 
 #[test]
 fn a_poll_is_held_until_there_is_output() {
-    let (mut world, here, there, session) = subscribed();
-    for at in [here, there] {
-        assert_eq!(ask(&mut world, at, &session.post("", "")), []);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    for peer in [home_peer, remote_peer] {
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), []);
         broadcast(&mut world, "/relay/a", "[1]");
-        assert_eq!(take(&mut world, at), got("/relay/a:0=[1]\n"));
+        assert_eq!(take_responses(&mut world, peer), ok_response("/relay/a:0=[1]\n"));
     }
 }
 
 #[test]
 fn output_without_a_poll_waits_for_the_next() {
-    let (mut world, here, there, session) = subscribed();
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     for data in 1..=3 {
         broadcast(&mut world, "/relay/a", &data.to_string());
     }
-    assert_eq!(take(&mut world, here), []);
-    let expected = got("/relay/a:0=1\n/relay/a:0=2\n/relay/a:0=3\n");
-    assert_eq!(ask(&mut world, there, &session.post("", "")), expected);
+    assert_eq!(take_responses(&mut world, home_peer), []);
+    let expected = ok_response("/relay/a:0=1\n/relay/a:0=2\n/relay/a:0=3\n");
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), expected);
     assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
 }
 
 #[test]
 fn a_request_completes_the_one_that_is_held_and_takes_its_place() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
-    assert_eq!(ask(&mut world, there, &session.post("", "/qio/ping:0=")), []);
-    assert_eq!(take(&mut world, here), got(""));
-    assert_eq!(ask(&mut world, here, &session.post("", "/qio/ping:2=")), got(ok(2)));
-    assert_eq!(take(&mut world, there), got(""));
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "/qio/ping:0=")), []);
+    assert_eq!(take_responses(&mut world, home_peer), ok_response(""));
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "/qio/ping:2=")), ok_response(reply_ok(2)));
+    assert_eq!(take_responses(&mut world, remote_peer), ok_response(""));
 }
 
 #[test]
 fn requests_in_a_pipeline_are_answered_in_order() {
     let mut world = World::new(2, apps());
     for home in [0, 1] {
-        let at = world.connect(0);
+        let peer = world.connect(0);
         let session = session_on(&world, home);
         let pipeline: String = (1..=50)
             .map(|callback| session.post("&connect=true", &format!("/qio/ping:{callback}=")))
             .collect();
-        let expected: Got = (1..=50).map(|callback| (200, ok(callback))).collect();
-        assert_eq!(ask(&mut world, at, &pipeline), expected, "home {home}");
+        let expected: Responses = (1..=50).map(|callback| (200, reply_ok(callback))).collect();
+        assert_eq!(exchange(&mut world, peer, &pipeline), expected, "home {home}");
     }
 }
 
 #[test]
 fn two_sessions_of_one_connection_do_not_mix() {
     let mut world = World::new(2, apps());
-    let at = world.connect(0);
+    let peer = world.connect(0);
     let sessions = [session_on(&world, 0), session_on(&world, 1)];
     // The first is held, so the answer to the second has to wait for it.
     let held = sessions[0].post("&connect=true", "/qio/on:0=\"/relay/a\"");
-    assert_eq!(ask(&mut world, at, &held), []);
-    assert_eq!(ask(&mut world, at, &sessions[1].post("&connect=true", "/qio/ping:1=")), []);
+    assert_eq!(exchange(&mut world, peer, &held), []);
+    assert_eq!(exchange(&mut world, peer, &sessions[1].post("&connect=true", "/qio/ping:1=")), []);
     broadcast(&mut world, "/relay/a", "1");
-    assert_eq!(take(&mut world, at), [(200, "/relay/a:0=1\n".into()), (200, ok(1))]);
+    assert_eq!(take_responses(&mut world, peer), [(200, "/relay/a:0=1\n".into()), (200, reply_ok(1))]);
 }
 
 #[test]
 fn a_poll_is_answered_with_nothing_after_fifty_to_fiftyfive_seconds() {
-    let (mut world, here, _, session) = subscribed();
-    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
-    pass(&mut world, 49);
-    assert_eq!(take(&mut world, here), []);
-    pass(&mut world, 6);
-    assert_eq!(take(&mut world, here), got(""));
+    let (mut world, home_peer, _, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
+    world.run_seconds(49);
+    assert_eq!(take_responses(&mut world, home_peer), []);
+    world.run_seconds(6);
+    assert_eq!(take_responses(&mut world, home_peer), ok_response(""));
     // And again: the session lives as long as it polls.
-    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
-    pass(&mut world, 56);
-    assert_eq!(take(&mut world, here), got(""));
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
+    world.run_seconds(56);
+    assert_eq!(take_responses(&mut world, home_peer), ok_response(""));
 }
 
 #[test]
 fn line_ends_in_json_are_spaces() {
-    let (mut world, here, there, session) = subscribed();
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "{\n\"a\":\r\n1}");
-    assert_eq!(ask(&mut world, here, &session.post("", "")), got("/relay/a:0={ \"a\":  1}\n"));
-    open_stream(&mut world, there, &session.stream(""));
+    assert_eq!(
+        exchange(&mut world, home_peer, &session.post("", "")),
+        ok_response("/relay/a:0={ \"a\":  1}\n")
+    );
+    open_stream(&mut world, remote_peer, &session.stream(""));
     broadcast(&mut world, "/relay/a", "[\n1]");
-    assert_eq!(streamed(&mut world, there), "data:/relay/a:0=[ 1]\n\n");
+    assert_eq!(take_stream(&mut world, remote_peer), "data:/relay/a:0=[ 1]\n\n");
 }
 
 // The ends of sessions.
 
 #[test]
 fn a_session_without_requests_ends_and_takes_its_subscriptions_with_it() {
-    let (mut world, here, there, session) = subscribed();
-    pass(&mut world, 9);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    world.run_seconds(9);
     assert_eq!(world.gauge(Gauge::Subscriptions), 1);
-    pass(&mut world, 1);
-    assert_eq!(world.count(Counter::TimeoutsSession), 1);
+    world.run_seconds(1);
+    assert_eq!(world.counter(Counter::TimeoutsSession), 1);
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 0));
-    assert_eq!(ask(&mut world, there, &session.post("", "")), [(403, String::new())]);
-    for at in [here, there] {
-        world.end_of_stream(at);
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), [(403, String::new())]);
+    for peer in [home_peer, remote_peer] {
+        world.end_stream(peer);
     }
-    world.settle();
+    world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
 fn a_client_that_goes_says_so() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "")), []);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=1", "")), []);
     // It waits for the one before it, which is on its way.
-    assert_eq!(ask(&mut world, there, &session.post("&seq=3&close=true", "/qio/ping:3=")), []);
-    assert_eq!(ask(&mut world, here, &session.post("&seq=2", "/relay/a:2=1")).len(), 2);
-    assert_eq!(take(&mut world, there), got(ok(3) + "/relay/a:0=1\n"));
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=3&close=true", "/qio/ping:3=")), []);
+    assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=2", "/relay/a:2=1")).len(), 2);
+    assert_eq!(take_responses(&mut world, remote_peer), ok_response(reply_ok(3) + "/relay/a:0=1\n"));
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 0));
-    assert_eq!(ask(&mut world, here, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), [(403, String::new())]);
     // Also with nothing to say, and with a stream.
     let stream = world.connect(1);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
-    assert_eq!(ask(&mut world, here, &session.post("&close=true", "")), got(""));
-    assert!(world.is_ended(stream));
+    assert_eq!(exchange(&mut world, home_peer, &session.post("&close=true", "")), ok_response(""));
+    assert!(world.is_stream_ended(stream));
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
 #[test]
 fn an_unknown_session_is_refused_and_its_connection_lives_on() {
     let mut world = World::new(2, apps());
-    let at = world.connect(0);
+    let peer = world.connect(0);
     for home in [0, 1] {
         let session = session_on(&world, home);
-        assert_eq!(ask(&mut world, at, &session.post("", "/qio/ping:1=")), [(403, String::new())]);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/ping:1=")), [(403, String::new())]);
     }
     let session = session_on(&world, 0);
-    assert_eq!(ask(&mut world, at, &session.stream("")), [(403, String::new())]);
-    assert_eq!(world.count(Counter::SessionsUnknown), 3);
-    assert_eq!(world.count(Counter::EventsReceived), 0);
+    assert_eq!(exchange(&mut world, peer, &session.stream("")), [(403, String::new())]);
+    assert_eq!(world.counter(Counter::SessionsUnknown), 3);
+    assert_eq!(world.counter(Counter::EventsReceived), 0);
 }
 
 #[test]
 fn a_malformed_event_ends_the_session_and_the_connection() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, there, &session.post("", "")), []);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), []);
     let body = "/qio/ping:2=\nno event\n/qio/ping:3=";
-    assert_eq!(ask(&mut world, here, &session.post("", body)), [(400, String::new())]);
-    assert_eq!(take(&mut world, there), got(""), "it was completed before");
-    assert!(world.is_ended(here));
-    assert_eq!(ask(&mut world, there, &session.post("", "")), [(403, String::new())]);
-    assert_eq!(world.count(Counter::EventsReceived), 2, "what follows it is not looked at");
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", body)), [(400, String::new())]);
+    assert_eq!(take_responses(&mut world, remote_peer), ok_response(""), "it was completed before");
+    assert!(world.is_stream_ended(home_peer));
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(world.counter(Counter::EventsReceived), 2, "what follows it is not looked at");
 }
 
 #[test]
 fn what_is_sent_before_a_close_arrives() {
     let mut world = World::new(2, apps());
-    let at = world.connect(0);
+    let peer = world.connect(0);
     for home in [0, 1] {
         let session = session_on(&world, home);
         let body = "/clienttest/move:1=\"there\"";
-        let moved = got("/qio/move:0=\"there\"\n");
-        assert_eq!(ask(&mut world, at, &session.post("&connect=true", body)), moved);
-        assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+        let moved = ok_response("/qio/move:0=\"there\"\n");
+        assert_eq!(exchange(&mut world, peer, &session.post("&connect=true", body)), moved);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
     }
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
 /// Sends `/last` a second after `/bye`, and closes.
-fn bye(registrar: &mut Registrar) -> Result<(), Error> {
+fn reply_then_close(registrar: &mut Registrar) -> Result<(), Error> {
     registrar
         .event("/bye")
         .handler(|cx, event| {
@@ -336,32 +332,35 @@ fn bye(registrar: &mut Registrar) -> Result<(), Error> {
 
 #[test]
 fn what_is_sent_before_a_close_waits_for_a_request_but_not_for_ever() {
-    let mut world = World::new(1, vec![Arc::new(App(bye))]);
-    let at = world.connect(0);
+    let mut world = World::new(1, vec![Arc::new(FnApp(reply_then_close))]);
+    let peer = world.connect(0);
     let session = session_on(&world, 0);
-    for comes_back in [true, false] {
-        assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/bye:1=")), got(ok(1)));
-        pass(&mut world, 2);
-        if comes_back {
-            assert_eq!(ask(&mut world, at, &session.post("", "")), got("/last:0=null\n"));
+    for polls_again in [true, false] {
+        assert_eq!(
+            exchange(&mut world, peer, &session.post("&connect=true", "/bye:1=")),
+            ok_response(reply_ok(1))
+        );
+        world.run_seconds(2);
+        if polls_again {
+            assert_eq!(exchange(&mut world, peer, &session.post("", "")), ok_response("/last:0=null\n"));
         }
-        pass(&mut world, 10);
-        assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+        world.run_seconds(10);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
     }
-    world.end_of_stream(at);
-    world.settle();
+    world.end_stream(peer);
+    world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
 fn a_held_request_that_goes_with_its_connection_loses_nothing() {
-    for ends in [World::end_of_stream, World::reset] {
-        let (mut world, here, there, session) = subscribed();
-        assert_eq!(ask(&mut world, there, &session.post("", "")), []);
-        ends(&mut world, there);
-        world.settle();
+    for disconnect in [World::end_stream, World::reset] {
+        let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+        assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), []);
+        disconnect(&mut world, remote_peer);
+        world.run_until_idle();
         broadcast(&mut world, "/relay/a", "1");
-        assert_eq!(ask(&mut world, here, &session.post("", "")), got("/relay/a:0=1\n"));
+        assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), ok_response("/relay/a:0=1\n"));
     }
 }
 
@@ -370,74 +369,74 @@ fn whoever_asks_and_stops_to_write_is_answered() {
     // At each moment on the way of the request to another shard, and of its answer back.
     for (home, turns) in [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4)] {
         let mut world = World::new(2, apps());
-        let at = world.connect(0);
+        let peer = world.connect(0);
         let session = session_on(&world, home);
-        world.feed(at, session.post("&connect=true", "/qio/ping:1=").as_bytes());
+        world.send_bytes(peer, session.post("&connect=true", "/qio/ping:1=").as_bytes());
         (0..turns).for_each(|turn| world.turn(turn % 2));
-        world.end_of_stream(at);
-        world.settle();
-        let answer = take(&mut world, at);
-        assert!(world.is_closed(at));
+        world.end_stream(peer);
+        world.run_until_idle();
+        let answer = take_responses(&mut world, peer);
+        assert!(world.is_closed(peer));
         // Where the end overtook the answer, the next request has it.
         let next = world.connect(1);
-        let kept = ask(&mut world, next, &session.post("", "/qio/ping:2="));
+        let kept = exchange(&mut world, next, &session.post("", "/qio/ping:2="));
         let told: String = answer.into_iter().chain(kept).map(|(_, body)| body).collect();
-        assert_eq!(told, ok(1) + &ok(2), "{home} {turns}");
+        assert_eq!(told, reply_ok(1) + &reply_ok(2), "{home} {turns}");
     }
 }
 
 #[test]
 fn whoever_stops_to_write_while_requests_are_held_waits_no_longer() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, there, &session.post("&seq=3", "/relay/b:0=3")), []);
-    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "")), []);
-    for at in [here, there] {
-        world.end_of_stream(at);
-        world.settle();
-        assert_eq!(take(&mut world, at), got(""));
-        assert!(world.is_closed(at));
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=3", "/relay/b:0=3")), []);
+    assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=1", "")), []);
+    for peer in [home_peer, remote_peer] {
+        world.end_stream(peer);
+        world.run_until_idle();
+        assert_eq!(take_responses(&mut world, peer), ok_response(""));
+        assert!(world.is_closed(peer));
     }
     let stream = world.connect(1);
     open_stream(&mut world, stream, &session.stream(""));
-    let at = world.connect(0);
-    assert_eq!(ask(&mut world, at, &session.post("&seq=2", "/relay/b:0=2")), got(""));
-    assert_eq!(world.count(Counter::Broadcasts), 2, "the third was not forgotten");
-    world.end_of_stream(stream);
-    world.settle();
+    let peer = world.connect(0);
+    assert_eq!(exchange(&mut world, peer, &session.post("&seq=2", "/relay/b:0=2")), ok_response(""));
+    assert_eq!(world.counter(Counter::Broadcasts), 2, "the third was not forgotten");
+    world.end_stream(stream);
+    world.run_until_idle();
     assert!(world.is_closed(stream));
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
 #[test]
 fn a_server_that_goes_away_answers_what_is_held() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
     let other = session_on(&world, 1);
-    assert_eq!(ask(&mut world, there, &other.post("&connect=true", "")), []);
+    assert_eq!(exchange(&mut world, remote_peer, &other.post("&connect=true", "")), []);
     for shard in 0..world.shards.len() {
-        world.control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+        world.send_control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
-    world.settle();
-    for at in [here, there] {
-        assert_eq!(take(&mut world, at), [(503, "server going away\n".into())]);
-        assert!(world.is_ended(at));
-        world.end_of_stream(at);
+    world.run_until_idle();
+    for peer in [home_peer, remote_peer] {
+        assert_eq!(take_responses(&mut world, peer), [(503, "server going away\n".into())]);
+        assert!(world.is_stream_ended(peer));
+        world.end_stream(peer);
     }
-    world.settle();
+    world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
 fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
-    let (mut world, here, there, _) = subscribed();
+    let (mut world, home_peer, remote_peer, _) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "1");
-    for at in [here, there] {
-        world.end_of_stream(at);
+    for peer in [home_peer, remote_peer] {
+        world.end_stream(peer);
     }
     for shard in 0..world.shards.len() {
-        world.control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+        world.send_control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
-    world.settle();
+    world.run_until_idle();
     world.assert_empty();
 }
 
@@ -446,15 +445,15 @@ fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() 
     let mut world = World::new(1, apps());
     let (idle, busy, mute) = (world.connect(0), world.connect(0), world.connect(0));
     let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
-    assert_eq!(ask(&mut world, idle, missing)[0].0, 404);
-    pass(&mut world, 2);
-    assert_eq!(ask(&mut world, busy, missing)[0].0, 404);
-    world.control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
-    world.settle();
+    assert_eq!(exchange(&mut world, idle, missing)[0].0, 404);
+    world.run_seconds(2);
+    assert_eq!(exchange(&mut world, busy, missing)[0].0, 404);
+    world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.run_until_idle();
     assert!(world.is_closed(idle) && world.is_closed(mute));
-    assert!(world.is_ended(busy) && !world.is_closed(busy), "it may still read its response");
-    world.end_of_stream(busy);
-    world.settle();
+    assert!(world.is_stream_ended(busy) && !world.is_closed(busy), "it may still read its response");
+    world.end_stream(busy);
+    world.run_until_idle();
     world.assert_empty();
 }
 
@@ -462,41 +461,47 @@ fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() 
 
 #[test]
 fn a_session_is_one_of_the_clients_that_may_be_there() {
-    let mut world = World::with(1, Config { clients_max: 2, ..Config::default() }, apps());
-    let at = world.connect(0);
+    let mut world = World::with_config(1, Config { clients_max: 2, ..Config::default() }, apps());
+    let peer = world.connect(0);
     let session = session_on(&world, 0);
-    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    assert_eq!(
+        exchange(&mut world, peer, &session.post("&connect=true", "/qio/ping:1=")),
+        ok_response(reply_ok(1))
+    );
     let other = TestSession { sid: session.sid + 1 };
-    assert_eq!(ask(&mut world, at, &other.post("&connect=true", "")), [(503, String::new())]);
-    assert_eq!(world.count(Counter::SessionsRefused), 1);
+    assert_eq!(exchange(&mut world, peer, &other.post("&connect=true", "")), [(503, String::new())]);
+    assert_eq!(world.counter(Counter::SessionsRefused), 1);
 }
 
 #[test]
 fn sessions_count_for_the_address_that_opened_them() {
     let config = Config { connections_per_address_max: 2, ..Config::default() };
-    let mut world = World::with(2, config, apps());
-    let at = world.connect_from(0, peer("10.0.0.9:1"));
-    world.settle();
+    let mut world = World::with_config(2, config, apps());
+    let peer = world.connect_from(0, address("10.0.0.9:1"));
+    world.run_until_idle();
     let session = session_on(&world, 0);
-    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    assert_eq!(
+        exchange(&mut world, peer, &session.post("&connect=true", "/qio/ping:1=")),
+        ok_response(reply_ok(1))
+    );
     let other = TestSession { sid: session_on(&world, 0).sid ^ 1 << 90 };
-    let refused = ask(&mut world, at, &other.post("&connect=true", ""));
+    let refused = exchange(&mut world, peer, &other.post("&connect=true", ""));
     assert_eq!(refused, [(429, String::new())]);
 }
 
 #[test]
 fn a_session_that_is_not_read_is_ended_when_its_outbox_is_full() {
     let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
-    let mut world = World::with(1, config, apps());
-    let at = world.connect(0);
+    let mut world = World::with_config(1, config, apps());
+    let peer = world.connect(0);
     let session = session_on(&world, 0);
     let on = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
-    assert_eq!(ask(&mut world, at, &on), got(ok(1)));
+    assert_eq!(exchange(&mut world, peer, &on), ok_response(reply_ok(1)));
     for _ in 0..4 {
         broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(300)));
     }
-    assert_eq!(world.count(Counter::ClosesSlow), 1);
-    assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(world.counter(Counter::ClosesSlow), 1);
+    assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
     assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
 }
 
@@ -504,78 +509,84 @@ fn a_session_that_is_not_read_is_ended_when_its_outbox_is_full() {
 
 #[test]
 fn requests_are_handled_in_their_order_whatever_order_they_come_in() {
-    let (mut world, here, there, session) = subscribed();
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     let mut on_here = String::new();
     for seq in [3, 1] {
         on_here.push_str(&session.post(&format!("&seq={seq}"), &format!("/relay/a:0={seq}")));
     }
     let second = session.post("&seq=2", "/relay/a:0=2");
-    assert_eq!(ask(&mut world, there, &second), [], "it waits for the first");
-    let mut lines: Got = ask(&mut world, here, &on_here);
-    lines.extend(take(&mut world, there));
-    lines.extend(take(&mut world, here));
+    assert_eq!(exchange(&mut world, remote_peer, &second), [], "it waits for the first");
+    let mut lines: Responses = exchange(&mut world, home_peer, &on_here);
+    lines.extend(take_responses(&mut world, remote_peer));
+    lines.extend(take_responses(&mut world, home_peer));
     let text: String = lines.iter().map(|(_, body)| body.as_str()).collect();
     let in_order = "/relay/a:0=1\n/relay/a:0=2\n/relay/a:0=3\n";
     assert_eq!(text.len(), in_order.len());
     assert!(lines.iter().all(|(status, _)| *status == 200));
-    assert_eq!(world.count(Counter::Broadcasts), 3);
+    assert_eq!(world.counter(Counter::Broadcasts), 3);
 }
 
 #[test]
 fn a_request_that_was_answered_is_not_handled_again() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "/qio/ping:2=")), got(ok(2)));
-    assert_eq!(ask(&mut world, there, &session.post("&seq=1", "/qio/ping:2=")), [(409, String::new())]);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(
+        exchange(&mut world, home_peer, &session.post("&seq=1", "/qio/ping:2=")),
+        ok_response(reply_ok(2))
+    );
+    assert_eq!(
+        exchange(&mut world, remote_peer, &session.post("&seq=1", "/qio/ping:2=")),
+        [(409, String::new())]
+    );
 }
 
 #[test]
 fn a_request_that_is_held_may_be_sent_again() {
-    let (mut world, here, there, session) = subscribed();
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     let request = session.post("&seq=1", "/relay/b:0=1");
-    assert_eq!(ask(&mut world, here, &request), []);
-    assert_eq!(ask(&mut world, there, &request), []);
-    assert_eq!(take(&mut world, here), got(""));
-    assert_eq!(world.count(Counter::Broadcasts), 1);
+    assert_eq!(exchange(&mut world, home_peer, &request), []);
+    assert_eq!(exchange(&mut world, remote_peer, &request), []);
+    assert_eq!(take_responses(&mut world, home_peer), ok_response(""));
+    assert_eq!(world.counter(Counter::Broadcasts), 1);
     broadcast(&mut world, "/relay/a", "1");
-    assert_eq!(take(&mut world, there), got("/relay/a:0=1\n"));
+    assert_eq!(take_responses(&mut world, remote_peer), ok_response("/relay/a:0=1\n"));
 }
 
 #[test]
 fn a_request_whose_connection_broke_while_it_was_held_may_be_sent_again() {
-    for ends in [World::end_of_stream, World::reset] {
-        let (mut world, here, there, session) = subscribed();
+    for disconnect in [World::end_stream, World::reset] {
+        let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
         let request = session.post("&seq=1", "/relay/b:0=1");
-        assert_eq!(ask(&mut world, there, &request), []);
-        ends(&mut world, there);
-        world.settle();
+        assert_eq!(exchange(&mut world, remote_peer, &request), []);
+        disconnect(&mut world, remote_peer);
+        world.run_until_idle();
         broadcast(&mut world, "/relay/a", "1");
-        assert_eq!(ask(&mut world, here, &request), got("/relay/a:0=1\n"));
-        assert_eq!(world.count(Counter::Broadcasts), 2, "its events were handled once");
-        assert_eq!(ask(&mut world, here, &request), [(409, String::new())], "it was answered");
+        assert_eq!(exchange(&mut world, home_peer, &request), ok_response("/relay/a:0=1\n"));
+        assert_eq!(world.counter(Counter::Broadcasts), 2, "its events were handled once");
+        assert_eq!(exchange(&mut world, home_peer, &request), [(409, String::new())], "it was answered");
     }
 }
 
 #[test]
 fn a_request_waits_for_the_one_before_it_only_so_long() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
-    pass(&mut world, 45);
-    assert_eq!(ask(&mut world, there, &session.post("&seq=2", "")), []);
-    pass(&mut world, 9);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
+    world.run_seconds(45);
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=2", "")), []);
+    world.run_seconds(9);
     assert_eq!(world.gauge(Gauge::HttpSessions), 1);
-    pass(&mut world, 2);
-    assert_eq!(take(&mut world, there), [(403, String::new())]);
+    world.run_seconds(2);
+    assert_eq!(take_responses(&mut world, remote_peer), [(403, String::new())]);
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
 #[test]
 fn only_so_many_requests_wait_for_one_before_them() {
-    let (mut world, here, there, session) = subscribed();
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     for seq in 0..HTTP_EARLY_REQUESTS_MAX {
-        assert_eq!(ask(&mut world, here, &session.post(&format!("&seq={}", seq + 2), "")), []);
+        assert_eq!(exchange(&mut world, home_peer, &session.post(&format!("&seq={}", seq + 2), "")), []);
     }
-    assert_eq!(ask(&mut world, there, &session.post("&seq=100", "")), [(429, String::new())]);
-    assert_eq!(world.count(Counter::HttpRefusedEarly), 1);
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=100", "")), [(429, String::new())]);
+    assert_eq!(world.counter(Counter::HttpRefusedEarly), 1);
 }
 
 // Streams.
@@ -584,77 +595,80 @@ fn only_so_many_requests_wait_for_one_before_them() {
 fn output_goes_to_the_stream_and_polls_are_answered_at_once() {
     let mut world = World::new(2, apps());
     for (home, of_stream, of_post) in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)] {
-        let (stream, at) = (world.connect(of_stream), world.connect(of_post));
+        let (stream, peer) = (world.connect(of_stream), world.connect(of_post));
         let session = session_on(&world, home);
         assert_eq!(open_stream(&mut world, stream, &session.stream("&connect=true")), ": quickio\n\n");
         let body = "/qio/on:1=\"/relay/a\"\n/relay/a:2=[5]";
-        assert_eq!(ask(&mut world, at, &session.post("&seq=1", body)), got(""));
-        let text = streamed(&mut world, stream);
+        assert_eq!(exchange(&mut world, peer, &session.post("&seq=1", body)), ok_response(""));
+        let text = take_stream(&mut world, stream);
         let mut texts: Vec<&str> = text.split_terminator("\n\n").collect();
         texts.sort_unstable();
-        let answers = [ok(1), ok(2)].map(|line| format!("data:{}", line.trim_end()));
+        let answers = [reply_ok(1), reply_ok(2)].map(|line| format!("data:{}", line.trim_end()));
         assert_eq!(texts, [&answers[0], &answers[1], "data:/relay/a:0=[5]"]);
-        world.end_of_stream(stream);
-        world.settle();
+        world.end_stream(stream);
+        world.run_until_idle();
         assert_eq!(world.gauge(Gauge::HttpSessions), 0, "a session ends with its stream");
-        assert_eq!(ask(&mut world, at, &session.post("", "")), [(403, String::new())]);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
     }
 }
 
 #[test]
 fn a_stream_gets_what_waited_and_completes_the_poll_that_is_held() {
-    let (mut world, here, there, session) = subscribed();
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "1");
     broadcast(&mut world, "/relay/a", "2");
-    let opened = open_stream(&mut world, there, &session.stream(""));
+    let opened = open_stream(&mut world, remote_peer, &session.stream(""));
     assert_eq!(opened, ": quickio\n\ndata:/relay/a:0=1\n\ndata:/relay/a:0=2\n\n");
     let again = world.connect(1);
     assert_eq!(open_stream(&mut world, again, &session.stream("")), ": quickio\n\n");
-    assert!(world.is_ended(there), "another has taken its place");
+    assert!(world.is_stream_ended(remote_peer), "another has taken its place");
     broadcast(&mut world, "/relay/a", "3");
-    assert_eq!(streamed(&mut world, again), "data:/relay/a:0=3\n\n");
-    assert_eq!(ask(&mut world, here, &session.post("", "")), got(""));
+    assert_eq!(take_stream(&mut world, again), "data:/relay/a:0=3\n\n");
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), ok_response(""));
 }
 
 #[test]
 fn a_poll_that_is_held_is_completed_by_a_stream() {
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, here, &session.post("", "")), []);
-    assert_eq!(open_stream(&mut world, there, &session.stream("")), ": quickio\n\n");
-    assert_eq!(take(&mut world, here), got(""));
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
+    assert_eq!(open_stream(&mut world, remote_peer, &session.stream("")), ": quickio\n\n");
+    assert_eq!(take_responses(&mut world, home_peer), ok_response(""));
 }
 
 #[test]
 fn heartbeats_keep_a_stream_open_and_are_to_be_answered() {
-    let (mut world, here, there, session) = subscribed();
-    open_stream(&mut world, there, &session.stream(""));
-    pass(&mut world, 61);
-    assert_eq!(streamed(&mut world, there), "data:/qio/heartbeat:0=null\n\n");
-    pass(&mut world, 14 * 60);
-    let text = streamed(&mut world, there);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    open_stream(&mut world, remote_peer, &session.stream(""));
+    world.run_seconds(61);
+    assert_eq!(take_stream(&mut world, remote_peer), "data:/qio/heartbeat:0=null\n\n");
+    world.run_seconds(14 * 60);
+    let text = take_stream(&mut world, remote_peer);
     assert!(text.contains("data:/qio/heartbeat:1=null\n\n"), "{text}");
-    assert_eq!(ask(&mut world, here, &session.post("", "/qio/callback/1:0=null")), got(""));
-    pass(&mut world, 2 * 60);
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "/qio/callback/1:0=null")), ok_response(""));
+    world.run_seconds(2 * 60);
     assert_eq!(world.gauge(Gauge::HttpSessions), 1);
-    pass(&mut world, 15 * 60);
+    world.run_seconds(15 * 60);
     assert_eq!(world.gauge(Gauge::HttpSessions), 0, "nothing was heard for sixteen minutes");
-    assert!(world.is_ended(there));
+    assert!(world.is_stream_ended(remote_peer));
 }
 
 #[test]
 fn a_stream_that_is_not_read_ends_with_its_session() {
     for shard in [0, 1] {
         let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
-        let mut world = World::with(2, config, apps());
-        let (here, stream) = (world.connect(0), world.connect(shard));
+        let mut world = World::with_config(2, config, apps());
+        let (home_peer, stream) = (world.connect(0), world.connect(shard));
         let session = session_on(&world, 0);
         open_stream(&mut world, stream, &session.stream("&connect=true"));
-        assert_eq!(ask(&mut world, here, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
-        world.read(stream, false);
+        assert_eq!(
+            exchange(&mut world, home_peer, &session.post("", "/qio/on:0=\"/relay/a\"")),
+            ok_response("")
+        );
+        world.set_reading(stream, false);
         for _ in 0..5 {
             broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(300)));
         }
-        assert_eq!((world.count(Counter::ClosesSlow), world.gauge(Gauge::HttpSessions)), (1, 0));
+        assert_eq!((world.counter(Counter::ClosesSlow), world.gauge(Gauge::HttpSessions)), (1, 0));
     }
 }
 
@@ -662,23 +676,26 @@ fn a_stream_that_is_not_read_ends_with_its_session() {
 
 #[test]
 fn an_idle_connection_is_kept_as_long_as_any_client_and_a_slow_request_is_not() {
-    let (mut world, here, there, session) = subscribed();
-    pass(&mut world, 15 * 60);
-    assert!(!world.is_ended(here));
-    pass(&mut world, 61);
-    assert!(world.is_ended(here), "nothing was heard for sixteen minutes");
-    assert!(world.is_ended(there), "of which no request has come at all");
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    world.run_seconds(15 * 60);
+    assert!(!world.is_stream_ended(home_peer));
+    world.run_seconds(61);
+    assert!(world.is_stream_ended(home_peer), "nothing was heard for sixteen minutes");
+    assert!(world.is_stream_ended(remote_peer), "of which no request has come at all");
     let slow = world.connect(0);
-    assert_eq!(ask(&mut world, slow, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    assert_eq!(
+        exchange(&mut world, slow, &session.post("&connect=true", "/qio/ping:1=")),
+        ok_response(reply_ok(1))
+    );
     let request = session.post("", "/qio/ping:2=");
     for byte in request.bytes().take(8) {
-        world.feed(slow, &[byte]);
-        pass(&mut world, 1);
+        world.send_bytes(slow, &[byte]);
+        world.run_seconds(1);
     }
-    assert!(!world.is_ended(slow));
-    pass(&mut world, 3);
-    assert_eq!(take(&mut world, slow), [(408, "request took too long\n".into())]);
-    assert!(world.is_ended(slow));
+    assert!(!world.is_stream_ended(slow));
+    world.run_seconds(3);
+    assert_eq!(take_responses(&mut world, slow), [(408, "request took too long\n".into())]);
+    assert!(world.is_stream_ended(slow));
 }
 
 #[test]
@@ -687,22 +704,22 @@ fn a_connection_lives_as_long_as_something_of_it_is_unanswered() {
     let stream = world.connect(1);
     let session = session_on(&world, 0);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
-    let at = world.connect(0);
+    let peer = world.connect(0);
     for _ in 0..40 {
-        assert_eq!(ask(&mut world, at, &session.post("", "")), got(""));
-        pass(&mut world, 60);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), ok_response(""));
+        world.run_seconds(60);
     }
-    assert!(!world.is_ended(stream), "forty minutes");
+    assert!(!world.is_stream_ended(stream), "forty minutes");
 }
 
 // What goes wrong at the same time.
 
 /// Two sessions, one on each shard, that are subscribed to `/relay/a` by requests of one connection.
-fn two_sessions(world: &mut World, at: At) -> [TestSession; 2] {
+fn two_sessions(world: &mut World, peer: Peer) -> [TestSession; 2] {
     [0, 1].map(|home| {
         let session = session_on(world, home);
         let request = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
-        assert_eq!(ask(world, at, &request), got(ok(1)));
+        assert_eq!(exchange(world, peer, &request), ok_response(reply_ok(1)));
         session
     })
 }
@@ -711,139 +728,148 @@ fn two_sessions(world: &mut World, at: At) -> [TestSession; 2] {
 fn a_response_that_ends_its_connection_takes_no_other_sessions_output_with_it() {
     for (bad, good) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
         let mut world = World::new(2, apps());
-        let (at, elsewhere) = (world.connect(0), world.connect(1));
-        let sessions = two_sessions(&mut world, at);
+        let (peer, elsewhere) = (world.connect(0), world.connect(1));
+        let sessions = two_sessions(&mut world, peer);
         let bad = if bad == good { TestSession { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
         let bad = bad.post("&connect=true", "no event");
-        let refused = ask(&mut world, at, &[bad, sessions[good].post("", "")].concat());
+        let refused = exchange(&mut world, peer, &[bad, sessions[good].post("", "")].concat());
         assert_eq!(refused, [(400, String::new())]);
-        assert!(world.is_ended(at));
+        assert!(world.is_stream_ended(peer));
         broadcast(&mut world, "/relay/a", "1");
-        assert_eq!(ask(&mut world, elsewhere, &sessions[good].post("", "")), got("/relay/a:0=1\n"));
+        assert_eq!(
+            exchange(&mut world, elsewhere, &sessions[good].post("", "")),
+            ok_response("/relay/a:0=1\n")
+        );
     }
 }
 
 #[test]
 fn what_an_outbox_holds_fits_a_response() {
     let config = Config { outbox_bytes_max: 1024, message_bytes_max: 900, ..Config::default() };
-    let mut world = World::with(2, config, apps());
-    let at = world.connect(0);
-    for session in two_sessions(&mut world, at) {
-        assert_eq!(ask(&mut world, at, &session.post("", "/qio/ping:1=")), got(ok(1)));
+    let mut world = World::with_config(2, config, apps());
+    let peer = world.connect(0);
+    for session in two_sessions(&mut world, peer) {
+        assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/ping:1=")), ok_response(reply_ok(1)));
     }
     broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(500)));
     broadcast(&mut world, "/relay/a", &format!("\"{}\"", "y".repeat(490)));
     for home in [0, 1] {
         let request = session_on(&world, home).post("", "");
-        let responses = ask(&mut world, at, &request);
+        let responses = exchange(&mut world, peer, &request);
         assert_eq!((responses.len(), responses[0].0), (1, 200));
         assert!(responses[0].1.len() > 1000, "{responses:?}");
     }
-    assert_eq!(world.count(Counter::ClosesSlow), 0);
+    assert_eq!(world.counter(Counter::ClosesSlow), 0);
 }
 
 #[test]
 fn responses_that_wait_for_a_request_that_is_held_are_bounded() {
     let config = Config { outbox_bytes_max: 10_000, message_bytes_max: 9_000, ..Config::default() };
-    let mut world = World::with(2, config, apps());
+    let mut world = World::with_config(2, config, apps());
     for home in [0, 1] {
-        let at = world.connect(0);
+        let peer = world.connect(0);
         let (held, busy) = (session_on(&world, 0), session_on(&world, home));
         let busy = TestSession { sid: busy.sid ^ if home == 0 { 1 << 98 } else { 0 } };
-        assert_eq!(ask(&mut world, at, &held.post("&connect=true", "")), []);
+        assert_eq!(exchange(&mut world, peer, &held.post("&connect=true", "")), []);
         let echo = busy.post("&connect=true", &format!("/clienttest/echo:1=\"{}\"", "e".repeat(3000)));
         for _ in 0..3 {
-            assert_eq!(ask(&mut world, at, &echo), []);
+            assert_eq!(exchange(&mut world, peer, &echo), []);
         }
-        assert!(!world.is_ended(at));
-        ask(&mut world, at, &echo);
-        assert!(world.is_ended(at));
-        assert_eq!(world.count(Counter::ClosesSlow), 1 + home as u64);
+        assert!(!world.is_stream_ended(peer));
+        exchange(&mut world, peer, &echo);
+        assert!(world.is_stream_ended(peer));
+        assert_eq!(world.counter(Counter::ClosesSlow), 1 + home as u64);
     }
 }
 
 #[test]
 fn the_request_that_ends_a_session_is_told_so_whatever_else_comes() {
     // Another waits for it.
-    let (mut world, here, there, session) = subscribed();
-    assert_eq!(ask(&mut world, there, &session.post("&seq=2", "/qio/ping:3=")), []);
-    assert_eq!(ask(&mut world, here, &session.post("&seq=1", "no event")), [(400, String::new())]);
-    assert_eq!(take(&mut world, there), [(400, String::new())]);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=2", "/qio/ping:3=")), []);
+    assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=1", "no event")), [(400, String::new())]);
+    assert_eq!(take_responses(&mut world, remote_peer), [(400, String::new())]);
     // Another comes in the same turn.
-    let (mut world, here, _, session) = subscribed();
+    let (mut world, home_peer, _, session) = world_with_subscriber();
     let other = world.connect(0);
-    world.feed(here, session.post("", "no event").as_bytes());
-    world.feed(other, session.post("", "/qio/ping:3=").as_bytes());
-    world.settle();
-    assert_eq!(take(&mut world, here), [(400, String::new())]);
-    assert_eq!(take(&mut world, other), [(403, String::new())]);
-    assert_eq!(world.count(Counter::EventsReceived), 1, "the subscription");
+    world.send_bytes(home_peer, session.post("", "no event").as_bytes());
+    world.send_bytes(other, session.post("", "/qio/ping:3=").as_bytes());
+    world.run_until_idle();
+    assert_eq!(take_responses(&mut world, home_peer), [(400, String::new())]);
+    assert_eq!(take_responses(&mut world, other), [(403, String::new())]);
+    assert_eq!(world.counter(Counter::EventsReceived), 1, "the subscription");
 }
 
 #[test]
 fn what_a_session_has_left_is_for_a_poll_only() {
-    let mut world = World::new(1, vec![Arc::new(App(bye))]);
-    let at = world.connect(0);
+    let mut world = World::new(1, vec![Arc::new(FnApp(reply_then_close))]);
+    let peer = world.connect(0);
     let session = session_on(&world, 0);
-    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/bye:1=")), got(ok(1)));
-    pass(&mut world, 2);
+    assert_eq!(
+        exchange(&mut world, peer, &session.post("&connect=true", "/bye:1=")),
+        ok_response(reply_ok(1))
+    );
+    world.run_seconds(2);
     let stream = world.connect(0);
-    assert_eq!(ask(&mut world, stream, &session.stream("")), [(403, String::new())]);
-    assert_eq!(ask(&mut world, at, &session.post("", "")), got("/last:0=null\n"));
+    assert_eq!(exchange(&mut world, stream, &session.stream("")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, peer, &session.post("", "")), ok_response("/last:0=null\n"));
 }
 
 #[test]
 fn a_session_that_its_address_may_not_have_is_refused_in_every_form() {
     let config = Config { connections_per_address_max: 1, ..Config::default() };
-    let mut world = World::with(1, config, apps());
+    let mut world = World::with_config(1, config, apps());
     let session = session_on(&world, 0);
     for request in [session.post("&connect=true", "/qio/ping:1="), session.stream("&connect=true")] {
-        let at = world.connect(0);
-        assert_eq!(ask(&mut world, at, &request), [(429, String::new())]);
-        world.end_of_stream(at);
-        world.settle();
+        let peer = world.connect(0);
+        assert_eq!(exchange(&mut world, peer, &request), [(429, String::new())]);
+        world.end_stream(peer);
+        world.run_until_idle();
         world.assert_empty();
     }
-    assert_eq!(world.count(Counter::EventsReceived), 0);
+    assert_eq!(world.counter(Counter::EventsReceived), 0);
 }
 
 #[test]
 fn a_server_that_goes_away_waits_for_no_request() {
-    let (mut world, here, there, _) = subscribed();
+    let (mut world, home_peer, remote_peer, _) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "1");
     for shard in 0..world.shards.len() {
-        world.control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+        world.send_control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     }
-    world.settle();
-    for at in [here, there] {
-        world.end_of_stream(at);
+    world.run_until_idle();
+    for peer in [home_peer, remote_peer] {
+        world.end_stream(peer);
     }
-    world.settle();
+    world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
 fn a_request_waits_for_the_one_before_it_only_so_long_also_beside_a_stream() {
     let mut world = World::new(1, apps());
-    let (stream, at) = (world.connect(0), world.connect(0));
+    let (stream, peer) = (world.connect(0), world.connect(0));
     let session = session_on(&world, 0);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
-    assert_eq!(ask(&mut world, at, &session.post("&seq=1", "/clienttest/echo:1=")), got(""));
-    pass(&mut world, 10);
-    assert_eq!(ask(&mut world, at, &session.post("&seq=3", "")), []);
-    pass(&mut world, 11);
-    assert_eq!(take(&mut world, at), [(403, String::new())]);
-    assert!(world.is_ended(stream));
+    assert_eq!(exchange(&mut world, peer, &session.post("&seq=1", "/clienttest/echo:1=")), ok_response(""));
+    world.run_seconds(10);
+    assert_eq!(exchange(&mut world, peer, &session.post("&seq=3", "")), []);
+    world.run_seconds(11);
+    assert_eq!(take_responses(&mut world, peer), [(403, String::new())]);
+    assert!(world.is_stream_ended(stream));
 }
 
 #[test]
 fn a_session_with_a_request_that_came_too_early_waits_as_long_as_that_may() {
-    let (mut world, here, there, session) = subscribed();
-    pass(&mut world, 9);
-    assert_eq!(ask(&mut world, there, &session.post("&seq=2", "/qio/ping:2=")), []);
-    pass(&mut world, 5);
-    let both = [ask(&mut world, here, &session.post("&seq=1", "/qio/ping:1=")), take(&mut world, there)];
-    assert_eq!(both, [got(ok(1)), got(ok(2))]);
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    world.run_seconds(9);
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=2", "/qio/ping:2=")), []);
+    world.run_seconds(5);
+    let both = [
+        exchange(&mut world, home_peer, &session.post("&seq=1", "/qio/ping:1=")),
+        take_responses(&mut world, remote_peer),
+    ];
+    assert_eq!(both, [ok_response(reply_ok(1)), ok_response(reply_ok(2))]);
 }
 
 #[test]
@@ -853,16 +879,16 @@ fn a_connection_that_becomes_a_websocket_late_has_its_time_for_the_handshake() {
     let upgrade = "GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for (number, late) in [(1, 9), (2, 300)] {
-        let at = world.connect(0);
-        assert_eq!(ask(&mut world, at, missing)[0].0, 404);
-        pass(&mut world, late);
-        world.feed(at, upgrade.as_bytes());
-        world.settle();
-        assert!(world.take_bytes(at).starts_with(b"HTTP/1.1 101 "));
-        pass(&mut world, 9);
-        assert_eq!(world.count(Counter::TimeoutsHandshake), number - 1, "after {late} s");
-        pass(&mut world, 1);
-        assert_eq!(world.count(Counter::TimeoutsHandshake), number, "after {late} s");
+        let peer = world.connect(0);
+        assert_eq!(exchange(&mut world, peer, missing)[0].0, 404);
+        world.run_seconds(late);
+        world.send_bytes(peer, upgrade.as_bytes());
+        world.run_until_idle();
+        assert!(world.take_bytes(peer).starts_with(b"HTTP/1.1 101 "));
+        world.run_seconds(9);
+        assert_eq!(world.counter(Counter::TimeoutsHandshake), number - 1, "after {late} s");
+        world.run_seconds(1);
+        assert_eq!(world.counter(Counter::TimeoutsHandshake), number, "after {late} s");
     }
 }
 
@@ -871,15 +897,18 @@ fn a_connection_that_becomes_a_websocket_late_has_its_time_for_the_handshake() {
 #[test]
 fn a_timer_that_is_due_in_the_turn_in_which_its_session_ends_is_ignored() {
     let mut world = World::new(2, apps());
-    let at = world.connect(0);
+    let peer = world.connect(0);
     // No connection with a socket was ever accepted by the session's shard.
     let session = session_on(&world, 1);
-    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+    assert_eq!(
+        exchange(&mut world, peer, &session.post("&connect=true", "/qio/ping:1=")),
+        ok_response(reply_ok(1))
+    );
     world.advance(11 * SECOND);
     let moved = session.post("", "/clienttest/move:1=\"there\"");
     let again = session.post("&connect=true", "/qio/ping:2=");
-    let expected = [(200, "/qio/move:0=\"there\"\n".into()), (200, ok(2))];
-    assert_eq!(ask(&mut world, at, &[moved, again].concat()), expected);
+    let expected = [(200, "/qio/move:0=\"there\"\n".into()), (200, reply_ok(2))];
+    assert_eq!(exchange(&mut world, peer, &[moved, again].concat()), expected);
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Connections)), (1, 1));
 }
 
@@ -888,47 +917,53 @@ fn a_session_that_begins_anew_in_the_turn_in_which_it_ends_exceeds_no_limit() {
     let by_clients = Config { clients_max: 2, ..Config::default() };
     let by_address = Config { connections_per_address_max: 2, ..Config::default() };
     for config in [by_clients, by_address] {
-        let mut world = World::with(1, config, apps());
-        let at = world.connect(0);
+        let mut world = World::with_config(1, config, apps());
+        let peer = world.connect(0);
         let session = session_on(&world, 0);
-        assert_eq!(ask(&mut world, at, &session.post("&connect=true", "/qio/ping:1=")), got(ok(1)));
+        assert_eq!(
+            exchange(&mut world, peer, &session.post("&connect=true", "/qio/ping:1=")),
+            ok_response(reply_ok(1))
+        );
         let last = session.post("&close=true", "/qio/ping:2=");
         let first = session.post("&connect=true", "/qio/ping:3=");
-        assert_eq!(ask(&mut world, at, &[last, first].concat()), [(200, ok(2)), (200, ok(3))]);
+        assert_eq!(
+            exchange(&mut world, peer, &[last, first].concat()),
+            [(200, reply_ok(2)), (200, reply_ok(3))]
+        );
     }
 }
 
 #[test]
 fn a_broadcast_that_was_accepted_before_a_stream_overflowed_reaches_it() {
     let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
-    let mut world = World::with(1, config, apps());
-    let (stream, at) = (world.connect(0), world.connect(0));
+    let mut world = World::with_config(1, config, apps());
+    let (stream, peer) = (world.connect(0), world.connect(0));
     let session = session_on(&world, 0);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
-    assert_eq!(ask(&mut world, at, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
+    assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/on:0=\"/relay/a\"")), ok_response(""));
     let echo = |callback: u32, bytes| format!("/clienttest/echo:{callback}=\"{}\"\n", "e".repeat(bytes));
     let bodies = [echo(1, 400), "/relay/a:0=5".into(), echo(2, 700)];
-    world.feed(at, bodies.map(|body| session.post("", &body)).concat().as_bytes());
-    world.settle();
-    let text = streamed(&mut world, stream);
+    world.send_bytes(peer, bodies.map(|body| session.post("", &body)).concat().as_bytes());
+    world.run_until_idle();
+    let text = take_stream(&mut world, stream);
     assert!(text.ends_with("\n\ndata:/relay/a:0=5\n\n"), "{text}");
-    assert_eq!((world.count(Counter::ClosesSlow), world.gauge(Gauge::HttpSessions)), (1, 0));
+    assert_eq!((world.counter(Counter::ClosesSlow), world.gauge(Gauge::HttpSessions)), (1, 0));
 }
 
 #[test]
 fn a_request_gets_the_output_for_one_whose_connection_broke_in_the_same_turn() {
     let mut world = World::new(1, apps());
     let broken = world.connect(0);
-    let raw = world.raw_client(0);
+    let raw = world.connect_raw(0);
     let next = world.connect(0);
     let session = session_on(&world, 0);
     let on = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
-    assert_eq!(ask(&mut world, broken, &on), got(ok(1)));
-    assert_eq!(ask(&mut world, broken, &session.post("", "")), []);
+    assert_eq!(exchange(&mut world, broken, &on), ok_response(reply_ok(1)));
+    assert_eq!(exchange(&mut world, broken, &session.post("", "")), []);
     world.reset(broken);
-    world.say(raw, "/relay/a:0=1");
-    world.say(raw, "/qio/on:0=\"/relay/b\"");
-    assert_eq!(ask(&mut world, next, &session.post("", "")), got("/relay/a:0=1\n"));
+    world.send_event(raw, "/relay/a:0=1");
+    world.send_event(raw, "/qio/on:0=\"/relay/b\"");
+    assert_eq!(exchange(&mut world, next, &session.post("", "")), ok_response("/relay/a:0=1\n"));
 }
 
 /// Sends `/last` to the client that has sent `/me`, and closes it.
@@ -955,60 +990,63 @@ fn kick(registrar: &mut Registrar) -> Result<(), Error> {
 
 #[test]
 fn a_session_that_is_closed_in_the_turn_in_which_its_connection_broke_keeps_its_output() {
-    let mut world = World::new(1, vec![Arc::new(App(kick))]);
+    let mut world = World::new(1, vec![Arc::new(FnApp(kick))]);
     let broken = world.connect(0);
-    let raw = world.raw_client(0);
+    let raw = world.connect_raw(0);
     let session = session_on(&world, 0);
-    assert_eq!(ask(&mut world, broken, &session.post("&connect=true", "/me:1=")), got(ok(1)));
-    assert_eq!(ask(&mut world, broken, &session.post("", "")), []);
+    assert_eq!(
+        exchange(&mut world, broken, &session.post("&connect=true", "/me:1=")),
+        ok_response(reply_ok(1))
+    );
+    assert_eq!(exchange(&mut world, broken, &session.post("", "")), []);
     world.reset(broken);
-    world.say(raw, "/kick:0=");
-    world.settle();
+    world.send_event(raw, "/kick:0=");
+    world.run_until_idle();
     let next = world.connect(0);
-    assert_eq!(ask(&mut world, next, &session.post("", "")), got("/last:0=null\n"));
+    assert_eq!(exchange(&mut world, next, &session.post("", "")), ok_response("/last:0=null\n"));
 }
 
 #[test]
 fn requests_that_go_with_a_server_that_shuts_down_are_not_counted_as_refused() {
     let mut world = World::new(1, apps());
-    let at = world.connect(0);
+    let peer = world.connect(0);
     let session = session_on(&world, 0);
-    assert_eq!(ask(&mut world, at, &session.post("&connect=true", "")), []);
-    world.control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
-    world.settle();
-    assert_eq!(take(&mut world, at), [(503, "server going away\n".into())]);
-    assert_eq!(world.count(Counter::HttpRefused), 0);
+    assert_eq!(exchange(&mut world, peer, &session.post("&connect=true", "")), []);
+    world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.run_until_idle();
+    assert_eq!(take_responses(&mut world, peer), [(503, "server going away\n".into())]);
+    assert_eq!(world.counter(Counter::HttpRefused), 0);
 }
 
 // A mesh that is stuck: a shard that takes no turns.
 
 fn stuck_world() -> World {
     let config = Config { mesh_ring_messages: 8, mesh_overflow_messages_max: 0, ..Config::default() };
-    World::with(2, config, apps())
+    World::with_config(2, config, apps())
 }
 
 #[test]
 fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
     let mut world = stuck_world();
-    let at = world.connect(0);
+    let peer = world.connect(0);
     let (home, away) = (session_on(&world, 0), session_on(&world, 1));
     let requests = 20;
     for _ in 0..requests {
-        world.feed(at, away.post("&connect=true", "/qio/ping:1=").as_bytes());
+        world.send_bytes(peer, away.post("&connect=true", "/qio/ping:1=").as_bytes());
         world.turn(0);
     }
     let neighbour = world.connect(0);
-    world.feed(neighbour, home.post("&connect=true", "/qio/ping:1=").as_bytes());
+    world.send_bytes(neighbour, home.post("&connect=true", "/qio/ping:1=").as_bytes());
     for _ in 0..3 {
         world.turn(0);
     }
-    assert_eq!(take(&mut world, neighbour), got(ok(1)));
-    world.settle();
-    let responses = take(&mut world, at);
-    let crossed = world.count(Counter::HttpRelayed) as usize;
+    assert_eq!(take_responses(&mut world, neighbour), ok_response(reply_ok(1)));
+    world.run_until_idle();
+    let responses = take_responses(&mut world, peer);
+    let crossed = world.counter(Counter::HttpRelayed) as usize;
     assert!((8..requests).contains(&crossed), "{crossed}");
-    assert_eq!(world.count(Counter::HttpRefusedBusy) as usize, requests - crossed);
-    let mut expected = vec![(200, ok(1)); crossed];
+    assert_eq!(world.counter(Counter::HttpRefusedBusy) as usize, requests - crossed);
+    let mut expected = vec![(200, reply_ok(1)); crossed];
     expected.resize(requests, (503, String::new()));
     assert_eq!(responses, expected);
 }
@@ -1016,23 +1054,23 @@ fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
 #[test]
 fn a_session_that_ends_while_its_output_waits_for_the_mesh_is_released() {
     let mut world = stuck_world();
-    let (stream, at) = (world.connect(1), world.connect(0));
+    let (stream, peer) = (world.connect(1), world.connect(0));
     let session = session_on(&world, 0);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
-    assert_eq!(ask(&mut world, at, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
-    let raw = world.raw_client(0);
+    assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/on:0=\"/relay/a\"")), ok_response(""));
+    let raw = world.connect_raw(0);
     for number in 0..12 {
-        world.say(raw, &format!("/relay/a:0={number}"));
+        world.send_event(raw, &format!("/relay/a:0={number}"));
         world.turn(0);
     }
     assert!(world.shards[0].state().connections.has_blocked_sessions());
-    world.feed(at, session.post("&close=true", "").as_bytes());
+    world.send_bytes(peer, session.post("&close=true", "").as_bytes());
     world.turn(0);
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Connections)), (0, 3));
     world.turn(0);
     assert!(!world.shards[0].state().connections.has_blocked_sessions(), "its record has been released");
-    [stream, at, raw].into_iter().for_each(|at| world.end_of_stream(at));
-    world.settle();
+    [stream, peer, raw].into_iter().for_each(|peer| world.end_stream(peer));
+    world.run_until_idle();
     world.assert_empty();
 }
 
@@ -1040,20 +1078,20 @@ fn a_session_that_ends_while_its_output_waits_for_the_mesh_is_released() {
 fn a_stream_that_waits_for_the_mesh_gets_everything_once_it_moves() {
     for more in 0..4 {
         let mut world = stuck_world();
-        let (stream, at) = (world.connect(1), world.connect(0));
+        let (stream, peer) = (world.connect(1), world.connect(0));
         let session = session_on(&world, 0);
         open_stream(&mut world, stream, &session.stream("&connect=true"));
-        assert_eq!(ask(&mut world, at, &session.post("", "/qio/on:0=\"/relay/a\"")), got(""));
-        let raw = world.raw_client(0);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/on:0=\"/relay/a\"")), ok_response(""));
+        let raw = world.connect_raw(0);
         let broadcasts = 9 + more;
         for number in 0..broadcasts {
-            world.say(raw, &format!("/relay/a:0={number}"));
+            world.send_event(raw, &format!("/relay/a:0={number}"));
             world.turn(0);
         }
         assert_eq!(!world.shards[0].state().connections.has_blocked_sessions(), more == 0, "{more}");
-        world.settle();
+        world.run_until_idle();
         let expected: String =
             (0..broadcasts).map(|number| format!("data:/relay/a:0={number}\n\n")).collect();
-        assert_eq!(streamed(&mut world, stream), expected);
+        assert_eq!(take_stream(&mut world, stream), expected);
     }
 }

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::testing::{Random, fuzz};
 use crate::shard::ControlMessage;
-use crate::shard::testing::{At, World};
+use crate::shard::testing::{Peer, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -139,7 +139,7 @@ impl Said<'_> {
 
 /// One link of a worker, as the worker has it.
 struct Link {
-    at: At,
+    at: Peer,
     worker: u32,
     instance: u32,
     /// Nobody reads what it says any more, and it gets nothing.
@@ -153,7 +153,7 @@ struct Link {
 }
 
 struct Client {
-    at: At,
+    at: Peer,
     id: Option<(u32, u32, u32)>,
     gone: bool,
     next: u64,
@@ -179,7 +179,7 @@ impl Life {
     fn new() -> Life {
         let (faults, manifest) = (Arc::new(Faults::default()), manifest());
         let app = Played { manifest, supervisor: Arc::clone(&faults), limits: LIMITS };
-        let world = World::with_links(SHARDS, Config::default(), vec![Arc::new(app)], PLACES);
+        let world = World::with_link_places(SHARDS, Config::default(), vec![Arc::new(app)], PLACES);
         let (came, told_gone) = (BTreeMap::new(), BTreeSet::new());
         let mut life = Life { world, faults, links: vec![], clients: vec![], workers: 0, came, told_gone };
         (0..INSTANCES).for_each(|instance| life.join(instance));
@@ -197,12 +197,12 @@ impl Life {
             let joined_at = Duration::ZERO;
             let joined =
                 JoinedWorker { app: 1, instance, worker, manifest: Arc::clone(&manifest), joined_at, socket };
-            self.world.control(shard, ControlMessage::Workers(WorkerEvent::Joined(joined)));
+            self.world.send_control(shard, ControlMessage::Workers(WorkerEvent::Joined(joined)));
             self.turn(shard);
             let after = self.world.shards[shard].kernel().sockets.keys();
             let place = after.copied().find(|place| *place < PLACES && !before.contains(place)).unwrap();
             self.links.push(Link {
-                at: At { shard, socket: place },
+                at: Peer { shard, socket: place },
                 worker,
                 instance,
                 ended: false,
@@ -226,7 +226,7 @@ impl Life {
         loop {
             (0..self.links.len()).for_each(|link| self.take(link));
             (0..self.clients.len()).for_each(|client| self.listen(client));
-            let Some(shard) = (0..SHARDS).find(|shard| self.world.has_news(*shard)) else { return };
+            let Some(shard) = (0..SHARDS).find(|shard| self.world.is_runnable(*shard)) else { return };
             self.world.turn(shard);
         }
     }
@@ -265,7 +265,7 @@ impl Life {
                 kind => panic!("a frame of type {kind}"),
             }
         }
-        if self.world.is_ended(link.at) {
+        if self.world.is_stream_ended(link.at) {
             // What it offers and watches from now on nobody will tell it of.
             link.callbacks.clear();
             link.watched.clear();
@@ -278,7 +278,7 @@ impl Life {
         if client.gone {
             return;
         }
-        for text in self.world.take_texts(client.at) {
+        for text in self.world.take_raw_messages(client.at) {
             let (path, rest) = text.split_once(':').unwrap();
             let (callback, data) = rest.split_once('=').unwrap();
             let Some(id) = path.strip_prefix("/qio/callback/") else {
@@ -298,20 +298,20 @@ impl Life {
         }
     }
 
-    fn say(&mut self, client: usize, path: &str, data: &str, wants: bool) -> u64 {
+    fn send_event(&mut self, client: usize, path: &str, data: &str, wants: bool) -> u64 {
         let client = &mut self.clients[client];
         client.next += 1;
         if wants {
             client.reply_to.insert(client.next, None);
         }
         let id = if wants { client.next } else { 0 };
-        self.world.say(client.at, &format!("{path}:{id}={data}"));
+        self.world.send_event(client.at, &format!("{path}:{id}={data}"));
         client.next
     }
 
     fn ask(&mut self, client: usize, random: &mut Random) {
         let next = self.clients[client].next + 1;
-        self.say(client, random.pick(&["/ask", "/room/a"]), &next.to_string(), !random.once_in(4));
+        self.send_event(client, random.pick(&["/ask", "/room/a"]), &next.to_string(), !random.once_in(4));
     }
 
     /// What a client that waits has to get. Who it is, its worker knows by the event's own data.
@@ -401,14 +401,14 @@ impl Life {
         let len = random.below(link.unsent.len() + 1);
         let piece: Vec<u8> = link.unsent.drain(..len).collect();
         if !piece.is_empty() {
-            world.feed(link.at, &piece);
+            world.send_bytes(link.at, &piece);
         }
     }
 
     /// All that is written is sent; answers that a client waits for are expected from now on only.
     fn send_all(&mut self) {
         for link in self.links.iter_mut().filter(|link| !link.ended && !link.unsent.is_empty()) {
-            self.world.feed(link.at, &std::mem::take(&mut link.unsent));
+            self.world.send_bytes(link.at, &std::mem::take(&mut link.unsent));
         }
     }
 
@@ -436,16 +436,16 @@ impl Life {
         for nth in 0..self.links.len() {
             self.take(nth);
             let link = &mut self.links[nth];
-            let is_told = !link.ended && self.world.is_ended(link.at);
+            let is_told = !link.ended && self.world.is_stream_ended(link.at);
             if is_told && link.under_way.is_empty() && link.unsent.is_empty() {
                 link.ended = true;
-                self.world.end_of_stream(link.at);
+                self.world.end_stream(link.at);
             }
         }
     }
 
     fn connect(&mut self, shard: usize) {
-        let at = self.world.raw_client(shard);
+        let at = self.world.connect_raw(shard);
         let clients = self.world.shards[shard].state().connections.client_ids();
         let known: BTreeSet<_> = self.clients.iter().filter_map(|client| client.id).collect();
         let mut ids = clients.map(|id| (shard as u32, id.slot, id.generation));
@@ -470,12 +470,12 @@ impl Life {
             0..=7 if is_here => self.ask(client, random),
             8 if is_here => {
                 // What a subscription is answered is checked by the tests of subscriptions: here it is not asked for.
-                self.world.say(self.clients[client].at, r#"/qio/on:0="/room/a""#);
+                self.world.send_event(self.clients[client].at, r#"/qio/on:0="/room/a""#);
             }
-            9 if is_here => self.world.say(self.clients[client].at, r#"/qio/off:0="/room/a""#),
+            9 if is_here => self.world.send_event(self.clients[client].at, r#"/qio/off:0="/room/a""#),
             10 if is_here => {
                 if let Some(callback) = self.clients[client].offered.pop() {
-                    self.world.say(self.clients[client].at, &format!("/qio/callback/{callback}:0=1"));
+                    self.world.send_event(self.clients[client].at, &format!("/qio/callback/{callback}:0=1"));
                 }
             }
             11 if is_here && random.once_in(4) => {
@@ -530,7 +530,7 @@ impl Life {
         let workers: BTreeSet<u32> = self.links.iter().map(|link| link.worker).collect();
         workers.into_iter().for_each(|worker| self.crash(worker));
         assert_eq!(*self.faults.0.lock().unwrap(), []);
-        assert_eq!(self.world.count(Counter::WorkerFramesRefused), 0);
+        assert_eq!(self.world.counter(Counter::WorkerFramesRefused), 0);
         assert_eq!(self.world.gauge(Gauge::WorkerLinks), 0);
         self.world.assert_empty();
     }
@@ -545,12 +545,12 @@ fn what_a_worker_has_is_waited_for() {
     let instance = (client.0 + client.1) % INSTANCES;
     let old =
         life.links[old..].iter().position(|link| link.at.shard == 0 && link.instance == instance).unwrap();
-    let id = life.say(0, "/ask", "1", true);
+    let id = life.send_event(0, "/ask", "1", true);
     life.rest();
     life.join(instance);
     life.rest();
     let got = life.links[old].under_way.pop().expect("the old one has it");
-    assert!(!life.world.is_ended(life.links[old].at), "it has something under transport");
+    assert!(!life.world.is_stream_ended(life.links[old].at), "it has something under transport");
 
     let answer = Said { kind: 1, request: got.request, code: 200, number: 5, data: "7", ..Said::default() };
     life.expect(&got, r#""code":200,"data":7"#);
@@ -559,18 +559,18 @@ fn what_a_worker_has_is_waited_for() {
     life.send_all();
     life.rest();
     assert!(life.clients[0].answered.contains(&id));
-    assert!(!life.world.is_ended(life.links[old].at), "its callback is open");
+    assert!(!life.world.is_stream_ended(life.links[old].at), "its callback is open");
     let callback = life.clients[0].offered.pop().unwrap();
-    life.world.say(life.clients[0].at, &format!("/qio/callback/{callback}:0=8"));
+    life.world.send_event(life.clients[0].at, &format!("/qio/callback/{callback}:0=8"));
     life.rest();
     let reply = life.links[old].under_way.pop().expect("the callback is the old one's");
     assert_eq!((reply.kind, reply.number, reply.flags, reply.data.as_str()), (4, 5, 0, "8"));
-    assert!(!life.world.is_ended(life.links[old].at), "it handles the reply");
+    assert!(!life.world.is_stream_ended(life.links[old].at), "it handles the reply");
     let done = Said { kind: 1, request: reply.request, ..Said::default() };
     life.links[old].unsent.extend(done.to_bytes());
     life.send_all();
     life.rest();
-    assert!(life.world.is_ended(life.links[old].at));
+    assert!(life.world.is_stream_ended(life.links[old].at));
     life.end(&mut Random::new(1));
 }
 
@@ -583,9 +583,9 @@ fn without_a_worker_events_are_answered_500() {
     workers.into_iter().for_each(|worker| life.crash(worker));
     let at = life.clients[0].at;
     for text in ["/ask:1=1", r#"/qio/on:2="/room/a""#, r#"/qio/off:3="/room/a""#, "/room:4=1"] {
-        life.world.say(at, text);
+        life.world.send_event(at, text);
     }
-    life.world.settle();
+    life.world.run_until_idle();
     let not_running = |id| {
         format!(
             r#"/qio/callback/{id}:0={{"code":500,"data":null,"err_msg":"the application is not running"}}"#
@@ -593,8 +593,8 @@ fn without_a_worker_events_are_answered_500() {
     };
     let refused = r#"/qio/callback/2:0={"code":500,"data":null,"err_msg":null}"#.to_owned();
     let off = r#"/qio/callback/3:0={"code":200,"data":null}"#.to_owned();
-    assert_eq!(life.world.take_texts(at), [not_running(1), refused, off, not_running(4)]);
-    assert_eq!(life.world.count(Counter::WorkerEventsRefused), 0, "they are the shard's, not the state's");
+    assert_eq!(life.world.take_raw_messages(at), [not_running(1), refused, off, not_running(4)]);
+    assert_eq!(life.world.counter(Counter::WorkerEventsRefused), 0, "they are the shard's, not the state's");
     life.end(&mut Random::new(1));
 }
 
@@ -605,7 +605,7 @@ fn nothing_that_a_worker_says_harms_the_shard() {
         let mut life = Life::new();
         life.connect(0);
         (0..20).for_each(|_| life.ask(0, random));
-        life.world.settle();
+        life.world.run_until_idle();
         let at = life.links[0].at;
         let mut bytes = Vec::new();
         for _ in 0..random.below(20) {
@@ -630,17 +630,17 @@ fn nothing_that_a_worker_says_harms_the_shard() {
         }
         for piece in random.pieces(&bytes) {
             if !piece.is_empty() {
-                life.world.feed(at, piece);
+                life.world.send_bytes(at, piece);
             }
         }
-        life.world.settle();
+        life.world.run_until_idle();
         // Others are served all the same.
         life.world.advance(Duration::from_secs(120));
-        life.world.settle();
-        let other = life.world.raw_client(1);
-        life.world.say(other, "/qio/ping:1=null");
-        life.world.settle();
-        assert_eq!(life.world.take_texts(other), [r#"/qio/callback/1:0={"code":200,"data":null}"#]);
+        life.world.run_until_idle();
+        let other = life.world.connect_raw(1);
+        life.world.send_event(other, "/qio/ping:1=null");
+        life.world.run_until_idle();
+        assert_eq!(life.world.take_raw_messages(other), [r#"/qio/callback/1:0={"code":200,"data":null}"#]);
     });
 }
 

@@ -91,7 +91,7 @@ impl Browser {
         for line in 0..LINES {
             browser.request(line);
             browser.send_all(world);
-            world.settle();
+            world.run_until_idle();
         }
         browser.collect(world);
         browser
@@ -103,8 +103,8 @@ impl Browser {
         let request = format!(
             "GET /?sid={sid:032x}&connect=true HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n"
         );
-        world.feed(line.socket.at, request.as_bytes());
-        world.settle();
+        world.send_bytes(line.socket.at, request.as_bytes());
+        world.run_until_idle();
         let head = world.take_bytes(line.socket.at);
         assert!(head.ends_with(b"\r\n\r\n: quickio\n\n"), "{}", String::from_utf8_lossy(&head));
         self.stream = Some(line);
@@ -155,7 +155,7 @@ impl Browser {
         let line = if line < LINES { Some(&mut self.lines[line]) } else { self.stream.as_mut() };
         if let Some(Line { socket, .. }) = line {
             socket.reads ^= true;
-            world.read(socket.at, socket.reads);
+            world.set_reading(socket.at, socket.reads);
         }
     }
 
@@ -173,13 +173,13 @@ impl Browser {
             }
             self.request(line);
             self.send_all(world);
-            world.settle();
+            world.run_until_idle();
         }
         panic!("it is given something again and again");
     }
 
     /// What it was sent, in its order as far as that is known.
-    pub fn take_texts(&mut self, world: &mut World) -> Vec<String> {
+    pub fn take_raw_messages(&mut self, world: &mut World) -> Vec<String> {
         self.collect(world);
         let bodies = std::mem::take(&mut self.bodies);
         let Some(stream) = &mut self.stream else {
@@ -212,7 +212,7 @@ impl Browser {
         let broken = std::mem::replace(&mut self.lines[which], next);
         end(world, random, &broken);
         if random.once_in(2) {
-            world.settle();
+            world.run_until_idle();
         }
         assert!(broken.requests.len() <= 1 && broken.socket.unsent.is_empty() && broken.input.is_empty());
         match broken.requests.into_iter().next() {
@@ -222,7 +222,7 @@ impl Browser {
                 line.socket.unsent.extend(request.text.as_bytes());
                 line.requests.push_back(request);
                 line.socket.send_all(world);
-                world.settle();
+                world.run_until_idle();
             }
             _ => {}
         }
@@ -233,8 +233,8 @@ impl Browser {
             self.open_stream(world, random);
             end(world, random, &before);
         }
-        world.settle();
-        world.shards.iter_mut().for_each(|shard| shard.kernel_mut().last_words.clear());
+        world.run_until_idle();
+        world.shards.iter_mut().for_each(|shard| shard.kernel_mut().unread_output.clear());
     }
 
     /// Goes, by one connection after the other, or without a word.
@@ -246,7 +246,7 @@ impl Browser {
         }
         if self.stream.is_some() {
             // The end of a stream ends the session, and may overtake what was sent by other connections.
-            world.settle();
+            world.run_until_idle();
         }
         let lines: Vec<Line> = self.lines.drain(..).chain(self.stream.take()).collect();
         for line in lines {
@@ -267,8 +267,8 @@ impl Browser {
     pub fn close(&mut self, world: &mut World) {
         for line in self.lines.drain(..).chain(self.left.drain(..)).chain(self.stream.take()) {
             if !world.is_closed(line.socket.at) {
-                world.read(line.socket.at, true);
-                world.end_of_stream(line.socket.at);
+                world.set_reading(line.socket.at, true);
+                world.end_stream(line.socket.at);
             }
         }
     }
@@ -276,7 +276,7 @@ impl Browser {
 
 fn end(world: &mut World, random: &mut Random, line: &Line) {
     if random.once_in(2) {
-        world.end_of_stream(line.socket.at);
+        world.end_stream(line.socket.at);
     } else {
         world.reset(line.socket.at);
     }
