@@ -187,16 +187,13 @@ const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
 
 const C_FORM: &str = "a type of the application API, and its C form";
 
-/// The number of names that more than one type has and that are not listed. To be 0.
-const SHARED_NAMES_MAX: usize = 14;
-
 /// Folders with source text of any language, below the repository's root.
 const FOLDERS: &[&str] = &["src", "tests", "benches", "examples", "scripts"];
 
-/// How many of a hundred comments of a language may open with one of [`prose::AVOIDED`]. To be under 3 for each.
+/// How many of a hundred comments of a language may open with one of [`prose::AVOIDED`].
 const AVOIDED_PERCENT_MAX: &[(Language, f64)] = &[
-    (Language::RustDoc, 3.5),
-    (Language::Rust, 3.7),
+    (Language::RustDoc, 2.9),
+    (Language::Rust, 2.9),
     (Language::Python, 2.9),
     (Language::JavaScript, 2.9),
     (Language::C, 2.9),
@@ -241,14 +238,7 @@ fn siblings_do_not_name_each_other_in_a_circle() {
 
 #[test]
 fn no_two_types_share_a_name() {
-    let found = shared_names(&TREE, SHARED_NAMES);
-    println!("{}", found.join("\n"));
-    assert!(
-        found.len() <= SHARED_NAMES_MAX,
-        "{} of at most {SHARED_NAMES_MAX}\n{}\n",
-        found.len(),
-        found.join("\n")
-    );
+    assert_none(shared_names(&TREE, SHARED_NAMES));
 }
 
 #[test]

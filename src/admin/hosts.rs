@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Version};
 
-use super::reply::{self, Reply};
+use super::reply::{self, AdminResponse};
 
 /// The names that requests may use for this host, beside `localhost` and IP addresses.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ impl Hosts {
     }
 
     /// Returns the refusal of a request that names a host that is not allowed, or does not name exactly one.
-    pub(super) fn refuse<B>(&self, request: &Request<B>) -> Option<Reply> {
+    pub(super) fn refuse<B>(&self, request: &Request<B>) -> Option<AdminResponse> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => Some(host.to_str().unwrap_or_default()),

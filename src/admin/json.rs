@@ -13,8 +13,8 @@ use crate::qev::stats::Summary;
 pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serde_json::Result<Vec<u8>> {
     let mut merged = Snapshot::new();
     shards.iter().for_each(|shard| merged.merge(shard));
-    let mut page = serde_json::to_vec_pretty(&Page {
-        server: Server::of(info),
+    let mut page = serde_json::to_vec_pretty(&StatsPage {
+        server: ServerSection::of(info),
         process: Measured { process, uptime_seconds: info.uptime.as_secs_f64() },
         timers_unit: "microseconds",
         all: Part::of(&merged),
@@ -25,8 +25,8 @@ pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serd
 }
 
 #[derive(Serialize)]
-struct Page<'a> {
-    server: Server<'a>,
+struct StatsPage<'a> {
+    server: ServerSection<'a>,
     process: Measured<'a>,
     timers_unit: &'static str,
     #[serde(flatten)]
@@ -36,7 +36,7 @@ struct Page<'a> {
 }
 
 #[derive(Serialize)]
-struct Server<'a> {
+struct ServerSection<'a> {
     version: &'a str,
     /// Seconds since 1970.
     started: f64,
@@ -46,10 +46,10 @@ struct Server<'a> {
     log_lines_dropped: u64,
 }
 
-impl<'a> Server<'a> {
-    fn of(info: &'a Info) -> Server<'a> {
+impl<'a> ServerSection<'a> {
+    fn of(info: &'a Info) -> ServerSection<'a> {
         let started = info.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Server {
+        ServerSection {
             version: info.version,
             started: started.as_secs_f64(),
             listen: &info.listen,

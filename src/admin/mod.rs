@@ -168,7 +168,7 @@ struct Endpoint<S> {
 async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawner: Spawner) {
     let listener = Listener::new(bound, "the admin endpoint");
     let permits = Permits::new(endpoint.bounds.connections);
-    let refused = Refused::default();
+    let refused = Refusals::default();
     loop {
         let stream = listener.accept().await;
         let Some(permit) = permits.try_acquire() else {
@@ -185,12 +185,12 @@ async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawne
 
 /// The connections that were refused because there were too many.
 #[derive(Default)]
-struct Refused {
+struct Refusals {
     count: Cell<u64>,
     warned: Cell<Option<Instant>>,
 }
 
-impl Refused {
+impl Refusals {
     /// Answers a connection 503, as far as the peer reads at once, and counts it.
     async fn refuse(&self, mut stream: &Stream) {
         let refusal = reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many connections");

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use hyper::{Method, Request, StatusCode};
 
-use super::reply::{self, Reply};
+use super::reply::{self, AdminResponse};
 use super::{Health, Source, json, process, prometheus};
 
 /// The most that one request moves the manual clock, in milliseconds: no timer waits for a year.
 const ADVANCE_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
 /// Returns the response to a request. Nothing reads a request's body.
-pub(super) async fn answer<B>(request: &Request<B>, source: &impl Source) -> Reply {
+pub(super) async fn answer<B>(request: &Request<B>, source: &impl Source) -> AdminResponse {
     let uri = request.uri();
     match uri.path() {
         "/stats" | "/metrics" | "/healthz" if ![Method::GET, Method::HEAD].contains(request.method()) => {
@@ -27,7 +27,7 @@ pub(super) async fn answer<B>(request: &Request<B>, source: &impl Source) -> Rep
     }
 }
 
-async fn stats(source: &impl Source) -> Reply {
+async fn stats(source: &impl Source) -> AdminResponse {
     let Some(shards) = source.snapshot().await else { return no_snapshot() };
     match json::stats(&source.info(), &process::read(), &shards) {
         Ok(page) => reply::page(StatusCode::OK, "application/json", page),
@@ -38,24 +38,24 @@ async fn stats(source: &impl Source) -> Reply {
     }
 }
 
-async fn metrics(source: &impl Source) -> Reply {
+async fn metrics(source: &impl Source) -> AdminResponse {
     let Some(shards) = source.snapshot().await else { return no_snapshot() };
     let page = prometheus::metrics(&source.info(), &process::read(), &shards);
     reply::page(StatusCode::OK, prometheus::CONTENT_TYPE, page)
 }
 
-fn no_snapshot() -> Reply {
+fn no_snapshot() -> AdminResponse {
     reply::text(StatusCode::SERVICE_UNAVAILABLE, "a shard did not answer in time")
 }
 
-async fn healthz(source: &impl Source) -> Reply {
+async fn healthz(source: &impl Source) -> AdminResponse {
     match source.health().await {
         Health::Healthy => reply::text(StatusCode::OK, "ok"),
         Health::Unhealthy(why) => reply::text(StatusCode::SERVICE_UNAVAILABLE, &why),
     }
 }
 
-async fn clock(method: &Method, query: &str, source: &impl Source) -> Reply {
+async fn clock(method: &Method, query: &str, source: &impl Source) -> AdminResponse {
     if method != Method::POST {
         return reply::wrong_method("POST");
     }

@@ -12,7 +12,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// The page.
 pub(super) fn metrics(info: &Info, process: &Process, shards: &[Snapshot]) -> Vec<u8> {
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
     for &counter in Counter::ALL {
         page.counter(counter, shards);
     }
@@ -28,11 +28,11 @@ pub(super) fn metrics(info: &Info, process: &Process, shards: &[Snapshot]) -> Ve
 }
 
 #[derive(Default)]
-struct Page {
+struct MetricsPage {
     text: String,
 }
 
-impl Page {
+impl MetricsPage {
     fn counter(&mut self, counter: Counter, shards: &[Snapshot]) {
         let Metric { name, help, .. } = counter.metric();
         let name = format!("quickio_{name}_total");

@@ -6,13 +6,13 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
 /// A response with its whole body.
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(super) type AdminResponse = Response<Full<Bytes>>;
 
 /// The media type of texts.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Returns a response with this body. No page may be cached.
-pub(super) fn page(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Reply {
+pub(super) fn page(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> AdminResponse {
     let mut reply = Response::new(Full::from(body));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -21,12 +21,12 @@ pub(super) fn page(status: StatusCode, media_type: &'static str, body: Vec<u8>) 
 }
 
 /// Returns a response with a line of text.
-pub(super) fn text(status: StatusCode, line: &str) -> Reply {
+pub(super) fn text(status: StatusCode, line: &str) -> AdminResponse {
     page(status, TEXT, format!("{line}\n").into_bytes())
 }
 
 /// Returns a 405 with the methods that the page has.
-pub(super) fn wrong_method(allowed: &'static str) -> Reply {
+pub(super) fn wrong_method(allowed: &'static str) -> AdminResponse {
     let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, &format!("this page has {allowed}"));
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     reply

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use super::refusal::Refusal;
+use super::refusal::ProxyRefusal;
 use crate::config::clienttest::Mode;
 use crate::limits::MANGLER_PIPELINE_MAX;
 use crate::qev::control::timeout;
@@ -50,7 +50,7 @@ struct ExchangeState {
     /// Set by a 101.
     tunnel: Option<Tunnel>,
     /// The proxy's own response, after the server's.
-    refusal: Option<Refusal>,
+    refusal: Option<ProxyRefusal>,
     client_ended: bool,
     server_ended: bool,
 }
@@ -83,7 +83,7 @@ impl Exchange {
     }
 
     /// Records the proxy's own response, which ends the connection. Waits until the responses before it have been sent.
-    pub(super) async fn refuse(&self, refusal: Refusal) {
+    pub(super) async fn refuse(&self, refusal: ProxyRefusal) {
         let owes = |state: &ExchangeState| !state.expected.is_empty() && !state.server_ended;
         self.wait_while(owes).await.refusal = Some(refusal);
     }
@@ -119,7 +119,7 @@ impl Exchange {
     }
 
     /// Records that the server sends no more. Returns the proxy's own response, if there is one.
-    pub(super) fn end_server(&self) -> Option<Refusal> {
+    pub(super) fn end_server(&self) -> Option<ProxyRefusal> {
         self.change(|state| {
             state.server_ended = true;
             state.refusal.take()

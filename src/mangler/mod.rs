@@ -36,7 +36,7 @@ use thiserror::Error;
 use crate::config::clienttest::{Mangling, Mode};
 use crate::limits::{MANGLER_CONNECTIONS_MAX, MANGLER_LINGER, MANGLER_STALL};
 use crate::qev::control::{BoundSocket, ControlExecutor, Listener, Permits, Spawner, Stream};
-use refusal::Refusal;
+use refusal::ProxyRefusal;
 
 /// An error that prevents the proxy from starting.
 #[derive(Debug, Error)]
@@ -124,7 +124,7 @@ async fn accept(proxy: Rc<Proxy>, permits: Permits, bound: BoundSocket, spawner:
                 connections = permits.taken(),
                 "the proxy has as many connections as it may have; one more is refused"
             );
-            relay::refuse(&client, &Refusal::Full).await;
+            relay::refuse(&client, &ProxyRefusal::Full).await;
             continue;
         };
         let proxy = Rc::clone(&proxy);
@@ -142,7 +142,7 @@ async fn serve_client(proxy: &Proxy, client: Stream) {
         Ok(server) => relay::relay(proxy, &client, &server, peer).await,
         Err(error) => {
             tracing::warn!(%error, "the proxy cannot connect to the server");
-            relay::refuse(&client, &Refusal::Unreachable).await;
+            relay::refuse(&client, &ProxyRefusal::Unreachable).await;
         }
     }
 }

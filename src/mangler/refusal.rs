@@ -4,7 +4,7 @@ use crate::config::clienttest::Mode;
 
 /// A reason for the proxy to respond itself. The connection is closed after the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum ProxyRefusal {
     /// `mangle=` has a name that no mode has.
     UnknownMode(String),
     /// The head of a request is over the limits.
@@ -15,7 +15,7 @@ pub(super) enum Refusal {
     Full,
 }
 
-impl Refusal {
+impl ProxyRefusal {
     /// Returns the whole response.
     pub(super) fn response(&self) -> Vec<u8> {
         let text = self.text();
@@ -29,22 +29,22 @@ impl Refusal {
 
     fn status(&self) -> &'static str {
         match self {
-            Refusal::UnknownMode(_) => "400 Bad Request",
-            Refusal::TooLarge => "431 Request Header Fields Too Large",
-            Refusal::Unreachable => "502 Bad Gateway",
-            Refusal::Full => "503 Service Unavailable",
+            ProxyRefusal::UnknownMode(_) => "400 Bad Request",
+            ProxyRefusal::TooLarge => "431 Request Header Fields Too Large",
+            ProxyRefusal::Unreachable => "502 Bad Gateway",
+            ProxyRefusal::Full => "503 Service Unavailable",
         }
     }
 
     fn text(&self) -> String {
         match self {
-            Refusal::UnknownMode(name) => {
+            ProxyRefusal::UnknownMode(name) => {
                 let known: Vec<&str> = Mode::ALL.iter().map(|mode| mode.name()).collect();
                 format!("there is no mode `{name}`; there are: {}", known.join(", "))
             }
-            Refusal::TooLarge => "request head too large".into(),
-            Refusal::Unreachable => "the server cannot be reached".into(),
-            Refusal::Full => "the proxy has too many connections".into(),
+            ProxyRefusal::TooLarge => "request head too large".into(),
+            ProxyRefusal::Unreachable => "the server cannot be reached".into(),
+            ProxyRefusal::Full => "the proxy has too many connections".into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::exchange::{Exchange, ExpectedResponse, Tunnel};
-use super::refusal::Refusal;
+use super::refusal::ProxyRefusal;
 use super::requests::{RequestEvent, RequestParser};
 use super::responses::{ClientOutput, ResponseEvent, ResponseParser};
 use super::{Proxy, edits};
@@ -33,7 +33,7 @@ pub(super) async fn connect(client: &Stream, server: SocketAddr) -> io::Result<S
 }
 
 /// Responds on a connection that is not relayed, and ends it.
-pub(super) async fn refuse(mut client: &Stream, refusal: &Refusal) {
+pub(super) async fn refuse(mut client: &Stream, refusal: &ProxyRefusal) {
     // It fits into the socket's buffer, which is empty. A client that has disconnected needs no response.
     let _ = future::poll_once(client.write_all(&refusal.response())).await;
     client.shut_down(Shutdown::Write);
@@ -41,13 +41,13 @@ pub(super) async fn refuse(mut client: &Stream, refusal: &Refusal) {
 
 /// Relays bytes in both directions until both have ended.
 pub(super) async fn relay(proxy: &Proxy, client: &Stream, server: &Stream, peer: SocketAddr) {
-    let relay = Relay { proxy, client, server, peer, exchange: Exchange::default() };
+    let relay = RelayedConnection { proxy, client, server, peer, exchange: Exchange::default() };
     future::zip(relay.relay_requests(), relay.relay_responses()).await;
 }
 
-/// One connection while it is relayed. Only [`Relay::relay_requests`] writes to the server, and only
-/// [`Relay::relay_responses`] to the client.
-struct Relay<'a> {
+/// One connection while it is relayed. Only [`RelayedConnection::relay_requests`] writes to the server, and only
+/// [`RelayedConnection::relay_responses`] to the client.
+struct RelayedConnection<'a> {
     proxy: &'a Proxy,
     client: &'a Stream,
     server: &'a Stream,
@@ -55,7 +55,7 @@ struct Relay<'a> {
     exchange: Exchange,
 }
 
-impl Relay<'_> {
+impl RelayedConnection<'_> {
     /// Relays from client to server, until the client ends.
     async fn relay_requests(&self) {
         let mut requests = RequestParser::default();
@@ -117,13 +117,13 @@ impl Relay<'_> {
 
     async fn relay_upgrade(&self, head: &[u8], chosen: Option<String>) -> bool {
         let Some(mode) = self.proxy.modes.choose(chosen.as_deref()) else {
-            return self.refuse_request(Refusal::UnknownMode(chosen.unwrap_or_default())).await;
+            return self.refuse_request(ProxyRefusal::UnknownMode(chosen.unwrap_or_default())).await;
         };
         tracing::info!(peer = %self.peer, mode = mode.name(), "upgrade received");
         self.relay_head(&edits::request(mode, head), ExpectedResponse::Upgrade(mode)).await
     }
 
-    async fn refuse_request(&self, refusal: Refusal) -> bool {
+    async fn refuse_request(&self, refusal: ProxyRefusal) -> bool {
         tracing::info!(peer = %self.peer, ?refusal, "the proxy refuses a request");
         self.exchange.refuse(refusal).await;
         // The other direction sees the server's end, and responds.

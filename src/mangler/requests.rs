@@ -5,7 +5,7 @@ use std::mem;
 use httparse::Header;
 
 use super::exchange::ExpectedResponse;
-use super::refusal::Refusal;
+use super::refusal::ProxyRefusal;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
 /// The meaning of the next bytes.
@@ -22,7 +22,7 @@ pub(super) enum RequestEvent {
     /// Input that cannot be followed: the held bytes pass, and everything after them.
     Unknown(Vec<u8>),
     /// Input that does not pass.
-    Refused(Refusal),
+    Refused(ProxyRefusal),
 }
 
 /// The parser of the requests of one connection.
@@ -77,7 +77,7 @@ impl RequestParser {
             ParsedRequest::Incomplete if self.held.len() < HTTP_HEAD_BYTES_MAX => RequestEvent::Incomplete,
             ParsedRequest::Incomplete | ParsedRequest::TooLarge => {
                 self.held.clear();
-                RequestEvent::Refused(Refusal::TooLarge)
+                RequestEvent::Refused(ProxyRefusal::TooLarge)
             }
             ParsedRequest::Unknown => {
                 self.state = RequestState::Unknown;
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn heads_over_the_limits_are_refused() {
-        let refused = vec![RequestEvent::Refused(Refusal::TooLarge)];
+        let refused = vec![RequestEvent::Refused(ProxyRefusal::TooLarge)];
         let long = |len: usize| {
             let start = "GET / HTTP/1.1\r\nX: ";
             format!("{start}{}\r\n\r\n", "y".repeat(len - start.len() - 4))

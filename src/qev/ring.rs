@@ -172,7 +172,7 @@ pub struct GatheredFrames {
 pub struct Ring {
     io: IoUring,
     buffers: ManuallyDrop<Buffers>,
-    listeners: Vec<Listener>,
+    listeners: Vec<ListeningSocket>,
     accepts: ManuallyDrop<Vec<Accept>>,
     in_flight: ManuallyDrop<Slots<InFlight>>,
     doorbell: Doorbell,
@@ -187,7 +187,7 @@ pub struct Ring {
 }
 
 /// A listening socket, or `None` after it was closed.
-struct Listener(Option<OwnedFd>);
+struct ListeningSocket(Option<OwnedFd>);
 
 /// An accept. While it is armed, the kernel may write the peer's address here.
 struct Accept {
@@ -245,7 +245,7 @@ impl Ring {
     /// same time. Returns the number of the listener, which its completions have.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
-        self.listeners.push(Listener(Some(socket)));
+        self.listeners.push(ListeningSocket(Some(socket)));
         for _ in 0..accepts {
             // SAFETY: all-zero bytes are a valid sockaddr_storage.
             let address = Box::new((unsafe { mem::zeroed() }, 0));
