@@ -65,7 +65,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("link_table", &["kernel"]),
             ("mesh", &["kernel", "messages"]),
             ("pubsub", &["connections", "frames"]),
-            ("sessions", &["codecs", "connection", "connections", "frames"]),
+            ("sessions", &["connection", "connections", "frames"]),
             ("time", &["connection"]),
             // Their composition. The files that have no row are steps of a turn, on that composition.
             (

@@ -261,6 +261,11 @@ impl Subscriptions {
         self.clients.get(client as usize).map_or(0, ClientPaths::len)
     }
 
+    /// Returns the clients that have subscriptions, including pending and tombstoned ones.
+    pub fn holders(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.clients).filter(|(_, list)| list.len() > 0).map(|(client, _)| client)
+    }
+
     /// Returns this shard's active subscribers of a path, in no particular order.
     pub fn subscribers(&self, path: PathId) -> &[Subscriber] {
         &self.entries[path.index()].subscribers

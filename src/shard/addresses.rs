@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The addresses that this shard counts.
 ///
-/// Invariant: an address is listed only while it has connections.
+/// Invariants: an address is listed only while it has connections; if the limit is off, none is.
 pub(super) struct Addresses {
     /// The limit; 0 if it is off.
     max: usize,
@@ -45,12 +45,13 @@ impl Addresses {
         if self.max == 0 { None } else { peer.ip().map(network) }
     }
 
-    /// Asserts the invariant. Linear in the number of addresses.
+    /// Asserts the invariants. Linear in the number of addresses.
     pub fn check(&self) {
         assert!(
             self.connections.values().all(|connections| *connections > 0),
             "an address without connections"
         );
+        assert!(self.max > 0 || self.connections.is_empty(), "an address is counted, but the limit is off");
     }
 
     #[cfg(test)]
@@ -90,6 +91,22 @@ mod tests {
         addresses.remove(address);
         addresses.remove(address);
         assert!(addresses.connections.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "an address without connections")]
+    fn the_check_finds_an_address_without_connections() {
+        let mut addresses = Addresses::new(2);
+        addresses.connections.insert(IpAddr::from([127, 0, 0, 1]), 0);
+        addresses.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "an address is counted, but the limit is off")]
+    fn the_check_finds_an_address_that_is_counted_for_nothing() {
+        let mut addresses = Addresses::new(0);
+        addresses.add(IpAddr::from([127, 0, 0, 1]));
+        addresses.check();
     }
 
     #[test]

@@ -52,11 +52,38 @@ impl Codecs {
         &mut self.blocks[slot as usize / BLOCK][slot as usize % BLOCK]
     }
 
-    /// Asserts the invariant for one slot.
-    pub fn check_ended(&self, slot: u32) {
-        if let Some(block) = self.blocks.get(slot as usize / BLOCK) {
-            let codec = &block[slot as usize % BLOCK];
-            assert!(codec.has_ended(), "slot {slot} has no connection, but a codec that has not ended");
+    /// Asserts the invariant. `is_in_use` returns whether a slot holds a connection with a socket that has not ended. Linear in
+    /// the number of slots.
+    pub fn check(&self, is_in_use: impl Fn(u32) -> bool) {
+        for (codec, slot) in self.blocks.iter().flatten().zip(0..) {
+            let may_decode = codec.has_ended() || is_in_use(slot);
+            assert!(may_decode, "slot {slot} has no connection, but a codec that has not ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two() -> Codecs {
+        let mut codecs = Codecs::default();
+        codecs.start(0, Options::default());
+        codecs.start(BLOCK as u32, Options::default());
+        codecs
+    }
+
+    #[test]
+    fn only_connections_have_codecs_that_decode() {
+        let mut codecs = two();
+        codecs.check(|slot| slot == 0 || slot == BLOCK as u32);
+        codecs.end(0);
+        codecs.check(|slot| slot == BLOCK as u32);
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 256 has no connection, but a codec that has not ended")]
+    fn the_check_finds_a_codec_that_has_outlived_its_connection() {
+        two().check(|slot| slot == 0);
     }
 }

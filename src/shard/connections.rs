@@ -1,5 +1,8 @@
 //! The connections and clients of a shard: their records, what waits to be sent to them, and their ends.
 
+#[cfg(test)]
+mod tests;
+
 use super::connection::{Client, ClientSlot, Connection, ServerCallback, Stage, Transport};
 use super::ending::{Cause, Ending, Goodbye};
 use super::frames::Outbox;
@@ -187,6 +190,12 @@ impl Connections {
         self.records.get(slot as usize).filter(|connection| connection.generation == generation)
     }
 
+    /// Returns whether a slot holds a connection with a socket that has not ended.
+    pub fn has_socket(&self, slot: u32) -> bool {
+        let connection = self.records.get(slot as usize);
+        connection.is_some_and(|connection| connection.is_socket() && connection.stage != Stage::Dead)
+    }
+
     /// Returns whether the connection in a slot is still the one of this generation, and no end of it was decided.
     pub fn is_open(&self, slot: u32, generation: u32) -> bool {
         self.get_of(slot, generation).is_some_and(|connection| connection.stage == Stage::Open)
@@ -236,6 +245,22 @@ impl Connections {
     #[inline]
     pub fn connection_of_subscriber(&self, client: u32) -> Option<u32> {
         self.clients.expect(client as usize, CLIENT).connection()
+    }
+
+    /// Returns whether a slot holds a client, connected or not.
+    pub fn has_client(&self, client: u32) -> bool {
+        self.clients.get(client as usize).is_some()
+    }
+
+    /// The clients that have been detached, and not removed. Linear in the number of clients.
+    pub fn detached(&self) -> usize {
+        self.clients.iter().filter(|(_, client)| client.connection().is_none()).count()
+    }
+
+    /// Returns whether a client has been detached, and not removed.
+    pub fn is_detached(&self, id: ClientId) -> bool {
+        let client = self.clients.get(id.slot as usize);
+        client.is_some_and(|client| client.generation() == id.generation && client.connection().is_none())
     }
 
     /// Returns whether the client is connected to this shard.

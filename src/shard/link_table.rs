@@ -8,8 +8,10 @@ use std::rc::Rc;
 
 /// The links of a shard.
 ///
-/// Invariants: each reserved place of the ring is used by one link or is free; a link is removed only when no operation
-/// on its socket is in flight.
+/// Invariants:
+/// - each reserved place of the ring is used by one link or is free;
+/// - a link has an operation in flight, and is removed as soon as it has none;
+/// - a link whose send may stall, or whose worker has ended, is checked again later.
 pub(super) struct Links {
     ends: Vec<Option<LinkEnd>>,
     /// Reserved places of the ring that no link uses.
@@ -166,6 +168,8 @@ impl Links {
         assert!(places.iter().copied().eq(0..self.places), "places of links: {places:?} of {}", self.places);
         for end in self.iter() {
             assert!(end.is_in_flight(), "a link from which nothing is in flight was not removed");
+            let needs_check = end.receiving && (end.sending || end.left_ms.is_some());
+            assert!(!needs_check || self.check_is_due, "a link has to be checked, but no timer is set");
             end.link.check();
         }
     }
@@ -174,4 +178,102 @@ impl Links {
 /// The token of a link's operations.
 pub(super) fn token(index: u32) -> Token {
     FIRST_LINK_TOKEN + index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::worker::{LinkLimits, Manifest, SupervisorHandle};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    struct Nobody;
+
+    impl SupervisorHandle for Nobody {
+        fn report_broken(&self, _: u32, _: &str) {}
+        fn report_link_end(&self, _: u32) {}
+    }
+
+    const LIMITS: LinkLimits = LinkLimits {
+        requests_max: 1,
+        outbox_bytes_max: 1,
+        unread_bytes_max: 1,
+        request_timeout: Duration::from_secs(1),
+    };
+
+    /// Three places, the first of which has a link.
+    fn one() -> Links {
+        let manifest: Arc<Manifest> = Arc::new(serde_json::from_str(r#"{"version":1,"events":[]}"#).unwrap());
+        let supervisor: Arc<dyn SupervisorHandle> = Arc::new(Nobody);
+        let group = WorkerGroup::new("app".into(), 0, 1, LIMITS, Arc::clone(&supervisor));
+        let counters = Default::default();
+        let link =
+            WorkerLink::new(1, "app#0".into(), manifest, LIMITS, supervisor, counters, &Default::default());
+        let mut links = Links::new(3);
+        let place = links.take_place().unwrap();
+        assert_eq!(links.insert(LinkEnd::new(link, group, 0, place)), FIRST_LINK_TOKEN);
+        links
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_link_is_removed() {
+        let mut links = one();
+        links.check();
+        links.live_mut(0).receiving = false;
+        assert_eq!(links.remove(0), 0);
+        links.check();
+        assert_eq!(links.take_place(), Some(0));
+    }
+
+    #[test]
+    #[should_panic(expected = "places of links: [0, 0, 1, 2] of 3")]
+    fn the_check_finds_a_place_that_is_used_and_free() {
+        let mut links = one();
+        links.free_place(0);
+        links.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "places of links: [0, 1] of 3")]
+    fn the_check_finds_a_place_that_was_lost() {
+        let mut links = one();
+        links.free.remove(0);
+        links.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "a link from which nothing is in flight was not removed")]
+    fn the_check_finds_a_link_that_was_not_removed() {
+        let mut links = one();
+        links.live_mut(0).receiving = false;
+        links.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "a link has to be checked, but no timer is set")]
+    fn the_check_finds_a_send_that_may_stall_unseen() {
+        let mut links = one();
+        links.live_mut(0).sending = true;
+        links.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "a link has to be checked, but no timer is set")]
+    fn the_check_finds_a_link_that_may_outlive_its_worker_for_ever() {
+        let mut links = one();
+        links.live_mut(0).left_ms = Some(0);
+        links.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "link 0 was removed with an operation in flight")]
+    fn a_link_is_not_removed_while_something_is_in_flight() {
+        one().remove(0);
+    }
+
+    #[test]
+    #[should_panic(expected = "index 1 must hold a link")]
+    fn a_completion_belongs_to_a_link() {
+        one().live_mut(1);
+    }
 }

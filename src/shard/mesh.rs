@@ -11,6 +11,8 @@ const WARNING_INTERVAL_MS: u64 = 1000;
 ///
 /// Sending never waits. Messages that do not fit into a ring overflow into a queue; data that does not fit into that
 /// queue is refused, and control messages are bounded by their causes, which [`MeshPort::is_stuck`] holds back.
+///
+/// Invariants, between turns: no message that was received is left to be handled; `shard` is the port's own number.
 pub(super) struct MeshPort {
     port: Port<Envelope>,
     shard: u16,
@@ -112,11 +114,71 @@ impl MeshPort {
     /// Asserts the invariants of the port. Linear in the number of shards.
     pub fn check(&self) {
         self.port.check();
+        assert_eq!(usize::from(self.shard), self.port.shard(), "the number of the port's shard");
         assert!(self.received.is_empty(), "a message that was received was left over by its turn");
     }
 
     /// Messages sent, received, overflowed and refused.
     pub fn counters(&self) -> MeshCounters {
         self.port.counters()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qev::mesh::{MeshSettings, mesh};
+
+    /// The ports of two shards whose rings and overflow queues hold one message each.
+    fn two() -> [MeshPort; 2] {
+        let ports = mesh(2, MeshSettings { ring_messages: 1, overflow_messages_max: 1 });
+        let mut ports = (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 1));
+        [ports.next().unwrap(), ports.next().unwrap()]
+    }
+
+    fn message() -> ShardMessage {
+        ShardMessage::AddressRefused { slot: 0, generation: 1 }
+    }
+
+    #[test]
+    fn a_port_is_stuck_while_more_messages_overflow_than_may() {
+        let [mut a, mut b] = two();
+        while !a.is_stuck() {
+            a.send(1, message(), Class::Control, 0, 0);
+            a.check();
+        }
+        while a.is_stuck() {
+            let mut received = b.receive(1);
+            assert_eq!(received.len(), 1);
+            received.clear();
+            b.reuse(received);
+            b.check();
+            a.flush();
+        }
+        assert_eq!(a.others().collect::<Vec<_>>(), [1]);
+        assert_eq!(b.others().collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a message that was received was left over by its turn")]
+    fn the_check_finds_a_message_that_was_left_over() {
+        let [mut port, _] = two();
+        port.received.push((1, Envelope { sent_ns: 0, message: message() }));
+        port.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "the number of the port's shard")]
+    fn the_check_finds_a_port_of_another_shard() {
+        let [mut port, _] = two();
+        port.shard = 1;
+        port.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "every message that was received must be handled")]
+    fn a_list_with_messages_is_not_kept() {
+        let [mut port, _] = two();
+        port.reuse(vec![(1, Envelope { sent_ns: 0, message: message() })]);
     }
 }

@@ -34,7 +34,8 @@ type Frames = [Option<Frame>; Framing::COUNT];
 /// Invariants:
 /// - a broadcast reaches exactly those who were subscribed when it was accepted: no subscription changes while a broadcast
 ///   waits to be fanned out (asserted by each method that changes one);
-/// - every subscriber is a client of this shard;
+/// - whoever has subscriptions is a client of this shard: its record stays until its subscriptions have ended;
+/// - the clients in `leaving` are those that have been detached from their connections, in order;
 /// - between turns no broadcast waits.
 pub(super) struct PubSub {
     subscriptions: Subscriptions,
@@ -212,10 +213,17 @@ impl PubSub {
         assert!(self.broadcasts.is_empty(), "a broadcast waits while subscriptions change");
     }
 
-    /// Asserts the invariants. Linear in the number of subscriptions.
-    pub fn check(&self) {
+    /// Asserts the invariants. Linear in the number of clients and subscriptions.
+    pub fn check(&self, connections: &Connections) {
         assert!(self.broadcasts.is_empty(), "a broadcast was left over by its turn");
         self.subscriptions.check();
+        for client in self.subscriptions.holders() {
+            assert!(connections.has_client(client), "slot {client} has subscriptions, but no client");
+        }
+        for client in &self.leaving {
+            assert!(connections.is_detached(*client), "client {client:?} is leaving, but was not detached");
+        }
+        assert_eq!(self.leaving.len(), connections.detached(), "each client that was detached is leaving");
     }
 }
 
@@ -240,4 +248,130 @@ fn bits(mut set: u128) -> impl Iterator<Item = u16> {
         set &= set - 1;
         Some(bit)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qev::ring::{Descriptor, PeerAddress};
+    use crate::shard::connection::{Connection, Moment};
+
+    const PATH: &str = "/path";
+
+    fn path() -> Path {
+        Path::parse(PATH).unwrap()
+    }
+
+    /// A client that is subscribed, and its connection.
+    fn one() -> (PubSub, Connections, ClientId) {
+        let (mut pubsub, mut connections) = (PubSub::new(), Connections::new(0, 1000));
+        let generation = connections.next_generation();
+        let socket = Descriptor::made_up(0);
+        let connection = Connection::new(socket, PeerAddress::UNIX, generation, Moment::default());
+        let slot = connections.insert(connection);
+        let client = connections.create_client(slot);
+        let SubscribeOutcome::Decide(id) = pubsub.on(client.slot, path().as_ref()) else { panic!() };
+        pubsub.decide(client.slot, id, true);
+        (pubsub, connections, client)
+    }
+
+    #[test]
+    fn a_client_that_disconnects_keeps_its_record_until_its_subscriptions_have_ended() {
+        let (mut pubsub, mut connections, client) = one();
+        pubsub.check(&connections);
+        connections.detach_client(0);
+        pubsub.disconnected(client);
+        pubsub.check(&connections);
+        assert_eq!(pubsub.next_leaving(), Some(client));
+        let (ended, done) = pubsub.end_some();
+        assert_eq!((ended, done), (vec![(path(), EndedSubscription::Active { last: true })], true));
+        connections.remove_client(client);
+        pubsub.check(&connections);
+    }
+
+    #[test]
+    fn only_so_many_subscriptions_end_in_a_turn() {
+        let (mut pubsub, mut connections, client) = one();
+        connections.detach_client(0);
+        pubsub.disconnected(client);
+        pubsub.budget = 1;
+        assert!(pubsub.end_some().1);
+        pubsub.disconnected(client);
+        assert_eq!(pubsub.next_leaving(), None);
+        pubsub.begin_turn();
+        assert_eq!(pubsub.next_leaving(), Some(client));
+    }
+
+    fn broadcast(pubsub: &mut PubSub) {
+        let id = pubsub.find(path().as_ref()).unwrap();
+        pubsub.queue(id, Json::NULL, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "a broadcast was left over by its turn")]
+    fn the_check_finds_a_broadcast_that_was_left_over() {
+        let (mut pubsub, connections, _) = one();
+        broadcast(&mut pubsub);
+        pubsub.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 0 has subscriptions, but no client")]
+    fn the_check_finds_subscriptions_of_a_client_that_was_removed() {
+        let (pubsub, mut connections, client) = one();
+        connections.detach_client(0);
+        connections.remove_client(client);
+        pubsub.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "each client that was detached is leaving")]
+    fn the_check_finds_a_client_that_was_forgotten() {
+        let (pubsub, mut connections, _) = one();
+        connections.detach_client(0);
+        pubsub.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "is leaving, but was not detached")]
+    fn the_check_finds_a_client_that_leaves_although_it_is_connected() {
+        let (mut pubsub, connections, client) = one();
+        pubsub.disconnected(client);
+        pubsub.check(&connections);
+    }
+
+    /// Does something while a broadcast waits.
+    fn during_a_broadcast(change: impl FnOnce(&mut PubSub, PathId)) {
+        let (mut pubsub, _, client) = one();
+        pubsub.disconnected(client);
+        broadcast(&mut pubsub);
+        let id = pubsub.find(path().as_ref()).unwrap();
+        change(&mut pubsub, id);
+    }
+
+    #[test]
+    #[should_panic(expected = "a broadcast waits while subscriptions change")]
+    fn nobody_subscribes_while_a_broadcast_waits() {
+        during_a_broadcast(|pubsub, _| {
+            pubsub.on(1, path().as_ref());
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a broadcast waits while subscriptions change")]
+    fn nothing_is_decided_while_a_broadcast_waits() {
+        during_a_broadcast(|pubsub, id| drop(pubsub.decide(0, id, true)));
+    }
+
+    #[test]
+    #[should_panic(expected = "a broadcast waits while subscriptions change")]
+    fn nobody_unsubscribes_while_a_broadcast_waits() {
+        during_a_broadcast(|pubsub, _| drop(pubsub.off(0, path().as_ref())));
+    }
+
+    #[test]
+    #[should_panic(expected = "a broadcast waits while subscriptions change")]
+    fn no_subscription_of_a_disconnected_client_ends_while_a_broadcast_waits() {
+        during_a_broadcast(|pubsub, _| drop(pubsub.end_some()));
+    }
 }

@@ -225,9 +225,10 @@ impl State {
         self.time.check();
         self.mesh.check();
         self.connections.check();
-        self.pubsub.check();
+        self.pubsub.check(&self.connections);
         self.addresses.check();
-        self.sessions.check(&self.connections, codecs);
+        self.sessions.check(&self.connections);
+        codecs.check(|slot| self.connections.has_socket(slot));
         self.links.check();
         self.apps.check();
     }

@@ -26,7 +26,7 @@ pub(super) enum DueTimer {
 /// Two clocks are read once a turn. Timers follow the first one, in milliseconds, which tests can stop and move.
 /// Latencies are measured with the monotonic clock, in nanoseconds.
 ///
-/// Invariants: a timer that is due at or before `now_ms` has fired in this turn or fires in it; the wheel is consistent.
+/// Invariants, between turns: no timer that has fired is left to be handled; the wheel is consistent.
 pub(super) struct Time {
     clock: Clock,
     now_ms: u64,
@@ -132,4 +132,46 @@ impl Time {
 /// Returns a setting's duration in milliseconds. Settings are at most one day.
 pub(super) fn ms(duration: Duration) -> u64 {
     duration.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time() -> Time {
+        Time::new(Clock::manual().0)
+    }
+
+    #[test]
+    fn a_timer_that_is_due_fires_once() {
+        let mut time = time();
+        time.set(0, DueTimer::Links);
+        assert_eq!(time.wait(None), Wait::No);
+        let mut fired = time.take_fired();
+        assert_eq!(fired, [DueTimer::Links]);
+        fired.clear();
+        time.reuse(fired);
+        time.check();
+        assert_eq!(time.take_fired(), []);
+        assert_eq!(time.wait(None), Wait::Forever);
+    }
+
+    #[test]
+    fn any_duration_from_now_is_a_time() {
+        assert_eq!(time().ms_from_now(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    #[should_panic(expected = "a timer that has fired was left over by its turn")]
+    fn the_check_finds_a_timer_that_was_left_over() {
+        let mut time = time();
+        time.fired.push(DueTimer::Links);
+        time.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "every timer that has fired must be handled")]
+    fn a_list_with_timers_is_not_kept() {
+        time().reuse(vec![DueTimer::Links]);
+    }
 }

@@ -5,8 +5,7 @@ pub(super) mod session;
 
 use crate::protocol::http::Sid;
 use crate::qev::slots::Slots;
-use crate::shard::codecs::Codecs;
-use crate::shard::connection::{Stage, Transport};
+use crate::shard::connection::Transport;
 use crate::shard::connections::Connections;
 use ahash::AHashMap;
 use messages::{PendingResponse, RequestId};
@@ -15,7 +14,8 @@ use session::HttpSession;
 /// The sessions of a shard.
 ///
 /// A session's connection is a record among the shard's connections, without a socket. Invariants:
-/// - each session that has not ended has a connection that names it, and `by_sid` names that connection;
+/// - each session has a connection that names it, and `by_sid` names that connection;
+/// - each connection without a socket names a session;
 /// - between turns no response waits.
 #[derive(Default)]
 pub(in crate::shard) struct Sessions {
@@ -97,21 +97,18 @@ impl Sessions {
     }
 
     /// Asserts the invariants. Linear in the number of connections.
-    pub fn check(&self, connections: &Connections, codecs: &Codecs) {
+    pub fn check(&self, connections: &Connections) {
         assert!(self.responses.is_empty(), "a response was left over by its turn");
         assert_eq!(self.by_sid.len(), self.sessions.len(), "each session has a sid");
-        let mut alive = 0;
+        let mut named = 0;
         for (slot, connection) in connections.iter() {
             let Transport::HttpSession(session) = connection.transport else { continue };
-            codecs.check_ended(slot);
-            if connection.stage != Stage::Dead {
-                let session = self.sessions.get(session as usize);
-                let sid = session.unwrap_or_else(|| panic!("connection {slot} names no session")).sid;
-                assert_eq!(self.by_sid.get(&sid), Some(&slot), "the connection of a session");
-                alive += 1;
-            }
+            let session = self.sessions.get(session as usize);
+            let sid = session.unwrap_or_else(|| panic!("connection {slot} names no session")).sid;
+            assert_eq!(self.by_sid.get(&sid), Some(&slot), "the connection of a session");
+            named += 1;
         }
-        assert_eq!(alive, self.sessions.len(), "each session has a connection");
+        assert_eq!(named, self.sessions.len(), "each session has a connection");
     }
 }
 
@@ -120,5 +117,87 @@ fn index(transport: Transport) -> usize {
     match transport {
         Transport::HttpSession(session) => session as usize,
         Transport::Socket(_) => panic!("a connection with a socket has no session"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qev::ring::PeerAddress;
+    use crate::shard::connection::{Connection, Moment};
+    use messages::ResponsePart;
+
+    /// A session and its connection.
+    fn one() -> (Sessions, Connections) {
+        let (mut sessions, mut connections) = (Sessions::default(), Connections::new(0, 1000));
+        let session = sessions.insert(Sid::from(7));
+        let connection = Connection::of_session(session, PeerAddress::UNIX, 1, Moment::default());
+        sessions.set_connection(Sid::from(7), connections.insert(connection));
+        (sessions, connections)
+    }
+
+    #[test]
+    fn a_session_is_found_until_it_is_removed() {
+        let (mut sessions, connections) = one();
+        sessions.check(&connections);
+        assert_eq!((sessions.find(Sid::from(7)), sessions.len()), (Some(0), 1));
+        sessions.remove(0);
+        assert_eq!((sessions.find(Sid::from(7)), sessions.len()), (None, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "a response was left over by its turn")]
+    fn the_check_finds_a_response_that_was_left_over() {
+        let (mut sessions, connections) = one();
+        let request_id = RequestId { shard: 0, connection: 0, generation: 1, number: 1 };
+        sessions.respond_later(request_id, PendingResponse::Part(ResponsePart::End));
+        sessions.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "each session has a sid")]
+    fn the_check_finds_a_session_that_no_sid_names() {
+        let (mut sessions, connections) = one();
+        sessions.by_sid.clear();
+        sessions.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "the connection of a session")]
+    fn the_check_finds_a_sid_that_names_another_connection() {
+        let (mut sessions, connections) = one();
+        sessions.by_sid.insert(Sid::from(7), 1);
+        sessions.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "each session has a connection")]
+    fn the_check_finds_a_session_without_a_connection() {
+        let (mut sessions, connections) = one();
+        sessions.insert(Sid::from(8));
+        sessions.by_sid.insert(Sid::from(8), 1);
+        sessions.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "connection 0 names no session")]
+    fn the_check_finds_a_connection_without_a_session() {
+        let (mut sessions, connections) = one();
+        sessions.remove(0);
+        sessions.check(&connections);
+    }
+
+    #[test]
+    #[should_panic(expected = "a sid names one session")]
+    fn a_sid_cannot_be_given_to_a_second_session() {
+        one().0.set_connection(Sid::from(7), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "a session ends once")]
+    fn a_session_cannot_be_removed_twice() {
+        let (mut sessions, _) = one();
+        sessions.remove(0);
+        sessions.remove(0);
     }
 }

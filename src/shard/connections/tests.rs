@@ -1,0 +1,335 @@
+//! Each invariant of connections and clients is broken once, and the check that finds it is named.
+
+use super::*;
+use crate::qev::clock::Clock;
+use crate::qev::ring::{Descriptor, PeerAddress};
+use crate::shard::connection::Moment;
+use crate::shard::time::{DueTimer, Time};
+
+/// The most bytes that an outbox of these tests holds.
+const OUTBOX_BYTES: usize = 1000;
+
+fn frame(bytes: usize) -> Frame {
+    Frame::new(vec![0; bytes], 0)
+}
+
+fn add(connections: &mut Connections, connection: Connection) -> u32 {
+    let mut time = Time::new(Clock::manual().0);
+    let slot = connections.insert(connection);
+    connections.live_mut(slot).timer = Some(time.set(1, DueTimer::Connection(slot)));
+    slot
+}
+
+/// A connection with a socket, which is in slot 0, and its client.
+fn one() -> Connections {
+    let mut connections = Connections::new(0, OUTBOX_BYTES);
+    let generation = connections.next_generation();
+    let connection =
+        Connection::new(Descriptor::made_up(0), PeerAddress::UNIX, generation, Moment::default());
+    let slot = add(&mut connections, connection);
+    connections.create_client(slot);
+    connections
+}
+
+/// The connection of an HTTP session, which is in slot 0.
+fn one_session() -> Connections {
+    let mut connections = Connections::new(0, OUTBOX_BYTES);
+    let generation = connections.next_generation();
+    let connection = Connection::of_session(0, PeerAddress::UNIX, generation, Moment::default());
+    add(&mut connections, connection);
+    connections
+}
+
+fn callback() -> ServerCallback {
+    ServerCallback { app: 0, run: None }
+}
+
+/// Ends the connection in slot 0.
+fn kill(connections: &mut Connections) {
+    connections.detach_client(0);
+    connections.drop_outbox(0);
+    let connection = connections.live_mut(0);
+    (connection.stage, connection.receiving) = (Stage::Dead, false);
+}
+
+// Queues.
+
+#[test]
+fn a_connection_is_queued_once_whatever_it_is_sent() {
+    let mut connections = one();
+    for _ in 0..3 {
+        assert_eq!(connections.queue(0, frame(10)), Queued::InOutbox);
+        connections.queue_for_flush(0);
+    }
+    connections.check();
+    assert_eq!((connections.ready(), connections.outbox_bytes()), (1, 30));
+    assert_eq!((connections.pop_ready(), connections.pop_ready()), (Some(0), None));
+    connections.check();
+}
+
+#[test]
+fn the_entry_of_a_connection_that_was_released_is_ignored_and_its_slot_may_be_used_again() {
+    let mut connections = one();
+    connections.queue(0, frame(10));
+    let client = connections.client_of(0).unwrap();
+    kill(&mut connections);
+    connections.remove(0);
+    connections.remove_client(client);
+    connections.check();
+    let generation = connections.next_generation();
+    let connection = Connection::of_session(0, PeerAddress::UNIX, generation, Moment::default());
+    assert_eq!(add(&mut connections, connection), 0);
+    connections.check();
+    assert_eq!(connections.pop_ready(), None);
+    connections.queue(0, frame(10));
+    assert_eq!((connections.pop_ready_session(), connections.pop_ready_session()), (Some(0), None));
+}
+
+#[test]
+fn a_session_that_is_blocked_is_not_queued_until_it_is_unblocked() {
+    let mut connections = one_session();
+    connections.queue(0, frame(10));
+    assert_eq!(connections.pop_ready_session(), Some(0));
+    connections.block_session(0);
+    connections.queue(0, frame(10));
+    connections.queue_session(0);
+    connections.check();
+    assert_eq!(connections.pop_ready_session(), None);
+    connections.unblock_sessions();
+    assert_eq!((connections.pop_ready_session(), connections.pop_ready_session()), (Some(0), None));
+}
+
+#[test]
+#[should_panic(expected = "each connection that is queued is in one queue, once")]
+fn the_check_finds_a_connection_that_is_in_no_queue() {
+    let mut connections = one();
+    connections.live_mut(0).queued = true;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "each connection that is queued is in one queue, once")]
+fn the_check_finds_a_connection_that_is_queued_twice() {
+    let mut connections = one();
+    connections.queue(0, frame(10));
+    connections.ready.extend(connections.ready.clone());
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "connection 0 is in a queue, and does not know it")]
+fn the_check_finds_a_connection_that_does_not_know_that_it_is_queued() {
+    let mut connections = one();
+    connections.queue(0, frame(10));
+    connections.live_mut(0).queued = false;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "connection 0 is in the wrong queue")]
+fn the_check_finds_a_socket_in_the_queue_of_sessions() {
+    let mut connections = one();
+    connections.block_session(0);
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "a session with output was left over by its turn")]
+fn the_check_finds_a_session_whose_output_was_left_over() {
+    let mut connections = one_session();
+    connections.queue(0, frame(10));
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "session 0 was just taken from its queue")]
+fn a_session_that_is_queued_cannot_be_blocked() {
+    let mut connections = one_session();
+    connections.queue(0, frame(10));
+    connections.block_session(0);
+}
+
+// Outboxes.
+
+#[test]
+fn an_outbox_that_overflows_ends_its_connection() {
+    let mut connections = one();
+    assert_eq!(connections.queue(0, frame(OUTBOX_BYTES)), Queued::InOutbox);
+    assert!(connections.would_overflow(0, 1));
+    assert_eq!(connections.queue(0, frame(1)), Queued::Overflow);
+    assert_eq!(connections.queue(0, frame(1)), Queued::Closed);
+    let [Ending { slot: 0, cause: Cause::Reason(Reason::SlowClient), .. }] = connections.take_endings()[..]
+    else {
+        panic!("one end must have been decided");
+    };
+}
+
+#[test]
+#[should_panic(expected = "connection 0 counts 9 bytes, but 10 wait")]
+fn the_check_finds_an_outbox_with_more_bytes_than_it_counts() {
+    let mut connections = one();
+    connections.queue(0, frame(10));
+    connections.live_mut(0).outbox_bytes -= 1;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "connection 0 counts 11 bytes, not 10")]
+fn the_check_finds_an_outbox_with_fewer_bytes_than_it_counts() {
+    let mut connections = one();
+    connections.queue(0, frame(10));
+    connections.live_mut(0).outbox_bytes += 1;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "the bytes in all outboxes")]
+fn the_check_finds_a_wrong_sum_of_all_outboxes() {
+    let mut connections = one();
+    connections.outbox_bytes += 1;
+    connections.check();
+}
+
+// Clients.
+
+#[test]
+#[should_panic(expected = "the client of connection 0 has another")]
+fn the_check_finds_a_connection_whose_client_was_detached() {
+    let mut connections = one();
+    connections.clients.expect_mut(0, CLIENT).detach();
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "client 0 and its connection")]
+fn the_check_finds_a_client_whose_connection_has_none() {
+    let mut connections = one();
+    connections.live_mut(0).client = None;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "client 0 was removed before it was detached")]
+fn a_client_is_detached_before_it_is_removed() {
+    let mut connections = one();
+    let client = connections.client_of(0).unwrap();
+    connections.remove_client(client);
+}
+
+#[test]
+fn open_callbacks_are_counted_until_they_are_fired_dropped_or_expire() {
+    let mut connections = one();
+    let client = connections.client_of(0).unwrap();
+    let numbers: Vec<u64> =
+        (1..=3).map(|expires_ms| connections.issue(client, callback(), expires_ms).unwrap().0).collect();
+    assert_eq!(connections.expire_callbacks(0, 1), 1);
+    assert!(matches!(connections.take_callback(client, numbers[2], 1), Some((Some(_), 0))));
+    assert_eq!(connections.callbacks_open(), 1);
+    connections.check();
+    connections.detach_client(0);
+    assert_eq!((connections.callbacks_open(), connections.detached()), (0, 1));
+    assert!(connections.is_detached(client) && !connections.is_connected(client));
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "the open callbacks of all clients")]
+fn the_check_finds_a_wrong_number_of_callbacks() {
+    let mut connections = one();
+    connections.callbacks_open += 1;
+    connections.check();
+}
+
+// Ends.
+
+#[test]
+fn ends_are_taken_in_the_order_in_which_they_were_decided() {
+    let mut connections = one();
+    for session in 0..2 {
+        let generation = connections.next_generation();
+        let connection = Connection::of_session(session, PeerAddress::UNIX, generation, Moment::default());
+        add(&mut connections, connection);
+    }
+    let decide = |connections: &mut Connections| {
+        [2, 0, 1].into_iter().for_each(|slot| {
+            connections.live_mut(slot).stage = Stage::Open;
+            connections.end(slot, Cause::EndOfStream, None);
+            connections.end(slot, Cause::SessionTimeout, None);
+        });
+    };
+    let slots = |endings: Vec<Ending>| endings.iter().map(|ending| ending.slot).collect::<Vec<_>>();
+    decide(&mut connections);
+    assert_eq!(slots(connections.take_endings()), [2, 0, 1]);
+    decide(&mut connections);
+    assert_eq!(slots(connections.take_session_endings()), [2, 1]);
+    assert_eq!(slots(connections.take_endings()), [0]);
+}
+
+#[test]
+#[should_panic(expected = "an end was decided and not carried out")]
+fn the_check_finds_an_end_that_was_left_over() {
+    let mut connections = one();
+    connections.end(0, Cause::EndOfStream, None);
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "the end of connection 0 was decided, but not carried out")]
+fn the_check_finds_an_end_that_was_forgotten() {
+    let mut connections = one();
+    connections.live_mut(0).stage = Stage::Ending;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "connection 0 has kept its client")]
+fn the_check_finds_a_connection_that_is_closing_and_has_a_client() {
+    let mut connections = one();
+    connections.live_mut(0).stage = Stage::Flushing;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "connection 0 has ended, but was not released")]
+fn the_check_finds_a_connection_that_was_not_released() {
+    let mut connections = one();
+    kill(&mut connections);
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "connection 0 has no timer")]
+fn the_check_finds_a_connection_that_would_never_be_looked_at() {
+    let mut connections = one();
+    connections.live_mut(0).timer = None;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "session 0 has an operation in flight")]
+fn the_check_finds_an_operation_on_the_socket_that_a_session_does_not_have() {
+    let mut connections = one_session();
+    connections.live_mut(0).sending = true;
+    connections.check();
+}
+
+#[test]
+#[should_panic(expected = "connection 0 was released before its end")]
+fn a_connection_is_not_released_before_its_end() {
+    one().remove(0);
+}
+
+#[test]
+#[should_panic(expected = "connection 0 was released with an operation in flight")]
+fn a_connection_is_not_released_with_an_operation_in_flight() {
+    let mut connections = one();
+    kill(&mut connections);
+    connections.live_mut(0).shutting_down = true;
+    connections.remove(0);
+}
+
+#[test]
+#[should_panic(expected = "slot 1 must hold a connection")]
+fn a_slot_without_a_connection_is_a_panic() {
+    one().live(1);
+}
