@@ -30,7 +30,7 @@ pub(super) struct SignalWatch {
 }
 
 /// How far the server is, for a signal that arrives.
-enum Stage {
+enum ServerStage {
     /// The signal's thread ends the process.
     Starting,
     /// The server is ending with an error that has this exit code. A stop signal only hurries it.
@@ -40,23 +40,23 @@ enum Stage {
 }
 
 struct StageCell {
-    stage: Mutex<Stage>,
+    stage: Mutex<ServerStage>,
     /// Set by the handlers of SIGTERM and SIGINT.
     stop_delivered: Arc<AtomicBool>,
 }
 
 impl StageCell {
     fn new() -> StageCell {
-        StageCell { stage: Mutex::new(Stage::Starting), stop_delivered: Arc::default() }
+        StageCell { stage: Mutex::new(ServerStage::Starting), stop_delivered: Arc::default() }
     }
 
     /// Leaves the stage `Starting`, unless a stop signal was delivered in it. Returns whether the stage was left.
-    fn leave_start(&self, next: Stage) -> bool {
+    fn leave_start(&self, next: ServerStage) -> bool {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stop_delivered.load(Ordering::SeqCst) {
             return false;
         }
-        assert!(matches!(*stage, Stage::Starting), "the start succeeds or fails once");
+        assert!(matches!(*stage, ServerStage::Starting), "the start succeeds or fails once");
         *stage = next;
         true
     }
@@ -85,7 +85,7 @@ impl SignalWatch {
 
     /// Passes signals on from now on. Does not return if a stop signal was delivered before: the process ends.
     pub fn serve(&self, pass_on: impl Fn(Signal) + Send + 'static) {
-        if !self.stage.leave_start(Stage::Serving(Box::new(pass_on))) {
+        if !self.stage.leave_start(ServerStage::Serving(Box::new(pass_on))) {
             wait_for_end_of_process();
         }
     }
@@ -93,7 +93,7 @@ impl SignalWatch {
     /// Returns the error that prevents the server from starting. Does not return if a stop signal was delivered before:
     /// the process ends, and the error is most likely a consequence of that.
     pub fn fail(&self, error: ServerError) -> ServerError {
-        if !self.stage.leave_start(Stage::Failed(error.exit_code())) {
+        if !self.stage.leave_start(ServerStage::Failed(error.exit_code())) {
             wait_for_end_of_process();
         }
         error
@@ -107,20 +107,20 @@ fn wait_for_end_of_process() -> ! {
 }
 
 /// Handles a signal in the thread that watches signals.
-fn handle(signal: Signal, stage: &Mutex<Stage>, is_stopping: &mut bool) {
+fn handle(signal: Signal, stage: &Mutex<ServerStage>, is_stopping: &mut bool) {
     // Held to the end of the process, so that the stage does not change any more if the process ends here.
     let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
     match &*stage {
-        Stage::Starting | Stage::Failed(_) if signal == SIGHUP => {
+        ServerStage::Starting | ServerStage::Failed(_) if signal == SIGHUP => {
             tracing::info!("SIGHUP ignored: the server is starting and has no workers to replace");
         }
-        Stage::Starting => {
+        ServerStage::Starting => {
             // Not to the log, whose thread may not write it any more.
             eprintln!("quickio: stopped by a signal during startup");
             end_process(0);
         }
-        Stage::Failed(code) => end_process(i32::from(*code)),
-        Stage::Serving(pass_on) => {
+        ServerStage::Failed(code) => end_process(i32::from(*code)),
+        ServerStage::Serving(pass_on) => {
             if signal != SIGHUP && std::mem::replace(is_stopping, true) {
                 end_process(EXIT_CUT_SHORT);
             }
@@ -143,16 +143,19 @@ mod tests {
     fn a_stop_signal_that_was_delivered_before_the_failure_wins() {
         let cell = StageCell::new();
         cell.stop_delivered.store(true, Ordering::SeqCst);
-        assert!(!cell.leave_start(Stage::Failed(1)), "the process ends by the signal");
-        assert!(matches!(*cell.stage.lock().unwrap(), Stage::Starting), "as the signal's thread finds it");
-        assert!(!cell.leave_start(Stage::Serving(Box::new(|_| ()))));
+        assert!(!cell.leave_start(ServerStage::Failed(1)), "the process ends by the signal");
+        assert!(
+            matches!(*cell.stage.lock().unwrap(), ServerStage::Starting),
+            "as the signal's thread finds it"
+        );
+        assert!(!cell.leave_start(ServerStage::Serving(Box::new(|_| ()))));
     }
 
     #[test]
     fn a_failure_before_the_stop_signal_keeps_its_exit_code() {
         let cell = StageCell::new();
-        assert!(cell.leave_start(Stage::Failed(2)));
+        assert!(cell.leave_start(ServerStage::Failed(2)));
         cell.stop_delivered.store(true, Ordering::SeqCst);
-        assert!(matches!(*cell.stage.lock().unwrap(), Stage::Failed(2)));
+        assert!(matches!(*cell.stage.lock().unwrap(), ServerStage::Failed(2)));
     }
 }
