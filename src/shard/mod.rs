@@ -1,12 +1,12 @@
 //! A shard: one thread, one loop of turns, and everything that its connections need. The only module of the server that
 //! sees all others.
 //!
-//! [`Shard::turn`] is the whole turn. Data goes through it in one direction, from what the kernel and other shards bring to
+//! `Loop::turn` is the whole turn. Data goes through it in one direction, from what the kernel and other shards bring to
 //! what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
 //!   `codecs`, `pubsub`, `mesh`, `addresses`, `acceptor`, `apps`, `sessions`, `link_table`;
-//! - *steps* of a turn are methods of [`State`], which composes the owners: `accept`, `intake`, `links`, `http`, `dispatch`,
+//! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`, `dispatch`,
 //!   `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`.
 //!
