@@ -1,4 +1,4 @@
-//! What clients of HTTP see, over a kernel that tests made up.
+//! Tests of HTTP clients: polls, event streams and sessions, on the simulated kernel of the shard's tests.
 
 use crate::app::clienttest::ClientTest;
 use crate::app::relay::Relay;
@@ -17,20 +17,20 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A session, as its client knows it.
+/// A session, as its client knows it. Its methods build requests.
 #[derive(Clone, Copy)]
 struct TestSession {
     sid: u128,
 }
 
-/// What a request got: its status, and the body.
+/// Responses in the order in which they were received: the status and the body of each.
 type Responses = Vec<(u16, String)>;
 
 fn apps() -> Vec<Arc<dyn Application>> {
     vec![Arc::new(Relay), Arc::new(ClientTest)]
 }
 
-/// A session that lives on this shard.
+/// Returns a session whose home is this shard.
 fn session_on(world: &World, shard: usize) -> TestSession {
     let state = &world.shards[shard].state();
     let sid = (1 << 100..).find(|sid| usize::from(state.home_of(Sid::from(*sid))) == shard).unwrap();
@@ -52,36 +52,40 @@ impl TestSession {
     }
 }
 
+/// Sends a request, or several, and returns the complete responses received so far.
 fn exchange(world: &mut World, peer: Peer, request: &str) -> Responses {
     world.send_bytes(peer, request.as_bytes());
     world.run_until_idle();
     take_responses(world, peer)
 }
 
-/// The responses that came since the last call, whole.
+/// Takes the responses received since the last call, all of which must be complete.
 fn take_responses(world: &mut World, peer: Peer) -> Responses {
     let bytes = world.take_bytes(peer);
     let mut ok_response = Responses::new();
     let mut rest = &bytes[..];
     while !rest.is_empty() {
         let (status, head_len, body_len) = parse_head(rest);
-        let body = &rest[head_len..][..body_len.expect("no stream")];
+        let body = &rest[head_len..][..body_len.expect("a response with a length, not a stream")];
         ok_response.push((status, String::from_utf8(body.to_vec()).unwrap()));
         rest = &rest[head_len + body.len()..];
     }
     ok_response
 }
 
+/// Parses the head of a response; returns the status, the length of the head, and the length of the body if it is known.
 fn parse_head(bytes: &[u8]) -> (u16, usize, Option<usize>) {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head_len) = response.parse(bytes).unwrap() else { panic!("half a head") };
+    let httparse::Status::Complete(head_len) = response.parse(bytes).unwrap() else {
+        panic!("the head is incomplete")
+    };
     let length = response.headers.iter().find(|header| header.name == "Content-Length");
     let length = length.map(|header| std::str::from_utf8(header.value).unwrap().parse().unwrap());
     (response.code.unwrap(), head_len, length)
 }
 
-/// Opens a stream; answers what came behind its head.
+/// Opens a stream and returns what was received after its head.
 fn open_stream(world: &mut World, peer: Peer, request: &str) -> String {
     world.send_bytes(peer, request.as_bytes());
     world.run_until_idle();
@@ -91,19 +95,22 @@ fn open_stream(world: &mut World, peer: Peer, request: &str) -> String {
     String::from_utf8(bytes[head_len..].to_vec()).unwrap()
 }
 
+/// Takes the text received on a stream since the last call.
 fn take_stream(world: &mut World, peer: Peer) -> String {
     String::from_utf8(world.take_bytes(peer)).unwrap()
 }
 
+/// Returns the line with which the server replies to a callback successfully and without data.
 fn reply_ok(callback: u64) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}\n")
 }
 
+/// Returns a single response with status 200 and this body.
 fn ok_response(body: impl Into<String>) -> Responses {
     vec![(200, body.into())]
 }
 
-/// Broadcasts to a path of the relay, from a raw client of shard 0.
+/// Broadcasts to a path of the relay, from a raw client on shard 0 that connects and disconnects for this.
 fn broadcast(world: &mut World, path: &str, data: &str) {
     let peer = world.connect_raw(0);
     world.send_event(peer, &format!("{path}:0={data}"));
@@ -112,8 +119,8 @@ fn broadcast(world: &mut World, path: &str, data: &str) {
     world.run_until_idle();
 }
 
-/// Two shards, a connection to each that has made a request, and a session on the first, which is subscribed to
-/// `/relay/a`.
+/// Creates two shards, a connection to each, and a session that is subscribed to `/relay/a`. The session's home is shard
+/// 0. Both connections have made a request. Returns the connection to the home, the other connection, and the session.
 fn world_with_subscriber() -> (World, Peer, Peer, TestSession) {
     let mut world = World::new(2, apps());
     let (home_peer, remote_peer) = (world.connect(0), world.connect(1));
@@ -128,7 +135,7 @@ fn world_with_subscriber() -> (World, Peer, Peer, TestSession) {
 // Polls.
 
 #[test]
-fn events_of_a_body_are_answered_in_order_wherever_the_session_lives() {
+fn events_in_a_body_are_answered_in_order_on_any_shard() {
     let mut world = World::new(2, apps());
     for home in [0, 1] {
         let peer = world.connect(0);
@@ -145,7 +152,7 @@ fn events_of_a_body_are_answered_in_order_wherever_the_session_lives() {
 }
 
 #[test]
-fn a_public_address_is_told_instead_of_the_host_that_was_called() {
+fn a_raw_client_is_told_the_servers_hostname() {
     let mut world = World::new(1, apps());
     let peer = world.connect_raw(0);
     world.send_event(peer, "/qio/hostname:1=");
@@ -164,7 +171,7 @@ fn a_poll_is_held_until_there_is_output() {
 }
 
 #[test]
-fn output_without_a_poll_waits_for_the_next() {
+fn output_waits_for_the_next_poll() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     for data in 1..=3 {
         broadcast(&mut world, "/relay/a", &data.to_string());
@@ -176,7 +183,7 @@ fn output_without_a_poll_waits_for_the_next() {
 }
 
 #[test]
-fn a_request_completes_the_one_that_is_held_and_takes_its_place() {
+fn a_request_completes_and_replaces_the_held_request() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
     assert_eq!(exchange(&mut world, remote_peer, &session.post("", "/qio/ping:0=")), []);
@@ -186,7 +193,7 @@ fn a_request_completes_the_one_that_is_held_and_takes_its_place() {
 }
 
 #[test]
-fn requests_in_a_pipeline_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let mut world = World::new(2, apps());
     for home in [0, 1] {
         let peer = world.connect(0);
@@ -200,11 +207,11 @@ fn requests_in_a_pipeline_are_answered_in_order() {
 }
 
 #[test]
-fn two_sessions_of_one_connection_do_not_mix() {
+fn two_sessions_share_a_connection() {
     let mut world = World::new(2, apps());
     let peer = world.connect(0);
     let sessions = [session_on(&world, 0), session_on(&world, 1)];
-    // The first is held, so the answer to the second has to wait for it.
+    // The first request is held; the response to the second has to wait for it.
     let held = sessions[0].post("&connect=true", "/qio/on:0=\"/relay/a\"");
     assert_eq!(exchange(&mut world, peer, &held), []);
     assert_eq!(exchange(&mut world, peer, &sessions[1].post("&connect=true", "/qio/ping:1=")), []);
@@ -213,21 +220,21 @@ fn two_sessions_of_one_connection_do_not_mix() {
 }
 
 #[test]
-fn a_poll_is_answered_with_nothing_after_fifty_to_fiftyfive_seconds() {
+fn a_held_poll_gets_an_empty_response_after_50_to_55_seconds() {
     let (mut world, home_peer, _, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
     world.run_seconds(49);
     assert_eq!(take_responses(&mut world, home_peer), []);
     world.run_seconds(6);
     assert_eq!(take_responses(&mut world, home_peer), ok_response(""));
-    // And again: the session lives as long as it polls.
+    // The session does not time out while it polls.
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
     world.run_seconds(56);
     assert_eq!(take_responses(&mut world, home_peer), ok_response(""));
 }
 
 #[test]
-fn line_ends_in_json_are_spaces() {
+fn line_ends_in_json_become_spaces() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "{\n\"a\":\r\n1}");
     assert_eq!(
@@ -239,10 +246,10 @@ fn line_ends_in_json_are_spaces() {
     assert_eq!(take_stream(&mut world, remote_peer), "data:/relay/a:0=[ 1]\n\n");
 }
 
-// The ends of sessions.
+// Ends of sessions.
 
 #[test]
-fn a_session_without_requests_ends_and_takes_its_subscriptions_with_it() {
+fn a_session_without_requests_times_out_with_its_subscriptions() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     world.run_seconds(9);
     assert_eq!(world.gauge(Gauge::Subscriptions), 1);
@@ -258,16 +265,16 @@ fn a_session_without_requests_ends_and_takes_its_subscriptions_with_it() {
 }
 
 #[test]
-fn a_client_that_goes_says_so() {
+fn a_client_can_close_its_session() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=1", "")), []);
-    // It waits for the one before it, which is on its way.
+    // This request waits for request 2, which has not arrived yet.
     assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=3&close=true", "/qio/ping:3=")), []);
     assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=2", "/relay/a:2=1")).len(), 2);
     assert_eq!(take_responses(&mut world, remote_peer), ok_response(reply_ok(3) + "/relay/a:0=1\n"));
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 0));
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), [(403, String::new())]);
-    // Also with nothing to say, and with a stream.
+    // A close without events, of a session with a stream.
     let stream = world.connect(1);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
     assert_eq!(exchange(&mut world, home_peer, &session.post("&close=true", "")), ok_response(""));
@@ -276,7 +283,7 @@ fn a_client_that_goes_says_so() {
 }
 
 #[test]
-fn an_unknown_session_is_refused_and_its_connection_lives_on() {
+fn an_unknown_session_is_refused_and_the_connection_stays_open() {
     let mut world = World::new(2, apps());
     let peer = world.connect(0);
     for home in [0, 1] {
@@ -295,14 +302,18 @@ fn a_malformed_event_ends_the_session_and_the_connection() {
     assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), []);
     let body = "/qio/ping:2=\nno event\n/qio/ping:3=";
     assert_eq!(exchange(&mut world, home_peer, &session.post("", body)), [(400, String::new())]);
-    assert_eq!(take_responses(&mut world, remote_peer), ok_response(""), "it was completed before");
+    assert_eq!(
+        take_responses(&mut world, remote_peer),
+        ok_response(""),
+        "the poll was completed before the error"
+    );
     assert!(world.is_stream_ended(home_peer));
     assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), [(403, String::new())]);
-    assert_eq!(world.counter(Counter::EventsReceived), 2, "what follows it is not looked at");
+    assert_eq!(world.counter(Counter::EventsReceived), 2, "events after the malformed one are not handled");
 }
 
 #[test]
-fn what_is_sent_before_a_close_arrives() {
+fn events_sent_before_a_close_are_delivered() {
     let mut world = World::new(2, apps());
     let peer = world.connect(0);
     for home in [0, 1] {
@@ -315,7 +326,7 @@ fn what_is_sent_before_a_close_arrives() {
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
-/// Sends `/last` a second after `/bye`, and closes.
+/// Registers `/bye`, which is answered; a second later the client is sent `/last` and is closed.
 fn reply_then_close(registrar: &mut Registrar) -> Result<(), Error> {
     registrar
         .event("/bye")
@@ -331,7 +342,7 @@ fn reply_then_close(registrar: &mut Registrar) -> Result<(), Error> {
 }
 
 #[test]
-fn what_is_sent_before_a_close_waits_for_a_request_but_not_for_ever() {
+fn output_of_a_closed_session_waits_for_a_request_for_a_limited_time() {
     let mut world = World::new(1, vec![Arc::new(FnApp(reply_then_close))]);
     let peer = world.connect(0);
     let session = session_on(&world, 0);
@@ -353,7 +364,7 @@ fn what_is_sent_before_a_close_waits_for_a_request_but_not_for_ever() {
 }
 
 #[test]
-fn a_held_request_that_goes_with_its_connection_loses_nothing() {
+fn output_survives_the_loss_of_the_held_request() {
     for disconnect in [World::end_stream, World::reset] {
         let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
         assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), []);
@@ -365,8 +376,8 @@ fn a_held_request_that_goes_with_its_connection_loses_nothing() {
 }
 
 #[test]
-fn whoever_asks_and_stops_to_write_is_answered() {
-    // At each moment on the way of the request to another shard, and of its answer back.
+fn a_client_that_ends_its_stream_after_a_request_is_answered() {
+    // The stream ends at each stage of the request's way to the session's shard and of the response's way back.
     for (home, turns) in [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4)] {
         let mut world = World::new(2, apps());
         let peer = world.connect(0);
@@ -377,16 +388,16 @@ fn whoever_asks_and_stops_to_write_is_answered() {
         world.run_until_idle();
         let answer = take_responses(&mut world, peer);
         assert!(world.is_closed(peer));
-        // Where the end overtook the answer, the next request has it.
+        // If the end overtook the response, the next request gets the output.
         let next = world.connect(1);
         let kept = exchange(&mut world, next, &session.post("", "/qio/ping:2="));
-        let told: String = answer.into_iter().chain(kept).map(|(_, body)| body).collect();
-        assert_eq!(told, reply_ok(1) + &reply_ok(2), "{home} {turns}");
+        let received: String = answer.into_iter().chain(kept).map(|(_, body)| body).collect();
+        assert_eq!(received, reply_ok(1) + &reply_ok(2), "{home} {turns}");
     }
 }
 
 #[test]
-fn whoever_stops_to_write_while_requests_are_held_waits_no_longer() {
+fn held_requests_are_completed_when_their_client_ends_its_stream() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=3", "/relay/b:0=3")), []);
     assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=1", "")), []);
@@ -400,7 +411,7 @@ fn whoever_stops_to_write_while_requests_are_held_waits_no_longer() {
     open_stream(&mut world, stream, &session.stream(""));
     let peer = world.connect(0);
     assert_eq!(exchange(&mut world, peer, &session.post("&seq=2", "/relay/b:0=2")), ok_response(""));
-    assert_eq!(world.counter(Counter::Broadcasts), 2, "the third was not forgotten");
+    assert_eq!(world.counter(Counter::Broadcasts), 2, "the broadcast of request 3 was handled too");
     world.end_stream(stream);
     world.run_until_idle();
     assert!(world.is_closed(stream));
@@ -408,7 +419,7 @@ fn whoever_stops_to_write_while_requests_are_held_waits_no_longer() {
 }
 
 #[test]
-fn a_server_that_goes_away_answers_what_is_held() {
+fn shutdown_answers_held_requests() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
     let other = session_on(&world, 1);
@@ -427,7 +438,7 @@ fn a_server_that_goes_away_answers_what_is_held() {
 }
 
 #[test]
-fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
+fn shutdown_does_not_wait_for_sessions_without_a_held_request() {
     let (mut world, home_peer, remote_peer, _) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "1");
     for peer in [home_peer, remote_peer] {
@@ -441,7 +452,7 @@ fn a_server_that_goes_away_does_not_wait_for_sessions_that_hold_no_request() {
 }
 
 #[test]
-fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() {
+fn shutdown_does_not_wait_for_idle_connections() {
     let mut world = World::new(1, apps());
     let (idle, busy, mute) = (world.connect(0), world.connect(0), world.connect(0));
     let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
@@ -451,7 +462,10 @@ fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() 
     world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     world.run_until_idle();
     assert!(world.is_closed(idle) && world.is_closed(mute));
-    assert!(world.is_stream_ended(busy) && !world.is_closed(busy), "it may still read its response");
+    assert!(
+        world.is_stream_ended(busy) && !world.is_closed(busy),
+        "the client may still be reading its response"
+    );
     world.end_stream(busy);
     world.run_until_idle();
     world.assert_empty();
@@ -460,7 +474,7 @@ fn a_server_that_goes_away_does_not_wait_for_connections_between_two_requests() 
 // Limits.
 
 #[test]
-fn a_session_is_one_of_the_clients_that_may_be_there() {
+fn sessions_count_towards_the_limit_of_clients() {
     let mut world = World::with_config(1, Config { clients_max: 2, ..Config::default() }, apps());
     let peer = world.connect(0);
     let session = session_on(&world, 0);
@@ -474,7 +488,7 @@ fn a_session_is_one_of_the_clients_that_may_be_there() {
 }
 
 #[test]
-fn sessions_count_for_the_address_that_opened_them() {
+fn sessions_count_towards_the_limit_of_their_address() {
     let config = Config { connections_per_address_max: 2, ..Config::default() };
     let mut world = World::with_config(2, config, apps());
     let peer = world.connect_from(0, address("10.0.0.9:1"));
@@ -490,7 +504,7 @@ fn sessions_count_for_the_address_that_opened_them() {
 }
 
 #[test]
-fn a_session_that_is_not_read_is_ended_when_its_outbox_is_full() {
+fn a_session_ends_when_its_outbox_overflows() {
     let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
     let mut world = World::with_config(1, config, apps());
     let peer = world.connect(0);
@@ -505,29 +519,33 @@ fn a_session_that_is_not_read_is_ended_when_its_outbox_is_full() {
     assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
 }
 
-// Requests that state their place.
+// Requests with sequence numbers.
 
 #[test]
-fn requests_are_handled_in_their_order_whatever_order_they_come_in() {
+fn requests_that_arrive_out_of_order_are_handled_in_order() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
-    let mut on_here = String::new();
+    let observer = world.connect_raw(0);
+    world.send_event(observer, "/qio/on:0=\"/relay/a\"");
+    let mut requests = String::new();
     for seq in [3, 1] {
-        on_here.push_str(&session.post(&format!("&seq={seq}"), &format!("/relay/a:0={seq}")));
+        requests.push_str(&session.post(&format!("&seq={seq}"), &format!("/relay/a:0={seq}")));
     }
     let second = session.post("&seq=2", "/relay/a:0=2");
-    assert_eq!(exchange(&mut world, remote_peer, &second), [], "it waits for the first");
-    let mut lines: Responses = exchange(&mut world, home_peer, &on_here);
-    lines.extend(take_responses(&mut world, remote_peer));
-    lines.extend(take_responses(&mut world, home_peer));
-    let text: String = lines.iter().map(|(_, body)| body.as_str()).collect();
+    assert_eq!(exchange(&mut world, remote_peer, &second), [], "request 2 waits for request 1");
+    let mut responses: Responses = exchange(&mut world, home_peer, &requests);
+    responses.extend(take_responses(&mut world, remote_peer));
+    responses.extend(take_responses(&mut world, home_peer));
+    let text: String = responses.iter().map(|(_, body)| body.as_str()).collect();
     let in_order = "/relay/a:0=1\n/relay/a:0=2\n/relay/a:0=3\n";
     assert_eq!(text.len(), in_order.len());
-    assert!(lines.iter().all(|(status, _)| *status == 200));
+    assert!(responses.iter().all(|(status, _)| *status == 200));
     assert_eq!(world.counter(Counter::Broadcasts), 3);
+    let broadcasts = [1, 2, 3].map(|number| format!("/relay/a:0={number}"));
+    assert_eq!(world.take_raw_messages(observer), broadcasts);
 }
 
 #[test]
-fn a_request_that_was_answered_is_not_handled_again() {
+fn an_answered_request_is_not_handled_again() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(
         exchange(&mut world, home_peer, &session.post("&seq=1", "/qio/ping:2=")),
@@ -540,7 +558,7 @@ fn a_request_that_was_answered_is_not_handled_again() {
 }
 
 #[test]
-fn a_request_that_is_held_may_be_sent_again() {
+fn a_held_request_can_be_repeated() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     let request = session.post("&seq=1", "/relay/b:0=1");
     assert_eq!(exchange(&mut world, home_peer, &request), []);
@@ -552,7 +570,7 @@ fn a_request_that_is_held_may_be_sent_again() {
 }
 
 #[test]
-fn a_request_whose_connection_broke_while_it_was_held_may_be_sent_again() {
+fn a_held_request_can_be_repeated_after_its_connection_broke() {
     for disconnect in [World::end_stream, World::reset] {
         let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
         let request = session.post("&seq=1", "/relay/b:0=1");
@@ -561,13 +579,17 @@ fn a_request_whose_connection_broke_while_it_was_held_may_be_sent_again() {
         world.run_until_idle();
         broadcast(&mut world, "/relay/a", "1");
         assert_eq!(exchange(&mut world, home_peer, &request), ok_response("/relay/a:0=1\n"));
-        assert_eq!(world.counter(Counter::Broadcasts), 2, "its events were handled once");
-        assert_eq!(exchange(&mut world, home_peer, &request), [(409, String::new())], "it was answered");
+        assert_eq!(world.counter(Counter::Broadcasts), 2, "the events of the request were handled once");
+        assert_eq!(
+            exchange(&mut world, home_peer, &request),
+            [(409, String::new())],
+            "the request has been answered"
+        );
     }
 }
 
 #[test]
-fn a_request_waits_for_the_one_before_it_only_so_long() {
+fn an_early_request_waits_for_its_predecessor_for_a_limited_time() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
     world.run_seconds(45);
@@ -580,7 +602,7 @@ fn a_request_waits_for_the_one_before_it_only_so_long() {
 }
 
 #[test]
-fn only_so_many_requests_wait_for_one_before_them() {
+fn the_number_of_early_requests_is_limited() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     for seq in 0..HTTP_EARLY_REQUESTS_MAX {
         assert_eq!(exchange(&mut world, home_peer, &session.post(&format!("&seq={}", seq + 2), "")), []);
@@ -592,7 +614,7 @@ fn only_so_many_requests_wait_for_one_before_them() {
 // Streams.
 
 #[test]
-fn output_goes_to_the_stream_and_polls_are_answered_at_once() {
+fn output_goes_to_the_stream_and_polls_are_answered_immediately() {
     let mut world = World::new(2, apps());
     for (home, of_stream, of_post) in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)] {
         let (stream, peer) = (world.connect(of_stream), world.connect(of_post));
@@ -613,7 +635,7 @@ fn output_goes_to_the_stream_and_polls_are_answered_at_once() {
 }
 
 #[test]
-fn a_stream_gets_what_waited_and_completes_the_poll_that_is_held() {
+fn a_stream_gets_pending_output_and_replaces_an_older_stream() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "1");
     broadcast(&mut world, "/relay/a", "2");
@@ -621,14 +643,14 @@ fn a_stream_gets_what_waited_and_completes_the_poll_that_is_held() {
     assert_eq!(opened, ": quickio\n\ndata:/relay/a:0=1\n\ndata:/relay/a:0=2\n\n");
     let again = world.connect(1);
     assert_eq!(open_stream(&mut world, again, &session.stream("")), ": quickio\n\n");
-    assert!(world.is_stream_ended(remote_peer), "another has taken its place");
+    assert!(world.is_stream_ended(remote_peer), "the new stream has replaced the old one");
     broadcast(&mut world, "/relay/a", "3");
     assert_eq!(take_stream(&mut world, again), "data:/relay/a:0=3\n\n");
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), ok_response(""));
 }
 
 #[test]
-fn a_poll_that_is_held_is_completed_by_a_stream() {
+fn a_stream_completes_the_held_poll() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), []);
     assert_eq!(open_stream(&mut world, remote_peer, &session.stream("")), ": quickio\n\n");
@@ -636,7 +658,7 @@ fn a_poll_that_is_held_is_completed_by_a_stream() {
 }
 
 #[test]
-fn heartbeats_keep_a_stream_open_and_are_to_be_answered() {
+fn heartbeats_on_a_stream_must_be_answered() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     open_stream(&mut world, remote_peer, &session.stream(""));
     world.run_seconds(61);
@@ -648,12 +670,12 @@ fn heartbeats_keep_a_stream_open_and_are_to_be_answered() {
     world.run_seconds(2 * 60);
     assert_eq!(world.gauge(Gauge::HttpSessions), 1);
     world.run_seconds(15 * 60);
-    assert_eq!(world.gauge(Gauge::HttpSessions), 0, "nothing was heard for sixteen minutes");
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0, "the client was silent for 16 minutes");
     assert!(world.is_stream_ended(remote_peer));
 }
 
 #[test]
-fn a_stream_that_is_not_read_ends_with_its_session() {
+fn a_stream_that_is_not_read_ends_together_with_its_session() {
     for shard in [0, 1] {
         let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
         let mut world = World::with_config(2, config, apps());
@@ -675,13 +697,13 @@ fn a_stream_that_is_not_read_ends_with_its_session() {
 // Connections.
 
 #[test]
-fn an_idle_connection_is_kept_as_long_as_any_client_and_a_slow_request_is_not() {
+fn idle_connections_time_out_after_16_minutes_and_slow_requests_after_10_seconds() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     world.run_seconds(15 * 60);
     assert!(!world.is_stream_ended(home_peer));
     world.run_seconds(61);
-    assert!(world.is_stream_ended(home_peer), "nothing was heard for sixteen minutes");
-    assert!(world.is_stream_ended(remote_peer), "of which no request has come at all");
+    assert!(world.is_stream_ended(home_peer), "the client was silent for 16 minutes");
+    assert!(world.is_stream_ended(remote_peer), "the client was silent for 16 minutes");
     let slow = world.connect(0);
     assert_eq!(
         exchange(&mut world, slow, &session.post("&connect=true", "/qio/ping:1=")),
@@ -699,7 +721,7 @@ fn an_idle_connection_is_kept_as_long_as_any_client_and_a_slow_request_is_not() 
 }
 
 #[test]
-fn a_connection_lives_as_long_as_something_of_it_is_unanswered() {
+fn a_connection_with_an_open_stream_does_not_time_out() {
     let mut world = World::new(2, apps());
     let stream = world.connect(1);
     let session = session_on(&world, 0);
@@ -709,13 +731,13 @@ fn a_connection_lives_as_long_as_something_of_it_is_unanswered() {
         assert_eq!(exchange(&mut world, peer, &session.post("", "")), ok_response(""));
         world.run_seconds(60);
     }
-    assert!(!world.is_stream_ended(stream), "forty minutes");
+    assert!(!world.is_stream_ended(stream), "after 40 minutes");
 }
 
-// What goes wrong at the same time.
+// Errors that coincide with other events.
 
-/// Two sessions, one on each shard, that are subscribed to `/relay/a` by requests of one connection.
-fn two_sessions(world: &mut World, peer: Peer) -> [TestSession; 2] {
+/// Creates a session on each shard and subscribes both to `/relay/a` by requests on one connection.
+fn subscribe_two_sessions(world: &mut World, peer: Peer) -> [TestSession; 2] {
     [0, 1].map(|home| {
         let session = session_on(world, home);
         let request = session.post("&connect=true", "/qio/on:1=\"/relay/a\"");
@@ -725,11 +747,11 @@ fn two_sessions(world: &mut World, peer: Peer) -> [TestSession; 2] {
 }
 
 #[test]
-fn a_response_that_ends_its_connection_takes_no_other_sessions_output_with_it() {
+fn a_response_that_ends_its_connection_does_not_lose_output_of_another_session() {
     for (bad, good) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
         let mut world = World::new(2, apps());
         let (peer, elsewhere) = (world.connect(0), world.connect(1));
-        let sessions = two_sessions(&mut world, peer);
+        let sessions = subscribe_two_sessions(&mut world, peer);
         let bad = if bad == good { TestSession { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
         let bad = bad.post("&connect=true", "no event");
         let refused = exchange(&mut world, peer, &[bad, sessions[good].post("", "")].concat());
@@ -744,11 +766,11 @@ fn a_response_that_ends_its_connection_takes_no_other_sessions_output_with_it() 
 }
 
 #[test]
-fn what_an_outbox_holds_fits_a_response() {
+fn the_content_of_a_full_outbox_fits_into_one_response() {
     let config = Config { outbox_bytes_max: 1024, message_bytes_max: 900, ..Config::default() };
     let mut world = World::with_config(2, config, apps());
     let peer = world.connect(0);
-    for session in two_sessions(&mut world, peer) {
+    for session in subscribe_two_sessions(&mut world, peer) {
         assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/ping:1=")), ok_response(reply_ok(1)));
     }
     broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(500)));
@@ -763,7 +785,7 @@ fn what_an_outbox_holds_fits_a_response() {
 }
 
 #[test]
-fn responses_that_wait_for_a_request_that_is_held_are_bounded() {
+fn responses_waiting_behind_a_held_request_are_bounded() {
     let config = Config { outbox_bytes_max: 10_000, message_bytes_max: 9_000, ..Config::default() };
     let mut world = World::with_config(2, config, apps());
     for home in [0, 1] {
@@ -783,13 +805,13 @@ fn responses_that_wait_for_a_request_that_is_held_are_bounded() {
 }
 
 #[test]
-fn the_request_that_ends_a_session_is_told_so_whatever_else_comes() {
-    // Another waits for it.
+fn the_request_that_ends_a_session_gets_the_error() {
+    // A later request waits for the failing one.
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=2", "/qio/ping:3=")), []);
     assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=1", "no event")), [(400, String::new())]);
     assert_eq!(take_responses(&mut world, remote_peer), [(400, String::new())]);
-    // Another comes in the same turn.
+    // Another request arrives in the same turn.
     let (mut world, home_peer, _, session) = world_with_subscriber();
     let other = world.connect(0);
     world.send_bytes(home_peer, session.post("", "no event").as_bytes());
@@ -797,11 +819,11 @@ fn the_request_that_ends_a_session_is_told_so_whatever_else_comes() {
     world.run_until_idle();
     assert_eq!(take_responses(&mut world, home_peer), [(400, String::new())]);
     assert_eq!(take_responses(&mut world, other), [(403, String::new())]);
-    assert_eq!(world.counter(Counter::EventsReceived), 1, "the subscription");
+    assert_eq!(world.counter(Counter::EventsReceived), 1, "only the subscription was received");
 }
 
 #[test]
-fn what_a_session_has_left_is_for_a_poll_only() {
+fn remaining_output_of_a_closed_session_is_fetched_by_polls_only() {
     let mut world = World::new(1, vec![Arc::new(FnApp(reply_then_close))]);
     let peer = world.connect(0);
     let session = session_on(&world, 0);
@@ -816,7 +838,7 @@ fn what_a_session_has_left_is_for_a_poll_only() {
 }
 
 #[test]
-fn a_session_that_its_address_may_not_have_is_refused_in_every_form() {
+fn a_session_beyond_the_limit_of_its_address_is_refused_for_polls_and_streams() {
     let config = Config { connections_per_address_max: 1, ..Config::default() };
     let mut world = World::with_config(1, config, apps());
     let session = session_on(&world, 0);
@@ -831,7 +853,7 @@ fn a_session_that_its_address_may_not_have_is_refused_in_every_form() {
 }
 
 #[test]
-fn a_server_that_goes_away_waits_for_no_request() {
+fn shutdown_does_not_wait_for_output_to_be_fetched() {
     let (mut world, home_peer, remote_peer, _) = world_with_subscriber();
     broadcast(&mut world, "/relay/a", "1");
     for shard in 0..world.shards.len() {
@@ -846,7 +868,7 @@ fn a_server_that_goes_away_waits_for_no_request() {
 }
 
 #[test]
-fn a_request_waits_for_the_one_before_it_only_so_long_also_beside_a_stream() {
+fn an_early_request_waits_for_a_limited_time_beside_a_stream() {
     let mut world = World::new(1, apps());
     let (stream, peer) = (world.connect(0), world.connect(0));
     let session = session_on(&world, 0);
@@ -860,7 +882,7 @@ fn a_request_waits_for_the_one_before_it_only_so_long_also_beside_a_stream() {
 }
 
 #[test]
-fn a_session_with_a_request_that_came_too_early_waits_as_long_as_that_may() {
+fn a_session_with_an_early_request_does_not_time_out_before_that_request() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     world.run_seconds(9);
     assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=2", "/qio/ping:2=")), []);
@@ -873,7 +895,7 @@ fn a_session_with_a_request_that_came_too_early_waits_as_long_as_that_may() {
 }
 
 #[test]
-fn a_connection_that_becomes_a_websocket_late_has_its_time_for_the_handshake() {
+fn a_late_upgrade_gets_the_full_handshake_timeout() {
     let mut world = World::new(1, apps());
     let missing = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n";
     let upgrade = "GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -892,13 +914,13 @@ fn a_connection_that_becomes_a_websocket_late_has_its_time_for_the_handshake() {
     }
 }
 
-// Ends in the turn in which something else happens.
+// Ends that share a turn with other events.
 
 #[test]
-fn a_timer_that_is_due_in_the_turn_in_which_its_session_ends_is_ignored() {
+fn a_timer_due_in_the_turn_in_which_its_session_ends_is_ignored() {
     let mut world = World::new(2, apps());
     let peer = world.connect(0);
-    // No connection with a socket was ever accepted by the session's shard.
+    // The session's shard never accepts a connection with a socket in this test.
     let session = session_on(&world, 1);
     assert_eq!(
         exchange(&mut world, peer, &session.post("&connect=true", "/qio/ping:1=")),
@@ -913,7 +935,7 @@ fn a_timer_that_is_due_in_the_turn_in_which_its_session_ends_is_ignored() {
 }
 
 #[test]
-fn a_session_that_begins_anew_in_the_turn_in_which_it_ends_exceeds_no_limit() {
+fn a_session_recreated_in_the_turn_in_which_it_ends_exceeds_no_limit() {
     let by_clients = Config { clients_max: 2, ..Config::default() };
     let by_address = Config { connections_per_address_max: 2, ..Config::default() };
     for config in [by_clients, by_address] {
@@ -934,7 +956,7 @@ fn a_session_that_begins_anew_in_the_turn_in_which_it_ends_exceeds_no_limit() {
 }
 
 #[test]
-fn a_broadcast_that_was_accepted_before_a_stream_overflowed_reaches_it() {
+fn a_broadcast_accepted_before_a_stream_overflowed_is_delivered() {
     let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
     let mut world = World::with_config(1, config, apps());
     let (stream, peer) = (world.connect(0), world.connect(0));
@@ -951,7 +973,7 @@ fn a_broadcast_that_was_accepted_before_a_stream_overflowed_reaches_it() {
 }
 
 #[test]
-fn a_request_gets_the_output_for_one_whose_connection_broke_in_the_same_turn() {
+fn a_request_gets_the_output_for_a_request_lost_in_the_same_turn() {
     let mut world = World::new(1, apps());
     let broken = world.connect(0);
     let raw = world.connect_raw(0);
@@ -966,7 +988,7 @@ fn a_request_gets_the_output_for_one_whose_connection_broke_in_the_same_turn() {
     assert_eq!(exchange(&mut world, next, &session.post("", "")), ok_response("/relay/a:0=1\n"));
 }
 
-/// Sends `/last` to the client that has sent `/me`, and closes it.
+/// Registers `/me`, which remembers the client, and `/kick`, which sends `/last` to that client and closes it.
 fn kick(registrar: &mut Registrar) -> Result<(), Error> {
     let client = Rc::new(Cell::new(None));
     let set = Rc::clone(&client);
@@ -989,7 +1011,7 @@ fn kick(registrar: &mut Registrar) -> Result<(), Error> {
 }
 
 #[test]
-fn a_session_that_is_closed_in_the_turn_in_which_its_connection_broke_keeps_its_output() {
+fn a_session_closed_in_the_turn_in_which_its_connection_broke_keeps_its_output() {
     let mut world = World::new(1, vec![Arc::new(FnApp(kick))]);
     let broken = world.connect(0);
     let raw = world.connect_raw(0);
@@ -1007,7 +1029,7 @@ fn a_session_that_is_closed_in_the_turn_in_which_its_connection_broke_keeps_its_
 }
 
 #[test]
-fn requests_that_go_with_a_server_that_shuts_down_are_not_counted_as_refused() {
+fn requests_answered_by_shutdown_are_not_counted_as_refused() {
     let mut world = World::new(1, apps());
     let peer = world.connect(0);
     let session = session_on(&world, 0);
@@ -1018,16 +1040,17 @@ fn requests_that_go_with_a_server_that_shuts_down_are_not_counted_as_refused() {
     assert_eq!(world.counter(Counter::HttpRefused), 0);
 }
 
-// A mesh that is stuck: a shard that takes no turns.
+// A full mesh: one of the shards runs no turns.
 
-fn stuck_world() -> World {
+/// Creates two shards whose mesh holds only a few messages.
+fn world_with_small_mesh() -> World {
     let config = Config { mesh_ring_messages: 8, mesh_overflow_messages_max: 0, ..Config::default() };
     World::with_config(2, config, apps())
 }
 
 #[test]
-fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
-    let mut world = stuck_world();
+fn a_full_mesh_refuses_only_requests_for_other_shards() {
+    let mut world = world_with_small_mesh();
     let peer = world.connect(0);
     let (home, away) = (session_on(&world, 0), session_on(&world, 1));
     let requests = 20;
@@ -1053,7 +1076,7 @@ fn requests_that_cannot_cross_are_refused_and_those_at_home_are_not() {
 
 #[test]
 fn a_session_that_ends_while_its_output_waits_for_the_mesh_is_released() {
-    let mut world = stuck_world();
+    let mut world = world_with_small_mesh();
     let (stream, peer) = (world.connect(1), world.connect(0));
     let session = session_on(&world, 0);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
@@ -1068,16 +1091,19 @@ fn a_session_that_ends_while_its_output_waits_for_the_mesh_is_released() {
     world.turn(0);
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Connections)), (0, 3));
     world.turn(0);
-    assert!(!world.shards[0].state().connections.has_blocked_sessions(), "its record has been released");
+    assert!(
+        !world.shards[0].state().connections.has_blocked_sessions(),
+        "the record of the session has been released"
+    );
     [stream, peer, raw].into_iter().for_each(|peer| world.end_stream(peer));
     world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
-fn a_stream_that_waits_for_the_mesh_gets_everything_once_it_moves() {
+fn a_stream_gets_everything_after_the_mesh_was_full() {
     for more in 0..4 {
-        let mut world = stuck_world();
+        let mut world = world_with_small_mesh();
         let (stream, peer) = (world.connect(1), world.connect(0));
         let session = session_on(&world, 0);
         open_stream(&mut world, stream, &session.stream("&connect=true"));
