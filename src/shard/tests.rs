@@ -1,4 +1,4 @@
-//! What a shard does, told by what peers at the other end see: its state over a kernel that tests made up.
+//! Tests of complete shards on the simulated kernel, observed from the peers' ends of the connections.
 
 use super::testing::{FnApp, Peer, World, address, client_close, client_frame, raw_message};
 use crate::app::clienttest::ClientTest;
@@ -33,21 +33,24 @@ fn path(path: &str) -> Path {
     Path::parse(path).unwrap()
 }
 
+/// Returns the event with which the server replies to a callback successfully and without data.
 fn reply_ok(callback: u64) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}")
 }
 
+/// Returns the event with which the server replies to a callback with an error.
 fn reply_error(callback: u64, code: u16) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":{code},\"data\":null,\"err_msg\":null}}")
 }
 
-/// Subscribes, and is told that it did.
+/// Subscribes a raw client and checks the server's reply.
 fn subscribe(world: &mut World, client: Peer, path: &str) {
     world.send_event(client, &format!("/qio/on:1=\"{path}\""));
     world.run_until_idle();
     assert_eq!(world.take_raw_messages(client), [reply_ok(1)], "{path}");
 }
 
+/// Encodes a Close frame as the server sends it.
 fn server_close(code: u16, reason: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode::close(&mut bytes, code, reason);
@@ -57,7 +60,7 @@ fn server_close(code: u16, reason: &str) -> Vec<u8> {
 // Closing.
 
 #[test]
-fn a_connection_comes_and_goes_and_leaves_nothing() {
+fn a_closed_connection_leaves_nothing_behind() {
     let mut world = World::new(2, relay());
     for shard in [0, 1] {
         let client = world.connect_raw(shard);
@@ -77,14 +80,14 @@ fn a_connection_comes_and_goes_and_leaves_nothing() {
 }
 
 #[test]
-fn a_socket_is_closed_only_after_it_was_shut_down() {
+fn a_socket_is_closed_only_after_its_shutdown_has_completed() {
     let mut world = World::new(1, relay());
     let client = world.connect_raw(0);
     world.shards[0].kernel_mut().delays_shutdowns = true;
     world.send_bytes(client, &raw_message("no event"));
     world.run_until_idle();
-    // The order to shut down is with the kernel when the peer ends its stream: were the socket closed now, its
-    // number might be another connection's when the order is carried out.
+    // The shutdown is pending in the kernel when the peer ends its stream. If the socket were closed now, another
+    // connection could get its number before the shutdown is executed.
     world.end_stream(client);
     world.run_until_idle();
     assert!(!world.is_closed(client));
@@ -94,7 +97,7 @@ fn a_socket_is_closed_only_after_it_was_shut_down() {
 }
 
 #[test]
-fn a_close_that_follows_the_event_in_the_same_bytes_is_seen() {
+fn a_close_received_together_with_the_closing_event_is_handled() {
     let mut world = World::new(1, clienttest());
     let client = world.connect_websocket(0);
     let mut bytes = client_frame(Opcode::Text, b"/clienttest/close:0=null");
@@ -105,14 +108,17 @@ fn a_close_that_follows_the_event_in_the_same_bytes_is_seen() {
     world.send_bytes(client, second);
     world.run_until_idle();
     assert_eq!(world.take_bytes(client), server_close(1000, "closed by the application"));
-    assert!(world.is_stream_ended(client), "both have said Close: the server ends the stream");
+    assert!(
+        world.is_stream_ended(client),
+        "both sides have sent Close, therefore the server ends its stream"
+    );
     world.end_stream(client);
     world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
-fn a_peer_that_has_only_stopped_to_write_gets_the_close_and_what_was_before_it() {
+fn a_half_closed_peer_still_gets_the_queued_messages_and_the_close() {
     let mut world = World::new(1, clienttest());
     let client = world.connect_websocket(0);
     world.set_reading(client, false);
@@ -129,15 +135,15 @@ fn a_peer_that_has_only_stopped_to_write_gets_the_close_and_what_was_before_it()
     world.turn(0);
     let bytes = world.take_bytes(client);
     world.run_until_idle();
-    let got = String::from_utf8_lossy(&bytes);
-    assert!(got.contains(&reply_ok(1)) && got.contains(&reply_ok(2)), "{got}");
-    assert!(got.contains("closed by the application"), "{got}");
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(&reply_ok(1)) && text.contains(&reply_ok(2)), "{text}");
+    assert!(text.contains("closed by the application"), "{text}");
     world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
-fn what_was_queued_before_a_close_is_sent_broadcasts_too() {
+fn messages_and_broadcasts_queued_before_a_close_are_sent() {
     let mut world = World::new(1, {
         app(|registrar| {
             registrar.event("/all").register()?;
@@ -166,7 +172,7 @@ fn what_was_queued_before_a_close_is_sent_broadcasts_too() {
 }
 
 #[test]
-fn a_subscriber_that_does_not_read_is_closed_in_the_turn_that_found_it() {
+fn a_subscriber_whose_outbox_overflows_is_closed_in_the_same_turn() {
     let config = Config { outbox_bytes_max: 100_000, ..Config::default() };
     let mut world = World::with_config(1, config, relay());
     let [slow, sender] = [0, 0].map(|shard| world.connect_raw(shard));
@@ -178,17 +184,20 @@ fn a_subscriber_that_does_not_read_is_closed_in_the_turn_that_found_it() {
         world.turn(0);
     }
     assert_eq!(world.counter(Counter::ClosesSlow), 1);
-    assert_eq!(world.counter(Counter::BroadcastDeliveries), 3, "the fourth was one too many");
-    assert!(!world.shards[0].state().connections.has_endings(), "nothing would wake the shard for it");
+    assert_eq!(world.counter(Counter::BroadcastDeliveries), 3, "the fourth broadcast overflowed the outbox");
+    assert!(
+        !world.shards[0].state().connections.has_endings(),
+        "a decided end must not wait for the next turn: nothing would wake the shard"
+    );
     world.run_seconds(6);
-    assert!(world.is_closed(slow), "close-timeout is over");
+    assert!(world.is_closed(slow), "close-timeout has expired");
     world.end_stream(sender);
     world.run_until_idle();
     world.assert_empty();
 }
 
 #[test]
-fn one_connection_too_many_of_an_address_is_closed_at_once() {
+fn a_connection_beyond_the_limit_of_its_address_is_closed_immediately() {
     let config = Config { connections_per_address_max: 2, ..Config::default() };
     let mut world = World::with_config(3, config, relay());
     let from = |port: u16| address(&format!("192.0.2.1:{port}"));
@@ -203,7 +212,7 @@ fn one_connection_too_many_of_an_address_is_closed_at_once() {
     world.run_until_idle();
     let fourth = world.connect_from(2, from(4));
     world.run_until_idle();
-    assert!(!world.is_closed(fourth), "one has left");
+    assert!(!world.is_closed(fourth), "one of the two connections has ended");
     [second, fourth].into_iter().for_each(|client| world.end_stream(client));
     world.run_until_idle();
     world.assert_empty();
@@ -211,7 +220,7 @@ fn one_connection_too_many_of_an_address_is_closed_at_once() {
 }
 
 #[test]
-fn whoever_holds_many_subscriptions_does_not_stop_the_shard_when_it_goes() {
+fn many_subscriptions_of_a_disconnected_client_end_over_several_turns() {
     let mut world = World::new(2, relay());
     let client = world.connect_raw(0);
     for n in 0..5000 {
@@ -223,7 +232,7 @@ fn whoever_holds_many_subscriptions_does_not_stop_the_shard_when_it_goes() {
     world.end_stream(client);
     world.turn(0);
     world.turn(0);
-    assert!(world.gauge(Gauge::Subscriptions) > 0, "not all in one turn");
+    assert!(world.gauge(Gauge::Subscriptions) > 0, "one turn must not end all of them");
     world.run_until_idle();
     world.assert_empty();
 }
@@ -231,7 +240,7 @@ fn whoever_holds_many_subscriptions_does_not_stop_the_shard_when_it_goes() {
 // Time.
 
 #[test]
-fn nobody_is_sent_nothing_for_more_than_a_minute() {
+fn every_client_is_sent_something_at_least_once_a_minute() {
     let mut world = World::new(1, relay());
     let [idle, busy] = [0, 0].map(|shard| world.connect_raw(shard));
     let mut silence = [0; 2];
@@ -239,7 +248,7 @@ fn nobody_is_sent_nothing_for_more_than_a_minute() {
         if second % 47 == 0 {
             world.send_event(busy, "/qio/ping:7=null");
         }
-        // Somebody who talks keeps the others from being challenged.
+        // Without events from the client, the server would challenge it.
         world.send_event(idle, "/qio/ping:0=null");
         world.run_seconds(1);
         for (client, silence) in [idle, busy].into_iter().zip(&mut silence) {
@@ -258,7 +267,7 @@ fn nobody_is_sent_nothing_for_more_than_a_minute() {
 }
 
 #[test]
-fn a_heartbeat_is_in_time_also_where_the_handshake_may_take_longer() {
+fn a_long_handshake_timeout_does_not_delay_heartbeats() {
     let config = Config { timeout: 10 * MINUTE, ..Config::default() };
     let mut world = World::with_config(1, config, relay());
     let client = world.connect_raw(0);
@@ -267,7 +276,7 @@ fn a_heartbeat_is_in_time_also_where_the_handshake_may_take_longer() {
 }
 
 #[test]
-fn a_timer_that_is_late_is_not_put_off_by_what_happens_in_its_turn() {
+fn a_due_timer_is_not_postponed_by_a_command_in_the_same_turn() {
     let mut world = World::new(
         1,
         app(|registrar| {
@@ -281,7 +290,7 @@ fn a_timer_that_is_late_is_not_put_off_by_what_happens_in_its_turn() {
         }),
     );
     let client = world.connect_raw(0);
-    // Half a message, and by the time that it is late, in the same turn, a callback that lives for longer.
+    // An incomplete message, and a callback with a later deadline that is issued in the turn in which the message times out.
     world.send_bytes(client, &[0]);
     world.run_until_idle();
     world.advance(11 * SECOND);
@@ -291,29 +300,29 @@ fn a_timer_that_is_late_is_not_put_off_by_what_happens_in_its_turn() {
     state.issue(client, 0, None);
     world.run_until_idle();
     assert_eq!(world.counter(Counter::TimeoutsMessage), 1);
-    assert_eq!(world.gauge(Gauge::Timers), 1, "the end of its closing, and nothing else");
+    assert_eq!(world.gauge(Gauge::Timers), 1, "only the timer of the close is left");
 }
 
 #[test]
-fn silence_is_challenged_after_fifteen_minutes_and_ended_after_sixteen() {
+fn a_silent_client_is_challenged_after_15_minutes_and_closed_after_16() {
     let mut world = World::new(1, relay());
-    let [silent, alive] = [0, 0].map(|shard| world.connect_raw(shard));
+    let [silent, responsive] = [0, 0].map(|shard| world.connect_raw(shard));
     world.run_seconds(15 * 60 - 1);
     assert!(world.take_raw_messages(silent).iter().all(|text| text == "/qio/heartbeat:0=null"));
     world.run_seconds(1);
     assert_eq!(world.take_raw_messages(silent), ["/qio/heartbeat:1=null"]);
-    assert_eq!(world.take_raw_messages(alive).pop().as_deref(), Some("/qio/heartbeat:1=null"));
-    world.send_event(alive, "/qio/callback/1:0=null");
+    assert_eq!(world.take_raw_messages(responsive).pop().as_deref(), Some("/qio/heartbeat:1=null"));
+    world.send_event(responsive, "/qio/callback/1:0=null");
     world.run_seconds(59);
     assert!(!world.is_stream_ended(silent));
     world.run_seconds(1);
-    assert!(world.is_stream_ended(silent) && !world.is_stream_ended(alive));
+    assert!(world.is_stream_ended(silent) && !world.is_stream_ended(responsive));
     assert_eq!(world.counter(Counter::TimeoutsLiveness), 1);
     assert_eq!(world.counter(Counter::Challenges), 2);
 }
 
 #[test]
-fn a_peer_that_always_has_a_message_begun_is_not_late_while_it_ends_them() {
+fn the_message_timeout_restarts_with_each_message() {
     let mut world = World::new(1, relay());
     let [streaming, stuck] = [0, 0].map(|shard| world.connect_raw(shard));
     let message = raw_message("/qio/ping:0=null");
@@ -321,7 +330,7 @@ fn a_peer_that_always_has_a_message_begun_is_not_late_while_it_ends_them() {
     world.send_bytes(streaming, head);
     world.send_bytes(stuck, head);
     for second in 0..30 {
-        // The end of one message and the beginning of the next, always.
+        // Each piece ends one message and begins the next.
         world.send_bytes(streaming, &[tail, head].concat());
         world.run_seconds(1);
         assert!(!world.is_stream_ended(streaming), "after {second} s");
@@ -329,11 +338,11 @@ fn a_peer_that_always_has_a_message_begun_is_not_late_while_it_ends_them() {
     assert!(world.is_stream_ended(stuck));
     assert_eq!(world.counter(Counter::TimeoutsMessage), 1);
     world.run_seconds(10);
-    assert!(world.is_stream_ended(streaming), "this message never ends");
+    assert!(world.is_stream_ended(streaming), "the last message was never completed");
 }
 
 #[test]
-fn pings_do_not_keep_an_unfinished_message_alive() {
+fn pings_do_not_extend_the_message_timeout() {
     let mut world = World::new(1, relay());
     let client = world.connect_websocket(0);
     let mut begun = client_frame(Opcode::Text, b"/qio");
@@ -347,7 +356,7 @@ fn pings_do_not_keep_an_unfinished_message_alive() {
 }
 
 #[test]
-fn a_handshake_is_complete_in_time_or_over() {
+fn an_incomplete_handshake_times_out() {
     let mut world = World::new(1, relay());
     let [silent, half] = [0, 0].map(|shard| world.connect(shard));
     world.send_bytes(half, b"GET / HTTP/1.1\r\n");
@@ -361,21 +370,21 @@ fn a_handshake_is_complete_in_time_or_over() {
 }
 
 #[test]
-fn timers_do_not_multiply() {
+fn the_number_of_timers_does_not_grow_with_events() {
     let mut world = World::new(1, clienttest());
     let client = world.connect_raw(0);
     for n in 0..200 {
         world.send_event(client, &format!("/clienttest/echo:{}=1", n + 1));
         world.run_seconds(1 + n % 7);
     }
-    // One for the connection, one for the broadcasts of `clienttest`.
+    // One timer of the connection, and one for the broadcasts of `clienttest`.
     assert_eq!(world.gauge(Gauge::Timers), 2);
 }
 
 // Applications.
 
 #[test]
-fn a_promise_that_outlives_its_refusal_does_no_harm() {
+fn a_promise_dropped_after_a_refusal_has_no_effect() {
     let mut world = World::new(
         1,
         app(|registrar| {
@@ -398,7 +407,7 @@ fn a_promise_that_outlives_its_refusal_does_no_harm() {
 }
 
 #[test]
-fn an_application_that_panics_fails_its_event_only() {
+fn a_panic_in_an_application_fails_only_its_event() {
     let mut world = World::new(
         1,
         app(|registrar| {
@@ -420,18 +429,18 @@ fn an_application_that_panics_fails_its_event_only() {
         }),
     );
     let client = world.connect_raw(0);
-    let mut ask = |text: &str, expected: &str| {
+    let mut check = |text: &str, expected: &str| {
         world.send_event(client, text);
         world.run_until_idle();
         assert_eq!(world.take_raw_messages(client), [expected], "{text}");
     };
-    ask("/handler:1=null", &reply_error(1, 500));
-    ask("/qio/on:2=\"/on\"", &reply_error(2, 500));
-    ask("/qio/on:3=\"/off\"", &reply_ok(3));
-    ask("/qio/off:4=\"/off\"", &reply_ok(4));
-    ask("/after:5=null", &reply_ok(5));
-    ask("/offer:6=null", "/qio/callback/6:1={\"code\":200,\"data\":null}");
-    ask("/qio/callback/1:7=null", &reply_error(7, 500));
+    check("/handler:1=null", &reply_error(1, 500));
+    check("/qio/on:2=\"/on\"", &reply_error(2, 500));
+    check("/qio/on:3=\"/off\"", &reply_ok(3));
+    check("/qio/off:4=\"/off\"", &reply_ok(4));
+    check("/after:5=null", &reply_ok(5));
+    check("/offer:6=null", "/qio/callback/6:1={\"code\":200,\"data\":null}");
+    check("/qio/callback/1:7=null", &reply_error(7, 500));
     world.run_seconds(3);
     world.end_stream(client);
     world.run_until_idle();
@@ -439,7 +448,7 @@ fn an_application_that_panics_fails_its_event_only() {
 }
 
 #[test]
-fn times_without_end_are_no_overflow() {
+fn the_longest_durations_do_not_overflow() {
     let mut world = World::new(
         1,
         app(|registrar| {
@@ -463,19 +472,19 @@ fn times_without_end_are_no_overflow() {
 }
 
 #[test]
-fn a_promise_that_is_dropped_is_answered_500_and_one_that_is_kept_as_it_says() {
+fn a_dropped_promise_is_answered_500_and_a_kept_one_with_its_answer() {
     let kept: Arc<Mutex<Vec<Later>>> = Arc::default();
-    let keeping = Arc::clone(&kept);
+    let promises = Arc::clone(&kept);
     let mut world = World::new(
         2,
         app(move |registrar| {
-            let kept = Arc::clone(&keeping);
+            let promises = Arc::clone(&promises);
             registrar.event("/drop").handler(|cx, event| event.later(cx).0).register()?;
             registrar
                 .event("/keep")
                 .handler(move |cx, event| {
                     let (answer, later) = event.later(cx);
-                    kept.lock().unwrap().push(later);
+                    promises.lock().unwrap().push(later);
                     answer
                 })
                 .register()
@@ -500,7 +509,7 @@ fn a_promise_that_is_dropped_is_answered_500_and_one_that_is_kept_as_it_says() {
 }
 
 #[test]
-fn what_is_offered_later_runs_in_the_application_that_offered_it() {
+fn a_callback_offered_by_a_promise_runs_in_its_application() {
     let mut world = World::new(
         1,
         app(|registrar| {
@@ -531,17 +540,17 @@ fn what_is_offered_later_runs_in_the_application_that_offered_it() {
 }
 
 #[test]
-fn data_of_clients_goes_when_they_go() {
-    let alive = Arc::new(());
-    let counted = Arc::clone(&alive);
+fn client_data_is_dropped_when_the_client_disconnects() {
+    let data = Arc::new(());
+    let registered_data = Arc::clone(&data);
     let mut world = World::new(
         1,
         app(move |registrar| {
-            let (alive, late) = (Arc::clone(&counted), Arc::clone(&counted));
+            let (data, late) = (Arc::clone(&registered_data), Arc::clone(&registered_data));
             registrar
                 .event("/keep")
                 .handler(move |cx, event| {
-                    cx.set_client_data(event.client, Arc::clone(&alive));
+                    cx.set_client_data(event.client, Arc::clone(&data));
                     let (late, client) = (Arc::clone(&late), event.client);
                     cx.after(SECOND, move |cx| {
                         cx.set_client_data(client, late);
@@ -551,43 +560,43 @@ fn data_of_clients_goes_when_they_go() {
                 .register()
         }),
     );
-    let registered = Arc::strong_count(&alive);
+    let registered = Arc::strong_count(&data);
     for late in [false, true] {
         let client = world.connect_raw(0);
         world.send_event(client, "/keep:0=null");
         world.run_until_idle();
-        assert!(Arc::strong_count(&alive) > registered);
+        assert!(Arc::strong_count(&data) > registered);
         if late {
             world.run_seconds(2);
         }
         world.end_stream(client);
         world.run_until_idle();
         world.run_seconds(2);
-        assert_eq!(Arc::strong_count(&alive), registered, "kept for a client that has gone");
+        assert_eq!(Arc::strong_count(&data), registered, "data of a disconnected client was not dropped");
     }
 }
 
 #[test]
-fn the_namespace_of_the_server_is_its_own_however_it_is_written() {
-    let refusal = |path: &'static str| {
-        let shard = std::panic::catch_unwind(|| World::new(1, app(move |r| r.event(path).register())));
-        shard.is_err()
+fn every_spelling_of_a_reserved_or_invalid_path_is_rejected() {
+    let is_rejected = |path: &'static str| {
+        let created = std::panic::catch_unwind(|| World::new(1, app(move |r| r.event(path).register())));
+        created.is_err()
     };
     for path in ["/qio", "/qio/x", "//qio/x", "/@qio/x", "/q.io", "/qio/", "", "/", "relative", "@"] {
-        assert!(refusal(path), "{path:?}");
+        assert!(is_rejected(path), "{path:?}");
     }
     for path in ["/qiox", "/a/qio", "/qi/o"] {
-        assert!(!refusal(path), "{path:?}");
+        assert!(!is_rejected(path), "{path:?}");
     }
 }
 
 // Subscriptions.
 
 #[test]
-fn decisions_that_come_later_meet_what_the_client_wants_by_then() {
+fn late_decisions_respect_what_the_client_has_requested_since() {
     let promises: Arc<Mutex<Vec<LaterDecision>>> = Arc::default();
-    let offs: Arc<Mutex<usize>> = Arc::default();
-    let (keep, count) = (Arc::clone(&promises), Arc::clone(&offs));
+    let off_hook_runs: Arc<Mutex<usize>> = Arc::default();
+    let (keep, count) = (Arc::clone(&promises), Arc::clone(&off_hook_runs));
     let mut world = World::new(
         2,
         app(move |registrar| {
@@ -604,8 +613,8 @@ fn decisions_that_come_later_meet_what_the_client_wants_by_then() {
         }),
     );
     let client = world.connect_raw(0);
-    // What the client sends, what it is answered at once, the decision, what it is answered then, whether it is
-    // subscribed, and how often the off-hook has run.
+    // The events that the client sends, the codes of the immediate replies, the late decision, the code of the reply to
+    // it, whether the client is subscribed then, and the number of runs of the off-hook.
     const ON: &str = "/qio/on:CB=\"/later\"";
     const OFF: &str = "/qio/off:CB=\"/later\"";
     type Case = (&'static [&'static str], &'static [u16], bool, u16, bool, usize);
@@ -616,25 +625,25 @@ fn decisions_that_come_later_meet_what_the_client_wants_by_then() {
         (&[ON, OFF, ON], &[200, 202], true, 200, true, 0),
         (&[ON], &[], false, 401, false, 0),
     ];
-    for (sent, at_once, accepted, then, subscribed, off_hooks) in cases {
+    for (sent, immediate_codes, accepted, final_code, subscribed, off_hooks) in cases {
         for text in sent {
             world.send_event(client, &text.replace("CB", "5"));
         }
         world.run_until_idle();
-        let code = |code| if code == 200 { reply_ok(5) } else { reply_error(5, code) };
+        let reply = |code| if code == 200 { reply_ok(5) } else { reply_error(5, code) };
         assert_eq!(
             world.take_raw_messages(client),
-            at_once.iter().map(|c| code(*c)).collect::<Vec<_>>(),
+            immediate_codes.iter().map(|code| reply(*code)).collect::<Vec<_>>(),
             "{sent:?}"
         );
         promises.lock().unwrap().pop().unwrap().decide(accepted).unwrap();
         world.run_until_idle();
-        assert_eq!(world.take_raw_messages(client), [code(then)], "{sent:?}");
+        assert_eq!(world.take_raw_messages(client), [reply(final_code)], "{sent:?}");
         assert_eq!(world.gauge(Gauge::Subscriptions), u64::from(subscribed), "{sent:?}");
-        assert_eq!(std::mem::take(&mut *offs.lock().unwrap()), off_hooks, "{sent:?}");
+        assert_eq!(std::mem::take(&mut *off_hook_runs.lock().unwrap()), off_hooks, "{sent:?}");
         world.send_event(client, &OFF.replace("CB", "0"));
         world.run_until_idle();
-        *offs.lock().unwrap() = 0;
+        *off_hook_runs.lock().unwrap() = 0;
         assert_eq!(world.shared.subscriptions.used(), 0);
     }
     world.send_event(client, "/qio/on:9=\"/later\"");
@@ -646,7 +655,7 @@ fn decisions_that_come_later_meet_what_the_client_wants_by_then() {
 }
 
 #[test]
-fn broadcasts_cross_to_shards_that_have_subscribers_and_to_no_other() {
+fn broadcasts_are_sent_only_to_shards_with_subscribers() {
     let mut world = World::new(3, relay());
     let [sender, near, far] = [0, 0, 2].map(|shard| world.connect_raw(shard));
     subscribe(&mut world, near, "/relay/a");
@@ -666,7 +675,7 @@ fn broadcasts_cross_to_shards_that_have_subscribers_and_to_no_other() {
 // Shutdown.
 
 #[test]
-fn shutting_down_tells_everybody_and_sends_what_was_queued() {
+fn shutdown_sends_queued_messages_and_closes_every_connection() {
     let mut world = World::new(1, relay());
     let [websocket, raw, handshaking] = [world.connect_websocket(0), world.connect_raw(0), world.connect(0)];
     subscribe(&mut world, raw, "/relay/a");
@@ -688,13 +697,13 @@ fn shutting_down_tells_everybody_and_sends_what_was_queued() {
 }
 
 #[test]
-fn while_other_shards_do_not_listen_nothing_new_is_subscribed_to_and_the_old_stays() {
+fn a_full_mesh_refuses_new_paths_and_keeps_existing_subscriptions() {
     let config = Config { mesh_ring_messages: 8, mesh_overflow_messages_max: 0, ..Config::default() };
     let mut world = World::with_config(2, config, relay());
     let client = world.connect_raw(0);
     subscribe(&mut world, client, "/relay/old");
     world.take_bytes(client);
-    // The other shard takes no turn: what it is told of first subscriptions fills its ring, and overflows.
+    // The other shard runs no turn. Messages about new paths fill its ring and overflow.
     for number in 2..30 {
         world.send_event(client, &format!("/qio/on:{number}=\"/relay/{number}\""));
     }
@@ -709,12 +718,12 @@ fn while_other_shards_do_not_listen_nothing_new_is_subscribed_to_and_the_old_sta
     assert_eq!(
         answers.last(),
         Some(&reply_ok(30)),
-        "a second `on` changes nothing, and needs nobody to listen"
+        "a repeated `on` changes nothing and needs no message to other shards"
     );
     world.run_until_idle();
     world.send_event(client, "/qio/on:31=\"/relay/29\"");
     world.run_until_idle();
-    assert_eq!(world.take_raw_messages(client), [reply_ok(31)], "they listen again");
+    assert_eq!(world.take_raw_messages(client), [reply_ok(31)], "the mesh has room again");
     world.end_stream(client);
     world.run_until_idle();
     world.assert_empty();
