@@ -1,5 +1,6 @@
-//! One event through a handler, in Rust and in C: a shard's turn with 100 of them, from the client's frames to the sends
-//! that it hands to the kernel. The difference between the two is what C costs. Needs a C compiler.
+//! The cost of one event in a handler, in Rust and in C. The measured code is a shard's turn with 100 events, from the
+//! client's frames to the sends that the shard passes to the kernel. The difference between the two is the additional
+//! cost of C. Needs a C compiler.
 //!
 //! `cargo bench --bench apps`
 
@@ -12,14 +13,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Turns of which the least counts.
+/// The number of turns of each language whose minimum is printed.
 const TURNS: usize = 5000;
 
-/// Events of one turn: as many as a busy shard has.
+/// Events of one turn: as many as a busy shard handles.
 const EVENTS: usize = 100;
 
 fn handlers(c: &mut Criterion) {
-    let in_c = loaded();
+    let in_c = load_c_application();
     let data = format!("\"{}\"", "x".repeat(62));
     let cases = [
         ("one event through a handler that does nothing", "/bench/nothing:1=null".to_owned()),
@@ -31,15 +32,16 @@ fn handlers(c: &mut Criterion) {
         let events = [event];
         let mut rust = Handling::new(Arc::new(Bench), "/bench/room");
         let mut c = Handling::new(Arc::clone(&in_c), "/bench/room");
-        assert_eq!(rust.turn(&events, EVENTS), c.turn(&events, EVENTS), "both send the same");
-        tell_difference(name, |app| _ = if app == 0 { &mut rust } else { &mut c }.turn(&events, EVENTS));
+        assert_eq!(rust.turn(&events, EVENTS), c.turn(&events, EVENTS), "both languages send the same bytes");
+        print_difference(name, |app| _ = if app == 0 { &mut rust } else { &mut c }.turn(&events, EVENTS));
         group.bench_function("Rust", |b| b.iter(|| rust.turn(black_box(&events), EVENTS)));
         group.bench_function("C", |b| b.iter(|| c.turn(black_box(&events), EVENTS)));
     }
 }
 
-/// The difference that criterion's estimates hide on a busy machine: the least of many turns of each, in turns.
-fn tell_difference(name: &str, mut turn: impl FnMut(usize)) {
+/// Prints the minimum of many turns of each language, which alternate. On a busy machine, the noise in criterion's
+/// estimates is larger than the difference.
+fn print_difference(name: &str, mut turn: impl FnMut(usize)) {
     let mut least = [Duration::MAX; 2];
     for nth in 0..2 * TURNS {
         let began = Instant::now();
@@ -50,7 +52,7 @@ fn tell_difference(name: &str, mut turn: impl FnMut(usize)) {
     println!("{name}: Rust {rust:.0} ns, C {c:.0} ns (the least of {TURNS} turns each)");
 }
 
-/// What `benches/apps/bench.c` has in C.
+/// The application of `benches/apps/bench.c` in Rust.
 struct Bench;
 
 impl Application for Bench {
@@ -59,7 +61,7 @@ impl Application for Bench {
     }
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        let room = Path::parse("/bench/room").expect("a path of the program's own is clean");
+        let room = Path::parse("/bench/room").expect("a path that is part of the program is clean");
         registrar.event("/bench/room").register()?;
         registrar.event("/bench/nothing").handler(|_, _| Answer::ok()).register()?;
         registrar
@@ -72,7 +74,7 @@ impl Application for Bench {
     }
 }
 
-fn loaded() -> Arc<dyn Application> {
+fn load_c_application() -> Arc<dyn Application> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let object = std::env::temp_dir().join(format!("quickio-bench-{}.so", std::process::id()));
     let compiled = Command::new("cc")
@@ -81,9 +83,9 @@ fn loaded() -> Arc<dyn Application> {
         .arg("-o")
         .args([&object, &root.join("benches/apps/bench.c")])
         .status();
-    assert!(compiled.is_ok_and(|status| status.success()), "the C compiler makes it");
+    assert!(compiled.is_ok_and(|status| status.success()), "the C compiler compiles the application");
     let app = c::load(&object, &c::Settings::new()).unwrap_or_else(|error| panic!("{error}"));
-    std::fs::remove_file(object).expect("what was made can be removed");
+    std::fs::remove_file(object).expect("the shared object can be removed");
     app
 }
 

@@ -1,5 +1,5 @@
-//! Fan-out: a shard's turn from broadcasts to sends, beside a naive twin that encodes every event for every
-//! subscriber. What the kernel does with a send, which costs thirty times as much, is not in it.
+//! The cost of fan-out: a shard's turn from broadcasts to sends, compared with a naive implementation that encodes
+//! every event for every subscriber. The kernel's part of a send, which costs thirty times as much, is not measured.
 //!
 //! `cargo bench --bench fanout`
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const SUBSCRIBERS: u32 = 1000;
 
-/// Broadcasts of one turn.
+/// The numbers of broadcasts in one turn.
 const BURSTS: [usize; 2] = [1, 20];
 
 fn fan_out(c: &mut Criterion) {
@@ -24,7 +24,11 @@ fn fan_out(c: &mut Criterion) {
         group.throughput(Throughput::Elements(burst as u64 * u64::from(SUBSCRIBERS)));
         let mut shard = FanOut::new(SUBSCRIBERS);
         let mut naive = Naive::new(SUBSCRIBERS);
-        assert_eq!(shard.turn(burst, &data), naive.turn(burst, &data), "both send the same");
+        assert_eq!(
+            shard.turn(burst, &data),
+            naive.turn(burst, &data),
+            "both implementations send the same bytes"
+        );
         group
             .bench_function(format!("bursts of {burst}"), |b| b.iter(|| shard.turn(burst, black_box(&data))));
         group.bench_function(format!("bursts of {burst}, naive"), |b| {
@@ -33,7 +37,7 @@ fn fan_out(c: &mut Criterion) {
     }
 }
 
-/// Encodes every event for every subscriber, queues it there, and joins what is queued when it sends.
+/// An implementation that encodes every event for every subscriber, queues the frames, and joins them when it sends.
 struct Naive {
     outboxes: Vec<VecDeque<Vec<u8>>>,
 }

@@ -1,20 +1,21 @@
-//! A chat on the application API: rooms, names that are unique in a room, history, presence, messages to one member
-//! with a receipt, statistics.
+//! A chat on the application API, with rooms, unique names in a room, history, presence, messages to one member with a
+//! receipt, and statistics.
 //!
 //!     cargo run --example chat -- --listen 127.0.0.1:8080
 //!
-//! It takes every flag that `quickio` takes. For a client:
+//! The program accepts all flags of `quickio`. The events for clients:
 //!
-//! | event | does |
+//! | event | effect |
 //! | --- | --- |
-//! | `/qio/on` with `["/chat/room/rust",{"name":"ada"}]` | joins a room; 404 where the name is bad or taken |
-//! | `/chat/room/rust` with `{"text":"hello"}` | says something: the room gets it, the answer is its number |
-//! | `/chat/history/rust` | the answer has what was said last |
-//! | `/chat/tell/rust` with `{"to":"bob","text":"psst"}` | for bob only; answered when bob's client has confirmed it |
-//! | `/qio/on` with `"/chat/stats"` | rooms, members and messages, every second |
+//! | `/qio/on` with `["/chat/room/rust",{"name":"ada"}]` | joins a room; answered 404 if the name is invalid or taken |
+//! | `/chat/room/rust` with `{"text":"hello"}` | sends a message to the room; the answer is the number of the message |
+//! | `/chat/history/rust` | answered with the last messages |
+//! | `/chat/tell/rust` with `{"to":"bob","text":"psst"}` | sends a message to bob only; answered when bob's client has confirmed it |
+//! | `/qio/on` with `"/chat/stats"` | the numbers of rooms, members and messages, every second |
 //!
-//! Rooms are the business of all shards, so none of them owns one: a thread of the application's own does, the
-//! *keeper*. Handlers check what they are given, pass it on with the promise to answer, and return.
+//! The members of a room are on all shards, and for this reason no shard owns a room. A thread of the application, the
+//! *keeper*, owns all rooms. Handlers check their parameters, pass the request and the promise to answer to the keeper,
+//! and return.
 
 use quickio::app::{Answer, Application, Context, Decision, Error, Event, Json, Later, LaterDecision};
 use quickio::app::{Registrar, SendCallback, Server, Subscription, Unsubscribed};
@@ -31,16 +32,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Messages that a room keeps for those who come later.
+/// Messages that a room keeps for its history.
 const HISTORY_MESSAGES_MAX: usize = 50;
-/// Bytes of a message.
+/// Bytes of the longest message.
 const TEXT_BYTES_MAX: usize = 2000;
-/// Bytes of a name.
+/// Bytes of the longest name.
 const NAME_BYTES_MAX: usize = 32;
-/// Requests that wait for the keeper; one more is answered 420. The keeper must not become the place where memory
-/// grows because it is slower than all shards together.
+/// Requests that may wait for the keeper. One more is answered 420. Without a limit, memory would grow when the keeper
+/// is slower than all shards together.
 const REQUESTS_MAX: usize = 10_000;
-/// Events that one client may send in each of these periods.
+/// Events that one client may send in each period.
 const EVENTS_PER_PERIOD_MAX: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -63,7 +64,7 @@ fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-// The application: what runs on the shards.
+// The application, which runs on the shards.
 
 struct Chat {
     keeper: Keeper,
@@ -132,12 +133,12 @@ impl Application for Chat {
     fn stop(&self) {
         self.keeper.tell(Work::Stop);
         if let Some(thread) = self.thread.lock().ok().and_then(|mut thread| thread.take()) {
-            let _ = thread.join(); // where it panicked, the log has it
+            let _ = thread.join(); // if the thread panicked, the log contains the panic
         }
     }
 }
 
-/// The on-hook. Whether the name is free only the keeper knows: it decides later.
+/// The on-hook. Only the keeper knows whether the name is free, and it decides later.
 fn join(keeper: &Keeper, cx: &mut Context<'_>, subscription: Subscription<'_>) -> Decision {
     #[derive(Deserialize)]
     struct Join {
@@ -153,14 +154,14 @@ fn join(keeper: &Keeper, cx: &mut Context<'_>, subscription: Subscription<'_>) -
     decision
 }
 
-/// The off-hook: the client left the room, or its connection has ended.
+/// The off-hook: the client has left the room or has disconnected.
 fn leave(keeper: &Keeper, unsubscribed: Unsubscribed<'_>) {
     if let Some(room) = room_name(unsubscribed.extra) {
         keeper.tell(Work::Leave { room: room.to_owned(), client: unsubscribed.client });
     }
 }
 
-/// What all handlers do: check, pass it to the keeper, and let that answer.
+/// The common part of all handlers: checks a request and passes it to the keeper, which answers.
 fn ask(
     keeper: &Keeper,
     cx: &mut Context<'_>,
@@ -180,16 +181,16 @@ fn ask(
     answer
 }
 
-/// The one segment of `/rust`.
+/// Returns the name of a room, which is the only segment of a path such as `/rust`.
 fn room_name(extra: &str) -> Option<&str> {
     extra.strip_prefix('/').filter(|name| !name.is_empty() && !name.contains('/'))
 }
 
 fn own_path(path: &str) -> Path {
-    Path::parse(path).expect("a path of the program's own is clean")
+    Path::parse(path).expect("a path that is part of the program is clean")
 }
 
-/// What a shard keeps for a client: no lock, since nobody else sees it.
+/// The data that a shard keeps for a client. No other thread accesses it, and it needs no lock.
 struct Guest {
     client: ClientId,
     keeper: Keeper,
@@ -197,7 +198,7 @@ struct Guest {
     events: u32,
 }
 
-/// Counts an event of a client; whether it was one too many.
+/// Counts an event of a client. Returns whether the client has sent too many in this period.
 fn is_flooding(keeper: &Keeper, cx: &mut Context<'_>, client: ClientId) -> bool {
     let now = cx.now();
     let Some(guest) = cx.client_data::<Guest>(client) else {
@@ -211,15 +212,15 @@ fn is_flooding(keeper: &Keeper, cx: &mut Context<'_>, client: ClientId) -> bool 
     guest.events > EVENTS_PER_PERIOD_MAX
 }
 
-/// A client whose connection ended while its subscription was still being decided never was subscribed, so no
-/// off-hook runs for it. Its data is dropped in any case.
+/// Tells the keeper that the client has disconnected. The off-hook is not enough: it does not run for a client that
+/// disconnected before its subscription was decided. The client's data is dropped in any case.
 impl Drop for Guest {
     fn drop(&mut self) {
         self.keeper.tell(Work::Gone { client: self.client });
     }
 }
 
-// The way from the shards to the keeper.
+// The requests of the shards to the keeper.
 
 #[derive(Clone)]
 struct Keeper {
@@ -243,9 +244,9 @@ enum Request {
 }
 
 impl Keeper {
-    /// For what must not be lost. There is no more of it than there are clients and subscriptions.
+    /// Sends work that must not be lost. Its amount is bounded by the number of clients and subscriptions.
     fn tell(&self, work: Work) {
-        // A keeper that has gone drops what it is sent; a promise that is dropped answers 500, or refuses.
+        // If the keeper has ended, the work is dropped. A promise that is dropped answers 500, or refuses.
         let _ = self.work.send(work);
     }
 
@@ -285,7 +286,7 @@ fn checked(text: String) -> Result<String, &'static str> {
     if text.len() > TEXT_BYTES_MAX { Err("the text is too long") } else { Ok(text) }
 }
 
-// The keeper: one thread that owns all rooms, so that what it does to them has one order.
+// The keeper: one thread that owns all rooms. All changes to a room happen in one order.
 
 struct Rooms {
     server: Server,
@@ -293,7 +294,7 @@ struct Rooms {
     rooms: HashMap<String, Room>,
 }
 
-/// A room lasts while somebody is in it.
+/// A room, which exists as long as it has members.
 struct Room {
     path: Path,
     members: HashMap<ClientId, String>,
@@ -334,7 +335,7 @@ impl Rooms {
     fn join(&mut self, name_of_room: &str, name: String, promise: LaterDecision) {
         let room = self.rooms.entry(name_of_room.to_owned()).or_insert_with(|| Room::new(name_of_room));
         if room.members.values().any(|member| *member == name) {
-            let _ = promise.decide(false); // a full inbox has counted it
+            let _ = promise.decide(false); // if the inbox is full, it has counted the refusal
             return;
         }
         let client = promise.client();
@@ -377,12 +378,12 @@ impl Rooms {
                 Some(from) => match request {
                     Request::History => Answer::data(to_json(&room.history)),
                     Request::Say { text } => room.say(&self.server, &self.keeper.totals, from, text),
-                    // Whoever is told answers for us.
+                    // The member that receives the message answers the promise.
                     Request::Tell { to, text } => return room.tell(&self.server, &from, &to, &text, promise),
                 },
             },
         };
-        let _ = promise.answer(answer); // a full inbox has counted it
+        let _ = promise.answer(answer); // if the inbox is full, it has counted the refusal
     }
 }
 
@@ -410,8 +411,9 @@ impl Room {
         Answer::data(self.last.to_string())
     }
 
-    /// Sends to one member, and answers the sender when that member's client has confirmed it. Where it never does
-    /// the callback is dropped after `clients-cb-max-age`, the promise with it, and the sender is answered 500.
+    /// Sends a message to one member, and answers the sender when that member's client has confirmed it. If it never
+    /// confirms, the callback is dropped after `clients-cb-max-age`, the promise is dropped with it, and the sender is
+    /// answered 500.
     fn tell(&self, server: &Server, from: &str, to: &str, text: &str, promise: Later) {
         let Some((client, _)) = self.members.iter().find(|(_, name)| *name == to) else {
             let _ = promise.answer(Answer::error(404, "nobody here has that name"));
@@ -422,16 +424,16 @@ impl Room {
             let _ = promise.answer(Answer::data("\"delivered\""));
             Answer::ok()
         });
-        // Where the inbox is full the receipt is dropped, and so answers 500.
+        // If the inbox is full, the receipt and its promise are dropped, and the sender is answered 500.
         let _ = server.send_with_callback(*client, &own_path("/chat/told"), data, receipt);
     }
 
     fn broadcast(&self, server: &Server, presence: &Presence<'_>) {
-        let _ = server.broadcast(&self.path, to_json(presence)); // a full inbox has counted it
+        let _ = server.broadcast(&self.path, to_json(presence)); // if the inbox is full, it has counted the refusal
     }
 }
 
-/// What the timer tells: written by the keeper, read by shard 0 once a second.
+/// The numbers that the timer broadcasts. The keeper writes them, and shard 0 reads them once a second.
 #[derive(Default)]
 struct Totals {
     rooms: AtomicU64,
@@ -448,6 +450,6 @@ impl Totals {
 }
 
 fn to_json(value: &impl Serialize) -> Json {
-    // Only maps whose keys are no strings cannot be written, and there are none.
+    // Serialization fails only for maps whose keys are not strings, and the chat has no such maps.
     serde_json::to_string(value).map_or(Json::NULL, Json::from)
 }

@@ -1,14 +1,14 @@
-//! A WebSocket echo server on the server's own codec and shards: what the conformance suite talks to.
+//! A WebSocket echo server on the server's own codec and shards, for the Autobahn conformance suite.
 //!
 //!     cargo run --release --example echo -- 127.0.0.1:9001
 //!
-//! The endpoint is `/echo`. It answers every text and binary message with itself.
+//! The endpoint is `/echo`. It sends every text and binary message back.
 
 use quickio::config::{Config, Listen};
 use quickio::server;
 use std::process::ExitCode;
 
-/// The largest message of the suite has 16 MiB.
+/// Bytes of the longest message. The suite's longest one has 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
 
 fn main() -> ExitCode {

@@ -27,7 +27,7 @@ pub struct WorkerGroup {
     event_numbers: RefCell<AHashMap<Path, u32>>,
     /// The manifest whose events are registered, or `None` if some of its events could not be registered.
     registered: RefCell<Option<Arc<Manifest>>>,
-    /// By instance: the link to the worker that receives events.
+    /// The links to the workers that receive events, by instance.
     links: RefCell<Vec<Option<Rc<WorkerLink>>>>,
 }
 
