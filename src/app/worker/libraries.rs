@@ -157,7 +157,7 @@ fn create(folder: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(folder)
 }
 
-/// Returns whether the folder belongs to this user and no other user can write to it.
+/// Returns whether the folder belongs to this user and no other user has access to it.
 fn is_ours(folder: &Path) -> bool {
     let ours = rustix::process::geteuid().as_raw();
     fs::symlink_metadata(folder)

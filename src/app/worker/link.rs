@@ -54,8 +54,8 @@ pub struct WorkerLink {
     supervisor: Arc<dyn SupervisorHandle>,
     manifest: Arc<Manifest>,
     counters: Rc<WorkerCounters>,
-    /// By the group's number of an event: the event's index in the worker's manifest, or `None` if the worker does not
-    /// handle it.
+    /// The index of each event in the worker's manifest, by the group's number of the event. `None` if the worker does
+    /// not handle the event.
     events: RefCell<Vec<Option<u32>>>,
     /// Frames that the shard has not taken yet.
     output: RefCell<Vec<u8>>,

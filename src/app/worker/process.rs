@@ -111,7 +111,7 @@ impl WorkerProcess {
         command.fd_mappings(mappings).map_err(|error| StartError::Resources(io::Error::other(error)))?;
         command.env(CONTROL_VARIABLE, CONTROL_FD.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Ctrl-C at a terminal must reach only the server, which then ends its workers in order.
+        // Ctrl-C at a terminal must reach only the server, which then ends its workers.
         command.process_group(0);
         let spawned = command.spawn();
         let program = || command.get_program().into();
