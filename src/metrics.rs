@@ -105,9 +105,10 @@ metrics! {
             "HTTP requests refused without closing the connection: malformed or unknown sids, documents that do \
              not exist.";
         HttpRefusedBusy = "http_refused_busy", "requests",
-            "HTTP requests answered 503 because the shard that owns their session was overloaded.";
+            "HTTP requests answered with 503 because the shard that owns their session was overloaded.";
         HttpRefusedEarly = "http_refused_early", "requests",
-            "HTTP requests answered 429 because too many requests of their session waited for an earlier one (seq).";
+            "HTTP requests answered with 429 because too many requests of their session waited for an earlier one \
+             (seq).";
         SessionsCreated = "sessions_created", "sessions",
             "HTTP sessions created by clients that poll or stream.";
         SessionsRefused = "sessions_refused", "sessions",
@@ -123,7 +124,7 @@ metrics! {
         EventsReceived = "events_received", "events",
             "Well-formed events received from clients.";
         EventsUnrouted = "events_unrouted", "events",
-            "Events received for a path that no application has registered (answered 404).";
+            "Events received for a path that no application has registered (answered with 404).";
         MessagesSent = "messages_sent", "messages",
             "Events, answers and heartbeats added to outboxes, counted once for each recipient.";
         Sends = "sends", "sends",
@@ -143,7 +144,7 @@ metrics! {
         Unsubscribes = "unsubscribes", "subscriptions",
             "Active subscriptions that ended, because the client unsubscribed or disconnected.";
         SubscriptionsRefusedLimit = "subscriptions_refused_limit", "subscriptions",
-            "Subscriptions answered 420 because of clients-subs-total or clients-subs-min.";
+            "Subscriptions answered with 420 because of clients-subs-total or clients-subs-min.";
         SubscriptionsRefusedApp = "subscriptions_refused_app", "subscriptions",
             "Subscriptions refused by an application.";
         CallbacksIssued = "callbacks_issued", "callbacks",
@@ -155,7 +156,7 @@ metrics! {
         CallbacksEvicted = "callbacks_evicted", "callbacks",
             "Server callbacks dropped because their client was offered more than it may hold.";
         CallbacksUnknown = "callbacks_unknown", "callbacks",
-            "Callback ids from clients that were stale, unknown or malformed (answered 404 or 400).";
+            "Callback ids from clients that were stale, unknown or malformed (answered with 404 or 400).";
         Heartbeats = "heartbeats", "messages",
             "Heartbeats sent to clients that were sent nothing else.";
         Challenges = "challenges", "messages",
@@ -185,12 +186,13 @@ metrics! {
             "Events, subscriptions, ends of subscriptions and answers to callbacks sent to workers.";
         WorkerEventsRefused = "worker_events_refused", "events",
             "Events and subscriptions that no worker could accept: worker-requests-max or worker-outbox-bytes-max \
-             was reached (answered 420), or no worker was running (answered 500).";
+             was reached (answered with 420), or no worker was running (answered with 500).";
         WorkerRequestsFailed = "worker_requests_failed", "requests",
-            "Events, subscriptions and answers to callbacks that a worker was handling when it ended (answered 500).";
+            "Events, subscriptions and answers to callbacks that a worker was handling when it ended (answered with \
+             500).";
         WorkerRequestsTimedOut = "worker_requests_timed_out", "requests",
             "Events, subscriptions and answers to callbacks that a worker did not answer within \
-             worker-request-timeout (answered 500).";
+             worker-request-timeout (answered with 500).";
         WorkerAnswersLate = "worker_answers_late", "answers",
             "Answers from workers to requests that were no longer open; they are dropped.";
         WorkerFramesRefused = "worker_frames_refused", "frames",

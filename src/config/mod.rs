@@ -178,7 +178,7 @@ pub struct Config {
     pub shards: Option<usize>,
     /// The applications to run.
     pub app: Vec<App>,
-    /// The folder of the files of applications that are given by name and are not bundled.
+    /// The directory of the files of applications that are given by name and are not bundled.
     pub app_dir: Option<PathBuf>,
     /// The settings of applications, by name and key, from the sections `[app-settings.NAME]` of the file.
     pub app_settings: BTreeMap<String, BTreeMap<String, String>>,

@@ -70,8 +70,8 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         },
         ValueKind::Program(_) if text.is_empty() => return Err("it must not be empty".into()),
         ValueKind::Program(field) => *field(config) = value::file(text)?.into(),
-        ValueKind::Folder(field) if text.is_empty() => *field(config) = None,
-        ValueKind::Folder(field) => *field(config) = Some(value::file(text)?.into()),
+        ValueKind::Directory(field) if text.is_empty() => *field(config) = None,
+        ValueKind::Directory(field) => *field(config) = Some(value::file(text)?.into()),
         ValueKind::Choice { choices, set } => {
             let index =
                 choices.iter().position(|choice| *choice == text).ok_or("it is not one of the choices")?;

@@ -129,8 +129,8 @@ pub enum ValueKind {
     Switch(fn(&mut Config) -> &mut bool),
     /// The name or path of a program.
     Program(fn(&mut Config) -> &mut PathBuf),
-    /// The path of a folder, or empty for none.
-    Folder(fn(&mut Config) -> &mut Option<PathBuf>),
+    /// The path of a directory, or empty for none.
+    Directory(fn(&mut Config) -> &mut Option<PathBuf>),
     /// One of a few words.
     Choice {
         /// The choices.
@@ -172,8 +172,8 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Hosts(|config| &mut config.admin_hosts),
         default: "",
         doc: "The names that requests to admin may use for this host, in addition to localhost and IP addresses. A \
-              request with any other name in its Host header is answered 421: this keeps the web pages of other sites \
-              from reading the statistics through an operator's browser (DNS rebinding).",
+              request with any other name in its Host header is answered with 421: this keeps the web pages of other \
+              sites from reading the statistics through an operator's browser (DNS rebinding).",
     },
     Setting {
         name: "shards",
@@ -196,10 +196,10 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "app-dir",
         group: Group::Serving,
-        kind: ValueKind::Folder(|config| &mut config.app_dir),
+        kind: ValueKind::Directory(|config| &mut config.app_dir),
         default: "",
-        doc: "The folder of application files. NAME is looked up there as NAME.so, NAME.py, NAME.mjs, NAME.js and \
-              NAME.cjs.",
+        doc: "The directory of application files. NAME is looked up there as NAME.so, NAME.py, NAME.mjs, NAME.js \
+              and NAME.cjs.",
     },
     Setting {
         name: "python",
@@ -236,9 +236,9 @@ pub static SETTINGS: &[Setting] = &[
         group: Group::Serving,
         kind: ValueKind::Origins(|config| &mut config.origin),
         default: "*",
-        doc: "The web pages that browsers may connect from, over any protocol, by their Origin header. A request from \
-              any other page is answered 403. A request without an Origin header does not come from a browser and is \
-              allowed. * allows all pages.",
+        doc: "The web pages that browsers may connect from, over any protocol, by their Origin header. A request with \
+              any other origin is answered with 403. A request without an Origin header is allowed: browsers send one \
+              with every request by which a page of another site could connect. * allows all pages.",
     },
     Setting {
         name: "log-level",
@@ -276,7 +276,7 @@ pub static SETTINGS: &[Setting] = &[
         },
         default: "1048576",
         doc: "The maximum number of connections and HTTP sessions of the whole server. A connection counts from the \
-              moment it is accepted; one more is closed at once.",
+              moment it is accepted. One more connection is closed at once; one more session is answered with 503.",
     },
     Setting {
         name: "connections-per-address-max",
@@ -289,8 +289,9 @@ pub static SETTINGS: &[Setting] = &[
             field: |config| &mut config.connections_per_address_max,
         },
         default: "0",
-        doc: "The maximum number of connections from one peer address; one more is closed at once. 0 means no limit: \
-              all clients behind one proxy have the same address.",
+        doc: "The maximum number of connections and HTTP sessions from one peer address. One more connection is closed \
+              at once; one more session is answered with 429. 0 means no limit: all clients behind one proxy have the \
+              same address.",
     },
     Setting {
         name: "message-bytes-max",
@@ -331,7 +332,7 @@ pub static SETTINGS: &[Setting] = &[
             field: |config| &mut config.clients_subs_total,
         },
         default: "4194304",
-        doc: "The maximum number of subscriptions of all clients together. One more is answered 420.",
+        doc: "The maximum number of subscriptions of all clients together. One more is answered with 420.",
     },
     Setting {
         name: "clients-subs-pressure",
@@ -339,7 +340,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Percent(|config| &mut config.clients_subs_pressure),
         default: "60",
         doc: "The percentage of clients-subs-total above which a client that already has clients-subs-min \
-              subscriptions is answered 420.",
+              subscriptions is answered with 420.",
     },
     Setting {
         name: "clients-subs-min",
@@ -398,7 +399,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.poll_interval },
         default: "55s",
         doc: "The longest time that an HTTP poll is held. It is then answered with an empty body. Proxies in between \
-              must wait longer than this.",
+              must wait longer than this, and longer than heartbeat-interval.",
     },
     Setting {
         name: "poll-slack",
@@ -450,7 +451,7 @@ pub static SETTINGS: &[Setting] = &[
         group: Group::Workers,
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.worker_request_timeout },
         default: "60s",
-        doc: "How long a worker may take to answer an event before its client is answered 500.",
+        doc: "How long a worker may take to answer an event before its client gets a 500 answer.",
     },
     Setting {
         name: "worker-stop-timeout",
@@ -472,7 +473,7 @@ pub static SETTINGS: &[Setting] = &[
         },
         default: "16384",
         doc: "The maximum number of events from one shard that a worker may be handling at once. One more is answered \
-              420.",
+              with 420.",
     },
     Setting {
         name: "worker-outbox-bytes-max",
@@ -486,7 +487,7 @@ pub static SETTINGS: &[Setting] = &[
         },
         default: "8388608",
         doc: "The maximum amount of output from one shard that a worker has not read yet. At this limit events are \
-              answered 420.",
+              answered with 420.",
     },
     Setting {
         name: "receive-buffers",
@@ -700,7 +701,7 @@ impl ValueKind {
             ValueKind::Text(_) => "a text without spaces, or empty".into(),
             ValueKind::Switch(_) => "on or off".into(),
             ValueKind::Program(_) => "the name or path of a program".into(),
-            ValueKind::Folder(_) => "the path of a folder, or empty".into(),
+            ValueKind::Directory(_) => "the path of a directory, or empty".into(),
             ValueKind::Choice { choices, .. } => one_of(choices),
         }
     }
@@ -735,7 +736,7 @@ impl ValueKind {
             ValueKind::Text(_) => "TEXT".into(),
             ValueKind::Switch(_) => "[=off]".into(),
             ValueKind::Program(_) => "PROGRAM".into(),
-            ValueKind::Folder(_) => "FOLDER".into(),
+            ValueKind::Directory(_) => "DIRECTORY".into(),
             ValueKind::Choice { choices, .. } => choices.join("|"),
         }
     }

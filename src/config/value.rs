@@ -117,7 +117,7 @@ pub(super) fn is_file(app: &str) -> bool {
     app.contains('/') || [".so", ".py", ".js", ".mjs", ".cjs"].iter().any(|ending| app.ends_with(ending))
 }
 
-/// Parses the path of a file or folder.
+/// Parses the path of a file or directory.
 pub(super) fn file(text: &str) -> Result<String, Problem> {
     if text.len() > FILE_BYTES_MAX || text.contains('\0') {
         return Err(format!("a path has at most {FILE_BYTES_MAX} bytes and no NUL byte"));
