@@ -39,6 +39,11 @@ impl<T> Slots<T> {
         self.len
     }
 
+    /// Returns the number of slots, free ones included.
+    pub fn slots(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
     /// Returns `true` if there are no records.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -151,7 +156,7 @@ impl<T> Slots<T> {
     ///
     /// Panics if an invariant is broken.
     pub fn check(&self) {
-        let slots = self.blocks.len() * BLOCK;
+        let slots = self.slots();
         assert_eq!(self.iter().count(), self.len, "`len` must be the number of used slots");
         let (mut free, mut index) = (0, self.free);
         while index != END {

@@ -1,4 +1,4 @@
-//! Whether the shard accepts connections, or pauses because the kernel cannot.
+//! Pauses of accepting, for times in which the kernel cannot accept connections.
 
 /// A pause of accepting.
 #[derive(Default)]

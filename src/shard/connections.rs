@@ -98,6 +98,11 @@ impl Connections {
         self.records.len()
     }
 
+    /// The number of slots for records, free ones included.
+    pub fn slots(&self) -> usize {
+        self.records.slots()
+    }
+
     /// Returns whether no record is left.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
@@ -162,7 +167,7 @@ impl Connections {
         connection
     }
 
-    /// The connection in a slot where a completion, a timer or the shard's own records say that there is one.
+    /// The connection in a slot that a completion or the shard's own records name.
     ///
     /// # Panics
     ///

@@ -12,7 +12,7 @@ use crate::qev::ring::FRAMES_PER_SEND_MAX;
 
 impl State {
     /// Hands everything to the kernel, which gets it with the next system call. At most `sends-per-turn-max` connections are
-    /// flushed; the others follow in the next turn, after whatever was received meanwhile.
+    /// flushed; the others follow in the next turn, after the input that was received meanwhile.
     pub fn flush(&mut self, codecs: &mut Codecs, kernel: &mut impl Kernel) {
         let mut coalesced = CoalescedFrame::default();
         for _ in 0..self.connections.ready().min(self.config.sends_per_turn_max) {

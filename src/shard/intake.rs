@@ -48,8 +48,8 @@ impl State {
         if ended {
             self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
         }
-        // A request finds its session as the ends that were decided before it leave the session: a request that was lost
-        // with its connection, for example, takes no output.
+        // Ends that were decided earlier are carried out before a request is handled. Otherwise its session could send
+        // output to another request, whose connection broke earlier in this turn.
         let may_be_request = connection.client.is_none();
         if may_be_request || connection.stage == Stage::Ending {
             self.finish_endings(codecs);

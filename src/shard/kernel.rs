@@ -2,12 +2,20 @@
 //!
 //! The shard's ring implements it. Tests and benchmarks put a kernel of their own in its place.
 
-use super::Wakeup;
 use crate::qev::buffers::Frame;
-use crate::qev::ring::{Completion, Descriptor, Errno, FrameBatch, PeerAddress, Ring, Token, Wait};
+use crate::qev::ring::{Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, Token, Wait};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
+
+/// The two ways of waking a shard.
+#[derive(Clone)]
+pub struct Wakeup {
+    /// The ring to which another shard sends a message.
+    pub ring: RawFd,
+    /// The doorbell for threads, and for shards whose message fails.
+    pub doorbell: Doorbell,
+}
 
 /// The token of operations on sockets that have no record. Nothing handles their completions.
 const NO_RECORD: Token = Token::MAX;

@@ -1,6 +1,6 @@
 //! Timers: timeouts, heartbeats, callbacks that expire, and the timers of applications.
 //!
-//! A connection has one timer, which fires no later than whatever is due next. Most of what a connection waits for is put
+//! A connection has one timer, which fires no later than anything that is due. Most of what a connection waits for is put
 //! off all the time (a heartbeat by every send), so the timer stays where it is, and everything is checked when it fires.
 
 use super::codecs::Codecs;

@@ -67,7 +67,7 @@ impl MeshPort {
         }
     }
 
-    /// Returns whether other shards are so far behind that whatever would have to be told to them must be refused here.
+    /// Returns whether other shards are so far behind that nothing may begin here that would have to be told to them.
     /// Control messages are never lost and have no limit of their own: this is what bounds them.
     pub fn is_stuck(&self) -> bool {
         self.port.overflow_len() > self.overflow_max
@@ -101,7 +101,7 @@ impl MeshPort {
         rung
     }
 
-    /// Returns whether the shard may sleep: no message has arrived, and whoever sends one from now on wakes it.
+    /// Returns whether the shard may sleep: no message has arrived, and the sender of the next one wakes it.
     pub fn try_sleep(&mut self) -> bool {
         self.port.try_sleep()
     }

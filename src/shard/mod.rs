@@ -60,28 +60,20 @@ mod tests;
 mod time;
 
 pub use apps::Apps;
+pub use kernel::Wakeup;
 pub use messages::{AppCommand, ControlMessage, Envelope};
 pub use state::{ShardParts, SharedState};
 
 use crate::metrics::{Counter, Timing};
 use crate::qev::clock::nanos;
 use crate::qev::inbox::Inbox;
-use crate::qev::ring::{Doorbell, Ring};
+use crate::qev::ring::Ring;
 use codecs::Codecs;
 use kernel::{Kernel, RingKernel};
 use state::State;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-
-/// The two ways of waking a shard.
-#[derive(Clone)]
-pub struct Wakeup {
-    /// The ring to which another shard sends a message.
-    pub ring: RawFd,
-    /// The doorbell for threads, and for shards whose message fails.
-    pub doorbell: Doorbell,
-}
 
 /// The inboxes in which threads leave messages for a shard.
 pub struct Inboxes {
@@ -159,8 +151,9 @@ impl<K: Kernel> Loop<K> {
         // 9. Messages that overflowed, into rings that have room again.
         state.mesh.flush();
         state.end_turn(kernel.take_submissions_full());
-        #[cfg(debug_assertions)]
-        state.check_sometimes(codecs);
+        if cfg!(debug_assertions) {
+            state.check_sometimes(codecs);
+        }
         Ok(())
     }
 }

@@ -34,7 +34,7 @@ type Frames = [Option<Frame>; Framing::COUNT];
 /// Invariants:
 /// - a broadcast reaches exactly those who were subscribed when it was accepted: no subscription changes while a broadcast
 ///   waits to be fanned out (asserted by each method that changes one);
-/// - whoever has subscriptions is a client of this shard: its record stays until its subscriptions have ended;
+/// - each client that has subscriptions has a record on this shard, which stays until its subscriptions have ended;
 /// - the clients in `leaving` are those that have been detached from their connections, in order;
 /// - between turns no broadcast waits.
 pub(super) struct PubSub {

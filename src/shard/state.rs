@@ -234,16 +234,19 @@ impl State {
     }
 }
 
-/// Records that a shard may have to be checked after every turn, in debug builds.
-#[cfg(debug_assertions)]
+/// Records that a shard may have to be checked after every turn.
 const CHECKED_EVERY_TURN: usize = 64;
 
-#[cfg(debug_assertions)]
+/// Free slots that cost a check about as much as one record.
+const FREE_SLOTS_PER_RECORD: usize = 8;
+
 impl State {
-    /// Asserts the invariants, in debug builds. A check is linear in the size of the shard, so that large shards are checked
-    /// only once in a number of turns.
+    /// Asserts the invariants, in debug builds. A check is linear in the size of the shard, free slots included, so that
+    /// large shards are checked only once in a number of turns.
     pub fn check_sometimes(&self, codecs: &Codecs) {
-        let size = self.connections.len() + self.pubsub.paths() + self.pubsub.subscriptions();
+        let subscribed = self.pubsub.paths() + self.pubsub.subscriptions();
+        let free = self.connections.slots() / FREE_SLOTS_PER_RECORD;
+        let size = self.connections.len() + subscribed + self.time.timers() + free;
         let interval = if cfg!(test) { size / 1024 + 1 } else { size / CHECKED_EVERY_TURN + 1 };
         if self.metrics.counters.get(Counter::Turns) % interval as u64 == 0 {
             self.check(codecs);

@@ -67,7 +67,7 @@ impl State {
         self.abort_session(slot);
     }
 
-    /// Sets the timer of a session for whatever is due next.
+    /// Sets the timer of a session for the first thing that is due.
     pub fn wake_session(&mut self, slot: u32) {
         let (now, now_ms) = (self.time.now(), self.time.now_ms());
         let connection = self.connections.live(slot);
