@@ -1,4 +1,4 @@
-//! The server's command: settings from the command line, the environment and a file; then it serves.
+//! The program `quickio`: reads the settings from the command line, the environment and a file, and runs a server.
 
 use quickio::config::{self, Action, ClientTestConfig, ConfigError, clienttest};
 use quickio::mangler;

@@ -1,7 +1,7 @@
-//! One connection: a request, its response by hyper, and an orderly close.
+//! One connection: a request, the response by hyper, and an orderly close.
 //!
-//! A connection carries one request. Its time is bounded in each step, so that a peer that is slow or silent holds only
-//! its own place.
+//! A connection carries one request. The time of each step is bounded: a slow or silent peer occupies only its own
+//! slot.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -17,33 +17,33 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 
 use super::{Bounds, Endpoint, Source, pages, reply};
-use crate::qev::control::{Stream, timeout};
+use crate::qev::control::{AsyncStream, timeout};
 
-/// Bytes of a request's head, at most: Prometheus and browsers send less than 1 KiB. It is also the smallest buffer that
-/// hyper reads into.
+/// The maximum size of a request's head in bytes: Prometheus and browsers send less than 1 KiB. This is also the
+/// smallest buffer that hyper supports.
 pub(super) const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Header fields of a request, at most.
+/// The maximum number of header fields of a request.
 pub(super) const HEADERS_MAX: usize = 64;
 
-/// Bytes that are read and thrown away after the response, at most.
+/// The maximum number of bytes that are read and discarded after the response.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes that one read brings to hyper.
+/// The size of a read in bytes.
 const READ_BYTES: usize = 4 * 1024;
 
-/// How the exchange on a connection ended.
+/// The end of the exchange on a connection.
 enum Ended {
-    /// It is complete, or it failed.
+    /// The exchange is complete, or it failed.
     Served(hyper::Result<()>),
-    /// No whole request came in time.
+    /// No complete request arrived in time.
     NoRequest,
-    /// The response was not made and read in time.
+    /// The response was not created and read in time.
     NoReader,
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve<S: Source>(endpoint: &Endpoint<S>, stream: &Stream) {
+pub(super) async fn serve<S: Source>(endpoint: &Endpoint<S>, stream: &AsyncStream) {
     let progress = Progress::default();
     let refused = match exchange_in_time(endpoint, stream, &progress).await {
         Ended::Served(Err(error)) if error.is_parse_too_large() => {
@@ -59,23 +59,27 @@ pub(super) async fn serve<S: Source>(endpoint: &Endpoint<S>, stream: &Stream) {
         Ended::NoRequest | Ended::NoReader => return,
     };
     if let Some(refusal) = refused {
-        // A peer that has disconnected, or does not read, needs no answer.
+        // A peer that has disconnected or does not read needs no response.
         let _ = timeout(endpoint.bounds.response, { stream }.write_all(&refusal)).await;
     }
     close(endpoint.bounds, stream).await;
 }
 
-/// How far the exchange on a connection is.
+/// The progress of the exchange on a connection.
 #[derive(Default)]
 struct Progress {
     /// The peer has sent something.
     has_received: Cell<bool>,
-    /// The head of a request is whole, and its response is being made or sent.
+    /// The head of a request is complete, and the response is being created or sent.
     has_request: Cell<bool>,
 }
 
-/// Runs the exchange. The peer has a time for its request, and then another one for the response.
-async fn exchange_in_time<S: Source>(endpoint: &Endpoint<S>, stream: &Stream, progress: &Progress) -> Ended {
+/// Runs the exchange within the times for the request and for the response.
+async fn exchange_in_time<S: Source>(
+    endpoint: &Endpoint<S>,
+    stream: &AsyncStream,
+    progress: &Progress,
+) -> Ended {
     let mut exchange = pin!(exchange(endpoint, stream, progress));
     let until_request = async {
         // The exchange sets this, and is polled first.
@@ -94,7 +98,7 @@ async fn exchange_in_time<S: Source>(endpoint: &Endpoint<S>, stream: &Stream, pr
 
 async fn exchange<S: Source>(
     endpoint: &Endpoint<S>,
-    stream: &Stream,
+    stream: &AsyncStream,
     progress: &Progress,
 ) -> hyper::Result<()> {
     let answer = service_fn(|request| async move {
@@ -107,7 +111,7 @@ async fn exchange<S: Source>(
     });
     http1::Builder::new()
         .keep_alive(false)
-        // A peer may end its side after its request.
+        // A peer may close its side after its request.
         .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
@@ -118,12 +122,12 @@ async fn exchange<S: Source>(
         .await
 }
 
-/// Ends our side, then reads what the peer still sends (the body of its request) until it ends its own: closing a socket
-/// with unread bytes resets the connection, and the reset may overtake the response (RFC 9112, section 9.6).
-async fn close(bounds: Bounds, mut stream: &Stream) {
+/// Closes our side, then reads the remaining input (the body of the request) until the peer closes its side. Closing a
+/// socket with unread bytes resets the connection, and the reset may overtake the response (RFC 9112, section 9.6).
+async fn close(bounds: Bounds, mut stream: &AsyncStream) {
     stream.shut_down(Shutdown::Write);
     let discard = async {
-        // Not an array: it would be part of the task, which exists as long as its connection.
+        // An array would be part of the task, and would use memory during the whole connection.
         let mut scratch = vec![0; READ_BYTES];
         let mut left = DISCARDED_BYTES_MAX;
         while let Ok(len @ 1..) = stream.read(&mut scratch).await {
@@ -136,12 +140,12 @@ async fn close(bounds: Bounds, mut stream: &Stream) {
     timeout(bounds.close, discard).await;
 }
 
-/// A stream as hyper reads and writes it.
+/// A stream with hyper's traits for reading and writing.
 ///
-/// What hyper writes before there is a request is its own response to what it could not parse. It has no body, and is
-/// dropped: [`serve`] sends one that says what is wrong.
+/// Bytes that hyper writes before there is a request are its own response to input that it could not parse. This
+/// response has no body, and is discarded: [`serve`] sends one that describes the problem.
 struct HyperStream<'a> {
-    stream: &'a Stream,
+    stream: &'a AsyncStream,
     progress: &'a Progress,
 }
 
@@ -177,7 +181,7 @@ impl hyper::rt::Write for HyperStream<'_> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // `close` does it, after a refusal.
+        // `close` does this, after a refusal.
         Poll::Ready(Ok(()))
     }
 }

@@ -1,10 +1,11 @@
-//! The hosts that a request may name: a check against DNS rebinding.
+//! The check of the host that a request names, which prevents DNS rebinding.
 //!
-//! A page of any site can make its own name resolve to this machine, and then its script may read what the endpoint
-//! answers, because for the browser it is the page's own host. But the browser sends that name in the `Host` header.
-//! IP addresses and `localhost` cannot be rebound. All other names have to be allowed by the setting `admin-hosts`.
+//! The owner of a site can make its name resolve to this machine. A script on a page of the site may then read the
+//! responses of the endpoint, because the browser considers it the page's own host. The browser still sends the name
+//! of the site in the `Host` header. IP addresses and `localhost` cannot be rebound; other names must be allowed by
+//! the setting `admin-hosts`.
 //!
-//! HTTP/1.0 requests need no `Host`, and those without one are answered: no browser sends HTTP/1.0.
+//! HTTP/1.0 requests without a `Host` header are accepted: browsers do not send HTTP/1.0.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,7 +14,7 @@ use hyper::{Request, StatusCode, Version};
 
 use super::reply::{self, AdminResponse};
 
-/// The names that requests may use for this host, beside `localhost` and IP addresses.
+/// The names that requests may use for this host, in addition to `localhost` and IP addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
     names: Vec<String>,
@@ -31,11 +32,11 @@ impl Hosts {
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => Some(host.to_str().unwrap_or_default()),
             (None, _) if request.version() < Version::HTTP_11 => None,
-            // RFC 9112, section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request
-            // message that lacks a Host header field and to any request message that contains more than one".
+            // RFC 9112, section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1
+            // request message that lacks a Host header field and to any request message that contains more than one".
             _ => return Some(reply::text(StatusCode::BAD_REQUEST, "one Host header is needed")),
         };
-        // RFC 9112, section 3.2.2: the target goes before the header if it names a host. A browser's never does.
+        // RFC 9112, section 3.2.2: a host in the target overrides the header. Browsers never send one.
         let named = request.uri().authority().map(|authority| authority.as_str()).or(host);
         match named {
             Some(named) if !self.allow(named) => {
@@ -47,19 +48,19 @@ impl Hosts {
         }
     }
 
-    /// Returns whether a request may name this host. A port may follow, and it may be any: a tunnel has another one.
+    /// Returns whether a request may name this host. Any port may follow: a tunnel uses another port than the endpoint.
     fn allow(&self, named: &str) -> bool {
         let Some(host) = without_port(named) else { return false };
         if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             return address.parse::<Ipv6Addr>().is_ok();
         }
-        // The root's dot may follow a name.
+        // A name may end with the dot of the DNS root.
         let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         matches!(host.parse(), Ok(IpAddr::V4(_))) || name == "localhost" || self.names.contains(&name)
     }
 }
 
-/// Returns what stands before the port, or `None` if what follows the colon is no port.
+/// Returns the host without the port, or `None` if the text after the colon is not a port.
 fn without_port(named: &str) -> Option<&str> {
     match named.rsplit_once(':') {
         // A colon in brackets is part of an IPv6 address.

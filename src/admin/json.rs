@@ -1,4 +1,4 @@
-//! `/stats`: everything that is counted as JSON, merged and for each shard.
+//! `/stats`: all metrics as JSON, merged and for each shard.
 
 use std::time::UNIX_EPOCH;
 
@@ -9,13 +9,13 @@ use super::process::Process;
 use crate::metrics::{Counter, Counters, Gauge, Gauges, Latencies, Snapshot, Timing};
 use crate::qev::stats::Summary;
 
-/// The page.
+/// Returns the page.
 pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serde_json::Result<Vec<u8>> {
     let mut merged = Snapshot::new();
     shards.iter().for_each(|shard| merged.merge(shard));
     let mut page = serde_json::to_vec_pretty(&StatsPage {
         server: ServerSection::of(info),
-        process: Measured { process, uptime_seconds: info.uptime.as_secs_f64() },
+        process: ProcessSection { process, uptime_seconds: info.uptime.as_secs_f64() },
         timers_unit: "microseconds",
         all: Part::of(&merged),
         shards: shards.iter().map(Part::of).collect(),
@@ -27,7 +27,7 @@ pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serd
 #[derive(Serialize)]
 struct StatsPage<'a> {
     server: ServerSection<'a>,
-    process: Measured<'a>,
+    process: ProcessSection<'a>,
     timers_unit: &'static str,
     #[serde(flatten)]
     all: Part<'a>,
@@ -61,7 +61,7 @@ impl<'a> ServerSection<'a> {
 }
 
 #[derive(Serialize)]
-struct Measured<'a> {
+struct ProcessSection<'a> {
     #[serde(flatten)]
     process: &'a Process,
     uptime_seconds: f64,
@@ -97,7 +97,7 @@ fn timers<S: Serializer>(timers: &Latencies, serializer: S) -> Result<S::Ok, S::
     serializer.collect_map(Timing::ALL.iter().map(latency))
 }
 
-/// A histogram in microseconds.
+/// A latency histogram, in microseconds.
 #[derive(Serialize)]
 struct Latency {
     count: u64,
@@ -127,7 +127,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn every_metric_is_there_merged_and_for_each_shard() {
+    fn every_metric_is_present_merged_and_for_each_shard() {
         let page = stats(&info(), &Process::default(), &two_shards()).unwrap();
         let page: Value = serde_json::from_slice(&page).unwrap();
         assert_eq!(page["shards"].as_array().unwrap().len(), 2);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn values_stand_where_they_belong() {
+    fn values_are_in_their_places() {
         let page = stats(&info(), &Process::default(), &two_shards()).unwrap();
         let page: Value = serde_json::from_slice(&page).unwrap();
         assert_eq!(page["counters"]["sends"], 30);

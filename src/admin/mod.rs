@@ -5,10 +5,11 @@
 //! | `GET /stats` | JSON: every counter, gauge and latency, merged and for each shard, and the process |
 //! | `GET /metrics` | the same as Prometheus text |
 //! | `GET /healthz` | 200 `ok`, or 503 and the reason |
-//! | `POST /clock?advance=MS` | moves the manual clock; 404 if the server's clock is the system's |
+//! | `POST /clock?advance=MS` | advances the manual clock; 404 if the server uses the system clock |
 //!
-//! It never runs on a shard: a [`Source`] gathers what the shards know. Everything is bounded: connections in number,
-//! heads in bytes, and each step of a connection in time. Requests must name a host that is allowed, see `hosts`.
+//! The endpoint never runs on a shard: a [`Source`] gathers the values of the shards. The number of connections is
+//! bounded, the size of heads, and the time of each step of a connection. Requests must name an allowed host, see
+//! `hosts`.
 
 mod connection;
 mod hosts;
@@ -31,22 +32,22 @@ use thiserror::Error;
 
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::metrics::Snapshot;
-use crate::qev::control::{BoundSocket, ControlExecutor, Listener, Permits, Spawner, Stream};
+use crate::qev::control::{AsyncListener, AsyncStream, BoundSocket, ControlExecutor, Permits, Spawner};
 use hosts::Hosts;
 
-/// How long the log is silent about connections that are refused after it has warned.
+/// The shortest time between two warnings about refused connections.
 const WARN_PAUSE: Duration = Duration::from_secs(1);
 
-/// What peers may take.
+/// The bounds on peers.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    /// Connections at the same time.
+    /// The maximum number of connections.
     connections: usize,
-    /// How long a peer may take from its connection to the whole head of its request.
+    /// The time from the connection to the complete head of the request.
     request: Duration,
-    /// How long a peer may take after that to read the response, the time in which it is made included.
+    /// The time after that for creating the response and for reading it.
     response: Duration,
-    /// How long a peer may take after that to close its side.
+    /// The time after that for the peer to close its side.
     close: Duration,
 }
 
@@ -61,47 +62,47 @@ impl Default for Bounds {
     }
 }
 
-/// What the endpoint shows of the server. It lives on the control executor, and many of its futures may be waited for at
-/// the same time.
+/// The source of the values that the endpoint serves. It lives on the control executor. Many of its futures may be
+/// pending at the same time.
 pub trait Source: 'static {
-    /// Returns what each shard counted, in the shards' order, or `None` if one did not answer in time.
+    /// Returns the values of each shard, in the order of the shards, or `None` if a shard did not answer in time.
     fn snapshot(&self) -> impl Future<Output = Option<Rc<[Snapshot]>>>;
 
-    /// Returns whether the server serves.
+    /// Returns whether the server is healthy.
     fn health(&self) -> impl Future<Output = Health>;
 
-    /// Moves the manual clock. Returns `false` if that is not possible.
+    /// Advances the manual clock. Returns `false` if that is not possible.
     fn advance_clock(&self, by: Duration) -> impl Future<Output = bool>;
 
-    /// Returns what does not come from the shards.
+    /// Returns the values that do not come from the shards.
     fn info(&self) -> Info;
 }
 
-/// Whether the server serves.
+/// The health of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// The server serves.
+    /// All shards answer.
     Healthy,
-    /// The server does not serve, with the reason: one line.
+    /// Clients cannot be served, for this reason, which is one line.
     Unhealthy(String),
 }
 
-/// What is known of the server without asking its shards.
+/// The values that are available without asking the shards.
 #[derive(Clone, Debug)]
 pub struct Info {
     /// The version of the program.
     pub version: &'static str,
-    /// When it started.
+    /// The time at which the server started.
     pub started: SystemTime,
-    /// How long it has run, in real time.
+    /// The real time since then.
     pub uptime: Duration,
     /// The addresses that clients connect to, as they would type them.
     pub listen: Vec<String>,
-    /// How many shards run.
+    /// The number of shards.
     pub shards: usize,
-    /// Whether timers go by a clock that tests move.
+    /// The timers use the manual clock.
     pub manual_clock: bool,
-    /// Log lines that were dropped because nobody read them fast enough.
+    /// The number of log lines that were dropped because they were not read fast enough.
     pub log_lines_dropped: u64,
 }
 
@@ -111,7 +112,7 @@ impl Info {
     }
 }
 
-/// Why the endpoint could not be started.
+/// An error that prevents the endpoint from starting.
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// The address cannot be bound.
@@ -127,8 +128,8 @@ pub enum AdminError {
 /// Serves the pages at `address`, on the control executor and until it stops. Returns the address, with the port that
 /// the kernel chose if it was 0.
 ///
-/// `hosts` are the names that requests may use for this host beside `localhost` and IP addresses, in lower case. `source`
-/// makes the source on the executor.
+/// `hosts` are the names that requests may use for this host in addition to `localhost` and IP addresses, in lower
+/// case. `source` creates the source on the executor.
 ///
 /// # Errors
 ///
@@ -166,7 +167,7 @@ struct Endpoint<S> {
 }
 
 async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawner: Spawner) {
-    let listener = Listener::new(bound, "the admin endpoint");
+    let listener = AsyncListener::new(bound, "the admin endpoint");
     let permits = Permits::new(endpoint.bounds.connections);
     let refused = Refusals::default();
     loop {
@@ -183,7 +184,7 @@ async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawne
     }
 }
 
-/// The connections that were refused because there were too many.
+/// The count of connections that were refused because there were too many.
 #[derive(Default)]
 struct Refusals {
     count: Cell<u64>,
@@ -191,8 +192,8 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Answers a connection 503, as far as the peer reads at once, and counts it.
-    async fn refuse(&self, mut stream: &Stream) {
+    /// Sends 503, as far as the socket takes it at once, and counts the connection.
+    async fn refuse(&self, mut stream: &AsyncStream) {
         let refusal = reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
         // It fits into the socket's buffer, which is empty.
         let _ = future::poll_once(stream.write(&refusal)).await;
@@ -203,7 +204,7 @@ impl Refusals {
             let refused = self.count.get();
             tracing::warn!(
                 refused,
-                "the admin endpoint has as many connections as it may have, and refuses more until some have ended"
+                "the admin endpoint refuses connections: it has the maximum number, and some must end first"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The pages: the response to each request.
+//! The pages: creates the response to each request.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use hyper::{Method, Request, StatusCode};
 use super::reply::{self, AdminResponse};
 use super::{Health, Source, json, process, prometheus};
 
-/// The most that one request moves the manual clock, in milliseconds: no timer waits for a year.
+/// The maximum time in milliseconds by which one request advances the manual clock: no timer waits for a year.
 const ADVANCE_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
-/// Returns the response to a request. Nothing reads a request's body.
+/// Returns the response to a request. The body of the request is not read.
 pub(super) async fn answer<B>(request: &Request<B>, source: &impl Source) -> AdminResponse {
     let uri = request.uri();
     match uri.path() {

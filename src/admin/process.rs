@@ -1,13 +1,14 @@
-//! What the kernel knows of this process: resident memory and CPU time, from `/proc/self`.
+//! Resident memory, CPU time and threads of this process, from `/proc/self`.
 
 use std::fs;
 
 use serde::Serialize;
 
-/// Clock ticks in which `/proc` counts CPU time: `USER_HZ` is 100 on every architecture that Rust runs on.
+/// The clock ticks per second in which `/proc` counts CPU time: `USER_HZ` is 100 on every architecture that Rust runs
+/// on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The process at this moment; `None` where `/proc` does not tell.
+/// The process at this moment. A value that `/proc` does not have is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Process {
     pub(super) rss_bytes: Option<u64>,
@@ -16,7 +17,7 @@ pub(super) struct Process {
     pub(super) threads: Option<u64>,
 }
 
-/// Asks the kernel.
+/// Reads the values of this process.
 pub(super) fn read() -> Process {
     let text = |name| fs::read_to_string(name).unwrap_or_default();
     parse(&text("/proc/self/status"), &text("/proc/self/stat"))
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_words_are_read() {
+    fn values_are_parsed() {
         let status = "Name:\tquickio\nVmHWM:\t  200 kB\nVmRSS:\t  100 kB\nThreads:\t3\n";
         let stat = "123 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 250 1050 0 0 20 0 3 0 12345 1 2";
         let expected = Process {
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_known() {
+    fn this_process_has_values() {
         let process = read();
         assert!(process.rss_bytes.is_some_and(|bytes| bytes > 100_000));
         assert!(process.cpu_user_seconds.is_some() && process.cpu_system_seconds.is_some());

@@ -1,4 +1,4 @@
-//! `/metrics`: everything that is counted in Prometheus' text format 0.0.4, for each shard.
+//! `/metrics`: all metrics of each shard in the text format 0.0.4 of Prometheus.
 
 use std::fmt::{Display, Write};
 
@@ -10,7 +10,7 @@ use crate::qev::stats::Summary;
 /// The media type of the page.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The page.
+/// Returns the page.
 pub(super) fn metrics(info: &Info, process: &Process, shards: &[Snapshot]) -> Vec<u8> {
     let mut page = MetricsPage::default();
     for &counter in Counter::ALL {
@@ -51,8 +51,8 @@ impl MetricsPage {
         }
     }
 
-    /// A summary since the server's start; the quantiles 0 and 1 are the least and the most. An empty one has no
-    /// quantiles.
+    /// Writes a summary since the start of the server. The quantiles 0 and 1 are the minimum and the maximum. A summary
+    /// without values has no quantiles.
     fn summary(&mut self, timing: Timing, shards: &[Snapshot]) {
         let Metric { name, help, .. } = timing.metric();
         let name = format!("quickio_{name}_seconds");
@@ -128,16 +128,16 @@ mod tests {
     use crate::admin::tests::{info, two_shards};
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// One family of the text format, as the test's own reader understood it.
+    /// One family of the text format.
     #[derive(Debug, Default)]
     struct Family {
         kind: String,
-        /// Sample name and labels, to the value.
+        /// The value of each sample, by its name and labels.
         samples: BTreeMap<String, f64>,
     }
 
-    /// Reads the text format strictly: each family once, its HELP, then its TYPE, then its samples; names, labels
-    /// and values well-formed; no sample twice.
+    /// Parses the text format strictly: each family once, its HELP, then its TYPE, then its samples; names, labels
+    /// and values are valid; no sample occurs twice.
     fn read(page: &str) -> BTreeMap<String, Family> {
         assert!(page.ends_with('\n'));
         let mut families: BTreeMap<String, Family> = BTreeMap::new();
@@ -225,13 +225,13 @@ mod tests {
         assert!(near("quickio_turn_seconds{shard=\"1\",quantile=\"1\"}", 3e-3), "{turn:?}");
         assert!(near("quickio_turn_seconds_sum{shard=\"1\"}", 6e-3), "{turn:?}");
         let route = &families["quickio_route_seconds"].samples;
-        assert_eq!(route.len(), 4, "nothing recorded, no quantiles: {route:?}");
+        assert_eq!(route.len(), 4, "no quantiles without values: {route:?}");
         let cpu = &families["quickio_process_cpu_seconds_total"].samples;
         assert_eq!(cpu["quickio_process_cpu_seconds_total{mode=\"system\"}"], 2.0);
     }
 
     #[test]
-    fn what_is_unknown_is_left_out() {
+    fn unknown_values_are_omitted() {
         let text = metrics(&info(), &Process::default(), &[]);
         let families = read(std::str::from_utf8(&text).unwrap());
         assert!(!families.contains_key("quickio_process_rss_bytes"));

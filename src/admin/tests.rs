@@ -10,7 +10,7 @@ use super::connection::{HEAD_BYTES_MAX, HEADERS_MAX};
 use super::*;
 use crate::metrics::{Counter, Gauge, Timing};
 
-/// Settings of a server that never was.
+/// The properties of a server that does not exist.
 pub(super) fn info() -> Info {
     Info {
         version: "1.2.3",
@@ -23,7 +23,7 @@ pub(super) fn info() -> Info {
     }
 }
 
-/// What two shards may have counted.
+/// Snapshots of two shards.
 pub(super) fn two_shards() -> Vec<Snapshot> {
     let (mut one, mut two) = (Snapshot::new(), Snapshot::new());
     one.counters.add(Counter::Sends, 10);
@@ -35,7 +35,7 @@ pub(super) fn two_shards() -> Vec<Snapshot> {
     vec![one, two]
 }
 
-/// A server that says what a test wants.
+/// A source with the values that a test needs.
 struct Fake {
     info: Info,
     health: Health,
@@ -73,13 +73,13 @@ impl Source for Fake {
     }
 }
 
-/// Times that no test waits for, or exactly waits for.
+/// A time that no test waits for, and one that a test waits for.
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(20);
 
 const PATIENT: Bounds = Bounds { connections: 1000, request: LONG, response: LONG, close: LONG };
 
-/// A running endpoint, its clock, and the executor that stops it when it is dropped.
+/// A running endpoint, the sum of its clock's advances, and its executor.
 struct Setup {
     address: SocketAddr,
     advanced_ms: Arc<AtomicU64>,
@@ -98,7 +98,7 @@ fn connect(setup: &Setup) -> TcpStream {
     TcpStream::connect(setup.address).unwrap()
 }
 
-/// Everything that the endpoint sends until it closes; what it sent before a reset.
+/// Returns everything that the endpoint sends until it closes or resets the connection.
 fn read_all(mut stream: &TcpStream) -> String {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
@@ -108,7 +108,7 @@ fn read_all(mut stream: &TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Sends bytes, and gives status, head and body of the answer.
+/// Sends bytes and returns the status, the head and the body of the response.
 fn exchange(setup: &Setup, request: &str) -> (u16, String, String) {
     let mut stream = connect(setup);
     stream.write_all(request.as_bytes()).unwrap();
@@ -164,7 +164,7 @@ fn heads_have_no_body() {
 }
 
 #[test]
-fn wrong_requests_are_told_what_is_wrong() {
+fn bad_requests_are_answered_with_the_reason() {
     let setup = start(PATIENT, Fake::default());
     for (method, target, expected, allow) in [
         ("GET", "/", 404, ""),
@@ -221,7 +221,7 @@ fn requests_of_every_form_are_answered() {
         let (status, _, body) = exchange(&setup, request);
         assert_eq!((status, body.as_str()), (200, "ok\n"), "{request:?}");
     }
-    // The peer may end its side behind its request.
+    // The peer may close its side after its request.
     let mut stream = connect(&setup);
     stream.write_all(HEALTHZ.as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -229,7 +229,7 @@ fn requests_of_every_form_are_answered() {
 }
 
 #[test]
-fn the_manual_clock_is_moved() {
+fn the_manual_clock_is_advanced() {
     let setup = start(PATIENT, Fake::default());
     let (status, _, body) = ask(&setup, "POST", "/clock?advance=1500");
     assert_eq!((status, body.as_str()), (200, "{\"advanced_ms\":1500}\n"));
@@ -241,7 +241,7 @@ fn the_manual_clock_is_moved() {
 }
 
 #[test]
-fn the_systems_clock_is_not_moved() {
+fn the_system_clock_is_not_advanced() {
     let setup = start(PATIENT, Fake { info: Info { manual_clock: false, ..info() }, ..Fake::default() });
     for method in ["GET", "POST"] {
         assert_eq!(ask(&setup, method, "/clock?advance=1500").0, 404);
@@ -250,7 +250,7 @@ fn the_systems_clock_is_not_moved() {
 }
 
 #[test]
-fn a_server_in_trouble_says_so() {
+fn an_unhealthy_server_answers_503() {
     let health = Health::Unhealthy("shard 1 does not answer".into());
     let setup = start(PATIENT, Fake { health, shards: None, ..Fake::default() });
     assert_eq!(ask(&setup, "GET", "/stats").0, 503);
@@ -260,7 +260,7 @@ fn a_server_in_trouble_says_so() {
 }
 
 #[test]
-fn requests_may_come_byte_by_byte_and_with_a_body() {
+fn requests_may_arrive_byte_by_byte_and_have_a_body() {
     let setup = start(PATIENT, Fake::default());
     let mut stream = connect(&setup);
     stream.set_nodelay(true).unwrap();
@@ -276,34 +276,34 @@ fn requests_may_come_byte_by_byte_and_with_a_body() {
     assert_eq!(
         (status, body.as_str()),
         (200, "{\"advanced_ms\":1}\n"),
-        "the answer survives the unread body"
+        "the unread body does not destroy the response"
     );
 }
 
 #[test]
-fn a_peer_that_stops_in_its_request_is_told_and_closed() {
+fn a_peer_that_does_not_complete_its_request_gets_408() {
     let setup = start(Bounds { request: SHORT, ..PATIENT }, Fake::default());
     assert_eq!(ask_again(&setup, "GET /stats HT").0, 408);
     let silent = connect(&setup);
-    assert_eq!(read_all(&silent), "", "one that said nothing is closed without a word");
+    assert_eq!(read_all(&silent), "", "a peer that has sent nothing gets nothing");
 }
 
 #[test]
-fn a_peer_that_does_not_read_is_given_up() {
+fn a_peer_that_does_not_read_is_disconnected() {
     // More than the kernel holds for any connection.
     const BYTES: usize = 64 << 20;
     let health = Health::Unhealthy("x".repeat(BYTES));
     let setup = start(Bounds { response: SHORT, ..PATIENT }, Fake { health, ..Fake::default() });
     let mut stream = connect(&setup);
     stream.write_all(HEALTHZ.as_bytes()).unwrap();
-    // Until the connection is gone, and its place is free again.
+    // Longer than the peer has to read the response.
     std::thread::sleep(SHORT * 10);
-    assert!(read_all(&stream).len() < BYTES, "only what the kernel held has come");
+    assert!(read_all(&stream).len() < BYTES, "only the bytes that the kernel held have arrived");
     assert_eq!(ask(&setup, "GET", "/metrics").0, 200);
 }
 
 #[test]
-fn peers_that_only_connect_hold_nobody_up() {
+fn idle_peers_do_not_delay_others() {
     let setup = start(PATIENT, Fake::default());
     let idle: Vec<TcpStream> = (0..200).map(|_| connect(&setup)).collect();
     assert_eq!(ask(&setup, "GET", "/healthz").0, 200);
@@ -311,7 +311,7 @@ fn peers_that_only_connect_hold_nobody_up() {
 }
 
 #[test]
-fn a_connection_too_many_is_refused() {
+fn one_connection_too_many_is_refused() {
     let setup = start(Bounds { connections: 2, ..PATIENT }, Fake::default());
     let mut first = connect(&setup);
     let second = connect(&setup);
@@ -322,15 +322,15 @@ fn a_connection_too_many_is_refused() {
     first.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
     assert_eq!(split(&read_all(&first)).0, 200);
     drop((first, second));
-    // The endpoint notices their ends a moment later.
+    // The endpoint notices a moment later that they have disconnected.
     let deadline = Instant::now() + LONG;
     while ask_again(&setup, HEALTHZ).0 == 503 {
-        assert!(Instant::now() < deadline, "no place is ever free again");
+        assert!(Instant::now() < deadline, "connections are refused forever");
     }
 }
 
 #[test]
-fn a_request_has_to_name_a_host_that_is_allowed() {
+fn a_request_must_name_an_allowed_host() {
     let setup = start(PATIENT, Fake::default());
     for (host, expected) in [
         ("127.0.0.1:8081", 200),
@@ -355,8 +355,8 @@ fn a_request_has_to_name_a_host_that_is_allowed() {
 
 const HEALTHZ: &str = "GET /healthz HTTP/1.0\r\n\r\n";
 
-/// Sends bytes until there is an answer: where requests have a short time, these may come too late on a machine
-/// that is busy, and are closed without a word.
+/// Sends bytes until there is a response. If the time for requests is short, they may arrive too late on a busy
+/// machine, and the connection is closed without a response.
 fn ask_again(setup: &Setup, request: &str) -> (u16, String, String) {
     loop {
         let mut stream = connect(setup);
@@ -369,7 +369,7 @@ fn ask_again(setup: &Setup, request: &str) -> (u16, String, String) {
 }
 
 #[test]
-fn stopping_cuts_off_whoever_is_served_and_frees_the_address() {
+fn stopping_ends_all_connections_and_frees_the_address() {
     let setup = start(PATIENT, Fake::default());
     let address = setup.address;
     let mut half = connect(&setup);
@@ -383,7 +383,7 @@ fn stopping_cuts_off_whoever_is_served_and_frees_the_address() {
 }
 
 #[test]
-fn an_address_in_use_is_named() {
+fn the_error_names_an_address_in_use() {
     let setup = start(PATIENT, Fake::default());
     let control = ControlExecutor::start("admin-test").unwrap();
     let error = serve(&control, setup.address, Vec::new(), |_| Fake::default()).unwrap_err();
@@ -392,7 +392,7 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
-fn noise_does_no_harm() {
+fn random_input_does_no_harm() {
     let seed = seed();
     let mut random = seed;
     let setup = start(Bounds { request: SHORT, response: SHORT, close: SHORT, ..PATIENT }, Fake::default());
@@ -409,7 +409,7 @@ fn noise_does_no_harm() {
     assert_eq!(ask_again(&setup, HEALTHZ).0, 200, "seed {seed}");
 }
 
-/// Pieces of requests and random bytes.
+/// Returns pieces of requests and random bytes, mixed.
 fn noise(random: &mut u64) -> Vec<u8> {
     const PIECES: [&[u8]; 8] = [
         b"GET ",
@@ -431,7 +431,7 @@ fn noise(random: &mut u64) -> Vec<u8> {
     bytes
 }
 
-/// xorshift64.
+/// The generator xorshift64.
 fn next(random: &mut u64) -> u64 {
     *random ^= *random << 13;
     *random ^= *random >> 7;

@@ -9,10 +9,10 @@
 //! | `edits` | a head into a mangled one: the modes |
 //! | `refusal` | the proxy's own responses |
 //!
-//! Bytes pass as they arrive, except for the heads of requests and responses, which pass when they are complete. A peer
-//! that reads slowly slows down the other one: each direction holds the bytes of one read until they are written. Input
-//! that cannot be followed (no HTTP, a transfer coding, contradictory lengths) passes unexamined from there on: the server
-//! refuses it, or it is not an upgrade.
+//! Bytes pass as they arrive, except for the heads of requests and responses, which pass when they are complete. A
+//! peer that reads slowly slows down the other one: each direction holds the bytes of one read until they are
+//! written. Input that cannot be followed (no HTTP, a transfer coding, contradictory lengths) passes unexamined from
+//! there on: the server refuses it, or it is not an upgrade.
 //!
 //! The proxy runs on the control executor, beside the shards. It knows only the server's address.
 
@@ -35,7 +35,7 @@ use thiserror::Error;
 
 use crate::config::clienttest::{Mangling, Mode};
 use crate::limits::{MANGLER_CONNECTIONS_MAX, MANGLER_LINGER, MANGLER_STALL};
-use crate::qev::control::{BoundSocket, ControlExecutor, Listener, Permits, Spawner, Stream};
+use crate::qev::control::{AsyncListener, AsyncStream, BoundSocket, ControlExecutor, Permits, Spawner};
 use refusal::ProxyRefusal;
 
 /// An error that prevents the proxy from starting.
@@ -116,7 +116,7 @@ struct Proxy {
 }
 
 async fn accept(proxy: Rc<Proxy>, permits: Permits, bound: BoundSocket, spawner: Spawner) {
-    let listener = Listener::new(bound, "the proxy");
+    let listener = AsyncListener::new(bound, "the proxy");
     loop {
         let client = listener.accept().await;
         let Some(permit) = permits.try_acquire() else {
@@ -135,7 +135,7 @@ async fn accept(proxy: Rc<Proxy>, permits: Permits, bound: BoundSocket, spawner:
     }
 }
 
-async fn serve_client(proxy: &Proxy, client: Stream) {
+async fn serve_client(proxy: &Proxy, client: AsyncStream) {
     // A client that has disconnected already has no address.
     let Ok(peer) = client.peer_address() else { return };
     match relay::connect(&client, proxy.server).await {

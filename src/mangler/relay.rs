@@ -15,14 +15,14 @@ use super::{Proxy, edits};
 use crate::limits::{
     MANGLER_BUFFER_BYTES, MANGLER_CONNECT_WAIT, MANGLER_KEEPALIVE, MANGLER_KEEPALIVE_PROBES,
 };
-use crate::qev::control::{Stream, timeout};
+use crate::qev::control::{AsyncStream, timeout};
 
 /// The pause between two keep-alive probes.
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Connects to the server, as the other end of a client's connection.
-pub(super) async fn connect(client: &Stream, server: SocketAddr) -> io::Result<Stream> {
-    let server = Stream::connect(server, MANGLER_CONNECT_WAIT).await?;
+pub(super) async fn connect(client: &AsyncStream, server: SocketAddr) -> io::Result<AsyncStream> {
+    let server = AsyncStream::connect(server, MANGLER_CONNECT_WAIT).await?;
     for stream in [client, &server] {
         // Small writes are sent at once, and a peer that vanishes without a word is noticed.
         let keepalive = TcpKeepalive::new().with_time(MANGLER_KEEPALIVE).with_interval(KEEPALIVE_PAUSE);
@@ -33,14 +33,14 @@ pub(super) async fn connect(client: &Stream, server: SocketAddr) -> io::Result<S
 }
 
 /// Responds on a connection that is not relayed, and ends it.
-pub(super) async fn refuse(mut client: &Stream, refusal: &ProxyRefusal) {
+pub(super) async fn refuse(mut client: &AsyncStream, refusal: &ProxyRefusal) {
     // It fits into the socket's buffer, which is empty. A client that has disconnected needs no response.
     let _ = future::poll_once(client.write_all(&refusal.response())).await;
     client.shut_down(Shutdown::Write);
 }
 
 /// Relays bytes in both directions until both have ended.
-pub(super) async fn relay(proxy: &Proxy, client: &Stream, server: &Stream, peer: SocketAddr) {
+pub(super) async fn relay(proxy: &Proxy, client: &AsyncStream, server: &AsyncStream, peer: SocketAddr) {
     let relay = RelayedConnection { proxy, client, server, peer, exchange: Exchange::default() };
     future::zip(relay.relay_requests(), relay.relay_responses()).await;
 }
@@ -49,8 +49,8 @@ pub(super) async fn relay(proxy: &Proxy, client: &Stream, server: &Stream, peer:
 /// [`RelayedConnection::relay_responses`] to the client.
 struct RelayedConnection<'a> {
     proxy: &'a Proxy,
-    client: &'a Stream,
-    server: &'a Stream,
+    client: &'a AsyncStream,
+    server: &'a AsyncStream,
     peer: SocketAddr,
     exchange: Exchange,
 }
@@ -60,8 +60,8 @@ impl RelayedConnection<'_> {
     async fn relay_requests(&self) {
         let mut requests = RequestParser::default();
         let mut buffer = vec![0; MANGLER_BUFFER_BYTES];
-        // Bytes that arrive after the server has ended are read and dropped. This way the client is not held up, and its
-        // connection is not reset before it has read the last response.
+        // Bytes that arrive after the server has ended are read and dropped. This way the client is not held up, and
+        // its connection is not reset before it has read the last response.
         let mut passes = true;
         loop {
             match read(self.client, &mut buffer).await {
@@ -157,7 +157,8 @@ impl RelayedConnection<'_> {
         self.end();
     }
 
-    /// Returns `false` if the connection has to be reset: because the mode says so, or because the client reads no more.
+    /// Returns `false` if the connection has to be reset: because the mode says so, or because the client reads no
+    /// more.
     async fn relay_response_bytes(&self, responses: &mut ResponseParser, mut input: &[u8]) -> bool {
         while !input.is_empty() {
             let step = responses.read(input, || self.exchange.expected());
@@ -208,7 +209,7 @@ impl RelayedConnection<'_> {
     }
 }
 
-async fn read(mut stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+async fn read(mut stream: &AsyncStream, buffer: &mut [u8]) -> io::Result<usize> {
     // A fast peer must not keep other tasks, or the other direction, from running.
     future::yield_now().await;
     stream.read(buffer).await

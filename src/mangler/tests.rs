@@ -1,4 +1,4 @@
-//! The proxy between real sockets, before a server that says what the test says.
+//! The proxy between real sockets, in front of a server that the test plays.
 
 use super::*;
 use socket2::SockRef;
@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Instant;
 
-/// How long anything is waited for. Far more than is ever needed.
+/// The longest time that a test waits for anything: far more than is ever needed.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const UPGRADE: &str = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -23,7 +23,7 @@ const UNKNOWN_MODE: &str = "there is no mode `acept-removed`; there are: none, s
                             answer-upgrade-removed, answer-protocol-removed, answer-protocol-changed, \
                             accept-removed, accept-changed, swallow, cut";
 
-/// The proxy, and the listener that it takes for the server.
+/// The proxy, and the listener in place of the server.
 struct Setup {
     control: ControlExecutor,
     address: SocketAddr,
@@ -73,7 +73,7 @@ impl Setup {
         client
     }
 
-    /// Waits until the proxy has so many connections.
+    /// Waits until the proxy has this number of connections.
     fn eventually_has(&self, connections: usize) {
         let deadline = Instant::now() + DEADLINE;
         while self.permits.taken() != connections {
@@ -84,7 +84,7 @@ impl Setup {
 }
 
 impl Ends {
-    /// What one end sends reaches the other as it is.
+    /// Sends a text from one end, which must reach the other end unchanged.
     fn passes_to_server(&mut self, text: &str) {
         self.client.write_all(text.as_bytes()).unwrap();
         expect(&mut self.server, text);
@@ -96,7 +96,7 @@ impl Ends {
     }
 }
 
-/// Reads exactly this.
+/// Reads exactly this text.
 #[track_caller]
 fn expect(stream: &mut TcpStream, text: &str) {
     let mut bytes = vec![0; text.len()];
@@ -104,7 +104,7 @@ fn expect(stream: &mut TcpStream, text: &str) {
     assert_eq!(String::from_utf8_lossy(&bytes), text);
 }
 
-/// Reads to the stream's end, which may be a reset.
+/// Reads to the end of the stream, which may be a reset.
 fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -114,7 +114,7 @@ fn rest(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn requests_and_answers_keep_their_connection_and_an_upgrade_may_follow() {
+fn an_upgrade_may_follow_requests_on_the_same_connection() {
     let setup = Setup::new(Mangling::Always(Mode::AcceptRemoved));
     let mut ends = setup.connect();
     let post = "POST /?sid=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\nGET /\r\nevent";
@@ -122,28 +122,28 @@ fn requests_and_answers_keep_their_connection_and_an_upgrade_may_follow() {
         ends.client.write_all(&[byte]).unwrap();
     }
     expect(&mut ends.server, post);
-    // Two more while the first waits for its answer; then all answers, in pieces.
+    // Two more requests while the first one waits for its response; then all responses, in pieces.
     ends.passes_to_server(&format!("{GET}HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"));
-    let answers =
+    let responses =
         format!("HTTP/1.1 100 Continue\r\n\r\n{OK}{OK}HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
-    for byte in answers.bytes() {
+    for byte in responses.bytes() {
         ends.server.write_all(&[byte]).unwrap();
     }
-    expect(&mut ends.client, &answers);
-    // Whatever is sent too early waits until the upgrade is decided.
+    expect(&mut ends.client, &responses);
+    // Bytes that are sent too early wait until the upgrade is decided.
     ends.client.write_all(format!("{UPGRADE}early").as_bytes()).unwrap();
     expect(&mut ends.server, UPGRADE);
     ends.server.write_all(format!("{OPENED}first").as_bytes()).unwrap();
     let mangled = OPENED.replace("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", "");
     expect(&mut ends.client, &format!("{mangled}first"));
     expect(&mut ends.server, "early");
-    // Frames are not looked at.
+    // Frames are not examined.
     ends.passes_to_server(UPGRADE);
     ends.passes_to_client(OPENED);
 }
 
 #[test]
-fn a_refused_upgrade_leaves_the_connection_as_it_was() {
+fn a_refused_upgrade_does_not_change_the_connection() {
     let setup = Setup::new(Mangling::Always(Mode::UpgradeRemoved));
     let mut ends = setup.connect();
     for _ in 0..2 {
@@ -155,7 +155,7 @@ fn a_refused_upgrade_leaves_the_connection_as_it_was() {
 }
 
 #[test]
-fn bodies_pass_as_they_come() {
+fn bodies_pass_as_they_arrive() {
     let setup = Setup::new(Mangling::Rotate);
     let mut ends = setup.connect();
     ends.passes_to_server("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n");
@@ -165,13 +165,13 @@ fn bodies_pass_as_they_come() {
     ends.passes_to_server(GET);
     ends.passes_to_client("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: quickio\n\n");
     ends.passes_to_client("data:/a:0=1\n\n");
-    // A further request, as a client may send one, does not disturb the stream.
+    // Another request, which a client may send, does not disturb the stream.
     ends.passes_to_server(GET);
     ends.passes_to_client("data:/a:0=2\n\n");
 }
 
 #[test]
-fn what_cannot_be_followed_passes() {
+fn input_that_cannot_be_followed_passes() {
     for begin in [
         "/qio/ohai",
         "\u{16}\u{3}\u{1}",
@@ -190,7 +190,7 @@ fn what_cannot_be_followed_passes() {
 }
 
 #[test]
-fn half_closed_connections_go_on_in_the_other_direction() {
+fn half_closed_connections_continue_in_the_other_direction() {
     let setup = Setup::new(Mangling::Rotate);
     let mut ends = setup.connect();
     ends.passes_to_server(GET);
@@ -213,9 +213,9 @@ fn half_closed_connections_go_on_in_the_other_direction() {
 }
 
 #[test]
-fn who_vanishes_takes_the_connection_along() {
+fn a_peer_that_vanishes_ends_the_connection() {
     let setup = Setup::with_linger(Mangling::Always(Mode::None), Duration::from_millis(20));
-    // The client, by a reset: in HTTP, and while an upgrade is undecided.
+    // The client resets the connection: in HTTP, and while an upgrade is undecided.
     for begin in [GET, UPGRADE] {
         let mut ends = setup.connect();
         ends.passes_to_server(begin);
@@ -224,7 +224,7 @@ fn who_vanishes_takes_the_connection_along() {
         assert_eq!(rest(&mut ends.server), "");
         setup.eventually_has(0);
     }
-    // The server, while the client stays, idle or in the middle of a head.
+    // The server ends while the client stays, idle or in the middle of a head.
     for begin in ["", "GET / HT"] {
         let mut ends = setup.connect();
         ends.client.write_all(begin.as_bytes()).unwrap();
@@ -235,21 +235,21 @@ fn who_vanishes_takes_the_connection_along() {
 }
 
 #[test]
-fn who_reads_nothing_at_all_is_not_waited_for_without_end() {
+fn a_client_that_reads_nothing_is_reset_in_the_end() {
     let stall = Duration::from_millis(50);
     let setup = Setup::with_patience(Mangling::Rotate, Patience { stall, linger: DEADLINE });
     let mut ends = setup.connect();
     ends.passes_to_server(GET);
     ends.server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
     let chunk = vec![b'x'; 1 << 20];
-    // Until the proxy gives the client up; the client is there all the time.
+    // Until the proxy resets the client, which is connected all the time.
     while ends.server.write_all(&chunk).is_ok() {}
     setup.eventually_has(0);
     drop(ends.client);
 }
 
 #[test]
-fn an_answer_reaches_a_client_that_is_still_sending() {
+fn a_response_reaches_a_client_that_is_still_sending() {
     let setup = Setup::new(Mangling::Rotate);
     let mut ends = setup.connect();
     ends.passes_to_server("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 50000000\r\n\r\n");
@@ -267,7 +267,7 @@ fn an_answer_reaches_a_client_that_is_still_sending() {
 }
 
 #[test]
-fn who_does_not_read_holds_up_who_writes() {
+fn a_slow_reader_slows_down_the_writer() {
     const MORE_THAN_BUFFERS: usize = 64 << 20;
     let setup = Setup::new(Mangling::Always(Mode::None));
     for to_client in [true, false] {
@@ -277,7 +277,7 @@ fn who_does_not_read_holds_up_who_writes() {
         let (mut writer, mut reader) =
             if to_client { (ends.server, ends.client) } else { (ends.client, ends.server) };
         writer.set_nonblocking(true).unwrap();
-        // Longer than one that is not held up needs between two writes.
+        // Longer than a writer that is not held up needs between two writes.
         let patience = Duration::from_millis(500);
         let (mut written, mut last) = (0, Instant::now());
         let chunk: Vec<u8> = (0..=250).cycle().take(251 * 64).collect();
@@ -288,7 +288,7 @@ fn who_does_not_read_holds_up_who_writes() {
                 Err(error) => panic!("{error}"),
             }
         }
-        assert!(written < MORE_THAN_BUFFERS, "somebody buffers without end");
+        assert!(written < MORE_THAN_BUFFERS, "the proxy buffers without a bound");
         writer.shutdown(Shutdown::Write).unwrap();
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).unwrap();
@@ -298,7 +298,7 @@ fn who_does_not_read_holds_up_who_writes() {
 }
 
 #[test]
-fn the_proxys_own_answers_come_behind_the_servers() {
+fn the_own_responses_of_the_proxy_follow_those_of_the_server() {
     let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(10_000));
     let unknown = UPGRADE.replace("/x", "/?a=b&mangle=acept-removed");
     for (request, status) in [(long, "431 Request Header Fields Too Large"), (unknown, "400 Bad Request")] {
@@ -310,12 +310,12 @@ fn the_proxys_own_answers_come_behind_the_servers() {
         ends.server.write_all(&OK.as_bytes()[..OK.len() - 1]).unwrap();
         expect(&mut ends.client, &OK[..OK.len() - 1]);
         ends.passes_to_client("\n");
-        let answer = rest(&mut ends.client);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\nConnection: close\r\n")), "{answer}");
+        let response = rest(&mut ends.client);
+        assert!(response.starts_with(&format!("HTTP/1.1 {status}\r\nConnection: close\r\n")), "{response}");
         if status.starts_with("400") {
-            assert!(answer.ends_with(&format!("\r\n\r\n{UNKNOWN_MODE}\n")), "{answer}");
+            assert!(response.ends_with(&format!("\r\n\r\n{UNKNOWN_MODE}\n")), "{response}");
         }
-        assert_eq!(rest(&mut ends.server), "", "nothing of it reaches the server");
+        assert_eq!(rest(&mut ends.server), "", "no part of it reaches the server");
         drop(ends.client);
         setup.eventually_has(0);
     }
@@ -355,16 +355,16 @@ fn many_connections_are_relayed_at_once() {
 }
 
 #[test]
-fn a_server_that_is_gone_is_answered_for() {
+fn an_unreachable_server_is_answered_with_502() {
     let setup = Setup::new(Mangling::Rotate);
     drop(setup.listener);
     let mut client = TcpStream::connect(setup.address).unwrap();
-    let answer = rest(&mut client);
-    assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+    let response = rest(&mut client);
+    assert!(response.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{response}");
 }
 
 #[test]
-fn stopping_cuts_whatever_there_is() {
+fn stopping_ends_all_connections() {
     let setup = Setup::new(Mangling::Always(Mode::Swallow));
     let mut idle = setup.connect();
     let mut undecided = setup.connect();
@@ -382,27 +382,31 @@ fn stopping_cuts_whatever_there_is() {
         assert_eq!(rest(&mut ends.client), "");
         rest(&mut ends.server);
     }
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).is_err(), "the port is closed");
 }
 
 #[test]
-fn rotation_goes_through_all_modes_but_none() {
+fn rotation_has_all_modes_but_none() {
     let modes = Modes::new(Mangling::Rotate);
     for _ in 0..2 {
         for mode in &Mode::ALL[1..] {
-            assert_eq!(modes.choose(Some("none")), Some(Mode::None), "a choice takes no turn");
+            assert_eq!(
+                modes.choose(Some("none")),
+                Some(Mode::None),
+                "a chosen mode does not advance the rotation"
+            );
             assert_eq!(modes.choose(None), Some(*mode));
         }
     }
     let always = Modes::new(Mangling::Always(Mode::Cut));
-    for (asked, mode) in [
+    for (chosen, mode) in [
         (None, Some(Mode::Cut)),
         (Some("swallow"), Some(Mode::Swallow)),
         (Some("rotate"), None),
         (Some("Swallow"), None),
         (Some(""), None),
     ] {
-        assert_eq!(always.choose(asked), mode, "{asked:?}");
+        assert_eq!(always.choose(chosen), mode, "{chosen:?}");
     }
 }
 

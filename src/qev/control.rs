@@ -1,24 +1,24 @@
 //! The control executor: one glommio executor for everything that does I/O and is not the data plane.
 //!
-//! It runs on one thread that is not pinned to a core. Its tasks wait in glommio's reactor, and the thread sleeps in the
-//! kernel while all of them wait. It never spins.
+//! The executor runs on one thread that is not pinned to a core. Tasks wait in glommio's reactor. While all of them
+//! wait, the thread sleeps in the kernel. It never spins.
 //!
-//! Services are started from any thread by [`ControlExecutor::spawn`]. Their tasks use [`Spawner::spawn`], [`Listener`],
-//! [`Stream`], [`sleep`] and [`timeout`]. Other threads reach a task through the channels of `futures-channel`: waking
-//! a task from another thread wakes the executor.
+//! Any thread can start a service with [`ControlExecutor::spawn`]. The tasks of a service use [`Spawner::spawn`],
+//! [`AsyncListener`], [`AsyncStream`], [`sleep`] and [`timeout`]. Other threads reach a task through the channels of
+//! `futures-channel`: waking a task from another thread wakes the executor.
 //!
 //! Four properties of glommio 0.9 shape this file:
 //!
-//! - **Task handles.** Dropping the handle of a task frees the task if no waker of it exists. Another thread that is in
-//!   the middle of dropping the last waker still reads the task then. Therefore every task is detached before it runs.
-//!   The executor's root task has a handle that cannot be detached, so the root waits only for what tasks of this
-//!   executor do, and none of its wakers reaches another thread.
+//! - **Task handles.** Dropping the handle of a completed task frees the task if its count of wakers is zero. A thread
+//!   that drops the last waker reads the task once more after it has decremented the count, and may read freed memory.
+//!   Therefore every task is detached before it runs. The handle of the executor's root task cannot be detached: only
+//!   tasks of this executor wake the root, and none of its wakers reaches another thread.
 //! - **The end.** Tasks that wait when their executor ends are leaked, together with their sockets. Therefore each task
-//!   is raced against the executor's stop, and the root returns when the last task has been dropped.
-//! - **Panics.** A panic in a task ends the executor. Therefore panics are caught in each task, which ends alone.
-//! - **Accepted sockets** are not closed on exec. [`Listener::accept`] sets the flag at once. A worker process that is
-//!   forked in the few microseconds before inherits the descriptor, which is harmless because [`Stream`] shuts its
-//!   connection down when it is dropped, and does not rely on the descriptor being the last one.
+//!   also waits for the stop of the executor, and the root returns when the last task has been dropped.
+//! - **Panics.** A panic in a task ends the executor. Therefore panics are caught in each task.
+//! - **Accepted sockets** are not closed on exec. [`AsyncListener::accept`] sets the flag at once. A worker process
+//!   that is forked in the few microseconds before that inherits the descriptor. This does no harm: [`AsyncStream`]
+//!   shuts its connection down when it is dropped, and does not rely on its descriptor being the last one.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -45,24 +45,25 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::runtime::io_error;
 
-/// Memory that glommio registers with the kernel for file I/O, in bytes: the least that it takes. The control executor
-/// does no file I/O, and registered memory counts against `ulimit -l`.
+/// The size in bytes of the memory that glommio registers with the kernel for file I/O: the minimum. The control
+/// executor does no file I/O, and registered memory counts towards `ulimit -l`.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 
-/// Entries of each of glommio's three submission rings. A full ring is submitted and filled again, so this bounds
-/// neither connections nor operations.
+/// The number of entries of each of glommio's three submission rings. A full ring is submitted and filled again: this
+/// bounds neither connections nor operations.
 const RING_ENTRIES: usize = 128;
 
-/// Threads for blocking calls. Nothing here uses them, and glommio wants at least one.
+/// The number of threads for blocking calls. No task uses them, but glommio needs at least one.
 const BLOCKING_THREADS: usize = 1;
 
-/// Connections that the kernel accepts before [`Listener::accept`] takes them: as many as may arrive at one moment.
+/// The number of connections that the kernel accepts before [`AsyncListener::accept`] takes them: as many as may
+/// arrive at the same moment.
 const BACKLOG: i32 = 1024;
 
-/// How long a listener waits after a failed accept: if no descriptor is free, the next accept fails too.
+/// The pause after a failed accept: if no descriptor is free, an immediate retry fails too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The control executor's handle. Dropping it drops every task of the executor and waits for its thread to end.
+/// A running control executor. Dropping it drops every task and waits for the thread to end.
 pub struct ControlExecutor {
     /// Closed by dropping it, which stops the executor.
     services: Option<mpsc::Sender<Service>>,
@@ -70,7 +71,7 @@ pub struct ControlExecutor {
     thread: Option<ExecutorJoinHandle<()>>,
 }
 
-/// Starts a service's first task on the executor.
+/// A function that starts the first task of a service on the executor.
 type Service = Box<dyn FnOnce(&Spawner) + Send>;
 
 impl ControlExecutor {
@@ -78,7 +79,7 @@ impl ControlExecutor {
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started, or the kernel does not grant the executor its rings and locked memory.
+    /// If the thread cannot be started, or if the kernel refuses the rings or the locked memory.
     pub fn start(name: &str) -> io::Result<ControlExecutor> {
         let (services, queue) = mpsc::channel(0);
         let (ready, is_ready) = sync_channel(1);
@@ -100,17 +101,17 @@ impl ControlExecutor {
         Ok(ControlExecutor { services: Some(services), thread: Some(thread) })
     }
 
-    /// Runs a service: `make` is called on the executor and returns the service's first task.
+    /// Runs a service. `make` is called on the executor, and returns the first task of the service.
     pub fn spawn<F, Task>(&self, make: F)
     where
         F: FnOnce(Spawner) -> Task + Send + 'static,
         Task: Future<Output = ()> + 'static,
     {
         let service: Service = Box::new(|spawner| spawner.spawn(make(spawner.clone())));
-        // Each clone of the sender has a place of its own in the channel.
+        // Each clone of the sender has a slot of its own in the channel.
         let sent = self.services.clone().map(|mut services| services.try_send(service));
         if !matches!(sent, Some(Ok(()))) {
-            tracing::error!("the control executor has ended: a service cannot be started");
+            tracing::error!("a service cannot be started: the control executor has ended");
         }
     }
 }
@@ -150,13 +151,14 @@ async fn run(mut services: mpsc::Receiver<Service>) {
 pub struct Spawner(Rc<Tasks>);
 
 struct Tasks {
-    /// `None` after the executor was told to stop.
+    /// `None` if the executor is stopping.
     stops: RefCell<Option<Stops>>,
-    /// Each task holds these `Tasks`. The channel closes when the last one has been dropped, which ends the root task.
+    /// Each task holds a reference to `Tasks`. When the last task has been dropped, the channel closes, which ends the
+    /// root task.
     _alive: mpsc::Sender<Infallible>,
 }
 
-/// By task: dropping the sender stops it.
+/// The senders that stop a task when they are dropped, by the number of the task.
 #[derive(Default)]
 struct Stops {
     next_id: u64,
@@ -170,7 +172,7 @@ impl Spawner {
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let Some((id, stopped)) = self.register() else { return };
         let registered = Registered { spawner: self.clone(), id };
-        // Boxed once, so that it is not moved into each of the futures around it, which would all have its size.
+        // Boxed, because each of the futures around it would otherwise reserve its size once more.
         let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
         let task = async move {
             let _registered = registered;
@@ -196,13 +198,13 @@ impl Spawner {
     }
 
     fn stop(&self) {
-        // Dropped behind the borrow: it wakes tasks.
+        // Dropped after the borrow has ended, because it wakes tasks.
         let stops = self.0.stops.borrow_mut().take();
         drop(stops);
     }
 }
 
-/// A task's entry among those that can be stopped.
+/// A task's entry in [`Stops`]. Dropping it removes the entry.
 struct Registered {
     spawner: Spawner,
     id: u64,
@@ -216,12 +218,12 @@ impl Drop for Registered {
     }
 }
 
-/// Waits for this long.
+/// Waits for the given time.
 pub async fn sleep(time: Duration) {
     timer::Timer::new(time).await;
 }
 
-/// Returns what `work` returns, or `None` if that takes longer than `time`.
+/// Returns the output of `work`, or `None` if it takes longer than `time`.
 pub async fn timeout<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
     let expires = async {
         sleep(time).await;
@@ -273,7 +275,7 @@ impl Drop for Permit {
     }
 }
 
-/// A TCP socket that was bound on any thread, for a [`Listener`].
+/// A TCP socket that was bound on any thread, for an [`AsyncListener`].
 #[derive(Debug)]
 pub struct BoundSocket {
     socket: Socket,
@@ -290,7 +292,7 @@ impl BoundSocket {
     /// If the address cannot be bound.
     pub fn bind(address: SocketAddr) -> io::Result<BoundSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // As std does: connections of a process that has ended must not keep its port.
+        // As std does: connections of a process that has ended do not block its port.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -306,27 +308,27 @@ impl BoundSocket {
 }
 
 /// A listening TCP socket. Dropping it frees its address at once.
-pub struct Listener {
-    /// The service that it belongs to, for the log.
+pub struct AsyncListener {
+    /// The name of the service, for the log.
     service: &'static str,
     socket: Socket,
     acceptor: net::TcpListener,
 }
 
-impl Listener {
+impl AsyncListener {
     /// Accepts connections on the executor of the calling task.
     #[must_use]
-    pub fn new(bound: BoundSocket, service: &'static str) -> Listener {
+    pub fn new(bound: BoundSocket, service: &'static str) -> AsyncListener {
         // SAFETY: the descriptor is an open listening socket, and only the acceptor owns it.
         let acceptor = unsafe { net::TcpListener::from_raw_fd(bound.twin.into_raw_fd()) };
-        Listener { service, socket: bound.socket, acceptor }
+        AsyncListener { service, socket: bound.socket, acceptor }
     }
 
-    /// Waits for the next connection. If a connection cannot be accepted, most often because no descriptor is free, the
-    /// log says so and the next attempt is made after a pause.
-    pub async fn accept(&self) -> Stream {
+    /// Waits for the next connection. If an accept fails, usually because no descriptor is free, logs a warning and
+    /// retries after a pause.
+    pub async fn accept(&self) -> AsyncStream {
         loop {
-            // A queue of connections must not keep other tasks from running.
+            // Other tasks must be able to run even if connections are already waiting.
             future::yield_now().await;
             match self.try_accept().await {
                 Ok(stream) => return stream,
@@ -338,37 +340,37 @@ impl Listener {
         }
     }
 
-    async fn try_accept(&self) -> io::Result<Stream> {
-        let stream = self.acceptor.accept().await.map(Stream::new).map_err(io_error)?;
+    async fn try_accept(&self) -> io::Result<AsyncStream> {
+        let stream = self.acceptor.accept().await.map(AsyncStream::new).map_err(io_error)?;
         SockRef::from(&stream).set_cloexec(true)?;
         Ok(stream)
     }
 }
 
-impl Drop for Listener {
+impl Drop for AsyncListener {
     fn drop(&mut self) {
-        // An accept that waits in the ring would keep the socket listening for a while.
+        // A pending accept in the ring would otherwise keep the socket listening for some time.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
-/// A TCP connection. Two parts of a task may use it at the same time: one to read, and one to write.
+/// A TCP connection. One part of a task may read from it while another part writes to it.
 ///
 /// Dropping it ends the connection in both directions.
-pub struct Stream(RefCell<net::TcpStream>);
+pub struct AsyncStream(RefCell<net::TcpStream>);
 
-impl Stream {
+impl AsyncStream {
     /// Connects to an address within a time.
     ///
     /// # Errors
     ///
-    /// If the peer refuses the connection, or does not accept it in time.
-    pub async fn connect(address: SocketAddr, within: Duration) -> io::Result<Stream> {
-        net::TcpStream::connect_timeout(address, within).await.map(Stream::new).map_err(io_error)
+    /// If the peer refuses the connection or does not accept it in time.
+    pub async fn connect(address: SocketAddr, within: Duration) -> io::Result<AsyncStream> {
+        net::TcpStream::connect_timeout(address, within).await.map(AsyncStream::new).map_err(io_error)
     }
 
-    fn new(stream: net::TcpStream) -> Stream {
-        Stream(RefCell::new(stream))
+    fn new(stream: net::TcpStream) -> AsyncStream {
+        AsyncStream(RefCell::new(stream))
     }
 
     /// Returns the address of the peer.
@@ -380,35 +382,35 @@ impl Stream {
         self.0.borrow().peer_addr().map_err(io_error)
     }
 
-    /// Ends one direction or both. What was written before is still sent.
+    /// Ends one direction or both. Bytes that were written before are still sent.
     pub fn shut_down(&self, directions: Shutdown) {
-        // A connection that has ended cannot be shut down again, and need not be.
+        // This fails only if the connection has ended already.
         let _ = SockRef::from(self).shutdown(directions);
     }
 }
 
-impl Drop for Stream {
+impl Drop for AsyncStream {
     fn drop(&mut self) {
-        // A poll that waits in the ring keeps the socket open for a while after its descriptor is closed.
+        // A pending poll in the ring keeps the socket open for some time after its descriptor is closed.
         self.shut_down(Shutdown::Both);
     }
 }
 
-impl AsFd for Stream {
+impl AsFd for AsyncStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: glommio's stream owns the descriptor and keeps it open for as long as it lives. It lives as long as
-        // `self`, which the result borrows: nothing takes it out of its cell.
+        // SAFETY: glommio's stream owns the descriptor and keeps it open until it is dropped. It is never moved out
+        // of its cell, and is therefore dropped only with `self`, which the result borrows.
         unsafe { BorrowedFd::borrow_raw(self.0.borrow().as_raw_fd()) }
     }
 }
 
-impl AsyncRead for &Stream {
+impl AsyncRead for &AsyncStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for &Stream {
+impl AsyncWrite for &AsyncStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, bytes)
     }
@@ -432,7 +434,7 @@ mod tests {
     use std::sync::mpsc::{RecvTimeoutError, channel};
     use std::thread;
 
-    /// How long anything is waited for: far more than is ever needed.
+    /// The longest time that a test waits for anything: far more than is ever needed.
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn start() -> ControlExecutor {
@@ -449,12 +451,12 @@ mod tests {
         stream
     }
 
-    /// Sends back what each connection sends.
+    /// Starts a service that sends back the bytes that it receives.
     fn echo(control: &ControlExecutor) -> SocketAddr {
         let bound = bound();
         let address = bound.address();
         control.spawn(|spawner| async move {
-            let listener = Listener::new(bound, "echo");
+            let listener = AsyncListener::new(bound, "echo");
             loop {
                 let stream = listener.accept().await;
                 spawner.spawn(async move {
@@ -480,7 +482,8 @@ mod tests {
         });
         for number in 0..2000 {
             if number % 100 == 0 {
-                // Long enough that it sleeps in the kernel. The others arrive while it falls asleep.
+                // Long enough for the executor to sleep in the kernel. The other messages arrive while it goes to
+                // sleep.
                 thread::sleep(Duration::from_millis(5));
             }
             question.try_send(number).unwrap();
@@ -489,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn wakers_that_other_threads_drop_harm_no_task() {
+    fn other_threads_may_drop_wakers_at_any_time() {
         let control = start();
         for round in 0..200 {
             let (sender, receiver) = oneshot::channel::<u32>();
@@ -507,7 +510,7 @@ mod tests {
             assert_eq!(is_done.recv_timeout(DEADLINE), Ok(expected));
             thread.join().unwrap();
         }
-        // Some that wait when the executor ends, and are woken afterwards.
+        // Tasks that wait when the executor ends, and whose wakers are used after that.
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..100).map(|_| oneshot::channel::<u32>()).unzip();
         let (started, is_started) = channel();
         control.spawn(move |spawner| async move {
@@ -530,7 +533,7 @@ mod tests {
         let control = start();
         let address = echo(&control);
         let mut streams: Vec<TcpStream> = (0..300).map(|_| connect(address)).collect();
-        // More than fits into a ring, so that sends and receives are under way on all of them.
+        // More connections than the rings have entries, and more bytes than one read returns.
         let sent: Vec<u8> = (0..=255).cycle().take(20_000).collect();
         for stream in &mut streams {
             stream.write_all(&sent).unwrap();
@@ -553,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_drops_all_tasks_and_frees_their_sockets() {
+    fn dropping_the_executor_drops_all_tasks_and_frees_their_sockets() {
         struct Dropped(std::sync::mpsc::Sender<()>);
         impl Drop for Dropped {
             fn drop(&mut self) {
@@ -581,18 +584,20 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_made_refused_or_given_up() {
+    fn connecting_succeeds_or_is_refused() {
         let control = start();
         let address = echo(&control);
         let (result, results) = channel();
         let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         control.spawn(move |_| async move {
-            let stream = Stream::connect(address, DEADLINE).await.unwrap();
+            let stream = AsyncStream::connect(address, DEADLINE).await.unwrap();
             assert_eq!(stream.peer_address().unwrap(), address);
             (&stream).write_all(b"hello").await.unwrap();
             let mut bytes = [0; 5];
             (&stream).read_exact(&mut bytes).await.unwrap();
-            result.send((bytes, Stream::connect(refused, DEADLINE).await.err().map(|e| e.kind()))).unwrap();
+            result
+                .send((bytes, AsyncStream::connect(refused, DEADLINE).await.err().map(|e| e.kind())))
+                .unwrap();
         });
         let expected = (*b"hello", Some(io::ErrorKind::ConnectionRefused));
         assert_eq!(results.recv_timeout(DEADLINE), Ok(expected));
@@ -610,7 +615,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_takes_too_long_is_dropped() {
+    fn a_timeout_drops_the_work() {
         let control = start();
         let (result, results) = channel();
         control.spawn(move |_| async move {
@@ -628,7 +633,7 @@ mod tests {
         let address = bound.address();
         let (result, results) = channel();
         control.spawn(|_| async move {
-            let listener = Listener::new(bound, "test");
+            let listener = AsyncListener::new(bound, "test");
             for _ in 0..2 {
                 let stream = listener.accept().await;
                 result.send(rustix::io::fcntl_getfd(&stream).unwrap()).unwrap();

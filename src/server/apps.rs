@@ -16,9 +16,9 @@ use std::time::Duration;
 /// The extensions of the files in `app-dir` that are tried for a name, in this order.
 const EXTENSIONS: [&str; 5] = ["so", "py", "mjs", "js", "cjs"];
 
-/// The maximum of unread bytes of a worker that sends more requests, as a multiple of `worker-outbox-bytes-max`. A worker
-/// over it does not read at all. (Input from clients does not get there: their events are refused and their ends are
-/// delayed before.)
+/// The maximum of unread bytes of a worker that sends more requests, as a multiple of `worker-outbox-bytes-max`. A
+/// worker over it does not read at all. (Input from clients does not get there: their events are refused and their
+/// ends are delayed before.)
 const UNREAD_TIMES: usize = 4;
 
 /// The applications that the settings name, loaded.

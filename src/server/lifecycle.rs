@@ -1,4 +1,4 @@
-//! The life of a server: start in order, wait for a signal or a failure, shut down in order.
+//! The life cycle of a server: it starts in order, waits for a signal or a failure, and shuts down in order.
 
 use super::apps::LoadedApplications;
 use super::error::ServerError;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Places of each ring for the links of one worker: those of the worker, and those of its successor while it is replaced.
+/// The number of ring entries for the links of one worker: for the worker, and for its successor while it is replaced.
 const LINK_PLACES: usize = 4;
 
 /// Runs a server with these applications, those that the settings name after them, and these services.
@@ -34,7 +34,7 @@ pub(super) fn run(
     apps: Vec<Arc<dyn Application>>,
     services: Vec<ControlService>,
 ) -> Result<(), ServerError> {
-    // Kept to the end: the last lines of the log are written when it is dropped.
+    // Dropped at the end, which writes the last lines of the log.
     let log = log::start(config.log_level, config.log_format)?;
     let signals = SignalWatch::start()?;
     let (clock, clock_handle) = clock(config.clock);
@@ -50,7 +50,7 @@ pub(super) fn run(
     ended
 }
 
-/// Events that the main thread waits for.
+/// An event that the main thread waits for.
 enum ServerEvent {
     Signal(Signal),
     ShardEnded(u16, io::Result<()>),
@@ -92,7 +92,7 @@ impl RunningServer {
             apps: &apps,
             link_places: link_places as u32,
             on_end: Arc::new(move |shard, result| {
-                // The main thread has stopped waiting if this fails.
+                // This fails only if the main thread has stopped waiting.
                 let _ = ends.send(ServerEvent::ShardEnded(shard, result));
             }),
         })?;
@@ -116,9 +116,9 @@ impl RunningServer {
         }
         services.start_added(added, listeners.tcp())?;
         listeners.listen()?;
-        // Nothing below can fail.
+        // No step after this can fail.
         signals.serve(move |signal| {
-            // The main thread has stopped waiting if this fails.
+            // This fails only if the main thread has stopped waiting.
             let _ = event_sender.send(ServerEvent::Signal(signal));
         });
         announce(&kernel, threads.cores(), &apps, &listeners, services.addresses());
@@ -129,7 +129,7 @@ impl RunningServer {
     /// Runs the server until its shards have ended, then stops everything else.
     fn run_to_end(self) -> Result<(), ServerError> {
         let ended = self.wait_for_shards();
-        // Told to all at once; the `stop` of each waits for it.
+        // All supervisors are told first. Then the `stop` of each application waits for its workers.
         self.workers.iter().for_each(|app| app.shards_ended());
         self.apps.iter().for_each(|app| app.stop());
         drop(self.services);
@@ -153,18 +153,24 @@ impl RunningServer {
                     deadline = Some(Instant::now() + self.config.shutdown_timeout);
                     let told = self.shut_down_shards(self.config.shutdown_timeout);
                     if told < running {
-                        tracing::error!(told, running, "shards that are stuck were not told to shut down");
+                        tracing::error!(
+                            told,
+                            running,
+                            "some shards are stuck and could not be told to shut down"
+                        );
                     }
                 }
                 Ok(ServerEvent::ShardEnded(shard, Err(error))) => {
-                    // The others close their clients and release their workers, as far as they get until the process
-                    // ends.
+                    // The other shards close their clients and release their workers until the process ends.
                     self.shut_down_shards(Duration::ZERO);
                     return Err(ServerError::Shard { shard, error });
                 }
                 Ok(ServerEvent::ShardEnded(_, Ok(()))) => running -= 1,
                 Err(_) => {
-                    tracing::warn!(running, "shutdown-timeout has passed: exiting although shards still run");
+                    tracing::warn!(
+                        running,
+                        "shutdown-timeout has passed: the server exits while shards are still running"
+                    );
                     break;
                 }
             }
@@ -172,15 +178,15 @@ impl RunningServer {
         Ok(())
     }
 
-    /// Tells the shards to end within this time, and the supervisors to start no more workers. Returns the number of shards
-    /// that were told.
+    /// Tells the shards to end within this time, and the supervisors to start no more workers. Returns the number of
+    /// shards that were told.
     fn shut_down_shards(&self, time: Duration) -> usize {
         self.workers.iter().for_each(|app| app.begin_shutdown());
         let deadline_ns = nanos() + time.as_nanos() as u64;
         self.threads.mailboxes().send_to_all(|| ControlMessage::Shutdown { deadline_ns })
     }
 
-    /// SIGHUP.
+    /// Handles SIGHUP.
     fn replace_workers(&self) {
         if self.workers.is_empty() {
             tracing::info!("SIGHUP ignored: no application has workers that could be replaced");
@@ -217,7 +223,7 @@ fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn App
     std::iter::once(own).chain(apps).collect()
 }
 
-/// Prints on standard output which features, applications and addresses the server has: for people, and for programs
+/// Prints the features, applications and addresses of the server on standard output: for people, and for programs
 /// that wait for `ready`.
 fn announce(
     kernel: &KernelFeatures,
@@ -230,13 +236,13 @@ fn announce(
     let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
     text += &format!("{} shards on cores {}\n", cores.len(), cores.join(", "));
     text += &format!("kernel features in use: {}\n", kernel.features.join(", "));
-    // The first is the server's own.
+    // The first application is the server's own.
     let apps: Vec<&str> = apps.iter().skip(1).map(|app| app.name()).collect();
     let apps = if apps.is_empty() { "none".to_owned() } else { apps.join(", ") };
     text += &format!("applications: {apps}\n");
     listeners.names().iter().for_each(|name| text += &format!("listening on {name}\n"));
     services.iter().for_each(|(name, address)| text += &format!("{name} on {address}\n"));
     text += "ready\n";
-    // If nobody reads it, the server serves all the same.
+    // The server also runs if its output is not read.
     let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
 }

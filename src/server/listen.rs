@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How long an address may still be in use after its server was killed: the kernel cancels the accepts of a ring only after
-/// the process has ended, and they keep the socket open until then.
+/// How long an address may still be in use after its server was killed: the kernel cancels the accepts of a ring only
+/// after the process has ended, and they keep the socket open until then.
 const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
 
 /// The error of an address that the server cannot listen on.
@@ -127,8 +127,9 @@ impl Listeners {
     }
 }
 
-/// Fails if another socket listens on the address. With `SO_REUSEPORT`, a second server would get half of the connections
-/// without anybody noticing. A server that was just killed is waited for: the kernel frees its rings a moment later.
+/// Fails if another socket listens on the address. With `SO_REUSEPORT`, a second server would get half of the
+/// connections without anybody noticing. A server that was just killed is waited for: the kernel frees its rings a
+/// moment later.
 fn wait_until_free(address: SocketAddr) -> io::Result<()> {
     let until = Instant::now() + LEFT_OVER_WAIT;
     loop {

@@ -10,15 +10,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Messages from the server's own threads that may wait for one shard: shutdown, statistics, the clock of tests. Messages
-/// about workers have room in addition.
+/// The maximum number of messages from the server's own threads that wait for one shard: shutdown, statistics, the
+/// manual clock. There is additional room for messages about workers.
 const CONTROL_MESSAGES_MAX: usize = 64;
 
 /// The mailboxes of all shards.
 pub(super) struct Mailboxes {
     control: Vec<Mailbox<ControlMessage>>,
     app_commands: Vec<Mailbox<AppCommand>>,
-    /// For each shard, the number of commands that its inbox had no room for.
+    /// The number of commands that the inbox of each shard had no room for.
     refused: Vec<AtomicU64>,
     /// Set once, when all shards have their rings.
     wakeups: OnceLock<Arc<[Wakeup]>>,
@@ -44,7 +44,7 @@ impl Mailboxes {
         Inboxes { control, app_commands }
     }
 
-    /// Sets how to wake the shards. No shard sleeps before this.
+    /// Sets the means to wake the shards. No shard sleeps before this.
     pub fn set_wakeups(&self, wakeups: Arc<[Wakeup]>) {
         assert_eq!(wakeups.len(), self.len(), "each shard can be woken");
         let is_first = self.wakeups.set(wakeups).is_ok();
@@ -60,8 +60,8 @@ impl Mailboxes {
         self.control.len()
     }
 
-    /// Sends a message to every shard whose inbox is not full. Returns the number of these shards. A sender that waits for
-    /// replies must bound the time: a shard that is stuck does not reply.
+    /// Sends a message to every shard whose inbox has room. Returns the number of these shards. Callers that wait for
+    /// replies must limit the time, because a shard that is stuck does not reply.
     pub fn send_to_all(&self, mut message: impl FnMut() -> ControlMessage) -> usize {
         let mut sent = 0;
         for (shard, mailbox) in self.control.iter().enumerate() {
@@ -109,7 +109,7 @@ impl Post for Mailboxes {
             }
             _ => command.client().map_or(0, |client| usize::from(client.shard)),
         };
-        // Applications in C can make up a client of a shard that does not exist. It counts as disconnected.
+        // An application in C can pass a client of a shard that does not exist. It is treated as disconnected.
         let Some(mailbox) = self.app_commands.get(shard) else { return Ok(()) };
         match mailbox.post(AppCommand { app, command }) {
             Ok(must_wake) => {

@@ -1,7 +1,7 @@
 //! The server: starts the shards, waits for signals, and shuts down in order.
 //!
-//! Everything that can fail fails before the first connection: settings, applications, addresses, the kernel. After that
-//! the shards run until a signal arrives or one of them fails.
+//! Everything that can fail fails before the first connection: settings, applications, addresses, the kernel. After
+//! that the shards run until a signal arrives or one of them fails.
 //!
 //! | file | content |
 //! | --- | --- |

@@ -9,20 +9,20 @@ use std::net::SocketAddr;
 /// The name of the control executor's thread.
 const CONTROL_THREAD: &str = "quickio-control";
 
-/// Starts a service, for the server that listens at this address. Returns the address of the service.
+/// A function that starts a service for the server at an address, and returns the address of the service.
 type StartService =
     dyn FnOnce(&ControlExecutor, SocketAddr) -> Result<SocketAddr, Box<dyn Error + Send + Sync>>;
 
-/// A service that a program adds to the server. It starts when the server has its address, and stops with it.
+/// A service that a program adds to the server. It starts after the server has bound its addresses, and stops with it.
 pub struct ControlService {
     name: &'static str,
     start: Box<StartService>,
 }
 
 impl ControlService {
-    /// Creates a service. The server prints its name and address when it has started.
+    /// Creates a service. The server prints the name and the address of the service after it has started.
     ///
-    /// `start` is given the executor and the first TCP address that the server listens at.
+    /// The arguments of `start` are the executor and the first TCP address of the server.
     #[must_use]
     pub fn new(
         name: &'static str,
@@ -42,13 +42,13 @@ impl fmt::Debug for ControlService {
 /// The control executor and its services, while they run.
 #[derive(Default)]
 pub(super) struct Services {
-    /// Started with the first service: without one there is no executor.
+    /// Started with the first service. Without a service there is no executor.
     control: Option<ControlExecutor>,
     addresses: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Services {
-    /// Starts a service by `start`, which returns its address.
+    /// Starts a service. `start` returns its address.
     pub fn start<E: Into<ServerError>>(
         &mut self,
         name: &'static str,
@@ -63,7 +63,7 @@ impl Services {
         Ok(())
     }
 
-    /// Starts the services that a program adds, if the server has a TCP address.
+    /// Starts the services that a program has added, if the server has a TCP address.
     pub fn start_added(
         &mut self,
         services: Vec<ControlService>,

@@ -1,4 +1,4 @@
-//! The threads of the shards: each makes its ring, registers the applications, and runs its shard to the end.
+//! The threads of the shards. Each thread creates its ring, registers the applications, and runs its shard to the end.
 
 use super::error::ServerError;
 use super::listen::Listeners;
@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Descriptors of a ring in addition to an even share of `clients-max`: the kernel distributes connections by a hash.
 const DESCRIPTORS_SPARE: usize = 1024;
 
-/// Called when a shard has ended, with its number and the reason.
+/// A function that is called when a shard has ended, with the number of the shard and its result.
 pub(super) type OnShardEnd = Arc<dyn Fn(u16, io::Result<()>) + Send + Sync>;
 
 /// Returns the number of shards: the setting, or one for each core that this process may use.
@@ -28,23 +28,23 @@ pub(super) fn count(config: &Config) -> usize {
     config.shards.unwrap_or_else(|| runtime::cores().len()).min(SHARDS_MAX)
 }
 
-/// The requirements of the shards.
+/// The properties of all shards.
 pub(super) struct ShardsConfig<'a> {
     pub config: &'a Arc<Config>,
     pub kernel: &'a KernelFeatures,
     pub clock: &'a Clock,
     pub apps: &'a [Arc<dyn Application>],
-    /// Places of each ring for the links of workers.
+    /// The number of entries of each ring that are reserved for links of workers.
     pub link_places: u32,
     pub on_end: OnShardEnd,
 }
 
-/// The shards' threads.
+/// The running threads of the shards.
 pub(super) struct ShardThreads {
     mailboxes: Arc<Mailboxes>,
     cores: Vec<usize>,
     start_senders: Vec<SyncSender<ShardStart>>,
-    /// Kept so that they are not detached before they end.
+    /// Not used, but dropping them would detach the threads.
     _executors: Vec<Executor<()>>,
 }
 
@@ -55,7 +55,7 @@ struct ShardStart {
 }
 
 impl ShardThreads {
-    /// Starts the threads. Each prepares its shard and waits for [`ShardThreads::accept`].
+    /// Starts the threads. Each thread creates its shard and waits for [`ShardThreads::accept`].
     pub fn start(parts: ShardsConfig<'_>) -> Result<ShardThreads, ServerError> {
         let ShardsConfig { config, kernel, clock, apps, link_places, on_end } = parts;
         let cores = runtime::cores();
@@ -132,7 +132,7 @@ impl ShardThreads {
                 self._executors.push(executor);
                 ready
             }
-            // The executor could not be created, or it panicked.
+            // The executor could not be created, or the thread panicked.
             Err(_) => {
                 let error = executor.join().err().unwrap_or_else(|| io::Error::other("it ended at once"));
                 Err(ServerError::Start { shard: id, error })
@@ -141,7 +141,7 @@ impl ShardThreads {
     }
 }
 
-/// The values of which a shard's thread makes its shard.
+/// The parts from which a thread creates its shard.
 struct ShardSetup {
     id: u16,
     config: Arc<Config>,
@@ -156,16 +156,17 @@ struct ShardSetup {
 }
 
 impl ShardSetup {
-    /// Runs a shard's thread: makes the shard, reports that, waits for the start, and runs the shard to its end.
+    /// Runs the thread of a shard: creates the shard, reports the result, waits for the start, and runs the shard to
+    /// its end.
     fn run(self, ready: &SyncSender<Result<Wakeup, ServerError>>, start: &Receiver<ShardStart>) {
         let mut guard = EndGuard { id: self.id, on_end: Arc::clone(&self.on_end), result: None };
         let (shard, wakeup) = match self.make_shard() {
             Ok(made) => made,
-            // The main thread waits for this message, and needs no other.
+            // The main thread waits for this message.
             Err(error) => return drop(ready.send(Err(error))),
         };
         let _ = ready.send(Ok(wakeup));
-        // The channel closes if another shard, or an application, cannot start.
+        // The channel closes if another shard or an application cannot start.
         let Ok(ShardStart { listeners, peers }) = start.recv() else { return };
         guard.result = Some(Err(io::Error::other("it panicked")));
         guard.result = Some(shard.run(listeners, peers));
@@ -184,7 +185,7 @@ impl ShardSetup {
     }
 }
 
-/// Reports the end of a shard that has run, also if it panics.
+/// A guard that reports the end of a shard, also if the shard panics.
 struct EndGuard {
     id: u16,
     on_end: OnShardEnd,
@@ -210,7 +211,7 @@ fn ring_settings(config: &Config, kernel: &KernelFeatures, shards: usize, link_p
     if descriptors as usize * shards < config.clients_max {
         let (holds, limit) = (descriptors as usize * shards, kernel.descriptors_per_ring);
         if config.clients_max == Config::default().clients_max {
-            // Nobody has asked for this many.
+            // The setting was not changed.
             tracing::info!(
                 "{shards} shards hold at most {holds} connections: the limit on open files is {limit} for each shard"
             );

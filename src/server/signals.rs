@@ -1,12 +1,12 @@
 //! Signals: SIGTERM and SIGINT stop the server, SIGHUP replaces workers.
 //!
-//! Signals are watched by a thread of their own from the first moment on, so that a signal during startup leaves nothing
-//! behind. Until the server serves, this thread ends the process itself; after that it passes signals on.
+//! A separate thread handles signals from the first moment on: a signal during startup must leave nothing behind.
+//! Until the server serves, this thread ends the process itself. After that it passes signals on to the main thread.
 //!
-//! Ending the process during startup begins with killing the workers, and that makes the startup fail in the main thread.
-//! The failure must not decide how the process ends: the signal arrived before it. Therefore [`SignalWatch::fail`] does
-//! not return once a stop signal has been delivered. The handler itself records the delivery, before anything else
-//! can follow from it.
+//! To end the process during startup, the thread first kills the workers, which makes the startup fail in the main
+//! thread. This failure must not decide the exit code, because the signal arrived before it. Therefore
+//! [`SignalWatch::fail`] does not return if a stop signal has been delivered. The signal handler itself records the
+//! delivery, which is therefore recorded before any of its consequences.
 
 use super::error::ServerError;
 use crate::app::worker;
@@ -18,24 +18,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// The exit code if a second signal cuts the shutdown short.
+/// The exit code if a second signal ends the process before the shutdown is complete.
 const EXIT_CUT_SHORT: i32 = 130;
 
 /// The number of a signal.
 pub(super) type Signal = i32;
 
-/// The thread that watches signals, and how far the server is.
+/// The handle of the thread that handles signals.
 pub(super) struct SignalWatch {
     stage: Arc<StageCell>,
 }
 
-/// How far the server is, for a signal that arrives.
+/// The stage of the server, which decides how a signal is handled.
 enum ServerStage {
-    /// The signal's thread ends the process.
+    /// A stop signal ends the process.
     Starting,
-    /// The server is ending with an error that has this exit code. A stop signal only hurries it.
+    /// The startup has failed with an error that has this exit code. A stop signal ends the process at once.
     Failed(u8),
-    /// Signals are passed on.
+    /// Signals are passed on to this function.
     Serving(Box<dyn Fn(Signal) + Send>),
 }
 
@@ -50,7 +50,7 @@ impl StageCell {
         StageCell { stage: Mutex::new(ServerStage::Starting), stop_delivered: Arc::default() }
     }
 
-    /// Leaves the stage `Starting`, unless a stop signal was delivered in it. Returns whether the stage was left.
+    /// Leaves the stage `Starting`, unless a stop signal has been delivered. Returns whether the stage was left.
     fn leave_start(&self, next: ServerStage) -> bool {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stop_delivered.load(Ordering::SeqCst) {
@@ -63,10 +63,10 @@ impl StageCell {
 }
 
 impl SignalWatch {
-    /// Starts to watch signals.
+    /// Starts the thread that handles signals.
     pub fn start() -> Result<SignalWatch, ServerError> {
         let stage = Arc::new(StageCell::new());
-        // The parent process may have it ignored, and then no child process could be waited for.
+        // If the parent process has set SIGCHLD to be ignored, the server could not wait for its child processes.
         flag::register(SIGCHLD, Arc::default()).map_err(ServerError::Signals)?;
         for stop in [SIGTERM, SIGINT] {
             flag::register(stop, Arc::clone(&stage.stop_delivered)).map_err(ServerError::Signals)?;
@@ -83,15 +83,15 @@ impl SignalWatch {
         Ok(SignalWatch { stage })
     }
 
-    /// Passes signals on from now on. Does not return if a stop signal was delivered before: the process ends.
+    /// Passes signals on from now on. If a stop signal was delivered before, this does not return: the process ends.
     pub fn serve(&self, pass_on: impl Fn(Signal) + Send + 'static) {
         if !self.stage.leave_start(ServerStage::Serving(Box::new(pass_on))) {
             wait_for_end_of_process();
         }
     }
 
-    /// Returns the error that prevents the server from starting. Does not return if a stop signal was delivered before:
-    /// the process ends, and the error is most likely a consequence of that.
+    /// Returns the error that prevents the server from starting. If a stop signal was delivered before, this does not
+    /// return: the process ends, and the error is probably a consequence of that.
     pub fn fail(&self, error: ServerError) -> ServerError {
         if !self.stage.leave_start(ServerStage::Failed(error.exit_code())) {
             wait_for_end_of_process();
@@ -106,16 +106,16 @@ fn wait_for_end_of_process() -> ! {
     }
 }
 
-/// Handles a signal in the thread that watches signals.
+/// Handles a signal in the thread for signals.
 fn handle(signal: Signal, stage: &Mutex<ServerStage>, is_stopping: &mut bool) {
-    // Held to the end of the process, so that the stage does not change any more if the process ends here.
+    // If the process ends here, the lock is held to the end: the main thread cannot leave the stage any more.
     let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
     match &*stage {
         ServerStage::Starting | ServerStage::Failed(_) if signal == SIGHUP => {
             tracing::info!("SIGHUP ignored: the server is starting and has no workers to replace");
         }
         ServerStage::Starting => {
-            // Not to the log, whose thread may not write it any more.
+            // The thread of the log might not write the message before the process ends.
             eprintln!("quickio: stopped by a signal during startup");
             end_process(0);
         }
@@ -143,10 +143,10 @@ mod tests {
     fn a_stop_signal_that_was_delivered_before_the_failure_wins() {
         let cell = StageCell::new();
         cell.stop_delivered.store(true, Ordering::SeqCst);
-        assert!(!cell.leave_start(ServerStage::Failed(1)), "the process ends by the signal");
+        assert!(!cell.leave_start(ServerStage::Failed(1)), "the signal decides the exit code");
         assert!(
             matches!(*cell.stage.lock().unwrap(), ServerStage::Starting),
-            "as the signal's thread finds it"
+            "the thread for signals ends the process"
         );
         assert!(!cell.leave_start(ServerStage::Serving(Box::new(|_| ()))));
     }

@@ -1,7 +1,7 @@
 //! The statistics of the whole server, for the admin endpoint: gathers the snapshots of all shards.
 //!
-//! One task asks the shards, one question at a time, so that a shard's inbox never holds more than one question however
-//! many connections wait for an answer. Requests that wait for the same answer share it.
+//! One task sends the requests to the shards, one at a time: the inbox of a shard never holds more than one of them,
+//! regardless of the number of connections. Requests that wait for the same snapshot share it.
 
 use super::mailboxes::Mailboxes;
 use crate::admin::{self, Health, Info};
@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long the admin endpoint waits for the shards, and for the workers of an application.
+/// The longest time that the admin endpoint waits for the shards, and for the supervisor of an application.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The sources of the statistics.
@@ -35,7 +35,7 @@ pub(super) struct Statistics {
     parts: Rc<StatisticsParts>,
     started: Instant,
     started_at: SystemTime,
-    /// The channel to the task that asks the shards.
+    /// The channel to the task that sends requests to the shards.
     requests: mpsc::Sender<StatisticsRequest>,
 }
 
@@ -45,7 +45,7 @@ enum StatisticsRequest {
 }
 
 impl Statistics {
-    /// Starts the task that asks the shards.
+    /// Starts the task that sends requests to the shards.
     pub fn start(parts: StatisticsParts, spawner: &Spawner) -> Statistics {
         let parts = Rc::new(parts);
         let (requests, received) = mpsc::channel(0);
@@ -53,10 +53,11 @@ impl Statistics {
         Statistics { parts, started: Instant::now(), started_at: SystemTime::now(), requests }
     }
 
-    /// Asks the task and returns its answer, or `None` if it is not running any more.
+    /// Sends a request to the task and returns the reply, or `None` if the task has ended.
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> StatisticsRequest) -> Option<T> {
         let (reply, replied) = oneshot::channel();
-        // Each clone of the sender has a place of its own in the channel, so this is bounded by the endpoint's connections.
+        // Each clone of the sender has a slot of its own in the channel. The connections of the endpoint bound their
+        // number.
         self.requests.clone().try_send(request(reply)).ok()?;
         replied.await.ok()
     }
@@ -91,7 +92,7 @@ impl admin::Source for Statistics {
     }
 }
 
-/// Answers requests until nobody can send one any more.
+/// Handles requests until all senders have been dropped.
 async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<StatisticsRequest>) {
     while let Some(first) = requests.next().await {
         let mut waiting = Vec::new();
@@ -99,7 +100,7 @@ async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<Statist
         while let Some(request) = next {
             match request {
                 StatisticsRequest::Snapshot(reply) => waiting.push(reply),
-                // A receiver that has given up needs no answer.
+                // This fails only if the receiver has given up.
                 StatisticsRequest::AdvanceClock(by, reply) => drop(reply.send(parts.advance_clock(by).await)),
             }
             next = requests.try_recv().ok();
@@ -113,7 +114,7 @@ async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<Statist
 }
 
 impl StatisticsParts {
-    /// Asks every shard. Returns `None` if one does not answer in time, or cannot be asked because its inbox is full.
+    /// Requests the values of every shard. Returns `None` if a shard does not answer in time, or if its inbox is full.
     async fn snapshot(&self) -> Option<Rc<[Snapshot]>> {
         let shards = self.mailboxes.len();
         let mut snapshots: Vec<Option<Snapshot>> = vec![None; shards];
@@ -130,15 +131,15 @@ impl StatisticsParts {
         for (shard, snapshot) in snapshots.iter_mut().enumerate() {
             self.mailboxes.add_counters(shard, &mut snapshot.counters);
         }
-        // No shard counts what the supervisors count. The sums are right wherever these stand.
+        // The counters of the supervisors belong to no shard. Added to any shard, they make the sums complete.
         if let Some(first) = snapshots.first_mut() {
             self.workers.iter().for_each(|app| app.add_counters(&mut first.counters));
         }
         Some(snapshots.into())
     }
 
-    /// Moves the clock, and waits until everything that is due by then has been done. Returns `false` if the clock cannot
-    /// be moved, or a shard does not answer in time.
+    /// Advances the clock and waits until everything that is due has been done. Returns `false` if the clock is the
+    /// system's, or if a shard does not answer in time.
     async fn advance_clock(&self, by: Duration) -> bool {
         let Some(clock) = &self.clock else { return false };
         clock.advance(by);
@@ -150,7 +151,7 @@ impl StatisticsParts {
             answered += 1;
         }
         for app in &self.workers {
-            // An application whose supervisor is late is not waited for any longer.
+            // If a supervisor does not answer in time, the response does not wait any longer.
             timeout(ANSWER_WAIT, app.clock_moved()).await;
         }
         answered == self.mailboxes.len()

@@ -1,5 +1,5 @@
-//! A kernel that does not let io_uring be used: the server says so, with the remedy, and exits. And the remedy, the
-//! seccomp profile for containers: under it the server serves.
+//! Kernels that do not allow io_uring: the server prints the reason and the remedy, and exits. With the remedy, the
+//! seccomp profile for containers, it serves.
 
 use crate::support::server::{BINARY, Server, command, run};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! `quickio clienttest`: the server, and before it the proxy that mangles upgrades.
+//! `quickio clienttest`: the server, and the proxy in front of it that mangles upgrades.
 
 use crate::support::Ended;
 use crate::support::server::{BINARY, client_test_command, run};
@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-/// What a whole answer is, where the upgrade is not mangled.
+/// The lines of the response to an upgrade that is not mangled.
 const OPENED: [&str; 5] = [
     "HTTP/1.1 101 Switching Protocols",
     "Upgrade: websocket",
@@ -18,9 +18,9 @@ const OPENED: [&str; 5] = [
     "Sec-WebSocket-Protocol: quickio",
 ];
 
-/// What reaches the client.
+/// The response that reaches the client.
 enum Seen {
-    /// A WebSocket, after an answer of these lines.
+    /// A response of these lines, and a WebSocket after it.
     Opened(Vec<String>),
     /// The server's own refusal.
     Refused(u16, &'static str),
@@ -36,7 +36,7 @@ fn quickio(arguments: &[&str]) -> Command {
     command
 }
 
-/// Each mode and what it comes to, in the order of rotation; `swallow` and `cut` come behind these.
+/// Each mode and its effect, in the order of rotation; `swallow` and `cut` follow these.
 fn table() -> Vec<(&'static str, Seen)> {
     let without = |name: &str| {
         let lines = OPENED.iter().filter(|line| !line.starts_with(name));
@@ -52,7 +52,7 @@ fn table() -> Vec<(&'static str, Seen)> {
         ("connection-removed", Seen::Refused(426, "websocket upgrade required\n")),
         ("upgrade-removed", Seen::Refused(426, "websocket upgrade required\n")),
         ("key-removed", Seen::Refused(400, "invalid websocket key\n")),
-        // The accept that goes with `AGhlIHNhbXBsZSBub25jZQ==`.
+        // The accept for the key `AGhlIHNhbXBsZSBub25jZQ==`.
         ("key-changed", with(OPENED[3], "Sec-WebSocket-Accept: JC4TUx6VAiqkmM1MKXa0j+jfbIk=")),
         ("version-removed", Seen::Refused(400, "websocket version must be 13\n")),
         ("version-changed", Seen::Refused(400, "websocket version must be 13\n")),
@@ -67,7 +67,7 @@ fn table() -> Vec<(&'static str, Seen)> {
     ]
 }
 
-/// A connection whose upgrade was sent; with a choice in its target, where there is one.
+/// Opens a connection and sends an upgrade, with the mode in its target if there is one.
 fn upgrading(address: &str, mode: Option<&str>) -> Client {
     let mut client = Client::connect(address, Transport::WebSocket);
     let target = mode.map_or("/".to_owned(), |mode| format!("/some/path?mangle={mode}"));
@@ -76,7 +76,7 @@ fn upgrading(address: &str, mode: Option<&str>) -> Client {
     client
 }
 
-/// The upgrade comes to what the table says; and where there is a tunnel, it works.
+/// Checks that an upgrade has the effect in the table, and that the tunnel works if there is one.
 fn assert_seen(mut client: Client, mode: &str, seen: &Seen) {
     match seen {
         Seen::Opened(lines) => {
@@ -95,18 +95,18 @@ fn assert_seen(mut client: Client, mode: &str, seen: &Seen) {
     }
 }
 
-/// A clean answer, and nothing behind it, whatever is sent: neither side hears the other.
+/// Checks that a response without changes arrives, and nothing after it: neither side receives what the other sends.
 fn assert_swallowed(server: &Server, mut client: Client) {
     client.expect_bytes(format!("{}\r\n\r\n", OPENED.join("\r\n")).as_bytes());
     client.send(&Frame::text("/qio/ohai").bytes());
     client.send(&Frame::text("/qio/ping:1=").bytes());
-    // In the end the server misses the frames, and its farewell vanishes, too.
+    // In the end the server times out, and its close frame is dropped too.
     server.advance(Duration::from_secs(11));
     server.advance(Duration::from_secs(11));
     client.expect_disconnect();
 }
 
-/// Half of the answer, and the end.
+/// Checks that the first half of the response arrives, and then the end of the stream.
 fn assert_cut(mut client: Client) {
     let whole = format!("{}\r\n\r\n", OPENED.join("\r\n"));
     assert_eq!(String::from_utf8_lossy(&client.rest()), &whole[..whole.len() / 2]);
@@ -121,7 +121,7 @@ fn every_mode_can_be_chosen_by_the_target() {
     }
     assert_cut(upgrading(server.proxy(), Some("cut")));
     assert_swallowed(&server, upgrading(server.proxy(), Some("swallow")));
-    // A choice goes before the flag; where there is none the flag counts; and the server's own port mangles nothing.
+    // A mode in the target overrides the flag. Without it the flag applies. The server's own port mangles nothing.
     let opened = Seen::Opened(OPENED.map(str::to_owned).to_vec());
     for (address, mode) in
         [(server.proxy(), None), (server.proxy(), Some("none")), (server.address(), Some("cut"))]
@@ -146,7 +146,7 @@ fn modes_rotate_upgrade_by_upgrade() {
     let server = start(&["--clock", "manual"]);
     for _ in 0..2 {
         for (mode, seen) in table() {
-            // Neither plain requests nor choices take a turn.
+            // Plain requests and upgrades with a mode in their target do not advance the rotation.
             http::exchange(
                 server.proxy(),
                 "GET /nothing/here HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
@@ -180,14 +180,14 @@ fn heads_over_the_limit_are_refused() {
     server.assert_serves();
 }
 
-/// Sends a stream in pieces of some size, and returns everything that comes until the server closes; one that is
-/// unfinished has to be ended.
-fn all_that_comes(address: &str, stream: &str, size: usize, is_unfinished: bool) -> String {
+/// Sends a stream in pieces of a size, and returns everything that arrives until the server closes. After a stream
+/// that is unfinished, the sending side is closed.
+fn exchange_all(address: &str, stream: &str, size: usize, is_unfinished: bool) -> String {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket.set_nodelay(true).unwrap();
     for piece in stream.as_bytes().chunks(size) {
-        // The server may have refused already, and closed.
+        // The server may have refused the stream and closed.
         if socket.write_all(piece).is_err() {
             break;
         }
@@ -203,7 +203,7 @@ fn all_that_comes(address: &str, stream: &str, size: usize, is_unfinished: bool)
 }
 
 #[test]
-fn requests_that_are_no_upgrade_are_answered_as_without_the_proxy() {
+fn other_requests_are_answered_as_without_the_proxy() {
     let server = start(&["--mangle", "cut"]);
     const CLOSE: &str = "Connection: close\r\n";
     let request = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nHost: h\r\n{more}\r\n");
@@ -220,7 +220,7 @@ fn requests_that_are_no_upgrade_are_answered_as_without_the_proxy() {
         post("Content-Length: nine\r\n", ""),
         "GET / HTTP/1.0\n\n".to_owned(),
         "GET / HTTP/1.1\r\nHost\r\n\r\n".to_owned(),
-        // A key, and no upgrade.
+        // A key without an upgrade.
         http::upgrade("").replace("Upgrade: websocket\r\n", ""),
         "\u{16}\u{3}\u{1}\u{2}".to_owned(),
         "GET / HT".to_owned(),
@@ -228,7 +228,7 @@ fn requests_that_are_no_upgrade_are_answered_as_without_the_proxy() {
         let is_unfinished = stream.ends_with("HT");
         for size in [1, 7, stream.len()] {
             let [direct, through] = [server.address(), server.proxy()]
-                .map(|address| all_that_comes(address, &stream, size, is_unfinished));
+                .map(|address| exchange_all(address, &stream, size, is_unfinished));
             assert_eq!(through, direct, "{stream:?} by {size}");
         }
     }
@@ -238,7 +238,7 @@ fn requests_that_are_no_upgrade_are_answered_as_without_the_proxy() {
 fn posts_keep_their_connection_as_long_as_the_server_does() {
     const POSTS: usize = 20;
     let server = start(&[]);
-    // As many are answered as without the proxy, and with the same status.
+    // The same number is answered as without the proxy, and with the same status.
     let answers = |address: &str| {
         let mut client = Client::connect(address, Transport::Raw);
         let post = |sid: &str, body: &str| {
@@ -268,7 +268,7 @@ fn posts_keep_their_connection_as_long_as_the_server_does() {
 }
 
 #[test]
-fn websockets_pass_unharmed_where_nothing_is_mangled() {
+fn websockets_pass_unchanged_in_mode_none() {
     let server = start(&["--mangle", "none", "--message-bytes-max", "4Mi", "--outbox-bytes-max", "64Mi"]);
     let mut through = Client::open(server.proxy(), Transport::WebSocket);
     let mut direct = server.websocket();
@@ -284,7 +284,7 @@ fn websockets_pass_unharmed_where_nothing_is_mangled() {
             assert_eq!(client.event().data, format!("\"{data}\""));
         }
     }
-    // Fragments, a ping within, and the closing handshake.
+    // Fragments, a ping between them, and the closing handshake.
     through.send(&Frame::text("/clienttest/ec").unfinished().bytes());
     through.send(&Frame::new(PING, "p").bytes());
     through.send(&Frame::new(CONTINUATION, "ho:99=7").bytes());
@@ -293,7 +293,7 @@ fn websockets_pass_unharmed_where_nothing_is_mangled() {
     through.send(&Frame::close(1000, "bye").bytes());
     assert_eq!(through.ended(), Ended::Close(1000, String::new()));
     through.expect_disconnect();
-    // Raw TCP is no HTTP, and passes as well.
+    // Raw TCP is not HTTP, and passes as well.
     let mut raw = Client::open(server.proxy(), Transport::Raw);
     raw.ping();
     raw.reset();
@@ -302,7 +302,7 @@ fn websockets_pass_unharmed_where_nothing_is_mangled() {
 }
 
 #[test]
-fn the_applications_of_client_tests_run_and_others_beside_them() {
+fn the_applications_for_client_tests_run_in_addition_to_others() {
     for arguments in [&[][..], &["--app", "clienttest"], &["--app", ""]] {
         let server = start(arguments);
         let apps = server.greeting.iter().find_map(|line| line.strip_prefix("applications: ")).unwrap();
@@ -311,7 +311,7 @@ fn the_applications_of_client_tests_run_and_others_beside_them() {
         let last: Vec<_> = server.greeting.iter().rev().take(3).rev().collect();
         assert!(last.iter().zip(names).all(|(line, name)| line.starts_with(name)), "{last:?}");
     }
-    // Listening everywhere, and at a Unix socket: the proxy finds its way.
+    // The proxy connects to a server that listens on all interfaces and on a Unix socket.
     let socket = std::env::temp_dir().join(format!("quickio-{}-mangler", std::process::id()));
     let listen = format!("unix:{},[::]:0", socket.display());
     let server = start(&["--listen", &listen, "--mangle", "none"]);
@@ -337,7 +337,7 @@ fn signals_end_the_proxy_with_the_server() {
         assert_eq!(server.exit().code(), Some(0), "SIG{signal}");
         assert!(TcpStream::connect(proxy).is_err(), "nobody listens any more");
     }
-    // Clients that do not go, and one whose frames vanish, are not waited for without end.
+    // The server does not wait forever for clients that do not disconnect, and for one whose frames are dropped.
     let mut server = start(&["--mangle", "swallow", "--shutdown-timeout", "300ms"]);
     let mut swallowed = upgrading(server.proxy(), None);
     swallowed.head();

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: clients are told, what is queued is sent, the process exits with 0; a second signal exits at
+//! SIGTERM and SIGINT: the server sends what is queued, closes its clients and exits with 0. A second signal ends it at
 //! once.
 
 use crate::support::Ended;
@@ -29,14 +29,14 @@ fn signals_end_the_server_in_order() {
         }
         assert_eq!(raw.ended(), Ended::Disconnected);
         half_open.ended();
-        drop((clients, raw, half_open)); // the server waits for their end of the stream, for a while
+        drop((clients, raw, half_open)); // the server waits some time for the end of their streams
         assert_eq!(server.exit().code(), Some(0), "SIG{signal}");
         assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
     }
 }
 
 #[test]
-fn clients_that_do_not_answer_are_not_waited_for_without_end() {
+fn the_wait_for_silent_clients_is_bounded() {
     let mut server = Server::start(&["--shutdown-timeout", "300ms"]);
     let mut silent: Vec<Client> = (0..4).map(|_| server.websocket()).collect();
     let _nothing_said = Client::connect(server.address(), Transport::Raw);
@@ -52,7 +52,7 @@ fn a_second_signal_exits_at_once() {
     let mut server = Server::start(&["--shutdown-timeout", "1h", "--close-timeout", "1h"]);
     let mut silent = server.websocket();
     server.signal("TERM");
-    // It waits for this client to answer the close frame, and that never comes.
+    // The server waits for this client to answer the close frame, which it never does.
     let Ended::Close(1001, _) = silent.ended() else { panic!("not told") };
     server.signal("TERM");
     server.exit();

@@ -1,4 +1,4 @@
-//! The statistics endpoint: JSON, Prometheus, health, and that everything in them moves.
+//! The admin endpoint: JSON, Prometheus and health, and that all values in them change.
 
 use crate::support::{Client, Conversation, DEADLINE, Server, Transport, http};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 const MEMBERS: [&str; 9] = ["count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
-/// Something of everything happens.
+/// Makes every kind of event happen.
 fn exercise(server: &Server) -> Vec<Client> {
     let mut clients = server.spread(6);
     clients.push(server.client(Transport::Raw));
@@ -30,7 +30,7 @@ fn exercise(server: &Server) -> Vec<Client> {
 
 #[test]
 fn json() {
-    // With a clock that stands still no application does anything on its own.
+    // While the clock stands still, no application does anything on its own.
     let server = Server::start_with_clock(&[]);
     let clients = exercise(&server);
     let count = clients.len() as u64;
@@ -69,7 +69,7 @@ fn json() {
     for name in moved {
         assert!(stats.value(name) > 0, "{name}");
     }
-    // The shards' numbers are what is merged.
+    // The merged numbers are the sums over the shards.
     assert_eq!(stats.shards().count(), 2);
     for kind in ["counters", "gauges"] {
         for (name, value) in stats.0[kind].as_object().expect("names and numbers") {
@@ -145,7 +145,7 @@ fn other_requests() {
     server.wait_for_shards();
     assert_eq!(server.admin_request("GET", "/nowhere").head.status, 404);
     assert_eq!(server.admin_request("POST", "/stats").head.status, 405);
-    // Only a manual clock can be moved.
+    // Only the manual clock can be advanced.
     assert!(server.admin_request("POST", "/clock?advance=1000").head.status >= 400);
     let manual = Server::start_with_clock(&[]);
     for bad in ["", "?advance=", "?advance=-1", "?advance=x", "?advance=99999999999999999999999"] {
@@ -159,8 +159,8 @@ fn healthz_is_answered_while_hundreds_of_connections_idle() {
     const IDLE: usize = 500;
     let server = Server::start(&[]);
     let deadline = Instant::now() + DEADLINE;
-    // The endpoint closes idle connections after a while. On a slow machine some may be closed before the answer comes:
-    // then another try is needed.
+    // The endpoint closes idle connections after a while. On a slow machine this may happen before the response
+    // arrives, and another attempt is needed.
     loop {
         let idle: Vec<TcpStream> =
             (0..IDLE).map(|_| TcpStream::connect(server.admin()).expect("a connection")).collect();
@@ -180,7 +180,7 @@ fn is_open(mut stream: &TcpStream) -> bool {
 }
 
 #[test]
-fn names_of_the_host_have_to_be_allowed() {
+fn host_names_must_be_allowed() {
     let server = Server::start(&["--admin-hosts", "Admin.Example,quickio"]);
     for (host, status) in [
         ("localhost", 405),
@@ -189,7 +189,7 @@ fn names_of_the_host_have_to_be_allowed() {
         ("quickio", 405),
         ("other.example", 421),
     ] {
-        // A page that asks no shard, so that a shard that is late on a loaded machine makes no difference.
+        // This request asks no shard: a shard that is late on a loaded machine makes no difference.
         let request = format!("POST /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n");
         assert_eq!(http::exchange(server.admin(), request).head.status, status, "{host}");
     }
@@ -209,7 +209,7 @@ fn a_server_at_rest_sleeps() {
     clients.iter_mut().for_each(Client::ping);
     let turns = |stats: &Value| stats["counters"]["turns"].as_u64().unwrap();
     let before = turns(&server.stats().0);
-    // Time passes for the process while the statistics are asked for; a loop that spins would turn without end.
+    // Real time passes during the requests. A loop that spins would take many turns.
     for _ in 0..50 {
         server.stats();
     }
