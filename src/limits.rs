@@ -38,7 +38,7 @@ pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
 pub const PATH_BYTES_MAX: usize = 1024;
 
 /// The maximum number of connections of the admin endpoint. Monitoring opens a few; the rest is for idle connections that
-/// somebody forgot. One more is answered 503. Each takes a descriptor, and some 20 KiB while it is served.
+/// somebody forgot. One more is answered 503. Each takes a descriptor, and about 12 KiB while it is served.
 pub const ADMIN_CONNECTIONS_MAX: usize = 1024;
 
 /// The maximum number of connections of the proxy of `quickio clienttest`, which is for test suites, not for the public.
