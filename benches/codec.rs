@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use quickio::protocol::http::HttpResponse;
-use quickio::protocol::websocket::decoder::{Decoder, Message, Rules};
+use quickio::protocol::websocket::decoder::{ClientMessage, Decoder, Rules};
 use quickio::protocol::websocket::encode;
 use quickio::protocol::websocket::frame::Opcode;
 use quickio::protocol::websocket::mask::unmask;
@@ -57,7 +57,7 @@ fn decode(criterion: &mut Criterion) {
         let rules = Rules { message_bytes_max: 1 << 20, binary: false };
         measure(&mut group, "decoder", len, || match decoder.decode(&mut input, rules) {
             Ok(decoded) => match decoded.message {
-                Some(Message::Text(text)) => text.len(),
+                Some(ClientMessage::Text(text)) => text.len(),
                 _ => unreachable!("a whole text frame is a message"),
             },
             Err(violation) => unreachable!("{violation:?}"),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use memchr::{memchr, memchr_iter};
 use quickio::client::subscriptions::{SubscribeOutcome, Subscriptions};
+use quickio::event::find::find_byte;
 use quickio::event::path::{Path, PathRef};
 use quickio::event::router::Router;
 use quickio::event::text::{self, AnswerText};
@@ -17,6 +19,10 @@ use quickio::event::text::{self, AnswerText};
 mod naive;
 
 const TEXT: &str = r#"/chat/say:7={"text":"hi"}"#;
+const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: quickio.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
+    Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nOrigin: http://example\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nConnection: keep-alive, Upgrade\r\n\
+    Pragma: no-cache\r\nCache-Control: no-cache\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: quickio\r\n\r\n";
 const HOSTILE_BYTES: usize = 64 * 1024;
 
 fn parse(c: &mut Criterion) {
@@ -27,6 +33,34 @@ fn parse(c: &mut Criterion) {
         group.bench_function(name, |b| b.iter(|| text::parse(black_box(text))));
         group.bench_function(format!("{name}, naive"), |b| b.iter(|| naive::parse(black_box(text))));
     }
+}
+
+/// The search for a byte: the `:` of event texts of 20 to 200 bytes, and all line ends of a request's head of 500 bytes.
+fn find(c: &mut Criterion) {
+    let mut group = c.benchmark_group("find");
+    for (path_len, text_len) in [(9, 20), (20, 60), (40, 200), (150, 200)] {
+        let text = format!("{}:0={}", "/".repeat(path_len), "x".repeat(text_len - path_len - 3));
+        let name = |search| format!("colon behind {path_len} bytes, {search}");
+        group.bench_function(name("find_byte"), |b| b.iter(|| find_byte(black_box(text.as_bytes()), b':')));
+        group.bench_function(name("memchr"), |b| b.iter(|| memchr(b':', black_box(text.as_bytes()))));
+        group.bench_function(name("naive"), |b| {
+            b.iter(|| black_box(text.as_bytes()).iter().position(|byte| *byte == b':'));
+        });
+    }
+    group.bench_function("line ends, find_byte", |b| {
+        b.iter(|| {
+            let (mut rest, mut lines) = (black_box(HEAD), 0);
+            while let Some(end) = find_byte(rest, b'\n') {
+                (rest, lines) = (&rest[end + 1..], lines + 1);
+            }
+            lines
+        });
+    });
+    group
+        .bench_function("line ends, memchr_iter", |b| b.iter(|| memchr_iter(b'\n', black_box(HEAD)).count()));
+    group.bench_function("line ends, naive", |b| {
+        b.iter(|| black_box(HEAD).iter().filter(|byte| **byte == b'\n').count());
+    });
 }
 
 fn clean(c: &mut Criterion) {
@@ -306,6 +340,6 @@ fn brief() -> Criterion {
 criterion_group! {
     name = benches;
     config = brief();
-    targets = parse, clean, write, route, parse_clean_route, subscriptions, many
+    targets = parse, find, clean, write, route, parse_clean_route, subscriptions, many
 }
 criterion_main!(benches);

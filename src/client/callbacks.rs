@@ -14,14 +14,14 @@ pub struct Callbacks<T> {
     /// The number of callbacks that were opened, which is also the last id.
     issued: u64,
     /// The open callbacks.
-    open: Option<Box<OpenCallbacks<T>>>,
+    open: Option<Box<CallbackSlots<T>>>,
 }
 
 /// Open callbacks, in no particular order. The oldest has the smallest id.
-type OpenCallbacks<T> = [Option<OpenCallback<T>>; CLIENT_CALLBACKS_MAX];
+type CallbackSlots<T> = [Option<IssuedCallback<T>>; CLIENT_CALLBACKS_MAX];
 
 #[derive(Debug)]
-struct OpenCallback<T> {
+struct IssuedCallback<T> {
     id: u64,
     expires_ms: u64,
     value: T,
@@ -37,7 +37,7 @@ impl<T> Callbacks<T> {
     /// evicted.
     pub fn issue(&mut self, value: T, expires_ms: u64) -> (u64, Option<T>) {
         self.issued += 1;
-        let callback = OpenCallback { id: self.issued, expires_ms, value };
+        let callback = IssuedCallback { id: self.issued, expires_ms, value };
         let open = self.open.get_or_insert_with(|| Box::new([const { None }; CLIENT_CALLBACKS_MAX]));
         // Free places are taken first: they have no id, and `None` is less than every `Some`.
         let place = open.iter_mut().min_by_key(|place| place.as_ref().map(|callback| callback.id));
@@ -73,11 +73,11 @@ impl<T> Callbacks<T> {
         self.open.is_none()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &OpenCallback<T>> {
+    fn iter(&self) -> impl Iterator<Item = &IssuedCallback<T>> {
         self.open.iter().flat_map(|open| open.iter().flatten())
     }
 
-    fn take_first(&mut self, wanted: impl Fn(&OpenCallback<T>) -> bool) -> Option<OpenCallback<T>> {
+    fn take_first(&mut self, wanted: impl Fn(&IssuedCallback<T>) -> bool) -> Option<IssuedCallback<T>> {
         let open = self.open.as_mut()?;
         let taken = open.iter_mut().find_map(|place| place.take_if(|callback| wanted(callback)))?;
         if open.iter().all(Option::is_none) {

@@ -26,7 +26,7 @@ use super::path::{Path, PathRef};
 /// ```
 #[derive(Debug)]
 pub struct Router<T> {
-    events: HashMap<Path, RegisteredEvent<T>, RandomState>,
+    events: HashMap<Path, RouterEntry<T>, RandomState>,
     /// For each length of a path: `true` if an event with a path of this length handles its children. The last item
     /// belongs to the longest of these paths.
     parent_lengths: Vec<bool>,
@@ -49,7 +49,7 @@ pub enum RegisterError {
 }
 
 #[derive(Debug)]
-struct RegisteredEvent<T> {
+struct RouterEntry<T> {
     handles_children: bool,
     value: T,
 }
@@ -66,7 +66,7 @@ impl<T> Router<T> {
         let Entry::Vacant(vacant) = self.events.entry(path.clone()) else {
             return Err(RegisterError::Duplicate);
         };
-        vacant.insert(RegisteredEvent { handles_children: children, value });
+        vacant.insert(RouterEntry { handles_children: children, value });
         if children {
             self.parent_lengths.resize(self.parent_lengths.len().max(path.as_str().len() + 1), false);
             self.parent_lengths[path.as_str().len()] = true;

@@ -44,7 +44,7 @@ pub mod websocket;
 use self::http::{HttpCodec, HttpOutcome, HttpResponse, ReadyResponses, Sid};
 pub use self::origin::Origins;
 use self::raw::RawCodec;
-pub use self::reason::{Reason, Refusal, Violation};
+pub use self::reason::{HttpRefusal, Reason, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
 use self::websocket::frame::Opcode;
 use self::websocket::{WebSocketCodec, encode};

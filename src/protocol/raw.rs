@@ -3,6 +3,8 @@
 
 use std::str;
 
+use bytes::BufMut;
+
 use super::utf8::{InvalidUtf8, Utf8Gatherer};
 use super::{Close, CodecSettings, DecodeOutcome, Incoming, Reason, Violation};
 
@@ -12,7 +14,7 @@ pub const HEADER_BYTES: usize = 8;
 /// Appends the header of a text of this length. The text follows it.
 #[inline]
 pub fn header(out: &mut Vec<u8>, text_len: usize) {
-    out.extend_from_slice(&(text_len as u64).to_be_bytes());
+    out.put_u64(text_len as u64);
 }
 
 /// The codec of a raw connection after its handshake. It has 16 bytes while no text is incomplete.

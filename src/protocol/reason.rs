@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-pub use super::http::Refusal;
+pub use super::http::HttpRefusal;
 use super::utf8::InvalidUtf8;
 use super::websocket::close::NO_STATUS;
 
@@ -16,7 +16,7 @@ pub enum Reason {
     /// The first bytes do not belong to a known protocol.
     UnknownProtocol,
     /// The HTTP request was refused, and the bytes that follow it are ambiguous or unwanted.
-    Refused(Refusal),
+    Refused(HttpRefusal),
     /// The last response of an HTTP connection that does not persist was sent.
     Finished,
     /// The peer violated the protocol or a limit.

@@ -291,7 +291,7 @@ fn closing_twice_sends_one_close() {
 
 #[test]
 fn codes_that_must_not_be_sent_are_not_sent() {
-    for reason in [Reason::ConnectionLost, Reason::PeerClosed(NO_STATUS), Reason::Refused(Refusal::Key)] {
+    for reason in [Reason::ConnectionLost, Reason::PeerClosed(NO_STATUS), Reason::Refused(HttpRefusal::Key)] {
         assert_eq!(open_websocket().close(reason).bytes, [0x88, 0], "{reason}");
     }
 }

@@ -25,10 +25,9 @@
 //! another may do the same with W2 and L2. Then neither thread would see what the other has written.
 //!
 //! **A full ring is the same problem in the other direction.** A sender whose messages did not fit may sleep too (it is
-//! STARVING). W2 is its announcement, and L2 the look whether there is room. W1 is the removal of a message by the
-//! receiver, and L1 the look whether the sender is STARVING. Two shards cannot wait for each other: a shard sleeps only
-//! after it has received everything that was sent to it. The shard that another one starves for therefore does not wait
-//! for room in a ring to that one.
+//! STARVING). W2 is its announcement, and L2 the check for room. W1 is the removal of a message by the receiver, and L1
+//! the check for STARVING. Two shards cannot wait for each other: a shard sleeps only after it has received everything
+//! that was sent to it. The shard that another one starves for therefore does not wait for room in a ring to that one.
 //!
 //! **Inboxes** are rings into which several threads push. All of this applies to them.
 //!

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Invariant, asserted in debug builds: the used permits are at most the total.
 ///
 /// ```
-/// use quickio::qev::fair::{Pool, Refused};
+/// use quickio::qev::fair::{Pool, AcquireError};
 ///
 /// let pool = Pool::new(4, 50, 1);
 /// assert!(pool.acquire(7).is_ok() && pool.acquire(8).is_ok());
-/// assert_eq!(pool.acquire(9), Err(Refused::Share), "half of the permits are used: only small holders may acquire more");
+/// assert_eq!(pool.acquire(9), Err(AcquireError::Share), "half of the permits are used: only small holders may acquire more");
 /// assert!(pool.acquire(0).is_ok());
 /// ```
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Pool {
 
 /// The reason why no permit was acquired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum AcquireError {
     /// All permits are used.
     #[error("the limit is reached")]
     Total,
@@ -54,7 +54,7 @@ impl Pool {
     }
 
     /// Acquires a permit for a holder that already has `held`. It must be released later.
-    pub fn acquire(&self, held: usize) -> Result<(), Refused> {
+    pub fn acquire(&self, held: usize) -> Result<(), AcquireError> {
         let one_more = |used| self.check(used, held).is_ok().then_some(used + 1);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(used) => {
@@ -81,11 +81,11 @@ impl Pool {
         self.total
     }
 
-    fn check(&self, used: usize, held: usize) -> Result<(), Refused> {
+    fn check(&self, used: usize, held: usize) -> Result<(), AcquireError> {
         if used >= self.total {
-            Err(Refused::Total)
+            Err(AcquireError::Total)
         } else if used >= self.pressure_from && held >= self.min {
-            Err(Refused::Share)
+            Err(AcquireError::Share)
         } else {
             Ok(())
         }
@@ -103,17 +103,17 @@ mod tests {
         // The columns: total, percent, minimum, used, held by the holder, expected result.
         let cases = [
             (10, 60, 2, 5, 9, Ok(())),
-            (10, 60, 2, 6, 9, Err(Refused::Share)),
-            (10, 60, 2, 6, 2, Err(Refused::Share)),
+            (10, 60, 2, 6, 9, Err(AcquireError::Share)),
+            (10, 60, 2, 6, 2, Err(AcquireError::Share)),
             (10, 60, 2, 6, 1, Ok(())),
             (10, 60, 2, 9, 1, Ok(())),
-            (10, 60, 2, 10, 0, Err(Refused::Total)),
+            (10, 60, 2, 10, 0, Err(AcquireError::Total)),
             (10, 100, 0, 9, 9, Ok(())),
-            (10, 100, 0, 10, 0, Err(Refused::Total)),
+            (10, 100, 0, 10, 0, Err(AcquireError::Total)),
             (10, 255, 0, 9, 9, Ok(())),
-            (10, 0, 1, 0, 1, Err(Refused::Share)),
+            (10, 0, 1, 0, 1, Err(AcquireError::Share)),
             (10, 0, 1, 0, 0, Ok(())),
-            (0, 60, 2, 0, 0, Err(Refused::Total)),
+            (0, 60, 2, 0, 0, Err(AcquireError::Total)),
             (usize::MAX, 60, 2, 1 << 60, 9, Ok(())),
         ];
         for (total, percent, min, used, has, expected) in cases {

@@ -53,8 +53,8 @@ impl<M> Mailbox<M> {
             return Err(Full(message));
         }
         self.shared.queue.push(message).map_err(Full)?;
-        // This fence is F1 in `qev/bell.rs`: it stands between the message and the look whether the shard sleeps. It
-        // also stands between the message and the look whether the inbox was dropped in the meantime: either
+        // This fence is F1 in `qev/bell.rs`: it stands between the message and the check whether the shard sleeps. It
+        // also stands between the message and the check whether the inbox was dropped in the meantime: either
         // `Inbox::drop` finds the message, or this function does.
         fence(Ordering::SeqCst);
         if !self.shared.open.load(Ordering::Relaxed) {

@@ -263,7 +263,7 @@ impl<M> Port<M> {
     pub fn doorbells(&mut self, mut ring: impl FnMut(usize)) {
         if self.owes_doorbells() {
             // This fence is F1 in `qev/bell.rs`: it stands between the messages that were sent and removed, and the
-            // look at which shards sleep.
+            // check which shards sleep.
             fence(Ordering::SeqCst);
         }
         while let Some(peer) = self.sent_to.pop_first() {

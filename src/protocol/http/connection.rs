@@ -6,7 +6,7 @@ use std::str;
 use smallvec::SmallVec;
 
 use super::head::head_len;
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 use super::request::{self, ImmediateResponse, RequestContext, ValidRequest, Validation};
 use super::response::{self, CONTINUE, ResponseFraming};
 use super::{HttpRequest, HttpResponse, Persistence, ReadyResponses, Sid};
@@ -222,7 +222,7 @@ impl HttpCodec {
             let framing = ResponseFraming { close: true, ..first.framing.clone() };
             response::plain(&mut bytes, &framing, 503, "", reason.text());
         } else if reason == Reason::ClientTimeout && self.has_partial_request() {
-            bytes = ImmediateResponse::refusal(Refusal::Timeout).bytes;
+            bytes = ImmediateResponse::refusal(HttpRefusal::Timeout).bytes;
         }
         Close { bytes, reason, await_peer: false }
     }
@@ -244,7 +244,7 @@ impl HttpCodec {
     /// Decodes a request from its beginning. The parts of it that are complete are decoded in place.
     fn begin_request<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, HttpOutcome<'i>) {
         let Some(skipped) = self.empty_lines.skip(input) else {
-            return (input.len(), self.answer(ImmediateResponse::refusal(Refusal::Malformed)));
+            return (input.len(), self.answer(ImmediateResponse::refusal(HttpRefusal::Malformed)));
         };
         let rest = &input[skipped..];
         if rest.is_empty() {
@@ -252,7 +252,7 @@ impl HttpCodec {
         }
         let Some(len) = head_len(&rest[..rest.len().min(HTTP_HEAD_BYTES_MAX)], 0) else {
             if rest.len() >= HTTP_HEAD_BYTES_MAX {
-                return (input.len(), self.answer(ImmediateResponse::refusal(Refusal::TooLarge)));
+                return (input.len(), self.answer(ImmediateResponse::refusal(HttpRefusal::TooLarge)));
             }
             let partial = PartialRequest { head: rest.to_vec(), ..PartialRequest::default() };
             self.partial = Some(Box::new(partial));
@@ -311,7 +311,7 @@ impl HttpCodec {
             if partial.head.len() < HTTP_HEAD_BYTES_MAX {
                 return (input.len(), HttpOutcome::Incomplete);
             }
-            return (input.len(), self.answer(ImmediateResponse::refusal(Refusal::TooLarge)));
+            return (input.len(), self.answer(ImmediateResponse::refusal(HttpRefusal::TooLarge)));
         };
         let head = mem::take(&mut partial.head);
         match self.validate(&head, settings) {
@@ -358,7 +358,7 @@ impl HttpCodec {
     fn validate(&self, head: &[u8], settings: &CodecSettings) -> Validation {
         let unanswered = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.requests.len());
         if unanswered >= HTTP_REQUESTS_UNANSWERED_MAX {
-            return Validation::Answered(ImmediateResponse::refusal(Refusal::TooMany));
+            return Validation::Answered(ImmediateResponse::refusal(HttpRefusal::TooMany));
         }
         request::validate(head, RequestContext { settings, echo: self.echo, is_pipelined: unanswered > 0 })
     }
@@ -454,7 +454,7 @@ impl HttpCodec {
 
 /// Returns the refusal of a body that is not UTF-8. The connection closes behind it.
 fn refuse_body(framing: ResponseFraming) -> ImmediateResponse {
-    ImmediateResponse::refusal_in(Refusal::InvalidUtf8, &ResponseFraming { close: true, ..framing })
+    ImmediateResponse::refusal_in(HttpRefusal::InvalidUtf8, &ResponseFraming { close: true, ..framing })
 }
 
 impl PartialRequest {

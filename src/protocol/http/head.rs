@@ -2,8 +2,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::refusal::Refusal;
-use crate::event::find::find_byte;
+use memchr::memchr_iter;
+
+use super::refusal::HttpRefusal;
 use crate::limits::HTTP_HEADERS_MAX;
 
 /// Memory for the headers of one head.
@@ -20,16 +21,15 @@ pub fn header_space<'a>() -> HeaderSpace<'a> {
 /// The first `scanned` bytes were searched by an earlier call and are not searched again.
 pub(super) fn head_len(bytes: &[u8], scanned: usize) -> Option<usize> {
     // The head ends with an LF, an optional CR, and an LF. The earlier call may have seen two of these bytes.
-    let mut line = scanned.saturating_sub(2);
-    while let Some(end) = find_byte(&bytes[line..], b'\n') {
-        line += end + 1;
+    let start = scanned.saturating_sub(2);
+    memchr_iter(b'\n', &bytes[start..]).find_map(|at| {
+        let line = start + at + 1;
         match bytes[line..] {
-            [b'\n', ..] => return Some(line + 1),
-            [b'\r', b'\n', ..] => return Some(line + 2),
-            _ => {}
+            [b'\n', ..] => Some(line + 1),
+            [b'\r', b'\n', ..] => Some(line + 2),
+            _ => None,
         }
-    }
-    None
+    })
 }
 
 /// A well-formed head.
@@ -44,14 +44,14 @@ pub struct RequestHead<'h, 'a> {
 
 impl<'h, 'a> RequestHead<'h, 'a> {
     /// Parses a complete head. The bytes must end with it.
-    pub fn parse(head: &'a [u8], space: &'h mut HeaderSpace<'a>) -> Result<RequestHead<'h, 'a>, Refusal> {
+    pub fn parse(head: &'a [u8], space: &'h mut HeaderSpace<'a>) -> Result<RequestHead<'h, 'a>, HttpRefusal> {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(head, space) {
             // If the parser disagreed with `head_len` about the end of the head, one request could be taken for two, or
             // two for one.
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
-            Ok(_) | Err(_) => return Err(Refusal::Malformed),
+            Err(httparse::Error::TooManyHeaders) => return Err(HttpRefusal::TooLarge),
+            Ok(_) | Err(_) => return Err(HttpRefusal::Malformed),
         }
         let headers = Headers(request.headers);
         Ok(RequestHead {
@@ -139,7 +139,7 @@ const NAMES: [(&str, FieldName); 10] = [
 ];
 
 impl<'a> Fields<'a> {
-    fn gather(headers: Headers<'_, 'a>) -> Result<Fields<'a>, Refusal> {
+    fn gather(headers: Headers<'_, 'a>) -> Result<Fields<'a>, HttpRefusal> {
         let mut fields = Fields::default();
         for header in headers.0 {
             let name = NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(header.name));
@@ -150,11 +150,11 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    fn add(&mut self, name: FieldName, value: &'a [u8]) -> Result<(), Refusal> {
+    fn add(&mut self, name: FieldName, value: &'a [u8]) -> Result<(), HttpRefusal> {
         match name {
-            FieldName::Host => return single(&mut self.host, value, Refusal::RepeatedHeader),
-            FieldName::Origin => return single(&mut self.origin, value, Refusal::RepeatedHeader),
-            FieldName::ContentLength => return single(&mut self.content_length, value, Refusal::Length),
+            FieldName::Host => return single(&mut self.host, value, HttpRefusal::RepeatedHeader),
+            FieldName::Origin => return single(&mut self.origin, value, HttpRefusal::RepeatedHeader),
+            FieldName::ContentLength => return single(&mut self.content_length, value, HttpRefusal::Length),
             // Two lines are treated like one that matches nothing. It does no harm to send a document that is not
             // needed.
             FieldName::IfNoneMatch => {
@@ -178,7 +178,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn single<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], repeated: Refusal) -> Result<(), Refusal> {
+fn single<'a>(
+    field: &mut Option<&'a [u8]>,
+    value: &'a [u8],
+    repeated: HttpRefusal,
+) -> Result<(), HttpRefusal> {
     match field.replace(value) {
         None => Ok(()),
         Some(_) => Err(repeated),
@@ -225,10 +229,10 @@ impl<'h, 'a: 'h> Headers<'h, 'a> {
     }
 
     /// Returns the value of a field that may occur at most once.
-    pub fn single(self, name: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
+    pub fn single(self, name: &'static str) -> Result<Option<&'a [u8]>, HttpRefusal> {
         let mut values = self.values(name);
         match (values.next(), values.next()) {
-            (_, Some(_)) => Err(Refusal::RepeatedHeader),
+            (_, Some(_)) => Err(HttpRefusal::RepeatedHeader),
             (value, None) => Ok(value.map(<[u8]>::trim_ascii)),
         }
     }

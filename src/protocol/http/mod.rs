@@ -21,7 +21,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 pub(super) use self::connection::{HttpCodec, HttpOutcome};
-pub use self::refusal::Refusal;
+pub use self::refusal::HttpRefusal;
 
 /// The id of a session: 128 bits that its client has chosen at random. A peer that knows them can act as the client,
 /// and they are therefore never shown. They are stored as bytes, because the alignment of a `u128` would enlarge each

@@ -1,7 +1,7 @@
 //! The query of a session's requests: `sid=<32 hex digits>&connect=true&seq=<n>&close=true`. The parameters may be in
 //! any order and among other parameters.
 
-use super::{Refusal, Sid};
+use super::{HttpRefusal, Sid};
 
 /// The parameters of a query. The values are not unescaped, because no valid value needs an escape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(super) struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     /// Parses a query. A second `sid` or `seq` is an error, because another reader might use the other one.
-    pub fn parse(query: &'a str) -> Result<Parameters<'a>, Refusal> {
+    pub fn parse(query: &'a str) -> Result<Parameters<'a>, HttpRefusal> {
         let mut parameters = Parameters::default();
         for parameter in query.split('&') {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -32,23 +32,23 @@ impl<'a> Parameters<'a> {
                 _ => None,
             };
             if before.is_some() {
-                return Err(Refusal::Parameters);
+                return Err(HttpRefusal::Parameters);
             }
         }
         Ok(parameters)
     }
 
     /// Returns the session that the query names.
-    pub fn sid(&self) -> Result<Sid, Refusal> {
+    pub fn sid(&self) -> Result<Sid, HttpRefusal> {
         let digits = self.sid.filter(|sid| sid.len() == 32 && sid.bytes().all(|b| b.is_ascii_hexdigit()));
-        digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(Sid::from).ok_or(Refusal::Sid)
+        digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).map(Sid::from).ok_or(HttpRefusal::Sid)
     }
 
     /// Returns the position of the request in the order of the session's requests.
-    pub fn seq(&self) -> Result<Option<u64>, Refusal> {
+    pub fn seq(&self) -> Result<Option<u64>, HttpRefusal> {
         let Some(text) = self.seq else { return Ok(None) };
         match number(text.as_bytes()) {
-            Some(0) | None => Err(Refusal::Parameters),
+            Some(0) | None => Err(HttpRefusal::Parameters),
             seq => Ok(seq),
         }
     }
@@ -71,13 +71,13 @@ mod tests {
     use crate::protocol::testing;
 
     /// The naive twin: searches for each name separately.
-    fn naive(query: &str) -> Result<(Option<&str>, bool, Option<&str>), Refusal> {
+    fn naive(query: &str) -> Result<(Option<&str>, bool, Option<&str>), HttpRefusal> {
         let values = |name: &str| -> Vec<&str> {
             let own = query.split('&').filter(|it| *it == name || it.starts_with(&format!("{name}=")));
             own.map(|it| it.strip_prefix(&format!("{name}=")).unwrap_or("")).collect()
         };
         let one = |values: Vec<_>| {
-            if values.len() > 1 { Err(Refusal::Parameters) } else { Ok(values.first().copied()) }
+            if values.len() > 1 { Err(HttpRefusal::Parameters) } else { Ok(values.first().copied()) }
         };
         Ok((one(values("sid"))?, values("connect").contains(&"true"), one(values("seq"))?))
     }

@@ -2,7 +2,7 @@
 
 /// The reason for refusing a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum HttpRefusal {
     /// The head is not an HTTP/1.x request.
     Malformed,
     /// A header that must be single occurs twice.
@@ -61,21 +61,21 @@ pub enum Refusal {
     TooLarge,
 }
 
-impl Refusal {
+impl HttpRefusal {
     /// Returns the status of the response.
     pub const fn status(self) -> u16 {
         match self {
-            Refusal::Sid | Refusal::Origin => 403,
-            Refusal::NotFound => 404,
-            Refusal::UnknownMethod | Refusal::Method => 405,
-            Refusal::NotAcceptable => 406,
-            Refusal::Timeout => 408,
-            Refusal::NoLength => 411,
-            Refusal::TooLong => 413,
-            Refusal::Expectation => 417,
-            Refusal::UpgradeMissing => 426,
-            Refusal::TooMany => 429,
-            Refusal::TooLarge => 431,
+            HttpRefusal::Sid | HttpRefusal::Origin => 403,
+            HttpRefusal::NotFound => 404,
+            HttpRefusal::UnknownMethod | HttpRefusal::Method => 405,
+            HttpRefusal::NotAcceptable => 406,
+            HttpRefusal::Timeout => 408,
+            HttpRefusal::NoLength => 411,
+            HttpRefusal::TooLong => 413,
+            HttpRefusal::Expectation => 417,
+            HttpRefusal::UpgradeMissing => 426,
+            HttpRefusal::TooMany => 429,
+            HttpRefusal::TooLarge => 431,
             _ => 400,
         }
     }
@@ -83,33 +83,33 @@ impl Refusal {
     /// Returns the text for the body of the response.
     pub const fn text(self) -> &'static str {
         match self {
-            Refusal::Malformed => "malformed request",
-            Refusal::RepeatedHeader => "repeated header",
-            Refusal::NoHost => "host missing",
-            Refusal::Host => "invalid host",
-            Refusal::Target => "invalid request target",
-            Refusal::Length => "invalid content length",
-            Refusal::Body => "request must have no body",
-            Refusal::InvalidUtf8 => "body must be UTF-8",
-            Refusal::Parameters => "repeated sid or seq, or invalid seq",
-            Refusal::Pipelined => "earlier requests must be answered first",
-            Refusal::OldHttp => "websocket needs HTTP/1.1",
-            Refusal::Key => "invalid websocket key",
-            Refusal::Version => "websocket version must be 13",
-            Refusal::Subprotocol => "websocket subprotocol must be quickio",
-            Refusal::Sid => "sid must be 32 hex digits",
-            Refusal::Origin => "origin not allowed",
-            Refusal::NotFound => "nothing can be posted here",
-            Refusal::UnknownMethod => "unknown method",
-            Refusal::Method => "websocket handshake must be GET",
-            Refusal::NotAcceptable => "only an event stream can be had here",
-            Refusal::Timeout => "request took too long",
-            Refusal::NoLength => "content length required",
-            Refusal::TooLong => "body too long",
-            Refusal::Expectation => "unknown expectation",
-            Refusal::UpgradeMissing => "websocket upgrade required",
-            Refusal::TooMany => "too many requests unanswered",
-            Refusal::TooLarge => "request head too large",
+            HttpRefusal::Malformed => "malformed request",
+            HttpRefusal::RepeatedHeader => "repeated header",
+            HttpRefusal::NoHost => "host missing",
+            HttpRefusal::Host => "invalid host",
+            HttpRefusal::Target => "invalid request target",
+            HttpRefusal::Length => "invalid content length",
+            HttpRefusal::Body => "request must have no body",
+            HttpRefusal::InvalidUtf8 => "body must be UTF-8",
+            HttpRefusal::Parameters => "repeated sid or seq, or invalid seq",
+            HttpRefusal::Pipelined => "earlier requests must be answered first",
+            HttpRefusal::OldHttp => "websocket needs HTTP/1.1",
+            HttpRefusal::Key => "invalid websocket key",
+            HttpRefusal::Version => "websocket version must be 13",
+            HttpRefusal::Subprotocol => "websocket subprotocol must be quickio",
+            HttpRefusal::Sid => "sid must be 32 hex digits",
+            HttpRefusal::Origin => "origin not allowed",
+            HttpRefusal::NotFound => "nothing can be posted here",
+            HttpRefusal::UnknownMethod => "unknown method",
+            HttpRefusal::Method => "websocket handshake must be GET",
+            HttpRefusal::NotAcceptable => "only an event stream can be had here",
+            HttpRefusal::Timeout => "request took too long",
+            HttpRefusal::NoLength => "content length required",
+            HttpRefusal::TooLong => "body too long",
+            HttpRefusal::Expectation => "unknown expectation",
+            HttpRefusal::UpgradeMissing => "websocket upgrade required",
+            HttpRefusal::TooMany => "too many requests unanswered",
+            HttpRefusal::TooLarge => "request head too large",
         }
     }
 
@@ -117,12 +117,12 @@ impl Refusal {
     pub(super) const fn headers(self) -> &'static str {
         match self {
             // RFC 9110, 15.5.6, 15.5.22 and 7.8; RFC 6455, 4.4.
-            Refusal::UnknownMethod => "Allow: GET, HEAD, POST, OPTIONS\r\n",
-            Refusal::Method => "Allow: GET\r\n",
-            Refusal::UpgradeMissing => {
+            HttpRefusal::UnknownMethod => "Allow: GET, HEAD, POST, OPTIONS\r\n",
+            HttpRefusal::Method => "Allow: GET\r\n",
+            HttpRefusal::UpgradeMissing => {
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             }
-            Refusal::Version => "Sec-WebSocket-Version: 13\r\n",
+            HttpRefusal::Version => "Sec-WebSocket-Version: 13\r\n",
             _ => "",
         }
     }
@@ -132,11 +132,11 @@ impl Refusal {
     pub(super) const fn may_persist(self) -> bool {
         matches!(
             self,
-            Refusal::Sid
-                | Refusal::Origin
-                | Refusal::NotFound
-                | Refusal::UnknownMethod
-                | Refusal::NotAcceptable
+            HttpRefusal::Sid
+                | HttpRefusal::Origin
+                | HttpRefusal::NotFound
+                | HttpRefusal::UnknownMethod
+                | HttpRefusal::NotAcceptable
         )
     }
 }

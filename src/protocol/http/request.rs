@@ -4,7 +4,7 @@ use std::str;
 
 use super::head::{self, Expectation, RequestHead};
 use super::query::{self, Parameters};
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 use super::response::{self, ResponseFraming};
 use super::{RequestKind, SessionParams, Sid};
 use crate::protocol::websocket::handshake;
@@ -42,11 +42,11 @@ pub(super) struct ImmediateResponse {
 
 impl ImmediateResponse {
     /// Returns a refusal of a request about which nothing else is known. The connection closes behind it.
-    pub fn refusal(refusal: Refusal) -> ImmediateResponse {
+    pub fn refusal(refusal: HttpRefusal) -> ImmediateResponse {
         ImmediateResponse::refusal_in(refusal, &ResponseFraming { close: true, ..ResponseFraming::default() })
     }
 
-    pub fn refusal_in(refusal: Refusal, framing: &ResponseFraming) -> ImmediateResponse {
+    pub fn refusal_in(refusal: HttpRefusal, framing: &ResponseFraming) -> ImmediateResponse {
         let mut bytes = Vec::new();
         response::refusal(&mut bytes, framing, refusal);
         let close_reason = framing.close.then_some(Reason::Refused(refusal));
@@ -219,42 +219,42 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         }
     }
 
-    fn accept(&mut self) -> Result<Validation, Refusal> {
+    fn accept(&mut self) -> Result<Validation, HttpRefusal> {
         self.check_host()?;
         let length = self.length()?;
         if self.head.wants_upgrade() {
             return self.upgrade();
         }
         if !self.head.is_http_1_0 && self.head.fields.expectation == Expectation::Unknown {
-            return Err(Refusal::Expectation);
+            return Err(HttpRefusal::Expectation);
         }
         match self.head.method {
             "GET" => self.get(),
             "HEAD" => self.document(),
             "POST" => self.post(length),
             "OPTIONS" => self.options(),
-            _ => Err(Refusal::UnknownMethod),
+            _ => Err(HttpRefusal::UnknownMethod),
         }
     }
 
     /// RFC 9112, 3.2: 400 "to any HTTP/1.1 request message that lacks a Host header field and to any request message
     /// that contains more than one Host header field line or a Host header field with an invalid field value".
-    fn check_host(&self) -> Result<(), Refusal> {
+    fn check_host(&self) -> Result<(), HttpRefusal> {
         match self.head.fields.host {
             Some(host) if host.iter().all(|byte| is_host_byte(*byte)) => Ok(()),
-            Some(_) => Err(Refusal::Host),
+            Some(_) => Err(HttpRefusal::Host),
             None if self.head.is_http_1_0 => Ok(()),
-            None => Err(Refusal::NoHost),
+            None => Err(HttpRefusal::NoHost),
         }
     }
 
     /// Returns the announced length of the body, which must be a single number or absent.
-    fn length(&self) -> Result<Option<u64>, Refusal> {
+    fn length(&self) -> Result<Option<u64>, HttpRefusal> {
         let fields = &self.head.fields;
         match fields.content_length {
             None => Ok(None),
-            Some(_) if fields.has_transfer_encoding => Err(Refusal::Length),
-            Some(text) => query::number(text).map(Some).ok_or(Refusal::Length),
+            Some(_) if fields.has_transfer_encoding => Err(HttpRefusal::Length),
+            Some(text) => query::number(text).map(Some).ok_or(HttpRefusal::Length),
         }
     }
 
@@ -263,7 +263,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         self.head.fields.has_transfer_encoding || !matches!(self.length(), Ok(None | Some(0)))
     }
 
-    fn upgrade(&mut self) -> Result<Validation, Refusal> {
+    fn upgrade(&mut self) -> Result<Validation, HttpRefusal> {
         // If the upgrade is refused, the bytes that follow may be frames or a request.
         self.framing.close = true;
         let (response, echo) = handshake::upgrade(self.head, self.context.echo)?;
@@ -272,7 +272,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         Ok(Validation::Upgrade { response, echo })
     }
 
-    fn get(&mut self) -> Result<Validation, Refusal> {
+    fn get(&mut self) -> Result<Validation, HttpRefusal> {
         let target = self.target()?;
         let parameters =
             if target.is_root() { Parameters::parse(target.query)? } else { Parameters::default() };
@@ -282,7 +282,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         self.check_no_body()?;
         let session = self.session(&target, &parameters)?;
         if !self.head.fields.accepts_streams {
-            return Err(Refusal::NotAcceptable);
+            return Err(HttpRefusal::NotAcceptable);
         }
         // The stream ends with the connection. A request behind it could not be answered.
         self.framing.close = true;
@@ -292,29 +292,29 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
 
     /// Validates a GET without a session, or a HEAD. A HEAD with a session would ask for the head of a stream, which
     /// tells nothing.
-    fn document(&mut self) -> Result<Validation, Refusal> {
+    fn document(&mut self) -> Result<Validation, HttpRefusal> {
         let target = self.target()?;
         self.check_no_body()?;
-        let path = Span::new(self.bytes, target.path.as_bytes()).ok_or(Refusal::Target)?;
+        let path = Span::new(self.bytes, target.path.as_bytes()).ok_or(HttpRefusal::Target)?;
         let if_none_match = self.head.fields.if_none_match.and_then(|tags| Span::new(self.bytes, tags));
         Ok(self.accepted(KindSpans::Document { path, if_none_match }, 0))
     }
 
-    fn post(&mut self, length: Option<u64>) -> Result<Validation, Refusal> {
+    fn post(&mut self, length: Option<u64>) -> Result<Validation, HttpRefusal> {
         let target = self.target()?;
         if !target.is_root() {
-            return Err(Refusal::NotFound);
+            return Err(HttpRefusal::NotFound);
         }
         self.framing.is_session = true;
         self.check_origin()?;
-        let length = length.ok_or(Refusal::NoLength)?;
+        let length = length.ok_or(HttpRefusal::NoLength)?;
         let max = self.context.settings.message_bytes_max;
-        let body_len = usize::try_from(length).ok().filter(|len| *len <= max).ok_or(Refusal::TooLong)?;
+        let body_len = usize::try_from(length).ok().filter(|len| *len <= max).ok_or(HttpRefusal::TooLong)?;
         let session = self.session(&target, &Parameters::parse(target.query)?)?;
         Ok(self.accepted(KindSpans::Poll(session), body_len))
     }
 
-    fn options(&mut self) -> Result<Validation, Refusal> {
+    fn options(&mut self) -> Result<Validation, HttpRefusal> {
         if self.head.target != "*" {
             self.target()?;
         }
@@ -328,13 +328,17 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         Validation::Accepted(ValidRequest { kind, body_len, awaits_continue }, self.framing.clone())
     }
 
-    fn target(&self) -> Result<Target<'a>, Refusal> {
-        let target = Target::parse(self.head.target).ok_or(Refusal::Target)?;
+    fn target(&self) -> Result<Target<'a>, HttpRefusal> {
+        let target = Target::parse(self.head.target).ok_or(HttpRefusal::Target)?;
         let is_host = |authority: &str| authority.bytes().all(is_host_byte);
-        if target.authority.is_none_or(is_host) { Ok(target) } else { Err(Refusal::Host) }
+        if target.authority.is_none_or(is_host) { Ok(target) } else { Err(HttpRefusal::Host) }
     }
 
-    fn session(&mut self, target: &Target<'a>, parameters: &Parameters<'_>) -> Result<SessionSpans, Refusal> {
+    fn session(
+        &mut self,
+        target: &Target<'a>,
+        parameters: &Parameters<'_>,
+    ) -> Result<SessionSpans, HttpRefusal> {
         self.framing.is_session = true;
         self.check_origin()?;
         let host = target.authority.map(str::as_bytes).or(self.head.fields.host).unwrap_or_default();
@@ -343,25 +347,25 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
             connect: parameters.connect,
             close: parameters.close,
             seq: parameters.seq()?,
-            host: Span::new(self.bytes, host).ok_or(Refusal::Host)?,
+            host: Span::new(self.bytes, host).ok_or(HttpRefusal::Host)?,
         })
     }
 
     /// RFC 9110, 9.3.1: content in a GET "has no generally defined semantics", and some "reject the request and close
     /// the connection because of its potential as a request smuggling attack".
-    fn check_no_body(&self) -> Result<(), Refusal> {
-        if self.has_body() { Err(Refusal::Body) } else { Ok(()) }
+    fn check_no_body(&self) -> Result<(), HttpRefusal> {
+        if self.has_body() { Err(HttpRefusal::Body) } else { Ok(()) }
     }
 
     /// Refuses pages that may not connect. From here on a page that may connect may also read the response.
-    fn check_origin(&mut self) -> Result<(), Refusal> {
+    fn check_origin(&mut self) -> Result<(), HttpRefusal> {
         let Some(origin) = self.head.fields.origin else { return Ok(()) };
-        self.framing.cors = self.context.settings.origins.admit(origin).ok_or(Refusal::Origin)?;
+        self.framing.cors = self.context.settings.origins.admit(origin).ok_or(HttpRefusal::Origin)?;
         Ok(())
     }
 
-    fn check_not_pipelined(&self) -> Result<(), Refusal> {
-        if self.context.is_pipelined { Err(Refusal::Pipelined) } else { Ok(()) }
+    fn check_not_pipelined(&self) -> Result<(), HttpRefusal> {
+        if self.context.is_pipelined { Err(HttpRefusal::Pipelined) } else { Ok(()) }
     }
 }
 

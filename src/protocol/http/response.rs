@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 use crate::protocol::origin::Cors;
 
 /// The properties of a response that follow from its request and not from its content.
@@ -67,7 +67,7 @@ pub(super) fn stream(out: &mut Vec<u8>, framing: &ResponseFraming) {
 }
 
 /// Appends the response that refuses a request.
-pub(super) fn refusal(out: &mut Vec<u8>, framing: &ResponseFraming, refusal: Refusal) {
+pub(super) fn refusal(out: &mut Vec<u8>, framing: &ResponseFraming, refusal: HttpRefusal) {
     plain(out, framing, refusal.status(), refusal.headers(), refusal.text());
 }
 

@@ -347,7 +347,7 @@ fn streams_and_upgrades_must_not_be_pipelined() {
         let input = [post("x"), request, post("ignored")].concat();
         let transcript = transcript_with(&SETTINGS, input.as_bytes(), false);
         assert_eq!(transcript.asked, [asked_poll("x")]);
-        assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::Pipelined)));
+        assert_eq!(transcript.close_reason, Some(Reason::Refused(HttpRefusal::Pipelined)));
         assert!(
             transcript.sent.contains("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"),
             "{transcript:?}"
@@ -492,7 +492,7 @@ fn responses_are_sent_in_the_order_of_requests() {
     }
     driver.answer(0);
     assert_eq!(statuses(&driver.transcript.sent), ["200", "400"]);
-    assert_eq!(driver.transcript.close_reason, Some(Reason::Refused(Refusal::Malformed)));
+    assert_eq!(driver.transcript.close_reason, Some(Reason::Refused(HttpRefusal::Malformed)));
     assert!(!driver.codec.is_open() && driver.codec.unanswered().count() == 0);
 }
 
@@ -544,7 +544,7 @@ fn unanswered_requests_are_bounded() {
     driver.feed([post("one more"), post("ignored")].concat().as_bytes(), false);
     assert_eq!(driver.transcript.asked.len(), 1);
     driver.answer(0);
-    assert_eq!(driver.transcript.close_reason, Some(Reason::Refused(Refusal::TooMany)));
+    assert_eq!(driver.transcript.close_reason, Some(Reason::Refused(HttpRefusal::TooMany)));
     let statuses = statuses(&driver.transcript.sent);
     assert_eq!(statuses.len(), HTTP_REQUESTS_UNANSWERED_MAX + 1);
     assert_eq!((statuses[0], statuses[HTTP_REQUESTS_UNANSWERED_MAX]), ("200", "429"));

@@ -10,7 +10,7 @@
 use std::str;
 
 use super::close;
-use super::frame::{FrameHeader, HEADER_BYTES_MAX, Opcode};
+use super::frame::{ClientFrameHeader, HEADER_BYTES_MAX, Opcode};
 use super::mask::unmask;
 use crate::protocol::Utf8Gatherer;
 use crate::protocol::Violation;
@@ -30,12 +30,12 @@ pub struct DecodedMessage<'a> {
     /// The number of input bytes that were consumed. The caller continues behind them.
     pub consumed: usize,
     /// The message that these bytes completed. If `None`, all of the input was consumed.
-    pub message: Option<Message<'a>>,
+    pub message: Option<ClientMessage<'a>>,
 }
 
 /// A message or a control frame of a client, unmasked and validated.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a> {
+pub enum ClientMessage<'a> {
     /// A text message.
     Text(&'a str),
     /// A binary message.
@@ -71,7 +71,7 @@ impl Decoder {
             self.forget_delivered();
         }
         if self.partial.is_none() {
-            if let Some((header, header_len)) = FrameHeader::parse(input)? {
+            if let Some((header, header_len)) = ClientFrameHeader::parse(input)? {
                 if is_complete(&header, input.len() - header_len) {
                     rules.check(&header, 0)?;
                     return unmask_message(&header, header_len, input);
@@ -127,7 +127,7 @@ pub struct SkipOutcome {
 
 impl Rules {
     /// Checks a header. `gathered_len` is the length of the message so far.
-    fn check(&self, header: &FrameHeader, gathered_len: usize) -> Result<(), Violation> {
+    fn check(&self, header: &ClientFrameHeader, gathered_len: usize) -> Result<(), Violation> {
         if header.opcode.is_control() {
             return Ok(());
         }
@@ -143,14 +143,14 @@ impl Rules {
 
 /// Returns whether the frame is a complete message or control frame, and all of its payload is available.
 #[inline]
-fn is_complete(header: &FrameHeader, available: usize) -> bool {
+fn is_complete(header: &ClientFrameHeader, available: usize) -> bool {
     header.fin && header.opcode != Opcode::Continuation && header.payload_len <= available as u64
 }
 
 /// Unmasks a complete message or control frame in place and returns it.
 #[inline]
 fn unmask_message<'a>(
-    header: &FrameHeader,
+    header: &ClientFrameHeader,
     header_len: usize,
     input: &'a mut [u8],
 ) -> Result<DecodedMessage<'a>, Violation> {
@@ -161,13 +161,13 @@ fn unmask_message<'a>(
 }
 
 #[inline]
-fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Violation> {
+fn message(opcode: Opcode, payload: &[u8]) -> Result<ClientMessage<'_>, Violation> {
     Ok(match opcode {
-        Opcode::Text => Message::Text(str::from_utf8(payload).map_err(|_| Violation::InvalidUtf8)?),
-        Opcode::Binary | Opcode::Continuation => Message::Binary(payload),
-        Opcode::Close => Message::Close(close::parse(payload)?),
-        Opcode::Ping => Message::Ping(payload),
-        Opcode::Pong => Message::Pong(payload),
+        Opcode::Text => ClientMessage::Text(str::from_utf8(payload).map_err(|_| Violation::InvalidUtf8)?),
+        Opcode::Binary | Opcode::Continuation => ClientMessage::Binary(payload),
+        Opcode::Close => ClientMessage::Close(close::parse(payload)?),
+        Opcode::Ping => ClientMessage::Ping(payload),
+        Opcode::Pong => ClientMessage::Pong(payload),
     })
 }
 
@@ -193,7 +193,7 @@ struct PartialMessage {
 
 #[derive(Debug)]
 struct PartialFrame {
-    header: FrameHeader,
+    header: ClientFrameHeader,
     /// The number of bytes of its payload that have not come yet.
     remaining: u64,
 }
@@ -231,11 +231,15 @@ impl PartialMessage {
     }
 
     /// Returns the message or control frame that became complete.
-    fn delivered_message(&self) -> Result<Option<Message<'_>>, Violation> {
+    fn delivered_message(&self) -> Result<Option<ClientMessage<'_>>, Violation> {
         match (self.delivered, &self.message) {
             (Delivery::Control(opcode), _) => message(opcode, &self.control).map(Some),
-            (Delivery::Message, Some(GatheredPayload::Text(text))) => Ok(Some(Message::Text(text.finish()?))),
-            (Delivery::Message, Some(GatheredPayload::Binary(bytes))) => Ok(Some(Message::Binary(bytes))),
+            (Delivery::Message, Some(GatheredPayload::Text(text))) => {
+                Ok(Some(ClientMessage::Text(text.finish()?)))
+            }
+            (Delivery::Message, Some(GatheredPayload::Binary(bytes))) => {
+                Ok(Some(ClientMessage::Binary(bytes)))
+            }
             (Delivery::Message, None) | (Delivery::Nothing, _) => Ok(None),
         }
     }
@@ -295,11 +299,15 @@ impl PartialMessage {
     }
 
     /// Parses the next header. Its first bytes may have come earlier.
-    fn gather_header(&mut self, input: &[u8], at: &mut usize) -> Result<Option<FrameHeader>, Violation> {
+    fn gather_header(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+    ) -> Result<Option<ClientFrameHeader>, Violation> {
         let had = self.header_len;
         let more = (input.len() - *at).min(HEADER_BYTES_MAX - had);
         self.header[had..had + more].copy_from_slice(&input[*at..*at + more]);
-        let Some((header, header_len)) = FrameHeader::parse(&self.header[..had + more])? else {
+        let Some((header, header_len)) = ClientFrameHeader::parse(&self.header[..had + more])? else {
             self.header_len = had + more;
             *at += more;
             return Ok(None);
@@ -310,7 +318,7 @@ impl PartialMessage {
     }
 
     /// Begins a frame, after checking that it may come now (5.4).
-    fn begin(&mut self, header: FrameHeader, rules: Rules) -> Result<(), Violation> {
+    fn begin(&mut self, header: ClientFrameHeader, rules: Rules) -> Result<(), Violation> {
         match (header.opcode, &self.message) {
             (Opcode::Continuation, None) => return Err(Violation::UnexpectedContinuation),
             // "The fragments of one message MUST NOT be interleaved between the fragments of another message".
@@ -356,7 +364,7 @@ impl PartialMessage {
 }
 
 impl PartialFrame {
-    fn new(header: FrameHeader) -> PartialFrame {
+    fn new(header: ClientFrameHeader) -> PartialFrame {
         PartialFrame { remaining: header.payload_len, header }
     }
 

@@ -1,5 +1,7 @@
 //! The encoding of frames: those of the server and, for tests and the load generator, those of a client.
 
+use bytes::BufMut;
+
 use super::frame::{CONTROL_BYTES_MAX, Opcode};
 use super::mask;
 
@@ -33,7 +35,7 @@ pub fn frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let reason = truncate(reason, CONTROL_BYTES_MAX - 2);
     header(out, Opcode::Close, 2 + reason.len());
-    out.extend_from_slice(&code.to_be_bytes());
+    out.put_u16(code);
     out.extend_from_slice(reason.as_bytes());
 }
 
@@ -61,14 +63,14 @@ pub fn client_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8;
 fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: u8) {
     let first = FIN | opcode as u8;
     match payload_len {
-        0..=125 => out.extend_from_slice(&[first, masked | payload_len as u8]),
+        0..=125 => out.put_slice(&[first, masked | payload_len as u8]),
         126..=0xFFFF => {
-            let [high, low] = (payload_len as u16).to_be_bytes();
-            out.extend_from_slice(&[first, masked | 126, high, low]);
+            out.put_slice(&[first, masked | 126]);
+            out.put_u16(payload_len as u16);
         }
         _ => {
-            out.extend_from_slice(&[first, masked | 127]);
-            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+            out.put_slice(&[first, masked | 127]);
+            out.put_u64(payload_len as u64);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Opcode {
 
 /// The header of a frame that a client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameHeader {
+pub struct ClientFrameHeader {
     /// `true` if the frame is the last of its message.
     pub fin: bool,
     pub opcode: Opcode,
@@ -58,19 +58,19 @@ pub struct FrameHeader {
     pub payload_len: u64,
 }
 
-impl FrameHeader {
+impl ClientFrameHeader {
     /// Parses a header. Returns it with its length, or `None` if it is incomplete.
     ///
     /// The bytes of an incomplete header are validated too, beginning with the first byte.
     #[inline]
-    pub fn parse(bytes: &[u8]) -> Result<Option<(FrameHeader, usize)>, Violation> {
+    pub fn parse(bytes: &[u8]) -> Result<Option<(ClientFrameHeader, usize)>, Violation> {
         let [first, rest @ ..] = bytes else { return Ok(None) };
         let (fin, opcode) = parse_first(*first)?;
         let [second, rest @ ..] = rest else { return Ok(None) };
         check_second(*second, opcode)?;
         let Some((payload_len, rest)) = parse_len(*second & 0x7F, rest)? else { return Ok(None) };
         let Some((key, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        Ok(Some((FrameHeader { fin, opcode, key: *key, payload_len }, bytes.len() - rest.len())))
+        Ok(Some((ClientFrameHeader { fin, opcode, key: *key, payload_len }, bytes.len() - rest.len())))
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
     fn fails_at(bytes: &[u8], bad: usize, violation: Violation) {
         for len in 0..=bytes.len() {
             let expected = if len > bad { Err(violation) } else { Ok(None) };
-            assert_eq!(FrameHeader::parse(&bytes[..len]), expected, "{bytes:X?} up to {len}");
+            assert_eq!(ClientFrameHeader::parse(&bytes[..len]), expected, "{bytes:X?} up to {len}");
         }
     }
 
@@ -146,16 +146,16 @@ mod tests {
         let mut bytes = Vec::new();
         encode::client_header(&mut bytes, opcode, payload_len, KEY);
         let whole = Ok(Some((
-            FrameHeader { fin: true, opcode, key: KEY, payload_len: payload_len as u64 },
+            ClientFrameHeader { fin: true, opcode, key: KEY, payload_len: payload_len as u64 },
             bytes.len(),
         )));
         assert!(bytes.len() <= HEADER_BYTES_MAX);
         for len in 0..bytes.len() {
-            assert_eq!(FrameHeader::parse(&bytes[..len]), Ok(None));
+            assert_eq!(ClientFrameHeader::parse(&bytes[..len]), Ok(None));
         }
-        assert_eq!(FrameHeader::parse(&bytes), whole);
+        assert_eq!(ClientFrameHeader::parse(&bytes), whole);
         bytes.extend_from_slice(b"payload");
-        assert_eq!(FrameHeader::parse(&bytes), whole, "bytes behind the header do not matter");
+        assert_eq!(ClientFrameHeader::parse(&bytes), whole, "bytes behind the header do not matter");
     }
 
     #[test]
@@ -179,17 +179,17 @@ mod tests {
                 (0, _, _) => Err(Violation::ReservedOpcode),
                 _ => Err(Violation::ReservedBits),
             };
-            assert_eq!(FrameHeader::parse(&[first]), expected, "{first:X}");
+            assert_eq!(ClientFrameHeader::parse(&[first]), expected, "{first:X}");
         }
     }
 
     #[test]
     fn every_second_byte() {
         for second in 0..0x80 {
-            assert_eq!(FrameHeader::parse(&[0x81, second]), Err(Violation::Unmasked));
-            assert_eq!(FrameHeader::parse(&[0x82, 0x80 | second, 0xFF]), Ok(None));
+            assert_eq!(ClientFrameHeader::parse(&[0x81, second]), Err(Violation::Unmasked));
+            assert_eq!(ClientFrameHeader::parse(&[0x82, 0x80 | second, 0xFF]), Ok(None));
             let control = if second <= 125 { Ok(None) } else { Err(Violation::ControlTooLong) };
-            assert_eq!(FrameHeader::parse(&[0x89, 0x80 | second]), control);
+            assert_eq!(ClientFrameHeader::parse(&[0x89, 0x80 | second]), control);
         }
     }
 

@@ -6,7 +6,7 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1_smol::Sha1;
 
-use crate::protocol::http::Refusal;
+use crate::protocol::http::HttpRefusal;
 use crate::protocol::http::head::{Headers, RequestHead};
 
 /// The subprotocol of the server.
@@ -30,7 +30,7 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(in crate::protocol) fn upgrade(
     head: &RequestHead<'_, '_>,
     echo: bool,
-) -> Result<(Vec<u8>, bool), Refusal> {
+) -> Result<(Vec<u8>, bool), HttpRefusal> {
     let echo = echo && head.path() == "/echo";
     check_http(head)?;
     check_upgrade(head.headers)?;
@@ -40,50 +40,50 @@ pub(in crate::protocol) fn upgrade(
 }
 
 /// "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1" (4.1).
-fn check_http(head: &RequestHead<'_, '_>) -> Result<(), Refusal> {
+fn check_http(head: &RequestHead<'_, '_>) -> Result<(), HttpRefusal> {
     if head.method != "GET" {
-        return Err(Refusal::Method);
+        return Err(HttpRefusal::Method);
     }
     if head.is_http_1_0 {
-        return Err(Refusal::OldHttp);
+        return Err(HttpRefusal::OldHttp);
     }
     // The bytes of a body would be taken for frames.
     if head.fields.has_transfer_encoding || head.fields.content_length.is_some_and(|len| len != b"0") {
-        return Err(Refusal::Body);
+        return Err(HttpRefusal::Body);
     }
     Ok(())
 }
 
-fn check_upgrade(headers: Headers<'_, '_>) -> Result<(), Refusal> {
+fn check_upgrade(headers: Headers<'_, '_>) -> Result<(), HttpRefusal> {
     if !headers.lists("Upgrade", "websocket") || !headers.lists("Connection", "upgrade") {
-        return Err(Refusal::UpgradeMissing);
+        return Err(HttpRefusal::UpgradeMissing);
     }
     if headers.single("Sec-WebSocket-Version")? != Some(b"13") {
-        return Err(Refusal::Version);
+        return Err(HttpRefusal::Version);
     }
     Ok(())
 }
 
 /// "a base64-encoded value that, when decoded, is 16 bytes in length".
-fn check_key<'a>(headers: Headers<'_, 'a>) -> Result<&'a [u8], Refusal> {
-    let key = headers.single("Sec-WebSocket-Key")?.ok_or(Refusal::Key)?;
+fn check_key<'a>(headers: Headers<'_, 'a>) -> Result<&'a [u8], HttpRefusal> {
+    let key = headers.single("Sec-WebSocket-Key")?.ok_or(HttpRefusal::Key)?;
     let mut decoded = [0; 18];
     match KEY_BASE64.decode_slice(key, &mut decoded) {
         Ok(16) => Ok(key),
-        Ok(_) | Err(_) => Err(Refusal::Key),
+        Ok(_) | Err(_) => Err(HttpRefusal::Key),
     }
 }
 
 /// Chooses one of the subprotocols that the client offers. Names are compared exactly, as browsers do with the chosen
 /// subprotocol.
-fn choose_subprotocol(headers: Headers<'_, '_>, echo: bool) -> Result<Option<&'static str>, Refusal> {
+fn choose_subprotocol(headers: Headers<'_, '_>, echo: bool) -> Result<Option<&'static str>, HttpRefusal> {
     if !headers.has("Sec-WebSocket-Protocol") {
         return Ok(None);
     }
     match headers.tokens("Sec-WebSocket-Protocol").any(|token| token == SUBPROTOCOL.as_bytes()) {
         true => Ok(Some(SUBPROTOCOL)),
         false if echo => Ok(None),
-        false => Err(Refusal::Subprotocol),
+        false => Err(HttpRefusal::Subprotocol),
     }
 }
 
@@ -139,11 +139,11 @@ mod tests {
     }
 
     /// Parses the head and returns the outcome of the handshake.
-    fn shake_hands(request: &str, echo: bool) -> Result<(Vec<u8>, bool), Refusal> {
+    fn shake_hands(request: &str, echo: bool) -> Result<(Vec<u8>, bool), HttpRefusal> {
         RequestHead::parse(request.as_bytes(), &mut header_space()).and_then(|head| upgrade(&head, echo))
     }
 
-    fn refusal(request: &str) -> Refusal {
+    fn refusal(request: &str) -> HttpRefusal {
         match shake_hands(request, false) {
             Err(refusal) => refusal,
             Ok(other) => panic!("{other:?} for {request}"),
@@ -203,7 +203,7 @@ mod tests {
         }
         for offers in ["", "chat", "quickio2", "QuickIO", "quick, io"] {
             let offers = format!("Sec-WebSocket-Protocol: {offers}");
-            assert_eq!(refusal(&get(&[&ALL[..], &[&offers]].concat())), Refusal::Subprotocol, "{offers}");
+            assert_eq!(refusal(&get(&[&ALL[..], &[&offers]].concat())), HttpRefusal::Subprotocol, "{offers}");
         }
     }
 
@@ -211,28 +211,28 @@ mod tests {
     fn refuses_invalid_handshakes() {
         let key = |key| with(KEY, &[&*format!("Sec-WebSocket-Key: {key}")]);
         for (refused, request) in [
-            (Refusal::Method, request("POST / HTTP/1.1", &ALL)),
-            (Refusal::Method, request("get / HTTP/1.1", &ALL)),
-            (Refusal::OldHttp, request("GET / HTTP/1.0", &ALL)),
-            (Refusal::RepeatedHeader, with(HOST, &["Host: a", "Host: a"])),
-            (Refusal::RepeatedHeader, with(VERSION, &[VERSION, VERSION])),
-            (Refusal::RepeatedHeader, with(KEY, &[KEY, KEY])),
-            (Refusal::Body, get(&[&ALL[..], &["Content-Length: 1"]].concat())),
-            (Refusal::Body, get(&[&ALL[..], &["Transfer-Encoding: chunked"]].concat())),
-            (Refusal::UpgradeMissing, without(UPGRADE)),
-            (Refusal::UpgradeMissing, without(CONNECTION)),
-            (Refusal::UpgradeMissing, with(UPGRADE, &["Upgrade: websocket2"])),
-            (Refusal::UpgradeMissing, with(CONNECTION, &["Connection: close"])),
-            (Refusal::Version, without(VERSION)),
-            (Refusal::Version, with(VERSION, &["Sec-WebSocket-Version: 8"])),
-            (Refusal::Version, with(VERSION, &["Sec-WebSocket-Version: 13, 8"])),
-            (Refusal::Key, without(KEY)),
-            (Refusal::Key, key("")),
-            (Refusal::Key, key("dGhlIHNhbXBsZSBub25jZQ")),
-            (Refusal::Key, key("dGhlIHNhbXBsZSBub25j")),
-            (Refusal::Key, key("dGhlIHNhbXBsZSBub25jZQAA")),
-            (Refusal::Key, key("dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ==")),
-            (Refusal::Key, key("dGhlIHNhbXBsZSBub25j!Q==")),
+            (HttpRefusal::Method, request("POST / HTTP/1.1", &ALL)),
+            (HttpRefusal::Method, request("get / HTTP/1.1", &ALL)),
+            (HttpRefusal::OldHttp, request("GET / HTTP/1.0", &ALL)),
+            (HttpRefusal::RepeatedHeader, with(HOST, &["Host: a", "Host: a"])),
+            (HttpRefusal::RepeatedHeader, with(VERSION, &[VERSION, VERSION])),
+            (HttpRefusal::RepeatedHeader, with(KEY, &[KEY, KEY])),
+            (HttpRefusal::Body, get(&[&ALL[..], &["Content-Length: 1"]].concat())),
+            (HttpRefusal::Body, get(&[&ALL[..], &["Transfer-Encoding: chunked"]].concat())),
+            (HttpRefusal::UpgradeMissing, without(UPGRADE)),
+            (HttpRefusal::UpgradeMissing, without(CONNECTION)),
+            (HttpRefusal::UpgradeMissing, with(UPGRADE, &["Upgrade: websocket2"])),
+            (HttpRefusal::UpgradeMissing, with(CONNECTION, &["Connection: close"])),
+            (HttpRefusal::Version, without(VERSION)),
+            (HttpRefusal::Version, with(VERSION, &["Sec-WebSocket-Version: 8"])),
+            (HttpRefusal::Version, with(VERSION, &["Sec-WebSocket-Version: 13, 8"])),
+            (HttpRefusal::Key, without(KEY)),
+            (HttpRefusal::Key, key("")),
+            (HttpRefusal::Key, key("dGhlIHNhbXBsZSBub25jZQ")),
+            (HttpRefusal::Key, key("dGhlIHNhbXBsZSBub25j")),
+            (HttpRefusal::Key, key("dGhlIHNhbXBsZSBub25jZQAA")),
+            (HttpRefusal::Key, key("dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ==")),
+            (HttpRefusal::Key, key("dGhlIHNhbXBsZSBub25j!Q==")),
         ] {
             assert_eq!(refusal(&request), refused, "{request}");
         }
@@ -248,6 +248,6 @@ mod tests {
         assert!(is_echo(echo("/echo?case=1", &["Sec-WebSocket-Protocol: other"])));
         assert!(!is_echo(echo("/echo/", &[])));
         assert!(!is_echo(echo("/", &[])));
-        assert_eq!(echo("/", &["Sec-WebSocket-Protocol: other"]), Err(Refusal::Subprotocol));
+        assert_eq!(echo("/", &["Sec-WebSocket-Protocol: other"]), Err(HttpRefusal::Subprotocol));
     }
 }

@@ -16,7 +16,7 @@ pub mod handshake;
 pub mod mask;
 
 use self::close::NO_STATUS;
-use self::decoder::{Decoder, Message, Rules};
+use self::decoder::{ClientMessage, Decoder, Rules};
 use self::frame::Opcode;
 use super::{Close, CodecSettings, DecodeOutcome, Incoming, OHAI, Reason};
 
@@ -124,24 +124,26 @@ impl WebSocketCodec {
 
 impl WebSocketPhase {
     #[inline]
-    fn receive<'a>(&mut self, message: Message<'a>) -> Incoming<'a> {
+    fn receive<'a>(&mut self, message: ClientMessage<'a>) -> Incoming<'a> {
         match message {
-            Message::Text(text) if *self == WebSocketPhase::Open => Incoming::Event(text),
-            Message::Text(OHAI) if *self == WebSocketPhase::Greeting => {
+            ClientMessage::Text(text) if *self == WebSocketPhase::Open => Incoming::Event(text),
+            ClientMessage::Text(OHAI) if *self == WebSocketPhase::Greeting => {
                 *self = WebSocketPhase::Open;
                 Incoming::Open(framed(Opcode::Text, OHAI.as_bytes()))
             }
-            Message::Text(text) if *self == WebSocketPhase::Echo => {
+            ClientMessage::Text(text) if *self == WebSocketPhase::Echo => {
                 Incoming::Reply(framed(Opcode::Text, text.as_bytes()))
             }
-            Message::Binary(bytes) if *self == WebSocketPhase::Echo => {
+            ClientMessage::Binary(bytes) if *self == WebSocketPhase::Echo => {
                 Incoming::Reply(framed(Opcode::Binary, bytes))
             }
-            Message::Text(_) | Message::Binary(_) => Incoming::Close(self.close(Reason::InvalidHandshake)),
+            ClientMessage::Text(_) | ClientMessage::Binary(_) => {
+                Incoming::Close(self.close(Reason::InvalidHandshake))
+            }
             // 5.5.3: "must have identical Application data as found in the message body of the Ping".
-            Message::Ping(payload) => Incoming::Reply(framed(Opcode::Pong, payload)),
-            Message::Pong(_) => Incoming::Ignore,
-            Message::Close(close) => Incoming::Close(self.reply_to_close(close.map(|(code, _)| code))),
+            ClientMessage::Ping(payload) => Incoming::Reply(framed(Opcode::Pong, payload)),
+            ClientMessage::Pong(_) => Incoming::Ignore,
+            ClientMessage::Close(close) => Incoming::Close(self.reply_to_close(close.map(|(code, _)| code))),
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 
 /// Asserts the complete response that refuses the request in the input.
 #[track_caller]
-fn check_refusal(input: &str, expected: &str, close_reason: Option<Refusal>) {
+fn check_refusal(input: &str, expected: &str, close_reason: Option<HttpRefusal>) {
     let transcript = transcript(input);
     assert_eq!(
         (&*transcript.sent, transcript.close_reason),
@@ -16,7 +16,7 @@ fn check_refusal(input: &str, expected: &str, close_reason: Option<Refusal>) {
 
 /// Asserts that the input is refused for this reason, and that the connection closes behind the response.
 #[track_caller]
-fn check_closing(refusal: Refusal, input: &str) {
+fn check_closing(refusal: HttpRefusal, input: &str) {
     let transcript = transcript(input);
     assert_eq!(transcript.close_reason, Some(Reason::Refused(refusal)), "{input}");
     assert_eq!(transcript.asked, [], "{input}");
@@ -50,7 +50,7 @@ fn refusals_in_full() {
     check_refusal(
         "GET / HTTP/1.1\r\n\r\n",
         &plain("400 Bad Request", close, "host missing"),
-        Some(Refusal::NoHost),
+        Some(HttpRefusal::NoHost),
     );
     check_refusal(
         "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
@@ -60,7 +60,7 @@ fn refusals_in_full() {
     check_refusal(
         "POST /x HTTP/1.0\r\n\r\n",
         &plain("404 Not Found", close, "nothing can be posted here"),
-        Some(Refusal::NotFound),
+        Some(HttpRefusal::NotFound),
     );
     check_refusal(
         "DELETE / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -84,17 +84,17 @@ fn refusals_in_full() {
     check_refusal(
         &format!("POST /?sid={SID} HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n"),
         &of_session("413 Content Too Large", close, "body too long"),
-        Some(Refusal::TooLong),
+        Some(HttpRefusal::TooLong),
     );
     check_refusal(
         &format!("POST /?sid={SID} HTTP/1.1\r\nHost: a\r\n\r\n"),
         &of_session("411 Length Required", close, "content length required"),
-        Some(Refusal::NoLength),
+        Some(HttpRefusal::NoLength),
     );
     check_refusal(
         "GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n",
         &plain("417 Expectation Failed", close, "unknown expectation"),
-        Some(Refusal::Expectation),
+        Some(HttpRefusal::Expectation),
     );
     check_refusal(
         &UPGRADE.replace("Upgrade: websocket\r\n", ""),
@@ -103,7 +103,7 @@ fn refusals_in_full() {
             "Connection: close\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             "websocket upgrade required",
         ),
-        Some(Refusal::UpgradeMissing),
+        Some(HttpRefusal::UpgradeMissing),
     );
     check_refusal(
         &UPGRADE.replace(": 13", ": 8"),
@@ -112,7 +112,7 @@ fn refusals_in_full() {
             "Connection: close\r\nSec-WebSocket-Version: 13\r\n",
             "websocket version must be 13",
         ),
-        Some(Refusal::Version),
+        Some(HttpRefusal::Version),
     );
     check_refusal(
         &UPGRADE.replace("GET", "POST"),
@@ -121,7 +121,7 @@ fn refusals_in_full() {
             "Connection: close\r\nAllow: GET\r\n",
             "websocket handshake must be GET",
         ),
-        Some(Refusal::Method),
+        Some(HttpRefusal::Method),
     );
 }
 
@@ -151,11 +151,11 @@ fn malformed_requests() {
         "GET \r\n\r\n",
         "GET \n\n",
     ] {
-        check_closing(Refusal::Malformed, request);
+        check_closing(HttpRefusal::Malformed, request);
         // Behind another request, the first bytes no longer decide the protocol.
         let input = [&post("x"), request, &post("ignored")].concat();
         let transcript = transcript(&input);
-        assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::Malformed)), "{input:?}");
+        assert_eq!(transcript.close_reason, Some(Reason::Refused(HttpRefusal::Malformed)), "{input:?}");
         assert_eq!(transcript.asked, [asked_poll("x")]);
     }
     for second in
@@ -163,7 +163,7 @@ fn malformed_requests() {
     {
         let input = [&*post("x"), second, "\n\n"].concat();
         let transcript = transcript(&input);
-        assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::Malformed)), "{input:?}");
+        assert_eq!(transcript.close_reason, Some(Reason::Refused(HttpRefusal::Malformed)), "{input:?}");
     }
 }
 
@@ -171,28 +171,28 @@ fn malformed_requests() {
 fn hosts_and_targets() {
     let get = |line: &str, host: &str| format!("GET {line} HTTP/1.1\r\n{host}\r\n");
     for (refusal, request) in [
-        (Refusal::NoHost, get("/", "")),
-        (Refusal::RepeatedHeader, get("/", "Host: a\r\nhost: a\r\n")),
-        (Refusal::RepeatedHeader, get("/", "Host: a\r\nHost: b\r\n").replace("1.1", "1.0")),
-        (Refusal::Host, get("/", "Host: a b\r\n")),
-        (Refusal::Host, get("/", "Host: a,b\r\n")),
-        (Refusal::Host, get("/", "Host: a/b\r\n")),
-        (Refusal::Host, get("/", "Host: u@a\r\n")),
-        (Refusal::Host, get("/", "Host: \"a\"\r\n")),
-        (Refusal::Host, get("/", "Host: bücher\r\n").replace("1.1", "1.0")),
-        (Refusal::Host, get("http://u@a/", "Host: a\r\n")),
-        (Refusal::Host, get("http://bücher/", "Host: a\r\n")),
-        (Refusal::Target, get("*", "Host: a\r\n")),
-        (Refusal::Target, get("a", "Host: a\r\n")),
-        (Refusal::Target, get("a:80", "Host: a\r\n")),
-        (Refusal::Target, get("?sid=x", "Host: a\r\n")),
-        (Refusal::Target, get("http:///x", "Host: a\r\n")),
-        (Refusal::Target, get("http://", "Host: a\r\n")),
-        (Refusal::Target, get("ftp://a/", "Host: a\r\n")),
-        (Refusal::Target, get("://a/", "Host: a\r\n")),
-        (Refusal::Target, get("*", "Host: a\r\n").replace("GET", "HEAD")),
-        (Refusal::Target, get("*", "Host: a\r\nContent-Length: 0\r\n").replace("GET", "POST")),
-        (Refusal::Target, get("**", "Host: a\r\n").replace("GET", "OPTIONS")),
+        (HttpRefusal::NoHost, get("/", "")),
+        (HttpRefusal::RepeatedHeader, get("/", "Host: a\r\nhost: a\r\n")),
+        (HttpRefusal::RepeatedHeader, get("/", "Host: a\r\nHost: b\r\n").replace("1.1", "1.0")),
+        (HttpRefusal::Host, get("/", "Host: a b\r\n")),
+        (HttpRefusal::Host, get("/", "Host: a,b\r\n")),
+        (HttpRefusal::Host, get("/", "Host: a/b\r\n")),
+        (HttpRefusal::Host, get("/", "Host: u@a\r\n")),
+        (HttpRefusal::Host, get("/", "Host: \"a\"\r\n")),
+        (HttpRefusal::Host, get("/", "Host: bücher\r\n").replace("1.1", "1.0")),
+        (HttpRefusal::Host, get("http://u@a/", "Host: a\r\n")),
+        (HttpRefusal::Host, get("http://bücher/", "Host: a\r\n")),
+        (HttpRefusal::Target, get("*", "Host: a\r\n")),
+        (HttpRefusal::Target, get("a", "Host: a\r\n")),
+        (HttpRefusal::Target, get("a:80", "Host: a\r\n")),
+        (HttpRefusal::Target, get("?sid=x", "Host: a\r\n")),
+        (HttpRefusal::Target, get("http:///x", "Host: a\r\n")),
+        (HttpRefusal::Target, get("http://", "Host: a\r\n")),
+        (HttpRefusal::Target, get("ftp://a/", "Host: a\r\n")),
+        (HttpRefusal::Target, get("://a/", "Host: a\r\n")),
+        (HttpRefusal::Target, get("*", "Host: a\r\n").replace("GET", "HEAD")),
+        (HttpRefusal::Target, get("*", "Host: a\r\nContent-Length: 0\r\n").replace("GET", "POST")),
+        (HttpRefusal::Target, get("**", "Host: a\r\n").replace("GET", "OPTIONS")),
     ] {
         check_closing(refusal, &request);
     }
@@ -207,29 +207,29 @@ fn lengths() {
     let chunked = "Transfer-Encoding: chunked\r\n";
     for text in ["", "+1", "-1", "1 1", "1,1", "1, 1", "0x1", "1.", "١", "18446744073709551616", "a", "1;"] {
         for method in ["POST", "GET", "HEAD", "OPTIONS", "PUT"] {
-            check_closing(Refusal::Length, &with(method, &of(text)));
+            check_closing(HttpRefusal::Length, &with(method, &of(text)));
         }
     }
-    check_closing(Refusal::Length, &with("POST", &of("1").repeat(2)));
-    check_closing(Refusal::Length, &with("POST", &(of("1") + &of("2"))));
-    check_closing(Refusal::Length, &with("GET", &of("0").repeat(2)));
-    check_closing(Refusal::Length, &with("POST", &(of("1") + chunked)));
-    check_closing(Refusal::Length, &with("POST", &(chunked.to_owned() + &of("0"))));
-    check_closing(Refusal::NoLength, &with("POST", ""));
-    check_closing(Refusal::NoLength, &with("POST", chunked));
-    check_closing(Refusal::NoLength, &with("POST", "transfer-encoding: identity\r\n"));
-    check_closing(Refusal::TooLong, &with("POST", &of("1025")));
-    check_closing(Refusal::TooLong, &with("POST", &of("18446744073709551615")));
+    check_closing(HttpRefusal::Length, &with("POST", &of("1").repeat(2)));
+    check_closing(HttpRefusal::Length, &with("POST", &(of("1") + &of("2"))));
+    check_closing(HttpRefusal::Length, &with("GET", &of("0").repeat(2)));
+    check_closing(HttpRefusal::Length, &with("POST", &(of("1") + chunked)));
+    check_closing(HttpRefusal::Length, &with("POST", &(chunked.to_owned() + &of("0"))));
+    check_closing(HttpRefusal::NoLength, &with("POST", ""));
+    check_closing(HttpRefusal::NoLength, &with("POST", chunked));
+    check_closing(HttpRefusal::NoLength, &with("POST", "transfer-encoding: identity\r\n"));
+    check_closing(HttpRefusal::TooLong, &with("POST", &of("1025")));
+    check_closing(HttpRefusal::TooLong, &with("POST", &of("18446744073709551615")));
     for method in ["GET", "HEAD", "OPTIONS"] {
-        check_closing(Refusal::Body, &with(method, &of("1")));
-        check_closing(Refusal::Body, &with(method, chunked));
+        check_closing(HttpRefusal::Body, &with(method, &of("1")));
+        check_closing(HttpRefusal::Body, &with(method, chunked));
     }
-    check_closing(Refusal::UnknownMethod, &with("PUT", &of("1")));
-    check_closing(Refusal::UnknownMethod, &with("PUT", chunked));
-    check_closing(Refusal::NotFound, &with("POST", &of("1")).replace("/?", "/x?"));
-    check_closing(Refusal::Sid, &with("POST", &of("1")).replace("sid=", "sid=x"));
-    check_closing(Refusal::Body, &UPGRADE.replace("Host:", "Content-Length: 1\r\nHost:"));
-    check_closing(Refusal::Body, &UPGRADE.replace("Host:", &format!("{chunked}Host:")));
+    check_closing(HttpRefusal::UnknownMethod, &with("PUT", &of("1")));
+    check_closing(HttpRefusal::UnknownMethod, &with("PUT", chunked));
+    check_closing(HttpRefusal::NotFound, &with("POST", &of("1")).replace("/?", "/x?"));
+    check_closing(HttpRefusal::Sid, &with("POST", &of("1")).replace("sid=", "sid=x"));
+    check_closing(HttpRefusal::Body, &UPGRADE.replace("Host:", "Content-Length: 1\r\nHost:"));
+    check_closing(HttpRefusal::Body, &UPGRADE.replace("Host:", &format!("{chunked}Host:")));
     assert_eq!(asked(&with("POST", &of("001"))), [asked_poll("x")]);
     let largest = "x".repeat(1024);
     assert_eq!(asked(&post(&largest)), [asked_poll(&largest)]);
@@ -271,9 +271,9 @@ fn parameters() {
         format!("sid={SID}&seq=1 ").trim().to_owned() + "a",
         format!("sid={SID}&seq=18446744073709551616"),
     ] {
-        check_closing(Refusal::Parameters, &post(&query));
+        check_closing(HttpRefusal::Parameters, &post(&query));
         let stream = stream_with("").replace(&format!("sid={SID}&connect=true"), &query);
-        check_closing(Refusal::Parameters, &stream);
+        check_closing(HttpRefusal::Parameters, &stream);
     }
     assert_eq!(status(&stream_with("").replace(SID, "0")), "403");
     for accept in
@@ -292,7 +292,7 @@ fn a_body_must_be_utf8() {
         for behind in [&b""[..], post("ignored").as_bytes()] {
             let transcript = transcript_with(&SETTINGS, &[&input[..], behind].concat(), true);
             assert_eq!(transcript.asked, [asked_poll("é")]);
-            assert_eq!(transcript.close_reason, Some(Reason::Refused(Refusal::InvalidUtf8)));
+            assert_eq!(transcript.close_reason, Some(Reason::Refused(HttpRefusal::InvalidUtf8)));
             assert!(transcript.sent.ends_with("\r\n\r\nbody must be UTF-8\n"), "{transcript:?}");
         }
     }
@@ -308,7 +308,7 @@ fn the_length_of_a_head_is_limited() {
             for size in [1, 1000, 8191, 8192, 8193, 10_000] {
                 let pieces: Vec<_> = head.as_bytes().chunks(size).collect();
                 let transcript = transcript_in(&SETTINGS, &pieces, true);
-                let refused = Some(Reason::Refused(Refusal::TooLarge));
+                let refused = Some(Reason::Refused(HttpRefusal::TooLarge));
                 assert_eq!(
                     transcript.close_reason,
                     if accepted { None } else { refused },
@@ -321,10 +321,10 @@ fn the_length_of_a_head_is_limited() {
     let endless = transcript_in(&SETTINGS, &[&[b'G'; 3], b"GET /", &[b'x'; 20_000]], true);
     assert_eq!(endless.close_reason, Some(Reason::UnknownProtocol));
     let endless = transcript_in(&SETTINGS, &[b"GET /", &[b'x'; 20_000]], true);
-    assert_eq!(endless.close_reason, Some(Reason::Refused(Refusal::TooLarge)));
+    assert_eq!(endless.close_reason, Some(Reason::Refused(HttpRefusal::TooLarge)));
     assert_eq!(&endless.sent[..12], "HTTP/1.1 431");
     let headers = "X: y\r\n".repeat(HTTP_HEADERS_MAX);
-    check_closing(Refusal::TooLarge, &format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
+    check_closing(HttpRefusal::TooLarge, &format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
 }
 
 #[test]
@@ -366,15 +366,18 @@ fn only_allowed_origins_are_accepted() {
             assert_eq!(transcript.close_reason, None, "there was no body, and the connection persists");
         }
     }
-    assert_eq!(transcript(&post_with(&of("null"), "x")).close_reason, Some(Reason::Refused(Refusal::Origin)));
+    assert_eq!(
+        transcript(&post_with(&of("null"), "x")).close_reason,
+        Some(Reason::Refused(HttpRefusal::Origin))
+    );
     let twice = options(&(of(allowed) + &of(allowed)));
-    assert_eq!(transcript(&twice).close_reason, Some(Reason::Refused(Refusal::RepeatedHeader)));
+    assert_eq!(transcript(&twice).close_reason, Some(Reason::Refused(HttpRefusal::RepeatedHeader)));
     let page = "GET / HTTP/1.1\r\nHost: a\r\nOrigin: null\r\n\r\n";
     assert_eq!(transcript(page).asked, [asked_document("/")], "every page may read documents");
 
     let upgrade = |origin| UPGRADE.replace("Host:", &format!("Origin: {origin}\r\nHost:"));
     let refused = transcript(&upgrade("http://c"));
-    assert_eq!(refused.close_reason, Some(Reason::Refused(Refusal::Origin)));
+    assert_eq!(refused.close_reason, Some(Reason::Refused(HttpRefusal::Origin)));
     assert!(refused.sent.starts_with("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n"), "{refused:?}");
     let mut codec = Codec::new(Options::default());
     let mut input = upgrade(allowed).into_bytes();

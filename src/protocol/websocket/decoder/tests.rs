@@ -20,14 +20,14 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn owned(message: Message<'_>) -> Owned {
+fn owned(message: ClientMessage<'_>) -> Owned {
     match message {
-        Message::Text(text) => (1, text.into()),
-        Message::Binary(bytes) => (2, bytes.into()),
-        Message::Close(None) => (8, Vec::new()),
-        Message::Close(Some((code, reason))) => (8, [&code.to_be_bytes(), reason.as_bytes()].concat()),
-        Message::Ping(payload) => (9, payload.into()),
-        Message::Pong(payload) => (10, payload.into()),
+        ClientMessage::Text(text) => (1, text.into()),
+        ClientMessage::Binary(bytes) => (2, bytes.into()),
+        ClientMessage::Close(None) => (8, Vec::new()),
+        ClientMessage::Close(Some((code, reason))) => (8, [&code.to_be_bytes(), reason.as_bytes()].concat()),
+        ClientMessage::Ping(payload) => (9, payload.into()),
+        ClientMessage::Pong(payload) => (10, payload.into()),
     }
 }
 
@@ -257,7 +257,7 @@ fn a_complete_message_is_borrowed_from_the_input() {
     let place = input[6..].as_ptr_range();
     let mut decoder = Decoder::default();
     let decoded = decoder.decode(&mut input, RULES).expect("a message");
-    let Some(Message::Text(text)) = decoded.message else { panic!("a text in {decoded:?}") };
+    let Some(ClientMessage::Text(text)) = decoded.message else { panic!("a text in {decoded:?}") };
     assert_eq!(text.as_bytes().as_ptr_range(), place);
     assert!(decoder.partial.is_none());
 }
