@@ -1,18 +1,20 @@
-//! Random life on a few shards, against a model of what clients must get.
+//! A simulation of a few shards with random clients, compared with a model of the broadcasts that each client must get.
 //!
-//! A run has phases. In each, clients subscribe, unsubscribe, broadcast, stop to read and go, in any order and in
-//! pieces of bytes, while shards take turns in any order and decisions come late. At its end everything comes to rest,
-//! and each client's share is compared with the model:
+//! A run has phases. In a phase, clients subscribe, unsubscribe, broadcast, stop reading and disconnect, in random
+//! order and in pieces of bytes. Meanwhile the shards run turns in random order, and subscriptions are decided late.
+//! At the end of a phase the shards run until they are idle, and the broadcasts that each client received are compared
+//! with the model:
 //!
-//! - who was subscribed all the time got every broadcast once, those of one sender in their order;
-//! - who was not subscribed at any time got none;
-//! - of the others' nobody got one twice or out of order; of one's own everyone got exactly those between one's own
-//!   subscribing and unsubscribing.
+//! - A client that was subscribed throughout the phase received every broadcast once, those of one sender in order.
+//! - A client that was never subscribed in the phase received none.
+//! - Any other client received no broadcast twice and those of one sender in order. Of its own broadcasts it received
+//!   exactly those between its subscribing and its unsubscribing.
 //!
-//! Clients of HTTP have several connections each: their requests are held, answered, pipelined, cut to pieces and mixed
-//! up over all of them, with a place (`seq`) or without, and between phases their connections break. Some have a stream.
+//! HTTP clients have several connections each. Their requests are held, answered, pipelined, split and distributed over
+//! the connections, with sequence numbers (`seq`) or without. Between phases, some of their connections break. Some of
+//! these clients have an event stream.
 //!
-//! When all have gone nothing is left: no record, no session, no subscription, no count.
+//! After all clients have disconnected, nothing is left: no record, no session, no subscription, no count.
 
 mod browser;
 
@@ -28,15 +30,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Subscriptions to the last ones are decided later.
+/// The paths of the simulation. Subscriptions to those from [`FIRST_LATER`] on are decided late.
 const PATHS: [&str; 5] = ["/now/a", "/now/b", "/now/c/d", "/later/a", "/later/b"];
 const FIRST_LATER: usize = 3;
 
 type Promises = Arc<Mutex<Vec<LaterDecision>>>;
 
-struct Sim(Promises);
+/// The application of the simulation. It broadcasts every event to the event's path.
+struct SimApp(Promises);
 
-impl Application for Sim {
+impl Application for SimApp {
     fn name(&self) -> &str {
         "sim"
     }
@@ -61,60 +64,61 @@ fn broadcast(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     Answer::ok()
 }
 
-/// How a client speaks.
-enum WorkerLink {
-    Raw(Socket),
-    WebSocket(Socket),
+/// The transport of a client.
+enum SimTransport {
+    Raw(SimSocket),
+    WebSocket(SimSocket),
     Http(Browser),
 }
 
-/// A connection, and what its client has said and not sent.
-struct Socket {
-    at: Peer,
+/// A connection, and the output that its client has not sent yet.
+struct SimSocket {
+    peer: Peer,
     reads: bool,
     unsent: Vec<u8>,
 }
 
-/// A client, and what the model knows of it.
-struct Client {
-    link: WorkerLink,
-    gone: bool,
-    /// Paths that it is subscribed to, once all that it has said is done.
+/// A client, and its state in the model.
+struct SimClient {
+    transport: SimTransport,
+    has_left: bool,
+    /// The paths to which the client is subscribed after everything in `unsent` has been handled.
     subscribed: BTreeSet<usize>,
-    /// Paths that it was subscribed to all through this phase, and those that it was for a part of it.
-    always: BTreeSet<usize>,
-    sometimes: BTreeSet<usize>,
-    /// What it must get of its own broadcasts.
-    own: BTreeMap<usize, Vec<u64>>,
+    /// The paths to which the client was subscribed throughout this phase, and at any time in this phase.
+    always_subscribed: BTreeSet<usize>,
+    ever_subscribed: BTreeSet<usize>,
+    /// The client's own broadcasts that it must receive, by path.
+    own_broadcasts: BTreeMap<usize, Vec<u64>>,
 }
 
+/// The shards, the clients and the model.
 struct Simulation {
     world: World,
-    clients: Vec<Client>,
+    clients: Vec<SimClient>,
     promises: Promises,
-    /// Broadcasts of this phase: path, sender, number.
+    /// The broadcasts of this phase: path, sender, number.
     broadcasts: Vec<(usize, usize, u64)>,
     number: u64,
 }
 
 #[test]
-fn everybody_gets_what_they_are_subscribed_to_and_nothing_is_left() {
+fn random_clients_receive_what_the_model_expects_and_leave_nothing_behind() {
     fuzz(|random| {
         let promises = Promises::default();
-        // Rings as small as they may be: most messages have to wait for room.
+        // The rings have the smallest allowed size, which makes most messages wait for room.
         let config = Config { mesh_ring_messages: 8, sends_per_turn_max: 2, ..Config::default() };
         let shards = 1 + random.below(3);
-        let world = World::with_config(shards, config, vec![Arc::new(Sim(Arc::clone(&promises)))]);
+        let world = World::with_config(shards, config, vec![Arc::new(SimApp(Arc::clone(&promises)))]);
         let mut sim = Simulation { world, clients: Vec::new(), promises, broadcasts: Vec::new(), number: 0 };
         for _ in 0..1 + random.below(12) {
-            sim.phase(random);
+            sim.run_phase(random);
         }
-        sim.end();
+        sim.finish();
     });
 }
 
 impl Simulation {
-    fn phase(&mut self, random: &mut Random) {
+    fn run_phase(&mut self, random: &mut Random) {
         for _ in 0..random.below(4) {
             self.connect(random);
         }
@@ -122,36 +126,36 @@ impl Simulation {
         self.break_some(random);
         self.world.advance(Duration::from_millis(random.next() % 20_000));
         for client in &mut self.clients {
-            client.always = client.subscribed.clone();
-            client.sometimes = client.subscribed.clone();
+            client.always_subscribed = client.subscribed.clone();
+            client.ever_subscribed = client.subscribed.clone();
         }
         let late = random.once_in(2);
         self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().delays_shutdowns = late);
         for _ in 0..random.below(150) {
-            self.step(random);
+            self.random_step(random);
         }
-        self.come_to_rest();
+        self.drain();
         self.check();
     }
 
     fn connect(&mut self, random: &mut Random) {
         let shard = random.below(self.world.shards.len());
-        let link = match random.below(4) {
-            0 => WorkerLink::WebSocket(Socket::new(self.world.connect_websocket(shard))),
-            1 => WorkerLink::Raw(Socket::new(self.world.connect_raw(shard))),
-            _ => WorkerLink::Http(Browser::open(&mut self.world, random)),
+        let transport = match random.below(4) {
+            0 => SimTransport::WebSocket(SimSocket::new(self.world.connect_websocket(shard))),
+            1 => SimTransport::Raw(SimSocket::new(self.world.connect_raw(shard))),
+            _ => SimTransport::Http(Browser::open(&mut self.world, random)),
         };
-        self.clients.push(Client {
-            link,
-            gone: false,
+        self.clients.push(SimClient {
+            transport,
+            has_left: false,
             subscribed: BTreeSet::new(),
-            always: BTreeSet::new(),
-            sometimes: BTreeSet::new(),
-            own: BTreeMap::new(),
+            always_subscribed: BTreeSet::new(),
+            ever_subscribed: BTreeSet::new(),
+            own_broadcasts: BTreeMap::new(),
         });
     }
 
-    fn step(&mut self, random: &mut Random) {
+    fn random_step(&mut self, random: &mut Random) {
         let shard = random.below(self.world.shards.len());
         match random.below(10) {
             0..=2 => return self.world.turn(shard),
@@ -159,100 +163,100 @@ impl Simulation {
             _ if self.clients.is_empty() => return,
             _ => {}
         }
-        let who = random.below(self.clients.len());
-        if self.clients[who].gone {
+        let index = random.below(self.clients.len());
+        if self.clients[index].has_left {
             return;
         }
         let path = random.below(PATHS.len());
         match random.below(40) {
-            0..=7 => self.subscribe(who, path),
-            8..=12 => self.unsubscribe(who, path),
-            13..=22 => self.broadcast(who, path),
-            23..=36 => self.send_some(who, random),
-            37 => match &mut self.clients[who].link {
-                WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => {
+            0..=7 => self.subscribe(index, path),
+            8..=12 => self.unsubscribe(index, path),
+            13..=22 => self.broadcast(index, path),
+            23..=36 => self.send_some(index, random),
+            37 => match &mut self.clients[index].transport {
+                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
                     socket.reads ^= true;
-                    self.world.set_reading(socket.at, socket.reads);
+                    self.world.set_reading(socket.peer, socket.reads);
                 }
-                WorkerLink::Http(browser) => browser.stop_or_go_on_reading(&mut self.world, random),
+                SimTransport::Http(browser) => browser.toggle_reading(&mut self.world, random),
             },
-            38 => self.say(who, "/qio/ping:0=null"),
-            _ => self.leave(who, random),
+            38 => self.queue_event(index, "/qio/ping:0=null"),
+            _ => self.leave(index, random),
         }
     }
 
-    fn subscribe(&mut self, who: usize, path: usize) {
-        self.say(who, &format!("/qio/on:0=\"{}\"", PATHS[path]));
-        self.clients[who].subscribed.insert(path);
-        self.clients[who].sometimes.insert(path);
+    fn subscribe(&mut self, index: usize, path: usize) {
+        self.queue_event(index, &format!("/qio/on:0=\"{}\"", PATHS[path]));
+        self.clients[index].subscribed.insert(path);
+        self.clients[index].ever_subscribed.insert(path);
     }
 
-    fn unsubscribe(&mut self, who: usize, path: usize) {
-        self.say(who, &format!("/qio/off:0=\"{}\"", PATHS[path]));
-        self.clients[who].subscribed.remove(&path);
-        self.clients[who].always.remove(&path);
+    fn unsubscribe(&mut self, index: usize, path: usize) {
+        self.queue_event(index, &format!("/qio/off:0=\"{}\"", PATHS[path]));
+        self.clients[index].subscribed.remove(&path);
+        self.clients[index].always_subscribed.remove(&path);
     }
 
-    fn broadcast(&mut self, who: usize, path: usize) {
+    fn broadcast(&mut self, index: usize, path: usize) {
         self.number += 1;
-        self.say(who, &format!("{}:0={}", PATHS[path], self.number));
-        self.broadcasts.push((path, who, self.number));
-        if self.clients[who].subscribed.contains(&path) {
-            self.clients[who].own.entry(path).or_default().push(self.number);
+        self.queue_event(index, &format!("{}:0={}", PATHS[path], self.number));
+        self.broadcasts.push((path, index, self.number));
+        if self.clients[index].subscribed.contains(&path) {
+            self.clients[index].own_broadcasts.entry(path).or_default().push(self.number);
         }
     }
 
-    fn say(&mut self, who: usize, text: &str) {
-        match &mut self.clients[who].link {
-            WorkerLink::Raw(socket) => socket.unsent.extend(raw_message(text)),
-            WorkerLink::WebSocket(socket) => {
+    fn queue_event(&mut self, index: usize, text: &str) {
+        match &mut self.clients[index].transport {
+            SimTransport::Raw(socket) => socket.unsent.extend(raw_message(text)),
+            SimTransport::WebSocket(socket) => {
                 socket.unsent.extend(client_frame(Opcode::Text, text.as_bytes()))
             }
-            WorkerLink::Http(browser) => browser.say(text),
+            SimTransport::Http(browser) => browser.queue_event(text),
         }
     }
 
-    /// A piece of what it has said, cut anywhere.
-    fn send_some(&mut self, who: usize, random: &mut Random) {
-        match &mut self.clients[who].link {
-            WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => {
+    /// Sends a piece of random length of the client's unsent output.
+    fn send_some(&mut self, index: usize, random: &mut Random) {
+        match &mut self.clients[index].transport {
+            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
                 socket.send_some(&mut self.world, random)
             }
-            WorkerLink::Http(browser) => browser.send_some(&mut self.world, random),
+            SimTransport::Http(browser) => browser.send_some(&mut self.world, random),
         }
     }
 
-    /// Everything that it has said is sent before it goes.
-    fn leave(&mut self, who: usize, random: &mut Random) {
-        self.send_all(who);
+    /// Disconnects a client after all of its output has been sent.
+    fn leave(&mut self, index: usize, random: &mut Random) {
+        self.send_all(index);
         let world = &mut self.world;
-        let client = &mut self.clients[who];
-        client.gone = true;
-        let at = match &mut client.link {
-            WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => socket.at,
-            WorkerLink::Http(browser) => return browser.leave(world, random),
+        let client = &mut self.clients[index];
+        client.has_left = true;
+        let peer = match &mut client.transport {
+            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => socket.peer,
+            SimTransport::Http(browser) => return browser.leave(world, random),
         };
         match random.below(3) {
-            0 => world.end_stream(at),
-            1 => world.reset(at),
+            0 => world.end_stream(peer),
+            1 => world.reset(peer),
             _ => {
-                world.send_bytes(at, &raw_message("no event"));
-                world.end_stream(at);
+                world.send_bytes(peer, &raw_message("no event"));
+                world.end_stream(peer);
             }
         }
     }
 
-    fn send_all(&mut self, who: usize) {
-        match &mut self.clients[who].link {
-            WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => socket.send_all(&mut self.world),
-            WorkerLink::Http(browser) => browser.send_all(&mut self.world),
+    fn send_all(&mut self, index: usize) {
+        match &mut self.clients[index].transport {
+            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => socket.send_all(&mut self.world),
+            SimTransport::Http(browser) => browser.send_all(&mut self.world),
         }
     }
 
-    /// Everything is at rest: connections of clients of HTTP break, and they go on by others.
+    /// Breaks some connections of HTTP clients, which continue on new ones. The shards must be idle.
     fn break_some(&mut self, random: &mut Random) {
-        for client in self.clients.iter_mut().filter(|client| !client.gone) {
-            let WorkerLink::Http(browser) = &mut client.link else { continue };
+        for client in self.clients.iter_mut().filter(|client| !client.has_left) {
+            let SimTransport::Http(browser) = &mut client.transport else { continue };
             if random.once_in(2) {
                 browser.break_some(&mut self.world, random);
             }
@@ -270,13 +274,18 @@ impl Simulation {
         }
     }
 
-    fn come_to_rest(&mut self) {
+    /// Sends everything, makes the pending decisions, and runs the shards until all clients have received their output.
+    fn drain(&mut self) {
         self.world.shards.iter_mut().for_each(|shard| shard.kernel_mut().delays_shutdowns = false);
-        for who in (0..self.clients.len()).filter(|who| !self.clients[*who].gone).collect::<Vec<_>>() {
-            self.send_all(who);
-            match &mut self.clients[who].link {
-                WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) => socket.read(&mut self.world),
-                WorkerLink::Http(browser) => browser.read(&mut self.world),
+        for index in
+            (0..self.clients.len()).filter(|index| !self.clients[*index].has_left).collect::<Vec<_>>()
+        {
+            self.send_all(index);
+            match &mut self.clients[index].transport {
+                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => {
+                    socket.resume_reading(&mut self.world)
+                }
+                SimTransport::Http(browser) => browser.resume_reading(&mut self.world),
             }
         }
         self.world.run_until_idle();
@@ -285,94 +294,99 @@ impl Simulation {
             self.world.run_until_idle();
         }
         self.world.run_until_idle();
-        // Whatever is left for those who poll, they get; and they wait for more.
-        for client in self.clients.iter_mut().filter(|client| !client.gone) {
-            let WorkerLink::Http(browser) = &mut client.link else { continue };
-            browser.wait_for_more(&mut self.world);
+        // Polling clients fetch their remaining output, until a request of theirs is held.
+        for client in self.clients.iter_mut().filter(|client| !client.has_left) {
+            let SimTransport::Http(browser) = &mut client.transport else { continue };
+            browser.poll_until_held(&mut self.world);
         }
     }
 
+    /// Compares the broadcasts that each client received in this phase with the model.
     fn check(&mut self) {
-        for who in 0..self.clients.len() {
-            if self.clients[who].gone {
+        for index in 0..self.clients.len() {
+            if self.clients[index].has_left {
                 continue;
             }
-            let got = self.take_broadcasts(who);
+            let received = self.take_broadcasts(index);
             for path in 0..PATHS.len() {
-                self.check_path(who, path, got.get(&path).map_or(&[], Vec::as_slice));
+                self.check_path(index, path, received.get(&path).map_or(&[], Vec::as_slice));
             }
-            self.clients[who].own.clear();
+            self.clients[index].own_broadcasts.clear();
         }
         let world = &mut self.world;
-        // A socket whose number is used again takes the last words of the one before it.
-        let world_has =
-            |client: &Client| matches!(&client.link, WorkerLink::Http(browser) if browser.is_connected());
-        self.clients.retain(|client| !client.gone || world_has(client));
+        // When a socket number is reused, the unread output of its previous socket must be gone.
+        let is_connected = |client: &SimClient| match &client.transport {
+            SimTransport::Http(browser) => browser.is_connected(),
+            _ => false,
+        };
+        self.clients.retain(|client| !client.has_left || is_connected(client));
         world.shards.iter_mut().for_each(|shard| shard.kernel_mut().unread_output.clear());
         self.broadcasts.clear();
         assert_eq!(world.counter(Counter::MeshRefused), 0);
     }
 
-    fn check_path(&self, who: usize, path: usize, got: &[u64]) {
-        let client = &self.clients[who];
+    fn check_path(&self, index: usize, path: usize, received: &[u64]) {
+        let client = &self.clients[index];
         let sent = |by: usize| -> Vec<u64> {
             let sent = self.broadcasts.iter().filter(|(to, sender, _)| (*to, *sender) == (path, by));
             sent.map(|(.., number)| *number).collect()
         };
         for sender in 0..self.clients.len() {
             let sent = sent(sender);
-            let got: Vec<u64> = got.iter().copied().filter(|number| sent.contains(number)).collect();
-            let told = format!("client {who} at {}, of {sender}", PATHS[path]);
-            if client.always.contains(&path) {
-                assert_eq!(got, sent, "{told}: subscribed all the time");
-            } else if !client.sometimes.contains(&path) {
-                assert!(got.is_empty(), "{told}: never subscribed, got {got:?}");
-            } else if sender == who && path < FIRST_LATER {
-                assert_eq!(got, client.own.get(&path).cloned().unwrap_or_default(), "{told}: one's own");
+            let received: Vec<u64> =
+                received.iter().copied().filter(|number| sent.contains(number)).collect();
+            let context = format!("client {index} at {}, broadcasts of client {sender}", PATHS[path]);
+            if client.always_subscribed.contains(&path) {
+                assert_eq!(received, sent, "{context}: subscribed throughout");
+            } else if !client.ever_subscribed.contains(&path) {
+                assert!(received.is_empty(), "{context}: never subscribed, received {received:?}");
+            } else if sender == index && path < FIRST_LATER {
+                assert_eq!(
+                    received,
+                    client.own_broadcasts.get(&path).cloned().unwrap_or_default(),
+                    "{context}: own broadcasts"
+                );
             } else {
-                assert!(got.is_sorted_by(|a, b| a < b), "{told}: {got:?}");
+                assert!(received.is_sorted_by(|a, b| a < b), "{context}: {received:?}");
             }
         }
     }
 
-    /// By path, the broadcasts that a client got in this phase.
-    fn take_broadcasts(&mut self, who: usize) -> BTreeMap<usize, Vec<u64>> {
-        let texts = match &mut self.clients[who].link {
-            WorkerLink::WebSocket(socket) => self.world.take_websocket_messages(socket.at),
-            WorkerLink::Raw(socket) => self.world.take_raw_messages(socket.at),
-            WorkerLink::Http(browser) => browser.take_raw_messages(&mut self.world),
+    /// Takes the broadcasts that a client received in this phase, by path.
+    fn take_broadcasts(&mut self, index: usize) -> BTreeMap<usize, Vec<u64>> {
+        let texts = match &mut self.clients[index].transport {
+            SimTransport::WebSocket(socket) => self.world.take_websocket_messages(socket.peer),
+            SimTransport::Raw(socket) => self.world.take_raw_messages(socket.peer),
+            SimTransport::Http(browser) => browser.take_events(&mut self.world),
         };
-        let mut got: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        let mut received: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for text in texts {
-            let (path, data) = text.split_once(":0=").expect("events without callbacks only");
+            let (path, data) = text.split_once(":0=").expect("an event without a callback");
             if path != "/qio/heartbeat" {
-                let path = PATHS.iter().position(|known| *known == path).expect("a path of these");
-                got.entry(path).or_default().push(data.parse().unwrap());
+                let path = PATHS.iter().position(|known| *known == path).expect("one of PATHS");
+                received.entry(path).or_default().push(data.parse().unwrap());
             }
         }
-        if let WorkerLink::Http(Browser { ordered: false, .. }) = self.clients[who].link {
-            // Nobody knows which of its requests came first. What was lost or came twice is seen all the same.
-            got.values_mut().for_each(|numbers| numbers.sort_unstable());
+        if let SimTransport::Http(Browser { ordered: false, .. }) = self.clients[index].transport {
+            // The order of responses to unnumbered requests is unknown. Lost and repeated broadcasts are still found.
+            received.values_mut().for_each(|numbers| numbers.sort_unstable());
         }
-        got
+        received
     }
 
-    fn end(mut self) {
+    fn finish(mut self) {
         for client in &mut self.clients {
-            match &mut client.link {
-                WorkerLink::Raw(socket) | WorkerLink::WebSocket(socket) if !client.gone => {
-                    self.world.end_stream(socket.at);
+            match &mut client.transport {
+                SimTransport::Raw(socket) | SimTransport::WebSocket(socket) if !client.has_left => {
+                    self.world.end_stream(socket.peer);
                 }
-                WorkerLink::Raw(_) | WorkerLink::WebSocket(_) => {}
-                WorkerLink::Http(browser) => browser.close(&mut self.world),
+                SimTransport::Raw(_) | SimTransport::WebSocket(_) => {}
+                SimTransport::Http(browser) => browser.close_connections(&mut self.world),
             }
         }
         self.world.run_until_idle();
-        // A session ends when no request has come for `timeout`.
-        for _ in 0..12 {
-            self.world.advance(Duration::from_secs(1));
-            self.world.run_until_idle();
-        }
+        // Sessions end after `timeout` without a request.
+        self.world.run_seconds(12);
         self.world.assert_empty();
         let count = |counter| self.world.counter(counter);
         assert_eq!(count(Counter::Subscribes), count(Counter::Unsubscribes));
@@ -381,27 +395,27 @@ impl Simulation {
     }
 }
 
-impl Socket {
-    fn new(at: Peer) -> Socket {
-        Socket { at, reads: true, unsent: Vec::new() }
+impl SimSocket {
+    fn new(peer: Peer) -> SimSocket {
+        SimSocket { peer, reads: true, unsent: Vec::new() }
     }
 
     fn send_some(&mut self, world: &mut World, random: &mut Random) {
         let len = random.below(self.unsent.len() + 1);
         let piece: Vec<u8> = self.unsent.drain(..len).collect();
         if !piece.is_empty() {
-            world.send_bytes(self.at, &piece);
+            world.send_bytes(self.peer, &piece);
         }
     }
 
     fn send_all(&mut self, world: &mut World) {
         if !self.unsent.is_empty() {
-            world.send_bytes(self.at, &std::mem::take(&mut self.unsent));
+            world.send_bytes(self.peer, &std::mem::take(&mut self.unsent));
         }
     }
 
-    fn read(&mut self, world: &mut World) {
+    fn resume_reading(&mut self, world: &mut World) {
         self.reads = true;
-        world.set_reading(self.at, true);
+        world.set_reading(self.peer, true);
     }
 }

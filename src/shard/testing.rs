@@ -1,9 +1,9 @@
-//! The harness of the shard tests: complete shards on a simulated kernel, connected by their real mesh. The tests hold the
-//! other ends of the sockets.
+//! The harness of the shard tests: complete shards on a simulated kernel, connected by their real mesh. The tests hold
+//! the other ends of the sockets.
 //!
-//! The test kernel is strict. It panics if the real kernel would fail or act on the wrong connection: if a socket gets a
-//! second send or receive while the first is in flight, if a socket is closed while an operation on it is in flight, and
-//! if an operation names a socket that does not exist.
+//! The test kernel is strict. It panics if the real kernel would fail or act on the wrong connection: if a socket gets
+//! a second send or receive while the first is in flight, if a socket is closed while an operation on it is in flight,
+//! and if an operation names a socket that does not exist.
 
 use super::kernel::{IoEvent, Kernel, RingOp};
 use super::state::{ShardParts, SharedState, State};
@@ -177,8 +177,8 @@ impl World {
         self.socket(peer).reads = reads;
     }
 
-    /// Takes the bytes sent to a peer since the last call. If its socket has been closed, they can be taken until another
-    /// socket with the same number is closed.
+    /// Takes the bytes sent to a peer since the last call. If its socket has been closed, they can be taken until
+    /// another socket with the same number is closed.
     pub fn take_bytes(&mut self, peer: Peer) -> Vec<u8> {
         match self.shards[peer.shard].kernel_mut().sockets.get_mut(&peer.socket) {
             Some(socket) => std::mem::take(&mut socket.output),

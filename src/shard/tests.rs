@@ -290,7 +290,8 @@ fn a_due_timer_is_not_postponed_by_a_command_in_the_same_turn() {
         }),
     );
     let client = world.connect_raw(0);
-    // An incomplete message, and a callback with a later deadline that is issued in the turn in which the message times out.
+    // An incomplete message, and a callback with a later deadline that is issued in the turn in which the message
+    // times out.
     world.send_bytes(client, &[0]);
     world.run_until_idle();
     world.advance(11 * SECOND);

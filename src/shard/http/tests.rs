@@ -73,7 +73,8 @@ fn take_responses(world: &mut World, peer: Peer) -> Responses {
     ok_response
 }
 
-/// Parses the head of a response; returns the status, the length of the head, and the length of the body if it is known.
+/// Parses the head of a response; returns the status, the length of the head, and the length of the body if it is
+/// known.
 fn parse_head(bytes: &[u8]) -> (u16, usize, Option<usize>) {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
@@ -119,8 +120,9 @@ fn broadcast(world: &mut World, path: &str, data: &str) {
     world.run_until_idle();
 }
 
-/// Creates two shards, a connection to each, and a session that is subscribed to `/relay/a`. The session's home is shard
-/// 0. Both connections have made a request. Returns the connection to the home, the other connection, and the session.
+/// Creates two shards, a connection to each, and a session that is subscribed to `/relay/a`. The session's home is
+/// shard 0. Both connections have made a request. Returns the connection to the home, the other connection, and the
+/// session.
 fn world_with_subscriber() -> (World, Peer, Peer, TestSession) {
     let mut world = World::new(2, apps());
     let (home_peer, remote_peer) = (world.connect(0), world.connect(1));
