@@ -48,7 +48,7 @@ impl Clock {
 
 /// The handle that advances a manual [`Clock`] from any thread.
 ///
-/// It does not wake shards: a shard that sleeps must be woken to see the new time.
+/// The handle does not wake shards: a shard that sleeps must be woken to see the new time.
 #[derive(Clone, Debug)]
 pub struct ClockHandle {
     nanos: Arc<AtomicU64>,

@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// let pool = Pool::new(4, 50, 1);
 /// assert!(pool.acquire(7).is_ok() && pool.acquire(8).is_ok());
-/// assert_eq!(pool.acquire(9), Err(AcquireError::Share), "half of the permits are used: only small holders may acquire more");
+/// // Half of the permits are used: only small holders may acquire more.
+/// assert_eq!(pool.acquire(9), Err(AcquireError::Share));
 /// assert!(pool.acquire(0).is_ok());
 /// ```
 #[derive(Debug)]
