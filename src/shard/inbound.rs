@@ -17,8 +17,21 @@ impl State {
         self.mesh.send(to, message, class, self.time.now_ns(), self.time.now_ms());
     }
 
-    /// Handles the messages from other shards.
-    pub fn handle_mesh(&mut self, codecs: &mut Codecs) {
+    /// Handles the messages from other shards and from threads.
+    ///
+    /// A thread may act because a client has been told that it is subscribed on another shard. The commands of threads are
+    /// therefore gathered before the mesh is drained, which then brings the news of that subscription, and are applied after.
+    pub fn handle_messages(&mut self, codecs: &mut Codecs, inboxes: &mut Inboxes) {
+        let mut commands = std::mem::take(&mut self.app_commands);
+        inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, |command| commands.push(command));
+        self.handle_mesh(codecs);
+        self.count(Counter::InboxReceived, commands.len() as u64);
+        commands.drain(..).for_each(|AppCommand { app, command }| self.apply(app, command));
+        self.app_commands = commands;
+        inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
+    }
+
+    fn handle_mesh(&mut self, codecs: &mut Codecs) {
         // As many as all rings hold: news of a subscription must not be left behind other shards' messages.
         let max = usize::from(self.mesh.shards()) * self.config.mesh_ring_messages;
         let mut received = self.mesh.receive(max);
@@ -28,16 +41,6 @@ impl State {
             self.handle_message(codecs, from, envelope.message);
         }
         self.mesh.reuse(received);
-    }
-
-    /// Handles the messages from threads: first those of applications, then the server's own.
-    pub fn handle_inboxes(&mut self, inboxes: &mut Inboxes) {
-        let taken =
-            inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, |AppCommand { app, command }| {
-                self.apply(app, command);
-            });
-        self.count(Counter::InboxReceived, taken as u64);
-        inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
     }
 
     fn handle_message(&mut self, codecs: &mut Codecs, from: u16, message: ShardMessage) {

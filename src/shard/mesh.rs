@@ -12,7 +12,8 @@ const WARNING_INTERVAL_MS: u64 = 1000;
 /// Sending never waits. Messages that do not fit into a ring overflow into a queue; data that does not fit into that
 /// queue is refused, and control messages are bounded by their causes, which [`MeshPort::is_stuck`] holds back.
 ///
-/// Invariants, between turns: no message that was received is left to be handled; `shard` is the port's own number.
+/// Invariants, between turns: only `deferred` has messages that were received and not handled, none of them an `Interest`;
+/// `shard` is the port's own number.
 pub(super) struct MeshPort {
     port: Port<Envelope>,
     shard: u16,
@@ -22,12 +23,14 @@ pub(super) struct MeshPort {
     next_warning_ms: u64,
     /// Memory for the messages that are received, kept from turn to turn.
     received: Vec<(u16, Envelope)>,
+    /// Messages that were received behind the requests of this turn, and are handled first in the next one.
+    deferred: Vec<(u16, Envelope)>,
 }
 
 impl MeshPort {
     /// The port of shard number `shard`.
     pub fn new(shard: u16, port: Port<Envelope>, overflow_max: usize) -> MeshPort {
-        MeshPort { port, shard, overflow_max, next_warning_ms: 0, received: Vec::new() }
+        MeshPort { port, shard, overflow_max, next_warning_ms: 0, received: Vec::new(), deferred: Vec::new() }
     }
 
     /// This shard's number.
@@ -74,10 +77,46 @@ impl MeshPort {
     }
 
     /// Receives at most `max` messages with their senders. Return the list by [`MeshPort::reuse`] once it is empty.
+    ///
+    /// A request may be the consequence of a subscription on a third shard, whose ring was read before the `Interest` of
+    /// that subscription was put there: rings are read one after the other. If there is a request, the rings are therefore
+    /// read once more, which finds every `Interest` that is older than it, and every `Interest` is handled before all else.
+    /// What else the second reading finds is deferred to the next turn.
     pub fn receive(&mut self, max: usize) -> Vec<(u16, Envelope)> {
+        self.receive_in_two(max, max)
+    }
+
+    fn receive_in_two(&mut self, first_max: usize, second_max: usize) -> Vec<(u16, Envelope)> {
         let mut received = std::mem::take(&mut self.received);
-        self.port.receive(max, |from, envelope| received.push((from as u16, envelope)));
-        received
+        received.append(&mut self.deferred);
+        let (mut has_request, mut has_interest) = (!received.is_empty(), false);
+        self.port.receive(first_max, |from, envelope| {
+            has_request |= matches!(envelope.message, ShardMessage::Request(_));
+            has_interest |= is_interest(&envelope);
+            received.push((from as u16, envelope));
+        });
+        if !has_request {
+            return received;
+        }
+        let (deferred, mut late) = (&mut self.deferred, Vec::new());
+        self.port.receive(second_max, |from, envelope| {
+            let to = if is_interest(&envelope) { &mut late } else { &mut *deferred };
+            to.push((from as u16, envelope));
+        });
+        if !has_interest && late.is_empty() {
+            return received;
+        }
+        // Those of one shard keep their order: the last one counts.
+        let (mut first, others): (Vec<_>, Vec<_>) =
+            received.into_iter().partition(|(_, envelope)| is_interest(envelope));
+        first.append(&mut late);
+        first.extend(others);
+        first
+    }
+
+    /// Returns whether messages were received that are handled in the next turn.
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
     }
 
     /// Keeps the memory of a list of messages.
@@ -116,6 +155,8 @@ impl MeshPort {
         self.port.check();
         assert_eq!(usize::from(self.shard), self.port.shard(), "the number of the port's shard");
         assert!(self.received.is_empty(), "a message that was received was left over by its turn");
+        let late = self.deferred.iter().any(|(_, envelope)| is_interest(envelope));
+        assert!(!late, "news of a subscription was deferred");
     }
 
     /// Messages sent, received, overflowed and refused.
@@ -124,10 +165,18 @@ impl MeshPort {
     }
 }
 
+fn is_interest(envelope: &Envelope) -> bool {
+    matches!(envelope.message, ShardMessage::Interest { .. })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::path::Path;
+    use crate::protocol::http::{SessionParams, Sid};
     use crate::qev::mesh::{MeshSettings, mesh};
+    use crate::qev::ring::PeerAddress;
+    use crate::shard::sessions::messages::{RelayedRequest, RequestId, SessionRequest};
 
     /// The ports of two shards whose rings and overflow queues hold one message each.
     fn two() -> [MeshPort; 2] {
@@ -138,6 +187,62 @@ mod tests {
 
     fn message() -> ShardMessage {
         ShardMessage::AddressRefused { slot: 0, generation: 1 }
+    }
+
+    fn request() -> ShardMessage {
+        let id = RequestId { shard: 1, connection: 0, generation: 1, number: 0 };
+        let session = SessionParams { sid: Sid::from(7), connect: true, close: false, seq: None, host: "" };
+        let request = SessionRequest { id, peer: PeerAddress::UNIX, session, body: Some("") };
+        ShardMessage::Request(Box::new(RelayedRequest::of(&request)))
+    }
+
+    fn interest(subscribed: bool) -> ShardMessage {
+        ShardMessage::Interest { path: Path::parse("/a").unwrap(), subscribed }
+    }
+
+    /// What a message of these tests is: a request, or the news that there are subscribers or none.
+    fn kinds(received: &mut Vec<(u16, Envelope)>) -> Vec<(u16, &'static str)> {
+        let kind = |message: &ShardMessage| match message {
+            ShardMessage::Request(_) => "request",
+            ShardMessage::Interest { subscribed: true, .. } => "subscribers",
+            ShardMessage::Interest { subscribed: false, .. } => "none",
+            _ => "other",
+        };
+        received.drain(..).map(|(from, envelope)| (from, kind(&envelope.message))).collect()
+    }
+
+    /// The ring of the shard with the request is read before the ring of the shard with the news.
+    #[test]
+    fn news_of_subscriptions_is_handled_before_requests() {
+        let ports = mesh(3, MeshSettings { ring_messages: 8, overflow_messages_max: 8 });
+        let mut ports: Vec<MeshPort> =
+            (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 8)).collect();
+        ports[1].send(0, request(), Class::Control, 0, 0);
+        ports[1].send(0, interest(true), Class::Control, 0, 0);
+        ports[1].send(0, interest(false), Class::Control, 0, 0);
+        ports[2].send(0, interest(true), Class::Control, 0, 0);
+        ports[2].send(0, message(), Class::Control, 0, 0);
+        let mut received = ports[0].receive(100);
+        let expected = [(1, "subscribers"), (1, "none"), (2, "subscribers"), (1, "request"), (2, "other")];
+        assert_eq!(kinds(&mut received), expected);
+        assert!(received.is_empty() && !ports[0].has_deferred());
+    }
+
+    #[test]
+    fn the_rings_are_read_once_more_if_there_is_a_request() {
+        let ports = mesh(2, MeshSettings { ring_messages: 8, overflow_messages_max: 8 });
+        let mut ports: Vec<MeshPort> =
+            (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 8)).collect();
+        for message in [request(), interest(true), request(), message()] {
+            ports[1].send(0, message, Class::Control, 0, 0);
+        }
+        // The first reading finds one message, the second one two, and the next turn's the last.
+        let receive = |port: &mut MeshPort| kinds(&mut port.receive_in_two(1, 2));
+        assert_eq!(receive(&mut ports[0]), [(1, "subscribers"), (1, "request")]);
+        assert!(ports[0].has_deferred());
+        ports[0].check();
+        assert_eq!(receive(&mut ports[0]), [(1, "request"), (1, "other")]);
+        assert!(!ports[0].has_deferred());
     }
 
     #[test]

@@ -136,8 +136,7 @@ impl<K: Kernel> Loop<K> {
         kernel.enter(wait)?;
         state.begin_turn();
         // 3. Messages from other shards and from threads.
-        state.handle_mesh(codecs);
-        state.handle_inboxes(inboxes);
+        state.handle_messages(codecs, inboxes);
         // 4. The kernel's events: connections, bytes (decode, route, handle, apply commands), completed sends.
         kernel.drain(|event| state.handle_io(codecs, event));
         // 5. Timers that are due.

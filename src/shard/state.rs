@@ -12,7 +12,7 @@ use super::connections::Connections;
 use super::kernel::RingOp;
 use super::link_table::Links;
 use super::mesh::MeshPort;
-use super::messages::Envelope;
+use super::messages::{AppCommand, Envelope};
 use super::pubsub::PubSub;
 use super::sessions::Sessions;
 use super::time::Time;
@@ -87,6 +87,8 @@ pub(super) struct State {
     pub sessions: Sessions,
     pub links: Links,
     pub acceptor: Acceptor,
+    /// Memory for the commands of threads, kept from turn to turn.
+    pub app_commands: Vec<AppCommand>,
     /// Operations for the ring, other than sends, in order.
     pub ring_ops: Vec<RingOp>,
     pub metrics: Snapshot,
@@ -124,6 +126,7 @@ impl State {
             sessions: Sessions::default(),
             links: Links::new(link_places),
             acceptor: Acceptor::default(),
+            app_commands: Vec::new(),
             ring_ops: Vec::new(),
             metrics: Snapshot::new(),
             shutdown_deadline_ns: None,
@@ -163,7 +166,8 @@ impl State {
         // Output that waited for the mesh goes out once the mesh has room, which the end of a turn may bring.
         let unblocked = self.connections.has_blocked_sessions() && !self.mesh.is_stuck();
         let leaving = self.pubsub.has_leaving() && !self.links.are_full();
-        self.connections.has_ready() || !self.ring_ops.is_empty() || leaving || unblocked
+        let ready = self.connections.has_ready() || self.mesh.has_deferred();
+        ready || !self.ring_ops.is_empty() || leaving || unblocked
     }
 
     /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer is
