@@ -13,7 +13,8 @@ use crate::protocol::Options;
 use crate::qev::mesh::Class;
 use crate::qev::ring::{Descriptor, Errno, PeerAddress};
 
-/// How long accepting pauses for lack of descriptors or memory, in milliseconds, unless a connection is released earlier.
+/// How long accepting pauses for lack of descriptors or memory, in milliseconds, unless a connection is released
+/// earlier.
 const PAUSE_MS: u64 = 100;
 
 impl State {
@@ -71,7 +72,7 @@ impl State {
         }
     }
 
-    /// Has a new connection counted by the shard that counts its address.
+    /// Adds a new connection to the count of its address, which one of the shards keeps.
     pub fn count_address(&mut self, slot: u32, generation: u32, peer: PeerAddress) {
         let Some(address) = self.addresses.counted(peer) else { return };
         let counter = self.mesh.shard_of_hash(addresses::hash(address));
@@ -97,7 +98,7 @@ impl State {
         }
     }
 
-    /// Ends a connection that exceeds the limit for its address. It may have been released meanwhile.
+    /// Ends a connection that exceeds the limit for its address. The connection may already have been released.
     pub fn refuse_address(&mut self, slot: u32, generation: u32) {
         if self.connections.get_of(slot, generation).is_some() {
             self.end(slot, Cause::TooManyOfAddress);

@@ -1,15 +1,15 @@
-//! Pauses of accepting, for times in which the kernel cannot accept connections.
+//! Pauses of accepting, for the times when the kernel cannot accept connections.
 
 /// A pause of accepting.
 #[derive(Default)]
 pub(super) struct Acceptor {
     is_paused: bool,
-    /// The timer is set that ends the pause. It may outlast the pause.
+    /// Whether the timer that ends a pause is set. The timer may outlast the pause.
     timer_is_set: bool,
 }
 
 impl Acceptor {
-    /// Pauses accepting; returns whether a timer must be set that ends the pause.
+    /// Pauses accepting; returns whether the timer that ends the pause must be set.
     pub fn pause(&mut self) -> bool {
         self.is_paused = true;
         !std::mem::replace(&mut self.timer_is_set, true)

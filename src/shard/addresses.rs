@@ -18,7 +18,7 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// No addresses. `max` is the limit for each, or 0 for no limit.
+    /// Creates an empty table. `max` is the limit for each address, or 0 for no limit.
     pub fn new(max: usize) -> Addresses {
         Addresses { max, connections: AHashMap::new() }
     }
@@ -40,7 +40,8 @@ impl Addresses {
         }
     }
 
-    /// The address by which a peer is counted, or `None` if it is not: the limit is off, or its socket has no IP address.
+    /// The address by which a peer is counted, or `None` if the peer is not counted: the limit is off, or the socket
+    /// has no IP address.
     pub fn counted(&self, peer: PeerAddress) -> Option<IpAddr> {
         if self.max == 0 { None } else { peer.ip().map(network) }
     }

@@ -1,4 +1,4 @@
-//! Commands: those of this shard's handlers, and those from other shards and from threads.
+//! The commands of this shard's handlers, of other shards and of threads.
 
 use super::ending::Cause;
 use super::messages::ShardMessage;
@@ -29,7 +29,8 @@ impl State {
         match command.client() {
             Some(client) if client.shard != self.mesh.shard() => {
                 if client.shard < self.mesh.shards() {
-                    // A send may be refused, so that no application can fill this shard's memory. All else is bounded.
+                    // A send may be refused, so that no application can fill this shard's memory. All other commands
+                    // are bounded.
                     let is_send = matches!(command, Command::Send { .. });
                     let class = if is_send { Class::Data } else { Class::Control };
                     self.send_to_shard(client.shard, ShardMessage::Command { app, command }, class);
@@ -115,7 +116,8 @@ impl State {
         self.answer(fired.app, reply_to, answer);
     }
 
-    /// The one entry point of broadcasts: to the subscribers here, and to the shards that have some.
+    /// Broadcasts data to the subscribers on this shard and to the other shards with subscribers. All broadcasts start
+    /// here.
     pub fn broadcast(&mut self, path: &Path, data: Json) {
         self.count(Counter::Broadcasts, 1);
         let Some(id) = self.pubsub.find(path.as_ref()) else { return };
@@ -128,8 +130,8 @@ impl State {
     }
 
     /// Puts this turn's broadcasts into the outboxes of their subscribers. Called at the end of the turn, and before a
-    /// subscription changes or a connection ends: a broadcast reaches exactly those who were subscribed when it was
-    /// accepted.
+    /// subscription changes or a connection ends: a broadcast reaches exactly the clients that were subscribed when
+    /// it was accepted.
     #[inline]
     pub fn fan_out(&mut self) {
         if self.pubsub.has_broadcasts() {

@@ -1,5 +1,5 @@
-//! The applications of a shard: their events, the router that finds them, their timers, and the running of their code. An
-//! application that panics fails its event, not the server.
+//! The applications of a shard: their events, the router that finds them, their timers, and the calls of their code. A
+//! panic in an application fails the event, not the server.
 
 use crate::app::worker::{Manifest, WorkerGroup};
 use crate::app::worker_app;
@@ -29,16 +29,16 @@ pub struct Apps {
     runner: Runner,
 }
 
-/// Code of an application that runs once.
+/// A function of an application that runs once.
 struct Once {
     app: u32,
     run: Box<dyn FnOnce(&mut Context<'_>)>,
 }
 
-/// What running code of an application is given, and the commands that it queues.
+/// The context that the code of an application gets, with the commands that it queues.
 struct Runner {
     shard: u16,
-    /// By application, as are `data` and `names`.
+    /// The handles through which applications call the server, by application. `data` and `names` have the same order.
     servers: Vec<Server>,
     data: Vec<ClientData>,
     names: Vec<String>,
@@ -50,7 +50,7 @@ struct Runner {
     host: String,
 }
 
-/// The error of code of an application that has panicked. The panic has been logged.
+/// The error that the code of an application panicked. The panic has been logged.
 pub(super) struct Panicked;
 
 impl Apps {
@@ -207,7 +207,7 @@ impl Apps {
         app
     }
 
-    // Commands, and the circumstances in which code runs.
+    // Commands, and the context of the running code.
 
     /// Returns whether commands are queued.
     #[inline]
@@ -215,12 +215,12 @@ impl Apps {
         !self.runner.commands.is_empty()
     }
 
-    /// Takes the commands that are queued.
+    /// Takes the queued commands.
     pub(super) fn take_commands(&mut self) -> Vec<LocalCommand> {
         std::mem::take(&mut self.runner.commands)
     }
 
-    /// Sets the time that applications are told.
+    /// Sets the time that applications get.
     pub(super) fn set_now(&mut self, now: Duration) {
         self.runner.now = now;
     }

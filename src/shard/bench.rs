@@ -1,5 +1,5 @@
-//! The subject of `benches/fanout.rs`, `benches/apps.rs` and `benches/turns.rs`: whole turns of a shard over a kernel that
-//! does nothing.
+//! The code measured by `benches/fanout.rs`, `benches/apps.rs` and `benches/turns.rs`: complete turns of a shard on a
+//! kernel that does nothing.
 
 use super::kernel::{IoEvent, Kernel, RingOp};
 use super::state::{ShardParts, SharedState};
@@ -20,7 +20,7 @@ use crate::qev::ring::{Descriptor, FrameBatch, PeerAddress, Token, Wait};
 use std::io;
 use std::sync::Arc;
 
-/// Commands that an inbox of the benchmarks holds.
+/// The capacity of an inbox in the benchmarks, in messages.
 const INBOX_MESSAGES: usize = 1024;
 
 /// One shard with WebSocket clients that are subscribed to one path.
@@ -63,7 +63,7 @@ pub struct Handling {
 }
 
 impl Handling {
-    /// Creates a shard with one client, which is subscribed to a path of the application's.
+    /// Creates a shard with one client, which is subscribed to a path of the application.
     pub fn new(app: Arc<dyn Application>, path: &str) -> Handling {
         let (mut shard, _) = shard(app);
         connect(&mut shard, 0);
@@ -75,7 +75,7 @@ impl Handling {
         handling
     }
 
-    /// Runs a turn in which the client has sent these events this many times; returns the bytes that it was sent.
+    /// Runs a turn in which the client has sent these events this many times; returns the number of bytes sent to it.
     pub fn turn(&mut self, events: &[String], times: usize) -> usize {
         self.shard.kernel.received.push((0, frames(events, times)));
         turn(&mut self.shard)
@@ -174,7 +174,7 @@ impl Kernel for NoKernel {
     }
 }
 
-/// The threads of applications that have none.
+/// Rejects commands of other threads: the applications of the benchmarks have none.
 struct NoThreads;
 
 impl Post for NoThreads {

@@ -1,4 +1,5 @@
-//! How connections end: the end is decided anywhere in a turn, and carried out here before the turn is over.
+//! How connections end: the end is decided anywhere in a turn, and carried out by the functions of this file before
+//! the turn is over.
 
 use super::codecs::Codecs;
 use super::connection::{Connection, Moment, Stage, Transport};
@@ -11,7 +12,8 @@ use crate::metrics::Counter;
 use crate::protocol::{Codec, Reason};
 use crate::qev::buffers::Frame;
 
-/// The silence, in milliseconds, after which a peer that has requested nothing has read what it was sent.
+/// The time without input, in milliseconds, after which a peer without an open request is taken to have read its last
+/// response.
 const QUIET_MS: u64 = 1000;
 
 impl State {
@@ -72,7 +74,7 @@ impl State {
             return self.abort(codecs, slot);
         }
         if cause == Cause::Reason(Reason::SlowClient) {
-            // There is no room for what the peer did not read, and it would not read the reason behind all that.
+            // The peer did not read its output, which is dropped, and would not read a reason sent after it.
             self.connections.drop_outbox(slot);
         }
         let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(codecs.get_mut(slot), cause));
@@ -89,9 +91,9 @@ impl State {
         self.connections.queue_for_flush(slot);
     }
 
-    /// Ends a connection with a socket at once: the peer is sent nothing more, nothing that it sends matters, and what is
-    /// in flight is cancelled. If the kernel finds nothing to cancel because it is just working on it, the timer repeats
-    /// this.
+    /// Ends a connection with a socket immediately: nothing more is sent to the peer, its input is discarded, and the
+    /// operations in flight are cancelled. If the kernel is executing an operation at this moment, it cannot cancel
+    /// it; the timer then repeats the cancellation.
     pub fn abort(&mut self, codecs: &mut Codecs, slot: u32) {
         codecs.end(slot);
         self.connections.drop_outbox(slot);
@@ -122,8 +124,8 @@ impl State {
         self.release_if_idle(slot);
     }
 
-    /// Releases a connection that has ended once nothing of it is in flight: its socket is closed, and its record is
-    /// removed.
+    /// Releases a connection that has ended when it has no operation in flight: closes its socket and removes its
+    /// record.
     pub fn release_if_idle(&mut self, slot: u32) {
         let connection = self.connections.live(slot);
         if connection.stage != Stage::Dead || connection.is_in_flight() {
@@ -179,10 +181,10 @@ impl State {
         }
     }
 
-    /// Releases a connection's client, although the connection may still be closing: the client's callbacks are dropped,
-    /// and its subscriptions end.
+    /// Releases a connection's client, although the connection may still be closing: the client's callbacks are
+    /// dropped, and its subscriptions end.
     fn release_client(&mut self, slot: u32) {
-        // The client is subscribed until now.
+        // Broadcasts accepted before this moment still reach the client.
         self.fan_out();
         if let Some(client) = self.connections.detach_client(slot) {
             self.pubsub.disconnected(client);
@@ -190,9 +192,9 @@ impl State {
         }
     }
 
-    /// Ends subscriptions of disconnected clients, with their off-hooks, and drops what applications keep for these clients.
-    /// A client may have had a million subscriptions: only so many end in one turn, and none while a worker that may have to
-    /// be told does not keep up.
+    /// Ends subscriptions of disconnected clients, with their off-hooks, and drops what applications keep for these
+    /// clients. A client may have had a million subscriptions. A limited number of them ends in one turn, and none
+    /// while a worker that handles ends of subscriptions does not keep up.
     pub fn end_subscriptions(&mut self) {
         while let Some(client) = self.pubsub.next_leaving() {
             if self.links.are_full() {
@@ -230,8 +232,8 @@ impl Goodbye {
 }
 
 impl Connection {
-    /// Returns whether the peer has nothing left to read and sends nothing: a connection of HTTP between two requests, or
-    /// one from which nothing was received. Closing it takes nothing from anybody.
+    /// Returns whether the peer has nothing left to read and sends nothing: an HTTP connection between two requests, or
+    /// one from which nothing was received. Closing such a connection loses no data.
     fn is_quiet(&self, codec: &Codec, now: Moment) -> bool {
         let is_client = self.client.is_some() || codec.framing().is_some();
         let waits = self.unfinished || codec.unanswered().next().is_some();

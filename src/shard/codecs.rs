@@ -27,7 +27,7 @@ impl Codecs {
         *self.get_mut(slot) = Codec::new(options);
     }
 
-    /// Ends a connection: its codec discards what it is given, and its memory is freed.
+    /// Ends a connection: its codec discards all further input, and its memory is freed.
     pub fn end(&mut self, slot: u32) {
         *self.get_mut(slot) = Codec::default();
     }
@@ -42,7 +42,7 @@ impl Codecs {
         &self.blocks[slot as usize / BLOCK][slot as usize % BLOCK]
     }
 
-    /// The codec of a connection, to be changed.
+    /// Returns a mutable reference to the codec of a connection.
     ///
     /// # Panics
     ///
@@ -52,8 +52,8 @@ impl Codecs {
         &mut self.blocks[slot as usize / BLOCK][slot as usize % BLOCK]
     }
 
-    /// Asserts the invariant. `is_in_use` returns whether a slot holds a connection with a socket that has not ended. Linear in
-    /// the number of slots.
+    /// Asserts the invariant. `is_in_use` returns whether a slot holds a connection with a socket that has not ended.
+    /// Linear in the number of slots.
     pub fn check(&self, is_in_use: impl Fn(u32) -> bool) {
         for (codec, slot) in self.blocks.iter().flatten().zip(0..) {
             let may_decode = codec.has_ended() || is_in_use(slot);

@@ -1,4 +1,4 @@
-//! The records of a shard: what it keeps for a connection, and what it keeps for a client.
+//! The records that a shard keeps for a connection and for a client.
 
 use super::frames::Outbox;
 use crate::app::Callback;
@@ -9,7 +9,7 @@ use crate::qev::ring::{Descriptor, PeerAddress};
 use crate::qev::timer::TimerId;
 use std::num::NonZeroU32;
 
-/// A connection: how its peer is reached, and what waits to be sent. An idle connection costs this record, its codec and
+/// A connection: its transport, its outbox and its timer. An idle connection costs this record, its codec and
 /// its timer.
 pub(super) struct Connection {
     pub outbox: Outbox,
@@ -31,17 +31,17 @@ pub(super) struct Connection {
     pub sent: Moment,
     pub stage: Stage,
     pub framing: Framing,
-    /// A multishot receive is armed.
+    /// Whether a multishot receive is armed.
     pub receiving: bool,
-    /// A send is in flight.
+    /// Whether a send is in flight.
     pub sending: bool,
-    /// A shutdown is in flight. The socket must not be closed before it has completed.
+    /// Whether a shutdown is in flight. The socket must not be closed before it has completed.
     pub shutting_down: bool,
-    /// The connection is in the queue of connections to be flushed.
+    /// Whether the connection is in the queue of connections to be flushed.
     pub queued: bool,
-    /// A message has begun and is not complete.
+    /// Whether a message has begun and is not complete.
     pub unfinished: bool,
-    /// A heartbeat that must be answered was sent, and nothing has been received since.
+    /// Whether a heartbeat that must be answered was sent, and nothing has been received since.
     pub challenged: bool,
 }
 
@@ -71,15 +71,15 @@ pub(super) enum Stage {
     Ending,
     /// Our Close has been queued; the peer's Close is awaited.
     AwaitingPeer,
-    /// What is queued is sent, then the sending direction is shut down.
+    /// The queued output is sent, then the sending direction is shut down.
     Flushing,
     /// The peer has been told the end of the stream; its own end is awaited.
     HalfClosed,
-    /// Nothing is sent or read any more; the last completions are awaited.
+    /// Nothing is sent or read any more; the completions of the operations in flight are awaited.
     Dead,
 }
 
-/// A client: what exists beyond its connection.
+/// A client. The record can outlive the client's connection.
 pub(super) struct Client {
     /// Never 0, so that a slab of clients needs no extra byte to mark free slots.
     generation: NonZeroU32,
@@ -87,7 +87,7 @@ pub(super) struct Client {
     pub callbacks: Callbacks<ServerCallback>,
 }
 
-/// The connection of a client that no longer has one.
+/// The value of `connection` for a client that is detached from its connection.
 const NO_CONNECTION: u32 = u32::MAX;
 
 impl Client {
@@ -115,10 +115,10 @@ impl Client {
     }
 }
 
-/// A server callback that a client may fire, and the application that it belongs to.
+/// A server callback that was offered to a client, and its application.
 pub(super) struct ServerCallback {
     pub app: u32,
-    /// `None` for the challenge of a heartbeat, which runs nothing.
+    /// The callback, or `None` for a heartbeat that must be answered, which runs nothing.
     pub run: Option<Callback>,
 }
 

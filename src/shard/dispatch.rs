@@ -1,4 +1,4 @@
-//! The way of an event: its text is parsed, its path is routed to a handler, and the handler's answer is queued.
+//! Dispatching an event: its text is parsed, its path is routed to a handler, and the handler's answer is queued.
 
 use super::connection::ServerCallback;
 use super::ending::Cause;
@@ -22,7 +22,7 @@ impl State {
         self.count(Counter::EventsReceived, 1);
         let client = self.connections.client_of(slot).expect("only a connection with a client sends events");
         let reply_to = ReplyTo { client, callback: event.callback };
-        // Nearly every path is clean already, and then this stays empty.
+        // Nearly every path is already clean; the buffer then stays empty.
         let mut scratch = String::new();
         let path = PathRef::clean(event.path, &mut scratch).ok();
         let routed = path.and_then(|path| self.apps.route(path).map(|(index, extra)| (path, index, extra)));
@@ -94,8 +94,8 @@ impl State {
         self.count(Counter::MessagesSent, u64::from(queued));
     }
 
-    /// Puts a frame into the outbox of a connection; returns whether it is there. If the frame exceeds the outbox's limit,
-    /// the connection ends. Broadcasts that were accepted earlier still reach it.
+    /// Puts a frame into the outbox of a connection; returns whether the outbox accepted it. If the frame exceeds the
+    /// outbox's limit, the connection ends. Broadcasts that were accepted earlier still reach it.
     #[inline]
     pub fn queue(&mut self, slot: u32, frame: Frame) -> bool {
         if self.pubsub.has_broadcasts() && self.connections.would_overflow(slot, frame.len()) {

@@ -1,9 +1,9 @@
-//! Why a connection ends, and an end that has been decided but not carried out.
+//! The causes of a connection's end, and ends that have been decided but not carried out.
 
 use crate::metrics::Counter;
 use crate::protocol::Reason;
 
-/// Why a connection ends: a reason of the protocol's, or one that no peer is told.
+/// The cause of a connection's end: a reason of the protocol, or a cause that the peer is not told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
     /// A reason that has a close code.
@@ -28,13 +28,13 @@ pub(super) enum Cause {
 pub(super) struct Ending {
     /// The slot of the connection.
     pub slot: u32,
-    /// Why it ends.
+    /// The cause of the end.
     pub cause: Cause,
     /// The last bytes for the peer, if the codec has already provided them. Otherwise the codec is asked.
     pub goodbye: Option<Goodbye>,
 }
 
-/// The last bytes that a peer is sent.
+/// The last bytes sent to a peer.
 pub(super) struct Goodbye {
     /// The bytes; may be empty.
     pub bytes: Vec<u8>,
@@ -43,7 +43,7 @@ pub(super) struct Goodbye {
 }
 
 impl Goodbye {
-    /// A goodbye without bytes.
+    /// An end without last bytes.
     pub const NOTHING: Goodbye = Goodbye { bytes: Vec::new(), await_peer: false };
 }
 
@@ -61,8 +61,8 @@ impl Cause {
         }
     }
 
-    /// Returns whether the peer is told nothing and not waited for, because it cannot be reached or must not hold a
-    /// connection any longer.
+    /// Returns whether the connection is closed without a message to the peer and without waiting for it, because the
+    /// peer cannot be reached or must not hold a connection any longer.
     pub fn is_abrupt(self) -> bool {
         matches!(self, Cause::Broken(_) | Cause::TooManyOfAddress)
     }

@@ -1,5 +1,5 @@
-//! The end of a turn: what was queued is handed to the kernel, with one send for each client that has output, however
-//! many events it gets.
+//! The end of a turn: the queued output goes to the kernel, with one send for each client, regardless of the
+//! number of its events.
 
 use super::codecs::Codecs;
 use super::connection::Stage;
@@ -11,8 +11,8 @@ use crate::qev::buffers::Frame;
 use crate::qev::ring::FRAMES_PER_SEND_MAX;
 
 impl State {
-    /// Hands everything to the kernel, which gets it with the next system call. At most `sends-per-turn-max` connections are
-    /// flushed; the others follow in the next turn, after the input that was received meanwhile.
+    /// Hands everything to the kernel, which gets it with the next system call. At most `sends-per-turn-max`
+    /// connections are flushed; the others follow in the next turn, after the input that was received meanwhile.
     pub fn flush(&mut self, codecs: &mut Codecs, kernel: &mut impl Kernel) {
         let mut coalesced = CoalescedFrame::default();
         for _ in 0..self.connections.ready().min(self.config.sends_per_turn_max) {
@@ -20,7 +20,7 @@ impl State {
             self.flush_connection(codecs, kernel, &mut coalesced, slot);
         }
         self.ring_ops.drain(..).for_each(|op| kernel.submit(op));
-        // After the operations, by which new links get into the ring.
+        // This comes after the ring operations, which move the sockets of new links into the ring.
         self.flush_links(kernel);
     }
 
@@ -58,7 +58,7 @@ impl State {
         kernel.send_gathered(socket, slot, frames);
     }
 
-    /// Handles a connection whose output has all been sent. If it only waited for that, its end proceeds.
+    /// Handles a connection whose output has all been sent. If its end waited for the output, the end proceeds.
     fn flushed(&mut self, codecs: &mut Codecs, slot: u32) {
         let connection = self.connections.live_mut(slot);
         if connection.stage != Stage::Flushing {

@@ -7,14 +7,14 @@ use crate::protocol::{self, Framing};
 use crate::qev::buffers::Frame;
 use smallvec::SmallVec;
 
-/// Frames that an outbox holds without memory on the heap.
+/// The number of frames that an outbox holds without memory on the heap.
 const OUTBOX_INLINE: usize = 2;
 
 /// Frames that wait to be sent, in order.
 pub(super) type Outbox = SmallVec<[Frame; OUTBOX_INLINE]>;
 
-/// The largest total size, in bytes, of frames that are copied into one frame to be sent. A copy of this size costs less
-/// than the kernel's walk over an iovec, and all clients that have the same frames to send share it.
+/// The largest total size, in bytes, of frames that are copied into one frame to be sent. A copy of this size costs
+/// less than the kernel's walk over an iovec, and all clients that have the same frames to send share it.
 pub(super) const COALESCED_BYTES_MAX: usize = 64 << 10;
 
 /// The frame that was coalesced last, and the frames that it was made from. In a fan-out most clients have the same

@@ -1,4 +1,4 @@
-//! Messages from other shards and from threads are handled here.
+//! Handling of messages from other shards and from threads.
 
 use super::Inboxes;
 use super::codecs::Codecs;
@@ -20,7 +20,7 @@ impl State {
     /// Handles the messages from other shards and from threads.
     ///
     /// A thread may act because a client has been told that it is subscribed on another shard. The commands of threads are
-    /// therefore gathered before the mesh is drained, which then brings the news of that subscription, and are applied after.
+    /// therefore gathered before the mesh is drained, which delivers the message about that subscription, and applied after it.
     pub fn handle_messages(&mut self, codecs: &mut Codecs, inboxes: &mut Inboxes) {
         let mut commands = std::mem::take(&mut self.app_commands);
         inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, |command| commands.push(command));
@@ -32,7 +32,8 @@ impl State {
     }
 
     fn handle_mesh(&mut self, codecs: &mut Codecs) {
-        // As many as all rings hold: news of a subscription must not be left behind other shards' messages.
+        // At most as many messages as all rings hold, because messages about subscriptions must not wait for another
+        // turn.
         let max = usize::from(self.mesh.shards()) * self.config.mesh_ring_messages;
         let mut received = self.mesh.receive(max);
         for (from, envelope) in received.drain(..) {
@@ -91,7 +92,7 @@ impl State {
         self.end_all();
     }
 
-    /// Replies to those who have moved the clock: the timers that were due by then have run.
+    /// Replies to the tests that have moved the clock, because the timers that became due have run.
     pub fn notify_clock_watchers(&mut self) {
         for mut watcher in self.clock_watchers.drain(..) {
             // The receiver may have given up.

@@ -76,7 +76,7 @@ impl State {
         }
     }
 
-    /// Handles a send that has completed: its latencies are recorded, and what has been queued meanwhile may be sent.
+    /// Handles a completed send: its latencies are recorded, and output that has been queued since may be sent.
     fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: &FrameBatch) {
         let bytes = frames.len();
         self.connections.sent(slot, bytes);
@@ -111,8 +111,8 @@ impl State {
         }
     }
 
-    /// Decodes until the bytes are used up or the connection's end is decided. The codec is borrowed while its events are
-    /// dispatched, which changes everything but codecs.
+    /// Decodes until the bytes are used up or the connection's end is decided. The codec is borrowed while its events
+    /// are dispatched, which changes everything but codecs.
     fn decode_with(&mut self, slot: u32, codec: &mut Codec, data: &mut [u8]) -> DecodeProgress {
         let mut progress = DecodeProgress { consumed: 0, was_idle: false, was_open: codec.is_open() };
         loop {
@@ -160,8 +160,8 @@ impl State {
         }
     }
 
-    /// Notes how far the connection's messages have got. A message that has begun must be complete in time, and so must the
-    /// handshake of a WebSocket that a connection of HTTP has become.
+    /// Records the progress of the connection's messages. A message must be completed in time, and so must the
+    /// handshake of an HTTP connection that was upgraded to a WebSocket.
     fn update_progress(&mut self, slot: u32, codec: &Codec, progress: &DecodeProgress) {
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
@@ -189,14 +189,14 @@ impl State {
         let broken = !matches!(cause, Cause::EndOfStream);
         match self.connections.live(slot).stage {
             Stage::Open => {
-                // A peer that sends requests and then shuts down its side gets the responses that are ready, or on their
-                // way to this shard.
+                // A peer that sends requests and then shuts down its side gets the responses that are ready, or on
+                // their way to this shard.
                 self.deliver_responses(codecs);
                 if broken || !self.abandon_requests(codecs, slot) {
                     self.end(slot, cause);
                 }
             }
-            // What was queued before may still reach a peer that has only shut down its side.
+            // A peer that has only shut down its sending direction can still receive the queued output.
             Stage::AwaitingPeer | Stage::Flushing if !broken => {
                 self.connections.live_mut(slot).stage = Stage::Flushing;
                 self.connections.queue_for_flush(slot);
@@ -219,7 +219,7 @@ impl State {
         }
     }
 
-    /// Queues bytes of the protocol's own, which are no event.
+    /// Queues bytes of the protocol that are not an event.
     pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             self.queue(slot, Frame::new(bytes, self.time.now_ns()));
@@ -229,7 +229,7 @@ impl State {
 
 /// The progress that a piece of input made.
 struct DecodeProgress {
-    /// Bytes of the input that were used up.
+    /// The number of input bytes that were used.
     consumed: usize,
     /// At some point no message was incomplete, so a message that had begun before is complete.
     was_idle: bool,

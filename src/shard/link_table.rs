@@ -18,7 +18,7 @@ pub(super) struct Links {
     free: Vec<u32>,
     /// The number of reserved places.
     places: u32,
-    /// A timer is set after which the links are checked.
+    /// Whether the timer after which the links are checked is set.
     check_is_due: bool,
 }
 
@@ -31,9 +31,9 @@ pub(super) struct LinkEnd {
     pub place: u32,
     pub receiving: bool,
     pub sending: bool,
-    /// The worker is being told that nothing more will be sent.
+    /// Whether the shutdown that tells the worker that nothing more will be sent is in flight.
     pub shutting_down: bool,
-    /// The worker has been told so.
+    /// Whether that shutdown has completed.
     pub is_shut_down: bool,
     /// When the send that is in flight was submitted.
     pub sent_ms: u64,
@@ -42,7 +42,7 @@ pub(super) struct LinkEnd {
 }
 
 impl LinkEnd {
-    /// An end whose receive is armed.
+    /// Creates an end whose receive is armed.
     pub fn new(link: Rc<WorkerLink>, group: Rc<WorkerGroup>, app: u32, place: u32) -> LinkEnd {
         LinkEnd {
             link,
@@ -80,7 +80,7 @@ impl Links {
         self.free.pop()
     }
 
-    /// Gives a place back.
+    /// Frees a place.
     pub(super) fn free_place(&mut self, place: u32) {
         self.free.push(place);
     }
@@ -145,7 +145,7 @@ impl Links {
         self.iter().all(|end| end.is_shut_down || !end.receiving)
     }
 
-    /// Returns whether a worker has so much to read that it must not be told of more disconnected clients now.
+    /// Returns whether a worker has so much unread input that it must not be sent more ends of clients now.
     pub fn are_full(&self) -> bool {
         self.iter().any(|end| end.receiving && end.link.is_full())
     }

@@ -1,7 +1,8 @@
 //! Timers: timeouts, heartbeats, callbacks that expire, and the timers of applications.
 //!
-//! A connection has one timer, which fires no later than anything that is due. Most of what a connection waits for is put
-//! off all the time (a heartbeat by every send), so the timer stays where it is, and everything is checked when it fires.
+//! A connection has one timer, which fires no later than anything that is due. Most deadlines of a connection
+//! are postponed all the time (the heartbeat by every send). The timer is not moved each time; when it fires, every
+//! deadline is checked.
 
 use super::codecs::Codecs;
 use super::connection::{Moment, Stage};
@@ -12,8 +13,8 @@ use crate::app::Json;
 use crate::metrics::Counter;
 use std::time::Duration;
 
-/// The number of parts of `heartbeat-slack`. Heartbeats are due at multiples of a part, so that a shard wakes for many of
-/// them at once.
+/// The number of parts of `heartbeat-slack`. Heartbeats are due at multiples of a part, so that a shard wakes for many
+/// of them at once.
 const SLACK_PARTS: u64 = 10;
 
 impl State {
@@ -96,8 +97,8 @@ impl State {
         }
     }
 
-    /// Returns whether what a connection has begun has taken as long as `timeout`. If not, the connection is checked again
-    /// when it has.
+    /// Returns whether the handshake, message or end that a connection has begun has taken longer than `timeout`. If
+    /// not, the timer is set to the time at which it will have.
     fn is_over(&mut self, slot: u32, timeout: Duration) -> bool {
         let elapsed = self.time.now().since(self.connections.live(slot).began);
         match ms(timeout).checked_sub(elapsed) {
@@ -134,8 +135,8 @@ impl State {
         }
     }
 
-    /// Returns the time at which a client's connection has to be checked next, at the latest, or `None` if the connection
-    /// has no client.
+    /// Returns the time at which a client's connection has to be checked next, at the latest, or `None` if the
+    /// connection has no client.
     pub fn next_due(&self, slot: u32) -> Option<u64> {
         let connection = self.connections.live(slot);
         connection.client?;
@@ -143,7 +144,7 @@ impl State {
         let after =
             |moment: Moment, time: Duration| now_ms + ms(time).saturating_sub(now.since(moment)).max(1);
         let config = &self.config;
-        // A frame that is only queued is sent now.
+        // A frame that is still queued will be sent in this turn.
         let sent = if connection.queued { now } else { connection.sent };
         let part = (ms(config.heartbeat_slack) / SLACK_PARTS).max(1);
         let heartbeat = after(sent, config.heartbeat_interval) / part * part;
@@ -162,7 +163,7 @@ impl State {
         self.count(Counter::CallbacksExpired, expired as u64);
     }
 
-    /// Sends a heartbeat that the client must answer, because nothing was received from it for long.
+    /// Sends a heartbeat that the client must answer, because nothing was received from it for heartbeat-challenge.
     fn challenge(&mut self, slot: u32) {
         let Some(client) = self.connections.client_of(slot) else { return };
         let callback = self.issue(client, 0, None);

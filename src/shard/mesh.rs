@@ -7,19 +7,20 @@ use crate::qev::mesh::{Class, MeshCounters, Port, SendOutcome};
 /// The interval between two warnings that the mesh is full, in milliseconds.
 const WARNING_INTERVAL_MS: u64 = 1000;
 
-/// The port, and what a shard knows of the others.
+/// A shard's port on the mesh, which sends messages to the other shards and receives theirs.
 ///
 /// Sending never waits. Messages that do not fit into a ring overflow into a queue; data that does not fit into that
-/// queue is refused, and control messages are bounded by their causes, which [`MeshPort::is_stuck`] holds back.
+/// queue is refused, and control messages are bounded by their causes, which the shard refuses while
+/// [`MeshPort::is_stuck`].
 ///
 /// Invariants, between turns: only `deferred` has messages that were received and not handled, none of them an `Interest`;
 /// `shard` is the port's own number.
 pub(super) struct MeshPort {
     port: Port<Envelope>,
     shard: u16,
-    /// The overflow, in messages, beyond which nothing is begun that would have to be told to other shards.
+    /// The overflow, in messages, beyond which operations that need messages to other shards are refused.
     overflow_max: usize,
-    /// When a full mesh may be logged again.
+    /// The time from which a full mesh may be logged again.
     next_warning_ms: u64,
     /// Memory for the messages that are received, kept from turn to turn.
     received: Vec<(u16, Envelope)>,
@@ -55,8 +56,8 @@ impl MeshPort {
         (0..self.shards()).filter(move |shard| *shard != own)
     }
 
-    /// Sends a message to another shard. Data that does not fit is refused: the mesh counts it, and a warning is logged at
-    /// most once a second.
+    /// Sends a message to another shard. Data that does not fit is refused: the mesh counts it, and a warning is
+    /// logged at most once a second.
     pub fn send(&mut self, to: u16, message: ShardMessage, class: Class, now_ns: u64, now_ms: u64) {
         let sent = self.port.send(usize::from(to), Envelope { sent_ns: now_ns, message }, class);
         // Control messages are refused only by a shard that has ended.
@@ -70,8 +71,8 @@ impl MeshPort {
         }
     }
 
-    /// Returns whether other shards are so far behind that nothing may begin here that would have to be told to them.
-    /// Control messages are never lost and have no limit of their own: this is what bounds them.
+    /// Returns whether other shards are so far behind that operations that need messages to them must be refused.
+    /// Control messages are never lost and have no limit of their own; these refusals bound them.
     pub fn is_stuck(&self) -> bool {
         self.port.overflow_len() > self.overflow_max
     }

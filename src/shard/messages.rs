@@ -33,7 +33,7 @@ pub(super) enum ShardMessage {
     Request(Box<RelayedRequest>),
     /// The connection of that HTTP request has been lost.
     RequestLost { request_id: RequestId, sid: Sid },
-    /// A part of the response to an HTTP request of the receiver's.
+    /// A part of the response to an HTTP request on a connection of the receiver.
     Response(RequestId, Box<ResponsePart>),
 }
 

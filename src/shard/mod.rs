@@ -1,13 +1,13 @@
 //! A shard: one thread, one loop of turns, and everything that its connections need. The only module of the server that
 //! sees all others.
 //!
-//! `Loop::turn` is the whole turn. Data goes through it in one direction, from what the kernel and other shards bring to
-//! what the kernel is to send. Files of this folder are of three kinds:
+//! `Loop::turn` is the whole turn. Data goes through it in one direction, from what the kernel and other shards bring
+//! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
 //!   `codecs`, `pubsub`, `mesh`, `addresses`, `acceptor`, `apps`, `sessions`, `link_table`;
-//! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`, `dispatch`,
-//!   `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
+//! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
+//!   `dispatch`, `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`.
 //!
 //! | step | file |
@@ -87,7 +87,7 @@ pub struct Inboxes {
 pub struct Shard(Loop<RingKernel>);
 
 impl Shard {
-    /// A shard around a ring of this thread.
+    /// Creates a shard on a ring of this thread.
     pub fn new(ring: Ring, inboxes: Inboxes, parts: ShardParts) -> Shard {
         Shard(Loop::new(RingKernel::new(ring), inboxes, parts))
     }
@@ -123,9 +123,9 @@ impl<K: Kernel> Loop<K> {
 
     /// One turn. docs/architecture.md explains its steps and their order.
     ///
-    /// The mesh is drained after the kernel's events have been gathered (2) and before they are handled (4). A client that
-    /// was told that it is subscribed therefore gets every broadcast sent after that, also from another shard: the news of
-    /// the subscription was in the mesh before the answer was in the kernel.
+    /// The mesh is drained after the kernel's events have been gathered (2) and before they are handled (4). A client
+    /// that was told that it is subscribed therefore gets every broadcast sent after that, also from another shard:
+    /// the message about the subscription was in the mesh before the answer was in the kernel.
     fn turn(&mut self) -> io::Result<()> {
         let Loop { kernel, inboxes, codecs, state } = self;
         // 1. Wake the shards that sleep and were sent messages, before this one decides whether it sleeps.
@@ -158,8 +158,8 @@ impl<K: Kernel> Loop<K> {
 }
 
 impl State {
-    /// Fans out what was broadcast, responds to the requests that wait for it, and carries out the ends that were decided,
-    /// until none of these has caused any of the others.
+    /// Fans out broadcasts, responds to the requests that wait for output, and carries out the ends that were decided,
+    /// until none of these steps has caused another.
     fn settle(&mut self, codecs: &mut Codecs) {
         self.connections.unblock_sessions();
         loop {

@@ -1,7 +1,7 @@
 //! The subscriptions of a shard's clients, and the broadcasts that reach them.
 //!
-//! A broadcast is encoded once for each framing that has subscribers here; every subscriber's outbox gets a reference to
-//! that frame.
+//! A broadcast is encoded once for each framing that has subscribers here; every subscriber's outbox gets a reference
+//! to that frame.
 
 use super::connections::Connections;
 use super::frames::{COALESCED_BYTES_MAX, encode_event};
@@ -15,8 +15,8 @@ use crate::protocol::Framing;
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use std::collections::VecDeque;
 
-/// The number of subscriptions of disconnected clients that end in one turn: as many as take about a millisecond, off-hooks
-/// included.
+/// The number of subscriptions of disconnected clients that end in one turn: they take about a millisecond, including
+/// their off-hooks.
 const ENDED_PER_TURN_MAX: usize = 1024;
 
 /// A broadcast that this shard's subscribers get before the turn is over.
@@ -26,14 +26,14 @@ struct Broadcast {
     accepted_ns: u64,
 }
 
-/// The frames of a run of broadcasts, by framing. Each is encoded when the first subscriber that needs it is met.
+/// The frames of a run of broadcasts, by framing. Each is encoded for the first subscriber that needs it.
 type Frames = [Option<Frame>; Framing::COUNT];
 
 /// Subscriptions, this turn's broadcasts, and clients that have disconnected while they were subscribed.
 ///
 /// Invariants:
-/// - a broadcast reaches exactly those who were subscribed when it was accepted: no subscription changes while a broadcast
-///   waits to be fanned out (asserted by each method that changes one);
+/// - a broadcast reaches exactly the clients that were subscribed when it was accepted: no subscription changes while
+///   a broadcast waits to be fanned out (asserted by each method that changes one);
 /// - each client that has subscriptions has a record on this shard, which stays until its subscriptions have ended;
 /// - the clients in `leaving` are those that have been detached from their connections, in order;
 /// - between turns no broadcast waits.
@@ -43,7 +43,7 @@ pub(super) struct PubSub {
     broadcasts: Vec<Broadcast>,
     /// Clients that have disconnected, and whose subscriptions have not all ended yet.
     leaving: VecDeque<ClientId>,
-    /// The number of their subscriptions that may still end in this turn.
+    /// The number of subscriptions of `leaving` clients that may still end in this turn.
     budget: usize,
 }
 
@@ -127,32 +127,32 @@ impl PubSub {
         for broadcast in &run[1..] {
             bytes.extend_from_slice(&encode_event(framing, path, 0, &broadcast.data));
         }
-        // They were accepted in the same turn or in neighbouring ones; the earliest stands for all.
+        // The broadcasts were accepted in the same turn or in neighbouring ones; the earliest time counts for all.
         let at_ns = run.iter().map(|broadcast| broadcast.accepted_ns).min().unwrap_or(now_ns);
         Frame::broadcast(bytes, now_ns, AcceptedBroadcasts { at_ns, events: run.len() as u32 })
     }
 
     // Subscriptions.
 
-    /// A client asks to subscribe; see [`Subscriptions::subscribe`].
+    /// Subscribes a client; see [`Subscriptions::subscribe`].
     pub fn on(&mut self, client: u32, path: PathRef<'_>) -> SubscribeOutcome {
         self.assert_fanned_out();
         self.subscriptions.subscribe(client, path)
     }
 
-    /// A subscription has been decided; see [`Subscriptions::decide`].
+    /// Completes a subscription with the application's decision; see [`Subscriptions::decide`].
     pub fn decide(&mut self, client: u32, path: PathId, accepted: bool) -> DecisionOutcome {
         self.assert_fanned_out();
         self.subscriptions.decide(client, path, accepted)
     }
 
-    /// A client unsubscribes; see [`Subscriptions::unsubscribe`].
+    /// Unsubscribes a client; see [`Subscriptions::unsubscribe`].
     pub fn off(&mut self, client: u32, path: PathRef<'_>) -> UnsubscribeOutcome {
         self.assert_fanned_out();
         self.subscriptions.unsubscribe(client, path)
     }
 
-    /// The number of subscriptions that a client has or awaits.
+    /// The number of subscriptions that a client has or that wait for a decision.
     pub fn held(&self, client: u32) -> usize {
         self.subscriptions.held(client)
     }
@@ -162,12 +162,12 @@ impl PubSub {
         self.subscriptions.path(path)
     }
 
-    /// Another shard has subscribers for a path now.
+    /// Notes that another shard has subscribers for a path.
     pub fn remote_on(&mut self, path: &Path, shard: u16) {
         self.subscriptions.add_remote(path, shard);
     }
 
-    /// Another shard has no subscribers for a path any more.
+    /// Notes that another shard no longer has subscribers for a path.
     pub fn remote_off(&mut self, path: &Path, shard: u16) {
         self.subscriptions.remove_remote(path, shard);
     }
@@ -179,7 +179,7 @@ impl PubSub {
         self.budget = ENDED_PER_TURN_MAX;
     }
 
-    /// A client has disconnected. Its subscriptions end in this turn and, if it has many, in later ones.
+    /// Handles a client's disconnection. Its subscriptions end in this turn and, if it has many, in later ones.
     pub fn disconnected(&mut self, client: ClientId) {
         self.leaving.push_back(client);
     }
@@ -194,8 +194,8 @@ impl PubSub {
         self.leaving.front().copied().filter(|_| self.budget > 0)
     }
 
-    /// Ends as many subscriptions of the client that is next as this turn permits, and returns them. Once none is left, the
-    /// client is removed from the queue, and the second value is `true`.
+    /// Ends as many subscriptions of the client that is next as this turn permits, and returns them. Once none is
+    /// left, the client is removed from the queue, and the second value is `true`.
     pub fn end_some(&mut self) -> (Vec<(Path, EndedSubscription)>, bool) {
         self.assert_fanned_out();
         let Some(id) = self.leaving.front() else { return (Vec::new(), false) };

@@ -1,7 +1,7 @@
 //! The state of a shard: a composition of owners, on which the steps of a turn work.
 //!
-//! Each owner has private fields and knows no other state than its own. What concerns several of them is a step, and
-//! stands in the step's file as a method of [`State`]. Codecs are kept apart (see [`Codecs`]): the steps that may change one
+//! Each owner has private fields and knows no other state than its own. Work on several owners is a step, a method of
+//! [`State`] in the step's file. Codecs are kept apart (see [`Codecs`]): the steps that may change one
 //! take them as an argument.
 
 use super::acceptor::Acceptor;
@@ -29,19 +29,20 @@ use futures_channel::mpsc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// State that all shards share: two counts with a limit, which are changed when somebody connects or subscribes, never by
-/// an event.
+/// State that all shards share: two counts with limits. They change when a client connects, disconnects, subscribes or
+/// unsubscribes, but not with other events.
 pub struct SharedState {
     /// The connections of the server, HTTP sessions included.
     pub clients: Pool,
     /// The subscriptions of the server.
     pub subscriptions: Pool,
-    /// Chooses the shard of an HTTP session. Its keys are chosen at the start, so that no peer can aim at one shard.
+    /// Chooses the shard of an HTTP session. Its keys are random, chosen at the start, which keeps peers from
+    /// overloading one shard.
     pub sids: RandomState,
 }
 
 impl SharedState {
-    /// Counts with the limits of the settings.
+    /// Creates counts with the limits of the settings.
     pub fn new(config: &Config) -> SharedState {
         SharedState {
             clients: Pool::new(config.clients_max, 100, 0),
@@ -92,15 +93,15 @@ pub(super) struct State {
     /// Operations for the ring, other than sends, in order.
     pub ring_ops: Vec<RingOp>,
     pub metrics: Snapshot,
-    /// The end of a shutdown, by [`nanos`], once one has begun.
+    /// The deadline of the shutdown, as measured by [`nanos`], or `None` if none has begun.
     pub shutdown_deadline_ns: Option<u64>,
-    /// Those who have moved the clock and wait for what is due by then.
+    /// Senders for the tests that have moved the clock and wait until the timers due by then have run.
     pub clock_watchers: Vec<mpsc::Sender<()>>,
     /// The path of heartbeats.
     pub heartbeat: Path,
 }
 
-/// The pages that browsers may connect from.
+/// Returns the origins of the web pages that may connect.
 fn origins(config: &Config) -> Origins {
     match config.origin.as_slice() {
         [all] if all == "*" => Origins::Any,
@@ -109,7 +110,7 @@ fn origins(config: &Config) -> Origins {
 }
 
 impl State {
-    /// A shard without connections.
+    /// Creates a shard without connections.
     pub fn new(parts: ShardParts) -> State {
         let ShardParts { id, config, shared, port, clock, apps, link_places } = parts;
         State {
@@ -137,7 +138,7 @@ impl State {
         }
     }
 
-    /// Begins a turn: reads the clocks and renews what a turn may use up.
+    /// Begins a turn: reads the clocks and renews the budgets of a turn.
     pub fn begin_turn(&mut self) {
         self.mesh.awake();
         self.pubsub.begin_turn();
@@ -163,15 +164,15 @@ impl State {
         debug_assert!(!self.pubsub.has_broadcasts(), "a turn leaves no broadcast");
         debug_assert!(!self.connections.has_ready_sessions(), "a turn leaves no session with output");
         debug_assert!(!self.sessions.has_responses(), "a turn leaves no response");
-        // Output that waited for the mesh goes out once the mesh has room, which the end of a turn may bring.
+        // Output that waits for the mesh is sent when the mesh has room, which it may have got at the end of a turn.
         let unblocked = self.connections.has_blocked_sessions() && !self.mesh.is_stuck();
         let leaving = self.pubsub.has_leaving() && !self.links.are_full();
         let ready = self.connections.has_ready() || self.mesh.has_deferred();
         ready || !self.ring_ops.is_empty() || leaving || unblocked
     }
 
-    /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer is
-    /// set.
+    /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer
+    /// is set.
     pub fn wait(&mut self) -> Wait {
         if self.has_work() {
             return Wait::No;
@@ -194,7 +195,7 @@ impl State {
         self.connections.is_empty() && !self.pubsub.has_leaving()
     }
 
-    /// Returns whether the server shuts down and this shard has nothing left to do, or no time left to do it.
+    /// Returns whether the server shuts down and this shard has nothing left to do, or its deadline has passed.
     pub fn is_done(&self) -> bool {
         self.shutdown_deadline_ns.is_some_and(|deadline_ns| {
             self.is_empty() && self.links.are_shut_down() || nanos() >= deadline_ns
@@ -245,8 +246,8 @@ const CHECKED_EVERY_TURN: usize = 64;
 const FREE_SLOTS_PER_RECORD: usize = 8;
 
 impl State {
-    /// Asserts the invariants, in debug builds. A check is linear in the size of the shard, free slots included, so that
-    /// large shards are checked only once in a number of turns.
+    /// Asserts the invariants, in debug builds. A check is linear in the size of the shard, free slots included, so
+    /// that large shards are checked only once in a number of turns.
     pub fn check_sometimes(&self, codecs: &Codecs) {
         let subscribed = self.pubsub.paths() + self.pubsub.subscriptions();
         let free = self.connections.slots() / FREE_SLOTS_PER_RECORD;

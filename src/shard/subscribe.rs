@@ -1,4 +1,4 @@
-//! Subscribing and unsubscribing: the limit, the application's decision, the answer, and telling the other shards.
+//! Subscribing and unsubscribing: the limit, the application's decision, the answer, and the messages to other shards.
 
 use super::messages::ShardMessage;
 use super::state::State;
@@ -27,7 +27,7 @@ impl State {
             SubscribeOutcome::Active => return self.answer(0, reply_to, Answer::ok()),
             SubscribeOutcome::Decide(id) => id,
         };
-        // The other shards have to be told of a first subscription to a path, and they may not keep up.
+        // The first subscription to a path needs messages to the other shards, which may not keep up.
         let limit = if self.mesh.is_stuck() {
             Some("the server is busy")
         } else {
@@ -117,7 +117,7 @@ impl State {
         self.apply_commands(self.apps.event(index).app as u32);
     }
 
-    /// Answers 401, or 404 if the event handles children: a path below it may be no event at all.
+    /// Answers 401, or 404 if the event handles children: there may be no event at a path below it.
     fn refuse(&mut self, reply_to: ReplyTo, index: u32) {
         self.count(Counter::SubscriptionsRefusedApp, 1);
         let code = if self.apps.event(index).children { 404 } else { 401 };

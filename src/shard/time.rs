@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DueTimer {
-    /// Checks everything that the connection in this slot waits for.
+    /// Checks all deadlines of the connection in this slot.
     Connection(u32),
     /// Runs an application's periodic timer.
     Every(u32),

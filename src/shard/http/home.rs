@@ -1,4 +1,4 @@
-//! The shard that a session lives on: requests find their session, or create it, and bring events.
+//! Requests on the shard of their session: they find or create the session, and their events are dispatched.
 
 use super::life::status_of;
 use crate::metrics::Counter;
@@ -38,7 +38,8 @@ impl State {
             }
             RequestTurn::Repeated => {
                 if let Some(before) = session.hold_again(request.id) {
-                    // Its connection is broken: it gets no output, which would be lost with it.
+                    // The connection of the request is broken, therefore the request gets no output, which would be
+                    // lost.
                     self.respond(before, ResponsePart::empty());
                 }
                 self.outlet_changed(slot);
@@ -51,14 +52,14 @@ impl State {
     pub fn handle_lost_request(&mut self, sid: http::Sid, request_id: RequestId) {
         let Some(slot) = self.sessions.find(sid) else { return };
         let transport = self.connections.live(slot).transport;
-        // The peer may only have shut down its side, so the request still gets a response, if an empty one.
+        // The peer may only have shut down its sending direction: the request still gets a response, if an empty one.
         match self.sessions.of_mut(transport).lose(request_id) {
             Lost::Poll => {
                 self.respond(request_id, ResponsePart::empty());
                 self.hold(slot, None);
             }
             Lost::Early => self.respond(request_id, ResponsePart::empty()),
-            // What was in flight on it is lost, as with any other connection.
+            // The output in flight on the stream is lost, as with any other connection.
             Lost::Stream => {
                 self.respond(request_id, ResponsePart::End);
                 self.end(slot, Cause::EndOfStream);
@@ -67,8 +68,8 @@ impl State {
         }
     }
 
-    /// Returns the slot of the session that a request names, which the request may create. Otherwise the request has been
-    /// responded to.
+    /// Returns the slot of the session that a request names, and creates the session if the request asks for it.
+    /// Returns `None` if the request was refused, in which case it has been answered.
     fn session_for(&mut self, request: &SessionRequest<'_>) -> Option<u32> {
         let SessionParams { sid, connect, .. } = request.session;
         if self.sessions.find(sid).is_some_and(|slot| self.connections.live(slot).stage == Stage::Ending) {
@@ -86,7 +87,7 @@ impl State {
         }
     }
 
-    /// Returns whether a session takes requests. If it has ended, the next poll is sent what is left of its output.
+    /// Returns whether a session takes requests. If it has ended, the next poll gets its remaining output.
     fn takes_requests(&mut self, slot: u32, request: &SessionRequest<'_>) -> bool {
         match self.connections.live(slot).stage {
             Stage::Open => return true,

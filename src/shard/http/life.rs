@@ -1,4 +1,4 @@
-//! How long requests are held and sessions live, and how sessions end.
+//! Time limits of held requests and of sessions, and the ends of sessions.
 
 use crate::protocol::Reason;
 use crate::shard::connection::Stage;
@@ -12,7 +12,7 @@ use crate::shard::time::ms;
 const SPREAD: u64 = 7919;
 
 impl State {
-    /// Checks everything that a session waits for.
+    /// Checks all deadlines of a session.
     pub fn session_due(&mut self, slot: u32) {
         let now = self.time.now();
         let connection = self.connections.live(slot);
@@ -58,7 +58,7 @@ impl State {
                 self.send_to_stream(slot, request_id);
                 self.respond(request_id, ResponsePart::End);
             }
-            // When the server shuts down, the next request would not find it.
+            // When the server shuts down, there is no next request that could get the output.
             Outlet::Nothing if has_output && cause == Cause::Reason(Reason::Application) => {
                 return self.linger(slot);
             }
@@ -89,7 +89,7 @@ impl State {
         }
     }
 
-    /// Keeps a session that has ended while it has output left: its next request gets that.
+    /// Keeps a session that has ended with output left, which its next request gets.
     fn linger(&mut self, slot: u32) {
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
@@ -98,8 +98,8 @@ impl State {
         self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
     }
 
-    /// How long a request is held, in milliseconds. The time is spread, so that clients that have connected together do not
-    /// come back together.
+    /// Returns the time for which a request is held, in milliseconds. It differs between sessions, which keeps clients
+    /// that connected at the same time from polling at the same time.
     fn poll_ms(&self, slot: u32) -> u64 {
         let spread = ms(self.config.poll_slack);
         ms(self.config.poll_interval) - u64::from(slot).wrapping_mul(SPREAD) % spread.max(1)

@@ -16,7 +16,7 @@ impl State {
         }
     }
 
-    /// Opens a stream: output goes there from now on.
+    /// Opens a stream, which gets all output from now on.
     pub fn open_stream(&mut self, slot: u32, request_id: RequestId) {
         self.answer_held(slot);
         self.heard_of(slot);
@@ -33,8 +33,7 @@ impl State {
         self.outlet_changed(slot);
     }
 
-    /// Holds a request: output goes to it from now on; without a request, output waits for the next. If a stream is open,
-    /// the request gets an empty response.
+    /// Holds a request, which gets the next output. If a stream is open, the request gets an empty response instead.
     pub fn hold(&mut self, slot: u32, request_id: Option<RequestId>) {
         let connection = self.connections.live(slot);
         let session = self.sessions.of_mut(connection.transport);
@@ -46,7 +45,7 @@ impl State {
         self.outlet_changed(slot);
     }
 
-    /// Responds to the request that is held, if there is one, with the output that is there.
+    /// Responds to the held request, if there is one, with the output in the outbox.
     pub fn answer_held(&mut self, slot: u32) {
         let transport = self.connections.live(slot).transport;
         let session = self.sessions.of_mut(transport);
@@ -56,7 +55,7 @@ impl State {
         }
     }
 
-    /// Responds to a poll with the output that is there.
+    /// Responds to a poll with the output in the outbox.
     pub fn respond_to_poll(&mut self, slot: u32, request_id: RequestId) {
         let output = SessionOutput::of(&self.connections.take_outbox(slot));
         self.respond(request_id, ResponsePart::Whole { status: 200, output });
@@ -80,7 +79,7 @@ impl State {
         }
     }
 
-    /// Sends the output that is there over a stream.
+    /// Sends the output in the outbox over a stream.
     pub fn send_to_stream(&mut self, slot: u32, request_id: RequestId) {
         let frames = self.connections.take_outbox(slot);
         if frames.is_empty() {
@@ -95,7 +94,7 @@ impl State {
         }
     }
 
-    /// Encodes output again, as events of a stream, that was encoded for a poll.
+    /// Encodes output that was encoded for a poll again, as events of a stream.
     fn frame_for_stream(&mut self, slot: u32) {
         let framing = &mut self.connections.live_mut(slot).framing;
         if std::mem::replace(framing, Framing::EventStream) == Framing::EventStream {

@@ -85,13 +85,13 @@ impl ResponsePart {
     }
 }
 
-/// A response, or a part of one, for a request of this shard's.
+/// A response, or a part of one, for a request on a connection of this shard.
 pub(in crate::shard) enum PendingResponse {
     /// A part that a session has produced.
     Part(ResponsePart),
     /// A document of the server's own.
     Document(StaticResponse),
-    /// More of an event stream: frames that other clients are sent too.
+    /// More of an event stream: frames that other clients also get.
     Frames(Outbox),
 }
 

@@ -22,8 +22,8 @@ pub(in crate::shard) struct Sessions {
     sessions: Slots<HttpSession>,
     /// The slot of each session's connection.
     by_sid: AHashMap<Sid, u32>,
-    /// Responses to requests of this shard's own connections. Like those from other shards they are delivered in a step of
-    /// their own: while a request is dispatched, the codec of its connection is borrowed.
+    /// Responses to requests of this shard's own connections. Like those from other shards they are delivered in a
+    /// step of their own: while a request is dispatched, the codec of its connection is borrowed.
     responses: Vec<(RequestId, PendingResponse)>,
 }
 
@@ -59,14 +59,14 @@ impl Sessions {
     ///
     /// # Panics
     ///
-    /// The connection is no session's.
+    /// The connection does not belong to a session.
     #[track_caller]
     pub fn of(&self, transport: Transport) -> &HttpSession {
         let index = index(transport);
         self.sessions.get(index).unwrap_or_else(|| panic!("slot {index} must hold a session"))
     }
 
-    /// As [`Sessions::of`], to be changed.
+    /// Returns a mutable reference to the session; see [`Sessions::of`].
     #[track_caller]
     pub fn of_mut(&mut self, transport: Transport) -> &mut HttpSession {
         let index = index(transport);
@@ -88,7 +88,7 @@ impl Sessions {
         std::mem::take(&mut self.responses)
     }
 
-    /// Keeps the memory of a list of responses, unless more of them have come meanwhile.
+    /// Keeps the memory of a list of responses, unless more responses have been added since.
     pub fn reuse(&mut self, responses: Vec<(RequestId, PendingResponse)>) {
         debug_assert!(responses.is_empty(), "every response must be delivered");
         if self.responses.is_empty() {

@@ -1,5 +1,5 @@
-//! The rules of one HTTP session, without sockets and clients: the order in which its requests are handled, and which of
-//! them gets its output (protocol.md, section 5).
+//! The rules of one HTTP session, without sockets and clients: the order in which its requests are handled, and which
+//! of them gets its output (protocol.md, section 5).
 //!
 //! ```text
 //!              a request                      output, another request, or time
@@ -13,7 +13,7 @@ use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::protocol::http::Sid;
 use crate::shard::connection::Moment;
 
-/// The place that the session's output goes to.
+/// The destination of a session's output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum Outlet {
     /// Output waits for the next request.
@@ -28,9 +28,9 @@ pub(in crate::shard) enum Outlet {
 pub(in crate::shard) struct HttpSession {
     pub sid: Sid,
     pub outlet: Outlet,
-    /// The `seq` of the next request that states one.
+    /// The `seq` of the next request that has one.
     next_seq: u64,
-    /// The connection of the last request that was held was lost, so that request may be sent again.
+    /// Whether the last held request lost its connection, in which case the client may repeat the request.
     lost: bool,
     /// Requests that must wait until others have been handled, in the order of their arrival.
     early: Vec<EarlyRequest>,
@@ -41,23 +41,23 @@ pub(in crate::shard) struct HttpSession {
 pub(in crate::shard) struct EarlyRequest {
     pub seq: u64,
     pub arrived: Moment,
-    /// `None` if its connection has been lost. Its events are handled all the same.
+    /// `None` if its connection has been lost. Its events are handled nevertheless.
     pub request_id: Option<RequestId>,
     pub host: Box<str>,
     pub body: Box<str>,
-    /// The session ends after this request.
+    /// Whether the session ends after this request.
     pub close: bool,
 }
 
-/// When a request is to be handled.
+/// The decision when a request is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum RequestTurn {
-    /// At once.
+    /// Immediately.
     Now,
     /// After others that have not arrived yet.
     Later,
-    /// Never, but it gets output: it repeats the request that is held, or that was held until its connection was lost. The
-    /// events of that request were handled, and it got no output yet.
+    /// Never, but it gets output: it repeats the request that is held, or that was held until its connection was lost.
+    /// The events of that request were handled, and it got no output yet.
     Repeated,
     /// Never: it was handled and answered.
     Over,
@@ -67,21 +67,21 @@ pub(in crate::shard) enum RequestTurn {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) struct TooManyEarly;
 
-/// What was lost with a connection.
+/// The item that was lost with a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum Lost {
     /// The request that was held. Output waits for the next one.
     Poll,
-    /// The stream, and what was in flight on it.
+    /// The stream, with the output in flight on it.
     Stream,
-    /// A request that had arrived too early. Its events will be handled all the same.
+    /// A request that had arrived too early. Its events will be handled nevertheless.
     Early,
-    /// Nothing that was unanswered.
+    /// Nothing: every request on it had been answered.
     Nothing,
 }
 
 impl HttpSession {
-    /// A session that has had no request.
+    /// Creates a session that has had no request.
     pub fn new(sid: Sid) -> HttpSession {
         HttpSession { sid, outlet: Outlet::Nothing, next_seq: 1, lost: false, early: Vec::new() }
     }
@@ -111,8 +111,8 @@ impl HttpSession {
         }
     }
 
-    /// Keeps a request until those before it have been handled. If the same request had arrived before, on a connection that
-    /// is broken now, returns the earlier arrival, which is to be completed instead.
+    /// Keeps a request until those before it have been handled. If the same request had arrived before, on a
+    /// connection that is broken now, returns the earlier arrival, which must be completed instead.
     pub fn keep(&mut self, request: EarlyRequest) -> Result<Option<RequestId>, TooManyEarly> {
         if let Some(same) = self.early.iter_mut().find(|early| early.seq == request.seq) {
             return Ok(std::mem::replace(&mut same.request_id, request.request_id));
@@ -124,7 +124,7 @@ impl HttpSession {
         Ok(None)
     }
 
-    /// Takes the request that is to be handled next from those that were kept, if it is there.
+    /// Takes the request that must be handled next, if it is among those that were kept.
     pub fn next_kept(&mut self) -> Option<EarlyRequest> {
         let at = self.early.iter().position(|early| early.seq == self.next_seq)?;
         let early = self.early.remove(at);
@@ -143,7 +143,7 @@ impl HttpSession {
         }
     }
 
-    /// Since when requests have waited for one that has not arrived.
+    /// The time since which requests have waited for one that has not arrived, or `None` if none waits.
     pub fn gap_since(&self) -> Option<Moment> {
         self.early.first().map(|early| early.arrived)
     }
