@@ -19,8 +19,9 @@ impl State {
 
     /// Handles the messages from other shards and from threads.
     ///
-    /// A thread may act because a client has been told that it is subscribed on another shard. The commands of threads are
-    /// therefore gathered before the mesh is drained, which delivers the message about that subscription, and applied after it.
+    /// A thread may act because a client has been told that it is subscribed on another shard. The commands of threads
+    /// are therefore gathered before the mesh is drained, which delivers the message about that subscription, and
+    /// applied after it.
     pub fn handle_messages(&mut self, codecs: &mut Codecs, inboxes: &mut Inboxes) {
         let mut commands = std::mem::take(&mut self.app_commands);
         inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, |command| commands.push(command));

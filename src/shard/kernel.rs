@@ -1,6 +1,6 @@
 //! The seam between a shard and the kernel: operations that a turn requests, and events that it receives back.
 //!
-//! The shard's ring implements it. Tests and benchmarks put a kernel of their own in its place.
+//! The shard's ring implements it. Tests and benchmarks replace it with kernels of their own.
 
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, Token, Wait};

@@ -1,5 +1,5 @@
-//! Links to workers: their sockets, which lie in the shard's ring like those of clients. Here bytes are carried; their
-//! meaning is in `app::worker`.
+//! Links to workers: their sockets, which are in the shard's ring like those of clients. This file transports bytes; `app::worker`
+//! interprets them.
 
 #[cfg(test)]
 mod tests;
@@ -48,8 +48,8 @@ impl State {
         self.ring_ops.push(RingOp::Receive(socket, token));
     }
 
-    /// Handles the end of a worker's process. What the worker has sent is still handled. A process that the worker started
-    /// may keep the link open; such a process is not waited for.
+    /// Handles the end of a worker's process. The frames that the worker has sent are still handled. A process started by the
+    /// worker may keep the link open; the shard does not wait for it.
     fn worker_left(&mut self, app: u32, worker: u32) {
         let now_ms = self.time.now_ms();
         for (_, end) in self.links.iter_mut() {
@@ -67,7 +67,7 @@ impl State {
         if ended {
             self.ring_ops.push(RingOp::Receive(socket, token(index)));
         }
-        // A panic is logged, and the worker goes on.
+        // A panic is logged, and the link stays open.
         let _ = self.apps.run(app, |cx| link.handle_received(cx, data));
         self.apply_commands(app);
     }
@@ -89,7 +89,7 @@ impl State {
         self.release_link_if_idle(index);
     }
 
-    /// Handles a send to a worker that has completed. If it failed, the worker has ended, which the receive's end tells too.
+    /// Handles a completed send to a worker. If it failed, the worker has ended, and the receive ends as well.
     pub fn link_sent(&mut self, index: u32, frames: &FrameBatch) {
         let end = self.links.live_mut(index);
         end.sending = false;
@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// Submits one send for each worker that has output, and tells those that will be sent nothing more.
+    /// Submits one send for each worker that has output, and shuts down the links on which nothing more will be sent.
     pub fn flush_links(&mut self, kernel: &mut impl Kernel) {
         let (now_ms, now_ns) = (self.time.now_ms(), self.time.now_ns());
         let mut sends = false;
@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    /// Has the links checked after a while.
+    /// Sets the timer after which the links are checked, unless it is set.
     fn check_links_later(&mut self) {
         if self.links.request_check() {
             self.time.set(self.time.ms_from_now(WORKER_END_WAIT), DueTimer::Links);
