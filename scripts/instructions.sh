@@ -48,7 +48,8 @@ build() {
         sed -nE 's/.*"name":"turns".*"executable":"([^"]+)".*/\1/p' | tail -n 1
 }
 
-# Builds it in a work tree of a revision, which may not have the program yet.
+# Builds it in a work tree of a revision, which may not have the program yet. The work tree is removed again; what was
+# built stays for the next time.
 build_base() {
     local tree=$work/base
     git worktree remove --force "$tree" 2>/dev/null || true
@@ -57,7 +58,8 @@ build_base() {
     if ! grep -q 'name = "turns"' "$tree/Cargo.toml"; then
         printf '\n[[bench]]\nname = "turns"\nharness = false\n' >>"$tree/Cargo.toml"
     fi
-    build "$tree"
+    CARGO_TARGET_DIR=$work/target build "$tree"
+    git worktree remove --force "$tree"
 }
 
 # The instructions of one turn: two runs differ in nothing but the number of turns.
