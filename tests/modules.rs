@@ -159,7 +159,7 @@ const CIRCLES: &[(&[&str], &str)] = &[(
 const UNSAFE_FILES: &[&str] = &[
     "qev/ring.rs",
     "qev/buffers.rs",
-    "qev/control.rs",
+    "qev/control/tcp.rs",
     // The pointers of applications in C.
     "app/c/mod.rs",
     "app/c/api.rs",

@@ -66,5 +66,5 @@ export class Server {
 /** Returns the modes in which the proxy mangles upgrades. */
 export function modes() {
   const help = execFileSync(BINARY, ['clienttest', '--help'], { encoding: 'utf8', env: ENVIRONMENT })
-  return [...help.split(/^Modes of the proxy:$/m)[1].matchAll(/^  (\S+)$/gm)].map(([, name]) => name)
+  return [...help.split(/^Modes:$/m)[1].matchAll(/^  (\S+)$/gm)].map(([, name]) => name)
 }
