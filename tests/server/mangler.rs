@@ -326,6 +326,8 @@ fn signals_end_the_proxy_with_the_server() {
         let mut idle = Client::connect(server.proxy(), Transport::Raw);
         let mut undecided = Client::connect(server.proxy(), Transport::WebSocket);
         undecided.send(b"GET / HTTP/1.1\r\nUpgr");
+        // The proxy has connected each of them to the server.
+        server.eventually_is("connections", 3);
         let proxy = server.proxy().to_owned();
         server.signal(signal);
         let Ended::Close(1001, _) = client.ended() else { panic!("not told") };

@@ -25,7 +25,22 @@ export async function blankPage(browser, url, context) {
   // The headers of this document forbid scripts, which `bypassCSP` ignores. A document provided by the test would not
   // need that, but Chromium counts the WebSockets of such pages as failed and delays new ones.
   const page = await (context ?? await browser.newContext({ bypassCSP: true })).newPage()
-  await page.goto(`${url}/quickio.d.ts`)
+  await load(page, `${url}/quickio.d.ts`)
   await page.addScriptTag({ url: '/quickio.js' })
   return page
+}
+
+/**
+ * Loads a document. On a machine that is busy, Chromium now and then does not load a new page at all. If the server
+ * responds to another client meanwhile, the page is loaded once more.
+ */
+async function load(page, url) {
+  try {
+    await page.goto(url)
+  } catch (error) {
+    const response = await fetch(url, { signal: AbortSignal.timeout(5000) })
+    if (!response.ok) throw error
+    console.log(`Chromium did not load ${url}, to which the server responds; trying again (${error.message.split('\n')[0]})`)
+    await page.goto(url)
+  }
 }
