@@ -297,7 +297,7 @@ impl World {
     }
 
     pub fn counter(&self, counter: Counter) -> u64 {
-        self.states().map(|state| state.metrics.counters.get(counter)).sum()
+        self.states().map(|state| state.snapshot().counters.get(counter)).sum()
     }
 
     pub fn gauge(&self, gauge: Gauge) -> u64 {
