@@ -4,7 +4,7 @@
 #[derive(Default)]
 pub(super) struct Acceptor {
     is_paused: bool,
-    /// Whether the timer that ends a pause is set. The timer may outlast the pause.
+    /// `true` if the timer that ends a pause is set. The timer may outlast the pause.
     timer_is_set: bool,
 }
 

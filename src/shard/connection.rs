@@ -31,17 +31,17 @@ pub(super) struct Connection {
     pub sent: Moment,
     pub stage: Stage,
     pub framing: Framing,
-    /// Whether a multishot receive is armed.
+    /// `true` if a multishot receive is armed.
     pub receiving: bool,
-    /// Whether a send is in flight.
+    /// `true` if a send is in flight.
     pub sending: bool,
-    /// Whether a shutdown is in flight. The socket must not be closed before it has completed.
+    /// `true` if a shutdown is in flight. The socket must not be closed before it has completed.
     pub shutting_down: bool,
-    /// Whether the connection is in the queue of connections to be flushed.
+    /// `true` if the connection is in the queue of connections to be flushed.
     pub queued: bool,
-    /// Whether a message has begun and is not complete.
+    /// `true` if a message has begun and is not complete.
     pub unfinished: bool,
-    /// Whether a heartbeat that must be answered was sent, and nothing has been received since.
+    /// `true` if a heartbeat that must be answered was sent, and nothing has been received since.
     pub challenged: bool,
 }
 

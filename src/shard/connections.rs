@@ -374,9 +374,7 @@ impl Connections {
         connection.outbox_bytes += frame.len() as u32;
         self.outbox_bytes += frame.len() as u64;
         connection.outbox.push(frame);
-        if !connection.queued {
-            connection.queued = true;
-            let entry = QueueEntry { slot, generation: connection.generation };
+        if let Some(entry) = connection.enter_queue(slot) {
             match connection.transport {
                 Transport::Socket(_) => self.ready.push_back(entry),
                 Transport::HttpSession(_) => self.ready_sessions.push_back(entry),
@@ -387,20 +385,15 @@ impl Connections {
     /// Has a connection with a socket flushed at the end of the turn, if it has anything to send or is ending.
     pub fn queue_for_flush(&mut self, slot: u32) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        let is_idle = connection.outbox.is_empty() && connection.stage == Stage::Open;
-        if !connection.queued && !is_idle {
-            connection.queued = true;
-            self.ready.push_back(QueueEntry { slot, generation: connection.generation });
+        if !connection.outbox.is_empty() || connection.stage != Stage::Open {
+            self.ready.extend(connection.enter_queue(slot));
         }
     }
 
     /// Has a session checked for output before the turn is over.
     pub fn queue_session(&mut self, slot: u32) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        if !connection.queued {
-            connection.queued = true;
-            self.ready_sessions.push_back(QueueEntry { slot, generation: connection.generation });
-        }
+        self.ready_sessions.extend(connection.enter_queue(slot));
     }
 
     /// The number of connections that wait to be flushed.
@@ -548,6 +541,13 @@ impl Connections {
 }
 
 impl Connection {
+    /// Marks the connection as queued; returns its entry, or `None` if it is in a queue already.
+    #[inline]
+    fn enter_queue(&mut self, slot: u32) -> Option<QueueEntry> {
+        let is_new = !std::mem::replace(&mut self.queued, true);
+        is_new.then_some(QueueEntry { slot, generation: self.generation })
+    }
+
     /// Drops what waits to be sent, but not what is in flight; returns its bytes.
     fn drop_outbox(&mut self) -> u64 {
         let bytes: usize = self.outbox.drain(..).map(|frame| frame.len()).sum();

@@ -38,7 +38,7 @@ pub(super) struct Ending {
 pub(super) struct Goodbye {
     /// The bytes; may be empty.
     pub bytes: Vec<u8>,
-    /// Whether the peer's own Close is awaited.
+    /// `true` if the peer's own Close is awaited.
     pub await_peer: bool,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Links {
     free: Vec<u32>,
     /// The number of reserved places.
     places: u32,
-    /// Whether the timer after which the links are checked is set.
+    /// `true` if the timer after which the links are checked is set.
     check_is_due: bool,
 }
 
@@ -31,9 +31,9 @@ pub(super) struct LinkEnd {
     pub place: u32,
     pub receiving: bool,
     pub sending: bool,
-    /// Whether the shutdown that tells the worker that nothing more will be sent is in flight.
+    /// `true` if the shutdown that tells the worker that nothing more will be sent is in flight.
     pub shutting_down: bool,
-    /// Whether that shutdown has completed.
+    /// `true` if that shutdown has completed.
     pub is_shut_down: bool,
     /// When the send that is in flight was submitted.
     pub sent_ms: u64,

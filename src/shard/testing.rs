@@ -362,7 +362,7 @@ pub struct TestKernel {
     pub unread_output: BTreeMap<u32, Vec<u8>>,
     pub accept_again_ops: usize,
     pub has_stopped_listening: bool,
-    /// Whether shutdowns stay pending until this is cleared. The real kernel executes them on a thread of its own.
+    /// `true` while shutdowns stay pending. The real kernel executes them on a thread of its own.
     pub delays_shutdowns: bool,
 }
 
@@ -373,15 +373,15 @@ pub struct TestSocket {
     input: VecDeque<PeerInput>,
     /// Output that the peer has received and no test has taken yet.
     output: Vec<u8>,
-    /// Whether the peer reads.
+    /// `true` if the peer reads.
     reads: bool,
     receive: Option<Token>,
     send: Option<(Token, FrameBatch)>,
     shutdown: Option<Token>,
     write_ended: bool,
-    /// Whether the peer has reset the connection. All operations fail from then on.
+    /// `true` if the peer has reset the connection. All operations fail from then on.
     is_reset: bool,
-    /// Whether the operations in flight have been cancelled.
+    /// `true` if the operations in flight have been cancelled.
     cancelled: bool,
 }
 

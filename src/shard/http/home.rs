@@ -7,7 +7,7 @@ use crate::protocol::{Framing, Reason, http};
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
 use crate::shard::sessions::messages::{RequestId, ResponsePart, SessionRequest};
-use crate::shard::sessions::session::{EarlyRequest, Lost, RequestTurn, TooManyEarly};
+use crate::shard::sessions::session::{EarlyRequest, HttpSession, Lost, RequestTurn, TooManyEarly};
 use crate::shard::state::State;
 
 impl State {
@@ -16,8 +16,7 @@ impl State {
         let Some(slot) = self.session_for(request) else { return };
         let SessionParams { seq, host, close, .. } = request.session;
         let Some(body) = request.body else { return self.open_stream(slot, request.id) };
-        let transport = self.connections.live(slot).transport;
-        let session = self.sessions.of_mut(transport);
+        let session = self.session_mut(slot);
         match session.turn_of(seq) {
             RequestTurn::Now => {
                 session.begin(seq);
@@ -51,9 +50,8 @@ impl State {
     /// Handles the loss of a request's connection.
     pub fn handle_lost_request(&mut self, sid: http::Sid, request_id: RequestId) {
         let Some(slot) = self.sessions.find(sid) else { return };
-        let transport = self.connections.live(slot).transport;
         // The peer may only have shut down its sending direction: the request still gets a response, if an empty one.
-        match self.sessions.of_mut(transport).lose(request_id) {
+        match self.session_mut(slot).lose(request_id) {
             Lost::Poll => {
                 self.respond(request_id, ResponsePart::empty());
                 self.hold(slot, None);
@@ -100,6 +98,11 @@ impl State {
         false
     }
 
+    /// The session of a connection that has not ended.
+    pub fn session_mut(&mut self, slot: u32) -> &mut HttpSession {
+        self.sessions.of_mut(self.connections.live(slot).transport)
+    }
+
     /// Returns whether no end of a session was decided.
     fn is_session_open(&self, slot: u32) -> bool {
         self.connections.live(slot).stage == Stage::Open
@@ -144,8 +147,7 @@ impl State {
     /// Handles the requests that waited for the one that was just handled, unless that one has ended the session.
     fn poll_kept(&mut self, slot: u32) {
         while self.is_session_open(slot) {
-            let transport = self.connections.live(slot).transport;
-            let session = self.sessions.of_mut(transport);
+            let session = self.session_mut(slot);
             let Some(early) = session.next_kept() else { return };
             session.begin(Some(early.seq));
             self.poll(slot, early.request_id, &early.host, &early.body);
@@ -163,8 +165,7 @@ impl State {
     fn keep(&mut self, slot: u32, early: EarlyRequest) {
         self.heard_of(slot);
         let request_id = early.request_id;
-        let transport = self.connections.live(slot).transport;
-        match self.sessions.of_mut(transport).keep(early) {
+        match self.session_mut(slot).keep(early) {
             Ok(None) => self.wake_at(slot, self.time.ms_from_now(self.config.timeout)),
             Ok(Some(before)) => self.respond(before, ResponsePart::empty()),
             Err(TooManyEarly) => {

@@ -20,8 +20,7 @@ impl State {
     pub fn open_stream(&mut self, slot: u32, request_id: RequestId) {
         self.answer_held(slot);
         self.heard_of(slot);
-        let transport = self.connections.live(slot).transport;
-        let session = self.sessions.of_mut(transport);
+        let session = self.session_mut(slot);
         let before = std::mem::replace(&mut session.outlet, Outlet::Stream(request_id));
         if let Outlet::Stream(before) = before {
             self.send_to_stream(slot, before);
@@ -47,8 +46,7 @@ impl State {
 
     /// Responds to the held request, if there is one, with the output in the outbox.
     pub fn answer_held(&mut self, slot: u32) {
-        let transport = self.connections.live(slot).transport;
-        let session = self.sessions.of_mut(transport);
+        let session = self.session_mut(slot);
         if let Outlet::Poll(request_id) = session.outlet {
             session.outlet = Outlet::Nothing;
             self.respond_to_poll(slot, request_id);

@@ -159,7 +159,7 @@ struct TestLink {
     peer: Peer,
     worker: u32,
     instance: u32,
-    /// Whether the worker has ended this link.
+    /// `true` if the worker has ended this link.
     ended: bool,
     received: Vec<u8>,
     unsent: Vec<u8>,

@@ -30,7 +30,7 @@ pub(in crate::shard) struct HttpSession {
     pub outlet: Outlet,
     /// The `seq` of the next request that has one.
     next_seq: u64,
-    /// Whether the last held request lost its connection, in which case the client may repeat the request.
+    /// `true` if the last held request lost its connection, in which case the client may repeat the request.
     lost: bool,
     /// Requests that must wait until others have been handled, in the order of their arrival.
     early: Vec<EarlyRequest>,
@@ -45,7 +45,7 @@ pub(in crate::shard) struct EarlyRequest {
     pub request_id: Option<RequestId>,
     pub host: Box<str>,
     pub body: Box<str>,
-    /// Whether the session ends after this request.
+    /// `true` if the session ends after this request.
     pub close: bool,
 }
 

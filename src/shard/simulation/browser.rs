@@ -14,7 +14,7 @@ const CONNECTIONS: usize = 3;
 /// An HTTP client with a session.
 pub struct Browser {
     sid: u128,
-    /// Whether the order of the output is known: the requests have sequence numbers, or there is a stream.
+    /// `true` if the order of the output is known: the requests have sequence numbers, or there is a stream.
     pub ordered: bool,
     stream: Option<HttpConnection>,
     connections: Vec<HttpConnection>,
