@@ -170,6 +170,10 @@ fn from_sources(
 pub struct Config {
     /// The addresses at which clients connect; at least one.
     pub listen: Vec<Listen>,
+    /// The permissions of Unix sockets in `listen`, as the last nine bits of a mode.
+    pub listen_mode: u32,
+    /// The group of Unix sockets in `listen`, by name or number, or `None` for the group of the server.
+    pub listen_group: Option<String>,
     /// The address that serves statistics over HTTP, or `None` to not serve them.
     pub admin: Option<SocketAddr>,
     /// The names that requests to the admin endpoint may use for this host, in addition to `localhost` and IP addresses.
@@ -269,6 +273,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)))],
+            listen_mode: 0o666,
+            listen_group: None,
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
             admin_hosts: Vec::new(),
             shards: None,

@@ -46,6 +46,7 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         ValueKind::Count { min, max, power_of_two, field, .. } => {
             *field(config) = bounded_count(text, min, max, power_of_two)?;
         }
+        ValueKind::FileMode(field) => *field(config) = value::file_mode(text)?,
         ValueKind::Percent(field) => {
             let percent = bounded_count(text.strip_suffix('%').unwrap_or(text), 1, 100, false)?;
             *field(config) = u8::try_from(percent).expect("at most 100");

@@ -102,6 +102,8 @@ pub enum ValueKind {
         /// Returns the field.
         field: fn(&mut Config) -> &mut usize,
     },
+    /// The permissions of a file, in octal.
+    FileMode(fn(&mut Config) -> &mut u32),
     /// A percentage: 1 to 100.
     Percent(fn(&mut Config) -> &mut u8),
     /// A duration from `min` to [`DURATION_MAX`].
@@ -157,6 +159,23 @@ pub static SETTINGS: &[Setting] = &[
         default: "0.0.0.0:8080",
         doc: "The addresses at which clients connect, over any protocol. Every shard listens on each of them, and the \
               kernel spreads new connections over the shards.",
+    },
+    Setting {
+        name: "listen-mode",
+        group: Group::Serving,
+        kind: ValueKind::FileMode(|config| &mut config.listen_mode),
+        default: "0666",
+        doc: "The permissions of Unix sockets in listen, in octal. A program can connect if it may write to the socket \
+              and enter its directory. 0666 allows every user of this host to connect, as a TCP port does; 0660 allows \
+              only the server's user and listen-group.",
+    },
+    Setting {
+        name: "listen-group",
+        group: Group::Serving,
+        kind: ValueKind::Text(|config| &mut config.listen_group),
+        default: "",
+        doc: "The group of Unix sockets in listen, by name or number, such as the group of a proxy. The server's user \
+              must be root or a member of the group. None means the group of the server.",
     },
     Setting {
         name: "admin",
@@ -688,6 +707,7 @@ impl ValueKind {
                 let power = if *power_of_two { ", a power of two" } else { "" };
                 format!("{min} to {max} {unit}{power}")
             }
+            ValueKind::FileMode(_) => "0000 to 0777".into(),
             ValueKind::Percent(_) => "1 to 100 percent".into(),
             ValueKind::Duration { min, .. } => {
                 format!("{} to {}", duration_text(*min), duration_text(DURATION_MAX))
@@ -725,6 +745,7 @@ impl ValueKind {
         match self {
             ValueKind::Count { unit: "bytes", .. } => "BYTES".into(),
             ValueKind::Count { .. } => "COUNT".into(),
+            ValueKind::FileMode(_) => "MODE".into(),
             ValueKind::Percent(_) => "PERCENT".into(),
             ValueKind::Duration { .. } => "DURATION".into(),
             ValueKind::Shards(_) => "auto|COUNT".into(),

@@ -56,6 +56,8 @@ impl Drop for TempFile {
 fn nothing_by_default() -> Config {
     Config {
         listen: vec![],
+        listen_mode: 0,
+        listen_group: Some("x".into()),
         admin: None,
         admin_hosts: vec!["x".into()],
         shards: Some(77),
@@ -146,6 +148,8 @@ fn every_setting_is_a_flag_a_variable_and_a_key() {
 fn another_value(setting: &Setting) -> &'static str {
     match setting.name {
         "listen" => "[::1]:80,unix:/run/q.sock",
+        "listen-mode" => "0660",
+        "listen-group" => "www-data",
         "admin" => "off",
         "admin-hosts" => "admin.example,quickio",
         "shards" => "3",

@@ -81,6 +81,13 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Problem> {
     text.parse().map_err(|_| "it is not an IP address and a port".into())
 }
 
+/// Parses the permissions of a file: one to four octal digits, `660` or `0660`.
+pub(super) fn file_mode(text: &str) -> Result<u32, Problem> {
+    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+    mode.ok_or_else(|| "it is not the octal number of a file's permissions, such as 0660".into())
+}
+
 /// Parses an application: its name or its file, and the options of its workers.
 pub(super) fn app(text: &str) -> Result<App, Problem> {
     let mut parts = text.split(',').map(str::trim);
@@ -296,6 +303,19 @@ mod tests {
         }
         for text in ["unix:", "unix:/", "unix:/run/", "unix:run/q.sock", "unix:/a\0b"] {
             assert!(listen(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn file_modes() {
+        for (text, expected) in
+            [("0660", Some(0o660)), ("660", Some(0o660)), ("0777", Some(0o777)), ("0", Some(0))]
+        {
+            assert_eq!(file_mode(text).ok(), expected, "{text:?}");
+        }
+        for text in ["", "0o660", "u=rw", "0888", "01777", "1777", "00660", "+660", "-1", " 660", "rw-rw----"]
+        {
+            assert!(file_mode(text).is_err(), "{text:?}");
         }
     }
 

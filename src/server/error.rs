@@ -61,6 +61,7 @@ impl ServerError {
     /// application that failed may succeed if it is started again.
     pub fn exit_code(&self) -> u8 {
         match self {
+            ServerError::Listen(error) => error.exit_code(),
             ServerError::UnknownApp { .. }
             | ServerError::NoWorkers { .. }
             | ServerError::TooManyWorkers { .. }

@@ -1,29 +1,38 @@
 //! The listening sockets. Each shard has a socket of its own for each TCP address, so that the kernel distributes the
 //! connections. All shards accept from the same Unix socket.
 
-use crate::config::{Config, Listen};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use super::unix_socket::{self, GroupError, SocketAccess, SocketFile};
+use crate::config::{self, Config, Listen};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// How long an address may still be in use after its server was killed: the kernel cancels the accepts of a ring only
 /// after the process has ended, and they keep the socket open until then.
-const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
+pub(super) const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
 
-/// The error of an address that the server cannot listen on.
+/// The reason why the server cannot listen.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address} (setting listen): {error}{hint}")]
-pub struct ListenError {
-    address: String,
-    error: io::Error,
-    hint: &'static str,
+pub enum ListenError {
+    #[error("cannot listen on {address} (setting listen): {error}{hint}")]
+    Address { address: String, error: io::Error, hint: String },
+    #[error("{0}")]
+    Group(#[from] GroupError),
+}
+
+impl ListenError {
+    /// Returns the exit code of a server that ends with this error.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            ListenError::Address { .. } => 1,
+            ListenError::Group(_) => config::EXIT_CODE,
+        }
+    }
 }
 
 /// The bound sockets of each shard.
@@ -33,7 +42,9 @@ pub(super) struct Listeners {
     tcp: Option<SocketAddr>,
     shards: Vec<Vec<Socket>>,
     backlog: i32,
-    files: Vec<PathBuf>,
+    access: SocketAccess,
+    /// Dropped at the end, or if the server cannot start, which removes them.
+    files: Vec<SocketFile>,
 }
 
 /// Binds every address of the settings for every shard. Nothing is accepted yet.
@@ -43,25 +54,16 @@ pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners, ListenEr
         tcp: None,
         shards: (0..shards).map(|_| Vec::new()).collect(),
         backlog: config.listen_backlog as i32,
+        access: SocketAccess::of(config)?,
         files: Vec::new(),
     };
     for address in &config.listen {
         match address {
-            Listen::Tcp(address) => listeners.bind_tcp(*address),
+            Listen::Tcp(address) => listeners.bind_tcp(*address).map_err(|error| tcp_error(*address, error)),
             Listen::Unix(path) => listeners.bind_unix(path),
-        }
-        .map_err(|error| ListenError { address: address.to_string(), hint: hint(&error), error })?;
+        }?;
     }
     Ok(listeners)
-}
-
-impl Drop for Listeners {
-    /// Removes the files of Unix sockets, at the end or if the server cannot start.
-    fn drop(&mut self) {
-        for file in &self.files {
-            let _ = std::fs::remove_file(file);
-        }
-    }
 }
 
 impl Listeners {
@@ -78,9 +80,9 @@ impl Listeners {
     /// Lets the kernel accept connections from now on.
     pub fn listen(&self) -> Result<(), ListenError> {
         for socket in self.shards.iter().flatten() {
-            socket.listen(self.backlog).map_err(|error| ListenError {
+            socket.listen(self.backlog).map_err(|error| ListenError::Address {
                 address: self.names.join(", "),
-                hint: hint(&error),
+                hint: tcp_hint(&error).into(),
                 error,
             })?;
         }
@@ -114,15 +116,18 @@ impl Listeners {
         Ok(())
     }
 
-    fn bind_unix(&mut self, path: &Path) -> io::Result<()> {
-        remove_left_over(path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.bind(&SockAddr::unix(path)?)?;
+    fn bind_unix(&mut self, path: &Path) -> Result<(), ListenError> {
+        let address = format!("unix:{}", path.display());
+        let failed = |error| {
+            let hint = unix_socket::hint(path, &error);
+            ListenError::Address { address: address.clone(), error: error.into(), hint }
+        };
+        let (socket, file) = unix_socket::bind(path, self.access).map_err(failed)?;
+        self.files.push(file);
         for shard in &mut self.shards {
-            shard.push(socket.try_clone()?);
+            shard.push(socket.try_clone().map_err(|error| failed(error.into()))?);
         }
-        self.names.push(format!("unix:{}", path.display()));
-        self.files.push(path.to_owned());
+        self.names.push(address);
         Ok(())
     }
 }
@@ -147,30 +152,22 @@ fn wait_until_free(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Removes the file of a socket that no process listens on any more. Any other file is left alone.
-fn remove_left_over(path: &Path) -> io::Result<()> {
-    let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let until = Instant::now() + LEFT_OVER_WAIT;
-    while is_socket() {
-        match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return std::fs::remove_file(path);
-            }
-            Ok(_) if Instant::now() < until => thread::sleep(LEFT_OVER_WAIT / 100),
-            _ => break,
-        }
-    }
-    Ok(())
+fn tcp_error(address: SocketAddr, error: io::Error) -> ListenError {
+    ListenError::Address { address: address.to_string(), hint: tcp_hint(&error).into(), error }
 }
 
-/// Returns the advice that follows an error.
-fn hint(error: &io::Error) -> &'static str {
+/// Returns the advice that follows an error of a TCP address.
+fn tcp_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => ". Another process listens there; stop it, or choose another address",
+        io::ErrorKind::AddrInUse => ". Another process listens there; stop it, or choose another port",
         io::ErrorKind::PermissionDenied => {
-            ". Ports below 1024 need CAP_NET_BIND_SERVICE; a Unix socket needs a folder that can be written to"
+            ". Ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose another port, or give it to the server: \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit, `setcap cap_net_bind_service=ep` on the file"
         }
-        io::ErrorKind::AddrNotAvailable => ". No interface of this host has that address",
+        io::ErrorKind::AddrNotAvailable => {
+            ". No network interface of this host has that address; `ip address` lists those that exist, and 0.0.0.0 and \
+             [::] are all of them"
+        }
         _ => "",
     }
 }

@@ -10,6 +10,7 @@
 //! | `shards` | the threads of the shards |
 //! | `mailboxes` | messages from other threads to the shards |
 //! | `listen` | the listening sockets |
+//! | `unix_socket` | the files of Unix sockets, and who may connect to them |
 //! | `apps` | the applications that the settings name |
 //! | `services` | the services on the control executor |
 //! | `statistics` | the statistics of all shards, for the admin endpoint |
@@ -24,6 +25,7 @@ mod services;
 mod shards;
 mod signals;
 mod statistics;
+mod unix_socket;
 
 pub use error::ServerError;
 pub use services::ControlService;

@@ -1,9 +1,12 @@
 //! Listeners: several addresses at once, over IPv4, IPv6 and Unix sockets.
 
+use crate::support::server::{BINARY, command, run};
 use crate::support::{Client, Conversation, DEADLINE, Server, Transport};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,6 +78,57 @@ fn unix_sockets_of_a_killed_server_are_replaced_and_removed_at_exit() {
     server.signal("TERM");
     assert_eq!(server.exit().code(), Some(0));
     assert!(!path.0.exists(), "an orderly exit removes the socket's file");
+}
+
+/// Returns the permissions of the socket of a server that is started with this umask.
+fn mode_of_socket(name: &str, umask: &str, arguments: &[&str]) -> u32 {
+    let path = SocketPath::new(name);
+    let unix = path.address();
+    let server = command(BINARY, &[&["--listen", &unix], arguments].concat());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask \"$0\"; exec \"$@\"", umask, BINARY]).args(server.get_args());
+    let _server = Server::launch(shell);
+    Client::open(&unix, Transport::Raw).ping();
+    std::fs::metadata(&path.0).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn unix_sockets_have_the_permissions_of_the_settings_whatever_the_umask() {
+    assert_eq!(mode_of_socket("mode-1", "077", &[]), 0o666, "every user may connect, as to a TCP port");
+    assert_eq!(mode_of_socket("mode-2", "022", &["--listen-mode", "0660"]), 0o660);
+    assert_eq!(mode_of_socket("mode-3", "0", &["--listen-mode", "600", "--listen-group", "0"]), 0o600);
+}
+
+/// Expects that a server with these arguments does not start, and that its message has these words.
+#[track_caller]
+fn assert_does_not_start(exit_code: i32, arguments: &[&str], words: &[&str]) {
+    let (code, stdout, stderr) = run(command(BINARY, arguments));
+    assert_eq!(code, Some(exit_code), "{arguments:?}: {stdout}{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?}: no {word:?} in {stderr:?}");
+    }
+}
+
+#[test]
+fn unix_sockets_that_cannot_be_created_have_a_remedy() {
+    let (path, file) = (SocketPath::new("taken"), SocketPath::new("file"));
+    let (unix, of_file) = (path.address(), file.address());
+    std::fs::write(&file.0, "text").unwrap();
+    let server = Server::start(&["--listen", &unix]);
+    assert_does_not_start(1, &["--listen", &unix], &[&unix, "in use", "stop it"]);
+    assert_does_not_start(1, &["--listen", &of_file], &[&of_file, "not a socket", "remove"]);
+    assert_does_not_start(
+        1,
+        &["--listen", "unix:/nonexistent/socket"],
+        &["/nonexistent does not exist", "create"],
+    );
+    let long = format!("unix:/{}", "x".repeat(108));
+    assert_does_not_start(2, &["--listen", &long], &["more than 107 bytes"]);
+    let group = ["--listen", &unix, "--listen-group", "no-such-group"];
+    assert_does_not_start(2, &group, &["no-such-group", "listen-group"]);
+    assert_does_not_start(2, &["--listen-mode", "0888"], &["listen-mode", "0888", "0660"]);
+    Client::open(server.address(), Transport::Raw).ping();
+    assert_eq!(std::fs::read_to_string(&file.0).unwrap(), "text");
 }
 
 #[test]

@@ -1,0 +1,287 @@
+//! The files of Unix sockets: created with their permissions before anybody can connect, and removed at the end.
+
+use crate::config::Config;
+use nix::unistd::Group;
+use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+use thiserror::Error;
+
+use super::listen::LEFT_OVER_WAIT;
+
+/// The access to the Unix sockets of the settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SocketAccess {
+    mode: Mode,
+    /// `None` for the group of the process.
+    group: Option<Gid>,
+}
+
+/// The error of the setting `listen-group`.
+#[derive(Debug, Error)]
+pub enum GroupError {
+    #[error(
+        "there is no group `{name}` on this host (setting listen-group). `getent group` lists the groups"
+    )]
+    Unknown { name: String },
+    #[error("the group `{name}` cannot be looked up (setting listen-group): {error}")]
+    Unreadable { name: String, error: io::Error },
+}
+
+impl SocketAccess {
+    /// Returns the access that the settings define.
+    pub fn of(config: &Config) -> Result<SocketAccess, GroupError> {
+        let group = config.listen_group.as_deref().map(find_group).transpose()?;
+        Ok(SocketAccess { mode: Mode::from_raw_mode(config.listen_mode), group })
+    }
+}
+
+fn find_group(name: &str) -> Result<Gid, GroupError> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(Gid::from_raw(group.gid.as_raw())),
+        Ok(None) => Err(GroupError::Unknown { name: name.to_owned() }),
+        Err(error) => Err(GroupError::Unreadable { name: name.to_owned(), error: error.into() }),
+    }
+}
+
+/// The file of a bound socket. Dropping it removes the file, unless another file has replaced it.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// The file itself, by which it is recognized.
+    file: OwnedFd,
+}
+
+/// The step of binding a Unix socket that failed.
+#[derive(Debug)]
+pub(super) enum UnixBindError {
+    Bind(io::Error),
+    Group(Gid, io::Error),
+    Mode(io::Error),
+}
+
+impl From<io::Error> for UnixBindError {
+    fn from(error: io::Error) -> UnixBindError {
+        UnixBindError::Bind(error)
+    }
+}
+
+impl From<UnixBindError> for io::Error {
+    fn from(error: UnixBindError) -> io::Error {
+        match error {
+            UnixBindError::Bind(error) | UnixBindError::Group(_, error) | UnixBindError::Mode(error) => error,
+        }
+    }
+}
+
+/// Binds a Unix socket. Its file is created without any permissions, and gets its group and then its mode: at no moment
+/// can anybody connect who may not.
+pub(super) fn bind(path: &Path, access: SocketAccess) -> Result<(Socket, SocketFile), UnixBindError> {
+    remove_left_over(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The file that is created by binding has the mode of the socket, without the bits of the umask.
+    fs::fchmod(&socket, Mode::empty()).map_err(io::Error::from)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::open(path)?;
+    if let Some(group) = access.group {
+        let changed = fs::chownat(&file.file, "", None, Some(group), AtFlags::EMPTY_PATH);
+        changed.map_err(|error| UnixBindError::Group(group, error.into()))?;
+    }
+    file.set_mode(access.mode).map_err(UnixBindError::Mode)?;
+    Ok((socket, file))
+}
+
+impl SocketFile {
+    fn open(path: &Path) -> io::Result<SocketFile> {
+        let file = fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(SocketFile { path: path.to_owned(), file })
+    }
+
+    fn set_mode(&self, mode: Mode) -> io::Result<()> {
+        // A descriptor of a socket's file only names the file, and fchmod refuses it. The link in /proc leads to this
+        // file even if another one has its path now.
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match fs::chmod(&link, mode) {
+            Err(rustix::io::Errno::NOENT) => fs::chmod(&self.path, mode), // there is no /proc
+            changed => changed,
+        }
+        .map_err(io::Error::from)
+    }
+
+    fn is_at_its_path(&self) -> bool {
+        let at_path = fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        let (Ok(at_path), Ok(ours)) = (at_path, fs::fstat(&self.file)) else { return false };
+        (at_path.st_dev, at_path.st_ino) == (ours.st_dev, ours.st_ino)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.is_at_its_path() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Returns whether a path is the file of a socket.
+fn is_socket(path: &Path) -> bool {
+    let found = fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW);
+    found.is_ok_and(|file| FileType::from_raw_mode(file.st_mode) == FileType::Socket)
+}
+
+/// Removes the file of a socket that no process listens on any more. Any other file is left alone.
+fn remove_left_over(path: &Path) -> io::Result<()> {
+    let until = Instant::now() + LEFT_OVER_WAIT;
+    while is_socket(path) {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return std::fs::remove_file(path);
+            }
+            Ok(_) if Instant::now() < until => thread::sleep(LEFT_OVER_WAIT / 100),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Returns the advice that follows an error of binding a path.
+pub(super) fn hint(path: &Path, error: &UnixBindError) -> String {
+    let folder = path.parent().unwrap_or(path).display();
+    let error = match error {
+        UnixBindError::Bind(error) => error,
+        UnixBindError::Group(group, _) => {
+            return format!(
+                ". The setting listen-group is the group {}; only root and members of the group may use it. In a \
+                 systemd unit, SupplementaryGroups= makes the server's user a member",
+                group.as_raw()
+            );
+        }
+        UnixBindError::Mode(_) => return ". The permissions of the setting listen-mode cannot be set".into(),
+    };
+    match error.kind() {
+        io::ErrorKind::AddrInUse if !is_socket(path) => {
+            ". The path is a file that is not a socket; remove the file, or choose another path".into()
+        }
+        io::ErrorKind::AddrInUse => ". Another process listens there; stop it, or choose another path".into(),
+        io::ErrorKind::NotFound => format!(
+            ". The directory {folder} does not exist; create it, or choose another path. In a systemd unit, \
+             RuntimeDirectory=quickio creates /run/quickio"
+        ),
+        io::ErrorKind::NotADirectory => format!(". {folder} is not a directory; choose another path"),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                ". The server's user may not create files in {folder}; change its permissions, or choose another path"
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    /// A directory that is removed when the value is dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let folder = std::env::temp_dir().join(format!("quickio-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn access(mode: u32) -> SocketAccess {
+        SocketAccess { mode: Mode::from_raw_mode(mode), group: None }
+    }
+
+    #[test]
+    fn a_file_has_exactly_the_mode_of_the_setting() {
+        let folder = Folder::new("modes");
+        for mode in [0o666, 0o660, 0o600, 0o777, 0] {
+            let path = folder.0.join(format!("{mode:o}"));
+            let (_socket, file) = bind(&path, access(mode)).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode, "{mode:o}");
+            drop(file);
+            assert!(!path.exists(), "dropping it removes the file");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_is_bound_has_no_permissions_until_it_gets_its_own() {
+        let folder = Folder::new("before");
+        let path = folder.0.join("socket");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        fs::fchmod(&socket, Mode::empty()).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0);
+    }
+
+    #[test]
+    fn a_file_gets_the_group_of_the_setting() {
+        let folder = Folder::new("group");
+        let path = folder.0.join("socket");
+        // Root may use any group, and any other user the own one.
+        let group = if rustix::process::getuid().is_root() {
+            find_group("12345").unwrap()
+        } else {
+            rustix::process::getgid()
+        };
+        let (_socket, _file) = bind(&path, SocketAccess { group: Some(group), ..access(0o660) }).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().gid(), group.as_raw());
+    }
+
+    #[test]
+    fn groups_are_found_by_name_and_by_number() {
+        assert_eq!(find_group("4711").unwrap().as_raw(), 4711);
+        assert_eq!(find_group("root").unwrap().as_raw(), 0);
+        let error = find_group("no-such-group").unwrap_err().to_string();
+        assert!(error.contains("no-such-group") && error.contains("listen-group"), "{error}");
+    }
+
+    #[test]
+    fn the_file_of_another_server_is_not_removed() {
+        let folder = Folder::new("other");
+        let path = folder.0.join("socket");
+        let (_socket, file) = bind(&path, access(0o600)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (_other_socket, _other_file) = bind(&path, access(0o600)).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn each_error_has_its_remedy() {
+        let folder = Folder::new("hints");
+        let (regular, listening) = (folder.0.join("regular"), folder.0.join("listening"));
+        std::fs::write(&regular, "text").unwrap();
+        let server = std::os::unix::net::UnixListener::bind(&listening).unwrap();
+        for (path, remedy) in [
+            (regular.clone(), "not a socket; remove the file"),
+            (listening, "Another process listens there; stop it"),
+            (folder.0.join("missing/socket"), "missing does not exist; create it"),
+            (regular.join("socket"), "is not a directory"),
+        ] {
+            let Err(error) = bind(&path, access(0o600)) else { panic!("{} was bound", path.display()) };
+            let hint = hint(&path, &error);
+            assert!(hint.contains(remedy), "{}: {error:?}{hint}", path.display());
+        }
+        assert_eq!(std::fs::read_to_string(&regular).unwrap(), "text", "it is left alone");
+        drop(server);
+    }
+}
