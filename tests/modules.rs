@@ -132,7 +132,8 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     (
         "server",
         &[
-            ("listen", &[]),
+            ("unix_socket", &[]),
+            ("listen", &["unix_socket"]),
             ("mailboxes", &[]),
             ("error", &["listen"]),
             ("signals", &["error"]),

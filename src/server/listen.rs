@@ -1,7 +1,7 @@
 //! The listening sockets. Each shard has a socket of its own for each TCP address, so that the kernel distributes the
 //! connections. All shards accept from the same Unix socket.
 
-use super::unix_socket::{self, GroupError, SocketAccess, SocketFile};
+use super::unix_socket::{self, GroupError, LEFT_OVER_WAIT, SocketAccess, SocketFile};
 use crate::config::{self, Config, Listen};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -11,10 +11,6 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-
-/// How long an address may still be in use after its server was killed: the kernel cancels the accepts of a ring only
-/// after the process has ended, and they keep the socket open until then.
-pub(super) const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
 
 /// The reason why the server cannot listen.
 #[derive(Debug, Error)]

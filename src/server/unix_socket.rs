@@ -9,10 +9,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
-use super::listen::LEFT_OVER_WAIT;
+/// How long an address may still be in use after its server was killed: the kernel cancels the accepts of a ring only
+/// after the process has ended, and they keep the socket open until then.
+pub(super) const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
 
 /// The access to the Unix sockets of the settings.
 #[derive(Clone, Copy, Debug)]
