@@ -56,7 +56,10 @@ metrics! {
         ConnectionsRefusedAddress = "connections_refused_address", "connections",
             "Connections closed at once because their address had reached connections-per-address-max.";
         ConnectionsRefusedDescriptors = "connections_refused_descriptors", "connections",
-            "Connections that could not be accepted because no descriptor was free.";
+            "Accepts that failed because the system has no descriptor or memory for another connection.";
+        AcceptsPaused = "accepts_paused", "pauses",
+            "Number of times that all places of a shard for connections were taken. New connections wait in the \
+             kernel's backlog until others end.";
         AcceptErrors = "accept_errors", "errors",
             "Accepts that failed for any other reason.";
         ProtocolUnknown = "protocol_unknown", "connections",

@@ -574,8 +574,9 @@ pub static SETTINGS: &[Setting] = &[
             field: |config| &mut config.accepts_in_flight,
         },
         default: "64",
-        doc: "The number of accept operations that each listener keeps in a shard's ring. It limits the connections \
-              that can be accepted in one turn.",
+        doc: "The maximum number of accept operations that each listener keeps in a shard's ring. It limits the \
+              connections that can be accepted in one turn. All listeners of a shard together reserve at most a \
+              sixteenth of its places for connections, but at least one each.",
     },
     Setting {
         name: "mesh-ring-messages",

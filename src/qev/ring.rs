@@ -166,6 +166,7 @@ pub struct GatheredFrames {
 /// Invariants, asserted after each turn in debug builds:
 ///
 /// - `outstanding` is the number of armed accepts and of sends in flight.
+/// - An accept that is not armed is once in the `idle` list of its listener.
 /// - A send in flight holds its frames.
 /// - Reserved places are not used for accepted sockets, and only reserved places are used for adopted sockets if the
 ///   ring accepts.
@@ -186,8 +187,13 @@ pub struct Ring {
     reaped: Vec<cqueue::Entry>,
 }
 
-/// A listening socket, or `None` after it was closed.
-struct ListeningSocket(Option<OwnedFd>);
+/// A listening socket, and its accepts that are not armed.
+struct ListeningSocket {
+    /// The socket, or `None` after it was closed.
+    socket: Option<OwnedFd>,
+    /// The indexes of the accepts that are not armed.
+    idle: Vec<usize>,
+}
 
 /// An accept. While it is armed, the kernel may write the peer's address here.
 struct Accept {
@@ -241,26 +247,42 @@ impl Ring {
         self.doorbell.clone()
     }
 
-    /// Starts to accept connections from a listening socket. `accepts` is the number of accepts that are armed at the
-    /// same time. Returns the number of the listener, which its completions have.
+    /// Adds a listening socket, from which [`Ring::accept`] accepts. `accepts` is the maximum number of accepts that are
+    /// armed at the same time. Returns the number of the listener, which its completions have. Listeners are numbered
+    /// from 0.
     pub fn listen(&mut self, socket: OwnedFd, accepts: u16) -> usize {
         let listener = self.listeners.len();
-        self.listeners.push(ListeningSocket(Some(socket)));
+        let idle = (self.accepts.len()..).take(accepts.into()).collect();
+        self.listeners.push(ListeningSocket { socket: Some(socket), idle });
         for _ in 0..accepts {
             // SAFETY: all-zero bytes are a valid sockaddr_storage.
             let address = Box::new((unsafe { mem::zeroed() }, 0));
             self.accepts.push(Accept { listener, address, armed: false });
         }
-        self.accept_again();
         listener
     }
 
-    /// Arms all accepts that are not armed. A failed accept is armed again only by this call; otherwise a lack of
-    /// descriptors would cause a busy loop.
-    pub fn accept_again(&mut self) {
-        for index in 0..self.accepts.len() {
-            self.arm_accept(index);
-        }
+    /// Arms one more accept of a listener, which accepts one connection. Does nothing once the ring has stopped
+    /// listening.
+    ///
+    /// An accept takes a connection from the kernel's backlog before it looks for a free place in the table, and
+    /// the connection is reset if there is none. At most as many accepts should therefore be armed as places are free.
+    ///
+    /// # Panics
+    ///
+    /// All accepts of the listener are armed.
+    pub fn accept(&mut self, listener: usize) {
+        let ListeningSocket { socket: Some(socket), idle } = &mut self.listeners[listener] else { return };
+        let socket = Fd(socket.as_raw_fd());
+        let index = idle.pop().expect("the caller must count the accepts that are armed");
+        let accept = &mut self.accepts[index];
+        accept.armed = true;
+        accept.address.1 = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let (address, len) = &mut *accept.address;
+        let entry = opcode::Accept::new(socket, (&raw mut *address).cast(), len)
+            .file_index(Some(DestinationSlot::auto_target()))
+            .build();
+        self.push_counted(entry.user_data(pack(OpKind::Accept, index, 0)));
     }
 
     /// Stops accepting: cancels the armed accepts and closes the listening sockets.
@@ -273,7 +295,7 @@ impl Ring {
         // An accept that is still queued names its socket by the file descriptor. The kernel must see it before the
         // descriptor is closed, because another file may then have the same number.
         self.submit_all();
-        self.listeners.iter_mut().for_each(|listener| listener.0 = None);
+        self.listeners.iter_mut().for_each(|listener| listener.socket = None);
     }
 
     /// Puts a connected socket of the process into the ring's table, at this place.
@@ -403,7 +425,9 @@ impl Ring {
     /// Panics if an invariant is broken.
     fn check(&self) {
         let armed = self.accepts.iter().filter(|accept| accept.armed).count();
+        let idle: usize = self.listeners.iter().map(|listener| listener.idle.len()).sum();
         assert_eq!(self.outstanding, armed + self.in_flight.len(), "accepts and sends must be counted");
+        assert_eq!(idle, self.accepts.len() - armed, "an accept is armed or idle");
         for (index, in_flight) in self.in_flight.iter() {
             let frames = in_flight.frames.frames().len();
             assert!((1..=FRAMES_PER_SEND_MAX).contains(&frames), "send {index} must hold its frames");
@@ -472,30 +496,15 @@ impl Ring {
         let accept = &mut self.accepts[index];
         accept.armed = false;
         let listener = accept.listener;
-        if result < 0 && self.listeners[listener].0.is_none() {
+        self.listeners[listener].idle.push(index);
+        if result < 0 && self.listeners[listener].socket.is_none() {
             return None;
         }
         if result < 0 {
             return Some(Completion::AcceptFailed { listener, error: Errno(-result) });
         }
-        let peer = peer_address(&accept.address.0);
-        self.arm_accept(index);
+        let peer = peer_address(&self.accepts[index].address.0);
         Some(Completion::Accepted { listener, socket: Descriptor(result as u32), peer })
-    }
-
-    fn arm_accept(&mut self, index: usize) {
-        let accept = &mut self.accepts[index];
-        let Some(socket) = &self.listeners[accept.listener].0 else { return };
-        if accept.armed {
-            return;
-        }
-        accept.armed = true;
-        accept.address.1 = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        let (address, len) = &mut *accept.address;
-        let entry = opcode::Accept::new(Fd(socket.as_raw_fd()), (&raw mut *address).cast(), len)
-            .file_index(Some(DestinationSlot::auto_target()))
-            .build();
-        self.push_counted(entry.user_data(pack(OpKind::Accept, index, 0)));
     }
 
     fn listen_to_doorbell(&mut self) {

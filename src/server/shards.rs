@@ -179,8 +179,8 @@ impl ShardSetup {
         let apps = Apps::register(id, self.server, &self.apps)
             .map_err(|(name, error)| ServerError::App { name, error })?;
         let ShardSetup { config, shared, port, clock, .. } = self;
-        let link_places = self.ring.reserved;
-        let parts = ShardParts { id, config, shared, port, clock, apps, link_places };
+        let (places, link_places) = (self.ring.descriptors, self.ring.reserved);
+        let parts = ShardParts { id, config, shared, port, clock, apps, places, link_places };
         Ok((Shard::new(ring, self.inboxes, parts), wakeup))
     }
 }

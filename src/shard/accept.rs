@@ -18,17 +18,52 @@ use crate::qev::ring::{Descriptor, Errno, PeerAddress};
 const PAUSE_MS: u64 = 100;
 
 impl State {
+    /// Begins to accept from this many listeners.
+    pub fn start_accepting(&mut self, listeners: usize) {
+        self.acceptor.listen(listeners);
+        self.arm_accepts();
+    }
+
+    /// Arms an accept for each place that is free, up to the limits for a listener.
+    fn arm_accepts(&mut self) {
+        while let Some(listener) = self.acceptor.arm() {
+            self.ring_ops.push(RingOp::Accept(listener));
+        }
+        if self.acceptor.has_filled() {
+            self.count(Counter::AcceptsPaused, 1);
+            if let Some(times) = self.acceptor.warn_of_full(self.time.now_ms()) {
+                let (shard, places) = (self.mesh.shard(), self.acceptor.places());
+                tracing::warn!(
+                    shard,
+                    times,
+                    "all {places} places of the shard are taken: new connections wait until others end; raise the \
+                     limit on open files (ulimit -n, LimitNOFILE) or start more shards"
+                );
+            }
+        }
+    }
+
+    /// Closes a socket that has no record, or no longer has one. Its place is free again.
+    pub fn discard(&mut self, socket: Descriptor) {
+        self.ring_ops.push(RingOp::Discard(socket));
+        self.acceptor.closed();
+        self.acceptor.resume();
+        self.arm_accepts();
+    }
+
     /// Handles a connection that was accepted.
-    pub fn accepted(&mut self, codecs: &mut Codecs, socket: Descriptor, peer: PeerAddress) {
+    pub fn accepted(&mut self, codecs: &mut Codecs, listener: usize, socket: Descriptor, peer: PeerAddress) {
         self.count(Counter::ConnectionsAccepted, 1);
+        self.acceptor.accepted(listener);
         if self.is_shutting_down() {
-            return self.ring_ops.push(RingOp::Discard(socket));
+            return self.discard(socket);
         }
         if self.shared.clients.acquire(0).is_err() {
             self.count(Counter::ConnectionsRefusedLimit, 1);
             tracing::info!(%peer, "connection refused: clients-max clients are connected");
-            return self.ring_ops.push(RingOp::Discard(socket));
+            return self.discard(socket);
         }
+        self.arm_accepts();
         let generation = self.connections.next_generation();
         let connection = Connection::new(socket, peer, generation, self.time.now());
         let slot = self.connections.insert(connection);
@@ -39,37 +74,34 @@ impl State {
     }
 
     /// Handles an accept that failed. Accepting pauses unless only one connection was at fault.
-    pub fn accept_failed(&mut self, error: Errno) {
+    pub fn accept_failed(&mut self, listener: usize, error: Errno) {
+        self.acceptor.completed(listener);
         if error.is_exhaustion() {
             self.count(Counter::ConnectionsRefusedDescriptors, 1);
-            return self.pause_accepting(error);
-        }
-        self.count(Counter::AcceptErrors, 1);
-        if error.affects_one_connection() {
-            self.ring_ops.push(RingOp::AcceptAgain);
         } else {
+            self.count(Counter::AcceptErrors, 1);
+        }
+        if !error.affects_one_connection() {
             self.pause_accepting(error);
         }
+        self.arm_accepts();
     }
 
     fn pause_accepting(&mut self, error: Errno) {
         if self.acceptor.pause() {
-            tracing::warn!(shard = self.mesh.shard(), %error, "the kernel cannot accept connections; accepting pauses");
             self.time.set(self.time.now_ms() + PAUSE_MS, DueTimer::AcceptAgain);
+        }
+        if let Some(times) = self.acceptor.warn_of_failure(self.time.now_ms()) {
+            let shard = self.mesh.shard();
+            tracing::warn!(shard, %error, times, "the kernel cannot accept connections; accepting pauses");
         }
     }
 
     /// Handles the timer that ends a pause.
     pub fn accept_timer_fired(&mut self) {
         self.acceptor.timer_fired();
-        self.resume_accepting();
-    }
-
-    /// Resumes accepting if it has paused.
-    pub fn resume_accepting(&mut self) {
-        if self.acceptor.resume() {
-            self.ring_ops.push(RingOp::AcceptAgain);
-        }
+        self.acceptor.resume();
+        self.arm_accepts();
     }
 
     /// Adds a new connection to the count of its address, which one of the shards keeps.

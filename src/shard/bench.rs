@@ -124,9 +124,12 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
         port,
         clock: Clock::system(),
         apps: apps.unwrap_or_else(|(app, error)| panic!("{app}: {error}")),
+        places: 1 << 20,
         link_places: 0,
     };
-    (Loop::new(NoKernel::default(), Inboxes { control, app_commands }, parts), commands)
+    let mut shard = Loop::new(NoKernel::default(), Inboxes { control, app_commands }, parts);
+    shard.state.start_accepting(1);
+    (shard, commands)
 }
 
 /// A kernel that does nothing: each send completes in the next turn.
@@ -151,7 +154,7 @@ impl Kernel for NoKernel {
             handle(IoEvent::Sent { token, result: Ok(()), frames });
         }
         if let Some(socket) = self.accepted.take() {
-            handle(IoEvent::Accepted { socket, peer: PeerAddress::UNIX });
+            handle(IoEvent::Accepted { listener: 0, socket, peer: PeerAddress::UNIX });
         }
         for (token, mut data) in self.received.drain(..) {
             handle(IoEvent::Received { token, data: &mut data, ended: false });

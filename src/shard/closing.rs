@@ -138,10 +138,9 @@ impl State {
         self.shared.clients.release(1);
         self.forget_address(connection.peer);
         if let Transport::Socket(socket) = connection.transport {
-            self.ring_ops.push(RingOp::Discard(socket));
             self.count(Counter::ConnectionsClosed, 1);
+            self.discard(socket);
         }
-        self.resume_accepting();
     }
 
     /// Counts and logs an end: one line with the peer and the reason.

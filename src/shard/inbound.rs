@@ -89,6 +89,7 @@ impl State {
 
     fn begin_shutdown(&mut self, deadline_ns: u64) {
         self.shutdown_deadline_ns = Some(deadline_ns);
+        self.acceptor.stop();
         self.ring_ops.push(RingOp::StopListening);
         self.end_all();
     }

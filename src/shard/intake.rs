@@ -14,8 +14,8 @@ impl State {
     /// Handles an event of the kernel. Its token is decoded here, once.
     pub fn handle_io(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) {
         match event {
-            IoEvent::Accepted { socket, peer } => self.accepted(codecs, socket, peer),
-            IoEvent::AcceptFailed { error } => self.accept_failed(error),
+            IoEvent::Accepted { listener, socket, peer } => self.accepted(codecs, listener, socket, peer),
+            IoEvent::AcceptFailed { listener, error } => self.accept_failed(listener, error),
             IoEvent::Received { token, data, ended } => match Owner::of(token) {
                 Owner::Connection(slot) => self.received(codecs, slot, data, ended),
                 Owner::Link(index) => self.link_received(index, data, ended),

@@ -57,8 +57,8 @@ pub(super) enum RingOp {
     Adopt(u32, OwnedFd),
     /// Frees a reserved place again.
     Release(u32),
-    /// Resumes accepting after a pause.
-    AcceptAgain,
+    /// Accepts one connection from the listener with this number.
+    Accept(usize),
     /// Closes the listening sockets.
     StopListening,
 }
@@ -67,9 +67,9 @@ pub(super) enum RingOp {
 #[derive(Debug)]
 pub(super) enum IoEvent<'a> {
     /// A connection was accepted.
-    Accepted { socket: Descriptor, peer: PeerAddress },
+    Accepted { listener: usize, socket: Descriptor, peer: PeerAddress },
     /// An accept failed.
-    AcceptFailed { error: Errno },
+    AcceptFailed { listener: usize, error: Errno },
     /// Bytes were received. `ended`: the kernel has ended the receive, which must be submitted again.
     Received { token: Token, data: &'a mut [u8], ended: bool },
     /// The receive has ended without data.
@@ -121,8 +121,8 @@ impl RingKernel {
         RingKernel { ring, peers: Arc::new([]), completions: Vec::new() }
     }
 
-    /// Begins to accept from the listeners, `accepts` at a time from each. `peers` are all shards in order, this one
-    /// among them.
+    /// Adds the listeners, whose numbers count from 0. Each may have `accepts` accepts in flight. `peers` are all shards
+    /// in order, this one among them.
     pub fn start(&mut self, listeners: Vec<OwnedFd>, accepts: u16, peers: Arc<[Wakeup]>) {
         self.peers = peers;
         for listener in listeners {
@@ -132,8 +132,10 @@ impl RingKernel {
 
     fn complete(&mut self, completion: Completion, handle: &mut impl FnMut(IoEvent<'_>)) {
         match completion {
-            Completion::Accepted { socket, peer, .. } => handle(IoEvent::Accepted { socket, peer }),
-            Completion::AcceptFailed { error, .. } => handle(IoEvent::AcceptFailed { error }),
+            Completion::Accepted { listener, socket, peer } => {
+                handle(IoEvent::Accepted { listener, socket, peer })
+            }
+            Completion::AcceptFailed { listener, error } => handle(IoEvent::AcceptFailed { listener, error }),
             Completion::Received { token, buffer, ended } => {
                 handle(IoEvent::Received { token, data: self.ring.data(&buffer), ended });
                 self.ring.recycle(buffer);
@@ -187,7 +189,7 @@ impl Kernel for RingKernel {
                 }
             }
             RingOp::Release(place) => self.ring.release(place),
-            RingOp::AcceptAgain => self.ring.accept_again(),
+            RingOp::Accept(listener) => self.ring.accept(listener),
             RingOp::StopListening => self.ring.stop_listening(),
         }
     }

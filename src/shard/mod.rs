@@ -99,7 +99,9 @@ impl Shard {
     /// The kernel refused to run the ring: the shard has failed, and its connections are lost.
     pub fn run(mut self, listeners: Vec<OwnedFd>, peers: Arc<[Wakeup]>) -> io::Result<()> {
         let accepts = self.0.state.config.accepts_in_flight as u16;
+        let count = listeners.len();
         self.0.kernel.start(listeners, accepts, peers);
+        self.0.state.start_accepting(count);
         self.0.state.start_app_timers();
         while !self.0.state.is_done() {
             self.0.turn()?;

@@ -70,6 +70,8 @@ pub struct ShardParts {
     pub clock: Clock,
     /// The applications, registered on this shard.
     pub apps: Apps,
+    /// The number of places of the ring for accepted sockets.
+    pub places: u32,
     /// The number of places of the ring that are reserved for links to workers.
     pub link_places: u32,
 }
@@ -112,7 +114,7 @@ fn origins(config: &Config) -> Origins {
 impl State {
     /// Creates a shard without connections.
     pub fn new(parts: ShardParts) -> State {
-        let ShardParts { id, config, shared, port, clock, apps, link_places } = parts;
+        let ShardParts { id, config, shared, port, clock, apps, places, link_places } = parts;
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
@@ -126,7 +128,7 @@ impl State {
             addresses: Addresses::new(config.connections_per_address_max),
             sessions: Sessions::default(),
             links: Links::new(link_places),
-            acceptor: Acceptor::default(),
+            acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
             app_commands: Vec::new(),
             ring_ops: Vec::new(),
             metrics: Snapshot::new(),
@@ -232,6 +234,7 @@ impl State {
         self.connections.check();
         self.pubsub.check(&self.connections);
         self.addresses.check();
+        self.acceptor.check(self.connections.len() - self.sessions.len());
         self.sessions.check(&self.connections);
         codecs.check(|slot| self.connections.has_socket(slot));
         self.links.check();

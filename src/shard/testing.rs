@@ -64,6 +64,9 @@ pub struct TestShard {
 /// The capacity of an inbox in the tests, in messages.
 const INBOX_MESSAGES: usize = 1 << 16;
 
+/// The places of a shard for connections, unless a test asks for another number.
+const PLACES: u32 = 1 << 20;
+
 /// Commands posted by other threads or by dropped promises, with the shards that they are for.
 struct PostedCommands(Mutex<Vec<(usize, AppCommand)>>);
 
@@ -81,14 +84,16 @@ impl World {
     }
 
     pub fn with_config(shards: usize, config: Config, apps: Vec<Arc<dyn Application>>) -> World {
-        World::with_link_places(shards, config, apps, 0)
+        World::with_places(shards, config, apps, PLACES, 0)
     }
 
-    /// Creates shards with `link_places` socket numbers reserved for links to workers.
-    pub fn with_link_places(
+    /// Creates shards that have places for `places` connections, and `link_places` socket numbers reserved for links to
+    /// workers.
+    pub fn with_places(
         shards: usize,
         config: Config,
         apps: Vec<Arc<dyn Application>>,
+        places: u32,
         link_places: u32,
     ) -> World {
         let config = Arc::new(config);
@@ -107,23 +112,31 @@ impl World {
             let (config, shared, clock) = (Arc::clone(&config), Arc::clone(&shared), clock.clone());
             let (to_control, control) = port.inbox(INBOX_MESSAGES);
             let (to_commands, app_commands) = port.inbox(INBOX_MESSAGES);
-            let parts = ShardParts { id: id as u16, config, shared, port, clock, apps, link_places };
-            let kernel = TestKernel { reserved_places: link_places, ..TestKernel::default() };
+            let parts = ShardParts { id: id as u16, config, shared, port, clock, apps, places, link_places };
+            let kernel = TestKernel { places, reserved_places: link_places, ..TestKernel::default() };
             let mut shard = Loop::new(kernel, Inboxes { control, app_commands }, parts);
             shard.state.start_app_timers();
+            shard.state.start_accepting(1);
             TestShard { shard, commands: to_commands, control: to_control }
         };
         let shards = mesh(shards, mesh_settings).into_iter().enumerate().map(make).collect();
         World { shards, shared, posted, clock_handle }
     }
 
-    /// Connects a peer, which sends nothing yet.
+    /// Connects a peer, which sends nothing yet. The shard must have an accept armed for it.
     pub fn connect_from(&mut self, shard: usize, address: PeerAddress) -> Peer {
+        self.try_connect_from(shard, address).expect("the shard must accept")
+    }
+
+    /// Connects a peer, or returns `None` if the shard has no accept armed: the peer waits in the backlog.
+    pub fn try_connect_from(&mut self, shard: usize, address: PeerAddress) -> Option<Peer> {
         let Loop { kernel, codecs, state, .. } = &mut self.shards[shard].shard;
+        state.ring_ops.drain(..).for_each(|op| kernel.submit(op));
+        kernel.accepts = kernel.accepts.checked_sub(1)?;
         let socket = kernel.open();
         state.begin_turn();
-        state.accepted(codecs, Descriptor::made_up(socket), address);
-        Peer { shard, socket }
+        state.accepted(codecs, 0, Descriptor::made_up(socket), address);
+        Some(Peer { shard, socket })
     }
 
     pub fn connect(&mut self, shard: usize) -> Peer {
@@ -360,7 +373,10 @@ pub struct TestKernel {
     reserved_places: u32,
     /// Bytes sent on sockets that have since been closed, by socket number, which no test has taken yet.
     pub unread_output: BTreeMap<u32, Vec<u8>>,
-    pub accept_again_ops: usize,
+    /// The number of sockets that there may be besides the reserved ones.
+    places: u32,
+    /// The accepts that are armed.
+    pub accepts: usize,
     pub has_stopped_listening: bool,
     /// `true` while shutdowns stay pending. The real kernel executes them on a thread of its own.
     pub delays_shutdowns: bool,
@@ -404,6 +420,7 @@ impl TestKernel {
     /// Opens a socket. It gets the lowest free number, as in the real kernel, so numbers are soon reused.
     fn open(&mut self) -> u32 {
         let socket = (self.reserved_places..).find(|number| !self.sockets.contains_key(number)).unwrap();
+        assert!(socket < self.reserved_places + self.places, "an accept was armed, but no place is free");
         self.sockets.insert(socket, TestSocket { reads: true, ..TestSocket::default() });
         socket
     }
@@ -562,7 +579,10 @@ impl Kernel for TestKernel {
                 assert!(self.sockets.insert(place, socket).is_none(), "the place of a link must be free");
             }
             RingOp::Release(place) => self.close(Descriptor::at(place)),
-            RingOp::AcceptAgain => self.accept_again_ops += 1,
+            RingOp::Accept(listener) => {
+                assert_eq!(listener, 0, "there is one listener");
+                self.accepts += 1;
+            }
             RingOp::StopListening => self.has_stopped_listening = true,
         }
     }

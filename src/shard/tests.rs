@@ -220,6 +220,31 @@ fn a_connection_beyond_the_limit_of_its_address_is_closed_immediately() {
 }
 
 #[test]
+fn a_full_shard_leaves_newcomers_in_the_backlog_until_a_place_is_free() {
+    const PLACES: u32 = 40;
+    let mut world = World::with_places(2, Config::default(), relay(), PLACES, 3);
+    let mut peers = Vec::new();
+    while let Some(peer) = world.try_connect_from(0, address("10.0.0.1:1000")) {
+        peers.push(peer);
+        world.run_until_idle();
+    }
+    assert_eq!(peers.len(), PLACES as usize);
+    assert_eq!(world.counter(Counter::AcceptsPaused), 1);
+    for round in 1..4 {
+        let last = peers.pop().unwrap();
+        world.end_stream(last);
+        world.run_until_idle();
+        assert!(world.is_closed(last));
+        peers.push(world.connect(0));
+        world.run_until_idle();
+        assert!(world.try_connect_from(0, address("10.0.0.1:1000")).is_none());
+        assert_eq!(world.counter(Counter::AcceptsPaused), 1 + round);
+    }
+    assert!(world.try_connect_from(1, address("10.0.0.1:1000")).is_some(), "the other shard has places");
+    assert_eq!(world.counter(Counter::ConnectionsRefusedDescriptors), 0);
+}
+
+#[test]
 fn many_subscriptions_of_a_disconnected_client_end_over_several_turns() {
     let mut world = World::new(2, relay());
     let client = world.connect_raw(0);

@@ -32,6 +32,12 @@ impl Tested {
         (self.ring.adopt(place, ours.into()).unwrap(), theirs)
     }
 
+    /// Adds a listener with this many accepts, all of which are armed.
+    fn listen(&mut self, socket: impl Into<OwnedFd>, accepts: u16) {
+        let listener = self.ring.listen(socket.into(), accepts);
+        (0..accepts).for_each(|_| self.ring.accept(listener));
+    }
+
     /// Takes turns until `look` finds a completion. Removes this completion and all completions before it.
     fn until<T>(&mut self, what: &str, mut look: impl FnMut(&mut Ring, Completion) -> Option<T>) -> T {
         for _ in 0..1000 {
@@ -311,6 +317,7 @@ fn accepted_connections_have_their_peers_addresses() {
     let addresses = [four.local_addr().unwrap(), six.local_addr().unwrap()];
     let numbers = [tested.ring.listen(four.into(), 2), tested.ring.listen(six.into(), 2)];
     for (address, number) in addresses.into_iter().zip(numbers).cycle().take(10) {
+        tested.ring.accept(number);
         let mut client = TcpStream::connect(address).unwrap();
         let (listener, socket, peer) = tested.accepted();
         assert_eq!(listener, number);
@@ -327,7 +334,7 @@ fn unix_sockets_are_accepted() {
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join("socket");
     let mut tested = Tested::new();
-    tested.ring.listen(UnixListener::bind(&path).unwrap().into(), 1);
+    tested.listen(UnixListener::bind(&path).unwrap(), 1);
     let mut client = UnixStream::connect(&path).unwrap();
     let (_, socket, peer) = tested.accepted();
     assert_eq!((peer, peer.ip()), (PeerAddress::UNIX, None));
@@ -342,7 +349,7 @@ fn a_ring_that_has_stopped_listening_accepts_no_connections() {
     let mut tested = Tested::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    tested.ring.listen(listener.into(), 4);
+    tested.listen(listener, 4);
     let _client = TcpStream::connect(address).unwrap();
     tested.accepted();
     tested.ring.stop_listening();
@@ -353,7 +360,7 @@ fn a_ring_that_has_stopped_listening_accepts_no_connections() {
         again.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     });
     assert!(refused, "the port must be closed");
-    tested.ring.accept_again();
+    tested.ring.accept(0);
     tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
     assert!(!tested.seen.iter().any(|seen| matches!(seen, Completion::AcceptFailed { .. })));
 }
@@ -363,10 +370,11 @@ fn without_descriptors_an_accept_fails_once_and_can_be_armed_again() {
     let mut tested = Tested::with(RingSettings { descriptors: 1, ..SETTINGS });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    tested.ring.listen(listener.into(), 1);
+    tested.listen(listener, 1);
     let _first = TcpStream::connect(address).unwrap();
     let (_, socket, _) = tested.accepted();
     let _second = TcpStream::connect(address).unwrap();
+    tested.ring.accept(0);
     let error = tested.until("failure", |_, completion| match completion {
         Completion::AcceptFailed { error, .. } => Some(error),
         _ => None,
@@ -378,8 +386,41 @@ fn without_descriptors_an_accept_fails_once_and_can_be_armed_again() {
     }
     assert!(tested.seen.is_empty(), "a failed accept is not armed: {:?}", tested.seen);
     let _third = TcpStream::connect(address).unwrap();
-    tested.ring.accept_again();
+    tested.ring.accept(0);
     tested.accepted();
+}
+
+/// The shard relies on this when it counts the places that are free: a close that was requested frees its place for an
+/// accept that was requested after it.
+#[test]
+fn a_connection_waits_in_the_backlog_until_an_accept_is_armed_behind_a_close() {
+    let mut tested = Tested::with(RingSettings { descriptors: 1, ..SETTINGS });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    tested.listen(listener, 1);
+    let _first = TcpStream::connect(address).unwrap();
+    let (_, mut socket, _) = tested.accepted();
+    for token in 0..20 {
+        let mut waiting = TcpStream::connect(address).unwrap();
+        waiting.write_all(b"hi").unwrap();
+        tested.ring.turn(Wait::For(Duration::from_millis(1)), &mut tested.seen).unwrap();
+        assert!(tested.seen.is_empty(), "no accept is armed: {:?}", tested.seen);
+        tested.ring.close(socket, 99);
+        tested.ring.accept(0);
+        (_, socket, _) = tested.accepted();
+        tested.ring.receive(socket, token);
+        assert_eq!(tested.received(token, 2), b"hi", "it was not reset");
+        drop(waiting);
+        assert_eq!(tested.receive_ended(), (token, Ok(())));
+    }
+}
+
+#[test]
+#[should_panic(expected = "the caller must count the accepts that are armed")]
+fn no_more_accepts_are_armed_than_a_listener_has() {
+    let mut tested = Tested::new();
+    tested.listen(TcpListener::bind("127.0.0.1:0").unwrap(), 2);
+    tested.ring.accept(0);
 }
 
 #[test]
@@ -467,7 +508,7 @@ fn a_dropped_ring_frees_everything_in_flight() {
     let began = std::time::Instant::now();
     {
         let mut tested = Tested::with(RingSettings { reserved: 64, ..SETTINGS });
-        tested.ring.listen(TcpListener::bind("127.0.0.1:0").unwrap().into(), 8);
+        tested.listen(TcpListener::bind("127.0.0.1:0").unwrap(), 8);
         for place in 0..20 {
             let (socket, peer) = tested.pair(40 + place);
             tested.ring.receive(socket, place);
@@ -505,7 +546,7 @@ fn the_check_finds_an_operation_that_is_not_counted() {
 #[should_panic(expected = "place 0 must be reserved")]
 fn places_of_accepted_sockets_cannot_be_adopted() {
     let mut tested = Tested::new();
-    tested.ring.listen(TcpListener::bind("127.0.0.1:0").unwrap().into(), 1);
+    tested.listen(TcpListener::bind("127.0.0.1:0").unwrap(), 1);
     tested.pair(0);
 }
 

@@ -198,7 +198,7 @@ impl WorkerSimulation {
     fn new() -> WorkerSimulation {
         let (faults, manifest) = (Arc::new(ReportedFaults::default()), manifest());
         let app = ScriptedApp { manifest, supervisor: Arc::clone(&faults), limits: LIMITS };
-        let world = World::with_link_places(SHARDS, Config::default(), vec![Arc::new(app)], PLACES);
+        let world = World::with_places(SHARDS, Config::default(), vec![Arc::new(app)], 1 << 10, PLACES);
         let (events_received, reported_gone) = (BTreeMap::new(), BTreeSet::new());
         let mut sim = WorkerSimulation {
             world,
