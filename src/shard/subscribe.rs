@@ -23,7 +23,9 @@ impl State {
         let slot = reply_to.client.slot;
         let held = self.pubsub.held(slot);
         let id = match self.pubsub.on(slot, path.as_ref()) {
-            SubscribeOutcome::InProgress => return self.answer(0, reply_to, Answer::refusal(202, None)),
+            SubscribeOutcome::InProgress => {
+                return self.answer(0, reply_to, Answer::error(202, "subscription pending"));
+            }
             SubscribeOutcome::Active => return self.answer(0, reply_to, Answer::ok()),
             SubscribeOutcome::Decide(id) => id,
         };

@@ -40,7 +40,8 @@ fn reply_ok(callback: u64) -> String {
 
 /// Returns the event with which the server replies to a callback with an error.
 fn reply_error(callback: u64, code: u16) -> String {
-    format!("/qio/callback/{callback}:0={{\"code\":{code},\"data\":null,\"err_msg\":null}}")
+    let message = if code == 202 { "\"subscription pending\"" } else { "null" };
+    format!("/qio/callback/{callback}:0={{\"code\":{code},\"data\":null,\"err_msg\":{message}}}")
 }
 
 /// Subscribes a raw client and checks the server's reply.

@@ -162,7 +162,8 @@ fn guessed_sids_are_counted_and_no_sid_is_logged() {
         // A sid that differs in one bit, or an arbitrary one.
         let guess = if guess <= 128 { session.0 ^ (1 << (guess - 1)) } else { session.0.wrapping_mul(guess) };
         let response = guesser.request(Session(guess).post("", "/qio/ping:1="));
-        assert_eq!((response.head.status, response.body.as_str()), (403, ""));
+        let line = "unknown session: connect again, with connect=true\n";
+        assert_eq!((response.head.status, response.body.as_str()), (403, line));
     }
     let stats = server.stats();
     assert_eq!((stats.value("sessions_unknown"), stats.value("events_received")), (1000, 1));

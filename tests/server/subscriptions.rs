@@ -94,6 +94,19 @@ fn subscriptions_match_whole_paths() {
 }
 
 #[test]
+fn a_pending_subscription_says_so_on_every_transport() {
+    let server = Server::start(&[]);
+    const PATH: &str = "/clienttest/in-progress";
+    for transport in Transport::ALL {
+        let mut client = server.conversation(transport);
+        client.ask("/qio/on", &format!("{PATH:?}"));
+        let answer = client.request_code("/qio/on", &format!("{PATH:?}"), 202);
+        let expected = "={\"code\":202,\"data\":null,\"err_msg\":\"subscription pending\"}";
+        assert!(answer.text.ends_with(expected), "{transport:?}: {}", answer.text);
+    }
+}
+
+#[test]
 fn pending_subscriptions() {
     let server = Server::start(&[]);
     const PATH: &str = "/clienttest/in-progress";

@@ -155,7 +155,8 @@ fn a_subscription_waits_for_its_decision() {
     let mut client = server.websocket();
     let on = |name: &str| json!([format!("/raw/ask/{name}"), [["hold", {"name": name}]]]).to_string();
     let pending = client.ask("/qio/on", &on("late"));
-    client.request_code("/qio/on", &on("late"), 202);
+    let twice = client.request_code("/qio/on", &on("late"), 202);
+    assert!(twice.text.ends_with("\"err_msg\":\"subscription pending\"}"), "{}", twice.text);
     execute(&mut client, json!([["broadcast", {"path": "/raw/ask/late", "data": "before"}]]));
     execute(&mut client, json!([["answer", {"held": "late"}]]));
     assert_eq!(client.answer(pending).code(), 200);

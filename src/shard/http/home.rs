@@ -1,12 +1,12 @@
 //! Requests on the shard of their session: they find or create the session, and their events are dispatched.
 
-use super::life::status_of;
 use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
 use crate::protocol::{Framing, Reason, http};
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
 use crate::shard::sessions::messages::{RequestId, ResponsePart, SessionRequest};
+use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::sessions::session::{EarlyRequest, HttpSession, Lost, RequestTurn, TooManyEarly};
 use crate::shard::state::State;
 
@@ -43,7 +43,7 @@ impl State {
                 }
                 self.outlet_changed(slot);
             }
-            RequestTurn::Over => self.refuse_request(request.id, 409),
+            RequestTurn::Over => self.refuse_request(request.id, SessionRefusal::Answered),
         }
     }
 
@@ -79,7 +79,7 @@ impl State {
             None if connect => self.create_session(request),
             None => {
                 self.count(Counter::SessionsUnknown, 1);
-                self.refuse_request(request.id, 403);
+                self.refuse_request(request.id, SessionRefusal::Unknown);
                 None
             }
         }
@@ -93,7 +93,7 @@ impl State {
                 self.respond_to_poll(slot, request.id);
                 self.abort_session(slot);
             }
-            _ => self.refuse_request(request.id, 403),
+            _ => self.refuse_request(request.id, SessionRefusal::Ended),
         }
         false
     }
@@ -109,9 +109,14 @@ impl State {
     }
 
     fn create_session(&mut self, request: &SessionRequest<'_>) -> Option<u32> {
-        if self.is_shutting_down() || self.shared.clients.acquire(0).is_err() {
+        let refusal = if self.is_shutting_down() {
+            Some(SessionRefusal::GoingAway)
+        } else {
+            self.shared.clients.acquire(0).err().map(|_| SessionRefusal::Full)
+        };
+        if let Some(refusal) = refusal {
             self.count(Counter::SessionsRefused, 1);
-            self.refuse_request(request.id, 503);
+            self.refuse_request(request.id, refusal);
             return None;
         }
         let sid = request.session.sid;
@@ -123,7 +128,7 @@ impl State {
         self.open(slot, Framing::LongPolling);
         self.count_address(slot, generation, request.peer);
         if !self.is_session_open(slot) {
-            self.refuse_request(request.id, status_of(Cause::TooManyOfAddress));
+            self.refuse_request(request.id, SessionRefusal::AddressFull);
             return None;
         }
         Some(slot)
@@ -170,7 +175,9 @@ impl State {
             Ok(Some(before)) => self.respond(before, ResponsePart::empty()),
             Err(TooManyEarly) => {
                 self.count(Counter::HttpRefusedEarly, 1);
-                request_id.into_iter().for_each(|request_id| self.refuse_request(request_id, 429));
+                if let Some(request_id) = request_id {
+                    self.refuse_request(request_id, SessionRefusal::TooManyEarly);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::protocol::Reason;
 use crate::shard::connection::Stage;
 use crate::shard::ending::Cause;
 use crate::shard::sessions::messages::ResponsePart;
+use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::sessions::session::Outlet;
 use crate::shard::state::State;
 use crate::shard::time::ms;
@@ -45,15 +46,15 @@ impl State {
         let has_output = !connection.outbox.is_empty();
         let session = self.sessions.of_mut(connection.transport);
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
-        let status = status_of(cause);
+        let refusal = SessionRefusal::of_end(cause);
         for request_id in session.forget_kept() {
-            self.refuse_request(request_id, status);
+            self.refuse_request(request_id, refusal);
         }
         match outlet {
             Outlet::Poll(request_id) if by_client || (orderly && has_output) => {
                 self.respond_to_poll(slot, request_id)
             }
-            Outlet::Poll(request_id) => self.refuse_request(request_id, status),
+            Outlet::Poll(request_id) => self.refuse_request(request_id, refusal),
             Outlet::Stream(request_id) => {
                 self.send_to_stream(slot, request_id);
                 self.respond(request_id, ResponsePart::End);
@@ -103,15 +104,5 @@ impl State {
     fn poll_ms(&self, slot: u32) -> u64 {
         let spread = ms(self.config.poll_slack);
         ms(self.config.poll_interval) - u64::from(slot).wrapping_mul(SPREAD) % spread.max(1)
-    }
-}
-
-/// The status that requests of a session get when it ends (protocol.md, section 5).
-pub(super) fn status_of(cause: Cause) -> u16 {
-    match cause {
-        Cause::Reason(Reason::MalformedEvent) => 400,
-        Cause::Reason(Reason::GoingAway) => 503,
-        Cause::TooManyOfAddress => 429,
-        _ => 403,
     }
 }

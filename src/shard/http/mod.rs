@@ -24,9 +24,8 @@ mod tests;
 use super::codecs::Codecs;
 use super::ending::{Cause, Goodbye};
 use super::messages::ShardMessage;
-use super::sessions::messages::{
-    PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionOutput, SessionRequest,
-};
+use super::sessions::messages::{PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionRequest};
+use super::sessions::refusal::SessionRefusal;
 use super::state::State;
 use super::time::ms;
 use crate::metrics::Counter;
@@ -65,7 +64,7 @@ impl State {
             self.handle_session_request(&request);
         } else if self.mesh.is_stuck() {
             self.count(Counter::HttpRefusedBusy, 1);
-            self.refuse_request(request.id, 503);
+            self.refuse_request(request.id, SessionRefusal::Busy);
         } else {
             self.count(Counter::HttpRelayed, 1);
             let relayed = Box::new(RelayedRequest::of(&request));
@@ -78,10 +77,10 @@ impl State {
         self.mesh.shard_of_hash(self.shared.sids.hash_one(sid))
     }
 
-    /// Responds to a request with a status and no output.
-    pub fn refuse_request(&mut self, request_id: RequestId, status: u16) {
+    /// Refuses a request of a session.
+    pub fn refuse_request(&mut self, request_id: RequestId, refusal: SessionRefusal) {
         self.count(Counter::HttpRefused, 1);
-        self.respond(request_id, ResponsePart::Whole { status, output: SessionOutput::default() });
+        self.respond(request_id, ResponsePart::Refused(refusal));
     }
 
     /// Responds to a request, whichever shard has its connection.
@@ -122,9 +121,14 @@ impl State {
     /// Hands a part of a response to the connection of its request, if that still exists.
     pub fn deliver(&mut self, codecs: &mut Codecs, request_id: RequestId, part: ResponsePart) {
         match part {
-            ResponsePart::Whole { status, output } => {
-                let response = HttpResponse::Whole { status, headers: "", body: &output.bytes };
+            ResponsePart::Output(output) => {
+                let response = HttpResponse::Whole { status: 200, headers: "", body: &output.bytes };
                 self.send_response(codecs, request_id, response, output.accepted);
+            }
+            ResponsePart::Refused(refusal) => {
+                let (status, headers) = (refusal.status(), refusal.headers());
+                let response = HttpResponse::Whole { status, headers, body: refusal.line().as_bytes() };
+                self.send_response(codecs, request_id, response, SmallVec::new());
             }
             ResponsePart::Stream => {
                 self.send_response(codecs, request_id, HttpResponse::Stream, SmallVec::new());

@@ -56,7 +56,7 @@ impl State {
     /// Responds to a poll with the output in the outbox.
     pub fn respond_to_poll(&mut self, slot: u32, request_id: RequestId) {
         let output = SessionOutput::of(&self.connections.take_outbox(slot));
-        self.respond(request_id, ResponsePart::Whole { status: 200, output });
+        self.respond(request_id, ResponsePart::Output(output));
     }
 
     fn flush_session(&mut self, slot: u32) {

@@ -9,6 +9,7 @@ use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
 use crate::shard::ControlMessage;
+use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::testing::{FnApp, Peer, World, address};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -104,6 +105,11 @@ fn take_stream(world: &mut World, peer: Peer) -> String {
 /// Returns the line with which the server replies to a callback successfully and without data.
 fn reply_ok(callback: u64) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}\n")
+}
+
+/// Returns the response that refuses a request for this reason.
+fn refused(refusal: SessionRefusal) -> (u16, String) {
+    (refusal.status(), refusal.line().into())
 }
 
 /// Returns a single response with status 200 and this body.
@@ -258,7 +264,7 @@ fn a_session_without_requests_times_out_with_its_subscriptions() {
     world.run_seconds(1);
     assert_eq!(world.counter(Counter::TimeoutsSession), 1);
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 0));
-    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
     for peer in [home_peer, remote_peer] {
         world.end_stream(peer);
     }
@@ -275,7 +281,7 @@ fn a_client_can_close_its_session() {
     assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=2", "/relay/a:2=1")).len(), 2);
     assert_eq!(take_responses(&mut world, remote_peer), ok_response(reply_ok(3) + "/relay/a:0=1\n"));
     assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 0));
-    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, home_peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
     // A close without events, of a session with a stream.
     let stream = world.connect(1);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
@@ -290,10 +296,13 @@ fn an_unknown_session_is_refused_and_the_connection_stays_open() {
     let peer = world.connect(0);
     for home in [0, 1] {
         let session = session_on(&world, home);
-        assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/ping:1=")), [(403, String::new())]);
+        assert_eq!(
+            exchange(&mut world, peer, &session.post("", "/qio/ping:1=")),
+            [refused(SessionRefusal::Unknown)]
+        );
     }
     let session = session_on(&world, 0);
-    assert_eq!(exchange(&mut world, peer, &session.stream("")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, peer, &session.stream("")), [refused(SessionRefusal::Unknown)]);
     assert_eq!(world.counter(Counter::SessionsUnknown), 3);
     assert_eq!(world.counter(Counter::EventsReceived), 0);
 }
@@ -303,14 +312,17 @@ fn a_malformed_event_ends_the_session_and_the_connection() {
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), []);
     let body = "/qio/ping:2=\nno event\n/qio/ping:3=";
-    assert_eq!(exchange(&mut world, home_peer, &session.post("", body)), [(400, String::new())]);
+    assert_eq!(
+        exchange(&mut world, home_peer, &session.post("", body)),
+        [refused(SessionRefusal::MalformedEvent)]
+    );
     assert_eq!(
         take_responses(&mut world, remote_peer),
         ok_response(""),
         "the poll was completed before the error"
     );
     assert!(world.is_stream_ended(home_peer));
-    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, remote_peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
     assert_eq!(world.counter(Counter::EventsReceived), 2, "events after the malformed one are not handled");
 }
 
@@ -323,7 +335,7 @@ fn events_sent_before_a_close_are_delivered() {
         let body = "/clienttest/move:1=\"there\"";
         let moved = ok_response("/qio/move:0=\"there\"\n");
         assert_eq!(exchange(&mut world, peer, &session.post("&connect=true", body)), moved);
-        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
     }
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
@@ -358,7 +370,7 @@ fn output_of_a_closed_session_waits_for_a_request_for_a_limited_time() {
             assert_eq!(exchange(&mut world, peer, &session.post("", "")), ok_response("/last:0=null\n"));
         }
         world.run_seconds(10);
-        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
     }
     world.end_stream(peer);
     world.run_until_idle();
@@ -485,7 +497,7 @@ fn sessions_count_towards_the_limit_of_clients() {
         ok_response(reply_ok(1))
     );
     let other = TestSession { sid: session.sid + 1 };
-    assert_eq!(exchange(&mut world, peer, &other.post("&connect=true", "")), [(503, String::new())]);
+    assert_eq!(exchange(&mut world, peer, &other.post("&connect=true", "")), [refused(SessionRefusal::Full)]);
     assert_eq!(world.counter(Counter::SessionsRefused), 1);
 }
 
@@ -501,8 +513,8 @@ fn sessions_count_towards_the_limit_of_their_address() {
         ok_response(reply_ok(1))
     );
     let other = TestSession { sid: session_on(&world, 0).sid ^ 1 << 90 };
-    let refused = exchange(&mut world, peer, &other.post("&connect=true", ""));
-    assert_eq!(refused, [(429, String::new())]);
+    let answer = exchange(&mut world, peer, &other.post("&connect=true", ""));
+    assert_eq!(answer, [refused(SessionRefusal::AddressFull)]);
 }
 
 #[test]
@@ -517,8 +529,23 @@ fn a_session_ends_when_its_outbox_overflows() {
         broadcast(&mut world, "/relay/a", &format!("\"{}\"", "x".repeat(300)));
     }
     assert_eq!(world.counter(Counter::ClosesSlow), 1);
-    assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
     assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
+}
+
+#[test]
+fn a_refusal_says_why_and_when_to_try_again_on_any_shard() {
+    for home in [0, 1] {
+        let mut world = World::with_config(2, Config { clients_max: 1, ..Config::default() }, apps());
+        let peer = world.connect(0);
+        let session = session_on(&world, home);
+        world.send_bytes(peer, session.post("&connect=true", "").as_bytes());
+        world.run_until_idle();
+        let response = String::from_utf8(world.take_bytes(peer)).unwrap();
+        assert!(response.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{response}");
+        assert!(response.contains("\r\nRetry-After: 10\r\n"), "{response}");
+        assert!(response.ends_with("\r\n\r\nthe server is full\n"), "{response}");
+    }
 }
 
 // Requests with sequence numbers.
@@ -555,7 +582,7 @@ fn an_answered_request_is_not_handled_again() {
     );
     assert_eq!(
         exchange(&mut world, remote_peer, &session.post("&seq=1", "/qio/ping:2=")),
-        [(409, String::new())]
+        [refused(SessionRefusal::Answered)]
     );
 }
 
@@ -584,7 +611,7 @@ fn a_held_request_can_be_repeated_after_its_connection_broke() {
         assert_eq!(world.counter(Counter::Broadcasts), 2, "the events of the request were handled once");
         assert_eq!(
             exchange(&mut world, home_peer, &request),
-            [(409, String::new())],
+            [refused(SessionRefusal::Answered)],
             "the request has been answered"
         );
     }
@@ -599,7 +626,7 @@ fn an_early_request_waits_for_its_predecessor_for_a_limited_time() {
     world.run_seconds(9);
     assert_eq!(world.gauge(Gauge::HttpSessions), 1);
     world.run_seconds(2);
-    assert_eq!(take_responses(&mut world, remote_peer), [(403, String::new())]);
+    assert_eq!(take_responses(&mut world, remote_peer), [refused(SessionRefusal::Ended)]);
     assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }
 
@@ -609,7 +636,10 @@ fn the_number_of_early_requests_is_limited() {
     for seq in 0..HTTP_EARLY_REQUESTS_MAX {
         assert_eq!(exchange(&mut world, home_peer, &session.post(&format!("&seq={}", seq + 2), "")), []);
     }
-    assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=100", "")), [(429, String::new())]);
+    assert_eq!(
+        exchange(&mut world, remote_peer, &session.post("&seq=100", "")),
+        [refused(SessionRefusal::TooManyEarly)]
+    );
     assert_eq!(world.counter(Counter::HttpRefusedEarly), 1);
 }
 
@@ -632,7 +662,7 @@ fn output_goes_to_the_stream_and_polls_are_answered_immediately() {
         world.end_stream(stream);
         world.run_until_idle();
         assert_eq!(world.gauge(Gauge::HttpSessions), 0, "a session ends with its stream");
-        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [(403, String::new())]);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
     }
 }
 
@@ -756,8 +786,8 @@ fn a_response_that_ends_its_connection_does_not_lose_output_of_another_session()
         let sessions = subscribe_two_sessions(&mut world, peer);
         let bad = if bad == good { TestSession { sid: sessions[bad].sid ^ 1 << 99 } } else { sessions[bad] };
         let bad = bad.post("&connect=true", "no event");
-        let refused = exchange(&mut world, peer, &[bad, sessions[good].post("", "")].concat());
-        assert_eq!(refused, [(400, String::new())]);
+        let answer = exchange(&mut world, peer, &[bad, sessions[good].post("", "")].concat());
+        assert_eq!(answer, [refused(SessionRefusal::MalformedEvent)]);
         assert!(world.is_stream_ended(peer));
         broadcast(&mut world, "/relay/a", "1");
         assert_eq!(
@@ -811,16 +841,19 @@ fn the_request_that_ends_a_session_gets_the_error() {
     // A later request waits for the failing one.
     let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
     assert_eq!(exchange(&mut world, remote_peer, &session.post("&seq=2", "/qio/ping:3=")), []);
-    assert_eq!(exchange(&mut world, home_peer, &session.post("&seq=1", "no event")), [(400, String::new())]);
-    assert_eq!(take_responses(&mut world, remote_peer), [(400, String::new())]);
+    assert_eq!(
+        exchange(&mut world, home_peer, &session.post("&seq=1", "no event")),
+        [refused(SessionRefusal::MalformedEvent)]
+    );
+    assert_eq!(take_responses(&mut world, remote_peer), [refused(SessionRefusal::MalformedEvent)]);
     // Another request arrives in the same turn.
     let (mut world, home_peer, _, session) = world_with_subscriber();
     let other = world.connect(0);
     world.send_bytes(home_peer, session.post("", "no event").as_bytes());
     world.send_bytes(other, session.post("", "/qio/ping:3=").as_bytes());
     world.run_until_idle();
-    assert_eq!(take_responses(&mut world, home_peer), [(400, String::new())]);
-    assert_eq!(take_responses(&mut world, other), [(403, String::new())]);
+    assert_eq!(take_responses(&mut world, home_peer), [refused(SessionRefusal::MalformedEvent)]);
+    assert_eq!(take_responses(&mut world, other), [refused(SessionRefusal::Unknown)]);
     assert_eq!(world.counter(Counter::EventsReceived), 1, "only the subscription was received");
 }
 
@@ -835,7 +868,7 @@ fn remaining_output_of_a_closed_session_is_fetched_by_polls_only() {
     );
     world.run_seconds(2);
     let stream = world.connect(0);
-    assert_eq!(exchange(&mut world, stream, &session.stream("")), [(403, String::new())]);
+    assert_eq!(exchange(&mut world, stream, &session.stream("")), [refused(SessionRefusal::Ended)]);
     assert_eq!(exchange(&mut world, peer, &session.post("", "")), ok_response("/last:0=null\n"));
 }
 
@@ -846,7 +879,7 @@ fn a_session_beyond_the_limit_of_its_address_is_refused_for_polls_and_streams() 
     let session = session_on(&world, 0);
     for request in [session.post("&connect=true", "/qio/ping:1="), session.stream("&connect=true")] {
         let peer = world.connect(0);
-        assert_eq!(exchange(&mut world, peer, &request), [(429, String::new())]);
+        assert_eq!(exchange(&mut world, peer, &request), [refused(SessionRefusal::AddressFull)]);
         world.end_stream(peer);
         world.run_until_idle();
         world.assert_empty();
@@ -879,7 +912,7 @@ fn an_early_request_waits_for_a_limited_time_beside_a_stream() {
     world.run_seconds(10);
     assert_eq!(exchange(&mut world, peer, &session.post("&seq=3", "")), []);
     world.run_seconds(11);
-    assert_eq!(take_responses(&mut world, peer), [(403, String::new())]);
+    assert_eq!(take_responses(&mut world, peer), [refused(SessionRefusal::Ended)]);
     assert!(world.is_stream_ended(stream));
 }
 
@@ -1072,7 +1105,7 @@ fn a_full_mesh_refuses_only_requests_for_other_shards() {
     assert!((8..requests).contains(&crossed), "{crossed}");
     assert_eq!(world.counter(Counter::HttpRefusedBusy) as usize, requests - crossed);
     let mut expected = vec![(200, reply_ok(1)); crossed];
-    expected.resize(requests, (503, String::new()));
+    expected.resize(requests, refused(SessionRefusal::Busy));
     assert_eq!(responses, expected);
 }
 

@@ -1,5 +1,6 @@
 //! The messages between a request's connection and its session, which may live on two shards.
 
+use super::refusal::SessionRefusal;
 use crate::protocol::http::{SessionParams, Sid};
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::ring::PeerAddress;
@@ -68,8 +69,10 @@ impl RelayedRequest {
 
 /// A part of the response to a request, as a session produces it.
 pub(in crate::shard) enum ResponsePart {
-    /// The whole response.
-    Whole { status: u16, output: SessionOutput },
+    /// A response with status 200: output of the session, which may be empty.
+    Output(SessionOutput),
+    /// A response that refuses the request.
+    Refused(SessionRefusal),
     /// The head of an event stream.
     Stream,
     /// More of an event stream.
@@ -81,7 +84,7 @@ pub(in crate::shard) enum ResponsePart {
 impl ResponsePart {
     /// A response with status 200 and an empty body.
     pub fn empty() -> ResponsePart {
-        ResponsePart::Whole { status: 200, output: SessionOutput::default() }
+        ResponsePart::Output(SessionOutput::default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP sessions of a shard, and the responses that wait for connections of this shard.
 
 pub(super) mod messages;
+pub(super) mod refusal;
 pub(super) mod session;
 
 use crate::protocol::http::Sid;
