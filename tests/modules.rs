@@ -114,7 +114,10 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     ),
     ("admin", &[("process", &[]), ("reply", &[])]),
     ("mangler", &[("edits", &[]), ("refusal", &[]), ("exchange", &["refusal"])]),
-    ("config", &[("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])]),
+    (
+        "config",
+        &[("foreign", &[]), ("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])],
+    ),
     ("protocol", &[("origin", &[]), ("utf8", &[])]),
     (
         "qev",
@@ -139,6 +142,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("signals", &["error"]),
             ("services", &["error"]),
             ("statistics", &["mailboxes"]),
+            ("report", &["mailboxes", "statistics"]),
         ],
     ),
     (

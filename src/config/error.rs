@@ -93,7 +93,10 @@ pub enum ConfigError {
     },
 
     /// A value where a table with the settings of an application is expected.
-    #[error("`{key}` is not a table: settings of an application belong in [app-settings.NAME] ({location})")]
+    #[error(
+        "`{key}` is not a table: settings of an application belong in [app-settings.NAME], and those of the server above \
+         the first section ({location})"
+    )]
     BadAppSection {
         /// The key, as it was typed.
         key: String,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `table` | one row for each setting: name, kind, default, bounds, description. Everything else is derived from it |
 //! | `sources` | reads flags, variables and the file into raw values, each with its location |
+//! | `foreign` | the variables of Kubernetes and Docker that look like settings |
 //! | `resolve` | converts raw values into a `Config` and checks the relations between settings |
 //! | `value` | parses the text of one value: counts, durations, addresses |
 //! | `clienttest` | the flags and modes that only `quickio clienttest` has |
@@ -14,6 +15,7 @@
 
 pub mod clienttest;
 mod error;
+mod foreign;
 mod generate;
 mod resolve;
 mod sources;
@@ -264,6 +266,8 @@ pub struct Config {
     pub mesh_overflow_messages_max: usize,
     /// The maximum number of commands from application threads that wait for one shard.
     pub inbox_messages_max: usize,
+    /// Sentences about settings that are valid and probably a mistake, for the log.
+    pub warnings: Vec<String>,
     /// Echoes every WebSocket message on the path `/echo`, with no subprotocol and no `/qio/ohai`, as the WebSocket
     /// conformance suite needs. For programs that use this crate; there is no flag for it.
     pub echo: bool,
@@ -320,6 +324,7 @@ impl Default for Config {
             mesh_ring_messages: 1024,
             mesh_overflow_messages_max: 65_536,
             inbox_messages_max: 8_192,
+            warnings: Vec::new(),
             echo: false,
         }
     }

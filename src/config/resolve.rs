@@ -9,7 +9,11 @@ use crate::limits::SHARDS_MAX;
 
 /// Returns the defaults, overridden by the given settings.
 pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
-    let mut config = Config { app_settings: settings.app_settings.clone(), ..Config::default() };
+    let mut config = Config {
+        app_settings: settings.app_settings.clone(),
+        warnings: settings.warnings.clone(),
+        ..Config::default()
+    };
     for (setting, values) in settings.iter() {
         set(setting, values, &mut config)?;
     }

@@ -16,7 +16,7 @@ use super::clienttest::{self, ClientTestFlags};
 use super::error::{ConfigError, Location};
 use super::table::{SETTINGS, Setting, ValueKind};
 use super::value;
-use super::{generate, suggest};
+use super::{foreign, generate, suggest};
 use crate::metrics;
 
 /// The maximum size of a settings file, in bytes. The generated one has 8 KiB.
@@ -34,13 +34,6 @@ const VARIABLE_PREFIX: &str = "QUICKIO_";
 /// The variable that names the settings file, without the prefix.
 const CONFIG_VARIABLE: &str = "CONFIG";
 
-/// Variables with the prefix `QUICKIO_` that are not settings: those of the project's own tests, and those that
-/// Kubernetes and Docker set for a service named `quickio`. Any other unknown variable is an error.
-const FOREIGN_VARIABLES: [&str; 4] = ["FUZZ_", "TEST_", "SERVICE_", "PORT"];
-
-/// The variable that tells a worker how to reach its server. Programs that the worker starts inherit it.
-const WORKER_VARIABLE: &str = "WORKER";
-
 /// A value as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RawValue {
@@ -54,11 +47,17 @@ pub(super) struct RawSettings {
     values: Vec<Vec<RawValue>>,
     /// The settings of applications, by application and key. Only a file has them.
     pub(super) app_settings: BTreeMap<String, BTreeMap<String, String>>,
+    /// Sentences about what is valid and probably a mistake.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Default for RawSettings {
     fn default() -> RawSettings {
-        RawSettings { values: SETTINGS.iter().map(|_| Vec::new()).collect(), app_settings: BTreeMap::new() }
+        RawSettings {
+            values: SETTINGS.iter().map(|_| Vec::new()).collect(),
+            app_settings: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -259,16 +258,18 @@ pub(super) fn environment(
     for (name, value) in variables {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
-        let is_foreign = FOREIGN_VARIABLES.iter().any(|foreign| rest.starts_with(foreign));
-        if is_foreign || rest == WORKER_VARIABLE || value.is_empty() {
+        if value.is_empty() {
             continue;
         }
         if rest == CONFIG_VARIABLE {
             found.file = Some(PathBuf::from(value));
             continue;
         }
-        let setting = SETTINGS.iter().find(|setting| setting.variable() == *name);
-        let setting = setting.ok_or_else(|| unknown_variable(&name))?;
+        let setting = match SETTINGS.iter().find(|setting| setting.variable() == *name) {
+            Some(setting) => setting,
+            None if foreign::is_foreign(rest, &value.to_string_lossy()) => continue,
+            None => return Err(unknown_variable(&name)),
+        };
         let location = Location::Variable(name.into_owned());
         found.settings.add(setting, unicode(setting, &value, &location)?, &location);
     }
@@ -357,12 +358,32 @@ impl FileSource<'_> {
         let sections = item.as_table_like().ok_or_else(|| bad_section(APP_SETTINGS, item))?;
         for (app, item) in sections.iter() {
             let section = item.as_table_like().ok_or_else(|| bad_section(app, item))?;
+            settings.warnings.extend(self.misplaced_settings(app, item));
             let section_settings = settings.app_settings.entry(app.to_owned()).or_default();
             for (key, item) in section.iter() {
                 section_settings.insert(key.to_owned(), self.app_setting(app, key, item)?);
             }
         }
         Ok(())
+    }
+
+    /// Returns a warning for each key of a section that has the name of a setting of the server: all lines below the
+    /// head of a section belong to the section, although they may have been meant for the server. Sections without a
+    /// head of their own, such as inline tables, have no such lines.
+    fn misplaced_settings(&self, app: &str, item: &Item) -> Vec<String> {
+        let Some(section) = item.as_table().filter(|table| !table.is_dotted() && !table.is_implicit()) else {
+            return Vec::new();
+        };
+        let keys = section.iter().map(|(key, _)| key).filter(|key| Setting::find(key).is_some());
+        let warning = |key: &str| {
+            let location = self.location(section.key(key).and_then(toml_edit::Key::span));
+            format!(
+                "`{key}` is a setting of the server, but at {location} it is a setting of the application {app}, because \
+                 it is below [app-settings.{app}]; move it above the first section. If it is meant for the application, \
+                 write the section as `{app} = {{ ... }}` in [app-settings]"
+            )
+        };
+        keys.map(warning).collect()
     }
 
     fn app_setting(&self, app: &str, key: &str, item: &Item) -> Result<String, ConfigError> {

@@ -103,6 +103,7 @@ fn nothing_by_default() -> Config {
         mesh_ring_messages: 21,
         mesh_overflow_messages_max: 22,
         inbox_messages_max: 23,
+        warnings: vec![],
         echo: false,
     }
 }
@@ -233,14 +234,53 @@ fn numbers_need_no_quotes_in_the_file() {
 
 #[test]
 fn ignores_variables_of_other_programs() {
-    for name in [
-        "QUICKIO_FUZZ_SEED",
-        "QUICKIO_TEST_BINARY",
-        "QUICKIO_SERVICE_HOST",
-        "QUICKIO_PORT_8080_TCP",
-        "QUICKIO_WORKER",
+    let url = "tcp://10.0.0.1:8081";
+    for (name, value) in [
+        ("QUICKIO_FUZZ_SEED", "1"),
+        ("QUICKIO_TEST_BINARY", "1"),
+        ("QUICKIO_WORKER", "3"),
+        // Kubernetes, for Services named quickio and quickio-admin.
+        ("QUICKIO_SERVICE_HOST", "10.0.0.1"),
+        ("QUICKIO_SERVICE_PORT_HTTP", "80"),
+        ("QUICKIO_PORT", url),
+        ("QUICKIO_PORT_8080_TCP", url),
+        ("QUICKIO_ADMIN_SERVICE_HOST", "10.0.0.1"),
+        ("QUICKIO_ADMIN_SERVICE_PORT", "8081"),
+        ("QUICKIO_ADMIN_SERVICE_PORT_METRICS_HTTP", "8081"),
+        ("QUICKIO_ADMIN_PORT", url),
+        ("QUICKIO_ADMIN_PORT", "udp://[fd00::1]:8081"),
+        ("QUICKIO_ADMIN_PORT_8081_TCP", url),
+        ("QUICKIO_ADMIN_PORT_8081_TCP_PROTO", "tcp"),
+        ("QUICKIO_ADMIN_PORT_8081_TCP_PORT", "8081"),
+        ("QUICKIO_ADMIN_PORT_8081_TCP_ADDR", "10.0.0.1"),
+        ("QUICKIO_ADMIN_PORT_53_SCTP_ADDR", "10.0.0.1"),
+        // Docker, for a link with the alias quickio or quickio_admin.
+        ("QUICKIO_NAME", "/web/quickio"),
+        ("QUICKIO_ENV_PATH", "/bin"),
+        ("QUICKIO_ADMIN_ENV_LANG", "C"),
     ] {
-        assert!(run(&[], &[(name, "tcp://10.0.0.1:8080")]).is_ok(), "{name}");
+        assert_eq!(run(&[], &[(name, value)]).unwrap(), Config::default(), "{name}={value}");
+    }
+    for (name, value) in [
+        ("QUICKIO_ADMIN_PORT", "8081"),
+        ("QUICKIO_ADMIN_PORT", "http://10.0.0.1"),
+        ("QUICKIO_PORT", "8080"),
+        ("QUICKIO_ADMIN_HOST", "10.0.0.1"),
+        ("QUICKIO_ADMIN_PORT_8081", url),
+        ("QUICKIO_ADMIN_PORT_X_TCP", url),
+        ("QUICKIO_SUPPORT", url),
+        ("QUICKIO_NAME", "quickio"),
+        ("QUICKIO_CLIENT_MAX", "5"),
+    ] {
+        let error = run(&[], &[(name, value)]).unwrap_err();
+        assert!(error.contains(name), "{name}={value}: {error}");
+    }
+    // A setting is a setting, whatever its value looks like.
+    assert!(run(&[], &[("QUICKIO_ADMIN", url)]).unwrap_err().contains("admin cannot be"));
+    for setting in SETTINGS {
+        let variable = setting.variable();
+        let name = variable.strip_prefix("QUICKIO_").unwrap();
+        assert!(!foreign::is_foreign(name, url) && !foreign::is_foreign(name, "/a/b"), "{name}");
     }
 }
 
@@ -709,6 +749,32 @@ fn a_switch_needs_no_value() {
 /// Returns the applications as a flag accepts them.
 fn names(config: &Config) -> Vec<String> {
     config.app.iter().map(App::to_string).collect()
+}
+
+#[test]
+fn settings_of_the_server_in_the_section_of_an_application_cause_a_warning() {
+    let warnings = |text: &str| of_file(text).unwrap().warnings;
+    let found = warnings(
+        "[app-settings.relay]\n\nlisten = \"1.2.3.4:5\"\ncolour = 1\ntimeout = 3\n[app-settings.b]\nadmin='x'",
+    );
+    assert_eq!(found.len(), 3, "{found:?}");
+    for (warning, words) in found.iter().zip([
+        ["`listen`", "q.toml:3:1", "application relay", "above the first section"],
+        ["`timeout`", "q.toml:5:1", "application relay", "[app-settings.relay]"],
+        ["`admin`", "q.toml:7:1", "application b", "`b = { ... }`"],
+    ]) {
+        assert!(words.iter().all(|word| warning.contains(word)), "{words:?}: {warning}");
+    }
+    for text in [
+        "listen = \"1.2.3.4:5\"\n[app-settings.relay]\ncolour = 1",
+        // These cannot have swallowed a line that was meant for the server.
+        "[app-settings]\nrelay = { timeout = 5 }",
+        "app-settings.relay.timeout = 5",
+    ] {
+        assert_eq!(warnings(text), [""; 0], "{text:?}");
+    }
+    let error = of_file("[app-settings]\nrelay.a = 1\nlisten = \"1.2.3.4:5\"\n").unwrap_err();
+    assert!(error.contains("`listen`") && error.contains("above the first section"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::apps::LoadedApplications;
 use super::error::ServerError;
 use super::listen::{self, Listeners};
+use super::report::StatisticsReport;
 use super::services::{ControlService, Services};
 use super::shards::{self, ShardThreads, ShardsConfig};
 use super::signals::{Signal, SignalWatch};
@@ -18,7 +19,7 @@ use crate::qev::clock::{Clock, ClockHandle, nanos};
 use crate::qev::probe::{KernelFeatures, probe};
 use crate::qev::runtime;
 use crate::shard::ControlMessage;
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGUSR1};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(super) fn run(
     let (clock, clock_handle) = clock(config.clock);
     let loaded = LoadedApplications::load(&config, shards::count(&config), &clock, apps)
         .map_err(|error| signals.fail(error))?;
+    log_warnings(&config, &loaded);
     let started = RunningServer::start(config, &loaded, clock, clock_handle, &signals, services, &log);
     let ended = match started {
         Ok(server) => server.run_to_end(),
@@ -48,6 +50,17 @@ pub(super) fn run(
     // Stops the applications that were loaded but never started.
     loaded.finish();
     ended
+}
+
+/// Logs the settings that are probably mistakes.
+fn log_warnings(config: &Config, loaded: &LoadedApplications) {
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if loaded.apps().is_empty() {
+        tracing::warn!(
+            "no application runs: the server handles only its own events under /qio. Set app, such as --app relay or \
+             app = [\"relay\"] in the settings file"
+        );
+    }
 }
 
 /// An event that the main thread waits for.
@@ -65,6 +78,7 @@ struct RunningServer {
     threads: ShardThreads,
     events: Receiver<ServerEvent>,
     services: Services,
+    report: StatisticsReport,
     listeners: Listeners,
 }
 
@@ -123,11 +137,12 @@ impl RunningServer {
         });
         announce(&kernel, threads.cores(), &apps, &listeners, services.addresses());
         threads.accept(&mut listeners);
-        Ok(RunningServer { config, apps, workers, threads, events, services, listeners })
+        let report = StatisticsReport::new(Arc::clone(threads.mailboxes()));
+        Ok(RunningServer { config, apps, workers, threads, events, services, report, listeners })
     }
 
     /// Runs the server until its shards have ended, then stops everything else.
-    fn run_to_end(self) -> Result<(), ServerError> {
+    fn run_to_end(mut self) -> Result<(), ServerError> {
         let ended = self.wait_for_shards();
         // All supervisors are told first. Then the `stop` of each application waits for its workers.
         self.workers.iter().for_each(|app| app.shards_ended());
@@ -138,7 +153,7 @@ impl RunningServer {
     }
 
     /// Waits for a signal and then for the shards, or for a shard that fails.
-    fn wait_for_shards(&self) -> Result<(), ServerError> {
+    fn wait_for_shards(&mut self) -> Result<(), ServerError> {
         let mut running = self.threads.cores().len();
         let mut deadline: Option<Instant> = None;
         while running > 0 {
@@ -148,6 +163,7 @@ impl RunningServer {
             };
             match event {
                 Ok(ServerEvent::Signal(SIGHUP)) => self.replace_workers(),
+                Ok(ServerEvent::Signal(SIGUSR1)) => self.report_statistics(),
                 Ok(ServerEvent::Signal(signal)) => {
                     tracing::info!(signal, "shutting down");
                     deadline = Some(Instant::now() + self.config.shutdown_timeout);
@@ -184,6 +200,14 @@ impl RunningServer {
         self.workers.iter().for_each(|app| app.begin_shutdown());
         let deadline_ns = nanos() + time.as_nanos() as u64;
         self.threads.mailboxes().send_to_all(|| ControlMessage::Shutdown { deadline_ns })
+    }
+
+    /// Handles SIGUSR1.
+    fn report_statistics(&mut self) {
+        match self.services.control() {
+            Ok(control) => self.report.log(control),
+            Err(error) => tracing::warn!(%error, "the statistics cannot be logged"),
+        }
     }
 
     /// Handles SIGHUP.

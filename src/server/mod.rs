@@ -6,7 +6,7 @@
 //! | file | content |
 //! | --- | --- |
 //! | `lifecycle` | the order of start and shutdown |
-//! | `signals` | SIGTERM, SIGINT and SIGHUP, from the first moment on |
+//! | `signals` | all signals, from the first moment on |
 //! | `shards` | the threads of the shards |
 //! | `mailboxes` | messages from other threads to the shards |
 //! | `listen` | the listening sockets |
@@ -14,6 +14,7 @@
 //! | `apps` | the applications that the settings name |
 //! | `services` | the services on the control executor |
 //! | `statistics` | the statistics of all shards, for the admin endpoint |
+//! | `report` | the summary of the statistics that SIGUSR1 logs |
 //! | `error` | the errors of all these |
 
 mod apps;
@@ -21,6 +22,7 @@ mod error;
 mod lifecycle;
 mod listen;
 mod mailboxes;
+mod report;
 mod services;
 mod shards;
 mod signals;

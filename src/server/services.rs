@@ -54,13 +54,18 @@ impl Services {
         name: &'static str,
         start: impl FnOnce(&ControlExecutor) -> Result<SocketAddr, E>,
     ) -> Result<(), ServerError> {
+        let address = start(self.control()?).map_err(Into::into)?;
+        self.addresses.push((name, address));
+        Ok(())
+    }
+
+    /// Returns the control executor, which is started if no service has needed it yet.
+    pub fn control(&mut self) -> Result<&ControlExecutor, ServerError> {
         let control = match self.control.take() {
             Some(control) => control,
             None => ControlExecutor::start(CONTROL_THREAD).map_err(ServerError::Control)?,
         };
-        let address = start(self.control.insert(control)).map_err(Into::into)?;
-        self.addresses.push((name, address));
-        Ok(())
+        Ok(self.control.insert(control))
     }
 
     /// Starts the services that a program has added, if the server has a TCP address.

@@ -1,4 +1,5 @@
-//! Signals: SIGTERM and SIGINT stop the server, SIGHUP replaces workers.
+//! Signals: SIGTERM and SIGINT stop the server, SIGHUP replaces workers, SIGUSR1 logs a summary of the statistics. The
+//! other signals that would end a process, although they report no fault of it, are ignored with a line in the log.
 //!
 //! A separate thread handles signals from the first moment on: a signal during startup must leave nothing behind.
 //! Until the server serves, this thread ends the process itself. After that it passes signals on to the main thread.
@@ -10,7 +11,9 @@
 
 use super::error::ServerError;
 use crate::app::worker;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
+};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::process;
@@ -20,6 +23,28 @@ use std::thread;
 
 /// The exit code if a second signal ends the process before the shutdown is complete.
 const EXIT_CUT_SHORT: i32 = 130;
+
+/// The signals that stop the server.
+const STOPPING: [Signal; 2] = [SIGTERM, SIGINT];
+
+/// The signals that the server acts on while it serves.
+const SERVED: [Signal; 2] = [SIGHUP, SIGUSR1];
+
+/// Signals that end a process by default, but have no meaning for the server: somebody meant another program, or a
+/// timer of a library has expired. They have a handler, because workers would inherit that a signal is ignored.
+///
+/// SIGPIPE is not among them: the runtime library of Rust ignores it, and restores it in child processes. SIGQUIT and
+/// the signals of faults end the process with a core dump, which is their purpose.
+const IGNORED: [(Signal, &str); 8] = [
+    (SIGUSR2, "SIGUSR2"),
+    (SIGALRM, "SIGALRM"),
+    (SIGVTALRM, "SIGVTALRM"),
+    (SIGPROF, "SIGPROF"),
+    (SIGIO, "SIGIO"),
+    (SIGXFSZ, "SIGXFSZ"),
+    (libc::SIGPWR, "SIGPWR"),
+    (libc::SIGSTKFLT, "SIGSTKFLT"),
+];
 
 /// The number of a signal.
 pub(super) type Signal = i32;
@@ -68,10 +93,11 @@ impl SignalWatch {
         let stage = Arc::new(StageCell::new());
         // If the parent process has set SIGCHLD to be ignored, the server could not wait for its child processes.
         flag::register(SIGCHLD, Arc::default()).map_err(ServerError::Signals)?;
-        for stop in [SIGTERM, SIGINT] {
+        for stop in STOPPING {
             flag::register(stop, Arc::clone(&stage.stop_delivered)).map_err(ServerError::Signals)?;
         }
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServerError::Signals)?;
+        let handled = STOPPING.into_iter().chain(SERVED).chain(IGNORED.map(|(signal, _)| signal));
+        let mut signals = Signals::new(handled).map_err(ServerError::Signals)?;
         let watched = Arc::clone(&stage);
         let watch = move || {
             let mut is_stopping = false;
@@ -108,11 +134,18 @@ fn wait_for_end_of_process() -> ! {
 
 /// Handles a signal in the thread for signals.
 fn handle(signal: Signal, stage: &Mutex<ServerStage>, is_stopping: &mut bool) {
+    if let Some((_, name)) = IGNORED.iter().find(|(ignored, _)| *ignored == signal) {
+        tracing::info!("{name} ignored: it has no meaning for this server");
+        return;
+    }
     // If the process ends here, the lock is held to the end: the main thread cannot leave the stage any more.
     let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
     match &*stage {
         ServerStage::Starting | ServerStage::Failed(_) if signal == SIGHUP => {
             tracing::info!("SIGHUP ignored: the server is starting and has no workers to replace");
+        }
+        ServerStage::Starting | ServerStage::Failed(_) if signal == SIGUSR1 => {
+            tracing::info!("SIGUSR1 ignored: the server is starting and has no statistics");
         }
         ServerStage::Starting => {
             // The thread of the log might not write the message before the process ends.
@@ -121,7 +154,7 @@ fn handle(signal: Signal, stage: &Mutex<ServerStage>, is_stopping: &mut bool) {
         }
         ServerStage::Failed(code) => end_process(i32::from(*code)),
         ServerStage::Serving(pass_on) => {
-            if signal != SIGHUP && std::mem::replace(is_stopping, true) {
+            if STOPPING.contains(&signal) && std::mem::replace(is_stopping, true) {
                 end_process(EXIT_CUT_SHORT);
             }
             pass_on(signal);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The longest time that the admin endpoint waits for the shards, and for the supervisor of an application.
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The sources of the statistics.
 pub(super) struct StatisticsParts {
@@ -92,6 +92,21 @@ impl admin::Source for Statistics {
     }
 }
 
+/// Requests the values of every shard. Those of a shard that does not answer in time are missing.
+pub(super) async fn gather(mailboxes: &Mailboxes, within: Duration) -> Vec<Option<Snapshot>> {
+    let mut snapshots: Vec<Option<Snapshot>> = vec![None; mailboxes.len()];
+    let (reply, mut replies) = mpsc::channel(0);
+    mailboxes.send_to_all(|| ControlMessage::Snapshot(reply.clone()));
+    drop(reply);
+    let gather = async {
+        while let Some((shard, snapshot)) = replies.next().await {
+            snapshots[usize::from(shard)] = Some(snapshot);
+        }
+    };
+    timeout(within, gather).await;
+    snapshots
+}
+
 /// Handles requests until all senders have been dropped.
 async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<StatisticsRequest>) {
     while let Some(first) = requests.next().await {
@@ -116,17 +131,7 @@ async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<Statist
 impl StatisticsParts {
     /// Requests the values of every shard. Returns `None` if a shard does not answer in time, or if its inbox is full.
     async fn snapshot(&self) -> Option<Rc<[Snapshot]>> {
-        let shards = self.mailboxes.len();
-        let mut snapshots: Vec<Option<Snapshot>> = vec![None; shards];
-        let (reply, mut replies) = mpsc::channel(0);
-        self.mailboxes.send_to_all(|| ControlMessage::Snapshot(reply.clone()));
-        drop(reply);
-        let gather = async {
-            while let Some((shard, snapshot)) = replies.next().await {
-                snapshots[usize::from(shard)] = Some(snapshot);
-            }
-        };
-        timeout(ANSWER_WAIT, gather).await?;
+        let snapshots = gather(&self.mailboxes, ANSWER_WAIT).await;
         let mut snapshots = snapshots.into_iter().collect::<Option<Vec<Snapshot>>>()?;
         for (shard, snapshot) in snapshots.iter_mut().enumerate() {
             self.mailboxes.add_counters(shard, &mut snapshot.counters);

@@ -20,6 +20,7 @@ mod mangler;
 mod polling;
 mod settings;
 mod shutdown;
+mod signals;
 mod slow;
 mod stats;
 mod subscriptions;

@@ -143,6 +143,35 @@ fn the_generated_settings_file_is_complete_and_valid() {
 }
 
 #[test]
+fn settings_that_are_probably_mistakes_cause_warnings() {
+    let file = File::new("misplaced", "[app-settings.relay]\nlisten = \"127.0.0.1:1\"\n");
+    let server = Server::start(&["--config", file.path()]);
+    let log = server.log_with("above the first section");
+    let line = log.lines().find(|line| line.contains("above the first section")).unwrap();
+    assert!(line.contains("WARN") && line.contains("`listen`") && line.contains(".toml:2:1"), "{line}");
+    assert!(!log.contains("no application runs"), "{log}");
+
+    let mut nothing_served = Command::new(BINARY);
+    nothing_served.args(["--listen", "127.0.0.1:0", "--admin", "off", "--shards", "1"]);
+    let server = Server::launch(nothing_served);
+    let log = server.log_with("no application runs");
+    assert!(log.contains("app = [\"relay\"]"), "{log}");
+}
+
+#[test]
+fn the_shipped_settings_serve_an_application() {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/quickio.toml");
+    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"];
+    let mut command = quickio(&["--config", shipped]);
+    command.args(arguments);
+    let server = Server::launch(command);
+    let mut client = server.websocket();
+    client.subscribe("/relay/x");
+    client.request_code("/relay/x", "1", 200);
+    assert_eq!(client.event().path, "/relay/x");
+}
+
+#[test]
 fn an_error_names_the_address_that_is_in_use() {
     let server = Server::start(&[]);
     // The listener is not that of another QuickIO server, because such a server would share the port.
