@@ -133,3 +133,18 @@ pub const WORKER_END_WAIT: Duration = Duration::from_secs(1);
 
 /// The interval at which the files of workers are checked, if `reload` is on.
 pub const WORKER_WATCH: Duration = Duration::from_millis(250);
+
+/// The time after a log line that a peer caused during which further lines of its kind are counted and not logged. An
+/// operator sees within seconds that something happens; the counters tell how often.
+pub const LOG_WINDOW: Duration = Duration::from_secs(5);
+
+/// The maximum number of lines of all such kinds that are logged in one second, summaries included. More are counted. A
+/// flood of lines costs disk space, and pushes the lines of others out of the log.
+pub const LOG_THROTTLED_LINES_MAX: u64 = 100;
+
+/// The maximum number of kinds of such lines that have a window of their own: about twice as many as there are. Further
+/// kinds share one window.
+pub const LOG_KINDS_MAX: usize = 128;
+
+/// The maximum number of bytes of a text from outside, such as an origin, that are shown in a log line.
+pub const LOG_TEXT_BYTES_MAX: usize = 256;

@@ -24,12 +24,12 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["server", "mangler", "config", "log"]),
     ("bin", &["qev"]),
     ("server", &["shard", "admin", "app", "qev", "config", "log"]),
-    ("shard", &["app", "protocol", "client", "event", "qev", "config", "web"]),
-    ("app", &["client", "event"]),
+    ("shard", &["app", "protocol", "client", "event", "qev", "config", "web", "log"]),
+    ("app", &["client", "event", "log"]),
     ("client", &["event"]),
     ("protocol", &["event"]),
-    ("admin", &["qev"]),
-    ("mangler", &["config", "qev"]),
+    ("admin", &["qev", "log"]),
+    ("mangler", &["config", "qev", "log"]),
     ("metrics", &["qev"]),
     ("log", &["config"]),
     ("config", &[]),
@@ -118,6 +118,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
         "config",
         &[("foreign", &[]), ("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])],
     ),
+    ("log", &[("escape", &[]), ("throttle", &[]), ("panics", &["throttle"])]),
     ("protocol", &[("origin", &[]), ("utf8", &[])]),
     (
         "qev",
@@ -192,6 +193,10 @@ const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
 
 const C_FORM: &str = "a type of the application API, and its C form";
 
+/// The modules in which peers can cause every line of the log: such lines are throttled (`log::throttle`), unless their
+/// level is below info.
+const THROTTLED_MODULES: &[&str] = &["shard", "protocol", "client", "event", "admin", "mangler", "web"];
+
 /// Folders with source text of any language, below the repository's root.
 const FOLDERS: &[&str] = &["src", "tests", "benches", "examples", "scripts"];
 
@@ -243,6 +248,11 @@ fn leaves_name_no_other_file_of_their_module() {
 #[test]
 fn siblings_do_not_name_each_other_in_a_circle() {
     assert_none(sibling_circles(&TREE, CIRCLES));
+}
+
+#[test]
+fn lines_that_peers_can_cause_are_throttled() {
+    assert_none(unthrottled_lines(&TREE, THROTTLED_MODULES));
 }
 
 #[test]
@@ -346,6 +356,12 @@ fn misplaced_unsafe(tree: &Tree) -> Vec<String> {
     files
         .flat_map(|file| file.unsafe_lines.iter().map(|line| format!("src/{}:{line}: `unsafe`", file.path)))
         .collect()
+}
+
+fn unthrottled_lines(tree: &Tree, modules: &[&str]) -> Vec<String> {
+    let files = tree.files.iter().filter(|file| modules.contains(&top_module(file)) && !file.is_test);
+    let lines = files.flat_map(|file| file.log_lines.iter().map(|line| (&file.path, line)));
+    lines.map(|(path, line)| format!("src/{path}:{line}: logs without `throttle!`")).collect()
 }
 
 /// Leaves of `module` that name a sibling which is not in their list. Tests may name anything.
@@ -609,6 +625,26 @@ fn unsafe_in_the_wrong_file_is_found() {
         check("shard/mod.rs", "#![allow(unsafe_code)] // nothing unsafe\nconst X: &str = \"unsafe\";"),
         0
     );
+}
+
+#[test]
+fn lines_that_are_not_throttled_are_found() {
+    let check = |text: &str| {
+        let files = [("lib.rs", "mod a; mod b;"), ("a/mod.rs", "mod c;"), ("a/c.rs", text), ("b.rs", text)];
+        unthrottled_lines(&tree(&files), &["a"])
+    };
+    for text in [
+        "",
+        "fn f() { tracing::debug!(x, \"y\"); tracing::trace!(x); }",
+        "fn f() { throttle!(warn, \"kind\", x, \"y\"); crate::log::throttle!(error, \"kind\", \"y\") }",
+        "#[cfg(test)] mod tests { fn f() { tracing::info!(x); } }",
+    ] {
+        assert!(check(text).is_empty(), "{text}");
+    }
+    for text in ["tracing::info!(x)", "warn!(x)", "::tracing::error!(x)", "event!(Level::INFO, x)"] {
+        let text = format!("fn f() {{\n match x {{ _ => {text} }} }}");
+        assert_eq!(check(&text), ["src/a/c.rs:2: logs without `throttle!`"], "{text}");
+    }
 }
 
 #[test]

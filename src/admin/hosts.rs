@@ -13,6 +13,7 @@ use hyper::header::HOST;
 use hyper::{Request, StatusCode, Version};
 
 use super::reply::{self, AdminResponse};
+use crate::log::{Escaped, throttle};
 
 /// The names that requests may use for this host, in addition to `localhost` and IP addresses.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,9 @@ impl Hosts {
         let named = request.uri().authority().map(|authority| authority.as_str()).or(host);
         match named {
             Some(named) if !self.allow(named) => {
+                throttle!(info, "host of the admin endpoint", host = %Escaped(named.as_bytes()),
+                    "request refused by the admin endpoint: its Host is no IP address, not localhost and not among \
+                     admin-hosts");
                 let why = "the Host header names a host that is not allowed here: use an IP address or localhost, or \
                            allow the name with the setting admin-hosts";
                 Some(reply::text(StatusCode::MISDIRECTED_REQUEST, why))

@@ -19,24 +19,21 @@ mod process;
 mod prometheus;
 mod reply;
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures_lite::{AsyncWriteExt, future};
 use hyper::StatusCode;
 use thiserror::Error;
 
 use crate::limits::ADMIN_CONNECTIONS_MAX;
+use crate::log::throttle;
 use crate::metrics::Snapshot;
 use crate::qev::control::{AsyncListener, AsyncStream, BoundSocket, ControlExecutor, Permits, Spawner};
 use hosts::Hosts;
-
-/// The shortest time between two warnings about refused connections.
-const WARN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The bounds on peers.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +101,8 @@ pub struct Info {
     pub manual_clock: bool,
     /// The number of log lines that were dropped because they were not read fast enough.
     pub log_lines_dropped: u64,
+    /// The number of log lines that peers caused and that were counted instead of being logged.
+    pub log_lines_suppressed: u64,
 }
 
 impl Info {
@@ -167,13 +166,12 @@ struct Endpoint<S> {
 }
 
 async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawner: Spawner) {
-    let listener = AsyncListener::new(bound, "the admin endpoint");
+    let listener = AsyncListener::new(bound);
     let permits = Permits::new(endpoint.bounds.connections);
-    let refused = Refusals::default();
     loop {
-        let stream = listener.accept().await;
+        let stream = listener.accept(log_failed_accept).await;
         let Some(permit) = permits.try_acquire() else {
-            refused.refuse(&stream).await;
+            refuse(&stream).await;
             continue;
         };
         let endpoint = Rc::clone(&endpoint);
@@ -184,30 +182,22 @@ async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawne
     }
 }
 
-/// The count of connections that were refused because there were too many.
-#[derive(Default)]
-struct Refusals {
-    count: Cell<u64>,
-    warned: Cell<Option<Instant>>,
+fn log_failed_accept(error: io::Error) {
+    throttle!(warn, "accept of the admin endpoint", %error,
+        "the admin endpoint cannot accept a connection; trying again");
 }
 
-impl Refusals {
-    /// Sends 503, as far as the socket takes it at once, and counts the connection.
-    async fn refuse(&self, mut stream: &AsyncStream) {
-        let refusal = reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
-        // It fits into the socket's buffer, which is empty.
-        let _ = future::poll_once(stream.write(&refusal)).await;
-        self.count.set(self.count.get() + 1);
-        let now = Instant::now();
-        if self.warned.get().is_none_or(|warned| now - warned >= WARN_PAUSE) {
-            self.warned.set(Some(now));
-            let refused = self.count.get();
-            tracing::warn!(
-                refused,
-                "the admin endpoint refuses connections: it has the maximum number, and some must end first"
-            );
-        }
-    }
+/// Sends 503, as far as the socket takes it at once.
+async fn refuse(mut stream: &AsyncStream) {
+    let refusal = reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+    // It fits into the socket's buffer, which is empty.
+    let _ = future::poll_once(stream.write(&refusal)).await;
+    throttle!(
+        warn,
+        "connections of the admin endpoint",
+        connections = ADMIN_CONNECTIONS_MAX,
+        "the admin endpoint refuses connections: it has the maximum number, and some must end first"
+    );
 }
 
 #[cfg(test)]

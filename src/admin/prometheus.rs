@@ -77,6 +77,13 @@ impl MetricsPage {
         let name = "quickio_log_lines_dropped_total";
         self.family(name, "counter", "Log lines dropped because nobody read them fast enough.");
         self.sample(name, &[], info.log_lines_dropped);
+        let name = "quickio_log_lines_suppressed_total";
+        self.family(
+            name,
+            "counter",
+            "Log lines that peers caused and that were counted instead of being logged.",
+        );
+        self.sample(name, &[], info.log_lines_suppressed);
     }
 
     fn process(&mut self, process: &Process) {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::connection::{HEAD_BYTES_MAX, HEADERS_MAX};
 use super::*;
@@ -20,6 +20,7 @@ pub(super) fn info() -> Info {
         shards: 2,
         manual_clock: true,
         log_lines_dropped: 0,
+        log_lines_suppressed: 0,
     }
 }
 

@@ -35,6 +35,7 @@ use thiserror::Error;
 
 use crate::config::clienttest::{Mangling, Mode};
 use crate::limits::{MANGLER_CONNECTIONS_MAX, MANGLER_LINGER, MANGLER_STALL};
+use crate::log::throttle;
 use crate::qev::control::{AsyncListener, AsyncStream, BoundSocket, ControlExecutor, Permits, Spawner};
 use refusal::ProxyRefusal;
 
@@ -116,11 +117,13 @@ struct Proxy {
 }
 
 async fn accept(proxy: Rc<Proxy>, permits: Permits, bound: BoundSocket, spawner: Spawner) {
-    let listener = AsyncListener::new(bound, "the proxy");
+    let listener = AsyncListener::new(bound);
     loop {
-        let client = listener.accept().await;
+        let client = listener.accept(log_failed_accept).await;
         let Some(permit) = permits.try_acquire() else {
-            tracing::warn!(
+            throttle!(
+                warn,
+                "connections of the proxy",
                 connections = permits.taken(),
                 "the proxy has as many connections as it may have; one more is refused"
             );
@@ -135,13 +138,17 @@ async fn accept(proxy: Rc<Proxy>, permits: Permits, bound: BoundSocket, spawner:
     }
 }
 
+fn log_failed_accept(error: io::Error) {
+    throttle!(warn, "accept of the proxy", %error, "the proxy cannot accept a connection; trying again");
+}
+
 async fn serve_client(proxy: &Proxy, client: AsyncStream) {
     // A client that has disconnected already has no address.
     let Ok(peer) = client.peer_address() else { return };
     match relay::connect(&client, proxy.server).await {
         Ok(server) => relay::relay(proxy, &client, &server, peer).await,
         Err(error) => {
-            tracing::warn!(%error, "the proxy cannot connect to the server");
+            throttle!(warn, "server of the proxy", %error, "the proxy cannot connect to the server");
             relay::refuse(&client, &ProxyRefusal::Unreachable).await;
         }
     }

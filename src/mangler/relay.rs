@@ -15,6 +15,7 @@ use super::{Proxy, edits};
 use crate::limits::{
     MANGLER_BUFFER_BYTES, MANGLER_CONNECT_WAIT, MANGLER_KEEPALIVE, MANGLER_KEEPALIVE_PROBES,
 };
+use crate::log::throttle;
 use crate::qev::control::{AsyncStream, timeout};
 
 /// The pause between two keep-alive probes.
@@ -119,12 +120,12 @@ impl RelayedConnection<'_> {
         let Some(mode) = self.proxy.modes.choose(chosen.as_deref()) else {
             return self.refuse_request(ProxyRefusal::UnknownMode(chosen.unwrap_or_default())).await;
         };
-        tracing::info!(peer = %self.peer, mode = mode.name(), "upgrade received");
+        throttle!(info, mode.name(), peer = %self.peer, mode = mode.name(), "upgrade received");
         self.relay_head(&edits::request(mode, head), ExpectedResponse::Upgrade(mode)).await
     }
 
     async fn refuse_request(&self, refusal: ProxyRefusal) -> bool {
-        tracing::info!(peer = %self.peer, ?refusal, "the proxy refuses a request");
+        throttle!(info, "refusal of the proxy", peer = %self.peer, ?refusal, "the proxy refuses a request");
         self.exchange.refuse(refusal).await;
         // The other direction sees the server's end, and responds.
         self.server.shut_down(Shutdown::Both);

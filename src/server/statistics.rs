@@ -88,6 +88,7 @@ impl admin::Source for Statistics {
             shards: self.parts.mailboxes.len(),
             manual_clock: self.parts.clock.is_some(),
             log_lines_dropped: self.parts.log.count(),
+            log_lines_suppressed: log::suppressed_lines(),
         }
     }
 }

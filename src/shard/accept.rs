@@ -8,6 +8,7 @@ use super::kernel::RingOp;
 use super::messages::ShardMessage;
 use super::state::State;
 use super::time::DueTimer;
+use crate::log::throttle;
 use crate::metrics::Counter;
 use crate::protocol::Options;
 use crate::qev::mesh::Class;
@@ -31,15 +32,14 @@ impl State {
         }
         if self.acceptor.has_filled() {
             self.count(Counter::AcceptsPaused, 1);
-            if let Some(times) = self.acceptor.warn_of_full(self.time.now_ms()) {
-                let (shard, places) = (self.mesh.shard(), self.acceptor.places());
-                tracing::warn!(
-                    shard,
-                    times,
-                    "all {places} places of the shard are taken: new connections wait until others end; raise the \
-                     limit on open files (ulimit -n, LimitNOFILE) or start more shards"
-                );
-            }
+            let (shard, places) = (self.mesh.shard(), self.acceptor.places());
+            throttle!(
+                warn,
+                "places",
+                shard,
+                "all {places} places of the shard are taken: new connections wait until others end; raise the \
+                 limit on open files (ulimit -n, LimitNOFILE) or start more shards"
+            );
         }
     }
 
@@ -60,7 +60,7 @@ impl State {
         }
         if self.shared.clients.acquire(0).is_err() {
             self.count(Counter::ConnectionsRefusedLimit, 1);
-            tracing::info!(%peer, "connection refused: clients-max clients are connected");
+            throttle!(info, "clients-max", %peer, "connection refused: clients-max clients are connected");
             return self.discard(socket);
         }
         self.arm_accepts();
@@ -91,10 +91,8 @@ impl State {
         if self.acceptor.pause() {
             self.time.set(self.time.now_ms() + PAUSE_MS, DueTimer::AcceptAgain);
         }
-        if let Some(times) = self.acceptor.warn_of_failure(self.time.now_ms()) {
-            let shard = self.mesh.shard();
-            tracing::warn!(shard, %error, times, "the kernel cannot accept connections; accepting pauses");
-        }
+        let shard = self.mesh.shard();
+        throttle!(warn, "accept", shard, %error, "the kernel cannot accept connections; accepting pauses");
     }
 
     /// Handles the timer that ends a pause.

@@ -8,9 +8,6 @@
 /// keeps its accepts, and others cannot use their places.
 const PLACES_PER_ACCEPT: usize = 16;
 
-/// The interval between two warnings of one kind, in milliseconds.
-const WARNING_INTERVAL_MS: u64 = 10_000;
-
 /// The places of a shard for accepted sockets, and its accepts.
 ///
 /// Invariants:
@@ -36,29 +33,6 @@ pub(super) struct Acceptor {
     timer_is_set: bool,
     /// `true` if [`Acceptor::has_filled`] has told that all places are taken, and none was freed since.
     was_full: bool,
-    full_warning: WarningTimes,
-    failure_warning: WarningTimes,
-}
-
-/// The times of the warnings of one kind.
-#[derive(Default)]
-struct WarningTimes {
-    /// The time from which the warning may be logged again, in milliseconds.
-    next_ms: u64,
-    /// How often it was due since it was last logged.
-    times: u64,
-}
-
-impl WarningTimes {
-    /// Notes that the warning is due. If it may be logged, returns how often it was due since it was last logged.
-    fn due(&mut self, now_ms: u64) -> Option<u64> {
-        self.times += 1;
-        if now_ms < self.next_ms {
-            return None;
-        }
-        self.next_ms = now_ms + WARNING_INTERVAL_MS;
-        Some(std::mem::take(&mut self.times))
-    }
 }
 
 impl Acceptor {
@@ -74,8 +48,6 @@ impl Acceptor {
             has_stopped: false,
             timer_is_set: false,
             was_full: false,
-            full_warning: WarningTimes::default(),
-            failure_warning: WarningTimes::default(),
         }
     }
 
@@ -134,17 +106,6 @@ impl Acceptor {
     /// The number of places that are neither taken nor reserved.
     fn free(&self) -> usize {
         self.places - self.sockets - self.in_flight.iter().sum::<usize>()
-    }
-
-    /// Notes that all places are taken. If a warning may be logged, returns how often this was so since the last one.
-    pub fn warn_of_full(&mut self, now_ms: u64) -> Option<u64> {
-        self.full_warning.due(now_ms)
-    }
-
-    /// Notes that the kernel could not accept. If a warning may be logged, returns how often this was so since the last
-    /// one.
-    pub fn warn_of_failure(&mut self, now_ms: u64) -> Option<u64> {
-        self.failure_warning.due(now_ms)
     }
 
     /// Pauses accepting; returns whether the timer that ends the pause must be set.
@@ -266,14 +227,6 @@ mod tests {
         acceptor.accepted(0);
         acceptor.stop();
         assert!(armed(&mut acceptor).is_empty());
-    }
-
-    #[test]
-    fn warnings_are_counted_between_two_lines() {
-        let mut acceptor = Acceptor::new(1, 1);
-        assert_eq!(acceptor.warn_of_full(5), Some(1));
-        assert_eq!([acceptor.warn_of_full(6), acceptor.warn_of_full(10_004)], [None, None]);
-        assert_eq!(acceptor.warn_of_full(10_005), Some(3));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::app::{
 use crate::client::ClientId;
 use crate::event::path::PathRef;
 use crate::event::router::Router;
+use crate::log::throttle;
 use crate::qev::slots::Slots;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -250,7 +251,9 @@ impl Apps {
         for (app, data) in data.iter_mut().enumerate().filter(|(_, data)| !data.is_empty()) {
             let kept = data.remove(&client);
             if catch_unwind(AssertUnwindSafe(|| drop(kept))).is_err() {
-                tracing::error!(
+                throttle!(
+                    error,
+                    "an application panicked",
                     app = names[app],
                     "an application panicked while the data of a client was dropped"
                 );
@@ -274,7 +277,13 @@ impl Runner {
         };
         // A panic may leave only the application's own state half changed.
         catch_unwind(AssertUnwindSafe(|| code(&mut cx))).map_err(|_| {
-            tracing::error!(app = names[app as usize], shard, "an application panicked");
+            throttle!(
+                error,
+                "an application panicked",
+                app = names[app as usize],
+                shard,
+                "an application panicked"
+            );
             Panicked
         })
     }

@@ -8,6 +8,7 @@ use super::kernel::RingOp;
 use super::state::State;
 use crate::client::ClientId;
 use crate::client::subscriptions::EndedSubscription;
+use crate::log::throttle;
 use crate::metrics::Counter;
 use crate::protocol::{Codec, Reason};
 use crate::qev::buffers::Frame;
@@ -143,7 +144,7 @@ impl State {
         }
     }
 
-    /// Counts and logs an end: one line with the peer and the reason.
+    /// Counts and logs an end: one line with the peer and the reason. Its kind is the reason.
     fn log_end(&mut self, slot: u32, cause: Cause) {
         self.count(cause.counter(), 1);
         let connection = self.connections.live(slot);
@@ -164,18 +165,20 @@ impl State {
                 tracing::debug!(%peer, shard, %error, "connection lost");
             }
             Cause::TooManyOfAddress => {
-                tracing::info!(%peer, shard,
+                throttle!(info, "connections-per-address-max", %peer, shard,
                     "connection refused: its address already has connections-per-address-max connections");
             }
-            Cause::HandshakeTimeout => tracing::info!(%peer, shard, "handshake timeout"),
-            Cause::MessageTimeout => tracing::info!(%peer, shard, "message timeout"),
+            Cause::HandshakeTimeout => {
+                throttle!(info, "handshake timeout", %peer, shard, "handshake timeout")
+            }
+            Cause::MessageTimeout => throttle!(info, "message timeout", %peer, shard, "message timeout"),
             Cause::LivenessTimeout => {
-                tracing::info!(%peer, shard, "nothing was received for heartbeat-timeout")
+                throttle!(info, "heartbeat timeout", %peer, shard, "nothing was received for heartbeat-timeout")
             }
             Cause::Reason(reason) => {
                 let outbox_bytes = connection.outbox_bytes;
-                tracing::info!(%peer, shard, code = reason.code(), reason = reason.text(), outbox_bytes,
-                    "connection closed");
+                throttle!(info, reason.text(), %peer, shard, code = reason.code(), reason = reason.text(),
+                    outbox_bytes, "connection closed");
             }
         }
     }

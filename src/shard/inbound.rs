@@ -14,7 +14,7 @@ const INBOX_MESSAGES_PER_TURN_MAX: usize = 4096;
 impl State {
     /// Sends a message to another shard. Never waits; the mesh counts data that does not fit.
     pub fn send_to_shard(&mut self, to: u16, message: ShardMessage, class: Class) {
-        self.mesh.send(to, message, class, self.time.now_ns(), self.time.now_ms());
+        self.mesh.send(to, message, class, self.time.now_ns());
     }
 
     /// Handles the messages from other shards and from threads.

@@ -2,6 +2,7 @@
 //!
 //! The shard's ring implements it. Tests and benchmarks replace it with kernels of their own.
 
+use crate::log::throttle;
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, Token, Wait};
 use std::io;
@@ -185,7 +186,8 @@ impl Kernel for RingKernel {
             RingOp::Adopt(place, socket) => {
                 if let Err(error) = self.ring.adopt(place, socket) {
                     // The link's receive fails next, which ends the link.
-                    tracing::error!(%error, "the kernel refused the socket of a link to a worker; the link ends");
+                    throttle!(error, "link to a worker", %error,
+                        "the kernel refused the socket of a link to a worker; the link ends");
                 }
             }
             RingOp::Release(place) => self.ring.release(place),

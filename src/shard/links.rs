@@ -10,6 +10,7 @@ use super::state::State;
 use super::time::{DueTimer, ms};
 use crate::app::worker::{JoinedWorker, WorkerEvent};
 use crate::limits::WORKER_END_WAIT;
+use crate::log::throttle;
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Errno, FrameBatch};
 use std::rc::Rc;
@@ -28,7 +29,7 @@ impl State {
         let Some(group) = self.apps.worker_group(app) else { return };
         if group.events_differ(&joined.manifest) {
             if let Err(error) = self.apps.register_again(app, &group, &joined.manifest) {
-                tracing::error!(shard = self.mesh.shard(), worker, %error,
+                throttle!(error, "event of a worker", shard = self.mesh.shard(), worker, %error,
                     "an event of a worker could not be registered and is ignored");
             }
         }

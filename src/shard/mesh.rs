@@ -2,10 +2,8 @@
 
 use super::kernel::Kernel;
 use super::messages::{Envelope, ShardMessage};
+use crate::log::throttle;
 use crate::qev::mesh::{Class, MeshCounters, Port, SendOutcome};
-
-/// The interval between two warnings that the mesh is full, in milliseconds.
-const WARNING_INTERVAL_MS: u64 = 1000;
 
 /// A shard's port on the mesh, which sends messages to the other shards and receives theirs.
 ///
@@ -20,8 +18,6 @@ pub(super) struct MeshPort {
     shard: u16,
     /// The overflow, in messages, beyond which operations that need messages to other shards are refused.
     overflow_max: usize,
-    /// The time from which a full mesh may be logged again.
-    next_warning_ms: u64,
     /// Memory for the messages that are received, kept from turn to turn.
     received: Vec<(u16, Envelope)>,
     /// Messages that were received behind the requests of this turn, and are handled first in the next one.
@@ -31,7 +27,7 @@ pub(super) struct MeshPort {
 impl MeshPort {
     /// The port of shard number `shard`.
     pub fn new(shard: u16, port: Port<Envelope>, overflow_max: usize) -> MeshPort {
-        MeshPort { port, shard, overflow_max, next_warning_ms: 0, received: Vec::new(), deferred: Vec::new() }
+        MeshPort { port, shard, overflow_max, received: Vec::new(), deferred: Vec::new() }
     }
 
     /// This shard's number.
@@ -56,14 +52,14 @@ impl MeshPort {
         (0..self.shards()).filter(move |shard| *shard != own)
     }
 
-    /// Sends a message to another shard. Data that does not fit is refused: the mesh counts it, and a warning is
-    /// logged at most once a second.
-    pub fn send(&mut self, to: u16, message: ShardMessage, class: Class, now_ns: u64, now_ms: u64) {
+    /// Sends a message to another shard. Data that does not fit is refused: the mesh counts it, and the log has a line.
+    pub fn send(&mut self, to: u16, message: ShardMessage, class: Class, now_ns: u64) {
         let sent = self.port.send(usize::from(to), Envelope { sent_ns: now_ns, message }, class);
         // Control messages are refused only by a shard that has ended.
-        if class == Class::Data && matches!(sent, SendOutcome::Refused(_)) && now_ms >= self.next_warning_ms {
-            self.next_warning_ms = now_ms + WARNING_INTERVAL_MS;
-            tracing::warn!(
+        if class == Class::Data && matches!(sent, SendOutcome::Refused(_)) {
+            throttle!(
+                warn,
+                "the mesh is full",
                 shard = self.shard,
                 to,
                 "the mesh is full: messages to another shard were dropped"
@@ -218,11 +214,11 @@ mod tests {
         let ports = mesh(3, MeshSettings { ring_messages: 8, overflow_messages_max: 8 });
         let mut ports: Vec<MeshPort> =
             (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 8)).collect();
-        ports[1].send(0, request(), Class::Control, 0, 0);
-        ports[1].send(0, interest(true), Class::Control, 0, 0);
-        ports[1].send(0, interest(false), Class::Control, 0, 0);
-        ports[2].send(0, interest(true), Class::Control, 0, 0);
-        ports[2].send(0, message(), Class::Control, 0, 0);
+        ports[1].send(0, request(), Class::Control, 0);
+        ports[1].send(0, interest(true), Class::Control, 0);
+        ports[1].send(0, interest(false), Class::Control, 0);
+        ports[2].send(0, interest(true), Class::Control, 0);
+        ports[2].send(0, message(), Class::Control, 0);
         let mut received = ports[0].receive(100);
         let expected = [(1, "subscribers"), (1, "none"), (2, "subscribers"), (1, "request"), (2, "other")];
         assert_eq!(kinds(&mut received), expected);
@@ -235,7 +231,7 @@ mod tests {
         let mut ports: Vec<MeshPort> =
             (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 8)).collect();
         for message in [request(), interest(true), request(), message()] {
-            ports[1].send(0, message, Class::Control, 0, 0);
+            ports[1].send(0, message, Class::Control, 0);
         }
         // The first reading finds one message, the second one two, and the next turn's the last.
         let receive = |port: &mut MeshPort| kinds(&mut port.receive_in_two(1, 2));
@@ -250,7 +246,7 @@ mod tests {
     fn a_port_is_stuck_while_more_messages_overflow_than_may() {
         let [mut a, mut b] = two();
         while !a.is_stuck() {
-            a.send(1, message(), Class::Control, 0, 0);
+            a.send(1, message(), Class::Control, 0);
             a.check();
         }
         while a.is_stuck() {

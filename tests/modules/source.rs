@@ -12,6 +12,9 @@ use syn::visit::{self, Visit};
 /// The name by which the programs call the library.
 pub const LIBRARY: &str = "quickio";
 
+/// The macros of `tracing` that log above the level debug, or at any level.
+const LOG_MACROS: &[&str] = &["error", "warn", "info", "event"];
+
 /// All files of the tree. `mod` declarations have been followed, so that a name can be resolved to a file.
 pub struct Tree {
     pub files: Vec<SourceFile>,
@@ -34,6 +37,8 @@ pub struct SourceFile {
     pub types: Vec<Defined>,
     /// The lines in which `unsafe` stands.
     pub unsafe_lines: Vec<usize>,
+    /// The lines with a call of a macro of `tracing` that logs above the level debug. Those of tests do not count.
+    pub log_lines: Vec<usize>,
 }
 
 /// A path as it is written, of at least two segments or in a `use`.
@@ -89,6 +94,7 @@ impl Tree {
                     is_test: false,
                     named: Vec::new(),
                     types: Vec::new(),
+                    log_lines: Vec::new(),
                     unsafe_lines: unsafe_lines(text.parse().expect("a parsed file has tokens")),
                 },
                 within: module,
@@ -294,6 +300,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 
     fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        let logs =
+            called.path.segments.last().is_some_and(|name| LOG_MACROS.iter().any(|it| name.ident == it));
+        if logs && !self.is_test {
+            self.file.log_lines.push(called.path.span().start().line);
+        }
         for (line, segments) in paths_in(called.tokens.clone()) {
             self.add(line, segments);
         }

@@ -6,6 +6,7 @@ mod callbacks;
 mod clienttest;
 mod close;
 mod events;
+mod floods;
 #[path = "../fuzz/mod.rs"]
 mod fuzz;
 mod handshake;

@@ -5,6 +5,7 @@ use super::host::Host;
 use super::scope::{self, CallKind, Registration};
 use super::user::{HeldPointer, OwnedPointer};
 use crate::app::{Answer, Context, Decision, Error, Event, Subscription, Unsubscribed};
+use crate::log::throttle;
 use std::rc::Rc;
 
 /// The values that the closures of one event share. The user pointer is freed with the last closure.
@@ -116,7 +117,9 @@ fn call_on_hook(
         abi::FAIL => Decision::Fail(500),
         unknown => {
             let path = subscription.path;
-            tracing::error!(
+            throttle!(
+                error,
+                "on-hook",
                 app = owner.host.name,
                 path,
                 "an on-hook returned {unknown} without a promise; the subscription is refused"

@@ -32,9 +32,6 @@ use std::time::Duration;
 /// Bytes of a buffer that a link keeps. The memory of a larger buffer is released when it is no longer needed.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
-/// The shortest time between two warnings about invalid commands of one worker.
-const WARNING_PERIOD: Duration = Duration::from_secs(1);
-
 // The messages of errors that are answered in place of a worker.
 const NOT_RUNNING: &str = "the application is not running";
 const BUSY: &str = "the application is busy";
@@ -71,7 +68,6 @@ pub struct WorkerLink {
     last_time_ms: Cell<u64>,
     /// A timer of the shard is set that ends the requests that take too long.
     sweep_is_scheduled: Cell<bool>,
-    warned_at: Cell<Option<Duration>>,
     state: Cell<LinkState>,
 }
 
@@ -123,7 +119,6 @@ impl WorkerLink {
             open_callbacks: Cell::new(0),
             last_time_ms: Cell::new(0),
             sweep_is_scheduled: Cell::new(false),
-            warned_at: Cell::new(None),
             state: Cell::new(LinkState::Serving),
         };
         link.set_event_numbers(event_numbers);

@@ -58,8 +58,6 @@ impl BoundSocket {
 
 /// A listening TCP socket. Dropping it frees its address at once.
 pub struct AsyncListener {
-    /// The name of the service, for the log.
-    service: &'static str,
     socket: Socket,
     acceptor: net::TcpListener,
 }
@@ -67,22 +65,22 @@ pub struct AsyncListener {
 impl AsyncListener {
     /// Accepts connections on the executor of the calling task.
     #[must_use]
-    pub fn new(bound: BoundSocket, service: &'static str) -> AsyncListener {
+    pub fn new(bound: BoundSocket) -> AsyncListener {
         // SAFETY: the descriptor is an open listening socket, and only the acceptor owns it.
         let acceptor = unsafe { net::TcpListener::from_raw_fd(bound.twin.into_raw_fd()) };
-        AsyncListener { service, socket: bound.socket, acceptor }
+        AsyncListener { socket: bound.socket, acceptor }
     }
 
-    /// Waits for the next connection. If an accept fails, usually because no descriptor is free, logs a warning and
-    /// retries after a pause.
-    pub async fn accept(&self) -> AsyncStream {
+    /// Waits for the next connection. If an accept fails, usually because no descriptor is free, passes the error to
+    /// `failed` and retries after a pause.
+    pub async fn accept(&self, failed: impl Fn(io::Error)) -> AsyncStream {
         loop {
             // Other tasks must be able to run even if connections are already waiting.
             future::yield_now().await;
             match self.try_accept().await {
                 Ok(stream) => return stream,
                 Err(error) => {
-                    tracing::warn!(service = self.service, %error, "a connection cannot be accepted; trying again");
+                    failed(error);
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -29,9 +29,9 @@ fn echo(control: &ControlExecutor) -> SocketAddr {
     let bound = bound();
     let address = bound.address();
     control.spawn(|spawner| async move {
-        let listener = AsyncListener::new(bound, "echo");
+        let listener = AsyncListener::new(bound);
         loop {
-            let stream = listener.accept().await;
+            let stream = listener.accept(drop).await;
             spawner.spawn(async move {
                 let mut bytes = [0; 1000];
                 while let Ok(len @ 1..) = (&stream).read(&mut bytes).await {
@@ -204,9 +204,9 @@ fn accepted_sockets_are_closed_on_exec() {
     let address = bound.address();
     let (result, results) = channel();
     control.spawn(|_| async move {
-        let listener = AsyncListener::new(bound, "test");
+        let listener = AsyncListener::new(bound);
         for _ in 0..2 {
-            let stream = listener.accept().await;
+            let stream = listener.accept(drop).await;
             result.send(rustix::io::fcntl_getfd(&stream).unwrap()).unwrap();
         }
     });

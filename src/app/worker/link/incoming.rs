@@ -1,12 +1,13 @@
 //! The frames from a worker, which become commands of the shard.
 
 use super::guards::{ClientWatch, OfferedCallback};
-use super::{KEPT_BYTES_MAX, LinkState, WARNING_PERIOD, WorkerLink, WorkerRequest};
+use super::{KEPT_BYTES_MAX, LinkState, WorkerLink, WorkerRequest};
 use crate::app::worker::wire::{self, FromWorker, HAS_MESSAGE, LinkFrameHeader, REPEATS, WorkerFrame};
 use crate::app::{Answer, Command, Context, Decision, Json, LocalCommand, paths};
 use crate::client::ClientId;
 use crate::event::path::Path;
 use crate::limits::WORKER_CALLBACKS_MAX;
+use crate::log::throttle;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -79,18 +80,14 @@ impl WorkerLink {
             FromWorker::Watch => self.watch(cx, frame.header.client),
         };
         if let Err(why) = result {
-            self.refuse(cx, frame.kind, why);
+            self.refuse(frame.kind, why);
         }
     }
 
     /// Counts a command that is invalid and was ignored, and warns about it.
-    fn refuse(&self, cx: &Context<'_>, kind: FromWorker, why: &str) {
+    fn refuse(&self, kind: FromWorker, why: &'static str) {
         self.counters.add_frame_refused();
-        let now = cx.now();
-        if self.warned_at.get().is_none_or(|warned| now.saturating_sub(warned) >= WARNING_PERIOD) {
-            self.warned_at.set(Some(now));
-            tracing::warn!(worker = self.name, frame = ?kind, why, "ignored an invalid command of a worker");
-        }
+        throttle!(warn, why, worker = self.name, frame = ?kind, why, "ignored an invalid command of a worker");
     }
 
     fn handle_answer(

@@ -3,6 +3,7 @@
 use super::{TOO_LATE, WorkerLink, fail_request, header_now};
 use crate::app::Context;
 use crate::app::worker::wire::{LinkFrameHeader, ToWorker};
+use crate::log::throttle;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,7 +32,9 @@ impl WorkerLink {
         });
         if late > 0 {
             let worker = &self.name;
-            tracing::warn!(
+            throttle!(
+                warn,
+                "worker-request-timeout",
                 worker,
                 requests = late,
                 "a worker did not answer within worker-request-timeout; the requests were answered 500"
