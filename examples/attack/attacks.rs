@@ -99,7 +99,7 @@ fn subscriptions(target: &mut Target, connections: usize) {
     let next = move |_, out: &mut Vec<u8>| {
         while out.len() < CHUNK_BYTES {
             number += 1;
-            wire::event(out, &format!("/qio/on:1=\"/{number:0>1000}\""));
+            wire::event(out, &format!("/qio/on:1=\"/relay/{number:0>1000}\""));
         }
     };
     flood(target, connections, Reading::All, next);
