@@ -26,15 +26,40 @@ const EVENT_BYTES: usize = 60_000;
 pub const ATTACKS: &[Attack] = &[
     Attack { name: "sessions", doc: "POSTs, each to a session of its own", connections: 1, run: sessions },
     Attack { name: "pings", doc: "empty Pings, from peers that never read", connections: 8, run: pings },
-    Attack { name: "pings-read-late", doc: "empty Pings, from slow readers", connections: 8, run: pings_read_late },
+    Attack {
+        name: "pings-read-late",
+        doc: "empty Pings, from slow readers",
+        connections: 8,
+        run: pings_read_late,
+    },
     Attack { name: "tiny-frames", doc: "messages in frames of one byte", connections: 8, run: tiny_frames },
     Attack { name: "subscriptions", doc: "subscriptions to long paths", connections: 8, run: subscriptions },
-    Attack { name: "first-bytes", doc: "connections whose first bytes are invalid", connections: 16, run: first_bytes },
+    Attack {
+        name: "first-bytes",
+        doc: "connections whose first bytes are invalid",
+        connections: 16,
+        run: first_bytes,
+    },
     Attack { name: "refused-posts", doc: "POSTs that are refused", connections: 8, run: refused_posts },
     Attack { name: "broadcasts", doc: "large broadcasts that nobody wants", connections: 4, run: broadcasts },
-    Attack { name: "slow-readers", doc: "subscribers that read a byte a second", connections: 1000, run: slow_readers },
-    Attack { name: "slow-writers", doc: "messages that arrive byte by byte", connections: 1000, run: slow_writers },
-    Attack { name: "never-reads", doc: "events whose answers are not read", connections: 8, run: never_reads },
+    Attack {
+        name: "slow-readers",
+        doc: "subscribers that read a byte a second",
+        connections: 1000,
+        run: slow_readers,
+    },
+    Attack {
+        name: "slow-writers",
+        doc: "messages that arrive byte by byte",
+        connections: 1000,
+        run: slow_writers,
+    },
+    Attack {
+        name: "never-reads",
+        doc: "events whose answers are not read",
+        connections: 8,
+        run: never_reads,
+    },
     Attack { name: "vanish", doc: "subscribers that vanish", connections: 500, run: vanish },
     Attack { name: "half-open", doc: "connections that send nothing", connections: 1000, run: half_open },
     Attack { name: "connects", doc: "handshakes, one after the other", connections: 1, run: connects },
@@ -51,12 +76,7 @@ fn repeated(message: impl Fn(&mut Vec<u8>)) -> impl FnMut(usize, &mut Vec<u8>) {
 }
 
 /// A flood of WebSocket messages as fast as the server reads them.
-fn flood(
-    target: &mut Target,
-    connections: usize,
-    reading: Reading,
-    next: impl FnMut(usize, &mut Vec<u8>),
-) {
+fn flood(target: &mut Target, connections: usize, reading: Reading, next: impl FnMut(usize, &mut Vec<u8>)) {
     let opening = Opening::WebSocket;
     Flood { connections, opening, reading, pause: Duration::ZERO, reopens: true, next }.run(target);
 }
@@ -173,7 +193,8 @@ fn half_open(target: &mut Target, connections: usize) {
 }
 
 fn connects(target: &mut Target, connections: usize) {
-    Churn { connections, opening: Opening::WebSocket, resets: false, first: |_: &mut Vec<u8>| {} }.run(target);
+    Churn { connections, opening: Opening::WebSocket, resets: false, first: |_: &mut Vec<u8>| {} }
+        .run(target);
 }
 
 /// The application `attacked.py` handles `/slow` for a second.
