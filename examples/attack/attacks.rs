@@ -19,6 +19,9 @@ pub struct Attack {
 /// The size of a chunk that a flood sends at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// The size of the data of an event that is broadcast.
+const BROADCAST_BYTES: usize = 1000;
+
 /// The size of the data of a large event. With its head it stays below the default of `message-bytes-max`.
 const EVENT_BYTES: usize = 60_000;
 
@@ -41,7 +44,12 @@ pub const ATTACKS: &[Attack] = &[
         run: first_bytes,
     },
     Attack { name: "refused-posts", doc: "POSTs that are refused", connections: 8, run: refused_posts },
-    Attack { name: "broadcasts", doc: "large broadcasts that nobody wants", connections: 4, run: broadcasts },
+    Attack {
+        name: "broadcasts",
+        doc: "broadcasts, of which none is of use to others",
+        connections: 4,
+        run: broadcasts,
+    },
     Attack {
         name: "slow-readers",
         doc: "subscribers that read a byte a second",
@@ -138,9 +146,18 @@ fn refused_posts(target: &mut Target, connections: usize) {
     Flood { connections, opening, reading, pause, reopens: true, next }.run(target);
 }
 
+/// All peers subscribe to the path, so that every shard has to carry every broadcast.
 fn broadcasts(target: &mut Target, connections: usize) {
-    let text = format!("/relay/unwanted:0=\"{}\"", "x".repeat(EVENT_BYTES));
-    flood(target, connections, Reading::All, repeated(|out| wire::event(out, &text)));
+    let text = format!("/relay/unwanted:0=\"{}\"", "x".repeat(BROADCAST_BYTES));
+    let mut chunks = repeated(|out| wire::event(out, &text));
+    let mut subscribed = vec![false; connections];
+    let next = move |number: usize, out: &mut Vec<u8>| {
+        if !std::mem::replace(&mut subscribed[number], true) {
+            wire::event(out, "/qio/on:1=\"/relay/unwanted\"");
+        }
+        chunks(number, out);
+    };
+    flood(target, connections, Reading::All, next);
 }
 
 /// One peer publishes large events to the others, which hardly read.
