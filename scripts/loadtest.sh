@@ -89,7 +89,7 @@ run_once() {
     port=$((port + 2))
     start_server "$out/$name.server.out" "$out/$name.server.log" taskset -c "$server_cores" \
         "$bin/quickio" --app relay --shards "$shards" --listen "127.0.0.1:$port" \
-        --admin "127.0.0.1:$((port + 1))" --log-level warn
+        --admin "127.0.0.1:$((port + 1))" --connections-per-address-max 0 --log-level warn
     if ! wait_for_server is_listening "$port"; then
         echo "loadtest.sh: the server does not listen:" >&2
         cat "$out/$name.server.log" >&2

@@ -8,6 +8,21 @@ pub const SHARDS_MAX: usize = 128;
 /// The maximum number of open server callbacks of one client (protocol.md, section 2). A fifth evicts the oldest.
 pub const CLIENT_CALLBACKS_MAX: usize = 4;
 
+/// The maximum number of connections over a limit that a shard keeps for a moment, to refuse them in their protocol. Each
+/// has a place of the ring, and a record of its own although `clients-max` may be reached. The rest is closed at once.
+pub const REFUSALS_MAX: usize = 64;
+
+/// The maximum number of them from one address, so that a host that connects in a loop does not take all of them.
+pub const REFUSALS_PER_ADDRESS_MAX: usize = 8;
+
+/// The maximum number of them from peers that have no address of their own: Unix sockets and trusted proxies, which carry
+/// many clients.
+pub const REFUSALS_UNCOUNTED_MAX: usize = 48;
+
+/// How long such a connection is kept at most, in each of two stages: until its request has come, and then until its peer
+/// has closed. A request usually comes with the connection; a slow network takes a second.
+pub const REFUSAL_WAIT: Duration = Duration::from_secs(2);
+
 /// The maximum size of the head of an HTTP request in bytes, including its empty line. The heads that browsers send
 /// with many cookies fit; a larger head is answered 431. The head of an unfinished request takes no more memory than
 /// this.

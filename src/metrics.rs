@@ -52,9 +52,10 @@ metrics! {
         ConnectionsClosed = "connections_closed", "connections",
             "Connections that ended for any reason.";
         ConnectionsRefusedLimit = "connections_refused_limit", "connections",
-            "Connections closed at once because clients-max was reached.";
+            "Connections refused because clients-max was reached: answered with 503 if they speak HTTP, and closed.";
         ConnectionsRefusedAddress = "connections_refused_address", "connections",
-            "Connections closed at once because their address had reached connections-per-address-max.";
+            "Connections and HTTP sessions refused because their address had reached connections-per-address-max: \
+             answered with 429 if they speak HTTP, and closed.";
         ConnectionsRefusedDescriptors = "connections_refused_descriptors", "connections",
             "Accepts that failed because the system has no descriptor or memory for another connection.";
         AcceptsPaused = "accepts_paused", "pauses",
@@ -219,6 +220,8 @@ metrics! {
     Gauge {
         Connections = "connections", "connections",
             "Open connections, including those in their handshake.";
+        ConnectionsRefusing = "connections_refusing", "connections",
+            "Connections over a limit that are kept for a moment, to answer their request with 503 or 429.";
         Clients = "clients", "clients",
             "Clients that have completed their handshake.";
         HttpSessions = "http_sessions", "sessions",

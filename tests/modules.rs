@@ -53,10 +53,9 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             // Plain types.
             ("ending", &[]),
             ("frames", &[]),
-            ("receive_shares", &[]),
-            ("kernel", &["receive_shares"]),
+            ("kernel", &[]),
             ("connection", &["frames"]),
-            ("messages", &["sessions"]),
+            ("messages", &["addresses", "sessions"]),
             // Owners of a piece of state.
             ("acceptor", &[]),
             ("addresses", &[]),
@@ -66,7 +65,8 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("link_table", &["kernel"]),
             ("mesh", &["kernel", "messages"]),
             ("pubsub", &["connections", "frames"]),
-            ("sessions", &["connection", "connections", "frames"]),
+            ("refused", &["addresses", "connection"]),
+            ("sessions", &["connection", "connections", "ending", "frames"]),
             ("time", &["connection"]),
             // Their composition. The files that have no row are steps of a turn, on that composition.
             (
@@ -76,12 +76,14 @@ const LEAVES: &[(&str, &[Leaf])] = &[
                     "addresses",
                     "apps",
                     "codecs",
+                    "connection",
                     "connections",
                     "kernel",
                     "link_table",
                     "mesh",
                     "messages",
                     "pubsub",
+                    "refused",
                     "sessions",
                     "time",
                 ],

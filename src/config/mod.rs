@@ -206,8 +206,9 @@ pub struct Config {
     pub clock: ClockKind,
     /// The maximum number of clients of the whole server.
     pub clients_max: usize,
-    /// The maximum number of connections from one peer address; 0 for no limit.
-    pub connections_per_address_max: usize,
+    /// The maximum number of connections and sessions from one peer address; 0 for no limit. `None`: a share of what the
+    /// server can hold, see [`Config::connections_per_address`].
+    pub connections_per_address_max: Option<usize>,
     /// The maximum size of a message from a client, in bytes.
     pub message_bytes_max: usize,
     /// The maximum number of bytes that may wait for one client to read them.
@@ -273,6 +274,22 @@ pub struct Config {
     pub echo: bool,
 }
 
+/// The part of what the server can hold that one address may have by default.
+const ADDRESS_PART: usize = 16;
+
+/// The number of connections that an address may have by default even if that is a larger part: many people may share
+/// an address.
+const ADDRESS_MIN: usize = 1024;
+
+impl Config {
+    /// Returns the maximum number of connections and sessions from one address, or 0 for no limit. `places` is the
+    /// number of connections for which the rings of all shards have places.
+    pub(crate) fn connections_per_address(&self, places: usize) -> usize {
+        let auto = || (self.clients_max.min(places) / ADDRESS_PART).max(ADDRESS_MIN);
+        self.connections_per_address_max.unwrap_or_else(auto)
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -294,7 +311,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             clock: ClockKind::System,
             clients_max: 1_048_576,
-            connections_per_address_max: 0,
+            connections_per_address_max: None,
             message_bytes_max: 65_536,
             outbox_bytes_max: 1_048_576,
             clients_subs_total: 4_194_304,

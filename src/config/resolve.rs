@@ -62,6 +62,10 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
             }
             *field(config) = duration;
         }
+        ValueKind::AutoCount { field, .. } if text == "auto" => *field(config) = None,
+        ValueKind::AutoCount { max, field, .. } => {
+            *field(config) = Some(bounded_count(text, 0, max, false)?);
+        }
         ValueKind::Shards(field) if text == "auto" => *field(config) = None,
         ValueKind::Shards(field) => *field(config) = Some(bounded_count(text, 1, SHARDS_MAX, false)?),
         ValueKind::AddressOrOff(field) if text == "off" => *field(config) = None,

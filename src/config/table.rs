@@ -104,6 +104,15 @@ pub enum ValueKind {
     },
     /// The permissions of a file, in octal.
     FileMode(fn(&mut Config) -> &mut u32),
+    /// `auto`, or a whole number from 0.
+    AutoCount {
+        /// The maximum.
+        max: usize,
+        /// The unit: `connections`.
+        unit: &'static str,
+        /// Returns the field, which is `None` for `auto`.
+        field: fn(&mut Config) -> &mut Option<usize>,
+    },
     /// A percentage: 1 to 100.
     Percent(fn(&mut Config) -> &mut u8),
     /// A duration from `min` to [`DURATION_MAX`].
@@ -200,7 +209,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Shards(|config| &mut config.shards),
         default: "auto",
         doc: "The number of shards. Each runs on a thread and a core of its own. auto starts one for each core that \
-              the process may use, by its CPU affinity and by the CPU quota of its control group. More shards than cores are allowed.",
+              the process may use. More shards than cores are allowed.",
     },
     Setting {
         name: "app",
@@ -300,17 +309,16 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "connections-per-address-max",
         group: Group::Limits,
-        kind: ValueKind::Count {
-            min: 0,
+        kind: ValueKind::AutoCount {
             max: SHARDS_MAX * MI,
-            power_of_two: false,
             unit: "connections",
             field: |config| &mut config.connections_per_address_max,
         },
-        default: "0",
-        doc: "The maximum number of connections and HTTP sessions from one peer address. One more connection is closed \
-              at once; one more session is answered with 429. 0 means no limit: all clients behind one proxy have the \
-              same address.",
+        default: "auto",
+        doc: "The maximum number of connections and HTTP sessions from one address; a /64 network of IPv6 counts as one. \
+              One more is answered with 429 if it speaks HTTP, and closed otherwise. auto means a sixteenth of what the \
+              server can hold (clients-max, or the places for connections that the limit on open files leaves it), but at \
+              least 1024. 0 means no limit. Peers on Unix sockets are not limited.",
     },
     Setting {
         name: "message-bytes-max",
@@ -697,7 +705,13 @@ impl ValueKind {
     /// Returns whether a file may have the value as a number, without quotes.
     #[must_use]
     pub fn takes_numbers(&self) -> bool {
-        matches!(self, ValueKind::Count { .. } | ValueKind::Percent(_) | ValueKind::Shards(_))
+        matches!(
+            self,
+            ValueKind::Count { .. }
+                | ValueKind::AutoCount { .. }
+                | ValueKind::Percent(_)
+                | ValueKind::Shards(_)
+        )
     }
 
     /// Describes the allowed values, as the end of a sentence.
@@ -709,6 +723,7 @@ impl ValueKind {
                 format!("{min} to {max} {unit}{power}")
             }
             ValueKind::FileMode(_) => "0000 to 0777".into(),
+            ValueKind::AutoCount { max, unit, .. } => format!("auto, or 0 to {max} {unit}"),
             ValueKind::Percent(_) => "1 to 100 percent".into(),
             ValueKind::Duration { min, .. } => {
                 format!("{} to {}", duration_text(*min), duration_text(DURATION_MAX))
@@ -749,7 +764,7 @@ impl ValueKind {
             ValueKind::FileMode(_) => "MODE".into(),
             ValueKind::Percent(_) => "PERCENT".into(),
             ValueKind::Duration { .. } => "DURATION".into(),
-            ValueKind::Shards(_) => "auto|COUNT".into(),
+            ValueKind::Shards(_) | ValueKind::AutoCount { .. } => "auto|COUNT".into(),
             ValueKind::Addresses(_) => "ADDRESS,...".into(),
             ValueKind::AddressOrOff(_) => "ADDRESS|off".into(),
             ValueKind::Apps(_) => "NAME|FILE,...".into(),

@@ -79,7 +79,7 @@ fn nothing_by_default() -> Config {
         worker_requests_max: 99,
         worker_outbox_bytes_max: 98,
         clients_max: 1,
-        connections_per_address_max: 2,
+        connections_per_address_max: Some(2),
         message_bytes_max: 3,
         outbox_bytes_max: 4,
         clients_subs_total: 5,
@@ -799,4 +799,16 @@ fn applications_have_sections_of_their_own() {
         let error = of_file(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{expected:?} is not in {error}");
     }
+}
+
+#[test]
+fn an_address_may_have_a_share_of_what_the_server_can_hold() {
+    let share = |max: Option<usize>, clients_max, places| {
+        let config = Config { connections_per_address_max: max, clients_max, ..Config::default() };
+        config.connections_per_address(places)
+    };
+    assert_eq!(share(None, 1 << 20, 1 << 21), 1 << 16);
+    assert_eq!(share(None, 1 << 20, 40_000), 2500, "the limit on open files counts");
+    assert_eq!(share(None, 1000, 40_000), 1024, "many people may share an address");
+    assert_eq!((share(Some(7), 1 << 20, 40_000), share(Some(0), 1 << 20, 40_000)), (7, 0));
 }

@@ -111,6 +111,9 @@ pub struct Options {
     /// For conformance tests: a WebSocket at `/echo` needs no subprotocol and no greeting, may send binary messages,
     /// and receives every message back.
     pub echo: bool,
+    /// The reason for refusing the first HTTP request, if the connection is over a limit. Another protocol is closed
+    /// without an answer.
+    pub refusal: Option<HttpRefusal>,
 }
 
 /// The settings of a shard that concern its codecs.
@@ -319,13 +322,19 @@ impl Codec {
                 self.state = CodecState::Detecting(FirstBytes { entry: entry as u8, len }, options);
                 DecodeOutcome::incomplete(input.len())
             }
+            Detection::Detected(DetectedProtocol::Raw) if options.refusal.is_some() => {
+                let incoming = Incoming::Close(self.end(Reason::TooManyClients));
+                DecodeOutcome { consumed: input.len(), incoming }
+            }
             Detection::Detected(DetectedProtocol::Raw) => {
                 self.state = CodecState::Raw(RawCodec::default());
                 let consumed = OHAI.len() - usize::from(first.len);
                 DecodeOutcome { consumed, incoming: Incoming::Open(OHAI.into()) }
             }
             Detection::Detected(DetectedProtocol::Http) => {
-                self.state = CodecState::Http(HttpCodec::new(first.as_slice(), options.echo));
+                self.state = CodecState::Http(
+                    HttpCodec::new(first.as_slice(), options.echo).refusing(options.refusal),
+                );
                 self.decode_http(input, settings)
             }
             Detection::Unknown => {

@@ -298,7 +298,7 @@ fn codes_that_must_not_be_sent_are_not_sent() {
 
 #[test]
 fn echo_needs_no_greeting() {
-    let options = Options { echo: true };
+    let options = Options { echo: true, ..Options::default() };
     let frames = [client(Opcode::Text, "ü".as_bytes()), client(Opcode::Binary, b"\xFF")].concat();
     let seen = see(options, &[UPGRADE_ECHO.as_bytes(), &frames].concat());
     assert!(matches!(&seen[0], Seen::Open(answer) if answer.starts_with(b"HTTP/1.1 101 ")));
@@ -310,7 +310,7 @@ fn echo_needs_no_greeting() {
 fn echo_is_off_unless_asked_for_and_only_at_its_path() {
     let binary = client(Opcode::Binary, b"\xFF");
     for (echo, request) in [(false, UPGRADE_ECHO), (true, UPGRADE)] {
-        let seen = see(Options { echo }, &[request.as_bytes(), &binary].concat());
+        let seen = see(Options { echo, ..Options::default() }, &[request.as_bytes(), &binary].concat());
         assert!(matches!(&seen[0], Seen::Reply(_)));
         assert!(matches!(&seen[1], Seen::Close(_, Reason::Violation(Violation::Binary), false)));
     }
@@ -408,7 +408,7 @@ fn random_connection(random: &mut Random) -> Vec<u8> {
 fn fuzz_connections_in_pieces() {
     testing::fuzz(|random| {
         let input = random_connection(random);
-        let options = Options { echo: random.once_in(2) };
+        let options = Options { echo: random.once_in(2), ..Options::default() };
         let see_in = |pieces: &[&[u8]]| {
             let mut codec = Codec::new(options);
             let mut seen = Vec::new();

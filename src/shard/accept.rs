@@ -1,16 +1,17 @@
 //! Connections that arrive: accepting them, the limits that refuse them, and pauses when the kernel cannot accept.
 
-use super::addresses;
+use super::addresses::CountedAddress;
 use super::codecs::Codecs;
-use super::connection::Connection;
+use super::connection::{Connection, Refusal, Stage};
 use super::ending::Cause;
 use super::kernel::RingOp;
 use super::messages::ShardMessage;
 use super::state::State;
 use super::time::DueTimer;
+use crate::limits::REFUSAL_WAIT;
 use crate::log::throttle;
 use crate::metrics::Counter;
-use crate::protocol::Options;
+use crate::protocol::{HttpRefusal, Options};
 use crate::qev::mesh::Class;
 use crate::qev::ring::{Descriptor, Errno, PeerAddress};
 
@@ -58,19 +59,63 @@ impl State {
         if self.is_shutting_down() {
             return self.discard(socket);
         }
-        if self.shared.clients.acquire(0).is_err() {
+        let refusal = self.shared.clients.acquire(0).err().map(|_| Refusal::ServerFull);
+        if refusal.is_some() {
             self.count(Counter::ConnectionsRefusedLimit, 1);
-            throttle!(info, "clients-max", %peer, "connection refused: clients-max clients are connected");
-            return self.discard(socket);
+            self.log_refusal(peer, Refusal::ServerFull);
+            if !self.refused.add(CountedAddress::of_peer(peer), Refusal::ServerFull) {
+                return self.discard(socket);
+            }
         }
         self.arm_accepts();
         let generation = self.connections.next_generation();
-        let connection = Connection::new(socket, peer, generation, self.time.now());
+        let connection = Connection { refusal, ..Connection::new(socket, peer, generation, self.time.now()) };
         let slot = self.connections.insert(connection);
-        codecs.start(slot, Options { echo: self.config.echo });
-        self.ring_ops.push(RingOp::Receive(socket, slot));
+        if refusal.is_some() {
+            return self.receive_to_refuse(codecs, slot, HttpRefusal::ServerFull);
+        }
+        codecs.start(slot, Options { echo: self.config.echo, refusal: None });
         self.wake_at(slot, self.time.ms_from_now(self.config.timeout));
-        self.count_address(slot, generation, peer);
+        match self.count_address(slot, generation, peer) {
+            AddressCount::Allowed => self.start_receiving(slot),
+            AddressCount::Asked => {}
+            AddressCount::Refused => self.refuse_address(codecs, slot),
+        }
+    }
+
+    /// Begins to receive from a connection that was accepted.
+    fn start_receiving(&mut self, slot: u32) {
+        let connection = self.connections.live_mut(slot);
+        let socket = connection.socket().expect("what is received comes from a socket");
+        connection.receiving = true;
+        self.ring_ops.push(RingOp::Receive(socket, slot));
+    }
+
+    /// Receives from a connection only to learn how to refuse it.
+    fn receive_to_refuse(&mut self, codecs: &mut Codecs, slot: u32, refusal: HttpRefusal) {
+        codecs.start(slot, Options { echo: false, refusal: Some(refusal) });
+        let now = self.time.now();
+        self.connections.live_mut(slot).began = now;
+        self.wake_at(slot, self.time.ms_from_now(REFUSAL_WAIT));
+        self.start_receiving(slot);
+    }
+
+    /// Logs that a connection or session is refused.
+    pub fn log_refusal(&self, peer: PeerAddress, refusal: Refusal) {
+        let shard = self.mesh.shard();
+        match refusal {
+            Refusal::ServerFull => {
+                let max = self.shared.clients.total();
+                throttle!(warn, "clients-max", %peer, shard,
+                    "connection refused: {max} clients are connected (clients-max)");
+            }
+            Refusal::AddressFull => {
+                let max = self.addresses.max();
+                throttle!(info, "connections-per-address-max", %peer, shard,
+                    "connection refused: its address already has {max} connections and sessions \
+                     (connections-per-address-max)");
+            }
+        }
     }
 
     /// Handles an accept that failed. Accepting pauses unless only one connection was at fault.
@@ -102,36 +147,78 @@ impl State {
         self.arm_accepts();
     }
 
-    /// Adds a new connection to the count of its address, which one of the shards keeps.
-    pub fn count_address(&mut self, slot: u32, generation: u32, peer: PeerAddress) {
-        let Some(address) = self.addresses.counted(peer) else { return };
-        let counter = self.mesh.shard_of_hash(addresses::hash(address));
-        if counter != self.mesh.shard() {
-            self.send_to_shard(
-                counter,
-                ShardMessage::AddressAdded { address, slot, generation },
-                Class::Control,
-            );
-        } else if !self.addresses.add(address) {
-            self.refuse_address(slot, generation);
+    /// Adds a connection or session to the count of its address, which one of the shards keeps.
+    pub fn count_address(&mut self, slot: u32, generation: u32, peer: PeerAddress) -> AddressCount {
+        let Some(address) = self.addresses.counted(peer) else { return AddressCount::Allowed };
+        let Some(connections) = self.addresses.add(address) else { return AddressCount::Allowed };
+        let counter = self.counter_of(address);
+        if counter == self.mesh.shard() {
+            let allowed = self.addresses.add_reported(address, connections);
+            return if allowed { AddressCount::Allowed } else { AddressCount::Refused };
         }
+        let added = ShardMessage::AddressAdded { address, connections, slot, generation };
+        self.send_to_shard(counter, added, Class::Control);
+        AddressCount::Asked
     }
 
-    /// Removes a connection from the count of its address.
+    /// Removes a connection or session from the count of its address.
     pub fn forget_address(&mut self, peer: PeerAddress) {
         let Some(address) = self.addresses.counted(peer) else { return };
-        let counter = self.mesh.shard_of_hash(addresses::hash(address));
+        if !self.addresses.remove(address) {
+            return;
+        }
+        let counter = self.counter_of(address);
         if counter == self.mesh.shard() {
-            self.addresses.remove(address);
+            self.addresses.remove_reported(address);
         } else {
             self.send_to_shard(counter, ShardMessage::AddressRemoved { address }, Class::Control);
         }
     }
 
-    /// Ends a connection that exceeds the limit for its address. The connection may already have been released.
-    pub fn refuse_address(&mut self, slot: u32, generation: u32) {
-        if self.connections.get_of(slot, generation).is_some() {
-            self.end(slot, Cause::TooManyOfAddress);
+    /// The shard that counts an address.
+    fn counter_of(&self, address: CountedAddress) -> u16 {
+        self.mesh.shard_of_hash(self.shared.sids.hash_one(address))
+    }
+
+    /// Handles the count of a connection or session by another shard. The connection may already have been released.
+    pub fn address_counted(&mut self, codecs: &mut Codecs, slot: u32, generation: u32, allowed: bool) {
+        let Some(connection) = self.connections.get_of(slot, generation) else { return };
+        let waits = connection.stage == Stage::Open && connection.is_socket() && !connection.receiving;
+        match allowed {
+            true if waits => self.start_receiving(slot),
+            true => {}
+            false => self.refuse_address(codecs, slot),
         }
     }
+
+    /// Refuses a connection that exceeds the limit for its address, or ends a session or client that does.
+    fn refuse_address(&mut self, codecs: &mut Codecs, slot: u32) {
+        let connection = self.connections.live(slot);
+        if connection.stage != Stage::Open {
+            return;
+        }
+        if !connection.is_socket() || connection.receiving {
+            return self.end(slot, Cause::TooManyOfAddress);
+        }
+        let peer = connection.peer;
+        self.count(Counter::ConnectionsRefusedAddress, 1);
+        self.log_refusal(peer, Refusal::AddressFull);
+        if self.refused.add(CountedAddress::of_peer(peer), Refusal::AddressFull) {
+            self.connections.live_mut(slot).refusal = Some(Refusal::AddressFull);
+            self.receive_to_refuse(codecs, slot, HttpRefusal::AddressFull);
+        } else {
+            self.abort(codecs, slot);
+        }
+    }
+}
+
+/// The outcome of adding a connection to the count of its address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AddressCount {
+    /// The connection may stay.
+    Allowed,
+    /// It exceeds the limit.
+    Refused,
+    /// The shard that counts the address was asked. Nothing is received from the connection until the reply.
+    Asked,
 }

@@ -119,7 +119,7 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let (commands, app_commands) = port.inbox(INBOX_MESSAGES);
     let parts = ShardParts {
         id: 0,
-        shared: Arc::new(SharedState::new(&config)),
+        shared: Arc::new(SharedState::new(&config, 1 << 20)),
         config,
         port,
         clock: Clock::system(),

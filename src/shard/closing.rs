@@ -1,8 +1,9 @@
 //! How connections end: the end is decided anywhere in a turn, and carried out by the functions of this file before
 //! the turn is over.
 
+use super::addresses::CountedAddress;
 use super::codecs::Codecs;
-use super::connection::{Connection, Moment, Stage, Transport};
+use super::connection::{Connection, Moment, Refusal, Stage, Transport};
 use super::ending::{Cause, Ending, Goodbye};
 use super::kernel::RingOp;
 use super::state::State;
@@ -88,7 +89,7 @@ impl State {
         if !goodbye.bytes.is_empty() {
             self.connections.queue_goodbye(slot, Frame::new(goodbye.bytes, self.time.now_ns()));
         }
-        self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
+        self.wake_at(slot, self.time.ms_from_now(self.close_timeout(slot)));
         self.connections.queue_for_flush(slot);
     }
 
@@ -136,8 +137,13 @@ impl State {
         if let Some(timer) = connection.timer {
             self.time.cancel(timer);
         }
-        self.shared.clients.release(1);
-        self.forget_address(connection.peer);
+        if connection.is_counted() {
+            self.shared.clients.release(1);
+            self.forget_address(connection.peer);
+        }
+        if let Some(refusal) = connection.refusal {
+            self.refused.remove(CountedAddress::of_peer(connection.peer), refusal);
+        }
         if let Transport::Socket(socket) = connection.transport {
             self.count(Counter::ConnectionsClosed, 1);
             self.discard(socket);
@@ -146,8 +152,12 @@ impl State {
 
     /// Counts and logs an end: one line with the peer and the reason. Its kind is the reason.
     fn log_end(&mut self, slot: u32, cause: Cause) {
-        self.count(cause.counter(), 1);
         let connection = self.connections.live(slot);
+        if connection.refusal.is_some() {
+            // It was counted and logged when it was refused.
+            return;
+        }
+        self.metrics.counters.add(cause.counter(), 1);
         let (peer, shard) = (connection.peer, self.mesh.shard());
         match cause {
             Cause::Reason(Reason::PeerClosed(code)) => {
@@ -164,10 +174,7 @@ impl State {
                 let error = std::io::Error::from_raw_os_error(error);
                 tracing::debug!(%peer, shard, %error, "connection lost");
             }
-            Cause::TooManyOfAddress => {
-                throttle!(info, "connections-per-address-max", %peer, shard,
-                    "connection refused: its address already has connections-per-address-max connections");
-            }
+            Cause::TooManyOfAddress => self.log_refusal(peer, Refusal::AddressFull),
             Cause::HandshakeTimeout => {
                 throttle!(info, "handshake timeout", %peer, shard, "handshake timeout")
             }

@@ -31,6 +31,8 @@ pub(super) struct Connection {
     pub sent: Moment,
     pub stage: Stage,
     pub framing: Framing,
+    /// The reason for which the connection is kept only to be refused, if it is.
+    pub refusal: Option<Refusal>,
     /// `true` if a multishot receive is armed.
     pub receiving: bool,
     /// `true` if a send is in flight.
@@ -53,6 +55,15 @@ pub(super) enum Transport {
     /// Through the requests of an HTTP session, which arrive on connections of their own. The number is the session's
     /// slot in the table of sessions.
     HttpSession(u32),
+}
+
+/// A limit that a connection exceeds, for which it is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// The server has `clients-max` clients. The connection is not counted among them.
+    ServerFull,
+    /// Its address has `connections-per-address-max` connections.
+    AddressFull,
 }
 
 /// A stage in the life of a connection. A connection only ever moves down this list.
@@ -132,13 +143,9 @@ pub(super) struct ClientSlot(NonZeroU32);
 pub(super) struct Moment(u32);
 
 impl Connection {
-    /// A connection that was just accepted. A receive is armed for it.
+    /// A connection that was just accepted. Nothing is received from it yet.
     pub fn new(socket: Descriptor, peer: PeerAddress, generation: u32, now: Moment) -> Connection {
-        let transport = Transport::Socket(socket);
-        Connection {
-            receiving: true,
-            ..Connection::over(transport, Framing::WebSocket, peer, generation, now)
-        }
+        Connection::over(Transport::Socket(socket), Framing::WebSocket, peer, generation, now)
     }
 
     /// The connection of an HTTP session, which has no socket of its own.
@@ -167,6 +174,7 @@ impl Connection {
             sent: now,
             stage: Stage::Open,
             framing,
+            refusal: None,
             receiving: false,
             sending: false,
             shutting_down: false,
@@ -182,6 +190,11 @@ impl Connection {
             Transport::Socket(socket) => Some(socket),
             Transport::HttpSession(_) => None,
         }
+    }
+
+    /// Returns whether the connection is one of the clients that `clients-max` limits.
+    pub fn is_counted(&self) -> bool {
+        self.refusal != Some(Refusal::ServerFull)
     }
 
     /// Returns whether the peer is reached through a socket.
@@ -209,6 +222,10 @@ impl Connection {
         assert!(self.stage != Stage::Ending, "the end of connection {slot} was decided, but not carried out");
         assert!(self.client.is_none() || self.stage == Stage::Open, "connection {slot} has kept its client");
         assert!(self.is_socket() || !self.is_in_flight(), "session {slot} has an operation in flight");
+        assert!(
+            self.refusal.is_none() || self.client.is_none(),
+            "connection {slot} is a client, but refused"
+        );
         let has_ended = self.stage == Stage::Dead;
         assert!(!has_ended || self.is_in_flight(), "connection {slot} has ended, but was not released");
         // A shutdown cannot be cancelled, so nothing is repeated while only that is in flight.

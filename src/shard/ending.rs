@@ -62,9 +62,9 @@ impl Cause {
     }
 
     /// Returns whether the connection is closed without a message to the peer and without waiting for it, because the
-    /// peer cannot be reached or must not hold a connection any longer.
+    /// peer cannot be reached.
     pub fn is_abrupt(self) -> bool {
-        matches!(self, Cause::Broken(_) | Cause::TooManyOfAddress)
+        matches!(self, Cause::Broken(_))
     }
 
     /// The counter of connections that ended for this cause.

@@ -55,14 +55,15 @@ impl State {
             ShardMessage::Interest { path, subscribed: true } => self.pubsub.remote_on(&path, from),
             ShardMessage::Interest { path, subscribed: false } => self.pubsub.remote_off(&path, from),
             ShardMessage::Command { app, command } => self.apply(app, command),
-            ShardMessage::AddressAdded { address, slot, generation } => {
-                if !self.addresses.add(address) {
-                    let refused = ShardMessage::AddressRefused { slot, generation };
-                    self.send_to_shard(from, refused, Class::Control);
-                }
+            ShardMessage::AddressAdded { address, connections, slot, generation } => {
+                let allowed = self.addresses.add_reported(address, connections);
+                let counted = ShardMessage::AddressCounted { slot, generation, allowed };
+                self.send_to_shard(from, counted, Class::Control);
             }
-            ShardMessage::AddressRemoved { address } => self.addresses.remove(address),
-            ShardMessage::AddressRefused { slot, generation } => self.refuse_address(slot, generation),
+            ShardMessage::AddressRemoved { address } => self.addresses.remove_reported(address),
+            ShardMessage::AddressCounted { slot, generation, allowed } => {
+                self.address_counted(codecs, slot, generation, allowed);
+            }
             ShardMessage::Request(request) => {
                 // As for requests of this shard's own connections; see `received`.
                 self.finish_endings(codecs);

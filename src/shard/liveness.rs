@@ -10,6 +10,7 @@ use super::ending::Cause;
 use super::state::State;
 use super::time::{DueTimer, ms};
 use crate::app::Json;
+use crate::limits::REFUSAL_WAIT;
 use crate::metrics::Counter;
 use std::time::Duration;
 
@@ -81,13 +82,22 @@ impl State {
     }
 
     fn handshake_due(&mut self, slot: u32) {
-        if self.is_over(slot, self.config.timeout) {
+        let is_refused = self.connections.live(slot).refusal.is_some();
+        let timeout = self.config.timeout;
+        if self.is_over(slot, if is_refused { timeout.min(REFUSAL_WAIT) } else { timeout }) {
             self.end(slot, Cause::HandshakeTimeout);
         }
     }
 
+    /// Returns how long the peer of a connection may take to complete its end.
+    pub fn close_timeout(&self, slot: u32) -> Duration {
+        let is_refused = self.connections.live(slot).refusal.is_some();
+        let timeout = self.config.close_timeout;
+        if is_refused { timeout.min(REFUSAL_WAIT) } else { timeout }
+    }
+
     fn end_due(&mut self, codecs: &mut Codecs, slot: u32) {
-        if self.is_over(slot, self.config.close_timeout) {
+        if self.is_over(slot, self.close_timeout(slot)) {
             self.count(Counter::TimeoutsClose, 1);
             if self.connections.live(slot).is_socket() {
                 self.abort(codecs, slot);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn message() -> ShardMessage {
-        ShardMessage::AddressRefused { slot: 0, generation: 1 }
+        ShardMessage::AddressCounted { slot: 0, generation: 1, allowed: true }
     }
 
     fn request() -> ShardMessage {

@@ -1,5 +1,6 @@
 //! The messages that reach a shard: from other shards over the mesh, and from threads through its inboxes.
 
+use super::addresses::CountedAddress;
 use super::sessions::messages::{RelayedRequest, RequestId, ResponsePart};
 use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
@@ -7,7 +8,6 @@ use crate::event::path::Path;
 use crate::metrics::Snapshot;
 use crate::protocol::http::Sid;
 use futures_channel::mpsc;
-use std::net::IpAddr;
 
 /// A message between shards, with the time at which it was sent.
 pub struct Envelope {
@@ -23,12 +23,12 @@ pub(super) enum ShardMessage {
     Interest { path: Path, subscribed: bool },
     /// A command for one of the receiver's clients, from application number `app`.
     Command { app: u32, command: Command },
-    /// The sender has accepted a connection, in this slot, from an address that the receiver counts.
-    AddressAdded { address: IpAddr, slot: u32, generation: u32 },
+    /// The sender has these connections more, the last of them in this slot, from an address that the receiver counts.
+    AddressAdded { address: CountedAddress, connections: u32, slot: u32, generation: u32 },
     /// The sender has released a connection from an address that the receiver counts.
-    AddressRemoved { address: IpAddr },
-    /// The receiver's connection exceeds the limit on connections from its address.
-    AddressRefused { slot: u32, generation: u32 },
+    AddressRemoved { address: CountedAddress },
+    /// The receiver's connection was counted. If it is not allowed, it exceeds the limit of its address.
+    AddressCounted { slot: u32, generation: u32, allowed: bool },
     /// An HTTP request for a session that lives on the receiver.
     Request(Box<RelayedRequest>),
     /// The connection of that HTTP request has been lost.

@@ -5,11 +5,10 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `codecs`, `pubsub`, `mesh`, `addresses`, `acceptor`, `apps`, `sessions`, `link_table`;
+//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `apps`, `sessions`, `link_table`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
-//! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
-//!   `receive_shares`.
+//! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`.
 //!
 //! | step | file |
 //! | --- | --- |
@@ -49,7 +48,7 @@ mod liveness;
 mod mesh;
 mod messages;
 mod pubsub;
-mod receive_shares;
+mod refused;
 mod sessions;
 #[cfg(test)]
 mod simulation;

@@ -8,12 +8,14 @@ use super::acceptor::Acceptor;
 use super::addresses::Addresses;
 use super::apps::Apps;
 use super::codecs::Codecs;
+use super::connection::Connection;
 use super::connections::Connections;
 use super::kernel::RingOp;
 use super::link_table::Links;
 use super::mesh::MeshPort;
 use super::messages::{AppCommand, Envelope};
 use super::pubsub::PubSub;
+use super::refused::RefusedConnections;
 use super::sessions::Sessions;
 use super::time::Time;
 use crate::config::Config;
@@ -36,15 +38,19 @@ pub struct SharedState {
     pub clients: Pool,
     /// The subscriptions of the server.
     pub subscriptions: Pool,
-    /// Chooses the shard of an HTTP session. Its keys are random, chosen at the start, which keeps peers from
-    /// overloading one shard.
+    /// Chooses the shard of an HTTP session, and the one that counts an address. Its keys are random, chosen at the
+    /// start, which keeps peers from overloading one shard.
     pub sids: RandomState,
+    /// The maximum number of connections and sessions from one address; 0 for no limit.
+    pub connections_per_address_max: usize,
 }
 
 impl SharedState {
-    /// Creates counts with the limits of the settings.
-    pub fn new(config: &Config) -> SharedState {
+    /// Creates counts with the limits of the settings. `places` is the number of places for connections in the rings of
+    /// all shards.
+    pub fn new(config: &Config, places: usize) -> SharedState {
         SharedState {
+            connections_per_address_max: config.connections_per_address(places),
             clients: Pool::new(config.clients_max, 100, 0),
             subscriptions: Pool::new(
                 config.clients_subs_total,
@@ -87,6 +93,7 @@ pub(super) struct State {
     pub connections: Connections,
     pub pubsub: PubSub,
     pub addresses: Addresses,
+    pub refused: RefusedConnections,
     pub sessions: Sessions,
     pub links: Links,
     pub acceptor: Acceptor,
@@ -115,6 +122,7 @@ impl State {
     /// Creates a shard without connections.
     pub fn new(parts: ShardParts) -> State {
         let ShardParts { id, config, shared, port, clock, apps, places, link_places } = parts;
+        let addresses = Addresses::new(shared.connections_per_address_max, port.shards());
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
@@ -125,7 +133,8 @@ impl State {
             apps,
             connections: Connections::new(id, config.outbox_bytes_max),
             pubsub: PubSub::new(),
-            addresses: Addresses::new(config.connections_per_address_max),
+            addresses,
+            refused: RefusedConnections::default(),
             sessions: Sessions::default(),
             links: Links::new(link_places),
             acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
@@ -208,7 +217,8 @@ impl State {
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.metrics.clone();
         let mut gauge = |gauge, value: usize| snapshot.gauges.set(gauge, value as u64);
-        gauge(Gauge::Connections, self.connections.len() - self.sessions.len());
+        gauge(Gauge::Connections, self.connections.len() - self.sessions.len() - self.refused.uncounted());
+        gauge(Gauge::ConnectionsRefusing, self.refused.len());
         gauge(Gauge::HttpSessions, self.sessions.len());
         gauge(Gauge::Clients, self.connections.clients());
         gauge(Gauge::Subscriptions, self.pubsub.subscriptions());
@@ -233,7 +243,16 @@ impl State {
         self.mesh.check();
         self.connections.check();
         self.pubsub.check(&self.connections);
-        self.addresses.check();
+        let count = |which: fn(&Connection) -> bool| {
+            self.connections.iter().filter(|(_, connection)| which(connection)).count()
+        };
+        let refused = count(|connection| connection.refusal.is_some());
+        self.refused.check(refused, count(|connection| !connection.is_counted()));
+        let by_address = |connection: &Connection| {
+            connection.is_counted() && self.addresses.counted(connection.peer).is_some()
+        };
+        self.addresses
+            .check(self.connections.iter().filter(|(_, connection)| by_address(connection)).count());
         self.acceptor.check(self.connections.len() - self.sessions.len());
         self.sessions.check(&self.connections);
         codecs.check(|slot| self.connections.has_socket(slot));

@@ -97,7 +97,7 @@ impl World {
         link_places: u32,
     ) -> World {
         let config = Arc::new(config);
-        let shared = Arc::new(SharedState::new(&config));
+        let shared = Arc::new(SharedState::new(&config, places as usize * shards));
         let (clock, clock_handle) = Clock::manual();
         let posted = Arc::new(PostedCommands(Mutex::default()));
         let qio: Arc<dyn Application> = Arc::new(Qio { public_address: None, hostname: "here".into() });
@@ -270,7 +270,8 @@ impl World {
 
     /// Asserts that the shared count of connections equals the sum over the shards.
     fn check(&self) {
-        let connections: usize = self.states().map(|state| state.connections.len()).sum();
+        let connections = self.states().flat_map(|state| state.connections.iter());
+        let connections = connections.filter(|(_, connection)| connection.is_counted()).count();
         assert_eq!(self.shared.clients.used(), connections, "connections of the whole server");
     }
 

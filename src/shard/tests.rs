@@ -6,6 +6,7 @@ use crate::app::relay::Relay;
 use crate::app::{Answer, Application, Decision, Error, Later, LaterDecision, Registrar};
 use crate::config::Config;
 use crate::event::path::Path;
+use crate::limits::{REFUSALS_MAX, REFUSALS_PER_ADDRESS_MAX};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::websocket::encode;
 use crate::protocol::websocket::frame::Opcode;
@@ -197,27 +198,126 @@ fn a_subscriber_whose_outbox_overflows_is_closed_in_the_same_turn() {
     world.assert_empty();
 }
 
+/// A request for an upgrade, and a plain one.
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const POST: &str = "POST /?sid=0123456789abcdef0123456789abcdef&connect=true HTTP/1.1\r\nHost: a\r\n\
+    Content-Length: 100\r\n\r\n";
+
+/// Sends bytes from a peer that is over a limit; returns the server's answer. The server must then end the stream.
+fn answer_to(world: &mut World, peer: Peer, bytes: &str) -> String {
+    world.send_bytes(peer, bytes.as_bytes());
+    world.run_until_idle();
+    let answer = String::from_utf8(world.take_bytes(peer)).unwrap();
+    assert!(world.is_stream_ended(peer), "{answer}");
+    answer
+}
+
 #[test]
-fn a_connection_beyond_the_limit_of_its_address_is_closed_immediately() {
-    let config = Config { connections_per_address_max: 2, ..Config::default() };
+fn a_connection_beyond_the_limit_of_its_address_is_refused_in_its_protocol() {
+    let config = Config { connections_per_address_max: Some(2), ..Config::default() };
     let mut world = World::with_config(3, config, relay());
     let from = |port: u16| address(&format!("192.0.2.1:{port}"));
     let first = world.connect_from(0, from(1));
     let second = world.connect_from(1, from(2));
     world.run_until_idle();
-    let third = world.connect_from(2, from(3));
-    world.run_until_idle();
-    assert!(world.is_closed(third) && !world.is_closed(first) && !world.is_closed(second));
-    assert_eq!(world.counter(Counter::ConnectionsRefusedAddress), 1);
+    for (shard, request) in [(0, UPGRADE), (1, POST), (2, UPGRADE)] {
+        let third = world.connect_from(shard, from(3));
+        let answer = answer_to(&mut world, third, request);
+        assert!(answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: 10\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\ntoo many connections from this address\n"), "{answer}");
+        world.end_stream(third);
+        world.run_until_idle();
+        assert!(world.is_closed(third));
+    }
+    let raw = world.connect_from(2, from(3));
+    assert_eq!(answer_to(&mut world, raw, "/qio/ohai"), "", "another protocol is closed without an answer");
+    world.end_stream(raw);
+    assert!(!world.is_closed(first) && !world.is_closed(second));
+    assert_eq!(world.counter(Counter::ConnectionsRefusedAddress), 4);
     world.end_stream(first);
     world.run_until_idle();
     let fourth = world.connect_from(2, from(4));
+    world.send_bytes(fourth, b"/qio/ohai");
     world.run_until_idle();
-    assert!(!world.is_closed(fourth), "one of the two connections has ended");
+    assert_eq!(world.take_bytes(fourth), b"/qio/ohai", "one of the two connections has ended");
     [second, fourth].into_iter().for_each(|client| world.end_stream(client));
     world.run_until_idle();
     world.assert_empty();
     assert!(world.shards.iter().all(|shard| shard.state().addresses.is_empty()));
+}
+
+#[test]
+fn a_connection_beyond_clients_max_is_refused_in_its_protocol() {
+    let config = Config { clients_max: 1, ..Config::default() };
+    let mut world = World::with_config(1, config, relay());
+    let client = world.connect_raw(0);
+    for (request, status) in [(UPGRADE, "503"), (POST, "503"), ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "503")]
+    {
+        let other = world.connect(0);
+        let answer = answer_to(&mut world, other, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} Service Unavailable\r\n")), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: 10\r\n"), "{answer}");
+        assert_eq!(answer.ends_with("the server is full\n"), !request.starts_with("HEAD"), "{answer}");
+        world.end_stream(other);
+        world.run_until_idle();
+        assert!(world.is_closed(other));
+    }
+    let raw = world.connect(0);
+    assert_eq!(answer_to(&mut world, raw, "/qio/ohai"), "");
+    world.end_stream(raw);
+    world.run_until_idle();
+    assert_eq!(world.counter(Counter::ConnectionsRefusedLimit), 4);
+    assert_eq!(world.counter(Counter::HandshakesRefused), 0);
+    world.send_event(client, "/qio/ping:1=");
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(client), [reply_ok(1)]);
+}
+
+#[test]
+fn few_refused_connections_are_kept_and_not_for_long() {
+    let config = Config { clients_max: 1, ..Config::default() };
+    let mut world = World::with_config(1, config, relay());
+    let client = world.connect_raw(0);
+    let mut silent = Vec::new();
+    for host in 1..40 {
+        for port in 1..20 {
+            let peer = world.connect_from(0, address(&format!("192.0.2.{host}:{port}")));
+            world.run_until_idle();
+            if !world.is_closed(peer) {
+                silent.push((host, peer));
+            }
+        }
+    }
+    assert_eq!(silent.len(), REFUSALS_MAX, "the others were closed at once");
+    let of_first = silent.iter().filter(|(host, _)| *host == 1).count();
+    assert_eq!(of_first, REFUSALS_PER_ADDRESS_MAX);
+    world.run_seconds(2);
+    // Their streams have ended. Those that do not end their own are closed soon after.
+    assert!(silent.iter().all(|(_, peer)| world.is_stream_ended(*peer)));
+    world.run_seconds(3);
+    assert!(silent.iter().all(|(_, peer)| world.is_closed(*peer)));
+    let late = world.connect(0);
+    assert!(answer_to(&mut world, late, UPGRADE).starts_with("HTTP/1.1 503 "), "there is room again");
+    [client, late].into_iter().for_each(|peer| world.end_stream(peer));
+    world.run_until_idle();
+    world.assert_empty();
+}
+
+/// Connections of many shards are refused by one that counts the address. Most addresses have few connections, which cost
+/// no messages.
+#[test]
+fn few_connections_of_an_address_cost_no_messages() {
+    let mut world = World::new(3, relay());
+    for host in 1..50 {
+        for shard in 0..3 {
+            world.connect_from(shard, address(&format!("192.0.2.{host}:1")));
+        }
+        world.run_until_idle();
+    }
+    assert_eq!(world.counter(Counter::MeshSent), 0);
 }
 
 #[test]

@@ -34,7 +34,9 @@ fn each_kind_is_logged_once_and_counted() {
     let mut server = Server::start(&["--log-format", "json", "--connections-per-address-max", "3"]);
     let held: Vec<Client> = (0..3).map(|_| server.websocket()).collect();
     for _ in 0..CONNECTIONS {
-        Client::connect(server.address(), Transport::Raw).expect_disconnect();
+        let mut client = Client::connect(server.address(), Transport::Raw);
+        client.try_send(b"/qio/ohai");
+        client.expect_disconnect();
     }
     drop(held);
     server.eventually_is("connections", 0);
@@ -50,7 +52,7 @@ fn each_kind_is_logged_once_and_counted() {
     assert!(server.exit().success());
     let lines = Lines::of(&server.log_with(""));
 
-    let refused = "connection refused: its address already has connections-per-address-max connections";
+    let refused = "connection refused: its address already has 3 connections and sessions (connections-per-address-max)";
     let windows = began.elapsed().as_secs() / WINDOW_SECONDS + 1;
     let mut counted = 0;
     for (message, kind) in

@@ -122,7 +122,8 @@ fn resident(server: &Server) -> u64 {
 #[test]
 fn abandoned_sessions_are_limited_and_end_after_their_time() {
     const MAX: u64 = 3000;
-    let server = Server::start_with_clock(&["--clients-max", &MAX.to_string()]);
+    let server =
+        Server::start_with_clock(&["--clients-max", &MAX.to_string(), "--connections-per-address-max", "0"]);
     let mut connection = Connection::open(server.address());
     let mut created = 0;
     let refused = loop {

@@ -1,19 +1,37 @@
 //! The limits, most of them settings: each holds, is counted when it is reached, and can be used again afterwards.
 
+use crate::support::http;
+use crate::support::http_client::new_session;
 use crate::support::server::{BINARY, command};
 use crate::support::{Client, Conversation, Server, Transport};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
+/// Sends a handshake on a connection that is over a limit. Asserts that it is refused with a status and a reason, and
+/// that the connection ends in order.
+#[track_caller]
+fn assert_refused(mut client: Client, request: &str, status: u16, reason: &str) {
+    client.send(request.as_bytes());
+    let head = client.head();
+    assert_eq!((head.status, head.header("connection")), (status, Some("close")), "{head:?}");
+    assert_eq!(head.header("retry-after"), Some("10"), "{head:?}");
+    assert_eq!(String::from_utf8(client.rest()).unwrap(), format!("{reason}\n"));
+}
+
 #[test]
 fn clients_max() {
     let server = Server::start(&["--clients-max", "5"]);
+    let upgrade = http::upgrade("Sec-WebSocket-Protocol: quickio\r\n");
+    let poll = new_session().post("&connect=true", "/qio/ping:1=");
     let mut clients: Vec<Client> = (0..5).map(|_| server.websocket()).collect();
-    for refused in 1..=3 {
-        let mut one_more = Client::connect(server.address(), Transport::WebSocket);
-        one_more.expect_disconnect();
+    for (refused, request) in (1..).zip([&upgrade, &poll, &upgrade]) {
+        let one_more = Client::connect(server.address(), Transport::Raw);
+        assert_refused(one_more, request, 503, "the server is full");
         assert_eq!(server.stats().value("connections_refused_limit"), refused);
     }
+    let mut raw = Client::connect(server.address(), Transport::Raw);
+    raw.send(b"/qio/ohai");
+    raw.expect_disconnect();
     clients.iter_mut().for_each(Client::ping);
     clients.pop();
     server.eventually_is("connections", 4);
@@ -24,7 +42,30 @@ fn clients_max() {
     server.eventually_is("connections", 3);
     let _silent: Vec<Client> = (0..2).map(|_| Client::connect(server.address(), Transport::Raw)).collect();
     server.eventually_is("connections", 5);
-    Client::connect(server.address(), Transport::Raw).expect_disconnect();
+    assert_refused(Client::connect(server.address(), Transport::Raw), &upgrade, 503, "the server is full");
+}
+
+/// An address that connects in a loop is answered a few times at once, and closed otherwise. Others still get an answer.
+#[test]
+fn a_flood_of_one_address_is_refused_without_harm_to_others() {
+    let server = Server::start(&["--clients-max", "3", "--shards", "1"]);
+    let upgrade = http::upgrade("Sec-WebSocket-Protocol: quickio\r\n");
+    let mut clients: Vec<Client> = (0..3).map(|_| server.websocket()).collect();
+    let flood: Vec<Client> = (0..500).map(|_| Client::connect(server.address(), Transport::Raw)).collect();
+    let stats = server.eventually_is("connections_refused_limit", 500);
+    assert!(stats.value("connections_refusing") <= 8 && stats.value("connections") == 3);
+    for last in 2..40 {
+        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        let honest = Client::connect_from(address, server.address(), Transport::Raw);
+        assert_refused(honest, &upgrade, 503, "the server is full");
+    }
+    drop(flood);
+    clients.iter_mut().for_each(Client::ping);
+    drop(clients);
+    server.eventually_is("connections", 0);
+    server.assert_serves();
+    let log = server.log_with("clients are connected (clients-max)");
+    assert!(log.lines().count() < 5, "{log}");
 }
 
 #[test]
@@ -32,20 +73,24 @@ fn connections_per_address_max() {
     // The limit is that of all shards together.
     let server = Server::start(&["--connections-per-address-max", "3"]);
     let address = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+    let upgrade = http::upgrade("Sec-WebSocket-Protocol: quickio\r\n");
+    let connect = |last| Client::connect_from(address(last), server.address(), Transport::WebSocket);
     let open = |last| {
-        let mut client = Client::connect_from(address(last), server.address(), Transport::WebSocket);
+        let mut client = connect(last);
         client.shake_hands();
         client
     };
     for last in [2, 3] {
         let mut clients: Vec<Client> = (0..3).map(|_| open(last)).collect();
         for _ in 0..4 {
-            Client::connect_from(address(last), server.address(), Transport::WebSocket).expect_disconnect();
+            assert_refused(connect(last), &upgrade, 429, "too many connections from this address");
         }
+        // A session counts, too.
         clients.pop();
         server.eventually_is("connections", 2);
         clients.push(open(last));
-        Client::connect_from(address(last), server.address(), Transport::WebSocket).expect_disconnect();
+        let poll = new_session().post("&connect=true", "/qio/ping:1=");
+        assert_refused(connect(last), &poll, 429, "too many connections from this address");
         clients.iter_mut().for_each(Client::ping);
         drop(clients);
         server.eventually_is("connections", 0);

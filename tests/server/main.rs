@@ -19,7 +19,6 @@ mod listeners;
 mod liveness;
 mod mangler;
 mod polling;
-mod quota;
 mod settings;
 mod shutdown;
 mod signals;

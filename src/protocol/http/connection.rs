@@ -41,6 +41,8 @@ pub struct HttpCodec {
     phase: HttpPhase,
     empty_lines: EmptyLines,
     echo: bool,
+    /// The reason for refusing every request, if the connection is over a limit.
+    refusal: Option<HttpRefusal>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +131,13 @@ impl HttpCodec {
             phase: HttpPhase::Opening,
             empty_lines: EmptyLines::default(),
             echo,
+            refusal: None,
         }
+    }
+
+    /// Refuses the first request for this reason, if there is one.
+    pub fn refusing(self, refusal: Option<HttpRefusal>) -> HttpCodec {
+        HttpCodec { refusal, ..self }
     }
 
     /// Decodes the next item of the input. Returns the number of consumed bytes with the outcome.
@@ -360,7 +368,10 @@ impl HttpCodec {
         if unanswered >= HTTP_REQUESTS_UNANSWERED_MAX {
             return Validation::Answered(ImmediateResponse::refusal(HttpRefusal::TooMany));
         }
-        request::validate(head, RequestContext { settings, echo: self.echo, is_pipelined: unanswered > 0 })
+        request::validate(
+            head,
+            RequestContext { settings, echo: self.echo, is_pipelined: unanswered > 0, refusal: self.refusal },
+        )
     }
 
     /// Adds a request that the caller will answer. Returns its number.

@@ -59,6 +59,10 @@ pub enum HttpRefusal {
     /// The head has more than [`HTTP_HEAD_BYTES_MAX`](crate::limits::HTTP_HEAD_BYTES_MAX) bytes, or more than
     /// [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX) headers.
     TooLarge,
+    /// The connection exceeds the number that its address may have.
+    AddressFull,
+    /// The connection exceeds the number that the server may have.
+    ServerFull,
 }
 
 impl HttpRefusal {
@@ -74,8 +78,9 @@ impl HttpRefusal {
             HttpRefusal::TooLong => 413,
             HttpRefusal::Expectation => 417,
             HttpRefusal::UpgradeMissing => 426,
-            HttpRefusal::TooMany => 429,
+            HttpRefusal::TooMany | HttpRefusal::AddressFull => 429,
             HttpRefusal::TooLarge => 431,
+            HttpRefusal::ServerFull => 503,
             _ => 400,
         }
     }
@@ -110,6 +115,8 @@ impl HttpRefusal {
             HttpRefusal::UpgradeMissing => "websocket upgrade required",
             HttpRefusal::TooMany => "too many requests unanswered",
             HttpRefusal::TooLarge => "request head too large",
+            HttpRefusal::AddressFull => "too many connections from this address",
+            HttpRefusal::ServerFull => "the server is full",
         }
     }
 
@@ -122,6 +129,8 @@ impl HttpRefusal {
             HttpRefusal::UpgradeMissing => {
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             }
+            // RFC 9110, 10.2.3. Places become free when clients disconnect, which can take a while.
+            HttpRefusal::AddressFull | HttpRefusal::ServerFull => "Retry-After: 10\r\n",
             HttpRefusal::Version => "Sec-WebSocket-Version: 13\r\n",
             _ => "",
         }

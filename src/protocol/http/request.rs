@@ -18,6 +18,8 @@ pub(super) struct RequestContext<'a> {
     pub echo: bool,
     /// Earlier requests were not answered.
     pub is_pipelined: bool,
+    /// The reason for refusing the request whatever it is, if the connection is over a limit.
+    pub refusal: Option<HttpRefusal>,
 }
 
 /// The outcome of validating a request.
@@ -220,6 +222,11 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
     }
 
     fn accept(&mut self) -> Result<Validation, HttpRefusal> {
+        if let Some(refusal) = self.context.refusal {
+            // A page that may connect may also read why it cannot now.
+            self.check_origin()?;
+            return Err(refusal);
+        }
         self.check_host()?;
         let length = self.length()?;
         if self.head.wants_upgrade() {

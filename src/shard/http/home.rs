@@ -3,6 +3,7 @@
 use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
 use crate::protocol::{Framing, Reason, http};
+use crate::shard::accept::AddressCount;
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
 use crate::shard::sessions::messages::{RequestId, ResponsePart, SessionRequest};
@@ -126,8 +127,8 @@ impl State {
         let slot = self.connections.insert(connection);
         self.sessions.set_connection(sid, slot);
         self.open(slot, Framing::LongPolling);
-        self.count_address(slot, generation, request.peer);
-        if !self.is_session_open(slot) {
+        if self.count_address(slot, generation, request.peer) == AddressCount::Refused {
+            self.end(slot, Cause::TooManyOfAddress);
             self.refuse_request(request.id, SessionRefusal::AddressFull);
             return None;
         }

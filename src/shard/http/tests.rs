@@ -503,7 +503,7 @@ fn sessions_count_towards_the_limit_of_clients() {
 
 #[test]
 fn sessions_count_towards_the_limit_of_their_address() {
-    let config = Config { connections_per_address_max: 2, ..Config::default() };
+    let config = Config { connections_per_address_max: Some(2), ..Config::default() };
     let mut world = World::with_config(2, config, apps());
     let peer = world.connect_from(0, address("10.0.0.9:1"));
     world.run_until_idle();
@@ -874,7 +874,7 @@ fn remaining_output_of_a_closed_session_is_fetched_by_polls_only() {
 
 #[test]
 fn a_session_beyond_the_limit_of_its_address_is_refused_for_polls_and_streams() {
-    let config = Config { connections_per_address_max: 1, ..Config::default() };
+    let config = Config { connections_per_address_max: Some(1), ..Config::default() };
     let mut world = World::with_config(1, config, apps());
     let session = session_on(&world, 0);
     for request in [session.post("&connect=true", "/qio/ping:1="), session.stream("&connect=true")] {
@@ -972,7 +972,7 @@ fn a_timer_due_in_the_turn_in_which_its_session_ends_is_ignored() {
 #[test]
 fn a_session_recreated_in_the_turn_in_which_it_ends_exceeds_no_limit() {
     let by_clients = Config { clients_max: 2, ..Config::default() };
-    let by_address = Config { connections_per_address_max: 2, ..Config::default() };
+    let by_address = Config { connections_per_address_max: Some(2), ..Config::default() };
     for config in [by_clients, by_address] {
         let mut world = World::with_config(1, config, apps());
         let peer = world.connect(0);
