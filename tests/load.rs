@@ -181,7 +181,7 @@ fn reports_errors() {
 #[test]
 fn scripts_parse_and_explain_themselves() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-    for name in ["floor.sh", "loadtest.sh", "apps.sh"] {
+    for name in ["floor.sh", "loadtest.sh", "apps.sh", "attack.sh"] {
         let script = scripts.join(name);
         let bash = |arguments: &[&str]| Command::new("bash").args(arguments).output().unwrap();
         let path = script.to_str().unwrap();
@@ -191,5 +191,25 @@ fn scripts_parse_and_explain_themselves() {
         assert!(help.status.success() && text.contains(&format!("scripts/{name} [")), "{text}");
         assert!(!text.contains("set -eu"), "{text}");
         assert_eq!(bash(&[path, "--nonsense"]).status.code(), Some(2));
+    }
+}
+
+/// The bounds of the script are for a machine that does nothing else; here only the promises to honest clients hold.
+#[test]
+fn attacks_hurt_no_honest_client() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = std::env::temp_dir().join(format!("quickio-attack-{}", std::process::id()));
+    let script = Command::new("bash")
+        .arg(root.join("scripts/attack.sh"))
+        .args(["--debug", "--no-bounds", "--seconds", "1", "--settle", "0", "--out"])
+        .arg(&out)
+        .args(["pings", "broadcasts", "sessions", "vanish"])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&[script.stdout, script.stderr].concat()).into_owned();
+    std::fs::remove_dir_all(&out).unwrap();
+    assert!(script.status.success(), "{printed}");
+    for attack in ["| pings |", "| broadcasts |", "| sessions |", "| vanish |"] {
+        assert!(printed.contains(attack), "{printed}");
     }
 }

@@ -53,7 +53,8 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             // Plain types.
             ("ending", &[]),
             ("frames", &[]),
-            ("kernel", &[]),
+            ("receive_shares", &[]),
+            ("kernel", &["receive_shares"]),
             ("connection", &["frames"]),
             ("messages", &["addresses", "sessions"]),
             // Owners of a piece of state.

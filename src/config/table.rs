@@ -209,7 +209,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Shards(|config| &mut config.shards),
         default: "auto",
         doc: "The number of shards. Each runs on a thread and a core of its own. auto starts one for each core that \
-              the process may use. More shards than cores are allowed.",
+              the process may use, by its CPU affinity and by the CPU quota of its control group. More shards than cores are allowed.",
     },
     Setting {
         name: "app",

@@ -128,6 +128,16 @@ impl Buffer {
     pub(super) fn received(id: u16, len: u32) -> Buffer {
         Buffer { id, len }
     }
+
+    /// Returns the number of bytes received.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Returns whether the buffer holds no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
 }
 
 /// The number of buffers that the kernel has at first. The kernel uses its buffers in turn and therefore touches all of

@@ -28,7 +28,7 @@ mod user_data;
 use super::buffers::{Buffer, Buffers, Frame, GROUP};
 use super::slots::Slots;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, Parameters, cqueue, opcode, squeue};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, SocketAddr};
@@ -180,6 +180,8 @@ pub struct Ring {
     doorbell_count: ManuallyDrop<Box<u64>>,
     /// The number of operations that name memory of the ring.
     outstanding: usize,
+    /// The flags of a call that waits.
+    wait_flags: EnterFlags,
     reserved: u32,
     submission_overflows: u64,
     needs_buffers: bool,
@@ -216,6 +218,7 @@ impl Ring {
         io.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])?;
         let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
         let mut ring = Ring {
+            wait_flags: wait_flags(io.params()),
             io,
             buffers: ManuallyDrop::new(buffers),
             listeners: Vec::new(),
@@ -437,15 +440,16 @@ impl Ring {
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let submitter = self.io.submitter();
         let entered = match wait {
-            Wait::Forever => submitter.submit_and_wait(1),
+            Wait::Forever => submitter.submit_with_args_and_flags(1, &SubmitArgs::new(), self.wait_flags),
             Wait::For(time) => {
                 let time = Timespec::new().sec(time.as_secs()).nsec(time.subsec_nanos());
-                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&time))
+                submitter.submit_with_args_and_flags(1, &SubmitArgs::new().timespec(&time), self.wait_flags)
             }
             Wait::No => {
                 let queued = self.io.submission().len() as u32;
+                let flags = EnterFlags::GETEVENTS.bits();
                 // SAFETY: no argument is passed. GETEVENTS without a completion to wait for only runs completion work.
-                unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) }
+                unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, flags, None) }
             }
         };
         match entered {
@@ -597,8 +601,13 @@ impl Drop for Ring {
 /// failed.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
-/// `IORING_ENTER_GETEVENTS`.
-const GETEVENTS: u32 = 1;
+/// Returns the flags of a call that waits for completions.
+///
+/// Without NO_IOWAIT (Linux 6.15), a ring that waits for clients counts as waiting for a disk: an idle server would show
+/// 100 percent iowait on its cores, in `top` and in the figures for pressure stalls.
+fn wait_flags(parameters: &Parameters) -> EnterFlags {
+    if parameters.is_feature_no_iowait() { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() }
+}
 
 fn received(token: Token, entry: &cqueue::Entry, ended: bool) -> Completion {
     match (entry.result(), cqueue::buffer_select(entry.flags())) {

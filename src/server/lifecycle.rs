@@ -135,7 +135,7 @@ impl RunningServer {
             // This fails only if the main thread has stopped waiting.
             let _ = event_sender.send(ServerEvent::Signal(signal));
         });
-        announce(&kernel, threads.cores(), &apps, &listeners, services.addresses());
+        announce(&kernel, &threads.placement(), &apps, &listeners, services.addresses());
         threads.accept(&mut listeners);
         let report = StatisticsReport::new(Arc::clone(threads.mailboxes()));
         Ok(RunningServer { config, apps, workers, threads, events, services, report, listeners })
@@ -154,7 +154,7 @@ impl RunningServer {
 
     /// Waits for a signal and then for the shards, or for a shard that fails.
     fn wait_for_shards(&mut self) -> Result<(), ServerError> {
-        let mut running = self.threads.cores().len();
+        let mut running = self.threads.len();
         let mut deadline: Option<Instant> = None;
         while running > 0 {
             let event = match deadline {
@@ -251,14 +251,13 @@ fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn App
 /// that wait for `ready`.
 fn announce(
     kernel: &KernelFeatures,
-    cores: &[usize],
+    placement: &str,
     apps: &[Arc<dyn Application>],
     listeners: &Listeners,
     services: &[(&str, SocketAddr)],
 ) {
     let mut text = format!("quickio {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel.release);
-    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-    text += &format!("{} shards on cores {}\n", cores.len(), cores.join(", "));
+    text += &format!("{placement}\n");
     text += &format!("kernel features in use: {}\n", kernel.features.join(", "));
     // The first application is the server's own.
     let apps: Vec<&str> = apps.iter().skip(1).map(|app| app.name()).collect();

@@ -10,7 +10,7 @@ use crate::qev::clock::Clock;
 use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::KernelFeatures;
 use crate::qev::ring::{Ring, RingSettings};
-use crate::qev::runtime::{self, Executor};
+use crate::qev::runtime::{self, Cores, Executor};
 use crate::shard::{Apps, Envelope, Inboxes, Shard, ShardParts, SharedState, Wakeup};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,9 +23,9 @@ const DESCRIPTORS_SPARE: usize = 1024;
 /// A function that is called when a shard has ended, with the number of the shard and its result.
 pub(super) type OnShardEnd = Arc<dyn Fn(u16, io::Result<()>) + Send + Sync>;
 
-/// Returns the number of shards: the setting, or one for each core that this process may use.
+/// Returns the number of shards: the setting, or one for each core that this process may keep busy.
 pub(super) fn count(config: &Config) -> usize {
-    config.shards.unwrap_or_else(|| runtime::cores().len()).min(SHARDS_MAX)
+    config.shards.unwrap_or_else(|| Cores::of_process().usable).min(SHARDS_MAX)
 }
 
 /// The properties of all shards.
@@ -42,7 +42,7 @@ pub(super) struct ShardsConfig<'a> {
 /// The running threads of the shards.
 pub(super) struct ShardThreads {
     mailboxes: Arc<Mailboxes>,
-    cores: Vec<usize>,
+    cores: Cores,
     start_senders: Vec<SyncSender<ShardStart>>,
     /// Not used, but dropping them would detach the threads.
     _executors: Vec<Executor<()>>,
@@ -58,7 +58,6 @@ impl ShardThreads {
     /// Starts the threads. Each thread creates its shard and waits for [`ShardThreads::accept`].
     pub fn start(parts: ShardsConfig<'_>) -> Result<ShardThreads, ServerError> {
         let ShardsConfig { config, kernel, clock, apps, link_places, on_end } = parts;
-        let cores = runtime::cores();
         let shards = count(config);
         let settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
@@ -74,13 +73,12 @@ impl ShardThreads {
         let shared = Arc::new(SharedState::new(config, ring.descriptors as usize * shards));
         let mut threads = ShardThreads {
             mailboxes: Arc::new(mailboxes),
-            cores: Vec::new(),
+            cores: Cores::of_process(),
             start_senders: Vec::new(),
             _executors: Vec::new(),
         };
         let mut wakeups = Vec::new();
         for (id, (port, inboxes)) in ports.into_iter().zip(inboxes).enumerate() {
-            let core = cores[id % cores.len()];
             let setup = ShardSetup {
                 id: id as u16,
                 config: Arc::clone(config),
@@ -93,7 +91,7 @@ impl ShardThreads {
                 apps: apps.to_vec(),
                 on_end: Arc::clone(&on_end),
             };
-            wakeups.push(threads.start_one(setup, core)?);
+            wakeups.push(threads.start_one(setup)?);
         }
         threads.mailboxes.set_wakeups(wakeups.into());
         Ok(threads)
@@ -104,9 +102,14 @@ impl ShardThreads {
         &self.mailboxes
     }
 
-    /// Returns the core of each shard.
-    pub fn cores(&self) -> &[usize] {
-        &self.cores
+    /// Returns the number of shards.
+    pub fn len(&self) -> usize {
+        self.start_senders.len()
+    }
+
+    /// Describes the shards and their cores, for the line that is printed at the start.
+    pub fn placement(&self) -> String {
+        placement(self.len(), &self.cores)
     }
 
     /// Lets the shards accept connections.
@@ -118,14 +121,14 @@ impl ShardThreads {
         }
     }
 
-    fn start_one(&mut self, setup: ShardSetup, core: usize) -> Result<Wakeup, ServerError> {
+    fn start_one(&mut self, setup: ShardSetup) -> Result<Wakeup, ServerError> {
         let id = setup.id;
         let (ready_tx, ready_rx) = sync_channel(1);
         let (start_tx, start_rx) = sync_channel(1);
         let name = format!("quickio-{id}");
+        let core = self.cores.for_shard(usize::from(id));
         let executor = runtime::spawn(&name, core, move || setup.run(&ready_tx, &start_rx))
             .map_err(|error| ServerError::Start { shard: id, error })?;
-        self.cores.push(core);
         self.start_senders.push(start_tx);
         match ready_rx.recv() {
             Ok(ready) => {
@@ -139,6 +142,17 @@ impl ShardThreads {
             }
         }
     }
+}
+
+fn placement(shards: usize, cores: &Cores) -> String {
+    if cores.have_quota() {
+        let (usable, all) = (cores.usable, cores.ids.len());
+        return format!(
+            "{shards} shards on any core: the CPU quota of the control group allows {usable} of {all} cores"
+        );
+    }
+    let numbers = (0..shards).filter_map(|shard| cores.for_shard(shard)).map(|core| core.to_string());
+    format!("{shards} shards on cores {}", numbers.collect::<Vec<_>>().join(", "))
 }
 
 /// The parts from which a thread creates its shard.

@@ -2,8 +2,10 @@
 //!
 //! The shard's ring implements it. Tests and benchmarks replace it with kernels of their own.
 
+use super::receive_shares::ReceiveShares;
 use crate::log::throttle;
 use crate::qev::buffers::Frame;
+use crate::qev::clock::nanos;
 use crate::qev::ring::{Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, Token, Wait};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -110,16 +112,28 @@ pub(super) trait Kernel {
 }
 
 /// A shard's ring, and the rings of its peers.
+///
+/// Invariant: between turns, `completions` has only completions of receives that were deferred. For the shard they have
+/// not occurred yet.
 pub(super) struct RingKernel {
     ring: Ring,
     peers: Arc<[Wakeup]>,
     completions: Vec<Completion>,
+    /// Memory for the next list of completions, kept from turn to turn.
+    spare: Vec<Completion>,
+    shares: ReceiveShares,
 }
 
 impl RingKernel {
     /// A kernel interface without peers.
     pub fn new(ring: Ring) -> RingKernel {
-        RingKernel { ring, peers: Arc::new([]), completions: Vec::new() }
+        RingKernel {
+            ring,
+            peers: Arc::new([]),
+            completions: Vec::new(),
+            spare: Vec::new(),
+            shares: ReceiveShares::new(FIRST_LINK_TOKEN),
+        }
     }
 
     /// Adds the listeners, whose numbers count from 0. Each may have `accepts` accepts in flight. `peers` are all shards
@@ -128,6 +142,15 @@ impl RingKernel {
         self.peers = peers;
         for listener in listeners {
             self.ring.listen(listener, accepts);
+        }
+    }
+
+    /// Returns whether a completion is handled in this turn. Only those of receives can be deferred.
+    fn admit(&mut self, completion: &Completion) -> bool {
+        match completion {
+            Completion::Received { token, buffer, .. } => self.shares.admit(*token, buffer.len(), nanos),
+            Completion::ReceiveEnded { token, .. } => !self.shares.is_deferred(*token),
+            _ => true,
         }
     }
 
@@ -160,13 +183,21 @@ impl Kernel for RingKernel {
     }
 
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let wait = if self.completions.is_empty() { wait } else { Wait::No };
         self.ring.turn(wait, &mut self.completions)
     }
 
     fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
-        let mut completions = std::mem::take(&mut self.completions);
-        completions.drain(..).for_each(|completion| self.complete(completion, &mut handle));
-        self.completions = completions;
+        let mut completions = std::mem::replace(&mut self.completions, std::mem::take(&mut self.spare));
+        self.shares.begin_turn();
+        for completion in completions.drain(..) {
+            if self.admit(&completion) {
+                self.complete(completion, &mut handle);
+            } else {
+                self.completions.push(completion);
+            }
+        }
+        self.spare = completions;
     }
 
     fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {

@@ -8,7 +8,8 @@
 //!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `apps`, `sessions`, `link_table`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
-//! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`.
+//! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
+//!   `receive_shares`.
 //!
 //! | step | file |
 //! | --- | --- |
@@ -48,6 +49,7 @@ mod liveness;
 mod mesh;
 mod messages;
 mod pubsub;
+mod receive_shares;
 mod refused;
 mod sessions;
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod listeners;
 mod liveness;
 mod mangler;
 mod polling;
+mod quota;
 mod settings;
 mod shutdown;
 mod signals;

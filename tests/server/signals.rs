@@ -1,6 +1,6 @@
 //! Signals that do not stop the server: SIGUSR1 logs a summary, and others are ignored with a line in the log.
 
-use crate::support::{Conversation, Server};
+use crate::support::Server;
 
 #[test]
 fn sigusr1_logs_a_summary_of_the_statistics() {

@@ -11,6 +11,23 @@ use std::thread;
 const SETTINGS: RingSettings =
     RingSettings { descriptors: 64, buffers: 128, buffer_bytes: 1024, reserved: 0 };
 
+#[test]
+fn a_waiting_ring_does_not_count_as_waiting_for_a_disk() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    let expected = if version >= (6, 15) { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
+    let mut tested = Tested::new();
+    assert_eq!(tested.ring.wait_flags, expected, "Linux {release}");
+    // The kernel accepts the flags in a wait with a time limit and in one without.
+    let doorbell = tested.ring.doorbell();
+    tested.ring.turn(Wait::For(Duration::from_millis(1)), &mut tested.seen).unwrap();
+    let ringer = thread::spawn(move || doorbell.ring());
+    tested.ring.turn(Wait::Forever, &mut tested.seen).unwrap();
+    ringer.join().unwrap();
+    assert!(tested.seen.iter().any(|completion| matches!(completion, Completion::Woken)));
+}
+
 /// A ring and its completions.
 struct Tested {
     ring: Ring,

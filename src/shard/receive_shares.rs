@@ -1,0 +1,199 @@
+//! The share of a turn that each connection's received data gets.
+//!
+//! The kernel fills many buffers for a peer that sends as fast as it can: up to 32 at a time, and each can hold hundreds
+//! of small messages. If all of them were handled at once, everybody else would wait for that peer. Each connection
+//! therefore has a share of a turn, and a turn has a time limit. Buffers beyond that are deferred: they are the first of
+//! the next turn. A peer that sends faster than its share allows is slowed down, because deferred buffers are not given
+//! back to the kernel.
+
+use crate::qev::ring::Token;
+use std::time::Duration;
+
+/// The share of a connection: the bytes after which its further buffers are deferred. They are four buffers of the
+/// default size, or hundreds of small messages, which take less than a millisecond. A larger share would not make a
+/// turn cheaper.
+const CONNECTION_BYTES: usize = 16 << 10;
+
+/// The share of a link, which carries the messages of many clients.
+const LINK_BYTES: usize = 128 << 10;
+
+/// The time after which all further buffers of a turn are deferred.
+const TURN_TIME: Duration = Duration::from_millis(4);
+
+/// The number of buffers that are handled between two looks at the clock.
+const BUFFERS_PER_LOOK: u32 = 8;
+
+/// Decides which of a turn's received buffers are handled, and which are deferred.
+///
+/// Invariant: once a buffer of a connection is deferred, all later ones of the same connection are deferred too, until
+/// the turn ends. The order of a connection's data is therefore kept if deferred buffers come first in the next turn.
+#[derive(Debug)]
+pub(super) struct ReceiveShares {
+    /// The first token of a link. Smaller ones are connections.
+    first_link: Token,
+    /// The connection whose buffer was handled last, and the bytes of its buffers that were handled one after the other.
+    last: Option<Token>,
+    bytes: usize,
+    /// The connections that have used up their share of this turn. They are few: each has several buffers.
+    used_up: Vec<Token>,
+    /// Buffers handled since the last look at the clock.
+    handled: u32,
+    /// The time at which this turn's buffers have used up their time, or `None` if no look at the clock was needed yet.
+    deadline_ns: Option<u64>,
+    is_over: bool,
+}
+
+impl ReceiveShares {
+    /// No shares are used. Tokens from `first_link` on belong to links.
+    pub fn new(first_link: Token) -> ReceiveShares {
+        ReceiveShares {
+            first_link,
+            last: None,
+            bytes: 0,
+            used_up: Vec::new(),
+            handled: 0,
+            deadline_ns: None,
+            is_over: false,
+        }
+    }
+
+    /// Begins a turn, in which every connection has its full share.
+    pub fn begin_turn(&mut self) {
+        (self.last, self.bytes, self.handled) = (None, 0, 0);
+        self.used_up.clear();
+        (self.deadline_ns, self.is_over) = (None, false);
+    }
+
+    /// Returns whether a buffer with this many bytes is handled in this turn. `now_ns` is only called when the clock is
+    /// needed.
+    #[inline]
+    pub fn admit(&mut self, token: Token, bytes: usize, now_ns: impl FnOnce() -> u64) -> bool {
+        if self.is_deferred(token) {
+            return false;
+        }
+        if self.last != Some(token) {
+            (self.last, self.bytes) = (Some(token), 0);
+        }
+        let share = if token < self.first_link { CONNECTION_BYTES } else { LINK_BYTES };
+        if self.bytes >= share {
+            self.used_up.push(token);
+            return false;
+        }
+        self.bytes += bytes;
+        self.handled += 1;
+        if self.handled == BUFFERS_PER_LOOK {
+            self.handled = 0;
+            self.look(now_ns());
+        }
+        true
+    }
+
+    /// Returns whether the further completions of a connection's receive are deferred in this turn.
+    #[inline]
+    pub fn is_deferred(&self, token: Token) -> bool {
+        self.is_over || !self.used_up.is_empty() && self.used_up.contains(&token)
+    }
+
+    fn look(&mut self, now_ns: u64) {
+        let deadline_ns = self.deadline_ns.get_or_insert(now_ns + TURN_TIME.as_nanos() as u64);
+        self.is_over = now_ns >= *deadline_ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, VecDeque};
+
+    const LINK: Token = 1000;
+    const BUFFER: usize = 4096;
+
+    fn shares() -> ReceiveShares {
+        ReceiveShares::new(LINK)
+    }
+
+    #[test]
+    fn a_connection_gets_its_share_of_each_turn() {
+        let mut shares = shares();
+        for _ in 0..2 {
+            shares.begin_turn();
+            let admitted = (0..10).filter(|_| shares.admit(1, BUFFER, || 0)).count();
+            assert_eq!(admitted, CONNECTION_BYTES / BUFFER);
+            assert!(shares.admit(2, BUFFER, || 0), "another connection has its own share");
+            assert!(
+                !shares.admit(1, BUFFER, || 0),
+                "a later buffer must not overtake those that are deferred"
+            );
+            assert!(shares.is_deferred(1) && !shares.is_deferred(2));
+        }
+    }
+
+    #[test]
+    fn one_buffer_of_any_size_is_handled() {
+        let mut shares = shares();
+        shares.begin_turn();
+        assert!(shares.admit(1, 1 << 20, || 0));
+        assert!(!shares.admit(1, 1, || 0));
+    }
+
+    #[test]
+    fn a_link_has_a_larger_share() {
+        let mut shares = shares();
+        shares.begin_turn();
+        let admitted = (0..100).filter(|_| shares.admit(LINK, BUFFER, || 0)).count();
+        assert_eq!(admitted, LINK_BYTES / BUFFER);
+    }
+
+    #[test]
+    fn a_turn_ends_after_its_time() {
+        let mut shares = shares();
+        shares.begin_turn();
+        let mut now_ns = 0;
+        // A millisecond for each buffer, and a connection for each.
+        let admitted = (0..100)
+            .filter(|token| {
+                now_ns += 1_000_000;
+                shares.admit(*token, BUFFER, || now_ns)
+            })
+            .count();
+        assert_eq!(admitted, 16, "the first look begins the time, the second one ends it");
+        assert!(shares.is_deferred(999));
+        shares.begin_turn();
+        assert!(!shares.is_deferred(999));
+    }
+
+    proptest! {
+        /// Deferred buffers come first in the next turn: the order of each connection's buffers is kept, and all of them
+        /// are handled in the end.
+        #[test]
+        fn the_order_of_each_connections_data_is_kept(
+            turns in prop::collection::vec(prop::collection::vec((0..4_u32, 1..20_000_usize), 0..40), 1..8),
+            pace_ns in 0..2_000_000_u64,
+        ) {
+            let (mut shares, mut queue) = (shares(), VecDeque::new());
+            let (mut now_ns, mut serial, mut total) = (0, 0_u32, 0);
+            let mut handled: BTreeMap<Token, Vec<u32>> = BTreeMap::new();
+            for arrived in turns.into_iter().chain(std::iter::repeat_n(Vec::new(), 400)) {
+                for (token, bytes) in arrived {
+                    queue.push_back((token, bytes, serial));
+                    (serial, total) = (serial + 1, total + 1);
+                }
+                shares.begin_turn();
+                for _ in 0..queue.len() {
+                    let Some((token, bytes, number)) = queue.pop_front() else { break };
+                    now_ns += pace_ns;
+                    if shares.admit(token, bytes, || now_ns) {
+                        handled.entry(token).or_default().push(number);
+                    } else {
+                        queue.push_back((token, bytes, number));
+                    }
+                }
+            }
+            prop_assert_eq!(handled.values().map(Vec::len).sum::<usize>(), total);
+            for numbers in handled.values() {
+                prop_assert!(numbers.is_sorted(), "{:?}", numbers);
+            }
+        }
+    }
+}
