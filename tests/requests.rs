@@ -158,7 +158,7 @@ fn damage(random: &mut fuzz::Random, input: &mut Vec<u8>) {
 }
 
 fn settings() -> CodecSettings {
-    CodecSettings { message_bytes_max: MESSAGE_BYTES_MAX, origins: Origins::Only(vec![ORIGIN.into()]) }
+    CodecSettings { message_bytes_max: MESSAGE_BYTES_MAX, origins: Origins::Only(vec![ORIGIN.into()].into()) }
 }
 
 /// Returns the transcript of the codec for the input in pieces of at most `longest` bytes. Every request is answered at

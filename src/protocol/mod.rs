@@ -42,7 +42,7 @@ mod utf8;
 pub mod websocket;
 
 use self::http::{HttpCodec, HttpOutcome, HttpResponse, ReadyResponses, Sid};
-pub use self::origin::Origins;
+pub use self::origin::{AllowedOrigins, Origins};
 use self::raw::RawCodec;
 pub use self::reason::{HttpRefusal, Reason, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};

@@ -5,6 +5,7 @@ use super::connection::Stage;
 use super::ending::{Cause, Goodbye};
 use super::kernel::{IoEvent, Owner, RingOp};
 use super::state::State;
+use crate::log::{Escaped, throttle};
 use crate::metrics::{Counter, Timing};
 use crate::protocol::{Close, Codec, Framing, Incoming};
 use crate::qev::buffers::Frame;
@@ -128,6 +129,7 @@ impl State {
                     self.open(slot, framing);
                 }
                 Incoming::Close(Close { bytes, reason, await_peer }) => {
+                    self.log_refused_origin(slot);
                     self.end_with(slot, Cause::Reason(reason), Goodbye { bytes, await_peer });
                 }
                 Incoming::Closed => {
@@ -137,6 +139,7 @@ impl State {
                 Incoming::Request(request) => self.handle_request(slot, &request),
                 Incoming::Refused(bytes) => {
                     self.count(Counter::HttpRefused, 1);
+                    self.log_refused_origin(slot);
                     self.queue_bytes(slot, bytes);
                 }
                 Incoming::Ignore => {}
@@ -146,6 +149,14 @@ impl State {
                 return progress;
             }
         }
+    }
+
+    /// Logs the origin that a request was refused for, if it was refused for its origin.
+    fn log_refused_origin(&self, slot: u32) {
+        let Some(origin) = self.protocol.origins.take_refused() else { return };
+        let peer = self.connections.live(slot).peer;
+        throttle!(info, "refused origin", %peer, shard = self.mesh.shard(), origin = %Escaped(&origin),
+            "request refused: its origin is not among those of the setting origin");
     }
 
     /// Creates the client of a connection whose handshake is complete.

@@ -114,7 +114,9 @@ pub(super) struct State {
 fn origins(config: &Config) -> Origins {
     match config.origin.as_slice() {
         [all] if all == "*" => Origins::Any,
-        origins => Origins::Only(origins.iter().map(|origin| origin.as_str().into()).collect()),
+        origins => {
+            Origins::Only(origins.iter().map(|origin| origin.as_str().into()).collect::<Vec<_>>().into())
+        }
     }
 }
 

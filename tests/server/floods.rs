@@ -1,6 +1,6 @@
 //! Log lines that peers cause: of each kind one in a few seconds, and a count of the others.
 
-use crate::support::{Client, Server, Transport};
+use crate::support::{Client, Server, Transport, http};
 use serde_json::Value;
 use std::time::Instant;
 
@@ -65,4 +65,36 @@ fn each_kind_is_logged_once_and_counted() {
         counted += lines.suppressed(kind);
     }
     assert_eq!(suppressed, counted);
+}
+
+/// An origin is named as it came, but for what could break the line.
+#[test]
+fn refused_origins_and_hosts_are_named() {
+    let mut server = Server::start(&["--log-format", "json", "--origin", "https://allowed.example"]);
+    let request = |head: &str| {
+        let request = http::upgrade("Sec-WebSocket-Protocol: quickio\r\n");
+        http::exchange(server.address(), request.replacen("\r\n", &format!("\r\n{head}\r\n"), 1)).head.status
+    };
+    assert_eq!(request("Origin: https://other.example\x1b[31m\u{202e}"), 400, "not an HTTP head");
+    assert_eq!(request("Origin: https://other.example\u{202e}"), 403);
+    assert_eq!(request("Origin: https://third.example"), 403);
+    let admin = |host: &str| {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        http::exchange(server.admin(), request).head.status
+    };
+    assert_eq!(admin("attacker.example"), 421);
+    assert_eq!(admin(&"x".repeat(1000)), 421);
+    server.signal("TERM");
+    assert!(server.exit().success());
+    let lines = Lines::of(&server.log_with(""));
+
+    let message = "request refused: its origin is not among those of the setting origin";
+    let line = lines.with(message).next().expect("the refused origin is logged");
+    assert_eq!(line["origin"], "https://other.example\\u{202e}");
+    assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert_eq!(lines.with(message).count() as u64 + lines.suppressed("refused origin"), 2);
+
+    let message = "request refused by the admin endpoint: its Host is no IP address, not localhost and not among admin-hosts";
+    assert_eq!(lines.with(message).next().expect("the refused host is logged")["host"], "attacker.example");
+    assert_eq!(lines.with(message).count() as u64 + lines.suppressed("host of the admin endpoint"), 2);
 }

@@ -332,7 +332,7 @@ fn only_allowed_origins_are_accepted() {
     let allowed = "https://b.example";
     let settings = CodecSettings {
         message_bytes_max: 1024,
-        origins: Origins::Only(vec!["http://localhost:8080".into(), allowed.into()]),
+        origins: Origins::Only(vec!["http://localhost:8080".into(), allowed.into()].into()),
     };
     let transcript = |request: &str| transcript_with(&settings, request.as_bytes(), true);
     let of = |origin: &str| format!("Origin: {origin}\r\n");
