@@ -1,13 +1,18 @@
 //! The program `quickio`: reads the settings from the command line, the environment and a file, and runs a server.
 
 use quickio::config::{self, Action, ClientTestConfig, ConfigError, clienttest};
+use quickio::log;
 use quickio::mangler;
 use quickio::server::{self, ControlService, ServerError};
 use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = env::args_os().skip(1).peekable();
+    let args: Vec<OsString> = env::args_os().skip(1).collect();
+    // Errors in the settings are reported in this format too.
+    log::set_report_format(config::log_format_of(&args, env::vars_os()));
+    let mut args = args.into_iter().peekable();
     if args.next_if(|word| word == clienttest::COMMAND).is_some() {
         act(config::client_test_from_args(args, env::vars_os()), run_client_test)
     } else if args.next_if(|word| word == config::TEST_APP).is_some() {
@@ -31,10 +36,7 @@ fn act<Settings>(
     run: fn(Settings) -> Result<(), ServerError>,
 ) -> ExitCode {
     match asked {
-        Ok(Action::Print(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(Action::Print(text)) => print(&text),
         Ok(Action::Run(settings)) => match run(settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, error.exit_code()),
@@ -43,7 +45,17 @@ fn act<Settings>(
     }
 }
 
+fn print(text: &str) -> ExitCode {
+    match log::write_stdout(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::report(&format_args!("cannot write to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    eprintln!("quickio: {error}");
+    log::report(&error);
     ExitCode::from(code)
 }

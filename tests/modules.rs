@@ -122,7 +122,10 @@ const LEAVES: &[(&str, &[Leaf])] = &[
         "config",
         &[("foreign", &[]), ("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])],
     ),
-    ("log", &[("escape", &[]), ("throttle", &[]), ("panics", &["throttle"])]),
+    (
+        "log",
+        &[("escape", &[]), ("throttle", &[]), ("panics", &["throttle"]), ("streams", &[]), ("writer", &[])],
+    ),
     ("protocol", &[("origin", &[]), ("utf8", &[])]),
     (
         "qev",

@@ -44,6 +44,7 @@ struct ServerSection<'a> {
     shards: usize,
     clock: &'static str,
     log_lines_dropped: u64,
+    log_lines_failed: u64,
     log_lines_suppressed: u64,
 }
 
@@ -57,6 +58,7 @@ impl<'a> ServerSection<'a> {
             shards: info.shards,
             clock: info.clock_name(),
             log_lines_dropped: info.log_lines_dropped,
+            log_lines_failed: info.log_lines_failed,
             log_lines_suppressed: info.log_lines_suppressed,
         }
     }

@@ -101,6 +101,8 @@ pub struct Info {
     pub manual_clock: bool,
     /// The number of log lines that were dropped because they were not read fast enough.
     pub log_lines_dropped: u64,
+    /// The number of log lines that could not be written to standard error.
+    pub log_lines_failed: u64,
     /// The number of log lines that peers caused and that were counted instead of being logged.
     pub log_lines_suppressed: u64,
 }

@@ -77,6 +77,9 @@ impl MetricsPage {
         let name = "quickio_log_lines_dropped_total";
         self.family(name, "counter", "Log lines dropped because nobody read them fast enough.");
         self.sample(name, &[], info.log_lines_dropped);
+        let name = "quickio_log_lines_failed_total";
+        self.family(name, "counter", "Log lines lost because standard error could not be written.");
+        self.sample(name, &[], info.log_lines_failed);
         let name = "quickio_log_lines_suppressed_total";
         self.family(
             name,

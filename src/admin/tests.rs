@@ -20,6 +20,7 @@ pub(super) fn info() -> Info {
         shards: 2,
         manual_clock: true,
         log_lines_dropped: 0,
+        log_lines_failed: 0,
         log_lines_suppressed: 0,
     }
 }

@@ -81,6 +81,31 @@ pub fn from_args(
     }
 }
 
+/// Returns the format in which the program reports that its settings are invalid: the one that `args` or `env` name, as
+/// far as this can be told from settings that may be invalid. The settings file is not read.
+pub fn log_format_of(args: &[OsString], env: impl IntoIterator<Item = (OsString, OsString)>) -> LogFormat {
+    const FLAG: &str = "--log-format";
+    let mut named = None;
+    for (at, arg) in args.iter().enumerate() {
+        let Some(rest) = arg.to_str().and_then(|arg| arg.strip_prefix(FLAG)) else { continue };
+        match rest.strip_prefix('=') {
+            Some(value) => named = Some(value.to_owned()),
+            None if rest.is_empty() => {
+                named = args.get(at + 1).and_then(|value| value.to_str()).map(str::to_owned)
+            }
+            None => {}
+        }
+    }
+    let variable = || {
+        let mut env = env.into_iter();
+        env.find(|(name, _)| name == "QUICKIO_LOG_FORMAT").and_then(|(_, value)| value.into_string().ok())
+    };
+    match named.or_else(variable).as_deref() {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    }
+}
+
 /// The first word of a command line that tests applications.
 pub const TEST_APP: &str = "test-app";
 

@@ -3,11 +3,13 @@
 //! The thread that logs an event formats the line, adds it to a bounded queue, and never waits. When the queue is
 //! full, lines are dropped and counted: a terminal or a pipe that is not read must not block a shard.
 //!
-//! Lines that peers can cause are bounded, see `throttle`.
+//! Lines that peers can cause are bounded, see `throttle`. The stream may fail and recover, see `writer`.
 
 mod escape;
 mod panics;
+mod streams;
 mod throttle;
+mod writer;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, chan
 use std::thread;
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::SIGXFSZ;
+use signal_hook::flag;
 use thiserror::Error;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
@@ -23,7 +27,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 pub(crate) use escape::Escaped;
+pub use streams::{report, set_report_format, write_stdout, write_stdout_in_time};
 pub(crate) use throttle::{admit, throttle};
+use writer::{LineWriter, Recovered};
 
 /// The maximum number of lines that wait to be written: about 1 MiB.
 const LINES_MAX: usize = 8192;
@@ -41,7 +47,7 @@ pub enum LogError {
     #[error("the log has already been started")]
     Started(#[from] tracing::subscriber::SetGlobalDefaultError),
 
-    /// The thread that writes the log could not be started.
+    /// The thread that writes the log, or the handler of SIGXFSZ, could not be started.
     #[error("no thread for the log: {0}")]
     Thread(#[from] io::Error),
 }
@@ -52,6 +58,7 @@ pub enum LogError {
 #[derive(Debug)]
 pub struct Guard {
     queue: LineQueue,
+    failed: LineCount,
     /// Disconnected when the thread has written all lines.
     written: Receiver<()>,
 }
@@ -59,8 +66,14 @@ pub struct Guard {
 impl Guard {
     /// Returns the counter of lines that were dropped because the queue was full.
     #[must_use]
-    pub fn dropped_lines(&self) -> DroppedLines {
+    pub fn dropped_lines(&self) -> LineCount {
         self.queue.dropped.clone()
+    }
+
+    /// Returns the counter of lines that could not be written.
+    #[must_use]
+    pub fn failed_lines(&self) -> LineCount {
+        self.failed.clone()
     }
 }
 
@@ -82,11 +95,11 @@ impl Drop for Guard {
     }
 }
 
-/// The number of lines dropped until now. Any thread may read it.
+/// A number of lines, for example of those that were dropped until now. Any thread may read it.
 #[derive(Clone, Debug, Default)]
-pub struct DroppedLines(Arc<AtomicU64>);
+pub struct LineCount(Arc<AtomicU64>);
 
-impl DroppedLines {
+impl LineCount {
     /// Returns the number of lines.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -108,7 +121,7 @@ pub fn suppressed_lines() -> u64 {
 #[derive(Clone, Debug)]
 struct LineQueue {
     sender: SyncSender<Entry>,
-    dropped: DroppedLines,
+    dropped: LineCount,
 }
 
 /// An entry of the queue.
@@ -147,6 +160,9 @@ impl<'a> MakeWriter<'a> for LineQueue {
 ///
 /// Returns an error if the process already has a log, or if the thread of the log cannot be started.
 pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
+    // Without a handler the signal ends the process when the log has reached the limit on the size of files.
+    flag::register(SIGXFSZ, Arc::default())?;
+    set_report_format(format);
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (writer, guard) = queue(io::stderr())?;
@@ -162,16 +178,18 @@ pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
 fn queue(writer: impl Write + Send + 'static) -> io::Result<(LineQueue, Guard)> {
     let (sender, receiver) = sync_channel(LINES_MAX);
     let (written_end, written) = channel();
+    let failed = LineCount::default();
+    let writer = LineWriter::new(writer, failed.clone());
     thread::Builder::new().name("log".into()).spawn(move || {
         write_lines(&receiver, writer);
         drop(written_end);
     })?;
-    let queue = LineQueue { sender, dropped: DroppedLines::default() };
-    Ok((queue.clone(), Guard { queue, written }))
+    let queue = LineQueue { sender, dropped: LineCount::default() };
+    Ok((queue.clone(), Guard { queue, failed, written }))
 }
 
 /// Writes lines until the queue ends, and logs the summaries of lines that were counted.
-fn write_lines(receiver: &Receiver<Entry>, mut writer: impl Write) {
+fn write_lines(receiver: &Receiver<Entry>, mut writer: LineWriter<impl Write>) {
     loop {
         // A summary is a line of the queue.
         let entry = match throttle::log_due() {
@@ -179,13 +197,16 @@ fn write_lines(receiver: &Receiver<Entry>, mut writer: impl Write) {
             None => receiver.recv().map_err(RecvTimeoutError::from),
         };
         match entry {
-            // An error cannot be reported: this is the log.
-            Ok(Entry::Line(line)) => _ = writer.write_all(&escape::contained(&line)),
+            Ok(Entry::Line(line)) => {
+                if let Some(Recovered { lines, error }) = writer.write(&escape::contained(&line)) {
+                    tracing::warn!(lines, %error, "log lines were lost because standard error could not be written");
+                }
+            }
             Ok(Entry::End) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
-    let _ = writer.flush();
+    writer.flush();
 }
 
 /// Creates a subscriber for lines such as

@@ -20,7 +20,7 @@ use crate::qev::probe::{KernelFeatures, probe};
 use crate::qev::runtime;
 use crate::shard::ControlMessage;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -119,7 +119,8 @@ impl RunningServer {
             clock: clock_handle,
             workers: workers.clone(),
             listen: listeners.names(),
-            log: log.dropped_lines(),
+            dropped_lines: log.dropped_lines(),
+            failed_lines: log.failed_lines(),
         };
         let mut services = Services::default();
         if let Some(address) = config.admin {
@@ -267,5 +268,5 @@ fn announce(
     services.iter().for_each(|(name, address)| text += &format!("{name} on {address}\n"));
     text += "ready\n";
     // The server also runs if its output is not read.
-    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    let _ = log::write_stdout_in_time(text);
 }

@@ -11,8 +11,9 @@
 
 use super::error::ServerError;
 use crate::app::worker;
+use crate::log;
 use signal_hook::consts::{
-    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
 };
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -34,14 +35,14 @@ const SERVED: [Signal; 2] = [SIGHUP, SIGUSR1];
 /// timer of a library has expired. They have a handler, because workers would inherit that a signal is ignored.
 ///
 /// SIGPIPE is not among them: the runtime library of Rust ignores it, and restores it in child processes. SIGQUIT and
-/// the signals of faults end the process with a core dump, which is their purpose.
-const IGNORED: [(Signal, &str); 8] = [
+/// the signals of faults end the process with a core dump, which is their purpose. SIGXFSZ belongs to the log, which may
+/// cause it with each line: a line about it would cause the next one.
+const IGNORED: [(Signal, &str); 7] = [
     (SIGUSR2, "SIGUSR2"),
     (SIGALRM, "SIGALRM"),
     (SIGVTALRM, "SIGVTALRM"),
     (SIGPROF, "SIGPROF"),
     (SIGIO, "SIGIO"),
-    (SIGXFSZ, "SIGXFSZ"),
     (libc::SIGPWR, "SIGPWR"),
     (libc::SIGSTKFLT, "SIGSTKFLT"),
 ];
@@ -149,7 +150,7 @@ fn handle(signal: Signal, stage: &Mutex<ServerStage>, is_stopping: &mut bool) {
         }
         ServerStage::Starting => {
             // The thread of the log might not write the message before the process ends.
-            eprintln!("quickio: stopped by a signal during startup");
+            log::report(&"stopped by a signal during startup");
             end_process(0);
         }
         ServerStage::Failed(code) => end_process(i32::from(*code)),

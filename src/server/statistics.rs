@@ -27,7 +27,8 @@ pub(super) struct StatisticsParts {
     pub clock: Option<ClockHandle>,
     pub workers: Vec<Arc<WorkerApplication>>,
     pub listen: Vec<String>,
-    pub log: log::DroppedLines,
+    pub dropped_lines: log::LineCount,
+    pub failed_lines: log::LineCount,
 }
 
 /// The admin endpoint's source.
@@ -87,7 +88,8 @@ impl admin::Source for Statistics {
             listen: self.parts.listen.clone(),
             shards: self.parts.mailboxes.len(),
             manual_clock: self.parts.clock.is_some(),
-            log_lines_dropped: self.parts.log.count(),
+            log_lines_dropped: self.parts.dropped_lines.count(),
+            log_lines_failed: self.parts.failed_lines.count(),
             log_lines_suppressed: log::suppressed_lines(),
         }
     }

@@ -25,6 +25,7 @@ mod shutdown;
 mod signals;
 mod slow;
 mod stats;
+mod streams;
 mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;

@@ -38,22 +38,20 @@ mod test_server;
 mod worker;
 
 use args::Command;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(Command::Help(text)) => exit_code(print(&text).map(|()| true)),
         Ok(Command::Sizes(plan)) => {
-            println!("{}", encoder::FrameSizes::of(&plan).to_json());
-            ExitCode::SUCCESS
+            exit_code(print(&format!("{}\n", encoder::FrameSizes::of(&plan).to_json())).map(|()| true))
         }
         Ok(Command::Run(args)) => exit_code(run::run(&args)),
         Ok(Command::Part(args, share)) => exit_code(pool::run_child(&args, share).map(|()| true)),
         Err(error) => {
-            eprintln!("quickio-load: {error}");
+            report(&error);
             ExitCode::from(2)
         }
     }
@@ -65,8 +63,20 @@ fn exit_code(result: Result<bool, String>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("quickio-load: {error}");
+            report(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a text to standard output.
+fn print(text: &str) -> Result<(), String> {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| format!("cannot write to standard output: {error}"))
+}
+
+/// Writes an error to standard error, if it is open.
+fn report(error: &dyn Display) {
+    let _ = writeln!(io::stderr(), "quickio-load: {error}");
 }

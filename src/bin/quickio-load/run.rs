@@ -27,12 +27,12 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// Runs the plan and prints the report. Returns whether the run had no errors.
 pub fn run(args: &Args) -> Result<bool, String> {
     let report = execute(args)?;
-    print!("{}", report.table());
+    let printed = crate::print(&report.table().to_string());
     if let Some(file) = &args.json {
         let written = fs::write(file, report.json());
         written.map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    Ok(report.went_well())
+    printed.map(|()| report.went_well())
 }
 
 fn execute(args: &Args) -> Result<Report<'_>, String> {
