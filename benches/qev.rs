@@ -112,7 +112,7 @@ type Message = [u64; 6];
 const TURN: u64 = 64;
 
 fn ports() -> (Port<Message>, Port<Message>) {
-    let mut ports = mesh(2, MeshSettings { ring_messages: 1024, overflow_messages_max: 1024 }).into_iter();
+    let mut ports = mesh(2, MeshSettings { ring_messages: 1024, overflow_bytes_max: 1024 }).into_iter();
     (ports.next().expect("shard 0"), ports.next().expect("shard 1"))
 }
 

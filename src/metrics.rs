@@ -173,7 +173,11 @@ metrics! {
         MeshOverflowed = "mesh_overflowed", "messages",
             "Messages to other shards that waited in the overflow queue because the ring was full.";
         MeshRefused = "mesh_refused", "messages",
-            "Messages to other shards that were lost because both the ring and the overflow queue were full.";
+            "Broadcasts, and events for one client, that were refused because mesh-overflow-bytes-max bytes waited for \
+             another shard: one handler or timer caused too many. A client whose event caused them was answered 420.";
+        InputsPaused = "inputs_paused", "pauses",
+            "Times that a connection, HTTP session or worker was not listened to because it had caused more than its share \
+             of the messages that waited for other shards.";
         InboxReceived = "inbox_received", "messages",
             "Commands received from application threads.";
         InboxRefused = "inbox_refused", "messages",
@@ -232,6 +236,12 @@ metrics! {
             "Paths with subscribers on this shard or on another one. A path counts on each shard that knows it.";
         OutboxBytes = "outbox_bytes", "bytes",
             "Bytes in outboxes that wait for their clients to read.";
+        MeshOverflowBytes = "mesh_overflow_bytes", "bytes",
+            "The cost of the messages that wait for other shards.";
+        InputsHeld = "inputs_held", "sources",
+            "Connections, HTTP sessions and workers that are not listened to for that reason.";
+        InputBytesHeld = "input_bytes_held", "bytes",
+            "Bytes that were received from them and are not handled yet.";
         CallbacksOpen = "callbacks_open", "callbacks",
             "Server callbacks that clients may still fire.";
         WorkerLinks = "worker_links", "links",

@@ -106,7 +106,7 @@ fn a_note_is_left() {
 }
 
 fn pair() -> (Port<u32>, Port<u32>) {
-    let mut ports = mesh(2, MeshSettings { ring_messages: 1, overflow_messages_max: 1 }).into_iter();
+    let mut ports = mesh(2, MeshSettings { ring_messages: 1, overflow_bytes_max: 100 }).into_iter();
     (ports.next().expect("shard 0"), ports.next().expect("shard 1"))
 }
 

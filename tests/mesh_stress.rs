@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use quickio::qev::inbox::{Inbox, Mailbox};
 use quickio::qev::mesh::{Class, MeshCounters, MeshSettings, Port, SendOutcome, Waker, mesh};
 
+/// About the cost of a message in an overflow queue.
+const MESSAGE_BYTES: usize = 100;
+
 #[test]
 fn every_schedule_of_steps_delivers_everything() {
     let end = Instant::now() + Duration::from_millis(setting("QUICKIO_FUZZ_MILLIS", 300));
@@ -29,10 +32,10 @@ fn threads_that_block_are_woken_for_everything() {
     // With few tokens and tiny rings, a thread blocks between almost any two messages. With many tokens, the rings are
     // always full, and threads block because there is no room. Threads that spin attempt to sleep many times as often,
     // just when the other thread sends. Threads that block involve the scheduler.
-    let relay = |shards, ring_messages, overflow_messages_max, tokens, posters, spin| Relay {
+    let relay = |shards, ring_messages, overflow_messages, tokens, posters, spin| Relay {
         shards,
         ring_messages,
-        overflow_messages_max,
+        overflow_bytes_max: MESSAGE_BYTES * overflow_messages,
         tokens,
         posters,
         spin,
@@ -165,7 +168,7 @@ impl Simulation {
         let mut random = Random(seed);
         let shards = 1 + random.below(4);
         let ring_messages = 1 + random.below(12);
-        let settings = MeshSettings { ring_messages, overflow_messages_max: random.below(6) };
+        let settings = MeshSettings { ring_messages, overflow_bytes_max: MESSAGE_BYTES * random.below(6) };
         let shard = |mut port: Port<Message>| {
             let (mailbox, inbox) = port.inbox(3);
             let received = vec![Ledger::default(); shards];
@@ -343,7 +346,7 @@ fn check_counters(ports: impl Iterator<Item = MeshCounters>) {
 struct Relay {
     shards: usize,
     ring_messages: usize,
-    overflow_messages_max: usize,
+    overflow_bytes_max: usize,
     tokens: i64,
     /// The number of threads that add tokens through the inboxes while there are few.
     posters: usize,
@@ -460,10 +463,10 @@ impl Relay {
         state: &Arc<RelayState>,
         seed: u64,
     ) -> (Vec<JoinHandle<Runner>>, Arc<[ShardHandle]>) {
-        let Self { ring_messages, overflow_messages_max, .. } = self;
+        let Self { ring_messages, overflow_bytes_max, .. } = self;
         let doorbells: Arc<[Doorbell]> = (0..self.shards).map(|_| Doorbell::new(self.spin)).collect();
         let (mut threads, mut handles) = (Vec::new(), Vec::new());
-        for mut port in mesh::<Message>(self.shards, MeshSettings { ring_messages, overflow_messages_max }) {
+        for mut port in mesh::<Message>(self.shards, MeshSettings { ring_messages, overflow_bytes_max }) {
             let (mailbox, inbox) = port.inbox(2);
             handles.push(ShardHandle { mailbox, waker: port.waker(), doorbells: Arc::clone(&doorbells) });
             let runner = Runner {

@@ -116,6 +116,19 @@ impl Command {
             Command::Broadcast { .. } => None,
         }
     }
+
+    /// Returns the memory in bytes that the command refers to. What a callback has captured is not known.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Command::Answer { answer: Answer(AnswerState::Ready { data, message, .. }), .. } => {
+                data.as_str().len() + message.as_deref().map_or(0, str::len)
+            }
+            Command::Send { path, data, .. } | Command::Broadcast { path, data } => {
+                path.as_str().len() + data.as_str().len()
+            }
+            Command::Answer { .. } | Command::Decide { .. } | Command::Close { .. } => 0,
+        }
+    }
 }
 
 /// A command that a handler may queue for its own shard.

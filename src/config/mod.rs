@@ -289,7 +289,7 @@ pub struct Config {
     /// The capacity of the queue from one shard to another, in messages: a power of two.
     pub mesh_ring_messages: usize,
     /// The maximum number of messages that wait, for each pair of shards, when that queue is full.
-    pub mesh_overflow_messages_max: usize,
+    pub mesh_overflow_bytes_max: usize,
     /// The maximum number of commands from application threads that wait for one shard.
     pub inbox_messages_max: usize,
     /// Sentences about settings that are valid and probably a mistake, for the log.
@@ -364,7 +364,7 @@ impl Default for Config {
             listen_backlog: 4096,
             accepts_in_flight: 64,
             mesh_ring_messages: 1024,
-            mesh_overflow_messages_max: 65_536,
+            mesh_overflow_bytes_max: 16 << 20,
             inbox_messages_max: 8_192,
             warnings: Vec::new(),
             echo: false,

@@ -601,18 +601,19 @@ pub static SETTINGS: &[Setting] = &[
               their memory grows with the square of the number of shards.",
     },
     Setting {
-        name: "mesh-overflow-messages-max",
+        name: "mesh-overflow-bytes-max",
         group: Group::Sizes,
         kind: ValueKind::Count {
-            min: 0,
-            max: 16 * MI,
+            min: 64 * KI,
+            max: KI * MI,
             power_of_two: false,
-            unit: "messages",
-            field: |config| &mut config.mesh_overflow_messages_max,
+            unit: "bytes",
+            field: |config| &mut config.mesh_overflow_bytes_max,
         },
-        default: "65536",
-        doc: "The maximum number of messages that wait when such a queue is full. Beyond that, broadcasts to that \
-              shard are lost, and counted as mesh_refused.",
+        default: "16777216",
+        doc: "The maximum cost of the broadcasts and events that wait for one other shard when such a queue is full: \
+              data, and about 300 bytes for each. A shard stops reading from connections, workers and applications' threads \
+              long before they have caused as much. If one handler or timer causes more at once, the rest is refused.",
     },
     Setting {
         name: "inbox-messages-max",

@@ -15,7 +15,11 @@ pub(super) fn inbox<M: Send>(
     messages_max: usize,
     bell: Arc<Bell>,
 ) -> (Mailbox<M>, Inbox<M>, Arc<InboxShared<M>>) {
-    let shared = Arc::new(InboxShared { queue: ArrayQueue::new(messages_max), open: AtomicBool::new(true) });
+    let shared = Arc::new(InboxShared {
+        queue: ArrayQueue::new(messages_max),
+        open: AtomicBool::new(true),
+        paused: AtomicBool::new(false),
+    });
     (Mailbox { shared: Arc::clone(&shared), bell }, Inbox { shared: Arc::clone(&shared) }, shared)
 }
 
@@ -28,11 +32,14 @@ pub(super) struct InboxShared<M> {
     queue: ArrayQueue<M>,
     /// `false` after the inbox was dropped.
     open: AtomicBool,
+    /// `true` while the shard does not receive. Only the shard reads and writes it.
+    paused: AtomicBool,
 }
 
 impl<M: Send> MessageSource for InboxShared<M> {
     fn has_messages(&self) -> bool {
-        self.open.load(Ordering::Relaxed) && !self.queue.is_empty()
+        let is_received = self.open.load(Ordering::Relaxed) && !self.paused.load(Ordering::Relaxed);
+        is_received && !self.queue.is_empty()
     }
 }
 
@@ -99,6 +106,16 @@ impl<M> Inbox<M> {
             handle(message);
         }
         received
+    }
+
+    /// Sets whether messages keep the shard awake. While they do not, the inbox gets full and refuses more.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Returns whether messages wait that keep the shard awake.
+    pub fn has_work(&self) -> bool {
+        !self.shared.paused.load(Ordering::Relaxed) && !self.is_empty()
     }
 
     /// Returns the number of waiting messages.

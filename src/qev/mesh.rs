@@ -18,11 +18,14 @@
 //! for each peer and class. [`Port::flush`] moves messages from these queues to the ring when the peer has received
 //! others. There are two classes:
 //!
-//! - **Data** may use seven eighths of the ring, and then an overflow queue of `overflow_messages_max` messages. If the
-//!   queue is full too, the message is refused, and the sender must report this.
-//! - **Control** may use the whole ring. It therefore overtakes Data that waits in the overflow queue. The mesh does
-//!   not bound the overflow queue of Control. A sender may only send messages as Control whose number is bounded by
-//!   their cause: the answer to a request that was admitted, or the first and the last subscription to a path.
+//! - **Data** may use seven eighths of the ring, and then an overflow queue of `overflow_bytes_max`. If the queue is
+//!   full too, the message is refused, and the sender must report this.
+//! - **Control** may use the whole ring. It therefore overtakes Data that waits in the overflow queue. It is never
+//!   refused.
+//!
+//! The port knows for each message in an overflow queue what has caused it ([`LoadSource`]) and what it costs. The sender
+//! must keep each source within a share of the overflow ([`Port::share`]), by not listening to it while it is beyond.
+//! This bounds the overflow of both classes, and keeps the sources from delaying each other.
 //!
 //! Order: messages of the same class from one shard to another arrive in the order in which they were sent, and no Data
 //! arrives before Control that was sent earlier. Messages to a shard that has ended (its port was dropped) are refused
@@ -41,6 +44,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use ahash::AHashMap;
 use rtrb::{Consumer, RingBuffer};
 
 use self::outgoing::Outgoing;
@@ -56,14 +60,37 @@ pub struct MeshSettings {
     /// The number of messages that each ring holds, at least 1. A mesh of n shards has n x n rings. In a ring of one
     /// message there is no difference between Control and Data.
     pub ring_messages: usize,
-    /// The maximum number of Data messages in the overflow queue for each peer.
-    pub overflow_messages_max: usize,
+    /// The cost in bytes of the Data messages in the overflow queue for each peer at which more are refused.
+    pub overflow_bytes_max: usize,
 }
+
+/// What has caused a message: a connection, for example. The caller numbers its sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LoadSource(pub u64);
+
+/// The source of a message, and the cost of the message while it is in an overflow queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// What has caused the message.
+    pub source: LoadSource,
+    /// The memory in bytes that the message refers to. The port adds the message itself and its place in the queue.
+    pub bytes: usize,
+}
+
+/// The part of `overflow_bytes_max` that all sources together may use before their shares become smaller: a sixteenth.
+/// What one source sends waits behind what all others have sent, so the overflow must stay short.
+const SHARED_FRACTION: usize = 16;
+
+/// The part of `overflow_bytes_max` that the share of a source is at most: a sixty-fourth.
+const SHARE_MAX_FRACTION: usize = 64;
+
+/// The part of `overflow_bytes_max` that the share of a source is at least.
+const SHARE_MIN_FRACTION: usize = 4096;
 
 /// The class of a message, which decides what happens to it when the ring is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Never refused by a shard that runs, because the shards would disagree from then on. Bounded by its cause.
+    /// Never refused by a shard that runs, because the shards would disagree from then on.
     Control,
     /// Refused if the peer does not keep up.
     Data,
@@ -103,7 +130,7 @@ pub struct MeshCounters {
 /// ```
 /// use quickio::qev::mesh::{Class, MeshSettings, SendOutcome, mesh};
 ///
-/// let mut ports = mesh(2, MeshSettings { ring_messages: 1024, overflow_messages_max: 4096 });
+/// let mut ports = mesh(2, MeshSettings { ring_messages: 1024, overflow_bytes_max: 1 << 20 });
 /// let (mut one, mut zero) = (ports.pop().unwrap(), ports.pop().unwrap());
 ///
 /// assert!(one.try_sleep()); // shard 1 has nothing to do and may block
@@ -143,12 +170,14 @@ pub fn mesh<M: Send>(shards: usize, settings: MeshSettings) -> Vec<Port<M>> {
 ///
 /// - There is one `outgoing`, one `incoming` and one bell for each shard of the mesh.
 /// - `overflowing` is the set of the peers for which a message is in an overflow queue.
-/// - An overflow queue of Data has at most `overflow_messages_max` messages.
+/// - `charges` has the sum of the costs of each source's messages in overflow queues, and no other sources.
 /// - A message is in an overflow queue, was dropped, or left the queue for the ring: `overflowed` counts all three, and
 ///   `sent` counts these and the messages that went to the ring at once.
 pub struct Port<M> {
     shard: usize,
-    overflow_messages_max: usize,
+    overflow_bytes_max: usize,
+    /// The cost of the messages in overflow queues, by source.
+    charges: AHashMap<LoadSource, usize>,
     /// The outgoing side of each peer.
     outgoing: Vec<Outgoing<M>>,
     /// The ring from each peer.
@@ -170,7 +199,8 @@ impl<M> Port<M> {
     fn new(shard: usize, bells: Vec<Arc<Bell>>, settings: MeshSettings) -> Self {
         Self {
             shard,
-            overflow_messages_max: settings.overflow_messages_max,
+            overflow_bytes_max: settings.overflow_bytes_max,
+            charges: AHashMap::new(),
             outgoing: Vec::with_capacity(bells.len()),
             incoming: Vec::with_capacity(bells.len()),
             inboxes: Vec::new(),
@@ -193,15 +223,34 @@ impl<M> Port<M> {
         self.outgoing.len()
     }
 
-    /// Sends a message to shard `to` without waiting. [`Port::doorbells`] wakes that shard.
+    /// Sends a message to shard `to` without waiting, as [`Port::send_weighed`] with a message that refers to no memory
+    /// and is of no particular source.
     ///
     /// # Panics
     ///
     /// Panics if there is no shard `to`.
     pub fn send(&mut self, to: usize, message: M, class: Class) -> SendOutcome<M> {
+        self.send_weighed(to, message, class, |_| Load::default())
+    }
+
+    /// Sends a message to shard `to` without waiting. [`Port::doorbells`] wakes that shard. `weigh` is only called if
+    /// the message has to wait.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no shard `to`.
+    #[inline]
+    pub fn send_weighed(
+        &mut self,
+        to: usize,
+        message: M,
+        class: Class,
+        weigh: impl FnOnce(&M) -> Load,
+    ) -> SendOutcome<M> {
         let must_wait = self.overflowing.contains(to) && self.outgoing[to].must_wait(class);
         if must_wait || !self.outgoing[to].has_room(class) {
-            return self.overflow(to, message, class);
+            let load = weigh(&message);
+            return self.overflow(to, message, class, load);
         }
         self.outgoing[to].push(message);
         self.sent_to.insert(to);
@@ -213,12 +262,13 @@ impl<M> Port<M> {
     pub fn flush(&mut self) {
         let mut peers = self.overflowing;
         while let Some(to) = peers.pop_first() {
-            let outgoing = &mut self.outgoing[to];
-            if outgoing.flush() {
+            let (outgoing, charges) = (&mut self.outgoing[to], &mut self.charges);
+            if outgoing.flush(|load| discharge(charges, load)) {
                 self.sent_to.insert(to);
             }
             if outgoing.is_abandoned() {
-                self.counters.dropped += outgoing.drop_overflow() as u64;
+                self.counters.dropped += outgoing.overflow_len() as u64;
+                outgoing.drop_overflow(|load| discharge(charges, load));
             }
             if outgoing.overflow_len() == 0 {
                 self.overflowing.remove(to);
@@ -227,6 +277,7 @@ impl<M> Port<M> {
     }
 
     /// Returns `true` if there are messages in the overflow queues.
+    #[inline]
     pub fn has_overflow(&self) -> bool {
         !self.overflowing.is_empty()
     }
@@ -234,6 +285,29 @@ impl<M> Port<M> {
     /// Returns the number of messages in the overflow queues.
     pub fn overflow_len(&self) -> usize {
         self.outgoing.iter().map(Outgoing::overflow_len).sum()
+    }
+
+    /// Returns the cost of the messages in the overflow queues for shard `to`, in bytes.
+    pub fn overflow_bytes(&self, to: usize) -> usize {
+        self.outgoing[to].overflow_bytes()
+    }
+
+    /// Returns whether Data to shard `to` would be refused if the ring has no room.
+    pub fn is_full(&self, to: usize) -> bool {
+        self.outgoing[to].data_overflow_bytes() >= self.overflow_bytes_max
+    }
+
+    /// Returns the cost in bytes of the messages in overflow queues that this source has caused.
+    pub fn charge(&self, source: LoadSource) -> usize {
+        self.charges.get(&source).copied().unwrap_or(0)
+    }
+
+    /// Returns the cost in bytes beyond which a source must be kept from causing more messages. The more sources have
+    /// messages in the overflow queues, the smaller it is.
+    pub fn share(&self) -> usize {
+        let each = self.overflow_bytes_max / SHARED_FRACTION / self.charges.len().max(1);
+        let least = self.overflow_bytes_max / SHARE_MIN_FRACTION;
+        each.clamp(least, self.overflow_bytes_max / SHARE_MAX_FRACTION)
     }
 
     /// Receives up to `max` messages and passes each to `handle`, with the number of its sender. Returns the number of
@@ -338,7 +412,7 @@ impl<M> Port<M> {
         self.counters
     }
 
-    /// Asserts the invariants. The cost is linear in the number of shards, and independent of the number of messages.
+    /// Asserts the invariants. The cost is linear in the number of shards and of messages in overflow queues.
     ///
     /// # Panics
     ///
@@ -353,9 +427,15 @@ impl<M> Port<M> {
         for (to, outgoing) in self.outgoing.iter().enumerate() {
             let has_overflow = outgoing.overflow_len() > 0;
             assert_eq!(self.overflowing.contains(to), has_overflow, "overflow to shard {to} must be marked");
-            let is_bounded = outgoing.data_overflow_len() <= self.overflow_messages_max;
-            assert!(is_bounded, "overflow of Data to shard {to} must be within its limit");
         }
+        let mut charges: AHashMap<LoadSource, usize> = AHashMap::new();
+        for load in self.outgoing.iter().flat_map(Outgoing::overflow_loads) {
+            *charges.entry(load.source).or_default() += load.bytes;
+        }
+        assert_eq!(charges, self.charges, "messages in overflow queues must be charged to their sources");
+        let bytes: usize = self.outgoing.iter().map(Outgoing::overflow_bytes).sum();
+        let charged: usize = charges.values().sum();
+        assert_eq!(bytes, charged, "the bytes of overflow queues must be those of their messages");
         let MeshCounters { sent, overflowed, dropped, .. } = self.counters;
         assert!(overflowed <= sent, "messages that overflowed must be counted as sent");
         let left = self.overflow_len() as u64 + dropped;
@@ -366,14 +446,16 @@ impl<M> Port<M> {
     }
 
     /// Puts a message for which there is no room into an overflow queue, or refuses it.
-    fn overflow(&mut self, to: usize, message: M, class: Class) -> SendOutcome<M> {
+    fn overflow(&mut self, to: usize, message: M, class: Class, load: Load) -> SendOutcome<M> {
+        let is_full = class == Class::Data && self.is_full(to);
         let outgoing = &mut self.outgoing[to];
-        let is_full = class == Class::Data && outgoing.data_overflow_len() >= self.overflow_messages_max;
         if is_full || outgoing.is_abandoned() {
             self.counters.refused += 1;
             return SendOutcome::Refused(message);
         }
-        outgoing.push_overflow(message, class);
+        let load = Load { bytes: load.bytes + Outgoing::<M>::entry_bytes(), ..load };
+        *self.charges.entry(load.source).or_default() += load.bytes;
+        outgoing.push_overflow(message, class, load);
         self.overflowing.insert(to);
         self.counters.sent += 1;
         self.counters.overflowed += 1;
@@ -402,5 +484,18 @@ impl<M> Port<M> {
         std::iter::from_fn(|| peers.pop_first()).any(|to| self.outgoing[to].can_flush())
             || self.incoming.iter().any(|ring| !ring.is_empty())
             || self.inboxes.iter().any(|inbox| inbox.has_messages())
+    }
+}
+
+/// Notes that a message has left its overflow queue.
+fn discharge(charges: &mut AHashMap<LoadSource, usize>, load: Load) {
+    let charge = charges.get_mut(&load.source).expect("a message that waits is charged to its source");
+    *charge -= load.bytes;
+    if *charge == 0 {
+        charges.remove(&load.source);
+        if charges.is_empty() {
+            // Overflow is rare, and the memory of a burst is not kept.
+            *charges = AHashMap::new();
+        }
     }
 }

@@ -61,7 +61,7 @@ impl ShardThreads {
         let shards = count(config);
         let settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
-            overflow_messages_max: config.mesh_overflow_messages_max,
+            overflow_bytes_max: config.mesh_overflow_bytes_max,
         };
         let mut ports = mesh(shards, settings);
         let mut mailboxes = Mailboxes::new();

@@ -2,7 +2,7 @@
 
 use super::addresses::CountedAddress;
 use super::codecs::Codecs;
-use super::connection::{Connection, Refusal, Stage};
+use super::connection::{Connection, Input, Refusal, Stage};
 use super::ending::Cause;
 use super::kernel::RingOp;
 use super::messages::ShardMessage;
@@ -87,7 +87,7 @@ impl State {
     fn start_receiving(&mut self, slot: u32) {
         let connection = self.connections.live_mut(slot);
         let socket = connection.socket().expect("what is received comes from a socket");
-        connection.receiving = true;
+        connection.input = Input::Armed;
         self.ring_ops.push(RingOp::Receive(socket, slot));
     }
 
@@ -183,7 +183,8 @@ impl State {
     /// Handles the count of a connection or session by another shard. The connection may already have been released.
     pub fn address_counted(&mut self, codecs: &mut Codecs, slot: u32, generation: u32, allowed: bool) {
         let Some(connection) = self.connections.get_of(slot, generation) else { return };
-        let waits = connection.stage == Stage::Open && connection.is_socket() && !connection.receiving;
+        let waits =
+            connection.stage == Stage::Open && connection.is_socket() && connection.input == Input::Ended;
         match allowed {
             true if waits => self.start_receiving(slot),
             true => {}
@@ -197,7 +198,7 @@ impl State {
         if connection.stage != Stage::Open {
             return;
         }
-        if !connection.is_socket() || connection.receiving {
+        if !connection.is_socket() || connection.input != Input::Ended {
             return self.end(slot, Cause::TooManyOfAddress);
         }
         let peer = connection.peer;

@@ -29,9 +29,11 @@ impl State {
         match command.client() {
             Some(client) if client.shard != self.mesh.shard() => {
                 if client.shard < self.mesh.shards() {
-                    // A send may be refused, so that no application can fill this shard's memory. All other commands
-                    // are bounded.
+                    // A send may be refused, so that no application can fill this shard's memory.
                     let is_send = matches!(command, Command::Send { .. });
+                    if is_send && self.mesh.is_full(client.shard) {
+                        return self.refuse_message(client.shard);
+                    }
                     let class = if is_send { Class::Data } else { Class::Control };
                     self.send_to_shard(client.shard, ShardMessage::Command { app, command }, class);
                 }
@@ -113,17 +115,23 @@ impl State {
             None => Answer::ok(),
         };
         self.apply_commands(fired.app);
+        let answer = self.answer_or_refusal(answer);
         self.answer(fired.app, reply_to, answer);
     }
 
     /// Broadcasts data to the subscribers on this shard and to the other shards with subscribers. All broadcasts start
-    /// here.
+    /// here. If too much waits for one of these shards, the broadcast is refused, and reaches nobody.
     pub fn broadcast(&mut self, path: &Path, data: Json) {
         self.count(Counter::Broadcasts, 1);
         let Some(id) = self.pubsub.find(path.as_ref()) else { return };
+        if let Some(full) = self.pubsub.remote(id).find(|shard| self.mesh.is_full(*shard)) {
+            return self.refuse_message(full);
+        }
         let accepted_ns = self.time.now_ns();
         for shard in self.pubsub.remote(id) {
-            let message = ShardMessage::Broadcast { path: path.clone(), data: data.clone(), accepted_ns };
+            // The text of the path is the one that subscriptions share.
+            let path = self.pubsub.path(id).clone();
+            let message = ShardMessage::Broadcast { path, data: data.clone(), accepted_ns };
             self.send_to_shard(shard, message, Class::Data);
         }
         self.pubsub.queue(id, data, accepted_ns);

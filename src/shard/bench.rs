@@ -113,7 +113,7 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let apps: [Arc<dyn Application>; 2] =
         [Arc::new(Qio { public_address: None, hostname: "here".into() }), app];
     let apps = Apps::register(0, Server::new(Arc::new(NoThreads)), &apps);
-    let sizes = mesh::MeshSettings { ring_messages: 8, overflow_messages_max: 8 };
+    let sizes = mesh::MeshSettings { ring_messages: 8, overflow_bytes_max: 8 };
     let mut port = mesh(1, sizes).pop().expect("a mesh of one shard has one port");
     let (_, control) = port.inbox(1);
     let (commands, app_commands) = port.inbox(INBOX_MESSAGES);

@@ -3,7 +3,7 @@
 
 use super::addresses::CountedAddress;
 use super::codecs::Codecs;
-use super::connection::{Connection, Moment, Refusal, Stage, Transport};
+use super::connection::{Connection, Input, Moment, Refusal, Stage, Transport};
 use super::ending::{Cause, Ending, Goodbye};
 use super::kernel::RingOp;
 use super::state::State;
@@ -83,7 +83,7 @@ impl State {
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
         // A peer that has shut down its side cannot send a Close, but it may read what was queued before.
-        let await_peer = goodbye.await_peer && connection.receiving;
+        let await_peer = goodbye.await_peer && connection.input != Input::Ended;
         connection.stage = if await_peer { Stage::AwaitingPeer } else { Stage::Flushing };
         connection.began = now;
         if !goodbye.bytes.is_empty() {
@@ -91,6 +91,8 @@ impl State {
         }
         self.wake_at(slot, self.time.ms_from_now(self.close_timeout(slot)));
         self.connections.queue_for_flush(slot);
+        // The peer's Close is behind what is held, and the socket has to be read for it.
+        self.listen_again(codecs, slot);
     }
 
     /// Ends a connection with a socket immediately: nothing more is sent to the peer, its input is discarded, and the
@@ -99,10 +101,11 @@ impl State {
     pub fn abort(&mut self, codecs: &mut Codecs, slot: u32) {
         codecs.end(slot);
         self.connections.drop_outbox(slot);
+        self.held.remove(self.connections.source(slot));
         let connection = self.connections.live_mut(slot);
         connection.stage = Stage::Dead;
         let sending = connection.sending;
-        if connection.receiving || sending {
+        if connection.input.is_in_flight() || sending {
             self.ring_ops.push(RingOp::Cancel { token: slot, sending });
             self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
         }
@@ -112,6 +115,7 @@ impl State {
     /// Ends the connection of an HTTP session at once. Its sid may name a new session from now on.
     pub fn abort_session(&mut self, slot: u32) {
         self.connections.drop_outbox(slot);
+        self.held.remove(self.connections.source(slot));
         let connection = self.connections.live_mut(slot);
         connection.stage = Stage::Dead;
         if let Transport::HttpSession(session) = connection.transport {
@@ -203,10 +207,10 @@ impl State {
 
     /// Ends subscriptions of disconnected clients, with their off-hooks, and drops what applications keep for these
     /// clients. A client may have had a million subscriptions. A limited number of them ends in one turn, and none
-    /// while a worker that handles ends of subscriptions does not keep up.
+    /// while a worker that handles ends of subscriptions, or another shard, does not keep up.
     pub fn end_subscriptions(&mut self) {
         while let Some(client) = self.pubsub.next_leaving() {
-            if self.links.are_full() {
+            if self.links.are_full() || self.mesh.is_stuck() {
                 return;
             }
             if self.end_subscriptions_of(client) {

@@ -33,8 +33,7 @@ pub(super) struct Connection {
     pub framing: Framing,
     /// The reason for which the connection is kept only to be refused, if it is.
     pub refusal: Option<Refusal>,
-    /// `true` if a multishot receive is armed.
-    pub receiving: bool,
+    pub input: Input,
     /// `true` if a send is in flight.
     pub sending: bool,
     /// `true` if a shutdown is in flight. The socket must not be closed before it has completed.
@@ -64,6 +63,28 @@ pub(super) enum Refusal {
     ServerFull,
     /// Its address has `connections-per-address-max` connections.
     AddressFull,
+}
+
+/// The receiving direction of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Input {
+    /// A multishot receive is armed.
+    Armed,
+    /// The receive was cancelled, because the peer has caused too many messages to shards that are behind, and has not
+    /// ended yet.
+    Cancelling,
+    /// No receive is armed until those shards have caught up.
+    Paused,
+    /// Nothing is received: the stream has ended, or receiving has not begun. Also the state of a connection without a
+    /// socket.
+    Ended,
+}
+
+impl Input {
+    /// Returns whether a receive is in flight.
+    pub fn is_in_flight(self) -> bool {
+        matches!(self, Input::Armed | Input::Cancelling)
+    }
 }
 
 /// A stage in the life of a connection. A connection only ever moves down this list.
@@ -175,7 +196,7 @@ impl Connection {
             stage: Stage::Open,
             framing,
             refusal: None,
-            receiving: false,
+            input: Input::Ended,
             sending: false,
             shutting_down: false,
             queued: false,
@@ -204,7 +225,12 @@ impl Connection {
 
     /// Returns whether an operation that names the socket is in flight.
     pub fn is_in_flight(&self) -> bool {
-        self.receiving || self.sending || self.shutting_down
+        self.input.is_in_flight() || self.sending || self.shutting_down
+    }
+
+    /// Returns whether the server does not listen to the peer for now.
+    pub fn is_paused(&self) -> bool {
+        matches!(self.input, Input::Cancelling | Input::Paused)
     }
 
     /// Notes that something was received from the peer.
@@ -229,7 +255,7 @@ impl Connection {
         let has_ended = self.stage == Stage::Dead;
         assert!(!has_ended || self.is_in_flight(), "connection {slot} has ended, but was not released");
         // A shutdown cannot be cancelled, so nothing is repeated while only that is in flight.
-        let waits_for_shutdown = has_ended && !self.receiving && !self.sending;
+        let waits_for_shutdown = has_ended && !self.input.is_in_flight() && !self.sending;
         assert!(self.timer.is_some() || waits_for_shutdown, "connection {slot} has no timer");
     }
 }

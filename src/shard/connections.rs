@@ -9,6 +9,7 @@ use super::frames::Outbox;
 use crate::client::ClientId;
 use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
+use crate::qev::mesh::LoadSource;
 use crate::qev::slots::Slots;
 use std::collections::VecDeque;
 
@@ -66,6 +67,22 @@ pub(super) struct Connections {
     generation: u32,
     /// This shard's number.
     shard: u16,
+}
+
+/// A connection as a source of messages to other shards. Generations are not 0.
+pub(super) fn source_of(slot: u32, generation: u32) -> LoadSource {
+    LoadSource(u64::from(generation) << 32 | u64::from(slot))
+}
+
+/// The source of the output of an HTTP session. Slots are below 2^31.
+pub(super) fn output_of(session: LoadSource) -> LoadSource {
+    LoadSource(session.0 | 1 << 31)
+}
+
+/// The slot of the connection that is a source, if the source is a connection, and its generation.
+pub(super) fn connection_of_source(source: LoadSource) -> Option<(u32, u32)> {
+    let generation = (source.0 >> 32) as u32;
+    (generation != 0).then_some((source.0 as u32, generation))
 }
 
 /// A connection in a queue. It may have been released meanwhile.
@@ -193,6 +210,13 @@ impl Connections {
     /// The connection in a slot, if it is still the one of this generation.
     pub fn get_of(&self, slot: u32, generation: u32) -> Option<&Connection> {
         self.records.get(slot as usize).filter(|connection| connection.generation == generation)
+    }
+
+    /// The connection in a slot, as a source of messages to other shards.
+    #[inline]
+    #[track_caller]
+    pub fn source(&self, slot: u32) -> LoadSource {
+        source_of(slot, self.live(slot).generation)
     }
 
     /// Returns whether a slot holds a connection with a socket that has not ended.

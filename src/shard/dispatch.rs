@@ -39,6 +39,7 @@ impl State {
                 let answer = self.apps.handle(index, event);
                 let app = self.apps.event(index).app as u32;
                 self.apply_commands(app);
+                let answer = self.answer_or_refusal(answer);
                 self.answer(app, reply_to, answer);
             }
             None => {

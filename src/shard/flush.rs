@@ -2,7 +2,7 @@
 //! number of its events.
 
 use super::codecs::Codecs;
-use super::connection::Stage;
+use super::connection::{Input, Stage};
 use super::frames::{COALESCED_BYTES_MAX, CoalescedFrame};
 use super::kernel::{Kernel, RingOp};
 use super::state::State;
@@ -64,7 +64,7 @@ impl State {
         if connection.stage != Stage::Flushing {
             return;
         }
-        if !connection.receiving {
+        if connection.input == Input::Ended {
             return self.abort(codecs, slot);
         }
         connection.stage = Stage::HalfClosed;

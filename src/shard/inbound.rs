@@ -3,6 +3,7 @@
 use super::Inboxes;
 use super::codecs::Codecs;
 use super::kernel::RingOp;
+use super::mesh::{SHARD, THREADS};
 use super::messages::{AppCommand, ControlMessage, ShardMessage};
 use super::state::State;
 use crate::metrics::{Counter, Timing};
@@ -12,7 +13,7 @@ use crate::qev::mesh::Class;
 const INBOX_MESSAGES_PER_TURN_MAX: usize = 4096;
 
 impl State {
-    /// Sends a message to another shard. Never waits; the mesh counts data that does not fit.
+    /// Sends a message to another shard. Never waits.
     pub fn send_to_shard(&mut self, to: u16, message: ShardMessage, class: Class) {
         self.mesh.send(to, message, class, self.time.now_ns());
     }
@@ -21,13 +22,21 @@ impl State {
     ///
     /// A thread may act because a client has been told that it is subscribed on another shard. The commands of threads
     /// are therefore gathered before the mesh is drained, which delivers the message about that subscription, and
-    /// applied after it.
+    /// applied after it. If they cause more than their share of the messages that wait for other shards, the rest of them
+    /// is applied later, and no more are taken from the inbox.
     pub fn handle_messages(&mut self, codecs: &mut Codecs, inboxes: &mut Inboxes) {
         let mut commands = std::mem::take(&mut self.app_commands);
-        inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, |command| commands.push(command));
+        if commands.is_empty() && !self.mesh.is_over(THREADS) {
+            let take = |command| commands.push_back(command);
+            let received = inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, take);
+            self.count(Counter::InboxReceived, received as u64);
+        }
         self.handle_mesh(codecs);
-        self.count(Counter::InboxReceived, commands.len() as u64);
-        commands.drain(..).for_each(|AppCommand { app, command }| self.apply(app, command));
+        while !self.mesh.is_over(THREADS) {
+            let Some(AppCommand { app, command }) = commands.pop_front() else { break };
+            self.mesh.begin(THREADS);
+            self.apply(app, command);
+        }
         self.app_commands = commands;
         inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
     }
@@ -46,6 +55,7 @@ impl State {
     }
 
     fn handle_message(&mut self, codecs: &mut Codecs, from: u16, message: ShardMessage) {
+        self.mesh.begin(SHARD);
         match message {
             ShardMessage::Broadcast { path, data, accepted_ns } => {
                 if let Some(path) = self.pubsub.find(path.as_ref()) {

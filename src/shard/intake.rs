@@ -1,9 +1,9 @@
 //! Events of the kernel that concern connections: bytes received, ends of streams, sends that have completed.
 
 use super::codecs::Codecs;
-use super::connection::Stage;
+use super::connection::{Input, Stage};
 use super::ending::{Cause, Goodbye};
-use super::kernel::{IoEvent, Owner, RingOp};
+use super::kernel::{IoEvent, Owner};
 use super::state::State;
 use crate::log::{Escaped, throttle};
 use crate::metrics::{Counter, Timing};
@@ -43,38 +43,58 @@ impl State {
         let connection = self.connections.live_mut(slot);
         connection.heard(now);
         if ended && connection.stage == Stage::Dead {
-            connection.receiving = false;
+            connection.input = Input::Ended;
             return self.release_if_idle(slot);
         }
         if ended {
-            self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
+            self.receive_again(slot);
         }
+        if !self.held.is_empty() && self.hold_received(codecs, slot, data) {
+            return;
+        }
+        self.handle_input(codecs, slot, data);
+        self.pause_if_over(slot);
+    }
+
+    /// Handles bytes from a peer, in the order in which the peer has sent them.
+    pub fn handle_input(&mut self, codecs: &mut Codecs, slot: u32, data: &mut [u8]) {
+        let connection = self.connections.live(slot);
         // Ends that were decided earlier are carried out before a request is handled. Otherwise its session could send
         // output to another request, whose connection broke earlier in this turn.
         let may_be_request = connection.client.is_none();
         if may_be_request || connection.stage == Stage::Ending {
             self.finish_endings(codecs);
         }
+        self.mesh.begin(self.connections.source(slot));
         self.decode(codecs, slot, data);
     }
 
     /// Handles a receive that has ended without data.
     fn receive_ended(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>) {
         let connection = self.connections.live_mut(slot);
+        let goes_on = connection.stage < Stage::Dead;
         match result {
-            Err(error) if error.is_no_buffers() && connection.stage < Stage::Dead => {
-                self.ring_ops.extend(connection.socket().map(|socket| RingOp::Receive(socket, slot)));
+            Err(error) if error.is_no_buffers() && goes_on => {
                 self.count(Counter::BuffersExhausted, 1);
+                self.receive_again(slot);
             }
-            Err(error) => {
-                connection.receiving = false;
-                self.end_of_input(codecs, slot, Cause::Broken(error.0));
+            Err(error) if error.is_cancelled() && goes_on && connection.input == Input::Cancelling => {
+                self.receive_again(slot);
             }
-            Ok(()) => {
-                connection.receiving = false;
-                self.end_of_input(codecs, slot, Cause::EndOfStream);
+            result => {
+                connection.input = Input::Ended;
+                if !self.held.is_empty() && self.hold_end(slot, result) {
+                    return;
+                }
+                self.handle_end_of_input(codecs, slot, result);
             }
         }
+    }
+
+    /// Handles the end of a peer's input, after all of that input.
+    pub fn handle_end_of_input(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>) {
+        let cause = result.map_or_else(|error| Cause::Broken(error.0), |()| Cause::EndOfStream);
+        self.end_of_input(codecs, slot, cause);
     }
 
     /// Handles a completed send: its latencies are recorded, and output that has been queued since may be sent.

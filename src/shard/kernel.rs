@@ -54,6 +54,8 @@ pub(super) enum RingOp {
     ShutDown(Descriptor, Token),
     /// Cancels the receive, and the send if one is in flight.
     Cancel { token: Token, sending: bool },
+    /// Cancels the receive only.
+    CancelReceive(Token),
     /// Closes a socket that has no record, or no longer has one.
     Discard(Descriptor),
     /// Moves a socket of the process into a reserved place of the ring.
@@ -213,6 +215,7 @@ impl Kernel for RingKernel {
             RingOp::Receive(socket, token) => self.ring.receive(socket, token),
             RingOp::ShutDown(socket, token) => self.ring.shut_down(socket, token),
             RingOp::Cancel { token, sending } => self.ring.cancel(token, sending),
+            RingOp::CancelReceive(token) => self.ring.cancel(token, false),
             RingOp::Discard(socket) => self.ring.close(socket, NO_RECORD),
             RingOp::Adopt(place, socket) => {
                 if let Err(error) = self.ring.adopt(place, socket) {

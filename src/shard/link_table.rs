@@ -1,8 +1,10 @@
 //! The shard's ends of the links to workers, and the places of the ring that they use.
 
-use super::kernel::FIRST_LINK_TOKEN;
+use super::connection::Input;
+use super::kernel::{FIRST_LINK_TOKEN, Owner};
 use crate::app::worker::{WorkerGroup, WorkerLink};
 use crate::metrics::{Gauge, Gauges};
+use crate::qev::mesh::LoadSource;
 use crate::qev::ring::{Descriptor, Token};
 use std::rc::Rc;
 
@@ -29,7 +31,7 @@ pub(super) struct LinkEnd {
     pub app: u32,
     /// The socket's place in the ring.
     pub place: u32,
-    pub receiving: bool,
+    pub input: Input,
     pub sending: bool,
     /// `true` if the shutdown that tells the worker that nothing more will be sent is in flight.
     pub shutting_down: bool,
@@ -49,7 +51,7 @@ impl LinkEnd {
             group,
             app,
             place,
-            receiving: true,
+            input: Input::Armed,
             sending: false,
             shutting_down: false,
             is_shut_down: false,
@@ -63,9 +65,14 @@ impl LinkEnd {
         Descriptor::at(self.place)
     }
 
-    /// Returns whether an operation on the socket is in flight.
+    /// Returns whether an operation on the socket is in flight, or will be when the shard listens to the worker again.
     pub fn is_in_flight(&self) -> bool {
-        self.receiving || self.sending || self.shutting_down
+        self.input != Input::Ended || self.sending || self.shutting_down
+    }
+
+    /// Returns whether the worker may still send frames.
+    pub fn is_open(&self) -> bool {
+        self.input != Input::Ended
     }
 }
 
@@ -131,6 +138,12 @@ impl Links {
         self.check_is_due = false;
     }
 
+    /// The indexes of the links whose worker's process has ended.
+    pub fn left(&self) -> impl Iterator<Item = u32> {
+        let ends = (0..).zip(&self.ends);
+        ends.filter(|(_, end)| end.as_ref().is_some_and(|end| end.left_ms.is_some())).map(|(index, _)| index)
+    }
+
     fn iter(&self) -> impl Iterator<Item = &LinkEnd> {
         self.ends.iter().flatten()
     }
@@ -142,12 +155,12 @@ impl Links {
 
     /// Returns whether all workers have been told that nothing more will be sent.
     pub fn are_shut_down(&self) -> bool {
-        self.iter().all(|end| end.is_shut_down || !end.receiving)
+        self.iter().all(|end| end.is_shut_down || !end.is_open())
     }
 
     /// Returns whether a worker has so much unread input that it must not be sent more ends of clients now.
     pub fn are_full(&self) -> bool {
-        self.iter().any(|end| end.receiving && end.link.is_full())
+        self.iter().any(|end| end.is_open() && end.link.is_full())
     }
 
     /// Adds what is in progress now to the gauges.
@@ -168,10 +181,23 @@ impl Links {
         assert!(places.iter().copied().eq(0..self.places), "places of links: {places:?} of {}", self.places);
         for end in self.iter() {
             assert!(end.is_in_flight(), "a link from which nothing is in flight was not removed");
-            let needs_check = end.receiving && (end.sending || end.left_ms.is_some());
+            let needs_check = end.is_open() && (end.sending || end.left_ms.is_some());
             assert!(!needs_check || self.check_is_due, "a link has to be checked, but no timer is set");
             end.link.check();
         }
+    }
+}
+
+/// A link as a source of messages to other shards. No connection has a generation of 0, and these sources have no other.
+pub(super) fn source_of_link(index: u32) -> LoadSource {
+    LoadSource(u64::from(token(index)))
+}
+
+/// The index of the link that is a source, if the source is a link.
+pub(super) fn link_of_source(source: LoadSource) -> Option<u32> {
+    match u32::try_from(source.0).map(Owner::of) {
+        Ok(Owner::Link(index)) => Some(index),
+        Ok(Owner::Connection(_)) | Err(_) => None,
     }
 }
 
@@ -219,7 +245,7 @@ mod tests {
     fn a_place_is_free_again_when_its_link_is_removed() {
         let mut links = one();
         links.check();
-        links.live_mut(0).receiving = false;
+        links.live_mut(0).input = Input::Ended;
         assert_eq!(links.remove(0), 0);
         links.check();
         assert_eq!(links.take_place(), Some(0));
@@ -245,7 +271,7 @@ mod tests {
     #[should_panic(expected = "a link from which nothing is in flight was not removed")]
     fn the_check_finds_a_link_that_was_not_removed() {
         let mut links = one();
-        links.live_mut(0).receiving = false;
+        links.live_mut(0).input = Input::Ended;
         links.check();
     }
 

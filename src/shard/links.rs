@@ -4,8 +4,9 @@
 #[cfg(test)]
 mod tests;
 
+use super::connection::Input;
 use super::kernel::{Kernel, RingOp};
-use super::link_table::{LinkEnd, token};
+use super::link_table::{LinkEnd, source_of_link, token};
 use super::state::State;
 use super::time::{DueTimer, ms};
 use crate::app::worker::{JoinedWorker, WorkerEvent};
@@ -58,16 +59,27 @@ impl State {
                 end.left_ms = Some(now_ms);
             }
         }
+        self.listen_to_links_that_left();
         self.check_links_later();
     }
 
     /// Handles bytes from a worker. `ended`: the kernel has ended the receive, which must be submitted again.
     pub fn link_received(&mut self, index: u32, data: &[u8], ended: bool) {
-        let end = self.links.live_mut(index);
-        let (link, app, socket) = (Rc::clone(&end.link), end.app, end.socket());
         if ended {
-            self.ring_ops.push(RingOp::Receive(socket, token(index)));
+            self.receive_from_link_again(index);
         }
+        if !self.held.is_empty() && self.hold_received_from_link(index, data) {
+            return;
+        }
+        self.handle_link_input(index, data);
+        self.pause_link_if_over(index);
+    }
+
+    /// Handles bytes from a worker, in the order in which the worker has sent them.
+    pub fn handle_link_input(&mut self, index: u32, data: &[u8]) {
+        self.mesh.begin(source_of_link(index));
+        let end = self.links.live_mut(index);
+        let (link, app) = (Rc::clone(&end.link), end.app);
         // A panic is logged, and the link stays open.
         let _ = self.apps.run(app, |cx| link.handle_received(cx, data));
         self.apply_commands(app);
@@ -76,11 +88,15 @@ impl State {
     /// Handles the end of a worker, or of its side of the link.
     pub fn link_receive_ended(&mut self, index: u32, result: Result<(), Errno>) {
         let end = self.links.live_mut(index);
-        if result.is_err_and(Errno::is_no_buffers) {
-            let again = RingOp::Receive(end.socket(), token(index));
-            return self.ring_ops.push(again);
+        let was_paused = end.input == Input::Cancelling && result.is_err_and(Errno::is_cancelled);
+        let has_left = end.left_ms.is_some();
+        if result.is_err_and(Errno::is_no_buffers) || was_paused && !has_left {
+            return self.receive_from_link_again(index);
         }
-        end.receiving = false;
+        // What the worker has sent before its end is still handled.
+        self.handle_held_of_link(index);
+        let end = self.links.live_mut(index);
+        end.input = Input::Ended;
         let cancel = end.sending.then_some(RingOp::Cancel { token: token(index), sending: true });
         let (link, group, app) = (Rc::clone(&end.link), Rc::clone(&end.group), end.app);
         self.ring_ops.extend(cancel);
@@ -118,7 +134,7 @@ impl State {
         let (now_ms, now_ns) = (self.time.now_ms(), self.time.now_ns());
         let mut sends = false;
         for (token, end) in self.links.iter_mut() {
-            if end.sending || !end.receiving {
+            if end.sending || !end.is_open() {
                 continue;
             }
             let socket = end.socket();
@@ -148,8 +164,11 @@ impl State {
         self.links.check_begins();
         let (now_ms, timeout) = (self.time.now_ms(), self.config.worker_timeout);
         let mut again = false;
-        for (token, end) in self.links.iter_mut().filter(|(_, end)| end.receiving) {
-            if end.sending && now_ms - end.sent_ms >= ms(timeout) {
+        for (token, end) in self.links.iter_mut().filter(|(_, end)| end.is_open()) {
+            if end.input != Input::Armed {
+                // The worker may wait until it can write before it reads.
+                end.sent_ms = now_ms;
+            } else if end.sending && now_ms - end.sent_ms >= ms(timeout) {
                 end.link.handle_stall(timeout);
             }
             let has_left = end.left_ms.is_some_and(|left| now_ms - left >= ms(WORKER_END_WAIT));

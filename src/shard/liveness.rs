@@ -4,9 +4,11 @@
 //! are postponed all the time (the heartbeat by every send). The timer is not moved each time; when it fires, every
 //! deadline is checked.
 
+use super::backpressure::POSTPONED_MS;
 use super::codecs::Codecs;
 use super::connection::{Moment, Stage};
 use super::ending::Cause;
+use super::mesh::TIMERS;
 use super::state::State;
 use super::time::{DueTimer, ms};
 use crate::app::Json;
@@ -30,6 +32,7 @@ impl State {
     /// Handles the timers that are due.
     pub fn run_timers(&mut self, codecs: &mut Codecs) {
         let mut fired = self.time.take_fired();
+        self.mesh.begin(TIMERS);
         for due in fired.drain(..) {
             self.timer_fired(codecs, due);
         }
@@ -38,6 +41,9 @@ impl State {
 
     fn timer_fired(&mut self, codecs: &mut Codecs, due: DueTimer) {
         match due {
+            DueTimer::Every(_) | DueTimer::Once(_) if self.timers_must_wait() => {
+                self.time.set(self.time.now_ms() + POSTPONED_MS, due);
+            }
             DueTimer::Connection(slot) => self.connection_due(codecs, slot),
             DueTimer::Every(index) => {
                 let (app, period) = self.apps.run_every(index);
@@ -70,6 +76,11 @@ impl State {
         // A timer that fired earlier in this turn may have released the connection.
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.timer = None;
+        if connection.stage == Stage::Open && self.is_held(slot) {
+            // The peer may have sent what it should have; the shard does not read it.
+            return self.wake_at(slot, self.time.now_ms() + POSTPONED_MS);
+        }
+        let connection = self.connections.live(slot);
         match connection.stage {
             Stage::Open if !connection.is_socket() => self.session_due(slot),
             Stage::Open if connection.client.is_some() => self.client_due(slot),

@@ -3,21 +3,34 @@
 use super::kernel::Kernel;
 use super::messages::{Envelope, ShardMessage};
 use crate::log::throttle;
-use crate::qev::mesh::{Class, MeshCounters, Port, SendOutcome};
+use crate::qev::mesh::{Class, Load, LoadSource, MeshCounters, Port, SendOutcome};
+
+/// The source of messages that no peer has caused. Connections and links have numbers of their own, which are larger.
+pub(super) const SHARD: LoadSource = LoadSource(0);
+
+/// The source of what the applications' threads do.
+pub(super) const THREADS: LoadSource = LoadSource(1);
+
+/// The source of what the timers of applications do.
+pub(super) const TIMERS: LoadSource = LoadSource(2);
 
 /// A shard's port on the mesh, which sends messages to the other shards and receives theirs.
 ///
-/// Sending never waits. Messages that do not fit into a ring overflow into a queue; data that does not fit into that
-/// queue is refused, and control messages are bounded by their causes, which the shard refuses while
-/// [`MeshPort::is_stuck`].
+/// Sending never waits. Messages that do not fit into a ring overflow into a queue, where they are charged to the source
+/// that is handled at the moment ([`MeshPort::begin`]). The shard keeps each source within its share (`backpressure`).
 ///
 /// Invariants, between turns: only `deferred` has messages that were received and not handled, none of them an `Interest`;
 /// `shard` is the port's own number.
 pub(super) struct MeshPort {
     port: Port<Envelope>,
     shard: u16,
-    /// The overflow, in messages, beyond which operations that need messages to other shards are refused.
-    overflow_max: usize,
+    /// The overflow to one shard, in bytes, beyond which operations that need messages to other shards are refused: half
+    /// of what may wait.
+    stuck_bytes: usize,
+    /// The source of what is handled at the moment.
+    source: LoadSource,
+    /// `true` if something that this source has caused was refused, and the source has not been told.
+    has_refused: bool,
     /// Memory for the messages that are received, kept from turn to turn.
     received: Vec<(u16, Envelope)>,
     /// Messages that were received behind the requests of this turn, and are handled first in the next one.
@@ -25,9 +38,24 @@ pub(super) struct MeshPort {
 }
 
 impl MeshPort {
-    /// The port of shard number `shard`.
-    pub fn new(shard: u16, port: Port<Envelope>, overflow_max: usize) -> MeshPort {
-        MeshPort { port, shard, overflow_max, received: Vec::new(), deferred: Vec::new() }
+    /// The port of shard number `shard`. `overflow_bytes_max` is that of the port.
+    pub fn new(shard: u16, port: Port<Envelope>, overflow_bytes_max: usize) -> MeshPort {
+        MeshPort {
+            port,
+            shard,
+            stuck_bytes: overflow_bytes_max / 2,
+            source: SHARD,
+            has_refused: false,
+            received: Vec::new(),
+            deferred: Vec::new(),
+        }
+    }
+
+    /// Notes whose input is handled from now on.
+    #[inline]
+    pub fn begin(&mut self, source: LoadSource) {
+        self.source = source;
+        self.has_refused = false;
     }
 
     /// This shard's number.
@@ -52,25 +80,73 @@ impl MeshPort {
         (0..self.shards()).filter(move |shard| *shard != own)
     }
 
-    /// Sends a message to another shard. Data that does not fit is refused: the mesh counts it, and the log has a line.
+    /// Sends a message to another shard. For Data, [`MeshPort::is_full`] must be asked before.
     pub fn send(&mut self, to: u16, message: ShardMessage, class: Class, now_ns: u64) {
-        let sent = self.port.send(usize::from(to), Envelope { sent_ns: now_ns, message }, class);
-        // Control messages are refused only by a shard that has ended.
-        if class == Class::Data && matches!(sent, SendOutcome::Refused(_)) {
-            throttle!(
-                warn,
-                "the mesh is full",
-                shard = self.shard,
-                to,
-                "the mesh is full: messages to another shard were dropped"
-            );
+        let source = self.source;
+        let weigh = |envelope: &Envelope| Load { source, bytes: envelope.message.bytes() };
+        let envelope = Envelope { sent_ns: now_ns, message };
+        match self.port.send_weighed(usize::from(to), envelope, class, weigh) {
+            SendOutcome::Queued | SendOutcome::Overflowed => {}
+            // The shard has ended, and its clients have been disconnected.
+            SendOutcome::Refused(_) => {}
         }
     }
 
-    /// Returns whether other shards are so far behind that operations that need messages to them must be refused.
-    /// Control messages are never lost and have no limit of their own; these refusals bound them.
+    /// Returns whether more Data to a shard would be refused.
+    #[inline]
+    pub fn is_full(&self, to: u16) -> bool {
+        self.port.has_overflow() && self.port.is_full(usize::from(to))
+    }
+
+    /// Notes that something that the current source has caused was refused. The log has a line.
+    pub fn refuse(&mut self, to: u16) {
+        self.has_refused = true;
+        throttle!(
+            warn,
+            "the mesh is full",
+            shard = self.shard,
+            to,
+            "one handler or timer has caused more events for another shard than may wait \
+                 (mesh-overflow-bytes-max); the rest was refused"
+        );
+    }
+
+    /// Returns whether something that the current source has caused was refused since the last call.
+    #[inline]
+    pub fn take_refusal(&mut self) -> bool {
+        std::mem::take(&mut self.has_refused)
+    }
+
+    /// Returns whether messages wait for room.
+    #[inline]
+    pub fn has_overflow(&self) -> bool {
+        self.port.has_overflow()
+    }
+
+    /// Returns whether other shards are so far behind that operations that need messages to them must be refused or
+    /// wait.
     pub fn is_stuck(&self) -> bool {
-        self.port.overflow_len() > self.overflow_max
+        self.port.has_overflow()
+            && self.others().any(|to| self.port.overflow_bytes(usize::from(to)) > self.stuck_bytes)
+    }
+
+    /// Returns whether a source must be kept from causing more messages.
+    pub fn is_over(&self, source: LoadSource) -> bool {
+        if !self.port.has_overflow() {
+            return false;
+        }
+        let charge = self.port.charge(source);
+        charge > self.port.share() || charge > 0 && self.is_stuck()
+    }
+
+    /// Returns whether a source that was beyond its share may cause more messages: half of the share is free.
+    pub fn may_resume(&self, source: LoadSource) -> bool {
+        !self.port.has_overflow() || self.port.charge(source) <= self.port.share() / 2 && !self.is_stuck()
+    }
+
+    /// The cost of all messages that wait for room, in bytes.
+    pub fn overflow_bytes(&self) -> usize {
+        self.others().map(|to| self.port.overflow_bytes(usize::from(to))).sum()
     }
 
     /// Receives at most `max` messages with their senders. Return the list by [`MeshPort::reuse`] once it is empty.
@@ -177,7 +253,7 @@ mod tests {
 
     /// The ports of two shards whose rings and overflow queues hold one message each.
     fn two() -> [MeshPort; 2] {
-        let ports = mesh(2, MeshSettings { ring_messages: 1, overflow_messages_max: 1 });
+        let ports = mesh(2, MeshSettings { ring_messages: 1, overflow_bytes_max: 1 });
         let mut ports = (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 1));
         [ports.next().unwrap(), ports.next().unwrap()]
     }
@@ -211,7 +287,7 @@ mod tests {
     /// The ring of the shard with the request is read before the ring of the shard with the news.
     #[test]
     fn news_of_subscriptions_is_handled_before_requests() {
-        let ports = mesh(3, MeshSettings { ring_messages: 8, overflow_messages_max: 8 });
+        let ports = mesh(3, MeshSettings { ring_messages: 8, overflow_bytes_max: 8 });
         let mut ports: Vec<MeshPort> =
             (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 8)).collect();
         ports[1].send(0, request(), Class::Control, 0);
@@ -227,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_rings_are_read_once_more_if_there_is_a_request() {
-        let ports = mesh(2, MeshSettings { ring_messages: 8, overflow_messages_max: 8 });
+        let ports = mesh(2, MeshSettings { ring_messages: 8, overflow_bytes_max: 8 });
         let mut ports: Vec<MeshPort> =
             (0..).zip(ports).map(|(shard, port)| MeshPort::new(shard, port, 8)).collect();
         for message in [request(), interest(true), request(), message()] {

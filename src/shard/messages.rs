@@ -37,6 +37,24 @@ pub(super) enum ShardMessage {
     Response(RequestId, Box<ResponsePart>),
 }
 
+impl ShardMessage {
+    /// Returns the memory in bytes that the message refers to. Text that is shared counts in full: this message may be
+    /// the one that keeps it.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            ShardMessage::Broadcast { path, data, .. } => path.as_str().len() + data.as_str().len(),
+            ShardMessage::Interest { path, .. } => path.as_str().len(),
+            ShardMessage::Command { command, .. } => command.bytes(),
+            ShardMessage::Request(request) => request.bytes(),
+            ShardMessage::Response(_, part) => part.bytes(),
+            ShardMessage::AddressAdded { .. }
+            | ShardMessage::AddressRemoved { .. }
+            | ShardMessage::AddressCounted { .. }
+            | ShardMessage::RequestLost { .. } => 0,
+        }
+    }
+}
+
 /// A command from a thread of an application.
 pub struct AppCommand {
     /// The application's number.

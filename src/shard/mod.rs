@@ -5,9 +5,9 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `apps`, `sessions`, `link_table`;
+//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `apps`, `sessions`, `link_table`, `held`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
-//!   `dispatch`, `apply`, `subscribe`, `inbound`, `liveness`, `closing`, `flush`;
+//!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `liveness`, `closing`, `flush`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -19,6 +19,7 @@
 //! | HTTP: requests find their session, output finds its request | `http` |
 //! | an event: its text, path, handler, and answer | `dispatch` |
 //! | the commands that handlers, threads and other shards queue | `apply`, `subscribe` |
+//! | peers that are not listened to while other shards are behind | `backpressure` |
 //! | timers that are due | `liveness` |
 //! | connections whose end was decided | `closing` |
 //! | this turn's broadcasts into the outboxes of subscribers | `pubsub` |
@@ -29,6 +30,7 @@ mod acceptor;
 mod addresses;
 mod apply;
 mod apps;
+mod backpressure;
 #[doc(hidden)]
 pub mod bench;
 mod closing;
@@ -39,6 +41,7 @@ mod dispatch;
 mod ending;
 mod flush;
 mod frames;
+mod held;
 mod http;
 mod inbound;
 mod intake;
@@ -73,6 +76,7 @@ use crate::qev::inbox::Inbox;
 use crate::qev::ring::Ring;
 use codecs::Codecs;
 use kernel::{Kernel, RingKernel};
+use mesh::SHARD;
 use state::State;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -142,11 +146,15 @@ impl<K: Kernel> Loop<K> {
         state.begin_turn();
         // 3. Messages from other shards and from threads.
         state.handle_messages(codecs, inboxes);
+        // Peers that were not listened to while other shards were behind: what was received of them is older than the
+        // kernel's events.
+        state.listen_to_sources_again(codecs);
         // 4. The kernel's events: connections, bytes (decode, route, handle, apply commands), completed sends.
         kernel.drain(|event| state.handle_io(codecs, event));
         // 5. Timers that are due.
         state.run_timers(codecs);
         // 6. Subscriptions of clients that have disconnected.
+        state.mesh.begin(SHARD);
         state.end_subscriptions();
         // 7. Broadcasts into outboxes, output of HTTP sessions to its requests, ends that were decided.
         state.settle(codecs);
@@ -154,6 +162,7 @@ impl<K: Kernel> Loop<K> {
         state.flush(codecs, kernel);
         // 9. Messages that overflowed, into rings that have room again.
         state.mesh.flush();
+        inboxes.app_commands.set_paused(state.threads_must_wait());
         state.end_turn(kernel.take_submissions_full());
         if cfg!(debug_assertions) {
             state.check_sometimes(codecs);

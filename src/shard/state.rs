@@ -10,9 +10,10 @@ use super::apps::Apps;
 use super::codecs::Codecs;
 use super::connection::Connection;
 use super::connections::Connections;
+use super::held::HeldInput;
 use super::kernel::RingOp;
 use super::link_table::Links;
-use super::mesh::MeshPort;
+use super::mesh::{MeshPort, THREADS};
 use super::messages::{AppCommand, Envelope};
 use super::pubsub::PubSub;
 use super::refused::RefusedConnections;
@@ -28,6 +29,7 @@ use crate::qev::mesh::Port;
 use crate::qev::ring::Wait;
 use ahash::RandomState;
 use futures_channel::mpsc;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,8 +99,9 @@ pub(super) struct State {
     pub sessions: Sessions,
     pub links: Links,
     pub acceptor: Acceptor,
-    /// Memory for the commands of threads, kept from turn to turn.
-    pub app_commands: Vec<AppCommand>,
+    pub held: HeldInput,
+    /// The commands of threads that were taken from the inbox and are not applied yet.
+    pub app_commands: VecDeque<AppCommand>,
     /// Operations for the ring, other than sends, in order.
     pub ring_ops: Vec<RingOp>,
     pub metrics: Snapshot,
@@ -131,7 +134,7 @@ impl State {
                 origins: origins(&config),
             },
             time: Time::new(clock),
-            mesh: MeshPort::new(id, port, config.mesh_overflow_messages_max),
+            mesh: MeshPort::new(id, port, config.mesh_overflow_bytes_max),
             apps,
             connections: Connections::new(id, config.outbox_bytes_max),
             pubsub: PubSub::new(),
@@ -140,7 +143,8 @@ impl State {
             sessions: Sessions::default(),
             links: Links::new(link_places),
             acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
-            app_commands: Vec::new(),
+            app_commands: VecDeque::new(),
+            held: HeldInput::default(),
             ring_ops: Vec::new(),
             metrics: Snapshot::new(),
             shutdown_deadline_ns: None,
@@ -178,10 +182,13 @@ impl State {
         debug_assert!(!self.connections.has_ready_sessions(), "a turn leaves no session with output");
         debug_assert!(!self.sessions.has_responses(), "a turn leaves no response");
         // Output that waits for the mesh is sent when the mesh has room, which it may have got at the end of a turn.
-        let unblocked = self.connections.has_blocked_sessions() && !self.mesh.is_stuck();
-        let leaving = self.pubsub.has_leaving() && !self.links.are_full();
+        // While it does not, the shard is woken when it gets some.
+        let unblocked = self.connections.has_blocked_sessions() && !self.mesh.has_overflow();
+        let leaving = self.pubsub.has_leaving() && !self.links.are_full() && !self.mesh.is_stuck();
         let ready = self.connections.has_ready() || self.mesh.has_deferred();
-        ready || !self.ring_ops.is_empty() || leaving || unblocked
+        let held = self.has_source_to_listen_to();
+        let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
+        ready || !self.ring_ops.is_empty() || leaving || unblocked || held || commands
     }
 
     /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer
@@ -227,6 +234,9 @@ impl State {
         gauge(Gauge::Paths, self.pubsub.paths());
         gauge(Gauge::Timers, self.time.timers());
         gauge(Gauge::OutboxBytes, self.connections.outbox_bytes() as usize);
+        gauge(Gauge::MeshOverflowBytes, self.mesh.overflow_bytes());
+        gauge(Gauge::InputsHeld, self.held.len());
+        gauge(Gauge::InputBytesHeld, self.held.bytes());
         gauge(Gauge::CallbacksOpen, self.connections.callbacks_open());
         let mesh = self.mesh.counters();
         let mut counter = |counter, value| snapshot.counters.add(counter, value);
@@ -259,6 +269,7 @@ impl State {
         self.sessions.check(&self.connections);
         codecs.check(|slot| self.connections.has_socket(slot));
         self.links.check();
+        self.check_held();
         self.apps.check();
     }
 }

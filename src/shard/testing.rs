@@ -104,7 +104,7 @@ impl World {
         let apps: Vec<Arc<dyn Application>> = std::iter::once(qio).chain(apps).collect();
         let mesh_settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
-            overflow_messages_max: config.mesh_overflow_messages_max,
+            overflow_bytes_max: config.mesh_overflow_bytes_max,
         };
         let make = |(id, mut port): (usize, mesh::Port<_>)| {
             let server = Server::new(Arc::clone(&posted) as Arc<dyn Post>);
@@ -275,6 +275,14 @@ impl World {
         assert_eq!(self.shared.clients.used(), connections, "connections of the whole server");
     }
 
+    /// Posts a command as a thread of an application does.
+    pub fn post_command(&mut self, shard: usize, command: Command) {
+        assert!(
+            self.shards[shard].commands.post(AppCommand { app: 0, command }).is_ok(),
+            "the inbox must have room"
+        );
+    }
+
     /// Posts a control message to a shard.
     pub fn send_control(&mut self, shard: usize, message: ControlMessage) {
         assert!(self.shards[shard].control.post(message).is_ok(), "the inbox must have room");
@@ -306,7 +314,7 @@ impl World {
         let wait = state.time.wait(state.shutdown_deadline_ns);
         let sleeps = !state.has_work() && wait != Wait::No && state.mesh.try_sleep();
         state.mesh.awake();
-        let has_messages = !inboxes.app_commands.is_empty() || !inboxes.control.is_empty();
+        let has_messages = inboxes.app_commands.has_work() || !inboxes.control.is_empty();
         !sleeps || has_messages || kernel.has_events() || posted
     }
 
@@ -400,6 +408,8 @@ pub struct TestSocket {
     is_reset: bool,
     /// `true` if the operations in flight have been cancelled.
     cancelled: bool,
+    /// `true` if the receive in flight has been cancelled.
+    receive_cancelled: bool,
 }
 
 /// Input from a peer.
@@ -459,7 +469,7 @@ impl TestKernel {
 
 impl TestSocket {
     fn has_events(&self, delays_shutdowns: bool) -> bool {
-        (self.receive.is_some() && (self.is_unusable() || !self.input.is_empty()))
+        (self.receive.is_some() && (self.is_unusable() || self.receive_cancelled || !self.input.is_empty()))
             || (self.send.is_some() && (self.reads || self.is_unusable()))
             || (self.shutdown.is_some() && !delays_shutdowns)
     }
@@ -478,7 +488,7 @@ impl TestSocket {
         }
         while let Some(token) = self.receive {
             match self.input.front() {
-                _ if self.cancelled => {
+                _ if self.cancelled || self.receive_cancelled => {
                     events.push(TestEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
                 }
                 Some(PeerInput::Bytes(_)) => {
@@ -497,6 +507,7 @@ impl TestSocket {
             self.receive = None;
         }
         self.cancelled = false;
+        self.receive_cancelled = false;
         events
     }
 
@@ -571,6 +582,12 @@ impl Kernel for TestKernel {
                         "`sending` must tell whether a send is in flight"
                     );
                     socket.cancelled = true;
+                }
+            }
+            RingOp::CancelReceive(token) => {
+                let mut sockets = self.sockets.values_mut();
+                if let Some(socket) = sockets.find(|socket| socket.receive == Some(token)) {
+                    socket.receive_cancelled = true;
                 }
             }
             RingOp::Discard(socket) => self.close(socket),

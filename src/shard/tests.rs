@@ -824,34 +824,37 @@ fn shutdown_sends_queued_messages_and_closes_every_connection() {
 }
 
 #[test]
-fn a_full_mesh_refuses_new_paths_and_keeps_existing_subscriptions() {
-    let config = Config { mesh_ring_messages: 8, mesh_overflow_messages_max: 0, ..Config::default() };
+fn a_full_mesh_pauses_its_cause_refuses_new_paths_of_others_and_keeps_existing_subscriptions() {
+    let config = Config { mesh_ring_messages: 8, mesh_overflow_bytes_max: 1, ..Config::default() };
     let mut world = World::with_config(2, config, relay());
-    let client = world.connect_raw(0);
-    subscribe(&mut world, client, "/relay/old");
-    world.take_bytes(client);
+    let (client, other) = (world.connect_raw(0), world.connect_raw(0));
+    subscribe(&mut world, other, "/relay/old");
+    world.take_bytes(other);
     // The other shard runs no turn. Messages about new paths fill its ring and overflow.
     for number in 2..30 {
         world.send_event(client, &format!("/qio/on:{number}=\"/relay/{number}\""));
     }
-    world.send_event(client, "/qio/on:30=\"/relay/old\"");
     world.turn(0);
     world.turn(0);
     let answers = world.take_raw_messages(client);
-    let busy = |answer: &&String| answer.contains("\"code\":420");
-    let refused = answers.iter().filter(busy).count();
-    assert!((1..28).contains(&refused), "{refused} of {answers:?}");
-    assert_eq!(world.counter(Counter::SubscriptionsRefusedLimit), refused as u64);
-    assert_eq!(
-        answers.last(),
-        Some(&reply_ok(30)),
-        "a repeated `on` changes nothing and needs no message to other shards"
-    );
+    let all: Vec<String> = (2..30).map(reply_ok).collect();
+    assert!((8..28).contains(&answers.len()) && all.starts_with(&answers), "{answers:?}");
+    assert_eq!((world.gauge(Gauge::InputsHeld), world.counter(Counter::InputsPaused)), (1, 1));
+    world.send_event(other, "/qio/on:1=\"/relay/new\"");
+    world.send_event(other, "/qio/on:2=\"/relay/old\"");
+    world.turn(0);
+    world.turn(0);
+    let busy = "/qio/callback/1:0={\"code\":420,\"data\":null,\"err_msg\":\"the server is busy\"}".to_owned();
+    let answered = world.take_raw_messages(other);
+    assert_eq!(answered, [busy, reply_ok(2)], "a repeated `on` needs no message to other shards");
+    assert_eq!(world.counter(Counter::SubscriptionsRefusedLimit), 1);
     world.run_until_idle();
-    world.send_event(client, "/qio/on:31=\"/relay/29\"");
+    let rest = world.take_raw_messages(client);
+    assert_eq!([answers, rest].concat(), all, "everything that had to wait is handled, in order");
+    world.send_event(other, "/qio/on:3=\"/relay/new\"");
     world.run_until_idle();
-    assert_eq!(world.take_raw_messages(client), [reply_ok(31)], "the mesh has room again");
-    world.end_stream(client);
+    assert_eq!(world.take_raw_messages(other), [reply_ok(3)], "the mesh has room again");
+    [client, other].into_iter().for_each(|client| world.end_stream(client));
     world.run_until_idle();
     world.assert_empty();
 }

@@ -6,6 +6,7 @@ use crate::support::server::{BINARY, command};
 use crate::support::{Client, Conversation, Server, Transport};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Sends a handshake on a connection that is over a limit. Asserts that it is refused with a status and a reason, and
 /// that the connection ends in order.
@@ -186,12 +187,12 @@ fn connections_wait_for_a_place_in_the_ring() {
     assert!((1..=2).contains(&lines), "{lines} lines");
 }
 
-/// A ring between two shards that stays full: lost broadcasts are counted, no others are lost, and the order is kept.
+/// A ring between two shards that stays full: the sender is held back. Nothing is lost, and the order is kept.
 #[test]
-fn a_full_mesh_loses_broadcasts_with_a_count() {
+fn a_full_mesh_holds_the_sender_back() {
     const EVENTS: u64 = 20_000;
     let server =
-        Server::start_with_clock(&["--mesh-ring-messages", "8", "--mesh-overflow-messages-max", "0"]);
+        Server::start_with_clock(&["--mesh-ring-messages", "8", "--mesh-overflow-bytes-max", "65536"]);
     let mut clients = server.spread(4);
     for client in &mut clients {
         client.subscribe("/relay/mesh");
@@ -203,16 +204,64 @@ fn a_full_mesh_loses_broadcasts_with_a_count() {
     let stats = server.eventually("all broadcasts received by the other shard", |stats| {
         stats.value("mesh_sent") == stats.value("mesh_received")
     });
-    let refused = stats.value("mesh_refused");
-    println!("{refused} of {EVENTS} were refused");
+    assert_eq!(stats.value("mesh_refused"), 0);
+    println!("paused {} times", stats.value("inputs_paused"));
     for client in &mut clients {
         client.ping();
         let events: Vec<u64> =
             client.events().iter().map(|event| event.data.parse().expect("a number")).collect();
-        assert!(events.is_sorted_by(|a, b| a < b), "out of order, or received twice");
-        // The sender's own shard loses nothing.
-        let count = events.len() as u64;
-        assert!(count == EVENTS || count == EVENTS - refused, "{count} of {EVENTS}, {refused} refused");
+        assert!(events.into_iter().eq(0..EVENTS), "lost, out of order, or received twice");
+    }
+    server.assert_serves();
+}
+
+/// One publisher sends as fast as it can to a path with subscribers on both shards. The events of another one reach their
+/// own subscribers: each of them, in order.
+#[test]
+fn a_flood_loses_nothing_of_others() {
+    const HONEST: u64 = 100;
+    let server =
+        Server::start_with_clock(&["--mesh-ring-messages", "8", "--mesh-overflow-bytes-max", "65536"]);
+    let mut drains = server.spread(2);
+    for drain in &mut drains {
+        drain.subscribe("/relay/flood");
+    }
+    let mut readers = server.spread(2);
+    for reader in &mut readers {
+        reader.subscribe("/relay/honest");
+    }
+    let done = AtomicBool::new(false);
+    let mut flooder = server.websocket();
+    let mut honest = server.websocket();
+    std::thread::scope(|scope| {
+        for drain in &mut drains {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drain.request_code("/qio/ping", "", 200);
+                    drain.events();
+                }
+            });
+        }
+        scope.spawn(|| {
+            let burst = flooder.framed("/relay/flood:0=1").repeat(1000);
+            while !done.load(Ordering::Relaxed) {
+                flooder.send(&burst);
+            }
+        });
+        for number in 0..HONEST {
+            honest.request_code("/relay/honest", &number.to_string(), 200);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    flooder.ping();
+    let stats = server.stats();
+    println!("{} pauses, {} overflowed", stats.value("inputs_paused"), stats.value("mesh_overflowed"));
+    assert_eq!(stats.value("mesh_refused"), 0);
+    for reader in &mut readers {
+        reader.ping();
+        let numbers =
+            reader.events().iter().map(|event| event.data.parse().expect("a number")).collect::<Vec<u64>>();
+        assert!(numbers.iter().copied().eq(0..HONEST), "{numbers:?}");
     }
     server.assert_serves();
 }

@@ -68,6 +68,8 @@ pub struct WorkerLink {
     last_time_ms: Cell<u64>,
     /// A timer of the shard is set that ends the requests that take too long.
     sweep_is_scheduled: Cell<bool>,
+    /// The shard does not read the link for now: answers of the worker may wait in it.
+    is_paused: Cell<bool>,
     state: Cell<LinkState>,
 }
 
@@ -119,6 +121,7 @@ impl WorkerLink {
             open_callbacks: Cell::new(0),
             last_time_ms: Cell::new(0),
             sweep_is_scheduled: Cell::new(false),
+            is_paused: Cell::new(false),
             state: Cell::new(LinkState::Serving),
         };
         link.set_event_numbers(event_numbers);
@@ -285,6 +288,11 @@ impl WorkerLink {
     /// Records that the kernel has accepted this many bytes of the output.
     pub fn handle_sent(&self, bytes: usize) {
         self.unread_bytes.set(self.unread_bytes.get().saturating_sub(bytes));
+    }
+
+    /// Sets whether the shard reads the link. While it does not, no request is taken to be late.
+    pub fn set_paused(&self, is_paused: bool) {
+        self.is_paused.set(is_paused);
     }
 
     /// Breaks the link off: the worker has read nothing for this time.

@@ -6,8 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Ports whose overflow queues of Data hold `overflow_messages_max` messages that refer to no memory.
 fn ports<M: Send>(shards: usize, ring_messages: usize, overflow_messages_max: usize) -> Vec<Port<M>> {
-    mesh(shards, MeshSettings { ring_messages, overflow_messages_max })
+    let overflow_bytes_max = overflow_messages_max * Outgoing::<M>::entry_bytes();
+    mesh(shards, MeshSettings { ring_messages, overflow_bytes_max })
 }
 
 fn pair(ring_messages: usize, overflow_messages_max: usize) -> (Port<u32>, Port<u32>) {
@@ -252,11 +254,63 @@ fn the_check_finds_overflow_that_is_not_marked() {
 }
 
 #[test]
-#[should_panic(expected = "overflow of Data to shard 1 must be within its limit")]
-fn the_check_finds_too_much_overflow() {
+#[should_panic(expected = "messages in overflow queues must be charged to their sources")]
+fn the_check_finds_overflow_that_is_not_charged() {
     let mut port = overflowing();
-    port.outgoing[1].push_overflow(7, Class::Data);
+    port.outgoing[1].push_overflow(7, Class::Data, Load { source: LoadSource(3), bytes: 1 });
     port.check();
+}
+
+#[test]
+fn messages_that_wait_are_charged_to_their_sources() {
+    let (mut zero, mut one) = pair(1, 1 << 20);
+    let load = |source, bytes| move |_: &u32| Load { source: LoadSource(source), bytes };
+    let entry = Outgoing::<u32>::entry_bytes();
+    assert_eq!(zero.send_weighed(1, 0, Class::Data, load(1, 100)), SendOutcome::Queued);
+    assert_eq!(zero.charge(LoadSource(1)), 0, "a message in the ring costs nothing");
+    for (number, source) in [(1, 1), (2, 2), (3, 1)] {
+        let _ = zero.send_weighed(1, number, Class::Data, load(source, 100));
+        zero.check();
+    }
+    assert_eq!(zero.charge(LoadSource(1)), 2 * (entry + 100));
+    assert_eq!(zero.charge(LoadSource(2)), entry + 100);
+    assert_eq!(zero.overflow_bytes(1), 3 * (entry + 100));
+    assert_eq!(received(&mut one, 1), [0]);
+    zero.flush();
+    zero.check();
+    assert_eq!(zero.charge(LoadSource(1)), entry + 100);
+    drop(one);
+    zero.flush();
+    zero.check();
+    assert_eq!((zero.charge(LoadSource(1)), zero.charge(LoadSource(2))), (0, 0));
+}
+
+#[test]
+fn the_share_of_a_source_shrinks_with_their_number() {
+    let (mut zero, _one) = pair(1, 0);
+    zero.overflow_bytes_max = 16 << 20;
+    assert_eq!(zero.share(), 256 << 10);
+    let _ = zero.send(1, 0, Class::Data);
+    for source in 0..1024 {
+        let _ = zero.send_weighed(1, 0, Class::Data, |_| Load { source: LoadSource(source), bytes: 0 });
+        let expected = ((1 << 20) / (source as usize + 1)).clamp(4 << 10, 256 << 10);
+        assert_eq!(zero.share(), expected);
+    }
+    zero.check();
+}
+
+#[test]
+fn data_is_refused_by_its_bytes() {
+    let (mut zero, _one) = pair(1, 0);
+    zero.overflow_bytes_max = 3 * (Outgoing::<u32>::entry_bytes() + 1000);
+    let mut send = || zero.send_weighed(1, 0, Class::Data, |_| Load { source: LoadSource(1), bytes: 1000 });
+    assert_eq!(send(), SendOutcome::Queued);
+    for _ in 0..3 {
+        assert_eq!(send(), SendOutcome::Overflowed);
+    }
+    assert_eq!(send(), SendOutcome::Refused(0));
+    assert!(zero.is_full(1));
+    zero.check();
 }
 
 #[test]

@@ -17,6 +17,11 @@ impl Errno {
         matches!(self.0, libc::ECONNABORTED | libc::EPROTO | libc::EINTR)
     }
 
+    /// Returns whether the operation was cancelled.
+    pub fn is_cancelled(self) -> bool {
+        self.0 == libc::ECANCELED
+    }
+
     /// Returns whether there was no provided buffer.
     pub fn is_no_buffers(self) -> bool {
         self.0 == libc::ENOBUFS

@@ -3,7 +3,7 @@
 use super::*;
 use crate::qev::clock::Clock;
 use crate::qev::ring::{Descriptor, PeerAddress};
-use crate::shard::connection::Moment;
+use crate::shard::connection::{Input, Moment};
 use crate::shard::time::{DueTimer, Time};
 
 /// The most bytes that an outbox of these tests holds.
@@ -49,7 +49,7 @@ fn kill(connections: &mut Connections) {
     connections.detach_client(0);
     connections.drop_outbox(0);
     let connection = connections.live_mut(0);
-    (connection.stage, connection.receiving) = (Stage::Dead, false);
+    (connection.stage, connection.input) = (Stage::Dead, Input::Ended);
 }
 
 // Queues.

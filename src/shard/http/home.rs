@@ -1,11 +1,13 @@
 //! Requests on the shard of their session: they find or create the session, and their events are dispatched.
 
+use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
 use crate::protocol::{Framing, Reason, http};
 use crate::shard::accept::AddressCount;
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
+use crate::shard::held::Piece;
 use crate::shard::sessions::messages::{RequestId, ResponsePart, SessionRequest};
 use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::sessions::session::{EarlyRequest, HttpSession, Lost, RequestTurn, TooManyEarly};
@@ -16,9 +18,16 @@ impl State {
     pub fn handle_session_request(&mut self, request: &SessionRequest<'_>) {
         let Some(slot) = self.session_for(request) else { return };
         let SessionParams { seq, host, close, .. } = request.session;
+        let source = self.connections.source(slot);
+        self.mesh.begin(source);
         let Some(body) = request.body else { return self.open_stream(slot, request.id) };
+        if let Some(before) = seq.and_then(|seq| self.held.repeat(source, seq, request.id)) {
+            return before.into_iter().for_each(|before| self.respond(before, ResponsePart::empty()));
+        }
+        let must_hold = self.is_held(slot) || self.mesh.is_over(source);
         let session = self.session_mut(slot);
         match session.turn_of(seq) {
+            RequestTurn::Now if must_hold => self.hold_request(slot, request, body),
             RequestTurn::Now => {
                 session.begin(seq);
                 self.poll(slot, Some(request.id), host, body);
@@ -51,6 +60,9 @@ impl State {
     /// Handles the loss of a request's connection.
     pub fn handle_lost_request(&mut self, sid: http::Sid, request_id: RequestId) {
         let Some(slot) = self.sessions.find(sid) else { return };
+        if self.held.lose(self.connections.source(slot), request_id) {
+            return self.respond(request_id, ResponsePart::empty());
+        }
         // The peer may only have shut down its sending direction: the request still gets a response, if an empty one.
         match self.session_mut(slot).lose(request_id) {
             Lost::Poll => {
@@ -148,6 +160,39 @@ impl State {
         }
         self.apps.set_host("");
         self.hold(slot, request_id);
+    }
+
+    /// Holds a request of a session that has caused too many messages to shards that are behind.
+    fn hold_request(&mut self, slot: u32, request: &SessionRequest<'_>, body: &str) {
+        let SessionParams { seq, host, close, .. } = request.session;
+        let source = self.connections.source(slot);
+        if self.held.requests(source) >= HTTP_EARLY_REQUESTS_MAX {
+            self.count(Counter::HttpRefusedEarly, 1);
+            return self.refuse_request(request.id, SessionRefusal::TooManyEarly);
+        }
+        self.heard_of(slot);
+        self.session_mut(slot).begin(seq);
+        let arrived = self.time.now();
+        if self.held.add(source) {
+            self.count(Counter::InputsPaused, 1);
+        }
+        let held = EarlyRequest {
+            seq: seq.unwrap_or_default(),
+            arrived,
+            request_id: Some(request.id),
+            host: host.into(),
+            body: body.into(),
+            close,
+        };
+        self.held.push(source, Piece::Request(held));
+    }
+
+    /// Handles a request that was held.
+    pub fn poll_held(&mut self, slot: u32, request: EarlyRequest) {
+        self.mesh.begin(self.connections.source(slot));
+        self.poll(slot, request.request_id, &request.host, &request.body);
+        self.close_if(request.close, slot);
+        self.poll_kept(slot);
     }
 
     /// Handles the requests that waited for the one that was just handled, unless that one has ended the session.

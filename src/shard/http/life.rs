@@ -3,9 +3,10 @@
 use crate::protocol::Reason;
 use crate::shard::connection::Stage;
 use crate::shard::ending::Cause;
+use crate::shard::held::Piece;
 use crate::shard::sessions::messages::ResponsePart;
 use crate::shard::sessions::refusal::SessionRefusal;
-use crate::shard::sessions::session::Outlet;
+use crate::shard::sessions::session::{EarlyRequest, Outlet};
 use crate::shard::state::State;
 use crate::shard::time::ms;
 
@@ -48,6 +49,10 @@ impl State {
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
         let refusal = SessionRefusal::of_end(cause);
         for request_id in session.forget_kept() {
+            self.refuse_request(request_id, refusal);
+        }
+        for piece in self.held.remove(self.connections.source(slot)).into_iter().flatten() {
+            let Piece::Request(EarlyRequest { request_id: Some(request_id), .. }) = piece else { continue };
             self.refuse_request(request_id, refusal);
         }
         match outlet {

@@ -22,6 +22,7 @@ mod outlet;
 mod tests;
 
 use super::codecs::Codecs;
+use super::connection::Input;
 use super::ending::{Cause, Goodbye};
 use super::messages::ShardMessage;
 use super::sessions::messages::{PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionRequest};
@@ -66,6 +67,7 @@ impl State {
             self.count(Counter::HttpRefusedBusy, 1);
             self.refuse_request(request.id, SessionRefusal::Busy);
         } else {
+            self.mesh.begin(self.connections.source(request.id.connection));
             self.count(Counter::HttpRelayed, 1);
             let relayed = Box::new(RelayedRequest::of(&request));
             self.send_to_shard(home, ShardMessage::Request(relayed), Class::Control);
@@ -217,7 +219,8 @@ impl State {
             Persistence::KeepAlive => {
                 let frame = Frame::with_broadcasts(ready.bytes, self.time.now_ns(), accepted);
                 self.connections.queue_response(slot, frame);
-                if is_answered && !self.connections.live(slot).receiving {
+                let has_ended = self.connections.live(slot).input == Input::Ended && !self.is_held(slot);
+                if is_answered && has_ended {
                     self.end(slot, Cause::EndOfStream);
                 }
             }

@@ -4,6 +4,7 @@ use crate::metrics::Counter;
 use crate::protocol::{Framing, http};
 use crate::qev::buffers::Frame;
 use crate::shard::connection::Stage;
+use crate::shard::connections::output_of;
 use crate::shard::sessions::messages::{PendingResponse, RequestId, ResponsePart, SessionOutput};
 use crate::shard::sessions::session::Outlet;
 use crate::shard::state::State;
@@ -64,17 +65,28 @@ impl State {
         if connection.outbox.is_empty() || connection.stage != Stage::Open {
             return;
         }
-        match self.sessions.of(connection.transport).outlet {
+        let outlet = self.sessions.of(connection.transport).outlet;
+        match outlet {
             Outlet::Nothing => {}
+            Outlet::Poll(request_id) | Outlet::Stream(request_id)
+                if request_id.shard != self.mesh.shard() && self.is_output_blocked(slot) =>
+            {
+                self.connections.block_session(slot);
+            }
             Outlet::Poll(_) => {
                 self.answer_held(slot);
                 self.hold(slot, None);
             }
-            Outlet::Stream(request_id) if request_id.shard != self.mesh.shard() && self.mesh.is_stuck() => {
-                self.connections.block_session(slot);
-            }
             Outlet::Stream(request_id) => self.send_to_stream(slot, request_id),
         }
+    }
+
+    /// Returns whether the output of a session must wait until other shards have caught up.
+    fn is_output_blocked(&mut self, slot: u32) -> bool {
+        // A session whose output waits is still listened to.
+        let source = output_of(self.connections.source(slot));
+        self.mesh.begin(source);
+        self.mesh.is_stuck() || self.mesh.is_over(source)
     }
 
     /// Sends the output in the outbox over a stream.

@@ -73,7 +73,8 @@ impl Application for ScriptedApp {
 
 fn manifest() -> Arc<Manifest> {
     let manifest = r#"{"version":1,"events":[
-        {"path":"/ask"},{"path":"/room","children":true,"subscriptions":"ask","off":true}]}"#;
+        {"path":"/ask"},{"path":"/room","children":true,"subscriptions":"ask","off":true},
+        {"path":"/news","subscriptions":"everyone"}]}"#;
     Arc::new(serde_json::from_str(manifest).unwrap())
 }
 
@@ -198,7 +199,9 @@ impl WorkerSimulation {
     fn new() -> WorkerSimulation {
         let (faults, manifest) = (Arc::new(ReportedFaults::default()), manifest());
         let app = ScriptedApp { manifest, supervisor: Arc::clone(&faults), limits: LIMITS };
-        let world = World::with_places(SHARDS, Config::default(), vec![Arc::new(app)], 1 << 10, PLACES);
+        // The rings have the smallest allowed size, which makes most messages wait for room.
+        let config = Config { mesh_ring_messages: 8, mesh_overflow_bytes_max: 64 << 10, ..Config::default() };
+        let world = World::with_places(SHARDS, config, vec![Arc::new(app)], 1 << 10, PLACES);
         let (events_received, reported_gone) = (BTreeMap::new(), BTreeSet::new());
         let mut sim = WorkerSimulation {
             world,
@@ -652,6 +655,48 @@ fn without_a_worker_events_are_answered_500() {
     let refused = sim.world.counter(Counter::WorkerEventsRefused);
     assert_eq!(refused, 3, "two events and a subscription; an off needs no worker");
     sim.finish(&mut Random::new(1));
+}
+
+/// A worker broadcasts more than the other shard can take, on its link to shard 0. It is not listened to meanwhile.
+#[test]
+fn a_worker_that_floods_another_shard_is_held_back_and_loses_nothing() {
+    const FLOOD: usize = 1000;
+    for leaves in [false, true] {
+        let mut sim = WorkerSimulation::new();
+        let subscriber = sim.world.connect_raw(1);
+        sim.world.send_event(subscriber, "/qio/on:0=\"/news\"");
+        sim.run_until_idle();
+        let link = sim.links[0].peer;
+        assert_eq!(link.shard, 0);
+        for number in 0..FLOOD {
+            let data = number.to_string();
+            let sent = SentFrame { kind: BROADCAST, text: "/news", data: &data, ..SentFrame::default() };
+            sim.world.send_bytes(link, &sent.to_bytes());
+        }
+        for _ in 0..100 {
+            // Longer than worker-timeout, in all.
+            sim.world.advance(Duration::from_secs(1));
+            sim.world.turn(0);
+            assert!(sim.world.gauge(Gauge::MeshOverflowBytes) <= 4 << 10);
+        }
+        assert_eq!(sim.world.gauge(Gauge::InputsHeld), 1);
+        if leaves {
+            let left = WorkerEvent::Left { app: 1, worker: 1 };
+            sim.world.send_control(0, ControlMessage::Workers(left));
+            sim.world.end_stream(link);
+            sim.world.turn(0);
+            sim.world.turn(0);
+            assert_eq!(sim.world.gauge(Gauge::InputsHeld), 0, "what it has sent is finite");
+        }
+        sim.world.run_until_idle();
+        let messages = sim.world.take_raw_messages(subscriber);
+        let expected: Vec<String> = (0..FLOOD).map(|number| format!("/news:0={number}")).collect();
+        let refused = sim.world.counter(Counter::MeshRefused) as usize;
+        assert!(leaves || refused == 0);
+        let news: Vec<String> = messages.into_iter().filter(|text| text.starts_with("/news")).collect();
+        assert_eq!(news, expected[..FLOOD - refused]);
+        assert!(sim.faults.0.lock().unwrap().is_empty());
+    }
 }
 
 /// A worker may send anything: the shard must keep serving other clients.

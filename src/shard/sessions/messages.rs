@@ -59,6 +59,11 @@ impl RelayedRequest {
         }
     }
 
+    /// The memory in bytes that the request takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<RelayedRequest>() + self.host.len() + self.body.as_deref().map_or(0, str::len)
+    }
+
     /// The request.
     pub fn as_request(&self) -> SessionRequest<'_> {
         let RelayedRequest { sid, connect, close, seq, ref host, .. } = *self;
@@ -82,6 +87,15 @@ pub(in crate::shard) enum ResponsePart {
 }
 
 impl ResponsePart {
+    /// The memory in bytes that the part takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<ResponsePart>()
+            + match self {
+                ResponsePart::Output(output) | ResponsePart::More(output) => output.bytes.capacity(),
+                ResponsePart::Refused(_) | ResponsePart::Stream | ResponsePart::End => 0,
+            }
+    }
+
     /// A response with status 200 and an empty body.
     pub fn empty() -> ResponsePart {
         ResponsePart::Output(SessionOutput::default())

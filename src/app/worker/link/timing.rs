@@ -10,6 +10,9 @@ use std::time::Duration;
 /// The resolution of the shard's timers.
 const TICK: Duration = Duration::from_millis(1);
 
+/// The time after which requests are examined again while the link is not read.
+const PAUSED: Duration = Duration::from_millis(10);
+
 impl WorkerLink {
     /// Schedules a sweep after this time.
     pub(super) fn schedule_sweep(self: &Rc<Self>, cx: &mut Context<'_>, time: Duration) {
@@ -23,6 +26,9 @@ impl WorkerLink {
 
     /// Fails the requests that have been pending for too long, and schedules the next sweep if others are pending.
     fn sweep(self: &Rc<Self>, cx: &mut Context<'_>) {
+        if self.is_paused.get() {
+            return self.schedule_sweep(cx, PAUSED);
+        }
         let (now, timeout) = (cx.now(), self.limits.request_timeout);
         let Some(began_until) = now.checked_sub(timeout) else { return self.schedule_sweep(cx, timeout) };
         let mut late = 0;

@@ -1,0 +1,390 @@
+//! Tests of back-pressure: one shard is slow, and a peer floods it.
+
+use crate::app::relay::Relay;
+use crate::app::{Answer, Application, Command, Error, Registrar};
+use crate::config::Config;
+use crate::event::path::Path;
+use crate::metrics::{Counter, Gauge};
+use crate::protocol::http::Sid;
+use crate::shard::ControlMessage;
+use crate::shard::testing::{FnApp, Peer, World, client_close};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The limit of these tests: the share of one source is a sixty-fourth of it, which is two or three messages.
+const OVERFLOW_BYTES: usize = 64 << 10;
+
+/// More than the rings and any share hold.
+const FLOOD: usize = 1000;
+
+fn config() -> Config {
+    Config { mesh_ring_messages: 8, mesh_overflow_bytes_max: OVERFLOW_BYTES, ..Config::default() }
+}
+
+/// The relay, and `/burst`, which broadcasts a number of times to `/relay/flood` for each event.
+fn world() -> World {
+    let burst = |registrar: &mut Registrar| -> Result<(), Error> {
+        let path = Path::parse("/relay/flood").unwrap();
+        let to_close = registrar.event("/close").handler(|cx, event| {
+            cx.close(event.client);
+            Answer::ok()
+        });
+        to_close.register()?;
+        let burst = registrar.event("/burst").handler(move |cx, event| {
+            for number in 0..event.data.parse().unwrap() {
+                cx.broadcast(&path, format!("{number}"));
+            }
+            Answer::ok()
+        });
+        burst.register()
+    };
+    let apps: Vec<Arc<dyn Application>> = vec![Arc::new(Relay), Arc::new(FnApp(burst))];
+    World::with_config(2, config(), apps)
+}
+
+fn subscribe(world: &mut World, client: Peer, path: &str) {
+    world.send_event(client, &format!("/qio/on:0=\"{path}\""));
+    world.run_until_idle();
+}
+
+/// A subscriber on the slow shard 1, and a publisher on shard 0 whose flood has not been received yet.
+fn flooding() -> (World, Peer, Peer) {
+    let mut world = world();
+    let subscriber = world.connect_raw(1);
+    subscribe(&mut world, subscriber, "/relay/flood");
+    let publisher = world.connect_raw(0);
+    flood(&mut world, publisher);
+    (world, subscriber, publisher)
+}
+
+fn flood(world: &mut World, publisher: Peer) {
+    for number in 0..FLOOD {
+        world.send_event(publisher, &format!("/relay/flood:0={number}"));
+    }
+}
+
+/// The numbers that a raw client has received on a path.
+fn numbers(world: &mut World, client: Peer, path: &str) -> Vec<usize> {
+    let messages = world.take_raw_messages(client);
+    let of_path = messages.iter().filter_map(|text| text.strip_prefix(path)?.strip_prefix(":0="));
+    of_path.map(|number| number.parse().unwrap()).collect()
+}
+
+fn flood_numbers(world: &mut World, client: Peer) -> Vec<usize> {
+    numbers(world, client, "/relay/flood")
+}
+
+fn everything() -> Vec<usize> {
+    (0..FLOOD).collect()
+}
+
+#[track_caller]
+fn assert_nothing_is_left(world: &mut World, peers: impl IntoIterator<Item = Peer>) {
+    for peer in peers {
+        if !world.is_closed(peer) {
+            world.end_stream(peer);
+        }
+    }
+    world.run_until_idle();
+    world.run_seconds(15);
+    world.assert_empty();
+    assert_eq!(world.gauge(Gauge::MeshOverflowBytes) + world.gauge(Gauge::InputBytesHeld), 0);
+}
+
+#[test]
+fn a_flood_is_held_back_and_nobody_loses_or_waits_for_long() {
+    let (mut world, subscriber, publisher) = flooding();
+    let (far, near, honest) = (world.connect_raw(1), world.connect_raw(0), world.connect_raw(0));
+    for client in [far, near] {
+        subscribe(&mut world, client, "/relay/honest");
+    }
+    flood(&mut world, publisher);
+    let (mut sent, mut received, mut worst, mut overflow) = (0, 0, 0, 0);
+    // Shard 0 runs ten turns for each of shard 1.
+    for turn in 0..1200 {
+        if turn % 10 == 0 && sent < 100 {
+            world.send_event(honest, &format!("/relay/honest:{}={sent}", sent + 1));
+            sent += 1;
+        }
+        world.turn(0);
+        overflow = overflow.max(world.gauge(Gauge::MeshOverflowBytes));
+        if turn % 10 == 9 {
+            world.turn(1);
+            worst = worst.max(sent - received);
+            let numbers = numbers(&mut world, far, "/relay/honest");
+            assert!(numbers.iter().copied().eq(received..received + numbers.len()));
+            received += numbers.len();
+        }
+    }
+    assert!(worst <= 4, "an honest event waited for {worst} turns of the slow shard");
+    assert!(overflow <= 8 << 10, "{overflow} bytes waited");
+    assert!(world.counter(Counter::InputsPaused) > 0);
+    world.run_until_idle();
+    let answers = world.take_raw_messages(honest);
+    assert_eq!(answers.len(), 100);
+    assert!(answers.iter().all(|answer| answer.contains("\"code\":200")), "{answers:?}");
+    assert_eq!(numbers(&mut world, near, "/relay/honest"), (0..100).collect::<Vec<_>>());
+    assert_eq!(flood_numbers(&mut world, subscriber), [everything(), everything()].concat());
+    assert_eq!(world.counter(Counter::MeshRefused), 0);
+    assert_nothing_is_left(&mut world, [subscriber, publisher, far, near, honest]);
+}
+
+#[test]
+fn a_paused_connection_gets_everything_done_before_its_end_of_stream() {
+    let (mut world, subscriber, publisher) = flooding();
+    world.end_stream(publisher);
+    for _ in 0..5 {
+        world.turn(0);
+    }
+    assert_eq!(world.gauge(Gauge::InputsHeld), 1);
+    assert!(!world.is_closed(publisher));
+    world.run_until_idle();
+    assert_eq!(flood_numbers(&mut world, subscriber), everything());
+    assert!(world.is_closed(publisher));
+    assert_nothing_is_left(&mut world, [subscriber]);
+}
+
+#[test]
+fn a_paused_connection_is_not_blamed_for_its_silence() {
+    let (mut world, subscriber, publisher) = flooding();
+    // An unfinished message waits behind the flood.
+    world.send_bytes(publisher, &[0; 7]);
+    for _ in 0..200 {
+        world.advance(Duration::from_secs(1));
+        world.turn(0);
+    }
+    assert_eq!((world.gauge(Gauge::InputsHeld), world.gauge(Gauge::Clients)), (1, 2));
+    world.run_until_idle();
+    assert_eq!(flood_numbers(&mut world, subscriber), everything());
+    world.run_seconds(5);
+    assert!(!world.is_closed(publisher));
+    world.run_seconds(10);
+    assert_eq!(world.counter(Counter::TimeoutsMessage), 1, "its timeout begins when it is listened to again");
+    assert_nothing_is_left(&mut world, [subscriber]);
+}
+
+#[test]
+fn a_paused_connection_can_be_closed_reset_and_shut_down() {
+    for how in 0..3 {
+        let (mut world, subscriber, publisher) = flooding();
+        for _ in 0..3 {
+            world.turn(0);
+        }
+        assert_eq!(world.gauge(Gauge::InputsHeld), 1);
+        match how {
+            0 => {
+                let client = world.shards[0].state().connections.client_ids().next().unwrap();
+                world.post_command(0, Command::Close { client });
+            }
+            1 => world.reset(publisher),
+            _ => (0..2).for_each(|shard| {
+                world.send_control(shard, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+            }),
+        }
+        for _ in 0..3 {
+            world.turn(0);
+        }
+        world.run_until_idle();
+        assert!(world.is_stream_ended(publisher), "{how}");
+        assert_nothing_is_left(&mut world, [subscriber, publisher]);
+    }
+}
+
+#[test]
+fn a_paused_websocket_that_is_closed_is_listened_to_for_its_close() {
+    let (mut world, subscriber, publisher) = flooding();
+    let websocket = world.connect_websocket(0);
+    for _ in 0..3 {
+        world.turn(0);
+    }
+    let message = |text: &str| {
+        crate::shard::testing::client_frame(crate::protocol::websocket::frame::Opcode::Text, text.as_bytes())
+    };
+    for _ in 0..3 {
+        (0..20).for_each(|_| world.send_bytes(websocket, &message("/relay/flood:0=7")));
+        world.send_bytes(websocket, &message("/close:0="));
+        world.turn(0);
+    }
+    world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.turn(0);
+    world.send_bytes(websocket, &client_close(1001));
+    world.run_until_idle();
+    assert!(world.is_stream_ended(websocket));
+    assert_nothing_is_left(&mut world, [subscriber, publisher, websocket]);
+}
+
+#[test]
+fn requests_of_a_flooding_session_are_held() {
+    let mut world = world();
+    let subscriber = world.connect_raw(1);
+    subscribe(&mut world, subscriber, "/relay/flood");
+    let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
+    let sid = (1 << 100..).find(home).unwrap();
+    let connections: Vec<Peer> = (0..10).map(|_| world.connect(0)).collect();
+    for (number, connection) in connections.iter().enumerate() {
+        let body: String =
+            (0..60).map(|event| format!("/relay/flood:{}={}\n", event + 1, 60 * number + event)).collect();
+        let (len, seq) = (body.len(), number + 1);
+        let request = format!(
+            "POST /?sid={sid:032x}&connect=true&seq={seq} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
+        );
+        world.send_bytes(*connection, request.as_bytes());
+        world.turn(0);
+    }
+    world.turn(0);
+    assert_eq!(world.gauge(Gauge::InputsHeld), 1);
+    // One was handled, eight are held. There is no room for the last one.
+    assert_eq!(world.counter(Counter::HttpRefusedEarly), 1);
+    world.run_until_idle();
+    let expected: Vec<usize> = (0..60 * 9).collect();
+    assert_eq!(flood_numbers(&mut world, subscriber), expected);
+    let mut answers = 0;
+    for connection in &connections {
+        let text = String::from_utf8(world.take_bytes(*connection)).unwrap();
+        answers += text.matches("\"code\":200").count();
+        assert!(!text.contains("\"code\":420"), "{text}");
+    }
+    assert_eq!(answers, 60 * 9, "each event is answered once");
+    assert_nothing_is_left(&mut world, connections.into_iter().chain([subscriber]));
+}
+
+#[test]
+fn a_held_session_can_end_and_lose_its_requests() {
+    for ends in [false, true] {
+        let mut world = world();
+        let subscriber = world.connect_raw(1);
+        subscribe(&mut world, subscriber, "/relay/flood");
+        let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
+        let sid = (1 << 100..).find(home).unwrap();
+        let post = |body: &str| {
+            let len = body.len();
+            format!(
+                "POST /?sid={sid:032x}&connect=true HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
+            )
+        };
+        let [first, second, third] = [world.connect(0), world.connect(0), world.connect(0)];
+        let body: String = (0..60).map(|event| format!("/relay/flood:0={event}\n")).collect();
+        world.send_bytes(first, post(&body).as_bytes());
+        world.turn(0);
+        world.send_bytes(second, post("/relay/flood:0=60\n").as_bytes());
+        world.turn(0);
+        world.send_bytes(third, post("/relay/flood:7=61\n").as_bytes());
+        world.turn(0);
+        assert_eq!(world.gauge(Gauge::InputsHeld), 1);
+        if ends {
+            world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+            world.turn(0);
+            assert_eq!((world.gauge(Gauge::InputsHeld), world.gauge(Gauge::HttpSessions)), (0, 0));
+            world.run_until_idle();
+        } else {
+            world.reset(second);
+            world.run_until_idle();
+            let expected: Vec<usize> = (0..62).collect();
+            assert_eq!(
+                flood_numbers(&mut world, subscriber),
+                expected,
+                "events of a lost request are handled"
+            );
+            let text = String::from_utf8(world.take_bytes(third)).unwrap();
+            assert!(text.ends_with("/qio/callback/7:0={\"code\":200,\"data\":null}\n"), "{text}");
+        }
+        assert_nothing_is_left(&mut world, [first, second, third, subscriber]);
+    }
+}
+
+#[test]
+fn threads_wait_in_their_inbox_and_lose_nothing() {
+    let mut world = world();
+    let subscriber = world.connect_raw(1);
+    subscribe(&mut world, subscriber, "/relay/flood");
+    let path = Path::parse("/relay/flood").unwrap();
+    for number in 0..FLOOD {
+        let data = number.to_string().into();
+        world.post_command(0, Command::Broadcast { path: path.clone(), data });
+    }
+    for _ in 0..20 {
+        world.turn(0);
+    }
+    assert!(world.shards[0].state().threads_must_wait());
+    assert!(!world.is_runnable(0), "the shard sleeps until there is room");
+    assert!(world.gauge(Gauge::MeshOverflowBytes) <= 4 << 10);
+    world.run_until_idle();
+    assert_eq!(flood_numbers(&mut world, subscriber), everything());
+    assert_nothing_is_left(&mut world, [subscriber]);
+}
+
+#[test]
+fn timers_wait_and_lose_nothing() {
+    let register = |registrar: &mut Registrar| -> Result<(), Error> {
+        let shard = registrar.shard();
+        let mut number = 0;
+        let path = Path::parse("/tick").unwrap();
+        registrar.every(Duration::from_millis(1), move |cx| {
+            if shard == 0 {
+                cx.broadcast(&path, format!("{number}"));
+                number += 1;
+            }
+        });
+        registrar.event("/tick").register()
+    };
+    let mut world = World::with_config(2, config(), vec![Arc::new(FnApp(register))]);
+    let subscriber = world.connect_raw(1);
+    subscribe(&mut world, subscriber, "/tick");
+    for _ in 0..1000 {
+        world.advance(Duration::from_millis(1));
+        world.turn(0);
+    }
+    assert!(world.gauge(Gauge::MeshOverflowBytes) <= 4 << 10);
+    world.run_until_idle();
+    world.advance(Duration::from_millis(20));
+    world.run_until_idle();
+    let numbers = numbers(&mut world, subscriber, "/tick");
+    assert!(numbers.len() > 10 && numbers.iter().copied().eq(numbers[0]..numbers[0] + numbers.len()));
+    assert_eq!(world.counter(Counter::MeshRefused), 0);
+}
+
+#[test]
+fn what_one_handler_causes_beyond_the_limit_is_refused_as_a_whole_and_told() {
+    let mut world = world();
+    let (far, near) = (world.connect_raw(1), world.connect_raw(0));
+    for client in [far, near] {
+        subscribe(&mut world, client, "/relay/flood");
+    }
+    let publisher = world.connect_raw(0);
+    world.send_event(publisher, "/burst:1=10");
+    world.send_event(publisher, "/burst:2=1000");
+    world.run_until_idle();
+    let answers = world.take_raw_messages(publisher);
+    assert!(answers[0].contains("\"code\":200"), "{answers:?}");
+    assert_eq!(
+        answers[1],
+        "/qio/callback/2:0={\"code\":420,\"data\":null,\"err_msg\":\"the server is busy\"}"
+    );
+    let refused = world.counter(Counter::MeshRefused) as usize;
+    assert!((100..1000).contains(&refused), "{refused}");
+    let received = flood_numbers(&mut world, far);
+    assert_eq!(received.len(), 1010 - refused);
+    assert_eq!(received, flood_numbers(&mut world, near), "a refused broadcast reaches nobody");
+    assert_nothing_is_left(&mut world, [far, near, publisher]);
+}
+
+#[test]
+fn subscribing_and_unsubscribing_in_a_loop_is_held_back() {
+    let mut world = world();
+    let (client, other) = (world.connect_raw(0), world.connect_raw(0));
+    for _ in 0..FLOOD {
+        world.send_event(client, "/qio/on:0=\"/relay/a\"");
+        world.send_event(client, "/qio/off:0=\"/relay/a\"");
+    }
+    for _ in 0..100 {
+        world.turn(0);
+        assert!(world.gauge(Gauge::MeshOverflowBytes) <= 4 << 10);
+    }
+    world.send_event(other, "/qio/on:1=\"/relay/b\"");
+    world.turn(0);
+    world.turn(0);
+    assert!(world.take_raw_messages(other)[0].contains("\"code\":200"), "others are not affected");
+    world.run_until_idle();
+    assert_eq!(world.counter(Counter::Unsubscribes) as usize, FLOOD);
+    assert_nothing_is_left(&mut world, [client, other]);
+}
