@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use quickio::protocol::http::HttpDate;
 use quickio::protocol::http::HttpResponse;
 use quickio::protocol::websocket::decoder::{ClientMessage, Decoder, Rules};
 use quickio::protocol::websocket::encode;
@@ -19,7 +20,12 @@ use quickio::protocol::{
 
 const KEY: [u8; 4] = [0x11, 0x02, 0x14, 0x08];
 
-const SETTINGS: CodecSettings = CodecSettings { message_bytes_max: 1 << 20, origins: Origins::Any };
+const SETTINGS: CodecSettings = CodecSettings {
+    message_bytes_max: 1 << 20,
+    http_head_bytes_max: 16_384,
+    origins: Origins::Any,
+    date: HttpDate::EPOCH,
+};
 
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: quickio.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
     Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nOrigin: http://example\r\n\
@@ -162,7 +168,7 @@ fn polls(criterion: &mut Criterion) {
             };
             let response =
                 HttpResponse::Whole { status: 200, headers: "", body: b"/qio/callback/1:0={\"code\":200}\n" };
-            sent += codec.respond(number, response).bytes.len();
+            sent += codec.respond(number, response, &SETTINGS).bytes.len();
         }
         sent
     };

@@ -23,14 +23,18 @@ pub const REFUSALS_UNCOUNTED_MAX: usize = 48;
 /// has closed. A request usually comes with the connection; a slow network takes a second.
 pub const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
-/// The maximum size of the head of an HTTP request in bytes, including its empty line. The heads that browsers send
-/// with many cookies fit; a larger head is answered 431. The head of an unfinished request takes no more memory than
-/// this.
-pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// The maximum number of header lines of an HTTP request, which are parsed into an array on the stack. A browser sends
+/// about 20, and each proxy adds some; other servers allow 100 too. More are answered 431.
+pub const HTTP_HEADERS_MAX: usize = 100;
 
-/// The maximum number of header lines of an HTTP request, which are parsed into an array on the stack. More are
-/// answered 431.
-pub const HTTP_HEADERS_MAX: usize = 64;
+/// The maximum number of bytes of a chunked body that are not data, in addition to one for each byte of data: sizes,
+/// extensions, line ends and trailers. A chunk costs at least five such bytes; most clients send chunks of a hundred
+/// bytes and more. More are answered 400. They take time to decode, but no memory.
+pub const HTTP_CHUNK_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The maximum total length of the names of the headers that a page may ask to send, in bytes (Fetch, 4.8). They are
+/// repeated in the response. If there are more, the response allows `Content-Type` only.
+pub const HTTP_PREFLIGHT_BYTES_MAX: usize = 1024;
 
 /// The maximum number of empty lines before an HTTP request: some peers send one after a body. One more is answered
 /// 400.
@@ -59,6 +63,10 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 1024;
 /// The maximum number of connections of the proxy of `quickio clienttest`, which is for test suites, not for the public.
 /// One more is answered 503.
 pub const MANGLER_CONNECTIONS_MAX: usize = 256;
+
+/// The maximum size of the head of a request or a response that passes through the proxy, in bytes: the default of the
+/// server itself (`http-head-bytes-max`). A larger one is refused.
+pub const MANGLER_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// The maximum number of requests of one such connection that wait for their responses. At this limit no more are read.
 pub const MANGLER_PIPELINE_MAX: usize = 1024;

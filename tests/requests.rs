@@ -1,15 +1,14 @@
 //! Tests of HTTP requests against a naive twin. For any bytes in any pieces, the codec accepts and refuses the same
 //! requests as the twin, which has all bytes at once, examines one line after the other, and does not use httparse.
 
-use quickio::limits::{
-    HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX,
-};
-use quickio::protocol::http::{HttpResponse, Persistence, ReadyResponses, RequestKind};
+use quickio::limits::{HTTP_EMPTY_LINES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
+use quickio::protocol::http::{HttpDate, HttpResponse, Persistence, ReadyResponses, RequestKind};
 use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins};
 
 mod fuzz;
 
 const MESSAGE_BYTES_MAX: usize = 40;
+const HTTP_HEAD_BYTES_MAX: usize = 8192;
 const ORIGIN: &str = "https://a.example";
 const SID: &str = "0123456789abcdef0123456789abcdef";
 
@@ -45,9 +44,8 @@ struct Transcript {
 fn fuzz_requests() {
     fuzz::run(|random| {
         let mut input = Vec::new();
-        for at in 0..random.below(6) {
-            // The first bytes must tell that the protocol is HTTP.
-            input.extend(random_request(random, at == 0));
+        for _ in 0..random.below(6) {
+            input.extend(random_request(random));
         }
         if random.one_in(2) {
             damage(random, &mut input);
@@ -79,14 +77,15 @@ fn long_heads_and_many_requests() {
 }
 
 /// Returns a request that is mostly valid and is not an upgrade.
-fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
+fn random_request(random: &mut fuzz::Random) -> Vec<u8> {
     let body = random.pick(&["", "x", "/a:0=1\n", "ü€😀", "GET / HTTP/1.1\r\n\r\n"]).to_string();
     let line_end = if random.one_in(10) { "\n" } else { "\r\n" };
     let mut request = String::new();
-    while !is_first && random.one_in(8) {
+    while random.one_in(8) {
         request += if random.one_in(20) { "\r" } else { line_end };
     }
-    let method = *random.pick(&["GET", "GET", "POST", "POST", "POST", "HEAD", "OPTIONS", "PUT"]);
+    let method =
+        *random.pick(&["GET", "GET", "POST", "POST", "POST", "HEAD", "OPTIONS", "PUT", "PROPFIND", "get"]);
     let target = match random.below(12) {
         0 => (*random.pick(&["/x", "*", "x", "http://b", "http://b/x?y", "/?sid", "http://u@b/", "/ü"]))
             .to_owned(),
@@ -98,7 +97,7 @@ fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
         3 => "/".to_owned(),
         _ => format!("/?sid={SID}"),
     };
-    let version = *random.pick(&["1.1", "1.1", "1.1", "1.1", "1.1", "1.0", "1.2"]);
+    let version = *random.pick(&["1.1", "1.1", "1.1", "1.1", "1.1", "1.0", "1.2", "2.0", "1.10"]);
     request += &format!("{method} {target} HTTP/{version}{line_end}");
     for _ in 0..random.below(4) {
         request += *random.pick(&[
@@ -115,6 +114,9 @@ fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
             "X:\u{1}",
             "Expect: other",
             "Transfer-Encoding: chunked",
+            "Transfer-Encoding: x, Chunked,",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding:",
             " folded",
             "X : y",
             "nothing",
@@ -129,7 +131,9 @@ fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
         _ => request += &format!("Host: a{line_end}"),
     }
     let len = if method == "POST" { body.len() } else { 0 };
+    let is_chunked = random.one_in(4);
     match random.below(20) {
+        _ if is_chunked => request += &format!("Transfer-Encoding: chunked{line_end}"),
         0 => {}
         1 => request += &format!("Content-Length: {len}, {len}{line_end}"),
         2 => request += &format!("Content-Length: {len}{line_end}content-length: {len}{line_end}"),
@@ -138,15 +142,23 @@ fn random_request(random: &mut fuzz::Random, is_first: bool) -> Vec<u8> {
         _ => request += &format!("Content-Length: {len}{line_end}"),
     }
     request += line_end;
-    request += if method == "POST" { &body } else { "" };
+    if is_chunked {
+        let (start, end) = body.split_at(body.char_indices().nth(1).map_or(0, |(at, _)| at));
+        for chunk in [start, end].into_iter().filter(|chunk| !chunk.is_empty()) {
+            request += &format!("{:x}{}\r\n{chunk}\r\n", chunk.len(), random.pick(&["", ";a", " ;b=\"c\""]));
+        }
+        request += *random.pick(&["0\r\n\r\n", "00\r\nX: y\r\n\r\n", "0\r\n\r\n", "0\n\n"]);
+    } else if method == "POST" {
+        request += &body;
+    }
     request.into_bytes()
 }
 
-/// Changes, removes or inserts a few bytes, but none of the first bytes, which tell that the protocol is HTTP.
+/// Changes, removes or inserts a few bytes, but not the first one, which tells that the protocol is HTTP.
 fn damage(random: &mut fuzz::Random, input: &mut Vec<u8>) {
     for _ in 0..=random.below(3) {
-        if input.len() > 8 {
-            let at = 8 + random.below(input.len() - 8);
+        if input.len() > 1 {
+            let at = 1 + random.below(input.len() - 1);
             let byte = *random.pick(b"\r\n\0 \t:;,=/?&x0\x7F\x80\xFF");
             match random.below(3) {
                 0 => input[at] = byte,
@@ -158,7 +170,12 @@ fn damage(random: &mut fuzz::Random, input: &mut Vec<u8>) {
 }
 
 fn settings() -> CodecSettings {
-    CodecSettings { message_bytes_max: MESSAGE_BYTES_MAX, origins: Origins::Only(vec![ORIGIN.into()].into()) }
+    CodecSettings {
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        http_head_bytes_max: HTTP_HEAD_BYTES_MAX,
+        origins: Origins::Only(vec![ORIGIN.into()].into()),
+        date: HttpDate::EPOCH,
+    }
 }
 
 /// Returns the transcript of the codec for the input in pieces of at most `longest` bytes. Every request is answered at
@@ -200,7 +217,7 @@ fn feed(codec: &mut Codec, piece: &[u8], settings: &CodecSettings, transcript: &
                 };
                 transcript.ended = matches!(outcome, Outcome::Stream { .. });
                 transcript.outcomes.push(outcome);
-                let ReadyResponses { bytes, persistence } = codec.respond(number, response);
+                let ReadyResponses { bytes, persistence } = codec.respond(number, response, settings);
                 assert_eq!(status(&bytes), 200);
                 transcript.ended |= persistence != Persistence::KeepAlive;
             }
@@ -235,9 +252,8 @@ fn outcome(kind: &RequestKind<'_>) -> Outcome {
 /// Returns the transcript of the twin. It ends with the response that closes the connection.
 fn naive(mut input: &[u8]) -> Transcript {
     let mut transcript = Transcript::default();
-    let mut is_first = true;
     while !transcript.ended && !input.is_empty() {
-        let (taken, outcome) = match naive_request(input, is_first) {
+        let (taken, outcome) = match naive_request(input) {
             Ok(None) => break,
             Ok(Some((taken, outcome, closes))) => {
                 transcript.ended = closes;
@@ -250,7 +266,6 @@ fn naive(mut input: &[u8]) -> Transcript {
         };
         transcript.outcomes.push(outcome);
         input = &input[taken..];
-        is_first = false;
     }
     transcript
 }
@@ -259,10 +274,10 @@ fn naive(mut input: &[u8]) -> Transcript {
 /// `Err` that it is refused with this status and the connection ends.
 type NaiveOutcome = Result<Option<(usize, Outcome, bool)>, u16>;
 
-fn naive_request(input: &[u8], is_first: bool) -> NaiveOutcome {
+fn naive_request(input: &[u8]) -> NaiveOutcome {
     let mut start = 0;
     let mut lines = 0;
-    while !is_first && start < input.len() {
+    while start < input.len() {
         match &input[start..] {
             [b'\n', ..] => start += 1,
             [b'\r', b'\n', ..] => start += 2,
@@ -308,9 +323,17 @@ impl NaiveRequest {
         let is_http_1_0 = match version {
             b"HTTP/1.0" => true,
             b"HTTP/1.1" => false,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit()
+                    && minor.is_ascii_digit()
+                    && is_token(method)
+                    && is_target(target) =>
+            {
+                return Err(505);
+            }
             _ => return Err(400),
         };
-        if !is_token(method) || target.is_empty() || target.bytes().any(|b| b <= b' ' || b == 0x7F) {
+        if !is_token(method) || !is_target(target) {
             return Err(400);
         }
         let mut headers = Vec::new();
@@ -356,7 +379,7 @@ impl NaiveRequest {
             _ => return Err(400),
         };
         let length = self.length()?;
-        let chunked = !self.all("transfer-encoding").is_empty();
+        let chunked = self.is_chunked()?;
         let has_body = chunked || length.is_some_and(|len| len > 0);
         assert!(self.all("sec-websocket-key").is_empty() && self.all("upgrade").is_empty());
         if !self.is_http_1_0 && self.all("expect").iter().any(|it| !it.eq_ignore_ascii_case(b"100-continue"))
@@ -368,7 +391,7 @@ impl NaiveRequest {
         let allowed = self.all("origin").iter().all(|origin| *origin == ORIGIN.as_bytes());
         let method = &self.method[..];
         if !["GET", "HEAD", "POST", "OPTIONS"].contains(&method) {
-            return refused(405);
+            return refused(if method == "PUT" { 405 } else { 501 });
         }
         if method == "OPTIONS" && self.target == "*" {
             return if has_body { Err(400) } else { refused(if allowed { 204 } else { 403 }) };
@@ -408,9 +431,8 @@ impl NaiveRequest {
         }
         if method == "POST" {
             match length {
-                None => return Err(411),
                 Some(length) if length > MESSAGE_BYTES_MAX as u64 => return Err(413),
-                Some(_) => {}
+                Some(_) | None => {}
             }
             if is_repeated {
                 return Err(400);
@@ -434,6 +456,11 @@ impl NaiveRequest {
             }
             return Ok(Some((0, Outcome::Stream { connect, host }, true)));
         }
+        if chunked {
+            let Some((length, text)) = naive_chunks(body)? else { return Ok(None) };
+            let poll = Outcome::Poll { connect, seq, host, body: text };
+            return Ok(Some((length, poll, self.closes())));
+        }
         let length = length.unwrap_or_default() as usize;
         let part = &body[..length.min(body.len())];
         match std::str::from_utf8(part) {
@@ -444,6 +471,21 @@ impl NaiveRequest {
             }
             Err(_) => unreachable!("the part has the announced length"),
         }
+    }
+
+    fn is_chunked(&self) -> Result<bool, u16> {
+        let values = self.all("transfer-encoding");
+        if values.is_empty() {
+            return Ok(false);
+        }
+        let all = String::from_utf8_lossy(&values.join(&b","[..])).to_ascii_lowercase();
+        let mut codings: Vec<&str> =
+            all.split(',').map(str::trim_ascii).filter(|it| !it.is_empty()).collect();
+        let last = codings.pop();
+        if self.is_http_1_0 || last != Some("chunked") || codings.contains(&"chunked") {
+            return Err(400);
+        }
+        if codings.is_empty() { Ok(true) } else { Err(501) }
     }
 
     fn length(&self) -> Result<Option<u64>, u16> {
@@ -488,6 +530,92 @@ impl NaiveRequest {
             parts[0] == "text/event-stream" && !parts[1..].iter().any(is_zero)
         })
     }
+}
+
+/// Returns the length of a chunked body and its text, or `None` if it is incomplete.
+fn naive_chunks(input: &[u8]) -> Result<Option<(usize, String)>, u16> {
+    let mut text = Vec::new();
+    let mut at = 0;
+    let is_utf8 = |text: &[u8], is_complete: bool| match std::str::from_utf8(text) {
+        Err(error) => !is_complete && error.error_len().is_none(),
+        Ok(_) => true,
+    };
+    loop {
+        let digits = input[at..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let size = input[at..at + digits].iter().fold(0u128, |size, digit| {
+            size.saturating_mul(16).saturating_add(char::from(*digit).to_digit(16).unwrap().into())
+        });
+        if size > (MESSAGE_BYTES_MAX - text.len()) as u128 {
+            return Err(413);
+        }
+        at += digits;
+        if at == input.len() {
+            return Ok(None);
+        }
+        let spaces = input[at..].iter().take_while(|byte| b" \t".contains(byte)).count();
+        let is_line = match input.get(at + spaces) {
+            None | Some(b';') => true,
+            Some(b'\r') => spaces == 0,
+            Some(_) => false,
+        };
+        if digits == 0 || !is_line {
+            return Err(400);
+        }
+        let Some((_, end)) = naive_line(input, at)? else { return Ok(None) };
+        at = end;
+        if size == 0 {
+            break;
+        }
+        let part = &input[at..input.len().min(at + size as usize)];
+        text.extend_from_slice(part);
+        at += part.len();
+        if !is_utf8(&text, false) {
+            return Err(400);
+        }
+        match &input[at..] {
+            [] | [b'\r'] => return Ok(None),
+            [b'\r', b'\n', ..] => at += 2,
+            _ => return Err(400),
+        }
+    }
+    loop {
+        let start = at;
+        let line = naive_line(input, at)?;
+        let content = line.map_or(&input[start..], |(content, _)| content);
+        let is_empty_line = content.is_empty() || (line.is_none() && content == b"\r");
+        let colon = content.iter().position(|byte| !is_token(&[*byte]));
+        let is_trailer = match colon {
+            Some(colon) => colon > 0 && content[colon] == b':',
+            None => line.is_none(),
+        };
+        if !is_empty_line && !is_trailer {
+            return Err(400);
+        }
+        let Some((_, end)) = line else { return Ok(None) };
+        at = end;
+        if is_empty_line {
+            break;
+        }
+    }
+    if !is_utf8(&text, true) {
+        return Err(400);
+    }
+    Ok(Some((at, String::from_utf8(text).expect("checked"))))
+}
+
+/// Returns the content of the line that starts here and the position behind its CR LF, or `None` if it does not end.
+fn naive_line(input: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, u16> {
+    let is_text = |byte: &u8| (*byte >= b' ' && *byte != 0x7F) || *byte == b'\t';
+    let len = input[start..].iter().take_while(|byte| is_text(byte)).count();
+    match &input[start + len..] {
+        [] | [b'\r'] => Ok(None),
+        [b'\r', b'\n', ..] => Ok(Some((&input[start..start + len], start + len + 2))),
+        _ => Err(400),
+    }
+}
+
+fn is_target(target: &str) -> bool {
+    !target.is_empty() && target.bytes().all(|b| b > b' ' && b != 0x7F)
 }
 
 fn is_token(bytes: &[u8]) -> bool {

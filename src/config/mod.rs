@@ -236,6 +236,8 @@ pub struct Config {
     pub connections_per_address_max: Option<usize>,
     /// The maximum size of a message from a client, in bytes.
     pub message_bytes_max: usize,
+    /// The maximum size of the head of an HTTP request, in bytes.
+    pub http_head_bytes_max: usize,
     /// The maximum number of bytes that may wait for one client to read them.
     pub outbox_bytes_max: usize,
     /// The maximum number of subscriptions of all clients together.
@@ -338,6 +340,7 @@ impl Default for Config {
             clients_max: 1_048_576,
             connections_per_address_max: None,
             message_bytes_max: 65_536,
+            http_head_bytes_max: 16_384,
             outbox_bytes_max: 1_048_576,
             clients_subs_total: 4_194_304,
             clients_subs_pressure: 60,

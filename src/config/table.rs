@@ -266,7 +266,9 @@ pub static SETTINGS: &[Setting] = &[
         default: "*",
         doc: "The web pages that browsers may connect from, over any protocol, by their Origin header. A request with \
               any other origin is answered with 403. A request without an Origin header is allowed: browsers send one \
-              with every request by which a page of another site could connect. * allows all pages.",
+              with every request by which a page of another site could connect. * allows all pages. Apps and \
+              extensions have origins with schemes of their own, such as capacitor://localhost and \
+              chrome-extension://ID. null and file:// are local files and sandboxed pages, whoever made them.",
     },
     Setting {
         name: "log-level",
@@ -333,6 +335,20 @@ pub static SETTINGS: &[Setting] = &[
         default: "65536",
         doc: "The maximum size of a message from a client, all its fragments together. A longer message closes the \
               connection (1009).",
+    },
+    Setting {
+        name: "http-head-bytes-max",
+        group: Group::Limits,
+        kind: ValueKind::Count {
+            min: KI,
+            max: 256 * KI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.http_head_bytes_max,
+        },
+        default: "16384",
+        doc: "The maximum size of the head of an HTTP request: its request line, headers and cookies. A larger head is \
+              answered with 431. It takes memory only until it is complete.",
     },
     Setting {
         name: "outbox-bytes-max",
@@ -734,7 +750,7 @@ impl ValueKind {
             ValueKind::AddressOrOff(_) => "ip:port, [ip6]:port, or off".into(),
             ValueKind::Apps(_) => "names and files".into(),
             ValueKind::Hosts(_) => "names of hosts".into(),
-            ValueKind::Origins(_) => "*, or one or more of http://host[:port] and https://host[:port]".into(),
+            ValueKind::Origins(_) => "*, or one or more of http://host[:port], https://host[:port], scheme://host, file:// and null".into(),
             ValueKind::Text(_) => "a text without spaces, or empty".into(),
             ValueKind::Switch(_) => "on or off".into(),
             ValueKind::Program(_) => "the name or path of a program".into(),

@@ -81,6 +81,7 @@ fn nothing_by_default() -> Config {
         clients_max: 1,
         connections_per_address_max: Some(2),
         message_bytes_max: 3,
+        http_head_bytes_max: 26,
         outbox_bytes_max: 4,
         clients_subs_total: 5,
         clients_subs_pressure: 6,
@@ -351,15 +352,15 @@ fn errors_of_the_command_line() {
         ),
         (
             &["--origin=https://a.example/"],
-            "origin cannot be `https://a.example/`: an origin has no path, not even a final slash; allowed: *, or one or more of http://host[:port] and https://host[:port], separated by commas (flag --origin)",
+            "origin cannot be `https://a.example/`: an origin has no path, not even a final slash; allowed: *, or one or more of http://host[:port], https://host[:port], scheme://host, file:// and null, separated by commas (flag --origin)",
         ),
         (
             &["--origin", "http://a.example,*"],
-            "origin cannot be `*`: it must be the only entry of the list; allowed: *, or one or more of http://host[:port] and https://host[:port], separated by commas (flag --origin)",
+            "origin cannot be `*`: it must be the only entry of the list; allowed: *, or one or more of http://host[:port], https://host[:port], scheme://host, file:// and null, separated by commas (flag --origin)",
         ),
         (
             &["--origin=http://a.example,http://A.example:80"],
-            "origin cannot be `http://A.example:80`: it appears twice in the list; allowed: *, or one or more of http://host[:port] and https://host[:port], separated by commas (flag --origin)",
+            "origin cannot be `http://A.example:80`: it appears twice in the list; allowed: *, or one or more of http://host[:port], https://host[:port], scheme://host, file:// and null, separated by commas (flag --origin)",
         ),
         (
             &["--heartbeat-interval=5s"],

@@ -154,8 +154,11 @@ pub(super) fn visible_text(text: &str) -> Result<String, Problem> {
 
 /// Parses `*`, or an origin as browsers write it (RFC 6454, 6.2): `http://host` or `https://host`, and the port if it
 /// is not the scheme's default. The input may have capital letters and the default port; browsers write neither.
+///
+/// Local files and sandboxed pages have the origin `null` or `file://`. Apps and extensions have schemes of their own:
+/// `capacitor://localhost`, `chrome-extension://ID`. Their hosts are compared as they are written.
 pub(super) fn origin(text: &str) -> Result<String, Problem> {
-    if text == "*" {
+    if matches!(text, "*" | "null" | "file://") {
         return Ok(text.to_owned());
     }
     if text.len() > TEXT_BYTES_MAX {
@@ -166,7 +169,16 @@ pub(super) fn origin(text: &str) -> Result<String, Problem> {
     let default_port = match scheme {
         "http" => 80,
         "https" => 443,
-        _ => return Err("it must be *, or begin with http:// or https://".into()),
+        "ws" | "wss" => return Err("an origin is the address of a page: write http:// or https://".into()),
+        // Pages of these schemes have no origin of their own.
+        "" | "ftp" | "file" | "data" | "blob" | "about" | "javascript" => {
+            return Err(
+                "it must be *, null or file://, or begin with http:// or https://, or with the scheme of \
+                        an app or extension"
+                    .into(),
+            );
+        }
+        _ => return app_origin(text),
     };
     let (host, port) = split_port(rest)?;
     let host = origin_host(host)?;
@@ -174,6 +186,18 @@ pub(super) fn origin(text: &str) -> Result<String, Problem> {
         Some(port) if port != default_port => Ok(format!("{scheme}://{host}:{port}")),
         _ => Ok(format!("{scheme}://{host}")),
     }
+}
+
+/// Parses the origin of an app or extension: a scheme (RFC 3986, 3.1), which browsers write in lower case, and a host.
+fn app_origin(text: &str) -> Result<String, Problem> {
+    let (scheme, host) = text.split_once("://").expect("the text has a scheme");
+    let scheme = scheme.to_ascii_lowercase();
+    let is_scheme = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && scheme.starts_with(|first: char| first.is_ascii_alphabetic());
+    if !is_scheme {
+        return Err("the part before :// is not a scheme".into());
+    }
+    Ok(format!("{scheme}://{}", origin_host(host)?))
 }
 
 /// Splits an origin without its scheme into host and port. A colon in brackets belongs to an IPv6 address.
@@ -348,12 +372,31 @@ mod tests {
             ("http://[::1]", "http://[::1]"),
             ("http://[0:0::0:1]:81", "http://[::1]:81"),
             ("http://10.0.0.1:65535", "http://10.0.0.1:65535"),
+            ("null", "null"),
+            ("file://", "file://"),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("ionic://localhost", "ionic://localhost"),
+            ("tauri://localhost", "tauri://localhost"),
+            ("Chrome-Extension://aBc", "chrome-extension://aBc"),
+            ("moz-extension://9a8b-7c", "moz-extension://9a8b-7c"),
+            ("app+1.x://obsidian.md", "app+1.x://obsidian.md"),
         ] {
             assert_eq!(origin(text).as_deref(), Ok(expected));
         }
         for text in [
             "",
-            "null",
+            "NULL",
+            "file:///tmp",
+            "file://host",
+            "ws://a.example",
+            "wss://a.example",
+            "data://x",
+            "1app://x",
+            "a_p://x",
+            "app://",
+            "app://x/",
+            "app://x:1",
+            "app://x y",
             "**",
             "a.example",
             "//a.example",

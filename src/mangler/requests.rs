@@ -6,7 +6,7 @@ use httparse::Header;
 
 use super::exchange::ExpectedResponse;
 use super::refusal::ProxyRefusal;
-use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use crate::limits::{HTTP_HEADERS_MAX, MANGLER_HEAD_BYTES_MAX};
 
 /// The meaning of the next bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) enum RequestEvent {
 #[derive(Debug, Default)]
 pub(super) struct RequestParser {
     state: RequestState,
-    /// The beginning of a head; at most [`HTTP_HEAD_BYTES_MAX`].
+    /// The beginning of a head; at most [`MANGLER_HEAD_BYTES_MAX`].
     held: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ impl RequestParser {
     /// Parses the whole head again with each piece that arrives: heads are short, and their length is bounded.
     fn read_head(&mut self, input: &[u8]) -> (usize, RequestEvent) {
         let had = self.held.len();
-        let room = HTTP_HEAD_BYTES_MAX - had;
+        let room = MANGLER_HEAD_BYTES_MAX - had;
         self.held.extend_from_slice(&input[..input.len().min(room)]);
         let parsed = parse(&self.held);
         let consumed = match &parsed {
@@ -74,7 +74,7 @@ impl RequestParser {
         };
         let event = match parsed {
             ParsedRequest::Complete(request) => self.handle_head(request),
-            ParsedRequest::Incomplete if self.held.len() < HTTP_HEAD_BYTES_MAX => RequestEvent::Incomplete,
+            ParsedRequest::Incomplete if self.held.len() < MANGLER_HEAD_BYTES_MAX => RequestEvent::Incomplete,
             ParsedRequest::Incomplete | ParsedRequest::TooLarge => {
                 self.held.clear();
                 RequestEvent::Refused(ProxyRefusal::TooLarge)
@@ -276,10 +276,10 @@ mod tests {
             format!("{start}{}\r\n\r\n", "y".repeat(len - start.len() - 4))
         };
         let many = |headers: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(headers));
-        let (fits, longer) = (long(HTTP_HEAD_BYTES_MAX), long(HTTP_HEAD_BYTES_MAX + 1));
+        let (fits, longer) = (long(MANGLER_HEAD_BYTES_MAX), long(MANGLER_HEAD_BYTES_MAX + 1));
         assert_eq!(read_all(&[fits.as_bytes()]).0, [plain(&fits)]);
         assert_eq!(read_all(&[longer.as_bytes()]).0, refused);
-        for at in [1, 100, HTTP_HEAD_BYTES_MAX - 1, HTTP_HEAD_BYTES_MAX] {
+        for at in [1, 100, MANGLER_HEAD_BYTES_MAX - 1, MANGLER_HEAD_BYTES_MAX] {
             let (first, second) = longer.as_bytes().split_at(at);
             assert_eq!(read_all(&[first, second]).0, refused, "{at}");
         }

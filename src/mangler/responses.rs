@@ -6,7 +6,7 @@ use super::edits;
 use super::exchange::{ExpectedResponse, Tunnel};
 use super::requests::{BodyLength, body_length};
 use crate::config::clienttest::Mode;
-use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use crate::limits::{HTTP_HEADERS_MAX, MANGLER_HEAD_BYTES_MAX};
 
 /// The meaning of the next bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) enum ResponseEvent {
 #[derive(Debug, Default)]
 pub(super) struct ResponseParser {
     state: ResponseState,
-    /// The beginning of a head; at most [`HTTP_HEAD_BYTES_MAX`].
+    /// The beginning of a head; at most [`MANGLER_HEAD_BYTES_MAX`].
     held: Vec<u8>,
 }
 
@@ -82,7 +82,7 @@ impl ResponseParser {
 
     fn read_head(&mut self, input: &[u8], expected: ExpectedResponse) -> ResponseStep {
         let had = self.held.len();
-        let room = HTTP_HEAD_BYTES_MAX - had;
+        let room = MANGLER_HEAD_BYTES_MAX - had;
         self.held.extend_from_slice(&input[..input.len().min(room)]);
         let parsed =
             if expected == ExpectedResponse::Unknown { ParsedResponse::Unknown } else { parse(&self.held) };
@@ -93,7 +93,7 @@ impl ResponseParser {
                 let (head, event) = self.handle_head(head, &response, expected);
                 ResponseStep { consumed: response.len - had, output: ClientOutput::Head(head), event }
             }
-            ParsedResponse::Incomplete if self.held.len() < HTTP_HEAD_BYTES_MAX => ResponseStep {
+            ParsedResponse::Incomplete if self.held.len() < MANGLER_HEAD_BYTES_MAX => ResponseStep {
                 consumed: input.len(),
                 output: ClientOutput::Nothing,
                 event: ResponseEvent::None,
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn heads_over_the_limits_pass_unexamined() {
         for head in [
-            format!("HTTP/1.1 101 S\r\nX: {}\r\n\r\n", "y".repeat(HTTP_HEAD_BYTES_MAX)),
+            format!("HTTP/1.1 101 S\r\nX: {}\r\n\r\n", "y".repeat(MANGLER_HEAD_BYTES_MAX)),
             format!("HTTP/1.1 101 S\r\n{}\r\n", "X: y\r\n".repeat(HTTP_HEADERS_MAX + 1)),
         ] {
             for size in [1, 1000, head.len()] {

@@ -299,7 +299,7 @@ fn a_slow_reader_slows_down_the_writer() {
 
 #[test]
 fn the_own_responses_of_the_proxy_follow_those_of_the_server() {
-    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(10_000));
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(20_000));
     let unknown = UPGRADE.replace("/x", "/?a=b&mangle=acept-removed");
     for (request, status) in [(long, "431 Request Header Fields Too Large"), (unknown, "400 Bad Request")] {
         let setup = Setup::new(Mangling::Rotate);

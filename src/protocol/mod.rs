@@ -4,10 +4,16 @@
 //! [`Codec::decode`] returns the items in the received bytes, one after the other, and the caller acts on them:
 //!
 //! ```
+//! use quickio::protocol::http::HttpDate;
 //! use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins};
 //!
 //! let mut codec = Codec::new(Options::default());
-//! let settings = CodecSettings { message_bytes_max: 1024, origins: Origins::Any };
+//! let settings = CodecSettings {
+//!     message_bytes_max: 1024,
+//!     http_head_bytes_max: 16_384,
+//!     origins: Origins::Any,
+//!     date: HttpDate::at(std::time::SystemTime::now()),
+//! };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
 //! let mut events = Vec::new();
 //! let mut at = 0;
@@ -24,8 +30,8 @@
 //! assert_eq!(events, ["/qio/ping:1=null"]);
 //! ```
 //!
-//! To add a protocol, add a folder or file, a [`Framing`], its first bytes in `FIRST_BYTES` with a `DetectedProtocol`,
-//! and a `CodecState`.
+//! To add a protocol, add a folder or file, a [`Framing`], its first bytes in `detect` with a `Detection`, and a
+//! `CodecState`.
 //!
 //! An HTTP connection is not a client. It brings requests ([`Incoming::Request`]), which the caller answers with
 //! [`Codec::respond`], in any order and at any time.
@@ -41,7 +47,7 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
-use self::http::{HttpCodec, HttpOutcome, HttpResponse, ReadyResponses, Sid};
+use self::http::{HttpCodec, HttpDate, HttpOutcome, HttpResponse, ReadyResponses, Sid, is_token_byte};
 pub use self::origin::{AllowedOrigins, Origins};
 use self::raw::RawCodec;
 pub use self::reason::{HttpRefusal, Reason, Violation};
@@ -70,38 +76,24 @@ impl Framing {
     pub const COUNT: usize = 4;
 }
 
-/// A protocol that the first bytes of a connection tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DetectedProtocol {
-    /// HTTP, which includes WebSocket.
-    Http,
-    Raw,
-}
+/// The first byte of a TLS connection: a handshake record (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 
-/// The first bytes that a connection may begin with, and their protocols. None of them is a prefix of another.
-const FIRST_BYTES: [(&[u8], DetectedProtocol); 10] = [
-    (b"GET ", DetectedProtocol::Http),
-    (b"POST ", DetectedProtocol::Http),
-    (OHAI.as_bytes(), DetectedProtocol::Raw),
-    (b"HEAD ", DetectedProtocol::Http),
-    (b"OPTIONS ", DetectedProtocol::Http),
-    // Requests with these methods are refused, but in HTTP.
-    (b"PUT ", DetectedProtocol::Http),
-    (b"PATCH ", DetectedProtocol::Http),
-    (b"DELETE ", DetectedProtocol::Http),
-    (b"TRACE ", DetectedProtocol::Http),
-    (b"CONNECT ", DetectedProtocol::Http),
-];
+/// A fatal TLS alert, `handshake_failure` (RFC 8446, 6.2): a client that speaks TLS to a port without TLS is told in its
+/// own protocol that it gets no connection.
+const TLS_ALERT: [u8; 7] = [0x15, 3, 1, 0, 2, 2, 40];
 
-/// The length of the longest of [`FIRST_BYTES`].
-const FIRST_BYTES_MAX: usize = OHAI.len();
-
-/// The outcome of looking at the first bytes.
+/// The outcome of looking at the first bytes of a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Detection {
-    /// All of the bytes are a prefix of the entry of [`FIRST_BYTES`] with this index.
-    Incomplete(usize),
-    Detected(DetectedProtocol),
+    /// All of the bytes are a prefix of [`OHAI`].
+    Incomplete,
+    /// The bytes begin with [`OHAI`].
+    Raw,
+    /// The first byte may begin an HTTP request, with any method, or an empty line before one. Everything that follows
+    /// gets an answer in HTTP.
+    Http,
+    Tls,
     Unknown,
 }
 
@@ -121,8 +113,12 @@ pub struct Options {
 pub struct CodecSettings {
     /// The maximum length of the text of a received event, in bytes.
     pub message_bytes_max: usize,
+    /// The maximum length of the head of an HTTP request, in bytes.
+    pub http_head_bytes_max: usize,
     /// The origins of the pages that may connect.
     pub origins: Origins,
+    /// The present time, for the `Date` of responses. The caller renews it every second.
+    pub date: HttpDate,
 }
 
 /// The outcome of a call of [`Codec::decode`].
@@ -195,7 +191,8 @@ pub struct Codec {
 
 #[derive(Debug)]
 enum CodecState {
-    Detecting(FirstBytes, Options),
+    /// This many bytes have come, a prefix of [`OHAI`].
+    Detecting(u8, Options),
     Http(HttpCodec),
     WebSocket(WebSocketCodec),
     Raw(RawCodec),
@@ -212,7 +209,7 @@ impl Default for Codec {
 impl Codec {
     /// Returns the codec of a connection that has received nothing.
     pub fn new(options: Options) -> Codec {
-        Codec { state: CodecState::Detecting(FirstBytes::default(), options) }
+        Codec { state: CodecState::Detecting(0, options) }
     }
 
     /// Decodes the next item of the input. The input may begin and end anywhere in the stream. Payloads are unmasked in
@@ -226,7 +223,7 @@ impl Codec {
         match self.state {
             CodecState::WebSocket(ref mut websocket) => websocket.decode(input, settings),
             CodecState::Raw(ref mut raw) => raw.decode(input, settings),
-            CodecState::Detecting(first, options) => self.detect(first, options, input, settings),
+            CodecState::Detecting(len, options) => self.detect(len, options, input, settings),
             CodecState::Http(_) => self.decode_http(input, settings),
             CodecState::Ended => DecodeOutcome::incomplete(input.len()),
         }
@@ -236,9 +233,22 @@ impl Codec {
     ///
     /// Responses are sent in the order of their requests: the result may contain no response or several. If the request
     /// was already answered, or dropped with its connection, the response is ignored.
-    pub fn respond(&mut self, number: u32, response: HttpResponse<'_>) -> ReadyResponses {
+    pub fn respond(
+        &mut self,
+        number: u32,
+        response: HttpResponse<'_>,
+        settings: &CodecSettings,
+    ) -> ReadyResponses {
         let CodecState::Http(http) = &mut self.state else { return ReadyResponses::default() };
-        http.respond(number, response)
+        http.respond(number, response, settings)
+    }
+
+    /// Notes that the peer sends nothing more, but can still read. In HTTP, the connection closes behind the response to
+    /// the last request that was complete.
+    pub fn end_input(&mut self) {
+        if let CodecState::Http(http) = &mut self.state {
+            http.end_input();
+        }
     }
 
     /// Returns the total length of the HTTP responses that wait for earlier responses.
@@ -260,12 +270,12 @@ impl Codec {
     ///
     /// In HTTP, the oldest request that was not answered is answered with 503. A request that was not complete in time
     /// is answered with 408.
-    pub fn close(&mut self, reason: Reason) -> Close {
+    pub fn close(&mut self, reason: Reason, settings: &CodecSettings) -> Close {
         match &mut self.state {
             CodecState::WebSocket(websocket) => websocket.close(reason),
             CodecState::Raw(raw) => raw.close(reason),
             CodecState::Http(http) => {
-                let close = http.close(reason);
+                let close = http.close(reason, settings);
                 self.state = CodecState::Ended;
                 close
             }
@@ -311,31 +321,32 @@ impl Codec {
 
     fn detect<'a>(
         &'a mut self,
-        first: FirstBytes,
+        len: u8,
         options: Options,
         input: &'a [u8],
         settings: &CodecSettings,
     ) -> DecodeOutcome<'a> {
-        match first.detect(input) {
-            Detection::Incomplete(entry) => {
-                let len = first.len + input.len() as u8;
-                self.state = CodecState::Detecting(FirstBytes { entry: entry as u8, len }, options);
+        match detect(usize::from(len), input) {
+            Detection::Incomplete => {
+                self.state = CodecState::Detecting(len + input.len() as u8, options);
                 DecodeOutcome::incomplete(input.len())
             }
-            Detection::Detected(DetectedProtocol::Raw) if options.refusal.is_some() => {
+            Detection::Raw if options.refusal.is_some() => {
                 let incoming = Incoming::Close(self.end(Reason::TooManyClients));
                 DecodeOutcome { consumed: input.len(), incoming }
             }
-            Detection::Detected(DetectedProtocol::Raw) => {
+            Detection::Raw => {
                 self.state = CodecState::Raw(RawCodec::default());
-                let consumed = OHAI.len() - usize::from(first.len);
+                let consumed = OHAI.len() - usize::from(len);
                 DecodeOutcome { consumed, incoming: Incoming::Open(OHAI.into()) }
             }
-            Detection::Detected(DetectedProtocol::Http) => {
-                self.state = CodecState::Http(
-                    HttpCodec::new(first.as_slice(), options.echo).refusing(options.refusal),
-                );
+            Detection::Http => {
+                self.state = CodecState::Http(HttpCodec::new(options.echo).refusing(options.refusal));
                 self.decode_http(input, settings)
+            }
+            Detection::Tls => {
+                let close = Close { bytes: TLS_ALERT.into(), ..self.end(Reason::Tls) };
+                DecodeOutcome { consumed: input.len(), incoming: Incoming::Close(close) }
             }
             Detection::Unknown => {
                 let incoming = Incoming::Close(self.end(Reason::UnknownProtocol));
@@ -374,37 +385,21 @@ impl Codec {
     }
 }
 
-/// The bytes that came before the protocol was known: the first `len` bytes of an entry of [`FIRST_BYTES`].
-#[derive(Clone, Copy, Debug, Default)]
-struct FirstBytes {
-    entry: u8,
-    len: u8,
-}
-
-impl FirstBytes {
-    fn as_slice(self) -> &'static [u8] {
-        &FIRST_BYTES[usize::from(self.entry)].0[..usize::from(self.len)]
+/// Detects the protocol from the first bytes of a connection: `had` bytes of [`OHAI`], and the input that follows them.
+fn detect(had: usize, input: &[u8]) -> Detection {
+    let due = &OHAI.as_bytes()[had..];
+    if input.starts_with(due) {
+        return Detection::Raw;
     }
-
-    /// Detects the protocol from these bytes and the input that follows them.
-    fn detect(self, input: &[u8]) -> Detection {
-        let mut joined = [0; FIRST_BYTES_MAX];
-        let had = self.as_slice();
-        let more = input.len().min(FIRST_BYTES_MAX - had.len());
-        joined[..had.len()].copy_from_slice(had);
-        joined[had.len()..][..more].copy_from_slice(&input[..more]);
-        detect(&joined[..had.len() + more])
+    if due.starts_with(input) {
+        return Detection::Incomplete;
     }
-}
-
-/// Detects the protocol from the first bytes of a connection.
-fn detect(bytes: &[u8]) -> Detection {
-    if let Some((_, protocol)) = FIRST_BYTES.iter().find(|(first, _)| bytes.starts_with(first)) {
-        return Detection::Detected(*protocol);
-    }
-    match FIRST_BYTES.iter().position(|(first, _)| first.starts_with(bytes)) {
-        Some(entry) => Detection::Incomplete(entry),
-        None => Detection::Unknown,
+    match input[0] {
+        _ if had > 0 => Detection::Unknown,
+        TLS_HANDSHAKE => Detection::Tls,
+        b'\r' | b'\n' => Detection::Http,
+        byte if is_token_byte(byte) => Detection::Http,
+        _ => Detection::Unknown,
     }
 }
 

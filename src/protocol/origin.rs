@@ -47,13 +47,16 @@ impl Origins {
     pub(super) fn admit(&self, origin: &[u8]) -> Option<Cors> {
         match self {
             Origins::Any => Some(Cors::Any),
-            Origins::Only(AllowedOrigins { allowed, refused }) => {
-                let found = allowed.iter().find(|allowed| allowed.as_bytes() == origin);
-                if found.is_none() {
-                    refused.replace(Some(origin.to_vec()));
-                }
-                found.cloned().map(Cors::Only)
+            Origins::Only(AllowedOrigins { allowed, .. }) => {
+                allowed.iter().find(|allowed| allowed.as_bytes() == origin).cloned().map(Cors::Only)
             }
+        }
+    }
+
+    /// Notes that a request was refused because of its origin.
+    pub(super) fn refused(&self, origin: &[u8]) {
+        if let Origins::Only(origins) = self {
+            origins.refused.replace(Some(origin.to_vec()));
         }
     }
 
@@ -76,8 +79,9 @@ mod tests {
         assert_eq!(origins.admit(b"https://a.example"), Some(Cors::Only("https://a.example".into())));
         assert_eq!(origins.take_refused(), None);
         for refused in [&b"https://b.example"[..], b"https://a.example/", b"", b"\xff\n"] {
-            assert_eq!(origins.admit(b"other"), None);
             assert_eq!(origins.admit(refused), None);
+            origins.refused(b"other");
+            origins.refused(refused);
             assert_eq!(origins.take_refused().as_deref(), Some(refused));
             assert_eq!(origins.take_refused(), None);
         }

@@ -15,6 +15,8 @@ pub enum Reason {
     ConnectionLost,
     /// The first bytes do not belong to a known protocol.
     UnknownProtocol,
+    /// The first byte begins a TLS connection. The server does not support TLS.
+    Tls,
     /// The HTTP request was refused, and the bytes that follow it are ambiguous or unwanted.
     Refused(HttpRefusal),
     /// The last response of an HTTP connection that does not persist was sent.
@@ -48,7 +50,7 @@ impl Reason {
             Reason::Finished => NO_STATUS,
             Reason::Application => 1000,
             Reason::GoingAway => 1001,
-            Reason::UnknownProtocol | Reason::InvalidHandshake | Reason::MalformedEvent => 1002,
+            Reason::UnknownProtocol | Reason::Tls | Reason::InvalidHandshake | Reason::MalformedEvent => 1002,
             Reason::ConnectionLost => 1006,
             Reason::ClientTimeout => 1008,
             Reason::ServerError => 1011,
@@ -65,6 +67,7 @@ impl Reason {
             Reason::ConnectionLost => "connection lost",
             Reason::Finished => "last response sent",
             Reason::UnknownProtocol => "unknown protocol",
+            Reason::Tls => "TLS is not supported; a proxy in front must end it",
             Reason::InvalidHandshake => "invalid handshake",
             Reason::MalformedEvent => "invalid event format",
             Reason::ClientTimeout => "client timeout",

@@ -8,7 +8,20 @@ mod http;
 
 use self::http::ReceivedRequest;
 
-const SETTINGS: CodecSettings = CodecSettings { message_bytes_max: 1024, origins: Origins::Any };
+const SETTINGS: CodecSettings = CodecSettings {
+    message_bytes_max: 1024,
+    http_head_bytes_max: 16_384,
+    origins: Origins::Any,
+    date: HttpDate::EPOCH,
+};
+
+/// Returns responses without their `Date`, which each of them must have.
+fn without_dates(responses: &str) -> String {
+    let date = "\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
+    let statuses = responses.matches("HTTP/1.1 ").count() - responses.matches("HTTP/1.1 1").count();
+    assert_eq!(responses.matches(date).count(), statuses, "a Date in each response: {responses}");
+    responses.replace(date, "\r\n")
+}
 
 const UPGRADE: &str = "GET /any?where HTTP/1.1\r\nHost: quickio.example\r\nUpgrade: websocket\r\n\
     Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -174,25 +187,46 @@ fn raw_texts_must_be_utf8() {
 
 #[test]
 fn the_first_bytes_decide_the_protocol() {
-    for (first, protocol) in FIRST_BYTES {
-        for len in 1..first.len() {
-            assert!(matches!(detect(&first[..len]), Detection::Incomplete(_)), "{first:?} {len}");
-            let mut other = first[..len].to_vec();
-            other.push(b'\0');
-            assert_eq!(detect(&other), Detection::Unknown);
+    for len in 0..OHAI.len() {
+        for split in 0..=len {
+            assert_eq!(detect(split, &OHAI.as_bytes()[split..len]), Detection::Incomplete, "{split}..{len}");
         }
-        assert_eq!(detect(first), Detection::Detected(protocol));
-        let others = FIRST_BYTES.iter().filter(|(other, _)| other.starts_with(first));
-        assert_eq!(others.count(), 1, "no first bytes may be a prefix of others");
+        let other = [&OHAI.as_bytes()[..len], b"\0"].concat();
+        for split in 0..=len {
+            assert_eq!(detect(split, &other[split..]), Detection::Unknown, "{split}..{len}");
+        }
+        assert_eq!(detect(len, &OHAI.as_bytes()[len..]), Detection::Raw);
+        assert_eq!(detect(len, &[OHAI.as_bytes(), b"more"].concat()[len..]), Detection::Raw);
     }
-    assert!(FIRST_BYTES.iter().all(|(first, _)| first.len() <= FIRST_BYTES_MAX));
+    for byte in 0..=u8::MAX {
+        let expected = match byte {
+            b'/' => Detection::Incomplete,
+            0x16 => Detection::Tls,
+            b'\r' | b'\n' => Detection::Http,
+            _ if byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte) => Detection::Http,
+            _ => Detection::Unknown,
+        };
+        assert_eq!(detect(0, &[byte]), expected, "{byte:#x}");
+        if byte != b'/' {
+            assert_eq!(detect(0, &[byte, b'/']), expected, "{byte:#x}, and more");
+        }
+    }
 }
 
 #[test]
 fn an_unknown_protocol_is_closed_without_a_reply() {
-    for input in ["\r\n", "/qio/oha1", "get / HTTP/1.1\r\n", "\x16\x03\x01", "PRI * HTTP/2.0", "POSTS "] {
+    for input in ["/qio/oha1", "/ HTTP/1.1", " GET / HTTP/1.1\r\n", "\0", "(", "\x15\x03\x01", "é"] {
         let closed = Seen::Close(vec![], Reason::UnknownProtocol, false);
         assert_eq!(see(Options::default(), input.as_bytes()), [closed], "{input:?}");
+    }
+}
+
+#[test]
+fn a_client_that_speaks_tls_is_told_so_in_tls() {
+    // A record with a ClientHello. The alert is fatal: handshake_failure.
+    for input in [&b"\x16"[..], b"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03GET / HTTP/1.1\r\n\r\n"] {
+        let closed = Seen::Close(b"\x15\x03\x01\0\x02\x02\x28".to_vec(), Reason::Tls, false);
+        assert_eq!(see(Options::default(), input), [closed], "{input:?}");
     }
 }
 
@@ -247,7 +281,7 @@ fn only_the_peers_close_matters_after_our_close() {
     for split in 0..=input.len() {
         let mut codec = open_websocket();
         let mut seen = Vec::new();
-        let began = codec.close(Reason::GoingAway);
+        let began = codec.close(Reason::GoingAway, &SETTINGS);
         assert_eq!(began.bytes, server_close(1001, "server going away"));
         assert!(began.await_peer && !codec.is_open() && !codec.is_idle());
         feed(&mut codec, &input[..split], &mut seen);
@@ -266,7 +300,7 @@ fn our_close_may_come_at_any_point() {
     for split in 0..input.len() {
         let mut codec = open_websocket();
         feed(&mut codec, &input[..split], &mut Vec::new());
-        assert!(codec.close(Reason::ClientTimeout).await_peer);
+        assert!(codec.close(Reason::ClientTimeout, &SETTINGS).await_peer);
         let mut seen = Vec::new();
         feed(&mut codec, &input[split..], &mut seen);
         assert_eq!(seen, [Seen::Closed], "split at {split}");
@@ -276,7 +310,7 @@ fn our_close_may_come_at_any_point() {
 #[test]
 fn a_violation_after_our_close_ends_the_connection() {
     let mut codec = open_websocket();
-    codec.close(Reason::GoingAway);
+    codec.close(Reason::GoingAway, &SETTINGS);
     let mut seen = Vec::new();
     feed(&mut codec, b"\xFF\xFF\xFF\xFF", &mut seen);
     assert_eq!(seen, [Seen::Closed]);
@@ -285,14 +319,14 @@ fn a_violation_after_our_close_ends_the_connection() {
 #[test]
 fn closing_twice_sends_one_close() {
     let mut codec = open_websocket();
-    codec.close(Reason::GoingAway);
-    assert_eq!(codec.close(Reason::ClientTimeout), Close::silent(Reason::ClientTimeout));
+    codec.close(Reason::GoingAway, &SETTINGS);
+    assert_eq!(codec.close(Reason::ClientTimeout, &SETTINGS), Close::silent(Reason::ClientTimeout));
 }
 
 #[test]
 fn codes_that_must_not_be_sent_are_not_sent() {
     for reason in [Reason::ConnectionLost, Reason::PeerClosed(NO_STATUS), Reason::Refused(HttpRefusal::Key)] {
-        assert_eq!(open_websocket().close(reason).bytes, [0x88, 0], "{reason}");
+        assert_eq!(open_websocket().close(reason, &SETTINGS).bytes, [0x88, 0], "{reason}");
     }
 }
 
@@ -358,6 +392,7 @@ fn each_reason_has_its_own_text() {
         Reason::ConnectionLost,
         Reason::Finished,
         Reason::UnknownProtocol,
+        Reason::Tls,
         Reason::InvalidHandshake,
         Reason::MalformedEvent,
         Reason::ClientTimeout,

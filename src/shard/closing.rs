@@ -11,7 +11,7 @@ use crate::client::ClientId;
 use crate::client::subscriptions::EndedSubscription;
 use crate::log::throttle;
 use crate::metrics::Counter;
-use crate::protocol::{Codec, Reason};
+use crate::protocol::{Codec, CodecSettings, Reason};
 use crate::qev::buffers::Frame;
 
 /// The time without input, in milliseconds, after which a peer without an open request is taken to have read its last
@@ -79,7 +79,7 @@ impl State {
             // The peer did not read its output, which is dropped, and would not read a reason sent after it.
             self.connections.drop_outbox(slot);
         }
-        let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(codecs.get_mut(slot), cause));
+        let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(codecs.get_mut(slot), cause, &self.protocol));
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
         // A peer that has shut down its side cannot send a Close, but it may read what was queued before.
@@ -235,11 +235,11 @@ impl State {
 }
 
 impl Goodbye {
-    fn of(codec: &mut Codec, cause: Cause) -> Goodbye {
+    fn of(codec: &mut Codec, cause: Cause, settings: &CodecSettings) -> Goodbye {
         if cause == Cause::EndOfStream {
             return Goodbye::NOTHING;
         }
-        let close = codec.close(cause.reason());
+        let close = codec.close(cause.reason(), settings);
         Goodbye { bytes: close.bytes, await_peer: close.await_peer }
     }
 }

@@ -86,7 +86,7 @@ fn counter_of_reason(reason: Reason) -> Counter {
     match reason {
         Reason::PeerClosed(_) | Reason::Finished => Counter::ClosesByPeer,
         Reason::ConnectionLost => Counter::ClosesReset,
-        Reason::UnknownProtocol => Counter::ProtocolUnknown,
+        Reason::UnknownProtocol | Reason::Tls => Counter::ProtocolUnknown,
         Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
         Reason::MalformedEvent => Counter::ClosesMalformedEvent,
         Reason::ClientTimeout => Counter::TimeoutsMessage,

@@ -22,6 +22,7 @@ use super::time::Time;
 use crate::config::Config;
 use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge, Snapshot};
+use crate::protocol::http::HttpDate;
 use crate::protocol::{CodecSettings, Origins};
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
@@ -31,7 +32,7 @@ use ahash::RandomState;
 use futures_channel::mpsc;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// State that all shards share: two counts with limits. They change when a client connects, disconnects, subscribes or
 /// unsubscribes, but not with other events.
@@ -109,6 +110,8 @@ pub(super) struct State {
     pub shutdown_deadline_ns: Option<u64>,
     /// Senders for the tests that have moved the clock and wait until the timers due by then have run.
     pub clock_watchers: Vec<mpsc::Sender<()>>,
+    /// When the date in `protocol` is next to be renewed, as measured by [`nanos`].
+    pub date_due_ns: u64,
     /// The path of heartbeats.
     pub heartbeat: Path,
 }
@@ -131,8 +134,11 @@ impl State {
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
+                http_head_bytes_max: config.http_head_bytes_max,
                 origins: origins(&config),
+                date: HttpDate::at(SystemTime::now()),
             },
+            date_due_ns: 0,
             time: Time::new(clock),
             mesh: MeshPort::new(id, port, config.mesh_overflow_bytes_max),
             apps,
@@ -160,8 +166,20 @@ impl State {
         self.mesh.awake();
         self.pubsub.begin_turn();
         self.time.begin_turn();
+        if self.time.now_ns() >= self.date_due_ns {
+            self.renew_date();
+        }
         self.clock_was_read();
         self.count(Counter::Turns, 1);
+    }
+
+    /// Formats the date of HTTP responses, which is valid for the rest of this second.
+    #[cold]
+    fn renew_date(&mut self) {
+        let now = SystemTime::now();
+        let nanos_of_second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+        self.protocol.date = HttpDate::at(now);
+        self.date_due_ns = self.time.now_ns() + u64::from(1_000_000_000 - nanos_of_second);
     }
 
     /// Tells the applications the time that was just read.

@@ -1,7 +1,7 @@
 //! protocol.md, section 5: the first bytes decide the protocol, and each protocol has its handshake.
 
 use crate::support::wire::Frame;
-use crate::support::{Client, Conversation, Ended, Server, Transport, http};
+use crate::support::{Client, Conversation, Ended, Server, Transport, http, http_client};
 
 #[test]
 fn raw_tcp() {
@@ -105,8 +105,8 @@ fn refused_requests() {
     let with = |from: &str, to: &str| http::upgrade("").replacen(from, to, 1);
     let version = Some(("sec-websocket-version", "13"));
     let upgrade = Some(("upgrade", "websocket"));
-    let plenty = (0..70).map(|number| format!("X-{number}: x\r\n")).collect::<String>();
-    let refusals: [Refusal; 21] = [
+    let plenty = (0..110).map(|number| format!("X-{number}: x\r\n")).collect::<String>();
+    let refusals: [Refusal; 24] = [
         ("a key without Upgrade", without("Upgrade: websocket"), 426, upgrade),
         ("a key without Connection", without("Connection: Upgrade"), 426, upgrade),
         ("a key, upgrade to something else", with("Upgrade: websocket", "Upgrade: h2c"), 426, upgrade),
@@ -127,7 +127,10 @@ fn refused_requests() {
         ("a header line without a colon", with("Host: localhost", "Host localhost"), 400, None),
         ("a request line without a target", with("GET / HTTP/1.1", "GET HTTP/1.1"), 400, None),
         ("too many headers", http::upgrade(&plenty), 431, None),
-        ("a head over 8 KiB", http::upgrade(&format!("X: {}\r\n", "x".repeat(9000))), 431, None),
+        ("a head over 16 KiB", http::upgrade(&format!("X: {}\r\n", "x".repeat(17_000))), 431, None),
+        ("the target of OPTIONS", with("GET /", "GET *"), 400, None),
+        ("a target of another scheme", with("GET /", "GET ftp://a/"), 400, None),
+        ("an unknown expectation", http::upgrade("Expect: foo\r\n"), 417, None),
     ];
     let server = Server::start(&[]);
     for (name, request, status, header) in &refusals {
@@ -142,6 +145,28 @@ fn refused_requests() {
     let refused = server.eventually_is("connections", 0).value("handshakes_refused");
     assert_eq!(refused, refusals.len() as u64);
     server.assert_serves();
+}
+
+#[test]
+fn heads_with_many_cookies_are_accepted_up_to_a_limit_on_every_transport() {
+    // The head is longer than a buffer of the server, and than those of other tests.
+    for (limit, cookie) in [("16384", 15_000), ("32Ki", 30_000), ("1Ki", 500)] {
+        let server = Server::start(&["--http-head-bytes-max", limit]);
+        let cookie = format!("Cookie: {}\r\n", "x".repeat(cookie));
+        let session = http_client::new_session();
+        let with = |request: String| request.replacen("Host:", &format!("{cookie}Host:"), 1);
+        let mut client = Client::connect(server.address(), Transport::WebSocket);
+        client.send(with(http::upgrade("")).as_bytes());
+        assert_eq!(client.head().status, 101, "{limit}");
+        let poll = with(session.post("&connect=true", "/qio/ping:1="));
+        assert_eq!(http::exchange(server.address(), &poll).head.status, 200, "{limit}");
+        let mut stream = http::Connection::open(server.address());
+        stream.send(with(session.stream("")));
+        assert_eq!(stream.head().status, 200, "{limit}");
+        let longer = cookie.repeat(3);
+        let refused = http::exchange_closing(server.address(), poll.replacen(&cookie, &longer, 1));
+        assert_eq!(refused.head.status, 431, "{limit}");
+    }
 }
 
 #[test]
@@ -176,15 +201,8 @@ fn first_messages_other_than_ohai() {
 #[test]
 fn garbage_first_bytes() {
     let server = Server::start(&[]);
-    let garbage: [&[u8]; 7] = [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01", // a TLS hello
-        b"\0",
-        b"\xff\xff\xff\xff",
-        b"/qio/ohaI",
-        b"/qio/x",
-        b"\r\n\r\n",
-        b"{\"hello\":1}",
-    ];
+    let garbage: [&[u8]; 6] =
+        [b"\0", b"\xff\xff\xff\xff", b"/qio/ohaI", b"/qio/x", b" GET / HTTP/1.1\r\n", b"{\"hello\":1}"];
     for bytes in garbage {
         let mut client = Client::connect(server.address(), Transport::Raw);
         client.send(bytes);
@@ -197,5 +215,37 @@ fn garbage_first_bytes() {
     client.send(b"qio/ohai");
     client.expect_bytes(b"/qio/ohai");
     client.ping();
-    assert_eq!(server.stats().value("protocol_unknown"), garbage.len() as u64);
+    // TLS, which the server does not support, is answered with an alert of TLS.
+    let mut client = Client::connect(server.address(), Transport::Raw);
+    client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01");
+    client.expect_bytes(b"\x15\x03\x01\x00\x02\x02\x28");
+    client.expect_disconnect();
+    server.log_with("reason=\"TLS is not supported; a proxy in front must end it\"");
+    assert_eq!(server.stats().value("protocol_unknown"), garbage.len() as u64 + 1);
+}
+
+#[test]
+fn every_request_line_gets_an_answer_in_http() {
+    let server = Server::start(&[]);
+    for (line, status) in [
+        ("PROPFIND / HTTP/1.1", 501),
+        ("get / HTTP/1.1", 501),
+        ("PROPFIND / HTTP/1.0", 501),
+        ("DELETE / HTTP/1.1", 405),
+        ("CONNECT a:443 HTTP/1.1", 405),
+        ("PRI * HTTP/2.0", 505),
+        ("nonsense", 400),
+    ] {
+        for before in ["", "\r\n", "\n\r\n"] {
+            let request = format!("{before}{line}\r\nHost: a\r\n\r\n");
+            assert_eq!(http::exchange(server.address(), &request).head.status, status, "{request:?}");
+            // The first byte alone already tells that it is HTTP.
+            let mut connection = http::Connection::open(server.address());
+            for byte in request.bytes() {
+                connection.send([byte]);
+            }
+            assert_eq!(connection.response().head.status, status, "{request:?}, byte by byte");
+        }
+    }
+    assert_eq!(server.stats().value("protocol_unknown"), 0);
 }

@@ -4,7 +4,7 @@ use crate::support::http::{self, Connection, Response, Session};
 use crate::support::http_client::new_session;
 use crate::support::{Client, Conversation, Ended, HttpClient, Server, Transport};
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -167,14 +167,20 @@ fn each_refusal_has_its_status() {
         ("a POST to another path", with("/?", "/events?"), 404, false),
         ("an unknown document", get("/index.html", ""), 404, true),
         ("a session's output as a document", stream, 406, true),
-        ("no length", with("Content-Length: 12\r\n", ""), 411, false),
+        (
+            "a coding that is not known",
+            with("Content-Length: 12", "Transfer-Encoding: gzip, chunked"),
+            501,
+            false,
+        ),
         ("a body over the limit", with("12", "1001"), 413, false),
         ("a body far over the limit", with("12", "18446744073709551615"), 413, false),
         ("a length over all limits", with("12", "18446744073709551616"), 400, false),
         ("an unknown expectation", with("Host", "Expect: miracles\r\nHost"), 417, false),
         ("a malformed event", with("/qio/ping:1=", "/qio/ping:x="), 400, false),
         ("a body that is not UTF-8", none(), 400, false),
-        ("another version of HTTP", "GET / HTTP/2.0\r\n\r\n".into(), 400, false),
+        ("another version of HTTP", "GET / HTTP/2.0\r\n\r\n".into(), 505, false),
+        ("another unknown method", "PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n".into(), 501, true),
         ("HTTP/1.1 without a host", with("Host: localhost\r\n", ""), 400, false),
     ];
     for (name, request, status, usable) in &refused {
@@ -197,6 +203,53 @@ fn each_refusal_has_its_status() {
     }
     assert_eq!(server.stats().value("sessions_created"), 1 + refused.iter().filter(|it| it.3).count() as u64);
     server.assert_serves();
+}
+
+#[test]
+fn posts_need_no_length_and_may_be_chunked() {
+    let server = Server::start(&[]);
+    let session = new_session();
+    let target = format!("POST /?sid={:032x}&connect=true HTTP/1.1\r\nHost: a\r\n", session.0);
+    // Without a length, as several libraries and proxies send a POST without a body. Subscribing holds the next poll.
+    let mut connection = Connection::open(server.address());
+    assert_ok(&connection.request(session.post("&connect=true", "/qio/on:1=\"/relay/x\"")), &ok(1));
+    connection.send(format!("{target}\r\n"));
+    server.eventually_is("http_requests", 2);
+    let chunked = |body: &str| format!("{target}Transfer-Encoding: chunked\r\n\r\n{body}");
+    let mut other = Connection::open(server.address());
+    let body = "5;x\r\n/rela\r\n8\r\ny/x:0=1\n\r\nc\r\n/qio/ping:2=\r\n0\r\nX: y\r\n\r\n";
+    for byte in chunked(body).bytes() {
+        other.send([byte]);
+    }
+    assert_ok(&connection.response(), "");
+    let response = other.response();
+    let lines: BTreeSet<&str> = response.body.split_inclusive('\n').collect();
+    assert_eq!(lines, BTreeSet::from(["/relay/x:0=1\n", &ok(2)]));
+    assert_eq!(server.stats().value("events_received"), 3);
+}
+
+#[test]
+fn every_response_has_a_date() {
+    let server = Server::start(&[]);
+    let mut connection = Connection::open(server.address());
+    let session = new_session();
+    for request in [
+        session.post("&connect=true", "/qio/ping:1="),
+        new_session().post("", ""),
+        "GET /quickio.js HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+        "PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+        "bad\r\n\r\n".into(),
+    ] {
+        connection.send(&request);
+        let head =
+            if request.starts_with("OPTIONS") { connection.head() } else { connection.response().head };
+        let date =
+            head.header("date").unwrap_or_else(|| panic!("no Date in response to {request}")).to_owned();
+        let sent = httpdate::parse_http_date(&date).expect("a date");
+        let age = SystemTime::now().duration_since(sent).expect("not in the future");
+        assert!(age < Duration::from_secs(60), "{date}");
+    }
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::str;
 
 use smallvec::SmallVec;
 
+use super::body::{BodyFraming, PartialBody};
 use super::head::head_len;
-use super::refusal::HttpRefusal;
+use super::refusal::{HttpRefusal, RETRY_SOON};
 use super::request::{self, ImmediateResponse, RequestContext, ValidRequest, Validation};
 use super::response::{self, CONTINUE, ResponseFraming};
 use super::{HttpRequest, HttpResponse, Persistence, ReadyResponses, Sid};
-use crate::limits::{HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
-use crate::protocol::utf8::Utf8Gatherer;
+use crate::limits::{HTTP_EMPTY_LINES_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 use crate::protocol::{Close, CodecSettings, Reason};
 
 /// The codec of an HTTP connection. It has 24 bytes, and no heap while it is idle.
@@ -80,15 +80,14 @@ struct PipelinedRequest {
 }
 
 /// A request of which a part has come.
-#[derive(Debug, Default)]
-struct PartialRequest {
-    /// The head, of at most [`HTTP_HEAD_BYTES_MAX`] bytes. All of it was searched for its end.
-    head: Vec<u8>,
-    /// The validated head, once it is complete.
-    valid: Option<(ValidRequest, ResponseFraming)>,
-    body: Utf8Gatherer,
-    /// The request is complete and was lent to the caller.
-    delivered: bool,
+#[derive(Debug)]
+enum PartialRequest {
+    /// The head, of at most `http-head-bytes-max` bytes. All of it was searched for its end.
+    Head(Vec<u8>),
+    /// A validated head whose body is incomplete. Only the part of the head that is needed is kept.
+    Body { head: Vec<u8>, valid: ValidRequest, framing: ResponseFraming, body: PartialBody },
+    /// A complete request, which was lent to the caller.
+    Delivered { head: Vec<u8>, body: PartialBody },
 }
 
 /// The outcome of decoding a piece of input.
@@ -121,11 +120,10 @@ pub struct CompleteRequest<'i> {
 }
 
 impl HttpCodec {
-    /// Returns the codec of a connection that has begun with these bytes, which are at most a method.
-    pub fn new(first: &[u8], echo: bool) -> HttpCodec {
-        let partial = PartialRequest { head: first.to_vec(), ..PartialRequest::default() };
+    /// Returns the codec of a connection from its first byte on.
+    pub fn new(echo: bool) -> HttpCodec {
         HttpCodec {
-            partial: (!first.is_empty()).then(|| Box::new(partial)),
+            partial: None,
             pipeline: None,
             next: 0,
             phase: HttpPhase::Opening,
@@ -142,7 +140,7 @@ impl HttpCodec {
 
     /// Decodes the next item of the input. Returns the number of consumed bytes with the outcome.
     pub fn decode<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, HttpOutcome<'i>) {
-        if self.partial.as_ref().is_some_and(|partial| partial.delivered) {
+        if matches!(self.partial.as_deref(), Some(PartialRequest::Delivered { .. })) {
             self.partial = None;
         }
         let decoded = match self.phase {
@@ -161,21 +159,33 @@ impl HttpCodec {
     /// Returns the request that was just decoded.
     pub fn request<'a>(&'a self, complete: CompleteRequest<'a>) -> HttpRequest<'a> {
         let CompleteRequest { number, valid, head, body } = complete;
-        let gathered = || self.partial.as_deref().expect("a part that is not in the input was gathered");
-        let head = head.unwrap_or_else(|| &gathered().head);
-        let body = body.unwrap_or_else(|| gathered().body.finish().expect("the body was found to be UTF-8"));
+        let (head, body) = match (head, body, self.partial.as_deref()) {
+            (Some(head), Some(body), _) => (head, body),
+            (None, None, Some(PartialRequest::Delivered { head, body })) => (&head[..], body.text()),
+            _ => unreachable!("a request is in the input, or was gathered"),
+        };
         HttpRequest { number, kind: valid.kind(head, body) }
     }
 
     /// Answers a request; see [`Codec::respond`](crate::protocol::Codec::respond).
-    pub fn respond(&mut self, number: u32, response: HttpResponse<'_>) -> ReadyResponses {
-        let ready = self.respond_to(number, response).unwrap_or_default();
+    pub fn respond(
+        &mut self,
+        number: u32,
+        response: HttpResponse<'_>,
+        settings: &CodecSettings,
+    ) -> ReadyResponses {
+        let ready = self.respond_to(number, response, settings).unwrap_or_default();
         self.check();
         ready
     }
 
     /// Answers a request. Returns `None` if there is no request with this number that was not answered.
-    fn respond_to(&mut self, number: u32, response: HttpResponse<'_>) -> Option<ReadyResponses> {
+    fn respond_to(
+        &mut self,
+        number: u32,
+        response: HttpResponse<'_>,
+        settings: &CodecSettings,
+    ) -> Option<ReadyResponses> {
         if matches!(self.phase, HttpPhase::Streaming | HttpPhase::Ended) {
             return None;
         }
@@ -191,13 +201,13 @@ impl HttpCodec {
                     self.phase = HttpPhase::Finishing;
                     self.partial = None;
                 }
-                response::whole(&mut bytes, &request.framing, status, headers, body);
+                response::whole(&mut bytes, settings.date, &request.framing, status, headers, body);
             }
             HttpResponse::Stream => {
                 assert!(request.is_stream, "the request must ask for an event stream");
                 // The response need not wait: a request for a stream is refused while others are not answered, and no
                 // request is accepted behind it.
-                response::stream(&mut bytes, &request.framing);
+                response::stream(&mut bytes, settings.date, &request.framing);
                 self.phase = HttpPhase::Streaming;
                 return Some(ReadyResponses { bytes, ..ReadyResponses::default() });
             }
@@ -220,17 +230,42 @@ impl HttpCodec {
         requests.filter_map(|request| request.response.as_ref()).map(Vec::len).sum()
     }
 
+    /// Notes that the peer sends nothing more, but can still read. An incomplete request is dropped, and the connection
+    /// closes behind the response to the last request, as if that request had said `Connection: close`.
+    pub fn end_input(&mut self) {
+        if !matches!(self.phase, HttpPhase::Opening | HttpPhase::Open) {
+            return;
+        }
+        self.partial = None;
+        let last = self.pipeline.as_deref_mut().and_then(|pipeline| pipeline.requests.last_mut());
+        if let Some(last) = last.filter(|last| last.response.is_none()) {
+            last.framing.close = true;
+            last.close_reason = Some(Reason::Finished);
+            self.phase = HttpPhase::Finishing;
+        }
+        self.check();
+    }
+
     /// Ends the connection. Returns the bytes that its peer receives.
-    pub fn close(&mut self, reason: Reason) -> Close {
+    pub fn close(&mut self, reason: Reason, settings: &CodecSettings) -> Close {
         let mut bytes = Vec::new();
         if matches!(self.phase, HttpPhase::Streaming | HttpPhase::Ended) {
             return Close { bytes, reason, await_peer: false };
         }
         if let Some(first) = self.pipeline.as_deref().and_then(|pipeline| pipeline.requests.first()) {
             let framing = ResponseFraming { close: true, ..first.framing.clone() };
-            response::plain(&mut bytes, &framing, 503, "", reason.text());
-        } else if reason == Reason::ClientTimeout && self.has_partial_request() {
-            bytes = ImmediateResponse::refusal(HttpRefusal::Timeout).bytes;
+            response::plain(&mut bytes, settings.date, &framing, 503, RETRY_SOON, reason.text());
+        } else if reason == Reason::ClientTimeout {
+            let refusal = match self.partial.as_deref() {
+                Some(PartialRequest::Head(head)) => {
+                    Some(ImmediateResponse::refusal_of_part(HttpRefusal::Timeout, head, settings))
+                }
+                Some(PartialRequest::Body { framing, .. }) => {
+                    Some(refuse_body(HttpRefusal::Timeout, framing.clone(), settings))
+                }
+                Some(PartialRequest::Delivered { .. }) | None => None,
+            };
+            bytes = refusal.map_or_else(Vec::new, |refusal| refusal.bytes);
         }
         Close { bytes, reason, await_peer: false }
     }
@@ -246,63 +281,29 @@ impl HttpCodec {
     }
 
     fn has_partial_request(&self) -> bool {
-        self.partial.as_ref().is_some_and(|partial| !partial.delivered)
+        self.partial.as_deref().is_some_and(|partial| !matches!(partial, PartialRequest::Delivered { .. }))
     }
 
     /// Decodes a request from its beginning. The parts of it that are complete are decoded in place.
     fn begin_request<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, HttpOutcome<'i>) {
         let Some(skipped) = self.empty_lines.skip(input) else {
-            return (input.len(), self.answer(ImmediateResponse::refusal(HttpRefusal::Malformed)));
+            return (input.len(), self.refuse_part(HttpRefusal::Malformed, &[], settings));
         };
         let rest = &input[skipped..];
         if rest.is_empty() {
             return (input.len(), HttpOutcome::Incomplete);
         }
-        let Some(len) = head_len(&rest[..rest.len().min(HTTP_HEAD_BYTES_MAX)], 0) else {
-            if rest.len() >= HTTP_HEAD_BYTES_MAX {
-                return (input.len(), self.answer(ImmediateResponse::refusal(HttpRefusal::TooLarge)));
+        let first = &rest[..rest.len().min(settings.http_head_bytes_max)];
+        let Some(len) = head_len(first, 0) else {
+            if first.len() == settings.http_head_bytes_max {
+                return (input.len(), self.refuse_part(HttpRefusal::TooLarge, first, settings));
             }
-            let partial = PartialRequest { head: rest.to_vec(), ..PartialRequest::default() };
-            self.partial = Some(Box::new(partial));
+            self.partial = Some(Box::new(PartialRequest::Head(rest.to_vec())));
             return (input.len(), HttpOutcome::Incomplete);
         };
         let (head, rest) = rest.split_at(len);
-        let (consumed, outcome) = match self.validate(head, settings) {
-            Validation::Accepted(valid, framing) => self.decode_body(head, (valid, framing), rest),
-            Validation::Answered(response) => (0, self.answer(response)),
-            Validation::Upgrade { response, echo } => (0, HttpOutcome::Upgrade { response, echo }),
-        };
+        let (consumed, outcome) = self.decode_head(head, rest, settings);
         (skipped + len + consumed, outcome)
-    }
-
-    /// Decodes the body of a request whose head is in the input.
-    fn decode_body<'i>(
-        &mut self,
-        head: &'i [u8],
-        (valid, framing): (ValidRequest, ResponseFraming),
-        rest: &'i [u8],
-    ) -> (usize, HttpOutcome<'i>) {
-        let Some(body) = rest.get(..valid.body_len) else {
-            let sends_continue = self.sends_continue(&valid, rest);
-            let partial = PartialRequest {
-                head: head.to_vec(),
-                valid: Some((valid, framing)),
-                ..PartialRequest::default()
-            };
-            self.partial = Some(Box::new(partial));
-            if sends_continue {
-                return (0, HttpOutcome::Reply(CONTINUE.into()));
-            }
-            return self.gather_body(rest);
-        };
-        match str::from_utf8(body) {
-            Ok(text) => {
-                let number = self.push_request(&valid, framing);
-                let complete = CompleteRequest { number, valid, head: Some(head), body: Some(text) };
-                (body.len(), HttpOutcome::Request(complete))
-            }
-            Err(_) => (rest.len(), self.answer(refuse_body(framing))),
-        }
     }
 
     /// Decodes more of a request that is incomplete.
@@ -312,26 +313,21 @@ impl HttpCodec {
         settings: &CodecSettings,
     ) -> (usize, HttpOutcome<'i>) {
         let partial = self.partial.as_deref_mut().expect("a request must be incomplete");
-        if partial.valid.is_some() {
-            return self.gather_body(input);
-        }
-        let Some(len) = partial.gather_head(input) else {
-            if partial.head.len() < HTTP_HEAD_BYTES_MAX {
+        let PartialRequest::Head(head) = partial else { return self.gather_body(input, settings) };
+        let Some(len) = gather_head(head, input, settings.http_head_bytes_max) else {
+            if head.len() < settings.http_head_bytes_max {
                 return (input.len(), HttpOutcome::Incomplete);
             }
-            return (input.len(), self.answer(ImmediateResponse::refusal(HttpRefusal::TooLarge)));
+            let head = mem::take(head);
+            return (input.len(), self.refuse_part(HttpRefusal::TooLarge, &head, settings));
         };
-        let head = mem::take(&mut partial.head);
+        let head = mem::take(head);
+        self.partial = None;
+        // The request is lent from the memory of the codec, because its head is not in the input.
         match self.validate(&head, settings) {
-            Validation::Accepted(valid, framing) => {
-                let sends_continue = self.sends_continue(&valid, &input[len..]);
-                let partial = self.partial.as_deref_mut().expect("a request must be incomplete");
-                partial.head = head;
-                partial.valid = Some((valid, framing));
-                if sends_continue {
-                    return (len, HttpOutcome::Reply(CONTINUE.into()));
-                }
-                let (consumed, outcome) = self.gather_body(&input[len..]);
+            Validation::Accepted(mut valid, framing) => {
+                let head = valid.keep_head(&head);
+                let (consumed, outcome) = self.begin_body(head, valid, framing, &input[len..], settings);
                 (len + consumed, outcome)
             }
             Validation::Answered(response) => (len, self.answer(response)),
@@ -339,34 +335,99 @@ impl HttpCodec {
         }
     }
 
+    /// Decodes a request whose head is in the input, before `rest`. If its body is in the input too, nothing is copied.
+    fn decode_head<'i>(
+        &mut self,
+        head: &'i [u8],
+        rest: &'i [u8],
+        settings: &CodecSettings,
+    ) -> (usize, HttpOutcome<'i>) {
+        let (mut valid, framing) = match self.validate(head, settings) {
+            Validation::Accepted(valid, framing) => (valid, framing),
+            Validation::Answered(response) => return (0, self.answer(response)),
+            Validation::Upgrade { response, echo } => return (0, HttpOutcome::Upgrade { response, echo }),
+        };
+        let body = match valid.body {
+            BodyFraming::Length(len) => rest.get(..len),
+            BodyFraming::Chunked => None,
+        };
+        let Some(body) = body else {
+            let head = valid.keep_head(head);
+            return self.begin_body(head, valid, framing, rest, settings);
+        };
+        match str::from_utf8(body) {
+            Ok(text) => {
+                let number = self.push_request(&valid, framing);
+                let complete = CompleteRequest { number, valid, head: Some(head), body: Some(text) };
+                (body.len(), HttpOutcome::Request(complete))
+            }
+            Err(_) => (rest.len(), self.answer(refuse_body(HttpRefusal::InvalidUtf8, framing, settings))),
+        }
+    }
+
+    /// Decodes the beginning of a body that is gathered in the codec.
+    fn begin_body<'i>(
+        &mut self,
+        head: Vec<u8>,
+        valid: ValidRequest,
+        framing: ResponseFraming,
+        rest: &'i [u8],
+        settings: &CodecSettings,
+    ) -> (usize, HttpOutcome<'i>) {
+        let sends_continue = self.sends_continue(&valid, rest);
+        let body = PartialBody::new(valid.body);
+        self.partial = Some(Box::new(PartialRequest::Body { head, valid, framing, body }));
+        if sends_continue {
+            return (0, HttpOutcome::Reply(CONTINUE.into()));
+        }
+        self.gather_body(rest, settings)
+    }
+
     /// Returns whether to send 100 Continue: the client waits for it, no part of the body has come, and no earlier
     /// response is due.
     fn sends_continue(&self, valid: &ValidRequest, rest: &[u8]) -> bool {
-        valid.awaits_continue && valid.body_len > 0 && rest.is_empty() && self.pipeline.is_none()
+        valid.awaits_continue && valid.body.has_body() && rest.is_empty() && self.pipeline.is_none()
     }
 
     /// Adds input to the body of the incomplete request.
-    fn gather_body<'i>(&mut self, input: &'i [u8]) -> (usize, HttpOutcome<'i>) {
-        let partial = self.partial.as_deref_mut().expect("a request must be incomplete");
-        let valid = partial.valid.as_ref().expect("the head must be complete").0;
-        let piece = &input[..input.len().min(valid.body_len - partial.body.len())];
-        let gathered = partial.body.push(piece);
-        if gathered.is_ok() && partial.body.len() < valid.body_len {
-            return (input.len(), HttpOutcome::Incomplete);
+    fn gather_body<'i>(&mut self, input: &'i [u8], settings: &CodecSettings) -> (usize, HttpOutcome<'i>) {
+        let Some(PartialRequest::Body { body, .. }) = self.partial.as_deref_mut() else {
+            unreachable!("the body of a request must be incomplete");
+        };
+        let gathered = body.push(input, settings.message_bytes_max);
+        if let Ok((consumed, false)) = gathered {
+            return (consumed, HttpOutcome::Incomplete);
         }
-        let (_, framing) = partial.valid.take().expect("the head must be complete");
-        if gathered.is_err() || partial.body.finish().is_err() {
-            return (input.len(), self.answer(refuse_body(framing)));
+        let Some(PartialRequest::Body { head, valid, framing, body }) = self.partial.take().map(|it| *it)
+        else {
+            unreachable!("the body of a request must be incomplete");
+        };
+        match gathered {
+            Ok((consumed, _)) => {
+                self.partial = Some(Box::new(PartialRequest::Delivered { head, body }));
+                let number = self.push_request(&valid, framing);
+                let complete = CompleteRequest { number, valid, head: None, body: None };
+                (consumed, HttpOutcome::Request(complete))
+            }
+            Err(refusal) => (input.len(), self.answer(refuse_body(refusal, framing, settings))),
         }
-        partial.delivered = true;
-        let number = self.push_request(&valid, framing);
-        (piece.len(), HttpOutcome::Request(CompleteRequest { number, valid, head: None, body: None }))
+    }
+
+    /// Refuses a request of which only a part of its head is known.
+    fn refuse_part(
+        &mut self,
+        refusal: HttpRefusal,
+        head: &[u8],
+        settings: &CodecSettings,
+    ) -> HttpOutcome<'static> {
+        self.answer(ImmediateResponse::refusal_of_part(refusal, head, settings))
     }
 
     fn validate(&self, head: &[u8], settings: &CodecSettings) -> Validation {
         let unanswered = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.requests.len());
         if unanswered >= HTTP_REQUESTS_UNANSWERED_MAX {
-            return Validation::Answered(ImmediateResponse::refusal(HttpRefusal::TooMany));
+            let refusal = ImmediateResponse::refusal_of_part(HttpRefusal::TooMany, head, settings);
+            return Validation::Answered(refusal);
         }
         request::validate(
             head,
@@ -463,20 +524,27 @@ impl HttpCodec {
     }
 }
 
-/// Returns the refusal of a body that is not UTF-8. The connection closes behind it.
-fn refuse_body(framing: ResponseFraming) -> ImmediateResponse {
-    ImmediateResponse::refusal_in(HttpRefusal::InvalidUtf8, &ResponseFraming { close: true, ..framing })
+/// Returns the refusal of a request whose head is valid, because of its body. The connection closes behind it.
+fn refuse_body(
+    refusal: HttpRefusal,
+    framing: ResponseFraming,
+    settings: &CodecSettings,
+) -> ImmediateResponse {
+    ImmediateResponse::refusal(refusal, &ResponseFraming { close: true, ..framing }, settings)
 }
 
-impl PartialRequest {
-    /// Adds input to the head. If the head is then complete, returns how much of the input belongs to it.
-    fn gather_head(&mut self, input: &[u8]) -> Option<usize> {
-        let had = self.head.len();
-        self.head.extend_from_slice(&input[..input.len().min(HTTP_HEAD_BYTES_MAX - had)]);
-        let len = head_len(&self.head, had)?;
-        self.head.truncate(len);
-        Some(len - had)
+/// Adds input to a head, up to `max` bytes in all. If the head is then complete, returns how much of the input belongs
+/// to it. The memory never exceeds `max` bytes.
+fn gather_head(head: &mut Vec<u8>, input: &[u8], max: usize) -> Option<usize> {
+    let had = head.len();
+    let piece = &input[..input.len().min(max - had)];
+    if head.capacity() < had + piece.len() {
+        head.reserve_exact((2 * had).clamp(had + piece.len(), max) - had);
     }
+    head.extend_from_slice(piece);
+    let len = head_len(head, had)?;
+    head.truncate(len);
+    Some(len - had)
 }
 
 /// The empty lines before a request. "A server that is expecting to receive and parse a request-line SHOULD ignore at
@@ -511,9 +579,14 @@ impl EmptyLines {
 mod tests {
     use super::*;
     use crate::protocol::Origins;
-    use crate::protocol::http::RequestKind;
+    use crate::protocol::http::{HttpDate, RequestKind};
 
-    const SETTINGS: CodecSettings = CodecSettings { message_bytes_max: 1 << 40, origins: Origins::Any };
+    const SETTINGS: CodecSettings = CodecSettings {
+        message_bytes_max: 1 << 40,
+        http_head_bytes_max: 16_384,
+        origins: Origins::Any,
+        date: HttpDate::EPOCH,
+    };
 
     const POLL: &str = "POST /?sid=0123456789abcdef0123456789abcdef HTTP/1.1\r\nHost: a\r\n\
         Content-Length: 1000000000000\r\n\r\n";
@@ -528,7 +601,7 @@ mod tests {
     fn an_idle_connection_needs_no_heap() {
         let poll = POLL.replace("1000000000000", "2") + "ab";
         for size in [1, 30, poll.len() - 1, poll.len()] {
-            let mut http = HttpCodec::new(b"", false);
+            let mut http = HttpCodec::new(false);
             for piece in poll.as_bytes().chunks(size) {
                 let mut at = 0;
                 while at < piece.len() {
@@ -543,25 +616,48 @@ mod tests {
             assert!(http.is_idle());
             assert!(matches!(http.decode(b"", &SETTINGS), (0, HttpOutcome::Incomplete)));
             assert!(http.partial.is_none(), "a delivered request is freed");
-            http.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
+            http.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" }, &SETTINGS);
             assert!(http.pipeline.is_none());
         }
     }
 
     #[test]
     fn memory_grows_with_the_bytes_received_not_with_those_announced() {
-        let mut http = HttpCodec::new(b"", false);
+        let mut http = HttpCodec::new(false);
         let input = [POLL.as_bytes(), &[b'x'; 100]].concat();
         assert!(
             matches!(http.decode(&input, &SETTINGS), (consumed, HttpOutcome::Incomplete) if consumed == input.len())
         );
-        let partial = http.partial.as_deref().expect("a request is incomplete");
-        assert!(partial.body.capacity() <= 200 && partial.head.capacity() <= 2 * POLL.len());
+        let Some(PartialRequest::Body { head, body, .. }) = http.partial.as_deref() else {
+            panic!("a request is incomplete")
+        };
+        assert!(body.capacity() <= 200 && head.capacity() == "a".len(), "of the head, only the host is kept");
+    }
+
+    #[test]
+    fn the_memory_of_a_head_never_exceeds_its_limit_and_is_freed_with_it() {
+        let max = SETTINGS.http_head_bytes_max;
+        let lines = "Cookie: x\r\n".repeat(50);
+        let head = POLL.replace("Host", &format!("X: {}\r\n{lines}Host", "x".repeat(max - 1000)));
+        assert!((max - 500..max).contains(&head.len()));
+        for size in [1, 100, 4096] {
+            let mut http = HttpCodec::new(false);
+            for piece in head.as_bytes().chunks(size) {
+                let (consumed, outcome) = http.decode(piece, &SETTINGS);
+                assert!(consumed == piece.len() && matches!(outcome, HttpOutcome::Incomplete));
+                match http.partial.as_deref().expect("a request is incomplete") {
+                    PartialRequest::Head(head) => assert!(head.capacity() <= max, "{}", head.capacity()),
+                    PartialRequest::Body { head, .. } => assert_eq!(head.capacity(), "a".len()),
+                    PartialRequest::Delivered { .. } => panic!("the body is incomplete"),
+                }
+            }
+            assert!(matches!(http.partial.as_deref(), Some(PartialRequest::Body { .. })));
+        }
     }
 
     #[test]
     fn numbers_wrap_around() {
-        let mut http = HttpCodec::new(b"", false);
+        let mut http = HttpCodec::new(false);
         http.next = u32::MAX;
         let poll = POLL.replace("1000000000000", "0").repeat(3);
         let mut at = 0;
@@ -571,14 +667,14 @@ mod tests {
         let numbers = |http: &HttpCodec| http.unanswered().map(|(number, _)| number).collect::<Vec<_>>();
         assert_eq!(numbers(&http), [u32::MAX, 0, 1]);
         let response = HttpResponse::Whole { status: 200, headers: "", body: b"" };
-        assert!(http.respond(0, response).bytes.is_empty());
-        assert!(!http.respond(u32::MAX, response).bytes.is_empty());
+        assert!(http.respond(0, response, &SETTINGS).bytes.is_empty());
+        assert!(!http.respond(u32::MAX, response, &SETTINGS).bytes.is_empty());
         assert_eq!(numbers(&http), [1]);
     }
 
     /// A connection with two requests that were not answered.
     fn two_requests() -> HttpCodec {
-        let mut http = HttpCodec::new(b"", false);
+        let mut http = HttpCodec::new(false);
         let poll = POLL.replace("1000000000000", "0");
         for _ in 0..2 {
             http.decode(poll.as_bytes(), &SETTINGS);

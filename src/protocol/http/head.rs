@@ -3,7 +3,10 @@
 use std::mem::MaybeUninit;
 
 use memchr::memchr_iter;
+use smallvec::SmallVec;
 
+use super::body::BodyFraming;
+use super::query;
 use super::refusal::HttpRefusal;
 use crate::limits::HTTP_HEADERS_MAX;
 
@@ -32,6 +35,26 @@ pub(super) fn head_len(bytes: &[u8], scanned: usize) -> Option<usize> {
     })
 }
 
+/// Returns whether a request line names a version of HTTP, such as `HTTP/2.0`.
+fn names_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let parts: SmallVec<[&[u8]; 4]> = line.split(|byte| *byte == b' ').take(4).collect();
+    matches!(parts[..], [_, _, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']])
+}
+
+/// Returns the origin in a head that is incomplete or malformed, if there is one: a page must be able to read why its
+/// request was refused. If there are several, there is none.
+pub(super) fn find_origin(head: &[u8]) -> Option<&[u8]> {
+    let lines = head.split(|byte| *byte == b'\n');
+    let mut origins = lines.filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        line[..colon].eq_ignore_ascii_case(b"origin").then(|| line[colon + 1..].trim_ascii())
+    });
+    let origin = origins.next()?;
+    origins.next().is_none().then_some(origin)
+}
+
 /// A well-formed head.
 #[derive(Debug)]
 pub struct RequestHead<'h, 'a> {
@@ -51,6 +74,7 @@ impl<'h, 'a> RequestHead<'h, 'a> {
             // two for one.
             Ok(httparse::Status::Complete(len)) if len == head.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err(HttpRefusal::TooLarge),
+            Err(httparse::Error::Version) if names_version(head) => return Err(HttpRefusal::HttpVersion),
             Ok(_) | Err(_) => return Err(HttpRefusal::Malformed),
         }
         let headers = Headers(request.headers);
@@ -73,9 +97,27 @@ impl<'h, 'a> RequestHead<'h, 'a> {
         self.fields.has_key || self.fields.upgrades
     }
 
-    /// Returns the target without its query.
-    pub fn path(&self) -> &'a str {
-        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+    /// Returns how the end of the body is found, as far as the request is well-formed (RFC 9112, 6.3).
+    pub(super) fn body(&self) -> Result<BodyFraming, HttpRefusal> {
+        let length = self.fields.content_length;
+        match self.fields.transfer_coding {
+            None => match length.map(query::number) {
+                None => Ok(BodyFraming::Length(0)),
+                Some(Some(len)) => {
+                    usize::try_from(len).map(BodyFraming::Length).map_err(|_| HttpRefusal::TooLong)
+                }
+                Some(None) => Err(HttpRefusal::Length),
+            },
+            // "might indicate an attempt to perform request smuggling".
+            Some(_) if length.is_some() => Err(HttpRefusal::Length),
+            // 6.1: "MUST treat the message as if the framing is faulty".
+            Some(_) if self.is_http_1_0 => Err(HttpRefusal::TransferCoding),
+            Some(TransferCoding::Chunked) => Ok(BodyFraming::Chunked),
+            Some(TransferCoding::Unsupported) => Err(HttpRefusal::UnsupportedCoding),
+            Some(TransferCoding::Empty | TransferCoding::NotChunked | TransferCoding::Invalid) => {
+                Err(HttpRefusal::TransferCoding)
+            }
+        }
     }
 }
 
@@ -88,6 +130,36 @@ pub enum Expectation {
     Unknown,
 }
 
+/// The transfer codings of a request, which are in all of its `Transfer-Encoding` lines together (RFC 9112, 6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferCoding {
+    /// There is none, although there is a line.
+    Empty,
+    /// `chunked` alone.
+    Chunked,
+    /// Others, and then `chunked`.
+    Unsupported,
+    /// Others, of which the last is not `chunked`: nothing says where the body ends.
+    NotChunked,
+    /// Others behind `chunked`, or `chunked` twice: nothing says where the body ends.
+    Invalid,
+}
+
+impl TransferCoding {
+    /// Returns the codings with another one behind them.
+    fn with(self, coding: &[u8]) -> TransferCoding {
+        let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+        match self {
+            TransferCoding::Empty if is_chunked => TransferCoding::Chunked,
+            TransferCoding::NotChunked if is_chunked => TransferCoding::Unsupported,
+            TransferCoding::Empty | TransferCoding::NotChunked => TransferCoding::NotChunked,
+            TransferCoding::Chunked | TransferCoding::Unsupported | TransferCoding::Invalid => {
+                TransferCoding::Invalid
+            }
+        }
+    }
+}
+
 /// The header fields that matter for every request, read in one pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a> {
@@ -95,8 +167,7 @@ pub struct Fields<'a> {
     pub origin: Option<&'a [u8]>,
     pub content_length: Option<&'a [u8]>,
     pub if_none_match: Option<&'a [u8]>,
-    /// There is a `Transfer-Encoding`, with any value.
-    pub has_transfer_encoding: bool,
+    pub transfer_coding: Option<TransferCoding>,
     /// There is a `Sec-WebSocket-Key`.
     pub has_key: bool,
     /// `Connection: close`.
@@ -160,7 +231,10 @@ impl<'a> Fields<'a> {
             FieldName::IfNoneMatch => {
                 self.if_none_match = Some(if self.if_none_match.is_none() { value } else { b"" });
             }
-            FieldName::TransferEncoding => self.has_transfer_encoding = true,
+            FieldName::TransferEncoding => {
+                let before = self.transfer_coding.unwrap_or(TransferCoding::Empty);
+                self.transfer_coding = Some(tokens(value).fold(before, TransferCoding::with));
+            }
             FieldName::Key => self.has_key = true,
             FieldName::Connection => {
                 self.close |= lists(value, "close");

@@ -5,12 +5,16 @@
 //! | --- | --- |
 //! | `connection` | the codec of a connection: requests in pieces, and responses that wait for earlier ones |
 //! | `head` | the end of a head, its request line and its header fields |
+//! | `body`, `chunked` | a body in pieces; the chunked transfer coding |
 //! | `request` | the validation of a head |
 //! | `query` | the parameters of a session's requests |
-//! | `response` | the encoding of responses |
+//! | `response`, `date` | the encoding of responses; their `Date` |
 //! | `refusal` | the reasons for refusing a request: status, text, headers |
 
+mod body;
+mod chunked;
 mod connection;
+mod date;
 pub(super) mod head;
 mod query;
 mod refusal;
@@ -20,7 +24,9 @@ mod response;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+pub(super) use self::chunked::is_token_byte;
 pub(super) use self::connection::{HttpCodec, HttpOutcome};
+pub use self::date::HttpDate;
 pub use self::refusal::HttpRefusal;
 
 /// The id of a session: 128 bits that its client has chosen at random. A peer that knows them can act as the client,

@@ -1,5 +1,8 @@
 //! The reasons for refusing a request, each with its status, its text and its headers.
 
+/// The header that tells a client to try again in a second (RFC 9110, 10.2.3).
+pub(super) const RETRY_SOON: &str = "Retry-After: 1\r\n";
+
 /// The reason for refusing a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HttpRefusal {
@@ -13,8 +16,19 @@ pub enum HttpRefusal {
     Host,
     /// The target is neither a path, nor a URL, nor the `*` of OPTIONS.
     Target,
+    /// The version of HTTP is neither 1.0 nor 1.1.
+    HttpVersion,
     /// The `Content-Length` is not a single number, or there is also a `Transfer-Encoding`.
     Length,
+    /// The transfer codings do not say where the body ends, or the request is HTTP/1.0, which has none.
+    TransferCoding,
+    /// There is a transfer coding apart from `chunked`.
+    UnsupportedCoding,
+    /// The body is not a valid chunked body.
+    Chunk,
+    /// A chunked body has more than [`HTTP_CHUNK_OVERHEAD_BYTES_MAX`](crate::limits::HTTP_CHUNK_OVERHEAD_BYTES_MAX)
+    /// bytes, and one more for each byte of data, that are not data.
+    ChunkOverhead,
     /// The request has a body, but its method gives it no meaning.
     Body,
     /// The body is not UTF-8.
@@ -37,16 +51,16 @@ pub enum HttpRefusal {
     Origin,
     /// The path does not accept POST.
     NotFound,
-    /// The method is unknown.
+    /// The server does not know the method.
     UnknownMethod,
+    /// The server knows the method, but has nothing that allows it.
+    MethodNotAllowed,
     /// The method of the handshake is not GET.
     Method,
     /// The request asks for the output of a session, but does not accept an event stream.
     NotAcceptable,
     /// The request was not complete in time.
     Timeout,
-    /// A POST has no `Content-Length`.
-    NoLength,
     /// The body is longer than the limit on messages.
     TooLong,
     /// The expectation is not `100-continue`.
@@ -56,7 +70,7 @@ pub enum HttpRefusal {
     /// More than [`HTTP_REQUESTS_UNANSWERED_MAX`](crate::limits::HTTP_REQUESTS_UNANSWERED_MAX) requests are not
     /// answered.
     TooMany,
-    /// The head has more than [`HTTP_HEAD_BYTES_MAX`](crate::limits::HTTP_HEAD_BYTES_MAX) bytes, or more than
+    /// The head has more than `http-head-bytes-max` bytes, or more than
     /// [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX) headers.
     TooLarge,
     /// The connection exceeds the number that its address may have.
@@ -71,16 +85,17 @@ impl HttpRefusal {
         match self {
             HttpRefusal::Sid | HttpRefusal::Origin => 403,
             HttpRefusal::NotFound => 404,
-            HttpRefusal::UnknownMethod | HttpRefusal::Method => 405,
+            HttpRefusal::MethodNotAllowed | HttpRefusal::Method => 405,
             HttpRefusal::NotAcceptable => 406,
             HttpRefusal::Timeout => 408,
-            HttpRefusal::NoLength => 411,
             HttpRefusal::TooLong => 413,
             HttpRefusal::Expectation => 417,
             HttpRefusal::UpgradeMissing => 426,
             HttpRefusal::TooMany | HttpRefusal::AddressFull => 429,
             HttpRefusal::TooLarge => 431,
+            HttpRefusal::UnknownMethod | HttpRefusal::UnsupportedCoding => 501,
             HttpRefusal::ServerFull => 503,
+            HttpRefusal::HttpVersion => 505,
             _ => 400,
         }
     }
@@ -93,7 +108,12 @@ impl HttpRefusal {
             HttpRefusal::NoHost => "host missing",
             HttpRefusal::Host => "invalid host",
             HttpRefusal::Target => "invalid request target",
+            HttpRefusal::HttpVersion => "HTTP version must be 1.1 or 1.0",
             HttpRefusal::Length => "invalid content length",
+            HttpRefusal::TransferCoding => "invalid transfer encoding",
+            HttpRefusal::UnsupportedCoding => "transfer encoding must be chunked",
+            HttpRefusal::Chunk => "invalid chunk",
+            HttpRefusal::ChunkOverhead => "too many small chunks, or chunk extensions or trailers too long",
             HttpRefusal::Body => "request must have no body",
             HttpRefusal::InvalidUtf8 => "body must be UTF-8",
             HttpRefusal::Parameters => "repeated sid or seq, or invalid seq",
@@ -106,10 +126,10 @@ impl HttpRefusal {
             HttpRefusal::Origin => "origin not allowed",
             HttpRefusal::NotFound => "nothing can be posted here",
             HttpRefusal::UnknownMethod => "unknown method",
+            HttpRefusal::MethodNotAllowed => "method not allowed",
             HttpRefusal::Method => "websocket handshake must be GET",
             HttpRefusal::NotAcceptable => "only an event stream can be had here",
             HttpRefusal::Timeout => "request took too long",
-            HttpRefusal::NoLength => "content length required",
             HttpRefusal::TooLong => "body too long",
             HttpRefusal::Expectation => "unknown expectation",
             HttpRefusal::UpgradeMissing => "websocket upgrade required",
@@ -124,7 +144,9 @@ impl HttpRefusal {
     pub(super) const fn headers(self) -> &'static str {
         match self {
             // RFC 9110, 15.5.6, 15.5.22 and 7.8; RFC 6455, 4.4.
-            HttpRefusal::UnknownMethod => "Allow: GET, HEAD, POST, OPTIONS\r\n",
+            HttpRefusal::UnknownMethod | HttpRefusal::MethodNotAllowed => {
+                "Allow: GET, HEAD, POST, OPTIONS\r\n"
+            }
             HttpRefusal::Method => "Allow: GET\r\n",
             HttpRefusal::UpgradeMissing => {
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -132,6 +154,7 @@ impl HttpRefusal {
             // RFC 9110, 10.2.3. Places become free when clients disconnect, which can take a while.
             HttpRefusal::AddressFull | HttpRefusal::ServerFull => "Retry-After: 10\r\n",
             HttpRefusal::Version => "Sec-WebSocket-Version: 13\r\n",
+            HttpRefusal::TooMany => RETRY_SOON,
             _ => "",
         }
     }
@@ -145,6 +168,7 @@ impl HttpRefusal {
                 | HttpRefusal::Origin
                 | HttpRefusal::NotFound
                 | HttpRefusal::UnknownMethod
+                | HttpRefusal::MethodNotAllowed
                 | HttpRefusal::NotAcceptable
         )
     }

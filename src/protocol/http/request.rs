@@ -2,11 +2,15 @@
 
 use std::str;
 
+use super::body::BodyFraming;
+use super::chunked::is_token_byte;
 use super::head::{self, Expectation, RequestHead};
-use super::query::{self, Parameters};
+use super::query::Parameters;
 use super::refusal::HttpRefusal;
 use super::response::{self, ResponseFraming};
 use super::{RequestKind, SessionParams, Sid};
+use crate::limits::HTTP_PREFLIGHT_BYTES_MAX;
+use crate::protocol::origin::Cors;
 use crate::protocol::websocket::handshake;
 use crate::protocol::{CodecSettings, Reason};
 
@@ -43,21 +47,29 @@ pub(super) struct ImmediateResponse {
 }
 
 impl ImmediateResponse {
-    /// Returns a refusal of a request about which nothing else is known. The connection closes behind it.
-    pub fn refusal(refusal: HttpRefusal) -> ImmediateResponse {
-        ImmediateResponse::refusal_in(refusal, &ResponseFraming { close: true, ..ResponseFraming::default() })
+    /// Returns a refusal of a request of which only these bytes of its head are known, which need not be well-formed.
+    /// The connection closes behind it.
+    pub fn refusal_of_part(refusal: HttpRefusal, head: &[u8], settings: &CodecSettings) -> ImmediateResponse {
+        let cors = head::find_origin(head).and_then(|origin| settings.origins.admit(origin));
+        let framing =
+            ResponseFraming { close: true, cors: cors.unwrap_or_default(), ..ResponseFraming::default() };
+        ImmediateResponse::refusal(refusal, &framing, settings)
     }
 
-    pub fn refusal_in(refusal: HttpRefusal, framing: &ResponseFraming) -> ImmediateResponse {
+    pub fn refusal(
+        refusal: HttpRefusal,
+        framing: &ResponseFraming,
+        settings: &CodecSettings,
+    ) -> ImmediateResponse {
         let mut bytes = Vec::new();
-        response::refusal(&mut bytes, framing, refusal);
+        response::refusal(&mut bytes, settings.date, framing, refusal);
         let close_reason = framing.close.then_some(Reason::Refused(refusal));
         ImmediateResponse { bytes, close_reason, is_refusal: true }
     }
 
-    fn preflight(framing: &ResponseFraming) -> ImmediateResponse {
+    fn preflight(framing: &ResponseFraming, headers: &str, settings: &CodecSettings) -> ImmediateResponse {
         let mut bytes = Vec::new();
-        response::preflight(&mut bytes, framing);
+        response::preflight(&mut bytes, settings.date, framing, headers);
         let close_reason = framing.close.then_some(Reason::Finished);
         ImmediateResponse { bytes, close_reason, is_refusal: false }
     }
@@ -67,7 +79,7 @@ impl ImmediateResponse {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValidRequest {
     kind: KindSpans,
-    pub body_len: usize,
+    pub body: BodyFraming,
     /// The client waits for 100 Continue before it sends the body.
     pub awaits_continue: bool,
 }
@@ -103,7 +115,16 @@ impl ValidRequest {
         matches!(self.kind, KindSpans::Stream(_))
     }
 
-    /// Returns the request itself. `head` must be the head that was validated.
+    /// Returns the part of the head that [`ValidRequest::kind`] needs, to which the request refers from now on. While the
+    /// body arrives, the rest of the head needs no memory.
+    pub fn keep_head(&mut self, head: &[u8]) -> Vec<u8> {
+        match &mut self.kind {
+            KindSpans::Poll(session) | KindSpans::Stream(session) => session.keep_host(head),
+            KindSpans::Document { .. } => head.to_vec(),
+        }
+    }
+
+    /// Returns the request itself. `head` must be the head that was validated, or the part of it that was kept.
     pub fn kind<'a>(&self, head: &'a [u8], body: &'a str) -> RequestKind<'a> {
         match self.kind {
             KindSpans::Poll(session) => RequestKind::Poll { session: session.params(head), body },
@@ -118,17 +139,24 @@ impl ValidRequest {
 }
 
 impl SessionSpans {
+    /// Moves the position of the host to the beginning of the memory that the head is replaced by.
+    fn keep_host(&mut self, head: &[u8]) -> Vec<u8> {
+        let host = self.host.text(head).as_bytes().to_vec();
+        self.host = Span { start: 0, end: host.len() as u32 };
+        host
+    }
+
     fn params(self, head: &[u8]) -> SessionParams<'_> {
         let SessionSpans { sid, connect, close, seq, host } = self;
         SessionParams { sid, connect, close, seq, host: host.text(head) }
     }
 }
 
-/// The position of a text in a head, which has at most 8 KiB.
+/// The position of a text in a head.
 #[derive(Clone, Copy, Debug)]
 struct Span {
-    start: u16,
-    end: u16,
+    start: u32,
+    end: u32,
 }
 
 impl Span {
@@ -138,11 +166,11 @@ impl Span {
         let is_text = str::from_utf8(part).is_ok();
         // An empty part may point anywhere.
         let (start, end) = if part.is_empty() { (0, 0) } else { (start, start + part.len()) };
-        is_text.then_some(Span { start: start as u16, end: end as u16 })
+        is_text.then_some(Span { start: start as u32, end: end as u32 })
     }
 
     fn text(self, head: &[u8]) -> &str {
-        let part = &head[usize::from(self.start)..usize::from(self.end)];
+        let part = &head[self.start as usize..self.end as usize];
         str::from_utf8(part).expect("the part was UTF-8 when its position was taken")
     }
 }
@@ -183,7 +211,9 @@ pub(super) fn validate(head: &[u8], context: RequestContext<'_>) -> Validation {
     let mut space = head::header_space();
     match RequestHead::parse(head, &mut space) {
         Ok(parsed) => Validator::new(head, &parsed, context).validate(),
-        Err(refusal) => Validation::Answered(ImmediateResponse::refusal(refusal)),
+        Err(refusal) => {
+            Validation::Answered(ImmediateResponse::refusal_of_part(refusal, head, context.settings))
+        }
     }
 }
 
@@ -192,6 +222,10 @@ struct Validator<'c, 'h, 'a> {
     bytes: &'a [u8],
     head: &'c RequestHead<'h, 'a>,
     context: RequestContext<'c>,
+    /// How the end of the body is found, or the refusal if that is not known.
+    body: Result<BodyFraming, HttpRefusal>,
+    /// The page that has sent the request may not connect.
+    is_foreign: bool,
     framing: ResponseFraming,
 }
 
@@ -201,13 +235,19 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         head: &'c RequestHead<'h, 'a>,
         context: RequestContext<'c>,
     ) -> Validator<'c, 'h, 'a> {
+        let cors = match head.fields.origin {
+            Some(origin) => context.settings.origins.admit(origin),
+            None => Some(Cors::Silent),
+        };
+        let is_foreign = cors.is_none();
         let framing = ResponseFraming {
             close: !head.persists(),
             is_http_1_0: head.is_http_1_0,
             is_head_only: head.method == "HEAD",
+            cors: cors.unwrap_or_default(),
             ..ResponseFraming::default()
         };
-        Validator { bytes, head, context, framing }
+        Validator { bytes, head, context, body: head.body(), is_foreign, framing }
     }
 
     fn validate(mut self) -> Validation {
@@ -216,7 +256,11 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
             Err(refusal) => {
                 // If a body was not read, its bytes would be taken for the next request.
                 self.framing.close |= !refusal.may_persist() || self.has_body();
-                Validation::Answered(ImmediateResponse::refusal_in(refusal, &self.framing))
+                Validation::Answered(ImmediateResponse::refusal(
+                    refusal,
+                    &self.framing,
+                    self.context.settings,
+                ))
             }
         }
     }
@@ -228,18 +272,20 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
             return Err(refusal);
         }
         self.check_host()?;
-        let length = self.length()?;
-        if self.head.wants_upgrade() {
-            return self.upgrade();
-        }
+        let body = self.body?;
         if !self.head.is_http_1_0 && self.head.fields.expectation == Expectation::Unknown {
             return Err(HttpRefusal::Expectation);
+        }
+        if self.head.wants_upgrade() {
+            return self.upgrade();
         }
         match self.head.method {
             "GET" => self.get(),
             "HEAD" => self.document(),
-            "POST" => self.post(length),
+            "POST" => self.post(body),
             "OPTIONS" => self.options(),
+            // RFC 9110, 9.1: 405 for a method that is known, but not allowed; 501 for others.
+            "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT" => Err(HttpRefusal::MethodNotAllowed),
             _ => Err(HttpRefusal::UnknownMethod),
         }
     }
@@ -255,25 +301,21 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         }
     }
 
-    /// Returns the announced length of the body, which must be a single number or absent.
-    fn length(&self) -> Result<Option<u64>, HttpRefusal> {
-        let fields = &self.head.fields;
-        match fields.content_length {
-            None => Ok(None),
-            Some(_) if fields.has_transfer_encoding => Err(HttpRefusal::Length),
-            Some(text) => query::number(text).map(Some).ok_or(HttpRefusal::Length),
-        }
-    }
-
     /// Returns whether bytes behind the head belong to the request, as far as this is known.
     fn has_body(&self) -> bool {
-        self.head.fields.has_transfer_encoding || !matches!(self.length(), Ok(None | Some(0)))
+        self.body.map_or(true, BodyFraming::has_body)
     }
 
     fn upgrade(&mut self) -> Result<Validation, HttpRefusal> {
         // If the upgrade is refused, the bytes that follow may be frames or a request.
         self.framing.close = true;
-        let (response, echo) = handshake::upgrade(self.head, self.context.echo)?;
+        if self.head.method != "GET" {
+            return Err(HttpRefusal::Method);
+        }
+        let target = self.target()?;
+        let echo = self.context.echo && target.path == "/echo";
+        self.check_no_body()?;
+        let response = handshake::upgrade(self.head, echo)?;
         self.check_origin()?;
         self.check_not_pipelined()?;
         Ok(Validation::Upgrade { response, echo })
@@ -294,7 +336,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         // The stream ends with the connection. A request behind it could not be answered.
         self.framing.close = true;
         self.check_not_pipelined()?;
-        Ok(self.accepted(KindSpans::Stream(session), 0))
+        Ok(self.accepted(KindSpans::Stream(session), BodyFraming::Length(0)))
     }
 
     /// Validates a GET without a session, or a HEAD. A HEAD with a session would ask for the head of a stream, which
@@ -304,21 +346,25 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         self.check_no_body()?;
         let path = Span::new(self.bytes, target.path.as_bytes()).ok_or(HttpRefusal::Target)?;
         let if_none_match = self.head.fields.if_none_match.and_then(|tags| Span::new(self.bytes, tags));
-        Ok(self.accepted(KindSpans::Document { path, if_none_match }, 0))
+        self.framing.is_document = true;
+        Ok(self.accepted(KindSpans::Document { path, if_none_match }, BodyFraming::Length(0)))
     }
 
-    fn post(&mut self, length: Option<u64>) -> Result<Validation, HttpRefusal> {
+    fn post(&mut self, body: BodyFraming) -> Result<Validation, HttpRefusal> {
         let target = self.target()?;
         if !target.is_root() {
             return Err(HttpRefusal::NotFound);
         }
         self.framing.is_session = true;
         self.check_origin()?;
-        let length = length.ok_or(HttpRefusal::NoLength)?;
-        let max = self.context.settings.message_bytes_max;
-        let body_len = usize::try_from(length).ok().filter(|len| *len <= max).ok_or(HttpRefusal::TooLong)?;
+        match body {
+            BodyFraming::Length(len) if len > self.context.settings.message_bytes_max => {
+                return Err(HttpRefusal::TooLong);
+            }
+            BodyFraming::Length(_) | BodyFraming::Chunked => {}
+        }
         let session = self.session(&target, &Parameters::parse(target.query)?)?;
-        Ok(self.accepted(KindSpans::Poll(session), body_len))
+        Ok(self.accepted(KindSpans::Poll(session), body))
     }
 
     fn options(&mut self) -> Result<Validation, HttpRefusal> {
@@ -327,12 +373,28 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         }
         self.check_no_body()?;
         self.check_origin()?;
-        Ok(Validation::Answered(ImmediateResponse::preflight(&self.framing)))
+        let headers = self.requested_headers().unwrap_or_else(|| "Content-Type".into());
+        Ok(Validation::Answered(ImmediateResponse::preflight(&self.framing, &headers, self.context.settings)))
     }
 
-    fn accepted(&self, kind: KindSpans, body_len: usize) -> Validation {
+    /// Returns the headers that a page asks to send. No header makes the server do anything that it would not do for a
+    /// program, and therefore all are allowed: polyfills of `EventSource` and other libraries send some of their own.
+    fn requested_headers(&self) -> Option<String> {
+        let mut headers = String::new();
+        for name in self.head.headers.tokens("Access-Control-Request-Headers") {
+            let is_name = name.iter().all(|byte| is_token_byte(*byte));
+            let name = str::from_utf8(name).ok().filter(|_| is_name)?;
+            if !headers.is_empty() {
+                headers.push_str(", ");
+            }
+            headers.push_str(name);
+        }
+        (1..=HTTP_PREFLIGHT_BYTES_MAX).contains(&headers.len()).then_some(headers)
+    }
+
+    fn accepted(&self, kind: KindSpans, body: BodyFraming) -> Validation {
         let awaits_continue = !self.head.is_http_1_0 && self.head.fields.expectation == Expectation::Continue;
-        Validation::Accepted(ValidRequest { kind, body_len, awaits_continue }, self.framing.clone())
+        Validation::Accepted(ValidRequest { kind, body, awaits_continue }, self.framing.clone())
     }
 
     fn target(&self) -> Result<Target<'a>, HttpRefusal> {
@@ -364,11 +426,13 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         if self.has_body() { Err(HttpRefusal::Body) } else { Ok(()) }
     }
 
-    /// Refuses pages that may not connect. From here on a page that may connect may also read the response.
-    fn check_origin(&mut self) -> Result<(), HttpRefusal> {
-        let Some(origin) = self.head.fields.origin else { return Ok(()) };
-        self.framing.cors = self.context.settings.origins.admit(origin).ok_or(HttpRefusal::Origin)?;
-        Ok(())
+    /// Refuses pages that may not connect.
+    fn check_origin(&self) -> Result<(), HttpRefusal> {
+        if !self.is_foreign {
+            return Ok(());
+        }
+        self.context.settings.origins.refused(self.head.fields.origin.unwrap_or_default());
+        Err(HttpRefusal::Origin)
     }
 
     fn check_not_pipelined(&self) -> Result<(), HttpRefusal> {

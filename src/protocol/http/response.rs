@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::date::HttpDate;
 use super::refusal::HttpRefusal;
 use crate::protocol::origin::Cors;
 
@@ -16,6 +17,8 @@ pub(super) struct ResponseFraming {
     pub is_head_only: bool,
     /// The response belongs to a session. Its body is text that must not be cached or interpreted as another type.
     pub is_session: bool,
+    /// The response is a document. A document has its own rules for pages of other origins, but an error has not.
+    pub is_document: bool,
     pub cors: Cors,
 }
 
@@ -34,11 +37,17 @@ pub(super) const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 /// The maximum length of a response head, without the headers that the caller gives.
 const HEAD_BYTES: usize = 256;
 
-/// Appends a complete response. It has no `Date`, because a codec has no clock, and "an origin server without a clock
-/// MUST NOT generate a Date" (RFC 9110, 6.6.1). No response is cached by its age.
-pub(super) fn whole(out: &mut Vec<u8>, framing: &ResponseFraming, status: u16, headers: &str, body: &[u8]) {
+/// Appends a complete response.
+pub(super) fn whole(
+    out: &mut Vec<u8>,
+    date: HttpDate,
+    framing: &ResponseFraming,
+    status: u16,
+    headers: &str,
+    body: &[u8],
+) {
     out.reserve(HEAD_BYTES + headers.len() + body.len());
-    status_line(out, status);
+    start(out, status, date);
     if framing.close {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if framing.is_http_1_0 {
@@ -47,7 +56,9 @@ pub(super) fn whole(out: &mut Vec<u8>, framing: &ResponseFraming, status: u16, h
     if framing.is_session {
         out.extend_from_slice(SESSION_HEADERS.as_bytes());
     }
-    cors(out, &framing.cors);
+    if !framing.is_document || status >= 400 {
+        cors(out, &framing.cors, matches!(status, 429 | 503));
+    }
     out.extend_from_slice(headers.as_bytes());
     // RFC 9110, 8.6: 204 must have no `Content-Length`, and 304 only the length that 200 would have.
     if matches!(status, 204 | 304) {
@@ -60,35 +71,51 @@ pub(super) fn whole(out: &mut Vec<u8>, framing: &ResponseFraming, status: u16, h
 }
 
 /// Appends the head of an event stream.
-pub(super) fn stream(out: &mut Vec<u8>, framing: &ResponseFraming) {
-    status_line(out, 200);
-    cors(out, &framing.cors);
+pub(super) fn stream(out: &mut Vec<u8>, date: HttpDate, framing: &ResponseFraming) {
+    start(out, 200, date);
+    cors(out, &framing.cors, false);
     out.extend_from_slice(STREAM.as_bytes());
 }
 
 /// Appends the response that refuses a request.
-pub(super) fn refusal(out: &mut Vec<u8>, framing: &ResponseFraming, refusal: HttpRefusal) {
-    plain(out, framing, refusal.status(), refusal.headers(), refusal.text());
+pub(super) fn refusal(out: &mut Vec<u8>, date: HttpDate, framing: &ResponseFraming, refusal: HttpRefusal) {
+    plain(out, date, framing, refusal.status(), refusal.headers(), refusal.text());
 }
 
 /// Appends a response whose body is a line of text.
-pub(super) fn plain(out: &mut Vec<u8>, framing: &ResponseFraming, status: u16, headers: &str, text: &str) {
+pub(super) fn plain(
+    out: &mut Vec<u8>,
+    date: HttpDate,
+    framing: &ResponseFraming,
+    status: u16,
+    headers: &str,
+    text: &str,
+) {
     let content_type = if framing.is_session { "" } else { "Content-Type: text/plain\r\n" };
-    whole(out, framing, status, &format!("{headers}{content_type}"), format!("{text}\n").as_bytes());
+    whole(out, date, framing, status, &format!("{headers}{content_type}"), format!("{text}\n").as_bytes());
 }
 
-/// Appends the response to OPTIONS, which lists what a page may ask for (Fetch, 4.8).
-pub(super) fn preflight(out: &mut Vec<u8>, framing: &ResponseFraming) {
-    let headers = "Allow: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
-        Access-Control-Allow-Headers: Content-Type\r\nAccess-Control-Max-Age: 86400\r\n";
-    whole(out, framing, 204, headers, b"");
+/// Appends the response to OPTIONS, which lists what a page may ask for (Fetch, 4.8): methods, and these headers.
+pub(super) fn preflight(out: &mut Vec<u8>, date: HttpDate, framing: &ResponseFraming, headers: &str) {
+    let headers = format!(
+        "Allow: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
+         Access-Control-Allow-Headers: {headers}\r\nAccess-Control-Max-Age: 86400\r\n"
+    );
+    whole(out, date, framing, 204, &headers, b"");
 }
 
-fn status_line(out: &mut Vec<u8>, status: u16) {
-    write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status)).expect("writing to memory does not fail");
+/// Appends the status line and the headers that every response has.
+fn start(out: &mut Vec<u8>, status: u16, date: HttpDate) {
+    write!(out, "HTTP/1.1 {status} {}\r\nDate: ", phrase(status)).expect("writing to memory does not fail");
+    out.extend_from_slice(date.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
-fn cors(out: &mut Vec<u8>, cors: &Cors) {
+/// Appends the headers that permit a page to read the response. With `may_retry` they include `Retry-After`.
+fn cors(out: &mut Vec<u8>, cors: &Cors, may_retry: bool) {
+    if may_retry && *cors != Cors::Silent {
+        out.extend_from_slice(b"Access-Control-Expose-Headers: Retry-After\r\n");
+    }
     match cors {
         Cors::Silent => {}
         Cors::Any => out.extend_from_slice(b"Access-Control-Allow-Origin: *\r\n"),
@@ -113,14 +140,15 @@ const fn phrase(status: u16) -> &'static str {
         406 => "Not Acceptable",
         408 => "Request Timeout",
         409 => "Conflict",
-        411 => "Length Required",
         413 => "Content Too Large",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
         _ => "",
     }
 }

@@ -4,7 +4,7 @@ mod refusals;
 
 use super::super::http::{HttpRequest, HttpResponse, Persistence, RequestKind, SessionParams};
 use super::*;
-use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
+use crate::limits::{HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 
 /// An owned [`RequestKind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,8 @@ impl Driver {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.transcript.sent.push_str(std::str::from_utf8(bytes).expect("the bytes are UTF-8"));
+        let bytes = std::str::from_utf8(bytes).expect("the bytes are UTF-8");
+        self.transcript.sent.push_str(&without_dates(bytes));
     }
 
     /// Answers one of the waiting requests. The response describes the request.
@@ -125,7 +126,7 @@ impl Driver {
             }
             _ => HttpResponse::Whole { status: 200, headers: "X: y\r\n", body: body.as_bytes() },
         };
-        let ready = self.codec.respond(number, response);
+        let ready = self.codec.respond(number, response, &self.settings);
         self.send(&ready.bytes);
         if let Persistence::Close(reason) = ready.persistence {
             assert!(self.transcript.close_reason.replace(reason).is_none(), "a connection ends once");
@@ -277,9 +278,10 @@ fn responses_to_documents() {
     let respond = |request: &str, status, body: &[u8]| {
         let mut codec = Codec::new(Options::default());
         feed(&mut codec, request.as_bytes(), &mut Vec::new());
-        let ready = codec.respond(0, HttpResponse::Whole { status, headers: "ETag: \"e\"\r\n", body });
+        let ready =
+            codec.respond(0, HttpResponse::Whole { status, headers: "ETag: \"e\"\r\n", body }, &SETTINGS);
         assert_eq!(ready.persistence, Persistence::KeepAlive);
-        String::from_utf8(ready.bytes).expect("text")
+        without_dates(std::str::from_utf8(&ready.bytes).expect("text"))
     };
     let get = "GET /x HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n";
     let head = get.replace("GET", "HEAD");
@@ -319,9 +321,10 @@ fn a_refused_stream_is_also_the_last_of_its_connection() {
     feed(&mut codec, (stream_with("") + &post("ignored")).as_bytes(), &mut Vec::new());
     assert!(codec.is_open() && codec.is_idle());
     assert_eq!(codec.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
-    let ready = codec.respond(0, HttpResponse::Whole { status: 403, headers: "", body: b"" });
+    let ready = codec.respond(0, HttpResponse::Whole { status: 403, headers: "", body: b"" }, &SETTINGS);
     assert!(
-        ready.bytes.starts_with(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
+        without_dates(std::str::from_utf8(&ready.bytes).unwrap())
+            .starts_with("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain; ")
     );
     assert_eq!(ready.persistence, Persistence::Close(Reason::Finished));
     assert!(!codec.is_open());
@@ -331,14 +334,14 @@ fn a_refused_stream_is_also_the_last_of_its_connection() {
 fn an_open_stream_counts_as_unanswered_and_cannot_be_answered_again() {
     let mut codec = Codec::new(Options::default());
     feed(&mut codec, stream_with("").as_bytes(), &mut Vec::new());
-    assert_eq!(codec.respond(0, HttpResponse::Stream).persistence, Persistence::KeepAlive);
+    assert_eq!(codec.respond(0, HttpResponse::Stream, &SETTINGS).persistence, Persistence::KeepAlive);
     assert!(codec.is_open() && codec.is_idle() && codec.framing().is_none());
     assert_eq!(codec.unanswered().collect::<Vec<_>>(), [(0, Some(Sid::from(sid())))]);
-    assert_eq!(codec.respond(0, HttpResponse::Stream), ReadyResponses::default());
+    assert_eq!(codec.respond(0, HttpResponse::Stream, &SETTINGS), ReadyResponses::default());
     let mut seen = Vec::new();
     feed(&mut codec, &[b'x'; 10_000], &mut seen);
     assert_eq!(seen, []);
-    assert_eq!(codec.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+    assert_eq!(codec.close(Reason::GoingAway, &SETTINGS), Close::silent(Reason::GoingAway));
 }
 
 #[test]
@@ -376,7 +379,11 @@ fn an_upgrade_may_follow_answered_requests() {
                     Incoming::Incomplete => break,
                     Incoming::Request(request) => {
                         let number = request.number;
-                        codec.respond(number, HttpResponse::Whole { status: 200, headers: "", body: b"" });
+                        codec.respond(
+                            number,
+                            HttpResponse::Whole { status: 200, headers: "", body: b"" },
+                            &SETTINGS,
+                        );
                     }
                     Incoming::Reply(bytes) => seen.push(bytes),
                     other => panic!("{other:?}"),
@@ -488,7 +495,7 @@ fn responses_are_sent_in_the_order_of_requests() {
     // Numbers of requests that were answered or never came are ignored.
     for number in [0, 1, 2, 4, 5, u32::MAX] {
         let response = HttpResponse::Whole { status: 200, headers: "", body: b"" };
-        assert_eq!(driver.codec.respond(number, response), ReadyResponses::default(), "{number}");
+        assert_eq!(driver.codec.respond(number, response, &SETTINGS), ReadyResponses::default(), "{number}");
     }
     driver.answer(0);
     assert_eq!(statuses(&driver.transcript.sent), ["200", "400"]);
@@ -501,9 +508,9 @@ fn waiting_responses_are_counted() {
     let mut codec = Codec::new(Options::default());
     feed(&mut codec, [post("1"), post("2")].concat().as_bytes(), &mut Vec::new());
     assert_eq!(codec.waiting_bytes(), 0);
-    codec.respond(1, HttpResponse::Whole { status: 200, headers: "", body: &[b'x'; 1000] });
+    codec.respond(1, HttpResponse::Whole { status: 200, headers: "", body: &[b'x'; 1000] }, &SETTINGS);
     assert!((1000..1300).contains(&codec.waiting_bytes()), "{}", codec.waiting_bytes());
-    codec.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
+    codec.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" }, &SETTINGS);
     assert_eq!(codec.waiting_bytes(), 0);
 }
 
@@ -526,7 +533,7 @@ fn nothing_follows_a_bad_request() {
     assert_eq!(driver.codec.unanswered().collect::<Vec<_>>(), [(3, Some(Sid::from(sid())))]);
     driver.answer(0);
     assert_eq!(statuses(&driver.transcript.sent).len(), 2);
-    assert_eq!(driver.codec.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+    assert_eq!(driver.codec.close(Reason::GoingAway, &SETTINGS), Close::silent(Reason::GoingAway));
     assert_eq!(driver.codec.unanswered().count(), 0);
 }
 
@@ -555,20 +562,20 @@ fn the_last_bytes_of_a_connection() {
     let last_bytes = |input: &str, reason| {
         let mut codec = Codec::new(Options::default());
         feed(&mut codec, input.as_bytes(), &mut Vec::new());
-        let Close { bytes, reason: why, await_peer } = codec.close(reason);
+        let Close { bytes, reason: why, await_peer } = codec.close(reason, &SETTINGS);
         assert!(why == reason && !await_peer && !codec.is_open() && codec.unanswered().count() == 0);
         assert_eq!(
-            codec.respond(0, HttpResponse::Stream),
+            codec.respond(0, HttpResponse::Stream, &SETTINGS),
             ReadyResponses::default(),
             "a response after the end is ignored"
         );
-        String::from_utf8(bytes).expect("text")
+        without_dates(std::str::from_utf8(&bytes).expect("text"))
     };
     let document = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let partial = &post("body")[..70];
     assert_eq!(
         last_bytes(document, Reason::GoingAway),
-        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
          Content-Length: 18\r\n\r\nserver going away\n"
     );
     let poll = last_bytes(&post_with("Origin: http://b\r\n", ""), Reason::TooManyClients);
@@ -590,13 +597,14 @@ fn the_last_bytes_of_a_connection() {
     );
     assert_eq!(statuses(&last_bytes("GET ", Reason::ClientTimeout)), ["408"]);
     assert_eq!(last_bytes(partial, Reason::GoingAway), "");
-    assert_eq!(last_bytes("GE", Reason::ClientTimeout), "");
+    assert_eq!(statuses(&last_bytes("GE", Reason::ClientTimeout)), ["408"]);
+    assert_eq!(last_bytes("\r\n", Reason::ClientTimeout), "", "no request has begun");
 
     let mut codec = Codec::new(Options::default());
     feed(&mut codec, document.as_bytes(), &mut Vec::new());
-    codec.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" });
+    codec.respond(0, HttpResponse::Whole { status: 200, headers: "", body: b"" }, &SETTINGS);
     assert!(codec.is_idle());
-    assert_eq!(codec.close(Reason::GoingAway), Close::silent(Reason::GoingAway));
+    assert_eq!(codec.close(Reason::GoingAway, &SETTINGS), Close::silent(Reason::GoingAway));
 }
 
 #[test]
@@ -643,7 +651,15 @@ fn complete_requests_are_borrowed_from_the_input() {
 fn random_request(random: &mut Random) -> String {
     let len = random.below(60);
     let text = String::from_utf8(random.text(len)).expect("valid text");
-    let request = match random.below(9) {
+    let request = match random.below(11) {
+        9 => format!("PROPFIND / HTTP/1.1\r\nHost: {}\r\n\r\n", random.pick(&["a", "a b"])),
+        10 => {
+            let (size, more) = (text.len(), random.pick(&["", ";x", ";x=\"y\""]));
+            let body = if size == 0 { String::new() } else { format!("{size:x}{more}\r\n{text}\r\n") };
+            format!(
+                "POST /?sid={SID} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}0\r\n\r\n"
+            )
+        }
         0 => "GET /quickio.js HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n".into(),
         1 => "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n".into(),
         2 => "OPTIONS * HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n".into(),
@@ -659,6 +675,39 @@ fn random_request(random: &mut Random) -> String {
         3..10 => request.replace("HTTP/1.1\r\n", "HTTP/1.0\r\nConnection: keep-alive\r\n"),
         10..20 => format!("\r\n{request}"),
         _ => request,
+    }
+}
+
+#[test]
+fn a_peer_that_sends_nothing_more_closes_behind_its_last_response() {
+    // One request, two of which the first is answered first, two of which the second is answered first.
+    for (requests, order) in [(1, &[0][..]), (2, &[0, 0]), (2, &[1, 0])] {
+        let mut driver = Driver::new(&SETTINGS);
+        let input = [post("/a:0=").repeat(requests), post("cut")].concat();
+        driver.feed(&input.as_bytes()[..input.len() - 1], false);
+        driver.codec.end_input();
+        assert!(driver.codec.is_idle(), "the incomplete request is dropped");
+        for which in order {
+            assert_eq!(driver.transcript.close_reason, None);
+            driver.answer(*which);
+        }
+        assert_eq!(statuses(&driver.transcript.sent), vec!["200"; requests]);
+        assert_eq!(driver.transcript.sent.matches("Connection: close\r\n").count(), 1);
+        assert_eq!(driver.transcript.close_reason, Some(Reason::Finished));
+    }
+    // The last request was answered, and its response waits for another.
+    let mut driver = Driver::new(&SETTINGS);
+    driver.feed([post("1"), post("2")].concat().as_bytes(), false);
+    driver.answer(1);
+    driver.codec.end_input();
+    driver.answer(0);
+    assert_eq!((statuses(&driver.transcript.sent).len(), driver.transcript.close_reason), (2, None));
+    // Connections without a request, and with a stream.
+    for input in [String::new(), "GET / HT".into(), stream_with("")] {
+        let mut driver = Driver::new(&SETTINGS);
+        driver.feed(input.as_bytes(), false);
+        driver.codec.end_input();
+        assert_eq!(driver.codec.unanswered().count(), usize::from(input.contains("sid")));
     }
 }
 

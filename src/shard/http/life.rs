@@ -47,7 +47,7 @@ impl State {
         let has_output = !connection.outbox.is_empty();
         let session = self.sessions.of_mut(connection.transport);
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
-        let refusal = SessionRefusal::of_end(cause);
+        let refusal = refusal_of_end(cause);
         for request_id in session.forget_kept() {
             self.refuse_request(request_id, refusal);
         }
@@ -109,5 +109,15 @@ impl State {
     fn poll_ms(&self, slot: u32) -> u64 {
         let spread = ms(self.config.poll_slack);
         ms(self.config.poll_interval) - u64::from(slot).wrapping_mul(SPREAD) % spread.max(1)
+    }
+}
+
+/// Returns the reason for refusing the requests that wait when a session ends for this cause.
+fn refusal_of_end(cause: Cause) -> SessionRefusal {
+    match cause {
+        Cause::Reason(Reason::MalformedEvent) => SessionRefusal::MalformedEvent,
+        Cause::Reason(Reason::GoingAway) => SessionRefusal::GoingAway,
+        Cause::TooManyOfAddress => SessionRefusal::AddressFull,
+        _ => SessionRefusal::Ended,
     }
 }

@@ -198,7 +198,7 @@ impl State {
             return;
         }
         let codec = codecs.get_mut(slot);
-        let ready = codec.respond(request_id.number, response);
+        let ready = codec.respond(request_id.number, response, &self.protocol);
         let is_answered = codec.unanswered().next().is_none();
         // The responses to a peer that sends more and more requests behind one that is held must not pile up here.
         if codec.waiting_bytes() > self.config.outbox_bytes_max {

@@ -1,8 +1,5 @@
 //! The reasons for refusing a request of a session, each with its status and the line that its client reads.
 
-use crate::protocol::Reason;
-use crate::shard::ending::Cause;
-
 /// The reason for refusing a request of a session (protocol.md, section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum SessionRefusal {
@@ -27,16 +24,6 @@ pub(in crate::shard) enum SessionRefusal {
 }
 
 impl SessionRefusal {
-    /// Returns the reason for refusing the requests that wait when a session ends for this cause.
-    pub fn of_end(cause: Cause) -> SessionRefusal {
-        match cause {
-            Cause::Reason(Reason::MalformedEvent) => SessionRefusal::MalformedEvent,
-            Cause::Reason(Reason::GoingAway) => SessionRefusal::GoingAway,
-            Cause::TooManyOfAddress => SessionRefusal::AddressFull,
-            _ => SessionRefusal::Ended,
-        }
-    }
-
     /// Returns the status of the response.
     pub const fn status(self) -> u16 {
         match self {
