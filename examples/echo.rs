@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     };
     let config = Config {
         listen: vec![Listen::Tcp(address)],
-        admin: None,
+        admin: vec![],
         message_bytes_max: MESSAGE_BYTES_MAX,
         outbox_bytes_max: 2 * MESSAGE_BYTES_MAX,
         echo: true,

@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         act(config::client_test_from_args(args, env::vars_os()), run_client_test)
     } else if args.next_if(|word| word == config::TEST_APP).is_some() {
         act(config::test_app_from_args(args, env::vars_os()), server::test_apps)
+    } else if args.next_if(|word| word == config::CHECK).is_some() {
+        act(config::from_args(args, env::vars_os()), server::check)
     } else {
         act(config::from_args(args, env::vars_os()), server::run)
     }

@@ -172,17 +172,41 @@ fn the_kernel_accepts_the_seccomp_profile() {
 #[test]
 fn the_unit_waits_longer_than_the_server_takes_to_stop() {
     let unit = fs::read_to_string(in_tree("scripts/quickio.service")).unwrap();
-    let value = |key: &str| {
-        let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        found.unwrap_or_else(|| panic!("{key} is missing"))
+    let values = |key: &str| -> Vec<&str> {
+        unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
     };
-    let stop: u64 = value("TimeoutStopSec").strip_suffix('s').unwrap().parse().unwrap();
+    let value = |key: &str| *values(key).first().unwrap_or_else(|| panic!("{key} is missing"));
     let defaults = config::Config::default();
+    let stop: u64 = value("TimeoutStopSec").strip_suffix('s').unwrap().parse().unwrap();
     assert!(stop > (defaults.shutdown_timeout + defaults.worker_stop_timeout).as_secs());
-    assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID");
+    let check = "/usr/local/bin/quickio check --config /etc/quickio/quickio.toml";
+    assert_eq!(values("ExecReload"), [check, "/bin/kill -HUP $MAINPID"]);
+    assert_eq!(values("ExecStartPre"), [check]);
+    assert_eq!(value("Type"), "notify");
+    let start: u64 = value("TimeoutStartSec").strip_suffix('s').unwrap().parse().unwrap();
+    assert!(start > defaults.worker_start_timeout.as_secs());
     assert_eq!(value("RestartPreventExitStatus"), config::EXIT_CODE.to_string());
     assert!(value("ExecStart").ends_with("--config /etc/quickio/quickio.toml"));
     assert!(value("LimitNOFILE").parse::<usize>().unwrap() >= 1 << 20);
+}
+
+#[test]
+fn systemd_accepts_the_unit() {
+    // Not every host has systemd. The paths of the unit are those of an installed server.
+    let folder = Host::new("unit", &[]);
+    let unit = fs::read_to_string(in_tree("scripts/quickio.service")).unwrap();
+    folder.write("quickio.service", &unit.replace("/usr/local/bin/quickio", "/bin/true"));
+    let verified =
+        Command::new("systemd-analyze").arg("verify").arg(folder.0.join("quickio.service")).output();
+    match verified {
+        Ok(output) => {
+            let complaints = text(&output);
+            let complaints: Vec<&str> =
+                complaints.lines().filter(|line| line.contains("quickio.service")).collect();
+            assert!(complaints.is_empty(), "{complaints:?}");
+        }
+        Err(_) => eprintln!("**** SKIPPED: there is no systemd-analyze here ****"),
+    }
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl Info {
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// The address cannot be bound.
-    #[error("cannot serve statistics at {address} (setting admin): {source}")]
+    #[error("cannot serve statistics at {address} (setting admin): {source}{}", hint(.source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -126,38 +126,61 @@ pub enum AdminError {
     },
 }
 
-/// Serves the pages at `address`, on the control executor and until it stops. Returns the address, with the port that
-/// the kernel chose if it was 0.
+/// Returns the advice that follows an error of binding an address.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ". Another process listens there, probably another server; give this one another port, or `admin = \"off\"`"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ". Ports below 1024 need CAP_NET_BIND_SERVICE; choose another port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            ". No network interface of this host has that address; `ip address` lists those that exist"
+        }
+        _ => "",
+    }
+}
+
+/// Serves the pages at these addresses, on the control executor and until it stops. Returns the addresses, with the
+/// ports that the kernel chose where they were 0.
 ///
 /// `hosts` are the names that requests may use for this host in addition to `localhost` and IP addresses, in lower
 /// case. `source` creates the source on the executor.
 ///
 /// # Errors
 ///
-/// If the address cannot be bound.
+/// If an address cannot be bound.
 pub fn serve<S: Source>(
     control: &ControlExecutor,
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     hosts: Vec<String>,
     source: impl FnOnce(&Spawner) -> S + Send + 'static,
-) -> Result<SocketAddr, AdminError> {
-    serve_within(Bounds::default(), control, address, hosts, source)
+) -> Result<Vec<SocketAddr>, AdminError> {
+    serve_within(Bounds::default(), control, addresses, hosts, source)
 }
 
 fn serve_within<S: Source>(
     bounds: Bounds,
     control: &ControlExecutor,
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     hosts: Vec<String>,
     source: impl FnOnce(&Spawner) -> S + Send + 'static,
-) -> Result<SocketAddr, AdminError> {
-    let bound = BoundSocket::bind(address).map_err(|source| AdminError::Bind { address, source })?;
-    let address = bound.address();
+) -> Result<Vec<SocketAddr>, AdminError> {
+    let bind = |address: &SocketAddr| {
+        BoundSocket::bind(*address).map_err(|source| AdminError::Bind { address: *address, source })
+    };
+    let sockets = addresses.iter().map(bind).collect::<Result<Vec<BoundSocket>, AdminError>>()?;
+    let addresses = sockets.iter().map(BoundSocket::address).collect();
     control.spawn(move |spawner| {
-        let endpoint = Endpoint { source: source(&spawner), hosts: Hosts::new(hosts), bounds };
-        accept(Rc::new(endpoint), bound, spawner)
+        let endpoint = Rc::new(Endpoint { source: source(&spawner), hosts: Hosts::new(hosts), bounds });
+        let permits = Permits::new(bounds.connections);
+        for socket in sockets {
+            spawner.spawn(accept(Rc::clone(&endpoint), permits.clone(), socket, spawner.clone()));
+        }
+        future::ready(())
     });
-    Ok(address)
+    Ok(addresses)
 }
 
 /// The running endpoint.
@@ -167,9 +190,13 @@ struct Endpoint<S> {
     bounds: Bounds,
 }
 
-async fn accept<S: Source>(endpoint: Rc<Endpoint<S>>, bound: BoundSocket, spawner: Spawner) {
+async fn accept<S: Source>(
+    endpoint: Rc<Endpoint<S>>,
+    permits: Permits,
+    bound: BoundSocket,
+    spawner: Spawner,
+) {
     let listener = AsyncListener::new(bound);
-    let permits = Permits::new(endpoint.bounds.connections);
     loop {
         let stream = listener.accept(log_failed_accept).await;
         let Some(permit) = permits.try_acquire() else {

@@ -92,7 +92,8 @@ fn start(bounds: Bounds, fake: Fake) -> Setup {
     let advanced_ms = Arc::clone(&fake.advanced_ms);
     let control = ControlExecutor::start("admin-test").unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let address = serve_within(bounds, &control, address, vec!["admin.example".into()], |_| fake).unwrap();
+    let address =
+        serve_within(bounds, &control, &[address], vec!["admin.example".into()], |_| fake).unwrap()[0];
     Setup { address, advanced_ms, _control: control }
 }
 
@@ -388,7 +389,7 @@ fn stopping_ends_all_connections_and_frees_the_address() {
 fn the_error_names_an_address_in_use() {
     let setup = start(PATIENT, Fake::default());
     let control = ControlExecutor::start("admin-test").unwrap();
-    let error = serve(&control, setup.address, Vec::new(), |_| Fake::default()).unwrap_err();
+    let error = serve(&control, &[setup.address], Vec::new(), |_| Fake::default()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains(&setup.address.to_string()) && message.contains("setting admin"), "{message}");
 }

@@ -208,7 +208,7 @@ impl ClientTestFlags {
     /// Sets one of [`ClientTestFlags::NAMES`]. `None` means that the flag has no value.
     pub(super) fn set(&mut self, name: &str, value: Option<&OsStr>) -> Result<(), ConfigError> {
         match name {
-            "proxy" => self.proxy = Some(parse_flag("proxy", value, value::socket_address, proxies)?),
+            "proxy" => self.proxy = Some(parse_flag("proxy", value, proxy_address, proxies)?),
             _ => self.mangle = Some(parse_flag("mangle", value, Mangling::parse, modes)?),
         }
         Ok(())
@@ -225,6 +225,14 @@ impl ClientTestFlags {
             }
         }
         let proxy = self.proxy.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)));
+        let used = server.listen.iter().filter_map(|listen| match listen {
+            Listen::Tcp(address) => Some(("listen", *address)),
+            Listen::Unix(_) => None,
+        });
+        let mut used = used.chain(server.admin.iter().map(|address| ("admin", *address)));
+        if let Some(one) = used.find(|(_, address)| value::overlap(*address, proxy)) {
+            return Err(ConfigError::SameAddress { one, other: ("--proxy", proxy) });
+        }
         Ok(ClientTestConfig { server, proxy, mangle: self.mangle.unwrap_or(Mangling::Rotate) })
     }
 }
@@ -244,7 +252,14 @@ fn parse_flag<T>(
 }
 
 fn proxies() -> String {
-    "ip:port or [ip6]:port".to_owned()
+    "ip:port, [ip6]:port or name:port".to_owned()
+}
+
+/// Parses the address of the proxy. If a name has several addresses, the proxy uses an IPv4 address.
+fn proxy_address(text: &str) -> Result<SocketAddr, Problem> {
+    let addresses = value::socket_addresses(text)?;
+    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    Ok(*first.expect("a name has an address"))
 }
 
 fn modes() -> String {

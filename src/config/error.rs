@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -131,6 +132,18 @@ pub enum ConfigError {
         other: String,
         /// The consequence of a violation.
         consequence: &'static str,
+    },
+
+    /// Two settings that need the same address.
+    #[error(
+        "{} {} and {} {} are one address, and only one of them can use it; choose another port for {}",
+        .one.0, .one.1, .other.0, .other.1, .other.0
+    )]
+    SameAddress {
+        /// The first setting and its address.
+        one: (&'static str, SocketAddr),
+        /// The second setting and its address.
+        other: (&'static str, SocketAddr),
     },
 
     /// A settings file that could not be read.

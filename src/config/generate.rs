@@ -12,9 +12,14 @@ const USAGE: &str = "\
 QuickIO: a real-time event server for Linux.
 
 Usage: quickio [FLAG VALUE]...
+       quickio check [FLAG VALUE]...
        quickio clienttest [FLAG VALUE]...
        quickio test-app [FLAG VALUE]... APP...
 
+check checks the settings, the kernel, the limits of the process, the addresses
+and the files of the applications, without starting a server or running an
+application. Its exit code is 0 if a server can start, 2 if a setting is wrong
+and 1 if something else is.
 clienttest is for authors of client libraries. It starts a server and, in front
 of it, a proxy that mangles WebSocket upgrades (see quickio clienttest --help).
 test-app runs the self-tests of applications, which are given as for --app,
@@ -54,7 +59,7 @@ react.
 
   --proxy ADDRESS
       The address that the proxy listens on.
-      [ip:port or [ip6]:port; default: 127.0.0.1:8082]
+      [ip:port, [ip6]:port or name:port; default: 127.0.0.1:8082]
   --mangle MODE|rotate
       The mode for upgrades whose target does not have mangle=MODE in its query.
       rotate uses the next mode for each upgrade, in the order below, without

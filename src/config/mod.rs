@@ -106,6 +106,9 @@ pub fn log_format_of(args: &[OsString], env: impl IntoIterator<Item = (OsString,
     }
 }
 
+/// The first word of a command line that only checks its settings. The others are those of [`from_args`].
+pub const CHECK: &str = "check";
+
 /// The first word of a command line that tests applications.
 pub const TEST_APP: &str = "test-app";
 
@@ -201,8 +204,8 @@ pub struct Config {
     pub listen_mode: u32,
     /// The group of Unix sockets in `listen`, by name or number, or `None` for the group of the server.
     pub listen_group: Option<String>,
-    /// The address that serves statistics over HTTP, or `None` to not serve them.
-    pub admin: Option<SocketAddr>,
+    /// The addresses that serve statistics over HTTP; none to not serve them.
+    pub admin: Vec<SocketAddr>,
     /// The names that requests to the admin endpoint may use for this host, in addition to `localhost` and IP addresses.
     pub admin_hosts: Vec<String>,
     /// The number of shards, or `None` for one on each available core.
@@ -323,7 +326,7 @@ impl Default for Config {
             listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)))],
             listen_mode: 0o666,
             listen_group: None,
-            admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
+            admin: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))],
             admin_hosts: Vec::new(),
             shards: None,
             app: Vec::new(),

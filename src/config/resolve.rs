@@ -1,11 +1,12 @@
 //! Converts raw values into a [`Config`], and checks the relations between settings.
 
-use super::Config;
 use super::error::ConfigError;
 use super::sources::{RawSettings, RawValue};
 use super::table::{DURATION_MAX, RELATIONS, Relation, Setting, ValueKind};
 use super::value::{self, Problem};
+use super::{Config, Listen};
 use crate::limits::SHARDS_MAX;
+use std::net::SocketAddr;
 
 /// Returns the defaults, overridden by the given settings.
 pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
@@ -19,7 +20,7 @@ pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
     }
     match RELATIONS.iter().find(|relation| !(relation.holds)(&config)) {
         Some(relation) => Err(violated(relation, settings)),
-        None => Ok(config),
+        None => check_addresses(&config).map(|()| config),
     }
 }
 
@@ -30,7 +31,9 @@ pub(super) fn set(
     config: &mut Config,
 ) -> Result<(), ConfigError> {
     match setting.kind {
-        ValueKind::Addresses(field) => *field(config) = list(setting, values, value::listen)?,
+        ValueKind::Addresses(field) => {
+            *field(config) = many(setting, values, value::listen)?;
+        }
         ValueKind::Apps(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Apps(field) => *field(config) = list(setting, values, value::app)?,
         ValueKind::Hosts(field) if is_empty_list(values) => field(config).clear(),
@@ -68,8 +71,8 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         }
         ValueKind::Shards(field) if text == "auto" => *field(config) = None,
         ValueKind::Shards(field) => *field(config) = Some(bounded_count(text, 1, SHARDS_MAX, false)?),
-        ValueKind::AddressOrOff(field) if text == "off" => *field(config) = None,
-        ValueKind::AddressOrOff(field) => *field(config) = Some(value::socket_address(text)?),
+        ValueKind::AddressOrOff(field) if text == "off" => field(config).clear(),
+        ValueKind::AddressOrOff(field) => *field(config) = value::socket_addresses(text)?,
         ValueKind::Text(field) if text.is_empty() => *field(config) = None,
         ValueKind::Text(field) => *field(config) = Some(value::visible_text(text)?),
         ValueKind::Switch(field) => match text {
@@ -124,15 +127,41 @@ fn list<T: PartialEq>(
     values: &[RawValue],
     parse: fn(&str) -> Result<T, Problem>,
 ) -> Result<Vec<T>, ConfigError> {
+    many(setting, values, |text| parse(text).map(|entry| vec![entry]))
+}
+
+/// Parses a list in which a value may stand for several entries.
+fn many<T: PartialEq>(
+    setting: &'static Setting,
+    values: &[RawValue],
+    parse: impl Fn(&str) -> Result<Vec<T>, Problem>,
+) -> Result<Vec<T>, ConfigError> {
     let mut parsed = Vec::with_capacity(values.len());
     for value in values {
-        let entry = parse(&value.text).map_err(|problem| bad_value(setting, value, problem))?;
-        if parsed.contains(&entry) {
-            return Err(bad_value(setting, value, "it appears twice in the list".into()));
+        for entry in parse(&value.text).map_err(|problem| bad_value(setting, value, problem))? {
+            if parsed.contains(&entry) {
+                return Err(bad_value(setting, value, "it appears twice in the list".into()));
+            }
+            parsed.push(entry);
         }
-        parsed.push(entry);
     }
     Ok(parsed)
+}
+
+/// Checks that the server does not need one address twice.
+fn check_addresses(config: &Config) -> Result<(), ConfigError> {
+    let listen = config.listen.iter().filter_map(|listen| match listen {
+        Listen::Tcp(address) => Some(("listen", *address)),
+        Listen::Unix(_) => None,
+    });
+    let admin = config.admin.iter().map(|address| ("admin", *address));
+    let used: Vec<(&'static str, SocketAddr)> = listen.chain(admin).collect();
+    for (number, other) in used.iter().enumerate() {
+        if let Some(one) = used[..number].iter().find(|one| value::overlap(one.1, other.1)) {
+            return Err(ConfigError::SameAddress { one: *one, other: *other });
+        }
+    }
+    Ok(())
 }
 
 fn bad_value(setting: &'static Setting, value: &RawValue, problem: Problem) -> ConfigError {

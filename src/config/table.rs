@@ -127,7 +127,7 @@ pub enum ValueKind {
     /// A list of addresses, with at least one entry.
     Addresses(fn(&mut Config) -> &mut Vec<Listen>),
     /// An address, or `off`.
-    AddressOrOff(fn(&mut Config) -> &mut Option<SocketAddr>),
+    AddressOrOff(fn(&mut Config) -> &mut Vec<SocketAddr>),
     /// A list of names and files of applications, which may be empty.
     Apps(fn(&mut Config) -> &mut Vec<App>),
     /// A list of names of hosts, which may be empty.
@@ -746,8 +746,8 @@ impl ValueKind {
                 format!("{} to {}", duration_text(*min), duration_text(DURATION_MAX))
             }
             ValueKind::Shards(_) => format!("auto, or 1 to {SHARDS_MAX}"),
-            ValueKind::Addresses(_) => "one or more of ip:port, [ip6]:port and unix:/path".into(),
-            ValueKind::AddressOrOff(_) => "ip:port, [ip6]:port, or off".into(),
+            ValueKind::Addresses(_) => "one or more of ip:port, [ip6]:port, name:port and unix:/path".into(),
+            ValueKind::AddressOrOff(_) => "ip:port, [ip6]:port, name:port, or off".into(),
             ValueKind::Apps(_) => "names and files".into(),
             ValueKind::Hosts(_) => "names of hosts".into(),
             ValueKind::Origins(_) => "*, or one or more of http://host[:port], https://host[:port], scheme://host, file:// and null".into(),

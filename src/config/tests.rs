@@ -58,7 +58,7 @@ fn nothing_by_default() -> Config {
         listen: vec![],
         listen_mode: 0,
         listen_group: Some("x".into()),
-        admin: None,
+        admin: vec![],
         admin_hosts: vec!["x".into()],
         shards: Some(77),
         app: vec!["x".into()],
@@ -225,7 +225,7 @@ fn optional_settings_can_be_cleared() {
     let env = [("QUICKIO_APP", "relay"), ("QUICKIO_PUBLIC_ADDRESS", "a.example"), ("QUICKIO_SHARDS", "4")];
     let config = run(&["--app", "", "--public-address=", "--shards=auto", "--admin", "off"], &env).unwrap();
     assert!(config.app.is_empty() && config.public_address.is_none());
-    assert!(config.shards.is_none() && config.admin.is_none());
+    assert!(config.shards.is_none() && config.admin.is_empty());
 }
 
 #[test]
@@ -335,8 +335,8 @@ fn errors_of_the_command_line() {
             "log-level cannot be `loud`: it is not one of the choices; allowed: error, warn, info, debug or trace (flag --log-level)",
         ),
         (
-            &["--admin=localhost:1"],
-            "admin cannot be `localhost:1`: it is not an IP address and a port; allowed: ip:port, [ip6]:port, or off (flag --admin)",
+            &["--admin=localhost"],
+            "admin cannot be `localhost`: it has no port; write it behind a colon; allowed: ip:port, [ip6]:port, name:port, or off (flag --admin)",
         ),
         (
             &["--listen=1.2.3.4:5,1.2.3.4:5"],
@@ -344,7 +344,7 @@ fn errors_of_the_command_line() {
         ),
         (
             &["--listen="],
-            "listen cannot be ``: it is not an IP address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
+            "listen cannot be ``: it has no port; write it behind a colon; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, separated by commas (flag --listen)",
         ),
         (
             &["--app=a,,b"],
@@ -427,7 +427,7 @@ fn errors_of_the_file() {
         ),
         (
             "listen = []",
-            "listen cannot be ``: it is not an IP address and a port; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (q.toml:1:10)",
+            "listen cannot be ``: it has no port; write it behind a colon; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, separated by commas (q.toml:1:10)",
         ),
         (
             "log-level = ['info']",
@@ -631,7 +631,7 @@ fn errors_of_client_tests() {
         (&["--proxy"], "the flag --proxy needs a value; allowed: ip:port or [ip6]:port".into()),
         (
             &["--proxy=off"],
-            "proxy cannot be `off`: it is not an IP address and a port; allowed: ip:port or [ip6]:port \
+            "proxy cannot be `off`: it has no port; write it behind a colon; allowed: ip:port, [ip6]:port or name:port \
              (flag --proxy)"
                 .into(),
         ),

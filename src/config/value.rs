@@ -1,6 +1,6 @@
 //! Parses the text of one value: counts, durations, addresses, names. An error is a phrase that states the problem.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,11 +58,12 @@ fn number(text: &str, units: &[(&str, u64)]) -> Result<Option<u64>, Problem> {
     }
 }
 
-/// Parses an address to listen on: `ip:port`, `[ip6]:port` or `unix:/path`.
-pub(super) fn listen(text: &str) -> Result<Listen, Problem> {
+/// Parses an address to listen on: `ip:port`, `[ip6]:port`, `name:port` or `unix:/path`. A name may have several
+/// addresses.
+pub(super) fn listen(text: &str) -> Result<Vec<Listen>, Problem> {
     match text.strip_prefix("unix:") {
-        Some(path) => unix_path(path).map(Listen::Unix),
-        None => socket_address(text).map(Listen::Tcp),
+        Some(path) => Ok(vec![Listen::Unix(unix_path(path)?)]),
+        None => Ok(socket_addresses(text)?.into_iter().map(Listen::Tcp).collect()),
     }
 }
 
@@ -76,9 +77,61 @@ fn unix_path(path: &str) -> Result<PathBuf, Problem> {
     Ok(PathBuf::from(path))
 }
 
-/// Parses `ip:port` or `[ip6]:port`. Host names are not looked up.
-pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Problem> {
-    text.parse().map_err(|_| "it is not an IP address and a port".into())
+/// Parses `ip:port`, `[ip6]:port`, or the name of this host with a port, such as `localhost:8080`. A name is looked up,
+/// and stands for all its addresses that this host can bind.
+pub(super) fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, Problem> {
+    if let Ok(address) = text.parse() {
+        return Ok(vec![address]);
+    }
+    let Some((name, digits)) = text.rsplit_once(':') else {
+        return Err("it has no port; write it behind a colon".into());
+    };
+    let port = port(digits)?;
+    if name.is_empty() {
+        return Err(format!(
+            "it has no IP address; 0.0.0.0:{port} and [::]:{port} are all addresses of this host"
+        ));
+    }
+    if name.contains(':') {
+        return Err("it is not an IP address; an IPv6 address stands in brackets".into());
+    }
+    host(name)?;
+    let looked_up = (name, port).to_socket_addrs();
+    let found = looked_up.map_err(|error| format!("the name `{name}` cannot be looked up ({error})"))?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    // A name such as localhost often has an IPv6 address on hosts without IPv6. If no address can be bound, the error
+    // of binding them is the better one.
+    if addresses.iter().any(|address| can_bind(*address)) {
+        addresses.retain(|address| can_bind(*address));
+    }
+    if addresses.is_empty() { Err(format!("the name `{name}` has no address")) } else { Ok(addresses) }
+}
+
+fn port(digits: &str) -> Result<u16, Problem> {
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("the part after the last colon is not a port".into());
+    }
+    digits.parse().map_err(|_| format!("the port {digits} is too large: ports are 0 to 65535"))
+}
+
+/// Returns whether an address belongs to this host, whatever its port.
+fn can_bind(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    std::net::TcpListener::bind(address).is_ok()
+}
+
+/// Returns whether two sockets cannot listen on these addresses at the same time. `0.0.0.0` includes all IPv4 addresses,
+/// and `[::]` all IPv6 addresses.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let includes =
+        |all: SocketAddr, ip: SocketAddr| all.ip().is_unspecified() && all.is_ipv4() == ip.is_ipv4();
+    let same_ip = one.ip() == other.ip() || includes(one, other) || includes(other, one);
+    one.port() != 0 && one.port() == other.port() && same_ip
 }
 
 /// Parses the permissions of a file: one to four octal digits, `660` or `0660`.
@@ -319,14 +372,61 @@ mod tests {
     #[test]
     fn addresses() {
         for text in ["0.0.0.0:8080", "[::1]:0", "[fe80::1%2]:80", "unix:/run/quickio.sock"] {
-            assert_eq!(listen(text).unwrap().to_string(), text);
+            let parsed = listen(text).unwrap();
+            assert_eq!(parsed.iter().map(Listen::to_string).collect::<Vec<_>>(), [text]);
         }
         let long = format!("unix:/{}", "x".repeat(UNIX_PATH_BYTES_MAX));
-        for text in ["", "8080", ":8080", "localhost:8080", "1.2.3.4", "1.2.3.4:65536", "::1:80", &long] {
+        for text in ["", "8080", ":8080", "1.2.3.4", "1.2.3.4:65536", "::1:80", &long] {
             assert!(listen(text).is_err(), "{text:?}");
         }
         for text in ["unix:", "unix:/", "unix:/run/", "unix:run/q.sock", "unix:/a\0b"] {
             assert!(listen(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_stand_for_all_their_addresses() {
+        let parsed = socket_addresses("localhost:8080").unwrap();
+        assert!(parsed.contains(&"127.0.0.1:8080".parse().unwrap()), "{parsed:?}");
+        let has_ipv6 = can_bind("[::1]:0".parse().unwrap());
+        let in_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let named = in_hosts.lines().any(|line| line.starts_with("::1") && line.contains("localhost"));
+        assert_eq!(parsed.contains(&"[::1]:8080".parse().unwrap()), has_ipv6 && named, "{parsed:?}");
+    }
+
+    #[test]
+    fn addresses_that_are_wrong_are_explained() {
+        for (text, problem) in [
+            ("8080", "no port"),
+            ("1.2.3.4", "no port"),
+            (":8080", "0.0.0.0:8080 and [::]:8080"),
+            ("1.2.3.4:99999", "the port 99999 is too large"),
+            ("localhost:99999", "0 to 65535"),
+            ("1.2.3.4:http", "not a port"),
+            ("1.2.3.4:", "not a port"),
+            ("1.2.3.4:-1", "not a port"),
+            ("::1:80", "in brackets"),
+            ("no-such-host.invalid:80", "`no-such-host.invalid` cannot be looked up"),
+            ("a b:80", "A-Z"),
+        ] {
+            let error = socket_addresses(text).unwrap_err();
+            assert!(error.contains(problem), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_overlap() {
+        for (one, other, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "127.0.0.1:80", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!((overlap(one, other), overlap(other, one)), (expected, expected), "{one} {other}");
         }
     }
 

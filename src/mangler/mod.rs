@@ -43,7 +43,7 @@ use refusal::ProxyRefusal;
 #[derive(Debug, Error)]
 pub enum MangleError {
     /// The address cannot be bound.
-    #[error("the proxy cannot listen at {address} (flag --proxy): {source}")]
+    #[error("the proxy cannot listen at {address} (flag --proxy): {source}{}", hint(.source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -98,6 +98,18 @@ fn serve_within(
         accept(Rc::new(proxy), permits, bound, spawner)
     });
     Ok(address)
+}
+
+/// Returns the advice that follows an error of binding an address.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ". Another process listens there; stop it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => ". No network interface of this host has that address",
+        io::ErrorKind::PermissionDenied => {
+            ". Ports below 1024 need CAP_NET_BIND_SERVICE; choose another port"
+        }
+        _ => "",
+    }
 }
 
 /// Returns the address to connect to for a listener at `server`: `0.0.0.0` and `[::]` are every interface.

@@ -45,11 +45,17 @@ pub enum UnsupportedKernel {
     #[error("the kernel is too old: Linux {release} has no {feature}. Use Linux 6.1 or newer")]
     TooOld { release: String, feature: &'static str },
     #[error(
-        "the limit on locked memory is {limit} bytes, and 524288 are needed. Raise it: `ulimit -l 8192`, \
-         LimitMEMLOCK=8M in a systemd unit, `--ulimit memlock=8388608` for a container"
+        "the limit on locked memory is {limit} bytes, and each shard needs up to 640 KiB (655360). Raise it: \
+         `ulimit -l 8192`, LimitMEMLOCK=8M in a systemd unit, `--ulimit memlock=8388608` for a container"
     )]
     LockedMemory { limit: u64 },
-    #[error("the kernel refuses {what}: {error}. See docs/operations.md, KernelFeatures")]
+    #[error(
+        "the kernel has no memory for an io_uring: the processes of this user have locked as much as they may. Raise the \
+         limit: `ulimit -l 8192`, LimitMEMLOCK=8M in a systemd unit, `--ulimit memlock=8388608` for a container; or stop \
+         other processes of this user"
+    )]
+    MemoryInUse,
+    #[error("the kernel refuses {what}: {error}. See docs/operations.md, section Kernel")]
     Refused { what: &'static str, error: io::Error },
 }
 
@@ -87,6 +93,7 @@ fn check_locked_memory() -> Result<(), UnsupportedKernel> {
 fn check_setup(release: &str) -> Result<(), UnsupportedKernel> {
     let Err(error) = IoUring::new(2) else { return Ok(()) };
     match error.raw_os_error() {
+        Some(libc::ENOMEM) => Err(UnsupportedKernel::MemoryInUse),
         Some(libc::ENOSYS) => Err(UnsupportedKernel::NoIoUring { release: release.to_owned() }),
         Some(libc::EPERM | libc::EACCES) => Err(refused_setup()),
         _ => Err(UnsupportedKernel::Refused { what: "to set up io_uring", error }),

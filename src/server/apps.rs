@@ -2,7 +2,7 @@
 
 use super::error::ServerError;
 use crate::app::c::{self, CApplication};
-use crate::app::worker::{LinkLimits, WorkerClock, WorkerConfig, WorkerKind};
+use crate::app::worker::{self, LinkLimits, WorkerClock, WorkerConfig, WorkerKind};
 use crate::app::worker_app::WorkerApplication;
 use crate::app::{self, Application};
 use crate::config::{self, App, Config};
@@ -205,6 +205,37 @@ fn worker_config(
         test: false,
         clock: WorkerClock { now: Arc::new(move || Duration::from_millis(clock.now_ms())), is_manual },
     })
+}
+
+/// An application whose files can be used: its name and its number of workers.
+pub(super) struct CheckedApplication {
+    pub name: String,
+    pub workers: usize,
+}
+
+/// Checks an application without running its code: its file can be read and is of the right kind, and its interpreter
+/// runs.
+pub(super) fn check(app: &App, config: &Config) -> Result<CheckedApplication, ServerError> {
+    let source = find(&app.name, config)?;
+    if app.instances.is_some() && !matches!(source, AppSource::Script(..)) {
+        return Err(ServerError::NoWorkers { name: app.name.clone() });
+    }
+    match source {
+        AppSource::Bundled(app) => Ok(CheckedApplication { name: app.name().to_owned(), workers: 0 }),
+        AppSource::Object(file) => {
+            let name = app.name.clone();
+            let unusable = |error| ServerError::Load { name: name.clone(), file: file.clone(), error };
+            c::inspect(&file).map_err(unusable)?;
+            Ok(CheckedApplication { name, workers: 0 })
+        }
+        AppSource::Script(file, kind) => {
+            let worker = worker_config(app, file, kind, config, 0, &Clock::system())?;
+            let (name, file) = (worker.name.clone(), worker.file.clone());
+            let unusable = |error| ServerError::Workers { name: name.clone(), file: file.clone(), error };
+            worker::check_program(&worker).map_err(unusable)?;
+            Ok(CheckedApplication { name, workers: worker.instances })
+        }
+    }
 }
 
 /// Tests each application that the settings name, and prints a line for each. Returns whether all passed.

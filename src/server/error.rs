@@ -1,6 +1,7 @@
 //! The errors that prevent the server from starting, or end it.
 
 use super::listen::ListenError;
+use super::resources::ResourceError;
 use crate::admin::AdminError;
 use crate::app::c::LoadError;
 use crate::app::worker::StartError;
@@ -42,14 +43,18 @@ pub enum ServerError {
     Listen(#[from] ListenError),
     #[error("{0}")]
     Admin(#[from] AdminError),
-    #[error("the control executor cannot start: {0}")]
-    Control(io::Error),
+    #[error("the control executor cannot start: {error}{hint}")]
+    Control { error: io::Error, hint: String },
     #[error("{0}")]
     Service(Box<dyn std::error::Error + Send + Sync>),
     #[error("the log cannot be started: {0}")]
     Log(#[from] LogError),
-    #[error("shard {shard} cannot start: {error}")]
-    Start { shard: u16, error: io::Error },
+    #[error("shard {shard} cannot start: {error}{hint}")]
+    Start { shard: u16, error: io::Error, hint: String },
+    #[error("{0}")]
+    Resources(#[from] ResourceError),
+    #[error("{count} of the checks failed")]
+    Check { count: usize, exit_code: u8 },
     #[error("shard {shard} failed: {error}")]
     Shard { shard: u16, error: io::Error },
     #[error("signals cannot be received: {0}")]
@@ -62,6 +67,7 @@ impl ServerError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ServerError::Listen(error) => error.exit_code(),
+            ServerError::Check { exit_code, .. } => *exit_code,
             ServerError::UnknownApp { .. }
             | ServerError::NoWorkers { .. }
             | ServerError::TooManyWorkers { .. }

@@ -3,11 +3,14 @@
 use super::apps::LoadedApplications;
 use super::error::ServerError;
 use super::listen::{self, Listeners};
+use super::notify::ServiceManager;
 use super::report::StatisticsReport;
+use super::resources::Needs;
 use super::services::{ControlService, Services};
 use super::shards::{self, ShardThreads, ShardsConfig};
 use super::signals::{Signal, SignalWatch};
 use super::statistics::{self, Statistics};
+use super::watchdog;
 use crate::admin;
 use crate::app::qio::Qio;
 use crate::app::worker;
@@ -37,12 +40,29 @@ pub(super) fn run(
 ) -> Result<(), ServerError> {
     // Dropped at the end, which writes the last lines of the log.
     let log = log::start(config.log_level, config.log_format)?;
+    let manager = ServiceManager::from_environment();
+    let ended = run_logged(config, apps, services, &manager, &log);
+    if let Err(error) = &ended {
+        manager.status(&error.to_string());
+    }
+    ended
+}
+
+fn run_logged(
+    config: Config,
+    apps: Vec<Arc<dyn Application>>,
+    services: Vec<ControlService>,
+    manager: &ServiceManager,
+    log: &log::Guard,
+) -> Result<(), ServerError> {
     let signals = SignalWatch::start()?;
+    manager.status("starting");
     let (clock, clock_handle) = clock(config.clock);
     let loaded = LoadedApplications::load(&config, shards::count(&config), &clock, apps)
         .map_err(|error| signals.fail(error))?;
     log_warnings(&config, &loaded);
-    let started = RunningServer::start(config, &loaded, clock, clock_handle, &signals, services, &log);
+    let started =
+        RunningServer::start(config, &loaded, clock, clock_handle, &signals, services, manager, log);
     let ended = match started {
         Ok(server) => server.run_to_end(),
         Err(error) => Err(signals.fail(error)),
@@ -79,6 +99,7 @@ struct RunningServer {
     events: Receiver<ServerEvent>,
     services: Services,
     report: StatisticsReport,
+    manager: ServiceManager,
     listeners: Listeners,
 }
 
@@ -90,13 +111,18 @@ impl RunningServer {
         clock_handle: Option<ClockHandle>,
         signals: &SignalWatch,
         added: Vec<ControlService>,
+        manager: &ServiceManager,
         log: &log::Guard,
     ) -> Result<RunningServer, ServerError> {
         let kernel = probe()?;
         let config = Arc::new(config);
+        let workers = loaded.workers();
+        let instances = workers.iter().map(|app| app.instances()).sum::<usize>();
+        let needs = Needs::of(&config, shards::count(&config), instances);
+        needs.check()?;
         let mut listeners = listen::bind(&config, shards::count(&config))?;
-        let (apps, workers) = (with_own(&config, loaded.apps()), loaded.workers());
-        let link_places = workers.iter().map(|app| app.instances()).sum::<usize>() * LINK_PLACES;
+        let apps = with_own(&config, loaded.apps());
+        let link_places = instances * LINK_PLACES;
         let (event_sender, events) = channel();
         let ends = event_sender.clone();
         let threads = ShardThreads::start(ShardsConfig {
@@ -105,6 +131,7 @@ impl RunningServer {
             clock: &clock,
             apps: &apps,
             link_places: link_places as u32,
+            needs: &needs,
             on_end: Arc::new(move |shard, result| {
                 // This fails only if the main thread has stopped waiting.
                 let _ = ends.send(ServerEvent::ShardEnded(shard, result));
@@ -122,14 +149,18 @@ impl RunningServer {
             dropped_lines: log.dropped_lines(),
             failed_lines: log.failed_lines(),
         };
-        let mut services = Services::default();
-        if let Some(address) = config.admin {
+        let mut services = Services::new(needs);
+        if !config.admin.is_empty() {
             let hosts = config.admin_hosts.clone();
             services.start("admin", |control| {
-                admin::serve(control, address, hosts, |spawner| Statistics::start(parts, spawner))
+                admin::serve(control, &config.admin, hosts, |spawner| Statistics::start(parts, spawner))
             })?;
         }
         services.start_added(added, listeners.tcp())?;
+        if let Some(period) = manager.watchdog() {
+            let (manager, mailboxes) = (manager.clone(), Arc::clone(threads.mailboxes()));
+            services.control()?.spawn(move |_| watchdog::report(manager, mailboxes, period));
+        }
         listeners.listen()?;
         // No step after this can fail.
         signals.serve(move |signal| {
@@ -138,8 +169,10 @@ impl RunningServer {
         });
         announce(&kernel, &threads.placement(), &apps, &listeners, services.addresses());
         threads.accept(&mut listeners);
+        let manager = manager.clone();
+        manager.ready(&serving_status(&listeners));
         let report = StatisticsReport::new(Arc::clone(threads.mailboxes()));
-        Ok(RunningServer { config, apps, workers, threads, events, services, report, listeners })
+        Ok(RunningServer { config, apps, workers, threads, events, services, report, manager, listeners })
     }
 
     /// Runs the server until its shards have ended, then stops everything else.
@@ -167,6 +200,7 @@ impl RunningServer {
                 Ok(ServerEvent::Signal(SIGUSR1)) => self.report_statistics(),
                 Ok(ServerEvent::Signal(signal)) => {
                     tracing::info!(signal, "shutting down");
+                    self.manager.stopping();
                     deadline = Some(Instant::now() + self.config.shutdown_timeout);
                     let told = self.shut_down_shards(self.config.shutdown_timeout);
                     if told < running {
@@ -218,6 +252,11 @@ impl RunningServer {
         }
         self.workers.iter().for_each(|app| app.replace());
     }
+}
+
+/// Returns the status for the service manager while the server runs.
+fn serving_status(listeners: &Listeners) -> String {
+    format!("listening on {}", listeners.names().join(", "))
 }
 
 /// Starts the applications in order. If one cannot start, those before it are stopped again.

@@ -62,6 +62,30 @@ pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners, ListenEr
     Ok(listeners)
 }
 
+/// Checks an address without listening on it, because a server may be running there.
+pub(super) fn check(listen: &Listen, config: &Config) -> Result<(), ListenError> {
+    let access = SocketAccess::of(config)?;
+    match listen {
+        Listen::Tcp(address) => check_tcp(*address).map_err(|error| tcp_error(*address, error)),
+        Listen::Unix(path) => unix_socket::check(path, access).map_err(|error| {
+            let hint = unix_socket::hint(path, &error);
+            ListenError::Address { address: listen.to_string(), error: error.into(), hint }
+        }),
+    }
+}
+
+/// Checks that an address belongs to this host, and that the process may use its port.
+pub(super) fn check_tcp(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // With this, binding succeeds beside a running server of the same user, and this socket never listens.
+    socket.set_reuse_port(true)?;
+    match socket.bind(&address.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+        bound => bound,
+    }
+}
+
 impl Listeners {
     /// Returns the addresses as clients would type them, with the port that the kernel chose.
     pub fn names(&self) -> Vec<String> {

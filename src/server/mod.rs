@@ -14,20 +14,27 @@
 //! | `apps` | the applications that the settings name |
 //! | `services` | the services on the control executor |
 //! | `statistics` | the statistics of all shards, for the admin endpoint |
+//! | `notify`, `watchdog` | messages to the service manager (systemd): ready, reloading, stopping, alive |
+//! | `resources` | the descriptors and the locked memory that a server needs |
+//! | `check` | the checks of `quickio check` |
 //! | `report` | the summary of the statistics that SIGUSR1 logs |
 //! | `error` | the errors of all these |
 
 mod apps;
+mod check;
 mod error;
 mod lifecycle;
 mod listen;
 mod mailboxes;
+mod notify;
 mod report;
+mod resources;
 mod services;
 mod shards;
 mod signals;
 mod statistics;
 mod unix_socket;
+mod watchdog;
 
 pub use error::ServerError;
 pub use services::ControlService;
@@ -62,6 +69,16 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
 /// As [`run`], or if a service cannot start.
 pub fn run_with_services(config: Config, services: Vec<ControlService>) -> Result<(), ServerError> {
     lifecycle::run(config, Vec::new(), services)
+}
+
+/// Checks everything that can be checked without starting a server or running an application, and reports the results
+/// on standard output: settings, kernel, limits, addresses, and the files of applications.
+///
+/// # Errors
+///
+/// If a check fails. The report names it.
+pub fn check(config: Config) -> Result<(), ServerError> {
+    check::run(&config)
 }
 
 /// Runs the self-tests of the applications that the settings name, and reports the results on standard output.

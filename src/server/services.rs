@@ -1,6 +1,7 @@
 //! Services that run beside the server on the control executor, such as a proxy in front of it.
 
 use super::error::ServerError;
+use super::resources::Needs;
 use crate::qev::control::ControlExecutor;
 use std::error::Error;
 use std::fmt;
@@ -44,18 +45,24 @@ impl fmt::Debug for ControlService {
 pub(super) struct Services {
     /// Started with the first service. Without a service there is no executor.
     control: Option<ControlExecutor>,
+    /// The needs of the server, for advice.
+    needs: Option<Needs>,
     addresses: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Services {
-    /// Starts a service. `start` returns its address.
+    pub fn new(needs: Needs) -> Services {
+        Services { needs: Some(needs), ..Services::default() }
+    }
+
+    /// Starts a service. `start` returns its addresses.
     pub fn start<E: Into<ServerError>>(
         &mut self,
         name: &'static str,
-        start: impl FnOnce(&ControlExecutor) -> Result<SocketAddr, E>,
+        start: impl FnOnce(&ControlExecutor) -> Result<Vec<SocketAddr>, E>,
     ) -> Result<(), ServerError> {
-        let address = start(self.control()?).map_err(Into::into)?;
-        self.addresses.push((name, address));
+        let addresses = start(self.control()?).map_err(Into::into)?;
+        self.addresses.extend(addresses.into_iter().map(|address| (name, address)));
         Ok(())
     }
 
@@ -63,7 +70,10 @@ impl Services {
     pub fn control(&mut self) -> Result<&ControlExecutor, ServerError> {
         let control = match self.control.take() {
             Some(control) => control,
-            None => ControlExecutor::start(CONTROL_THREAD).map_err(ServerError::Control)?,
+            None => ControlExecutor::start(CONTROL_THREAD).map_err(|error| {
+                let hint = self.needs.as_ref().map_or_else(String::new, |needs| needs.hint(&error));
+                ServerError::Control { error, hint }
+            })?,
         };
         Ok(self.control.insert(control))
     }
@@ -77,7 +87,9 @@ impl Services {
         let Some(server) = server else { return Ok(()) };
         for service in services {
             let ControlService { name, start } = service;
-            self.start(name, |control| start(control, server).map_err(ServerError::Service))?;
+            self.start(name, |control| {
+                start(control, server).map(|address| vec![address]).map_err(ServerError::Service)
+            })?;
         }
         Ok(())
     }

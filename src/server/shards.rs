@@ -3,6 +3,7 @@
 use super::error::ServerError;
 use super::listen::Listeners;
 use super::mailboxes::Mailboxes;
+use super::resources::Needs;
 use crate::app::{self, Application, Server};
 use crate::config::Config;
 use crate::limits::SHARDS_MAX;
@@ -36,6 +37,7 @@ pub(super) struct ShardsConfig<'a> {
     pub apps: &'a [Arc<dyn Application>],
     /// The number of entries of each ring that are reserved for links of workers.
     pub link_places: u32,
+    pub needs: &'a Needs,
     pub on_end: OnShardEnd,
 }
 
@@ -57,7 +59,7 @@ struct ShardStart {
 impl ShardThreads {
     /// Starts the threads. Each thread creates its shard and waits for [`ShardThreads::accept`].
     pub fn start(parts: ShardsConfig<'_>) -> Result<ShardThreads, ServerError> {
-        let ShardsConfig { config, kernel, clock, apps, link_places, on_end } = parts;
+        let ShardsConfig { config, kernel, clock, apps, link_places, needs, on_end } = parts;
         let shards = count(config);
         let settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
@@ -91,7 +93,7 @@ impl ShardThreads {
                 apps: apps.to_vec(),
                 on_end: Arc::clone(&on_end),
             };
-            wakeups.push(threads.start_one(setup)?);
+            wakeups.push(threads.start_one(setup).map_err(|error| with_hint(error, needs))?);
         }
         threads.mailboxes.set_wakeups(wakeups.into());
         Ok(threads)
@@ -128,7 +130,7 @@ impl ShardThreads {
         let name = format!("quickio-{id}");
         let core = self.cores.for_shard(usize::from(id));
         let executor = runtime::spawn(&name, core, move || setup.run(&ready_tx, &start_rx))
-            .map_err(|error| ServerError::Start { shard: id, error })?;
+            .map_err(|error| start_error(id, error))?;
         self.start_senders.push(start_tx);
         match ready_rx.recv() {
             Ok(ready) => {
@@ -138,9 +140,23 @@ impl ShardThreads {
             // The executor could not be created, or the thread panicked.
             Err(_) => {
                 let error = executor.join().err().unwrap_or_else(|| io::Error::other("it ended at once"));
-                Err(ServerError::Start { shard: id, error })
+                Err(start_error(id, error))
             }
         }
+    }
+}
+
+/// Returns the error of a shard that cannot start. [`ShardThreads::start`] adds the advice.
+fn start_error(shard: u16, error: io::Error) -> ServerError {
+    ServerError::Start { shard, error, hint: String::new() }
+}
+
+fn with_hint(error: ServerError, needs: &Needs) -> ServerError {
+    match error {
+        ServerError::Start { shard, error, .. } => {
+            ServerError::Start { shard, hint: needs.hint(&error), error }
+        }
+        other => other,
     }
 }
 
@@ -188,7 +204,7 @@ impl ShardSetup {
 
     fn make_shard(self) -> Result<(Shard, Wakeup), ServerError> {
         let id = self.id;
-        let ring = Ring::new(self.ring).map_err(|error| ServerError::Start { shard: id, error })?;
+        let ring = Ring::new(self.ring).map_err(|error| start_error(id, error))?;
         let wakeup = Wakeup { ring: ring.raw_fd(), doorbell: ring.doorbell() };
         let apps = Apps::register(id, self.server, &self.apps)
             .map_err(|(name, error)| ServerError::App { name, error })?;

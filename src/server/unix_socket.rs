@@ -24,6 +24,9 @@ pub(super) struct SocketAccess {
     group: Option<Gid>,
 }
 
+/// The ending of a socket that `quickio check` creates for a moment.
+const TRIAL: &str = ".check";
+
 /// The error of the setting `listen-group`.
 #[derive(Debug, Error)]
 pub enum GroupError {
@@ -98,6 +101,22 @@ pub(super) fn bind(path: &Path, access: SocketAccess) -> Result<(Socket, SocketF
     }
     file.set_mode(access.mode).map_err(UnixBindError::Mode)?;
     Ok((socket, file))
+}
+
+/// Checks a path without binding it: its directory can be written to, and no file is in the way. A server may be
+/// running there.
+pub(super) fn check(path: &Path, access: SocketAccess) -> Result<(), UnixBindError> {
+    if fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok() && !is_socket(path) {
+        return Err(UnixBindError::Bind(io::Error::from(io::ErrorKind::AddrInUse)));
+    }
+    let mut trial = path.as_os_str().to_owned();
+    trial.push(TRIAL);
+    let trial = PathBuf::from(trial);
+    if SockAddr::unix(&trial).is_err() {
+        // The name for the trial is too long. The server itself will report the errors.
+        return Ok(());
+    }
+    bind(&trial, access).map(drop)
 }
 
 impl SocketFile {

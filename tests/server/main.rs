@@ -3,6 +3,7 @@
 //! All of them are one test binary, which is linked once.
 
 mod callbacks;
+mod check;
 mod clienttest;
 mod close;
 mod events;
@@ -18,12 +19,14 @@ mod limits;
 mod listeners;
 mod liveness;
 mod mangler;
+mod notify;
 mod polling;
 mod quota;
 mod settings;
 mod shutdown;
 mod signals;
 mod slow;
+mod startup;
 mod stats;
 mod streams;
 mod subscriptions;

@@ -109,14 +109,7 @@ struct Functions {
 ///
 /// The file is not an application that this server can run, or its `init` failed.
 pub fn load(file: &Path, settings: &Settings) -> Result<Arc<CApplication>, LoadError> {
-    match elf::inspect(file).map_err(LoadError::Unreadable)? {
-        Some(Unloadable::NotElf) => return Err(LoadError::NoObject),
-        Some(Unloadable::NotShared) => return Err(LoadError::NotShared),
-        Some(Unloadable::OtherMachine(theirs)) => {
-            return Err(LoadError::WrongMachine { theirs, ours: std::env::consts::ARCH });
-        }
-        None => {}
-    }
+    inspect(file)?;
     let library = open(file)?;
     let (info, name) = info(&library)?;
     let settings = settings.get(&name).cloned().unwrap_or_default();
@@ -129,6 +122,22 @@ pub fn load(file: &Path, settings: &Settings) -> Result<Arc<CApplication>, LoadE
     let AppInfo { register_events, start, stop, self_test, .. } = info;
     let functions = Functions { register_events, start, stop, self_test };
     Ok(Arc::new(CApplication { functions, host, file: file.to_owned(), stopped: AtomicBool::new(false) }))
+}
+
+/// Checks that a file is a shared object for this machine, without loading it, which would run its code.
+///
+/// # Errors
+///
+/// The file cannot be read, or is something else.
+pub fn inspect(file: &Path) -> Result<(), LoadError> {
+    match elf::inspect(file).map_err(LoadError::Unreadable)? {
+        Some(Unloadable::NotElf) => Err(LoadError::NoObject),
+        Some(Unloadable::NotShared) => Err(LoadError::NotShared),
+        Some(Unloadable::OtherMachine(theirs)) => {
+            Err(LoadError::WrongMachine { theirs, ours: std::env::consts::ARCH })
+        }
+        None => Ok(()),
+    }
 }
 
 #[allow(unsafe_code)]

@@ -128,6 +128,29 @@ fn setting_hint(kind: WorkerKind) -> &'static str {
     }
 }
 
+/// Checks that the file of an application can be read and that its interpreter runs, without running the application.
+///
+/// # Errors
+///
+/// The file cannot be read, or the interpreter cannot be started.
+pub fn check_program(config: &WorkerConfig) -> Result<(), StartError> {
+    std::fs::File::open(&config.file)
+        .map_err(|error| StartError::Failed(format!("it cannot be read: {error}")))?;
+    let program = match config.kind {
+        WorkerKind::Python => &config.python,
+        WorkerKind::Node => &config.node,
+        WorkerKind::Program => return Ok(()),
+    };
+    let version = std::process::Command::new(program).arg("--version").output();
+    let spawn = |error| StartError::Spawn { program: program.clone(), kind: config.kind, error };
+    let output = version.map_err(spawn)?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(StartError::Failed(format!("`{} --version` failed: {}", program.display(), output.status)))
+    }
+}
+
 /// Kills all workers and removes the folders with their libraries. For a server that ends without waiting for anything.
 pub fn abandon_all() {
     process::kill_all();

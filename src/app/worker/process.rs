@@ -26,6 +26,9 @@ const CONTROL_FD: i32 = 3;
 /// The environment variable that contains `CONTROL_FD`.
 const CONTROL_VARIABLE: &str = "QUICKIO_WORKER";
 
+/// The environment variables of a service manager, which are meant for one process.
+const SERVICE_MANAGER_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
 
@@ -109,6 +112,10 @@ impl WorkerProcess {
         let mappings = worker_ends.into_iter().zip(CONTROL_FD..);
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mappings).map_err(|error| StartError::Resources(io::Error::other(error)))?;
+        // Only the server itself speaks to its service manager (systemd).
+        for name in SERVICE_MANAGER_VARIABLES {
+            command.env_remove(name);
+        }
         command.env(CONTROL_VARIABLE, CONTROL_FD.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Ctrl-C at a terminal must reach only the server, which then ends its workers.

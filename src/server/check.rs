@@ -1,0 +1,123 @@
+//! The checks of `quickio check`: everything that would keep a server with these settings from starting, and that can be
+//! found without starting one or running an application. They are safe beside a running server.
+
+use super::apps;
+use super::error::ServerError;
+use super::listen;
+use super::resources::Needs;
+use super::shards;
+use crate::config::{App, Config};
+use crate::limits::WORKERS_MAX;
+use crate::qev::probe::probe;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+/// The results so far.
+#[derive(Default)]
+struct Report {
+    failed: usize,
+    /// The exit code: that of invalid settings, if one of the failures is one.
+    exit_code: u8,
+}
+
+/// Runs all checks and prints a line for each.
+pub(super) fn run(config: &Config) -> Result<(), ServerError> {
+    let mut report = Report::default();
+    // Invalid values were reported before.
+    report.passed("settings: all values are valid");
+    config.warnings.iter().for_each(|warning| report.warn(warning));
+    match probe() {
+        Ok(kernel) => report.passed(&format!("kernel: Linux {} has what shards need", kernel.release)),
+        Err(error) => report.failed("kernel", &error.into()),
+    }
+    let workers = check_apps(config, &mut report);
+    let shards = shards::count(config);
+    let needs = Needs::of(config, shards, workers);
+    match needs.check() {
+        Ok(()) => report.passed(&format!("limits: they suffice for {shards} shards")),
+        Err(error) => report.failed("limits", &error.into()),
+    }
+    needs.locked_memory_warning().iter().for_each(|warning| report.warn(warning));
+    check_addresses(config, &mut report);
+    if report.failed == 0 {
+        Ok(())
+    } else {
+        Err(ServerError::Check { count: report.failed, exit_code: report.exit_code })
+    }
+}
+
+/// Returns the number of workers.
+fn check_apps(config: &Config, report: &mut Report) -> usize {
+    let mut names = BTreeSet::new();
+    let mut workers = 0;
+    for app in &config.app {
+        match check_app(app, config, &mut names) {
+            Ok(instances) => {
+                workers += instances;
+                report.passed(&format!("application {app}"));
+            }
+            Err(error) => report.failed(&format!("application {app}"), &error),
+        }
+    }
+    if workers > WORKERS_MAX {
+        report.failed("applications", &ServerError::TooManyWorkers { wanted: workers });
+    }
+    if config.app.is_empty() {
+        report.warn("no application runs: set app, such as app = [\"relay\"] in the settings file");
+    }
+    for name in config.app_settings.keys().filter(|name| !names.contains(*name)) {
+        // The name of a shared object is inside the file, which is not loaded here.
+        if !config.app.iter().any(|app| app.name.contains(name.as_str()) || app.name.ends_with(".so")) {
+            report.warn(&format!("there are settings for an application that does not run: {name}"));
+        }
+    }
+    workers
+}
+
+fn check_app(app: &App, config: &Config, names: &mut BTreeSet<String>) -> Result<usize, ServerError> {
+    let checked = apps::check(app, config)?;
+    if names.insert(checked.name.clone()) {
+        Ok(checked.workers)
+    } else {
+        Err(ServerError::SameName { name: checked.name })
+    }
+}
+
+fn check_addresses(config: &Config, report: &mut Report) {
+    for address in &config.listen {
+        match listen::check(address, config) {
+            Ok(()) => report.passed(&format!("listen {address}")),
+            Err(error) => report.failed(&format!("listen {address}"), &error.into()),
+        }
+    }
+    for address in &config.admin {
+        match listen::check_tcp(*address) {
+            Ok(()) => report.passed(&format!("admin {address}")),
+            Err(source) => {
+                let error = crate::admin::AdminError::Bind { address: *address, source };
+                report.failed(&format!("admin {address}"), &error.into());
+            }
+        }
+    }
+}
+
+impl Report {
+    fn passed(&self, what: &str) {
+        print_line(&format!("ok {what}"));
+    }
+
+    fn warn(&self, warning: &str) {
+        print_line(&format!("WARNING {warning}"));
+    }
+
+    fn failed(&mut self, what: &str, error: &ServerError) {
+        print_line(&format!("FAILED {what}: {error}"));
+        self.failed += 1;
+        self.exit_code = self.exit_code.max(error.exit_code());
+    }
+}
+
+fn print_line(line: &str) {
+    // If nobody reads it, the exit code has the result too.
+    let _ = writeln!(io::stdout(), "{line}");
+}
