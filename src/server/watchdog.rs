@@ -46,7 +46,7 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let manager = ServiceManager::new(Some(path.clone().into()), None);
         // Two shards whose threads never look at their inboxes.
-        let mut ports = mesh(2, MeshSettings { ring_messages: 4, overflow_messages_max: 4 });
+        let mut ports = mesh(2, MeshSettings { ring_messages: 4, overflow_bytes_max: 4096 });
         let mut mailboxes = Mailboxes::new();
         let _inboxes: Vec<_> = ports.iter_mut().map(|port| mailboxes.add(port, 4, 0)).collect();
         let mailboxes = Arc::new(mailboxes);
