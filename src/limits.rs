@@ -40,6 +40,20 @@ pub const HTTP_PREFLIGHT_BYTES_MAX: usize = 1024;
 /// 400.
 pub const HTTP_EMPTY_LINES_MAX: u8 = 4;
 
+/// The maximum number of HTTP sessions that one connection has created and that had no second request yet. A connection of
+/// a browser has one. One of a proxy that is not in `trusted-proxies` carries many clients, and proxies prefer the
+/// connection that was used last: if each client sends its second request within 2 seconds, as all client libraries do,
+/// 128 clients may come over it in each second. One more session is answered 429. The number is divided among the shards.
+pub const SESSIONS_UNUSED_MAX: usize = 256;
+
+/// The least number of these sessions on each shard, because their sids choose their shards at random.
+pub const SESSIONS_UNUSED_OF_SHARD_MIN: usize = 16;
+
+/// How long a session may be without a second request under pressure, instead of `timeout`: while more than half of what
+/// its connection, its address or all sessions may have is taken. Old clients pause for up to 2 seconds after a response;
+/// the other 2 seconds are for the response and the next request on a slow mobile network, one lost packet included.
+pub const SESSION_FIRST_WAIT: Duration = Duration::from_secs(4);
+
 /// The maximum number of unanswered HTTP requests of one connection. There is more than one only if the peer sends
 /// requests without waiting for responses, which most clients never do. One more is answered 429. The requests take
 /// less than 100 KiB; responses that wait for earlier ones count towards `outbox-bytes-max`.

@@ -116,7 +116,13 @@ metrics! {
         SessionsCreated = "sessions_created", "sessions",
             "HTTP sessions created by clients that poll or stream.";
         SessionsRefused = "sessions_refused", "sessions",
-            "HTTP sessions refused because clients-max was reached or the server was shutting down (503).";
+            "HTTP sessions refused because clients-max or sessions-share was reached, or because the server was \
+             shutting down (503).";
+        SessionsRefusedConnection = "sessions_refused_connection", "sessions",
+            "HTTP sessions refused because their connection had created 256 sessions that had no second request (429).";
+        SessionsEndedEarly = "sessions_ended_early", "sessions",
+            "HTTP sessions ended after 4 s instead of timeout, because they had no second request and much of the \
+             limit for their connection, their address or all sessions was used.";
         SessionsUnknown = "sessions_unknown", "requests",
             "HTTP requests for a session that does not exist (403): it has ended, or the sid was guessed.";
         StreamsOpened = "streams_opened", "streams",

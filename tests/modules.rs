@@ -68,7 +68,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("mesh", &["kernel", "messages"]),
             ("pubsub", &["connections", "frames"]),
             ("refused", &["addresses", "connection"]),
-            ("sessions", &["connection", "connections", "ending", "frames"]),
+            ("sessions", &["addresses", "connection", "connections", "ending", "frames"]),
             ("time", &["connection"]),
             // Their composition. The files that have no row are steps of a turn, on that composition.
             (

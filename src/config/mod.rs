@@ -234,6 +234,8 @@ pub struct Config {
     pub clock: ClockKind,
     /// The maximum number of clients of the whole server.
     pub clients_max: usize,
+    /// The percentage of `clients_max` that HTTP sessions may take.
+    pub sessions_share: u8,
     /// The maximum number of connections and sessions from one peer address; 0 for no limit. `None`: a share of what the
     /// server can hold, see [`Config::connections_per_address`].
     pub connections_per_address_max: Option<usize>,
@@ -312,6 +314,12 @@ const ADDRESS_PART: usize = 16;
 const ADDRESS_MIN: usize = 1024;
 
 impl Config {
+    /// Returns the maximum number of HTTP sessions: at least one.
+    pub(crate) fn sessions_max(&self) -> usize {
+        let share = self.clients_max as u128 * u128::from(self.sessions_share) / 100;
+        usize::try_from(share).expect("a share is at most the whole").max(1)
+    }
+
     /// Returns the maximum number of connections and sessions from one address, or 0 for no limit. `places` is the
     /// number of connections for which the rings of all shards have places.
     pub(crate) fn connections_per_address(&self, places: usize) -> usize {
@@ -341,6 +349,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             clock: ClockKind::System,
             clients_max: 1_048_576,
+            sessions_share: 75,
             connections_per_address_max: None,
             message_bytes_max: 65_536,
             http_head_bytes_max: 16_384,

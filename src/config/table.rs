@@ -309,6 +309,16 @@ pub static SETTINGS: &[Setting] = &[
               moment it is accepted. One more connection is closed at once; one more session is answered with 503.",
     },
     Setting {
+        name: "sessions-share",
+        group: Group::Limits,
+        kind: ValueKind::Percent(|config| &mut config.sessions_share),
+        default: "75",
+        doc: "The percentage of clients-max that HTTP sessions may take. One more session is answered with 503. A client \
+              that polls or streams has a session and, most of the time, a connection. If all clients do, half of \
+              clients-max is enough for their sessions; the rest of the default is for those between two requests. What \
+              sessions cannot take is left to WebSockets and raw TCP whatever happens over HTTP.",
+    },
+    Setting {
         name: "connections-per-address-max",
         group: Group::Limits,
         kind: ValueKind::AutoCount {

@@ -79,6 +79,7 @@ fn nothing_by_default() -> Config {
         worker_requests_max: 99,
         worker_outbox_bytes_max: 98,
         clients_max: 1,
+        sessions_share: 2,
         connections_per_address_max: Some(2),
         message_bytes_max: 3,
         http_head_bytes_max: 26,
@@ -175,6 +176,7 @@ fn another_value(setting: &Setting) -> &'static str {
         name if name.ends_with("-timeout") || name == "timeout" || name.starts_with("heartbeat-") => "20s",
         "clients-cb-max-age" => "500ms",
         "outbox-bytes-max" => "2Mi",
+        "sessions-share" => "20",
         _ => "2048",
     }
 }

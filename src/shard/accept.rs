@@ -1,6 +1,6 @@
 //! Connections that arrive: accepting them, the limits that refuse them, and pauses when the kernel cannot accept.
 
-use super::addresses::CountedAddress;
+use super::addresses::{CountedAddress, ShareUse};
 use super::codecs::Codecs;
 use super::connection::{Connection, Input, Refusal, Stage};
 use super::ending::Cause;
@@ -77,9 +77,9 @@ impl State {
         codecs.start(slot, Options { echo: self.config.echo, refusal: None });
         self.wake_at(slot, self.time.ms_from_now(self.config.timeout));
         match self.count_address(slot, generation, peer) {
-            AddressCount::Allowed => self.start_receiving(slot),
+            AddressCount::Counted(ShareUse::Full) => self.refuse_address(codecs, slot),
+            AddressCount::Counted(_) => self.start_receiving(slot),
             AddressCount::Asked => {}
-            AddressCount::Refused => self.refuse_address(codecs, slot),
         }
     }
 
@@ -149,12 +149,12 @@ impl State {
 
     /// Adds a connection or session to the count of its address, which one of the shards keeps.
     pub fn count_address(&mut self, slot: u32, generation: u32, peer: PeerAddress) -> AddressCount {
-        let Some(address) = self.addresses.counted(peer) else { return AddressCount::Allowed };
-        let Some(connections) = self.addresses.add(address) else { return AddressCount::Allowed };
+        let few = AddressCount::Counted(ShareUse::Low);
+        let Some(address) = self.addresses.counted(peer) else { return few };
+        let Some(connections) = self.addresses.add(address) else { return few };
         let counter = self.counter_of(address);
         if counter == self.mesh.shard() {
-            let allowed = self.addresses.add_reported(address, connections);
-            return if allowed { AddressCount::Allowed } else { AddressCount::Refused };
+            return AddressCount::Counted(self.addresses.add_reported(address, connections));
         }
         let added = ShardMessage::AddressAdded { address, connections, slot, generation };
         self.send_to_shard(counter, added, Class::Control);
@@ -181,23 +181,22 @@ impl State {
     }
 
     /// Handles the count of a connection or session by another shard. The connection may already have been released.
-    pub fn address_counted(&mut self, codecs: &mut Codecs, slot: u32, generation: u32, allowed: bool) {
+    pub fn address_counted(&mut self, codecs: &mut Codecs, slot: u32, generation: u32, share: ShareUse) {
         let Some(connection) = self.connections.get_of(slot, generation) else { return };
-        let waits =
-            connection.stage == Stage::Open && connection.is_socket() && connection.input == Input::Ended;
-        match allowed {
-            true if waits => self.start_receiving(slot),
-            true => {}
-            false => self.refuse_address(codecs, slot),
+        if connection.stage != Stage::Open {
+            return;
+        }
+        match share {
+            ShareUse::Full => self.refuse_address(codecs, slot),
+            ShareUse::High if !connection.is_socket() => self.try_session(slot),
+            _ if connection.is_socket() && connection.input == Input::Ended => self.start_receiving(slot),
+            ShareUse::Low | ShareUse::High => {}
         }
     }
 
     /// Refuses a connection that exceeds the limit for its address, or ends a session or client that does.
     fn refuse_address(&mut self, codecs: &mut Codecs, slot: u32) {
         let connection = self.connections.live(slot);
-        if connection.stage != Stage::Open {
-            return;
-        }
         if !connection.is_socket() || connection.input != Input::Ended {
             return self.end(slot, Cause::TooManyOfAddress);
         }
@@ -216,10 +215,8 @@ impl State {
 /// The outcome of adding a connection to the count of its address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AddressCount {
-    /// The connection may stay.
-    Allowed,
-    /// It exceeds the limit.
-    Refused,
-    /// The shard that counts the address was asked. Nothing is received from the connection until the reply.
+    /// It was counted. If the share of its address was full, it exceeds it.
+    Counted(ShareUse),
+    /// The shard that counts the address was asked. Nothing is received from an accepted connection until the reply.
     Asked,
 }

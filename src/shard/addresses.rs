@@ -21,6 +21,17 @@ const UNREPORTED_PART: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) struct CountedAddress(u64);
 
+/// How much of what one peer may have is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ShareUse {
+    /// Less than half.
+    Low,
+    /// Half or more.
+    High,
+    /// All.
+    Full,
+}
+
 /// The upper half of the IPv4 addresses among the networks.
 const IPV4: u64 = 1 << 32;
 
@@ -109,12 +120,18 @@ impl Addresses {
         are_reported
     }
 
-    /// Counts reported connections; returns whether the last one of them may stay. It is counted in either case, until it
-    /// is removed.
-    pub fn add_reported(&mut self, address: CountedAddress, connections: u32) -> bool {
+    /// Counts reported connections. If the share was full before the last one of them, that one exceeds it. It is counted
+    /// nevertheless, until it is removed.
+    pub fn add_reported(&mut self, address: CountedAddress, connections: u32) -> ShareUse {
         let reported = self.reported.entry(address).or_default();
         *reported += connections as usize;
-        *reported <= self.reported_max
+        if *reported > self.reported_max {
+            ShareUse::Full
+        } else if *reported > self.reported_max / 2 {
+            ShareUse::High
+        } else {
+            ShareUse::Low
+        }
     }
 
     /// Removes a reported connection.
@@ -161,9 +178,9 @@ mod tests {
     fn a_small_limit_is_exact() {
         let mut addresses = Addresses::new(2, 2);
         let address = address("127.0.0.1");
-        for allowed in [true, true, false] {
+        for expected in [ShareUse::Low, ShareUse::High, ShareUse::Full] {
             let report = addresses.add(address).unwrap();
-            assert_eq!(addresses.add_reported(address, report), allowed);
+            assert_eq!(addresses.add_reported(address, report), expected);
         }
         addresses.check(3);
         for _ in 0..3 {
@@ -196,7 +213,8 @@ mod tests {
                 let (address, mut staying) = (address("127.0.0.1"), 0);
                 for connection in 0..2 * max {
                     let report = tables[connection % spread].add(address);
-                    staying += usize::from(report.is_none_or(|count| tables[0].add_reported(address, count)));
+                    let mut fits = |count| tables[0].add_reported(address, count) != ShareUse::Full;
+                    staying += usize::from(report.is_none_or(&mut fits));
                 }
                 assert!(
                     staying <= max && staying >= max - max / UNREPORTED_PART,

@@ -120,6 +120,7 @@ impl State {
         connection.stage = Stage::Dead;
         if let Transport::HttpSession(session) = connection.transport {
             self.sessions.remove(session);
+            self.shared.sessions.release(1);
         }
         self.release_if_idle(slot);
     }

@@ -66,13 +66,13 @@ impl State {
             ShardMessage::Interest { path, subscribed: false } => self.pubsub.remote_off(&path, from),
             ShardMessage::Command { app, command } => self.apply(app, command),
             ShardMessage::AddressAdded { address, connections, slot, generation } => {
-                let allowed = self.addresses.add_reported(address, connections);
-                let counted = ShardMessage::AddressCounted { slot, generation, allowed };
+                let share = self.addresses.add_reported(address, connections);
+                let counted = ShardMessage::AddressCounted { slot, generation, share };
                 self.send_to_shard(from, counted, Class::Control);
             }
             ShardMessage::AddressRemoved { address } => self.addresses.remove_reported(address),
-            ShardMessage::AddressCounted { slot, generation, allowed } => {
-                self.address_counted(codecs, slot, generation, allowed);
+            ShardMessage::AddressCounted { slot, generation, share } => {
+                self.address_counted(codecs, slot, generation, share);
             }
             ShardMessage::Request(request) => {
                 // As for requests of this shard's own connections; see `received`.

@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn message() -> ShardMessage {
-        ShardMessage::AddressCounted { slot: 0, generation: 1, allowed: true }
+        ShardMessage::AddressCounted { slot: 0, generation: 1, share: crate::shard::addresses::ShareUse::Low }
     }
 
     fn request() -> ShardMessage {

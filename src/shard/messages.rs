@@ -1,6 +1,6 @@
 //! The messages that reach a shard: from other shards over the mesh, and from threads through its inboxes.
 
-use super::addresses::CountedAddress;
+use super::addresses::{CountedAddress, ShareUse};
 use super::sessions::messages::{RelayedRequest, RequestId, ResponsePart};
 use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
@@ -27,8 +27,8 @@ pub(super) enum ShardMessage {
     AddressAdded { address: CountedAddress, connections: u32, slot: u32, generation: u32 },
     /// The sender has released a connection from an address that the receiver counts.
     AddressRemoved { address: CountedAddress },
-    /// The receiver's connection was counted. If it is not allowed, it exceeds the limit of its address.
-    AddressCounted { slot: u32, generation: u32, allowed: bool },
+    /// The receiver's connection was counted. If the share of its address was full, the connection exceeds it.
+    AddressCounted { slot: u32, generation: u32, share: ShareUse },
     /// An HTTP request for a session that lives on the receiver.
     Request(Box<RelayedRequest>),
     /// The connection of that HTTP request has been lost.

@@ -34,11 +34,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// State that all shards share: two counts with limits. They change when a client connects, disconnects, subscribes or
-/// unsubscribes, but not with other events.
+/// State that all shards share: three counts with limits. They change when a client connects, disconnects, subscribes
+/// or unsubscribes, but not with other events.
 pub struct SharedState {
     /// The connections of the server, HTTP sessions included.
     pub clients: Pool,
+    /// The HTTP sessions of the server, which may be only a share of its clients.
+    pub sessions: Pool,
     /// The subscriptions of the server.
     pub subscriptions: Pool,
     /// Chooses the shard of an HTTP session, and the one that counts an address. Its keys are random, chosen at the
@@ -55,6 +57,7 @@ impl SharedState {
         SharedState {
             connections_per_address_max: config.connections_per_address(places),
             clients: Pool::new(config.clients_max, 100, 0),
+            sessions: Pool::new(config.sessions_max(), 100, 0),
             subscriptions: Pool::new(
                 config.clients_subs_total,
                 config.clients_subs_pressure,
@@ -130,7 +133,8 @@ impl State {
     /// Creates a shard without connections.
     pub fn new(parts: ShardParts) -> State {
         let ShardParts { id, config, shared, port, clock, apps, places, link_places } = parts;
-        let addresses = Addresses::new(shared.connections_per_address_max, port.shards());
+        let shards = port.shards();
+        let addresses = Addresses::new(shared.connections_per_address_max, shards);
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
@@ -146,7 +150,7 @@ impl State {
             pubsub: PubSub::new(),
             addresses,
             refused: RefusedConnections::default(),
-            sessions: Sessions::default(),
+            sessions: Sessions::new(shards),
             links: Links::new(link_places),
             acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
             app_commands: VecDeque::new(),

@@ -273,6 +273,8 @@ impl World {
         let connections = self.states().flat_map(|state| state.connections.iter());
         let connections = connections.filter(|(_, connection)| connection.is_counted()).count();
         assert_eq!(self.shared.clients.used(), connections, "connections of the whole server");
+        let sessions: usize = self.states().map(|state| state.sessions.len()).sum();
+        assert_eq!(self.shared.sessions.used(), sessions, "sessions of the whole server");
     }
 
     /// Posts a command as a thread of an application does.

@@ -6,6 +6,8 @@ use crate::support::http_client::new_session;
 use crate::support::server::Stats;
 use crate::support::{Client, Conversation, HttpClient, Server, Transport};
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -119,36 +121,86 @@ fn resident(server: &Server) -> u64 {
 
 // Sessions.
 
+/// Sessions may take 75 percent of `clients-max`, however many connections create them.
 #[test]
 fn abandoned_sessions_are_limited_and_end_after_their_time() {
     const MAX: u64 = 3000;
-    let server =
-        Server::start_with_clock(&["--clients-max", &MAX.to_string(), "--connections-per-address-max", "0"]);
-    let mut connection = Connection::open(server.address());
+    const SHARE: u64 = MAX / 100 * 75;
+    const OF_CONNECTION: usize = 150;
+    let limits = ["--clients-max", &MAX.to_string(), "--connections-per-address-max", "0"];
+    let server = Server::start_with_clock(&limits);
+    let mut connections = Vec::new();
     let mut created = 0;
-    let refused = loop {
-        assert!(created <= MAX, "no limit");
-        let request = new_session().post("&connect=true", "/qio/on:1=\"/relay/left\"");
-        let response = connection.request(request);
-        match response.head.status {
-            200 => created += 1,
-            status => break status,
+    let refused = 'refused: loop {
+        let mut connection = Connection::open(server.address());
+        for _ in 0..OF_CONNECTION {
+            assert!(created <= MAX, "no limit");
+            let request = new_session().post("&connect=true", "/qio/on:1=\"/relay/left\"");
+            match connection.request(request).head.status {
+                200 => created += 1,
+                status => break 'refused status,
+            }
         }
+        connections.push(connection);
     };
-    assert_eq!((refused, created), (503, MAX - 1), "the connection counts, too");
+    assert_eq!((refused, created), (503, SHARE));
     let stats = server.stats();
     assert_eq!((stats.value("http_sessions"), stats.value("sessions_refused")), (created, 1));
     assert_eq!(stats.value("subscriptions"), created);
+    // WebSockets have a place nevertheless.
+    server.assert_serves();
     server.advance(11 * SECOND);
     server.eventually_is("http_sessions", 0);
     // Afterwards new sessions are accepted at once.
     let session = new_session();
+    let mut connection = Connection::open(server.address());
     assert_eq!(connection.request(session.post("&connect=true", "/qio/ping:1=")).body, ok(1));
     let stats = server.eventually_is("subscriptions", 0);
     assert_eq!(stats.value("timeouts_session"), created);
     server.advance(11 * SECOND);
-    drop(connection);
+    drop((connection, connections));
     assert_nothing_left(&server);
+}
+
+/// One connection creates 5000 sessions while clients of other addresses come and go over HTTP. None of them is refused,
+/// although their server has room for 1000 clients only.
+#[test]
+fn one_connection_that_creates_sessions_takes_no_place_from_others() {
+    const SIDS: usize = 5000;
+    const AT_ONCE: usize = 100;
+    let server = Server::start(&["--clients-max", "1000"]);
+    let address = server.address();
+    thread::scope(|scope| {
+        let hostile = scope.spawn(move || {
+            let mut connection = Connection::open(address);
+            let mut statuses = Vec::new();
+            for _ in 0..SIDS / AT_ONCE {
+                let batch: String =
+                    (0..AT_ONCE).map(|_| new_session().post("&connect=true", "/qio/ping:1=")).collect();
+                connection.send(&batch);
+                statuses.extend((0..AT_ONCE).map(|_| connection.response().head.status));
+            }
+            statuses
+        });
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for last in 0..25 {
+                    let source = IpAddr::V4(Ipv4Addr::new(127, 0, 1 + thread, 1 + last));
+                    let mut connection = Connection::open_from(source, address);
+                    let session = new_session();
+                    for (number, query) in (1..).zip(["&connect=true", "", "", "&close=true"]) {
+                        let response =
+                            connection.request(session.post(query, &format!("/qio/ping:{number}=")));
+                        assert_eq!((response.head.status, response.body), (200, ok(number)));
+                    }
+                }
+            });
+        }
+        let statuses = hostile.join().unwrap();
+        assert!(statuses.iter().all(|status| [200, 429].contains(status)));
+        assert!(statuses.iter().filter(|status| **status == 429).count() > SIDS / 2);
+    });
+    assert_eq!(server.stats().value("sessions_refused"), 0);
 }
 
 #[test]
@@ -603,10 +655,13 @@ fn memory_does_not_grow_with_the_requests_of_a_connection() {
 fn memory_does_not_grow_with_the_sessions_of_a_connection() {
     let server = Server::start_with_clock(&[]);
     let round = || {
-        let mut connection = Connection::open(server.address());
-        for _ in 0..500 {
-            let request = new_session().post("&connect=true", "/qio/on:1=\"/relay/x\"\n/clienttest/echo:1=1");
-            assert_eq!(connection.request(request).head.status, 200);
+        for _ in 0..5 {
+            let mut connection = Connection::open(server.address());
+            for _ in 0..100 {
+                let request =
+                    new_session().post("&connect=true", "/qio/on:1=\"/relay/x\"\n/clienttest/echo:1=1");
+                assert_eq!(connection.request(request).head.status, 200);
+            }
         }
         server.advance(11 * SECOND);
         server.eventually_is("http_sessions", 0);

@@ -3,7 +3,7 @@
 use super::DEADLINE;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The key of RFC 6455, section 1.3, and its `Sec-WebSocket-Accept`.
@@ -72,6 +72,19 @@ impl Connection {
         socket.set_recv_buffer_size(2048).unwrap();
         socket.connect(&address.into()).expect("the server accepts");
         let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Connection { stream, input: Vec::new() }
+    }
+
+    /// As [`Connection::open`], from a source address.
+    pub fn open_from(source: IpAddr, address: &str) -> Connection {
+        let address: SocketAddr = address.parse().expect("HOST:PORT");
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+        socket.connect(&address.into()).expect("the server accepts");
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Connection { stream, input: Vec::new() }

@@ -5,9 +5,11 @@ use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
 use crate::protocol::{Framing, Reason, http};
 use crate::shard::accept::AddressCount;
+use crate::shard::addresses::{CountedAddress, ShareUse};
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
 use crate::shard::held::Piece;
+use crate::shard::sessions::Creator;
 use crate::shard::sessions::messages::{RequestId, ResponsePart, SessionRequest};
 use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::sessions::session::{EarlyRequest, HttpSession, Lost, RequestTurn, TooManyEarly};
@@ -88,7 +90,10 @@ impl State {
             self.finish_session_endings();
         }
         match self.sessions.find(sid) {
-            Some(slot) => self.takes_requests(slot, request).then_some(slot),
+            Some(slot) => {
+                self.session_used(slot);
+                self.takes_requests(slot, request).then_some(slot)
+            }
             None if connect => self.create_session(request),
             None => {
                 self.count(Counter::SessionsUnknown, 1);
@@ -122,13 +127,11 @@ impl State {
     }
 
     fn create_session(&mut self, request: &SessionRequest<'_>) -> Option<u32> {
-        let refusal = if self.is_shutting_down() {
-            Some(SessionRefusal::GoingAway)
-        } else {
-            self.shared.clients.acquire(0).err().map(|_| SessionRefusal::Full)
-        };
-        if let Some(refusal) = refusal {
-            self.count(Counter::SessionsRefused, 1);
+        // A stream takes its connection for itself. A peer without an address of its own carries the requests of many
+        // clients.
+        let is_few = request.body.is_none() || CountedAddress::of_peer(request.peer).is_none();
+        let creator = (!is_few).then_some(Creator::of(request.id));
+        if let Err(refusal) = self.acquire_session(creator) {
             self.refuse_request(request.id, refusal);
             return None;
         }
@@ -139,12 +142,52 @@ impl State {
         let slot = self.connections.insert(connection);
         self.sessions.set_connection(sid, slot);
         self.open(slot, Framing::LongPolling);
-        if self.count_address(slot, generation, request.peer) == AddressCount::Refused {
+        let address = self.count_address(slot, generation, request.peer);
+        if address == AddressCount::Counted(ShareUse::Full) {
             self.end(slot, Cause::TooManyOfAddress);
             self.refuse_request(request.id, SessionRefusal::AddressFull);
             return None;
         }
+        let Some(creator) = creator else { return Some(slot) };
+        let is_pressed = address == AddressCount::Counted(ShareUse::High)
+            || self.sessions.share_of(creator) == ShareUse::High
+            || self.shared.sessions.used() > self.shared.sessions.total() / 2;
+        self.sessions.set_unused(session, creator);
+        if is_pressed {
+            self.try_session(slot);
+        }
         Some(slot)
+    }
+
+    /// Takes a place for a session of the whole server, for a request of this connection if that is limited.
+    fn acquire_session(&mut self, creator: Option<Creator>) -> Result<(), SessionRefusal> {
+        if self.is_shutting_down() {
+            self.count(Counter::SessionsRefused, 1);
+            return Err(SessionRefusal::GoingAway);
+        }
+        if creator.is_some_and(|creator| self.sessions.share_of(creator) == ShareUse::Full) {
+            self.count(Counter::SessionsRefusedConnection, 1);
+            return Err(SessionRefusal::TooManyUnused);
+        }
+        let is_acquired = self.shared.sessions.acquire(0).is_ok();
+        if is_acquired && self.shared.clients.acquire(0).is_ok() {
+            return Ok(());
+        }
+        self.shared.sessions.release(usize::from(is_acquired));
+        self.count(Counter::SessionsRefused, 1);
+        Err(SessionRefusal::Full)
+    }
+
+    /// Lets a session that has had one request end early, unless it has a second one.
+    pub fn try_session(&mut self, slot: u32) {
+        if self.sessions.try_unused(self.connections.live(slot).transport) {
+            self.wake_session(slot);
+        }
+    }
+
+    /// Notes that a session has a second request.
+    fn session_used(&mut self, slot: u32) {
+        self.sessions.set_used(self.connections.live(slot).transport);
     }
 
     /// Dispatches the events of a request, which then waits for output.

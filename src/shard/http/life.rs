@@ -1,5 +1,7 @@
 //! Time limits of held requests and of sessions, and the ends of sessions.
 
+use crate::limits::SESSION_FIRST_WAIT;
+use crate::metrics::Counter;
 use crate::protocol::Reason;
 use crate::shard::connection::Stage;
 use crate::shard::ending::Cause;
@@ -30,7 +32,8 @@ impl State {
                 self.answer_held(slot);
                 self.hold(slot, None);
             }
-            Outlet::Nothing if gap.is_none() && waited >= ms(self.config.timeout) => {
+            Outlet::Nothing if gap.is_none() && waited >= self.session_timeout_ms(slot) => {
+                self.count(Counter::SessionsEndedEarly, u64::from(waited < ms(self.config.timeout)));
                 return self.end(slot, Cause::SessionTimeout);
             }
             Outlet::Poll(_) | Outlet::Nothing => {}
@@ -86,7 +89,7 @@ impl State {
             Outlet::Poll(_) => in_ms(self.poll_ms(slot), waited),
             // Requests that have arrived too early have a time limit of their own.
             Outlet::Nothing if gap.is_some() => None,
-            Outlet::Nothing => in_ms(ms(self.config.timeout), waited),
+            Outlet::Nothing => in_ms(self.session_timeout_ms(slot), waited),
         };
         let gap = gap.and_then(|since| in_ms(ms(self.config.timeout), now.since(since)));
         let callbacks = self.connections.next_callback_expiry(slot);
@@ -102,6 +105,12 @@ impl State {
         connection.stage = Stage::Flushing;
         connection.began = now;
         self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
+    }
+
+    /// Returns how long a session may be without a request, in milliseconds.
+    fn session_timeout_ms(&self, slot: u32) -> u64 {
+        let is_on_trial = self.sessions.of(self.connections.live(slot).transport).is_on_trial;
+        ms(if is_on_trial { self.config.timeout.min(SESSION_FIRST_WAIT) } else { self.config.timeout })
     }
 
     /// Returns the time for which a request is held, in milliseconds. It differs between sessions, which keeps clients

@@ -5,9 +5,10 @@ use crate::app::relay::Relay;
 use crate::app::{Answer, Application, Error, Json, Registrar};
 use crate::config::Config;
 use crate::event::path::Path;
-use crate::limits::HTTP_EARLY_REQUESTS_MAX;
+use crate::limits::{HTTP_EARLY_REQUESTS_MAX, SESSIONS_UNUSED_MAX};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
+use crate::qev::ring::PeerAddress;
 use crate::shard::ControlMessage;
 use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::testing::{FnApp, Peer, World, address};
@@ -515,6 +516,90 @@ fn sessions_count_towards_the_limit_of_their_address() {
     let other = TestSession { sid: session_on(&world, 0).sid ^ 1 << 90 };
     let answer = exchange(&mut world, peer, &other.post("&connect=true", ""));
     assert_eq!(answer, [refused(SessionRefusal::AddressFull)]);
+}
+
+/// Creates sessions with these numbers, with one request each, many of them in one buffer; returns the statuses.
+fn create_sessions(world: &mut World, peer: Peer, numbers: std::ops::Range<u128>) -> Vec<u16> {
+    let requests: Vec<String> = numbers
+        .map(|number| TestSession { sid: number << 64 }.post("&connect=true", "/qio/ping:1="))
+        .collect();
+    let mut statuses = Vec::new();
+    for pipelined in requests.chunks(200) {
+        statuses.extend(exchange(world, peer, &pipelined.concat()).into_iter().map(|(status, _)| status));
+    }
+    statuses
+}
+
+#[test]
+fn one_connection_creates_few_sessions_that_have_one_request() {
+    let mut world = World::new(2, apps());
+    let peer = world.connect(0);
+    let statuses = create_sessions(&mut world, peer, 1..5001);
+    let created = statuses.iter().filter(|status| **status == 200).count();
+    assert!((SESSIONS_UNUSED_MAX / 2..=SESSIONS_UNUSED_MAX).contains(&created), "{created}");
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)));
+    assert_eq!(world.counter(Counter::SessionsRefusedConnection) as usize, 5000 - created);
+    assert_eq!(world.gauge(Gauge::HttpSessions) as usize, created);
+    // Other connections are not concerned, also from the same address.
+    let other = world.connect(1);
+    assert_eq!(create_sessions(&mut world, other, 6000..6100), [200; 100]);
+    // What has a second request no longer counts.
+    for number in 6000..6100u128 {
+        let again = TestSession { sid: number << 64 }.post("", "/qio/ping:2=");
+        assert_eq!(exchange(&mut world, other, &again), ok_response(reply_ok(2)));
+    }
+    assert_eq!(create_sessions(&mut world, other, 7000..7100), [200; 100]);
+    world.run_seconds(11);
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0);
+    assert_eq!(create_sessions(&mut world, peer, 8000..8100), [200; 100]);
+}
+
+#[test]
+fn a_peer_that_carries_many_clients_creates_any_number_of_sessions() {
+    let mut world = World::new(1, apps());
+    let proxy = world.connect_from(0, PeerAddress::UNIX);
+    assert_eq!(create_sessions(&mut world, proxy, 1..1001), [200; 1000]);
+}
+
+#[test]
+fn sessions_take_a_share_of_the_clients() {
+    let config = Config { clients_max: 100, ..Config::default() };
+    let mut world = World::with_config(2, config, apps());
+    let peer = world.connect(0);
+    let statuses = create_sessions(&mut world, peer, 1..201);
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 75);
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 125);
+    // The rest is for connections.
+    (1..25).for_each(|number| drop(world.connect_raw(number % 2)));
+    assert_eq!((world.gauge(Gauge::Connections), world.counter(Counter::ConnectionsRefusedLimit)), (25, 0));
+}
+
+/// A session that had one request only ends after 4 s if much of a limit is used, and after `timeout` otherwise. A client
+/// whose second request comes in time has `timeout` between all its requests.
+#[test]
+fn sessions_with_one_request_end_early_under_pressure() {
+    // The columns: clients-max, the sessions that are created first, and those after that. The sessions of each second
+    // group are under pressure, because of all sessions, of the connection, or of the address.
+    let share = Config { clients_max: 100, sessions_share: 40, ..Config::default() };
+    let address = Config { connections_per_address_max: Some(40), ..Config::default() };
+    for (config, calm, pressed) in [(share, 20, 10), (Config::default(), 128, 20), (address, 18, 10)] {
+        let mut world = World::with_config(1, config, apps());
+        let peer = world.connect(0);
+        assert_eq!(create_sessions(&mut world, peer, 1..calm + 1), vec![200; calm as usize]);
+        assert_eq!(create_sessions(&mut world, peer, 1001..1001 + pressed), vec![200; pressed as usize]);
+        world.advance(Duration::from_millis(3900));
+        world.run_until_idle();
+        let second = TestSession { sid: 1001 << 64 };
+        assert_eq!(exchange(&mut world, peer, &second.post("", "/qio/ping:2=")), ok_response(reply_ok(2)));
+        world.run_seconds(2);
+        let ended = pressed as u64 - 1;
+        assert_eq!(world.gauge(Gauge::HttpSessions), calm as u64 + 1);
+        assert_eq!(world.counter(Counter::SessionsEndedEarly), ended);
+        world.run_seconds(5);
+        assert_eq!(world.gauge(Gauge::HttpSessions), 1, "the others have ended after `timeout`");
+        assert_eq!(exchange(&mut world, peer, &second.post("", "/qio/ping:3=")), ok_response(reply_ok(3)));
+        assert_eq!(world.counter(Counter::SessionsEndedEarly), ended);
+    }
 }
 
 #[test]

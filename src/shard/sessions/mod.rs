@@ -4,31 +4,68 @@ pub(super) mod messages;
 pub(super) mod refusal;
 pub(super) mod session;
 
+use crate::limits::{SESSIONS_UNUSED_MAX, SESSIONS_UNUSED_OF_SHARD_MIN};
 use crate::protocol::http::Sid;
 use crate::qev::slots::Slots;
+use crate::shard::addresses::ShareUse;
 use crate::shard::connection::Transport;
 use crate::shard::connections::Connections;
 use ahash::AHashMap;
 use messages::{PendingResponse, RequestId};
 use session::HttpSession;
 
+/// The connection that created a session. It may live on another shard, and may have ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(in crate::shard) struct Creator {
+    shard: u16,
+    connection: u32,
+    generation: u32,
+}
+
+impl Creator {
+    /// The connection that has this request.
+    pub fn of(request_id: RequestId) -> Creator {
+        let RequestId { shard, connection, generation, .. } = request_id;
+        Creator { shard, connection, generation }
+    }
+}
+
 /// The sessions of a shard.
 ///
 /// A session's connection is a record among the shard's connections, without a socket. Invariants:
 /// - each session has a connection that names it, and `by_sid` names that connection;
 /// - each connection without a socket names a session;
+/// - each session in `unused` exists, and `by_creator` has the number of them for each creator, which is at most
+///   `unused_max`;
 /// - between turns no response waits.
-#[derive(Default)]
 pub(in crate::shard) struct Sessions {
     sessions: Slots<HttpSession>,
     /// The slot of each session's connection.
     by_sid: AHashMap<Sid, u32>,
+    /// The sessions that had no second request, with their creators. Those of peers that carry many clients are not here.
+    unused: AHashMap<u32, Creator>,
+    /// The number of sessions in `unused` of each creator.
+    by_creator: AHashMap<Creator, usize>,
+    /// The most sessions in `unused` that a creator may have.
+    unused_max: usize,
     /// Responses to requests of this shard's own connections. Like those from other shards they are delivered in a
     /// step of their own: while a request is dispatched, the codec of its connection is borrowed.
     responses: Vec<(RequestId, PendingResponse)>,
 }
 
 impl Sessions {
+    /// No sessions. The shard is one of `shards`.
+    pub fn new(shards: usize) -> Sessions {
+        Sessions {
+            sessions: Slots::new(),
+            by_sid: AHashMap::new(),
+            unused: AHashMap::new(),
+            by_creator: AHashMap::new(),
+            unused_max: (SESSIONS_UNUSED_MAX / shards).max(SESSIONS_UNUSED_OF_SHARD_MIN),
+            responses: Vec::new(),
+        }
+    }
+
     /// The number of sessions.
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -39,6 +76,47 @@ impl Sessions {
         self.sessions.insert(HttpSession::new(sid)) as u32
     }
 
+    /// Returns how much of its sessions without a second request a connection has.
+    pub fn share_of(&self, creator: Creator) -> ShareUse {
+        let unused = self.by_creator.get(&creator).copied().unwrap_or_default();
+        if unused >= self.unused_max {
+            ShareUse::Full
+        } else if unused >= self.unused_max / 2 {
+            ShareUse::High
+        } else {
+            ShareUse::Low
+        }
+    }
+
+    /// Notes that a session that was just added has had one request, from this connection.
+    pub fn set_unused(&mut self, session: u32, creator: Creator) {
+        let before = self.unused.insert(session, creator);
+        assert!(before.is_none(), "a session is created once");
+        *self.by_creator.entry(creator).or_default() += 1;
+    }
+
+    /// Notes that a session has a second request.
+    pub fn set_used(&mut self, transport: Transport) {
+        self.of_mut(transport).is_on_trial = false;
+        self.forget_unused(index(transport) as u32);
+    }
+
+    /// Lets a session end early if it has no second request, and had none until now; returns whether that is so.
+    pub fn try_unused(&mut self, transport: Transport) -> bool {
+        let is_unused = self.unused.contains_key(&(index(transport) as u32));
+        self.of_mut(transport).is_on_trial = is_unused;
+        is_unused
+    }
+
+    fn forget_unused(&mut self, session: u32) {
+        let Some(creator) = self.unused.remove(&session) else { return };
+        let unused = self.by_creator.get_mut(&creator).expect("each unused session counts for its creator");
+        *unused -= 1;
+        if *unused == 0 {
+            self.by_creator.remove(&creator);
+        }
+    }
+
     /// Names the connection of a session that was just added.
     pub fn set_connection(&mut self, sid: Sid, slot: u32) {
         let before = self.by_sid.insert(sid, slot);
@@ -47,6 +125,7 @@ impl Sessions {
 
     /// Removes a session, which has ended.
     pub fn remove(&mut self, session: u32) {
+        self.forget_unused(session);
         let session = self.sessions.remove(session as usize).expect("a session ends once");
         self.by_sid.remove(&session.sid);
     }
@@ -110,6 +189,16 @@ impl Sessions {
             named += 1;
         }
         assert_eq!(named, self.sessions.len(), "each session has a connection");
+        let mut by_creator: AHashMap<Creator, usize> = AHashMap::new();
+        for (session, creator) in &self.unused {
+            assert!(self.sessions.get(*session as usize).is_some(), "an unused session has ended");
+            *by_creator.entry(*creator).or_default() += 1;
+        }
+        assert_eq!(by_creator, self.by_creator, "the unused sessions of each creator");
+        assert!(
+            self.by_creator.values().all(|unused| *unused <= self.unused_max),
+            "too many unused sessions"
+        );
     }
 }
 
@@ -130,7 +219,7 @@ mod tests {
 
     /// A session and its connection.
     fn one() -> (Sessions, Connections) {
-        let (mut sessions, mut connections) = (Sessions::default(), Connections::new(0, 1000));
+        let (mut sessions, mut connections) = (Sessions::new(2), Connections::new(0, 1000));
         let session = sessions.insert(Sid::from(7));
         let connection = Connection::of_session(session, PeerAddress::UNIX, 1, Moment::default());
         sessions.set_connection(Sid::from(7), connections.insert(connection));
@@ -144,6 +233,45 @@ mod tests {
         assert_eq!((sessions.find(Sid::from(7)), sessions.len()), (Some(0), 1));
         sessions.remove(0);
         assert_eq!((sessions.find(Sid::from(7)), sessions.len()), (None, 0));
+    }
+
+    fn creator(connection: u32) -> Creator {
+        Creator::of(RequestId { shard: 1, connection, generation: 1, number: 0 })
+    }
+
+    #[test]
+    fn a_connection_has_few_sessions_without_a_second_request() {
+        let (mut sessions, mut connections) = one();
+        let mut add = |sessions: &mut Sessions, creator| {
+            let number = sessions.len() as u128 + 100;
+            let session = sessions.insert(Sid::from(number));
+            let connection = Connection::of_session(session, PeerAddress::UNIX, 1, Moment::default());
+            sessions.set_connection(Sid::from(number), connections.insert(connection));
+            sessions.set_unused(session, creator);
+            sessions.check(&connections);
+            session
+        };
+        let max = SESSIONS_UNUSED_MAX / 2;
+        assert_eq!(sessions.share_of(creator(1)), ShareUse::Low);
+        let first = add(&mut sessions, creator(1));
+        (2..=max / 2).for_each(|_| drop(add(&mut sessions, creator(1))));
+        assert_eq!(sessions.share_of(creator(1)), ShareUse::High);
+        (max / 2..max).for_each(|_| drop(add(&mut sessions, creator(1))));
+        assert_eq!(sessions.share_of(creator(1)), ShareUse::Full);
+        assert_eq!(sessions.share_of(creator(2)), ShareUse::Low);
+        sessions.set_used(Transport::HttpSession(first));
+        sessions.set_used(Transport::HttpSession(first));
+        assert_eq!(sessions.share_of(creator(1)), ShareUse::High, "one of them had a second request");
+        sessions.remove(first + 1);
+        assert_eq!(sessions.unused.len(), max - 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "the unused sessions of each creator")]
+    fn the_check_finds_an_unused_session_that_is_not_counted() {
+        let (mut sessions, connections) = one();
+        sessions.unused.insert(0, creator(1));
+        sessions.check(&connections);
     }
 
     #[test]

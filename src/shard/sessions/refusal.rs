@@ -13,6 +13,8 @@ pub(in crate::shard) enum SessionRefusal {
     Answered,
     /// Too many requests of the session wait for an earlier one.
     TooManyEarly,
+    /// The connection has created as many sessions as it may have that had no second request.
+    TooManyUnused,
     /// The address of the client has as many connections and sessions as it may have.
     AddressFull,
     /// The server has as many connections and sessions as it may have.
@@ -30,7 +32,7 @@ impl SessionRefusal {
             SessionRefusal::MalformedEvent => 400,
             SessionRefusal::Unknown | SessionRefusal::Ended => 403,
             SessionRefusal::Answered => 409,
-            SessionRefusal::TooManyEarly | SessionRefusal::AddressFull => 429,
+            SessionRefusal::TooManyEarly | SessionRefusal::TooManyUnused | SessionRefusal::AddressFull => 429,
             SessionRefusal::Full | SessionRefusal::Busy | SessionRefusal::GoingAway => 503,
         }
     }
@@ -43,6 +45,7 @@ impl SessionRefusal {
             SessionRefusal::Ended => "the session has ended: connect again, with another sid\n",
             SessionRefusal::Answered => "this seq was answered before: connect again, with another sid\n",
             SessionRefusal::TooManyEarly => "too many requests wait for an earlier seq\n",
+            SessionRefusal::TooManyUnused => "too many sessions of this connection had only one request\n",
             SessionRefusal::AddressFull => "too many connections from this address\n",
             SessionRefusal::Full => "the server is full\n",
             SessionRefusal::Busy => "the server is busy\n",
@@ -56,9 +59,10 @@ impl SessionRefusal {
     pub const fn headers(self) -> &'static str {
         match self {
             SessionRefusal::AddressFull | SessionRefusal::Full => "Retry-After: 10\r\n",
-            SessionRefusal::TooManyEarly | SessionRefusal::Busy | SessionRefusal::GoingAway => {
-                "Retry-After: 1\r\n"
-            }
+            SessionRefusal::TooManyEarly
+            | SessionRefusal::TooManyUnused
+            | SessionRefusal::Busy
+            | SessionRefusal::GoingAway => "Retry-After: 1\r\n",
             _ => "",
         }
     }
@@ -68,12 +72,13 @@ impl SessionRefusal {
 mod tests {
     use super::*;
 
-    const ALL: [SessionRefusal; 9] = [
+    const ALL: [SessionRefusal; 10] = [
         SessionRefusal::MalformedEvent,
         SessionRefusal::Unknown,
         SessionRefusal::Ended,
         SessionRefusal::Answered,
         SessionRefusal::TooManyEarly,
+        SessionRefusal::TooManyUnused,
         SessionRefusal::AddressFull,
         SessionRefusal::Full,
         SessionRefusal::Busy,

@@ -32,6 +32,8 @@ pub(in crate::shard) struct HttpSession {
     next_seq: u64,
     /// `true` if the last held request lost its connection, in which case the client may repeat the request.
     lost: bool,
+    /// `true` if the session ends early unless it has a second request.
+    pub is_on_trial: bool,
     /// Requests that must wait until others have been handled, in the order of their arrival.
     early: Vec<EarlyRequest>,
 }
@@ -83,7 +85,14 @@ pub(in crate::shard) enum Lost {
 impl HttpSession {
     /// Creates a session that has had no request.
     pub fn new(sid: Sid) -> HttpSession {
-        HttpSession { sid, outlet: Outlet::Nothing, next_seq: 1, lost: false, early: Vec::new() }
+        HttpSession {
+            sid,
+            outlet: Outlet::Nothing,
+            next_seq: 1,
+            lost: false,
+            is_on_trial: false,
+            early: Vec::new(),
+        }
     }
 
     /// Returns when a request with this `seq`, or without one, is to be handled.
