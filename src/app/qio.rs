@@ -10,6 +10,8 @@ pub struct Qio {
     pub public_address: Option<String>,
     /// The answer to `/qio/hostname` otherwise, unless the client's HTTP request named a host.
     pub hostname: String,
+    /// The setting `message-bytes-max`, which is the answer to `/qio/limits`.
+    pub message_bytes_max: usize,
 }
 
 impl Application for Qio {
@@ -20,6 +22,7 @@ impl Application for Qio {
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
         let public = self.public_address.as_deref().map(Json::string);
         let hostname = Json::string(&self.hostname);
+        let limits = Json::from(format!(r#"{{"message_bytes_max":{}}}"#, self.message_bytes_max));
         let mut own = |path, children, handler: fn(&mut Context<'_>, Event<'_>) -> Answer| {
             let event = registrar.event(path).no_subscriptions().handler(handler);
             if children { event.children().register_anywhere() } else { event.register_anywhere() }
@@ -28,6 +31,11 @@ impl Application for Qio {
         own("/qio/off", false, off)?;
         own("/qio/ping", false, |_, _| Answer::ok())?;
         own("/qio/callback", true, callback)?;
+        registrar
+            .event("/qio/limits")
+            .no_subscriptions()
+            .handler(move |_, _| Answer::data(limits.clone()))
+            .register_anywhere()?;
         registrar
             .event("/qio/hostname")
             .no_subscriptions()

@@ -282,7 +282,11 @@ fn clock(kind: ClockKind) -> (Clock, Option<ClockHandle>) {
 
 /// Returns the applications, after the server's own.
 fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn Application>> {
-    let own = Qio { public_address: config.public_address.clone(), hostname: runtime::hostname() };
+    let own = Qio {
+        public_address: config.public_address.clone(),
+        hostname: runtime::hostname(),
+        message_bytes_max: config.message_bytes_max,
+    };
     let own: Arc<dyn Application> = Arc::new(own);
     std::iter::once(own).chain(apps).collect()
 }

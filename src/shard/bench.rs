@@ -110,8 +110,9 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
 
 fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let config = Arc::new(Config { sends_per_turn_max: usize::MAX, ..Config::default() });
-    let apps: [Arc<dyn Application>; 2] =
-        [Arc::new(Qio { public_address: None, hostname: "here".into() }), app];
+    let message_bytes_max = config.message_bytes_max;
+    let qio = Qio { public_address: None, hostname: "here".into(), message_bytes_max };
+    let apps: [Arc<dyn Application>; 2] = [Arc::new(qio), app];
     let apps = Apps::register(0, Server::new(Arc::new(NoThreads)), &apps);
     let sizes = mesh::MeshSettings { ring_messages: 8, overflow_bytes_max: 8 };
     let mut port = mesh(1, sizes).pop().expect("a mesh of one shard has one port");

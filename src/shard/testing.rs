@@ -100,7 +100,9 @@ impl World {
         let shared = Arc::new(SharedState::new(&config, places as usize * shards));
         let (clock, clock_handle) = Clock::manual();
         let posted = Arc::new(PostedCommands(Mutex::default()));
-        let qio: Arc<dyn Application> = Arc::new(Qio { public_address: None, hostname: "here".into() });
+        let message_bytes_max = config.message_bytes_max;
+        let qio = Qio { public_address: None, hostname: "here".into(), message_bytes_max };
+        let qio: Arc<dyn Application> = Arc::new(qio);
         let apps: Vec<Arc<dyn Application>> = std::iter::once(qio).chain(apps).collect();
         let mesh_settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,

@@ -9,12 +9,20 @@ globalThis.QuickIO = (() => {
   const TIMEOUT = -2
   const ABORTED = -3
   const QUEUE_FULL = -4
+  const TOO_LARGE = -5
 
   const BACKOFF_MIN_MS = 100
   const BACKOFF_MAX_MS = 25_600
   const STABLE_MS = 10_000 // a connection that lasted this long resets the backoff
   const BODY_BYTES_MAX = 32 * 1024 // of the events that share one request
   const REQUESTS_MAX = 2 // in flight for one session: one that the server holds, one that sends more events
+  const DRAIN_REQUESTS_MAX = 3 // in flight while a session ends: the last one does not wait for those two
+  const LEAVE_REQUESTS_MAX = 6 // when the page is left; the server keeps up to 8 that arrive early
+  const MESSAGE_BYTES_MAX = 65_536 // the server's default, for servers that do not tell their limit
+  const UNASKED_BYTES_MAX = 4096 // sent at once without asking the server for its limit
+  const KEEPALIVE_BYTES_MAX = 64 * 1024 // in flight in requests that outlive the page (Fetch, 4.6), all clients together
+  const RETRY_AFTER_MAX_MS = 60_000 // a server or proxy cannot ask for a longer pause
+  const TIMER_MAX_MS = 2 ** 31 - 1 // timers with a longer time fire at once
 
   const LOCAL_EVENTS = new Set(['/open', '/close', '/error', '/transport'])
   const PAGE_EVENTS = ['pageshow', 'visibilitychange', 'online']
@@ -39,7 +47,31 @@ globalThis.QuickIO = (() => {
     }
   })
 
+  /** The checks of the options: a predicate, and what it expects. */
+  const CHECKS = {
+    transports: [(value) => Array.isArray(value), 'a list'],
+    handshakeTimeout: [(value) => isTime(value) && value > 0, 'a number of milliseconds above 0'],
+    silenceTimeout: [(value) => isTime(value) && value > 0, 'a number of milliseconds above 0'],
+    pollDelay: [(value) => isTime(value) && value <= TIMER_MAX_MS, 'a number of milliseconds below 2^31'],
+    queueMax: [(value) => isTime(value), 'a number from 0'],
+    followHostname: [(value) => typeof value === 'boolean', 'a boolean'],
+    WebSocket: [(value) => value === null || isFunction(value), 'a class or null'],
+    fetch: [(value) => value === null || isFunction(value), 'a function or null'],
+    page: [(value) => isObject(value), 'an object'],
+    random: [(value) => isFunction(value), 'a function'],
+    clock: [
+      (value) => ['now', 'setTimeout', 'clearTimeout'].every((name) => isFunction(value?.[name])),
+      'an object with now, setTimeout and clearTimeout'
+    ],
+    timeout: [(value) => isTime(value), 'a number of milliseconds from 0'],
+    signal: [(value) => isFunction(value?.addEventListener), 'an AbortSignal'],
+    onError: [(value) => isFunction(value), 'a function']
+  }
+
   const ignore = () => {}
+  const isFunction = (value) => typeof value === 'function'
+  const isObject = (value) => value !== null && typeof value === 'object'
+  const isTime = (value) => typeof value === 'number' && value >= 0
 
   /** The reason why an event, a subscription or a connection failed. */
   class QuickIOError extends Error {
@@ -51,11 +83,63 @@ globalThis.QuickIO = (() => {
     }
   }
 
+  // ---- Arguments ---------------------------------------------------------------------------------------------------
+
+  function requireType(isValid, name, expected, value) {
+    if (isValid) return
+    const found = typeof value === 'string' ? JSON.stringify(value) : value === null ? 'null' : isObject(value) ? 'an object'
+      : String(value)
+    throw new TypeError(`${name} must be ${expected}, but is ${found}`)
+  }
+
+  /** Checks an option, unless it is absent. */
+  function checkOption(name, value) {
+    if (value !== undefined) requireType(CHECKS[name][0](value), name, CHECKS[name][1], value)
+  }
+
+  /** Checks the arguments of `send` and `reply`, in which `data` and `fn` may be omitted. Returns all three. */
+  function sendArguments(data, fn, options) {
+    const isCallback = isFunction(data) && (fn === undefined || isObject(fn))
+    if (isCallback) [data, fn, options] = [undefined, data, fn]
+    else if (isObject(fn)) [fn, options] = [undefined, fn]
+    requireType((fn ?? null) === null || isFunction(fn), 'the callback of an event', 'a function or null', fn)
+    requireType((options ?? null) === null || isObject(options), 'options', 'an object', options)
+    checkOption('timeout', options?.timeout)
+    checkOption('signal', options?.signal)
+    return { json: toJson(data), fn, options: options ?? {} }
+  }
+
+  /** Returns data as JSON, `null` if it is undefined. Throws a TypeError if it cannot be expressed as JSON. */
+  function toJson(data) {
+    let json
+    let cause = `it is a ${typeof data}`
+    try {
+      json = data === undefined ? 'null' : JSON.stringify(data)
+      if (json === undefined && isObject(data)) cause = 'its toJSON returns nothing'
+    } catch (error) {
+      cause = error?.message ?? String(error)
+    }
+    if (json === undefined) throw new TypeError(`data cannot be sent as JSON: ${cause}`)
+    return json
+  }
+
   // ---- Texts -------------------------------------------------------------------------------------------------------
+
+  /** Returns the number of bytes of a text in UTF-8. Old versions of React Native have no `TextEncoder`. */
+  function byteLength(text) {
+    let bytes = text.length
+    for (let at = 0; at < text.length; at++) {
+      const unit = text.charCodeAt(at)
+      const isSurrogate = unit >= 0xd800 && unit <= 0xdfff // two of them take four bytes
+      if (unit > 0x7f) bytes += unit > 0x7ff && !isSurrogate ? 2 : 1
+    }
+    return bytes
+  }
 
   /** Normalizes a path in the same way as the server. */
   function normalizePath(path) {
-    const normalized = String(path).replace(/[^\w\-/]/g, '').replace(/\/+/g, '/').replace(/\/$/, '')
+    requireType(typeof path === 'string', 'a path', 'a string', path)
+    const normalized = path.replace(/[^\w\-/]/g, '').replace(/\/+/g, '/').replace(/\/$/, '')
     if (!normalized) throw new TypeError(`invalid path: ${path}`)
     return normalized
   }
@@ -74,33 +158,73 @@ globalThis.QuickIO = (() => {
     }
   }
 
-  /** Parses the address of a server into an http(s) URL. An address without a scheme gets `scheme`. */
-  function parseUrl(address, scheme = 'http:') {
-    const text = String(address)
-    const url = new URL((/^\w+:\/\//.test(text) ? text : `${scheme}//${text}`).replace(/^ws/i, 'http'))
-    if (!/^https?:$/.test(url.protocol)) throw new TypeError(`not a ws, wss, http or https address: ${address}`)
-    url.hash = ''
-    return url
+  /** The address of a server. It is no `URL`, because most members of React Native's `URL` throw. */
+  class Address {
+    static #PATTERN = /^(?:(http|ws)(s?):\/\/)?((?:[^\s/?#@]*@)?(?:\[[\da-f:.]+\]|[^\s/?#@:[\]\\<>^|]+))(?::(\d{1,5}))?(\/[^\s?#]*)?(\?[^\s#]*)?(?:#.*)?$/i
+
+    notBefore = 0 // the time before which the server asked not to be tried again
+
+    /** Parses `ws(s)://`, `http(s)://` or `host[:port]`. The last one is secure if `secure` is true. */
+    constructor(address, secure) {
+      const text = String(address).trim()
+      const [, scheme, s, host, port, path = '/', query = ''] = text.match(Address.#PATTERN) ?? []
+      if (!host || port > 65_535) throw new TypeError(`not a ws, wss, http or https address: ${text}`)
+      this.secure = scheme ? s !== '' : secure
+      this.host = host.toLowerCase() + (!port || Number(port) === (this.secure ? 443 : 80) ? '' : `:${Number(port)}`)
+      this.target = path + query
+    }
+
+    /** Returns the address at another host. */
+    at(host) {
+      return Object.assign(Object.create(Address.prototype), this, { host })
+    }
+
+    /** Returns the address as a URL of `http` or `ws`, with additional parameters. */
+    url(scheme, parameters = {}) {
+      const added = Object.entries(parameters).map((parameter) => parameter.join('=')).join('&')
+      const separator = this.target.includes('?') ? '&' : '?'
+      return `${scheme}${this.secure ? 's' : ''}://${this.host}${this.target}${added && separator + added}`
+    }
   }
 
   /** Parses the address to which the server at `from` moves its clients. Returns null if it is not an address. */
   function parseMove(address, from) {
     if (typeof address !== 'string') return null
     try {
-      const url = parseUrl(address, from.protocol)
+      const moved = new Address(address, from.secure)
       // A secure connection must not become an insecure one.
-      if (from.protocol === 'https:') url.protocol = 'https:'
-      return url
+      moved.secure = moved.secure || from.secure
+      return moved
     } catch {
       return null
     }
   }
 
   /** Returns the server that the script was loaded from, otherwise that of the page. */
-  function defaultUrl() {
-    const source = QuickIO.source || globalThis.location?.href
-    if (!/^https?:/.test(source)) throw new TypeError('the address of the server is missing')
-    return new URL(source).origin
+  function defaultAddress() {
+    const [origin] = (QuickIO.source || globalThis.location?.href)?.match(/^https?:\/\/[^/?#]+/) ?? []
+    if (!origin) throw new TypeError('the address of the server is missing')
+    return origin
+  }
+
+  /** Returns the pause in milliseconds that a response asks for, bounded; 0 if it asks for none. */
+  function retryAfter({ status, headers }, now) {
+    const value = (status === 429 || status === 503) && headers?.get('retry-after')
+    const ms = /^\d+$/.test(value) ? value * 1000 : Date.parse(value) - now
+    return ms > 0 ? Math.min(ms, RETRY_AFTER_MAX_MS) : 0
+  }
+
+  /** Returns 32 random hex digits that nobody can guess. */
+  function randomSid() {
+    if (globalThis.crypto?.getRandomValues) {
+      const bytes = globalThis.crypto.getRandomValues(new Uint8Array(16))
+      return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+    }
+    if (!globalThis.process?.versions?.node) throw new Error('crypto.getRandomValues is missing')
+    // Node 18 has no global `crypto`, but names object URLs by random UUIDs. An import would end up in every bundle.
+    const name = URL.createObjectURL(new Blob())
+    URL.revokeObjectURL(name)
+    return name.slice(-36).replaceAll('-', '')
   }
 
   /** Calls a function of the application. Its exceptions are reported as uncaught. */
@@ -131,18 +255,32 @@ globalThis.QuickIO = (() => {
 
   // ---- Connections: each is one attempt, which may open, and ends once ----------------------------------------------
 
+  let keepaliveBytes = 0 // in flight in requests that outlive the page; the limit is that of the page
+
   /** The common base of all transports. */
   class Connection {
     isOpen = false
     reached = false // something responded: the server, or a proxy in its place
-    ended = false
+    ended = false // the owner is not called any more; events that were passed to `send` may still be on their way
+    gone = Promise.resolve() // once the connection has ended: resolves when nothing is on its way any more
+    pending = [] // events that wait to be sent: { id, text, bytes }
+    messageMax = 0 // the largest event that the server accepts, in bytes; 0 until it is known
+    limitRequested = false
 
-    /** Calls `onOpen()`, `onActivity()`, `onEvent(text)` and, once, `onLost(error)` of `owner`. */
-    constructor(url, options, owner) {
-      this.url = url
+    /**
+     * Calls `onOpen()`, `onActivity()`, `onEvent(text)`, `onTooLarge(event, max)`, `requestLimit()` and, once,
+     * `onLost(error, pause)` of `owner`.
+     */
+    constructor(address, options, owner) {
+      this.address = address
       this.options = options
       this.owner = owner
       this.clock = options.clock
+    }
+
+    /** Returns whether this environment has what the transport needs. */
+    static isUsable({ fetch }) {
+      return Boolean(fetch)
     }
 
     begin() {
@@ -150,14 +288,14 @@ globalThis.QuickIO = (() => {
       try {
         this.start()
       } catch (error) {
-        queueMicrotask(() => this.fail(error.message))
+        queueMicrotask(() => this.fail(error))
       }
     }
 
     /** Limits the time of the next step of the handshake. */
     limitStep(ms, expected) {
       this.clock.clearTimeout(this.timer)
-      this.timer = this.clock.setTimeout(() => this.fail(`no ${expected} within ${ms} ms`), ms)
+      this.timer = this.clock.setTimeout(() => this.fail(new Error(`no ${expected} within ${ms} ms`)), ms)
     }
 
     open() {
@@ -166,33 +304,84 @@ globalThis.QuickIO = (() => {
       this.owner.onOpen()
     }
 
-    /** The number of events that wait to be sent. */
-    get unsent() {
-      return 0
+    send(event) {
+      this.pending.push(event)
+      this.flush()
     }
 
-    fail(why) {
+    /** Sets the limit of the server, or the default if the server does not tell its limit. */
+    setMessageMax(max) {
+      this.messageMax = Number.isInteger(max) && max > 0 ? max : MESSAGE_BYTES_MAX
+      if (!this.ended) this.flush()
+    }
+
+    /** Returns whether so many bytes may be sent at once. If that depends on the server's limit, requests the limit. */
+    knowsLimitFor(bytes) {
+      if (this.messageMax || bytes <= UNASKED_BYTES_MAX) return true
+      if (!this.limitRequested) {
+        this.limitRequested = true
+        this.owner.requestLimit()
+      }
+      return false
+    }
+
+    /** Returns the next event to send, or undefined. Removes the events before it that are too large. */
+    peek() {
+      for (;;) {
+        const [event] = this.pending
+        if (!event) return undefined
+        if (!this.knowsLimitFor(event.bytes)) {
+          if (this.pending[0] === event) return undefined
+          continue // with the request for the limit
+        }
+        const max = this.messageMax || MESSAGE_BYTES_MAX
+        if (event.bytes <= max) return event
+        this.pending.shift()
+        this.owner.onTooLarge(event, max)
+      }
+    }
+
+    fail(error) {
       if (this.ended) return
       this.close(false)
-      this.owner.onLost(new QuickIOError(DISCONNECTED, `${this.constructor.transport}: ${why}`))
+      const { transport } = this.constructor
+      this.owner.onLost(new QuickIOError(DISCONNECTED, `${transport}: ${error.message}`), error.pause)
     }
 
-    /** Ends the connection without a call to the owner. If `graceful`, events passed to `send` are still sent. */
+    /**
+     * Ends the connection without a call to the owner. If `graceful`, the events that were passed to `send` are still
+     * sent. Returns a promise that resolves when that is done.
+     */
     close(graceful) {
-      if (this.ended) return
+      if (this.ended) return this.gone
       this.ended = true
       this.clock.clearTimeout(this.timer)
-      this.shutDown(graceful && this.isOpen)
+      if (graceful && this.isOpen) {
+        this.messageMax = this.messageMax || MESSAGE_BYTES_MAX
+        this.gone = this.drain()
+      } else {
+        this.abort()
+      }
+      return this.gone
+    }
+
+    /** Ends the connection because the page is left. Returns the events that cannot be sent. */
+    leave() {
+      this.close(true)
+      return []
     }
   }
 
   class WebSocketConnection extends Connection {
     static transport = 'websocket'
-    static needs = 'WebSocket'
+
+    static isUsable({ WebSocket }) {
+      return Boolean(WebSocket)
+    }
 
     start() {
       const { WebSocket } = this.options
-      const socket = this.socket = new WebSocket(this.url.href.replace(/^http/, 'ws'), ['quickio'])
+      const socket = this.socket = new WebSocket(this.address.url('ws'), ['quickio'])
       socket.onopen = () => {
         if (this.ended) return
         this.reached = true
@@ -203,17 +392,33 @@ globalThis.QuickIO = (() => {
         if (this.ended) return
         if (this.isOpen) this.owner.onEvent(data)
         else if (data === OHAI) this.open()
-        else this.fail(`the first message is not ${OHAI}`)
+        else this.fail(new Error(`the first message is not ${OHAI}`))
       }
       socket.onerror = ignore // `onclose` follows
-      socket.onclose = ({ code, reason }) => this.fail(`closed, ${code} ${reason}`.trim())
+      socket.onclose = ({ code, reason }) => this.fail(new Error(`closed, ${code} ${reason}`.trim()))
     }
 
-    send(text) {
+    flush() {
+      for (let event; (event = this.peek());) {
+        this.pending.shift()
+        this.socket.send(event.text)
+      }
+    }
+
+    sendFirst({ text }) {
       this.socket.send(text)
     }
 
-    shutDown() {
+    /** The close frame follows the messages that the socket has not sent yet (RFC 6455, 7.1.2 and the WebSocket API). */
+    drain() {
+      this.flush()
+      return new Promise((resolve) => {
+        this.socket.onclose = resolve
+        this.socket.close()
+      })
+    }
+
+    abort() {
       this.socket?.close()
     }
   }
@@ -223,36 +428,27 @@ globalThis.QuickIO = (() => {
    * and responses are handled in the order of these numbers, which keeps events in order in both directions.
    */
   class HttpConnection extends Connection {
-    static needs = 'fetch'
-
-    pending = []
-    baseUrl = this.url // the address of requests
-    inFlight = 0
+    base = this.address // the address of requests
+    requests = new Map() // in flight: number => { query, body, keepalive }
     requestsSent = 0
     responsesHandled = 0
     earlyResponses = new Map() // request number => response that waits for earlier ones
     abortController = new AbortController()
-
-    get unsent() {
-      return this.pending.length
-    }
+    lastSent = false // the request that ends the session
+    leaving = false // the page is left
 
     start() {
-      // Node 18 has no global `crypto`.
-      if (globalThis.crypto) return this.startSession(globalThis.crypto)
-      import(/* webpackIgnore: true */ /* @vite-ignore */ 'node:crypto')
-        .then(({ webcrypto }) => this.ended || this.startSession(webcrypto))
-        .catch((error) => this.fail(error.message))
-    }
-
-    startSession(crypto) {
-      const bytes = crypto.getRandomValues(new Uint8Array(16))
-      this.sid = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+      this.sid = randomSid()
       this.connect()
     }
 
-    send(text) {
-      this.pending.push(text)
+    send(event) {
+      this.pending.push(event)
+      this.flushSoon()
+    }
+
+    sendFirst(event) {
+      this.pending.unshift(event)
       this.flushSoon()
     }
 
@@ -267,63 +463,83 @@ globalThis.QuickIO = (() => {
     }
 
     flush() {
-      while (this.pending.length && this.inFlight < REQUESTS_MAX) this.post()
+      while (this.requests.size < REQUESTS_MAX && this.peek()) this.post()
     }
 
-    /** Removes from `pending` the events that fit into one request: at least one, even if it is larger. */
-    takeBody() {
-      let count = 0
-      for (let bytes = 0; count < this.pending.length; count++) {
-        bytes += new TextEncoder().encode(this.pending[count]).length + 1
-        if (count && bytes > BODY_BYTES_MAX) break
+    /** Removes from `pending` the events that fit into one request, of at most `free` bytes. */
+    takeBody(free = Infinity) {
+      const texts = []
+      if (!this.messageMax) this.knowsLimitFor(this.pending.reduce((sum, { bytes }) => sum + bytes, 0))
+      for (let bytes = -1, event; (event = this.peek());) {
+        bytes += event.bytes + 1
+        const fits = bytes <= Math.min(BODY_BYTES_MAX, this.messageMax || MESSAGE_BYTES_MAX) && this.knowsLimitFor(bytes)
+        // A single event may be longer than a body of several.
+        if (bytes > free || (texts.length && !fits)) break
+        this.pending.shift()
+        texts.push(event.text)
       }
-      return this.pending.splice(0, count).join('\n')
+      return texts.join('\n')
     }
 
-    async post(query) {
+    async post(query, body = this.takeBody()) {
       const number = ++this.requestsSent
       const { silenceTimeout } = this.options
-      const timer = this.clock.setTimeout(() => this.fail(`no response for ${silenceTimeout} ms`), silenceTimeout)
-      this.inFlight++
+      const late = () => this.fail(new Error(`no response for ${silenceTimeout} ms`))
+      const timer = this.clock.setTimeout(late, silenceTimeout)
       try {
-        const body = this.takeBody()
-        const response = await this.requestWithRetry({ ...query, seq: number }, { method: 'POST', body })
+        const response = await this.requestWithRetry(number, { query, body })
+        if (this.ended) return this.onDrained(query)
         this.earlyResponses.set(number, response)
-        this.inFlight--
-        if (!this.ended) this.handleResponses()
+        this.handleResponses()
       } catch (error) {
-        this.fail(error.message)
+        if (!this.ended) this.fail(error)
+        else if (!this.leaving) this.abort()
       } finally {
         this.clock.clearTimeout(timer)
       }
     }
 
     /** Repeats a failed request once. Its number tells the server whether it has already handled the request. */
-    async requestWithRetry(query, init) {
+    async requestWithRetry(number, request) {
+      this.requests.set(number, request)
       try {
-        return await this.requestOnce(query, init)
+        return await this.request(number, request, this.ended && this.mayOutlivePage(request.body))
       } catch (error) {
-        if (this.ended || !this.isOpen || (error.status && this.baseUrl === this.url)) throw error
-        this.baseUrl = this.url // the host name of the server may be unreachable from here
-        return this.requestOnce(query, init)
+        const isOver = this.abortController.signal.aborted || !this.isOpen
+        if (isOver || (error.status && this.base === this.address)) throw error
+        this.base = this.address // the host name of the server may be unreachable from here
+        return await this.request(number, request, false)
+      } finally {
+        this.requests.delete(number)
       }
     }
 
-    async requestOnce(query, init) {
-      const response = await this.fetch(query, init)
-      return response.text()
+    mayOutlivePage(body) {
+      return keepaliveBytes + byteLength(body) <= KEEPALIVE_BYTES_MAX
+    }
+
+    async request(number, request, keepalive) {
+      const bytes = keepalive ? byteLength(request.body) : 0
+      keepaliveBytes += bytes
+      request.keepalive = keepalive
+      try {
+        const init = { method: 'POST', body: request.body, keepalive }
+        const response = await this.fetch({ ...request.query, seq: number }, init)
+        return await response.text()
+      } finally {
+        keepaliveBytes -= bytes
+      }
     }
 
     async fetch(query, init) {
       const { fetch } = this.options
-      const url = new URL(this.baseUrl)
-      for (const [name, value] of Object.entries({ sid: this.sid, ...query })) url.searchParams.set(name, value)
-      const response = await fetch(url.href, { cache: 'no-store', signal: this.abortController.signal, ...init })
+      const url = this.base.url('http', { sid: this.sid, ...query })
+      const response = await fetch(url, { cache: 'no-store', signal: this.abortController.signal, ...init })
       this.reached = true
-      if (response.status !== 200) {
-        throw Object.assign(new Error(`HTTP status ${response.status}`), { status: response.status })
-      }
-      return response
+      const { status } = response
+      if (status === 200) return response
+      const pause = retryAfter(response, this.clock.now())
+      throw Object.assign(new Error(`HTTP status ${status}`), { status, pause })
     }
 
     handleResponses() {
@@ -345,33 +561,88 @@ globalThis.QuickIO = (() => {
       if (this.ended) return
       if (this.isOpen) return this.owner.onEvent(text)
       const answer = parseEvent(text)
-      if (answer?.path !== `/qio/callback/${HELLO_ID}`) return this.fail('the first event is not an answer')
+      if (answer?.path !== `/qio/callback/${HELLO_ID}`) return this.fail(new Error('the first event is not an answer'))
       if (this.options.followHostname) this.adoptHostname(answer.data)
       this.open()
     }
 
     /** Sends further requests to the host that answered: behind an address of several hosts, only it has the session. */
     adoptHostname(answer) {
-      const named = answer?.code === 200 && parseMove(answer.data, this.url)
-      if (!named || named.host === this.url.host) return
-      this.baseUrl = new URL(this.url)
-      this.baseUrl.port = '' // setting `host` keeps the old port if the name has none
-      this.baseUrl.host = named.host
+      const named = answer?.code === 200 && parseMove(answer.data, this.address)
+      if (named && named.host !== this.address.host) this.base = this.address.at(named.host)
     }
 
     queueHello() {
-      this.pending.push(`/qio/hostname:${HELLO_ID}=null`)
+      const text = `/qio/hostname:${HELLO_ID}=null`
+      this.pending.push({ id: HELLO_ID, text, bytes: text.length })
     }
 
-    /** The last request is numbered after those in flight: the server handles them before it ends the session. */
-    shutDown(graceful) {
-      if (!graceful) return this.abortController.abort()
-      const timer = this.clock.setTimeout(() => this.abortController.abort(), this.options.handshakeTimeout)
-      const last = { method: 'POST', body: this.takeBody(), keepalive: true }
-      this.fetch({ seq: this.requestsSent + 1, close: true }, last).catch(ignore).finally(() => {
-        this.clock.clearTimeout(timer)
-        this.abortController.abort()
+    /** Sends what is pending, then ends the session. Gives up if no response arrives for `handshakeTimeout`. */
+    drain() {
+      return new Promise((resolve) => {
+        this.onAborted = resolve
+        this.limitDrain()
+        this.postPending(DRAIN_REQUESTS_MAX)
       })
+    }
+
+    limitDrain() {
+      this.clock.clearTimeout(this.timer)
+      this.timer = this.clock.setTimeout(() => this.abort(), this.options.handshakeTimeout)
+    }
+
+    /** The last request is numbered after the others: the server handles those before it ends the session. */
+    postPending(requestsMax) {
+      while (!this.lastSent && this.requests.size < requestsMax) {
+        const body = this.takeBody()
+        this.lastSent = !this.peek()
+        this.post(this.lastSent ? { close: true } : {}, body)
+      }
+    }
+
+    /** Continues after a response. When the last request is answered, the server has handled all others. */
+    onDrained(query) {
+      if (query?.close) return this.abort()
+      this.limitDrain()
+      this.postPending(DRAIN_REQUESTS_MAX)
+    }
+
+    abort() {
+      this.clock.clearTimeout(this.timer)
+      this.clock.clearTimeout(this.pause)
+      this.abortController.abort()
+      this.onAborted?.()
+    }
+
+    /**
+     * Browsers abort the requests of a page that is left, except those with `keepalive`, whose bodies may have 64 KiB
+     * together. Repeats the requests in flight as such requests, because the server may not have received them, and
+     * sends as many pending events as fit.
+     */
+    leave() {
+      if (!this.isOpen || this.abortController.signal.aborted) return super.leave()
+      this.gone = this.ended ? this.gone : new Promise((resolve) => { this.onAborted = resolve })
+      this.ended = this.leaving = true
+      this.messageMax = this.messageMax || MESSAGE_BYTES_MAX
+      this.limitDrain()
+      for (const [number, request] of this.requests) {
+        if (!request.body || request.keepalive) continue
+        if (!this.mayOutlivePage(request.body)) break
+        this.request(number, request, true).catch(ignore)
+      }
+      if (this.lastSent) return []
+      const bodies = []
+      for (let free = KEEPALIVE_BYTES_MAX - keepaliveBytes; bodies.length < LEAVE_REQUESTS_MAX;) {
+        const body = this.takeBody(free)
+        if (!body) break
+        free -= byteLength(body)
+        bodies.push(body)
+      }
+      const [left, last] = [this.pending.splice(0), bodies.pop() ?? '']
+      for (const body of bodies) this.post({}, body)
+      this.lastSent = true
+      this.post({ close: true }, last)
+      return left
     }
   }
 
@@ -387,7 +658,7 @@ globalThis.QuickIO = (() => {
 
     flush() {
       super.flush()
-      if (!this.inFlight) this.post()
+      if (!this.requests.size) this.post()
     }
 
     /** After events, more are likely: the next poll follows at once. Otherwise it waits for a pause. */
@@ -395,18 +666,19 @@ globalThis.QuickIO = (() => {
       this.clock.clearTimeout(this.pause)
       if (this.pending.length || !empty) return this.flushSoon()
       const { pollDelay, random } = this.options
-      if (!this.inFlight) this.pause = this.clock.setTimeout(() => this.flush(), random() * pollDelay)
-    }
-
-    shutDown(graceful) {
-      this.clock.clearTimeout(this.pause)
-      super.shutDown(graceful)
+      if (this.requests.size) return
+      this.pause = this.clock.setTimeout(() => this.ended || this.flush(), random() * pollDelay)
     }
   }
 
   /** Events arrive in one response that does not end. */
   class StreamConnection extends HttpConnection {
     static transport = 'stream'
+
+    /** React Native has no streams: its `fetch` would wait for the end of the response. */
+    static isUsable({ fetch }) {
+      return Boolean(fetch && globalThis.ReadableStream && globalThis.TextDecoder)
+    }
 
     async connect() {
       try {
@@ -422,13 +694,13 @@ globalThis.QuickIO = (() => {
           for (const line of lines) this.handleLine(line.replace(/\r$/, ''))
         }
       } catch (error) {
-        this.fail(error.message)
+        this.fail(error)
       }
     }
 
     handleLine(line) {
       if (this.ended || !line) return
-      if (!this.greeted) return line === ': quickio' ? this.onGreeting() : this.fail('not an event stream')
+      if (!this.greeted) return line === ': quickio' ? this.onGreeting() : this.fail(new Error('not an event stream'))
       if (line.startsWith('data:')) this.handleEvent(line.slice(5).trimStart())
     }
 
@@ -447,19 +719,32 @@ globalThis.QuickIO = (() => {
   const CONNECTIONS = { websocket: WebSocketConnection, stream: StreamConnection, poll: PollConnection }
 
   function withDefaults(options) {
+    requireType((options ?? null) === null || isObject(options), 'options', 'an object', options)
     const all = defaults()
     for (const [name, value] of Object.entries(options ?? {})) {
-      if (!(name in all)) throw new TypeError(`no such option: ${name}`)
+      if (!Object.keys(all).includes(name)) throw new TypeError(`no such option: ${name}`)
+      checkOption(name, value)
       if (value !== undefined) all[name] = value
     }
-    return all
+    const { clock, random } = all
+    return { ...all, clock: limitedTimers(clock), random: () => Math.min(1, Math.max(0, random() || 0)) }
+  }
+
+  /** Wraps a clock, whose timers would fire at once if their time were too long for them. Such a time is no limit. */
+  function limitedTimers(clock) {
+    return {
+      now: () => clock.now(),
+      setTimeout: (fn, ms) => (ms <= TIMER_MAX_MS ? clock.setTimeout(fn, ms) : undefined),
+      clearTimeout: (timer) => { if (timer !== undefined) clock.clearTimeout(timer) }
+    }
   }
 
   /** Returns the transports that this environment supports. */
   function usableTransports({ transports, ...options }) {
-    const unknown = transports.find((name) => !CONNECTIONS[name])
-    if (unknown !== undefined) throw new TypeError(`no such transport: ${unknown}`)
-    const found = transports.filter((name) => options[CONNECTIONS[name].needs])
+    for (const name of transports) {
+      if (!Object.keys(CONNECTIONS).includes(name)) throw new TypeError(`no such transport: ${String(name)}`)
+    }
+    const found = transports.filter((name) => CONNECTIONS[name].isUsable(options))
     if (!found.length) throw new TypeError('no usable transport: pass WebSocket or fetch as an option')
     return found
   }
@@ -473,8 +758,8 @@ globalThis.QuickIO = (() => {
     requestId = 0 // the callback of the latest `/qio/on`
     deferred = false // the latest one was answered with 202: the answer to an earlier one decides
 
-    constructor(extra) {
-      this.extra = extra
+    constructor(json) {
+      this.json = json // the data of `/qio/on`
     }
   }
 
@@ -507,7 +792,8 @@ globalThis.QuickIO = (() => {
     #lastActivityAt = 0
     #lastId = HELLO_ID
     #callbacks = new Map() // id => { fn, sent, release }
-    #queue = [] // events that wait for a connection: { id, text }
+    #queue = [] // events that wait for a connection: { id, text, bytes }
+    #ending = new Set() // connections that still send what was passed to `send`
     #subscriptions = new Map() // path => Subscription; client-side events too
 
     /**
@@ -519,8 +805,10 @@ globalThis.QuickIO = (() => {
       this.#options = withDefaults(options)
       this.#clock = this.#options.clock
       this.#transports = usableTransports(this.#options)
-      const scheme = globalThis.location?.protocol === 'https:' ? 'https:' : 'http:'
-      this.#urls = [urls ?? defaultUrl()].flat().map((url) => parseUrl(url, scheme))
+      this.#urls = [urls ?? defaultAddress()].flat().map((url) => {
+        requireType(typeof url === 'string' || typeof url?.href === 'string', 'the address of a server', 'a string or URL', url)
+        return new Address(url, globalThis.location?.protocol === 'https:')
+      })
       if (!this.#urls.length) throw new TypeError('the list of addresses is empty')
       // Connects after the current task, so that the application can add handlers first.
       queueMicrotask(() => {
@@ -557,6 +845,7 @@ globalThis.QuickIO = (() => {
 
     /** Removes one handler, or all handlers of a path. The removal of the last one ends the subscription. */
     off(path, fn) {
+      requireType((fn ?? null) === null || isFunction(fn), 'the handler to remove', 'a function', fn)
       this.#removeHandlers(normalizePath(path), (handler) => !fn || handler.fn === fn)
     }
 
@@ -564,26 +853,34 @@ globalThis.QuickIO = (() => {
      * Sends an event.
      *
      * @param fn called once with `(data, reply, code, errMsg)`, for the answer or for an error; null if no answer is
-     *     needed
+     *     needed; `data` may be omitted
      * @param options `{ timeout, signal }`: milliseconds, and an AbortSignal
      * @returns without `fn`, a promise of the data of the answer; it rejects with an error that has `code` and `data`
      */
-    send(path, data, fn, options) {
-      if (fn !== null && typeof fn === 'object') [fn, options] = [undefined, fn]
-      const [normalized, json] = [normalizePath(path), JSON.stringify(data) ?? 'null']
+    send(path, ...rest) {
+      const normalized = normalizePath(path)
+      const { json, fn, options } = sendArguments(...rest)
       return promiseOrCallback(fn, (fn) => this.#send(normalized, json, fn, options))
     }
 
-    /** Ends the connection permanently. Handlers are kept: `reconnect` subscribes them again. */
-    close() {
+    /**
+     * Ends the connection permanently, after the events that were passed to `send`. Handlers are kept: `reconnect`
+     * subscribes them again.
+     *
+     * @returns a promise that resolves when the events have been sent and the connection has ended, or when the server
+     *     cannot be reached
+     */
+    async close() {
       const { page } = this.#options
-      page.removeEventListener?.('pagehide', this.#onPageHide)
       for (const name of PAGE_EVENTS) page.removeEventListener?.(name, this.#onPageActive)
       const error = new QuickIOError(DISCONNECTED, 'closed')
+      const unsent = this.#queue.splice(0)
       this.#disconnect(error, 'closed')
-      this.#queue = []
+      if (unsent.length) this.#deliver(unsent)
       this.#failCallbacks('closed', () => true)
       for (const { handlers } of this.#subscriptions.values()) handlers.forEach(({ reject }) => reject(error))
+      while (this.#ending.size) await Promise.all([...this.#ending].map(({ gone }) => gone))
+      if (this.#state === 'closed') page.removeEventListener?.('pagehide', this.#onPageHide)
     }
 
     /** Opens a new connection at once. Ends the current connection, if any; reopens a closed client. */
@@ -615,20 +912,53 @@ globalThis.QuickIO = (() => {
       const connection = this.#connection = new CONNECTIONS[name](this.#url, this.#options, {
         onActivity: () => this.#recordActivity(),
         onEvent: (text) => this.#onEvent(text),
+        onTooLarge: (event, max) => this.#onTooLarge(event, max),
+        requestLimit: () => this.#requestLimit(connection),
         onOpen: () => {
           if (!retry || name === this.#transports[0]) return this.#onOpen(name)
           // The network works now, and perhaps did not when the earlier transports were tried.
           connection.close(false)
           this.#tryTransports(this.#transports, false)
         },
-        onLost: (error) => {
+        onLost: (error, pause) => {
+          if (pause) connection.address.notBefore = this.#clock.now() + pause * (1 + this.#options.random() / 2)
           if (this.#state === 'open') return this.#onLost(error)
           const retryLater = retry && !connection.reached
           this.#dispatch('/error', error)
-          if (this.#connection === connection) this.#tryTransports(others, retryLater)
+          // A server that asks for a pause is not asked again over another transport.
+          if (this.#connection === connection) this.#tryTransports(pause ? [] : others, retryLater)
         }
       })
       connection.begin()
+    }
+
+    /** Connects once more, to send the events that were still queued when the client was closed. */
+    #deliver(events) {
+      const attempt = ([name, ...others], done) => {
+        if (!name) return done()
+        const connection = new CONNECTIONS[name](this.#url, this.#options, {
+          onActivity: ignore,
+          onEvent: ignore,
+          onTooLarge: (event, max) => this.#onTooLarge(event, max),
+          requestLimit: ignore,
+          onOpen: () => {
+            for (const event of events) connection.send(event)
+            this.#end(connection)
+            done()
+          },
+          onLost: () => attempt(others, done)
+        })
+        connection.begin()
+      }
+      const delivery = { gone: new Promise((done) => attempt(this.#transports, done)), leave: ignore }
+      this.#ending.add(delivery)
+      delivery.gone.then(() => this.#ending.delete(delivery))
+    }
+
+    /** Ends a connection after what was passed to its `send`. */
+    #end(connection) {
+      this.#ending.add(connection)
+      connection.close(true).then(() => this.#ending.delete(connection))
     }
 
     /** Switches to the next address, if there is one, and waits for the next attempt. */
@@ -656,7 +986,7 @@ globalThis.QuickIO = (() => {
     /** Ends the connection, if any, and changes the state. Handlers, which may change it again, are called last. */
     #disconnect(error, state) {
       const wasOpen = this.#state === 'open'
-      this.#connection?.close(true)
+      if (this.#connection) this.#end(this.#connection)
       this.#connection = null
       this.#clock.clearTimeout(this.#timer)
       this.#state = state
@@ -676,7 +1006,8 @@ globalThis.QuickIO = (() => {
     #waitToConnect() {
       this.#connection = null
       this.#state = 'waiting'
-      const pause = (this.#backoff * (1 + this.#options.random())) / 2
+      const backoff = (this.#backoff * (1 + this.#options.random())) / 2
+      const pause = Math.max(backoff, this.#url.notBefore - this.#clock.now())
       this.#backoff = Math.min(BACKOFF_MAX_MS, this.#backoff * 2)
       this.#timer = this.#clock.setTimeout(() => this.#connect(), pause)
     }
@@ -714,8 +1045,19 @@ globalThis.QuickIO = (() => {
       this.#sendOrQueue('/qio/ping', 'null', noAnswer, { timeout: handshakeTimeout })
     }
 
-    /** Disconnects when the user leaves the page. If the browser restores the page, `pageshow` reconnects. */
+    /**
+     * Disconnects when the user leaves the page. If the browser restores the page, `pageshow` reconnects, and events
+     * that could not be sent are sent then.
+     */
     #onPageHide = () => {
+      for (const connection of this.#ending) connection.leave()
+      if (this.#state === 'closed') return
+      const unsent = this.#state === 'open' ? this.#connection.leave() : []
+      for (const { id } of unsent) {
+        const callback = this.#callbacks.get(id)
+        if (callback) callback.sent = false
+      }
+      this.#queue.unshift(...unsent)
       this.#disconnect(new QuickIOError(DISCONNECTED, 'the page was hidden'), 'waiting')
       this.#clock.clearTimeout(this.#timer)
     }
@@ -725,7 +1067,7 @@ globalThis.QuickIO = (() => {
     /** Sends or queues an event of the application, unless the client is closed or the queue is full. */
     #send(path, json, fn, options) {
       const { queueMax } = this.#options
-      const full = this.#state === 'open' ? this.#connection.unsent > queueMax : this.#queue.length >= queueMax
+      const full = this.#state === 'open' ? this.#connection.pending.length > queueMax : this.#queue.length >= queueMax
       if (this.#state === 'closed') this.#failSend(fn, DISCONNECTED, 'closed')
       else if (options?.signal?.aborted) this.#failSend(fn, ABORTED, 'aborted')
       else if (full) this.#failSend(fn, QUEUE_FULL, `the queue is full: ${queueMax} events`)
@@ -741,17 +1083,37 @@ globalThis.QuickIO = (() => {
     /** Sends or queues an event. If there is a `fn`, requests an answer. Returns the number of the callback, or 0. */
     #sendOrQueue(path, json, fn, options) {
       const id = fn ? ++this.#lastId : 0
-      const event = { id, text: `${path}:${id}=${json}` }
+      const text = `${path}:${id}=${json}`
+      const event = { id, text, bytes: byteLength(text) }
       if (fn) this.#addCallback(id, fn, options)
       if (this.#state === 'open') this.#transmit(event)
       else this.#queue.push(event)
       return id
     }
 
-    #transmit({ id, text }) {
-      const callback = this.#callbacks.get(id)
+    #transmit(event) {
+      const callback = this.#callbacks.get(event.id)
       if (callback) callback.sent = true
-      this.#connection.send(text)
+      this.#connection.send(event)
+    }
+
+    /** Asks the server for its limit, before the events that are not sent yet. Old servers do not know the question. */
+    #requestLimit(connection) {
+      const id = ++this.#lastId
+      const answered = (data) => connection.setMessageMax(data?.message_bytes_max)
+      this.#addCallback(id, answered, { timeout: this.#options.handshakeTimeout })
+      this.#callbacks.get(id).sent = true
+      const text = `/qio/limits:${id}=null`
+      connection.sendFirst({ id, text, bytes: text.length })
+    }
+
+    /** Reports an event that is too large, after `send` has returned. */
+    #onTooLarge({ id, bytes }, max) {
+      const message = `the event has ${bytes} bytes, but the server accepts at most ${max}`
+      queueMicrotask(() => {
+        if (id) this.#completeCallback(id, null, undefined, TOO_LARGE, message)
+        else this.#dispatch('/error', new QuickIOError(TOO_LARGE, message))
+      })
     }
 
     #addCallback(id, fn, { timeout, signal } = {}) {
@@ -828,9 +1190,8 @@ globalThis.QuickIO = (() => {
     #replyTo(callback) {
       if (!Number(callback)) return undefined
       const connection = this.#connection
-      return (data, fn, options) => {
-        if (fn !== null && typeof fn === 'object') [fn, options] = [undefined, fn]
-        const json = JSON.stringify(data) ?? 'null'
+      return (...args) => {
+        const { json, fn, options } = sendArguments(...args)
         return promiseOrCallback(fn, (fn) => {
           if (this.#connection === connection) this.#send(`/qio/callback/${callback}`, json, fn, options)
           else this.#failSend(fn, DISCONNECTED, 'disconnected')
@@ -839,13 +1200,13 @@ globalThis.QuickIO = (() => {
     }
 
     #moveTo(address) {
-      const url = parseMove(address, this.#url)
-      if (!url) return false
-      this.#movedUrl = url
+      const moved = parseMove(address, this.#url)
+      if (!moved) return false
+      this.#movedUrl = moved
       // The first move connects at once. Pauses between further moves prevent a loop of servers that move clients.
       const first = this.#backoff === BACKOFF_MIN_MS
       if (first) this.#backoff *= 2
-      this.#disconnect(new QuickIOError(DISCONNECTED, `moved to ${url.host}`), first ? 'connecting' : 'waiting')
+      this.#disconnect(new QuickIOError(DISCONNECTED, `moved to ${moved.host}`), first ? 'connecting' : 'waiting')
       return true
     }
 
@@ -866,13 +1227,17 @@ globalThis.QuickIO = (() => {
     // -- Subscriptions
 
     #addHandler(path, fn, once, options) {
-      if (typeof fn !== 'function') throw new TypeError(`the handler for ${path} is not a function`)
-      const { onError, extra } = typeof options === 'function' ? { onError: options } : options ?? {}
+      requireType(isFunction(fn), `the handler for ${path}`, 'a function', fn)
+      const isValid = (options ?? null) === null || isFunction(options) || isObject(options)
+      requireType(isValid, 'options', 'a function or an object', options)
+      const { onError, extra } = isFunction(options) ? { onError: options } : options ?? {}
+      checkOption('onError', onError ?? undefined)
+      const json = toJson(extra === undefined ? path : [path, extra])
       const handler = { fn, once, onError }
       const promise = new Promise((resolve, reject) => Object.assign(handler, { resolve, reject }))
       promise.catch(ignore)
       const known = this.#subscriptions.get(path)
-      const subscription = known ?? new Subscription(extra)
+      const subscription = known ?? new Subscription(json)
       subscription.handlers = [...subscription.handlers, handler]
       this.#subscriptions.set(path, subscription)
       if (subscription.active || LOCAL_EVENTS.has(path)) handler.resolve()
@@ -881,9 +1246,7 @@ globalThis.QuickIO = (() => {
     }
 
     #subscribe(path, subscription) {
-      const { extra } = subscription
-      const json = JSON.stringify(extra === undefined ? path : [path, extra])
-      const requestId = this.#sendOrQueue('/qio/on', json, (...answer) => {
+      const requestId = this.#sendOrQueue('/qio/on', subscription.json, (...answer) => {
         // The path may have a newer subscription, which has sent a request of its own.
         const current = this.#subscriptions.get(path)
         const decides = current?.requestId === requestId || current?.deferred
@@ -929,4 +1292,5 @@ globalThis.QuickIO = (() => {
 if (typeof module === 'object' && module.exports) {
   module.exports = globalThis.QuickIO
   module.exports.QuickIO = globalThis.QuickIO
+  module.exports.default = globalThis.QuickIO
 }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { HELLO, HELLO_ANSWER, SID, ok, polling, streaming, createClient } from './support/fakes.mjs'
+import { HELLO, HELLO_ANSWER, LIMIT, SID, limited, ok, polling, refused, streaming, createClient } from './support/fakes.mjs'
 import { settled } from './suite.mjs'
 
 describe('polls', () => {
@@ -21,10 +21,10 @@ describe('polls', () => {
 
   test('events share a request', async () => {
     const it = await polling()
-    for (let number = 0; number < 1000; number++) it.qio.send('/a', number, null)
+    for (let number = 0; number < 400; number++) it.qio.send('/a', number, null)
     await settled()
     assert.equal(it.requests.length, 3)
-    assert.equal(it.request.body, Array.from({ length: 1000 }, (_, number) => `/a:0=${number}`).join('\n'))
+    assert.equal(it.request.body, Array.from({ length: 400 }, (_, number) => `/a:0=${number}`).join('\n'))
     assert.equal(it.request.query.seq, '3')
   })
 
@@ -35,14 +35,15 @@ describe('polls', () => {
     it.qio.send('/b', 'x'.repeat(40_000), null)
     it.qio.send('/c', 1, null)
     await settled()
-    assert.equal(it.requests.length, 3)
+    assert.deepEqual([it.requests.length, it.request.body], [3, LIMIT(2)])
     await it.requests[1].answer()
-    assert.equal(it.requests.length, 4)
-    await it.requests[2].answer()
+    await it.requests[2].answer(limited(2, 65_536))
+    assert.equal(it.requests.length, 5)
     await it.requests[3].answer()
-    const sizes = it.requests.slice(2).map(({ body }) => body.split('\n').length)
+    await it.requests[4].answer()
+    const sizes = it.requests.slice(3).map(({ body }) => body.split('\n').length)
     assert.deepEqual(sizes, [3, 1, 1, 1])
-    assert.ok(it.requests[2].body.length < 32_768)
+    assert.ok(it.requests[3].body.length < 32_768)
   })
 
   test('polls at once after events, and after a pause without events', async () => {

@@ -153,6 +153,8 @@ fn messages_up_to_the_limit_are_served() {
         assert_eq!(client.answer(1).body["data"], 5);
         client.send_text(&event.replace(":1=", ":10="));
         assert_eq!(client.answer(10).body["data"], 5);
+        // Clients can ask for the limit.
+        assert_eq!(client.request_code("/qio/limits", "", 200).body["data"]["message_bytes_max"], 1000);
     }
     // The limit is that of a message, regardless of the number of fragments and of the frames between them.
     let mut client = server.websocket();

@@ -15,6 +15,7 @@ fn answers_have_the_documented_text() {
         ),
         ("/qio/ping:007=1", r#"/qio/callback/7:0={"code":200,"data":null}"#),
         ("/qio/hostname:4=null", r#"/qio/callback/4:0={"code":200,"data":"qio.example.com:443"}"#),
+        ("/qio/limits:4=null", r#"/qio/callback/4:0={"code":200,"data":{"message_bytes_max":65536}}"#),
         // No handler.
         ("/nowhere:5=null", r#"/qio/callback/5:0={"code":404,"data":null,"err_msg":null}"#),
         (":6=null", r#"/qio/callback/6:0={"code":404,"data":null,"err_msg":null}"#),

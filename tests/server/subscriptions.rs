@@ -35,6 +35,7 @@ fn on_and_off_accept_only_paths() {
             "/qio/ping",
             "/qio/on",
             "/qio/hostname",
+            "/qio/limits",
             "/qio/heartbeat",
             "/qio/callback",
             "/qio/callback/1",

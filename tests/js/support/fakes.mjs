@@ -46,8 +46,8 @@ export class FakeRequest {
     await settled()
   }
 
-  async refuse(status) {
-    this.resolve({ status, text: async () => '' })
+  async refuse(status, headers = {}) {
+    this.resolve({ status, headers: new Headers(headers), text: async () => '' })
     await settled()
   }
 
@@ -76,6 +76,7 @@ export class FakeRequest {
 
 export const SID = /^[0-9a-f]{32}$/
 export const HELLO = '/qio/hostname:1=null'
+export const LIMIT = (id) => `/qio/limits:${id}=null`
 export const HELLO_ANSWER = '/qio/callback/1:0={"code":200,"data":"example.com"}'
 
 /** Creates a client with a fake network, page and clock. */
@@ -134,4 +135,5 @@ export async function streaming(options = {}, urls) {
 }
 
 export const ok = (id, data = null) => `/qio/callback/${id}:0=${JSON.stringify({ code: 200, data })}`
+export const limited = (id, bytes) => ok(id, { message_bytes_max: bytes })
 export const refused = (id, code) => `/qio/callback/${id}:0=${JSON.stringify({ code, data: null, err_msg: null })}`
