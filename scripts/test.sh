@@ -10,7 +10,8 @@
 #   --no-PART           skips that part
 #   --update-autobahn   replaces tests/autobahn/expected.txt with the results of this run
 #
-# Programs are installed under target/ and in node_modules of tests/clients/node and tests/browser. Packages of the
+# Programs are installed under target/ and in node_modules of tests/clients/node,
+# tests/clients/package and tests/browser. Packages of the
 # system (gcc, g++, fp-compiler, perl, python3, python3-venv, nodejs, npm, chromium) are installed only if they are
 # missing. The last line is `N passed, N failed`; the exit code is 0 if nothing failed.
 set -euo pipefail
@@ -137,6 +138,9 @@ test_clients() {
     # The tests of the library start their own servers.
     run library node --test --test-reporter=tap tests/js/*.test.mjs
     count library "$(sum library '# pass ([0-9]+)')" "$(sum library '# fail ([0-9]+)')"
+    install_node tests/clients/package
+    run package node --test --test-reporter=tap tests/clients/package/package.test.mjs
+    count package "$(sum package '# pass ([0-9]+)')" "$(sum package '# fail ([0-9]+)')"
     test_workers
 }
 

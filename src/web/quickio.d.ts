@@ -8,7 +8,10 @@ export type State = 'connecting' | 'open' | 'waiting' | 'closed'
 
 /** Limits on waiting for an answer. */
 export interface SendOptions {
-  /** Milliseconds until the answer fails with code -2. The default is no limit while the connection lasts. */
+  /**
+   * Milliseconds until the answer fails with code -2. The default is no limit while the connection lasts; 2^31 or more,
+   * such as `Infinity`, is no limit either.
+   */
   timeout?: number
   /** A signal whose abort fails the answer with code -3. An event that is still queued is not sent. */
   signal?: AbortSignal
@@ -19,7 +22,7 @@ export interface SendOptions {
  *
  * @param data the data of the answer; null if there is no answer
  * @param reply a function that sends a reply, if the server requests one
- * @param code 200; another code from the server; or -1 disconnected, -2 timeout, -3 aborted, -4 queue full
+ * @param code 200; another code from the server; or -1 disconnected, -2 timeout, -3 aborted, -4 queue full, -5 too large
  * @param errMsg an error message; null if there was no error, or if the server sent no message
  */
 export type AnswerHandler<T = any> = (data: T, reply: Reply | undefined, code: number, errMsg: string | null) => void
@@ -29,6 +32,7 @@ export type EventHandler<T = any> = (data: T, reply: Reply | undefined, code: 20
 
 /** Answers a server callback. It works once, and only while the connection lasts. */
 export interface Reply {
+  <T = any>(fn: AnswerHandler<T>, options?: SendOptions): void
   <T = any>(data?: unknown, options?: SendOptions): Promise<T>
   (data: unknown, fn: null): void
   <T = any>(data: unknown, fn: AnswerHandler<T>, options?: SendOptions): void
@@ -48,7 +52,7 @@ export interface SubscribeOptions {
 /** The reason why an event, a subscription or a connection failed. */
 export interface QuickIOError extends Error {
   name: 'QuickIOError' | 'TimeoutError' | 'AbortError'
-  /** A code from the server; or -1 disconnected, -2 timeout, -3 aborted, -4 queue full. */
+  /** A code from the server; or -1 disconnected, -2 timeout, -3 aborted, -4 queue full, -5 too large. */
   code: number
   /** The data of the server's answer. */
   data: any
@@ -60,7 +64,10 @@ export interface ClientEvents {
   '/open': Transport
   /** The connection has ended, for this reason. */
   '/close': QuickIOError
-  /** An error that nothing else reports: a failed connection attempt, a malformed event, a refused subscription. */
+  /**
+   * An error that nothing else reports: a failed connection attempt, a malformed event, a refused subscription, an event
+   * without an answer that is too large or does not fit into the queue.
+   */
   '/error': QuickIOError
   /** The transport differs from that of the previous connection. Emitted before `/open`. */
   '/transport': Transport
@@ -91,18 +98,18 @@ export interface Page {
   document?: { visibilityState: string }
 }
 
-/** Options of a client. Times are in milliseconds. */
+/** Options of a client. Times are in milliseconds; 2^31 or more, such as `Infinity`, is no limit. */
 export interface Options {
   /** The transports to try, in this order. The default is all three. */
   transports?: readonly Transport[]
   /** The time limit for each step of a handshake: 5000. The first response to a poll may take twice as long. */
   handshakeTimeout?: number
   /**
-   * The time without received data after which a connection is treated as lost: 65,000. The server sends data at least
-   * once a minute.
+   * The time without received data after which a connection is treated as lost: 65,000. It must be longer than the
+   * server's setting `heartbeat-interval`.
    */
   silenceTimeout?: number
-  /** The longest pause between an empty response and the next poll: 2000. The pause is random. */
+  /** The longest pause between an empty response and the next poll: 2000, and less than 2^31. The pause is random. */
   pollDelay?: number
   /** The maximum number of events that wait for a connection, or for a request: 4096. */
   queueMax?: number
@@ -137,7 +144,7 @@ export class QuickIO {
   /** The class of all errors. */
   static readonly Error: new (code: number, message?: string | null, data?: unknown) => QuickIOError
 
-  /** The address of the script. Its server is the default server. */
+  /** The address of the script, if it was loaded by a page. Its server is the default server. */
   static source: string | undefined
 
   /** The current state. */
@@ -162,6 +169,8 @@ export class QuickIO {
   /** Removes one handler, or all handlers of a path. The removal of the last one ends the subscription. */
   off(path: string, fn?: (...args: any[]) => void): void
 
+  /** Sends an event without data. Calls `fn` once, with the answer or with an error. */
+  send<T = any>(path: string, fn: AnswerHandler<T>, options?: SendOptions): void
   /**
    * Sends an event. The promise resolves to the data of the answer. It may be ignored: a rejection is not reported as
    * unhandled.
@@ -172,8 +181,12 @@ export class QuickIO {
   /** Sends an event. Calls `fn` once, with the answer or with an error. */
   send<T = any>(path: string, data: unknown, fn: AnswerHandler<T>, options?: SendOptions): void
 
-  /** Ends the connection permanently. Handlers are kept: `reconnect` subscribes them again. */
-  close(): void
+  /**
+   * Ends the connection permanently, after the events that were passed to `send`. Handlers are kept: `reconnect`
+   * subscribes them again. The promise, which may be ignored, resolves when the events have been sent and the connection
+   * has ended, or when the server cannot be reached. It never rejects.
+   */
+  close(): Promise<void>
 
   /** Opens a new connection at once. Ends the current connection, if any; reopens a closed client. */
   reconnect(): void

@@ -526,6 +526,52 @@ test('limits the queue; a queued event can be aborted', async (clients, { assert
   assert.equal(await within(client.send('/clienttest/echo', 'd'), 'an answer'), 'd')
 })
 
+test('events that are sent before close arrive, in order', async (clients, { assert }) => {
+  for (const [count, size] of [[100, 10], [100, 3000], [12, 30_000]]) {
+    const [sender, listener] = await Promise.all([clients.open(), clients.open()])
+    const room = newRoom()
+    const events = new Inbox()
+    await listener.on(room, events.put)
+    for (let number = 0; number < count; number++) sender.send(room, [number, 'x'.repeat(size)], null)
+    const closed = sender.close()
+    assert.equal(sender.state, 'closed')
+    for (let number = 0; number < count; number++) {
+      const [[found, text]] = await events.take(`event ${number} of ${count}, ${size} bytes each`)
+      assert.deepEqual([found, text.length], [number, size])
+    }
+    await within(closed, 'the end of the connection')
+  }
+})
+
+test('events that are sent before the first connection arrive after close', async (clients, { assert }) => {
+  const listener = await clients.open()
+  const room = newRoom()
+  const events = new Inbox()
+  await listener.on(room, events.put)
+  const sender = clients.client()
+  for (let number = 0; number < 100; number++) sender.send(room, number, null)
+  await within(sender.close(), 'the end of the connection')
+  for (let number = 0; number < 100; number++) assert.equal((await events.take('an event'))[0], number)
+})
+
+test('an event that is larger than the limit fails alone', async (clients, { assert }) => {
+  const client = await clients.open()
+  const closes = new Inbox()
+  client.on('/close', closes.put)
+  const head = '/clienttest/echo:NN=""'.length // two digits: at most 99 callbacks are in use
+  const [most, more] = ['é'.repeat((65_536 - head) / 2), 'é'.repeat((65_536 - head) / 2 + 1)]
+  const answers = await Promise.all([
+    client.send('/clienttest/echo', 'before'),
+    failure(client.send('/clienttest/echo', more)),
+    client.send('/clienttest/echo', most.slice(8)),
+    failure(client.send('/clienttest/echo', 'x'.repeat(1_000_000))),
+    failure(client.on('/clienttest/on-data', () => {}, { extra: more })),
+    client.send('/clienttest/echo', 'after')
+  ])
+  assert.deepEqual(answers.map((answer) => answer?.code ?? answer.length), [6, -5, most.length - 8, -5, -5, 5])
+  assert.equal(closes.count, 0)
+})
+
 test('close is permanent until reconnect', async (clients, { assert }) => {
   const client = await clients.open()
   const room = newRoom()
