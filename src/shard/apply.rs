@@ -99,7 +99,7 @@ impl State {
             self.count(Counter::CallbacksUnknown, 1);
             return self.answer(0, reply_to, Answer::error(400, "invalid server callback id"));
         };
-        let now_ms = self.time.now_ms();
+        let now_ms = self.time.sent_ms();
         let Some((fired, expired)) = self.connections.take_callback(reply_to.client, id, now_ms) else {
             return;
         };

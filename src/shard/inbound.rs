@@ -29,6 +29,7 @@ impl State {
         if commands.is_empty() && !self.mesh.is_over(THREADS) {
             let take = |command| commands.push_back(command);
             let received = inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, take);
+            self.has_found |= received > 0;
             self.count(Counter::InboxReceived, received as u64);
         }
         self.handle_mesh(codecs);
@@ -46,6 +47,7 @@ impl State {
         // turn.
         let max = usize::from(self.mesh.shards()) * self.config.mesh_ring_messages;
         let mut received = self.mesh.receive(max);
+        self.has_found |= !received.is_empty();
         for (from, envelope) in received.drain(..) {
             let hop_ns = self.time.now_ns().saturating_sub(envelope.sent_ns);
             self.metrics.latencies.record(Timing::MeshHop, hop_ns);

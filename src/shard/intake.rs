@@ -14,6 +14,7 @@ use crate::qev::ring::{Errno, FrameBatch};
 impl State {
     /// Handles an event of the kernel. Its token is decoded here, once.
     pub fn handle_io(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) {
+        self.has_found |= !matches!(event, IoEvent::Sent { .. } | IoEvent::ShutDown { .. });
         match event {
             IoEvent::Accepted { listener, socket, peer } => self.accepted(codecs, listener, socket, peer),
             IoEvent::AcceptFailed { listener, error } => self.accept_failed(listener, error),

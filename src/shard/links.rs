@@ -15,6 +15,7 @@ use crate::log::throttle;
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Errno, FrameBatch};
 use std::rc::Rc;
+use std::time::Duration;
 
 impl State {
     /// Handles an event from the supervisor of an application's workers.
@@ -159,6 +160,12 @@ impl State {
         }
     }
 
+    /// Gives the workers their time anew, because the shard has stalled.
+    pub fn restart_patience_with_workers(&mut self) {
+        let now = Duration::from_millis(self.time.now_ms());
+        self.links.iter_mut().for_each(|(_, end)| end.link.restart_patience(now));
+    }
+
     /// Ends workers that have not read for too long, and links whose worker has ended.
     pub fn links_due(&mut self) {
         self.links.check_begins();
@@ -168,7 +175,7 @@ impl State {
             if end.input != Input::Armed {
                 // The worker may wait until it can write before it reads.
                 end.sent_ms = now_ms;
-            } else if end.sending && now_ms - end.sent_ms >= ms(timeout) {
+            } else if end.sending && self.time.waited_ms(end.sent_ms) >= ms(timeout) {
                 end.link.handle_stall(timeout);
             }
             let has_left = end.left_ms.is_some_and(|left| now_ms - left >= ms(WORKER_END_WAIT));

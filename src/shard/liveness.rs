@@ -29,8 +29,11 @@ impl State {
         }
     }
 
-    /// Handles the timers that are due.
+    /// Handles the timers that are due, unless the shard is catching up after a stall.
     pub fn run_timers(&mut self, codecs: &mut Codecs) {
+        if !self.time.may_fire(self.has_found) {
+            return self.restart_patience_with_workers();
+        }
         let mut fired = self.time.take_fired();
         self.mesh.begin(TIMERS);
         for due in fired.drain(..) {
@@ -121,7 +124,7 @@ impl State {
     /// Returns whether the handshake, message or end that a connection has begun has taken longer than `timeout`. If
     /// not, the timer is set to the time at which it will have.
     fn is_over(&mut self, slot: u32, timeout: Duration) -> bool {
-        let elapsed = self.time.now().since(self.connections.live(slot).began);
+        let elapsed = self.time.waited(self.connections.live(slot).began);
         match ms(timeout).checked_sub(elapsed) {
             Some(left @ 1..) => {
                 self.wake_at(slot, self.time.now_ms() + left);
@@ -137,8 +140,8 @@ impl State {
         let now = self.time.now();
         let config = &self.config;
         let connection = self.connections.live(slot);
-        let silence = now.since(connection.received);
-        if connection.unfinished && now.since(connection.began) >= ms(config.timeout) {
+        let silence = self.time.waited(connection.received);
+        if connection.unfinished && self.time.waited(connection.began) >= ms(config.timeout) {
             return self.end(slot, Cause::MessageTimeout);
         }
         if silence >= ms(config.heartbeat_timeout) {
@@ -171,8 +174,11 @@ impl State {
         let heartbeat = after(sent, config.heartbeat_interval) / part * part;
         let silence =
             if connection.challenged { config.heartbeat_timeout } else { config.heartbeat_challenge };
-        let silence = after(connection.received, silence);
-        let message = connection.unfinished.then(|| after(connection.began, config.timeout));
+        let patience = |moment: Moment, time: Duration| {
+            now_ms + ms(time).saturating_sub(self.time.waited(moment)).max(1)
+        };
+        let silence = patience(connection.received, silence);
+        let message = connection.unfinished.then(|| patience(connection.began, config.timeout));
         let due = heartbeat.max(now_ms + 1).min(silence);
         let callback = self.connections.next_callback_expiry(slot);
         [message, callback].into_iter().flatten().chain([due]).min()

@@ -106,6 +106,8 @@ pub(super) struct State {
     pub held: HeldInput,
     /// The commands of threads that were taken from the inbox and are not applied yet.
     pub app_commands: VecDeque<AppCommand>,
+    /// `true` if this turn has found something new: messages, connections, bytes, or the end of a stream.
+    pub has_found: bool,
     /// Operations for the ring, other than sends, in order.
     pub ring_ops: Vec<RingOp>,
     pub metrics: Snapshot,
@@ -155,6 +157,7 @@ impl State {
             acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
             app_commands: VecDeque::new(),
             held: HeldInput::default(),
+            has_found: false,
             ring_ops: Vec::new(),
             metrics: Snapshot::new(),
             shutdown_deadline_ns: None,
@@ -168,6 +171,7 @@ impl State {
     /// Begins a turn: reads the clocks and renews the budgets of a turn.
     pub fn begin_turn(&mut self) {
         self.mesh.awake();
+        self.has_found = false;
         self.pubsub.begin_turn();
         self.time.begin_turn();
         if self.time.now_ns() >= self.date_due_ns {
@@ -216,6 +220,12 @@ impl State {
     /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer
     /// is set.
     pub fn wait(&mut self) -> Wait {
+        let wait = self.time_to_wait();
+        self.time.plan(wait);
+        wait
+    }
+
+    fn time_to_wait(&mut self) -> Wait {
         if self.has_work() {
             return Wait::No;
         }

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::event::path::Path;
 use crate::limits::{REFUSALS_MAX, REFUSALS_PER_ADDRESS_MAX};
 use crate::metrics::{Counter, Gauge};
+use crate::protocol::OHAI;
 use crate::protocol::websocket::encode;
 use crate::protocol::websocket::frame::Opcode;
 use std::sync::{Arc, Mutex};
@@ -857,4 +858,70 @@ fn a_full_mesh_pauses_its_cause_refuses_new_paths_of_others_and_keeps_existing_s
     [client, other].into_iter().for_each(|client| world.end_stream(client));
     world.run_until_idle();
     world.assert_empty();
+}
+
+// Stalls: the process was stopped, and peers have gone on sending.
+
+/// Everything that was sent during a stall is handled before a timer fires, although it takes several turns.
+#[test]
+fn what_was_sent_during_a_stall_is_not_late() {
+    let register = |registrar: &mut Registrar| {
+        let event = registrar.event("/offer").handler(|_, _| Answer::ok().with_callback(|_, _| Answer::ok()));
+        event.register()
+    };
+    let mut world = World::new(1, app(register));
+    let [message, handshake, offered, silent] =
+        [world.connect_raw(0), world.connect(0), world.connect_raw(0), world.connect(0)];
+    world.run_until_idle();
+    world.send_event(offered, "/offer:1=");
+    world.send_bytes(silent, &OHAI.as_bytes()[..4]);
+    let bytes = raw_message("/qio/ping:1=");
+    world.send_bytes(message, &bytes[..10]);
+    world.send_bytes(handshake, &OHAI.as_bytes()[..4]);
+    world.run_until_idle();
+    assert!(world.take_raw_messages(offered)[0].starts_with("/qio/callback/1:1="));
+    stall(&mut world, 20 * SECOND);
+    // The first turns find nothing.
+    world.turn(0);
+    world.turn(0);
+    world.send_bytes(message, &bytes[10..11]);
+    world.turn(0);
+    world.send_bytes(message, &bytes[11..]);
+    world.send_bytes(handshake, &OHAI.as_bytes()[4..]);
+    world.send_event(offered, "/qio/callback/1:2=");
+    world.turn(0);
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(message), [reply_ok(1)]);
+    assert_eq!(world.take_bytes(handshake), OHAI.as_bytes());
+    assert_eq!(world.take_raw_messages(offered), [reply_ok(2)]);
+    assert_eq!(world.counter(Counter::TimeoutsHandshake) + world.counter(Counter::TimeoutsMessage), 0);
+    world.run_seconds(9);
+    assert!(!world.is_closed(silent), "its time has begun anew");
+    world.run_seconds(3);
+    assert_eq!(world.counter(Counter::TimeoutsHandshake), 1, "but it is not endless");
+}
+
+/// A shard that always finds something new fires its timers nevertheless.
+#[test]
+fn timers_fire_soon_after_a_stall_also_on_a_busy_shard() {
+    let mut world = World::new(1, relay());
+    let (busy, silent) = (world.connect_raw(0), world.connect(0));
+    world.run_until_idle();
+    stall(&mut world, 20 * SECOND);
+    for _ in 0..170 {
+        world.advance(Duration::from_millis(100));
+        world.send_event(busy, "/qio/ping:0=");
+        world.turn(0);
+    }
+    world.send_event(busy, "/qio/ping:0=");
+    world.turn(0);
+    assert_eq!(world.counter(Counter::TimeoutsHandshake), 1);
+    assert!(!world.is_closed(busy));
+    let _ = silent;
+}
+
+/// Moves the clock as if the process had been stopped for this time.
+fn stall(world: &mut World, time: Duration) {
+    world.advance(time);
+    world.shards[0].state_mut().time.catch_up_for_test(time);
 }

@@ -6,6 +6,17 @@ use crate::qev::ring::Wait;
 use crate::qev::timer::{TimerId, Wheel};
 use std::time::Duration;
 
+/// The time by which a turn may begin later than planned, in milliseconds, before the shard takes itself to have been
+/// stalled: more than a turn of a busy shard takes, and less than any patience with a peer.
+const STALL_MS: u64 = 250;
+
+/// The time after a stall in which no timer fires, in milliseconds. What was sent meanwhile may need another turn, or a
+/// moment on its way if the whole machine was paused.
+const CATCH_UP_MIN_MS: u64 = 100;
+
+/// The longest time after a stall in which no timer fires, in milliseconds: a busy shard always finds something new.
+const CATCH_UP_MAX_MS: u64 = 5000;
+
 /// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DueTimer {
@@ -26,27 +37,115 @@ pub(super) enum DueTimer {
 /// Two clocks are read once a turn. Timers follow the first one, in milliseconds, which tests can stop and move.
 /// Latencies are measured with the monotonic clock, in nanoseconds.
 ///
+/// A shard *stalls* if its process is stopped, its machine is paused, or a handler blocks. Peers go on sending meanwhile.
+/// After a stall, the shard catches up: no timer fires until a turn has found nothing new. What peers are given time for
+/// begins anew, because they may have waited for the server.
+///
 /// Invariants, between turns: no timer that has fired is left to be handled; the wheel is consistent.
 pub(super) struct Time {
     clock: Clock,
     now_ms: u64,
     now_ns: u64,
+    /// The time at which this turn was to begin at the latest, in nanoseconds, or `None` if it had no such time.
+    planned_ns: Option<u64>,
+    /// The end of the last stall, in milliseconds; 0 if there was none.
+    resumed_ms: u64,
+    catching_up: Option<CatchingUp>,
     timers: Wheel<DueTimer>,
     /// Memory for the timers that fire, kept from turn to turn.
     fired: Vec<DueTimer>,
+}
+
+/// The state of a shard that has stalled.
+struct CatchingUp {
+    /// The time at which the stall began.
+    stalled_ms: u64,
+    /// The time until which the shard catches up in any case.
+    until_ms: u64,
+    /// The time at which timers fire again even if every turn finds something new.
+    at_most_ms: u64,
 }
 
 impl Time {
     /// Timers that follow `clock`.
     pub fn new(clock: Clock) -> Time {
         let now_ms = clock.now_ms();
-        Time { clock, now_ms, now_ns: nanos(), timers: Wheel::new(now_ms), fired: Vec::new() }
+        Time {
+            clock,
+            now_ms,
+            now_ns: nanos(),
+            planned_ns: None,
+            resumed_ms: 0,
+            catching_up: None,
+            timers: Wheel::new(now_ms),
+            fired: Vec::new(),
+        }
     }
 
     /// Reads both clocks. Called once at the beginning of a turn.
     pub fn begin_turn(&mut self) {
+        let before_ms = self.now_ms;
         self.now_ns = nanos();
         self.read_clock();
+        let late_ms =
+            self.planned_ns.map_or(0, |planned_ns| self.now_ns.saturating_sub(planned_ns) / 1_000_000);
+        // A clock that tests move stands still during a stall.
+        if late_ms >= STALL_MS && !self.clock.is_manual() {
+            self.catch_up(before_ms, late_ms);
+        }
+    }
+
+    /// Notes how long the kernel may wait before the next turn.
+    pub fn plan(&mut self, wait: Wait) {
+        self.planned_ns = match wait {
+            Wait::No => Some(nanos()),
+            Wait::For(time) => Some(nanos().saturating_add(time.as_nanos() as u64)),
+            Wait::Forever => None,
+        };
+    }
+
+    /// Begins to catch up after a stall that began at `stalled_ms` and was `late_ms` long.
+    fn catch_up(&mut self, stalled_ms: u64, late_ms: u64) {
+        self.resumed_ms = self.now_ms;
+        self.catching_up = Some(CatchingUp {
+            stalled_ms: self.catching_up.as_ref().map_or(stalled_ms, |before| before.stalled_ms),
+            until_ms: self.now_ms + CATCH_UP_MIN_MS,
+            at_most_ms: self.now_ms + late_ms.clamp(CATCH_UP_MIN_MS, CATCH_UP_MAX_MS),
+        });
+    }
+
+    /// Begins to catch up, as if the shard had stalled since the last turn.
+    #[cfg(test)]
+    pub fn catch_up_for_test(&mut self, stalled_for: Duration) {
+        self.read_clock();
+        self.catch_up(self.now_ms - ms(stalled_for), ms(stalled_for));
+    }
+
+    /// Returns whether timers may fire in this turn, which has found something new or not.
+    pub fn may_fire(&mut self, has_found: bool) -> bool {
+        let Some(catching_up) = &self.catching_up else { return true };
+        let is_over =
+            self.now_ms >= catching_up.at_most_ms || (self.now_ms >= catching_up.until_ms && !has_found);
+        if is_over {
+            self.catching_up = None;
+        }
+        is_over
+    }
+
+    /// Returns for how long a peer has been waited for since `moment`, in milliseconds. After a stall, this begins anew.
+    pub fn waited(&self, moment: Moment) -> u64 {
+        self.now().since(moment).min(self.now_ms - self.resumed_ms)
+    }
+
+    /// As [`Time::waited`], for a time in milliseconds.
+    pub fn waited_ms(&self, since_ms: u64) -> u64 {
+        self.now_ms - since_ms.max(self.resumed_ms)
+    }
+
+    /// The time by which what a peer has sent is judged: while the shard catches up, the time at which its stall began,
+    /// because the peer may have sent it then.
+    pub fn sent_ms(&self) -> u64 {
+        self.catching_up.as_ref().map_or(self.now_ms, |catching_up| catching_up.stalled_ms)
     }
 
     /// Reads the clock that timers follow.
@@ -116,6 +215,11 @@ impl Time {
     pub fn wait(&self, deadline_ns: Option<u64>) -> Wait {
         let deadline = deadline_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(self.now_ns)));
         let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
+        let timer = match (timer, &self.catching_up) {
+            // Another turn has to find nothing new.
+            (Some(_), Some(catching_up)) => Some(catching_up.until_ms.saturating_sub(self.clock.now_ms())),
+            (timer, _) => timer,
+        };
         let timer = match timer {
             Some(0) => return Wait::No,
             Some(_) if self.clock.is_manual() => None,

@@ -26,6 +26,7 @@ mod settings;
 mod shutdown;
 mod signals;
 mod slow;
+mod stalls;
 mod startup;
 mod stats;
 mod streams;

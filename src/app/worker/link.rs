@@ -70,6 +70,8 @@ pub struct WorkerLink {
     sweep_is_scheduled: Cell<bool>,
     /// The shard does not read the link for now: answers of the worker may wait in it.
     is_paused: Cell<bool>,
+    /// No request is taken to be late until `request_timeout` has passed since this time.
+    patience_since: Cell<Duration>,
     state: Cell<LinkState>,
 }
 
@@ -122,6 +124,7 @@ impl WorkerLink {
             last_time_ms: Cell::new(0),
             sweep_is_scheduled: Cell::new(false),
             is_paused: Cell::new(false),
+            patience_since: Cell::new(Duration::ZERO),
             state: Cell::new(LinkState::Serving),
         };
         link.set_event_numbers(event_numbers);
@@ -293,6 +296,11 @@ impl WorkerLink {
     /// Sets whether the shard reads the link. While it does not, no request is taken to be late.
     pub fn set_paused(&self, is_paused: bool) {
         self.is_paused.set(is_paused);
+    }
+
+    /// Gives the worker the whole time for each of its requests anew: the shard did not listen to it.
+    pub fn restart_patience(&self, now: Duration) {
+        self.patience_since.set(now);
     }
 
     /// Breaks the link off: the worker has read nothing for this time.

@@ -86,6 +86,19 @@ impl SupervisedWorker {
         of_state.into_iter().chain(self.must_end).min_by_key(|(at, _)| *at)
     }
 
+    /// Postpones the deadline of the worker's state, because the supervisor did not run for this time.
+    pub fn postpone(&mut self, by: Duration) {
+        match &mut self.state {
+            WorkerState::Starting { deadline }
+            | WorkerState::Testing { deadline }
+            | WorkerState::Draining { deadline } => *deadline += by,
+            WorkerState::Ready(_) | WorkerState::Serving(_) | WorkerState::Killed => {}
+        }
+        if let Some((at, _)) = &mut self.must_end {
+            *at += by;
+        }
+    }
+
     /// Records that the worker has closed its connection to the server, as a worker that is ending does. A worker that
     /// is still running after `WORKER_END_WAIT` is killed for this reason.
     pub fn expect_end(&mut self, why: &'static str) {

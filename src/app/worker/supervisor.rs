@@ -37,6 +37,9 @@ use std::time::{Duration, Instant};
 /// The longest time for which the supervisor waits for the answers to its pings after a test has moved the clock.
 const PONG_WAIT: Duration = Duration::from_secs(1);
 
+/// The time by which the supervisor may run later than planned before it takes itself to have been stalled.
+const STALL: Duration = Duration::from_millis(250);
+
 /// The sender of the result of the start: the manifest of the first workers, or the reason why they cannot run.
 pub type ReadySender = SyncSender<Result<Arc<Manifest>, StartError>>;
 
@@ -120,7 +123,7 @@ impl Supervisor {
             self.fail_start(error);
         }
         while !(self.shards_ended && self.workers.is_empty()) {
-            self.wait(None);
+            self.wait_or_catch_up();
             self.handle_commands();
             self.handle_due();
             if cfg!(debug_assertions) {
@@ -182,6 +185,26 @@ impl Supervisor {
     }
 
     // Waiting.
+
+    /// Waits until an event occurs or something is due. If the supervisor then runs much later than planned, because its
+    /// process was stopped or its machine paused, it handles everything that has arrived meanwhile before anything is due,
+    /// and gives the workers their time anew.
+    fn wait_or_catch_up(&mut self) {
+        let (planned, began) = (self.time_to_next_due(), Instant::now());
+        self.wait(None);
+        let late = planned.map_or(Duration::ZERO, |planned| began.elapsed().saturating_sub(planned));
+        if late >= STALL {
+            self.workers.iter_mut().for_each(|worker| worker.postpone(began.elapsed()));
+            let now = self.now();
+            let timeout = self.config.timeout;
+            for worker in &mut self.workers {
+                if let WorkerState::Serving(ping) = &mut worker.state {
+                    ping.next = ping.next.max(now + timeout);
+                }
+            }
+            self.wait(Some(Duration::ZERO));
+        }
+    }
 
     /// Waits until an event occurs, something is due, or `at_most` has passed. Then handles the events of the workers.
     fn wait(&mut self, at_most: Option<Duration>) {

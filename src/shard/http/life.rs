@@ -18,17 +18,17 @@ const SPREAD: u64 = 7919;
 impl State {
     /// Checks all deadlines of a session.
     pub fn session_due(&mut self, slot: u32) {
-        let now = self.time.now();
         let connection = self.connections.live(slot);
-        let waited = now.since(connection.began);
+        let held = self.time.now().since(connection.began);
+        let waited = self.time.waited(connection.began);
         let session = self.sessions.of(connection.transport);
         let (outlet, gap) = (session.outlet, session.gap_since());
-        if gap.is_some_and(|since| now.since(since) >= ms(self.config.timeout)) {
+        if gap.is_some_and(|since| self.time.waited(since) >= ms(self.config.timeout)) {
             return self.end(slot, Cause::MessageTimeout);
         }
         match outlet {
             Outlet::Stream(_) => self.client_due(slot),
-            Outlet::Poll(_) if waited >= self.poll_ms(slot) => {
+            Outlet::Poll(_) if held >= self.poll_ms(slot) => {
                 self.answer_held(slot);
                 self.hold(slot, None);
             }
@@ -80,18 +80,18 @@ impl State {
     pub fn wake_session(&mut self, slot: u32) {
         let (now, now_ms) = (self.time.now(), self.time.now_ms());
         let connection = self.connections.live(slot);
-        let waited = now.since(connection.began);
+        let (held, waited) = (now.since(connection.began), self.time.waited(connection.began));
         let session = self.sessions.of(connection.transport);
         let (outlet, gap) = (session.outlet, session.gap_since());
         let in_ms = |limit: u64, waited: u64| Some(now_ms + limit.saturating_sub(waited).max(1));
         let outlet = match outlet {
             Outlet::Stream(_) => self.next_due(slot),
-            Outlet::Poll(_) => in_ms(self.poll_ms(slot), waited),
+            Outlet::Poll(_) => in_ms(self.poll_ms(slot), held),
             // Requests that have arrived too early have a time limit of their own.
             Outlet::Nothing if gap.is_some() => None,
             Outlet::Nothing => in_ms(self.session_timeout_ms(slot), waited),
         };
-        let gap = gap.and_then(|since| in_ms(ms(self.config.timeout), now.since(since)));
+        let gap = gap.and_then(|since| in_ms(ms(self.config.timeout), self.time.waited(since)));
         let callbacks = self.connections.next_callback_expiry(slot);
         if let Some(at_ms) = [outlet, gap, callbacks].into_iter().flatten().min() {
             self.wake_at(slot, at_ms);

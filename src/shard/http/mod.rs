@@ -166,18 +166,17 @@ impl State {
     /// Checks a connection that speaks HTTP. A request must be complete in time; between requests the connection may be
     /// silent as long as any client.
     pub fn http_connection_due(&mut self, codecs: &Codecs, slot: u32) {
-        let now = self.time.now();
         let connection = self.connections.live(slot);
         let waits = codecs.get(slot).unanswered().next().is_some();
         let left = if connection.unfinished {
-            match ms(self.config.timeout).checked_sub(now.since(connection.began)) {
+            match ms(self.config.timeout).checked_sub(self.time.waited(connection.began)) {
                 Some(left @ 1..) => left,
                 _ => return self.end(slot, Cause::MessageTimeout),
             }
         } else if waits {
             ms(self.config.heartbeat_timeout)
         } else {
-            match ms(self.config.heartbeat_timeout).checked_sub(now.since(connection.received)) {
+            match ms(self.config.heartbeat_timeout).checked_sub(self.time.waited(connection.received)) {
                 Some(left @ 1..) => left,
                 _ => return self.end(slot, Cause::LivenessTimeout),
             }

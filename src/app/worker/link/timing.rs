@@ -30,6 +30,10 @@ impl WorkerLink {
             return self.schedule_sweep(cx, PAUSED);
         }
         let (now, timeout) = (cx.now(), self.limits.request_timeout);
+        let patience_until = self.patience_since.get() + timeout;
+        if self.patience_since.get() > Duration::ZERO && now < patience_until {
+            return self.schedule_sweep(cx, patience_until - now);
+        }
         let Some(began_until) = now.checked_sub(timeout) else { return self.schedule_sweep(cx, timeout) };
         let mut late = 0;
         let oldest = self.requests.borrow_mut().end_until(began_until, |request| {

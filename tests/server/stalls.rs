@@ -1,0 +1,86 @@
+//! Stalls: the process of the server is stopped (SIGSTOP), as in a paused container or virtual machine. What peers and
+//! workers have sent meanwhile is handled before anything is too late.
+
+use crate::support::http::{self, Session};
+use crate::support::{Client, Conversation, Server, Transport, wire};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Longer than every timeout of these tests, which are one second.
+const STOP: Duration = Duration::from_millis(2500);
+
+fn stopped(server: &Server, meanwhile: impl FnOnce()) {
+    server.signal("STOP");
+    meanwhile();
+    sleep(STOP);
+    server.signal("CONT");
+}
+
+#[test]
+fn messages_handshakes_and_polls_that_arrive_during_a_stop_are_served() {
+    const EACH: usize = 100;
+    let server = Server::start(&["--timeout", "1s", "--poll-interval", "900ms", "--poll-slack", "100ms"]);
+    let address = server.address();
+    let ping = wire::raw("/qio/ping:1=null");
+    let mut messages: Vec<Client> = (0..EACH).map(|_| server.client(Transport::Raw)).collect();
+    let mut handshakes: Vec<Client> = (0..EACH).map(|_| Client::connect(address, Transport::Raw)).collect();
+    let sessions: Vec<Session> = (1..=EACH as u128).map(Session).collect();
+    let mut polls: Vec<http::Connection> = sessions.iter().map(|_| http::Connection::open(address)).collect();
+    for (poll, session) in polls.iter_mut().zip(&sessions) {
+        let created = poll.request(session.post("&connect=true", "/qio/ping:1=null"));
+        assert_eq!(created.head.status, 200);
+    }
+    for client in &mut messages {
+        client.send(&ping[..7]);
+    }
+    for client in &mut handshakes {
+        client.send(b"/qio");
+    }
+    // The shards have read the halves, and begun to wait.
+    sleep(Duration::from_millis(200));
+    stopped(&server, || {
+        for client in &mut messages {
+            client.send(&ping[7..]);
+        }
+        for client in &mut handshakes {
+            client.send(b"/ohai");
+        }
+        for (poll, session) in polls.iter_mut().zip(&sessions) {
+            poll.send(session.post("", "/qio/ping:2=null"));
+        }
+    });
+    for client in &mut messages {
+        client.expect_bytes(&wire::raw(r#"/qio/callback/1:0={"code":200,"data":null}"#));
+    }
+    for client in &mut handshakes {
+        client.expect_bytes(b"/qio/ohai");
+    }
+    for poll in &mut polls {
+        assert_eq!(poll.response().head.status, 200);
+    }
+    let stats = server.stats();
+    for timeouts in ["timeouts_message", "timeouts_handshake", "timeouts_session"] {
+        assert_eq!(stats.value(timeouts), 0, "{timeouts}");
+    }
+    server.assert_serves();
+}
+
+#[test]
+fn answers_of_workers_that_arrive_during_a_stop_are_delivered() {
+    let app = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/server/slow.py");
+    let server = Server::start(&["--app", app, "--worker-request-timeout", "1s", "--worker-timeout", "1s"]);
+    let mut clients: Vec<Client> = (0..20).map(|_| server.websocket()).collect();
+    for client in &mut clients {
+        let event = client.framed("/slow:1=null");
+        client.send(&event);
+    }
+    server.eventually("all events sent to the worker", |stats| stats.value("worker_requests") == 20);
+    stopped(&server, || ());
+    for client in &mut clients {
+        assert_eq!(client.next_text().expect("an answer"), r#"/qio/callback/1:0={"code":200,"data":7}"#);
+    }
+    let stats = server.stats();
+    for counter in ["worker_requests_timed_out", "workers_hung", "workers_crashed"] {
+        assert_eq!(stats.value(counter), 0, "{counter}");
+    }
+}
