@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests need, and runs all tests.
 #
-#   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-benches] [--no-autobahn] [--update-autobahn]
+#   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-benches] [--no-autobahn] [--no-fuzz] [--update-autobahn]
 #
 # The parts are rust (all tests of the crate), clients (real clients in Python and Node, the client library in Node, the
-# worker libraries and their types), browser (the client library and the page in Chromium), benches, and autobahn.
+# worker libraries and their types), browser (the client library and the page in Chromium), benches, autobahn, and fuzz (a
+# few seconds of each target of scripts/fuzz.sh).
 #
-#   --quick             skips the benches, and Autobahn, which needs an optimized build
+#   --quick             skips the benches, and Autobahn and the fuzz targets, which need optimized builds
 #   --no-PART           skips that part
 #   --update-autobahn   replaces tests/autobahn/expected.txt with the results of this run
 #
@@ -22,7 +23,7 @@ source scripts/lib/server.sh
 readonly tools=$PWD/target/test-tools
 readonly logs=$PWD/target/test-logs
 
-rust=yes clients=yes browser=yes benches=yes autobahn=yes update=
+rust=yes clients=yes browser=yes benches=yes autobahn=yes fuzz=yes update=
 passed=0 failed=0
 
 main() {
@@ -33,6 +34,7 @@ main() {
     if [[ $browser == yes ]]; then test_browser; fi
     if [[ $benches == yes ]]; then test_benches; fi
     if [[ $autobahn == yes ]]; then test_autobahn; fi
+    if [[ $fuzz == yes ]]; then test_fuzz; fi
     echo "$passed passed, $failed failed"
     [[ $failed -eq 0 ]]
 }
@@ -41,12 +43,13 @@ read_flags() {
     local flag
     for flag in "$@"; do
         case $flag in
-        --quick) benches=no autobahn=no ;;
+        --quick) benches=no autobahn=no fuzz=no ;;
         --no-rust) rust=no ;;
         --no-clients) clients=no ;;
         --no-browser) browser=no ;;
         --no-benches) benches=no ;;
         --no-autobahn) autobahn=no ;;
+        --no-fuzz) fuzz=no ;;
         --update-autobahn) update=--update ;;
         *)
             echo "test.sh: unknown flag: $flag (see the first lines of $0)" >&2
@@ -247,6 +250,17 @@ test_autobahn() {
     run autobahn tests/autobahn/run.sh "$folder" "ws://$address/echo" ${update:+"$update"}
     stop_server
     count autobahn "$(sum autobahn 'autobahn: ([0-9]+) passed.*')" "$(sum autobahn 'autobahn: .* ([0-9]+) failed')"
+}
+
+test_fuzz() {
+    # libFuzzer is in C++.
+    install_packages g++ c++
+    run fuzz scripts/fuzz.sh --seconds 5
+    if grep -q '^fuzz: SKIPPED' "$logs/fuzz"; then
+        echo "**** SKIPPED: the fuzz targets were not run; the reason is above ****" >&2
+        return
+    fi
+    count fuzz "$(sum fuzz 'fuzz: ([0-9]+) passed.*')" "$(sum fuzz 'fuzz: .* ([0-9]+) failed')"
 }
 
 # install_packages PACKAGE COMMAND: installs a Debian package if the command that it provides is missing.

@@ -193,6 +193,22 @@ fn from_sources(
     resolve::config(&settings)
 }
 
+/// The settings file for fuzz targets.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    use super::{Config, ConfigError, resolve, sources};
+
+    /// Reads settings from the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first problem found.
+    pub fn from_file_text(text: &str) -> Result<Config, ConfigError> {
+        resolve::config(&sources::text(text, "fuzzed.toml".as_ref())?)
+    }
+}
+
 /// The settings of a server. [`Config::default`] has the defaults.
 ///
 /// [`table::SETTINGS`] has the bounds and the description of each setting.

@@ -156,3 +156,12 @@ pub fn abandon_all() {
     process::kill_all();
     libraries::remove_all();
 }
+
+/// Internals for fuzz targets.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::control::{WorkerMessage, parse as parse_control_line};
+    pub use super::lines::LineSplitter;
+    pub use super::wire::{HEADER_BYTES, decode};
+}
