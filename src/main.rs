@@ -20,7 +20,11 @@ fn main() -> ExitCode {
     } else if args.next_if(|word| word == config::CHECK).is_some() {
         act(config::from_args(args, env::vars_os()), server::check)
     } else {
-        act(config::from_args(args, env::vars_os()), server::run)
+        let args: Vec<OsString> = args.collect();
+        let read = args.clone();
+        act(config::from_args(args, env::vars_os()), |config| {
+            server::run_reloadable(config, Box::new(move || config::read_again(read.clone(), env::vars_os())))
+        })
     }
 }
 
@@ -35,7 +39,7 @@ fn run_client_test(tests: ClientTestConfig) -> Result<(), ServerError> {
 
 fn act<Settings>(
     asked: Result<Action<Settings>, ConfigError>,
-    run: fn(Settings) -> Result<(), ServerError>,
+    run: impl FnOnce(Settings) -> Result<(), ServerError>,
 ) -> ExitCode {
     match asked {
         Ok(Action::Print(text)) => print(&text),

@@ -154,6 +154,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("services", &["error", "resources"]),
             ("statistics", &["mailboxes"]),
             ("notify", &[]),
+            ("reload", &[]),
             ("report", &["mailboxes", "statistics"]),
             ("watchdog", &["mailboxes", "notify", "statistics"]),
         ],

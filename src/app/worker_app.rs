@@ -2,12 +2,13 @@
 //! the workers declare.
 
 use super::worker::{
-    EventDeclaration, Manifest, ShardsHandle, StartError, SubscriptionMode, Supervisor, SupervisorCommand,
-    SupervisorSender, WorkerConfig, WorkerGroup, supervisor_channel,
+    EventDeclaration, Manifest, ReplaceDone, ShardsHandle, StartError, SubscriptionMode, Supervisor,
+    SupervisorCommand, SupervisorSender, WorkerConfig, WorkerGroup, supervisor_channel,
 };
 use super::{Application, Error, Registrar, Server};
 use crate::metrics::Counters;
 use futures_channel::oneshot;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -70,9 +71,10 @@ impl WorkerApplication {
         let _ = self.shards.set(shards);
     }
 
-    /// Replaces the workers one by one, in the background.
-    pub fn replace(&self) {
-        self.supervisor.send(SupervisorCommand::Replace);
+    /// Replaces the workers one by one, in the background. The new ones get these settings, if there are any. `done` is
+    /// called at the end.
+    pub fn replace(&self, settings: Option<BTreeMap<String, String>>, done: ReplaceDone) {
+        self.supervisor.send(SupervisorCommand::Replace { settings, done });
     }
 
     /// Tells the supervisor that a test has moved the server's clock. The receiver resolves when everything that was

@@ -8,11 +8,13 @@
 //! | `resolve` | converts raw values into a `Config` and checks the relations between settings |
 //! | `value` | parses the text of one value: counts, durations, addresses |
 //! | `clienttest` | the flags and modes that only `quickio clienttest` has |
+//! | `changes` | the settings that differ between two configurations |
 //! | `generate` | the table as `--help`, as a settings file, and as the table in the docs |
 //! | `error` | the errors, each with the location of the value that caused it |
 //!
 //! A flag overrides the environment, the environment overrides the file, and the file overrides the default.
 
+mod changes;
 pub mod clienttest;
 mod error;
 mod foreign;
@@ -32,6 +34,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use changes::changed;
 pub use clienttest::ClientTestConfig;
 pub use error::{ConfigError, Location};
 pub use generate::{client_test_help, docs, help, settings_file, version};
@@ -103,6 +106,26 @@ pub fn log_format_of(args: &[OsString], env: impl IntoIterator<Item = (OsString,
     match named.or_else(variable).as_deref() {
         Some("json") => LogFormat::Json,
         _ => LogFormat::Text,
+    }
+}
+
+/// Reads the settings of a running server again, from the command line and the environment of its start and from the file
+/// as it is now.
+///
+/// # Errors
+///
+/// As [`from_args`].
+///
+/// # Panics
+///
+/// Panics if the command line does not run a server.
+pub fn read_again(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Config, ConfigError> {
+    match from_args(args, env)? {
+        Action::Run(config) => Ok(config),
+        Action::Print(_) => panic!("the same command line started the server"),
     }
 }
 

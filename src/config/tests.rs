@@ -342,7 +342,7 @@ fn errors_of_the_command_line() {
         ),
         (
             &["--listen=1.2.3.4:5,1.2.3.4:5"],
-            "listen cannot be `1.2.3.4:5`: it appears twice in the list; allowed: one or more of ip:port, [ip6]:port and unix:/path, separated by commas (flag --listen)",
+            "listen cannot be `1.2.3.4:5`: it appears twice in the list; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, separated by commas (flag --listen)",
         ),
         (
             &["--listen="],
@@ -630,7 +630,7 @@ fn errors_of_client_tests() {
             format!("mangle cannot be `everything`: there is no such mode; allowed: {MODES} (flag --mangle)"),
         ),
         (&["--mangle"], format!("the flag --mangle needs a value; allowed: {MODES}")),
-        (&["--proxy"], "the flag --proxy needs a value; allowed: ip:port or [ip6]:port".into()),
+        (&["--proxy"], "the flag --proxy needs a value; allowed: ip:port, [ip6]:port or name:port".into()),
         (
             &["--proxy=off"],
             "proxy cannot be `off`: it has no port; write it behind a colon; allowed: ip:port, [ip6]:port or name:port \

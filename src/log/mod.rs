@@ -11,6 +11,7 @@ mod streams;
 mod throttle;
 mod writer;
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,8 @@ use thiserror::Error;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 
 use crate::config::{LogFormat, LogLevel};
 pub(crate) use escape::Escaped;
@@ -59,6 +62,7 @@ pub enum LogError {
 pub struct Guard {
     queue: LineQueue,
     failed: LineCount,
+    level: LevelHandle,
     /// Disconnected when the thread has written all lines.
     written: Receiver<()>,
 }
@@ -70,10 +74,45 @@ impl Guard {
         self.queue.dropped.clone()
     }
 
+    /// Returns the handle that changes the level.
+    #[must_use]
+    pub fn level(&self) -> LevelHandle {
+        self.level.clone()
+    }
+
     /// Returns the counter of lines that could not be written.
     #[must_use]
     pub fn failed_lines(&self) -> LineCount {
         self.failed.clone()
+    }
+}
+
+/// The handle that changes the level while the log is running.
+#[derive(Clone)]
+pub struct LevelHandle(Arc<dyn Fn(LogLevel) + Send + Sync>);
+
+impl LevelHandle {
+    fn new<S: 'static>(handle: reload::Handle<LevelFilter, S>) -> LevelHandle {
+        LevelHandle(Arc::new(move |level| {
+            // This fails only if the log has ended.
+            let _ = handle.reload(filter(level));
+        }))
+    }
+
+    /// Returns a handle without an effect.
+    fn none() -> LevelHandle {
+        LevelHandle(Arc::new(|_| ()))
+    }
+
+    /// Logs events of `level` and above from now on.
+    pub fn set(&self, level: LogLevel) {
+        (self.0)(level);
+    }
+}
+
+impl fmt::Debug for LevelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LevelHandle").finish_non_exhaustive()
     }
 }
 
@@ -165,11 +204,19 @@ pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
     set_report_format(format);
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (writer, guard) = queue(io::stderr())?;
-    match format {
-        LogFormat::Text => tracing::subscriber::set_global_default(text(level, ansi, writer))?,
-        LogFormat::Json => tracing::subscriber::set_global_default(json(level, writer))?,
-    }
+    let (writer, mut guard) = queue(io::stderr())?;
+    guard.level = match format {
+        LogFormat::Text => {
+            let (subscriber, handle) = changeable_text(level, ansi, writer);
+            tracing::subscriber::set_global_default(subscriber)?;
+            handle
+        }
+        LogFormat::Json => {
+            let (subscriber, handle) = changeable_json(level, writer);
+            tracing::subscriber::set_global_default(subscriber)?;
+            handle
+        }
+    };
     panics::log_panics();
     Ok(guard)
 }
@@ -185,7 +232,7 @@ fn queue(writer: impl Write + Send + 'static) -> io::Result<(LineQueue, Guard)> 
         drop(written_end);
     })?;
     let queue = LineQueue { sender, dropped: LineCount::default() };
-    Ok((queue.clone(), Guard { queue, failed, written }))
+    Ok((queue.clone(), Guard { queue, failed, level: LevelHandle::none(), written }))
 }
 
 /// Writes lines until the queue ends, and logs the summaries of lines that were counted.
@@ -211,21 +258,33 @@ fn write_lines(receiver: &Receiver<Entry>, mut writer: LineWriter<impl Write>) {
 
 /// Creates a subscriber for lines such as
 /// `2026-01-01T00:00:00.000000Z  INFO quickio::server: listening address=0.0.0.0:8080`.
-fn text<W>(level: LogLevel, ansi: bool, writer: W) -> impl Subscriber
+fn changeable_text<W>(level: LogLevel, ansi: bool, writer: W) -> (impl Subscriber, LevelHandle)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt().with_max_level(filter(level)).with_ansi(ansi).with_writer(writer).finish()
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer);
+    (tracing_subscriber::registry().with(filter).with(lines), LevelHandle::new(handle))
 }
 
 /// Creates a subscriber for lines such as
 /// `{"timestamp":"…","level":"INFO","message":"listening","address":"0.0.0.0:8080","target":"quickio::server"}`.
+fn changeable_json<W>(level: LogLevel, writer: W) -> (impl Subscriber, LevelHandle)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+    (tracing_subscriber::registry().with(filter).with(lines), LevelHandle::new(handle))
+}
+
+/// As [`changeable_json`], with a level that stays.
 fn json<W>(level: LogLevel, writer: W) -> impl Subscriber
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_max_level(filter(level)).with_writer(writer);
-    builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish()
+    changeable_json(level, writer).0
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -311,10 +370,32 @@ mod tests {
     }
 
     #[test]
+    fn the_level_can_change_while_the_log_is_running() {
+        let sink = Sink::default();
+        let (writer, guard) = queue(sink.clone()).unwrap();
+        let (subscriber, level) = changeable_json(LogLevel::Error, writer);
+        tracing::subscriber::with_default(subscriber, || {
+            for (next, lines) in [(LogLevel::Debug, 1), (LogLevel::Warn, 1 + 4), (LogLevel::Error, 1 + 4 + 2)]
+            {
+                log_of_everything();
+                level.set(next);
+                while sink.lines().len() < lines {
+                    thread::yield_now();
+                }
+            }
+        });
+        drop(guard);
+        assert_eq!(sink.lines().len(), 1 + 4 + 2);
+    }
+
+    #[test]
     fn text_is_one_line_with_its_fields() {
         let sink = Sink::default();
         let (writer, guard) = queue(sink.clone()).unwrap();
-        tracing::subscriber::with_default(text(LogLevel::Error, false, writer), log_of_everything);
+        tracing::subscriber::with_default(
+            changeable_text(LogLevel::Error, false, writer).0,
+            log_of_everything,
+        );
         drop(guard);
         let lines = sink.lines();
         assert_eq!(lines.len(), 1);

@@ -4,6 +4,7 @@ use super::apps::LoadedApplications;
 use super::error::ServerError;
 use super::listen::{self, Listeners};
 use super::notify::ServiceManager;
+use super::reload::{ReadSettings, Reloads};
 use super::report::StatisticsReport;
 use super::resources::Needs;
 use super::services::{ControlService, Services};
@@ -13,7 +14,7 @@ use super::statistics::{self, Statistics};
 use super::watchdog;
 use crate::admin;
 use crate::app::qio::Qio;
-use crate::app::worker;
+use crate::app::worker::{self, ReplaceOutcome};
 use crate::app::worker_app::WorkerApplication;
 use crate::app::{self, Application, Server};
 use crate::config::{ClockKind, Config};
@@ -26,7 +27,7 @@ use signal_hook::consts::{SIGHUP, SIGUSR1};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// The number of ring entries for the links of one worker: for the worker, and for its successor while it is replaced.
@@ -37,11 +38,12 @@ pub(super) fn run(
     config: Config,
     apps: Vec<Arc<dyn Application>>,
     services: Vec<ControlService>,
+    read: Option<ReadSettings>,
 ) -> Result<(), ServerError> {
     // Dropped at the end, which writes the last lines of the log.
     let log = log::start(config.log_level, config.log_format)?;
     let manager = ServiceManager::from_environment();
-    let ended = run_logged(config, apps, services, &manager, &log);
+    let ended = run_logged(config, apps, services, &manager, &log, read);
     if let Err(error) = &ended {
         manager.status(&error.to_string());
     }
@@ -54,6 +56,7 @@ fn run_logged(
     services: Vec<ControlService>,
     manager: &ServiceManager,
     log: &log::Guard,
+    read: Option<ReadSettings>,
 ) -> Result<(), ServerError> {
     let signals = SignalWatch::start()?;
     manager.status("starting");
@@ -64,7 +67,7 @@ fn run_logged(
     let started =
         RunningServer::start(config, &loaded, clock, clock_handle, &signals, services, manager, log);
     let ended = match started {
-        Ok(server) => server.run_to_end(),
+        Ok(server) => server.run_to_end(Reloads::new(read, log.level())),
         Err(error) => Err(signals.fail(error)),
     };
     // Stops the applications that were loaded but never started.
@@ -86,6 +89,8 @@ fn log_warnings(config: &Config, loaded: &LoadedApplications) {
 /// An event that the main thread waits for.
 enum ServerEvent {
     Signal(Signal),
+    /// The workers of an application were replaced, or the replacement was given up.
+    WorkersReplaced(ReplaceOutcome),
     ShardEnded(u16, io::Result<()>),
 }
 
@@ -97,6 +102,7 @@ struct RunningServer {
     workers: Vec<Arc<WorkerApplication>>,
     threads: ShardThreads,
     events: Receiver<ServerEvent>,
+    event_sender: Sender<ServerEvent>,
     services: Services,
     report: StatisticsReport,
     manager: ServiceManager,
@@ -163,21 +169,33 @@ impl RunningServer {
         }
         listeners.listen()?;
         // No step after this can fail.
+        let signal_sender = event_sender.clone();
         signals.serve(move |signal| {
             // This fails only if the main thread has stopped waiting.
-            let _ = event_sender.send(ServerEvent::Signal(signal));
+            let _ = signal_sender.send(ServerEvent::Signal(signal));
         });
         announce(&kernel, &threads.placement(), &apps, &listeners, services.addresses());
         threads.accept(&mut listeners);
         let manager = manager.clone();
         manager.ready(&serving_status(&listeners));
         let report = StatisticsReport::new(Arc::clone(threads.mailboxes()));
-        Ok(RunningServer { config, apps, workers, threads, events, services, report, manager, listeners })
+        Ok(RunningServer {
+            config,
+            apps,
+            workers,
+            threads,
+            events,
+            event_sender,
+            services,
+            report,
+            manager,
+            listeners,
+        })
     }
 
     /// Runs the server until its shards have ended, then stops everything else.
-    fn run_to_end(mut self) -> Result<(), ServerError> {
-        let ended = self.wait_for_shards();
+    fn run_to_end(mut self, reloads: Reloads) -> Result<(), ServerError> {
+        let ended = self.wait_for_shards(reloads);
         // All supervisors are told first. Then the `stop` of each application waits for its workers.
         self.workers.iter().for_each(|app| app.shards_ended());
         self.apps.iter().for_each(|app| app.stop());
@@ -187,7 +205,7 @@ impl RunningServer {
     }
 
     /// Waits for a signal and then for the shards, or for a shard that fails.
-    fn wait_for_shards(&mut self) -> Result<(), ServerError> {
+    fn wait_for_shards(&mut self, mut reloads: Reloads) -> Result<(), ServerError> {
         let mut running = self.threads.len();
         let mut deadline: Option<Instant> = None;
         while running > 0 {
@@ -196,7 +214,12 @@ impl RunningServer {
                 Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(ServerEvent::Signal(SIGHUP)) => self.replace_workers(),
+                Ok(ServerEvent::Signal(SIGHUP)) => self.reload(&mut reloads),
+                Ok(ServerEvent::WorkersReplaced(outcome)) => {
+                    if reloads.count(outcome) {
+                        self.manager.ready(&serving_status(&self.listeners));
+                    }
+                }
                 Ok(ServerEvent::Signal(SIGUSR1)) => self.report_statistics(),
                 Ok(ServerEvent::Signal(signal)) => {
                     tracing::info!(signal, "shutting down");
@@ -245,12 +268,31 @@ impl RunningServer {
         }
     }
 
-    /// Handles SIGHUP.
-    fn replace_workers(&self) {
-        if self.workers.is_empty() {
-            tracing::info!("SIGHUP ignored: no application has workers that could be replaced");
+    /// Handles SIGHUP. If the settings are invalid, nothing changes.
+    fn reload(&mut self, reloads: &mut Reloads) {
+        self.manager.reloading();
+        let has_workers = |name: &str| self.workers.iter().any(|app| app.name() == name);
+        match reloads.read(&self.config, has_workers) {
+            Ok(config) => self.config = config,
+            Err(error) => {
+                tracing::error!("the reload failed; the server keeps its settings and its workers: {error}");
+                let status = serving_status(&self.listeners);
+                self.manager.ready(&format!("{status}; the last reload failed: {error}"));
+                return;
+            }
         }
-        self.workers.iter().for_each(|app| app.replace());
+        for app in &self.workers {
+            let events = self.event_sender.clone();
+            let settings = self.config.app_settings.get(app.name()).cloned().unwrap_or_default();
+            let done = Box::new(move |outcome| {
+                // This fails only if the main thread has stopped waiting.
+                let _ = events.send(ServerEvent::WorkersReplaced(outcome));
+            });
+            app.replace(Some(settings), done);
+        }
+        if reloads.begin(self.workers.len()) {
+            self.manager.ready(&serving_status(&self.listeners));
+        }
     }
 }
 

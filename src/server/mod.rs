@@ -17,6 +17,7 @@
 //! | `notify`, `watchdog` | messages to the service manager (systemd): ready, reloading, stopping, alive |
 //! | `resources` | the descriptors and the locked memory that a server needs |
 //! | `check` | the checks of `quickio check` |
+//! | `reload` | reading the settings again after SIGHUP |
 //! | `report` | the summary of the statistics that SIGUSR1 logs |
 //! | `error` | the errors of all these |
 
@@ -27,6 +28,7 @@ mod lifecycle;
 mod listen;
 mod mailboxes;
 mod notify;
+mod reload;
 mod report;
 mod resources;
 mod services;
@@ -37,6 +39,7 @@ mod unix_socket;
 mod watchdog;
 
 pub use error::ServerError;
+pub use reload::ReadSettings;
 pub use services::ControlService;
 
 use crate::app::Application;
@@ -50,7 +53,17 @@ use std::sync::Arc;
 ///
 /// If the server cannot start, with the reason in words for the operator; or if a shard fails.
 pub fn run(config: Config) -> Result<(), ServerError> {
-    lifecycle::run(config, Vec::new(), Vec::new())
+    lifecycle::run(config, Vec::new(), Vec::new(), None)
+}
+
+/// Runs a server with the applications that the settings name, until a signal stops it. SIGHUP reads the settings again
+/// with this function.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_reloadable(config: Config, read: ReadSettings) -> Result<(), ServerError> {
+    lifecycle::run(config, Vec::new(), Vec::new(), Some(read))
 }
 
 /// Runs a server with these applications, and those that the settings name after them, until a signal stops it.
@@ -59,7 +72,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
 ///
 /// As [`run`].
 pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), ServerError> {
-    lifecycle::run(config, apps, Vec::new())
+    lifecycle::run(config, apps, Vec::new(), None)
 }
 
 /// Runs a server with services beside it, until a signal stops them all.
@@ -68,7 +81,7 @@ pub fn run_with(config: Config, apps: Vec<Arc<dyn Application>>) -> Result<(), S
 ///
 /// As [`run`], or if a service cannot start.
 pub fn run_with_services(config: Config, services: Vec<ControlService>) -> Result<(), ServerError> {
-    lifecycle::run(config, Vec::new(), services)
+    lifecycle::run(config, Vec::new(), services, None)
 }
 
 /// Checks everything that can be checked without starting a server or running an application, and reports the results

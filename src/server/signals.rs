@@ -1,4 +1,4 @@
-//! Signals: SIGTERM and SIGINT stop the server, SIGHUP replaces workers, SIGUSR1 logs a summary of the statistics. The
+//! Signals: SIGTERM and SIGINT stop the server, SIGHUP reloads settings and workers, SIGUSR1 logs a summary of the statistics. The
 //! other signals that would end a process, although they report no fault of it, are ignored with a line in the log.
 //!
 //! A separate thread handles signals from the first moment on: a signal during startup must leave nothing behind.
@@ -143,7 +143,7 @@ fn handle(signal: Signal, stage: &Mutex<ServerStage>, is_stopping: &mut bool) {
     let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
     match &*stage {
         ServerStage::Starting | ServerStage::Failed(_) if signal == SIGHUP => {
-            tracing::info!("SIGHUP ignored: the server is starting and has no workers to replace");
+            tracing::info!("SIGHUP ignored: the server is starting");
         }
         ServerStage::Starting | ServerStage::Failed(_) if signal == SIGUSR1 => {
             tracing::info!("SIGUSR1 ignored: the server is starting and has no statistics");

@@ -22,6 +22,7 @@ mod mangler;
 mod notify;
 mod polling;
 mod quota;
+mod reload;
 mod settings;
 mod shutdown;
 mod signals;

@@ -54,6 +54,10 @@ fn a_service_manager_follows_the_server() {
     manager.until("STATUS=starting");
     let ready = manager.until("READY=1");
     assert!(ready.contains(&format!("STATUS=listening on {}", server.address())), "{ready}");
+    server.signal("HUP");
+    let reloading = manager.until("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.until("READY=1");
     server.signal("TERM");
     manager.until("STOPPING=1");
     assert_eq!(server.exit().code(), Some(0));

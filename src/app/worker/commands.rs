@@ -4,6 +4,7 @@ use super::counters::SupervisorCounters;
 use super::{ShardsHandle, SupervisorHandle};
 use futures_channel::oneshot;
 use rustix::event::{EventfdFlags, eventfd};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -17,8 +18,8 @@ pub enum SupervisorCommand {
     KillBroken { worker: u32, why: String },
     /// Expects a worker that ended one of its links to end.
     LinkEnded { worker: u32 },
-    /// Replaces all workers, one by one.
-    Replace,
+    /// Replaces all workers, one by one. The new ones get these settings.
+    Replace { settings: Option<BTreeMap<String, String>>, done: ReplaceDone },
     /// Does everything that is due after a test moved the server's clock.
     ClockMoved(oneshot::Sender<()>),
     /// Reports the result of the self-test.
@@ -27,6 +28,18 @@ pub enum SupervisorCommand {
     BeginShutdown,
     /// Ends all workers that are still running: the shards have ended.
     ShardsEnded,
+}
+
+/// A function that is called once at the end of a replacement.
+pub type ReplaceDone = Box<dyn FnOnce(ReplaceOutcome) + Send>;
+
+/// The outcome of a replacement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplaceOutcome {
+    /// The number of workers that were replaced.
+    pub replaced: usize,
+    /// The number of workers that should have been replaced.
+    pub instances: usize,
 }
 
 /// The sending end of the channel.

@@ -48,6 +48,7 @@ mod supervisor;
 mod timers;
 mod wire;
 
+pub use commands::{ReplaceDone, ReplaceOutcome};
 pub(super) use commands::{SupervisorCommand, SupervisorSender, supervisor_channel};
 pub use config::{LinkLimits, WorkerClock, WorkerConfig, WorkerKind};
 pub use group::WorkerGroup;

@@ -18,7 +18,7 @@ mod replacing;
 mod serving;
 
 use super::backoff::Backoff;
-use super::commands::{SupervisorCommand, SupervisorReceiver};
+use super::commands::{ReplaceDone, SupervisorCommand, SupervisorReceiver};
 use super::control::{ServerMessage, WorkerMessage};
 use super::counters::SupervisorCounters;
 use super::file_watcher::FileWatcher;
@@ -61,6 +61,8 @@ pub struct Supervisor {
     shards: Option<ServedShards>,
     /// Instances whose workers are to be replaced. The first one is being replaced.
     replacements: VecDeque<usize>,
+    /// The functions to call at the end of the replacement.
+    replaced: Vec<ReplaceDone>,
     file_watcher: FileWatcher,
     next_file_check: Instant,
     /// The server is shutting down: no more workers are started.
@@ -107,6 +109,7 @@ impl Supervisor {
             last_serial: 0,
             shards: None,
             replacements: VecDeque::new(),
+            replaced: Vec::new(),
             file_watcher: FileWatcher::default(),
             next_file_check: Instant::now(),
             is_shutting_down: false,
@@ -372,7 +375,13 @@ impl Supervisor {
                         worker.expect_end("it ended a link and did not end");
                     }
                 }
-                SupervisorCommand::Replace => self.replace("SIGHUP"),
+                SupervisorCommand::Replace { settings, done } => {
+                    if let Some(settings) = settings {
+                        self.config.settings = settings;
+                    }
+                    self.replaced.push(done);
+                    self.replace("SIGHUP");
+                }
                 SupervisorCommand::ClockMoved(done) => {
                     self.wait_for_pongs();
                     self.handle_due();
