@@ -53,7 +53,7 @@ fn output_of_any_form_is_logged() {
         ]),
     );
     let log = wait_for_log(&server, "[31mred", 1);
-    for words in [": in two pieces worker=", ": with a return worker=", ": no \u{fffd} UTF-8 worker="] {
+    for words in [": in two pieces worker=", ": with a return worker=", ": no \\xff UTF-8 worker="] {
         assert!(log.contains(words), "no {words:?} in {log}");
     }
     assert!(!log.contains("\u{1b}[31m"), "control characters are escaped");

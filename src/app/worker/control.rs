@@ -1,6 +1,7 @@
 //! The messages of the control socket (docs/workers.md): one JSON object on each line, in both directions.
 
 use super::manifest::Manifest;
+use super::text::{AnyText, readable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -65,20 +66,20 @@ pub enum WorkerLogLevel {
 #[derive(Deserialize)]
 struct WorkerLine {
     ready: Option<Manifest>,
-    failed: Option<String>,
+    failed: Option<AnyText>,
     tested: Option<bool>,
     pong: Option<u64>,
     log: Option<WorkerLogLevel>,
     #[serde(default)]
-    text: String,
+    text: AnyText,
 }
 
 impl WorkerLine {
     fn into_message(self) -> Option<WorkerMessage> {
-        let text = self.text;
+        let AnyText(text) = self.text;
         let log = self.log.map(|level| WorkerMessage::Log(level, text));
         let others = [
-            self.failed.map(WorkerMessage::Failed),
+            self.failed.map(|AnyText(why)| WorkerMessage::Failed(why)),
             self.tested.map(WorkerMessage::Tested),
             self.pong.map(WorkerMessage::Pong),
             log,
@@ -94,7 +95,7 @@ impl WorkerLine {
 /// The line is not valid, or its manifest is not. The error describes the fault.
 pub fn parse(line: &[u8]) -> Result<Option<WorkerMessage>, String> {
     let line: WorkerLine = serde_json::from_slice(line).map_err(|error| {
-        let line = String::from_utf8_lossy(&line[..line.len().min(QUOTED_BYTES_MAX)]).into_owned();
+        let line = readable(&line[..line.len().min(QUOTED_BYTES_MAX)]);
         format!("it sent an invalid line on its control socket ({error}): {line}")
     })?;
     let message = line.into_message();
@@ -127,6 +128,16 @@ mod tests {
             parse(br#"{"ready":{"version":1}}"#),
             Ok(WorkerMessage::Ready(Manifest { version: 1, ..Manifest::default() }))
         );
+    }
+
+    #[test]
+    fn texts_may_have_anything() {
+        let lone = br#"{"log":"info","text":"a \ud800 b \udc00\u0000"}"#;
+        let message = WorkerMessage::Log(WorkerLogLevel::Info, "a \\ud800 b \\udc00\0".into());
+        assert_eq!(parse(lone), Ok(Some(message)));
+        assert_eq!(parse(br#"{"failed":"\ud800"}"#), Ok(Some(WorkerMessage::Failed("\\ud800".into()))));
+        assert_eq!(parse(b"{\"failed\":\"\xff\"}"), Ok(Some(WorkerMessage::Failed("\\xff".into()))));
+        assert_eq!(parse(br#"{"more":"\ud800","pong":1}"#), Ok(Some(WorkerMessage::Pong(1))));
     }
 
     #[test]

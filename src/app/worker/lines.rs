@@ -1,5 +1,6 @@
 //! The lines that a worker prints: each is cut to a length, only so many are logged, and the last few are kept.
 
+use super::text::readable;
 use crate::limits::{WORKER_LAST_LINES, WORKER_LOG_BYTES_MAX, WORKER_LOG_LINES_MAX};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ impl LineSplitter {
     }
 
     fn emit(&mut self, line: &mut impl FnMut(&str)) {
-        let text = String::from_utf8_lossy(&self.line);
+        let text = readable(&self.line);
         line(text.trim_end_matches('\r'));
         self.line.clear();
     }
@@ -119,7 +120,7 @@ mod tests {
                 assert_eq!(split(&pieces), ["one", "", "three", "last"]);
             }
         }
-        assert_eq!(split(&[b"\xff\n"]), ["\u{fffd}"]);
+        assert_eq!(split(&[b"\xff\n"]), ["\\xff"]);
     }
 
     #[test]

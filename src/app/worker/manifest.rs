@@ -1,9 +1,10 @@
 //! The manifest of a worker: the events, timers and files that it declares when it is ready.
 
+use super::text::AnyPath;
 use crate::app::Error;
 use crate::event::path::Path;
 use crate::limits::{WORKER_EVENTS_MAX, WORKER_TIMERS_MAX};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,8 +23,12 @@ pub struct Manifest {
     pub timers: Vec<TimerDeclaration>,
     /// The files from which the worker was loaded. With the setting `reload`, a change to one of them replaces the
     /// workers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "paths")]
     pub files: Vec<PathBuf>,
+}
+
+fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    Ok(Vec::<AnyPath>::deserialize(deserializer)?.into_iter().map(|path| path.0).collect())
 }
 
 /// An event that a worker handles.

@@ -19,6 +19,7 @@
 //! | `process` | a worker's process, its control socket and its output |
 //! | `control`, `manifest` | the messages of the control socket; the manifest in one of them |
 //! | `lines` | limits on a worker's output |
+//! | `text` | texts of workers, which may have any bytes |
 //! | `file_watcher` | detection of changes in the files that workers were loaded from |
 //! | `libraries` | the libraries for Python and Node, which are part of the executable |
 //! | `group` | the links of an application's workers on a shard |
@@ -45,6 +46,7 @@ mod process;
 mod requests;
 mod supervised;
 mod supervisor;
+mod text;
 mod timers;
 mod wire;
 

@@ -64,7 +64,9 @@ class Worker:
     def __init__(self, text, links=2, files=None, **hello):
         self.folder = tempfile.TemporaryDirectory()
         for name, text in {"script.py": text, **(files or {})}.items():
-            with open(os.path.join(self.folder.name, name), "w", encoding="utf-8") as file:
+            path = os.path.join(self.folder.name, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
                 file.write(textwrap.dedent(text))
         self.script = os.path.join(self.folder.name, "script.py")
         pairs = [socket.socketpair() for _ in range(1 + links)]
@@ -90,6 +92,7 @@ class Worker:
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=self.errors,
             cwd="/",
             pass_fds=[sock.fileno() for sock in sockets],

@@ -4,6 +4,7 @@
 
 const { AlreadyAnswered, BadData, OK, Refusal, checkCode, checkMessage, checkOptions } = require('./errors.cjs')
 const { Callback } = require('./callbacks.cjs')
+const { callInContext } = require('./context.cjs')
 const { encode, unchecked } = require('./json.cjs')
 const { isThenable, print, report } = require('./work.cjs')
 
@@ -210,7 +211,7 @@ const collectedPromises = new FinalizationRegistry((request) => {
 function serve(request, handler) {
   let result
   try {
-    result = handler(request)
+    result = callInContext(handler, request)
     if (isThenable(result)) {
       result.then(
         (result) => settle(request, result),

@@ -6,7 +6,7 @@ import { spawn } from 'child_process'
 import fs from 'fs'
 import * as module from 'module'
 import { fileURLToPath } from 'url'
-import { MessageChannel, receiveMessageOnPort } from 'worker_threads'
+import { hookChildren, hookImport } from './resolve.mjs'
 
 const CONTROL_FD = Number(process.env.QUICKIO_WORKER || NaN)
 const NODE_MAJOR_MIN = 18
@@ -24,52 +24,10 @@ if (!Number.isInteger(CONTROL_FD)) {
   process.exit(1)
 } else if (module.registerHooks || module.register || process.execArgv.includes(LOADER_FLAG)) {
   const resolved = hookImport()
+  hookChildren()
   require('./worker.cjs').start(CONTROL_FD, resolved)
 } else {
   restartWithLoader()
-}
-
-/** Makes `quickio` resolve to this package. Returns a function that returns the URLs of all other modules resolved. */
-function hookImport() {
-  const esModule = new URL('./index.js', import.meta.url).href
-  const commonJs = new URL('./index.cjs', import.meta.url).href
-  const urls = []
-  if (module.registerHooks) {
-    const resolve = (specifier, context, next) => {
-      if (specifier !== 'quickio') {
-        const found = next(specifier, context)
-        urls.push(found.url)
-        return found
-      }
-      const isRequired = context.conditions.includes('require')
-      return isRequired
-        ? { url: commonJs, format: 'commonjs', shortCircuit: true }
-        : { url: esModule, format: 'module', shortCircuit: true }
-    }
-    module.registerHooks({ resolve })
-    return () => urls
-  }
-  hookRequire(fileURLToPath(commonJs))
-  if (!module.register) {
-    globalThis[Symbol.for('quickio.resolved')] = urls
-    showWarnings()
-    return () => urls
-  }
-  const { port1, port2 } = new MessageChannel()
-  port1.unref()
-  module.register(HOOKS, { data: { port: port2 }, transferList: [port2] })
-  return () => {
-    for (let message; (message = receiveMessageOnPort(port1)); ) urls.push(message.message)
-    return urls
-  }
-}
-
-function hookRequire(file) {
-  const { Module } = module
-  const resolveFilename = Module._resolveFilename
-  Module._resolveFilename = function (request, ...rest) {
-    return request === 'quickio' ? file : resolveFilename.call(this, request, ...rest)
-  }
 }
 
 /** Starts Node again with a flag, which Node 18.0 to 18.18 and 20.0 to 20.5 need for module hooks. */
@@ -99,11 +57,4 @@ function isSocket(fd) {
   } catch {
     return false
   }
-}
-
-/** Prints the application's warnings. Node's own are off, because Node warns about the flag on each start. */
-function showWarnings() {
-  process.on('warning', ({ name, message }) => {
-    if (!/loader/i.test(message)) process.stderr.write(`${name}: ${message}\n`)
-  })
 }

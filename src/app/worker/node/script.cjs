@@ -5,8 +5,8 @@
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
-const { inspect } = require('node:util')
 const { fileURLToPath, pathToFileURL } = require('node:url')
+const { formatThrown } = require('./work.cjs')
 
 /** A location in a stack or a compiler's message, as a path or a URL. Node's own files have neither form. */
 const LOCATION = /(?:^|[\s(])(file:\/\/\S+?|\/[^\n]*?):(\d+)(?=[:)\s]|$)/m
@@ -36,23 +36,32 @@ function realPath(file) {
 /** Returns an error's stack for the log. For a syntax error in an ES module Node does not include the location, so each
  * file is checked for it. */
 function formatError(error, files) {
-  if (!(error instanceof Error)) return `${inspect(error)} was thrown`
+  if (!isError(error)) return formatThrown(error)
   if (error.name === 'SyntaxError' && !/^\S.*:\d+\n/.test(error.stack)) {
     for (const file of files) {
       const { status, stderr } = spawnSync(process.execPath, ['--check', file], { encoding: 'utf8', timeout: 10_000 })
       if (status !== 0 && LOCATION.test(stderr)) return stderr.trimEnd()
     }
   }
-  return inspect(error)
+  return formatThrown(error)
 }
 
 /** Returns one line with an error's name, message and location. `trace` is the result of `formatError`. */
 function summarizeError(error, trace) {
-  if (!(error instanceof Error)) return `${inspect(error)} was thrown`
+  if (!isError(error)) return formatThrown(error)
   const what = `${error.name}: ${error.message}`
   const lines = trace.replaceAll(what, '').split('\n')
   const location = LOCATION.exec(lines.filter((line) => !line.includes(__dirname)).join('\n'))
   return location === null ? what : `${what} (${path.basename(location[1])}, line ${location[2]})`
+}
+
+/** Returns whether a thrown value is an error whose name, message and stack are texts. */
+function isError(error) {
+  try {
+    return error instanceof Error && [error.name, error.message, error.stack].every((text) => typeof text === 'string')
+  } catch {
+    return false
+  }
 }
 
 module.exports = { load, sourceFiles, formatError, summarizeError }

@@ -3,6 +3,7 @@
 'use strict'
 
 const { inspect } = require('node:util')
+const { callInContext } = require('./context.cjs')
 
 let inProgress = 0
 let onIdle = null
@@ -26,7 +27,22 @@ function whenIdle(fn) {
 
 /** Prints an error of the application with its stack and cause. The server logs what is printed on stderr. */
 function report(what, error) {
-  print(`error in ${what}: ${error instanceof Error ? inspect(error) : `${inspect(error)} was thrown`}`)
+  print(`error in ${what}: ${formatThrown(error)}`)
+}
+
+/** Returns what was thrown, with its stack and cause. The application may have made it unprintable. */
+function formatThrown(error) {
+  try {
+    return error instanceof Error ? inspect(error) : `${inspect(error)} was thrown`
+  } catch {
+    // Its own functions have thrown, and are not called any more.
+  }
+  try {
+    const text = inspect(error, { customInspect: false, getters: false })
+    return typeof text === 'string' ? text : 'a value that cannot be printed was thrown'
+  } catch {
+    return 'a value that cannot be printed was thrown'
+  }
 }
 
 function print(text) {
@@ -40,7 +56,7 @@ function isThenable(value) {
 /** Runs a function whose result is not used, and reports its exceptions. Returns a promise if it is asynchronous. */
 function run(what, fn, ...args) {
   try {
-    const result = fn(...args)
+    const result = callInContext(fn, ...args)
     if (!isThenable(result)) return undefined
     beginWork()
     return Promise.resolve(result)
@@ -51,4 +67,4 @@ function run(what, fn, ...args) {
   }
 }
 
-module.exports = { beginWork, endWork, whenIdle, report, print, isThenable, run }
+module.exports = { beginWork, endWork, whenIdle, report, formatThrown, print, isThenable, run }

@@ -3,6 +3,7 @@
 'use strict'
 
 const fs = require('node:fs')
+const { keepContext } = require('./context.cjs')
 const { Control } = require('./control.cjs')
 const { makeDispatcher } = require('./dispatch.cjs')
 const { Link } = require('./links.cjs')
@@ -134,6 +135,7 @@ function logRejections() {
 }
 
 function serve(hello) {
+  keepContext()
   const frame = makeDispatcher([...state.registrations.values()])
   const ended = () => {
     if (state.links.every((link) => link.isEnded)) shutDown()

@@ -60,8 +60,24 @@ def format_error(error: BaseException) -> str:
     """Returns the traceback as Python prints it, from the application's own lines on."""
     try:
         return "".join(traceback.format_exception(type(error), error, _skip_library(error.__traceback__)))
-    except Exception:
-        return f"{type(error).__name__}, which cannot be printed"
+    except BaseException:
+        return f"{safe_name(error)}, which cannot be printed"
+
+
+def safe_name(error: BaseException) -> str:
+    """Returns the name of an exception's class, whatever the application has made of it."""
+    try:
+        return str(type.__getattribute__(type(error), "__name__"))
+    except BaseException:
+        return "an exception without a name"
+
+
+def safe_text(error: BaseException) -> str:
+    """Returns the message of an exception. Empty if its `__str__` raises."""
+    try:
+        return str(error)
+    except BaseException:
+        return ""
 
 
 def _skip_library(trace: TracebackType | None) -> TracebackType | None:

@@ -7,8 +7,9 @@ import functools
 from types import CoroutineType
 from typing import Any, Awaitable, Callable, List, Optional, Set, Tuple
 
+from quickio._context import BaseContext
 from quickio._pool import Job, Pool
-from quickio._report import abort, exit_child, forked, format_error, report
+from quickio._report import abort, exit_child, forked, format_error, report, safe_name
 from quickio._wire import ClientKey
 
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
@@ -36,6 +37,8 @@ class Runner:
         self, loop: asyncio.AbstractEventLoop, threads_max: int, flush: Callable[[], None], flushers: Set[int]
     ) -> None:
         self._loop = loop
+        # Created when the start functions have run, in their context.
+        self.context = BaseContext()
         self._tasks: Set[asyncio.Task[None]] = set()
         self._pool = Pool(loop, threads_max, self._run_job, flush, flushers)
         self.submit: Callable[[List[Job]], None] = self._pool.submit
@@ -51,7 +54,7 @@ class Runner:
         The constructor is used rather than `loop.create_task`: it is faster, and the task never begins before this
         returns, even if the application has set a task factory.
         """
-        return asyncio.Task(_finish(function, args, outcome), loop=self._loop)
+        return asyncio.Task(_finish(self.context, function, args, outcome), loop=self._loop)
 
     def start(
         self,
@@ -68,27 +71,37 @@ class Runner:
 
     def _run_job(self, function: Callable[..., object], args: Tuple[Any, ...], outcome: Any) -> None:
         try:
-            result = function(*args)
+            context = self.context.copy()
+            result = context.run(self._call, function, args)
             if forked:
                 exit_child()
             if type(result) is CoroutineType:
                 # A plain function that returns a coroutine, such as a wrapper of an async function.
-                self._loop.call_soon_threadsafe(self._run_coroutine, result, outcome)
+                self._loop.call_soon_threadsafe(self._run_coroutine, result, outcome, context=context)
             else:
                 outcome._set_result(result)
         except BaseException as error:  # includes SystemExit: one client's event must not end the process
             _fail(outcome, error)
 
+    def _call(self, function: Callable[..., object], args: Tuple[Any, ...]) -> object:
+        self.context.renew_decimal()
+        return function(*args)
+
     def _run_coroutine(self, coroutine: Awaitable[object], outcome: Any) -> None:
-        self._keep_alive(asyncio.Task(_finish(lambda: coroutine, (), outcome), loop=self._loop))
+        self._keep_alive(asyncio.Task(_finish(None, lambda: coroutine, (), outcome), loop=self._loop))
 
     def _keep_alive(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _finish(function: Callable[..., Any], args: Tuple[Any, ...], outcome: Any) -> None:
+async def _finish(
+    context: Optional[BaseContext], function: Callable[..., Any], args: Tuple[Any, ...], outcome: Any
+) -> None:
     try:
+        # The task has a copy of the context in which it was created: that of the loop's reader.
+        if context is not None:
+            context.renew_decimal()
         result = await function(*args)
         if forked:
             exit_child()
@@ -102,7 +115,11 @@ def _fail(outcome: Any, error: BaseException) -> None:
     if forked:
         exit_child(error)
     try:
-        outcome._set_exception(error)
+        try:
+            outcome._set_exception(error)
+        except BaseException as another:
+            # The application has made an exception that cannot be examined, for example by a property that raises.
+            outcome._set_exception(RuntimeError(f"{safe_name(error)} was raised, and {safe_name(another)} by it"))
     except BaseException as another:
         abort(f"internal error; this worker exits\n{format_error(another)}")
     finally:

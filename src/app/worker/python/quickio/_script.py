@@ -8,6 +8,8 @@ import traceback
 from types import ModuleType
 from typing import List
 
+from quickio._report import safe_name, safe_text
+
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
@@ -44,8 +46,29 @@ def describe_failure(error: BaseException, script: str) -> str:
     if isinstance(error, SystemExit):
         code = "" if error.code is None else repr(error.code)
         return f"the script called exit({code}); only the server may end a worker"
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    message, name = safe_text(error), safe_name(error)
+    text = f"{name}: {message}" if message else name
     return text if isinstance(error, SyntaxError) else text + _location(error, script)
+
+
+def check_not_patched() -> None:
+    """Raises if a library for green threads has replaced what this library is made of: the application would hang."""
+    for library, module, function in (
+        ("gevent", "gevent.monkey", "is_module_patched"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+    ):
+        is_patched = getattr(sys.modules.get(module), function, None)
+        if is_patched is not None and any(map(is_patched, _PATCHED.get(library, ()))):
+            raise RuntimeError(
+                f"{library} has patched the standard library, and a worker cannot run with that: do not patch socket, "
+                "select, thread or time; use async functions, or plain functions, which run on threads"
+            )
+
+
+_PATCHED = {
+    "gevent": ("socket", "select", "thread", "threading", "time", "selectors"),
+    "eventlet": ("socket", "select", "thread", "time"),
+}
 
 
 def _is_own(path: str, folder: str) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import inspect
+import io
 import os
 import signal
 import socket
 import sys
 import threading
 import traceback
+from contextvars import Context
 from types import FrameType
 from typing import Any, Callable, List, NoReturn, Optional, Sequence, Set
 
@@ -44,6 +46,7 @@ def run(app: App, control_fd: int) -> NoReturn:
     for number in IGNORED_SIGNALS:
         signal.signal(number, _ignore_signal)
     sys.setswitchinterval(SWITCH_SECONDS)
+    _accept_any_text()
     loop = asyncio.SelectorEventLoop()
     # Set before the script is loaded: in older versions of Python, a lock or queue is bound to the loop when created.
     asyncio.set_event_loop(loop)
@@ -66,6 +69,14 @@ def run(app: App, control_fd: int) -> NoReturn:
 
 def _ignore_signal(_number: int, _frame: Optional[FrameType]) -> None:
     pass
+
+
+def _accept_any_text() -> None:
+    """Makes `print` and `logging` accept every text, whatever the locale. Texts from clients may have halves of surrogate
+    pairs, which have no form in UTF-8, and must not raise where they are printed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _block_signals() -> None:
@@ -127,6 +138,7 @@ class _Worker:
         )
         try:
             _script.load(script)
+            _script.check_not_patched()
         except BaseException as error:
             if forked:
                 exit_child(error)
@@ -141,6 +153,7 @@ class _Worker:
             return await self._test()
         try:
             await _call_all(self._app._start_hooks)
+            _script.check_not_patched()
         except BaseException as error:
             return await self._send_failed(self._describe_failure(error))
         self._start_serving()
@@ -184,7 +197,9 @@ class _Worker:
         announced = self._send_ready()
         app._start_serving(loop, self._links, lambda: self._clock.ms, announced)
         for link in self._links:
-            link.on_callback_dropped = lambda callback: _call_soon(loop, dispatcher.callback_dropped, callback)
+            link.on_callback_dropped = lambda callback: _call_soon(
+                loop, dispatcher.callback_dropped, callback, runner.context.copy()
+            )
             loop.add_reader(link.socket, self._on_readable, link, dispatcher)
 
     def _send_ready(self) -> List[Line]:
@@ -294,8 +309,10 @@ async def _cancel_all() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], argument: object) -> None:
+def _call_soon(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., object], argument: object, context: Context
+) -> None:
     try:
-        loop.call_soon_threadsafe(function, argument)
+        loop.call_soon_threadsafe(function, argument, context=context)
     except RuntimeError:
         pass  # the loop has been closed
