@@ -79,6 +79,8 @@ metrics! {
             "Connections closed because nothing was received from them for heartbeat-timeout.";
         TimeoutsSession = "timeouts_session", "sessions",
             "HTTP sessions ended because no request was received for timeout: the client has disconnected.";
+        TimeoutsSend = "timeouts_send", "connections",
+            "Connections closed because the peer read nothing of what it was sent for send-timeout (WebSocket: 1013).";
         TimeoutsClose = "timeouts_close", "connections",
             "Connections dropped because the peer did not complete the closing handshake within close-timeout.";
         ClosesViolation = "closes_violation", "connections",
@@ -131,6 +133,8 @@ metrics! {
             "Bytes received from peers.";
         BytesSent = "bytes_sent", "bytes",
             "Bytes accepted by the kernel for sending to peers.";
+        PongsReplaced = "pongs_replaced", "messages",
+            "Pings that were not answered because the same peer had sent a newer one before it read the answer.";
         EventsReceived = "events_received", "events",
             "Well-formed events received from clients.";
         EventsUnrouted = "events_unrouted", "events",

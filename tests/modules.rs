@@ -69,6 +69,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("pubsub", &["connections", "frames"]),
             ("refused", &["addresses", "connection"]),
             ("sessions", &["addresses", "connection", "connections", "ending", "frames"]),
+            ("stalls", &[]),
             ("time", &["connection"]),
             // Their composition. The files that have no row are steps of a turn, on that composition.
             (
@@ -88,6 +89,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
                     "pubsub",
                     "refused",
                     "sessions",
+                    "stalls",
                     "time",
                 ],
             ),

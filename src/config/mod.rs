@@ -296,6 +296,8 @@ pub struct Config {
     pub timeout: Duration,
     /// How long a peer may take to complete the closing handshake.
     pub close_timeout: Duration,
+    /// How long a peer may read nothing of what it is sent.
+    pub send_timeout: Duration,
     /// The longest time during which a client is sent nothing.
     pub heartbeat_interval: Duration,
     /// How much earlier than `heartbeat_interval` a heartbeat may be sent.
@@ -399,6 +401,7 @@ impl Default for Config {
             clients_cb_max_age: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
+            send_timeout: Duration::from_secs(30),
             heartbeat_interval: Duration::from_secs(60),
             heartbeat_slack: Duration::from_secs(10),
             poll_interval: Duration::from_secs(55),

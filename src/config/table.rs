@@ -372,7 +372,8 @@ pub static SETTINGS: &[Setting] = &[
         },
         default: "1048576",
         doc: "The maximum amount of output that waits for one client to read it. A client that exceeds the limit is \
-              closed (1013).",
+              closed (1013). Each message counts with its bytes and with the memory that the server needs to keep it: 128 \
+              bytes, unless it is a small answer, of which many are kept together.",
     },
     Setting {
         name: "clients-subs-total",
@@ -429,6 +430,15 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Duration { min: NO_TIME, field: |config| &mut config.close_timeout },
         default: "5s",
         doc: "How long a peer may take to complete the closing handshake before its connection is dropped.",
+    },
+    Setting {
+        name: "send-timeout",
+        group: Group::Times,
+        kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.send_timeout },
+        default: "30s",
+        doc: "How long a peer may read nothing of what it is sent before its connection is closed (1013), whatever it \
+              sends meanwhile. A peer that reads slowly is not closed. 30s is longer than networks lose packets or \
+              phones change cells, and short enough that output is not held for peers that never read it.",
     },
     Setting {
         name: "heartbeat-interval",

@@ -90,6 +90,7 @@ fn nothing_by_default() -> Config {
         clients_cb_max_age: Duration::from_millis(8),
         timeout: Duration::from_millis(9),
         close_timeout: Duration::from_millis(10),
+        send_timeout: Duration::from_millis(1010),
         heartbeat_interval: Duration::from_millis(11),
         heartbeat_slack: Duration::from_millis(12),
         poll_interval: Duration::from_millis(24),

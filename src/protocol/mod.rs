@@ -141,8 +141,11 @@ impl DecodeOutcome<'_> {
 pub enum Incoming<'a> {
     /// There is no complete item. All of the input was consumed.
     Incomplete,
-    /// These bytes must be sent as they are: the reply to a handshake that is not complete, a Pong, or an echo.
+    /// These bytes must be sent as they are: the reply to a handshake that is not complete, or an echo.
     Reply(Vec<u8>),
+    /// These bytes are the Pong for a Ping. They must be sent, unless another Pong follows before they are (RFC 6455,
+    /// 5.5.3).
+    Pong(Vec<u8>),
     /// The handshake is complete. These bytes must be sent, and events may follow them.
     Open(Vec<u8>),
     /// The text of an event, which is not parsed.

@@ -56,7 +56,7 @@ fn feed(codec: &mut Codec, piece: &[u8], seen: &mut Vec<Seen>) {
         at += decoded.consumed;
         seen.push(match decoded.incoming {
             Incoming::Incomplete => break assert_eq!(at, piece.len()),
-            Incoming::Reply(bytes) => Seen::Reply(bytes),
+            Incoming::Reply(bytes) | Incoming::Pong(bytes) => Seen::Reply(bytes),
             Incoming::Open(bytes) => Seen::Open(bytes),
             Incoming::Event(text) => Seen::Event(text.to_owned()),
             Incoming::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),

@@ -19,6 +19,15 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// The only group of provided buffers of a ring.
 pub(super) const GROUP: u16 = 0;
 
+/// The memory in bytes that a frame takes beyond its own bytes: its record with the reference count (80), what the
+/// allocator adds to the record and to the bytes (up to 32), its place in an outbox that has room for twice as many (16).
+/// Without it, a peer that reads nothing could have 60 times more memory held for it than was counted.
+pub const FRAME_COST_BYTES: usize = 128;
+
+/// The maximum size in bytes of a frame to which more is appended. Larger frames gain nothing, because the cost of their
+/// records no longer matters; and a frame that grows is copied.
+pub const APPENDED_BYTES_MAX: usize = 16 << 10;
+
 /// Bytes to send, which are encoded once and shared by all outboxes and sends that hold them.
 ///
 /// A frame has the size of a pointer. Its reference count is not atomic, because a frame never leaves its shard. It
@@ -30,6 +39,16 @@ struct Encoded {
     bytes: Vec<u8>,
     queued_ns: u64,
     accepted: SmallVec<[AcceptedBroadcasts; 1]>,
+    /// See [`Frame::cost`].
+    cost: usize,
+}
+
+impl Encoded {
+    fn new(bytes: Vec<u8>, queued_ns: u64, accepted: SmallVec<[AcceptedBroadcasts; 1]>) -> Encoded {
+        let spilled = if accepted.spilled() { accepted.capacity() } else { 0 };
+        let cost = FRAME_COST_BYTES + bytes.capacity() + spilled * size_of::<AcceptedBroadcasts>();
+        Encoded { bytes, queued_ns, accepted, cost }
+    }
 }
 
 /// The broadcasts in a frame that the server accepted at the same time.
@@ -44,12 +63,12 @@ pub struct AcceptedBroadcasts {
 impl Frame {
     /// Returns a frame of these bytes, which were queued at `queued_ns`.
     pub fn new(bytes: Vec<u8>, queued_ns: u64) -> Frame {
-        Frame(Rc::new(Encoded { bytes, queued_ns, accepted: SmallVec::new() }))
+        Frame(Rc::new(Encoded::new(bytes, queued_ns, SmallVec::new())))
     }
 
     /// Returns a frame of one or more broadcasts that were accepted at the same time.
     pub fn broadcast(bytes: Vec<u8>, queued_ns: u64, accepted: AcceptedBroadcasts) -> Frame {
-        Frame(Rc::new(Encoded { bytes, queued_ns, accepted: SmallVec::from_elem(accepted, 1) }))
+        Frame(Rc::new(Encoded::new(bytes, queued_ns, SmallVec::from_elem(accepted, 1))))
     }
 
     /// Returns a frame of bytes that contain these broadcasts, or none.
@@ -58,19 +77,49 @@ impl Frame {
         queued_ns: u64,
         accepted: SmallVec<[AcceptedBroadcasts; 1]>,
     ) -> Frame {
-        Frame(Rc::new(Encoded { bytes, queued_ns, accepted }))
+        Frame(Rc::new(Encoded::new(bytes, queued_ns, accepted)))
     }
 
     /// Returns a frame with the bytes of all these frames, in order. Its queueing time is that of the first one.
-    pub fn joined(frames: &[Frame]) -> Frame {
-        let mut bytes = Vec::with_capacity(frames.iter().map(Frame::len).sum());
+    pub fn joined<'a>(frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>) -> Frame {
+        let frames = frames.into_iter();
+        let queued_ns = frames.clone().next().map_or_else(nanos, Frame::queued_ns);
+        let mut bytes = Vec::with_capacity(frames.clone().map(Frame::len).sum());
         let mut accepted = SmallVec::new();
-        for frame in frames {
+        frames.for_each(|frame| {
             bytes.extend_from_slice(frame.as_slice());
             accepted.extend_from_slice(frame.accepted());
+        });
+        Frame(Rc::new(Encoded::new(bytes, queued_ns, accepted)))
+    }
+
+    /// Appends bytes to the frame, if this is the only reference to it and the frame keeps to [`APPENDED_BYTES_MAX`].
+    /// Returns by how much the frame's cost has grown, or `None` if the bytes were not appended.
+    pub fn append(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.len() + bytes.len() > APPENDED_BYTES_MAX {
+            return None;
         }
-        let queued_ns = frames.first().map_or_else(nanos, Frame::queued_ns);
-        Frame(Rc::new(Encoded { bytes, queued_ns, accepted }))
+        self.replace_end(0, bytes)
+    }
+
+    /// Replaces the last `len` bytes of the frame, if this is the only reference to it. Returns by how much the frame's
+    /// cost has grown, or `None` if the frame is shared.
+    pub fn replace_end(&mut self, len: usize, bytes: &[u8]) -> Option<usize> {
+        let encoded = Rc::get_mut(&mut self.0)?;
+        let before = encoded.bytes.capacity();
+        encoded.bytes.truncate(encoded.bytes.len() - len);
+        encoded.bytes.extend_from_slice(bytes);
+        let grown = encoded.bytes.capacity() - before;
+        encoded.cost += grown;
+        Some(grown)
+    }
+
+    /// Returns the number of bytes of memory that the frame takes in an outbox, at most: its bytes, and
+    /// [`FRAME_COST_BYTES`]. A frame that is shared costs as much in each outbox, because any of them may be the last to
+    /// hold it.
+    #[inline]
+    pub fn cost(&self) -> usize {
+        self.0.cost
     }
 
     /// Returns the bytes.
@@ -100,7 +149,7 @@ impl Frame {
 
     /// Returns the number of references to this frame.
     #[cfg(test)]
-    pub(super) fn ref_count(&self) -> usize {
+    pub(crate) fn ref_count(&self) -> usize {
         Rc::strong_count(&self.0)
     }
 
@@ -259,6 +308,32 @@ mod tests {
     fn a_frame_has_the_size_of_a_pointer() {
         assert_eq!(size_of::<Frame>(), 8);
         assert_eq!(size_of::<Option<Frame>>(), 8);
+    }
+
+    #[test]
+    fn the_cost_of_a_frame_covers_its_record_and_its_place_in_an_outbox() {
+        let record = size_of::<Encoded>() + 2 * size_of::<usize>();
+        assert!(record + 32 + 2 * size_of::<Frame>() <= FRAME_COST_BYTES, "{record}");
+        assert_eq!(Frame::new(Vec::with_capacity(1000), 0).cost(), 1000 + FRAME_COST_BYTES);
+        let accepted = (0..5).map(|at_ns| AcceptedBroadcasts { at_ns, events: 1 }).collect();
+        let frame = Frame::with_broadcasts(Vec::new(), 0, accepted);
+        assert!(frame.cost() >= FRAME_COST_BYTES + 5 * 16, "{}", frame.cost());
+    }
+
+    #[test]
+    fn bytes_are_appended_to_a_frame_that_is_not_shared_until_it_is_large() {
+        let mut frame = Frame::new(b"one".to_vec(), 0);
+        let before = frame.cost();
+        let grown = frame.append(b" two").unwrap();
+        assert_eq!((frame.as_slice(), frame.cost()), (&b"one two"[..], before + grown));
+        assert!(frame.replace_end(3, b"2").is_some());
+        assert_eq!(frame.as_slice(), b"one 2");
+        let other = frame.clone();
+        assert_eq!((frame.append(b"!"), frame.replace_end(1, b"!")), (None, None), "the frame is shared");
+        assert_eq!(other.as_slice(), b"one 2");
+        drop(other);
+        assert!(frame.append(&[b'.'; APPENDED_BYTES_MAX - 5]).is_some());
+        assert_eq!(frame.append(b"!"), None, "the frame is large");
     }
 
     #[test]

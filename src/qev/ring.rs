@@ -32,6 +32,7 @@ use io_uring::{EnterFlags, IoUring, Parameters, cqueue, opcode, squeue};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{fmt, mem};
@@ -91,6 +92,21 @@ impl Descriptor {
 /// The caller's name for a socket. Each completion of the socket returns it.
 pub type Token = u32;
 
+/// The identity of a send in flight, by which it is cancelled. `Option<SendId>` has four bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendId(NonZeroU32);
+
+impl SendId {
+    /// Returns the send with this index.
+    pub(crate) fn at(index: usize) -> SendId {
+        SendId(NonZeroU32::new(index as u32 + 1).expect("a send has at most 28 bits"))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// How long a turn may wait for completions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
@@ -126,6 +142,10 @@ pub enum Completion {
         result: Result<(), Errno>,
         frames: FrameBatch,
     },
+    /// The kernel has accepted a part of a send. The rest has been submitted again.
+    SendProgressed {
+        token: Token,
+    },
     ShutDown {
         token: Token,
     },
@@ -144,6 +164,11 @@ pub enum Completion {
 /// A send that the kernel has not completed.
 struct InFlight {
     token: Token,
+    socket: Descriptor,
+    /// The number of bytes that the kernel has accepted.
+    accepted: usize,
+    /// `true` if the send was cancelled: what is left of it is not submitted again.
+    cancelled: bool,
     frames: FrameBatch,
 }
 
@@ -158,6 +183,8 @@ pub enum FrameBatch {
 pub struct GatheredFrames {
     frames: Vec<Frame>,
     iovecs: Vec<libc::iovec>,
+    /// The first iovec that has bytes left to send.
+    next: usize,
     header: libc::msghdr,
 }
 
@@ -339,24 +366,42 @@ impl Ring {
         self.buffers.recycle(buffer);
     }
 
-    /// Sends a frame. The kernel retries short sends (`MSG_WAITALL`): there is one completion for the whole frame.
+    /// Sends a frame. The kernel accepts as much as the socket has room for, and the ring submits the rest again:
+    /// there is one [`Completion::Sent`] for the whole frame, and a [`Completion::SendProgressed`] for each part before.
     ///
     /// A socket must have at most one send in flight, because the kernel may reorder two of them.
-    pub fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
-        let (start, len) = (frame.as_slice().as_ptr(), frame.len() as u32);
-        let index = self.in_flight.insert(InFlight { token, frames: FrameBatch::One(frame) });
-        let entry = opcode::Send::new(Fixed(socket.0), start, len).flags(SEND_FLAGS).build();
-        self.push_counted(entry.user_data(pack(OpKind::Send, index, token)));
+    pub fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId {
+        self.start_send(socket, token, FrameBatch::One(frame))
     }
 
-    /// Sends several frames with one `sendmsg`, at most [`FRAMES_PER_SEND_MAX`].
-    pub fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
+    /// Sends several frames with one `sendmsg`, at most [`FRAMES_PER_SEND_MAX`]. See [`Ring::send`].
+    pub fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId {
         assert!(frames.len() <= FRAMES_PER_SEND_MAX, "the caller must split its outbox into batches");
-        let gathered = GatheredFrames::new(frames);
-        let header = &raw const gathered.header;
-        let index = self.in_flight.insert(InFlight { token, frames: FrameBatch::Many(gathered) });
-        let entry = opcode::SendMsg::new(Fixed(socket.0), header).flags(SEND_FLAGS as u32).build();
-        self.push_counted(entry.user_data(pack(OpKind::Send, index, token)));
+        self.start_send(socket, token, FrameBatch::Many(GatheredFrames::new(frames)))
+    }
+
+    fn start_send(&mut self, socket: Descriptor, token: Token, frames: FrameBatch) -> SendId {
+        let in_flight = InFlight { token, socket, accepted: 0, cancelled: false, frames };
+        let index = self.in_flight.insert(in_flight);
+        self.submit_send(index);
+        SendId::at(index)
+    }
+
+    /// Submits what the kernel has not accepted of a send.
+    fn submit_send(&mut self, index: usize) {
+        let InFlight { token, socket, accepted, frames, .. } =
+            self.in_flight.get(index).expect("a send must be in flight to be submitted");
+        let (socket, data) = (Fixed(socket.0), pack(OpKind::Send, index, *token));
+        let entry = match frames {
+            FrameBatch::One(frame) => {
+                let rest = &frame.as_slice()[*accepted..];
+                opcode::Send::new(socket, rest.as_ptr(), rest.len() as u32).flags(SEND_FLAGS).build()
+            }
+            FrameBatch::Many(gathered) => {
+                opcode::SendMsg::new(socket, &raw const gathered.header).flags(SEND_FLAGS as u32).build()
+            }
+        };
+        self.push_counted(entry.user_data(data));
     }
 
     /// Shuts down the sending direction, which tells the peer the end of the stream.
@@ -369,14 +414,20 @@ impl Ring {
         self.push(entry.user_data(pack(OpKind::ShutDown, 0, token)));
     }
 
-    /// Cancels the receive with this token and, if `sending` is set, the send. Both complete with an error. No other
-    /// socket may have the same token.
-    ///
-    /// Finding the send requires a look at all sends in flight. `sending` should therefore be set only if there is one.
-    pub fn cancel(&mut self, token: Token, sending: bool) {
+    /// Cancels the receive with this token, and a send. Both complete with an error. No other socket may have the same
+    /// token. A send that has completed since is ignored.
+    pub fn cancel(&mut self, token: Token, send: Option<SendId>) {
         self.cancel_operation(pack(OpKind::Receive, 0, token));
-        if sending {
-            self.cancel_sends(|in_flight| in_flight.token == token);
+        if let Some(send) = send {
+            self.cancel_send(send.index(), token);
+        }
+    }
+
+    fn cancel_send(&mut self, index: usize, token: Token) {
+        let in_flight = self.in_flight.get_mut(index).filter(|in_flight| in_flight.token == token);
+        if let Some(in_flight) = in_flight {
+            in_flight.cancelled = true;
+            self.cancel_operation(pack(OpKind::Send, index, token));
         }
     }
 
@@ -419,6 +470,15 @@ impl Ring {
     /// Returns the number of sends in flight.
     pub fn sends_in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Calls `each` with the tokens of sends in flight: those among the `count` places from `from` on. Returns the place
+    /// to continue at, or `None` at the end.
+    pub fn visit_sends(&self, from: usize, count: usize, mut each: impl FnMut(Token)) -> Option<usize> {
+        let places = from..from.saturating_add(count).min(self.in_flight.slots());
+        let next = places.end;
+        places.filter_map(|place| self.in_flight.get(place)).for_each(|in_flight| each(in_flight.token));
+        (next < self.in_flight.slots()).then_some(next)
     }
 
     /// Asserts the invariants. The cost is linear in the number of accepts and of sends in flight.
@@ -475,13 +535,7 @@ impl Ring {
                 self.needs_buffers |= result == -libc::ENOBUFS;
                 Some(received(token, entry, ended))
             }
-            OpKind::Send => {
-                let sent =
-                    self.in_flight.remove(index).expect("a send must be in flight until its completion");
-                let frames = sent.frames;
-                let result = if result == frames.len() as i32 { Ok(()) } else { Err(short_send(result)) };
-                Some(Completion::Sent { token, result, frames })
-            }
+            OpKind::Send => Some(self.sent(index, result)),
             OpKind::ShutDown => Some(Completion::ShutDown { token }),
             OpKind::Close => Some(Completion::Closed { token }),
             OpKind::Doorbell => {
@@ -494,6 +548,28 @@ impl Ring {
             OpKind::MessageRing => Some(Completion::Woken),
             OpKind::Cancel => None,
         }
+    }
+
+    fn sent(&mut self, index: usize, result: i32) -> Completion {
+        let in_flight = self.in_flight.get_mut(index).expect("a send must be in flight until its completion");
+        let token = in_flight.token;
+        in_flight.accepted += result.max(0) as usize;
+        let left = in_flight.frames.len() - in_flight.accepted;
+        if result > 0 && left > 0 && !in_flight.cancelled {
+            in_flight.frames.skip(result as usize);
+            self.submit_send(index);
+            return Completion::SendProgressed { token };
+        }
+        let InFlight { frames, cancelled, .. } =
+            self.in_flight.remove(index).expect("the send was just looked at");
+        let result = match result {
+            ..0 => Err(Errno(-result)),
+            _ if left == 0 => Ok(()),
+            // A part was accepted before the send was cancelled.
+            _ if cancelled => Err(Errno(libc::ECANCELED)),
+            _ => Err(Errno(libc::EPIPE)),
+        };
+        Completion::Sent { token, result, frames }
     }
 
     fn accepted(&mut self, index: usize, result: i32) -> Option<Completion> {
@@ -517,11 +593,10 @@ impl Ring {
         self.push(entry.user_data(pack(OpKind::Doorbell, 0, 0)));
     }
 
-    fn cancel_sends(&mut self, which: impl Fn(&InFlight) -> bool) {
-        let sends = self.in_flight.iter().filter(|(_, in_flight)| which(in_flight));
-        let sends: Vec<u64> =
-            sends.map(|(index, in_flight)| pack(OpKind::Send, index, in_flight.token)).collect();
-        sends.into_iter().for_each(|send| self.cancel_operation(send));
+    fn cancel_all_sends(&mut self) {
+        let sends = self.in_flight.iter().map(|(index, in_flight)| (index, in_flight.token));
+        let sends: Vec<(usize, Token)> = sends.collect();
+        sends.into_iter().for_each(|(index, token)| self.cancel_send(index, token));
     }
 
     fn cancel_operation(&mut self, operation: u64) {
@@ -570,7 +645,7 @@ impl Drop for Ring {
     /// memory is leaked.
     fn drop(&mut self) {
         self.stop_listening();
-        self.cancel_sends(|_| true);
+        self.cancel_all_sends();
         let mut dropped = Vec::new();
         for _ in 0..DROP_TURNS {
             if self.outstanding == 0 {
@@ -597,9 +672,10 @@ impl Drop for Ring {
     }
 }
 
-/// The flags of sends: a peer that has disconnected causes an error and not a signal, and a send is complete or has
-/// failed.
-const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+/// The flags of sends: a peer that has disconnected causes an error and not a signal. A send completes with what the
+/// socket has room for. With `MSG_WAITALL` the kernel would itself send the rest, and nobody could tell a peer that reads
+/// slowly from one that does not read.
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 
 /// Returns the flags of a call that waits for completions.
 ///
@@ -617,11 +693,6 @@ fn received(token: Token, entry: &cqueue::Entry, ended: bool) -> Completion {
         (error @ ..=-1, _) => Completion::ReceiveEnded { token, result: Err(Errno(-error)) },
         _ => Completion::ReceiveEnded { token, result: Ok(()) },
     }
-}
-
-/// Returns the error of a short send. Because the kernel retries, such a send has met the end of the connection.
-fn short_send(result: i32) -> Errno {
-    if result < 0 { Errno(-result) } else { Errno(libc::EPIPE) }
 }
 
 impl FrameBatch {
@@ -642,6 +713,27 @@ impl FrameBatch {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Returns the frames of a gathered send of a simulated kernel, for tests.
+    #[cfg(test)]
+    pub(crate) fn gathered(frames: Vec<Frame>) -> FrameBatch {
+        FrameBatch::Many(GatheredFrames::new(frames))
+    }
+
+    /// Returns the frames, of which there may be many.
+    pub fn into_frames(self) -> Vec<Frame> {
+        match self {
+            FrameBatch::One(frame) => vec![frame],
+            FrameBatch::Many(gathered) => gathered.frames,
+        }
+    }
+
+    /// Skips bytes that the kernel has accepted.
+    fn skip(&mut self, bytes: usize) {
+        if let FrameBatch::Many(gathered) = self {
+            gathered.skip(bytes);
+        }
+    }
 }
 
 impl GatheredFrames {
@@ -653,10 +745,26 @@ impl GatheredFrames {
         let iovecs = frames.iter().map(iovec).collect();
         // SAFETY: all-zero bytes are a valid msghdr without a name, control data and iovecs.
         let header = unsafe { mem::zeroed() };
-        let mut gathered = Box::new(GatheredFrames { frames, iovecs, header });
+        let mut gathered = Box::new(GatheredFrames { frames, iovecs, next: 0, header });
         gathered.header.msg_iov = gathered.iovecs.as_mut_ptr();
         gathered.header.msg_iovlen = gathered.iovecs.len() as _;
         gathered
+    }
+
+    /// Moves the beginning of what is left to send. No send may be in flight.
+    fn skip(&mut self, mut bytes: usize) {
+        while let Some(iovec) = self.iovecs.get_mut(self.next) {
+            if bytes < iovec.iov_len {
+                iovec.iov_base = iovec.iov_base.wrapping_byte_add(bytes);
+                iovec.iov_len -= bytes;
+                break;
+            }
+            bytes -= iovec.iov_len;
+            self.next += 1;
+        }
+        let rest = &mut self.iovecs[self.next..];
+        self.header.msg_iov = rest.as_mut_ptr();
+        self.header.msg_iovlen = rest.len() as _;
     }
 }
 

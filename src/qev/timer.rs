@@ -63,7 +63,7 @@ pub struct TimerId {
 ///   level is the next one to be opened, and two bit scans find it. Time in which nothing fires costs nothing, be it an
 ///   hour or a year.
 /// - A timer that was set for the wheel's time or an earlier time is in the list of due timers, which the next advance
-///   empties.
+///   empties. So is a timer that an advance has left, because enough had fired.
 /// - Each list is doubly linked, and every node is either in one of these lists or in the list of free nodes.
 /// - `len` is the number of nodes that are in the lists of the slots and in the list of due timers.
 /// - A bit of `occupied` is set if the list of this slot is not empty, and a bit of `levels` if this level has such a
@@ -135,15 +135,26 @@ impl<T: Copy> Wheel<T> {
     /// If `now_ms` is earlier than the wheel's time, the wheel's time does not change, and only the timers that are
     /// already due fire.
     pub fn advance(&mut self, now_ms: u64, fired: &mut Vec<T>) {
-        self.fire_due(fired);
+        self.advance_some(now_ms, usize::MAX, fired);
+    }
+
+    /// As [`Wheel::advance`], but fires at most `max` timers. Returns `true` if no timer is left that is due; otherwise the
+    /// rest fires at the next advance, and can be cancelled until then.
+    pub fn advance_some(&mut self, now_ms: u64, max: usize, fired: &mut Vec<T>) -> bool {
+        let full = fired.len().saturating_add(max);
+        self.fire_due(full, fired);
         while let Some((slot, start_ms)) = self.first_slot() {
-            if start_ms > now_ms {
+            if self.heads[DUE] != NONE || start_ms > now_ms {
                 break;
             }
             self.now_ms = start_ms;
-            self.open(slot, fired);
+            self.open(slot, full, fired);
+        }
+        if self.heads[DUE] != NONE {
+            return false;
         }
         self.now_ms = self.now_ms.max(now_ms);
+        true
     }
 
     /// Returns when to advance next, or `None` if there are no timers. A time that is not in the future means at once.
@@ -208,21 +219,26 @@ impl<T: Copy> Wheel<T> {
         nodes
     }
 
-    fn fire_due(&mut self, fired: &mut Vec<T>) {
-        let mut index = mem::replace(&mut self.heads[DUE], NONE);
-        while index != NONE {
-            index = self.fire(index, fired);
+    /// Fires the timers in the list of due timers, while fewer than `full` have fired.
+    fn fire_due(&mut self, full: usize, fired: &mut Vec<T>) {
+        while self.heads[DUE] != NONE && fired.len() < full {
+            let next = self.fire(self.heads[DUE], fired);
+            self.heads[DUE] = next;
+            if next != NONE {
+                self.nodes[next as usize].previous = NONE;
+            }
         }
     }
 
-    /// Empties a slot whose time has come: its timers fire or move to a lower level.
-    fn open(&mut self, slot: usize, fired: &mut Vec<T>) {
+    /// Empties a slot whose time has come: its timers fire or move to a lower level. Those that are due after `full` have
+    /// fired move to the list of due timers.
+    fn open(&mut self, slot: usize, full: usize, fired: &mut Vec<T>) {
         let mut index = mem::replace(&mut self.heads[slot], NONE);
         self.mark_empty(slot);
         while index != NONE {
             let node = &self.nodes[index as usize];
             debug_assert!(node.at_ms >= self.now_ms, "a slot must be opened before its timers are late");
-            if node.at_ms == self.now_ms {
+            if node.at_ms == self.now_ms && fired.len() < full {
                 index = self.fire(index, fired);
             } else {
                 let next = node.next;
@@ -576,7 +592,10 @@ mod tests {
 
         fn advance(&mut self, wheel: &mut Wheel<u64>, now_ms: u64) {
             let mut fired = Vec::new();
-            wheel.advance(now_ms, &mut fired);
+            // Some at a time, which makes no difference.
+            while !wheel.advance_some(now_ms, 3, &mut fired) {
+                wheel.check();
+            }
             // The timers that were set for a past time come first, in any order; the others follow in the order of
             // time.
             let order = |number: &u64| (self.ids[*number as usize].0.max(self.now_ms), *number);

@@ -16,7 +16,7 @@ use crate::qev::buffers::Frame;
 use crate::qev::clock::Clock;
 use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
-use crate::qev::ring::{Descriptor, FrameBatch, PeerAddress, Token, Wait};
+use crate::qev::ring::{Descriptor, FrameBatch, PeerAddress, SendId, Token, Wait};
 use std::io;
 use std::sync::Arc;
 
@@ -162,13 +162,22 @@ impl Kernel for NoKernel {
         }
     }
 
-    fn send(&mut self, _: Descriptor, token: Token, frame: Frame) {
+    fn send(&mut self, _: Descriptor, token: Token, frame: Frame) -> SendId {
         self.bytes += frame.len();
         self.sent.push((token, FrameBatch::One(frame)));
+        SendId::at(0)
     }
 
-    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
-        self.send(socket, token, Frame::joined(&frames));
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId {
+        self.send(socket, token, Frame::joined(&frames))
+    }
+
+    fn sends_in_flight(&self) -> usize {
+        self.sent.len()
+    }
+
+    fn visit_sends(&self, _: usize, _: usize, _: impl FnMut(Token)) -> Option<usize> {
+        None
     }
 
     fn submit(&mut self, _: RingOp) {}

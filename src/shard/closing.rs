@@ -18,6 +18,10 @@ use crate::qev::buffers::Frame;
 /// response.
 const QUIET_MS: u64 = 1000;
 
+/// The number of connections whose ends are carried out in one turn because they do not keep up, or because the server
+/// shuts down. With their log lines, that takes a few milliseconds.
+pub(super) const ENDS_PER_TURN: usize = 1024;
+
 impl State {
     /// Ends a connection, for a reason of the server's or because its peer has disconnected, before the turn is over.
     pub fn end(&mut self, slot: u32, cause: Cause) {
@@ -32,12 +36,45 @@ impl State {
         self.connections.end(slot, cause, Some(goodbye));
     }
 
-    /// Ends every connection, because the server shuts down.
-    pub fn end_all(&mut self) {
+    /// Ends the next connections, because the server shuts down: those among a number of slots that one turn permits.
+    pub fn end_some_for_shutdown(&mut self) {
+        let Some(from) = self.shutdown_from else { return };
         self.fan_out();
-        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.connections.end(slot, Cause::Reason(Reason::GoingAway), None);
+        let to = from.saturating_add(ENDS_PER_TURN as u32).min(self.connections.slots() as u32);
+        for slot in from..to {
+            if self.connections.get_mut(slot).is_some() {
+                self.connections.end(slot, Cause::Reason(Reason::GoingAway), None);
+            }
+        }
+        // Nobody connects while the server shuts down, which would need a slot that was passed.
+        self.shutdown_from = (to < self.connections.slots() as u32).then_some(to);
+    }
+
+    /// Carries out ends of connections that do not keep up, as far as this turn permits. Each costs one unit of the
+    /// budget, and more if its outbox is long. Returns whether there were any.
+    pub fn finish_overflowed(&mut self, codecs: &mut Codecs, budget: &mut usize) -> bool {
+        let before = *budget;
+        while *budget > 0 {
+            let Some(slot) = self.connections.pop_overflowed() else { break };
+            *budget -= 1;
+            self.finish_overflowed_of(codecs, slot);
+        }
+        *budget < before
+    }
+
+    /// Carries out the end of a connection that does not keep up, if it was decided: it must not wait when input has
+    /// arrived on the connection. All other ends must have been carried out.
+    pub fn finish_overflowed_of(&mut self, codecs: &mut Codecs, slot: u32) {
+        if self.connections.live(slot).stage == Stage::Ending {
+            self.finish(codecs, Ending { slot, cause: Cause::Reason(Reason::SlowClient), goodbye: None });
+        }
+    }
+
+    /// As [`State::finish_overflowed_of`], for an HTTP session. It has no codec, so this may happen while one is
+    /// borrowed.
+    pub fn finish_overflowed_session(&mut self, slot: u32) {
+        if self.connections.live(slot).stage == Stage::Ending {
+            self.finish_session_ending(slot, Cause::Reason(Reason::SlowClient));
         }
     }
 
@@ -54,10 +91,14 @@ impl State {
     /// borrowed.
     pub fn finish_session_endings(&mut self) {
         for Ending { slot, cause, .. } in self.connections.take_session_endings() {
-            self.log_end(slot, cause);
-            self.release_client(slot);
-            self.finish_session(slot, cause);
+            self.finish_session_ending(slot, cause);
         }
+    }
+
+    fn finish_session_ending(&mut self, slot: u32, cause: Cause) {
+        self.log_end(slot, cause);
+        self.release_client(slot);
+        self.finish_session(slot, cause);
     }
 
     fn finish(&mut self, codecs: &mut Codecs, ending: Ending) {
@@ -75,8 +116,7 @@ impl State {
         if cause.is_abrupt() {
             return self.abort(codecs, slot);
         }
-        if cause == Cause::Reason(Reason::SlowClient) {
-            // The peer did not read its output, which is dropped, and would not read a reason sent after it.
+        if cause.is_slow_peer() {
             self.connections.drop_outbox(slot);
         }
         let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(codecs.get_mut(slot), cause, &self.protocol));
@@ -104,9 +144,9 @@ impl State {
         self.held.remove(self.connections.source(slot));
         let connection = self.connections.live_mut(slot);
         connection.stage = Stage::Dead;
-        let sending = connection.sending;
-        if connection.input.is_in_flight() || sending {
-            self.ring_ops.push(RingOp::Cancel { token: slot, sending });
+        let send = connection.send;
+        if connection.input.is_in_flight() || send.is_some() {
+            self.ring_ops.push(RingOp::Cancel { token: slot, send });
             self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
         }
         self.release_if_idle(slot);
@@ -184,6 +224,11 @@ impl State {
                 throttle!(info, "handshake timeout", %peer, shard, "handshake timeout")
             }
             Cause::MessageTimeout => throttle!(info, "message timeout", %peer, shard, "message timeout"),
+            Cause::SendTimeout => {
+                let outbox_bytes = connection.outbox_bytes;
+                throttle!(info, "send timeout", %peer, shard, outbox_bytes,
+                    "the peer read nothing of its output for send-timeout");
+            }
             Cause::LivenessTimeout => {
                 throttle!(info, "heartbeat timeout", %peer, shard, "nothing was received for heartbeat-timeout")
             }
@@ -252,6 +297,6 @@ impl Connection {
         let is_client = self.client.is_some() || codec.framing().is_some();
         let waits = self.unfinished || codec.unanswered().next().is_some();
         let is_silent = now.since(self.received) >= QUIET_MS;
-        !is_client && !waits && is_silent && self.outbox.is_empty() && !self.sending
+        !is_client && !waits && is_silent && self.outbox.is_empty() && !self.is_sending()
     }
 }

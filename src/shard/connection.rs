@@ -5,7 +5,7 @@ use crate::app::Callback;
 use crate::client::callbacks::Callbacks;
 use crate::protocol::Framing;
 use crate::qev::buffers::Frame;
-use crate::qev::ring::{Descriptor, PeerAddress};
+use crate::qev::ring::{Descriptor, PeerAddress, SendId};
 use crate::qev::timer::TimerId;
 use std::num::NonZeroU32;
 
@@ -17,8 +17,10 @@ pub(super) struct Connection {
     pub timer: Option<TimerId>,
     pub peer: PeerAddress,
     pub transport: Transport,
-    /// Bytes in the outbox and in flight.
+    /// The cost of the frames in the outbox and in flight.
     pub outbox_bytes: u32,
+    /// The cost of the frames in flight.
+    pub in_flight_bytes: u32,
     /// Distinguishes this connection from earlier ones in the same slot.
     pub generation: u32,
     /// The client's slot, from the end of the handshake until the client is released.
@@ -28,14 +30,20 @@ pub(super) struct Connection {
     /// When the handshake, the unfinished message, or the end began.
     pub began: Moment,
     pub received: Moment,
+    /// When the last send was submitted, or made progress.
     pub sent: Moment,
+    /// The send that is in flight.
+    pub send: Option<SendId>,
     pub stage: Stage,
     pub framing: Framing,
     /// The reason for which the connection is kept only to be refused, if it is.
     pub refusal: Option<Refusal>,
     pub input: Input,
-    /// `true` if a send is in flight.
-    pub sending: bool,
+    /// The length of the Pong at the end of the outbox, or 0 if the outbox does not end with one. It says nothing about
+    /// an empty outbox.
+    pub pong_bytes: u8,
+    /// `true` if the send in flight was not complete at the end of the turn after the one that submitted it.
+    pub lagging: bool,
     /// `true` if a shutdown is in flight. The socket must not be closed before it has completed.
     pub shutting_down: bool,
     /// `true` if the connection is in the queue of connections to be flushed.
@@ -99,7 +107,8 @@ impl Input {
 pub(super) enum Stage {
     /// In the handshake or in use.
     Open,
-    /// The end was decided in this turn, and is carried out before the turn is over.
+    /// The end was decided. It is carried out before the turn is over, or a few turns later if very many connections
+    /// do not keep up at the same time.
     Ending,
     /// Our Close has been queued; the peer's Close is awaited.
     AwaitingPeer,
@@ -187,17 +196,20 @@ impl Connection {
             peer,
             transport,
             outbox_bytes: 0,
+            in_flight_bytes: 0,
             generation,
             client: None,
             timer_at: now,
             began: now,
             received: now,
             sent: now,
+            send: None,
             stage: Stage::Open,
             framing,
             refusal: None,
             input: Input::Ended,
-            sending: false,
+            pong_bytes: 0,
+            lagging: false,
             shutting_down: false,
             queued: false,
             unfinished: false,
@@ -225,12 +237,18 @@ impl Connection {
 
     /// Returns whether an operation that names the socket is in flight.
     pub fn is_in_flight(&self) -> bool {
-        self.input.is_in_flight() || self.sending || self.shutting_down
+        self.input.is_in_flight() || self.is_sending() || self.shutting_down
     }
 
     /// Returns whether the server does not listen to the peer for now.
     pub fn is_paused(&self) -> bool {
         matches!(self.input, Input::Cancelling | Input::Paused)
+    }
+
+    /// Returns whether a send is in flight.
+    #[inline]
+    pub fn is_sending(&self) -> bool {
+        self.send.is_some()
     }
 
     /// Notes that something was received from the peer.
@@ -241,12 +259,23 @@ impl Connection {
 
     /// Asserts what holds for every connection between two turns.
     pub fn check(&self, slot: u32) {
-        let waiting: usize = self.outbox.iter().map(Frame::len).sum();
-        let bytes = self.outbox_bytes as usize;
-        assert!(waiting <= bytes, "connection {slot} counts {bytes} bytes, but {waiting} wait");
-        assert!(self.sending || waiting == bytes, "connection {slot} counts {bytes} bytes, not {waiting}");
-        assert!(self.stage != Stage::Ending, "the end of connection {slot} was decided, but not carried out");
-        assert!(self.client.is_none() || self.stage == Stage::Open, "connection {slot} has kept its client");
+        let waiting: usize = self.outbox.iter().map(Frame::cost).sum();
+        let last = self.outbox.iter().last().map_or(usize::MAX, Frame::len);
+        assert!(
+            usize::from(self.pong_bytes) <= last,
+            "connection {slot} has a Pong that is not in its outbox"
+        );
+        let (bytes, in_flight) = (self.outbox_bytes as usize, self.in_flight_bytes as usize);
+        assert!(
+            waiting + in_flight == bytes,
+            "connection {slot} counts {bytes} bytes, but {waiting} wait and {in_flight} are in flight"
+        );
+        assert!(
+            self.is_sending() || in_flight == 0,
+            "connection {slot} counts bytes in flight, but no send is"
+        );
+        let has_client_stage = matches!(self.stage, Stage::Open | Stage::Ending);
+        assert!(self.client.is_none() || has_client_stage, "connection {slot} has kept its client");
         assert!(self.is_socket() || !self.is_in_flight(), "session {slot} has an operation in flight");
         assert!(
             self.refusal.is_none() || self.client.is_none(),
@@ -255,8 +284,9 @@ impl Connection {
         let has_ended = self.stage == Stage::Dead;
         assert!(!has_ended || self.is_in_flight(), "connection {slot} has ended, but was not released");
         // A shutdown cannot be cancelled, so nothing is repeated while only that is in flight.
-        let waits_for_shutdown = has_ended && !self.input.is_in_flight() && !self.sending;
-        assert!(self.timer.is_some() || waits_for_shutdown, "connection {slot} has no timer");
+        let waits_for_shutdown = has_ended && !self.input.is_in_flight() && !self.is_sending();
+        let may_lack_timer = waits_for_shutdown || self.stage == Stage::Ending;
+        assert!(self.timer.is_some() || may_lack_timer, "connection {slot} has no timer");
     }
 }
 

@@ -5,12 +5,12 @@ mod tests;
 
 use super::connection::{Client, ClientSlot, Connection, ServerCallback, Stage, Transport};
 use super::ending::{Cause, Ending, Goodbye};
-use super::frames::Outbox;
+use super::frames::{Discarded, Outbox};
 use crate::client::ClientId;
-use crate::protocol::Reason;
-use crate::qev::buffers::Frame;
+use crate::qev::buffers::{AcceptedBroadcasts, FRAME_COST_BYTES, Frame};
 use crate::qev::mesh::LoadSource;
 use crate::qev::slots::Slots;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// The names of records, for the message of a panic.
@@ -39,27 +39,29 @@ impl Queued {
 ///
 /// Invariants, which [`Connections::check`] asserts between turns:
 /// - a client that is not detached, and its connection, point at each other;
-/// - the bytes of a connection's outbox are the sum of its frames, and `outbox_bytes` is the sum over all connections;
+/// - the bytes of a connection's outbox are the costs of its frames and of those in flight, and `outbox_bytes` is the sum
+///   over all connections;
 /// - `callbacks_open` is the sum over all clients;
 /// - a connection whose `queued` is set is exactly once in one queue: with a socket in `ready`, a session in
 ///   `blocked_sessions`. No other is in a queue. Connections that are released leave their entries, which are ignored;
 /// - `ready_sessions` is empty;
-/// - no end that was decided is left to be carried out;
+/// - no end that was decided is left to be carried out, except those of `overflowed`: each connection in stage `Ending` is
+///   in that queue once;
 /// - a connection that has ended has an operation in flight, or it would have been released.
 pub(super) struct Connections {
     records: Slots<Connection>,
     clients: Slots<Client>,
-    /// Connections with a socket that may have something to flush.
-    ready: VecDeque<QueueEntry>,
-    /// HTTP sessions that may have output, or whose output may go elsewhere now.
-    ready_sessions: VecDeque<QueueEntry>,
+    waiting: Waiting,
     /// HTTP sessions whose output has to wait until the mesh can carry it.
     blocked_sessions: Vec<QueueEntry>,
     /// Ends that were decided in this turn, in order.
     endings: Vec<Ending>,
-    /// Bytes in all outboxes and in flight.
-    outbox_bytes: u64,
-    /// The most bytes that one outbox may hold.
+    /// Connections whose end was decided because their outboxes are full, in order. One broadcast may decide the ends of
+    /// thousands, which are carried out in several turns. Those that were carried out early leave their entries.
+    overflowed: VecDeque<QueueEntry>,
+    /// What was dropped and is not freed yet.
+    discarded: Discarded,
+    /// The most that the frames of one outbox may cost, in bytes.
     outbox_bytes_max: usize,
     /// Open callbacks of all clients.
     callbacks_open: usize,
@@ -85,6 +87,40 @@ pub(super) fn connection_of_source(source: LoadSource) -> Option<(u32, u32)> {
     (generation != 0).then_some((source.0 as u32, generation))
 }
 
+/// The output that waits, of all connections.
+struct Waiting {
+    /// Connections with a socket that may have something to flush.
+    ready: VecDeque<QueueEntry>,
+    /// HTTP sessions that may have output, or whose output may go elsewhere now.
+    ready_sessions: VecDeque<QueueEntry>,
+    /// The cost of the frames in all outboxes and in flight.
+    outbox_bytes: u64,
+}
+
+impl Waiting {
+    /// Adds a frame to the outbox of a connection, which is then in a queue.
+    #[inline]
+    fn push(&mut self, connection: &mut Connection, slot: u32, frame: Frame) {
+        let cost = frame.cost();
+        connection.outbox_bytes += cost as u32;
+        connection.pong_bytes = 0;
+        self.outbox_bytes += cost as u64;
+        connection.outbox.push(frame);
+        if let Some(entry) = connection.enter_queue(slot) {
+            match connection.transport {
+                Transport::Socket(_) => self.ready.push_back(entry),
+                Transport::HttpSession(_) => self.ready_sessions.push_back(entry),
+            }
+        }
+    }
+
+    /// Notes that a frame in the outbox of a connection costs more than before.
+    fn grow(&mut self, connection: &mut Connection, grown: usize) {
+        connection.outbox_bytes += grown as u32;
+        self.outbox_bytes += grown as u64;
+    }
+}
+
 /// A connection in a queue. It may have been released meanwhile.
 #[derive(Clone, Copy)]
 struct QueueEntry {
@@ -98,11 +134,11 @@ impl Connections {
         Connections {
             records: Slots::new(),
             clients: Slots::new(),
-            ready: VecDeque::new(),
-            ready_sessions: VecDeque::new(),
+            waiting: Waiting { ready: VecDeque::new(), ready_sessions: VecDeque::new(), outbox_bytes: 0 },
             blocked_sessions: Vec::new(),
             endings: Vec::new(),
-            outbox_bytes: 0,
+            overflowed: VecDeque::new(),
+            discarded: Discarded::default(),
             outbox_bytes_max,
             callbacks_open: 0,
             generation: 0,
@@ -130,9 +166,9 @@ impl Connections {
         self.clients.len()
     }
 
-    /// Bytes in all outboxes and in flight.
+    /// The cost of the frames in all outboxes and in flight.
     pub fn outbox_bytes(&self) -> u64 {
-        self.outbox_bytes
+        self.waiting.outbox_bytes
     }
 
     /// The number of open callbacks.
@@ -142,12 +178,12 @@ impl Connections {
 
     /// Returns whether a connection may have something to flush.
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.waiting.ready.is_empty()
     }
 
     /// Returns whether a session may have output.
     pub fn has_ready_sessions(&self) -> bool {
-        !self.ready_sessions.is_empty()
+        !self.waiting.ready_sessions.is_empty()
     }
 
     /// Returns whether an end was decided and not carried out yet.
@@ -177,10 +213,10 @@ impl Connections {
     ///
     /// The slot holds no connection, or one that is not ready to be released.
     pub fn remove(&mut self, slot: u32) -> Connection {
-        let mut connection = self.records.expect_remove(slot as usize, CONNECTION);
+        self.drop_outbox(slot);
+        let connection = self.records.expect_remove(slot as usize, CONNECTION);
         assert!(connection.stage == Stage::Dead, "connection {slot} was released before its end");
         assert!(!connection.is_in_flight(), "connection {slot} was released with an operation in flight");
-        self.outbox_bytes -= connection.drop_outbox();
         connection
     }
 
@@ -363,27 +399,83 @@ impl Connections {
         if connection.stage != Stage::Open {
             return Queued::Closed;
         }
-        if connection.outbox_bytes as usize + frame.len() > self.outbox_bytes_max {
-            self.end(slot, Cause::Reason(Reason::SlowClient), None);
+        if connection.outbox_bytes as usize + frame.cost() > self.outbox_bytes_max {
+            let entry = QueueEntry { slot, generation: connection.generation };
+            connection.stage = Stage::Ending;
+            self.overflowed.push_back(entry);
             return Queued::Overflow;
         }
-        self.push(slot, frame);
+        self.waiting.push(connection, slot, frame);
         Queued::InOutbox
+    }
+
+    /// Queues bytes for this connection alone; see [`Connections::queue`]. If the last frame of the outbox is not shared
+    /// with other outboxes, and is not large, the bytes are appended to it: many small answers take one frame.
+    #[inline]
+    pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>, now_ns: u64) -> Queued {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        if connection.stage != Stage::Open {
+            return Queued::Closed;
+        }
+        if connection.outbox_bytes as usize + FRAME_COST_BYTES + bytes.capacity() > self.outbox_bytes_max {
+            let entry = QueueEntry { slot, generation: connection.generation };
+            connection.stage = Stage::Ending;
+            self.overflowed.push_back(entry);
+            return Queued::Overflow;
+        }
+        match connection.outbox.last_mut().and_then(|last| last.append(&bytes)) {
+            Some(grown) => {
+                connection.pong_bytes = 0;
+                self.waiting.grow(connection, grown);
+            }
+            None => self.waiting.push(connection, slot, Frame::new(bytes, now_ns)),
+        }
+        Queued::InOutbox
+    }
+
+    /// Queues a Pong; see [`Connections::queue`]. If the Pong before it still waits at the end of the outbox, because the
+    /// send in flight takes longer than a turn, the new one replaces it: a peer that does not read is owed one Pong, for its
+    /// newest Ping (RFC 6455, 5.5.3). The second value is `true` in this case.
+    pub fn queue_pong(&mut self, slot: u32, pong: Vec<u8>, now_ns: u64) -> (Queued, bool) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        let len = u8::try_from(pong.len()).expect("a control frame has at most 127 bytes");
+        let waiting = usize::from(connection.pong_bytes);
+        if connection.stage == Stage::Open && connection.lagging && waiting > 0 {
+            let last = connection.outbox.last_mut();
+            if let Some(grown) = last.and_then(|last| last.replace_end(waiting, &pong)) {
+                connection.pong_bytes = len;
+                self.waiting.grow(connection, grown);
+                return (Queued::InOutbox, true);
+            }
+        }
+        let queued = self.queue_bytes(slot, pong, now_ns);
+        if queued.is_in_outbox() {
+            self.live_mut(slot).pong_bytes = len;
+        }
+        (queued, false)
     }
 
     /// Returns whether a frame of this many bytes exceeds the limit of a connection's outbox.
     pub fn would_overflow(&self, slot: u32, bytes: usize) -> bool {
-        self.live(slot).outbox_bytes as usize + bytes > self.outbox_bytes_max
+        self.live(slot).outbox_bytes as usize + FRAME_COST_BYTES + bytes > self.outbox_bytes_max
     }
 
     /// Puts the response to an HTTP request into the outbox of its connection. A response that a session's outbox could
     /// hold is accepted by an empty outbox whatever its size: only what the peer has not read of others counts against it.
-    pub fn queue_response(&mut self, slot: u32, frame: Frame) {
+    pub fn queue_response(
+        &mut self,
+        slot: u32,
+        bytes: Vec<u8>,
+        accepted: SmallVec<[AcceptedBroadcasts; 1]>,
+        now_ns: u64,
+    ) {
         let connection = self.live(slot);
-        if connection.outbox_bytes > 0 {
-            self.queue(slot, frame);
+        if connection.outbox_bytes > 0 && accepted.is_empty() {
+            self.queue_bytes(slot, bytes, now_ns);
+        } else if connection.outbox_bytes > 0 {
+            self.queue(slot, Frame::with_broadcasts(bytes, now_ns, accepted));
         } else if connection.stage == Stage::Open {
-            self.push(slot, frame);
+            self.push(slot, Frame::with_broadcasts(bytes, now_ns, accepted));
         }
     }
 
@@ -392,43 +484,34 @@ impl Connections {
         self.push(slot, frame);
     }
 
-    #[inline]
     fn push(&mut self, slot: u32, frame: Frame) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        connection.outbox_bytes += frame.len() as u32;
-        self.outbox_bytes += frame.len() as u64;
-        connection.outbox.push(frame);
-        if let Some(entry) = connection.enter_queue(slot) {
-            match connection.transport {
-                Transport::Socket(_) => self.ready.push_back(entry),
-                Transport::HttpSession(_) => self.ready_sessions.push_back(entry),
-            }
-        }
+        self.waiting.push(connection, slot, frame);
     }
 
     /// Has a connection with a socket flushed at the end of the turn, if it has anything to send or is ending.
     pub fn queue_for_flush(&mut self, slot: u32) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
         if !connection.outbox.is_empty() || connection.stage != Stage::Open {
-            self.ready.extend(connection.enter_queue(slot));
+            self.waiting.ready.extend(connection.enter_queue(slot));
         }
     }
 
     /// Has a session checked for output before the turn is over.
     pub fn queue_session(&mut self, slot: u32) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        self.ready_sessions.extend(connection.enter_queue(slot));
+        self.waiting.ready_sessions.extend(connection.enter_queue(slot));
     }
 
     /// The number of connections that wait to be flushed.
     pub fn ready(&self) -> usize {
-        self.ready.len()
+        self.waiting.ready.len()
     }
 
     /// Takes the next connection to be flushed.
     pub fn pop_ready(&mut self) -> Option<u32> {
         loop {
-            let entry = self.ready.pop_front()?;
+            let entry = self.waiting.ready.pop_front()?;
             if self.leave_queue(entry) {
                 return Some(entry.slot);
             }
@@ -438,7 +521,7 @@ impl Connections {
     /// Takes the next session to be checked for output.
     pub fn pop_ready_session(&mut self) -> Option<u32> {
         loop {
-            let entry = self.ready_sessions.pop_front()?;
+            let entry = self.waiting.ready_sessions.pop_front()?;
             if self.leave_queue(entry) {
                 return Some(entry.slot);
             }
@@ -473,29 +556,58 @@ impl Connections {
 
     /// Has the sessions whose output waited for the mesh checked again.
     pub fn unblock_sessions(&mut self) {
-        self.ready_sessions.extend(self.blocked_sessions.drain(..));
+        self.waiting.ready_sessions.extend(self.blocked_sessions.drain(..));
     }
 
     /// Takes everything from the outbox of an HTTP session, whose frames are never in flight.
     pub fn take_outbox(&mut self, slot: u32) -> Outbox {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        self.outbox_bytes -= u64::from(connection.outbox_bytes);
+        self.waiting.outbox_bytes -= u64::from(connection.outbox_bytes);
         connection.outbox_bytes = 0;
         std::mem::take(&mut connection.outbox)
     }
 
-    /// Drops what waits in an outbox, but not what is in flight.
+    /// Drops what waits in an outbox, but not what is in flight. It is freed in later turns if it is much.
     pub fn drop_outbox(&mut self, slot: u32) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        self.outbox_bytes -= connection.drop_outbox();
+        let dropped = std::mem::take(&mut connection.outbox);
+        self.waiting.outbox_bytes -= u64::from(connection.outbox_bytes - connection.in_flight_bytes);
+        connection.outbox_bytes = connection.in_flight_bytes;
+        self.discarded.add(dropped);
     }
 
-    /// Notes that a send of this many bytes has completed.
-    pub fn sent(&mut self, slot: u32, bytes: usize) {
+    /// Frees frames that are no longer needed in later turns, if they are many.
+    pub fn discard(&mut self, frames: Vec<Frame>) {
+        self.discarded.add(frames.into_iter().collect());
+    }
+
+    /// Frees some of what was dropped.
+    pub fn free_discarded(&mut self) {
+        self.discarded.free_some();
+    }
+
+    /// Returns whether something was dropped and is not freed yet.
+    pub fn has_discarded(&self) -> bool {
+        !self.discarded.is_empty()
+    }
+
+    /// Notes that frames were taken from the outbox of a connection to be sent. They cost `before`, and what is sent in
+    /// their place costs `in_flight`.
+    #[inline]
+    pub fn started(&mut self, slot: u32, before: usize, in_flight: usize) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        connection.sending = false;
-        connection.outbox_bytes -= bytes as u32;
-        self.outbox_bytes -= bytes as u64;
+        connection.in_flight_bytes = in_flight as u32;
+        connection.outbox_bytes = connection.outbox_bytes - before as u32 + in_flight as u32;
+        self.waiting.outbox_bytes = self.waiting.outbox_bytes - before as u64 + in_flight as u64;
+    }
+
+    /// Notes that the send of a connection has completed.
+    pub fn sent(&mut self, slot: u32) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        let cost = std::mem::take(&mut connection.in_flight_bytes);
+        (connection.send, connection.lagging) = (None, false);
+        connection.outbox_bytes -= cost;
+        self.waiting.outbox_bytes -= u64::from(cost);
     }
 
     // Ends.
@@ -524,6 +636,21 @@ impl Connections {
         of_sessions
     }
 
+    /// Returns whether the ends of connections that do not keep up are left to be carried out.
+    pub fn has_overflowed(&self) -> bool {
+        !self.overflowed.is_empty()
+    }
+
+    /// Takes the next connection that does not keep up, and whose end was not carried out yet.
+    pub fn pop_overflowed(&mut self) -> Option<u32> {
+        loop {
+            let QueueEntry { slot, generation } = self.overflowed.pop_front()?;
+            if self.get_of(slot, generation).is_some_and(|connection| connection.stage == Stage::Ending) {
+                return Some(slot);
+            }
+        }
+    }
+
     /// Asserts the invariants. Linear in the number of records.
     pub fn check(&self) {
         self.records.check();
@@ -540,9 +667,9 @@ impl Connections {
                 assert_eq!(client.connection(), Some(slot), "the client of connection {slot} has another");
             }
         }
-        assert_eq!(outbox_bytes, self.outbox_bytes, "the bytes in all outboxes");
-        assert!(self.ready_sessions.is_empty(), "a session with output was left over by its turn");
-        let of_sockets = self.ready.iter().map(|entry| (entry, true));
+        assert_eq!(outbox_bytes, self.waiting.outbox_bytes, "the bytes in all outboxes");
+        assert!(self.waiting.ready_sessions.is_empty(), "a session with output was left over by its turn");
+        let of_sockets = self.waiting.ready.iter().map(|entry| (entry, true));
         let of_sessions = self.blocked_sessions.iter().map(|entry| (entry, false));
         let mut entries = 0;
         for (&QueueEntry { slot, generation }, with_socket) in of_sockets.chain(of_sessions) {
@@ -551,6 +678,16 @@ impl Connections {
             assert_eq!(connection.is_socket(), with_socket, "connection {slot} is in the wrong queue");
             entries += 1;
         }
+        let ending = self.iter().filter(|(_, connection)| connection.stage == Stage::Ending).count();
+        let overflowed = self.overflowed.iter().filter(|entry| {
+            let connection = self.get_of(entry.slot, entry.generation);
+            connection.is_some_and(|connection| connection.stage == Stage::Ending)
+        });
+        assert_eq!(
+            ending,
+            overflowed.count(),
+            "each end that is left to be carried out is in the queue, once"
+        );
         assert_eq!(entries, queued, "each connection that is queued is in one queue, once");
         let mut callbacks = 0;
         for (slot, client) in self.clients.iter() {
@@ -570,13 +707,5 @@ impl Connection {
     fn enter_queue(&mut self, slot: u32) -> Option<QueueEntry> {
         let is_new = !std::mem::replace(&mut self.queued, true);
         is_new.then_some(QueueEntry { slot, generation: self.generation })
-    }
-
-    /// Drops what waits to be sent, but not what is in flight; returns its bytes.
-    fn drop_outbox(&mut self) -> u64 {
-        let bytes: usize = self.outbox.drain(..).map(|frame| frame.len()).sum();
-        self.outbox.shrink_to_fit();
-        self.outbox_bytes -= bytes as u32;
-        bytes as u64
     }
 }

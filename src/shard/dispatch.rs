@@ -70,7 +70,7 @@ impl State {
         };
         let framing = self.connections.live(slot).framing;
         let bytes = encode(framing, text.len(), |out| text.write(out));
-        let queued = u64::from(self.queue(slot, Frame::new(bytes, self.time.now_ns())));
+        let queued = u64::from(self.queue_bytes(slot, bytes));
         self.count(Counter::Answers, queued);
         self.count(Counter::MessagesSent, queued);
     }
@@ -91,7 +91,7 @@ impl State {
     pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
         let framing = self.connections.live(slot).framing;
         let bytes = encode_event(framing, path, callback, data);
-        let queued = self.queue(slot, Frame::new(bytes, self.time.now_ns()));
+        let queued = self.queue_bytes(slot, bytes);
         self.count(Counter::MessagesSent, u64::from(queued));
     }
 
@@ -103,5 +103,14 @@ impl State {
             self.fan_out();
         }
         self.connections.queue(slot, frame).is_in_outbox()
+    }
+
+    /// Puts bytes for this connection alone into its outbox; see [`State::queue`].
+    #[inline]
+    pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>) -> bool {
+        if self.pubsub.has_broadcasts() && self.connections.would_overflow(slot, bytes.capacity()) {
+            self.fan_out();
+        }
+        self.connections.queue_bytes(slot, bytes, self.time.now_ns()).is_in_outbox()
     }
 }

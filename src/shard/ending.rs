@@ -14,6 +14,8 @@ pub(super) enum Cause {
     MessageTimeout,
     /// Nothing was received for too long.
     LivenessTimeout,
+    /// The peer read nothing of what it was sent for too long.
+    SendTimeout,
     /// An HTTP session had no request to respond to for too long.
     SessionTimeout,
     /// The peer closed its side of the stream.
@@ -56,6 +58,7 @@ impl Cause {
             | Cause::MessageTimeout
             | Cause::LivenessTimeout
             | Cause::SessionTimeout => Reason::ClientTimeout,
+            Cause::SendTimeout => Reason::SlowClient,
             Cause::TooManyOfAddress => Reason::TooManyClients,
             Cause::EndOfStream | Cause::Broken(_) => Reason::ConnectionLost,
         }
@@ -67,12 +70,18 @@ impl Cause {
         matches!(self, Cause::Broken(_))
     }
 
+    /// Returns whether the peer does not read. What waits for it is dropped, and it would not read a reason sent after it.
+    pub fn is_slow_peer(self) -> bool {
+        matches!(self, Cause::SendTimeout | Cause::Reason(Reason::SlowClient))
+    }
+
     /// The counter of connections that ended for this cause.
     pub fn counter(self) -> Counter {
         match self {
             Cause::HandshakeTimeout => Counter::TimeoutsHandshake,
             Cause::MessageTimeout => Counter::TimeoutsMessage,
             Cause::LivenessTimeout => Counter::TimeoutsLiveness,
+            Cause::SendTimeout => Counter::TimeoutsSend,
             Cause::SessionTimeout => Counter::TimeoutsSession,
             Cause::EndOfStream => Counter::ClosesByPeer,
             Cause::Broken(_) => Counter::ClosesReset,

@@ -8,7 +8,6 @@ use super::state::State;
 use crate::log::{Escaped, throttle};
 use crate::metrics::{Counter, Timing};
 use crate::protocol::{Close, Codec, Framing, Incoming};
-use crate::qev::buffers::Frame;
 use crate::qev::ring::{Errno, FrameBatch};
 
 impl State {
@@ -27,8 +26,12 @@ impl State {
                 Owner::Link(index) => self.link_receive_ended(index, result),
             },
             IoEvent::Sent { token, result, frames } => match Owner::of(token) {
-                Owner::Connection(slot) => self.sent(codecs, slot, result, &frames),
+                Owner::Connection(slot) => self.sent(codecs, slot, result, frames),
                 Owner::Link(index) => self.link_sent(index, &frames),
+            },
+            IoEvent::SendProgressed { token } => match Owner::of(token) {
+                Owner::Connection(slot) => self.connections.live_mut(slot).sent = self.time.now(),
+                Owner::Link(index) => self.link_send_progressed(index),
             },
             IoEvent::ShutDown { token } => match Owner::of(token) {
                 Owner::Connection(slot) => self.shutdown_done(slot),
@@ -65,6 +68,7 @@ impl State {
         let may_be_request = connection.client.is_none();
         if may_be_request || connection.stage == Stage::Ending {
             self.finish_endings(codecs);
+            self.finish_overflowed_of(codecs, slot);
         }
         self.mesh.begin(self.connections.source(slot));
         self.decode(codecs, slot, data);
@@ -99,13 +103,12 @@ impl State {
     }
 
     /// Handles a completed send: its latencies are recorded, and output that has been queued since may be sent.
-    fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: &FrameBatch) {
-        let bytes = frames.len();
-        self.connections.sent(slot, bytes);
+    fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: FrameBatch) {
+        self.connections.sent(slot);
         match result {
             Ok(()) => {
-                self.count(Counter::BytesSent, bytes as u64);
-                self.record_sent(frames);
+                self.count(Counter::BytesSent, frames.len() as u64);
+                self.record_sent(&frames);
                 if self.connections.live(slot).stage == Stage::Dead {
                     self.release_if_idle(slot);
                 } else {
@@ -114,6 +117,9 @@ impl State {
             }
             Err(error) => {
                 self.count(Counter::SendErrors, 1);
+                if matches!(frames, FrameBatch::Many(_)) {
+                    self.connections.discard(frames.into_frames());
+                }
                 self.end_of_input(codecs, slot, Cause::Broken(error.0));
             }
         }
@@ -129,6 +135,7 @@ impl State {
                 return;
             }
             self.finish_endings(codecs);
+            self.finish_overflowed_of(codecs, slot);
             data = &mut data[decoded.consumed..];
         }
     }
@@ -143,9 +150,10 @@ impl State {
             match step.incoming {
                 Incoming::Incomplete => return progress,
                 Incoming::Event(text) => self.dispatch(slot, text),
-                Incoming::Reply(bytes) => self.queue_bytes(slot, bytes),
+                Incoming::Reply(bytes) => self.queue_reply(slot, bytes),
+                Incoming::Pong(bytes) => self.queue_pong(slot, bytes),
                 Incoming::Open(bytes) => {
-                    self.queue_bytes(slot, bytes);
+                    self.queue_reply(slot, bytes);
                     let framing = codec.framing().expect("a codec that is open knows its protocol");
                     self.open(slot, framing);
                 }
@@ -161,7 +169,7 @@ impl State {
                 Incoming::Refused(bytes) => {
                     self.count(Counter::HttpRefused, 1);
                     self.log_refused_origin(slot);
-                    self.queue_bytes(slot, bytes);
+                    self.queue_reply(slot, bytes);
                 }
                 Incoming::Ignore => {}
             }
@@ -252,10 +260,19 @@ impl State {
     }
 
     /// Queues bytes of the protocol that are not an event.
-    pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>) {
+    fn queue_reply(&mut self, slot: u32, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.queue(slot, Frame::new(bytes, self.time.now_ns()));
+            self.queue_bytes(slot, bytes);
         }
+    }
+
+    /// Queues the reply to a Ping.
+    fn queue_pong(&mut self, slot: u32, pong: Vec<u8>) {
+        if self.pubsub.has_broadcasts() && self.connections.would_overflow(slot, pong.len()) {
+            self.fan_out();
+        }
+        let (_, is_newest_only) = self.connections.queue_pong(slot, pong, self.time.now_ns());
+        self.count(Counter::PongsReplaced, u64::from(is_newest_only));
     }
 }
 

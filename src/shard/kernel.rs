@@ -6,7 +6,9 @@ use super::receive_shares::ReceiveShares;
 use crate::log::throttle;
 use crate::qev::buffers::Frame;
 use crate::qev::clock::nanos;
-use crate::qev::ring::{Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, Token, Wait};
+use crate::qev::ring::{
+    Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, SendId, Token, Wait,
+};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -52,8 +54,8 @@ pub(super) enum RingOp {
     Receive(Descriptor, Token),
     /// Shuts down the sending direction.
     ShutDown(Descriptor, Token),
-    /// Cancels the receive, and the send if one is in flight.
-    Cancel { token: Token, sending: bool },
+    /// Cancels the receive, and the send that is in flight.
+    Cancel { token: Token, send: Option<SendId> },
     /// Cancels the receive only.
     CancelReceive(Token),
     /// Closes a socket that has no record, or no longer has one.
@@ -81,6 +83,8 @@ pub(super) enum IoEvent<'a> {
     ReceiveEnded { token: Token, result: Result<(), Errno> },
     /// A send has completed.
     Sent { token: Token, result: Result<(), Errno>, frames: FrameBatch },
+    /// The kernel has accepted a part of a send.
+    SendProgressed { token: Token },
     /// The sending direction has been shut down.
     ShutDown { token: Token },
 }
@@ -101,10 +105,16 @@ pub(super) trait Kernel {
     fn drain(&mut self, handle: impl FnMut(IoEvent<'_>));
 
     /// Sends one frame.
-    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame);
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId;
 
     /// Sends several frames with one operation.
-    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>);
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId;
+
+    /// The number of sends in flight.
+    fn sends_in_flight(&self) -> usize;
+
+    /// Visits sends in flight; see [`Ring::visit_sends`].
+    fn visit_sends(&self, from: usize, count: usize, each: impl FnMut(Token)) -> Option<usize>;
 
     /// Requests an operation other than a send.
     fn submit(&mut self, op: RingOp);
@@ -168,6 +178,7 @@ impl RingKernel {
             }
             Completion::ReceiveEnded { token, result } => handle(IoEvent::ReceiveEnded { token, result }),
             Completion::Sent { token, result, frames } => handle(IoEvent::Sent { token, result, frames }),
+            Completion::SendProgressed { token } => handle(IoEvent::SendProgressed { token }),
             Completion::ShutDown { token } => handle(IoEvent::ShutDown { token }),
             Completion::DoorbellFailed { ring, .. } => {
                 if let Some(peer) = self.peers.iter().find(|peer| peer.ring == ring) {
@@ -202,20 +213,28 @@ impl Kernel for RingKernel {
         self.spare = completions;
     }
 
-    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
-        self.ring.send(socket, token, frame);
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId {
+        self.ring.send(socket, token, frame)
     }
 
-    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
-        self.ring.send_gathered(socket, token, frames);
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId {
+        self.ring.send_gathered(socket, token, frames)
+    }
+
+    fn sends_in_flight(&self) -> usize {
+        self.ring.sends_in_flight()
+    }
+
+    fn visit_sends(&self, from: usize, count: usize, each: impl FnMut(Token)) -> Option<usize> {
+        self.ring.visit_sends(from, count, each)
     }
 
     fn submit(&mut self, op: RingOp) {
         match op {
             RingOp::Receive(socket, token) => self.ring.receive(socket, token),
             RingOp::ShutDown(socket, token) => self.ring.shut_down(socket, token),
-            RingOp::Cancel { token, sending } => self.ring.cancel(token, sending),
-            RingOp::CancelReceive(token) => self.ring.cancel(token, false),
+            RingOp::Cancel { token, send } => self.ring.cancel(token, send),
+            RingOp::CancelReceive(token) => self.ring.cancel(token, None),
             RingOp::Discard(socket) => self.ring.close(socket, NO_RECORD),
             RingOp::Adopt(place, socket) => {
                 if let Err(error) = self.ring.adopt(place, socket) {

@@ -5,7 +5,7 @@ use super::kernel::{FIRST_LINK_TOKEN, Owner};
 use crate::app::worker::{WorkerGroup, WorkerLink};
 use crate::metrics::{Gauge, Gauges};
 use crate::qev::mesh::LoadSource;
-use crate::qev::ring::{Descriptor, Token};
+use crate::qev::ring::{Descriptor, SendId, Token};
 use std::rc::Rc;
 
 /// The links of a shard.
@@ -32,12 +32,13 @@ pub(super) struct LinkEnd {
     /// The socket's place in the ring.
     pub place: u32,
     pub input: Input,
-    pub sending: bool,
+    /// The send that is in flight.
+    pub send: Option<SendId>,
     /// `true` if the shutdown that tells the worker that nothing more will be sent is in flight.
     pub shutting_down: bool,
     /// `true` if that shutdown has completed.
     pub is_shut_down: bool,
-    /// When the send that is in flight was submitted.
+    /// When the send that is in flight was submitted, or made progress.
     pub sent_ms: u64,
     /// When the worker's process ended.
     pub left_ms: Option<u64>,
@@ -52,7 +53,7 @@ impl LinkEnd {
             app,
             place,
             input: Input::Armed,
-            sending: false,
+            send: None,
             shutting_down: false,
             is_shut_down: false,
             sent_ms: 0,
@@ -67,7 +68,7 @@ impl LinkEnd {
 
     /// Returns whether an operation on the socket is in flight, or will be when the shard listens to the worker again.
     pub fn is_in_flight(&self) -> bool {
-        self.input != Input::Ended || self.sending || self.shutting_down
+        self.input != Input::Ended || self.send.is_some() || self.shutting_down
     }
 
     /// Returns whether the worker may still send frames.
@@ -181,7 +182,7 @@ impl Links {
         assert!(places.iter().copied().eq(0..self.places), "places of links: {places:?} of {}", self.places);
         for end in self.iter() {
             assert!(end.is_in_flight(), "a link from which nothing is in flight was not removed");
-            let needs_check = end.is_open() && (end.sending || end.left_ms.is_some());
+            let needs_check = end.is_open() && (end.send.is_some() || end.left_ms.is_some());
             assert!(!needs_check || self.check_is_due, "a link has to be checked, but no timer is set");
             end.link.check();
         }
@@ -279,7 +280,7 @@ mod tests {
     #[should_panic(expected = "a link has to be checked, but no timer is set")]
     fn the_check_finds_a_send_that_may_stall_unseen() {
         let mut links = one();
-        links.live_mut(0).sending = true;
+        links.live_mut(0).send = Some(SendId::at(0));
         links.check();
     }
 

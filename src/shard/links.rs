@@ -98,7 +98,7 @@ impl State {
         self.handle_held_of_link(index);
         let end = self.links.live_mut(index);
         end.input = Input::Ended;
-        let cancel = end.sending.then_some(RingOp::Cancel { token: token(index), sending: true });
+        let cancel = end.send.map(|send| RingOp::Cancel { token: token(index), send: Some(send) });
         let (link, group, app) = (Rc::clone(&end.link), Rc::clone(&end.group), end.app);
         self.ring_ops.extend(cancel);
         group.remove_link(&link);
@@ -110,9 +110,14 @@ impl State {
     /// Handles a completed send to a worker. If it failed, the worker has ended, and the receive ends as well.
     pub fn link_sent(&mut self, index: u32, frames: &FrameBatch) {
         let end = self.links.live_mut(index);
-        end.sending = false;
+        end.send = None;
         end.link.handle_sent(frames.len());
         self.release_link_if_idle(index);
+    }
+
+    /// Notes that a worker has read a part of what it was sent.
+    pub fn link_send_progressed(&mut self, index: u32) {
+        self.links.live_mut(index).sent_ms = self.time.now_ms();
     }
 
     /// Notes that a worker has been told that nothing more will be sent.
@@ -135,14 +140,14 @@ impl State {
         let (now_ms, now_ns) = (self.time.now_ms(), self.time.now_ns());
         let mut sends = false;
         for (token, end) in self.links.iter_mut() {
-            if end.sending || !end.is_open() {
+            if end.send.is_some() || !end.is_open() {
                 continue;
             }
             let socket = end.socket();
             if let Some(output) = end.link.take_output() {
-                (end.sending, end.sent_ms) = (true, now_ms);
+                end.sent_ms = now_ms;
+                end.send = Some(kernel.send(socket, token, Frame::new(output, now_ns)));
                 sends = true;
-                kernel.send(socket, token, Frame::new(output, now_ns));
             } else if end.link.close_if_drained() {
                 end.shutting_down = true;
                 kernel.submit(RingOp::ShutDown(socket, token));
@@ -175,14 +180,14 @@ impl State {
             if end.input != Input::Armed {
                 // The worker may wait until it can write before it reads.
                 end.sent_ms = now_ms;
-            } else if end.sending && self.time.waited_ms(end.sent_ms) >= ms(timeout) {
+            } else if end.send.is_some() && self.time.waited_ms(end.sent_ms) >= ms(timeout) {
                 end.link.handle_stall(timeout);
             }
             let has_left = end.left_ms.is_some_and(|left| now_ms - left >= ms(WORKER_END_WAIT));
             if has_left {
-                self.ring_ops.push(RingOp::Cancel { token, sending: end.sending });
+                self.ring_ops.push(RingOp::Cancel { token, send: end.send });
             }
-            again |= end.sending || end.left_ms.is_some();
+            again |= end.send.is_some() || end.left_ms.is_some();
         }
         if again {
             self.check_links_later();

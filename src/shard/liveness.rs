@@ -8,12 +8,15 @@ use super::backpressure::POSTPONED_MS;
 use super::codecs::Codecs;
 use super::connection::{Moment, Stage};
 use super::ending::Cause;
+use super::kernel::{Kernel, Owner};
 use super::mesh::TIMERS;
+use super::stalls::CHECKED_PER_TURN_MAX;
 use super::state::State;
 use super::time::{DueTimer, ms};
 use crate::app::Json;
 use crate::limits::REFUSAL_WAIT;
 use crate::metrics::Counter;
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// The number of parts of `heartbeat-slack`. Heartbeats are due at multiples of a part, so that a shard wakes for many
@@ -58,8 +61,36 @@ impl State {
                 self.apply_commands(app);
             }
             DueTimer::Links => self.links_due(),
+            DueTimer::Sends => self.stalls.begin_check(),
             DueTimer::AcceptAgain => self.accept_timer_fired(),
         }
+    }
+
+    /// Has the sends in flight examined after a while, if there are any.
+    pub fn watch_sends(&mut self, kernel: &impl Kernel) {
+        if kernel.sends_in_flight() > 0 {
+            if let Some(after) = self.stalls.arrange(self.config.send_timeout) {
+                self.time.set(self.time.ms_from_now(after), DueTimer::Sends);
+            }
+        }
+    }
+
+    /// Examines some of the sends in flight, if it is time to: a connection whose send has made no progress for
+    /// `send-timeout` ends. Connections that are closing already are bounded by `close-timeout`, and links to workers by
+    /// `worker-timeout`.
+    pub fn check_sends(&mut self, kernel: &impl Kernel) {
+        let Some(from) = self.stalls.next() else { return };
+        let mut stalled: SmallVec<[u32; 8]> = SmallVec::new();
+        let timeout = ms(self.config.send_timeout);
+        let next = kernel.visit_sends(from, CHECKED_PER_TURN_MAX, |token| {
+            let Owner::Connection(slot) = Owner::of(token) else { return };
+            let connection = self.connections.live(slot);
+            if connection.stage == Stage::Open && self.time.waited(connection.sent) >= timeout {
+                stalled.push(slot);
+            }
+        });
+        self.stalls.advance(next);
+        stalled.into_iter().for_each(|slot| self.end(slot, Cause::SendTimeout));
     }
 
     /// Makes sure that a connection's timer fires at this time or earlier.

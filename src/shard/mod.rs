@@ -5,7 +5,7 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `apps`, `sessions`, `link_table`, `held`;
+//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `apps`, `sessions`, `link_table`, `held`, `stalls`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `liveness`, `closing`, `flush`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
@@ -57,6 +57,7 @@ mod refused;
 mod sessions;
 #[cfg(test)]
 mod simulation;
+mod stalls;
 mod state;
 mod subscribe;
 #[cfg(test)]
@@ -74,6 +75,7 @@ use crate::metrics::{Counter, Timing};
 use crate::qev::clock::nanos;
 use crate::qev::inbox::Inbox;
 use crate::qev::ring::Ring;
+use closing::ENDS_PER_TURN;
 use codecs::Codecs;
 use kernel::{Kernel, RingKernel};
 use mesh::SHARD;
@@ -151,8 +153,9 @@ impl<K: Kernel> Loop<K> {
         state.listen_to_sources_again(codecs);
         // 4. The kernel's events: connections, bytes (decode, route, handle, apply commands), completed sends.
         kernel.drain(|event| state.handle_io(codecs, event));
-        // 5. Timers that are due.
+        // 5. Timers that are due, and sends that make no progress.
         state.run_timers(codecs);
+        state.check_sends(kernel);
         // 6. Subscriptions of clients that have disconnected.
         state.mesh.begin(SHARD);
         state.end_subscriptions();
@@ -176,14 +179,18 @@ impl State {
     /// until none of these steps has caused another.
     fn settle(&mut self, codecs: &mut Codecs) {
         self.connections.unblock_sessions();
+        self.end_some_for_shutdown();
+        let mut ends = ENDS_PER_TURN;
         loop {
             self.fan_out();
             self.deliver_responses(codecs);
-            if !self.connections.has_endings() {
+            if self.connections.has_endings() {
+                self.finish_endings(codecs);
+            } else if !self.finish_overflowed(codecs, &mut ends) {
                 break;
             }
-            self.finish_endings(codecs);
         }
+        self.connections.free_discarded();
         if self.is_shutting_down() && self.is_empty() {
             self.links.abandon_all();
         }

@@ -201,7 +201,8 @@ impl PubSub {
         let Some(id) = self.leaving.front() else { return (Vec::new(), false) };
         let mut ended = Vec::new();
         let done = self.subscriptions.close_some(id.slot, self.budget, |path, how| ended.push((path, how)));
-        self.budget -= ended.len();
+        // A client without subscriptions counts too: thousands may disconnect at once.
+        self.budget -= ended.len().max(1);
         if done {
             self.leaving.pop_front();
         }

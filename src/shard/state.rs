@@ -18,6 +18,7 @@ use super::messages::{AppCommand, Envelope};
 use super::pubsub::PubSub;
 use super::refused::RefusedConnections;
 use super::sessions::Sessions;
+use super::stalls::Stalls;
 use super::time::Time;
 use crate::config::Config;
 use crate::event::path::Path;
@@ -103,6 +104,7 @@ pub(super) struct State {
     pub sessions: Sessions,
     pub links: Links,
     pub acceptor: Acceptor,
+    pub stalls: Stalls,
     pub held: HeldInput,
     /// The commands of threads that were taken from the inbox and are not applied yet.
     pub app_commands: VecDeque<AppCommand>,
@@ -113,6 +115,8 @@ pub(super) struct State {
     pub metrics: Snapshot,
     /// The deadline of the shutdown, as measured by [`nanos`], or `None` if none has begun.
     pub shutdown_deadline_ns: Option<u64>,
+    /// The first slot whose connection has not been ended by the shutdown, or `None` if all have been, or none has begun.
+    pub shutdown_from: Option<u32>,
     /// Senders for the tests that have moved the clock and wait until the timers due by then have run.
     pub clock_watchers: Vec<mpsc::Sender<()>>,
     /// When the date in `protocol` is next to be renewed, as measured by [`nanos`].
@@ -155,12 +159,14 @@ impl State {
             sessions: Sessions::new(shards),
             links: Links::new(link_places),
             acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
+            stalls: Stalls::default(),
             app_commands: VecDeque::new(),
             held: HeldInput::default(),
             has_found: false,
             ring_ops: Vec::new(),
             metrics: Snapshot::new(),
             shutdown_deadline_ns: None,
+            shutdown_from: None,
             clock_watchers: Vec::new(),
             heartbeat: Path::parse("/qio/heartbeat").expect("the path is clean"),
             config,
@@ -211,7 +217,9 @@ impl State {
         // While it does not, the shard is woken when it gets some.
         let unblocked = self.connections.has_blocked_sessions() && !self.mesh.has_overflow();
         let leaving = self.pubsub.has_leaving() && !self.links.are_full() && !self.mesh.is_stuck();
-        let ready = self.connections.has_ready() || self.mesh.has_deferred();
+        let ends = self.connections.has_overflowed() || self.shutdown_from.is_some();
+        let later = self.connections.has_discarded() || self.stalls.is_checking();
+        let ready = ends || later || self.connections.has_ready() || self.mesh.has_deferred();
         let held = self.has_source_to_listen_to();
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
         ready || !self.ring_ops.is_empty() || leaving || unblocked || held || commands

@@ -19,7 +19,7 @@ use crate::qev::buffers::Frame;
 use crate::qev::clock::{Clock, ClockHandle};
 use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
-use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, Token, Wait};
+use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, SendId, Token, Wait};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -190,6 +190,11 @@ impl World {
     /// Sets whether a peer reads. While it does not read, sends to it do not complete.
     pub fn set_reading(&mut self, peer: Peer, reads: bool) {
         self.socket(peer).reads = reads;
+    }
+
+    /// Has a peer that does not read otherwise read a part of what is being sent to it.
+    pub fn read_a_part(&mut self, peer: Peer) {
+        self.socket(peer).progresses = true;
     }
 
     /// Takes the bytes sent to a peer since the last call. If its socket has been closed, they can be taken until
@@ -404,6 +409,8 @@ pub struct TestSocket {
     output: Vec<u8>,
     /// `true` if the peer reads.
     reads: bool,
+    /// `true` if the peer has read a part of what is being sent to it, which completes later.
+    progresses: bool,
     receive: Option<Token>,
     send: Option<(Token, FrameBatch)>,
     shutdown: Option<Token>,
@@ -428,6 +435,7 @@ enum TestEvent {
     Received(Token, Vec<u8>),
     ReceiveEnded(Token, Result<(), Errno>),
     Sent(Token, Result<(), Errno>, FrameBatch),
+    SendProgressed(Token),
     ShutDown(Token),
 }
 
@@ -474,7 +482,7 @@ impl TestKernel {
 impl TestSocket {
     fn has_events(&self, delays_shutdowns: bool) -> bool {
         (self.receive.is_some() && (self.is_unusable() || self.receive_cancelled || !self.input.is_empty()))
-            || (self.send.is_some() && (self.reads || self.is_unusable()))
+            || (self.send.is_some() && (self.reads || self.progresses || self.is_unusable()))
             || (self.shutdown.is_some() && !delays_shutdowns)
     }
 
@@ -482,6 +490,9 @@ impl TestSocket {
         let mut events = Vec::new();
         if !delays_shutdowns {
             self.complete_shutdown(&mut events);
+        }
+        if let (true, Some((token, _))) = (std::mem::take(&mut self.progresses), &self.send) {
+            events.push(TestEvent::SendProgressed(*token));
         }
         if let Some((token, frames)) = self.send.take_if(|_| self.reads || self.is_reset || self.cancelled) {
             let result = if self.is_unusable() { Err(Errno(libc::EPIPE)) } else { Ok(()) };
@@ -546,6 +557,7 @@ impl Kernel for TestKernel {
                 }
                 TestEvent::ReceiveEnded(token, result) => handle(IoEvent::ReceiveEnded { token, result }),
                 TestEvent::Sent(token, result, frames) => handle(IoEvent::Sent { token, result, frames }),
+                TestEvent::SendProgressed(token) => handle(IoEvent::SendProgressed { token }),
                 TestEvent::ShutDown(token) => handle(IoEvent::ShutDown { token }),
             }
         }
@@ -555,16 +567,32 @@ impl Kernel for TestKernel {
         0
     }
 
-    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) {
+    fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId {
         let socket = self.socket(socket);
         assert!(socket.send.is_none(), "a socket has two sends in flight");
         assert!(!socket.write_ended, "a send follows the end of the stream");
         assert!(!frame.is_empty());
+        // A gathered send stays one: its cost is that of its frames.
         socket.send = Some((token, FrameBatch::One(frame)));
+        send_id(token)
     }
 
-    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) {
-        self.send(socket, token, Frame::joined(&frames));
+    fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId {
+        let number = self.number(socket);
+        let send = self.send(socket, token, Frame::joined(&frames));
+        let socket = self.sockets.get_mut(&number).expect("the send was just begun");
+        socket.send = Some((token, FrameBatch::gathered(frames)));
+        send
+    }
+
+    fn sends_in_flight(&self) -> usize {
+        self.sockets.values().filter(|socket| socket.send.is_some()).count()
+    }
+
+    fn visit_sends(&self, from: usize, count: usize, mut each: impl FnMut(Token)) -> Option<usize> {
+        let sends = self.sockets.values().filter_map(|socket| socket.send.as_ref());
+        sends.skip(from).take(count).for_each(|(token, _)| each(*token));
+        (from + count < self.sends_in_flight()).then_some(from + count)
     }
 
     fn submit(&mut self, op: RingOp) {
@@ -577,13 +605,13 @@ impl Kernel for TestKernel {
                 let shutdown = &mut self.socket(socket).shutdown;
                 assert_eq!(shutdown.replace(token), None, "a socket has two shutdowns in flight");
             }
-            RingOp::Cancel { token, sending } => {
+            RingOp::Cancel { token, send } => {
                 let mut sockets = self.sockets.values_mut();
                 if let Some(socket) = sockets.find(|socket| socket.has_operation(token)) {
                     assert_eq!(
-                        socket.send.is_some(),
-                        sending,
-                        "`sending` must tell whether a send is in flight"
+                        socket.send.as_ref().map(|(token, _)| send_id(*token)),
+                        send,
+                        "`send` must name the send that is in flight"
                     );
                     socket.cancelled = true;
                 }
@@ -608,6 +636,11 @@ impl Kernel for TestKernel {
             RingOp::StopListening => self.has_stopped_listening = true,
         }
     }
+}
+
+/// The id of a send in the test kernel.
+fn send_id(token: Token) -> SendId {
+    SendId::at(token as usize % (1 << 28))
 }
 
 pub fn address(text: &str) -> PeerAddress {

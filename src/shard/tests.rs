@@ -1,5 +1,6 @@
 //! Tests of complete shards on the simulated kernel, observed from the peers' ends of the connections.
 
+use super::ControlMessage;
 use super::testing::{FnApp, Peer, World, address, client_close, client_frame, raw_message};
 use crate::app::clienttest::ClientTest;
 use crate::app::relay::Relay;
@@ -199,6 +200,61 @@ fn a_subscriber_whose_outbox_overflows_is_closed_in_the_same_turn() {
     world.assert_empty();
 }
 
+/// One broadcast exceeds the outboxes of many clients. Their ends are spread over turns, in which others are served.
+#[test]
+fn many_clients_that_do_not_keep_up_end_over_several_turns() {
+    const CLIENTS: usize = 1500;
+    let config = Config { outbox_bytes_max: 4000, message_bytes_max: 3000, ..Config::default() };
+    let mut world = World::with_config(1, config, relay());
+    let clients: Vec<Peer> = (0..CLIENTS)
+        .map(|_| {
+            let client = world.connect_raw(0);
+            subscribe(&mut world, client, "/relay/x");
+            world.set_reading(client, false);
+            client
+        })
+        .collect();
+    let publisher = world.connect_raw(0);
+    let text = format!("/relay/x:1=\"{}\"", "x".repeat(2000));
+    world.send_event(publisher, &text);
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(publisher), [reply_ok(1)]);
+    world.send_event(publisher, &text);
+    world.turn(0);
+    let closed = world.counter(Counter::ClosesSlow) as usize;
+    assert!(closed > 0 && closed < CLIENTS, "{closed} ends were carried out in one turn");
+    world.send_event(publisher, "/qio/ping:2=null");
+    // Input on a connection whose end was decided does not wait for that end.
+    let last = clients[CLIENTS - 1];
+    world.send_event(last, "/qio/ping:3=null");
+    world.turn(0);
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(publisher), [reply_ok(1), reply_ok(2)]);
+    assert_eq!(world.counter(Counter::ClosesSlow) as usize, CLIENTS);
+    assert_eq!(world.gauge(Gauge::Subscriptions), 0);
+    world.run_seconds(6);
+    assert_eq!(world.gauge(Gauge::Connections), 1);
+    world.end_stream(publisher);
+    world.run_until_idle();
+    world.assert_empty();
+}
+
+#[test]
+fn a_shutdown_ends_many_connections_over_several_turns() {
+    const CLIENTS: usize = 1500;
+    let mut world = World::new(1, relay());
+    let clients: Vec<Peer> = (0..CLIENTS).map(|_| world.connect_raw(0)).collect();
+    world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.turn(0);
+    let closed = world.counter(Counter::ClosesShutdown) as usize;
+    assert!(closed > 0 && closed < CLIENTS, "{closed} ends were carried out in one turn");
+    world.run_until_idle();
+    assert_eq!(world.counter(Counter::ClosesShutdown) as usize, CLIENTS);
+    clients.iter().for_each(|client| world.end_stream(*client));
+    world.run_until_idle();
+    world.assert_empty();
+}
+
 /// A request for an upgrade, and a plain one.
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -365,6 +421,61 @@ fn many_subscriptions_of_a_disconnected_client_end_over_several_turns() {
 }
 
 // Time.
+
+#[test]
+fn a_peer_that_reads_nothing_is_closed_after_the_send_timeout_whatever_it_sends() {
+    let mut world = World::new(1, relay());
+    let (stuck, slow, idle) = (world.connect_raw(0), world.connect_raw(0), world.connect_raw(0));
+    for peer in [stuck, slow] {
+        world.set_reading(peer, false);
+        world.send_event(peer, "/qio/ping:1=null");
+    }
+    for second in 0..90 {
+        if !world.is_closed(stuck) {
+            world.send_event(stuck, "/qio/ping:2=null");
+        }
+        if second % 20 == 0 {
+            world.read_a_part(slow);
+        }
+        world.run_seconds(1);
+        // It is noticed up to a quarter of the timeout late. The close timeout ends a peer that does not read its Close.
+        assert!(second >= 29 || world.counter(Counter::TimeoutsSend) == 0, "after {second} s");
+        assert!(second < 38 || world.counter(Counter::TimeoutsSend) == 1, "after {second} s");
+    }
+    assert!(world.is_closed(stuck));
+    assert!(
+        !world.is_closed(slow) && !world.is_closed(idle),
+        "one reads slowly, the other has read everything"
+    );
+    world.set_reading(slow, true);
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(slow)[0], reply_ok(1));
+    assert_eq!((world.counter(Counter::TimeoutsSend), world.counter(Counter::TimeoutsLiveness)), (1, 0));
+}
+
+#[test]
+fn a_peer_that_sends_pings_and_reads_nothing_costs_one_pong() {
+    let mut world = World::new(1, vec![]);
+    let peer = world.connect_websocket(0);
+    world.set_reading(peer, false);
+    for number in 0..1000u32 {
+        world.send_bytes(peer, &client_frame(Opcode::Ping, &number.to_be_bytes()));
+        world.turn(0);
+    }
+    let bytes = world.gauge(Gauge::OutboxBytes);
+    assert!(bytes < 512, "{bytes} bytes wait");
+    assert_eq!(world.counter(Counter::PongsReplaced), 998);
+    world.set_reading(peer, true);
+    world.run_until_idle();
+    let pong = |number: u32| [&[0x8a, 4], &number.to_be_bytes()[..]].concat();
+    assert_eq!(world.take_bytes(peer), [pong(0), pong(999)].concat());
+    // A peer that reads gets each one, also if the Pings come at once.
+    for number in 0..10u32 {
+        world.send_bytes(peer, &client_frame(Opcode::Ping, &number.to_be_bytes()));
+    }
+    world.run_until_idle();
+    assert_eq!(world.take_bytes(peer), (0..10).flat_map(pong).collect::<Vec<u8>>());
+}
 
 #[test]
 fn every_client_is_sent_something_at_least_once_a_minute() {
@@ -809,7 +920,7 @@ fn shutdown_sends_queued_messages_and_closes_every_connection() {
     subscribe(&mut world, raw, "/relay/a");
     world.send_event(raw, "/relay/a:0=\"last\"");
     world.turn(0);
-    world.send_control(0, super::ControlMessage::Shutdown { deadline_ns: u64::MAX });
+    world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
     world.turn(0);
     world.run_until_idle();
     assert!(world.shards[0].kernel().has_stopped_listening);

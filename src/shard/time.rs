@@ -28,6 +28,8 @@ pub(super) enum DueTimer {
     Once(u32),
     /// Checks the links to workers.
     Links,
+    /// Checks the sends that are in flight.
+    Sends,
     /// Resumes accepting.
     AcceptAgain,
 }
@@ -54,6 +56,8 @@ pub(super) struct Time {
     timers: Wheel<DueTimer>,
     /// Memory for the timers that fire, kept from turn to turn.
     fired: Vec<DueTimer>,
+    /// `true` if timers are due that have not fired yet, because too many were due at once.
+    is_behind: bool,
 }
 
 /// The state of a shard that has stalled.
@@ -65,6 +69,10 @@ struct CatchingUp {
     /// The time at which timers fire again even if every turn finds something new.
     at_most_ms: u64,
 }
+
+/// The number of timers that fire in one turn. Each may close a connection or send a heartbeat, and the timers of
+/// thousands of connections may be due in the same millisecond.
+const TIMERS_PER_TURN: usize = 1024;
 
 impl Time {
     /// Timers that follow `clock`.
@@ -79,6 +87,7 @@ impl Time {
             catching_up: None,
             timers: Wheel::new(now_ms),
             fired: Vec::new(),
+            is_behind: false,
         }
     }
 
@@ -191,11 +200,16 @@ impl Time {
         self.timers.len()
     }
 
-    /// Takes the timers that are due. Return the list by [`Time::reuse`] once it is empty.
+    /// Takes timers that are due, as many as one turn permits. Return the list by [`Time::reuse`] once it is empty.
     pub fn take_fired(&mut self) -> Vec<DueTimer> {
         let mut fired = std::mem::take(&mut self.fired);
-        self.timers.advance(self.now_ms, &mut fired);
+        self.is_behind = !self.timers.advance_some(self.now_ms, TIMERS_PER_TURN, &mut fired);
         fired
+    }
+
+    /// Returns whether timers are due that have not fired yet.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Keeps the memory of a list of timers.
@@ -258,6 +272,18 @@ mod tests {
         time.check();
         assert_eq!(time.take_fired(), []);
         assert_eq!(time.wait(None), Wait::Forever);
+    }
+
+    #[test]
+    fn only_so_many_timers_fire_in_a_turn_and_the_others_in_the_next() {
+        let mut time = time();
+        for slot in 0..TIMERS_PER_TURN as u32 + 10 {
+            time.set(0, DueTimer::Connection(slot));
+        }
+        let first = time.take_fired();
+        assert_eq!((first.len(), time.is_behind(), time.wait(None)), (TIMERS_PER_TURN, true, Wait::No));
+        let second = time.take_fired();
+        assert_eq!((second.len(), time.is_behind(), time.wait(None)), (10, false, Wait::Forever));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Backpressure: the server closes a client that does not read, names it in the log, and serves the others meanwhile.
 
 use crate::support::Ended;
-use crate::support::wire::Frame;
-use crate::support::{Client, Conversation, Server, Transport};
+use crate::support::wire::{Frame, PING};
+use crate::support::{Client, Conversation, Server, Transport, http};
+use std::time::Duration;
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -97,5 +98,98 @@ fn clients_that_do_not_read_their_answers_are_closed() {
     }
     server.eventually_is("closes_slow", 1);
     server.eventually_is("connections", 0);
+    server.assert_serves();
+}
+
+/// Sends until more than a MiB of output waits for the peer, of which the kernel has taken what it can.
+fn fill(server: &Server, mut send: impl FnMut()) {
+    let before = server.stats().value("outbox_bytes");
+    let mut rounds = 0;
+    while server.stats().value("outbox_bytes") < before + (1 << 20) {
+        send();
+        rounds += 1;
+        assert!(rounds < 10_000, "the peer's output is not kept");
+    }
+}
+
+/// A connection whose peer reads nothing ends after `send-timeout`, on each protocol, although the peer goes on sending.
+#[test]
+fn a_peer_that_reads_nothing_is_closed_although_it_sends() {
+    let arguments = ["--outbox-bytes-max", "64Mi", "--send-timeout", "30s", "--close-timeout", "1s"];
+    let server = Server::start_with_clock(&arguments);
+    for transport in Transport::SOCKETS {
+        let closed_before = server.stats().value("timeouts_send");
+        let mut client = Client::connect_from(LOOPBACK, server.address(), transport);
+        client.shake_hands();
+        let echo = client.framed(format!("/clienttest/echo:1=\"{}\"", "q".repeat(60 << 10)));
+        fill(&server, || client.send(&echo));
+        let ping = client.framed("/qio/ping:2=null");
+        for _ in 0..2 {
+            server.advance(Duration::from_secs(10));
+            client.send(&ping);
+            assert_eq!(
+                server.stats().value("timeouts_send"),
+                closed_before,
+                "{transport:?}: closed too early"
+            );
+        }
+        server.advance(Duration::from_secs(20));
+        server.eventually_is("timeouts_send", closed_before + 1);
+        server.advance(Duration::from_secs(2));
+        server.eventually_is("connections", 0);
+        server.eventually_is("outbox_bytes", 0);
+    }
+    let closed_before = server.stats().value("timeouts_send");
+    let mut connection = http::Connection::open_small(server.address());
+    let request = "GET /quickio.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    fill(&server, || connection.send(request.repeat(20)));
+    server.advance(Duration::from_secs(40));
+    server.eventually_is("timeouts_send", closed_before + 1);
+    server.advance(Duration::from_secs(2));
+    server.eventually_is("connections", 0);
+    server.assert_serves();
+}
+
+/// A peer that reads slowly is not closed, however long one send to it takes.
+#[test]
+fn a_peer_that_reads_slowly_is_not_closed() {
+    let server = Server::start_with_clock(&["--outbox-bytes-max", "64Mi", "--send-timeout", "30s"]);
+    let mut client = Client::connect_from(LOOPBACK, server.address(), Transport::Raw);
+    client.shake_hands();
+    let echo = client.framed(format!("/clienttest/echo:1=\"{}\"", "q".repeat(60 << 10)));
+    // More than this test reads, beyond what the kernel has taken.
+    (0..16).for_each(|_| fill(&server, || client.send(&echo)));
+    let mut read = 0;
+    let waiting = server.stats().value("outbox_bytes");
+    // The kernel asks for more when a third of its buffer is free: a few of these steps make one step of progress.
+    for _ in 0..12 {
+        for _ in 0..3 {
+            read += client.take_bytes(256 << 10).len();
+            server.advance(Duration::from_secs(3));
+        }
+        assert_eq!(server.stats().value("timeouts_send"), 0, "closed after {read} bytes were read");
+    }
+    assert!(server.stats().value("outbox_bytes") > 0, "the output of {waiting} bytes was read in one go");
+    assert_eq!(server.stats().value("connections"), 1);
+}
+
+/// A client that sends Pings and reads no Pong costs one Pong, and it is closed in the end.
+#[test]
+fn pongs_that_are_not_read_do_not_pile_up() {
+    let server = Server::start_with_clock(&[]);
+    let mut client = Client::connect_from(LOOPBACK, server.address(), Transport::WebSocket);
+    client.shake_hands();
+    let pings = Frame::new(PING, [0; 125]).bytes().repeat(500);
+    let mut sent = 0;
+    while server.stats().value("pongs_replaced") < 20_000 {
+        assert!(sent < 2 * BYTES_MAX, "every Ping is answered");
+        client.send(&pings);
+        sent += pings.len();
+    }
+    let waiting = server.stats().value("outbox_bytes");
+    // What was gathered before the first send that did not fit, and the newest Pong.
+    assert!(waiting < 512 << 10, "{waiting} bytes wait");
+    server.advance(Duration::from_secs(38));
+    server.eventually_is("timeouts_send", 1);
     server.assert_serves();
 }

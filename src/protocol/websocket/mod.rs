@@ -141,7 +141,7 @@ impl WebSocketPhase {
                 Incoming::Close(self.close(Reason::InvalidHandshake))
             }
             // 5.5.3: "must have identical Application data as found in the message body of the Ping".
-            ClientMessage::Ping(payload) => Incoming::Reply(framed(Opcode::Pong, payload)),
+            ClientMessage::Ping(payload) => Incoming::Pong(framed(Opcode::Pong, payload)),
             ClientMessage::Pong(_) => Incoming::Ignore,
             ClientMessage::Close(close) => Incoming::Close(self.reply_to_close(close.map(|(code, _)| code))),
         }

@@ -185,23 +185,36 @@ fn gathered_frames_arrive_as_one_stream() {
 }
 
 #[test]
-fn sends_that_do_not_fit_into_the_socket_complete_once() {
+fn sends_that_do_not_fit_into_the_socket_complete_once_and_tell_their_progress() {
     let big = vec![b'x'; 16 << 20];
     for gathered in [false, true] {
         let mut tested = Tested::new();
         let (socket, peer) = tested.pair(0);
         match gathered {
-            false => tested.ring.send(socket, 5, frame(&big)),
+            false => {
+                let _ = tested.ring.send(socket, 5, frame(&big));
+            }
             true => {
-                tested.ring.send_gathered(socket, 5, vec![frame(&big[..9 << 20]), frame(&big[9 << 20..])])
+                let frames = vec![frame(&big[..9 << 20]), frame(&[]), frame(&big[9 << 20..])];
+                let _ = tested.ring.send_gathered(socket, 5, frames);
             }
         }
         tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
         assert_eq!(tested.ring.sends_in_flight(), 1, "the frames do not fit into the socket");
         let len = big.len();
         let reader = thread::spawn(move || read(&peer, len));
-        let (_, result, frames) = tested.sent();
+        let mut parts = 0;
+        let (result, frames) = tested.until("end of the send", |_, completion| match completion {
+            Completion::SendProgressed { token } => {
+                assert_eq!(token, 5);
+                parts += 1;
+                None
+            }
+            Completion::Sent { result, frames, .. } => Some((result, frames)),
+            _ => None,
+        });
         assert_eq!((result, frames.len()), (Ok(()), len));
+        assert!(parts > 0, "what the socket has room for is accepted at once, and the rest later");
         assert!(reader.join().unwrap() == big);
     }
 }
@@ -226,9 +239,9 @@ fn cancelling_ends_operations_and_closing_frees_the_place() {
     for round in 0..3 {
         let (socket, peer) = tested.pair(63);
         tested.ring.receive(socket, round);
-        tested.ring.send(socket, round, frame(&vec![b'x'; 16 << 20]));
+        let send = tested.ring.send(socket, round, frame(&vec![b'x'; 16 << 20]));
         tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
-        tested.ring.cancel(round, true);
+        tested.ring.cancel(round, Some(send));
         let (mut sent, mut received) = (None, None);
         tested.until("end of both", |_, completion| {
             match completion {
@@ -532,7 +545,7 @@ fn a_dropped_ring_frees_everything_in_flight() {
             match place % 2 {
                 0 => tested.ring.send(socket, place, big.clone()),
                 _ => tested.ring.send_gathered(socket, place, vec![half.clone(), half.clone()]),
-            }
+            };
             peers.push(peer);
         }
         tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
@@ -567,6 +580,46 @@ fn places_of_accepted_sockets_cannot_be_adopted() {
     tested.pair(0);
 }
 
+/// A peer reads a part of a send, whose rest must not be submitted again once the send was cancelled.
+#[test]
+fn a_send_that_was_cancelled_is_not_continued() {
+    let mut tested = Tested::new();
+    let (socket, peer) = tested.pair(0);
+    let send = tested.ring.send(socket, 5, frame(&vec![b'x'; 16 << 20]));
+    tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+    peer.set_nonblocking(true).unwrap();
+    // A part is accepted, of which the ring hears in the turn that submits the cancellation.
+    while let Ok(1..) = (&peer).read(&mut vec![0; 1 << 20]) {}
+    tested.ring.cancel(5, Some(send));
+    while let Ok(1..) = (&peer).read(&mut vec![0; 1 << 20]) {}
+    assert!(tested.sent().1.is_err());
+    assert_eq!(tested.ring.sends_in_flight(), 0);
+    // A second cancellation finds nothing, or a later send of another socket, which it leaves alone.
+    let (other, _other_peer) = tested.pair(1);
+    assert_eq!(tested.ring.send(other, 6, frame(b"hello")), send, "the place is used again");
+    tested.ring.cancel(5, Some(send));
+    let (token, result, _) = tested.sent();
+    assert_eq!((token, result), (6, Ok(())));
+}
+
+#[test]
+fn sends_in_flight_are_visited_in_steps() {
+    let mut tested = Tested::new();
+    let _peers: Vec<TcpStream> = (0..20)
+        .map(|token| {
+            let (socket, peer) = tested.pair(token);
+            let _ = tested.ring.send(socket, token, frame(&vec![b'x'; 16 << 20]));
+            peer
+        })
+        .collect();
+    let (mut tokens, mut next) = (Vec::new(), Some(0));
+    while let Some(from) = next {
+        next = tested.ring.visit_sends(from, 7, |token| tokens.push(token));
+    }
+    tokens.sort_unstable();
+    assert_eq!(tokens, Vec::from_iter(0..20));
+}
+
 /// With this many sockets, it would show if the kernel examined all of them for each one.
 #[test]
 fn many_sockets_are_cancelled_and_dropped_quickly() {
@@ -582,7 +635,7 @@ fn many_sockets_are_cancelled_and_dropped_quickly() {
     }
     tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
     for token in 0..PAIRS {
-        tested.ring.cancel(2 * token, false);
+        tested.ring.cancel(2 * token, None);
     }
     let mut missing = PAIRS;
     tested.until("last end", |_, completion| {

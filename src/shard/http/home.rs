@@ -88,6 +88,9 @@ impl State {
         if self.sessions.find(sid).is_some_and(|slot| self.connections.live(slot).stage == Stage::Ending) {
             // A session that ends in this turn takes no more requests.
             self.finish_session_endings();
+            if let Some(slot) = self.sessions.find(sid) {
+                self.finish_overflowed_session(slot);
+            }
         }
         match self.sessions.find(sid) {
             Some(slot) => {

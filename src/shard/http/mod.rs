@@ -216,8 +216,7 @@ impl State {
         match ready.persistence {
             Persistence::KeepAlive if ready.bytes.is_empty() => {}
             Persistence::KeepAlive => {
-                let frame = Frame::with_broadcasts(ready.bytes, self.time.now_ns(), accepted);
-                self.connections.queue_response(slot, frame);
+                self.connections.queue_response(slot, ready.bytes, accepted, self.time.now_ns());
                 let has_ended = self.connections.live(slot).input == Input::Ended && !self.is_held(slot);
                 if is_answered && has_ended {
                     self.end(slot, Cause::EndOfStream);

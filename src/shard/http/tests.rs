@@ -884,7 +884,7 @@ fn a_response_that_ends_its_connection_does_not_lose_output_of_another_session()
 
 #[test]
 fn the_content_of_a_full_outbox_fits_into_one_response() {
-    let config = Config { outbox_bytes_max: 1024, message_bytes_max: 900, ..Config::default() };
+    let config = Config { outbox_bytes_max: 1400, message_bytes_max: 900, ..Config::default() };
     let mut world = World::with_config(2, config, apps());
     let peer = world.connect(0);
     for session in subscribe_two_sessions(&mut world, peer) {
@@ -1077,14 +1077,14 @@ fn a_session_recreated_in_the_turn_in_which_it_ends_exceeds_no_limit() {
 
 #[test]
 fn a_broadcast_accepted_before_a_stream_overflowed_is_delivered() {
-    let config = Config { outbox_bytes_max: 1000, message_bytes_max: 900, ..Config::default() };
+    let config = Config { outbox_bytes_max: 1300, message_bytes_max: 1000, ..Config::default() };
     let mut world = World::with_config(1, config, apps());
     let (stream, peer) = (world.connect(0), world.connect(0));
     let session = session_on(&world, 0);
     open_stream(&mut world, stream, &session.stream("&connect=true"));
     assert_eq!(exchange(&mut world, peer, &session.post("", "/qio/on:0=\"/relay/a\"")), ok_response(""));
     let echo = |callback: u32, bytes| format!("/clienttest/echo:{callback}=\"{}\"\n", "e".repeat(bytes));
-    let bodies = [echo(1, 400), "/relay/a:0=5".into(), echo(2, 700)];
+    let bodies = [echo(1, 400), "/relay/a:0=5".into(), echo(2, 900)];
     world.send_bytes(peer, bodies.map(|body| session.post("", &body)).concat().as_bytes());
     world.run_until_idle();
     let text = take_stream(&mut world, stream);

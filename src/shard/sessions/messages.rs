@@ -122,10 +122,10 @@ pub(in crate::shard) struct SessionOutput {
 
 impl SessionOutput {
     /// The bytes of all these frames, in order.
-    pub fn of(frames: &[Frame]) -> SessionOutput {
+    pub fn of(frames: &Outbox) -> SessionOutput {
         let mut output = SessionOutput::default();
         output.bytes.reserve(frames.iter().map(Frame::len).sum());
-        for frame in frames {
+        for frame in frames.iter() {
             output.bytes.extend_from_slice(frame.as_slice());
             output.accepted.extend_from_slice(frame.accepted());
         }

@@ -8,7 +8,7 @@ use crate::error::ProtocolError;
 use crate::plan::{Protocol, Role, Room, Window};
 use crate::results::{Results, Timing};
 use quickio::qev::buffers::Frame;
-use quickio::qev::ring::Descriptor;
+use quickio::qev::ring::{Descriptor, SendId};
 use std::collections::VecDeque;
 
 /// A connection of a worker.
@@ -34,7 +34,8 @@ pub struct Connection {
 pub struct SocketState {
     /// The descriptor, if the socket is open.
     pub descriptor: Option<Descriptor>,
-    pub sending: bool,
+    /// The send that is in flight.
+    pub send: Option<SendId>,
     pub receiving: bool,
     /// The server has closed the socket, and it is about to be closed here. It cannot be reused before that.
     pub closing: bool,
@@ -78,7 +79,7 @@ impl SocketState {
     fn new(decoder: Decoder) -> SocketState {
         SocketState {
             descriptor: None,
-            sending: false,
+            send: None,
             receiving: false,
             closing: false,
             outbox: VecDeque::new(),
@@ -88,7 +89,7 @@ impl SocketState {
 
     /// Returns whether no operation is in flight.
     pub fn is_idle(&self) -> bool {
-        !self.sending && !self.receiving
+        self.send.is_none() && !self.receiving
     }
 }
 
@@ -111,7 +112,7 @@ impl Connection {
 
     /// Returns whether new messages would have to wait.
     pub fn is_busy(&self) -> bool {
-        self.session.as_ref().map_or(self.sockets[0].sending, |session| session.is_busy())
+        self.session.as_ref().map_or(self.sockets[0].send.is_some(), |session| session.is_busy())
     }
 
     /// Returns whether it subscribes to its room after the greeting.

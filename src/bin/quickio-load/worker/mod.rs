@@ -332,8 +332,8 @@ impl Worker<'_> {
             socket.outbox.clear();
             match socket.descriptor {
                 Some(_) if !socket.is_idle() => {
-                    let sending = socket.sending;
-                    self.ring.cancel(ring_token, sending);
+                    let send = socket.send;
+                    self.ring.cancel(ring_token, send);
                 }
                 Some(_) => self.close_if_idle(id),
                 None => {}
@@ -486,12 +486,12 @@ impl Worker<'_> {
         let ring_token = self.ring_token(id);
         let socket = self.socket(id);
         let Some(descriptor) = socket.descriptor else { return };
-        if socket.sending {
+        if socket.send.is_some() {
             return socket.outbox.push_back(frame);
         }
-        socket.sending = true;
         self.results.counters.add(Counter::BytesSent, frame.len() as u64);
-        self.ring.send(descriptor, ring_token, frame);
+        let send = self.ring.send(descriptor, ring_token, frame);
+        self.socket(id).send = Some(send);
     }
 
     fn receive(&mut self, id: SocketId) {
@@ -644,7 +644,7 @@ impl Worker<'_> {
         let connection = &mut self.connections[id.token as usize];
         let opens = matches!(connection.state, ConnectionState::Opening | ConnectionState::Open);
         let socket = &mut connection.sockets[id.index];
-        socket.sending = false;
+        socket.send = None;
         if let Err(error) = result {
             self.fail(id.token, &format!("send: {error}"));
             return self.close_if_idle(id);
