@@ -1,8 +1,10 @@
 //! The output and the log lines of a worker appear in the server's log, line by line and limited.
 
-use super::support::Conversation;
-use super::{MS, ask, execute, pid, signal, start, tell, wait_for_log};
+use super::support::{Conversation, Server};
+use super::{Folder, MS, ask, execute, pid, signal, start, tell, wait_for_log};
 use serde_json::{Value, json};
+use std::fs;
+use std::process::Command;
 
 /// Returns the lines of a log that contain a text.
 fn lines<'a>(log: &'a str, text: &str) -> Vec<&'a str> {
@@ -212,4 +214,59 @@ fn control_lines_before_an_exit_are_logged() {
     signal(server.pid(), "CONT");
     let log = wait_for_log(&server, "again_in", 1);
     assert!(log.contains("the last line"), "the line is missing");
+}
+
+/// Halves of surrogate pairs, NUL and control characters arrive from clients, are printed and logged, and are sent on.
+#[test]
+fn no_text_of_a_client_ends_a_worker() {
+    const PYTHON: &str = r#"
+import json, logging
+from quickio import app
+
+@app.event("/say")
+def say(event):
+    text = json.loads(event.json.text)
+    print(text)
+    logging.error("%s", text)
+    app.log("info", "logged " + text)
+    app.broadcast("/other", text)
+    return text
+
+@app.event("/ok")
+def ok(event):
+    return "ok"
+"#;
+    const JAVASCRIPT: &str = r#"
+import { app } from 'quickio'
+app.event('/say', ({ data }) => {
+  console.log(data)
+  console.error('%s', data)
+  app.log('info', `logged ${data}`)
+  app.broadcast('/other', data)
+  return data
+})
+app.event('/ok', () => 'ok')
+"#;
+    for (file, text, program) in [("say.py", PYTHON, "python3"), ("say.mjs", JAVASCRIPT, "node")] {
+        if Command::new(program).arg("--version").output().is_err() {
+            eprintln!("**** SKIPPED: there is no {program} here ****");
+            continue;
+        }
+        let folder = Folder::new();
+        fs::write(folder.file(file), text).expect("a file can be written");
+        let server = Server::start_with_clock(&["--app", &folder.file(file), "--worker-timeout", "24h"]);
+        let mut client = server.websocket();
+        for (text, logged) in [
+            (r#""\ud800""#, r"logged \ud800"),
+            (r#""a\udfff""#, r"logged a\udfff"),
+            (r#""\u0000\u001b[2Jx""#, r"[2Jx"),
+        ] {
+            client.tell("/say", text);
+            client.request_code("/ok", "1", 200);
+            let log = wait_for_log(&server, logged, 1);
+            assert!(!log.contains(['\0', '\u{1b}']), "{program}: {log:?}");
+        }
+        assert_eq!(server.stats().value("workers_crashed"), 0, "{program}");
+        assert_eq!(server.stats().value("worker_frames_refused"), 0, "{program}");
+    }
 }

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fmt::{self, Formatter, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::str;
 
 /// Returns bytes as text: half of a surrogate pair is written as `\ud800`, and other bytes that are not UTF-8 as `\xff`.
 pub fn readable(bytes: &[u8]) -> String {

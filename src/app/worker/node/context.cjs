@@ -12,8 +12,8 @@ function keepContext() {
   base = new AsyncResource('quickio', { requireManualDestroy: true })
 }
 
-/** Calls a function in a new context, which has what the script and its start functions have set. What the function sets
- * with `enterWith` is seen by what it calls, and by no other function. */
+/** Calls a function in a new context, which has what the script and its start functions have set. What the function
+ * sets with `enterWith` is seen by what it calls, and by no other function. */
 function callInContext(fn, ...args) {
   if (base === null) return fn(...args)
   // A resource that were used twice would keep what the first function has set.

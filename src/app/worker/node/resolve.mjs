@@ -54,8 +54,8 @@ function hookRequire(file) {
   }
 }
 
-/** Lets threads (`worker_threads`) and forked processes (`child_process.fork`) of this process find the package, too. There
- * is no server for them: the package has its types, and functions that need a server throw `NotRunning`. */
+/** Lets threads (`worker_threads`) and forked processes (`child_process.fork`) of this process find the package, too.
+ * There is no server for them: the package has its types, and functions that need a server throw `NotRunning`. */
 export function hookChildren() {
   if (!module.registerHooks && !module.register) return // this version has no --import
   // The default arguments of `fork`.

@@ -1,5 +1,7 @@
-"""Contexts: each function of the application runs in a context of its own, based on the one that the script and its start
-functions have left. What a function sets in a context variable or in its decimal context is not seen by other functions.
+"""Contexts: each function of the application runs in a context of its own.
+
+The context is a copy of the one that the script and its start functions have left. What a function sets in a context
+variable or in its decimal context is not seen by other functions.
 """
 
 from __future__ import annotations

@@ -72,8 +72,10 @@ def _ignore_signal(_number: int, _frame: Optional[FrameType]) -> None:
 
 
 def _accept_any_text() -> None:
-    """Makes `print` and `logging` accept every text, whatever the locale. Texts from clients may have halves of surrogate
-    pairs, which have no form in UTF-8, and must not raise where they are printed."""
+    """Makes `print` and `logging` accept every text, whatever the locale.
+
+    Texts from clients may have halves of surrogate pairs, which have no form in UTF-8.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
