@@ -2,6 +2,7 @@
 
 use super::{Client, Conversation, DEADLINE, HttpClient, Transport, http};
 use serde_json::Value;
+use std::any::Any;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -19,6 +20,8 @@ pub struct Server {
     log_thread: Option<JoinHandle<()>>,
     /// The lines that the server printed, except `ready`.
     pub greeting: Vec<String>,
+    /// The files that the server may still read.
+    kept: Vec<Box<dyn Any + Send>>,
 }
 
 /// The output of the server on stderr so far.
@@ -75,7 +78,14 @@ impl Server {
                 thread_log.grown.notify_all();
             }
         });
-        Server { child, output, log, log_thread: Some(log_thread), greeting: Vec::new() }
+        Server { child, output, log, log_thread: Some(log_thread), greeting: Vec::new(), kept: Vec::new() }
+    }
+
+    /// Keeps a value until the server has ended, such as the guard of a file.
+    #[allow(dead_code, reason = "only the tests of workers need it")]
+    pub fn keep(mut self, value: impl Any + Send) -> Server {
+        self.kept.push(Box::new(value));
+        self
     }
 
     /// Returns the first address that the server listens on.

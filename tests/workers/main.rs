@@ -80,12 +80,12 @@ impl Drop for Folder {
 /// the worker's pings late.
 fn start(settings: Value, arguments: &[&str]) -> Server {
     let folder = Folder::new();
-    // The server reads the file only when it starts.
+    // The server reads the file when it starts, and after SIGHUP.
     let file = folder.settings(&settings);
     let app = if arguments.contains(&"--app") { &[][..] } else { &["--app", RAW] };
     let timeout =
         if arguments.contains(&"--worker-timeout") { &[][..] } else { &["--worker-timeout", "24h"] };
-    Server::start_with_clock(&[app, timeout, &["--config", &file], arguments].concat())
+    Server::start_with_clock(&[app, timeout, &["--config", &file], arguments].concat()).keep(folder)
 }
 
 /// Sends steps to the worker, and returns the callback's id.
