@@ -459,6 +459,8 @@ fn errors_of_the_file() {
         "\u{0}",
         "= 3",
         "shards = 99999999999999999999",
+        // Found by a fuzz target: toml_edit 0.23 panicked.
+        "x==\nx.=",
     ] {
         let message = of_file(text).unwrap_err();
         assert!(
