@@ -1,10 +1,11 @@
 //! A connection's codec, fed in pieces. The items in the bytes must not depend on the pieces.
 
-use quickio::protocol::http::{HttpResponse, Persistence, ReadyResponses, RequestKind};
+use quickio::protocol::http::{HttpDate, HttpResponse, Persistence, ReadyResponses, RequestKind};
 use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins};
 
 /// The limit of messages: small, so that inputs reach it.
 const MESSAGE_BYTES_MAX: usize = 100;
+const HTTP_HEAD_BYTES_MAX: usize = 1000;
 
 /// The items of a connection, each as text.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,8 +29,12 @@ pub fn check(prefix: &[u8], input: &[u8]) {
 }
 
 fn transcript(options: Options, bytes: &[u8], size: usize) -> Transcript {
-    let origins = Origins::Only(vec!["https://a.example".into()]);
-    let settings = CodecSettings { message_bytes_max: MESSAGE_BYTES_MAX, origins };
+    let settings = CodecSettings {
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        http_head_bytes_max: HTTP_HEAD_BYTES_MAX,
+        origins: Origins::Only(vec!["https://a.example".into()].into()),
+        date: HttpDate::EPOCH,
+    };
     let mut codec = Codec::new(options);
     let mut transcript = Transcript::default();
     for piece in bytes.chunks(size) {
@@ -59,7 +64,7 @@ fn feed(codec: &mut Codec, piece: &[u8], settings: &CodecSettings, transcript: &
                     }
                     _ => HttpResponse::Whole { status: 200, headers: "", body: b"" },
                 };
-                let ReadyResponses { bytes, persistence } = codec.respond(number, response);
+                let ReadyResponses { bytes, persistence } = codec.respond(number, response, settings);
                 assert!(bytes.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&bytes));
                 transcript.has_ended = is_stream || persistence != Persistence::KeepAlive;
             }
