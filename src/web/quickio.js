@@ -210,7 +210,7 @@ globalThis.QuickIO = (() => {
   /** Returns the pause in milliseconds that a response asks for, bounded; 0 if it asks for none. */
   function retryAfter({ status, headers }, now) {
     const value = (status === 429 || status === 503) && headers?.get('retry-after')
-    const ms = /^\d+$/.test(value) ? value * 1000 : Date.parse(value) - now
+    const ms = /^\d+$/.test(value) ? value * 1000 : / GMT$/.test(value) ? Date.parse(value) - now : 0
     return ms > 0 ? Math.min(ms, RETRY_AFTER_MAX_MS) : 0
   }
 
@@ -727,7 +727,7 @@ globalThis.QuickIO = (() => {
       if (value !== undefined) all[name] = value
     }
     const { clock, random } = all
-    return { ...all, clock: limitedTimers(clock), random: () => Math.min(1, Math.max(0, random() || 0)) }
+    return { ...all, clock: limitedTimers(clock), random: () => Math.min(1, Math.max(0, Number(random()) || 0)) }
   }
 
   /** Wraps a clock, whose timers would fire at once if their time were too long for them. Such a time is no limit. */
@@ -1232,7 +1232,7 @@ globalThis.QuickIO = (() => {
       requireType(isValid, 'options', 'a function or an object', options)
       const { onError, extra } = isFunction(options) ? { onError: options } : options ?? {}
       checkOption('onError', onError ?? undefined)
-      const json = toJson(extra === undefined ? path : [path, extra])
+      const json = extra === undefined ? toJson(path) : `[${toJson(path)},${toJson(extra)}]`
       const handler = { fn, once, onError }
       const promise = new Promise((resolve, reject) => Object.assign(handler, { resolve, reject }))
       promise.catch(ignore)

@@ -1,9 +1,10 @@
 // How a browser loads and caches the documents of the server.
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { group, within } from './support/harness.mjs'
 import { blankPage } from './support/browser.mjs'
-import { Server } from './support/server.mjs'
+import { Server, file } from './support/server.mjs'
 
 const PARTS = ['/', '/page.css', '/page.js', '/quickio.js']
 
@@ -99,6 +100,32 @@ export function documents(browser) {
       assert.equal(opened.at(-1), `${server.url}/quickio.js`)
       await page.context().close()
     })
+
+    for (const path of ['README.md', 'docs/client.md']) {
+      const blocks = [...readFileSync(file(path), 'utf8').matchAll(/^```html\n([^]*?)^```$/gm)].map(([, code]) => code)
+      for (const [number, code] of blocks.entries()) {
+        await test(`HTML example ${number} of ${path}`, async () => {
+          const page = await (await browser.newContext()).newPage()
+          const printed = []
+          page.on('console', (message) => { if (message.type() === 'log') printed.push(message.text()) })
+          page.on('pageerror', (error) => printed.push(error.message))
+          // Each origin may include the library, so a document without an origin may, too.
+          await page.setContent(code.replaceAll(/https:\/\/events\.example\.com|http:\/\/127\.0\.0\.1:8080/g, server.url))
+          // A classic script shares its `qio` with the page. The module keeps its own, so another client is opened.
+          const opened = await page.evaluate(async () => {
+            const client = typeof qio === 'object' ? qio : new QuickIO()
+            await client.send('/qio/ping')
+            return client.state
+          })
+          assert.equal(opened, 'open')
+          const logs = code.includes('console.log')
+          for (let turn = 0; turn < 100 && printed.length < Number(logs); turn++) await new Promise((resolve) => setTimeout(resolve, 50))
+          assert.equal(printed.length, Number(logs), printed.join('\n'))
+          await page.context().close()
+        })
+      }
+      await test(`${path} has HTML examples`, async () => assert.ok(blocks.length >= 1))
+    }
 
     await test('an isolated page can load the library of another origin, but not the parts of its page', async () => {
       const isolated = await (await browser.newContext({ bypassCSP: true })).newPage()

@@ -8,6 +8,7 @@
 // last line has the numbers of passed and failed tests.
 
 import { documents } from './documents.mjs'
+import { leaving } from './leaving.mjs'
 import { outside } from './outside.mjs'
 import { page } from './page.mjs'
 import { mangled, plain } from './suite.mjs'
@@ -22,7 +23,7 @@ const text = process.argv.slice(2).find((argument) => !argument.startsWith('--')
 process.on('exit', Server.killAll)
 
 const browser = await launch()
-for (const part of [plain, mangled, outside, page, documents]) part(browser, all)
+for (const part of [plain, mangled, outside, leaving, page, documents]) part(browser, all)
 let timedOut = 0
 const results = await within(RUN_MS, runGroups(text), 'the tests').catch((error) => {
   console.log(`FAILED   ${error.message}`)
