@@ -212,7 +212,7 @@ impl NaiveSubscriptions {
     }
 }
 
-fn subscribe(table: &mut Subscriptions, client: u32, path: PathRef<'_>) {
+fn subscribe(table: &mut Subscriptions, client: u32, path: &Path) {
     if let SubscribeOutcome::Decide(id) = table.subscribe(client, path) {
         black_box(table.decide(client, id, true));
     }
@@ -235,7 +235,7 @@ fn filled() -> (Subscriptions, NaiveSubscriptions) {
     let (mut table, mut twin) = (Subscriptions::new(), NaiveSubscriptions::default());
     for client in 0..CLIENTS {
         for path in joined(client) {
-            subscribe(&mut table, client, path.as_ref());
+            subscribe(&mut table, client, &path);
             twin.subscribe(client, path.as_str());
         }
     }
@@ -252,7 +252,7 @@ fn subscriptions(c: &mut Criterion) {
     });
     group.bench_function("on, off", |b| {
         b.iter(|| {
-            subscribe(&mut table, CLIENTS, black_box(path.as_ref()));
+            subscribe(&mut table, CLIENTS, black_box(&path));
             table.unsubscribe(CLIENTS, path.as_ref())
         });
     });
@@ -267,7 +267,7 @@ fn subscriptions(c: &mut Criterion) {
         b.iter(|| {
             let client = closing.next().expect("it cycles");
             table.close(client, |path, ended| drop(black_box((path, ended))));
-            joined(client).iter().for_each(|path| subscribe(&mut table, client, path.as_ref()));
+            joined(client).iter().for_each(|path| subscribe(&mut table, client, path));
         });
     });
     group.bench_function("client of four comes and goes, naive", |b| {
@@ -303,7 +303,7 @@ fn many(c: &mut Criterion) {
         (0..PATHS).map(|number| Path::parse(&format!("/many/{number}")).expect("a path")).collect();
     let fill = || {
         let mut table = Subscriptions::new();
-        paths.iter().for_each(|path| subscribe(&mut table, 0, path.as_ref()));
+        paths.iter().for_each(|path| subscribe(&mut table, 0, path));
         table
     };
     let fill_twin = || {
@@ -313,9 +313,7 @@ fn many(c: &mut Criterion) {
     };
     let (mut table, twin) = (fill(), fill_twin());
     let mut any = (0..PATHS).map(|number| &paths[number * 7919 % PATHS]).cycle();
-    group.bench_function("on, active", |b| {
-        b.iter(|| table.subscribe(0, any.next().expect("it cycles").as_ref()))
-    });
+    group.bench_function("on, active", |b| b.iter(|| table.subscribe(0, any.next().expect("it cycles"))));
     group.bench_function("on, active, naive", |b| {
         b.iter(|| twin.by_client[&0].contains(any.next().expect("it cycles").as_str()));
     });

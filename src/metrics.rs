@@ -158,7 +158,8 @@ metrics! {
         Unsubscribes = "unsubscribes", "subscriptions",
             "Active subscriptions that ended, because the client unsubscribed or disconnected.";
         SubscriptionsRefusedLimit = "subscriptions_refused_limit", "subscriptions",
-            "Subscriptions answered with 420 because of clients-subs-total or clients-subs-min.";
+            "Subscriptions answered with 420 because of clients-subs-max, clients-subs-total, clients-subs-min or \
+             paths-bytes-max, or because other shards were behind.";
         SubscriptionsRefusedApp = "subscriptions_refused_app", "subscriptions",
             "Subscriptions refused by an application.";
         CallbacksIssued = "callbacks_issued", "callbacks",
@@ -244,6 +245,9 @@ metrics! {
             "Active subscriptions.";
         Paths = "paths", "paths",
             "Paths with subscribers on this shard or on another one. A path counts on each shard that knows it.";
+        PathBytes = "path_bytes", "bytes",
+            "The cost of the paths that clients of this shard are subscribed to: their text once, and an entry on every \
+             shard.";
         OutboxBytes = "outbox_bytes", "bytes",
             "Bytes in outboxes that wait for their clients to read.";
         MeshOverflowBytes = "mesh_overflow_bytes", "bytes",

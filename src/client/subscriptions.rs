@@ -118,6 +118,7 @@ pub enum EndedSubscription {
 ///   list with its place.
 /// - `pending` of a path is the number of clients in whose lists the path is pending or tombstoned.
 /// - `active` is the number of active subscriptions.
+/// - `held_paths` and `held_text_bytes` are the number and the text of the paths that clients of this shard hold.
 /// - An entry is either in use, or its id is in `vacant`, once. An entry in use has a path, and `index` finds it by the
 ///   path's text. The index has no other pairs.
 #[derive(Debug)]
@@ -133,6 +134,8 @@ pub struct Subscriptions {
     hasher: RandomState,
     secret: Secret,
     active: usize,
+    held_paths: usize,
+    held_text_bytes: usize,
 }
 
 /// A path and its subscribers. An entry without a path is vacant.
@@ -148,6 +151,13 @@ struct PathEntry {
     /// The key of the path in the index. With it, an entry is removed from the index without hashing the path again.
     tag: u32,
 }
+
+/// The memory of a shared text apart from its bytes: two counts.
+const TEXT_HEADER_BYTES: usize = 16;
+
+/// The memory of a path on a shard: its entry and its pair in the index. Both tables grow by doubling: at worst, half of
+/// their memory is unused.
+const ENTRY_BYTES: usize = 2 * (size_of::<PathEntry>() + size_of::<TableSlot>());
 
 /// The number of clients and of paths that [`Subscriptions::check_some`] examines.
 const CHECKED_RECORDS: usize = 16;
@@ -171,11 +181,15 @@ impl Subscriptions {
             hasher,
             secret,
             active: 0,
+            held_paths: 0,
+            held_text_bytes: 0,
         }
     }
 
     /// Begins to subscribe a client to a path.
-    pub fn subscribe(&mut self, client: u32, path: PathRef<'_>) -> SubscribeOutcome {
+    ///
+    /// If the path is not in use, it keeps this text, which all shards share.
+    pub fn subscribe(&mut self, client: u32, path: &Path) -> SubscribeOutcome {
         let id = self.find_or_add(path);
         match self.state(client, id) {
             None => self.add_pending(client, id),
@@ -274,7 +288,7 @@ impl Subscriptions {
     /// Records that another shard has subscribers of the path.
     pub fn add_remote(&mut self, path: &Path, shard: u16) {
         let (word, bit) = remote_bit(shard);
-        let id = self.find_or_add(path.as_ref());
+        let id = self.find_or_add(path);
         self.entries[id.index()].remote[word] |= bit;
     }
 
@@ -310,6 +324,12 @@ impl Subscriptions {
     /// Returns `true` if no subscription is active.
     pub fn is_empty(&self) -> bool {
         self.active == 0
+    }
+
+    /// Returns the memory in bytes that the paths cost which clients of this shard hold, if each is in use on this many
+    /// shards: their text once, and an entry on each shard.
+    pub fn held_path_bytes(&self, shards: usize) -> usize {
+        self.held_text_bytes + self.held_paths * (TEXT_HEADER_BYTES + shards * ENTRY_BYTES)
     }
 
     /// Returns the number of paths in use.
@@ -351,6 +371,13 @@ impl Subscriptions {
         }
         let subscribers: usize = self.entries.iter().map(|entry| entry.subscribers.len()).sum();
         assert_eq!(subscribers, self.active, "`active` must be the number of subscribers of all paths");
+        let held = || self.entries.iter().filter(|entry| entry.is_held());
+        assert_eq!(held().count(), self.held_paths, "`held_paths` must be the number of paths that are held");
+        let text: usize = held().map(PathEntry::text_bytes).sum();
+        assert_eq!(
+            text, self.held_text_bytes,
+            "`held_text_bytes` must be the text of the paths that are held"
+        );
         let vacant = self.entries.iter().filter(|entry| entry.path.is_none()).count();
         assert_eq!(vacant, self.vacant.len(), "each vacant id must be in `vacant` once");
         self.index.check(self.secret);
@@ -426,7 +453,12 @@ impl Subscriptions {
             self.clients.resize_with(slots, || ClientPaths::EMPTY);
         }
         self.clients[client as usize].insert(self.secret, id, SubscriptionState::Pending);
-        self.entries[id.index()].pending += 1;
+        let entry = &mut self.entries[id.index()];
+        if !entry.is_held() {
+            self.held_paths += 1;
+            self.held_text_bytes += entry.text_bytes();
+        }
+        entry.pending += 1;
         SubscribeOutcome::Decide(id)
     }
 
@@ -451,6 +483,7 @@ impl Subscriptions {
     /// path.
     fn end_pending(&mut self, id: PathId) -> Path {
         self.entries[id.index()].pending -= 1;
+        self.count_released(id);
         self.release(id)
     }
 
@@ -467,12 +500,22 @@ impl Subscriptions {
         }
         let last = subscribers.is_empty();
         self.active -= 1;
+        self.count_released(id);
         (self.release(id), last)
     }
 
-    fn find_or_add(&mut self, path: PathRef<'_>) -> PathId {
-        let tag = self.tag(path);
-        self.find_by_tag(tag, path).unwrap_or_else(|| self.add(tag, path))
+    /// Notes that a client no longer holds a path.
+    fn count_released(&mut self, id: PathId) {
+        let entry = &self.entries[id.index()];
+        if !entry.is_held() {
+            self.held_paths -= 1;
+            self.held_text_bytes -= entry.text_bytes();
+        }
+    }
+
+    fn find_or_add(&mut self, path: &Path) -> PathId {
+        let tag = self.tag(path.as_ref());
+        self.find_by_tag(tag, path.as_ref()).unwrap_or_else(|| self.add(tag, path))
     }
 
     fn tag(&self, path: PathRef<'_>) -> u32 {
@@ -484,13 +527,13 @@ impl Subscriptions {
         Some(PathId(self.index.value(at)))
     }
 
-    fn add(&mut self, tag: u32, path: PathRef<'_>) -> PathId {
+    fn add(&mut self, tag: u32, path: &Path) -> PathId {
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.entries.push(PathEntry::default());
             PathId(u32::try_from(self.entries.len() - 1).expect("paths are bounded by subscriptions"))
         });
         let entry = &mut self.entries[id.index()];
-        (entry.path, entry.tag) = (Some(path.to_path()), tag);
+        (entry.path, entry.tag) = (Some(path.clone()), tag);
         self.index.insert(self.secret, TableSlot { key: tag, value: id.0 });
         id
     }
@@ -519,6 +562,15 @@ fn window(turn: u64, count: usize, len: usize) -> impl Iterator<Item = usize> {
 }
 
 impl PathEntry {
+    /// Returns whether a client of this shard is subscribed to the path, or pending.
+    fn is_held(&self) -> bool {
+        !self.subscribers.is_empty() || self.pending > 0
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.path.as_ref().expect(IN_USE).as_str().len()
+    }
+
     /// Returns whether the path has no subscribers on any shard, and none that are pending.
     fn is_idle(&self) -> bool {
         self.subscribers.is_empty() && self.pending == 0 && self.remote == [0; SHARDS_MAX / 64]

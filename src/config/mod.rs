@@ -290,6 +290,10 @@ pub struct Config {
     pub clients_subs_pressure: u8,
     /// The number of subscriptions that a client may have even above that percentage.
     pub clients_subs_min: usize,
+    /// The maximum number of subscriptions of one client.
+    pub clients_subs_max: usize,
+    /// The maximum cost of the paths of all subscriptions, in bytes.
+    pub paths_bytes_max: usize,
     /// How long a client may take to fire a server callback.
     pub clients_cb_max_age: Duration,
     /// How long a peer may take to complete its handshake, or a message that it has begun.
@@ -398,6 +402,8 @@ impl Default for Config {
             clients_subs_total: 4_194_304,
             clients_subs_pressure: 60,
             clients_subs_min: 128,
+            clients_subs_max: 4096,
+            paths_bytes_max: 1 << 30,
             clients_cb_max_age: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),

@@ -410,6 +410,34 @@ pub static SETTINGS: &[Setting] = &[
         doc: "The number of subscriptions that each client may have even above clients-subs-pressure.",
     },
     Setting {
+        name: "clients-subs-max",
+        group: Group::Limits,
+        kind: ValueKind::Count {
+            min: 1,
+            max: KI * MI,
+            power_of_two: false,
+            unit: "subscriptions",
+            field: |config| &mut config.clients_subs_max,
+        },
+        default: "4096",
+        doc: "The maximum number of subscriptions of one client. One more is answered with 420.",
+    },
+    Setting {
+        name: "paths-bytes-max",
+        group: Group::Limits,
+        kind: ValueKind::Count {
+            min: MI,
+            max: MI * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.paths_bytes_max,
+        },
+        default: "1073741824",
+        doc: "The maximum memory for the paths of all subscriptions: their text, and about 150 bytes on each shard. A path \
+              counts once for each shard that has subscribers. Above clients-subs-pressure percent of it, only clients \
+              with fewer than clients-subs-min subscriptions get new paths. One more is answered with 420.",
+    },
+    Setting {
         name: "clients-cb-max-age",
         group: Group::Limits,
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.clients_cb_max_age },
@@ -725,6 +753,13 @@ pub(super) static RELATIONS: &[Relation] = &[
         greater: "clients-subs-total",
         or_equal: true,
         holds: |config| config.clients_subs_min <= config.clients_subs_total,
+        consequence: "no client could have the subscriptions that each is granted",
+    },
+    Relation {
+        lesser: "clients-subs-min",
+        greater: "clients-subs-max",
+        or_equal: true,
+        holds: |config| config.clients_subs_min <= config.clients_subs_max,
         consequence: "no client could have the subscriptions that each is granted",
     },
 ];

@@ -87,6 +87,8 @@ fn nothing_by_default() -> Config {
         clients_subs_total: 5,
         clients_subs_pressure: 6,
         clients_subs_min: 7,
+        clients_subs_max: 71,
+        paths_bytes_max: 72,
         clients_cb_max_age: Duration::from_millis(8),
         timeout: Duration::from_millis(9),
         close_timeout: Duration::from_millis(10),
@@ -172,6 +174,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "poll-interval" => "40s",
         "poll-slack" => "2s",
         "clients-subs-min" => "64",
+        "paths-bytes-max" => "2Mi",
         "mesh-overflow-bytes-max" => "1Mi",
         "message-bytes-max" | "receive-buffer-bytes" | "mesh-ring-messages" | "receive-buffers" => "8Ki",
         name if name.ends_with("-timeout") || name == "timeout" || name.starts_with("heartbeat-") => "20s",
@@ -510,8 +513,11 @@ fn relations_are_checked_from_both_sides() {
     assert!(run(&["--heartbeat-slack=59999ms"], &[]).is_ok());
     assert!(run(&["--outbox-bytes-max=65536"], &[]).is_err());
     assert!(run(&["--outbox-bytes-max=65537"], &[]).is_ok());
-    assert!(run(&["--clients-subs-min=4194304"], &[]).is_ok());
-    assert!(run(&["--clients-subs-min=4194305"], &[]).is_err());
+    let most = "--clients-subs-max=5000000";
+    assert!(run(&["--clients-subs-min=4194304", most], &[]).is_ok());
+    assert!(run(&["--clients-subs-min=4194305", most], &[]).is_err());
+    assert!(run(&["--clients-subs-min=4096"], &[]).is_ok());
+    assert!(run(&["--clients-subs-min=4097"], &[]).is_err());
 }
 
 #[test]

@@ -56,13 +56,19 @@ impl Pool {
 
     /// Acquires a permit for a holder that already has `held`. It must be released later.
     pub fn acquire(&self, held: usize) -> Result<(), AcquireError> {
-        let one_more = |used| self.check(used, held).is_ok().then_some(used + 1);
-        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+        self.acquire_many(1, held)
+    }
+
+    /// Acquires `n` permits at once, or none, for a holder that already has `held`. The unit of `held` and of the pool's
+    /// minimum may be another one than that of the permits.
+    pub fn acquire_many(&self, n: usize, held: usize) -> Result<(), AcquireError> {
+        let more = |used| self.check(used, n, held).is_ok().then_some(used + n);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
             Ok(used) => {
-                debug_assert!(used < self.total, "the used permits must be at most the total");
+                debug_assert!(used + n <= self.total, "the used permits must be at most the total");
                 Ok(())
             }
-            Err(used) => self.check(used, held),
+            Err(used) => self.check(used, n, held),
         }
     }
 
@@ -82,8 +88,8 @@ impl Pool {
         self.total
     }
 
-    fn check(&self, used: usize, held: usize) -> Result<(), AcquireError> {
-        if used >= self.total {
+    fn check(&self, used: usize, n: usize, held: usize) -> Result<(), AcquireError> {
+        if n > self.total.saturating_sub(used) {
             Err(AcquireError::Total)
         } else if used >= self.pressure_from && held >= self.min {
             Err(AcquireError::Share)
@@ -124,6 +130,17 @@ mod tests {
             assert_eq!(pool.used(), used + usize::from(expected.is_ok()));
             assert_eq!(pool.total(), total);
         }
+    }
+
+    #[test]
+    fn many_permits_are_acquired_at_once_or_not_at_all() {
+        let pool = Pool::new(10, 50, 2);
+        assert_eq!(pool.acquire_many(11, 0), Err(AcquireError::Total));
+        assert_eq!(pool.acquire_many(6, 9), Ok(()));
+        assert_eq!(pool.acquire_many(1, 2), Err(AcquireError::Share));
+        assert_eq!(pool.acquire_many(5, 1), Err(AcquireError::Total));
+        assert_eq!(pool.acquire_many(4, 1), Ok(()));
+        assert_eq!(pool.used(), 10);
     }
 
     proptest! {

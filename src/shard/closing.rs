@@ -270,7 +270,7 @@ impl State {
     fn end_subscriptions_of(&mut self, client: ClientId) -> bool {
         self.fan_out();
         let (ended, done) = self.pubsub.end_some();
-        self.shared.subscriptions.release(ended.len());
+        self.release_subscriptions(ended.len());
         for (path, how) in ended {
             if let EndedSubscription::Active { last } = how {
                 self.subscription_ended(client, &path, last);

@@ -45,6 +45,8 @@ pub(super) struct PubSub {
     leaving: VecDeque<ClientId>,
     /// The number of subscriptions of `leaving` clients that may still end in this turn.
     budget: usize,
+    /// The bytes of paths that were acquired from the pool of the server.
+    charged_path_bytes: usize,
 }
 
 impl PubSub {
@@ -55,6 +57,7 @@ impl PubSub {
             broadcasts: Vec::new(),
             leaving: VecDeque::new(),
             budget: ENDED_PER_TURN_MAX,
+            charged_path_bytes: 0,
         }
     }
 
@@ -135,7 +138,7 @@ impl PubSub {
     // Subscriptions.
 
     /// Subscribes a client; see [`Subscriptions::subscribe`].
-    pub fn on(&mut self, client: u32, path: PathRef<'_>) -> SubscribeOutcome {
+    pub fn on(&mut self, client: u32, path: &Path) -> SubscribeOutcome {
         self.assert_fanned_out();
         self.subscriptions.subscribe(client, path)
     }
@@ -150,6 +153,31 @@ impl PubSub {
     pub fn off(&mut self, client: u32, path: PathRef<'_>) -> UnsubscribeOutcome {
         self.assert_fanned_out();
         self.subscriptions.unsubscribe(client, path)
+    }
+
+    /// Returns the bytes of paths that clients hold and that were not acquired from the server's pool yet. The server has
+    /// this many shards.
+    pub fn uncharged_path_bytes(&self, shards: u16) -> usize {
+        let bytes = self.subscriptions.held_path_bytes(usize::from(shards));
+        bytes.saturating_sub(self.charged_path_bytes)
+    }
+
+    /// Notes that these bytes of paths were acquired.
+    pub fn charge_path_bytes(&mut self, bytes: usize) {
+        self.charged_path_bytes += bytes;
+    }
+
+    /// Returns the bytes of paths that were acquired and that no client holds any more. They must be released.
+    pub fn take_freed_path_bytes(&mut self, shards: u16) -> usize {
+        let bytes = self.subscriptions.held_path_bytes(usize::from(shards));
+        let freed = self.charged_path_bytes.saturating_sub(bytes);
+        self.charged_path_bytes -= freed;
+        freed
+    }
+
+    /// The bytes of paths that were acquired from the server's pool.
+    pub fn path_bytes(&self) -> usize {
+        self.charged_path_bytes
     }
 
     /// The number of subscriptions that a client has or that wait for a decision.
@@ -271,7 +299,7 @@ mod tests {
         let connection = Connection::new(socket, PeerAddress::UNIX, generation, Moment::default());
         let slot = connections.insert(connection);
         let client = connections.create_client(slot);
-        let SubscribeOutcome::Decide(id) = pubsub.on(client.slot, path().as_ref()) else { panic!() };
+        let SubscribeOutcome::Decide(id) = pubsub.on(client.slot, &path()) else { panic!() };
         pubsub.decide(client.slot, id, true);
         (pubsub, connections, client)
     }
@@ -354,7 +382,7 @@ mod tests {
     #[should_panic(expected = "a broadcast waits while subscriptions change")]
     fn nobody_subscribes_while_a_broadcast_waits() {
         during_a_broadcast(|pubsub, _| {
-            pubsub.on(1, path().as_ref());
+            pubsub.on(1, &path());
         });
     }
 

@@ -44,6 +44,8 @@ pub struct SharedState {
     pub sessions: Pool,
     /// The subscriptions of the server.
     pub subscriptions: Pool,
+    /// The bytes of the paths of these subscriptions.
+    pub path_bytes: Pool,
     /// Chooses the shard of an HTTP session, and the one that counts an address. Its keys are random, chosen at the
     /// start, which keeps peers from overloading one shard.
     pub sids: RandomState,
@@ -61,6 +63,11 @@ impl SharedState {
             sessions: Pool::new(config.sessions_max(), 100, 0),
             subscriptions: Pool::new(
                 config.clients_subs_total,
+                config.clients_subs_pressure,
+                config.clients_subs_min,
+            ),
+            path_bytes: Pool::new(
+                config.paths_bytes_max,
                 config.clients_subs_pressure,
                 config.clients_subs_min,
             ),
@@ -272,6 +279,7 @@ impl State {
         gauge(Gauge::Clients, self.connections.clients());
         gauge(Gauge::Subscriptions, self.pubsub.subscriptions());
         gauge(Gauge::Paths, self.pubsub.paths());
+        gauge(Gauge::PathBytes, self.pubsub.path_bytes());
         gauge(Gauge::Timers, self.time.timers());
         gauge(Gauge::OutboxBytes, self.connections.outbox_bytes() as usize);
         gauge(Gauge::MeshOverflowBytes, self.mesh.overflow_bytes());

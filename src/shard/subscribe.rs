@@ -22,7 +22,7 @@ impl State {
         self.fan_out();
         let slot = reply_to.client.slot;
         let held = self.pubsub.held(slot);
-        let id = match self.pubsub.on(slot, path.as_ref()) {
+        let id = match self.pubsub.on(slot, path) {
             SubscribeOutcome::InProgress => {
                 return self.answer(0, reply_to, Answer::error(202, "subscription pending"));
             }
@@ -33,10 +33,11 @@ impl State {
         let limit = if self.mesh.is_stuck() {
             Some("the server is busy")
         } else {
-            self.shared.subscriptions.acquire(held).err().map(|_| "too many subscriptions")
+            self.acquire_subscription(held).err()
         };
         if let Some(limit) = limit {
             self.pubsub.decide(slot, id, false);
+            self.release_subscriptions(0);
             self.count(Counter::SubscriptionsRefusedLimit, 1);
             return self.answer(0, reply_to, Answer::error(420, limit));
         }
@@ -51,6 +52,35 @@ impl State {
         let decision = self.apps.decide(index, subscription);
         self.apply_commands(self.apps.event(index).app as u32);
         self.decided(reply_to, id, decision.unwrap_or(Decision::Fail(500)));
+    }
+
+    /// Acquires what the subscription that was just begun costs, for a client that has `held` others.
+    ///
+    /// # Errors
+    ///
+    /// The message for the client: a limit is reached.
+    fn acquire_subscription(&mut self, held: usize) -> Result<(), &'static str> {
+        const TOO_MANY: &str = "too many subscriptions";
+        if held >= self.config.clients_subs_max {
+            return Err(TOO_MANY);
+        }
+        self.shared.subscriptions.acquire(held).map_err(|_| TOO_MANY)?;
+        let bytes = self.pubsub.uncharged_path_bytes(self.mesh.shards());
+        if bytes > 0 && self.shared.path_bytes.acquire_many(bytes, held).is_err() {
+            self.shared.subscriptions.release(1);
+            return Err("too many bytes of paths");
+        }
+        self.pubsub.charge_path_bytes(bytes);
+        Ok(())
+    }
+
+    /// Releases `n` subscriptions that have ended, and the paths that nobody here holds any more.
+    pub fn release_subscriptions(&mut self, n: usize) {
+        self.shared.subscriptions.release(n);
+        let bytes = self.pubsub.take_freed_path_bytes(self.mesh.shards());
+        if bytes > 0 {
+            self.shared.path_bytes.release(bytes);
+        }
     }
 
     /// Handles an application's decision, made at once or later.
@@ -72,12 +102,12 @@ impl State {
                 self.answer(0, reply_to, Answer::ok());
             }
             DecisionOutcome::Unsubscribed { path } => {
-                self.shared.subscriptions.release(1);
+                self.release_subscriptions(1);
                 self.answer(0, reply_to, Answer::ok());
                 self.run_off_hook(reply_to.client, &path);
             }
             DecisionOutcome::Refused { path } => {
-                self.shared.subscriptions.release(1);
+                self.release_subscriptions(1);
                 match (decision, self.apps.route(path.as_ref())) {
                     (Decision::Fail(code), _) => self.answer(0, reply_to, Answer::refusal(code, None)),
                     (_, Some((index, _))) => self.refuse(reply_to, index),
@@ -98,7 +128,7 @@ impl State {
         if let UnsubscribeOutcome::Unsubscribed { path, last } =
             self.pubsub.off(reply_to.client.slot, path.as_ref())
         {
-            self.shared.subscriptions.release(1);
+            self.release_subscriptions(1);
             self.subscription_ended(reply_to.client, &path, last);
         }
         self.answer(0, reply_to, Answer::ok());

@@ -277,6 +277,8 @@ impl World {
 
     /// Asserts that the shared count of connections equals the sum over the shards.
     fn check(&self) {
+        let path_bytes: usize = self.states().map(|state| state.pubsub.path_bytes()).sum();
+        assert_eq!(self.shared.path_bytes.used(), path_bytes, "bytes of paths of the whole server");
         let connections = self.states().flat_map(|state| state.connections.iter());
         let connections = connections.filter(|(_, connection)| connection.is_counted()).count();
         assert_eq!(self.shared.clients.used(), connections, "connections of the whole server");
@@ -353,6 +355,7 @@ impl World {
             state.check(&shard.shard.codecs);
         }
         assert_eq!((self.shared.clients.used(), self.shared.subscriptions.used()), (0, 0));
+        assert_eq!(self.shared.path_bytes.used(), 0);
         assert_eq!(self.gauge(Gauge::OutboxBytes), 0);
         assert_eq!(self.gauge(Gauge::CallbacksOpen), 0);
     }

@@ -404,7 +404,7 @@ fn a_full_shard_leaves_newcomers_in_the_backlog_until_a_place_is_free() {
 
 #[test]
 fn many_subscriptions_of_a_disconnected_client_end_over_several_turns() {
-    let mut world = World::new(2, relay());
+    let mut world = World::with_config(2, Config { clients_subs_max: 1 << 20, ..Config::default() }, relay());
     let client = world.connect_raw(0);
     for n in 0..5000 {
         world.send_event(client, &format!("/qio/on:0=\"/relay/{n}\""));
@@ -1035,4 +1035,82 @@ fn timers_fire_soon_after_a_stall_also_on_a_busy_shard() {
 fn stall(world: &mut World, time: Duration) {
     world.advance(time);
     world.shards[0].state_mut().time.catch_up_for_test(time);
+}
+
+// Paths.
+
+/// Two shards know a path, and have its text once.
+#[test]
+fn the_text_of_a_path_is_shared_by_all_shards() {
+    let mut world = World::new(3, relay());
+    let client = world.connect_raw(1);
+    subscribe(&mut world, client, "/relay/a");
+    let text = |shard: usize| {
+        let pubsub = &world.shards[shard].state().pubsub;
+        pubsub.path(pubsub.find(path("/relay/a").as_ref()).unwrap()).as_str().as_ptr()
+    };
+    assert_eq!((text(0), text(2)), (text(1), text(1)));
+}
+
+#[test]
+fn a_client_has_a_maximum_of_subscriptions() {
+    let config = Config { clients_subs_max: 3, clients_subs_min: 3, ..Config::default() };
+    let mut world = World::with_config(1, config, relay());
+    let (client, other) = (world.connect_raw(0), world.connect_raw(0));
+    (0..3).for_each(|number| subscribe(&mut world, client, &format!("/relay/{number}")));
+    world.send_event(client, "/qio/on:7=\"/relay/3\"");
+    world.send_event(client, "/qio/on:8=\"/relay/2\"");
+    world.send_event(client, "/qio/off:9=\"/relay/2\"");
+    world.send_event(client, "/qio/on:10=\"/relay/3\"");
+    world.run_until_idle();
+    let refused =
+        "/qio/callback/7:0={\"code\":420,\"data\":null,\"err_msg\":\"too many subscriptions\"}".to_owned();
+    assert_eq!(world.take_raw_messages(client), [refused, reply_ok(8), reply_ok(9), reply_ok(10)]);
+    subscribe(&mut world, other, "/relay/4");
+    assert_eq!(world.counter(Counter::SubscriptionsRefusedLimit), 1);
+    [client, other].into_iter().for_each(|client| world.end_stream(client));
+    world.run_until_idle();
+    world.assert_empty();
+}
+
+/// The bytes of paths are bounded. Above the pressure, only clients with few subscriptions get new paths; paths that are in
+/// use cost nothing more.
+#[test]
+fn the_bytes_of_paths_are_bounded_and_shared_fairly() {
+    let config = Config {
+        paths_bytes_max: 100_000,
+        clients_subs_pressure: 50,
+        clients_subs_min: 2,
+        ..Config::default()
+    };
+    let mut world = World::with_config(2, config, relay());
+    let greedy = world.connect_raw(0);
+    let long = "x".repeat(1000);
+    for number in 1..=100 {
+        world.send_event(greedy, &format!("/qio/on:{number}=\"/relay/{number}/{long}\""));
+    }
+    world.run_until_idle();
+    let answers = world.take_raw_messages(greedy);
+    let accepted = answers.iter().filter(|answer| answer.contains("\"code\":200")).count();
+    assert!((30..51).contains(&accepted), "{accepted}");
+    assert!(answers[99].contains("\"code\":420,\"data\":null,\"err_msg\":\"too many bytes of paths\""));
+    let used = world.shared.path_bytes.used();
+    assert!((50_000..52_000).contains(&used), "{used}");
+    assert_eq!(world.gauge(Gauge::PathBytes) as usize, used);
+    // Others are not affected.
+    let others: Vec<Peer> = (0..10).map(|shard| world.connect_raw(shard % 2)).collect();
+    for (number, other) in others.iter().enumerate() {
+        subscribe(&mut world, *other, &format!("/relay/other{number}/{long}"));
+        subscribe(&mut world, *other, "/relay/common");
+    }
+    assert!(world.shared.path_bytes.used() < 100_000);
+    for number in 1..=accepted {
+        world.send_event(greedy, &format!("/qio/off:0=\"/relay/{number}/{long}\""));
+    }
+    world.run_until_idle();
+    world.take_bytes(greedy);
+    subscribe(&mut world, greedy, &format!("/relay/again/{long}"));
+    others.into_iter().chain([greedy]).for_each(|client| world.end_stream(client));
+    world.run_until_idle();
+    world.assert_empty();
 }

@@ -14,7 +14,7 @@ fn path(raw: &str) -> Path {
 }
 
 fn subscribe(table: &mut Subscriptions, client: u32, raw: &str) -> PathId {
-    let SubscribeOutcome::Decide(id) = table.subscribe(client, path(raw).as_ref()) else {
+    let SubscribeOutcome::Decide(id) = table.subscribe(client, &path(raw)) else {
         panic!("nothing to decide")
     };
     assert!(matches!(table.decide(client, id, true), DecisionOutcome::Subscribed { .. }));
@@ -29,14 +29,14 @@ fn clients(table: &Subscriptions, raw: &str) -> Vec<u32> {
 #[test]
 fn subscribing_and_unsubscribing() {
     let (mut table, chat) = (Subscriptions::default(), path("/chat"));
-    let SubscribeOutcome::Decide(id) = table.subscribe(7, chat.as_ref()) else { panic!("nothing to decide") };
+    let SubscribeOutcome::Decide(id) = table.subscribe(7, &chat) else { panic!("nothing to decide") };
     assert_eq!((table.path(id), table.held(7), table.len(), table.paths()), (&chat, 1, 0, 1));
     assert_eq!(clients(&table, "/chat"), [0_u32; 0], "a pending one is no subscriber");
-    assert_eq!(table.subscribe(7, chat.as_ref()), SubscribeOutcome::InProgress);
+    assert_eq!(table.subscribe(7, &chat), SubscribeOutcome::InProgress);
     assert_eq!(table.decide(7, id, true), DecisionOutcome::Subscribed { first: true });
-    assert_eq!(table.subscribe(7, chat.as_ref()), SubscribeOutcome::Active);
+    assert_eq!(table.subscribe(7, &chat), SubscribeOutcome::Active);
     assert_eq!(table.decide(7, id, true), DecisionOutcome::Unknown);
-    assert_eq!(table.subscribe(8, chat.as_ref()), SubscribeOutcome::Decide(id));
+    assert_eq!(table.subscribe(8, &chat), SubscribeOutcome::Decide(id));
     assert_eq!(table.decide(8, id, true), DecisionOutcome::Subscribed { first: false });
     assert_eq!((clients(&table, "/chat"), table.len()), (vec![7, 8], 2));
     assert_eq!(
@@ -73,12 +73,10 @@ fn outcomes_of_a_decision() {
     ];
     for (steps, accepted, expected, subscribed) in cases {
         let (mut table, chat) = (Subscriptions::new(), path("/chat"));
-        let SubscribeOutcome::Decide(id) = table.subscribe(0, chat.as_ref()) else {
-            panic!("nothing to decide")
-        };
+        let SubscribeOutcome::Decide(id) = table.subscribe(0, &chat) else { panic!("nothing to decide") };
         for step in steps.chars() {
             match step {
-                '+' => assert_eq!(table.subscribe(0, chat.as_ref()), SubscribeOutcome::InProgress),
+                '+' => assert_eq!(table.subscribe(0, &chat), SubscribeOutcome::InProgress),
                 _ => assert_eq!(table.unsubscribe(0, chat.as_ref()), UnsubscribeOutcome::Tombstoned),
             }
         }
@@ -107,8 +105,8 @@ fn a_client_that_disconnects_leaves_nothing() {
     subscribe(&mut table, 1, "/alone");
     subscribe(&mut table, 1, "/both");
     subscribe(&mut table, 2, "/both");
-    table.subscribe(1, path("/pending").as_ref());
-    table.subscribe(1, path("/tombstoned").as_ref());
+    table.subscribe(1, &path("/pending"));
+    table.subscribe(1, &path("/tombstoned"));
     table.unsubscribe(1, path("/tombstoned").as_ref());
     let mut ended = BTreeMap::new();
     table.close(1, |path, how| assert_eq!(ended.insert(path.to_string(), how), None));
@@ -245,12 +243,10 @@ fn a_client_with_many_subscriptions() {
     let mut table = Subscriptions::new();
     let paths: Vec<Path> = (0..50_000).map(|number| path(&format!("/many/{number}"))).collect();
     for path in &paths {
-        let SubscribeOutcome::Decide(id) = table.subscribe(0, path.as_ref()) else {
-            panic!("nothing to decide")
-        };
+        let SubscribeOutcome::Decide(id) = table.subscribe(0, path) else { panic!("nothing to decide") };
         table.decide(0, id, true);
     }
-    assert!(paths.iter().all(|path| table.subscribe(0, path.as_ref()) == SubscribeOutcome::Active));
+    assert!(paths.iter().all(|path| table.subscribe(0, path) == SubscribeOutcome::Active));
     assert!(
         paths.iter().step_by(2).all(|path| matches!(
             table.unsubscribe(0, path.as_ref()),
@@ -276,7 +272,7 @@ fn two_by_two() -> Subscriptions {
     let mut table = Subscriptions::new();
     for client in 0..2 {
         subscribe(&mut table, client, "/chat");
-        table.subscribe(client, path("/news").as_ref());
+        table.subscribe(client, &path("/news"));
     }
     table.check();
     (0..4).for_each(|turn| table.check_some(turn));
@@ -409,7 +405,7 @@ impl Pair {
 
     fn subscribe(&mut self, client: u32, path: usize) {
         let key = (client, path);
-        let answer = self.table.subscribe(client, self.paths[path].as_ref());
+        let answer = self.table.subscribe(client, &self.paths[path]);
         match self.model.states.get(&key) {
             None => {
                 let SubscribeOutcome::Decide(id) = answer else { panic!("{answer:?} instead of a decision") };
