@@ -35,8 +35,31 @@ describe('the file', () => {
     assert.equal(typeof module.QuickIO.prototype.send, 'function')
   })
 
+  test('runs in React Native, which has no streams, no TextEncoder, and a URL that throws', async () => {
+    const urls = []
+    class NoUrl { constructor() { throw new Error('not implemented') } }
+    const fetch = async (url, { body }) => {
+      urls.push(url)
+      return { status: 200, text: async () => (body ? '/qio/callback/1:0={"code":200,"data":"a"}' : new Promise(() => {})) }
+    }
+    const crypto = { getRandomValues: (bytes) => bytes.fill(7) }
+    const scope = { URL: NoUrl, fetch, crypto, queueMicrotask, setTimeout, clearTimeout, AbortController }
+    vm.createContext(scope)
+    vm.runInContext(source, scope)
+    const run = (code) => vm.runInContext(`new Promise((resolve) => { ${code} })`, scope)
+    const open = `client = new QuickIO('https://a.example/b?c=1', { WebSocket: null }); client.on('/open', resolve)`
+    assert.equal(await run(open), 'poll')
+    assert.equal(urls[0], `https://a.example/b?c=1&sid=${'07'.repeat(16)}&connect=true&seq=1`)
+    vm.runInContext('client.close(); delete globalThis.crypto', scope)
+    const failed = await run(`client = new QuickIO('a.example'); client.on('/error', ({ message }) => resolve(message))`)
+    assert.equal(failed, 'poll: crypto.getRandomValues is missing')
+    vm.runInContext('client.close()', scope)
+    assert.throws(() => vm.runInContext(`new QuickIO('a.example', { transports: ['stream'] })`, scope), /no usable transport/)
+  })
+
   test('is a CommonJS module', async () => {
     assert.equal(QuickIO.QuickIO, QuickIO)
+    assert.equal(QuickIO.default, QuickIO)
     const module = await import(LIBRARY)
     assert.equal(module.QuickIO, QuickIO)
     assert.equal(module.default, QuickIO)
