@@ -63,6 +63,10 @@ pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
 /// connections that browsers open to a host. One more is answered 429.
 pub const HTTP_EARLY_REQUESTS_MAX: usize = 8;
 
+/// The output, in bytes, that a client may leave unread even while all outboxes together are full: more than a client
+/// that reads has at any time. One larger message is allowed too.
+pub const OUTBOX_BYTES_MIN: usize = 32 * 1024;
+
 /// The size in bytes of the longest event text without data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
 

@@ -95,6 +95,8 @@ metrics! {
             "Connections closed because a message was not a valid event (WebSocket: 1002).";
         ClosesSlow = "closes_slow", "connections",
             "Connections closed because the peer did not read and its outbox was full (WebSocket: 1013).";
+        ClosesSlowPressed = "closes_slow_pressed", "connections",
+            "Of closes_slow, those that outboxes-bytes-max has caused.";
         ClosesByPeer = "closes_by_peer", "connections",
             "Connections that the peer closed in an orderly way.";
         ClosesReset = "closes_reset", "connections",

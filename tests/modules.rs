@@ -151,6 +151,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("unix_socket", &[]),
             ("listen", &["unix_socket"]),
             ("mailboxes", &[]),
+            ("memory", &[]),
             ("resources", &[]),
             ("error", &["listen", "resources"]),
             ("signals", &["error"]),

@@ -284,6 +284,8 @@ pub struct Config {
     pub http_head_bytes_max: usize,
     /// The maximum number of bytes that may wait for one client to read them.
     pub outbox_bytes_max: usize,
+    /// The amount of output that may wait for all clients together, in bytes, or `None` for a quarter of the memory.
+    pub outboxes_bytes_max: Option<usize>,
     /// The maximum number of subscriptions of all clients together.
     pub clients_subs_total: usize,
     /// The percentage of `clients_subs_total` above which clients that have `clients_subs_min` get no more.
@@ -399,6 +401,7 @@ impl Default for Config {
             message_bytes_max: 65_536,
             http_head_bytes_max: 16_384,
             outbox_bytes_max: 1_048_576,
+            outboxes_bytes_max: None,
             clients_subs_total: 4_194_304,
             clients_subs_pressure: 60,
             clients_subs_min: 128,

@@ -376,6 +376,20 @@ pub static SETTINGS: &[Setting] = &[
               bytes, unless it is a small answer, of which many are kept together.",
     },
     Setting {
+        name: "outboxes-bytes-max",
+        group: Group::Limits,
+        kind: ValueKind::AutoCount {
+            max: KI * KI * MI,
+            unit: "bytes",
+            field: |config| &mut config.outboxes_bytes_max,
+        },
+        default: "auto",
+        doc: "The amount of output that may wait for all clients together, counted as for outbox-bytes-max and divided \
+              equally among the shards. While a shard has more, a client that does not read is closed (1013) as soon as \
+              32 KiB, or one larger message, wait for it. auto means a quarter of the memory that the server may use: \
+              that of the machine, or the limit of its control group.",
+    },
+    Setting {
         name: "clients-subs-total",
         group: Group::Limits,
         kind: ValueKind::Count {

@@ -84,6 +84,7 @@ fn nothing_by_default() -> Config {
         message_bytes_max: 3,
         http_head_bytes_max: 26,
         outbox_bytes_max: 4,
+        outboxes_bytes_max: Some(6),
         clients_subs_total: 5,
         clients_subs_pressure: 6,
         clients_subs_min: 7,
@@ -180,6 +181,7 @@ fn another_value(setting: &Setting) -> &'static str {
         name if name.ends_with("-timeout") || name == "timeout" || name.starts_with("heartbeat-") => "20s",
         "clients-cb-max-age" => "500ms",
         "outbox-bytes-max" => "2Mi",
+        "outboxes-bytes-max" => "7",
         "sessions-share" => "20",
         _ => "2048",
     }

@@ -27,6 +27,7 @@ mod error;
 mod lifecycle;
 mod listen;
 mod mailboxes;
+mod memory;
 mod notify;
 mod reload;
 mod report;

@@ -3,6 +3,7 @@
 use super::error::ServerError;
 use super::listen::Listeners;
 use super::mailboxes::Mailboxes;
+use super::memory;
 use super::resources::Needs;
 use crate::app::{self, Application, Server};
 use crate::config::Config;
@@ -20,6 +21,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Descriptors of a ring in addition to an even share of `clients-max`: the kernel distributes connections by a hash.
 const DESCRIPTORS_SPARE: usize = 1024;
+
+/// The part of the memory that output may take while it waits for clients, if `outboxes-bytes-max` is not set.
+const OUTBOXES_PART: usize = 4;
 
 /// A function that is called when a shard has ended, with the number of the shard and its result.
 pub(super) type OnShardEnd = Arc<dyn Fn(u16, io::Result<()>) + Send + Sync>;
@@ -72,7 +76,11 @@ impl ShardThreads {
             .map(|port| mailboxes.add(port, config.inbox_messages_max, link_places as usize))
             .collect();
         let ring = ring_settings(config, kernel, shards, link_places);
-        let shared = Arc::new(SharedState::new(config, ring.descriptors as usize * shards));
+        let mut shared = SharedState::new(config, ring.descriptors as usize * shards);
+        if config.outboxes_bytes_max.is_none() {
+            shared.outboxes_bytes_max = memory::available() / OUTBOXES_PART;
+        }
+        let shared = Arc::new(shared);
         let mut threads = ShardThreads {
             mailboxes: Arc::new(mailboxes),
             cores: Cores::of_process(),

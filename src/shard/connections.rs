@@ -7,6 +7,7 @@ use super::connection::{Client, ClientSlot, Connection, ServerCallback, Stage, T
 use super::ending::{Cause, Ending, Goodbye};
 use super::frames::{Discarded, Outbox};
 use crate::client::ClientId;
+use crate::limits::OUTBOX_BYTES_MIN;
 use crate::qev::buffers::{AcceptedBroadcasts, FRAME_COST_BYTES, Frame};
 use crate::qev::mesh::LoadSource;
 use crate::qev::slots::Slots;
@@ -63,6 +64,10 @@ pub(super) struct Connections {
     discarded: Discarded,
     /// The most that the frames of one outbox may cost, in bytes.
     outbox_bytes_max: usize,
+    /// The cost of all outboxes from which on each connection may only have [`OUTBOX_BYTES_MIN`].
+    outboxes_bytes_max: u64,
+    /// Connections whose end was decided because of that since the last call of [`Connections::take_pressed`].
+    pressed: u64,
     /// Open callbacks of all clients.
     callbacks_open: usize,
     /// The generation of the record that was made last.
@@ -140,6 +145,8 @@ impl Connections {
             overflowed: VecDeque::new(),
             discarded: Discarded::default(),
             outbox_bytes_max,
+            outboxes_bytes_max: u64::MAX,
+            pressed: 0,
             callbacks_open: 0,
             generation: 0,
             shard,
@@ -395,16 +402,13 @@ impl Connections {
     /// peer does not keep up.
     #[inline]
     pub fn queue(&mut self, slot: u32, frame: Frame) -> Queued {
-        let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        if connection.stage != Stage::Open {
+        if self.live(slot).stage != Stage::Open {
             return Queued::Closed;
         }
-        if connection.outbox_bytes as usize + frame.cost() > self.outbox_bytes_max {
-            let entry = QueueEntry { slot, generation: connection.generation };
-            connection.stage = Stage::Ending;
-            self.overflowed.push_back(entry);
-            return Queued::Overflow;
+        if !self.has_room(slot, frame.cost()) {
+            return self.overflow(slot);
         }
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
         self.waiting.push(connection, slot, frame);
         Queued::InOutbox
     }
@@ -413,16 +417,13 @@ impl Connections {
     /// with other outboxes, and is not large, the bytes are appended to it: many small answers take one frame.
     #[inline]
     pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>, now_ns: u64) -> Queued {
-        let connection = self.records.expect_mut(slot as usize, CONNECTION);
-        if connection.stage != Stage::Open {
+        if self.live(slot).stage != Stage::Open {
             return Queued::Closed;
         }
-        if connection.outbox_bytes as usize + FRAME_COST_BYTES + bytes.capacity() > self.outbox_bytes_max {
-            let entry = QueueEntry { slot, generation: connection.generation };
-            connection.stage = Stage::Ending;
-            self.overflowed.push_back(entry);
-            return Queued::Overflow;
+        if !self.has_room(slot, FRAME_COST_BYTES + bytes.capacity()) {
+            return self.overflow(slot);
         }
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
         match connection.outbox.last_mut().and_then(|last| last.append(&bytes)) {
             Some(grown) => {
                 connection.pong_bytes = 0;
@@ -457,7 +458,36 @@ impl Connections {
 
     /// Returns whether a frame of this many bytes exceeds the limit of a connection's outbox.
     pub fn would_overflow(&self, slot: u32, bytes: usize) -> bool {
-        self.live(slot).outbox_bytes as usize + FRAME_COST_BYTES + bytes > self.outbox_bytes_max
+        !self.has_room(slot, FRAME_COST_BYTES + bytes)
+    }
+
+    /// Bounds the cost of all outboxes of the shard; see the setting `outboxes-bytes-max`.
+    pub fn set_outboxes_max(&mut self, bytes: u64) {
+        self.outboxes_bytes_max = bytes;
+    }
+
+    /// Takes the number of connections whose end was decided because all outboxes together were full.
+    pub fn take_pressed(&mut self) -> u64 {
+        std::mem::take(&mut self.pressed)
+    }
+
+    /// Returns whether the outbox of a connection has room for a frame of this cost.
+    #[inline]
+    fn has_room(&self, slot: u32, cost: usize) -> bool {
+        let waiting = self.live(slot).outbox_bytes as usize;
+        let is_pressed = self.waiting.outbox_bytes >= self.outboxes_bytes_max;
+        waiting + cost <= self.outbox_bytes_max
+            && (!is_pressed || waiting == 0 || waiting + cost <= OUTBOX_BYTES_MIN)
+    }
+
+    /// Decides the end of a connection whose outbox has no room.
+    #[cold]
+    fn overflow(&mut self, slot: u32) -> Queued {
+        self.pressed += u64::from(self.waiting.outbox_bytes >= self.outboxes_bytes_max);
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        connection.stage = Stage::Ending;
+        self.overflowed.push_back(QueueEntry { slot, generation: connection.generation });
+        Queued::Overflow
     }
 
     /// Puts the response to an HTTP request into the outbox of its connection. A response that a session's outbox could

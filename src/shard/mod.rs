@@ -199,6 +199,8 @@ impl State {
     fn end_turn(&mut self, submissions_full: u64) {
         self.notify_clock_watchers();
         self.count(Counter::SubmissionsFull, submissions_full);
+        let pressed = self.connections.take_pressed();
+        self.count(Counter::ClosesSlowPressed, pressed);
         self.metrics.latencies.record(Timing::Turn, nanos() - self.time.now_ns());
     }
 }

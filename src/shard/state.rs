@@ -51,6 +51,8 @@ pub struct SharedState {
     pub sids: RandomState,
     /// The maximum number of connections and sessions from one address; 0 for no limit.
     pub connections_per_address_max: usize,
+    /// The output, in bytes, that may wait for all clients together.
+    pub outboxes_bytes_max: usize,
 }
 
 impl SharedState {
@@ -59,6 +61,7 @@ impl SharedState {
     pub fn new(config: &Config, places: usize) -> SharedState {
         SharedState {
             connections_per_address_max: config.connections_per_address(places),
+            outboxes_bytes_max: config.outboxes_bytes_max.unwrap_or(usize::MAX),
             clients: Pool::new(config.clients_max, 100, 0),
             sessions: Pool::new(config.sessions_max(), 100, 0),
             subscriptions: Pool::new(
@@ -148,6 +151,8 @@ impl State {
         let ShardParts { id, config, shared, port, clock, apps, places, link_places } = parts;
         let shards = port.shards();
         let addresses = Addresses::new(shared.connections_per_address_max, shards);
+        let mut connections = Connections::new(id, config.outbox_bytes_max);
+        connections.set_outboxes_max((shared.outboxes_bytes_max / shards) as u64);
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
@@ -159,7 +164,7 @@ impl State {
             time: Time::new(clock),
             mesh: MeshPort::new(id, port, config.mesh_overflow_bytes_max),
             apps,
-            connections: Connections::new(id, config.outbox_bytes_max),
+            connections,
             pubsub: PubSub::new(),
             addresses,
             refused: RefusedConnections::default(),

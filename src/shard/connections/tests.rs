@@ -167,6 +167,26 @@ fn an_outbox_that_overflows_ends_its_connection() {
 }
 
 #[test]
+fn while_all_outboxes_are_full_each_connection_has_little_room() {
+    let mut connections = Connections::new(0, 4 * OUTBOX_BYTES_MIN);
+    for _ in 0..2 {
+        let generation = connections.next_generation();
+        let connection =
+            Connection::new(Descriptor::made_up(0), PeerAddress::UNIX, generation, Moment::default());
+        add(&mut connections, connection);
+    }
+    connections.set_outboxes_max(2 * OUTBOX_BYTES_MIN as u64);
+    let half = frame(OUTBOX_BYTES_MIN / 2);
+    (0..4).for_each(|_| assert_eq!(connections.queue(0, half.clone()), Queued::InOutbox));
+    // From here on all outboxes together are full. Who has read everything still gets a message of any size.
+    assert_eq!(connections.queue(1, frame(2 * OUTBOX_BYTES_MIN)), Queued::InOutbox);
+    assert!(connections.would_overflow(1, 1));
+    assert_eq!(connections.queue(1, frame(1)), Queued::Overflow);
+    assert_eq!(connections.queue(0, frame(1)), Queued::Overflow);
+    assert_eq!((connections.take_pressed(), connections.take_pressed()), (2, 0));
+}
+
+#[test]
 fn the_end_of_a_connection_that_does_not_keep_up_is_carried_out_once() {
     let mut connections = one();
     while connections.queue(0, frame(100)).is_in_outbox() {}
