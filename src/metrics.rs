@@ -77,6 +77,8 @@ metrics! {
             "Connections closed because they did not complete a message within timeout.";
         TimeoutsLiveness = "timeouts_liveness", "connections",
             "Connections closed because nothing was received from them for heartbeat-timeout.";
+        TimeoutsIdle = "timeouts_idle", "connections",
+            "HTTP connections closed because no request came for http-idle-timeout.";
         TimeoutsSession = "timeouts_session", "sessions",
             "HTTP sessions ended because no request was received for timeout: the client has disconnected.";
         TimeoutsSend = "timeouts_send", "connections",

@@ -304,6 +304,8 @@ pub struct Config {
     pub close_timeout: Duration,
     /// How long a peer may read nothing of what it is sent.
     pub send_timeout: Duration,
+    /// How long an HTTP connection may be idle between requests.
+    pub http_idle_timeout: Duration,
     /// The longest time during which a client is sent nothing.
     pub heartbeat_interval: Duration,
     /// How much earlier than `heartbeat_interval` a heartbeat may be sent.
@@ -411,9 +413,10 @@ impl Default for Config {
             timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             send_timeout: Duration::from_secs(30),
-            heartbeat_interval: Duration::from_secs(60),
+            http_idle_timeout: Duration::from_secs(75),
+            heartbeat_interval: Duration::from_secs(50),
             heartbeat_slack: Duration::from_secs(10),
-            poll_interval: Duration::from_secs(55),
+            poll_interval: Duration::from_secs(50),
             poll_slack: Duration::from_secs(5),
             heartbeat_challenge: Duration::from_secs(15 * 60),
             heartbeat_timeout: Duration::from_secs(16 * 60),

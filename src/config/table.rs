@@ -483,28 +483,37 @@ pub static SETTINGS: &[Setting] = &[
               phones change cells, and short enough that output is not held for peers that never read it.",
     },
     Setting {
+        name: "http-idle-timeout",
+        group: Group::Times,
+        kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.http_idle_timeout },
+        default: "75s",
+        doc: "How long an HTTP connection may be idle after a response before it is closed. A proxy in front must close \
+              its idle connections to the server earlier than this; most of them do after 60s. Otherwise it may send a \
+              request at the moment at which the server closes, and the request fails.",
+    },
+    Setting {
         name: "heartbeat-interval",
         group: Group::Times,
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.heartbeat_interval },
-        default: "60s",
-        doc: "A client that was sent nothing for this long is sent a heartbeat, never later. Clients reconnect if they \
-              receive nothing for 65s.",
+        default: "50s",
+        doc: "A client that was sent nothing for this long is sent a heartbeat, never later. Proxies in between must wait \
+              longer for data; most of them wait for 60s. Clients reconnect if they receive nothing for 65s.",
     },
     Setting {
         name: "heartbeat-slack",
         group: Group::Times,
         kind: ValueKind::Duration { min: NO_TIME, field: |config| &mut config.heartbeat_slack },
         default: "10s",
-        doc: "How much earlier than heartbeat-interval a heartbeat may be sent, which allows many to be sent in one \
-              turn.",
+        doc: "How much earlier than heartbeat-interval a heartbeat may be sent. The heartbeats of clients that connected \
+              at the same time are spread over this time.",
     },
     Setting {
         name: "poll-interval",
         group: Group::Times,
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.poll_interval },
-        default: "55s",
+        default: "50s",
         doc: "The longest time that an HTTP poll is held. It is then answered with an empty body. Proxies in between \
-              must wait longer than this, and longer than heartbeat-interval.",
+              must wait longer than this; most of them wait for 60s.",
     },
     Setting {
         name: "poll-slack",

@@ -6,6 +6,7 @@ use super::codecs::Codecs;
 use super::connection::{Connection, Input, Moment, Refusal, Stage, Transport};
 use super::ending::{Cause, Ending, Goodbye};
 use super::kernel::RingOp;
+use super::sessions::messages::LostInput;
 use super::state::State;
 use crate::client::ClientId;
 use crate::client::subscriptions::EndedSubscription;
@@ -112,7 +113,7 @@ impl State {
         if cause == Cause::Reason(Reason::GoingAway) && is_quiet() {
             return self.abort(codecs, slot);
         }
-        self.abandon_requests(codecs, slot);
+        self.abandon_requests(codecs, slot, LostInput::Broken);
         if cause.is_abrupt() {
             return self.abort(codecs, slot);
         }
@@ -212,6 +213,7 @@ impl State {
                 tracing::debug!(%peer, shard, reason = cause.reason().text(), "connection closed");
             }
             Cause::EndOfStream => tracing::debug!(%peer, shard, "end of stream"),
+            Cause::IdleTimeout => tracing::debug!(%peer, shard, "no request came for http-idle-timeout"),
             Cause::SessionTimeout => {
                 tracing::debug!(%peer, shard, "session ended: no request was received for `timeout`")
             }

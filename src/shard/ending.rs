@@ -16,6 +16,8 @@ pub(super) enum Cause {
     LivenessTimeout,
     /// The peer read nothing of what it was sent for too long.
     SendTimeout,
+    /// No request came on an HTTP connection for too long.
+    IdleTimeout,
     /// An HTTP session had no request to respond to for too long.
     SessionTimeout,
     /// The peer closed its side of the stream.
@@ -57,6 +59,7 @@ impl Cause {
             Cause::HandshakeTimeout
             | Cause::MessageTimeout
             | Cause::LivenessTimeout
+            | Cause::IdleTimeout
             | Cause::SessionTimeout => Reason::ClientTimeout,
             Cause::SendTimeout => Reason::SlowClient,
             Cause::TooManyOfAddress => Reason::TooManyClients,
@@ -82,6 +85,7 @@ impl Cause {
             Cause::MessageTimeout => Counter::TimeoutsMessage,
             Cause::LivenessTimeout => Counter::TimeoutsLiveness,
             Cause::SendTimeout => Counter::TimeoutsSend,
+            Cause::IdleTimeout => Counter::TimeoutsIdle,
             Cause::SessionTimeout => Counter::TimeoutsSession,
             Cause::EndOfStream => Counter::ClosesByPeer,
             Cause::Broken(_) => Counter::ClosesReset,

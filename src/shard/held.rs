@@ -158,6 +158,12 @@ impl HeldInput {
         lost.map(|request| request.request_id = None).is_some()
     }
 
+    /// Returns whether a request with events is held.
+    pub fn has_events(&mut self, source: LoadSource, request_id: RequestId) -> bool {
+        let mut requests = self.requests_mut(source).filter(|request| request.request_id == Some(request_id));
+        requests.any(|request| request.has_events())
+    }
+
     fn requests_mut(&mut self, source: LoadSource) -> impl Iterator<Item = &mut EarlyRequest> {
         let pieces = self.sources.get_mut(&source).into_iter().flatten();
         pieces.filter_map(|piece| match piece {

@@ -81,7 +81,9 @@ impl State {
                 self.finish_endings(codecs);
                 self.handle_session_request(&request.as_request());
             }
-            ShardMessage::RequestLost { request_id, sid } => self.handle_lost_request(sid, request_id),
+            ShardMessage::RequestLost { request_id, sid, how } => {
+                self.handle_lost_request(sid, request_id, how);
+            }
             ShardMessage::Response(request_id, part) => self.deliver(codecs, request_id, *part),
         }
     }

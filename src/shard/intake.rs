@@ -4,6 +4,7 @@ use super::codecs::Codecs;
 use super::connection::{Input, Stage};
 use super::ending::{Cause, Goodbye};
 use super::kernel::{IoEvent, Owner};
+use super::sessions::messages::LostInput;
 use super::state::State;
 use crate::log::{Escaped, throttle};
 use crate::metrics::{Counter, Timing};
@@ -229,10 +230,12 @@ impl State {
         let broken = !matches!(cause, Cause::EndOfStream);
         match self.connections.live(slot).stage {
             Stage::Open => {
-                // A peer that sends requests and then shuts down its side gets the responses that are ready, or on
-                // their way to this shard.
+                // A peer that sends requests and then shuts down its side gets their responses.
                 self.deliver_responses(codecs);
-                if broken || !self.abandon_requests(codecs, slot) {
+                if !broken {
+                    codecs.get_mut(slot).end_input();
+                }
+                if broken || !self.abandon_requests(codecs, slot, LostInput::Ended) {
                     self.end(slot, cause);
                 }
             }

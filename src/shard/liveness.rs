@@ -12,7 +12,7 @@ use super::kernel::{Kernel, Owner};
 use super::mesh::TIMERS;
 use super::stalls::CHECKED_PER_TURN_MAX;
 use super::state::State;
-use super::time::{DueTimer, ms};
+use super::time::{DueTimer, ms, spread};
 use crate::app::Json;
 use crate::limits::REFUSAL_WAIT;
 use crate::metrics::Counter;
@@ -20,7 +20,8 @@ use smallvec::SmallVec;
 use std::time::Duration;
 
 /// The number of parts of `heartbeat-slack`. Heartbeats are due at multiples of a part, so that a shard wakes for many
-/// of them at once.
+/// of them at once. The clients of a shard are spread over the parts: if all of them have connected at the same time, it
+/// does not send all of their heartbeats in one turn.
 const SLACK_PARTS: u64 = 10;
 
 impl State {
@@ -201,8 +202,11 @@ impl State {
         let config = &self.config;
         // A frame that is still queued will be sent in this turn.
         let sent = if connection.queued { now } else { connection.sent };
-        let part = (ms(config.heartbeat_slack) / SLACK_PARTS).max(1);
-        let heartbeat = after(sent, config.heartbeat_interval) / part * part;
+        let slack = ms(config.heartbeat_slack);
+        let part = (slack / SLACK_PARTS).max(1);
+        // Rounding takes less than a part of the slack.
+        let early = Duration::from_millis(spread(slot, slack.saturating_sub(part) + 1));
+        let heartbeat = after(sent, config.heartbeat_interval - early) / part * part;
         let silence =
             if connection.challenged { config.heartbeat_timeout } else { config.heartbeat_challenge };
         let patience = |moment: Moment, time: Duration| {

@@ -1,7 +1,7 @@
 //! The messages that reach a shard: from other shards over the mesh, and from threads through its inboxes.
 
 use super::addresses::{CountedAddress, ShareUse};
-use super::sessions::messages::{RelayedRequest, RequestId, ResponsePart};
+use super::sessions::messages::{LostInput, RelayedRequest, RequestId, ResponsePart};
 use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
 use crate::event::path::Path;
@@ -31,8 +31,8 @@ pub(super) enum ShardMessage {
     AddressCounted { slot: u32, generation: u32, share: ShareUse },
     /// An HTTP request for a session that lives on the receiver.
     Request(Box<RelayedRequest>),
-    /// The connection of that HTTP request has been lost.
-    RequestLost { request_id: RequestId, sid: Sid },
+    /// The connection of that HTTP request has been lost, or its peer sends nothing more.
+    RequestLost { request_id: RequestId, sid: Sid, how: LostInput },
     /// A part of the response to an HTTP request on a connection of the receiver.
     Response(RequestId, Box<ResponsePart>),
 }

@@ -392,8 +392,9 @@ impl Simulation {
             }
         }
         self.world.run_until_idle();
-        // Sessions end after `timeout` without a request.
-        self.world.run_seconds(12);
+        // Requests whose clients have left wait for answers up to `timeout`, and sessions end after `timeout` without a
+        // request.
+        self.world.run_seconds(22);
         self.world.assert_empty();
         let count = |counter| self.world.counter(counter);
         assert_eq!(count(Counter::Subscribes), count(Counter::Unsubscribes));

@@ -247,6 +247,15 @@ impl Time {
     }
 }
 
+/// A prime that spreads neighbouring slots over any range.
+const SPREAD: u64 = 7919;
+
+/// Returns a part of `range_ms`, always the same for a slot and evenly distributed over slots: what is due for clients
+/// that connected at the same time is spread over the range.
+pub(super) fn spread(slot: u32, range_ms: u64) -> u64 {
+    u64::from(slot).wrapping_mul(SPREAD) % range_ms.max(1)
+}
+
 /// Returns a setting's duration in milliseconds. Settings are at most one day.
 pub(super) fn ms(duration: Duration) -> u64 {
     duration.as_millis() as u64

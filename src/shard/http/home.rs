@@ -10,9 +10,9 @@ use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
 use crate::shard::held::Piece;
 use crate::shard::sessions::Creator;
-use crate::shard::sessions::messages::{RequestId, ResponsePart, SessionRequest};
+use crate::shard::sessions::messages::{LostInput, RequestId, ResponsePart, SessionRequest};
 use crate::shard::sessions::refusal::SessionRefusal;
-use crate::shard::sessions::session::{EarlyRequest, HttpSession, Lost, RequestTurn, TooManyEarly};
+use crate::shard::sessions::session::{EarlyRequest, HttpSession, Hurried, Lost, RequestTurn, TooManyEarly};
 use crate::shard::state::State;
 
 impl State {
@@ -59,13 +59,22 @@ impl State {
         }
     }
 
-    /// Handles the loss of a request's connection.
-    pub fn handle_lost_request(&mut self, sid: http::Sid, request_id: RequestId) {
+    /// Handles the loss of a request's connection, or the end of its input.
+    ///
+    /// If only the input has ended, the output that there is goes to the request, as if it had not ended. A request with
+    /// events then waits for their answers, for a limited time. One without events only waits for what may come; its
+    /// peer may have disconnected, and what comes is kept for the next request.
+    pub fn handle_lost_request(&mut self, sid: http::Sid, request_id: RequestId, how: LostInput) {
         let Some(slot) = self.sessions.find(sid) else { return };
+        if how == LostInput::Ended && self.waits_for_answers(slot, request_id) {
+            return;
+        }
         if self.held.lose(self.connections.source(slot), request_id) {
             return self.respond(request_id, ResponsePart::empty());
         }
-        // The peer may only have shut down its sending direction: the request still gets a response, if an empty one.
+        if how == LostInput::Ended {
+            self.flush_session(slot);
+        }
         match self.session_mut(slot).lose(request_id) {
             Lost::Poll => {
                 self.respond(request_id, ResponsePart::empty());
@@ -78,6 +87,26 @@ impl State {
                 self.end(slot, Cause::EndOfStream);
             }
             Lost::Nothing => {}
+        }
+    }
+
+    /// Returns whether a request whose peer sends nothing more waits for the answers to its events, which may not have
+    /// been handled yet. From now on it is held for a limited time, because its peer may have disconnected.
+    fn waits_for_answers(&mut self, slot: u32, request_id: RequestId) -> bool {
+        let connection = self.connections.live(slot);
+        if connection.stage != Stage::Open || !connection.outbox.is_empty() {
+            return false;
+        }
+        if self.held.has_events(self.connections.source(slot), request_id) {
+            return true;
+        }
+        match self.session_mut(slot).hurry(request_id) {
+            Hurried::Held => {
+                self.outlet_changed(slot);
+                true
+            }
+            Hurried::Early => true,
+            Hurried::Nothing => false,
         }
     }
 
@@ -205,6 +234,7 @@ impl State {
             self.dispatch(slot, text);
         }
         self.apps.set_host("");
+        self.session_mut(slot).begin_wait(lines(body).next().is_some());
         self.hold(slot, request_id);
     }
 

@@ -10,10 +10,7 @@ use crate::shard::sessions::messages::ResponsePart;
 use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::sessions::session::{EarlyRequest, Outlet};
 use crate::shard::state::State;
-use crate::shard::time::ms;
-
-/// A prime that spreads neighbouring slots over the time of `poll-slack`.
-const SPREAD: u64 = 7919;
+use crate::shard::time::{ms, spread};
 
 impl State {
     /// Checks all deadlines of a session.
@@ -113,11 +110,14 @@ impl State {
         ms(if is_on_trial { self.config.timeout.min(SESSION_FIRST_WAIT) } else { self.config.timeout })
     }
 
-    /// Returns the time for which a request is held, in milliseconds. It differs between sessions, which keeps clients
+    /// Returns the time for which a request is held, in milliseconds. If its peer sends nothing more and may have
+    /// disconnected, this is `timeout`. Otherwise it differs between sessions, which keeps clients
     /// that connected at the same time from polling at the same time.
     fn poll_ms(&self, slot: u32) -> u64 {
-        let spread = ms(self.config.poll_slack);
-        ms(self.config.poll_interval) - u64::from(slot).wrapping_mul(SPREAD) % spread.max(1)
+        if self.sessions.of(self.connections.live(slot).transport).is_hurried() {
+            return ms(self.config.timeout);
+        }
+        ms(self.config.poll_interval) - spread(slot, ms(self.config.poll_slack))
     }
 }
 

@@ -25,7 +25,9 @@ use super::codecs::Codecs;
 use super::connection::Input;
 use super::ending::{Cause, Goodbye};
 use super::messages::ShardMessage;
-use super::sessions::messages::{PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionRequest};
+use super::sessions::messages::{
+    LostInput, PendingResponse, RelayedRequest, RequestId, ResponsePart, SessionRequest,
+};
 use super::sessions::refusal::SessionRefusal;
 use super::state::State;
 use super::time::ms;
@@ -144,9 +146,9 @@ impl State {
         }
     }
 
-    /// Tells the sessions of a connection's unanswered requests that these have been lost; returns whether there are
-    /// any. They still get a response, empty or not, because the peer may only have shut down its side.
-    pub fn abandon_requests(&mut self, codecs: &Codecs, slot: u32) -> bool {
+    /// Tells the sessions of a connection's unanswered requests what has happened to the connection; returns whether
+    /// there are any. Each of them still gets a response, because the peer may only have shut down its side.
+    pub fn abandon_requests(&mut self, codecs: &Codecs, slot: u32, how: LostInput) -> bool {
         let generation = self.connections.live(slot).generation;
         let unanswered: SmallVec<[(u32, Option<Sid>); 2]> = codecs.get(slot).unanswered().collect();
         for (number, sid) in &unanswered {
@@ -155,30 +157,33 @@ impl State {
             let request_id = RequestId { shard, connection: slot, generation, number: *number };
             let home = self.home_of(sid);
             if home == shard {
-                self.handle_lost_request(sid, request_id);
+                self.handle_lost_request(sid, request_id, how);
             } else {
-                self.send_to_shard(home, ShardMessage::RequestLost { request_id, sid }, Class::Control);
+                self.send_to_shard(home, ShardMessage::RequestLost { request_id, sid, how }, Class::Control);
             }
         }
         !unanswered.is_empty()
     }
 
-    /// Checks a connection that speaks HTTP. A request must be complete in time; between requests the connection may be
-    /// silent as long as any client.
+    /// Checks a connection that speaks HTTP. A request must be complete in time. Between requests the connection may be
+    /// silent for `http-idle-timeout`, from the end of the last response on.
     pub fn http_connection_due(&mut self, codecs: &Codecs, slot: u32) {
         let connection = self.connections.live(slot);
         let waits = codecs.get(slot).unanswered().next().is_some();
+        let idle_timeout = ms(self.config.http_idle_timeout);
         let left = if connection.unfinished {
             match ms(self.config.timeout).checked_sub(self.time.waited(connection.began)) {
                 Some(left @ 1..) => left,
                 _ => return self.end(slot, Cause::MessageTimeout),
             }
-        } else if waits {
-            ms(self.config.heartbeat_timeout)
+        } else if waits || connection.sending {
+            // The response may come at any time, and the connection is idle from then on.
+            idle_timeout
         } else {
-            match ms(self.config.heartbeat_timeout).checked_sub(self.time.waited(connection.received)) {
+            let idle = self.time.waited(connection.received).min(self.time.waited(connection.sent));
+            match idle_timeout.checked_sub(idle) {
                 Some(left @ 1..) => left,
-                _ => return self.end(slot, Cause::LivenessTimeout),
+                _ => return self.end(slot, Cause::IdleTimeout),
             }
         };
         self.wake_at(slot, self.time.now_ms() + left);

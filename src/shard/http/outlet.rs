@@ -60,7 +60,8 @@ impl State {
         self.respond(request_id, ResponsePart::Output(output));
     }
 
-    fn flush_session(&mut self, slot: u32) {
+    /// Hands the output of a session to the request or stream that waits for it, if there is one.
+    pub fn flush_session(&mut self, slot: u32) {
         let connection = self.connections.live(slot);
         if connection.outbox.is_empty() || connection.stage != Stage::Open {
             return;

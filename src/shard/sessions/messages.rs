@@ -21,6 +21,16 @@ pub(in crate::shard) struct RequestId {
     pub number: u32,
 }
 
+/// What happened to the connection of a request that was not answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::shard) enum LostInput {
+    /// The peer has ended its direction of the stream. It may still read, or may have closed the connection: this cannot be
+    /// told before something is sent to it.
+    Ended,
+    /// The connection is broken, or ends for another reason.
+    Broken,
+}
+
 /// A request for a session.
 pub(in crate::shard) struct SessionRequest<'a> {
     pub id: RequestId,

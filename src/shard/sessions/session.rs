@@ -10,7 +10,7 @@
 
 use super::messages::RequestId;
 use crate::limits::HTTP_EARLY_REQUESTS_MAX;
-use crate::protocol::http::Sid;
+use crate::protocol::http::{Sid, lines};
 use crate::shard::connection::Moment;
 
 /// The destination of a session's output.
@@ -34,6 +34,10 @@ pub(in crate::shard) struct HttpSession {
     lost: bool,
     /// `true` if the session ends early unless it has a second request.
     pub is_on_trial: bool,
+    /// `true` if the request that is held, or was held last, had events.
+    has_events: bool,
+    /// `true` if the peer of the held request sends nothing more.
+    hurried: bool,
     /// Requests that must wait until others have been handled, in the order of their arrival.
     early: Vec<EarlyRequest>,
 }
@@ -69,6 +73,17 @@ pub(in crate::shard) enum RequestTurn {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) struct TooManyEarly;
 
+/// A request that is waited for although its peer sends nothing more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::shard) enum Hurried {
+    /// The request that is held. It had events, whose answers it waits for.
+    Held,
+    /// A request with events that has arrived too early. It is handled in its turn.
+    Early,
+    /// No request: it had no events, or was answered, or asks for a stream.
+    Nothing,
+}
+
 /// The item that was lost with a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum Lost {
@@ -82,6 +97,13 @@ pub(in crate::shard) enum Lost {
     Nothing,
 }
 
+impl EarlyRequest {
+    /// Returns whether the request has events.
+    pub fn has_events(&self) -> bool {
+        lines(&self.body).next().is_some()
+    }
+}
+
 impl HttpSession {
     /// Creates a session that has had no request.
     pub fn new(sid: Sid) -> HttpSession {
@@ -91,6 +113,8 @@ impl HttpSession {
             next_seq: 1,
             lost: false,
             is_on_trial: false,
+            has_events: false,
+            hurried: false,
             early: Vec::new(),
         }
     }
@@ -120,6 +144,27 @@ impl HttpSession {
         }
     }
 
+    /// Notes that a request was handled and begins to wait for output. `has_events`: it had events.
+    pub fn begin_wait(&mut self, has_events: bool) {
+        self.has_events = has_events;
+        self.hurried = false;
+    }
+
+    /// Notes that the peer of a request sends nothing more; returns whether the request is waited for.
+    pub fn hurry(&mut self, request_id: RequestId) -> Hurried {
+        if self.outlet == Outlet::Poll(request_id) && self.has_events {
+            self.hurried = true;
+            return Hurried::Held;
+        }
+        let mut early = self.early.iter().filter(|early| early.request_id == Some(request_id));
+        if early.any(EarlyRequest::has_events) { Hurried::Early } else { Hurried::Nothing }
+    }
+
+    /// Returns whether the peer of the request that is held sends nothing more.
+    pub fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
     /// Keeps a request until those before it have been handled. If the same request had arrived before, on a
     /// connection that is broken now, returns the earlier arrival, which must be completed instead.
     pub fn keep(&mut self, request: EarlyRequest) -> Result<Option<RequestId>, TooManyEarly> {
@@ -146,6 +191,7 @@ impl HttpSession {
     /// Holds a request that repeats the one that was held before; returns the earlier one, if it is still held.
     pub fn hold_again(&mut self, request_id: RequestId) -> Option<RequestId> {
         self.lost = false;
+        self.hurried = false;
         match std::mem::replace(&mut self.outlet, Outlet::Poll(request_id)) {
             Outlet::Poll(before) => Some(before),
             Outlet::Nothing | Outlet::Stream(_) => None,
