@@ -13,8 +13,8 @@
 #
 # Programs are installed under target/ and in node_modules of tests/clients/node,
 # tests/clients/package and tests/browser. Packages of the
-# system (gcc, g++, fp-compiler, perl, python3, python3-venv, nodejs, npm, chromium) are installed only if they are
-# missing. The last line is `N passed, N failed`; the exit code is 0 if nothing failed.
+# system (gcc, g++, fp-compiler, perl, nginx, haproxy, curl, python3, python3-venv, nodejs, npm, chromium) are installed
+# only if they are missing. The last line is `N passed, N failed`; the exit code is 0 if nothing failed.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -108,6 +108,10 @@ test_rust() {
     install_packages python3 python3
     install_packages nodejs node
     install_packages perl perl
+    # The tests put proxies in front of the server.
+    install_packages nginx nginx
+    install_packages haproxy haproxy
+    install_packages curl curl
     if cargo nextest --version >/dev/null 2>&1; then
         run rust cargo nextest run --no-fail-fast --color never
         count rust "$(sum rust '.*Summary .* ([0-9]+) passed.*')" "$(sum rust '.*Summary .* ([0-9]+) failed.*')"

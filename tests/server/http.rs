@@ -549,7 +549,11 @@ fn heartbeats_and_challenges_are_sent_over_streams() {
         client.ping();
         clients.push(client);
     }
-    server.advance(90 * SECOND);
+    for _ in 0..2 {
+        server.advance(45 * SECOND);
+        // The connection of their requests must not be idle for too long.
+        clients[3..].iter_mut().for_each(HttpClient::ping);
+    }
     server.eventually_is("http_sessions", 3);
     for client in &mut clients[..3] {
         assert_eq!(client.ended(), Ended::Status(403), "it did not answer the challenge");
