@@ -175,7 +175,7 @@ fn an_unknown_mode_is_refused_with_the_list() {
 fn heads_over_the_limit_are_refused() {
     let server = start(&[]);
     let response =
-        http::exchange_closing(server.proxy(), http::upgrade(&format!("X: {}\r\n", "y".repeat(9000))));
+        http::exchange_closing(server.proxy(), http::upgrade(&format!("X: {}\r\n", "y".repeat(20_000))));
     assert_eq!(response.head.status, 431);
     server.assert_serves();
 }
