@@ -176,7 +176,7 @@ impl State {
                 Some(left @ 1..) => left,
                 _ => return self.end(slot, Cause::MessageTimeout),
             }
-        } else if waits || connection.sending {
+        } else if waits || connection.is_sending() {
             // The response may come at any time, and the connection is idle from then on.
             idle_timeout
         } else {
