@@ -138,12 +138,21 @@ pub const WORKER_FRAME_BYTES_MAX: usize = 16 << 20;
 /// The maximum number of events that a worker registers. More are refused when it becomes ready.
 pub const WORKER_EVENTS_MAX: usize = 4096;
 
+/// The maximum number of files that are watched for the workers of an application. Each is looked at four times a
+/// second.
+pub const WORKER_FILES_MAX: usize = 16_384;
+
 /// The maximum number of timers that are set on one link. One more is refused.
 pub const WORKER_TIMERS_MAX: usize = 65_536;
 
 /// The maximum number of open server callbacks offered on one link. One more is dropped at once, and its worker is
 /// informed.
 pub const WORKER_CALLBACKS_MAX: usize = 65_536;
+
+/// The number of unanswered events that a client may always have on a link, unless only the last quarter of
+/// `worker-requests-max` is free. Above it, a client has a share of what is free: an application must be able to handle
+/// a burst of one client, and no client may keep the others out.
+pub const WORKER_CLIENT_REQUESTS_MIN: usize = 16;
 
 /// The maximum size of a line on the control socket, in bytes. A manifest with all allowed events fits. A worker that
 /// sends a longer line is killed.

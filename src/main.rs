@@ -9,6 +9,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // In a container without an init process.
+    if let Some(code) = server::run_as_init() {
+        return ExitCode::from(code);
+    }
     let args: Vec<OsString> = env::args_os().skip(1).collect();
     // Errors in the settings are reported in this format too.
     log::set_report_format(config::log_format_of(&args, env::vars_os()));

@@ -210,6 +210,12 @@ metrics! {
         WorkerEventsRefused = "worker_events_refused", "events",
             "Events and subscriptions that no worker could accept: worker-requests-max or worker-outbox-bytes-max \
              was reached (answered with 420), or no worker was running (answered with 500).";
+        WorkerSharesRefused = "worker_shares_refused", "events",
+            "Events, subscriptions and replies counted in worker_events_refused whose client alone had its share of \
+             worker-requests-max or worker-outbox-bytes-max.";
+        WorkerEndsDropped = "worker_ends_dropped", "ends",
+            "Ends of subscriptions and clients of which no worker was told, because no worker was running and too \
+             many of them were waiting for the next one.";
         WorkerRequestsFailed = "worker_requests_failed", "requests",
             "Events, subscriptions and answers to callbacks that a worker was handling when it ended (answered with \
              500).";

@@ -101,6 +101,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("event", &[]),
             ("json", &[]),
             ("paths", &[]),
+            ("threads", &[]),
             ("types", &["event", "json"]),
             ("server", &["json", "types"]),
             ("later", &["event", "server", "types"]),
@@ -113,9 +114,11 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("backoff", &[]),
             ("config", &[]),
             ("counters", &[]),
+            ("ends", &["shares"]),
             ("lines", &["text"]),
             ("manifest", &["text"]),
             ("requests", &[]),
+            ("shares", &[]),
             ("text", &[]),
             ("timers", &[]),
             ("wire", &[]),
@@ -135,6 +138,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     (
         "qev",
         &[
+            ("affinity", &[]),
             ("bell", &[]),
             ("clock", &[]),
             ("fair", &[]),
@@ -180,6 +184,7 @@ const CIRCLES: &[(&[&str], &str)] = &[(
 
 /// The files in which `unsafe` may stand.
 const UNSAFE_FILES: &[&str] = &[
+    "qev/affinity.rs",
     "qev/ring.rs",
     "qev/buffers.rs",
     "qev/control/tcp.rs",

@@ -36,6 +36,7 @@ pub mod c;
 pub mod clienttest;
 pub mod qio;
 pub mod relay;
+pub mod threads;
 pub mod worker;
 pub mod worker_app;
 

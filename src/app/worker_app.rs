@@ -188,6 +188,10 @@ fn register_event(
         builder = builder.off(move |cx, unsubscribed| group.unsubscribed(cx, number, unsubscribed));
     }
     match event.subscriptions {
+        SubscriptionMode::Everyone if event.off => {
+            let group = Rc::clone(group);
+            builder = builder.on(move |cx, subscription| group.accept(cx, number, subscription));
+        }
         SubscriptionMode::Everyone => {}
         SubscriptionMode::Nobody => builder = builder.no_subscriptions(),
         SubscriptionMode::Ask => {

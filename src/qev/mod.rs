@@ -1,5 +1,6 @@
 //! The event machinery below a shard. It does not depend on the rest of the server and could be a crate of its own.
 
+mod affinity;
 mod bell;
 pub mod buffers;
 pub mod clock;

@@ -4,6 +4,7 @@
 //! glommio's reactor: one system call then submits, completes and waits, whereas parking with an eventfd takes three.
 //! The measurement is in `docs/architecture.md`.
 
+use super::affinity;
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
 use std::io;
 
@@ -75,12 +76,20 @@ where
     T: Send + 'static,
     W: FnOnce() -> T + Send + 'static,
 {
+    if core.is_some() {
+        affinity::release_started_threads();
+    }
     LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
         .name(name)
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-        .spawn(|| async move { work() })
+        .spawn(|| async move {
+            if core.is_some() {
+                affinity::mark_pinned();
+            }
+            work()
+        })
         .map(Executor)
         .map_err(io_error)
 }

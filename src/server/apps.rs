@@ -2,7 +2,7 @@
 
 use super::error::ServerError;
 use crate::app::c::{self, CApplication};
-use crate::app::worker::{self, LinkLimits, WorkerClock, WorkerConfig, WorkerKind};
+use crate::app::worker::{self, LinkLimits, WorkerClock, WorkerConfig, WorkerKind, WorkingFolder};
 use crate::app::worker_app::WorkerApplication;
 use crate::app::{self, Application};
 use crate::config::{self, App, Config};
@@ -174,10 +174,8 @@ fn worker_config(
         );
         return Err(bad(&file, why));
     }
-    let absolute = std::fs::canonicalize(&file).map_err(|error| bad(&file, error.to_string()))?;
-    if absolute.to_str().is_none() {
-        return Err(bad(&file, "its path is not UTF-8".into()));
-    }
+    // Symbolic links are not resolved here: at the next start of a worker they may lead to a new release.
+    let folder = WorkingFolder::current();
     let limits = LinkLimits {
         requests_max: config.worker_requests_max,
         outbox_bytes_max: config.worker_outbox_bytes_max,
@@ -186,10 +184,11 @@ fn worker_config(
     };
     let clock = clock.clone();
     let is_manual = clock.is_manual();
-    Ok(WorkerConfig {
+    let worker = WorkerConfig {
         settings: config.app_settings.get(&name).cloned().unwrap_or_default(),
         name,
-        file: absolute,
+        file: folder.absolute(&file),
+        folder,
         kind,
         instances: app.instances.unwrap_or(1),
         shards,
@@ -204,7 +203,9 @@ fn worker_config(
         reload: config.reload,
         test: false,
         clock: WorkerClock { now: Arc::new(move || Duration::from_millis(clock.now_ms())), is_manual },
-    })
+    };
+    worker.resolve().map_err(|error| bad(&file, error.to_string()))?;
+    Ok(worker)
 }
 
 /// An application whose files can be used: its name and its number of workers.

@@ -19,11 +19,13 @@
 //! | `check` | the checks of `quickio check` |
 //! | `reload` | reading the settings again after SIGHUP |
 //! | `report` | the summary of the statistics that SIGUSR1 logs |
+//! | `init` | the process with the number 1 of a container |
 //! | `error` | the errors of all these |
 
 mod apps;
 mod check;
 mod error;
+mod init;
 mod lifecycle;
 mod listen;
 mod mailboxes;
@@ -40,6 +42,7 @@ mod unix_socket;
 mod watchdog;
 
 pub use error::ServerError;
+pub use init::run_as_init;
 pub use reload::ReadSettings;
 pub use services::ControlService;
 

@@ -210,7 +210,7 @@ pub(super) fn token(index: u32) -> Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::worker::{LinkLimits, Manifest, SupervisorHandle};
+    use crate::app::worker::{Instance, LinkLimits, Manifest, SupervisorHandle};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -234,8 +234,10 @@ mod tests {
         let supervisor: Arc<dyn SupervisorHandle> = Arc::new(Nobody);
         let group = WorkerGroup::new("app".into(), 0, 1, LIMITS, Arc::clone(&supervisor));
         let counters = Default::default();
+        let instance = Instance::new(&LIMITS, Rc::clone(&counters));
+        let numbers = Default::default();
         let link =
-            WorkerLink::new(1, "app#0".into(), manifest, LIMITS, supervisor, counters, &Default::default());
+            WorkerLink::new(1, &instance, "app#0".into(), manifest, LIMITS, supervisor, counters, &numbers);
         let mut links = Links::new(3);
         let place = links.take_place().unwrap();
         assert_eq!(links.insert(LinkEnd::new(link, group, 0, place)), FIRST_LINK_TOKEN);

@@ -108,6 +108,16 @@ fn events_have_a_path_an_extra_and_a_client() {
     client.request_code("/qio/on", r#""/c/shard""#, 401);
 }
 
+/// A shard is pinned to a core. What a handler starts must not compete with it there.
+#[test]
+fn threads_and_processes_of_a_handler_run_on_all_cores() {
+    let server = start(&[]);
+    let mut client = server.websocket();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(data(&mut client, "/c/cores", ""), json!([1, cores, cores]));
+    stop(server, client);
+}
+
 #[test]
 fn callbacks_run_once_and_are_always_freed() {
     let server = start(&[]);

@@ -23,6 +23,8 @@ fn the_hello_describes_the_worker() {
     assert_eq!(who["cwd"], json!(std::env::current_dir().unwrap().to_str().unwrap()), "that of the server");
     assert_eq!(who["link"], who["client"][0], "the link of the client's shard");
     assert_eq!(who["argv"], json!([super::RAW]), "without arguments");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(who["cores"], json!(cores), "not the core of a shard");
     assert_eq!((&who["stdin"], &who["sockets"]), (&json!(""), &json!([3, 4, 5])), "and no other sockets");
     assert!(server.greeting.contains(&"applications: relay, clienttest, raw".into()));
 }

@@ -2,7 +2,8 @@
 
 use super::support::{Conversation, Server, Transport};
 use super::{
-    Client, MS, ask, execute, one_of_each_shard, pid, start, tell, wait_for_end, wait_for_links, wait_for_log,
+    Client, MS, ask, execute, one_of_each_shard, pid, start, tell, two_of_one_shard, wait_for_end,
+    wait_for_links, wait_for_log,
 };
 use serde_json::json;
 
@@ -46,19 +47,47 @@ fn the_number_of_pending_requests_is_limited() {
     execute(&mut client, json!([]));
 }
 
-/// Stops the worker from reading this client's link, and sends events until they are refused. Returns the callbacks of the
+/// Stops the worker from reading this client's link, and sends events until one is refused. Returns the callbacks of the
 /// accepted ones.
 fn fill(server: &Server, client: &mut Client) -> Vec<u64> {
     execute(client, json!([["stop_reading", {}]]));
     let data = format!("\"{}\"", "x".repeat(10_000));
     let mut sent = Vec::new();
     // The bytes in the kernel's buffers do not count.
-    while server.stats().value("worker_outbox_bytes") < 64 << 10 {
+    loop {
         assert!(sent.len() < 1000, "no event is refused");
-        sent.push(client.ask("/raw", &data));
+        let id = client.ask("/raw", &data);
         client.ping();
+        if server.stats().value("worker_events_refused") > 0 {
+            assert_eq!(client.answer(id).code(), 420);
+            return sent;
+        }
+        sent.push(id);
     }
-    sent
+}
+
+/// A client that keeps a worker busy gets only its share of the worker. Others are served.
+#[test]
+fn one_client_cannot_keep_others_from_a_worker() {
+    let server = start(json!({}), &["--worker-requests-max", "1000"]);
+    let [mut hog, mut other] = two_of_one_shard(&server);
+    let asked: Vec<u64> =
+        (0..1000).map(|nth| ask(&mut hog, &json!([["hold", {"name": nth.to_string()}]]))).collect();
+    hog.ping();
+    server.eventually_is("worker_requests", 200);
+    let stats = server.stats();
+    assert_eq!([stats.value("worker_events_refused"), stats.value("worker_shares_refused")], [800, 800]);
+    for nth in 0..20 {
+        ask(&mut other, &json!([["hold", {"name": format!("other {nth}")}]]));
+        execute(&mut other, json!([]));
+    }
+    server.eventually_is("worker_requests", 220);
+    // The share is free again with each answer.
+    for (nth, id) in asked.iter().enumerate().take(20) {
+        execute(&mut other, json!([["answer", {"held": nth.to_string()}]]));
+        assert_eq!(hog.answer(*id).code(), 200);
+    }
+    execute(&mut hog, json!([]));
 }
 
 #[test]

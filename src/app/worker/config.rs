@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +45,10 @@ fn is_script(file: &Path) -> bool {
 pub struct WorkerConfig {
     /// The name of the application.
     pub name: String,
-    /// The absolute path of the application's file.
+    /// The absolute path of the application's file, with its symbolic links. It is resolved at each start of a worker.
     pub file: PathBuf,
+    /// The server's working directory, which workers start in.
+    pub folder: WorkingFolder,
     pub kind: WorkerKind,
     /// The number of workers, at least 1.
     pub instances: usize,
@@ -72,6 +74,55 @@ pub struct WorkerConfig {
     /// Workers run their self-test and do not serve.
     pub test: bool,
     pub clock: WorkerClock,
+}
+
+impl WorkerConfig {
+    /// Returns the application's file as it is now, without symbolic links.
+    ///
+    /// # Errors
+    ///
+    /// The file does not exist, or its path is not UTF-8.
+    pub fn resolve(&self) -> io::Result<PathBuf> {
+        let resolved = fs::canonicalize(&self.file)?;
+        if resolved.to_str().is_none() {
+            return Err(io::Error::other("its path is not UTF-8"));
+        }
+        Ok(resolved)
+    }
+}
+
+/// The working directory of a server and its workers, by a path that may contain symbolic links.
+///
+/// A process keeps its working directory even if a symbolic link on the path that led there changes, or if the directory
+/// is deleted. A worker must start in the directory that has the path now.
+#[derive(Clone, Debug)]
+pub struct WorkingFolder(Option<PathBuf>);
+
+impl WorkingFolder {
+    /// Returns this process's working directory: by the path that its shell noted in `PWD` if it is correct, else
+    /// without symbolic links.
+    pub fn current() -> WorkingFolder {
+        let noted = std::env::var_os("PWD").map(PathBuf::from).filter(|noted| is_same(noted, Path::new(".")));
+        WorkingFolder(noted.filter(|noted| noted.is_absolute()).or_else(|| std::env::current_dir().ok()))
+    }
+
+    /// Returns the absolute path of a file, with its symbolic links.
+    pub fn absolute(&self, file: &Path) -> PathBuf {
+        let folder = self.0.as_deref().unwrap_or(Path::new("/"));
+        // Removes `.` components.
+        folder.join(file).components().collect()
+    }
+
+    /// Returns the directory in which a worker must start, or `other` if it does not exist any more.
+    pub fn or(&self, other: &Path) -> PathBuf {
+        self.0.as_ref().filter(|folder| folder.is_dir()).map_or_else(|| other.to_owned(), PathBuf::clone)
+    }
+}
+
+/// Returns whether two paths lead to the same file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// The limits of each link.

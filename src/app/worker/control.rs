@@ -4,7 +4,7 @@ use super::manifest::Manifest;
 use super::text::{AnyText, readable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes of a line that is not understood which are quoted in the error.
 const QUOTED_BYTES_MAX: usize = 200;
@@ -45,10 +45,18 @@ impl ServerMessage<'_> {
 #[derive(Debug, PartialEq)]
 pub enum WorkerMessage {
     Ready(Manifest),
-    Failed(String),
+    Failed(StartFailure),
     Tested(bool),
     Pong(u64),
     Log(WorkerLogLevel, String),
+}
+
+/// A worker's description of the reason why it cannot run its application.
+#[derive(Debug, PartialEq)]
+pub struct StartFailure {
+    pub why: String,
+    /// The files to which a change may remove the reason. Some of them may not exist.
+    pub files: Vec<PathBuf>,
 }
 
 /// The level of a line that a worker logs.
@@ -67,6 +75,8 @@ pub enum WorkerLogLevel {
 struct WorkerLine {
     ready: Option<Manifest>,
     failed: Option<AnyText>,
+    #[serde(default)]
+    files: Vec<PathBuf>,
     tested: Option<bool>,
     pong: Option<u64>,
     log: Option<WorkerLogLevel>,
@@ -76,10 +86,10 @@ struct WorkerLine {
 
 impl WorkerLine {
     fn into_message(self) -> Option<WorkerMessage> {
-        let AnyText(text) = self.text;
+        let (AnyText(text), files) = (self.text, self.files);
         let log = self.log.map(|level| WorkerMessage::Log(level, text));
         let others = [
-            self.failed.map(|AnyText(why)| WorkerMessage::Failed(why)),
+            self.failed.map(|AnyText(why)| WorkerMessage::Failed(StartFailure { why, files })),
             self.tested.map(WorkerMessage::Tested),
             self.pong.map(WorkerMessage::Pong),
             log,
@@ -132,11 +142,12 @@ mod tests {
 
     #[test]
     fn texts_may_have_anything() {
+        let failed = |why: &str| WorkerMessage::Failed(StartFailure { why: why.into(), files: vec![] });
         let lone = br#"{"log":"info","text":"a \ud800 b \udc00\u0000"}"#;
         let message = WorkerMessage::Log(WorkerLogLevel::Info, "a \\ud800 b \\udc00\0".into());
         assert_eq!(parse(lone), Ok(Some(message)));
-        assert_eq!(parse(br#"{"failed":"\ud800"}"#), Ok(Some(WorkerMessage::Failed("\\ud800".into()))));
-        assert_eq!(parse(b"{\"failed\":\"\xff\"}"), Ok(Some(WorkerMessage::Failed("\\xff".into()))));
+        assert_eq!(parse(br#"{"failed":"\ud800"}"#), Ok(Some(failed("\\ud800"))));
+        assert_eq!(parse(b"{\"failed\":\"\xff\"}"), Ok(Some(failed("\\xff"))));
         assert_eq!(parse(br#"{"more":"\ud800","pong":1}"#), Ok(Some(WorkerMessage::Pong(1))));
     }
 
@@ -144,7 +155,9 @@ mod tests {
     fn the_other_messages() {
         assert_eq!(parse(br#"{"more":[1]}"#), Ok(None));
         let parse = |line: &[u8]| parse(line).map(|message| message.expect("a known message"));
-        assert_eq!(parse(br#"{"failed":"why"}"#), Ok(WorkerMessage::Failed("why".into())));
+        let failed = |files| Ok(WorkerMessage::Failed(StartFailure { why: "why".into(), files }));
+        assert_eq!(parse(br#"{"failed":"why"}"#), failed(vec![]));
+        assert_eq!(parse(br#"{"failed":"why","files":["/a.py"]}"#), failed(vec!["/a.py".into()]));
         assert_eq!(parse(br#"{"tested":true}"#), Ok(WorkerMessage::Tested(true)));
         assert_eq!(parse(br#"{"pong":7}"#), Ok(WorkerMessage::Pong(7)));
         assert_eq!(

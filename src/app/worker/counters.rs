@@ -23,6 +23,16 @@ impl WorkerCounters {
         self.add(Counter::WorkerEventsRefused, 1);
     }
 
+    /// Counts an event, hook or reply that was refused because its client has its share.
+    pub fn add_share_refused(&self) {
+        self.add(Counter::WorkerSharesRefused, 1);
+    }
+
+    /// Counts the end of a subscription or client of which no worker is told.
+    pub fn add_end_dropped(&self) {
+        self.add(Counter::WorkerEndsDropped, 1);
+    }
+
     /// Counts requests that failed because their worker ended.
     pub fn add_failed(&self, n: u64) {
         self.add(Counter::WorkerRequestsFailed, n);

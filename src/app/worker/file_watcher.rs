@@ -1,8 +1,10 @@
 //! Detection of changes in the files that workers were loaded from. The files are polled: this works on every file
 //! system, and with editors that replace files by new ones.
 
+use crate::limits::WORKER_FILES_MAX;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -13,9 +15,9 @@ pub struct FileWatcher {
     files: BTreeMap<PathBuf, Option<FileStamp>>,
 }
 
-/// The time of the last modification of a file, and its length in bytes. Two versions of a file may have the same
-/// stamp, but not if one of them was written just now.
-type FileStamp = (SystemTime, u64);
+/// The time of the last modification of a file, its length in bytes, and its identity: a symbolic link may lead to
+/// another file. Two versions of a file may have the same stamp, but not if one of them was written just now.
+type FileStamp = (SystemTime, u64, (u64, u64));
 
 impl FileWatcher {
     /// Replaces the set of watched files. A change to a file that was already watched is still reported.
@@ -25,7 +27,17 @@ impl FileWatcher {
             let stamp = known.remove(&file).unwrap_or_else(|| stamp(&file));
             (file, stamp)
         };
-        self.files = files.into_iter().map(with_stamp).collect();
+        self.files = files.into_iter().take(WORKER_FILES_MAX).map(with_stamp).collect();
+    }
+
+    /// Adds files to the set.
+    pub fn add(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        for file in files {
+            if self.files.len() < WORKER_FILES_MAX && !self.files.contains_key(&file) {
+                let stamp = stamp(&file);
+                self.files.insert(file, stamp);
+            }
+        }
     }
 
     /// Returns whether one of the files has changed since the last call.
@@ -45,7 +57,7 @@ impl FileWatcher {
 
 fn stamp(file: &Path) -> Option<FileStamp> {
     let found = fs::metadata(file).ok()?;
-    Some((found.modified().ok()?, found.len()))
+    Some((found.modified().ok()?, found.len(), (found.dev(), found.ino())))
 }
 
 #[cfg(test)]

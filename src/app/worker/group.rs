@@ -2,7 +2,8 @@
 //! go.
 
 use super::counters::WorkerCounters;
-use super::link::{WorkerLink, not_running};
+use super::ends::ClientEnd;
+use super::link::{Instance, WorkerLink, not_running};
 use super::manifest::Manifest;
 use super::{JoinedWorker, LinkLimits, SupervisorHandle};
 use crate::app::{Answer, Context, Decision, Error, Event, Subscription, Unsubscribed};
@@ -27,8 +28,7 @@ pub struct WorkerGroup {
     event_numbers: RefCell<AHashMap<Path, u32>>,
     /// The manifest whose events are registered, or `None` if some of its events could not be registered.
     registered: RefCell<Option<Arc<Manifest>>>,
-    /// The links to the workers that receive events, by instance.
-    links: RefCell<Vec<Option<Rc<WorkerLink>>>>,
+    instances: Vec<Rc<Instance>>,
 }
 
 impl WorkerGroup {
@@ -41,15 +41,17 @@ impl WorkerGroup {
         supervisor: Arc<dyn SupervisorHandle>,
     ) -> Rc<WorkerGroup> {
         assert!(instances > 0, "an application has at least one worker");
+        let counters: Rc<WorkerCounters> = Rc::default();
+        let instances = (0..instances).map(|_| Instance::new(&limits, Rc::clone(&counters))).collect();
         Rc::new(WorkerGroup {
             name,
             shard,
             limits,
             supervisor,
-            counters: Rc::default(),
+            counters,
             event_numbers: RefCell::default(),
             registered: RefCell::default(),
-            links: RefCell::new(vec![None; instances]),
+            instances,
         })
     }
 
@@ -69,7 +71,7 @@ impl WorkerGroup {
     /// Records that events were registered. `manifest` is `None` if some of its events could not be registered.
     pub(in crate::app) fn set_registered(&self, manifest: Option<&Arc<Manifest>>) {
         let event_numbers = self.event_numbers.borrow();
-        self.links.borrow().iter().flatten().for_each(|link| link.set_event_numbers(&event_numbers));
+        self.links().for_each(|link| link.set_event_numbers(&event_numbers));
         self.registered.replace(manifest.map(Arc::clone));
     }
 
@@ -89,8 +91,10 @@ impl WorkerGroup {
     /// Returns `None` if there is no such instance.
     pub fn add_worker(&self, cx: &mut Context<'_>, joined: &JoinedWorker) -> Option<Rc<WorkerLink>> {
         let JoinedWorker { instance, worker, manifest, joined_at, .. } = joined;
+        let of = self.instances.get(*instance as usize)?;
         let link = WorkerLink::new(
             *worker,
+            of,
             format!("{}#{instance}", self.name),
             Arc::clone(manifest),
             self.limits,
@@ -98,10 +102,7 @@ impl WorkerGroup {
             Rc::clone(&self.counters),
             &self.event_numbers.borrow(),
         );
-        let before = self.links.borrow_mut().get_mut(*instance as usize)?.replace(Rc::clone(&link));
-        if let Some(before) = before {
-            before.begin_draining(cx.now());
-        }
+        of.set_link(cx, Rc::clone(&link));
         // A worker has a link to every shard, and its timers must fire once.
         if self.shard == 0 {
             for timer in &manifest.timers {
@@ -114,23 +115,22 @@ impl WorkerGroup {
 
     /// Stops sending events over a link that has ended.
     pub fn remove_link(&self, link: &Rc<WorkerLink>) {
-        for current in &mut *self.links.borrow_mut() {
-            if current.as_ref().is_some_and(|current| Rc::ptr_eq(current, link)) {
-                *current = None;
-            }
-        }
+        self.instances.iter().for_each(|instance| instance.remove_link(link));
     }
 
-    /// Returns the link to the worker of a client, which has the same instance for as long as it is connected.
-    fn link_for(&self, client: ClientId) -> Option<Rc<WorkerLink>> {
-        let links = self.links.borrow();
-        let instance = (client.slot as usize + usize::from(client.shard)) % links.len();
-        links[instance].clone()
+    /// The links to the workers that receive events.
+    fn links(&self) -> impl Iterator<Item = Rc<WorkerLink>> {
+        self.instances.iter().filter_map(|instance| instance.link())
+    }
+
+    /// Returns the instance of a client, which it has for as long as it is connected.
+    fn instance_of(&self, client: ClientId) -> &Instance {
+        &self.instances[(client.slot as usize + usize::from(client.shard)) % self.instances.len()]
     }
 
     /// Handles an event: sends it to the worker of its client.
     pub(in crate::app) fn handle(&self, cx: &mut Context<'_>, number: u32, event: Event<'_>) -> Answer {
-        match self.link_for(event.client) {
+        match self.instance_of(event.client).link() {
             Some(link) => link.send_event(cx, number, event),
             None => not_running(&self.counters),
         }
@@ -143,7 +143,7 @@ impl WorkerGroup {
         number: u32,
         subscription: Subscription<'_>,
     ) -> Decision {
-        match self.link_for(subscription.client) {
+        match self.instance_of(subscription.client).link() {
             Some(link) => link.send_subscription(cx, number, subscription),
             None => {
                 self.counters.add_event_refused();
@@ -152,12 +152,32 @@ impl WorkerGroup {
         }
     }
 
-    /// Tells the worker of a client that a subscription has ended.
-    pub(in crate::app) fn unsubscribed(&self, cx: &Context<'_>, number: u32, unsubscribed: Unsubscribed<'_>) {
-        // A worker that is not running has no state about the subscription.
-        if let Some(link) = self.link_for(unsubscribed.client) {
-            link.send_unsubscribed(cx, number, unsubscribed);
+    /// Decides about a subscription that every client may have and whose end the worker is told of. The worker is not
+    /// asked, and need not run.
+    pub(in crate::app) fn accept(
+        &self,
+        cx: &mut Context<'_>,
+        number: u32,
+        subscription: Subscription<'_>,
+    ) -> Decision {
+        let instance = self.instance_of(subscription.client);
+        if let Some(link) = instance.link() {
+            return link.send_subscription(cx, number, subscription);
         }
+        match instance.admit_end(subscription.client) {
+            Ok(()) => Decision::Accept,
+            Err(_) => {
+                self.counters.add_event_refused();
+                Decision::Fail(420)
+            }
+        }
+    }
+
+    /// Tells the worker of a client that a subscription has ended. If no worker runs, the next one is told.
+    pub(in crate::app) fn unsubscribed(&self, cx: &Context<'_>, number: u32, unsubscribed: Unsubscribed<'_>) {
+        let Unsubscribed { client, extra, .. } = unsubscribed;
+        let end = ClientEnd::Unsubscribed { event_number: number, client, extra: extra.into() };
+        self.instance_of(client).tell(end, cx.now().as_millis() as u64);
     }
 
     /// Adds the counters of the links to `counters`.
@@ -165,9 +185,9 @@ impl WorkerGroup {
         self.counters.add_to(counters);
     }
 
-    /// Asserts the invariants of the current links.
+    /// Asserts the invariants of the instances and their current links.
     pub fn check(&self) {
-        self.links.borrow().iter().flatten().for_each(|link| link.check());
+        self.instances.iter().for_each(|instance| instance.check());
         let numbers: std::collections::BTreeSet<u32> =
             self.event_numbers.borrow().values().copied().collect();
         assert!(

@@ -2,35 +2,47 @@
 //! that the worker has not answered.
 //!
 //! This file has the frames to the worker; `incoming` has the frames from the worker, `timing` the timers and timeouts,
-//! and `guards` the values whose drop the worker is told about.
+//! `guards` the values whose drop the worker is told about, `instance` what one worker of an instance leaves to the
+//! next, and `load` what each client has open.
 //!
 //! A link does no I/O. The shard sends the bytes that it takes with [`WorkerLink::take_output`], and passes received
 //! bytes to [`WorkerLink::handle_received`].
 
 mod guards;
 mod incoming;
+mod instance;
+mod load;
 mod timing;
 
+pub use instance::Instance;
+
 use super::counters::WorkerCounters;
+use super::ends::ClientEnd;
 use super::manifest::{EventDeclaration, Manifest, SubscriptionMode};
 use super::requests::RequestTable;
+use super::shares::ShareRefusal;
 use super::timers::WorkerTimers;
-use super::wire::{self, LinkFrameHeader, ToWorker, WANTS_ANSWER};
+use super::wire::{self, LinkFrameHeader, NO_CLIENT, ToWorker, WANTS_ANSWER};
 use super::{LinkLimits, SupervisorHandle};
-use crate::app::{
-    Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription, Unsubscribed,
-};
+use crate::app::{Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription};
+use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
 use crate::limits::WORKER_CALLBACKS_MAX;
 use ahash::AHashMap;
+use load::LinkLoad;
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of a buffer that a link keeps. The memory of a larger buffer is released when it is no longer needed.
 const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// The number of clients of earlier workers that a link remembers as gone. A watch of one of them may still be on its
+/// way, for as long as the worker takes to read what it was sent.
+const TOLD_GONE_MAX: usize = 1024;
 
 // The messages of errors that are answered in place of a worker.
 const NOT_RUNNING: &str = "the application is not running";
@@ -41,10 +53,13 @@ const ENDED: &str = "the application has ended";
 /// The shard's end of the link to one worker.
 ///
 /// Invariants, which [`check`](WorkerLink::check) asserts: `unread_bytes` is at least the length of `output`; while a
-/// request is pending, a sweep is scheduled; a link that has ended has no requests, timers or bytes.
+/// request is pending, a sweep is scheduled; a link that has ended has no requests, timers or bytes; the pending
+/// requests are those that clients have open by `load`.
 pub struct WorkerLink {
     /// The serial number of the worker.
     worker: u32,
+    /// The instance, which outlives the worker.
+    instance: Weak<Instance>,
     /// The application and the instance, for the log: `chat#0`.
     name: String,
     limits: LinkLimits,
@@ -62,8 +77,10 @@ pub struct WorkerLink {
     partial: RefCell<Vec<u8>>,
     requests: RefCell<RequestTable<WorkerRequest>>,
     timers: RefCell<WorkerTimers>,
-    /// Callbacks of the worker that are offered and have neither run nor been dropped.
-    open_callbacks: Cell<usize>,
+    /// The requests, unread bytes and open callbacks of each client.
+    load: RefCell<LinkLoad>,
+    /// The latest clients of earlier workers that this worker was told to be gone.
+    told_gone: RefCell<VecDeque<ClientId>>,
     /// The time in the last frame to the worker.
     last_time_ms: Cell<u64>,
     /// A timer of the shard is set that ends the requests that take too long.
@@ -94,12 +111,25 @@ enum LinkState {
 enum WorkerRequest {
     Event(ReplyTo),
     Subscription(ReplyTo, PathId),
+    /// A client's reply to a callback of the worker.
+    Reply(ReplyTo),
+}
+
+impl WorkerRequest {
+    fn client(&self) -> ClientId {
+        match self {
+            WorkerRequest::Event(reply_to)
+            | WorkerRequest::Subscription(reply_to, _)
+            | WorkerRequest::Reply(reply_to) => reply_to.client,
+        }
+    }
 }
 
 impl WorkerLink {
     /// Returns a link to a worker with this manifest. `event_numbers` are the group's numbers of events, by path.
     pub fn new(
         worker: u32,
+        instance: &Rc<Instance>,
         name: String,
         manifest: Arc<Manifest>,
         limits: LinkLimits,
@@ -109,6 +139,7 @@ impl WorkerLink {
     ) -> Rc<WorkerLink> {
         let link = WorkerLink {
             worker,
+            instance: Rc::downgrade(instance),
             name,
             limits,
             supervisor,
@@ -120,7 +151,8 @@ impl WorkerLink {
             partial: RefCell::default(),
             requests: RefCell::new(RequestTable::new()),
             timers: RefCell::default(),
-            open_callbacks: Cell::new(0),
+            load: RefCell::new(LinkLoad::new(&limits)),
+            told_gone: RefCell::default(),
             last_time_ms: Cell::new(0),
             sweep_is_scheduled: Cell::new(false),
             is_paused: Cell::new(false),
@@ -148,6 +180,11 @@ impl WorkerLink {
         self.worker
     }
 
+    /// Returns whether the worker may be sent frames.
+    fn is_open(&self) -> bool {
+        self.state.get() < LinkState::Closed
+    }
+
     // From the shard to the worker.
 
     /// Sends an event to the worker, which answers it later. Returns an error if the event cannot be sent.
@@ -158,8 +195,7 @@ impl WorkerLink {
         if !declaration.handler {
             return Answer::refusal(500, None);
         }
-        if let Err((code, message)) = self.check_room(0) {
-            self.counters.add_event_refused();
+        if let Err((code, message)) = self.check_room(event.client) {
             return Answer::error(code, message);
         }
         let request = self.begin_request(cx, WorkerRequest::Event(event.reply_to()));
@@ -179,12 +215,17 @@ impl WorkerLink {
     ) -> Decision {
         let Some((number, declaration)) = self.declaration(event_number) else { return Decision::Fail(404) };
         match declaration.subscriptions {
-            SubscriptionMode::Everyone => return Decision::Accept,
+            SubscriptionMode::Everyone if !declaration.off => return Decision::Accept,
+            SubscriptionMode::Everyone => {
+                // Its end needs a frame. A client that subscribes and unsubscribes without a pause must not fill the
+                // output with them.
+                let admitted = self.check_bytes(subscription.client);
+                return admitted.map_or_else(|(code, _)| Decision::Fail(code), |()| Decision::Accept);
+            }
             SubscriptionMode::Nobody => return Decision::Refuse,
             SubscriptionMode::Ask => {}
         }
-        if let Err((code, _)) = self.check_room(0) {
-            self.counters.add_event_refused();
+        if let Err((code, _)) = self.check_room(subscription.client) {
             return Decision::Fail(code);
         }
         let Subscription { client, extra, data, id, .. } = subscription;
@@ -195,24 +236,36 @@ impl WorkerLink {
         Decision::Later
     }
 
-    /// Tells the worker that a subscription has ended, if its manifest asks for that.
-    pub fn send_unsubscribed(&self, cx: &Context<'_>, event_number: u32, unsubscribed: Unsubscribed<'_>) {
-        let Some((number, declaration)) = self.declaration(event_number) else { return };
-        if declaration.off {
-            let header = LinkFrameHeader { number, client: unsubscribed.client, ..header_now(cx) };
-            self.put_frame(ToWorker::Off, &header, unsubscribed.extra, "");
-            self.counters.add_sent();
+    /// Tells the worker of the end of a client, or of a subscription if its manifest asks for that.
+    fn send_end(&self, end: &ClientEnd, time_ms: u64) {
+        let header = LinkFrameHeader { client: end.client(), ..LinkFrameHeader::at(time_ms) };
+        match end {
+            ClientEnd::Unsubscribed { event_number, extra, .. } => {
+                let Some((number, declaration)) = self.declaration(*event_number) else { return };
+                if declaration.off {
+                    self.put_frame(ToWorker::Off, &LinkFrameHeader { number, ..header }, extra, "");
+                    self.counters.add_sent();
+                }
+            }
+            ClientEnd::Gone { client } => {
+                let mut told_gone = self.told_gone.borrow_mut();
+                if told_gone.len() == TOLD_GONE_MAX {
+                    told_gone.pop_front();
+                }
+                told_gone.push_back(*client);
+                self.put_frame(ToWorker::Gone, &header, "", "");
+            }
         }
     }
 
     /// Sends a client's reply to a callback of the worker.
     fn send_reply(self: &Rc<Self>, cx: &mut Context<'_>, number: u32, reply: Reply<'_>) -> Answer {
-        // A client may reply to a callback that it was offered even if the worker is busy.
-        if let Err((code, message)) = self.check_room(WORKER_CALLBACKS_MAX) {
-            self.counters.add_event_refused();
+        // A client may reply to a callback that it was offered even if the worker is busy: replies have a limit of their
+        // own.
+        if let Err((code, message)) = self.check_room_for_reply(reply.client) {
             return Answer::error(code, message);
         }
-        let request = self.begin_request(cx, WorkerRequest::Event(reply.reply_to()));
+        let request = self.begin_request(cx, WorkerRequest::Reply(reply.reply_to()));
         let flags = answer_flag(reply.wants_answer());
         let header = LinkFrameHeader { number, request, client: reply.client, flags, ..header_now(cx) };
         self.put_frame(ToWorker::Reply, &header, "", reply.data);
@@ -227,22 +280,46 @@ impl WorkerLink {
         Some((index, &self.manifest.events[index as usize]))
     }
 
-    /// Checks whether the worker may be sent one more request.
-    ///
-    /// `reserve` is the number of requests that are allowed beyond `worker-requests-max`. With a reserve, unread output
-    /// does not count either.
+    /// Checks whether the worker may be sent one more event or subscription of a client. Counts a refusal.
     ///
     /// # Errors
     ///
     /// The code and message to answer instead.
-    fn check_room(&self, reserve: usize) -> Result<(), (u16, &'static str)> {
-        let is_busy = self.requests.borrow().len() >= self.limits.requests_max + reserve
-            || reserve == 0 && self.is_full();
-        match self.state.get() {
-            LinkState::Closed | LinkState::Broken | LinkState::Ended => Err((500, NOT_RUNNING)),
-            LinkState::Serving | LinkState::Draining if is_busy => Err((420, BUSY)),
-            LinkState::Serving | LinkState::Draining => Ok(()),
+    fn check_room(&self, client: ClientId) -> Result<(), (u16, &'static str)> {
+        self.check_running()?;
+        let admitted = self.load.borrow().admit_request(client);
+        admitted.map_err(|refusal| self.refuse_event(refusal))?;
+        self.check_bytes(client)
+    }
+
+    /// As [`check_room`](WorkerLink::check_room), for a reply to a callback.
+    fn check_room_for_reply(&self, client: ClientId) -> Result<(), (u16, &'static str)> {
+        self.check_running()?;
+        let admitted = self.load.borrow().admit_reply(client);
+        admitted.map_err(|refusal| self.refuse_event(refusal))
+    }
+
+    /// Checks whether a client may cause more output.
+    fn check_bytes(&self, client: ClientId) -> Result<(), (u16, &'static str)> {
+        let admitted = self.load.borrow().admit_bytes(client, self.unread_bytes.get());
+        admitted.map_err(|refusal| self.refuse_event(refusal))
+    }
+
+    fn check_running(&self) -> Result<(), (u16, &'static str)> {
+        if self.state.get() < LinkState::Closed {
+            return Ok(());
         }
+        self.counters.add_event_refused();
+        Err((500, NOT_RUNNING))
+    }
+
+    /// Counts an event that is refused because of a limit. Returns the code and message to answer.
+    fn refuse_event(&self, refusal: ShareRefusal) -> (u16, &'static str) {
+        self.counters.add_event_refused();
+        if refusal == ShareRefusal::Share {
+            self.counters.add_share_refused();
+        }
+        (420, BUSY)
     }
 
     /// Returns whether `worker-outbox-bytes-max` bytes or more wait for the worker. The shard then delays the ends of
@@ -255,7 +332,15 @@ impl WorkerLink {
         if !self.sweep_is_scheduled.replace(true) {
             self.schedule_sweep(cx, self.limits.request_timeout);
         }
+        self.load.borrow_mut().begin(&request);
         self.requests.borrow_mut().begin(request, cx.now())
+    }
+
+    /// Removes and returns a pending request, or returns `None` if the number is not pending.
+    fn end_request(&self, number: u32) -> Option<WorkerRequest> {
+        let request = self.requests.borrow_mut().end(number)?;
+        self.load.borrow_mut().end(&request);
+        Some(request)
     }
 
     /// Appends a frame to the output, unless the link is closed.
@@ -267,7 +352,11 @@ impl WorkerLink {
         let mut output = self.output.borrow_mut();
         let before = output.len();
         wire::encode(&mut output, kind, header, text, data);
-        self.unread_bytes.set(self.unread_bytes.get() + output.len() - before);
+        let bytes = output.len() - before;
+        self.unread_bytes.set(self.unread_bytes.get() + bytes);
+        if header.client != NO_CLIENT {
+            self.load.borrow_mut().add_bytes(header.client, bytes);
+        }
     }
 
     /// Tells the worker that one of its callbacks will never run.
@@ -284,13 +373,18 @@ impl WorkerLink {
 
     /// Removes and returns the output, or returns `None` if there is none.
     pub fn take_output(&self) -> Option<Vec<u8>> {
-        let mut output = self.output.borrow_mut();
-        (!output.is_empty()).then(|| std::mem::take(&mut *output))
+        let output = self.output.take();
+        if output.is_empty() {
+            return None;
+        }
+        self.load.borrow_mut().output_taken();
+        Some(output)
     }
 
-    /// Records that the kernel has accepted this many bytes of the output.
+    /// Records that the kernel has accepted the output that was taken last, of this many bytes.
     pub fn handle_sent(&self, bytes: usize) {
         self.unread_bytes.set(self.unread_bytes.get().saturating_sub(bytes));
+        self.load.borrow_mut().output_sent();
     }
 
     /// Sets whether the shard reads the link. While it does not, no request is taken to be late.
@@ -325,6 +419,7 @@ impl WorkerLink {
         self.begin_draining(Duration::ZERO);
         self.timers.borrow_mut().clear();
         self.requests.borrow_mut().end_all(drop);
+        self.load.borrow_mut().clear_requests();
     }
 
     /// Closes the link if another worker has taken this worker's place and nothing is left to send: no request is
@@ -333,7 +428,7 @@ impl WorkerLink {
     pub fn close_if_drained(&self) -> bool {
         let is_drained = self.state.get() == LinkState::Draining
             && self.requests.borrow().len() == 0
-            && self.open_callbacks.get() == 0
+            && self.load.borrow().callbacks() == 0
             && self.timers.borrow().is_empty()
             && self.output.borrow().is_empty();
         if is_drained {
@@ -356,12 +451,14 @@ impl WorkerLink {
         self.output.take();
         self.partial.take();
         self.events.take();
+        self.told_gone.take();
         self.timers.borrow_mut().clear();
         let mut failed = 0;
         self.requests.replace(RequestTable::new()).end_all(|request| {
             failed += 1;
             fail_request(cx, request, ENDED);
         });
+        self.load.borrow_mut().clear_requests();
         self.counters.add_failed(failed);
     }
 
@@ -372,7 +469,10 @@ impl WorkerLink {
         timers.check();
         let unread = self.unread_bytes.get();
         assert!(unread >= output.len(), "{unread} bytes are unread, and the output has {}", output.len());
-        assert!(self.open_callbacks.get() <= WORKER_CALLBACKS_MAX, "too many callbacks are open");
+        let load = self.load.borrow();
+        load.check();
+        assert!(load.callbacks() <= WORKER_CALLBACKS_MAX, "too many callbacks are open");
+        assert_eq!(load.requests(), requests.len(), "the pending requests are those that clients have open");
         assert!(
             requests.len() == 0 || self.sweep_is_scheduled.get(),
             "{} requests are pending and no sweep is scheduled",
@@ -403,7 +503,7 @@ pub fn not_running(counters: &WorkerCounters) -> Answer {
 /// Answers a request in place of its worker.
 fn fail_request(cx: &mut Context<'_>, request: WorkerRequest, message: &str) {
     cx.push_local(match request {
-        WorkerRequest::Event(reply_to) => {
+        WorkerRequest::Event(reply_to) | WorkerRequest::Reply(reply_to) => {
             LocalCommand::Answer { reply_to, answer: Answer::error(500, message) }
         }
         WorkerRequest::Subscription(reply_to, path) => {

@@ -25,6 +25,8 @@
 //! | `group` | the links of an application's workers on a shard |
 //! | `link` | a shard's end of a link |
 //! | `requests`, `timers` | the pending requests and the timers of a link |
+//! | `shares` | the shares of clients in the limits of a link |
+//! | `ends` | ends of subscriptions and clients that wait for a worker |
 //! | `wire` | the frames of a link |
 //! | `counters` | statistics |
 //! | `python/`, `node/` | the libraries themselves |
@@ -36,6 +38,7 @@ mod commands;
 mod config;
 mod control;
 mod counters;
+mod ends;
 mod file_watcher;
 mod group;
 mod libraries;
@@ -44,6 +47,7 @@ mod link;
 mod manifest;
 mod process;
 mod requests;
+mod shares;
 mod supervised;
 mod supervisor;
 mod text;
@@ -52,9 +56,9 @@ mod wire;
 
 pub use commands::{ReplaceDone, ReplaceOutcome};
 pub(super) use commands::{SupervisorCommand, SupervisorSender, supervisor_channel};
-pub use config::{LinkLimits, WorkerClock, WorkerConfig, WorkerKind};
+pub use config::{LinkLimits, WorkerClock, WorkerConfig, WorkerKind, WorkingFolder};
 pub use group::WorkerGroup;
-pub use link::WorkerLink;
+pub use link::{Instance, WorkerLink};
 pub use manifest::Manifest;
 pub(super) use manifest::{EventDeclaration, SubscriptionMode};
 pub use requests::REQUESTS_MAX;
@@ -116,6 +120,8 @@ pub enum StartError {
     Libraries(io::Error),
     #[error("the kernel refused a socket, thread or descriptor: {0}")]
     Resources(io::Error),
+    #[error("its file cannot be read: {}: {error}", .file.display())]
+    Missing { file: PathBuf, error: io::Error },
     #[error("{} cannot be started{}: {error}", .program.display(), setting_hint(*.kind))]
     Spawn { program: PathBuf, kind: WorkerKind, error: io::Error },
     #[error("{0}")]

@@ -16,6 +16,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -92,13 +93,16 @@ impl WorkerProcess {
     ///
     /// # Errors
     ///
-    /// The libraries cannot be written, the kernel has no sockets left, or the program cannot be started.
+    /// The application's file does not exist, the libraries cannot be written, the kernel has no sockets left, or the
+    /// program cannot be started.
     pub fn start(
         config: &WorkerConfig,
         libraries: &mut LibraryFolder,
         serial: u32,
         instance: usize,
     ) -> Result<WorkerProcess, StartError> {
+        let missing = |error| StartError::Missing { file: config.file.clone(), error };
+        let script = config.resolve().map_err(missing)?;
         libraries.ensure().map_err(StartError::Libraries)?;
         let pair = || UnixStream::pair().map_err(StartError::Resources);
         let (control, worker_control) = pair()?;
@@ -108,7 +112,7 @@ impl WorkerProcess {
             links.push(server_end.into());
             worker_ends.push(worker_end.into());
         }
-        let mut command = command(config, libraries);
+        let mut command = command(config, &script, libraries);
         let mappings = worker_ends.into_iter().zip(CONTROL_FD..);
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mappings).map_err(|error| StartError::Resources(io::Error::other(error)))?;
@@ -158,7 +162,7 @@ impl WorkerProcess {
             instance,
             instances: config.instances,
             links: (CONTROL_FD + 1..).take(config.shards).collect(),
-            script: &config.file,
+            script: &script,
             settings: &config.settings,
             test: config.test,
         };
@@ -376,8 +380,8 @@ fn log_line(limiter: &mut LineLimiter, worker: &str, level: WorkerLogLevel, line
 }
 
 /// Returns the command that starts a worker.
-fn command(config: &WorkerConfig, libraries: &LibraryFolder) -> Command {
-    match config.kind {
+fn command(config: &WorkerConfig, script: &Path, libraries: &LibraryFolder) -> Command {
+    let mut command = match config.kind {
         WorkerKind::Python => {
             let mut command = Command::new(&config.python);
             let folder = libraries.path().join(PYTHON);
@@ -393,8 +397,12 @@ fn command(config: &WorkerConfig, libraries: &LibraryFolder) -> Command {
             command.arg(libraries.path().join(NODE).join("runner.mjs"));
             command
         }
-        WorkerKind::Program => Command::new(&config.file),
-    }
+        WorkerKind::Program => Command::new(script),
+    };
+    let folder = config.folder.or(script.parent().unwrap_or(Path::new("/")));
+    // A shell does the same. Python and Node resolve the path themselves.
+    command.current_dir(&folder).env("PWD", &folder);
+    command
 }
 
 /// Returns a list of folders with `folder` before the others.

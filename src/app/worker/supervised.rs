@@ -1,8 +1,10 @@
 //! A worker as its supervisor sees it: its process, its state, and the deadline of that state.
 
+use super::control::StartFailure;
 use super::manifest::Manifest;
 use super::process::WorkerProcess;
 use crate::limits::WORKER_END_WAIT;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ pub struct SupervisedWorker {
     fault: Option<String>,
     /// The worker described the fault itself.
     described_fault: bool,
+    /// The files to which a change may remove the fault, as the worker has reported them.
+    pub fault_files: Vec<PathBuf>,
     /// The worker has closed its connection to the server. It is killed at this time, for this reason, unless it ends.
     must_end: Option<(Instant, &'static str)>,
 }
@@ -59,6 +63,7 @@ impl SupervisedWorker {
             is_replaced: false,
             fault: None,
             described_fault: false,
+            fault_files: Vec::new(),
             must_end: None,
         }
     }
@@ -106,9 +111,10 @@ impl SupervisedWorker {
     }
 
     /// Records a failure that the worker reported and described itself.
-    pub fn record_failure(&mut self, description: &str) {
+    pub fn record_failure(&mut self, failure: &StartFailure) {
         self.described_fault |= self.fault.is_none();
-        self.fault.get_or_insert_with(|| shortened(description).to_owned());
+        self.fault.get_or_insert_with(|| shortened(&failure.why).to_owned());
+        self.fault_files.clone_from(&failure.files);
         self.expect_end("it reported a failure and did not end");
     }
 

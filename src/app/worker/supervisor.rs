@@ -328,9 +328,9 @@ impl Supervisor {
                     self.handle_ready_worker(serial);
                 }
             }
-            WorkerMessage::Failed(description) => {
-                worker.record_failure(&description);
-                self.set_self_test(Err(description));
+            WorkerMessage::Failed(failure) => {
+                worker.record_failure(&failure);
+                self.set_self_test(Err(failure.why));
             }
             WorkerMessage::Tested(passed) => {
                 self.set_self_test(if passed { Ok(()) } else { Err("its self-test failed".into()) });

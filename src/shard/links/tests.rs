@@ -8,7 +8,8 @@
 //! - The events of a client, the ends of its subscriptions and its own end arrive in order, at the worker that serves
 //!   its instance at the time.
 //! - Each callback comes back to its worker once: answered or dropped.
-//! - Each watched client is reported gone once, after everything received from it.
+//! - Each watched client is reported gone once, after everything received from it: to the workers that watch it, or to
+//!   another worker of its instance if they have ended.
 //!
 //! At the end nothing is left: no request, no callback, no subscription, no link.
 
@@ -74,6 +75,7 @@ impl Application for ScriptedApp {
 fn manifest() -> Arc<Manifest> {
     let manifest = r#"{"version":1,"events":[
         {"path":"/ask"},{"path":"/room","children":true,"subscriptions":"ask","off":true},
+        {"path":"/open","children":true,"off":true},
         {"path":"/news","subscriptions":"everyone"}]}"#;
     Arc::new(serde_json::from_str(manifest).unwrap())
 }
@@ -193,12 +195,18 @@ struct WorkerSimulation {
     /// The numbers of each client's events, in the order in which workers received them.
     events_received: BTreeMap<(u32, u32, u32), Vec<u64>>,
     reported_gone: BTreeSet<(u32, (u32, u32, u32))>,
+    /// The clients that workers have watched which have ended.
+    inherited: BTreeSet<(u32, u32, u32)>,
 }
 
 impl WorkerSimulation {
     fn new() -> WorkerSimulation {
+        WorkerSimulation::with_limits(LIMITS)
+    }
+
+    fn with_limits(limits: LinkLimits) -> WorkerSimulation {
         let (faults, manifest) = (Arc::new(ReportedFaults::default()), manifest());
-        let app = ScriptedApp { manifest, supervisor: Arc::clone(&faults), limits: LIMITS };
+        let app = ScriptedApp { manifest, supervisor: Arc::clone(&faults), limits };
         // The rings have the smallest allowed size, which makes most messages wait for room.
         let config = Config { mesh_ring_messages: 8, mesh_overflow_bytes_max: 64 << 10, ..Config::default() };
         let world = World::with_places(SHARDS, config, vec![Arc::new(app)], 1 << 10, PLACES);
@@ -211,6 +219,7 @@ impl WorkerSimulation {
             workers: 0,
             events_received,
             reported_gone,
+            inherited: BTreeSet::new(),
         };
         (0..INSTANCES).for_each(|instance| sim.join_worker(instance));
         sim
@@ -296,7 +305,11 @@ impl WorkerSimulation {
                 }
                 DROPPED => assert!(link.callbacks.remove(&frame.number), "a callback comes back once"),
                 GONE => {
-                    assert!(link.watched.remove(&frame.client), "GONE for a client that is not watched");
+                    let is_inherited = self.inherited.remove(&frame.client);
+                    assert!(
+                        link.watched.remove(&frame.client) || is_inherited,
+                        "GONE for a client that is not watched"
+                    );
                     assert!(
                         self.reported_gone.insert((link.worker, frame.client)),
                         "GONE for the second time"
@@ -306,9 +319,9 @@ impl WorkerSimulation {
             }
         }
         if self.world.is_stream_ended(link.peer) {
-            // The worker gets no more frames on this link: nothing comes back for its callbacks and watches.
+            // The worker gets no more frames on this link: no callback comes back, and another worker is told of clients.
             link.callbacks.clear();
-            link.watched.clear();
+            self.inherited.append(&mut link.watched);
         }
     }
 
@@ -474,7 +487,7 @@ impl WorkerSimulation {
             }
             self.links[nth].ended = true;
             self.links[nth].callbacks.clear();
-            self.links[nth].watched.clear();
+            self.inherited.append(&mut self.links[nth].watched);
             self.world.reset(self.links[nth].peer);
         }
         self.run_until_idle();
@@ -577,6 +590,10 @@ impl WorkerSimulation {
             assert!(link.callbacks.is_empty(), "callbacks were not returned: {:?}", link.callbacks);
             assert!(link.watched.is_empty(), "watched clients were not reported gone: {:?}", link.watched);
         }
+        // A client whose watchers have ended is reported to the next worker of its instance.
+        (0..INSTANCES).for_each(|instance| self.join_worker(instance));
+        self.run_until_idle();
+        assert!(self.inherited.is_empty(), "nobody was told that they are gone: {:?}", self.inherited);
         let workers: BTreeSet<u32> = self.links.iter().map(|link| link.worker).collect();
         workers.into_iter().for_each(|worker| self.crash_worker(worker));
         assert_eq!(*self.faults.0.lock().unwrap(), []);
@@ -697,6 +714,193 @@ fn a_worker_that_floods_another_shard_is_held_back_and_loses_nothing() {
         assert_eq!(news, expected[..FLOOD - refused]);
         assert!(sim.faults.0.lock().unwrap().is_empty());
     }
+}
+
+impl WorkerSimulation {
+    /// The index of the latest link to the worker of a client.
+    fn link_of(&self, client: (u32, u32, u32)) -> usize {
+        let instance = (client.0 + client.1) % INSTANCES;
+        let is_its = |link: &TestLink| link.peer.shard == client.0 as usize && link.instance == instance;
+        self.links.iter().rposition(is_its).expect("each instance has a link to each shard")
+    }
+
+    /// Connects clients until two of them belong to one worker. Returns their indexes.
+    fn connect_two_of_one_worker(&mut self) -> [usize; 2] {
+        (0..=INSTANCES).for_each(|_| self.connect(0));
+        let link = |nth: usize| self.link_of(self.clients[nth].id.unwrap());
+        let pairs = (0..self.clients.len()).flat_map(|one| (0..one).map(move |other| [other, one]));
+        pairs.into_iter().find(|[one, other]| link(*one) == link(*other)).expect("more clients than workers")
+    }
+
+    /// Returns the codes that a client has been answered since the last call.
+    fn codes(&mut self, client: usize) -> Vec<u32> {
+        self.run_shards();
+        let texts = self.world.take_raw_messages(self.clients[client].peer);
+        let code = |text: &String| text.split_once("\"code\":")?.1.get(..3)?.parse().ok();
+        texts.iter().filter_map(code).collect()
+    }
+
+    /// Runs the shards until they are idle. Nobody reads.
+    fn run_shards(&mut self) {
+        while let Some(shard) = (0..SHARDS).find(|shard| self.world.is_runnable(*shard)) {
+            self.world.turn(shard);
+        }
+    }
+
+    /// Returns the types of the frames that wait on a link, of those about one client.
+    fn kinds(&mut self, link: usize, client: (u32, u32, u32)) -> Vec<u8> {
+        let mut bytes = self.world.take_bytes(self.links[link].peer);
+        let frames = decode_frames(&mut bytes);
+        frames.iter().filter(|frame| frame.client == client).map(|frame| frame.kind).collect()
+    }
+
+    /// Answers the request that the worker got last, with code 200.
+    fn accept_last(&mut self, link: usize) {
+        self.run_until_idle();
+        let request = self.links[link].open_requests.pop().expect("the worker has a request").request;
+        let accept = SentFrame { kind: ANSWER, request, code: 200, ..SentFrame::default() };
+        self.world.send_bytes(self.links[link].peer, &accept.to_bytes());
+        self.run_until_idle();
+    }
+
+    /// Has a client subscribe to a room, and a worker accept it and watch the client.
+    fn subscribe_and_watch(&mut self, client: usize) -> (u32, u32, u32) {
+        let id = self.clients[client].id.unwrap();
+        let link = self.link_of(id);
+        self.world.send_event(self.clients[client].peer, r#"/qio/on:0="/room/a""#);
+        self.accept_last(link);
+        let watch = SentFrame { kind: WATCH, client: id, ..SentFrame::default() };
+        self.links[link].watched.insert(id);
+        self.world.send_bytes(self.links[link].peer, &watch.to_bytes());
+        self.run_until_idle();
+        id
+    }
+
+    fn disconnect(&mut self, client: usize) {
+        self.clients[client].has_left = true;
+        self.world.reset(self.clients[client].peer);
+        self.run_shards();
+    }
+}
+
+#[test]
+fn one_client_cannot_take_all_requests_of_a_worker() {
+    let mut sim = WorkerSimulation::new();
+    let [hog, other] = sim.connect_two_of_one_worker();
+    for nth in 1..=2000 {
+        sim.world.send_event(sim.clients[hog].peer, &format!("/ask:{nth}=1"));
+    }
+    assert_eq!(
+        sim.codes(hog),
+        [420].repeat(1800),
+        "the limit is 1000: it gets a quarter of what it leaves free"
+    );
+    for nth in 1..=20 {
+        sim.world.send_event(sim.clients[other].peer, &format!("/ask:{nth}=1"));
+    }
+    assert_eq!(sim.codes(other), [0; 0], "all 20 are with the worker");
+    assert_eq!(sim.world.gauge(Gauge::WorkerRequests), 220);
+    let refused =
+        [Counter::WorkerEventsRefused, Counter::WorkerSharesRefused].map(|of| sim.world.counter(of));
+    assert_eq!(refused, [1800, 1800]);
+}
+
+#[test]
+fn the_events_of_one_client_cannot_fill_the_output_to_a_worker() {
+    let limits = LinkLimits { outbox_bytes_max: 100_000, ..LIMITS };
+    let mut sim = WorkerSimulation::with_limits(limits);
+    let [hog, other] = sim.connect_two_of_one_worker();
+    let link = sim.link_of(sim.clients[hog].id.unwrap());
+    sim.world.set_reading(sim.links[link].peer, false);
+    let data = "x".repeat(1000);
+    for nth in 1..=500 {
+        sim.world.send_event(sim.clients[hog].peer, &format!("/ask:{nth}=\"{data}\""));
+    }
+    let refused = sim.codes(hog);
+    assert!(refused.len() > 450 && refused.iter().all(|code| *code == 420), "{refused:?}");
+    for nth in 1..=10 {
+        sim.world.send_event(sim.clients[other].peer, &format!("/ask:{nth}=\"{data}\""));
+    }
+    assert_eq!(sim.codes(other), [0; 0]);
+    // Ends of subscriptions take room too. They cannot be refused, but the subscriptions before them can.
+    for _ in 0..2000 {
+        sim.world.send_event(sim.clients[hog].peer, r#"/qio/on:1="/open/a""#);
+        sim.world.send_event(sim.clients[hog].peer, r#"/qio/off:0="/open/a""#);
+    }
+    assert!(sim.codes(hog).contains(&420));
+    assert!(sim.world.gauge(Gauge::WorkerOutboxBytes) < 100_000);
+    sim.world.send_event(sim.clients[other].peer, "/ask:11=1");
+    assert_eq!(sim.codes(other), [0; 0]);
+}
+
+/// What happens while an instance has no worker is told to the next worker, in order and before anything else.
+#[test]
+fn ends_without_a_worker_are_told_to_the_next_one() {
+    let mut sim = WorkerSimulation::new();
+    let [one, other] = sim.connect_two_of_one_worker();
+    let gone = sim.subscribe_and_watch(one);
+    let unsubscribed = sim.subscribe_and_watch(other);
+    let (instance, worker) = ((gone.0 + gone.1) % INSTANCES, sim.links[sim.link_of(gone)].worker);
+    sim.crash_worker(worker);
+    sim.disconnect(one);
+    sim.world.send_event(sim.clients[other].peer, r#"/qio/off:0="/room/a""#);
+    sim.world.send_event(sim.clients[other].peer, r#"/qio/on:0="/open/b""#);
+    sim.world.send_event(sim.clients[other].peer, r#"/qio/off:0="/open/b""#);
+    sim.run_shards();
+    assert_eq!(sim.world.counter(Counter::WorkerEndsDropped), 0);
+    sim.join_worker(instance);
+    sim.world.send_event(sim.clients[other].peer, "/ask:0=1");
+    sim.run_shards();
+    let link = sim.link_of(gone);
+    let mut bytes = sim.world.take_bytes(sim.links[link].peer);
+    let frames: Vec<_> =
+        decode_frames(&mut bytes).into_iter().map(|frame| (frame.kind, frame.client)).collect();
+    let expected =
+        [(OFF, gone), (GONE, gone), (OFF, unsubscribed), (OFF, unsubscribed), (EVENT, unsubscribed)];
+    assert_eq!(frames, expected);
+}
+
+/// The worker that a reload has started is told of clients that only the old worker has watched.
+#[test]
+fn a_client_that_leaves_after_a_reload_is_reported_to_the_new_worker() {
+    let mut sim = WorkerSimulation::new();
+    sim.connect(0);
+    let client = sim.subscribe_and_watch(0);
+    let old = sim.link_of(client);
+    sim.join_worker((client.0 + client.1) % INSTANCES);
+    let new = sim.link_of(client);
+    sim.run_shards();
+    assert!(sim.world.is_stream_ended(sim.links[old].peer), "nothing keeps the old worker");
+    sim.disconnect(0);
+    assert_eq!((sim.kinds(old, client), sim.kinds(new, client)), (vec![], vec![OFF, GONE]));
+    // A watch of the new worker that was on its way brings no second report.
+    let watch = SentFrame { kind: WATCH, client, ..SentFrame::default() };
+    sim.world.send_bytes(sim.links[new].peer, &watch.to_bytes());
+    sim.run_shards();
+    assert_eq!(sim.kinds(new, client), [0u8; 0]);
+}
+
+/// While no worker runs, one client cannot fill the memory for ends, nor keep those of others out.
+#[test]
+fn waiting_ends_are_bounded_and_shared() {
+    let mut sim = WorkerSimulation::with_limits(LinkLimits { outbox_bytes_max: 200_000, ..LIMITS });
+    let [hog, other] = sim.connect_two_of_one_worker();
+    let of_other = sim.subscribe_and_watch(other);
+    let worker = sim.links[sim.link_of(of_other)].worker;
+    sim.crash_worker(worker);
+    for _ in 0..5000 {
+        sim.world.send_event(sim.clients[hog].peer, r#"/qio/on:1="/open/a""#);
+        sim.world.send_event(sim.clients[hog].peer, r#"/qio/off:0="/open/a""#);
+    }
+    let codes = sim.codes(hog);
+    let accepted = codes.iter().filter(|code| **code == 200).count();
+    assert!((100..1000).contains(&accepted), "{accepted}");
+    sim.disconnect(other);
+    assert_eq!(sim.world.counter(Counter::WorkerEndsDropped), 0);
+    sim.join_worker((of_other.0 + of_other.1) % INSTANCES);
+    sim.run_shards();
+    let link = sim.link_of(of_other);
+    assert_eq!(sim.kinds(link, of_other), [OFF, GONE]);
 }
 
 /// A worker may send anything: the shard must keep serving other clients.

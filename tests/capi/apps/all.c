@@ -1,13 +1,16 @@
 /* An application for tests/capi/main.rs that calls every function of qio_api, also with invalid arguments. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include "quickio.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 static const qio_api *qio;
 static qio_server self;
@@ -102,6 +105,31 @@ static void shard(qio_cx cx, const qio_event *event, void *user) {
     (void)user;
     snprintf(json, sizeof(json), "[%u,%u,%llu]", qio->shard(cx), event->client.shard,
              (unsigned long long)qio->now_ms(cx));
+    qio->answer(cx, qio_cstr(json));
+}
+
+static void *count_cores(void *cores) {
+    cpu_set_t set;
+    *(int *)cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : -1;
+    return NULL;
+}
+
+/* The number of cores on which the shard, a thread that it starts and a process that it forks may run. */
+static void cores(qio_cx cx, const qio_event *event, void *user) {
+    char json[100];
+    int here = 0, in_thread = 0, status = 0;
+    pthread_t thread;
+    (void)event, (void)user;
+    count_cores(&here);
+    if (pthread_create(&thread, NULL, count_cores, &in_thread) == 0) pthread_join(thread, NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        int in_child = 0;
+        count_cores(&in_child);
+        _exit(in_child);
+    }
+    waitpid(child, &status, 0);
+    snprintf(json, sizeof(json), "[%d,%d,%d]", here, in_thread, WEXITSTATUS(status));
     qio->answer(cx, qio_cstr(json));
 }
 
@@ -611,6 +639,7 @@ static int32_t register_events(qio_registrar registrar) {
         {"/c/place", place, QIO_CHILDREN, NULL},
         {"/c/shard", shard, QIO_NO_SUBSCRIPTIONS, NULL},
         {"/c/frees", frees, 0, NULL},
+        {"/c/cores", cores, 0, NULL},
         {"/c/dialogue", dialogue, 0, NULL},
         {"/c/receipt", receipt, 0, NULL},
         {"/c/late", hand_over, 0, &on_thread[0]},

@@ -39,9 +39,11 @@ class Clients(Case):
                 # An event of a client that is already gone starts with new data, and a new WATCH.
                 worker.send(event(5))
                 self.assertEqual(worker.take(2), [frame(WATCH, client=ADA), answer(5, b"1")])
-                # GONE for a client that was never watched is ignored.
-                worker.send(frame(GONE, client=(9, 9, 9)), frame(GONE, client=ADA))
+                worker.send(frame(GONE, client=ADA))
                 self.assertEqual(worker.next(), frame(BROADCAST, b"/gone", b'["0.5.7",{"count":1}]'))
+                # A client that only an earlier worker has watched: its data is empty, and it is not watched again.
+                worker.send(frame(GONE, client=(0, 9, 9)))
+                self.assertEqual(worker.next(), frame(BROADCAST, b"/gone", b'["0.9.9",{}]'))
 
     def test_clients_are_keys_of_dictionaries(self):
         worker = self.worker(

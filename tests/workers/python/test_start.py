@@ -64,9 +64,29 @@ class Start(Case):
         worker.end_links()
         self.assertEqual(worker.exit_code(), 0)
 
+    def test_a_failure_names_the_files_that_may_contain_it(self):
+        files = {
+            "good.py": "",
+            "bad.py": "import good\nfrom inner import missing",
+            "syntax.py": "(",
+            "inner/__init__.py": "",
+            "inner/missing.py": "import nowhere.at_all",
+        }
+        for text, expected in [
+            ("import good, syntax", {"good.py", "syntax.py"}),
+            ("import bad", {"good.py", "bad.py", "inner/__init__.py", "inner/missing.py", "nowhere.py"}),
+        ]:
+            worker = self.start_worker(text, files=files)
+            found = {os.path.relpath(file, worker.folder.name) for file in worker.line()["files"]}
+            self.assertLessEqual(expected | {"script.py"}, found)
+            self.assertEqual(worker.exit_code(), 1)
+
     def fails(self, text, why, log=None, **options):
         worker = self.start_worker(text, **options)
-        self.assertEqual(worker.line(), {"failed": why})
+        line = worker.line()
+        self.assertEqual(line["failed"], why)
+        if options.get("version", 1) == 1 and "script" not in options:
+            self.assertIn(worker.script, line["files"])
         self.assertEqual(worker.exit_code(), 1)
         if log is not None:
             self.assertIn(log, worker.log())
@@ -160,5 +180,5 @@ class SelfTest(Case):
 
     def test_fails(self):
         worker = self.worker(self.SCRIPT % "raise ValueError('a template is missing')", links=0, test=True)
-        self.assertEqual(worker.line(), {"failed": "ValueError: a template is missing (script.py, line 8)"})
+        self.assertEqual(worker.line()["failed"], "ValueError: a template is missing (script.py, line 8)")
         self.assertEqual(worker.exit_code(), 1)

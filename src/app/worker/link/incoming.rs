@@ -1,12 +1,11 @@
 //! The frames from a worker, which become commands of the shard.
 
-use super::guards::{ClientWatch, OfferedCallback};
+use super::guards::{ClientWatches, OfferedCallback};
 use super::{KEPT_BYTES_MAX, LinkState, WorkerLink, WorkerRequest};
 use crate::app::worker::wire::{self, FromWorker, HAS_MESSAGE, LinkFrameHeader, REPEATS, WorkerFrame};
 use crate::app::{Answer, Command, Context, Decision, Json, LocalCommand, paths};
 use crate::client::ClientId;
 use crate::event::path::Path;
-use crate::limits::WORKER_CALLBACKS_MAX;
 use crate::log::throttle;
 use std::rc::Rc;
 use std::time::Duration;
@@ -96,13 +95,17 @@ impl WorkerLink {
         frame: &WorkerFrame<'_>,
     ) -> Result<(), &'static str> {
         let LinkFrameHeader { number, request, code, .. } = frame.header;
-        let offered = (number != 0).then(|| self.offer_callback(number)).flatten();
-        let Some(request) = self.requests.borrow_mut().end(request) else {
+        let Some(request) = self.end_request(request) else {
             self.counters.add_late_answer();
+            if number != 0 {
+                self.send_dropped(number);
+            }
             return Ok(());
         };
+        let client = request.client();
+        let offered = (number != 0).then(|| self.offer_callback(client, number)).flatten();
         let reply_to = match request {
-            WorkerRequest::Event(reply_to) => reply_to,
+            WorkerRequest::Event(reply_to) | WorkerRequest::Reply(reply_to) => reply_to,
             WorkerRequest::Subscription(reply_to, path) => {
                 let decision = match code {
                     200 => Decision::Accept,
@@ -135,7 +138,7 @@ impl WorkerLink {
         frame: &WorkerFrame<'_>,
     ) -> Result<(), &'static str> {
         let LinkFrameHeader { number, client, .. } = frame.header;
-        let offered = (number != 0).then(|| self.offer_callback(number)).flatten();
+        let offered = (number != 0).then(|| self.offer_callback(client, number)).flatten();
         let (path, data) = (path(frame.text)?, json(frame.data)?);
         if number == 0 {
             cx.send(client, &path, data);
@@ -148,31 +151,29 @@ impl WorkerLink {
         Ok(())
     }
 
-    /// Returns a callback of the worker. Returns `None`, and tells the worker, if it has too many open callbacks.
-    fn offer_callback(self: &Rc<Self>, number: u32) -> Option<OfferedCallback> {
-        if self.open_callbacks.get() >= WORKER_CALLBACKS_MAX || self.state.get() >= LinkState::Closed {
+    /// Returns a callback of the worker for a client. Returns `None`, and tells the worker, if too many callbacks are
+    /// open, or too many of this client.
+    fn offer_callback(self: &Rc<Self>, client: ClientId, number: u32) -> Option<OfferedCallback> {
+        if !self.is_open() || !self.load.borrow_mut().open_callback(client) {
             self.send_dropped(number);
             return None;
         }
-        Some(OfferedCallback::new(Rc::clone(self), number))
+        Some(OfferedCallback::new(Rc::clone(self), client, number))
     }
 
     fn watch(self: &Rc<Self>, cx: &mut Context<'_>, client: ClientId) -> Result<(), &'static str> {
         if client.shard != cx.shard() {
             return Err("the watched client is on another shard than the link");
         }
-        if self.state.get() >= LinkState::Closed {
+        if self.told_gone.borrow().contains(&client) {
             return Ok(());
         }
-        let watch = || ClientWatch { link: Rc::clone(self), client };
-        match cx.client_data::<Vec<ClientWatch>>(client) {
-            // The watch of a worker that is being replaced remains until that worker ends.
-            Some(watches) if watches.iter().any(|watch| Rc::ptr_eq(&watch.link, self)) => {}
-            Some(watches) => {
-                watches.retain(|watch| watch.link.state.get() < LinkState::Closed);
-                watches.push(watch());
-            }
-            None => _ = cx.set_client_data(client, vec![watch()]),
+        if let Some(watches) = cx.client_data::<ClientWatches>(client) {
+            watches.add(self);
+        } else if let Some(instance) = self.instance.upgrade() {
+            let mut watches = ClientWatches::new(instance, client);
+            watches.add(self);
+            cx.set_client_data(client, watches);
         }
         Ok(())
     }

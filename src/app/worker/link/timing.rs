@@ -38,6 +38,7 @@ impl WorkerLink {
         let mut late = 0;
         let oldest = self.requests.borrow_mut().end_until(began_until, |request| {
             late += 1;
+            self.load.borrow_mut().end(&request);
             fail_request(cx, request, TOO_LATE);
         });
         if late > 0 {

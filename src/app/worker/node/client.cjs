@@ -6,7 +6,7 @@
 
 'use strict'
 
-let makeClient
+let makeClient, stopWatching
 
 /** A client: the sender of an event, and the receiver of events that the application sends. */
 class Client {
@@ -28,7 +28,7 @@ class Client {
   }
 
   /** The application's data for this client. Once it has been used, `app.gone` functions run when the client
-   * disconnects. */
+   * disconnects: in this worker, or in a later one of its instance, where the data is empty. */
   get data() {
     if (this.#data === undefined) {
       this.#data = {}
@@ -43,6 +43,7 @@ class Client {
 
   static {
     makeClient = (shard, slot, generation, watch) => new Client(SECRET, shard, slot, generation, watch)
+    stopWatching = (client) => (client.#watch = () => {})
   }
 }
 
@@ -81,13 +82,16 @@ class Clients {
     return client
   }
 
-  /** Removes a watched client that has disconnected, and returns it. Code that still holds the object can use its
-   * data. */
+  /** Removes a client that has disconnected, and returns it. Code that still holds the object can use its data. A client
+   * that was not watched here was watched by an earlier worker, and its data is empty. */
   forget(slot, generation) {
     const id = `${this.#shard}.${slot}.${generation}`
-    const client = this.#watched.get(id)
+    const latest = this.#latest.get(slot)
+    const known = this.#watched.get(id) ?? (latest?.generation === generation ? latest : undefined)
+    const client = known ?? makeClient(this.#shard, slot, generation, this.#watch)
     this.#watched.delete(id)
-    if (client !== undefined && this.#latest.get(slot) === client) this.#latest.delete(slot)
+    if (latest === client) this.#latest.delete(slot)
+    stopWatching(client)
     return client
   }
 }

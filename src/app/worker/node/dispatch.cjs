@@ -71,7 +71,7 @@ function handleReply(link, bytes, at, end) {
 
 function handleGone(link, bytes, at) {
   const client = link.clients.forget(u32(bytes, at + 20), u32(bytes, at + 24))
-  if (client !== undefined) for (const fn of state.hooks.gone) run('a function of app.gone', fn, client)
+  for (const fn of state.hooks.gone) run('a function of app.gone', fn, client)
 }
 
 function registrationOf(registrations, bytes, at) {

@@ -24,6 +24,17 @@ function sourceFiles(script, urls) {
   return [...new Set([script, realPath(script), ...others])]
 }
 
+/** Returns the files whose creation may remove an error: those that a missing module could have. */
+function missingFiles(error) {
+  const name = /^Cannot find (?:module|package) '([^']+)'/.exec(error?.message ?? '')?.[1]
+  if (name === undefined) return []
+  // Node names an ES module by its path, and a CommonJS module as its `require` does.
+  const from = error.requireStack?.[0]
+  if (!path.isAbsolute(name) && (from === undefined || !name.startsWith('.'))) return []
+  const file = path.isAbsolute(name) ? name : path.resolve(path.dirname(from), name)
+  return ['', '.js', '.cjs', '.mjs', '.json', `${path.sep}index.js`].map((ending) => file + ending)
+}
+
 /** Returns the path with symbolic links resolved, which is how Node names modules. */
 function realPath(file) {
   try {
@@ -64,4 +75,4 @@ function isError(error) {
   }
 }
 
-module.exports = { load, sourceFiles, formatError, summarizeError }
+module.exports = { load, sourceFiles, missingFiles, formatError, summarizeError }

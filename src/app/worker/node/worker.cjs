@@ -7,13 +7,16 @@ const { keepContext } = require('./context.cjs')
 const { Control } = require('./control.cjs')
 const { makeDispatcher } = require('./dispatch.cjs')
 const { Link } = require('./links.cjs')
-const { formatError, load, sourceFiles, summarizeError } = require('./script.cjs')
+const { formatError, load, missingFiles, sourceFiles, summarizeError } = require('./script.cjs')
 const { RUNNING, STOPPED, STOPPING, state } = require('./state.cjs')
 const { report, whenIdle } = require('./work.cjs')
 const { ProtocolError } = require('./wire.cjs')
 
 /** The version of the protocol of docs/workers.md. */
 const VERSION = 1
+
+/** The most files that a report of a failure names. They have to fit into one line of the control socket. */
+const FILES_MAX = 1000
 
 /** The process that the server has started: this one, or its parent if the runner had to restart Node. */
 const serverChild = process.execArgv.includes('--experimental-loader') ? process.ppid : process.pid
@@ -118,7 +121,8 @@ async function runAll(hooks) {
 function sendFailed(control, error, files) {
   const trace = formatError(error, files)
   process.stderr.write(`${trace}\n`)
-  control.send({ failed: summarizeError(error, trace) }, () => process.exit(1))
+  const watched = [...files, ...missingFiles(error)].slice(0, FILES_MAX)
+  control.send({ failed: summarizeError(error, trace), files: watched }, () => process.exit(1))
 }
 
 function sendReady(control, files) {

@@ -38,6 +38,11 @@ impl Supervisor {
         if self.is_shutting_down || self.config.test || worker.is_replaced {
             return tracing::warn!(worker = name, status, why, "a worker did not end cleanly{output}");
         }
+        if worker.serving_since.is_none() {
+            // The fault may be in a file that the workers which are running have not loaded.
+            self.file_watcher.add([self.config.file.clone()]);
+            self.file_watcher.add(worker.fault_files.iter().cloned());
+        }
         let instance = worker.process.instance;
         if worker.serving_since.is_none() && self.replacements.front() == Some(&instance) {
             return self.give_up_replacing(&format!("{name}: {why} ({status}){output}"));

@@ -64,7 +64,9 @@ impl Supervisor {
         let all_accepted = shards.send_joined(&mut worker.process, &manifest, now);
         worker.state = WorkerState::Serving(PingState { number: 0, answered: true, next: now });
         worker.serving_since = Some(now);
-        self.file_watcher.set(manifest.files.iter().cloned());
+        // The manifest may name the file without symbolic links, and it is replaced when one of them changes.
+        let file = std::iter::once(self.config.file.clone());
+        self.file_watcher.set(file.chain(manifest.files.iter().cloned()));
         let deadline = Instant::now() + self.config.replace_timeout;
         let mut replaces = false;
         for before in &mut self.workers {

@@ -36,7 +36,8 @@ class Client:
         """The application's data for this client: a dictionary, empty at first.
 
         The data is dropped after the client has disconnected, its off-hooks have run, and the functions registered by
-        `app.gone` have run. Those functions are called only for clients whose data was used.
+        `app.gone` have run. Those functions are called only for clients whose data was used, by this worker or by an
+        earlier one that has been replaced or has crashed. In the second case the data is empty.
         """
         data = self._data
         return self._create_data() if data is None else data
@@ -67,3 +68,10 @@ class Client:
 def client_of(link: Link, key: ClientKey) -> Client:
     """Returns the object that holds the client's data, or a new object if there is no data."""
     return link.watched.get(key) or Client(link, key)
+
+
+def gone_client(link: Link, key: ClientKey) -> Client:
+    """Returns an object for a client that has disconnected. Its data is empty, and using it does not watch the client."""
+    client = Client(link, key)
+    client._data = {}
+    return client

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Callable, Dict, List, Sequence
 
 from quickio import _wire
-from quickio._client import client_of
+from quickio._client import client_of, gone_client
 from quickio._errors import FAILED, BadData, Dropped
 from quickio._events import Event, Reply, Subscription, Unsubscribed
 from quickio._links import Callback, Link
@@ -153,10 +153,10 @@ class Dispatcher:
             self._jobs.append((head[CLIENT], self._loop.call_soon_threadsafe, forget, Outcome("app.gone")))
 
     def _forget(self, link: Link, key: ClientKey) -> None:
-        client = link.watched.pop(key, None)
-        if client is not None:
-            for hook in self._gone_hooks:
-                self._runner.start(hook, (client,), Outcome("a function of app.gone"), key)
+        # A client that is not watched here was watched by an earlier worker of this instance.
+        client = link.watched.pop(key, None) or gone_client(link, key)
+        for hook in self._gone_hooks:
+            self._runner.start(hook, (client,), Outcome("a function of app.gone"), key)
 
     def _start_request(self, link: Link, head: Head, function: Callable[..., object], request: Any) -> None:
         if is_async(function):

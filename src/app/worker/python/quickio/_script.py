@@ -6,11 +6,13 @@ import os
 import sys
 import traceback
 from types import ModuleType
-from typing import List
+from typing import List, Optional, Set
 
 from quickio._report import safe_name, safe_text
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
+# The most files that a report of a failure names. They have to fit into one line of the control socket.
+FILES_MAX = 1000
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -39,6 +41,27 @@ def source_files(script: str) -> List[str]:
         if isinstance(path, str) and _is_own(os.path.abspath(path), folder):
             found.add(os.path.abspath(path))
     return sorted(found)
+
+
+def files_of_failure(error: BaseException, script: str) -> List[str]:
+    """Returns the files to which a change may remove an error: those that were loaded, those that the error names, and
+    those that a missing module could have."""
+    folder = os.path.join(os.path.dirname(script), "")
+    found = set(source_files(script))
+    seen: Set[int] = set()
+    cause: Optional[BaseException] = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        named = [frame.filename for frame in traceback.extract_tb(cause.__traceback__)]
+        if isinstance(cause, SyntaxError) and isinstance(cause.filename, str):
+            named.append(cause.filename)
+        if isinstance(cause, ModuleNotFoundError) and isinstance(cause.name, str):
+            module = cause.name.replace(".", os.sep)
+            for place in map(str, sys.path):
+                named += [os.path.join(place, f"{module}.py"), os.path.join(place, module, "__init__.py")]
+        found.update(path for path in map(os.path.abspath, named) if _is_own(path, folder))
+        cause = cause.__cause__ or cause.__context__
+    return sorted(found)[:FILES_MAX]
 
 
 def describe_failure(error: BaseException, script: str) -> str:

@@ -117,6 +117,8 @@ class _Worker:
         self._links: List[Link] = []
         self._flushers: Set[int] = set()
         self._links_ended = asyncio.Event()
+        # The files that the server watches after a failure.
+        self._files_of_failure: List[str] = []
 
     def run(self) -> int:
         """Runs the worker to its end, and returns the exit code."""
@@ -174,13 +176,14 @@ class _Worker:
         return 0
 
     async def _send_failed(self, why: str) -> int:
-        self._control.send({"failed": why[:10_000]})
+        self._control.send({"failed": why[:10_000], "files": self._files_of_failure})
         await self._wait_until_sent()
         return 1
 
     def _describe_failure(self, error: BaseException) -> str:
         if not isinstance(error, SystemExit):
             print_error(format_error(error))
+        self._files_of_failure = _script.files_of_failure(error, self._hello["script"])
         return _script.describe_failure(error, self._hello["script"])
 
     # Serving.
