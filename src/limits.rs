@@ -161,6 +161,10 @@ pub const WORKER_LINE_BYTES_MAX: usize = 1 << 20;
 /// The maximum size of a line that a worker prints, in bytes. The rest is cut off.
 pub const WORKER_LOG_BYTES_MAX: usize = 8 * 1024;
 
+/// The maximum size of a record of several lines that a worker logs, in bytes: a long traceback. The middle of a longer
+/// one is cut out.
+pub const WORKER_RECORD_BYTES_MAX: usize = 32 * 1024;
+
 /// The maximum number of lines that a worker may print at once, and in each second after that. More are dropped and
 /// counted: a worker that floods the log must not push out the lines of others.
 pub const WORKER_LOG_LINES_MAX: u32 = 1000;

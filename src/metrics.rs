@@ -4,6 +4,8 @@
 //! atomic or shared. A request to the statistics endpoint collects a [`Snapshot`] from each shard.
 
 use crate::qev::stats::LatencyHistogram;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The description of a counter, gauge or latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,6 +297,94 @@ metrics! {
     }
 }
 
+metrics! {
+    /// A number that only grows, for each application. There are as many of each as there are applications.
+    AppCounter {
+        Events = "app_events", "events",
+            "Events, subscriptions that the application decides about, and answers to callbacks that were passed to the \
+             application.";
+        Failures = "app_failures", "events",
+            "Events, subscriptions and answers to callbacks that were answered with 500, with or without a callback: the \
+             handler failed, or its worker was not running, ended, or did not answer in time.";
+        Refusals = "app_refusals", "events",
+            "Events, subscriptions and answers to callbacks that were answered with 420, by the application or because \
+             its worker was busy.";
+        Errors = "app_errors", "errors",
+            "Exceptions and panics that the application did not handle, and other records that a worker logged as errors. \
+             A worker's are counted on shard 0.";
+    }
+}
+
+metrics! {
+    /// A duration that is recorded in a latency histogram, for each application.
+    AppTiming {
+        Answer = "app_answer", "microseconds",
+            "An event, subscription or answer to a callback, from its handler to the answer of a worker or of a promise.";
+    }
+}
+
+/// The statistics of one application on one shard, or the sum over several shards.
+#[derive(Clone, Debug, Default)]
+pub struct AppStatistics {
+    counters: [u64; AppCounter::COUNT],
+    latencies: [LatencyHistogram; AppTiming::COUNT],
+}
+
+impl AppStatistics {
+    /// Adds `n` to a counter.
+    #[inline]
+    pub fn add(&mut self, counter: AppCounter, n: u64) {
+        let value = &mut self.counters[counter as usize];
+        *value = value.wrapping_add(n);
+    }
+
+    /// Counts an answer by its code.
+    #[inline]
+    pub fn add_answer(&mut self, code: u16) {
+        match code {
+            500 => self.add(AppCounter::Failures, 1),
+            420 => self.add(AppCounter::Refusals, 1),
+            _ => {}
+        }
+    }
+
+    /// Records one latency.
+    pub fn record(&mut self, timing: AppTiming, time: Duration) {
+        self.latencies[timing as usize].record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Returns the value of a counter.
+    #[must_use]
+    pub fn get(&self, counter: AppCounter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    /// Returns the histogram of a latency.
+    #[must_use]
+    pub fn latency(&self, timing: AppTiming) -> &LatencyHistogram {
+        &self.latencies[timing as usize]
+    }
+
+    /// Adds other statistics of the same application to these.
+    pub fn merge(&mut self, other: &AppStatistics) {
+        for &counter in AppCounter::ALL {
+            self.add(counter, other.get(counter));
+        }
+        for (ours, theirs) in self.latencies.iter_mut().zip(&other.latencies) {
+            ours.merge(theirs);
+        }
+    }
+}
+
+/// The name and the statistics of one application.
+#[derive(Clone, Debug)]
+pub struct NamedApp {
+    /// The name, which is unique among the applications of the server.
+    pub name: Arc<str>,
+    /// The statistics.
+    pub statistics: AppStatistics,
+}
+
 /// The counters of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
@@ -441,6 +531,8 @@ pub struct Snapshot {
     pub gauges: Gauges,
     /// The latencies.
     pub latencies: Latencies,
+    /// The applications, in the same order on all shards.
+    pub apps: Vec<NamedApp>,
 }
 
 impl Snapshot {
@@ -450,11 +542,30 @@ impl Snapshot {
         Snapshot::default()
     }
 
+    /// Returns a snapshot in which everything is zero, with these applications.
+    #[must_use]
+    pub fn with_apps<'a>(names: impl IntoIterator<Item = &'a str>) -> Snapshot {
+        let named = |name: &str| NamedApp { name: name.into(), statistics: AppStatistics::default() };
+        Snapshot { apps: names.into_iter().map(named).collect(), ..Snapshot::new() }
+    }
+
+    /// Returns the statistics of the application with this number.
+    #[inline]
+    pub fn app(&mut self, app: u32) -> &mut AppStatistics {
+        &mut self.apps[app as usize].statistics
+    }
+
     /// Adds another shard's statistics to these.
     pub fn merge(&mut self, other: &Snapshot) {
         self.counters.merge(&other.counters);
         self.gauges.merge(&other.gauges);
         self.latencies.merge(&other.latencies);
+        for (index, theirs) in other.apps.iter().enumerate() {
+            match self.apps.get_mut(index) {
+                Some(ours) => ours.statistics.merge(&theirs.statistics),
+                None => self.apps.push(theirs.clone()),
+            }
+        }
     }
 }
 
@@ -464,7 +575,15 @@ pub fn docs() -> String {
     let counters = Counter::ALL.iter().map(|counter| counter.metric());
     let gauges = Gauge::ALL.iter().map(|gauge| gauge.metric());
     let timings = Timing::ALL.iter().map(|timing| timing.metric());
-    let tables = [table("Counters", counters), table("Gauges", gauges), table("Latencies", timings)];
+    let app_counters = AppCounter::ALL.iter().map(|counter| counter.metric());
+    let app_timings = AppTiming::ALL.iter().map(|timing| timing.metric());
+    let tables = [
+        table("Counters", counters),
+        table("Gauges", gauges),
+        table("Latencies", timings),
+        table("Counters of each application", app_counters),
+        table("Latencies of each application", app_timings),
+    ];
     tables.join("\n")
 }
 
@@ -485,7 +604,9 @@ mod tests {
         let counters = Counter::ALL.iter().map(|counter| counter.metric());
         let gauges = Gauge::ALL.iter().map(|gauge| gauge.metric());
         let timings = Timing::ALL.iter().map(|timing| timing.metric());
-        counters.chain(gauges).chain(timings).collect()
+        let app_counters = AppCounter::ALL.iter().map(|counter| counter.metric());
+        let app_timings = AppTiming::ALL.iter().map(|timing| timing.metric());
+        counters.chain(gauges).chain(timings).chain(app_counters).chain(app_timings).collect()
     }
 
     #[test]
@@ -532,6 +653,12 @@ mod tests {
         two.gauges.add(Gauge::Clients, 7);
         two.gauges.sub(Gauge::Clients, 1);
         two.latencies.record_n(Timing::Turn, 9_000, 2);
+        let mut three = Snapshot::with_apps(["chat"]);
+        three.app(0).add_answer(500);
+        three.app(0).add_answer(200);
+        three.app(0).record(AppTiming::Answer, Duration::from_micros(5));
+        two.merge(&three);
+        two.merge(&three);
 
         one.merge(&two);
         assert_eq!(one.counters.get(Counter::Sends), 7);
@@ -539,5 +666,9 @@ mod tests {
         assert_eq!(one.gauges.get(Gauge::Clients), 11);
         assert_eq!(one.latencies.get(Timing::Turn).summary().count, 3);
         assert_eq!(one.latencies.get(Timing::Route).summary().count, 0);
+        let NamedApp { name, statistics } = &one.apps[0];
+        let counts = [AppCounter::Failures, AppCounter::Refusals].map(|counter| statistics.get(counter));
+        assert_eq!((&**name, counts), ("chat", [2, 0]));
+        assert_eq!(statistics.latency(AppTiming::Answer).summary().count, 2);
     }
 }

@@ -6,7 +6,10 @@ use serde::{Serialize, Serializer};
 
 use super::Info;
 use super::process::Process;
-use crate::metrics::{Counter, Counters, Gauge, Gauges, Latencies, Snapshot, Timing};
+use crate::metrics::{
+    AppCounter, AppStatistics, AppTiming, Counter, Counters, Gauge, Gauges, Latencies, NamedApp, Snapshot,
+    Timing,
+};
 use crate::qev::stats::Summary;
 
 /// Returns the page.
@@ -80,11 +83,27 @@ struct Part<'a> {
     gauges: &'a Gauges,
     #[serde(serialize_with = "timers")]
     timers: &'a Latencies,
+    #[serde(serialize_with = "apps")]
+    apps: &'a [NamedApp],
+}
+
+/// One application.
+#[derive(Serialize)]
+struct AppPart<'a> {
+    #[serde(serialize_with = "app_counters")]
+    counters: &'a AppStatistics,
+    #[serde(serialize_with = "app_timers")]
+    timers: &'a AppStatistics,
 }
 
 impl<'a> Part<'a> {
     fn of(snapshot: &'a Snapshot) -> Part<'a> {
-        Part { counters: &snapshot.counters, gauges: &snapshot.gauges, timers: &snapshot.latencies }
+        Part {
+            counters: &snapshot.counters,
+            gauges: &snapshot.gauges,
+            timers: &snapshot.latencies,
+            apps: &snapshot.apps,
+        }
     }
 }
 
@@ -99,6 +118,23 @@ fn gauges<S: Serializer>(gauges: &Gauges, serializer: S) -> Result<S::Ok, S::Err
 fn timers<S: Serializer>(timers: &Latencies, serializer: S) -> Result<S::Ok, S::Error> {
     let latency = |&timing: &Timing| (timing.metric().name, Latency::from(timers.get(timing).summary()));
     serializer.collect_map(Timing::ALL.iter().map(latency))
+}
+
+fn apps<S: Serializer>(apps: &[NamedApp], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
+        apps.iter().map(|app| (&*app.name, AppPart { counters: &app.statistics, timers: &app.statistics })),
+    )
+}
+
+fn app_counters<S: Serializer>(statistics: &AppStatistics, serializer: S) -> Result<S::Ok, S::Error> {
+    let value = |&counter: &AppCounter| (counter.metric().name, statistics.get(counter));
+    serializer.collect_map(AppCounter::ALL.iter().map(value))
+}
+
+fn app_timers<S: Serializer>(statistics: &AppStatistics, serializer: S) -> Result<S::Ok, S::Error> {
+    let latency =
+        |&timing: &AppTiming| (timing.metric().name, Latency::from(statistics.latency(timing).summary()));
+    serializer.collect_map(AppTiming::ALL.iter().map(latency))
 }
 
 /// A latency histogram, in microseconds.
@@ -162,6 +198,11 @@ mod tests {
         assert_eq!(page["timers"]["turn"]["count"], 3);
         assert_eq!(page["timers"]["turn"]["min"], 1.0);
         assert_eq!(page["shards"][0]["timers"]["turn"]["count"], 1);
+        let chat = |part: &Value| part["apps"]["chat"].clone();
+        assert_eq!(chat(&page)["counters"]["app_events"], 11);
+        assert_eq!(chat(&page["shards"][1])["counters"]["app_events"], 6);
+        assert_eq!(chat(&page)["timers"]["app_answer"]["count"], 1);
+        assert_eq!(page["apps"]["qio"]["counters"]["app_failures"], 0);
         assert_eq!(page["server"]["version"], "1.2.3");
         assert_eq!(page["process"]["uptime_seconds"], 2.5);
         assert_eq!(page["server"]["started"], 1_700_000_000.0);

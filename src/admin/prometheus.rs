@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::Info;
 use super::process::Process;
-use crate::metrics::{Counter, Gauge, Metric, Snapshot, Timing};
+use crate::metrics::{AppCounter, AppTiming, Counter, Gauge, Metric, Snapshot, Timing};
 use crate::qev::stats::Summary;
 
 /// The media type of the page.
@@ -21,6 +21,12 @@ pub(super) fn metrics(info: &Info, process: &Process, shards: &[Snapshot]) -> Ve
     }
     for &timing in Timing::ALL {
         page.summary(timing, shards);
+    }
+    for &counter in AppCounter::ALL {
+        page.app_counter(counter, shards);
+    }
+    for &timing in AppTiming::ALL {
+        page.app_summary(timing, shards);
     }
     page.server(info);
     page.process(process);
@@ -58,12 +64,38 @@ impl MetricsPage {
         let name = format!("quickio_{name}_seconds");
         self.family(&name, "summary", help);
         for (shard, snapshot) in shards.iter().enumerate() {
-            let summary = snapshot.latencies.get(timing).summary();
-            for (quantile, us) in quantiles(&summary) {
-                self.sample(&name, &[("shard", &shard), ("quantile", &quantile)], seconds(us));
+            self.summary_samples(&name, &[("shard", &shard)], &snapshot.latencies.get(timing).summary());
+        }
+    }
+
+    fn summary_samples(&mut self, name: &str, labels: &[(&str, &dyn Display)], summary: &Summary) {
+        for (quantile, us) in quantiles(summary) {
+            self.sample(name, &[labels, &[("quantile", &quantile)]].concat(), seconds(us));
+        }
+        self.sample(&format!("{name}_sum"), labels, seconds(summary.sum));
+        self.sample(&format!("{name}_count"), labels, summary.count);
+    }
+
+    fn app_counter(&mut self, counter: AppCounter, shards: &[Snapshot]) {
+        let Metric { name, help, .. } = counter.metric();
+        let name = format!("quickio_{name}_total");
+        self.family(&name, "counter", help);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            for app in &snapshot.apps {
+                self.sample(&name, &[("app", &app.name), ("shard", &shard)], app.statistics.get(counter));
             }
-            self.sample(&format!("{name}_sum"), &[("shard", &shard)], seconds(summary.sum));
-            self.sample(&format!("{name}_count"), &[("shard", &shard)], summary.count);
+        }
+    }
+
+    fn app_summary(&mut self, timing: AppTiming, shards: &[Snapshot]) {
+        let Metric { name, help, .. } = timing.metric();
+        let name = format!("quickio_{name}_seconds");
+        self.family(&name, "summary", help);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            for app in &snapshot.apps {
+                let summary = app.statistics.latency(timing).summary();
+                self.summary_samples(&name, &[("app", &app.name), ("shard", &shard)], &summary);
+            }
         }
     }
 
@@ -236,6 +268,11 @@ mod tests {
         assert!(near("quickio_turn_seconds_sum{shard=\"1\"}", 6e-3), "{turn:?}");
         let route = &families["quickio_route_seconds"].samples;
         assert_eq!(route.len(), 4, "no quantiles without values: {route:?}");
+        let events = &families["quickio_app_events_total"].samples;
+        assert_eq!(events["quickio_app_events_total{app=\"chat\",shard=\"1\"}"], 6.0);
+        assert_eq!(events.len(), 4, "one for each application on each shard");
+        let answers = &families["quickio_app_answer_seconds"].samples;
+        assert_eq!(answers["quickio_app_answer_seconds_count{app=\"chat\",shard=\"1\"}"], 1.0);
         let cpu = &families["quickio_process_cpu_seconds_total"].samples;
         assert_eq!(cpu["quickio_process_cpu_seconds_total{mode=\"system\"}"], 2.0);
     }

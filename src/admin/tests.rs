@@ -8,7 +8,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use super::connection::{HEAD_BYTES_MAX, HEADERS_MAX};
 use super::*;
-use crate::metrics::{Counter, Gauge, Timing};
+use crate::metrics::{AppCounter, AppTiming, Counter, Gauge, Timing};
 
 /// The properties of a server that does not exist.
 pub(super) fn info() -> Info {
@@ -27,7 +27,10 @@ pub(super) fn info() -> Info {
 
 /// Snapshots of two shards.
 pub(super) fn two_shards() -> Vec<Snapshot> {
-    let (mut one, mut two) = (Snapshot::new(), Snapshot::new());
+    let (mut one, mut two) = (Snapshot::with_apps(["qio", "chat"]), Snapshot::with_apps(["qio", "chat"]));
+    one.app(1).add(AppCounter::Events, 5);
+    two.app(1).add(AppCounter::Events, 6);
+    two.app(1).record(AppTiming::Answer, Duration::from_micros(250));
     one.counters.add(Counter::Sends, 10);
     two.counters.add(Counter::Sends, 20);
     one.gauges.set(Gauge::Clients, 1);

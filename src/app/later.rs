@@ -5,6 +5,7 @@ use super::server::Busy;
 use super::types::{Answer, Command, Context, Decision, SendCallback, Server};
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
+use std::time::Instant;
 use thiserror::Error;
 
 impl Event<'_> {
@@ -35,13 +36,14 @@ impl Subscription<'_> {
 #[derive(Debug)]
 pub struct Later {
     server: Server,
+    promised: Instant,
     /// `None` once the promise has been kept, which consumes it.
     reply_to: Option<ReplyTo>,
 }
 
 impl Later {
     pub(crate) fn new(server: Server, reply_to: ReplyTo) -> Later {
-        Later { server, reply_to: Some(reply_to) }
+        Later { server, promised: Instant::now(), reply_to: Some(reply_to) }
     }
 
     /// Returns the client that waits for the answer.
@@ -56,8 +58,9 @@ impl Later {
     /// The inbox of the client's shard is full. The error returns the promise and the answer. Try again later.
     pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Unanswered> {
         let reply_to = self.reply_to.take().expect("a promise that was not consumed has its client");
-        match self.server.try_post(Command::Answer { reply_to, answer }) {
-            Err(Command::Answer { reply_to, answer }) => {
+        let promised = self.promised;
+        match self.server.try_post(Command::Answer { reply_to, answer, promised }) {
+            Err(Command::Answer { reply_to, answer, .. }) => {
                 self.reply_to = Some(reply_to);
                 Err(Unanswered { later: self, answer })
             }
@@ -71,7 +74,7 @@ impl Drop for Later {
         if let Some(reply_to) = self.reply_to.take() {
             let answer = Answer::refusal(500, None);
             // If the inbox is full, the client never receives an answer. The inbox has counted the refusal.
-            let _ = self.server.post(Command::Answer { reply_to, answer });
+            let _ = self.server.post(Command::Answer { reply_to, answer, promised: self.promised });
         }
     }
 }
@@ -90,13 +93,14 @@ pub struct Unanswered {
 #[derive(Debug)]
 pub struct LaterDecision {
     server: Server,
+    promised: Instant,
     /// `None` once the promise has been kept, which consumes it.
     pending: Option<(ReplyTo, PathId)>,
 }
 
 impl LaterDecision {
     pub(crate) fn new(server: Server, reply_to: ReplyTo, path: PathId) -> LaterDecision {
-        LaterDecision { server, pending: Some((reply_to, path)) }
+        LaterDecision { server, promised: Instant::now(), pending: Some((reply_to, path)) }
     }
 
     /// Returns the client that waits for the decision.
@@ -122,7 +126,7 @@ impl LaterDecision {
 
     fn post(&self, (reply_to, path): (ReplyTo, PathId), accepted: bool) -> Result<(), Busy> {
         let decision = if accepted { Decision::Accept } else { Decision::Refuse };
-        self.server.post(Command::Decide { reply_to, path, decision })
+        self.server.post(Command::Decide { reply_to, path, decision, promised: Some(self.promised) })
     }
 }
 

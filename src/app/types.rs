@@ -13,7 +13,7 @@ use crate::event::path::Path;
 use ahash::AHashMap;
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The answer to an event. It is dropped if the client did not ask for an answer.
 ///
@@ -95,10 +95,10 @@ pub trait Post: Send + Sync {
 
 /// A command that any shard or thread may send to a shard.
 pub enum Command {
-    /// Answers an event.
-    Answer { reply_to: ReplyTo, answer: Answer<SendCallback> },
-    /// Decides about a pending subscription.
-    Decide { reply_to: ReplyTo, path: PathId, decision: Decision },
+    /// Answers an event, as was promised at this time.
+    Answer { reply_to: ReplyTo, answer: Answer<SendCallback>, promised: Instant },
+    /// Decides about a pending subscription. `promised`: when the decision was promised, if it was.
+    Decide { reply_to: ReplyTo, path: PathId, decision: Decision, promised: Option<Instant> },
     /// Sends an event to one client.
     Send { client: ClientId, path: Path, data: Json, callback: Option<SendCallback> },
     /// Sends an event to all subscribers of a path, on all shards.

@@ -6,7 +6,7 @@ use super::worker::{
     SupervisorCommand, SupervisorSender, WorkerConfig, WorkerGroup, supervisor_channel,
 };
 use super::{Application, Error, Registrar, Server};
-use crate::metrics::Counters;
+use crate::metrics::Snapshot;
 use futures_channel::oneshot;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -85,9 +85,12 @@ impl WorkerApplication {
         done_rx
     }
 
-    /// Adds the supervisor's counters.
-    pub fn add_counters(&self, counters: &mut Counters) {
-        self.supervisor.counters().add_to(counters);
+    /// Adds the supervisor's counters to those of a shard.
+    pub fn add_counters(&self, snapshot: &mut Snapshot) {
+        let Snapshot { counters, apps, .. } = snapshot;
+        let app = apps.iter_mut().find(|app| *app.name == *self.name);
+        let app = app.expect("each application has statistics");
+        self.supervisor.counters().add_to(counters, &mut app.statistics);
     }
 
     /// Tells the supervisor that the server is shutting down: it starts no more workers.

@@ -84,7 +84,7 @@ where
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-        .spawn(|| async move {
+        .spawn(move || async move {
             if core.is_some() {
                 affinity::mark_pinned();
             }

@@ -141,7 +141,7 @@ impl StatisticsParts {
         }
         // The counters of the supervisors belong to no shard. Added to any shard, they make the sums complete.
         if let Some(first) = snapshots.first_mut() {
-            self.workers.iter().for_each(|app| app.add_counters(&mut first.counters));
+            self.workers.iter().for_each(|app| app.add_counters(first));
         }
         Some(snapshots.into())
     }

@@ -7,7 +7,7 @@ use super::time::DueTimer;
 use crate::app::{Answer, Callback, Command, Json, LocalCommand, Reply, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::Path;
-use crate::metrics::Counter;
+use crate::metrics::{AppCounter, AppTiming, Counter};
 use crate::protocol;
 use crate::protocol::Reason;
 use crate::qev::mesh::Class;
@@ -62,8 +62,16 @@ impl State {
 
     fn apply_here(&mut self, app: u32, command: Command) {
         match command {
-            Command::Answer { reply_to, answer } => self.answer(app, reply_to, answer.into_local()),
-            Command::Decide { reply_to, path, decision } => self.decided(reply_to, path, decision),
+            Command::Answer { reply_to, answer, promised } => {
+                self.metrics.app(app).record(AppTiming::Answer, promised.elapsed());
+                self.answer(app, reply_to, answer.into_local());
+            }
+            Command::Decide { reply_to, path, decision, promised } => {
+                if let Some(promised) = promised {
+                    self.metrics.app(app).record(AppTiming::Answer, promised.elapsed());
+                }
+                self.decided(reply_to, path, decision);
+            }
             Command::Send { client, path, data, callback } => {
                 self.send(app, client, &path, &data, callback.map(Callback::from));
             }
@@ -111,7 +119,10 @@ impl State {
         self.count(Counter::CallbacksFired, 1);
         let reply = Reply { client: reply_to.client, data: data.as_str(), callback: reply_to.callback };
         let answer = match fired.run {
-            Some(run) => self.apps.call(fired.app, run, reply),
+            Some(run) => {
+                self.metrics.app(fired.app).add(AppCounter::Events, 1);
+                self.apps.call(fired.app, run, reply)
+            }
             None => Answer::ok(),
         };
         self.apply_commands(fired.app);

@@ -43,6 +43,8 @@ struct Runner {
     servers: Vec<Server>,
     data: Vec<ClientData>,
     names: Vec<String>,
+    /// The number of panics, by application.
+    panics: Vec<u64>,
     /// The generation of the client in each slot; 0 if the slot is free.
     clients: Vec<u32>,
     commands: Vec<LocalCommand>,
@@ -75,6 +77,7 @@ impl Apps {
             servers: (0..apps.len() as u32).map(|app| server.of_app(app)).collect(),
             data: apps.iter().map(|_| ClientData::default()).collect(),
             names: apps.iter().map(|app| app.name().to_owned()).collect(),
+            panics: vec![0; apps.len()],
             clients: Vec::new(),
             commands: Vec::new(),
             now: Duration::ZERO,
@@ -94,16 +97,26 @@ impl Apps {
         &self.events[event as usize]
     }
 
+    /// The names of the applications, in the order of their numbers.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.runner.names.iter().map(String::as_str)
+    }
+
+    /// The number of panics of each application.
+    pub(super) fn panics(&self) -> &[u64] {
+        &self.runner.panics
+    }
+
     /// Asserts the invariants of the worker groups. Linear in the number of workers.
     pub(super) fn check(&self) {
-        self.worker_groups().for_each(WorkerGroup::check);
+        self.worker_groups().for_each(|(_, group)| group.check());
     }
 
     // Workers.
 
-    /// The worker groups of all applications that have workers.
-    pub(super) fn worker_groups(&self) -> impl Iterator<Item = &WorkerGroup> {
-        self.worker_groups.iter().map(|(_, group)| &**group)
+    /// The worker groups of all applications that have workers, with the numbers of the applications.
+    pub(super) fn worker_groups(&self) -> impl Iterator<Item = (usize, &WorkerGroup)> {
+        self.worker_groups.iter().map(|(app, group)| (*app, &**group))
     }
 
     /// The worker group of an application.
@@ -246,11 +259,12 @@ impl Apps {
 
     /// Drops the data that applications keep for a client, which has disconnected.
     pub(super) fn client_disconnected(&mut self, client: ClientId) {
-        let Runner { clients, data, names, .. } = &mut self.runner;
+        let Runner { clients, data, names, panics, .. } = &mut self.runner;
         clients[client.slot as usize] = 0;
         for (app, data) in data.iter_mut().enumerate().filter(|(_, data)| !data.is_empty()) {
             let kept = data.remove(&client);
             if catch_unwind(AssertUnwindSafe(|| drop(kept))).is_err() {
+                panics[app] += 1;
                 throttle!(
                     error,
                     "an application panicked",
@@ -264,7 +278,7 @@ impl Apps {
 
 impl Runner {
     fn run<T>(&mut self, app: u32, code: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
-        let Runner { shard, servers, data, names, clients, commands, now, host } = self;
+        let Runner { shard, servers, data, names, panics, clients, commands, now, host } = self;
         let (server, data) = (&servers[app as usize], &mut data[app as usize]);
         let mut cx = Context {
             shard: *shard,
@@ -277,6 +291,7 @@ impl Runner {
         };
         // A panic may leave only the application's own state half changed.
         catch_unwind(AssertUnwindSafe(|| code(&mut cx))).map_err(|_| {
+            panics[app as usize] += 1;
             throttle!(
                 error,
                 "an application panicked",

@@ -8,7 +8,7 @@ use crate::app::{Answer, AnswerState, Callback, Event, Json, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::{Path, PathRef};
 use crate::event::text::{self, AnswerText};
-use crate::metrics::{Counter, Timing};
+use crate::metrics::{AppCounter, Counter, Timing};
 use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
 use crate::qev::clock::nanos;
@@ -38,6 +38,7 @@ impl State {
                 };
                 let answer = self.apps.handle(index, event);
                 let app = self.apps.event(index).app as u32;
+                self.metrics.app(app).add(AppCounter::Events, 1);
                 self.apply_commands(app);
                 let answer = self.answer_or_refusal(answer);
                 self.answer(app, reply_to, answer);
@@ -53,6 +54,9 @@ impl State {
     /// Answers an event if its client wants an answer and is still connected.
     pub fn answer(&mut self, app: u32, reply_to: ReplyTo, answer: Answer) {
         let AnswerState::Ready { code, data, message, callback } = answer.0 else { return };
+        if code != 200 {
+            self.metrics.app(app).add_answer(code);
+        }
         if reply_to.callback == 0 {
             return;
         }

@@ -22,7 +22,7 @@ use super::stalls::Stalls;
 use super::time::Time;
 use crate::config::Config;
 use crate::event::path::Path;
-use crate::metrics::{Counter, Gauge, Snapshot};
+use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
 use crate::protocol::{CodecSettings, Origins};
 use crate::qev::clock::{Clock, nanos};
@@ -153,6 +153,7 @@ impl State {
         let addresses = Addresses::new(shared.connections_per_address_max, shards);
         let mut connections = Connections::new(id, config.outbox_bytes_max);
         connections.set_outboxes_max((shared.outboxes_bytes_max / shards) as u64);
+        let metrics = Snapshot::with_apps(apps.names());
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
@@ -176,7 +177,7 @@ impl State {
             held: HeldInput::default(),
             has_found: false,
             ring_ops: Vec::new(),
-            metrics: Snapshot::new(),
+            metrics,
             shutdown_deadline_ns: None,
             shutdown_from: None,
             clock_watchers: Vec::new(),
@@ -298,7 +299,13 @@ impl State {
         counter(Counter::MeshOverflowed, mesh.overflowed);
         counter(Counter::MeshRefused, mesh.refused);
         self.links.add_to(&mut snapshot.gauges);
-        self.apps.worker_groups().for_each(|group| group.add_to(&mut snapshot.counters));
+        for (app, group) in self.apps.worker_groups() {
+            let Snapshot { counters, apps, .. } = &mut snapshot;
+            group.add_to(counters, &mut apps[app].statistics);
+        }
+        for (app, panics) in snapshot.apps.iter_mut().zip(self.apps.panics()) {
+            app.statistics.add(AppCounter::Errors, *panics);
+        }
         snapshot
     }
 

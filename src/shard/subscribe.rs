@@ -6,7 +6,7 @@ use crate::app::{Answer, Decision, Json, ReplyTo, Subscription, SubscriptionRule
 use crate::client::ClientId;
 use crate::client::subscriptions::{DecisionOutcome, PathId, SubscribeOutcome, UnsubscribeOutcome};
 use crate::event::path::Path;
-use crate::metrics::Counter;
+use crate::metrics::{AppCounter, Counter};
 use crate::qev::mesh::Class;
 
 impl State {
@@ -49,8 +49,12 @@ impl State {
             callback: reply_to.callback,
             id,
         };
+        let app = self.apps.event(index).app as u32;
+        if matches!(self.apps.event(index).on, SubscriptionRule::Ask(_)) {
+            self.metrics.app(app).add(AppCounter::Events, 1);
+        }
         let decision = self.apps.decide(index, subscription);
-        self.apply_commands(self.apps.event(index).app as u32);
+        self.apply_commands(app);
         self.decided(reply_to, id, decision.unwrap_or(Decision::Fail(500)));
     }
 
@@ -109,7 +113,10 @@ impl State {
             DecisionOutcome::Refused { path } => {
                 self.release_subscriptions(1);
                 match (decision, self.apps.route(path.as_ref())) {
-                    (Decision::Fail(code), _) => self.answer(0, reply_to, Answer::refusal(code, None)),
+                    (Decision::Fail(code), routed) => {
+                        let app = routed.map_or(0, |(index, _)| self.apps.event(index).app as u32);
+                        self.answer(app, reply_to, Answer::refusal(code, None));
+                    }
                     (_, Some((index, _))) => self.refuse(reply_to, index),
                     (_, None) => self.answer(0, reply_to, Answer::refusal(404, None)),
                 }

@@ -11,14 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The path of a Unix socket, short enough for one. Dropping it removes the file.
-struct SocketPath(PathBuf);
+pub struct SocketPath(PathBuf);
 
 impl SocketPath {
-    fn new(name: &str) -> SocketPath {
+    pub fn new(name: &str) -> SocketPath {
         SocketPath(std::env::temp_dir().join(format!("quickio-{}-{name}", std::process::id())))
     }
 
-    fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("unix:{}", self.0.display())
     }
 }

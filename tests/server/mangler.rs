@@ -1,5 +1,6 @@
 //! `quickio clienttest`: the server, and the proxy in front of it that mangles upgrades.
 
+use crate::listeners::SocketPath;
 use crate::support::Ended;
 use crate::support::server::{BINARY, client_test_command, run};
 use crate::support::wire::{CONTINUATION, Frame, PING, PONG};
@@ -312,8 +313,8 @@ fn the_applications_for_client_tests_run_in_addition_to_others() {
         assert!(last.iter().zip(names).all(|(line, name)| line.starts_with(name)), "{last:?}");
     }
     // The proxy connects to a server that listens on all interfaces and on a Unix socket.
-    let socket = std::env::temp_dir().join(format!("quickio-{}-mangler", std::process::id()));
-    let listen = format!("unix:{},[::]:0", socket.display());
+    let socket = SocketPath::new("mangler");
+    let listen = format!("{},[::]:0", socket.address());
     let server = start(&["--listen", &listen, "--mangle", "none"]);
     Client::open(server.proxy(), Transport::WebSocket).ping();
 }

@@ -295,6 +295,8 @@ fn with_defaults(mut command: Command, defaults: &[(&str, &str)], arguments: &[&
         }
     }
     command.args(arguments);
+    // A server that is killed leaves the libraries for its workers, until the next one starts.
+    command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("QUICKIO_") {
             command.env_remove(name);

@@ -4,6 +4,7 @@
 //! The data of an event are steps for the worker: pairs of a name and its arguments, described in that file.
 
 mod broken;
+mod errors;
 mod hard;
 mod life;
 mod limits;

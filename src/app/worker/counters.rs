@@ -1,16 +1,20 @@
 //! The counters of workers: those of a shard's links, and those of a supervisor.
 
-use crate::metrics::{Counter, Counters};
+use crate::metrics::{AppCounter, AppStatistics, AppTiming, Counter, Counters};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The counters of the links of one application on one shard.
 #[derive(Default)]
-pub struct WorkerCounters(RefCell<Counters>);
+pub struct WorkerCounters {
+    links: RefCell<Counters>,
+    app: RefCell<AppStatistics>,
+}
 
 impl WorkerCounters {
     fn add(&self, counter: Counter, n: u64) {
-        self.0.borrow_mut().add(counter, n);
+        self.links.borrow_mut().add(counter, n);
     }
 
     /// Counts an event, hook or reply that was sent to a worker.
@@ -53,9 +57,20 @@ impl WorkerCounters {
         self.add(Counter::WorkerFramesRefused, 1);
     }
 
-    /// Adds these counters to `counters`.
-    pub fn add_to(&self, counters: &mut Counters) {
-        counters.merge(&self.0.borrow());
+    /// Records the time that a worker has taken to answer.
+    pub fn record_answer(&self, time: Duration) {
+        self.app.borrow_mut().record(AppTiming::Answer, time);
+    }
+
+    /// Counts an answer of a worker that no client waits for.
+    pub fn add_unsent_answer(&self, code: u16) {
+        self.app.borrow_mut().add_answer(code);
+    }
+
+    /// Adds these counters to `counters`, and the statistics of the application to `app`.
+    pub fn add_to(&self, counters: &mut Counters, app: &mut AppStatistics) {
+        counters.merge(&self.links.borrow());
+        app.merge(&self.app.borrow());
     }
 }
 
@@ -66,11 +81,14 @@ pub struct SupervisorCounters {
     pub crashed: AtomicCounter,
     pub hung: AtomicCounter,
     pub lines_dropped: AtomicCounter,
+    /// Records that workers have logged as errors.
+    pub errors: AtomicCounter,
 }
 
 impl SupervisorCounters {
-    /// Adds these counters to `counters`.
-    pub fn add_to(&self, counters: &mut Counters) {
+    /// Adds these counters to `counters`, and the statistics of the application to `app`.
+    pub fn add_to(&self, counters: &mut Counters, app: &mut AppStatistics) {
+        app.add(AppCounter::Errors, self.errors.get());
         counters.add(Counter::WorkersStarted, self.started.get());
         counters.add(Counter::WorkersCrashed, self.crashed.get());
         counters.add(Counter::WorkersHung, self.hung.get());

@@ -9,7 +9,7 @@ use super::{JoinedWorker, LinkLimits, SupervisorHandle};
 use crate::app::{Answer, Context, Decision, Error, Event, Subscription, Unsubscribed};
 use crate::client::ClientId;
 use crate::event::path::Path;
-use crate::metrics::Counters;
+use crate::metrics::{AppStatistics, Counters};
 use ahash::AHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -180,9 +180,9 @@ impl WorkerGroup {
         self.instance_of(client).tell(end, cx.now().as_millis() as u64);
     }
 
-    /// Adds the counters of the links to `counters`.
-    pub fn add_to(&self, counters: &mut Counters) {
-        self.counters.add_to(counters);
+    /// Adds the counters of the links to `counters`, and the statistics of the application to `app`.
+    pub fn add_to(&self, counters: &mut Counters, app: &mut AppStatistics) {
+        self.counters.add_to(counters, app);
     }
 
     /// Asserts the invariants of the instances and their current links.

@@ -1,7 +1,8 @@
 //! The lines that a worker prints: each is cut to a length, only so many are logged, and the last few are kept.
 
 use super::text::readable;
-use crate::limits::{WORKER_LAST_LINES, WORKER_LOG_BYTES_MAX, WORKER_LOG_LINES_MAX};
+use crate::limits::{WORKER_LAST_LINES, WORKER_LOG_BYTES_MAX, WORKER_LOG_LINES_MAX, WORKER_RECORD_BYTES_MAX};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,19 @@ impl LineSplitter {
     }
 }
 
+/// Returns a record, without its middle if it is longer than `WORKER_RECORD_BYTES_MAX`: the beginning of an error's
+/// traceback names what has failed, and its end the reason.
+pub fn shortened(record: &str) -> Cow<'_, str> {
+    if record.len() <= WORKER_RECORD_BYTES_MAX {
+        return Cow::Borrowed(record);
+    }
+    let half = WORKER_RECORD_BYTES_MAX / 2;
+    let to = (0..=half).rev().find(|at| record.is_char_boundary(*at)).unwrap_or_default();
+    let from = (record.len() - half..=record.len()).find(|at| record.is_char_boundary(*at));
+    let from = from.unwrap_or(record.len());
+    Cow::Owned(format!("{}\n... ({} bytes)\n{}", &record[..to], from - to, &record[from..]))
+}
+
 /// A limit on how many lines of a worker are logged. It also keeps the last lines.
 pub struct LineLimiter {
     /// The number of lines that may still be logged in this period.
@@ -70,22 +84,26 @@ impl LineLimiter {
         }
     }
 
-    /// Decides whether a line is logged. Returns the number of lines that were dropped before it, or `None` if this
-    /// line must be dropped too.
-    pub fn admit(&mut self, line: &str, now: Instant) -> Option<u64> {
-        if self.last.len() == WORKER_LAST_LINES {
-            self.last.pop_front();
+    /// Decides whether a record of one line or more is logged. Returns the number of lines that were dropped before it, or
+    /// `None` if this record must be dropped too. The lines of a record are counted.
+    pub fn admit(&mut self, record: &str, now: Instant) -> Option<u64> {
+        let mut lines = 0;
+        for line in record.split('\n') {
+            if self.last.len() == WORKER_LAST_LINES {
+                self.last.pop_front();
+            }
+            self.last.push_back(line.to_owned());
+            lines += 1;
         }
-        self.last.push_back(line.to_owned());
         if now.saturating_duration_since(self.period_began) >= REFILL_PERIOD {
             (self.left, self.period_began) = (WORKER_LOG_LINES_MAX, now);
         }
         if self.left == 0 {
-            self.dropped += 1;
-            self.uncounted += 1;
+            self.dropped += u64::from(lines);
+            self.uncounted += u64::from(lines);
             return None;
         }
-        self.left -= 1;
+        self.left = self.left.saturating_sub(lines);
         Some(std::mem::take(&mut self.dropped))
     }
 
@@ -133,6 +151,26 @@ mod tests {
         let mut lengths = Vec::new();
         splitter.push(b"\nnext\n", |line| lengths.push(line.len()));
         assert_eq!(lengths, [WORKER_LOG_BYTES_MAX, 4]);
+    }
+
+    #[test]
+    fn a_long_record_loses_its_middle() {
+        assert_eq!(shortened("a\nb"), "a\nb");
+        let record = format!("first\n{}\nlast", "\u{e9}\n".repeat(WORKER_RECORD_BYTES_MAX));
+        let short = shortened(&record);
+        assert!(short.starts_with("first\n") && short.ends_with("\nlast"));
+        assert!(short.len() < WORKER_RECORD_BYTES_MAX + 40, "{}", short.len());
+    }
+
+    #[test]
+    fn a_record_counts_as_its_lines() {
+        let start = Instant::now();
+        let mut limiter = LineLimiter::new(start);
+        for _ in 0..WORKER_LOG_LINES_MAX / 4 {
+            assert_eq!(limiter.admit("one\ntwo\nthree\nfour", start), Some(0));
+        }
+        assert_eq!((limiter.admit("five\nsix", start), limiter.take_dropped()), (None, 2));
+        assert_eq!(limiter.last_lines().last(), Some("six"));
     }
 
     #[test]

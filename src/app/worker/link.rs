@@ -35,7 +35,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of a buffer that a link keeps. The memory of a larger buffer is released when it is no longer needed.
 const KEPT_BYTES_MAX: usize = 64 << 10;
@@ -75,7 +75,7 @@ pub struct WorkerLink {
     unread_bytes: Cell<usize>,
     /// The beginning of a frame whose end has not arrived.
     partial: RefCell<Vec<u8>>,
-    requests: RefCell<RequestTable<WorkerRequest>>,
+    requests: RefCell<RequestTable<TimedRequest>>,
     timers: RefCell<WorkerTimers>,
     /// The requests, unread bytes and open callbacks of each client.
     load: RefCell<LinkLoad>,
@@ -113,6 +113,12 @@ enum WorkerRequest {
     Subscription(ReplyTo, PathId),
     /// A client's reply to a callback of the worker.
     Reply(ReplyTo),
+}
+
+/// A request, and when the worker was sent it: for the statistics, by the real time. Timeouts go by the shard's clock.
+struct TimedRequest {
+    request: WorkerRequest,
+    sent: Instant,
 }
 
 impl WorkerRequest {
@@ -333,13 +339,14 @@ impl WorkerLink {
             self.schedule_sweep(cx, self.limits.request_timeout);
         }
         self.load.borrow_mut().begin(&request);
-        self.requests.borrow_mut().begin(request, cx.now())
+        self.requests.borrow_mut().begin(TimedRequest { request, sent: Instant::now() }, cx.now())
     }
 
-    /// Removes and returns a pending request, or returns `None` if the number is not pending.
+    /// Removes and returns a pending request that the worker has answered, or returns `None` if the number is not pending.
     fn end_request(&self, number: u32) -> Option<WorkerRequest> {
-        let request = self.requests.borrow_mut().end(number)?;
+        let TimedRequest { request, sent } = self.requests.borrow_mut().end(number)?;
         self.load.borrow_mut().end(&request);
+        self.counters.record_answer(sent.elapsed());
         Some(request)
     }
 
@@ -454,7 +461,7 @@ impl WorkerLink {
         self.told_gone.take();
         self.timers.borrow_mut().clear();
         let mut failed = 0;
-        self.requests.replace(RequestTable::new()).end_all(|request| {
+        self.requests.replace(RequestTable::new()).end_all(|TimedRequest { request, .. }| {
             failed += 1;
             fail_request(cx, request, ENDED);
         });
@@ -506,8 +513,11 @@ fn fail_request(cx: &mut Context<'_>, request: WorkerRequest, message: &str) {
         WorkerRequest::Event(reply_to) | WorkerRequest::Reply(reply_to) => {
             LocalCommand::Answer { reply_to, answer: Answer::error(500, message) }
         }
-        WorkerRequest::Subscription(reply_to, path) => {
-            LocalCommand::Any(Command::Decide { reply_to, path, decision: Decision::Fail(500) })
-        }
+        WorkerRequest::Subscription(reply_to, path) => LocalCommand::Any(Command::Decide {
+            reply_to,
+            path,
+            decision: Decision::Fail(500),
+            promised: None,
+        }),
     });
 }

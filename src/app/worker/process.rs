@@ -2,7 +2,7 @@
 
 use super::control::{self, Hello, ServerMessage, WorkerLogLevel, WorkerMessage};
 use super::libraries::{LibraryFolder, NODE, PYTHON};
-use super::lines::{LineLimiter, LineSplitter};
+use super::lines::{LineLimiter, LineSplitter, shortened};
 use super::manifest::PROTOCOL_VERSION;
 use super::{StartError, WorkerConfig, WorkerKind};
 use crate::limits::WORKER_LINE_BYTES_MAX;
@@ -297,12 +297,9 @@ impl WorkerProcess {
         true
     }
 
-    /// Logs a text that the worker sent for the log, line by line.
+    /// Logs a text that the worker sent for the log: one record, however many lines it has.
     pub fn log(&mut self, level: WorkerLogLevel, text: &str) {
-        let WorkerProcess { limiter, name, .. } = self;
-        let mut lines = LineSplitter::default();
-        lines.push(text.as_bytes(), |line| log_line(limiter, name, level, line));
-        lines.finish(|line| log_line(limiter, name, level, line));
+        log_line(&mut self.limiter, &self.name, level, &shortened(text.trim_end()));
     }
 
     /// Kills the process and all processes of its group. [`PollSource::Exit`] reports when the process has ended.
@@ -360,7 +357,7 @@ fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Logs a line of a worker, unless the worker has printed too many.
+/// Logs a line or record of a worker, unless the worker has printed too many.
 fn log_line(limiter: &mut LineLimiter, worker: &str, level: WorkerLogLevel, line: &str) {
     let Some(dropped) = limiter.admit(line, Instant::now()) else { return };
     if dropped > 0 {

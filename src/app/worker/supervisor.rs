@@ -19,7 +19,7 @@ mod serving;
 
 use super::backoff::Backoff;
 use super::commands::{ReplaceDone, SupervisorCommand, SupervisorReceiver};
-use super::control::{ServerMessage, WorkerMessage};
+use super::control::{ServerMessage, WorkerLogLevel, WorkerMessage};
 use super::counters::SupervisorCounters;
 use super::file_watcher::FileWatcher;
 use super::libraries::LibraryFolder;
@@ -340,7 +340,10 @@ impl Supervisor {
                     ping.answered |= ping.number == number;
                 }
             }
-            WorkerMessage::Log(level, text) => worker.process.log(level, &text),
+            WorkerMessage::Log(level, text) => {
+                worker.process.log(level, &text);
+                self.counters.errors.add(u64::from(level == WorkerLogLevel::Error));
+            }
         }
     }
 

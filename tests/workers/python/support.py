@@ -8,12 +8,14 @@ a deadline.
 
 import json
 import os
+import queue
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import unittest
 
@@ -77,6 +79,9 @@ class Worker:
         for _, theirs in pairs:
             theirs.close()
         self.lines = self.control.makefile("rb")
+        # The errors that the worker has logged, and the other lines of the control socket.
+        self.logged, self.received_lines = [], queue.Queue()
+        threading.Thread(target=self._read_lines, daemon=True).start()
         self.received = [b"" for _ in self.links]
         line = {"version": 1, "app": "script", "instance": 0, "instances": 1, "links": list(range(4, 4 + links))}
         line.update({"script": self.script, "settings": {}, "test": False, **hello})
@@ -104,7 +109,6 @@ class Worker:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-        self.lines.close()
         for sock in [self.control, *self.links]:
             sock.close()
         self.errors.close()
@@ -115,8 +119,23 @@ class Worker:
     def send_line(self, line):
         self.control.sendall(json.dumps(line).encode() + b"\n")
 
+    def _read_lines(self):
+        try:
+            for raw in self.lines:
+                line = json.loads(raw)
+                if line.get("log") == "error":
+                    self.logged.append(line["text"])
+                else:
+                    self.received_lines.put(line)
+        except (OSError, ValueError):
+            pass  # the test has ended
+        self.received_lines.put(None)
+
     def line(self):
-        return json.loads(self.lines.readline())
+        line = self.received_lines.get(timeout=DEADLINE_SECONDS)
+        if line is None:
+            raise EOFError(self.log())
+        return line
 
     def ready(self):
         return self.line()["ready"]
@@ -165,7 +184,7 @@ class Worker:
     def log(self):
         self.errors.flush()
         with open(self.errors.name, encoding="utf-8") as file:
-            return file.read()
+            return "\n".join([file.read(), *self.logged])
 
     def wait_for_log(self, text):
         deadline = time.monotonic() + DEADLINE_SECONDS

@@ -163,6 +163,7 @@ export class Worker {
     this.control = control
     control.on('error', () => {})
     this.lines = new Received(control)
+    this.#collectErrors(control)
     this.links = rest.map((socket, number) => new Link(socket, number))
     this.closed = once(this.process, 'close').then(([code, signal]) => {
       running.delete(this)
@@ -176,7 +177,27 @@ export class Worker {
     this.control.write(`${JSON.stringify(object)}\n`)
   }
 
+  /** Returns the next line of the control socket, except for errors that the worker logs. */
   async line() {
+    for (;;) {
+      const line = await this.#anyLine()
+      if (line.log !== 'error') return line
+    }
+  }
+
+  /** Adds the errors that the worker logs to `stderr`. */
+  #collectErrors(control) {
+    let text = ''
+    control.on('data', (bytes) => {
+      const lines = (text + bytes).split('\n')
+      text = lines.pop()
+      for (const line of lines) {
+        if (line.includes('"log":"error"')) this.stderr += `${JSON.parse(line).text}\n`
+      }
+    })
+  }
+
+  async #anyLine() {
     const find = (bytes) => {
       const end = bytes.indexOf(10)
       return end < 0 ? undefined : end + 1

@@ -112,12 +112,18 @@ impl WorkerLink {
                     0 | 401 | 404 => Decision::Refuse,
                     code => Decision::Fail(code),
                 };
-                cx.push_local(LocalCommand::Any(Command::Decide { reply_to, path, decision }));
+                cx.push_local(LocalCommand::Any(Command::Decide {
+                    reply_to,
+                    path,
+                    decision,
+                    promised: None,
+                }));
                 return Ok(());
             }
         };
         // The worker never answers with code 0.
         if code == 0 || reply_to.callback == 0 {
+            self.counters.add_unsent_answer(code);
             return Ok(());
         }
         let (answer, result) = match answer_of(frame) {

@@ -1,6 +1,6 @@
 //! The worker's timers, and the timeout of its requests. Both are driven by timers of the shard.
 
-use super::{TOO_LATE, WorkerLink, fail_request, header_now};
+use super::{TOO_LATE, TimedRequest, WorkerLink, fail_request, header_now};
 use crate::app::Context;
 use crate::app::worker::wire::{LinkFrameHeader, ToWorker};
 use crate::log::throttle;
@@ -36,7 +36,7 @@ impl WorkerLink {
         }
         let Some(began_until) = now.checked_sub(timeout) else { return self.schedule_sweep(cx, timeout) };
         let mut late = 0;
-        let oldest = self.requests.borrow_mut().end_until(began_until, |request| {
+        let oldest = self.requests.borrow_mut().end_until(began_until, |TimedRequest { request, .. }| {
             late += 1;
             self.load.borrow_mut().end(&request);
             fail_request(cx, request, TOO_LATE);

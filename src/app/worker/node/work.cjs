@@ -7,6 +7,8 @@ const { callInContext } = require('./context.cjs')
 
 let inProgress = 0
 let onIdle = null
+/** Logs a text as one record. Replaced when there is a server. */
+let logError = print
 
 /** Counts work that has to finish before the worker ends. */
 function beginWork() {
@@ -25,9 +27,14 @@ function whenIdle(fn) {
   if (inProgress === 0) fn()
 }
 
-/** Prints an error of the application with its stack and cause. The server logs what is printed on stderr. */
+/** Has reports of errors logged by a function, instead of printed on stderr. */
+function logErrorsBy(log) {
+  logError = log
+}
+
+/** Logs an error of the application with its stack and cause, as one record of the level `error`. */
 function report(what, error) {
-  print(`error in ${what}: ${formatThrown(error)}`)
+  logError(`error in ${what}: ${formatThrown(error)}`)
 }
 
 /** Returns what was thrown, with its stack and cause. The application may have made it unprintable. */
@@ -67,4 +74,4 @@ function run(what, fn, ...args) {
   }
 }
 
-module.exports = { beginWork, endWork, whenIdle, report, formatThrown, print, isThenable, run }
+module.exports = { beginWork, endWork, whenIdle, report, formatThrown, print, isThenable, run, logErrorsBy }

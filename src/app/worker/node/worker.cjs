@@ -9,11 +9,14 @@ const { makeDispatcher } = require('./dispatch.cjs')
 const { Link } = require('./links.cjs')
 const { formatError, load, missingFiles, sourceFiles, summarizeError } = require('./script.cjs')
 const { RUNNING, STOPPED, STOPPING, state } = require('./state.cjs')
-const { report, whenIdle } = require('./work.cjs')
+const { logErrorsBy, report, whenIdle } = require('./work.cjs')
 const { ProtocolError } = require('./wire.cjs')
 
 /** The version of the protocol of docs/workers.md. */
 const VERSION = 1
+
+/** The longest text of a record. JSON escapes turn one character into at most 6 bytes. */
+const LOG_TEXT_MAX = 64 * 1024
 
 /** The most files that a report of a failure names. They have to fit into one line of the control socket. */
 const FILES_MAX = 1000
@@ -73,6 +76,7 @@ async function main(control, hello, resolved) {
   if (hello.version !== VERSION) return control.send({ failed: wrongVersion(hello) }, () => process.exit(1))
   state.hello = { ...hello, settings: Object.freeze({ ...hello.settings }) }
   state.control = control
+  logErrorsBy((text) => control.send({ log: 'error', text: text.slice(0, LOG_TEXT_MAX) }))
   process.argv[1] = hello.script
   const startup = reportEarlyExit(control)
   const files = () => sourceFiles(hello.script, resolved())

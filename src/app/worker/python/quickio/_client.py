@@ -71,7 +71,7 @@ def client_of(link: Link, key: ClientKey) -> Client:
 
 
 def gone_client(link: Link, key: ClientKey) -> Client:
-    """Returns an object for a client that has disconnected. Its data is empty, and using it does not watch the client."""
+    """Returns an object for a client that has disconnected. Its data is empty. Using it does not watch the client."""
     client = Client(link, key)
     client._data = {}
     return client

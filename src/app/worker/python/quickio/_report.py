@@ -6,17 +6,34 @@ import os
 import sys
 import traceback
 from types import TracebackType
-from typing import List, NoReturn, Optional
+from typing import Callable, List, NoReturn, Optional
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 # Not empty in a child process that the application has forked.
 forked: List[bool] = []
 
+# The function that logs a text as an error, if there is a server: one record, however many lines it has.
+_loggers: List[Callable[[str], object]] = []
+
+
+def log_errors_by(log: Callable[[str], object]) -> None:
+    """Has `report` use a function instead of stderr. Any thread may call the function."""
+    _loggers.append(log)
+
+
+def stop_logging_errors() -> None:
+    """Has `report` use stderr again: the loop has ended, and nothing would send what is logged."""
+    _loggers.clear()
+
 
 def report(where: str, error: BaseException) -> None:
-    """Prints an exception that a function of the application has raised. The server logs what is printed on stderr."""
-    print_error(f"quickio: error in {where}\n{format_error(error)}")
+    """Logs an exception that a function of the application has raised, as one record of the level `error`."""
+    text = f"error in {where}\n{format_error(error)}"
+    if _loggers and not forked:
+        _loggers[0](text)
+    else:
+        print_error(f"quickio: {text}")
 
 
 def abort(why: str) -> NoReturn:

@@ -22,7 +22,7 @@ from quickio._control import Control, Line
 from quickio._dispatch import Clock, Dispatcher
 from quickio._links import Link
 from quickio._output import Output
-from quickio._report import abort, exit_child, exit_now, forked, format_error, print_error, report
+from quickio._report import abort, exit_child, exit_now, forked, format_error, log_errors_by, print_error, report, stop_logging_errors
 from quickio._runner import Runner
 from quickio._wire import ProtocolError
 
@@ -58,6 +58,7 @@ def run(app: App, control_fd: int) -> NoReturn:
     except (ProtocolError, OSError) as error:
         abort(f"cannot start: {error}")
     code = _Worker(app, control, loop, hello, sockets).run()
+    stop_logging_errors()
     # All work is done and all output is sent. A normal exit would wait for threads of the application, which may never
     # end; only the functions of `atexit` are run.
     try:
@@ -137,6 +138,7 @@ class _Worker:
         app.name, app.instance, app.instances = hello["app"], hello["instance"], hello["instances"]
         app.settings = hello.get("settings", {})
         app._log_line = self._control.log
+        log_errors_by(lambda text: self._control.log("error", text))
         os.register_at_fork(
             before=_block_signals, after_in_parent=_unblock_signals, after_in_child=self._disconnect_child
         )
