@@ -91,7 +91,7 @@ fn an_error_cannot_be_taken_for_several_records_in_the_text_format() {
             let log = server.log_with("error in ");
             let lines = log.lines().skip_while(|line| !line.contains("error in ")).skip(1);
             let rest: Vec<&str> = lines.take_while(|line| line.starts_with("    | ")).collect();
-            let is_whole = rest.iter().any(|line| line.ends_with("lines"));
+            let is_whole = rest.iter().any(|line| line.starts_with("    | lines"));
             (is_whole && rest.iter().any(|line| line.contains("inner"))).then_some(())
         });
     }
