@@ -26,7 +26,7 @@ function sourceFiles(script, urls) {
 
 /** Returns the files whose creation may remove an error: those that a missing module could have. */
 function missingFiles(error) {
-  const name = /^Cannot find (?:module|package) '([^']+)'/.exec(error?.message ?? '')?.[1]
+  const name = isError(error) ? /^Cannot find (?:module|package) '([^']+)'/.exec(error.message)?.[1] : undefined
   if (name === undefined) return []
   // Node names an ES module by its path, and a CommonJS module as its `require` does.
   const from = error.requireStack?.[0]

@@ -22,7 +22,17 @@ from quickio._control import Control, Line
 from quickio._dispatch import Clock, Dispatcher
 from quickio._links import Link
 from quickio._output import Output
-from quickio._report import abort, exit_child, exit_now, forked, format_error, log_errors_by, print_error, report, stop_logging_errors
+from quickio._report import (
+    abort,
+    exit_child,
+    exit_now,
+    forked,
+    format_error,
+    log_errors_by,
+    print_error,
+    report,
+    stop_logging_errors,
+)
 from quickio._runner import Runner
 from quickio._wire import ProtocolError
 
