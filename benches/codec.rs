@@ -15,7 +15,7 @@ use quickio::protocol::websocket::encode;
 use quickio::protocol::websocket::frame::Opcode;
 use quickio::protocol::websocket::mask::unmask;
 use quickio::protocol::{
-    Codec, CodecSettings, Framing, Incoming, OHAI, Options, Origins, Utf8Gatherer, frame,
+    Codec, CodecSettings, Framing, Incoming, OHAI, Options, Origins, TrustedProxies, Utf8Gatherer, frame,
 };
 
 const KEY: [u8; 4] = [0x11, 0x02, 0x14, 0x08];
@@ -24,6 +24,7 @@ const SETTINGS: CodecSettings = CodecSettings {
     message_bytes_max: 1 << 20,
     http_head_bytes_max: 16_384,
     origins: Origins::Any,
+    proxies: TrustedProxies::NONE,
     date: HttpDate::EPOCH,
 };
 

@@ -24,6 +24,7 @@ fn differs(kind: ValueKind, one: &mut Config, other: &mut Config) -> bool {
         ValueKind::AddressOrOff(field) => field(one) != field(other),
         ValueKind::Apps(field) => field(one) != field(other),
         ValueKind::Hosts(field) | ValueKind::Origins(field) => field(one) != field(other),
+        ValueKind::Proxies(field) => field(one) != field(other),
         ValueKind::Text(field) => field(one) != field(other),
         ValueKind::Switch(field) => field(one) != field(other),
         ValueKind::Program(field) => field(one) != field(other),

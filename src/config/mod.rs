@@ -34,6 +34,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use changes::changed;
 pub use clienttest::ClientTestConfig;
 pub use error::{ConfigError, Location};
@@ -273,6 +275,8 @@ pub struct Config {
     pub clock: ClockKind,
     /// The maximum number of clients of the whole server.
     pub clients_max: usize,
+    /// The proxies whose headers tell the addresses of their clients.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// The percentage of `clients_max` that HTTP sessions may take.
     pub sessions_share: u8,
     /// The maximum number of connections and sessions from one peer address; 0 for no limit. `None`: a share of what the
@@ -398,6 +402,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             clock: ClockKind::System,
             clients_max: 1_048_576,
+            trusted_proxies: Vec::new(),
             sessions_share: 75,
             connections_per_address_max: None,
             message_bytes_max: 65_536,
@@ -481,6 +486,15 @@ impl fmt::Display for Listen {
             Listen::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// A group of proxies that tell the addresses of their clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustedProxy {
+    /// The peers in this network.
+    Network(IpNet),
+    /// The peers on Unix sockets.
+    Unix,
 }
 
 /// The severity of a log event.

@@ -38,6 +38,8 @@ pub(super) fn set(
         ValueKind::Apps(field) => *field(config) = list(setting, values, value::app)?,
         ValueKind::Hosts(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Hosts(field) => *field(config) = list(setting, values, value::host)?,
+        ValueKind::Proxies(field) if is_empty_list(values) => field(config).clear(),
+        ValueKind::Proxies(field) => *field(config) = list(setting, values, value::proxy)?,
         ValueKind::Origins(field) => *field(config) = origins(setting, values)?,
         kind => {
             let value = values.last().expect("a setting that was given has a value");
@@ -89,7 +91,11 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
                 choices.iter().position(|choice| *choice == text).ok_or("it is not one of the choices")?;
             set(config, index);
         }
-        ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Hosts(_) | ValueKind::Origins(_) => {
+        ValueKind::Addresses(_)
+        | ValueKind::Apps(_)
+        | ValueKind::Hosts(_)
+        | ValueKind::Proxies(_)
+        | ValueKind::Origins(_) => {
             unreachable!("lists are set from all their values")
         }
     }

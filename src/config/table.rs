@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::duration_text;
-use super::{App, ClockKind, Config, Listen, LogFormat, LogLevel};
+use super::{App, ClockKind, Config, Listen, LogFormat, LogLevel, TrustedProxy};
 use crate::limits::SHARDS_MAX;
 
 /// A setting.
@@ -132,6 +132,8 @@ pub enum ValueKind {
     Apps(fn(&mut Config) -> &mut Vec<App>),
     /// A list of names of hosts, which may be empty.
     Hosts(fn(&mut Config) -> &mut Vec<String>),
+    /// A list of networks and the word `unix`, which may be empty.
+    Proxies(fn(&mut Config) -> &mut Vec<TrustedProxy>),
     /// A list of origins of web pages with at least one entry, or `*`.
     Origins(fn(&mut Config) -> &mut Vec<String>),
     /// A text without spaces, or empty for none.
@@ -306,7 +308,18 @@ pub static SETTINGS: &[Setting] = &[
         },
         default: "1048576",
         doc: "The maximum number of connections and HTTP sessions of the whole server. A connection counts from the \
-              moment it is accepted. One more connection is closed at once; one more session is answered with 503.",
+              moment it is accepted. One more is answered with 503 if it speaks HTTP, and closed otherwise.",
+    },
+    Setting {
+        name: "trusted-proxies",
+        group: Group::Limits,
+        kind: ValueKind::Proxies(|config| &mut config.trusted_proxies),
+        default: "",
+        doc: "The proxies in front of the server: IP addresses, networks, and unix for whatever connects to a Unix \
+              socket. A client behind them has the last address in X-Forwarded-For (or Forwarded) that is not a proxy's \
+              own. This address is logged, and connections-per-address-max limits it. List only proxies that set the \
+              header themselves, because a client could write any address into it otherwise. The headers of other peers \
+              are ignored.",
     },
     Setting {
         name: "sessions-share",
@@ -330,7 +343,7 @@ pub static SETTINGS: &[Setting] = &[
         doc: "The maximum number of connections and HTTP sessions from one address; a /64 network of IPv6 counts as one. \
               One more is answered with 429 if it speaks HTTP, and closed otherwise. auto means a sixteenth of what the \
               server can hold (clients-max, or the places for connections that the limit on open files leaves it), but at \
-              least 1024. 0 means no limit. Peers on Unix sockets are not limited.",
+              least 1024. 0 means no limit. Peers on Unix sockets and in trusted-proxies are not limited themselves.",
     },
     Setting {
         name: "message-bytes-max",
@@ -793,7 +806,11 @@ impl ValueKind {
     pub fn is_list(&self) -> bool {
         matches!(
             self,
-            ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Hosts(_) | ValueKind::Origins(_)
+            ValueKind::Addresses(_)
+                | ValueKind::Apps(_)
+                | ValueKind::Hosts(_)
+                | ValueKind::Proxies(_)
+                | ValueKind::Origins(_)
         )
     }
 
@@ -828,6 +845,7 @@ impl ValueKind {
             ValueKind::AddressOrOff(_) => "ip:port, [ip6]:port, name:port, or off".into(),
             ValueKind::Apps(_) => "names and files".into(),
             ValueKind::Hosts(_) => "names of hosts".into(),
+            ValueKind::Proxies(_) => "IP addresses, networks such as 10.0.0.0/8, and unix".into(),
             ValueKind::Origins(_) => "*, or one or more of http://host[:port], https://host[:port], scheme://host, file:// and null".into(),
             ValueKind::Text(_) => "a text without spaces, or empty".into(),
             ValueKind::Switch(_) => "on or off".into(),
@@ -843,9 +861,11 @@ impl ValueKind {
         match self {
             ValueKind::Count { power_of_two: false, .. } => Some("optionally followed by k, M, Ki, Mi or Gi"),
             ValueKind::Duration { .. } => Some("a whole number with a unit, such as 500ms, 10s, 15m or 1h"),
-            ValueKind::Addresses(_) | ValueKind::Apps(_) | ValueKind::Hosts(_) | ValueKind::Origins(_) => {
-                Some("separated by commas")
-            }
+            ValueKind::Addresses(_)
+            | ValueKind::Apps(_)
+            | ValueKind::Hosts(_)
+            | ValueKind::Proxies(_)
+            | ValueKind::Origins(_) => Some("separated by commas"),
             _ => None,
         }
     }
@@ -864,6 +884,7 @@ impl ValueKind {
             ValueKind::AddressOrOff(_) => "ADDRESS|off".into(),
             ValueKind::Apps(_) => "NAME|FILE,...".into(),
             ValueKind::Hosts(_) => "NAME,...".into(),
+            ValueKind::Proxies(_) => "NETWORK|unix,...".into(),
             ValueKind::Origins(_) => "*|ORIGIN,...".into(),
             ValueKind::Text(_) => "TEXT".into(),
             ValueKind::Switch(_) => "[=off]".into(),

@@ -79,6 +79,7 @@ fn nothing_by_default() -> Config {
         worker_requests_max: 99,
         worker_outbox_bytes_max: 98,
         clients_max: 1,
+        trusted_proxies: vec![TrustedProxy::Unix],
         sessions_share: 2,
         connections_per_address_max: Some(2),
         message_bytes_max: 3,
@@ -184,6 +185,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "outbox-bytes-max" => "2Mi",
         "outboxes-bytes-max" => "7",
         "sessions-share" => "20",
+        "trusted-proxies" => "127.0.0.1,10.0.0.0/8,2001:db8::/32,unix",
         _ => "2048",
     }
 }
@@ -827,4 +829,18 @@ fn an_address_may_have_a_share_of_what_the_server_can_hold() {
     assert_eq!(share(None, 1 << 20, 40_000), 2500, "the limit on open files counts");
     assert_eq!(share(None, 1000, 40_000), 1024, "many people may share an address");
     assert_eq!((share(Some(7), 1 << 20, 40_000), share(Some(0), 1 << 20, 40_000)), (7, 0));
+}
+
+#[test]
+fn trusted_proxies_are_networks() {
+    let proxies = |text: &str| run(&["--trusted-proxies", text], &[]).map(|config| config.trusted_proxies);
+    let network = |text: &str| TrustedProxy::Network(text.parse().unwrap());
+    let expected =
+        vec![network("127.0.0.1/32"), network("10.0.0.0/8"), network("2001:db8::/32"), TrustedProxy::Unix];
+    assert_eq!(proxies("127.0.0.1, 10.9.8.7/8,2001:db8::1/32,unix").unwrap(), expected);
+    assert_eq!(proxies("::ffff:192.0.2.1").unwrap(), [network("192.0.2.1/32")]);
+    assert_eq!(proxies("").unwrap(), []);
+    for wrong in ["localhost", "10.0.0.0/33", "10.0.0/8", "*", "127.0.0.1:80", "10.0.0.0/8,,::1", "unix:/a"] {
+        assert!(proxies(wrong).is_err(), "{wrong}");
+    }
 }

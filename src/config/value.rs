@@ -1,11 +1,12 @@
 //! Parses the text of one value: counts, durations, addresses, names. An error is a phrase that states the problem.
 
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{App, Listen};
+use super::{App, Listen, TrustedProxy};
 use crate::limits::WORKERS_MAX;
+use ipnet::IpNet;
 
 /// The reason why a text is not a valid value: a phrase for the middle of a sentence.
 pub(super) type Problem = String;
@@ -277,6 +278,18 @@ fn origin_host(host: &str) -> Result<String, Problem> {
         return Err("its host may only have the characters A-Z a-z 0-9 - . _ (write other letters as punycode, xn--...)".into());
     }
     Ok(host.to_owned())
+}
+
+/// Parses `unix`, an IP address, or a network: `10.0.0.0/8`, `2001:db8::/32`. The bits behind the prefix do not matter.
+pub(super) fn proxy(text: &str) -> Result<TrustedProxy, Problem> {
+    if text == "unix" {
+        return Ok(TrustedProxy::Unix);
+    }
+    let address = text.parse().map(|ip: IpAddr| IpNet::from(ip.to_canonical()));
+    match address.or_else(|_| text.parse::<IpNet>()) {
+        Ok(network) => Ok(TrustedProxy::Network(network.trunc())),
+        Err(_) => Err("it is neither unix, nor an IP address, nor a network such as 10.0.0.0/8".into()),
+    }
 }
 
 /// Parses the name of a host, without a port. It may have capitals and the final dot of the DNS root; the result has

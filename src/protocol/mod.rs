@@ -5,13 +5,14 @@
 //!
 //! ```
 //! use quickio::protocol::http::HttpDate;
-//! use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins};
+//! use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins, TrustedProxies};
 //!
 //! let mut codec = Codec::new(Options::default());
 //! let settings = CodecSettings {
 //!     message_bytes_max: 1024,
 //!     http_head_bytes_max: 16_384,
 //!     origins: Origins::Any,
+//!     proxies: TrustedProxies::NONE,
 //!     date: HttpDate::at(std::time::SystemTime::now()),
 //! };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
@@ -38,6 +39,7 @@
 
 pub mod http;
 mod origin;
+mod proxies;
 pub mod raw;
 mod reason;
 #[cfg(test)]
@@ -47,8 +49,11 @@ mod tests;
 mod utf8;
 pub mod websocket;
 
+use std::net::IpAddr;
+
 use self::http::{HttpCodec, HttpDate, HttpOutcome, HttpResponse, ReadyResponses, Sid, is_token_byte};
 pub use self::origin::{AllowedOrigins, Origins};
+pub use self::proxies::TrustedProxies;
 use self::raw::RawCodec;
 pub use self::reason::{HttpRefusal, Reason, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
@@ -117,6 +122,8 @@ pub struct CodecSettings {
     pub http_head_bytes_max: usize,
     /// The origins of the pages that may connect.
     pub origins: Origins,
+    /// The proxies whose headers tell the addresses of their clients.
+    pub proxies: TrustedProxies,
     /// The present time, for the `Date` of responses. The caller renews it every second.
     pub date: HttpDate,
 }
@@ -146,6 +153,9 @@ pub enum Incoming<'a> {
     /// These bytes are the Pong for a Ping. They must be sent, unless another Pong follows before they are (RFC 6455,
     /// 5.5.3).
     Pong(Vec<u8>),
+    /// The connection was upgraded by a request that tells the address of its client, if its peer is a trusted proxy. The
+    /// response must be sent; the handshake is not complete.
+    Upgraded { response: Vec<u8>, client: IpAddr },
     /// The handshake is complete. These bytes must be sent, and events may follow them.
     Open(Vec<u8>),
     /// The text of an event, which is not parsed.
@@ -370,9 +380,13 @@ impl Codec {
                 CodecState::Http(http) => Incoming::Request(http.request(request)),
                 _ => unreachable!("the request was decoded in this state"),
             },
-            HttpOutcome::Upgrade { response, echo } => {
+            HttpOutcome::Upgrade { response, echo, client } => {
                 self.state = CodecState::WebSocket(WebSocketCodec::new(echo));
-                if echo { Incoming::Open(response) } else { Incoming::Reply(response) }
+                match client {
+                    _ if echo => Incoming::Open(response),
+                    Some(client) => Incoming::Upgraded { response, client },
+                    None => Incoming::Reply(response),
+                }
             }
             HttpOutcome::Close(close) => {
                 self.state = CodecState::Ended;

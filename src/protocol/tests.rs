@@ -12,6 +12,7 @@ const SETTINGS: CodecSettings = CodecSettings {
     message_bytes_max: 1024,
     http_head_bytes_max: 16_384,
     origins: Origins::Any,
+    proxies: TrustedProxies::NONE,
     date: HttpDate::EPOCH,
 };
 
@@ -57,6 +58,7 @@ fn feed(codec: &mut Codec, piece: &[u8], seen: &mut Vec<Seen>) {
         seen.push(match decoded.incoming {
             Incoming::Incomplete => break assert_eq!(at, piece.len()),
             Incoming::Reply(bytes) | Incoming::Pong(bytes) => Seen::Reply(bytes),
+            Incoming::Upgraded { response, .. } => Seen::Reply(response),
             Incoming::Open(bytes) => Seen::Open(bytes),
             Incoming::Event(text) => Seen::Event(text.to_owned()),
             Incoming::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),

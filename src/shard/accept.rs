@@ -14,6 +14,7 @@ use crate::metrics::Counter;
 use crate::protocol::{HttpRefusal, Options};
 use crate::qev::mesh::Class;
 use crate::qev::ring::{Descriptor, Errno, PeerAddress};
+use std::net::IpAddr;
 
 /// How long accepting pauses for lack of descriptors or memory, in milliseconds, unless a connection is released
 /// earlier.
@@ -59,7 +60,18 @@ impl State {
         if self.is_shutting_down() {
             return self.discard(socket);
         }
-        let refusal = self.shared.clients.acquire(0).err().map(|_| Refusal::ServerFull);
+        let is_proxy = self.protocol.proxies.trusts(peer.ip());
+        let peer = if is_proxy { peer.as_proxy() } else { peer };
+        let refusal = if is_proxy && !self.acceptor.add_silent_proxy() {
+            Some(Refusal::ServerFull)
+        } else if self.shared.clients.acquire(0).is_err() {
+            if is_proxy {
+                self.acceptor.remove_silent_proxy();
+            }
+            Some(Refusal::ServerFull)
+        } else {
+            None
+        };
         if refusal.is_some() {
             self.count(Counter::ConnectionsRefusedLimit, 1);
             self.log_refusal(peer, Refusal::ServerFull);
@@ -69,7 +81,11 @@ impl State {
         }
         self.arm_accepts();
         let generation = self.connections.next_generation();
-        let connection = Connection { refusal, ..Connection::new(socket, peer, generation, self.time.now()) };
+        let connection = Connection {
+            refusal,
+            is_silent_proxy: is_proxy && refusal.is_none(),
+            ..Connection::new(socket, peer, generation, self.time.now())
+        };
         let slot = self.connections.insert(connection);
         if refusal.is_some() {
             return self.receive_to_refuse(codecs, slot, HttpRefusal::ServerFull);
@@ -159,6 +175,40 @@ impl State {
         let added = ShardMessage::AddressAdded { address, connections, slot, generation };
         self.send_to_shard(counter, added, Class::Control);
         AddressCount::Asked
+    }
+
+    /// Notes that a connection has brought its first request or completed its handshake, or that it ends.
+    pub fn has_spoken(&mut self, slot: u32) {
+        let connection = self.connections.live_mut(slot);
+        if std::mem::take(&mut connection.is_silent_proxy) {
+            self.acceptor.remove_silent_proxy();
+        }
+    }
+
+    /// The address of the client that a peer speaks for: its own, or the one that a trusted proxy has told.
+    pub fn client_address(&self, peer: PeerAddress, told: Option<IpAddr>) -> PeerAddress {
+        match told {
+            Some(ip) if peer.is_proxy() && self.protocol.proxies.trusts(Some(ip)) => {
+                PeerAddress::forwarded(ip).as_proxy()
+            }
+            Some(ip) if peer.is_proxy() => PeerAddress::forwarded(ip),
+            _ => peer,
+        }
+    }
+
+    /// Notes that a connection has been upgraded for a client, whose address the headers tell. If the peer is a trusted
+    /// proxy, the connection counts for that client from now on.
+    pub fn upgraded_for(&mut self, slot: u32, client: IpAddr) {
+        let connection = self.connections.live(slot);
+        let (peer, generation) = (connection.peer, connection.generation);
+        if !peer.is_proxy() {
+            return;
+        }
+        let client = self.client_address(peer, Some(client));
+        self.connections.live_mut(slot).peer = client;
+        if self.count_address(slot, generation, client) == AddressCount::Counted(ShareUse::Full) {
+            self.end(slot, Cause::TooManyOfAddress);
+        }
     }
 
     /// Removes a connection or session from the count of its address.

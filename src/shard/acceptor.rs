@@ -8,18 +8,25 @@
 /// keeps its accepts, and others cannot use their places.
 const PLACES_PER_ACCEPT: usize = 16;
 
+/// The part of all places that proxies may have connections in that have not brought a request: until then nobody knows
+/// for whom they are. Proxies usually connect when they have a request.
+const PLACES_PER_SILENT_PROXY: usize = 4;
+
 /// The places of a shard for accepted sockets, and its accepts.
 ///
 /// Invariants:
 /// - each place is free, has a socket, or is reserved for an accept in flight: sockets and accepts in flight together
 ///   are at most the places;
-/// - no listener has more than `accepts_max` accepts in flight.
+/// - no listener has more than `accepts_max` accepts in flight;
+/// - `silent_proxies` is at most a part of the places.
 pub(super) struct Acceptor {
     /// The places for accepted sockets. Those that are reserved for links to workers are not among them.
     places: usize,
     /// The sockets that have a place. A socket loses its place as soon as its close is requested, because the ring
     /// executes its operations in order: an accept that is armed later finds the place free.
     sockets: usize,
+    /// The sockets of proxies that have not brought a request.
+    silent_proxies: usize,
     /// The number of accepts in flight of each listener.
     in_flight: Vec<usize>,
     /// The maximum number of accepts in flight of each listener.
@@ -41,6 +48,7 @@ impl Acceptor {
         Acceptor {
             places,
             sockets: 0,
+            silent_proxies: 0,
             in_flight: Vec::new(),
             accepts_max,
             next: 0,
@@ -86,6 +94,22 @@ impl Acceptor {
         self.sockets += 1;
     }
 
+    /// Counts the socket of a proxy that has not brought a request; returns whether there may be one more.
+    pub fn add_silent_proxy(&mut self) -> bool {
+        let may_be_added = self.silent_proxies < self.silent_proxies_max();
+        self.silent_proxies += usize::from(may_be_added);
+        may_be_added
+    }
+
+    /// Notes that such a socket has brought a request, or ends.
+    pub fn remove_silent_proxy(&mut self) {
+        self.silent_proxies -= 1;
+    }
+
+    fn silent_proxies_max(&self) -> usize {
+        (self.places / PLACES_PER_SILENT_PROXY).max(1)
+    }
+
     /// Notes that an accept is no longer in flight: it has failed.
     pub fn completed(&mut self, listener: usize) {
         let accepts = &mut self.in_flight[listener];
@@ -129,8 +153,11 @@ impl Acceptor {
         self.has_stopped = true;
     }
 
-    /// Asserts the invariants. `sockets` is the number of sockets that have a record.
-    pub fn check(&self, sockets: usize) {
+    /// Asserts the invariants. `sockets` is the number of sockets that have a record, of which `silent_proxies` are those
+    /// of proxies that have not brought a request.
+    pub fn check(&self, sockets: usize, silent_proxies: usize) {
+        assert_eq!(self.silent_proxies, silent_proxies, "proxies that have not brought a request");
+        assert!(silent_proxies <= self.silent_proxies_max(), "{silent_proxies} silent proxies");
         let in_flight: usize = self.in_flight.iter().sum();
         assert_eq!(self.sockets, sockets, "each socket with a place has a record");
         assert!(
@@ -164,7 +191,7 @@ mod tests {
         assert_eq!(armed(&mut acceptor), [0, 0], "a part of the places");
         for sockets in 1..=40 {
             acceptor.accepted(0);
-            acceptor.check(sockets);
+            acceptor.check(sockets, 0);
             assert_eq!(armed(&mut acceptor).len(), usize::from(sockets <= 38), "{sockets}");
             assert_eq!(acceptor.has_filled(), sockets == 40);
         }
@@ -191,7 +218,7 @@ mod tests {
         for flood in 1..=62 {
             acceptor.accepted(0);
             armed(&mut acceptor);
-            acceptor.check(flood);
+            acceptor.check(flood, 0);
         }
         assert_eq!(acceptor.in_flight, [0, 2], "what is left is reserved for the other one");
         acceptor.closed();
@@ -235,7 +262,7 @@ mod tests {
         let mut acceptor = listening(2, 64, 1);
         acceptor.sockets = 2;
         acceptor.in_flight = vec![1];
-        acceptor.check(2);
+        acceptor.check(2, 0);
     }
 
     #[test]
@@ -244,7 +271,7 @@ mod tests {
         let mut acceptor = listening(2, 64, 1);
         acceptor.arm();
         acceptor.accepted(0);
-        acceptor.check(0);
+        acceptor.check(0, 0);
     }
 
     #[test]
@@ -252,7 +279,7 @@ mod tests {
     fn the_check_finds_too_many_accepts() {
         let mut acceptor = listening(10, 64, 1);
         acceptor.in_flight = vec![2];
-        acceptor.check(0);
+        acceptor.check(0, 0);
     }
 
     #[test]

@@ -36,9 +36,10 @@ pub(super) enum ShareUse {
 const IPV4: u64 = 1 << 32;
 
 impl CountedAddress {
-    /// The address by which a peer may be counted, or `None` for a Unix socket.
+    /// The address by which a peer may be counted, or `None` for a Unix socket and for a proxy, which carries the
+    /// connections of others.
     pub fn of_peer(peer: PeerAddress) -> Option<CountedAddress> {
-        peer.ip().map(CountedAddress::of)
+        peer.ip().filter(|_| !peer.is_proxy()).map(CountedAddress::of)
     }
 
     /// The address by which a peer with this IP address is counted.
@@ -93,7 +94,7 @@ impl Addresses {
     }
 
     /// The address by which a peer is counted, or `None` if the peer is not counted: the limit is off, or the peer is
-    /// a Unix socket.
+    /// a Unix socket or a proxy.
     pub fn counted(&self, peer: PeerAddress) -> Option<CountedAddress> {
         if self.max == 0 { None } else { CountedAddress::of_peer(peer) }
     }
@@ -238,6 +239,7 @@ mod tests {
         assert_eq!(Addresses::new(0, 2).counted(peer), None);
         assert_eq!(Addresses::new(1, 2).counted(peer), Some(address("127.0.0.1")));
         assert_eq!(Addresses::new(1, 2).counted(PeerAddress::UNIX), None);
+        assert_eq!(Addresses::new(1, 2).counted(peer.as_proxy()), None);
     }
 
     #[test]

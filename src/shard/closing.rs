@@ -179,6 +179,7 @@ impl State {
         if connection.stage != Stage::Dead || connection.is_in_flight() {
             return;
         }
+        self.has_spoken(slot);
         let connection = self.connections.remove(slot);
         if let Some(timer) = connection.timer {
             self.time.cancel(timer);

@@ -48,6 +48,8 @@ pub(super) struct Connection {
     pub shutting_down: bool,
     /// `true` if the connection is in the queue of connections to be flushed.
     pub queued: bool,
+    /// `true` if the peer is a proxy that has not brought a request.
+    pub is_silent_proxy: bool,
     /// `true` if a message has begun and is not complete.
     pub unfinished: bool,
     /// `true` if a heartbeat that must be answered was sent, and nothing has been received since.
@@ -212,6 +214,7 @@ impl Connection {
             lagging: false,
             shutting_down: false,
             queued: false,
+            is_silent_proxy: false,
             unfinished: false,
             challenged: false,
         }

@@ -153,6 +153,10 @@ impl State {
                 Incoming::Event(text) => self.dispatch(slot, text),
                 Incoming::Reply(bytes) => self.queue_reply(slot, bytes),
                 Incoming::Pong(bytes) => self.queue_pong(slot, bytes),
+                Incoming::Upgraded { response, client } => {
+                    self.queue_reply(slot, response);
+                    self.upgraded_for(slot, client);
+                }
                 Incoming::Open(bytes) => {
                     self.queue_reply(slot, bytes);
                     let framing = codec.framing().expect("a codec that is open knows its protocol");
@@ -210,9 +214,13 @@ impl State {
         let upgrades = progress.was_open && !codec.is_open();
         let begins = upgrades || unfinished && (progress.was_idle || !connection.unfinished);
         connection.unfinished = unfinished;
+        let has_spoken = connection.is_silent_proxy && (codec.is_open() || codec.framing().is_some());
         if begins {
             connection.began = now;
             self.wake_at(slot, self.time.ms_from_now(self.config.timeout));
+        }
+        if has_spoken {
+            self.has_spoken(slot);
         }
     }
 

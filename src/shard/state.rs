@@ -20,11 +20,11 @@ use super::refused::RefusedConnections;
 use super::sessions::Sessions;
 use super::stalls::Stalls;
 use super::time::Time;
-use crate::config::Config;
+use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
-use crate::protocol::{CodecSettings, Origins};
+use crate::protocol::{CodecSettings, Origins, TrustedProxies};
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
@@ -145,6 +145,18 @@ fn origins(config: &Config) -> Origins {
     }
 }
 
+/// Returns the proxies that tell the addresses of their clients.
+fn proxies(config: &Config) -> TrustedProxies {
+    let networks = config.trusted_proxies.iter().filter_map(|proxy| match proxy {
+        TrustedProxy::Network(network) => Some(*network),
+        TrustedProxy::Unix => None,
+    });
+    TrustedProxies {
+        networks: networks.collect(),
+        unix: config.trusted_proxies.contains(&TrustedProxy::Unix),
+    }
+}
+
 impl State {
     /// Creates a shard without connections.
     pub fn new(parts: ShardParts) -> State {
@@ -159,6 +171,7 @@ impl State {
                 message_bytes_max: config.message_bytes_max,
                 http_head_bytes_max: config.http_head_bytes_max,
                 origins: origins(&config),
+                proxies: proxies(&config),
                 date: HttpDate::at(SystemTime::now()),
             },
             date_due_ns: 0,
@@ -325,7 +338,8 @@ impl State {
         };
         self.addresses
             .check(self.connections.iter().filter(|(_, connection)| by_address(connection)).count());
-        self.acceptor.check(self.connections.len() - self.sessions.len());
+        let silent_proxies = count(|connection| connection.is_silent_proxy);
+        self.acceptor.check(self.connections.len() - self.sessions.len(), silent_proxies);
         self.sessions.check(&self.connections);
         codecs.check(|slot| self.connections.has_socket(slot));
         self.links.check();

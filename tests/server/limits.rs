@@ -3,6 +3,7 @@
 use crate::support::http;
 use crate::support::http_client::new_session;
 use crate::support::server::{BINARY, command};
+use crate::support::wire::Frame;
 use crate::support::{Client, Conversation, Server, Transport};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -97,6 +98,46 @@ fn connections_per_address_max() {
         server.eventually_is("connections", 0);
     }
     assert_eq!(server.stats().value("connections_refused_address"), 10);
+}
+
+/// Behind a trusted proxy, clients are limited and logged by the addresses that it tells. Nobody believes other peers.
+#[test]
+fn trusted_proxies_tell_the_addresses_of_their_clients() {
+    let limits = ["--connections-per-address-max", "2", "--trusted-proxies", "127.0.0.1,10.0.0.0/8"];
+    let server = Server::start(&limits);
+    let upgrade = |client: &str| {
+        http::upgrade(&format!("Sec-WebSocket-Protocol: quickio\r\nX-Forwarded-For: {client}, 10.0.0.7\r\n"))
+    };
+    let connect = |source: u8, client: &str| {
+        let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, source));
+        let mut one = Client::connect_from(source, server.address(), Transport::WebSocket);
+        one.send(upgrade(client).as_bytes());
+        one
+    };
+    let open = |client: &str| {
+        let mut one = connect(1, client);
+        assert_eq!(one.head().status, 101);
+        one.send(&Frame::text("/qio/ohai").bytes());
+        assert_eq!(one.text(), "/qio/ohai");
+        one
+    };
+    // The proxy itself has any number of connections.
+    let mut clients: Vec<Client> =
+        (1..6).flat_map(|last| [last, last]).map(|last| open(&format!("192.0.2.{last}"))).collect();
+    let mut third = connect(1, "192.0.2.9, 192.0.2.1");
+    assert_eq!(third.head().status, 101);
+    third.expect_closed(1013, "too many clients");
+    clients.iter_mut().for_each(Client::ping);
+    drop(clients.remove(0));
+    server.eventually_is("connections", 9);
+    clients.push(open("192.0.2.1"));
+    // A peer that is no proxy has its own address, whatever it writes.
+    let _others: Vec<Client> = (1..3).map(|last| connect(2, &format!("192.0.2.1{last}"))).collect();
+    let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+    let forger = Client::connect_from(source, server.address(), Transport::WebSocket);
+    assert_refused(forger, &upgrade("192.0.2.13"), 429, "too many connections from this address");
+    server.log_with("peer=192.0.2.1 ");
+    server.log_with("peer=127.0.0.2:");
 }
 
 /// protocol.md, section 4: below the pressure any client may subscribe to more; above it, only a client with few

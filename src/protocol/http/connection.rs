@@ -1,6 +1,7 @@
 //! The codec of an HTTP connection: requests in pieces, and responses in the order of their requests.
 
 use std::mem;
+use std::net::IpAddr;
 use std::str;
 
 use smallvec::SmallVec;
@@ -105,7 +106,7 @@ pub enum HttpOutcome<'i> {
     /// A request is complete. [`HttpCodec::request`] returns it.
     Request(CompleteRequest<'i>),
     /// The connection becomes a WebSocket.
-    Upgrade { response: Vec<u8>, echo: bool },
+    Upgrade { response: Vec<u8>, echo: bool, client: Option<IpAddr> },
     /// The connection ends.
     Close(Close),
 }
@@ -164,7 +165,7 @@ impl HttpCodec {
             (None, None, Some(PartialRequest::Delivered { head, body })) => (&head[..], body.text()),
             _ => unreachable!("a request is in the input, or was gathered"),
         };
-        HttpRequest { number, kind: valid.kind(head, body) }
+        HttpRequest { number, client: valid.client, kind: valid.kind(head, body) }
     }
 
     /// Answers a request; see [`Codec::respond`](crate::protocol::Codec::respond).
@@ -331,7 +332,9 @@ impl HttpCodec {
                 (len + consumed, outcome)
             }
             Validation::Answered(response) => (len, self.answer(response)),
-            Validation::Upgrade { response, echo } => (len, HttpOutcome::Upgrade { response, echo }),
+            Validation::Upgrade { response, echo, client } => {
+                (len, HttpOutcome::Upgrade { response, echo, client })
+            }
         }
     }
 
@@ -345,7 +348,9 @@ impl HttpCodec {
         let (mut valid, framing) = match self.validate(head, settings) {
             Validation::Accepted(valid, framing) => (valid, framing),
             Validation::Answered(response) => return (0, self.answer(response)),
-            Validation::Upgrade { response, echo } => return (0, HttpOutcome::Upgrade { response, echo }),
+            Validation::Upgrade { response, echo, client } => {
+                return (0, HttpOutcome::Upgrade { response, echo, client });
+            }
         };
         let body = match valid.body {
             BodyFraming::Length(len) => rest.get(..len),
@@ -578,13 +583,14 @@ impl EmptyLines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Origins;
     use crate::protocol::http::{HttpDate, RequestKind};
+    use crate::protocol::{Origins, TrustedProxies};
 
     const SETTINGS: CodecSettings = CodecSettings {
         message_bytes_max: 1 << 40,
         http_head_bytes_max: 16_384,
         origins: Origins::Any,
+        proxies: TrustedProxies::NONE,
         date: HttpDate::EPOCH,
     };
 

@@ -23,6 +23,7 @@ mod response;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 
 pub(super) use self::chunked::is_token_byte;
 pub(super) use self::connection::{HttpCodec, HttpOutcome};
@@ -58,6 +59,8 @@ impl fmt::Debug for Sid {
 pub struct HttpRequest<'a> {
     /// The number of the request on its connection, for [`Codec::respond`](super::Codec::respond).
     pub number: u32,
+    /// The address of the client according to the headers, which means something only if the peer is a trusted proxy.
+    pub client: Option<IpAddr>,
     pub kind: RequestKind<'a>,
 }
 

@@ -1,5 +1,6 @@
 //! The validation of a request's head: what the request asks for, or why it is refused. The functions are pure.
 
+use std::net::IpAddr;
 use std::str;
 
 use super::body::BodyFraming;
@@ -34,7 +35,7 @@ pub(super) enum Validation {
     /// The request is answered with this response.
     Answered(ImmediateResponse),
     /// The connection becomes a WebSocket; these bytes are the response.
-    Upgrade { response: Vec<u8>, echo: bool },
+    Upgrade { response: Vec<u8>, echo: bool, client: Option<IpAddr> },
 }
 
 /// A response that does not need the caller.
@@ -79,6 +80,8 @@ impl ImmediateResponse {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValidRequest {
     kind: KindSpans,
+    /// The address of the client, if the peer is a trusted proxy.
+    pub client: Option<IpAddr>,
     pub body: BodyFraming,
     /// The client waits for 100 Continue before it sends the body.
     pub awaits_continue: bool,
@@ -318,7 +321,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         let response = handshake::upgrade(self.head, echo)?;
         self.check_origin()?;
         self.check_not_pipelined()?;
-        Ok(Validation::Upgrade { response, echo })
+        Ok(Validation::Upgrade { response, echo, client: self.client() })
     }
 
     fn get(&mut self) -> Result<Validation, HttpRefusal> {
@@ -394,7 +397,13 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
 
     fn accepted(&self, kind: KindSpans, body: BodyFraming) -> Validation {
         let awaits_continue = !self.head.is_http_1_0 && self.head.fields.expectation == Expectation::Continue;
-        Validation::Accepted(ValidRequest { kind, body, awaits_continue }, self.framing.clone())
+        let client = self.client();
+        Validation::Accepted(ValidRequest { kind, client, body, awaits_continue }, self.framing.clone())
+    }
+
+    /// Returns the address of the client, if the peer is a trusted proxy.
+    fn client(&self) -> Option<IpAddr> {
+        self.context.settings.proxies.client(self.head.headers)
     }
 
     fn target(&self) -> Result<Target<'a>, HttpRefusal> {

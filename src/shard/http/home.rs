@@ -5,7 +5,7 @@ use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
 use crate::protocol::{Framing, Reason, http};
 use crate::shard::accept::AddressCount;
-use crate::shard::addresses::{CountedAddress, ShareUse};
+use crate::shard::addresses::ShareUse;
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
 use crate::shard::held::Piece;
@@ -159,10 +159,10 @@ impl State {
     }
 
     fn create_session(&mut self, request: &SessionRequest<'_>) -> Option<u32> {
-        // A stream takes its connection for itself. A peer without an address of its own carries the requests of many
-        // clients.
-        let is_few = request.body.is_none() || CountedAddress::of_peer(request.peer).is_none();
-        let creator = (!is_few).then_some(Creator::of(request.id));
+        // A stream takes its connection for itself. A connection of a proxy or from a Unix socket carries the requests of
+        // many clients.
+        let is_limited = request.body.is_some() && request.peer.is_direct();
+        let creator = is_limited.then_some(Creator::of(request.id));
         if let Err(refusal) = self.acquire_session(creator) {
             self.refuse_request(request.id, refusal);
             return None;

@@ -44,7 +44,8 @@ impl State {
     pub fn handle_request(&mut self, slot: u32, request: &HttpRequest<'_>) {
         self.count(Counter::HttpRequests, 1);
         let connection = self.connections.live(slot);
-        let (generation, peer) = (connection.generation, connection.peer);
+        let generation = connection.generation;
+        let peer = self.client_address(connection.peer, request.client);
         let id = RequestId { shard: self.mesh.shard(), connection: slot, generation, number: request.number };
         match request.kind {
             RequestKind::Poll { session, body } => {

@@ -3,7 +3,7 @@
 use crate::app::clienttest::ClientTest;
 use crate::app::relay::Relay;
 use crate::app::{Answer, Application, Error, Json, Registrar};
-use crate::config::Config;
+use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
 use crate::limits::{HTTP_EARLY_REQUESTS_MAX, SESSIONS_UNUSED_MAX};
 use crate::metrics::{Counter, Gauge};
@@ -623,6 +623,114 @@ fn a_peer_that_carries_many_clients_creates_any_number_of_sessions() {
     assert_eq!(create_sessions(&mut world, proxy, 1..1001), [200; 1000]);
 }
 
+/// Behind a trusted proxy, each client counts by the address that the proxy tells. The proxy's own connections count for
+/// nobody, and carry any number of sessions.
+#[test]
+fn clients_behind_a_proxy_count_by_their_own_addresses() {
+    let config = Config {
+        connections_per_address_max: Some(3),
+        trusted_proxies: vec![TrustedProxy::Network("10.0.0.0/8".parse().unwrap()), TrustedProxy::Unix],
+        ..Config::default()
+    };
+    let mut world = World::with_config(2, config, apps());
+    let mut number = 0u128;
+    let mut create = |world: &mut World, peer: Peer, header: &str| {
+        number += 1;
+        let post = TestSession { sid: number << 64 }.post("&connect=true", "/qio/ping:1=");
+        exchange(world, peer, &post.replace("Host", &format!("{header}Host")))[0].0
+    };
+    let proxies = [world.connect(0), world.connect(1), world.connect_from(1, PeerAddress::UNIX)];
+    for (client, peer) in proxies.into_iter().enumerate() {
+        let header = format!("X-Forwarded-For: 192.0.2.{client}, 10.1.1.1\r\n");
+        let statuses: Vec<u16> = (0..5).map(|_| create(&mut world, peer, &header)).collect();
+        assert_eq!(statuses[..3], [200; 3]);
+        // A client that writes into the header itself gains nothing, and harms nobody.
+        let forged = format!("X-Forwarded-For: 192.0.2.7, 192.0.2.{client}\r\n");
+        create(&mut world, peer, &forged);
+        // If another shard counts the address, the session may be answered once before it is ended.
+        assert_eq!(world.gauge(Gauge::HttpSessions), 3 * (client as u64 + 1));
+    }
+    assert_eq!(world.counter(Counter::ConnectionsRefusedAddress), 9);
+    // Without an address, or with rubbish, only the proxy is known. Nor are clients on its own network counted.
+    for header in ["", "X-Forwarded-For: unknown\r\n", "X-Forwarded-For: 10.2.2.2\r\n"] {
+        (0..10).for_each(|_| assert_eq!(create(&mut world, proxies[0], header), 200, "{header}"));
+    }
+    // A peer that is no proxy counts by its own address, whatever it writes.
+    let direct = world.connect_from(0, address("192.0.2.99:1"));
+    let before = world.gauge(Gauge::HttpSessions);
+    for client in 100..104 {
+        create(&mut world, direct, &format!("X-Forwarded-For: 192.0.2.{client}\r\n"));
+    }
+    assert_eq!(world.gauge(Gauge::HttpSessions), before + 2, "the connection counts, too");
+    for peer in proxies.into_iter().chain([direct]) {
+        world.end_stream(peer);
+    }
+    world.run_seconds(12);
+    world.assert_empty();
+    assert!(world.shards.iter().all(|shard| shard.state().addresses.is_empty()));
+}
+
+#[test]
+fn websockets_behind_a_proxy_count_by_their_own_addresses() {
+    let config = Config {
+        connections_per_address_max: Some(2),
+        trusted_proxies: vec![TrustedProxy::Network("10.0.0.0/8".parse().unwrap())],
+        ..Config::default()
+    };
+    let mut world = World::with_config(2, config, apps());
+    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        X-Forwarded-For: 192.0.2.1\r\n\r\n";
+    let mut peers = Vec::new();
+    for number in 0..4 {
+        let peer = world.connect(number % 2);
+        world.send_bytes(peer, upgrade.as_bytes());
+        world.run_until_idle();
+        let answer = world.take_bytes(peer);
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "the limit is known only then");
+        let is_refused = answer.ends_with(b"\x03\xf5too many clients");
+        assert_eq!(is_refused, number >= 2, "{number}: {}", String::from_utf8_lossy(&answer));
+        peers.push(peer);
+    }
+    assert_eq!(world.counter(Counter::ConnectionsRefusedAddress), 2);
+    peers.into_iter().for_each(|peer| world.end_stream(peer));
+    world.run_seconds(6);
+    world.assert_empty();
+    assert!(world.shards.iter().all(|shard| shard.state().addresses.is_empty()));
+}
+
+#[test]
+fn proxies_that_say_nothing_take_a_part_of_the_places() {
+    let config = Config {
+        trusted_proxies: vec![TrustedProxy::Network("10.0.0.0/8".parse().unwrap())],
+        ..Config::default()
+    };
+    let mut world = World::with_places(1, config, apps(), 64, 0);
+    let silent: Vec<Peer> = (0..16)
+        .map(|_| {
+            let peer = world.connect(0);
+            world.run_until_idle();
+            peer
+        })
+        .collect();
+    let session = session_on(&world, 0);
+    let refused = world.connect(0);
+    let answer = exchange(&mut world, refused, &session.post("&connect=true", ""));
+    assert_eq!(answer, [(503, "the server is full\n".into())]);
+    let direct = world.connect_from(0, address("192.0.2.1:1"));
+    let created = exchange(&mut world, direct, &session.post("&connect=true", "/qio/ping:1="));
+    assert_eq!(created, ok_response(reply_ok(1)));
+    // One that has brought a request makes room for another one.
+    assert_eq!(exchange(&mut world, silent[0], &session.post("", "/qio/ping:2=")), ok_response(reply_ok(2)));
+    let next = world.connect(0);
+    assert_eq!(exchange(&mut world, next, &session.post("", "/qio/ping:3=")), ok_response(reply_ok(3)));
+    for peer in silent.into_iter().chain([refused, direct, next]) {
+        world.end_stream(peer);
+    }
+    world.run_seconds(12);
+    world.assert_empty();
+}
+
 #[test]
 fn sessions_take_a_share_of_the_clients() {
     let config = Config { clients_max: 100, ..Config::default() };
@@ -632,7 +740,9 @@ fn sessions_take_a_share_of_the_clients() {
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 75);
     assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 125);
     // The rest is for connections.
-    (1..25).for_each(|number| drop(world.connect_raw(number % 2)));
+    for number in 1..25 {
+        world.connect_raw(number % 2);
+    }
     assert_eq!((world.gauge(Gauge::Connections), world.counter(Counter::ConnectionsRefusedLimit)), (25, 0));
 }
 

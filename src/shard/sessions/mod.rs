@@ -254,9 +254,13 @@ mod tests {
         let max = SESSIONS_UNUSED_MAX / 2;
         assert_eq!(sessions.share_of(creator(1)), ShareUse::Low);
         let first = add(&mut sessions, creator(1));
-        (2..=max / 2).for_each(|_| drop(add(&mut sessions, creator(1))));
+        for _ in 2..=max / 2 {
+            add(&mut sessions, creator(1));
+        }
         assert_eq!(sessions.share_of(creator(1)), ShareUse::High);
-        (max / 2..max).for_each(|_| drop(add(&mut sessions, creator(1))));
+        for _ in max / 2..max {
+            add(&mut sessions, creator(1));
+        }
         assert_eq!(sessions.share_of(creator(1)), ShareUse::Full);
         assert_eq!(sessions.share_of(creator(2)), ShareUse::Low);
         sessions.set_used(Transport::HttpSession(first));
