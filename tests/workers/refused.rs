@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 
 const NOT_UTF8: &str = "\u{ff}\u{fe}";
 
-/// Waits until `count` frames have been refused and logged. The next one will be logged again.
+/// Waits until `count` frames have been refused, and the first of them was logged.
 fn refused(server: &Server, count: u64) {
     server.eventually_is("worker_frames_refused", count);
-    wait_for_log(server, "ignored an invalid command", count as usize);
-    server.advance(MS(1000));
+    wait_for_log(server, "ignored an invalid command", 1);
 }
 
 #[test]
@@ -36,8 +35,11 @@ fn invalid_answers_become_500() {
     // For an event without a callback, no answer is sent.
     client.tell("/raw", r#"[["answer", {"raw": "{no JSON"}]]"#);
     execute(&mut client, json!([]));
-    let log = wait_for_log(&server, "its data is not JSON", 5);
-    assert!(log.contains("its data is not UTF-8") && log.contains("its text is not UTF-8"), "{log}");
+    // Each reason is a kind of its own.
+    for reason in ["its data is not JSON", "its data is not UTF-8", "its text is not UTF-8"] {
+        wait_for_log(&server, reason, 1);
+    }
+    let log = server.log_with("");
     let line = log.lines().find(|line| line.contains("ignored an invalid command")).unwrap();
     assert!(line.contains("WARN") && line.contains("worker=\"raw#0\""), "{line}");
     assert_eq!(pid(&mut client), before);
@@ -79,17 +81,24 @@ fn invalid_commands_are_dropped() {
     assert_eq!(server.stats().value("workers_crashed"), 0);
 }
 
-/// Invalid frames are logged at most once a second, and all are counted.
+/// Invalid frames of one kind are logged once in a few seconds, and all are counted.
 #[test]
 fn a_flood_of_invalid_frames_does_not_flood_the_log() {
-    let server = start(json!({}), &[]);
+    const FRAMES: usize = 500;
+    let mut server = start(json!({}), &[]);
     let mut client = server.websocket();
-    execute(&mut client, json!(vec![json!(["broadcast", {"path": ""}]); 500]));
-    server.eventually_is("worker_frames_refused", 500);
-    server.advance(MS(1000));
-    execute(&mut client, json!([["broadcast", {"path": ""}]]));
-    let log = wait_for_log(&server, "ignored an invalid command", 2);
-    assert_eq!(log.matches("ignored an invalid command").count(), 2);
+    execute(&mut client, json!(vec![json!(["broadcast", {"path": ""}]); FRAMES]));
+    server.eventually_is("worker_frames_refused", FRAMES as u64);
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+    let log = server.log_with("");
+    let logged = log.matches("ignored an invalid command").count();
+    let counts = log.lines().filter(|line| line.contains("more lines of this kind were not logged"));
+    let counts =
+        counts.filter_map(|line| line.split(" lines=").nth(1)?.split(' ').next()?.parse::<usize>().ok());
+    // On a slow machine the flood may last longer than the few seconds.
+    assert!((1..FRAMES / 10).contains(&logged), "{logged} lines");
+    assert_eq!(logged + counts.sum::<usize>(), FRAMES, "{log}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ function keepContext() {
  * sets with `enterWith` is seen by what it calls, and by no other function. */
 function callInContext(fn, ...args) {
   if (base === null) return fn(...args)
-  // A resource that were used twice would keep what the first function has set.
+  // A resource that is used twice keeps what the first function has set.
   const resource = base.runInAsyncScope(makeResource)
   return resource.runInAsyncScope(fn, undefined, ...args)
 }
