@@ -34,3 +34,4 @@ mod streams;
 mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;
+mod systemd;
