@@ -267,7 +267,21 @@ impl Subscriptions {
             };
             each(path, ended);
         }
-        self.held(client) == 0
+        let is_done = self.held(client) == 0;
+        if is_done {
+            self.forget_last_clients();
+        }
+        is_done
+    }
+
+    /// Frees the lists behind the last one that is not empty. They have nothing, and clients get low slots first.
+    fn forget_last_clients(&mut self) {
+        while self.clients.last().is_some_and(|list| list.len() == 0) {
+            self.clients.pop();
+        }
+        if self.clients.len() < self.clients.capacity() / 4 {
+            self.clients.shrink_to(self.clients.len() * 2);
+        }
     }
 
     /// Returns the number of the client's subscriptions, including pending and tombstoned ones.

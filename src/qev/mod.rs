@@ -11,6 +11,7 @@ pub mod mesh;
 pub mod probe;
 pub mod ring;
 pub mod runtime;
+pub mod shrink;
 pub mod slots;
 pub mod stats;
 pub mod timer;

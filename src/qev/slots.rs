@@ -1,9 +1,11 @@
-//! A slab whose records never move. It grows by whole blocks, which means that a large slab is never copied. A new
-//! record takes the slot that was freed last, whose memory is most likely still in the processor's cache.
+//! A slab whose records never move. It grows and shrinks by whole blocks, which means that a large slab is never copied,
+//! and that it gives back the memory of a burst. A new record takes a slot of the first block that has a free one, so
+//! that later blocks become empty; within the block it takes the slot that was freed last, whose memory is most likely
+//! still in the processor's cache.
 
 use std::mem;
 
-/// The number of slots in a block. Blocks are allocated whole and are never freed.
+/// The number of slots in a block. Blocks are allocated and freed whole.
 const BLOCK: usize = 256;
 
 /// The end of the list of free slots.
@@ -14,12 +16,24 @@ const END: u32 = u32::MAX;
 /// Invariants, asserted by [`check`](Slots::check):
 ///
 /// - `len` slots hold a record.
-/// - Every other slot is in the list of free slots exactly once. The list begins at `free`.
+/// - Every other slot of a block is in the block's list of free slots exactly once. A block that was freed has no slots.
+/// - No block before `first_open` has a free slot.
+/// - `empty` blocks have memory but no records; it is at most one, which is kept for the next record.
 pub struct Slots<T> {
-    blocks: Vec<Box<[Slot<T>]>>,
-    /// The first free slot, or `END`.
-    free: u32,
+    blocks: Vec<Block<T>>,
+    /// No block before this one has a free slot, or was freed.
+    first_open: usize,
+    /// The number of blocks that have memory but no records.
+    empty: usize,
     len: usize,
+}
+
+struct Block<T> {
+    /// The slots, or none if the block was freed.
+    slots: Box<[Slot<T>]>,
+    /// The first free slot, by its number in the block, or `END`.
+    free: u32,
+    used: u32,
 }
 
 enum Slot<T> {
@@ -31,7 +45,7 @@ enum Slot<T> {
 impl<T> Slots<T> {
     /// Returns an empty slab without allocating.
     pub const fn new() -> Slots<T> {
-        Slots { blocks: Vec::new(), free: END, len: 0 }
+        Slots { blocks: Vec::new(), first_open: 0, empty: 0, len: 0 }
     }
 
     /// Returns the number of records.
@@ -51,39 +65,67 @@ impl<T> Slots<T> {
 
     /// Inserts a record and returns its number.
     pub fn insert(&mut self, record: T) -> usize {
-        if self.free == END {
-            self.grow();
+        while self.blocks.get(self.first_open).is_some_and(Block::is_full) {
+            self.first_open += 1;
         }
-        let index = self.free as usize;
-        let slot = &mut self.blocks[index / BLOCK][index % BLOCK];
-        match mem::replace(slot, Slot::Used(record)) {
-            Slot::Free(next) => self.free = next,
-            Slot::Used(_) => unreachable!("slot {index} is in the list of free slots but holds a record"),
+        if self.blocks.get(self.first_open).is_none_or(|block| block.slots.is_empty()) {
+            self.allocate(self.first_open);
         }
+        let block = &mut self.blocks[self.first_open];
+        self.empty -= usize::from(block.used == 0);
+        let at = block.free as usize;
+        match mem::replace(&mut block.slots[at], Slot::Used(record)) {
+            Slot::Free(next) => block.free = next,
+            Slot::Used(_) => {
+                unreachable!("slot {at} of a block is in the list of free slots but holds a record")
+            }
+        }
+        block.used += 1;
         self.len += 1;
-        index
+        self.first_open * BLOCK + at
     }
 
     /// Removes the record with this number and returns it, or `None` if the slot is free.
     pub fn remove(&mut self, index: usize) -> Option<T> {
-        let slot = self.blocks.get_mut(index / BLOCK)?.get_mut(index % BLOCK)?;
+        let block = self.blocks.get_mut(index / BLOCK)?;
+        let slot = block.slots.get_mut(index % BLOCK)?;
         if matches!(slot, Slot::Free(_)) {
             return None;
         }
+        let Slot::Used(record) = mem::replace(slot, Slot::Free(block.free)) else {
+            unreachable!("the slot was used a moment ago")
+        };
+        block.free = (index % BLOCK) as u32;
+        block.used -= 1;
         self.len -= 1;
-        match mem::replace(slot, Slot::Free(self.free)) {
-            Slot::Used(record) => {
-                self.free = index as u32;
-                Some(record)
-            }
-            Slot::Free(_) => unreachable!("the slot was used a moment ago"),
+        self.first_open = self.first_open.min(index / BLOCK);
+        if block.used == 0 {
+            self.empty += 1;
+            self.free_a_block(index / BLOCK);
+        }
+        Some(record)
+    }
+
+    /// Frees the memory of a block that has become empty, if another one is empty too, or an earlier one has free slots.
+    fn free_a_block(&mut self, block: usize) {
+        let first = &self.blocks[self.first_open];
+        let has_others = self.first_open < block && !first.slots.is_empty() && !first.is_full();
+        if self.empty > 1 || has_others {
+            self.blocks[block].slots = Box::default();
+            self.empty -= 1;
+        }
+        while self.blocks.last().is_some_and(|block| block.slots.is_empty()) {
+            self.blocks.pop();
+        }
+        if self.blocks.len() < self.blocks.capacity() / 4 {
+            self.blocks.shrink_to(self.blocks.len() * 2);
         }
     }
 
     /// Returns the record with this number, or `None` if the slot is free.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {
-        match self.blocks.get(index / BLOCK)?.get(index % BLOCK)? {
+        match self.blocks.get(index / BLOCK)?.slots.get(index % BLOCK)? {
             Slot::Used(record) => Some(record),
             Slot::Free(_) => None,
         }
@@ -92,7 +134,7 @@ impl<T> Slots<T> {
     /// Returns the record with this number for modification, or `None` if the slot is free.
     #[inline]
     pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
-        match self.blocks.get_mut(index / BLOCK)?.get_mut(index % BLOCK)? {
+        match self.blocks.get_mut(index / BLOCK)?.slots.get_mut(index % BLOCK)? {
             Slot::Used(record) => Some(record),
             Slot::Free(_) => None,
         }
@@ -144,7 +186,9 @@ impl<T> Slots<T> {
 
     /// Returns an iterator over the records and their numbers, in ascending order of the numbers.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.blocks.iter().flatten().enumerate().filter_map(|(index, slot)| match slot {
+        let slots =
+            (0..).step_by(BLOCK).zip(&self.blocks).flat_map(|(first, block)| (first..).zip(&block.slots));
+        slots.filter_map(|(index, slot)| match slot {
             Slot::Used(record) => Some((index, record)),
             Slot::Free(_) => None,
         })
@@ -156,33 +200,55 @@ impl<T> Slots<T> {
     ///
     /// Panics if an invariant is broken.
     pub fn check(&self) {
-        let slots = self.slots();
         assert_eq!(self.iter().count(), self.len, "`len` must be the number of used slots");
+        for (number, block) in self.blocks.iter().enumerate() {
+            block.check(number * BLOCK);
+            assert!(number >= self.first_open || block.is_full(), "block {number} must be full");
+        }
+        let empty = self.blocks.iter().filter(|block| block.used == 0 && !block.slots.is_empty()).count();
+        assert_eq!(empty, self.empty, "blocks without records must be counted");
+        assert!(empty <= 1, "{empty} blocks without records have memory");
+    }
+
+    /// Allocates the slots of a block, which was freed or is a new one behind the others.
+    fn allocate(&mut self, number: usize) {
+        let next = |offset: usize| if offset + 1 == BLOCK { END } else { offset as u32 + 1 };
+        let slots = (0..BLOCK).map(|offset| Slot::Free(next(offset))).collect();
+        let block = Block { slots, free: 0, used: 0 };
+        match self.blocks.get_mut(number) {
+            Some(freed) => *freed = block,
+            None => self.blocks.push(block),
+        }
+        self.empty += 1;
+    }
+}
+
+impl<T> Block<T> {
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.used as usize == BLOCK
+    }
+
+    /// Asserts the invariants of a block whose first slot has the number `first`.
+    fn check(&self, first: usize) {
         let (mut free, mut index) = (0, self.free);
-        while index != END {
+        let slots = self.slots.len();
+        let used = self.slots.iter().filter(|slot| matches!(slot, Slot::Used(_))).count();
+        assert_eq!(used, self.used as usize, "`used` must be the number of used slots of the block");
+        while index != END && slots > 0 {
             assert!(
-                free < slots - self.len,
+                free < slots - used,
                 "the list of free slots must be no longer than there are free slots"
             );
-            index = match self.blocks.get(index as usize / BLOCK).map(|block| &block[index as usize % BLOCK])
-            {
+            let slot = first + index as usize;
+            index = match self.slots.get(index as usize) {
                 Some(Slot::Free(next)) => *next,
-                Some(Slot::Used(_)) => panic!("slot {index} is in the list of free slots but holds a record"),
-                None => panic!("slot {index} is in the list of free slots but does not exist"),
+                Some(Slot::Used(_)) => panic!("slot {slot} is in the list of free slots but holds a record"),
+                None => panic!("slot {slot} is in the list of free slots but does not exist"),
             };
             free += 1;
         }
-        assert_eq!(free, slots - self.len, "every free slot must be in the list of free slots");
-    }
-
-    fn grow(&mut self) {
-        let first = (self.blocks.len() * BLOCK) as u32;
-        let next = |offset: usize| match offset + 1 {
-            BLOCK => END,
-            following => first + following as u32,
-        };
-        self.blocks.push((0..BLOCK).map(|offset| Slot::Free(next(offset))).collect());
-        self.free = first;
+        assert_eq!(free, slots - used, "every free slot must be in the list of free slots");
     }
 }
 
@@ -224,6 +290,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_memory_of_a_burst_is_given_back() {
+        let mut slots = Slots::new();
+        let burst: Vec<usize> = (0..100 * BLOCK).map(|number| slots.insert(number)).collect();
+        // One record in a high block stays, which keeps that block only.
+        let kept = 70 * BLOCK + 5;
+        burst
+            .iter()
+            .filter(|index| **index != kept)
+            .for_each(|index| assert!(slots.remove(*index).is_some()));
+        slots.check();
+        let with_memory = slots.blocks.iter().filter(|block| !block.slots.is_empty()).count();
+        assert!(with_memory <= 2, "{with_memory} blocks have memory");
+        assert_eq!((slots.get(kept), slots.get(kept + 1), slots.get(3)), (Some(&kept), None, None));
+        let first = slots.insert(1);
+        assert!(first < BLOCK, "the first blocks are used first, and not {first}");
+        slots.remove(kept);
+        slots.check();
+        assert_eq!(slots.slots(), BLOCK);
+        assert!(slots.blocks.capacity() <= 100 / 4);
+    }
+
     fn ten() -> Slots<usize> {
         let mut slots = Slots::new();
         (0..10).for_each(|number| assert_eq!(slots.insert(number), number));
@@ -261,6 +349,31 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "block 0 must be full")]
+    fn the_check_finds_a_free_slot_that_would_never_be_used() {
+        let mut slots = ten();
+        slots.first_open = 1;
+        slots.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "`used` must be the number of used slots of the block")]
+    fn the_check_finds_a_block_that_counts_wrong() {
+        let mut slots = ten();
+        slots.blocks[0].used = 11;
+        slots.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "blocks without records must be counted")]
+    fn the_check_finds_an_empty_block_that_is_not_counted() {
+        let mut slots = ten();
+        (0..10).for_each(|index| assert!(slots.remove(index).is_some()));
+        slots.empty = 0;
+        slots.check();
+    }
+
+    #[test]
     #[should_panic(expected = "`len` must be the number of used slots")]
     fn the_check_finds_a_wrong_length() {
         let mut slots = ten();
@@ -272,7 +385,7 @@ mod tests {
     #[should_panic(expected = "slot 3 is in the list of free slots but holds a record")]
     fn the_check_finds_a_used_slot_in_the_list_of_free_slots() {
         let mut slots = ten();
-        slots.free = 3;
+        slots.blocks[0].free = 3;
         slots.check();
     }
 
@@ -280,7 +393,7 @@ mod tests {
     #[should_panic(expected = "every free slot must be in the list of free slots")]
     fn the_check_finds_a_lost_slot() {
         let mut slots = ten();
-        slots.free = 11;
+        slots.blocks[0].free = 11;
         slots.check();
     }
 
@@ -288,7 +401,7 @@ mod tests {
     #[should_panic(expected = "the list of free slots must be no longer than there are free slots")]
     fn the_check_finds_a_circle_in_the_list_of_free_slots() {
         let mut slots = ten();
-        slots.blocks[0][20] = Slot::Free(10);
+        slots.blocks[0].slots[20] = Slot::Free(10);
         slots.check();
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! When the wheel's time reaches a slot of a higher level, the timers in this slot move to lower levels.
 
+use super::slots::Slots;
 use std::mem;
 use std::num::NonZeroU32;
 
@@ -25,10 +26,13 @@ const DUE: usize = LEVELS * SLOTS;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
+/// The name of a node, for the message of a panic.
+const TIMER: &str = "timer";
+
 /// The identity of a timer in a [`Wheel`]. It has 8 bytes, as has `Option<TimerId>`.
 ///
 /// The id of a timer that has fired or was cancelled is no longer valid: cancelling it does nothing, even if another
-/// timer has taken its node. The generation tells the two apart; it repeats after 2^32 timers in the same node.
+/// timer has taken its node. The generation tells the two apart; it repeats after 2^32 timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
     index: u32,
@@ -52,8 +56,8 @@ pub struct TimerId {
 /// assert_eq!(wheel.next_ms(), None);
 /// ```
 ///
-/// Memory: 2.9 KiB, plus a node for each timer that was ever set at the same time as the others. A node has 32 bytes if
-/// the value has at most 8. The caller must bound the number of timers; setting more than 2^32 - 1 at once panics.
+/// Memory: 2.9 KiB, plus a node for each timer, in blocks that are freed when they are empty. A node has 32 bytes if the
+/// value has at most 8. The caller must bound the number of timers; setting more than 2^32 - 1 at once panics.
 ///
 /// Invariants, asserted by [`check`](Wheel::check):
 ///
@@ -64,17 +68,16 @@ pub struct TimerId {
 ///   hour or a year.
 /// - A timer that was set for the wheel's time or an earlier time is in the list of due timers, which the next advance
 ///   empties. So is a timer that an advance has left, because enough had fired.
-/// - Each list is doubly linked, and every node is either in one of these lists or in the list of free nodes.
+/// - Each list is doubly linked, and every node is in one of these lists.
 /// - `len` is the number of nodes that are in the lists of the slots and in the list of due timers.
 /// - A bit of `occupied` is set if the list of this slot is not empty, and a bit of `levels` if this level has such a
 ///   slot.
-#[derive(Debug)]
 pub struct Wheel<T: Copy> {
     now_ms: u64,
     len: usize,
-    nodes: Vec<Node<T>>,
-    /// The first free node. Free nodes are linked by `next`.
-    free: u32,
+    nodes: Slots<Node<T>>,
+    /// The generation of the timer that was set last.
+    generation: NonZeroU32,
     /// The first node of each slot's list, level by level, followed by that of the list of due timers.
     heads: [u32; DUE + 1],
     /// The used slots of each level.
@@ -89,7 +92,7 @@ struct Node<T> {
     value: T,
     next: u32,
     previous: u32,
-    /// The generation of the timer in this node. In a free node, that of the next timer.
+    /// Distinguishes the timer from those that have had this node.
     generation: NonZeroU32,
 }
 
@@ -99,8 +102,8 @@ impl<T: Copy> Wheel<T> {
         Self {
             now_ms,
             len: 0,
-            nodes: Vec::new(),
-            free: NONE,
+            nodes: Slots::new(),
+            generation: NonZeroU32::MIN,
             heads: [NONE; DUE + 1],
             occupied: [0; LEVELS],
             levels: 0,
@@ -113,15 +116,12 @@ impl<T: Copy> Wheel<T> {
         let index = self.allocate_node(at_ms, value);
         self.link(index);
         self.len += 1;
-        TimerId { index, generation: self.nodes[index as usize].generation }
+        TimerId { index, generation: self.node(index).generation }
     }
 
     /// Cancels a timer and returns its value, or `None` if it has already fired or was cancelled.
     pub fn cancel(&mut self, id: TimerId) -> Option<T> {
-        let node = self.nodes.get(id.index as usize)?;
-        if node.generation != id.generation {
-            return None;
-        }
+        let node = self.nodes.get(id.index as usize).filter(|node| node.generation == id.generation)?;
         let value = node.value;
         self.unlink(id.index);
         self.free_node(id.index);
@@ -195,19 +195,15 @@ impl<T: Copy> Wheel<T> {
                 "level {level} must be marked if it has a used slot"
             );
         }
-        let (mut free, mut index) = (0, self.free);
-        while index != NONE {
-            assert!(free < self.nodes.len(), "the list of free nodes must not be a circle");
-            (free, index) = (free + 1, self.nodes[index as usize].next);
-        }
-        assert_eq!(linked + free, self.nodes.len(), "every node must be in one list");
+        self.nodes.check();
+        assert_eq!(linked, self.nodes.len(), "every node must be in one list");
     }
 
     /// Asserts the invariants of one list and returns the number of its nodes.
     fn check_list(&self, place: usize) -> usize {
         let (mut nodes, mut previous, mut index) = (0, NONE, self.heads[place]);
         while index != NONE {
-            let node = &self.nodes[index as usize];
+            let node = self.node(index);
             assert_eq!(node.previous, previous, "node {index} must point back to the node before it");
             assert_eq!(self.place(node.at_ms), place, "node {index} must be in the list of its time");
             (nodes, previous, index) = (nodes + 1, index, node.next);
@@ -225,7 +221,7 @@ impl<T: Copy> Wheel<T> {
             let next = self.fire(self.heads[DUE], fired);
             self.heads[DUE] = next;
             if next != NONE {
-                self.nodes[next as usize].previous = NONE;
+                self.node_mut(next).previous = NONE;
             }
         }
     }
@@ -236,7 +232,7 @@ impl<T: Copy> Wheel<T> {
         let mut index = mem::replace(&mut self.heads[slot], NONE);
         self.mark_empty(slot);
         while index != NONE {
-            let node = &self.nodes[index as usize];
+            let node = self.node(index);
             debug_assert!(node.at_ms >= self.now_ms, "a slot must be opened before its timers are late");
             if node.at_ms == self.now_ms && fired.len() < full {
                 index = self.fire(index, fired);
@@ -250,7 +246,7 @@ impl<T: Copy> Wheel<T> {
 
     /// Fires the timer of a node whose list is being emptied. Returns the next node of the list.
     fn fire(&mut self, index: u32, fired: &mut Vec<T>) -> u32 {
-        let Node { value, next, .. } = self.nodes[index as usize];
+        let Node { value, next, .. } = *self.node(index);
         fired.push(value);
         self.free_node(index);
         next
@@ -280,23 +276,23 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn link(&mut self, index: u32) {
-        let place = self.place(self.nodes[index as usize].at_ms);
+        let place = self.place(self.node(index).at_ms);
         let next = mem::replace(&mut self.heads[place], index);
-        self.nodes[index as usize].next = next;
-        self.nodes[index as usize].previous = NONE;
+        self.node_mut(index).next = next;
+        self.node_mut(index).previous = NONE;
         if next != NONE {
-            self.nodes[next as usize].previous = index;
+            self.node_mut(next).previous = index;
         }
         self.mark_used(place);
     }
 
     fn unlink(&mut self, index: u32) {
-        let Node { at_ms, next, previous, .. } = self.nodes[index as usize];
+        let Node { at_ms, next, previous, .. } = *self.node(index);
         if next != NONE {
-            self.nodes[next as usize].previous = previous;
+            self.node_mut(next).previous = previous;
         }
         if previous != NONE {
-            self.nodes[previous as usize].next = next;
+            self.node_mut(previous).next = next;
             return;
         }
         let place = self.place(at_ms);
@@ -325,29 +321,28 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    fn allocate_node(&mut self, at_ms: u64, value: T) -> u32 {
-        if self.free == NONE {
-            return self.add_node(at_ms, value);
-        }
-        let index = self.free;
-        let node = &mut self.nodes[index as usize];
-        self.free = node.next;
-        node.at_ms = at_ms;
-        node.value = value;
-        index
+    #[inline]
+    fn node(&self, index: u32) -> &Node<T> {
+        self.nodes.expect(index as usize, TIMER)
     }
 
-    fn add_node(&mut self, at_ms: u64, value: T) -> u32 {
-        let index = u32::try_from(self.nodes.len()).unwrap_or(NONE);
+    #[inline]
+    fn node_mut(&mut self, index: u32) -> &mut Node<T> {
+        self.nodes.expect_mut(index as usize, TIMER)
+    }
+
+    fn allocate_node(&mut self, at_ms: u64, value: T) -> u32 {
+        // Generations are counted for the whole wheel, because the memory of nodes is freed with their own.
+        self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let generation = self.generation;
+        let index = self.nodes.insert(Node { at_ms, value, next: NONE, previous: NONE, generation });
+        let index = u32::try_from(index).unwrap_or(NONE);
         assert_ne!(index, NONE, "the caller must bound the number of timers");
-        self.nodes.push(Node { at_ms, value, next: NONE, previous: NONE, generation: NonZeroU32::MIN });
         index
     }
 
     fn free_node(&mut self, index: u32) {
-        let node = &mut self.nodes[index as usize];
-        node.generation = node.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        node.next = mem::replace(&mut self.free, index);
+        self.nodes.expect_remove(index as usize, TIMER);
         self.len -= 1;
     }
 }
@@ -478,7 +473,7 @@ mod tests {
     #[should_panic(expected = "node 0 must point back to the node before it")]
     fn the_check_finds_a_broken_link() {
         let mut wheel = three();
-        wheel.nodes[0].previous = NONE;
+        wheel.node_mut(0).previous = NONE;
         wheel.check();
     }
 
@@ -486,7 +481,7 @@ mod tests {
     #[should_panic(expected = "node 2 must be in the list of its time")]
     fn the_check_finds_a_timer_in_the_wrong_list() {
         let mut wheel = three();
-        wheel.nodes[2].at_ms = 5_000_000;
+        wheel.node_mut(2).at_ms = 5_000_000;
         wheel.check();
     }
 
@@ -510,8 +505,7 @@ mod tests {
     #[should_panic(expected = "every node must be in one list")]
     fn the_check_finds_a_lost_node() {
         let mut wheel = three();
-        advance(&mut wheel, 1001);
-        wheel.free = NONE;
+        wheel.allocate_node(2000, 1);
         wheel.check();
     }
 

@@ -5,6 +5,7 @@
 //! nothing is counted and nothing is sent.
 
 use crate::qev::ring::PeerAddress;
+use crate::qev::shrink::shrink;
 use ahash::AHashMap;
 use std::net::IpAddr;
 
@@ -117,6 +118,7 @@ impl Addresses {
         let are_reported = own.are_reported;
         if own.count == 0 {
             self.own.remove(&address);
+            shrink(&mut self.own);
         }
         are_reported
     }
@@ -141,6 +143,7 @@ impl Addresses {
         *reported -= 1;
         if *reported == 0 {
             self.reported.remove(&address);
+            shrink(&mut self.reported);
         }
     }
 

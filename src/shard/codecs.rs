@@ -32,6 +32,15 @@ impl Codecs {
         *self.get_mut(slot) = Codec::default();
     }
 
+    /// Frees the blocks of codecs for slots from `slots` on, which no connection has.
+    #[inline]
+    pub fn truncate(&mut self, slots: usize) {
+        if self.blocks.len() > slots.div_ceil(BLOCK) {
+            self.blocks.truncate(slots.div_ceil(BLOCK));
+            self.blocks.shrink_to(self.blocks.len() * 2);
+        }
+    }
+
     /// The codec of a connection.
     ///
     /// # Panics
@@ -79,6 +88,17 @@ mod tests {
         codecs.check(|slot| slot == 0 || slot == BLOCK as u32);
         codecs.end(0);
         codecs.check(|slot| slot == BLOCK as u32);
+    }
+
+    #[test]
+    fn codecs_of_slots_that_are_gone_are_freed() {
+        let mut codecs = two();
+        codecs.truncate(BLOCK + 1);
+        assert_eq!(codecs.blocks.len(), 2);
+        codecs.truncate(BLOCK);
+        assert_eq!(codecs.blocks.len(), 1);
+        codecs.start(BLOCK as u32, Options::default());
+        assert_eq!(codecs.blocks.len(), 2);
     }
 
     #[test]

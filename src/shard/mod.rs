@@ -191,6 +191,7 @@ impl State {
             }
         }
         self.connections.free_discarded();
+        codecs.truncate(self.connections.slots());
         if self.is_shutting_down() && self.is_empty() {
             self.links.abandon_all();
         }

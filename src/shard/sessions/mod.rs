@@ -6,6 +6,7 @@ pub(super) mod session;
 
 use crate::limits::{SESSIONS_UNUSED_MAX, SESSIONS_UNUSED_OF_SHARD_MIN};
 use crate::protocol::http::Sid;
+use crate::qev::shrink::shrink;
 use crate::qev::slots::Slots;
 use crate::shard::addresses::ShareUse;
 use crate::shard::connection::Transport;
@@ -110,10 +111,12 @@ impl Sessions {
 
     fn forget_unused(&mut self, session: u32) {
         let Some(creator) = self.unused.remove(&session) else { return };
+        shrink(&mut self.unused);
         let unused = self.by_creator.get_mut(&creator).expect("each unused session counts for its creator");
         *unused -= 1;
         if *unused == 0 {
             self.by_creator.remove(&creator);
+            shrink(&mut self.by_creator);
         }
     }
 
@@ -128,6 +131,7 @@ impl Sessions {
         self.forget_unused(session);
         let session = self.sessions.remove(session as usize).expect("a session ends once");
         self.by_sid.remove(&session.sid);
+        shrink(&mut self.by_sid);
     }
 
     /// The slot of the connection of the session with this sid.
