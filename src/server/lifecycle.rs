@@ -65,7 +65,7 @@ fn run_logged(
         .map_err(|error| signals.fail(error))?;
     log_warnings(&config, &loaded);
     let started =
-        RunningServer::start(config, &loaded, clock, clock_handle, &signals, services, manager, log);
+        RunningServer::start(config, &loaded, (clock, clock_handle), &signals, services, manager, log);
     let ended = match started {
         Ok(server) => server.run_to_end(Reloads::new(read, log.level())),
         Err(error) => Err(signals.fail(error)),
@@ -113,8 +113,7 @@ impl RunningServer {
     fn start(
         config: Config,
         loaded: &LoadedApplications,
-        clock: Clock,
-        clock_handle: Option<ClockHandle>,
+        (clock, clock_handle): (Clock, Option<ClockHandle>),
         signals: &SignalWatch,
         added: Vec<ControlService>,
         manager: &ServiceManager,
