@@ -189,6 +189,8 @@ metrics! {
             "Messages received from other shards.";
         MeshOverflowed = "mesh_overflowed", "messages",
             "Messages to other shards that waited in the overflow queue because the ring was full.";
+        DataRefused = "data_refused", "messages",
+            "Answers, broadcasts and events of applications that were refused because their data was not JSON.";
         MeshRefused = "mesh_refused", "messages",
             "Broadcasts, and events for one client, that were refused because mesh-overflow-bytes-max bytes waited for \
              another shard: one handler or timer caused too many. A client whose event caused them was answered 420.";

@@ -5,8 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// One JSON text. The server passes it on byte for byte and does not check it: the creator of the value is responsible
-/// for its syntax.
+/// One JSON text. The server passes it on byte for byte.
+///
+/// Text that is not JSON could forge the rest of the event or answer that it becomes a part of, and break the connections
+/// of the clients that receive it. A text that was converted with `From` is therefore checked, once, before it is sent: this
+/// may be data that a client has sent. [`Json::trusted`] makes a text that is not checked.
 ///
 /// Cloning a text costs one reference count, and nothing if the text is `'static`.
 #[derive(Clone)]
@@ -16,6 +19,8 @@ pub struct Json(Repr);
 enum Repr {
     Static(&'static str),
     Shared(Arc<str>),
+    /// It is not known whether the text is JSON.
+    Unchecked(Arc<str>),
 }
 
 impl Json {
@@ -29,7 +34,7 @@ impl Json {
 
     /// Returns this text as a JSON string, quoted and escaped.
     pub fn string(text: &str) -> Json {
-        Json::from(serde_json::Value::from(text).to_string())
+        Json::trusted(&serde_json::Value::from(text).to_string())
     }
 
     /// Returns this text after checking its syntax, or `null` if the text is empty. Any depth of nesting is accepted.
@@ -41,9 +46,25 @@ impl Json {
         if text.is_empty() {
             return Ok(Json::NULL);
         }
-        match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Ok(Json::from(text)),
-            Err(_) => Err(NotJson),
+        if is_json(text) { Ok(Json::trusted(text)) } else { Err(NotJson) }
+    }
+
+    /// Returns a text that the caller knows to be JSON, for example because a serializer has produced it. It is never
+    /// checked.
+    pub fn trusted(text: &str) -> Json {
+        Json(Repr::Shared(Arc::from(text)))
+    }
+
+    /// Returns this text after checking its syntax, unless it was checked before or is trusted. Cheap if it was.
+    ///
+    /// # Errors
+    ///
+    /// The text is not one valid JSON text.
+    pub(crate) fn verify(self) -> Result<Json, NotJson> {
+        match self.0 {
+            Repr::Unchecked(text) if is_json(&text) => Ok(Json(Repr::Shared(text))),
+            Repr::Unchecked(_) => Err(NotJson),
+            checked => Ok(Json(checked)),
         }
     }
 
@@ -52,10 +73,15 @@ impl Json {
         match &self.0 {
             Repr::Static("") => "null",
             Repr::Static(text) => text,
-            Repr::Shared(text) if text.is_empty() => "null",
-            Repr::Shared(text) => text,
+            Repr::Shared(text) | Repr::Unchecked(text) if text.is_empty() => "null",
+            Repr::Shared(text) | Repr::Unchecked(text) => text,
         }
     }
+}
+
+/// Returns whether a text is one JSON text, or empty. The parser has no recursion: nesting may have any depth.
+fn is_json(text: &str) -> bool {
+    text.is_empty() || serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// The error of a text that is not one valid JSON text.
@@ -73,7 +99,7 @@ impl Eq for Json {}
 
 impl From<&str> for Json {
     fn from(text: &str) -> Json {
-        if text == "null" { Json::NULL } else { Json(Repr::Shared(Arc::from(text))) }
+        if text == "null" { Json::NULL } else { Json(Repr::Unchecked(Arc::from(text))) }
     }
 }
 
@@ -86,5 +112,28 @@ impl From<String> for Json {
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_texts_that_may_not_be_json_are_checked() {
+        for invalid in
+            ["1,\"code\":403", "{", "\"a", "nul", "1 2", "\u{1}", "\"\n\"", "\"\\x\"", "[1,]", "01"]
+        {
+            assert!(Json::from(invalid).verify().is_err(), "{invalid}");
+            assert!(Json::checked(invalid).is_err(), "{invalid}");
+            assert!(Json::trusted(invalid).verify().is_ok(), "{invalid}");
+        }
+        let deep = "[".repeat(1 << 20) + &"]".repeat(1 << 20);
+        for valid in ["", "null", "1", "[1,\n 2]", "{\"a\":{}}", "\"\\u0000\"", &deep] {
+            let verified = Json::from(valid).verify().expect("it is JSON");
+            assert_eq!(verified.as_str(), if valid.is_empty() { "null" } else { valid });
+        }
+        assert!(Json::from("1 2".to_owned()).verify().is_err());
+        assert!(Json::string("1,\"code\":403").verify().is_ok());
     }
 }

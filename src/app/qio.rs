@@ -22,7 +22,7 @@ impl Application for Qio {
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
         let public = self.public_address.as_deref().map(Json::string);
         let hostname = Json::string(&self.hostname);
-        let limits = Json::from(format!(r#"{{"message_bytes_max":{}}}"#, self.message_bytes_max));
+        let limits = Json::trusted(&format!(r#"{{"message_bytes_max":{}}}"#, self.message_bytes_max));
         let mut own = |path, children, handler: fn(&mut Context<'_>, Event<'_>) -> Answer| {
             let event = registrar.event(path).no_subscriptions().handler(handler);
             if children { event.children().register_anywhere() } else { event.register_anywhere() }
@@ -85,7 +85,7 @@ fn parse_on(data: &str) -> Option<(String, Json)> {
         return Some((path, Json::NULL));
     }
     let (path, extra): (String, &RawValue) = serde_json::from_str(data).ok()?;
-    Some((path, Json::from(extra.get())))
+    Some((path, Json::trusted(extra.get())))
 }
 
 /// Parses the id in `/7`: decimal digits, not 0.

@@ -47,7 +47,7 @@ impl State {
             LocalCommand::Any(command) => self.apply(app, command),
             LocalCommand::Answer { reply_to, answer } => self.answer(app, reply_to, answer),
             LocalCommand::Send { client, path, data, callback } => {
-                self.send(app, client, &path, &data, callback)
+                self.send(app, client, &path, data, callback)
             }
             LocalCommand::Subscribe { reply_to, path, extra } => self.subscribe(reply_to, &path, &extra),
             LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
@@ -73,7 +73,7 @@ impl State {
                 self.decided(reply_to, path, decision);
             }
             Command::Send { client, path, data, callback } => {
-                self.send(app, client, &path, &data, callback.map(Callback::from));
+                self.send(app, client, &path, data, callback.map(Callback::from));
             }
             Command::Broadcast { path, data } => self.broadcast(&path, data),
             Command::Close { client } => self.close_client(client),
@@ -81,10 +81,11 @@ impl State {
     }
 
     /// Sends an event to a client of this shard.
-    fn send(&mut self, app: u32, id: ClientId, path: &Path, data: &Json, callback: Option<Callback>) {
+    fn send(&mut self, app: u32, id: ClientId, path: &Path, data: Json, callback: Option<Callback>) {
         let Some(slot) = self.connections.connection_of(id) else { return };
+        let Ok(data) = data.verify() else { return self.refuse_data(path) };
         let callback = callback.map_or(0, |callback| self.issue(id, app, Some(callback)));
-        self.queue_event(slot, path, callback, data);
+        self.queue_event(slot, path, callback, &data);
     }
 
     fn close_client(&mut self, id: ClientId) {
@@ -135,6 +136,7 @@ impl State {
     pub fn broadcast(&mut self, path: &Path, data: Json) {
         self.count(Counter::Broadcasts, 1);
         let Some(id) = self.pubsub.find(path.as_ref()) else { return };
+        let Ok(data) = data.verify() else { return self.refuse_data(path) };
         if let Some(full) = self.pubsub.remote(id).find(|shard| self.mesh.is_full(*shard)) {
             return self.refuse_message(full);
         }

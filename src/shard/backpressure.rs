@@ -29,6 +29,8 @@ use super::link_table::{link_of_source, source_of_link, token};
 use super::mesh::{THREADS, TIMERS};
 use super::state::State;
 use crate::app::{Answer, AnswerState};
+use crate::event::path::Path;
+use crate::log::throttle;
 use crate::metrics::Counter;
 use crate::qev::mesh::LoadSource;
 use crate::qev::ring::Errno;
@@ -283,9 +285,23 @@ impl State {
         self.mesh.refuse(to);
     }
 
-    /// Returns the answer to an event, or 420 if something that the event has caused was refused.
+    /// Refuses a broadcast or event of an application whose data is not JSON: it would break the connections of others.
+    pub fn refuse_data(&mut self, path: &Path) {
+        self.count(Counter::DataRefused, 1);
+        self.has_refused_data = true;
+        let shard = self.mesh.shard();
+        throttle!(warn, "invalid JSON", shard, %path,
+            "an application sent data that is not JSON; it was dropped. Data of clients has to be checked");
+    }
+
+    /// Returns the answer to an event; or 420 if something that the event has caused was refused, or 400 if it was not JSON.
     #[inline]
     pub fn answer_or_refusal(&mut self, answer: Answer) -> Answer {
+        if std::mem::take(&mut self.has_refused_data)
+            && matches!(answer.0, AnswerState::Ready { code: 200, .. })
+        {
+            return Answer::error(400, "invalid json");
+        }
         if !self.mesh.take_refusal() || !matches!(answer.0, AnswerState::Ready { code: 200, .. }) {
             return answer;
         }

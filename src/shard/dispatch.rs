@@ -8,6 +8,7 @@ use crate::app::{Answer, AnswerState, Callback, Event, Json, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::{Path, PathRef};
 use crate::event::text::{self, AnswerText};
+use crate::log::throttle;
 use crate::metrics::{AppCounter, Counter, Timing};
 use crate::protocol::Reason;
 use crate::qev::buffers::Frame;
@@ -36,6 +37,7 @@ impl State {
                     callback: event.callback,
                     full_path: path,
                 };
+                self.has_refused_data = false;
                 let answer = self.apps.handle(index, event);
                 let app = self.apps.event(index).app as u32;
                 self.metrics.app(app).add(AppCounter::Events, 1);
@@ -62,6 +64,16 @@ impl State {
         }
         let Some(slot) = self.connections.connection_of(reply_to.client) else {
             return self.count(Counter::AnswersLateDropped, 1);
+        };
+        let Ok(data) = data.verify() else {
+            self.count(Counter::DataRefused, 1);
+            throttle!(
+                warn,
+                "invalid JSON in an answer",
+                app,
+                "an application answered with data that is not JSON; the event is answered 400"
+            );
+            return self.answer(0, reply_to, Answer::error(400, "invalid json"));
         };
         let offered = callback.filter(|_| code == 200);
         let server_callback = offered.map_or(0, |callback| self.issue(reply_to.client, app, Some(callback)));

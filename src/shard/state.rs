@@ -118,6 +118,8 @@ pub(super) struct State {
     pub held: HeldInput,
     /// The commands of threads that were taken from the inbox and are not applied yet.
     pub app_commands: VecDeque<AppCommand>,
+    /// `true` if data that was not JSON was refused, and the event that has caused it was not answered yet.
+    pub has_refused_data: bool,
     /// `true` if this turn has found something new: messages, connections, bytes, or the end of a stream.
     pub has_found: bool,
     /// Operations for the ring, other than sends, in order.
@@ -188,6 +190,7 @@ impl State {
             stalls: Stalls::default(),
             app_commands: VecDeque::new(),
             held: HeldInput::default(),
+            has_refused_data: false,
             has_found: false,
             ring_ops: Vec::new(),
             metrics,

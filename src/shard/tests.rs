@@ -1134,3 +1134,41 @@ fn the_bytes_of_paths_are_bounded_and_shared_fairly() {
     world.run_until_idle();
     world.assert_empty();
 }
+
+// Data that is not JSON.
+
+/// A client's data that is not JSON reaches nobody else, and forges no answer.
+#[test]
+fn data_that_is_not_json_is_refused() {
+    let register = |registrar: &mut Registrar| {
+        registrar.event("/echo").handler(|_, event| Answer::data(event.data)).register()?;
+        let room = Path::parse("/room").unwrap();
+        let to_all = registrar.event("/room").handler(move |cx, event| {
+            cx.broadcast(&room, event.data);
+            cx.send(event.client, &room, event.data);
+            Answer::ok()
+        });
+        to_all.register()
+    };
+    let mut world = World::new(2, [app(register), relay()].concat());
+    let (client, near, far) = (world.connect_raw(0), world.connect_raw(0), world.connect_raw(1));
+    for other in [near, far] {
+        ["/room", "/relay/a"].iter().for_each(|path| subscribe(&mut world, other, path));
+    }
+    for (number, path) in (1..).zip(["/echo", "/room", "/relay/a"]) {
+        world.send_event(client, &format!("{path}:{number}=1,\"code\":403"));
+    }
+    world.run_until_idle();
+    let refused =
+        |id| format!("/qio/callback/{id}:0={{\"code\":400,\"data\":null,\"err_msg\":\"invalid json\"}}");
+    assert_eq!(world.take_raw_messages(client), (1..4).map(refused).collect::<Vec<_>>());
+    world.send_event(client, "/relay/a:4=[1, 2]");
+    world.send_event(client, "/echo:5={}");
+    world.run_until_idle();
+    let echoed = "/qio/callback/5:0={\"code\":200,\"data\":{}}".to_owned();
+    assert_eq!(world.take_raw_messages(client), [reply_ok(4), echoed]);
+    for other in [near, far] {
+        assert_eq!(world.take_raw_messages(other), ["/relay/a:0=[1, 2]"]);
+    }
+    assert_eq!(world.counter(Counter::DataRefused), 3);
+}

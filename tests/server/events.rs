@@ -65,11 +65,10 @@ fn data_passes_through_byte_for_byte() {
         r#"{ "a" : [1, 2.50, 1e400, "\u00e9é"] , "a":2}"#,
         "  7",
         "\"=:=:/qio/callback/1:1=\"",
-        "not JSON at all {{{[",
         "-0.0000000000000000000000000000000000000000000001",
         &long,
         // Over HTTP, a line end is the end of an event.
-        "\"line\nbreaks\r\n and \t tabs \u{0} \u{10ffff}\"",
+        "[1,\r\n\t\"\u{7f} \u{10ffff}\" ]",
     ];
     for transport in Transport::ALL {
         let mut client = server.conversation(transport);
@@ -84,6 +83,11 @@ fn data_passes_through_byte_for_byte() {
         // No data is null, in both directions.
         client.send_text("/clienttest/echo:9=");
         assert!(client.text().ends_with(r#"={"code":200,"data":null}"#));
+        // What is not JSON is not passed on.
+        for data in ["not JSON at all {{{[", "\"\u{0}\"", "1,\"code\":403"] {
+            client.send_text(&format!("/clienttest/echo:9={data}"));
+            assert!(client.text().starts_with(r#"/qio/callback/9:0={"code":400,"data":null,"#), "{data}");
+        }
     }
 }
 

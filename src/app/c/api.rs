@@ -101,7 +101,7 @@ fn text<'a>(text: Str) -> Result<&'a str, Fault> {
 
 fn data(json: Str) -> Result<Json, Fault> {
     // Most answers have no data.
-    if json.len == 0 { Ok(Json::NULL) } else { text(json).map(Json::from) }
+    if json.len == 0 { Ok(Json::NULL) } else { Json::checked(text(json)?).map_err(|_| Fault::BadJson) }
 }
 
 fn path(of: Str) -> Result<Path, Fault> {

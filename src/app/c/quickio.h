@@ -145,7 +145,8 @@ enum {
     QIO_BAD_TEXT = 9,
     /* The cleaned path is empty or too long, or it cannot be registered. */
     QIO_BAD_PATH = 10,
-    /* A text is not JSON. Only the json_ functions check this: the data of events is passed on unchanged. */
+    /* A text is not JSON. All data of answers, events and broadcasts is checked, because data that a client has sent may be
+     * anything, and could forge the rest of an answer. Nothing was sent. */
     QIO_BAD_JSON = 11,
     /* A value is invalid: for example, a flag is unknown, or the size of a struct is wrong. */
     QIO_BAD_VALUE = 12,
