@@ -102,9 +102,13 @@ impl State {
         is_held
     }
 
-    /// Handles everything that is held of a connection, and listens to it again.
+    /// Handles everything that is held of a connection, and listens to it again. If a piece of it is being handled, the
+    /// others follow later, because they are behind it.
     pub fn listen_again(&mut self, codecs: &mut Codecs, slot: u32) {
         let source = self.connections.source(slot);
+        if self.held.is_handled(source) {
+            return;
+        }
         let Some(pieces) = self.held.remove(source) else { return };
         for piece in pieces {
             if !self.is_source_live(source) {
@@ -136,12 +140,22 @@ impl State {
         self.mesh.may_resume(source)
     }
 
-    /// Handles what is held of a source, until it is beyond its share again. If nothing is left, it is listened to.
+    /// Handles what is held of a source, until it is beyond its share again. If nothing is left, it is listened to. If a
+    /// piece has ended the connection, the end decides about the others.
     fn resume(&mut self, codecs: &mut Codecs, source: LoadSource) {
         while let Some(piece) = self.held.pop(source) {
+            self.held.set_handled(Some(source));
             self.handle_piece(codecs, source, piece);
+            self.held.set_handled(None);
             if !self.held.has(source) {
                 return;
+            }
+            match connection_of_source(source).map(|(slot, _)| (slot, self.connections.live(slot).stage)) {
+                Some((_, Stage::Ending)) => return self.held.put_back(source),
+                Some((slot, Stage::AwaitingPeer | Stage::Flushing)) => {
+                    return self.listen_again(codecs, slot);
+                }
+                _ => {}
             }
             if self.mesh.is_over(source) {
                 return self.held.put_back(source);
@@ -322,7 +336,9 @@ impl State {
             let connection = self.connections.get_of(slot, generation);
             let connection =
                 connection.unwrap_or_else(|| panic!("{source:?} is held, but has been released"));
-            assert!(connection.stage == Stage::Open, "connection {slot} is held, but is ending");
+            // An end that was decided because of a full outbox may be carried out in a later turn.
+            let is_open = matches!(connection.stage, Stage::Open | Stage::Ending);
+            assert!(is_open, "connection {slot} is held, but has ended");
             assert!(connection.input != Input::Armed, "connection {slot} is held, but its receive is armed");
             paused -= usize::from(connection.is_paused());
         }

@@ -40,12 +40,15 @@ impl Piece {
 ///
 /// Invariants:
 /// - each source that is held is in `order`; sources that are no longer held leave their entries, which are ignored;
-/// - `bytes` is the cost of all pieces.
+/// - `bytes` is the cost of all pieces;
+/// - between turns no piece is being handled.
 #[derive(Default)]
 pub(super) struct HeldInput {
     sources: AHashMap<LoadSource, VecDeque<Piece>>,
     /// The order in which the shard listens to the sources again.
     order: VecDeque<LoadSource>,
+    /// The source of which a piece is being handled. The pieces behind it must wait until that is over.
+    handled: Option<LoadSource>,
     bytes: usize,
 }
 
@@ -99,6 +102,16 @@ impl HeldInput {
         Some(piece)
     }
 
+    /// Sets the source of which a piece is being handled.
+    pub fn set_handled(&mut self, source: Option<LoadSource>) {
+        self.handled = source;
+    }
+
+    /// Returns whether a piece of a source is being handled.
+    pub fn is_handled(&self, source: LoadSource) -> bool {
+        self.handled == Some(source)
+    }
+
     /// Ends the holding of a source; returns its input, or `None` if it is not held.
     pub fn remove(&mut self, source: LoadSource) -> Option<VecDeque<Piece>> {
         if self.sources.is_empty() {
@@ -108,7 +121,7 @@ impl HeldInput {
         self.bytes -= pieces.iter().map(Piece::cost).sum::<usize>();
         if self.sources.is_empty() {
             // Holding is rare, and the memory of a burst is not kept.
-            *self = HeldInput::default();
+            *self = HeldInput { handled: self.handled, ..HeldInput::default() };
         }
         Some(pieces)
     }
@@ -180,6 +193,7 @@ impl HeldInput {
     pub fn check(&self) {
         let bytes: usize = self.sources.values().flatten().map(Piece::cost).sum();
         assert_eq!(bytes, self.bytes, "the cost of all held input");
+        assert!(self.handled.is_none(), "a piece is being handled between turns");
         for source in self.sources() {
             assert!(self.order.contains(&source), "{source:?} is held and would never be listened to again");
         }

@@ -190,6 +190,44 @@ fn a_paused_connection_can_be_closed_reset_and_shut_down() {
     }
 }
 
+/// Runs the shards until shard 0 would listen to a source again in its next turn.
+fn run_until_listening(world: &mut World) {
+    for _ in 0..1000 {
+        if world.shards[0].state().has_source_to_listen_to() {
+            return;
+        }
+        world.turn(1);
+        world.turn(0);
+    }
+    panic!("no source is listened to again");
+}
+
+#[test]
+fn a_paused_connection_that_is_reset_can_be_closed_when_it_is_listened_to_again() {
+    for by_event in [false, true] {
+        let (mut world, subscriber, publisher) = flooding();
+        if by_event {
+            world.send_event(publisher, "/close:0=");
+            world.send_event(publisher, "/relay/flood:0=1001");
+        }
+        world.reset(publisher);
+        for _ in 0..3 {
+            world.turn(0);
+        }
+        assert_eq!(world.gauge(Gauge::InputsHeld), 1);
+        if !by_event {
+            run_until_listening(&mut world);
+            let client = world.shards[0].state().connections.client_ids().next().unwrap();
+            world.post_command(0, Command::Close { client });
+        }
+        world.run_until_idle();
+        let received = flood_numbers(&mut world, subscriber);
+        assert_eq!(received, if by_event { everything() } else { (0..received.len()).collect() });
+        assert_eq!(world.counter(Counter::ClosesByApp), 1);
+        assert_nothing_is_left(&mut world, [subscriber]);
+    }
+}
+
 #[test]
 fn a_paused_websocket_that_is_closed_is_listened_to_for_its_close() {
     let (mut world, subscriber, publisher) = flooding();
@@ -293,6 +331,37 @@ fn a_held_session_can_end_and_lose_its_requests() {
         }
         assert_nothing_is_left(&mut world, [first, second, third, subscriber]);
     }
+}
+
+#[test]
+fn a_held_request_that_ends_its_session_leaves_the_others_refused() {
+    let mut world = world();
+    let subscriber = world.connect_raw(1);
+    subscribe(&mut world, subscriber, "/relay/flood");
+    let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
+    let sid = (1 << 100..).find(home).unwrap();
+    let peers: Vec<Peer> = (0..3).map(|_| world.connect(0)).collect();
+    world.run_until_idle();
+    let flood: String = (0..60).map(|event| format!("/relay/flood:0={event}\n")).collect();
+    for (peer, (close, body)) in
+        peers.iter().zip([(false, &flood[..]), (true, ""), (false, "/relay/flood:0=60\n")])
+    {
+        let len = body.len();
+        let request = format!(
+            "POST /?sid={sid:032x}&connect=true&close={close} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
+        );
+        world.send_bytes(*peer, request.as_bytes());
+        world.turn(0);
+    }
+    assert_eq!(world.gauge(Gauge::InputsHeld), 1);
+    world.run_until_idle();
+    assert_eq!(flood_numbers(&mut world, subscriber), (0..60).collect::<Vec<_>>());
+    let last = String::from_utf8(world.take_bytes(peers[2])).unwrap();
+    assert!(
+        last.starts_with("HTTP/1.1 4"),
+        "its event was not handled, and its client must learn that: {last}"
+    );
+    assert_nothing_is_left(&mut world, peers.into_iter().chain([subscriber]));
 }
 
 #[test]
