@@ -56,6 +56,10 @@ impl Later {
     /// # Errors
     ///
     /// The inbox of the client's shard is full. The error returns the promise and the answer. Try again later.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error gives back what the caller has passed, and is rare"
+    )]
     pub fn answer(mut self, answer: Answer<SendCallback>) -> Result<(), Unanswered> {
         let reply_to = self.reply_to.take().expect("a promise that was not consumed has its client");
         let promised = self.promised;

@@ -95,9 +95,15 @@ mod tests {
     use std::collections::VecDeque;
     use std::rc::Rc;
 
+    /// The result of one write to a stream: the number of bytes that it takes, or its error.
+    type Step = Result<usize, ErrorKind>;
+
+    /// The steps of a stream, the text that is then written for three lines, the reports, and the lines that failed.
+    type Case = (&'static [Step], &'static str, &'static [(usize, u64)], u64);
+
     /// A stream that does what a test says: takes at most so many bytes, or fails. After that it takes everything.
     #[derive(Clone, Default)]
-    struct Stream(Rc<RefCell<(VecDeque<Result<usize, ErrorKind>>, Vec<u8>)>>);
+    struct Stream(Rc<RefCell<(VecDeque<Step>, Vec<u8>)>>);
 
     impl Write for Stream {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -113,7 +119,7 @@ mod tests {
     }
 
     /// The text that is written for the lines `0`, `1` and so on, the reports, and the number of lines that failed.
-    fn write(plan: &[Result<usize, ErrorKind>], lines: usize) -> (String, Vec<(usize, u64)>, u64) {
+    fn write(plan: &[Step], lines: usize) -> (String, Vec<(usize, u64)>, u64) {
         let stream = Stream::default();
         stream.0.borrow_mut().0.extend(plan);
         let failed = LineCount::default();
@@ -129,21 +135,21 @@ mod tests {
 
     #[test]
     fn lines_are_lost_while_the_stream_fails_and_counted() {
-        let full = Err(ErrorKind::StorageFull);
-        let cases: &[(&[Result<usize, ErrorKind>], &str, &[(usize, u64)], u64)] = &[
+        const FULL: Step = Err(ErrorKind::StorageFull);
+        const CASES: &[Case] = &[
             (&[], "line 0\nline 1\nline 2\n", &[], 0),
-            (&[full], "line 1\nline 2\n", &[(1, 1)], 1),
-            (&[Ok(99), full, full], "line 0\n", &[], 2),
-            (&[full, Ok(99), full], "line 1\n", &[(1, 1)], 2),
+            (&[FULL], "line 1\nline 2\n", &[(1, 1)], 1),
+            (&[Ok(99), FULL, FULL], "line 0\n", &[], 2),
+            (&[FULL, Ok(99), FULL], "line 1\n", &[(1, 1)], 2),
             // The rest of a line cannot be written: the next one begins on a line of its own.
-            (&[Ok(3), full], "lin\nline 1\nline 2\n", &[(1, 1)], 1),
-            (&[Ok(3), full, full], "lin\nline 2\n", &[(2, 2)], 2),
-            (&[Ok(3), full, Ok(1), full], "lin\nline 2\n", &[(2, 2)], 2),
+            (&[Ok(3), FULL], "lin\nline 1\nline 2\n", &[(1, 1)], 1),
+            (&[Ok(3), FULL, FULL], "lin\nline 2\n", &[(2, 2)], 2),
+            (&[Ok(3), FULL, Ok(1), FULL], "lin\nline 2\n", &[(2, 2)], 2),
             (&[Ok(3), Ok(1), Ok(2)], "line 0\nline 1\nline 2\n", &[], 0),
             (&[Ok(0)], "line 1\nline 2\n", &[(1, 1)], 1),
             (&[Err(ErrorKind::Interrupted), Err(ErrorKind::WouldBlock)], "line 0\nline 1\nline 2\n", &[], 0),
         ];
-        for (plan, written, reports, failed) in cases {
+        for (plan, written, reports, failed) in CASES {
             assert_eq!(write(plan, 3), (written.to_string(), reports.to_vec(), *failed), "{plan:?}");
         }
     }

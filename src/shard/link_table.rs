@@ -235,9 +235,7 @@ mod tests {
         let group = WorkerGroup::new("app".into(), 0, 1, LIMITS, Arc::clone(&supervisor));
         let counters = Default::default();
         let instance = Instance::new(&LIMITS, Rc::clone(&counters));
-        let numbers = Default::default();
-        let link =
-            WorkerLink::new(1, &instance, "app#0".into(), manifest, LIMITS, supervisor, counters, &numbers);
+        let link = WorkerLink::new(1, &instance, "app#0".into(), manifest, LIMITS, supervisor, counters);
         let mut links = Links::new(3);
         let place = links.take_place().unwrap();
         assert_eq!(links.insert(LinkEnd::new(link, group, 0, place)), FIRST_LINK_TOKEN);

@@ -100,8 +100,8 @@ impl WorkerGroup {
             self.limits,
             Arc::clone(&self.supervisor),
             Rc::clone(&self.counters),
-            &self.event_numbers.borrow(),
         );
+        link.set_event_numbers(&self.event_numbers.borrow());
         of.set_link(cx, Rc::clone(&link));
         // A worker has a link to every shard, and its timers must fire once.
         if self.shard == 0 {

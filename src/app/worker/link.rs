@@ -132,7 +132,8 @@ impl WorkerRequest {
 }
 
 impl WorkerLink {
-    /// Returns a link to a worker with this manifest. `event_numbers` are the group's numbers of events, by path.
+    /// Returns a link to a worker with this manifest. It sends no events before
+    /// [`set_event_numbers`](WorkerLink::set_event_numbers).
     pub fn new(
         worker: u32,
         instance: &Rc<Instance>,
@@ -141,9 +142,8 @@ impl WorkerLink {
         limits: LinkLimits,
         supervisor: Arc<dyn SupervisorHandle>,
         counters: Rc<WorkerCounters>,
-        event_numbers: &AHashMap<Path, u32>,
     ) -> Rc<WorkerLink> {
-        let link = WorkerLink {
+        Rc::new(WorkerLink {
             worker,
             instance: Rc::downgrade(instance),
             name,
@@ -164,12 +164,10 @@ impl WorkerLink {
             is_paused: Cell::new(false),
             patience_since: Cell::new(Duration::ZERO),
             state: Cell::new(LinkState::Serving),
-        };
-        link.set_event_numbers(event_numbers);
-        Rc::new(link)
+        })
     }
 
-    /// Replaces the group's numbers of events.
+    /// Sets the group's numbers of events, by path.
     pub fn set_event_numbers(&self, event_numbers: &AHashMap<Path, u32>) {
         let mut events = vec![None; event_numbers.len()];
         for (event, index) in self.manifest.events.iter().zip(0..) {
