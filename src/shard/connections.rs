@@ -570,13 +570,11 @@ impl Connections {
         }
     }
 
-    /// Keeps a session until [`Connections::unblock_sessions`].
+    /// Keeps a session until [`Connections::unblock_sessions`], unless it is in a queue already, from which it is taken no
+    /// later.
     pub fn block_session(&mut self, slot: u32) {
-        let connection = self.live_mut(slot);
-        assert!(!connection.queued, "session {slot} was just taken from its queue");
-        connection.queued = true;
-        let generation = connection.generation;
-        self.blocked_sessions.push(QueueEntry { slot, generation });
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        self.blocked_sessions.extend(connection.enter_queue(slot));
     }
 
     /// Returns whether a session's output waits for the mesh.

@@ -365,6 +365,39 @@ fn a_held_request_that_ends_its_session_leaves_the_others_refused() {
 }
 
 #[test]
+fn a_poll_whose_output_waits_for_its_shard_can_be_half_closed() {
+    let mut world = world();
+    let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
+    let sid = (1 << 100..).find(home).unwrap();
+    let post = |body: &str| {
+        let len = body.len();
+        format!(
+            "POST /?sid={sid:032x}&connect=true HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
+        )
+    };
+    let (publisher, peer) = (world.connect_raw(0), world.connect(1));
+    for body in ["/qio/on:1=\"/relay/flood\"\n", ""] {
+        world.send_bytes(peer, post(body).as_bytes());
+        world.run_until_idle();
+    }
+    let far = world.connect_raw(1);
+    subscribe(&mut world, far, "/relay/flood");
+    world.send_event(publisher, "/burst:0=1000");
+    world.turn(0);
+    assert!(world.shards[0].state().connections.has_blocked_sessions(), "the poll has output that must wait");
+    world.end_stream(peer);
+    world.turn(1);
+    world.turn(0);
+    world.run_until_idle();
+    let next = world.connect(1);
+    world.send_bytes(next, post("").as_bytes());
+    world.run_until_idle();
+    let output = String::from_utf8(world.take_bytes(next)).unwrap();
+    assert!(output.contains("/relay/flood:0=0\n"), "the next request gets the output: {output}");
+    assert_nothing_is_left(&mut world, [publisher, far, peer, next]);
+}
+
+#[test]
 fn threads_wait_in_their_inbox_and_lose_nothing() {
     let mut world = world();
     let subscriber = world.connect_raw(1);

@@ -145,11 +145,17 @@ fn the_check_finds_a_session_whose_output_was_left_over() {
 }
 
 #[test]
-#[should_panic(expected = "session 0 was just taken from its queue")]
-fn a_session_that_is_queued_cannot_be_blocked() {
+fn a_session_that_is_queued_or_blocked_is_not_queued_again() {
     let mut connections = one_session();
     connections.queue(0, frame(10));
     connections.block_session(0);
+    assert!(!connections.has_blocked_sessions());
+    assert_eq!(connections.pop_ready_session(), Some(0));
+    connections.block_session(0);
+    connections.block_session(0);
+    connections.check();
+    connections.unblock_sessions();
+    assert_eq!((connections.pop_ready_session(), connections.pop_ready_session()), (Some(0), None));
 }
 
 // Outboxes.
