@@ -17,6 +17,7 @@
 //! After all clients have disconnected, nothing is left: no record, no session, no subscription, no count.
 
 mod browser;
+mod hostile;
 
 use super::testing::{Peer, World, client_frame, raw_message};
 use crate::app::{Answer, Application, Context, Error, Event, LaterDecision, Registrar};

@@ -12,6 +12,7 @@ use crate::app::qio::Qio;
 use crate::app::{Application, Command, Error, Post, Registrar, Server};
 use crate::config::Config;
 use crate::metrics::{Counter, Gauge};
+use crate::protocol::testing::Random;
 use crate::protocol::websocket::encode;
 use crate::protocol::websocket::frame::Opcode;
 use crate::protocol::{OHAI, raw};
@@ -401,6 +402,11 @@ pub struct TestKernel {
     pub has_stopped_listening: bool,
     /// `true` while shutdowns stay pending. The real kernel executes them on a thread of its own.
     pub delays_shutdowns: bool,
+    /// If set, receives end now and then behind bytes or for lack of buffers, and what was received of some connections is
+    /// deferred to the next turn.
+    pub irregular: Option<Random>,
+    /// Events of receives that were deferred. The shard gets them before the others of the next turn.
+    deferred: Vec<TestEvent>,
 }
 
 /// A socket, and the state of the peer at its other end.
@@ -435,7 +441,7 @@ enum PeerInput {
 
 /// A completion that the test kernel reports; the owned form of [`IoEvent`].
 enum TestEvent {
-    Received(Token, Vec<u8>),
+    Received { token: Token, bytes: Vec<u8>, ended: bool },
     ReceiveEnded(Token, Result<(), Errno>),
     Sent(Token, Result<(), Errno>, FrameBatch),
     SendProgressed(Token),
@@ -473,12 +479,28 @@ impl TestKernel {
     }
 
     fn has_events(&self) -> bool {
-        self.sockets.values().any(|socket| socket.has_events(self.delays_shutdowns))
+        !self.deferred.is_empty()
+            || self.sockets.values().any(|socket| socket.has_events(self.delays_shutdowns))
     }
 
     fn take_events(&mut self) -> Vec<TestEvent> {
-        let delays_shutdowns = self.delays_shutdowns;
-        self.sockets.values_mut().flat_map(|socket| socket.take_events(delays_shutdowns)).collect()
+        let (delays_shutdowns, irregular) = (self.delays_shutdowns, &mut self.irregular);
+        let mut events = std::mem::take(&mut self.deferred);
+        for socket in self.sockets.values_mut() {
+            events.append(&mut socket.take_events(delays_shutdowns, irregular));
+        }
+        let Some(random) = irregular else { return events };
+        let mut used_up: Vec<Token> = Vec::new();
+        let (deferred, events) = events.into_iter().partition(|event| match event {
+            TestEvent::Received { token, .. } if !used_up.contains(token) && random.once_in(6) => {
+                used_up.push(*token);
+                true
+            }
+            TestEvent::Received { token, .. } | TestEvent::ReceiveEnded(token, _) => used_up.contains(token),
+            TestEvent::Sent(..) | TestEvent::SendProgressed(_) | TestEvent::ShutDown(_) => false,
+        });
+        self.deferred = deferred;
+        events
     }
 }
 
@@ -489,7 +511,7 @@ impl TestSocket {
             || (self.shutdown.is_some() && !delays_shutdowns)
     }
 
-    fn take_events(&mut self, delays_shutdowns: bool) -> Vec<TestEvent> {
+    fn take_events(&mut self, delays_shutdowns: bool, irregular: &mut Option<Random>) -> Vec<TestEvent> {
         let mut events = Vec::new();
         if !delays_shutdowns {
             self.complete_shutdown(&mut events);
@@ -505,13 +527,23 @@ impl TestSocket {
             events.push(TestEvent::Sent(token, result, frames));
         }
         while let Some(token) = self.receive {
+            let mut happens = |times| irregular.as_mut().is_some_and(|random| random.once_in(times));
             match self.input.front() {
                 _ if self.cancelled || self.receive_cancelled => {
                     events.push(TestEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
                 }
                 Some(PeerInput::Bytes(_)) => {
+                    if happens(20) {
+                        events.push(TestEvent::ReceiveEnded(token, Err(Errno(libc::ENOBUFS))));
+                        self.receive = None;
+                        break;
+                    }
                     let Some(PeerInput::Bytes(bytes)) = self.input.pop_front() else { unreachable!() };
-                    events.push(TestEvent::Received(token, bytes));
+                    let ended = happens(10);
+                    events.push(TestEvent::Received { token, bytes, ended });
+                    if ended {
+                        self.receive = None;
+                    }
                     continue;
                 }
                 Some(PeerInput::End) => events.push(TestEvent::ReceiveEnded(token, Ok(()))),
@@ -555,8 +587,8 @@ impl Kernel for TestKernel {
     fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
         for event in self.take_events() {
             match event {
-                TestEvent::Received(token, mut data) => {
-                    handle(IoEvent::Received { token, data: &mut data, ended: false });
+                TestEvent::Received { token, mut bytes, ended } => {
+                    handle(IoEvent::Received { token, data: &mut bytes, ended });
                 }
                 TestEvent::ReceiveEnded(token, result) => handle(IoEvent::ReceiveEnded { token, result }),
                 TestEvent::Sent(token, result, frames) => handle(IoEvent::Sent { token, result, frames }),
@@ -670,6 +702,6 @@ pub fn client_close(code: u16) -> Vec<u8> {
     client_frame(Opcode::Close, &code.to_be_bytes())
 }
 
-const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: quickio\r\n\r\n";
