@@ -5,6 +5,7 @@ use super::codecs::Codecs;
 use super::connection::{Connection, Input, Refusal, Stage};
 use super::ending::Cause;
 use super::kernel::RingOp;
+use super::mesh::SHARD;
 use super::messages::ShardMessage;
 use super::state::State;
 use super::time::DueTimer;
@@ -56,6 +57,7 @@ impl State {
     /// Handles a connection that was accepted.
     pub fn accepted(&mut self, codecs: &mut Codecs, listener: usize, socket: Descriptor, peer: PeerAddress) {
         self.count(Counter::ConnectionsAccepted, 1);
+        self.mesh.begin(SHARD);
         self.acceptor.accepted(listener);
         if self.is_shutting_down() {
             return self.discard(socket);

@@ -104,6 +104,8 @@ impl State {
 
     fn finish(&mut self, codecs: &mut Codecs, ending: Ending) {
         let Ending { slot, cause, goodbye } = ending;
+        // What the end causes is not charged to the peer that is handled at the moment.
+        self.mesh.begin(self.connections.source(slot));
         self.log_end(slot, cause);
         self.release_client(slot);
         if !self.connections.live(slot).is_socket() {

@@ -7,7 +7,9 @@ use crate::event::path::Path;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
 use crate::shard::ControlMessage;
-use crate::shard::testing::{FnApp, Peer, World, client_close};
+use crate::shard::addresses::CountedAddress;
+use crate::shard::testing::{FnApp, Peer, World, address, client_close};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -395,6 +397,40 @@ fn a_poll_whose_output_waits_for_its_shard_can_be_half_closed() {
     let output = String::from_utf8(world.take_bytes(next)).unwrap();
     assert!(output.contains("/relay/flood:0=0\n"), "the next request gets the output: {output}");
     assert_nothing_is_left(&mut world, [publisher, far, peer, next]);
+}
+
+#[test]
+fn connections_that_end_are_not_charged_to_the_peer_before_them() {
+    let config = Config { connections_per_address_max: Some(100), ..config() };
+    let mut world = World::with_config(2, config, vec![Arc::new(Relay)]);
+    let subscriber = world.connect_raw(1);
+    subscribe(&mut world, subscriber, "/relay/flood");
+    let (honest, publisher) = (world.connect_raw(0), world.connect_raw(0));
+    let counter = |ip: &Ipv4Addr| {
+        let address = CountedAddress::of((*ip).into());
+        world.shards[0].state().mesh.shard_of_hash(world.shared.sids.hash_one(address))
+    };
+    let ip = (1..=255).map(|last| Ipv4Addr::new(10, 1, 0, last)).find(|ip| counter(ip) == 1).unwrap();
+    let from = address(&format!("{ip}:1"));
+    let many: Vec<Peer> = (0..20).map(|_| world.connect_from(0, from)).collect();
+    let last = world.connect(0);
+    world.run_until_idle();
+    flood(&mut world, publisher);
+    world.turn(0);
+    assert_eq!(world.gauge(Gauge::InputsHeld), 1);
+    world.send_event(honest, "/qio/ping:1=");
+    many.iter().for_each(|peer| world.reset(*peer));
+    // A connection that may bring a request has the ends before it carried out.
+    world.send_bytes(last, b"GET");
+    world.turn(0);
+    world.turn(0);
+    world.send_event(honest, "/qio/ping:2=");
+    world.turn(0);
+    world.turn(0);
+    assert_eq!(world.take_raw_messages(honest).len(), 2);
+    assert_eq!(world.gauge(Gauge::InputsHeld), 1, "only the publisher is held");
+    world.run_until_idle();
+    assert_nothing_is_left(&mut world, [subscriber, honest, publisher, last]);
 }
 
 #[test]
