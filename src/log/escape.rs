@@ -34,24 +34,39 @@ fn write_escaped(f: &mut Formatter<'_>, character: char) -> fmt::Result {
 const CONTINUATION: &[u8] = b"\n    | ";
 
 /// Returns a record of the log, which ends with a line end, such that nothing in it can be taken for another record: its
-/// further lines are indented, and control characters are escaped. The formatter has escaped those that begin a sequence
-/// for a terminal, except for the colours that are its own; in JSON it has escaped all.
-pub(super) fn contained(record: &[u8]) -> Cow<'_, [u8]> {
+/// further lines are indented, and control characters are escaped. The formatter leaves those in the values of some
+/// fields. If the log has colours, sequences that change only the colour remain.
+pub(super) fn contained(record: &[u8], has_colours: bool) -> Cow<'_, [u8]> {
     let (text, end) = record.split_at(record.len().saturating_sub(usize::from(record.ends_with(b"\n"))));
-    let is_harmless = |byte: u8| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\x1b');
+    // 0xC2 begins U+0080 to U+009F, the control characters that are not ASCII, and a few others.
+    let is_harmless = |byte: u8| (!byte.is_ascii_control() || byte == b'\t') && byte != 0xc2;
     if text.iter().copied().all(is_harmless) {
         return Cow::Borrowed(record);
     }
     let mut contained = Vec::with_capacity(record.len() * 2);
-    for &byte in text {
-        match byte {
-            b'\n' => contained.extend_from_slice(CONTINUATION),
-            byte if is_harmless(byte) => contained.push(byte),
-            byte => contained.extend(byte.escape_ascii()),
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match (*byte, after) {
+            (b'\n', _) => contained.extend_from_slice(CONTINUATION),
+            (b'\x1b', _) if has_colours && is_colour(after) => contained.push(*byte),
+            (0xc2, [control @ 0x80..=0x9f, after @ ..]) => {
+                rest = after;
+                contained.extend(format!("\\u{{{control:x}}}").bytes());
+            }
+            (0xc2, _) => contained.push(*byte),
+            (byte, _) if is_harmless(byte) => contained.push(byte),
+            (byte, _) => contained.extend(byte.escape_ascii()),
         }
     }
     contained.extend_from_slice(end);
     Cow::Owned(contained)
+}
+
+/// Returns whether these bytes after an escape character change only the colour: `[`, numbers, `m`.
+fn is_colour(after: &[u8]) -> bool {
+    let Some(numbers) = after.strip_prefix(b"[") else { return false };
+    numbers.iter().find(|byte| !matches!(byte, b'0'..=b'9' | b';')) == Some(&b'm')
 }
 
 #[cfg(test)]
@@ -64,13 +79,26 @@ mod tests {
             (b"a record\n", b"a record\n"),
             (b"", b""),
             (b"\n", b"\n"),
-            (b"\x1b[31ma\tb\x1b[0m \xff\xc3\xbc\n", b"\x1b[31ma\tb\x1b[0m \xff\xc3\xbc\n"),
+            (b"a\tb \xff\xc3\xbc\xc2\xa9\xc3\x9b\xc2\n", b"a\tb \xff\xc3\xbc\xc2\xa9\xc3\x9b\xc2\n"),
+            (b"\xc2\x9b2J\xc2\x80\xc2\x9f\n", b"\\u{9b}2J\\u{80}\\u{9f}\n"),
             (b"a\nb\r\n\nc\n", b"a\n    | b\\r\n    | \n    | c\n"),
             (b"a\0\x0b\x7f\n", b"a\\x00\\x0b\\x7f\n"),
         ];
         for (record, expected) in table {
-            assert_eq!(contained(record).as_ref(), *expected, "{}", record.escape_ascii());
+            for has_colours in [false, true] {
+                let contained = contained(record, has_colours);
+                assert_eq!(contained.as_ref(), *expected, "{}", record.escape_ascii());
+            }
         }
+    }
+
+    #[test]
+    fn only_a_log_with_colours_has_them_and_no_other_sequences() {
+        let record = b"\x1b[31ma\x1b[0;1m \x1b[2J \x1b]0;title\x07 \x1b[31";
+        let colours = b"\x1b[31ma\x1b[0;1m \\x1b[2J \\x1b]0;title\\x07 \\x1b[31";
+        assert_eq!(contained(record, true).as_ref(), colours);
+        let none = br"\x1b[31ma\x1b[0;1m \x1b[2J \x1b]0;title\x07 \x1b[31";
+        assert_eq!(contained(record, false).as_ref(), none);
     }
 
     #[test]

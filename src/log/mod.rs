@@ -204,7 +204,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
     set_report_format(format);
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (writer, mut guard) = queue(io::stderr())?;
+    let (writer, mut guard) = queue(io::stderr(), ansi)?;
     guard.level = match format {
         LogFormat::Text => {
             let (subscriber, handle) = changeable_text(level, ansi, writer);
@@ -222,13 +222,13 @@ pub fn start(level: LogLevel, format: LogFormat) -> Result<Guard, LogError> {
 }
 
 /// Creates the bounded queue in front of `writer`, and the thread that empties it.
-fn queue(writer: impl Write + Send + 'static) -> io::Result<(LineQueue, Guard)> {
+fn queue(writer: impl Write + Send + 'static, has_colours: bool) -> io::Result<(LineQueue, Guard)> {
     let (sender, receiver) = sync_channel(LINES_MAX);
     let (written_end, written) = channel();
     let failed = LineCount::default();
     let writer = LineWriter::new(writer, failed.clone());
     thread::Builder::new().name("log".into()).spawn(move || {
-        write_lines(&receiver, writer);
+        write_lines(&receiver, writer, has_colours);
         drop(written_end);
     })?;
     let queue = LineQueue { sender, dropped: LineCount::default() };
@@ -236,7 +236,7 @@ fn queue(writer: impl Write + Send + 'static) -> io::Result<(LineQueue, Guard)> 
 }
 
 /// Writes lines until the queue ends, and logs the summaries of lines that were counted.
-fn write_lines(receiver: &Receiver<Entry>, mut writer: LineWriter<impl Write>) {
+fn write_lines(receiver: &Receiver<Entry>, mut writer: LineWriter<impl Write>, has_colours: bool) {
     loop {
         // A summary is a line of the queue.
         let entry = match throttle::log_due() {
@@ -245,7 +245,8 @@ fn write_lines(receiver: &Receiver<Entry>, mut writer: LineWriter<impl Write>) {
         };
         match entry {
             Ok(Entry::Line(line)) => {
-                if let Some(Recovered { lines, error }) = writer.write(&escape::contained(&line)) {
+                if let Some(Recovered { lines, error }) = writer.write(&escape::contained(&line, has_colours))
+                {
                     tracing::warn!(lines, %error, "log lines were lost because standard error could not be written");
                 }
             }
@@ -362,7 +363,7 @@ mod tests {
             (LogLevel::Trace, 5),
         ] {
             let sink = Sink::default();
-            let (writer, guard) = queue(sink.clone()).unwrap();
+            let (writer, guard) = queue(sink.clone(), false).unwrap();
             tracing::subscriber::with_default(json(level, writer), log_of_everything);
             drop(guard);
             assert_eq!(sink.lines().len(), expected, "{level:?}");
@@ -372,7 +373,7 @@ mod tests {
     #[test]
     fn the_level_can_change_while_the_log_is_running() {
         let sink = Sink::default();
-        let (writer, guard) = queue(sink.clone()).unwrap();
+        let (writer, guard) = queue(sink.clone(), false).unwrap();
         let (subscriber, level) = changeable_json(LogLevel::Error, writer);
         tracing::subscriber::with_default(subscriber, || {
             for (next, lines) in [(LogLevel::Debug, 1), (LogLevel::Warn, 1 + 4), (LogLevel::Error, 1 + 4 + 2)]
@@ -391,7 +392,7 @@ mod tests {
     #[test]
     fn text_is_one_line_with_its_fields() {
         let sink = Sink::default();
-        let (writer, guard) = queue(sink.clone()).unwrap();
+        let (writer, guard) = queue(sink.clone(), false).unwrap();
         tracing::subscriber::with_default(
             changeable_text(LogLevel::Error, false, writer).0,
             log_of_everything,
@@ -403,9 +404,22 @@ mod tests {
     }
 
     #[test]
+    fn no_field_of_a_text_has_a_sequence_for_a_terminal() {
+        let sink = Sink::default();
+        let (writer, guard) = queue(sink.clone(), false).unwrap();
+        tracing::subscriber::with_default(changeable_text(LogLevel::Error, false, writer).0, || {
+            let text = "\u{1b}[2J\u{9b}2J\nERROR forged";
+            tracing::error!(text, shown = %text, "message {text}");
+        });
+        drop(guard);
+        let written = sink.lines().join("\n");
+        assert!(!written.contains(['\u{1b}', '\u{9b}']) && !written.contains("\nERROR"), "{written:?}");
+    }
+
+    #[test]
     fn json_is_one_object_a_line() {
         let sink = Sink::default();
-        let (writer, guard) = queue(sink.clone()).unwrap();
+        let (writer, guard) = queue(sink.clone(), false).unwrap();
         tracing::subscriber::with_default(json(LogLevel::Info, writer), log_of_everything);
         drop(guard);
         let lines = sink.lines();
@@ -422,7 +436,8 @@ mod tests {
         let ((started_end, started), (release, release_end)) = (channel(), channel());
         let sink = Sink::default();
         let (writer, guard) =
-            queue(BlockedWriter { started: started_end, release: release_end, sink: sink.clone() }).unwrap();
+            queue(BlockedWriter { started: started_end, release: release_end, sink: sink.clone() }, false)
+                .unwrap();
         let dropped = guard.dropped_lines();
         let log = |lines: usize| (0..lines).for_each(|n| tracing::info!(n));
         tracing::subscriber::with_default(json(LogLevel::Info, writer), || {
@@ -448,7 +463,7 @@ mod tests {
         let ((started_end, started), (_release, release_end)) = (channel(), channel());
         let sink = Sink::default();
         let writer = BlockedWriter { started: started_end, release: release_end, sink: sink.clone() };
-        let (writer, guard) = queue(writer).unwrap();
+        let (writer, guard) = queue(writer, false).unwrap();
         tracing::subscriber::with_default(json(LogLevel::Info, writer), || {
             (0..LINES_MAX + 10).for_each(|n| tracing::info!(n));
             started.recv().unwrap();

@@ -111,7 +111,7 @@ impl LoadedApplications {
 }
 
 /// The name of the server's own application.
-const OWN_NAME: &str = "qio";
+pub(super) const OWN_NAME: &str = "qio";
 
 /// The place from which an application is loaded.
 enum AppSource {

@@ -76,11 +76,10 @@ fn check_apps(config: &Config, report: &mut Report) -> usize {
 
 fn check_app(app: &App, config: &Config, names: &mut BTreeSet<String>) -> Result<usize, ServerError> {
     let checked = apps::check(app, config)?;
-    if names.insert(checked.name.clone()) {
-        Ok(checked.workers)
-    } else {
-        Err(ServerError::SameName { name: checked.name })
+    if checked.name == apps::OWN_NAME || !names.insert(checked.name.clone()) {
+        return Err(ServerError::SameName { name: checked.name });
     }
+    Ok(checked.workers)
 }
 
 fn check_addresses(config: &Config, report: &mut Report) {

@@ -213,9 +213,13 @@ impl RunningServer {
                 Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
+                Ok(ServerEvent::Signal(SIGHUP)) if deadline.is_some() => {
+                    tracing::info!("SIGHUP ignored: the server is shutting down");
+                }
                 Ok(ServerEvent::Signal(SIGHUP)) => self.reload(&mut reloads),
                 Ok(ServerEvent::WorkersReplaced(outcome)) => {
-                    if reloads.count(outcome) {
+                    // During the shutdown the service manager expects no other status.
+                    if reloads.count(outcome) && deadline.is_none() {
                         self.manager.ready(&serving_status(&self.listeners));
                     }
                 }

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The variables of the service manager. They are for this process only, and are removed from the environment of
@@ -26,6 +27,8 @@ pub(super) struct ServiceManager {
     /// The socket to send from, and the address of the manager.
     channel: Option<Arc<(UnixDatagram, SocketAddr)>>,
     watchdog: Option<Duration>,
+    /// Set when the shutdown begins.
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl ServiceManager {
@@ -49,7 +52,8 @@ impl ServiceManager {
                 }
             });
         let usec = watchdog_usec.and_then(|usec| usec.parse().ok()).filter(|usec| *usec > 0);
-        ServiceManager { watchdog: usec.filter(|_| channel.is_some()).map(Duration::from_micros), channel }
+        let watchdog = usec.filter(|_| channel.is_some()).map(Duration::from_micros);
+        ServiceManager { watchdog, channel, is_stopping: Arc::default() }
     }
 
     /// Returns the time within which the service manager expects the next [`ServiceManager::alive`], if it does.
@@ -76,7 +80,14 @@ impl ServiceManager {
 
     /// Reports the beginning of the shutdown.
     pub fn stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
         self.send("STOPPING=1\nSTATUS=shutting down");
+    }
+
+    /// Returns whether the shutdown has begun. The service manager then no longer expects
+    /// [`alive`](ServiceManager::alive).
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
     }
 
     /// Reports that all shards are working.

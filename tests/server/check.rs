@@ -75,6 +75,15 @@ fn failures_have_the_exit_code_of_the_server() {
         2,
         &[&["FAILED", "no-such-group"]],
     );
+    // The server's own application has this name.
+    let own = std::env::temp_dir().join(format!("quickio-{}-check", std::process::id()));
+    std::fs::create_dir(&own).unwrap();
+    let script = own.join("qio.py");
+    std::fs::write(&script, "").unwrap();
+    let arguments = [&FREE[..], &["--app", script.to_str().unwrap()]].concat();
+    assert_checked(&arguments, 2, &[&["FAILED application", "two applications have the name qio"]]);
+    std::fs::remove_dir_all(own).unwrap();
+
     // All failures are reported at once.
     let two = ["--listen", "unix:/nonexistent/socket", "--admin", "192.0.2.1:80", "--app", "no-such-app"];
     assert_checked(&two, 2, &[&["FAILED listen"], &["FAILED admin"], &["FAILED application"]]);

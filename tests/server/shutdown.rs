@@ -54,6 +54,10 @@ fn a_second_signal_exits_at_once() {
     server.signal("TERM");
     // The server waits for this client to answer the close frame, which it never does.
     let Ended::Close(1001, _) = silent.ended() else { panic!("not told") };
+    // A reload would report to a service manager that the server is ready.
+    server.signal("HUP");
+    let log = server.log_with("SIGHUP ignored: the server is shutting down");
+    assert!(!log.contains("the reload"), "{log}");
     server.signal("TERM");
     server.exit();
 }

@@ -44,12 +44,16 @@ impl Supervisor {
             self.file_watcher.add(worker.fault_files.iter().cloned());
         }
         let instance = worker.process.instance;
+        let is_of_instance = |other: &&SupervisedWorker| other.process.instance == instance;
+        let has_worker = self.workers.iter().filter(is_of_instance).any(SupervisedWorker::holds_instance);
         if worker.serving_since.is_none() && self.replacements.front() == Some(&instance) {
-            return self.give_up_replacing(&format!("{name}: {why} ({status}){output}"));
+            self.give_up_replacing(&format!("{name}: {why} ({status}){output}"));
+            if has_worker {
+                return;
+            }
         }
         self.counters.crashed.add(1);
-        let is_of_instance = |other: &&SupervisedWorker| other.process.instance == instance;
-        if self.workers.iter().filter(is_of_instance).any(SupervisedWorker::holds_instance) {
+        if has_worker {
             return tracing::error!(worker = name, status, why, "a worker crashed{output}");
         }
         let now = self.now();
