@@ -86,6 +86,7 @@ fn signals_while_a_worker_starts() {
 #[test]
 fn the_end_of_a_client_waits_for_its_worker() {
     let small = ["--message-bytes-max", "4096", "--worker-outbox-bytes-max", "8192"];
+    let small = [&small[..], &["--clients-subs-max", "20000"]].concat();
     let server = start(json!({}), &small);
     let mut client = server.client(Transport::Raw);
     let worker = pid(&mut client);
