@@ -26,7 +26,7 @@ MEMORY_LATER_SLACK = 2 * MIB  # a server without clients takes so little that a 
 LOG_LINES_MAX = 100  # a second
 
 
-# What a record of a connection takes with its codec and its places in tables, and a session with its connection.
+# The memory of a connection with its codec and its places in tables, and of a session with its connection.
 CONNECTION_BYTES = 1024
 SESSION_BYTES = 2048
 

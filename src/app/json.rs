@@ -19,7 +19,7 @@ pub struct Json(Repr);
 enum Repr {
     Static(&'static str),
     Shared(Arc<str>),
-    /// It is not known whether the text is JSON.
+    /// A text that may not be JSON.
     Unchecked(Arc<str>),
 }
 

@@ -1,6 +1,6 @@
 //! The message of a panic as a line of the log.
 //!
-//! By default a panic writes to standard error at once. An application that panics for an event of a client could
+//! The standard hook writes to standard error at once. An application that panics for an event of a client could
 //! therefore write without bound, and block its shard while nobody reads the output.
 
 use std::backtrace::{Backtrace, BacktraceStatus};

@@ -12,7 +12,7 @@ use crate::limits::HTTP_HEADERS_MAX;
 enum HeaderEdit {
     /// Its lines are removed.
     Remove,
-    /// It gets this value. It is added if there was none.
+    /// Sets this value. The header is added if there was none.
     Set(&'static str),
     /// The first character of its value is replaced: a key stays a key, an accept becomes wrong.
     Alter,

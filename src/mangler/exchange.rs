@@ -25,7 +25,7 @@ pub(super) enum ExpectedResponse {
     Unknown,
 }
 
-/// What happens to the bytes after a 101.
+/// The treatment of the bytes after a 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tunnel {
     /// They pass.

@@ -33,7 +33,7 @@ pub(super) enum ResponseEvent {
     None,
     /// The response that was expected next is complete.
     Complete,
-    /// It was a 101: there are no more requests and responses.
+    /// A 101: there are no more requests and responses.
     Upgraded(Tunnel),
     /// The connection has to be reset.
     Cut,

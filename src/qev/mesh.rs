@@ -64,21 +64,21 @@ pub struct MeshSettings {
     pub overflow_bytes_max: usize,
 }
 
-/// What has caused a message: a connection, for example. The caller numbers its sources.
+/// The source of a message, such as a connection. The caller numbers its sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LoadSource(pub u64);
 
 /// The source of a message, and the cost of the message while it is in an overflow queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// What has caused the message.
+    /// The source of the message.
     pub source: LoadSource,
     /// The memory in bytes that the message refers to. The port adds the message itself and its place in the queue.
     pub bytes: usize,
 }
 
 /// The part of `overflow_bytes_max` that all sources together may use before their shares become smaller: a sixteenth.
-/// What one source sends waits behind what all others have sent, so the overflow must stay short.
+/// The messages of one source wait behind those of all others, so the overflow must stay short.
 const SHARED_FRACTION: usize = 16;
 
 /// The part of `overflow_bytes_max` that the share of a source is at most: a sixty-fourth.

@@ -267,7 +267,7 @@ impl State {
 /// The outcome of adding a connection to the count of its address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AddressCount {
-    /// It was counted. If the share of its address was full, it exceeds it.
+    /// Counted. If the share of its address was full, the connection exceeds it.
     Counted(ShareUse),
     /// The shard that counts the address was asked. Nothing is received from an accepted connection until the reply.
     Asked,

@@ -104,7 +104,7 @@ impl State {
 
     fn finish(&mut self, codecs: &mut Codecs, ending: Ending) {
         let Ending { slot, cause, goodbye } = ending;
-        // What the end causes is not charged to the peer that is handled at the moment.
+        // The messages that the end causes are not charged to the peer that is handled at the moment.
         self.mesh.begin(self.connections.source(slot));
         self.log_end(slot, cause);
         self.release_client(slot);
@@ -203,7 +203,7 @@ impl State {
     fn log_end(&mut self, slot: u32, cause: Cause) {
         let connection = self.connections.live(slot);
         if connection.refusal.is_some() {
-            // It was counted and logged when it was refused.
+            // The refusal was counted and logged at its time.
             return;
         }
         self.metrics.counters.add(cause.counter(), 1);

@@ -60,7 +60,7 @@ pub(super) struct Connections {
     /// Connections whose end was decided because their outboxes are full, in order. One broadcast may decide the ends of
     /// thousands, which are carried out in several turns. Those that were carried out early leave their entries.
     overflowed: VecDeque<QueueEntry>,
-    /// What was dropped and is not freed yet.
+    /// Frames that were dropped and are not freed yet.
     discarded: Discarded,
     /// The most that the frames of one outbox may cost, in bytes.
     outbox_bytes_max: usize,

@@ -94,7 +94,7 @@ impl State {
         if result.is_err_and(Errno::is_no_buffers) || was_paused && !has_left {
             return self.receive_from_link_again(index);
         }
-        // What the worker has sent before its end is still handled.
+        // Frames that the worker has sent before its end are still handled.
         self.handle_held_of_link(index);
         let end = self.links.live_mut(index);
         end.input = Input::Ended;

@@ -154,7 +154,7 @@ impl MeshPort {
     /// A request may be the consequence of a subscription on a third shard, whose ring was read before the `Interest` of
     /// that subscription was put there: rings are read one after the other. If there is a request, the rings are therefore
     /// read once more, which finds every `Interest` that is older than it, and every `Interest` is handled before all else.
-    /// What else the second reading finds is deferred to the next turn.
+    /// All other messages that the second reading finds are deferred to the next turn.
     pub fn receive(&mut self, max: usize) -> Vec<(u16, Envelope)> {
         self.receive_in_two(max, max)
     }
@@ -273,7 +273,7 @@ mod tests {
         ShardMessage::Interest { path: Path::parse("/a").unwrap(), subscribed }
     }
 
-    /// What a message of these tests is: a request, or the news that there are subscribers or none.
+    /// The kinds of the messages of these tests: requests, and news that there are subscribers or none.
     fn kinds(received: &mut Vec<(u16, Envelope)>) -> Vec<(u16, &'static str)> {
         let kind = |message: &ShardMessage| match message {
             ShardMessage::Request(_) => "request",

@@ -438,7 +438,7 @@ fn a_peer_that_reads_nothing_is_closed_after_the_send_timeout_whatever_it_sends(
             world.read_a_part(slow);
         }
         world.run_seconds(1);
-        // It is noticed up to a quarter of the timeout late. The close timeout ends a peer that does not read its Close.
+        // The timeout is noticed up to a quarter of it late. The close timeout ends a peer that does not read its Close.
         assert!(second >= 29 || world.counter(Counter::TimeoutsSend) == 0, "after {second} s");
         assert!(second < 38 || world.counter(Counter::TimeoutsSend) == 1, "after {second} s");
     }

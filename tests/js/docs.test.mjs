@@ -13,7 +13,7 @@ import { LIBRARY, Server, file } from './support/server.mjs'
 
 const run = promisify(execFile)
 
-// What the page of an example has: the classic script, and the browser's WebSocket.
+// The parts of the page of an example: the classic script, and the browser's WebSocket.
 const PAGE = `
 import { createRequire } from 'node:module'
 import { WebSocket } from 'ws'

@@ -1,4 +1,4 @@
-// What the client library does about the limits of the server: the size of events and requests, and `Retry-After`.
+// The client library and the limits of the server: the size of events and requests, and `Retry-After`.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'

@@ -43,7 +43,7 @@ fn assert_serves(proxy: &Proxy) {
         (200, String::new())
     );
     stream.read_to("data:/qio/callback/1:0={\"code\":200,\"data\":null}\n\n");
-    // What one of them publishes reaches all.
+    // An event that one of them publishes reaches all.
     assert_eq!(poll(&proxy.address, &streaming.post("", "/relay/proxied:0=[1]")), (200, String::new()));
     stream.read_to("data:/relay/proxied:0=[1]\n\n");
     assert_eq!(websocket.text(), "/relay/proxied:0=[1]");

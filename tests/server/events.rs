@@ -83,7 +83,7 @@ fn data_passes_through_byte_for_byte() {
         // No data is null, in both directions.
         client.send_text("/clienttest/echo:9=");
         assert!(client.text().ends_with(r#"={"code":200,"data":null}"#));
-        // What is not JSON is not passed on.
+        // Data that is not JSON is not passed on.
         for data in ["not JSON at all {{{[", "\"\u{0}\"", "1,\"code\":403"] {
             client.send_text(&format!("/clienttest/echo:9={data}"));
             assert!(client.text().starts_with(r#"/qio/callback/9:0={"code":400,"data":null,"#), "{data}");

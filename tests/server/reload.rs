@@ -71,7 +71,7 @@ fn changed_settings_are_applied_or_named() {
     // Lines of the level debug are logged from now on: each connection that ends has one.
     server.log_with("DEBUG");
 
-    // What waits for a restart is named again, and what was applied is not.
+    // Settings that wait for a restart are named again, and those that were applied are not.
     server.signal("HUP");
     let log = server.log_with("the reload is complete: 2 of 2 workers were replaced");
     assert_eq!(log.matches("in effect: log-level").count(), 1, "{log}");

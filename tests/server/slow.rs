@@ -187,7 +187,7 @@ fn pongs_that_are_not_read_do_not_pile_up() {
         sent += pings.len();
     }
     let waiting = server.stats().value("outbox_bytes");
-    // What was gathered before the first send that did not fit, and the newest Pong.
+    // The answers before the first send that did not fit, and the newest Pong.
     assert!(waiting < 512 << 10, "{waiting} bytes wait");
     server.advance(Duration::from_secs(38));
     server.eventually_is("timeouts_send", 1);

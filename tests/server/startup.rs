@@ -120,7 +120,7 @@ fn too_little_locked_memory() {
     assert_fails(server, 1, &words);
     let server = as_ordinary_user(256, &["--shards", "1"]).unwrap();
     assert_fails(server, 1, &["locked memory is 262144 bytes", "LimitMEMLOCK"]);
-    // What the message asks for suffices.
+    // The limit that the message asks for suffices.
     let server = as_ordinary_user(4 * 648 + 256, &["--shards", "4"]).unwrap();
     Server::launch(server).assert_serves();
 }

@@ -126,7 +126,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_the_server_from_ending() {
     let mut command = command(BINARY, &["--log-level", "debug", "--shutdown-timeout", "2s"]);
     command.stdin(Stdio::null()).stdout(theirs.try_clone().unwrap()).stderr(theirs);
     let mut child = command.spawn().expect("the server starts");
-    // It has the other end, too, until it is dropped.
+    // The command has the other end, too, until it is dropped.
     drop(command);
     let mut lines = BufReader::new(ours.try_clone().unwrap()).lines().map_while(Result::ok);
     let mut address = String::new();

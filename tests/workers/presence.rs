@@ -1,4 +1,4 @@
-//! What a new worker is told of clients that it has never seen: a list of those present, which an application keeps in a
+//! News for a new worker of clients that it has never seen: a list of those present, which an application keeps in a
 //! store, must not keep clients that left while their worker was replaced or down.
 
 use super::support::{Conversation, Server};

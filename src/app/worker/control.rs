@@ -1,7 +1,7 @@
 //! The messages of the control socket (docs/workers.md): one JSON object on each line, in both directions.
 
 use super::manifest::Manifest;
-use super::text::{AnyText, readable};
+use super::text::{AnyPath, AnyText, readable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ struct WorkerLine {
     ready: Option<Manifest>,
     failed: Option<AnyText>,
     #[serde(default)]
-    files: Vec<PathBuf>,
+    files: Vec<AnyPath>,
     tested: Option<bool>,
     pong: Option<u64>,
     log: Option<WorkerLogLevel>,
@@ -86,7 +86,8 @@ struct WorkerLine {
 
 impl WorkerLine {
     fn into_message(self) -> Option<WorkerMessage> {
-        let (AnyText(text), files) = (self.text, self.files);
+        let AnyText(text) = self.text;
+        let files = self.files.into_iter().map(|AnyPath(file)| file).collect();
         let log = self.log.map(|level| WorkerMessage::Log(level, text));
         let others = [
             self.failed.map(|AnyText(why)| WorkerMessage::Failed(StartFailure { why, files })),
@@ -119,6 +120,8 @@ pub fn parse(line: &[u8]) -> Result<Option<WorkerMessage>, String> {
 mod tests {
     use super::super::manifest::{EventDeclaration, SubscriptionMode};
     use super::*;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
 
     #[test]
     fn a_manifest_has_defaults() {
@@ -158,6 +161,9 @@ mod tests {
         let failed = |files| Ok(WorkerMessage::Failed(StartFailure { why: "why".into(), files }));
         assert_eq!(parse(br#"{"failed":"why"}"#), failed(vec![]));
         assert_eq!(parse(br#"{"failed":"why","files":["/a.py"]}"#), failed(vec!["/a.py".into()]));
+        // The name of a file need not be UTF-8.
+        let strange = PathBuf::from(OsString::from_vec(b"/\xff.py".to_vec()));
+        assert_eq!(parse(br#"{"failed":"why","files":["/\udcff.py"]}"#), failed(vec![strange]));
         assert_eq!(parse(br#"{"tested":true}"#), Ok(WorkerMessage::Tested(true)));
         assert_eq!(parse(br#"{"pong":7}"#), Ok(WorkerMessage::Pong(7)));
         assert_eq!(

@@ -284,7 +284,7 @@ fn only_the_newest_ping_is_answered_while_a_send_takes_long() {
     assert!(!pong(&mut connections, b"1"), "no Pong waits");
     assert!(pong(&mut connections, b"22") && pong(&mut connections, b"3"));
     assert_eq!(outbox(&connections), (b"\x8a\x013".to_vec(), 1));
-    // What stands behind a Pong keeps its place.
+    // Frames behind a Pong keep their places.
     connections.queue_bytes(0, b"answer".to_vec(), 0);
     assert!(!pong(&mut connections, b"4") && pong(&mut connections, b"5"));
     assert_eq!(outbox(&connections), (b"\x8a\x013answer\x8a\x015".to_vec(), 1));

@@ -605,7 +605,7 @@ fn one_connection_creates_few_sessions_that_have_one_request() {
     // Other connections are not concerned, also from the same address.
     let other = world.connect(1);
     assert_eq!(create_sessions(&mut world, other, 6000..6100), [200; 100]);
-    // What has a second request no longer counts.
+    // A session that has a second request no longer counts.
     for number in 6000..6100u128 {
         let again = TestSession { sid: number << 64 }.post("", "/qio/ping:2=");
         assert_eq!(exchange(&mut world, other, &again), ok_response(reply_ok(2)));

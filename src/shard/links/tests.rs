@@ -833,7 +833,7 @@ fn the_events_of_one_client_cannot_fill_the_output_to_a_worker() {
     assert_eq!(sim.codes(other), [0; 0]);
 }
 
-/// What happens while an instance has no worker is told to the next worker, in order and before anything else.
+/// The next worker is told of all ends that occur while an instance has none, in order and before anything else.
 #[test]
 fn ends_without_a_worker_are_told_to_the_next_one() {
     let mut sim = WorkerSimulation::new();

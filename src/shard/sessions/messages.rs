@@ -21,7 +21,7 @@ pub(in crate::shard) struct RequestId {
     pub number: u32,
 }
 
-/// What happened to the connection of a request that was not answered.
+/// The loss of the connection of a request that was not answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::shard) enum LostInput {
     /// The peer has ended its direction of the stream. It may still read, or may have closed the connection: this cannot be

@@ -1,5 +1,5 @@
-//! What each client has open on a link: requests, replies, unread bytes, and callbacks that it was offered. Each has a
-//! limit for all clients together, of which no client gets more than its share.
+//! The load of each client on a link: its requests, replies, unread bytes, and the callbacks that it was offered. Each has
+//! a limit for all clients together, of which no client gets more than its share.
 
 use super::WorkerRequest;
 use crate::app::worker::LinkLimits;
