@@ -50,8 +50,10 @@ impl Reloads {
         config.log_level = new.log_level;
         config.shutdown_timeout = new.shutdown_timeout;
         for name in &of_workers {
-            let settings = new.app_settings.get(name).cloned().unwrap_or_default();
-            config.app_settings.insert(name.clone(), settings);
+            match new.app_settings.get(name) {
+                Some(settings) => _ = config.app_settings.insert(name.clone(), settings.clone()),
+                None => _ = config.app_settings.remove(name),
+            }
         }
         self.level.set(config.log_level);
         if !applied.is_empty() {

@@ -72,9 +72,21 @@ fn changed_settings_are_applied_or_named() {
     server.log_with("DEBUG");
 
     // Settings that wait for a restart are named again, and those that were applied are not.
+    server.eventually_is("workers_started", 4);
     server.signal("HUP");
+    server.eventually_is("workers_started", 6);
     let log = server.log_with("the reload is complete: 2 of 2 workers were replaced");
     assert_eq!(log.matches("in effect: log-level").count(), 1, "{log}");
+
+    // The section of the application is removed: this is one change.
+    files.write("log-level = 'debug'\n");
+    for started in [8, 10] {
+        server.signal("HUP");
+        server.eventually_is("workers_started", started);
+    }
+    let log = server.log_with("the reload is complete");
+    assert_eq!(log.matches("the new workers get changed settings").count(), 2, "{log}");
+    assert_eq!(greeting(&server), "nothing");
     server.assert_serves();
 }
 
