@@ -29,6 +29,8 @@ LOG_LINES_MAX = 100  # a second
 # The memory of a connection with its codec and its places in tables, and of a session with its connection.
 CONNECTION_BYTES = 1024
 SESSION_BYTES = 2048
+SESSIONS_OF_A_CONNECTION = 256  # those with one request only, in all shards together
+SUBSCRIPTION_BYTES = 1024 + 150 + 32  # with a path of the greatest length
 
 
 def promise(attack, connections, setting):
@@ -39,10 +41,10 @@ def promise(attack, connections, setting):
     outboxes = connections * setting("outbox-bytes-max")
     messages = connections * 2 * setting("message-bytes-max")
     most = {
-        "sessions": lambda: address_share(setting) * SESSION_BYTES,
-        "subscriptions": lambda: setting("paths-bytes-max"),
-        "broadcasts": lambda: setting("mesh-overflow-bytes-max") + messages,
-        "worker": lambda: setting("worker-outbox-bytes-max") + outboxes,
+        "sessions": lambda: connections * SESSIONS_OF_A_CONNECTION * SESSION_BYTES,
+        "subscriptions": lambda: connections * setting("clients-subs-max") * SUBSCRIPTION_BYTES,
+        "broadcasts": lambda: setting("mesh-overflow-bytes-max") + messages + outboxes,
+        "worker": lambda: os.cpu_count() * setting("worker-outbox-bytes-max") + outboxes,
         "slow-writers": lambda: messages,
         "pings": lambda: outboxes,
         "pings-read-late": lambda: outboxes,
@@ -55,16 +57,11 @@ def promise(attack, connections, setting):
     return most + heads + connections * CONNECTION_BYTES + os.cpu_count() * shard
 
 
-def address_share(setting):
-    """Returns the default of connections-per-address-max."""
-    return max(1024, setting("clients-max") // 16)
-
-
 def defaults(program):
     """Returns a function that returns the default of a setting, a number."""
     text = subprocess.run([program, "--generate-config"], check=True, capture_output=True, text=True).stdout
     found = {name: int(value) for name, value in re.findall(r"^#? ?([a-z-]+) = (\d+)$", text, re.M)}
-    return lambda name: found.get(name, 0)
+    return lambda name: found[name]
 
 
 def measure(pid, url, log):
