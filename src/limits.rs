@@ -63,6 +63,12 @@ pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
 /// connections that browsers open to a host. One more is answered 429.
 pub const HTTP_EARLY_REQUESTS_MAX: usize = 8;
 
+/// The output, in bytes, that the kernel holds for a client beyond what its peer has room for (`TCP_NOTSENT_LOWAT`). The
+/// kernel's memory for all sockets of the machine is limited (`tcp_mem`), and without this limit a thousand peers that
+/// do not read could use it up, at up to 4 MiB each: all other connections would then wait and lose packets. What the
+/// kernel does not take waits in the outbox, where it is counted.
+pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// The output, in bytes, that a client may leave unread even while all outboxes together are full: more than a client
 /// that reads has at any time. One larger message is allowed too.
 pub const OUTBOX_BYTES_MIN: usize = 32 * 1024;

@@ -8,6 +8,11 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// The allocator. glibc keeps the memory of a burst, and trimming its heaps stops the shards for
+/// hundreds of milliseconds (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // In a container without an init process.
     if let Some(code) = server::run_as_init() {

@@ -3,6 +3,7 @@
 
 use super::unix_socket::{self, GroupError, LEFT_OVER_WAIT, SocketAccess, SocketFile};
 use crate::config::{self, Config, Listen};
+use crate::limits::UNSENT_BYTES_MAX;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -124,8 +125,9 @@ impl Listeners {
             }
             socket.set_reuse_address(true)?;
             socket.set_reuse_port(true)?;
-            // Accepted sockets inherit this, which saves a system call for each connection.
+            // Accepted sockets inherit these two, which saves system calls for each connection.
             socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
             socket.bind(&address.into())?;
             // The kernel has chosen a port if it was 0. The other shards get the same one.
             address = socket.local_addr()?.as_socket().unwrap_or(address);

@@ -533,6 +533,11 @@ impl Connections {
         self.waiting.ready_sessions.extend(connection.enter_queue(slot));
     }
 
+    /// The cost of what waits for a connection and of what is in flight to it, in bytes.
+    pub fn waiting_bytes(&self, slot: u32) -> usize {
+        self.live(slot).outbox_bytes as usize
+    }
+
     /// The number of connections that wait to be flushed.
     pub fn ready(&self) -> usize {
         self.waiting.ready.len()

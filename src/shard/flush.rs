@@ -9,21 +9,35 @@ use super::state::State;
 use crate::metrics::Counter;
 use crate::qev::ring::FRAMES_PER_SEND_MAX;
 
-/// The number of bytes after which no more are sent in a turn. The kernel copies them in one system call, at a few GiB a
-/// second.
-const SEND_BYTES_PER_TURN: usize = 16 << 20;
+/// The number of bytes after which only small outputs are sent in a turn. The kernel copies all of them in one system
+/// call, which takes a millisecond or two for these, and more if it has to find the memory first.
+const SEND_BYTES_PER_TURN: usize = 2 << 20;
+
+/// The cost, in bytes, up to which an output is small. Small outputs are not held up by those of other clients that are
+/// sent much: 1024 of them are 4 MiB at most.
+const SMALL_OUTPUT_BYTES: usize = 4 << 10;
+
+/// The number of connections that are looked at for each that may be flushed in a turn.
+const LOOKS_PER_SEND: usize = 4;
 
 impl State {
     /// Hands everything to the kernel, which gets it with the next system call. At most `sends-per-turn-max`
-    /// connections are flushed, and no more after `SEND_BYTES_PER_TURN`; the others follow in the next turn, after the input that was received meanwhile.
+    /// connections are flushed, and only small outputs after `SEND_BYTES_PER_TURN`. The others follow in the next turn,
+    /// after the input that was received meanwhile.
     pub fn flush(&mut self, codecs: &mut Codecs, kernel: &mut impl Kernel) {
-        let (mut coalesced, mut bytes) = (CoalescedFrame::default(), 0);
-        for _ in 0..self.connections.ready().min(self.config.sends_per_turn_max) {
-            let Some(slot) = self.connections.pop_ready() else { break };
-            bytes += self.flush_connection(codecs, kernel, &mut coalesced, slot);
-            if bytes >= SEND_BYTES_PER_TURN {
+        let (mut coalesced, mut bytes, mut flushed) = (CoalescedFrame::default(), 0, 0);
+        let sends_max = self.config.sends_per_turn_max;
+        for _ in 0..self.connections.ready().min(sends_max.saturating_mul(LOOKS_PER_SEND)) {
+            if flushed == sends_max {
                 break;
             }
+            let Some(slot) = self.connections.pop_ready() else { break };
+            if bytes >= SEND_BYTES_PER_TURN && self.connections.waiting_bytes(slot) > SMALL_OUTPUT_BYTES {
+                self.connections.queue_for_flush(slot);
+                continue;
+            }
+            bytes += self.flush_connection(codecs, kernel, &mut coalesced, slot);
+            flushed += 1;
         }
         self.ring_ops.drain(..).for_each(|op| kernel.submit(op));
         // This comes after the ring operations, which move the sockets of new links into the ring.
