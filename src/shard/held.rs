@@ -171,10 +171,10 @@ impl HeldInput {
         lost.map(|request| request.request_id = None).is_some()
     }
 
-    /// Returns whether a request with events is held.
-    pub fn has_events(&mut self, source: LoadSource, request_id: RequestId) -> bool {
+    /// Notes that the peer of a request sends nothing more; returns whether the request is held and has events.
+    pub fn hurry(&mut self, source: LoadSource, request_id: RequestId) -> bool {
         let mut requests = self.requests_mut(source).filter(|request| request.request_id == Some(request_id));
-        requests.any(|request| request.has_events())
+        requests.any(|request| request.hurry())
     }
 
     fn requests_mut(&mut self, source: LoadSource) -> impl Iterator<Item = &mut EarlyRequest> {

@@ -44,6 +44,7 @@ impl State {
                     host: host.into(),
                     body: body.into(),
                     close,
+                    hurried: false,
                 };
                 self.keep(slot, early);
             }
@@ -97,7 +98,7 @@ impl State {
         if connection.stage != Stage::Open || !connection.outbox.is_empty() {
             return false;
         }
-        if self.held.has_events(self.connections.source(slot), request_id) {
+        if self.held.hurry(self.connections.source(slot), request_id) {
             return true;
         }
         match self.session_mut(slot).hurry(request_id) {
@@ -222,6 +223,18 @@ impl State {
         self.sessions.set_used(self.connections.live(slot).transport);
     }
 
+    /// Dispatches the events of a request that had to wait, which then waits for output.
+    fn poll_early(&mut self, slot: u32, request: &EarlyRequest) {
+        let EarlyRequest { request_id, host, body, hurried, .. } = request;
+        self.poll(slot, *request_id, host, body);
+        // The peer may have sent its end while the request waited.
+        let waits = self.is_session_open(slot).then(|| self.session_mut(slot));
+        if let (true, Some(request_id), Some(session)) = (*hurried, *request_id, waits) {
+            session.hurry(request_id);
+            self.outlet_changed(slot);
+        }
+    }
+
     /// Dispatches the events of a request, which then waits for output.
     fn poll(&mut self, slot: u32, request_id: Option<RequestId>, host: &str, body: &str) {
         self.answer_held(slot);
@@ -259,6 +272,7 @@ impl State {
             host: host.into(),
             body: body.into(),
             close,
+            hurried: false,
         };
         self.held.push(source, Piece::Request(held));
     }
@@ -266,7 +280,7 @@ impl State {
     /// Handles a request that was held.
     pub fn poll_held(&mut self, slot: u32, request: EarlyRequest) {
         self.mesh.begin(self.connections.source(slot));
-        self.poll(slot, request.request_id, &request.host, &request.body);
+        self.poll_early(slot, &request);
         self.close_if(request.close, slot);
         self.poll_kept(slot);
     }
@@ -277,7 +291,7 @@ impl State {
             let session = self.session_mut(slot);
             let Some(early) = session.next_kept() else { return };
             session.begin(Some(early.seq));
-            self.poll(slot, early.request_id, &early.host, &early.body);
+            self.poll_early(slot, &early);
             self.close_if(early.close, slot);
         }
     }

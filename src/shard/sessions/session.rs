@@ -53,6 +53,8 @@ pub(in crate::shard) struct EarlyRequest {
     pub body: Box<str>,
     /// `true` if the session ends after this request.
     pub close: bool,
+    /// `true` if the request has events and its peer sends nothing more.
+    pub hurried: bool,
 }
 
 /// The decision when a request is handled.
@@ -98,9 +100,10 @@ pub(in crate::shard) enum Lost {
 }
 
 impl EarlyRequest {
-    /// Returns whether the request has events.
-    pub fn has_events(&self) -> bool {
-        lines(&self.body).next().is_some()
+    /// Notes that the peer of the request sends nothing more; returns whether the request has events.
+    pub fn hurry(&mut self) -> bool {
+        self.hurried = lines(&self.body).next().is_some();
+        self.hurried
     }
 }
 
@@ -156,8 +159,8 @@ impl HttpSession {
             self.hurried = true;
             return Hurried::Held;
         }
-        let mut early = self.early.iter().filter(|early| early.request_id == Some(request_id));
-        if early.any(EarlyRequest::has_events) { Hurried::Early } else { Hurried::Nothing }
+        let mut early = self.early.iter_mut().filter(|early| early.request_id == Some(request_id));
+        if early.any(EarlyRequest::hurry) { Hurried::Early } else { Hurried::Nothing }
     }
 
     /// Returns whether the peer of the request that is held sends nothing more.
@@ -246,6 +249,7 @@ mod tests {
             host: "".into(),
             body: seq.to_string().into(),
             close: false,
+            hurried: false,
         }
     }
 
