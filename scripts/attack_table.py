@@ -22,7 +22,7 @@ TURN_MS_MAX = 20  # whatever a peer does, others wait no longer than this for th
 P99_MS_MORE_MAX = 10  # than beside a process that only uses the attacker's CPU time
 MEMORY_TIMES_MAX = 4  # the resident memory at the peak, as a multiple of what the limits in force promise
 MEMORY_LATER_MAX = 1.2  # the resident memory a minute later, as a multiple of that before the attack
-MEMORY_LATER_SLACK = 2 * MIB  # a server without clients takes so little that a few pages are many percent
+MEMORY_LATER_SLACK = 1 * MIB  # a server without clients takes so little that a few pages are many percent
 LOG_LINES_MAX = 100  # a second
 
 
@@ -51,10 +51,13 @@ def promise(attack, connections, setting):
         "slow-readers": lambda: outboxes,
         "never-reads": lambda: outboxes,
     }.get(attack, lambda: 0)()
-    # Receive buffers and the ring take their memory when they are first used.
-    shard = setting("receive-buffers") * setting("receive-buffer-bytes") + 2 * MIB
     heads = connections * setting("http-head-bytes-max")
-    return most + heads + connections * CONNECTION_BYTES + os.cpu_count() * shard
+    return most + heads + connections * CONNECTION_BYTES + fixed(setting)
+
+
+def fixed(setting):
+    """Returns the memory that the shards take once they have been busy, and keep: receive buffers and rings."""
+    return os.cpu_count() * (setting("receive-buffers") * setting("receive-buffer-bytes") + MIB // 2)
 
 
 def defaults(program):
@@ -106,6 +109,8 @@ class Row:
         self.cost, self.honest, self.burn = read("attack"), read("honest"), read("burn")
         self.before, self.after, self.later = read("before"), read("after"), read("later")
         self.promise = self.before["resident"] + promise(attack, self.cost["connections"], setting)
+        # The part that is fixed may have been taken during the attack.
+        self.at_rest = self.before["resident"] + fixed(setting)
         self.seconds = self.after["time"] - self.before["time"]
 
     def turn_ms(self):
@@ -148,8 +153,8 @@ class Row:
             yield f"a turn took {self.turn_ms():.1f} ms"
         if self.after["peak"] > MEMORY_TIMES_MAX * self.promise:
             yield f"{mib(self.after['peak'])} MiB at the peak, where the limits promise {mib(self.promise)} MiB"
-        if self.later["resident"] > MEMORY_LATER_MAX * self.before["resident"] + MEMORY_LATER_SLACK:
-            yield f"{mib(self.later['resident'])} MiB later, {mib(self.before['resident'])} MiB before"
+        if self.later["resident"] > MEMORY_LATER_MAX * self.at_rest + MEMORY_LATER_SLACK:
+            yield f"{mib(self.later['resident'])} MiB later; at rest, a server that has been busy takes {mib(self.at_rest)}"
         if self.log_lines() > LOG_LINES_MAX:
             yield f"{self.log_lines():.0f} log lines a second"
 

@@ -129,6 +129,8 @@ pub struct Subscriptions {
     entries: Vec<PathEntry>,
     /// The ids that are not in use.
     vacant: Vec<PathId>,
+    /// The number of vacant ids from which on it is worth while to look for vacant entries at the end.
+    next_look: usize,
     /// Pairs of 32 bits of a path's hash and its [`PathId`].
     index: PairTable,
     hasher: RandomState,
@@ -159,6 +161,9 @@ const TEXT_HEADER_BYTES: usize = 16;
 /// their memory is unused.
 const ENTRY_BYTES: usize = 2 * (size_of::<PathEntry>() + size_of::<TableSlot>());
 
+/// The number of entries that a table keeps, however few are in use.
+const ENTRIES_KEPT: usize = 1024;
+
 /// The number of clients and of paths that [`Subscriptions::check_some`] examines.
 const CHECKED_RECORDS: usize = 16;
 
@@ -177,6 +182,7 @@ impl Subscriptions {
             clients: Vec::new(),
             entries: Vec::new(),
             vacant: Vec::new(),
+            next_look: 0,
             index: PairTable::new(),
             hasher,
             secret,
@@ -562,7 +568,29 @@ impl Subscriptions {
         let at = self.index.find(self.secret, entry.tag, |value| value == id.0).expect(IN_USE);
         self.index.remove(self.secret, at);
         self.vacant.push(id);
+        self.free_last_entries();
         path
+    }
+
+    /// Frees the entries behind the last one in use if they are at least half of a table of which most is vacant. Looking
+    /// for that entry may take time for each vacant one. A look that finds too few is therefore not repeated before half
+    /// of those in use are vacant too.
+    fn free_last_entries(&mut self) {
+        let (entries, vacant) = (self.entries.len(), self.vacant.len());
+        let is_sparse = entries >= ENTRIES_KEPT && vacant >= entries - entries / 4;
+        if !is_sparse || vacant < self.next_look.min(entries) {
+            return;
+        }
+        let used = self.entries.iter().rposition(|entry| entry.path.is_some()).map_or(0, |last| last + 1);
+        if used > entries / 2 {
+            self.next_look = vacant + ((entries - vacant) / 2).max(1);
+            return;
+        }
+        self.next_look = 0;
+        self.entries.truncate(used);
+        self.entries.shrink_to(used * 2);
+        self.vacant.retain(|id| id.index() < used);
+        self.vacant.shrink_to(used);
     }
 }
 

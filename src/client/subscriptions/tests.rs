@@ -239,6 +239,37 @@ fn memory_is_freed_with_subscriptions() {
 }
 
 #[test]
+fn entries_at_the_end_are_freed_when_most_are_vacant() {
+    const PATHS: usize = 8 * ENTRIES_KEPT;
+    let mut table = Subscriptions::default();
+    (0..PATHS).for_each(|number| drop(subscribe(&mut table, 1, &format!("/a{number}"))));
+    let keep = path("/a10");
+    for number in (0..PATHS).filter(|number| *number != 10) {
+        table.unsubscribe(1, path(&format!("/a{number}")).as_ref());
+    }
+    table.check();
+    assert!(table.entries.len() <= ENTRIES_KEPT, "{}", table.entries.len());
+    assert!(table.entries.capacity() <= 2 * ENTRIES_KEPT, "{}", table.entries.capacity());
+    assert!(table.vacant.capacity() <= 2 * ENTRIES_KEPT, "{}", table.vacant.capacity());
+    assert_eq!(clients(&table, "/a10"), [1]);
+    // The last entry in use keeps those before it, until it is gone.
+    let mut table = Subscriptions::default();
+    let ids: Vec<PathId> =
+        (0..PATHS).map(|number| subscribe(&mut table, 1, &format!("/a{number}"))).collect();
+    let last = (0..PATHS).max_by_key(|number| ids[*number].index()).unwrap();
+    for number in (0..PATHS).filter(|number| *number != last) {
+        table.unsubscribe(1, path(&format!("/a{number}")).as_ref());
+    }
+    table.check();
+    assert_eq!(table.entries.len(), PATHS);
+    table.unsubscribe(1, path(&format!("/a{last}")).as_ref());
+    table.check();
+    assert_eq!((table.entries.len(), table.vacant.len()), (0, 0));
+    subscribe(&mut table, 1, keep.as_str());
+    table.check();
+}
+
+#[test]
 fn a_client_with_many_subscriptions() {
     let mut table = Subscriptions::new();
     let paths: Vec<Path> = (0..50_000).map(|number| path(&format!("/many/{number}"))).collect();
