@@ -279,8 +279,8 @@ pub struct Config {
     pub trusted_proxies: Vec<TrustedProxy>,
     /// The percentage of `clients_max` that HTTP sessions may take.
     pub sessions_share: u8,
-    /// The maximum number of connections and sessions from one peer address; 0 for no limit. `None`: a share of what the
-    /// server can hold, see [`Config::connections_per_address`].
+    /// The maximum number of connections and sessions from one peer address; 0 for no limit. `None`: a sixteenth of what the
+    /// server can hold, but at least 1024.
     pub connections_per_address_max: Option<usize>,
     /// The maximum size of a message from a client, in bytes.
     pub message_bytes_max: usize,

@@ -16,7 +16,7 @@
 //! | [`slow`] | clients that do not read |
 //! | [`results`] | counters and latencies |
 //! | [`process`] | CPU time and memory of the server's process |
-//! | [`report`] | the report as a table and as JSON |
+//! | [`mod@report`] | the report as a table and as JSON |
 
 mod args;
 mod clock;
