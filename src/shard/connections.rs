@@ -36,6 +36,24 @@ impl Queued {
     }
 }
 
+/// The room that each outbox has at a moment.
+#[derive(Clone, Copy)]
+struct OutboxRoom {
+    bytes_max: usize,
+    /// All outboxes together are full.
+    is_pressed: bool,
+}
+
+impl OutboxRoom {
+    /// Returns whether the outbox of a connection has room for a frame of this cost.
+    #[inline]
+    fn is_enough(self, connection: &Connection, cost: usize) -> bool {
+        let waiting = connection.outbox_bytes as usize;
+        waiting + cost <= self.bytes_max
+            && (!self.is_pressed || waiting == 0 || waiting + cost <= OUTBOX_BYTES_MIN)
+    }
+}
+
 /// The connections and clients of one shard.
 ///
 /// Invariants, which [`Connections::check`] asserts between turns:
@@ -402,13 +420,14 @@ impl Connections {
     /// peer does not keep up.
     #[inline]
     pub fn queue(&mut self, slot: u32, frame: Frame) -> Queued {
-        if self.live(slot).stage != Stage::Open {
+        let room = self.room();
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        if connection.stage != Stage::Open {
             return Queued::Closed;
         }
-        if !self.has_room(slot, frame.cost()) {
+        if !room.is_enough(connection, frame.cost()) {
             return self.overflow(slot);
         }
-        let connection = self.records.expect_mut(slot as usize, CONNECTION);
         self.waiting.push(connection, slot, frame);
         Queued::InOutbox
     }
@@ -417,13 +436,14 @@ impl Connections {
     /// with other outboxes, and is not large, the bytes are appended to it: many small answers take one frame.
     #[inline]
     pub fn queue_bytes(&mut self, slot: u32, bytes: Vec<u8>, now_ns: u64) -> Queued {
-        if self.live(slot).stage != Stage::Open {
+        let room = self.room();
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        if connection.stage != Stage::Open {
             return Queued::Closed;
         }
-        if !self.has_room(slot, FRAME_COST_BYTES + bytes.capacity()) {
+        if !room.is_enough(connection, FRAME_COST_BYTES + bytes.capacity()) {
             return self.overflow(slot);
         }
-        let connection = self.records.expect_mut(slot as usize, CONNECTION);
         match connection.outbox.last_mut().and_then(|last| last.append(&bytes)) {
             Some(grown) => {
                 connection.pong_bytes = 0;
@@ -458,7 +478,7 @@ impl Connections {
 
     /// Returns whether a frame of this many bytes exceeds the limit of a connection's outbox.
     pub fn would_overflow(&self, slot: u32, bytes: usize) -> bool {
-        !self.has_room(slot, FRAME_COST_BYTES + bytes)
+        !self.room().is_enough(self.live(slot), FRAME_COST_BYTES + bytes)
     }
 
     /// Bounds the cost of all outboxes of the shard; see the setting `outboxes-bytes-max`.
@@ -471,19 +491,17 @@ impl Connections {
         std::mem::take(&mut self.pressed)
     }
 
-    /// Returns whether the outbox of a connection has room for a frame of this cost.
+    /// The room that each outbox has at this moment.
     #[inline]
-    fn has_room(&self, slot: u32, cost: usize) -> bool {
-        let waiting = self.live(slot).outbox_bytes as usize;
+    fn room(&self) -> OutboxRoom {
         let is_pressed = self.waiting.outbox_bytes >= self.outboxes_bytes_max;
-        waiting + cost <= self.outbox_bytes_max
-            && (!is_pressed || waiting == 0 || waiting + cost <= OUTBOX_BYTES_MIN)
+        OutboxRoom { bytes_max: self.outbox_bytes_max, is_pressed }
     }
 
     /// Decides the end of a connection whose outbox has no room.
     #[cold]
     fn overflow(&mut self, slot: u32) -> Queued {
-        self.pressed += u64::from(self.waiting.outbox_bytes >= self.outboxes_bytes_max);
+        self.pressed += u64::from(self.room().is_pressed);
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
         connection.stage = Stage::Ending;
         self.overflowed.push_back(QueueEntry { slot, generation: connection.generation });
