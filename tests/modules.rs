@@ -188,7 +188,6 @@ const UNSAFE_FILES: &[&str] = &[
     "qev/affinity.rs",
     "qev/ring.rs",
     "qev/buffers.rs",
-    "qev/control/tcp.rs",
     // The pointers of applications in C.
     "app/c/mod.rs",
     "app/c/api.rs",
@@ -197,7 +196,7 @@ const UNSAFE_FILES: &[&str] = &[
 ];
 
 /// The crates that are interfaces to the kernel, and the folder whose files may name them.
-const KERNEL_CRATES: &[&str] = &["glommio", "io_uring"];
+const KERNEL_CRATES: &[&str] = &["glommio", "io_uring", "tokio"];
 const KERNEL_FOLDER: &str = "qev/";
 
 /// Names that two types or more share, the files that define them, and the reason.

@@ -3,10 +3,15 @@
 use super::{Answer, Application, Context, Decision, Error, Event, Json, LaterDecision, LocalCommand};
 use super::{Registrar, Reply, Subscription};
 use crate::event::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The bundled application `clienttest`.
-pub struct ClientTest;
+#[derive(Debug, Default)]
+pub struct ClientTest {
+    broadcasts: Arc<Broadcasts>,
+}
 
 /// The period of the broadcasts to `/clienttest/broadcast`.
 const BROADCAST_PERIOD: Duration = Duration::from_millis(10);
@@ -20,7 +25,7 @@ impl Application for ClientTest {
     }
 
     fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
-        register_broadcast(registrar)?;
+        register_broadcast(registrar, &self.broadcasts)?;
         register_in_progress(registrar)?;
         registrar.event("/clienttest/on-data").on(on_data).register()?;
         let mut event = |path, handler: fn(&mut Context<'_>, Event<'_>) -> Answer| {
@@ -37,14 +42,62 @@ impl Application for ClientTest {
     }
 }
 
-fn register_broadcast(registrar: &mut Registrar) -> Result<(), Error> {
-    const DATA: Json = Json::of_static("\"broadcast event\"");
-    registrar.event("/clienttest/broadcast").register()?;
-    if registrar.shard() == 0 {
-        let path = own_path("/clienttest/broadcast");
-        registrar.every(BROADCAST_PERIOD, move |cx| cx.broadcast(&path, DATA));
+/// The broadcasts to `/clienttest/broadcast`, which one shard sends while any shard has a subscription.
+///
+/// Invariant: if there are subscriptions, and no hook or timer of them is running, then exactly one shard has a timer.
+#[derive(Debug, Default)]
+struct Broadcasts {
+    subscriptions: AtomicUsize,
+    /// A shard has a timer.
+    has_timer: AtomicBool,
+}
+
+impl Broadcasts {
+    /// Starts the timer on this shard, if no shard has it.
+    fn start(self: &Arc<Broadcasts>, cx: &mut Context<'_>) {
+        if !self.has_timer.swap(true, Ordering::SeqCst) {
+            self.set_timer(cx);
+        }
     }
-    Ok(())
+
+    fn set_timer(self: &Arc<Broadcasts>, cx: &mut Context<'_>) {
+        let broadcasts = Arc::clone(self);
+        cx.after(BROADCAST_PERIOD, move |cx| broadcasts.fire(cx));
+    }
+
+    /// Broadcasts, or ends the timer if there is no subscription.
+    fn fire(self: &Arc<Broadcasts>, cx: &mut Context<'_>) {
+        const DATA: Json = Json::of_static("\"broadcast event\"");
+        if self.has_subscriptions() {
+            cx.broadcast(&own_path("/clienttest/broadcast"), DATA);
+            return self.set_timer(cx);
+        }
+        self.has_timer.store(false, Ordering::SeqCst);
+        // A client of another shard may have subscribed before that, and relied on this timer.
+        if self.has_subscriptions() {
+            self.start(cx);
+        }
+    }
+
+    fn has_subscriptions(&self) -> bool {
+        self.subscriptions.load(Ordering::SeqCst) > 0
+    }
+}
+
+fn register_broadcast(registrar: &mut Registrar, broadcasts: &Arc<Broadcasts>) -> Result<(), Error> {
+    let (begun, ended) = (Arc::clone(broadcasts), Arc::clone(broadcasts));
+    registrar
+        .event("/clienttest/broadcast")
+        .on(move |cx, _| {
+            begun.subscriptions.fetch_add(1, Ordering::SeqCst);
+            begun.start(cx);
+            Decision::Accept
+        })
+        .off(move |_, _| {
+            let before = ended.subscriptions.fetch_sub(1, Ordering::SeqCst);
+            assert!(before > 0, "a subscription ends once");
+        })
+        .register()
 }
 
 /// Registers an event whose subscriptions stay pending until their client sends an event to it. The promise is client

@@ -127,7 +127,7 @@ pub fn self_test(app: &dyn Application) -> Result<(), Error> {
 pub fn bundled(name: &str) -> Option<Arc<dyn Application>> {
     match name {
         "relay" => Some(Arc::new(relay::Relay)),
-        "clienttest" => Some(Arc::new(clienttest::ClientTest)),
+        "clienttest" => Some(Arc::new(clienttest::ClientTest::default())),
         _ => None,
     }
 }

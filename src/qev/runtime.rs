@@ -105,7 +105,7 @@ impl<T: Send + 'static> Executor<T> {
     }
 }
 
-pub(super) fn io_error<R>(error: GlommioError<R>) -> io::Error {
+fn io_error<R>(error: GlommioError<R>) -> io::Error {
     match error {
         GlommioError::IoError(error) => error,
         other => io::Error::other(other.to_string()),

@@ -22,9 +22,6 @@ const DESCRIPTORS_PER_WORKER: usize = 8;
 /// measured on Linux 6.18. Older kernels count less of it.
 const LOCKED_KIB_PER_SHARD: u64 = 640;
 
-/// The memory that is locked for the control executor, in KiB.
-const LOCKED_KIB_CONTROL: u64 = 256;
-
 /// A limit of the process that is too low for the settings.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ResourceError {
@@ -56,8 +53,7 @@ impl Needs {
             + (DESCRIPTORS_PER_WORKER + shards) * workers
             + if control { DESCRIPTORS_CONTROL + config.admin.len() } else { 0 };
         let buffers_kib = config.receive_buffers as u64 * 16 / 1024;
-        let locked_kib = (LOCKED_KIB_PER_SHARD + buffers_kib) * shards as u64
-            + if control { LOCKED_KIB_CONTROL } else { 0 };
+        let locked_kib = (LOCKED_KIB_PER_SHARD + buffers_kib) * shards as u64;
         Needs { shards, descriptors, locked_kib }
     }
 
@@ -142,8 +138,8 @@ mod tests {
     fn refused_resources_have_a_remedy() {
         let needs = Needs::of(&Config::default(), 16, 0);
         let hint = |errno| needs.hint(&io::Error::from_raw_os_error(errno));
-        assert!(hint(libc::ENOMEM).contains("16 shards need up to 10624 KiB"), "{}", hint(libc::ENOMEM));
-        assert!(hint(libc::ENOMEM).contains("LimitMEMLOCK=10624K"), "{}", hint(libc::ENOMEM));
+        assert!(hint(libc::ENOMEM).contains("16 shards need up to 10368 KiB"), "{}", hint(libc::ENOMEM));
+        assert!(hint(libc::ENOMEM).contains("LimitMEMLOCK=10368K"), "{}", hint(libc::ENOMEM));
         assert!(hint(libc::EMFILE).contains("ulimit -n"), "{}", hint(libc::EMFILE));
         assert_eq!(hint(libc::EINVAL), "");
     }

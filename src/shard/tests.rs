@@ -29,7 +29,7 @@ fn relay() -> Vec<Arc<dyn Application>> {
 }
 
 fn clienttest() -> Vec<Arc<dyn Application>> {
-    vec![Arc::new(ClientTest)]
+    vec![Arc::new(ClientTest::default())]
 }
 
 fn path(path: &str) -> Path {

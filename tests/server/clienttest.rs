@@ -33,6 +33,31 @@ fn broadcasts_every_ten_milliseconds() {
     }
 }
 
+/// One shard has the timer of the broadcasts. It keeps it for the subscribers of others, and the timer ends with the last
+/// subscription and starts again with the next one.
+#[test]
+fn broadcasts_last_as_long_as_subscriptions_and_start_again() {
+    let server = Server::start_with_clock(&[]);
+    for round in 0..4 {
+        let mut clients = server.spread(8);
+        for client in &mut clients {
+            client.subscribe("/clienttest/broadcast");
+        }
+        while !clients.is_empty() {
+            server.advance(Duration::from_millis(10));
+            for client in &mut clients {
+                assert_eq!(client.text(), "/clienttest/broadcast:0=\"broadcast event\"");
+                client.ping();
+                assert_eq!(client.events(), [], "once in ten milliseconds");
+            }
+            clients.remove(0).unsubscribe("/clienttest/broadcast");
+        }
+        if round % 2 == 0 {
+            server.advance(Duration::from_millis(10));
+        }
+    }
+}
+
 #[test]
 fn close_closes() {
     let server = Server::start(&[]);

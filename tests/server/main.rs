@@ -14,6 +14,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod http_hostile;
+mod idle;
 mod kernel;
 mod limits;
 mod listeners;

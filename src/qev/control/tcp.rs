@@ -1,21 +1,18 @@
 //! TCP sockets of the control executor.
 
-#![allow(unsafe_code)]
-
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite, future};
-use glommio::net;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net;
 
-use super::sleep;
-use crate::qev::runtime::io_error;
+use super::{sleep, timeout};
 
 /// The number of connections that the kernel accepts before [`AsyncListener::accept`] takes them: as many as may
 /// arrive at the same moment.
@@ -28,8 +25,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct BoundSocket {
     socket: Socket,
-    /// The same socket, for glommio.
-    twin: Socket,
     address: SocketAddr,
 }
 
@@ -45,8 +40,9 @@ impl BoundSocket {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(BoundSocket { twin: socket.try_clone()?, socket, address })
+        Ok(BoundSocket { socket, address })
     }
 
     /// Returns the bound address, with the port that the kernel chose.
@@ -56,19 +52,24 @@ impl BoundSocket {
     }
 }
 
+impl AsFd for BoundSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// A listening TCP socket. Dropping it frees its address at once.
 pub struct AsyncListener {
     socket: Socket,
-    acceptor: net::TcpListener,
+    /// The same socket, registered with the executor by the first accept.
+    acceptor: OnceCell<net::TcpListener>,
 }
 
 impl AsyncListener {
     /// Accepts connections on the executor of the calling task.
     #[must_use]
     pub fn new(bound: BoundSocket) -> AsyncListener {
-        // SAFETY: the descriptor is an open listening socket, and only the acceptor owns it.
-        let acceptor = unsafe { net::TcpListener::from_raw_fd(bound.twin.into_raw_fd()) };
-        AsyncListener { socket: bound.socket, acceptor }
+        AsyncListener { socket: bound.socket, acceptor: OnceCell::new() }
     }
 
     /// Waits for the next connection. If an accept fails, usually because no descriptor is free, passes the error to
@@ -88,15 +89,22 @@ impl AsyncListener {
     }
 
     async fn try_accept(&self) -> io::Result<AsyncStream> {
-        let stream = self.acceptor.accept().await.map(AsyncStream::new).map_err(io_error)?;
-        SockRef::from(&stream).set_cloexec(true)?;
-        Ok(stream)
+        let (stream, _) = self.acceptor()?.accept().await?;
+        Ok(AsyncStream(stream))
+    }
+
+    fn acceptor(&self) -> io::Result<&net::TcpListener> {
+        if let Some(acceptor) = self.acceptor.get() {
+            return Ok(acceptor);
+        }
+        let acceptor = net::TcpListener::from_std(self.socket.try_clone()?.into())?;
+        Ok(self.acceptor.get_or_init(|| acceptor))
     }
 }
 
 impl Drop for AsyncListener {
     fn drop(&mut self) {
-        // A pending accept in the ring would otherwise keep the socket listening for some time.
+        // A process that an application has forked may have the descriptor too, and would keep the address in use.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
@@ -104,7 +112,7 @@ impl Drop for AsyncListener {
 /// A TCP connection. One part of a task may read from it while another part writes to it.
 ///
 /// Dropping it ends the connection in both directions.
-pub struct AsyncStream(RefCell<net::TcpStream>);
+pub struct AsyncStream(net::TcpStream);
 
 impl AsyncStream {
     /// Connects to an address within a time.
@@ -113,11 +121,8 @@ impl AsyncStream {
     ///
     /// If the peer refuses the connection or does not accept it in time.
     pub async fn connect(address: SocketAddr, within: Duration) -> io::Result<AsyncStream> {
-        net::TcpStream::connect_timeout(address, within).await.map(AsyncStream::new).map_err(io_error)
-    }
-
-    fn new(stream: net::TcpStream) -> AsyncStream {
-        AsyncStream(RefCell::new(stream))
+        let connected = timeout(within, net::TcpStream::connect(address)).await;
+        connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map(AsyncStream)
     }
 
     /// Returns the address of the peer.
@@ -126,7 +131,7 @@ impl AsyncStream {
     ///
     /// If the connection has ended.
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
-        self.0.borrow().peer_addr().map_err(io_error)
+        self.0.peer_addr()
     }
 
     /// Ends one direction or both. Bytes that were written before are still sent.
@@ -138,28 +143,40 @@ impl AsyncStream {
 
 impl Drop for AsyncStream {
     fn drop(&mut self) {
-        // A pending poll in the ring keeps the socket open for some time after its descriptor is closed.
+        // A process that an application has forked may have the descriptor too, and would keep the connection open.
         self.shut_down(Shutdown::Both);
     }
 }
 
 impl AsFd for AsyncStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: glommio's stream owns the descriptor and keeps it open until it is dropped. It is never moved out
-        // of its cell, and is therefore dropped only with `self`, which the result borrows.
-        unsafe { BorrowedFd::borrow_raw(self.0.borrow().as_raw_fd()) }
+        self.0.as_fd()
     }
 }
 
 impl AsyncRead for &AsyncStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read(buffer) {
+                // The attempt has cleared the readiness.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
     }
 }
 
 impl AsyncWrite for &AsyncStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, bytes)
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(bytes) {
+                // The attempt has cleared the readiness.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,8 @@
 //! Tests of the control executor, its permits and its sockets.
 
 use super::*;
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_channel::oneshot;
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -106,7 +107,7 @@ fn hundreds_of_connections_are_served_at_once() {
     let control = start();
     let address = echo(&control);
     let mut streams: Vec<TcpStream> = (0..300).map(|_| connect(address)).collect();
-    // More connections than the rings have entries, and more bytes than one read returns.
+    // More bytes than one read returns.
     let sent: Vec<u8> = (0..=255).cycle().take(20_000).collect();
     for stream in &mut streams {
         stream.write_all(&sent).unwrap();
@@ -123,6 +124,7 @@ fn a_task_that_panics_ends_alone() {
     let control = start();
     let address = echo(&control);
     control.spawn(|_| async { panic!("as it should") });
+    control.spawn(|_| -> future::Ready<()> { panic!("before it has a task") });
     let mut stream = connect(address);
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
@@ -136,22 +138,55 @@ fn dropping_the_executor_drops_all_tasks_and_frees_their_sockets() {
             self.0.send(()).unwrap();
         }
     }
+    /// Starts a task when it is dropped.
+    struct LastWish(Spawner, Option<Dropped>);
+    impl Drop for LastWish {
+        fn drop(&mut self) {
+            let dropped = self.1.take();
+            self.0.spawn(async move {
+                let _dropped = dropped;
+                future::pending().await
+            });
+        }
+    }
     let control = start();
     let address = echo(&control);
     let mut stream = connect(address);
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
     let (sender, dropped) = channel();
-    let waits = Dropped(sender);
+    let (waits, late) = (Dropped(sender.clone()), Dropped(sender));
     control.spawn(|spawner| async move {
+        let last = LastWish(spawner.clone(), Some(late));
         spawner.spawn(async move {
-            let _waits = waits;
+            let _held = (waits, last);
             sleep(DEADLINE * 100).await;
         });
     });
     assert_eq!(dropped.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));
     drop(control);
-    assert_eq!(dropped.try_recv(), Ok(()));
+    assert_eq!((dropped.try_recv(), dropped.try_recv()), (Ok(()), Ok(())));
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    TcpListener::bind(address).unwrap();
+}
+
+#[test]
+fn a_dropped_socket_is_shut_down_even_if_another_process_has_it() {
+    let control = start();
+    let bound = bound();
+    let address = bound.address();
+    let (result, results) = channel();
+    // The copies are those of a process that an application has forked.
+    let _listener = rustix::io::dup(&bound).unwrap();
+    control.spawn(|_| async move {
+        let listener = AsyncListener::new(bound);
+        let stream = listener.accept(drop).await;
+        let copy = rustix::io::dup(&stream).unwrap();
+        drop((stream, listener));
+        result.send(copy).unwrap();
+    });
+    let mut stream = connect(address);
+    let _stream = results.recv_timeout(DEADLINE).unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     TcpListener::bind(address).unwrap();
 }

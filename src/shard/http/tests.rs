@@ -29,7 +29,7 @@ struct TestSession {
 type Responses = Vec<(u16, String)>;
 
 fn apps() -> Vec<Arc<dyn Application>> {
-    vec![Arc::new(Relay), Arc::new(ClientTest)]
+    vec![Arc::new(Relay), Arc::new(ClientTest::default())]
 }
 
 /// Returns a session whose home is this shard.
