@@ -155,7 +155,7 @@ fn reports_errors() {
         (
             "pong".into(),
             2,
-            "there is no scenario pong; the scenarios are hold, ping, fanout, churn, slow, mixed (see --help)",
+            "there is no scenario pong; the scenarios are hold, ping, fanout, churn, slow, mixed, million (see --help)",
         ),
         ("ping --rate x".into(), 2, "--rate x: expected a number per second, up to ten million"),
         (

@@ -33,7 +33,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{fmt, mem};
 
@@ -270,6 +270,13 @@ impl Ring {
     /// Returns the file descriptor by which other shards name this ring; see [`Ring::ring_peer`].
     pub fn raw_fd(&self) -> RawFd {
         self.io.as_raw_fd()
+    }
+
+    /// Returns the ring's file descriptor, for a thread that waits for several rings with `poll`. It is readable if
+    /// the next turn has completions.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `io`, which lives as long as the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.raw_fd()) }
     }
 
     /// Returns the handle that wakes this ring from other threads.

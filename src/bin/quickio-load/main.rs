@@ -13,6 +13,8 @@
 //! | [`decoder`] | decodes messages from the server |
 //! | [`response_head`] | parses the heads of HTTP responses |
 //! | [`error`] | the ways in which a server can violate the protocol |
+//! | [`million`] | the scenario `million`: very many clients in one thread, in steps |
+//! | [`progress`] | the progress line |
 //! | [`slow`] | clients that do not read |
 //! | [`results`] | counters and latencies |
 //! | [`process`] | CPU time and memory of the server's process |
@@ -24,9 +26,11 @@ mod connect;
 mod decoder;
 mod encoder;
 mod error;
+mod million;
 mod plan;
 mod pool;
 mod process;
+mod progress;
 mod report;
 mod request;
 mod response_head;
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
             exit_code(print(&format!("{}\n", encoder::FrameSizes::of(&plan).to_json())).map(|()| true))
         }
         Ok(Command::Run(args)) => exit_code(run::run(&args)),
+        Ok(Command::Million(args)) => exit_code(million::run(&args.plan, &args.million, args.quiet)),
         Ok(Command::Part(args, share)) => exit_code(pool::run_child(&args, share).map(|()| true)),
         Err(error) => {
             report(&error);

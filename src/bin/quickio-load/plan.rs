@@ -12,17 +12,19 @@ pub enum Scenario {
     Churn,
     Slow,
     Mixed,
+    Million,
 }
 
 impl Scenario {
     /// All scenarios with their names and descriptions.
-    pub const ALL: [(Scenario, &'static str, &'static str); 6] = [
+    pub const ALL: [(Scenario, &'static str, &'static str); 7] = [
         (Scenario::Hold, "hold", "connects, subscribes and stays: memory per connection, CPU at rest"),
         (Scenario::Ping, "ping", "sends pings: as fast as they are answered, or at a rate"),
         (Scenario::Fanout, "fanout", "publishes events that are broadcast to many subscribers"),
         (Scenario::Churn, "churn", "repeatedly connects, completes the handshake, pings and closes"),
         (Scenario::Slow, "slow", "fanout with some subscribers that never read"),
         (Scenario::Mixed, "mixed", "all of the above at the same time"),
+        (Scenario::Million, "million", "very many clients in one thread, in steps read from standard input"),
     ];
 
     /// Returns the scenario with this name.
@@ -184,6 +186,8 @@ impl Plan {
                 (self.churners, self.idle, self.slow) = (10, 1000, 5);
                 (self.publish_rate, self.ping_rate, self.churn_rate) = (20.0, 1000.0, 50.0);
             }
+            // The clients of a million are not divided into roles.
+            Scenario::Million => {}
         }
     }
 
@@ -237,6 +241,8 @@ impl Plan {
 pub enum Room {
     Busy(usize),
     Idle(usize),
+    /// The path that all clients of a million share.
+    Everyone,
 }
 
 impl Room {
@@ -245,6 +251,7 @@ impl Room {
         match self {
             Room::Busy(number) => format!("/relay/room{number:06}"),
             Room::Idle(number) => format!("/relay/idle{number:06}"),
+            Room::Everyone => "/relay/everyone00".into(),
         }
     }
 
@@ -327,7 +334,7 @@ mod tests {
 
     #[test]
     fn all_rooms_have_paths_of_one_length() {
-        for room in [Room::Busy(0), Room::Busy(999_999), Room::Idle(7)] {
+        for room in [Room::Busy(0), Room::Busy(999_999), Room::Idle(7), Room::Everyone] {
             assert_eq!(room.path().len(), Room::PATH_BYTES);
         }
     }

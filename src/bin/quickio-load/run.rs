@@ -5,12 +5,12 @@ use crate::clock;
 use crate::plan::{Plan, Role, Window};
 use crate::pool::WorkerPool;
 use crate::process::{CpuTime, MemoryUsage};
+use crate::progress::Progress;
 use crate::report::{Measurements, Report};
 use crate::results::{Counter, Counters, Results};
 use crate::slow;
 use quickio::qev::probe;
 use std::fs;
-use std::io::{IsTerminal, Write, stderr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<bool, String> {
 fn execute(args: &Args) -> Result<Report<'_>, String> {
     let plan = &args.plan;
     probe::probe().map_err(|missing| missing.to_string())?;
-    request_precise_wakeups();
+    clock::request_precise_wakeups();
     slow::check_server(plan)?;
     let mut progress = Progress::new(args.quiet);
     let memory_before = args.server_pid.map(MemoryUsage::of).transpose()?;
@@ -54,12 +54,6 @@ fn execute(args: &Args) -> Result<Report<'_>, String> {
     drain(plan, &mut pool)?;
     progress.end();
     Ok(Report::new(args, measured, pool.stop()?))
-}
-
-/// Asks the kernel to wake threads at the requested time, instead of up to 50 us later. New threads inherit this.
-fn request_precise_wakeups() {
-    // If the kernel refuses, wake-ups are slightly late, which the latencies include.
-    let _ = fs::write("/proc/self/timerslack_ns", "1");
 }
 
 /// Waits until all connections are open. Returns whether at least one is.
@@ -156,42 +150,6 @@ impl Sample {
             load_us: load,
             memory_before: None,
             memory: None,
-        }
-    }
-}
-
-/// A progress line on standard error. On a terminal it is overwritten, elsewhere a line is written every second.
-struct Progress {
-    quiet: bool,
-    terminal: bool,
-    last: Option<Instant>,
-}
-
-impl Progress {
-    fn new(quiet: bool) -> Progress {
-        Progress { quiet, terminal: stderr().is_terminal(), last: None }
-    }
-
-    fn is_due(&self) -> bool {
-        let interval = Duration::from_millis(if self.terminal { 200 } else { 1000 });
-        !self.quiet && self.last.is_none_or(|last| last.elapsed() >= interval)
-    }
-
-    fn show(&mut self, text: impl FnOnce() -> String) {
-        if !self.is_due() {
-            return;
-        }
-        self.last = Some(Instant::now());
-        // A terminal that was closed does not end the run.
-        let _ = match self.terminal {
-            true => write!(stderr(), "\r\x1b[K{}", text()),
-            false => writeln!(stderr(), "{}", text()),
-        };
-    }
-
-    fn end(&mut self) {
-        if self.terminal && !self.quiet {
-            let _ = write!(stderr(), "\r\x1b[K");
         }
     }
 }

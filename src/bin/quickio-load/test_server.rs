@@ -18,6 +18,10 @@ pub enum Fault {
     RefusesSubscriptions,
     /// Every ping closes its connection with 1013.
     ClosesPingers,
+    /// The greeting is not answered.
+    IgnoresGreetings,
+    /// A client is told to leave with 1001 after its subscription to the path that all share.
+    DismissesSubscribers,
 }
 
 type Rooms = Arc<Mutex<HashMap<String, Vec<TcpStream>>>>;
@@ -91,7 +95,7 @@ impl ServerConnection {
 
     fn answer(&mut self, text: &str) -> io::Result<()> {
         if text == "/qio/ohai" {
-            return self.send(text);
+            return if self.fault == Fault::IgnoresGreetings { Ok(()) } else { self.send(text) };
         }
         let (path, rest) = text.split_once(':').unwrap();
         let (callback, data) = rest.split_once('=').unwrap();
@@ -114,10 +118,13 @@ impl ServerConnection {
                 subscribers.retain_mut(|subscriber| subscriber.write_all(&message).is_ok());
             }
         }
-        match callback {
-            "0" => Ok(()),
-            _ => self.send(&format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}")),
+        if callback != "0" {
+            self.send(&format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}"))?;
         }
+        if self.fault == Fault::DismissesSubscribers && data.contains("everyone") {
+            self.socket.write_all(&[0x88, 2, 3, 0xe9])?;
+        }
+        Ok(())
     }
 
     /// Sends a text in two writes, which makes clients receive frames in pieces.

@@ -1,0 +1,115 @@
+//! The record of a client. There are very many: it has at most 88 bytes.
+
+use crate::decoder::Decoder;
+use crate::plan::Protocol;
+use quickio::qev::ring::SendId;
+
+/// The number of a client, which is also the token of its operations.
+pub type ClientNumber = u32;
+
+/// The number of subscriptions of each client: its room, and the path that all share.
+pub const SUBSCRIPTIONS: u8 = 2;
+
+/// A client.
+pub struct LoadClient {
+    pub state: ClientState,
+    /// The number of subscriptions that the server has confirmed, while they are being made.
+    pub confirmed: u8,
+    pub receiving: bool,
+    /// Frames wait until the send in flight has ended.
+    pub has_waiting: bool,
+    /// The send in flight.
+    pub sending: Option<SendId>,
+    /// The number of attempts to connect that have failed since the client was last open.
+    pub failures: u32,
+    pub decoder: Decoder,
+    /// The time at which it began to connect.
+    pub began: u64,
+    /// The time at which the last part of its opening ended.
+    pub reached: u64,
+}
+
+/// The state of a client: Closed -> Opening -> Open -> Leaving -> Closing -> Closed. Every state may be followed by
+/// Closing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState {
+    Closed,
+    Opening(OpeningPart),
+    Open,
+    /// The server has sent a close frame, and the client waits for the end of the stream.
+    Leaving,
+    /// The socket is closed as soon as no operation is in flight.
+    Closing,
+}
+
+/// A part of an opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OpeningPart {
+    /// The TCP connection, until the kernel has accepted the request for the upgrade.
+    Tcp,
+    Upgrade,
+    Hello,
+    Subscriptions,
+}
+
+impl OpeningPart {
+    /// All parts with their names, in their order.
+    pub const ALL: [(OpeningPart, &'static str); 4] = [
+        (OpeningPart::Tcp, "tcp"),
+        (OpeningPart::Upgrade, "upgrade"),
+        (OpeningPart::Hello, "hello"),
+        (OpeningPart::Subscriptions, "subscriptions"),
+    ];
+
+    /// Returns the name.
+    pub fn name(self) -> &'static str {
+        OpeningPart::ALL[self as usize].1
+    }
+}
+
+impl LoadClient {
+    /// Returns a client that is not connected.
+    pub fn new() -> LoadClient {
+        LoadClient {
+            state: ClientState::Closed,
+            confirmed: 0,
+            receiving: false,
+            has_waiting: false,
+            sending: None,
+            failures: 0,
+            decoder: Decoder::new(Protocol::WebSocket),
+            began: 0,
+            reached: 0,
+        }
+    }
+
+    /// Returns whether no operation is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.sending.is_none() && !self.receiving
+    }
+
+    /// Returns the part of the opening that is under way.
+    pub fn opening(&self) -> Option<OpeningPart> {
+        match self.state {
+            ClientState::Opening(part) => Some(part),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_small() {
+        assert!(size_of::<LoadClient>() <= 88, "{}", size_of::<LoadClient>());
+    }
+
+    #[test]
+    fn parts_have_their_names() {
+        for (part, name) in OpeningPart::ALL {
+            assert_eq!(part.name(), name);
+        }
+    }
+}
