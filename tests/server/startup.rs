@@ -116,11 +116,11 @@ fn as_ordinary_user(locked_kib: u64, arguments: &[&str]) -> Option<Command> {
 #[test]
 fn too_little_locked_memory() {
     let Some(server) = as_ordinary_user(1024, &["--shards", "16"]) else { return };
-    let words = ["ulimit -l", "1024 KiB", "16 shards need up to 10624 KiB", "fewer shards"];
+    let words = ["ulimit -l", "1024 KiB", "16 shards need up to 10368 KiB", "fewer shards"];
     assert_fails(server, 1, &words);
     let server = as_ordinary_user(256, &["--shards", "1"]).unwrap();
     assert_fails(server, 1, &["locked memory is 262144 bytes", "LimitMEMLOCK"]);
     // The limit that the message asks for suffices.
-    let server = as_ordinary_user(4 * 648 + 256, &["--shards", "4"]).unwrap();
+    let server = as_ordinary_user(4 * 648, &["--shards", "4"]).unwrap();
     Server::launch(server).assert_serves();
 }
