@@ -636,8 +636,17 @@ fn the_number_of_timers_does_not_grow_with_events() {
         world.send_event(client, &format!("/clienttest/echo:{}=1", n + 1));
         world.run_seconds(1 + n % 7);
     }
-    // One timer of the connection, and one for the broadcasts of `clienttest`.
-    assert_eq!(world.gauge(Gauge::Timers), 2);
+    // That of the connection.
+    assert_eq!(world.gauge(Gauge::Timers), 1);
+    // The broadcasts of `clienttest` have a timer while there are subscriptions.
+    for path in ["/qio/on", "/qio/on", "/qio/off", "/qio/on"] {
+        world.send_event(client, &format!("{path}:0=\"/clienttest/broadcast\""));
+        world.run_seconds(1);
+        assert_eq!(world.gauge(Gauge::Timers), if path == "/qio/on" { 2 } else { 1 });
+    }
+    world.reset(client);
+    world.run_seconds(1);
+    assert_eq!(world.gauge(Gauge::Timers), 0);
 }
 
 // Applications.
