@@ -1,0 +1,288 @@
+"""The report of scripts/million.sh: puts what was measured together, step by step, and compares it with the goals."""
+
+import glob
+import json
+import os
+import re
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+# The server's part of the kernel's memory, of which both ends of all connections are on this host. Both ends of an idle
+# connection are equal: a TCP socket with its inode, file and dentry, and a receive that waits in io_uring. A bound source port
+# exists only at the client's end, and a connection that is being opened only at the server's. TIME-WAIT is at the end that closed
+# first. What is left cannot be told apart, and counts half.
+SERVER_SHARES = {
+    "tcp": 0.5, "inodes": 0.5, "files": 0.5, "dentries": 0.5, "io_uring": 0.5, "ports": 0, "opening": 1, "time_wait": 0.5,
+    "other": 0.5, "outside_slabs": 0.5,
+}
+SLAB_NAMES = {
+    "tcp": "TCP sockets", "inodes": "inodes of sockets", "files": "files", "dentries": "dentries", "io_uring": "io_uring requests",
+    "ports": "bound ports", "opening": "connections being opened", "time_wait": "TIME-WAIT", "other": "other slabs",
+    "outside_slabs": "outside of slabs",
+}
+# Events by which CPU time is divided.
+DELIVERY_STEPS = ("broadcast", "rooms", "churn")
+LOG_LINES_MAX = 50
+
+
+def load_json(path, default=None):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return default
+
+
+def load_samples(out):
+    with open(os.path.join(out, "samples.jsonl"), encoding="utf-8") as file:
+        # The last line may be incomplete, because the sampler was stopped.
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def cpu(usage):
+    return usage["user_s"] + usage["system_s"]
+
+
+def minus(after, before):
+    return {name: after[name] - before[name] for name in ("user_s", "system_s")}
+
+
+def histogram(after, before):
+    """Returns a server's histogram: the number and the mean of the step itself, and the percentiles since the server's start."""
+    before = before or {"count": 0, "mean": 0}
+    count = after["count"] - before["count"]
+    total = after["count"] * after["mean"] - before["count"] * before["mean"]
+    since_start = {f"{name}_us": after[name] for name in ("p50", "p99", "p99.9", "max")}
+    return {"count": count, "mean_us": total / count if count else 0, "since_start": since_start}
+
+
+def outside_slabs(memory):
+    """Returns the memory that is neither a program's, nor of files, nor in slabs: page tables, rings, stacks, socket buffers."""
+    used = memory["MemTotal"] - memory["MemFree"] - memory["Buffers"] - memory["Cached"]
+    return used - memory["AnonPages"] - memory["Slab"]
+
+
+def kernel_memory(after, start, connections):
+    """Returns the growth of the kernel's memory since before the first client, for each kind, and the server's part of it."""
+    grown = {"outside_slabs": {"bytes": outside_slabs(after["memory"]) - outside_slabs(start["memory"]), "objects": 0}}
+    if after["slabs"] and start["slabs"]:
+        for kind, held in after["slabs"].items():
+            grown[kind] = {name: held[name] - start["slabs"][kind][name] for name in ("bytes", "objects")}
+    else:
+        slab = after["memory"]["SUnreclaim"] - start["memory"]["SUnreclaim"]
+        grown["other"] = {"bytes": slab, "objects": 0}
+    kinds = {
+        kind: {
+            "bytes": grown[kind]["bytes"],
+            "objects_each": grown[kind]["objects"] / connections,
+            "server_bytes": int(grown[kind]["bytes"] * share),
+        }
+        for kind, share in SERVER_SHARES.items()
+        if kind in grown
+    }
+    return {
+        "kinds": kinds,
+        "bytes": sum(kind["bytes"] for kind in kinds.values()),
+        "server_bytes": sum(kind["server_bytes"] for kind in kinds.values()),
+    }
+
+
+class Step:
+    """A step, as the load, the measurements before and after it, and the samples show it."""
+
+    def __init__(self, out, name, before, start, samples, run):
+        self.name, self.before, self.start, self.run = name, before, start, run
+        self.load = load_json(os.path.join(out, f"{name}.load.json"))
+        self.moments = load_json(os.path.join(out, f"{name}.moments.json"))
+        # A stopped server cannot be measured.
+        self.after = load_json(os.path.join(out, f"{name}.measure.json"))
+        end = self.after["time"] if self.after else self.moments["ended"]
+        self.samples = [sample for sample in samples if before["time"] <= sample["time"] <= end]
+        self.seconds = end - before["time"]
+
+    def each(self):
+        """Returns the number of things by which the server's CPU time is divided."""
+        if self.name in DELIVERY_STEPS:
+            return self.load["delivered"]
+        if self.name == "return":
+            return self.load["back"]
+        return self.run["connections"]
+
+    def server_usage(self):
+        if self.name == "return":
+            # The server is a new process.
+            return {name: self.after["server"][name] for name in ("user_s", "system_s")}
+        if self.name == "stop":
+            # The last sample is at most half a second older than the end.
+            living = [sample["server"] for sample in self.samples if sample["server"] and cpu(sample["server"]) > 0]
+            return minus(living[-1] if living else self.before["server"], self.before["server"])
+        return minus(self.after["server"], self.before["server"])
+
+    def server(self):
+        usage = self.server_usage()
+        found = {
+            **usage,
+            "cpu_s": cpu(usage),
+            "core_percent": 100 * cpu(usage) / self.seconds,
+            "cpu_us_each": 1e6 * cpu(usage) / max(1, self.each()),
+            "user_us_each": 1e6 * usage["user_s"] / max(1, self.each()),
+        }
+        if self.after:
+            found.update(resident=self.after["server"]["resident"], peak=self.after["server"]["peak"])
+        return found
+
+    def histograms(self):
+        if not self.after:
+            return {}
+        before = self.before["stats"]["timers"] if self.name != "return" else {}
+        after = self.after["stats"]["timers"]
+        return {name: histogram(after[name], before.get(name)) for name in ("turn", "send", "delivery", "mesh_hop")}
+
+    def machine(self):
+        found = {
+            "available_min": min((sample["available"] for sample in self.samples), default=0),
+            "slab_max": max((sample["slab"] for sample in self.samples), default=0),
+            "tcp_pages_max": max((sample["tcp"]["pages"] for sample in self.samples), default=0),
+            "orphans_max": max((sample["tcp"]["orphan"] for sample in self.samples), default=0),
+        }
+        if self.after:
+            spent = {name: self.after["machine"][name] - self.before["machine"][name] for name in self.after["machine"]}
+            total = max(0.01, sum(spent.values()))
+            load = minus(self.after["load"], self.before["load"])
+            found.update(
+                idle_percent=100 * spent["idle"] / total,
+                iowait_percent=100 * spent["iowait"] / total,
+                load_cpu_s=cpu(load),
+                load_core_percent=100 * cpu(load) / self.seconds,
+                load_resident=self.after["load"]["resident"],
+            )
+        return found
+
+    def memory(self):
+        if not self.after:
+            return {}
+        connections = self.run["connections"]
+        server = self.after["server"]
+        kernel = kernel_memory(self.after, self.start, connections)
+        resident_before = self.start["server"]["resident"]
+        return {
+            "resident_each": server["resident"] / connections,
+            "resident_growth_each": (server["resident"] - resident_before) / connections,
+            "resident_before": resident_before,
+            "kernel": kernel,
+            "server_side": server["resident"] + kernel["server_bytes"],
+        }
+
+    def counters(self):
+        """Returns the statistics that have grown during the step."""
+        if not self.after:
+            return {}
+        before = self.before["stats"]["counters"] if self.name != "return" else {}
+        grown = {name: count - before.get(name, 0) for name, count in self.after["stats"]["counters"].items()}
+        return {name: count for name, count in grown.items() if count}
+
+    def report(self):
+        found = {
+            "load": self.load, "seconds": self.seconds, "server": self.server(), "histograms": self.histograms(),
+            "machine": self.machine(), "memory": self.memory(), "counters": self.counters(),
+        }
+        if self.after:
+            shards = self.after["stats"]["shards"]
+            found["connections_of_shards"] = {"fewest": min(shards), "most": max(shards)}
+        if self.moments:
+            found["moments"] = self.moments
+        return found
+
+
+def log_lines(out):
+    """Returns the warnings and errors of the servers' logs, and the number of shards that were left behind."""
+    lines, left = [], 0
+    for path in sorted(glob.glob(os.path.join(out, "server.*.log"))):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        lines += [line for line in text.splitlines() if not re.search(r" (INFO|DEBUG|TRACE) ", line)]
+        behind = re.search(r"exits while shards are still running.*running=(\d+)", text)
+        left += int(behind[1]) if behind else 0
+    return {"lines": lines[:LOG_LINES_MAX], "count": len(lines), "shards_left": left}
+
+
+def failures(steps, log):
+    """Yields a text for each thing that clients must never see of a server."""
+    def load(name, key):
+        return steps.get(name, {}).get("load", {}).get(key, 0)
+
+    for name, key, text in (
+        ("connect", "failed", "clients did not get their connection and subscriptions"),
+        ("hold", "lost", "idle clients lost their connection"),
+        ("rooms", "lost", "events did not arrive"),
+        ("rooms", "duplicated", "events arrived twice"),
+        ("churn", "lost", "events did not arrive"),
+        ("churn", "duplicated", "events arrived twice"),
+        ("churn", "failed", "clients could not connect"),
+    ):
+        if load(name, key):
+            yield f"{name}: {load(name, key):,} {text} {load(name, 'failures') or ''}".rstrip()
+    for name, reached, all_of, text in (
+        ("broadcast", "delivered", "expected", "clients did not receive the event"),
+        ("return", "back", "lost", "clients did not come back"),
+        ("stop", "closed_1001", "clients", "clients were not told that the server stops"),
+    ):
+        if load(name, reached) < load(name, all_of):
+            yield f"{name}: {load(name, all_of) - load(name, reached):,} {text} {load(name, 'closes') or ''}".rstrip()
+    if log["shards_left"]:
+        yield f"stop: {log['shards_left']} shards were left behind"
+    code = steps.get("stop", {}).get("moments", {}).get("exit_code", 0)
+    if code:
+        yield f"stop: the server's exit code was {code}"
+
+
+def goal(name, wanted, value, text, is_met):
+    return {"goal": name, "wanted": wanted, "value": value, "text": text, "met": is_met}
+
+
+def goals(steps, run, failed):
+    """Yields the goals, which are those for a million clients on two cores."""
+    count = run["connections"]
+    if "connect" in steps:
+        connected = steps["connect"]["load"]["connected"]
+        yield goal("connected", f"{count:,} of {count:,}", connected, f"{connected:,}", connected == count)
+    if "return" in steps:
+        back = steps["return"]["load"]["back"]
+        yield goal("connected again after the restart", f"{count:,} of {count:,}", back, f"{back:,}", back == count)
+    yield goal("clients failed because of the server", "none", len(failed), "; ".join(failed) or "none", not failed)
+    held = steps.get("hold") or steps.get("connect")
+    if held:
+        each, side = held["memory"]["resident_each"], held["memory"]["server_side"]
+        yield goal("resident bytes for each client, all of the server's memory included", "at most 250 (aim: 200)", each, f"{each:,.0f}", each <= 250)
+        yield goal("server, and its side of the kernel's memory", "under 4.5 GiB", side, f"{side / GIB:.2f} GiB", side < 4.5 * GIB)
+    if "broadcast" in steps:
+        each, last = steps["broadcast"]["server"]["cpu_us_each"], steps["broadcast"]["load"]["last_ms"] / 1000
+        yield goal("server CPU for each delivery of the broadcast", "at most 4.5 us", each, f"{each:.2f} us", each <= 4.5)
+        yield goal("last delivery of the broadcast", "within 15 s", last, f"{last:.2f} s", last <= 15)
+    if "stop" in steps:
+        moments = steps["stop"]["moments"]
+        seconds = moments["ended"] - moments["told"]
+        yield goal("orderly stop", "within 20 s", seconds, f"{seconds:.1f} s", seconds <= 20)
+
+
+def build(out):
+    """Returns the report of a run whose files are in this directory."""
+    run = load_json(os.path.join(out, "run.json"))
+    start = load_json(os.path.join(out, "start.measure.json"))
+    samples = load_samples(out)
+    steps, before = {}, start
+    for name in run["steps"].split():
+        step = Step(out, name, before, start, samples, run)
+        steps[name] = step.report()
+        before = step.after or before
+    log = log_lines(out)
+    failed = list(failures(steps, log))
+    return {
+        "run": run,
+        "host": load_json(os.path.join(out, "host.json")),
+        "steps": steps,
+        "goals": list(goals(steps, run, failed)),
+        "failures": failed,
+        "server_log": log,
+    }
