@@ -75,28 +75,28 @@ if [[ -z $load_cores ]]; then load_cores=$((cores > 1 ? half : 0))-$((cores - 1)
 
 mkdir -p "$out"
 rm -f "$out"/*.json "$out"/*.jsonl "$out"/*.log "$out"/*.md "$out"/server.pid
-# The assignments are those of shards, processes, addresses, clients_max and subscriptions.
+# The assignments are those of shards, addresses, clients_max and subscriptions.
 plan=$(python3 scripts/lib/million_host.py --connections "$connections" --shards "$shards" --cores "$half" \
     --churn "$churn" --reserve-mib "$reserve" --json "$out/host.json" $force) || exit 1
-processes= addresses= clients_max= subscriptions=
+addresses= clients_max= subscriptions=
 eval "$plan"
-echo "$shards shards on cores $server_cores, $processes processes of load on cores $load_cores" >&2
+echo "server: $shards shards on cores $server_cores; load: $addresses source addresses, on cores $load_cores" >&2
 if [[ $check == yes ]]; then exit 0; fi
 if [[ $build == yes ]]; then cargo build --release --bins; fi
 
 # Ten seconds, the default, are for servers with fewer clients. Everything else that clients notice is at its default.
 server_flags=(--app relay --shards "$shards" --connections-per-address-max 0 --clients-max "$clients_max"
     --clients-subs-total "$subscriptions" --shutdown-timeout 60s)
-load_flags=(--connections "$connections" --rooms "$rooms" --source-addresses "$addresses"
+load_flags=(--connections "$connections" --rooms "$rooms" --sources "$addresses"
     --pingers "$((connections < 1000 ? connections : 1000))" ${connect_rate:+--connect-rate "$connect_rate"})
 life=0 load_pid= sampler_pid= completed=
 started=$(date +%s.%N)
 
 # report STEPS: writes the report of these steps. The exit code is 1 if a client failed because of the server.
 report() {
-    printf '{"connections": %s, "rooms": %s, "hold_s": %s, "seconds": %s, "churn": %s, "shards": %s, "processes": %s,
- "addresses": %s, "server_cores": "%s", "load_cores": "%s", "steps": "%s", "server": "%s", "load": "%s", "started": %s, "ended": %s}\n' \
-        "$connections" "$rooms" "$hold" "$seconds" "$churn" "$shards" "$processes" "$addresses" "$server_cores" "$load_cores" \
+    printf '{"connections": %s, "rooms": %s, "hold_s": %s, "seconds": %s, "churn": %s, "shards": %s, "addresses": %s,
+ "server_cores": "%s", "load_cores": "%s", "steps": "%s", "server": "%s", "load": "%s", "started": %s, "ended": %s}\n' \
+        "$connections" "$rooms" "$hold" "$seconds" "$churn" "$shards" "$addresses" "$server_cores" "$load_cores" \
         "${1# }" "${server_flags[*]}" "${load_flags[*]}" "$started" "$(date +%s.%N)" >"$out/run.json"
     scripts/million_table.py report "$out" | tee "$out/table.md"
     return "${PIPESTATUS[0]}"

@@ -40,7 +40,7 @@ def latency(found, names=("p50", "p99", "p999", "max")):
 
 def some(found):
     """Returns the entries of a table of counts that are not 0: `2 timeout, 1 reset`."""
-    return ", ".join(f"{count:,} {name}" for name, count in found.items() if count) or "none"
+    return "; ".join(f"{count:,} {name}" for name, count in found.items() if count) or "none"
 
 
 def connect_rows(step):
@@ -110,7 +110,7 @@ def return_rows(step):
 def stop_rows(step):
     load, moments = step["load"], step["moments"]
     yield "told (1001) of clients", f"{load['closed_1001']:,} of {load['clients']:,}"
-    yield "closed otherwise", some(load.get("closes", {}))
+    yield "ends of clients by cause", some(load.get("closes", {}))
     yield "s until the process ended; its exit code", f"{number(moments['ended'] - moments['told'])}; {moments['exit_code']}"
     yield "first; last client told, ms", f"{number(load['first_ms'])}; {number(load['last_ms'])}"
     yield "server CPU for each client, us (user)", each(step)
@@ -174,11 +174,13 @@ def tables(reports):
     run, host = reports[0]["run"], reports[0]["host"]
     print(
         f"{run['connections']:,} clients in {run['rooms']:,} rooms; {run['shards']} shards on cores {run['server_cores']}, "
-        f"{run['processes']} processes of load on cores {run['load_cores']}. Linux {host['kernel']}, {host['cpu']}, "
+        f"the load on cores {run['load_cores']}. Linux {host['kernel']}, {host['cpu']}, "
         f"{host['cores']} cores, {host['memory_bytes'] / million_report.GIB:.1f} GiB, `ulimit -n` {host['nofile']:,}. "
         f"Commits: {', '.join(dict.fromkeys(report['host']['commit'] for report in reports))}. "
         f"Server: `{run['server']}`.\n"
     )
+    if run["connections"] < 1_000_000:
+        print("The goals are those for a million clients.\n")
     side_by_side("goal", [goal_rows(report) for report in reports])
     for name in ROWS:
         side_by_side(f"`{name}`", [rows(report, name) for report in reports])

@@ -30,9 +30,9 @@ RING_PLACES_SPARE = 100
 # deviations above the mean; six are never seen.
 DEVIATIONS = 6
 
-# Source ports are twice as many as connections: the kernel finds a free one quickly, and those of closed connections rest
-# in TIME-WAIT.
-PORTS_PER_CONNECTION = 2
+# Source ports are several times as many as connections: the kernel finds a free one quickly, and those of closed connections
+# rest in TIME-WAIT.
+PORTS_PER_CONNECTION = 4
 TIME_WAIT_SECONDS = 60
 ADDRESSES_MAX = 255 * 254
 
@@ -41,8 +41,7 @@ KERNEL_BYTES_PER_END = 4700
 SERVER_BYTES_PER_CLIENT = 300
 LOAD_BYTES_PER_CLIENT = 600
 SHARD_BYTES = 3 * MIB
-LOAD_PROCESS_BYTES = 16 * MIB
-CLIENTS_PER_PROCESS = 19_000
+LOAD_RING_BYTES = 2 * MIB
 
 # The files of everything else on the host.
 FILES_SPARE = 10_000
@@ -98,7 +97,8 @@ class Plan:
         chosen = shards_for(args.connections, self.places, args.cores) if args.shards == "auto" else int(args.shards)
         self.shards_suffice = chosen is not None and busiest(args.connections, chosen) <= self.places
         self.shards = chosen or SHARDS_MAX
-        self.processes = math.ceil(args.connections / min(CLIENTS_PER_PROCESS, max(1, self.places)))
+        # The load has one process, and rings of its own.
+        self.load_rings = math.ceil(args.connections / max(1, self.places))
         low, high = sysctl("net.ipv4.ip_local_port_range") or (32768, 60999)
         self.ports = high - low + 1
         ports_wanted = (args.connections + TIME_WAIT_SECONDS * args.churn) * PORTS_PER_CONNECTION
@@ -119,7 +119,7 @@ class Plan:
             "sockets in the kernel, both ends": 2 * self.connections * KERNEL_BYTES_PER_END,
             "socket buffers during a broadcast": buffers,
             "server": self.connections * SERVER_BYTES_PER_CLIENT + self.shards * SHARD_BYTES,
-            "load": self.connections * LOAD_BYTES_PER_CLIENT + self.processes * LOAD_PROCESS_BYTES,
+            "load": self.connections * LOAD_BYTES_PER_CLIENT + self.load_rings * LOAD_RING_BYTES,
             "reserve": self.reserve,
         }
 
@@ -180,7 +180,7 @@ def check_tcp(plan):
     ports = plan.ports * plan.addresses
     yield Check(
         "ports of the load", f"{plan.ports:,} (net.ipv4.ip_local_port_range) on {plan.addresses} addresses of 127.0.0.0/8",
-        f"{plan.connections:,} and as many again", f"widen net.ipv4.ip_local_port_range; {TUNE}",
+        f"more than {plan.connections:,}", f"widen net.ipv4.ip_local_port_range; {TUNE}",
         plan.addresses <= ADDRESSES_MAX and ports > plan.connections,
     )
     somaxconn = (sysctl("net.core.somaxconn") or [4096])[0]
@@ -208,10 +208,10 @@ def check_tcp(plan):
 
 def check_rights(plan):
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
-    wanted = (plan.shards + plan.processes) * MIB
+    wanted = (plan.shards + plan.load_rings) * MIB
     yield Check(
         "memlock (ulimit -l)", "unlimited" if locked == resource.RLIM_INFINITY else f"{mib(locked)} MiB", f"{mib(wanted)} MiB",
-        "raise it (`ulimit -l`), or run as root: each shard and each process of the load locks memory for its ring",
+        "raise it (`ulimit -l`), or run as root: each shard of the server locks memory for its ring, and the load has as many rings",
         os.geteuid() == 0 or locked == resource.RLIM_INFINITY or locked >= wanted,
     )
     yield Check(
@@ -260,7 +260,7 @@ def main():
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(describe(plan, checks), file, indent=1)
-    for name in ("shards", "processes", "addresses", "clients_max", "subscriptions"):
+    for name in ("shards", "addresses", "clients_max", "subscriptions"):
         print(f"{name}={getattr(plan, name)}")
     if missing:
         end = "going on because of --force" if args.force else "nothing was started; --force tries nevertheless"
