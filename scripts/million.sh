@@ -132,7 +132,7 @@ start() {
 
 # measure NAME: writes OUT/NAME.measure.json.
 measure() {
-    python3 scripts/lib/million_measure.py snapshot "$server_pid" "$load_pid" "http://127.0.0.1:$((port + 1))/stats" \
+    python3 scripts/lib/million_measure.py snapshot "$server_pid" "$load_pid" "http://127.0.0.1:$((port + 1))" \
         "$out/$1.measure.json"
 }
 

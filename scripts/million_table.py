@@ -126,6 +126,9 @@ ROWS = {
 }
 
 
+NAMES = {"turn": "turns", "delivery": "deliveries"}
+
+
 def common_rows(step):
     """Yields what every step has: where the time went, and the server's own histograms."""
     machine = step["machine"]
@@ -139,9 +142,8 @@ def common_rows(step):
     for name in ("turn", "delivery"):
         found = step["histograms"].get(name)
         if found and found["count"]:
-            yield f"server's {name}: count; mean, us", f"{found['count']:,}; {number(found['mean_us'])}"
-            since = ", ".join(number(found["since_start"][f"{part}_us"] / 1000) for part in ("p50", "p99", "p99.9", "max"))
-            yield f"server's {name} since its start: p50, p99, p99.9, max, ms", since
+            yield f"server's own {NAMES[name]}: count", f"{found['count']:,}"
+            yield f"server's own {NAMES[name]}: p50, p99, p99.9, max, ms", latency(found)
 
 
 def rows(report, name):

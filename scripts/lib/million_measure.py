@@ -1,6 +1,6 @@
 """Measures the server, the load and the kernel for scripts/million.sh.
 
-    million_measure.py snapshot SERVER_PID LOAD_PID STATS_URL FILE
+    million_measure.py snapshot SERVER_PID LOAD_PID ADMIN_URL FILE
     million_measure.py sample SCRIPT_PID PID_FILE LOAD_PID RESERVE_MIB FILE
 
 The first form writes one measurement as JSON, and resets the server's peak of resident memory. The second one appends a line of
@@ -133,26 +133,30 @@ def peak(pid):
     return int(found[1]) * 1024 if found else 0
 
 
-def statistics(url):
-    """Returns what the report needs of the server's statistics. A shard that is busy may not answer at once."""
+def page(url):
+    """Returns a page of the admin endpoint. A shard that is busy may not answer at once."""
     for attempt in range(STATS_TRIES):
         try:
             with urllib.request.urlopen(url, timeout=30) as response:
-                stats = json.load(response)
-            break
+                return json.load(response)
         except (urllib.error.URLError, OSError):
             if attempt == STATS_TRIES - 1:
                 raise
             time.sleep(0.5)
+
+
+def statistics(admin):
+    """Returns what the report needs of the server's statistics."""
+    stats = page(f"{admin}/stats")
     return {
         "counters": stats["counters"],
         "gauges": stats["gauges"],
-        "timers": stats["timers"],
+        "intervals": page(f"{admin}/histograms")["intervals"],
         "shards": [shard["gauges"]["connections"] for shard in stats["shards"]],
     }
 
 
-def snapshot(server, load, url):
+def snapshot(server, load, admin):
     now = time.time()
     return {
         "time": now,
@@ -162,7 +166,7 @@ def snapshot(server, load, url):
         "memory": meminfo(),
         "tcp": sockstat(),
         "slabs": slabs(),
-        "stats": statistics(url),
+        "stats": statistics(admin),
     }
 
 

@@ -49,12 +49,20 @@ def minus(after, before):
 
 
 def histogram(after, before):
-    """Returns a server's histogram: the number and the mean of the step itself, and the percentiles since the server's start."""
-    before = before or {"count": 0, "mean": 0}
-    count = after["count"] - before["count"]
-    total = after["count"] * after["mean"] - before["count"] * before["mean"]
-    since_start = {f"{name}_us": after[name] for name in ("p50", "p99", "p99.9", "max")}
-    return {"count": count, "mean_us": total / count if count else 0, "since_start": since_start}
+    """Returns the percentiles of the durations that were recorded between two times, from the intervals at both of them."""
+    earlier = dict(before)
+    counts = [(bound, count - earlier.get(bound, 0)) for bound, count in after]
+    counts = [(bound, count) for bound, count in counts if count]
+    total = sum(count for _, count in counts)
+    found = {"count": total}
+    for name, part in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1)):
+        seen = 0
+        for bound, count in counts:
+            seen += count
+            if seen >= part * total:
+                found[f"{name}_ms"] = bound / 1000
+                break
+    return found
 
 
 def outside_slabs(memory):
@@ -135,9 +143,10 @@ class Step:
     def histograms(self):
         if not self.after:
             return {}
-        before = self.before["stats"]["timers"] if self.name != "return" else {}
-        after = self.after["stats"]["timers"]
-        return {name: histogram(after[name], before.get(name)) for name in ("turn", "send", "delivery", "mesh_hop")}
+        # The server that has returned has no earlier times.
+        before = self.before["stats"]["intervals"] if self.name != "return" else {}
+        after = self.after["stats"]["intervals"]
+        return {name: histogram(after[name], before.get(name, [])) for name in ("turn", "send", "delivery", "mesh_hop")}
 
     def machine(self):
         found = {

@@ -1,4 +1,4 @@
-//! `/stats`: all metrics as JSON, merged and for each shard.
+//! `/stats`: all metrics as JSON, merged and for each shard. `/histograms`: the latencies in more detail.
 
 use std::time::UNIX_EPOCH;
 
@@ -25,6 +25,28 @@ pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serd
     })?;
     page.push(b'\n');
     Ok(page)
+}
+
+/// Returns the histograms of all shards together.
+pub(super) fn histograms(shards: &[Snapshot]) -> serde_json::Result<Vec<u8>> {
+    let mut merged = Latencies::new();
+    shards.iter().for_each(|shard| merged.merge(&shard.latencies));
+    let mut page = serde_json::to_vec(&HistogramsPage { timers_unit: "microseconds", intervals: &merged })?;
+    page.push(b'\n');
+    Ok(page)
+}
+
+#[derive(Serialize)]
+struct HistogramsPage<'a> {
+    timers_unit: &'static str,
+    /// For each latency, the longest duration and the count of each interval.
+    #[serde(serialize_with = "intervals")]
+    intervals: &'a Latencies,
+}
+
+fn intervals<S: Serializer>(latencies: &Latencies, serializer: S) -> Result<S::Ok, S::Error> {
+    let latency = |&timing: &Timing| (timing.metric().name, latencies.get(timing).intervals());
+    serializer.collect_map(Timing::ALL.iter().map(latency))
 }
 
 #[derive(Serialize)]
@@ -165,6 +187,15 @@ mod tests {
     use super::*;
     use crate::admin::tests::{info, two_shards};
     use serde_json::Value;
+
+    #[test]
+    fn histograms_are_those_of_all_shards() {
+        let page = histograms(&two_shards()).unwrap();
+        let page: Value = serde_json::from_slice(&page).unwrap();
+        assert_eq!(page["intervals"]["turn"], serde_json::json!([[1.023, 1], [3014.655, 2]]));
+        assert_eq!(page["intervals"].as_object().unwrap().len(), Timing::ALL.len());
+        assert_eq!(page["intervals"]["route"], serde_json::json!([]));
+    }
 
     #[test]
     fn every_metric_is_present_merged_and_for_each_shard() {

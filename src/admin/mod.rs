@@ -3,6 +3,7 @@
 //! | page | response |
 //! | --- | --- |
 //! | `GET /stats` | JSON: every counter, gauge and latency, merged and for each shard, and the process |
+//! | `GET /histograms` | JSON: the counts of all latencies, in intervals |
 //! | `GET /metrics` | the same as Prometheus text |
 //! | `GET /healthz` | 200 `ok`, or 503 and the reason |
 //! | `POST /clock?advance=MS` | advances the manual clock; 404 if the server uses the system clock |

@@ -14,22 +14,37 @@ const ADVANCE_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 pub(super) async fn answer<B>(request: &Request<B>, source: &impl Source) -> AdminResponse {
     let uri = request.uri();
     match uri.path() {
-        "/stats" | "/metrics" | "/healthz" if ![Method::GET, Method::HEAD].contains(request.method()) => {
+        "/stats" | "/histograms" | "/metrics" | "/healthz"
+            if ![Method::GET, Method::HEAD].contains(request.method()) =>
+        {
             reply::wrong_method("GET, HEAD")
         }
         "/stats" => stats(source).await,
+        "/histograms" => histograms(source).await,
         "/metrics" => metrics(source).await,
         "/healthz" => healthz(source).await,
         "/clock" if source.info().manual_clock => {
             clock(request.method(), uri.query().unwrap_or_default(), source).await
         }
-        _ => reply::text(StatusCode::NOT_FOUND, "no such page: there are /stats, /metrics and /healthz"),
+        _ => {
+            let pages = "no such page: there are /stats, /histograms, /metrics and /healthz";
+            reply::text(StatusCode::NOT_FOUND, pages)
+        }
     }
 }
 
 async fn stats(source: &impl Source) -> AdminResponse {
     let Some(shards) = source.snapshot().await else { return no_snapshot() };
-    match json::stats(&source.info(), &process::read(), &shards) {
+    json_page(json::stats(&source.info(), &process::read(), &shards))
+}
+
+async fn histograms(source: &impl Source) -> AdminResponse {
+    let Some(shards) = source.snapshot().await else { return no_snapshot() };
+    json_page(json::histograms(&shards))
+}
+
+fn json_page(page: serde_json::Result<Vec<u8>>) -> AdminResponse {
+    match page {
         Ok(page) => reply::page(StatusCode::OK, "application/json", page),
         Err(error) => reply::text(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -160,7 +160,7 @@ fn pages_are_served() {
 #[test]
 fn heads_have_no_body() {
     let setup = start(PATIENT, Fake::default());
-    for page in ["/stats", "/metrics", "/healthz"] {
+    for page in ["/stats", "/histograms", "/metrics", "/healthz"] {
         let (status, head, body) = ask(&setup, "HEAD", page);
         assert_eq!((status, body.as_str()), (200, ""), "{page}");
         assert!(header(&head, "Content-Length").parse::<usize>().unwrap() > 0);
@@ -180,6 +180,7 @@ fn bad_requests_are_answered_with_the_reason() {
         ("DELETE", "/nothing", 404, ""),
         ("POST", "/stats", 405, "GET, HEAD"),
         ("DELETE", "/metrics", 405, "GET, HEAD"),
+        ("POST", "/histograms", 405, "GET, HEAD"),
         ("OPTIONS", "/healthz", 405, "GET, HEAD"),
         ("GET", "/clock?advance=1", 405, "POST"),
         ("HEAD", "/clock", 405, "POST"),

@@ -13,6 +13,9 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 const NS_PER_US: f64 = 1e3;
 
+/// The precision of [`LatencyHistogram::intervals`] in bits: each interval is at most a sixteenth of its bounds.
+const INTERVAL_BITS: u32 = 5;
+
 /// A histogram of durations from 1 ns to an hour, with a precision of three digits. Other durations are recorded as the
 /// nearest of these.
 ///
@@ -67,6 +70,23 @@ impl LatencyHistogram {
     /// Returns the figures for all recorded durations.
     pub fn summary(&self) -> Summary {
         self.ended().recorded.as_ref().map_or_else(Summary::default, |recorded| recorded.summary())
+    }
+
+    /// Returns the intervals that have durations, in ascending order: the longest duration of each in microseconds, and
+    /// the number of durations. The bounds of intervals are always the same: the intervals of an earlier time can be
+    /// subtracted.
+    pub fn intervals(&self) -> Vec<(f64, u64)> {
+        let mut intervals: Vec<(u64, u64)> = Vec::new();
+        let ended = self.ended();
+        let recorded = ended.recorded.iter().flat_map(|recorded| recorded.histogram.iter_recorded());
+        for step in recorded {
+            let (bound, count) = (interval_bound(step.value_iterated_to()), step.count_at_value());
+            match intervals.last_mut() {
+                Some(last) if last.0 == bound => last.1 = last.1.saturating_add(count),
+                _ => intervals.push((bound, count)),
+            }
+        }
+        intervals.into_iter().map(|(ns, count)| (microseconds(ns), count)).collect()
     }
 
     /// Returns the number of recorded durations.
@@ -127,6 +147,12 @@ impl Recorded {
             max: microseconds(histogram.max()),
         }
     }
+}
+
+/// Returns the longest duration of the interval that has this one.
+fn interval_bound(ns: u64) -> u64 {
+    let shift = (u64::BITS - ns.leading_zeros()).saturating_sub(INTERVAL_BITS);
+    ns | ((1 << shift) - 1)
 }
 
 fn microseconds(ns: u64) -> f64 {
@@ -223,6 +249,23 @@ mod tests {
             assert!(close(summary.min, us) && close(summary.max, us), "{ns} ns: {summary:?}");
             assert_eq!(summary.mean, us);
         }
+    }
+
+    #[test]
+    fn intervals_have_all_durations_and_fixed_bounds() {
+        let mut histogram = histogram_of(&[1, 31, 32, 33, 1_000, 1_010, 2_000_000]);
+        histogram.record_n(40_000, 5);
+        let before = histogram.intervals();
+        let expected = [(0.001, 1), (0.031, 1), (0.033, 2), (1.023, 2), (40.959, 5), (2_031.615, 1)];
+        assert_eq!(before, expected);
+        histogram.record(40_500);
+        histogram.record(9_000_000);
+        let after = histogram.intervals();
+        assert!(
+            before.iter().all(|old| after.iter().any(|new| new.0 == old.0 && new.1 >= old.1)),
+            "{after:?}"
+        );
+        assert_eq!(after.iter().map(|interval| interval.1).sum::<u64>(), histogram.count());
     }
 
     #[test]
