@@ -28,7 +28,6 @@
 //! make a shard hold far more memory than the limits suggest.
 
 mod list;
-mod table;
 #[cfg(test)]
 mod tests;
 
@@ -36,9 +35,10 @@ use ahash::RandomState;
 use smallvec::SmallVec;
 
 use self::list::{ClientPaths, PLACES_MAX, SubscriptionState};
-use self::table::{PairTable, Secret, TableSlot};
 use crate::event::path::{Path, PathRef};
 use crate::limits::SHARDS_MAX;
+use crate::qev::blocks::Blocks;
+use crate::qev::pairs::{PairTable, Secret, TableSlot};
 
 /// The id of a path in use: one that has subscribers, pending subscribers, or subscribers on other shards. The id is
 /// used again when its path is no longer in use.
@@ -124,9 +124,9 @@ pub enum EndedSubscription {
 #[derive(Debug)]
 pub struct Subscriptions {
     /// The paths of each client, by the client's slot.
-    clients: Vec<ClientPaths>,
+    clients: Blocks<ClientPaths>,
     /// The paths, by [`PathId`].
-    entries: Vec<PathEntry>,
+    entries: Blocks<PathEntry>,
     /// The ids that are not in use.
     vacant: Vec<PathId>,
     /// The number of vacant ids from which on it is worth while to look for vacant entries at the end.
@@ -157,9 +157,12 @@ struct PathEntry {
 /// The memory of a shared text apart from its bytes: two counts.
 const TEXT_HEADER_BYTES: usize = 16;
 
-/// The memory of a path on a shard: its entry and its pair in the index. Both tables grow by doubling: at worst, half of
-/// their memory is unused.
-const ENTRY_BYTES: usize = 2 * (size_of::<PathEntry>() + size_of::<TableSlot>());
+/// The memory of a path on a shard: its entry and its pair in the index. The index grows by doubling, and is at most three
+/// quarters full: at worst, five eighths of its memory are unused.
+const ENTRY_BYTES: usize = size_of::<PathEntry>() + 3 * size_of::<TableSlot>();
+
+/// The number of places by which a list of subscribers grows at least.
+const SUBSCRIBERS_GROWN_MIN: usize = 4;
 
 /// The number of entries that a table keeps, however few are in use.
 const ENTRIES_KEPT: usize = 1024;
@@ -179,8 +182,8 @@ impl Subscriptions {
     fn with_hasher(hasher: RandomState) -> Subscriptions {
         let secret = Secret::new(&hasher);
         Subscriptions {
-            clients: Vec::new(),
-            entries: Vec::new(),
+            clients: Blocks::new(),
+            entries: Blocks::new(),
             vacant: Vec::new(),
             next_look: 0,
             index: PairTable::new(),
@@ -285,9 +288,6 @@ impl Subscriptions {
         while self.clients.last().is_some_and(|list| list.len() == 0) {
             self.clients.pop();
         }
-        if self.clients.len() < self.clients.capacity() / 4 {
-            self.clients.shrink_to(self.clients.len() * 2);
-        }
     }
 
     /// Returns the number of the client's subscriptions, including pending and tombstoned ones.
@@ -297,7 +297,7 @@ impl Subscriptions {
 
     /// Returns the clients that have subscriptions, including pending and tombstoned ones.
     pub fn holders(&self) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.clients).filter(|(_, list)| list.len() > 0).map(|(client, _)| client)
+        (0..).zip(self.clients.iter()).filter(|(_, list)| list.len() > 0).map(|(client, _)| client)
     }
 
     /// Returns this shard's active subscribers of a path, in no particular order.
@@ -468,9 +468,8 @@ impl Subscriptions {
     }
 
     fn add_pending(&mut self, client: u32, id: PathId) -> SubscribeOutcome {
-        let slots = client as usize + 1;
-        if self.clients.len() < slots {
-            self.clients.resize_with(slots, || ClientPaths::EMPTY);
+        while self.clients.len() <= client as usize {
+            self.clients.push(ClientPaths::EMPTY);
         }
         self.clients[client as usize].insert(self.secret, id, SubscriptionState::Pending);
         let entry = &mut self.entries[id.index()];
@@ -486,7 +485,7 @@ impl Subscriptions {
         let entry = &mut self.entries[id.index()];
         let place = u32::try_from(entry.subscribers.len()).expect("clients are counted in u32");
         assert!(place < PLACES_MAX, "a path has at most {PLACES_MAX} subscribers");
-        entry.subscribers.push(Subscriber { client });
+        entry.add_subscriber(client);
         entry.pending -= 1;
         self.active += 1;
         self.clients[client as usize].set(self.secret, id, SubscriptionState::Active(place));
@@ -554,7 +553,7 @@ impl Subscriptions {
         });
         let entry = &mut self.entries[id.index()];
         (entry.path, entry.tag) = (Some(path.clone()), tag);
-        self.index.insert(self.secret, TableSlot { key: tag, value: id.0 });
+        self.index.insert(self.secret, TableSlot::new(tag, id.0));
         id
     }
 
@@ -581,14 +580,16 @@ impl Subscriptions {
         if !is_sparse || vacant < self.next_look.min(entries) {
             return;
         }
-        let used = self.entries.iter().rposition(|entry| entry.path.is_some()).map_or(0, |last| last + 1);
+        let last = (0..entries).rev().find(|index| self.entries[*index].path.is_some());
+        let used = last.map_or(0, |last| last + 1);
         if used > entries / 2 {
             self.next_look = vacant + ((entries - vacant) / 2).max(1);
             return;
         }
         self.next_look = 0;
-        self.entries.truncate(used);
-        self.entries.shrink_to(used * 2);
+        while self.entries.len() > used {
+            self.entries.pop();
+        }
         self.vacant.retain(|id| id.index() < used);
         self.vacant.shrink_to(used);
     }
@@ -604,6 +605,16 @@ fn window(turn: u64, count: usize, len: usize) -> impl Iterator<Item = usize> {
 }
 
 impl PathEntry {
+    /// Adds a subscriber. A long list grows by an eighth, not by doubling: a list of a million entries has little memory
+    /// that is not used, and each entry is still copied only about eight times.
+    fn add_subscriber(&mut self, client: u32) {
+        let list = &mut self.subscribers;
+        if list.len() == list.capacity() {
+            list.grow(list.len() + (list.len() / 8).max(SUBSCRIBERS_GROWN_MIN));
+        }
+        list.push(Subscriber { client });
+    }
+
     /// Returns whether a client of this shard is subscribed to the path, or pending.
     fn is_held(&self) -> bool {
         !self.subscribers.is_empty() || self.pending > 0

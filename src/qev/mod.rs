@@ -2,12 +2,14 @@
 
 mod affinity;
 mod bell;
+pub mod blocks;
 pub mod buffers;
 pub mod clock;
 pub mod control;
 pub mod fair;
 pub mod inbox;
 pub mod mesh;
+pub mod pairs;
 pub mod probe;
 pub mod ring;
 pub mod runtime;

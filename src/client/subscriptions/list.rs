@@ -2,7 +2,7 @@
 //! constant time.
 
 use super::PathId;
-use super::table::{PairTable, Secret, TableSlot, VACANT};
+use crate::qev::pairs::{PairTable, Secret, TableSlot, VACANT};
 
 /// The state of a client's subscription to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ impl SubscriptionState {
     }
 }
 
-/// The paths of one client with their states. The keys of the slots are paths, the values are states.
+/// The paths of one client with their states. The keys of the slots are paths, the values are states. The list has 16
+/// bytes, and each client has one.
 ///
 /// Invariants, asserted by [`check`](ClientPaths::check): a path is in the list at most once, and a table has more than
 /// one path.
@@ -61,7 +62,7 @@ impl ClientPaths {
 
     pub fn get(&self, secret: Secret, path: PathId) -> Option<SubscriptionState> {
         let value = match self {
-            ClientPaths::Few(slots) => slots[find(slots, path)?].value,
+            ClientPaths::Few(slots) => slots[find(slots, path)?].value(),
             ClientPaths::Many(table) => table.value(table.find(secret, path.0, |_| true)?),
         };
         Some(SubscriptionState::from_value(value))
@@ -69,7 +70,7 @@ impl ClientPaths {
 
     /// Adds a path that is not in the list.
     pub fn insert(&mut self, secret: Secret, path: PathId, state: SubscriptionState) {
-        let added = TableSlot { key: path.0, value: state.to_value() };
+        let added = TableSlot::new(path.0, state.to_value());
         if let ClientPaths::Few(slots) = self {
             if let Some(vacant) = slots.iter_mut().find(|slot| slot.is_vacant()) {
                 *vacant = added;
@@ -82,7 +83,9 @@ impl ClientPaths {
     /// Changes the state of a path that is in the list.
     pub fn set(&mut self, secret: Secret, path: PathId, state: SubscriptionState) {
         match self {
-            ClientPaths::Few(slots) => slots[find(slots, path).expect(IN_LIST)].value = state.to_value(),
+            ClientPaths::Few(slots) => {
+                slots[find(slots, path).expect(IN_LIST)] = TableSlot::new(path.0, state.to_value());
+            }
             ClientPaths::Many(table) => {
                 let at = table.find(secret, path.0, |_| true).expect(IN_LIST);
                 table.set(at, state.to_value());
@@ -179,7 +182,7 @@ fn find(slots: &[TableSlot; 2], path: PathId) -> Option<usize> {
 }
 
 fn subscription(slot: TableSlot) -> (PathId, SubscriptionState) {
-    (PathId(slot.key), SubscriptionState::from_value(slot.value))
+    (PathId(slot.key), SubscriptionState::from_value(slot.value()))
 }
 
 #[cfg(test)]
@@ -193,6 +196,11 @@ mod tests {
                 ClientPaths::Many(table) => size_of::<PairTable>() + table.heap_bytes(),
             }
         }
+    }
+
+    #[test]
+    fn a_list_is_within_its_budget() {
+        assert_eq!(size_of::<ClientPaths>(), 16);
     }
 
     #[test]

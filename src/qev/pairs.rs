@@ -1,5 +1,8 @@
 //! An open-addressing table of pairs of `u32`, with eight bytes a slot. It is the list of a client with many
-//! subscriptions, and the index of paths.
+//! subscriptions, the index of paths, and the table of session ids.
+//!
+//! A table doubles when it is three quarters full: an entry takes 11 to 21 bytes. It does not grow in smaller steps,
+//! because each step places every pair again.
 //!
 //! A standard map would be as small, but has three drawbacks for a shard. It hashes every key again when it grows,
 //! which for paths means a cache miss and a string for each, all in one turn; here the key is 32 bits of the hash. It
@@ -10,32 +13,48 @@
 //! because a peer may choose which keys are in the table.
 
 use ahash::RandomState;
+use std::num::NonZeroU32;
 
-/// The value of a vacant slot.
-pub(super) const VACANT: u32 = u32::MAX;
+/// The value of a vacant slot. No value is larger.
+pub const VACANT: u32 = u32::MAX - 1;
 
 /// The minimum number of slots.
 const SLOTS_MIN: usize = 4;
 
 /// A slot: a pair of a key and a value, or vacant.
+///
+/// The value is stored with its bits inverted, and is therefore not 0: the list of a client uses this to tell its two
+/// forms apart without another word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TableSlot {
+pub struct TableSlot {
+    inverted: NonZeroU32,
     pub key: u32,
-    pub value: u32,
 }
 
 impl TableSlot {
-    pub const VACANT: TableSlot = TableSlot { key: 0, value: VACANT };
+    pub const VACANT: TableSlot = TableSlot::new(0, VACANT);
 
+    /// Returns a pair of a key and a value.
+    #[inline]
+    pub const fn new(key: u32, value: u32) -> TableSlot {
+        TableSlot { inverted: NonZeroU32::new(!value).expect("a value is at most `VACANT`"), key }
+    }
+
+    #[inline]
+    pub fn value(self) -> u32 {
+        !self.inverted.get()
+    }
+
+    #[inline]
     pub fn is_vacant(self) -> bool {
-        self.value == VACANT
+        self.value() == VACANT
     }
 }
 
 /// A secret that makes the order of slots unpredictable. All tables of a shard share one secret, which is passed to
 /// their methods and not stored in each table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Secret {
+pub struct Secret {
     mixed: u64,
     factor: u64,
 }
@@ -62,7 +81,7 @@ impl Secret {
 /// - `len` is the number of used slots, and all slots from `end` on are vacant.
 /// - No slot is vacant between the one at which a key's probe begins and the one that has the key.
 #[derive(Debug)]
-pub(super) struct PairTable {
+pub struct PairTable {
     slots: Box<[TableSlot]>,
     len: u32,
     end: u32,
@@ -89,7 +108,7 @@ impl PairTable {
             if slot.is_vacant() {
                 return None;
             }
-            if slot.key == key && matches(slot.value) {
+            if slot.key == key && matches(slot.value()) {
                 return Some(at);
             }
             at = self.after(at);
@@ -97,12 +116,12 @@ impl PairTable {
     }
 
     pub fn value(&self, at: usize) -> u32 {
-        self.slots[at].value
+        self.slots[at].value()
     }
 
     pub fn set(&mut self, at: usize, value: u32) {
         debug_assert!(value != VACANT && !self.slots[at].is_vacant());
-        self.slots[at].value = value;
+        self.slots[at] = TableSlot::new(self.slots[at].key, value);
     }
 
     /// Adds a pair that is not in the table.
@@ -158,7 +177,7 @@ impl PairTable {
         let mut rest = self.slots[self.end as usize..].iter();
         assert!(rest.all(|slot| slot.is_vacant()), "the slots from `end` on must be vacant");
         for slot in self.iter() {
-            let found = self.find(secret, slot.key, |value| value == slot.value);
+            let found = self.find(secret, slot.key, |value| value == slot.value());
             assert!(found.is_some(), "the probe for key {} must find the pair", slot.key);
         }
     }
@@ -247,7 +266,7 @@ mod tests {
     fn equal_keys_are_told_apart_by_value() {
         let (secret, mut table) = (Secret::seeded(0), PairTable::new());
         for value in 0..20 {
-            table.insert(secret, TableSlot { key: 7, value });
+            table.insert(secret, TableSlot::new(7, value));
         }
         for value in 0..20 {
             let at = table.find(secret, 7, |candidate| candidate == value).unwrap();
@@ -272,7 +291,7 @@ mod tests {
         for seed in 0..4 {
             for keys in &chosen {
                 let (secret, mut table) = (Secret::seeded(seed), PairTable::new());
-                keys.iter().for_each(|key| table.insert(secret, TableSlot { key: *key, value: 0 }));
+                keys.iter().for_each(|key| table.insert(secret, TableSlot::new(*key, 0)));
                 let longest = table.longest_probe(secret);
                 assert!(longest < 256, "{longest} slots examined, seed {seed}");
             }
@@ -282,7 +301,7 @@ mod tests {
     #[test]
     fn emptying_has_linear_cost() {
         let (secret, mut table) = (Secret::seeded(1), PairTable::new());
-        (0..100_000).for_each(|key| table.insert(secret, TableSlot { key, value: 1 }));
+        (0..100_000).for_each(|key| table.insert(secret, TableSlot::new(key, 1)));
         let mut popped: Vec<u32> = std::iter::from_fn(|| table.pop(secret)).map(|slot| slot.key).collect();
         popped.sort_unstable();
         assert!(popped.into_iter().eq(0..100_000));
@@ -291,7 +310,7 @@ mod tests {
 
     fn three() -> (Secret, PairTable) {
         let (secret, mut table) = (Secret::colliding(), PairTable::new());
-        (0..3).for_each(|key| table.insert(secret, TableSlot { key, value: key }));
+        (0..3).for_each(|key| table.insert(secret, TableSlot::new(key, key)));
         (secret, table)
     }
 
@@ -348,7 +367,7 @@ mod tests {
                 match step {
                     Step::Insert(key, value) => {
                         if model.insert(key, value).is_none() {
-                            table.insert(secret, TableSlot { key, value });
+                            table.insert(secret, TableSlot::new(key, value));
                         } else {
                             let at = table.find(secret, key, |_| true).unwrap();
                             table.set(at, value);
@@ -371,7 +390,7 @@ mod tests {
                         let popped = table.pop(secret);
                         prop_assert_eq!(popped.is_some(), !model.is_empty());
                         if let Some(slot) = popped {
-                            prop_assert_eq!(model.remove(&slot.key), Some(slot.value));
+                            prop_assert_eq!(model.remove(&slot.key), Some(slot.value()));
                         }
                     }
                 }
