@@ -49,7 +49,7 @@ fn timers(criterion: &mut Criterion) {
                 ids[client as usize] = wheel.insert(timeout(now_ms, client), client);
             }
             for client in clients(&mut next) {
-                wheel.cancel(ids[client as usize]);
+                wheel.cancel(ids[client as usize], client);
                 ids[client as usize] = wheel.insert(timeout(now_ms, client), client);
             }
         });

@@ -83,6 +83,11 @@ impl Descriptor {
         Descriptor(place)
     }
 
+    /// Returns the socket's place in the table.
+    pub fn place(self) -> u32 {
+        self.0
+    }
+
     /// Returns a socket of a simulated kernel, for tests and benchmarks.
     pub(crate) fn made_up(number: u32) -> Descriptor {
         Descriptor(number)

@@ -29,14 +29,21 @@ const NONE: u32 = u32::MAX;
 /// The name of a node, for the message of a panic.
 const TIMER: &str = "timer";
 
-/// The identity of a timer in a [`Wheel`]. It has 8 bytes, as has `Option<TimerId>`.
+/// The place of a timer in a [`Wheel`]. It has 4 bytes, as has `Option<TimerId>`.
 ///
-/// The id of a timer that has fired or was cancelled is no longer valid: cancelling it does nothing, even if another
-/// timer has taken its node. The generation tells the two apart; it repeats after 2^32 timers.
+/// When the timer has fired or was cancelled, its place may be taken by another timer. The value tells the two apart: the
+/// caller must not have two timers with equal values, of which one is cancelled by a place that the other may have taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId {
-    index: u32,
-    generation: NonZeroU32,
+pub struct TimerId(NonZeroU32);
+
+impl TimerId {
+    fn of(index: u32) -> TimerId {
+        TimerId(NonZeroU32::new(index + 1).expect("an index is less than `NONE`"))
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
 }
 
 /// The timers of one shard. The resolution is 1 ms. There is no ticking: [`Wheel::next_ms`] returns when to advance.
@@ -52,12 +59,12 @@ pub struct TimerId {
 /// let mut fired = Vec::new();
 /// wheel.advance(1_012, &mut fired);
 /// assert_eq!(fired, ["timeout"]);
-/// assert_eq!(wheel.cancel(heartbeat), Some("heartbeat"));
+/// assert!(wheel.cancel(heartbeat, "heartbeat"));
 /// assert_eq!(wheel.next_ms(), None);
 /// ```
 ///
-/// Memory: 2.9 KiB, plus a node for each timer, in blocks that are freed when they are empty. A node has 32 bytes if the
-/// value has at most 8. The caller must bound the number of timers; setting more than 2^32 - 1 at once panics.
+/// Memory: 2.9 KiB, plus a node for each timer, in blocks that are freed when they are empty. A node has 20 bytes if the
+/// value has 4 and is not 0. The caller must bound the number of timers; setting more than 2^32 - 1 at once panics.
 ///
 /// Invariants, asserted by [`check`](Wheel::check):
 ///
@@ -72,12 +79,10 @@ pub struct TimerId {
 /// - `len` is the number of nodes that are in the lists of the slots and in the list of due timers.
 /// - A bit of `occupied` is set if the list of this slot is not empty, and a bit of `levels` if this level has such a
 ///   slot.
-pub struct Wheel<T: Copy> {
+pub struct Wheel<T: Copy + PartialEq> {
     now_ms: u64,
     len: usize,
     nodes: Slots<Node<T>>,
-    /// The generation of the timer that was set last.
-    generation: NonZeroU32,
     /// The first node of each slot's list, level by level, followed by that of the list of due timers.
     heads: [u32; DUE + 1],
     /// The used slots of each level.
@@ -88,26 +93,24 @@ pub struct Wheel<T: Copy> {
 
 #[derive(Debug)]
 struct Node<T> {
-    at_ms: u64,
+    /// The lower and the upper half of the time in milliseconds, which as one number would be aligned to 8 bytes.
+    at_ms: [u32; 2],
     value: T,
     next: u32,
     previous: u32,
-    /// Distinguishes the timer from those that have had this node.
-    generation: NonZeroU32,
 }
 
-impl<T: Copy> Wheel<T> {
+impl<T> Node<T> {
+    #[inline]
+    fn at_ms(&self) -> u64 {
+        u64::from(self.at_ms[0]) | u64::from(self.at_ms[1]) << 32
+    }
+}
+
+impl<T: Copy + PartialEq> Wheel<T> {
     /// Returns a wheel without timers whose time is `now_ms`.
     pub fn new(now_ms: u64) -> Self {
-        Self {
-            now_ms,
-            len: 0,
-            nodes: Slots::new(),
-            generation: NonZeroU32::MIN,
-            heads: [NONE; DUE + 1],
-            occupied: [0; LEVELS],
-            levels: 0,
-        }
+        Self { now_ms, len: 0, nodes: Slots::new(), heads: [NONE; DUE + 1], occupied: [0; LEVELS], levels: 0 }
     }
 
     /// Sets a timer, which fires at the first advance to `at_ms` or later. If `at_ms` is not in the future, this is the
@@ -116,16 +119,26 @@ impl<T: Copy> Wheel<T> {
         let index = self.allocate_node(at_ms, value);
         self.link(index);
         self.len += 1;
-        TimerId { index, generation: self.node(index).generation }
+        TimerId::of(index)
     }
 
-    /// Cancels a timer and returns its value, or `None` if it has already fired or was cancelled.
-    pub fn cancel(&mut self, id: TimerId) -> Option<T> {
-        let node = self.nodes.get(id.index as usize).filter(|node| node.generation == id.generation)?;
-        let value = node.value;
-        self.unlink(id.index);
-        self.free_node(id.index);
-        Some(value)
+    /// Cancels the timer with this value; returns `false` if it has already fired or was cancelled.
+    pub fn cancel(&mut self, id: TimerId, value: T) -> bool {
+        let is_set = self.find(id, value).is_some();
+        if is_set {
+            self.unlink(id.index());
+            self.free_node(id.index());
+        }
+        is_set
+    }
+
+    /// Returns the time for which the timer with this value is set, or `None` if it has already fired or was cancelled.
+    pub fn due_at(&self, id: TimerId, value: T) -> Option<u64> {
+        self.find(id, value).map(Node::at_ms)
+    }
+
+    fn find(&self, id: TimerId, value: T) -> Option<&Node<T>> {
+        self.nodes.get(id.index() as usize).filter(|node| node.value == value)
     }
 
     /// Moves the wheel's time to `now_ms` and appends the values of all timers that are due to `fired`. The timers that
@@ -140,7 +153,7 @@ impl<T: Copy> Wheel<T> {
 
     /// As [`Wheel::advance`], but fires at most `max` timers. Returns `true` if no timer is left that is due; otherwise the
     /// rest fires at the next advance, and can be cancelled until then.
-    pub fn advance_some(&mut self, now_ms: u64, max: usize, fired: &mut Vec<T>) -> bool {
+    pub fn advance_some<F: From<T>>(&mut self, now_ms: u64, max: usize, fired: &mut Vec<F>) -> bool {
         let full = fired.len().saturating_add(max);
         self.fire_due(full, fired);
         while let Some((slot, start_ms)) = self.first_slot() {
@@ -205,7 +218,7 @@ impl<T: Copy> Wheel<T> {
         while index != NONE {
             let node = self.node(index);
             assert_eq!(node.previous, previous, "node {index} must point back to the node before it");
-            assert_eq!(self.place(node.at_ms), place, "node {index} must be in the list of its time");
+            assert_eq!(self.place(node.at_ms()), place, "node {index} must be in the list of its time");
             (nodes, previous, index) = (nodes + 1, index, node.next);
         }
         if place != DUE {
@@ -216,7 +229,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Fires the timers in the list of due timers, while fewer than `full` have fired.
-    fn fire_due(&mut self, full: usize, fired: &mut Vec<T>) {
+    fn fire_due<F: From<T>>(&mut self, full: usize, fired: &mut Vec<F>) {
         while self.heads[DUE] != NONE && fired.len() < full {
             let next = self.fire(self.heads[DUE], fired);
             self.heads[DUE] = next;
@@ -228,13 +241,13 @@ impl<T: Copy> Wheel<T> {
 
     /// Empties a slot whose time has come: its timers fire or move to a lower level. Those that are due after `full` have
     /// fired move to the list of due timers.
-    fn open(&mut self, slot: usize, full: usize, fired: &mut Vec<T>) {
+    fn open<F: From<T>>(&mut self, slot: usize, full: usize, fired: &mut Vec<F>) {
         let mut index = mem::replace(&mut self.heads[slot], NONE);
         self.mark_empty(slot);
         while index != NONE {
             let node = self.node(index);
-            debug_assert!(node.at_ms >= self.now_ms, "a slot must be opened before its timers are late");
-            if node.at_ms == self.now_ms && fired.len() < full {
+            debug_assert!(node.at_ms() >= self.now_ms, "a slot must be opened before its timers are late");
+            if node.at_ms() == self.now_ms && fired.len() < full {
                 index = self.fire(index, fired);
             } else {
                 let next = node.next;
@@ -245,9 +258,9 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Fires the timer of a node whose list is being emptied. Returns the next node of the list.
-    fn fire(&mut self, index: u32, fired: &mut Vec<T>) -> u32 {
+    fn fire<F: From<T>>(&mut self, index: u32, fired: &mut Vec<F>) -> u32 {
         let Node { value, next, .. } = *self.node(index);
-        fired.push(value);
+        fired.push(value.into());
         self.free_node(index);
         next
     }
@@ -276,7 +289,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn link(&mut self, index: u32) {
-        let place = self.place(self.node(index).at_ms);
+        let place = self.place(self.node(index).at_ms());
         let next = mem::replace(&mut self.heads[place], index);
         self.node_mut(index).next = next;
         self.node_mut(index).previous = NONE;
@@ -287,7 +300,8 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Node { at_ms, next, previous, .. } = *self.node(index);
+        let node = self.node(index);
+        let (at_ms, next, previous) = (node.at_ms(), node.next, node.previous);
         if next != NONE {
             self.node_mut(next).previous = previous;
         }
@@ -332,10 +346,8 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn allocate_node(&mut self, at_ms: u64, value: T) -> u32 {
-        // Generations are counted for the whole wheel, because the memory of nodes is freed with their own.
-        self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        let generation = self.generation;
-        let index = self.nodes.insert(Node { at_ms, value, next: NONE, previous: NONE, generation });
+        let at_ms = [at_ms as u32, (at_ms >> 32) as u32];
+        let index = self.nodes.insert(Node { at_ms, value, next: NONE, previous: NONE });
         let index = u32::try_from(index).unwrap_or(NONE);
         assert_ne!(index, NONE, "the caller must bound the number of timers");
         index
@@ -364,8 +376,8 @@ mod tests {
 
     #[test]
     fn sizes_are_as_promised() {
-        assert_eq!(size_of::<Node<u64>>(), 32);
-        assert_eq!(size_of::<Option<TimerId>>(), 8);
+        assert_eq!(size_of::<Option<Node<NonZeroU32>>>(), 20);
+        assert_eq!(size_of::<Option<TimerId>>(), 4);
         assert!(size_of::<Wheel<u64>>() <= 3000);
     }
 
@@ -424,21 +436,22 @@ mod tests {
         let mut wheel = Wheel::new(0);
         let fired = wheel.insert(1, 1);
         assert_eq!(advance(&mut wheel, 1), [1]);
-        assert_eq!(wheel.cancel(fired), None, "fired");
+        assert!(!wheel.cancel(fired, 1), "fired");
         let cancelled = wheel.insert(5, 2);
-        assert_eq!(wheel.cancel(cancelled), Some(2));
-        assert_eq!(wheel.cancel(cancelled), None, "cancelled");
+        assert_eq!((wheel.due_at(cancelled, 2), wheel.due_at(fired, 1)), (Some(5), None));
+        assert!(wheel.cancel(cancelled, 2));
+        assert!(!wheel.cancel(cancelled, 2), "cancelled");
         let present = wheel.insert(5, 3);
-        assert_eq!(present.index, fired.index, "the node is used again");
-        assert_eq!((wheel.cancel(fired), wheel.cancel(cancelled)), (None, None));
-        assert_eq!(wheel.cancel(present), Some(3));
+        assert_eq!(present, fired, "the node is used again");
+        assert!(!wheel.cancel(fired, 1) && !wheel.cancel(cancelled, 2));
+        assert!(wheel.cancel(present, 3));
         wheel.check();
     }
 
     #[test]
     fn an_id_of_another_wheel_cancels_nothing() {
         let id = Wheel::new(0).insert(1, 1);
-        assert_eq!(Wheel::<u64>::new(0).cancel(id), None);
+        assert!(!Wheel::<u64>::new(0).cancel(id, 1));
     }
 
     #[test]
@@ -481,7 +494,7 @@ mod tests {
     #[should_panic(expected = "node 2 must be in the list of its time")]
     fn the_check_finds_a_timer_in_the_wrong_list() {
         let mut wheel = three();
-        wheel.node_mut(2).at_ms = 5_000_000;
+        wheel.node_mut(2).at_ms = [5_000_000, 0];
         wheel.check();
     }
 
@@ -581,11 +594,12 @@ mod tests {
         fn cancel(&mut self, wheel: &mut Wheel<u64>, number: usize) {
             let (at_ms, id) = self.ids[number];
             let was_set = self.timers.remove(&(at_ms, number as u64)).is_some();
-            assert_eq!(wheel.cancel(id), was_set.then_some(number as u64));
+            assert_eq!(wheel.due_at(id, number as u64), was_set.then_some(at_ms));
+            assert_eq!(wheel.cancel(id, number as u64), was_set);
         }
 
         fn advance(&mut self, wheel: &mut Wheel<u64>, now_ms: u64) {
-            let mut fired = Vec::new();
+            let mut fired: Vec<u64> = Vec::new();
             // Some at a time, which makes no difference.
             while !wheel.advance_some(now_ms, 3, &mut fired) {
                 wheel.check();

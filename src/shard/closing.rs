@@ -161,8 +161,8 @@ impl State {
         self.held.remove(self.connections.source(slot));
         let connection = self.connections.live_mut(slot);
         connection.stage = Stage::Dead;
-        if let Transport::HttpSession(session) = connection.transport {
-            self.sessions.remove(session);
+        if let Transport::HttpSession(session) = connection.transport() {
+            self.sessions.remove(session, slot);
             self.shared.sessions.release(1);
         }
         self.release_if_idle(slot);
@@ -184,7 +184,7 @@ impl State {
         self.has_spoken(slot);
         let connection = self.connections.remove(slot);
         if let Some(timer) = connection.timer {
-            self.time.cancel(timer);
+            self.time.cancel(timer, slot);
         }
         if connection.is_counted() {
             self.shared.clients.release(1);
@@ -193,7 +193,7 @@ impl State {
         if let Some(refusal) = connection.refusal {
             self.refused.remove(CountedAddress::of_peer(connection.peer), refusal);
         }
-        if let Transport::Socket(socket) = connection.transport {
+        if let Transport::Socket(socket) = connection.transport() {
             self.count(Counter::ConnectionsClosed, 1);
             self.discard(socket);
         }

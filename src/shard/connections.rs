@@ -130,7 +130,7 @@ impl Waiting {
         self.outbox_bytes += cost as u64;
         connection.outbox.push(frame);
         if let Some(entry) = connection.enter_queue(slot) {
-            match connection.transport {
+            match connection.transport() {
                 Transport::Socket(_) => self.ready.push_back(entry),
                 Transport::HttpSession(_) => self.ready_sessions.push_back(entry),
             }

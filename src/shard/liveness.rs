@@ -97,14 +97,21 @@ impl State {
     /// Makes sure that a connection's timer fires at this time or earlier.
     pub fn wake_at(&mut self, slot: u32, at_ms: u64) {
         let connection = self.connections.live_mut(slot);
-        match connection.timer {
-            // The timer may be overdue, and fires in this turn.
-            Some(_) if !connection.timer_at.is_after(Moment::at(at_ms)) => return,
-            Some(timer) => self.time.cancel(timer),
-            None => {}
+        if let Some(timer) = connection.timer {
+            match self.time.due_at(timer, slot) {
+                Some(due_ms) if due_ms > at_ms => self.time.cancel(timer, slot),
+                // The timer may have fired already, and is handled in this turn.
+                Some(_) | None => return,
+            }
         }
         connection.timer = Some(self.time.set(at_ms, DueTimer::Connection(slot)));
-        connection.timer_at = Moment::at(at_ms);
+    }
+
+    /// Cancels a connection's timer, if it has one.
+    pub fn drop_timer(&mut self, slot: u32) {
+        if let Some(timer) = self.connections.live_mut(slot).timer.take() {
+            self.time.cancel(timer, slot);
+        }
     }
 
     fn connection_due(&mut self, codecs: &mut Codecs, slot: u32) {

@@ -8,7 +8,7 @@ use super::acceptor::Acceptor;
 use super::addresses::Addresses;
 use super::apps::Apps;
 use super::codecs::Codecs;
-use super::connection::Connection;
+use super::connection::{Connection, Stage};
 use super::connections::Connections;
 use super::held::HeldInput;
 use super::kernel::RingOp;
@@ -345,6 +345,11 @@ impl State {
         self.acceptor.check(self.connections.len() - self.sessions.len(), silent_proxies);
         self.sessions.check(&self.connections);
         codecs.check(|slot| self.connections.has_socket(slot));
+        for (slot, connection) in self.connections.iter() {
+            let needs_timer = connection.is_socket() && connection.stage == Stage::Open;
+            let has_timer = connection.timer.is_some() || codecs.get(slot).unanswered().next().is_some();
+            assert!(has_timer || !needs_timer, "connection {slot} has no timer, and no request that waits");
+        }
         self.links.check();
         self.check_held();
         self.apps.check();

@@ -4,6 +4,7 @@ use super::connection::Moment;
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::ring::Wait;
 use crate::qev::timer::{TimerId, Wheel};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The time by which a turn may begin later than planned, in milliseconds, before the shard takes itself to have been
@@ -34,6 +35,54 @@ pub(super) enum DueTimer {
     AcceptAgain,
 }
 
+/// A [`DueTimer`] in four bytes, as the wheel stores it: a slot, or a kind and an index. 1 is added, so that it is not 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PackedTimer(NonZeroU32);
+
+/// The bit of a packed timer that is not that of a connection. Slots are smaller.
+const IS_OTHER: u32 = 1 << 31;
+
+/// The number of bits of the index in a packed timer that is not that of a connection. The kind is above it.
+const INDEX_BITS: u32 = 28;
+
+impl From<DueTimer> for PackedTimer {
+    #[inline]
+    fn from(due: DueTimer) -> PackedTimer {
+        let other = |kind: u32, index: u32| {
+            assert!(index < 1 << INDEX_BITS, "timer {index} of an application is beyond the limit");
+            IS_OTHER | kind << INDEX_BITS | index
+        };
+        let packed = match due {
+            DueTimer::Connection(slot) => slot,
+            DueTimer::Every(index) => other(0, index),
+            DueTimer::Once(index) => other(1, index),
+            DueTimer::Links => other(2, 0),
+            DueTimer::Sends => other(3, 0),
+            DueTimer::AcceptAgain => other(4, 0),
+        };
+        PackedTimer(NonZeroU32::new(packed + 1).expect("one was added"))
+    }
+}
+
+impl From<PackedTimer> for DueTimer {
+    #[inline]
+    fn from(packed: PackedTimer) -> DueTimer {
+        let packed = packed.0.get() - 1;
+        if packed & IS_OTHER == 0 {
+            return DueTimer::Connection(packed);
+        }
+        let index = packed & ((1 << INDEX_BITS) - 1);
+        match (packed & !IS_OTHER) >> INDEX_BITS {
+            0 => DueTimer::Every(index),
+            1 => DueTimer::Once(index),
+            2 => DueTimer::Links,
+            3 => DueTimer::Sends,
+            4 => DueTimer::AcceptAgain,
+            kind => unreachable!("no timer has kind {kind}"),
+        }
+    }
+}
+
 /// The time of the current turn, and the timers of the shard.
 ///
 /// Two clocks are read once a turn. Timers follow the first one, in milliseconds, which tests can stop and move.
@@ -53,7 +102,7 @@ pub(super) struct Time {
     /// The end of the last stall, in milliseconds; 0 if there was none.
     resumed_ms: u64,
     catching_up: Option<CatchingUp>,
-    timers: Wheel<DueTimer>,
+    timers: Wheel<PackedTimer>,
     /// Memory for the timers that fire, kept from turn to turn.
     fired: Vec<DueTimer>,
     /// `true` if timers are due that have not fired yet, because too many were due at once.
@@ -187,12 +236,17 @@ impl Time {
 
     /// Sets a timer.
     pub fn set(&mut self, at_ms: u64, due: DueTimer) -> TimerId {
-        self.timers.insert(at_ms, due)
+        self.timers.insert(at_ms, due.into())
     }
 
-    /// Cancels a timer. A timer that has already fired is ignored.
-    pub fn cancel(&mut self, timer: TimerId) {
-        self.timers.cancel(timer);
+    /// Cancels the timer of the connection in this slot. A timer that has already fired is ignored.
+    pub fn cancel(&mut self, timer: TimerId, slot: u32) {
+        self.timers.cancel(timer, DueTimer::Connection(slot).into());
+    }
+
+    /// Returns when the timer of the connection in this slot fires, in milliseconds, or `None` if it has already fired.
+    pub fn due_at(&self, timer: TimerId, slot: u32) -> Option<u64> {
+        self.timers.due_at(timer, DueTimer::Connection(slot).into())
     }
 
     /// The number of timers that are set.
@@ -281,6 +335,36 @@ mod tests {
         time.check();
         assert_eq!(time.take_fired(), []);
         assert_eq!(time.wait(None), Wait::Forever);
+    }
+
+    #[test]
+    fn a_timer_keeps_its_purpose() {
+        let last = (1 << INDEX_BITS) - 1;
+        for due in [
+            DueTimer::Connection(0),
+            DueTimer::Connection(IS_OTHER - 1),
+            DueTimer::Every(0),
+            DueTimer::Every(last),
+            DueTimer::Once(last),
+            DueTimer::Links,
+            DueTimer::Sends,
+            DueTimer::AcceptAgain,
+        ] {
+            assert_eq!(DueTimer::from(PackedTimer::from(due)), due);
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_timer_is_known_until_it_fires() {
+        let mut time = time();
+        let timer = time.set(time.now_ms(), DueTimer::Connection(7));
+        assert_eq!((time.due_at(timer, 7), time.due_at(timer, 8)), (Some(time.now_ms()), None));
+        assert_eq!(time.take_fired(), [DueTimer::Connection(7)]);
+        assert_eq!(time.due_at(timer, 7), None);
+        // Another timer has the same place now.
+        time.set(time.now_ms(), DueTimer::Connection(9));
+        time.cancel(timer, 7);
+        assert_eq!(time.timers(), 1);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl State {
     /// events then waits for their answers, for a limited time. One without events only waits for what may come; its
     /// peer may have disconnected, and what comes is kept for the next request.
     pub fn handle_lost_request(&mut self, sid: http::Sid, request_id: RequestId, how: LostInput) {
-        let Some(slot) = self.sessions.find(sid) else { return };
+        let Some(slot) = self.sessions.find(sid, &self.connections) else { return };
         if how == LostInput::Ended && self.waits_for_answers(slot, request_id) {
             return;
         }
@@ -115,14 +115,18 @@ impl State {
     /// Returns `None` if the request was refused, in which case it has been answered.
     fn session_for(&mut self, request: &SessionRequest<'_>) -> Option<u32> {
         let SessionParams { sid, connect, .. } = request.session;
-        if self.sessions.find(sid).is_some_and(|slot| self.connections.live(slot).stage == Stage::Ending) {
+        if self
+            .sessions
+            .find(sid, &self.connections)
+            .is_some_and(|slot| self.connections.live(slot).stage == Stage::Ending)
+        {
             // A session that ends in this turn takes no more requests.
             self.finish_session_endings();
-            if let Some(slot) = self.sessions.find(sid) {
+            if let Some(slot) = self.sessions.find(sid, &self.connections) {
                 self.finish_overflowed_session(slot);
             }
         }
-        match self.sessions.find(sid) {
+        match self.sessions.find(sid, &self.connections) {
             Some(slot) => {
                 self.session_used(slot);
                 self.takes_requests(slot, request).then_some(slot)
@@ -151,7 +155,7 @@ impl State {
 
     /// The session of a connection that has not ended.
     pub fn session_mut(&mut self, slot: u32) -> &mut HttpSession {
-        self.sessions.of_mut(self.connections.live(slot).transport)
+        self.sessions.of_mut(self.connections.live(slot).transport())
     }
 
     /// Returns whether no end of a session was decided.
@@ -173,7 +177,7 @@ impl State {
         let generation = self.connections.next_generation();
         let connection = Connection::of_session(session, request.peer, generation, self.time.now());
         let slot = self.connections.insert(connection);
-        self.sessions.set_connection(sid, slot);
+        self.sessions.set_connection(sid, slot, &self.connections);
         self.open(slot, Framing::LongPolling);
         let address = self.count_address(slot, generation, request.peer);
         if address == AddressCount::Counted(ShareUse::Full) {
@@ -213,14 +217,14 @@ impl State {
 
     /// Lets a session that has had one request end early, unless it has a second one.
     pub fn try_session(&mut self, slot: u32) {
-        if self.sessions.try_unused(self.connections.live(slot).transport) {
+        if self.sessions.try_unused(self.connections.live(slot).transport()) {
             self.wake_session(slot);
         }
     }
 
     /// Notes that a session has a second request.
     fn session_used(&mut self, slot: u32) {
-        self.sessions.set_used(self.connections.live(slot).transport);
+        self.sessions.set_used(self.connections.live(slot).transport());
     }
 
     /// Dispatches the events of a request that had to wait, which then waits for output.

@@ -18,7 +18,7 @@ impl State {
         let connection = self.connections.live(slot);
         let held = self.time.now().since(connection.began);
         let waited = self.time.waited(connection.began);
-        let session = self.sessions.of(connection.transport);
+        let session = self.sessions.of(connection.transport());
         let (outlet, gap) = (session.outlet, session.gap_since());
         if gap.is_some_and(|since| self.time.waited(since) >= ms(self.config.timeout)) {
             return self.end(slot, Cause::MessageTimeout);
@@ -45,7 +45,7 @@ impl State {
         let orderly = by_client || matches!(cause, Cause::Reason(Reason::Application | Reason::GoingAway));
         let connection = self.connections.live(slot);
         let has_output = !connection.outbox.is_empty();
-        let session = self.sessions.of_mut(connection.transport);
+        let session = self.sessions.of_mut(connection.transport());
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
         let refusal = refusal_of_end(cause);
         for request_id in session.forget_kept() {
@@ -78,7 +78,7 @@ impl State {
         let (now, now_ms) = (self.time.now(), self.time.now_ms());
         let connection = self.connections.live(slot);
         let (held, waited) = (now.since(connection.began), self.time.waited(connection.began));
-        let session = self.sessions.of(connection.transport);
+        let session = self.sessions.of(connection.transport());
         let (outlet, gap) = (session.outlet, session.gap_since());
         let in_ms = |limit: u64, waited: u64| Some(now_ms + limit.saturating_sub(waited).max(1));
         let outlet = match outlet {
@@ -106,7 +106,7 @@ impl State {
 
     /// Returns how long a session may be without a request, in milliseconds.
     fn session_timeout_ms(&self, slot: u32) -> u64 {
-        let is_on_trial = self.sessions.of(self.connections.live(slot).transport).is_on_trial;
+        let is_on_trial = self.sessions.of(self.connections.live(slot).transport()).is_on_trial;
         ms(if is_on_trial { self.config.timeout.min(SESSION_FIRST_WAIT) } else { self.config.timeout })
     }
 
@@ -114,7 +114,7 @@ impl State {
     /// disconnected, this is `timeout`. Otherwise it differs between sessions, which keeps clients
     /// that connected at the same time from polling at the same time.
     fn poll_ms(&self, slot: u32) -> u64 {
-        if self.sessions.of(self.connections.live(slot).transport).is_hurried() {
+        if self.sessions.of(self.connections.live(slot).transport()).is_hurried() {
             return ms(self.config.timeout);
         }
         ms(self.config.poll_interval) - spread(slot, ms(self.config.poll_slack))

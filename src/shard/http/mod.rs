@@ -22,7 +22,7 @@ mod outlet;
 mod tests;
 
 use super::codecs::Codecs;
-use super::connection::Input;
+use super::connection::{Input, Stage};
 use super::ending::{Cause, Goodbye};
 use super::messages::ShardMessage;
 use super::sessions::messages::{
@@ -46,6 +46,7 @@ impl State {
         let connection = self.connections.live(slot);
         let generation = connection.generation;
         let peer = self.client_address(connection.peer, request.client);
+        self.sessions.asks(slot, generation);
         let id = RequestId { shard: self.mesh.shard(), connection: slot, generation, number: request.number };
         match request.kind {
             RequestKind::Poll { session, body } => {
@@ -101,6 +102,25 @@ impl State {
     /// Hands the output of sessions, and the responses that wait, to the connections of their requests.
     pub fn deliver_responses(&mut self, codecs: &mut Codecs) {
         self.flush_sessions();
+        self.deliver_pending(codecs);
+        self.drop_timers_of_waiting(codecs);
+    }
+
+    /// Drops the timers of connections that have brought a request in this turn, which is held or became a stream: nothing
+    /// is due on the connection until the request is answered, and the session has a timer of its own.
+    fn drop_timers_of_waiting(&mut self, codecs: &Codecs) {
+        while let Some((slot, generation)) = self.sessions.pop_asking() {
+            let waits = self.connections.is_open(slot, generation)
+                && !self.connections.live(slot).unfinished
+                && codecs.get(slot).unanswered().next().is_some();
+            if waits {
+                self.drop_timer(slot);
+            }
+        }
+    }
+
+    /// Hands the responses that wait to the connections of their requests.
+    fn deliver_pending(&mut self, codecs: &mut Codecs) {
         if !self.sessions.has_responses() {
             return;
         }
@@ -167,7 +187,8 @@ impl State {
     }
 
     /// Checks a connection that speaks HTTP. A request must be complete in time. Between requests the connection may be
-    /// silent for `http-idle-timeout`, from the end of the last response on.
+    /// silent for `http-idle-timeout`, from the end of the last response on. While a request waits for its response, nothing
+    /// is due.
     pub fn http_connection_due(&mut self, codecs: &Codecs, slot: u32) {
         let connection = self.connections.live(slot);
         let waits = codecs.get(slot).unanswered().next().is_some();
@@ -177,8 +198,10 @@ impl State {
                 Some(left @ 1..) => left,
                 _ => return self.end(slot, Cause::MessageTimeout),
             }
-        } else if waits || connection.is_sending() {
-            // The response may come at any time, and the connection is idle from then on.
+        } else if waits {
+            // The response sets the timer.
+            return;
+        } else if connection.is_sending() {
             idle_timeout
         } else {
             let idle = self.time.waited(connection.received).min(self.time.waited(connection.sent));
@@ -210,6 +233,10 @@ impl State {
             self.end(slot, Cause::Reason(Reason::SlowClient));
         }
         self.queue_ready_responses(slot, ready, accepted, is_answered);
+        let connection = self.connections.live(slot);
+        if is_answered && connection.timer.is_none() && connection.stage == Stage::Open {
+            self.wake_at(slot, self.time.ms_from_now(self.config.http_idle_timeout));
+        }
     }
 
     fn queue_ready_responses(

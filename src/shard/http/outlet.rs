@@ -36,7 +36,7 @@ impl State {
     /// Holds a request, which gets the next output. If a stream is open, the request gets an empty response instead.
     pub fn hold(&mut self, slot: u32, request_id: Option<RequestId>) {
         let connection = self.connections.live(slot);
-        let session = self.sessions.of_mut(connection.transport);
+        let session = self.sessions.of_mut(connection.transport());
         if let Outlet::Stream(_) = session.outlet {
             let empty = |request_id| self.respond(request_id, ResponsePart::empty());
             return request_id.into_iter().for_each(empty);
@@ -66,7 +66,7 @@ impl State {
         if connection.outbox.is_empty() || connection.stage != Stage::Open {
             return;
         }
-        let outlet = self.sessions.of(connection.transport).outlet;
+        let outlet = self.sessions.of(connection.transport()).outlet;
         match outlet {
             Outlet::Nothing => {}
             Outlet::Poll(request_id) | Outlet::Stream(request_id)

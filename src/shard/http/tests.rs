@@ -1031,6 +1031,22 @@ fn idle_connections_time_out_after_75_seconds_and_slow_requests_after_10_seconds
 }
 
 #[test]
+fn a_connection_whose_request_waits_has_no_timer() {
+    let (mut world, home_peer, remote_peer, session) = world_with_subscriber();
+    let timers = |world: &World| world.states().map(|state| state.time.timers()).sum::<usize>();
+    let idle = timers(&world);
+    for peer in [home_peer, remote_peer] {
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), []);
+        assert_eq!(timers(&world), idle - 1);
+        broadcast(&mut world, "/relay/a", "[1]");
+        assert_eq!(take_responses(&mut world, peer), ok_response("/relay/a:0=[1]\n"));
+        assert_eq!(timers(&world), idle);
+    }
+    open_stream(&mut world, remote_peer, &session.stream(""));
+    assert_eq!(timers(&world), idle - 1);
+}
+
+#[test]
 fn a_connection_with_an_open_stream_does_not_time_out() {
     let mut world = World::new(2, apps());
     let stream = world.connect(1);

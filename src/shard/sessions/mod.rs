@@ -6,12 +6,13 @@ pub(super) mod session;
 
 use crate::limits::{SESSIONS_UNUSED_MAX, SESSIONS_UNUSED_OF_SHARD_MIN};
 use crate::protocol::http::Sid;
+use crate::qev::pairs::{PairTable, Secret, TableSlot};
 use crate::qev::shrink::shrink;
 use crate::qev::slots::Slots;
 use crate::shard::addresses::ShareUse;
 use crate::shard::connection::Transport;
 use crate::shard::connections::Connections;
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 use messages::{PendingResponse, RequestId};
 use session::HttpSession;
 
@@ -38,11 +39,13 @@ impl Creator {
 /// - each connection without a socket names a session;
 /// - each session in `unused` exists, and `by_creator` has the number of them for each creator, which is at most
 ///   `unused_max`;
-/// - between turns no response waits.
+/// - between turns no response waits, and every connection that has brought a request was examined.
 pub(in crate::shard) struct Sessions {
     sessions: Slots<HttpSession>,
-    /// The slot of each session's connection.
-    by_sid: AHashMap<Sid, u32>,
+    /// The slot of each session's connection, by 32 bits of the hash of its sid.
+    by_sid: PairTable,
+    hasher: RandomState,
+    secret: Secret,
     /// The sessions that had no second request, with their creators. Those of peers that carry many clients are not here.
     unused: AHashMap<u32, Creator>,
     /// The number of sessions in `unused` of each creator.
@@ -52,18 +55,25 @@ pub(in crate::shard) struct Sessions {
     /// Responses to requests of this shard's own connections. Like those from other shards they are delivered in a
     /// step of their own: while a request is dispatched, the codec of its connection is borrowed.
     responses: Vec<(RequestId, PendingResponse)>,
+    /// Connections of this shard that have brought a request in this turn, by slot and generation.
+    asking: Vec<(u32, u32)>,
 }
 
 impl Sessions {
     /// No sessions. The shard is one of `shards`.
     pub fn new(shards: usize) -> Sessions {
+        let hasher = RandomState::new();
+        let secret = Secret::new(&hasher);
         Sessions {
             sessions: Slots::new(),
-            by_sid: AHashMap::new(),
+            by_sid: PairTable::new(),
+            hasher,
+            secret,
             unused: AHashMap::new(),
             by_creator: AHashMap::new(),
             unused_max: (SESSIONS_UNUSED_MAX / shards).max(SESSIONS_UNUSED_OF_SHARD_MIN),
             responses: Vec::new(),
+            asking: Vec::new(),
         }
     }
 
@@ -121,22 +131,28 @@ impl Sessions {
     }
 
     /// Names the connection of a session that was just added.
-    pub fn set_connection(&mut self, sid: Sid, slot: u32) {
-        let before = self.by_sid.insert(sid, slot);
-        assert!(before.is_none(), "a sid names one session");
+    pub fn set_connection(&mut self, sid: Sid, slot: u32, connections: &Connections) {
+        assert!(self.find(sid, connections).is_none(), "a sid names one session");
+        self.by_sid.insert(self.secret, TableSlot::new(self.tag(sid), slot));
     }
 
-    /// Removes a session, which has ended.
-    pub fn remove(&mut self, session: u32) {
+    /// Removes a session, which has ended. Its connection has this slot.
+    pub fn remove(&mut self, session: u32, slot: u32) {
         self.forget_unused(session);
         let session = self.sessions.remove(session as usize).expect("a session ends once");
-        self.by_sid.remove(&session.sid);
-        shrink(&mut self.by_sid);
+        let named = self.by_sid.find(self.secret, self.tag(session.sid), |named| named == slot);
+        self.by_sid.remove(self.secret, named.expect("a sid names the connection of its session"));
     }
 
     /// The slot of the connection of the session with this sid.
-    pub fn find(&self, sid: Sid) -> Option<u32> {
-        self.by_sid.get(&sid).copied()
+    pub fn find(&self, sid: Sid, connections: &Connections) -> Option<u32> {
+        let is_named = |slot| self.of(connections.live(slot).transport()).sid == sid;
+        let at = self.by_sid.find(self.secret, self.tag(sid), is_named)?;
+        Some(self.by_sid.value(at))
+    }
+
+    fn tag(&self, sid: Sid) -> u32 {
+        self.hasher.hash_one(sid) as u32
     }
 
     /// The session of a connection that has not ended.
@@ -155,6 +171,16 @@ impl Sessions {
     pub fn of_mut(&mut self, transport: Transport) -> &mut HttpSession {
         let index = index(transport);
         self.sessions.get_mut(index).unwrap_or_else(|| panic!("slot {index} must hold a session"))
+    }
+
+    /// Notes that a connection of this shard has brought a request.
+    pub fn asks(&mut self, slot: u32, generation: u32) {
+        self.asking.push((slot, generation));
+    }
+
+    /// Takes a connection that has brought a request since this was last asked.
+    pub fn pop_asking(&mut self) -> Option<(u32, u32)> {
+        self.asking.pop()
     }
 
     /// Keeps a response for a connection of this shard.
@@ -183,13 +209,16 @@ impl Sessions {
     /// Asserts the invariants. Linear in the number of connections.
     pub fn check(&self, connections: &Connections) {
         assert!(self.responses.is_empty(), "a response was left over by its turn");
+        assert!(self.asking.is_empty(), "a request was left over by its turn");
+        self.by_sid.check(self.secret);
         assert_eq!(self.by_sid.len(), self.sessions.len(), "each session has a sid");
         let mut named = 0;
         for (slot, connection) in connections.iter() {
-            let Transport::HttpSession(session) = connection.transport else { continue };
+            let Transport::HttpSession(session) = connection.transport() else { continue };
             let session = self.sessions.get(session as usize);
             let sid = session.unwrap_or_else(|| panic!("connection {slot} names no session")).sid;
-            assert_eq!(self.by_sid.get(&sid), Some(&slot), "the connection of a session");
+            let found = self.by_sid.find(self.secret, self.tag(sid), |named| named == slot);
+            assert!(found.is_some(), "the connection of a session");
             named += 1;
         }
         assert_eq!(named, self.sessions.len(), "each session has a connection");
@@ -226,7 +255,8 @@ mod tests {
         let (mut sessions, mut connections) = (Sessions::new(2), Connections::new(0, 1000));
         let session = sessions.insert(Sid::from(7));
         let connection = Connection::of_session(session, PeerAddress::UNIX, 1, Moment::default());
-        sessions.set_connection(Sid::from(7), connections.insert(connection));
+        let slot = connections.insert(connection);
+        sessions.set_connection(Sid::from(7), slot, &connections);
         (sessions, connections)
     }
 
@@ -234,9 +264,9 @@ mod tests {
     fn a_session_is_found_until_it_is_removed() {
         let (mut sessions, connections) = one();
         sessions.check(&connections);
-        assert_eq!((sessions.find(Sid::from(7)), sessions.len()), (Some(0), 1));
-        sessions.remove(0);
-        assert_eq!((sessions.find(Sid::from(7)), sessions.len()), (None, 0));
+        assert_eq!((sessions.find(Sid::from(7), &connections), sessions.len()), (Some(0), 1));
+        sessions.remove(0, 0);
+        assert_eq!((sessions.find(Sid::from(7), &connections), sessions.len()), (None, 0));
     }
 
     fn creator(connection: u32) -> Creator {
@@ -250,7 +280,8 @@ mod tests {
             let number = sessions.len() as u128 + 100;
             let session = sessions.insert(Sid::from(number));
             let connection = Connection::of_session(session, PeerAddress::UNIX, 1, Moment::default());
-            sessions.set_connection(Sid::from(number), connections.insert(connection));
+            let slot = connections.insert(connection);
+            sessions.set_connection(Sid::from(number), slot, &connections);
             sessions.set_unused(session, creator);
             sessions.check(&connections);
             session
@@ -270,7 +301,7 @@ mod tests {
         sessions.set_used(Transport::HttpSession(first));
         sessions.set_used(Transport::HttpSession(first));
         assert_eq!(sessions.share_of(creator(1)), ShareUse::High, "one of them had a second request");
-        sessions.remove(first + 1);
+        sessions.remove(first + 1, first + 1);
         assert_eq!(sessions.unused.len(), max - 2);
     }
 
@@ -295,7 +326,7 @@ mod tests {
     #[should_panic(expected = "each session has a sid")]
     fn the_check_finds_a_session_that_no_sid_names() {
         let (mut sessions, connections) = one();
-        sessions.by_sid.clear();
+        sessions.by_sid = PairTable::new();
         sessions.check(&connections);
     }
 
@@ -303,7 +334,8 @@ mod tests {
     #[should_panic(expected = "the connection of a session")]
     fn the_check_finds_a_sid_that_names_another_connection() {
         let (mut sessions, connections) = one();
-        sessions.by_sid.insert(Sid::from(7), 1);
+        let at = sessions.by_sid.find(sessions.secret, sessions.tag(Sid::from(7)), |_| true).unwrap();
+        sessions.by_sid.set(at, 1);
         sessions.check(&connections);
     }
 
@@ -312,7 +344,8 @@ mod tests {
     fn the_check_finds_a_session_without_a_connection() {
         let (mut sessions, connections) = one();
         sessions.insert(Sid::from(8));
-        sessions.by_sid.insert(Sid::from(8), 1);
+        let pair = TableSlot::new(sessions.tag(Sid::from(8)), 1);
+        sessions.by_sid.insert(sessions.secret, pair);
         sessions.check(&connections);
     }
 
@@ -320,21 +353,22 @@ mod tests {
     #[should_panic(expected = "connection 0 names no session")]
     fn the_check_finds_a_connection_without_a_session() {
         let (mut sessions, connections) = one();
-        sessions.remove(0);
+        sessions.remove(0, 0);
         sessions.check(&connections);
     }
 
     #[test]
     #[should_panic(expected = "a sid names one session")]
     fn a_sid_cannot_be_given_to_a_second_session() {
-        one().0.set_connection(Sid::from(7), 1);
+        let (mut sessions, connections) = one();
+        sessions.set_connection(Sid::from(7), 1, &connections);
     }
 
     #[test]
     #[should_panic(expected = "a session ends once")]
     fn a_session_cannot_be_removed_twice() {
         let (mut sessions, _) = one();
-        sessions.remove(0);
-        sessions.remove(0);
+        sessions.remove(0, 0);
+        sessions.remove(0, 0);
     }
 }

@@ -38,8 +38,9 @@ pub(in crate::shard) struct HttpSession {
     has_events: bool,
     /// `true` if the peer of the held request sends nothing more.
     hurried: bool,
-    /// Requests that must wait until others have been handled, in the order of their arrival.
-    early: Vec<EarlyRequest>,
+    /// Requests that must wait until others have been handled, in the order of their arrival, if there are any.
+    #[expect(clippy::box_collection, reason = "few sessions have such requests: 8 bytes, not 24")]
+    early: Option<Box<Vec<EarlyRequest>>>,
 }
 
 /// A request that has arrived before others that must be handled first.
@@ -118,7 +119,7 @@ impl HttpSession {
             is_on_trial: false,
             has_events: false,
             hurried: false,
-            early: Vec::new(),
+            early: None,
         }
     }
 
@@ -159,7 +160,7 @@ impl HttpSession {
             self.hurried = true;
             return Hurried::Held;
         }
-        let mut early = self.early.iter_mut().filter(|early| early.request_id == Some(request_id));
+        let mut early = self.early_mut().iter_mut().filter(|early| early.request_id == Some(request_id));
         if early.any(EarlyRequest::hurry) { Hurried::Early } else { Hurried::Nothing }
     }
 
@@ -171,22 +172,28 @@ impl HttpSession {
     /// Keeps a request until those before it have been handled. If the same request had arrived before, on a
     /// connection that is broken now, returns the earlier arrival, which must be completed instead.
     pub fn keep(&mut self, request: EarlyRequest) -> Result<Option<RequestId>, TooManyEarly> {
-        if let Some(same) = self.early.iter_mut().find(|early| early.seq == request.seq) {
+        if let Some(same) = self.early_mut().iter_mut().find(|early| early.seq == request.seq) {
             return Ok(std::mem::replace(&mut same.request_id, request.request_id));
         }
-        if self.early.len() == HTTP_EARLY_REQUESTS_MAX {
+        let early = self.early.get_or_insert_default();
+        if early.len() == HTTP_EARLY_REQUESTS_MAX {
             return Err(TooManyEarly);
         }
-        self.early.push(request);
+        early.push(request);
         Ok(None)
+    }
+
+    fn early_mut(&mut self) -> &mut [EarlyRequest] {
+        self.early.as_mut().map_or(&mut [], |early| early)
     }
 
     /// Takes the request that must be handled next, if it is among those that were kept.
     pub fn next_kept(&mut self) -> Option<EarlyRequest> {
-        let at = self.early.iter().position(|early| early.seq == self.next_seq)?;
-        let early = self.early.remove(at);
-        if self.early.is_empty() {
-            self.early = Vec::new();
+        let kept = self.early.as_mut()?;
+        let at = kept.iter().position(|early| early.seq == self.next_seq)?;
+        let early = kept.remove(at);
+        if kept.is_empty() {
+            self.early = None;
         }
         Some(early)
     }
@@ -203,7 +210,7 @@ impl HttpSession {
 
     /// The time since which requests have waited for one that has not arrived, or `None` if none waits.
     pub fn gap_since(&self) -> Option<Moment> {
-        self.early.first().map(|early| early.arrived)
+        self.early.as_ref()?.first().map(|early| early.arrived)
     }
 
     /// Notes that a request's connection has been lost; returns what was lost with it.
@@ -218,7 +225,7 @@ impl HttpSession {
             self.lost = lost == Lost::Poll;
             return lost;
         }
-        match self.early.iter_mut().find(|early| early.request_id == Some(request_id)) {
+        match self.early_mut().iter_mut().find(|early| early.request_id == Some(request_id)) {
             Some(early) => {
                 early.request_id = None;
                 Lost::Early
@@ -229,7 +236,10 @@ impl HttpSession {
 
     /// Drops the requests that were kept; returns those that still wait for a response.
     pub fn forget_kept(&mut self) -> impl Iterator<Item = RequestId> + use<> {
-        std::mem::take(&mut self.early).into_iter().filter_map(|early| early.request_id)
+        std::mem::take(&mut self.early)
+            .into_iter()
+            .flat_map(|kept| *kept)
+            .filter_map(|early| early.request_id)
     }
 }
 
@@ -259,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Option<HttpSession>>() <= 72, "{}", size_of::<Option<HttpSession>>());
+        assert!(size_of::<Option<HttpSession>>() <= 56, "{}", size_of::<Option<HttpSession>>());
     }
 
     #[test]
