@@ -5,19 +5,22 @@
 //! ```text
 //! cargo run --release --example floor -- ping   --listen 127.0.0.1:9000 --answer-bytes 44
 //! cargo run --release --example floor -- fanout --listen 127.0.0.1:9000 --frame-bytes 86 --burst 1
+//! cargo run --release --example floor -- accept --listen 127.0.0.1:9000 --answers 166,11,4
 //! ```
 //!
 //! `ping`: each receive, of any bytes, is answered with one send of `--answer-bytes`. `fanout`: each receive on the
-//! first connection causes one send of `--frame-bytes` times `--burst` to each of the others. `quickio-load ping|fanout
-//! --protocol none` generates the load, and `scripts/floor.sh` runs both programs.
+//! first connection causes one send of `--frame-bytes` times `--burst` to each of the others. `accept`: the receives on
+//! a connection are answered with sends of these sizes, and the connection is closed behind the last one. These are the
+//! upgrade, the greeting and the Close frame of a WebSocket. `quickio-load ping|fanout|churn --protocol none` generates
+//! the load, and `scripts/floor.sh` runs both programs.
 //!
 //! The program uses the kernel in the same way as the server: one thread, a ring with SINGLE_ISSUER and DEFER_TASKRUN,
-//! direct descriptors, multishot receive into provided buffers, and one send for each client with output. All
-//! operations of a turn are submitted by one `io_uring_enter`, which also waits.
+//! direct descriptors, single accepts that bring the address of the peer, multishot receive into provided buffers, and one
+//! send for each client with output. All operations of a turn are submitted by one `io_uring_enter`, which also waits.
 
 #![allow(unsafe_code)]
 
-use io_uring::types::{BufRingEntry, Fd, Fixed};
+use io_uring::types::{BufRingEntry, CancelBuilder, DestinationSlot, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::alloc::{Layout, alloc_zeroed};
 use std::net::{SocketAddr, TcpListener};
@@ -28,6 +31,9 @@ const SUBMISSIONS: u32 = 2048;
 const COMPLETIONS: u32 = 16_384;
 const DESCRIPTORS: u32 = 16_384;
 
+/// The number of accepts that are armed, which is the default of the server.
+const ACCEPTS: usize = 64;
+
 /// The number of provided buffers. Number and size are the defaults of the server.
 const BUFFERS: u16 = 512;
 const BUFFER_BYTES: usize = 4096;
@@ -36,34 +42,59 @@ const BUFFER_BYTES: usize = 4096;
 /// sends.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
-/// The kind of an operation, in the lowest bits of its user data. The descriptor is in the bits above.
+/// The kind of an operation, in the lowest bits of its user data. The descriptor, or the number of an accept, is in the
+/// bits above.
 const ACCEPT: u64 = 0;
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
 const CLOSE: u64 = 3;
 
+/// What is sent for a receive.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// The answer.
+    Ping,
+    /// The output to every connection but the first, if it came from the first.
+    Fanout,
+    /// The next answer. The connection is closed behind the last one.
+    Accept,
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut parser = lexopt::Parser::from_env();
-    let (mut fanout, mut listen) = (false, SocketAddr::from(([127, 0, 0, 1], 9000)));
+    let (mut mode, mut listen) = (Mode::Ping, SocketAddr::from(([127, 0, 0, 1], 9000)));
+    let mut answers = "166,11,4".to_owned();
     let (mut answer_bytes, mut frame_bytes, mut burst) = (44, 86, 1);
     while let Some(arg) = parser.next()? {
         use lexopt::prelude::*;
         match arg {
-            Value(mode) if mode == "ping" => fanout = false,
-            Value(mode) if mode == "fanout" => fanout = true,
+            Value(name) if name == "ping" => mode = Mode::Ping,
+            Value(name) if name == "fanout" => mode = Mode::Fanout,
+            Value(name) if name == "accept" => mode = Mode::Accept,
             Long("listen") => listen = parser.value()?.parse()?,
             Long("answer-bytes") => answer_bytes = parser.value()?.parse()?,
             Long("frame-bytes") => frame_bytes = parser.value()?.parse()?,
+            Long("answers") => answers = parser.value()?.string()?,
             Long("burst") => burst = parser.value()?.parse::<usize>()?,
             other => return Err(other.unexpected().into()),
         }
     }
-    let len = if fanout { frame_bytes * burst } else { answer_bytes };
-    serve(fanout, listen, vec![b'x'; len].leak())
+    let sizes = match mode {
+        Mode::Ping => vec![answer_bytes],
+        Mode::Fanout => vec![frame_bytes * burst],
+        Mode::Accept => answers.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?,
+    };
+    // The output is leaked and therefore outlives all sends.
+    let outputs: Vec<&[u8]> = sizes.into_iter().map(|len| &*vec![b'x'; len].leak()).collect();
+    serve(mode, listen, &outputs)
 }
 
-/// Serves until the process is killed. Every send sends `output`, which is leaked and therefore outlives all sends.
-fn serve(fanout: bool, listen: SocketAddr, output: &'static [u8]) -> Result<(), Box<dyn std::error::Error>> {
+/// Serves until the process is killed.
+fn serve(
+    mode: Mode,
+    listen: SocketAddr,
+    outputs: &[&'static [u8]],
+) -> Result<(), Box<dyn std::error::Error>> {
     let listener = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::STREAM, None)?;
     listener.set_reuse_address(true)?;
     listener.set_tcp_nodelay(true)?; // accepted sockets inherit it
@@ -79,8 +110,10 @@ fn serve(fanout: bool, listen: SocketAddr, output: &'static [u8]) -> Result<(), 
     io.submitter().register_files_sparse(DESCRIPTORS.min(descriptors_max()))?;
     io.submitter().register_ring_fd()?;
     let mut buffers = Buffers::register(&io)?;
-    push(&mut io, &opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true).build());
+    let mut peers = Peers::new(&io);
+    (0..ACCEPTS).for_each(|accept| push(&mut io, &peers.accept(&listener, accept)));
     let mut clients: Vec<u32> = Vec::new();
+    let mut answered = vec![0; DESCRIPTORS as usize];
     let mut completions: Vec<(u64, i32, u32)> = Vec::new();
     loop {
         io.submit_and_wait(1)?;
@@ -89,16 +122,33 @@ fn serve(fanout: bool, listen: SocketAddr, output: &'static [u8]) -> Result<(), 
             let (kind, descriptor) = (data & 3, (data >> 2) as u32);
             match kind {
                 ACCEPT if result >= 0 => {
-                    clients.push(result as u32);
+                    push(&mut io, &peers.accept(&listener, descriptor as usize));
                     push(&mut io, &receive(result as u32));
+                    answered[result as usize] = 0;
+                    if !matches!(mode, Mode::Accept) {
+                        clients.push(result as u32);
+                    }
                 }
                 ACCEPT => return Err(std::io::Error::from_raw_os_error(-result).into()),
                 RECEIVE if result > 0 => {
                     buffers.recycle(cqueue::buffer_select(flags).ok_or("a receive without a buffer")?);
-                    if !fanout {
-                        push(&mut io, &send(descriptor, output));
-                    } else if clients.first() == Some(&descriptor) {
-                        clients[1..].iter().for_each(|client| push(&mut io, &send(*client, output)));
+                    let from_first = clients.first() == Some(&descriptor);
+                    match mode {
+                        Mode::Ping => push(&mut io, &send(descriptor, outputs[0])),
+                        Mode::Fanout if from_first => {
+                            clients[1..].iter().for_each(|client| push(&mut io, &send(*client, outputs[0])));
+                        }
+                        Mode::Fanout => {}
+                        Mode::Accept => {
+                            let answer = &mut answered[descriptor as usize];
+                            let (output, is_last) = (outputs[*answer], *answer + 1 == outputs.len());
+                            *answer += 1;
+                            let flags = if is_last { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
+                            push(&mut io, &send_with(descriptor, output, flags));
+                            if is_last {
+                                push(&mut io, &cancel_receive(descriptor));
+                            }
+                        }
                     }
                     if !cqueue::more(flags) {
                         push(&mut io, &receive(descriptor));
@@ -108,7 +158,7 @@ fn serve(fanout: bool, listen: SocketAddr, output: &'static [u8]) -> Result<(), 
                 RECEIVE => {
                     clients.retain(|client| *client != descriptor);
                     let close = opcode::Close::new(Fixed(descriptor)).build();
-                    push(&mut io, &close.user_data(CLOSE | u64::from(descriptor) << 2));
+                    push(&mut io, &close.flags(squeue::Flags::SKIP_SUCCESS).user_data(CLOSE));
                 }
                 _ => {}
             }
@@ -120,22 +170,70 @@ fn receive(descriptor: u32) -> squeue::Entry {
     opcode::RecvMulti::new(Fixed(descriptor), 0).build().user_data(RECEIVE | u64::from(descriptor) << 2)
 }
 
+/// Ends the receive of a connection, which is then closed.
+fn cancel_receive(descriptor: u32) -> squeue::Entry {
+    let receive = CancelBuilder::user_data(RECEIVE | u64::from(descriptor) << 2);
+    opcode::AsyncCancel2::new(receive).build().flags(squeue::Flags::SKIP_SUCCESS).user_data(CLOSE)
+}
+
 fn send(descriptor: u32, output: &'static [u8]) -> squeue::Entry {
+    send_with(descriptor, output, SEND_FLAGS)
+}
+
+fn send_with(descriptor: u32, output: &'static [u8], flags: i32) -> squeue::Entry {
     let send = opcode::Send::new(Fixed(descriptor), output.as_ptr(), output.len() as u32);
-    send.flags(SEND_FLAGS).build().user_data(SEND | u64::from(descriptor) << 2)
+    send.flags(flags).build().user_data(SEND | u64::from(descriptor) << 2)
 }
 
 fn push(io: &mut IoUring, entry: &squeue::Entry) {
-    // SAFETY: the only memory that entries name is `output`, which is never freed.
+    // SAFETY: the only memory that entries name are outputs and the addresses of peers, which are never freed.
     while unsafe { io.submission().push(entry) }.is_err() {
         io.submit().expect("the kernel accepts the submissions");
     }
+}
+
+/// `IORING_ACCEPT_POLL_FIRST`, as in the server: an accept is not attempted before a connection waits.
+const ACCEPT_POLL_FIRST: u16 = 1 << 2;
+
+/// Sets the field `ioprio` of an entry, which has the flags of an accept.
+fn with_ioprio(mut entry: squeue::Entry, ioprio: u16) -> squeue::Entry {
+    // SAFETY: an entry is an io_uring_sqe, whose third and fourth bytes are this field. Any value is valid.
+    unsafe { (&raw mut entry).cast::<u8>().add(2).cast::<u16>().write(ioprio) };
+    entry
 }
 
 /// Returns the maximum number of descriptors of a ring, which is the limit of the process.
 fn descriptors_max() -> u32 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+/// The memory for the addresses of peers, one for each accept. It is never freed.
+struct Peers {
+    addresses: Vec<(*mut libc::sockaddr, *mut libc::socklen_t)>,
+    poll_first: bool,
+}
+
+impl Peers {
+    fn new(io: &IoUring) -> Peers {
+        // SAFETY: all-zero bytes are a valid sockaddr_storage.
+        let address = || Box::leak(Box::new(unsafe { std::mem::zeroed::<libc::sockaddr_storage>() }));
+        let each = |_| ((&raw mut *address()).cast(), &raw mut *Box::leak(Box::new(0)));
+        // The kernel has got both with the same release, 6.10.
+        let poll_first = io.params().is_feature_recvsend_bundle();
+        Peers { addresses: (0..ACCEPTS).map(each).collect(), poll_first }
+    }
+
+    fn accept(&mut self, listener: &TcpListener, accept: usize) -> squeue::Entry {
+        let (address, len) = self.addresses[accept];
+        // SAFETY: the memory is never freed, and the kernel uses it only while the accept is in flight.
+        unsafe { *len = size_of::<libc::sockaddr_storage>() as libc::socklen_t };
+        let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), address, len)
+            .file_index(Some(DestinationSlot::auto_target()))
+            .build();
+        let entry = if self.poll_first { with_ioprio(entry, ACCEPT_POLL_FIRST) } else { entry };
+        entry.user_data(ACCEPT | (accept as u64) << 2)
+    }
 }
 
 /// The provided buffers. The received data is not read.

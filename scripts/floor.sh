@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Compares the server with the floor: the smallest io_uring program that makes the same receives and sends without any
-# protocol (examples/floor.rs). Measures the server's CPU time per message, with one shard pinned to one core and the
-# load on another. Floor and server run alternately, because the speed of the machine changes over time; compare the
+# protocol (examples/floor.rs). Measures the server's CPU time per message and per connection, with one shard pinned to one
+# core and the load on another. Floor and server run alternately, because the speed of the machine changes over time; compare the
 # medians.
 #
 #     scripts/floor.sh [--rounds 5] [--seconds 3] [--cores 0,1] [--out target/floor] [--skip-build] [--with-ws]
 #
-# With --with-ws the table has a third row for the same runs against `ws` on Node (scripts/baseline_ws.mjs). Writes
+# With --with-ws the table has a third row for the runs with messages against `ws` on Node (scripts/baseline_ws.mjs). Writes
 # OUT/floor.md and OUT/floor.json, and OUT/runs/*.json (the load generator's report of every run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -41,6 +41,7 @@ port=21000
 # The load generator knows the size of its frames; the floor gets it by flags.
 bytes() { "$bin/quickio-load" sizes | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
 answer_bytes=$(bytes answer) frame_bytes=$(bytes delivered)
+connect_answers=$(bytes upgraded),$(bytes greeted),$(bytes closed)
 
 # serve WHICH NAME SCENARIO
 serve() {
@@ -48,7 +49,8 @@ serve() {
     case $which in
     floor)
         if [[ $name == burst* ]]; then burst=${name#burst}; fi
-        command=("$bin/examples/floor" "$scenario" --listen "127.0.0.1:$port"
+        if [[ $scenario == churn ]]; then scenario=accept; fi
+        command=("$bin/examples/floor" "$scenario" --listen "127.0.0.1:$port" --answers "$connect_answers"
             --answer-bytes "$answer_bytes" --frame-bytes "$frame_bytes" --burst "$burst")
         ;;
     ws) command=(node scripts/baseline_ws.mjs "127.0.0.1:$port") ;;
@@ -87,6 +89,14 @@ for ((round = 1; round <= rounds; round++)); do
     done
     for which in "${contestants[@]}"; do
         measure ping "$which" "$round" -- ping --connections 200
+    done
+    for which in "${contestants[@]}"; do
+        if [[ $which == ws ]]; then continue; fi
+        measure connect "$which" "$round" -- churn --no-ping --connections 1
+    done
+    for which in "${contestants[@]}"; do
+        if [[ $which == ws ]]; then continue; fi
+        measure storm "$which" "$round" -- churn --no-ping --connections 1000
     done
 done
 

@@ -11,7 +11,12 @@ CASES = [
     ("single", "fan-out of 64 bytes to 1,000 subscribers, one message a turn", 1.15),
     ("burst20", "the same in bursts of 20", None),
     ("ping", "ping over 200 connections", 1.2),
+    ("connect", "a connection that is opened, greeted and closed, one at a time", None),
+    ("storm", "the same with 1,000 at a time", None),
 ]
+CONNECTIONS = ("connect", "storm")
+CONNECT_US = 60
+CONNECT_ABOVE_FLOOR_US = 30
 BURST_PART = 0.1
 NAMES = {"floor": "floor", "quickio": "QuickIO", "ws": "ws on Node"}
 
@@ -53,12 +58,25 @@ def main():
         result[case] = {"title": title, "ratio": ratio, "ratios": ratios, "allowed": allowed, **found}
         spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
         verdicts.append(f"- {title}: server / floor = {ratio:.3f}, {spread}{verdict(ratio, allowed)}")
+        if case in CONNECTIONS:
+            verdicts += connect_verdicts(result[case])
     part = result["burst20"]["quickio"]["total"] / result["single"]["quickio"]["total"]
     result["burst_part"] = {"ratio": part, "allowed": BURST_PART}
     verdicts.append(f"- each message of a burst of 20 / the single one = {part:.3f}{verdict(part, BURST_PART)}")
     with open(os.path.join(out, "floor.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=2)
     print("\n".join(lines + [""] + verdicts))
+
+
+def connect_verdicts(case):
+    """Adds the CPU time of a connection above the floor to its result; returns the lines about it."""
+    pairs = zip(case["quickio"]["totals"], case["floor"]["totals"])
+    total, above = case["quickio"]["total"], statistics.median(server - floor for server, floor in pairs)
+    case["above_floor"] = above
+    return [
+        f"  - CPU us of the server: {total:.1f}{verdict(total, CONNECT_US)}",
+        f"  - CPU us above the floor: {above:.1f}{verdict(above, CONNECT_ABOVE_FLOOR_US)}",
+    ]
 
 
 def verdict(ratio, allowed):

@@ -167,8 +167,9 @@ pub enum Incoming<'a> {
     Refused(Vec<u8>),
     /// The connection ends.
     Close(Close),
-    /// The closing handshake that we began is over: the peer's Close completed it, or the peer broke the protocol.
-    Closed,
+    /// The closing handshake that we began is over: the peer's Close completed it, behind which nothing follows
+    /// (`is_last`), or the peer broke the protocol.
+    Closed { is_last: bool },
     /// The item needs no reply.
     Ignore,
 }

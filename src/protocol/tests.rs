@@ -62,7 +62,7 @@ fn feed(codec: &mut Codec, piece: &[u8], seen: &mut Vec<Seen>) {
             Incoming::Open(bytes) => Seen::Open(bytes),
             Incoming::Event(text) => Seen::Event(text.to_owned()),
             Incoming::Close(close) => Seen::Close(close.bytes, close.reason, close.await_peer),
-            Incoming::Closed => Seen::Closed,
+            Incoming::Closed { .. } => Seen::Closed,
             Incoming::Request(request) => Seen::Request(request.number, ReceivedRequest::of(&request.kind)),
             Incoming::Refused(bytes) => Seen::Reply(bytes),
             Incoming::Ignore => Seen::Ignore,

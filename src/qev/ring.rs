@@ -174,6 +174,8 @@ struct InFlight {
     accepted: usize,
     /// `true` if the send was cancelled: what is left of it is not submitted again.
     cancelled: bool,
+    /// `true` if the socket is closed behind the send.
+    is_last: bool,
     frames: FrameBatch,
 }
 
@@ -214,6 +216,8 @@ pub struct Ring {
     outstanding: usize,
     /// The flags of a call that waits.
     wait_flags: EnterFlags,
+    /// `true` if the kernel knows [`ACCEPT_POLL_FIRST`].
+    can_poll_first: bool,
     reserved: u32,
     submission_overflows: u64,
     needs_buffers: bool,
@@ -251,6 +255,8 @@ impl Ring {
         let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
         let mut ring = Ring {
             wait_flags: wait_flags(io.params()),
+            // The kernel has got both with the same release, 6.10.
+            can_poll_first: io.params().is_feature_recvsend_bundle(),
             io,
             buffers: ManuallyDrop::new(buffers),
             listeners: Vec::new(),
@@ -324,6 +330,7 @@ impl Ring {
         let entry = opcode::Accept::new(socket, (&raw mut *address).cast(), len)
             .file_index(Some(DestinationSlot::auto_target()))
             .build();
+        let entry = if self.can_poll_first { with_ioprio(entry, ACCEPT_POLL_FIRST) } else { entry };
         self.push_counted(entry.user_data(pack(OpKind::Accept, index, 0)));
     }
 
@@ -383,17 +390,24 @@ impl Ring {
     ///
     /// A socket must have at most one send in flight, because the kernel may reorder two of them.
     pub fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId {
-        self.start_send(socket, token, FrameBatch::One(frame))
+        self.start_send(socket, token, FrameBatch::One(frame), false)
+    }
+
+    /// Sends a frame as [`Ring::send`] does, to a socket that is closed as soon as the send has completed. The kernel keeps
+    /// back the end of the frame until then, and sends it in one packet with the end of the stream (`MSG_MORE`). If the
+    /// socket is not closed, the kernel sends it 200 ms later.
+    pub fn send_last(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId {
+        self.start_send(socket, token, FrameBatch::One(frame), true)
     }
 
     /// Sends several frames with one `sendmsg`, at most [`FRAMES_PER_SEND_MAX`]. See [`Ring::send`].
     pub fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId {
         assert!(frames.len() <= FRAMES_PER_SEND_MAX, "the caller must split its outbox into batches");
-        self.start_send(socket, token, FrameBatch::Many(GatheredFrames::new(frames)))
+        self.start_send(socket, token, FrameBatch::Many(GatheredFrames::new(frames)), false)
     }
 
-    fn start_send(&mut self, socket: Descriptor, token: Token, frames: FrameBatch) -> SendId {
-        let in_flight = InFlight { token, socket, accepted: 0, cancelled: false, frames };
+    fn start_send(&mut self, socket: Descriptor, token: Token, frames: FrameBatch, is_last: bool) -> SendId {
+        let in_flight = InFlight { token, socket, accepted: 0, cancelled: false, is_last, frames };
         let index = self.in_flight.insert(in_flight);
         self.submit_send(index);
         SendId::at(index)
@@ -401,16 +415,17 @@ impl Ring {
 
     /// Submits what the kernel has not accepted of a send.
     fn submit_send(&mut self, index: usize) {
-        let InFlight { token, socket, accepted, frames, .. } =
+        let InFlight { token, socket, accepted, is_last, frames, .. } =
             self.in_flight.get(index).expect("a send must be in flight to be submitted");
         let (socket, data) = (Fixed(socket.0), pack(OpKind::Send, index, *token));
+        let flags = if *is_last { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
         let entry = match frames {
             FrameBatch::One(frame) => {
                 let rest = &frame.as_slice()[*accepted..];
-                opcode::Send::new(socket, rest.as_ptr(), rest.len() as u32).flags(SEND_FLAGS).build()
+                opcode::Send::new(socket, rest.as_ptr(), rest.len() as u32).flags(flags).build()
             }
             FrameBatch::Many(gathered) => {
-                opcode::SendMsg::new(socket, &raw const gathered.header).flags(SEND_FLAGS as u32).build()
+                opcode::SendMsg::new(socket, &raw const gathered.header).flags(flags as u32).build()
             }
         };
         self.push_counted(entry.user_data(data));
@@ -446,6 +461,12 @@ impl Ring {
     /// Closes a socket and frees its place in the table. The socket must have no operations in flight.
     pub fn close(&mut self, socket: Descriptor, token: Token) {
         let entry = opcode::Close::new(Fixed(socket.0)).build();
+        self.push(entry.user_data(pack(OpKind::Close, 0, token)));
+    }
+
+    /// Closes a socket as [`Ring::close`] does. Only a failure has a completion.
+    pub fn discard(&mut self, socket: Descriptor, token: Token) {
+        let entry = opcode::Close::new(Fixed(socket.0)).build().flags(squeue::Flags::SKIP_SUCCESS);
         self.push(entry.user_data(pack(OpKind::Close, 0, token)));
     }
 
@@ -613,6 +634,7 @@ impl Ring {
 
     fn cancel_operation(&mut self, operation: u64) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(operation)).build();
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
         self.push(entry.user_data(pack(OpKind::Cancel, 0, 0)));
     }
 
@@ -688,6 +710,20 @@ impl Drop for Ring {
 /// socket has room for. With `MSG_WAITALL` the kernel would itself send the rest, and nobody could tell a peer that reads
 /// slowly from one that does not read.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
+
+/// `IORING_ACCEPT_POLL_FIRST`: the accept waits for a connection before it is attempted. The attempt makes a socket
+/// before it finds that no connection waits, and frees it again, which takes about 2 us.
+const ACCEPT_POLL_FIRST: u16 = 1 << 2;
+
+/// Sets the field `ioprio` of an entry, which has the flags of an accept.
+fn with_ioprio(mut entry: squeue::Entry, ioprio: u16) -> squeue::Entry {
+    const IOPRIO_AT: usize = 2;
+    const { assert!(size_of::<squeue::Entry>() == 64, "an entry is an io_uring_sqe") };
+    // SAFETY: an entry is an io_uring_sqe (repr(C), 64 bytes), whose third and fourth bytes are this field. Any value is
+    // valid.
+    unsafe { (&raw mut entry).cast::<u8>().add(IOPRIO_AT).cast::<u16>().write(ioprio) };
+    entry
+}
 
 /// Returns the flags of a call that waits for completions.
 ///

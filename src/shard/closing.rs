@@ -129,6 +129,9 @@ impl State {
         let await_peer = goodbye.await_peer && connection.input != Input::Ended;
         connection.stage = if await_peer { Stage::AwaitingPeer } else { Stage::Flushing };
         connection.began = now;
+        if matches!(cause, Cause::Reason(Reason::PeerClosed(_))) {
+            self.stop_receiving(slot);
+        }
         if !goodbye.bytes.is_empty() {
             self.connections.queue_goodbye(slot, Frame::new(goodbye.bytes, self.time.now_ns()));
         }
@@ -136,6 +139,17 @@ impl State {
         self.connections.queue_for_flush(slot);
         // The peer's Close is behind what is held, and the socket has to be read for it.
         self.listen_again(codecs, slot);
+    }
+
+    /// Ends the receive of a connection whose peer has sent a Close, behind which it sends nothing (RFC 6455, 5.5.1). The
+    /// socket can then be closed as soon as the output has been sent: no input is left that could reset the connection
+    /// before the peer has read it.
+    pub fn stop_receiving(&mut self, slot: u32) {
+        let connection = self.connections.live_mut(slot);
+        if connection.input == Input::Armed {
+            connection.input = Input::Stopping;
+            self.ring_ops.push(RingOp::CancelReceive(slot));
+        }
     }
 
     /// Ends a connection with a socket immediately: nothing more is sent to the peer, its input is discarded, and the

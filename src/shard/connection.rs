@@ -107,7 +107,9 @@ pub(super) enum Input {
     /// The receive was cancelled, because the peer has caused too many messages to shards that are behind, and has not
     /// ended yet.
     Cancelling,
-    /// No receive is armed until those shards have caught up.
+    /// The receive was cancelled, because the peer has sent its last bytes, and has not ended yet.
+    Stopping,
+    /// No receive is armed until the shards that are behind have caught up.
     Paused,
     /// Nothing is received: the stream has ended, or receiving has not begun. Also the state of a connection without a
     /// socket.
@@ -117,7 +119,7 @@ pub(super) enum Input {
 impl Input {
     /// Returns whether a receive is in flight.
     pub fn is_in_flight(self) -> bool {
-        matches!(self, Input::Armed | Input::Cancelling)
+        matches!(self, Input::Armed | Input::Cancelling | Input::Stopping)
     }
 }
 
@@ -270,6 +272,12 @@ impl Connection {
     /// Returns whether an operation that names the socket is in flight.
     pub fn is_in_flight(&self) -> bool {
         self.input.is_in_flight() || self.is_sending() || self.shutting_down
+    }
+
+    /// Returns whether the socket is closed as soon as the output that waits has been sent.
+    #[inline]
+    pub fn closes_behind_output(&self) -> bool {
+        self.stage == Stage::Flushing && matches!(self.input, Input::Stopping | Input::Ended)
     }
 
     /// Returns whether the server does not listen to the peer for now.

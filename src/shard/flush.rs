@@ -70,7 +70,11 @@ impl State {
             let bytes = frame.len();
             // The frame is all that the connection counts.
             connection.in_flight_bytes = connection.outbox_bytes;
-            connection.send = Some(kernel.send(socket, slot, frame));
+            let send = match connection.closes_behind_output() {
+                true => kernel.send_last(socket, slot, frame),
+                false => kernel.send(socket, slot, frame),
+            };
+            connection.send = Some(send);
             return bytes;
         }
         let frames = connection.outbox.take_first(FRAMES_PER_SEND_MAX);
@@ -94,8 +98,11 @@ impl State {
         if connection.stage != Stage::Flushing {
             return;
         }
-        if connection.input == Input::Ended {
-            return self.abort(codecs, slot);
+        match connection.input {
+            Input::Ended => return self.abort(codecs, slot),
+            // The end of the receive is a moment away.
+            Input::Stopping => return,
+            Input::Armed | Input::Cancelling | Input::Paused => {}
         }
         connection.stage = Stage::HalfClosed;
         connection.shutting_down = true;

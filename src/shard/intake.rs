@@ -51,7 +51,10 @@ impl State {
             connection.input = Input::Ended;
             return self.release_if_idle(slot);
         }
-        if ended {
+        let is_stopping = connection.input == Input::Stopping;
+        if ended && is_stopping {
+            self.receive_stopped(slot);
+        } else if ended {
             self.receive_again(slot);
         }
         if !self.held.is_empty() && self.hold_received(codecs, slot, data) {
@@ -79,7 +82,11 @@ impl State {
     fn receive_ended(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>) {
         let connection = self.connections.live_mut(slot);
         let goes_on = connection.stage < Stage::Dead;
+        let is_stopping = connection.input == Input::Stopping;
         match result {
+            Err(error) if is_stopping && goes_on && (error.is_cancelled() || error.is_no_buffers()) => {
+                self.receive_stopped(slot);
+            }
             Err(error) if error.is_no_buffers() && goes_on => {
                 self.count(Counter::BuffersExhausted, 1);
                 self.receive_again(slot);
@@ -95,6 +102,12 @@ impl State {
                 self.handle_end_of_input(codecs, slot, result);
             }
         }
+    }
+
+    /// Handles the end of a receive that was cancelled because the peer has sent its last bytes.
+    fn receive_stopped(&mut self, slot: u32) {
+        self.connections.live_mut(slot).input = Input::Ended;
+        self.connections.queue_for_flush(slot);
     }
 
     /// Handles the end of a peer's input, after all of that input.
@@ -166,8 +179,8 @@ impl State {
                     self.log_refused_origin(slot);
                     self.end_with(slot, Cause::Reason(reason), Goodbye { bytes, await_peer });
                 }
-                Incoming::Closed => {
-                    self.peer_closed(slot);
+                Incoming::Closed { is_last } => {
+                    self.peer_closed(slot, is_last);
                     return progress;
                 }
                 Incoming::Request(request) => self.handle_request(slot, &request),
@@ -224,12 +237,15 @@ impl State {
         }
     }
 
-    /// Handles the peer's Close that completes the closing handshake that the server began.
-    fn peer_closed(&mut self, slot: u32) {
+    /// Handles the end of the closing handshake that the server began. `is_last`: the peer sends nothing more.
+    fn peer_closed(&mut self, slot: u32, is_last: bool) {
         let connection = self.connections.live_mut(slot);
         if connection.stage == Stage::AwaitingPeer {
             connection.stage = Stage::Flushing;
             self.connections.queue_for_flush(slot);
+            if is_last {
+                self.stop_receiving(slot);
+            }
         }
     }
 

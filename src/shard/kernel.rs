@@ -107,6 +107,11 @@ pub(super) trait Kernel {
     /// Sends one frame.
     fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId;
 
+    /// Sends one frame to a socket that is closed as soon as the send has completed.
+    fn send_last(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId {
+        self.send(socket, token, frame)
+    }
+
     /// Sends several frames with one operation.
     fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId;
 
@@ -217,6 +222,10 @@ impl Kernel for RingKernel {
         self.ring.send(socket, token, frame)
     }
 
+    fn send_last(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId {
+        self.ring.send_last(socket, token, frame)
+    }
+
     fn send_gathered(&mut self, socket: Descriptor, token: Token, frames: Vec<Frame>) -> SendId {
         self.ring.send_gathered(socket, token, frames)
     }
@@ -235,7 +244,7 @@ impl Kernel for RingKernel {
             RingOp::ShutDown(socket, token) => self.ring.shut_down(socket, token),
             RingOp::Cancel { token, send } => self.ring.cancel(token, send),
             RingOp::CancelReceive(token) => self.ring.cancel(token, None),
-            RingOp::Discard(socket) => self.ring.close(socket, NO_RECORD),
+            RingOp::Discard(socket) => self.ring.discard(socket, NO_RECORD),
             RingOp::Adopt(place, socket) => {
                 if let Err(error) = self.ring.adopt(place, socket) {
                     // The link's receive fails next, which ends the link.

@@ -77,7 +77,41 @@ fn a_closed_connection_leaves_nothing_behind() {
     world.send_bytes(client, &client_close(1000));
     world.run_until_idle();
     assert_eq!(world.take_bytes(client), server_close(1000, ""));
-    assert!(world.is_stream_ended(client) && !world.is_closed(client), "the peer may still be reading");
+    assert!(world.is_closed(client), "the peer has sent its last bytes");
+    world.assert_empty();
+}
+
+#[test]
+fn a_peer_that_has_sent_its_close_gets_everything_before_the_end() {
+    let mut world = World::new(1, relay());
+    let client = world.connect_websocket(0);
+    world.set_reading(client, false);
+    let mut bytes = client_frame(Opcode::Text, b"/qio/ping:1=null");
+    bytes.extend(client_close(1000));
+    world.send_bytes(client, &bytes);
+    world.run_until_idle();
+    assert!(!world.is_closed(client), "nothing was read");
+    world.send_bytes(client, &client_frame(Opcode::Text, b"/qio/ping:2=null"));
+    world.run_until_idle();
+    world.set_reading(client, true);
+    world.run_until_idle();
+    let mut expected = Vec::new();
+    encode::frame(&mut expected, Opcode::Text, b"/qio/callback/1:0={\"code\":200,\"data\":null}");
+    expected.extend(server_close(1000, ""));
+    assert_eq!(world.take_bytes(client), expected, "what follows a Close is not answered");
+    assert!(world.is_closed(client));
+    world.assert_empty();
+}
+
+#[test]
+fn a_peer_that_breaks_the_closing_handshake_is_not_reset() {
+    let mut world = World::new(1, clienttest());
+    let client = world.connect_websocket(0);
+    world.send_bytes(client, &client_frame(Opcode::Text, b"/clienttest/close:0=null"));
+    world.send_bytes(client, &[0xff; 20]);
+    world.run_until_idle();
+    assert_eq!(world.take_bytes(client), server_close(1000, "closed by the application"));
+    assert!(world.is_stream_ended(client) && !world.is_closed(client), "it may send more");
     world.end_stream(client);
     world.run_until_idle();
     world.assert_empty();
@@ -112,12 +146,7 @@ fn a_close_received_together_with_the_closing_event_is_handled() {
     world.send_bytes(client, second);
     world.run_until_idle();
     assert_eq!(world.take_bytes(client), server_close(1000, "closed by the application"));
-    assert!(
-        world.is_stream_ended(client),
-        "both sides have sent Close, therefore the server ends its stream"
-    );
-    world.end_stream(client);
-    world.run_until_idle();
+    assert!(world.is_closed(client), "both sides have sent Close");
     world.assert_empty();
 }
 
@@ -973,7 +1002,8 @@ fn shutdown_sends_queued_messages_and_closes_every_connection() {
     assert!(world.is_stream_ended(raw) && world.is_stream_ended(handshaking));
     world.send_bytes(websocket, &client_close(1001));
     world.run_until_idle();
-    [websocket, raw, handshaking].into_iter().for_each(|client| world.end_stream(client));
+    assert!(world.is_closed(websocket), "both sides have sent Close");
+    [raw, handshaking].into_iter().for_each(|client| world.end_stream(client));
     world.run_until_idle();
     assert!(world.shards[0].state().is_done());
     world.assert_empty();

@@ -1,16 +1,16 @@
 //! Opens sockets to the server, from many source addresses to have enough ports.
 
-use crate::plan::{Plan, Protocol};
+use crate::plan::{Plan, Protocol, Scenario};
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Opens a socket for a connection and starts to connect. The first send waits until it is connected. Without a
-/// protocol there may be no first send, and the function itself waits.
+/// protocol only churners send first, and the function itself waits for the others.
 pub fn start(plan: &Plan, number: usize) -> io::Result<Socket> {
     let socket = bound(plan, number)?;
-    if plan.protocol == Protocol::None {
+    if plan.protocol == Protocol::None && plan.scenario != Scenario::Churn {
         socket.connect_timeout(&plan.server.into(), plan.connect_timeout)?;
         return Ok(socket);
     }

@@ -11,6 +11,16 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// The server's answer to [`KEY`].
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// The size of the server's response to an upgrade.
+const UPGRADED_BYTES: usize =
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: \r\nSec-WebSocket-Protocol: quickio\r\n\r\n"
+        .len()
+        + ACCEPT.len();
+
+/// The code in a client's Close frame: 1000, the purpose of the connection is fulfilled (RFC 6455, 7.4.1).
+pub const CLOSE_CODE: [u8; 2] = 1000u16.to_be_bytes();
+
 /// The first message on a connection, in both directions.
 pub const GREETING: &[u8] = b"/qio/ohai";
 
@@ -49,13 +59,12 @@ pub const PONG: u8 = 10;
 pub struct Encoder(pub Protocol);
 
 impl Encoder {
-    /// Returns the first message of a client. It is empty without a protocol, and over HTTP, where a request comes
-    /// first.
+    /// Returns the first message of a client. It is empty over HTTP, where a request comes first.
     pub fn first_message(self, plan: &Plan) -> Vec<u8> {
         match self.0 {
-            Protocol::WebSocket => upgrade(plan),
+            Protocol::WebSocket | Protocol::None => upgrade(plan),
             Protocol::Raw => GREETING.to_vec(),
-            Protocol::LongPolling | Protocol::EventStream | Protocol::None => Vec::new(),
+            Protocol::LongPolling | Protocol::EventStream => Vec::new(),
         }
     }
 
@@ -85,7 +94,7 @@ impl Encoder {
     /// Encodes a control frame. The result is empty if the protocol has none.
     pub fn control(self, opcode: u8, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        if self.0 == Protocol::WebSocket {
+        if matches!(self.0, Protocol::WebSocket | Protocol::None) {
             websocket_frame(&mut out, opcode, payload);
         }
         out
@@ -154,6 +163,18 @@ pub fn time_of(text: &[u8]) -> Option<u64> {
 /// The sizes of messages over WebSocket in bytes. A program without a protocol needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FrameSizes {
+    /// The request for an upgrade.
+    pub upgrade: usize,
+    /// Its response.
+    pub upgraded: usize,
+    /// The greeting.
+    pub greeting: usize,
+    /// Its answer.
+    pub greeted: usize,
+    /// The client's Close frame, which has a code.
+    pub close: usize,
+    /// Its answer.
+    pub closed: usize,
     /// One ping.
     pub ping: usize,
     /// The answer to a ping.
@@ -171,7 +192,14 @@ impl FrameSizes {
         let server = |text: &[u8]| client(text) - MASK.len();
         let answer = format!("/qio/callback/{PING_ID}:0={{\"code\":200,\"data\":null}}");
         let event = published(Room::Busy(0), plan.size, 0);
+        let close = Encoder(Protocol::WebSocket).control(CLOSE, &CLOSE_CODE).len();
         FrameSizes {
+            upgrade: upgrade(plan).len(),
+            upgraded: UPGRADED_BYTES,
+            greeting: client(GREETING),
+            greeted: server(GREETING),
+            close,
+            closed: close - MASK.len(),
             ping: client(format!("{}:{PING_ID}=null", plan.ping_event).as_bytes()),
             answer: server(answer.as_bytes()),
             published: client(&event),
@@ -186,7 +214,7 @@ impl FrameSizes {
 
     /// Returns the sizes as JSON, for scripts.
     pub fn to_json(self) -> String {
-        serde_json::to_string(&self).expect("four numbers can be written as JSON")
+        serde_json::to_string(&self).expect("numbers can be written as JSON")
     }
 }
 
@@ -291,6 +319,9 @@ mod tests {
     #[test]
     fn computes_the_sizes_of_websocket_frames() {
         let plan = Plan::new(Scenario::Fanout);
-        assert_eq!(FrameSizes::of(&plan), FrameSizes { ping: 22, answer: 44, published: 90, delivered: 86 });
+        let sizes = FrameSizes::of(&plan);
+        let FrameSizes { greeting, greeted, close, closed, ping, answer, published, delivered, .. } = sizes;
+        assert_eq!((greeting, greeted, close, closed), (15, 11, 8, 4));
+        assert_eq!((ping, answer, published, delivered), (22, 44, 90, 86));
     }
 }

@@ -128,6 +128,8 @@ pub struct Plan {
     pub publish_rate: f64,
     /// Connections per second over all churners; 0: as fast as possible.
     pub churn_rate: f64,
+    /// `true` if churners send a ping and await its answer before they close.
+    pub churn_pings: bool,
     pub warmup: Duration,
     pub seconds: Duration,
     pub settle: Duration,
@@ -160,6 +162,7 @@ impl Plan {
             ping_rate: 0.0,
             publish_rate: 0.0,
             churn_rate: 0.0,
+            churn_pings: true,
             warmup: Duration::from_secs(1),
             seconds: Duration::from_secs(5),
             settle: Duration::from_millis(500),

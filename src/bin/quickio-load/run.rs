@@ -224,7 +224,9 @@ mod tests {
 
     #[test]
     fn churners_connect_repeatedly() {
-        for words in ["churn --connections 4", "churn --connections 4 --rate 100"] {
+        for words in
+            ["churn --connections 4", "churn --connections 4 --rate 100", "churn --connections 4 --no-ping"]
+        {
             for report in good_reports(words) {
                 assert!(number(&report, "/whole_run/cycles") > 4);
                 assert!(number(&report, "/latency_us/cycle/count") > 0);

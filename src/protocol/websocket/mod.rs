@@ -109,8 +109,8 @@ impl WebSocketCodec {
             ended => {
                 self.phase = WebSocketPhase::Ended;
                 DecodeOutcome {
+                    incoming: Incoming::Closed { is_last: ended.is_ok() },
                     consumed: ended.map_or(input.len(), |skipped| skipped.consumed),
-                    incoming: Incoming::Closed,
                 }
             }
         }

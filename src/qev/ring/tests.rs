@@ -260,6 +260,29 @@ fn cancelling_ends_operations_and_closing_frees_the_place() {
 }
 
 #[test]
+fn a_last_send_arrives_before_the_end_of_the_stream() {
+    let mut tested = Tested::new();
+    for bytes in [3, 1_000_000] {
+        let (socket, theirs) = tested.pair(0);
+        tested.ring.send_last(socket, 1, frame(&vec![7; bytes]));
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            (&theirs).read_to_end(&mut all).map(|_| all)
+        });
+        assert_eq!(tested.sent().1, Ok(()));
+        tested.ring.discard(socket, 99);
+        tested.ring.turn(Wait::For(Duration::from_millis(1)), &mut tested.seen).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), vec![7; bytes]);
+        let is_close = |completion: &Completion| matches!(completion, Completion::Closed { .. });
+        assert!(!tested.seen.iter().any(is_close), "only a failure has a completion: {:?}", tested.seen);
+    }
+    tested.ring.discard(Descriptor(0), 99);
+    tested.until("failure", |_, completion| {
+        matches!(completion, Completion::Closed { token: 99 }).then_some(())
+    });
+}
+
+#[test]
 fn half_closed_sockets_still_receive() {
     let mut tested = Tested::new();
     let (socket, mut peer) = tested.pair(0);

@@ -72,7 +72,7 @@ fn feed(codec: &mut Codec, piece: &[u8], settings: &CodecSettings, transcript: &
             // Sent only if the body is still on its way, which depends on the pieces.
             Incoming::Reply(bytes) if bytes.starts_with(b"HTTP/1.1 100 ") => continue,
             Incoming::Close(_) => transcript.has_ended = true,
-            Incoming::Closed => panic!("nobody has begun a closing handshake"),
+            Incoming::Closed { .. } => panic!("nobody has begun a closing handshake"),
             _ => {}
         }
         transcript.items.push(item);

@@ -212,6 +212,16 @@ pub const FLAGS: &[Flag] = &[
         set: |args, value| rate(&mut args.plan.churn_rate, value),
     },
     Flag {
+        name: "no-ping",
+        value: "",
+        doc: "clients close their connection after the greeting, without a ping",
+        scenarios: &[Churn],
+        set: |args, _| {
+            args.plan.churn_pings = false;
+            Ok(())
+        },
+    },
+    Flag {
         name: "server",
         value: "ADDR",
         doc: "address of the server (127.0.0.1:8080)",

@@ -176,8 +176,8 @@ impl Args {
             "subscribers need at least one publisher".into()
         } else if plan.protocol == Protocol::None && (workers > 1 || plan.publishers > 1) {
             "--protocol none supports only one thread and one publisher".into()
-        } else if plan.protocol == Protocol::None && !matches!(plan.scenario, Hold | Ping | Fanout) {
-            "--protocol none supports only hold, ping and fanout".into()
+        } else if plan.protocol == Protocol::None && !matches!(plan.scenario, Hold | Ping | Fanout | Churn) {
+            "--protocol none supports only hold, ping, fanout and churn".into()
         } else if plan.protocol == Protocol::None && plan.depth > 1 {
             "--protocol none cannot distinguish two pings: --depth must be 1".into()
         } else {
@@ -271,7 +271,7 @@ mod tests {
                 "--protocol long-polling supports only hold, ping, fanout and mixed",
             ),
             ("mixed --slow 3 --protocol event-stream", "--slow is not supported over event-stream"),
-            ("churn --protocol none", "--protocol none supports only hold, ping and fanout"),
+            ("slow --protocol none", "--protocol none supports only hold, ping, fanout and churn"),
         ] {
             assert_eq!(parse_words(words).unwrap_err(), UsageError(expected.into()), "{words}");
         }

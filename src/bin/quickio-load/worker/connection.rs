@@ -4,6 +4,7 @@
 use super::pings::{OpenPings, PingSchedule};
 use super::session::{SOCKETS_MAX, Session};
 use crate::decoder::{Decoder, Message};
+use crate::encoder::FrameSizes;
 use crate::error::ProtocolError;
 use crate::plan::{Protocol, Role, Room, Window};
 use crate::results::{Results, Timing};
@@ -128,6 +129,21 @@ impl Connection {
         }
     }
 
+    /// Handles bytes that a churner has received without a protocol: the messages that they complete, by their sizes.
+    pub fn receive_bytes(&mut self, len: u64, sizes: FrameSizes) -> Received {
+        let before = self.bytes;
+        self.bytes += len;
+        let after = self.bytes;
+        let completes = |end: usize| (before + 1..=after).contains(&(end as u64));
+        let greeted = sizes.upgraded + sizes.greeted;
+        Received {
+            upgraded: completes(sizes.upgraded),
+            greeted: completes(greeted),
+            pongs: u64::from(completes(greeted + sizes.answer)),
+            ..Received::default()
+        }
+    }
+
     /// Handles bytes received on a socket. Latencies are recorded in `results`.
     pub fn receive(
         &mut self,
@@ -203,6 +219,7 @@ impl Received {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Plan, Scenario};
     use crate::request::Sid;
 
     const WINDOW: Window = Window { begin: 0, from: 0, until: u64::MAX };
@@ -264,6 +281,22 @@ mod tests {
             })
             .collect();
         assert_eq!(out_of_order, [0, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_churner_counts_the_bytes_of_its_messages() {
+        let sizes = FrameSizes::of(&Plan::new(Scenario::Churn));
+        let mut churner = Connection::new(Protocol::None, Role::Churner, 0, None);
+        let mut receive = |len: usize| {
+            let received = churner.receive_bytes(len as u64, sizes);
+            (received.upgraded, received.greeted, received.pongs)
+        };
+        assert_eq!(receive(sizes.upgraded - 1), (false, false, 0));
+        assert_eq!(receive(1), (true, false, 0));
+        assert_eq!(receive(sizes.greeted), (false, true, 0));
+        assert_eq!(receive(sizes.answer - 1), (false, false, 0));
+        assert_eq!(receive(1), (false, false, 1));
+        assert_eq!(receive(sizes.closed), (false, false, 0));
     }
 
     #[test]

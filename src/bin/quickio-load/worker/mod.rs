@@ -10,7 +10,7 @@ mod session;
 
 use crate::clock;
 use crate::connect;
-use crate::encoder::{CLOSE, Encoder, FrameSizes, GREETING, PONG};
+use crate::encoder::{CLOSE, CLOSE_CODE, Encoder, FrameSizes, GREETING, PONG};
 use crate::plan::{Plan, Protocol, Role, Share, Window};
 use crate::request::RequestBuilder;
 use crate::results::{Counter, Results, SharedCounters, Timing};
@@ -124,7 +124,7 @@ impl<'a> Worker<'a> {
             opening: 0,
             first_message: Frame::new(encoder.first_message(plan), 0),
             greeting: Frame::new(encoder.event(GREETING), 0),
-            close: Frame::new(encoder.control(CLOSE, &1000u16.to_be_bytes()), 0),
+            close: Frame::new(encoder.control(CLOSE, &CLOSE_CODE), 0),
             pings: encoder.pings(&plan.ping_event, plan.depth.max(PINGS_PER_SEND_MAX)),
             window: None,
             schedule: PingSchedule::default(),
@@ -229,6 +229,8 @@ impl Worker<'_> {
         let connection = &mut self.connections[token as usize];
         connection.state = ConnectionState::Opening;
         connection.began = began;
+        connection.bytes = 0;
+        let is_churner = connection.role == Role::Churner;
         let first = &mut connection.sockets[0];
         first.decoder.reset(self.plan.protocol);
         first.outbox.clear();
@@ -238,12 +240,14 @@ impl Worker<'_> {
             return;
         }
         match self.plan.protocol {
-            Protocol::None => {
+            Protocol::None if !is_churner => {
                 self.receive(id);
                 self.opened(token, clock::now());
             }
             Protocol::LongPolling | Protocol::EventStream => self.begin_session(token),
-            Protocol::WebSocket | Protocol::Raw => self.send(token, self.first_message.clone()),
+            Protocol::WebSocket | Protocol::Raw | Protocol::None => {
+                self.send(token, self.first_message.clone());
+            }
         }
     }
 
@@ -295,8 +299,11 @@ impl Worker<'_> {
         if measured {
             self.results.record(Timing::Open, took);
         }
-        if role == Role::Churner {
+        if role == Role::Churner && self.plan.churn_pings {
             return self.ping_now(token, 1, now);
+        }
+        if role == Role::Churner {
+            return self.begin_close(token);
         }
         self.results.counters.add(Counter::Opened, 1);
     }
@@ -392,7 +399,7 @@ impl Worker<'_> {
         let connection = &mut self.connections[token as usize];
         connection.state = ConnectionState::Closing;
         match (self.plan.protocol, connection.sockets[0].descriptor) {
-            (Protocol::WebSocket, _) => self.send(token, self.close.clone()),
+            (Protocol::WebSocket | Protocol::None, _) => self.send(token, self.close.clone()),
             (_, Some(descriptor)) => self.ring.shut_down(descriptor, token),
             (_, None) => {}
         }
@@ -548,6 +555,15 @@ impl Worker<'_> {
     /// Handles bytes without a protocol. Messages are separated by their size.
     fn received_bytes(&mut self, token: Token, len: u64, now: u64) {
         let connection = &mut self.connections[token as usize];
+        if connection.role == Role::Churner {
+            let received = connection.receive_bytes(len, self.sizes);
+            let intended = if received.pongs > 0 { connection.pings.answered(&self.schedule) } else { None };
+            let measures = |at: &u64| self.window.is_some_and(|window| window.measures(*at));
+            if let Some(at) = intended.filter(measures) {
+                self.results.record(Timing::Ping, now.saturating_sub(at));
+            }
+            return self.handle_messages(token, received, now);
+        }
         let message = self.sizes.received_by(connection.role) as u64;
         let first = connection.bytes / message;
         connection.bytes += len;
