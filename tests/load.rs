@@ -6,8 +6,9 @@ mod support;
 
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use support::Server;
 
 const LOAD: &str = env!("CARGO_BIN_EXE_quickio-load");
@@ -148,6 +149,90 @@ fn measures_the_process_of_the_server() {
     assert!(of_server("/memory/resident") >= of_server("/memory/anonymous"));
 }
 
+/// A run of `million` whose steps a test requests.
+struct Million {
+    child: Child,
+    steps: ChildStdin,
+    reports: Lines<BufReader<ChildStdout>>,
+}
+
+impl Million {
+    /// Starts a run with 300 clients in 3 rings.
+    fn start(server: &str) -> Million {
+        let words =
+            format!("million --server {server} --connections 300 --rooms 10 --clients-per-ring 120 --quiet");
+        let mut child = Command::new(LOAD)
+            .args(words.split(' '))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the load generator starts");
+        let (steps, reports) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Million { child, steps, reports: BufReader::new(reports).lines() }
+    }
+
+    fn request(&mut self, step: &str) {
+        writeln!(self.steps, "{step}").unwrap();
+    }
+
+    fn report(&mut self) -> Value {
+        serde_json::from_str(&self.reports.next().expect("the run goes on").unwrap()).unwrap()
+    }
+
+    fn step(&mut self, step: &str) -> Value {
+        self.request(step);
+        self.report()
+    }
+
+    /// Ends the run, which must go well.
+    fn end(mut self) {
+        drop(self.steps);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_million_takes_all_steps_against_the_server() {
+    let address = "127.0.77.1:23177";
+    let arguments = ["--listen", address, "--connections-per-address-max", "0"];
+    let mut server = Server::start(&arguments);
+    let mut million = Million::start(address);
+    let connect = million.step("connect");
+    assert_eq!((number(&connect, "/connected"), number(&connect, "/failed")), (300, 0), "{connect:#}");
+    assert_eq!(server.stats().value("clients"), 300);
+    assert_eq!(number(&million.step("hold 0.2"), "/open"), 300);
+
+    let broadcast = million.step("broadcast");
+    assert_eq!(
+        (number(&broadcast, "/expected"), number(&broadcast, "/delivered")),
+        (300, 300),
+        "{broadcast:#}"
+    );
+    assert!(number(&broadcast, "/pings/count") > 0, "{broadcast:#}");
+    for line in ["rooms 0.5 4", "rooms 0.5 4 40"] {
+        let rooms = million.step(line);
+        assert_eq!(number(&rooms, "/published"), 20, "{rooms:#}");
+        assert_eq!(number(&rooms, "/delivered"), number(&rooms, "/expected"), "{rooms:#}");
+        for none in ["/lost", "/duplicated", "/failed", "/lost_clients"] {
+            assert_eq!(number(&rooms, none), 0, "{none}: {rooms:#}");
+        }
+    }
+    million.request("return");
+    assert_eq!(million.report()["ready"], "return");
+    drop(server);
+    server = Server::start(&arguments);
+    let back = million.report();
+    assert_eq!((number(&back, "/lost"), number(&back, "/back")), (300, 300), "{back:#}");
+    assert_eq!(server.stats().value("clients"), 300);
+
+    million.request("stop");
+    assert_eq!(million.report()["ready"], "stop");
+    server.signal("TERM");
+    let stop = million.report();
+    assert_eq!((number(&stop, "/clients"), number(&stop, "/closed_1001")), (300, 300), "{stop:#}");
+    million.end();
+}
+
 #[test]
 fn reports_errors() {
     let server = Server::start(&[]);
@@ -157,11 +242,14 @@ fn reports_errors() {
             2,
             "there is no scenario pong; the scenarios are hold, ping, fanout, churn, slow, mixed, million (see --help)",
         ),
+        ("million --seconds 5".into(), 2, "--seconds is not a flag of the scenario million"),
+        ("million --server 127.0.0.1:1".into(), 1, "Nothing listens there"),
         ("ping --rate x".into(), 2, "--rate x: expected a number per second, up to ten million"),
         (
             "ping --server 127.0.0.1:1".into(),
             1,
-            "no connection to 127.0.0.1:1: Connection refused (os error 111)",
+            "no connection to 127.0.0.1:1: Connection refused (os error 111). Nothing listens there: start the server, \
+             or give its address with --server",
         ),
         (
             format!("ping --server {} --protocol websocket", server.admin()),

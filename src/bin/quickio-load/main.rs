@@ -13,6 +13,8 @@
 //! | [`decoder`] | decodes messages from the server |
 //! | [`response_head`] | parses the heads of HTTP responses |
 //! | [`error`] | the ways in which a server can violate the protocol |
+//! | [`blocking`] | a single client with a blocking socket |
+//! | [`pings`] | the schedule of pings |
 //! | [`million`] | the scenario `million`: very many clients in one thread, in steps |
 //! | [`progress`] | the progress line |
 //! | [`slow`] | clients that do not read |
@@ -21,12 +23,14 @@
 //! | [`mod@report`] | the report as a table and as JSON |
 
 mod args;
+mod blocking;
 mod clock;
 mod connect;
 mod decoder;
 mod encoder;
 mod error;
 mod million;
+mod pings;
 mod plan;
 mod pool;
 mod process;

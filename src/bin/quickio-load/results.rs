@@ -141,6 +141,11 @@ impl LatencyHistogram {
         self.0.add(&other.0).expect("all histograms have the same bounds");
     }
 
+    /// Returns the number of durations.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// Returns the summary.
     pub fn summary(&self) -> LatencySummary {
         let us = |ns: u64| ns as f64 / 1000.0;

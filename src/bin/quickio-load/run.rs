@@ -1,6 +1,7 @@
 //! The steps of a run: check the server, connect, settle, warm up, measure, drain, report.
 
 use crate::args::Args;
+use crate::blocking;
 use crate::clock;
 use crate::plan::{Plan, Role, Window};
 use crate::pool::WorkerPool;
@@ -8,7 +9,6 @@ use crate::process::{CpuTime, MemoryUsage};
 use crate::progress::Progress;
 use crate::report::{Measurements, Report};
 use crate::results::{Counter, Counters, Results};
-use crate::slow;
 use quickio::qev::probe;
 use std::fs;
 use std::thread::sleep;
@@ -39,7 +39,7 @@ fn execute(args: &Args) -> Result<Report<'_>, String> {
     let plan = &args.plan;
     probe::probe().map_err(|missing| missing.to_string())?;
     clock::request_precise_wakeups();
-    slow::check_server(plan)?;
+    blocking::check_server(plan)?;
     let mut progress = Progress::new(args.quiet);
     let memory_before = args.server_pid.map(MemoryUsage::of).transpose()?;
     let mut pool = WorkerPool::start(args)?;
@@ -261,6 +261,10 @@ mod tests {
         let words = "ping --server 127.0.0.1:1".split(' ').map(Into::into);
         let Ok(Command::Run(args)) = args::parse(words) else { panic!("it parses") };
         let error = execute(&args).map(|_| ()).unwrap_err();
-        assert_eq!(error, "no connection to 127.0.0.1:1: Connection refused (os error 111)");
+        assert_eq!(
+            error,
+            "no connection to 127.0.0.1:1: Connection refused (os error 111). Nothing listens there: start the \
+             server, or give its address with --server"
+        );
     }
 }

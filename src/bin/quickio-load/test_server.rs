@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// A way in which the server misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub enum Fault {
     ClosesPingers,
     /// The greeting is not answered.
     IgnoresGreetings,
+    /// When 70 clients have subscribed to the path that all share, and for half a second nobody else, all connections
+    /// end.
+    EndsAllOnce,
     /// A client is told to leave with 1001 after its subscription to the path that all share.
     DismissesSubscribers,
 }
@@ -121,10 +125,39 @@ impl ServerConnection {
         if callback != "0" {
             self.send(&format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}"))?;
         }
+        if self.fault == Fault::EndsAllOnce && data.contains("everyone") {
+            self.end_all_once();
+        }
         if self.fault == Fault::DismissesSubscribers && data.contains("everyone") {
             self.socket.write_all(&[0x88, 2, 3, 0xe9])?;
         }
         Ok(())
+    }
+
+    /// Ends all connections half a second after the 70th subscription to the path that all share.
+    fn end_all_once(&self) {
+        let rooms = Arc::clone(&self.rooms);
+        let subscribers = |rooms: &HashMap<String, Vec<TcpStream>>| {
+            rooms
+                .iter()
+                .filter(|(room, _)| room.contains("everyone"))
+                .map(|(_, all)| all.len())
+                .sum::<usize>()
+        };
+        if subscribers(&rooms.lock().unwrap()) == 70 {
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(500));
+                let ended = std::mem::take(&mut *rooms.lock().unwrap());
+                ended.values().flatten().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
+                // The second time there are more, and nothing ends.
+                rooms
+                    .lock()
+                    .unwrap()
+                    .entry("/everyone".into())
+                    .or_default()
+                    .extend(ended.into_values().flatten());
+            });
+        }
     }
 
     /// Sends a text in two writes, which makes clients receive frames in pieces.

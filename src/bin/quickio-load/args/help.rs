@@ -63,10 +63,16 @@ const MILLION: &str = "\
 \nThe scenario has one thread, which should have a core of its own (taskset -c 1 quickio-load million ...). It
 reads one step from each line of standard input. When a step is over, it writes one line of JSON to standard
 output. Between the steps it goes on to answer heartbeats. At the end of the input it closes all clients.
+The server needs --app relay, --connections-per-address-max 0, and shards enough for the sockets.
 
 Steps:
   connect               opens all clients; each subscribes to one of the rooms and to one path that all share
   hold S                answers heartbeats for S seconds
+  broadcast             publishes one event to all clients, while some of them ping
+  rooms S RATE [CHURN]  publishes to each room RATE times a second for S seconds; CHURN clients a second leave
+                        and come back meanwhile
+  return                writes {\"ready\":\"return\"}, waits until the server has ended, and connects every client
+                        again, each after the pauses that docs/client.md describes
   stop                  writes {\"ready\":\"stop\"} and waits until every client has been told to leave
 
 Exit code: 0 if all steps ran, 1 if one could not run, 2 if the command line is invalid. The lines of JSON

@@ -15,10 +15,21 @@ pub enum EndCause {
     Os(i32),
     /// The server refused a subscription, with this answer.
     Refused(String),
-    /// The server answered nothing, or something other than the protocol allows.
+    /// The server refused the upgrade, or violated the protocol.
     Protocol(String),
     /// A part of an opening took longer than this number of milliseconds.
     TimedOut(u64),
+}
+
+impl EndCause {
+    /// Returns whether the server, or its kernel, has refused the connection.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            EndCause::Closed(_) | EndCause::Refused(_) | EndCause::Protocol(_) => true,
+            EndCause::Os(code) => *code == libc::ECONNREFUSED,
+            EndCause::EndOfStream | EndCause::TimedOut(_) => false,
+        }
+    }
 }
 
 impl From<&io::Error> for EndCause {

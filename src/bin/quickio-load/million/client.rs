@@ -1,4 +1,4 @@
-//! The record of a client. There are very many: it has at most 88 bytes.
+//! The record of a client. There are very many: it has at most 96 bytes.
 
 use crate::decoder::Decoder;
 use crate::plan::Protocol;
@@ -27,10 +27,12 @@ pub struct LoadClient {
     pub began: u64,
     /// The time at which the last part of its opening ended.
     pub reached: u64,
+    /// The intended time of the newest event that it has received.
+    pub newest: u64,
 }
 
-/// The state of a client: Closed -> Opening -> Open -> Leaving -> Closing -> Closed. Every state may be followed by
-/// Closing.
+/// The state of a client: Closed -> Opening -> Open -> Leaving -> Cancelling -> Closing -> Closed. Opening and Open may
+/// be followed by Cancelling, and each of these states by Closing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
     Closed,
@@ -38,7 +40,9 @@ pub enum ClientState {
     Open,
     /// The server has sent a close frame, and the client waits for the end of the stream.
     Leaving,
-    /// The socket is closed as soon as no operation is in flight.
+    /// The operations in flight are being cancelled.
+    Cancelling,
+    /// No operation is in flight, and the socket is being closed.
     Closing,
 }
 
@@ -80,12 +84,18 @@ impl LoadClient {
             decoder: Decoder::new(Protocol::WebSocket),
             began: 0,
             reached: 0,
+            newest: 0,
         }
     }
 
     /// Returns whether no operation is in flight.
     pub fn is_idle(&self) -> bool {
         self.sending.is_none() && !self.receiving
+    }
+
+    /// Returns whether its socket is in use: it is neither closed nor being closed.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, ClientState::Opening(_) | ClientState::Open | ClientState::Leaving)
     }
 
     /// Returns the part of the opening that is under way.
@@ -103,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_client_is_small() {
-        assert!(size_of::<LoadClient>() <= 88, "{}", size_of::<LoadClient>());
+        assert!(size_of::<LoadClient>() <= 96, "{}", size_of::<LoadClient>());
     }
 
     #[test]

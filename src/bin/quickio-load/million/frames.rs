@@ -15,6 +15,7 @@ const NORMAL: u16 = 1000;
 pub struct ClientFrames {
     pub upgrade: Frame,
     pub greeting: Frame,
+    pub ping: Frame,
     /// For each room, the subscriptions of its members.
     subscriptions: Vec<Frame>,
 }
@@ -29,6 +30,7 @@ impl ClientFrames {
         ClientFrames {
             upgrade: Frame::new(ENCODER.first_message(plan), 0),
             greeting: Frame::new(ENCODER.event(GREETING), 0),
+            ping: ENCODER.pings(&plan.ping_event, 1).remove(0),
             subscriptions: (0..rooms).map(subscriptions).collect(),
         }
     }

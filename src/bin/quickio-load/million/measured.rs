@@ -21,10 +21,13 @@ pub struct Measured {
     pub opened: LatencyHistogram,
     parts: [LatencyHistogram; OpeningPart::ALL.len()],
     slowest: Vec<SlowOpening>,
+    last_opened: u64,
     failures: BTreeMap<(OpeningPart, EndCause), Failures>,
     /// The ends of clients that were open.
     ends: BTreeMap<EndCause, Occurrences>,
     pub heartbeats: u64,
+    /// From the first end of a client to the upgrades of clients that have returned since.
+    first_answer: LatencyHistogram,
 }
 
 /// Occurrences of the same kind.
@@ -66,13 +69,18 @@ impl Measured {
     }
 
     /// Records the end of a part of an opening.
-    pub fn part_ended(&mut self, part: OpeningPart, took: u64) {
+    pub fn part_ended(&mut self, part: OpeningPart, now: u64, took: u64) {
         self.parts[part as usize].record(took);
+        if part == OpeningPart::Upgrade && !self.ends.is_empty() {
+            let (first, _) = self.ends_span().unwrap_or_default();
+            self.first_answer.record(now.saturating_sub(first));
+        }
     }
 
     /// Records an opening.
     pub fn opened(&mut self, began: u64, took: u64) {
         self.opened.record(took);
+        self.last_opened = began + took;
         if self.slowest.len() < SLOWEST || self.slowest.last().is_some_and(|slow| slow.took < took) {
             self.slowest.push(SlowOpening { took, began });
             self.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.took));
@@ -113,6 +121,11 @@ impl Measured {
         Some((first, self.ends.values().map(|ends| ends.last).max()?))
     }
 
+    /// Returns the time of the last end or opening, if a client has ended.
+    pub fn last_change(&self) -> Option<u64> {
+        self.ends_span().map(|(_, last)| last.max(self.last_opened))
+    }
+
     /// Returns the members of the report that concern openings: the latency of the whole and of its parts.
     pub fn openings_json(&self) -> Map<String, Value> {
         let parts = OpeningPart::ALL.map(|(part, name)| (name, latency_json(&self.parts[part as usize])));
@@ -124,6 +137,17 @@ impl Measured {
         });
         members.insert("slowest".into(), slowest.collect());
         members
+    }
+
+    /// Returns the latency of the first answers to clients that return, since the first end.
+    pub fn first_answer_json(&self) -> Value {
+        latency_json(&self.first_answer)
+    }
+
+    /// Returns the number of openings that the server or its kernel has refused, as opposed to those without an answer.
+    pub fn refusals(&self) -> u64 {
+        let refused = self.failures.iter().filter(|((_, cause), _)| cause.is_refusal());
+        refused.map(|(_, failures)| failures.occurrences.count).sum()
     }
 
     /// Returns the number of failed openings by reason.

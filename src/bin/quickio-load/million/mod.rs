@@ -12,16 +12,27 @@
 //! | [`measured`] | the measurements of a step |
 //! | [`swarm`] | the clients and their rings: one turn |
 //! | [`network`] | the kernel's counters that explain slow and failed connections |
+//! | [`members`] | the number of open clients in each room |
+//! | [`deliveries`], [`pinging`] | the measurements of events and pings |
+//! | [`backoff`] | the pause before a client connects again |
 //! | [`run`] | runs the steps |
+//! | [`broadcast`], [`rooms`], [`returning`] | the steps of these names |
 
+mod backoff;
+mod broadcast;
 mod cause;
 mod client;
+mod deliveries;
 mod frames;
 mod measured;
+mod members;
 mod network;
 mod opening;
+mod pinging;
 mod plan;
+mod returning;
 mod rings;
+mod rooms;
 mod run;
 mod steps;
 mod swarm;

@@ -7,10 +7,10 @@ use super::network::NetworkCounters;
 use super::plan::MillionPlan;
 use super::steps::MillionStep;
 use super::swarm::Swarm;
+use crate::blocking;
 use crate::clock;
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::slow;
 use quickio::qev::probe;
 use serde_json::{Map, Value, json};
 use std::io::{self, BufRead, Write};
@@ -26,8 +26,10 @@ const SILENCE_NS: u64 = 60_000_000_000;
 
 /// The clients, and the output of the steps.
 pub struct StepRunner<'a, W> {
-    swarm: Swarm<'a>,
-    progress: Progress,
+    pub plan: &'a Plan,
+    pub million: &'a MillionPlan,
+    pub swarm: Swarm<'a>,
+    pub progress: Progress,
     out: W,
 }
 
@@ -35,7 +37,7 @@ pub struct StepRunner<'a, W> {
 pub fn run(plan: &Plan, million: &MillionPlan, quiet: bool) -> Result<bool, String> {
     probe::probe().map_err(|missing| missing.to_string())?;
     clock::request_precise_wakeups();
-    slow::check_server(plan)?;
+    blocking::check_server(plan)?;
     run_lines(plan, million, quiet, read_lines(), io::stdout())
 }
 
@@ -48,7 +50,7 @@ fn run_lines(
     out: impl Write,
 ) -> Result<bool, String> {
     let swarm = Swarm::new(plan, million)?;
-    let mut runner = StepRunner { swarm, progress: Progress::new(quiet), out };
+    let mut runner = StepRunner { plan, million, swarm, progress: Progress::new(quiet), out };
     loop {
         match lines.try_recv() {
             Ok(line) if line.trim().is_empty() => {}
@@ -75,13 +77,17 @@ impl<W: Write> StepRunner<'_, W> {
         let report = match step {
             MillionStep::Connect => self.connect()?,
             MillionStep::Hold { time } => self.hold(time)?,
+            MillionStep::Broadcast => self.broadcast()?,
+            MillionStep::Rooms { time, rate, churn } => self.rooms(time, rate, churn)?,
+            MillionStep::Return => self.come_back()?,
             MillionStep::Stop => self.stop()?,
         };
         self.progress.end();
         self.write(&report)
     }
 
-    fn write(&mut self, value: &Value) -> Result<(), String> {
+    /// Writes a line of JSON to the output.
+    pub fn write(&mut self, value: &Value) -> Result<(), String> {
         let written = writeln!(self.out, "{value}").and_then(|()| self.out.flush());
         written.map_err(|error| format!("cannot write to standard output: {error}"))
     }
@@ -98,7 +104,7 @@ impl<W: Write> StepRunner<'_, W> {
         }
         let measured = &self.swarm.measured;
         let took = seconds(clock::now() - measured.began);
-        let opened = measured.opened.summary().count;
+        let opened = measured.opened.count();
         let mut report = members(json!({
             "step": "connect", "connected": self.swarm.open(), "failed": measured.failures(),
             "failures": measured.failures_json(), "failure_times": measured.failure_times_json(),
@@ -129,7 +135,7 @@ impl<W: Write> StepRunner<'_, W> {
     fn stop(&mut self) -> Result<Value, String> {
         let clients = self.swarm.open();
         self.write(&json!({ "ready": "stop" }))?;
-        while self.swarm.open() > 0 && !self.gives_up() {
+        while self.swarm.open() > 0 && !self.has_stalled() {
             self.swarm.turn(u64::MAX)?;
             let told = clients - self.swarm.open();
             self.progress.show(|| format!("stop: {told} of {clients} told to leave"));
@@ -144,12 +150,20 @@ impl<W: Write> StepRunner<'_, W> {
         }))
     }
 
-    /// Returns whether a step that waits for the ends of clients has waited long enough.
-    fn gives_up(&self) -> bool {
+    /// Handles what happens until a time.
+    pub fn turns_until(&mut self, until: u64) -> Result<(), String> {
+        while clock::now() < until {
+            self.swarm.turn(until)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a step that waits for the server's end has waited long enough since anything has happened.
+    pub fn has_stalled(&self) -> bool {
         let measured = &self.swarm.measured;
         let now = clock::now();
-        match measured.ends_span() {
-            Some((_, last)) => now > last + SILENCE_NS,
+        match measured.last_change() {
+            Some(last) => now > last + SILENCE_NS,
             None => now > measured.began + FIRST_EVENT_LIMIT_NS,
         }
     }
@@ -167,11 +181,16 @@ mod tests {
     use super::*;
     use crate::plan::{Protocol, Scenario};
     use crate::test_server::{self, Fault};
+    use std::net::SocketAddr;
 
     /// Returns the reports of steps with 70 clients in 3 rings and 7 rooms, against a test server.
     fn reports(lines: &[&str], fault: Fault) -> Result<Vec<Value>, String> {
+        reports_from(test_server::start(Protocol::WebSocket, fault), lines)
+    }
+
+    fn reports_from(server: SocketAddr, lines: &[&str]) -> Result<Vec<Value>, String> {
         let plan = Plan {
-            server: test_server::start(Protocol::WebSocket, fault),
+            server,
             connect_window: 20,
             connect_timeout: Duration::from_millis(300),
             ..Plan::new(Scenario::Million)
@@ -226,6 +245,52 @@ mod tests {
         assert_eq!(reports[reports.len() - 2], json!({ "ready": "stop" }));
         assert_eq!(stop["closed_1001"].as_u64().unwrap() + told, 70, "{reports:#?}");
         assert_eq!(stop["still_open"], 0);
+    }
+
+    #[test]
+    fn one_event_reaches_all_clients_while_some_ping() {
+        let broadcast = &reports(&["connect", "broadcast"], Fault::None).unwrap()[1];
+        assert_eq!(
+            (&broadcast["expected"], &broadcast["delivered"]),
+            (&json!(70), &json!(70)),
+            "{broadcast:#}"
+        );
+        assert_eq!((&broadcast["duplicated"], &broadcast["lost"]), (&json!(0), &json!(0)));
+        let ms = |name: &str| broadcast[name].as_f64().unwrap();
+        assert!(0.0 < ms("first_ms") && ms("first_ms") <= ms("last_ms"), "{broadcast:#}");
+        assert!(broadcast["pings"]["count"].as_u64().unwrap() > 0, "{broadcast:#}");
+        assert!(broadcast["pings_before"]["count"].as_u64().unwrap() > 0, "{broadcast:#}");
+    }
+
+    #[test]
+    fn every_event_of_a_room_reaches_its_members_also_during_churn() {
+        let reports = reports(&["connect", "rooms 0.5 10", "rooms 0.5 10 40"], Fault::None).unwrap();
+        let (quiet, churn) = (&reports[1], &reports[2]);
+        assert_eq!((&quiet["published"], &quiet["expected"]), (&json!(35), &json!(350)), "{quiet:#}");
+        assert_eq!((&quiet["delivered"], &quiet["churned"]), (&json!(350), &json!(0)), "{quiet:#}");
+        assert_eq!(churn["delivered"], churn["expected"], "{churn:#}");
+        assert_eq!(churn["expected"], json!(35 * 9), "one of ten takes part in the churn: {churn:#}");
+        for report in [quiet, churn] {
+            assert_eq!((&report["lost"], &report["duplicated"]), (&json!(0), &json!(0)), "{report:#}");
+            assert_eq!((&report["failed"], &report["lost_clients"]), (&json!(0), &json!(0)), "{report:#}");
+        }
+        let churned = churn["churned"].as_u64().unwrap();
+        assert!(churned > 0 && churned + churn["churn_skipped"].as_u64().unwrap() == 20, "{churn:#}");
+        assert_eq!(churn["opened"]["count"], churned, "{churn:#}");
+    }
+
+    #[test]
+    fn every_client_comes_back() {
+        let server = test_server::start(Protocol::WebSocket, Fault::EndsAllOnce);
+        let reports = reports_from(server, &["connect", "return", "hold 0.1"]).unwrap();
+        let (ready, back) = (&reports[1], &reports[2]);
+        assert_eq!(ready, &json!({ "ready": "return" }));
+        assert_eq!((&back["lost"], &back["back"]), (&json!(70), &json!(70)), "{back:#}");
+        let refused = back["refusals"].as_u64().unwrap();
+        assert!(back["attempts"].as_u64().unwrap() >= 70 + refused, "{back:#}");
+        assert!(back["seconds_to_99"].as_f64().unwrap() <= back["seconds_to_100"].as_f64().unwrap());
+        assert!(back["first_answer"]["count"].as_u64().unwrap() >= 70, "{back:#}");
+        assert_eq!(reports[3]["open"], 70);
     }
 
     #[test]

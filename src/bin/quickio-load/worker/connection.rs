@@ -1,11 +1,11 @@
 //! The record of one connection, and the messages in a piece of received bytes. Over HTTP a connection is a session,
 //! and has two sockets.
 
-use super::pings::{OpenPings, PingSchedule};
 use super::session::{SOCKETS_MAX, Session};
 use crate::decoder::{Decoder, Message};
 use crate::encoder::FrameSizes;
 use crate::error::ProtocolError;
+use crate::pings::{OpenPings, PingSchedule};
 use crate::plan::{Protocol, Role, Room, Window};
 use crate::results::{Results, Timing};
 use quickio::qev::buffers::Frame;

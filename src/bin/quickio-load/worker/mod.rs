@@ -4,19 +4,18 @@
 mod churn;
 mod connection;
 mod http;
-mod pings;
 mod publishing;
 mod session;
 
 use crate::clock;
 use crate::connect;
 use crate::encoder::{CLOSE, CLOSE_CODE, Encoder, FrameSizes, GREETING, PONG};
+use crate::pings::{PINGS_PER_SEND_MAX, PingSchedule};
 use crate::plan::{Plan, Protocol, Role, Share, Window};
 use crate::request::RequestBuilder;
 use crate::results::{Counter, Results, SharedCounters, Timing};
 use churn::ChurnSchedule;
 use connection::{Connection, ConnectionState, Received, SocketState};
-use pings::{PINGS_PER_SEND_MAX, PingSchedule};
 use publishing::Publisher;
 use quickio::qev::buffers::{Buffer, Frame};
 use quickio::qev::ring::{Completion, Errno, Ring, RingSettings, Token, Wait};

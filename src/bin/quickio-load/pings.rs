@@ -62,6 +62,11 @@ impl PingSchedule {
 }
 
 impl OpenPings {
+    /// Returns the open pings of the client at a position: none.
+    pub fn of(position: usize) -> OpenPings {
+        OpenPings { position: position as u64, ..OpenPings::default() }
+    }
+
     /// Adds a ping that is due, with a rate.
     pub fn add_due(&mut self) {
         self.due += 1;

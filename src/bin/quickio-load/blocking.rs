@@ -1,0 +1,119 @@
+//! A single client with a blocking socket: it checks the server, does not read, or publishes.
+
+use crate::clock;
+use crate::connect;
+use crate::decoder::{Decoder, Message};
+use crate::encoder::{Encoder, GREETING};
+use crate::plan::{Plan, Protocol, Room};
+use crate::request::{PostRequest, RequestBuilder, Sid};
+use socket2::Socket;
+use std::io::{self, ErrorKind, Read, Write};
+
+/// The first number of these clients, which selects their source address: higher than the numbers of other clients.
+pub const NUMBERS_FROM: usize = 1_000_000;
+
+/// Opens and closes one connection to check that the server is running and supports the protocol.
+pub fn check_server(plan: &Plan) -> Result<(), String> {
+    if plan.protocol == Protocol::None {
+        return Ok(());
+    }
+    open(plan, NUMBERS_FROM, None, None).map(|_| ())
+}
+
+/// Opens a connection, and subscribes to the room if there is one.
+pub fn open(
+    plan: &Plan,
+    number: usize,
+    room: Option<Room>,
+    receive_buffer: Option<usize>,
+) -> Result<(Socket, Decoder), String> {
+    let failed = |what: &str, error: io::Error| format!("{what} {}: {error}", plan.server);
+    let socket =
+        connect::blocking(plan, number, receive_buffer).map_err(|error| not_connected(plan, &error))?;
+    let mut decoder = Decoder::new(plan.protocol);
+    let encoder = Encoder(plan.protocol);
+    let mut exchange = |request: Vec<u8>, until: fn(&Message<'_>) -> bool| {
+        (&socket).write_all(&request).map_err(|error| failed("cannot write to", error))?;
+        read_until(&socket, &mut decoder, until)
+    };
+    let is_greeting: fn(&Message<'_>) -> bool = |message| *message == Message::Greeted;
+    if plan.protocol == Protocol::WebSocket {
+        exchange(encoder.first_message(plan), |message| *message == Message::Upgraded)?;
+        exchange(encoder.event(GREETING), is_greeting)?;
+    } else if plan.protocol.is_http() {
+        exchange(first_request(plan, number), is_greeting)?;
+    } else {
+        exchange(encoder.first_message(plan), is_greeting)?;
+    }
+    if let Some(room) = room {
+        exchange(encoder.subscribe(room), |message| *message == Message::Subscribed)?;
+    }
+    Ok((socket, decoder))
+}
+
+/// Describes the error of a connection that could not be made, and what to do about it.
+fn not_connected(plan: &Plan, error: &io::Error) -> String {
+    let advice = match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => {
+            ". Nothing listens there: start the server, or give its address with --server"
+        }
+        Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH) => {
+            ". Check the address (--server) and the network"
+        }
+        Some(libc::EADDRNOTAVAIL) => {
+            ". All ports of the source addresses are in use: use more --sources, or a larger \
+             net.ipv4.ip_local_port_range"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => {
+            ". Too many files are open: raise the limit (ulimit -n), or use more --processes"
+        }
+        _ if error.kind() == ErrorKind::TimedOut => {
+            ". The server does not accept connections: check that it is running and not overloaded"
+        }
+        _ => "",
+    };
+    format!("no connection to {}: {error}{advice}", plan.server)
+}
+
+/// Returns the request that creates a session.
+fn first_request(plan: &Plan, number: usize) -> Vec<u8> {
+    let sid = Sid { run: clock::now(), number: number as u64 };
+    let requests = RequestBuilder::new(plan);
+    match plan.protocol {
+        Protocol::EventStream => requests.stream(sid),
+        protocol => {
+            requests.post(&PostRequest { sid, connect: true, seq: 1, events: Encoder(protocol).hostname() })
+        }
+    }
+}
+
+/// Reads until a message satisfies `until`.
+fn read_until(
+    mut socket: &Socket,
+    decoder: &mut Decoder,
+    until: fn(&Message<'_>) -> bool,
+) -> Result<(), String> {
+    let mut bytes = [0; 1024];
+    let (mut found, mut bad) = (false, None);
+    while !found {
+        let len = match socket.read(&mut bytes) {
+            Ok(0) => return Err("the server closed the connection during the handshake".into()),
+            Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err("the server did not finish the handshake within 10 s".into());
+            }
+            Err(error) => return Err(format!("during the handshake: {error}")),
+        };
+        let decoded = decoder.decode(&bytes[..len], |message| match message {
+            message if until(&message) => found = true,
+            Message::Close(..) | Message::Refused(_) => bad = Some(format!("unexpected message {message:?}")),
+            _ => {}
+        });
+        decoded.map_err(|error| error.to_string())?;
+        if let Some(bad) = bad.take() {
+            return Err(bad);
+        }
+    }
+    Ok(())
+}
