@@ -97,17 +97,35 @@ fn read_until(
     let (mut found, mut bad) = (false, None);
     while !found {
         let len = match socket.read(&mut bytes) {
-            Ok(0) => return Err("the server closed the connection during the handshake".into()),
+            Ok(0) => {
+                return Err(
+                    "the server closed the connection during the handshake. Its log may say why".into()
+                );
+            }
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                return Err("the server did not finish the handshake within 10 s".into());
+                return Err("the server did not finish the handshake within 10 s. Check that it is a QuickIO server, \
+                            and that it is not overloaded"
+                    .into());
             }
             Err(error) => return Err(format!("during the handshake: {error}")),
         };
         let decoded = decoder.decode(&bytes[..len], |message| match message {
             message if until(&message) => found = true,
-            Message::Close(..) | Message::Refused(_) => bad = Some(format!("unexpected message {message:?}")),
+            Message::Close(code, reason) => {
+                let code = code.map_or("no code".into(), |code| code.to_string());
+                bad = Some(format!(
+                    "the server closed the connection: {code} {}",
+                    String::from_utf8_lossy(reason)
+                ));
+            }
+            Message::Refused(answer) => {
+                bad = Some(format!(
+                    "the server refused the subscription: {}. Start it with --app relay",
+                    String::from_utf8_lossy(answer)
+                ));
+            }
             _ => {}
         });
         decoded.map_err(|error| error.to_string())?;
@@ -116,4 +134,35 @@ fn read_until(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Scenario;
+    use crate::test_server::{self, Fault};
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let server = test_server::start(Protocol::WebSocket, Fault::RefusesSubscriptions);
+        let plan = Plan { server, ..Plan::new(Scenario::Million) };
+        assert!(open(&plan, NUMBERS_FROM, None, None).is_ok());
+        let error = open(&plan, NUMBERS_FROM, Some(Room::Everyone), None).unwrap_err();
+        let (answer, advice) = ("{\"code\":420,\"data\":null}", "Start it with --app relay");
+        assert!(error.contains(answer) && error.ends_with(advice), "{error}");
+    }
+
+    #[test]
+    fn connections_that_fail_say_what_to_do() {
+        let plan = Plan::new(Scenario::Million);
+        for (code, advice) in [
+            (libc::ECONNREFUSED, "--server"),
+            (libc::EADDRNOTAVAIL, "--sources"),
+            (libc::EMFILE, "ulimit -n"),
+            (libc::ENETUNREACH, "the network"),
+        ] {
+            let text = not_connected(&plan, &io::Error::from_raw_os_error(code));
+            assert!(text.starts_with("no connection to 127.0.0.1:8080: ") && text.contains(advice), "{text}");
+        }
+    }
 }

@@ -1,15 +1,12 @@
 //! The frames that all clients send, which are encoded once.
 
 use super::client::ClientNumber;
-use crate::encoder::{CLOSE, Encoder, GREETING, PONG};
+use crate::encoder::{CLOSE, CLOSE_CODE, Encoder, GREETING, PONG};
 use crate::plan::{Plan, Protocol, Room};
 use quickio::qev::buffers::Frame;
 
 /// The encoder of all clients.
 const ENCODER: Encoder = Encoder(Protocol::WebSocket);
-
-/// The code of a normal closure.
-const NORMAL: u16 = 1000;
 
 /// The frames of the clients.
 pub struct ClientFrames {
@@ -50,8 +47,8 @@ impl ClientFrames {
         Frame::new(ENCODER.control(PONG, data), 0)
     }
 
-    /// Returns the answer to a close frame, which has the same code.
+    /// Returns a close frame. The answer to another one has the same code.
     pub fn close(&self, code: Option<u16>) -> Frame {
-        Frame::new(ENCODER.control(CLOSE, &code.unwrap_or(NORMAL).to_be_bytes()), 0)
+        Frame::new(ENCODER.control(CLOSE, &code.map_or(CLOSE_CODE, u16::to_be_bytes)), 0)
     }
 }

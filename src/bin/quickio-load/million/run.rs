@@ -7,9 +7,9 @@ use super::network::NetworkCounters;
 use super::plan::MillionPlan;
 use super::steps::MillionStep;
 use super::swarm::Swarm;
-use crate::blocking;
+use crate::blocking::{self, NUMBERS_FROM};
 use crate::clock;
-use crate::plan::Plan;
+use crate::plan::{Plan, Room};
 use crate::progress::Progress;
 use quickio::qev::probe;
 use serde_json::{Map, Value, json};
@@ -37,7 +37,7 @@ pub struct StepRunner<'a, W> {
 pub fn run(plan: &Plan, million: &MillionPlan, quiet: bool) -> Result<bool, String> {
     probe::probe().map_err(|missing| missing.to_string())?;
     clock::request_precise_wakeups();
-    blocking::check_server(plan)?;
+    blocking::open(plan, NUMBERS_FROM, Some(Room::Everyone), None)?;
     run_lines(plan, million, quiet, read_lines(), io::stdout())
 }
 
@@ -95,8 +95,8 @@ impl<W: Write> StepRunner<'_, W> {
     /// Opens all clients.
     fn connect(&mut self) -> Result<Value, String> {
         let network = NetworkCounters::read();
-        let clients = self.swarm.clients() as u32;
-        (0..clients).for_each(|client| self.swarm.open_later(client));
+        let clients = self.swarm.clients();
+        self.swarm.open_all_later();
         while !self.swarm.has_opened_all() {
             self.swarm.turn(u64::MAX)?;
             let (open, failed) = (self.swarm.open(), self.swarm.measured.failures());
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn all_clients_open_and_stay() {
-        let reports = reports(&["connect", "", "hold 0.1"], Fault::None).unwrap();
+        let reports = reports(&["connect", "", "hold 0.1", "connect"], Fault::None).unwrap();
         let (connect, hold) = (&reports[0], &reports[1]);
         assert_eq!((&connect["step"], &connect["connected"]), (&json!("connect"), &json!(70)));
         assert_eq!((&connect["failed"], &connect["failures"]), (&json!(0), &json!({})));
@@ -216,6 +216,12 @@ mod tests {
             assert!(connect[latency]["max_ms"].as_f64().unwrap() > 0.0, "{latency}");
         }
         assert_eq!((&hold["step"], &hold["open"], &hold["lost"]), (&json!("hold"), &json!(70), &json!(0)));
+        let again = &reports[2];
+        assert_eq!(
+            (&again["connected"], &again["opened"]["count"]),
+            (&json!(70), &json!(0)),
+            "all were open"
+        );
     }
 
     #[test]
@@ -277,6 +283,16 @@ mod tests {
         let churned = churn["churned"].as_u64().unwrap();
         assert!(churned > 0 && churned + churn["churn_skipped"].as_u64().unwrap() == 20, "{churn:#}");
         assert_eq!(churn["opened"]["count"], churned, "{churn:#}");
+    }
+
+    #[test]
+    fn a_broadcast_that_cannot_be_published_is_reported_and_the_run_goes_on() {
+        let reports = reports(&["connect", "broadcast", "hold 0.1"], Fault::RefusesUpgrades).unwrap();
+        assert_eq!(
+            reports[1],
+            json!({ "step": "broadcast", "error": "upgrade refused: 503 Service Unavailable" })
+        );
+        assert_eq!(reports[2]["step"], "hold");
     }
 
     #[test]

@@ -100,10 +100,17 @@ impl<'a> Swarm<'a> {
         &self.closed
     }
 
-    /// Opens a client as soon as its turn comes. It must be closed.
+    /// Opens a client that is closed, as soon as its turn comes.
     pub fn open_later(&mut self, client: ClientNumber) {
         debug_assert_eq!(self.clients[client as usize].state, ClientState::Closed);
         self.openings.push(client);
+    }
+
+    /// Opens all clients that are closed, as soon as their turn comes. None may be queued.
+    pub fn open_all_later(&mut self) {
+        debug_assert!(self.openings.is_empty());
+        let closed = (0..).zip(&self.clients).filter(|(_, record)| record.state == ClientState::Closed);
+        closed.for_each(|(client, _)| self.openings.push(client));
     }
 
     /// Returns whether a client is open.
