@@ -212,9 +212,9 @@ impl State {
         self.connections.live_mut(slot).framing = framing;
         let client = self.connections.create_client(slot);
         self.apps.client_connected(client);
-        // The timer of the handshake is set, and is usually early enough.
+        // The timer of the handshake would wake the shard for nothing.
         if let Some(at_ms) = self.next_due(slot) {
-            self.wake_at(slot, at_ms);
+            self.move_timer(slot, at_ms);
         }
     }
 

@@ -96,10 +96,19 @@ impl State {
 
     /// Makes sure that a connection's timer fires at this time or earlier.
     pub fn wake_at(&mut self, slot: u32, at_ms: u64) {
+        self.set_timer(slot, at_ms, |due_ms| due_ms > at_ms);
+    }
+
+    /// Sets a connection's timer to this time, even if it is set to an earlier one.
+    pub fn move_timer(&mut self, slot: u32, at_ms: u64) {
+        self.set_timer(slot, at_ms, |_| true);
+    }
+
+    fn set_timer(&mut self, slot: u32, at_ms: u64, moves: impl FnOnce(u64) -> bool) {
         let connection = self.connections.live_mut(slot);
         if let Some(timer) = connection.timer {
             match self.time.due_at(timer, slot) {
-                Some(due_ms) if due_ms > at_ms => self.time.cancel(timer, slot),
+                Some(due_ms) if moves(due_ms) => self.time.cancel(timer, slot),
                 // The timer may have fired already, and is handled in this turn.
                 Some(_) | None => return,
             }

@@ -670,6 +670,22 @@ fn the_number_of_timers_does_not_grow_with_events() {
 }
 
 #[test]
+fn the_deadline_of_a_handshake_does_not_wake_a_shard_after_the_handshake() {
+    let mut world = World::new(1, clienttest());
+    let due_ms = |world: &World| {
+        let state = world.states().next().unwrap();
+        let (slot, connection) = state.connections.iter().next().unwrap();
+        state.time.due_at(connection.timer.unwrap(), slot).unwrap() - state.time.now_ms()
+    };
+    let peer = world.connect(0);
+    world.run_until_idle();
+    assert_eq!(due_ms(&world), 10_000);
+    world.send_bytes(peer, OHAI.as_bytes());
+    world.run_until_idle();
+    assert!(due_ms(&world) >= 40_000, "that of its first heartbeat, which may be 10 s early");
+}
+
+#[test]
 fn clienttest_has_a_timer_only_while_there_are_subscriptions() {
     let mut world = World::new(1, clienttest());
     let clients = [world.connect_raw(0), world.connect_raw(0)];
