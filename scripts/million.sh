@@ -141,11 +141,11 @@ tell() {
     { echo "$1" >&"$to_load"; } 2>/dev/null || fail "the load has ended"
 }
 
-# hear PREFIX FILE: waits for a line of the load that begins with PREFIX, and writes it to FILE.
+# hear MEMBER FILE: waits for a line of the load with this member of a JSON object, and writes it to FILE.
 hear() {
     local line
     while IFS= read -r line <&"$from_load"; do
-        case $line in "$1"*) printf '%s\n' "$line" >"$2" && return ;; esac
+        case $line in *"\"$1\":"*) printf '%s\n' "$line" >"$2" && return ;; esac
     done
     fail "the load ended before it had told the result of a step"
 }
@@ -157,7 +157,7 @@ moments() {
 
 step_return() {
     tell return
-    hear '{"ready"' /dev/null
+    hear ready /dev/null
     local killed ended code=0
     killed=$(date +%s.%N)
     kill -KILL "$server_pid"
@@ -170,7 +170,7 @@ step_return() {
 
 step_stop() {
     tell stop
-    hear '{"ready"' /dev/null
+    hear ready /dev/null
     local told ended code=0
     told=$(date +%s.%N)
     kill -TERM "$server_pid"
@@ -199,7 +199,7 @@ for step in $steps; do
     stop) step_stop ;;
     *) tell "$step" ;;
     esac
-    hear '{"step"' "$out/$step.load.json"
+    hear step "$out/$step.load.json"
     if [[ $step != stop ]]; then measure "$step"; fi
     completed="$completed $step"
 done

@@ -76,6 +76,8 @@ def broadcast_rows(step):
     yield "delivered of expected", f"{load['delivered']:,} of {load['expected']:,}"
     yield "delivery: first, p50, p99, p99.9, last, ms", latency(load, ("first", "p50", "p99", "p999", "last"))
     yield "pings meanwhile: p50, p99, p99.9, max, ms", latency(load["pings"])
+    if "pings_before" in load:
+        yield "pings before: p50, p99, p99.9, max, ms", latency(load["pings_before"])
     yield "server CPU for each delivery, us (user)", each(step)
 
 
@@ -83,6 +85,8 @@ def rooms_rows(step):
     load = step["load"]
     yield "published; delivered", f"{load['published']:,}; {load['delivered']:,}"
     yield "lost; duplicated", f"{load['lost']:,}; {load['duplicated']:,}"
+    if load.get("unpublished"):
+        yield "not published, because no member of the room was connected", f"{load['unpublished']:,}"
     yield "deliveries a second", number(load["deliveries_per_s"])
     yield "delivery: p50, p99, p99.9, max, ms", latency(load["latency"])
     yield "server CPU for each delivery, us (user)", each(step)
@@ -92,17 +96,20 @@ def churn_rows(step):
     yield from rooms_rows(step)
     load = step["load"]
     yield "closed and opened again; failed", f"{load['churned']:,}; {load['failed']:,}"
+    if load.get("churn_skipped"):
+        yield "not churned, because the client was still opening", f"{load['churn_skipped']:,}"
     yield "time to open: p50, p99, p99.9, max, ms", latency(load["opened"])
 
 
 def return_rows(step):
     load, moments = step["load"], step["moments"]
-    yield "back of those that lost their connection", f"{load['back']:,} of {load['lost']:,}"
+    yield "connections lost; clients back", f"{load['lost']:,}; {load['back']:,}"
     yield "s from the kill: process ended; new server ready", " ; ".join(
         number(moments[name] - moments["killed"]) for name in ("ended", "ready")
     )
     yield "s from the first lost connection: 99 %; 100 % back", f"{number(load['seconds_to_99'])}; {number(load['seconds_to_100'])}"
     yield "attempts; of these refused", f"{load['attempts']:,}; {load['refusals']:,}"
+    yield "attempts that failed, by reason", some(load.get("failures", {}))
     yield "first answer: p50, p99, p99.9, max, ms", latency(load["first_answer"])
     yield "server CPU for each client, us (user)", each(step)
 

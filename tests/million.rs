@@ -1,7 +1,9 @@
-//! Tests of `scripts/million.sh`: its plan and its checks on simulated hosts.
+//! Tests of `scripts/million.sh`: its plan and its checks on simulated hosts, and a run with few clients.
 
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -141,4 +143,113 @@ fn unknown_flags_and_steps_are_refused() {
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
     }
+}
+
+/// Returns a port that is free, as is the next one. The server is killed and must get the port again: it is below those
+/// that the kernel gives to clients.
+fn free_ports() -> u16 {
+    let first = 12_000 + (std::process::id() % 8_000) as u16 * 2;
+    let is_free =
+        |port: &u16| [*port, port + 1].iter().all(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (first..32_000).step_by(2).find(is_free).expect("some ports are free")
+}
+
+/// Runs all steps with few clients. Returns the directory of the report.
+fn run() -> Folder {
+    let out = Folder::new("run");
+    let bin = Path::new(env!("CARGO_BIN_EXE_quickio")).parent().unwrap();
+    let flags = "--connections 300 --rooms 10 --hold 1 --seconds 1 --churn 20 --shards 2 --reserve 16";
+    let mut command = Command::new(in_tree("scripts/million.sh"));
+    command.args(flags.split(' ')).arg("--bin").arg(bin).arg("--out").arg(&out.0);
+    let output = command.arg("--port").arg(free_ports().to_string()).output().unwrap();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    out
+}
+
+/// Returns a JSON file of a run.
+fn read(out: &Folder, name: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(out.0.join(name)).unwrap()).unwrap()
+}
+
+fn number(report: &Value, pointer: &str) -> f64 {
+    report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {report:#}"))
+}
+
+/// Makes the report of a run again. Returns its exit code and what it said.
+fn report_again(out: &Folder) -> (Option<i32>, String) {
+    let output =
+        Command::new(in_tree("scripts/million_table.py")).arg("report").arg(&out.0).output().unwrap();
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn a_run_with_few_clients_is_reported_step_by_step() {
+    let out = run();
+    let report = read(&out, "million.json");
+    for (pointer, expected) in [
+        ("/steps/connect/load/connected", 300.0),
+        ("/steps/connect/load/failed", 0.0),
+        ("/steps/hold/load/lost", 0.0),
+        ("/steps/broadcast/load/delivered", 300.0),
+        ("/steps/rooms/load/published", 10.0),
+        ("/steps/rooms/load/lost", 0.0),
+        ("/steps/churn/load/failed", 0.0),
+        ("/steps/return/load/back", 300.0),
+        ("/steps/stop/load/closed_1001", 300.0),
+        ("/steps/stop/moments/exit_code", 0.0),
+        ("/server_log/shards_left", 0.0),
+    ] {
+        assert_eq!(number(&report, pointer), expected, "{pointer}");
+    }
+    assert_eq!(report["failures"], serde_json::json!([]));
+    // The server's own figures: both shards have clients, each delivery was measured, and memory was taken.
+    let shards = report.pointer("/steps/connect/connections_of_shards").unwrap();
+    assert!(number(shards, "/fewest") + number(shards, "/most") == 300.0, "{shards}");
+    assert!(number(&report, "/steps/broadcast/histograms/delivery/count") >= 300.0);
+    assert!(number(&report, "/steps/connect/server/cpu_us_each") > 0.0);
+    assert!(number(&report, "/steps/hold/memory/resident_each") > 1000.0);
+    assert!(number(&report, "/steps/stop/machine/available_min") > 0.0);
+    let table = fs::read_to_string(out.0.join("table.md")).unwrap();
+    assert!(table.contains("| connected: 300 of 300 | 300 (met) |"), "{table}");
+    side_by_side(&out);
+    failures_are_reported(&out);
+}
+
+/// Several runs have a column each.
+fn side_by_side(out: &Folder) {
+    let file = out.0.join("million.json");
+    let mut command = Command::new(in_tree("scripts/million_table.py"));
+    let output = command.arg("docs").args([&file, &file, &file]).output().unwrap();
+    let table = text(&output.stdout);
+    assert!(table.contains("| `stop` | run 1 | run 2 | run 3 |"), "{table}{}", text(&output.stderr));
+    assert!(table.contains("| connected | 300 | 300 | 300 |"), "{table}");
+}
+
+/// What clients must not see makes the run fail, and is named.
+fn failures_are_reported(out: &Folder) {
+    for (file, pointer, value, said) in [
+        ("connect.load.json", "/failed", 2, "connect: 2 clients did not get their connection"),
+        ("hold.load.json", "/lost", 1, "hold: 1 idle clients lost their connection"),
+        ("rooms.load.json", "/lost", 3, "rooms: 3 events did not arrive"),
+        ("return.load.json", "/back", 290, "return: 10 clients did not come back"),
+        ("stop.load.json", "/closed_1001", 299, "stop: 1 clients were not told that the server stops"),
+        ("stop.moments.json", "/exit_code", 1, "stop: the server's exit code was 1"),
+    ] {
+        let path = out.0.join(file);
+        let before = fs::read_to_string(&path).unwrap();
+        let mut changed: Value = serde_json::from_str(&before).unwrap();
+        *changed.pointer_mut(pointer).unwrap() = value.into();
+        fs::write(&path, changed.to_string()).unwrap();
+        let (code, stderr) = report_again(out);
+        assert!(code == Some(1) && stderr.contains(said), "{file}: {code:?} {stderr}");
+        fs::write(&path, before).unwrap();
+    }
+    let log = out.0.join("server.2.log");
+    let behind =
+        "WARN shutdown-timeout has passed: the server exits while shards are still running running=3\n";
+    fs::write(&log, behind).unwrap();
+    let (code, stderr) = report_again(out);
+    assert!(code == Some(1) && stderr.contains("stop: 3 shards were left behind"), "{code:?} {stderr}");
+    fs::write(&log, "").unwrap();
+    assert_eq!(report_again(out).0, Some(0));
 }

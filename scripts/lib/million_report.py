@@ -216,7 +216,7 @@ def log_lines(out):
     return {"lines": lines[:LOG_LINES_MAX], "count": len(lines), "shards_left": left}
 
 
-def failures(steps, log):
+def failures(steps, log, connections):
     """Yields a text for each thing that clients must never see of a server."""
     def load(name, key):
         return steps.get(name, {}).get("load", {}).get(key, 0)
@@ -224,26 +224,38 @@ def failures(steps, log):
     for name, key, text in (
         ("connect", "failed", "clients did not get their connection and subscriptions"),
         ("hold", "lost", "idle clients lost their connection"),
+        ("connect", "lost", "clients lost their connection"),
+        ("broadcast", "lost", "clients lost their connection"),
+        ("broadcast", "duplicated", "events arrived twice"),
         ("rooms", "lost", "events did not arrive"),
         ("rooms", "duplicated", "events arrived twice"),
+        ("rooms", "lost_clients", "clients lost their connection"),
+        ("churn", "lost_clients", "clients lost their connection"),
         ("churn", "lost", "events did not arrive"),
         ("churn", "duplicated", "events arrived twice"),
         ("churn", "failed", "clients could not connect"),
     ):
         if load(name, key):
-            yield f"{name}: {load(name, key):,} {text} {load(name, 'failures') or ''}".rstrip()
+            yield f"{name}: {load(name, key):,} {text}{reasons(load(name, 'failures'), load(name, 'ends'))}"
     for name, reached, all_of, text in (
-        ("broadcast", "delivered", "expected", "clients did not receive the event"),
-        ("return", "back", "lost", "clients did not come back"),
-        ("stop", "closed_1001", "clients", "clients were not told that the server stops"),
+        ("broadcast", "delivered", load("broadcast", "expected"), "clients did not receive the event"),
+        ("return", "back", connections, "clients did not come back"),
+        ("stop", "closed_1001", load("stop", "clients"), "clients were not told that the server stops"),
     ):
-        if load(name, reached) < load(name, all_of):
-            yield f"{name}: {load(name, all_of) - load(name, reached):,} {text} {load(name, 'closes') or ''}".rstrip()
+        if name in steps and load(name, reached) < all_of:
+            missing = all_of - load(name, reached)
+            yield f"{name}: {missing:,} {text}{reasons(load(name, 'failures'), load(name, 'closes'))}"
     if log["shards_left"]:
         yield f"stop: {log['shards_left']} shards were left behind"
     code = steps.get("stop", {}).get("moments", {}).get("exit_code", 0)
     if code:
         yield f"stop: the server's exit code was {code}"
+
+
+def reasons(*tables):
+    """Returns the reasons that the load has counted."""
+    found = [f"{count:,} {reason}" for table in tables if table for reason, count in table.items()]
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def goal(name, wanted, value, text, is_met):
@@ -286,7 +298,7 @@ def build(out):
         steps[name] = step.report()
         before = step.after or before
     log = log_lines(out)
-    failed = list(failures(steps, log))
+    failed = list(failures(steps, log, run["connections"]))
     return {
         "run": run,
         "host": load_json(os.path.join(out, "host.json")),
