@@ -106,7 +106,9 @@ class Step:
         # A stopped server cannot be measured.
         self.after = load_json(os.path.join(out, f"{name}.measure.json"))
         end = self.after["time"] if self.after else self.moments["ended"]
-        self.samples = [sample for sample in samples if before["time"] <= sample["time"] <= end]
+        until_end = [sample for sample in samples if sample["time"] <= end]
+        # A step may be shorter than the time between two samples.
+        self.samples = [sample for sample in until_end if before["time"] <= sample["time"]] or until_end[-1:]
         self.seconds = end - before["time"]
 
     def each(self):
