@@ -89,7 +89,7 @@ server_flags=(--app relay --shards "$shards" --connections-per-address-max 0 --c
     --clients-subs-total "$subscriptions" --shutdown-timeout 60s)
 load_flags=(--connections "$connections" --rooms "$rooms" --sources "$addresses"
     --pingers "$((connections < 1000 ? connections : 1000))" ${connect_rate:+--connect-rate "$connect_rate"})
-life=0 load_pid= sampler_pid= completed=
+life=0 starts=0 load_pid= sampler_pid= completed=
 started=$(date +%s.%N)
 
 # report STEPS: writes the report of these steps. The exit code is 1 if a client failed because of the server.
@@ -121,13 +121,29 @@ fail() {
     exit 1
 }
 
-# The server's log is OUT/server.LIFE.log.
-start() {
-    life=$((life + 1))
+# Starts a server, whose log is OUT/server.LIFE.log. Fails if it ends at once.
+try_start() {
     start_server "$out/server.out" "$out/server.$life.log" taskset -c "$server_cores" "$bin/quickio" "${server_flags[@]}" \
         --listen "127.0.0.1:$port" --admin "127.0.0.1:$((port + 1))"
     echo "$server_pid" >"$out/server.pid"
-    wait_for_server grep -qx ready "$out/server.out" || fail "the server did not start: $(cat "$out/server.$life.log")"
+    wait_for_server grep -qx ready "$out/server.out" && return
+    if kill -0 "$server_pid" 2>/dev/null; then fail "the server does not get ready"; fi
+    server_pid=
+    return 1
+}
+
+# Starts a server. The kernel closes the sockets of a killed one in the background, and its address is in use until then: like
+# a service manager, the script tries again.
+start() {
+    local began=$SECONDS
+    life=$((life + 1)) starts=1
+    until try_start; do
+        if [[ $1 == once || $((SECONDS - began)) -gt 60 ]]; then
+            fail "the server did not start: $(cat "$out/server.$life.log")"
+        fi
+        sleep 0.1
+        starts=$((starts + 1))
+    done
 }
 
 # measure NAME: writes OUT/NAME.measure.json.
@@ -150,9 +166,11 @@ hear() {
     fail "the load ended before it had told the result of a step"
 }
 
-# The moments of the script itself, in seconds since the epoch, as JSON.
+# moments NAME VALUE...: writes what the script itself has seen as JSON: times in seconds since the epoch, and counts.
 moments() {
-    printf '{"%s": %s, "%s": %s, "%s": %s, "exit_code": %s}\n' "$@" >"$out/$step.moments.json"
+    local members
+    members=$(printf '"%s": %s, ' "$@")
+    printf '{%s}\n' "${members%, }" >"$out/$step.moments.json"
 }
 
 step_return() {
@@ -164,8 +182,8 @@ step_return() {
     wait "$server_pid" 2>/dev/null || code=$?
     server_pid=
     ended=$(date +%s.%N)
-    start
-    moments killed "$killed" ended "$ended" ready "$(date +%s.%N)" "$code"
+    start again
+    moments killed "$killed" ended "$ended" ready "$(date +%s.%N)" exit_code "$code" starts "$starts"
 }
 
 step_stop() {
@@ -177,10 +195,10 @@ step_stop() {
     wait "$server_pid" || code=$?
     server_pid=
     ended=$(date +%s.%N)
-    moments told "$told" ended "$ended" waited "$ended" "$code"
+    moments told "$told" ended "$ended" exit_code "$code"
 }
 
-start
+start once
 coproc LOAD {
     exec taskset -c "$load_cores" "$bin/quickio-load" million --server "127.0.0.1:$port" "${load_flags[@]}"
 }

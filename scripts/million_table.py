@@ -107,6 +107,7 @@ def return_rows(step):
     yield "s from the kill: process ended; new server ready", " ; ".join(
         number(moments[name] - moments["killed"]) for name in ("ended", "ready")
     )
+    yield "starts until the address was free", f"{moments['starts']:,}"
     yield "s from the first lost connection: 99 %; 100 % back", f"{number(load['seconds_to_99'])}; {number(load['seconds_to_100'])}"
     yield "attempts; of these refused", f"{load['attempts']:,}; {load['refusals']:,}"
     yield "attempts that failed, by reason", some(load.get("failures", {}))

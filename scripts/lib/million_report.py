@@ -7,6 +7,7 @@ import re
 
 MIB = 1 << 20
 GIB = 1 << 30
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # The server's part of the kernel's memory, of which both ends of all connections are on this host. Both ends of an idle
 # connection are equal: a TCP socket with its inode, file and dentry, and a receive that waits in io_uring. A bound source port
@@ -65,15 +66,15 @@ def histogram(after, before):
     return found
 
 
-def outside_slabs(memory):
-    """Returns the memory that is neither a program's, nor of files, nor in slabs: page tables, rings, stacks, socket buffers."""
-    used = memory["MemTotal"] - memory["MemFree"] - memory["Buffers"] - memory["Cached"]
-    return used - memory["AnonPages"] - memory["Slab"]
+def outside_slabs(measured):
+    """Returns the kernel's memory outside of slabs: rings and tables of files, stacks, page tables, and data in sockets."""
+    kinds = ("VmallocUsed", "KernelStack", "PageTables", "Percpu")
+    return sum(measured["memory"][kind] for kind in kinds) + measured["tcp"]["pages"] * PAGE
 
 
 def kernel_memory(after, start, connections):
     """Returns the growth of the kernel's memory since before the first client, for each kind, and the server's part of it."""
-    grown = {"outside_slabs": {"bytes": outside_slabs(after["memory"]) - outside_slabs(start["memory"]), "objects": 0}}
+    grown = {"outside_slabs": {"bytes": outside_slabs(after) - outside_slabs(start), "objects": 0}}
     if after["slabs"] and start["slabs"]:
         for kind, held in after["slabs"].items():
             grown[kind] = {name: held[name] - start["slabs"][kind][name] for name in ("bytes", "objects")}

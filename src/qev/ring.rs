@@ -270,7 +270,11 @@ impl Ring {
             needs_buffers: false,
             reaped: Vec::new(),
         };
-        ring.io.submitter().register_ring_fd()?;
+        // A thread may register 16 rings. It enters further ones by their descriptors, which costs a little more.
+        match ring.io.submitter().register_ring_fd() {
+            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => return Err(error),
+            _ => {}
+        }
         for place in 0..settings.reserved {
             ring.occupy(place)?;
         }

@@ -135,6 +135,18 @@ fn read(mut from: &TcpStream, bytes: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_thread_may_have_more_rings_than_the_kernel_registers() {
+    let mut rings: Vec<Tested> = (0..20).map(|_| Tested::new()).collect();
+    for tested in &mut rings {
+        let (socket, mut peer) = tested.pair(0);
+        tested.ring.receive(socket, 7);
+        drop(peer.write_all(b"bye"));
+        drop(peer);
+        assert_eq!(tested.receive_ended(), (7, Ok(())));
+    }
+}
+
+#[test]
 fn data_is_received_in_order() {
     let mut tested = Tested::new();
     let (socket, mut peer) = tested.pair(3);
