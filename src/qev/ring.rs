@@ -52,6 +52,9 @@ const COMPLETIONS: u32 = 16_384;
 /// shutting down of sockets. Without a maximum, the kernel would start a thread for each of them.
 const WORKERS_MAX: u32 = 2;
 
+/// The time limit of a mark: none. The kernel reads it when the mark is submitted.
+static AT_ONCE: Timespec = Timespec::new();
+
 /// The maximum number of frames in one `sendmsg`: the kernel's limit on an iovec (UIO_MAXIOV).
 pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
@@ -159,6 +162,8 @@ pub enum Completion {
     },
     /// Another shard or thread rang the doorbell.
     Woken,
+    /// The completion of a [`Ring::mark`].
+    Marked,
     /// A doorbell did not reach the ring with this descriptor.
     DoorbellFailed {
         ring: RawFd,
@@ -379,6 +384,18 @@ impl Ring {
         self.push(entry.user_data(pack(OpKind::Receive, 0, token)));
     }
 
+    /// Sets a mark behind everything that has happened to the sockets of the ring up to the submission. What was received
+    /// by then is in completions before [`Completion::Marked`], except for data that is more than the kernel receives at
+    /// once from a socket (32 buffers), and for receives that had no buffer.
+    ///
+    /// The mark is a time limit that has passed. The kernel queues it, as it has queued each socket that became ready, and
+    /// works through that queue in order. A turn handles only a part of a long queue (20 entries since Linux 6.14), so that
+    /// a turn without a mark says nothing about what was sent before it.
+    pub fn mark(&mut self) {
+        let entry = opcode::Timeout::new(&raw const AT_ONCE).build();
+        self.push(entry.user_data(pack(OpKind::Mark, 0, 0)));
+    }
+
     /// Returns the bytes of a received buffer, which may be decoded in place.
     pub fn data(&mut self, buffer: &Buffer) -> &mut [u8] {
         self.buffers.data(buffer)
@@ -584,6 +601,7 @@ impl Ring {
             }
             OpKind::MessageRing => Some(Completion::Woken),
             OpKind::Cancel => None,
+            OpKind::Mark => Some(Completion::Marked),
         }
     }
 

@@ -241,7 +241,11 @@ impl State {
         match share {
             ShareUse::Full => self.refuse_address(codecs, slot),
             ShareUse::High if !connection.is_socket() => self.try_session(slot),
-            _ if connection.is_socket() && connection.input == Input::Ended => self.start_receiving(slot),
+            _ if connection.is_socket() && connection.input == Input::Ended => {
+                // The peer could not be heard before.
+                self.connections.live_mut(slot).began = self.time.now();
+                self.start_receiving(slot);
+            }
             ShareUse::Low | ShareUse::High => {}
         }
     }

@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub unfinished: bool,
     /// `true` if a heartbeat that must be answered was sent, and nothing has been received since.
     pub challenged: bool,
+    /// `true` if more of what the peer has sent may be in the socket: the last receive filled its buffer, or had none.
+    pub unread: bool,
 }
 
 /// How the peer of a connection is reached.
@@ -242,6 +244,7 @@ impl Connection {
             is_silent_proxy: false,
             unfinished: false,
             challenged: false,
+            unread: false,
         }
     }
 

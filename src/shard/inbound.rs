@@ -111,7 +111,7 @@ impl State {
 
     /// Replies to the tests that have moved the clock, because the timers that became due have run.
     pub fn notify_clock_watchers(&mut self) {
-        if self.time.is_behind() || self.stalls.is_checking() {
+        if self.time.is_behind() || self.time.is_marking() || self.stalls.is_checking() {
             return;
         }
         for mut watcher in self.clock_watchers.drain(..) {

@@ -14,7 +14,7 @@ use crate::qev::ring::{Errno, FrameBatch};
 impl State {
     /// Handles an event of the kernel. Its token is decoded here, once.
     pub fn handle_io(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) {
-        self.has_found |= !matches!(event, IoEvent::Sent { .. } | IoEvent::ShutDown { .. });
+        self.has_found |= !matches!(event, IoEvent::Sent { .. } | IoEvent::ShutDown { .. } | IoEvent::Marked);
         match event {
             IoEvent::Accepted { listener, socket, peer } => self.accepted(codecs, listener, socket, peer),
             IoEvent::AcceptFailed { listener, error } => self.accept_failed(listener, error),
@@ -38,6 +38,7 @@ impl State {
                 Owner::Connection(slot) => self.shutdown_done(slot),
                 Owner::Link(index) => self.link_shut_down(index),
             },
+            IoEvent::Marked => self.time.marked(),
         }
     }
 
@@ -47,6 +48,7 @@ impl State {
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
         connection.heard(now);
+        connection.unread = data.len() >= self.config.receive_buffer_bytes;
         if ended && connection.stage == Stage::Dead {
             connection.input = Input::Ended;
             return self.release_if_idle(slot);
@@ -88,6 +90,7 @@ impl State {
                 self.receive_stopped(slot);
             }
             Err(error) if error.is_no_buffers() && goes_on => {
+                connection.unread = true;
                 self.count(Counter::BuffersExhausted, 1);
                 self.receive_again(slot);
             }

@@ -68,6 +68,8 @@ pub(super) enum RingOp {
     Accept(usize),
     /// Closes the listening sockets.
     StopListening,
+    /// Sets a mark behind everything that peers have sent so far.
+    Mark,
 }
 
 /// An event from the kernel. Completions that concern no connection and no link are handled by the kernel itself.
@@ -87,6 +89,8 @@ pub(super) enum IoEvent<'a> {
     SendProgressed { token: Token },
     /// The sending direction has been shut down.
     ShutDown { token: Token },
+    /// Everything that had happened when the mark was set has been handled, apart from the exceptions of [`Ring::mark`].
+    Marked,
 }
 
 /// The kernel, as one shard uses it.
@@ -130,8 +134,8 @@ pub(super) trait Kernel {
 
 /// A shard's ring, and the rings of its peers.
 ///
-/// Invariant: between turns, `completions` has only completions of receives that were deferred. For the shard they have
-/// not occurred yet.
+/// Invariant: between turns, `completions` has only completions of receives that were deferred, and a mark behind them. For
+/// the shard they have not occurred yet.
 pub(super) struct RingKernel {
     ring: Ring,
     peers: Arc<[Wakeup]>,
@@ -162,11 +166,13 @@ impl RingKernel {
         }
     }
 
-    /// Returns whether a completion is handled in this turn. Only those of receives can be deferred.
+    /// Returns whether a completion is handled in this turn. Only those of receives, and a mark behind them, can be deferred.
     fn admit(&mut self, completion: &Completion) -> bool {
         match completion {
             Completion::Received { token, buffer, .. } => self.shares.admit(*token, buffer.len(), nanos),
             Completion::ReceiveEnded { token, .. } => !self.shares.is_deferred(*token),
+            // What was deferred in this turn is older than the mark.
+            Completion::Marked => self.completions.is_empty(),
             _ => true,
         }
     }
@@ -185,6 +191,7 @@ impl RingKernel {
             Completion::Sent { token, result, frames } => handle(IoEvent::Sent { token, result, frames }),
             Completion::SendProgressed { token } => handle(IoEvent::SendProgressed { token }),
             Completion::ShutDown { token } => handle(IoEvent::ShutDown { token }),
+            Completion::Marked => handle(IoEvent::Marked),
             Completion::DoorbellFailed { ring, .. } => {
                 if let Some(peer) = self.peers.iter().find(|peer| peer.ring == ring) {
                     peer.doorbell.ring();
@@ -255,6 +262,7 @@ impl Kernel for RingKernel {
             RingOp::Release(place) => self.ring.release(place),
             RingOp::Accept(listener) => self.ring.accept(listener),
             RingOp::StopListening => self.ring.stop_listening(),
+            RingOp::Mark => self.ring.mark(),
         }
     }
 

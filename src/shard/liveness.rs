@@ -6,13 +6,13 @@
 
 use super::backpressure::POSTPONED_MS;
 use super::codecs::Codecs;
-use super::connection::{Moment, Stage};
+use super::connection::{Input, Moment, Stage};
 use super::ending::Cause;
-use super::kernel::{Kernel, Owner};
+use super::kernel::{Kernel, Owner, RingOp};
 use super::mesh::TIMERS;
 use super::stalls::CHECKED_PER_TURN_MAX;
 use super::state::State;
-use super::time::{DueTimer, ms, spread};
+use super::time::{DueTimer, Judgement, PARKED_MS, ms, spread};
 use crate::app::Json;
 use crate::limits::REFUSAL_WAIT;
 use crate::metrics::Counter;
@@ -38,12 +38,32 @@ impl State {
         if !self.time.may_fire(self.has_found) {
             return self.restart_patience_with_workers();
         }
-        let mut fired = self.time.take_fired();
         self.mesh.begin(TIMERS);
+        for due in self.time.take_unparked() {
+            self.unpark(codecs, due);
+        }
+        let mut fired = self.time.take_fired();
         for due in fired.drain(..) {
             self.timer_fired(codecs, due);
         }
         self.time.reuse(fired);
+    }
+
+    /// Handles what was due, now that everything has been handled that peers had sent by then.
+    fn unpark(&mut self, codecs: &mut Codecs, due: DueTimer) {
+        let DueTimer::Connection(slot) = due else { return self.stalls.begin_check() };
+        // Another connection may have the slot, for which nothing is due.
+        if self.connections.get_mut(slot).is_some_and(|connection| connection.timer.is_some()) {
+            self.drop_timer(slot);
+            self.connection_due(codecs, slot);
+        }
+    }
+
+    /// Sets a mark if something that is due waits for one.
+    pub fn set_mark(&mut self) {
+        if self.time.set_mark() {
+            self.ring_ops.push(RingOp::Mark);
+        }
     }
 
     fn timer_fired(&mut self, codecs: &mut Codecs, due: DueTimer) {
@@ -62,7 +82,7 @@ impl State {
                 self.apply_commands(app);
             }
             DueTimer::Links => self.links_due(),
-            DueTimer::Sends => self.stalls.begin_check(),
+            DueTimer::Sends => self.time.park(due),
             DueTimer::AcceptAgain => self.accept_timer_fired(),
         }
     }
@@ -86,7 +106,8 @@ impl State {
         let next = kernel.visit_sends(from, CHECKED_PER_TURN_MAX, |token| {
             let Owner::Connection(slot) = Owner::of(token) else { return };
             let connection = self.connections.live(slot);
-            if connection.stage == Stage::Open && self.time.waited(connection.sent) >= timeout {
+            let judgement = self.time.judge(connection.sent, timeout);
+            if connection.stage == Stage::Open && matches!(judgement, Judgement::Over { .. }) {
                 stalled.push(slot);
             }
         });
@@ -144,9 +165,14 @@ impl State {
     }
 
     fn handshake_due(&mut self, slot: u32) {
-        let is_refused = self.connections.live(slot).refusal.is_some();
+        let connection = self.connections.live(slot);
+        if connection.input == Input::Ended {
+            // The shard that counts the address has not replied, and nothing is received until then.
+            return self.wake_at(slot, self.time.now_ms() + POSTPONED_MS);
+        }
         let timeout = self.config.timeout;
-        if self.is_over(slot, if is_refused { timeout.min(REFUSAL_WAIT) } else { timeout }) {
+        if self.is_over(slot, if connection.refusal.is_some() { timeout.min(REFUSAL_WAIT) } else { timeout })
+        {
             self.end(slot, Cause::HandshakeTimeout);
         }
     }
@@ -170,35 +196,59 @@ impl State {
     }
 
     /// Returns whether the handshake, message or end that a connection has begun has taken longer than `timeout`. If
-    /// not, the timer is set to the time at which it will have.
+    /// not, the timer is set to the time at which it may have.
     fn is_over(&mut self, slot: u32, timeout: Duration) -> bool {
-        let elapsed = self.time.waited(self.connections.live(slot).began);
-        match ms(timeout).checked_sub(elapsed) {
-            Some(left @ 1..) => {
-                self.wake_at(slot, self.time.now_ms() + left);
-                false
-            }
-            _ => true,
+        let began = self.connections.live(slot).began;
+        let is_over = self.has_exceeded(slot, began, timeout);
+        if !is_over {
+            self.wake_at(slot, self.patience_end_ms(began, timeout));
+        }
+        is_over
+    }
+
+    /// Returns whether the peer of a connection has been waited for since this moment for longer than `timeout`, and
+    /// everything that it has sent by then has been handled. If the latter is not known, the connection is parked: its
+    /// deadlines are checked again as soon as it is.
+    pub fn has_exceeded(&mut self, slot: u32, since: Moment, timeout: Duration) -> bool {
+        let is_over = match self.time.judge(since, ms(timeout)) {
+            Judgement::Waits(_) => return false,
+            Judgement::Unheard => false,
+            Judgement::Over { is_final: true } => true,
+            // If there was more than one receive takes, or no buffer for it, the next mark is behind the rest.
+            Judgement::Over { .. } => !std::mem::take(&mut self.connections.live_mut(slot).unread),
+        };
+        if !is_over {
+            self.time.park(DueTimer::Connection(slot));
+        }
+        is_over
+    }
+
+    /// Returns the time at which a peer may have been waited for for longer than `timeout`. If it may have been already, it
+    /// is parked, and the time is a later one.
+    pub fn patience_end_ms(&self, since: Moment, timeout: Duration) -> u64 {
+        match self.time.patience(since, ms(timeout)) {
+            0 => self.time.now_ms() + PARKED_MS,
+            left => self.time.now_ms() + left,
         }
     }
 
     /// Checks everything that the connection of a client waits for.
     pub fn client_due(&mut self, slot: u32) {
         self.expire_callbacks(slot);
-        let now = self.time.now();
-        let config = &self.config;
         let connection = self.connections.live(slot);
-        let silence = self.time.waited(connection.received);
-        if connection.unfinished && self.time.waited(connection.began) >= ms(config.timeout) {
+        let (began, received, sent) = (connection.began, connection.received, connection.sent);
+        let (unfinished, challenged) = (connection.unfinished, connection.challenged);
+        if unfinished && self.has_exceeded(slot, began, self.config.timeout) {
             return self.end(slot, Cause::MessageTimeout);
         }
-        if silence >= ms(config.heartbeat_timeout) {
+        if self.has_exceeded(slot, received, self.config.heartbeat_timeout) {
             return self.end(slot, Cause::LivenessTimeout);
         }
+        let config = &self.config;
         let heartbeat_after = ms(config.heartbeat_interval - config.heartbeat_slack);
-        if silence >= ms(config.heartbeat_challenge) && !connection.challenged {
+        if !challenged && self.time.patience(received, ms(config.heartbeat_challenge)) == 0 {
             self.challenge(slot);
-        } else if now.since(connection.sent) >= heartbeat_after {
+        } else if self.time.now().since(sent) >= heartbeat_after {
             self.count(Counter::Heartbeats, 1);
             self.send_heartbeat(slot, 0);
         }
@@ -225,11 +275,8 @@ impl State {
         let heartbeat = after(sent, config.heartbeat_interval - early) / part * part;
         let silence =
             if connection.challenged { config.heartbeat_timeout } else { config.heartbeat_challenge };
-        let patience = |moment: Moment, time: Duration| {
-            now_ms + ms(time).saturating_sub(self.time.waited(moment)).max(1)
-        };
-        let silence = patience(connection.received, silence);
-        let message = connection.unfinished.then(|| patience(connection.began, config.timeout));
+        let silence = self.patience_end_ms(connection.received, silence);
+        let message = connection.unfinished.then(|| self.patience_end_ms(connection.began, config.timeout));
         let due = heartbeat.max(now_ms + 1).min(silence);
         let callback = self.connections.next_callback_expiry(slot);
         [message, callback].into_iter().flatten().chain([due]).min()

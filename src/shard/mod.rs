@@ -49,6 +49,7 @@ mod kernel;
 mod link_table;
 mod links;
 mod liveness;
+mod lost_time;
 mod mesh;
 mod messages;
 mod pubsub;
@@ -156,6 +157,7 @@ impl<K: Kernel> Loop<K> {
         // 5. Timers that are due, and sends that make no progress.
         state.run_timers(codecs);
         state.check_sends(kernel);
+        state.set_mark();
         // 6. Subscriptions of clients that have disconnected.
         state.mesh.begin(SHARD);
         state.end_subscriptions();

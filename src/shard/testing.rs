@@ -405,8 +405,14 @@ pub struct TestKernel {
     /// If set, receives end now and then behind bytes or for lack of buffers, and what was received of some connections is
     /// deferred to the next turn.
     pub irregular: Option<Random>,
-    /// Events of receives that were deferred. The shard gets them before the others of the next turn.
+    /// The number of connections whose input is handed over in one turn; 0: all.
+    pub heard_per_turn: usize,
+    /// The sockets that have become ready, in order, and marks between them. Used only if not all are handed over.
+    ready: VecDeque<Option<u32>>,
+    /// Events of receives that were deferred, and a mark behind them. The shard gets them before the others of the next turn.
     deferred: Vec<TestEvent>,
+    /// `true` if a mark was set, and was not reported.
+    is_marked: bool,
 }
 
 /// A socket, and the state of the peer at its other end.
@@ -446,6 +452,7 @@ enum TestEvent {
     Sent(Token, Result<(), Errno>, FrameBatch),
     SendProgressed(Token),
     ShutDown(Token),
+    Marked,
 }
 
 impl TestKernel {
@@ -480,14 +487,22 @@ impl TestKernel {
 
     fn has_events(&self) -> bool {
         !self.deferred.is_empty()
+            || self.is_marked
+            || self.ready.contains(&None)
             || self.sockets.values().any(|socket| socket.has_events(self.delays_shutdowns))
     }
 
     fn take_events(&mut self) -> Vec<TestEvent> {
         let (delays_shutdowns, irregular) = (self.delays_shutdowns, &mut self.irregular);
         let mut events = std::mem::take(&mut self.deferred);
+        if self.heard_per_turn > 0 {
+            return self.take_some_events();
+        }
         for socket in self.sockets.values_mut() {
             events.append(&mut socket.take_events(delays_shutdowns, irregular));
+        }
+        if std::mem::take(&mut self.is_marked) {
+            events.push(TestEvent::Marked);
         }
         let Some(random) = irregular else { return events };
         let mut used_up: Vec<Token> = Vec::new();
@@ -497,10 +512,42 @@ impl TestKernel {
                 true
             }
             TestEvent::Received { token, .. } | TestEvent::ReceiveEnded(token, _) => used_up.contains(token),
+            TestEvent::Marked => !used_up.is_empty(),
             TestEvent::Sent(..) | TestEvent::SendProgressed(_) | TestEvent::ShutDown(_) => false,
         });
         self.deferred = deferred;
         events
+    }
+
+    /// Takes the events of the sockets that have become ready first, and of all sends.
+    fn take_some_events(&mut self) -> Vec<TestEvent> {
+        self.queue_ready();
+        let mut events = Vec::new();
+        for _ in 0..self.heard_per_turn {
+            match self.ready.pop_front() {
+                Some(Some(number)) => {
+                    let socket = self.sockets.get_mut(&number);
+                    events.extend(socket.into_iter().flat_map(|socket| socket.take_events(false, &mut None)));
+                }
+                Some(None) => events.push(TestEvent::Marked),
+                None => break,
+            }
+        }
+        for socket in self.sockets.values_mut().filter(|socket| socket.send.is_some()) {
+            let input = std::mem::take(&mut socket.input);
+            events.append(&mut socket.take_events(false, &mut None));
+            socket.input = input;
+        }
+        events
+    }
+
+    /// Queues the sockets that have become ready.
+    fn queue_ready(&mut self) {
+        for (number, socket) in &self.sockets {
+            if socket.has_events(false) && !self.ready.contains(&Some(*number)) {
+                self.ready.push_back(Some(*number));
+            }
+        }
     }
 }
 
@@ -594,6 +641,7 @@ impl Kernel for TestKernel {
                 TestEvent::Sent(token, result, frames) => handle(IoEvent::Sent { token, result, frames }),
                 TestEvent::SendProgressed(token) => handle(IoEvent::SendProgressed { token }),
                 TestEvent::ShutDown(token) => handle(IoEvent::ShutDown { token }),
+                TestEvent::Marked => handle(IoEvent::Marked),
             }
         }
     }
@@ -669,6 +717,11 @@ impl Kernel for TestKernel {
                 self.accepts += 1;
             }
             RingOp::StopListening => self.has_stopped_listening = true,
+            RingOp::Mark if self.heard_per_turn > 0 => {
+                self.queue_ready();
+                self.ready.push_back(None);
+            }
+            RingOp::Mark => self.is_marked = true,
         }
     }
 }

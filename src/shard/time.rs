@@ -1,15 +1,25 @@
 //! The time of a shard: its clocks, which are read once a turn, and its timers.
 
 use super::connection::Moment;
+use super::lost_time::LostTime;
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::ring::Wait;
 use crate::qev::timer::{TimerId, Wheel};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// The time by which a turn may begin later than planned, in milliseconds, before the shard takes itself to have been
-/// stalled: more than a turn of a busy shard takes, and less than any patience with a peer.
+/// The time that a turn may take, in milliseconds, before the shard takes itself to have been stalled: more than a turn of
+/// a busy shard takes, and less than any patience with a peer. Of a longer turn, this much counts as time in which peers
+/// were waited for.
 const STALL_MS: u64 = 250;
+
+/// The number of times that a peer's time may be used up in all, stalls not counted, before it is over in any case: stalls
+/// that come again and again do not give it its time anew for ever.
+const PATIENCE_MAX: u64 = 2;
+
+/// The time until the timer of a connection that is parked fires, in milliseconds. The mark that it waits for comes
+/// earlier.
+pub(super) const PARKED_MS: u64 = 60_000;
 
 /// The time after a stall in which no timer fires, in milliseconds. What was sent meanwhile may need another turn, or a
 /// moment on its way if the whole machine was paused.
@@ -88,25 +98,59 @@ impl From<PackedTimer> for DueTimer {
 /// Two clocks are read once a turn. Timers follow the first one, in milliseconds, which tests can stop and move.
 /// Latencies are measured with the monotonic clock, in nanoseconds.
 ///
-/// A shard *stalls* if its process is stopped, its machine is paused, or a handler blocks. Peers go on sending meanwhile.
-/// After a stall, the shard catches up: no timer fires until a turn has found nothing new. What peers are given time for
-/// begins anew, because they may have waited for the server.
+/// A shard *stalls* if its process is stopped, its machine is paused, its thread waits for a core, or a handler blocks: a
+/// turn takes longer than 250 ms, apart from its sleep. Peers go on sending meanwhile. After a stall, the shard catches up:
+/// no timer fires until a turn has found nothing new. What peers are given time for begins anew, because they may have
+/// waited for the server, but at most [`PATIENCE_MAX`] times: see [`Time::judge`].
 ///
-/// Invariants, between turns: no timer that has fired is left to be handled; the wheel is consistent.
+/// What a peer has sent may wait in its socket also if no turn is long: the shard may have thousands of sockets to read. A
+/// peer is therefore judged by the last *mark*. When a mark comes back, everything has been handled that peers had sent when
+/// it was set. Connections whose time seems to be over are *parked* until the next mark.
+///
+/// Invariants, between turns: no timer that has fired is left to be handled; the wheel is consistent; if something is
+/// parked, a mark is set or about to be.
 pub(super) struct Time {
     clock: Clock,
     now_ms: u64,
     now_ns: u64,
-    /// The time at which this turn was to begin at the latest, in nanoseconds, or `None` if it had no such time.
-    planned_ns: Option<u64>,
+    /// The end of the last turn, and the sleep that followed.
+    planned: Planned,
     /// The end of the last stall, in milliseconds; 0 if there was none.
     resumed_ms: u64,
+    lost: LostTime,
+    /// The time up to which everything that peers have sent has been handled, in milliseconds.
+    heard_ms: u64,
+    /// The time at which the mark was set that has not come back, in milliseconds.
+    marked_ms: Option<u64>,
+    /// What was due, and waits for the next mark. Other connections may have the slots by then.
+    parked: Vec<DueTimer>,
+    /// What the last mark has freed, of which each turn handles some.
+    unparked: Vec<DueTimer>,
     catching_up: Option<CatchingUp>,
     timers: Wheel<PackedTimer>,
     /// Memory for the timers that fire, kept from turn to turn.
     fired: Vec<DueTimer>,
     /// `true` if timers are due that have not fired yet, because too many were due at once.
     is_behind: bool,
+}
+
+/// The plan of a sleep between two turns, in nanoseconds.
+#[derive(Clone, Copy, Default)]
+struct Planned {
+    made_ns: u64,
+    /// The time at which the next turn was to begin at the latest.
+    until_ns: u64,
+}
+
+/// The judgement of a peer that has been waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Judgement {
+    /// The peer has this many milliseconds left.
+    Waits(u64),
+    /// The time is over, but what the peer has sent in time may not have been read yet.
+    Unheard,
+    /// The time is over, and everything that was sent in it has been read. `is_final`: the time is over in any case.
+    Over { is_final: bool },
 }
 
 /// The state of a shard that has stalled.
@@ -131,8 +175,13 @@ impl Time {
             clock,
             now_ms,
             now_ns: nanos(),
-            planned_ns: None,
+            planned: Planned::default(),
             resumed_ms: 0,
+            lost: LostTime::default(),
+            heard_ms: now_ms,
+            marked_ms: None,
+            parked: Vec::new(),
+            unparked: Vec::new(),
             catching_up: None,
             timers: Wheel::new(now_ms),
             fired: Vec::new(),
@@ -142,33 +191,37 @@ impl Time {
 
     /// Reads both clocks. Called once at the beginning of a turn.
     pub fn begin_turn(&mut self) {
-        let before_ms = self.now_ms;
+        let before_ns = self.now_ns;
         self.now_ns = nanos();
         self.read_clock();
-        let late_ms =
-            self.planned_ns.map_or(0, |planned_ns| self.now_ns.saturating_sub(planned_ns) / 1_000_000);
-        // A clock that tests move stands still during a stall.
-        if late_ms >= STALL_MS && !self.clock.is_manual() {
-            self.catch_up(before_ms, late_ms);
+        let busy_ns = self.planned.made_ns.saturating_sub(before_ns);
+        let late_ns = self.now_ns.saturating_sub(self.planned.until_ns);
+        let stall_ms = (busy_ns + late_ns) / 1_000_000;
+        // A clock that tests move stands still during a stall. Nothing is planned before the first turn.
+        if stall_ms >= STALL_MS && !self.clock.is_manual() && self.planned.made_ns > 0 {
+            self.catch_up(self.now_ms.saturating_sub(stall_ms), stall_ms);
         }
     }
 
     /// Notes how long the kernel may wait before the next turn.
     pub fn plan(&mut self, wait: Wait) {
-        self.planned_ns = match wait {
-            Wait::No => Some(nanos()),
-            Wait::For(time) => Some(nanos().saturating_add(time.as_nanos() as u64)),
-            Wait::Forever => None,
+        let made_ns = nanos();
+        let until_ns = match wait {
+            Wait::No => made_ns,
+            Wait::For(time) => made_ns.saturating_add(time.as_nanos() as u64),
+            Wait::Forever => u64::MAX,
         };
+        self.planned = Planned { made_ns, until_ns };
     }
 
-    /// Begins to catch up after a stall that began at `stalled_ms` and was `late_ms` long.
-    fn catch_up(&mut self, stalled_ms: u64, late_ms: u64) {
+    /// Begins to catch up after a stall that began at `stalled_ms` and was `stall_ms` long.
+    fn catch_up(&mut self, stalled_ms: u64, stall_ms: u64) {
         self.resumed_ms = self.now_ms;
+        self.lost.add(stalled_ms, self.now_ms, stall_ms.saturating_sub(STALL_MS));
         self.catching_up = Some(CatchingUp {
             stalled_ms: self.catching_up.as_ref().map_or(stalled_ms, |before| before.stalled_ms),
             until_ms: self.now_ms + CATCH_UP_MIN_MS,
-            at_most_ms: self.now_ms + late_ms.clamp(CATCH_UP_MIN_MS, CATCH_UP_MAX_MS),
+            at_most_ms: self.now_ms + stall_ms.clamp(CATCH_UP_MIN_MS, CATCH_UP_MAX_MS),
         });
     }
 
@@ -190,12 +243,71 @@ impl Time {
         is_over
     }
 
-    /// Returns for how long a peer has been waited for since `moment`, in milliseconds. After a stall, this begins anew.
-    pub fn waited(&self, moment: Moment) -> u64 {
-        self.now().since(moment).min(self.now_ms - self.resumed_ms)
+    /// Judges a peer that may take `limit_ms` from `since` on.
+    ///
+    /// Its time is over when it has been waited for for `limit_ms` without a stall, or for [`PATIENCE_MAX`] times as long
+    /// apart from stalls; both up to the last mark, so that what it had sent by then has been handled.
+    pub fn judge(&self, since: Moment, limit_ms: u64) -> Judgement {
+        match self.left(self.now_ms, since, limit_ms) {
+            (0, _) => match self.left(self.heard_ms, since, limit_ms) {
+                (0, is_final) => Judgement::Over { is_final },
+                _ => Judgement::Unheard,
+            },
+            (left, _) => Judgement::Waits(left),
+        }
     }
 
-    /// As [`Time::waited`], for a time in milliseconds.
+    /// Returns the time that a peer has left, in milliseconds, which is 0 if it may be over.
+    pub fn patience(&self, since: Moment, limit_ms: u64) -> u64 {
+        self.left(self.now_ms, since, limit_ms).0
+    }
+
+    /// Returns the time that a peer has left at the time `at_ms`, and whether it has used up all of it.
+    fn left(&self, at_ms: u64, since: Moment, limit_ms: u64) -> (u64, bool) {
+        let since_ms = self.now_ms.saturating_sub(self.now().since(since));
+        let attended = at_ms.saturating_sub(since_ms).saturating_sub(self.lost.since(since_ms));
+        let at_a_stretch = attended.min(at_ms.saturating_sub(self.resumed_ms));
+        let in_all = (limit_ms * PATIENCE_MAX).saturating_sub(attended);
+        (limit_ms.saturating_sub(at_a_stretch).min(in_all), in_all == 0)
+    }
+
+    /// Parks what is due until everything has been handled that peers have sent up to now.
+    pub fn park(&mut self, due: DueTimer) {
+        self.parked.push(due);
+    }
+
+    /// Returns whether a mark must be set now, because something is parked. It comes back as [`Time::marked`].
+    pub fn set_mark(&mut self) -> bool {
+        let sets = !self.parked.is_empty() && self.marked_ms.is_none() && self.unparked.is_empty();
+        if sets {
+            self.marked_ms = Some(self.now_ms);
+        }
+        sets
+    }
+
+    /// Notes that the mark has come back: everything that was sent before it has been handled.
+    pub fn marked(&mut self) {
+        self.heard_ms = self.marked_ms.take().expect("a mark that comes back was set");
+        self.unparked.append(&mut self.parked);
+    }
+
+    /// Takes what has waited for the mark that has come back, as much as one turn permits.
+    pub fn take_unparked(&mut self) -> Vec<DueTimer> {
+        let rest = self.unparked.len().saturating_sub(TIMERS_PER_TURN);
+        self.unparked.split_off(rest)
+    }
+
+    /// Returns whether something that a mark has freed has not been handled.
+    pub fn has_unparked(&self) -> bool {
+        !self.unparked.is_empty()
+    }
+
+    /// Returns whether something that is due waits for a mark.
+    pub fn is_marking(&self) -> bool {
+        self.marked_ms.is_some() || !self.parked.is_empty() || self.has_unparked()
+    }
+
+    /// Returns for how long a worker has been waited for since a time in milliseconds. After a stall, this begins anew.
     pub fn waited_ms(&self, since_ms: u64) -> u64 {
         self.now_ms - since_ms.max(self.resumed_ms)
     }
@@ -275,6 +387,7 @@ impl Time {
     /// Asserts the invariants. Linear in the number of timers.
     pub fn check(&self) {
         self.timers.check();
+        self.lost.check();
         assert!(self.fired.is_empty(), "a timer that has fired was left over by its turn");
     }
 

@@ -14,9 +14,10 @@ pub(super) enum OpKind {
     Doorbell,
     MessageRing,
     Cancel,
+    Mark,
 }
 
-const OP_KINDS: [OpKind; 8] = [
+const OP_KINDS: [OpKind; 9] = [
     OpKind::Accept,
     OpKind::Receive,
     OpKind::Send,
@@ -25,6 +26,7 @@ const OP_KINDS: [OpKind; 8] = [
     OpKind::Doorbell,
     OpKind::MessageRing,
     OpKind::Cancel,
+    OpKind::Mark,
 ];
 
 const KIND_BITS: u32 = 4;
@@ -39,7 +41,7 @@ pub(super) fn pack(kind: OpKind, index: usize, token: Token) -> u64 {
 /// Unpacks the kind, the index and the token of an operation.
 pub(super) fn unpack(data: u64) -> (OpKind, usize, Token) {
     let index = (data >> KIND_BITS) as usize & ((1 << INDEX_BITS) - 1);
-    (OP_KINDS[data as usize & 7], index, (data >> (KIND_BITS + INDEX_BITS)) as Token)
+    (OP_KINDS[data as usize & ((1 << KIND_BITS) - 1)], index, (data >> (KIND_BITS + INDEX_BITS)) as Token)
 }
 
 #[cfg(test)]

@@ -11,27 +11,30 @@ use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::sessions::session::{EarlyRequest, Outlet};
 use crate::shard::state::State;
 use crate::shard::time::{ms, spread};
+use std::time::Duration;
 
 impl State {
     /// Checks all deadlines of a session.
     pub fn session_due(&mut self, slot: u32) {
         let connection = self.connections.live(slot);
-        let held = self.time.now().since(connection.began);
-        let waited = self.time.waited(connection.began);
+        let began = connection.began;
         let session = self.sessions.of(connection.transport());
         let (outlet, gap) = (session.outlet, session.gap_since());
-        if gap.is_some_and(|since| self.time.waited(since) >= ms(self.config.timeout)) {
+        if gap.is_some_and(|since| self.has_exceeded(slot, since, self.config.timeout)) {
             return self.end(slot, Cause::MessageTimeout);
         }
         match outlet {
             Outlet::Stream(_) => self.client_due(slot),
-            Outlet::Poll(_) if held >= self.poll_ms(slot) => {
+            Outlet::Poll(_) if self.time.now().since(began) >= self.poll_ms(slot) => {
                 self.answer_held(slot);
                 self.hold(slot, None);
             }
-            Outlet::Nothing if gap.is_none() && waited >= self.session_timeout_ms(slot) => {
-                self.count(Counter::SessionsEndedEarly, u64::from(waited < ms(self.config.timeout)));
-                return self.end(slot, Cause::SessionTimeout);
+            Outlet::Nothing if gap.is_none() => {
+                let timeout = self.session_timeout(slot);
+                if self.has_exceeded(slot, began, timeout) {
+                    self.count(Counter::SessionsEndedEarly, u64::from(timeout < self.config.timeout));
+                    return self.end(slot, Cause::SessionTimeout);
+                }
             }
             Outlet::Poll(_) | Outlet::Nothing => {}
         }
@@ -77,18 +80,17 @@ impl State {
     pub fn wake_session(&mut self, slot: u32) {
         let (now, now_ms) = (self.time.now(), self.time.now_ms());
         let connection = self.connections.live(slot);
-        let (held, waited) = (now.since(connection.began), self.time.waited(connection.began));
+        let began = connection.began;
         let session = self.sessions.of(connection.transport());
         let (outlet, gap) = (session.outlet, session.gap_since());
-        let in_ms = |limit: u64, waited: u64| Some(now_ms + limit.saturating_sub(waited).max(1));
         let outlet = match outlet {
             Outlet::Stream(_) => self.next_due(slot),
-            Outlet::Poll(_) => in_ms(self.poll_ms(slot), held),
+            Outlet::Poll(_) => Some(now_ms + self.poll_ms(slot).saturating_sub(now.since(began)).max(1)),
             // Requests that have arrived too early have a time limit of their own.
             Outlet::Nothing if gap.is_some() => None,
-            Outlet::Nothing => in_ms(self.session_timeout_ms(slot), waited),
+            Outlet::Nothing => Some(self.patience_end_ms(began, self.session_timeout(slot))),
         };
-        let gap = gap.and_then(|since| in_ms(ms(self.config.timeout), self.time.waited(since)));
+        let gap = gap.map(|since| self.patience_end_ms(since, self.config.timeout));
         let callbacks = self.connections.next_callback_expiry(slot);
         if let Some(at_ms) = [outlet, gap, callbacks].into_iter().flatten().min() {
             self.wake_at(slot, at_ms);
@@ -104,10 +106,10 @@ impl State {
         self.wake_at(slot, self.time.ms_from_now(self.config.close_timeout));
     }
 
-    /// Returns how long a session may be without a request, in milliseconds.
-    fn session_timeout_ms(&self, slot: u32) -> u64 {
+    /// Returns how long a session may be without a request.
+    fn session_timeout(&self, slot: u32) -> Duration {
         let is_on_trial = self.sessions.of(self.connections.live(slot).transport()).is_on_trial;
-        ms(if is_on_trial { self.config.timeout.min(SESSION_FIRST_WAIT) } else { self.config.timeout })
+        if is_on_trial { self.config.timeout.min(SESSION_FIRST_WAIT) } else { self.config.timeout }
     }
 
     /// Returns the time for which a request is held, in milliseconds. If its peer sends nothing more and may have

@@ -30,7 +30,6 @@ use super::sessions::messages::{
 };
 use super::sessions::refusal::SessionRefusal;
 use super::state::State;
-use super::time::ms;
 use crate::metrics::Counter;
 use crate::protocol::Reason;
 use crate::protocol::http::{HttpRequest, HttpResponse, Persistence, ReadyResponses, RequestKind, Sid};
@@ -192,25 +191,27 @@ impl State {
     pub fn http_connection_due(&mut self, codecs: &Codecs, slot: u32) {
         let connection = self.connections.live(slot);
         let waits = codecs.get(slot).unanswered().next().is_some();
-        let idle_timeout = ms(self.config.http_idle_timeout);
-        let left = if connection.unfinished {
-            match ms(self.config.timeout).checked_sub(self.time.waited(connection.began)) {
-                Some(left @ 1..) => left,
-                _ => return self.end(slot, Cause::MessageTimeout),
+        let (timeout, idle_timeout) = (self.config.timeout, self.config.http_idle_timeout);
+        let (began, received, sent) = (connection.began, connection.received, connection.sent);
+        let at_ms = if connection.unfinished {
+            if self.has_exceeded(slot, began, timeout) {
+                return self.end(slot, Cause::MessageTimeout);
             }
+            self.patience_end_ms(began, timeout)
         } else if waits {
             // The response sets the timer.
             return;
         } else if connection.is_sending() {
-            idle_timeout
+            self.time.ms_from_now(idle_timeout)
         } else {
-            let idle = self.time.waited(connection.received).min(self.time.waited(connection.sent));
-            match idle_timeout.checked_sub(idle) {
-                Some(left @ 1..) => left,
-                _ => return self.end(slot, Cause::IdleTimeout),
+            let now = self.time.now();
+            let since = if now.since(sent) < now.since(received) { sent } else { received };
+            if self.has_exceeded(slot, since, idle_timeout) {
+                return self.end(slot, Cause::IdleTimeout);
             }
+            self.patience_end_ms(since, idle_timeout)
         };
-        self.wake_at(slot, self.time.now_ms() + left);
+        self.wake_at(slot, at_ms);
     }
 
     /// Passes a response to the codec of the request's connection, and queues the responses whose turn has come.
