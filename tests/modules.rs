@@ -70,7 +70,8 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("refused", &["addresses", "connection"]),
             ("sessions", &["addresses", "connection", "connections", "ending", "frames"]),
             ("stalls", &[]),
-            ("time", &["connection"]),
+            ("lost_time", &[]),
+            ("time", &["connection", "lost_time"]),
             // Their composition. The files that have no row are steps of a turn, on that composition.
             (
                 "state",

@@ -477,7 +477,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.timeout },
         default: "10s",
         doc: "How long a peer may take to complete its handshake, or a message that it has begun, before its \
-              connection is closed (1008).",
+              connection is closed (1008). Time in which the server could not read what the peer has sent does not count.",
     },
     Setting {
         name: "close-timeout",

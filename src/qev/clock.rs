@@ -75,6 +75,12 @@ pub fn nanos() -> u64 {
     nanos_of(STARTED.elapsed())
 }
 
+/// Returns the nanoseconds for which this thread has had a core. A system call.
+pub fn core_nanos() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 fn nanos_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -91,6 +97,15 @@ mod tests {
         handle.advance(Duration::from_millis(15));
         assert_eq!(clock.now_ms(), 15);
         assert_eq!(clock.clone().now_ms(), 15, "clones have the same time");
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_has_no_core() {
+        let before = core_nanos();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(core_nanos() - before < 100_000_000);
+        let busy = core_nanos();
+        while core_nanos() == busy {}
     }
 
     #[test]

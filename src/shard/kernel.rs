@@ -5,7 +5,7 @@
 use super::receive_shares::ReceiveShares;
 use crate::log::throttle;
 use crate::qev::buffers::Frame;
-use crate::qev::clock::nanos;
+use crate::qev::clock::{core_nanos, nanos};
 use crate::qev::ring::{
     Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, SendId, Token, Wait,
 };
@@ -169,7 +169,9 @@ impl RingKernel {
     /// Returns whether a completion is handled in this turn. Only those of receives, and a mark behind them, can be deferred.
     fn admit(&mut self, completion: &Completion) -> bool {
         match completion {
-            Completion::Received { token, buffer, .. } => self.shares.admit(*token, buffer.len(), nanos),
+            Completion::Received { token, buffer, .. } => {
+                self.shares.admit(*token, buffer.len(), nanos, core_nanos)
+            }
             Completion::ReceiveEnded { token, .. } => !self.shares.is_deferred(*token),
             // What was deferred in this turn is older than the mark.
             Completion::Marked => self.completions.is_empty(),

@@ -4,6 +4,9 @@
 //! are postponed all the time (the heartbeat by every send). The timer is not moved each time; when it fires, every
 //! deadline is checked.
 
+#[cfg(test)]
+mod tests;
+
 use super::backpressure::POSTPONED_MS;
 use super::codecs::Codecs;
 use super::connection::{Input, Moment, Stage};

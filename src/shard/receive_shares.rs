@@ -17,7 +17,8 @@ const CONNECTION_BYTES: usize = 16 << 10;
 /// The share of a link, which carries the messages of many clients.
 const LINK_BYTES: usize = 128 << 10;
 
-/// The time after which all further buffers of a turn are deferred.
+/// The time after which all further buffers of a turn are deferred: time of the core. A shard that shares its core with
+/// others would otherwise handle only a few buffers each time that it gets the core, and fall behind what it accepts.
 const TURN_TIME: Duration = Duration::from_millis(4);
 
 /// The number of buffers that are handled between two looks at the clock.
@@ -38,8 +39,10 @@ pub(super) struct ReceiveShares {
     used_up: Vec<Token>,
     /// Buffers handled since the last look at the clock.
     handled: u32,
-    /// The time at which this turn's buffers have used up their time, or `None` if no look at the clock was needed yet.
+    /// The time at which this turn's buffers may have used up their time, or `None` if no look at the clock was needed yet.
     deadline_ns: Option<u64>,
+    /// The core's time that the thread had used when the time of a turn was last used up.
+    core_ns: u64,
     is_over: bool,
 }
 
@@ -53,6 +56,7 @@ impl ReceiveShares {
             used_up: Vec::new(),
             handled: 0,
             deadline_ns: None,
+            core_ns: 0,
             is_over: false,
         }
     }
@@ -64,10 +68,16 @@ impl ReceiveShares {
         (self.deadline_ns, self.is_over) = (None, false);
     }
 
-    /// Returns whether a buffer with this many bytes is handled in this turn. `now_ns` is only called when the clock is
-    /// needed.
+    /// Returns whether a buffer with this many bytes is handled in this turn. `now_ns` and `core_ns`, the core's time that
+    /// the thread has used, are only called when these clocks are needed.
     #[inline]
-    pub fn admit(&mut self, token: Token, bytes: usize, now_ns: impl FnOnce() -> u64) -> bool {
+    pub fn admit(
+        &mut self,
+        token: Token,
+        bytes: usize,
+        now_ns: impl FnOnce() -> u64,
+        core_ns: impl FnOnce() -> u64,
+    ) -> bool {
         if self.is_deferred(token) {
             return false;
         }
@@ -83,7 +93,7 @@ impl ReceiveShares {
         self.handled += 1;
         if self.handled == BUFFERS_PER_LOOK {
             self.handled = 0;
-            self.look(now_ns());
+            self.look(now_ns(), core_ns);
         }
         true
     }
@@ -94,9 +104,18 @@ impl ReceiveShares {
         self.is_over || !self.used_up.is_empty() && self.used_up.contains(&token)
     }
 
-    fn look(&mut self, now_ns: u64) {
-        let deadline_ns = self.deadline_ns.get_or_insert(now_ns + TURN_TIME.as_nanos() as u64);
-        self.is_over = now_ns >= *deadline_ns;
+    fn look(&mut self, now_ns: u64, core_ns: impl FnOnce() -> u64) {
+        let turn_ns = TURN_TIME.as_nanos() as u64;
+        if now_ns < *self.deadline_ns.get_or_insert(now_ns + turn_ns) {
+            return;
+        }
+        // Reading the core's time is a system call, which a turn that ends earlier does without. What was used in earlier
+        // turns, since their time was last used up, counts too.
+        let core_ns = core_ns();
+        match turn_ns.checked_sub(core_ns.saturating_sub(self.core_ns)) {
+            Some(left_ns @ 1..) => self.deadline_ns = Some(now_ns + left_ns),
+            _ => (self.is_over, self.core_ns) = (true, core_ns),
+        }
     }
 }
 
@@ -118,11 +137,11 @@ mod tests {
         let mut shares = shares();
         for _ in 0..2 {
             shares.begin_turn();
-            let admitted = (0..10).filter(|_| shares.admit(1, BUFFER, || 0)).count();
+            let admitted = (0..10).filter(|_| shares.admit(1, BUFFER, || 0, || 0)).count();
             assert_eq!(admitted, CONNECTION_BYTES / BUFFER);
-            assert!(shares.admit(2, BUFFER, || 0), "another connection has its own share");
+            assert!(shares.admit(2, BUFFER, || 0, || 0), "another connection has its own share");
             assert!(
-                !shares.admit(1, BUFFER, || 0),
+                !shares.admit(1, BUFFER, || 0, || 0),
                 "a later buffer must not overtake those that are deferred"
             );
             assert!(shares.is_deferred(1) && !shares.is_deferred(2));
@@ -133,15 +152,15 @@ mod tests {
     fn one_buffer_of_any_size_is_handled() {
         let mut shares = shares();
         shares.begin_turn();
-        assert!(shares.admit(1, 1 << 20, || 0));
-        assert!(!shares.admit(1, 1, || 0));
+        assert!(shares.admit(1, 1 << 20, || 0, || 0));
+        assert!(!shares.admit(1, 1, || 0, || 0));
     }
 
     #[test]
     fn a_link_has_a_larger_share() {
         let mut shares = shares();
         shares.begin_turn();
-        let admitted = (0..100).filter(|_| shares.admit(LINK, BUFFER, || 0)).count();
+        let admitted = (0..100).filter(|_| shares.admit(LINK, BUFFER, || 0, || 0)).count();
         assert_eq!(admitted, LINK_BYTES / BUFFER);
     }
 
@@ -154,13 +173,32 @@ mod tests {
         let admitted = (0..100)
             .filter(|token| {
                 now_ns += 1_000_000;
-                shares.admit(*token, BUFFER, || now_ns)
+                shares.admit(*token, BUFFER, || now_ns, || now_ns)
             })
             .count();
         assert_eq!(admitted, 16, "the first look begins the time, the second one ends it");
         assert!(shares.is_deferred(999));
         shares.begin_turn();
         assert!(!shares.is_deferred(999));
+    }
+
+    /// A thread that waits for its core handles as much as one that does not.
+    #[test]
+    fn time_without_the_core_does_not_end_a_turn() {
+        let mut shares = shares();
+        let (mut now_ns, mut core_ns) = (0, 1_000_000_000);
+        for turn in 0..3 {
+            shares.begin_turn();
+            // A tenth of a millisecond of the core for each buffer, and a hundred times as long without it.
+            let admitted = (0..1000)
+                .take_while(|token| {
+                    (now_ns, core_ns) = (now_ns + 10_000_000, core_ns + 100_000);
+                    shares.admit(*token, BUFFER, || now_ns, || core_ns)
+                })
+                .count();
+            // The first turn does not know what the thread has used before.
+            assert!(turn == 0 || (40..=56).contains(&admitted), "{admitted}");
+        }
     }
 
     proptest! {
@@ -183,7 +221,7 @@ mod tests {
                 for _ in 0..queue.len() {
                     let Some((token, bytes, number)) = queue.pop_front() else { break };
                     now_ns += pace_ns;
-                    if shares.admit(token, bytes, || now_ns) {
+                    if shares.admit(token, bytes, || now_ns, || now_ns) {
                         handled.entry(token).or_default().push(number);
                     } else {
                         queue.push_back((token, bytes, number));

@@ -247,7 +247,7 @@ impl State {
         let unblocked = self.connections.has_blocked_sessions() && !self.mesh.has_overflow();
         let leaving = self.pubsub.has_leaving() && !self.links.are_full() && !self.mesh.is_stuck();
         let ends = self.connections.has_overflowed() || self.shutdown_from.is_some();
-        let later = self.connections.has_discarded() || self.stalls.is_checking() || self.time.has_unparked();
+        let later = self.connections.has_discarded() || self.stalls.is_checking();
         let ready = ends || later || self.connections.has_ready() || self.mesh.has_deferred();
         let held = self.has_source_to_listen_to();
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);

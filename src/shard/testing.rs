@@ -409,6 +409,8 @@ pub struct TestKernel {
     pub heard_per_turn: usize,
     /// The sockets that have become ready, in order, and marks between them. Used only if not all are handed over.
     ready: VecDeque<Option<u32>>,
+    /// `true` while there is no buffer to receive into.
+    pub lacks_buffers: bool,
     /// Events of receives that were deferred, and a mark behind them. The shard gets them before the others of the next turn.
     deferred: Vec<TestEvent>,
     /// `true` if a mark was set, and was not reported.
@@ -495,6 +497,9 @@ impl TestKernel {
     fn take_events(&mut self) -> Vec<TestEvent> {
         let (delays_shutdowns, irregular) = (self.delays_shutdowns, &mut self.irregular);
         let mut events = std::mem::take(&mut self.deferred);
+        if self.lacks_buffers {
+            events.extend(self.sockets.values_mut().filter_map(TestSocket::fail_without_buffer));
+        }
         if self.heard_per_turn > 0 {
             return self.take_some_events();
         }
@@ -606,6 +611,12 @@ impl TestSocket {
         self.cancelled = false;
         self.receive_cancelled = false;
         events
+    }
+
+    /// Fails the receive in flight, if something is to be received.
+    fn fail_without_buffer(&mut self) -> Option<TestEvent> {
+        let token = self.receive.take_if(|_| !self.input.is_empty())?;
+        Some(TestEvent::ReceiveEnded(token, Err(Errno(libc::ENOBUFS))))
     }
 
     fn has_operation(&self, token: Token) -> bool {

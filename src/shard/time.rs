@@ -297,14 +297,9 @@ impl Time {
         self.unparked.split_off(rest)
     }
 
-    /// Returns whether something that a mark has freed has not been handled.
-    pub fn has_unparked(&self) -> bool {
-        !self.unparked.is_empty()
-    }
-
     /// Returns whether something that is due waits for a mark.
     pub fn is_marking(&self) -> bool {
-        self.marked_ms.is_some() || !self.parked.is_empty() || self.has_unparked()
+        self.marked_ms.is_some() || !self.parked.is_empty() || !self.unparked.is_empty()
     }
 
     /// Returns for how long a worker has been waited for since a time in milliseconds. After a stall, this begins anew.
@@ -396,6 +391,7 @@ impl Time {
     pub fn wait(&self, deadline_ns: Option<u64>) -> Wait {
         let deadline = deadline_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(self.now_ns)));
         let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
+        let timer = if self.unparked.is_empty() { timer } else { Some(0) };
         let timer = match (timer, &self.catching_up) {
             // Another turn has to find nothing new.
             (Some(_), Some(catching_up)) => Some(catching_up.until_ms.saturating_sub(self.clock.now_ms())),
@@ -490,6 +486,72 @@ mod tests {
         assert_eq!((first.len(), time.is_behind(), time.wait(None)), (TIMERS_PER_TURN, true, Wait::No));
         let second = time.take_fired();
         assert_eq!((second.len(), time.is_behind(), time.wait(None)), (10, false, Wait::Forever));
+    }
+
+    /// A handler that blocks is a stall, although the turn after it begins as planned.
+    #[test]
+    fn a_turn_that_takes_long_is_a_stall() {
+        let mut time = Time::new(Clock::system());
+        time.begin_turn();
+        time.plan(Wait::No);
+        time.begin_turn();
+        let since = time.now();
+        std::thread::sleep(Duration::from_millis(STALL_MS + 150));
+        time.plan(Wait::Forever);
+        time.begin_turn();
+        assert!(!time.may_fire(true), "what was sent meanwhile comes first");
+        assert!(time.now().since(since) >= STALL_MS + 150);
+        assert!(time.patience(since, 1000) >= 1000 - 50, "the time of a peer has begun anew");
+    }
+
+    #[test]
+    fn a_peer_has_its_time_anew_after_a_stall_but_not_for_ever() {
+        let (clock, handle) = Clock::manual();
+        let mut time = Time::new(clock);
+        time.begin_turn();
+        let since = time.now();
+        let mut waited = 0;
+        // Every three seconds the shard stalls for ten. It attends to its peers for three and a quarter of the thirteen.
+        while time.patience(since, 10_000) > 0 {
+            handle.advance(Duration::from_secs(13));
+            time.catch_up_for_test(Duration::from_secs(10));
+            waited += 3250;
+            assert!(time.patience(since, 10_000) <= 10_000);
+            assert!(waited <= 20_000 + 3250, "the end comes after twice the time");
+        }
+        assert!(waited >= 20_000, "{waited}");
+        assert_eq!(time.judge(since, 10_000), Judgement::Unheard, "no mark has come back");
+        time.park(DueTimer::Connection(7));
+        assert!(time.set_mark() && !time.set_mark() && time.is_marking());
+        time.marked();
+        assert_ne!(time.wait(None), Wait::No, "the shard catches up");
+        assert_eq!(time.take_unparked(), [DueTimer::Connection(7)]);
+        assert_eq!(time.judge(since, 10_000), Judgement::Over { is_final: true });
+        assert!(!time.is_marking());
+        time.check();
+    }
+
+    #[test]
+    fn a_mark_tells_what_was_heard_when_it_was_set() {
+        let (clock, handle) = Clock::manual();
+        let mut time = Time::new(clock);
+        let since = time.now();
+        let advance = |time: &mut Time, ms| {
+            handle.advance(Duration::from_millis(ms));
+            time.begin_turn();
+        };
+        advance(&mut time, 900);
+        time.park(DueTimer::Sends);
+        assert!(time.set_mark());
+        assert_eq!(time.judge(since, 1000), Judgement::Waits(100));
+        advance(&mut time, 200);
+        time.marked();
+        assert_eq!(time.judge(since, 1000), Judgement::Unheard, "the mark was set before the time was over");
+        assert_eq!(time.take_unparked().len(), 1);
+        time.park(DueTimer::Sends);
+        assert!(time.set_mark());
+        time.marked();
+        assert_eq!(time.judge(since, 1000), Judgement::Over { is_final: false });
     }
 
     #[test]

@@ -65,6 +65,49 @@ fn messages_handshakes_and_polls_that_arrive_during_a_stop_are_served() {
     server.assert_serves();
 }
 
+/// A storm of connections on more shards than cores. The server is stopped in the middle of it for longer than `timeout`:
+/// some have connected before, others connect meanwhile, and all of them send their handshake meanwhile.
+#[test]
+fn nobody_in_a_storm_is_late_because_the_server_was_stopped() {
+    const EACH: usize = 200;
+    let server = Server::start(&["--timeout", "1s", "--shards", "6"]);
+    let connect = || Client::connect(server.address(), Transport::Raw);
+    let mut silent = connect();
+    let mut storm: Vec<Client> = (0..EACH).map(|_| connect()).collect();
+    stopped(&server, || {
+        storm.extend((0..EACH).map(|_| connect()));
+        storm.iter_mut().for_each(|client| client.send(b"/qio/ohai"));
+    });
+    for client in &mut storm {
+        client.expect_bytes(b"/qio/ohai");
+    }
+    silent.expect_disconnect();
+    assert_eq!(server.stats().value("timeouts_handshake"), 1, "only the one that has sent nothing");
+    server.assert_serves();
+}
+
+/// The time is over at once after the peers have sent their handshakes: what is in the sockets by then was sent in time,
+/// although the server reads only some of it in each turn.
+#[test]
+fn what_was_sent_before_the_time_is_over_is_in_time() {
+    const EACH: usize = 150;
+    let server = Server::start_with_clock(&[]);
+    for round in 1..=4 {
+        let mut storm: Vec<Client> =
+            (0..EACH).map(|_| Client::connect(server.address(), Transport::Raw)).collect();
+        let silent = Client::connect(server.address(), Transport::Raw);
+        server.eventually_is("connections", EACH as u64 + 1);
+        storm.iter_mut().for_each(|client| client.send(b"/qio/ohai"));
+        server.advance(Duration::from_secs(10));
+        for client in &mut storm {
+            client.expect_bytes(b"/qio/ohai");
+        }
+        assert_eq!(server.stats().value("timeouts_handshake"), round);
+        drop((storm, silent));
+        server.eventually_is("connections", 0);
+    }
+}
+
 #[test]
 fn answers_of_workers_that_arrive_during_a_stop_are_delivered() {
     let app = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/server/slow.py");
