@@ -134,6 +134,37 @@ fn read(mut from: &TcpStream, bytes: usize) -> Vec<u8> {
     all
 }
 
+/// The kernel hands over only some of many ready sockets in a turn. A mark comes back behind all of them.
+#[test]
+fn a_mark_comes_back_behind_what_was_sent_before_it() {
+    const SOCKETS: u32 = 100;
+    let mut tested = Tested::with(RingSettings { descriptors: SOCKETS, ..SETTINGS });
+    let mut peers: Vec<TcpStream> = Vec::new();
+    for place in 0..SOCKETS {
+        let (socket, peer) = tested.pair(place);
+        tested.ring.receive(socket, place);
+        peers.push(peer);
+    }
+    tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+    for round in 1..=3 {
+        peers.iter_mut().for_each(|peer| peer.write_all(b"x").unwrap());
+        tested.ring.mark();
+        let mut received = 0;
+        tested.until("mark", |ring, completion| match completion {
+            Completion::Received { buffer, .. } => {
+                received += 1;
+                ring.recycle(buffer);
+                None
+            }
+            Completion::Marked => Some(()),
+            other => panic!("{other:?}"),
+        });
+        // Nothing is left.
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        assert_eq!((received, tested.seen.len()), (SOCKETS, 0), "round {round}");
+    }
+}
+
 #[test]
 fn a_thread_may_have_more_rings_than_the_kernel_registers() {
     let mut rings: Vec<Tested> = (0..20).map(|_| Tested::new()).collect();
