@@ -15,18 +15,18 @@ const SPAN_MS: u64 = 1000;
 /// [`SPANS_MAX`].
 #[derive(Default)]
 pub(super) struct LostTime {
-    spans: VecDeque<Span>,
+    spans: VecDeque<LostSpan>,
 }
 
 /// A span of time in which a part was lost.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct LostSpan {
     from_ms: u64,
     until_ms: u64,
     lost_ms: u64,
 }
 
-impl Span {
+impl LostSpan {
     /// Returns how much of the span was lost after `since_ms`, which may be within it: then in proportion.
     fn lost_since(&self, since_ms: u64) -> u64 {
         match self.until_ms.saturating_sub(since_ms) {
@@ -52,7 +52,7 @@ impl LostTime {
             Some(last) if until_ms - last.from_ms <= SPAN_MS => {
                 (last.until_ms, last.lost_ms) = (until_ms, last.lost_ms + lost_ms);
             }
-            _ => self.spans.push_back(Span { from_ms, until_ms, lost_ms }),
+            _ => self.spans.push_back(LostSpan { from_ms, until_ms, lost_ms }),
         }
         if self.spans.len() > SPANS_MAX {
             self.combine_oldest();
@@ -110,14 +110,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "lost more than it has")]
     fn the_check_finds_a_span_that_lost_too_much() {
-        let spans = VecDeque::from([Span { from_ms: 0, until_ms: 5, lost_ms: 6 }]);
+        let spans = VecDeque::from([LostSpan { from_ms: 0, until_ms: 5, lost_ms: 6 }]);
         LostTime { spans }.check();
     }
 
     #[test]
     #[should_panic(expected = "is out of order")]
     fn the_check_finds_spans_that_overlap() {
-        let span = Span { from_ms: 0, until_ms: 5, lost_ms: 1 };
+        let span = LostSpan { from_ms: 0, until_ms: 5, lost_ms: 1 };
         LostTime { spans: VecDeque::from([span, span]) }.check();
     }
 
