@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quickio::qev::mesh::{Class, MeshSettings, Port, mesh};
+use quickio::qev::mesh::{Class, MeshSettings, Port, SendOutcome, mesh};
 
 #[test]
 fn a_message_arrives() {
@@ -31,6 +31,85 @@ fn a_message_arrives() {
             _ => false,
         },
     );
+}
+
+/// In each round the sender creates its first ring and a second one, and gives the second one back.
+#[test]
+fn messages_arrive_in_new_rings() {
+    let (mut sleeper, mut sender) = pair_of(64);
+    race(
+        |step| match step {
+            Step::Race => sleeper.try_sleep(),
+            Step::CleanUp => {
+                sleeper.end_sleep();
+                let mut next = 0;
+                sleeper.receive(usize::MAX, |_, number| {
+                    assert_eq!(number, next);
+                    next += 1;
+                });
+                assert_eq!(next, 9);
+                must_ring(&mut sleeper)
+            }
+            _ => false,
+        },
+        |step| match step {
+            Step::Race => {
+                for number in 0..9 {
+                    assert_eq!(sender.send(0, number, Class::Data), SendOutcome::Queued);
+                }
+                must_ring(&mut sender)
+            }
+            Step::FinishCleaningUp => {
+                (0..GIVEN_BACK_AFTER).for_each(|_| sender.flush());
+                false
+            }
+            _ => false,
+        },
+    );
+}
+
+/// The sender creates rings and gives them back while the receiver looks into them.
+#[test]
+fn rings_grow_and_are_given_back_while_messages_are_received() {
+    let (mut receiver, mut sender) = pair_of(256);
+    let end = Instant::now() + Duration::from_millis(millis());
+    let over = AtomicBool::new(false);
+    let (sent, received) = thread::scope(|scope| {
+        let sends = scope.spawn(|| {
+            let mut sent = 0;
+            for round in 0_u32.. {
+                for _ in 0..round * 7 % 101 {
+                    let outcome =
+                        sender.send(0, sent, if round % 3 == 0 { Class::Control } else { Class::Data });
+                    sent += u32::from(!matches!(outcome, SendOutcome::Refused(_)));
+                }
+                sender.doorbells(|_| ());
+                sender.flush();
+                if round % 5 == 0 && !sender.has_overflow() {
+                    (0..GIVEN_BACK_AFTER).for_each(|_| sender.flush());
+                }
+                if Instant::now() >= end {
+                    break;
+                }
+            }
+            while sender.has_overflow() {
+                sender.flush();
+            }
+            over.store(true, Ordering::Release);
+            sent
+        });
+        let mut received = 0;
+        loop {
+            let is_over = over.load(Ordering::Acquire);
+            // The classes have an order of their own each, which the stress tests check.
+            let count = receiver.receive(received % 31 + 1, |_, _| ());
+            received += count;
+            if count == 0 && is_over {
+                break (sends.join().expect("the sender does not panic"), received);
+            }
+        }
+    });
+    assert_eq!(received, sent as usize);
 }
 
 #[test]
@@ -105,8 +184,15 @@ fn a_note_is_left() {
     );
 }
 
+/// A number of calls of `flush` after which a ring that has grown and is empty was given back.
+const GIVEN_BACK_AFTER: usize = 2050;
+
 fn pair() -> (Port<u32>, Port<u32>) {
-    let mut ports = mesh(2, MeshSettings { ring_messages: 1, overflow_bytes_max: 100 }).into_iter();
+    pair_of(1)
+}
+
+fn pair_of(ring_messages: usize) -> (Port<u32>, Port<u32>) {
+    let mut ports = mesh(2, MeshSettings { ring_messages, overflow_bytes_max: 100 }).into_iter();
     (ports.next().expect("shard 0"), ports.next().expect("shard 1"))
 }
 

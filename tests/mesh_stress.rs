@@ -52,6 +52,8 @@ fn threads_that_block_are_woken_for_everything() {
         relay(2, 4, 4, 1, 1, true),
         relay(3, 4, 4, 2, 2, false),
         relay(8, 2, 2, 50, 1, false),
+        relay(2, 50, 4, 300, 0, true),
+        relay(3, 100, 4, 500, 0, false),
     ];
     let each = Duration::from_millis(setting("QUICKIO_FUZZ_MILLIS", 300)) / relays.len() as u32;
     let seed = setting("QUICKIO_FUZZ_SEED", 1);
@@ -167,7 +169,8 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let shards = 1 + random.below(4);
-        let ring_messages = 1 + random.below(12);
+        // Rings begin with eight messages, and grow if they may hold more.
+        let ring_messages = 1 + random.below(if random.one_in(2) { 12 } else { 60 });
         let settings = MeshSettings { ring_messages, overflow_bytes_max: MESSAGE_BYTES * random.below(6) };
         let shard = |mut port: Port<Message>| {
             let (mailbox, inbox) = port.inbox(3);
@@ -251,6 +254,8 @@ impl Simulation {
             }
             3 => shard.receive(self.random.below(6)),
             4 => shard.receive_posts(self.random.below(3)),
+            // So many calls give back rings that have grown.
+            5 if self.random.one_in(50) => (0..2050).for_each(|_| shard.port.flush()),
             5 => shard.port.flush(),
             6 => shard.port.doorbells(|peer| self.pending_doorbells.push(peer)),
             _ => shard.try_block(self.flags[at]),

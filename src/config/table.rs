@@ -697,8 +697,9 @@ pub static SETTINGS: &[Setting] = &[
             field: |config| &mut config.mesh_ring_messages,
         },
         default: "1024",
-        doc: "The capacity of the queue from one shard to another. There is a queue for each ordered pair of shards: \
-              their memory grows with the square of the number of shards.",
+        doc: "The maximum number of messages on their way from one shard to another. There is a queue for each ordered \
+              pair of shards. It takes memory only once it is used, grows by doubling, and is given back when it is \
+              hardly used.",
     },
     Setting {
         name: "mesh-overflow-bytes-max",

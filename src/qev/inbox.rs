@@ -3,9 +3,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::SegQueue;
 
 use super::bell::Bell;
 
@@ -15,8 +15,11 @@ pub(super) fn inbox<M: Send>(
     messages_max: usize,
     bell: Arc<Bell>,
 ) -> (Mailbox<M>, Inbox<M>, Arc<InboxShared<M>>) {
+    assert!(messages_max > 0, "an inbox must hold at least one message");
     let shared = Arc::new(InboxShared {
-        queue: ArrayQueue::new(messages_max),
+        queue: SegQueue::new(),
+        messages: AtomicUsize::new(0),
+        messages_max,
         open: AtomicBool::new(true),
         paused: AtomicBool::new(false),
     });
@@ -28,8 +31,15 @@ pub(super) trait MessageSource: Send + Sync {
     fn has_messages(&self) -> bool;
 }
 
+/// The state that both ends of an inbox share. Its memory follows the number of messages that wait: an inbox is usually
+/// empty, and `messages_max` of them would take most of the memory of an idle shard.
+///
+/// Invariant: `messages` is at least the number of messages in `queue`, and at most `messages_max`.
 pub(super) struct InboxShared<M> {
-    queue: ArrayQueue<M>,
+    queue: SegQueue<M>,
+    /// The number of messages in the queue, those included that are about to be put there.
+    messages: AtomicUsize,
+    messages_max: usize,
     /// `false` after the inbox was dropped.
     open: AtomicBool,
     /// `true` while the shard does not receive. Only the shard reads and writes it.
@@ -59,7 +69,10 @@ impl<M> Mailbox<M> {
         if !self.shared.open.load(Ordering::Relaxed) {
             return Err(Full(message));
         }
-        self.shared.queue.push(message).map_err(Full)?;
+        if !self.shared.reserve() {
+            return Err(Full(message));
+        }
+        self.shared.queue.push(message);
         // This fence is F1 in `qev/bell.rs`: it stands between the message and the check whether the shard sleeps. It
         // also stands between the message and the check whether the inbox was dropped in the meantime: either
         // `Inbox::drop` finds the message, or this function does.
@@ -73,10 +86,22 @@ impl<M> Mailbox<M> {
 }
 
 impl<M> InboxShared<M> {
+    /// Counts one more message, if there is room for it.
+    fn reserve(&self) -> bool {
+        let add = |messages| (messages < self.messages_max).then_some(messages + 1);
+        self.messages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    fn pop(&self) -> Option<M> {
+        let message = self.queue.pop()?;
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        Some(message)
+    }
+
     /// Drops the messages after the inbox was dropped. This is not left to the last mailbox, because a thread may wait
     /// until its message is received or dropped.
     fn discard(&self) {
-        while let Some(message) = self.queue.pop() {
+        while let Some(message) = self.pop() {
             drop(message);
         }
     }
@@ -101,7 +126,7 @@ impl<M> Inbox<M> {
     pub fn receive(&mut self, max: usize, mut handle: impl FnMut(M)) -> usize {
         let mut received = 0;
         while received < max {
-            let Some(message) = self.shared.queue.pop() else { break };
+            let Some(message) = self.shared.pop() else { break };
             received += 1;
             handle(message);
         }
@@ -203,6 +228,21 @@ mod tests {
         assert_eq!(received(&mut inbox, 1), [1]);
         assert!(mailbox.post(3).is_ok());
         assert_eq!(inbox.len(), 2);
+    }
+
+    /// Each poster counts what it was allowed to post. The messages must never be more than the inbox holds.
+    #[test]
+    fn many_threads_never_post_more_than_the_inbox_holds() {
+        const MAX: usize = 100;
+        let (mailbox, mut inbox, _) = inbox(MAX, Arc::default());
+        let posted: usize = std::thread::scope(|scope| {
+            let post = || (0..10_000).filter(|number| mailbox.post(*number).is_ok()).count();
+            let posters: Vec<_> = (0..4).map(|_| scope.spawn(post)).collect();
+            posters.into_iter().map(|poster| poster.join().expect("the poster does not panic")).sum()
+        });
+        assert_eq!((posted, inbox.len()), (MAX, MAX));
+        assert_eq!(received(&mut inbox, 2 * MAX).len(), MAX);
+        assert!(inbox.is_empty() && mailbox.post(1).is_ok());
     }
 
     #[test]

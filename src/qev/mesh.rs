@@ -1,7 +1,7 @@
 //! The mesh, through which shards send each other messages without locks, without waiting and without losing a wake-up.
 //!
-//! There is one single-producer single-consumer ring for each ordered pair of shards. Each shard owns its ends of the
-//! rings: its [`Port`]. In each turn a shard calls these methods, in any order:
+//! Each ordered pair of shards has its own single-producer single-consumer rings, usually one. Each shard owns its ends of
+//! the rings: its [`Port`]. In each turn a shard calls these methods, in any order:
 //!
 //! ```text
 //! end_sleep    after it slept
@@ -11,6 +11,19 @@
 //! doorbells    tells which sleeping peers to wake, once for all messages of the turn
 //! try_sleep    asks whether the shard may block
 //! ```
+//!
+//! # Rings that grow
+//!
+//! A mesh of 54 shards has 2,862 pairs, most of which have little to say to each other, and a full ring of 4096 messages
+//! takes a quarter of a MiB. A pair therefore has no ring before its first message, then one of a few messages. A sender
+//! whose ring is full puts the next message into a new one of twice the size, and hands its other end to the receiver. The
+//! receiver goes on to the new ring when the old one is empty, and both free the old one. The rings of a pair hold
+//! `ring_messages` together, and behave as one ring of this size: everything below says "ring" for all of them. A ring
+//! that has grown and is hardly used is given back ([`Port::flush`]).
+//!
+//! A shard does not look into the rings of all others in each turn. A sender notes itself with its receiver ([`Arrivals`])
+//! after each message, and the receiver looks into the rings of the senders that it has found there. In `qev/bell.rs`, W1
+//! is the message and this note, and L2 the look at the notes.
 //!
 //! # Full rings
 //!
@@ -36,6 +49,7 @@
 //! `qev/bell.rs` explains why no wake-up is lost. A shard may sleep while it has messages in overflow queues; it is
 //! woken when there is room for them.
 
+mod incoming;
 mod outgoing;
 mod shard_set;
 #[cfg(test)]
@@ -45,8 +59,8 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use ahash::AHashMap;
-use rtrb::{Consumer, RingBuffer};
 
+use self::incoming::{Arrivals, Incoming};
 use self::outgoing::Outgoing;
 use self::shard_set::ShardSet;
 use super::bell::Bell;
@@ -57,8 +71,8 @@ use crate::limits::SHARDS_MAX;
 /// The sizes of a mesh.
 #[derive(Clone, Copy, Debug)]
 pub struct MeshSettings {
-    /// The number of messages that each ring holds, at least 1. A mesh of n shards has n x n rings. In a ring of one
-    /// message there is no difference between Control and Data.
+    /// The number of messages that may be on their way from one shard to another, at least 1. In a ring of one message
+    /// there is no difference between Control and Data.
     pub ring_messages: usize,
     /// The cost in bytes of the Data messages in the overflow queue for each peer at which more are refused.
     pub overflow_bytes_max: usize,
@@ -86,6 +100,10 @@ const SHARE_MAX_FRACTION: usize = 64;
 
 /// The part of `overflow_bytes_max` that the share of a source is at least.
 const SHARE_MIN_FRACTION: usize = 4096;
+
+/// The number of turns between two searches for rings that have grown and are hardly used. A busy shard takes a thousand
+/// turns in a second or two; the rings of a burst are not given back between two of its parts.
+const GIVE_BACK_INTERVAL: u32 = 1024;
 
 /// The class of a message, which decides what happens to it when the ring is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,16 +168,8 @@ pub fn mesh<M: Send>(shards: usize, settings: MeshSettings) -> Vec<Port<M>> {
     assert!((1..=SHARDS_MAX).contains(&shards), "a mesh has 1 to {SHARDS_MAX} shards, not {shards}");
     assert!(settings.ring_messages > 0, "a ring must hold at least one message");
     let bells: Vec<Arc<Bell>> = (0..shards).map(|_| Arc::default()).collect();
-    let mut ports: Vec<Port<M>> =
-        (0..shards).map(|shard| Port::new(shard, bells.clone(), settings)).collect();
-    for from in 0..shards {
-        for to in 0..shards {
-            let (producer, consumer) = RingBuffer::new(settings.ring_messages);
-            ports[from].outgoing.push(Outgoing::new(producer));
-            ports[to].incoming.push(consumer);
-        }
-    }
-    ports
+    let arrivals: Vec<Arc<Arrivals<M>>> = (0..shards).map(|_| Arc::new(Arrivals::new())).collect();
+    (0..shards).map(|shard| Port::new(shard, bells.clone(), arrivals.clone(), settings)).collect()
 }
 
 /// The end of the mesh that belongs to one shard. It is moved to the shard's thread, which alone uses it.
@@ -168,7 +178,9 @@ pub fn mesh<M: Send>(shards: usize, settings: MeshSettings) -> Vec<Port<M>> {
 ///
 /// Invariants, asserted by [`check`](Port::check):
 ///
-/// - There is one `outgoing`, one `incoming` and one bell for each shard of the mesh.
+/// - There is one `outgoing`, one `incoming`, one bell and one `arrivals` for each shard of the mesh.
+/// - A sender with messages in its rings is in `pending`, or noted in this shard's `arrivals`.
+/// - `growing` has the peers to which there is more than one ring, and `grown` those to which a ring is not the smallest.
 /// - `overflowing` is the set of the peers for which a message is in an overflow queue.
 /// - `charges` has the sum of the costs of each source's messages in overflow queues, and no other sources.
 /// - A message is in an overflow queue, was dropped, or left the queue for the ring: `overflowed` counts all three, and
@@ -180,8 +192,16 @@ pub struct Port<M> {
     charges: AHashMap<LoadSource, usize>,
     /// The outgoing side of each peer.
     outgoing: Vec<Outgoing<M>>,
-    /// The ring from each peer.
-    incoming: Vec<Consumer<M>>,
+    /// The receiving side of each peer.
+    incoming: Vec<Incoming<M>>,
+    /// The peers from which messages may wait, as far as this port has looked at its arrivals.
+    pending: ShardSet,
+    /// The arrivals of each shard, this one included.
+    arrivals: Vec<Arc<Arrivals<M>>>,
+    growing: ShardSet,
+    grown: ShardSet,
+    /// The number of calls of [`Port::flush`] until it looks for rings to give back.
+    give_back_in: u32,
     inboxes: Vec<Arc<dyn MessageSource>>,
     /// The bell of each shard, this one included.
     bells: Vec<Arc<Bell>>,
@@ -196,13 +216,24 @@ pub struct Port<M> {
 }
 
 impl<M> Port<M> {
-    fn new(shard: usize, bells: Vec<Arc<Bell>>, settings: MeshSettings) -> Self {
+    fn new(
+        shard: usize,
+        bells: Vec<Arc<Bell>>,
+        arrivals: Vec<Arc<Arrivals<M>>>,
+        settings: MeshSettings,
+    ) -> Self {
+        let shards = bells.len();
         Self {
             shard,
             overflow_bytes_max: settings.overflow_bytes_max,
             charges: AHashMap::new(),
-            outgoing: Vec::with_capacity(bells.len()),
-            incoming: Vec::with_capacity(bells.len()),
+            outgoing: (0..shards).map(|_| Outgoing::new(settings.ring_messages)).collect(),
+            incoming: (0..shards).map(|_| Incoming::new()).collect(),
+            pending: ShardSet::default(),
+            arrivals,
+            growing: ShardSet::default(),
+            grown: ShardSet::default(),
+            give_back_in: GIVE_BACK_INTERVAL,
             inboxes: Vec::new(),
             bells,
             overflowing: ShardSet::default(),
@@ -252,26 +283,95 @@ impl<M> Port<M> {
             let load = weigh(&message);
             return self.overflow(to, message, class, load);
         }
-        self.outgoing[to].push(message);
+        let (arrivals, shard) = (&self.arrivals[to], self.shard);
+        let mut grows = false;
+        self.outgoing[to].push(message, |ring| {
+            grows = true;
+            arrivals.hand_over(shard, ring);
+        });
+        arrivals.note(shard);
+        if grows {
+            self.mark_growth(to);
+        }
         self.sent_to.insert(to);
         self.counters.sent += 1;
         SendOutcome::Queued
     }
 
-    /// Moves messages from the overflow queues to the rings that have room again. To be called in every turn.
+    /// Moves messages from the overflow queues to the rings that have room again, and frees rings that are no longer
+    /// needed. To be called in every turn.
+    #[inline]
     pub fn flush(&mut self) {
+        if !self.overflowing.is_empty() {
+            self.flush_overflow();
+        }
+        if !self.growing.is_empty() {
+            self.drop_emptied_rings();
+        }
+        if !self.grown.is_empty() {
+            self.give_back_rings();
+        }
+    }
+
+    fn flush_overflow(&mut self) {
         let mut peers = self.overflowing;
         while let Some(to) = peers.pop_first() {
             let (outgoing, charges) = (&mut self.outgoing[to], &mut self.charges);
-            if outgoing.flush(|load| discharge(charges, load)) {
+            let (arrivals, shard) = (&self.arrivals[to], self.shard);
+            let mut grows = false;
+            let hand_over = |ring| {
+                grows = true;
+                arrivals.hand_over(shard, ring);
+            };
+            if outgoing.flush(|load| discharge(charges, load), hand_over) {
+                arrivals.note(shard);
                 self.sent_to.insert(to);
             }
-            if outgoing.is_abandoned() {
+            if arrivals.is_closed() {
                 self.counters.dropped += outgoing.overflow_len() as u64;
                 outgoing.drop_overflow(|load| discharge(charges, load));
             }
             if outgoing.overflow_len() == 0 {
                 self.overflowing.remove(to);
+            }
+            if grows {
+                self.mark_growth(to);
+            }
+        }
+    }
+
+    /// Notes that there is a new ring to shard `to`.
+    #[cold]
+    fn mark_growth(&mut self, to: usize) {
+        self.growing.insert(to);
+        if self.outgoing[to].has_grown() {
+            self.grown.insert(to);
+        }
+    }
+
+    /// Drops the rings that were followed by larger ones and that their receivers have emptied.
+    fn drop_emptied_rings(&mut self) {
+        let mut peers = self.growing;
+        while let Some(to) = peers.pop_first() {
+            if !self.outgoing[to].drop_emptied() {
+                self.growing.remove(to);
+            }
+        }
+    }
+
+    /// Gives back rings that have grown and are hardly used. Their receivers free their ends when they next look; they
+    /// are not woken for it.
+    fn give_back_rings(&mut self) {
+        self.give_back_in -= 1;
+        if self.give_back_in > 0 {
+            return;
+        }
+        self.give_back_in = GIVE_BACK_INTERVAL;
+        let mut peers = self.grown;
+        while let Some(to) = peers.pop_first() {
+            if self.outgoing[to].give_back() {
+                self.grown.remove(to);
+                self.arrivals[to].note(self.shard);
             }
         }
     }
@@ -315,14 +415,15 @@ impl<M> Port<M> {
     ///
     /// If messages are left, the next call begins with the next sender.
     pub fn receive(&mut self, max: usize, mut handle: impl FnMut(usize, M)) -> usize {
+        incoming::collect(&self.arrivals[self.shard], &mut self.pending, &mut self.incoming);
+        let mut senders = self.pending;
         let mut received = 0;
-        for _ in 0..self.incoming.len() {
-            if received == max {
-                break;
-            }
-            let from = self.next_sender;
-            self.next_sender = if from + 1 == self.incoming.len() { 0 } else { from + 1 };
+        while received < max {
+            let Some(from) = senders.pop_first_from(self.next_sender) else { return received };
             received += self.receive_from(from, max - received, &mut handle);
+            if received == max {
+                self.next_sender = if from + 1 == self.incoming.len() { 0 } else { from + 1 };
+            }
         }
         received
     }
@@ -341,6 +442,9 @@ impl<M> Port<M> {
             fence(Ordering::SeqCst);
         }
         while let Some(peer) = self.sent_to.pop_first() {
+            if self.grown.contains(peer) {
+                self.outgoing[peer].note_peak();
+            }
             if self.bells[peer].must_ring() {
                 self.counters.doorbells += 1;
                 ring(peer);
@@ -390,7 +494,7 @@ impl<M> Port<M> {
     /// Creates an inbox of at most `messages_max` messages, to which threads that are not shards post messages for this
     /// shard.
     ///
-    /// Memory: the size of a message and a word, times `messages_max`, allocated at once.
+    /// Memory: the size of a message and a word, for each message that waits.
     ///
     /// # Panics
     ///
@@ -420,11 +524,18 @@ impl<M> Port<M> {
     pub fn check(&self) {
         let shards = self.bells.len();
         assert_eq!(self.outgoing.len(), shards, "there must be one outgoing side for each shard");
-        assert_eq!(self.incoming.len(), shards, "there must be one incoming ring for each shard");
+        assert_eq!(self.incoming.len(), shards, "there must be one incoming side for each shard");
+        assert_eq!(self.arrivals.len(), shards, "there must be arrivals for each shard");
         assert!(self.shard < shards && self.next_sender < shards, "shards must be in the mesh");
-        let all = [self.overflowing, self.sent_to, self.received_from];
+        let all =
+            [self.overflowing, self.sent_to, self.received_from, self.pending, self.growing, self.grown];
         assert!(all.iter().all(|set| set.is_within(shards)), "sets of shards must be within the mesh");
         for (to, outgoing) in self.outgoing.iter().enumerate() {
+            outgoing.check();
+            assert!(
+                self.grown.contains(to) || !outgoing.has_grown(),
+                "a ring to shard {to} that has grown must be marked"
+            );
             let has_overflow = outgoing.overflow_len() > 0;
             assert_eq!(self.overflowing.contains(to), has_overflow, "overflow to shard {to} must be marked");
         }
@@ -449,7 +560,7 @@ impl<M> Port<M> {
     fn overflow(&mut self, to: usize, message: M, class: Class, load: Load) -> SendOutcome<M> {
         let is_full = class == Class::Data && self.is_full(to);
         let outgoing = &mut self.outgoing[to];
-        if is_full || outgoing.is_abandoned() {
+        if is_full || self.arrivals[to].is_closed() {
             self.counters.refused += 1;
             return SendOutcome::Refused(message);
         }
@@ -465,7 +576,14 @@ impl<M> Port<M> {
     fn receive_from(&mut self, from: usize, max: usize, handle: &mut impl FnMut(usize, M)) -> usize {
         let mut received = 0;
         while received < max {
-            let Ok(message) = self.incoming[from].pop() else { break };
+            let Some(message) = self.incoming[from].pop() else {
+                // A message that arrives from now on is noted again.
+                self.pending.remove(from);
+                if received == 0 {
+                    self.incoming[from].free_returned();
+                }
+                break;
+            };
             self.received_from.insert(from);
             self.counters.received += 1;
             received += 1;
@@ -479,11 +597,18 @@ impl<M> Port<M> {
     }
 
     /// Returns whether a message waits to be received or can be moved from an overflow queue: L2 in `qev/bell.rs`.
-    fn has_work(&self) -> bool {
-        let mut peers = self.overflowing;
-        std::iter::from_fn(|| peers.pop_first()).any(|to| self.outgoing[to].can_flush())
-            || self.incoming.iter().any(|ring| !ring.is_empty())
+    fn has_work(&mut self) -> bool {
+        incoming::collect(&self.arrivals[self.shard], &mut self.pending, &mut self.incoming);
+        let (mut overflowing, mut pending) = (self.overflowing, self.pending);
+        std::iter::from_fn(|| pending.pop_first()).any(|from| !self.incoming[from].is_empty())
+            || std::iter::from_fn(|| overflowing.pop_first()).any(|to| self.outgoing[to].can_flush())
             || self.inboxes.iter().any(|inbox| inbox.has_messages())
+    }
+}
+
+impl<M> Drop for Port<M> {
+    fn drop(&mut self) {
+        self.arrivals[self.shard].close();
     }
 }
 

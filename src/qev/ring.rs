@@ -42,11 +42,19 @@ pub use self::errno::Errno;
 pub use self::peer_address::PeerAddress;
 use self::user_data::{OpKind, pack, unpack};
 
-/// The number of entries in the submission queue. If a turn has more submissions, it makes more calls into the kernel.
-const SUBMISSIONS: u32 = 2048;
+/// The maximum number of entries in the completion queue. The kernel queues further completions itself and loses none,
+/// but that takes longer.
+const COMPLETIONS_MAX: u32 = 8192;
 
-/// The number of entries in the completion queue. The kernel queues further completions itself and loses none.
-const COMPLETIONS: u32 = 16_384;
+/// The minimum number of these entries.
+const COMPLETIONS_MIN: u32 = 4096;
+
+/// The number of these entries in the rings of all shards together, unless each has the minimum. An entry takes 16 bytes.
+const COMPLETIONS_OF_ALL: u32 = 128 << 10;
+
+/// The number of entries in the completion queue for each one in the submission queue, which takes 64 bytes. If a turn has
+/// more submissions, it makes more calls into the kernel.
+const COMPLETIONS_PER_SUBMISSION: u32 = 8;
 
 /// The maximum number of threads on which the kernel performs the operations of a ring that may block, which is the
 /// shutting down of sockets. Without a maximum, the kernel would start a thread for each of them.
@@ -64,6 +72,9 @@ const DROP_TURNS: usize = 100;
 /// The settings of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSettings {
+    /// The number of rings of the process. The queues of many rings are smaller: their memory is taken at once, and each
+    /// of the rings has less to do.
+    pub rings: u32,
     /// The maximum number of sockets, apart from those in reserved places. `RLIMIT_NOFILE` bounds it for each ring, and
     /// not for the process.
     pub descriptors: u32,
@@ -252,9 +263,9 @@ impl Ring {
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
+            .setup_cqsize(completions(settings.rings))
             .dontfork()
-            .build(SUBMISSIONS)?;
+            .build(completions(settings.rings) / COMPLETIONS_PER_SUBMISSION)?;
         io.submitter().register_files_sparse(settings.descriptors + settings.reserved)?;
         io.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])?;
         let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
@@ -745,6 +756,12 @@ fn with_ioprio(mut entry: squeue::Entry, ioprio: u16) -> squeue::Entry {
     // valid.
     unsafe { (&raw mut entry).cast::<u8>().add(IOPRIO_AT).cast::<u16>().write(ioprio) };
     entry
+}
+
+/// Returns the number of entries in the completion queue of each of this many rings, a power of two.
+fn completions(rings: u32) -> u32 {
+    let share = COMPLETIONS_OF_ALL / rings.max(1);
+    share.clamp(COMPLETIONS_MIN, COMPLETIONS_MAX).next_power_of_two()
 }
 
 /// Returns the flags of a call that waits for completions.

@@ -262,6 +262,7 @@ fn ring_settings(config: &Config, kernel: &KernelFeatures, shards: usize, link_p
         }
     }
     RingSettings {
+        rings: shards as u32,
         descriptors,
         buffers: config.receive_buffers as u16,
         buffer_bytes: config.receive_buffer_bytes as u32,

@@ -216,7 +216,8 @@ impl State {
     /// Removes a connection or session from the count of its address.
     pub fn forget_address(&mut self, peer: PeerAddress) {
         let Some(address) = self.addresses.counted(peer) else { return };
-        if !self.addresses.remove(address) {
+        // At a shutdown nobody connects any more, and the counts need no messages.
+        if !self.addresses.remove(address) || self.is_shutting_down() {
             return;
         }
         let counter = self.counter_of(address);

@@ -164,7 +164,13 @@ impl State {
     }
 
     /// Tells the other shards that this one has subscribers for a path now, or no longer has any.
+    ///
+    /// At a shutdown, all shards lose all their subscribers, and do not tell each other: 54 shards with a thousand common
+    /// paths would send three million messages. A broadcast to a shard without subscribers has no effect.
     fn tell_shards(&mut self, path: &Path, subscribed: bool) {
+        if self.is_shutting_down() && !subscribed {
+            return;
+        }
         for shard in self.mesh.others() {
             let message = ShardMessage::Interest { path: path.clone(), subscribed };
             self.send_to_shard(shard, message, Class::Control);

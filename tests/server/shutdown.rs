@@ -35,6 +35,31 @@ fn signals_end_the_server_in_order() {
     }
 }
 
+/// Each of many shards tells all of its clients, whose subscriptions end with them.
+#[test]
+fn many_shards_tell_thousands_of_clients() {
+    const CLIENTS: usize = 2000;
+    let args = ["--shards", "16", "--shutdown-timeout", "120s", "--connections-per-address-max", "0"];
+    let mut server = Server::start(&args);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.websocket()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.subscribe(&format!("/relay/room/{}", number % 50));
+        client.subscribe("/relay/all");
+    }
+    server.signal("TERM");
+    for client in &mut clients {
+        let Ended::Close(1001, _) = client.ended() else { panic!("not told") };
+        client.try_send(&Frame::close(1001, "").bytes());
+    }
+    for client in &mut clients {
+        client.expect_disconnect();
+    }
+    drop(clients);
+    assert_eq!(server.exit().code(), Some(0));
+    let log = server.log_with("shutting down");
+    assert!(!log.contains("shutdown-timeout has passed"), "a shard is left behind: {log}");
+}
+
 #[test]
 fn the_wait_for_silent_clients_is_bounded() {
     let mut server = Server::start(&["--shutdown-timeout", "300ms"]);

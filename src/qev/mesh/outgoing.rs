@@ -2,16 +2,37 @@
 
 use std::collections::VecDeque;
 
-use rtrb::Producer;
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use super::{Class, Load};
 
 /// The fraction of a ring that only Control may use: one eighth.
 const CONTROL_FRACTION: usize = 8;
 
-/// The ring to one peer, and the overflow queues for the messages that did not fit.
+/// The number of messages that the first ring to a peer holds. Most shards send each other few messages at a time, and a
+/// mesh of 54 shards has 2,916 of these rings. Each takes about a KiB, half of which does not depend on this number.
+const RING_MESSAGES_AT_FIRST: usize = 8;
+
+/// A ring is given back if it was never filled beyond this part of it for some time: a quarter. The next ring is then
+/// half as large at most.
+const UNUSED_FRACTION: usize = 4;
+
+/// The rings to one peer, and the overflow queues for the messages that did not fit.
+///
+/// The rings together hold `messages_max` messages at most, and the receiver cannot tell them from one large ring. The
+/// first one is small. A ring that is full while fewer messages than that are on their way is followed by one of twice its
+/// size. A large ring that is hardly used is given back when it is empty.
+///
+/// Invariants: `messages_max` is not less than the number of messages in all rings; only the last ring, `ring`, gets
+/// messages.
 pub(super) struct Outgoing<M> {
-    ring: Producer<M>,
+    /// The ring into which the next message is put, or `None` if there is none yet.
+    ring: Option<Producer<M>>,
+    /// The rings before it, of which the receiver has not emptied the last.
+    older: Vec<Producer<M>>,
+    messages_max: usize,
+    /// The largest number of messages that were found in `ring` since [`Outgoing::give_back`] was last called.
+    peak: usize,
     control: OverflowQueue<M>,
     data: OverflowQueue<M>,
 }
@@ -40,8 +61,9 @@ impl<M> OverflowQueue<M> {
 }
 
 impl<M> Outgoing<M> {
-    pub fn new(ring: Producer<M>) -> Self {
-        Self { ring, control: OverflowQueue::new(), data: OverflowQueue::new() }
+    pub fn new(messages_max: usize) -> Self {
+        let (control, data) = (OverflowQueue::new(), OverflowQueue::new());
+        Self { ring: None, older: Vec::new(), messages_max, peak: 0, control, data }
     }
 
     /// Returns the cost in bytes of a message in an overflow queue, apart from the memory that the message refers to.
@@ -50,29 +72,87 @@ impl<M> Outgoing<M> {
         2 * size_of::<(M, Load)>()
     }
 
-    /// Returns whether the peer has dropped its port.
-    pub fn is_abandoned(&self) -> bool {
-        self.ring.is_abandoned()
-    }
-
     /// Returns whether a message of this class would overtake a message that it must not overtake.
     pub fn must_wait(&self, class: Class) -> bool {
         !self.control.messages.is_empty() || (class == Class::Data && !self.data.messages.is_empty())
     }
 
-    /// Returns whether the ring has room for a message of this class.
+    /// Returns whether the rings have room for a message of this class.
+    #[inline]
     pub fn has_room(&self, class: Class) -> bool {
-        let reserved = match class {
-            Class::Control => 0,
-            Class::Data => self.reserved_for_control(),
+        let max = match class {
+            Class::Control => self.messages_max,
+            Class::Data => self.messages_max - self.reserved_for_control(),
         };
+        let Some(ring) = &self.ring else { return true };
         // The sender's own count of free slots often suffices and avoids a look at the receiver's cache line.
-        self.ring.cached_slots() > reserved || self.ring.slots() > reserved
+        let at_most = ring.buffer().capacity() - ring.cached_slots();
+        self.older.is_empty() && at_most < max || self.in_rings() < max
     }
 
-    /// Puts a message into the ring, which must have room.
-    pub fn push(&mut self, message: M) {
-        self.ring.push(message).expect("the ring had room, and only this side fills it");
+    /// Puts a message into the last ring. The rings must have room. If there has to be a new ring, passes its other end to
+    /// `hand_over`.
+    #[inline]
+    pub fn push(&mut self, message: M, hand_over: impl FnOnce(Consumer<M>)) {
+        let message = match &mut self.ring {
+            Some(ring) => match ring.push(message) {
+                Ok(()) => return,
+                Err(PushError::Full(message)) => message,
+            },
+            None => message,
+        };
+        hand_over(self.grow());
+        let ring = self.ring.as_mut().expect("a ring was just created");
+        ring.push(message).expect("a new ring is empty, and holds at least one message");
+    }
+
+    /// Creates a ring of twice the size of the last one, and returns its other end.
+    #[cold]
+    fn grow(&mut self) -> Consumer<M> {
+        let twice = self.ring.as_ref().map_or(RING_MESSAGES_AT_FIRST, |ring| 2 * ring.buffer().capacity());
+        let (producer, consumer) = RingBuffer::new(twice.min(self.messages_max));
+        self.drop_emptied();
+        self.older.extend(self.ring.replace(producer));
+        self.peak = 0;
+        consumer
+    }
+
+    /// Drops the rings before the last one that the receiver has emptied. Returns whether one of these is left.
+    pub fn drop_emptied(&mut self) -> bool {
+        self.older.retain(|ring| len(ring) > 0);
+        if self.older.is_empty() {
+            self.older = Vec::new();
+        }
+        !self.older.is_empty()
+    }
+
+    /// Returns whether there is a ring larger than the first.
+    pub fn has_grown(&self) -> bool {
+        self.ring.as_ref().is_some_and(|ring| ring.buffer().capacity() > RING_MESSAGES_AT_FIRST)
+    }
+
+    /// Notes how many messages are in the last ring.
+    pub fn note_peak(&mut self) {
+        self.peak = self.peak.max(self.ring.as_ref().map_or(0, len));
+    }
+
+    /// Drops the last ring if it is empty and was hardly used since the last call. Returns whether it was dropped: the
+    /// receiver must be told.
+    pub fn give_back(&mut self) -> bool {
+        let peak = std::mem::take(&mut self.peak);
+        let is_unused =
+            |ring: &Producer<M>| peak <= ring.buffer().capacity() / UNUSED_FRACTION && len(ring) == 0;
+        let gives_back =
+            self.has_grown() && self.older.is_empty() && self.ring.as_ref().is_some_and(is_unused);
+        if gives_back {
+            self.ring = None;
+        }
+        gives_back
+    }
+
+    /// Returns the number of messages in all rings.
+    fn in_rings(&self) -> usize {
+        self.ring.iter().chain(&self.older).map(len).sum()
     }
 
     /// Puts a message into the overflow queue of its class.
@@ -83,13 +163,13 @@ impl<M> Outgoing<M> {
         }
     }
 
-    /// Moves messages from the overflow queues to the ring while there is room, and passes the load of each to `moved`.
+    /// Moves messages from the overflow queues to the rings while there is room, and passes the load of each to `moved`.
     /// Returns whether it moved any.
-    pub fn flush(&mut self, mut moved: impl FnMut(Load)) -> bool {
+    pub fn flush(&mut self, mut moved: impl FnMut(Load), mut hand_over: impl FnMut(Consumer<M>)) -> bool {
         let before = self.overflow_len();
         while self.can_flush() {
             let Some((message, load)) = self.control.pop().or_else(|| self.data.pop()) else { break };
-            self.push(message);
+            self.push(message, &mut hand_over);
             moved(load);
         }
         self.free_empty_queues();
@@ -134,8 +214,7 @@ impl<M> Outgoing<M> {
     }
 
     fn reserved_for_control(&self) -> usize {
-        let capacity = self.ring.buffer().capacity();
-        (capacity / CONTROL_FRACTION).max(1).min(capacity - 1)
+        (self.messages_max / CONTROL_FRACTION).max(1).min(self.messages_max - 1)
     }
 
     /// Frees the memory of empty queues. Overflow is rare, and the memory of a burst is not kept.
@@ -147,9 +226,29 @@ impl<M> Outgoing<M> {
         }
     }
 
+    /// The number of messages for which the rings have memory.
+    #[cfg(test)]
+    pub fn ring_capacity(&self) -> usize {
+        self.ring.iter().chain(&self.older).map(|ring| ring.buffer().capacity()).sum()
+    }
+
+    /// Asserts the invariants.
+    pub fn check(&self) {
+        assert!(self.in_rings() <= self.messages_max, "the rings must not hold more messages than they may");
+        assert!(
+            self.ring.is_some() || self.older.is_empty(),
+            "the last ring must be there if an older one is"
+        );
+    }
+
     /// The number of messages for which the overflow queues have memory.
     #[cfg(test)]
     pub fn overflow_capacity(&self) -> usize {
         self.control.messages.capacity() + self.data.messages.capacity()
     }
+}
+
+/// Returns the number of messages in a ring.
+fn len<M>(ring: &Producer<M>) -> usize {
+    ring.buffer().capacity() - ring.slots()
 }

@@ -121,6 +121,109 @@ fn a_busy_sender_does_not_keep_the_others_waiting() {
     assert_eq!(rounds[2], [1; 5]);
 }
 
+/// Sends messages with these numbers, which the ring must have room for.
+fn queue(port: &mut Port<u32>, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        assert_eq!(port.send(1, number, Class::Data), SendOutcome::Queued, "{number}");
+    }
+}
+
+/// Takes as many turns as it takes to find the rings that are to be given back.
+fn take_many_turns(port: &mut Port<u32>) {
+    for _ in 0..GIVE_BACK_INTERVAL {
+        port.flush();
+    }
+    port.check();
+}
+
+#[test]
+fn rings_grow_by_doubling_up_to_their_maximum() {
+    let (mut zero, mut one) = pair(100, 1);
+    assert_eq!(zero.outgoing[1].ring_capacity(), 0, "there is no ring before the first message");
+    for (sent, capacity) in [(1, 8), (8, 8), (9, 24), (24, 24), (25, 56), (56, 56), (57, 120), (88, 120)] {
+        let before = zero.counters.sent as u32;
+        queue(&mut zero, before..sent);
+        assert_eq!(zero.outgoing[1].ring_capacity(), capacity, "{sent} messages");
+        zero.check();
+    }
+    assert_eq!(zero.send(1, 88, Class::Data), SendOutcome::Overflowed, "an eighth is for Control");
+    // The sender drops the rings that were emptied.
+    assert_eq!(received(&mut one, 25), (0..25).collect::<Vec<_>>());
+    zero.flush();
+    assert_eq!(zero.outgoing[1].ring_capacity(), 32 + 64);
+    assert_eq!(received(&mut one, 999), (25..89).collect::<Vec<_>>());
+    zero.flush();
+    assert_eq!((zero.outgoing[1].ring_capacity(), one.incoming[0].capacity()), (64, 64));
+    // The next ring is the largest that there may be.
+    queue(&mut zero, 0..65);
+    zero.flush();
+    received(&mut one, 999);
+    zero.flush();
+    assert_eq!((zero.outgoing[1].ring_capacity(), one.incoming[0].capacity()), (100, 100));
+    queue(&mut zero, 0..88);
+    assert_eq!(zero.outgoing[1].ring_capacity(), 100);
+}
+
+#[test]
+fn rings_that_are_hardly_used_are_given_back() {
+    let (mut zero, mut one) = pair(4096, 1);
+    queue(&mut zero, 0..1000);
+    received(&mut one, 999);
+    let large = zero.outgoing[1].ring_capacity();
+    take_many_turns(&mut zero);
+    assert!(large > 512 && zero.outgoing[1].ring_capacity() == 512, "a message is left in the last ring");
+    received(&mut one, 1);
+    doorbells(&mut one);
+    doorbells(&mut zero);
+    assert!(one.try_sleep());
+    take_many_turns(&mut zero);
+    take_many_turns(&mut zero);
+    assert_eq!(zero.outgoing[1].ring_capacity(), 0);
+    assert_eq!(doorbells(&mut zero), [0; 0], "the receiver is not woken for it");
+    one.end_sleep();
+    assert_eq!(received(&mut one, 9), [0; 0]);
+    assert_eq!(one.incoming[0].capacity(), 0, "the receiver frees its end");
+    assert!(one.try_sleep());
+    // The pair goes on as before its first message.
+    queue(&mut zero, 0..9);
+    assert_eq!((doorbells(&mut zero), zero.outgoing[1].ring_capacity()), (vec![1], 24));
+    one.end_sleep();
+    assert_eq!(received(&mut one, 99), (0..9).collect::<Vec<_>>());
+}
+
+#[test]
+fn rings_that_are_used_stay() {
+    let (mut zero, mut one) = pair(4096, 1);
+    let mut round = |messages| {
+        queue(&mut zero, 0..messages);
+        doorbells(&mut zero);
+        received(&mut one, 9999);
+        take_many_turns(&mut zero);
+        zero.outgoing[1].ring_capacity()
+    };
+    round(100);
+    // The rings of the first round held 8, 16, 32 and 44 messages; the last one has 64 places.
+    for _ in 0..4 {
+        assert_eq!(round(17), 64, "more than a quarter");
+    }
+    assert_eq!(round(16), 0, "a quarter");
+    assert_eq!(round(8), 8);
+    assert_eq!(round(0), 8, "a small ring stays");
+}
+
+#[test]
+fn a_ring_that_is_given_back_and_used_again_loses_nothing() {
+    let (mut zero, mut one) = pair(64, 1);
+    queue(&mut zero, 0..20);
+    received(&mut one, 99);
+    take_many_turns(&mut zero);
+    queue(&mut zero, 20..40);
+    assert_eq!(received(&mut one, 99), (20..40).collect::<Vec<_>>());
+    zero.flush();
+    let left = zero.outgoing[1].ring_capacity();
+    assert_eq!(one.incoming[0].capacity(), left, "the ring that was given back is freed");
+}
+
 #[test]
 fn a_shard_may_send_to_itself() {
     let mut port = ports::<u32>(1, 4, 4).remove(0);
@@ -341,15 +444,17 @@ fn the_check_finds_a_shard_that_does_not_exist() {
 enum Step {
     Send(Class),
     Flush,
+    ManyTurns,
     Receive(usize),
 }
 
-fn some_step() -> impl Strategy<Value = Step> {
+fn some_step(max_received: usize) -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Send(Class::Data)),
         2 => Just(Step::Send(Class::Control)),
         1 => Just(Step::Flush),
-        2 => (0..5_usize).prop_map(Step::Receive),
+        1 => prop::bool::weighted(0.2).prop_map(|many| if many { Step::ManyTurns } else { Step::Flush }),
+        2 => (0..max_received).prop_map(Step::Receive),
     ]
 }
 
@@ -406,9 +511,11 @@ impl Model {
 proptest! {
     #[test]
     fn one_direction_behaves_like_three_lists(
-        ring_messages in 1..20_usize,
+        (ring_messages, steps) in prop_oneof![
+            (1..20_usize, prop::collection::vec(some_step(5), 1..200)),
+            (20..100_usize, prop::collection::vec(some_step(40), 1..400)),
+        ],
         overflow_messages_max in 0..6_usize,
-        steps in prop::collection::vec(some_step(), 1..200),
     ) {
         let (mut zero, mut one) = pair(ring_messages, overflow_messages_max);
         let (ring, control, data) = Default::default();
@@ -420,6 +527,10 @@ proptest! {
                 }
                 Step::Flush => {
                     zero.flush();
+                    model.flush();
+                }
+                Step::ManyTurns => {
+                    take_many_turns(&mut zero);
                     model.flush();
                 }
                 Step::Receive(max) => prop_assert_eq!(received(&mut one, max), model.receive(max)),

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 const SETTINGS: RingSettings =
-    RingSettings { descriptors: 64, buffers: 128, buffer_bytes: 1024, reserved: 0 };
+    RingSettings { rings: 1, descriptors: 64, buffers: 128, buffer_bytes: 1024, reserved: 0 };
 
 #[test]
 fn a_waiting_ring_does_not_count_as_waiting_for_a_disk() {
@@ -579,10 +579,19 @@ fn turns_wait_for_their_timeout() {
 }
 
 #[test]
+fn many_rings_have_smaller_queues() {
+    for (rings, entries) in
+        [(0, 8192), (1, 8192), (16, 8192), (17, 8192), (32, 4096), (54, 4096), (128, 4096)]
+    {
+        assert_eq!(completions(rings), entries, "{rings} rings");
+    }
+}
+
+#[test]
 fn no_operation_is_lost_if_both_queues_overflow() {
     let mut tested = Tested::new();
     let (socket, _peer) = tested.pair(0);
-    let many = COMPLETIONS + SUBMISSIONS + 7;
+    let many = COMPLETIONS_MAX + COMPLETIONS_MAX / COMPLETIONS_PER_SUBMISSION + 7;
     for token in 0..many {
         tested.ring.shut_down(socket, token);
     }

@@ -102,6 +102,7 @@ impl<'a> Worker<'a> {
         let buffers = (connections.len() * 2).next_power_of_two().clamp(BUFFERS_MIN, BUFFERS_MAX);
         let sockets = connections.len() * if plan.protocol.is_http() { SOCKETS_MAX } else { 1 };
         let ring = Ring::new(RingSettings {
+            rings: 1,
             descriptors: sockets.max(1) as u32,
             buffers: buffers as u16,
             buffer_bytes: BUFFER_BYTES,
