@@ -208,3 +208,8 @@ pub const LOG_KINDS_MAX: usize = 128;
 
 /// The maximum number of bytes of a text from outside, such as an origin, that are shown in a log line.
 pub const LOG_TEXT_BYTES_MAX: usize = 256;
+
+/// How long a server that starts waits at most until the kernel has closed the connections of a killed server that used
+/// the same address. A million of them take about 30 s on two busy cores. If a process listens on the address, the server
+/// waits one second.
+pub const LEFT_OVER_WAIT_MAX: Duration = Duration::from_secs(60);

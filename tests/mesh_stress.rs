@@ -170,7 +170,8 @@ impl Simulation {
         let mut random = Random(seed);
         let shards = 1 + random.below(4);
         // Rings begin with eight messages, and grow if they may hold more.
-        let ring_messages = 1 + random.below(if random.one_in(2) { 12 } else { 60 });
+        let at_most = if random.one_in(2) { 12 } else { 60 };
+        let ring_messages = 1 + random.below(at_most);
         let settings = MeshSettings { ring_messages, overflow_bytes_max: MESSAGE_BYTES * random.below(6) };
         let shard = |mut port: Port<Message>| {
             let (mailbox, inbox) = port.inbox(3);

@@ -156,8 +156,9 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     (
         "server",
         &[
+            ("left_over", &[]),
             ("unix_socket", &[]),
-            ("listen", &["unix_socket"]),
+            ("listen", &["left_over", "unix_socket"]),
             ("mailboxes", &[]),
             ("memory", &[]),
             ("resources", &[]),

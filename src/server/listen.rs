@@ -1,9 +1,10 @@
 //! The listening sockets. Each shard has a socket of its own for each TCP address, so that the kernel distributes the
 //! connections. All shards accept from the same Unix socket.
 
+use super::left_over;
 use super::unix_socket::{self, GroupError, LEFT_OVER_WAIT, SocketAccess, SocketFile};
 use crate::config::{self, Config, Listen};
-use crate::limits::UNSENT_BYTES_MAX;
+use crate::limits::{LEFT_OVER_WAIT_MAX, UNSENT_BYTES_MAX};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -156,9 +157,10 @@ impl Listeners {
 
 /// Fails if another socket listens on the address. With `SO_REUSEPORT`, a second server would get half of the
 /// connections without anybody noticing. A server that was just killed is waited for: the kernel frees its rings a
-/// moment later.
+/// moment later, or some seconds later if it had many connections.
 fn wait_until_free(address: SocketAddr) -> io::Result<()> {
-    let until = Instant::now() + LEFT_OVER_WAIT;
+    let began = Instant::now();
+    let mut is_waiting_long = false;
     loop {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -166,8 +168,18 @@ fn wait_until_free(address: SocketAddr) -> io::Result<()> {
         }
         socket.set_reuse_address(true)?;
         match socket.bind(&address.into()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                thread::sleep(LEFT_OVER_WAIT / 100);
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let waited = began.elapsed();
+                let is_over = waited >= LEFT_OVER_WAIT && !left_over::is_left_over(address);
+                if is_over || waited >= LEFT_OVER_WAIT_MAX {
+                    return Err(error);
+                }
+                if waited >= LEFT_OVER_WAIT && !is_waiting_long {
+                    is_waiting_long = true;
+                    tracing::info!(%address, "waiting until the kernel has closed the connections of a server that \
+                        was killed");
+                }
+                thread::sleep(LEFT_OVER_WAIT / if is_waiting_long { 20 } else { 100 });
             }
             bound => return bound,
         }

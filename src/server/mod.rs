@@ -26,6 +26,7 @@ mod apps;
 mod check;
 mod error;
 mod init;
+mod left_over;
 mod lifecycle;
 mod listen;
 mod mailboxes;
