@@ -40,6 +40,7 @@ impl Rings {
         let count = clients.div_ceil(clients_per_ring);
         let ring = |number| {
             let settings = RingSettings {
+                rings: count as u32,
                 descriptors: clients_per_ring as u32,
                 buffers: BUFFERS,
                 buffer_bytes: BUFFER_BYTES,
