@@ -60,7 +60,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use ahash::AHashMap;
 
-use self::incoming::{Arrivals, Incoming};
+use self::incoming::{Arrivals, IncomingRings};
 use self::outgoing::Outgoing;
 use self::shard_set::ShardSet;
 use super::bell::Bell;
@@ -193,7 +193,7 @@ pub struct Port<M> {
     /// The outgoing side of each peer.
     outgoing: Vec<Outgoing<M>>,
     /// The receiving side of each peer.
-    incoming: Vec<Incoming<M>>,
+    incoming: Vec<IncomingRings<M>>,
     /// The peers from which messages may wait, as far as this port has looked at its arrivals.
     pending: ShardSet,
     /// The arrivals of each shard, this one included.
@@ -228,7 +228,7 @@ impl<M> Port<M> {
             overflow_bytes_max: settings.overflow_bytes_max,
             charges: AHashMap::new(),
             outgoing: (0..shards).map(|_| Outgoing::new(settings.ring_messages)).collect(),
-            incoming: (0..shards).map(|_| Incoming::new()).collect(),
+            incoming: (0..shards).map(|_| IncomingRings::new()).collect(),
             pending: ShardSet::default(),
             arrivals,
             growing: ShardSet::default(),

@@ -66,12 +66,12 @@ impl<M> Arrivals<M> {
 
 /// The receiving ends of the rings from one peer, in the order in which they were created. There is no ring before the
 /// first message.
-pub(super) struct Incoming<M> {
+pub(super) struct IncomingRings<M> {
     ring: Option<Consumer<M>>,
     later: VecDeque<Consumer<M>>,
 }
 
-impl<M> Incoming<M> {
+impl<M> IncomingRings<M> {
     pub const fn new() -> Self {
         Self { ring: None, later: VecDeque::new() }
     }
@@ -112,7 +112,7 @@ impl<M> Incoming<M> {
 }
 
 /// Takes what senders have left: adds the senders to `pending`, and new rings to the rings of their senders.
-pub(super) fn collect<M>(arrivals: &Arrivals<M>, pending: &mut ShardSet, incoming: &mut [Incoming<M>]) {
+pub(super) fn collect<M>(arrivals: &Arrivals<M>, pending: &mut ShardSet, incoming: &mut [IncomingRings<M>]) {
     let senders = arrivals.senders.take();
     if senders.is_empty() {
         return;
