@@ -12,6 +12,7 @@ use io_uring::{IoUring, types::BufRingEntry};
 use smallvec::SmallVec;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -201,6 +202,7 @@ const BUFFERS_AT_FIRST: u16 = 64;
 /// - `entries` maps `count` ring entries and `memory` maps `count * size` bytes during the lifetime of this value.
 /// - The kernel owns a buffer from `recycle` to the completion that names it. The program owns it otherwise.
 /// - Buffers from `provided` on have never been given to the kernel.
+/// - The buffers in `withheld` are owned by the program, and are from `target` on. `target` is at most `provided`.
 pub struct Buffers {
     entries: Mapping,
     memory: Mapping,
@@ -208,6 +210,12 @@ pub struct Buffers {
     size: u32,
     provided: u16,
     tail: u16,
+    /// The kernel is to have the buffers below this one. Those above return when the kernel has used them.
+    target: u16,
+    /// The buffers that have returned.
+    withheld: Vec<u16>,
+    /// The number of buffers that the program owns because of completions.
+    lent: u16,
 }
 
 impl Buffers {
@@ -224,21 +232,50 @@ impl Buffers {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, GROUP, 0)?;
         }
-        let mut buffers = Buffers { entries, memory, count, size, provided: 0, tail: 0 };
-        buffers.provide(count.min(BUFFERS_AT_FIRST));
+        let target = count.min(BUFFERS_AT_FIRST);
+        let (provided, tail, withheld, lent) = (0, 0, Vec::new(), 0);
+        let mut buffers = Buffers { entries, memory, count, size, provided, tail, target, withheld, lent };
+        buffers.provide();
         Ok(buffers)
     }
 
     /// Doubles the number of buffers that the kernel has, up to the maximum. To be called when it has run out of them.
     pub(super) fn grow(&mut self) {
-        self.provide(self.provided.saturating_mul(2).min(self.count));
+        self.target = self.target.saturating_mul(2).min(self.count);
+        let (given, withheld) = mem::take(&mut self.withheld).into_iter().partition(|id| *id < self.target);
+        self.withheld = withheld;
+        <Vec<u16>>::into_iter(given).for_each(|id| self.give(id));
+        self.provide();
     }
 
-    fn provide(&mut self, up_to: u16) {
-        for id in self.provided..up_to {
-            self.recycle(Buffer { id, len: 0 });
+    /// Gives the kernel the buffers below `target` that it has never had.
+    fn provide(&mut self) {
+        for id in self.provided..self.target {
+            self.give(id);
         }
-        self.provided = up_to;
+        self.provided = self.provided.max(self.target);
+    }
+
+    /// Returns `true` if the kernel was given more buffers than at first.
+    #[inline]
+    pub(super) fn has_grown(&self) -> bool {
+        self.target > BUFFERS_AT_FIRST
+    }
+
+    /// Returns to the number of buffers that the kernel has at first, and gives the memory of all buffers back to the
+    /// system. The caller must have seen every completion, which means that no buffer in the kernel has data; if the
+    /// program owns a buffer, nothing happens.
+    pub(super) fn shrink(&mut self) {
+        if self.lent > 0 {
+            return;
+        }
+        self.target = self.count.min(BUFFERS_AT_FIRST);
+        self.memory.forget(0, usize::from(self.provided) * self.size as usize);
+    }
+
+    /// Notes that a completion has named a buffer, which the program owns from now on.
+    pub(super) fn lend(&mut self) {
+        self.lent += 1;
     }
 
     /// Returns the bytes received in `buffer`. They belong to the program alone, and may be decoded in place.
@@ -253,9 +290,25 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(start), buffer.len as usize) }
     }
 
-    /// Returns the buffer to the kernel.
+    /// Returns the buffer to the kernel, unless the kernel has enough buffers.
     pub fn recycle(&mut self, buffer: Buffer) {
         debug_assert!(buffer.id < self.count, "buffer {} must exist", buffer.id);
+        self.lent -= 1;
+        if buffer.id < self.target {
+            self.give(buffer.id);
+        } else {
+            self.withhold(buffer.id);
+        }
+    }
+
+    #[cold]
+    fn withhold(&mut self, id: u16) {
+        self.memory.forget(usize::from(id) * self.size as usize, self.size as usize);
+        self.withheld.push(id);
+    }
+
+    #[inline]
+    fn give(&mut self, id: u16) {
         let slot = usize::from(self.tail & (self.count - 1));
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
         // SAFETY: `slot < count`, hence the entry is within `entries`. The kernel reads only entries below the tail,
@@ -263,10 +316,9 @@ impl Buffers {
         // first entry, which the `set_*` methods do not change, and is aligned for u16.
         unsafe {
             let entry = &mut *entries.add(slot);
-            entry
-                .set_addr(self.memory.start.as_ptr().add(usize::from(buffer.id) * self.size as usize) as u64);
+            entry.set_addr(self.memory.start.as_ptr().add(usize::from(id) * self.size as usize) as u64);
             entry.set_len(self.size);
-            entry.set_bid(buffer.id);
+            entry.set_bid(id);
             self.tail = self.tail.wrapping_add(1);
             let tail = BufRingEntry::tail(entries).cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);
@@ -290,6 +342,38 @@ impl Mapping {
         }
         let start = NonNull::new(start.cast()).expect("mmap without MAP_FIXED never maps address 0");
         Ok(Mapping { start, len })
+    }
+
+    /// Gives the whole pages in a part of the memory back to the system. They are zeroed when they are touched again.
+    fn forget(&mut self, offset: usize, len: usize) {
+        let page = rustix::param::page_size();
+        let (from, to) = (offset.next_multiple_of(page), (offset + len) / page * page);
+        assert!(to <= self.len.next_multiple_of(page), "the part must be within the mapping");
+        if from < to {
+            // SAFETY: the pages are within the mapping, which this value owns. `&mut self` excludes references into it.
+            // The kernel writes to it by address, like the program. An error changes nothing.
+            unsafe { libc::madvise(self.start.as_ptr().add(from).cast(), to - from, libc::MADV_DONTNEED) };
+        }
+    }
+
+    /// Returns the number of resident pages.
+    #[cfg(test)]
+    fn resident_pages(&self) -> usize {
+        let page = rustix::param::page_size();
+        let mut pages = vec![0u8; self.len.div_ceil(page)];
+        // SAFETY: the vector has a byte for each page of the mapping.
+        let result = unsafe { libc::mincore(self.start.as_ptr().cast(), self.len, pages.as_mut_ptr()) };
+        assert_eq!(result, 0);
+        pages.into_iter().filter(|page| page & 1 == 1).count()
+    }
+}
+
+#[cfg(test)]
+impl Buffers {
+    /// Returns the number of pages of the buffers' memory that are resident, of buffers that the kernel is to have, and of
+    /// buffers that were withheld.
+    pub(super) fn counts(&self) -> (usize, u16, usize) {
+        (self.memory.resident_pages(), self.target, self.withheld.len())
     }
 }
 

@@ -26,6 +26,7 @@ mod tests;
 mod user_data;
 
 use super::buffers::{Buffer, Buffers, Frame, GROUP};
+use super::clock::nanos;
 use super::slots::Slots;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Parameters, cqueue, opcode, squeue};
@@ -68,6 +69,9 @@ pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
 /// The number of turns after which a dropped ring leaks the memory of operations that are still outstanding.
 const DROP_TURNS: usize = 100;
+
+/// The time for which more receive buffers than at first are kept after the kernel has run out of them.
+const BUFFERS_KEPT: Duration = Duration::from_secs(10);
 
 /// The settings of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -237,6 +241,8 @@ pub struct Ring {
     reserved: u32,
     submission_overflows: u64,
     needs_buffers: bool,
+    /// The time at which the kernel ran out of buffers last, in nanoseconds.
+    needed_buffers_ns: u64,
     /// The memory for the entries of a turn, which is kept for the next turn.
     reaped: Vec<cqueue::Entry>,
 }
@@ -284,6 +290,7 @@ impl Ring {
             reserved: settings.reserved,
             submission_overflows: 0,
             needs_buffers: false,
+            needed_buffers_ns: 0,
             reaped: Vec::new(),
         };
         // A thread may register 16 rings. It enters further ones by their descriptors, which costs a little more.
@@ -513,6 +520,7 @@ impl Ring {
     /// Submits all queued operations, runs the kernel's completion work, and appends the completions. If there are
     /// none, waits for one, if `wait` allows it.
     pub fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) -> io::Result<()> {
+        let wait = if self.buffers.has_grown() { self.shrink_buffers(wait) } else { wait };
         self.enter(wait)?;
         let mut reaped = mem::take(&mut self.reaped);
         reaped.extend(self.io.completion());
@@ -520,11 +528,31 @@ impl Ring {
         self.reaped = reaped;
         if mem::take(&mut self.needs_buffers) {
             self.buffers.grow();
+            self.needed_buffers_ns = nanos();
         }
         if cfg!(debug_assertions) {
             self.check();
         }
         Ok(())
+    }
+
+    /// Gives the memory of buffers that only a burst has needed back to the system, some time after it. Returns how long to
+    /// wait for completions: if it is too early, not longer than until then, because nothing else may end the wait.
+    #[cold]
+    fn shrink_buffers(&mut self, wait: Wait) -> Wait {
+        let since = Duration::from_nanos(nanos().saturating_sub(self.needed_buffers_ns));
+        let left = BUFFERS_KEPT.saturating_sub(since);
+        // What was submitted early may have completed at once, into a buffer.
+        let is_reaped = self.io.completion().is_empty() && !self.io.submission().cq_overflow();
+        if left.is_zero() && is_reaped {
+            self.buffers.shrink();
+        }
+        match wait {
+            _ if left.is_zero() => wait,
+            Wait::No => Wait::No,
+            Wait::For(time) => Wait::For(time.min(left)),
+            Wait::Forever => Wait::For(left),
+        }
     }
 
     /// Returns how often the submission queue was full before the end of a turn since the last call.
@@ -598,7 +626,11 @@ impl Ring {
             OpKind::Accept => self.accepted(index, result),
             OpKind::Receive => {
                 self.needs_buffers |= result == -libc::ENOBUFS;
-                Some(received(token, entry, ended))
+                let received = received(token, entry, ended);
+                if let Completion::Received { .. } = received {
+                    self.buffers.lend();
+                }
+                Some(received)
             }
             OpKind::Send => Some(self.sent(index, result)),
             OpKind::ShutDown => Some(Completion::ShutDown { token }),

@@ -725,3 +725,49 @@ fn many_sockets_are_cancelled_and_dropped_quickly() {
     // seven.
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
+
+#[test]
+fn the_memory_of_buffers_that_a_burst_has_needed_is_given_back() {
+    let mut tested = Tested::with(RingSettings { buffers: 256, buffer_bytes: 4096, ..SETTINGS });
+    let (socket, peer) = tested.pair(0);
+    tested.ring.receive(socket, 1);
+    let receive = |tested: &mut Tested, data: &[u8]| {
+        let (to_write, mut peer) = (data.to_vec(), peer.try_clone().unwrap());
+        let writer = thread::spawn(move || peer.write_all(&to_write));
+        let mut all = Vec::new();
+        // Buffers are kept for a turn, as by a shard that has much to do.
+        let mut kept = Vec::new();
+        tested.until("data", |ring, completion| {
+            if let Completion::Received { buffer, .. } = completion {
+                all.extend_from_slice(ring.data(&buffer));
+                kept.push(buffer);
+            } else {
+                kept.drain(..).for_each(|buffer| ring.recycle(buffer));
+                ring.receive(socket, 1);
+            }
+            (all.len() >= data.len()).then_some(())
+        });
+        kept.into_iter().for_each(|buffer| tested.ring.recycle(buffer));
+        writer.join().unwrap().unwrap();
+        all
+    };
+    let burst: Vec<u8> = (0..4 << 20u32).map(|n| (n / 1000) as u8).collect();
+    assert!(receive(&mut tested, &burst) == burst);
+    let (resident, target, _) = tested.ring.buffers.counts();
+    assert!(target == 256 && resident > 128, "{resident} pages, {target} buffers");
+    // It is too early.
+    tested.ring.turn(Wait::For(Duration::ZERO), &mut tested.seen).unwrap();
+    assert_eq!(tested.ring.buffers.counts().1, 256);
+    tested.ring.needed_buffers_ns = 0;
+    tested.ring.turn(Wait::For(Duration::ZERO), &mut tested.seen).unwrap();
+    assert_eq!(tested.ring.buffers.counts(), (0, 64, 0));
+    // The buffers that the kernel still has are used once more, and then withheld.
+    for round in 0..600 {
+        let text = format!("{round:04}");
+        assert_eq!(receive(&mut tested, text.as_bytes()), text.as_bytes());
+    }
+    assert_eq!(tested.ring.buffers.counts(), (64, 64, 192));
+    // Another burst needs them again.
+    assert!(receive(&mut tested, &burst) == burst);
+    assert_eq!((tested.ring.buffers.counts().1, tested.ring.buffers.counts().2), (256, 0));
+}
