@@ -6,7 +6,18 @@
 use std::mem;
 
 /// The number of slots in a block. Blocks are allocated and freed whole.
-const BLOCK: usize = 256;
+pub const BLOCK: usize = 256;
+
+/// A lane of a slab: a block only has records of one lane. Tables beside the slab can then leave out whole blocks of
+/// records that do not need them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    First,
+    Second,
+}
+
+/// The number of lanes.
+const LANES: usize = 2;
 
 /// The end of the list of free slots.
 const END: u32 = u32::MAX;
@@ -17,12 +28,13 @@ const END: u32 = u32::MAX;
 ///
 /// - `len` slots hold a record.
 /// - Every other slot of a block is in the block's list of free slots exactly once. A block that was freed has no slots.
-/// - No block before `first_open` has a free slot.
+/// - No block before the `first_open` of a lane has a free slot that the lane can take: the block is full, or has records
+///   of the other lane.
 /// - `empty` blocks have memory but no records; it is at most one, which is kept for the next record.
 pub struct Slots<T> {
     blocks: Vec<Block<T>>,
-    /// No block before this one has a free slot, or was freed.
-    first_open: usize,
+    /// For each lane: no block before this one has a free slot that the lane can take.
+    first_open: [usize; LANES],
     /// The number of blocks that have memory but no records.
     empty: usize,
     len: usize,
@@ -33,7 +45,9 @@ struct Block<T> {
     slots: Box<[Slot<T>]>,
     /// The first free slot, by its number in the block, or `END`.
     free: u32,
-    used: u32,
+    used: u16,
+    /// The lane of the records. A block without records can be taken by either lane.
+    lane: Lane,
 }
 
 enum Slot<T> {
@@ -45,7 +59,7 @@ enum Slot<T> {
 impl<T> Slots<T> {
     /// Returns an empty slab without allocating.
     pub const fn new() -> Slots<T> {
-        Slots { blocks: Vec::new(), first_open: 0, empty: 0, len: 0 }
+        Slots { blocks: Vec::new(), first_open: [0; LANES], empty: 0, len: 0 }
     }
 
     /// Returns the number of records.
@@ -65,13 +79,21 @@ impl<T> Slots<T> {
 
     /// Inserts a record and returns its number.
     pub fn insert(&mut self, record: T) -> usize {
-        while self.blocks.get(self.first_open).is_some_and(Block::is_full) {
-            self.first_open += 1;
+        self.insert_in(Lane::First, record)
+    }
+
+    /// Inserts a record in this lane and returns its number.
+    pub fn insert_in(&mut self, lane: Lane, record: T) -> usize {
+        let mut number = self.first_open[lane as usize];
+        while self.blocks.get(number).is_some_and(|block| !block.is_open_to(lane)) {
+            number += 1;
         }
-        if self.blocks.get(self.first_open).is_none_or(|block| block.slots.is_empty()) {
-            self.allocate(self.first_open);
+        self.first_open[lane as usize] = number;
+        if self.blocks.get(number).is_none_or(|block| block.slots.is_empty()) {
+            self.allocate(number);
         }
-        let block = &mut self.blocks[self.first_open];
+        let block = &mut self.blocks[number];
+        block.lane = lane;
         self.empty -= usize::from(block.used == 0);
         let at = block.free as usize;
         match mem::replace(&mut block.slots[at], Slot::Used(record)) {
@@ -82,7 +104,7 @@ impl<T> Slots<T> {
         }
         block.used += 1;
         self.len += 1;
-        self.first_open * BLOCK + at
+        number * BLOCK + at
     }
 
     /// Removes the record with this number and returns it, or `None` if the slot is free.
@@ -98,18 +120,22 @@ impl<T> Slots<T> {
         block.free = (index % BLOCK) as u32;
         block.used -= 1;
         self.len -= 1;
-        self.first_open = self.first_open.min(index / BLOCK);
-        if block.used == 0 {
+        let (lane, is_empty) = (block.lane as usize, block.used == 0);
+        self.first_open[lane] = self.first_open[lane].min(index / BLOCK);
+        if is_empty {
             self.empty += 1;
-            self.free_a_block(index / BLOCK);
+            // Either lane can take the block now.
+            self.first_open = self.first_open.map(|first| first.min(index / BLOCK));
+            self.free_a_block(index / BLOCK, lane);
         }
         Some(record)
     }
 
     /// Frees the memory of a block that has become empty, if another one is empty too, or an earlier one has free slots.
-    fn free_a_block(&mut self, block: usize) {
-        let first = &self.blocks[self.first_open];
-        let has_others = self.first_open < block && !first.slots.is_empty() && !first.is_full();
+    fn free_a_block(&mut self, block: usize, lane: usize) {
+        let first = &self.blocks[self.first_open[lane]];
+        let is_open = first.lane as usize == lane && !first.slots.is_empty() && !first.is_full();
+        let has_others = self.first_open[lane] < block && is_open;
         if self.empty > 1 || has_others {
             self.blocks[block].slots = Box::default();
             self.empty -= 1;
@@ -203,7 +229,10 @@ impl<T> Slots<T> {
         assert_eq!(self.iter().count(), self.len, "`len` must be the number of used slots");
         for (number, block) in self.blocks.iter().enumerate() {
             block.check(number * BLOCK);
-            assert!(number >= self.first_open || block.is_full(), "block {number} must be full");
+            for lane in [Lane::First, Lane::Second] {
+                let is_passed = number < self.first_open[lane as usize];
+                assert!(!is_passed || !block.is_open_to(lane), "block {number} must be full");
+            }
         }
         let empty = self.blocks.iter().filter(|block| block.used == 0 && !block.slots.is_empty()).count();
         assert_eq!(empty, self.empty, "blocks without records must be counted");
@@ -214,7 +243,7 @@ impl<T> Slots<T> {
     fn allocate(&mut self, number: usize) {
         let next = |offset: usize| if offset + 1 == BLOCK { END } else { offset as u32 + 1 };
         let slots = (0..BLOCK).map(|offset| Slot::Free(next(offset))).collect();
-        let block = Block { slots, free: 0, used: 0 };
+        let block = Block { slots, free: 0, used: 0, lane: Lane::First };
         match self.blocks.get_mut(number) {
             Some(freed) => *freed = block,
             None => self.blocks.push(block),
@@ -224,6 +253,12 @@ impl<T> Slots<T> {
 }
 
 impl<T> Block<T> {
+    /// Returns whether the next record of a lane may be inserted into the block.
+    #[inline]
+    fn is_open_to(&self, lane: Lane) -> bool {
+        self.used == 0 || (self.lane == lane && !self.is_full())
+    }
+
     #[inline]
     fn is_full(&self) -> bool {
         self.used as usize == BLOCK
@@ -269,15 +304,18 @@ impl<T> Default for Slots<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     proptest! {
         #[test]
-        fn behaves_like_a_map(steps in prop::collection::vec((any::<bool>(), 0usize..700), 1..1200)) {
+        fn behaves_like_a_map(
+            steps in prop::collection::vec((any::<bool>(), any::<bool>(), 0usize..1200), 1..2000),
+        ) {
             let (mut slots, mut model) = (Slots::new(), BTreeMap::new());
-            for (step, (insert, at)) in steps.into_iter().enumerate() {
+            for (step, (insert, lane, at)) in steps.into_iter().enumerate() {
                 if insert {
-                    let index = slots.insert(step);
+                    let lane = if lane { Lane::Second } else { Lane::First };
+                    let index = slots.insert_in(lane, step);
                     prop_assert_eq!(model.insert(index, step), None, "a used slot was given away");
                 } else {
                     prop_assert_eq!(slots.remove(at), model.remove(&at));
@@ -310,6 +348,23 @@ mod tests {
         slots.check();
         assert_eq!(slots.slots(), BLOCK);
         assert!(slots.blocks.capacity() <= 100 / 4);
+    }
+
+    #[test]
+    fn a_block_has_records_of_one_lane() {
+        let mut slots = Slots::new();
+        let lanes = [Lane::First, Lane::Second];
+        let numbers =
+            lanes.map(|lane| (0..BLOCK + 10).map(|_| slots.insert_in(lane, lane)).collect::<Vec<_>>());
+        slots.check();
+        let blocks = |numbers: &[usize]| numbers.iter().map(|number| number / BLOCK).collect::<BTreeSet<_>>();
+        assert!(blocks(&numbers[0]).is_disjoint(&blocks(&numbers[1])));
+        assert_eq!(slots.slots(), 4 * BLOCK);
+        // A block without records is taken by the lane that needs one.
+        numbers[0].iter().for_each(|number| assert!(slots.remove(*number).is_some()));
+        slots.check();
+        assert!(slots.insert_in(Lane::Second, Lane::Second) < BLOCK);
+        slots.check();
     }
 
     fn ten() -> Slots<usize> {
@@ -352,7 +407,7 @@ mod tests {
     #[should_panic(expected = "block 0 must be full")]
     fn the_check_finds_a_free_slot_that_would_never_be_used() {
         let mut slots = ten();
-        slots.first_open = 1;
+        slots.first_open[0] = 1;
         slots.check();
     }
 

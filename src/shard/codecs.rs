@@ -4,14 +4,15 @@
 //! subscriptions, but never a codec: the functions that may change one are those that take [`Codecs`].
 
 use crate::protocol::{Codec, Options};
-
-/// Codecs in a block. Blocks keep a million codecs from being copied when the table grows.
-const BLOCK: usize = 256;
+use crate::qev::slots::BLOCK;
 
 /// The codec of each connection, by the connection's slot.
 ///
+/// A block of codecs belongs to a block of slots. It has no memory until a slot of it has had a connection with a socket:
+/// HTTP sessions have blocks of their own.
+///
 /// Invariant: a slot without a connection, or with an HTTP session, has the codec that discards everything and has no
-/// memory on the heap.
+/// memory on the heap, or no codec.
 #[derive(Default)]
 pub(super) struct Codecs {
     blocks: Vec<Box<[Codec]>>,
@@ -20,9 +21,13 @@ pub(super) struct Codecs {
 impl Codecs {
     /// Begins a connection whose protocol is not known yet.
     pub fn start(&mut self, slot: u32, options: Options) {
-        let block = slot as usize / BLOCK;
-        while self.blocks.len() <= block {
-            self.blocks.push((0..BLOCK).map(|_| Codec::default()).collect());
+        let number = slot as usize / BLOCK;
+        while self.blocks.len() <= number {
+            self.blocks.push(Box::default());
+        }
+        let block = &mut self.blocks[number];
+        if block.is_empty() {
+            *block = (0..BLOCK).map(|_| Codec::default()).collect();
         }
         *self.get_mut(slot) = Codec::new(options);
     }
@@ -45,7 +50,7 @@ impl Codecs {
     ///
     /// # Panics
     ///
-    /// No connection has had this slot.
+    /// No connection with a socket has had this slot.
     #[inline]
     pub fn get(&self, slot: u32) -> &Codec {
         &self.blocks[slot as usize / BLOCK][slot as usize % BLOCK]
@@ -55,7 +60,7 @@ impl Codecs {
     ///
     /// # Panics
     ///
-    /// No connection has had this slot.
+    /// No connection with a socket has had this slot.
     #[inline]
     pub fn get_mut(&mut self, slot: u32) -> &mut Codec {
         &mut self.blocks[slot as usize / BLOCK][slot as usize % BLOCK]
@@ -64,7 +69,8 @@ impl Codecs {
     /// Asserts the invariant. `is_in_use` returns whether a slot holds a connection with a socket that has not ended.
     /// Linear in the number of slots.
     pub fn check(&self, is_in_use: impl Fn(u32) -> bool) {
-        for (codec, slot) in self.blocks.iter().flatten().zip(0..) {
+        let numbered = (0..).step_by(BLOCK).zip(&self.blocks);
+        for (slot, codec) in numbered.flat_map(|(first, block)| (first..).zip(block)) {
             let may_decode = codec.has_ended() || is_in_use(slot);
             assert!(may_decode, "slot {slot} has no connection, but a codec that has not ended");
         }
@@ -88,6 +94,14 @@ mod tests {
         codecs.check(|slot| slot == 0 || slot == BLOCK as u32);
         codecs.end(0);
         codecs.check(|slot| slot == BLOCK as u32);
+    }
+
+    #[test]
+    fn blocks_without_sockets_have_no_codecs() {
+        let mut codecs = Codecs::default();
+        codecs.start(2 * BLOCK as u32 + 7, Options::default());
+        assert_eq!(codecs.blocks.iter().map(|block| block.len()).collect::<Vec<_>>(), [0, 0, BLOCK]);
+        codecs.check(|slot| slot == 2 * BLOCK as u32 + 7);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::client::ClientId;
 use crate::limits::OUTBOX_BYTES_MIN;
 use crate::qev::buffers::{AcceptedBroadcasts, FRAME_COST_BYTES, Frame};
 use crate::qev::mesh::LoadSource;
-use crate::qev::slots::Slots;
+use crate::qev::slots::{Lane, Slots};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -227,9 +227,10 @@ impl Connections {
         self.generation
     }
 
-    /// Adds a connection; returns its slot.
+    /// Adds a connection; returns its slot. HTTP sessions have blocks of slots of their own, for which there are no codecs.
     pub fn insert(&mut self, connection: Connection) -> u32 {
-        self.records.insert(connection) as u32
+        let lane = if connection.is_socket() { Lane::First } else { Lane::Second };
+        self.records.insert_in(lane, connection) as u32
     }
 
     /// Removes a connection that has ended, once nothing of it is in flight.

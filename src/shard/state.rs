@@ -347,8 +347,11 @@ impl State {
         codecs.check(|slot| self.connections.has_socket(slot));
         for (slot, connection) in self.connections.iter() {
             let needs_timer = connection.is_socket() && connection.stage == Stage::Open;
-            let has_timer = connection.timer.is_some() || codecs.get(slot).unanswered().next().is_some();
-            assert!(has_timer || !needs_timer, "connection {slot} has no timer, and no request that waits");
+            let waits = || codecs.get(slot).unanswered().next().is_some();
+            assert!(
+                !needs_timer || connection.timer.is_some() || waits(),
+                "connection {slot} has no timer, and no request that waits"
+            );
         }
         self.links.check();
         self.check_held();

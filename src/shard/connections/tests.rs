@@ -398,13 +398,13 @@ fn the_check_finds_a_wrong_number_of_callbacks() {
 #[test]
 fn ends_are_taken_in_the_order_in_which_they_were_decided() {
     let mut connections = one();
-    for session in 0..2 {
+    let [first, second] = [0, 1].map(|session| {
         let generation = connections.next_generation();
         let connection = Connection::of_session(session, PeerAddress::UNIX, generation, Moment::default());
-        add(&mut connections, connection);
-    }
+        add(&mut connections, connection)
+    });
     let decide = |connections: &mut Connections| {
-        [2, 0, 1].into_iter().for_each(|slot| {
+        [second, 0, first].into_iter().for_each(|slot| {
             connections.live_mut(slot).stage = Stage::Open;
             connections.end(slot, Cause::EndOfStream, None);
             connections.end(slot, Cause::SessionTimeout, None);
@@ -412,9 +412,9 @@ fn ends_are_taken_in_the_order_in_which_they_were_decided() {
     };
     let slots = |endings: Vec<Ending>| endings.iter().map(|ending| ending.slot).collect::<Vec<_>>();
     decide(&mut connections);
-    assert_eq!(slots(connections.take_endings()), [2, 0, 1]);
+    assert_eq!(slots(connections.take_endings()), [second, 0, first]);
     decide(&mut connections);
-    assert_eq!(slots(connections.take_session_endings()), [2, 1]);
+    assert_eq!(slots(connections.take_session_endings()), [second, first]);
     assert_eq!(slots(connections.take_endings()), [0]);
 }
 
