@@ -13,12 +13,18 @@ CASES = [
     ("ping", "ping over 200 connections", 1.2),
     ("connect", "a connection that is opened, greeted and closed, one at a time", None),
     ("storm", "the same with 1,000 at a time", None),
+    ("paced", "fan-out of 64 bytes to 1,000 subscribers, 40 a second", None),
+    ("churn", "connect, handshake, ping, close, 50 at a time", None),
 ]
 CONNECTIONS = ("connect", "storm")
 CONNECT_US = 60
 CONNECT_ABOVE_FLOOR_US = 30
 BURST_PART = 0.1
-NAMES = {"floor": "floor", "quickio": "QuickIO", "ws": "ws on Node"}
+NAMES = {"floor": "floor", "quickio": "QuickIO", "ws": "ws on Node", "uws": "uWebSockets"}
+TAIL_CASE = "paced"
+PERCENTILES = ["p50", "p99", "p99.9", "max"]
+# The highest p99.9 of deliveries, in multiples of their p50, beyond what the floor's p99.9 is above its p50.
+TAIL = 2
 
 
 def runs(out, case, which):
@@ -44,25 +50,71 @@ def row(name, m):
     return f"| {name}{note} | {m['user']:.3f} | {m['system']:.3f} | {m['total']:.3f} | {spread} | {m['rate']:,.0f} |"
 
 
+def tail(entries):
+    return {p: statistics.median(e[p] for e in entries) for p in PERCENTILES}
+
+
+def tails(out):
+    """Returns the latencies of the paced case, medians over the rounds, by what measured them."""
+    result = {}
+    for which, name in NAMES.items():
+        if reports := runs(out, TAIL_CASE, which):
+            result[f"{name}: deliveries, measured by the load generator"] = tail([r["latency_us"]["delivery"] for r in reports])
+    for timer in ("turn", "delivery"):
+        if stats := runs(out, TAIL_CASE, "stats"):
+            result[f"QuickIO: its own histogram `{timer}`"] = tail([s["timers"][timer] for s in stats])
+    return result
+
+
+def tail_verdicts(found):
+    """Compares the tails of deliveries with the goals."""
+    def of(which):
+        return found.get(f"{NAMES[which]}: deliveries, measured by the load generator")
+
+    quickio, floor, uws = of("quickio"), of("floor"), of("uws")
+    verdicts = []
+    if quickio and floor:
+        allowed = TAIL * quickio["p50"] + floor["p99.9"] - floor["p50"]
+        verdicts.append(f"- p99.9 of a delivery: {quickio['p99.9']:,.0f} us{verdict(quickio['p99.9'], round(allowed))}")
+    if quickio and uws:
+        verdicts.append(f"- p99 of a delivery: {quickio['p99']:,.0f} us{verdict(quickio['p99'], round(uws['p99']))}")
+    return verdicts
+
+
+def compare(found, name, other):
+    """Returns the ratios of the costs of two contestants, by rounds, which ran directly after each other."""
+    return [a / b for a, b in zip(found[name]["totals"], found[other]["totals"])]
+
+
 def main():
     out = sys.argv[1]
     result, verdicts = {"kernel": platform.release()}, []
     lines = ["| CPU us for each message | user | system | total | from, to | messages/s |", "| --- " * 6 + "|"]
     for case, title, allowed in CASES:
-        reports = {which: runs(out, case, which) for which in ("floor", "quickio", "ws")}
+        reports = {which: runs(out, case, which) for which in NAMES}
         found = {which: medians(r) for which, r in reports.items() if r}
+        if not found:
+            continue
         lines += [row(f"{title}: {NAMES[which]}", m) for which, m in found.items()]
-        # Floor and server of one round ran directly after each other: their ratios are less noisy than the ratio of medians.
-        ratios = [s / f for s, f in zip(found["quickio"]["totals"], found["floor"]["totals"])]
-        ratio = statistics.median(ratios)
-        result[case] = {"title": title, "ratio": ratio, "ratios": ratios, "allowed": allowed, **found}
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
-        verdicts.append(f"- {title}: server / floor = {ratio:.3f}, {spread}{verdict(ratio, allowed)}")
+        result[case] = {"title": title, "allowed": allowed, **found}
+        for other in (o for o in found if o != "quickio"):
+            ratios = compare(found, "quickio", other)
+            result[case][f"ratio_to_{other}"] = statistics.median(ratios)
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
+            limit = allowed if other == "floor" else None
+            ratio = statistics.median(ratios)
+            verdicts.append(f"- {title}: QuickIO / {NAMES[other]} = {ratio:.3f}, {spread}{verdict(ratio, limit)}")
         if case in CONNECTIONS:
             verdicts += connect_verdicts(result[case])
-    part = result["burst20"]["quickio"]["total"] / result["single"]["quickio"]["total"]
-    result["burst_part"] = {"ratio": part, "allowed": BURST_PART}
-    verdicts.append(f"- each message of a burst of 20 / the single one = {part:.3f}{verdict(part, BURST_PART)}")
+    if "burst20" in result and "single" in result:
+        part = result["burst20"]["quickio"]["total"] / result["single"]["quickio"]["total"]
+        result["burst_part"] = {"ratio": part, "allowed": BURST_PART}
+        verdicts.append(f"- each message of a burst of 20 / the single one = {part:.3f}{verdict(part, BURST_PART)}")
+    if found := tails(out):
+        result["tails"] = found
+        lines += ["", "| latency at 40 fan-outs a second, us | " + " | ".join(PERCENTILES) + " |", "| --- " * 5 + "|"]
+        lines += [f"| {name} | " + " | ".join(f"{t[p]:,.0f}" for p in PERCENTILES) + " |" for name, t in found.items()]
+        verdicts += tail_verdicts(found)
     with open(os.path.join(out, "floor.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=2)
     print("\n".join(lines + [""] + verdicts))
