@@ -99,8 +99,16 @@ impl Listeners {
         self.tcp
     }
 
-    /// Lets the kernel accept connections from now on.
+    /// Lets the kernel accept connections from now on. Unix sockets listen already, but only from now on may anybody
+    /// connect.
     pub fn listen(&self) -> Result<(), ListenError> {
+        for file in &self.files {
+            file.admit().map_err(|error| ListenError::Address {
+                address: format!("unix:{}", file.path().display()),
+                hint: unix_socket::hint(file.path(), &error),
+                error: error.into(),
+            })?;
+        }
         for socket in self.shards.iter().flatten() {
             socket.listen(self.backlog).map_err(|error| ListenError::Address {
                 address: self.names.join(", "),
@@ -145,7 +153,7 @@ impl Listeners {
             let hint = unix_socket::hint(path, &error);
             ListenError::Address { address: address.clone(), error: error.into(), hint }
         };
-        let (socket, file) = unix_socket::bind(path, self.access).map_err(failed)?;
+        let (socket, file) = unix_socket::bind(path, self.access, self.backlog).map_err(failed)?;
         self.files.push(file);
         for shard in &mut self.shards {
             shard.push(socket.try_clone().map_err(|error| failed(error.into()))?);

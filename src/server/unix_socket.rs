@@ -2,11 +2,11 @@
 
 use crate::config::Config;
 use nix::unistd::Group;
-use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use thiserror::Error;
 /// How long an address may still be in use after its server was killed: the kernel cancels the accepts of a ring only
 /// after the process has ended, and they keep the socket open until then.
 pub(super) const LEFT_OVER_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the lock on a directory is waited for. Servers hold it for less than a millisecond.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// The access to the Unix sockets of the settings.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,8 @@ pub(super) struct SocketFile {
     path: PathBuf,
     /// The file itself, by which it is recognized.
     file: OwnedFd,
+    /// The permissions that it gets.
+    mode: Mode,
 }
 
 /// The step of binding a Unix socket that failed.
@@ -86,21 +91,80 @@ impl From<UnixBindError> for io::Error {
     }
 }
 
-/// Binds a Unix socket. Its file is created without any permissions, and gets its group and then its mode: at no moment
-/// can anybody connect who may not.
-pub(super) fn bind(path: &Path, access: SocketAccess) -> Result<(Socket, SocketFile), UnixBindError> {
-    remove_left_over(path)?;
+/// Binds a Unix socket, and listens. Its file is created without any permissions, and gets its group:
+/// [`SocketFile::admit`] then allows those to connect who may.
+///
+/// Of several servers that start at once, one gets the path: the others find that it listens. The directory is locked from
+/// the look at the path until the socket listens, because a socket that does not listen yet looks like one that was left
+/// over.
+pub(super) fn bind(
+    path: &Path,
+    access: SocketAccess,
+    backlog: i32,
+) -> Result<(Socket, SocketFile), UnixBindError> {
+    bind_within(path, access, backlog, LEFT_OVER_WAIT)
+}
+
+/// As [`bind`], for a path whose owner may take this long to end.
+fn bind_within(
+    path: &Path,
+    access: SocketAccess,
+    backlog: i32,
+    wait: Duration,
+) -> Result<(Socket, SocketFile), UnixBindError> {
+    let until = Instant::now() + wait;
+    loop {
+        let lock = FolderLock::of(path);
+        if remove_left_over(path)? == PathState::InUse && Instant::now() < until {
+            drop(lock);
+            thread::sleep(LEFT_OVER_WAIT / 100);
+            continue;
+        }
+        return bind_locked(path, access, backlog);
+    }
+}
+
+/// Binds a Unix socket while the directory is locked.
+fn bind_locked(
+    path: &Path,
+    access: SocketAccess,
+    backlog: i32,
+) -> Result<(Socket, SocketFile), UnixBindError> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The file that is created by binding has the mode of the socket, without the bits of the umask.
     fs::fchmod(&socket, Mode::empty()).map_err(io::Error::from)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::open(path)?;
+    let file = SocketFile::open(path, access.mode)?;
     if let Some(group) = access.group {
         let changed = fs::chownat(&file.file, "", None, Some(group), AtFlags::EMPTY_PATH);
         changed.map_err(|error| UnixBindError::Group(group, error.into()))?;
     }
-    file.set_mode(access.mode).map_err(UnixBindError::Mode)?;
+    socket.listen(backlog)?;
     Ok((socket, file))
+}
+
+/// A lock on the directory of a socket, which servers hold for the moment in which they look for a file that was left over,
+/// replace it and listen. No file is left behind. Dropping it unlocks the directory.
+struct FolderLock(#[expect(dead_code, reason = "closing it unlocks the directory")] OwnedFd);
+
+impl FolderLock {
+    /// Locks the directory of a path. Returns `None` if it cannot be locked: it cannot be read, its file system has no
+    /// locks, or another program keeps it locked.
+    fn of(path: &Path) -> Option<FolderLock> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = fs::open(folder, flags, Mode::empty()).ok()?;
+        let until = Instant::now() + LOCK_WAIT;
+        loop {
+            match fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Some(FolderLock(folder)),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => {
+                    thread::sleep(LOCK_WAIT / 1000);
+                }
+                Err(_) => return None,
+            }
+        }
+    }
 }
 
 /// Checks a path without binding it: its directory can be written to, and no file is in the way. A server may be
@@ -116,13 +180,24 @@ pub(super) fn check(path: &Path, access: SocketAccess) -> Result<(), UnixBindErr
         // The name for the trial is too long. The server itself will report the errors.
         return Ok(());
     }
-    bind(&trial, access).map(drop)
+    let (_socket, file) = bind(&trial, access, 1)?;
+    file.admit()
 }
 
 impl SocketFile {
-    fn open(path: &Path) -> io::Result<SocketFile> {
+    fn open(path: &Path, mode: Mode) -> io::Result<SocketFile> {
         let file = fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(SocketFile { path: path.to_owned(), file })
+        Ok(SocketFile { path: path.to_owned(), file, mode })
+    }
+
+    /// Returns the path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Allows those to connect whom the settings allow it.
+    pub fn admit(&self) -> Result<(), UnixBindError> {
+        self.set_mode(self.mode).map_err(UnixBindError::Mode)
     }
 
     fn set_mode(&self, mode: Mode) -> io::Result<()> {
@@ -130,7 +205,7 @@ impl SocketFile {
         // file even if another one has its path now.
         let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         match fs::chmod(&link, mode) {
-            Err(rustix::io::Errno::NOENT) => fs::chmod(&self.path, mode), // there is no /proc
+            Err(Errno::NOENT) => fs::chmod(&self.path, mode), // there is no /proc
             changed => changed,
         }
         .map_err(io::Error::from)
@@ -145,6 +220,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        let _lock = FolderLock::of(&self.path);
         if self.is_at_its_path() {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -157,19 +233,28 @@ fn is_socket(path: &Path) -> bool {
     found.is_ok_and(|file| FileType::from_raw_mode(file.st_mode) == FileType::Socket)
 }
 
+/// The state of a path that is to be bound.
+#[derive(PartialEq, Eq)]
+enum PathState {
+    /// Nothing is there, or a file that is no socket.
+    NoSocket,
+    /// A process listens there, or may.
+    InUse,
+}
+
 /// Removes the file of a socket that no process listens on any more. Any other file is left alone.
-fn remove_left_over(path: &Path) -> io::Result<()> {
-    let until = Instant::now() + LEFT_OVER_WAIT;
-    while is_socket(path) {
-        match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return std::fs::remove_file(path);
-            }
-            Ok(_) if Instant::now() < until => thread::sleep(LEFT_OVER_WAIT / 100),
-            _ => break,
-        }
+fn remove_left_over(path: &Path) -> io::Result<PathState> {
+    if !is_socket(path) {
+        return Ok(PathState::NoSocket);
     }
-    Ok(())
+    // Without waiting: a server whose backlog is full listens too.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map(|()| PathState::NoSocket)
+        }
+        _ => Ok(PathState::InUse),
+    }
 }
 
 /// Returns the advice that follows an error of binding a path.
@@ -209,6 +294,8 @@ pub(super) fn hint(path: &Path, error: &UnixBindError) -> String {
 mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Barrier;
 
     /// A directory that is removed when the value is dropped.
     struct Folder(PathBuf);
@@ -236,7 +323,9 @@ mod tests {
         let folder = Folder::new("modes");
         for mode in [0o666, 0o660, 0o600, 0o777, 0] {
             let path = folder.0.join(format!("{mode:o}"));
-            let (_socket, file) = bind(&path, access(mode)).unwrap();
+            let (_socket, file) = bind(&path, access(mode), 1).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0, "{mode:o}");
+            file.admit().unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode, "{mode:o}");
             drop(file);
             assert!(!path.exists(), "dropping it removes the file");
@@ -263,7 +352,7 @@ mod tests {
         } else {
             rustix::process::getgid()
         };
-        let (_socket, _file) = bind(&path, SocketAccess { group: Some(group), ..access(0o660) }).unwrap();
+        let (_socket, _file) = bind(&path, SocketAccess { group: Some(group), ..access(0o660) }, 1).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().gid(), group.as_raw());
     }
 
@@ -279,11 +368,51 @@ mod tests {
     fn the_file_of_another_server_is_not_removed() {
         let folder = Folder::new("other");
         let path = folder.0.join("socket");
-        let (_socket, file) = bind(&path, access(0o600)).unwrap();
+        let (_socket, file) = bind(&path, access(0o600), 1).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let (_other_socket, _other_file) = bind(&path, access(0o600)).unwrap();
+        let (_other_socket, _other_file) = bind(&path, access(0o600), 1).unwrap();
         drop(file);
         assert!(path.exists());
+    }
+
+    /// Each server finds a file that was left over. One of them replaces it, and the others must neither remove its file nor
+    /// believe that they listen.
+    #[test]
+    fn of_servers_that_start_at_once_one_gets_the_path() {
+        const SERVERS: usize = 4;
+        let folder = Folder::new("race");
+        for round in 0..100 {
+            let path = folder.0.join(round.to_string());
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            let start = Barrier::new(SERVERS);
+            let bind = || {
+                start.wait();
+                bind_within(&path, access(0o600), SERVERS as i32, Duration::ZERO).ok()
+            };
+            let bound: Vec<_> = thread::scope(|scope| {
+                let servers: Vec<_> = (0..SERVERS).map(|_| scope.spawn(bind)).collect();
+                servers.into_iter().filter_map(|server| server.join().unwrap()).collect()
+            });
+            assert_eq!(bound.len(), 1, "one server listens");
+            let (socket, file) = &bound[0];
+            file.admit().unwrap();
+            assert!(file.is_at_its_path(), "its file is still there");
+            let client = UnixStream::connect(&path).unwrap();
+            let (accepted, _) = socket.accept().unwrap();
+            drop((client, accepted, bound));
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_directory_that_stays_locked_keeps_no_server_from_starting() {
+        let folder = Folder::new("locked");
+        let path = folder.0.join("socket");
+        let held = FolderLock::of(&path).unwrap();
+        assert!(FolderLock::of(&path).is_none(), "after a wait");
+        drop(held);
+        assert!(FolderLock::of(&path).is_some());
+        assert!(FolderLock::of(&folder.0.join("missing/socket")).is_none());
     }
 
     #[test]
@@ -298,7 +427,7 @@ mod tests {
             (folder.0.join("missing/socket"), "missing does not exist; create it"),
             (regular.join("socket"), "is not a directory"),
         ] {
-            let Err(error) = bind(&path, access(0o600)) else { panic!("{} was bound", path.display()) };
+            let Err(error) = bind(&path, access(0o600), 1) else { panic!("{} was bound", path.display()) };
             let hint = hint(&path, &error);
             assert!(hint.contains(remedy), "{}: {error:?}{hint}", path.display());
         }
