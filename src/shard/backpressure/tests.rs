@@ -80,6 +80,33 @@ fn everything() -> Vec<usize> {
     (0..FLOOD).collect()
 }
 
+/// The number of a session that shard 0 of two has.
+fn sid_of_shard_0(world: &World) -> u128 {
+    let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
+    (1 << 100..).find(home).unwrap()
+}
+
+/// A request that carries events for a session, which it may create. `more` are further parameters of its query.
+fn post(sid: u128, more: &str, body: &str) -> Vec<u8> {
+    let len = body.len();
+    let query = format!("sid={sid:032x}&connect=true{more}");
+    format!("POST /?{query} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}").into_bytes()
+}
+
+/// Lines of events with these numbers for `/relay/flood`.
+fn flood_lines(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|number| format!("/relay/flood:0={number}\n")).collect()
+}
+
+/// A world with a subscriber to the flood on shard 1, and a session of shard 0 that may be created.
+fn world_with_session() -> (World, Peer, u128) {
+    let mut world = world();
+    let subscriber = world.connect_raw(1);
+    subscribe(&mut world, subscriber, "/relay/flood");
+    let sid = sid_of_shard_0(&world);
+    (world, subscriber, sid)
+}
+
 #[track_caller]
 fn assert_nothing_is_left(world: &mut World, peers: impl IntoIterator<Item = Peer>) {
     for peer in peers {
@@ -255,22 +282,14 @@ fn a_paused_websocket_that_is_closed_is_listened_to_for_its_close() {
 
 #[test]
 fn requests_of_a_flooding_session_are_held() {
-    let mut world = world();
-    let subscriber = world.connect_raw(1);
-    subscribe(&mut world, subscriber, "/relay/flood");
-    let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
-    let sid = (1 << 100..).find(home).unwrap();
+    let (mut world, subscriber, sid) = world_with_session();
     let connections: Vec<Peer> = (0..10).map(|_| world.connect(0)).collect();
     // The other shard may count the address of the connections.
     world.run_until_idle();
     for (number, connection) in connections.iter().enumerate() {
         let body: String =
             (0..60).map(|event| format!("/relay/flood:{}={}\n", event + 1, 60 * number + event)).collect();
-        let (len, seq) = (body.len(), number + 1);
-        let request = format!(
-            "POST /?sid={sid:032x}&connect=true&seq={seq} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
-        );
-        world.send_bytes(*connection, request.as_bytes());
+        world.send_bytes(*connection, &post(sid, &format!("&seq={}", number + 1), &body));
         world.turn(0);
     }
     world.turn(0);
@@ -293,25 +312,14 @@ fn requests_of_a_flooding_session_are_held() {
 #[test]
 fn a_held_session_can_end_and_lose_its_requests() {
     for ends in [false, true] {
-        let mut world = world();
-        let subscriber = world.connect_raw(1);
-        subscribe(&mut world, subscriber, "/relay/flood");
-        let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
-        let sid = (1 << 100..).find(home).unwrap();
-        let post = |body: &str| {
-            let len = body.len();
-            format!(
-                "POST /?sid={sid:032x}&connect=true HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
-            )
-        };
+        let (mut world, subscriber, sid) = world_with_session();
         let [first, second, third] = [world.connect(0), world.connect(0), world.connect(0)];
         world.run_until_idle();
-        let body: String = (0..60).map(|event| format!("/relay/flood:0={event}\n")).collect();
-        world.send_bytes(first, post(&body).as_bytes());
+        world.send_bytes(first, &post(sid, "", &flood_lines(0..60)));
         world.turn(0);
-        world.send_bytes(second, post("/relay/flood:0=60\n").as_bytes());
+        world.send_bytes(second, &post(sid, "", "/relay/flood:0=60\n"));
         world.turn(0);
-        world.send_bytes(third, post("/relay/flood:7=61\n").as_bytes());
+        world.send_bytes(third, &post(sid, "", "/relay/flood:7=61\n"));
         world.turn(0);
         assert_eq!(world.gauge(Gauge::InputsHeld), 1);
         if ends {
@@ -337,22 +345,14 @@ fn a_held_session_can_end_and_lose_its_requests() {
 
 #[test]
 fn a_held_request_that_ends_its_session_leaves_the_others_refused() {
-    let mut world = world();
-    let subscriber = world.connect_raw(1);
-    subscribe(&mut world, subscriber, "/relay/flood");
-    let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
-    let sid = (1 << 100..).find(home).unwrap();
+    let (mut world, subscriber, sid) = world_with_session();
     let peers: Vec<Peer> = (0..3).map(|_| world.connect(0)).collect();
     world.run_until_idle();
-    let flood: String = (0..60).map(|event| format!("/relay/flood:0={event}\n")).collect();
+    let flood = flood_lines(0..60);
     for (peer, (close, body)) in
         peers.iter().zip([(false, &flood[..]), (true, ""), (false, "/relay/flood:0=60\n")])
     {
-        let len = body.len();
-        let request = format!(
-            "POST /?sid={sid:032x}&connect=true&close={close} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
-        );
-        world.send_bytes(*peer, request.as_bytes());
+        world.send_bytes(*peer, &post(sid, &format!("&close={close}"), body));
         world.turn(0);
     }
     assert_eq!(world.gauge(Gauge::InputsHeld), 1);
@@ -369,17 +369,10 @@ fn a_held_request_that_ends_its_session_leaves_the_others_refused() {
 #[test]
 fn a_poll_whose_output_waits_for_its_shard_can_be_half_closed() {
     let mut world = world();
-    let home = |sid: &u128| world.shards[0].state().home_of(Sid::from(*sid)) == 0;
-    let sid = (1 << 100..).find(home).unwrap();
-    let post = |body: &str| {
-        let len = body.len();
-        format!(
-            "POST /?sid={sid:032x}&connect=true HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
-        )
-    };
+    let sid = sid_of_shard_0(&world);
     let (publisher, peer) = (world.connect_raw(0), world.connect(1));
     for body in ["/qio/on:1=\"/relay/flood\"\n", ""] {
-        world.send_bytes(peer, post(body).as_bytes());
+        world.send_bytes(peer, &post(sid, "", body));
         world.run_until_idle();
     }
     let far = world.connect_raw(1);
@@ -392,7 +385,7 @@ fn a_poll_whose_output_waits_for_its_shard_can_be_half_closed() {
     world.turn(0);
     world.run_until_idle();
     let next = world.connect(1);
-    world.send_bytes(next, post("").as_bytes());
+    world.send_bytes(next, &post(sid, "", ""));
     world.run_until_idle();
     let output = String::from_utf8(world.take_bytes(next)).unwrap();
     assert!(output.contains("/relay/flood:0=0\n"), "the next request gets the output: {output}");
