@@ -11,8 +11,8 @@
 # --with-uws for all runs against uWebSockets (scripts/baseline_uws.cpp, which scripts/baseline_uws.sh builds). The case
 # `paced`, 40 publishes a second, is for latencies: QuickIO's own histograms stand beside them. The floor does not take part in
 # `churn`, which pings over WebSockets. --realtime runs servers and load with the policy SCHED_FIFO, for a machine that others
-# use too; it needs root. Writes OUT/floor.md and OUT/floor.json, and OUT/runs/*.json (the load generator's report of every run,
-# and QuickIO's statistics after it).
+# use too; it needs root, and is not for storms of connections, which need threads of the kernel. Writes OUT/floor.md and
+# OUT/floor.json, and OUT/runs/*.json (the load generator's report of every run, and QuickIO's statistics after it).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib/server.sh

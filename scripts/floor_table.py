@@ -31,7 +31,10 @@ def runs(out, case, which):
     """Returns the load generator's reports of all rounds of one case, or an empty list if there are none."""
     folder = os.path.join(out, "runs")
     names = sorted(n for n in os.listdir(folder) if n.startswith(f"{case}.{which}."))
-    return [json.load(open(os.path.join(folder, n), encoding="utf-8")) for n in names]
+    reports = [json.load(open(os.path.join(folder, n), encoding="utf-8")) for n in names]
+    if any("measured" in r and not r["server"]["cpu_us_each_message"] for r in reports):
+        sys.exit(f"floor_table.py: a run of {case} with {which} had no messages; see {folder}")
+    return reports
 
 
 def medians(reports):
