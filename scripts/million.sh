@@ -121,24 +121,27 @@ fail() {
     exit 1
 }
 
-# Starts a server, whose log is OUT/server.LIFE.log. Fails if it ends at once.
+# The longest wait until a server is ready, in seconds. The kernel needs 50 us and more to close each connection of a killed one.
+start_seconds_max=300
+
+# Starts a server, whose log is OUT/server.LIFE.log, and waits until it is ready. Fails if it ends before that.
 try_start() {
     start_server "$out/server.out" "$out/server.$life.log" taskset -c "$server_cores" "$bin/quickio" "${server_flags[@]}" \
         --listen "127.0.0.1:$port" --admin "127.0.0.1:$((port + 1))"
     echo "$server_pid" >"$out/server.pid"
-    wait_for_server grep -qx ready "$out/server.out" && return
-    if kill -0 "$server_pid" 2>/dev/null; then fail "the server does not get ready"; fi
-    server_pid=
-    return 1
+    until wait_for_server grep -qx ready "$out/server.out"; do
+        if ! kill -0 "$server_pid" 2>/dev/null; then server_pid= && return 1; fi
+        if [[ $((SECONDS - $1)) -gt $start_seconds_max ]]; then fail "the server does not get ready"; fi
+    done
 }
 
-# Starts a server. The kernel closes the sockets of a killed one in the background, and its address is in use until then: like
-# a service manager, the script tries again.
+# start once|again: starts a server. The kernel closes the sockets of a killed one in the background, and its address is in use
+# until then. The server waits for that, but not for ever: like a service manager, the script tries again.
 start() {
     local began=$SECONDS
     life=$((life + 1)) starts=1
-    until try_start; do
-        if [[ $1 == once || $((SECONDS - began)) -gt 60 ]]; then
+    until try_start "$began"; do
+        if [[ $1 == once || $((SECONDS - began)) -gt $start_seconds_max ]]; then
             fail "the server did not start: $(cat "$out/server.$life.log")"
         fi
         sleep 0.1
