@@ -74,10 +74,16 @@ if [[ -z $server_cores ]]; then server_cores=0-$((half - 1)); fi
 if [[ -z $load_cores ]]; then load_cores=$((cores > 1 ? half : 0))-$((cores - 1)); fi
 
 mkdir -p "$out"
-rm -f "$out"/*.json "$out"/*.jsonl "$out"/*.log "$out"/*.md "$out"/server.pid
+host_json=()
+if [[ $check == no ]]; then
+    # The files of an earlier run, and no others.
+    rm -f "$out"/*.{measure,load,moments}.json "$out"/{host,run,million}.json "$out"/{samples.jsonl,table.md} \
+        "$out"/server.{*.log,out,pid}
+    host_json=(--json "$out/host.json")
+fi
 # The assignments are those of shards, addresses, clients_max and subscriptions.
 plan=$(python3 scripts/lib/million_host.py --connections "$connections" --shards "$shards" --cores "$half" \
-    --churn "$churn" --reserve-mib "$reserve" --json "$out/host.json" $force) || exit 1
+    --churn "$churn" --reserve-mib "$reserve" "${host_json[@]}" $force) || exit 1
 addresses= clients_max= subscriptions=
 eval "$plan"
 echo "server: $shards shards on cores $server_cores; load: $addresses source addresses, on cores $load_cores" >&2
@@ -102,10 +108,13 @@ report() {
     return "${PIPESTATUS[0]}"
 }
 
-# Ends everything. If the run was cut short, the steps that were completed are reported.
+# Ends everything, and waits until it has ended. If the run was cut short, the steps that were completed are reported.
 cleanup() {
-    if [[ -n $sampler_pid ]]; then kill "$sampler_pid" 2>/dev/null || true; fi
-    if [[ -n $load_pid ]]; then kill "$load_pid" 2>/dev/null || true; fi
+    local pid
+    for pid in $sampler_pid $load_pid; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
     stop_server
     if [[ -n $completed ]]; then
         echo "million.sh: the run was cut short; these steps were completed:$completed" >&2

@@ -73,6 +73,9 @@ def hold_rows(step):
 
 def broadcast_rows(step):
     load = step["load"]
+    if "error" in load:
+        yield "not published", load["error"]
+        return
     yield "delivered of expected", f"{load['delivered']:,} of {load['expected']:,}"
     yield "delivery: first, p50, p99, p99.9, last, ms", latency(load, ("first", "p50", "p99", "p999", "last"))
     yield "pings meanwhile: p50, p99, p99.9, max, ms", latency(load["pings"])

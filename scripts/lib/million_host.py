@@ -23,6 +23,9 @@ ROOT = os.environ.get("MILLION_ROOT", "")
 
 SHARDS_MAX = 128  # of the server: see its setting shards
 
+# The clients of a ring of the load, whatever the limit on open files is.
+LOAD_RING_PLACES_MAX = 32_768
+
 # The places of a ring that hold no client: its doorbell, spare ones, and accepts in flight.
 RING_PLACES_SPARE = 100
 
@@ -98,7 +101,7 @@ class Plan:
         self.shards_suffice = chosen is not None and busiest(args.connections, chosen) <= self.places
         self.shards = chosen or SHARDS_MAX
         # The load has one process, and rings of its own.
-        self.load_rings = math.ceil(args.connections / max(1, self.places))
+        self.load_rings = math.ceil(args.connections / max(1, min(self.places, LOAD_RING_PLACES_MAX)))
         low, high = sysctl("net.ipv4.ip_local_port_range") or (32768, 60999)
         self.ports = high - low + 1
         ports_wanted = (args.connections + TIME_WAIT_SECONDS * args.churn) * PORTS_PER_CONNECTION

@@ -91,28 +91,11 @@ def slabs():
     return held
 
 
-def processes(root):
-    """Returns the ids of a process and of all that descend from it."""
-    children = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            stat = read(f"/proc/{name}/stat").rpartition(")")[2].split()
-            if stat:
-                children.setdefault(int(stat[1]), []).append(int(name))
-    found = [root]
-    for pid in found:
-        found.extend(children.get(pid, ()))
-    return found
-
-
-def usage(pids):
-    """Returns the CPU time, in seconds, and the resident memory of these processes together."""
-    user = system = resident = 0
-    for pid in pids:
-        stat = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        if stat:
-            user, system, resident = user + int(stat[11]), system + int(stat[12]), resident + int(stat[21]) * PAGE
-    return {"user_s": user / TICKS, "system_s": system / TICKS, "resident": resident}
+def usage(pid):
+    """Returns the CPU time, in seconds, and the resident memory of a process. They are 0 if it has ended."""
+    stat = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    user, system, pages = (int(stat[field]) for field in (11, 12, 21)) if stat else (0, 0, 0)
+    return {"user_s": user / TICKS, "system_s": system / TICKS, "resident": pages * PAGE}
 
 
 def machine():
@@ -160,8 +143,8 @@ def snapshot(server, load, admin):
     now = time.time()
     return {
         "time": now,
-        "server": {**usage([server]), "peak": peak(server), "threads": len(os.listdir(f"/proc/{server}/task"))},
-        "load": usage(processes(load)),
+        "server": {**usage(server), "peak": peak(server), "threads": len(os.listdir(f"/proc/{server}/task"))},
+        "load": usage(load),
         "machine": machine(),
         "memory": meminfo(),
         "tcp": sockstat(),
@@ -176,8 +159,8 @@ def sample(script, pid_file, load, reserve_mib, out):
         memory = meminfo()
         line = {
             "time": time.time(),
-            "server": usage([server]) if server else None,
-            "load_resident": usage(processes(load))["resident"],
+            "server": usage(server) if server else None,
+            "load_resident": usage(load)["resident"],
             "available": memory["MemAvailable"],
             "slab": memory["Slab"],
             "tcp": sockstat(),
