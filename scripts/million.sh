@@ -18,7 +18,7 @@
 #   stop        stops the server in order: every client must be told (1001)
 #
 # Writes OUT/table.md and OUT/million.json. The exit code is 1 if a client failed because of the server, or if the run could
-# not be completed. Run it as root to see the kernel's memory by slab. A million clients take 15 minutes and 12 GiB.
+# not be completed. Run it as root to see the kernel's memory by slab. A million clients take 17 minutes and 10 GiB.
 #
 #   --check          only checks the host
 #   --force          runs even if something is missing
