@@ -68,10 +68,12 @@ for step in $all_steps; do
 done
 
 # The default is half of the cores for the server and the other half for the load. A single core is shared.
-cores=$(nproc)
+read -ra cpus <<<"$(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))')"
+cores=${#cpus[@]}
 half=$(((cores + 1) / 2))
-if [[ -z $server_cores ]]; then server_cores=0-$((half - 1)); fi
-if [[ -z $load_cores ]]; then load_cores=$((cores > 1 ? half : 0))-$((cores - 1)); fi
+join() { local IFS=, && echo "$*"; }
+if [[ -z $server_cores ]]; then server_cores=$(join "${cpus[@]:0:half}"); fi
+if [[ -z $load_cores ]]; then load_cores=$(join "${cpus[@]:cores > 1 ? half : 0}"); fi
 
 mkdir -p "$out"
 host_json=()
