@@ -5,7 +5,7 @@
 //! ```text
 //! cargo run --release --example floor -- ping   --listen 127.0.0.1:9000 --answer-bytes 44
 //! cargo run --release --example floor -- fanout --listen 127.0.0.1:9000 --frame-bytes 86 --burst 1
-//! cargo run --release --example floor -- accept --listen 127.0.0.1:9000 --answers 166,11,4
+//! cargo run --release --example floor -- accept --listen 127.0.0.1:9000 --answers 162,11,4
 //! ```
 //!
 //! `ping`: each receive, of any bytes, is answered with one send of `--answer-bytes`. `fanout`: each receive on the
@@ -49,21 +49,21 @@ const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
 const CLOSE: u64 = 3;
 
-/// What is sent for a receive.
+/// The reaction to a receive.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// The answer.
+    /// Sends the answer.
     Ping,
-    /// The output to every connection but the first, if it came from the first.
+    /// Sends the output to every connection but the first, if the receive was on the first one.
     Fanout,
-    /// The next answer. The connection is closed behind the last one.
+    /// Sends the next answer, and closes the connection behind the last one.
     Accept,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut parser = lexopt::Parser::from_env();
     let (mut mode, mut listen) = (Mode::Ping, SocketAddr::from(([127, 0, 0, 1], 9000)));
-    let mut answers = "166,11,4".to_owned();
+    let mut answers = "162,11,4".to_owned();
     let (mut answer_bytes, mut frame_bytes, mut burst) = (44, 86, 1);
     while let Some(arg) = parser.next()? {
         use lexopt::prelude::*;
@@ -95,20 +95,8 @@ fn serve(
     listen: SocketAddr,
     outputs: &[&'static [u8]],
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let listener = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::STREAM, None)?;
-    listener.set_reuse_address(true)?;
-    listener.set_tcp_nodelay(true)?; // accepted sockets inherit it
-    listener.bind(&listen.into())?;
-    listener.listen(4096)?;
-    let listener = TcpListener::from(listener);
-    let mut io = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(COMPLETIONS)
-        .build(SUBMISSIONS)?;
-    io.submitter().register_files_sparse(DESCRIPTORS.min(descriptors_max()))?;
-    io.submitter().register_ring_fd()?;
+    let listener = listener(listen)?;
+    let mut io = ring()?;
     let mut buffers = Buffers::register(&io)?;
     let mut peers = Peers::new(&io);
     (0..ACCEPTS).for_each(|accept| push(&mut io, &peers.accept(&listener, accept)));
@@ -132,24 +120,8 @@ fn serve(
                 ACCEPT => return Err(std::io::Error::from_raw_os_error(-result).into()),
                 RECEIVE if result > 0 => {
                     buffers.recycle(cqueue::buffer_select(flags).ok_or("a receive without a buffer")?);
-                    let from_first = clients.first() == Some(&descriptor);
-                    match mode {
-                        Mode::Ping => push(&mut io, &send(descriptor, outputs[0])),
-                        Mode::Fanout if from_first => {
-                            clients[1..].iter().for_each(|client| push(&mut io, &send(*client, outputs[0])));
-                        }
-                        Mode::Fanout => {}
-                        Mode::Accept => {
-                            let answer = &mut answered[descriptor as usize];
-                            let (output, is_last) = (outputs[*answer], *answer + 1 == outputs.len());
-                            *answer += 1;
-                            let flags = if is_last { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
-                            push(&mut io, &send_with(descriptor, output, flags));
-                            if is_last {
-                                push(&mut io, &cancel_receive(descriptor));
-                            }
-                        }
-                    }
+                    let answer = &mut answered[descriptor as usize];
+                    react(&mut io, mode, descriptor, &clients, outputs, answer);
                     if !cqueue::more(flags) {
                         push(&mut io, &receive(descriptor));
                     }
@@ -161,6 +133,55 @@ fn serve(
                     push(&mut io, &close.flags(squeue::Flags::SKIP_SUCCESS).user_data(CLOSE));
                 }
                 _ => {}
+            }
+        }
+    }
+}
+
+fn listener(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::STREAM, None)?;
+    listener.set_reuse_address(true)?;
+    listener.set_tcp_nodelay(true)?; // accepted sockets inherit it
+    listener.bind(&listen.into())?;
+    listener.listen(4096)?;
+    Ok(listener.into())
+}
+
+fn ring() -> std::io::Result<IoUring> {
+    let io = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS)?;
+    io.submitter().register_files_sparse(DESCRIPTORS.min(descriptors_max()))?;
+    io.submitter().register_ring_fd()?;
+    Ok(io)
+}
+
+/// Sends what a receive causes. `answer` is the number of answers that the connection has received.
+#[inline]
+fn react(
+    io: &mut IoUring,
+    mode: Mode,
+    descriptor: u32,
+    clients: &[u32],
+    outputs: &[&'static [u8]],
+    answer: &mut usize,
+) {
+    match mode {
+        Mode::Ping => push(io, &send(descriptor, outputs[0])),
+        Mode::Fanout if clients.first() == Some(&descriptor) => {
+            clients[1..].iter().for_each(|client| push(io, &send(*client, outputs[0])));
+        }
+        Mode::Fanout => {}
+        Mode::Accept => {
+            let (output, is_last) = (outputs[*answer], *answer + 1 == outputs.len());
+            *answer += 1;
+            let flags = if is_last { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
+            push(io, &send_with(descriptor, output, flags));
+            if is_last {
+                push(io, &cancel_receive(descriptor));
             }
         }
     }

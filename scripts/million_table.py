@@ -21,11 +21,13 @@ MIB = million_report.MIB
 
 
 def number(value):
-    """Returns a number with as many decimals as it needs for three digits, at most two."""
+    """Returns a number with as many decimals as it needs for three digits, at most three."""
     if value is None:
         return "-"
-    if isinstance(value, int) or abs(value) >= 100:
+    if isinstance(value, int) or abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
+    if abs(value) < 0.1:
+        return f"{value:.3f}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
 
 

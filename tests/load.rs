@@ -1,6 +1,8 @@
 //! Tests of the load generator against the real server, as the scripts use it: every scenario, over every protocol, in
 //! threads and in processes. The counts must be correct; no test checks the speed.
 
+#[path = "support/ports.rs"]
+mod ports;
 #[allow(dead_code, unused_imports, reason = "other tests need the rest")]
 mod support;
 
@@ -193,7 +195,8 @@ impl Million {
 
 #[test]
 fn a_million_takes_all_steps_against_the_server() {
-    let address = "127.0.77.1:23177";
+    // The server gets the same port twice.
+    let address = &format!("127.0.77.1:{}", ports::free_ports("127.0.77.1"));
     let arguments = ["--listen", address, "--connections-per-address-max", "0"];
     let mut server = Server::start(&arguments);
     let mut million = Million::start(address);

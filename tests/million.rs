@@ -1,9 +1,11 @@
 //! Tests of `scripts/million.sh`: its plan and its checks on simulated hosts, and a run with few clients.
 
+#[path = "support/ports.rs"]
+mod ports;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -145,15 +147,6 @@ fn unknown_flags_and_steps_are_refused() {
     }
 }
 
-/// Returns a port that is free, as is the next one. The server is killed and must get the port again: it is below those
-/// that the kernel gives to clients.
-fn free_ports() -> u16 {
-    let first = 12_000 + (std::process::id() % 8_000) as u16 * 2;
-    let is_free =
-        |port: &u16| [*port, port + 1].iter().all(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    (first..32_000).step_by(2).find(is_free).expect("some ports are free")
-}
-
 /// Runs all steps with few clients. Returns the directory of the report.
 fn run() -> Folder {
     let out = Folder::new("run");
@@ -161,7 +154,7 @@ fn run() -> Folder {
     let flags = "--connections 300 --rooms 10 --hold 1 --seconds 1 --churn 20 --shards 2 --reserve 16";
     let mut command = Command::new(in_tree("scripts/million.sh"));
     command.args(flags.split(' ')).arg("--bin").arg(bin).arg("--out").arg(&out.0);
-    let output = command.arg("--port").arg(free_ports().to_string()).output().unwrap();
+    let output = command.arg("--port").arg(ports::free_ports("127.0.0.1").to_string()).output().unwrap();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     out
 }
@@ -204,7 +197,8 @@ fn a_run_with_few_clients_is_reported_step_by_step() {
     assert_eq!(report["failures"], serde_json::json!([]));
     // The server's own figures: both shards have clients, each delivery was measured, and memory was taken.
     let shards = report.pointer("/steps/connect/connections_of_shards").unwrap();
-    assert!(number(shards, "/fewest") + number(shards, "/most") == 300.0, "{shards}");
+    let (fewest, most) = (number(shards, "/fewest"), number(shards, "/most"));
+    assert!(fewest > 0.0 && fewest + most == 300.0, "{shards}");
     assert!(number(&report, "/steps/broadcast/histograms/delivery/count") >= 300.0);
     assert!(number(&report, "/steps/connect/server/cpu_us_each") > 0.0);
     assert!(number(&report, "/steps/hold/memory/resident_each") > 1000.0);
@@ -213,6 +207,7 @@ fn a_run_with_few_clients_is_reported_step_by_step() {
     assert!(table.contains("| connected: 300 of 300 | 300 (met) |"), "{table}");
     side_by_side(&out);
     failures_are_reported(&out);
+    goals_need_all_clients(&out);
 }
 
 /// Several runs have a column each.
@@ -225,12 +220,15 @@ fn side_by_side(out: &Folder) {
     assert!(table.contains("| connected | 300 | 300 | 300 |"), "{table}");
 }
 
-/// What clients must not see makes the run fail, and is named.
+/// A run fails because of each thing that clients must not see, and its name is shown.
 fn failures_are_reported(out: &Folder) {
     for (file, pointer, value, said) in [
         ("connect.load.json", "/failed", 2, "connect: 2 clients did not get their connection"),
         ("hold.load.json", "/lost", 1, "hold: 1 idle clients lost their connection"),
+        ("broadcast.load.json", "/pings_unanswered", 2, "broadcast: 2 pings were not answered"),
         ("rooms.load.json", "/lost", 3, "rooms: 3 events did not arrive"),
+        ("rooms.load.json", "/unpublished", 1, "rooms: 1 events were not published"),
+        ("churn.load.json", "/churned", 1000, "clients that had left did not come back"),
         ("return.load.json", "/back", 290, "return: 10 clients did not come back"),
         ("stop.load.json", "/closed_1001", 299, "stop: 1 clients were not told that the server stops"),
         ("stop.moments.json", "/exit_code", 1, "stop: the server's exit code was 1"),
@@ -252,4 +250,33 @@ fn failures_are_reported(out: &Folder) {
     assert!(code == Some(1) && stderr.contains("stop: 3 shards were left behind"), "{code:?} {stderr}");
     fs::write(&log, "").unwrap();
     assert_eq!(report_again(out).0, Some(0));
+}
+
+/// Goals are not met by a step that did not reach all clients.
+fn goals_need_all_clients(out: &Folder) {
+    for (file, step, goals) in [
+        ("broadcast.load.json", r#"{"step": "broadcast", "error": "refused"}"#, &[6, 7][..]),
+        ("stop.load.json", r#"{"clients": 0, "closed_1001": 0, "first_ms": 0.0, "last_ms": 0.0}"#, &[8]),
+    ] {
+        let path = out.0.join(file);
+        let before = fs::read_to_string(&path).unwrap();
+        fs::write(&path, step).unwrap();
+        let (_, stderr) = report_again(out);
+        let report = read(out, "million.json");
+        let met = |goal: &usize| report["goals"][*goal - 1]["met"].as_bool().unwrap();
+        assert!(!goals.iter().any(met), "{:#} {stderr}", report["goals"]);
+        fs::write(&path, before).unwrap();
+    }
+}
+
+#[test]
+fn a_check_of_the_host_keeps_the_last_report() {
+    let out = Folder::new("check");
+    for file in ["table.md", "million.json", "notes.md"] {
+        out.write(file, "");
+    }
+    let mut command = Command::new(in_tree("scripts/million.sh"));
+    let output = command.args(["--check", "--force", "--connections", "10", "--out"]).arg(&out.0).output();
+    assert!(output.unwrap().status.success());
+    assert_eq!(fs::read_dir(&out.0).unwrap().count(), 3);
 }

@@ -232,13 +232,17 @@ def mib(count):
 def describe(plan, checks):
     """Returns what the report says of the host."""
     cpu = re.search(r"^model name\s*: (.*)$", read("/proc/cpuinfo") or "", re.M)
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        commit = git.stdout.strip()
+    except OSError:  # git is not installed
+        commit = ""
     return {
         "kernel": os.uname().release,
         "cpu": cpu[1] if cpu else "unknown",
         "cores": os.cpu_count(),
         "memory_bytes": meminfo().get("MemTotal", 0),
-        "commit": revision.stdout.strip() or "unknown",
+        "commit": commit or "unknown",
         "nofile": plan.nofile,
         "tcp_mem": plan.tcp_mem,
         "checks": [{"name": check.name, "there": check.there, "wanted": check.wanted, "met": check.is_met} for check in checks],

@@ -99,8 +99,7 @@ impl Listeners {
         self.tcp
     }
 
-    /// Lets the kernel accept connections from now on. Unix sockets listen already, but only from now on may anybody
-    /// connect.
+    /// Lets the kernel accept connections from now on. Unix sockets listen already, but nobody may connect to them before.
     pub fn listen(&self) -> Result<(), ListenError> {
         for file in &self.files {
             file.admit().map_err(|error| ListenError::Address {
@@ -168,30 +167,39 @@ impl Listeners {
 /// moment later, or some seconds later if it had many connections.
 fn wait_until_free(address: SocketAddr) -> io::Result<()> {
     let began = Instant::now();
-    let mut is_waiting_long = false;
+    let mut is_logged = false;
     loop {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        match socket.bind(&address.into()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let waited = began.elapsed();
-                let is_over = waited >= LEFT_OVER_WAIT && !left_over::is_left_over(address);
-                if is_over || waited >= LEFT_OVER_WAIT_MAX {
-                    return Err(error);
-                }
-                if waited >= LEFT_OVER_WAIT && !is_waiting_long {
-                    is_waiting_long = true;
-                    tracing::info!(%address, "waiting until the kernel has closed the connections of a server that \
-                        was killed");
-                }
-                thread::sleep(LEFT_OVER_WAIT / if is_waiting_long { 20 } else { 100 });
-            }
+        let error = match bind_alone(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
             bound => return bound,
+        };
+        if began.elapsed() < LEFT_OVER_WAIT {
+            thread::sleep(LEFT_OVER_WAIT / 100);
+            continue;
+        }
+        if began.elapsed() >= LEFT_OVER_WAIT_MAX || !left_over::is_left_over(address) {
+            return Err(error);
+        }
+        if !is_logged {
+            is_logged = true;
+            tracing::info!(%address, "waiting until the kernel has closed the connections of a server that was killed");
+        }
+        // To bind, the kernel goes through all sockets of the port under a lock that it needs to close them: for a million
+        // of them that is a tenth of a second. Looking for sockets that listen is cheap.
+        while began.elapsed() < LEFT_OVER_WAIT_MAX && left_over::is_left_over(address) {
+            thread::sleep(LEFT_OVER_WAIT / 20);
         }
     }
+}
+
+/// Binds a socket that shares the address with no other socket that listens, and drops it.
+fn bind_alone(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 fn tcp_error(address: SocketAddr, error: io::Error) -> ListenError {

@@ -4,6 +4,7 @@
 use crate::support::Ended;
 use crate::support::wire::Frame;
 use crate::support::{Client, Conversation, Server, Transport};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::TcpStream;
 
 #[test]
@@ -39,7 +40,8 @@ fn signals_end_the_server_in_order() {
 #[test]
 fn many_shards_tell_thousands_of_clients() {
     const CLIENTS: usize = 2000;
-    let args = ["--shards", "16", "--shutdown-timeout", "120s", "--connections-per-address-max", "0"];
+    raise_descriptor_limit();
+    let args = ["--shards", "12", "--shutdown-timeout", "120s", "--connections-per-address-max", "0"];
     let mut server = Server::start(&args);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.websocket()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
@@ -58,6 +60,12 @@ fn many_shards_tell_thousands_of_clients() {
     assert_eq!(server.exit().code(), Some(0));
     let log = server.log_with("shutting down");
     assert!(!log.contains("shutdown-timeout has passed"), "a shard is left behind: {log}");
+}
+
+/// Raises the soft limit on open files, which is 1024 on most systems, to the hard limit.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
 #[test]

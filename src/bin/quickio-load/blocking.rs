@@ -113,20 +113,7 @@ fn read_until(
         };
         let decoded = decoder.decode(&bytes[..len], |message| match message {
             message if until(&message) => found = true,
-            Message::Close(code, reason) => {
-                let code = code.map_or("no code".into(), |code| code.to_string());
-                bad = Some(format!(
-                    "the server closed the connection: {code} {}",
-                    String::from_utf8_lossy(reason)
-                ));
-            }
-            Message::Refused(answer) => {
-                bad = Some(format!(
-                    "the server refused the subscription: {}. Start it with --app relay",
-                    String::from_utf8_lossy(answer)
-                ));
-            }
-            _ => {}
+            message => bad = refusal(&message).or(bad.take()),
         });
         decoded.map_err(|error| error.to_string())?;
         if let Some(bad) = bad.take() {
@@ -134,6 +121,22 @@ fn read_until(
         }
     }
     Ok(())
+}
+
+/// Describes a message by which the server refuses the client, or returns `None` for all others.
+fn refusal(message: &Message<'_>) -> Option<String> {
+    match message {
+        Message::Close(code, reason) => {
+            let code = code.map_or("no code".into(), |code| code.to_string());
+            let reason = String::from_utf8_lossy(reason);
+            Some(format!("the server closed the connection: {code} {reason}"))
+        }
+        Message::Refused(answer) => {
+            let answer = String::from_utf8_lossy(answer);
+            Some(format!("the server refused the subscription: {answer}. Start it with --app relay"))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

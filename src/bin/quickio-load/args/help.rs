@@ -63,7 +63,7 @@ const MILLION: &str = "\
 \nThe scenario has one thread, which should have a core of its own (taskset -c 1 quickio-load million ...). It
 reads one step from each line of standard input. When a step is over, it writes one line of JSON to standard
 output. Between the steps it goes on to answer heartbeats. At the end of the input it closes all clients.
-The server needs --app relay, --connections-per-address-max 0, and shards enough for the sockets.
+The server needs --app relay, --connections-per-address-max 0, and enough shards for the sockets.
 
 Steps:
   connect               opens all clients; each subscribes to one of the rooms and to one path that all share

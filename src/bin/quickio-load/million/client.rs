@@ -31,14 +31,14 @@ pub struct LoadClient {
     pub newest: u64,
 }
 
-/// The state of a client: Closed -> Opening -> Open -> Leaving -> Cancelling -> Closing -> Closed. Opening and Open may
-/// be followed by Cancelling, and each of these states by Closing.
+/// The state of a client: Closed -> Opening -> Open -> Leaving -> Cancelling -> Closing -> Closed. A client that fails goes
+/// from Opening or Open to Cancelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
     Closed,
     Opening(OpeningPart),
     Open,
-    /// The server has sent a close frame, and the client waits for the end of the stream.
+    /// A close frame was sent in one direction or both, and the client waits for the other one or the end of the stream.
     Leaving,
     /// The operations in flight are being cancelled.
     Cancelling,

@@ -21,7 +21,7 @@ const CLIENTS_MAX: usize = 16_000_000;
 #[derive(Clone, Debug)]
 pub struct MillionPlan {
     pub clients: usize,
-    /// The number of rooms. LoadClient `k` subscribes to room `k % rooms`.
+    /// The number of rooms. Client `k` subscribes to room `k % rooms`.
     pub rooms: usize,
     /// The number of clients that ping during a broadcast.
     pub pingers: usize,

@@ -28,6 +28,17 @@ struct EvenSchedule {
     count: u64,
 }
 
+/// The events to all rooms, in turn.
+struct RoomEvents {
+    schedule: EvenSchedule,
+    plan: Plan,
+    published: u64,
+    /// The deliveries that the published events must cause.
+    expected: u64,
+    /// The events whose room had no member that could publish them.
+    unpublished: u64,
+}
+
 /// Clients that leave and come back, in turn.
 struct Churn {
     schedule: EvenSchedule,
@@ -57,6 +68,19 @@ impl EvenSchedule {
     }
 }
 
+impl RoomEvents {
+    /// Returns the events of a number of rooms, `rate` a second in each.
+    fn new(begin: u64, time: Duration, rate: f64, rooms: usize, plan: &Plan) -> RoomEvents {
+        RoomEvents {
+            schedule: EvenSchedule::new(begin, time, rate * rooms as f64),
+            plan: Plan { burst: 1, ..plan.clone() },
+            published: 0,
+            expected: 0,
+            unpublished: 0,
+        }
+    }
+}
+
 impl Churn {
     /// Returns the churn of the last clients: enough for each to stay for some time, but at most a tenth.
     fn new(begin: u64, time: Duration, rate: f64, clients: u32) -> Churn {
@@ -77,34 +101,24 @@ impl<W: Write> StepRunner<'_, W> {
     /// Publishes to each room `rate` times a second, while `churn` clients a second leave and come back.
     pub fn rooms(&mut self, time: Duration, rate: f64, churn: f64) -> Result<Value, String> {
         let begin = clock::now();
-        let rooms = self.swarm.members.rooms();
-        let mut publishing = EvenSchedule::new(begin, time, rate * rooms as f64);
+        let mut events = RoomEvents::new(begin, time, rate, self.swarm.members.rooms(), self.plan);
         let mut churn = Churn::new(begin, time, churn, self.swarm.clients() as u32);
         self.swarm.set_stayers(churn.first);
         self.swarm.deliveries = Deliveries::new(begin, churn.first);
-        let plan = Plan { burst: 1, ..self.plan.clone() };
-        let (mut published, mut expected, mut unpublished) = (0, 0, 0);
         let mut quiet_since = (0, 0, begin);
         loop {
             let now = clock::now();
-            while let Some((n, at)) = publishing.take_due(now) {
-                let room = n as usize % rooms;
-                let Some(publisher) = self.publisher_of(room) else {
-                    unpublished += 1;
-                    continue;
-                };
-                self.swarm.send_from(publisher, Burst::new(&plan, Room::Busy(room)).at(at));
-                (published, expected) = (published + 1, expected + self.swarm.members.of(room));
-            }
+            self.publish_due(&mut events, now);
             self.churn_due(&mut churn, now);
-            let delivered = self.swarm.deliveries.delivered;
+            let (delivered, expected) = (self.swarm.deliveries.delivered, events.expected);
+            let published = events.published;
             self.progress
                 .show(|| format!("rooms: {published} published, {delivered} of {expected} delivered"));
             let back = self.swarm.measured.opened.count() + self.swarm.measured.failures();
             if (quiet_since.0, quiet_since.1) != (delivered, back) {
                 quiet_since = (delivered, back, now);
             }
-            let due = [publishing.next_due(), churn.schedule.next_due()].into_iter().flatten().min();
+            let due = [events.schedule.next_due(), churn.schedule.next_due()].into_iter().flatten().min();
             let is_over = delivered >= expected && back >= churn.left || now > quiet_since.2 + SILENCE_NS;
             if due.is_none() && is_over {
                 break;
@@ -113,17 +127,35 @@ impl<W: Write> StepRunner<'_, W> {
             self.reopen_churned(&churn);
         }
         self.swarm.set_stayers(ClientNumber::MAX);
+        Ok(self.rooms_report(begin, &events, &churn))
+    }
+
+    fn publish_due(&mut self, events: &mut RoomEvents, now: u64) {
+        while let Some((n, at)) = events.schedule.take_due(now) {
+            let room = n as usize % self.swarm.members.rooms();
+            let Some(publisher) = self.publisher_of(room) else {
+                events.unpublished += 1;
+                continue;
+            };
+            self.swarm.send_from(publisher, Burst::new(&events.plan, Room::Busy(room)).at(at));
+            events.published += 1;
+            events.expected += self.swarm.members.of(room);
+        }
+    }
+
+    fn rooms_report(&self, begin: u64, events: &RoomEvents, churn: &Churn) -> Value {
         let (deliveries, measured) = (&self.swarm.deliveries, &self.swarm.measured);
         let took = seconds(deliveries.last.saturating_sub(begin));
-        Ok(json!({
-            "step": "rooms", "seconds": took, "published": published, "unpublished": unpublished, "expected": expected,
-            "delivered": deliveries.delivered, "lost": expected.saturating_sub(deliveries.delivered),
-            "duplicated": deliveries.duplicated, "delivered_to_churners": deliveries.to_churners,
+        json!({
+            "step": "rooms", "seconds": took, "published": events.published, "unpublished": events.unpublished,
+            "expected": events.expected, "delivered": deliveries.delivered, "late": deliveries.late,
+            "lost": events.expected.saturating_sub(deliveries.delivered), "duplicated": deliveries.duplicated,
+            "delivered_to_churners": deliveries.to_churners,
             "deliveries_per_s": if took > 0.0 { deliveries.delivered as f64 / took } else { 0.0 },
             "latency": latency_json(&deliveries.latency), "lost_clients": measured.ends(), "ends": measured.ends_json(),
             "churned": churn.left, "churn_skipped": churn.skipped, "failed": measured.failures(),
             "failures": measured.failures_json(), "opened": latency_json(&measured.opened),
-        }))
+        })
     }
 
     /// Returns an open member of a room that does not take part in the churn, if its first members include one.

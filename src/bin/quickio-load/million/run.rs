@@ -264,8 +264,10 @@ mod tests {
         assert_eq!((&broadcast["duplicated"], &broadcast["lost"]), (&json!(0), &json!(0)));
         let ms = |name: &str| broadcast[name].as_f64().unwrap();
         assert!(0.0 < ms("first_ms") && ms("first_ms") <= ms("last_ms"), "{broadcast:#}");
-        assert!(broadcast["pings"]["count"].as_u64().unwrap() > 0, "{broadcast:#}");
-        assert!(broadcast["pings_before"]["count"].as_u64().unwrap() > 0, "{broadcast:#}");
+        let pings = |name: &str| broadcast[name]["count"].as_u64().unwrap();
+        assert!(pings("pings") > 0 && pings("pings_before") > 0, "{broadcast:#}");
+        assert_eq!(broadcast["pings_sent"], json!(pings("pings") + pings("pings_before")), "{broadcast:#}");
+        assert_eq!(broadcast["pings_unanswered"], 0, "{broadcast:#}");
     }
 
     #[test]

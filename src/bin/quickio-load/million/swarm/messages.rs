@@ -28,6 +28,7 @@ impl Swarm<'_> {
     /// Sends pings, if the client is open.
     pub(super) fn ping(&mut self, client: ClientNumber, count: usize) {
         if self.is_open(client) {
+            self.pingers.sent += count as u64;
             (0..count).for_each(|_| self.send(client, self.frames.ping.clone()));
         }
     }
