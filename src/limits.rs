@@ -54,6 +54,11 @@ pub const SESSIONS_UNUSED_OF_SHARD_MIN: usize = 16;
 /// the other 2 seconds are for the response and the next request on a slow mobile network, one lost packet included.
 pub const SESSION_FIRST_WAIT: Duration = Duration::from_secs(4);
 
+/// How long a session takes requests after its stream was broken off, if the client has asked for it. A browser breaks off
+/// the stream of a page that is left, and sends the last events at the same time, in requests that outlive the page. They
+/// come on other connections, which may have to be opened first.
+pub const STREAM_LINGER: Duration = Duration::from_secs(2);
+
 /// The maximum number of unanswered HTTP requests of one connection. There is more than one only if the peer sends
 /// requests without waiting for responses, which most clients never do. One more is answered 429. The requests take
 /// less than 100 KiB; responses that wait for earlier ones count towards `outbox-bytes-max`.
@@ -72,6 +77,10 @@ pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// The output, in bytes, that a client may leave unread even while all outboxes together are full: more than a client
 /// that reads has at any time. One larger message is allowed too.
 pub const OUTBOX_BYTES_MIN: usize = 32 * 1024;
+
+/// The memory, in bytes, that the incomplete message of a connection may always take, even while those of all connections
+/// together have reached their limit: an HTTP head of the default maximum size, and most messages.
+pub const INCOMPLETE_BYTES_MIN: usize = 20 * 1024;
 
 /// The size in bytes of the longest event text without data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;
@@ -121,8 +130,16 @@ pub const MANGLER_KEEPALIVE_PROBES: u32 = 3;
 pub const C_APPLICATIONS_MAX: usize = 64;
 
 /// The maximum number of open promises of all applications in C. 4 Mi of them take half a GiB, and clients have given
-/// up long before. One more is refused (`QIO_FULL`), and its event is answered 500.
+/// up long before. One more is refused (`QIO_FULL`), and its event is answered 420.
 pub const C_PROMISES_MAX: usize = 4 << 20;
+
+/// The number of open promises that a client may always have, unless only the last quarter of `C_PROMISES_MAX` is free.
+/// Above it, a client has a share of what is free, as with workers: no client may keep the others out.
+pub const C_CLIENT_PROMISES_MIN: usize = 16;
+
+/// The number of clients for which a thread keeps the counts of their promises before it looks for those that have none
+/// left.
+pub const C_CLIENTS_COUNTED_MIN: usize = 1024;
 
 /// The number of parsed paths that a thread caches, because applications in C and workers pass paths as text: a power
 /// of two.

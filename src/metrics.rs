@@ -101,6 +101,9 @@ metrics! {
             "Connections closed because the peer did not read and its outbox was full (WebSocket: 1013).";
         ClosesSlowPressed = "closes_slow_pressed", "connections",
             "Of closes_slow, those that outboxes-bytes-max has caused.";
+        ClosesIncomplete = "closes_incomplete", "connections",
+            "Connections closed because their incomplete message was large while those of all connections took \
+             incomplete-bytes-max (WebSocket: 1013, HTTP: 503).";
         ClosesByPeer = "closes_by_peer", "connections",
             "Connections that the peer closed in an orderly way.";
         ClosesReset = "closes_reset", "connections",
@@ -135,6 +138,8 @@ metrics! {
             "HTTP requests for a session that does not exist (403): it has ended, or the sid was guessed.";
         StreamsOpened = "streams_opened", "streams",
             "Event streams opened.";
+        StreamsLingered = "streams_lingered", "streams",
+            "Event streams that were broken off and whose sessions took requests for 2 s more (linger).";
         BytesReceived = "bytes_received", "bytes",
             "Bytes received from peers.";
         BytesSent = "bytes_sent", "bytes",
@@ -264,6 +269,8 @@ metrics! {
              shard.";
         OutboxBytes = "outbox_bytes", "bytes",
             "Bytes in outboxes that wait for their clients to read.";
+        IncompleteBytes = "incomplete_bytes", "bytes",
+            "Memory of messages, heads and bodies that peers have not sent completely.";
         MeshOverflowBytes = "mesh_overflow_bytes", "bytes",
             "The cost of the messages that wait for other shards.";
         InputsHeld = "inputs_held", "sources",
@@ -311,6 +318,9 @@ metrics! {
         Refusals = "app_refusals", "events",
             "Events, subscriptions and answers to callbacks that were answered with 420, by the application or because \
              its worker was busy.";
+        PromisesRefused = "app_promises_refused", "promises",
+            "Promises of an application in C that were refused because there were too many, or because the client had its \
+             share of them: the event or subscription was answered with 420.";
         Errors = "app_errors", "errors",
             "Exceptions and panics that the application did not handle, and other records that a worker logged as errors. \
              A worker's are counted on shard 0.";

@@ -88,6 +88,11 @@ impl Context<'_> {
         self.client_data.remove(&client)?.downcast().ok().map(|data| *data)
     }
 
+    /// Counts a promise that the application may not hold, because there are too many.
+    pub(crate) fn count_refused_promise(&mut self) {
+        *self.promises_refused += 1;
+    }
+
     pub(crate) fn push_local(&mut self, command: LocalCommand) {
         self.commands.push(command);
     }

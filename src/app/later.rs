@@ -51,6 +51,11 @@ impl Later {
         self.reply_to.expect("a promise that was not consumed has its client").client
     }
 
+    /// Drops the promise without an answer, because the event gets another one.
+    pub(crate) fn forget(mut self) {
+        self.reply_to = None;
+    }
+
     /// Answers the event. If the client has disconnected, the answer is dropped and counted.
     ///
     /// # Errors
@@ -110,6 +115,11 @@ impl LaterDecision {
     /// Returns the client that waits for the decision.
     pub fn client(&self) -> ClientId {
         self.pending.expect("a promise that was not consumed has its client").0.client
+    }
+
+    /// Drops the promise without a decision, because another one is made.
+    pub(crate) fn forget(mut self) {
+        self.pending = None;
     }
 
     /// Accepts (`true`) or refuses (`false`) the subscription.

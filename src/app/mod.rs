@@ -30,6 +30,7 @@ mod later;
 mod paths;
 mod registrar;
 mod server;
+mod shares;
 mod types;
 
 pub mod c;

@@ -65,6 +65,8 @@ pub struct Context<'a> {
     pub(crate) server: &'a Server,
     pub(crate) commands: &'a mut Vec<LocalCommand>,
     pub(crate) client_data: &'a mut ClientData,
+    /// The number of promises that the application was refused on this shard.
+    pub(crate) promises_refused: &'a mut u64,
     /// The generation of the client in each slot of the shard; 0 if the slot is empty.
     pub(crate) generations: &'a [u32],
     pub(crate) now: Duration,

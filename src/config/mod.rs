@@ -290,6 +290,8 @@ pub struct Config {
     pub outbox_bytes_max: usize,
     /// The amount of output that may wait for all clients together, in bytes, or `None` for a quarter of the memory.
     pub outboxes_bytes_max: Option<usize>,
+    /// The memory of the incomplete messages of all connections together, in bytes, or `None` for an eighth of the memory.
+    pub incomplete_bytes_max: Option<usize>,
     /// The maximum number of subscriptions of all clients together.
     pub clients_subs_total: usize,
     /// The percentage of `clients_subs_total` above which clients that have `clients_subs_min` get no more.
@@ -409,6 +411,7 @@ impl Default for Config {
             http_head_bytes_max: 16_384,
             outbox_bytes_max: 1_048_576,
             outboxes_bytes_max: None,
+            incomplete_bytes_max: None,
             clients_subs_total: 4_194_304,
             clients_subs_pressure: 60,
             clients_subs_min: 128,

@@ -403,6 +403,20 @@ pub static SETTINGS: &[Setting] = &[
               that of the machine, or the limit of its control group.",
     },
     Setting {
+        name: "incomplete-bytes-max",
+        group: Group::Limits,
+        kind: ValueKind::AutoCount {
+            max: KI * KI * MI,
+            unit: "bytes",
+            field: |config| &mut config.incomplete_bytes_max,
+        },
+        default: "auto",
+        doc: "The memory that incomplete messages, heads and bodies of all connections may take together, divided equally \
+              among the shards. While a shard has more, a connection whose own takes more than 20 KiB is closed as soon as \
+              more of it comes (1013; over HTTP, 503). auto means an eighth of the memory that the server may use, as for \
+              outboxes-bytes-max.",
+    },
+    Setting {
         name: "clients-subs-total",
         group: Group::Limits,
         kind: ValueKind::Count {

@@ -270,6 +270,18 @@ impl Codec {
         if let CodecState::Http(http) = &self.state { http.waiting_bytes() } else { 0 }
     }
 
+    /// Returns the memory of a message, head or body that is incomplete, in bytes, or 0 if none is. What the last call of
+    /// [`Codec::decode`] lent to the caller counts too.
+    #[inline]
+    pub fn incomplete_bytes(&self) -> usize {
+        match &self.state {
+            CodecState::WebSocket(websocket) => websocket.incomplete_bytes(),
+            CodecState::Raw(raw) => raw.incomplete_bytes(),
+            CodecState::Http(http) => http.incomplete_bytes(),
+            CodecState::Detecting(..) | CodecState::Ended => 0,
+        }
+    }
+
     /// Returns an iterator over the HTTP requests that were not answered, each with the session that it names, if any.
     /// An event stream is never answered.
     ///

@@ -53,12 +53,22 @@ impl RawCodec {
     /// Ends the connection.
     pub fn close(&mut self, reason: Reason) -> Close {
         self.ended = true;
+        self.decoder = RawDecoder::default();
         Close::silent(reason)
     }
 
     /// Returns whether events may be sent.
     pub fn is_open(&self) -> bool {
         !self.ended
+    }
+
+    /// Returns the memory of an incomplete text, in bytes.
+    #[inline]
+    pub fn incomplete_bytes(&self) -> usize {
+        self.decoder
+            .partial
+            .as_deref()
+            .map_or(0, |partial| size_of::<PartialText>() + partial.text.capacity())
     }
 
     /// Returns whether the connection is open and no text is incomplete.

@@ -31,6 +31,8 @@ pub enum Reason {
     ClientTimeout,
     /// The client does not read its output fast enough.
     SlowClient,
+    /// The message that the peer has begun is large, and all connections together have begun too many.
+    NoRoom,
     /// The server has its maximum number of clients.
     TooManyClients,
     /// The server is shutting down.
@@ -54,7 +56,7 @@ impl Reason {
             Reason::ConnectionLost => 1006,
             Reason::ClientTimeout => 1008,
             Reason::ServerError => 1011,
-            Reason::SlowClient | Reason::TooManyClients => 1013,
+            Reason::SlowClient | Reason::NoRoom | Reason::TooManyClients => 1013,
             Reason::Violation(violation) => violation.code(),
             Reason::Refused(refusal) => refusal.status(),
         }
@@ -72,6 +74,7 @@ impl Reason {
             Reason::MalformedEvent => "invalid event format",
             Reason::ClientTimeout => "client timeout",
             Reason::SlowClient => "client reads too slowly",
+            Reason::NoRoom => "too many messages are incomplete; try again later",
             Reason::TooManyClients => "too many clients",
             Reason::GoingAway => "server going away",
             Reason::Application => "closed by the application",

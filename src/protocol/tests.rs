@@ -399,6 +399,7 @@ fn each_reason_has_its_own_text() {
         Reason::MalformedEvent,
         Reason::ClientTimeout,
         Reason::SlowClient,
+        Reason::NoRoom,
         Reason::TooManyClients,
         Reason::GoingAway,
         Reason::Application,

@@ -51,7 +51,6 @@ impl Utf8Gatherer {
     }
 
     /// Returns the capacity of the text's memory, in bytes.
-    #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.text.capacity()
     }

@@ -25,6 +25,9 @@ const DESCRIPTORS_SPARE: usize = 1024;
 /// The part of the memory that output may take while it waits for clients, if `outboxes-bytes-max` is not set.
 const OUTBOXES_PART: usize = 4;
 
+/// The part of the memory that incomplete messages may take, if `incomplete-bytes-max` is not set.
+const INCOMPLETE_PART: usize = 8;
+
 /// A function that is called when a shard has ended, with the number of the shard and its result.
 pub(super) type OnShardEnd = Arc<dyn Fn(u16, io::Result<()>) + Send + Sync>;
 
@@ -79,6 +82,9 @@ impl ShardThreads {
         let mut shared = SharedState::new(config, ring.descriptors as usize * shards);
         if config.outboxes_bytes_max.is_none() {
             shared.outboxes_bytes_max = memory::available() / OUTBOXES_PART;
+        }
+        if config.incomplete_bytes_max.is_none() {
+            shared.incomplete_bytes_max = memory::available() / INCOMPLETE_PART;
         }
         let shared = Arc::new(shared);
         let mut threads = ShardThreads {

@@ -45,6 +45,8 @@ struct Runner {
     names: Vec<String>,
     /// The number of panics, by application.
     panics: Vec<u64>,
+    /// The number of promises that were refused, by application.
+    promises_refused: Vec<u64>,
     /// The generation of the client in each slot; 0 if the slot is free.
     clients: Vec<u32>,
     commands: Vec<LocalCommand>,
@@ -78,6 +80,7 @@ impl Apps {
             data: apps.iter().map(|_| ClientData::default()).collect(),
             names: apps.iter().map(|app| app.name().to_owned()).collect(),
             panics: vec![0; apps.len()],
+            promises_refused: vec![0; apps.len()],
             clients: Vec::new(),
             commands: Vec::new(),
             now: Duration::ZERO,
@@ -105,6 +108,11 @@ impl Apps {
     /// The number of panics of each application.
     pub(super) fn panics(&self) -> &[u64] {
         &self.runner.panics
+    }
+
+    /// The number of promises that each application was refused.
+    pub(super) fn promises_refused(&self) -> &[u64] {
+        &self.runner.promises_refused
     }
 
     /// Asserts the invariants of the worker groups. Linear in the number of workers.
@@ -278,13 +286,16 @@ impl Apps {
 
 impl Runner {
     fn run<T>(&mut self, app: u32, code: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
-        let Runner { shard, servers, data, names, panics, clients, commands, now, host } = self;
+        let Runner { shard, servers, data, names, panics, promises_refused, clients, commands, now, host } =
+            self;
         let (server, data) = (&servers[app as usize], &mut data[app as usize]);
+        let promises_refused = &mut promises_refused[app as usize];
         let mut cx = Context {
             shard: *shard,
             server,
             commands,
             client_data: data,
+            promises_refused,
             generations: clients,
             now: *now,
             host,

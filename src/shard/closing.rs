@@ -122,7 +122,9 @@ impl State {
         if cause.is_slow_peer() {
             self.connections.drop_outbox(slot);
         }
-        let goodbye = goodbye.unwrap_or_else(|| Goodbye::of(codecs.get_mut(slot), cause, &self.protocol));
+        let goodbye = goodbye.unwrap_or_else(|| {
+            self.change_codec(codecs, slot, |codec, settings| Goodbye::of(codec, cause, settings))
+        });
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
         // A peer that has shut down its side cannot send a Close, but it may read what was queued before.
@@ -156,7 +158,7 @@ impl State {
     /// operations in flight are cancelled. If the kernel is executing an operation at this moment, it cannot cancel
     /// it; the timer then repeats the cancellation.
     pub fn abort(&mut self, codecs: &mut Codecs, slot: u32) {
-        codecs.end(slot);
+        self.change_codec(codecs, slot, |codec, _| *codec = Codec::default());
         self.connections.drop_outbox(slot);
         self.held.remove(self.connections.source(slot));
         let connection = self.connections.live_mut(slot);

@@ -32,11 +32,6 @@ impl Codecs {
         *self.get_mut(slot) = Codec::new(options);
     }
 
-    /// Ends a connection: its codec discards all further input, and its memory is freed.
-    pub fn end(&mut self, slot: u32) {
-        *self.get_mut(slot) = Codec::default();
-    }
-
     /// Frees the blocks of codecs for slots from `slots` on, which no connection has.
     #[inline]
     pub fn truncate(&mut self, slots: usize) {
@@ -66,6 +61,11 @@ impl Codecs {
         &mut self.blocks[slot as usize / BLOCK][slot as usize % BLOCK]
     }
 
+    /// The memory that the incomplete messages of all codecs take. Linear in the number of slots.
+    pub fn incomplete_bytes(&self) -> u64 {
+        self.blocks.iter().flatten().map(|codec| codec.incomplete_bytes() as u64).sum()
+    }
+
     /// Asserts the invariant. `is_in_use` returns whether a slot holds a connection with a socket that has not ended.
     /// Linear in the number of slots.
     pub fn check(&self, is_in_use: impl Fn(u32) -> bool) {
@@ -92,7 +92,7 @@ mod tests {
     fn only_connections_have_codecs_that_decode() {
         let mut codecs = two();
         codecs.check(|slot| slot == 0 || slot == BLOCK as u32);
-        codecs.end(0);
+        *codecs.get_mut(0) = Codec::default();
         codecs.check(|slot| slot == BLOCK as u32);
     }
 

@@ -104,6 +104,7 @@ fn counter_of_reason(reason: Reason) -> Counter {
         Reason::MalformedEvent => Counter::ClosesMalformedEvent,
         Reason::ClientTimeout => Counter::TimeoutsMessage,
         Reason::SlowClient => Counter::ClosesSlow,
+        Reason::NoRoom => Counter::ClosesIncomplete,
         Reason::TooManyClients => Counter::ConnectionsRefusedLimit,
         Reason::GoingAway => Counter::ClosesShutdown,
         Reason::Application | Reason::ServerError => Counter::ClosesByApp,

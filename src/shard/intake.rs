@@ -8,7 +8,7 @@ use super::sessions::messages::LostInput;
 use super::state::State;
 use crate::log::{Escaped, throttle};
 use crate::metrics::{Counter, Timing};
-use crate::protocol::{Close, Codec, Framing, Incoming};
+use crate::protocol::{Close, Codec, CodecSettings, Framing, Incoming, Reason};
 use crate::qev::ring::{Errno, FrameBatch};
 
 impl State {
@@ -146,14 +146,42 @@ impl State {
     fn decode(&mut self, codecs: &mut Codecs, slot: u32, mut data: &mut [u8]) {
         while matches!(self.connections.live(slot).stage, Stage::Open | Stage::AwaitingPeer) {
             let codec = codecs.get_mut(slot);
+            let before = codec.incomplete_bytes();
             let decoded = self.decode_with(slot, codec, data);
             self.update_progress(slot, codec, &decoded);
+            let after = codec.incomplete_bytes();
+            if before != after {
+                self.incomplete_changed(slot, before, after);
+            }
             if self.connections.live(slot).stage != Stage::Ending {
                 return;
             }
             self.finish_endings(codecs);
             self.finish_overflowed_of(codecs, slot);
             data = &mut data[decoded.consumed..];
+        }
+    }
+
+    /// Changes a codec, and counts the memory that its incomplete message takes then.
+    pub fn change_codec<T>(
+        &mut self,
+        codecs: &mut Codecs,
+        slot: u32,
+        change: impl FnOnce(&mut Codec, &CodecSettings) -> T,
+    ) -> T {
+        let codec = codecs.get_mut(slot);
+        let before = codec.incomplete_bytes();
+        let changed = change(codec, &self.protocol);
+        self.incomplete.changed(before, codec.incomplete_bytes());
+        changed
+    }
+
+    /// Counts the memory of an incomplete message after more of it has come. If the message is too large for this moment,
+    /// its connection ends.
+    pub fn incomplete_changed(&mut self, slot: u32, before: usize, after: usize) {
+        self.incomplete.changed(before, after);
+        if after > before && self.incomplete.is_too_large(after) {
+            self.end(slot, Cause::Reason(Reason::NoRoom));
         }
     }
 
@@ -260,7 +288,7 @@ impl State {
                 // A peer that sends requests and then shuts down its side gets their responses.
                 self.deliver_responses(codecs);
                 if !broken {
-                    codecs.get_mut(slot).end_input();
+                    self.change_codec(codecs, slot, |codec, _| codec.end_input());
                 }
                 if broken || !self.abandon_requests(codecs, slot, LostInput::Ended) {
                     self.end(slot, cause);

@@ -264,7 +264,14 @@ mod tests {
 
     fn request() -> ShardMessage {
         let id = RequestId { shard: 1, connection: 0, generation: 1, number: 0 };
-        let session = SessionParams { sid: Sid::from(7), connect: true, close: false, seq: None, host: "" };
+        let session = SessionParams {
+            sid: Sid::from(7),
+            connect: true,
+            close: false,
+            linger: false,
+            seq: None,
+            host: "",
+        };
         let request = SessionRequest { id, peer: PeerAddress::UNIX, session, body: Some("") };
         ShardMessage::Request(Box::new(RelayedRequest::of(&request)))
     }

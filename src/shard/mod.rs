@@ -44,6 +44,7 @@ mod frames;
 mod held;
 mod http;
 mod inbound;
+mod incomplete;
 mod intake;
 mod kernel;
 mod link_table;

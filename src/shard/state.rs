@@ -11,6 +11,7 @@ use super::codecs::Codecs;
 use super::connection::{Connection, Stage};
 use super::connections::Connections;
 use super::held::HeldInput;
+use super::incomplete::Incomplete;
 use super::kernel::RingOp;
 use super::link_table::Links;
 use super::mesh::{MeshPort, THREADS};
@@ -53,6 +54,8 @@ pub struct SharedState {
     pub connections_per_address_max: usize,
     /// The output, in bytes, that may wait for all clients together.
     pub outboxes_bytes_max: usize,
+    /// The memory, in bytes, that the incomplete messages of all connections may take together.
+    pub incomplete_bytes_max: usize,
 }
 
 impl SharedState {
@@ -62,6 +65,7 @@ impl SharedState {
         SharedState {
             connections_per_address_max: config.connections_per_address(places),
             outboxes_bytes_max: config.outboxes_bytes_max.unwrap_or(usize::MAX),
+            incomplete_bytes_max: config.incomplete_bytes_max.unwrap_or(usize::MAX),
             clients: Pool::new(config.clients_max, 100, 0),
             sessions: Pool::new(config.sessions_max(), 100, 0),
             subscriptions: Pool::new(
@@ -108,6 +112,7 @@ pub(super) struct State {
     pub mesh: MeshPort,
     pub apps: Apps,
     pub connections: Connections,
+    pub incomplete: Incomplete,
     pub pubsub: PubSub,
     pub addresses: Addresses,
     pub refused: RefusedConnections,
@@ -181,6 +186,7 @@ impl State {
             mesh: MeshPort::new(id, port, config.mesh_overflow_bytes_max),
             apps,
             connections,
+            incomplete: Incomplete::new((shared.incomplete_bytes_max / shards) as u64),
             pubsub: PubSub::new(),
             addresses,
             refused: RefusedConnections::default(),
@@ -304,6 +310,7 @@ impl State {
         gauge(Gauge::PathBytes, self.pubsub.path_bytes());
         gauge(Gauge::Timers, self.time.timers());
         gauge(Gauge::OutboxBytes, self.connections.outbox_bytes() as usize);
+        gauge(Gauge::IncompleteBytes, self.incomplete.bytes() as usize);
         gauge(Gauge::MeshOverflowBytes, self.mesh.overflow_bytes());
         gauge(Gauge::InputsHeld, self.held.len());
         gauge(Gauge::InputBytesHeld, self.held.bytes());
@@ -321,6 +328,9 @@ impl State {
         }
         for (app, panics) in snapshot.apps.iter_mut().zip(self.apps.panics()) {
             app.statistics.add(AppCounter::Errors, *panics);
+        }
+        for (app, refused) in snapshot.apps.iter_mut().zip(self.apps.promises_refused()) {
+            app.statistics.add(AppCounter::PromisesRefused, *refused);
         }
         snapshot
     }
@@ -353,6 +363,7 @@ impl State {
                 "connection {slot} has no timer, and no request that waits"
             );
         }
+        self.incomplete.check(codecs.incomplete_bytes());
         self.links.check();
         self.check_held();
         self.apps.check();

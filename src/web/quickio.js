@@ -682,7 +682,7 @@ globalThis.QuickIO = (() => {
 
     async connect() {
       try {
-        const response = await this.fetch({ connect: true }, { headers: { Accept: 'text/event-stream' } })
+        const response = await this.fetch({ connect: true, linger: true }, { headers: { Accept: 'text/event-stream' } })
         const reader = response.body.getReader()
         const decoder = new TextDecoder()
         for (let rest = ''; !this.ended;) {

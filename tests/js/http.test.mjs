@@ -177,7 +177,7 @@ describe('streams', () => {
     const it = await createClient({ transports: ['stream'] })
     assert.deepEqual([it.request.method, it.request.headers], ['GET', { Accept: 'text/event-stream' }])
     const { sid } = it.request.query
-    assert.deepEqual(it.request.query, { sid, connect: 'true' })
+    assert.deepEqual(it.request.query, { sid, connect: 'true', linger: 'true' })
     await it.request.stream(': quickio\n\n')
     assert.deepEqual(it.events(), ['/transport stream', '/open stream'])
     assert.equal(it.requests.length, 1)

@@ -56,7 +56,7 @@ impl Fault {
         (Fault::NotFound, "QIO_NOT_FOUND", c"the item does not exist"),
         (Fault::TooLong, "QIO_TOO_LONG", c"the buffer is too small"),
         (Fault::NotRunning, "QIO_NOT_RUNNING", c"the server is not running yet"),
-        (Fault::Full, "QIO_FULL", c"too many promises are open"),
+        (Fault::Full, "QIO_FULL", c"too many promises are open, or the client has its share of them"),
         (Fault::Panic, "QIO_PANIC", c"the server panicked, which is a bug of the server"),
         (Fault::Failed, "QIO_FAILED", c"the application failed"),
     ];

@@ -5,7 +5,7 @@
 
 use super::abi::{self, ABI_VERSION, Api, Fault, OK, Status, Str};
 use super::host::Host;
-use super::promises::{HeldPromise, PROMISES};
+use super::promises::{ClientPromises, HeldPromise, PROMISES};
 use super::scope::{self, CallKind, CallOutcome, CallScope};
 use super::user::{self, HeldPointer, OwnedPointer, guarded};
 use super::{events, json};
@@ -16,6 +16,7 @@ use crate::app::{
 use crate::client::ClientId;
 use crate::event::path::Path;
 use crate::limits::C_LOG_BYTES_MAX;
+use std::cell::RefCell;
 use std::ffi::c_char;
 use std::ptr::null_mut;
 use std::time::Duration;
@@ -360,8 +361,8 @@ extern "C" fn later(cx: abi::Cx, promise: *mut abi::Promise) -> Status {
         let reply_to = scope.unanswered()?;
         write(promise, NO_PROMISE)?;
         let later = Later::new(scope.cx.server().clone(), reply_to);
-        scope.outcome = CallOutcome::Promised;
-        write(promise, PROMISES.insert(HeldPromise::Answer(later, scope.host))?)
+        let held = HeldPromise::Answer(later, scope.host);
+        write(promise, hold(scope, held)?)
     })
 }
 
@@ -371,8 +372,27 @@ extern "C" fn later_decision(cx: abi::Cx, promise: *mut abi::Promise) -> Status 
         scope.check_unanswered()?;
         write(promise, NO_PROMISE)?;
         let later = LaterDecision::new(scope.cx.server().clone(), reply_to, path);
+        write(promise, hold(scope, HeldPromise::Decision(later))?)
+    })
+}
+
+thread_local! {
+    /// The promises of the clients of this thread's shard.
+    static CLIENT_PROMISES: RefCell<ClientPromises> = RefCell::default();
+}
+
+/// Keeps a promise for the application. If there are too many, or if the client has its share, the event or subscription
+/// is refused with 420.
+fn hold(scope: &mut CallScope<'_, '_>, promise: HeldPromise) -> Result<abi::Promise, Fault> {
+    CLIENT_PROMISES.with_borrow_mut(|clients| {
+        let handle = PROMISES.insert(clients, promise).map_err(|promise| {
+            promise.forget();
+            scope.outcome = CallOutcome::Refused;
+            scope.cx.count_refused_promise();
+            Fault::Full
+        })?;
         scope.outcome = CallOutcome::Promised;
-        write(promise, PROMISES.insert(HeldPromise::Decision(later))?)
+        Ok(handle)
     })
 }
 

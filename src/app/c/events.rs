@@ -112,6 +112,7 @@ fn call_on_hook(
     match decision {
         // The promise decides, when it is kept or dropped. The returned value is ignored.
         _ if outcome.is_promised() => Decision::Later,
+        _ if outcome.is_refused() => Decision::Fail(420),
         abi::ACCEPT => Decision::Accept,
         abi::REFUSE => Decision::Refuse,
         abi::FAIL => Decision::Fail(500),

@@ -5,12 +5,13 @@
 
 use super::abi::{Fault, Promise};
 use super::host::Host;
-use crate::app::{Later, LaterDecision};
+use crate::app::{Later, LaterDecision, shares};
 use crate::client::ClientId;
-use crate::limits::C_PROMISES_MAX;
+use crate::limits::{C_CLIENT_PROMISES_MIN, C_CLIENTS_COUNTED_MIN, C_PROMISES_MAX};
+use ahash::AHashMap;
 use sharded_slab::{Config, DefaultConfig, Entry, Slab};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// A promise that has not been kept yet.
 pub enum HeldPromise {
@@ -24,6 +25,14 @@ impl HeldPromise {
         match self {
             HeldPromise::Answer(later, _) => later.client(),
             HeldPromise::Decision(later) => later.client(),
+        }
+    }
+
+    /// Drops the promise without an answer, because another one was given.
+    pub fn forget(self) {
+        match self {
+            HeldPromise::Answer(later, _) => later.forget(),
+            HeldPromise::Decision(later) => later.forget(),
         }
     }
 }
@@ -44,6 +53,8 @@ pub struct PromiseTable {
 struct PromiseSlot {
     /// The client that waits.
     client: ClientId,
+    /// Counts the promise among those of its client.
+    _share: Arc<()>,
     /// `None` while a call tries to keep the promise, and afterwards.
     promise: Mutex<Option<HeldPromise>>,
 }
@@ -76,17 +87,26 @@ impl PromiseTable {
         PromiseTable { slots: Slab::new_with_config(), open: AtomicUsize::new(0) }
     }
 
-    /// Adds a promise, and returns its handle, which is never 0.
+    /// Adds a promise, and returns its handle, which is never 0. `clients` are the clients of this thread's shard.
     ///
     /// # Errors
     ///
-    /// [`Fault::Full`] if there are too many promises. The promise is dropped, which tells its client.
-    pub fn insert(&self, promise: HeldPromise) -> Result<Promise, Fault> {
-        let count = OpenCount::new(self)?;
-        let slot = PromiseSlot { client: promise.client(), promise: Mutex::new(Some(promise)) };
-        let key = self.slots.insert(slot).ok_or(Fault::Full)?;
+    /// There are too many promises, or the client holds its share of them. The error is the promise.
+    pub fn insert(&self, clients: &mut ClientPromises, promise: HeldPromise) -> Result<Promise, HeldPromise> {
+        let client = promise.client();
+        let Some(count) = self.admit(clients.held(client)) else { return Err(promise) };
+        let Some(entry) = self.slots.vacant_entry() else { return Err(promise) };
+        let (key, share) = (entry.key(), Arc::clone(clients.of(client)));
+        entry.insert(PromiseSlot { client, _share: share, promise: Mutex::new(Some(promise)) });
         std::mem::forget(count); // `EmptySlot` subtracts it
         Ok(Promise { id: key as u64 + 1 })
+    }
+
+    /// Counts one more promise of a client that holds `held`, or returns `None` if it may not hold more.
+    fn admit(&self, held: usize) -> Option<OpenCount<'_>> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let count = OpenCount(self);
+        shares::admit(C_PROMISES_MAX, C_CLIENT_PROMISES_MIN, before, held).is_ok().then_some(count)
     }
 
     /// Returns the slot of a promise.
@@ -105,17 +125,37 @@ impl PromiseTable {
 /// An open promise that is counted. Dropping it subtracts it again.
 struct OpenCount<'t>(&'t PromiseTable);
 
-impl OpenCount<'_> {
-    fn new(table: &PromiseTable) -> Result<OpenCount<'_>, Fault> {
-        let before = table.open.fetch_add(1, Ordering::Relaxed);
-        let count = OpenCount(table);
-        if before < C_PROMISES_MAX { Ok(count) } else { Err(Fault::Full) }
-    }
-}
-
 impl Drop for OpenCount<'_> {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The open promises of the clients of one shard, by client. They are made on the shard's thread, and kept on any thread.
+///
+/// The number of references to a value of the map, without the map's own, is the number of the client's promises. Clients
+/// that have none left are removed from time to time.
+#[derive(Default)]
+pub struct ClientPromises {
+    held: AHashMap<ClientId, Arc<()>>,
+    /// The number of clients from which on those are looked for that have no promise left.
+    sweep_from: usize,
+}
+
+impl ClientPromises {
+    /// Returns how many promises of a client are open.
+    fn held(&self, client: ClientId) -> usize {
+        self.held.get(&client).map_or(0, |share| Arc::strong_count(share) - 1)
+    }
+
+    /// Returns the value whose references are the client's promises.
+    fn of(&mut self, client: ClientId) -> &Arc<()> {
+        if self.held.len() >= self.sweep_from.max(C_CLIENTS_COUNTED_MIN) {
+            self.held.retain(|_, share| Arc::strong_count(share) > 1);
+            self.sweep_from = 2 * self.held.len();
+            self.held.shrink_to(self.sweep_from);
+        }
+        self.held.entry(client).or_default()
     }
 }
 
@@ -214,8 +254,18 @@ mod tests {
     const CLIENT: ClientId = ClientId { shard: 0, slot: 3, generation: 1 };
 
     fn promise(post: &Arc<CountingPost>) -> HeldPromise {
+        promise_of(CLIENT, post)
+    }
+
+    fn promise_of(client: ClientId, post: &Arc<CountingPost>) -> HeldPromise {
         let server = Server::new(Arc::clone(post) as Arc<dyn Post>);
-        HeldPromise::Answer(Later::new(server, ReplyTo { client: CLIENT, callback: 1 }), host())
+        HeldPromise::Answer(Later::new(server, ReplyTo { client, callback: 1 }), host())
+    }
+
+    #[track_caller]
+    fn insert(table: &PromiseTable, clients: &mut ClientPromises, promise: HeldPromise) -> Promise {
+        let inserted = table.insert(clients, promise);
+        inserted.unwrap_or_else(|_| panic!("the table has room for the promise"))
     }
 
     impl PromiseTable {
@@ -226,16 +276,16 @@ mod tests {
 
     #[test]
     fn a_handle_is_good_once() {
-        let (table, post) = (PromiseTable::new(), Arc::default());
-        let first = table.insert(promise(&post)).unwrap();
-        let second = table.insert(promise(&post)).unwrap();
+        let (table, mut clients, post) = (PromiseTable::new(), ClientPromises::default(), Arc::default());
+        let first = insert(&table, &mut clients, promise(&post));
+        let second = insert(&table, &mut clients, promise(&post));
         assert_ne!(first, second);
         drop(table.take(first).unwrap());
         assert_eq!(post.count(), 1, "a promise that is dropped answers");
         assert_eq!(table.take(first).err(), Some(Fault::Gone));
         let mut seen = BTreeSet::from([first.id, second.id]);
         for _ in 0..1000 {
-            let next = table.insert(promise(&post)).unwrap();
+            let next = insert(&table, &mut clients, promise(&post));
             assert!(next.id != 0 && seen.insert(next.id), "the slot is used again, with another handle");
             assert_eq!(table.take(first).err(), Some(Fault::Gone), "the old handle is detected");
             drop(table.take(next).unwrap());
@@ -253,31 +303,71 @@ mod tests {
 
     #[test]
     fn every_promise_has_its_own_slot() {
-        let (table, post) = (PromiseTable::new(), Arc::default());
-        let handles: Vec<_> = (0..5000).map(|_| table.insert(promise(&post)).unwrap()).collect();
+        let (table, mut clients, post) = (PromiseTable::new(), ClientPromises::default(), Arc::default());
+        let handles: Vec<_> = (0..5000).map(|_| insert(&table, &mut clients, promise(&post))).collect();
         let taken = handles.iter().filter(|handle| table.take(**handle).is_ok()).count();
         assert_eq!((taken, post.count()), (5000, 5000));
     }
 
     #[test]
     fn their_number_is_limited() {
-        let (table, post) = (PromiseTable::new(), Arc::default());
-        let handle = table.insert(promise(&post)).unwrap();
+        let (table, mut clients, post) = (PromiseTable::new(), ClientPromises::default(), Arc::default());
+        let handle = insert(&table, &mut clients, promise(&post));
         table.open.store(C_PROMISES_MAX, Ordering::Relaxed);
-        assert_eq!(table.insert(promise(&post)), Err(Fault::Full));
+        assert!(table.insert(&mut clients, promise(&post)).is_err());
         assert_eq!(post.count(), 1, "the promise is dropped and answers");
         drop(table.take(handle).unwrap());
-        assert!(table.insert(promise(&post)).is_ok());
+        assert!(table.insert(&mut clients, promise(&post)).is_ok());
         assert_eq!(table.open.load(Ordering::Relaxed), C_PROMISES_MAX);
+    }
+
+    #[test]
+    fn no_client_gets_more_than_its_share() {
+        let (table, mut clients, post) = (PromiseTable::new(), ClientPromises::default(), Arc::default());
+        let other = ClientId { slot: 4, ..CLIENT };
+        // As if others had left this many.
+        let leave = |free: usize| table.open.store(C_PROMISES_MAX - free, Ordering::Relaxed);
+        leave(C_PROMISES_MAX / 4 + 200);
+        let first: Vec<_> =
+            (0..C_CLIENT_PROMISES_MIN).map(|_| insert(&table, &mut clients, promise(&post))).collect();
+        leave(100);
+        assert!(table.insert(&mut clients, promise(&post)).is_err(), "the rest is for other clients");
+        assert!(table.insert(&mut clients, promise_of(other, &post)).is_ok());
+        assert!(table.insert(&mut clients, promise_of(other, &post)).is_err());
+        for handle in first {
+            drop(table.take(handle).unwrap());
+        }
+        assert_eq!((clients.held(CLIENT), clients.held(other)), (0, 1));
+        leave(100);
+        assert!(table.insert(&mut clients, promise(&post)).is_ok(), "it holds nothing any more");
+        leave(C_PROMISES_MAX);
+        let alone = (0..1000).filter(|_| table.insert(&mut clients, promise(&post)).is_ok()).count();
+        assert_eq!(alone, 1000, "there is plenty left");
+        assert_eq!(clients.held(CLIENT), 1001);
+    }
+
+    #[test]
+    fn clients_without_promises_are_forgotten() {
+        let (table, mut clients, post) = (PromiseTable::new(), ClientPromises::default(), Arc::default());
+        let kept = insert(&table, &mut clients, promise(&post));
+        for slot in 0..10 * C_CLIENTS_COUNTED_MIN as u32 {
+            let client = ClientId { slot, generation: 2, ..CLIENT };
+            let handle = insert(&table, &mut clients, promise_of(client, &post));
+            drop(table.take(handle).unwrap());
+            assert!(clients.held.len() <= C_CLIENTS_COUNTED_MIN);
+        }
+        assert_eq!(clients.held(CLIENT), 1);
+        assert!(table.take(kept).is_ok());
     }
 
     #[test]
     fn of_two_threads_one_takes_a_promise() {
         const ROUNDS: usize = 2000;
-        let (table, post) = (PromiseTable::new(), Arc::<CountingPost>::default());
+        let (table, mut clients) = (PromiseTable::new(), ClientPromises::default());
+        let post = Arc::<CountingPost>::default();
         let taken = AtomicUsize::new(0);
         for _ in 0..ROUNDS / 100 {
-            let handles: Vec<_> = (0..100).map(|_| table.insert(promise(&post)).unwrap()).collect();
+            let handles: Vec<_> = (0..100).map(|_| insert(&table, &mut clients, promise(&post))).collect();
             thread::scope(|scope| {
                 for _ in 0..2 {
                     scope.spawn(|| {
@@ -295,9 +385,10 @@ mod tests {
     /// A thread that asks for the client of a promise does not keep another one from answering.
     #[test]
     fn looking_at_a_promise_does_not_hinder_keeping_it() {
-        let (table, post) = (PromiseTable::new(), Arc::<CountingPost>::default());
+        let (table, mut clients) = (PromiseTable::new(), ClientPromises::default());
+        let post = Arc::<CountingPost>::default();
         for _ in 0..20 {
-            let handles: Vec<_> = (0..200).map(|_| table.insert(promise(&post)).unwrap()).collect();
+            let handles: Vec<_> = (0..200).map(|_| insert(&table, &mut clients, promise(&post))).collect();
             let is_done = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| {

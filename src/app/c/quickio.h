@@ -158,7 +158,7 @@ enum {
     QIO_TOO_LONG = 15,
     /* The server is not running yet: `start` has not been called. */
     QIO_NOT_RUNNING = 16,
-    /* Too many promises are open. */
+    /* Too many promises are open, or this client has its share of them. The event or subscription is answered 420. */
     QIO_FULL = 17,
     /* An error in the server itself. Please report it. */
     QIO_PANIC = 18,

@@ -40,6 +40,8 @@ pub enum CallOutcome {
     Answered(Answer),
     /// The application holds a promise.
     Promised,
+    /// The application wanted to promise an answer, but holds too many promises.
+    Refused,
 }
 
 impl CallOutcome {
@@ -48,6 +50,7 @@ impl CallOutcome {
         match self {
             CallOutcome::Answered(answer) => answer,
             CallOutcome::Promised => Answer::never(),
+            CallOutcome::Refused => Answer::refusal(420, None),
             CallOutcome::Unanswered => {
                 tracing::debug!(
                     app = host.name,
@@ -60,6 +63,10 @@ impl CallOutcome {
 
     pub fn is_promised(&self) -> bool {
         matches!(self, CallOutcome::Promised)
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self, CallOutcome::Refused)
     }
 }
 

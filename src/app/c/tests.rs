@@ -4,7 +4,7 @@
 use super::abi::{self, Fault};
 use super::api::API;
 use super::host::Host;
-use super::promises::{HeldPromise, PROMISES};
+use super::promises::{ClientPromises, HeldPromise, PROMISES};
 use crate::app::{Command as ShardCommand, Later, Post, ReplyTo, Server};
 use crate::client::ClientId;
 use std::collections::BTreeMap;
@@ -157,10 +157,12 @@ fn promise_client_never_hinders_promise_answer() {
     let post = Arc::<BusyPost>::default();
     let (host, _) = Host::add("race".into(), BTreeMap::new()).unwrap();
     let client = ClientId { shard: 1, slot: 2, generation: 3 };
-    let promise = || {
+    let mut clients = ClientPromises::default();
+    let mut promise = || {
         let server = Server::new(Arc::clone(&post) as Arc<dyn Post>);
         let later = Later::new(server, ReplyTo { client, callback: 1 });
-        PROMISES.insert(HeldPromise::Answer(later, host)).unwrap()
+        let handle = PROMISES.insert(&mut clients, HeldPromise::Answer(later, host));
+        handle.unwrap_or_else(|_| panic!("the table has room for the promise"))
     };
     let handles: Vec<abi::Promise> = (0..PROMISES_OF_TEST).map(|_| promise()).collect();
     let is_done = AtomicBool::new(false);

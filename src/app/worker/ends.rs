@@ -1,6 +1,6 @@
 //! Ends of subscriptions and of clients that wait until an instance has a worker again.
 
-use super::shares::{ShareRefusal, Shares};
+use crate::app::shares::{ShareRefusal, Shares};
 use crate::client::ClientId;
 use std::collections::VecDeque;
 

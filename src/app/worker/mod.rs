@@ -25,7 +25,6 @@
 //! | `group` | the links of an application's workers on a shard |
 //! | `link` | a shard's end of a link |
 //! | `requests`, `timers` | the pending requests and the timers of a link |
-//! | `shares` | the shares of clients in the limits of a link |
 //! | `ends` | ends of subscriptions and clients that wait for a worker |
 //! | `wire` | the frames of a link |
 //! | `counters` | statistics |
@@ -47,7 +46,6 @@ mod link;
 mod manifest;
 mod process;
 mod requests;
-mod shares;
 mod supervised;
 mod supervisor;
 mod text;

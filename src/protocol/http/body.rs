@@ -69,7 +69,6 @@ impl PartialBody {
     }
 
     /// Returns the capacity of the text's memory, in bytes.
-    #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.text.capacity()
     }

@@ -89,6 +89,19 @@ enum PartialRequest {
     Delivered { head: Vec<u8>, body: PartialBody },
 }
 
+impl PartialRequest {
+    /// Returns the memory of the request, in bytes.
+    fn bytes(&self) -> usize {
+        let gathered = match self {
+            PartialRequest::Head(head) => head.capacity(),
+            PartialRequest::Body { head, body, .. } | PartialRequest::Delivered { head, body } => {
+                head.capacity() + body.capacity()
+            }
+        };
+        size_of::<PartialRequest>() + gathered
+    }
+}
+
 /// The outcome of decoding a piece of input.
 #[derive(Debug)]
 pub enum HttpOutcome<'i> {
@@ -237,6 +250,12 @@ impl HttpCodec {
         requests.filter_map(|request| request.response.as_ref()).map(|response| response.len()).sum()
     }
 
+    /// Returns the memory of an incomplete request, in bytes.
+    #[inline]
+    pub fn incomplete_bytes(&self) -> usize {
+        self.partial.as_deref().map_or(0, PartialRequest::bytes)
+    }
+
     /// Notes that the peer sends nothing more, but can still read. An incomplete request is dropped, and the connection
     /// closes behind the response to the last request, as if that request had said `Connection: close`.
     pub fn end_input(&mut self) {
@@ -262,13 +281,13 @@ impl HttpCodec {
         if let Some(first) = self.pipeline.as_deref().and_then(|pipeline| pipeline.requests.first()) {
             let framing = ResponseFraming { close: true, ..first.framing.clone() };
             response::plain(&mut bytes, settings.date, &framing, 503, RETRY_SOON, reason.text());
-        } else if reason == Reason::ClientTimeout {
+        } else if let Some(refusal) = refusal_of_incomplete(reason) {
             let refusal = match self.partial.as_deref() {
                 Some(PartialRequest::Head(head)) => {
-                    Some(ImmediateResponse::refusal_of_part(HttpRefusal::Timeout, head, settings))
+                    Some(ImmediateResponse::refusal_of_part(refusal, head, settings))
                 }
                 Some(PartialRequest::Body { framing, .. }) => {
-                    Some(refuse_body(HttpRefusal::Timeout, framing.clone(), settings))
+                    Some(refuse_body(refusal, framing.clone(), settings))
                 }
                 Some(PartialRequest::Delivered { .. }) | None => None,
             };
@@ -532,6 +551,16 @@ impl HttpCodec {
 }
 
 /// Returns the refusal of a request whose head is valid, because of its body. The connection closes behind it.
+/// Returns how a request is refused whose connection ends for this reason before the request is complete, or `None` if its
+/// peer is told nothing.
+fn refusal_of_incomplete(reason: Reason) -> Option<HttpRefusal> {
+    match reason {
+        Reason::ClientTimeout => Some(HttpRefusal::Timeout),
+        Reason::NoRoom => Some(HttpRefusal::NoRoom),
+        _ => None,
+    }
+}
+
 fn refuse_body(
     refusal: HttpRefusal,
     framing: ResponseFraming,

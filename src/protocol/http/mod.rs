@@ -84,6 +84,8 @@ pub struct SessionParams<'a> {
     pub connect: bool,
     /// The session ends when the events of this request are handled: `close=true`.
     pub close: bool,
+    /// If the stream that this request asks for is broken off, the session takes requests for a moment: `linger=true`.
+    pub linger: bool,
     /// The position of the request in the order of the session's requests: `seq=`, from 1.
     pub seq: Option<u64>,
     /// The `Host` of the request, which is empty if it has none.

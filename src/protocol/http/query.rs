@@ -1,5 +1,5 @@
-//! The query of a session's requests: `sid=<32 hex digits>&connect=true&seq=<n>&close=true`. The parameters may be in
-//! any order and among other parameters.
+//! The query of a session's requests: `sid=<32 hex digits>&connect=true&seq=<n>&close=true&linger=true`. The parameters may
+//! be in any order and among other parameters.
 
 use super::{HttpRefusal, Sid};
 
@@ -9,6 +9,7 @@ pub(super) struct Parameters<'a> {
     pub sid: Option<&'a str>,
     pub connect: bool,
     pub close: bool,
+    pub linger: bool,
     pub seq: Option<&'a str>,
 }
 
@@ -27,6 +28,10 @@ impl<'a> Parameters<'a> {
                 }
                 "close" => {
                     parameters.close |= value == "true";
+                    None
+                }
+                "linger" => {
+                    parameters.linger |= value == "true";
                     None
                 }
                 _ => None,

@@ -73,6 +73,8 @@ pub enum HttpRefusal {
     /// The head has more than `http-head-bytes-max` bytes, or more than
     /// [`HTTP_HEADERS_MAX`](crate::limits::HTTP_HEADERS_MAX) headers.
     TooLarge,
+    /// The request is large and incomplete, and all connections together have begun too many.
+    NoRoom,
     /// The connection exceeds the number that its address may have.
     AddressFull,
     /// The connection exceeds the number that the server may have.
@@ -94,7 +96,7 @@ impl HttpRefusal {
             HttpRefusal::TooMany | HttpRefusal::AddressFull => 429,
             HttpRefusal::TooLarge => 431,
             HttpRefusal::UnknownMethod | HttpRefusal::UnsupportedCoding => 501,
-            HttpRefusal::ServerFull => 503,
+            HttpRefusal::NoRoom | HttpRefusal::ServerFull => 503,
             HttpRefusal::HttpVersion => 505,
             _ => 400,
         }
@@ -135,6 +137,7 @@ impl HttpRefusal {
             HttpRefusal::UpgradeMissing => "websocket upgrade required",
             HttpRefusal::TooMany => "too many requests unanswered",
             HttpRefusal::TooLarge => "request head too large",
+            HttpRefusal::NoRoom => "too many requests are incomplete",
             HttpRefusal::AddressFull => "too many connections from this address",
             HttpRefusal::ServerFull => "the server is full",
         }
@@ -154,7 +157,7 @@ impl HttpRefusal {
             // RFC 9110, 10.2.3. Places become free when clients disconnect, which can take a while.
             HttpRefusal::AddressFull | HttpRefusal::ServerFull => "Retry-After: 10\r\n",
             HttpRefusal::Version => "Sec-WebSocket-Version: 13\r\n",
-            HttpRefusal::TooMany => RETRY_SOON,
+            HttpRefusal::TooMany | HttpRefusal::NoRoom => RETRY_SOON,
             _ => "",
         }
     }

@@ -101,6 +101,7 @@ struct SessionSpans {
     sid: Sid,
     connect: bool,
     close: bool,
+    linger: bool,
     seq: Option<u64>,
     host: Span,
 }
@@ -150,8 +151,8 @@ impl SessionSpans {
     }
 
     fn params(self, head: &[u8]) -> SessionParams<'_> {
-        let SessionSpans { sid, connect, close, seq, host } = self;
-        SessionParams { sid, connect, close, seq, host: host.text(head) }
+        let SessionSpans { sid, connect, close, linger, seq, host } = self;
+        SessionParams { sid, connect, close, linger, seq, host: host.text(head) }
     }
 }
 
@@ -424,6 +425,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
             sid: parameters.sid()?,
             connect: parameters.connect,
             close: parameters.close,
+            linger: parameters.linger,
             seq: parameters.seq()?,
             host: Span::new(self.bytes, host).ok_or(HttpRefusal::Host)?,
         })

@@ -92,6 +92,19 @@ impl Decoder {
         self.partial.as_deref().is_none_or(PartialMessage::is_done)
     }
 
+    /// Returns the memory of an incomplete message or frame, in bytes.
+    #[inline]
+    pub fn incomplete_bytes(&self) -> usize {
+        self.partial.as_deref().map_or(0, PartialMessage::bytes)
+    }
+
+    /// Frees what has come of a message, because only a Close is searched for from now on.
+    pub fn forget_payloads(&mut self) {
+        if let Some(partial) = self.partial.as_deref_mut() {
+            (partial.message, partial.control) = (None, Vec::new());
+        }
+    }
+
     fn decode_piece<'a>(
         &'a mut self,
         input: &mut [u8],
@@ -213,6 +226,16 @@ enum Delivery {
 }
 
 impl PartialMessage {
+    /// Returns the memory of the message, in bytes.
+    fn bytes(&self) -> usize {
+        let message = match &self.message {
+            Some(GatheredPayload::Text(text)) => text.capacity(),
+            Some(GatheredPayload::Binary(bytes)) => bytes.capacity(),
+            None => 0,
+        };
+        size_of::<PartialMessage>() + self.control.capacity() + message
+    }
+
     /// Consumes input until a message or control frame is complete, or no input is left. Returns the number of consumed
     /// bytes.
     fn gather(&mut self, input: &mut [u8], rules: Rules) -> Result<usize, Violation> {

@@ -60,8 +60,15 @@ impl WebSocketCodec {
         }
     }
 
+    /// Returns the memory of an incomplete message, in bytes.
+    #[inline]
+    pub fn incomplete_bytes(&self) -> usize {
+        self.decoder.incomplete_bytes()
+    }
+
     /// Begins the closing handshake.
     pub fn close(&mut self, reason: Reason) -> Close {
+        self.decoder.forget_payloads();
         match self.phase {
             WebSocketPhase::Greeting | WebSocketPhase::Open | WebSocketPhase::Echo => {
                 self.phase.close(reason)

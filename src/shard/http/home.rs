@@ -22,7 +22,9 @@ impl State {
         let SessionParams { seq, host, close, .. } = request.session;
         let source = self.connections.source(slot);
         self.mesh.begin(source);
-        let Some(body) = request.body else { return self.open_stream(slot, request.id) };
+        let Some(body) = request.body else {
+            return self.open_stream(slot, request.id, request.session.linger);
+        };
         if let Some(before) = seq.and_then(|seq| self.held.repeat(source, seq, request.id)) {
             return before.into_iter().for_each(|before| self.respond(before, ResponsePart::empty()));
         }
@@ -80,6 +82,10 @@ impl State {
             Lost::Poll => {
                 self.respond(request_id, ResponsePart::empty());
                 self.hold(slot, None);
+            }
+            Lost::LingeringStream => {
+                self.respond(request_id, ResponsePart::End);
+                self.leave_stream(slot);
             }
             Lost::Early => self.respond(request_id, ResponsePart::empty()),
             // The output in flight on the stream is lost, as with any other connection.

@@ -1,6 +1,6 @@
 //! Time limits of held requests and of sessions, and the ends of sessions.
 
-use crate::limits::SESSION_FIRST_WAIT;
+use crate::limits::{SESSION_FIRST_WAIT, STREAM_LINGER};
 use crate::metrics::Counter;
 use crate::protocol::Reason;
 use crate::shard::connection::Stage;
@@ -29,6 +29,9 @@ impl State {
                 self.answer_held(slot);
                 self.hold(slot, None);
             }
+            Outlet::Left if self.time.now().since(began) >= ms(STREAM_LINGER) => {
+                return self.end(slot, Cause::EndOfStream);
+            }
             Outlet::Nothing if gap.is_none() => {
                 let timeout = self.session_timeout(slot);
                 if self.has_exceeded(slot, began, timeout) {
@@ -36,7 +39,7 @@ impl State {
                     return self.end(slot, Cause::SessionTimeout);
                 }
             }
-            Outlet::Poll(_) | Outlet::Nothing => {}
+            Outlet::Poll(_) | Outlet::Nothing | Outlet::Left => {}
         }
         self.expire_callbacks(slot);
         self.wake_session(slot);
@@ -71,7 +74,7 @@ impl State {
             Outlet::Nothing if has_output && cause == Cause::Reason(Reason::Application) => {
                 return self.linger(slot);
             }
-            Outlet::Nothing => {}
+            Outlet::Nothing | Outlet::Left => {}
         }
         self.abort_session(slot);
     }
@@ -86,6 +89,7 @@ impl State {
         let outlet = match outlet {
             Outlet::Stream(_) => self.next_due(slot),
             Outlet::Poll(_) => Some(now_ms + self.poll_ms(slot).saturating_sub(now.since(began)).max(1)),
+            Outlet::Left => Some(now_ms + ms(STREAM_LINGER).saturating_sub(now.since(began)).max(1)),
             // Requests that have arrived too early have a time limit of their own.
             Outlet::Nothing if gap.is_some() => None,
             Outlet::Nothing => Some(self.patience_end_ms(began, self.session_timeout(slot))),

@@ -226,8 +226,10 @@ impl State {
         if self.connections.get_of(slot, request_id.generation).is_none() {
             return;
         }
-        let codec = codecs.get_mut(slot);
-        let ready = codec.respond(request_id.number, response, &self.protocol);
+        let ready = self.change_codec(codecs, slot, |codec, settings| {
+            codec.respond(request_id.number, response, settings)
+        });
+        let codec = codecs.get(slot);
         let is_answered = codec.unanswered().next().is_none();
         // The responses to a peer that sends more and more requests behind one that is held must not pile up here.
         if codec.waiting_bytes() > self.config.outbox_bytes_max {

@@ -6,6 +6,7 @@ use crate::qev::buffers::Frame;
 use crate::shard::connection::Stage;
 use crate::shard::connections::output_of;
 use crate::shard::sessions::messages::{PendingResponse, RequestId, ResponsePart, SessionOutput};
+use crate::shard::sessions::refusal::SessionRefusal;
 use crate::shard::sessions::session::Outlet;
 use crate::shard::state::State;
 
@@ -17,12 +18,16 @@ impl State {
         }
     }
 
-    /// Opens a stream, which gets all output from now on.
-    pub fn open_stream(&mut self, slot: u32, request_id: RequestId) {
+    /// Opens a stream, which gets all output from now on. `lingers`: if it is broken off, the session takes requests for a
+    /// moment.
+    pub fn open_stream(&mut self, slot: u32, request_id: RequestId, lingers: bool) {
         self.answer_held(slot);
         self.heard_of(slot);
         let session = self.session_mut(slot);
-        let before = std::mem::replace(&mut session.outlet, Outlet::Stream(request_id));
+        if session.outlet == Outlet::Left {
+            return self.refuse_request(request_id, SessionRefusal::Ended);
+        }
+        let before = session.stream(request_id, lingers);
         if let Outlet::Stream(before) = before {
             self.send_to_stream(slot, before);
             self.respond(before, ResponsePart::End);
@@ -37,11 +42,18 @@ impl State {
     pub fn hold(&mut self, slot: u32, request_id: Option<RequestId>) {
         let connection = self.connections.live(slot);
         let session = self.sessions.of_mut(connection.transport());
-        if let Outlet::Stream(_) = session.outlet {
+        if matches!(session.outlet, Outlet::Stream(_) | Outlet::Left) {
             let empty = |request_id| self.respond(request_id, ResponsePart::empty());
             return request_id.into_iter().for_each(empty);
         }
         session.outlet = request_id.map_or(Outlet::Nothing, Outlet::Poll);
+        self.outlet_changed(slot);
+    }
+
+    /// Drops the output of a session whose stream was broken off, now and later. The session ends after a moment.
+    pub fn leave_stream(&mut self, slot: u32) {
+        self.connections.drop_outbox(slot);
+        self.count(Counter::StreamsLingered, 1);
         self.outlet_changed(slot);
     }
 
@@ -69,6 +81,7 @@ impl State {
         let outlet = self.sessions.of(connection.transport()).outlet;
         match outlet {
             Outlet::Nothing => {}
+            Outlet::Left => self.connections.drop_outbox(slot),
             Outlet::Poll(request_id) | Outlet::Stream(request_id)
                 if request_id.shard != self.mesh.shard() && self.is_output_blocked(slot) =>
             {

@@ -5,7 +5,7 @@ use crate::app::relay::Relay;
 use crate::app::{Answer, Application, Error, Json, Registrar};
 use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
-use crate::limits::{HTTP_EARLY_REQUESTS_MAX, SESSIONS_UNUSED_MAX};
+use crate::limits::{HTTP_EARLY_REQUESTS_MAX, SESSIONS_UNUSED_MAX, STREAM_LINGER};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::http::Sid;
 use crate::qev::ring::PeerAddress;
@@ -1452,4 +1452,63 @@ fn a_stream_gets_everything_after_the_mesh_was_full() {
             (0..broadcasts).map(|number| format!("data:/relay/a:0={number}\n\n")).collect();
         assert_eq!(take_stream(&mut world, stream), expected);
     }
+}
+
+#[test]
+fn a_session_whose_stream_breaks_off_takes_last_events_if_its_client_has_asked_for_it() {
+    for lingers in [false, true] {
+        for home in 0..2 {
+            let mut world = World::new(2, apps());
+            let subscriber = world.connect_raw(0);
+            world.send_event(subscriber, "/qio/on:0=\"/relay/a\"");
+            world.run_until_idle();
+            let session = session_on(&world, home);
+            let (stream, page) = (world.connect(0), world.connect(1));
+            let query = format!("&connect=true&linger={lingers}");
+            open_stream(&mut world, stream, &session.stream(&query));
+            exchange(&mut world, page, &session.post("&seq=1", "/qio/on:1=\"/relay/b\""));
+            take_stream(&mut world, stream);
+            world.reset(stream);
+            world.run_until_idle();
+            // The second request arrives first.
+            world.send_bytes(page, session.post("&seq=3", "/relay/a:0=3").as_bytes());
+            world.run_until_idle();
+            let (late, again) = (world.connect(0), world.connect(0));
+            let response = exchange(&mut world, late, &session.post("&seq=2", "/relay/a:0=2\n/relay/b:0=9"));
+            let events = world.take_raw_messages(subscriber);
+            let refused = SessionRefusal::Unknown.status();
+            if !lingers {
+                assert_eq!((response[0].0, events.len()), (refused, 0), "the session has ended");
+                continue;
+            }
+            assert_eq!(response, [(200, String::new())], "output is not delivered any more");
+            assert_eq!(take_responses(&mut world, page), [(200, String::new())]);
+            assert_eq!(events, ["/relay/a:0=2", "/relay/a:0=3"]);
+            assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
+            let response = exchange(&mut world, again, &session.stream(""));
+            assert_eq!(response[0].0, SessionRefusal::Ended.status(), "it has no streams any more");
+            // Requests do not make it last longer.
+            for seq in 4..20 {
+                world.advance(STREAM_LINGER / 8);
+                world.run_until_idle();
+                let status = exchange(&mut world, page, &session.post(&format!("&seq={seq}"), ""))[0].0;
+                assert_eq!(status, if seq < 11 { 200 } else { refused }, "{seq}");
+            }
+            assert_eq!((world.gauge(Gauge::HttpSessions), world.gauge(Gauge::Subscriptions)), (0, 1));
+            assert_eq!(world.counter(Counter::StreamsLingered), 1);
+        }
+    }
+}
+
+#[test]
+fn the_last_request_of_a_page_ends_its_session_at_once() {
+    let mut world = World::new(1, apps());
+    let session = session_on(&world, 0);
+    let (stream, page) = (world.connect(0), world.connect(0));
+    open_stream(&mut world, stream, &session.stream("&connect=true&linger=true"));
+    world.reset(stream);
+    world.run_until_idle();
+    assert_eq!(world.gauge(Gauge::HttpSessions), 1);
+    assert_eq!(exchange(&mut world, page, &session.post("&seq=1&close=true", "/qio/ping:0="))[0].0, 200);
+    assert_eq!(world.gauge(Gauge::HttpSessions), 0);
 }

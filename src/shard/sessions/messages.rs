@@ -47,6 +47,7 @@ pub(in crate::shard) struct RelayedRequest {
     sid: Sid,
     connect: bool,
     close: bool,
+    linger: bool,
     seq: Option<u64>,
     host: Box<str>,
     body: Option<Box<str>>,
@@ -55,7 +56,7 @@ pub(in crate::shard) struct RelayedRequest {
 impl RelayedRequest {
     /// A copy of a request, to be sent to another shard.
     pub fn of(request: &SessionRequest<'_>) -> RelayedRequest {
-        let SessionParams { sid, connect, close, seq, host } = request.session;
+        let SessionParams { sid, connect, close, linger, seq, host } = request.session;
         let body = request.body.map(Box::from);
         RelayedRequest {
             id: request.id,
@@ -63,6 +64,7 @@ impl RelayedRequest {
             sid,
             connect,
             close,
+            linger,
             seq,
             host: host.into(),
             body,
@@ -76,8 +78,8 @@ impl RelayedRequest {
 
     /// The request.
     pub fn as_request(&self) -> SessionRequest<'_> {
-        let RelayedRequest { sid, connect, close, seq, ref host, .. } = *self;
-        let session = SessionParams { sid, connect, close, seq, host };
+        let RelayedRequest { sid, connect, close, linger, seq, ref host, .. } = *self;
+        let session = SessionParams { sid, connect, close, linger, seq, host };
         SessionRequest { id: self.id, peer: self.peer, session, body: self.body.as_deref() }
     }
 }

@@ -6,6 +6,8 @@
 //!   Nothing ---------------> Poll (held) ---------------------------------------> Nothing
 //!      |                        |
 //!      +------------------------+--- a stream ---> Stream ---> the session's end
+//!                                                    |                ^
+//!                                                    +---> Left ------+
 //! ```
 
 use super::messages::RequestId;
@@ -22,6 +24,8 @@ pub(in crate::shard) enum Outlet {
     Poll(RequestId),
     /// Output goes to the stream that is open.
     Stream(RequestId),
+    /// Output is dropped: the stream was broken off, and the client can only send its last events.
+    Left,
 }
 
 /// The state of a session, beyond the record of its connection.
@@ -30,17 +34,28 @@ pub(in crate::shard) struct HttpSession {
     pub outlet: Outlet,
     /// The `seq` of the next request that has one.
     next_seq: u64,
+    /// `true` if the session takes requests for a moment when its stream is broken off.
+    lingers: bool,
     /// `true` if the last held request lost its connection, in which case the client may repeat the request.
     lost: bool,
     /// `true` if the session ends early unless it has a second request.
     pub is_on_trial: bool,
-    /// `true` if the request that is held, or was held last, had events.
-    has_events: bool,
-    /// `true` if the peer of the held request sends nothing more.
-    hurried: bool,
+    /// The request that is held, or was held last.
+    wait: PollWait,
     /// Requests that must wait until others have been handled, in the order of their arrival, if there are any.
     #[expect(clippy::box_collection, reason = "few sessions have such requests: 8 bytes, not 24")]
     early: Option<Box<Vec<EarlyRequest>>>,
+}
+
+/// What is known of the request that is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PollWait {
+    /// It had no events, and only waits for what may come.
+    NoEvents,
+    /// It had events, and waits for their answers.
+    Events,
+    /// It had events, and its peer sends nothing more.
+    Hurried,
 }
 
 /// A request that has arrived before others that must be handled first.
@@ -94,6 +109,8 @@ pub(in crate::shard) enum Lost {
     Poll,
     /// The stream, with the output in flight on it.
     Stream,
+    /// The stream, as above. The session takes requests for a moment.
+    LingeringStream,
     /// A request that had arrived too early. Its events will be handled nevertheless.
     Early,
     /// Nothing: every request on it had been answered.
@@ -115,10 +132,10 @@ impl HttpSession {
             sid,
             outlet: Outlet::Nothing,
             next_seq: 1,
+            lingers: false,
             lost: false,
             is_on_trial: false,
-            has_events: false,
-            hurried: false,
+            wait: PollWait::NoEvents,
             early: None,
         }
     }
@@ -148,16 +165,22 @@ impl HttpSession {
         }
     }
 
+    /// Sends output over a stream from now on; returns where it went before. `lingers`: if the stream is broken off, the
+    /// session takes requests for a moment.
+    pub fn stream(&mut self, request_id: RequestId, lingers: bool) -> Outlet {
+        self.lingers = lingers;
+        std::mem::replace(&mut self.outlet, Outlet::Stream(request_id))
+    }
+
     /// Notes that a request was handled and begins to wait for output. `has_events`: it had events.
     pub fn begin_wait(&mut self, has_events: bool) {
-        self.has_events = has_events;
-        self.hurried = false;
+        self.wait = if has_events { PollWait::Events } else { PollWait::NoEvents };
     }
 
     /// Notes that the peer of a request sends nothing more; returns whether the request is waited for.
     pub fn hurry(&mut self, request_id: RequestId) -> Hurried {
-        if self.outlet == Outlet::Poll(request_id) && self.has_events {
-            self.hurried = true;
+        if self.outlet == Outlet::Poll(request_id) && self.wait != PollWait::NoEvents {
+            self.wait = PollWait::Hurried;
             return Hurried::Held;
         }
         let mut early = self.early_mut().iter_mut().filter(|early| early.request_id == Some(request_id));
@@ -166,7 +189,7 @@ impl HttpSession {
 
     /// Returns whether the peer of the request that is held sends nothing more.
     pub fn is_hurried(&self) -> bool {
-        self.hurried
+        self.wait == PollWait::Hurried
     }
 
     /// Keeps a request until those before it have been handled. If the same request had arrived before, on a
@@ -201,10 +224,12 @@ impl HttpSession {
     /// Holds a request that repeats the one that was held before; returns the earlier one, if it is still held.
     pub fn hold_again(&mut self, request_id: RequestId) -> Option<RequestId> {
         self.lost = false;
-        self.hurried = false;
+        if self.is_hurried() {
+            self.wait = PollWait::Events;
+        }
         match std::mem::replace(&mut self.outlet, Outlet::Poll(request_id)) {
             Outlet::Poll(before) => Some(before),
-            Outlet::Nothing | Outlet::Stream(_) => None,
+            Outlet::Nothing | Outlet::Stream(_) | Outlet::Left => None,
         }
     }
 
@@ -220,6 +245,10 @@ impl HttpSession {
             Outlet::Stream(open) if open == request_id => Lost::Stream,
             _ => Lost::Nothing,
         };
+        if lost == Lost::Stream && self.lingers {
+            self.outlet = Outlet::Left;
+            return Lost::LingeringStream;
+        }
         if lost != Lost::Nothing {
             self.outlet = Outlet::Nothing;
             self.lost = lost == Lost::Poll;
@@ -362,8 +391,15 @@ mod tests {
         assert_eq!((session.lose(request_id(2)), session.lose(request_id(2))), (Lost::Early, Lost::Nothing));
         assert_eq!(session.lose(request_id(1)), Lost::Poll);
         assert_eq!(session.lose(request_id(1)), Lost::Nothing);
-        session.outlet = Outlet::Stream(request_id(3));
+        session.stream(request_id(2), true);
+        assert_eq!(session.stream(request_id(3), false), Outlet::Stream(request_id(2)));
         assert_eq!(session.lose(request_id(3)), Lost::Stream);
+        session.stream(request_id(3), true);
+        assert_eq!((session.lose(request_id(3)), session.outlet), (Lost::LingeringStream, Outlet::Left));
+        assert_eq!(
+            (session.lose(request_id(3)), session.turn_of(Some(1))),
+            (Lost::Nothing, RequestTurn::Now)
+        );
         session.begin(Some(1));
         assert_eq!(session.next_kept().map(|early| early.request_id), Some(None), "its events count");
     }

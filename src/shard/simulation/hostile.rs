@@ -82,7 +82,8 @@ fn message(random: &mut Random, speech: Speech) -> Vec<u8> {
 
 fn request(random: &mut Random, events: &[&str]) -> Vec<u8> {
     let sid = random.below(6);
-    let parameters = random.pick(&["", "&connect=true", "&connect=true", "&connect=true&close=true"]);
+    let parameters =
+        random.pick(&["", "&connect=true", "&connect=true&linger=true", "&connect=true&close=true"]);
     let seq = if random.once_in(2) { format!("&seq={}", 1 + random.below(12)) } else { String::new() };
     let target = format!("/?sid={sid:032x}{parameters}{seq}");
     let body = events.join("\n");
@@ -105,6 +106,7 @@ fn config(random: &mut Random) -> Config {
         sends_per_turn_max: 2,
         outbox_bytes_max: random.pick(&[1 << 10, 8 << 10, 1 << 20]),
         outboxes_bytes_max: random.pick(&[None, Some(64 << 10)]),
+        incomplete_bytes_max: random.pick(&[None, Some(32 << 10)]),
         clients_max: random.pick(&[8, 1000]),
         connections_per_address_max: random.pick(&[None, Some(0), Some(5)]),
         heartbeat_challenge: Duration::from_secs(60),

@@ -2,10 +2,10 @@
 
 use super::WorkerLink;
 use crate::app::Context;
+use crate::app::shares::ShareRefusal;
 use crate::app::worker::LinkLimits;
 use crate::app::worker::counters::WorkerCounters;
 use crate::app::worker::ends::{ClientEnd, WaitingEnds};
-use crate::app::worker::shares::ShareRefusal;
 use crate::client::ClientId;
 use std::cell::RefCell;
 use std::rc::Rc;

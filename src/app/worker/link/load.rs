@@ -2,8 +2,8 @@
 //! a limit for all clients together, of which no client gets more than its share.
 
 use super::WorkerRequest;
+use crate::app::shares::{ShareRefusal, Shares};
 use crate::app::worker::LinkLimits;
-use crate::app::worker::shares::{ShareRefusal, Shares};
 use crate::client::ClientId;
 use crate::limits::{CLIENT_CALLBACKS_MAX, WORKER_CALLBACKS_MAX, WORKER_CLIENT_REQUESTS_MIN};
 

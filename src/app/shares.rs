@@ -55,17 +55,7 @@ impl Shares {
 
     /// As [`admit`](Shares::admit), if `used` of the limit are used, by others than clients as well.
     pub fn admit_of(&self, client: ClientId, used: usize) -> Result<(), ShareRefusal> {
-        if used >= self.max {
-            return Err(ShareRefusal::Full);
-        }
-        let held = self.held.get(&client).copied().unwrap_or_default();
-        if held == 0 || held < self.share(used) { Ok(()) } else { Err(ShareRefusal::Share) }
-    }
-
-    /// Returns how much a client may hold before it may take no more.
-    fn share(&self, used: usize) -> usize {
-        let free = self.max - used;
-        if free <= self.max / RESERVE { 0 } else { self.small.max(free / PART) }
+        admit(self.max, self.small, used, self.held.get(&client).copied().unwrap_or_default())
     }
 
     /// Records that a client has taken `n`.
@@ -108,6 +98,20 @@ impl Shares {
         );
         assert!(self.held.values().all(|held| *held > 0), "a client is listed that holds nothing");
     }
+}
+
+/// Checks whether a client that holds `held` may take more of the limit `max`, of which `used` are used; see [`Shares`].
+///
+/// # Errors
+///
+/// The reason why it may not.
+pub fn admit(max: usize, small: usize, used: usize, held: usize) -> Result<(), ShareRefusal> {
+    if used >= max {
+        return Err(ShareRefusal::Full);
+    }
+    let free = max - used;
+    let share = if free <= max / RESERVE { 0 } else { small.max(free / PART) };
+    if held == 0 || held < share { Ok(()) } else { Err(ShareRefusal::Share) }
 }
 
 #[cfg(test)]
