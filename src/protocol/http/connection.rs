@@ -550,7 +550,6 @@ impl HttpCodec {
     }
 }
 
-/// Returns the refusal of a request whose head is valid, because of its body. The connection closes behind it.
 /// Returns how a request is refused whose connection ends for this reason before the request is complete, or `None` if its
 /// peer is told nothing.
 fn refusal_of_incomplete(reason: Reason) -> Option<HttpRefusal> {
@@ -561,6 +560,7 @@ fn refusal_of_incomplete(reason: Reason) -> Option<HttpRefusal> {
     }
 }
 
+/// Returns the refusal of a request whose head is valid, because of its body. The connection closes behind it.
 fn refuse_body(
     refusal: HttpRefusal,
     framing: ResponseFraming,
