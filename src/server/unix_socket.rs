@@ -91,8 +91,9 @@ impl From<UnixBindError> for io::Error {
     }
 }
 
-/// Binds a Unix socket, and listens. Its file is created without any permissions, and gets its group:
-/// [`SocketFile::admit`] then allows those to connect who may.
+/// Binds a Unix socket, and listens. Its file is created with permissions for its owner only, and gets its group:
+/// [`SocketFile::admit`] then allows those to connect who may. Without those of the owner, a server of the same user could
+/// not find out that a file was left over by one that was killed while it started.
 ///
 /// Of several servers that start at once, one gets the path: the others find that it listens. The directory is locked from
 /// the look at the path until the socket listens, because a socket that does not listen yet looks like one that was left
@@ -132,7 +133,7 @@ fn bind_locked(
 ) -> Result<(Socket, SocketFile), UnixBindError> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The file that is created by binding has the mode of the socket, without the bits of the umask.
-    fs::fchmod(&socket, Mode::empty()).map_err(io::Error::from)?;
+    fs::fchmod(&socket, access.mode & Mode::RWXU).map_err(io::Error::from)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::open(path, access.mode)?;
     if let Some(group) = access.group {
@@ -324,7 +325,8 @@ mod tests {
         for mode in [0o666, 0o660, 0o600, 0o777, 0] {
             let path = folder.0.join(format!("{mode:o}"));
             let (_socket, file) = bind(&path, access(mode), 1).unwrap();
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0, "{mode:o}");
+            let before = std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(before, mode & 0o700, "{mode:o}: at first only the owner may connect");
             file.admit().unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode, "{mode:o}");
             drop(file);
@@ -402,6 +404,18 @@ mod tests {
             drop((client, accepted, bound));
             assert!(!path.exists());
         }
+    }
+
+    #[test]
+    fn a_server_that_was_killed_while_it_started_is_in_nobodys_way() {
+        let folder = Folder::new("killed");
+        let path = folder.0.join("socket");
+        let (socket, file) = bind(&path, access(0o660), 1).unwrap();
+        std::mem::forget(file);
+        drop(socket);
+        let (_socket, file) = bind_within(&path, access(0o660), 1, Duration::ZERO).unwrap();
+        file.admit().unwrap();
+        UnixStream::connect(&path).unwrap();
     }
 
     #[test]
