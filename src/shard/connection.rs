@@ -52,7 +52,8 @@ pub(super) struct Connection {
     pub unfinished: bool,
     /// `true` if a heartbeat that must be answered was sent, and nothing has been received since.
     pub challenged: bool,
-    /// `true` if more of what the peer has sent may be in the socket: the last receive filled its buffer, or had none.
+    /// `true` if more of what the peer has sent may be in the socket: the last receive filled its buffer, had none, or was
+    /// ended by the kernel.
     pub unread: bool,
 }
 

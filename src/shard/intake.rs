@@ -48,7 +48,7 @@ impl State {
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
         connection.heard(now);
-        connection.unread = data.len() >= self.config.receive_buffer_bytes;
+        connection.unread = ended || data.len() >= self.config.receive_buffer_bytes;
         if ended && connection.stage == Stage::Dead {
             connection.input = Input::Ended;
             return self.release_if_idle(slot);

@@ -170,8 +170,8 @@ impl State {
     fn handshake_due(&mut self, slot: u32) {
         let connection = self.connections.live(slot);
         if connection.input == Input::Ended {
-            // The shard that counts the address has not replied, and nothing is received until then.
-            return self.wake_at(slot, self.time.now_ms() + POSTPONED_MS);
+            // The shard that counts the address has not replied. The peer's time begins when it has.
+            return self.wake_at(slot, self.time.ms_from_now(self.config.timeout));
         }
         let timeout = self.config.timeout;
         if self.is_over(slot, if connection.refusal.is_some() { timeout.min(REFUSAL_WAIT) } else { timeout })

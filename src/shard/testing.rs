@@ -413,6 +413,9 @@ pub struct TestKernel {
     ready: VecDeque<Option<u32>>,
     /// `true` while there is no buffer to receive into.
     pub lacks_buffers: bool,
+    /// `true` while each receive ends behind the first bytes, as if there were no room for more completions. Used only if
+    /// not all input is handed over.
+    pub ends_receives: bool,
     /// Events of receives that were deferred, and a mark behind them. The shard gets them before the others of the next turn.
     deferred: Vec<TestEvent>,
     /// `true` if a mark was set, and was not reported.
@@ -533,8 +536,12 @@ impl TestKernel {
         for _ in 0..self.heard_per_turn {
             match self.ready.pop_front() {
                 Some(Some(number)) => {
-                    let socket = self.sockets.get_mut(&number);
-                    events.extend(socket.into_iter().flat_map(|socket| socket.take_events(false, &mut None)));
+                    let (socket, ends) = (self.sockets.get_mut(&number), self.ends_receives);
+                    let take = |socket: &mut TestSocket| match ends {
+                        true => socket.take_first_input(),
+                        false => socket.take_events(false, &mut None),
+                    };
+                    events.extend(socket.into_iter().flat_map(take));
                 }
                 Some(None) => events.push(TestEvent::Marked),
                 None => break,
@@ -612,6 +619,18 @@ impl TestSocket {
         }
         self.cancelled = false;
         self.receive_cancelled = false;
+        events
+    }
+
+    /// Takes the events, but only the first piece of input, which ends the receive.
+    fn take_first_input(&mut self) -> Vec<TestEvent> {
+        let rest = self.input.split_off(self.input.len().min(1));
+        let mut events = self.take_events(false, &mut None);
+        if let Some(TestEvent::Received { ended, .. }) = events.last_mut() {
+            *ended = true;
+            self.receive = None;
+        }
+        self.input.extend(rest);
         events
     }
 

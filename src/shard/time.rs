@@ -28,6 +28,10 @@ const CATCH_UP_MIN_MS: u64 = 100;
 /// The longest time after a stall in which no timer fires, in milliseconds: a busy shard always finds something new.
 const CATCH_UP_MAX_MS: u64 = 5000;
 
+/// The number of stalls for which timers wait before they fire in any case: if a shard has more to do than it can, every
+/// turn is a stall.
+const STALLS_MAX: u32 = 3;
+
 /// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DueTimer {
@@ -161,6 +165,8 @@ struct CatchingUp {
     until_ms: u64,
     /// The time at which timers fire again even if every turn finds something new.
     at_most_ms: u64,
+    /// The number of stalls since timers fired last.
+    stalls: u32,
 }
 
 /// The number of timers that fire in one turn. Each may close a connection or send a heartbeat, and the timers of
@@ -214,14 +220,22 @@ impl Time {
         self.planned = Planned { made_ns, until_ns };
     }
 
-    /// Begins to catch up after a stall that began at `stalled_ms` and was `stall_ms` long.
+    /// Begins to catch up after a stall that began at `stalled_ms` and was `stall_ms` long, unless the shard has stalled too
+    /// often while it caught up.
     fn catch_up(&mut self, stalled_ms: u64, stall_ms: u64) {
         self.resumed_ms = self.now_ms;
         self.lost.add(stalled_ms, self.now_ms, stall_ms.saturating_sub(STALL_MS));
+        let (stalled_ms, stalls) = self
+            .catching_up
+            .as_ref()
+            .map_or((stalled_ms, 1), |before| (before.stalled_ms, before.stalls + 1));
+        let patience_ms =
+            if stalls > STALLS_MAX { 0 } else { stall_ms.clamp(CATCH_UP_MIN_MS, CATCH_UP_MAX_MS) };
         self.catching_up = Some(CatchingUp {
-            stalled_ms: self.catching_up.as_ref().map_or(stalled_ms, |before| before.stalled_ms),
+            stalled_ms,
+            stalls,
             until_ms: self.now_ms + CATCH_UP_MIN_MS,
-            at_most_ms: self.now_ms + stall_ms.clamp(CATCH_UP_MIN_MS, CATCH_UP_MAX_MS),
+            at_most_ms: self.now_ms + patience_ms,
         });
     }
 
@@ -288,13 +302,17 @@ impl Time {
     /// Notes that the mark has come back: everything that was sent before it has been handled.
     pub fn marked(&mut self) {
         self.heard_ms = self.marked_ms.take().expect("a mark that comes back was set");
-        self.unparked.append(&mut self.parked);
+        debug_assert!(self.unparked.is_empty(), "a mark is set when what the last one has freed was handled");
+        self.unparked = std::mem::take(&mut self.parked);
     }
 
     /// Takes what has waited for the mark that has come back, as much as one turn permits.
     pub fn take_unparked(&mut self) -> Vec<DueTimer> {
-        let rest = self.unparked.len().saturating_sub(TIMERS_PER_TURN);
-        self.unparked.split_off(rest)
+        match self.unparked.len().checked_sub(TIMERS_PER_TURN) {
+            Some(rest @ 1..) => self.unparked.split_off(rest),
+            // The memory of a storm is not kept.
+            _ => std::mem::take(&mut self.unparked),
+        }
     }
 
     /// Returns whether something that is due waits for a mark.
@@ -302,9 +320,11 @@ impl Time {
         self.marked_ms.is_some() || !self.parked.is_empty() || !self.unparked.is_empty()
     }
 
-    /// Returns for how long a worker has been waited for since a time in milliseconds. After a stall, this begins anew.
+    /// Returns for how long a worker has been waited for since a time in milliseconds. After a stall, this begins anew, but
+    /// it is not less than the share of [`PATIENCE_MAX`] of the time apart from stalls.
     pub fn waited_ms(&self, since_ms: u64) -> u64 {
-        self.now_ms - since_ms.max(self.resumed_ms)
+        let in_all = (self.now_ms - since_ms).saturating_sub(self.lost.since(since_ms));
+        (self.now_ms - since_ms.max(self.resumed_ms)).max(in_all / PATIENCE_MAX)
     }
 
     /// The time by which what a peer has sent is judged: while the shard catches up, the time at which its stall began,
@@ -529,6 +549,37 @@ mod tests {
         assert_eq!(time.judge(since, 10_000), Judgement::Over { is_final: true });
         assert!(!time.is_marking());
         time.check();
+    }
+
+    /// The turns of a shard that has more to do than it can may all be stalls.
+    #[test]
+    fn timers_fire_although_every_turn_is_a_stall() {
+        let (clock, handle) = Clock::manual();
+        let mut time = Time::new(clock);
+        let mut stall = |ms| {
+            handle.advance(Duration::from_millis(ms));
+            time.catch_up_for_test(Duration::from_millis(ms));
+            time.may_fire(true)
+        };
+        for ms in [300, 20_000, 260, 300, 310, 320, 10_000, 5000] {
+            for _ in 0..STALLS_MAX {
+                assert!(!stall(ms), "what was sent meanwhile comes first");
+            }
+            assert!(stall(ms), "but not for ever");
+        }
+    }
+
+    #[test]
+    fn a_worker_is_waited_for_anew_after_a_stall_but_not_for_ever() {
+        let (clock, handle) = Clock::manual();
+        let mut time = Time::new(clock);
+        let mut waited = Vec::new();
+        for _ in 0..100 {
+            handle.advance(Duration::from_millis(500));
+            time.catch_up_for_test(Duration::from_millis(500));
+            waited.push(time.waited_ms(0));
+        }
+        assert_eq!((waited[0], waited[1], waited[99]), (125, 250, 12_500), "half of 250 ms of each stall");
     }
 
     #[test]

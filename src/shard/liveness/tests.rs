@@ -116,6 +116,24 @@ fn a_receive_without_a_buffer_does_not_count_against_the_peer() {
     }
 }
 
+/// A receive that the kernel has ended may have left something in its socket, too.
+#[test]
+fn a_receive_that_was_ended_does_not_count_against_the_peer() {
+    let mut world = world(1, 1);
+    let client = world.connect_raw(0);
+    let (peer, silent) = (connect(&mut world), connect(&mut world));
+    world.shards[0].kernel_mut().ends_receives = true;
+    // The mark is set in the turn that hears the client, and comes back before what the peer has sent last.
+    world.send_event(client, "/qio/ping:1=");
+    let (first, rest) = OHAI.as_bytes().split_at(5);
+    world.send_bytes(peer, first);
+    world.send_bytes(peer, rest);
+    world.advance(seconds(10));
+    world.run_until_idle();
+    assert!(is_greeted(&mut world, peer) && world.is_stream_ended(silent));
+    assert_eq!(timeouts(&world), 1);
+}
+
 /// While another shard has not counted the address of a connection, nothing is received from the peer, and its time has not
 /// begun.
 #[test]
