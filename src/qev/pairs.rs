@@ -96,8 +96,14 @@ impl PairTable {
         PairTable { slots: vec![TableSlot::VACANT; slots].into(), len: 0, end: 0 }
     }
 
+    /// Returns the number of pairs.
     pub fn len(&self) -> usize {
         self.len as usize
+    }
+
+    /// Returns `true` if there are no pairs.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Returns the position of the pair with this key whose value matches the predicate.
@@ -222,6 +228,12 @@ impl PairTable {
 
     fn distance(&self, from: usize, to: usize) -> usize {
         to.wrapping_sub(from) & (self.slots.len() - 1)
+    }
+}
+
+impl Default for PairTable {
+    fn default() -> PairTable {
+        PairTable::new()
     }
 }
 
