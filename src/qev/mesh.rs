@@ -21,7 +21,7 @@
 //! `ring_messages` together, and behave as one ring of this size: everything below says "ring" for all of them. A ring
 //! that has grown and is hardly used is given back ([`Port::flush`]).
 //!
-//! A shard does not look into the rings of all others in each turn. A sender notes itself with its receiver ([`Arrivals`])
+//! A shard does not look into the rings of all others in each turn. A sender notes itself with its receiver (`Arrivals`)
 //! after each message, and the receiver looks into the rings of the senders that it has found there. In `qev/bell.rs`, W1
 //! is the message and this note, and L2 the look at the notes.
 //!

@@ -15,7 +15,7 @@
 //! | [`members`] | the number of open clients in each room |
 //! | [`deliveries`], [`pinging`] | the measurements of events and pings |
 //! | [`backoff`] | the pause before a client connects again |
-//! | [`run`] | runs the steps |
+//! | [`mod@run`] | runs the steps |
 //! | [`broadcast`], [`rooms`], [`returning`] | the steps of these names |
 
 mod backoff;
