@@ -191,6 +191,8 @@ const CIRCLES: &[(&[&str], &str)] = &[(
 
 /// The files in which `unsafe` may stand.
 const UNSAFE_FILES: &[&str] = &[
+    // The settings of the allocator.
+    "main.rs",
     "qev/affinity.rs",
     "qev/ring.rs",
     "qev/buffers.rs",
