@@ -190,9 +190,15 @@ impl Buffer {
     }
 }
 
-/// The number of buffers that the kernel has at first. The kernel uses its buffers in turn and therefore touches all of
-/// them. A shard that never needs more buffers at the same time does not have more resident memory.
-const BUFFERS_AT_FIRST: u16 = 64;
+/// The maximum number of buffers that the kernel has at first. The kernel uses its buffers in turn and therefore touches all
+/// of them. A shard that never needs more buffers at the same time does not have more resident memory.
+const BUFFERS_AT_FIRST_MAX: u16 = 64;
+
+/// The minimum of this number.
+const BUFFERS_AT_FIRST_MIN: u16 = 16;
+
+/// The number of these buffers of all rings together, unless each has the minimum.
+const BUFFERS_AT_FIRST_OF_ALL: u32 = 1024;
 
 /// The provided buffer ring of a shard. The kernel chooses a buffer when data arrives, which means that idle
 /// connections hold none.
@@ -210,6 +216,8 @@ pub struct Buffers {
     size: u32,
     provided: u16,
     tail: u16,
+    /// The number of buffers that the kernel has at first, and again some time after a burst.
+    at_first: u16,
     /// The kernel is to have the buffers below this one. Those above return when the kernel has used them.
     target: u16,
     /// The buffers that have returned.
@@ -219,8 +227,9 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Registers `count` buffers of `size` bytes with the ring. `count` must be a power of two and at most 32,768.
-    pub(super) fn register(ring: &IoUring, count: u16, size: u32) -> io::Result<Buffers> {
+    /// Registers `count` buffers of `size` bytes with the ring, which is one of `rings`. `count` must be a power of two and
+    /// at most 32,768.
+    pub(super) fn register(ring: &IoUring, rings: u32, count: u16, size: u32) -> io::Result<Buffers> {
         assert!(
             count.is_power_of_two() && count <= 32_768,
             "the number of buffers must be a power of two and at most 32,768"
@@ -232,9 +241,19 @@ impl Buffers {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, GROUP, 0)?;
         }
-        let target = count.min(BUFFERS_AT_FIRST);
-        let (provided, tail, withheld, lent) = (0, 0, Vec::new(), 0);
-        let mut buffers = Buffers { entries, memory, count, size, provided, tail, target, withheld, lent };
+        let at_first = count.min(at_first(rings));
+        let mut buffers = Buffers {
+            entries,
+            memory,
+            count,
+            size,
+            provided: 0,
+            tail: 0,
+            at_first,
+            target: at_first,
+            withheld: Vec::new(),
+            lent: 0,
+        };
         buffers.provide();
         Ok(buffers)
     }
@@ -259,7 +278,7 @@ impl Buffers {
     /// Returns `true` if the kernel was given more buffers than at first.
     #[inline]
     pub(super) fn has_grown(&self) -> bool {
-        self.target > BUFFERS_AT_FIRST
+        self.target > self.at_first
     }
 
     /// Returns to the number of buffers that the kernel has at first, and gives the memory of all buffers back to the
@@ -269,7 +288,7 @@ impl Buffers {
         if self.lent > 0 {
             return;
         }
-        self.target = self.count.min(BUFFERS_AT_FIRST);
+        self.target = self.at_first;
         self.memory.forget(0, usize::from(self.provided) * self.size as usize);
     }
 
@@ -324,6 +343,12 @@ impl Buffers {
             (*tail).store(self.tail, Ordering::Release);
         }
     }
+}
+
+/// Returns the number of buffers that each of this many rings has at first.
+fn at_first(rings: u32) -> u16 {
+    let share = u16::try_from(BUFFERS_AT_FIRST_OF_ALL / rings.max(1)).unwrap_or(u16::MAX);
+    share.clamp(BUFFERS_AT_FIRST_MIN, BUFFERS_AT_FIRST_MAX)
 }
 
 /// Anonymous memory from the kernel. It is page-aligned and zeroed, and only the pages that were touched are resident.
@@ -392,6 +417,11 @@ mod tests {
     fn a_frame_has_the_size_of_a_pointer() {
         assert_eq!(size_of::<Frame>(), 8);
         assert_eq!(size_of::<Option<Frame>>(), 8);
+    }
+
+    #[test]
+    fn many_rings_have_fewer_buffers_at_first() {
+        assert_eq!([0, 1, 16, 17, 53, 64, 65, 128].map(at_first), [64, 64, 64, 60, 19, 16, 16, 16]);
     }
 
     #[test]

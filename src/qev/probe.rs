@@ -69,7 +69,7 @@ pub fn probe() -> Result<KernelFeatures, UnsupportedKernel> {
     ring.submitter()
         .register_files_sparse(1)
         .map_err(|error| old_or_refused(error, &release, "sparse tables"))?;
-    Buffers::register(&ring, 2, 4096)
+    Buffers::register(&ring, 1, 2, 4096)
         .map_err(|error| old_or_refused(error, &release, "provided buffer rings"))?;
     Ok(KernelFeatures { release, descriptors_per_ring: raise_descriptor_limit(), features: FEATURES })
 }

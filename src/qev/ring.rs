@@ -27,6 +27,7 @@ mod user_data;
 
 use super::buffers::{Buffer, Buffers, Frame, GROUP};
 use super::clock::nanos;
+use super::shrink::List;
 use super::slots::Slots;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Parameters, cqueue, opcode, squeue};
@@ -274,7 +275,7 @@ impl Ring {
             .build(completions(settings.rings) / COMPLETIONS_PER_SUBMISSION)?;
         io.submitter().register_files_sparse(settings.descriptors + settings.reserved)?;
         io.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])?;
-        let buffers = Buffers::register(&io, settings.buffers, settings.buffer_bytes)?;
+        let buffers = Buffers::register(&io, settings.rings, settings.buffers, settings.buffer_bytes)?;
         let mut ring = Ring {
             wait_flags: wait_flags(io.params()),
             // The kernel has got both with the same release, 6.10.
@@ -534,6 +535,11 @@ impl Ring {
             self.check();
         }
         Ok(())
+    }
+
+    /// Gives back the memory that only a turn with many completions has needed.
+    pub fn give_back(&mut self) {
+        self.reaped.give_back();
     }
 
     /// Gives the memory of buffers that only a burst has needed back to the system, some time after it. Returns how long to

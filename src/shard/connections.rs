@@ -10,6 +10,7 @@ use crate::client::ClientId;
 use crate::limits::OUTBOX_BYTES_MIN;
 use crate::qev::buffers::{AcceptedBroadcasts, FRAME_COST_BYTES, Frame};
 use crate::qev::mesh::LoadSource;
+use crate::qev::shrink::List;
 use crate::qev::slots::{Lane, Slots};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -555,6 +556,14 @@ impl Connections {
     /// The cost of what waits for a connection and of what is in flight to it, in bytes.
     pub fn waiting_bytes(&self, slot: u32) -> usize {
         self.live(slot).outbox_bytes as usize
+    }
+
+    /// Gives back the memory that only many connections with output, or many ends, at once have needed.
+    pub fn give_back(&mut self) {
+        self.waiting.ready.give_back();
+        self.waiting.ready_sessions.give_back();
+        self.blocked_sessions.give_back();
+        self.overflowed.give_back();
     }
 
     /// The number of connections that wait to be flushed.

@@ -9,6 +9,7 @@ use crate::qev::clock::{core_nanos, nanos};
 use crate::qev::ring::{
     Completion, Descriptor, Doorbell, Errno, FrameBatch, PeerAddress, Ring, SendId, Token, Wait,
 };
+use crate::qev::shrink::List;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -130,6 +131,9 @@ pub(super) trait Kernel {
 
     /// Returns how often the submission queue was full since the last call.
     fn take_submissions_full(&mut self) -> u64;
+
+    /// Gives back the memory that only a turn with many events has needed.
+    fn give_back(&mut self) {}
 }
 
 /// A shard's ring, and the rings of its peers.
@@ -270,6 +274,12 @@ impl Kernel for RingKernel {
 
     fn take_submissions_full(&mut self) -> u64 {
         self.ring.take_submission_overflows()
+    }
+
+    fn give_back(&mut self) {
+        self.ring.give_back();
+        self.completions.give_back();
+        self.spare.give_back();
     }
 }
 

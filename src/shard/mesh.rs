@@ -4,6 +4,7 @@ use super::kernel::Kernel;
 use super::messages::{Envelope, ShardMessage};
 use crate::log::throttle;
 use crate::qev::mesh::{Class, Load, LoadSource, MeshCounters, Port, SendOutcome};
+use crate::qev::shrink::List;
 
 /// The source of messages that no peer has caused. Connections and links have numbers of their own, which are larger.
 pub(super) const SHARD: LoadSource = LoadSource(0);
@@ -185,6 +186,12 @@ impl MeshPort {
         first.append(&mut late);
         first.extend(others);
         first
+    }
+
+    /// Gives back the memory that only many messages at once have needed.
+    pub fn give_back(&mut self) {
+        self.received.give_back();
+        self.deferred.give_back();
     }
 
     /// Returns whether messages were received that are handled in the next turn.

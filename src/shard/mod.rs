@@ -147,7 +147,7 @@ impl<K: Kernel> Loop<K> {
         // 2. One system call submits everything, and waits for events if there is nothing to do.
         let wait = state.wait();
         kernel.enter(wait)?;
-        state.begin_turn();
+        let is_new_second = state.begin_turn();
         // 3. Messages from other shards and from threads.
         state.handle_messages(codecs, inboxes);
         // Peers that were not listened to while other shards were behind: what was received of them is older than the
@@ -170,6 +170,10 @@ impl<K: Kernel> Loop<K> {
         state.mesh.flush();
         inboxes.app_commands.set_paused(state.threads_must_wait());
         state.end_turn(kernel.take_submissions_full());
+        if is_new_second {
+            kernel.give_back();
+            state.give_back();
+        }
         if cfg!(debug_assertions) {
             state.check_sometimes(codecs);
         }

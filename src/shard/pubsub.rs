@@ -13,6 +13,7 @@ use crate::client::subscriptions::{
 use crate::event::path::{Path, PathRef};
 use crate::protocol::Framing;
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
+use crate::qev::shrink::List;
 use std::collections::VecDeque;
 
 /// The number of subscriptions of disconnected clients that end in one turn: they take about a millisecond, including
@@ -201,6 +202,12 @@ impl PubSub {
     }
 
     // Clients that have disconnected.
+
+    /// Gives back the memory that only many broadcasts or many disconnections at once have needed.
+    pub fn give_back(&mut self) {
+        self.broadcasts.give_back();
+        self.leaving.give_back();
+    }
 
     /// Renews the number of subscriptions that may end in a turn.
     pub fn begin_turn(&mut self) {

@@ -30,6 +30,7 @@ use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
 use crate::qev::ring::Wait;
+use crate::qev::shrink::List;
 use ahash::RandomState;
 use futures_channel::mpsc;
 use std::collections::VecDeque;
@@ -209,17 +210,19 @@ impl State {
         }
     }
 
-    /// Begins a turn: reads the clocks and renews the budgets of a turn.
-    pub fn begin_turn(&mut self) {
+    /// Begins a turn: reads the clocks and renews the budgets of a turn. Returns `true` if it is the first one in a second.
+    pub fn begin_turn(&mut self) -> bool {
         self.mesh.awake();
         self.has_found = false;
         self.pubsub.begin_turn();
         self.time.begin_turn();
-        if self.time.now_ns() >= self.date_due_ns {
+        let is_new_second = self.time.now_ns() >= self.date_due_ns;
+        if is_new_second {
             self.renew_date();
         }
         self.clock_was_read();
         self.count(Counter::Turns, 1);
+        is_new_second
     }
 
     /// Formats the date of HTTP responses, which is valid for the rest of this second.
@@ -229,6 +232,17 @@ impl State {
         let nanos_of_second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
         self.protocol.date = HttpDate::at(now);
         self.date_due_ns = self.time.now_ns() + u64::from(1_000_000_000 - nanos_of_second);
+    }
+
+    /// Gives back the memory of lists that only a turn with much to do has needed.
+    #[cold]
+    pub fn give_back(&mut self) {
+        self.time.give_back();
+        self.mesh.give_back();
+        self.connections.give_back();
+        self.pubsub.give_back();
+        self.ring_ops.give_back();
+        self.app_commands.give_back();
     }
 
     /// Tells the applications the time that was just read.

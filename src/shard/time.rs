@@ -4,6 +4,7 @@ use super::connection::Moment;
 use super::lost_time::LostTime;
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::ring::Wait;
+use crate::qev::shrink::List;
 use crate::qev::timer::{TimerId, Wheel};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -391,6 +392,13 @@ impl Time {
     /// Returns whether timers are due that have not fired yet.
     pub fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// Gives back the memory that only many timers at once have needed.
+    pub fn give_back(&mut self) {
+        self.parked.give_back();
+        self.unparked.give_back();
+        self.fired.give_back();
     }
 
     /// Keeps the memory of a list of timers.
