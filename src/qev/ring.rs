@@ -242,8 +242,8 @@ pub struct Ring {
     reserved: u32,
     submission_overflows: u64,
     needs_buffers: bool,
-    /// The time at which the kernel ran out of buffers last, in nanoseconds.
-    needed_buffers_ns: u64,
+    /// The time until which the kernel keeps the buffers that it has needed last, in nanoseconds.
+    keep_buffers_until_ns: u64,
     /// The memory for the entries of a turn, which is kept for the next turn.
     reaped: Vec<cqueue::Entry>,
 }
@@ -291,7 +291,7 @@ impl Ring {
             reserved: settings.reserved,
             submission_overflows: 0,
             needs_buffers: false,
-            needed_buffers_ns: 0,
+            keep_buffers_until_ns: 0,
             reaped: Vec::new(),
         };
         // A thread may register 16 rings. It enters further ones by their descriptors, which costs a little more.
@@ -529,7 +529,7 @@ impl Ring {
         self.reaped = reaped;
         if mem::take(&mut self.needs_buffers) {
             self.buffers.grow();
-            self.needed_buffers_ns = nanos();
+            self.keep_buffers_until_ns = nanos() + BUFFERS_KEPT.as_nanos() as u64;
         }
         if cfg!(debug_assertions) {
             self.check();
@@ -546,8 +546,7 @@ impl Ring {
     /// wait for completions: if it is too early, not longer than until then, because nothing else may end the wait.
     #[cold]
     fn shrink_buffers(&mut self, wait: Wait) -> Wait {
-        let since = Duration::from_nanos(nanos().saturating_sub(self.needed_buffers_ns));
-        let left = BUFFERS_KEPT.saturating_sub(since);
+        let left = Duration::from_nanos(self.keep_buffers_until_ns.saturating_sub(nanos()));
         // What was submitted early may have completed at once, into a buffer.
         let is_reaped = self.io.completion().is_empty() && !self.io.submission().cq_overflow();
         if left.is_zero() && is_reaped {

@@ -758,7 +758,7 @@ fn the_memory_of_buffers_that_a_burst_has_needed_is_given_back() {
     // It is too early.
     tested.ring.turn(Wait::For(Duration::ZERO), &mut tested.seen).unwrap();
     assert_eq!(tested.ring.buffers.counts().1, 256);
-    tested.ring.needed_buffers_ns = 0;
+    tested.ring.keep_buffers_until_ns = 0;
     tested.ring.turn(Wait::For(Duration::ZERO), &mut tested.seen).unwrap();
     assert_eq!(tested.ring.buffers.counts(), (0, 64, 0));
     // The buffers that the kernel still has are used once more, and then withheld.
