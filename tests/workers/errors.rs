@@ -67,7 +67,14 @@ fn an_error_of_a_handler_is_one_record_and_counted() {
         assert!(records.iter().all(|record| record["level"] != "WARN"), "{log}");
         server.eventually("counted", |stats| {
             let counters = &stats.0["apps"]["errors"]["counters"];
-            *counters == json!({"app_events": 5, "app_failures": 3, "app_refusals": 2, "app_errors": 3})
+            *counters
+                == json!({
+                    "app_errors": 3,
+                    "app_events": 5,
+                    "app_failures": 3,
+                    "app_promises_refused": 0,
+                    "app_refusals": 2,
+                })
         });
         let answers = &statistics(&server, "errors")["timers"]["app_answer"];
         assert_eq!(answers["count"], 5, "each request that the worker has ended");
