@@ -547,7 +547,7 @@ impl Ring {
     #[cold]
     fn shrink_buffers(&mut self, wait: Wait) -> Wait {
         let left = Duration::from_nanos(self.keep_buffers_until_ns.saturating_sub(nanos()));
-        // What was submitted early may have completed at once, into a buffer.
+        // Operations that were submitted early may have completed at once, into a buffer.
         let is_reaped = self.io.completion().is_empty() && !self.io.submission().cq_overflow();
         if left.is_zero() && is_reaped {
             self.buffers.shrink();

@@ -177,7 +177,7 @@ impl RingKernel {
                 self.shares.admit(*token, buffer.len(), nanos, core_nanos)
             }
             Completion::ReceiveEnded { token, .. } => !self.shares.is_deferred(*token),
-            // What was deferred in this turn is older than the mark.
+            // Data that was deferred in this turn is older than the mark.
             Completion::Marked => self.completions.is_empty(),
             _ => true,
         }

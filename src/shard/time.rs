@@ -108,7 +108,7 @@ impl From<PackedTimer> for DueTimer {
 /// no timer fires until a turn has found nothing new. What peers are given time for begins anew, because they may have
 /// waited for the server, but at most [`PATIENCE_MAX`] times: see [`Time::judge`].
 ///
-/// What a peer has sent may wait in its socket also if no turn is long: the shard may have thousands of sockets to read. A
+/// Data of a peer may wait in its socket even if no turn is long: the shard may have thousands of sockets to read. A
 /// peer is therefore judged by the last *mark*. When a mark comes back, everything has been handled that peers had sent when
 /// it was set. Connections whose time seems to be over are *parked* until the next mark.
 ///
@@ -127,9 +127,9 @@ pub(super) struct Time {
     heard_ms: u64,
     /// The time at which the mark was set that has not come back, in milliseconds.
     marked_ms: Option<u64>,
-    /// What was due, and waits for the next mark. Other connections may have the slots by then.
+    /// The connections that were due, and wait for the next mark. Other connections may have the slots by then.
     parked: Vec<DueTimer>,
-    /// What the last mark has freed, of which each turn handles some.
+    /// The connections that the last mark has freed, of which each turn handles some.
     unparked: Vec<DueTimer>,
     catching_up: Option<CatchingUp>,
     timers: Wheel<PackedTimer>,

@@ -11,7 +11,7 @@ use rtrb::Consumer;
 
 use super::shard_set::{AtomicShardSet, ShardSet};
 
-/// What the senders leave for one shard beside the messages. It is on cache lines of its own.
+/// The notes and ends of rings that senders leave for one shard beside the messages, on cache lines of their own.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Arrivals<M> {

@@ -755,7 +755,7 @@ fn the_memory_of_buffers_that_a_burst_has_needed_is_given_back() {
     assert!(receive(&mut tested, &burst) == burst);
     let (resident, target, _) = tested.ring.buffers.counts();
     assert!(target == 256 && resident > 128, "{resident} pages, {target} buffers");
-    // It is too early.
+    // This is too early.
     tested.ring.turn(Wait::For(Duration::ZERO), &mut tested.seen).unwrap();
     assert_eq!(tested.ring.buffers.counts().1, 256);
     tested.ring.keep_buffers_until_ns = 0;

@@ -52,7 +52,7 @@ fn what_waits_in_sockets_is_not_late() {
     assert!(world.is_stream_ended(*silent));
 }
 
-/// What is behind a mark is late: each peer has the time of the mark, and no more.
+/// Data behind a mark is late: each peer has the time of the mark, and no more.
 #[test]
 fn what_is_sent_after_the_time_is_over_is_late() {
     let mut world = world(1, 4);
@@ -82,7 +82,7 @@ fn a_hostile_storm_does_not_postpone_the_end_of_a_silent_peer() {
         turns += 1;
         assert!(turns < 12, "the mark must come back behind what was there when it was set");
     }
-    // So does a peer that dribbles its handshake, a byte in each turn.
+    // A peer that dribbles its handshake does too, a byte in each turn.
     let dribbling = connect(&mut world);
     world.advance(seconds(10));
     for turn in 0.. {

@@ -47,14 +47,14 @@ pub(in crate::shard) struct HttpSession {
     early: Option<Box<Vec<EarlyRequest>>>,
 }
 
-/// What is known of the request that is held.
+/// The kind of the request that is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum PollWait {
-    /// It had no events, and only waits for what may come.
+    /// A request without events, which only waits for output.
     NoEvents,
-    /// It had events, and waits for their answers.
+    /// A request with events, which waits for their answers.
     Events,
-    /// It had events, and its peer sends nothing more.
+    /// A request with events whose peer sends nothing more.
     Hurried,
 }
 
