@@ -187,29 +187,30 @@ moments() {
     printf '{%s}\n' "${members%, }" >"$out/$step.moments.json"
 }
 
+# end_server SIGNAL: ends the server, and sets `signalled` and `ended`, the times of the signal and of the end, and
+# `exit_code`.
+end_server() {
+    exit_code=0
+    signalled=$(date +%s.%N)
+    kill "-$1" "$server_pid"
+    wait "$server_pid" 2>/dev/null || exit_code=$?
+    server_pid=
+    ended=$(date +%s.%N)
+}
+
 step_return() {
     tell return
     hear ready /dev/null
-    local killed ended code=0
-    killed=$(date +%s.%N)
-    kill -KILL "$server_pid"
-    wait "$server_pid" 2>/dev/null || code=$?
-    server_pid=
-    ended=$(date +%s.%N)
+    end_server KILL
     start again
-    moments killed "$killed" ended "$ended" ready "$(date +%s.%N)" exit_code "$code" starts "$starts"
+    moments killed "$signalled" ended "$ended" ready "$(date +%s.%N)" exit_code "$exit_code" starts "$starts"
 }
 
 step_stop() {
     tell stop
     hear ready /dev/null
-    local told ended code=0
-    told=$(date +%s.%N)
-    kill -TERM "$server_pid"
-    wait "$server_pid" || code=$?
-    server_pid=
-    ended=$(date +%s.%N)
-    moments told "$told" ended "$ended" exit_code "$code"
+    end_server TERM
+    moments told "$signalled" ended "$ended" exit_code "$exit_code"
 }
 
 start once
