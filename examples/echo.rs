@@ -4,7 +4,7 @@
 //!
 //! The endpoint is `/echo`. It sends every text and binary message back.
 
-use quickio::config::{Config, Listen};
+use quickio::config::Config;
 use quickio::server;
 use std::process::ExitCode;
 
@@ -13,12 +13,12 @@ const MESSAGE_BYTES_MAX: usize = 17 << 20;
 
 fn main() -> ExitCode {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".into());
-    let Ok(address) = address.parse() else {
+    let Ok(address) = address.parse::<std::net::SocketAddr>() else {
         eprintln!("usage: echo ADDRESS:PORT");
         return ExitCode::from(2);
     };
     let config = Config {
-        listen: vec![Listen::Tcp(address)],
+        listen: vec![address.into()],
         admin: vec![],
         message_bytes_max: MESSAGE_BYTES_MAX,
         outbox_bytes_max: 2 * MESSAGE_BYTES_MAX,

@@ -21,14 +21,17 @@ fn differs(kind: ValueKind, one: &mut Config, other: &mut Config) -> bool {
         ValueKind::Duration { field, .. } => field(one) != field(other),
         ValueKind::Shards(field) => field(one) != field(other),
         ValueKind::Addresses(field) => field(one) != field(other),
-        ValueKind::AddressOrOff(field) => field(one) != field(other),
+        ValueKind::AddressOrOff { addresses, tls } => {
+            addresses(one) != addresses(other) || tls(one) != tls(other)
+        }
         ValueKind::Apps(field) => field(one) != field(other),
         ValueKind::Hosts(field) | ValueKind::Origins(field) => field(one) != field(other),
         ValueKind::Proxies(field) => field(one) != field(other),
         ValueKind::Text(field) => field(one) != field(other),
         ValueKind::Switch(field) => field(one) != field(other),
         ValueKind::Program(field) => field(one) != field(other),
-        ValueKind::Directory(field) => field(one) != field(other),
+        ValueKind::Files(field) => field(one) != field(other),
+        ValueKind::File(field) | ValueKind::Directory(field) => field(one) != field(other),
         ValueKind::Choice { choices, set } => chosen(choices, set, one) != chosen(choices, set, other),
     }
 }

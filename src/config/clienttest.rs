@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::error::ConfigError;
 use super::value::{self, Problem};
-use super::{App, Config, Listen, suggest};
+use super::{App, Config, Listen, ListenAddress, ListenKind, suggest};
 
 /// The first word of the command line.
 pub const COMMAND: &str = "clienttest";
@@ -216,7 +216,10 @@ impl ClientTestFlags {
 
     /// Combines the flags with the settings of the server.
     pub(super) fn with(self, mut server: Config) -> Result<ClientTestConfig, ConfigError> {
-        if !server.listen.iter().any(|listen| matches!(listen, Listen::Tcp(_))) {
+        let is_reachable = |listen: &Listen| {
+            matches!(listen.address, ListenAddress::Tcp(_)) && server.listen_kind(listen) != ListenKind::Tls
+        };
+        if !server.listen.iter().any(is_reachable) {
             return Err(ConfigError::ProxyWithoutTcp);
         }
         for app in APPS {
@@ -225,9 +228,9 @@ impl ClientTestFlags {
             }
         }
         let proxy = self.proxy.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)));
-        let used = server.listen.iter().filter_map(|listen| match listen {
-            Listen::Tcp(address) => Some(("listen", *address)),
-            Listen::Unix(_) => None,
+        let used = server.listen.iter().filter_map(|listen| match &listen.address {
+            ListenAddress::Tcp(address) => Some(("listen", *address)),
+            ListenAddress::Unix(_) => None,
         });
         let mut used = used.chain(server.admin.iter().map(|address| ("admin", *address)));
         if let Some(one) = used.find(|(_, address)| value::overlap(*address, proxy)) {

@@ -70,8 +70,11 @@ pub enum ConfigError {
         allowed: String,
     },
 
-    /// A `quickio clienttest` that listens on Unix sockets only.
-    #[error("clienttest needs a TCP address in listen, because its proxy connects to it")]
+    /// A `quickio clienttest` whose proxy could not connect to it.
+    #[error(
+        "clienttest needs a TCP address in listen that is not only for TLS, because its proxy connects to it; add one \
+         such as plain://127.0.0.1:8080"
+    )]
     ProxyWithoutTcp,
 
     /// A `quickio test-app` without an application.
@@ -144,6 +147,27 @@ pub enum ConfigError {
         one: (&'static str, SocketAddr),
         /// The second setting and its address.
         other: (&'static str, SocketAddr),
+    },
+
+    /// Certificates and keys that are not pairs.
+    #[error(
+        "tls-cert names {certificates} files and tls-key names {keys}: give one key for each certificate, in the same \
+         order, or no tls-key if the files of the certificates have their keys"
+    )]
+    UnpairedKeys {
+        /// The number of files with certificates.
+        certificates: usize,
+        /// The number of files with keys.
+        keys: usize,
+    },
+
+    /// A setting that needs a certificate, although there is none.
+    #[error(
+        "{needs} needs a certificate: set tls-cert and tls-key to the files of the certificate and its private key"
+    )]
+    NoCertificate {
+        /// The setting, with its value if that is the reason.
+        needs: String,
     },
 
     /// A settings file that could not be read.

@@ -148,16 +148,8 @@ pub fn settings_file() -> String {
 fn toml_default(setting: &Setting) -> String {
     let is_number = !setting.default.is_empty() && setting.default.bytes().all(|b| b.is_ascii_digit());
     match setting.kind {
-        ValueKind::Apps(_) | ValueKind::Addresses(_) | ValueKind::Hosts(_) | ValueKind::Proxies(_)
-            if setting.default.is_empty() =>
-        {
-            "[]".to_owned()
-        }
-        ValueKind::Apps(_)
-        | ValueKind::Addresses(_)
-        | ValueKind::Hosts(_)
-        | ValueKind::Proxies(_)
-        | ValueKind::Origins(_) => {
+        kind if kind.is_list() && setting.default.is_empty() => "[]".to_owned(),
+        kind if kind.is_list() => {
             format!("[\"{}\"]", setting.default.replace(',', "\", \""))
         }
         ValueKind::Switch(_) => (setting.default == "on").to_string(),

@@ -239,7 +239,7 @@ pub mod fuzzing {
 /// [`table::SETTINGS`] has the bounds and the description of each setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The addresses at which clients connect; at least one.
+    /// The listeners: the addresses at which clients connect; at least one.
     pub listen: Vec<Listen>,
     /// The permissions of Unix sockets in `listen`, as the last nine bits of a mode.
     pub listen_mode: u32,
@@ -247,6 +247,8 @@ pub struct Config {
     pub listen_group: Option<String>,
     /// The addresses that serve statistics over HTTP; none to not serve them.
     pub admin: Vec<SocketAddr>,
+    /// The addresses in `admin` take TLS, and nothing else.
+    pub admin_tls: bool,
     /// The names that requests to the admin endpoint may use for this host, in addition to `localhost` and IP addresses.
     pub admin_hosts: Vec<String>,
     /// The number of shards, or `None` for one on each available core.
@@ -267,6 +269,19 @@ pub struct Config {
     pub public_address: Option<String>,
     /// The origins of the pages that browsers may connect from, as browsers write them; a single `*` for all.
     pub origin: Vec<String>,
+    /// The files of the certificates, each with the certificates of its issuers; none to not take TLS. The first one is
+    /// the default.
+    pub tls_cert: Vec<PathBuf>,
+    /// The files of their private keys, in the same order; none if the files of the certificates have them.
+    pub tls_key: Vec<PathBuf>,
+    /// The oldest version of TLS that a client may use.
+    pub tls_min_version: TlsVersion,
+    /// The file of the certificates of those who issue the certificates of clients, or `None` to ask clients for none.
+    pub tls_client_ca: Option<PathBuf>,
+    /// The treatment of clients that have no certificate, if `tls_client_ca` is set.
+    pub tls_client_auth: TlsClientAuth,
+    /// The file of the key of session tickets, or `None` for a key that ends with the process.
+    pub tls_ticket_key_file: Option<PathBuf>,
     /// The least severe level that is logged.
     pub log_level: LogLevel,
     /// The format of a log line.
@@ -369,6 +384,16 @@ const ADDRESS_PART: usize = 16;
 const ADDRESS_MIN: usize = 1024;
 
 impl Config {
+    /// Returns the kind of a listener. By default, a TCP port takes TLS if there are certificates: who sets them wants no
+    /// client to connect without, and a client that tries to is told so. A Unix socket is plain: it does not leave the host.
+    #[must_use]
+    pub fn listen_kind(&self, listen: &Listen) -> ListenKind {
+        listen.kind.unwrap_or(match listen.address {
+            ListenAddress::Tcp(_) if !self.tls_cert.is_empty() => ListenKind::Tls,
+            ListenAddress::Tcp(_) | ListenAddress::Unix(_) => ListenKind::Plain,
+        })
+    }
+
     /// Returns the maximum number of HTTP sessions: at least one.
     pub(crate) fn sessions_max(&self) -> usize {
         let share = self.clients_max as u128 * u128::from(self.sessions_share) / 100;
@@ -386,10 +411,11 @@ impl Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            listen: vec![Listen::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)))],
+            listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)).into()],
             listen_mode: 0o666,
             listen_group: None,
             admin: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))],
+            admin_tls: false,
             admin_hosts: Vec::new(),
             shards: None,
             app: Vec::new(),
@@ -400,6 +426,12 @@ impl Default for Config {
             reload: false,
             public_address: None,
             origin: vec!["*".into()],
+            tls_cert: Vec::new(),
+            tls_key: Vec::new(),
+            tls_min_version: TlsVersion::Tls12,
+            tls_client_ca: None,
+            tls_client_auth: TlsClientAuth::Required,
+            tls_ticket_key_file: None,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             clock: ClockKind::System,
@@ -472,9 +504,32 @@ impl fmt::Display for App {
     }
 }
 
+/// A listener: an address at which clients connect, and the kind of their connections.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// The address.
+    pub address: ListenAddress,
+    /// The kind of the connections, or `None` for the default, see [`Config::listen_kind`].
+    pub kind: Option<ListenKind>,
+}
+
+/// Writes the listener as a flag accepts it: `127.0.0.1:8080`, `tls://[::1]:8443`, `plain://unix:/run/quickio.sock`.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.map_or(Ok(()), |kind| write!(f, "{}://", kind.name()))?;
+        self.address.fmt(f)
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Listen {
+        Listen { address: ListenAddress::Tcp(address), kind: None }
+    }
+}
+
 /// An address at which clients connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Listen {
+pub enum ListenAddress {
     /// An IPv4 or IPv6 address and a TCP port; for port 0 the kernel chooses one.
     Tcp(SocketAddr),
     /// The path of a Unix stream socket, which the server creates.
@@ -482,13 +537,57 @@ pub enum Listen {
 }
 
 /// Writes the address as a flag accepts it: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/quickio.sock`.
-impl fmt::Display for Listen {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listen::Tcp(address) => address.fmt(f),
-            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// The kind of the connections of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenKind {
+    /// No connection is encrypted.
+    Plain,
+    /// Every connection begins with the handshake of TLS.
+    Tls,
+    /// The first byte tells whether a connection begins with the handshake of TLS.
+    Either,
+}
+
+impl ListenKind {
+    /// All kinds.
+    pub const ALL: [ListenKind; 3] = [ListenKind::Plain, ListenKind::Tls, ListenKind::Either];
+
+    /// Returns the word that stands before `://` in the setting `listen`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ListenKind::Plain => "plain",
+            ListenKind::Tls => "tls",
+            ListenKind::Either => "either",
+        }
+    }
+}
+
+/// The oldest version of TLS that a client may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 and newer.
+    Tls12,
+    /// TLS 1.3 only.
+    Tls13,
+}
+
+/// The treatment of clients that have no certificate, if `tls-client-ca` is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsClientAuth {
+    /// Their handshake fails.
+    Required,
+    /// They may connect.
+    Optional,
 }
 
 /// A group of proxies that tell the addresses of their clients.

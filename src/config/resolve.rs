@@ -4,9 +4,10 @@ use super::error::ConfigError;
 use super::sources::{RawSettings, RawValue};
 use super::table::{DURATION_MAX, RELATIONS, Relation, Setting, ValueKind};
 use super::value::{self, Problem};
-use super::{Config, Listen};
+use super::{Config, ListenAddress, ListenKind};
 use crate::limits::SHARDS_MAX;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Returns the defaults, overridden by the given settings.
 pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
@@ -20,7 +21,7 @@ pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
     }
     match RELATIONS.iter().find(|relation| !(relation.holds)(&config)) {
         Some(relation) => Err(violated(relation, settings)),
-        None => check_addresses(&config).map(|()| config),
+        None => check_addresses(&config).and_then(|()| check_tls(&config)).map(|()| config),
     }
 }
 
@@ -32,7 +33,7 @@ pub(super) fn set(
 ) -> Result<(), ConfigError> {
     match setting.kind {
         ValueKind::Addresses(field) => {
-            *field(config) = many(setting, values, value::listen)?;
+            *field(config) = many(setting, values, value::listen, |one, other| one.address == other.address)?;
         }
         ValueKind::Apps(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Apps(field) => *field(config) = list(setting, values, value::app)?,
@@ -41,6 +42,10 @@ pub(super) fn set(
         ValueKind::Proxies(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Proxies(field) => *field(config) = list(setting, values, value::proxy)?,
         ValueKind::Origins(field) => *field(config) = origins(setting, values)?,
+        ValueKind::Files(field) if is_empty_list(values) => field(config).clear(),
+        ValueKind::Files(field) => {
+            *field(config) = paths(setting, values)?;
+        }
         kind => {
             let value = values.last().expect("a setting that was given has a value");
             set_scalar(kind, &value.text, config).map_err(|problem| bad_value(setting, value, problem))?;
@@ -73,8 +78,13 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         }
         ValueKind::Shards(field) if text == "auto" => *field(config) = None,
         ValueKind::Shards(field) => *field(config) = Some(bounded_count(text, 1, SHARDS_MAX, false)?),
-        ValueKind::AddressOrOff(field) if text == "off" => field(config).clear(),
-        ValueKind::AddressOrOff(field) => *field(config) = value::socket_addresses(text)?,
+        ValueKind::AddressOrOff { addresses, tls } if text == "off" => {
+            addresses(config).clear();
+            *tls(config) = false;
+        }
+        ValueKind::AddressOrOff { addresses, tls } => {
+            (*addresses(config), *tls(config)) = value::service_addresses(text)?;
+        }
         ValueKind::Text(field) if text.is_empty() => *field(config) = None,
         ValueKind::Text(field) => *field(config) = Some(value::visible_text(text)?),
         ValueKind::Switch(field) => match text {
@@ -84,8 +94,10 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         },
         ValueKind::Program(_) if text.is_empty() => return Err("it must not be empty".into()),
         ValueKind::Program(field) => *field(config) = value::file(text)?.into(),
-        ValueKind::Directory(field) if text.is_empty() => *field(config) = None,
-        ValueKind::Directory(field) => *field(config) = Some(value::file(text)?.into()),
+        ValueKind::File(field) | ValueKind::Directory(field) if text.is_empty() => *field(config) = None,
+        ValueKind::File(field) | ValueKind::Directory(field) => {
+            *field(config) = Some(value::file(text)?.into())
+        }
         ValueKind::Choice { choices, set } => {
             let index =
                 choices.iter().position(|choice| *choice == text).ok_or("it is not one of the choices")?;
@@ -93,6 +105,7 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         }
         ValueKind::Addresses(_)
         | ValueKind::Apps(_)
+        | ValueKind::Files(_)
         | ValueKind::Hosts(_)
         | ValueKind::Proxies(_)
         | ValueKind::Origins(_) => {
@@ -128,24 +141,34 @@ fn origins(setting: &'static Setting, values: &[RawValue]) -> Result<Vec<String>
     }
 }
 
+/// Parses a list of paths. A path may appear twice: one file may have the keys of two certificates.
+fn paths(setting: &'static Setting, values: &[RawValue]) -> Result<Vec<PathBuf>, ConfigError> {
+    let path = |value: &RawValue| match value.text.as_str() {
+        "" => Err(bad_value(setting, value, "a path must not be empty".into())),
+        text => value::file(text).map(PathBuf::from).map_err(|problem| bad_value(setting, value, problem)),
+    };
+    values.iter().map(path).collect()
+}
+
 fn list<T: PartialEq>(
     setting: &'static Setting,
     values: &[RawValue],
     parse: fn(&str) -> Result<T, Problem>,
 ) -> Result<Vec<T>, ConfigError> {
-    many(setting, values, |text| parse(text).map(|entry| vec![entry]))
+    many(setting, values, |text| parse(text).map(|entry| vec![entry]), T::eq)
 }
 
-/// Parses a list in which a value may stand for several entries.
-fn many<T: PartialEq>(
+/// Parses a list in which a value may stand for several entries. No two of them may be the same.
+fn many<T>(
     setting: &'static Setting,
     values: &[RawValue],
     parse: impl Fn(&str) -> Result<Vec<T>, Problem>,
+    is_same: impl Fn(&T, &T) -> bool,
 ) -> Result<Vec<T>, ConfigError> {
     let mut parsed = Vec::with_capacity(values.len());
     for value in values {
         for entry in parse(&value.text).map_err(|problem| bad_value(setting, value, problem))? {
-            if parsed.contains(&entry) {
+            if parsed.iter().any(|other| is_same(other, &entry)) {
                 return Err(bad_value(setting, value, "it appears twice in the list".into()));
             }
             parsed.push(entry);
@@ -156,9 +179,9 @@ fn many<T: PartialEq>(
 
 /// Checks that the server does not need one address twice.
 fn check_addresses(config: &Config) -> Result<(), ConfigError> {
-    let listen = config.listen.iter().filter_map(|listen| match listen {
-        Listen::Tcp(address) => Some(("listen", *address)),
-        Listen::Unix(_) => None,
+    let listen = config.listen.iter().filter_map(|listen| match &listen.address {
+        ListenAddress::Tcp(address) => Some(("listen", *address)),
+        ListenAddress::Unix(_) => None,
     });
     let admin = config.admin.iter().map(|address| ("admin", *address));
     let used: Vec<(&'static str, SocketAddr)> = listen.chain(admin).collect();
@@ -168,6 +191,29 @@ fn check_addresses(config: &Config) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Checks that certificates and keys belong together, and that nothing needs certificates that there are none of.
+fn check_tls(config: &Config) -> Result<(), ConfigError> {
+    let (certificates, keys) = (config.tls_cert.len(), config.tls_key.len());
+    if certificates > 0 {
+        return match keys {
+            0 => Ok(()),
+            keys if keys == certificates => Ok(()),
+            _ => Err(ConfigError::UnpairedKeys { certificates, keys }),
+        };
+    }
+    let listener =
+        config.listen.iter().find(|listen| listen.kind.is_some_and(|kind| kind != ListenKind::Plain));
+    let needs = match listener {
+        Some(listen) => format!("listen {listen}"),
+        None if config.admin_tls => format!("admin tls://{}", config.admin[0]),
+        None if keys > 0 => "tls-key".to_owned(),
+        None if config.tls_client_ca.is_some() => "tls-client-ca".to_owned(),
+        None if config.tls_ticket_key_file.is_some() => "tls-ticket-key-file".to_owned(),
+        None => return Ok(()),
+    };
+    Err(ConfigError::NoCertificate { needs })
 }
 
 fn bad_value(setting: &'static Setting, value: &RawValue, problem: Problem) -> ConfigError {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::duration_text;
-use super::{App, ClockKind, Config, Listen, LogFormat, LogLevel, TrustedProxy};
+use super::{App, ClockKind, Config, Listen, LogFormat, LogLevel, TlsClientAuth, TlsVersion, TrustedProxy};
 use crate::limits::SHARDS_MAX;
 
 /// A setting.
@@ -45,6 +45,8 @@ impl Setting {
 pub enum Group {
     /// Addresses and applications.
     Serving,
+    /// Certificates, and what clients need to encrypt their connections.
+    Tls,
     /// The log.
     Log,
     /// The resources that clients may use.
@@ -63,6 +65,7 @@ impl Group {
     /// All groups, in the order in which they are shown.
     pub const ALL: &'static [Group] = &[
         Group::Serving,
+        Group::Tls,
         Group::Log,
         Group::Limits,
         Group::Times,
@@ -76,6 +79,7 @@ impl Group {
     pub fn heading(self) -> &'static str {
         match self {
             Group::Serving => "Addresses and applications",
+            Group::Tls => "TLS",
             Group::Log => "Log",
             Group::Limits => "Limits",
             Group::Times => "Timeouts and heartbeats",
@@ -126,8 +130,13 @@ pub enum ValueKind {
     Shards(fn(&mut Config) -> &mut Option<usize>),
     /// A list of addresses, with at least one entry.
     Addresses(fn(&mut Config) -> &mut Vec<Listen>),
-    /// An address, or `off`.
-    AddressOrOff(fn(&mut Config) -> &mut Vec<SocketAddr>),
+    /// An address, which may take TLS, or `off`.
+    AddressOrOff {
+        /// Returns the field of the addresses: a name may have several.
+        addresses: fn(&mut Config) -> &mut Vec<SocketAddr>,
+        /// Returns the field that tells whether they take TLS.
+        tls: fn(&mut Config) -> &mut bool,
+    },
     /// A list of names and files of applications, which may be empty.
     Apps(fn(&mut Config) -> &mut Vec<App>),
     /// A list of names of hosts, which may be empty.
@@ -142,6 +151,10 @@ pub enum ValueKind {
     Switch(fn(&mut Config) -> &mut bool),
     /// The name or path of a program.
     Program(fn(&mut Config) -> &mut PathBuf),
+    /// A list of paths of files, which may be empty.
+    Files(fn(&mut Config) -> &mut Vec<PathBuf>),
+    /// The path of a file, or empty for none.
+    File(fn(&mut Config) -> &mut Option<PathBuf>),
     /// The path of a directory, or empty for none.
     Directory(fn(&mut Config) -> &mut Option<PathBuf>),
     /// One of a few words.
@@ -169,7 +182,9 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Addresses(|config| &mut config.listen),
         default: "0.0.0.0:8080",
         doc: "The addresses at which clients connect, over any protocol. Every shard listens on each of them, and the \
-              kernel spreads new connections over the shards.",
+              kernel spreads new connections over the shards. The word before :// tells what they take: tls://ADDRESS \
+              only TLS, plain://ADDRESS no TLS, either://ADDRESS both. Without it, a TCP port takes only TLS if tls-cert \
+              is set, and a Unix socket is plain.",
     },
     Setting {
         name: "listen-mode",
@@ -191,10 +206,14 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "admin",
         group: Group::Serving,
-        kind: ValueKind::AddressOrOff(|config| &mut config.admin),
+        kind: ValueKind::AddressOrOff {
+            addresses: |config| &mut config.admin,
+            tls: |config| &mut config.admin_tls,
+        },
         default: "127.0.0.1:8081",
         doc: "The address that serves statistics over HTTP: /stats, /metrics and /healthz. It does not ask for a \
-              password: make sure that only operators can reach it.",
+              password: make sure that only operators can reach it. tls://ADDRESS serves them over HTTPS, with the \
+              certificates of tls-cert.",
     },
     Setting {
         name: "admin-hosts",
@@ -271,6 +290,68 @@ pub static SETTINGS: &[Setting] = &[
               with every request by which a page of another site could connect. * allows all pages. Apps and \
               extensions have origins with schemes of their own, such as capacitor://localhost and \
               chrome-extension://ID. null and file:// are local files and sandboxed pages, whoever made them.",
+    },
+    Setting {
+        name: "tls-cert",
+        group: Group::Tls,
+        kind: ValueKind::Files(|config| &mut config.tls_cert),
+        default: "",
+        doc: "The files with the certificates of the server, in PEM: each has the server's own certificate first, and \
+              those of its issuers after it, such as fullchain.pem of certbot. Clients get the first one that is for the \
+              name that they ask for and whose kind of key they know; clients that ask for another name, or for none, get \
+              the first of the list. The files are read again after SIGHUP, and when they change.",
+    },
+    Setting {
+        name: "tls-key",
+        group: Group::Tls,
+        kind: ValueKind::Files(|config| &mut config.tls_key),
+        default: "",
+        doc: "The files with the private keys of tls-cert, in the same order, in PEM and without a passphrase. None means \
+              that the key is in the file of its certificate.",
+    },
+    Setting {
+        name: "tls-min-version",
+        group: Group::Tls,
+        kind: ValueKind::Choice {
+            choices: &["1.2", "1.3"],
+            set: |config, index| {
+                config.tls_min_version = [TlsVersion::Tls12, TlsVersion::Tls13][index];
+            },
+        },
+        default: "1.2",
+        doc: "The oldest version of TLS that a client may use.",
+    },
+    Setting {
+        name: "tls-client-ca",
+        group: Group::Tls,
+        kind: ValueKind::File(|config| &mut config.tls_client_ca),
+        default: "",
+        doc: "The file with the certificates of those who issue certificates to clients, in PEM. With it, clients are asked \
+              for a certificate, and a certificate of anybody else is refused. It applies to all addresses that take TLS, \
+              admin included.",
+    },
+    Setting {
+        name: "tls-client-auth",
+        group: Group::Tls,
+        kind: ValueKind::Choice {
+            choices: &["required", "optional"],
+            set: |config, index| {
+                config.tls_client_auth = [TlsClientAuth::Required, TlsClientAuth::Optional][index];
+            },
+        },
+        default: "required",
+        doc: "The treatment of clients that have no certificate, if tls-client-ca is set: required refuses them, optional \
+              lets them connect.",
+    },
+    Setting {
+        name: "tls-ticket-key-file",
+        group: Group::Tls,
+        kind: ValueKind::File(|config| &mut config.tls_ticket_key_file),
+        default: "",
+        doc: "The file with the secret from which the keys of session tickets are derived, so that clients can resume their \
+              sessions after a restart of the server, or on another server with the same file. If it does not exist, the \
+              server creates it, for its own user only. Whoever reads it can decrypt recorded TLS 1.2 connections, and \
+              pretend to have a client's certificate. None means a secret that ends with the process.",
     },
     Setting {
         name: "log-level",
@@ -823,6 +904,7 @@ impl ValueKind {
             self,
             ValueKind::Addresses(_)
                 | ValueKind::Apps(_)
+                | ValueKind::Files(_)
                 | ValueKind::Hosts(_)
                 | ValueKind::Proxies(_)
                 | ValueKind::Origins(_)
@@ -856,8 +938,14 @@ impl ValueKind {
                 format!("{} to {}", duration_text(*min), duration_text(DURATION_MAX))
             }
             ValueKind::Shards(_) => format!("auto, or 1 to {SHARDS_MAX}"),
-            ValueKind::Addresses(_) => "one or more of ip:port, [ip6]:port, name:port and unix:/path".into(),
-            ValueKind::AddressOrOff(_) => "ip:port, [ip6]:port, name:port, or off".into(),
+            ValueKind::Addresses(_) => {
+                "one or more of ip:port, [ip6]:port, name:port and unix:/path, each after tls://, plain://, either:// or \
+                 nothing"
+                    .into()
+            }
+            ValueKind::AddressOrOff { .. } => {
+                "ip:port, [ip6]:port or name:port, after tls://, plain:// or nothing; or off".into()
+            }
             ValueKind::Apps(_) => "names and files".into(),
             ValueKind::Hosts(_) => "names of hosts".into(),
             ValueKind::Proxies(_) => "IP addresses, networks such as 10.0.0.0/8, and unix".into(),
@@ -865,6 +953,8 @@ impl ValueKind {
             ValueKind::Text(_) => "a text without spaces, or empty".into(),
             ValueKind::Switch(_) => "on or off".into(),
             ValueKind::Program(_) => "the name or path of a program".into(),
+            ValueKind::Files(_) => "paths of files".into(),
+            ValueKind::File(_) => "the path of a file, or empty".into(),
             ValueKind::Directory(_) => "the path of a directory, or empty".into(),
             ValueKind::Choice { choices, .. } => one_of(choices),
         }
@@ -878,6 +968,7 @@ impl ValueKind {
             ValueKind::Duration { .. } => Some("a whole number with a unit, such as 500ms, 10s, 15m or 1h"),
             ValueKind::Addresses(_)
             | ValueKind::Apps(_)
+            | ValueKind::Files(_)
             | ValueKind::Hosts(_)
             | ValueKind::Proxies(_)
             | ValueKind::Origins(_) => Some("separated by commas"),
@@ -896,7 +987,7 @@ impl ValueKind {
             ValueKind::Duration { .. } => "DURATION".into(),
             ValueKind::Shards(_) | ValueKind::AutoCount { .. } => "auto|COUNT".into(),
             ValueKind::Addresses(_) => "ADDRESS,...".into(),
-            ValueKind::AddressOrOff(_) => "ADDRESS|off".into(),
+            ValueKind::AddressOrOff { .. } => "ADDRESS|off".into(),
             ValueKind::Apps(_) => "NAME|FILE,...".into(),
             ValueKind::Hosts(_) => "NAME,...".into(),
             ValueKind::Proxies(_) => "NETWORK|unix,...".into(),
@@ -904,6 +995,8 @@ impl ValueKind {
             ValueKind::Text(_) => "TEXT".into(),
             ValueKind::Switch(_) => "[=off]".into(),
             ValueKind::Program(_) => "PROGRAM".into(),
+            ValueKind::Files(_) => "FILE,...".into(),
+            ValueKind::File(_) => "FILE".into(),
             ValueKind::Directory(_) => "DIRECTORY".into(),
             ValueKind::Choice { choices, .. } => choices.join("|"),
         }

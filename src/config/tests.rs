@@ -59,6 +59,13 @@ fn nothing_by_default() -> Config {
         listen_mode: 0,
         listen_group: Some("x".into()),
         admin: vec![],
+        admin_tls: true,
+        tls_cert: vec!["x".into()],
+        tls_key: vec!["x".into()],
+        tls_min_version: TlsVersion::Tls13,
+        tls_client_ca: Some("x".into()),
+        tls_client_auth: TlsClientAuth::Optional,
+        tls_ticket_key_file: Some("x".into()),
         admin_hosts: vec!["x".into()],
         shards: Some(77),
         app: vec!["x".into()],
@@ -349,15 +356,15 @@ fn errors_of_the_command_line() {
         ),
         (
             &["--admin=localhost"],
-            "admin cannot be `localhost`: it has no port; write it behind a colon; allowed: ip:port, [ip6]:port, name:port, or off (flag --admin)",
+            "admin cannot be `localhost`: it has no port; write it behind a colon; allowed: ip:port, [ip6]:port or name:port, after tls://, plain:// or nothing; or off (flag --admin)",
         ),
         (
             &["--listen=1.2.3.4:5,1.2.3.4:5"],
-            "listen cannot be `1.2.3.4:5`: it appears twice in the list; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, separated by commas (flag --listen)",
+            "listen cannot be `1.2.3.4:5`: it appears twice in the list; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, each after tls://, plain://, either:// or nothing, separated by commas (flag --listen)",
         ),
         (
             &["--listen="],
-            "listen cannot be ``: it has no port; write it behind a colon; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, separated by commas (flag --listen)",
+            "listen cannot be ``: it has no port; write it behind a colon; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, each after tls://, plain://, either:// or nothing, separated by commas (flag --listen)",
         ),
         (
             &["--app=a,,b"],
@@ -387,6 +394,90 @@ fn errors_of_the_command_line() {
         assert_eq!(action(args, &[]).unwrap_err(), message);
     }
     assert!(action(&["--help=me"], &[]).is_ok(), "help is printed before its value is rejected");
+}
+
+const CERTIFICATE: &[&str] = &["--tls-cert", "c.pem", "--tls-key", "k.pem"];
+
+#[test]
+fn the_kinds_of_listeners() {
+    use ListenKind::{Either, Plain, Tls};
+    for (listen, certificates, expected) in [
+        ("127.0.0.1:1,unix:/q", &[][..], [Plain, Plain]),
+        ("127.0.0.1:1,unix:/q", CERTIFICATE, [Tls, Plain]),
+        ("plain://127.0.0.1:1,tls://unix:/q", CERTIFICATE, [Plain, Tls]),
+        ("either://127.0.0.1:1,either://unix:/q", CERTIFICATE, [Either, Either]),
+        ("plain://127.0.0.1:1,plain://unix:/q", &[], [Plain, Plain]),
+    ] {
+        let config = run(&[&["--listen", listen], certificates].concat(), &[]).unwrap();
+        let kinds: Vec<ListenKind> = config.listen.iter().map(|listen| config.listen_kind(listen)).collect();
+        assert_eq!(kinds, expected, "{listen} {certificates:?}");
+    }
+}
+
+#[test]
+fn certificates_and_keys_are_lists() {
+    let config = run(&["--tls-cert=a,b", "--tls-key", "a.key", "--tls-key", "b.key"], &[]).unwrap();
+    assert_eq!(config.tls_cert, ["a", "b"].map(PathBuf::from));
+    assert_eq!(config.tls_key, ["a.key", "b.key"].map(PathBuf::from));
+    let config =
+        of_file("tls-cert = ['a', 'b']\ntls-min-version = '1.3'\nadmin = 'tls://127.0.0.1:1'\n").unwrap();
+    assert!(config.tls_cert.len() == 2 && config.tls_key.is_empty() && config.admin_tls);
+    assert_eq!(config.tls_min_version, TlsVersion::Tls13);
+    let config = run(&["--tls-cert=a", "--tls-cert=b", "--tls-key=k,k"], &[]).unwrap();
+    assert_eq!(config.tls_key, ["k", "k"].map(PathBuf::from), "two certificates may have one key");
+}
+
+#[test]
+fn errors_of_tls() {
+    let pair = "set tls-cert and tls-key to the files of the certificate and its private key";
+    for (args, message) in [
+        (&["--listen=tls://127.0.0.1:1"][..], format!("listen tls://127.0.0.1:1 needs a certificate: {pair}")),
+        (&["--listen=127.0.0.1:1,either://unix:/q"], format!("listen either://unix:/q needs a certificate: {pair}")),
+        (&["--admin=tls://127.0.0.1:1"], format!("admin tls://127.0.0.1:1 needs a certificate: {pair}")),
+        (&["--tls-key=k"], format!("tls-key needs a certificate: {pair}")),
+        (&["--tls-client-ca=c"], format!("tls-client-ca needs a certificate: {pair}")),
+        (&["--tls-ticket-key-file=t"], format!("tls-ticket-key-file needs a certificate: {pair}")),
+        (
+            &["--tls-cert=a,b", "--tls-key=k"],
+            "tls-cert names 2 files and tls-key names 1: give one key for each certificate, in the same order, or no \
+             tls-key if the files of the certificates have their keys"
+                .into(),
+        ),
+        (
+            &["--tls-min-version=1.1"],
+            "tls-min-version cannot be `1.1`: it is not one of the choices; allowed: 1.2 or 1.3 (flag \
+             --tls-min-version)"
+                .into(),
+        ),
+        (
+            &["--tls-cert=a,,b"],
+            "tls-cert cannot be ``: a path must not be empty; allowed: paths of files, separated by commas (flag \
+             --tls-cert)"
+                .into(),
+        ),
+        (
+            &["--admin=either://127.0.0.1:1"],
+            "admin cannot be `either://127.0.0.1:1`: the word before :// must be plain or tls; allowed: ip:port, \
+             [ip6]:port or name:port, after tls://, plain:// or nothing; or off (flag --admin)"
+                .into(),
+        ),
+        (
+            &["--listen=https://127.0.0.1:1"],
+            "listen cannot be `https://127.0.0.1:1`: the word before :// must be plain, tls or either; allowed: one or \
+             more of ip:port, [ip6]:port, name:port and unix:/path, each after tls://, plain://, either:// or nothing, \
+             separated by commas (flag --listen)"
+                .into(),
+        ),
+        (
+            &["--listen=unix:/q,plain://unix:/q"],
+            "listen cannot be `plain://unix:/q`: it appears twice in the list; allowed: one or more of ip:port, \
+             [ip6]:port, name:port and unix:/path, each after tls://, plain://, either:// or nothing, separated by \
+             commas (flag --listen)"
+                .into(),
+        ),
+    ] {
+        assert_eq!(action(args, &[]).unwrap_err(), message);
+    }
 }
 
 #[test]
@@ -440,7 +531,7 @@ fn errors_of_the_file() {
         ),
         (
             "listen = []",
-            "listen cannot be ``: it has no port; write it behind a colon; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, separated by commas (q.toml:1:10)",
+            "listen cannot be ``: it has no port; write it behind a colon; allowed: one or more of ip:port, [ip6]:port, name:port and unix:/path, each after tls://, plain://, either:// or nothing, separated by commas (q.toml:1:10)",
         ),
         (
             "log-level = ['info']",

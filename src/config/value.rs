@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{App, Listen, TrustedProxy};
+use super::{App, Listen, ListenAddress, ListenKind, TrustedProxy};
 use crate::limits::WORKERS_MAX;
 use ipnet::IpNet;
 
@@ -59,13 +59,35 @@ fn number(text: &str, units: &[(&str, u64)]) -> Result<Option<u64>, Problem> {
     }
 }
 
-/// Parses an address to listen on: `ip:port`, `[ip6]:port`, `name:port` or `unix:/path`. A name may have several
-/// addresses.
+/// Parses a listener: `ip:port`, `[ip6]:port`, `name:port` or `unix:/path`, behind `plain://`, `tls://`, `either://` or
+/// nothing. A name may have several addresses.
 pub(super) fn listen(text: &str) -> Result<Vec<Listen>, Problem> {
-    match text.strip_prefix("unix:") {
-        Some(path) => Ok(vec![Listen::Unix(unix_path(path)?)]),
-        None => Ok(socket_addresses(text)?.into_iter().map(Listen::Tcp).collect()),
-    }
+    let (kind, address) = match text.split_once("://") {
+        Some((name, address)) => (Some(listen_kind(name)?), address),
+        None => (None, text),
+    };
+    let addresses = match address.strip_prefix("unix:") {
+        Some(path) => vec![ListenAddress::Unix(unix_path(path)?)],
+        None => socket_addresses(address)?.into_iter().map(ListenAddress::Tcp).collect(),
+    };
+    Ok(addresses.into_iter().map(|address| Listen { address, kind }).collect())
+}
+
+fn listen_kind(name: &str) -> Result<ListenKind, Problem> {
+    let kind = ListenKind::ALL.into_iter().find(|kind| kind.name() == name);
+    kind.ok_or_else(|| "the word before :// must be plain, tls or either".into())
+}
+
+/// Parses the address of a service that is plain or takes TLS: as for [`socket_addresses`], behind `plain://`, `tls://` or
+/// nothing, which means plain. Returns the addresses, and whether they take TLS.
+pub(super) fn service_addresses(text: &str) -> Result<(Vec<SocketAddr>, bool), Problem> {
+    let (is_tls, address) = match text.split_once("://") {
+        Some(("tls", address)) => (true, address),
+        Some(("plain", address)) => (false, address),
+        Some(_) => return Err("the word before :// must be plain or tls".into()),
+        None => (false, text),
+    };
+    Ok((socket_addresses(address)?, is_tls))
 }
 
 fn unix_path(path: &str) -> Result<PathBuf, Problem> {
@@ -384,7 +406,15 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for text in ["0.0.0.0:8080", "[::1]:0", "[fe80::1%2]:80", "unix:/run/quickio.sock"] {
+        for text in [
+            "0.0.0.0:8080",
+            "[::1]:0",
+            "[fe80::1%2]:80",
+            "unix:/run/quickio.sock",
+            "plain://0.0.0.0:8080",
+            "tls://[::1]:0",
+            "either://unix:/run/quickio.sock",
+        ] {
             let parsed = listen(text).unwrap();
             assert_eq!(parsed.iter().map(Listen::to_string).collect::<Vec<_>>(), [text]);
         }
@@ -394,6 +424,34 @@ mod tests {
         }
         for text in ["unix:", "unix:/", "unix:/run/", "unix:run/q.sock", "unix:/a\0b"] {
             assert!(listen(text).is_err(), "{text:?}");
+        }
+        for text in [
+            "https://1.2.3.4:80",
+            "TLS://1.2.3.4:80",
+            "://1.2.3.4:80",
+            "tls://",
+            "tls://tls://1.2.3.4:80",
+            "unix:tls://a",
+        ] {
+            assert!(listen(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_services() {
+        let address: SocketAddr = "127.0.0.1:8081".parse().unwrap();
+        for (text, is_tls) in
+            [("127.0.0.1:8081", false), ("plain://127.0.0.1:8081", false), ("tls://127.0.0.1:8081", true)]
+        {
+            assert_eq!(service_addresses(text), Ok((vec![address], is_tls)));
+        }
+        for text in [
+            "either://127.0.0.1:8081",
+            "https://127.0.0.1:8081",
+            "tls://unix:/run/socket",
+            "tls:127.0.0.1:8081",
+        ] {
+            assert!(service_addresses(text).is_err(), "{text:?}");
         }
     }
 

@@ -137,6 +137,7 @@ impl RunningServer {
             apps: &apps,
             link_places: link_places as u32,
             needs: &needs,
+            tls: None,
             on_end: Arc::new(move |shard, result| {
                 // This fails only if the main thread has stopped waiting.
                 let _ = ends.send(ServerEvent::ShardEnded(shard, result));
@@ -161,7 +162,7 @@ impl RunningServer {
                 admin::serve(control, &config.admin, hosts, |spawner| Statistics::start(parts, spawner))
             })?;
         }
-        services.start_added(added, listeners.tcp())?;
+        services.start_added(added, listeners.plain_tcp())?;
         if let Some(period) = manager.watchdog() {
             let (manager, mailboxes) = (manager.clone(), Arc::clone(threads.mailboxes()));
             services.control()?.spawn(move |_| watchdog::report(manager, mailboxes, period));

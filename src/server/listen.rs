@@ -3,12 +3,12 @@
 
 use super::left_over;
 use super::unix_socket::{self, GroupError, LEFT_OVER_WAIT, SocketAccess, SocketFile};
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Config, Listen, ListenAddress, ListenKind};
 use crate::limits::{LEFT_OVER_WAIT_MAX, UNSENT_BYTES_MAX};
+use crate::shard::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -36,8 +36,10 @@ impl ListenError {
 /// The bound sockets of each shard.
 pub(super) struct Listeners {
     names: Vec<String>,
-    /// The first TCP address.
-    tcp: Option<SocketAddr>,
+    /// The kind of each.
+    kinds: Vec<ListenKind>,
+    /// The first TCP address that is not only for TLS.
+    plain_tcp: Option<SocketAddr>,
     shards: Vec<Vec<Socket>>,
     backlog: i32,
     access: SocketAccess,
@@ -49,16 +51,20 @@ pub(super) struct Listeners {
 pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners, ListenError> {
     let mut listeners = Listeners {
         names: Vec::new(),
-        tcp: None,
+        kinds: Vec::new(),
+        plain_tcp: None,
         shards: (0..shards).map(|_| Vec::new()).collect(),
         backlog: config.listen_backlog as i32,
         access: SocketAccess::of(config)?,
         files: Vec::new(),
     };
-    for address in &config.listen {
-        match address {
-            Listen::Tcp(address) => listeners.bind_tcp(*address).map_err(|error| tcp_error(*address, error)),
-            Listen::Unix(path) => listeners.bind_unix(path),
+    for listen in &config.listen {
+        let kind = config.listen_kind(listen);
+        match &listen.address {
+            ListenAddress::Tcp(address) => {
+                listeners.bind_tcp(*address, kind).map_err(|error| tcp_error(*address, error))
+            }
+            ListenAddress::Unix(path) => listeners.bind_unix(path, kind),
         }?;
     }
     Ok(listeners)
@@ -67,11 +73,11 @@ pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners, ListenEr
 /// Checks an address without listening on it, because a server may be running there.
 pub(super) fn check(listen: &Listen, config: &Config) -> Result<(), ListenError> {
     let access = SocketAccess::of(config)?;
-    match listen {
-        Listen::Tcp(address) => check_tcp(*address).map_err(|error| tcp_error(*address, error)),
-        Listen::Unix(path) => unix_socket::check(path, access).map_err(|error| {
+    match &listen.address {
+        ListenAddress::Tcp(address) => check_tcp(*address).map_err(|error| tcp_error(*address, error)),
+        ListenAddress::Unix(path) => unix_socket::check(path, access).map_err(|error| {
             let hint = unix_socket::hint(path, &error);
-            ListenError::Address { address: listen.to_string(), error: error.into(), hint }
+            ListenError::Address { address: listen.address.to_string(), error: error.into(), hint }
         }),
     }
 }
@@ -89,14 +95,15 @@ pub(super) fn check_tcp(address: SocketAddr) -> io::Result<()> {
 }
 
 impl Listeners {
-    /// Returns the addresses as clients would type them, with the port that the kernel chose.
+    /// Returns the addresses as clients would type them, with the port that the kernel chose, and the kind of those that
+    /// take TLS.
     pub fn names(&self) -> Vec<String> {
         self.names.clone()
     }
 
-    /// Returns the first TCP address, with the port that the kernel chose.
-    pub fn tcp(&self) -> Option<SocketAddr> {
-        self.tcp
+    /// Returns the first TCP address that is not only for TLS, with the port that the kernel chose.
+    pub fn plain_tcp(&self) -> Option<SocketAddr> {
+        self.plain_tcp
     }
 
     /// Lets the kernel accept connections from now on. Unix sockets listen already, but nobody may connect to them before.
@@ -119,11 +126,23 @@ impl Listeners {
     }
 
     /// Moves the sockets of one shard to it.
-    pub fn take(&mut self, shard: usize) -> Vec<OwnedFd> {
-        self.shards[shard].drain(..).map(OwnedFd::from).collect()
+    pub fn take(&mut self, shard: usize) -> Vec<Listener> {
+        let sockets = self.shards[shard].drain(..);
+        sockets
+            .zip(&self.kinds)
+            .map(|(socket, kind)| Listener { socket: socket.into(), kind: *kind })
+            .collect()
     }
 
-    fn bind_tcp(&mut self, mut address: SocketAddr) -> io::Result<()> {
+    fn add_name(&mut self, address: &str, kind: ListenKind) {
+        self.names.push(match kind {
+            ListenKind::Plain => address.to_owned(),
+            ListenKind::Tls | ListenKind::Either => format!("{}://{address}", kind.name()),
+        });
+        self.kinds.push(kind);
+    }
+
+    fn bind_tcp(&mut self, mut address: SocketAddr, kind: ListenKind) -> io::Result<()> {
         wait_until_free(address)?;
         for shard in &mut self.shards {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -141,12 +160,14 @@ impl Listeners {
             address = socket.local_addr()?.as_socket().unwrap_or(address);
             shard.push(socket);
         }
-        self.names.push(address.to_string());
-        self.tcp.get_or_insert(address);
+        self.add_name(&address.to_string(), kind);
+        if kind != ListenKind::Tls {
+            self.plain_tcp.get_or_insert(address);
+        }
         Ok(())
     }
 
-    fn bind_unix(&mut self, path: &Path) -> Result<(), ListenError> {
+    fn bind_unix(&mut self, path: &Path, kind: ListenKind) -> Result<(), ListenError> {
         let address = format!("unix:{}", path.display());
         let failed = |error| {
             let hint = unix_socket::hint(path, &error);
@@ -157,7 +178,7 @@ impl Listeners {
         for shard in &mut self.shards {
             shard.push(socket.try_clone().map_err(|error| failed(error.into()))?);
         }
-        self.names.push(address);
+        self.add_name(&address, kind);
         Ok(())
     }
 }

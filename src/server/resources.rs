@@ -1,7 +1,7 @@
 //! The descriptors and the locked memory that a server needs, checked before its shards start, and the advice that
 //! follows if the kernel refuses them.
 
-use crate::config::{Config, Listen};
+use crate::config::{Config, ListenAddress};
 use rustix::process::{Resource, getrlimit};
 use std::io;
 use thiserror::Error;
@@ -43,7 +43,8 @@ pub(super) struct Needs {
 impl Needs {
     /// Returns the needs of a server with these settings.
     pub fn of(config: &Config, shards: usize, workers: usize) -> Needs {
-        let unix = config.listen.iter().filter(|listen| matches!(listen, Listen::Unix(_))).count();
+        let unix =
+            config.listen.iter().filter(|listen| matches!(listen.address, ListenAddress::Unix(_))).count();
         // A Unix socket has one more descriptor, for its file.
         let listeners = config.listen.len() * shards + unix;
         let control = !config.admin.is_empty();

@@ -23,7 +23,7 @@ pub struct ControlService {
 impl ControlService {
     /// Creates a service. The server prints the name and the address of the service after it has started.
     ///
-    /// The arguments of `start` are the executor and the first TCP address of the server.
+    /// The arguments of `start` are the executor and the first TCP address of the server that is not only for TLS.
     #[must_use]
     pub fn new(
         name: &'static str,
@@ -78,7 +78,7 @@ impl Services {
         Ok(self.control.insert(control))
     }
 
-    /// Starts the services that a program has added, if the server has a TCP address.
+    /// Starts the services that a program has added, if the server has a TCP address that is not only for TLS.
     pub fn start_added(
         &mut self,
         services: Vec<ControlService>,

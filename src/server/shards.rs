@@ -13,9 +13,9 @@ use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::KernelFeatures;
 use crate::qev::ring::{Ring, RingSettings};
 use crate::qev::runtime::{self, Cores, Executor};
-use crate::shard::{Apps, Envelope, Inboxes, Shard, ShardParts, SharedState, Wakeup};
+use crate::shard::{Apps, Envelope, Inboxes, Listener, Shard, ShardParts, SharedState, Wakeup};
+use rustls::ServerConfig;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -45,6 +45,8 @@ pub(super) struct ShardsConfig<'a> {
     /// The number of entries of each ring that are reserved for links of workers.
     pub link_places: u32,
     pub needs: &'a Needs,
+    /// The configuration of TLS, or `None` if no listener takes it.
+    pub tls: Option<Arc<ServerConfig>>,
     pub on_end: OnShardEnd,
 }
 
@@ -59,14 +61,14 @@ pub(super) struct ShardThreads {
 
 /// The message that lets a shard accept connections.
 struct ShardStart {
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listener>,
     peers: Arc<[Wakeup]>,
 }
 
 impl ShardThreads {
     /// Starts the threads. Each thread creates its shard and waits for [`ShardThreads::accept`].
     pub fn start(parts: ShardsConfig<'_>) -> Result<ShardThreads, ServerError> {
-        let ShardsConfig { config, kernel, clock, apps, link_places, needs, on_end } = parts;
+        let ShardsConfig { config, kernel, clock, apps, link_places, needs, tls, on_end } = parts;
         let shards = count(config);
         let settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
@@ -86,6 +88,7 @@ impl ShardThreads {
         if config.incomplete_bytes_max.is_none() {
             shared.incomplete_bytes_max = memory::available() / INCOMPLETE_PART;
         }
+        shared.tls = tls;
         let shared = Arc::new(shared);
         let mut threads = ShardThreads {
             mailboxes: Arc::new(mailboxes),

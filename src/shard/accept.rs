@@ -9,6 +9,7 @@ use super::mesh::SHARD;
 use super::messages::ShardMessage;
 use super::state::State;
 use super::time::DueTimer;
+use crate::config::ListenKind;
 use crate::limits::REFUSAL_WAIT;
 use crate::log::throttle;
 use crate::metrics::Counter;
@@ -22,9 +23,10 @@ use std::net::IpAddr;
 const PAUSE_MS: u64 = 100;
 
 impl State {
-    /// Begins to accept from this many listeners.
-    pub fn start_accepting(&mut self, listeners: usize) {
-        self.acceptor.listen(listeners);
+    /// Begins to accept from listeners of these kinds.
+    pub fn start_accepting(&mut self, kinds: Vec<ListenKind>) {
+        self.acceptor.listen(kinds.len());
+        self.listeners.set(kinds);
         self.arm_accepts();
     }
 

@@ -7,7 +7,7 @@ use super::{AppCommand, Apps, Inboxes, Loop};
 use crate::app::qio::Qio;
 use crate::app::relay::Relay;
 use crate::app::{Application, Command, Json, Post, Server};
-use crate::config::Config;
+use crate::config::{Config, ListenKind};
 use crate::event::path::Path;
 use crate::metrics::Counter;
 use crate::protocol::websocket::encode;
@@ -129,7 +129,7 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
         link_places: 0,
     };
     let mut shard = Loop::new(NoKernel::default(), Inboxes { control, app_commands }, parts);
-    shard.state.start_accepting(1);
+    shard.state.start_accepting(vec![ListenKind::Plain]);
     (shard, commands)
 }
 

@@ -94,6 +94,7 @@ impl State {
             ControlMessage::Snapshot(mut reply) => drop(reply.try_send((self.mesh.shard(), self.snapshot()))),
             ControlMessage::Workers(event) => self.handle_worker_event(event),
             ControlMessage::Shutdown { deadline_ns } => self.begin_shutdown(deadline_ns),
+            ControlMessage::Tls(config) => self.listeners.set_tls(config),
             ControlMessage::ClockMoved(reply) => {
                 self.time.read_clock();
                 self.clock_was_read();

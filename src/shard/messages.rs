@@ -8,6 +8,8 @@ use crate::event::path::Path;
 use crate::metrics::Snapshot;
 use crate::protocol::http::Sid;
 use futures_channel::mpsc;
+use rustls::ServerConfig;
+use std::sync::Arc;
 
 /// A message between shards, with the time at which it was sent.
 pub struct Envelope {
@@ -73,6 +75,8 @@ pub enum ControlMessage {
     Shutdown { deadline_ns: u64 },
     /// An event concerning an application's workers.
     Workers(WorkerEvent),
+    /// Certificates were reloaded: handshakes that begin from now on use this configuration.
+    Tls(Arc<ServerConfig>),
     /// A test has moved the clock; the reply is sent once everything due by then is done.
     ClockMoved(mpsc::Sender<()>),
 }

@@ -5,7 +5,8 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `apps`, `sessions`, `link_table`, `held`, `stalls`;
+//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `listeners`, `apps`, `sessions`, `link_table`, `held`,
+//!   `stalls`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `liveness`, `closing`, `flush`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
@@ -49,6 +50,7 @@ mod intake;
 mod kernel;
 mod link_table;
 mod links;
+mod listeners;
 mod liveness;
 mod lost_time;
 mod mesh;
@@ -70,6 +72,7 @@ mod time;
 
 pub use apps::Apps;
 pub use kernel::Wakeup;
+pub use listeners::Listener;
 pub use messages::{AppCommand, ControlMessage, Envelope};
 pub use state::{ShardParts, SharedState};
 
@@ -83,7 +86,6 @@ use kernel::{Kernel, RingKernel};
 use mesh::SHARD;
 use state::State;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The inboxes in which threads leave messages for a shard.
@@ -108,11 +110,12 @@ impl Shard {
     /// # Errors
     ///
     /// The kernel refused to run the ring: the shard has failed, and its connections are lost.
-    pub fn run(mut self, listeners: Vec<OwnedFd>, peers: Arc<[Wakeup]>) -> io::Result<()> {
+    pub fn run(mut self, listeners: Vec<Listener>, peers: Arc<[Wakeup]>) -> io::Result<()> {
         let accepts = self.0.state.config.accepts_in_flight as u16;
-        let count = listeners.len();
-        self.0.kernel.start(listeners, accepts, peers);
-        self.0.state.start_accepting(count);
+        let kinds = listeners.iter().map(|listener| listener.kind).collect();
+        let sockets = listeners.into_iter().map(|listener| listener.socket).collect();
+        self.0.kernel.start(sockets, accepts, peers);
+        self.0.state.start_accepting(kinds);
         self.0.state.start_app_timers();
         while !self.0.state.is_done() {
             self.0.turn()?;

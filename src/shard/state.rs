@@ -14,6 +14,7 @@ use super::held::HeldInput;
 use super::incomplete::Incomplete;
 use super::kernel::RingOp;
 use super::link_table::Links;
+use super::listeners::Listeners;
 use super::mesh::{MeshPort, THREADS};
 use super::messages::{AppCommand, Envelope};
 use super::pubsub::PubSub;
@@ -33,6 +34,7 @@ use crate::qev::ring::Wait;
 use crate::qev::shrink::List;
 use ahash::RandomState;
 use futures_channel::mpsc;
+use rustls::ServerConfig;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -57,6 +59,8 @@ pub struct SharedState {
     pub outboxes_bytes_max: usize,
     /// The memory, in bytes, that the incomplete messages of all connections may take together.
     pub incomplete_bytes_max: usize,
+    /// The configuration of TLS at the start, or `None` if no listener takes TLS.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl SharedState {
@@ -80,6 +84,7 @@ impl SharedState {
                 config.clients_subs_min,
             ),
             sids: RandomState::new(),
+            tls: None,
         }
     }
 }
@@ -120,6 +125,7 @@ pub(super) struct State {
     pub sessions: Sessions,
     pub links: Links,
     pub acceptor: Acceptor,
+    pub listeners: Listeners,
     pub stalls: Stalls,
     pub held: HeldInput,
     /// The commands of threads that were taken from the inbox and are not applied yet.
@@ -193,6 +199,7 @@ impl State {
             refused: RefusedConnections::default(),
             sessions: Sessions::new(shards),
             links: Links::new(link_places),
+            listeners: Listeners::new(shared.tls.clone()),
             acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
             stalls: Stalls::default(),
             app_commands: VecDeque::new(),

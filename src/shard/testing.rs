@@ -10,7 +10,7 @@ use super::state::{ShardParts, SharedState, State};
 use super::{AppCommand, Apps, ControlMessage, Inboxes, Loop};
 use crate::app::qio::Qio;
 use crate::app::{Application, Command, Error, Post, Registrar, Server};
-use crate::config::Config;
+use crate::config::{Config, ListenKind};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::testing::Random;
 use crate::protocol::websocket::encode;
@@ -119,7 +119,7 @@ impl World {
             let kernel = TestKernel { places, reserved_places: link_places, ..TestKernel::default() };
             let mut shard = Loop::new(kernel, Inboxes { control, app_commands }, parts);
             shard.state.start_app_timers();
-            shard.state.start_accepting(1);
+            shard.state.start_accepting(vec![ListenKind::Plain]);
             TestShard { shard, commands: to_commands, control: to_control }
         };
         let shards = mesh(shards, mesh_settings).into_iter().enumerate().map(make).collect();
