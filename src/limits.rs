@@ -23,6 +23,10 @@ pub const REFUSALS_UNCOUNTED_MAX: usize = 48;
 /// has closed. A request usually comes with the connection; a slow network takes a second.
 pub const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
+/// The maximum length of a header of the PROXY protocol, in bytes. The addresses take 52 bytes, and what proxies add about
+/// a connection that has used TLS (names, a certificate's subject) a few hundred. A longer one is refused.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
+
 /// The maximum number of header lines of an HTTP request, which are parsed into an array on the stack. A browser sends
 /// about 20, and each proxy adds some; other servers allow 100 too. More are answered 431.
 pub const HTTP_HEADERS_MAX: usize = 100;

@@ -67,6 +67,11 @@ metrics! {
             "Accepts that failed for any other reason.";
         ProtocolUnknown = "protocol_unknown", "connections",
             "Connections closed because their first bytes match no protocol.";
+        ProxyHeaders = "proxy_headers", "connections",
+            "Connections that began with a header of the PROXY protocol.";
+        ProxyHeadersRefused = "proxy_headers_refused", "connections",
+            "Connections closed because such a header was missing or invalid, or came from a peer that proxy-protocol \
+             does not list.";
         HandshakesWebsocket = "handshakes_websocket", "connections",
             "WebSocket clients that completed their handshake, including /qio/ohai.";
         HandshakesRaw = "handshakes_raw", "connections",

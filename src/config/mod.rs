@@ -292,6 +292,10 @@ pub struct Config {
     pub clients_max: usize,
     /// The proxies whose headers tell the addresses of their clients.
     pub trusted_proxies: Vec<TrustedProxy>,
+    /// The proxies that begin each connection with a header of the PROXY protocol.
+    pub proxy_protocol: Vec<TrustedProxy>,
+    /// Serve these proxies' connections without such a header too.
+    pub proxy_protocol_optional: bool,
     /// The percentage of `clients_max` that HTTP sessions may take.
     pub sessions_share: u8,
     /// The maximum number of connections and sessions from one peer address; 0 for no limit. `None`: a sixteenth of what the
@@ -437,6 +441,8 @@ impl Default for Config {
             clock: ClockKind::System,
             clients_max: 1_048_576,
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
+            proxy_protocol_optional: false,
             sessions_share: 75,
             connections_per_address_max: None,
             message_bytes_max: 65_536,

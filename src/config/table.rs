@@ -403,6 +403,24 @@ pub static SETTINGS: &[Setting] = &[
               are ignored.",
     },
     Setting {
+        name: "proxy-protocol",
+        group: Group::Limits,
+        kind: ValueKind::Proxies(|config| &mut config.proxy_protocol),
+        default: "",
+        doc: "The proxies that begin each connection with a header of the PROXY protocol, version 1 or 2: IP addresses, \
+              networks, and unix. The client's address is the one in the header, for every protocol, and TLS may follow. A \
+              connection from one of them without a valid header is closed, and so is a connection from elsewhere that \
+              begins with one.",
+    },
+    Setting {
+        name: "proxy-protocol-optional",
+        group: Group::Limits,
+        kind: ValueKind::Switch(|config| &mut config.proxy_protocol_optional),
+        default: "off",
+        doc: "Also serves connections of these proxies that have no such header: they are the proxy's own. For hosts that \
+              run a proxy and other clients.",
+    },
+    Setting {
         name: "sessions-share",
         group: Group::Limits,
         kind: ValueKind::Percent(|config| &mut config.sessions_share),

@@ -87,6 +87,8 @@ fn nothing_by_default() -> Config {
         worker_outbox_bytes_max: 98,
         clients_max: 1,
         trusted_proxies: vec![TrustedProxy::Unix],
+        proxy_protocol: vec![TrustedProxy::Unix],
+        proxy_protocol_optional: true,
         sessions_share: 2,
         connections_per_address_max: Some(2),
         message_bytes_max: 3,
@@ -178,7 +180,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "log-format" => "json",
         "clock" => "manual",
         "python" | "node" => "/opt/bin/of mine",
-        "reload" => "on",
+        "reload" | "proxy-protocol-optional" => "on",
         "clients-subs-pressure" => "61",
         "heartbeat-challenge" => "14m",
         "heartbeat-timeout" => "17m",
@@ -194,7 +196,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "outboxes-bytes-max" => "7",
         "incomplete-bytes-max" => "8",
         "sessions-share" => "20",
-        "trusted-proxies" => "127.0.0.1,10.0.0.0/8,2001:db8::/32,unix",
+        "trusted-proxies" | "proxy-protocol" => "127.0.0.1,10.0.0.0/8,2001:db8::/32,unix",
         _ => "2048",
     }
 }

@@ -40,6 +40,7 @@
 pub mod http;
 mod origin;
 mod proxies;
+pub mod proxy_header;
 pub mod raw;
 mod reason;
 #[cfg(test)]
@@ -54,6 +55,7 @@ use std::net::IpAddr;
 use self::http::{HttpCodec, HttpDate, HttpOutcome, HttpResponse, ReadyResponses, Sid, is_token_byte};
 pub use self::origin::{AllowedOrigins, Origins};
 pub use self::proxies::TrustedProxies;
+use self::proxy_header::ProxyHeader;
 use self::raw::RawCodec;
 pub use self::reason::{HttpRefusal, Reason, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
@@ -99,6 +101,8 @@ enum Detection {
     /// gets an answer in HTTP.
     Http,
     Tls,
+    /// A header of the PROXY protocol, which the server does not expect from this peer.
+    ProxyHeader,
     Unknown,
 }
 
@@ -319,6 +323,11 @@ impl Codec {
         }
     }
 
+    /// Returns whether nothing was received yet.
+    pub fn is_new(&self) -> bool {
+        matches!(self.state, CodecState::Detecting(0, _))
+    }
+
     /// Returns whether the connection has ended as far as the codec is concerned, which then discards its input.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, CodecState::Ended)
@@ -374,6 +383,10 @@ impl Codec {
                 let close = Close { bytes: TLS_ALERT.into(), ..self.end(Reason::Tls) };
                 DecodeOutcome { consumed: input.len(), incoming: Incoming::Close(close) }
             }
+            Detection::ProxyHeader => {
+                let incoming = Incoming::Close(self.end(Reason::UnexpectedProxyHeader));
+                DecodeOutcome { consumed: input.len(), incoming }
+            }
             Detection::Unknown => {
                 let incoming = Incoming::Close(self.end(Reason::UnknownProtocol));
                 DecodeOutcome { consumed: input.len(), incoming }
@@ -427,6 +440,7 @@ fn detect(had: usize, input: &[u8]) -> Detection {
     match input[0] {
         _ if had > 0 => Detection::Unknown,
         TLS_HANDSHAKE => Detection::Tls,
+        _ if ProxyHeader::begins(input) => Detection::ProxyHeader,
         b'\r' | b'\n' => Detection::Http,
         byte if is_token_byte(byte) => Detection::Http,
         _ => Detection::Unknown,

@@ -17,6 +17,12 @@ pub enum Reason {
     UnknownProtocol,
     /// The first byte begins a TLS connection. The server does not support TLS.
     Tls,
+    /// The peer is one of `proxy-protocol`, but its first bytes are no header of the PROXY protocol.
+    NoProxyHeader,
+    /// The header of the PROXY protocol is malformed or too long.
+    InvalidProxyHeader,
+    /// The first bytes are a header of the PROXY protocol, but the peer is not one of `proxy-protocol`.
+    UnexpectedProxyHeader,
     /// The HTTP request was refused, and the bytes that follow it are ambiguous or unwanted.
     Refused(HttpRefusal),
     /// The last response of an HTTP connection that does not persist was sent.
@@ -53,6 +59,7 @@ impl Reason {
             Reason::Application => 1000,
             Reason::GoingAway => 1001,
             Reason::UnknownProtocol | Reason::Tls | Reason::InvalidHandshake | Reason::MalformedEvent => 1002,
+            Reason::NoProxyHeader | Reason::InvalidProxyHeader | Reason::UnexpectedProxyHeader => 1002,
             Reason::ConnectionLost => 1006,
             Reason::ClientTimeout => 1008,
             Reason::ServerError => 1011,
@@ -70,6 +77,13 @@ impl Reason {
             Reason::Finished => "last response sent",
             Reason::UnknownProtocol => "unknown protocol",
             Reason::Tls => "TLS is not supported; a proxy in front must end it",
+            Reason::NoProxyHeader => {
+                "no PROXY header; the setting proxy-protocol lists the peer, which must send one"
+            }
+            Reason::InvalidProxyHeader => "invalid PROXY header",
+            Reason::UnexpectedProxyHeader => {
+                "a PROXY header was sent; to trust it, list the peer in the setting proxy-protocol"
+            }
             Reason::InvalidHandshake => "invalid handshake",
             Reason::MalformedEvent => "invalid event format",
             Reason::ClientTimeout => "client timeout",

@@ -233,6 +233,18 @@ fn a_client_that_speaks_tls_is_told_so_in_tls() {
 }
 
 #[test]
+fn a_peer_that_is_no_proxy_may_not_tell_the_address_of_a_client() {
+    for input in
+        [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n/qio/ohai"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0/qio/ohai"]
+    {
+        assert_eq!(detect(0, input), Detection::ProxyHeader);
+        let (mut codec, mut seen) = (Codec::new(Options::default()), Vec::new());
+        feed(&mut codec, input, &mut seen);
+        assert_eq!(seen, [Seen::Close(vec![], Reason::UnexpectedProxyHeader, false)]);
+    }
+}
+
+#[test]
 fn only_ohai_opens_a_websocket() {
     let invalid = Seen::Close(server_close(1002, "invalid handshake"), Reason::InvalidHandshake, true);
     for text in ["", "/qio/oha", "/qio/ohai ", "/a:0=1"] {
@@ -395,6 +407,9 @@ fn each_reason_has_its_own_text() {
         Reason::Finished,
         Reason::UnknownProtocol,
         Reason::Tls,
+        Reason::NoProxyHeader,
+        Reason::InvalidProxyHeader,
+        Reason::UnexpectedProxyHeader,
         Reason::InvalidHandshake,
         Reason::MalformedEvent,
         Reason::ClientTimeout,

@@ -16,7 +16,6 @@ use crate::metrics::Counter;
 use crate::protocol::{HttpRefusal, Options};
 use crate::qev::mesh::Class;
 use crate::qev::ring::{Descriptor, Errno, PeerAddress};
-use std::net::IpAddr;
 
 /// How long accepting pauses for lack of descriptors or memory, in milliseconds, unless a connection is released
 /// earlier.
@@ -64,7 +63,8 @@ impl State {
         if self.is_shutting_down() {
             return self.discard(socket);
         }
-        let is_proxy = self.protocol.proxies.trusts(peer.ip());
+        let sends_header = self.proxy_protocol.trusts(peer.ip());
+        let is_proxy = sends_header || self.protocol.proxies.trusts(peer.ip());
         let peer = if is_proxy { peer.as_proxy() } else { peer };
         let refusal = if is_proxy && !self.acceptor.add_silent_proxy() {
             Some(Refusal::ServerFull)
@@ -91,6 +91,9 @@ impl State {
             ..Connection::new(socket, peer, generation, self.time.now())
         };
         let slot = self.connections.insert(connection);
+        if sends_header {
+            self.proxy_headers.expect(slot);
+        }
         if refusal.is_some() {
             return self.receive_to_refuse(codecs, slot, HttpRefusal::ServerFull);
         }
@@ -117,7 +120,9 @@ impl State {
         let now = self.time.now();
         self.connections.live_mut(slot).began = now;
         self.wake_at(slot, self.time.ms_from_now(REFUSAL_WAIT));
-        self.start_receiving(slot);
+        if self.connections.live(slot).input == Input::Ended {
+            self.start_receiving(slot);
+        }
     }
 
     /// Logs that a connection or session is refused.
@@ -181,40 +186,6 @@ impl State {
         AddressCount::Asked
     }
 
-    /// Notes that a connection has brought its first request or completed its handshake, or that it ends.
-    pub fn has_spoken(&mut self, slot: u32) {
-        let connection = self.connections.live_mut(slot);
-        if std::mem::take(&mut connection.is_silent_proxy) {
-            self.acceptor.remove_silent_proxy();
-        }
-    }
-
-    /// The address of the client that a peer speaks for: its own, or the one that a trusted proxy has told.
-    pub fn client_address(&self, peer: PeerAddress, told: Option<IpAddr>) -> PeerAddress {
-        match told {
-            Some(ip) if peer.is_proxy() && self.protocol.proxies.trusts(Some(ip)) => {
-                PeerAddress::forwarded(ip).as_proxy()
-            }
-            Some(ip) if peer.is_proxy() => PeerAddress::forwarded(ip),
-            _ => peer,
-        }
-    }
-
-    /// Notes that a connection has been upgraded for a client, whose address the headers tell. If the peer is a trusted
-    /// proxy, the connection counts for that client from now on.
-    pub fn upgraded_for(&mut self, slot: u32, client: IpAddr) {
-        let connection = self.connections.live(slot);
-        let (peer, generation) = (connection.peer, connection.generation);
-        if !peer.is_proxy() {
-            return;
-        }
-        let client = self.client_address(peer, Some(client));
-        self.connections.live_mut(slot).peer = client;
-        if self.count_address(slot, generation, client) == AddressCount::Counted(ShareUse::Full) {
-            self.end(slot, Cause::TooManyOfAddress);
-        }
-    }
-
     /// Removes a connection or session from the count of its address.
     pub fn forget_address(&mut self, peer: PeerAddress) {
         let Some(address) = self.addresses.counted(peer) else { return };
@@ -254,9 +225,9 @@ impl State {
     }
 
     /// Refuses a connection that exceeds the limit for its address, or ends a session or client that does.
-    fn refuse_address(&mut self, codecs: &mut Codecs, slot: u32) {
+    pub fn refuse_address(&mut self, codecs: &mut Codecs, slot: u32) {
         let connection = self.connections.live(slot);
-        if !connection.is_socket() || connection.input != Input::Ended {
+        if !connection.is_socket() || !codecs.get(slot).is_new() {
             return self.end(slot, Cause::TooManyOfAddress);
         }
         let peer = connection.peer;

@@ -198,6 +198,7 @@ impl State {
             return;
         }
         self.has_spoken(slot);
+        self.forget_proxy_header(slot);
         let connection = self.connections.remove(slot);
         if let Some(timer) = connection.timer {
             self.time.cancel(timer, slot);

@@ -100,6 +100,9 @@ fn counter_of_reason(reason: Reason) -> Counter {
         Reason::PeerClosed(_) | Reason::Finished => Counter::ClosesByPeer,
         Reason::ConnectionLost => Counter::ClosesReset,
         Reason::UnknownProtocol | Reason::Tls => Counter::ProtocolUnknown,
+        Reason::NoProxyHeader | Reason::InvalidProxyHeader | Reason::UnexpectedProxyHeader => {
+            Counter::ProxyHeadersRefused
+        }
         Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
         Reason::MalformedEvent => Counter::ClosesMalformedEvent,
         Reason::ClientTimeout => Counter::TimeoutsMessage,

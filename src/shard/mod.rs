@@ -55,6 +55,8 @@ mod liveness;
 mod lost_time;
 mod mesh;
 mod messages;
+mod proxied;
+mod proxy_headers;
 mod pubsub;
 mod receive_shares;
 mod refused;

@@ -17,6 +17,7 @@ use super::link_table::Links;
 use super::listeners::Listeners;
 use super::mesh::{MeshPort, THREADS};
 use super::messages::{AppCommand, Envelope};
+use super::proxy_headers::ProxyHeaders;
 use super::pubsub::PubSub;
 use super::refused::RefusedConnections;
 use super::sessions::Sessions;
@@ -122,6 +123,9 @@ pub(super) struct State {
     pub pubsub: PubSub,
     pub addresses: Addresses,
     pub refused: RefusedConnections,
+    /// The proxies that send headers of the PROXY protocol.
+    pub proxy_protocol: TrustedProxies,
+    pub proxy_headers: ProxyHeaders,
     pub sessions: Sessions,
     pub links: Links,
     pub acceptor: Acceptor,
@@ -159,16 +163,13 @@ fn origins(config: &Config) -> Origins {
     }
 }
 
-/// Returns the proxies that tell the addresses of their clients.
-fn proxies(config: &Config) -> TrustedProxies {
-    let networks = config.trusted_proxies.iter().filter_map(|proxy| match proxy {
+/// Returns the proxies of a setting.
+fn proxies(setting: &[TrustedProxy]) -> TrustedProxies {
+    let networks = setting.iter().filter_map(|proxy| match proxy {
         TrustedProxy::Network(network) => Some(*network),
         TrustedProxy::Unix => None,
     });
-    TrustedProxies {
-        networks: networks.collect(),
-        unix: config.trusted_proxies.contains(&TrustedProxy::Unix),
-    }
+    TrustedProxies { networks: networks.collect(), unix: setting.contains(&TrustedProxy::Unix) }
 }
 
 impl State {
@@ -185,7 +186,7 @@ impl State {
                 message_bytes_max: config.message_bytes_max,
                 http_head_bytes_max: config.http_head_bytes_max,
                 origins: origins(&config),
-                proxies: proxies(&config),
+                proxies: proxies(&config.trusted_proxies),
                 date: HttpDate::at(SystemTime::now()),
             },
             date_due_ns: 0,
@@ -197,6 +198,8 @@ impl State {
             pubsub: PubSub::new(),
             addresses,
             refused: RefusedConnections::default(),
+            proxy_protocol: proxies(&config.proxy_protocol),
+            proxy_headers: ProxyHeaders::default(),
             sessions: Sessions::new(shards),
             links: Links::new(link_places),
             listeners: Listeners::new(shared.tls.clone()),
@@ -384,7 +387,8 @@ impl State {
                 "connection {slot} has no timer, and no request that waits"
             );
         }
-        self.incomplete.check(codecs.incomplete_bytes());
+        self.proxy_headers.check(|slot| self.connections.has_socket(slot));
+        self.incomplete.check(codecs.incomplete_bytes() + self.proxy_headers.bytes());
         self.links.check();
         self.check_held();
         self.apps.check();

@@ -53,6 +53,16 @@ impl PeerAddress {
         PeerAddress { kind, ..self }
     }
 
+    /// Returns the same address, as that of a peer that speaks for itself.
+    pub fn as_itself(self) -> PeerAddress {
+        let kind = match self.kind {
+            PeerKind::Internet | PeerKind::Proxy => PeerKind::Internet,
+            PeerKind::Unix | PeerKind::UnixProxy => PeerKind::Unix,
+            PeerKind::Forwarded => PeerKind::Forwarded,
+        };
+        PeerAddress { kind, ..self }
+    }
+
     /// Returns whether the peer is a proxy.
     pub fn is_proxy(&self) -> bool {
         matches!(self.kind, PeerKind::Proxy | PeerKind::UnixProxy)
