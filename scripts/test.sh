@@ -110,6 +110,7 @@ test_rust() {
     install_packages perl perl
     # The tests put proxies in front of the server.
     install_packages nginx nginx
+    install_packages libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
     install_packages haproxy haproxy
     install_packages curl curl
     if cargo nextest --version >/dev/null 2>&1; then
@@ -271,6 +272,7 @@ test_fuzz() {
 install_packages() {
     local package=$1 command=$2
     if [[ $package == python3-venv ]] && python3 -c 'import ensurepip, venv' 2>/dev/null; then return; fi
+    if [[ -f $command ]]; then return; fi
     # Without the package Debian has the command, but not most of its modules.
     if [[ $package == perl ]] && perl -MJSON::PP -e 1 2>/dev/null; then return; fi
     if [[ $package != python3-venv && $package != perl ]] && command -v "$command" >/dev/null; then return; fi

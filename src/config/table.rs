@@ -408,7 +408,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: ValueKind::Proxies(|config| &mut config.proxy_protocol),
         default: "",
         doc: "The proxies that begin each connection with a header of the PROXY protocol, version 1 or 2: IP addresses, \
-              networks, and unix. The client's address is the one in the header, for every protocol, and TLS may follow. A \
+              networks, and unix. The client's address is the one in the header, for every protocol. A \
               connection from one of them without a valid header is closed, and so is a connection from elsewhere that \
               begins with one.",
     },

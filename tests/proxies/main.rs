@@ -8,12 +8,15 @@ mod proxy;
 mod support;
 
 use proxy::{Folder, Program, Proxy};
+use socket2::{Domain, Socket, Type};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::http::{self, Connection};
 use support::http_client::new_session;
-use support::{Client, Conversation, Server, Transport};
+use support::{Client, Conversation, DEADLINE, Server, Transport};
 
 fn ok(callback: u64) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}\n")
@@ -239,5 +242,52 @@ fn a_proxy_connects_through_a_unix_socket() {
             assert_serves(&Proxy::start(program, &[&socket]));
         }
         drop(server);
+    }
+}
+
+/// Connects to a proxy from this address over raw TCP; returns whether the server has greeted.
+fn greet_from(source: &str, proxy: &Proxy) -> (TcpStream, bool) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let [source, proxy] =
+        [&format!("{source}:0"), &proxy.address].map(|text| text.parse::<SocketAddr>().expect("an address"));
+    socket.bind(&source.into()).expect("an address of the loopback");
+    socket.connect(&proxy.into()).expect("the proxy listens");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    stream.write_all(b"/qio/ohai").expect("the proxy reads");
+    let mut answer = [0; 9];
+    let is_greeted = stream.read_exact(&mut answer).is_ok();
+    assert!(!is_greeted || answer == *b"/qio/ohai");
+    (stream, is_greeted)
+}
+
+#[test]
+fn clients_have_their_own_addresses_through_the_proxy_protocol() {
+    for program in Program::PASSING_ON {
+        let folder = Folder::create();
+        let socket = format!("unix:{}", folder.path().join("socket").display());
+        let flags = ["--listen", "127.0.0.1:0", "--listen", &socket, "--proxy-protocol", "127.0.0.0/8,unix"];
+        let server =
+            Server::start(&[&flags[..], &["--connections-per-address-max", "8", "--shards", "1"]].concat());
+        for address in [server.address(), &socket] {
+            let proxy = Proxy::start(program, &[address]);
+            let mut greeted = Vec::new();
+            for source in ["127.0.0.2", "127.0.0.3", "127.0.0.4"] {
+                for number in 0..9 {
+                    let (stream, is_greeted) = greet_from(source, &proxy);
+                    assert_eq!(is_greeted, number < 8, "{program:?}, {address}: {number} of {source}");
+                    greeted.push(stream);
+                }
+            }
+            drop(greeted);
+            server.eventually("the connections have ended", |stats| stats.value("connections") == 0);
+            assert_serves(&proxy);
+        }
+        // Past the proxy, a connection without a header is refused.
+        let mut direct = TcpStream::connect(server.address()).expect("the server listens");
+        direct.write_all(b"GET /quickio.js HTTP/1.1\r\nHost: a\r\n\r\n").expect("the server reads");
+        direct.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        assert_eq!(direct.read_to_end(&mut Vec::new()).expect("an orderly end"), 0);
+        server.eventually("it is counted", |stats| stats.value("proxy_headers_refused") >= 1);
     }
 }

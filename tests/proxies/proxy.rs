@@ -16,10 +16,19 @@ use std::time::{Duration, Instant};
 pub enum Program {
     Nginx,
     Haproxy,
+    /// nginx that passes connections on as they are, with a header of the PROXY protocol, version 1.
+    NginxStream,
+    /// The same of HAProxy, with a header of this version.
+    HaproxyTcp(u8),
 }
 
 impl Program {
+    /// Those that speak HTTP.
     pub const ALL: [Program; 2] = [Program::Nginx, Program::Haproxy];
+
+    /// Those that pass connections on as they are.
+    pub const PASSING_ON: [Program; 3] =
+        [Program::NginxStream, Program::HaproxyTcp(1), Program::HaproxyTcp(2)];
 }
 
 /// A proxy that runs. Dropping it ends the process, and prints its log if the test fails.
@@ -48,16 +57,18 @@ impl Proxy {
         let text = match program {
             Program::Nginx => nginx(folder.path(), &address, &h2, servers),
             Program::Haproxy => haproxy(&address, &h2, servers),
+            Program::NginxStream => nginx_stream(&address, &h2, servers),
+            Program::HaproxyTcp(version) => haproxy_tcp(version, &address, &h2, servers),
         };
         fs::write(&file, text).expect("a file in a temporary folder");
         let log = fs::File::create(folder.path().join("output")).expect("a file in a temporary folder");
         let mut command = match program {
-            Program::Nginx => {
+            Program::Nginx | Program::NginxStream => {
                 let mut command = Command::new("nginx");
                 command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
                 command
             }
-            Program::Haproxy => {
+            Program::Haproxy | Program::HaproxyTcp(_) => {
                 let mut command = Command::new("haproxy");
                 command.arg("-db").arg("-f").arg(&file);
                 command
@@ -125,8 +136,7 @@ fn nginx(folder: &Path, address: &str, h2: &str, servers: &[&str]) -> String {
     let site = replace(&site, "listen 443 ssl;", &format!("listen {address}; listen {h2} http2;"));
     let site = replace(&site, "server 127.0.0.1:8080;", &servers);
     let site = replace(&site, "/var/log/nginx/quickio.log", "access.log");
-    // Without a user, the workers of root would run as a user that the machine may not have.
-    let user = if rustix::process::getuid().is_root() { "user www-data;" } else { "" };
+    let user = nginx_user();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {};\n", folder.join(name).display()))
         .concat();
@@ -134,6 +144,30 @@ fn nginx(folder: &Path, address: &str, h2: &str, servers: &[&str]) -> String {
         "daemon off;\n{user}\nworker_processes 1;\npid nginx.pid;\nerror_log error.log info;\n\
          events {{ worker_connections 1024; }}\nhttp {{\n{paths}\n{site}}}\n"
     )
+}
+
+/// The user of nginx's workers: without one, those of root would run as a user that the machine may not have.
+fn nginx_user() -> &'static str {
+    if rustix::process::getuid().is_root() { "user www-data;" } else { "" }
+}
+
+fn nginx_stream(address: &str, second: &str, servers: &[&str]) -> String {
+    let site = documented("nginx", "proxy_protocol on");
+    let site = replace(&site, "listen 443;", &format!("listen {address}; listen {second};"));
+    let site = replace(&site, "proxy_pass 127.0.0.1:8080;", &format!("proxy_pass {};", servers[0]));
+    format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off;\n{}\nworker_processes 1;\n\
+         pid nginx.pid;\nerror_log error.log info;\nevents {{ worker_connections 1024; }}\n{site}",
+        nginx_user()
+    )
+}
+
+fn haproxy_tcp(version: u8, address: &str, second: &str, servers: &[&str]) -> String {
+    let site = documented("haproxy", "send-proxy-v2");
+    let site = replace(&site, "    bind :443\n", &format!("    bind {address}\n    bind {second}\n"));
+    let send = if version == 1 { "send-proxy" } else { "send-proxy-v2" };
+    let server = format!("server one {} {send}\n", servers[0].replace("unix:", "unix@"));
+    replace(&site, "server one 127.0.0.1:8080 send-proxy-v2\n", &server)
 }
 
 fn haproxy(address: &str, h2: &str, servers: &[&str]) -> String {
