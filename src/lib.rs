@@ -9,6 +9,7 @@
 //! | [`shard`] | one shard: the turn, with a file for each of its steps. The module that combines all others |
 //! | [`app`] | the application API, applications in C, workers for all other languages, the bundled applications |
 //! | [`protocol`] | codecs from bytes to events and back, without I/O: WebSocket, raw TCP, HTTP |
+//! | [`tls`] | TLS with clients, without I/O: the handshake by rustls, the record layer after it |
 //! | [`client`] | the subscriptions and server callbacks of a client |
 //! | [`event`] | events, their paths, their text form, the router |
 //! | [`qev`] | "quick-event": ring, buffers, mesh, timers, clock, shared limits, histograms. Does not know events |
@@ -32,6 +33,7 @@ pub mod protocol;
 pub mod qev;
 pub mod server;
 pub mod shard;
+pub mod tls;
 pub mod web;
 
 /// Runs the examples of the guide together with those of the code.

@@ -234,3 +234,32 @@ pub const LOG_TEXT_BYTES_MAX: usize = 256;
 /// the same address. A million of them took 80 s on two cores, while their clients connected again. The limit is below
 /// `TimeoutStartSec` in scripts/quickio.service. If a process listens on the address, the server waits one second.
 pub const LEFT_OVER_WAIT_MAX: Duration = Duration::from_secs(100);
+
+/// The maximum number of bytes that a client may send in a TLS handshake, record headers included. A ClientHello with the
+/// keys of a post-quantum exchange has 2 KiB, two of them if the server asks for another group, and session tickets
+/// are shorter than that.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+
+/// The same for listeners that ask clients for certificates: a chain of several with RSA keys has 10 KiB. rustls accepts
+/// no longer messages.
+pub const TLS_HANDSHAKE_CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
+
+/// The memory that a TLS handshake occupies besides the bytes of the client, in bytes.
+pub const TLS_HANDSHAKE_BYTES: usize = 16 * 1024;
+
+/// The maximum number of TLS records without data that a client may send one after the other: empty ones, warnings and
+/// key updates. OpenSSL and rustls allow as many. Each costs the server as much as a message, or more.
+pub const TLS_IDLE_RECORDS_MAX: u8 = 32;
+
+/// The maximum number of requests for another handshake that a client of TLS 1.2 may make. Each is refused with a warning,
+/// after which a client may go on, but has no reason to ask again.
+pub const TLS_RENEGOTIATIONS_MAX: u8 = 1;
+
+/// The number of records after which the server changes the key with which it sends (TLS 1.3 KeyUpdate). AES-GCM
+/// protects 2^24.5 full records with one key (RFC 8446 section 5.5). A quarter of that is safe without counting exactly, and
+/// a key update every four million records costs nothing.
+pub const TLS_KEY_UPDATE_RECORDS: u64 = 1 << 22;
+
+/// The number of records that the server sends with one key of AES-GCM over TLS 1.2, which cannot change keys. The
+/// connection is closed then, and the client connects again. The distance to 2^24 is for what is already on its way.
+pub const TLS_KEY_RECORDS_MAX: u64 = (1 << 24) - (1 << 20);

@@ -24,10 +24,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["server", "mangler", "config", "log"]),
     ("bin", &["qev"]),
     ("server", &["shard", "admin", "app", "qev", "config", "log"]),
-    ("shard", &["app", "protocol", "client", "event", "qev", "config", "web", "log"]),
+    ("shard", &["app", "protocol", "tls", "client", "event", "qev", "config", "web", "log"]),
     ("app", &["client", "event", "log"]),
     ("client", &["event", "qev"]),
     ("protocol", &["event"]),
+    ("tls", &[]),
     ("admin", &["qev", "log"]),
     ("mangler", &["config", "qev", "log"]),
     ("metrics", &["qev"]),
@@ -142,6 +143,19 @@ const LEAVES: &[(&str, &[Leaf])] = &[
         &[("escape", &[]), ("throttle", &[]), ("panics", &["throttle"]), ("streams", &[]), ("writer", &[])],
     ),
     ("protocol", &[("origin", &[]), ("utf8", &[])]),
+    (
+        "tls",
+        &[
+            ("failure", &[]),
+            ("secrets", &[]),
+            ("record", &["failure"]),
+            ("keys", &["secrets"]),
+            ("session", &["failure", "keys", "secrets"]),
+            ("seal", &["keys", "record", "session"]),
+            ("open", &["failure", "keys", "record", "seal", "session"]),
+            ("handshake", &["failure", "record", "seal", "secrets", "session"]),
+        ],
+    ),
     (
         "qev",
         &[
