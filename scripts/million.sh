@@ -4,7 +4,7 @@
 #
 #     scripts/million.sh [--connections 1000000] [--rooms 1000] [--hold 600] [--seconds 60] [--churn 1000] [--shards auto]
 #                        [--connect-rate R] [--server-cores LIST] [--load-cores LIST] [--port 22800] [--out target/million]
-#                        [--skip-build] [--bin DIR] [--check] [--force] [--reserve MIB] [STEP...]
+#                        [--skip-build] [--bin DIR] [--check] [--force] [--reserve MIB] [--no-namespace] [STEP...]
 #
 # First it checks that the host has what the run needs, and says what is missing. Then it takes these steps, or `connect` and
 # those that are given, in this order:
@@ -18,10 +18,15 @@
 #   stop        stops the server in order: every client must be told (1001)
 #
 # Writes OUT/table.md and OUT/million.json. The exit code is 1 if a client failed because of the server, or if the run could
-# not be completed. Run it as root to see the kernel's memory by slab. A million clients take 17 minutes and 10 GiB.
+# not be completed. A million clients take 17 minutes and 10 GiB.
+#
+# Run it as root to see the kernel's memory by slab, and to let it make a network namespace of its own for the server and the
+# load, with a table of TCP connections that is large enough for both ends of all of them. The namespace ends with the run, and
+# nothing changes outside of it. From another shell, its addresses are reached with `nsenter --net=/proc/PID/ns/net`.
 #
 #   --check          only checks the host
 #   --force          runs even if something is missing
+#   --no-namespace   stays in the network namespace of the host
 #   --reserve MIB    ends the run when less memory than this is available (1024)
 #   --bin DIR        uses the programs in DIR instead of building them
 #   --shards N       as many shards; by default, the fewest that hold all connections with this limit on open files
@@ -30,6 +35,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib/server.sh
 
+given=("$@") namespace=yes
 connections=1000000 rooms=1000 hold=600 seconds=60 churn=1000 shards=auto connect_rate= server_cores= load_cores= port=22800
 out=target/million build=yes bin=${CARGO_TARGET_DIR:-target}/release check=no force= reserve=1024 wanted=
 while [[ $# -gt 0 ]]; do
@@ -49,6 +55,7 @@ while [[ $# -gt 0 ]]; do
     --bin) bin=$2 build=no && shift 2 ;;
     --check) check=yes && shift ;;
     --force) force=--force && shift ;;
+    --no-namespace) namespace=no && shift ;;
     --reserve) reserve=$2 && shift 2 ;;
     -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit 0 ;;
     -*) echo "million.sh: unknown flag: $1 (see --help)" >&2 && exit 2 ;;
@@ -67,6 +74,15 @@ for step in $all_steps; do
     case " connect ${wanted:-$all_steps} " in *" $step "*) steps="$steps $step" ;; esac
 done
 
+# In the namespace, the script runs once more. Cargo needs the network of the host.
+if [[ -z ${MILLION_NAMESPACE:-} ]]; then
+    if [[ $build == yes && $check == no ]]; then cargo build --release --bins; fi
+    if [[ $namespace == yes ]]; then
+        exec python3 scripts/lib/million_namespace.py "$connections" scripts/million.sh "${given[@]}"
+    fi
+    export MILLION_NAMESPACE=host MILLION_NAMESPACE_REASON="--no-namespace was given"
+fi
+
 # The default is half of the cores for the server and the other half for the load. A single core is shared.
 read -ra cpus <<<"$(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))')"
 cores=${#cpus[@]}
@@ -81,7 +97,7 @@ if [[ $check == no ]]; then
     # The files of an earlier run, and no others.
     rm -f "$out"/*.{measure,load,moments}.json "$out"/{host,run,million}.json "$out"/{samples.jsonl,table.md} \
         "$out"/server.{*.log,out,pid}
-    host_json=(--json "$out/host.json")
+    host_json=(--json "$out/host.json" --program "$bin/quickio")
 fi
 # The assignments are those of shards, addresses, clients_max and subscriptions.
 plan=$(python3 scripts/lib/million_host.py --connections "$connections" --shards "$shards" --cores "$half" \
@@ -90,7 +106,6 @@ addresses= clients_max= subscriptions=
 eval "$plan"
 echo "server: $shards shards on cores $server_cores; load: $addresses source addresses, on cores $load_cores" >&2
 if [[ $check == yes ]]; then exit 0; fi
-if [[ $build == yes ]]; then cargo build --release --bins; fi
 
 # Ten seconds, the default, are for servers with fewer clients. Everything else that clients notice is at its default.
 server_flags=(--app relay --shards "$shards" --connections-per-address-max 0 --clients-max "$clients_max"

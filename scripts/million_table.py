@@ -12,6 +12,7 @@ million.json.
 import json
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 
@@ -145,6 +146,7 @@ NAMES = {"turn": "turns", "delivery": "deliveries"}
 def common_rows(step):
     """Yields what every step has: where the time went, and the server's own histograms."""
     machine = step["machine"]
+    yield "limited by", step.get("limit") or "neither program's cores"
     yield "CPU in percent of a core: server", number(step["server"]["core_percent"])
     if "load_core_percent" in machine:
         yield "the same: load; all cores idle, iowait", " ; ".join(
@@ -163,6 +165,24 @@ def rows(report, name):
     """Returns the rows of a step as a dictionary from label to text, empty if the run did not have the step."""
     step = report["steps"].get(name)
     return dict([*ROWS[name](step), *common_rows(step)]) if step else {}
+
+
+def run_rows(report):
+    """Returns what may differ between the runs of a table."""
+    run, host = report["run"], report["host"]
+    program = host.get("program", {"version": "unknown", "sha256": ""})
+    own = host.get("network_namespace") == "own"
+    tcp_mem = host["tcp_mem"]
+    return {
+        "revision of the working copy": f"`{host['commit']}`",
+        "server's program": f"{program['version']}, SHA-256 `{program['sha256'][:12]}`",
+        "began (UTC); minutes": f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(run['started']))}; "
+        f"{(run['ended'] - run['started']) / 60:.1f}",
+        "network namespace": "its own" if own else "the host's",
+        "buckets of the table of TCP connections": f"{host.get('tcp_buckets') or 0:,}",
+        "`tcp_mem`, pages": " ".join(map(str, tcp_mem)) if tcp_mem else "unknown",
+        "seconds of `hold`": f"{run['hold_s']:,}",
+    }
 
 
 def goal_rows(report):
@@ -191,11 +211,11 @@ def tables(reports):
         f"{run['connections']:,} clients in {run['rooms']:,} rooms; {run['shards']} shards on cores {run['server_cores']}, "
         f"the load on cores {run['load_cores']}. Linux {host['kernel']}, {host['cpu']}, "
         f"{host['cores']} cores, {host['memory_bytes'] / million_report.GIB:.1f} GiB, `ulimit -n` {host['nofile']:,}. "
-        f"Commits: {', '.join(dict.fromkeys(report['host']['commit'] for report in reports))}. "
         f"Server: `{run['server']}`.\n"
     )
     if run["connections"] < 1_000_000:
         print("The goals are those for a million clients.\n")
+    side_by_side("run", [run_rows(report) for report in reports])
     side_by_side("goal", [goal_rows(report) for report in reports])
     for name in ROWS:
         side_by_side(f"`{name}`", [rows(report, name) for report in reports])

@@ -50,6 +50,7 @@ fn host(name: &str) -> Folder {
         ("fs.file-nr", "700\t0\t9223372036854775807"),
         ("net.core.somaxconn", "65535"),
         ("net.ipv4.ip_local_port_range", "32768\t60999"),
+        ("net.ipv4.tcp_ehash_entries", "4194304"),
         ("net.ipv4.tcp_max_orphans", "262144"),
         ("net.ipv4.tcp_mem", "500000\t1000000\t2000000"),
     ] {
@@ -126,6 +127,7 @@ fn what_only_makes_a_run_slower_does_not_prevent_it() {
     let host = host("slower");
     host.write("proc/sys/net/ipv4/tcp_mem", "1000 2000 4000\n");
     host.write("proc/sys/net/core/somaxconn", "128\n");
+    host.write("proc/sys/net/ipv4/tcp_ehash_entries", "-262144\n");
     let output = check(&host, "--connections 1000000");
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -134,6 +136,7 @@ fn what_only_makes_a_run_slower_does_not_prevent_it() {
         "{said}"
     );
     assert!(said.contains("2,000 pages until pressure, 4,000 at most"), "{said}");
+    assert!(said.contains("low      table of TCP connections   262,144 buckets"), "{said}");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 """The plan of scripts/million.sh for this host, and the checks that it has what the plan needs.
 
-    million_host.py --connections N --shards N|auto --cores N --churn N --reserve-mib N [--json FILE] [--force]
+    million_host.py --connections N --shards N|auto --cores N --churn N --reserve-mib N [--json FILE] [--program FILE]
+                    [--force]
 
 Prints the plan as assignments for a shell. The checks go to standard error: for each item that is missing, what is there, what
 is wanted, and what to do. The exit code is 1 if a required item is missing, unless --force is given.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -20,6 +22,11 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # The directory under which /proc is read. Tests set it.
 ROOT = os.environ.get("MILLION_ROOT", "")
+
+# What million_namespace.py has found out: the namespace of the run, and the settings that only the host's namespace shows.
+NAMESPACE = os.environ.get("MILLION_NAMESPACE", "host")
+NAMESPACE_REASON = os.environ.get("MILLION_NAMESPACE_REASON", "")
+HOST_SYSCTLS = json.loads(os.environ.get("MILLION_HOST_SYSCTLS", "{}"))
 
 SHARDS_MAX = 128  # of the server: see its setting shards
 
@@ -63,6 +70,8 @@ def read(path):
 def sysctl(name):
     """Returns the numbers of a kernel setting, or `None` if this kernel does not have it."""
     text = read("/proc/sys/" + name.replace(".", "/"))
+    if text is None:
+        text = HOST_SYSCTLS.get(name)
     return None if text is None else [int(word) for word in text.split()]
 
 
@@ -113,6 +122,9 @@ class Plan:
         self.subscriptions = 4 * self.clients_max
         self.reserve = args.reserve_mib * MIB
         self.tcp_mem = sysctl("net.ipv4.tcp_mem")
+        # The number is negative if the table is shared with the host's namespace, in another one.
+        buckets = sysctl("net.ipv4.tcp_ehash_entries")
+        self.tcp_buckets = buckets and abs(buckets[0])
 
     def memory(self):
         """Returns the memory that the run needs, in bytes, by use."""
@@ -210,6 +222,21 @@ def check_tcp(plan):
         )
 
 
+def check_namespace(plan):
+    """Checks the table in which the kernel finds the socket of each segment: both ends of all connections are in it."""
+    if not plan.tcp_buckets:
+        return
+    where = "a network namespace of its own" if NAMESPACE == "own" else "the network namespace of the host"
+    reason = f" ({NAMESPACE_REASON})" if NAMESPACE_REASON else ""
+    yield Check(
+        "table of TCP connections", f"{plan.tcp_buckets:,} buckets, in {where}{reason}",
+        f"{2 * plan.connections:,}, one for each end",
+        "the kernel searches longer for the socket of each segment. As root, the script makes a network namespace with a larger table; "
+        "the host's own has the size that the boot parameter thash_entries tells", plan.tcp_buckets >= 2 * plan.connections,
+        is_required=False,
+    )
+
+
 def check_rights(plan):
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     wanted = (plan.shards + plan.load_rings) * MIB
@@ -229,22 +256,41 @@ def mib(count):
     return f"{count / MIB:,.0f}"
 
 
-def describe(plan, checks):
-    """Returns what the report says of the host."""
-    cpu = re.search(r"^model name\s*: (.*)$", read("/proc/cpuinfo") or "", re.M)
+def commit():
+    """Returns the revision of the working copy, with `-dirty` if files differ from it."""
     try:
-        git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-        commit = git.stdout.strip()
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+        return git.stdout.strip() or "unknown"
     except OSError:  # git is not installed
-        commit = ""
+        return "unknown"
+
+
+def program(path):
+    """Returns what tells the server's program from others: it may have been built from another revision."""
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+        return {"version": version, "sha256": digest}
+    except OSError:
+        return {"version": "unknown", "sha256": ""}
+
+
+def describe(plan, checks, program_path):
+    """Returns what the report says of the host and the program."""
+    cpu = re.search(r"^model name\s*: (.*)$", read("/proc/cpuinfo") or "", re.M)
     return {
         "kernel": os.uname().release,
         "cpu": cpu[1] if cpu else "unknown",
         "cores": os.cpu_count(),
         "memory_bytes": meminfo().get("MemTotal", 0),
-        "commit": commit or "unknown",
+        "commit": commit(),
+        "program": program(program_path),
         "nofile": plan.nofile,
         "tcp_mem": plan.tcp_mem,
+        "network_namespace": NAMESPACE,
+        "network_namespace_reason": NAMESPACE_REASON,
+        "tcp_buckets": plan.tcp_buckets,
         "checks": [{"name": check.name, "there": check.there, "wanted": check.wanted, "met": check.is_met} for check in checks],
     }
 
@@ -257,17 +303,18 @@ def main():
     parser.add_argument("--churn", type=int, default=0)
     parser.add_argument("--reserve-mib", type=int, default=1024)
     parser.add_argument("--json")
+    parser.add_argument("--program", default="")
     parser.add_argument("--force", action="store_true")
     args = parser.parse_args()
     plan = Plan(args)
-    checks = [check for part in (check_memory, check_files, check_tcp, check_rights) for check in part(plan)]
+    checks = [check for part in (check_memory, check_files, check_tcp, check_namespace, check_rights) for check in part(plan)]
     print(f"A run with {plan.connections:,} connections needs:", file=sys.stderr)
     for check in checks:
         check.print()
     missing = [check.name for check in checks if check.is_required and not check.is_met]
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(describe(plan, checks), file, indent=1)
+            json.dump(describe(plan, checks, args.program), file, indent=1)
     for name in ("shards", "addresses", "clients_max", "subscriptions"):
         print(f"{name}={getattr(plan, name)}")
     if missing:

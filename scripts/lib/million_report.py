@@ -29,6 +29,9 @@ DIVISORS = {
 }
 LOG_LINES_MAX = 50
 
+# The part of their cores from which on a program is said to limit a step.
+BUSY_PERCENT = 85
+
 
 def load_json(path, default=None):
     try:
@@ -50,6 +53,12 @@ def cpu(usage):
 
 def minus(after, before):
     return {name: after[name] - before[name] for name in ("user_s", "system_s")}
+
+
+def cores_of(cores):
+    """Returns the number of cores in a list for taskset, such as `0,2-5`."""
+    ranges = [part.split("-") for part in cores.split(",")]
+    return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
 
 
 def histogram(after, before):
@@ -143,6 +152,18 @@ class Step:
             found.update(resident=self.after["server"]["resident"], peak=self.after["server"]["peak"])
         return found
 
+    def limit(self):
+        """Returns what limits the step, as far as the times of both programs show it, or `None` if their cores had time left."""
+        usage, machine = self.server(), self.machine()
+        load = machine.get("load_core_percent", 0) / cores_of(self.run["load_cores"])
+        server = usage["core_percent"] / cores_of(self.run["server_cores"])
+        if max(server, load) < BUSY_PERCENT:
+            return None
+        if load > server:
+            return f"the load's cores, busy to {load:.0f} %"
+        kernel = 100 * usage["system_s"] / max(0.01, usage["cpu_s"])
+        return f"the server's cores, busy to {server:.0f} %, {kernel:.0f} % of it in the kernel"
+
     def histograms(self):
         if not self.after:
             return {}
@@ -198,7 +219,7 @@ class Step:
     def report(self):
         found = {
             "load": self.load, "seconds": self.seconds, "server": self.server(), "histograms": self.histograms(),
-            "machine": self.machine(), "memory": self.memory(), "counters": self.counters(),
+            "machine": self.machine(), "memory": self.memory(), "counters": self.counters(), "limit": self.limit(),
         }
         if self.after:
             shards = self.after["stats"]["shards"]
