@@ -20,11 +20,11 @@
 mod buffers;
 
 use buffers::Buffers;
-use io_uring::types::{CancelBuilder, Fixed};
+use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use quickio::qev::buffers::Frame;
 use quickio::qev::ring::{Completion, Descriptor, Ring, RingSettings, Wait};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -44,6 +44,10 @@ const PLACES_SPARE: u32 = 100;
 
 /// The clients of each source address, whose ports are then easy to find.
 const CLIENTS_PER_ADDRESS: usize = 7000;
+
+/// The time for which the server waits for clients' answers, and the clients for the server.
+const WAIT: Duration = Duration::from_millis(1);
+const POLL_TIME: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
@@ -145,7 +149,7 @@ fn serve(settings: &Settings, listener: &TcpListener, seen: &Seen) -> Result<(),
     rings.iter_mut().try_for_each(|ring| ring.for_all(|place| send(place, CLOSE_FRAME)))?;
     while rings.iter().any(|ring| ring.closed < ring.connections) {
         for ring in rings.iter_mut().filter(|ring| ring.closed < ring.connections) {
-            ring.turn()?;
+            ring.turn(BATCH as usize)?;
         }
     }
     drop(rings);
@@ -172,7 +176,7 @@ impl ServerRing {
     fn for_all(&mut self, operation: impl Fn(u32) -> squeue::Entry) -> Result<(), Failure> {
         for first in (0..self.connections).step_by(BATCH as usize) {
             (first..self.connections.min(first + BATCH)).for_each(|place| self.push(&operation(place)));
-            self.turn()?;
+            self.turn(0)?;
         }
         Ok(())
     }
@@ -184,12 +188,11 @@ impl ServerRing {
         }
     }
 
-    /// Submits what is queued, and handles what has completed. A connection whose client has sent something is closed.
-    fn turn(&mut self) -> Result<(), Failure> {
-        // The call gets completions without waiting for them.
-        let time = io_uring::types::Timespec::new();
-        let arguments = io_uring::types::SubmitArgs::new().timespec(&time);
-        match self.io.submitter().submit_with_args(1, &arguments) {
+    /// Submits what is queued, waits shortly for a number of completions, and handles them. A connection whose client has
+    /// sent something is closed.
+    fn turn(&mut self, wanted: usize) -> Result<(), Failure> {
+        let time = Timespec::from(WAIT);
+        match self.io.submitter().submit_with_args(wanted, &SubmitArgs::new().timespec(&time)) {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) => return Err(error.into()),
             _ => {}
         }
@@ -268,7 +271,7 @@ fn run_clients(settings: &Settings, server: SocketAddr, seen: &Seen) -> Result<(
     while ended < settings.connections {
         let mut ready: Vec<_> =
             rings.iter().map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)).collect();
-        let _ = poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }))?;
+        poll(&mut ready, Some(&POLL_TIME))?;
         let ready: Vec<bool> = ready.iter().map(|ring| !ring.revents().is_empty()).collect();
         for (ring, _) in rings.iter_mut().zip(ready).filter(|(_, is_ready)| *is_ready) {
             // The second turn submits what the first one has caused.

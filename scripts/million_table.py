@@ -85,6 +85,7 @@ def broadcast_rows(step):
     if "pings_before" in load:
         yield "pings before: p50, p99, p99.9, max, ms", latency(load["pings_before"])
     yield "server CPU for each delivery, us (user)", each(step)
+    yield "sends meanwhile, with heartbeats and answers to pings", number(step["counters"].get("sends", 0))
 
 
 def rooms_rows(step):
@@ -180,6 +181,7 @@ def run_rows(report):
         f"{(run['ended'] - run['started']) / 60:.1f}",
         "network namespace": "its own" if own else "the host's",
         "buckets of the table of TCP connections": f"{host.get('tcp_buckets') or 0:,}",
+        "congestion control": host.get("congestion_control") or "unknown",
         "`tcp_mem`, pages": " ".join(map(str, tcp_mem)) if tcp_mem else "unknown",
         "seconds of `hold`": f"{run['hold_s']:,}",
     }

@@ -198,6 +198,7 @@ fn a_run_with_few_clients_is_reported_step_by_step() {
         assert_eq!(number(&report, pointer), expected, "{pointer}");
     }
     assert_eq!(report["failures"], serde_json::json!([]));
+    the_namespace_is_told(&report);
     // The server's own figures: both shards have clients, each delivery was measured, and memory was taken.
     let shards = report.pointer("/steps/connect/connections_of_shards").unwrap();
     let (fewest, most) = (number(shards, "/fewest"), number(shards, "/most"));
@@ -213,6 +214,22 @@ fn a_run_with_few_clients_is_reported_step_by_step() {
     goals_need_all_clients(&out);
 }
 
+/// The report tells where the run took place, and what the server's program was.
+fn the_namespace_is_told(report: &Value) {
+    let host = &report["host"];
+    match host["network_namespace"].as_str() {
+        Some("own") => {
+            let present = fs::read_to_string("/proc/sys/net/ipv4/tcp_ehash_entries").unwrap();
+            let present: f64 = present.trim().parse().unwrap();
+            assert!(number(host, "/tcp_buckets") >= present.abs(), "{host:#}");
+        }
+        Some("host") => assert_ne!(host["network_namespace_reason"], "", "{host:#}"),
+        _ => panic!("{host:#}"),
+    }
+    assert!(host["program"]["version"].as_str().unwrap().starts_with("quickio "), "{host:#}");
+    assert_eq!(host["program"]["sha256"].as_str().unwrap().len(), 64, "{host:#}");
+}
+
 /// Several runs have a column each.
 fn side_by_side(out: &Folder) {
     let file = out.0.join("million.json");
@@ -221,6 +238,14 @@ fn side_by_side(out: &Folder) {
     let table = text(&output.stdout);
     assert!(table.contains("| `stop` | run 1 | run 2 | run 3 |"), "{table}{}", text(&output.stderr));
     assert!(table.contains("| connected | 300 | 300 | 300 |"), "{table}");
+    assert!(table.contains("| limited by | "), "{table}");
+    let namespace = if read(out, "million.json")["host"]["network_namespace"] == "own" {
+        "its own"
+    } else {
+        "the host's"
+    };
+    let row = format!("| network namespace | {namespace} | {namespace} | {namespace} |");
+    assert!(table.contains(&row), "{table}");
 }
 
 /// A run fails because of each thing that clients must not see, and its name is shown.
@@ -269,6 +294,21 @@ fn goals_need_all_clients(out: &Folder) {
         let met = |goal: &usize| report["goals"][*goal - 1]["met"].as_bool().unwrap();
         assert!(!goals.iter().any(met), "{:#} {stderr}", report["goals"]);
         fs::write(&path, before).unwrap();
+    }
+}
+
+#[test]
+fn the_namespace_of_the_host_is_used_on_request() {
+    let setting = "/proc/sys/net/ipv4/tcp_child_ehash_entries";
+    let before = fs::read_to_string(setting).ok();
+    for (flags, is_forbidden) in [("--check", false), ("--check --no-namespace", true)] {
+        let mut command = Command::new(in_tree("scripts/million.sh"));
+        let output =
+            command.args(flags.split(' ')).args(["--force", "--connections", "10"]).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(said.contains("table of TCP connections") || before.is_none(), "{said}");
+        assert_eq!(said.contains("--no-namespace was given"), is_forbidden && before.is_some(), "{said}");
+        assert_eq!(fs::read_to_string(setting).ok(), before, "the setting of the host is as before");
     }
 }
 

@@ -59,11 +59,12 @@ fn text(output: &Output) -> String {
 }
 
 /// The values of a host that was never tuned, and the values after tuning.
-const UNTUNED: [(&str, &str, &str); 8] = [
+const UNTUNED: [(&str, &str, &str); 9] = [
     ("fs.file-max", "9223372036854775807", "9223372036854775807"),
     ("fs.nr_open", "524288", "1048576"),
     ("kernel.io_uring_disabled", "2", "0"),
     ("net.core.somaxconn", "4096", "65535"),
+    ("net.ipv4.tcp_ehash_entries", "-262144", "-262144"),
     ("net.ipv4.tcp_mem", "100\t4000000\t300", "524288 4000000 2097152"),
     ("net.ipv4.tcp_rmem", "4096\t131072\t6291456", "4096 16384 6291456"),
     ("net.ipv4.ip_local_port_range", "32768\t60999", "10240 65535"),
@@ -80,6 +81,7 @@ fn tuning_changes_nothing_without_apply() {
     let (success, output) = host.tune(&[]);
     assert!(success, "{output}");
     assert!(output.contains("4096 -> 65535") && output.contains("absent    net.ipv4.tcp_wmem"), "{output}");
+    assert!(output.contains("262144 -> 2097152: boot parameter thash_entries=2097152"), "{output}");
     for (name, value, _) in UNTUNED {
         assert_eq!(host.read(&sysctl_path(name)).trim(), value, "{name}");
     }
@@ -98,8 +100,8 @@ fn tuning_sets_the_wanted_values_once() {
     assert!(sysctls.contains("\nnet.ipv4.tcp_mem = 524288 4000000 2097152\n"), "{sysctls}");
     assert!(sysctls.contains("\n-net.netfilter.nf_conntrack_max = 2200000\n"), "{sysctls}");
     assert!(
-        !sysctls.contains("tcp_wmem"),
-        "a value that this kernel does not have must not be set at boot: {sysctls}"
+        !sysctls.contains("tcp_wmem") && !sysctls.contains("tcp_ehash"),
+        "values that this kernel does not have, or does not let be set, must not be set at boot: {sysctls}"
     );
     assert!(host.read("etc/security/limits.d/90-quickio.conf").contains("\n* - nofile 1048576\n"));
 

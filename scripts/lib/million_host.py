@@ -288,6 +288,7 @@ def describe(plan, checks, program_path):
         "program": program(program_path),
         "nofile": plan.nofile,
         "tcp_mem": plan.tcp_mem,
+        "congestion_control": (read("/proc/sys/net/ipv4/tcp_congestion_control") or "").strip(),
         "network_namespace": NAMESPACE,
         "network_namespace_reason": NAMESPACE_REASON,
         "tcp_buckets": plan.tcp_buckets,
