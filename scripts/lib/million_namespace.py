@@ -3,7 +3,7 @@
     million_namespace.py CONNECTIONS COMMAND...
 
 The kernel sizes the table of the host's namespace at boot. That of another namespace has the size that the setting
-net.ipv4.tcp_child_ehash_entries had in the namespace from which it was made (Linux 6.0). Therefore two are made: the setting is
+net.ipv4.tcp_child_ehash_entries had in the namespace from which it was made (Linux 6.1). Therefore two are made: the setting is
 changed in the first one, and the command runs in the second one. Nothing changes in the host's namespace, and both end with
 their last process, however that ends.
 
@@ -66,11 +66,15 @@ def buckets_for(connections):
     return min(max(wanted, present), BUCKETS_MAX)
 
 
-def enter_new_namespace():
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
+def call(function, *arguments):
+    """Calls a function of the C library. Python has these two since 3.12."""
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"unshare: {os.strerror(error)}")
+        raise OSError(error, f"{function}: {os.strerror(error)}")
+
+
+def enter_new_namespace():
+    call("unshare", CLONE_NEWNET)
 
 
 def start_loopback():
@@ -96,7 +100,7 @@ def make_namespace(connections):
         for name, value in copied.items():
             write(name, value)
     except OSError as error:
-        ctypes.CDLL(None).setns(host, CLONE_NEWNET)
+        call("setns", host, CLONE_NEWNET)
         return f"another one could not be made: {error}"
     finally:
         os.close(host)
