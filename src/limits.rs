@@ -27,6 +27,10 @@ pub const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 /// a connection that has used TLS (names, a certificate's subject) a few hundred. A longer one is refused.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 
+/// The time without input after which a connection becomes dormant. It is examined with each heartbeat. A connection that
+/// sends something this seldom takes a few microseconds more each time.
+pub const DORMANT_AFTER: Duration = Duration::from_secs(30);
+
 /// The maximum number of header lines of an HTTP request, which are parsed into an array on the stack. A browser sends
 /// about 20, and each proxy adds some; other servers allow 100 too. More are answered 431.
 pub const HTTP_HEADERS_MAX: usize = 100;

@@ -207,6 +207,9 @@ metrics! {
         InputsPaused = "inputs_paused", "pauses",
             "Times that a connection, HTTP session or worker was not listened to because it had caused more than its share \
              of the messages that waited for other shards.";
+        InputsDormant = "inputs_dormant", "times",
+            "Times that nothing had been received on a connection for 30 s, which takes less of the kernel's memory until \
+             something is received again.";
         InboxReceived = "inbox_received", "messages",
             "Commands received from application threads.";
         InboxRefused = "inbox_refused", "messages",

@@ -33,6 +33,7 @@ SLABS = {
     "files": ("filp",),
     "dentries": ("dentry",),
     "io_uring": ("io_kiocb",),
+    "receives": ("kmalloc-512", "kmalloc-96"),
     "ports": ("tcp_bind_bucket", "tcp_bind2_bucket"),
     "opening": ("request_sock_TCP", "request_sock_TCPv6"),
     "time_wait": ("tw_sock_TCP", "tw_sock_TCPv6"),

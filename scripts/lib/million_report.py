@@ -10,17 +10,22 @@ GIB = 1 << 30
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # The server's part of the kernel's memory, of which both ends of all connections are on this host. Both ends of an idle
-# connection are equal: a TCP socket with its inode, file and dentry, and a receive that waits in io_uring. A bound source port
+# connection are equal: a TCP socket with its inode, file and dentry, and a request that waits in io_uring. A bound source port
 # exists only at the client's end, and a connection that is being opened only at the server's. TIME-WAIT is at the end that closed
 # first. What is left cannot be told apart, and counts half.
+#
+# A receive takes more memory than the request: a message header and a poll. The clients receive all the time. The server does so
+# only while a client speaks: what the clients do not need is its part.
 SERVER_SHARES = {
     "tcp": 0.5, "inodes": 0.5, "files": 0.5, "dentries": 0.5, "io_uring": 0.5, "ports": 0, "opening": 1, "time_wait": 0.5,
     "other": 0.5, "outside_slabs": 0.5,
 }
+# The memory of an armed receive, apart from its request, in bytes.
+RECEIVE_BYTES = 512 + 96
 SLAB_NAMES = {
     "tcp": "TCP sockets", "inodes": "inodes of sockets", "files": "files", "dentries": "dentries", "io_uring": "io_uring requests",
-    "ports": "bound ports", "opening": "connections being opened", "time_wait": "TIME-WAIT", "other": "other slabs",
-    "outside_slabs": "outside of slabs",
+    "receives": "io_uring receives", "ports": "bound ports", "opening": "connections being opened",
+    "time_wait": "TIME-WAIT", "other": "other slabs", "outside_slabs": "outside of slabs",
 }
 # For each step, the member of the load's result by which the server's CPU time is divided: clients or deliveries.
 DIVISORS = {
@@ -102,6 +107,13 @@ def kernel_memory(after, start, connections):
         for kind, share in SERVER_SHARES.items()
         if kind in grown
     }
+    if "receives" in grown:
+        size, objects = grown["receives"]["bytes"], grown["receives"]["objects"]
+        kinds["receives"] = {
+            "bytes": size,
+            "objects_each": objects / max(1, connections),
+            "server_bytes": max(0, size - connections * RECEIVE_BYTES),
+        }
     return {
         "kinds": kinds,
         "bytes": sum(kind["bytes"] for kind in kinds.values()),

@@ -59,13 +59,23 @@ impl State {
         if connection.stage != Stage::Open || connection.input == Input::Ended || !self.mesh.is_over(source) {
             return;
         }
-        if connection.input == Input::Armed {
-            connection.input = Input::Cancelling;
-            self.ring_ops.push(RingOp::CancelReceive(slot));
-        }
+        self.cancel_receive(slot, Input::Cancelling);
         if self.held.add(source) {
             self.count(Counter::InputsPaused, 1);
         }
+    }
+
+    /// Cancels what waits for a connection's input, if that was not done for another reason: `reason`, which is the state
+    /// until the cancellation has completed.
+    pub fn cancel_receive(&mut self, slot: u32, reason: Input) {
+        let connection = self.connections.live_mut(slot);
+        match connection.input {
+            Input::Armed | Input::Dormant => self.ring_ops.push(RingOp::CancelReceive(slot)),
+            // The cancellation of a retiring connection is under way.
+            Input::Retiring => {}
+            Input::Cancelling | Input::Stopping | Input::Paused | Input::Ended => return,
+        }
+        connection.input = reason;
     }
 
     /// Receives from a connection again, or once the shard listens to it again.
@@ -339,7 +349,8 @@ impl State {
             // An end that was decided because of a full outbox may be carried out in a later turn.
             let is_open = matches!(connection.stage, Stage::Open | Stage::Ending);
             assert!(is_open, "connection {slot} is held, but has ended");
-            assert!(connection.input != Input::Armed, "connection {slot} is held, but its receive is armed");
+            let is_heard = matches!(connection.input, Input::Armed | Input::Retiring | Input::Dormant);
+            assert!(!is_heard, "connection {slot} is held, but listened to");
             paused -= usize::from(connection.is_paused());
         }
         assert_eq!(paused, 0, "each connection that is paused is held once");

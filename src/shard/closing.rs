@@ -147,11 +147,7 @@ impl State {
     /// socket can then be closed as soon as the output has been sent: no input is left that could reset the connection
     /// before the peer has read it.
     pub fn stop_receiving(&mut self, slot: u32) {
-        let connection = self.connections.live_mut(slot);
-        if connection.input == Input::Armed {
-            connection.input = Input::Stopping;
-            self.ring_ops.push(RingOp::CancelReceive(slot));
-        }
+        self.cancel_receive(slot, Input::Stopping);
     }
 
     /// Ends a connection with a socket immediately: nothing more is sent to the peer, its input is discarded, and the

@@ -52,8 +52,8 @@ pub(super) struct Connection {
     pub unfinished: bool,
     /// `true` if a heartbeat that must be answered was sent, and nothing has been received since.
     pub challenged: bool,
-    /// `true` if more of what the peer has sent may be in the socket: the last receive filled its buffer, had none, or was
-    /// ended by the kernel.
+    /// `true` if more of what the peer has sent may be in the socket: the last receive filled its buffer, had none, was
+    /// ended by the kernel, or was cancelled because the peer was silent.
     pub unread: bool,
 }
 
@@ -114,15 +114,20 @@ pub(super) enum Input {
     Stopping,
     /// No receive is armed until the shards that are behind have caught up.
     Paused,
+    /// The receive was cancelled, because the peer has been silent for long, and has not ended yet.
+    Retiring,
+    /// The peer has been silent for long. Its next input is waited for by an operation that takes less of the kernel's
+    /// memory than a receive.
+    Dormant,
     /// Nothing is received: the stream has ended, or receiving has not begun. Also the state of a connection without a
     /// socket.
     Ended,
 }
 
 impl Input {
-    /// Returns whether a receive is in flight.
+    /// Returns whether a receive, or a wait for input, is in flight.
     pub fn is_in_flight(self) -> bool {
-        matches!(self, Input::Armed | Input::Cancelling | Input::Stopping)
+        !matches!(self, Input::Paused | Input::Ended)
     }
 }
 

@@ -102,7 +102,7 @@ impl State {
             Input::Ended => return self.abort(codecs, slot),
             // The end of the receive is a moment away.
             Input::Stopping => return,
-            Input::Armed | Input::Cancelling | Input::Paused => {}
+            Input::Armed | Input::Cancelling | Input::Paused | Input::Retiring | Input::Dormant => {}
         }
         connection.stage = Stage::HalfClosed;
         connection.shutting_down = true;

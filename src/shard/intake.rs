@@ -22,6 +22,10 @@ impl State {
                 Owner::Connection(slot) => self.received(codecs, slot, data, ended),
                 Owner::Link(index) => self.link_received(index, data, ended),
             },
+            IoEvent::InputReady { token } => match Owner::of(token) {
+                Owner::Connection(slot) => self.input_ready(slot),
+                Owner::Link(index) => unreachable!("link {index} is never dormant"),
+            },
             IoEvent::ReceiveEnded { token, result } => match Owner::of(token) {
                 Owner::Connection(slot) => self.receive_ended(codecs, slot, result),
                 Owner::Link(index) => self.link_receive_ended(index, result),
@@ -102,6 +106,9 @@ impl State {
             Err(error) if error.is_cancelled() && goes_on && connection.input == Input::Cancelling => {
                 self.receive_again(slot);
             }
+            Err(error) if error.is_cancelled() && goes_on && connection.input == Input::Retiring => {
+                self.receive_retired(slot);
+            }
             result => {
                 connection.input = Input::Ended;
                 if !self.held.is_empty() && self.hold_end(slot, result) {
@@ -113,7 +120,7 @@ impl State {
     }
 
     /// Handles the end of a receive that was cancelled because the peer has sent its last bytes.
-    fn receive_stopped(&mut self, slot: u32) {
+    pub fn receive_stopped(&mut self, slot: u32) {
         self.connections.live_mut(slot).input = Input::Ended;
         self.connections.queue_for_flush(slot);
     }

@@ -53,11 +53,13 @@ impl Owner {
 pub(super) enum RingOp {
     /// Receives until the operation is cancelled or fails.
     Receive(Descriptor, Token),
+    /// Waits until there is something to receive. This takes the place of a receive, which must have ended.
+    AwaitInput(Descriptor, Token),
     /// Shuts down the sending direction.
     ShutDown(Descriptor, Token),
-    /// Cancels the receive, and the send that is in flight.
+    /// Cancels the receive or the wait for input, and the send that is in flight.
     Cancel { token: Token, send: Option<SendId> },
-    /// Cancels the receive only.
+    /// Cancels the receive or the wait for input only.
     CancelReceive(Token),
     /// Closes a socket that has no record, or no longer has one.
     Discard(Descriptor),
@@ -82,7 +84,9 @@ pub(super) enum IoEvent<'a> {
     AcceptFailed { listener: usize, error: Errno },
     /// Bytes were received. `ended`: the kernel has ended the receive, which must be submitted again.
     Received { token: Token, data: &'a mut [u8], ended: bool },
-    /// The receive has ended without data.
+    /// There is something to receive, and no receive is in flight.
+    InputReady { token: Token },
+    /// The receive has ended without data, or the wait for input was cancelled.
     ReceiveEnded { token: Token, result: Result<(), Errno> },
     /// A send has completed.
     Sent { token: Token, result: Result<(), Errno>, frames: FrameBatch },
@@ -193,6 +197,7 @@ impl RingKernel {
                 handle(IoEvent::Received { token, data: self.ring.data(&buffer), ended });
                 self.ring.recycle(buffer);
             }
+            Completion::InputReady { token } => handle(IoEvent::InputReady { token }),
             Completion::ReceiveEnded { token, result } => handle(IoEvent::ReceiveEnded { token, result }),
             Completion::Sent { token, result, frames } => handle(IoEvent::Sent { token, result, frames }),
             Completion::SendProgressed { token } => handle(IoEvent::SendProgressed { token }),
@@ -254,6 +259,7 @@ impl Kernel for RingKernel {
     fn submit(&mut self, op: RingOp) {
         match op {
             RingOp::Receive(socket, token) => self.ring.receive(socket, token),
+            RingOp::AwaitInput(socket, token) => self.ring.await_input(socket, token),
             RingOp::ShutDown(socket, token) => self.ring.shut_down(socket, token),
             RingOp::Cancel { token, send } => self.ring.cancel(token, send),
             RingOp::CancelReceive(token) => self.ring.cancel(token, None),

@@ -255,6 +255,10 @@ impl State {
             self.count(Counter::Heartbeats, 1);
             self.send_heartbeat(slot, 0);
         }
+        // If the peer may be late, the receive must read what it has sent.
+        if self.time.patience(received, ms(self.config.heartbeat_timeout)) > 0 {
+            self.retire_if_silent(slot);
+        }
         if let Some(at_ms) = self.next_due(slot) {
             self.wake_at(slot, at_ms);
         }

@@ -8,7 +8,7 @@
 //!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `listeners`, `apps`, `sessions`, `link_table`, `held`,
 //!   `stalls`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
-//!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `liveness`, `closing`, `flush`;
+//!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -21,6 +21,7 @@
 //! | an event: its text, path, handler, and answer | `dispatch` |
 //! | the commands that handlers, threads and other shards queue | `apply`, `subscribe` |
 //! | peers that are not listened to while other shards are behind | `backpressure` |
+//! | peers that are silent for long | `dormant` |
 //! | timers that are due | `liveness` |
 //! | connections whose end was decided | `closing` |
 //! | this turn's broadcasts into the outboxes of subscribers | `pubsub` |
@@ -39,6 +40,7 @@ mod codecs;
 mod connection;
 mod connections;
 mod dispatch;
+mod dormant;
 mod ending;
 mod flush;
 mod frames;

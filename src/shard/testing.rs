@@ -434,6 +434,8 @@ pub struct TestSocket {
     /// `true` if the peer has read a part of what is being sent to it, which completes later.
     progresses: bool,
     receive: Option<Token>,
+    /// The wait for input in flight.
+    await_input: Option<Token>,
     send: Option<(Token, FrameBatch)>,
     shutdown: Option<Token>,
     write_ended: bool,
@@ -441,7 +443,7 @@ pub struct TestSocket {
     is_reset: bool,
     /// `true` if the operations in flight have been cancelled.
     cancelled: bool,
-    /// `true` if the receive in flight has been cancelled.
+    /// `true` if the receive or the wait for input in flight has been cancelled.
     receive_cancelled: bool,
 }
 
@@ -455,6 +457,7 @@ enum PeerInput {
 /// A completion that the test kernel reports; the owned form of [`IoEvent`].
 enum TestEvent {
     Received { token: Token, bytes: Vec<u8>, ended: bool },
+    InputReady(Token),
     ReceiveEnded(Token, Result<(), Errno>),
     Sent(Token, Result<(), Errno>, FrameBatch),
     SendProgressed(Token),
@@ -482,7 +485,8 @@ impl TestKernel {
 
     fn close(&mut self, socket: Descriptor) {
         let found = self.socket(socket);
-        assert!(found.receive.is_none() && found.send.is_none(), "closed while an operation is in flight");
+        let waits = found.receive.is_some() || found.await_input.is_some();
+        assert!(!waits && found.send.is_none(), "closed while an operation is in flight");
         assert!(
             found.shutdown.is_none(),
             "closed while a shutdown is pending, which could hit a later socket"
@@ -523,6 +527,7 @@ impl TestKernel {
             }
             TestEvent::Received { token, .. } | TestEvent::ReceiveEnded(token, _) => used_up.contains(token),
             TestEvent::Marked => !used_up.is_empty(),
+            TestEvent::InputReady(_) => false,
             TestEvent::Sent(..) | TestEvent::SendProgressed(_) | TestEvent::ShutDown(_) => false,
         });
         self.deferred = deferred;
@@ -567,7 +572,8 @@ impl TestKernel {
 
 impl TestSocket {
     fn has_events(&self, delays_shutdowns: bool) -> bool {
-        (self.receive.is_some() && (self.is_unusable() || self.receive_cancelled || !self.input.is_empty()))
+        let waits = self.receive.is_some() || self.await_input.is_some();
+        (waits && (self.is_unusable() || self.receive_cancelled || !self.input.is_empty()))
             || (self.send.is_some() && (self.reads || self.progresses || self.is_unusable()))
             || (self.shutdown.is_some() && !delays_shutdowns)
     }
@@ -587,9 +593,16 @@ impl TestSocket {
             }
             events.push(TestEvent::Sent(token, result, frames));
         }
+        self.complete_await_input(irregular, &mut events);
         while let Some(token) = self.receive {
             let mut happens = |times| irregular.as_mut().is_some_and(|random| random.once_in(times));
             match self.input.front() {
+                // What had been received when the kernel got to the cancellation comes before it.
+                Some(PeerInput::Bytes(_)) if self.receive_cancelled && happens(2) => {
+                    let Some(PeerInput::Bytes(bytes)) = self.input.pop_front() else { unreachable!() };
+                    events.push(TestEvent::Received { token, bytes, ended: false });
+                    continue;
+                }
                 _ if self.cancelled || self.receive_cancelled => {
                     events.push(TestEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
                 }
@@ -622,6 +635,22 @@ impl TestSocket {
         events
     }
 
+    /// Completes a wait for input. If it was cancelled while there is input, either may come first.
+    fn complete_await_input(&mut self, irregular: &mut Option<Random>, events: &mut Vec<TestEvent>) {
+        let Some(token) = self.await_input else { return };
+        let is_ready = self.is_reset || !self.input.is_empty();
+        let is_cancelled = self.cancelled || self.receive_cancelled;
+        let mut ready_first = || irregular.as_mut().is_some_and(|random| random.once_in(2));
+        if is_ready && (!is_cancelled || ready_first()) {
+            events.push(TestEvent::InputReady(token));
+        } else if is_cancelled {
+            events.push(TestEvent::ReceiveEnded(token, Err(Errno(libc::ECANCELED))));
+        } else {
+            return;
+        }
+        self.await_input = None;
+    }
+
     /// Takes the events, but only the first piece of input, which ends the receive.
     fn take_first_input(&mut self) -> Vec<TestEvent> {
         let rest = self.input.split_off(self.input.len().min(1));
@@ -641,7 +670,9 @@ impl TestSocket {
     }
 
     fn has_operation(&self, token: Token) -> bool {
-        self.receive == Some(token) || self.send.as_ref().is_some_and(|(of_send, _)| *of_send == token)
+        self.receive == Some(token)
+            || self.await_input == Some(token)
+            || self.send.as_ref().is_some_and(|(of_send, _)| *of_send == token)
     }
 
     fn is_unusable(&self) -> bool {
@@ -669,6 +700,7 @@ impl Kernel for TestKernel {
                 TestEvent::Received { token, mut bytes, ended } => {
                     handle(IoEvent::Received { token, data: &mut bytes, ended });
                 }
+                TestEvent::InputReady(token) => handle(IoEvent::InputReady { token }),
                 TestEvent::ReceiveEnded(token, result) => handle(IoEvent::ReceiveEnded { token, result }),
                 TestEvent::Sent(token, result, frames) => handle(IoEvent::Sent { token, result, frames }),
                 TestEvent::SendProgressed(token) => handle(IoEvent::SendProgressed { token }),
@@ -713,8 +745,14 @@ impl Kernel for TestKernel {
     fn submit(&mut self, op: RingOp) {
         match op {
             RingOp::Receive(socket, token) => {
-                let receive = &mut self.socket(socket).receive;
-                assert_eq!(receive.replace(token), None, "a socket has two receives in flight");
+                let socket = self.socket(socket);
+                assert_eq!(socket.await_input, None, "a socket is received from and waited for");
+                assert_eq!(socket.receive.replace(token), None, "a socket has two receives in flight");
+            }
+            RingOp::AwaitInput(socket, token) => {
+                let socket = self.socket(socket);
+                assert_eq!(socket.receive, None, "a socket is waited for and received from");
+                assert_eq!(socket.await_input.replace(token), None, "a socket is waited for twice");
             }
             RingOp::ShutDown(socket, token) => {
                 let shutdown = &mut self.socket(socket).shutdown;
@@ -733,7 +771,9 @@ impl Kernel for TestKernel {
             }
             RingOp::CancelReceive(token) => {
                 let mut sockets = self.sockets.values_mut();
-                if let Some(socket) = sockets.find(|socket| socket.receive == Some(token)) {
+                if let Some(socket) =
+                    sockets.find(|socket| socket.receive.or(socket.await_input) == Some(token))
+                {
                     socket.receive_cancelled = true;
                 }
             }

@@ -149,6 +149,27 @@ fn silent_clients_are_challenged() {
     assert!(server.stats().value("challenges") >= 6);
 }
 
+/// The server waits for a client that was silent for long in another way, and the client notices nothing.
+#[test]
+fn silent_clients_are_heard() {
+    let server = Server::start_with_clock(&[]);
+    let mut times = 0;
+    for transport in Transport::SOCKETS {
+        let mut client = server.client(transport);
+        for round in 0..4 {
+            server.advance(seconds(50));
+            assert_eq!(client.text(), "/qio/heartbeat:0=null", "{transport:?}");
+            times += 1;
+            server.eventually("the client is dormant", |stats| stats.value("inputs_dormant") == times);
+            if round < 3 {
+                client.ping();
+            }
+        }
+        drop(client);
+        server.eventually_is("connections", 0);
+    }
+}
+
 #[test]
 fn clients_that_stay_silent_are_closed() {
     let server = Server::start_with_clock(&[]);

@@ -302,6 +302,120 @@ fn cancelling_ends_operations_and_closing_frees_the_place() {
     }
 }
 
+/// How a wait for input ends.
+fn awaited(tested: &mut Tested) -> (Token, Result<(), Errno>) {
+    tested.until("input", |_, completion| match completion {
+        Completion::InputReady { token } => Some((token, Ok(()))),
+        Completion::ReceiveEnded { token, result } => Some((token, result)),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn input_is_awaited_without_being_received() {
+    for is_early in [true, false] {
+        let mut tested = Tested::new();
+        let (socket, mut peer) = tested.pair(3);
+        let mut write_if = |is_now: bool| {
+            if is_now {
+                peer.write_all(b"hello").unwrap();
+            }
+        };
+        write_if(is_early);
+        tested.ring.await_input(socket, 7);
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        assert_eq!(tested.seen.len(), usize::from(is_early));
+        write_if(!is_early);
+        assert_eq!(awaited(&mut tested), (7, Ok(())));
+        // It does not end a second time.
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        assert!(tested.seen.is_empty());
+        tested.ring.receive(socket, 7);
+        assert_eq!(tested.received(7, 5), b"hello");
+    }
+}
+
+/// A peer that shuts down its side, one that closes, and one that resets the connection.
+#[test]
+fn the_end_of_a_stream_is_input() {
+    let ends: [(fn(TcpStream) -> Option<TcpStream>, Result<(), Errno>); 3] = [
+        (|peer| peer.shutdown(std::net::Shutdown::Write).map(|()| peer).ok(), Ok(())),
+        (|_| None, Ok(())),
+        (
+            |peer| {
+                socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+                None
+            },
+            Err(Errno(libc::ECONNRESET)),
+        ),
+    ];
+    for (end, result) in ends {
+        let mut tested = Tested::new();
+        let (socket, peer) = tested.pair(3);
+        tested.ring.await_input(socket, 7);
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        let _kept = end(peer);
+        assert_eq!(awaited(&mut tested), (7, Ok(())));
+        tested.ring.receive(socket, 7);
+        assert_eq!(tested.receive_ended(), (7, result));
+    }
+}
+
+/// What a shard does with a silent connection, in both directions. Data that comes meanwhile stays in the socket.
+#[test]
+fn a_wait_for_input_takes_the_place_of_a_receive_and_is_cancelled_as_it_is() {
+    let mut tested = Tested::new();
+    let (socket, mut peer) = tested.pair(3);
+    for round in 0..3 {
+        tested.ring.receive(socket, 7);
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        tested.ring.cancel(7, None);
+        assert_eq!(tested.receive_ended(), (7, Err(Errno(libc::ECANCELED))));
+        tested.ring.await_input(socket, 7);
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        tested.ring.cancel(7, None);
+        assert_eq!(awaited(&mut tested), (7, Err(Errno(libc::ECANCELED))));
+        peer.write_all(&[round]).unwrap();
+        tested.ring.await_input(socket, 7);
+        assert_eq!(awaited(&mut tested), (7, Ok(())));
+        // There is nothing left to cancel.
+        tested.ring.cancel(7, None);
+        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+        assert!(tested.seen.is_empty());
+        tested.ring.receive(socket, 7);
+        assert_eq!(tested.received(7, 1), [round]);
+        tested.ring.cancel(7, None);
+        assert_eq!(tested.receive_ended(), (7, Err(Errno(libc::ECANCELED))));
+    }
+    tested.close(socket);
+}
+
+/// The kernel announces only some of many sockets in a turn, too. A mark comes back behind all of them.
+#[test]
+fn a_mark_comes_back_behind_input_that_was_awaited() {
+    const SOCKETS: u32 = 100;
+    let mut tested = Tested::with(RingSettings { descriptors: SOCKETS, ..SETTINGS });
+    let mut peers: Vec<TcpStream> = Vec::new();
+    for place in 0..SOCKETS {
+        let (socket, peer) = tested.pair(place);
+        tested.ring.await_input(socket, place);
+        peers.push(peer);
+    }
+    tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
+    peers.iter_mut().for_each(|peer| peer.write_all(b"x").unwrap());
+    tested.ring.mark();
+    let mut ready = 0;
+    tested.until("mark", |_, completion| match completion {
+        Completion::InputReady { .. } => {
+            ready += 1;
+            None
+        }
+        Completion::Marked => Some(()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(ready, SOCKETS);
+}
+
 #[test]
 fn a_last_send_arrives_before_the_end_of_the_stream() {
     let mut tested = Tested::new();

@@ -161,6 +161,8 @@ impl State {
             ResponsePart::More(output) => {
                 let frame = Frame::with_broadcasts(output.bytes, self.time.now_ns(), output.accepted);
                 self.connections.queue(request_id.connection, frame);
+                // The client of an event stream sends nothing on its connection.
+                self.retire_if_silent(request_id.connection);
             }
             ResponsePart::End => self.end(request_id.connection, Cause::Reason(Reason::Finished)),
         }

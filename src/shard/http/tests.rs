@@ -953,6 +953,27 @@ fn a_stream_completes_the_held_poll() {
 }
 
 #[test]
+fn the_connection_of_a_stream_is_dormant_until_it_ends() {
+    for resets in [false, true] {
+        let (mut world, _, remote_peer, session) = world_with_subscriber();
+        open_stream(&mut world, remote_peer, &session.stream(""));
+        world.run_seconds(101);
+        assert_eq!(world.counter(Counter::InputsDormant), 1);
+        let heartbeats = "data:/qio/heartbeat:0=null\n\n".repeat(2);
+        assert_eq!(take_stream(&mut world, remote_peer), heartbeats);
+        match resets {
+            true => world.reset(remote_peer),
+            false => world.end_stream(remote_peer),
+        }
+        world.run_until_idle();
+        assert!(world.is_closed(remote_peer));
+        world.run_seconds(15);
+        let peer = world.connect(0);
+        assert_eq!(exchange(&mut world, peer, &session.post("", "")), [refused(SessionRefusal::Unknown)]);
+    }
+}
+
+#[test]
 fn heartbeats_on_a_stream_must_be_answered() {
     let (mut world, _, remote_peer, session) = world_with_subscriber();
     open_stream(&mut world, remote_peer, &session.stream(""));
