@@ -208,8 +208,8 @@ metrics! {
             "Times that a connection, HTTP session or worker was not listened to because it had caused more than its share \
              of the messages that waited for other shards.";
         InputsDormant = "inputs_dormant", "times",
-            "Times that nothing had been received on a connection for 30 s, which takes less of the kernel's memory until \
-             something is received again.";
+            "Times that a connection on which nothing had been received for 30 s was changed to wait with less of the \
+             kernel's memory.";
         InboxReceived = "inbox_received", "messages",
             "Commands received from application threads.";
         InboxRefused = "inbox_refused", "messages",
