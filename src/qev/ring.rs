@@ -407,13 +407,6 @@ impl Ring {
         self.push(entry.user_data(pack(OpKind::Receive, 0, token)));
     }
 
-    /// Receives from a socket once: the first data ends the receive. It needs no cancellation then.
-    pub fn receive_once(&mut self, socket: Descriptor, token: Token) {
-        let entry = opcode::Recv::new(Fixed(socket.0), std::ptr::null_mut(), 0).buf_group(GROUP).build();
-        let entry = entry.flags(squeue::Flags::BUFFER_SELECT);
-        self.push(entry.user_data(pack(OpKind::Receive, 0, token)));
-    }
-
     /// Waits until there is something to receive from a socket, which has one [`Completion::InputReady`]. The kernel keeps a
     /// third of the memory of a receive for it (256 bytes for 864), but the data is a turn away: it has to be received then.
     ///

@@ -147,22 +147,7 @@ impl State {
     /// socket can then be closed as soon as the output has been sent: no input is left that could reset the connection
     /// before the peer has read it.
     pub fn stop_receiving(&mut self, slot: u32) {
-        let connection = self.connections.live_mut(slot);
-        if connection.input == Input::Paused {
-            connection.input = Input::Ended;
-        } else {
-            self.cancel_receive(slot, Input::Stopping);
-        }
-    }
-
-    /// Handles bytes from a peer whose Close is awaited, if they have ended the receive. It is submitted again only if there
-    /// was no Close among them.
-    pub fn received_while_closing(&mut self, codecs: &mut Codecs, slot: u32, data: &mut [u8]) {
-        self.connections.live_mut(slot).input = Input::Paused;
-        self.handle_input(codecs, slot, data);
-        if self.connections.live(slot).input == Input::Paused {
-            self.receive_again(slot);
-        }
+        self.cancel_receive(slot, Input::Stopping);
     }
 
     /// Ends a connection with a socket immediately: nothing more is sent to the peer, its input is discarded, and the

@@ -56,10 +56,6 @@ impl State {
             self.release_if_idle(slot);
         } else if connection.input == Input::Stopping {
             self.receive_stopped(slot);
-        } else if connection.stage == Stage::AwaitingPeer && connection.input == Input::Dormant {
-            // Probably the peer's Close, behind which nothing has to be received or cancelled.
-            connection.input = Input::Armed;
-            self.ring_ops.extend(connection.socket().map(|socket| RingOp::ReceiveOnce(socket, slot)));
         } else {
             self.receive_again(slot);
         }

@@ -57,14 +57,11 @@ impl State {
             connection.input = Input::Ended;
             return self.release_if_idle(slot);
         }
-        if ended {
-            match (connection.input, connection.stage) {
-                (Input::Stopping, _) => self.receive_stopped(slot),
-                (Input::Armed, Stage::AwaitingPeer) => {
-                    return self.received_while_closing(codecs, slot, data);
-                }
-                _ => self.receive_again(slot),
-            }
+        let is_stopping = connection.input == Input::Stopping;
+        if ended && is_stopping {
+            self.receive_stopped(slot);
+        } else if ended {
+            self.receive_again(slot);
         }
         if !self.held.is_empty() && self.hold_received(codecs, slot, data) {
             return;

@@ -53,8 +53,6 @@ impl Owner {
 pub(super) enum RingOp {
     /// Receives until the operation is cancelled or fails.
     Receive(Descriptor, Token),
-    /// Receives one piece of data.
-    ReceiveOnce(Descriptor, Token),
     /// Waits until there is something to receive. This takes the place of a receive, which must have ended.
     AwaitInput(Descriptor, Token),
     /// Shuts down the sending direction.
@@ -261,7 +259,6 @@ impl Kernel for RingKernel {
     fn submit(&mut self, op: RingOp) {
         match op {
             RingOp::Receive(socket, token) => self.ring.receive(socket, token),
-            RingOp::ReceiveOnce(socket, token) => self.ring.receive_once(socket, token),
             RingOp::AwaitInput(socket, token) => self.ring.await_input(socket, token),
             RingOp::ShutDown(socket, token) => self.ring.shut_down(socket, token),
             RingOp::Cancel { token, send } => self.ring.cancel(token, send),

@@ -402,8 +402,6 @@ pub struct TestKernel {
     /// The accepts that are armed.
     pub accepts: usize,
     pub has_stopped_listening: bool,
-    /// The number of cancellations that were submitted.
-    pub cancellations: usize,
     /// `true` while shutdowns stay pending. The real kernel executes them on a thread of its own.
     pub delays_shutdowns: bool,
     /// If set, receives end now and then behind bytes or for lack of buffers, and what was received of some connections is
@@ -436,8 +434,6 @@ pub struct TestSocket {
     /// `true` if the peer has read a part of what is being sent to it, which completes later.
     progresses: bool,
     receive: Option<Token>,
-    /// `true` if the first data ends the receive in flight.
-    receives_once: bool,
     /// The wait for input in flight.
     await_input: Option<Token>,
     send: Option<(Token, FrameBatch)>,
@@ -604,11 +600,7 @@ impl TestSocket {
                 // What had been received when the kernel got to the cancellation comes before it.
                 Some(PeerInput::Bytes(_)) if self.receive_cancelled && happens(2) => {
                     let Some(PeerInput::Bytes(bytes)) = self.input.pop_front() else { unreachable!() };
-                    let ended = self.receives_once;
-                    events.push(TestEvent::Received { token, bytes, ended });
-                    if ended {
-                        self.receive = None;
-                    }
+                    events.push(TestEvent::Received { token, bytes, ended: false });
                     continue;
                 }
                 _ if self.cancelled || self.receive_cancelled => {
@@ -621,7 +613,7 @@ impl TestSocket {
                         break;
                     }
                     let Some(PeerInput::Bytes(bytes)) = self.input.pop_front() else { unreachable!() };
-                    let ended = self.receives_once || happens(10);
+                    let ended = happens(10);
                     events.push(TestEvent::Received { token, bytes, ended });
                     if ended {
                         self.receive = None;
@@ -751,12 +743,9 @@ impl Kernel for TestKernel {
     }
 
     fn submit(&mut self, op: RingOp) {
-        self.cancellations += usize::from(matches!(op, RingOp::Cancel { .. } | RingOp::CancelReceive(_)));
         match op {
-            RingOp::Receive(socket, token) | RingOp::ReceiveOnce(socket, token) => {
-                let once = matches!(op, RingOp::ReceiveOnce(..));
+            RingOp::Receive(socket, token) => {
                 let socket = self.socket(socket);
-                socket.receives_once = once;
                 assert_eq!(socket.await_input, None, "a socket is received from and waited for");
                 assert_eq!(socket.receive.replace(token), None, "a socket has two receives in flight");
             }

@@ -335,34 +335,6 @@ fn input_is_awaited_without_being_received() {
     }
 }
 
-#[test]
-fn a_single_receive_ends_with_its_data() {
-    let mut tested = Tested::new();
-    let (socket, mut peer) = tested.pair(3);
-    for round in 0..3 {
-        tested.ring.receive_once(socket, 7);
-        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
-        peer.write_all(&[round]).unwrap();
-        let (data, ended) = tested.until("data", |ring, completion| {
-            let Completion::Received { token: 7, buffer, ended } = completion else {
-                panic!("{completion:?}")
-            };
-            let data = ring.data(&buffer).to_vec();
-            ring.recycle(buffer);
-            Some((data, ended))
-        });
-        assert_eq!((data, ended), (vec![round], true));
-        // There is nothing left to cancel.
-        tested.ring.cancel(7, None);
-        tested.ring.turn(Wait::No, &mut tested.seen).unwrap();
-        assert!(tested.seen.is_empty());
-    }
-    drop(peer);
-    tested.ring.receive_once(socket, 7);
-    assert_eq!(tested.receive_ended(), (7, Ok(())));
-    tested.close(socket);
-}
-
 /// A peer that shuts down its side, one that closes, and one that resets the connection.
 #[test]
 fn the_end_of_a_stream_is_input() {

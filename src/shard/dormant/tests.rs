@@ -5,10 +5,9 @@ use crate::config::Config;
 use crate::metrics::Counter;
 use crate::protocol::OHAI;
 use crate::protocol::testing::{Random, fuzz};
-use crate::protocol::websocket::frame::Opcode;
 use crate::shard::ControlMessage;
 use crate::shard::connection::Input;
-use crate::shard::testing::{Peer, World, client_close, client_frame};
+use crate::shard::testing::{Peer, World, client_close};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,38 +147,6 @@ fn dormant_connections_end_as_others_do() {
         world.run_seconds(16 * 60 + 10);
         assert!(world.is_closed(client), "{state:?}");
         assert_eq!(world.counter(Counter::TimeoutsLiveness), 1);
-        world.assert_empty();
-    }
-}
-
-/// A server that ends a dormant connection receives the peer's Close once, which leaves nothing to cancel. The Close may come in
-/// pieces, and behind other events.
-#[test]
-fn a_dormant_connection_that_the_server_ends_needs_no_cancellation() {
-    let ping = client_frame(Opcode::Text, b"/qio/ping:1=");
-    let close = client_close(1001);
-    let (start, rest) = close.split_at(3);
-    let inputs: [(&[&[u8]], usize); 4] = [
-        (&[&close], 0),
-        (&[&[ping.clone(), close.clone()].concat()], 0),
-        (&[start, rest], 1),
-        (&[&ping, &close], 1),
-    ];
-    for (pieces, cancellations) in inputs {
-        let mut world = world(1);
-        let client = world.connect_websocket(0);
-        run_until(&mut world, Input::Dormant);
-        world.send_control(0, ControlMessage::Shutdown { deadline_ns: u64::MAX });
-        world.run_until_idle();
-        assert_eq!(input(&world, 0), Input::Dormant);
-        let before = world.shards[0].kernel().cancellations;
-        for piece in pieces {
-            assert!(!world.is_closed(client));
-            world.send_bytes(client, piece);
-            world.run_until_idle();
-        }
-        assert!(world.is_closed(client), "{pieces:?}");
-        assert_eq!(world.shards[0].kernel().cancellations - before, cancellations, "{pieces:?}");
         world.assert_empty();
     }
 }
