@@ -338,7 +338,8 @@ fn input_is_awaited_without_being_received() {
 /// A peer that shuts down its side, one that closes, and one that resets the connection.
 #[test]
 fn the_end_of_a_stream_is_input() {
-    let ends: [(fn(TcpStream) -> Option<TcpStream>, Result<(), Errno>); 3] = [
+    type End = fn(TcpStream) -> Option<TcpStream>;
+    let ends: [(End, Result<(), Errno>); 3] = [
         (|peer| peer.shutdown(std::net::Shutdown::Write).map(|()| peer).ok(), Ok(())),
         (|_| None, Ok(())),
         (

@@ -203,7 +203,7 @@ fn connect(world: &mut World, random: &mut Random) -> Pinging {
     Pinging { peer, sent: 0, answered: 0 }
 }
 
-fn step(world: &mut World, random: &mut Random, clients: &mut Vec<Pinging>) {
+fn step(world: &mut World, random: &mut Random, clients: &mut [Pinging]) {
     let at = random.below(clients.len());
     let client = &mut clients[at];
     match random.below(100) {
