@@ -131,7 +131,14 @@ impl Inner {
             let failure = TlsFailure::new(TlsReason::HandshakeTooLong, AlertDescription::DecodeError);
             return Err(self.fail(failure, output));
         }
-        Ok(input.get(..header.record_len()))
+        let record = input.get(..header.record_len());
+        // An alert that is longer is encrypted.
+        if record.is_some_and(|record| matches!(record, [kind, _, _, 0, 2, _, description]
+            if *kind == u8::from(ContentType::Alert) && *description == u8::from(AlertDescription::CloseNotify)))
+        {
+            return Err(TlsFailure::silent(TlsReason::Closed));
+        }
+        Ok(record)
     }
 
     fn handle(&mut self, record: &[u8], output: &mut Vec<u8>) -> Result<(), TlsFailure> {

@@ -234,7 +234,7 @@ impl TlsSession {
         match request {
             UPDATE_NOT_REQUESTED => {}
             // RFC 8446 section 4.6.3: several requests may be answered by a single update, before our next data.
-            UPDATE_REQUESTED => self.flags.owes_key_update = !self.flags.has_closed,
+            UPDATE_REQUESTED => self.flags.owes = !self.flags.has_closed,
             // RFC 8446 section 4.6.3: any other value is an illegal_parameter.
             _ => return Err(TlsFailure::new(TlsReason::Malformed, AlertDescription::IllegalParameter)),
         }
@@ -256,7 +256,7 @@ impl TlsSession {
             return Err(TlsFailure::new(TlsReason::Renegotiation, AlertDescription::UnexpectedMessage));
         }
         self.renegotiations += 1;
-        self.flags.owes_warning = !self.flags.has_closed;
+        self.flags.owes = !self.flags.has_closed;
         Ok(())
     }
 

@@ -15,6 +15,9 @@ pub(super) const EXPLICIT_NONCE_BYTES: usize = 8;
 /// A KeyUpdate that does not ask for one of the client (RFC 8446 section 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
+/// The refusal of another handshake (RFC 5246 section 7.2.2): level and description.
+const NO_RENEGOTIATION: [u8; ALERT_BYTES] = [WARNING, 100];
+
 pub(super) const WARNING: u8 = 1;
 pub(super) const FATAL: u8 = 2;
 
@@ -56,22 +59,20 @@ impl TlsSession {
     /// Returns true if [`seal_owed`](TlsSession::seal_owed) has something to send: the answer to a KeyUpdate, or to a
     /// request for another handshake. Either may wait for the next data.
     pub fn owes(&self) -> bool {
-        self.flags.owes_key_update || self.flags.owes_warning
+        self.flags.owes
     }
 
     /// Appends what is owed to the client to `output`, and a KeyUpdate of our own if the key has protected enough
     /// records.
     pub fn seal_owed(&mut self, output: &mut Vec<u8>) {
-        if std::mem::take(&mut self.flags.owes_warning) {
-            let alert = [WARNING, u8::from(AlertDescription::NoRenegotiation)];
-            self.seal_record(ContentType::Alert, &alert, output);
-        }
         if self.must_update_key() {
             // The message is the last one with the old keys (RFC 8446 section 4.6.3).
             self.seal_record(ContentType::Handshake, &KEY_UPDATE, output);
             self.update_keys(SEND);
-            self.flags.owes_key_update = false;
+        } else if self.flags.owes {
+            self.seal_record(ContentType::Alert, &NO_RENEGOTIATION, output);
         }
+        self.flags.owes = false;
     }
 
     /// Appends close_notify to `output`: the end of our data. Nothing may follow (RFC 8446 section 6.1). Appends
@@ -110,18 +111,21 @@ impl TlsSession {
         }
         self.seal_record(ContentType::Alert, &alert, output);
         self.flags.has_closed = true;
-        self.flags.owes_key_update = false;
-        self.flags.owes_warning = false;
+        self.flags.owes = false;
     }
 
     fn must_update_key(&self) -> bool {
-        self.is_13 && (self.flags.owes_key_update || self.sequences[SEND] >= TLS_KEY_UPDATE_RECORDS)
+        self.is_13 && (self.flags.owes || self.sequences[SEND] >= TLS_KEY_UPDATE_RECORDS)
     }
 
     fn owed_len(&self) -> usize {
-        let warning = usize::from(self.flags.owes_warning) * (self.record_overhead() + ALERT_BYTES);
-        let key_update = usize::from(self.must_update_key()) * (self.record_overhead() + KEY_UPDATE.len());
-        warning + key_update
+        if self.must_update_key() {
+            self.record_overhead() + KEY_UPDATE.len()
+        } else if self.flags.owes {
+            self.record_overhead() + NO_RENEGOTIATION.len()
+        } else {
+            0
+        }
     }
 
     /// Returns the number of bytes that protection adds to a record's content.

@@ -18,7 +18,7 @@ pub(super) const RECEIVE: usize = 1;
 ///
 /// Invariants, which `check()` asserts:
 /// - `tails` is there exactly if the cipher has keys that are longer than those of AES-128-GCM.
-/// - With TLS 1.2, no key update is owed or has begun. With TLS 1.3, no warning is.
+/// - With TLS 1.2, no KeyUpdate has begun. With TLS 1.3, nobody has asked for another handshake.
 /// - After our close_notify or fatal alert nothing is owed.
 pub struct TlsSession {
     pub(super) keys: [DirectionKeys; 2],
@@ -33,16 +33,14 @@ pub struct TlsSession {
     pub(super) key_update_bytes: u8,
     /// The requests for another handshake that a client of TLS 1.2 has made.
     pub(super) renegotiations: u8,
-    pub(super) flags: Flags,
+    pub(super) flags: TlsFlags,
 }
 
 /// The yes-or-no state of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Flags {
-    /// A KeyUpdate must precede our next data.
-    pub owes_key_update: bool,
-    /// The warning no_renegotiation must be sent.
-    pub owes_warning: bool,
+pub(super) struct TlsFlags {
+    /// A message must precede our next data: a KeyUpdate with TLS 1.3, the warning no_renegotiation with TLS 1.2.
+    pub owes: bool,
     pub received_close_notify: bool,
     /// We have sent close_notify or a fatal alert, after which nothing may follow.
     pub has_closed: bool,
@@ -104,7 +102,7 @@ impl TlsSession {
             idle_records: 0,
             key_update_bytes: 0,
             renegotiations: 0,
-            flags: Flags::default(),
+            flags: TlsFlags::default(),
         };
         session.check();
         session
@@ -135,16 +133,11 @@ impl TlsSession {
     pub fn check(&self) {
         assert_eq!(self.tails.is_some(), self.cipher.has_tail(), "the tails are those of {:?}", self.cipher);
         if self.is_13 {
-            assert!(!self.flags.owes_warning && self.renegotiations == 0, "TLS 1.3 has no renegotiation");
+            assert_eq!(self.renegotiations, 0, "TLS 1.3 has no renegotiation");
         } else {
-            assert!(!self.flags.owes_key_update && self.key_update_bytes == 0, "TLS 1.2 has no KeyUpdate");
+            assert_eq!(self.key_update_bytes, 0, "TLS 1.2 has no KeyUpdate");
         }
-        if self.flags.has_closed {
-            assert!(
-                !self.flags.owes_key_update && !self.flags.owes_warning,
-                "a closed session owes something"
-            );
-        }
+        assert!(!(self.flags.has_closed && self.flags.owes), "a closed session owes nothing");
     }
 
     pub(super) fn tail(&self, direction: usize) -> Option<&KeyTail> {

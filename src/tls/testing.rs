@@ -1,5 +1,6 @@
 //! A client of rustls on the other end of a connection, for the tests of this module.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -8,7 +9,14 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};
 use rustls::{SupportedProtocolVersion, version};
 
+use super::keys::Cipher;
+use super::record::TAG_BYTES;
+use super::secrets::{SecretLog, TrafficSecrets, capture};
+use super::session::SEND;
 use super::{Established, Handshake, Opened, TlsContext, TlsFailure, TlsSession};
+use aws_lc_rs::aead::{Aad, Nonce};
+use rustls::crypto::cipher::make_tls12_aad;
+use rustls::{ContentType, ProtocolVersion};
 
 /// The suites of both versions, each with the version that it belongs to.
 pub fn suites() -> Vec<(SupportedCipherSuite, &'static SupportedProtocolVersion)> {
@@ -49,9 +57,15 @@ pub fn asking_config() -> ServerConfig {
     ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap()
 }
 
-/// Returns a context of the server for both versions.
-pub fn context() -> TlsContext {
-    TlsContext::new(server_config("server", &[&version::TLS13, &version::TLS12]))
+/// Returns a context of the server for both versions, with a certificate that the suite can use.
+pub fn context(suite: SupportedCipherSuite) -> TlsContext {
+    let certificate = if needs_rsa(suite) { "rsa" } else { "server" };
+    TlsContext::new(server_config(certificate, &[&version::TLS13, &version::TLS12]))
+}
+
+/// Returns true if a suite of TLS 1.2 needs a certificate with an RSA key.
+pub fn needs_rsa(suite: SupportedCipherSuite) -> bool {
+    format!("{suite:?}").contains("_RSA_")
 }
 
 /// Returns a configuration of the client with this suite alone.
@@ -88,31 +102,24 @@ pub fn written(client: &mut ClientConnection) -> Vec<u8> {
     bytes
 }
 
-/// Gives bytes of the server to the client.
+/// Gives bytes of the server to the client, and returns the data in them.
 ///
 /// # Errors
 ///
 /// If the client does not accept them.
-pub fn deliver(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<(), rustls::Error> {
+pub fn deliver(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+    let mut data = Vec::new();
     while !bytes.is_empty() {
         client.read_tls(&mut bytes).unwrap();
         client.process_new_packets()?;
+        // The end of what has arrived is the error WouldBlock.
+        let _ = client.reader().read_to_end(&mut data);
     }
-    Ok(())
-}
-
-/// Returns the data that the client has received.
-pub fn received(client: &mut ClientConnection) -> Vec<u8> {
-    use std::io::Read;
-    let mut data = Vec::new();
-    // The end of the data is WouldBlock, or UnexpectedEof if the connection has been closed without close_notify.
-    let _ = client.reader().read_to_end(&mut data);
-    data
+    Ok(data)
 }
 
 /// Seals data as the client does.
 pub fn sealed(client: &mut ClientConnection, data: &[u8]) -> Vec<u8> {
-    use std::io::Write;
     client.set_buffer_limit(None);
     client.writer().write_all(data).unwrap();
     written(client)
@@ -151,7 +158,7 @@ pub fn shake_hands(
 /// A client and the server's session, after their handshake.
 pub fn connected(suite: SupportedCipherSuite) -> (ClientConnection, TlsSession) {
     let mut client = client(&Arc::new(client_config(suite)));
-    let established = shake_hands(&mut client, &mut context().accept(), usize::MAX).unwrap();
+    let established = shake_hands(&mut client, &mut context(suite).accept(), usize::MAX).unwrap();
     (client, established.session)
 }
 
@@ -181,5 +188,58 @@ pub fn open_all(session: &mut TlsSession, input: &mut [u8]) -> Result<Vec<u8>, T
                 return Ok(data);
             }
         }
+    }
+}
+
+/// The two ends of a connection, both with the record layer that is tested: the first is the client's. It can send what
+/// no client of rustls sends.
+pub fn ends(suite: SupportedCipherSuite) -> (TlsSession, TlsSession) {
+    let mut config = client_config(suite);
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(SecretLog::new(config.key_log));
+    let mut client = client(&Arc::new(config));
+    let mut handshake = context(suite).accept();
+    let mut secrets = TrafficSecrets::default();
+    let established = loop {
+        let mut output = Vec::new();
+        let (_, established) = handshake.receive(&written(&mut client), &mut output).unwrap();
+        capture(&mut secrets, || deliver(&mut client, &output)).unwrap();
+        if let Some(established) = established {
+            break established;
+        }
+    };
+    let mirrored = TrafficSecrets { client: secrets.server.take(), server: secrets.client.take() };
+    let extracted = client.dangerous_extract_secrets().unwrap();
+    let client = TlsSession::new(suite.version().version, &extracted, &mirrored).unwrap();
+    (client, established.session)
+}
+
+/// Returns a record with exactly this content. With TLS 1.3 the content is the inner plaintext, with type and padding.
+pub fn forged(client: &mut TlsSession, kind: u8, content: &[u8]) -> Vec<u8> {
+    let aead = client.keys[SEND].aead(client.cipher, client.tail(SEND));
+    let nonce = client.nonce(SEND);
+    let is_explicit = !client.is_13 && client.cipher != Cipher::ChaCha20Poly1305;
+    let explicit = if is_explicit { &nonce[4..] } else { &[] };
+    let len = u16::try_from(explicit.len() + content.len() + TAG_BYTES).unwrap().to_be_bytes();
+    let header = [kind, 3, 3, len[0], len[1]];
+    let mut body = content.to_vec();
+    let nonce_value = Nonce::assume_unique_for_key(nonce);
+    let tag = if client.is_13 {
+        aead.seal_in_place_separate_tag(nonce_value, Aad::from(header), &mut body)
+    } else {
+        let (kind, version) = (ContentType::from(kind), ProtocolVersion::TLSv1_2);
+        let aad = make_tls12_aad(client.sequences[SEND], kind, version, content.len());
+        aead.seal_in_place_separate_tag(nonce_value, Aad::from(aad), &mut body)
+    };
+    client.sequences[SEND] += 1;
+    [&header, explicit, &body, tag.unwrap().as_ref()].concat()
+}
+
+/// Returns a protected record of this type.
+pub fn record(client: &mut TlsSession, kind: u8, content: &[u8]) -> Vec<u8> {
+    if client.is_13 {
+        forged(client, 23, &[content, &[kind]].concat())
+    } else {
+        forged(client, kind, content)
     }
 }
