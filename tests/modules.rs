@@ -23,7 +23,7 @@ mod source;
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["server", "mangler", "config", "log"]),
     ("bin", &["qev"]),
-    ("server", &["shard", "admin", "app", "qev", "config", "log"]),
+    ("server", &["shard", "admin", "app", "tls", "qev", "config", "log"]),
     ("shard", &["app", "protocol", "tls", "client", "event", "qev", "config", "web", "log"]),
     ("app", &["client", "event", "log"]),
     ("client", &["event", "qev"]),
@@ -132,7 +132,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("wire", &[]),
         ],
     ),
-    ("admin", &[("process", &[]), ("reply", &[])]),
+    ("admin", &[("certificates", &[]), ("process", &[]), ("reply", &[])]),
     ("mangler", &[("edits", &[]), ("refusal", &[]), ("exchange", &["refusal"])]),
     (
         "config",
@@ -182,7 +182,8 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("mailboxes", &[]),
             ("memory", &[]),
             ("resources", &[]),
-            ("error", &["listen", "resources"]),
+            ("tls", &[]),
+            ("error", &["listen", "resources", "tls"]),
             ("signals", &["error"]),
             ("services", &["error", "resources"]),
             ("statistics", &["mailboxes"]),

@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -17,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 
 use super::{Bounds, Endpoint, Source, pages, reply};
-use crate::qev::control::{AsyncStream, timeout};
+use crate::qev::control::{ServerStream, timeout};
 
 /// The maximum size of a request's head in bytes: Prometheus and browsers send less than 1 KiB. This is also the
 /// smallest buffer that hyper supports.
@@ -43,7 +42,7 @@ enum Ended {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve<S: Source>(endpoint: &Endpoint<S>, stream: &AsyncStream) {
+pub(super) async fn serve<S: Source>(endpoint: &Endpoint<S>, stream: &ServerStream) {
     let progress = Progress::default();
     let refused = match exchange_in_time(endpoint, stream, &progress).await {
         Ended::Served(Err(error)) if error.is_parse_too_large() => {
@@ -58,11 +57,21 @@ pub(super) async fn serve<S: Source>(endpoint: &Endpoint<S>, stream: &AsyncStrea
         }
         Ended::NoRequest | Ended::NoReader => return,
     };
-    if let Some(refusal) = refused {
-        // A peer that has disconnected or does not read needs no response.
-        let _ = timeout(endpoint.bounds.response, { stream }.write_all(&refusal)).await;
+    match refused {
+        Some(refusal) => refuse(endpoint.bounds, stream, &refusal).await,
+        None => close(endpoint.bounds, stream).await,
     }
-    close(endpoint.bounds, stream).await;
+}
+
+/// Sends a response without a request, and closes the connection.
+pub(super) async fn refuse(bounds: Bounds, mut stream: &ServerStream, refusal: &[u8]) {
+    let written = async {
+        stream.write_all(refusal).await?;
+        stream.flush().await
+    };
+    // A peer that has disconnected or does not read needs no response.
+    let _ = timeout(bounds.response, written).await;
+    close(bounds, stream).await;
 }
 
 /// The progress of the exchange on a connection.
@@ -77,7 +86,7 @@ struct Progress {
 /// Runs the exchange within the times for the request and for the response.
 async fn exchange_in_time<S: Source>(
     endpoint: &Endpoint<S>,
-    stream: &AsyncStream,
+    stream: &ServerStream,
     progress: &Progress,
 ) -> Ended {
     let mut exchange = pin!(exchange(endpoint, stream, progress));
@@ -98,7 +107,7 @@ async fn exchange_in_time<S: Source>(
 
 async fn exchange<S: Source>(
     endpoint: &Endpoint<S>,
-    stream: &AsyncStream,
+    stream: &ServerStream,
     progress: &Progress,
 ) -> hyper::Result<()> {
     let answer = service_fn(|request| async move {
@@ -124,9 +133,10 @@ async fn exchange<S: Source>(
 
 /// Closes our side, then reads the remaining input (the body of the request) until the peer closes its side. Closing a
 /// socket with unread bytes resets the connection, and the reset may overtake the response (RFC 9112, section 9.6).
-async fn close(bounds: Bounds, mut stream: &AsyncStream) {
-    stream.shut_down(Shutdown::Write);
+async fn close(bounds: Bounds, mut stream: &ServerStream) {
     let discard = async {
+        // This fails only if the connection has ended already.
+        let _ = stream.close().await;
         // An array would be part of the task, and would use memory during the whole connection.
         let mut scratch = vec![0; READ_BYTES];
         let mut left = DISCARDED_BYTES_MAX;
@@ -145,7 +155,7 @@ async fn close(bounds: Bounds, mut stream: &AsyncStream) {
 /// Bytes that hyper writes before there is a request are its own response to input that it could not parse. This
 /// response has no body, and is discarded: [`serve`] sends one that describes the problem.
 struct HyperStream<'a> {
-    stream: &'a AsyncStream,
+    stream: &'a ServerStream,
     progress: &'a Progress,
 }
 
@@ -176,8 +186,9 @@ impl hyper::rt::Write for HyperStream<'_> {
         Pin::new(&mut stream).poll_write(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = self.stream;
+        Pin::new(&mut stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

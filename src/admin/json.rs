@@ -1,11 +1,11 @@
 //! `/stats`: all metrics as JSON, merged and for each shard. `/histograms`: the latencies in more detail.
 
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::Info;
 use super::process::Process;
+use super::{CertificateExpiry, Info};
 use crate::metrics::{
     AppCounter, AppStatistics, AppTiming, Counter, Counters, Gauge, Gauges, Latencies, NamedApp, Snapshot,
     Timing,
@@ -68,9 +68,25 @@ struct ServerSection<'a> {
     listen: &'a [String],
     shards: usize,
     clock: &'static str,
+    tls_certificates: Vec<CertificateSection>,
     log_lines_dropped: u64,
     log_lines_failed: u64,
     log_lines_suppressed: u64,
+}
+
+#[derive(Serialize)]
+struct CertificateSection {
+    name: String,
+    expires_in_seconds: i64,
+}
+
+impl CertificateSection {
+    fn of(certificate: &CertificateExpiry) -> CertificateSection {
+        CertificateSection {
+            name: certificate.name.clone(),
+            expires_in_seconds: certificate.seconds_left(SystemTime::now()),
+        }
+    }
 }
 
 impl<'a> ServerSection<'a> {
@@ -82,6 +98,7 @@ impl<'a> ServerSection<'a> {
             listen: &info.listen,
             shards: info.shards,
             clock: info.clock_name(),
+            tls_certificates: info.certificates.iter().map(CertificateSection::of).collect(),
             log_lines_dropped: info.log_lines_dropped,
             log_lines_failed: info.log_lines_failed,
             log_lines_suppressed: info.log_lines_suppressed,

@@ -12,6 +12,7 @@
 //! bounded, the size of heads, and the time of each step of a connection. Requests must name an allowed host, see
 //! `hosts`.
 
+mod certificates;
 mod connection;
 mod hosts;
 mod json;
@@ -33,7 +34,11 @@ use thiserror::Error;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::log::throttle;
 use crate::metrics::Snapshot;
-use crate::qev::control::{AsyncListener, AsyncStream, BoundSocket, ControlExecutor, Permits, Spawner};
+use crate::qev::control::{
+    AsyncListener, AsyncStream, BoundSocket, ControlExecutor, HandshakeError, Permits, ServerStream, Spawner,
+    TlsAcceptor, timeout,
+};
+pub use certificates::{CertificateExpiry, CertificateTable};
 use hosts::Hosts;
 
 /// The bounds on peers.
@@ -41,7 +46,9 @@ use hosts::Hosts;
 struct Bounds {
     /// The maximum number of connections.
     connections: usize,
-    /// The time from the connection to the complete head of the request.
+    /// The time from the connection to the end of its TLS handshake.
+    handshake: Duration,
+    /// The time from the connection, or the end of its handshake, to the complete head of the request.
     request: Duration,
     /// The time after that for creating the response and for reading it.
     response: Duration,
@@ -53,6 +60,7 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
             connections: ADMIN_CONNECTIONS_MAX,
+            handshake: Duration::from_secs(5),
             request: Duration::from_secs(5),
             response: Duration::from_secs(10),
             close: Duration::from_secs(1),
@@ -100,6 +108,8 @@ pub struct Info {
     pub shards: usize,
     /// The timers use the manual clock.
     pub manual_clock: bool,
+    /// The certificates of the server.
+    pub certificates: Vec<CertificateExpiry>,
     /// The number of log lines that were dropped because they were not read fast enough.
     pub log_lines_dropped: u64,
     /// The number of log lines that could not be written to standard error.
@@ -146,8 +156,8 @@ fn hint(error: &io::Error) -> &'static str {
 /// Serves the pages at these addresses, on the control executor and until it stops. Returns the addresses, with the
 /// ports that the kernel chose where they were 0.
 ///
-/// `hosts` are the names that requests may use for this host in addition to `localhost` and IP addresses, in lower
-/// case. `source` creates the source on the executor.
+/// With `tls`, all addresses take TLS and nothing else. `hosts` are the names that requests may use for this host in
+/// addition to `localhost` and IP addresses, in lower case. `source` creates the source on the executor.
 ///
 /// # Errors
 ///
@@ -155,16 +165,18 @@ fn hint(error: &io::Error) -> &'static str {
 pub fn serve<S: Source>(
     control: &ControlExecutor,
     addresses: &[SocketAddr],
+    tls: Option<TlsAcceptor>,
     hosts: Vec<String>,
     source: impl FnOnce(&Spawner) -> S + Send + 'static,
 ) -> Result<Vec<SocketAddr>, AdminError> {
-    serve_within(Bounds::default(), control, addresses, hosts, source)
+    serve_within(Bounds::default(), control, addresses, tls, hosts, source)
 }
 
 fn serve_within<S: Source>(
     bounds: Bounds,
     control: &ControlExecutor,
     addresses: &[SocketAddr],
+    tls: Option<TlsAcceptor>,
     hosts: Vec<String>,
     source: impl FnOnce(&Spawner) -> S + Send + 'static,
 ) -> Result<Vec<SocketAddr>, AdminError> {
@@ -174,7 +186,7 @@ fn serve_within<S: Source>(
     let sockets = addresses.iter().map(bind).collect::<Result<Vec<BoundSocket>, AdminError>>()?;
     let addresses = sockets.iter().map(BoundSocket::address).collect();
     control.spawn(move |spawner| {
-        let endpoint = Rc::new(Endpoint { source: source(&spawner), hosts: Hosts::new(hosts), bounds });
+        let endpoint = Rc::new(Endpoint { source: source(&spawner), tls, hosts: Hosts::new(hosts), bounds });
         let permits = Permits::new(bounds.connections);
         for socket in sockets {
             spawner.spawn(accept(Rc::clone(&endpoint), permits.clone(), socket, spawner.clone()));
@@ -187,6 +199,8 @@ fn serve_within<S: Source>(
 /// The running endpoint.
 struct Endpoint<S> {
     source: S,
+    /// The TLS of all connections, or `None` if they are plain.
+    tls: Option<TlsAcceptor>,
     hosts: Hosts,
     bounds: Bounds,
 }
@@ -201,14 +215,36 @@ async fn accept<S: Source>(
     loop {
         let stream = listener.accept(log_failed_accept).await;
         let Some(permit) = permits.try_acquire() else {
-            refuse(&stream).await;
+            refuse(&endpoint, &stream).await;
             continue;
         };
         let endpoint = Rc::clone(&endpoint);
         spawner.spawn(async move {
-            connection::serve(&endpoint, &stream).await;
+            if let Some(stream) = begin(&endpoint, stream).await {
+                connection::serve(&endpoint, &stream).await;
+            }
             drop(permit);
         });
+    }
+}
+
+/// Runs the handshake of a connection, if it has one. Returns `None` if the connection must end.
+async fn begin<S: Source>(endpoint: &Endpoint<S>, stream: AsyncStream) -> Option<ServerStream> {
+    let Some(tls) = &endpoint.tls else { return Some(ServerStream::Plain(stream)) };
+    match timeout(endpoint.bounds.handshake, tls.accept(stream)).await? {
+        Ok(stream) => Some(stream),
+        Err(HandshakeError::NotTls(stream)) => {
+            let text = "this port speaks TLS: use https:// instead of http://";
+            connection::refuse(endpoint.bounds, &stream, &reply::refusal(StatusCode::BAD_REQUEST, text))
+                .await;
+            None
+        }
+        Err(HandshakeError::Failed(error)) => {
+            throttle!(info, "TLS handshakes of the admin endpoint", %error,
+                "a TLS handshake with the admin endpoint failed; the client must trust the certificate, and present one \
+                 itself if tls-client-ca is set");
+            None
+        }
     }
 }
 
@@ -217,11 +253,13 @@ fn log_failed_accept(error: io::Error) {
         "the admin endpoint cannot accept a connection; trying again");
 }
 
-/// Sends 503, as far as the socket takes it at once.
-async fn refuse(mut stream: &AsyncStream) {
-    let refusal = reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
-    // It fits into the socket's buffer, which is empty.
-    let _ = future::poll_once(stream.write(&refusal)).await;
+/// Sends 503, as far as the socket takes it at once. A connection with TLS is closed without an answer.
+async fn refuse<S: Source>(endpoint: &Endpoint<S>, mut stream: &AsyncStream) {
+    if endpoint.tls.is_none() {
+        let refusal = reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+        // It fits into the socket's buffer, which is empty.
+        let _ = future::poll_once(stream.write(&refusal)).await;
+    }
     throttle!(
         warn,
         "connections of the admin endpoint",

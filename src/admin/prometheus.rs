@@ -1,6 +1,7 @@
 //! `/metrics`: all metrics of each shard in the text format 0.0.4 of Prometheus.
 
 use std::fmt::{Display, Write};
+use std::time::SystemTime;
 
 use super::Info;
 use super::process::Process;
@@ -104,6 +105,14 @@ impl MetricsPage {
         self.sample("quickio_info", &[("version", &info.version), ("clock", &info.clock_name())], 1);
         self.family("quickio_shards", "gauge", "Shards that run.");
         self.sample("quickio_shards", &[], info.shards);
+        if !info.certificates.is_empty() {
+            let name = "quickio_tls_certificate_expires_in_seconds";
+            self.family(name, "gauge", "Time until a certificate expires; negative if it has expired.");
+            for certificate in &info.certificates {
+                let left = certificate.seconds_left(SystemTime::now());
+                self.sample(name, &[("certificate", &certificate.name)], left);
+            }
+        }
         self.family("quickio_uptime_seconds", "gauge", "How long the server has run.");
         self.sample("quickio_uptime_seconds", &[], info.uptime.as_secs_f64());
         let name = "quickio_log_lines_dropped_total";

@@ -19,6 +19,7 @@ pub(super) fn info() -> Info {
         listen: vec!["127.0.0.1:8080".into(), "unix:/\"q\"".into()],
         shards: 2,
         manual_clock: true,
+        certificates: vec![],
         log_lines_dropped: 0,
         log_lines_failed: 0,
         log_lines_suppressed: 0,
@@ -82,7 +83,8 @@ impl Source for Fake {
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(20);
 
-const PATIENT: Bounds = Bounds { connections: 1000, request: LONG, response: LONG, close: LONG };
+const PATIENT: Bounds =
+    Bounds { connections: 1000, handshake: LONG, request: LONG, response: LONG, close: LONG };
 
 /// A running endpoint, the sum of its clock's advances, and its executor.
 struct Setup {
@@ -96,7 +98,7 @@ fn start(bounds: Bounds, fake: Fake) -> Setup {
     let control = ControlExecutor::start("admin-test").unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let address =
-        serve_within(bounds, &control, &[address], vec!["admin.example".into()], |_| fake).unwrap()[0];
+        serve_within(bounds, &control, &[address], None, vec!["admin.example".into()], |_| fake).unwrap()[0];
     Setup { address, advanced_ms, _control: control }
 }
 
@@ -393,7 +395,7 @@ fn stopping_ends_all_connections_and_frees_the_address() {
 fn the_error_names_an_address_in_use() {
     let setup = start(PATIENT, Fake::default());
     let control = ControlExecutor::start("admin-test").unwrap();
-    let error = serve(&control, &[setup.address], Vec::new(), |_| Fake::default()).unwrap_err();
+    let error = serve(&control, &[setup.address], None, Vec::new(), |_| Fake::default()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains(&setup.address.to_string()) && message.contains("setting admin"), "{message}");
 }

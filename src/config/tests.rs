@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::clienttest::{ClientTestFlags, Mangling, Mode};
-use super::table::{RELATIONS, SETTINGS, Setting, ValueKind};
+use super::table::{Group, RELATIONS, SETTINGS, Setting, ValueKind};
 use super::*;
 
 /// Returns the settings of a command line and an environment.
@@ -149,14 +149,19 @@ fn no_settings_mean_the_defaults() {
 fn every_setting_is_a_flag_a_variable_and_a_key() {
     for setting in SETTINGS {
         let given = another_value(setting);
+        // Some settings need a certificate.
+        let needs_certificate = setting.group == Group::Tls && setting.name != "tls-cert";
+        let base: &[&str] = if needs_certificate { &["--tls-cert=c.pem"] } else { &[] };
+        let file = if needs_certificate { "tls-cert = \"c.pem\"\n" } else { "" };
         let flag = format!("--{}", setting.name);
         let is_switch = matches!(setting.kind, ValueKind::Switch(_));
         let words = [flag.as_str(), given];
-        let by_flag = run(if is_switch { &words[..1] } else { &words }, &[]).unwrap();
-        let by_equals = run(&[&format!("--{}={given}", setting.name)], &[]).unwrap();
-        let by_variable = run(&[], &[(&setting.variable(), given)]).unwrap();
-        let by_key = of_file(&format!("{} = \"{given}\"", setting.name)).unwrap();
-        assert_ne!(by_flag, Config::default(), "{}", setting.name);
+        let words = if is_switch { &words[..1] } else { &words };
+        let by_flag = run(&[base, words].concat(), &[]).unwrap();
+        let by_equals = run(&[base, &[&format!("--{}={given}", setting.name)]].concat(), &[]).unwrap();
+        let by_variable = run(base, &[(&setting.variable(), given)]).unwrap();
+        let by_key = of_file(&format!("{file}{} = \"{given}\"", setting.name)).unwrap();
+        assert_ne!(by_flag, run(base, &[]).unwrap(), "{}", setting.name);
         assert_eq!(by_flag, by_equals, "{}", setting.name);
         assert_eq!(by_flag, by_variable, "{}", setting.name);
         assert_eq!(by_flag, by_key, "{}", setting.name);
@@ -179,6 +184,11 @@ fn another_value(setting: &Setting) -> &'static str {
         "log-level" => "trace",
         "log-format" => "json",
         "clock" => "manual",
+        "tls-cert" => "a.pem,/etc/tls of mine/b.pem",
+        "tls-key" => "a.key",
+        "tls-client-ca" | "tls-ticket-key-file" => "/etc/tls of mine/file",
+        "tls-min-version" => "1.3",
+        "tls-client-auth" => "optional",
         "python" | "node" => "/opt/bin/of mine",
         "reload" | "proxy-protocol-optional" => "on",
         "clients-subs-pressure" => "61",
@@ -760,7 +770,9 @@ fn errors_of_client_tests() {
         ),
         (
             &["--listen=unix:/q"],
-            "clienttest needs a TCP address in listen, because its proxy connects to it".into(),
+            "clienttest needs a TCP address in listen that is not only for TLS, because its proxy connects to it; \
+             add one such as plain://127.0.0.1:8080"
+                .into(),
         ),
     ] {
         assert_eq!(client_test(args, &[]).unwrap_err(), message);

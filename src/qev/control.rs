@@ -4,7 +4,7 @@
 //! `epoll_wait` without a timeout, unless a task waits for a time. It never spins, and it has no helper threads.
 //!
 //! Any thread can start a service with [`ControlExecutor::spawn`]. The tasks of a service use [`Spawner::spawn`],
-//! [`AsyncListener`], [`AsyncStream`], [`sleep`] and [`timeout`]. Other threads reach a task through the channels of
+//! [`AsyncListener`], [`AsyncStream`], [`TlsAcceptor`], [`DirectoryWatch`], [`sleep`] and [`timeout`]. Other threads reach a task through the channels of
 //! `futures-channel`: waking a task from another thread wakes the executor.
 //!
 //! Three properties of tokio matter to the services:
@@ -19,9 +19,13 @@ mod permits;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod watch;
 
 pub use permits::{Permit, Permits};
 pub use tcp::{AsyncListener, AsyncStream, BoundSocket};
+pub use tls::{HandshakeError, ServerStream, TlsAcceptor};
+pub use watch::DirectoryWatch;
 
 use std::fmt;
 use std::future::Future;

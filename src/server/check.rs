@@ -6,6 +6,7 @@ use super::error::ServerError;
 use super::listen;
 use super::resources::Needs;
 use super::shards;
+use super::tls;
 use crate::config::{App, Config};
 use crate::limits::WORKERS_MAX;
 use crate::qev::probe::probe;
@@ -38,6 +39,7 @@ pub(super) fn run(config: &Config) -> Result<(), ServerError> {
         Err(error) => report.failed("limits", &error.into()),
     }
     needs.locked_memory_warning().iter().for_each(|warning| report.warn(warning));
+    check_certificates(config, &mut report);
     check_addresses(config, &mut report);
     if report.failed == 0 {
         Ok(())
@@ -80,6 +82,20 @@ fn check_app(app: &App, config: &Config, names: &mut BTreeSet<String>) -> Result
         return Err(ServerError::SameName { name: checked.name });
     }
     Ok(checked.workers)
+}
+
+fn check_certificates(config: &Config, report: &mut Report) {
+    if config.tls_cert.is_empty() {
+        return;
+    }
+    match tls::check(config) {
+        Ok(warnings) => {
+            let files = config.tls_cert.iter().map(|path| path.display().to_string());
+            report.passed(&format!("tls-cert {}", files.collect::<Vec<_>>().join(", ")));
+            warnings.iter().for_each(|warning| report.warn(warning));
+        }
+        Err(error) => report.failed("tls-cert", &error.into()),
+    }
 }
 
 fn check_addresses(config: &Config, report: &mut Report) {

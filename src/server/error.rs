@@ -2,6 +2,7 @@
 
 use super::listen::ListenError;
 use super::resources::ResourceError;
+use super::tls::TlsError;
 use crate::admin::AdminError;
 use crate::app::c::LoadError;
 use crate::app::worker::StartError;
@@ -40,6 +41,8 @@ pub enum ServerError {
     #[error("the application {name} cannot start: {error}")]
     App { name: String, error: app::Error },
     #[error("{0}")]
+    Tls(#[from] TlsError),
+    #[error("{0}")]
     Listen(#[from] ListenError),
     #[error("{0}")]
     Admin(#[from] AdminError),
@@ -74,6 +77,7 @@ impl ServerError {
             | ServerError::BadName { .. }
             | ServerError::Workers { error: StartError::Spawn { .. }, .. }
             | ServerError::Load { .. }
+            | ServerError::Tls(_)
             | ServerError::SameName { .. } => config::EXIT_CODE,
             _ => 1,
         }

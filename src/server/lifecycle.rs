@@ -2,7 +2,7 @@
 
 use super::apps::LoadedApplications;
 use super::error::ServerError;
-use super::listen::{self, Listeners};
+use super::listen::{self, BoundListeners};
 use super::notify::ServiceManager;
 use super::reload::{ReadSettings, Reloads};
 use super::report::StatisticsReport;
@@ -11,8 +11,9 @@ use super::services::{ControlService, Services};
 use super::shards::{self, ShardThreads, ShardsConfig};
 use super::signals::{Signal, SignalWatch};
 use super::statistics::{self, Statistics};
+use super::tls::{Reloaded, TlsError, TlsService};
 use super::watchdog;
-use crate::admin;
+use crate::admin::{self, AdminError};
 use crate::app::qio::Qio;
 use crate::app::worker::{self, ReplaceOutcome};
 use crate::app::worker_app::WorkerApplication;
@@ -20,12 +21,12 @@ use crate::app::{self, Application, Server};
 use crate::config::{ClockKind, Config};
 use crate::log;
 use crate::qev::clock::{Clock, ClockHandle, nanos};
+use crate::qev::control::{Spawner, TlsAcceptor};
 use crate::qev::probe::{KernelFeatures, probe};
 use crate::qev::runtime;
 use crate::shard::ControlMessage;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -92,6 +93,8 @@ enum ServerEvent {
     /// The workers of an application were replaced, or the replacement was given up.
     WorkersReplaced(ReplaceOutcome),
     ShardEnded(u16, io::Result<()>),
+    /// The files of the certificates may have changed.
+    CertificatesChanged,
 }
 
 /// A server that has started.
@@ -106,7 +109,11 @@ struct RunningServer {
     services: Services,
     report: StatisticsReport,
     manager: ServiceManager,
-    listeners: Listeners,
+    listeners: BoundListeners,
+    /// `None` if the server takes no TLS.
+    tls: Option<TlsService>,
+    /// The TLS of the admin endpoint.
+    admin_tls: Option<TlsAcceptor>,
 }
 
 impl RunningServer {
@@ -125,6 +132,7 @@ impl RunningServer {
         let instances = workers.iter().map(|app| app.instances()).sum::<usize>();
         let needs = Needs::of(&config, shards::count(&config), instances);
         needs.check()?;
+        let mut tls = TlsService::load(&config)?;
         let mut listeners = listen::bind(&config, shards::count(&config))?;
         let apps = with_own(&config, loaded.apps());
         let link_places = instances * LINK_PLACES;
@@ -137,7 +145,7 @@ impl RunningServer {
             apps: &apps,
             link_places: link_places as u32,
             needs: &needs,
-            tls: None,
+            tls: tls.as_ref().map(|tls| tls.context().config().clone()),
             on_end: Arc::new(move |shard, result| {
                 // This fails only if the main thread has stopped waiting.
                 let _ = ends.send(ServerEvent::ShardEnded(shard, result));
@@ -152,15 +160,28 @@ impl RunningServer {
             clock: clock_handle,
             workers: workers.clone(),
             listen: listeners.names(),
+            certificates: tls.as_ref().map(TlsService::certificates).unwrap_or_default(),
             dropped_lines: log.dropped_lines(),
             failed_lines: log.failed_lines(),
         };
         let mut services = Services::new(needs);
+        let admin_tls = tls.as_ref().filter(|_| config.admin_tls).map(|tls| TlsAcceptor::new(tls.config()));
         if !config.admin.is_empty() {
             let hosts = config.admin_hosts.clone();
+            let prefix = if config.admin_tls { "tls://" } else { "" };
             services.start("admin", |control| {
-                admin::serve(control, &config.admin, hosts, |spawner| Statistics::start(parts, spawner))
+                let start = |spawner: &Spawner| Statistics::start(parts, spawner);
+                let addresses = admin::serve(control, &config.admin, admin_tls.clone(), hosts, start)?;
+                Ok::<_, AdminError>(addresses.iter().map(|address| format!("{prefix}{address}")).collect())
             })?;
+        }
+        if let Some(tls) = &mut tls {
+            let events = event_sender.clone();
+            let watch = tls.watch(move || {
+                // This fails only if the main thread has stopped waiting.
+                let _ = events.send(ServerEvent::CertificatesChanged);
+            });
+            services.control()?.spawn(watch);
         }
         services.start_added(added, listeners.plain_tcp())?;
         if let Some(period) = manager.watchdog() {
@@ -190,6 +211,8 @@ impl RunningServer {
             report,
             manager,
             listeners,
+            tls,
+            admin_tls,
         })
     }
 
@@ -224,6 +247,7 @@ impl RunningServer {
                         self.manager.ready(&serving_status(&self.listeners));
                     }
                 }
+                Ok(ServerEvent::CertificatesChanged) => _ = self.reload_certificates(false),
                 Ok(ServerEvent::Signal(SIGUSR1)) => self.report_statistics(),
                 Ok(ServerEvent::Signal(signal)) => {
                     tracing::info!(signal, "shutting down");
@@ -264,6 +288,33 @@ impl RunningServer {
         self.threads.mailboxes().send_to_all(|| ControlMessage::Shutdown { deadline_ns })
     }
 
+    /// Loads the certificates again, and passes them on if they have changed. If they cannot be used, those that were
+    /// loaded before stay in use. `is_requested` tells that an operator asked for it.
+    fn reload_certificates(&mut self, is_requested: bool) -> Result<(), TlsError> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        match tls.reload(&self.config, is_requested) {
+            Reloaded::Unchanged => {}
+            Reloaded::Failed(error) => return Err(error),
+            Reloaded::Changed => {
+                if let Some(admin) = &self.admin_tls {
+                    admin.set(tls.config());
+                }
+                let told = self
+                    .threads
+                    .mailboxes()
+                    .send_to_all(|| ControlMessage::Tls(tls.context().config().clone()));
+                if told < self.threads.len() {
+                    tracing::error!(
+                        told,
+                        shards = self.threads.len(),
+                        "some shards are stuck and keep the old certificates; restart the server"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Handles SIGUSR1.
     fn report_statistics(&mut self) {
         match self.services.control() {
@@ -285,6 +336,7 @@ impl RunningServer {
                 return;
             }
         }
+        let certificates = self.reload_certificates(true);
         for app in &self.workers {
             let events = self.event_sender.clone();
             let settings = self.config.app_settings.get(app.name()).cloned().unwrap_or_default();
@@ -295,13 +347,19 @@ impl RunningServer {
             app.replace(Some(settings), done);
         }
         if reloads.begin(self.workers.len()) {
-            self.manager.ready(&serving_status(&self.listeners));
+            let status = serving_status(&self.listeners);
+            match certificates {
+                Ok(()) => self.manager.ready(&status),
+                Err(error) => {
+                    self.manager.ready(&format!("{status}; the certificates were not reloaded: {error}"))
+                }
+            }
         }
     }
 }
 
 /// Returns the status for the service manager while the server runs.
-fn serving_status(listeners: &Listeners) -> String {
+fn serving_status(listeners: &BoundListeners) -> String {
     format!("listening on {}", listeners.names().join(", "))
 }
 
@@ -343,8 +401,8 @@ fn announce(
     kernel: &KernelFeatures,
     placement: &str,
     apps: &[Arc<dyn Application>],
-    listeners: &Listeners,
-    services: &[(&str, SocketAddr)],
+    listeners: &BoundListeners,
+    services: &[(&str, String)],
 ) {
     let mut text = format!("quickio {} on Linux {}\n", env!("CARGO_PKG_VERSION"), kernel.release);
     text += &format!("{placement}\n");

@@ -34,7 +34,7 @@ impl ListenError {
 }
 
 /// The bound sockets of each shard.
-pub(super) struct Listeners {
+pub(super) struct BoundListeners {
     names: Vec<String>,
     /// The kind of each.
     kinds: Vec<ListenKind>,
@@ -48,8 +48,8 @@ pub(super) struct Listeners {
 }
 
 /// Binds every address of the settings for every shard. Nothing is accepted yet.
-pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners, ListenError> {
-    let mut listeners = Listeners {
+pub(super) fn bind(config: &Config, shards: usize) -> Result<BoundListeners, ListenError> {
+    let mut listeners = BoundListeners {
         names: Vec::new(),
         kinds: Vec::new(),
         plain_tcp: None,
@@ -94,7 +94,7 @@ pub(super) fn check_tcp(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-impl Listeners {
+impl BoundListeners {
     /// Returns the addresses as clients would type them, with the port that the kernel chose, and the kind of those that
     /// take TLS.
     pub fn names(&self) -> Vec<String> {

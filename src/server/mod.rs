@@ -11,6 +11,7 @@
 //! | `mailboxes` | messages from other threads to the shards |
 //! | `listen` | the listening sockets |
 //! | `unix_socket` | the files of Unix sockets, and who may connect to them |
+//! | `tls` | certificates, their reloads, and session tickets |
 //! | `apps` | the applications that the settings name |
 //! | `services` | the services on the control executor |
 //! | `statistics` | the statistics of all shards, for the admin endpoint |
@@ -39,6 +40,7 @@ mod services;
 mod shards;
 mod signals;
 mod statistics;
+mod tls;
 mod unix_socket;
 mod watchdog;
 
@@ -46,6 +48,7 @@ pub use error::ServerError;
 pub use init::run_as_init;
 pub use reload::ReadSettings;
 pub use services::ControlService;
+pub use tls::TlsError;
 
 use crate::app::Application;
 use crate::config::Config;

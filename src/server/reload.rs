@@ -12,6 +12,11 @@ pub type ReadSettings = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
 /// much memory is reserved.
 const APPLIED: [&str; 2] = ["log-level", "shutdown-timeout"];
 
+/// The settings of TLS. A reload applies them if the server takes TLS before and after it: the kind of a listener does not
+/// change.
+const APPLIED_WITH_TLS: [&str; 6] =
+    ["tls-cert", "tls-key", "tls-min-version", "tls-client-ca", "tls-client-auth", "tls-ticket-key-file"];
+
 /// The reloads of a server.
 pub(super) struct Reloads {
     /// `None` if the settings do not come from a command line.
@@ -39,8 +44,9 @@ impl Reloads {
         let new = read()?;
         new.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let changed = config::changed(current, &new);
-        let (applied, mut pending): (Vec<&str>, Vec<&str>) =
-            changed.into_iter().partition(|name| APPLIED.contains(name));
+        let keeps_tls = !current.tls_cert.is_empty() && !new.tls_cert.is_empty();
+        let is_applied = |name: &&str| APPLIED.contains(name) || keeps_tls && APPLIED_WITH_TLS.contains(name);
+        let (applied, mut pending): (Vec<&str>, Vec<&str>) = changed.into_iter().partition(is_applied);
         let sections = changed_sections(current, &new);
         let (of_workers, of_others): (Vec<String>, Vec<String>) =
             sections.into_iter().partition(|name| has_workers(name));
@@ -49,6 +55,14 @@ impl Reloads {
         let mut config = Config::clone(current);
         config.log_level = new.log_level;
         config.shutdown_timeout = new.shutdown_timeout;
+        if keeps_tls {
+            config.tls_cert = new.tls_cert;
+            config.tls_key = new.tls_key;
+            config.tls_min_version = new.tls_min_version;
+            config.tls_client_ca = new.tls_client_ca;
+            config.tls_client_auth = new.tls_client_auth;
+            config.tls_ticket_key_file = new.tls_ticket_key_file;
+        }
         for name in &of_workers {
             match new.app_settings.get(name) {
                 Some(settings) => _ = config.app_settings.insert(name.clone(), settings.clone()),

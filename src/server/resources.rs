@@ -15,6 +15,9 @@ const DESCRIPTORS_PER_SHARD: usize = 6;
 /// The descriptors of the control executor, and one for each connection that may be served while no other is free.
 const DESCRIPTORS_CONTROL: usize = 8;
 
+/// The descriptors of TLS: the watch over the files of certificates, and a file that is read.
+const DESCRIPTORS_TLS: usize = 2;
+
 /// The descriptors of a worker: its process, its control socket, its output, and those that start it.
 const DESCRIPTORS_PER_WORKER: usize = 8;
 
@@ -47,12 +50,14 @@ impl Needs {
             config.listen.iter().filter(|listen| matches!(listen.address, ListenAddress::Unix(_))).count();
         // A Unix socket has one more descriptor, for its file.
         let listeners = config.listen.len() * shards + unix;
-        let control = !config.admin.is_empty();
+        let takes_tls = !config.tls_cert.is_empty();
+        let control = !config.admin.is_empty() || takes_tls;
         let descriptors = DESCRIPTORS_BASE
             + DESCRIPTORS_PER_SHARD * shards
             + listeners
             + (DESCRIPTORS_PER_WORKER + shards) * workers
-            + if control { DESCRIPTORS_CONTROL + config.admin.len() } else { 0 };
+            + if control { DESCRIPTORS_CONTROL + config.admin.len() } else { 0 }
+            + if takes_tls { DESCRIPTORS_TLS } else { 0 };
         let buffers_kib = config.receive_buffers as u64 * 16 / 1024;
         let locked_kib = (LOCKED_KIB_PER_SHARD + buffers_kib) * shards as u64;
         Needs { shards, descriptors, locked_kib }

@@ -47,7 +47,8 @@ pub(super) struct Services {
     control: Option<ControlExecutor>,
     /// The needs of the server, for advice.
     needs: Option<Needs>,
-    addresses: Vec<(&'static str, SocketAddr)>,
+    /// The names of the services and their addresses, as users would type them.
+    addresses: Vec<(&'static str, String)>,
 }
 
 impl Services {
@@ -56,13 +57,13 @@ impl Services {
     }
 
     /// Starts a service. `start` returns its addresses.
-    pub fn start<E: Into<ServerError>>(
+    pub fn start<E: Into<ServerError>, A: ToString>(
         &mut self,
         name: &'static str,
-        start: impl FnOnce(&ControlExecutor) -> Result<Vec<SocketAddr>, E>,
+        start: impl FnOnce(&ControlExecutor) -> Result<Vec<A>, E>,
     ) -> Result<(), ServerError> {
         let addresses = start(self.control()?).map_err(Into::into)?;
-        self.addresses.extend(addresses.into_iter().map(|address| (name, address)));
+        self.addresses.extend(addresses.into_iter().map(|address| (name, address.to_string())));
         Ok(())
     }
 
@@ -95,7 +96,7 @@ impl Services {
     }
 
     /// Returns the names of the services and their addresses.
-    pub fn addresses(&self) -> &[(&'static str, SocketAddr)] {
+    pub fn addresses(&self) -> &[(&'static str, String)] {
         &self.addresses
     }
 }

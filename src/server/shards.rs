@@ -1,7 +1,7 @@
 //! The threads of the shards. Each thread creates its ring, registers the applications, and runs its shard to the end.
 
 use super::error::ServerError;
-use super::listen::Listeners;
+use super::listen::BoundListeners;
 use super::mailboxes::Mailboxes;
 use super::memory;
 use super::resources::Needs;
@@ -132,7 +132,7 @@ impl ShardThreads {
     }
 
     /// Lets the shards accept connections.
-    pub fn accept(&self, listeners: &mut Listeners) {
+    pub fn accept(&self, listeners: &mut BoundListeners) {
         for (shard, start) in self.start_senders.iter().enumerate() {
             let peers = self.mailboxes.wakeups();
             // A shard that has ended has reported the reason.

@@ -4,7 +4,7 @@
 //! regardless of the number of connections. Requests that wait for the same snapshot share it.
 
 use super::mailboxes::Mailboxes;
-use crate::admin::{self, Health, Info};
+use crate::admin::{self, CertificateTable, Health, Info};
 use crate::app::worker_app::WorkerApplication;
 use crate::log;
 use crate::metrics::Snapshot;
@@ -27,6 +27,8 @@ pub(super) struct StatisticsParts {
     pub clock: Option<ClockHandle>,
     pub workers: Vec<Arc<WorkerApplication>>,
     pub listen: Vec<String>,
+    /// The certificates of the server.
+    pub certificates: CertificateTable,
     pub dropped_lines: log::LineCount,
     pub failed_lines: log::LineCount,
 }
@@ -87,6 +89,7 @@ impl admin::Source for Statistics {
             uptime: self.started.elapsed(),
             listen: self.parts.listen.clone(),
             shards: self.parts.mailboxes.len(),
+            certificates: self.parts.certificates.get(),
             manual_clock: self.parts.clock.is_some(),
             log_lines_dropped: self.parts.dropped_lines.count(),
             log_lines_failed: self.parts.failed_lines.count(),

@@ -1,5 +1,6 @@
 //! An idle server: no thread of it wakes up without need, and the kernel counts none as waiting for a disk.
 
+use crate::support::tls::Authority;
 use crate::support::{Conversation, DEADLINE, Server, Transport};
 use std::collections::BTreeMap;
 use std::fs;
@@ -113,6 +114,15 @@ fn no_thread_of_an_idle_server_wakes_up() {
     client.subscribe("/clienttest/broadcast");
     drop(client); // the end of a client ends its subscriptions
     server.stats();
+    assert_idle(&server, allocator_only);
+}
+
+/// Watching the files of certificates wakes no thread.
+#[test]
+fn no_thread_of_an_idle_server_with_certificates_wakes_up() {
+    let authority = Authority::new();
+    let [certificate, key] = authority.issue("server", &["localhost"]);
+    let server = Server::start(&["--tls-cert", &certificate, "--tls-key", &key]);
     assert_idle(&server, allocator_only);
 }
 

@@ -3,6 +3,7 @@
 //! All of them are one test binary, which is linked once.
 
 mod callbacks;
+mod certificates;
 mod check;
 mod clienttest;
 mod close;

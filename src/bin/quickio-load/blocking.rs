@@ -6,16 +6,22 @@ use crate::decoder::{Decoder, Message};
 use crate::encoder::{Encoder, GREETING};
 use crate::plan::{Plan, Protocol, Room};
 use crate::request::{PostRequest, RequestBuilder, Sid};
+use crate::tls::TlsClients;
 use socket2::Socket;
 use std::io::{self, ErrorKind, Read, Write};
 
 /// The first number of these clients, which selects their source address: higher than the numbers of other clients.
 pub const NUMBERS_FROM: usize = 1_000_000;
 
-/// Opens and closes one connection to check that the server is running and supports the protocol.
+/// Opens and closes one connection to check that the server is running and supports the protocol, or TLS.
 pub fn check_server(plan: &Plan) -> Result<(), String> {
     if plan.protocol == Protocol::None {
         return Ok(());
+    }
+    if let Some(tls) = &plan.tls {
+        let socket =
+            connect::blocking(plan, NUMBERS_FROM, None).map_err(|error| not_connected(plan, &error))?;
+        return TlsClients::new(plan, tls)?.check(&socket);
     }
     open(plan, NUMBERS_FROM, None, None).map(|_| ())
 }

@@ -14,6 +14,7 @@
 //! | [`response_head`] | parses the heads of HTTP responses |
 //! | [`error`] | the ways in which a server can violate the protocol |
 //! | [`blocking`] | a single client with a blocking socket |
+//! | [`tls`] | the TLS of clients |
 //! | [`pings`] | the schedule of pings |
 //! | [`million`] | the scenario `million`: very many clients in one thread, in steps |
 //! | [`progress`] | the progress line |
@@ -43,6 +44,7 @@ mod run;
 mod slow;
 #[cfg(test)]
 mod test_server;
+mod tls;
 mod worker;
 
 use args::Command;

@@ -1,6 +1,7 @@
 //! The plan of a run: the number of clients of each role, their rates, and their division among the workers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The scenario of a run.
@@ -100,6 +101,8 @@ pub struct Plan {
     pub scenario: Scenario,
     pub server: SocketAddr,
     pub protocol: Protocol,
+    /// The TLS of the clients, or `None` if they are plain.
+    pub tls: Option<TlsPlan>,
     /// The number of loopback addresses to connect from.
     pub sources: usize,
     pub publishers: usize,
@@ -146,6 +149,7 @@ impl Plan {
             scenario,
             server: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
             protocol: Protocol::WebSocket,
+            tls: None,
             sources: 16,
             publishers: 0,
             subscribers: 0,
@@ -236,6 +240,23 @@ impl Plan {
             }
             _ => None,
         }
+    }
+}
+
+/// The TLS of the clients.
+#[derive(Clone, Debug)]
+pub struct TlsPlan {
+    /// The file of the authorities that certificates must be from, or `None` to accept any certificate.
+    pub ca: Option<PathBuf>,
+    /// The name that the clients ask for, or `None` for the address.
+    pub name: Option<String>,
+    /// Clients resume sessions.
+    pub resumes: bool,
+}
+
+impl Default for TlsPlan {
+    fn default() -> TlsPlan {
+        TlsPlan { ca: None, name: None, resumes: true }
     }
 }
 

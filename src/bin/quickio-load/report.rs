@@ -62,8 +62,13 @@ impl<'a> Report<'a> {
         let mut out = String::new();
         let plan = &self.args.plan;
         let name = plan.scenario.name();
-        let _ =
-            writeln!(out, "{name} over {}, {:.1} s measured", plan.protocol.name(), self.measured.seconds);
+        let tls = if plan.tls.is_some() { " with TLS" } else { "" };
+        let _ = writeln!(
+            out,
+            "{name} over {}{tls}, {:.1} s measured",
+            plan.protocol.name(),
+            self.measured.seconds
+        );
         self.connections(&mut out);
         self.messages(&mut out);
         self.latencies(&mut out);
@@ -201,6 +206,7 @@ impl<'a> Report<'a> {
         let report = json!({
             "scenario": plan.scenario.name(),
             "protocol": plan.protocol.name(),
+            "tls": plan.tls.is_some(),
             "command": self.command(),
             "seconds": self.measured.seconds,
             "clients": {

@@ -112,15 +112,24 @@ pub enum Timing {
     Delivery,
     /// From the intended start of a connection to its end.
     Cycle,
+    /// From the start of connecting to the end of a full handshake of TLS.
+    TlsFull,
+    /// From the start of connecting to the end of a handshake of TLS that resumes a session.
+    TlsResumed,
+    /// The time that a client computes for its handshake of TLS.
+    TlsClient,
 }
 
 impl Timing {
     /// All of them with their names.
-    pub const ALL: [(Timing, &'static str); 4] = [
+    pub const ALL: [(Timing, &'static str); 7] = [
         (Timing::Open, "open"),
         (Timing::Ping, "ping"),
         (Timing::Delivery, "delivery"),
         (Timing::Cycle, "cycle"),
+        (Timing::TlsFull, "tls-full"),
+        (Timing::TlsResumed, "tls-resume"),
+        (Timing::TlsClient, "tls-client"),
     ];
 }
 

@@ -1,7 +1,7 @@
 //! TCP sockets of the control executor.
 
 use std::cell::OnceCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -125,6 +125,17 @@ impl AsyncStream {
         connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map(AsyncStream)
     }
 
+    /// Returns the first byte that the peer has sent, without taking it, or `None` if the peer has ended its direction.
+    ///
+    /// # Errors
+    ///
+    /// If the connection has ended.
+    pub async fn peek(&self) -> io::Result<Option<u8>> {
+        let mut first = [0];
+        let len = self.0.peek(&mut first).await?;
+        Ok((len > 0).then_some(first[0]))
+    }
+
     /// Returns the address of the peer.
     ///
     /// # Errors
@@ -172,6 +183,21 @@ impl AsyncWrite for &AsyncStream {
         loop {
             ready!(self.0.poll_write_ready(cx))?;
             match self.0.try_write(bytes) {
+                // The attempt has cleared the readiness.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write_vectored(buffers) {
                 // The attempt has cleared the readiness.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),

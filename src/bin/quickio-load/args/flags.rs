@@ -32,6 +32,10 @@ const NOT_OF_MILLION: &[&str] = &[
     "processes",
     "cpu",
     "json",
+    "tls",
+    "tls-ca",
+    "tls-name",
+    "tls-full",
 ];
 
 use Scenario::{Churn, Fanout, Hold, Million, Mixed, Ping, Slow};
@@ -238,6 +242,46 @@ pub const FLAGS: &[Flag] = &[
             let named = Protocol::ALL.into_iter().find(|protocol| protocol.name() == value);
             args.plan.protocol =
                 named.ok_or("expected websocket, raw, long-polling, event-stream or none")?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "tls",
+        value: "",
+        doc: "clients use TLS; to a server on loopback they accept any certificate",
+        scenarios: &[],
+        set: |args, _| {
+            args.plan.tls.get_or_insert_default();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "tls-ca",
+        value: "FILE",
+        doc: "use TLS, and accept only certificates from the authorities in this file",
+        scenarios: &[],
+        set: |args, value| {
+            args.plan.tls.get_or_insert_default().ca = Some(value.into());
+            Ok(())
+        },
+    },
+    Flag {
+        name: "tls-name",
+        value: "NAME",
+        doc: "use TLS, and ask for the certificate of this name (the address)",
+        scenarios: &[],
+        set: |args, value| {
+            args.plan.tls.get_or_insert_default().name = Some(value.to_owned());
+            Ok(())
+        },
+    },
+    Flag {
+        name: "tls-full",
+        value: "",
+        doc: "use TLS, and resume no session: every handshake is a full one",
+        scenarios: &[],
+        set: |args, _| {
+            args.plan.tls.get_or_insert_default().resumes = false;
             Ok(())
         },
     },

@@ -178,6 +178,10 @@ impl Args {
             "--protocol none supports only one thread and one publisher".into()
         } else if plan.protocol == Protocol::None && !matches!(plan.scenario, Hold | Ping | Fanout | Churn) {
             "--protocol none supports only hold, ping, fanout and churn".into()
+        } else if plan.tls.is_some() && (plan.protocol == Protocol::None || plan.slow > 0) {
+            "--tls supports neither --protocol none nor clients that do not read (--slow)".into()
+        } else if plan.tls.as_ref().is_some_and(|tls| tls.ca.is_none()) && !plan.server.ip().is_loopback() {
+            "a server on another host must be verified: give the file of its authority with --tls-ca".into()
         } else if plan.protocol == Protocol::None && plan.depth > 1 {
             "--protocol none cannot distinguish two pings: --depth must be 1".into()
         } else {
@@ -237,6 +241,9 @@ mod tests {
         assert_eq!(args.plan.server, "[::1]:9".parse().unwrap());
         assert_eq!(run("churn --connections 7 --rate 9").plan.churn_rate, 9.0);
         assert_eq!(run("hold --connections 7").plan.idle, 7);
+        let tls = run("ping --tls-name a.example --tls-full").plan.tls.unwrap();
+        assert_eq!((tls.name.as_deref(), tls.ca, tls.resumes), (Some("a.example"), None, false));
+        assert!(run("mixed --tls --slow 0").plan.tls.unwrap().resumes);
         assert_eq!(run("slow --rate 9 --slow 3").plan.publish_rate, 9.0);
         let mixed = run("mixed --protocol long-polling").plan;
         assert_eq!((mixed.churners, mixed.slow, mixed.pingers), (0, 0, 100));
@@ -272,6 +279,12 @@ mod tests {
             ),
             ("mixed --slow 3 --protocol event-stream", "--slow is not supported over event-stream"),
             ("slow --protocol none", "--protocol none supports only hold, ping, fanout and churn"),
+            ("million --tls", "--tls is not a flag of the scenario million"),
+            ("mixed --tls", "--tls supports neither --protocol none nor clients that do not read (--slow)"),
+            (
+                "ping --tls --server 192.0.2.1:443",
+                "a server on another host must be verified: give the file of its authority with --tls-ca",
+            ),
         ] {
             assert_eq!(parse_words(words).unwrap_err(), UsageError(expected.into()), "{words}");
         }

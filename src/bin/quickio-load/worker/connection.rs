@@ -8,6 +8,7 @@ use crate::error::ProtocolError;
 use crate::pings::{OpenPings, PingSchedule};
 use crate::plan::{Protocol, Role, Room, Window};
 use crate::results::{Results, Timing};
+use crate::tls::TlsClient;
 use quickio::qev::buffers::Frame;
 use quickio::qev::ring::{Descriptor, SendId};
 use std::collections::VecDeque;
@@ -43,6 +44,8 @@ pub struct SocketState {
     /// The frames to send after the current send.
     pub outbox: VecDeque<Frame>,
     pub decoder: Decoder,
+    /// The TLS of the socket, if it is open and has TLS.
+    pub tls: Option<Box<TlsClient>>,
 }
 
 /// The state of a connection: Waiting -> Opening -> Open -> Closing -> Closed (-> Opening, for churners).
@@ -85,6 +88,7 @@ impl SocketState {
             closing: false,
             outbox: VecDeque::new(),
             decoder,
+            tls: None,
         }
     }
 

@@ -10,10 +10,12 @@ mod session;
 use crate::clock;
 use crate::connect;
 use crate::encoder::{CLOSE, CLOSE_CODE, Encoder, FrameSizes, GREETING, PONG};
+use crate::error::ProtocolError;
 use crate::pings::{PINGS_PER_SEND_MAX, PingSchedule};
 use crate::plan::{Plan, Protocol, Role, Share, Window};
 use crate::request::RequestBuilder;
 use crate::results::{Counter, Results, SharedCounters, Timing};
+use crate::tls::{HandshakeTimes, TlsClients};
 use churn::ChurnSchedule;
 use connection::{Connection, ConnectionState, Received, SocketState};
 use publishing::Publisher;
@@ -61,6 +63,10 @@ struct Worker<'a> {
     plan: &'a Plan,
     share: Share,
     encoder: Encoder,
+    /// The TLS of all connections, if they have TLS.
+    tls: Option<TlsClients>,
+    /// The bytes that were decrypted last. Kept for its memory.
+    plain: Vec<u8>,
     request_builder: RequestBuilder,
     /// The start time of the worker.
     run: u64,
@@ -110,10 +116,13 @@ impl<'a> Worker<'a> {
         });
         let ring = ring.map_err(|error| no_ring(&error, sockets))?;
         let encoder = Encoder(plan.protocol);
+        let tls = plan.tls.as_ref().map(|tls| TlsClients::new(plan, tls)).transpose()?;
         Ok(Worker {
             plan,
             share,
             encoder,
+            tls,
+            plain: Vec::new(),
             request_builder: RequestBuilder::new(plan),
             run: clock::now(),
             sizes: FrameSizes::of(plan),
@@ -259,10 +268,26 @@ impl Worker<'_> {
             Ok(descriptor) => {
                 self.results.counters.add(Counter::Sockets, 1);
                 self.socket(id).descriptor = Some(descriptor);
-                true
+                self.begin_tls(id)
             }
             Err(error) => {
                 self.fail(id.token, &format!("connect: {error}"));
+                false
+            }
+        }
+    }
+
+    /// Begins the handshake of a socket, if it has TLS. Returns `false` if the connection has failed instead.
+    fn begin_tls(&mut self, id: SocketId) -> bool {
+        let Some(clients) = &self.tls else { return true };
+        match clients.client() {
+            Ok(client) => {
+                self.socket(id).tls = Some(Box::new(client));
+                self.send_tls_output(id);
+                true
+            }
+            Err(error) => {
+                self.fail(id.token, &format!("TLS: {error}"));
                 false
             }
         }
@@ -354,6 +379,7 @@ impl Worker<'_> {
         let connection = &mut self.connections[id.token as usize];
         let socket = &mut connection.sockets[id.index];
         if (connection.state == ConnectionState::Closing || socket.closing) && socket.is_idle() {
+            socket.tls = None;
             socket
                 .descriptor
                 .take()
@@ -398,6 +424,11 @@ impl Worker<'_> {
     fn begin_close(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
         connection.state = ConnectionState::Closing;
+        let id = SocketId { token, index: 0 };
+        if self.plan.protocol == Protocol::Raw && connection.sockets[0].tls.is_some() {
+            connection.sockets[0].tls.as_mut().into_iter().for_each(|tls| tls.close());
+            return self.send_tls_output(id);
+        }
         match (self.plan.protocol, connection.sockets[0].descriptor) {
             (Protocol::WebSocket | Protocol::None, _) => self.send(token, self.close.clone()),
             (_, Some(descriptor)) => self.ring.shut_down(descriptor, token),
@@ -488,8 +519,25 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends a frame on a socket, or queues it if a send is in flight.
+    /// Sends a frame on a socket, encrypted if it has TLS, or queues it if a send is in flight.
     fn send_on(&mut self, id: SocketId, frame: Frame) {
+        match &mut self.socket(id).tls {
+            Some(tls) => {
+                tls.write(frame.as_slice());
+                self.send_tls_output(id);
+            }
+            None => self.send_bytes(id, frame),
+        }
+    }
+
+    /// Sends what the TLS of a socket has for the server.
+    fn send_tls_output(&mut self, id: SocketId) {
+        if let Some(output) = self.socket(id).tls.as_mut().and_then(|tls| tls.take_output()) {
+            self.send_bytes(id, Frame::new(output, 0));
+        }
+    }
+
+    fn send_bytes(&mut self, id: SocketId, frame: Frame) {
         let ring_token = self.ring_token(id);
         let socket = self.socket(id);
         let Some(descriptor) = socket.descriptor else { return };
@@ -539,7 +587,50 @@ impl Worker<'_> {
             let len = piece.len() as u64;
             return self.received_bytes(token, len, now);
         }
-        match connection.receive(index, piece, now, &self.schedule, self.window, &mut self.results) {
+        if let Some(tls) = &mut connection.sockets[index].tls {
+            let mut plain = std::mem::take(&mut self.plain);
+            let handshake = tls.receive(piece, &mut plain);
+            self.received_tls(id, handshake, &plain, now);
+            plain.clear();
+            self.plain = plain;
+            return;
+        }
+        let received = connection.receive(index, piece, now, &self.schedule, self.window, &mut self.results);
+        self.handle_received(token, received, now);
+    }
+
+    /// Handles bytes that were decrypted, and the end of the handshake.
+    fn received_tls(
+        &mut self,
+        id: SocketId,
+        handshake: Result<Option<HandshakeTimes>, String>,
+        plain: &[u8],
+        now: u64,
+    ) {
+        // Alerts too.
+        self.send_tls_output(id);
+        match handshake {
+            Ok(handshake) => handshake.into_iter().for_each(|times| self.record_handshake(&times)),
+            Err(error) => return self.fail(id.token, &error),
+        }
+        if !plain.is_empty() {
+            let connection = &mut self.connections[id.token as usize];
+            let received =
+                connection.receive(id.index, plain, now, &self.schedule, self.window, &mut self.results);
+            self.handle_received(id.token, received, now);
+        }
+    }
+
+    fn record_handshake(&mut self, times: &HandshakeTimes) {
+        if self.window.is_none_or(|window| window.measures(times.began)) {
+            let timing = if times.is_resumed { Timing::TlsResumed } else { Timing::TlsFull };
+            self.results.record(timing, times.took);
+            self.results.record(Timing::TlsClient, times.computed);
+        }
+    }
+
+    fn handle_received(&mut self, token: Token, received: Result<Received, ProtocolError>, now: u64) {
+        match received {
             Ok(received) => self.handle_messages(token, received, now),
             Err(error) => self.fail(token, &error.to_string()),
         }
@@ -669,7 +760,7 @@ impl Worker<'_> {
             self.receive(id);
         }
         match self.socket(id).outbox.pop_front() {
-            Some(frame) => self.send_on(id, frame),
+            Some(frame) => self.send_bytes(id, frame),
             None if self.schedule.has_rate() => self.ping_due(id.token),
             None => {}
         }
