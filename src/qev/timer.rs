@@ -11,8 +11,12 @@
 //! ```
 //!
 //! When the wheel's time reaches a slot of a higher level, the timers in this slot move to lower levels.
+//!
+//! A node has only the lower half of its time, which together with the wheel's time says which one it is. Timers that are
+//! further away than that permits, 24 days, are therefore not in the wheel, but in a set beside it.
 
 use super::slots::Slots;
+use std::collections::BTreeSet;
 use std::mem;
 use std::num::NonZeroU32;
 
@@ -25,6 +29,17 @@ const DUE: usize = LEVELS * SLOTS;
 
 /// The end of a list.
 const NONE: u32 = u32::MAX;
+
+/// The place before a node that is in no list, because its timer is far away.
+const FAR: u32 = u32::MAX - 1;
+
+/// The distance from the wheel's time, in milliseconds, from which on a new timer is far away: half of what the lower half
+/// of a time can tell apart.
+const FAR_MS: u64 = 1 << 31;
+
+/// The distance at which a timer that was far away is put into the wheel. Also how far in the past the time of a timer can be:
+/// an earlier time counts as that one.
+const NEAR_MS: u64 = 1 << 30;
 
 /// The name of a node, for the message of a panic.
 const TIMER: &str = "timer";
@@ -63,8 +78,8 @@ impl TimerId {
 /// assert_eq!(wheel.next_ms(), None);
 /// ```
 ///
-/// Memory: 2.9 KiB, plus a node for each timer, in blocks that are freed when they are empty. A node has 20 bytes if the
-/// value has 4 and is not 0. The caller must bound the number of timers; setting more than 2^32 - 1 at once panics.
+/// Memory: 3 KiB, plus a node for each timer, in blocks that are freed when they are empty. A node has 16 bytes if the
+/// value has 4 and is not 0. The caller must bound the number of timers; setting more than 2^32 - 2 at once panics.
 ///
 /// Invariants, asserted by [`check`](Wheel::check):
 ///
@@ -75,8 +90,10 @@ impl TimerId {
 ///   hour or a year.
 /// - A timer that was set for the wheel's time or an earlier time is in the list of due timers, which the next advance
 ///   empties. So is a timer that an advance has left, because enough had fired.
-/// - Each list is doubly linked, and every node is in one of these lists.
-/// - `len` is the number of nodes that are in the lists of the slots and in the list of due timers.
+/// - Each list is doubly linked, and every node is in one of these lists or in `far`.
+/// - Timers in the lists are less than `FAR_MS` later than the wheel's time, and at most `NEAR_MS` earlier. Those in `far`
+///   are more than `NEAR_MS` later.
+/// - `len` is the number of nodes that are in the lists of the slots, in the list of due timers, and in `far`.
 /// - A bit of `occupied` is set if the list of this slot is not empty, and a bit of `levels` if this level has such a
 ///   slot.
 pub struct Wheel<T: Copy + PartialEq> {
@@ -89,35 +106,45 @@ pub struct Wheel<T: Copy + PartialEq> {
     occupied: [u64; LEVELS],
     /// The used levels.
     levels: u16,
+    /// The timers that are far away: their times and their nodes.
+    far: BTreeSet<(u64, u32)>,
 }
 
 #[derive(Debug)]
 struct Node<T> {
-    /// The lower and the upper half of the time in milliseconds, which as one number would be aligned to 8 bytes.
-    at_ms: [u32; 2],
+    /// The lower half of the time in milliseconds.
+    at_ms_low: u32,
     value: T,
+    /// The next node of the list, or the upper half of the time of a timer that is far away.
     next: u32,
+    /// The previous node of the list, or [`FAR`].
     previous: u32,
-}
-
-impl<T> Node<T> {
-    #[inline]
-    fn at_ms(&self) -> u64 {
-        u64::from(self.at_ms[0]) | u64::from(self.at_ms[1]) << 32
-    }
 }
 
 impl<T: Copy + PartialEq> Wheel<T> {
     /// Returns a wheel without timers whose time is `now_ms`.
     pub fn new(now_ms: u64) -> Self {
-        Self { now_ms, len: 0, nodes: Slots::new(), heads: [NONE; DUE + 1], occupied: [0; LEVELS], levels: 0 }
+        Self {
+            now_ms,
+            len: 0,
+            nodes: Slots::new(),
+            heads: [NONE; DUE + 1],
+            occupied: [0; LEVELS],
+            levels: 0,
+            far: BTreeSet::new(),
+        }
     }
 
     /// Sets a timer, which fires at the first advance to `at_ms` or later. If `at_ms` is not in the future, this is the
     /// next advance.
     pub fn insert(&mut self, at_ms: u64, value: T) -> TimerId {
+        let at_ms = at_ms.max(self.now_ms.saturating_sub(NEAR_MS));
         let index = self.allocate_node(at_ms, value);
-        self.link(index);
+        if at_ms.saturating_sub(self.now_ms) < FAR_MS {
+            self.link(index);
+        } else {
+            self.keep_far(index, at_ms);
+        }
         self.len += 1;
         TimerId::of(index)
     }
@@ -134,7 +161,7 @@ impl<T: Copy + PartialEq> Wheel<T> {
 
     /// Returns the time for which the timer with this value is set, or `None` if it has already fired or was cancelled.
     pub fn due_at(&self, id: TimerId, value: T) -> Option<u64> {
-        self.find(id, value).map(Node::at_ms)
+        self.find(id, value).map(|node| self.at_ms(node))
     }
 
     fn find(&self, id: TimerId, value: T) -> Option<&Node<T>> {
@@ -156,12 +183,15 @@ impl<T: Copy + PartialEq> Wheel<T> {
     pub fn advance_some<F: From<T>>(&mut self, now_ms: u64, max: usize, fired: &mut Vec<F>) -> bool {
         let full = fired.len().saturating_add(max);
         self.fire_due(full, fired);
-        while let Some((slot, start_ms)) = self.first_slot() {
-            if self.heads[DUE] != NONE || start_ms > now_ms {
-                break;
+        while self.heads[DUE] == NONE {
+            let Some(start_ms) = self.next_start_ms().filter(|start_ms| *start_ms <= now_ms) else { break };
+            match self.first_slot() {
+                Some((slot, first_ms)) if first_ms == start_ms => {
+                    self.now_ms = start_ms;
+                    self.open(slot, full, fired);
+                }
+                _ => self.bring_near(start_ms),
             }
-            self.now_ms = start_ms;
-            self.open(slot, full, fired);
         }
         if self.heads[DUE] != NONE {
             return false;
@@ -179,7 +209,7 @@ impl<T: Copy + PartialEq> Wheel<T> {
         if self.heads[DUE] != NONE {
             return Some(self.now_ms);
         }
-        self.first_slot().map(|(_, start_ms)| start_ms)
+        self.next_start_ms()
     }
 
     /// Returns the number of timers that are set and have not fired.
@@ -198,8 +228,13 @@ impl<T: Copy + PartialEq> Wheel<T> {
     ///
     /// Panics if an invariant is broken.
     pub fn check(&self) {
-        let linked: usize = (0..=DUE).map(|place| self.check_list(place)).sum();
+        let linked: usize = (0..=DUE).map(|place| self.check_list(place)).sum::<usize>() + self.far.len();
         assert_eq!(linked, self.len, "`len` must be the number of timers in the lists");
+        for (at_ms, index) in &self.far {
+            let node = self.node(*index);
+            assert!(node.previous == FAR && *at_ms - self.now_ms > NEAR_MS, "node {index} must be far away");
+            assert_eq!(self.at_ms(node), *at_ms, "node {index} must have the time of its place");
+        }
         for level in 0..LEVELS {
             let is_used = self.levels >> level & 1 == 1;
             assert_eq!(
@@ -218,7 +253,7 @@ impl<T: Copy + PartialEq> Wheel<T> {
         while index != NONE {
             let node = self.node(index);
             assert_eq!(node.previous, previous, "node {index} must point back to the node before it");
-            assert_eq!(self.place(node.at_ms()), place, "node {index} must be in the list of its time");
+            assert_eq!(self.place(self.at_ms(node)), place, "node {index} must be in the list of its time");
             (nodes, previous, index) = (nodes + 1, index, node.next);
         }
         if place != DUE {
@@ -246,11 +281,11 @@ impl<T: Copy + PartialEq> Wheel<T> {
         self.mark_empty(slot);
         while index != NONE {
             let node = self.node(index);
-            debug_assert!(node.at_ms() >= self.now_ms, "a slot must be opened before its timers are late");
-            if node.at_ms() == self.now_ms && fired.len() < full {
+            let (at_ms, next) = (self.at_ms(node), node.next);
+            debug_assert!(at_ms >= self.now_ms, "a slot must be opened before its timers are late");
+            if at_ms == self.now_ms && fired.len() < full {
                 index = self.fire(index, fired);
             } else {
-                let next = node.next;
                 self.link(index);
                 index = next;
             }
@@ -263,6 +298,27 @@ impl<T: Copy + PartialEq> Wheel<T> {
         fired.push(value.into());
         self.free_node(index);
         next
+    }
+
+    /// Puts the timers that are no longer far away into the wheel, when its time has come to `now_ms`.
+    #[cold]
+    fn bring_near(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        while let Some((at_ms, index)) = self.far.first().copied() {
+            if near_from(at_ms) > now_ms {
+                break;
+            }
+            self.far.pop_first();
+            self.link(index);
+        }
+    }
+
+    /// Returns the time at which the next slot starts, or the next timer is no longer far away.
+    fn next_start_ms(&self) -> Option<u64> {
+        let slot = self.first_slot().map(|(_, start_ms)| start_ms);
+        let Some((far_ms, _)) = self.far.first() else { return slot };
+        let near_ms = near_from(*far_ms);
+        Some(slot.map_or(near_ms, |start_ms| start_ms.min(near_ms)))
     }
 
     /// Returns the used slot with the earliest start, and its start.
@@ -278,6 +334,16 @@ impl<T: Copy + PartialEq> Wheel<T> {
         Some((level as usize * SLOTS + digit as usize, start_ms))
     }
 
+    /// Returns the time of a timer.
+    #[inline]
+    fn at_ms(&self, node: &Node<T>) -> u64 {
+        if node.previous == FAR {
+            return u64::from(node.next) << 32 | u64::from(node.at_ms_low);
+        }
+        let distance = node.at_ms_low.wrapping_sub(self.now_ms as u32) as i32;
+        self.now_ms.wrapping_add_signed(distance.into())
+    }
+
     /// Returns the place of the list that a timer for `at_ms` belongs to.
     fn place(&self, at_ms: u64) -> usize {
         if at_ms <= self.now_ms {
@@ -288,8 +354,14 @@ impl<T: Copy + PartialEq> Wheel<T> {
         level as usize * SLOTS + digit as usize
     }
 
+    fn keep_far(&mut self, index: u32, at_ms: u64) {
+        let node = self.node_mut(index);
+        (node.next, node.previous) = ((at_ms >> 32) as u32, FAR);
+        self.far.insert((at_ms, index));
+    }
+
     fn link(&mut self, index: u32) {
-        let place = self.place(self.node(index).at_ms());
+        let place = self.place(self.at_ms(self.node(index)));
         let next = mem::replace(&mut self.heads[place], index);
         self.node_mut(index).next = next;
         self.node_mut(index).previous = NONE;
@@ -301,7 +373,11 @@ impl<T: Copy + PartialEq> Wheel<T> {
 
     fn unlink(&mut self, index: u32) {
         let node = self.node(index);
-        let (at_ms, next, previous) = (node.at_ms(), node.next, node.previous);
+        let (at_ms, next, previous) = (self.at_ms(node), node.next, node.previous);
+        if previous == FAR {
+            self.far.remove(&(at_ms, index));
+            return;
+        }
         if next != NONE {
             self.node_mut(next).previous = previous;
         }
@@ -346,10 +422,9 @@ impl<T: Copy + PartialEq> Wheel<T> {
     }
 
     fn allocate_node(&mut self, at_ms: u64, value: T) -> u32 {
-        let at_ms = [at_ms as u32, (at_ms >> 32) as u32];
-        let index = self.nodes.insert(Node { at_ms, value, next: NONE, previous: NONE });
-        let index = u32::try_from(index).unwrap_or(NONE);
-        assert_ne!(index, NONE, "the caller must bound the number of timers");
+        let node = Node { at_ms_low: at_ms as u32, value, next: NONE, previous: NONE };
+        let index = u32::try_from(self.nodes.insert(node)).unwrap_or(NONE);
+        assert!(index < FAR, "the caller must bound the number of timers");
         index
     }
 
@@ -357,6 +432,11 @@ impl<T: Copy + PartialEq> Wheel<T> {
         self.nodes.expect_remove(index as usize, TIMER);
         self.len -= 1;
     }
+}
+
+/// Returns the time at which a timer is no longer far away: the start of a slot of level 1, as if it were in one.
+fn near_from(at_ms: u64) -> u64 {
+    (at_ms - NEAR_MS) >> DIGIT_BITS << DIGIT_BITS
 }
 
 #[cfg(test)]
@@ -376,9 +456,9 @@ mod tests {
 
     #[test]
     fn sizes_are_as_promised() {
-        assert_eq!(size_of::<Option<Node<NonZeroU32>>>(), 20);
+        assert_eq!(size_of::<Option<Node<NonZeroU32>>>(), 16);
         assert_eq!(size_of::<Option<TimerId>>(), 4);
-        assert!(size_of::<Wheel<u64>>() <= 3000);
+        assert!(size_of::<Wheel<u64>>() <= 3040);
     }
 
     #[test]
@@ -494,7 +574,7 @@ mod tests {
     #[should_panic(expected = "node 2 must be in the list of its time")]
     fn the_check_finds_a_timer_in_the_wrong_list() {
         let mut wheel = three();
-        wheel.node_mut(2).at_ms = [5_000_000, 0];
+        wheel.node_mut(2).at_ms_low = 5_000_000;
         wheel.check();
     }
 
@@ -520,6 +600,35 @@ mod tests {
         let mut wheel = three();
         wheel.allocate_node(2000, 1);
         wheel.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "node 1 must be far away")]
+    fn the_check_finds_a_far_timer_that_is_near() {
+        let mut wheel = three();
+        wheel.keep_far(1, 5000);
+        wheel.heads = [NONE; DUE + 1];
+        (wheel.occupied, wheel.levels, wheel.len) = ([0; LEVELS], 0, 1);
+        wheel.check();
+    }
+
+    #[test]
+    fn timers_that_are_far_away_are_in_no_list_until_they_are_near() {
+        let mut wheel = Wheel::new(1000);
+        for (distance, far) in [(FAR_MS - 1, 0), (FAR_MS, 1), (FAR_MS + (7 << 40), 2), (FAR_MS, 3)] {
+            wheel.insert(1000 + distance, distance);
+            assert_eq!(wheel.far.len(), far);
+            wheel.check();
+        }
+        let cancelled = wheel.insert(1000 + (5 << 40), 5);
+        assert_eq!(wheel.due_at(cancelled, 5), Some(1000 + (5 << 40)));
+        assert!(wheel.cancel(cancelled, 5) && !wheel.cancel(cancelled, 5));
+        wheel.check();
+        assert!(advance(&mut wheel, 1000 + FAR_MS - NEAR_MS).is_empty());
+        assert_eq!((wheel.far.len(), wheel.len()), (1, 4));
+        assert_eq!(advance(&mut wheel, 1000 + FAR_MS - 1), [FAR_MS - 1]);
+        assert_eq!(advance(&mut wheel, 1000 + FAR_MS), [FAR_MS, FAR_MS]);
+        assert_eq!(advance(&mut wheel, u64::MAX), [FAR_MS + (7 << 40)]);
     }
 
     #[derive(Clone, Debug)]
