@@ -2,7 +2,7 @@
 
 use super::frames::Outbox;
 use crate::app::Callback;
-use crate::client::callbacks::Callbacks;
+use crate::client::callbacks::CallbackIds;
 use crate::protocol::Framing;
 use crate::qev::buffers::Frame;
 use crate::qev::ring::{Descriptor, PeerAddress, SendId};
@@ -161,7 +161,7 @@ pub(super) struct Client {
     /// Never 0, so that a slab of clients needs no extra byte to mark free slots.
     generation: NonZeroU32,
     connection: u32,
-    pub callbacks: Callbacks<ServerCallback>,
+    pub callback_ids: CallbackIds,
 }
 
 /// The value of `connection` for a client that is detached from its connection.
@@ -171,7 +171,7 @@ impl Client {
     /// A client of the connection in this slot.
     pub fn new(generation: u32, connection: u32) -> Client {
         let generation = NonZeroU32::new(generation).expect("generations are counted from 1");
-        Client { generation, connection, callbacks: Callbacks::new() }
+        Client { generation, connection, callback_ids: CallbackIds::default() }
     }
 
     /// Distinguishes this client from earlier ones in the same slot.
@@ -184,11 +184,10 @@ impl Client {
         (self.connection != NO_CONNECTION).then_some(self.connection)
     }
 
-    /// Detaches the client from its connection, which is ending, and drops its callbacks; returns how many were open.
-    /// The record keeps its slot until all of the client's subscriptions have ended.
-    pub fn detach(&mut self) -> usize {
+    /// Detaches the client from its connection, which is ending. The record keeps its slot until all of the client's
+    /// subscriptions have ended.
+    pub fn detach(&mut self) {
         self.connection = NO_CONNECTION;
-        std::mem::take(&mut self.callbacks).len()
     }
 }
 
@@ -376,7 +375,7 @@ mod tests {
     fn records_keep_to_their_budget() {
         let connection = size_of::<Option<Connection>>() + size_of::<Codec>();
         assert!(connection <= 120, "{connection}");
-        assert!(size_of::<Option<Client>>() <= 24, "{}", size_of::<Option<Client>>());
+        assert!(size_of::<Option<Client>>() <= 16, "{}", size_of::<Option<Client>>());
         assert_eq!(size_of::<Option<ClientSlot>>(), 4);
     }
 

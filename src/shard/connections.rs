@@ -7,6 +7,7 @@ use super::connection::{Client, ClientSlot, Connection, ServerCallback, Stage, T
 use super::ending::{Cause, Ending, Goodbye};
 use super::frames::{Discarded, Outbox};
 use crate::client::ClientId;
+use crate::client::callbacks::Callbacks;
 use crate::limits::OUTBOX_BYTES_MIN;
 use crate::qev::buffers::{AcceptedBroadcasts, FRAME_COST_BYTES, Frame};
 use crate::qev::mesh::LoadSource;
@@ -61,7 +62,7 @@ impl OutboxRoom {
 /// - a client that is not detached, and its connection, point at each other;
 /// - the bytes of a connection's outbox are the costs of its frames and of those in flight, and `outbox_bytes` is the sum
 ///   over all connections;
-/// - `callbacks_open` is the sum over all clients;
+/// - only clients that are not detached have open callbacks;
 /// - a connection whose `queued` is set is exactly once in one queue: with a socket in `ready`, a session in
 ///   `blocked_sessions`. No other is in a queue. Connections that are released leave their entries, which are ignored;
 /// - `ready_sessions` is empty;
@@ -87,8 +88,8 @@ pub(super) struct Connections {
     outboxes_bytes_max: u64,
     /// Connections whose end was decided because of that since the last call of [`Connections::take_pressed`].
     pressed: u64,
-    /// Open callbacks of all clients.
-    callbacks_open: usize,
+    /// Open callbacks of the clients.
+    callbacks: Callbacks<ServerCallback>,
     /// The generation of the record that was made last.
     generation: u32,
     /// This shard's number.
@@ -166,7 +167,7 @@ impl Connections {
             outbox_bytes_max,
             outboxes_bytes_max: u64::MAX,
             pressed: 0,
-            callbacks_open: 0,
+            callbacks: Callbacks::new(),
             generation: 0,
             shard,
         }
@@ -199,7 +200,7 @@ impl Connections {
 
     /// The number of open callbacks.
     pub fn callbacks_open(&self) -> usize {
-        self.callbacks_open
+        self.callbacks.len()
     }
 
     /// Returns whether a connection may have something to flush.
@@ -308,7 +309,8 @@ impl Connections {
     pub fn detach_client(&mut self, slot: u32) -> Option<ClientId> {
         let client = self.live_mut(slot).client.take()?.get();
         let record = self.clients.expect_mut(client as usize, CLIENT);
-        self.callbacks_open -= record.detach();
+        record.detach();
+        self.callbacks.close(client);
         Some(ClientId { shard: self.shard, slot: client, generation: record.generation() })
     }
 
@@ -379,8 +381,8 @@ impl Connections {
     pub fn issue(&mut self, id: ClientId, callback: ServerCallback, expires_ms: u64) -> Option<(u64, bool)> {
         self.connection_of(id)?;
         let client = self.clients.get_mut(id.slot as usize)?;
-        let (number, evicted) = client.callbacks.issue(callback, expires_ms);
-        self.callbacks_open += usize::from(evicted.is_none());
+        let ids = &mut client.callback_ids;
+        let (number, evicted) = self.callbacks.issue(id.slot, ids, callback, expires_ms);
         Some((number, evicted.is_some()))
     }
 
@@ -392,28 +394,21 @@ impl Connections {
         now_ms: u64,
     ) -> Option<(Option<ServerCallback>, usize)> {
         self.connection_of(id)?;
-        let client = self.clients.get_mut(id.slot as usize)?;
-        let before = client.callbacks.len();
-        let fired = client.callbacks.take(number, now_ms);
-        let closed = before - client.callbacks.len();
-        self.callbacks_open -= closed;
-        let dropped = closed - usize::from(fired.is_some());
+        let before = self.callbacks.len();
+        let fired = self.callbacks.take(id.slot, number, now_ms);
+        let dropped = before - self.callbacks.len() - usize::from(fired.is_some());
         Some((fired, dropped))
     }
 
     /// Drops the callbacks of a connection's client that have expired; returns how many.
     pub fn expire_callbacks(&mut self, slot: u32, now_ms: u64) -> usize {
         let Some(client) = self.live(slot).client else { return 0 };
-        let client = self.clients.expect_mut(client.get() as usize, CLIENT);
-        let expired = client.callbacks.expire(now_ms);
-        self.callbacks_open -= expired;
-        expired
+        self.callbacks.expire(client.get(), now_ms)
     }
 
     /// The time at which the next callback of a connection's client expires.
     pub fn next_callback_expiry(&self, slot: u32) -> Option<u64> {
-        let client = self.live(slot).client?.get();
-        self.clients.expect(client as usize, CLIENT).callbacks.next_expiry()
+        self.callbacks.next_expiry(self.live(slot).client?.get())
     }
 
     // Output.
@@ -750,15 +745,17 @@ impl Connections {
             "each end that is left to be carried out is in the queue, once"
         );
         assert_eq!(entries, queued, "each connection that is queued is in one queue, once");
-        let mut callbacks = 0;
         for (slot, client) in self.clients.iter() {
-            callbacks += client.callbacks.len();
             if let Some(connection) = client.connection() {
                 let of_connection = self.live(connection).client.map(ClientSlot::get);
                 assert_eq!(of_connection, Some(slot as u32), "client {slot} and its connection");
             }
         }
-        assert_eq!(callbacks, self.callbacks_open, "the open callbacks of all clients");
+        self.callbacks.check(|client| {
+            let client = self.clients.expect(client as usize, CLIENT);
+            assert!(client.connection().is_some(), "a client that has disconnected has open callbacks");
+            client.callback_ids
+        });
     }
 }
 

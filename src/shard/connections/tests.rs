@@ -386,10 +386,13 @@ fn open_callbacks_are_counted_until_they_are_fired_dropped_or_expire() {
 }
 
 #[test]
-#[should_panic(expected = "the open callbacks of all clients")]
-fn the_check_finds_a_wrong_number_of_callbacks() {
+#[should_panic(expected = "a client that has disconnected has open callbacks")]
+fn the_check_finds_callbacks_that_have_outlived_their_connection() {
     let mut connections = one();
-    connections.callbacks_open += 1;
+    let client = connections.client_of(0).unwrap();
+    connections.detach_client(0);
+    let ids = &mut connections.clients.expect_mut(client.slot as usize, CLIENT).callback_ids;
+    connections.callbacks.issue(client.slot, ids, callback(), 1);
     connections.check();
 }
 
