@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, Histogram};
 use serde::Serialize;
 
 /// The longest duration that is distinguished. Longer ones are recorded as this one.
@@ -22,7 +22,8 @@ const INTERVAL_BITS: u32 = 5;
 ///
 /// A run of equal durations is gathered before it is added to the histogram. The thousand sends of a fan-out, which
 /// complete at the same time, therefore cost one addition each. An empty histogram has 24 bytes. Its memory grows with
-/// the longest duration, by 1 KiB for each doubling: 20 KB for 10 ms, and at most 40 KB.
+/// the longest duration, by 512 bytes for each doubling: 10 KB for 10 ms, and at most 20 KB. After four billion durations it
+/// has twice as much in addition.
 #[derive(Clone, Debug, Default)]
 pub struct LatencyHistogram {
     /// The current run: a duration, and how often it was recorded in a row.
@@ -31,12 +32,18 @@ pub struct LatencyHistogram {
     recorded: Option<Box<Recorded>>,
 }
 
+/// Invariant: `recent` has at most [`RECENT_MAX`] durations, so that none of its counts overflows.
 #[derive(Clone, Debug)]
 struct Recorded {
-    histogram: Histogram<u64>,
-    /// The exact sum. The mean of the histogram itself is not exact.
+    recent: Histogram<u32>,
+    /// The durations that `recent` had when it was full.
+    older: Option<Box<Histogram<u64>>>,
+    /// The exact sum. The mean of the histograms is not exact.
     sum_ns: u128,
 }
+
+/// The number of durations of which the counts have four bytes instead of eight, which takes a server hours to record.
+const RECENT_MAX: u64 = u32::MAX as u64;
 
 impl LatencyHistogram {
     /// Returns an empty histogram.
@@ -78,9 +85,8 @@ impl LatencyHistogram {
     /// subtracted.
     pub fn intervals(&self) -> Vec<(f64, u64)> {
         let mut intervals: Vec<(u64, u64)> = Vec::new();
-        let ended = self.ended();
-        let recorded = ended.recorded.iter().flat_map(|recorded| recorded.histogram.iter_recorded());
-        for step in recorded {
+        let all = self.ended().recorded.as_ref().map(|recorded| recorded.all());
+        for step in all.iter().flat_map(|all| all.iter_recorded()) {
             let (bound, count) = (interval_bound(step.value_iterated_to()), step.count_at_value());
             match intervals.last_mut() {
                 Some(last) if last.0 == bound => last.1 = last.1.saturating_add(count),
@@ -92,7 +98,7 @@ impl LatencyHistogram {
 
     /// Returns the number of recorded durations.
     pub fn count(&self) -> u64 {
-        self.recorded.as_ref().map_or(0, |recorded| recorded.histogram.len()).saturating_add(self.run_len)
+        self.recorded.as_ref().map_or(0, |recorded| recorded.len()).saturating_add(self.run_len)
     }
 
     /// Returns this histogram without a current run.
@@ -115,25 +121,70 @@ impl LatencyHistogram {
 
 impl Default for Recorded {
     fn default() -> Self {
-        let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("two digits are within one to five");
-        Self { histogram, sum_ns: 0 }
+        Self { recent: empty(), older: None, sum_ns: 0 }
     }
 }
 
+/// Returns an empty histogram with counts of this type.
+fn empty<C: Counter>() -> Histogram<C> {
+    Histogram::new(SIGNIFICANT_DIGITS).expect("two digits are within one to five")
+}
+
+/// Adds all durations in one histogram to another one, whose counts do not overflow.
+fn add<C: Counter>(to: &mut Histogram<u64>, from: &Histogram<C>) {
+    for step in from.iter_recorded() {
+        to.record_n(step.value_iterated_to(), step.count_at_value().as_u64()).expect(GROWS);
+    }
+}
+
+const GROWS: &str = "the histogram grows up to an hour";
+
 impl Recorded {
+    #[inline]
     fn record(&mut self, ns: u64, n: u64) {
         let ns = ns.clamp(1, LONGEST_NS);
-        self.histogram.record_n(ns, n).expect("the histogram grows up to an hour");
         self.sum_ns = self.sum_ns.saturating_add(u128::from(ns) * u128::from(n));
+        if self.recent.len().saturating_add(n) > RECENT_MAX {
+            return self.record_older(ns, n);
+        }
+        self.recent.record_n(ns, n as u32).expect(GROWS);
+    }
+
+    /// Records durations for which `recent` has no room, with all that it has.
+    #[cold]
+    fn record_older(&mut self, ns: u64, n: u64) {
+        let older = self.older.get_or_insert_with(|| Box::new(empty()));
+        add(older, &self.recent);
+        self.recent.reset();
+        older.record_n(ns, n).expect(GROWS);
     }
 
     fn add(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("the histogram grows up to an hour");
+        if self.recent.len() + other.recent.len() > RECENT_MAX {
+            add(self.older.get_or_insert_with(|| Box::new(empty())), &other.recent);
+        } else {
+            self.recent.add(&other.recent).expect(GROWS);
+        }
+        if let Some(theirs) = &other.older {
+            self.older.get_or_insert_with(|| Box::new(empty())).add(&**theirs).expect(GROWS);
+        }
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
+    /// Returns the number of durations.
+    fn len(&self) -> u64 {
+        self.older.as_ref().map_or(0, |older| older.len()).saturating_add(self.recent.len())
+    }
+
+    /// Returns all durations as one histogram.
+    fn all(&self) -> Histogram<u64> {
+        let mut all = self.older.as_deref().cloned().unwrap_or_else(empty);
+        add(&mut all, &self.recent);
+        all
+    }
+
     fn summary(&self) -> Summary {
-        let histogram = &self.histogram;
+        let histogram = self.all();
         let quantile = |q| microseconds(histogram.value_at_quantile(q));
         Summary {
             count: histogram.len(),
@@ -298,11 +349,36 @@ mod tests {
         let bytes = |ns| {
             let mut histogram = histogram_of(&[ns]);
             histogram.end_run();
-            histogram.recorded.map_or(0, |recorded| recorded.histogram.distinct_values() * size_of::<u64>())
+            let recorded = histogram.recorded.expect("a duration was recorded");
+            assert!(recorded.older.is_none());
+            recorded.recent.distinct_values() * size_of::<u32>()
         };
-        assert!(bytes(1_000) <= 6 << 10);
-        assert!(bytes(10_000_000) <= 20 << 10);
-        assert!(bytes(u64::MAX) <= 40 << 10);
+        assert!(bytes(1_000) <= 3 << 10);
+        assert!(bytes(10_000_000) <= 10 << 10);
+        assert!(bytes(u64::MAX) <= 20 << 10);
+    }
+
+    #[test]
+    fn more_durations_than_four_bytes_count_are_counted() {
+        let many = RECENT_MAX - 10;
+        let mut histogram = histogram_of(&[500]);
+        for (ns, n) in [(1000, many), (2000, 5), (1000, 20), (3000, 2 * RECENT_MAX), (1000, 7)] {
+            histogram.record_n(ns, n);
+        }
+        let mut merged = histogram.clone();
+        merged.merge(&histogram_of(&[2000, 4000]));
+        merged.merge(&histogram);
+        for (histogram, times, others) in [(&histogram, 1, 0), (&merged, 2, 2)] {
+            let counts: Vec<u64> = histogram.intervals().iter().map(|interval| interval.1).collect();
+            let expected =
+                [times, times * (many + 27), times * 5 + others / 2, times * 2 * RECENT_MAX, others / 2];
+            assert!(counts.iter().eq(expected.iter().filter(|count| **count > 0)), "{counts:?}");
+            assert_eq!(histogram.count(), expected.iter().sum::<u64>());
+            assert_eq!(histogram.summary().count, histogram.count());
+            let sum_us = [0.5, 1.0, 2.0, 3.0, 4.0].iter().zip(expected).map(|(us, n)| us * n as f64);
+            assert!(close(histogram.summary().sum, sum_us.sum()));
+            assert!(close(histogram.summary().p50, 3.0) && close(histogram.summary().min, 0.5));
+        }
     }
 
     fn some_times() -> impl Strategy<Value = Vec<u64>> {
