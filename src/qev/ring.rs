@@ -46,13 +46,13 @@ use self::user_data::{OpKind, pack, unpack};
 
 /// The maximum number of entries in the completion queue. The kernel queues further completions itself and loses none,
 /// but that takes longer.
-const COMPLETIONS_MAX: u32 = 8192;
+const COMPLETIONS_MAX: u32 = 4096;
 
 /// The minimum number of these entries.
-const COMPLETIONS_MIN: u32 = 4096;
+const COMPLETIONS_MIN: u32 = 2048;
 
 /// The number of these entries in the rings of all shards together, unless each has the minimum. An entry takes 16 bytes.
-const COMPLETIONS_OF_ALL: u32 = 128 << 10;
+const COMPLETIONS_OF_ALL: u32 = 64 << 10;
 
 /// The number of entries in the completion queue for each one in the submission queue, which takes 64 bytes. If a turn has
 /// more submissions, it makes more calls into the kernel.

@@ -696,7 +696,7 @@ fn turns_wait_for_their_timeout() {
 #[test]
 fn many_rings_have_smaller_queues() {
     for (rings, entries) in
-        [(0, 8192), (1, 8192), (16, 8192), (17, 8192), (32, 4096), (54, 4096), (128, 4096)]
+        [(0, 4096), (1, 4096), (16, 4096), (17, 4096), (32, 2048), (54, 2048), (128, 2048)]
     {
         assert_eq!(completions(rings), entries, "{rings} rings");
     }
