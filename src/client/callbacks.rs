@@ -282,7 +282,9 @@ mod tests {
     #[test]
     fn all_callbacks_of_a_client_are_closed() {
         let mut client = OneClient::new("another");
-        ["a", "b"].map(|value| client.issue(value, 10));
+        for value in ["a", "b"] {
+            client.issue(value, 10);
+        }
         client.callbacks.close(CLIENT);
         assert_eq!((client.len(), client.take(1, 0)), (0, None));
         client.callbacks.close(CLIENT);
