@@ -16,14 +16,14 @@ pub struct Clock {
 
 #[derive(Clone, Debug)]
 enum ClockSource {
-    System { started: Instant },
+    System { started_ns: u64 },
     Manual { nanos: Arc<AtomicU64> },
 }
 
 impl Clock {
     /// Returns the system's monotonic clock (`CLOCK_MONOTONIC`), starting at 0 ms.
     pub fn system() -> Self {
-        Self { source: ClockSource::System { started: Instant::now() } }
+        Self { source: ClockSource::System { started_ns: nanos() } }
     }
 
     /// Returns a clock that is stopped at 0 ms, and the handle that advances it.
@@ -34,10 +34,17 @@ impl Clock {
 
     /// Returns the milliseconds since the server started, rounded down.
     pub fn now_ms(&self) -> u64 {
-        match &self.source {
-            ClockSource::System { started } => nanos_of(started.elapsed()) / NANOS_PER_MS,
-            ClockSource::Manual { nanos } => nanos.load(Ordering::Acquire) / NANOS_PER_MS,
-        }
+        self.ms_at(nanos())
+    }
+
+    /// Returns the milliseconds as of a moment at which [`nanos`] was read. A clock that is advanced by hand returns its
+    /// time of now.
+    pub fn ms_at(&self, now_ns: u64) -> u64 {
+        let since_start = match &self.source {
+            ClockSource::System { started_ns } => now_ns.saturating_sub(*started_ns),
+            ClockSource::Manual { nanos } => nanos.load(Ordering::Acquire),
+        };
+        since_start / NANOS_PER_MS
     }
 
     /// Returns whether the clock is advanced by a [`ClockHandle`]. Sleeping until a time of such a clock may never end.

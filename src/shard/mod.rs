@@ -81,7 +81,6 @@ pub use messages::{AppCommand, ControlMessage, Envelope};
 pub use state::{ShardParts, SharedState};
 
 use crate::metrics::{Counter, Timing};
-use crate::qev::clock::nanos;
 use crate::qev::inbox::Inbox;
 use crate::qev::ring::Ring;
 use closing::ENDS_PER_TURN;
@@ -216,6 +215,6 @@ impl State {
         self.count(Counter::SubmissionsFull, submissions_full);
         let pressed = self.connections.take_pressed();
         self.count(Counter::ClosesSlowPressed, pressed);
-        self.metrics.latencies.record(Timing::Turn, nanos() - self.time.now_ns());
+        self.metrics.latencies.record(Timing::Turn, self.time.end_turn());
     }
 }

@@ -1,4 +1,4 @@
-//! The time of a shard: its clocks, which are read once a turn, and its timers.
+//! The time of a shard: its clocks, which are read at the beginning of a turn, and its timers.
 
 use super::connection::Moment;
 use super::lost_time::LostTime;
@@ -100,8 +100,8 @@ impl From<PackedTimer> for DueTimer {
 
 /// The time of the current turn, and the timers of the shard.
 ///
-/// Two clocks are read once a turn. Timers follow the first one, in milliseconds, which tests can stop and move.
-/// Latencies are measured with the monotonic clock, in nanoseconds.
+/// The monotonic clock is read at the beginning and at the end of a turn, in nanoseconds. Latencies are measured with it.
+/// Timers follow a clock in milliseconds, which tests can stop and move; otherwise it is the same one.
 ///
 /// A shard *stalls* if its process is stopped, its machine is paused, its thread waits for a core, or a handler blocks: a
 /// turn takes longer than 250 ms, apart from its sleep. Peers go on sending meanwhile. After a stall, the shard catches up:
@@ -118,8 +118,10 @@ pub(super) struct Time {
     clock: Clock,
     now_ms: u64,
     now_ns: u64,
-    /// The end of the last turn, and the sleep that followed.
-    planned: Planned,
+    /// The end of the last turn, in nanoseconds.
+    ended_ns: u64,
+    /// The time at which the turn after it was to begin at the latest, in nanoseconds.
+    planned_ns: u64,
     /// The end of the last stall, in milliseconds; 0 if there was none.
     resumed_ms: u64,
     lost: LostTime,
@@ -137,14 +139,6 @@ pub(super) struct Time {
     fired: Vec<DueTimer>,
     /// `true` if timers are due that have not fired yet, because too many were due at once.
     is_behind: bool,
-}
-
-/// The plan of a sleep between two turns, in nanoseconds.
-#[derive(Clone, Copy, Default)]
-struct Planned {
-    made_ns: u64,
-    /// The time at which the next turn was to begin at the latest.
-    until_ns: u64,
 }
 
 /// The judgement of a peer that has been waited for.
@@ -177,12 +171,13 @@ const TIMERS_PER_TURN: usize = 1024;
 impl Time {
     /// Timers that follow `clock`.
     pub fn new(clock: Clock) -> Time {
-        let now_ms = clock.now_ms();
+        let (now_ms, now_ns) = (clock.now_ms(), nanos());
         Time {
             clock,
             now_ms,
-            now_ns: nanos(),
-            planned: Planned::default(),
+            now_ns,
+            ended_ns: now_ns,
+            planned_ns: u64::MAX,
             resumed_ms: 0,
             lost: LostTime::default(),
             heard_ms: now_ms,
@@ -196,29 +191,32 @@ impl Time {
         }
     }
 
-    /// Reads both clocks. Called once at the beginning of a turn.
+    /// Reads the clocks. Called once at the beginning of a turn.
     pub fn begin_turn(&mut self) {
-        let before_ns = self.now_ns;
+        let busy_ns = self.ended_ns.saturating_sub(self.now_ns);
         self.now_ns = nanos();
-        self.read_clock();
-        let busy_ns = self.planned.made_ns.saturating_sub(before_ns);
-        let late_ns = self.now_ns.saturating_sub(self.planned.until_ns);
+        self.now_ms = self.clock.ms_at(self.now_ns);
+        let late_ns = self.now_ns.saturating_sub(self.planned_ns);
         let stall_ms = (busy_ns + late_ns) / 1_000_000;
-        // A clock that tests move stands still during a stall. Nothing is planned before the first turn.
-        if stall_ms >= STALL_MS && !self.clock.is_manual() && self.planned.made_ns > 0 {
+        // A clock that tests move stands still during a stall.
+        if stall_ms >= STALL_MS && !self.clock.is_manual() {
             self.catch_up(self.now_ms.saturating_sub(stall_ms), stall_ms);
         }
     }
 
-    /// Notes how long the kernel may wait before the next turn.
+    /// Notes the end of the turn; returns how long it has taken, in nanoseconds.
+    pub fn end_turn(&mut self) -> u64 {
+        self.ended_ns = nanos();
+        self.ended_ns - self.now_ns
+    }
+
+    /// Notes how long the kernel may wait between the turn that has ended and the next one.
     pub fn plan(&mut self, wait: Wait) {
-        let made_ns = nanos();
-        let until_ns = match wait {
-            Wait::No => made_ns,
-            Wait::For(time) => made_ns.saturating_add(time.as_nanos() as u64),
+        self.planned_ns = match wait {
+            Wait::No => self.ended_ns,
+            Wait::For(time) => self.ended_ns.saturating_add(time.as_nanos() as u64),
             Wait::Forever => u64::MAX,
         };
-        self.planned = Planned { made_ns, until_ns };
     }
 
     /// Begins to catch up after a stall that began at `stalled_ms` and was `stall_ms` long, unless the shard has stalled too
@@ -418,11 +416,12 @@ impl Time {
     /// Under a manual clock timers do not limit the wait, because only a message moves that clock.
     pub fn wait(&self, deadline_ns: Option<u64>) -> Wait {
         let deadline = deadline_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(self.now_ns)));
-        let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
+        let now_ms = self.clock.ms_at(self.ended_ns);
+        let timer = self.timers.next_ms().map(|at_ms| at_ms.saturating_sub(now_ms));
         let timer = if self.unparked.is_empty() { timer } else { Some(0) };
         let timer = match (timer, &self.catching_up) {
             // Another turn has to find nothing new.
-            (Some(_), Some(catching_up)) => Some(catching_up.until_ms.saturating_sub(self.clock.now_ms())),
+            (Some(_), Some(catching_up)) => Some(catching_up.until_ms.saturating_sub(now_ms)),
             (timer, _) => timer,
         };
         let timer = match timer {
@@ -521,10 +520,12 @@ mod tests {
     fn a_turn_that_takes_long_is_a_stall() {
         let mut time = Time::new(Clock::system());
         time.begin_turn();
+        time.end_turn();
         time.plan(Wait::No);
         time.begin_turn();
         let since = time.now();
         std::thread::sleep(Duration::from_millis(STALL_MS + 150));
+        assert!(time.end_turn() >= (STALL_MS + 150) * 1_000_000);
         time.plan(Wait::Forever);
         time.begin_turn();
         assert!(!time.may_fire(true), "what was sent meanwhile comes first");
