@@ -27,6 +27,7 @@
 //! no heap. Lists shrink when they become sparse; otherwise clients that take turns to subscribe and unsubscribe could
 //! make a shard hold far more memory than the limits suggest.
 
+mod clients;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ mod tests;
 use ahash::RandomState;
 use smallvec::SmallVec;
 
+use self::clients::ClientLists;
 use self::list::{ClientPaths, PLACES_MAX, SubscriptionState};
 use crate::event::path::{Path, PathRef};
 use crate::limits::SHARDS_MAX;
@@ -123,8 +125,8 @@ pub enum EndedSubscription {
 ///   path's text. The index has no other pairs.
 #[derive(Debug)]
 pub struct Subscriptions {
-    /// The paths of each client, by the client's slot.
-    clients: Blocks<ClientPaths>,
+    /// The paths of each client.
+    clients: ClientLists,
     /// The paths, by [`PathId`].
     entries: Blocks<PathEntry>,
     /// The ids that are not in use.
@@ -182,7 +184,7 @@ impl Subscriptions {
     fn with_hasher(hasher: RandomState) -> Subscriptions {
         let secret = Secret::new(&hasher);
         Subscriptions {
-            clients: Blocks::new(),
+            clients: ClientLists::default(),
             entries: Blocks::new(),
             vacant: Vec::new(),
             next_look: 0,
@@ -204,7 +206,7 @@ impl Subscriptions {
             None => self.add_pending(client, id),
             Some(SubscriptionState::Pending) => SubscribeOutcome::InProgress,
             Some(SubscriptionState::Tombstoned) => {
-                self.clients[client as usize].set(self.secret, id, SubscriptionState::Pending);
+                self.clients.set(self.secret, client, id, SubscriptionState::Pending);
                 SubscribeOutcome::InProgress
             }
             Some(SubscriptionState::Active(_)) => SubscribeOutcome::Active,
@@ -234,11 +236,11 @@ impl Subscriptions {
         match self.state(client, id) {
             None => UnsubscribeOutcome::NotSubscribed,
             Some(SubscriptionState::Pending | SubscriptionState::Tombstoned) => {
-                self.clients[client as usize].set(self.secret, id, SubscriptionState::Tombstoned);
+                self.clients.set(self.secret, client, id, SubscriptionState::Tombstoned);
                 UnsubscribeOutcome::Tombstoned
             }
             Some(SubscriptionState::Active(place)) => {
-                self.clients[client as usize].remove(self.secret, id);
+                self.clients.remove(self.secret, client, id);
                 let (path, last) = self.remove_subscriber(id, place);
                 UnsubscribeOutcome::Unsubscribed { path, last }
             }
@@ -262,9 +264,7 @@ impl Subscriptions {
         mut each: impl FnMut(Path, EndedSubscription),
     ) -> bool {
         for _ in 0..max {
-            let secret = self.secret;
-            let popped = self.clients.get_mut(client as usize).and_then(|list| list.pop(secret));
-            let Some((id, state)) = popped else { break };
+            let Some((id, state)) = self.clients.pop(self.secret, client) else { break };
             let (path, ended) = match state {
                 SubscriptionState::Active(place) => {
                     let (path, last) = self.remove_subscriber(id, place);
@@ -278,26 +278,19 @@ impl Subscriptions {
         }
         let is_done = self.held(client) == 0;
         if is_done {
-            self.forget_last_clients();
+            self.clients.forget(client);
         }
         is_done
     }
 
-    /// Frees the lists behind the last one that is not empty. They have nothing, and clients get low slots first.
-    fn forget_last_clients(&mut self) {
-        while self.clients.last().is_some_and(|list| list.len() == 0) {
-            self.clients.pop();
-        }
-    }
-
     /// Returns the number of the client's subscriptions, including pending and tombstoned ones.
     pub fn held(&self, client: u32) -> usize {
-        self.clients.get(client as usize).map_or(0, ClientPaths::len)
+        self.clients.get(client).map_or(0, ClientPaths::len)
     }
 
     /// Returns the clients that have subscriptions, including pending and tombstoned ones.
     pub fn holders(&self) -> impl Iterator<Item = u32> {
-        (0..).zip(self.clients.iter()).filter(|(_, list)| list.len() > 0).map(|(client, _)| client)
+        self.clients.iter().map(|(client, _)| client)
     }
 
     /// Returns this shard's active subscribers of a path, in no particular order.
@@ -366,10 +359,10 @@ impl Subscriptions {
     pub fn check(&self) {
         let mut pending = vec![0; self.entries.len()];
         let mut active = 0;
-        for (client, list) in self.clients.iter().enumerate() {
-            list.check(self.secret);
+        self.clients.check(self.secret);
+        for (client, list) in self.clients.iter() {
             for (id, state) in list.iter() {
-                self.check_state(client as u32, id, state);
+                self.check_state(client, id, state);
                 match state {
                     SubscriptionState::Active(_) => active += 1,
                     SubscriptionState::Pending | SubscriptionState::Tombstoned => pending[id.index()] += 1,
@@ -412,9 +405,10 @@ impl Subscriptions {
     ///
     /// Panics if an invariant is broken.
     pub fn check_some(&self, turn: u64) {
-        for index in window(turn, CHECKED_RECORDS, self.clients.len()) {
-            for (id, state) in self.clients[index].iter_some(turn, CHECKED_SUBSCRIPTIONS) {
-                self.check_state(index as u32, id, state);
+        for client in window(turn, CHECKED_RECORDS, self.clients.slots()).map(|slot| slot as u32) {
+            let list = self.clients.get(client).into_iter();
+            for (id, state) in list.flat_map(|list| list.iter_some(turn, CHECKED_SUBSCRIPTIONS)) {
+                self.check_state(client, id, state);
             }
         }
         for index in window(turn, CHECKED_RECORDS, self.entries.len()) {
@@ -464,14 +458,11 @@ impl Subscriptions {
     }
 
     fn state(&self, client: u32, path: PathId) -> Option<SubscriptionState> {
-        self.clients.get(client as usize)?.get(self.secret, path)
+        self.clients.get(client)?.get(self.secret, path)
     }
 
     fn add_pending(&mut self, client: u32, id: PathId) -> SubscribeOutcome {
-        while self.clients.len() <= client as usize {
-            self.clients.push(ClientPaths::EMPTY);
-        }
-        self.clients[client as usize].insert(self.secret, id, SubscriptionState::Pending);
+        self.clients.insert(self.secret, client, id, SubscriptionState::Pending);
         let entry = &mut self.entries[id.index()];
         if !entry.is_held() {
             self.held_paths += 1;
@@ -488,13 +479,13 @@ impl Subscriptions {
         entry.add_subscriber(client);
         entry.pending -= 1;
         self.active += 1;
-        self.clients[client as usize].set(self.secret, id, SubscriptionState::Active(place));
+        self.clients.set(self.secret, client, id, SubscriptionState::Active(place));
         DecisionOutcome::Subscribed { first: place == 0 }
     }
 
     /// Removes a pending or tombstoned subscription from both lists. Returns the path.
     fn remove_pending(&mut self, client: u32, id: PathId) -> Path {
-        self.clients[client as usize].remove(self.secret, id);
+        self.clients.remove(self.secret, client, id);
         self.end_pending(id)
     }
 
@@ -512,7 +503,7 @@ impl Subscriptions {
         let subscribers = &mut self.entries[id.index()].subscribers;
         subscribers.swap_remove(place as usize);
         if let Some(moved) = subscribers.get(place as usize) {
-            self.clients[moved.client as usize].set(self.secret, id, SubscriptionState::Active(place));
+            self.clients.set(self.secret, moved.client, id, SubscriptionState::Active(place));
         }
         if subscribers.spilled() && subscribers.len() <= subscribers.capacity() / 4 {
             subscribers.grow(subscribers.capacity() / 2);

@@ -52,23 +52,6 @@ impl<T> Blocks<T> {
         item
     }
 
-    /// Returns the last item.
-    pub fn last(&self) -> Option<&T> {
-        self.blocks.last()?.last()
-    }
-
-    /// Returns an item, or `None` if there are not that many.
-    #[inline]
-    pub fn get(&self, index: usize) -> Option<&T> {
-        self.blocks.get(index / BLOCK)?.get(index % BLOCK)
-    }
-
-    /// Returns an item for modification, or `None` if there are not that many.
-    #[inline]
-    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
-        self.blocks.get_mut(index / BLOCK)?.get_mut(index % BLOCK)
-    }
-
     /// Returns an iterator over the items.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.blocks.iter().flatten()
@@ -119,14 +102,12 @@ mod tests {
                     prop_assert_eq!(blocks.pop(), model.pop());
                 }
                 prop_assert_eq!((blocks.len(), blocks.is_empty()), (model.len(), model.is_empty()));
-                prop_assert_eq!(blocks.last(), model.last());
                 prop_assert!(blocks.capacity() < blocks.len() + BLOCK, "at most a block is ahead");
             }
             prop_assert!(blocks.iter().eq(&model));
             for (index, item) in model.iter().enumerate() {
-                prop_assert_eq!((blocks.get(index), blocks[index]), (Some(item), *item));
+                prop_assert_eq!(blocks[index], *item);
             }
-            prop_assert_eq!(blocks.get(model.len()), None);
         }
     }
 

@@ -40,7 +40,7 @@ impl SubscriptionState {
 }
 
 /// The paths of one client with their states. The keys of the slots are paths, the values are states. The list has 16
-/// bytes, and each client has one.
+/// bytes, and each client's slot has one.
 ///
 /// Invariants, asserted by [`check`](ClientPaths::check): a path is in the list at most once, and a table has more than
 /// one path.
@@ -58,6 +58,10 @@ impl ClientPaths {
             ClientPaths::Few(slots) => slots.iter().filter(|slot| !slot.is_vacant()).count(),
             ClientPaths::Many(table) => table.len(),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub fn get(&self, secret: Secret, path: PathId) -> Option<SubscriptionState> {
