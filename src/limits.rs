@@ -73,7 +73,7 @@ pub const STREAM_LINGER: Duration = Duration::from_secs(2);
 pub const HTTP_REQUESTS_UNANSWERED_MAX: usize = 256;
 
 /// The maximum number of requests of one HTTP session that wait for an earlier one (`seq`): more than the number of
-/// connections that browsers open to a host. One more is answered 429.
+/// connections that browsers open to a host. One more is answered 429. Their memory counts towards `incomplete-bytes-max`.
 pub const HTTP_EARLY_REQUESTS_MAX: usize = 8;
 
 /// The output, in bytes, that the kernel holds for a client beyond what its peer has room for (`TCP_NOTSENT_LOWAT`). The

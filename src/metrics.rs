@@ -125,7 +125,8 @@ metrics! {
             "HTTP requests refused without closing the connection: malformed or unknown sids, documents that do \
              not exist.";
         HttpRefusedBusy = "http_refused_busy", "requests",
-            "HTTP requests answered with 503 because the shard that owns their session was overloaded.";
+            "HTTP requests answered with 503 because the shard that owns their session was overloaded, or because they \
+             arrived too early (seq) while incomplete-bytes-max was reached.";
         HttpRefusedEarly = "http_refused_early", "requests",
             "HTTP requests answered with 429 because too many requests of their session waited for an earlier one \
              (seq).";
@@ -278,7 +279,8 @@ metrics! {
         OutboxBytes = "outbox_bytes", "bytes",
             "Bytes in outboxes that wait for their clients to read.";
         IncompleteBytes = "incomplete_bytes", "bytes",
-            "Memory of messages, heads and bodies that peers have not sent completely.";
+            "Memory of messages, heads and bodies that peers have not sent completely, and of HTTP requests that wait for \
+             an earlier one (seq).";
         MeshOverflowBytes = "mesh_overflow_bytes", "bytes",
             "The cost of the messages that wait for other shards.";
         InputsHeld = "inputs_held", "sources",

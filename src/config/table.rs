@@ -510,9 +510,10 @@ pub static SETTINGS: &[Setting] = &[
             field: |config| &mut config.incomplete_bytes_max,
         },
         default: "auto",
-        doc: "The memory that incomplete messages, heads and bodies of all connections may take together, divided equally \
-              among the shards. While a shard has more, a connection whose own takes more than 20 KiB is closed as soon as \
-              more of it comes (1013; over HTTP, 503). auto means an eighth of the memory that the server may use, as for \
+        doc: "The memory that incomplete messages, heads and bodies of all connections may take together, and the requests of \
+              HTTP sessions that arrived too early, divided equally among the shards. While a shard has more, a connection \
+              whose own takes more than 20 KiB is closed as soon as more of it comes (1013; over HTTP, 503), and a session \
+              may have 20 KiB of such requests (503). auto means an eighth of the memory that the server may use, as for \
               outboxes-bytes-max.",
     },
     Setting {

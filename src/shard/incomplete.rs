@@ -1,16 +1,18 @@
-//! The memory of incomplete messages: what peers have sent of messages and heads that are not complete.
+//! The memory of incomplete messages: what peers have sent of messages and heads that are not complete, and the requests of
+//! HTTP sessions that wait for earlier ones.
 //!
 //! Each has a limit of its own (`message-bytes-max`) and a time limit (`timeout`), but there may be as many of them as
-//! connections. All of them together have a limit too. While it is reached, a connection may only have a small one.
+//! connections and sessions. All of them together have a limit too. While it is reached, each connection and each session
+//! may only have a small amount.
 
 use crate::limits::INCOMPLETE_BYTES_MIN;
 
 /// The memory of all incomplete messages of a shard, and its limit.
 ///
-/// Invariant, which [`check`](Incomplete::check) asserts: `bytes` is the sum over all codecs.
+/// Invariant, which [`check`](Incomplete::check) asserts: `bytes` is the sum over all codecs and sessions.
 pub(super) struct Incomplete {
     bytes: u64,
-    /// The bytes from which on a connection may only have [`INCOMPLETE_BYTES_MIN`].
+    /// The bytes from which on a connection or session may only have [`INCOMPLETE_BYTES_MIN`].
     bytes_max: u64,
 }
 
@@ -25,19 +27,19 @@ impl Incomplete {
         self.bytes
     }
 
-    /// Notes that the incomplete message of a connection takes another amount of memory than before.
+    /// Notes that what a connection or session has of incomplete messages takes another amount of memory than before.
     pub fn changed(&mut self, before: usize, after: usize) {
         self.bytes = self.bytes + after as u64 - before as u64;
     }
 
-    /// Returns whether a connection must not have an incomplete message of this size now.
+    /// Returns whether a connection or session must not have this amount now.
     pub fn is_too_large(&self, bytes: usize) -> bool {
         bytes > INCOMPLETE_BYTES_MIN && self.bytes > self.bytes_max
     }
 
     /// Asserts the invariant.
-    pub fn check(&self, of_codecs: u64) {
-        assert_eq!(self.bytes, of_codecs, "the memory of all incomplete messages");
+    pub fn check(&self, of_all: u64) {
+        assert_eq!(self.bytes, of_all, "the memory of all incomplete messages");
     }
 }
 
@@ -99,6 +101,42 @@ mod tests {
         assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
         send_part(&mut world, honest, &event(60 << 10));
         assert_eq!(world.take_websocket_messages(honest).len(), 1, "there is room again");
+    }
+
+    /// A request of a session with this number.
+    fn request(session: usize, parameters: &str, body: &str) -> Vec<u8> {
+        let length = body.len();
+        format!("POST /?sid={session:032x}{parameters} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
+            .into_bytes()
+    }
+
+    /// Opens a session, which then has a request with a body of this many bytes that waits for an earlier one. The request
+    /// is never incomplete. Returns its connection.
+    fn send_early(world: &mut World, session: usize, bytes: usize) -> Peer {
+        let (first, second) = (world.connect(0), world.connect(0));
+        send_part(world, first, &request(session, "&connect=true&seq=1", ""));
+        world.send_bytes(second, &request(session, "&seq=3", &"x".repeat(bytes)));
+        world.run_until_idle();
+        second
+    }
+
+    #[test]
+    fn requests_that_wait_for_earlier_ones_count() {
+        let mut world = world();
+        let early: Vec<Peer> = (0..20).map(|session| send_early(&mut world, session, 60 << 10)).collect();
+        let refused =
+            early.iter().filter(|peer| world.take_bytes(**peer).starts_with(b"HTTP/1.1 503")).count();
+        assert!((14..18).contains(&refused), "{refused}");
+        assert_eq!(world.counter(Counter::HttpRefusedBusy) as usize, refused);
+        let kept = world.gauge(Gauge::IncompleteBytes) as usize;
+        assert!((ROOM..ROOM + (64 << 10)).contains(&kept), "{kept}");
+        let small = send_early(&mut world, 99, INCOMPLETE_BYTES_MIN / 2);
+        assert!(world.take_bytes(small).is_empty(), "a small one has room");
+        // The one that they wait for does not come.
+        world.run_seconds(20);
+        assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
+        let last = send_early(&mut world, 100, 60 << 10);
+        assert!(world.take_bytes(last).is_empty(), "there is room again");
     }
 
     #[test]

@@ -388,7 +388,8 @@ impl State {
             );
         }
         self.proxy_headers.check(|slot| self.connections.has_socket(slot));
-        self.incomplete.check(codecs.incomplete_bytes() + self.proxy_headers.bytes());
+        let of_peers = codecs.incomplete_bytes() + self.proxy_headers.bytes() + self.sessions.kept_bytes();
+        self.incomplete.check(of_peers);
         self.links.check();
         self.check_held();
         self.apps.check();

@@ -298,9 +298,8 @@ impl State {
     /// Handles the requests that waited for the one that was just handled, unless that one has ended the session.
     fn poll_kept(&mut self, slot: u32) {
         while self.is_session_open(slot) {
-            let session = self.session_mut(slot);
-            let Some(early) = session.next_kept() else { return };
-            session.begin(Some(early.seq));
+            let Some(early) = self.change_kept(slot, HttpSession::next_kept) else { return };
+            self.session_mut(slot).begin(Some(early.seq));
             self.poll_early(slot, &early);
             self.close_if(early.close, slot);
         }
@@ -316,7 +315,12 @@ impl State {
     fn keep(&mut self, slot: u32, early: EarlyRequest) {
         self.heard_of(slot);
         let request_id = early.request_id;
-        match self.session_mut(slot).keep(early) {
+        let bytes = self.session_mut(slot).kept_bytes() + early.text_bytes();
+        if self.incomplete.is_too_large(bytes) {
+            self.count(Counter::HttpRefusedBusy, 1);
+            return request_id.into_iter().for_each(|id| self.refuse_request(id, SessionRefusal::Busy));
+        }
+        match self.change_kept(slot, |session| session.keep(early)) {
             Ok(None) => self.wake_at(slot, self.time.ms_from_now(self.config.timeout)),
             Ok(Some(before)) => self.respond(before, ResponsePart::empty()),
             Err(TooManyEarly) => {
@@ -326,6 +330,15 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Changes which requests a session keeps, and counts the memory that they take then.
+    pub fn change_kept<T>(&mut self, slot: u32, change: impl FnOnce(&mut HttpSession) -> T) -> T {
+        let session = self.sessions.of_mut(self.connections.live(slot).transport());
+        let before = session.kept_bytes();
+        let changed = change(session);
+        self.incomplete.changed(before, session.kept_bytes());
+        changed
     }
 
     /// Notes that something was received from the client of a session.

@@ -8,7 +8,7 @@ use crate::shard::ending::Cause;
 use crate::shard::held::Piece;
 use crate::shard::sessions::messages::ResponsePart;
 use crate::shard::sessions::refusal::SessionRefusal;
-use crate::shard::sessions::session::{EarlyRequest, Outlet};
+use crate::shard::sessions::session::{EarlyRequest, HttpSession, Outlet};
 use crate::shard::state::State;
 use crate::shard::time::{ms, spread};
 use std::time::Duration;
@@ -54,7 +54,7 @@ impl State {
         let session = self.sessions.of_mut(connection.transport());
         let outlet = std::mem::replace(&mut session.outlet, Outlet::Nothing);
         let refusal = refusal_of_end(cause);
-        for request_id in session.forget_kept() {
+        for request_id in self.change_kept(slot, HttpSession::forget_kept) {
             self.refuse_request(request_id, refusal);
         }
         for piece in self.held.remove(self.connections.source(slot)).into_iter().flatten() {

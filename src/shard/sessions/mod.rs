@@ -206,6 +206,11 @@ impl Sessions {
         }
     }
 
+    /// The memory of the requests that all sessions keep, in bytes. Linear in the number of sessions.
+    pub fn kept_bytes(&self) -> u64 {
+        self.sessions.iter().map(|(_, session)| session.kept_bytes() as u64).sum()
+    }
+
     /// Asserts the invariants. Linear in the number of connections.
     pub fn check(&self, connections: &Connections) {
         assert!(self.responses.is_empty(), "a response was left over by its turn");

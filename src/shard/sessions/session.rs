@@ -118,6 +118,11 @@ pub(in crate::shard) enum Lost {
 }
 
 impl EarlyRequest {
+    /// Returns the memory of the texts, in bytes.
+    pub fn text_bytes(&self) -> usize {
+        self.host.len() + self.body.len()
+    }
+
     /// Notes that the peer of the request sends nothing more; returns whether the request has events.
     pub fn hurry(&mut self) -> bool {
         self.hurried = lines(&self.body).next().is_some();
@@ -204,6 +209,14 @@ impl HttpSession {
         }
         early.push(request);
         Ok(None)
+    }
+
+    /// Returns the memory of the requests that are kept, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.early.as_deref().map_or(0, |kept| {
+            let texts: usize = kept.iter().map(EarlyRequest::text_bytes).sum();
+            size_of::<Vec<EarlyRequest>>() + kept.capacity() * size_of::<EarlyRequest>() + texts
+        })
     }
 
     fn early_mut(&mut self) -> &mut [EarlyRequest] {
