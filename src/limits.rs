@@ -86,9 +86,16 @@ pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// that reads has at any time. One larger message is allowed too.
 pub const OUTBOX_BYTES_MIN: usize = 32 * 1024;
 
-/// The memory, in bytes, that the incomplete message of a connection may always take, even while those of all connections
-/// together have reached their limit: an HTTP head of the default maximum size, and most messages.
+/// The memory, in bytes, that the incomplete message of a connection, or the early requests of an HTTP session, may always
+/// take, even while those of all together have reached their limit: an HTTP head of the default maximum size, and most
+/// messages.
 pub const INCOMPLETE_BYTES_MIN: usize = 20 * 1024;
+
+/// The input, in bytes, for which the peer of a closing connection loses a millisecond of its `close-timeout`. The server
+/// reads on to find the peer's Close, and because closing a socket with unread input would take from the peer what it has
+/// not read yet. In 5 s a peer may send 20 MiB, twice as much as the sockets of both sides usually hold; a peer that never
+/// stops has that much twice.
+pub const CLOSING_BYTES_PER_MS: usize = 4096;
 
 /// The size in bytes of the longest event text without data: a path, `:`, 20 digits, `=`.
 pub const EVENT_HEAD_BYTES_MAX: usize = PATH_BYTES_MAX + 22;

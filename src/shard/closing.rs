@@ -1,6 +1,9 @@
 //! How connections end: the end is decided anywhere in a turn, and carried out by the functions of this file before
 //! the turn is over.
 
+#[cfg(test)]
+mod tests;
+
 use super::addresses::CountedAddress;
 use super::codecs::Codecs;
 use super::connection::{Connection, Input, Moment, Refusal, Stage, Transport};
@@ -10,6 +13,7 @@ use super::sessions::messages::LostInput;
 use super::state::State;
 use crate::client::ClientId;
 use crate::client::subscriptions::EndedSubscription;
+use crate::limits::CLOSING_BYTES_PER_MS;
 use crate::log::throttle;
 use crate::metrics::Counter;
 use crate::protocol::{Codec, CodecSettings, Reason};
@@ -148,6 +152,18 @@ impl State {
     /// before the peer has read it.
     pub fn stop_receiving(&mut self, slot: u32) {
         self.cancel_receive(slot, Input::Stopping);
+    }
+
+    /// Charges the peer of a closing connection for what it sends, which is read only to find its Close, and to close the
+    /// socket without resetting the connection: it takes from the time that the peer has.
+    pub fn charge_closing(&mut self, slot: u32, bytes: usize) {
+        let timeout = self.close_timeout(slot);
+        let connection = self.connections.live_mut(slot);
+        if matches!(connection.stage, Stage::AwaitingPeer | Stage::Flushing | Stage::HalfClosed) {
+            connection.began = connection.began.before(bytes.div_ceil(CLOSING_BYTES_PER_MS) as u64);
+            let began = connection.began;
+            self.wake_at(slot, self.patience_end_ms(began, timeout));
+        }
     }
 
     /// Ends a connection with a socket immediately: nothing more is sent to the peer, its input is discarded, and the

@@ -359,6 +359,11 @@ impl Moment {
         Moment(ms as u32)
     }
 
+    /// Returns the moment that was this many milliseconds earlier.
+    pub fn before(self, ms: u64) -> Moment {
+        Moment(self.0.wrapping_sub(ms as u32))
+    }
+
     /// Returns the milliseconds from `earlier` to this moment.
     pub fn since(self, earlier: Moment) -> u64 {
         u64::from(self.0.wrapping_sub(earlier.0))

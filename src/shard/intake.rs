@@ -84,6 +84,7 @@ impl State {
         if may_be_request || connection.stage == Stage::Ending {
             self.finish_endings(codecs);
             self.finish_overflowed_of(codecs, slot);
+            self.charge_closing(slot, data.len());
         }
         self.mesh.begin(self.connections.source(slot));
         self.decode(codecs, slot, data);

@@ -277,8 +277,10 @@ impl Time {
 
     /// Returns the time that a peer has left at the time `at_ms`, and whether it has used up all of it.
     fn left(&self, at_ms: u64, since: Moment, limit_ms: u64) -> (u64, bool) {
-        let since_ms = self.now_ms.saturating_sub(self.now().since(since));
-        let attended = at_ms.saturating_sub(since_ms).saturating_sub(self.lost.since(since_ms));
+        // A time that input was charged to may have begun before the server.
+        let waited = self.now().since(since);
+        let lost = self.lost.since(self.now_ms.saturating_sub(waited));
+        let attended = (at_ms + waited).saturating_sub(self.now_ms).saturating_sub(lost);
         let at_a_stretch = attended.min(at_ms.saturating_sub(self.resumed_ms));
         let in_all = (limit_ms * PATIENCE_MAX).saturating_sub(attended);
         (limit_ms.saturating_sub(at_a_stretch).min(in_all), in_all == 0)
