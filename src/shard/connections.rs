@@ -9,6 +9,7 @@ use super::frames::{Discarded, Outbox};
 use crate::client::ClientId;
 use crate::client::callbacks::Callbacks;
 use crate::limits::OUTBOX_BYTES_MIN;
+use crate::protocol::Framing;
 use crate::qev::buffers::{AcceptedBroadcasts, FRAME_COST_BYTES, Frame};
 use crate::qev::mesh::LoadSource;
 use crate::qev::shrink::List;
@@ -417,11 +418,18 @@ impl Connections {
     /// peer does not keep up.
     #[inline]
     pub fn queue(&mut self, slot: u32, frame: Frame) -> Queued {
+        self.queue_framed(slot, |_| frame)
+    }
+
+    /// Queues the frame that `frame` returns for the framing of the connection; see [`Connections::queue`].
+    #[inline]
+    pub fn queue_framed(&mut self, slot: u32, frame: impl FnOnce(Framing) -> Frame) -> Queued {
         let room = self.room();
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
         if connection.stage != Stage::Open {
             return Queued::Closed;
         }
+        let frame = frame(connection.framing);
         if !room.is_enough(connection, frame.cost()) {
             return self.overflow(slot);
         }
@@ -657,13 +665,15 @@ impl Connections {
         self.waiting.outbox_bytes = self.waiting.outbox_bytes - before as u64 + in_flight as u64;
     }
 
-    /// Notes that the send of a connection has completed.
-    pub fn sent(&mut self, slot: u32) {
+    /// Notes that the send of a connection has completed; returns the connection's stage.
+    #[inline]
+    pub fn sent(&mut self, slot: u32) -> Stage {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
         let cost = std::mem::take(&mut connection.in_flight_bytes);
         (connection.send, connection.lagging) = (None, false);
         connection.outbox_bytes -= cost;
         self.waiting.outbox_bytes -= u64::from(cost);
+        connection.stage
     }
 
     // Ends.

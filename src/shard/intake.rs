@@ -134,12 +134,12 @@ impl State {
 
     /// Handles a completed send: its latencies are recorded, and output that has been queued since may be sent.
     fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: FrameBatch) {
-        self.connections.sent(slot);
+        let stage = self.connections.sent(slot);
         match result {
             Ok(()) => {
                 self.count(Counter::BytesSent, frames.len() as u64);
                 self.record_sent(&frames);
-                if self.connections.live(slot).stage == Stage::Dead {
+                if stage == Stage::Dead {
                     self.release_if_idle(slot);
                 } else {
                     self.connections.queue_for_flush(slot);

@@ -117,10 +117,11 @@ impl PubSub {
         let mut reached = 0;
         for subscriber in self.subscriptions.subscribers(first.path) {
             let Some(slot) = connections.connection_of_subscriber(subscriber.client) else { continue };
-            let framing = connections.live(slot).framing;
-            let encode = || self.encode_run(framing, run, now_ns);
-            let frame = frames[framing as usize].get_or_insert_with(encode).clone();
-            reached += u64::from(connections.queue(slot, frame).is_in_outbox());
+            let queued = connections.queue_framed(slot, |framing| {
+                let encode = || self.encode_run(framing, run, now_ns);
+                frames[framing as usize].get_or_insert_with(encode).clone()
+            });
+            reached += u64::from(queued.is_in_outbox());
         }
         reached * run.len() as u64
     }
