@@ -72,16 +72,13 @@ impl State {
 
     /// Handles bytes from a peer, in the order in which the peer has sent them.
     pub fn handle_input(&mut self, codecs: &mut Codecs, slot: u32, data: &mut [u8]) {
-        if !self.proxy_headers.is_empty()
-            && let Some(begun) = self.proxy_headers.take(slot)
-        {
-            return self.proxy_header_received(codecs, slot, begun, data);
-        }
         let connection = self.connections.live(slot);
-        // Ends that were decided earlier are carried out before a request is handled. Otherwise its session could send
-        // output to another request, whose connection broke earlier in this turn.
-        let may_be_request = connection.client.is_none();
-        if may_be_request || connection.stage == Stage::Ending {
+        if connection.client.is_none() || connection.stage == Stage::Ending {
+            if let Some(begun) = self.proxy_headers.take(slot) {
+                return self.proxy_header_received(codecs, slot, begun, data);
+            }
+            // Ends that were decided earlier are carried out before a request is handled. Otherwise its session could send
+            // output to another request, whose connection broke earlier in this turn.
             self.finish_endings(codecs);
             self.finish_overflowed_of(codecs, slot);
             self.charge_closing(slot, data.len());
