@@ -255,8 +255,9 @@ pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// no longer messages.
 pub const TLS_HANDSHAKE_CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
 
-/// The memory that a TLS handshake occupies besides the bytes of the client, in bytes.
-pub const TLS_HANDSHAKE_BYTES: usize = 16 * 1024;
+/// The memory that a TLS handshake occupies besides the bytes of the client, in bytes. Measured with malloc: 8,700 between
+/// the flights of a handshake with P-256 or RSA-2048.
+pub const TLS_HANDSHAKE_BYTES: usize = 10 * 1024;
 
 /// The maximum number of TLS records without data that a client may send one after the other: empty ones, warnings and
 /// key updates. OpenSSL and rustls allow as many. Each costs the server as much as a message, or more.
