@@ -31,6 +31,25 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 /// sends something this seldom takes a few microseconds more each time.
 pub const DORMANT_AFTER: Duration = Duration::from_secs(30);
 
+/// The maximum number of TLS handshakes that a shard has begun and that are not complete. Each takes about
+/// `TLS_HANDSHAKE_BYTES`. A client needs one round trip to complete its own, so that even clients of a slow mobile network
+/// leave room for thousands in each second. Beyond it, the one that began first ends.
+pub const TLS_HANDSHAKES_MAX: usize = 8192;
+
+/// The time of its core, in nanoseconds, that a shard spends on TLS handshakes in one turn. The one that exceeds it is
+/// completed, which takes 0.1 ms with a key of P-256, and 0.3 ms with RSA-2048; the others wait. Everybody else on the shard
+/// waits this much longer while handshakes come faster than they can be made.
+pub const TLS_HANDSHAKES_TURN_NS: u64 = 1_000_000;
+
+/// The bytes that are kept of a client whose TLS handshake waits for its share of a turn: a client sends little before the
+/// handshake is complete, and what it sends behind its last message may come in the same packets. The handshake of a client
+/// that has sent more does not wait any longer.
+pub const TLS_HANDSHAKE_INPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// The plaintext, in bytes, after which the output of a TLS connection is sent in a further send: sealing takes the time of
+/// the shard, unlike a plain send, whose bytes the kernel copies. A frame is not divided.
+pub const TLS_SEND_BYTES: usize = 64 * 1024;
+
 /// The maximum number of header lines of an HTTP request, which are parsed into an array on the stack. A browser sends
 /// about 20, and each proxy adds some; other servers allow 100 too. More are answered 431.
 pub const HTTP_HEADERS_MAX: usize = 100;

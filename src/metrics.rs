@@ -76,6 +76,36 @@ metrics! {
             "WebSocket clients that completed their handshake, including /qio/ohai.";
         HandshakesRaw = "handshakes_raw", "connections",
             "Raw TCP clients that completed their handshake.";
+        TlsHandshakes = "tls_handshakes", "connections",
+            "TLS handshakes completed, including those that resumed a session.";
+        TlsResumed = "tls_resumed", "connections",
+            "Of tls_handshakes, those that resumed the session of an earlier connection.";
+        TlsFailedPlain = "tls_failed_plain", "connections",
+            "Connections to a port that takes only TLS whose first bytes were not TLS: answered with 400 if they were HTTP, \
+             and closed.";
+        TlsFailedIncompatible = "tls_failed_incompatible", "connections",
+            "TLS handshakes that failed because client and server had no common version, suite, group, signature or protocol.";
+        TlsFailedCertificate = "tls_failed_certificate", "connections",
+            "TLS handshakes that failed because the client had no certificate, or one that is not accepted.";
+        TlsFailedProtocol = "tls_failed_protocol", "connections",
+            "TLS connections that ended because the client broke a rule of TLS, or sent too many bytes or records.";
+        TlsFailedAlert = "tls_failed_alert", "connections",
+            "TLS connections that the client ended with an alert: it does not accept the certificate, for example.";
+        TlsFailedInternal = "tls_failed_internal", "connections",
+            "TLS connections that ended because of an error of the server. The log has the error.";
+        TlsBadRecords = "tls_bad_records", "connections",
+            "TLS connections that ended because a record could not be decrypted: it was changed on its way, repeated or lost.";
+        TlsAbandoned = "tls_abandoned", "connections",
+            "TLS handshakes whose client closed the connection, or did not go on within timeout.";
+        TlsEvicted = "tls_evicted", "connections",
+            "TLS handshakes that were ended because their client had taken longest to go on, and a shard had 8192 incomplete \
+             ones.";
+        TlsTruncated = "tls_truncated", "connections",
+            "TLS connections whose stream ended without the client having closed TLS: what it sent last may be lost.";
+        TlsWornOut = "tls_worn_out", "connections",
+            "TLS 1.2 connections closed because their key had protected as many records as it may (WebSocket: 1001).";
+        TlsKeyUpdates = "tls_key_updates", "updates",
+            "Changes of the keys of TLS connections, in either direction.";
         HandshakesRefused = "handshakes_refused", "connections",
             "Handshakes refused: an HTTP request answered with an error, or a first message other than /qio/ohai.";
         TimeoutsHandshake = "timeouts_handshake", "connections",
@@ -265,6 +295,12 @@ metrics! {
             "Open connections, including those in their handshake.";
         ConnectionsRefusing = "connections_refusing", "connections",
             "Connections over a limit that are kept for a moment, to answer their request with 503 or 429.";
+        TlsConnections = "tls_connections", "connections",
+            "Open connections that have completed a TLS handshake.";
+        TlsHandshakesOpen = "tls_handshakes_open", "connections",
+            "TLS handshakes that have begun and are not complete.";
+        TlsHandshakesWaiting = "tls_handshakes_waiting", "connections",
+            "TLS handshakes that wait for their share of a turn.";
         Clients = "clients", "clients",
             "Clients that have completed their handshake.";
         HttpSessions = "http_sessions", "sessions",
@@ -305,6 +341,8 @@ metrics! {
     Timing {
         Turn = "turn", "microseconds",
             "A turn of the shard's loop, from waking up to the submission, without sleep.";
+        TlsHandshake = "tls_handshake", "microseconds",
+            "The time of a core that a completed TLS handshake has taken.";
         Route = "route", "microseconds",
             "An event, from receipt to the end of its handler.";
         MeshHop = "mesh_hop", "microseconds",

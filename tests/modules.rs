@@ -74,6 +74,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("refused", &["addresses", "connection"]),
             ("sessions", &["addresses", "connection", "connections", "ending", "frames"]),
             ("stalls", &[]),
+            ("tls", &[]),
             ("lost_time", &[]),
             ("time", &["connection", "lost_time"]),
             // Their composition. The files that have no row are steps of a turn, on that composition.
@@ -99,6 +100,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
                     "sessions",
                     "stalls",
                     "time",
+                    "tls",
                 ],
             ),
         ],

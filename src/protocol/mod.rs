@@ -112,8 +112,8 @@ pub struct Options {
     /// For conformance tests: a WebSocket at `/echo` needs no subprotocol and no greeting, may send binary messages,
     /// and receives every message back.
     pub echo: bool,
-    /// The reason for refusing the first HTTP request, if the connection is over a limit. Another protocol is closed
-    /// without an answer.
+    /// The reason for refusing the first HTTP request: the connection is over a limit, or should speak TLS. Another protocol
+    /// is closed without an answer.
     pub refusal: Option<HttpRefusal>,
 }
 
@@ -367,7 +367,11 @@ impl Codec {
                 DecodeOutcome::incomplete(input.len())
             }
             Detection::Raw if options.refusal.is_some() => {
-                let incoming = Incoming::Close(self.end(Reason::TooManyClients));
+                let reason = match options.refusal {
+                    Some(HttpRefusal::PlainHttp) => Reason::Refused(HttpRefusal::PlainHttp),
+                    _ => Reason::TooManyClients,
+                };
+                let incoming = Incoming::Close(self.end(reason));
                 DecodeOutcome { consumed: input.len(), incoming }
             }
             Detection::Raw => {

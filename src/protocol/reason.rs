@@ -76,7 +76,7 @@ impl Reason {
             Reason::ConnectionLost => "connection lost",
             Reason::Finished => "last response sent",
             Reason::UnknownProtocol => "unknown protocol",
-            Reason::Tls => "TLS is not supported; a proxy in front must end it",
+            Reason::Tls => "TLS on a port that takes none; connect without it, or to a port that takes TLS",
             Reason::NoProxyHeader => {
                 "no PROXY header; the setting proxy-protocol lists the peer, which must send one"
             }

@@ -14,10 +14,11 @@ pub const BLOCK: usize = 256;
 pub enum Lane {
     First,
     Second,
+    Third,
 }
 
 /// The number of lanes.
-const LANES: usize = 2;
+const LANES: usize = 3;
 
 /// The end of the list of free slots.
 const END: u32 = u32::MAX;
@@ -29,7 +30,7 @@ const END: u32 = u32::MAX;
 /// - `len` slots hold a record.
 /// - Every other slot of a block is in the block's list of free slots exactly once. A block that was freed has no slots.
 /// - No block before the `first_open` of a lane has a free slot that the lane can take: the block is full, or has records
-///   of the other lane.
+///   of another lane.
 /// - `empty` blocks have memory but no records; it is at most one, which is kept for the next record.
 pub struct Slots<T> {
     blocks: Vec<Block<T>>,
@@ -46,7 +47,7 @@ struct Block<T> {
     /// The first free slot, by its number in the block, or `END`.
     free: u32,
     used: u16,
-    /// The lane of the records. A block without records can be taken by either lane.
+    /// The lane of the records. A block without records can be taken by any lane.
     lane: Lane,
 }
 
@@ -124,7 +125,7 @@ impl<T> Slots<T> {
         self.first_open[lane] = self.first_open[lane].min(index / BLOCK);
         if is_empty {
             self.empty += 1;
-            // Either lane can take the block now.
+            // Any lane can take the block now.
             self.first_open = self.first_open.map(|first| first.min(index / BLOCK));
             self.free_a_block(index / BLOCK, lane);
         }
@@ -229,7 +230,7 @@ impl<T> Slots<T> {
         assert_eq!(self.iter().count(), self.len, "`len` must be the number of used slots");
         for (number, block) in self.blocks.iter().enumerate() {
             block.check(number * BLOCK);
-            for lane in [Lane::First, Lane::Second] {
+            for lane in [Lane::First, Lane::Second, Lane::Third] {
                 let is_passed = number < self.first_open[lane as usize];
                 assert!(!is_passed || !block.is_open_to(lane), "block {number} must be full");
             }

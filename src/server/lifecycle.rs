@@ -145,7 +145,7 @@ impl RunningServer {
             apps: &apps,
             link_places: link_places as u32,
             needs: &needs,
-            tls: tls.as_ref().map(|tls| tls.context().config().clone()),
+            tls: tls.as_ref().map(TlsService::context),
             on_end: Arc::new(move |shard, result| {
                 // This fails only if the main thread has stopped waiting.
                 let _ = ends.send(ServerEvent::ShardEnded(shard, result));
@@ -299,10 +299,7 @@ impl RunningServer {
                 if let Some(admin) = &self.admin_tls {
                     admin.set(tls.config());
                 }
-                let told = self
-                    .threads
-                    .mailboxes()
-                    .send_to_all(|| ControlMessage::Tls(tls.context().config().clone()));
+                let told = self.threads.mailboxes().send_to_all(|| ControlMessage::Tls(tls.context()));
                 if told < self.threads.len() {
                     tracing::error!(
                         told,

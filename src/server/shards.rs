@@ -14,7 +14,7 @@ use crate::qev::probe::KernelFeatures;
 use crate::qev::ring::{Ring, RingSettings};
 use crate::qev::runtime::{self, Cores, Executor};
 use crate::shard::{Apps, Envelope, Inboxes, Listener, Shard, ShardParts, SharedState, Wakeup};
-use rustls::ServerConfig;
+use crate::tls::TlsContext;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -46,7 +46,7 @@ pub(super) struct ShardsConfig<'a> {
     pub link_places: u32,
     pub needs: &'a Needs,
     /// The configuration of TLS, or `None` if no listener takes it.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<TlsContext>,
     pub on_end: OnShardEnd,
 }
 

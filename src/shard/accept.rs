@@ -85,15 +85,18 @@ impl State {
         }
         self.arm_accepts();
         let generation = self.connections.next_generation();
-        let connection = Connection {
+        let kind = self.listeners.kind(listener);
+        let mut connection = Connection {
             refusal,
             is_silent_proxy: is_proxy && refusal.is_none(),
             ..Connection::new(socket, peer, generation, self.time.now())
         };
+        connection.set_tls(kind != ListenKind::Plain);
         let slot = self.connections.insert(connection);
         if sends_header {
             self.proxy_headers.expect(slot);
         }
+        self.expect_tls(slot, kind);
         if refusal.is_some() {
             return self.receive_to_refuse(codecs, slot, HttpRefusal::ServerFull);
         }

@@ -186,7 +186,7 @@ impl State {
     }
 
     /// Returns whether the connection or link that is a source still exists.
-    fn is_source_live(&self, source: LoadSource) -> bool {
+    pub fn is_source_live(&self, source: LoadSource) -> bool {
         match connection_of_source(source) {
             Some((slot, generation)) => self.connections.get_of(slot, generation).is_some(),
             None => true,

@@ -11,6 +11,7 @@ use super::ending::{Cause, Ending, Goodbye};
 use super::kernel::RingOp;
 use super::sessions::messages::LostInput;
 use super::state::State;
+use super::tls::TlsPhase;
 use crate::client::ClientId;
 use crate::client::subscriptions::EndedSubscription;
 use crate::limits::CLOSING_BYTES_PER_MS;
@@ -112,18 +113,21 @@ impl State {
         self.mesh.begin(self.connections.source(slot));
         self.log_end(slot, cause);
         self.release_client(slot);
+        self.tls_ends(slot, cause);
         if !self.connections.live(slot).is_socket() {
             return self.finish_session(slot, cause);
         }
         let is_quiet = || self.connections.live(slot).is_quiet(codecs.get(slot), self.time.now());
-        if cause == Cause::Reason(Reason::GoingAway) && is_quiet() {
+        // An end without close_notify is a truncation to a peer that speaks TLS.
+        let is_secured = matches!(self.tls.phase(slot), TlsPhase::Secured(_));
+        if cause == Cause::Reason(Reason::GoingAway) && !is_secured && is_quiet() {
             return self.abort(codecs, slot);
         }
         self.abandon_requests(codecs, slot, LostInput::Broken);
         if cause.is_abrupt() {
             return self.abort(codecs, slot);
         }
-        if cause.is_slow_peer() {
+        if cause.drops_output() {
             self.connections.drop_outbox(slot);
         }
         let goodbye = goodbye.unwrap_or_else(|| {
@@ -170,6 +174,7 @@ impl State {
     /// operations in flight are cancelled. If the kernel is executing an operation at this moment, it cannot cancel
     /// it; the timer then repeats the cancellation.
     pub fn abort(&mut self, codecs: &mut Codecs, slot: u32) {
+        self.drop_tls(slot);
         self.change_codec(codecs, slot, |codec, _| *codec = Codec::default());
         self.connections.drop_outbox(slot);
         self.held.remove(self.connections.source(slot));
@@ -253,6 +258,14 @@ impl State {
                 let error = std::io::Error::from_raw_os_error(error);
                 tracing::debug!(%peer, shard, %error, "connection lost");
             }
+            Cause::TlsTruncated => {
+                tracing::debug!(%peer, shard, "end of stream, but TLS was not closed: the last data may be lost");
+            }
+            Cause::TlsWornOut => {
+                tracing::debug!(%peer, shard, "the key of TLS 1.2 has protected as many records as it may");
+            }
+            // These were logged at their time.
+            Cause::Tls(_) | Cause::TlsEvicted => {}
             Cause::TooManyOfAddress => self.log_refusal(peer, Refusal::AddressFull),
             Cause::HandshakeTimeout => {
                 throttle!(info, "handshake timeout", %peer, shard, "handshake timeout")

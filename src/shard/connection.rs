@@ -67,12 +67,18 @@ pub(super) enum Transport {
     HttpSession(u32),
 }
 
-/// A [`Transport`] in four bytes. Sockets have places in a table of at most 2^31.
+/// A [`Transport`] in four bytes, and if TLS is spoken over it. Sockets have places in a table of at most 2^30.
 #[derive(Clone, Copy)]
 pub(super) struct Link(u32);
 
 /// The bit of a link that is an HTTP session.
 const IS_SESSION: u32 = 1 << 31;
+
+/// The bit of a link whose bytes are handled by TLS.
+const IS_TLS: u32 = 1 << 30;
+
+/// The bits that number the socket or session.
+const NUMBER: u32 = IS_TLS - 1;
 
 impl Link {
     fn of(transport: Transport) -> Link {
@@ -80,16 +86,25 @@ impl Link {
             Transport::Socket(socket) => (socket.place(), 0),
             Transport::HttpSession(session) => (session, IS_SESSION),
         };
-        assert!(number & IS_SESSION == 0, "there are fewer sockets and sessions than 2^31");
+        assert!(number <= NUMBER, "there are fewer sockets and sessions than 2^30");
         Link(number | bit)
     }
 
     #[inline]
     fn transport(self) -> Transport {
         match self.0 & IS_SESSION {
-            0 => Transport::Socket(Descriptor::at(self.0)),
-            _ => Transport::HttpSession(self.0 & !IS_SESSION),
+            0 => Transport::Socket(Descriptor::at(self.0 & NUMBER)),
+            _ => Transport::HttpSession(self.0 & NUMBER),
         }
+    }
+
+    #[inline]
+    fn is_tls(self) -> bool {
+        self.0 & IS_TLS != 0
+    }
+
+    fn set_tls(&mut self, is_tls: bool) {
+        self.0 = if is_tls { self.0 | IS_TLS } else { self.0 & !IS_TLS };
     }
 }
 
@@ -277,6 +292,18 @@ impl Connection {
         matches!(self.transport(), Transport::Socket(_))
     }
 
+    /// Returns whether the bytes of the connection are handled by TLS, which has a state in the table of sessions then
+    /// (`tls.rs`).
+    #[inline]
+    pub fn is_tls(&self) -> bool {
+        self.link.is_tls()
+    }
+
+    /// Sets whether the bytes of the connection are handled by TLS.
+    pub fn set_tls(&mut self, is_tls: bool) {
+        self.link.set_tls(is_tls);
+    }
+
     /// Returns whether an operation that names the socket is in flight.
     pub fn is_in_flight(&self) -> bool {
         self.input.is_in_flight() || self.is_sending() || self.shutting_down
@@ -382,6 +409,18 @@ mod tests {
         assert!(connection <= 120, "{connection}");
         assert!(size_of::<Option<Client>>() <= 16, "{}", size_of::<Option<Client>>());
         assert_eq!(size_of::<Option<ClientSlot>>(), 4);
+    }
+
+    #[test]
+    fn a_link_knows_its_transport_and_tls() {
+        for transport in [Transport::Socket(Descriptor::made_up(NUMBER)), Transport::HttpSession(7)] {
+            let mut link = Link::of(transport);
+            assert!(link.transport() == transport && !link.is_tls());
+            link.set_tls(true);
+            assert!(link.transport() == transport && link.is_tls());
+            link.set_tls(false);
+            assert!(link.transport() == transport && !link.is_tls());
+        }
     }
 
     #[test]

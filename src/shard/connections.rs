@@ -230,9 +230,14 @@ impl Connections {
         self.generation
     }
 
-    /// Adds a connection; returns its slot. HTTP sessions have blocks of slots of their own, for which there are no codecs.
+    /// Adds a connection; returns its slot. HTTP sessions have blocks of slots of their own, for which there are no codecs, and
+    /// so have connections whose bytes are handled by TLS: others have no sessions of TLS.
     pub fn insert(&mut self, connection: Connection) -> u32 {
-        let lane = if connection.is_socket() { Lane::First } else { Lane::Second };
+        let lane = match (connection.is_socket(), connection.is_tls()) {
+            (true, false) => Lane::First,
+            (false, _) => Lane::Second,
+            (true, true) => Lane::Third,
+        };
         self.records.insert_in(lane, connection) as u32
     }
 
@@ -265,6 +270,11 @@ impl Connections {
     #[track_caller]
     pub fn live_mut(&mut self, slot: u32) -> &mut Connection {
         self.records.expect_mut(slot as usize, CONNECTION)
+    }
+
+    /// The connection in a slot, or `None` if it is free.
+    pub fn get(&self, slot: u32) -> Option<&Connection> {
+        self.records.get(slot as usize)
     }
 
     /// The connection in a slot that may have been released meanwhile.
@@ -550,6 +560,12 @@ impl Connections {
         }
     }
 
+    /// Has a TLS connection flushed at the end of the turn, because it has something to send that is not in its outbox.
+    pub fn queue_tls_output(&mut self, slot: u32) {
+        let connection = self.records.expect_mut(slot as usize, CONNECTION);
+        self.waiting.ready.extend(connection.enter_queue(slot));
+    }
+
     /// Has a session checked for output before the turn is over.
     pub fn queue_session(&mut self, slot: u32) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
@@ -665,15 +681,15 @@ impl Connections {
         self.waiting.outbox_bytes = self.waiting.outbox_bytes - before as u64 + in_flight as u64;
     }
 
-    /// Notes that the send of a connection has completed; returns the connection's stage.
+    /// Notes that the send of a connection has completed; returns the connection's stage, and if its bytes are handled by TLS.
     #[inline]
-    pub fn sent(&mut self, slot: u32) -> Stage {
+    pub fn sent(&mut self, slot: u32) -> (Stage, bool) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
         let cost = std::mem::take(&mut connection.in_flight_bytes);
         (connection.send, connection.lagging) = (None, false);
         connection.outbox_bytes -= cost;
         self.waiting.outbox_bytes -= u64::from(cost);
-        connection.stage
+        (connection.stage, connection.is_tls())
     }
 
     // Ends.

@@ -1,7 +1,8 @@
 //! The causes of a connection's end, and ends that have been decided but not carried out.
 
 use crate::metrics::Counter;
-use crate::protocol::Reason;
+use crate::protocol::{HttpRefusal, Reason};
+use crate::tls::TlsReason;
 
 /// The cause of a connection's end: a reason of the protocol, or a cause that the peer is not told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +27,14 @@ pub(super) enum Cause {
     Broken(i32),
     /// The peer's address already has as many connections as it may have.
     TooManyOfAddress,
+    /// TLS has failed, which was logged. The peer is sent an alert.
+    Tls(TlsReason),
+    /// The peer closed its side of the stream, but has not closed TLS: what it sent last may be lost (RFC 8446, 6.1).
+    TlsTruncated,
+    /// The TLS handshake of the peer took the longest when there were too many.
+    TlsEvicted,
+    /// The key of TLS 1.2 has protected as many records as it may, and cannot be changed.
+    TlsWornOut,
 }
 
 /// An end that has been decided. It is carried out before the turn is over.
@@ -63,14 +72,23 @@ impl Cause {
             | Cause::SessionTimeout => Reason::ClientTimeout,
             Cause::SendTimeout => Reason::SlowClient,
             Cause::TooManyOfAddress => Reason::TooManyClients,
-            Cause::EndOfStream | Cause::Broken(_) => Reason::ConnectionLost,
+            Cause::TlsEvicted => Reason::TooManyClients,
+            Cause::TlsWornOut => Reason::GoingAway,
+            Cause::EndOfStream | Cause::Broken(_) | Cause::Tls(_) | Cause::TlsTruncated => {
+                Reason::ConnectionLost
+            }
         }
     }
 
     /// Returns whether the connection is closed without a message to the peer and without waiting for it, because the
     /// peer cannot be reached.
     pub fn is_abrupt(self) -> bool {
-        matches!(self, Cause::Broken(_))
+        matches!(self, Cause::Broken(_) | Cause::TlsTruncated)
+    }
+
+    /// Returns whether what waits for the peer is dropped: the peer does not read it, or it cannot be sealed any more.
+    pub fn drops_output(self) -> bool {
+        self.is_slow_peer() || matches!(self, Cause::Tls(_))
     }
 
     /// Returns whether the peer does not read. What waits for it is dropped, and it would not read a reason sent after it.
@@ -90,8 +108,31 @@ impl Cause {
             Cause::EndOfStream => Counter::ClosesByPeer,
             Cause::Broken(_) => Counter::ClosesReset,
             Cause::TooManyOfAddress => Counter::ConnectionsRefusedAddress,
+            Cause::Tls(reason) => counter_of_tls(reason),
+            Cause::TlsTruncated => Counter::TlsTruncated,
+            Cause::TlsEvicted => Counter::TlsEvicted,
+            Cause::TlsWornOut => Counter::TlsWornOut,
             Cause::Reason(reason) => counter_of_reason(reason),
         }
+    }
+}
+
+fn counter_of_tls(reason: TlsReason) -> Counter {
+    match reason {
+        TlsReason::PlainHttp | TlsReason::NotTls => Counter::TlsFailedPlain,
+        TlsReason::Version | TlsReason::Incompatible => Counter::TlsFailedIncompatible,
+        TlsReason::CertificateMissing | TlsReason::CertificateInvalid => Counter::TlsFailedCertificate,
+        TlsReason::BadMac => Counter::TlsBadRecords,
+        TlsReason::PeerAlert => Counter::TlsFailedAlert,
+        TlsReason::Closed => Counter::TlsAbandoned,
+        TlsReason::Internal => Counter::TlsFailedInternal,
+        TlsReason::Malformed
+        | TlsReason::Oversized
+        | TlsReason::HandshakeTooLong
+        | TlsReason::UnexpectedMessage
+        | TlsReason::Misbehaved
+        | TlsReason::Renegotiation
+        | TlsReason::Flood => Counter::TlsFailedProtocol,
     }
 }
 
@@ -103,6 +144,7 @@ fn counter_of_reason(reason: Reason) -> Counter {
         Reason::NoProxyHeader | Reason::InvalidProxyHeader | Reason::UnexpectedProxyHeader => {
             Counter::ProxyHeadersRefused
         }
+        Reason::Refused(HttpRefusal::PlainHttp) => Counter::TlsFailedPlain,
         Reason::Refused(_) | Reason::InvalidHandshake => Counter::HandshakesRefused,
         Reason::MalformedEvent => Counter::ClosesMalformedEvent,
         Reason::ClientTimeout => Counter::TimeoutsMessage,

@@ -59,6 +59,9 @@ impl State {
             connection.lagging = connection.is_sending();
             return 0;
         }
+        if connection.is_tls() {
+            return self.flush_tls(codecs, kernel, slot);
+        }
         if connection.outbox.is_empty() {
             self.flushed(codecs, slot);
             return 0;
@@ -93,7 +96,7 @@ impl State {
     }
 
     /// Handles a connection whose output has all been sent. If its end waited for the output, the end proceeds.
-    fn flushed(&mut self, codecs: &mut Codecs, slot: u32) {
+    pub fn flushed(&mut self, codecs: &mut Codecs, slot: u32) {
         let connection = self.connections.live_mut(slot);
         if connection.stage != Stage::Flushing {
             return;

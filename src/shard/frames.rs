@@ -78,6 +78,29 @@ impl Outbox {
         Outbox { front, rest: (!first.is_empty()).then(|| Box::new(first)) }
     }
 
+    /// Takes the first frame, and those behind it that have no more than `bytes_max` bytes together with it.
+    pub fn take_bytes(&mut self, bytes_max: usize) -> Outbox {
+        let mut bytes = 0;
+        let fits = |frame: &&Frame| {
+            bytes += frame.len();
+            bytes <= bytes_max
+        };
+        match self.iter().take_while(fits).count() {
+            count if count >= self.len() => std::mem::take(self),
+            0 | 1 => self.pop_front().into_iter().collect(),
+            count => self.take_first(count),
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Frame> {
+        let [first, second] = &mut self.front;
+        let frame = first.take();
+        *first = second.take();
+        *second = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        self.rest.take_if(|rest| rest.is_empty());
+        frame
+    }
+
     /// All frames, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Frame> + Clone {
         self.front.iter().flatten().chain(self.rest.iter().flat_map(|rest| rest.iter()))

@@ -9,7 +9,8 @@ use crate::limits::INCOMPLETE_BYTES_MIN;
 
 /// The memory of all incomplete messages of a shard, and its limit.
 ///
-/// Invariant, which [`check`](Incomplete::check) asserts: `bytes` is the sum over all codecs and sessions.
+/// Invariant, which [`check`](Incomplete::check) asserts: `bytes` is the sum over all codecs and sessions, TLS handshakes, and
+/// TLS records that have begun.
 pub(super) struct Incomplete {
     bytes: u64,
     /// The bytes from which on a connection or session may only have [`INCOMPLETE_BYTES_MIN`].

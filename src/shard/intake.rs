@@ -73,10 +73,23 @@ impl State {
     /// Handles bytes from a peer, in the order in which the peer has sent them.
     pub fn handle_input(&mut self, codecs: &mut Codecs, slot: u32, data: &mut [u8]) {
         let connection = self.connections.live(slot);
-        if connection.client.is_none() || connection.stage == Stage::Ending {
+        let (has_client, is_tls) = (connection.client.is_some(), connection.is_tls());
+        if !has_client {
             if let Some(begun) = self.proxy_headers.take(slot) {
                 return self.proxy_header_received(codecs, slot, begun, data);
             }
+        }
+        if is_tls {
+            return self.handle_tls_input(codecs, slot, data);
+        }
+        self.handle_plaintext(codecs, slot, data);
+    }
+
+    /// Handles bytes from a peer that are as the peer's application has sent them.
+    #[inline]
+    pub fn handle_plaintext(&mut self, codecs: &mut Codecs, slot: u32, data: &mut [u8]) {
+        let connection = self.connections.live(slot);
+        if connection.client.is_none() || connection.stage == Stage::Ending {
             // Ends that were decided earlier are carried out before a request is handled. Otherwise its session could send
             // output to another request, whose connection broke earlier in this turn.
             self.finish_endings(codecs);
@@ -125,22 +138,27 @@ impl State {
 
     /// Handles the end of a peer's input, after all of that input.
     pub fn handle_end_of_input(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>) {
+        if self.connections.live(slot).is_tls() && self.handle_tls_end(slot, result) {
+            return;
+        }
         let cause = result.map_or_else(|error| Cause::Broken(error.0), |()| Cause::EndOfStream);
         self.end_of_input(codecs, slot, cause);
     }
 
     /// Handles a completed send: its latencies are recorded, and output that has been queued since may be sent.
     fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: FrameBatch) {
-        let stage = self.connections.sent(slot);
+        let (stage, is_tls) = self.connections.sent(slot);
         match result {
             Ok(()) => {
                 self.count(Counter::BytesSent, frames.len() as u64);
                 self.record_sent(&frames);
                 if stage == Stage::Dead {
-                    self.release_if_idle(slot);
-                } else {
-                    self.connections.queue_for_flush(slot);
+                    return self.release_if_idle(slot);
                 }
+                if is_tls {
+                    self.tls_sent(slot);
+                }
+                self.connections.queue_for_flush(slot);
             }
             Err(error) => {
                 self.count(Counter::SendErrors, 1);
@@ -291,7 +309,7 @@ impl State {
     }
 
     /// Handles the end of a peer's input.
-    fn end_of_input(&mut self, codecs: &mut Codecs, slot: u32, cause: Cause) {
+    pub fn end_of_input(&mut self, codecs: &mut Codecs, slot: u32, cause: Cause) {
         let broken = !matches!(cause, Cause::EndOfStream);
         match self.connections.live(slot).stage {
             Stage::Open => {

@@ -1,9 +1,8 @@
 //! The listeners of a shard: the kind of each, and the configuration of TLS for those that take it.
 
 use crate::config::ListenKind;
-use rustls::ServerConfig;
+use crate::tls::TlsContext;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 /// A bound socket from which a shard accepts connections.
 #[derive(Debug)]
@@ -20,12 +19,12 @@ pub struct Listener {
 pub(super) struct Listeners {
     kinds: Vec<ListenKind>,
     /// The configuration for handshakes that begin from now on.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<TlsContext>,
 }
 
 impl Listeners {
     /// No listeners, and the configuration for those to come.
-    pub fn new(tls: Option<Arc<ServerConfig>>) -> Listeners {
+    pub fn new(tls: Option<TlsContext>) -> Listeners {
         Listeners { kinds: Vec::new(), tls }
     }
 
@@ -36,8 +35,18 @@ impl Listeners {
         self.kinds = kinds;
     }
 
+    /// The kind of a listener.
+    pub fn kind(&self, listener: usize) -> ListenKind {
+        self.kinds[listener]
+    }
+
+    /// The configuration for handshakes that begin now.
+    pub fn tls(&self) -> Option<&TlsContext> {
+        self.tls.as_ref()
+    }
+
     /// Replaces the configuration of TLS, because certificates were reloaded. Connections keep theirs.
-    pub fn set_tls(&mut self, tls: Arc<ServerConfig>) {
+    pub fn set_tls(&mut self, tls: TlsContext) {
         self.tls = Some(tls);
     }
 }

@@ -11,6 +11,7 @@ use super::backpressure::POSTPONED_MS;
 use super::codecs::Codecs;
 use super::connection::{Input, Moment, Stage};
 use super::ending::Cause;
+use super::handshakes::EXCUSED_MS;
 use super::kernel::{Kernel, Owner, RingOp};
 use super::mesh::TIMERS;
 use super::stalls::CHECKED_PER_TURN_MAX;
@@ -156,6 +157,9 @@ impl State {
             return self.wake_at(slot, self.time.now_ms() + POSTPONED_MS);
         }
         let connection = self.connections.live(slot);
+        if connection.is_tls() && self.tls.is_waiting(slot) {
+            return self.wake_at(slot, self.time.now_ms() + EXCUSED_MS);
+        }
         match connection.stage {
             Stage::Open if !connection.is_socket() => self.session_due(slot),
             Stage::Open if connection.client.is_some() => self.client_due(slot),

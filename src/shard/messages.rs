@@ -7,9 +7,8 @@ use crate::app::{Command, Json};
 use crate::event::path::Path;
 use crate::metrics::Snapshot;
 use crate::protocol::http::Sid;
+use crate::tls::TlsContext;
 use futures_channel::mpsc;
-use rustls::ServerConfig;
-use std::sync::Arc;
 
 /// A message between shards, with the time at which it was sent.
 pub struct Envelope {
@@ -76,7 +75,7 @@ pub enum ControlMessage {
     /// An event concerning an application's workers.
     Workers(WorkerEvent),
     /// Certificates were reloaded: handshakes that begin from now on use this configuration.
-    Tls(Arc<ServerConfig>),
+    Tls(TlsContext),
     /// A test has moved the clock; the reply is sent once everything due by then is done.
     ClockMoved(mpsc::Sender<()>),
 }

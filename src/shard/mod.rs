@@ -6,9 +6,10 @@
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
 //!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `listeners`, `apps`, `sessions`, `link_table`, `held`,
-//!   `stalls`;
+//!   `stalls`, `tls`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
-//!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`;
+//!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`, `handshakes`,
+//!   `records`, `sealing`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -17,6 +18,7 @@
 //! | messages from other shards and from threads | `inbound` |
 //! | connections accepted, bytes received, sends completed | `accept`, `intake` |
 //! | links to workers | `links` |
+//! | TLS: handshakes, records that are received, and those that are sent | `handshakes`, `records`, `sealing` |
 //! | HTTP: requests find their session, output finds its request | `http` |
 //! | an event: its text, path, handler, and answer | `dispatch` |
 //! | the commands that handlers, threads and other shards queue | `apply`, `subscribe` |
@@ -44,6 +46,7 @@ mod dormant;
 mod ending;
 mod flush;
 mod frames;
+mod handshakes;
 mod held;
 mod http;
 mod inbound;
@@ -61,7 +64,9 @@ mod proxied;
 mod proxy_headers;
 mod pubsub;
 mod receive_shares;
+mod records;
 mod refused;
+mod sealing;
 mod sessions;
 #[cfg(test)]
 mod simulation;
@@ -73,6 +78,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod tls;
 
 pub use apps::Apps;
 pub use kernel::Wakeup;
@@ -161,6 +167,7 @@ impl<K: Kernel> Loop<K> {
         state.listen_to_sources_again(codecs);
         // 4. The kernel's events: connections, bytes (decode, route, handle, apply commands), completed sends.
         kernel.drain(|event| state.handle_io(codecs, event));
+        state.run_handshakes(codecs);
         // 5. Timers that are due, and sends that make no progress.
         state.run_timers(codecs);
         state.check_sends(kernel);
@@ -205,6 +212,7 @@ impl State {
         }
         self.connections.free_discarded();
         codecs.truncate(self.connections.slots());
+        self.tls.truncate(self.connections.slots());
         if self.is_shutting_down() && self.is_empty() {
             self.links.abandon_all();
         }

@@ -23,6 +23,7 @@ use super::refused::RefusedConnections;
 use super::sessions::Sessions;
 use super::stalls::Stalls;
 use super::time::Time;
+use super::tls::TlsTable;
 use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
@@ -33,9 +34,9 @@ use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
 use crate::qev::ring::Wait;
 use crate::qev::shrink::List;
+use crate::tls::TlsContext;
 use ahash::RandomState;
 use futures_channel::mpsc;
-use rustls::ServerConfig;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -61,7 +62,7 @@ pub struct SharedState {
     /// The memory, in bytes, that the incomplete messages of all connections may take together.
     pub incomplete_bytes_max: usize,
     /// The configuration of TLS at the start, or `None` if no listener takes TLS.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<TlsContext>,
 }
 
 impl SharedState {
@@ -120,6 +121,7 @@ pub(super) struct State {
     pub apps: Apps,
     pub connections: Connections,
     pub incomplete: Incomplete,
+    pub tls: TlsTable,
     pub pubsub: PubSub,
     pub addresses: Addresses,
     pub refused: RefusedConnections,
@@ -195,6 +197,7 @@ impl State {
             apps,
             connections,
             incomplete: Incomplete::new((shared.incomplete_bytes_max / shards) as u64),
+            tls: TlsTable::default(),
             pubsub: PubSub::new(),
             addresses,
             refused: RefusedConnections::default(),
@@ -225,6 +228,7 @@ impl State {
         self.mesh.awake();
         self.has_found = false;
         self.pubsub.begin_turn();
+        self.tls.begin_turn();
         self.time.begin_turn();
         let is_new_second = self.time.now_ns() >= self.date_due_ns;
         if is_new_second {
@@ -251,6 +255,7 @@ impl State {
         self.mesh.give_back();
         self.connections.give_back();
         self.pubsub.give_back();
+        self.tls.give_back();
         self.ring_ops.give_back();
         self.app_commands.give_back();
     }
@@ -281,7 +286,8 @@ impl State {
         let ready = ends || later || self.connections.has_ready() || self.mesh.has_deferred();
         let held = self.has_source_to_listen_to();
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
-        ready || !self.ring_ops.is_empty() || leaving || unblocked || held || commands
+        let waiting = commands || self.tls.has_waiting();
+        ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting
     }
 
     /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer
@@ -328,6 +334,9 @@ impl State {
         gauge(Gauge::Connections, self.connections.len() - self.sessions.len() - self.refused.uncounted());
         gauge(Gauge::ConnectionsRefusing, self.refused.len());
         gauge(Gauge::HttpSessions, self.sessions.len());
+        gauge(Gauge::TlsConnections, self.tls.secured());
+        gauge(Gauge::TlsHandshakesOpen, self.tls.half_open());
+        gauge(Gauge::TlsHandshakesWaiting, self.tls.waiting());
         gauge(Gauge::Clients, self.connections.clients());
         gauge(Gauge::Subscriptions, self.pubsub.subscriptions());
         gauge(Gauge::Paths, self.pubsub.paths());
@@ -389,7 +398,8 @@ impl State {
         }
         self.proxy_headers.check(|slot| self.connections.has_socket(slot));
         let of_peers = codecs.incomplete_bytes() + self.proxy_headers.bytes() + self.sessions.kept_bytes();
-        self.incomplete.check(of_peers);
+        self.incomplete.check(of_peers + self.tls.all_incomplete_bytes());
+        self.check_tls();
         self.links.check();
         self.check_held();
         self.apps.check();

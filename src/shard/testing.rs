@@ -21,6 +21,7 @@ use crate::qev::clock::{Clock, ClockHandle};
 use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
 use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, SendId, Token, Wait};
+use crate::tls::TlsContext;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -66,7 +67,7 @@ pub struct TestShard {
 const INBOX_MESSAGES: usize = 1 << 16;
 
 /// The places of a shard for connections, unless a test asks for another number.
-const PLACES: u32 = 1 << 20;
+pub const PLACES: u32 = 1 << 20;
 
 /// Commands posted by other threads or by dropped promises, with the shards that they are for.
 struct PostedCommands(Mutex<Vec<(usize, AppCommand)>>);
@@ -97,8 +98,20 @@ impl World {
         places: u32,
         link_places: u32,
     ) -> World {
+        World::with_listener(shards, config, apps, (places, link_places), (ListenKind::Plain, None))
+    }
+
+    /// Creates shards whose listener is of this kind. `places` are those for connections and for links to workers.
+    pub fn with_listener(
+        shards: usize,
+        config: Config,
+        apps: Vec<Arc<dyn Application>>,
+        (places, link_places): (u32, u32),
+        (kind, tls): (ListenKind, Option<TlsContext>),
+    ) -> World {
         let config = Arc::new(config);
-        let shared = Arc::new(SharedState::new(&config, places as usize * shards));
+        let shared = SharedState { tls, ..SharedState::new(&config, places as usize * shards) };
+        let shared = Arc::new(shared);
         let (clock, clock_handle) = Clock::manual();
         let posted = Arc::new(PostedCommands(Mutex::default()));
         let message_bytes_max = config.message_bytes_max;
@@ -119,7 +132,7 @@ impl World {
             let kernel = TestKernel { places, reserved_places: link_places, ..TestKernel::default() };
             let mut shard = Loop::new(kernel, Inboxes { control, app_commands }, parts);
             shard.state.start_app_timers();
-            shard.state.start_accepting(vec![ListenKind::Plain]);
+            shard.state.start_accepting(vec![kind]);
             TestShard { shard, commands: to_commands, control: to_control }
         };
         let shards = mesh(shards, mesh_settings).into_iter().enumerate().map(make).collect();

@@ -220,7 +220,9 @@ fn garbage_first_bytes() {
     client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01");
     client.expect_bytes(b"\x15\x03\x01\x00\x02\x02\x28");
     client.expect_disconnect();
-    server.log_with("reason=\"TLS is not supported; a proxy in front must end it\"");
+    server.log_with(
+        "reason=\"TLS on a port that takes none; connect without it, or to a port that takes TLS\"",
+    );
     assert_eq!(server.stats().value("protocol_unknown"), garbage.len() as u64 + 1);
 }
 

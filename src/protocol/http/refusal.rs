@@ -79,6 +79,8 @@ pub enum HttpRefusal {
     AddressFull,
     /// The connection exceeds the number that the server may have.
     ServerFull,
+    /// The port takes only TLS.
+    PlainHttp,
 }
 
 impl HttpRefusal {
@@ -140,6 +142,7 @@ impl HttpRefusal {
             HttpRefusal::NoRoom => "too many requests are incomplete",
             HttpRefusal::AddressFull => "too many connections from this address",
             HttpRefusal::ServerFull => "the server is full",
+            HttpRefusal::PlainHttp => "this port takes only TLS: use https:// or wss://",
         }
     }
 

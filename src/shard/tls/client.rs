@@ -1,0 +1,191 @@
+//! A client of the shard tests that speaks TLS: rustls, over the simulated sockets.
+
+use crate::app::Application;
+use crate::config::{Config, ListenKind};
+use crate::protocol::OHAI;
+use crate::shard::testing::{PLACES, Peer, World, raw_message};
+use crate::tls::TlsContext;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+/// The path of a file of the certificates for tests.
+fn file(name: &str) -> String {
+    format!("{}/tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The context of the servers of the tests.
+fn context() -> TlsContext {
+    let chain = CertificateDer::pem_file_iter(file("server.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().with_no_client_auth();
+    TlsContext::new(builder.with_single_cert(chain, key).unwrap())
+}
+
+/// The name of the server in its certificate.
+fn server_name() -> ServerName<'static> {
+    ServerName::try_from("quickio.example").unwrap()
+}
+
+fn client_config(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_protocol_versions(versions).unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Creates shards whose listener is of this kind.
+pub fn world(shards: usize, kind: ListenKind, config: Config, apps: Vec<Arc<dyn Application>>) -> World {
+    World::with_listener(shards, config, apps, (PLACES, 0), (kind, Some(context())))
+}
+
+/// A client that speaks TLS.
+pub struct TlsClient {
+    pub peer: Peer,
+    pub tls: ClientConnection,
+    /// What was received and is not handled yet, because the test wants to see the records.
+    pub received: Vec<u8>,
+}
+
+impl TlsClient {
+    /// Connects a client, which sends its ClientHello.
+    pub fn begin(world: &mut World, shard: usize) -> TlsClient {
+        TlsClient::begin_with(world, shard, rustls::ALL_VERSIONS)
+    }
+
+    /// Connects a client that supports these versions, which sends its ClientHello.
+    pub fn begin_with(
+        world: &mut World,
+        shard: usize,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> TlsClient {
+        let peer = world.connect(shard);
+        let tls = ClientConnection::new(client_config(versions), server_name()).unwrap();
+        let mut client = TlsClient { peer, tls, received: Vec::new() };
+        client.send_records(world);
+        client
+    }
+
+    /// The TLS of a client that has sent nothing.
+    pub fn unconnected() -> ClientConnection {
+        ClientConnection::new(client_config(rustls::ALL_VERSIONS), server_name()).unwrap()
+    }
+
+    /// Connects a client and completes its handshake.
+    pub fn connect(world: &mut World, shard: usize) -> TlsClient {
+        TlsClient::connect_with(world, shard, rustls::ALL_VERSIONS)
+    }
+
+    /// Connects a client that supports these versions and completes its handshake.
+    pub fn connect_with(
+        world: &mut World,
+        shard: usize,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> TlsClient {
+        let mut client = TlsClient::begin_with(world, shard, versions);
+        client.complete(world);
+        client
+    }
+
+    /// Completes the handshake.
+    pub fn complete(&mut self, world: &mut World) {
+        for _ in 0..8 {
+            world.run_until_idle();
+            self.handle(world);
+            self.send_records(world);
+        }
+        assert!(!self.tls.is_handshaking(), "the handshake must be complete");
+    }
+
+    /// Connects a client, completes its handshakes with TLS and with raw QuickIO.
+    pub fn connect_raw(world: &mut World, shard: usize) -> TlsClient {
+        let mut client = TlsClient::connect(world, shard);
+        client.send(world, OHAI.as_bytes());
+        assert_eq!(client.receive(world), OHAI.as_bytes());
+        client
+    }
+
+    /// The records that the client has to send.
+    pub fn records(&mut self) -> Vec<u8> {
+        let mut records = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut records).unwrap();
+        }
+        records
+    }
+
+    /// The records of these bytes, which are not sent.
+    pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.tls.set_buffer_limit(None);
+        self.tls.writer().write_all(bytes).unwrap();
+        self.records()
+    }
+
+    fn send_records(&mut self, world: &mut World) {
+        let records = self.records();
+        if !records.is_empty() && !world.is_closed(self.peer) {
+            world.send_bytes(self.peer, &records);
+        }
+    }
+
+    /// Sends bytes. The shard receives them in a later turn.
+    pub fn send(&mut self, world: &mut World, bytes: &[u8]) {
+        let records = self.seal(bytes);
+        world.send_bytes(self.peer, &records);
+    }
+
+    /// Sends an event of a raw client.
+    pub fn send_event(&mut self, world: &mut World, text: &str) {
+        self.send(world, &raw_message(text));
+    }
+
+    /// Closes TLS. The stream goes on.
+    pub fn send_close_notify(&mut self, world: &mut World) {
+        self.tls.send_close_notify();
+        self.send_records(world);
+    }
+
+    /// Handles what was received; returns the plaintext.
+    pub fn handle(&mut self, world: &mut World) -> Vec<u8> {
+        let (mut plain, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        self.received.extend(world.take_bytes(self.peer));
+        let mut rest = &self.received[..];
+        while !rest.is_empty() {
+            self.tls.read_tls(&mut rest).unwrap();
+            self.tls.process_new_packets().unwrap();
+            while let Ok(read @ 1..) = self.tls.reader().read(&mut buffer) {
+                plain.extend_from_slice(&buffer[..read]);
+            }
+        }
+        self.received.clear();
+        plain
+    }
+
+    /// Runs the shards until they are idle, and returns the plaintext that they have sent.
+    pub fn receive(&mut self, world: &mut World) -> Vec<u8> {
+        world.run_until_idle();
+        self.handle(world)
+    }
+
+    /// Returns whether the server has closed TLS, as far as the client has received.
+    pub fn is_closed(&mut self) -> bool {
+        self.tls.process_new_packets().unwrap().peer_has_closed()
+    }
+
+    /// The texts of the messages that the server has sent to a raw client.
+    pub fn receive_events(&mut self, world: &mut World) -> Vec<String> {
+        let plain = self.receive(world);
+        let (mut texts, mut rest) = (Vec::new(), &plain[..]);
+        while let Some((len, after)) = rest.split_first_chunk() {
+            let (text, after) = after.split_at(u64::from_be_bytes(*len) as usize);
+            texts.push(String::from_utf8(text.to_vec()).unwrap());
+            rest = after;
+        }
+        texts
+    }
+}

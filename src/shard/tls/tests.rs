@@ -1,0 +1,353 @@
+//! Tests of TLS on shards without a kernel, with rustls as the other end.
+
+use super::client::{TlsClient, world};
+use crate::app::relay::Relay;
+use crate::config::{Config, ListenKind};
+use crate::metrics::{Counter, Gauge};
+use crate::protocol::websocket::frame::Opcode;
+use crate::protocol::{OHAI, testing::Random};
+use crate::shard::testing::{UPGRADE, World, client_close, client_frame, raw_message};
+use rustls::version::{TLS12, TLS13};
+use std::sync::Arc;
+
+fn relay(kind: ListenKind) -> World {
+    world(1, kind, Config::default(), vec![Arc::new(Relay)])
+}
+
+fn counters(world: &World) -> [u64; 4] {
+    [Counter::TlsHandshakes, Counter::TlsResumed, Counter::TlsAbandoned, Counter::TlsTruncated]
+        .map(|counter| world.counter(counter))
+}
+
+/// Ends the stream of a client, and runs until nothing is left.
+fn end(world: &mut World, client: &TlsClient) {
+    world.end_stream(client.peer);
+    world.run_until_idle();
+}
+
+#[test]
+fn both_versions_carry_events() {
+    for version in [&TLS12, &TLS13] {
+        let mut world = relay(ListenKind::Tls);
+        let mut client = TlsClient::connect_with(&mut world, 0, &[version]);
+        client.send(&mut world, OHAI.as_bytes());
+        assert_eq!(client.receive(&mut world), OHAI.as_bytes());
+        client.send_event(&mut world, "/qio/ping:1=null");
+        assert_eq!(client.receive_events(&mut world).len(), 1);
+        assert_eq!(world.gauge(Gauge::TlsConnections), 1);
+        assert_eq!(counters(&world), [1, 0, 0, 0]);
+        client.send_close_notify(&mut world);
+        assert!(client.receive(&mut world).is_empty() && client.is_closed(), "close_notify is answered");
+        assert!(world.is_stream_ended(client.peer));
+        end(&mut world, &client);
+        assert_eq!(counters(&world), [1, 0, 0, 0]);
+        assert_eq!((world.counter(Counter::ClosesByPeer), world.gauge(Gauge::TlsConnections)), (1, 0));
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn bytes_may_arrive_one_at_a_time() {
+    let mut world = relay(ListenKind::Tls);
+    let peer = world.connect(0);
+    let mut client = TlsClient { peer, tls: TlsClient::unconnected(), received: Vec::new() };
+    while client.tls.is_handshaking() || client.tls.wants_write() {
+        let records = client.records();
+        trickle(&mut world, &client, &records);
+        client.handle(&mut world);
+    }
+    for bytes in [OHAI.as_bytes(), &raw_message("/qio/ping:1=null"), &raw_message("/qio/ping:2=null")] {
+        let records = client.seal(bytes);
+        trickle(&mut world, &client, &records);
+    }
+    let plain = client.receive(&mut world);
+    assert!(plain.starts_with(OHAI.as_bytes()) && plain.len() > 2 * OHAI.len(), "{plain:?}");
+    assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
+    client.send_close_notify(&mut world);
+    end(&mut world, &client);
+    assert_eq!(counters(&world), [1, 0, 0, 0]);
+    world.assert_empty();
+}
+
+/// Sends bytes one at a time, and runs the shards after each.
+fn trickle(world: &mut World, client: &TlsClient, bytes: &[u8]) {
+    for byte in bytes {
+        world.send_bytes(client.peer, &[*byte]);
+        world.run_until_idle();
+    }
+}
+
+#[test]
+fn large_messages_are_cut_anywhere() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect_raw(&mut world, 0);
+    let mut random = Random::new(7);
+    let text = format!("/qio/ping:1=\"{}\"", "x".repeat(50_000));
+    for _ in 0..5 {
+        let records = client.seal(&raw_message(&text).repeat(2));
+        let mut rest = &records[..];
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(random.below(5000).clamp(1, rest.len()));
+            world.send_bytes(client.peer, piece);
+            rest = after;
+        }
+        assert_eq!(client.receive_events(&mut world).len(), 2);
+    }
+    assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
+}
+
+#[test]
+fn a_broadcast_reaches_tls_and_plain_clients() {
+    let mut world = relay(ListenKind::Either);
+    let mut clients: Vec<TlsClient> = (0..3).map(|_| TlsClient::connect_raw(&mut world, 0)).collect();
+    let plain = world.connect_raw(0);
+    for client in &mut clients {
+        client.send_event(&mut world, "/qio/on:1=\"/relay/room\"");
+        assert_eq!(client.receive_events(&mut world).len(), 1);
+    }
+    world.send_event(plain, "/qio/on:1=\"/relay/room\"");
+    world.run_until_idle();
+    world.take_raw_messages(plain);
+    let large = "y".repeat(60_000);
+    for text in ["one", &large, &large, "two"] {
+        world.send_event(plain, &format!("/relay/room:0=\"{text}\""));
+    }
+    world.run_until_idle();
+    let expected = world.take_raw_messages(plain);
+    assert_eq!(expected.len(), 4);
+    for client in &mut clients {
+        assert_eq!(client.receive_events(&mut world), expected);
+    }
+    assert_eq!(world.counter(Counter::TlsHandshakes), 3);
+}
+
+#[test]
+fn a_websocket_ends_with_close_notify_behind_its_close() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect(&mut world, 0);
+    client.send(&mut world, UPGRADE);
+    client.send(&mut world, &client_frame(Opcode::Text, OHAI.as_bytes()));
+    assert!(client.receive(&mut world).ends_with(OHAI.as_bytes()));
+    client.send(&mut world, &client_close(1000));
+    let close = client.receive(&mut world);
+    assert!(close.ends_with(&1000_u16.to_be_bytes()), "{close:?}");
+    assert!(client.is_closed(), "close_notify follows the Close");
+    assert!(world.is_closed(client.peer), "the socket is closed behind the last output");
+    world.assert_empty();
+    assert_eq!(counters(&world), [1, 0, 0, 0]);
+}
+
+#[test]
+fn a_stream_that_ends_without_close_notify_is_truncated() {
+    let mut world = relay(ListenKind::Tls);
+    let client = TlsClient::connect_raw(&mut world, 0);
+    end(&mut world, &client);
+    assert!(world.is_closed(client.peer));
+    assert_eq!(counters(&world), [1, 0, 0, 1]);
+    assert_eq!(world.counter(Counter::ClosesByPeer), 0);
+    world.assert_empty();
+}
+
+#[test]
+fn a_request_is_answered_behind_close_notify_but_not_behind_a_truncation() {
+    let request = b"GET /quickio.js HTTP/1.1\r\nHost: a\r\n\r\n";
+    for closes in [true, false] {
+        let mut world = relay(ListenKind::Tls);
+        let mut client = TlsClient::connect(&mut world, 0);
+        client.send(&mut world, request);
+        if closes {
+            client.send_close_notify(&mut world);
+        }
+        world.end_stream(client.peer);
+        let response = client.receive(&mut world);
+        assert_eq!(response.starts_with(b"HTTP/1.1 200"), closes);
+        assert_eq!(client.is_closed(), closes);
+        assert_eq!(world.counter(Counter::TlsTruncated), u64::from(!closes));
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_changed_record_is_told_with_an_alert() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect_raw(&mut world, 0);
+    let mut records = client.seal(&raw_message("/qio/ping:1=null"));
+    *records.last_mut().unwrap() ^= 1;
+    world.send_bytes(client.peer, &records);
+    client.send_event(&mut world, "/qio/ping:2=null");
+    world.run_until_idle();
+    let mut received = &world.take_bytes(client.peer)[..];
+    client.tls.read_tls(&mut received).unwrap();
+    let error = client.tls.process_new_packets().unwrap_err();
+    assert_eq!(error, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+    assert!(world.is_stream_ended(client.peer), "nothing follows a fatal alert");
+    end(&mut world, &client);
+    assert_eq!((world.counter(Counter::TlsBadRecords), world.counter(Counter::EventsReceived)), (1, 0));
+    world.assert_empty();
+}
+
+#[test]
+fn http_without_tls_is_told_so() {
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut world = relay(ListenKind::Tls);
+    let http = world.connect(0);
+    world.turn(0);
+    world.send_bytes(http, request);
+    world.run_until_idle();
+    let response = String::from_utf8(world.take_bytes(http)).unwrap();
+    assert!(response.starts_with("HTTP/1.1 400") && response.contains("takes only TLS"), "{response}");
+    assert!(world.is_stream_ended(http));
+    let raw = world.connect(0);
+    world.turn(0);
+    world.send_bytes(raw, OHAI.as_bytes());
+    world.run_until_idle();
+    assert!(world.take_bytes(raw).is_empty() && world.is_stream_ended(raw));
+    assert_eq!(world.counter(Counter::TlsFailedPlain), 2);
+    for peer in [http, raw] {
+        world.end_stream(peer);
+    }
+    world.run_until_idle();
+    world.assert_empty();
+}
+
+#[test]
+fn handshakes_wait_for_their_share_of_a_turn() {
+    let mut world = relay(ListenKind::Tls);
+    let mut clients: Vec<TlsClient> = (0..100).map(|_| TlsClient::begin(&mut world, 0)).collect();
+    world.turn(0);
+    let waiting = world.gauge(Gauge::TlsHandshakesWaiting);
+    assert!((1..100).contains(&waiting), "{waiting} of 100 handshakes wait");
+    assert!(world.is_runnable(0));
+    // One that leaves meanwhile, and one whose stream ends in order.
+    world.reset(clients[98].peer);
+    world.end_stream(clients[99].peer);
+    let gone = clients.split_off(98);
+    for client in &mut clients {
+        client.complete(&mut world);
+    }
+    assert!(world.is_closed(gone[0].peer) && world.is_stream_ended(gone[1].peer));
+    assert_eq!(counters(&world), [98, 0, 2, 0]);
+    assert_eq!(world.gauge(Gauge::TlsHandshakesOpen), 0);
+    assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
+    for client in &clients {
+        world.reset(client.peer);
+    }
+    world.run_until_idle();
+    world.assert_empty();
+}
+
+#[test]
+fn the_oldest_handshake_makes_room_for_a_new_one() {
+    let mut world = relay(ListenKind::Tls);
+    world.shards[0].state_mut().tls.set_begun_max(3);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(TlsClient::begin(&mut world, 0));
+        world.run_until_idle();
+    }
+    assert_eq!((world.counter(Counter::TlsEvicted), world.gauge(Gauge::TlsHandshakesOpen)), (1, 3));
+    assert!(world.is_stream_ended(clients[0].peer));
+    clients[1].complete(&mut world);
+    clients.push(TlsClient::begin(&mut world, 0));
+    world.run_until_idle();
+    assert_eq!(world.counter(Counter::TlsEvicted), 1, "a complete handshake has made room");
+    clients[2].complete(&mut world);
+}
+
+#[test]
+fn a_handshake_and_a_record_must_be_complete_in_time() {
+    let mut world = relay(ListenKind::Tls);
+    let silent = world.connect(0);
+    let half = TlsClient::begin(&mut world, 0);
+    let mut slow = TlsClient::connect_raw(&mut world, 0);
+    let record = slow.seal(&raw_message("/qio/ping:1=null"));
+    world.send_bytes(slow.peer, &record[..record.len() - 1]);
+    world.run_until_idle();
+    assert!(world.gauge(Gauge::IncompleteBytes) > 0);
+    world.run_seconds(30);
+    for peer in [silent, half.peer, slow.peer] {
+        assert!(world.is_stream_ended(peer));
+    }
+    assert_eq!(counters(&world), [1, 0, 1, 0]);
+    assert_eq!((world.counter(Counter::TimeoutsHandshake), world.counter(Counter::TimeoutsMessage)), (2, 1));
+    assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
+    world.run_seconds(30);
+    world.assert_empty();
+}
+
+#[test]
+fn a_full_server_sends_an_alert_instead_of_a_handshake() {
+    let config = Config { clients_max: 1, ..Config::default() };
+    let mut world = world(1, ListenKind::Either, config, vec![]);
+    let _first = TlsClient::connect(&mut world, 0);
+    let mut second = TlsClient::begin(&mut world, 0);
+    world.run_until_idle();
+    let mut received = &world.take_bytes(second.peer)[..];
+    second.tls.read_tls(&mut received).unwrap();
+    let error = second.tls.process_new_packets().unwrap_err();
+    assert_eq!(error, rustls::Error::AlertReceived(rustls::AlertDescription::InternalError));
+    assert!(world.is_stream_ended(second.peer));
+    let http = world.connect(0);
+    world.turn(0);
+    world.send_bytes(http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    world.run_until_idle();
+    assert!(world.take_bytes(http).starts_with(b"HTTP/1.1 503"));
+    assert_eq!(world.counter(Counter::TlsHandshakes), 1);
+}
+
+#[test]
+fn keys_are_updated_in_both_directions() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect_raw(&mut world, 0);
+    for number in 0..3 {
+        client.tls.refresh_traffic_keys().unwrap();
+        client.send_event(&mut world, &format!("/qio/ping:{number}1=null"));
+        assert_eq!(client.receive_events(&mut world).len(), 1);
+    }
+    // Each request of the client changes its own key, and the server answers with a change of its key.
+    assert_eq!(world.counter(Counter::TlsKeyUpdates), 6);
+}
+
+#[test]
+fn a_shutdown_closes_tls() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect_raw(&mut world, 0);
+    let mut idle = TlsClient::connect(&mut world, 0);
+    let half = TlsClient::begin(&mut world, 0);
+    world.run_until_idle();
+    world.run_seconds(2);
+    let deadline_ns = crate::qev::clock::nanos() + 60_000_000_000;
+    world.send_control(0, crate::shard::ControlMessage::Shutdown { deadline_ns });
+    client.receive(&mut world);
+    idle.receive(&mut world);
+    assert!(client.is_closed() && idle.is_closed());
+    for peer in [client.peer, idle.peer, half.peer] {
+        assert!(world.is_stream_ended(peer));
+        if !world.is_closed(peer) {
+            world.end_stream(peer);
+        }
+    }
+    world.run_until_idle();
+    world.assert_empty();
+    assert_eq!(counters(&world)[3], 0);
+}
+
+#[test]
+fn what_a_client_does_not_read_is_not_sealed() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect_raw(&mut world, 0);
+    client.send_event(&mut world, "/qio/on:1=\"/relay/room\"");
+    client.receive_events(&mut world);
+    world.set_reading(client.peer, false);
+    let mut sender = TlsClient::connect_raw(&mut world, 0);
+    let text = format!("/relay/room:0=\"{}\"", "z".repeat(10_000));
+    for _ in 0..20 {
+        sender.send_event(&mut world, &text);
+        world.run_until_idle();
+    }
+    let waiting = world.gauge(Gauge::OutboxBytes);
+    assert!((200_000..300_000).contains(&waiting), "{waiting}");
+    world.set_reading(client.peer, true);
+    assert_eq!(client.receive_events(&mut world).len(), 20);
+    assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
+}
