@@ -175,6 +175,8 @@ impl From<Error> for TlsFailure {
             Error::NoApplicationProtocol => {
                 (TlsReason::Incompatible, AlertDescription::NoApplicationProtocol)
             }
+            // rustls has no other error for a key that cannot sign as the client wants.
+            Error::General(_) => (TlsReason::Incompatible, AlertDescription::HandshakeFailure),
             Error::PeerMisbehaved(_) => (TlsReason::Misbehaved, AlertDescription::UnexpectedMessage),
             Error::DecryptError => (TlsReason::BadMac, AlertDescription::BadRecordMac),
             Error::PeerSentOversizedRecord => (TlsReason::Oversized, AlertDescription::RecordOverflow),

@@ -172,7 +172,11 @@ impl Inner {
             is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         let version = connection.protocol_version().expect("a complete handshake has a version");
-        let extracted = connection.dangerous_extract_secrets()?;
+        let extracted = connection.dangerous_extract_secrets().map_err(|error| TlsFailure {
+            reason: TlsReason::Internal,
+            alert: None,
+            error: Some(error),
+        })?;
         let session = TlsSession::new(version, &extracted, &self.secrets)?;
         Ok(Established { session, peer })
     }

@@ -176,6 +176,22 @@ fn versions_and_suites_that_do_not_match_fail() {
     let (failure, error) = failed(&mut client(&Arc::new(client_config(rsa))), &context);
     assert_eq!(failure.reason, TlsReason::Incompatible, "{failure}");
     assert_eq!(error, Error::AlertReceived(AlertDescription::HandshakeFailure));
+    // A client that accepts only signatures with RSA, for a suite and a certificate with ECDSA.
+    let ecdsa = |(suite, _): &(rustls::SupportedCipherSuite, _)| format!("{suite:?}").contains("ECDHE_ECDSA");
+    let mut config = client_config(suites().into_iter().find(ecdsa).unwrap().0);
+    let mut provider = (**config.crypto_provider()).clone();
+    let mapping = provider.signature_verification_algorithms.mapping;
+    let first = mapping.iter().position(|(scheme, _)| format!("{scheme:?}").starts_with("RSA")).unwrap();
+    provider.signature_verification_algorithms.mapping = &mapping[first..];
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider));
+    config = builder
+        .with_protocol_versions(&[&version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots())
+        .with_no_client_auth();
+    let (failure, error) = failed(&mut client(&Arc::new(config)), &context);
+    assert_eq!(failure.reason, TlsReason::Incompatible, "{failure}");
+    assert_eq!(error, Error::AlertReceived(AlertDescription::HandshakeFailure));
     // No common protocol.
     let mut config = client_config(tls_13);
     config.alpn_protocols = vec![b"h2".to_vec()];
