@@ -15,7 +15,8 @@ use quickio::protocol::websocket::encode;
 use quickio::protocol::websocket::frame::Opcode;
 use quickio::protocol::websocket::mask::unmask;
 use quickio::protocol::{
-    Codec, CodecSettings, Framing, Incoming, OHAI, Options, Origins, TrustedProxies, Utf8Gatherer, frame,
+    Codec, CodecSettings, Compression, Framing, Incoming, OHAI, Options, Origins, TrustedProxies,
+    Utf8Gatherer, frame,
 };
 
 const KEY: [u8; 4] = [0x11, 0x02, 0x14, 0x08];
@@ -25,6 +26,7 @@ const SETTINGS: CodecSettings = CodecSettings {
     http_head_bytes_max: 16_384,
     origins: Origins::Any,
     proxies: TrustedProxies::NONE,
+    compression: Compression::OFF,
     date: HttpDate::EPOCH,
 };
 
@@ -61,7 +63,7 @@ fn decode(criterion: &mut Criterion) {
             _ => unreachable!("a whole text frame is an event"),
         });
         let mut decoder = Decoder::default();
-        let rules = Rules { message_bytes_max: 1 << 20, binary: false };
+        let rules = Rules { message_bytes_max: 1 << 20, binary: false, compression: None };
         measure(&mut group, "decoder", len, || match decoder.decode(&mut input, rules) {
             Ok(decoded) => match decoded.message {
                 Some(ClientMessage::Text(text)) => text.len(),

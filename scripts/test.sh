@@ -186,7 +186,7 @@ start_test_server() {
     # The variables are for the tests: the server would reject them as unknown settings.
     start_server "$logs/server.out" "$logs/server.err" \
         env -u QUICKIO_ADDRESS -u QUICKIO_ADMIN -u QUICKIO_PID target/debug/quickio --shards 2 --app relay \
-        --app clienttest --clock manual --listen 127.0.0.1:0 --admin 127.0.0.1:0
+        --app clienttest --compression --clock manual --listen 127.0.0.1:0 --admin 127.0.0.1:0
     if ! wait_for_server grep -qx ready "$logs/server.out"; then
         echo "the server did not start:" >&2
         cat "$logs/server.err" >&2

@@ -160,6 +160,11 @@ pub const MANGLER_KEEPALIVE: Duration = Duration::from_secs(60);
 /// The number of unanswered keep-alive probes, ten seconds apart, after which a peer is considered disconnected.
 pub const MANGLER_KEEPALIVE_PROBES: u32 = 3;
 
+/// The number of bytes of messages that a shard compresses in one turn (permessage-deflate). They take about 3 ms. Further
+/// messages of the turn are sent as they are, as are longer ones: peers that cause many large messages must not stall the
+/// shard.
+pub const DEFLATED_BYTES_PER_TURN_MAX: usize = 1 << 20;
+
 /// The maximum number of shared objects that are loaded as applications. Each takes a slot in a table of handles.
 pub const C_APPLICATIONS_MAX: usize = 64;
 

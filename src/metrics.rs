@@ -74,6 +74,8 @@ metrics! {
              does not list.";
         HandshakesWebsocket = "handshakes_websocket", "connections",
             "WebSocket clients that completed their handshake, including /qio/ohai.";
+        HandshakesDeflate = "handshakes_deflate", "connections",
+            "Of handshakes_websocket, those of clients with which compression was negotiated.";
         HandshakesRaw = "handshakes_raw", "connections",
             "Raw TCP clients that completed their handshake.";
         TlsHandshakes = "tls_handshakes", "connections",
@@ -125,7 +127,7 @@ metrics! {
         ClosesViolation = "closes_violation", "connections",
             "Connections closed because the peer violated its protocol (WebSocket: 1002).";
         ClosesInvalidUtf8 = "closes_invalid_utf8", "connections",
-            "Connections closed because a text was not valid UTF-8 (WebSocket: 1007).";
+            "Connections closed because a text was not valid UTF-8, or a compressed message was not valid (WebSocket: 1007).";
         ClosesTooLarge = "closes_too_large", "connections",
             "Connections closed because a message exceeded message-bytes-max (WebSocket: 1009).";
         ClosesBinary = "closes_binary", "connections",
@@ -188,6 +190,24 @@ metrics! {
             "Events received for a path that no application has registered (answered with 404).";
         MessagesSent = "messages_sent", "messages",
             "Events, answers and heartbeats added to outboxes, counted once for each recipient.";
+        MessagesCompressed = "messages_compressed", "messages",
+            "Messages that were compressed. A broadcast counts once on each shard that has subscribers with compression.";
+        MessagesIncompressible = "messages_incompressible", "messages",
+            "Messages that were sent as they are, because compression did not make them shorter by a tenth.";
+        CompressionSkipped = "compression_skipped", "messages",
+            "Messages that were sent as they are, because the shard had compressed 1 MiB in the same turn, or because they \
+             are longer than that.";
+        CompressedBytesBefore = "compressed_bytes_before", "bytes",
+            "Bytes of the messages counted in messages_compressed, before compression.";
+        CompressedBytesAfter = "compressed_bytes_after", "bytes",
+            "Bytes of the messages counted in messages_compressed, after compression.";
+        MessagesInflated = "messages_inflated", "messages",
+            "Compressed messages received from clients.";
+        InflatedBytes = "inflated_bytes", "bytes",
+            "Bytes of the messages counted in messages_inflated, after they were inflated.";
+        InflationsRefused = "inflations_refused", "messages",
+            "Compressed messages that were longer than message-bytes-max once inflated. Their connections are closed \
+             (closes_too_large).";
         Sends = "sends", "sends",
             "Sends submitted to the kernel. One send carries everything for one client in one turn.";
         SendErrors = "send_errors", "sends",

@@ -3,7 +3,7 @@
 
 use quickio::limits::{HTTP_EMPTY_LINES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 use quickio::protocol::http::{HttpDate, HttpResponse, Persistence, ReadyResponses, RequestKind};
-use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins, TrustedProxies};
+use quickio::protocol::{Codec, CodecSettings, Compression, Incoming, Options, Origins, TrustedProxies};
 
 mod fuzz;
 
@@ -175,6 +175,7 @@ fn settings() -> CodecSettings {
         http_head_bytes_max: HTTP_HEAD_BYTES_MAX,
         origins: Origins::Only(vec![ORIGIN.into()].into()),
         proxies: TrustedProxies::NONE,
+        compression: Compression::OFF,
         date: HttpDate::EPOCH,
     }
 }

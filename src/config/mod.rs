@@ -303,6 +303,12 @@ pub struct Config {
     pub connections_per_address_max: Option<usize>,
     /// The maximum size of a message from a client, in bytes.
     pub message_bytes_max: usize,
+    /// Compress WebSocket messages for clients that offer permessage-deflate.
+    pub compression: bool,
+    /// The length from which on a broadcast is compressed, in bytes.
+    pub compression_min_bytes: usize,
+    /// The length from which on a message for one client is compressed, in bytes.
+    pub compression_single_min_bytes: usize,
     /// The maximum size of the head of an HTTP request, in bytes.
     pub http_head_bytes_max: usize,
     /// The maximum number of bytes that may wait for one client to read them.
@@ -446,6 +452,9 @@ impl Default for Config {
             sessions_share: 75,
             connections_per_address_max: None,
             message_bytes_max: 65_536,
+            compression: false,
+            compression_min_bytes: 256,
+            compression_single_min_bytes: 1024,
             http_head_bytes_max: 16_384,
             outbox_bytes_max: 1_048_576,
             outboxes_bytes_max: None,

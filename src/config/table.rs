@@ -292,6 +292,44 @@ pub static SETTINGS: &[Setting] = &[
               chrome-extension://ID. null and file:// are local files and sandboxed pages, whoever made them.",
     },
     Setting {
+        name: "compression",
+        group: Group::Serving,
+        kind: ValueKind::Switch(|config| &mut config.compression),
+        default: "off",
+        doc: "Compresses WebSocket messages for clients that offer permessage-deflate, as browsers do. A broadcast is \
+              compressed once for all subscribers of a shard, and connections take no more memory. Leave it off if one \
+              message can contain a secret and text that an attacker chooses: its length would tell the attacker about \
+              the secret (CRIME).",
+    },
+    Setting {
+        name: "compression-min-bytes",
+        group: Group::Serving,
+        kind: ValueKind::Count {
+            min: 1,
+            max: 256 * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.compression_min_bytes,
+        },
+        default: "256",
+        doc: "The length from which on a broadcast is compressed. Shorter ones hardly shrink. A message that compression does \
+              not make shorter by a tenth is sent as it is.",
+    },
+    Setting {
+        name: "compression-single-min-bytes",
+        group: Group::Serving,
+        kind: ValueKind::Count {
+            min: 1,
+            max: 256 * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.compression_single_min_bytes,
+        },
+        default: "1024",
+        doc: "The length from which on a message for one client, such as an answer, is compressed. It is longer than \
+              compression-min-bytes because the work is done for one client only.",
+    },
+    Setting {
         name: "tls-cert",
         group: Group::Tls,
         kind: ValueKind::Files(|config| &mut config.tls_cert),

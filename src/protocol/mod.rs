@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use quickio::protocol::http::HttpDate;
-//! use quickio::protocol::{Codec, CodecSettings, Incoming, Options, Origins, TrustedProxies};
+//! use quickio::protocol::{Codec, CodecSettings, Compression, Incoming, Options, Origins, TrustedProxies};
 //!
 //! let mut codec = Codec::new(Options::default());
 //! let settings = CodecSettings {
@@ -13,6 +13,7 @@
 //!     http_head_bytes_max: 16_384,
 //!     origins: Origins::Any,
 //!     proxies: TrustedProxies::NONE,
+//!     compression: Compression::OFF,
 //!     date: HttpDate::at(std::time::SystemTime::now()),
 //! };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
@@ -59,7 +60,11 @@ use self::proxy_header::ProxyHeader;
 use self::raw::RawCodec;
 pub use self::reason::{HttpRefusal, Reason, Violation};
 pub use self::utf8::{InvalidUtf8, Utf8Gatherer};
+pub use self::websocket::deflate::{Compression, CompressionBounds, CompressionCounts};
+use self::websocket::extensions::Deflate;
+pub use self::websocket::extensions::WindowBits;
 use self::websocket::frame::Opcode;
+use self::websocket::handshake::Upgrade;
 use self::websocket::{WebSocketCodec, encode};
 
 /// The greeting of every protocol. The client sends it, the server replies with the same, and the connection is open.
@@ -76,11 +81,24 @@ pub enum Framing {
     LongPolling,
     /// Server-sent events: a `data` field and an empty line for each event.
     EventStream,
+    /// WebSocket with permessage-deflate, RFC 7692: as `WebSocket`, but a frame may be compressed with this window.
+    Deflate(WindowBits),
 }
 
 impl Framing {
-    /// The number of framings, for tables that are indexed by `framing as usize`.
-    pub const COUNT: usize = 4;
+    /// The number of framings without compression, for tables that are indexed by [`Framing::plain_index`].
+    pub const PLAIN_COUNT: usize = 4;
+
+    /// Returns the index of the framing, or of the framing that it has without compression.
+    #[inline]
+    pub const fn plain_index(self) -> usize {
+        match self {
+            Framing::WebSocket | Framing::Deflate(_) => 0,
+            Framing::Raw => 1,
+            Framing::LongPolling => 2,
+            Framing::EventStream => 3,
+        }
+    }
 }
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446, 5.1).
@@ -128,6 +146,8 @@ pub struct CodecSettings {
     pub origins: Origins,
     /// The proxies whose headers tell the addresses of their clients.
     pub proxies: TrustedProxies,
+    /// The compression of WebSocket messages.
+    pub compression: Compression,
     /// The present time, for the `Date` of responses. The caller renews it every second.
     pub date: HttpDate,
 }
@@ -317,7 +337,7 @@ impl Codec {
     /// connection never has a framing, because its clients are sessions of many connections.
     pub fn framing(&self) -> Option<Framing> {
         match self.state {
-            CodecState::WebSocket(_) => Some(Framing::WebSocket),
+            CodecState::WebSocket(ref websocket) => Some(websocket.framing()),
             CodecState::Raw(_) => Some(Framing::Raw),
             CodecState::Detecting(..) | CodecState::Http(_) | CodecState::Ended => None,
         }
@@ -410,8 +430,9 @@ impl Codec {
                 CodecState::Http(http) => Incoming::Request(http.request(request)),
                 _ => unreachable!("the request was decoded in this state"),
             },
-            HttpOutcome::Upgrade { response, echo, client } => {
-                self.state = CodecState::WebSocket(WebSocketCodec::new(echo));
+            HttpOutcome::Upgrade { upgrade: Upgrade { response, deflate }, echo, client } => {
+                let window = deflate.map(Deflate::window);
+                self.state = CodecState::WebSocket(WebSocketCodec::new(echo, window));
                 match client {
                     _ if echo => Incoming::Open(response),
                     Some(client) => Incoming::Upgraded { response, client },
@@ -451,10 +472,10 @@ fn detect(had: usize, input: &[u8]) -> Detection {
     }
 }
 
-/// Returns the length of an event in this framing. `text_len` is the length of the event's text.
+/// Returns the length of an event in this framing, before compression. `text_len` is the length of the event's text.
 pub const fn frame_len(framing: Framing, text_len: usize) -> usize {
     let overhead = match framing {
-        Framing::WebSocket => encode::header_len(text_len),
+        Framing::WebSocket | Framing::Deflate(_) => encode::header_len(text_len),
         Framing::Raw => raw::HEADER_BYTES,
         Framing::LongPolling => http::LINE_BYTES,
         Framing::EventStream => http::STREAMED_BYTES,
@@ -462,11 +483,11 @@ pub const fn frame_len(framing: Framing, text_len: usize) -> usize {
     overhead + text_len
 }
 
-/// Appends an event in this framing. `write` appends the event's text, whose length is `text_len`.
+/// Appends an event in this framing, without compression. `write` appends the event's text, whose length is `text_len`.
 #[inline]
 pub fn frame_with(framing: Framing, out: &mut Vec<u8>, text_len: usize, write: impl FnOnce(&mut Vec<u8>)) {
     match framing {
-        Framing::WebSocket => encode::header(out, Opcode::Text, text_len),
+        Framing::WebSocket | Framing::Deflate(_) => encode::header(out, Opcode::Text, text_len),
         Framing::Raw => raw::header(out, text_len),
         Framing::LongPolling => return http::line(out, write),
         Framing::EventStream => return http::streamed(out, write),
@@ -474,7 +495,7 @@ pub fn frame_with(framing: Framing, out: &mut Vec<u8>, text_len: usize, write: i
     write(out);
 }
 
-/// Appends an event with this text in this framing.
+/// Appends an event with this text in this framing, without compression.
 pub fn frame(framing: Framing, out: &mut Vec<u8>, text: &str) {
     out.reserve(frame_len(framing, text.len()));
     frame_with(framing, out, text.len(), |out| out.extend_from_slice(text.as_bytes()));

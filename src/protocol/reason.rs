@@ -114,7 +114,7 @@ impl From<Violation> for Reason {
 /// A violation of the protocol or of a limit by a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// A reserved bit is set, although no extension was negotiated.
+    /// A reserved bit is set, although no extension was negotiated that gives it a meaning in this frame.
     ReservedBits,
     /// An opcode is reserved.
     ReservedOpcode,
@@ -140,8 +140,10 @@ pub enum Violation {
     Binary,
     /// A text or the reason of a Close is not UTF-8.
     InvalidUtf8,
-    /// A message is longer than the limit.
+    /// A message is longer than the limit, as it was sent or after it was inflated.
     MessageTooLong,
+    /// The payload of a compressed message cannot be inflated.
+    Deflate,
 }
 
 impl Violation {
@@ -149,7 +151,7 @@ impl Violation {
     pub const fn code(self) -> u16 {
         match self {
             Violation::Binary => 1003,
-            Violation::InvalidUtf8 => 1007,
+            Violation::InvalidUtf8 | Violation::Deflate => 1007,
             Violation::MessageTooLong => 1009,
             _ => 1002,
         }
@@ -172,6 +174,7 @@ impl Violation {
             Violation::Binary => "binary messages are not accepted",
             Violation::InvalidUtf8 => "invalid UTF-8",
             Violation::MessageTooLong => "message too long",
+            Violation::Deflate => "invalid compressed data",
         }
     }
 }

@@ -13,6 +13,7 @@ const SETTINGS: CodecSettings = CodecSettings {
     http_head_bytes_max: 16_384,
     origins: Origins::Any,
     proxies: TrustedProxies::NONE,
+    compression: Compression::OFF,
     date: HttpDate::EPOCH,
 };
 

@@ -1,6 +1,7 @@
 //! The commands of this shard's handlers, of other shards and of threads.
 
 use super::ending::Cause;
+use super::frames::encode_for_one;
 use super::messages::ShardMessage;
 use super::state::State;
 use super::time::DueTimer;
@@ -8,7 +9,6 @@ use crate::app::{Answer, Callback, Command, Json, LocalCommand, Reply, ReplyTo};
 use crate::client::ClientId;
 use crate::event::path::Path;
 use crate::metrics::{AppCounter, AppTiming, Counter};
-use crate::protocol;
 use crate::protocol::Reason;
 use crate::qev::mesh::Class;
 
@@ -97,8 +97,9 @@ impl State {
     fn send_text(&mut self, id: ClientId, text: &str) {
         let Some(slot) = self.connections.connection_of(id) else { return };
         let framing = self.connections.live(slot).framing;
-        let mut bytes = Vec::new();
-        protocol::frame(framing, &mut bytes, text);
+        let bytes = encode_for_one(&self.protocol.compression, framing, text.len(), |out| {
+            out.extend_from_slice(text.as_bytes());
+        });
         self.queue_bytes(slot, bytes);
     }
 
@@ -156,7 +157,8 @@ impl State {
     #[inline]
     pub fn fan_out(&mut self) {
         if self.pubsub.has_broadcasts() {
-            let messages = self.pubsub.fan_out(&mut self.connections, self.time.now_ns());
+            let compression = &self.protocol.compression;
+            let messages = self.pubsub.fan_out(&mut self.connections, compression, self.time.now_ns());
             self.count(Counter::BroadcastDeliveries, messages);
             self.count(Counter::MessagesSent, messages);
         }

@@ -150,7 +150,7 @@ impl Kernel for NoKernel {
         Ok(())
     }
 
-    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
+    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>) -> usize) {
         for (token, frames) in self.sent.drain(..) {
             handle(IoEvent::Sent { token, result: Ok(()), frames });
         }

@@ -2,7 +2,7 @@
 
 use super::connection::ServerCallback;
 use super::ending::Cause;
-use super::frames::{encode, encode_event};
+use super::frames::encode_for_one;
 use super::state::State;
 use crate::app::{Answer, AnswerState, Callback, Event, Json, ReplyTo};
 use crate::client::ClientId;
@@ -85,7 +85,7 @@ impl State {
             message: message.as_deref(),
         };
         let framing = self.connections.live(slot).framing;
-        let bytes = encode(framing, text.len(), |out| text.write(out));
+        let bytes = encode_for_one(&self.protocol.compression, framing, text.len(), |out| text.write(out));
         let queued = u64::from(self.queue_bytes(slot, bytes));
         self.count(Counter::Answers, queued);
         self.count(Counter::MessagesSent, queued);
@@ -106,7 +106,11 @@ impl State {
     /// Queues an event for one client.
     pub fn queue_event(&mut self, slot: u32, path: &Path, callback: u64, data: &Json) {
         let framing = self.connections.live(slot).framing;
-        let bytes = encode_event(framing, path, callback, data);
+        let (text, data) = (path.as_str(), data.as_str());
+        let len = text::event_len(text, callback, data);
+        let bytes = encode_for_one(&self.protocol.compression, framing, len, |out| {
+            text::write_event(out, text, callback, data);
+        });
         let queued = self.queue_bytes(slot, bytes);
         self.count(Counter::MessagesSent, u64::from(queued));
     }

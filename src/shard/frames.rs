@@ -3,7 +3,7 @@
 use crate::app::Json;
 use crate::event::path::Path;
 use crate::event::text;
-use crate::protocol::{self, Framing};
+use crate::protocol::{self, Compression, Framing};
 use crate::qev::buffers::Frame;
 use std::collections::VecDeque;
 
@@ -197,14 +197,29 @@ impl CoalescedFrame {
     }
 }
 
-/// Encodes an event as a protocol sends it.
+/// Encodes a message for one client, which is compressed if the connection allows it and that shrinks it.
+#[inline]
+pub(super) fn encode_for_one(
+    compression: &Compression,
+    framing: Framing,
+    len: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Vec<u8> {
+    let bytes = encode(framing, len, write);
+    match framing {
+        Framing::Deflate(window) => compression.shrink_single(window, bytes),
+        _ => bytes,
+    }
+}
+
+/// Encodes an event as a protocol sends it, without compression.
 pub(super) fn encode_event(framing: Framing, path: &Path, callback: u64, data: &Json) -> Vec<u8> {
     let (path, data) = (path.as_str(), data.as_str());
     let len = text::event_len(path, callback, data);
     encode(framing, len, |out| text::write_event(out, path, callback, data))
 }
 
-/// Encodes a text of known length as a protocol sends it, with a single allocation.
+/// Encodes a text of known length as a protocol sends it, without compression, with a single allocation.
 pub(super) fn encode(framing: Framing, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(protocol::frame_len(framing, len));
     protocol::frame_with(framing, &mut bytes, len, write);

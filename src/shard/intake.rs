@@ -12,8 +12,9 @@ use crate::protocol::{Close, Codec, CodecSettings, Framing, Incoming, Reason};
 use crate::qev::ring::{Errno, FrameBatch};
 
 impl State {
-    /// Handles an event of the kernel. Its token is decoded here, once.
-    pub fn handle_io(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) {
+    /// Handles an event of the kernel. Its token is decoded here, once. Returns the bytes that received messages had once
+    /// inflated: they count as if they had been received.
+    pub fn handle_io(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) -> usize {
         self.has_found |= !matches!(event, IoEvent::Sent { .. } | IoEvent::ShutDown { .. } | IoEvent::Marked);
         match event {
             IoEvent::Accepted { listener, socket, peer } => self.accepted(codecs, listener, socket, peer),
@@ -44,6 +45,7 @@ impl State {
             },
             IoEvent::Marked => self.time.marked(),
         }
+        self.protocol.compression.take_inflated()
     }
 
     /// Handles bytes from a peer. `ended`: the kernel has ended the receive, which must be submitted again.
@@ -268,6 +270,7 @@ impl State {
     /// Creates the client of a connection whose handshake is complete.
     pub fn open(&mut self, slot: u32, framing: Framing) {
         self.count(counter_of_framing(framing), 1);
+        self.count(Counter::HandshakesDeflate, u64::from(matches!(framing, Framing::Deflate(_))));
         self.connections.live_mut(slot).framing = framing;
         let client = self.connections.create_client(slot);
         self.apps.client_connected(client);
@@ -374,7 +377,7 @@ struct DecodeProgress {
 
 fn counter_of_framing(framing: Framing) -> Counter {
     match framing {
-        Framing::WebSocket => Counter::HandshakesWebsocket,
+        Framing::WebSocket | Framing::Deflate(_) => Counter::HandshakesWebsocket,
         Framing::Raw => Counter::HandshakesRaw,
         Framing::LongPolling | Framing::EventStream => Counter::SessionsCreated,
     }

@@ -110,8 +110,9 @@ pub(super) trait Kernel {
     /// The ring can no longer be used.
     fn enter(&mut self, wait: Wait) -> io::Result<()>;
 
-    /// Passes each event that has occurred to `handle`, in order.
-    fn drain(&mut self, handle: impl FnMut(IoEvent<'_>));
+    /// Passes each event that has occurred to `handle`, in order. `handle` returns by how many bytes the event was more work
+    /// than the bytes that it brought.
+    fn drain(&mut self, handle: impl FnMut(IoEvent<'_>) -> usize);
 
     /// Sends one frame.
     fn send(&mut self, socket: Descriptor, token: Token, frame: Frame) -> SendId;
@@ -187,15 +188,17 @@ impl RingKernel {
         }
     }
 
-    fn complete(&mut self, completion: Completion, handle: &mut impl FnMut(IoEvent<'_>)) {
-        match completion {
+    fn complete(&mut self, completion: Completion, handle: &mut impl FnMut(IoEvent<'_>) -> usize) {
+        let _ = match completion {
             Completion::Accepted { listener, socket, peer } => {
                 handle(IoEvent::Accepted { listener, socket, peer })
             }
             Completion::AcceptFailed { listener, error } => handle(IoEvent::AcceptFailed { listener, error }),
             Completion::Received { token, buffer, ended } => {
-                handle(IoEvent::Received { token, data: self.ring.data(&buffer), ended });
+                let work = handle(IoEvent::Received { token, data: self.ring.data(&buffer), ended });
                 self.ring.recycle(buffer);
+                self.shares.charge(token, work);
+                0
             }
             Completion::InputReady { token } => handle(IoEvent::InputReady { token }),
             Completion::ReceiveEnded { token, result } => handle(IoEvent::ReceiveEnded { token, result }),
@@ -207,9 +210,10 @@ impl RingKernel {
                 if let Some(peer) = self.peers.iter().find(|peer| peer.ring == ring) {
                     peer.doorbell.ring();
                 }
+                0
             }
-            Completion::Woken | Completion::Closed { .. } => {}
-        }
+            Completion::Woken | Completion::Closed { .. } => 0,
+        };
     }
 }
 
@@ -223,7 +227,7 @@ impl Kernel for RingKernel {
         self.ring.turn(wait, &mut self.completions)
     }
 
-    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
+    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>) -> usize) {
         let mut completions = std::mem::replace(&mut self.completions, std::mem::take(&mut self.spare));
         self.shares.begin_turn();
         for completion in completions.drain(..) {

@@ -3,6 +3,9 @@
 //! A broadcast is encoded once for each framing that has subscribers here; every subscriber's outbox gets a reference
 //! to that frame.
 
+#[cfg(test)]
+mod tests;
+
 use super::connections::Connections;
 use super::frames::{COALESCED_BYTES_MAX, encode_event};
 use crate::app::Json;
@@ -11,7 +14,8 @@ use crate::client::subscriptions::{
     DecisionOutcome, EndedSubscription, PathId, SubscribeOutcome, Subscriptions, UnsubscribeOutcome,
 };
 use crate::event::path::{Path, PathRef};
-use crate::protocol::Framing;
+use crate::event::text;
+use crate::protocol::{Compression, Framing, WindowBits};
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::shrink::List;
 use std::collections::VecDeque;
@@ -27,8 +31,14 @@ struct Broadcast {
     accepted_ns: u64,
 }
 
-/// The frames of a run of broadcasts, by framing. Each is encoded for the first subscriber that needs it.
-type Frames = [Option<Frame>; Framing::COUNT];
+/// The frames of a run of broadcasts. Each is encoded for the first subscriber that needs it.
+#[derive(Default)]
+struct Frames {
+    /// The frame of each framing, without compression.
+    plain: [Option<Frame>; Framing::PLAIN_COUNT],
+    /// The frame of WebSocket with compression. It is the plain one if that shrinks nothing.
+    deflated: Option<Frame>,
+}
 
 /// Subscriptions, this turn's broadcasts, and clients that have disconnected while they were subscribed.
 ///
@@ -97,12 +107,12 @@ impl PubSub {
     }
 
     /// Puts the broadcasts that wait into the outboxes of their subscribers; returns the number of messages queued.
-    pub fn fan_out(&mut self, connections: &mut Connections, now_ns: u64) -> u64 {
+    pub fn fan_out(&mut self, connections: &mut Connections, compression: &Compression, now_ns: u64) -> u64 {
         let mut messages = 0;
         let mut broadcasts = std::mem::take(&mut self.broadcasts);
         for same_path in broadcasts.chunk_by(|a, b| a.path == b.path) {
             for run in runs(same_path) {
-                messages += self.fan_out_run(run, connections, now_ns);
+                messages += self.fan_out_run(run, connections, compression, now_ns);
             }
         }
         broadcasts.clear();
@@ -111,30 +121,89 @@ impl PubSub {
     }
 
     /// Sends consecutive broadcasts to one path as one frame.
-    fn fan_out_run(&self, run: &[Broadcast], connections: &mut Connections, now_ns: u64) -> u64 {
+    fn fan_out_run(
+        &self,
+        run: &[Broadcast],
+        connections: &mut Connections,
+        compression: &Compression,
+        now_ns: u64,
+    ) -> u64 {
         let Some(first) = run.first() else { return 0 };
         let mut frames = Frames::default();
         let mut reached = 0;
         for subscriber in self.subscriptions.subscribers(first.path) {
             let Some(slot) = connections.connection_of_subscriber(subscriber.client) else { continue };
-            let queued = connections.queue_framed(slot, |framing| {
-                let encode = || self.encode_run(framing, run, now_ns);
-                frames[framing as usize].get_or_insert_with(encode).clone()
+            let queued = connections.queue_framed(slot, |framing| match framing {
+                Framing::Deflate(window) => {
+                    self.deflated_frame(&mut frames, window, run, compression, now_ns)
+                }
+                _ => self.plain_frame(&mut frames, framing, run, now_ns),
             });
             reached += u64::from(queued.is_in_outbox());
         }
         reached * run.len() as u64
     }
 
-    fn encode_run(&self, framing: Framing, run: &[Broadcast], now_ns: u64) -> Frame {
+    #[inline]
+    fn plain_frame(&self, frames: &mut Frames, framing: Framing, run: &[Broadcast], now_ns: u64) -> Frame {
+        let encode = || Frame::broadcast(self.encode_run(framing, run), now_ns, accepted(run, now_ns));
+        frames.plain[framing.plain_index()].get_or_insert_with(encode).clone()
+    }
+
+    /// Returns the frame for clients with compression. If a message of the run is too long for the window, the run is sent
+    /// without compression: at most two frames are made, whatever windows the clients have.
+    fn deflated_frame(
+        &self,
+        frames: &mut Frames,
+        window: WindowBits,
+        run: &[Broadcast],
+        compression: &Compression,
+        now_ns: u64,
+    ) -> Frame {
+        let path = self.subscriptions.path(run[0].path).as_str();
+        let fits = |broadcast: &Broadcast| {
+            text::event_len(path, 0, broadcast.data.as_str()) <= window.message_bytes_max()
+        };
+        if window != WindowBits::Fifteen && !run.iter().all(fits) {
+            return self.plain_frame(frames, Framing::WebSocket, run, now_ns);
+        }
+        if let Some(frame) = &frames.deflated {
+            return frame.clone();
+        }
+        let frame = match self.deflate_run(run, compression) {
+            Some(bytes) => Frame::broadcast(bytes, now_ns, accepted(run, now_ns)),
+            None => self.plain_frame(frames, Framing::WebSocket, run, now_ns),
+        };
+        frames.deflated.insert(frame).clone()
+    }
+
+    fn encode_run(&self, framing: Framing, run: &[Broadcast]) -> Vec<u8> {
         let path = self.subscriptions.path(run[0].path);
         let mut bytes = encode_event(framing, path, 0, &run[0].data);
         for broadcast in &run[1..] {
             bytes.extend_from_slice(&encode_event(framing, path, 0, &broadcast.data));
         }
-        // The broadcasts were accepted in the same turn or in neighbouring ones; the earliest time counts for all.
-        let at_ns = run.iter().map(|broadcast| broadcast.accepted_ns).min().unwrap_or(now_ns);
-        Frame::broadcast(bytes, now_ns, AcceptedBroadcasts { at_ns, events: run.len() as u32 })
+        bytes
+    }
+
+    /// Encodes a run with compression: each event is a message of its own, compressed or not. Returns `None` if none of
+    /// them is compressed.
+    fn deflate_run(&self, run: &[Broadcast], compression: &Compression) -> Option<Vec<u8>> {
+        let path = self.subscriptions.path(run[0].path);
+        let (mut bytes, mut is_compressed) = (Vec::new(), false);
+        for broadcast in run {
+            let event = encode_event(Framing::WebSocket, path, 0, &broadcast.data);
+            let compressed = compression.shrink_broadcast(&event);
+            is_compressed |= compressed.is_some();
+            let event = compressed.unwrap_or(event);
+            // Most runs are a single event.
+            if bytes.is_empty() {
+                bytes = event;
+            } else {
+                bytes.extend_from_slice(&event);
+            }
+        }
+        is_compressed.then_some(bytes)
     }
 
     // Subscriptions.
@@ -264,6 +333,13 @@ impl PubSub {
     }
 }
 
+/// Returns when a run was accepted, and the number of its events. They were accepted in the same turn or in neighbouring
+/// ones; the earliest time counts for all.
+fn accepted(run: &[Broadcast], now_ns: u64) -> AcceptedBroadcasts {
+    let at_ns = run.iter().map(|broadcast| broadcast.accepted_ns).min().unwrap_or(now_ns);
+    AcceptedBroadcasts { at_ns, events: run.len() as u32 }
+}
+
 /// Cuts broadcasts to one path into runs whose frame is small enough to be copied.
 fn runs(mut broadcasts: &[Broadcast]) -> impl Iterator<Item = &[Broadcast]> {
     std::iter::from_fn(move || {
@@ -285,130 +361,4 @@ fn bits(mut set: u128) -> impl Iterator<Item = u16> {
         set &= set - 1;
         Some(bit)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::qev::ring::{Descriptor, PeerAddress};
-    use crate::shard::connection::{Connection, Moment};
-
-    const PATH: &str = "/path";
-
-    fn path() -> Path {
-        Path::parse(PATH).unwrap()
-    }
-
-    /// A client that is subscribed, and its connection.
-    fn one() -> (PubSub, Connections, ClientId) {
-        let (mut pubsub, mut connections) = (PubSub::new(), Connections::new(0, 1000));
-        let generation = connections.next_generation();
-        let socket = Descriptor::made_up(0);
-        let connection = Connection::new(socket, PeerAddress::UNIX, generation, Moment::default());
-        let slot = connections.insert(connection);
-        let client = connections.create_client(slot);
-        let SubscribeOutcome::Decide(id) = pubsub.on(client.slot, &path()) else { panic!() };
-        pubsub.decide(client.slot, id, true);
-        (pubsub, connections, client)
-    }
-
-    #[test]
-    fn a_client_that_disconnects_keeps_its_record_until_its_subscriptions_have_ended() {
-        let (mut pubsub, mut connections, client) = one();
-        pubsub.check(&connections);
-        connections.detach_client(0);
-        pubsub.disconnected(client);
-        pubsub.check(&connections);
-        assert_eq!(pubsub.next_leaving(), Some(client));
-        let (ended, done) = pubsub.end_some();
-        assert_eq!((ended, done), (vec![(path(), EndedSubscription::Active { last: true })], true));
-        connections.remove_client(client);
-        pubsub.check(&connections);
-    }
-
-    #[test]
-    fn only_so_many_subscriptions_end_in_a_turn() {
-        let (mut pubsub, mut connections, client) = one();
-        connections.detach_client(0);
-        pubsub.disconnected(client);
-        pubsub.budget = 1;
-        assert!(pubsub.end_some().1);
-        pubsub.disconnected(client);
-        assert_eq!(pubsub.next_leaving(), None);
-        pubsub.begin_turn();
-        assert_eq!(pubsub.next_leaving(), Some(client));
-    }
-
-    fn broadcast(pubsub: &mut PubSub) {
-        let id = pubsub.find(path().as_ref()).unwrap();
-        pubsub.queue(id, Json::NULL, 0);
-    }
-
-    #[test]
-    #[should_panic(expected = "a broadcast was left over by its turn")]
-    fn the_check_finds_a_broadcast_that_was_left_over() {
-        let (mut pubsub, connections, _) = one();
-        broadcast(&mut pubsub);
-        pubsub.check(&connections);
-    }
-
-    #[test]
-    #[should_panic(expected = "slot 0 has subscriptions, but no client")]
-    fn the_check_finds_subscriptions_of_a_client_that_was_removed() {
-        let (pubsub, mut connections, client) = one();
-        connections.detach_client(0);
-        connections.remove_client(client);
-        pubsub.check(&connections);
-    }
-
-    #[test]
-    #[should_panic(expected = "each client that was detached is leaving")]
-    fn the_check_finds_a_client_that_was_forgotten() {
-        let (pubsub, mut connections, _) = one();
-        connections.detach_client(0);
-        pubsub.check(&connections);
-    }
-
-    #[test]
-    #[should_panic(expected = "is leaving, but was not detached")]
-    fn the_check_finds_a_client_that_leaves_although_it_is_connected() {
-        let (mut pubsub, connections, client) = one();
-        pubsub.disconnected(client);
-        pubsub.check(&connections);
-    }
-
-    /// Does something while a broadcast waits.
-    fn during_a_broadcast(change: impl FnOnce(&mut PubSub, PathId)) {
-        let (mut pubsub, _, client) = one();
-        pubsub.disconnected(client);
-        broadcast(&mut pubsub);
-        let id = pubsub.find(path().as_ref()).unwrap();
-        change(&mut pubsub, id);
-    }
-
-    #[test]
-    #[should_panic(expected = "a broadcast waits while subscriptions change")]
-    fn nobody_subscribes_while_a_broadcast_waits() {
-        during_a_broadcast(|pubsub, _| {
-            pubsub.on(1, &path());
-        });
-    }
-
-    #[test]
-    #[should_panic(expected = "a broadcast waits while subscriptions change")]
-    fn nothing_is_decided_while_a_broadcast_waits() {
-        during_a_broadcast(|pubsub, id| drop(pubsub.decide(0, id, true)));
-    }
-
-    #[test]
-    #[should_panic(expected = "a broadcast waits while subscriptions change")]
-    fn nobody_unsubscribes_while_a_broadcast_waits() {
-        during_a_broadcast(|pubsub, _| drop(pubsub.off(0, path().as_ref())));
-    }
-
-    #[test]
-    #[should_panic(expected = "a broadcast waits while subscriptions change")]
-    fn no_subscription_of_a_disconnected_client_ends_while_a_broadcast_waits() {
-        during_a_broadcast(|pubsub, _| drop(pubsub.end_some()));
-    }
 }

@@ -98,6 +98,18 @@ impl ReceiveShares {
         true
     }
 
+    /// Notes that the buffer that was handled last was as much work as one with these bytes more: its messages were
+    /// inflated. They count against the connection's share, and the clock is looked at before the next buffer.
+    #[inline]
+    pub fn charge(&mut self, token: Token, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        debug_assert!(self.last == Some(token), "the work of a buffer is charged when it has been handled");
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.handled = BUFFERS_PER_LOOK - 1;
+    }
+
     /// Returns whether the further completions of a connection's receive are deferred in this turn.
     #[inline]
     pub fn is_deferred(&self, token: Token) -> bool {
@@ -199,6 +211,30 @@ mod tests {
             // The first turn does not know what the thread has used before.
             assert!(turn == 0 || (40..=56).contains(&admitted), "{admitted}");
         }
+    }
+
+    #[test]
+    fn inflated_bytes_count_as_received_ones() {
+        let mut shares = shares();
+        shares.begin_turn();
+        let clock = std::cell::Cell::new(1_000_000_000_u64);
+        let now = || clock.get();
+        assert!(shares.admit(1, 100, now, now));
+        shares.charge(1, 0);
+        assert!(shares.admit(1, 100, now, now));
+        shares.charge(1, CONNECTION_BYTES);
+        assert!(!shares.admit(1, 100, now, now), "its share is used up");
+        // Each inflated buffer is followed by a look at the clock.
+        let mut admitted = 0;
+        for token in 2..1000 {
+            if !shares.admit(token, 100, now, now) {
+                break;
+            }
+            shares.charge(token, 1 << 20);
+            clock.set(clock.get() + 1_000_000);
+            admitted += 1;
+        }
+        assert!((4..=7).contains(&admitted), "{admitted}");
     }
 
     proptest! {

@@ -28,7 +28,7 @@ use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
-use crate::protocol::{CodecSettings, Origins, TrustedProxies};
+use crate::protocol::{CodecSettings, Compression, CompressionBounds, Origins, TrustedProxies};
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
@@ -174,6 +174,17 @@ fn proxies(setting: &[TrustedProxy]) -> TrustedProxies {
     TrustedProxies { networks: networks.collect(), unix: setting.contains(&TrustedProxy::Unix) }
 }
 
+/// Returns the compression of WebSocket messages.
+fn compression(config: &Config) -> Compression {
+    match config.compression {
+        true => Compression::new(CompressionBounds {
+            broadcast_bytes_min: config.compression_min_bytes,
+            single_bytes_min: config.compression_single_min_bytes,
+        }),
+        false => Compression::OFF,
+    }
+}
+
 impl State {
     /// Creates a shard without connections.
     pub fn new(parts: ShardParts) -> State {
@@ -189,6 +200,7 @@ impl State {
                 http_head_bytes_max: config.http_head_bytes_max,
                 origins: origins(&config),
                 proxies: proxies(&config.trusted_proxies),
+                compression: compression(&config),
                 date: HttpDate::at(SystemTime::now()),
             },
             date_due_ns: 0,
@@ -230,6 +242,7 @@ impl State {
         self.pubsub.begin_turn();
         self.tls.begin_turn();
         self.time.begin_turn();
+        self.protocol.compression.begin_turn();
         let is_new_second = self.time.now_ns() >= self.date_due_ns;
         if is_new_second {
             self.renew_date();
@@ -354,6 +367,15 @@ impl State {
         counter(Counter::MeshReceived, mesh.received);
         counter(Counter::MeshOverflowed, mesh.overflowed);
         counter(Counter::MeshRefused, mesh.refused);
+        let compression = self.protocol.compression.counts();
+        counter(Counter::MessagesCompressed, compression.compressed);
+        counter(Counter::MessagesIncompressible, compression.incompressible);
+        counter(Counter::CompressionSkipped, compression.skipped);
+        counter(Counter::CompressedBytesBefore, compression.bytes_before);
+        counter(Counter::CompressedBytesAfter, compression.bytes_after);
+        counter(Counter::MessagesInflated, compression.inflated);
+        counter(Counter::InflatedBytes, compression.inflated_bytes);
+        counter(Counter::InflationsRefused, compression.bombs);
         self.links.add_to(&mut snapshot.gauges);
         for (app, group) in self.apps.worker_groups() {
             let Snapshot { counters, apps, .. } = &mut snapshot;

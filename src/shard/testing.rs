@@ -707,11 +707,11 @@ impl Kernel for TestKernel {
         Ok(())
     }
 
-    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>)) {
+    fn drain(&mut self, mut handle: impl FnMut(IoEvent<'_>) -> usize) {
         for event in self.take_events() {
-            match event {
+            let _ = match event {
                 TestEvent::Received { token, mut bytes, ended } => {
-                    handle(IoEvent::Received { token, data: &mut bytes, ended });
+                    handle(IoEvent::Received { token, data: &mut bytes, ended })
                 }
                 TestEvent::InputReady(token) => handle(IoEvent::InputReady { token }),
                 TestEvent::ReceiveEnded(token, result) => handle(IoEvent::ReceiveEnded { token, result }),
@@ -719,7 +719,7 @@ impl Kernel for TestKernel {
                 TestEvent::SendProgressed(token) => handle(IoEvent::SendProgressed { token }),
                 TestEvent::ShutDown(token) => handle(IoEvent::ShutDown { token }),
                 TestEvent::Marked => handle(IoEvent::Marked),
-            }
+            };
         }
     }
 

@@ -14,11 +14,10 @@ url=${2:?usage: run.sh FOLDER URL [--update]}
 update=${3:-}
 cases=${AUTOBAHN_CASES:-'["*"]'}
 
-# Cases 12 and 13 are about compression, which the server does not offer.
 cat >"$folder/spec.json" <<J
 { "outdir": "$folder/report",
   "servers": [ {"agent": "quickio", "url": "$url", "options": {"version": 18}} ],
-  "cases": $cases, "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {} }
+  "cases": $cases, "exclude-cases": [], "exclude-agent-cases": {} }
 J
 rm -rf "$folder/report"
 "$folder/venv/bin/wstest" -m fuzzingclient -s "$folder/spec.json" >"$folder/wstest.log" 2>&1 || {

@@ -7,6 +7,7 @@
 // server: QUICKIO_BINARY, or target/debug/quickio of `cargo build`. Screenshots are written to target/test-logs. The
 // last line has the numbers of passed and failed tests.
 
+import { compression } from './compression.mjs'
 import { documents } from './documents.mjs'
 import { leaving } from './leaving.mjs'
 import { outside } from './outside.mjs'
@@ -23,7 +24,7 @@ const text = process.argv.slice(2).find((argument) => !argument.startsWith('--')
 process.on('exit', Server.killAll)
 
 const browser = await launch()
-for (const part of [plain, mangled, outside, leaving, page, documents]) part(browser, all)
+for (const part of [plain, mangled, outside, leaving, page, documents, compression]) part(browser, all)
 let timedOut = 0
 const results = await within(RUN_MS, runGroups(text), 'the tests').catch((error) => {
   console.log(`FAILED   ${error.message}`)

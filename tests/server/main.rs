@@ -7,6 +7,7 @@ mod certificates;
 mod check;
 mod clienttest;
 mod close;
+mod compression;
 mod events;
 mod floods;
 #[path = "../fuzz/mod.rs"]

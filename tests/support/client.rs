@@ -160,6 +160,11 @@ impl Client {
         self.take(wire::take_frame)
     }
 
+    /// As [`Client::frame`], for a client that has negotiated compression.
+    pub fn compressible_frame(&mut self) -> Option<Received> {
+        self.take(wire::take_compressible_frame)
+    }
+
     fn take<T>(&mut self, take: impl Fn(&mut Vec<u8>) -> Option<T>) -> Option<T> {
         loop {
             if let Some(taken) = take(&mut self.input) {
@@ -244,7 +249,7 @@ impl Conversation for Client {
         }
         match self.frame() {
             None => Err(Ended::Disconnected),
-            Some(Received { finished: true, opcode: wire::TEXT, payload }) => {
+            Some(Received { finished: true, opcode: wire::TEXT, payload, .. }) => {
                 Ok(String::from_utf8(payload).expect("a text in UTF-8"))
             }
             Some(Received { opcode: wire::CLOSE, payload, .. }) => Err(parse_close(&payload)),

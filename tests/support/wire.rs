@@ -100,13 +100,23 @@ pub struct Received {
     pub finished: bool,
     pub opcode: u8,
     pub payload: Vec<u8>,
+    /// `true` if RSV1 is set (RFC 7692, 6).
+    pub compressed: bool,
 }
 
 /// Removes the first frame from `input` and returns it, or returns `None` if it is not complete. Panics if a server must
-/// not send such a frame.
+/// not send such a frame to a client without compression.
 pub fn take_frame(input: &mut Vec<u8>) -> Option<Received> {
+    let frame = take_compressible_frame(input)?;
+    assert!(!frame.compressed, "reserved bits from the server");
+    Some(frame)
+}
+
+/// As [`take_frame`], for a client with compression.
+pub fn take_compressible_frame(input: &mut Vec<u8>) -> Option<Received> {
     let (&first, &second) = (input.first()?, input.get(1)?);
-    assert_eq!(first & 0x70, 0, "reserved bits from the server");
+    let allowed = if first & 0x0f == TEXT { 0x40 } else { 0 };
+    assert_eq!(first & 0x70 & !allowed, 0, "reserved bits from the server");
     assert_eq!(second & 0x80, 0, "a masked frame from the server (RFC 6455, 5.1)");
     let (len, head) = match second {
         126 => (u64::from(u16::from_be_bytes(input.get(2..4)?.try_into().unwrap())), 4),
@@ -118,7 +128,8 @@ pub fn take_frame(input: &mut Vec<u8>) -> Option<Received> {
     let end = head + usize::try_from(len).unwrap();
     let payload = input.get(head..end)?.to_vec();
     input.drain(..end);
-    Some(Received { finished: first & 0x80 != 0, opcode: first & 0x0f, payload })
+    let (finished, compressed) = (first & 0x80 != 0, first & 0x40 != 0);
+    Some(Received { finished, opcode: first & 0x0f, payload, compressed })
 }
 
 /// Removes the first raw TCP message from `input` and returns it, or returns `None` if it is not complete.

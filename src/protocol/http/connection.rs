@@ -13,6 +13,7 @@ use super::request::{self, ImmediateResponse, RequestContext, ValidRequest, Vali
 use super::response::{self, CONTINUE, ResponseFraming};
 use super::{HttpRequest, HttpResponse, Persistence, ReadyResponses, Sid};
 use crate::limits::{HTTP_EMPTY_LINES_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
+use crate::protocol::websocket::handshake::Upgrade;
 use crate::protocol::{Close, CodecSettings, Reason};
 
 /// The codec of an HTTP connection. It has 24 bytes, and no heap while it is idle.
@@ -117,7 +118,7 @@ pub enum HttpOutcome<'i> {
     /// A request is complete. [`HttpCodec::request`] returns it.
     Request(CompleteRequest<'i>),
     /// The connection becomes a WebSocket.
-    Upgrade { response: Vec<u8>, echo: bool, client: Option<IpAddr> },
+    Upgrade { upgrade: Upgrade, echo: bool, client: Option<IpAddr> },
     /// The connection ends.
     Close(Close),
 }
@@ -357,8 +358,8 @@ impl HttpCodec {
                 (len + consumed, outcome)
             }
             Validation::Answered(response) => (len, self.answer(response)),
-            Validation::Upgrade { response, echo, client } => {
-                (len, HttpOutcome::Upgrade { response, echo, client })
+            Validation::Upgrade { upgrade, echo, client } => {
+                (len, HttpOutcome::Upgrade { upgrade, echo, client })
             }
         }
     }
@@ -373,8 +374,8 @@ impl HttpCodec {
         let (mut valid, framing) = match self.validate(head, settings) {
             Validation::Accepted(valid, framing) => (valid, framing),
             Validation::Answered(response) => return (0, self.answer(response)),
-            Validation::Upgrade { response, echo, client } => {
-                return (0, HttpOutcome::Upgrade { response, echo, client });
+            Validation::Upgrade { upgrade, echo, client } => {
+                return (0, HttpOutcome::Upgrade { upgrade, echo, client });
             }
         };
         let body = match valid.body {
@@ -615,13 +616,14 @@ impl EmptyLines {
 mod tests {
     use super::*;
     use crate::protocol::http::{HttpDate, RequestKind};
-    use crate::protocol::{Origins, TrustedProxies};
+    use crate::protocol::{Compression, Origins, TrustedProxies};
 
     const SETTINGS: CodecSettings = CodecSettings {
         message_bytes_max: 1 << 40,
         http_head_bytes_max: 16_384,
         origins: Origins::Any,
         proxies: TrustedProxies::NONE,
+        compression: Compression::OFF,
         date: HttpDate::EPOCH,
     };
 

@@ -43,6 +43,8 @@ pub enum HttpRefusal {
     Key,
     /// The WebSocket version is not 13.
     Version,
+    /// The offered extensions do not have the form of RFC 6455, 9.1.
+    Extensions,
     /// The client offers subprotocols, but not `quickio`.
     Subprotocol,
     /// There is no `sid`, or it is not 32 hex digits.
@@ -125,6 +127,7 @@ impl HttpRefusal {
             HttpRefusal::OldHttp => "websocket needs HTTP/1.1",
             HttpRefusal::Key => "invalid websocket key",
             HttpRefusal::Version => "websocket version must be 13",
+            HttpRefusal::Extensions => "invalid websocket extensions",
             HttpRefusal::Subprotocol => "websocket subprotocol must be quickio",
             HttpRefusal::Sid => "sid must be 32 hex digits",
             HttpRefusal::Origin => "origin not allowed",

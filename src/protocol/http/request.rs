@@ -12,7 +12,7 @@ use super::response::{self, ResponseFraming};
 use super::{RequestKind, SessionParams, Sid};
 use crate::limits::HTTP_PREFLIGHT_BYTES_MAX;
 use crate::protocol::origin::Cors;
-use crate::protocol::websocket::handshake;
+use crate::protocol::websocket::handshake::{self, Upgrade};
 use crate::protocol::{CodecSettings, Reason};
 
 /// The context of a request: what its validation depends on apart from its head.
@@ -34,8 +34,8 @@ pub(super) enum Validation {
     Accepted(ValidRequest, ResponseFraming),
     /// The request is answered with this response.
     Answered(ImmediateResponse),
-    /// The connection becomes a WebSocket; these bytes are the response.
-    Upgrade { response: Vec<u8>, echo: bool, client: Option<IpAddr> },
+    /// The connection becomes a WebSocket.
+    Upgrade { upgrade: Upgrade, echo: bool, client: Option<IpAddr> },
 }
 
 /// A response that does not need the caller.
@@ -319,10 +319,10 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         let target = self.target()?;
         let echo = self.context.echo && target.path == "/echo";
         self.check_no_body()?;
-        let response = handshake::upgrade(self.head, echo)?;
+        let upgrade = handshake::upgrade(self.head, echo, self.context.settings.compression.is_on())?;
         self.check_origin()?;
         self.check_not_pipelined()?;
-        Ok(Validation::Upgrade { response, echo, client: self.client() })
+        Ok(Validation::Upgrade { upgrade, echo, client: self.client() })
     }
 
     fn get(&mut self) -> Result<Validation, HttpRefusal> {

@@ -5,23 +5,29 @@
 //!
 //! All other cases (a header or a payload that is split, a fragmented message, a control frame between fragments) go
 //! through `PartialMessage`, which exists only while there is something incomplete. Each byte of payload is unmasked in
-//! place once, validated once and appended once.
+//! place once, validated once and appended once. A compressed message goes through it too: it is inflated when it is
+//! complete.
+
+mod payload;
 
 use std::str;
 
+use self::payload::GatheredPayload;
 use super::close;
 use super::frame::{ClientFrameHeader, HEADER_BYTES_MAX, Opcode};
 use super::mask::unmask;
-use crate::protocol::Utf8Gatherer;
-use crate::protocol::Violation;
+use crate::protocol::{Compression, Violation};
 
 /// The limits of a decoder.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// The maximum length of a message over all of its fragments, in bytes. It is checked when a length is read.
+pub struct Rules<'c> {
+    /// The maximum length of a message over all of its fragments, in bytes. It is checked when a length is read. It is the
+    /// maximum of an inflated message too.
     pub message_bytes_max: usize,
     /// `true` if messages may be binary. This is checked when the header of a message is read.
     pub binary: bool,
+    /// The inflater of compressed messages, if permessage-deflate was negotiated.
+    pub compression: Option<&'c Compression>,
 }
 
 /// The outcome of a call of [`Decoder::decode`].
@@ -65,13 +71,14 @@ impl Decoder {
     pub fn decode<'a>(
         &'a mut self,
         input: &'a mut [u8],
-        rules: Rules,
+        rules: Rules<'_>,
     ) -> Result<DecodedMessage<'a>, Violation> {
         if self.partial.is_some() {
             self.forget_delivered();
         }
         if self.partial.is_none() {
-            if let Some((header, header_len)) = ClientFrameHeader::parse(input)? {
+            if let Some((header, header_len)) = ClientFrameHeader::parse(input, rules.compression.is_some())?
+            {
                 if is_complete(&header, input.len() - header_len) {
                     rules.check(&header, 0)?;
                     return unmask_message(&header, header_len, input);
@@ -82,9 +89,9 @@ impl Decoder {
     }
 
     /// Searches for a Close. Other frames are skipped, and payloads are not validated. All of the input is consumed, or
-    /// all up to the end of the Close.
-    pub fn skip_to_close(&mut self, input: &[u8]) -> Result<SkipOutcome, Violation> {
-        self.partial.get_or_insert_default().skip_to_close(input)
+    /// all up to the end of the Close. `deflates`: frames may be compressed.
+    pub fn skip_to_close(&mut self, input: &[u8], deflates: bool) -> Result<SkipOutcome, Violation> {
+        self.partial.get_or_insert_default().skip_to_close(input, deflates)
     }
 
     /// Returns whether no message and no frame is incomplete.
@@ -108,7 +115,7 @@ impl Decoder {
     fn decode_piece<'a>(
         &'a mut self,
         input: &mut [u8],
-        rules: Rules,
+        rules: Rules<'_>,
     ) -> Result<DecodedMessage<'a>, Violation> {
         if input.is_empty() {
             return Ok(DecodedMessage { consumed: 0, message: None });
@@ -138,7 +145,7 @@ pub struct SkipOutcome {
     pub closed: bool,
 }
 
-impl Rules {
+impl Rules<'_> {
     /// Checks a header. `gathered_len` is the length of the message so far.
     fn check(&self, header: &ClientFrameHeader, gathered_len: usize) -> Result<(), Violation> {
         if header.opcode.is_control() {
@@ -154,10 +161,14 @@ impl Rules {
     }
 }
 
-/// Returns whether the frame is a complete message or control frame, and all of its payload is available.
+/// Returns whether the frame is a complete message or control frame, all of its payload is available, and it need not be
+/// inflated.
 #[inline]
 fn is_complete(header: &ClientFrameHeader, available: usize) -> bool {
-    header.fin && header.opcode != Opcode::Continuation && header.payload_len <= available as u64
+    header.fin
+        && header.opcode != Opcode::Continuation
+        && !header.compressed
+        && header.payload_len <= available as u64
 }
 
 /// Unmasks a complete message or control frame in place and returns it.
@@ -211,12 +222,6 @@ struct PartialFrame {
     remaining: u64,
 }
 
-#[derive(Debug)]
-enum GatheredPayload {
-    Text(Utf8Gatherer),
-    Binary(Vec<u8>),
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Delivery {
     #[default]
@@ -229,8 +234,7 @@ impl PartialMessage {
     /// Returns the memory of the message, in bytes.
     fn bytes(&self) -> usize {
         let message = match &self.message {
-            Some(GatheredPayload::Text(text)) => text.capacity(),
-            Some(GatheredPayload::Binary(bytes)) => bytes.capacity(),
+            Some(message) => message.capacity(),
             None => 0,
         };
         size_of::<PartialMessage>() + self.control.capacity() + message
@@ -238,16 +242,20 @@ impl PartialMessage {
 
     /// Consumes input until a message or control frame is complete, or no input is left. Returns the number of consumed
     /// bytes.
-    fn gather(&mut self, input: &mut [u8], rules: Rules) -> Result<usize, Violation> {
+    fn gather(&mut self, input: &mut [u8], rules: Rules<'_>) -> Result<usize, Violation> {
         let mut at = 0;
         while self.delivered == Delivery::Nothing {
             if self.frame.is_none() {
-                let Some(header) = self.gather_header(input, &mut at)? else { break };
+                let deflates = rules.compression.is_some();
+                let Some(header) = self.gather_header(input, &mut at, deflates)? else { break };
                 self.begin(header, rules)?;
             }
             at += self.gather_payload(&mut input[at..])?;
             if !self.end_frame() {
                 break;
+            }
+            if self.delivered == Delivery::Message {
+                self.inflate(rules)?;
             }
         }
         Ok(at)
@@ -257,12 +265,7 @@ impl PartialMessage {
     fn delivered_message(&self) -> Result<Option<ClientMessage<'_>>, Violation> {
         match (self.delivered, &self.message) {
             (Delivery::Control(opcode), _) => message(opcode, &self.control).map(Some),
-            (Delivery::Message, Some(GatheredPayload::Text(text))) => {
-                Ok(Some(ClientMessage::Text(text.finish()?)))
-            }
-            (Delivery::Message, Some(GatheredPayload::Binary(bytes))) => {
-                Ok(Some(ClientMessage::Binary(bytes)))
-            }
+            (Delivery::Message, Some(payload)) => payload.message().map(Some),
             (Delivery::Message, None) | (Delivery::Nothing, _) => Ok(None),
         }
     }
@@ -281,13 +284,13 @@ impl PartialMessage {
         );
     }
 
-    fn skip_to_close(&mut self, input: &[u8]) -> Result<SkipOutcome, Violation> {
+    fn skip_to_close(&mut self, input: &[u8], deflates: bool) -> Result<SkipOutcome, Violation> {
         self.message = None;
         self.control.clear();
         let mut at = 0;
         loop {
             if self.frame.is_none() {
-                let Some(header) = self.gather_header(input, &mut at)? else { break };
+                let Some(header) = self.gather_header(input, &mut at, deflates)? else { break };
                 self.frame = Some(PartialFrame::new(header));
             }
             let Some(frame) = &mut self.frame else { break };
@@ -326,11 +329,13 @@ impl PartialMessage {
         &mut self,
         input: &[u8],
         at: &mut usize,
+        deflates: bool,
     ) -> Result<Option<ClientFrameHeader>, Violation> {
         let had = self.header_len;
         let more = (input.len() - *at).min(HEADER_BYTES_MAX - had);
         self.header[had..had + more].copy_from_slice(&input[*at..*at + more]);
-        let Some((header, header_len)) = ClientFrameHeader::parse(&self.header[..had + more])? else {
+        let header = &self.header[..had + more];
+        let Some((header, header_len)) = ClientFrameHeader::parse(header, deflates)? else {
             self.header_len = had + more;
             *at += more;
             return Ok(None);
@@ -341,7 +346,7 @@ impl PartialMessage {
     }
 
     /// Begins a frame, after checking that it may come now (5.4).
-    fn begin(&mut self, header: ClientFrameHeader, rules: Rules) -> Result<(), Violation> {
+    fn begin(&mut self, header: ClientFrameHeader, rules: Rules<'_>) -> Result<(), Violation> {
         match (header.opcode, &self.message) {
             (Opcode::Continuation, None) => return Err(Violation::UnexpectedContinuation),
             // "The fragments of one message MUST NOT be interleaved between the fragments of another message".
@@ -350,8 +355,7 @@ impl PartialMessage {
         }
         rules.check(&header, self.message.as_ref().map_or(0, GatheredPayload::len))?;
         match header.opcode {
-            Opcode::Text => self.message = Some(GatheredPayload::Text(Utf8Gatherer::default())),
-            Opcode::Binary => self.message = Some(GatheredPayload::Binary(Vec::new())),
+            Opcode::Text | Opcode::Binary => self.message = Some(GatheredPayload::of(&header)),
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {}
         }
         self.frame = Some(PartialFrame::new(header));
@@ -367,8 +371,7 @@ impl PartialMessage {
         unmask(piece, frame.header.key, offset);
         match &mut self.message {
             _ if frame.header.opcode.is_control() => self.control.extend_from_slice(piece),
-            Some(GatheredPayload::Text(text)) => text.push(piece)?,
-            Some(GatheredPayload::Binary(bytes)) => bytes.extend_from_slice(piece),
+            Some(payload) => payload.push(piece)?,
             None => {}
         }
         Ok(piece.len())
@@ -383,6 +386,15 @@ impl PartialMessage {
             self.delivered = Delivery::Message;
         }
         true
+    }
+
+    /// Inflates the message that became complete, if it is compressed.
+    fn inflate(&mut self, rules: Rules<'_>) -> Result<(), Violation> {
+        self.message = match self.message.take() {
+            Some(payload) => Some(payload.inflated(rules)?),
+            None => None,
+        };
+        Ok(())
     }
 }
 
@@ -401,15 +413,6 @@ impl PartialFrame {
         let len = self.remaining.min(available as u64);
         self.remaining -= len;
         len as usize
-    }
-}
-
-impl GatheredPayload {
-    fn len(&self) -> usize {
-        match self {
-            GatheredPayload::Text(text) => text.len(),
-            GatheredPayload::Binary(bytes) => bytes.len(),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use super::frame::{CONTROL_BYTES_MAX, Opcode};
+use super::frame::{COMPRESSED, CONTROL_BYTES_MAX, Opcode};
 use super::mask;
 
 const FIN: u8 = 0x80;
@@ -28,6 +28,23 @@ pub fn frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.reserve(header_len(payload.len()) + payload.len());
     header(out, opcode, payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends an unfragmented and unmasked frame with a payload that permessage-deflate has compressed.
+pub fn compressed_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let start = out.len();
+    frame(out, opcode, payload);
+    out[start] |= COMPRESSED;
+}
+
+/// Returns the payload of an unmasked frame.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header_len = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    &frame[header_len..]
 }
 
 /// Appends a Close with a code and a reason. The reason is truncated to the complete characters that fit into a control

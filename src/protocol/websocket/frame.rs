@@ -8,6 +8,12 @@ pub const HEADER_BYTES_MAX: usize = 14;
 /// The maximum length of the payload of a control frame, in bytes (5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
+/// The reserved bits of the first byte.
+const RESERVED: u8 = 0x70;
+
+/// RSV1, the "Per-Message Compressed" bit (RFC 7692, 6).
+pub const COMPRESSED: u8 = 0x40;
+
 /// The opcode of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -52,6 +58,8 @@ pub struct ClientFrameHeader {
     /// `true` if the frame is the last of its message.
     pub fin: bool,
     pub opcode: Opcode,
+    /// `true` if the frame begins a message that is compressed (RFC 7692, 6).
+    pub compressed: bool,
     /// The key with which the payload is masked.
     pub key: [u8; 4],
     /// The length of the payload in bytes. It is below 2^63.
@@ -61,23 +69,26 @@ pub struct ClientFrameHeader {
 impl ClientFrameHeader {
     /// Parses a header. Returns it with its length, or `None` if it is incomplete.
     ///
-    /// The bytes of an incomplete header are validated too, beginning with the first byte.
+    /// The bytes of an incomplete header are validated too, beginning with the first byte. `deflates`: permessage-deflate was
+    /// negotiated.
     #[inline]
-    pub fn parse(bytes: &[u8]) -> Result<Option<(ClientFrameHeader, usize)>, Violation> {
+    pub fn parse(bytes: &[u8], deflates: bool) -> Result<Option<(ClientFrameHeader, usize)>, Violation> {
         let [first, rest @ ..] = bytes else { return Ok(None) };
-        let (fin, opcode) = parse_first(*first)?;
+        let (fin, opcode, compressed) = parse_first(*first, deflates)?;
         let [second, rest @ ..] = rest else { return Ok(None) };
         check_second(*second, opcode)?;
         let Some((payload_len, rest)) = parse_len(*second & 0x7F, rest)? else { return Ok(None) };
         let Some((key, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        Ok(Some((ClientFrameHeader { fin, opcode, key: *key, payload_len }, bytes.len() - rest.len())))
+        let header = ClientFrameHeader { fin, opcode, compressed, key: *key, payload_len };
+        Ok(Some((header, bytes.len() - rest.len())))
     }
 }
 
 #[inline]
-fn parse_first(byte: u8) -> Result<(bool, Opcode), Violation> {
+fn parse_first(byte: u8, deflates: bool) -> Result<(bool, Opcode, bool), Violation> {
     // "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values."
-    if byte & 0x70 != 0 {
+    let compressed = byte & RESERVED != 0;
+    if compressed && !(deflates && may_be_compressed(byte)) {
         return Err(Violation::ReservedBits);
     }
     let fin = byte & 0x80 != 0;
@@ -86,7 +97,15 @@ fn parse_first(byte: u8) -> Result<(bool, Opcode), Violation> {
     if opcode.is_control() && !fin {
         return Err(Violation::ControlFragmented);
     }
-    Ok((fin, opcode))
+    Ok((fin, opcode, compressed))
+}
+
+/// Returns whether a first byte with reserved bits is allowed if permessage-deflate was negotiated. RFC 7692, 6: RSV1 is set
+/// "only on the first fragment of a message", and 6.1: not on control frames.
+#[cold]
+fn may_be_compressed(byte: u8) -> bool {
+    let is_first_of_data = matches!(byte & 0x0F, 0x1 | 0x2);
+    byte & RESERVED == COMPRESSED && is_first_of_data
 }
 
 #[inline]
@@ -138,7 +157,7 @@ mod tests {
     fn fails_at(bytes: &[u8], bad: usize, violation: Violation) {
         for len in 0..=bytes.len() {
             let expected = if len > bad { Err(violation) } else { Ok(None) };
-            assert_eq!(ClientFrameHeader::parse(&bytes[..len]), expected, "{bytes:X?} up to {len}");
+            assert_eq!(ClientFrameHeader::parse(&bytes[..len], false), expected, "{bytes:X?} up to {len}");
         }
     }
 
@@ -146,16 +165,22 @@ mod tests {
         let mut bytes = Vec::new();
         encode::client_header(&mut bytes, opcode, payload_len, KEY);
         let whole = Ok(Some((
-            ClientFrameHeader { fin: true, opcode, key: KEY, payload_len: payload_len as u64 },
+            ClientFrameHeader {
+                fin: true,
+                opcode,
+                compressed: false,
+                key: KEY,
+                payload_len: payload_len as u64,
+            },
             bytes.len(),
         )));
         assert!(bytes.len() <= HEADER_BYTES_MAX);
         for len in 0..bytes.len() {
-            assert_eq!(ClientFrameHeader::parse(&bytes[..len]), Ok(None));
+            assert_eq!(ClientFrameHeader::parse(&bytes[..len], false), Ok(None));
         }
-        assert_eq!(ClientFrameHeader::parse(&bytes), whole);
+        assert_eq!(ClientFrameHeader::parse(&bytes, false), whole);
         bytes.extend_from_slice(b"payload");
-        assert_eq!(ClientFrameHeader::parse(&bytes), whole, "bytes behind the header do not matter");
+        assert_eq!(ClientFrameHeader::parse(&bytes, false), whole, "bytes behind the header do not matter");
     }
 
     #[test]
@@ -179,17 +204,17 @@ mod tests {
                 (0, _, _) => Err(Violation::ReservedOpcode),
                 _ => Err(Violation::ReservedBits),
             };
-            assert_eq!(ClientFrameHeader::parse(&[first]), expected, "{first:X}");
+            assert_eq!(ClientFrameHeader::parse(&[first], false), expected, "{first:X}");
         }
     }
 
     #[test]
     fn every_second_byte() {
         for second in 0..0x80 {
-            assert_eq!(ClientFrameHeader::parse(&[0x81, second]), Err(Violation::Unmasked));
-            assert_eq!(ClientFrameHeader::parse(&[0x82, 0x80 | second, 0xFF]), Ok(None));
+            assert_eq!(ClientFrameHeader::parse(&[0x81, second], false), Err(Violation::Unmasked));
+            assert_eq!(ClientFrameHeader::parse(&[0x82, 0x80 | second, 0xFF], false), Ok(None));
             let control = if second <= 125 { Ok(None) } else { Err(Violation::ControlTooLong) };
-            assert_eq!(ClientFrameHeader::parse(&[0x89, 0x80 | second]), control);
+            assert_eq!(ClientFrameHeader::parse(&[0x89, 0x80 | second], false), control);
         }
     }
 

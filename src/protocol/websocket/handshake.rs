@@ -6,6 +6,7 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1_smol::Sha1;
 
+use super::extensions::{self, Deflate};
 use crate::protocol::http::HttpRefusal;
 use crate::protocol::http::head::{Headers, RequestHead};
 
@@ -21,12 +22,26 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// Returns the complete response to a handshake, 101, behind which frames follow. An `echo`, whose client receives back
-/// what it sends instead of being a client of QuickIO, needs no subprotocol.
+/// An accepted handshake.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::protocol) struct Upgrade {
+    /// The complete response, 101, behind which frames follow.
+    pub response: Vec<u8>,
+    /// The permessage-deflate that was negotiated, if it was.
+    pub deflate: Option<Deflate>,
+}
+
+/// Returns the upgrade of a connection that sends this handshake. An `echo`, whose client receives back what it sends
+/// instead of being a client of QuickIO, needs no subprotocol. `deflates`: permessage-deflate may be negotiated. Otherwise
+/// the extensions that the client offers are ignored.
 ///
 /// The checks are those of RFC 6455, 4.2.1, and their order gives the most helpful refusal. Those that every request
 /// needs are not among them: the method, the target, the `Host` and the body.
-pub(in crate::protocol) fn upgrade(head: &RequestHead<'_, '_>, echo: bool) -> Result<Vec<u8>, HttpRefusal> {
+pub(in crate::protocol) fn upgrade(
+    head: &RequestHead<'_, '_>,
+    echo: bool,
+    deflates: bool,
+) -> Result<Upgrade, HttpRefusal> {
     // "the HTTP version MUST be at least 1.1" (4.1).
     if head.is_http_1_0 {
         return Err(HttpRefusal::OldHttp);
@@ -34,7 +49,11 @@ pub(in crate::protocol) fn upgrade(head: &RequestHead<'_, '_>, echo: bool) -> Re
     check_upgrade(head.headers)?;
     let key = check_key(head.headers)?;
     let subprotocol = choose_subprotocol(head.headers, echo)?;
-    Ok(switching_protocols(key, subprotocol))
+    let deflate = match deflates {
+        true => extensions::negotiate(head.headers.values("Sec-WebSocket-Extensions"))?,
+        false => None,
+    };
+    Ok(Upgrade { response: switching_protocols(key, subprotocol, deflate), deflate })
 }
 
 fn check_upgrade(headers: Headers<'_, '_>) -> Result<(), HttpRefusal> {
@@ -70,13 +89,17 @@ fn choose_subprotocol(headers: Headers<'_, '_>, echo: bool) -> Result<Option<&'s
     }
 }
 
-fn switching_protocols(key: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
+fn switching_protocols(key: &[u8], subprotocol: Option<&str>, deflate: Option<Deflate>) -> Vec<u8> {
     let accept = accept(key);
     let (name, subprotocol, end) =
         subprotocol.map_or(("", "", ""), |subprotocol| ("Sec-WebSocket-Protocol: ", subprotocol, "\r\n"));
+    let extensions = match deflate {
+        Some(deflate) => format!("Sec-WebSocket-Extensions: {}\r\n", deflate.response()),
+        None => String::new(),
+    };
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n{name}{subprotocol}{end}\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n{name}{subprotocol}{end}{extensions}\r\n"
     )
     .into_bytes()
 }
@@ -123,7 +146,12 @@ mod tests {
 
     /// Parses the head and returns the outcome of the handshake.
     fn shake_hands(request: &str, echo: bool) -> Result<Vec<u8>, HttpRefusal> {
-        RequestHead::parse(request.as_bytes(), &mut header_space()).and_then(|head| upgrade(&head, echo))
+        shake_hands_with(request, echo, false).map(|upgrade| upgrade.response)
+    }
+
+    fn shake_hands_with(request: &str, echo: bool, deflates: bool) -> Result<Upgrade, HttpRefusal> {
+        RequestHead::parse(request.as_bytes(), &mut header_space())
+            .and_then(|head| upgrade(&head, echo, deflates))
     }
 
     fn refusal(request: &str) -> HttpRefusal {
@@ -215,6 +243,34 @@ mod tests {
         ] {
             assert_eq!(refusal(&request), refused, "{request}");
         }
+    }
+
+    #[test]
+    fn compression_is_negotiated_if_it_is_on() {
+        let offers = [
+            "Sec-WebSocket-Extensions: x, permessage-deflate; unknown",
+            "sec-websocket-extensions: permessage-deflate; server_max_window_bits=9",
+        ];
+        let request = get(&[&ALL[..], &offers, &["Sec-WebSocket-Protocol: quickio"]].concat());
+        let upgrade = shake_hands_with(&request, false, true).expect("the handshake is valid");
+        let response = String::from_utf8(upgrade.response).expect("answers are text");
+        assert!(
+            response.ends_with(
+                "\r\nSec-WebSocket-Protocol: quickio\r\nSec-WebSocket-Extensions: permessage-deflate; \
+                 server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9\r\n\r\n"
+            ),
+            "{response}"
+        );
+        assert_eq!(upgrade.deflate.map(Deflate::window), Some(extensions::WindowBits::Nine));
+        let off = shake_hands_with(&request, false, false).expect("the handshake is valid");
+        assert_eq!(off.deflate, None);
+        assert!(!String::from_utf8(off.response).expect("answers are text").contains("Extensions"));
+        let malformed = get(&[&ALL[..], &["Sec-WebSocket-Extensions: permessage-deflate;"]].concat());
+        assert_eq!(shake_hands_with(&malformed, false, true), Err(HttpRefusal::Extensions));
+        assert!(shake_hands(&malformed, false).is_ok(), "nobody reads the offers");
+        let declined = get(&[&ALL[..], &offers[..1]].concat());
+        let declined = shake_hands_with(&declined, false, true).expect("the handshake is valid");
+        assert_eq!(declined.deflate, None);
     }
 
     #[test]

@@ -10,21 +10,26 @@
 
 pub mod close;
 pub mod decoder;
+pub mod deflate;
 pub mod encode;
+pub mod extensions;
 pub mod frame;
 pub mod handshake;
 pub mod mask;
 
 use self::close::NO_STATUS;
-use self::decoder::{ClientMessage, Decoder, Rules};
+use self::decoder::{ClientMessage, DecodedMessage, Decoder, Rules};
+use self::extensions::WindowBits;
 use self::frame::Opcode;
-use super::{Close, CodecSettings, DecodeOutcome, Incoming, OHAI, Reason};
+use super::{Close, CodecSettings, Compression, DecodeOutcome, Framing, Incoming, OHAI, Reason};
 
 /// The codec of a WebSocket connection after its HTTP handshake. It has 16 bytes while no message is incomplete.
 #[derive(Debug)]
 pub struct WebSocketCodec {
     decoder: Decoder,
     phase: WebSocketPhase,
+    /// The window with which messages may be compressed, if permessage-deflate was negotiated.
+    window: Option<WindowBits>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +48,14 @@ enum WebSocketPhase {
 
 impl WebSocketCodec {
     /// Returns the codec of a connection whose HTTP handshake was accepted.
-    pub fn new(echo: bool) -> WebSocketCodec {
+    pub fn new(echo: bool, window: Option<WindowBits>) -> WebSocketCodec {
         let phase = if echo { WebSocketPhase::Echo } else { WebSocketPhase::Greeting };
-        WebSocketCodec { decoder: Decoder::default(), phase }
+        WebSocketCodec { decoder: Decoder::default(), phase, window }
+    }
+
+    /// Returns how events are sent to the client.
+    pub fn framing(&self) -> Framing {
+        self.window.map_or(Framing::WebSocket, Framing::Deflate)
     }
 
     /// Decodes the next item of the input. See [`Codec::decode`](super::Codec::decode).
@@ -95,9 +105,17 @@ impl WebSocketCodec {
         let rules = Rules {
             message_bytes_max: settings.message_bytes_max,
             binary: self.phase == WebSocketPhase::Echo,
+            compression: self.window.map(|_| &settings.compression),
         };
         let input_len = input.len();
         match self.decoder.decode(input, rules) {
+            Ok(DecodedMessage {
+                consumed,
+                message: Some(message @ (ClientMessage::Text(_) | ClientMessage::Binary(_))),
+            }) if self.phase == WebSocketPhase::Echo => {
+                let bytes = echo(message, self.window, &settings.compression);
+                DecodeOutcome { consumed, incoming: Incoming::Reply(bytes) }
+            }
             Ok(decoded) => DecodeOutcome {
                 consumed: decoded.consumed,
                 incoming: decoded.message.map_or(Incoming::Incomplete, |message| self.phase.receive(message)),
@@ -111,7 +129,7 @@ impl WebSocketCodec {
     }
 
     fn await_close(&mut self, input: &[u8]) -> DecodeOutcome<'static> {
-        match self.decoder.skip_to_close(input) {
+        match self.decoder.skip_to_close(input, self.window.is_some()) {
             Ok(skipped) if !skipped.closed => DecodeOutcome::incomplete(skipped.consumed),
             ended => {
                 self.phase = WebSocketPhase::Ended;
@@ -137,12 +155,6 @@ impl WebSocketPhase {
             ClientMessage::Text(OHAI) if *self == WebSocketPhase::Greeting => {
                 *self = WebSocketPhase::Open;
                 Incoming::Open(framed(Opcode::Text, OHAI.as_bytes()))
-            }
-            ClientMessage::Text(text) if *self == WebSocketPhase::Echo => {
-                Incoming::Reply(framed(Opcode::Text, text.as_bytes()))
-            }
-            ClientMessage::Binary(bytes) if *self == WebSocketPhase::Echo => {
-                Incoming::Reply(framed(Opcode::Binary, bytes))
             }
             ClientMessage::Text(_) | ClientMessage::Binary(_) => {
                 Incoming::Close(self.close(Reason::InvalidHandshake))
@@ -178,6 +190,19 @@ fn fail(reason: Reason) -> Close {
         _ => encode::close_without_code(&mut bytes),
     }
     Close { bytes, reason, await_peer: false }
+}
+
+/// Returns the frame that sends a message back.
+fn echo(message: ClientMessage<'_>, window: Option<WindowBits>, compression: &Compression) -> Vec<u8> {
+    let frame = match message {
+        ClientMessage::Text(text) => framed(Opcode::Text, text.as_bytes()),
+        ClientMessage::Binary(bytes) => framed(Opcode::Binary, bytes),
+        _ => unreachable!("only messages are sent back"),
+    };
+    match window {
+        Some(window) => compression.shrink_single(window, frame),
+        None => frame,
+    }
 }
 
 fn framed(opcode: Opcode, payload: &[u8]) -> Vec<u8> {

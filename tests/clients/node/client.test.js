@@ -131,6 +131,27 @@ test('negotiates the subprotocol', async () => {
   }
 })
 
+test('compresses messages for those who offer it', async () => {
+  const room = '/relay/compressed'
+  const clients = [
+    await Client.open({ perMessageDeflate: { threshold: 0 } }),
+    await Client.open({ perMessageDeflate: { serverMaxWindowBits: 9, clientMaxWindowBits: 10 } }),
+    await Client.open({ perMessageDeflate: false })
+  ]
+  const extensions = clients.map(({ socket }) => socket.extensions)
+  assert.deepEqual(extensions, ['permessage-deflate', 'permessage-deflate', ''])
+  for (const client of clients) assert.equal((await client.request('/qio/on', `"${room}"`)).code, 200)
+  for (const size of [10, 300, 2000, 60_000]) {
+    const data = Array.from({ length: size / 10 }, (_, number) => number * 7919)
+    clients[0].tell(room, JSON.stringify(data))
+    for (const client of clients) assert.deepEqual((await client.event()).data, data)
+    for (const client of clients) {
+      assert.deepEqual((await client.request('/clienttest/echo', JSON.stringify(data))).data, data)
+    }
+  }
+  await Promise.all(clients.map((client) => client.close()))
+})
+
 test('refuses an unknown subprotocol', async () => {
   const client = new Client({ protocols: ['chat'] })
   assert.equal(await client.until(() => client.refused, 'a refusal'), 400)

@@ -129,8 +129,14 @@ class Handshake(unittest.TestCase):
             self.assertEqual(closed.exception.rcvd.code, 1002)
             self.assertEqual(closed.exception.rcvd.reason, "invalid handshake")
 
-    def test_compression_is_not_needed(self):
+    def test_compression(self):
         with Client(compression="deflate") as client:
+            names = [extension.name for extension in client.socket.protocol.extensions]
+            self.assertEqual(names, ["permessage-deflate"])
+            for size in (10, 1000, 5000, 60_000):
+                self.assertEqual(client.request("/clienttest/echo", '"' + "x" * size + '"')[1], "x" * size)
+        with Client(compression=None) as client:
+            self.assertEqual(client.socket.protocol.extensions, [])
             self.assertEqual(client.request("/clienttest/echo", '"' + "x" * 5000 + '"')[1], "x" * 5000)
 
 

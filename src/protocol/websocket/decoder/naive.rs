@@ -19,7 +19,7 @@ pub struct Naive {
 }
 
 impl Naive {
-    pub fn byte(&mut self, byte: u8, rules: Rules) -> Result<Option<Owned>, Violation> {
+    pub fn byte(&mut self, byte: u8, rules: Rules<'_>) -> Result<Option<Owned>, Violation> {
         self.frame.push(byte);
         let Some((header_len, payload_len)) = self.header(rules)? else { return Ok(None) };
         let (key, masked) = self.frame[header_len - 4..].split_at(4);
@@ -52,7 +52,7 @@ impl Naive {
     }
 
     /// Returns the lengths of header and payload, or `None` if the header is incomplete.
-    fn header(&self, rules: Rules) -> Result<Option<(usize, u64)>, Violation> {
+    fn header(&self, rules: Rules<'_>) -> Result<Option<(usize, u64)>, Violation> {
         let frame = &self.frame;
         let opcode = frame[0] & 0x0F;
         let control = opcode >= 8;
@@ -86,7 +86,7 @@ impl Naive {
         Ok(Some((6 + len_bytes, len)))
     }
 
-    fn check_message(&self, opcode: u8, len: u64, rules: Rules) -> Result<(), Violation> {
+    fn check_message(&self, opcode: u8, len: u64, rules: Rules<'_>) -> Result<(), Violation> {
         let had = self.message.as_ref().map_or(0, |(_, payload)| payload.len());
         match opcode {
             0 if self.message.is_none() => Err(Violation::UnexpectedContinuation),

@@ -4,10 +4,11 @@ use proptest::prelude::*;
 
 use super::naive::{Naive, Owned};
 use super::*;
+use crate::protocol::CompressionBounds;
 use crate::protocol::testing::{self, Random};
 use crate::protocol::websocket::encode;
 
-const RULES: Rules = Rules { message_bytes_max: 1 << 17, binary: true };
+const RULES: Rules<'_> = Rules { message_bytes_max: 1 << 17, binary: true, compression: None };
 
 /// The messages of a stream, each with the position of its end. The last may be a violation.
 type Outcomes = Vec<(usize, Result<Owned, Violation>)>;
@@ -32,7 +33,7 @@ fn owned(message: ClientMessage<'_>) -> Owned {
 }
 
 /// Returns the outcomes of the naive twin, and whether the stream ends between messages.
-fn naive(stream: &[u8], rules: Rules) -> (Outcomes, bool) {
+fn naive(stream: &[u8], rules: Rules<'_>) -> (Outcomes, bool) {
     let mut naive = Naive::default();
     let mut outcome = Outcomes::new();
     for (at, byte) in stream.iter().enumerate() {
@@ -49,7 +50,7 @@ fn naive(stream: &[u8], rules: Rules) -> (Outcomes, bool) {
 }
 
 /// Returns the outcomes of the decoder, and whether it is idle. A violation has the position at which its piece ends.
-fn decoded(pieces: &[&[u8]], rules: Rules) -> (Outcomes, bool) {
+fn decoded(pieces: &[&[u8]], rules: Rules<'_>) -> (Outcomes, bool) {
     let mut decoder = Decoder::default();
     let mut outcome = Outcomes::new();
     let mut before = 0;
@@ -87,14 +88,14 @@ fn without_positions((mut outcome, idle): (Outcomes, bool)) -> (Outcomes, bool) 
 }
 
 /// Asserts that the decoder behaves like its twin. When bytes come one by one, it must fail at the same byte.
-fn check_pieces(stream: &[u8], rules: Rules, pieces: &[&[u8]]) {
+fn check_pieces(stream: &[u8], rules: Rules<'_>, pieces: &[&[u8]]) {
     let expected = naive(stream, rules);
     assert_eq!(decoded(&stream.chunks(1).collect::<Vec<_>>(), rules), expected, "byte by byte");
     assert_eq!(without_positions(decoded(pieces, rules)), without_positions(expected.clone()), "in pieces");
     assert_eq!(without_positions(decoded(&[stream], rules)), without_positions(expected), "in one piece");
 }
 
-fn check_every_split(stream: &[u8], rules: Rules) {
+fn check_every_split(stream: &[u8], rules: Rules<'_>) {
     check_pieces(stream, rules, &[stream]);
     let expected = without_positions(naive(stream, rules));
     for split in 0..=stream.len() {
@@ -204,7 +205,7 @@ fn invalid_text_fails_before_the_frame_or_the_message_is_complete() {
 
 #[test]
 fn limits_hold_when_a_length_is_read() {
-    let rules = Rules { message_bytes_max: 10, binary: false };
+    let rules = Rules { message_bytes_max: 10, binary: false, compression: None };
     let at_limit = frame(0x81, b"0123456789");
     let over = frame(0x81, b"0123456789x");
     check_every_split(&[&at_limit[..], &at_limit, &over].concat(), rules);
@@ -216,24 +217,22 @@ fn limits_hold_when_a_length_is_read() {
     assert_eq!(outcome[1..], [(fragments.len() - 1, Err(Violation::MessageTooLong))]);
     assert_eq!(decoded(&[&frame(0x02, b"x")[..6]], rules).0, [(6, Err(Violation::Binary))]);
     let huge = [0x81, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
-    check_every_split(&huge, Rules { message_bytes_max: usize::MAX, binary: false });
+    check_every_split(&huge, Rules { message_bytes_max: usize::MAX, binary: false, compression: None });
     check_every_split(&huge, rules);
 }
 
 #[test]
 fn memory_grows_with_the_bytes_received_not_with_those_announced() {
-    let rules = Rules { message_bytes_max: 1 << 40, binary: true };
-    for first in [0x81, 0x82] {
+    let rules = Rules { message_bytes_max: 1 << 40, binary: true, compression: None };
+    let compression = compression();
+    let rules = Rules { compression: Some(&compression), ..rules };
+    for first in [0x81, 0x82, 0xC1, 0xC2] {
         let mut decoder = Decoder::default();
         let mut input = vec![first, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         input.extend([b'x'; 100]);
         assert_eq!(decoder.decode(&mut input, rules).map(|decoded| decoded.consumed), Ok(114));
         let partial = decoder.partial.expect("a message is incomplete");
-        let capacity = match partial.message.expect("a message is incomplete") {
-            GatheredPayload::Text(text) => text.capacity(),
-            GatheredPayload::Binary(bytes) => bytes.capacity(),
-        };
-        assert!(capacity <= 200);
+        assert!(partial.message.expect("a message is incomplete").capacity() <= 200);
     }
 }
 
@@ -244,11 +243,11 @@ fn searching_for_a_close_needs_no_memory_for_messages() {
     let (mut begun, rest) = (stream[..200].to_vec(), &stream[200..]);
     assert_eq!(decoder.decode(&mut begun, RULES), Ok(DecodedMessage { consumed: 200, message: None }));
     let skipped = SkipOutcome { consumed: rest.len(), closed: false };
-    assert_eq!(decoder.skip_to_close(rest), Ok(skipped));
+    assert_eq!(decoder.skip_to_close(rest, false), Ok(skipped));
     assert!(decoder.partial.as_ref().is_some_and(|partial| partial.message.is_none()));
-    assert_eq!(decoder.skip_to_close(b"\x88"), Ok(SkipOutcome { consumed: 1, closed: false }));
+    assert_eq!(decoder.skip_to_close(b"\x88", false), Ok(SkipOutcome { consumed: 1, closed: false }));
     let skipped = SkipOutcome { consumed: 7, closed: true };
-    assert_eq!(decoder.skip_to_close(b"\x82\0\0\0\0\xFF\xFFbehind"), Ok(skipped));
+    assert_eq!(decoder.skip_to_close(b"\x82\0\0\0\0\xFF\xFFbehind", false), Ok(skipped));
 }
 
 #[test]
@@ -311,8 +310,11 @@ fn fuzz_frames_in_pieces() {
         if random.once_in(3) {
             random.damage(&mut stream);
         }
-        let rules =
-            Rules { message_bytes_max: random.pick(&[0, 1, 40, 300, 5000]), binary: !random.once_in(8) };
+        let rules = Rules {
+            message_bytes_max: random.pick(&[0, 1, 40, 300, 5000]),
+            binary: !random.once_in(8),
+            compression: None,
+        };
         let pieces = random.pieces(&stream);
         check_pieces(&stream, rules, &pieces);
     });
@@ -322,7 +324,7 @@ proptest! {
     #[test]
     fn any_bytes_in_any_pieces(stream: Vec<u8>, split: prop::sample::Index, binary: bool) {
         let (left, right) = stream.split_at(split.index(stream.len() + 1));
-        check_pieces(&stream, Rules { message_bytes_max: 50, binary }, &[left, right]);
+        check_pieces(&stream, Rules { message_bytes_max: 50, binary, compression: None }, &[left, right]);
     }
 
     #[test]
@@ -339,6 +341,175 @@ proptest! {
         let found: Vec<_> = outcome.into_iter().map(|(_, found)| found).collect();
         let expected: Vec<_> = texts.iter().map(|text| Ok((1, text.clone().into_bytes()))).collect();
         prop_assert_eq!(found, expected);
+        prop_assert!(idle);
+    }
+}
+
+// Compressed messages. The naive twin does not know them: what must come out is what was put in.
+
+fn compression() -> Compression {
+    Compression::new(CompressionBounds { broadcast_bytes_min: 1, single_bytes_min: 1 })
+}
+
+/// Compresses a payload as a client does.
+fn deflated(payload: &[u8]) -> Vec<u8> {
+    let mut deflater = flate2::Compress::new(flate2::Compression::default(), false);
+    let mut bytes = Vec::with_capacity(payload.len() * 2 + 100);
+    deflater.compress_vec(payload, &mut bytes, flate2::FlushCompress::Sync).expect("the state is good");
+    bytes.truncate(bytes.len() - 4);
+    bytes
+}
+
+/// Returns the outcomes at every split, which must be the same, without their positions.
+fn inflated(stream: &[u8], message_bytes_max: usize) -> Vec<Result<Owned, Violation>> {
+    let compression = compression();
+    let rules = Rules { message_bytes_max, binary: true, compression: Some(&compression) };
+    let whole = without_positions(decoded(&[stream], rules));
+    let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+    assert_eq!(without_positions(decoded(&bytes, rules)), whole, "byte by byte");
+    for split in 0..=stream.len() {
+        let (left, right) = stream.split_at(split);
+        assert_eq!(without_positions(decoded(&[left, right], rules)), whole, "split at {split}");
+    }
+    whole.0.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+#[test]
+fn compressed_messages() {
+    let text = "Grüße ".repeat(40).into_bytes();
+    let compressed = deflated(&text);
+    let (first, rest) = compressed.split_at(5);
+    let stream = [
+        frame(0xC1, &compressed),
+        // Fragments, of which only the first has the bit, and control frames between them.
+        frame(0x41, first),
+        frame(0x89, b"ping"),
+        frame(0x00, b""),
+        frame(0x80, rest),
+        frame(0xC2, &deflated(b"\xFF\x00")),
+        // An empty message, and plain ones behind the compressed.
+        frame(0xC1, &[0]),
+        frame(0x81, b"plain"),
+        frame(0x01, b"pl"),
+        frame(0x80, b"ain"),
+        // An empty first fragment.
+        frame(0x41, b""),
+        frame(0x80, &compressed),
+    ];
+    let expected = [
+        (1, &text[..]),
+        (9, b"ping"),
+        (1, &text),
+        (2, b"\xFF\x00"),
+        (1, b""),
+        (1, b"plain"),
+        (1, b"plain"),
+        (1, &text),
+    ];
+    let expected: Vec<_> =
+        expected.into_iter().map(|(opcode, payload)| Ok((opcode, payload.to_vec()))).collect();
+    assert_eq!(inflated(&stream.concat(), text.len()), expected);
+}
+
+#[test]
+fn violations_of_compression() {
+    let bomb = deflated(&[b'x'; 5000]);
+    for (frames, violation) in [
+        // RSV1 on control and continuation frames, and other bits.
+        (vec![frame(0xC9, b"")], Violation::ReservedBits),
+        (vec![frame(0xC8, b"")], Violation::ReservedBits),
+        (vec![frame(0xCA, b"")], Violation::ReservedBits),
+        (vec![frame(0x41, b"\x02"), frame(0xC0, b"\x00")], Violation::ReservedBits),
+        (vec![frame(0x01, b"a"), frame(0xC0, b"b")], Violation::ReservedBits),
+        (vec![frame(0xC0, b"")], Violation::ReservedBits),
+        (vec![frame(0xC3, b"")], Violation::ReservedBits),
+        (vec![frame(0xA1, b"")], Violation::ReservedBits),
+        (vec![frame(0x91, b"")], Violation::ReservedBits),
+        (vec![frame(0xE1, b"")], Violation::ReservedBits),
+        (vec![frame(0xF1, b"")], Violation::ReservedBits),
+        (vec![frame(0x41, b"a"), frame(0xC1, b"b")], Violation::ExpectedContinuation),
+        (vec![frame(0xC1, b"\x06")], Violation::Deflate),
+        (vec![frame(0xC1, &[0xFF; 20])], Violation::Deflate),
+        (vec![frame(0xC1, &deflated(b"\xC3"))], Violation::InvalidUtf8),
+        (vec![frame(0xC1, &deflated(b"a\xFFb"))], Violation::InvalidUtf8),
+        (vec![frame(0xC1, &bomb)], Violation::MessageTooLong),
+        (vec![frame(0xC2, &bomb)], Violation::MessageTooLong),
+        (vec![frame(0x41, &bomb[..4]), frame(0x80, &bomb[4..])], Violation::MessageTooLong),
+        // Too long before it is inflated.
+        (vec![frame(0x41, &[0; 3000]), frame(0x80, &[0; 2000])], Violation::MessageTooLong),
+    ] {
+        let found = inflated(&frames.concat(), 4999);
+        assert_eq!(found, [Err(violation)], "{:X?}", &frames[0][..frames[0].len().min(20)]);
+    }
+}
+
+#[test]
+fn a_close_is_found_behind_compressed_frames() {
+    let stream = [frame(0xC1, &deflated(b"text")), frame(0x41, b"\xFF"), frame(0x88, b"")].concat();
+    for split in 0..=stream.len() {
+        let mut decoder = Decoder::default();
+        let (left, right) = stream.split_at(split);
+        let first = decoder.skip_to_close(left, true).expect("the frames are valid");
+        let closed = first.closed || decoder.skip_to_close(right, true).expect("the frames are valid").closed;
+        assert!(closed, "split at {split}");
+        assert_eq!(Decoder::default().skip_to_close(&stream, false), Err(Violation::ReservedBits));
+    }
+}
+
+#[test]
+fn an_inflated_message_is_freed_and_counted() {
+    let compression = compression();
+    let rules = Rules { message_bytes_max: 1 << 20, binary: false, compression: Some(&compression) };
+    let text = vec![b'x'; 100_000];
+    let mut stream = frame(0xC1, &deflated(&text));
+    let mut decoder = Decoder::default();
+    let decoded = decoder.decode(&mut stream, rules).expect("the message is valid");
+    assert!(matches!(decoded.message, Some(ClientMessage::Text(text)) if text.len() == 100_000));
+    assert!(decoder.incomplete_bytes() >= 100_000);
+    assert!(decoder.decode(&mut [], rules).expect("nothing is invalid").message.is_none());
+    assert_eq!((decoder.incomplete_bytes(), decoder.is_idle()), (0, true));
+    // While it is incomplete, it has the memory of what has come.
+    let mut half = frame(0xC1, &deflated(&text));
+    half.pop();
+    assert!(decoder.decode(&mut half, rules).expect("it is incomplete").message.is_none());
+    assert!((1..1000).contains(&decoder.incomplete_bytes()), "{}", decoder.incomplete_bytes());
+    assert_eq!(compression.counts().inflated, 1);
+}
+
+proptest! {
+    #[test]
+    fn compressed_messages_in_any_pieces(
+        messages in prop::collection::vec(("[a-dü]{0,200}", 0..4_usize, any::<bool>()), 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let (mut stream, mut expected) = (Vec::new(), Vec::new());
+        for (text, fragments, compressed) in &messages {
+            let payload = if *compressed { deflated(text.as_bytes()) } else { text.clone().into_bytes() };
+            let size = payload.len().div_ceil(fragments + 1).max(1);
+            let mut parts: Vec<&[u8]> = payload.chunks(size).collect();
+            if parts.is_empty() {
+                parts.push(b"");
+            }
+            for (index, part) in parts.iter().enumerate() {
+                let opcode = if index == 0 { 1 } else { 0 };
+                let rsv = if index == 0 && *compressed { 0x40 } else { 0 };
+                let fin = if index + 1 == parts.len() { 0x80 } else { 0 };
+                stream.extend(frame(fin | rsv | opcode, part));
+                if fin == 0 {
+                    stream.extend(frame(0x89, b"?"));
+                    expected.push(Ok((9, b"?".to_vec())));
+                }
+            }
+            expected.push(Ok((1, text.clone().into_bytes())));
+        }
+        let compression = compression();
+        let rules = Rules { message_bytes_max: 1000, binary: false, compression: Some(&compression) };
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+        cuts.extend([0, stream.len()]);
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &stream[cut[0]..cut[1]]).collect();
+        let (found, idle) = decoded(&pieces, rules);
+        prop_assert_eq!(found.into_iter().map(|(_, found)| found).collect::<Vec<_>>(), expected);
         prop_assert!(idle);
     }
 }
