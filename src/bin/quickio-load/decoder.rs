@@ -7,6 +7,8 @@ use crate::encoder::{
 use crate::error::ProtocolError;
 use crate::plan::Protocol;
 use crate::response_head;
+use flate2::{Decompress, FlushDecompress};
+use std::cell::RefCell;
 
 /// The maximum size of a frame in bytes. No run needs longer ones.
 const FRAME_BYTES_MAX: u64 = 64 << 20;
@@ -16,6 +18,9 @@ const STREAM_GREETING: &[u8] = b": quickio";
 
 /// The end of every event of a stream.
 const STREAM_EVENT_END: &[u8] = b"\n\n";
+
+/// The bit of a frame's first byte that marks a compressed message (RFC 7692, 6).
+const COMPRESSED: u8 = 0x40;
 
 /// A message from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +62,10 @@ pub struct Decoder {
 enum Expected {
     UpgradeResponse,
     RawGreeting,
-    WebSocket,
+    /// The next frame. It may be compressed if the server has accepted that.
+    WebSocket {
+        deflates: bool,
+    },
     Raw,
     /// The next response. When its head is complete: the length of the head and of the whole response, in bytes.
     Response {
@@ -138,7 +146,9 @@ impl Decoder {
     fn emit(&mut self, item: &[u8], on_message: &mut impl FnMut(Message<'_>)) -> Result<(), ProtocolError> {
         match self.expected {
             Expected::UpgradeResponse => {
-                self.expected = Expected::WebSocket;
+                let accepted = b"permessage-deflate";
+                let deflates = item.windows(accepted.len()).any(|part| part == accepted);
+                self.expected = Expected::WebSocket { deflates };
                 on_message(Message::Upgraded);
             }
             Expected::RawGreeting => {
@@ -146,7 +156,11 @@ impl Decoder {
                 on_message(Message::Greeted);
             }
             Expected::Raw => on_message(event_message(&item[8..])),
-            Expected::WebSocket => on_message(frame_message(item)?),
+            Expected::WebSocket { .. } if item[0] & COMPRESSED != 0 => inflate(item, |frame| {
+                on_message(frame_message(frame)?);
+                Ok(())
+            })?,
+            Expected::WebSocket { .. } => on_message(frame_message(item)?),
             Expected::Response { head, .. } => {
                 self.expected = NEXT_RESPONSE;
                 let events = item[head..].split(|byte| *byte == b'\n').filter(|event| !event.is_empty());
@@ -165,7 +179,7 @@ impl Expected {
     #[inline]
     fn next(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
         let len = match self {
-            Expected::WebSocket => websocket_frame_len(bytes)?,
+            Expected::WebSocket { deflates } => websocket_frame_len(bytes, *deflates)?,
             Expected::Raw => raw_frame_len(bytes)?,
             Expected::Response { head, len } => response_len(bytes, head, len)?,
             Expected::UpgradeResponse => {
@@ -182,9 +196,10 @@ impl Expected {
 }
 
 #[inline]
-fn websocket_frame_len(bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
+fn websocket_frame_len(bytes: &[u8], deflates: bool) -> Result<Option<usize>, ProtocolError> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
-    if first & 0x70 != 0 {
+    let allowed = if deflates && first & 0x0f == TEXT { COMPRESSED } else { 0 };
+    if first & 0x70 & !allowed != 0 {
         return Err(ProtocolError::Frame("compressed, or has reserved bits"));
     }
     if second & 0x80 != 0 {
@@ -264,15 +279,50 @@ fn stream_message(event: &[u8]) -> Result<Message<'_>, ProtocolError> {
     }
 }
 
-/// Returns the message of a complete frame.
+thread_local! {
+    /// The inflater of all clients of a thread: each message is compressed for itself.
+    static INFLATER: RefCell<Decompress> = RefCell::new(Decompress::new(false));
+}
+
+/// Calls `then` with the inflated form of a compressed frame.
+fn inflate(frame: &[u8], then: impl FnOnce(&[u8]) -> Result<(), ProtocolError>) -> Result<(), ProtocolError> {
+    INFLATER.with_borrow_mut(|inflater| {
+        inflater.reset(false);
+        // An unfragmented frame with an empty payload, which the message is appended to. Its length does not matter.
+        let mut inflated = Vec::with_capacity(16 * frame.len());
+        inflated.extend([frame[0] & !COMPRESSED, 0]);
+        let tail = [0x00, 0x00, 0xff, 0xff];
+        for mut part in [payload(frame), &tail[..]] {
+            while !part.is_empty() {
+                let before = inflater.total_in();
+                let status = inflater.decompress_vec(part, &mut inflated, FlushDecompress::Sync);
+                if status.is_err() || inflated.len() as u64 > FRAME_BYTES_MAX {
+                    return Err(ProtocolError::Frame("compressed, and cannot be inflated"));
+                }
+                part = &part[(inflater.total_in() - before) as usize..];
+                if inflated.len() == inflated.capacity() {
+                    inflated.reserve(inflated.len());
+                }
+            }
+        }
+        then(&inflated)
+    })
+}
+
+/// Returns the payload of a complete frame.
 #[inline]
-fn frame_message(frame: &[u8]) -> Result<Message<'_>, ProtocolError> {
-    let payload = match frame[1] {
+fn payload(frame: &[u8]) -> &[u8] {
+    match frame[1] {
         126 => &frame[4..],
         127 => &frame[10..],
         _ => &frame[2..],
-    };
-    match (frame[0], payload) {
+    }
+}
+
+/// Returns the message of a complete frame.
+#[inline]
+fn frame_message(frame: &[u8]) -> Result<Message<'_>, ProtocolError> {
+    match (frame[0], payload(frame)) {
         (first, text) if first == 0x80 | TEXT => Ok(event_message(text)),
         (first, []) if first == 0x80 | CLOSE => Ok(Message::Close(None, b"")),
         (first, [a, b, reason @ ..]) if first == 0x80 | CLOSE => {
@@ -394,6 +444,32 @@ mod tests {
         expected.extend([Message::ControlPing(b"you there?"), Message::Other(&[b'x'; 300])]);
         expected.push(Message::Close(Some(1013), b"slow"));
         at_every_split(Protocol::WebSocket, &bytes, &expected);
+    }
+
+    fn compressed(text: &[u8]) -> Vec<u8> {
+        let mut deflater = flate2::Compress::new(flate2::Compression::fast(), false);
+        let mut bytes = Vec::with_capacity(text.len() + 100);
+        deflater.compress_vec(text, &mut bytes, flate2::FlushCompress::Sync).unwrap();
+        frame(0xc1, &bytes[..bytes.len() - 4])
+    }
+
+    #[test]
+    fn inflates_messages_if_the_server_has_accepted_compression() {
+        let long = [b"/qio/move:0=".to_vec(), vec![b'x'; 20_000]].concat();
+        let mut frames = Vec::new();
+        TEXTS.iter().for_each(|text| frames.extend(compressed(text)));
+        frames.extend(compressed(&long));
+        let accepted =
+            UPGRADED.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+        let mut expected = vec![Message::Upgraded];
+        expected.extend(messages_of_texts());
+        expected.push(Message::Other(&long));
+        at_every_split(Protocol::WebSocket, &[accepted.as_bytes(), &frames].concat(), &expected);
+        let refused = decode(Protocol::WebSocket, &[UPGRADED.as_bytes(), &frames]);
+        assert_eq!(refused, Err(ProtocolError::Frame("compressed, or has reserved bits")));
+        for bytes in [&[0xc1, 2, 0xff, 0xff][..], &[0xc9, 0]] {
+            assert!(decode(Protocol::WebSocket, &[accepted.as_bytes(), bytes]).is_err(), "{bytes:x?}");
+        }
     }
 
     #[test]

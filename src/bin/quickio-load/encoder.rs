@@ -18,6 +18,9 @@ const UPGRADED_BYTES: usize =
         .len()
         + ACCEPT.len();
 
+/// The offer of compression that Chromium and Firefox make.
+const EXTENSIONS: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
 /// The code in a client's Close frame: 1000, the purpose of the connection is fulfilled (RFC 6455, 7.4.1).
 pub const CLOSE_CODE: [u8; 2] = 1000u16.to_be_bytes();
 
@@ -128,10 +131,10 @@ pub struct Burst {
 impl Burst {
     /// Returns a burst for a room, with the size and number of events of the plan.
     pub fn new(plan: &Plan, room: Room) -> Burst {
-        let event = Encoder(plan.protocol).event(&published(room, plan.size, 0));
+        let event = Encoder(plan.protocol).event(&published(plan, room, 0));
         let text_at = match plan.protocol {
             protocol if protocol.is_http() => 0,
-            _ => event.len() - published(room, plan.size, 0).len(),
+            _ => event.len() - published(plan, room, 0).len(),
         };
         let positions = (0..plan.burst).map(|n| n * event.len() + text_at + TIME_AT).collect();
         let bytes = event.repeat(plan.burst);
@@ -191,7 +194,7 @@ impl FrameSizes {
         let client = |text: &[u8]| Encoder(Protocol::WebSocket).event(text).len();
         let server = |text: &[u8]| client(text) - MASK.len();
         let answer = format!("/qio/callback/{PING_ID}:0={{\"code\":200,\"data\":null}}");
-        let event = published(Room::Busy(0), plan.size, 0);
+        let event = published(plan, Room::Busy(0), 0);
         let close = Encoder(Protocol::WebSocket).control(CLOSE, &CLOSE_CODE).len();
         FrameSizes {
             upgrade: upgrade(plan).len(),
@@ -219,21 +222,55 @@ impl FrameSizes {
 }
 
 fn upgrade(plan: &Plan) -> Vec<u8> {
+    let extensions = if plan.compression { EXTENSIONS } else { "" };
     format!(
         "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: quickio\r\n\r\n",
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: quickio\r\n{extensions}\r\n",
         plan.server
     )
     .into_bytes()
 }
 
-/// Returns the text of a published event with `size` bytes of data.
-fn published(room: Room, size: usize, ns: u64) -> Vec<u8> {
+/// Returns the text of a published event, with the size of the plan.
+fn published(plan: &Plan, room: Room, ns: u64) -> Vec<u8> {
     let mut text = format!("{}:0={DATA_HEAD}", room.path()).into_bytes();
     text.extend_from_slice(&time_digits(ns));
-    text.resize(text.len() + size.saturating_sub(DATA_BYTES_MIN), b' ');
+    let end = text.len() + plan.size.saturating_sub(DATA_BYTES_MIN);
+    if plan.has_rows {
+        push_rows(&mut text, end);
+    }
+    text.resize(end, b' ');
     text.extend_from_slice(DATA_TAIL.as_bytes());
     text
+}
+
+/// Appends an array of rows, such as applications send, up to this length at most.
+fn push_rows(text: &mut Vec<u8>, end: usize) {
+    const HEAD: &str = ",\"rows\":[";
+    let mut rows = String::from(HEAD);
+    // Numbers that look like ids and prices: a few digits of each are the same in neighbouring rows.
+    let row = |n: u64| {
+        let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        format!(
+            r#"{{"id":{},"user":"user-{:04}","price":{}.{:02}}}"#,
+            100_000 + n,
+            mixed % 10_000,
+            mixed % 977,
+            mixed % 97
+        )
+    };
+    for row in (0..).map(row) {
+        let comma = if rows.len() > HEAD.len() { "," } else { "" };
+        if text.len() + rows.len() + comma.len() + row.len() + 1 > end {
+            break;
+        }
+        rows.push_str(comma);
+        rows.push_str(&row);
+    }
+    rows.push(']');
+    if text.len() + rows.len() <= end {
+        text.extend_from_slice(rows.as_bytes());
+    }
 }
 
 fn time_digits(ns: u64) -> [u8; TIME_DIGITS] {
@@ -306,6 +343,19 @@ mod tests {
                 assert!(text.starts_with(b"/relay/room000007:0={\"t\":1000000000001234567   "));
                 assert_eq!(time_of(&text), Some(1_234_567));
             }
+        }
+    }
+
+    #[test]
+    fn rows_are_json_of_the_same_size() {
+        for size in (DATA_BYTES_MIN..200).chain([1000, 1024, 5000]) {
+            let plan = Plan { size, has_rows: true, ..Plan::new(Scenario::Fanout) };
+            let text = published(&plan, Room::Busy(7), 5);
+            let spaces = published(&Plan { has_rows: false, ..plan }, Room::Busy(7), 5);
+            assert_eq!((text.len(), time_of(&text)), (spaces.len(), Some(5)));
+            let data = &text[Room::PATH_BYTES + 3..];
+            let data: serde_json::Value = serde_json::from_slice(data).unwrap();
+            assert_eq!(data["rows"].as_array().is_some_and(|rows| !rows.is_empty()), size >= 84, "{size}");
         }
     }
 

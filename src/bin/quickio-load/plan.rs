@@ -118,6 +118,10 @@ pub struct Plan {
     pub idle_rooms: usize,
     /// The size of the data of a published event, in bytes.
     pub size: usize,
+    /// `true` if the data of a published event is filled up with rows of JSON, and not with spaces.
+    pub has_rows: bool,
+    /// `true` if clients over WebSocket offer compression.
+    pub compression: bool,
     /// The number of events of one publish.
     pub burst: usize,
     /// The path of the event that is sent as a ping.
@@ -160,6 +164,8 @@ impl Plan {
             slow_buffer_bytes: 4096,
             idle_rooms: 100,
             size: 64,
+            has_rows: false,
+            compression: false,
             burst: 1,
             ping_event: "/qio/ping".into(),
             depth: 1,

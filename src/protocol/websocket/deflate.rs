@@ -19,9 +19,8 @@ use crate::protocol::Violation;
 /// (7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end").
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
-/// The room in bytes behind the most that a message may be compressed to: for the tail, and for zlib, which needs more than
-/// six bytes of room to complete a flush at once.
-const FLUSH_ROOM: usize = TAIL.len() + 8;
+/// The room in bytes for what is not data: the ends of blocks and the tail.
+const FLUSH_ROOM: usize = 64;
 
 /// The memory for output that is kept from one message to the next, in bytes.
 const SCRATCH_KEPT_BYTES: usize = 64 << 10;
@@ -203,7 +202,7 @@ impl Engines {
         }
         self.deflated_in_turn += payload.len();
         let bytes_max = payload.len() - payload.len().div_ceil(10);
-        let is_complete = self.deflate_to_scratch(payload, bytes_max + FLUSH_ROOM);
+        let is_complete = self.deflate_to_scratch(payload);
         let compressed = self.scratch.strip_suffix(&TAIL);
         let compressed = compressed.filter(|compressed| is_complete && compressed.len() <= bytes_max);
         match compressed {
@@ -218,14 +217,23 @@ impl Engines {
     }
 
     /// Compresses a message into the scratch; returns whether that had room for all of it.
-    fn deflate_to_scratch(&mut self, payload: &[u8], room: usize) -> bool {
+    ///
+    /// It has room even if the message becomes longer, by nine bits for each byte. If the room were used up, output would
+    /// be left in the deflater, and zlib-rs 0.6.8 forgets the place of such output when it is reset: it panics in a later
+    /// message.
+    fn deflate_to_scratch(&mut self, payload: &[u8]) -> bool {
         let deflater = self.deflater.get_or_insert_with(|| Compress::new(flate2::Compression::fast(), false));
         deflater.reset();
-        self.scratch.reserve(room);
+        self.scratch.reserve(payload.len() + payload.len() / 8 + FLUSH_ROOM);
         let status = deflater.compress_vec(payload, &mut self.scratch, FlushCompress::Sync);
+        let is_consumed = deflater.total_in() == payload.len() as u64;
         // zlib: if no room is left, the flush may be incomplete.
         let is_flushed = self.scratch.len() < self.scratch.capacity();
-        matches!(status, Ok(Status::Ok)) && deflater.total_in() == payload.len() as u64 && is_flushed
+        let is_complete = matches!(status, Ok(Status::Ok)) && is_consumed && is_flushed;
+        if !is_complete {
+            self.deflater = None;
+        }
+        is_complete
     }
 }
 

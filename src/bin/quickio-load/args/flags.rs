@@ -22,6 +22,7 @@ pub const NOT_OVER_HTTP: &[&str] = &["slow", "slow-buffer", "churners", "churn-r
 /// The flags of all scenarios that `million` does not have: it has its own steps, one thread, and one protocol.
 const NOT_OF_MILLION: &[&str] = &[
     "protocol",
+    "compression",
     "server-pid",
     "worker-pid",
     "seconds",
@@ -126,6 +127,16 @@ pub const FLAGS: &[Flag] = &[
         doc: "size of the data of a published event (64; slow 16384)",
         scenarios: &[Fanout, Slow, Mixed],
         set: |args, value| count(&mut args.plan.size, value),
+    },
+    Flag {
+        name: "json-rows",
+        value: "",
+        doc: "fill published events up to their size with rows of JSON and not with spaces, which compression would remove",
+        scenarios: &[Fanout, Slow],
+        set: |args, _| {
+            args.plan.has_rows = true;
+            Ok(())
+        },
     },
     Flag {
         name: "burst",
@@ -282,6 +293,17 @@ pub const FLAGS: &[Flag] = &[
         scenarios: &[],
         set: |args, _| {
             args.plan.tls.get_or_insert_default().resumes = false;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "compression",
+        value: "",
+        doc: "clients over WebSocket offer compression (permessage-deflate) as a browser does, and inflate what they \
+              receive",
+        scenarios: &[],
+        set: |args, _| {
+            args.plan.compression = true;
             Ok(())
         },
     },

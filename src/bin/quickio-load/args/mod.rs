@@ -184,6 +184,8 @@ impl Args {
             "a server on another host must be verified: give the file of its authority with --tls-ca".into()
         } else if plan.protocol == Protocol::None && plan.depth > 1 {
             "--protocol none cannot distinguish two pings: --depth must be 1".into()
+        } else if plan.compression && plan.protocol != Protocol::WebSocket {
+            format!("--compression is not supported over {}", plan.protocol.name())
         } else {
             return Ok(());
         };

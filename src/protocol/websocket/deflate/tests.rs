@@ -200,6 +200,25 @@ fn what_does_not_shrink_by_a_tenth_is_sent_as_it_is() {
     }
 }
 
+/// Messages that become longer leave nothing behind in the deflater.
+#[test]
+fn long_messages_that_do_not_shrink_are_harmless() {
+    let compression = on();
+    for round in 0..20 {
+        for len in [5000, 8192, 16_384, 70_000, 131_072, 300_000] {
+            for payload in [noise(len + round), json(len)] {
+                compression.begin_turn();
+                let sent = compression.shrink_single(WindowBits::Fifteen, plain_frame(&payload));
+                assert_eq!(opened(&sent), payload, "{len} in round {round}");
+                assert!(
+                    compression.0.as_ref().unwrap().engines.borrow().deflater.is_some(),
+                    "its room was enough"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_message_that_is_longer_than_the_window_is_sent_as_it_is() {
     let compression = Compression::new(CompressionBounds { broadcast_bytes_min: 1, single_bytes_min: 1 });
