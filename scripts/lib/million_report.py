@@ -89,12 +89,26 @@ def outside_slabs(measured):
     return sum(measured["memory"][kind] for kind in kinds) + measured["tcp"]["pages"] * PAGE
 
 
+def limit_to_slab(grown, slab):
+    """Scales the growth of the slabs so that its sum is at most that of all slabs, in bytes.
+
+    While its memory is fragmented, the kernel makes smaller slabs, and /proc/slabinfo counts them as if they were large. The
+    sum is known, but not what each kind takes.
+    """
+    slabs = [kind for name, kind in grown.items() if name != "outside_slabs"]
+    told = sum(kind["bytes"] for kind in slabs)
+    if told > slab > 0:
+        for kind in slabs:
+            kind["bytes"] = int(kind["bytes"] * slab / told)
+
+
 def kernel_memory(after, start, connections):
     """Returns the growth of the kernel's memory since before the first client, for each kind, and the server's part of it."""
     grown = {"outside_slabs": {"bytes": outside_slabs(after) - outside_slabs(start), "objects": 0}}
     if after["slabs"] and start["slabs"]:
         for kind, held in after["slabs"].items():
             grown[kind] = {name: held[name] - start["slabs"][kind][name] for name in ("bytes", "objects")}
+        limit_to_slab(grown, after["memory"]["Slab"] - start["memory"]["Slab"])
     else:
         # Inodes and dentries of sockets are among the caches that can be reclaimed, as are those of files.
         grown["other"] = {"bytes": after["memory"]["Slab"] - start["memory"]["Slab"], "objects": 0}
