@@ -243,3 +243,94 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Scenario;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection};
+
+    fn server() -> Arc<ServerConfig> {
+        let own = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key);
+        Arc::new(config.unwrap())
+    }
+
+    /// Passes bytes between the ends until none has more. Returns what the client has received, and its handshake.
+    fn exchange(
+        client: &mut TlsClient,
+        server: &mut ServerConnection,
+    ) -> Result<(Vec<u8>, Option<HandshakeTimes>), String> {
+        let (mut plain, mut times) = (Vec::new(), None);
+        loop {
+            let sent = client.take_output().unwrap_or_default();
+            let mut rest = sent.as_slice();
+            while !rest.is_empty() {
+                server.read_tls(&mut rest).unwrap();
+                server.process_new_packets().map_err(|error| error.to_string())?;
+            }
+            let mut received = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut received).unwrap();
+            }
+            if sent.is_empty() && received.is_empty() {
+                return Ok((plain, times));
+            }
+            // One byte at a time: the pieces of the ring are cut anywhere.
+            for byte in received {
+                times = client.receive(&[byte], &mut plain)?.or(times);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_first_arrives_after_a_full_or_a_resumed_handshake() {
+        let config = server();
+        for (resumes, expected) in [(true, [false, true, true]), (false, [false; 3])] {
+            let tls = TlsPlan { resumes, ..TlsPlan::default() };
+            let clients = TlsClients::new(&Plan::new(Scenario::Ping), &tls).unwrap();
+            for is_resumed in expected {
+                let mut server = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut client = clients.client().unwrap();
+                client.write(b"first");
+                let (plain, times) = exchange(&mut client, &mut server).unwrap();
+                let times = times.expect("the handshake has ended");
+                assert_eq!((plain.len(), times.is_resumed), (0, is_resumed));
+                assert!(times.computed > 0 && times.computed <= times.took);
+                let mut first = [0; 5];
+                server.reader().read_exact(&mut first).unwrap();
+                assert_eq!(&first, b"first");
+                server.writer().write_all(&[7; 40_000]).unwrap();
+                let (plain, times) = exchange(&mut client, &mut server).unwrap();
+                assert!(plain == [7; 40_000] && times.is_none());
+                client.close();
+                exchange(&mut client, &mut server).unwrap();
+                assert_eq!(server.reader().read(&mut first).unwrap(), 0, "the client has announced the end");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_verified_if_there_is_an_authority() {
+        let file = std::env::temp_dir().join(format!("quickio_load_{}.pem", std::process::id()));
+        let other = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
+        std::fs::write(&file, other.cert.pem()).unwrap();
+        let plan = Plan::new(Scenario::Ping);
+        let tls = TlsPlan { ca: Some(file.clone()), name: Some("a.example".into()), resumes: true };
+        let clients = TlsClients::new(&plan, &tls).unwrap();
+        let mut server = ServerConnection::new(server()).unwrap();
+        let error = exchange(&mut clients.client().unwrap(), &mut server).unwrap_err();
+        assert!(error.contains("invalid peer certificate"), "{error}");
+        std::fs::write(&file, "").unwrap();
+        let error = TlsClients::new(&plan, &tls).err().unwrap();
+        assert!(error.ends_with("it has no certificate in PEM"), "{error}");
+        std::fs::remove_file(&file).unwrap();
+        assert!(TlsClients::new(&plan, &tls).err().unwrap().starts_with("--tls-ca "));
+    }
+}
