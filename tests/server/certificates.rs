@@ -5,10 +5,11 @@ use crate::support::http;
 use crate::support::server::{BINARY, command, run};
 use crate::support::tls::{Authority, TlsStream, certificate, connect, presented};
 use crate::support::{DEADLINE, Server};
-use rustls::AlertDescription;
+use rustls::{AlertDescription, ClientConfig, HandshakeKind};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -190,6 +191,46 @@ fn clients_with_certificates() {
         assert!(is_served(&bad).is_err(), "{auth}");
         assert_eq!(is_served(&none).unwrap_or(false), without_is_served, "{auth}");
     }
+}
+
+/// Requests a document over TLS. Returns whether the session was resumed.
+fn is_resumed(server: &Server, client: &Arc<ClientConfig>) -> bool {
+    let mut stream = connect(server.address(), client, "localhost").unwrap();
+    stream.write_all(b"GET /quickio.js HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).expect("the server announces the end");
+    assert!(response.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&response));
+    stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+}
+
+#[test]
+fn sessions_are_resumed_by_every_shard_and_after_a_restart() {
+    let authority = Authority::new();
+    let pair = authority.issue("server", &["localhost"]);
+    let secret = authority.path("tickets.key");
+    let client = authority.client();
+    let start = || {
+        let [certificate, key] = &pair;
+        let files = ["--tls-cert", certificate, "--tls-key", key, "--tls-ticket-key-file", &secret];
+        Server::start(&[&["--shards", "4"], &files[..]].concat())
+    };
+    let server = start();
+    assert!(!is_resumed(&server, &client));
+    let resumed = (0..100).filter(|_| is_resumed(&server, &client)).count();
+    assert!(resumed >= 99, "{resumed} of 100 sessions were resumed");
+    let used = server
+        .stats()
+        .shards()
+        .filter(|shard| shard["counters"]["connections_accepted"].as_u64() > Some(0))
+        .count();
+    assert_eq!(used, 4, "each shard has accepted some of them");
+    drop(server);
+    let server = start();
+    let resumed = (0..100).filter(|_| is_resumed(&server, &client)).count();
+    assert!(resumed >= 99, "{resumed} of 100 sessions were resumed after a restart");
+    drop(server);
+    fs::remove_file(&secret).unwrap();
+    assert!(!is_resumed(&start(), &client), "another secret");
 }
 
 #[test]
