@@ -38,3 +38,4 @@ mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;
 mod systemd;
+mod tls;
