@@ -27,11 +27,8 @@ impl State {
             let session = &mut secured.session;
             if !frames.is_empty() {
                 sealed.reserve_exact(session.sealed_len(frames.iter().map(Frame::len).sum()));
-                let records = session.records_sent();
+                self.metrics.counters.add(Counter::TlsKeyUpdates, u64::from(session.must_update_key()));
                 session.seal(frames.iter().map(Frame::as_slice), &mut sealed);
-                self.metrics
-                    .counters
-                    .add(Counter::TlsKeyUpdates, u64::from(session.records_sent() < records));
             }
             if is_last {
                 session.close_notify(&mut sealed);

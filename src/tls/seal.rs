@@ -114,7 +114,9 @@ impl TlsSession {
         self.flags.owes = false;
     }
 
-    fn must_update_key(&self) -> bool {
+    /// Returns true if the next data is preceded by a KeyUpdate: the client has asked for one, or the key has protected enough
+    /// records.
+    pub fn must_update_key(&self) -> bool {
         self.is_13 && (self.flags.owes || self.sequences[SEND] >= TLS_KEY_UPDATE_RECORDS)
     }
 

@@ -124,11 +124,6 @@ impl TlsSession {
         self.flags.received_close_notify
     }
 
-    /// Returns the number of records that the present key of the server has protected. It is smaller after a change of the key.
-    pub fn records_sent(&self) -> u64 {
-        self.sequences[SEND]
-    }
-
     /// Returns the number of records that the present key of the client has protected: none if the last one has changed the key.
     pub fn records_received(&self) -> u64 {
         self.sequences[RECEIVE]
