@@ -48,6 +48,9 @@ pub(super) struct InboxShared<M> {
 
 impl<M: Send> MessageSource for InboxShared<M> {
     fn has_messages(&self) -> bool {
+        if !self.has_any() {
+            return false;
+        }
         let is_received = self.open.load(Ordering::Relaxed) && !self.paused.load(Ordering::Relaxed);
         is_received && !self.queue.is_empty()
     }
@@ -92,7 +95,17 @@ impl<M> InboxShared<M> {
         self.messages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 
+    /// Returns whether messages are in the queue, or about to be put there. This costs less than a look into the queue,
+    /// which is usually empty.
+    #[inline]
+    fn has_any(&self) -> bool {
+        self.messages.load(Ordering::Relaxed) > 0
+    }
+
     fn pop(&self) -> Option<M> {
+        if !self.has_any() {
+            return None;
+        }
         let message = self.queue.pop()?;
         self.messages.fetch_sub(1, Ordering::Relaxed);
         Some(message)

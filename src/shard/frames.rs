@@ -156,7 +156,15 @@ impl Discarded {
     }
 
     /// Frees as much as one turn permits.
+    #[inline]
     pub fn free_some(&mut self) {
+        // The list gives its memory back one call after it has become empty, at the latest.
+        if self.0.capacity() > 0 {
+            self.free_first();
+        }
+    }
+
+    fn free_first(&mut self) {
         let mut units = 0;
         while units < FREED_PER_TURN {
             let Some(first) = self.0.front_mut() else {

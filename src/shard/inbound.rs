@@ -25,20 +25,18 @@ impl State {
     /// applied after it. If they cause more than their share of the messages that wait for other shards, the rest of them
     /// is applied later, and no more are taken from the inbox.
     pub fn handle_messages(&mut self, codecs: &mut Codecs, inboxes: &mut Inboxes) {
-        let mut commands = std::mem::take(&mut self.app_commands);
-        if commands.is_empty() && !self.mesh.is_over(THREADS) {
-            let take = |command| commands.push_back(command);
+        if !self.threads_must_wait() {
+            let take = |command| self.app_commands.push_back(command);
             let received = inboxes.app_commands.receive(INBOX_MESSAGES_PER_TURN_MAX, take);
             self.has_found |= received > 0;
             self.count(Counter::InboxReceived, received as u64);
         }
         self.handle_mesh(codecs);
         while !self.mesh.is_over(THREADS) {
-            let Some(AppCommand { app, command }) = commands.pop_front() else { break };
+            let Some(AppCommand { app, command }) = self.app_commands.pop_front() else { break };
             self.mesh.begin(THREADS);
             self.apply(app, command);
         }
-        self.app_commands = commands;
         inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
     }
 
@@ -112,7 +110,8 @@ impl State {
 
     /// Replies to the tests that have moved the clock, because the timers that became due have run.
     pub fn notify_clock_watchers(&mut self) {
-        if self.time.is_behind() || self.time.is_marking() || self.stalls.is_checking() {
+        let has_none = self.clock_watchers.is_empty();
+        if has_none || self.time.is_behind() || self.time.is_marking() || self.stalls.is_checking() {
             return;
         }
         for mut watcher in self.clock_watchers.drain(..) {

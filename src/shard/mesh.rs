@@ -132,10 +132,12 @@ impl MeshPort {
     }
 
     /// Returns whether a source must be kept from causing more messages.
+    #[inline]
     pub fn is_over(&self, source: LoadSource) -> bool {
-        if !self.port.has_overflow() {
-            return false;
-        }
+        self.port.has_overflow() && self.has_too_much(source)
+    }
+
+    fn has_too_much(&self, source: LoadSource) -> bool {
         let charge = self.port.charge(source);
         charge > self.port.share() || charge > 0 && self.is_stuck()
     }
@@ -162,7 +164,9 @@ impl MeshPort {
 
     fn receive_in_two(&mut self, first_max: usize, second_max: usize) -> Vec<(u16, Envelope)> {
         let mut received = std::mem::take(&mut self.received);
-        received.append(&mut self.deferred);
+        if self.has_deferred() {
+            received.append(&mut self.deferred);
+        }
         let (mut has_request, mut has_interest) = (!received.is_empty(), false);
         self.port.receive(first_max, |from, envelope| {
             has_request |= matches!(envelope.message, ShardMessage::Request(_));

@@ -112,12 +112,16 @@ impl<M> IncomingRings<M> {
 }
 
 /// Takes what senders have left: adds the senders to `pending`, and new rings to the rings of their senders.
+#[inline]
 pub(super) fn collect<M>(arrivals: &Arrivals<M>, pending: &mut ShardSet, incoming: &mut [IncomingRings<M>]) {
-    let senders = arrivals.senders.take();
-    if senders.is_empty() {
-        return;
+    // Usually nobody has sent anything.
+    if !arrivals.senders.is_empty() {
+        collect_noted(arrivals, pending, incoming);
     }
-    *pending |= senders;
+}
+
+fn collect_noted<M>(arrivals: &Arrivals<M>, pending: &mut ShardSet, incoming: &mut [IncomingRings<M>]) {
+    *pending |= arrivals.senders.take();
     // A new ring is handed over before its first message is noted.
     while !arrivals.rings.is_empty() {
         let Some((from, ring)) = arrivals.rings.pop() else { break };

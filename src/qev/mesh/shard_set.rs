@@ -27,14 +27,21 @@ impl ShardSet {
         self.0 &= !(1 << shard);
     }
 
+    #[inline]
     pub fn pop_first(&mut self) -> Option<usize> {
-        let first = (self.0 != 0).then(|| self.0.trailing_zeros() as usize);
-        self.0 &= self.0.wrapping_sub(1);
-        first
+        if self.is_empty() {
+            return None;
+        }
+        let first = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(first)
     }
 
     /// Removes and returns the first shard from `start` on, or else the first of all.
     pub fn pop_first_from(&mut self, start: usize) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
         let mut rest = Self(self.0 & u128::MAX << start);
         let first = rest.pop_first().or_else(|| Self(self.0).pop_first())?;
         self.remove(first);
@@ -57,11 +64,17 @@ impl AtomicShardSet {
         self.0[shard / 64].fetch_or(1 << (shard % 64), Ordering::Release);
     }
 
+    /// Returns whether there is no shard in the set. This only reads, and leaves the cache line to the threads that add.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|bits| bits.load(Ordering::Relaxed) == 0)
+    }
+
     /// Removes and returns all shards.
     pub fn take(&self) -> ShardSet {
         let mut taken = ShardSet::default();
         for (word, bits) in self.0.iter().enumerate() {
-            // Usually nobody has sent anything, and the exchange would take the cache line from the senders.
+            // An exchange for nothing would take the cache line from the senders.
             if bits.load(Ordering::Relaxed) != 0 {
                 taken.0 |= u128::from(bits.swap(0, Ordering::Acquire)) << (64 * word);
             }
