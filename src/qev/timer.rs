@@ -92,7 +92,7 @@ impl TimerId {
 ///   empties. So is a timer that an advance has left, because enough had fired.
 /// - Each list is doubly linked, and every node is in one of these lists or in `far`.
 /// - Timers in the lists are less than `FAR_MS` later than the wheel's time, and at most `NEAR_MS` earlier. Those in `far`
-///   are more than `NEAR_MS` later.
+///   are at least `NEAR_MS` later.
 /// - `len` is the number of nodes that are in the lists of the slots, in the list of due timers, and in `far`.
 /// - A bit of `occupied` is set if the list of this slot is not empty, and a bit of `levels` if this level has such a
 ///   slot.
@@ -232,7 +232,7 @@ impl<T: Copy + PartialEq> Wheel<T> {
         assert_eq!(linked, self.len, "`len` must be the number of timers in the lists");
         for (at_ms, index) in &self.far {
             let node = self.node(*index);
-            assert!(node.previous == FAR && *at_ms - self.now_ms > NEAR_MS, "node {index} must be far away");
+            assert!(node.previous == FAR && *at_ms - self.now_ms >= NEAR_MS, "node {index} must be far away");
             assert_eq!(self.at_ms(node), *at_ms, "node {index} must have the time of its place");
         }
         for level in 0..LEVELS {
@@ -629,6 +629,22 @@ mod tests {
         assert_eq!(advance(&mut wheel, 1000 + FAR_MS - 1), [FAR_MS - 1]);
         assert_eq!(advance(&mut wheel, 1000 + FAR_MS), [FAR_MS, FAR_MS]);
         assert_eq!(advance(&mut wheel, u64::MAX), [FAR_MS + (7 << 40)]);
+    }
+
+    /// The time at which a far timer is near is that of a slot whose timers do not all fire at once.
+    #[test]
+    fn a_far_timer_may_be_due_to_come_near_while_others_are_left() {
+        let mut wheel = Wheel::new(0);
+        for (at_ms, value) in [(FAR_MS, 1_u64), (FAR_MS - NEAR_MS, 2), (FAR_MS - NEAR_MS, 3)] {
+            wheel.insert(at_ms, value);
+        }
+        let mut fired: Vec<u64> = Vec::new();
+        assert!(!wheel.advance_some(FAR_MS - NEAR_MS, 1, &mut fired));
+        assert_eq!((fired.len(), wheel.far.len()), (1, 1));
+        wheel.check();
+        assert!(wheel.advance_some(FAR_MS, 9, &mut fired));
+        assert_eq!((fired.len(), fired[2]), (3, 1));
+        wheel.check();
     }
 
     #[derive(Clone, Debug)]
