@@ -218,8 +218,8 @@ impl State {
         match share {
             ShareUse::Full => self.refuse_address(codecs, slot),
             ShareUse::High if !connection.is_socket() => self.try_session(slot),
-            _ if connection.is_socket() && connection.input == Input::Ended => {
-                // The peer could not be heard before.
+            _ if connection.is_socket() && connection.input == Input::Ended && codecs.get(slot).is_new() => {
+                // The peer could not be heard before. Others were counted later, and their streams may have ended since.
                 self.connections.live_mut(slot).began = self.time.now();
                 self.start_receiving(slot);
             }

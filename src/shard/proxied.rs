@@ -67,6 +67,7 @@ impl State {
         }
         connection.peer = client;
         self.has_spoken(slot);
+        self.mesh.begin(self.connections.source(slot));
         if self.count_address(slot, generation, client) == AddressCount::Counted(ShareUse::Full) {
             self.refuse_address(codecs, slot);
         }

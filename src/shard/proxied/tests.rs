@@ -5,7 +5,10 @@ use crate::config::{Config, TrustedProxy};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::OHAI;
 use crate::qev::ring::PeerAddress;
+use crate::shard::addresses::CountedAddress;
+use crate::shard::connection::Input;
 use crate::shard::testing::{Peer, World, address, raw_message};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 const LINE: &str = "PROXY TCP4 192.0.2.1 192.0.2.2 4711 443\r\n";
@@ -234,4 +237,68 @@ fn a_full_server_answers_behind_the_header() {
     let answer = send(&mut world, second, format!("{LINE}GET / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
     assert!(answer.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&answer));
     close_all(&mut world, [first, second]);
+}
+
+/// Two shards of which the second one is slow, and headers for clients whose addresses the second one counts.
+fn world_with_slow_counter(mesh_overflow_bytes_max: usize) -> (World, Vec<[u8; 4]>) {
+    let connections_per_address_max = Some(4);
+    let config =
+        Config { connections_per_address_max, mesh_ring_messages: 8, mesh_overflow_bytes_max, ..config() };
+    let world = World::with_config(2, config, vec![Arc::new(Relay)]);
+    let counter = |ip: &Ipv4Addr| {
+        let address = CountedAddress::of((*ip).into());
+        world.shards[0].state().mesh.shard_of_hash(world.shared.sids.hash_one(address))
+    };
+    let all = (1..=255).map(|last| Ipv4Addr::new(192, 0, 2, last)).filter(|ip| counter(ip) == 1);
+    let clients = all.map(|ip| ip.octets()).collect();
+    (world, clients)
+}
+
+/// The stream of a client ends while the client is not listened to, and before another shard has counted its address.
+#[test]
+fn a_client_that_has_ended_is_not_received_from_when_it_is_counted() {
+    let (mut world, clients) = world_with_slow_counter(64 << 10);
+    let subscriber = world.connect_from(1, PeerAddress::UNIX);
+    send(&mut world, subscriber, OHAI.as_bytes());
+    send(&mut world, subscriber, &raw_message("/qio/on:0=\"/relay/flood\""));
+    world.take_bytes(subscriber);
+    let publisher = world.connect(0);
+    world.run_until_idle();
+    world.send_bytes(publisher, &[&binary(Some(clients[0])), OHAI.as_bytes()].concat());
+    for number in 0..100 {
+        world.send_event(publisher, &format!("/relay/flood:0={number}"));
+    }
+    world.end_stream(publisher);
+    world.turn(0);
+    let input = |world: &World| world.shards[0].state().connections.iter().next().unwrap().1.input;
+    assert_eq!((world.gauge(Gauge::InputsHeld), input(&world)), (1, Input::Ended));
+    world.turn(1);
+    world.turn(0);
+    assert_eq!(input(&world), Input::Ended, "the end is held");
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(subscriber).len(), 100);
+    assert!(world.is_closed(publisher));
+    close_all(&mut world, [subscriber]);
+}
+
+/// The messages that count an address are charged to the connection that has sent the header, and to no other.
+#[test]
+fn counting_is_charged_to_the_connection_with_the_header() {
+    let (mut world, clients) = world_with_slow_counter(64);
+    let (first, _) = greet(&mut world, &binary(Some(clients[0])));
+    let proxied: Vec<Peer> = clients[..20].iter().map(|_| world.connect(0)).collect();
+    world.run_until_idle();
+    for (peer, client) in proxied.iter().zip(&clients) {
+        world.send_event(first, "/qio/ping:1=");
+        world.send_bytes(*peer, &binary(Some(*client)));
+        world.turn(0);
+    }
+    let state = world.shards[0].state();
+    let mut over =
+        state.connections.iter().map(|(slot, _)| state.mesh.is_over(state.connections.source(slot)));
+    assert_eq!(over.next(), Some(false), "a client that has only sent pings");
+    assert!(over.any(|is_over| is_over));
+    drop(over);
+    world.run_until_idle();
+    close_all(&mut world, proxied.into_iter().chain([first]));
 }
