@@ -66,19 +66,9 @@ impl State {
         let sends_header = self.proxy_protocol.trusts(peer.ip());
         let is_proxy = sends_header || self.protocol.proxies.trusts(peer.ip());
         let peer = if is_proxy { peer.as_proxy() } else { peer };
-        let refusal = if is_proxy && !self.acceptor.add_silent_proxy() {
-            Some(Refusal::ServerFull)
-        } else if self.shared.clients.acquire(0).is_err() {
-            if is_proxy {
-                self.acceptor.remove_silent_proxy();
-            }
-            Some(Refusal::ServerFull)
-        } else {
-            None
-        };
+        let refusal = self.refusal_of(peer);
         if refusal.is_some() {
             self.count(Counter::ConnectionsRefusedLimit, 1);
-            self.log_refusal(peer, Refusal::ServerFull);
             if !self.refused.add(CountedAddress::of_peer(peer), Refusal::ServerFull) {
                 return self.discard(socket);
             }
@@ -107,6 +97,27 @@ impl State {
             AddressCount::Counted(_) => self.start_receiving(slot),
             AddressCount::Asked => {}
         }
+    }
+
+    /// Counts a connection among the clients, and among those of proxies that have brought no request. If it is one too many,
+    /// it is not counted: the refusal is logged and returned.
+    fn refusal_of(&mut self, peer: PeerAddress) -> Option<Refusal> {
+        if peer.is_proxy() && !self.acceptor.add_silent_proxy() {
+            let (max, shard) = (self.acceptor.silent_proxies_max(), self.mesh.shard());
+            throttle!(warn, "silent proxies", %peer, shard,
+                "connection refused: {max} connections of proxies have sent no request or PROXY header yet, which is \
+                 all that the shard permits; find out who opens them, or raise the limit on open files (ulimit -n, \
+                 LimitNOFILE)");
+            return Some(Refusal::ServerFull);
+        }
+        if self.shared.clients.acquire(0).is_ok() {
+            return None;
+        }
+        if peer.is_proxy() {
+            self.acceptor.remove_silent_proxy();
+        }
+        self.log_refusal(peer, Refusal::ServerFull);
+        Some(Refusal::ServerFull)
     }
 
     /// Begins to receive from a connection that was accepted.

@@ -106,7 +106,8 @@ impl Acceptor {
         self.silent_proxies -= 1;
     }
 
-    fn silent_proxies_max(&self) -> usize {
+    /// The maximum number of sockets of proxies that have not brought a request.
+    pub fn silent_proxies_max(&self) -> usize {
         (self.places / PLACES_PER_SILENT_PROXY).max(1)
     }
 
