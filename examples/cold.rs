@@ -11,8 +11,8 @@
 //! frame, the client answers, and the socket is closed (`stop`). Between these steps all is idle, for `--idle` seconds.
 //!
 //! A line for each step has the CPU time of the server's thread for each connection, which includes the delivery into the
-//! receive queues of the clients: the thread that sends makes it. It also has the time until all clients have it. The limit on open files bounds the
-//! sockets of each ring: there are as many rings as that needs.
+//! receive queues of the clients: the thread that sends makes it. It also has the time until all clients have it. The limit
+//! on open files bounds the sockets of each ring: there are as many rings as that needs.
 
 #![allow(unsafe_code)]
 
