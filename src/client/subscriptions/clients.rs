@@ -14,12 +14,12 @@ use crate::qev::slots::BLOCK;
 /// and the last block has memory.
 #[derive(Debug, Default)]
 pub(super) struct ClientLists {
-    blocks: Vec<Option<Box<Block>>>,
+    blocks: Vec<Option<Box<ListBlock>>>,
 }
 
 /// The lists of the clients in a block of slots.
 #[derive(Debug)]
-struct Block {
+struct ListBlock {
     lists: [ClientPaths; BLOCK],
     used: u16,
 }
@@ -38,7 +38,7 @@ impl ClientLists {
         if self.blocks.len() <= number {
             self.blocks.resize_with(number + 1, || None);
         }
-        let block = self.blocks[number].get_or_insert_with(Block::empty);
+        let block = self.blocks[number].get_or_insert_with(ListBlock::empty);
         let list = &mut block.lists[offset];
         block.used += u16::from(list.is_empty());
         list.insert(secret, path, state);
@@ -105,15 +105,15 @@ impl ClientLists {
         assert!(!matches!(self.blocks.last(), Some(None)), "the last block must have memory");
     }
 
-    fn block_mut(&mut self, client: u32) -> Option<(&mut Block, usize)> {
+    fn block_mut(&mut self, client: u32) -> Option<(&mut ListBlock, usize)> {
         let (number, offset) = place(client);
         Some((self.blocks.get_mut(number)?.as_mut()?, offset))
     }
 }
 
-impl Block {
-    fn empty() -> Box<Block> {
-        Box::new(Block { lists: [const { ClientPaths::EMPTY }; BLOCK], used: 0 })
+impl ListBlock {
+    fn empty() -> Box<ListBlock> {
+        Box::new(ListBlock { lists: [const { ClientPaths::EMPTY }; BLOCK], used: 0 })
     }
 }
 
