@@ -31,7 +31,7 @@ fn served(server: &Server, authority: &Authority, name: &str) -> Vec<u8> {
 /// Returns the reason why a handshake has failed.
 #[track_caller]
 fn tls_error(result: io::Result<TlsStream>) -> rustls::Error {
-    let error = result.err().expect("the handshake fails");
+    let error = result.expect_err("the handshake fails");
     let source = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     source.unwrap_or_else(|| panic!("no error of TLS: {error}")).clone()
 }

@@ -515,7 +515,7 @@ fn warnings() {
 fn certificates_are_reloaded_if_they_have_changed_and_are_good() {
     let (files, authority) = (Files::new(), Authority::new("issuer"));
     let pair = files.pair("a", &["a.example"], &authority);
-    let settings = settings(&[pair.clone()]);
+    let settings = settings(std::slice::from_ref(&pair));
     let mut service = TlsService::load(&settings).unwrap().unwrap();
     // A new client sees the certificate of the server, and one that was there before resumes its session.
     let presented = |config: &Arc<ServerConfig>| {
