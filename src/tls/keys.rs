@@ -63,7 +63,7 @@ impl Cipher {
         all.into_iter().find(|cipher| cipher.suite().common.suite == suite)
     }
 
-    /// Returns true if keys or secrets have a [`KeyTail`].
+    /// Returns true if keys or secrets have a tail, which those of AES-128-GCM do not need.
     pub fn has_tail(self) -> bool {
         self.key_len() > KEY_HEAD_BYTES
     }
