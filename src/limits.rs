@@ -43,7 +43,7 @@ pub const TLS_HANDSHAKES_TURN_NS: u64 = 1_000_000;
 
 /// The bytes that are kept of a client whose TLS handshake waits for its share of a turn: a client sends little before the
 /// handshake is complete, and what it sends behind its last message may come in the same packets. The handshake of a client
-/// that has sent more does not wait any longer.
+/// that has sent more does not wait any longer, and is refused if it has not begun.
 pub const TLS_HANDSHAKE_INPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// The plaintext, in bytes, after which the output of a TLS connection is sent in a further send: sealing takes the time of

@@ -21,6 +21,9 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// spares both sides a handshake.
 const NO_ROOM_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
+/// A fatal alert, `decode_error`, for a client that sends too much before its handshake has begun.
+const TOO_LONG_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+
 /// The time in milliseconds by which a handshake must have waited for its share of a turn to be excused. Also the time after
 /// which the due timer of one that waits is examined again.
 pub(super) const EXCUSED_MS: u64 = 1000;
@@ -81,9 +84,20 @@ impl State {
             return;
         }
         let is_over = self.change_tls(slot, |state| state.tls.add_input(slot, data));
-        if is_over {
-            self.run_handshake(codecs, slot);
+        if is_over && self.connections.live(slot).stage == Stage::Open {
+            if self.tls.has_begun(slot) {
+                self.run_handshake(codecs, slot);
+            } else {
+                self.refuse_handshake(slot);
+            }
         }
+    }
+
+    /// Ends a connection whose peer has sent too much before its handshake has begun: it would not wait for its turn if it
+    /// began now, and that is the expensive part. No client does that, because there is nothing to send yet.
+    fn refuse_handshake(&mut self, slot: u32) {
+        self.change_tls(slot, |state| state.tls.fail(slot, TOO_LONG_ALERT.into()));
+        self.tls_failed(slot, &TlsFailure::handshake_too_long());
     }
 
     /// Handles what the peers of handshakes have sent, as far as this turn permits.

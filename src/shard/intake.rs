@@ -84,6 +84,9 @@ impl State {
         if is_tls {
             return self.handle_tls_input(codecs, slot, data);
         }
+        if !has_client {
+            self.charge_closing(slot, data.len());
+        }
         self.handle_plaintext(codecs, slot, data);
     }
 
@@ -96,7 +99,6 @@ impl State {
             // output to another request, whose connection broke earlier in this turn.
             self.finish_endings(codecs);
             self.finish_overflowed_of(codecs, slot);
-            self.charge_closing(slot, data.len());
         }
         self.mesh.begin(self.connections.source(slot));
         self.decode(codecs, slot, data);

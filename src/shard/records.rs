@@ -16,8 +16,10 @@ impl State {
     /// Opens records, and handles the plaintext of each.
     pub fn open_records(&mut self, codecs: &mut Codecs, slot: u32, mut data: &mut [u8]) {
         let source = self.connections.source(slot);
+        // Not for each record: small ones would take far more than their share of the time.
+        self.charge_closing(slot, data.len());
         if !self.may_open(slot) {
-            return self.charge_closing(slot, data.len());
+            return;
         }
         if self.tls.secured_mut(slot).is_some_and(|secured| secured.has_partial()) {
             let Some(used) = self.complete_record(codecs, slot, data) else { return };
@@ -62,6 +64,11 @@ impl State {
             Ok(Opened::Handled { used }) => {
                 let records = self.tls.secured_mut(slot)?.session.records_received();
                 self.count(Counter::TlsKeyUpdates, u64::from(records == 0));
+                // The record may have been incomplete until now. Only a message may be incomplete behind it.
+                self.handle_plaintext(codecs, slot, &mut []);
+                if self.tls.has_output(slot) {
+                    self.connections.queue_tls_output(slot);
+                }
                 Some(used)
             }
             Ok(Opened::Incomplete { .. }) => Some(0),

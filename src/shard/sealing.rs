@@ -30,6 +30,9 @@ impl State {
                 self.metrics.counters.add(Counter::TlsKeyUpdates, u64::from(session.must_update_key()));
                 session.seal(frames.iter().map(Frame::as_slice), &mut sealed);
             }
+            if session.owes_at_once() {
+                session.seal_owed(&mut sealed);
+            }
             if is_last {
                 session.close_notify(&mut sealed);
             }

@@ -347,6 +347,11 @@ impl TlsTable {
         matches!(self.phase(slot), TlsPhase::Handshake(handshake) if handshake.is_waiting)
     }
 
+    /// Returns whether something of the handshake of a connection was handled.
+    pub fn has_begun(&self, slot: u32) -> bool {
+        matches!(self.phase(slot), TlsPhase::Handshake(handshake) if handshake.state.is_some())
+    }
+
     /// Returns whether the peer of a handshake that waited has ended its side of the stream.
     pub fn has_ended(&self, slot: u32) -> bool {
         matches!(self.phase(slot), TlsPhase::Handshake(handshake) if handshake.has_ended)
@@ -527,7 +532,7 @@ impl TlsPhase {
 impl Secured {
     #[inline]
     fn has_output(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| !extra.output.is_empty())
+        self.session.owes_at_once() || self.extra.as_ref().is_some_and(|extra| !extra.output.is_empty())
     }
 
     #[inline]

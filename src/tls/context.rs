@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
 
 use super::handshake::Handshake;
 use super::secrets::SecretLog;
@@ -12,8 +13,8 @@ use super::secrets::SecretLog;
 #[derive(Clone)]
 pub struct TlsContext {
     config: Arc<ServerConfig>,
-    /// Clients may present certificates, which make handshakes longer.
-    asks_for_certificates: bool,
+    /// The verifier of the certificates of clients, if clients are asked for them. They make handshakes longer.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl TlsContext {
@@ -28,18 +29,20 @@ impl TlsContext {
         config.max_early_data_size = 0;
         // Data before the client's Finished would be sealed by rustls, with sequence numbers that we do not see.
         config.send_half_rtt_data = false;
-        TlsContext { config: Arc::new(config), asks_for_certificates: false }
+        TlsContext { config: Arc::new(config), verifier: None }
     }
 
-    /// Returns the context for a configuration that asks clients for certificates. Their handshakes may be longer.
+    /// Returns the context for a configuration that asks clients for certificates. Their handshakes may be longer, and
+    /// `verifier`, which is that of the configuration, verifies the certificates of sessions that are resumed: rustls does
+    /// not, and each resumption brings a new ticket, so that a certificate would never expire.
     #[must_use]
-    pub fn with_client_certificates(self) -> TlsContext {
-        TlsContext { asks_for_certificates: true, ..self }
+    pub fn with_client_certificates(self, verifier: Arc<dyn ClientCertVerifier>) -> TlsContext {
+        TlsContext { verifier: Some(verifier), ..self }
     }
 
     /// Begins the handshake of a connection.
     pub fn accept(&self) -> Handshake {
-        Handshake::new(self.config.clone(), self.asks_for_certificates)
+        Handshake::new(self.config.clone(), self.verifier.clone())
     }
 
     /// Returns the prepared configuration, for connections that rustls handles alone.
@@ -51,7 +54,7 @@ impl TlsContext {
 impl fmt::Debug for TlsContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsContext")
-            .field("asks_for_certificates", &self.asks_for_certificates)
+            .field("asks_for_certificates", &self.verifier.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -129,6 +129,11 @@ impl TlsFailure {
         TlsFailure { reason, alert: Some(alert), error: None }
     }
 
+    /// Returns the failure of a handshake in which the client sends more bytes than the server accepts.
+    pub fn handshake_too_long() -> TlsFailure {
+        TlsFailure::new(TlsReason::HandshakeTooLong, AlertDescription::DecodeError)
+    }
+
     /// Returns a failure for which the client receives no alert.
     pub(super) fn silent(reason: TlsReason) -> TlsFailure {
         TlsFailure { reason, alert: None, error: None }

@@ -7,7 +7,8 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{AlertDescription, ContentType, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::failure::{TlsFailure, TlsReason};
@@ -26,6 +27,8 @@ pub struct Handshake(Box<Inner>);
 struct Inner {
     /// `None` after the end of the handshake, and after an error in taking over the secrets.
     connection: Option<ServerConnection>,
+    /// The verifier of the client's certificate, if the session is resumed and has one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     secrets: TrafficSecrets,
     /// The bytes that the client has sent.
     received: usize,
@@ -57,12 +60,13 @@ pub struct TlsPeer {
 }
 
 impl Handshake {
-    pub(super) fn new(config: Arc<ServerConfig>, asks_for_certificates: bool) -> Handshake {
+    pub(super) fn new(config: Arc<ServerConfig>, verifier: Option<Arc<dyn ClientCertVerifier>>) -> Handshake {
         let connection = ServerConnection::new(config).expect("the configuration has no limit for fragments");
         let received_max =
-            if asks_for_certificates { TLS_HANDSHAKE_CERTIFICATE_BYTES_MAX } else { TLS_HANDSHAKE_BYTES_MAX };
+            if verifier.is_some() { TLS_HANDSHAKE_CERTIFICATE_BYTES_MAX } else { TLS_HANDSHAKE_BYTES_MAX };
         Handshake(Box::new(Inner {
             connection: Some(connection),
+            verifier,
             secrets: TrafficSecrets::default(),
             received: 0,
             received_max,
@@ -95,7 +99,7 @@ impl Handshake {
             self.0.handle(record, output)?;
             used += record.len();
             if !self.0.connection().is_handshaking() {
-                return Ok((used, Some(self.0.take_over()?)));
+                return Ok((used, Some(self.0.take_over(output)?)));
             }
         }
     }
@@ -128,7 +132,7 @@ impl Inner {
             return Ok(None);
         };
         if self.received + header.record_len() > self.received_max {
-            let failure = TlsFailure::new(TlsReason::HandshakeTooLong, AlertDescription::DecodeError);
+            let failure = TlsFailure::handshake_too_long();
             return Err(self.fail(failure, output));
         }
         let record = input.get(..header.record_len());
@@ -163,7 +167,7 @@ impl Inner {
         sent
     }
 
-    fn take_over(&mut self) -> Result<Established, TlsFailure> {
+    fn take_over(&mut self, output: &mut Vec<u8>) -> Result<Established, TlsFailure> {
         let connection = self.connection.take().expect("the handshake has just ended");
         let peer = TlsPeer {
             server_name: connection.server_name().map(Box::from),
@@ -171,13 +175,24 @@ impl Inner {
             certificate: connection.peer_certificates().and_then(|chain| chain.first().cloned()),
             is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         };
+        let verified = match (&self.verifier, connection.peer_certificates()) {
+            (Some(verifier), Some([first, issuers @ ..])) if peer.is_resumed => {
+                verifier.verify_client_cert(first, issuers, UnixTime::now()).map(|_| ())
+            }
+            _ => Ok(()),
+        };
         let version = connection.protocol_version().expect("a complete handshake has a version");
         let extracted = connection.dangerous_extract_secrets().map_err(|error| TlsFailure {
             reason: TlsReason::Internal,
             alert: None,
             error: Some(error),
         })?;
-        let session = TlsSession::new(version, &extracted, &self.secrets)?;
+        let mut session = TlsSession::new(version, &extracted, &self.secrets)?;
+        if let Err(error) = verified {
+            let failure = TlsFailure::from(error);
+            failure.alert_to_send().into_iter().for_each(|alert| session.alert(alert, output));
+            return Err(failure);
+        }
         Ok(Established { session, peer })
     }
 
@@ -207,7 +222,7 @@ impl Inner {
 fn feed(connection: &mut ServerConnection, mut record: &[u8]) -> Result<(), TlsFailure> {
     while !record.is_empty() {
         // rustls keeps at most 64 KiB of a message.
-        let too_long = |_| TlsFailure::new(TlsReason::HandshakeTooLong, AlertDescription::DecodeError);
+        let too_long = |_| TlsFailure::handshake_too_long();
         connection.read_tls(&mut record).map_err(too_long)?;
         if connection.process_new_packets()?.peer_has_closed() {
             return Err(TlsFailure::silent(TlsReason::Closed));

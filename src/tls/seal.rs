@@ -62,6 +62,12 @@ impl TlsSession {
         self.flags.owes
     }
 
+    /// Returns true if what is owed must not wait for the next data: a client of TLS 1.2 that has asked for another
+    /// handshake may do nothing else until it is refused.
+    pub fn owes_at_once(&self) -> bool {
+        self.flags.owes && !self.is_13
+    }
+
     /// Appends what is owed to the client to `output`, and a KeyUpdate of our own if the key has protected enough
     /// records.
     pub fn seal_owed(&mut self, output: &mut Vec<u8>) {

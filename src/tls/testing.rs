@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};
 use rustls::{SupportedProtocolVersion, version};
 
@@ -53,8 +54,15 @@ pub fn server_config(name: &str, versions: &[&'static SupportedProtocolVersion])
 /// Returns a configuration of the server that asks for a certificate.
 pub fn asking_config() -> ServerConfig {
     let (chain, key) = certificate("server");
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots())).build().unwrap();
-    ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap()
+    let builder = ServerConfig::builder().with_client_cert_verifier(client_verifier(roots()));
+    let mut config = builder.with_single_cert(chain, key).unwrap();
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+    config
+}
+
+/// Returns a verifier of clients by these authorities.
+pub fn client_verifier(roots: RootCertStore) -> Arc<dyn ClientCertVerifier> {
+    WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap()
 }
 
 /// Returns a context of the server for both versions, with a certificate that the suite can use.

@@ -1,4 +1,4 @@
-//! Clients that speak TLS to a running server: rustls, curl and OpenSSL.
+//! Clients that speak TLS to a running server: rustls, curl, OpenSSL, Python and Node.
 
 use crate::support::tls::{Authority, TlsStream, connect};
 use crate::support::{Client, Conversation, DEADLINE, Server, Transport, http};
@@ -165,6 +165,53 @@ fn openssl_speaks_both_versions() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// OpenSSL does nothing else until the server has answered.
+#[test]
+fn openssl_is_refused_another_handshake() {
+    let (server, authority) = start("tls", &[]);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-tls1_2", "-servername", "localhost", "-connect", socket_address(&server)]);
+    openssl.args(["-CAfile", &authority.path("ca.pem")]);
+    openssl.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = openssl.spawn().expect("openssl runs");
+    // The command of s_client for another handshake. The input stays open: its end would be the client's.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"R\n").unwrap();
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    child.wait().unwrap();
+    assert!(errors.contains("no renegotiation"), "{errors}");
+}
+
+/// Runs a script of this directory as a client of a server, which is returned.
+fn run_client(program: &str, script: &str) -> Server {
+    let (server, authority) = start("tls", &[]);
+    let path = format!("{}/tests/server/{script}", env!("CARGO_MANIFEST_DIR"));
+    let port = socket_address(&server).rsplit_once(':').unwrap().1;
+    let output = Command::new(program).args([&path, port, &authority.path("ca.pem")]).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} does not run: {error}"));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "ok\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    server.eventually_is("tls_connections", 0);
+    server
+}
+
+#[test]
+fn python_speaks_tls() {
+    let server = run_client("python3", "tls.py");
+    assert_eq!(server.stats().value("tls_truncated"), 0, "all of its ends were orderly");
+    assert_eq!(server.stats().value("tls_resumed"), 2);
+}
+
+#[test]
+fn node_speaks_tls() {
+    run_client("node", "tls.mjs");
 }
 
 #[test]

@@ -44,8 +44,8 @@ const TICKETS_PER_HANDSHAKE: usize = 1;
 /// The configuration of TLS, as it was loaded.
 pub(super) struct Loaded {
     pub config: ServerConfig,
-    /// Clients are asked for certificates.
-    pub asks_for_certificates: bool,
+    /// The verifier of the certificates of clients, if clients are asked for them.
+    pub verifier: Option<Arc<dyn ClientCertVerifier>>,
     pub certificates: Vec<CertificateExpiry>,
     /// Sentences about what is probably a mistake.
     pub warnings: Vec<String>,
@@ -88,7 +88,7 @@ pub(super) fn load(settings: &Config, secret: TicketSecret<'_>) -> Result<Loaded
     let (fingerprint, directories) = files.finish();
     Ok(Loaded {
         config,
-        asks_for_certificates: auth.verifier.is_some(),
+        verifier: auth.verifier,
         certificates: pairs
             .into_iter()
             .map(|pair| CertificateExpiry { name: pair.title, expires: pair.expires })

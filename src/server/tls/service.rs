@@ -11,6 +11,7 @@ use crate::tls::TlsContext;
 use futures_channel::mpsc;
 use futures_lite::{FutureExt, StreamExt};
 use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,7 @@ impl TlsService {
         certificates.set(loaded.certificates);
         Ok(Some(TlsService {
             secret,
-            context: context(&loaded.config, loaded.asks_for_certificates),
+            context: context(&loaded.config, loaded.verifier),
             config: Arc::new(loaded.config),
             fingerprint: loaded.fingerprint,
             certificates,
@@ -130,15 +131,18 @@ impl TlsService {
                 let _ = watched.unbounded_send(self.directories.clone());
             }
         }
-        self.context = context(&loaded.config, loaded.asks_for_certificates);
+        self.context = context(&loaded.config, loaded.verifier);
         self.config = Arc::new(loaded.config);
         Reloaded::Changed
     }
 }
 
-fn context(config: &ServerConfig, asks_for_certificates: bool) -> TlsContext {
+fn context(config: &ServerConfig, verifier: Option<Arc<dyn ClientCertVerifier>>) -> TlsContext {
     let context = TlsContext::new(config.clone());
-    if asks_for_certificates { context.with_client_certificates() } else { context }
+    match verifier {
+        Some(verifier) => context.with_client_certificates(verifier),
+        None => context,
+    }
 }
 
 fn log_warnings(loaded: &Loaded) {

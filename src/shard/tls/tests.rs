@@ -351,3 +351,63 @@ fn what_a_client_does_not_read_is_not_sealed() {
     assert_eq!(client.receive_events(&mut world).len(), 20);
     assert_eq!(world.gauge(Gauge::OutboxBytes), 0);
 }
+
+#[test]
+fn a_record_without_data_that_was_incomplete_is_no_incomplete_message() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect_raw(&mut world, 0);
+    client.tls.refresh_traffic_keys().unwrap();
+    let key_update = client.records();
+    let (first, rest) = key_update.split_at(9);
+    for piece in [first, rest] {
+        world.send_bytes(client.peer, piece);
+        world.run_until_idle();
+    }
+    // Longer than `timeout`.
+    world.run_seconds(15);
+    assert_eq!(world.counter(Counter::TimeoutsMessage), 0);
+    client.receive(&mut world);
+    client.send_event(&mut world, "/qio/ping:1=null");
+    assert_eq!(client.receive_events(&mut world).len(), 1);
+}
+
+#[test]
+fn a_client_that_sends_too_much_before_its_handshake_begins_is_not_served_at_once() {
+    let mut world = relay(ListenKind::Tls);
+    let peer = world.connect(0);
+    world.turn(0);
+    let mut hello = TlsClient::unconnected();
+    let mut bytes = Vec::new();
+    hello.write_tls(&mut bytes).unwrap();
+    bytes.resize(70_000, 0);
+    world.send_bytes(peer, &bytes);
+    world.run_until_idle();
+    assert_eq!(world.take_bytes(peer), [21, 3, 3, 0, 2, 2, 50], "an alert, and no ServerHello");
+    assert!(world.is_stream_ended(peer));
+    assert_eq!(world.counter(Counter::TlsFailedProtocol), 1);
+    assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
+    world.end_stream(peer);
+    world.run_until_idle();
+    world.assert_empty();
+}
+
+#[test]
+fn a_closing_client_loses_time_for_its_bytes_and_not_for_its_records() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::connect(&mut world, 0);
+    client.send(&mut world, UPGRADE);
+    client.send(&mut world, &client_frame(Opcode::Text, OHAI.as_bytes()));
+    client.receive(&mut world);
+    client.send(&mut world, &client_frame(Opcode::Binary, b"not text"));
+    let close = client.receive(&mut world);
+    assert!(close.windows(2).any(|code| code == 1003_u16.to_be_bytes()), "{close:?}");
+    let small = client_frame(Opcode::Text, b"/qio/ping:1=null");
+    let records: Vec<u8> = (0..20_000).flat_map(|_| client.seal(&small)).collect();
+    world.send_bytes(client.peer, &records);
+    world.run_until_idle();
+    world.run_seconds(1);
+    assert!(!world.is_closed(client.peer), "the client has close-timeout to answer");
+    client.send(&mut world, &client_close(1003));
+    client.receive(&mut world);
+    assert!(client.is_closed() && world.counter(Counter::TimeoutsClose) == 0);
+}

@@ -122,8 +122,32 @@ fn client_with(
 }
 
 #[test]
+fn certificates_of_clients_are_verified_when_sessions_are_resumed() {
+    // The authority that is accepted now is another one, as if the certificate had expired meanwhile.
+    let mut others = rustls::RootCertStore::empty();
+    others.add(certificate("stranger").0.remove(0)).unwrap();
+    for version in [&version::TLS12, &version::TLS13] {
+        let config = asking_config();
+        let now = TlsContext::new(config.clone()).with_client_certificates(client_verifier(roots()));
+        let later = TlsContext::new(config).with_client_certificates(client_verifier(others.clone()));
+        let client_config = client_with(Some("client"), version);
+        for is_resumed in [false, true] {
+            let mut client = client(&client_config);
+            let established = shake_hands(&mut client, &mut now.accept(), usize::MAX).unwrap();
+            assert_eq!(established.peer.is_resumed, is_resumed, "{version:?}");
+            assert!(established.peer.certificate.is_some());
+        }
+        let mut client = client(&client_config);
+        let failure = shake_hands(&mut client, &mut later.accept(), usize::MAX).unwrap_err();
+        assert_eq!(failure.reason, TlsReason::CertificateInvalid, "{version:?}");
+        let error = client.process_new_packets().unwrap_err();
+        assert!(matches!(error, rustls::Error::AlertReceived(_)), "{version:?}: {error}");
+    }
+}
+
+#[test]
 fn certificates_of_clients_are_verified() {
-    let context = TlsContext::new(asking_config()).with_client_certificates();
+    let context = TlsContext::new(asking_config()).with_client_certificates(client_verifier(roots()));
     for version in [&version::TLS13, &version::TLS12] {
         let mut client = client(&client_with(Some("client"), version));
         let established = shake_hands(&mut client, &mut context.accept(), usize::MAX).unwrap();
@@ -265,7 +289,7 @@ fn a_client_hello_that_was_changed_anywhere_never_succeeds_by_chance() {
 
 #[test]
 fn the_bytes_of_a_handshake_are_bounded() {
-    let asking = TlsContext::new(asking_config()).with_client_certificates();
+    let asking = TlsContext::new(asking_config()).with_client_certificates(client_verifier(roots()));
     for (context, bound) in
         [(context(suites()[0].0), TLS_HANDSHAKE_BYTES_MAX), (asking, TLS_HANDSHAKE_CERTIFICATE_BYTES_MAX)]
     {
