@@ -11,7 +11,7 @@ export function compression(browser) {
     ['off', '', '']
   ]) {
     group(`compression, ${name}`, async ({ test, after }) => {
-      const server = await Server.start(`${APPS} ${flags}`)
+      const server = await Server.start(`${APPS} --admin 127.0.0.1:0 ${flags}`)
       after(() => server.stop())
 
       await test('the browser and the server negotiate it', async () => {
@@ -28,24 +28,27 @@ export function compression(browser) {
 
       await test('messages of all lengths arrive', async () => {
         const page = await blankPage(browser, server.url)
-        const lengths = [1, 100, 300, 1500, 60_000]
-        const found = await page.evaluate(async (lengths) => {
+        const counts = [0, 20, 60, 300, 12_000]
+        const found = await page.evaluate(async (counts) => {
           const client = new QuickIO(undefined, { transports: ['websocket'] })
           const found = []
           await client.on('/relay/room', (data) => found.push(data))
-          for (const length of lengths) {
-            const data = Array.from({ length: length / 5 }, (_, number) => number * 7919 % 1000)
+          for (const length of counts) {
+            const data = Array.from({ length }, (_, number) => number * 7919 % 1000)
             await client.send('/relay/room', data)
-            const { data: echoed } = await client.send('/clienttest/echo', data)
-            if (JSON.stringify(echoed) !== JSON.stringify(data)) throw new Error(`${length} came back changed`)
+            const echoed = await client.send('/clienttest/echo', data)
+            if (JSON.stringify(echoed) !== JSON.stringify(data)) throw new Error(`${length} numbers came back changed`)
           }
-          for (let turn = 0; found.length < lengths.length && turn < 500; turn++) {
+          for (let turn = 0; found.length < counts.length && turn < 500; turn++) {
             await new Promise((resolve) => setTimeout(resolve, 20))
           }
           client.close()
           return found.map((data) => data.length)
-        }, lengths)
-        assert.deepEqual(found, lengths.map((length) => Math.floor(length / 5)))
+        }, counts)
+        assert.deepEqual(found, counts)
+        const { counters } = await (await fetch(`http://${server.admin}/stats`)).json()
+        assert.equal(counters.messages_inflated > 0, name === 'on', 'messages of the browser are compressed')
+        assert.equal(counters.messages_compressed > 0, name === 'on', 'messages of the server are compressed')
         await page.context().close()
       })
     })

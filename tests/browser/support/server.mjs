@@ -58,6 +58,7 @@ export class Server {
     await Promise.race([ready, failed])
     this.address = lines.match(/^listening on (.*)$/m)[1]
     this.proxy = lines.match(/^proxy on (.*)$/m)?.[1]
+    this.admin = lines.match(/^admin on (.*)$/m)?.[1]
   }
 
   get port() {
