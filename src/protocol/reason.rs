@@ -15,7 +15,7 @@ pub enum Reason {
     ConnectionLost,
     /// The first bytes do not belong to a known protocol.
     UnknownProtocol,
-    /// The first byte begins a TLS connection. The server does not support TLS.
+    /// The first byte begins a TLS connection, but the listener takes none.
     Tls,
     /// The peer is one of `proxy-protocol`, but its first bytes are no header of the PROXY protocol.
     NoProxyHeader,
