@@ -60,7 +60,7 @@ const RECEIVE: u64 = 0;
 const SEND: u64 = 1;
 const OTHER: u64 = 2;
 
-/// What the client's thread has seen.
+/// The progress that the client's thread has seen.
 #[derive(Default)]
 struct Seen {
     connected: AtomicUsize,

@@ -101,7 +101,7 @@ want_tcp_buckets() {
   local wanted=2097152 name=net.ipv4.tcp_ehash_entries
   local file=$root/proc/sys/${name//./\/}
   if [[ ! -r $file ]]; then return; fi
-  # It is negative in a namespace that shares the table of the host.
+  # The size is negative in a namespace that shares the table of the host.
   local now
   now=$(tr -d '\n-' <"$file")
   if ((now >= wanted)); then

@@ -23,7 +23,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 # The directory under which /proc is read. Tests set it.
 ROOT = os.environ.get("MILLION_ROOT", "")
 
-# What million_namespace.py has found out: the namespace of the run, and the settings that only the host's namespace shows.
+# The results of million_namespace.py: the namespace of the run, and the settings that only the host's namespace shows.
 NAMESPACE = os.environ.get("MILLION_NAMESPACE", "host")
 NAMESPACE_REASON = os.environ.get("MILLION_NAMESPACE_REASON", "")
 HOST_SYSCTLS = json.loads(os.environ.get("MILLION_HOST_SYSCTLS", "{}"))

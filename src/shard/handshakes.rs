@@ -1,6 +1,6 @@
 //! TLS handshakes: what the peers of connections that take TLS send before their sessions exist.
 //!
-//! What is received is kept in order, and handled behind the kernel's events, as far as one turn permits.
+//! Received bytes are kept in order, and handled behind the kernel's events, as far as one turn permits.
 
 use super::codecs::Codecs;
 use super::connection::{Connection, Stage};

@@ -2,7 +2,7 @@
 
 use ahash::AHashMap;
 
-/// What the connections have sent of their headers, by slot. Only a connection that has sent something takes memory beyond
+/// The parts of headers that connections have sent, by slot. Only a connection that has sent something takes memory beyond
 /// its entry: at most twice `PROXY_HEADER_BYTES_MAX`, because the memory doubles when it is full.
 ///
 /// Invariant: each entry is the slot of a connection with a socket, until its header is complete or it is released.

@@ -38,9 +38,9 @@ pub(super) struct HalfOpen {
     generation: u32,
     /// The state, or `None` if nothing of `input` was handled yet.
     state: Option<Handshake>,
-    /// What was received and is not handled yet.
+    /// The received bytes that are not handled yet.
     input: Vec<u8>,
-    /// What is to be sent as it is.
+    /// The bytes that are sent as they are.
     output: Vec<u8>,
     /// `true` if the handshake is in a queue.
     is_waiting: bool,
@@ -56,7 +56,7 @@ pub(super) struct Secured {
     extra: Option<Box<Extra>>,
 }
 
-/// What only few sessions have for long.
+/// State that only few sessions have for long.
 #[derive(Default)]
 struct Extra {
     /// The beginning of a record.
@@ -78,7 +78,7 @@ pub(super) enum Advance {
 /// A handshake that is complete.
 pub(super) struct Completed {
     pub peer: TlsPeer,
-    /// What was received behind it.
+    /// The bytes that were received behind it.
     pub rest: Vec<u8>,
     /// The time of the core that it has taken, in nanoseconds.
     pub core_ns: u64,

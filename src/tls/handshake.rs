@@ -46,7 +46,7 @@ pub struct Established {
     pub peer: TlsPeer,
 }
 
-/// What the handshake says about the client.
+/// The facts about the client that a handshake tells.
 #[derive(Clone, Debug, Default)]
 pub struct TlsPeer {
     /// The name of the server for which the client asked (RFC 6066 section 3).

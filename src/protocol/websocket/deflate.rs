@@ -15,7 +15,7 @@ use super::frame::Opcode;
 use crate::limits::DEFLATED_BYTES_PER_TURN_MAX;
 use crate::protocol::Violation;
 
-/// What the flush at the end of a message appends, and what is not sent of it: an empty block without compression
+/// The bytes that the flush at the end of a message appends, and that are not sent: an empty block without compression
 /// (7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end").
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
@@ -218,7 +218,7 @@ impl Engines {
 
     /// Compresses a message into the scratch; returns whether that had room for all of it.
     ///
-    /// It has room even if the message becomes longer, by nine bits for each byte. If the room were used up, output would
+    /// There is room even if the message becomes longer, by nine bits for each byte. If the room were used up, output would
     /// be left in the deflater, and zlib-rs 0.6.8 forgets the place of such output when it is reset: it panics in a later
     /// message.
     fn deflate_to_scratch(&mut self, payload: &[u8]) -> bool {

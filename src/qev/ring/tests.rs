@@ -362,7 +362,7 @@ fn the_end_of_a_stream_is_input() {
     }
 }
 
-/// What a shard does with a silent connection, in both directions. Data that comes meanwhile stays in the socket.
+/// The steps of a shard with a silent connection, in both directions. Data that comes meanwhile stays in the socket.
 #[test]
 fn a_wait_for_input_takes_the_place_of_a_receive_and_is_cancelled_as_it_is() {
     let mut tested = Tested::new();

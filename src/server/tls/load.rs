@@ -154,7 +154,7 @@ fn ticket_secret(
 struct ClientAuth {
     /// `None` if clients are not asked for certificates.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// What a session that is resumed does not check again.
+    /// The conditions that a session does not check again when it is resumed.
     context: Vec<u8>,
 }
 

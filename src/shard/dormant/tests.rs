@@ -11,7 +11,7 @@ use crate::shard::testing::{Peer, World, client_close};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// By this time, in seconds, the first heartbeat has been sent.
+/// The time, in seconds, by which the first heartbeat has been sent.
 const HEARTBEAT: u64 = 50;
 
 fn world(shards: usize) -> World {

@@ -48,7 +48,7 @@ pub fn world(shards: usize, kind: ListenKind, config: Config, apps: Vec<Arc<dyn 
 pub struct TlsClient {
     pub peer: Peer,
     pub tls: ClientConnection,
-    /// What was received and is not handled yet, because the test wants to see the records.
+    /// The received bytes that are not handled yet, because the test wants to see the records.
     pub received: Vec<u8>,
 }
 
