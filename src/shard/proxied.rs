@@ -28,12 +28,10 @@ impl State {
         let mut header = begun;
         header.extend_from_slice(&data[..data.len().min(PROXY_HEADER_BYTES_MAX - had)]);
         let parsed = ProxyHeader::parse(&header);
-        if parsed == ProxyHeader::Incomplete {
-            self.incomplete.changed(before, header.capacity());
-            return self.proxy_headers.put(slot, header);
-        }
-        self.incomplete.changed(before, 0);
+        let after = if parsed == ProxyHeader::Incomplete { header.capacity() } else { 0 };
+        self.incomplete.changed(before, after);
         match parsed {
+            ProxyHeader::Incomplete => self.proxy_headers.put(slot, header),
             ProxyHeader::Complete { len, client } => {
                 self.count(Counter::ProxyHeaders, 1);
                 self.proxied_for(codecs, slot, client);
@@ -45,9 +43,7 @@ impl State {
                 self.handle_input(codecs, slot, data);
             }
             ProxyHeader::Missing => self.end(slot, Cause::Reason(Reason::NoProxyHeader)),
-            ProxyHeader::Invalid | ProxyHeader::Incomplete => {
-                self.end(slot, Cause::Reason(Reason::InvalidProxyHeader));
-            }
+            ProxyHeader::Invalid => self.end(slot, Cause::Reason(Reason::InvalidProxyHeader)),
         }
     }
 
