@@ -4,7 +4,8 @@
 #
 #     scripts/million.sh [--connections 1000000] [--rooms 1000] [--hold 600] [--seconds 60] [--churn 1000] [--shards auto]
 #                        [--connect-rate R] [--server-cores LIST] [--load-cores LIST] [--port 22800] [--out target/million]
-#                        [--skip-build] [--bin DIR] [--check] [--force] [--reserve MIB] [--no-namespace] [STEP...]
+#                        [--skip-build] [--bin DIR] [--check] [--force] [--reserve MIB] [--no-namespace] [--steer]
+#                        [STEP...]
 #
 # First it checks that the host has what the run needs, and says what is missing. Then it takes these steps, or `connect` and
 # those that are given, in this order:
@@ -27,6 +28,8 @@
 #   --check          only checks the host
 #   --force          runs even if something is missing
 #   --no-namespace   stays in the network namespace of the host
+#   --steer          lets the load's cores process all packets of the namespace (receive packet steering). Without it, the
+#                    sender's core does: then the server's CPU time has what the kernel does at the clients' end for each event
 #   --reserve MIB    ends the run when less memory than this is available (1024)
 #   --bin DIR        uses the programs in DIR instead of building them
 #   --shards N       as many shards; by default, the fewest that hold all connections with this limit on open files
@@ -37,7 +40,7 @@ source scripts/lib/server.sh
 
 given=("$@") namespace=yes
 connections=1000000 rooms=1000 hold=600 seconds=60 churn=1000 shards=auto connect_rate= server_cores= load_cores= port=22800
-out=target/million build=yes bin=${CARGO_TARGET_DIR:-target}/release check=no force= reserve=1024 wanted=
+out=target/million build=yes bin=${CARGO_TARGET_DIR:-target}/release check=no force= reserve=1024 wanted= steer=no
 while [[ $# -gt 0 ]]; do
     case $1 in
     --connections) connections=$2 && shift 2 ;;
@@ -56,6 +59,7 @@ while [[ $# -gt 0 ]]; do
     --check) check=yes && shift ;;
     --force) force=--force && shift ;;
     --no-namespace) namespace=no && shift ;;
+    --steer) steer=yes && shift ;;
     --reserve) reserve=$2 && shift 2 ;;
     -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit 0 ;;
     -*) echo "million.sh: unknown flag: $1 (see --help)" >&2 && exit 2 ;;
@@ -74,15 +78,6 @@ for step in $all_steps; do
     case " connect ${wanted:-$all_steps} " in *" $step "*) steps="$steps $step" ;; esac
 done
 
-# In the namespace, the script runs once more. Cargo needs the network of the host.
-if [[ -z ${MILLION_NAMESPACE:-} ]]; then
-    if [[ $build == yes && $check == no ]]; then cargo build --release --bins; fi
-    if [[ $namespace == yes ]]; then
-        exec python3 scripts/lib/million_namespace.py "$connections" scripts/million.sh "${given[@]}"
-    fi
-    export MILLION_NAMESPACE=host MILLION_NAMESPACE_REASON="--no-namespace was given"
-fi
-
 # The default is half of the cores for the server and the other half for the load. A single core is shared.
 read -ra cpus <<<"$(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))')"
 cores=${#cpus[@]}
@@ -90,6 +85,17 @@ half=$(((cores + 1) / 2))
 join() { local IFS=, && echo "$*"; }
 if [[ -z $server_cores ]]; then server_cores=$(join "${cpus[@]:0:half}"); fi
 if [[ -z $load_cores ]]; then load_cores=$(join "${cpus[@]:cores > 1 ? half : 0}"); fi
+
+# In the namespace, the script runs once more. Cargo needs the network of the host.
+if [[ -z ${MILLION_NAMESPACE:-} ]]; then
+    if [[ $build == yes && $check == no ]]; then cargo build --release --bins; fi
+    if [[ $namespace == yes ]]; then
+        if [[ $steer == yes ]]; then export MILLION_STEER_TO=$load_cores; fi
+        exec python3 scripts/lib/million_namespace.py "$connections" scripts/million.sh "${given[@]}"
+    fi
+    if [[ $steer == yes ]]; then echo "million.sh: --steer needs a network namespace of its own" >&2 && exit 2; fi
+    export MILLION_NAMESPACE=host MILLION_NAMESPACE_REASON="--no-namespace was given"
+fi
 
 mkdir -p "$out"
 host_json=()

@@ -173,6 +173,7 @@ def run_rows(report):
     run, host = report["run"], report["host"]
     program = host.get("program", {"version": "unknown", "sha256": ""})
     own = host.get("network_namespace") == "own"
+    steered = host.get("packets_steered_to")
     tcp_mem = host["tcp_mem"]
     return {
         "revision of the working copy": f"`{host['commit']}`",
@@ -180,6 +181,7 @@ def run_rows(report):
         "began (UTC); minutes": f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(run['started']))}; "
         f"{(run['ended'] - run['started']) / 60:.1f}",
         "network namespace": "its own" if own else "the host's",
+        "packets are processed by": f"the load's cores ({steered})" if steered else "the sender's core",
         "buckets of the table of TCP connections": f"{host.get('tcp_buckets') or 0:,}",
         "congestion control": host.get("congestion_control") or "unknown",
         "`tcp_mem`, pages": " ".join(map(str, tcp_mem)) if tcp_mem else "unknown",

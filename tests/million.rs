@@ -226,6 +226,7 @@ fn the_namespace_is_told(report: &Value) {
         Some("host") => assert_ne!(host["network_namespace_reason"], "", "{host:#}"),
         _ => panic!("{host:#}"),
     }
+    assert_eq!(host["packets_steered_to"], "", "{host:#}");
     assert!(host["program"]["version"].as_str().unwrap().starts_with("quickio "), "{host:#}");
     assert_eq!(host["program"]["sha256"].as_str().unwrap().len(), 64, "{host:#}");
 }

@@ -23,9 +23,11 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 # The directory under which /proc is read. Tests set it.
 ROOT = os.environ.get("MILLION_ROOT", "")
 
-# The results of million_namespace.py: the namespace of the run, and the settings that only the host's namespace shows.
+# The results of million_namespace.py: the namespace of the run, the cores that process what its loopback interface receives (those
+# of the senders, if there are none), and the settings that only the host's namespace shows.
 NAMESPACE = os.environ.get("MILLION_NAMESPACE", "host")
 NAMESPACE_REASON = os.environ.get("MILLION_NAMESPACE_REASON", "")
+STEERED_TO = os.environ.get("MILLION_STEER_TO", "")
 HOST_SYSCTLS = json.loads(os.environ.get("MILLION_HOST_SYSCTLS", "{}"))
 
 SHARDS_MAX = 128  # of the server: see its setting shards
@@ -291,6 +293,7 @@ def describe(plan, checks, program_path):
         "congestion_control": (read("/proc/sys/net/ipv4/tcp_congestion_control") or "").strip(),
         "network_namespace": NAMESPACE,
         "network_namespace_reason": NAMESPACE_REASON,
+        "packets_steered_to": STEERED_TO,
         "tcp_buckets": plan.tcp_buckets,
         "checks": [{"name": check.name, "there": check.there, "wanted": check.wanted, "met": check.is_met} for check in checks],
     }

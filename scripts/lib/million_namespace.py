@@ -9,6 +9,9 @@ their last process, however that ends.
 
 The command is run in any case. MILLION_NAMESPACE tells it where: `own`, or `host`, in which case MILLION_NAMESPACE_REASON tells
 why. MILLION_HOST_SYSCTLS has the settings that only the host's namespace shows, as JSON.
+
+If MILLION_STEER_TO has a list of cores, these cores process the packets that the namespace's loopback interface receives. It is
+empty for the command if that cannot be set.
 """
 
 import ctypes
@@ -19,11 +22,15 @@ import socket
 import struct
 import sys
 
-CLONE_NEWNET = 0x4000_0000
+CLONE_NEWNS, CLONE_NEWNET = 0x0002_0000, 0x4000_0000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 # The kernel's maximum of tcp_child_ehash_entries.
 BUCKETS_MAX = 1 << 24
+
+# The cores that process what the loopback interface receives, as a mask. Without any, each sender processes what it has sent.
+STEERED_TO = "/sys/class/net/lo/queues/rx-0/rps_cpus"
 
 BUCKETS, CHILD_BUCKETS = "net.ipv4.tcp_ehash_entries", "net.ipv4.tcp_child_ehash_entries"
 
@@ -77,6 +84,39 @@ def enter_new_namespace():
     call("unshare", CLONE_NEWNET)
 
 
+def cores_of(text):
+    """Returns the cores of a list such as `1,4-6`."""
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def mask_of(cores):
+    """Returns a mask in the form of sysfs: hexadecimal words of 32 cores each, separated by commas."""
+    mask = sum(1 << core for core in set(cores))
+    words = []
+    while mask or not words:
+        words.append(f"{mask & 0xFFFF_FFFF:08x}")
+        mask >>= 32
+    return ",".join(reversed(words))
+
+
+def steer(cores):
+    """Lets these cores process what the loopback interface of this network namespace receives. Returns a reason if it cannot.
+
+    /sys shows the interfaces of the namespace in which it was mounted: it is mounted once more, for this process and its children.
+    """
+    try:
+        call("unshare", CLONE_NEWNS)
+        call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        call("mount", b"none", b"/sys", b"sysfs", 0, None)
+        with open(STEERED_TO, "w", encoding="ascii") as file:
+            file.write(mask_of(cores_of(cores)))
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
 def start_loopback():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh22x", b"lo", 0)
@@ -110,6 +150,11 @@ def make_namespace(connections):
 def main():
     environment = {"MILLION_HOST_SYSCTLS": json.dumps(read_all(HOST_ONLY))}
     reason = make_namespace(int(sys.argv[1]))
+    wanted = os.environ.get("MILLION_STEER_TO")
+    unsteered = (reason or steer(wanted)) if wanted else None
+    if unsteered:
+        environment["MILLION_STEER_TO"] = ""
+        print(f"million.sh: packets are not steered to the cores {wanted}: {unsteered}", file=sys.stderr)
     environment["MILLION_NAMESPACE"] = "host" if reason else "own"
     environment["MILLION_NAMESPACE_REASON"] = reason or ""
     os.execvpe(sys.argv[2], sys.argv[2:], {**os.environ, **environment})
