@@ -4,6 +4,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
+//! | [`cli`] | the commands of the program `quickio`, and their help |
 //! | [`config`] | the settings: flags, environment variables, file keys, defaults, descriptions |
 //! | [`server`] | starts the shards, waits for signals, shuts down in order |
 //! | [`shard`] | one shard: the turn, with a file for each of its steps. The module that combines all others |
@@ -22,6 +23,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod event;

@@ -21,7 +21,8 @@ mod source;
 /// The top modules that each top module may name. Each may also name itself. `bin` is the load generator, whose
 /// clients use the same ring.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("main", &["server", "mangler", "config", "log"]),
+    ("main", &["cli", "server"]),
+    ("cli", &["server", "mangler", "config", "log"]),
     ("bin", &["qev"]),
     ("server", &["shard", "admin", "app", "tls", "qev", "config", "log"]),
     ("shard", &["app", "protocol", "tls", "client", "event", "qev", "config", "web", "log"]),
@@ -136,6 +137,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     ),
     ("admin", &[("certificates", &[]), ("process", &[]), ("reply", &[])]),
     ("mangler", &[("edits", &[]), ("refusal", &[]), ("exchange", &["refusal"])]),
+    ("cli", &[("command", &[]), ("help", &["command"]), ("outcome", &["command", "help"])]),
     (
         "config",
         &[("foreign", &[]), ("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])],

@@ -8,9 +8,6 @@ use super::error::ConfigError;
 use super::value::{self, Problem};
 use super::{App, Config, Listen, ListenAddress, ListenKind, suggest};
 
-/// The first word of the command line.
-pub const COMMAND: &str = "clienttest";
-
 /// The applications that always run. Client libraries are tested against `clienttest`; `relay` broadcasts the events
 /// that it receives.
 const APPS: [&str; 2] = ["relay", "clienttest"];

@@ -1,29 +1,41 @@
 //! Renders the table of settings as `--help`, as a complete settings file, and as the table in the docs.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
-use super::clienttest::Mode;
 use super::table::{Group, SETTINGS, Setting, ValueKind};
+use crate::metrics;
+
+/// A text that the program prints instead of serving. Its `Display` is the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeneratedText {
+    /// The flags and settings: `--help`.
+    Help,
+    /// The name and the version: `--version`.
+    Version,
+    /// A settings file with every setting and its default: `--generate-config`.
+    SettingsFile,
+    /// The tables of settings and statistics for the docs: `--generate-docs`.
+    Docs,
+}
+
+impl fmt::Display for GeneratedText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GeneratedText::Help => f.write_str(&help()),
+            GeneratedText::Version => f.write_str(&version()),
+            GeneratedText::SettingsFile => f.write_str(&settings_file()),
+            GeneratedText::Docs => {
+                write!(f, "## Settings\n\n{}\n## Statistics\n\n{}", docs(), metrics::docs())
+            }
+        }
+    }
+}
 
 /// The width of the narrowest common terminal.
 const COLUMNS: usize = 80;
 
-const USAGE: &str = "\
-QuickIO: a real-time event server for Linux.
-
-Usage: quickio [FLAG VALUE]...
-       quickio check [FLAG VALUE]...
-       quickio clienttest [FLAG VALUE]...
-       quickio test-app [FLAG VALUE]... APP...
-
-check checks the settings, the kernel, the limits of the process, the addresses
-and the files of the applications, without starting a server or running an
-application. Its exit code is 0 if a server can start, 2 if a setting is wrong
-and 1 if something else is.
-clienttest is for authors of client libraries. It starts a server and, in front
-of it, a proxy that mangles WebSocket upgrades (see quickio clienttest --help).
-test-app runs the self-tests of applications, which are given as for --app,
-without starting a server. Its exit code is 0 if all of them can run.
+const FLAGS_HELP: &str = "\
+Flags:
 
   --config FILE
       Reads settings from this TOML file. The variable QUICKIO_CONFIG does the
@@ -47,31 +59,6 @@ Ki, Mi or Gi (powers of 1024). Durations are whole numbers with a unit: ms, s, m
 or h. The entries of a list are separated by commas, or its flag is repeated.
 ";
 
-const CLIENT_TEST_USAGE: &str = "\
-QuickIO: client tests, for authors of client libraries.
-
-Usage: quickio clienttest [FLAG VALUE]...
-
-Starts a server with the applications relay and clienttest and, on a port of its
-own, a proxy in front of it that mangles WebSocket upgrades. The proxy passes
-everything else on unchanged. docs/client-tests.md describes how a client should
-react.
-
-  --proxy ADDRESS
-      The address that the proxy listens on.
-      [ip:port, [ip6]:port or name:port; default: 127.0.0.1:8082]
-  --mangle MODE|rotate
-      The mode for upgrades whose target does not have mangle=MODE in its query.
-      rotate uses the next mode for each upgrade, in the order below, without
-      none.
-      [default: rotate]
-  --generate-docs
-      Prints the table of modes for the docs.
-
-Modes:
-
-";
-
 const FILE_HEAD: &str = r#"# The settings of QuickIO, each with its default.
 # Flags (--clients-max 1000) and environment variables (QUICKIO_CLIENTS_MAX=1000)
 # override this file.
@@ -87,23 +74,11 @@ pub fn version() -> String {
     format!("quickio {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// Returns the output of `--help`: every setting, by group, at most 80 columns wide.
+/// Returns the part of `--help` that all programs with these settings share: every flag, and every setting by group, at
+/// most 80 columns wide.
 #[must_use]
 pub fn help() -> String {
-    let mut out = USAGE.to_owned();
-    settings_help(&mut out);
-    out
-}
-
-/// Returns the output of `quickio clienttest --help`: its own flags, the modes, and every setting.
-#[must_use]
-pub fn client_test_help() -> String {
-    let mut out = CLIENT_TEST_USAGE.to_owned();
-    for mode in Mode::ALL {
-        let _ = writeln!(out, "  {}", mode.name());
-        wrap(&mut out, "      ", &format!("{}: the client receives {}.", mode.does(), mode.seen()));
-    }
-    out.push_str("\nAll settings of the server are accepted too:\n");
+    let mut out = FLAGS_HELP.to_owned();
     settings_help(&mut out);
     out
 }
@@ -186,7 +161,7 @@ fn by_groups(mut each: impl FnMut(Group, &[&Setting])) {
 }
 
 /// Writes `text` in lines of at most [`COLUMNS`], each starting with `indent`.
-fn wrap(out: &mut String, indent: &str, text: &str) {
+pub fn wrap(out: &mut String, indent: &str, text: &str) {
     let mut used = 0;
     for word in text.split(' ') {
         if used > 0 && used + 1 + word.len() > COLUMNS {

@@ -39,9 +39,11 @@ use ipnet::IpNet;
 pub use changes::changed;
 pub use clienttest::ClientTestConfig;
 pub use error::{ConfigError, Location};
-pub use generate::{client_test_help, docs, help, settings_file, version};
+pub use generate::{GeneratedText, docs, help, settings_file, version, wrap};
+pub use suggest::nearest;
 
-use sources::{Flags, ParsedArgs, Subcommand};
+use clienttest::ClientTestFlags;
+use sources::{Flags, OwnArgs, ParsedArgs};
 
 /// The exit code of a process whose settings are invalid.
 pub const EXIT_CODE: u8 = 2;
@@ -53,7 +55,7 @@ pub enum Action<Settings = Config> {
     Run(Settings),
     /// Print this text on standard output and exit with 0: `--help`, `--version`, `--generate-config`,
     /// `--generate-docs`.
-    Print(String),
+    Print(GeneratedText),
 }
 
 /// Reads the settings from `args` (without the program's name), from `env`, and from the file that either of them
@@ -80,9 +82,9 @@ pub fn from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action, ConfigError> {
-    match sources::flags(args, Subcommand::Serve)? {
+    match sources::flags(args, &mut OwnArgs::default())? {
         ParsedArgs::Settings(flags) => from_sources(flags, env).map(Action::Run),
-        ParsedArgs::Print(text) => Ok(Action::Print(text.render())),
+        ParsedArgs::Print(text) => Ok(Action::Print(text)),
     }
 }
 
@@ -131,13 +133,7 @@ pub fn read_again(
     }
 }
 
-/// The first word of a command line that only checks its settings. The others are those of [`from_args`].
-pub const CHECK: &str = "check";
-
-/// The first word of a command line that tests applications.
-pub const TEST_APP: &str = "test-app";
-
-/// Reads the arguments after the word [`TEST_APP`]: the settings of [`from_args`], and applications without a flag.
+/// Reads the arguments of `quickio test-app`: the settings of [`from_args`], and applications without a flag.
 ///
 /// # Errors
 ///
@@ -156,12 +152,16 @@ pub fn test_app_from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action, ConfigError> {
-    match sources::flags(args, Subcommand::TestApp)? {
-        ParsedArgs::Settings(flags) => {
+    let mut own = OwnArgs { takes_words: true, ..OwnArgs::default() };
+    match sources::flags(args, &mut own)? {
+        ParsedArgs::Settings(mut flags) => {
+            for app in &own.words {
+                sources::add_app(app, &mut flags.settings)?;
+            }
             let config = from_sources(flags, env)?;
             if config.app.is_empty() { Err(ConfigError::MissingApp) } else { Ok(Action::Run(config)) }
         }
-        ParsedArgs::Print(text) => Ok(Action::Print(text.render())),
+        ParsedArgs::Print(text) => Ok(Action::Print(text)),
     }
 }
 
@@ -178,7 +178,7 @@ pub fn is_name(text: &str) -> bool {
     value::name(text).is_ok()
 }
 
-/// Reads the arguments after the word [`clienttest::COMMAND`]: the settings of [`from_args`], and two more flags.
+/// Reads the arguments of `quickio clienttest`: the settings of [`from_args`], and two more flags.
 ///
 /// # Errors
 ///
@@ -197,10 +197,16 @@ pub fn client_test_from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action<ClientTestConfig>, ConfigError> {
-    let mut own_flags = clienttest::ClientTestFlags::default();
-    match sources::flags(args, Subcommand::ClientTest(&mut own_flags))? {
-        ParsedArgs::Settings(flags) => own_flags.with(from_sources(flags, env)?).map(Action::Run),
-        ParsedArgs::Print(text) => Ok(Action::Print(text.render_for_client_test())),
+    let mut own = OwnArgs { flags: &ClientTestFlags::NAMES, ..OwnArgs::default() };
+    match sources::flags(args, &mut own)? {
+        ParsedArgs::Settings(flags) => {
+            let mut own_flags = ClientTestFlags::default();
+            for (name, value) in &own.values {
+                own_flags.set(name, value.as_deref())?;
+            }
+            own_flags.with(from_sources(flags, env)?).map(Action::Run)
+        }
+        ParsedArgs::Print(text) => Ok(Action::Print(text)),
     }
 }
 

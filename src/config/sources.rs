@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use lexopt::Arg;
 use toml_edit::{Document, Item, Value};
 
-use super::clienttest::{self, ClientTestFlags};
 use super::error::{ConfigError, Location};
+use super::generate::GeneratedText;
 use super::table::{SETTINGS, Setting, ValueKind};
 use super::value;
-use super::{foreign, generate, suggest};
-use crate::metrics;
+use super::{foreign, suggest};
 
 /// The maximum size of a settings file, in bytes. The generated one has 8 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -118,52 +117,23 @@ pub(super) struct Flags {
     pub(super) file: Option<PathBuf>,
 }
 
-/// A text that the program prints instead of serving.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum GeneratedText {
-    Help,
-    Version,
-    SettingsFile,
-    Docs,
-}
-
-impl GeneratedText {
-    /// Returns the text.
-    pub(super) fn render(self) -> String {
-        match self {
-            GeneratedText::Help => generate::help(),
-            GeneratedText::Version => generate::version(),
-            GeneratedText::SettingsFile => generate::settings_file(),
-            GeneratedText::Docs => {
-                format!("## Settings\n\n{}\n## Statistics\n\n{}", generate::docs(), metrics::docs())
-            }
-        }
-    }
-
-    /// Returns the text that `quickio clienttest` prints.
-    pub(super) fn render_for_client_test(self) -> String {
-        match self {
-            GeneratedText::Help => generate::client_test_help(),
-            GeneratedText::Docs => clienttest::docs(),
-            GeneratedText::Version | GeneratedText::SettingsFile => self.render(),
-        }
-    }
-}
-
-/// The subcommand that a command line belongs to.
-#[derive(Debug)]
-pub(super) enum Subcommand<'a> {
-    Serve,
-    /// `quickio clienttest`. Its own flags are stored in the reference.
-    ClientTest(&'a mut ClientTestFlags),
-    /// `quickio test-app`. Arguments that are not flags are applications.
-    TestApp,
+/// The arguments of a command that are not settings.
+#[derive(Debug, Default)]
+pub(super) struct OwnArgs<'a> {
+    /// The names of the command's own flags. Each takes a value.
+    pub(super) flags: &'a [&'static str],
+    /// The command takes arguments that are not flags.
+    pub(super) takes_words: bool,
+    /// The flags that were given, with their values; `None` if the value is missing.
+    pub(super) values: Vec<(&'static str, Option<OsString>)>,
+    /// The arguments that are not flags.
+    pub(super) words: Vec<OsString>,
 }
 
 /// Reads the command line, without the program's name.
 pub(super) fn flags(
     args: impl IntoIterator<Item = OsString>,
-    mut subcommand: Subcommand<'_>,
+    own: &mut OwnArgs<'_>,
 ) -> Result<ParsedArgs, ConfigError> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut flags = Flags::default();
@@ -173,8 +143,8 @@ pub(super) fn flags(
             Arg::Short('V') => "version".to_owned(),
             Arg::Long(name) => name.to_owned(),
             Arg::Short(letter) => return Err(unknown_flag(&format!("-{letter}"), None)),
-            Arg::Value(text) if matches!(subcommand, Subcommand::TestApp) => {
-                add_app(&text, &mut flags.settings)?;
+            Arg::Value(text) if own.takes_words => {
+                own.words.push(text);
                 continue;
             }
             Arg::Value(text) => return Err(ConfigError::UnexpectedArgument { text: lossy(&text) }),
@@ -185,22 +155,17 @@ pub(super) fn flags(
             "generate-config" => return Ok(ParsedArgs::Print(GeneratedText::SettingsFile)),
             "generate-docs" => return Ok(ParsedArgs::Print(GeneratedText::Docs)),
             "config" => flags.file = Some(config_path(&mut parser)?),
-            name => match &mut subcommand {
-                Subcommand::ClientTest(own_flags) if ClientTestFlags::NAMES.contains(&name) => {
-                    own_flags.set(name, parser.value().ok().as_deref())?;
-                }
-                subcommand => {
-                    let is_client_test = matches!(subcommand, Subcommand::ClientTest(_));
-                    flag_value(&mut parser, name, &mut flags.settings, is_client_test)?;
-                }
+            name => match own.flags.iter().find(|flag| **flag == name) {
+                Some(flag) => own.values.push((flag, parser.value().ok())),
+                None => flag_value(&mut parser, name, &mut flags.settings, own.flags)?,
             },
         }
     }
     Ok(ParsedArgs::Settings(flags))
 }
 
-/// Adds an application from the command line of `quickio test-app`.
-fn add_app(text: &OsStr, settings: &mut RawSettings) -> Result<(), ConfigError> {
+/// Adds an application that is an argument of the command line.
+pub(super) fn add_app(text: &OsStr, settings: &mut RawSettings) -> Result<(), ConfigError> {
     let setting = Setting::find("app").expect("it is a row of the table");
     let location = Location::CommandLine;
     settings.add(setting, unicode(setting, text, &location)?, &location);
@@ -215,11 +180,11 @@ fn flag_value(
     parser: &mut lexopt::Parser,
     name: &str,
     settings: &mut RawSettings,
-    is_client_test: bool,
+    own_flags: &[&'static str],
 ) -> Result<(), ConfigError> {
     let Some(setting) = Setting::find(name) else {
-        let own_flags = ClientTestFlags::NAMES.into_iter().filter(|_| is_client_test);
-        let names = SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS).chain(own_flags);
+        let names =
+            SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS).chain(own_flags.iter().copied());
         return Err(unknown_flag(&format!("--{name}"), suggest::nearest(name, names)));
     };
     let value = match setting.kind {

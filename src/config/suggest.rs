@@ -4,7 +4,8 @@
 const COMPARED_CHARS_MAX: usize = 64;
 
 /// Returns the nearest of `names` to `typed`, if it is near enough to be a typing error.
-pub(super) fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let typed: Vec<char> = typed.to_lowercase().replace('_', "-").chars().collect();
     if typed.len() > COMPARED_CHARS_MAX {
         return None;

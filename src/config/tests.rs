@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::clienttest::{ClientTestFlags, Mangling, Mode};
+use super::clienttest::{Mangling, Mode};
 use super::table::{Group, RELATIONS, SETTINGS, Setting, ValueKind};
 use super::*;
 
@@ -636,42 +636,32 @@ fn relations_are_checked_from_both_sides() {
 #[test]
 fn help_and_version_are_printed() {
     for args in [&["--help"][..], &["-h"], &["--shards", "2", "--help", "--nonsense"]] {
-        assert_eq!(action(args, &[]).unwrap(), Action::Print(help()));
+        assert_eq!(action(args, &[]).unwrap(), Action::Print(GeneratedText::Help));
     }
     for args in [&["--version"][..], &["-V"]] {
-        assert_eq!(
-            action(args, &[]).unwrap(),
-            Action::Print(format!("quickio {}\n", env!("CARGO_PKG_VERSION")))
-        );
+        assert_eq!(action(args, &[]).unwrap(), Action::Print(GeneratedText::Version));
     }
-    let Action::Print(printed) = action(&["--generate-docs"], &[]).unwrap() else {
-        panic!("nothing printed")
-    };
+    assert_eq!(version(), format!("quickio {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(action(&["--generate-docs"], &[]).unwrap(), Action::Print(GeneratedText::Docs));
+    let printed = GeneratedText::Docs.to_string();
     assert!(printed.contains(&docs()) && printed.contains(&crate::metrics::docs()));
 }
 
 #[test]
 fn help_fits_a_terminal_and_lists_everything() {
-    for help in [help(), client_test_help()] {
-        for line in help.lines() {
-            assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
-        }
-        for setting in SETTINGS {
-            assert!(help.contains(&format!("\n  --{} ", setting.name)), "{}", setting.name);
-        }
+    let help = help();
+    for line in help.lines() {
+        assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
     }
-    for name in ClientTestFlags::NAMES
-        .iter()
-        .map(|flag| format!("--{flag} "))
-        .chain(Mode::ALL.iter().map(|mode| mode.name().into()))
-    {
-        assert!(client_test_help().contains(&format!("\n  {name}")), "{name}");
+    for setting in SETTINGS {
+        assert!(help.contains(&format!("\n  --{} ", setting.name)), "{}", setting.name);
     }
 }
 
 #[test]
 fn the_generated_file_sets_the_defaults() {
-    let Action::Print(file) = action(&["--generate-config"], &[]).unwrap() else { panic!("nothing printed") };
+    assert_eq!(action(&["--generate-config"], &[]).unwrap(), Action::Print(GeneratedText::SettingsFile));
+    let file = GeneratedText::SettingsFile.to_string();
     assert_eq!(of_file(&file).unwrap(), Config::default());
     let is_key =
         |line: &str| line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase());
@@ -799,16 +789,15 @@ fn the_server_does_not_accept_flags_of_client_tests() {
 }
 
 #[test]
-fn client_tests_print_their_own_texts() {
-    let printed = |args: &[&str]| match client_test(args, &[]) {
-        Ok(Action::Print(text)) => text,
-        other => panic!("{args:?}: {other:?}"),
-    };
-    assert_eq!(printed(&["--mangle", "cut", "-h"]), client_test_help());
-    assert_eq!(printed(&["--version"]), version());
-    assert_eq!(printed(&["--generate-config"]), settings_file());
-    assert_eq!(printed(&["--generate-docs"]), clienttest::docs());
-    assert!(help().contains("quickio clienttest --help"));
+fn client_tests_print_texts_too() {
+    for (args, text) in [
+        (&["--mangle", "cut", "-h"][..], GeneratedText::Help),
+        (&["--version"], GeneratedText::Version),
+        (&["--generate-config"], GeneratedText::SettingsFile),
+        (&["--generate-docs"], GeneratedText::Docs),
+    ] {
+        assert!(matches!(client_test(args, &[]), Ok(Action::Print(printed)) if printed == text), "{args:?}");
+    }
 }
 
 proptest! {
