@@ -3,6 +3,10 @@
 //! The client of a handshake is rustls, and its part is not counted. Sealing and opening compute the key schedule for each
 //! record, as the server does for a message.
 
+#[path = "../src/tls/testing/peer.rs"]
+#[allow(dead_code, reason = "the tests of the crate need the rest")]
+mod peer;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +15,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use quickio::tls::{Established, Opened, TlsContext, TlsSession};
 use rustix::time::{ClockId, clock_gettime};
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ClientConnection};
 
 criterion_main!(benches);
 
@@ -83,7 +83,7 @@ fn records(criterion: &mut Criterion<ThreadTime>) {
                     for done in (0..rounds).step_by(BATCH as usize) {
                         let batch = (rounds - done).min(BATCH);
                         let mut records: Vec<_> =
-                            (0..batch).map(|_| client_record(&mut client, &data)).collect();
+                            (0..batch).map(|_| peer::sealed(&mut client, &data)).collect();
                         let start = thread_time();
                         for record in &mut records {
                             let opened = session.open(black_box(record)).expect("the record of a client");
@@ -102,7 +102,9 @@ fn records(criterion: &mut Criterion<ThreadTime>) {
 /// Whole handshakes: with a certificate, and resumed by a ticket.
 fn handshakes(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("handshake");
-    for certificate in ["server", "rsa"] {
+    for (certificate, name) in
+        [("server", "P-256"), ("p384", "P-384"), ("rsa", "RSA-2048"), ("rsa4096", "RSA-4096")]
+    {
         let context = context(certificate);
         for kind in ["full", "resumed"] {
             let mut config = client_config("TLS13_AES_128_GCM_SHA256");
@@ -111,7 +113,6 @@ fn handshakes(criterion: &mut Criterion<ThreadTime>) {
             }
             let config = Arc::new(config);
             shake_hands(&context, &config);
-            let name = if certificate == "rsa" { "RSA-2048" } else { "P-256" };
             group.bench_function(BenchmarkId::new(kind, name), |bencher| {
                 bencher.iter_custom(|rounds| {
                     let mut time = Duration::ZERO;
@@ -128,31 +129,14 @@ fn handshakes(criterion: &mut Criterion<ThreadTime>) {
     group.finish();
 }
 
-fn certificate(name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-    let file = |ending: &str| format!("{}/tests/certificates/{name}.{ending}", env!("CARGO_MANIFEST_DIR"));
-    let chain = CertificateDer::pem_file_iter(file("pem")).expect("a file of the tests");
-    let chain = chain.map(|certificate| certificate.expect("a certificate")).collect();
-    (chain, PrivateKeyDer::from_pem_file(file("key")).expect("a key"))
-}
-
 fn context(name: &str) -> TlsContext {
-    let (chain, key) = certificate(name);
-    let builder = ServerConfig::builder().with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, key).expect("a certificate and its key");
-    config.ticketer = Ticketer::new().expect("random numbers");
-    TlsContext::new(config)
+    TlsContext::new(peer::server_config(name, rustls::ALL_VERSIONS))
 }
 
 fn client_config(suite: &str) -> ClientConfig {
-    let mut provider: CryptoProvider = default_provider();
-    provider.cipher_suites.retain(|known| format!("{known:?}") == suite);
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate("ca").0.remove(0)).expect("an authority");
-    ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("a suite of TLS 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
+    let mut suites = peer::suites().into_iter().map(|(suite, _)| suite);
+    let found = suites.find(|known| format!("{:?}", known.suite()) == suite);
+    peer::client_config(found.expect("a suite of the provider"))
 }
 
 fn connected(suite: &str) -> (ClientConnection, TlsSession) {
@@ -165,36 +149,20 @@ fn shake_hands(
     context: &TlsContext,
     config: &Arc<ClientConfig>,
 ) -> (ClientConnection, Established, Duration) {
-    let name = ServerName::try_from("quickio.example").expect("a name");
-    let mut client = ClientConnection::new(config.clone(), name).expect("a client");
+    let mut client = peer::client(config);
     let mut time = Duration::ZERO;
     let start = thread_time();
     let mut handshake = context.accept();
     time += thread_time() - start;
     loop {
-        let mut input = Vec::new();
-        client.write_tls(&mut input).expect("a vector can be written");
+        let input = peer::written(&mut client);
         let mut output = Vec::new();
         let start = thread_time();
         let (_, established) = handshake.receive(&input, &mut output).expect("a handshake");
         time += thread_time() - start;
-        let mut rest = &output[..];
-        while !rest.is_empty() {
-            client.read_tls(&mut rest).expect("a slice can be read");
-            client.process_new_packets().expect("the server keeps to the protocol");
-        }
+        peer::deliver(&mut client, &output).expect("the server keeps to the protocol");
         if let Some(established) = established {
             return (client, established, time);
         }
     }
-}
-
-fn client_record(client: &mut ClientConnection, data: &[u8]) -> Vec<u8> {
-    use std::io::Write;
-    client.writer().write_all(data).expect("the client has room");
-    let mut record = Vec::with_capacity(data.len() + 64);
-    while client.wants_write() {
-        client.write_tls(&mut record).expect("a vector can be written");
-    }
-    record
 }

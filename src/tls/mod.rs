@@ -29,7 +29,7 @@ mod seal;
 mod secrets;
 mod session;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -1,14 +1,13 @@
-//! A client of rustls on the other end of a connection, for the tests of this module.
+//! The two ends of connections, for the tests of this module.
 
-use std::io::{Read, Write};
+mod peer;
+
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};
-use rustls::{SupportedProtocolVersion, version};
+use rustls::{ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use super::keys::Cipher;
 use super::record::TAG_BYTES;
@@ -16,47 +15,18 @@ use super::secrets::{SecretLog, TrafficSecrets, capture};
 use super::session::SEND;
 use super::{Established, Handshake, Opened, TlsContext, TlsFailure, TlsSession};
 use aws_lc_rs::aead::{Aad, Nonce};
+pub use peer::*;
 use rustls::crypto::cipher::make_tls12_aad;
 use rustls::{ContentType, ProtocolVersion};
-
-/// The suites of both versions, each with the version that it belongs to.
-pub fn suites() -> Vec<(SupportedCipherSuite, &'static SupportedProtocolVersion)> {
-    let all = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES.iter();
-    all.map(|suite| (*suite, suite.version())).collect()
-}
-
-/// Returns the chain and the key of a certificate in tests/certificates.
-pub fn certificate(name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-    let file = |ending: &str| format!("{}/tests/certificates/{name}.{ending}", env!("CARGO_MANIFEST_DIR"));
-    let chain = CertificateDer::pem_file_iter(file("pem")).unwrap().map(Result::unwrap).collect();
-    (chain, PrivateKeyDer::from_pem_file(file("key")).unwrap())
-}
-
-/// Returns the store with the authority of the tests.
-pub fn roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate("ca").0.remove(0)).unwrap();
-    roots
-}
-
-/// Returns a configuration of the server with this certificate and these versions.
-pub fn server_config(name: &str, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
-    let (chain, key) = certificate(name);
-    let mut config = ServerConfig::builder_with_protocol_versions(versions)
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config
-}
 
 /// Returns a configuration of the server that asks for a certificate.
 pub fn asking_config() -> ServerConfig {
     let (chain, key) = certificate("server");
-    let builder = ServerConfig::builder().with_client_cert_verifier(client_verifier(roots()));
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap();
+    let builder = builder.with_client_cert_verifier(client_verifier(roots()));
     let mut config = builder.with_single_cert(chain, key).unwrap();
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+    config.ticketer = Ticketer::new().unwrap();
     config
 }
 
@@ -67,70 +37,7 @@ pub fn client_verifier(roots: RootCertStore) -> Arc<dyn ClientCertVerifier> {
 
 /// Returns a context of the server for both versions, with a certificate that the suite can use.
 pub fn context(suite: SupportedCipherSuite) -> TlsContext {
-    let certificate = if needs_rsa(suite) { "rsa" } else { "server" };
-    TlsContext::new(server_config(certificate, &[&version::TLS13, &version::TLS12]))
-}
-
-/// Returns true if a suite of TLS 1.2 needs a certificate with an RSA key.
-pub fn needs_rsa(suite: SupportedCipherSuite) -> bool {
-    format!("{suite:?}").contains("_RSA_")
-}
-
-/// Returns a configuration of the client with this suite alone.
-pub fn client_config(suite: SupportedCipherSuite) -> ClientConfig {
-    let provider = rustls::crypto::CryptoProvider {
-        cipher_suites: vec![suite],
-        ..rustls::crypto::aws_lc_rs::default_provider()
-    };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[suite.version()])
-        .unwrap()
-        .with_root_certificates(roots())
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config
-}
-
-/// A server name of the certificates `server` and `rsa`.
-pub fn name() -> ServerName<'static> {
-    ServerName::try_from("quickio.example").unwrap()
-}
-
-/// Returns a client.
-pub fn client(config: &Arc<ClientConfig>) -> ClientConnection {
-    ClientConnection::new(config.clone(), name()).unwrap()
-}
-
-/// Returns the bytes that the client has to send.
-pub fn written(client: &mut ClientConnection) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while client.wants_write() {
-        client.write_tls(&mut bytes).unwrap();
-    }
-    bytes
-}
-
-/// Gives bytes of the server to the client, and returns the data in them.
-///
-/// # Errors
-///
-/// If the client does not accept them.
-pub fn deliver(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-    let mut data = Vec::new();
-    while !bytes.is_empty() {
-        client.read_tls(&mut bytes).unwrap();
-        client.process_new_packets()?;
-        // The end of what has arrived is the error WouldBlock.
-        let _ = client.reader().read_to_end(&mut data);
-    }
-    Ok(data)
-}
-
-/// Seals data as the client does.
-pub fn sealed(client: &mut ClientConnection, data: &[u8]) -> Vec<u8> {
-    client.set_buffer_limit(None);
-    client.writer().write_all(data).unwrap();
-    written(client)
+    TlsContext::new(server_config_for(suite))
 }
 
 /// Completes a handshake in pieces of `size` bytes from the client.

@@ -6,6 +6,8 @@
 #     server     P-256, for localhost, quickio.example, 127.0.0.1 and ::1
 #     other      P-256, for other.example and *.wild.example
 #     rsa        RSA-2048, for the names of `server`
+#     rsa4096    RSA-4096, for the names of `server`
+#     p384       P-384, for the names of `server`
 #     expired    P-256, for localhost, until 2020
 #     client     P-256, a client named alice
 #     stranger   P-256, a client named mallory, signed by itself
@@ -16,16 +18,15 @@ names=DNS:localhost,DNS:quickio.example,IP:127.0.0.1,IP:::1
 as_server='basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName='
 as_client='basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n'
 
-# Makes a key: NAME, and `rsa` for an RSA key.
+# Makes a key: NAME, and the name of a curve or the size of an RSA key.
 key() {
-    if [[ ${2:-} == rsa ]]; then
-        openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$1.key"
-    else
-        openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key"
-    fi
+    case ${2:-P-256} in
+    P-*) openssl genpkey -quiet -algorithm EC -pkeyopt "ec_paramgen_curve:${2:-P-256}" -out "$1.key" ;;
+    *) openssl genpkey -quiet -algorithm RSA -pkeyopt "rsa_keygen_bits:$2" -out "$1.key" ;;
+    esac
 }
 
-# Makes a key and its certificate, signed by the authority: NAME SUBJECT EXTENSIONS [rsa].
+# Makes a key and its certificate, signed by the authority: NAME SUBJECT EXTENSIONS [CURVE or SIZE].
 signed() {
     key "$1" "${4:-}"
     openssl req -new -key "$1.key" -subj "$2" -out request.tmp
@@ -38,7 +39,9 @@ openssl req -x509 -key ca.key -subj "/O=QuickIO tests/CN=authority" -days 36500 
     -addext keyUsage=keyCertSign,cRLSign
 signed server "/O=QuickIO tests/CN=quickio.example" "$as_server$names"
 signed other "/O=QuickIO tests/CN=other.example" "${as_server}DNS:other.example,DNS:*.wild.example"
-signed rsa "/O=QuickIO tests/CN=quickio.example" "$as_server$names" rsa
+signed rsa "/O=QuickIO tests/CN=quickio.example" "$as_server$names" 2048
+signed rsa4096 "/O=QuickIO tests/CN=quickio.example" "$as_server$names" 4096
+signed p384 "/O=QuickIO tests/CN=quickio.example" "$as_server$names" P-384
 signed client "/O=QuickIO tests/CN=alice" "$as_client"
 key stranger
 openssl req -x509 -key stranger.key -subj "/O=QuickIO tests/CN=mallory" -days 36500 -out stranger.pem \

@@ -4,44 +4,29 @@ use crate::app::Application;
 use crate::config::{Config, ListenKind};
 use crate::protocol::OHAI;
 use crate::shard::testing::{PLACES, Peer, World, raw_message};
-use crate::tls::TlsContext;
+use crate::tls::{TlsContext, testing};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use std::io::{Read, Write};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, SupportedProtocolVersion};
 use std::sync::Arc;
 
-/// The path of a file of the certificates for tests.
-fn file(name: &str) -> String {
-    format!("{}/tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The context of the servers of the tests.
-fn context() -> TlsContext {
-    let chain = CertificateDer::pem_file_iter(file("server.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
-    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().with_no_client_auth();
-    TlsContext::new(builder.with_single_cert(chain, key).unwrap())
-}
-
-/// The name of the server in its certificate.
-fn server_name() -> ServerName<'static> {
-    ServerName::try_from("quickio.example").unwrap()
-}
-
 fn client_config(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_protocol_versions(versions).unwrap();
-    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    Arc::new(testing::client_config_with(aws_lc_rs::default_provider(), versions))
 }
 
 /// Creates shards whose listener is of this kind.
 pub fn world(shards: usize, kind: ListenKind, config: Config, apps: Vec<Arc<dyn Application>>) -> World {
-    World::with_listener(shards, config, apps, (PLACES, 0), (kind, Some(context())))
+    world_with(shards, kind, config, apps, testing::server_config("server", rustls::ALL_VERSIONS))
+}
+
+/// Creates shards whose listener is of this kind, with this configuration of TLS.
+pub fn world_with(
+    shards: usize,
+    kind: ListenKind,
+    config: Config,
+    apps: Vec<Arc<dyn Application>>,
+    tls: ServerConfig,
+) -> World {
+    World::with_listener(shards, config, apps, (PLACES, 0), (kind, Some(TlsContext::new(tls))))
 }
 
 /// A client that speaks TLS.
@@ -64,8 +49,12 @@ impl TlsClient {
         shard: usize,
         versions: &[&'static SupportedProtocolVersion],
     ) -> TlsClient {
+        TlsClient::begin_as(world, shard, testing::client(&client_config(versions)))
+    }
+
+    /// Connects this client, which sends its ClientHello.
+    pub fn begin_as(world: &mut World, shard: usize, tls: ClientConnection) -> TlsClient {
         let peer = world.connect(shard);
-        let tls = ClientConnection::new(client_config(versions), server_name()).unwrap();
         let mut client = TlsClient { peer, tls, received: Vec::new() };
         client.send_records(world);
         client
@@ -73,7 +62,7 @@ impl TlsClient {
 
     /// The TLS of a client that has sent nothing.
     pub fn unconnected() -> ClientConnection {
-        ClientConnection::new(client_config(rustls::ALL_VERSIONS), server_name()).unwrap()
+        testing::client(&client_config(rustls::ALL_VERSIONS))
     }
 
     /// Connects a client and completes its handshake.
@@ -112,18 +101,12 @@ impl TlsClient {
 
     /// The records that the client has to send.
     pub fn records(&mut self) -> Vec<u8> {
-        let mut records = Vec::new();
-        while self.tls.wants_write() {
-            self.tls.write_tls(&mut records).unwrap();
-        }
-        records
+        testing::written(&mut self.tls)
     }
 
     /// The records of these bytes, which are not sent.
     pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.tls.set_buffer_limit(None);
-        self.tls.writer().write_all(bytes).unwrap();
-        self.records()
+        testing::sealed(&mut self.tls, bytes)
     }
 
     fn send_records(&mut self, world: &mut World) {
@@ -152,16 +135,8 @@ impl TlsClient {
 
     /// Handles what was received; returns the plaintext.
     pub fn handle(&mut self, world: &mut World) -> Vec<u8> {
-        let (mut plain, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
         self.received.extend(world.take_bytes(self.peer));
-        let mut rest = &self.received[..];
-        while !rest.is_empty() {
-            self.tls.read_tls(&mut rest).unwrap();
-            self.tls.process_new_packets().unwrap();
-            while let Ok(read @ 1..) = self.tls.reader().read(&mut buffer) {
-                plain.extend_from_slice(&buffer[..read]);
-            }
-        }
+        let plain = testing::deliver(&mut self.tls, &self.received).expect("the client accepts the records");
         self.received.clear();
         plain
     }

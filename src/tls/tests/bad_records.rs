@@ -24,9 +24,24 @@ fn for_each_suite(is_13: bool, check: impl Fn(SupportedCipherSuite, TlsSession, 
     }
 }
 
+/// Asserts that `input` fails for this reason, with the alert that belongs to it.
+#[track_caller]
+fn assert_fails(ends: (&mut TlsSession, &mut TlsSession), input: &[u8], reason: TlsReason) {
+    let alert = match reason {
+        TlsReason::BadMac => AlertDescription::BadRecordMac,
+        TlsReason::Oversized => AlertDescription::RecordOverflow,
+        TlsReason::Version => AlertDescription::ProtocolVersion,
+        TlsReason::UnexpectedMessage | TlsReason::Flood | TlsReason::Renegotiation => {
+            AlertDescription::UnexpectedMessage
+        }
+        _ => panic!("{reason:?} has more than one alert"),
+    };
+    assert_fails_with(ends, input, reason, alert);
+}
+
 /// Asserts that `input` fails, and that the client can read the alert.
 #[track_caller]
-fn assert_fails(
+fn assert_fails_with(
     (client, server): (&mut TlsSession, &mut TlsSession),
     input: &[u8],
     reason: TlsReason,
@@ -69,7 +84,7 @@ fn bad_macs_and_records_out_of_order_fail() {
         let first = record(&mut client, DATA, b"first");
         let second = record(&mut client, DATA, b"second");
         let bad_mac = |client: &mut TlsSession, server: &mut TlsSession, input: &[u8]| {
-            assert_fails((client, server), input, TlsReason::BadMac, AlertDescription::BadRecordMac);
+            assert_fails((client, server), input, TlsReason::BadMac);
         };
         bad_mac(&mut client, &mut server, &second);
 
@@ -103,8 +118,7 @@ fn oversized_records_fail_when_the_header_is_read() {
             let most = CONTENT_BYTES_MAX + expansion;
             let opened = server.open(&mut header(most)).unwrap();
             assert_eq!(opened, Opened::Incomplete { needed: HEADER_BYTES + most });
-            let ends = (&mut client, &mut server);
-            assert_fails(ends, &header(most + 1), TlsReason::Oversized, AlertDescription::RecordOverflow);
+            assert_fails((&mut client, &mut server), &header(most + 1), TlsReason::Oversized);
         });
     }
 }
@@ -121,24 +135,14 @@ fn content_over_16_kib_fails() {
         // Padding counts.
         most.push(0);
         let over = forged(&mut client, DATA, &most);
-        assert_fails(
-            (&mut client, &mut server),
-            &over,
-            TlsReason::Oversized,
-            AlertDescription::RecordOverflow,
-        );
+        assert_fails((&mut client, &mut server), &over, TlsReason::Oversized);
     });
     for_each_suite(false, |_, mut client, mut server| {
         let most = vec![b'a'; CONTENT_BYTES_MAX + 1];
         let record = forged(&mut client, DATA, &most[1..]);
         assert_eq!(open_all(&mut server, &mut record.clone()).unwrap().len(), CONTENT_BYTES_MAX);
         let over = forged(&mut client, DATA, &most);
-        assert_fails(
-            (&mut client, &mut server),
-            &over,
-            TlsReason::Oversized,
-            AlertDescription::RecordOverflow,
-        );
+        assert_fails((&mut client, &mut server), &over, TlsReason::Oversized);
     });
 }
 
@@ -152,8 +156,7 @@ fn padding_is_removed() {
         }
         // A record without a type.
         let record = forged(&mut client, DATA, &[0; 20]);
-        let ends = (&mut client, &mut server);
-        assert_fails(ends, &record, TlsReason::UnexpectedMessage, AlertDescription::UnexpectedMessage);
+        assert_fails((&mut client, &mut server), &record, TlsReason::UnexpectedMessage);
     });
 }
 
@@ -171,19 +174,13 @@ fn empty_records_are_bounded() {
             assert_eq!(open_all(&mut server, &mut input).unwrap(), b"x");
         }
         let input = [empty(&mut client), record(&mut client, DATA, b"")].concat();
-        assert_fails(
-            (&mut client, &mut server),
-            &input,
-            TlsReason::Flood,
-            AlertDescription::UnexpectedMessage,
-        );
+        assert_fails((&mut client, &mut server), &input, TlsReason::Flood);
 
         // Only data may be empty.
         for kind in [ALERT, HANDSHAKE] {
             let (mut client, mut server) = ends(suite);
             let input = record(&mut client, kind, b"");
-            let ends = (&mut client, &mut server);
-            assert_fails(ends, &input, TlsReason::UnexpectedMessage, AlertDescription::UnexpectedMessage);
+            assert_fails((&mut client, &mut server), &input, TlsReason::UnexpectedMessage);
         }
     }
 }
@@ -195,8 +192,7 @@ fn other_types_of_records_fail() {
         for kind in [0, 19, CHANGE_CIPHER_SPEC, 24, 255] {
             let (mut client, mut server) = ends(suite);
             let input = record(&mut client, kind, &[1]);
-            let ends = (&mut client, &mut server);
-            assert_fails(ends, &input, TlsReason::UnexpectedMessage, AlertDescription::UnexpectedMessage);
+            assert_fails((&mut client, &mut server), &input, TlsReason::UnexpectedMessage);
         }
     }
     // Records without protection.
@@ -210,12 +206,11 @@ fn other_types_of_records_fail() {
             assert_eq!(failure.reason, TlsReason::UnexpectedMessage);
         }
         let input = [CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1];
-        let ends = (&mut client, &mut server);
-        assert_fails(ends, &input, TlsReason::UnexpectedMessage, AlertDescription::UnexpectedMessage);
+        assert_fails((&mut client, &mut server), &input, TlsReason::UnexpectedMessage);
     });
     for_each_suite(false, |_, mut client, mut server| {
         let input = [ALERT, 3, 3, 0, 2, 1, 0];
-        assert_fails((&mut client, &mut server), &input, TlsReason::BadMac, AlertDescription::BadRecordMac);
+        assert_fails((&mut client, &mut server), &input, TlsReason::BadMac);
     });
 }
 
@@ -225,28 +220,18 @@ fn wrong_versions_fail() {
         for (major, minor) in [(2, 0), (0, 0), (4, 3), (254, 253)] {
             let (mut client, mut server) = ends(suite);
             let input = [DATA, major, minor, 0, 30];
-            assert_fails(
-                (&mut client, &mut server),
-                &input,
-                TlsReason::Version,
-                AlertDescription::ProtocolVersion,
-            );
+            assert_fails((&mut client, &mut server), &input, TlsReason::Version);
         }
     }
     for_each_suite(false, |_, mut client, mut server| {
         let input = [DATA, 3, 1, 0, 30];
-        assert_fails(
-            (&mut client, &mut server),
-            &input,
-            TlsReason::Version,
-            AlertDescription::ProtocolVersion,
-        );
+        assert_fails((&mut client, &mut server), &input, TlsReason::Version);
     });
     // TLS 1.3 has the version in what the MAC protects.
     for_each_suite(true, |_, mut client, mut server| {
         let mut input = record(&mut client, DATA, b"x");
         input[2] = 1;
-        assert_fails((&mut client, &mut server), &input, TlsReason::BadMac, AlertDescription::BadRecordMac);
+        assert_fails((&mut client, &mut server), &input, TlsReason::BadMac);
     });
 }
 
@@ -291,7 +276,7 @@ fn alerts_of_the_client() {
         ] {
             let (mut client, mut server) = ends(suite);
             let input = record(&mut client, ALERT, alert);
-            assert_fails((&mut client, &mut server), &input, TlsReason::Malformed, expected);
+            assert_fails_with((&mut client, &mut server), &input, TlsReason::Malformed, expected);
         }
         // Warnings are bounded.
         let (mut client, mut server) = ends(suite);
@@ -299,12 +284,7 @@ fn alerts_of_the_client() {
         for _ in 0..=TLS_IDLE_RECORDS_MAX {
             input.extend(record(&mut client, ALERT, &[warning, 90]));
         }
-        assert_fails(
-            (&mut client, &mut server),
-            &input,
-            TlsReason::Flood,
-            AlertDescription::UnexpectedMessage,
-        );
+        assert_fails((&mut client, &mut server), &input, TlsReason::Flood);
     }
 }
 
@@ -330,9 +310,8 @@ fn key_updates_are_bounded() {
         server.seal([&b"y"[..]], &mut output);
         assert_eq!(open_all(&mut client, &mut output).unwrap(), b"y");
         let flood: Vec<u8> = (0..=TLS_IDLE_RECORDS_MAX).flat_map(|_| key_update(&mut client, 1)).collect();
-        let ends = (&mut client, &mut server);
         // The failed server owes a key update no longer: its alert is the last record.
-        assert_fails(ends, &flood, TlsReason::Flood, AlertDescription::UnexpectedMessage);
+        assert_fails((&mut client, &mut server), &flood, TlsReason::Flood);
         assert!(!server.owes());
     });
 }
@@ -351,8 +330,7 @@ fn a_key_update_may_come_in_pieces() {
         // Nothing may stand between the pieces.
         let mut input = record(&mut client, HANDSHAKE, &[24, 0]);
         input.extend(record(&mut client, DATA, b"x"));
-        let ends = (&mut client, &mut server);
-        assert_fails(ends, &input, TlsReason::UnexpectedMessage, AlertDescription::UnexpectedMessage);
+        assert_fails((&mut client, &mut server), &input, TlsReason::UnexpectedMessage);
     });
 }
 
@@ -375,7 +353,7 @@ fn other_handshake_messages_of_tls_13_fail() {
     ] {
         for_each_suite(true, |_, mut client, mut server| {
             let input = record(&mut client, HANDSHAKE, message);
-            assert_fails((&mut client, &mut server), &input, reason, alert);
+            assert_fails_with((&mut client, &mut server), &input, reason, alert);
         });
     }
 }
@@ -393,14 +371,12 @@ fn renegotiation_is_refused() {
         assert_eq!(open_all(&mut client, &mut output).unwrap(), b"x", "{suite:?}");
         assert_eq!(client.idle_records, 0);
         let again = record(&mut client, HANDSHAKE, &CLIENT_HELLO);
-        let ends = (&mut client, &mut server);
-        assert_fails(ends, &again, TlsReason::Renegotiation, AlertDescription::UnexpectedMessage);
+        assert_fails((&mut client, &mut server), &again, TlsReason::Renegotiation);
     });
     for message in [&[0, 0, 0, 0][..], &[20, 0, 0, 1, 1], &[1], &[1, 0, 0, 9, 1], &[1, 0, 0, 0, 1]] {
         for_each_suite(false, |_, mut client, mut server| {
             let input = record(&mut client, HANDSHAKE, message);
-            let ends = (&mut client, &mut server);
-            assert_fails(ends, &input, TlsReason::UnexpectedMessage, AlertDescription::UnexpectedMessage);
+            assert_fails((&mut client, &mut server), &input, TlsReason::UnexpectedMessage);
         });
     }
 }

@@ -6,44 +6,21 @@
 
 #![no_main]
 
-use std::io::{Read, Write};
+#[path = "../../../src/tls/testing/peer.rs"]
+#[allow(dead_code, reason = "the tests of the crate need the rest")]
+mod peer;
+
+use std::io::Write;
 use std::sync::{Arc, LazyLock};
 
+use peer::{client, client_config, deliver, server_config_for, suites, written};
 use quickio::tls::{Opened, TlsContext, TlsReason, TlsSession};
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, Ticketer, default_provider};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ClientConnection};
 
-/// The server: with an RSA key, which TLS 1.2 has the most suites for beside ECDSA.
-static CONTEXTS: LazyLock<Vec<TlsContext>> = LazyLock::new(|| {
-    let files: [(&[u8], &[u8]); 2] = [
-        (include_bytes!("../../certificates/server.pem"), include_bytes!("../../certificates/server.key")),
-        (include_bytes!("../../certificates/rsa.pem"), include_bytes!("../../certificates/rsa.key")),
-    ];
-    let context = |(chain, key): (&[u8], &[u8])| {
-        let chain = CertificateDer::pem_slice_iter(chain).map(Result::unwrap).collect();
-        let builder = ServerConfig::builder().with_no_client_auth();
-        let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key).unwrap()).unwrap();
-        config.ticketer = Ticketer::new().unwrap();
-        TlsContext::new(config)
-    };
-    files.into_iter().map(context).collect()
-});
-
-/// A client for each suite.
-static CLIENTS: LazyLock<Vec<Arc<ClientConfig>>> = LazyLock::new(|| {
-    let authority = CertificateDer::from_pem_slice(include_bytes!("../../certificates/ca.pem")).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(authority).unwrap();
-    let client = |suite: &rustls::SupportedCipherSuite| {
-        let provider = CryptoProvider { cipher_suites: vec![*suite], ..default_provider() };
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider));
-        let builder = builder.with_protocol_versions(&[suite.version()]).unwrap();
-        Arc::new(builder.with_root_certificates(roots.clone()).with_no_client_auth())
-    };
-    ALL_CIPHER_SUITES.iter().map(client).collect()
+/// A client and a server for each suite.
+static ENDS: LazyLock<Vec<(Arc<ClientConfig>, TlsContext)>> = LazyLock::new(|| {
+    let ends = |suite| (Arc::new(client_config(suite)), TlsContext::new(server_config_for(suite)));
+    suites().into_iter().map(|(suite, _)| ends(suite)).collect()
 });
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
@@ -95,10 +72,8 @@ struct Connection {
 /// Completes the handshake that the script asks for. Returns `None` if it has been disturbed.
 fn shake_hands(script: &mut Script) -> Option<Connection> {
     let choice = usize::from(script.byte());
-    let config = &CLIENTS[choice % CLIENTS.len()];
-    let name = format!("{:?}", config.crypto_provider().cipher_suites[0]);
-    let context = &CONTEXTS[usize::from(name.contains("_RSA_"))];
-    let mut client = ClientConnection::new(config.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+    let (config, context) = &ENDS[choice % ENDS.len()];
+    let mut client = client(config);
     let mut handshake = context.accept();
     let changes = script.byte() % 4;
     let changes: Vec<(u8, usize, u8)> =
@@ -267,24 +242,4 @@ impl Connection {
         let received = deliver(&mut self.client, &output).expect("the client accepts what the server sends");
         assert_eq!(received, data);
     }
-}
-
-fn written(client: &mut ClientConnection) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while client.wants_write() {
-        client.write_tls(&mut bytes).unwrap();
-    }
-    bytes
-}
-
-/// Gives bytes to the client, and returns the data in them.
-fn deliver(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-    let mut data = Vec::new();
-    while !bytes.is_empty() {
-        client.read_tls(&mut bytes).unwrap();
-        client.process_new_packets()?;
-        // The end of what has arrived is the error WouldBlock.
-        let _ = client.reader().read_to_end(&mut data);
-    }
-    Ok(data)
 }
