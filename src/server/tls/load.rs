@@ -44,6 +44,8 @@ const TICKETS_PER_HANDSHAKE: usize = 1;
 /// The configuration of TLS, as it was loaded.
 pub(super) struct Loaded {
     pub config: ServerConfig,
+    /// The same configuration, but no session is resumed.
+    pub without_tickets: ServerConfig,
     /// The verifier of the certificates of clients, if clients are asked for them.
     pub verifier: Option<Arc<dyn ClientCertVerifier>>,
     pub certificates: Vec<CertificateExpiry>,
@@ -84,10 +86,13 @@ pub(super) fn load(settings: &Config, secret: TicketSecret<'_>) -> Result<Loaded
     files.note(&[settings.tls_min_version as u8]);
     files.note(&auth.context);
     let mut config = builder(settings.tls_min_version, &provider, auth.verifier.clone(), &pairs)?;
+    let mut without_tickets = config.clone();
+    without_tickets.send_tls13_tickets = 0;
     config.ticketer = Arc::new(Tickets::new(&secret, &auth.context));
     let (fingerprint, directories) = files.finish();
     Ok(Loaded {
         config,
+        without_tickets,
         verifier: auth.verifier,
         certificates: pairs
             .into_iter()

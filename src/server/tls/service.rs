@@ -24,8 +24,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(in crate::server) struct TlsService {
     /// The secret of session tickets, unless a file has it. Reloads keep it.
     secret: Zeroizing<[u8; SECRET_BYTES]>,
+    /// The configuration for connections that rustls handles alone.
     config: Arc<ServerConfig>,
-    /// The same configuration, for connections whose records a shard protects.
+    /// The configuration for connections whose records a shard protects.
     context: TlsContext,
     fingerprint: Fingerprint,
     certificates: CertificateTable,
@@ -60,8 +61,8 @@ impl TlsService {
         certificates.set(loaded.certificates);
         Ok(Some(TlsService {
             secret,
-            context: context(&loaded.config, loaded.verifier),
-            config: Arc::new(loaded.config),
+            context: context(loaded.config, loaded.verifier),
+            config: Arc::new(loaded.without_tickets),
             fingerprint: loaded.fingerprint,
             certificates,
             directories: loaded.directories,
@@ -70,7 +71,8 @@ impl TlsService {
         }))
     }
 
-    /// Returns the configuration in effect, for connections that rustls handles alone.
+    /// Returns the configuration in effect, for connections that rustls handles alone: those of the control executor. Their
+    /// sessions are not resumed, because rustls would not verify the client's certificate again. They are few.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
@@ -131,14 +133,14 @@ impl TlsService {
                 let _ = watched.unbounded_send(self.directories.clone());
             }
         }
-        self.context = context(&loaded.config, loaded.verifier);
-        self.config = Arc::new(loaded.config);
+        self.context = context(loaded.config, loaded.verifier);
+        self.config = Arc::new(loaded.without_tickets);
         Reloaded::Changed
     }
 }
 
-fn context(config: &ServerConfig, verifier: Option<Arc<dyn ClientCertVerifier>>) -> TlsContext {
-    let context = TlsContext::new(config.clone());
+fn context(config: ServerConfig, verifier: Option<Arc<dyn ClientCertVerifier>>) -> TlsContext {
+    let context = TlsContext::new(config);
     match verifier {
         Some(verifier) => context.with_client_certificates(verifier),
         None => context,

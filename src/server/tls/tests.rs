@@ -517,12 +517,17 @@ fn certificates_are_reloaded_if_they_have_changed_and_are_good() {
     let pair = files.pair("a", &["a.example"], &authority);
     let settings = settings(std::slice::from_ref(&pair));
     let mut service = TlsService::load(&settings).unwrap().unwrap();
-    // A new client sees the certificate of the server, and one that was there before resumes its session.
+    // A new client sees the certificate of the server, and one that was there before resumes its session with a shard, but
+    // not with the control executor.
     let presented = |config: &Arc<ServerConfig>| {
         leaf(&handshake(config, &Arc::new(client(&authority)), "a.example").unwrap().1)
     };
-    let returning = Arc::new(client(&authority));
-    handshake(&service.config(), &returning, "a.example").unwrap();
+    let returning = [Arc::new(client(&authority)), Arc::new(client(&authority))];
+    let kinds = |service: &TlsService| {
+        let configs = [service.context().config().clone(), service.config()];
+        [0, 1].map(|nth| handshake(&configs[nth], &returning[nth], "a.example").unwrap().0.handshake_kind())
+    };
+    assert_eq!(kinds(&service), [Some(HandshakeKind::Full); 2]);
     let first = presented(&service.config());
     assert!(matches!(service.reload(&settings, true), Reloaded::Unchanged));
 
@@ -533,8 +538,9 @@ fn certificates_are_reloaded_if_they_have_changed_and_are_good() {
     files.write("a.key", &key);
     assert!(matches!(service.reload(&settings, false), Reloaded::Changed), "both files are there");
     assert_ne!(presented(&service.config()), first);
-    let (server, _) = handshake(&service.config(), &returning, "a.example").unwrap();
-    assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed), "the secret of tickets stays");
+    assert_ne!(presented(service.context().config()), first);
+    let expected = [Some(HandshakeKind::Resumed), Some(HandshakeKind::Full)];
+    assert_eq!(kinds(&service), expected, "the secret of tickets stays");
     assert!(matches!(service.reload(&settings, false), Reloaded::Unchanged));
 
     let names: Vec<String> = service.certificates().get().into_iter().map(|entry| entry.name).collect();
