@@ -107,7 +107,7 @@ pub const OUTBOX_BYTES_MIN: usize = 32 * 1024;
 
 /// The memory, in bytes, that the incomplete message of a connection, or the early requests of an HTTP session, may always
 /// take, even while those of all together have reached their limit: an HTTP head of the default maximum size, and most
-/// messages.
+/// messages. Of a TLS handshake, only what the client has sent counts for this limit: the rest is not its choice.
 pub const INCOMPLETE_BYTES_MIN: usize = 20 * 1024;
 
 /// The input, in bytes, for which the peer of a closing connection loses a millisecond of its `close-timeout`. The server

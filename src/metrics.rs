@@ -54,7 +54,8 @@ metrics! {
         ConnectionsClosed = "connections_closed", "connections",
             "Connections that ended for any reason.";
         ConnectionsRefusedLimit = "connections_refused_limit", "connections",
-            "Connections refused because clients-max was reached: answered with 503 if they speak HTTP, and closed.";
+            "Connections refused because clients-max was reached, or because a shard had too many connections of proxies that \
+             had brought no request or PROXY header: answered with 503 if they speak HTTP, and closed.";
         ConnectionsRefusedAddress = "connections_refused_address", "connections",
             "Connections and HTTP sessions refused because their address had reached connections-per-address-max: \
              answered with 429 if they speak HTTP, and closed.";

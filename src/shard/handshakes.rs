@@ -52,7 +52,10 @@ impl State {
         let connection = self.connections.live(slot);
         let (stage, generation, is_refused) =
             (connection.stage, connection.generation, connection.refusal.is_some());
-        if stage != Stage::Open || data.is_empty() {
+        if stage != Stage::Open {
+            return self.charge_closing(slot, data.len());
+        }
+        if data.is_empty() {
             return;
         }
         if data[0] != HANDSHAKE_RECORD {
@@ -85,7 +88,7 @@ impl State {
         }
         let is_over = self.change_tls(slot, |state| state.tls.add_input(slot, data));
         if is_over && self.connections.live(slot).stage == Stage::Open {
-            if self.tls.has_begun(slot) {
+            if self.tls.has_signed(slot) {
                 self.run_handshake(codecs, slot);
             } else {
                 self.refuse_handshake(slot);
@@ -93,8 +96,9 @@ impl State {
         }
     }
 
-    /// Ends a connection whose peer has sent too much before its handshake has begun: it would not wait for its turn if it
-    /// began now, and that is the expensive part. No client does that, because there is nothing to send yet.
+    /// Ends a connection whose peer has sent too much before the server has signed: the handshake would not wait for its
+    /// turn if it was continued now, and the signature is the expensive part. No client does that, because there is nothing
+    /// to send yet.
     fn refuse_handshake(&mut self, slot: u32) {
         self.change_tls(slot, |state| state.tls.fail(slot, TOO_LONG_ALERT.into()));
         self.tls_failed(slot, &TlsFailure::handshake_too_long());
@@ -210,7 +214,10 @@ impl State {
         let changed = change(self);
         let after = self.tls.incomplete_bytes(slot);
         if before != after {
-            self.incomplete_changed(slot, before, after);
+            self.incomplete.changed(before, after);
+        }
+        if after > before && self.incomplete.is_too_large(self.tls.incomplete_input_bytes(slot)) {
+            self.end(slot, Cause::Reason(Reason::NoRoom));
         }
         changed
     }

@@ -347,9 +347,10 @@ impl TlsTable {
         matches!(self.phase(slot), TlsPhase::Handshake(handshake) if handshake.is_waiting)
     }
 
-    /// Returns whether something of the handshake of a connection was handled.
-    pub fn has_begun(&self, slot: u32) -> bool {
-        matches!(self.phase(slot), TlsPhase::Handshake(handshake) if handshake.state.is_some())
+    /// Returns whether the server has sent its signature in the handshake of a connection: what is left costs little.
+    pub fn has_signed(&self, slot: u32) -> bool {
+        let TlsPhase::Handshake(handshake) = self.phase(slot) else { return false };
+        handshake.state.as_ref().is_some_and(Handshake::has_signed)
     }
 
     /// Returns whether the peer of a handshake that waited has ended its side of the stream.
@@ -465,6 +466,18 @@ impl TlsTable {
     /// for either.
     pub fn incomplete_bytes(&self, slot: u32) -> usize {
         self.phase(slot).incomplete_bytes()
+    }
+
+    /// The part of it that the peer could have made smaller: the bytes that it has sent of a handshake, or all that is
+    /// incomplete otherwise. The state of a handshake and the certificates in its output are as large as the server's
+    /// configuration makes them.
+    pub fn incomplete_input_bytes(&self, slot: u32) -> usize {
+        match self.phase(slot) {
+            TlsPhase::Handshake(handshake) => {
+                handshake.state.as_ref().map_or(0, Handshake::received) + handshake.input.len()
+            }
+            phase => phase.incomplete_bytes(),
+        }
     }
 
     fn phases(&self) -> impl Iterator<Item = (u32, &TlsPhase)> {

@@ -109,6 +109,20 @@ impl Handshake {
         // rustls keeps messages until they are complete, and may have doubled its buffer for them.
         TLS_HANDSHAKE_BYTES + 2 * self.0.received
     }
+
+    /// Returns the number of bytes that the client has sent and that were handled.
+    pub fn received(&self) -> usize {
+        self.0.received
+    }
+
+    /// Returns true if the server has sent its last flight before that of the client, with its signature, which is the
+    /// expensive part. This is not so behind a HelloRetryRequest (RFC 8446 section 4.1.4): the next ClientHello costs a
+    /// signature.
+    pub fn has_signed(&self) -> bool {
+        // rustls logs the server's traffic secret with its Finished. TLS 1.2 has no such request.
+        let version = self.0.connection.as_ref().and_then(|connection| connection.protocol_version());
+        self.0.secrets.server.is_some() || self.0.has_answered && version == Some(ProtocolVersion::TLSv1_2)
+    }
 }
 
 impl Inner {

@@ -1,14 +1,20 @@
 //! Tests of TLS on shards without a kernel, with rustls as the other end.
 
-use super::client::{TlsClient, world};
+use super::client::{TlsClient, world, world_with};
 use crate::app::relay::Relay;
 use crate::config::{Config, ListenKind};
+use crate::limits::CLOSING_BYTES_PER_MS;
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::websocket::frame::Opcode;
 use crate::protocol::{OHAI, testing::Random};
 use crate::shard::testing::{UPGRADE, World, client_close, client_frame, raw_message};
+use crate::tls::testing;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::version::{TLS12, TLS13};
 use std::sync::Arc;
+use std::time::Duration;
 
 fn relay(kind: ListenKind) -> World {
     world(1, kind, Config::default(), vec![Arc::new(Relay)])
@@ -388,6 +394,112 @@ fn a_client_that_sends_too_much_before_its_handshake_begins_is_not_served_at_onc
     assert_eq!(world.gauge(Gauge::IncompleteBytes), 0);
     world.end_stream(peer);
     world.run_until_idle();
+    world.assert_empty();
+}
+
+/// Shards that answer the first ClientHello of every client of [`hesitant`] with a HelloRetryRequest.
+fn retrying() -> World {
+    let provider = CryptoProvider { kx_groups: vec![kx_group::X25519], ..default_provider() };
+    let (chain, key) = testing::certificate("server");
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider));
+    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().with_no_client_auth();
+    let tls = builder.with_single_cert(chain, key).unwrap();
+    world_with(1, ListenKind::Tls, Config::default(), vec![Arc::new(Relay)], tls)
+}
+
+/// Begins the handshake of a client that prefers a group of which those shards know nothing.
+fn hesitant(world: &mut World) -> TlsClient {
+    let kx_groups = vec![kx_group::SECP384R1, kx_group::X25519];
+    let provider = CryptoProvider { kx_groups, ..default_provider() };
+    let tls = testing::client(&Arc::new(testing::client_config_with(provider, &[&TLS13])));
+    TlsClient::begin_as(world, 0, tls)
+}
+
+#[test]
+fn a_second_client_hello_waits_for_its_share_of_a_turn() {
+    let mut world = retrying();
+    let mut crowd: Vec<TlsClient> = (0..100).map(|_| hesitant(&mut world)).collect();
+    world.run_until_idle();
+    for client in &mut crowd {
+        client.handle(&mut world);
+        let second = client.records();
+        assert!(!second.is_empty() && client.tls.is_handshaking(), "the server wants another ClientHello");
+        world.send_bytes(client.peer, &second);
+    }
+    world.turn(0);
+    let waiting = world.gauge(Gauge::TlsHandshakesWaiting);
+    assert!((1..100).contains(&waiting), "{waiting} of 100 handshakes wait");
+    for client in &mut crowd {
+        client.complete(&mut world);
+    }
+    assert_eq!(counters(&world), [100, 0, 0, 0]);
+
+    // One that sends too much to wait is not served at once.
+    let mut hasty = hesitant(&mut world);
+    world.run_until_idle();
+    hasty.handle(&mut world);
+    let mut bytes = hasty.records();
+    bytes.resize(70_000, 0);
+    world.send_bytes(hasty.peer, &bytes);
+    world.run_until_idle();
+    assert_eq!(world.take_bytes(hasty.peer), [21, 3, 3, 0, 2, 2, 50], "an alert, and no ServerHello");
+    assert!(world.is_stream_ended(hasty.peer));
+    assert_eq!((world.counter(Counter::TlsFailedProtocol), counters(&world)[0]), (1, 100));
+}
+
+#[test]
+fn much_data_behind_the_last_flight_does_not_wait() {
+    let mut world = relay(ListenKind::Tls);
+    let mut client = TlsClient::begin(&mut world, 0);
+    world.run_until_idle();
+    client.handle(&mut world);
+    let mut bytes = client.records();
+    bytes.extend(client.seal(&[OHAI.as_bytes(), &raw_message("/qio/ping:1=null").repeat(4000)].concat()));
+    assert!(bytes.len() > 90_000);
+    world.send_bytes(client.peer, &bytes);
+    let received = client.receive(&mut world);
+    assert_eq!(received.windows(16).filter(|part| part == b"/qio/callback/1:").count(), 4000);
+}
+
+#[test]
+fn handshakes_have_room_while_others_use_up_that_of_incomplete_messages() {
+    let (mut chain, key) = testing::certificate("server");
+    let (authority, _) = testing::certificate("ca");
+    // A chain of 12 KiB.
+    chain.extend(authority.iter().cycle().take(20).cloned());
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().with_no_client_auth();
+    let tls = builder.with_single_cert(chain, key).unwrap();
+    let config = Config { incomplete_bytes_max: Some(64 << 10), ..Config::default() };
+    let mut world = world_with(1, ListenKind::Tls, config, vec![Arc::new(Relay)], tls);
+    let silent: Vec<TlsClient> = (0..10).map(|_| TlsClient::begin(&mut world, 0)).collect();
+    world.run_until_idle();
+    let incomplete = world.gauge(Gauge::IncompleteBytes);
+    assert!(incomplete > 64 << 10, "{incomplete}");
+    let mut honest = TlsClient::connect_raw(&mut world, 0);
+    // Its own incomplete messages have no room.
+    honest.send(&mut world, &raw_message(&"x".repeat(60_000))[..40_000]);
+    world.run_until_idle();
+    assert_eq!((world.counter(Counter::ClosesIncomplete), counters(&world)[0]), (1, 1));
+    assert!(silent.iter().all(|client| !world.is_stream_ended(client.peer)));
+}
+
+#[test]
+fn a_closing_client_that_never_began_tls_loses_time_for_its_bytes() {
+    let mut world = relay(ListenKind::Tls);
+    let config = Config::default();
+    let peer = world.connect(0);
+    world.run_seconds(config.timeout.as_secs() + 1);
+    assert!(world.is_stream_ended(peer) && !world.is_closed(peer), "its end is awaited");
+    let bytes_max = CLOSING_BYTES_PER_MS * config.close_timeout.as_millis() as usize;
+    let (piece, mut sent) = (vec![0; 60 << 10], 0);
+    while sent < 3 * bytes_max && !world.is_closed(peer) {
+        world.send_bytes(peer, &piece);
+        sent += piece.len();
+        world.turn(0);
+        world.advance(Duration::from_millis(1));
+    }
+    assert!(sent <= 2 * bytes_max + (1 << 20), "{sent}");
     world.assert_empty();
 }
 
