@@ -12,6 +12,7 @@
 //! | [`protocol`] | codecs from bytes to events and back, without I/O: WebSocket, raw TCP, HTTP |
 //! | [`tls`] | TLS with clients, without I/O: the handshake by rustls, the record layer after it |
 //! | [`client`] | the subscriptions and server callbacks of a client |
+//! | [`rules`] | who may subscribe and send to which paths, and how often |
 //! | [`event`] | events, their paths, their text form, the router |
 //! | [`qev`] | "quick-event": ring, buffers, mesh, timers, clock, shared limits, histograms. Does not know events |
 //! | [`admin`] | the statistics endpoint |
@@ -33,6 +34,7 @@ pub mod mangler;
 pub mod metrics;
 pub mod protocol;
 pub mod qev;
+pub mod rules;
 pub mod server;
 pub mod shard;
 pub mod tls;

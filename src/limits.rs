@@ -265,6 +265,13 @@ pub const LOG_KINDS_MAX: usize = 128;
 /// The maximum number of bytes of a text from outside, such as an origin, that are shown in a log line.
 pub const LOG_TEXT_BYTES_MAX: usize = 256;
 
+/// The maximum number of rules. Statistics have a row for each, and a table of shards and rules must stay small.
+pub const RULES_MAX: usize = 1000;
+
+/// The maximum number of segments of a pattern of paths: a path has at most half as many as bytes, but no application has
+/// paths as deep as this. Matching takes a step for each.
+pub const PATTERN_SEGMENTS_MAX: usize = 32;
+
 /// How long a server that starts waits at most until the kernel has closed the connections of a killed server that used
 /// the same address. A million of them took 80 s on two cores, while their clients connected again. The limit is below
 /// `TimeoutStartSec` in scripts/quickio.service. If a process listens on the address, the server waits one second.

@@ -34,7 +34,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("mangler", &["config", "qev", "log"]),
     ("metrics", &["qev"]),
     ("log", &["config"]),
-    ("config", &[]),
+    ("config", &["rules"]),
+    ("rules", &[]),
     ("event", &[]),
     ("qev", &[]),
     ("web", &[]),
@@ -140,7 +141,15 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     ("cli", &[("command", &[]), ("help", &["command"]), ("outcome", &["command", "help"])]),
     (
         "config",
-        &[("foreign", &[]), ("suggest", &[]), ("value", &[]), ("table", &["value"]), ("error", &["table"])],
+        &[
+            ("foreign", &[]),
+            ("secret", &[]),
+            ("suggest", &[]),
+            ("value", &[]),
+            ("table", &["value"]),
+            ("error", &["table"]),
+            ("entries", &["error", "table", "value"]),
+        ],
     ),
     (
         "log",

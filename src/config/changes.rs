@@ -1,15 +1,19 @@
 //! The differences between two configurations, by the names of the settings: for a reload.
 
 use super::Config;
+use super::arrays::ENTRY_SETTINGS;
 use super::table::{SETTINGS, ValueKind};
 
-/// Returns the names of the settings whose values differ, in the order of the table. Settings of applications are not
+/// Returns the names of the settings whose values differ, in the order of the table; arrays of tables are the
+/// last. Settings of applications are not
 /// among them.
 #[must_use]
 pub fn changed(one: &Config, other: &Config) -> Vec<&'static str> {
+    let entries = ENTRY_SETTINGS.iter().filter(|setting| (setting.differs)(one, other));
+    let entries: Vec<&str> = entries.map(|setting| setting.name).collect();
     let (mut one, mut other) = (one.clone(), other.clone());
     let differing = SETTINGS.iter().filter(|setting| differs(setting.kind, &mut one, &mut other));
-    differing.map(|setting| setting.name).collect()
+    differing.map(|setting| setting.name).chain(entries).collect()
 }
 
 fn differs(kind: ValueKind, one: &mut Config, other: &mut Config) -> bool {

@@ -37,6 +37,102 @@ pub enum ConfigError {
         location: Location,
     },
 
+    /// An array of tables on the command line or in the environment.
+    #[error(
+        "`{name}` is not a flag and not a variable ({location}): write {} into the settings file, a section [[{}]] for each",
+        .plural, .array
+    )]
+    OnlyInFile {
+        /// The name of the array.
+        array: &'static str,
+        /// The entries in a word or two.
+        plural: &'static str,
+        /// The name, as it was typed.
+        name: String,
+        /// The location of the name.
+        location: Location,
+    },
+
+    /// A value where an array of tables is expected.
+    #[error(
+        "`{}` is a TOML {toml_type}; write {} as sections [[{}]] ({location})",
+        .array, .plural, .array
+    )]
+    NotEntries {
+        /// The name of the array.
+        array: &'static str,
+        /// The entries in a word or two.
+        plural: &'static str,
+        /// The type, as TOML names it.
+        toml_type: &'static str,
+        /// The location of the value.
+        location: Location,
+    },
+
+    /// More entries than an array may have.
+    #[error("there are more than {max} sections [[{array}]] ({location})")]
+    TooManyEntries {
+        /// The name of the array.
+        array: &'static str,
+        /// The maximum.
+        max: usize,
+        /// The location of the first entry too many.
+        location: Location,
+    },
+
+    /// A key that the entries of an array do not have.
+    #[error("unknown key `{key}` in [[{array}]] number {number} ({location}): {hint}")]
+    UnknownKey {
+        /// The name of the array.
+        array: &'static str,
+        /// The number of the entry, from 1.
+        number: usize,
+        /// The key, as it was typed.
+        key: String,
+        /// The location of the key.
+        location: Location,
+        /// The key that was probably meant, or all keys.
+        hint: String,
+    },
+
+    /// An entry without a key that each needs.
+    #[error(
+        "[[{array}]] number {number} has no {key}: add a line `{key} = ...`; allowed: {allowed} ({location})"
+    )]
+    MissingKey {
+        /// The name of the array.
+        array: &'static str,
+        /// The number of the entry, from 1.
+        number: usize,
+        /// The key.
+        key: &'static str,
+        /// The allowed values.
+        allowed: String,
+        /// The location of the entry.
+        location: Location,
+    },
+
+    /// A value of an entry that its key does not allow.
+    #[error(
+        "{key} of [[{array}]] number {number} cannot be `{text}`: {problem}; allowed: {allowed} ({location})"
+    )]
+    BadEntry {
+        /// The name of the array.
+        array: &'static str,
+        /// The number of the entry, from 1.
+        number: usize,
+        /// The key.
+        key: &'static str,
+        /// The value, as it was typed.
+        text: String,
+        /// The reason why it is not allowed.
+        problem: String,
+        /// The allowed values.
+        allowed: String,
+        /// The location of the value, or of the entry if it does not have the key.
+        location: Location,
+    },
+
     /// A flag at the end of the command line whose value is missing.
     #[error("the flag --{} needs a value; allowed: {}", .setting.name, allowed(.setting))]
     MissingValue {

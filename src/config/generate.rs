@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use super::arrays::ENTRY_SETTINGS;
+use super::entries::{EntryKey, EntrySetting, KeyDefault};
 use super::table::{Group, SETTINGS, Setting, ValueKind};
 use crate::metrics;
 
@@ -64,8 +66,8 @@ const FILE_HEAD: &str = r#"# The settings of QuickIO, each with its default.
 # override this file.
 # Counts are whole numbers, or strings such as "64Ki" and "2M". Durations are
 # strings such as "500ms", "10s", "15m" and "1h".
-# Settings of an application go to the end of this file, into a section
-# [app-settings.NAME].
+# Sections such as [[rules]], and [app-settings.NAME] with the settings of an
+# application, go to the end of this file.
 "#;
 
 /// Returns the output of `--version`.
@@ -92,6 +94,13 @@ fn settings_help(out: &mut String) {
             wrap(out, "      ", &bounds(setting));
         }
     });
+    out.push_str("\nSections of the settings file, which have no flags:\n\n");
+    for setting in ENTRY_SETTINGS {
+        let _ = writeln!(out, "  [[{}]]", setting.name);
+        wrap(out, "      ", setting.doc);
+        let keys: Vec<&str> = setting.keys.iter().map(|key| key.name).collect();
+        wrap(out, "      ", &format!("[keys: {}]", keys.join(", ")));
+    }
 }
 
 /// Returns the allowed values and the default. The choices are already shown next to the flag.
@@ -117,7 +126,31 @@ pub fn settings_file() -> String {
             let _ = writeln!(out, "#{} = {}", setting.name, toml_default(setting));
         }
     });
+    // Below them, every line would belong to the last section.
+    out.push_str("\n\n## Sections, which stand below all other settings\n");
+    ENTRY_SETTINGS.iter().for_each(|setting| entries_example(&mut out, setting));
     out
+}
+
+/// Writes the keys of an array and an example of it. All lines are comments, also without the first `#` of the others.
+fn entries_example(out: &mut String, setting: &EntrySetting) {
+    out.push('\n');
+    wrap(out, "# ", setting.doc);
+    for key in setting.keys {
+        wrap(out, "#   ", &format!("{}: {} {}", key.name, key.doc, key_bounds(key)));
+    }
+    let _ = writeln!(out, "# [[{}]]", setting.name);
+    setting.example.lines().for_each(|line| _ = writeln!(out, "# {line}"));
+}
+
+/// Returns the allowed values and the default of a key.
+fn key_bounds(key: &EntryKey) -> String {
+    let default = match key.default {
+        KeyDefault::Required => "required".to_owned(),
+        KeyDefault::None => "default: none".to_owned(),
+        KeyDefault::Text(default) => format!("default: {default}"),
+    };
+    format!("[{}; {default}]", key.kind.allowed())
 }
 
 fn toml_default(setting: &Setting) -> String {
@@ -150,7 +183,22 @@ pub fn docs() -> String {
             let _ = writeln!(out, "| `{}` | {default} | {allowed} | {} |", setting.name, setting.doc);
         }
     });
+    ENTRY_SETTINGS.iter().for_each(|setting| entries_docs(&mut out, setting));
     out
+}
+
+fn entries_docs(out: &mut String, setting: &EntrySetting) {
+    let _ = write!(out, "\n### `[[{}]]`\n\n{}\n\n", setting.name, setting.doc);
+    let _ = write!(out, "```toml\n[[{}]]\n{}```\n\n", setting.name, setting.example);
+    out.push_str("| key | default | allowed | description |\n| --- | --- | --- | --- |\n");
+    for key in setting.keys {
+        let default = match key.default {
+            KeyDefault::Required => "required".to_owned(),
+            KeyDefault::None => "none".to_owned(),
+            KeyDefault::Text(default) => format!("`{default}`"),
+        };
+        let _ = writeln!(out, "| `{}` | {default} | {} | {} |", key.name, key.kind.allowed(), key.doc);
+    }
 }
 
 fn by_groups(mut each: impl FnMut(Group, &[&Setting])) {

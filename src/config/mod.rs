@@ -3,6 +3,10 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `table` | one row for each setting: name, kind, default, bounds, description. Everything else is derived from it |
+//! | `entries` | the same for settings that are arrays of tables, such as `[[rules]]`: rows for their keys, and reading an entry |
+//! | `arrays` | the list of these rows |
+//! | `rules` | the row of `[[rules]]` |
+//! | `secret` | reads the file of a secret that an entry names |
 //! | `sources` | reads flags, variables and the file into raw values, each with its location |
 //! | `foreign` | the variables of Kubernetes and Docker that look like settings |
 //! | `resolve` | converts raw values into a `Config` and checks the relations between settings |
@@ -14,12 +18,16 @@
 //!
 //! A flag overrides the environment, the environment overrides the file, and the file overrides the default.
 
+pub mod arrays;
 mod changes;
 pub mod clienttest;
+pub mod entries;
 mod error;
 mod foreign;
 mod generate;
 mod resolve;
+mod rules;
+mod secret;
 mod sources;
 mod suggest;
 pub mod table;
@@ -36,10 +44,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::rules::Rule;
+
 pub use changes::changed;
 pub use clienttest::ClientTestConfig;
 pub use error::{ConfigError, Location};
 pub use generate::{GeneratedText, docs, help, settings_file, version, wrap};
+pub use secret::{FileSecret, SecretError};
 pub use suggest::nearest;
 
 use clienttest::ClientTestFlags;
@@ -265,6 +276,8 @@ pub struct Config {
     pub app_dir: Option<PathBuf>,
     /// The settings of applications, by name and key, from the sections `[app-settings.NAME]` of the file.
     pub app_settings: BTreeMap<String, BTreeMap<String, String>>,
+    /// The rules, in their order.
+    pub rules: Vec<Rule>,
     /// The interpreter of Python applications.
     pub python: PathBuf,
     /// The interpreter of JavaScript applications.
@@ -437,6 +450,7 @@ impl Default for Config {
             app: Vec::new(),
             app_dir: None,
             app_settings: BTreeMap::new(),
+            rules: Vec::new(),
             python: "python3".into(),
             node: "node".into(),
             reload: false,

@@ -1,5 +1,6 @@
 //! Converts raw values into a [`Config`], and checks the relations between settings.
 
+use super::entries;
 use super::error::ConfigError;
 use super::sources::{RawSettings, RawValue};
 use super::table::{DURATION_MAX, RELATIONS, Relation, Setting, ValueKind};
@@ -18,6 +19,9 @@ pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
     };
     for (setting, values) in settings.iter() {
         set(setting, values, &mut config)?;
+    }
+    for entry in &settings.entries {
+        entries::add(entry, &mut config)?;
     }
     match RELATIONS.iter().find(|relation| !(relation.holds)(&config)) {
         Some(relation) => Err(violated(relation, settings)),
@@ -87,11 +91,7 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         }
         ValueKind::Text(field) if text.is_empty() => *field(config) = None,
         ValueKind::Text(field) => *field(config) = Some(value::visible_text(text)?),
-        ValueKind::Switch(field) => match text {
-            "on" | "true" => *field(config) = true,
-            "off" | "false" => *field(config) = false,
-            _ => return Err("it must be on or off".into()),
-        },
+        ValueKind::Switch(field) => *field(config) = value::switch(text)?,
         ValueKind::Program(_) if text.is_empty() => return Err("it must not be empty".into()),
         ValueKind::Program(field) => *field(config) = value::file(text)?.into(),
         ValueKind::File(field) | ValueKind::Directory(field) if text.is_empty() => *field(config) = None,

@@ -10,15 +10,17 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lexopt::Arg;
-use toml_edit::{Document, Item, Value};
+use toml_edit::{Document, Item, TableLike, Value};
 
+use super::arrays::{self, ENTRY_SETTINGS};
+use super::entries::{EntryKey, EntrySetting, EntryText, KeyKind, RawEntry};
 use super::error::{ConfigError, Location};
 use super::generate::GeneratedText;
 use super::table::{SETTINGS, Setting, ValueKind};
 use super::value;
 use super::{foreign, suggest};
 
-/// The maximum size of a settings file, in bytes. The generated one has 8 KiB.
+/// The maximum size of a settings file, in bytes. The generated one has 40 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The table of the file that has a section for each application.
@@ -46,6 +48,8 @@ pub(super) struct RawSettings {
     values: Vec<Vec<RawValue>>,
     /// The settings of applications, by application and key. Only a file has them.
     pub(super) app_settings: BTreeMap<String, BTreeMap<String, String>>,
+    /// The entries of arrays of tables. Only a file has them.
+    pub(super) entries: Vec<RawEntry>,
     /// Sentences about what is valid and probably a mistake.
     pub(super) warnings: Vec<String>,
 }
@@ -55,6 +59,7 @@ impl Default for RawSettings {
         RawSettings {
             values: SETTINGS.iter().map(|_| Vec::new()).collect(),
             app_settings: BTreeMap::new(),
+            entries: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -183,6 +188,9 @@ fn flag_value(
     own_flags: &[&'static str],
 ) -> Result<(), ConfigError> {
     let Some(setting) = Setting::find(name) else {
+        if let Some(setting) = arrays::find(name) {
+            return Err(only_in_file(setting, &format!("--{name}"), Location::CommandLine));
+        }
         let names =
             SETTINGS.iter().map(|setting| setting.name).chain(OTHER_FLAGS).chain(own_flags.iter().copied());
         return Err(unknown_flag(&format!("--{name}"), suggest::nearest(name, names)));
@@ -195,6 +203,10 @@ fn flag_value(
     let location = Location::Flag(setting.name);
     settings.add(setting, unicode(setting, &value, &location)?, &location);
     Ok(())
+}
+
+fn only_in_file(setting: &'static EntrySetting, name: &str, location: Location) -> ConfigError {
+    ConfigError::OnlyInFile { array: setting.name, plural: setting.plural, name: name.to_owned(), location }
 }
 
 fn unknown_flag(flag: &str, nearest: Option<&str>) -> ConfigError {
@@ -245,12 +257,15 @@ fn unknown_variable(name: &str) -> ConfigError {
     let variables: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
     let rest = |name: &str| name[VARIABLE_PREFIX.len()..].to_lowercase().replace('_', "-");
     let names: Vec<String> = variables.iter().map(|variable| rest(variable)).collect();
+    if let Some(setting) = arrays::find(&rest(name)) {
+        return only_in_file(setting, name, Location::Environment);
+    }
     let nearest = suggest::nearest(&rest(name), names.iter().map(String::as_str));
     let suggestion = nearest.and_then(Setting::find).map(Setting::variable);
     ConfigError::UnknownSetting { name: name.to_owned(), location: Location::Environment, suggestion }
 }
 
-/// Reads a settings file: a flat table, and a section for each application.
+/// Reads a settings file: a flat table, arrays of tables, and a section for each application.
 pub(super) fn file(path: &Path) -> Result<RawSettings, ConfigError> {
     text(&read(path)?, path)
 }
@@ -277,6 +292,10 @@ pub(super) fn text(text: &str, path: &Path) -> Result<RawSettings, ConfigError> 
     for (key, item) in document.as_table() {
         if key == APP_SETTINGS {
             source.add_app_settings(item, &mut settings)?;
+            continue;
+        }
+        if let Some(setting) = arrays::find(key) {
+            source.add_entries(setting, item, &mut settings)?;
             continue;
         }
         let span = document.as_table().key(key).and_then(toml_edit::Key::span).or(item.span());
@@ -312,6 +331,107 @@ impl FileSource<'_> {
             None => return Err(self.wrong_type(setting, item.span(), item.type_name())),
         }
         Ok(())
+    }
+
+    /// Adds the sections `[[NAME]]` of an array of tables, which may also be written as an array of inline tables.
+    fn add_entries(
+        &self,
+        setting: &'static EntrySetting,
+        item: &Item,
+        settings: &mut RawSettings,
+    ) -> Result<(), ConfigError> {
+        let not_entries = |toml_type, span| {
+            let EntrySetting { name, plural, .. } = setting;
+            Err(ConfigError::NotEntries { array: name, plural, toml_type, location: self.location(span) })
+        };
+        let mut tables: Vec<(&dyn TableLike, Option<Range<usize>>)> = Vec::new();
+        match item {
+            Item::ArrayOfTables(array) => tables.extend(array.iter().map(|table| (table as _, table.span()))),
+            Item::Value(Value::Array(array)) => {
+                for value in array {
+                    match value.as_inline_table() {
+                        Some(table) => tables.push((table, value.span())),
+                        None => return not_entries(value.type_name(), value.span()),
+                    }
+                }
+            }
+            other => return not_entries(other.type_name(), other.span()),
+        }
+        for (index, (table, span)) in tables.into_iter().enumerate() {
+            let location = self.location(span);
+            let mut entry = RawEntry { setting, number: index + 1, location, values: Vec::new() };
+            for (key, item) in table.iter() {
+                let span = table.key(key).and_then(toml_edit::Key::span).or(item.span());
+                let key = setting.key(key).ok_or_else(|| self.unknown_entry_key(&entry, key, span))?;
+                let texts = self.entry_texts(&entry, key, item)?;
+                entry.values.push((key, texts));
+            }
+            settings.entries.push(entry);
+        }
+        Ok(())
+    }
+
+    fn entry_texts(
+        &self,
+        entry: &RawEntry,
+        key: &'static EntryKey,
+        item: &Item,
+    ) -> Result<Vec<EntryText>, ConfigError> {
+        let text = |value: &Value| {
+            let text = match value {
+                Value::String(text) => Some(text.value().clone()),
+                Value::Integer(number) if matches!(key.kind, KeyKind::Count { .. }) => {
+                    Some(number.value().to_string())
+                }
+                Value::Boolean(on) if matches!(key.kind, KeyKind::Switch) => Some(on.value().to_string()),
+                _ => None,
+            };
+            let text = text.map(|text| EntryText { text, location: self.location(value.span()) });
+            text.ok_or_else(|| self.wrong_entry_type(entry, key, value.span(), value.type_name()))
+        };
+        match item.as_value() {
+            Some(Value::Array(array)) if key.kind.is_list() => array.iter().map(text).collect(),
+            // A list of one text needs no brackets.
+            Some(value) => Ok(vec![text(value)?]),
+            None => Err(self.wrong_entry_type(entry, key, item.span(), item.type_name())),
+        }
+    }
+
+    fn wrong_entry_type(
+        &self,
+        entry: &RawEntry,
+        key: &'static EntryKey,
+        span: Option<Range<usize>>,
+        toml_type: &str,
+    ) -> ConfigError {
+        let expected = match key.kind {
+            KeyKind::Count { .. } => "a number or a string",
+            KeyKind::Switch => "true or false",
+            kind if kind.is_list() => "a list of strings in quotes",
+            _ => "a string in quotes",
+        };
+        let text = EntryText { text: self.first_line(span.clone()), location: self.location(span) };
+        entry.problem(key, Some(&text), format!("it must be {expected}, but it is a TOML {toml_type}"))
+    }
+
+    fn unknown_entry_key(&self, entry: &RawEntry, key: &str, span: Option<Range<usize>>) -> ConfigError {
+        let names = || entry.setting.keys.iter().map(|key| key.name);
+        let hint = match suggest::nearest(key, names()) {
+            _ if Setting::find(key).is_some() || arrays::find(key).is_some() => {
+                "it is a setting of the server; move it above the first section".to_owned()
+            }
+            Some(name) => format!("did you mean `{name}`?"),
+            None => {
+                format!("{} has the keys {}", entry.setting.entry, names().collect::<Vec<_>>().join(", "))
+            }
+        };
+        ConfigError::UnknownKey {
+            array: entry.setting.name,
+            number: entry.number,
+            key: key.to_owned(),
+            location: self.location(span),
+            hint,
+        }
     }
 
     /// Adds the sections `[app-settings.NAME]`. Only the application knows what the keys in them mean.
@@ -384,20 +504,26 @@ impl FileSource<'_> {
         span: Option<Range<usize>>,
         toml_type: &str,
     ) -> ConfigError {
-        let text = span.clone().and_then(|span| self.text.get(span)).unwrap_or_default();
-        let text = text.lines().next().unwrap_or_default();
+        let text = self.first_line(span.clone());
         let expected =
             if setting.kind.takes_numbers() { "a number or a string" } else { "a string in quotes" };
         ConfigError::BadValue {
             setting,
-            text: text.to_owned(),
+            text,
             problem: format!("it must be {expected}, but it is a TOML {toml_type}"),
             location: self.location(span),
         }
     }
 
+    /// Returns the first line of a span, for a message.
+    fn first_line(&self, span: Option<Range<usize>>) -> String {
+        let text = span.and_then(|span| self.text.get(span)).unwrap_or_default();
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
     fn unknown_key(&self, key: &str, span: Option<Range<usize>>) -> ConfigError {
-        let nearest = suggest::nearest(key, SETTINGS.iter().map(|setting| setting.name));
+        let arrays = ENTRY_SETTINGS.iter().map(|setting| setting.name);
+        let nearest = suggest::nearest(key, SETTINGS.iter().map(|setting| setting.name).chain(arrays));
         ConfigError::UnknownSetting {
             name: key.to_owned(),
             location: self.location(span),

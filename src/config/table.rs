@@ -1062,7 +1062,7 @@ impl ValueKind {
 }
 
 /// Joins the words as `a, b or c`.
-fn one_of(words: &[&str]) -> String {
+pub(super) fn one_of(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [word] => (*word).to_owned(),

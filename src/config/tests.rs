@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::arrays::ENTRY_SETTINGS;
 use super::clienttest::{Mangling, Mode};
 use super::table::{Group, RELATIONS, SETTINGS, Setting, ValueKind};
 use super::*;
@@ -71,6 +72,7 @@ fn nothing_by_default() -> Config {
         app: vec!["x".into()],
         app_dir: Some("/x".into()),
         app_settings: Default::default(),
+        rules: vec![],
         python: "x".into(),
         node: "x".into(),
         reload: true,
@@ -941,5 +943,141 @@ fn trusted_proxies_are_networks() {
     assert_eq!(proxies("").unwrap(), []);
     for wrong in ["localhost", "10.0.0.0/33", "10.0.0/8", "*", "127.0.0.1:80", "10.0.0.0/8,,::1", "unix:/a"] {
         assert!(proxies(wrong).is_err(), "{wrong}");
+    }
+}
+
+fn rules(text: &str) -> Result<Vec<String>, String> {
+    let show = |rule: &crate::rules::Rule| {
+        let rates = [("rate", rule.rate), ("address-rate", rule.address_rate)];
+        let rates = rates.iter().filter_map(|(key, rate)| rate.map(|rate| format!(" {key} {rate}")));
+        let (on, send) = (rule.on.name(), rule.send.name());
+        format!("{}: {} {on} {send}{}", rule.line, rule.pattern, rates.collect::<String>())
+    };
+    Ok(of_file(text)?.rules.iter().map(show).collect())
+}
+
+#[test]
+fn entries_of_arrays_are_read_in_their_order() {
+    let text = "app = 'relay'\n\n[[rules]]\npath = \"/user/{user}/**\"\non = 'owner'\nsend = 'nobody'\n\n[[rules]]\n\
+                rate = '10/s'\nburst = 50\naddress-rate = '600/m'\npath = '/chat/*'\n\n[app-settings.a]\nx = 1\n";
+    let expected = [
+        "3: /user/{user}/** owner nobody",
+        "8: /chat/* anyone anyone rate 10/s, burst 50 address-rate 600/m",
+    ];
+    assert_eq!(rules(text).unwrap(), expected);
+    let inline = "rules = [\n  { path = '/a', on = 'user' },\n  { path = '/b', send = 'granted' },\n]\n";
+    assert_eq!(rules(inline).unwrap(), ["2: /a user anyone", "3: /b anyone granted"]);
+    assert_eq!(rules("rules = []").unwrap(), [""; 0]);
+    assert_eq!(of_file(text).unwrap().app_settings["a"]["x"], "1");
+}
+
+#[test]
+fn errors_of_entries_name_the_line_the_entry_and_the_key() {
+    for (text, message) in [
+        (
+            "[[rules]]\npath = '/a'\n\n[[rules]]\npath = '/b'\nom = 'user'\n",
+            "unknown key `om` in [[rules]] number 2 (q.toml:6:1): did you mean `on`?",
+        ),
+        (
+            "[[rules]]\npath = '/a'\nhistory = 100\n",
+            "unknown key `history` in [[rules]] number 1 (q.toml:3:1): a rule has the keys path, on, send, rate, burst, \
+             address-rate",
+        ),
+        (
+            "[[rules]]\npath = '/a'\ntimeout = '3s'\n",
+            "unknown key `timeout` in [[rules]] number 1 (q.toml:3:1): it is a setting of the server; move it above the \
+             first section",
+        ),
+        (
+            "\n[[rules]]\non = 'user'\n",
+            "[[rules]] number 1 has no path: add a line `path = ...`; allowed: a path such as /user/{user}/*/** \
+             (q.toml:2:1)",
+        ),
+        (
+            "[[rules]]\npath = '/a'\n  on = \"users\"\n",
+            "on of [[rules]] number 1 cannot be `users`: it is not one of the choices; allowed: anyone, user, owner, \
+             granted or nobody (q.toml:3:8)",
+        ),
+        (
+            "[[rules]]\npath = '/a/**/b'\n",
+            "path of [[rules]] number 1 cannot be `/a/**/b`: ** stands for the rest of the path, so nothing may follow it; \
+             * is any one segment; allowed: a path such as /user/{user}/*/** (q.toml:2:8)",
+        ),
+        (
+            "[[rules]]\npath = 7\n",
+            "path of [[rules]] number 1 cannot be `7`: it must be a string in quotes, but it is a TOML integer; allowed: \
+             a path such as /user/{user}/*/** (q.toml:2:8)",
+        ),
+        (
+            "[[rules]]\npath = ''\n",
+            "path of [[rules]] number 1 cannot be ``: it must not be empty; allowed: a path such as /user/{user}/*/** \
+             (q.toml:2:8)",
+        ),
+        (
+            "[[rules]]\npath = '/user/*'\nsend = 'owner'\n",
+            "send of [[rules]] number 1 cannot be `owner`: no segment of the path /user/* is {user}, so it has no owner; \
+             allowed: anyone, user, owner, granted or nobody (q.toml:3:8)",
+        ),
+        (
+            "[[rules]]\npath = '/a'\n[[rules]]\npath = '/a'\n",
+            "path of [[rules]] number 2 cannot be `/a`: rule 1 has the same path and decides; allowed: a path such as \
+             /user/{user}/*/** (q.toml:4:8)",
+        ),
+        (
+            "[[rules]]\npath = '/a'\nrate = '10/d'\n",
+            "rate of [[rules]] number 1 cannot be `10/d`: the unit of time must be s, m or h; allowed: a number of events \
+             and a unit of time, such as 10/s, 600/m or 5/h (q.toml:3:8)",
+        ),
+        (
+            "[[rules]]\npath = '/a'\nburst = 3\n",
+            "burst of [[rules]] number 1 cannot be `3`: the entry has no rate, to which it belongs; allowed: 1 to 1000000 \
+             events (q.toml:3:9)",
+        ),
+        (
+            "[[rules]]\npath = '/a'\nrate = '1/s'\nburst = 0\n",
+            "burst of [[rules]] number 1 cannot be `0`: it is out of range; allowed: 1 to 1000000 events (q.toml:4:9)",
+        ),
+        ("rules = 'x'\n", "`rules` is a TOML string; write rules as sections [[rules]] (q.toml:1:9)"),
+        ("rules = ['x']\n", "`rules` is a TOML string; write rules as sections [[rules]] (q.toml:1:10)"),
+        ("[rules]\npath = '/a'\n", "`rules` is a TOML table; write rules as sections [[rules]] (q.toml:1:1)"),
+        ("[[rule]]\npath = '/a'\n", "unknown setting `rule` (q.toml:1:3): did you mean `rules`?"),
+    ] {
+        assert_eq!(of_file(text).unwrap_err(), message, "{text}");
+    }
+    let many = "[[rules]]\npath = '/a'\n".repeat(crate::limits::RULES_MAX + 1);
+    assert!(of_file(&many).unwrap_err().contains("the same path"), "the first problem is reported");
+    let many: Vec<String> =
+        (0..=crate::limits::RULES_MAX).map(|number| format!("[[rules]]\npath = '/{number}'\n")).collect();
+    assert_eq!(
+        of_file(&many.concat()).unwrap_err(),
+        "there are more than 1000 sections [[rules]] (q.toml:2001:1)"
+    );
+    for (args, env) in [(&["--rules", "x"][..], &[][..]), (&[], &[("QUICKIO_RULES", "x")])] {
+        let error = run(args, env).unwrap_err();
+        assert!(
+            error.ends_with("write rules into the settings file, a section [[rules]] for each"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn rows_of_entries_are_well_formed_and_shown() {
+    let (help, file, docs) = (help(), settings_file(), docs());
+    for setting in ENTRY_SETTINGS {
+        assert!(Setting::find(setting.name).is_none(), "{} is a setting too", setting.name);
+        assert!(setting.doc.ends_with('.') && !setting.doc.contains("  "), "{}", setting.name);
+        let example = format!("[[{}]]\n{}", setting.name, setting.example);
+        let config = of_file(&example).unwrap();
+        assert!((setting.differs)(&config, &Config::default()), "{}: the example adds nothing", setting.name);
+        assert_eq!(changed(&config, &Config::default()), [setting.name]);
+        for key in setting.keys {
+            assert!(key.doc.ends_with('.') && !key.doc.contains("  "), "{}", key.name);
+            assert!(std::ptr::eq(setting.key(key.name).unwrap(), key), "{} appears twice", key.name);
+            let row = format!("| `{}` |", key.name);
+            assert!(docs.contains(&row) && file.contains(&format!("#   {}: ", key.name)), "{}", key.name);
+        }
+        let head = format!("[[{}]]", setting.name);
+        assert!(help.contains(&head) && file.contains(&head) && docs.contains(&example), "{head}");
     }
 }

@@ -157,6 +157,15 @@ pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0 && one.port() == other.port() && same_ip
 }
 
+/// Parses a switch: `on` or `off`, as TOML also `true` or `false`.
+pub(super) fn switch(text: &str) -> Result<bool, Problem> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("it must be on or off".into()),
+    }
+}
+
 /// Parses the permissions of a file: one to four octal digits, `660` or `0660`.
 pub(super) fn file_mode(text: &str) -> Result<u32, Problem> {
     let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
