@@ -28,6 +28,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod event;
+pub mod identity;
 pub mod limits;
 pub mod log;
 pub mod mangler;

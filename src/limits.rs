@@ -306,3 +306,19 @@ pub const TLS_KEY_UPDATE_RECORDS: u64 = 1 << 22;
 /// The number of records that the server sends with one key of AES-GCM over TLS 1.2, which cannot change keys. The
 /// connection is closed then, and the client connects again. The distance to 2^24 is for what is already on its way.
 pub const TLS_KEY_RECORDS_MAX: u64 = (1 << 24) - (1 << 20);
+
+/// The maximum length of a token, in bytes. Tokens of identity providers have 1 to 4 KiB; one with several hundred groups
+/// does not fit into the headers that proxies pass on either. A longer one is refused before anything of it is parsed.
+pub const AUTH_TOKEN_BYTES_MAX: usize = 8192;
+
+/// The maximum length of a user's name (the claim `sub`), in bytes. OpenID Connect permits 255.
+pub const AUTH_USER_BYTES_MAX: usize = 256;
+
+/// The maximum number of claims of a token. Names are compared with each other, because each may occur only once.
+pub const AUTH_CLAIMS_MAX: usize = 64;
+
+/// The maximum number of patterns in each list of a token's `qio` claim. They are tried one after the other.
+pub const AUTH_PATTERNS_MAX: usize = 64;
+
+/// The maximum number of keys in a JSON Web Key Set. Providers publish two to ten.
+pub const JWKS_KEYS_MAX: usize = 64;

@@ -25,7 +25,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("cli", &["server", "mangler", "config", "log"]),
     ("bin", &["qev"]),
     ("server", &["shard", "admin", "app", "tls", "qev", "config", "log"]),
-    ("shard", &["app", "protocol", "tls", "client", "event", "qev", "config", "web", "log"]),
+    ("shard", &["app", "protocol", "tls", "client", "event", "qev", "config", "identity", "web", "log"]),
     ("app", &["client", "event", "log"]),
     ("client", &["event", "qev"]),
     ("protocol", &["event"]),
@@ -37,6 +37,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("config", &["rules"]),
     ("rules", &[]),
     ("event", &[]),
+    ("identity", &[]),
     ("qev", &[]),
     ("web", &[]),
     ("limits", &[]),
@@ -63,6 +64,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             // Owners of a piece of state.
             ("acceptor", &[]),
             ("addresses", &[]),
+            ("identities", &[]),
             ("apps", &[]),
             ("codecs", &[]),
             ("connections", &["connection", "ending", "frames"]),
@@ -90,6 +92,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
                     "connection",
                     "connections",
                     "held",
+                    "identities",
                     "incomplete",
                     "kernel",
                     "link_table",
@@ -156,6 +159,18 @@ const LEAVES: &[(&str, &[Leaf])] = &[
         &[("escape", &[]), ("throttle", &[]), ("panics", &["throttle"]), ("streams", &[]), ("writer", &[])],
     ),
     ("protocol", &[("origin", &[]), ("utf8", &[])]),
+    (
+        "identity",
+        &[
+            ("algorithm", &[]),
+            ("error", &["algorithm"]),
+            ("claims", &["error"]),
+            ("keys", &["algorithm", "claims", "error"]),
+            ("jwks", &["algorithm", "error", "keys"]),
+            ("seen", &["keys"]),
+            ("token", &["claims", "error", "keys"]),
+        ],
+    ),
     (
         "tls",
         &[

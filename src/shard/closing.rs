@@ -293,6 +293,7 @@ impl State {
         // Broadcasts accepted before this moment still reach the client.
         self.fan_out();
         if let Some(client) = self.connections.detach_client(slot) {
+            self.identities.remove(slot);
             self.pubsub.disconnected(client);
             self.end_subscriptions();
         }

@@ -5,8 +5,8 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `codecs`, `pubsub`, `mesh`, `addresses`, `refused`, `acceptor`, `listeners`, `apps`, `sessions`, `link_table`, `held`,
-//!   `stalls`, `tls`;
+//!   `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`, `listeners`, `apps`, `sessions`,
+//!   `link_table`, `held`, `stalls`, `tls`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`, `handshakes`,
 //!   `records`, `sealing`;
@@ -49,6 +49,7 @@ mod frames;
 mod handshakes;
 mod held;
 mod http;
+mod identities;
 mod inbound;
 mod incomplete;
 mod intake;

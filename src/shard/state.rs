@@ -11,6 +11,7 @@ use super::codecs::Codecs;
 use super::connection::{Connection, Stage};
 use super::connections::Connections;
 use super::held::HeldInput;
+use super::identities::Identities;
 use super::incomplete::Incomplete;
 use super::kernel::RingOp;
 use super::link_table::Links;
@@ -26,6 +27,7 @@ use super::time::Time;
 use super::tls::TlsTable;
 use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
+use crate::identity::Identity;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
 use crate::protocol::{CodecSettings, Compression, CompressionBounds, Origins, TrustedProxies};
@@ -124,6 +126,7 @@ pub(super) struct State {
     pub tls: TlsTable,
     pub pubsub: PubSub,
     pub addresses: Addresses,
+    pub identities: Identities,
     pub refused: RefusedConnections,
     /// The proxies that send headers of the PROXY protocol.
     pub proxy_protocol: TrustedProxies,
@@ -212,6 +215,7 @@ impl State {
             tls: TlsTable::default(),
             pubsub: PubSub::new(),
             addresses,
+            identities: Identities::default(),
             refused: RefusedConnections::default(),
             proxy_protocol: proxies(&config.proxy_protocol),
             proxy_headers: ProxyHeaders::default(),
@@ -269,6 +273,7 @@ impl State {
         self.connections.give_back();
         self.pubsub.give_back();
         self.tls.give_back();
+        self.identities.give_back(self.connections.slots());
         self.ring_ops.give_back();
         self.app_commands.give_back();
     }
@@ -321,6 +326,12 @@ impl State {
         }
         self.count(Counter::Sleeps, 1);
         wait
+    }
+
+    /// Returns who the client of a connection is, or `None` if it has not authenticated.
+    #[allow(dead_code, reason = "rules ask for it")]
+    pub fn identity(&self, slot: u32) -> Option<&Identity> {
+        self.identities.get(slot).map(|identity| &**identity)
     }
 
     /// Returns whether the server shuts down.
@@ -418,6 +429,8 @@ impl State {
                 "connection {slot} has no timer, and no request that waits"
             );
         }
+        self.identities
+            .check(|slot| self.connections.get(slot).is_some_and(|connection| connection.client.is_some()));
         self.proxy_headers.check(|slot| self.connections.has_socket(slot));
         let of_peers = codecs.incomplete_bytes() + self.proxy_headers.bytes() + self.sessions.kept_bytes();
         self.incomplete.check(of_peers + self.tls.all_incomplete_bytes());
