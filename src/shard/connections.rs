@@ -148,9 +148,9 @@ impl Waiting {
 }
 
 /// A connection in a queue. It may have been released meanwhile.
-#[derive(Clone, Copy)]
-struct QueueEntry {
-    slot: u32,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct QueueEntry {
+    pub slot: u32,
     generation: u32,
 }
 
@@ -572,11 +572,6 @@ impl Connections {
         self.waiting.ready_sessions.extend(connection.enter_queue(slot));
     }
 
-    /// The cost of what waits for a connection and of what is in flight to it, in bytes.
-    pub fn waiting_bytes(&self, slot: u32) -> usize {
-        self.live(slot).outbox_bytes as usize
-    }
-
     /// Gives back the memory that only many connections with output, or many ends, at once have needed.
     pub fn give_back(&mut self) {
         self.waiting.ready.give_back();
@@ -590,36 +585,31 @@ impl Connections {
         self.waiting.ready.len()
     }
 
-    /// Takes the next connection to be flushed.
-    pub fn pop_ready(&mut self) -> Option<u32> {
-        loop {
-            let entry = self.waiting.ready.pop_front()?;
-            if self.leave_queue(entry) {
-                return Some(entry.slot);
-            }
-        }
+    /// Takes the next connection to be flushed, which may have been released; see [`Connections::leave_queue`].
+    #[inline]
+    pub fn pop_ready(&mut self) -> Option<QueueEntry> {
+        self.waiting.ready.pop_front()
     }
 
     /// Takes the next session to be checked for output.
     pub fn pop_ready_session(&mut self) -> Option<u32> {
         loop {
             let entry = self.waiting.ready_sessions.pop_front()?;
-            if self.leave_queue(entry) {
+            if self.leave_queue(entry).is_some() {
                 return Some(entry.slot);
             }
         }
     }
 
-    /// Notes that a connection was taken from its queue; returns whether it still exists.
+    /// Notes that a connection was taken from its queue; returns it, or `None` if it was released.
     #[inline]
-    fn leave_queue(&mut self, entry: QueueEntry) -> bool {
-        match self.records.get_mut(entry.slot as usize) {
-            Some(connection) if connection.generation == entry.generation => {
-                connection.queued = false;
-                true
-            }
-            _ => false,
+    pub fn leave_queue(&mut self, entry: QueueEntry) -> Option<&mut Connection> {
+        let connection = self.records.get_mut(entry.slot as usize)?;
+        if connection.generation != entry.generation {
+            return None;
         }
+        connection.queued = false;
+        Some(connection)
     }
 
     /// Keeps a session until [`Connections::unblock_sessions`], unless it is in a queue already, from which it is taken no
@@ -681,7 +671,8 @@ impl Connections {
         self.waiting.outbox_bytes = self.waiting.outbox_bytes - before as u64 + in_flight as u64;
     }
 
-    /// Notes that the send of a connection has completed; returns the connection's stage, and if its bytes are handled by TLS.
+    /// Notes that the send of a connection has completed. If the connection has more to send, or is ending, it is flushed at
+    /// the end of the turn. Returns its stage, and if its bytes are handled by TLS.
     #[inline]
     pub fn sent(&mut self, slot: u32) -> (Stage, bool) {
         let connection = self.records.expect_mut(slot as usize, CONNECTION);
@@ -689,6 +680,9 @@ impl Connections {
         (connection.send, connection.lagging) = (None, false);
         connection.outbox_bytes -= cost;
         self.waiting.outbox_bytes -= u64::from(cost);
+        if !connection.outbox.is_empty() || !matches!(connection.stage, Stage::Open | Stage::Dead) {
+            self.waiting.ready.extend(connection.enter_queue(slot));
+        }
         (connection.stage, connection.is_tls())
     }
 

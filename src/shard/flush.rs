@@ -3,6 +3,7 @@
 
 use super::codecs::Codecs;
 use super::connection::{Input, Stage};
+use super::connections::QueueEntry;
 use super::frames::{COALESCED_BYTES_MAX, CoalescedFrame};
 use super::kernel::{Kernel, RingOp};
 use super::state::State;
@@ -31,12 +32,12 @@ impl State {
             if flushed == sends_max {
                 break;
             }
-            let Some(slot) = self.connections.pop_ready() else { break };
-            if bytes >= SEND_BYTES_PER_TURN && self.connections.waiting_bytes(slot) > SMALL_OUTPUT_BYTES {
-                self.connections.queue_for_flush(slot);
+            let Some(next) = self.connections.pop_ready() else { break };
+            let bytes_max = if bytes < SEND_BYTES_PER_TURN { usize::MAX } else { SMALL_OUTPUT_BYTES };
+            let Some(sent) = self.flush_connection(codecs, kernel, &mut coalesced, next, bytes_max) else {
                 continue;
-            }
-            bytes += self.flush_connection(codecs, kernel, &mut coalesced, slot);
+            };
+            bytes += sent;
             flushed += 1;
         }
         self.ring_ops.drain(..).for_each(|op| kernel.submit(op));
@@ -45,26 +46,32 @@ impl State {
         self.watch_sends(kernel);
     }
 
-    /// Sends what is in the outbox of a connection; returns the number of bytes.
+    /// Sends what is in the outbox of a connection that was taken from the queue; returns the number of bytes, or `None` if
+    /// the connection no longer exists, or has more than `bytes_max` to send and was put back.
     fn flush_connection(
         &mut self,
         codecs: &mut Codecs,
         kernel: &mut impl Kernel,
         coalesced: &mut CoalescedFrame,
-        slot: u32,
-    ) -> usize {
-        let now = self.time.now();
-        let connection = self.connections.live_mut(slot);
+        next: QueueEntry,
+        bytes_max: usize,
+    ) -> Option<usize> {
+        let (slot, now) = (next.slot, self.time.now());
+        let connection = self.connections.leave_queue(next)?;
+        if connection.outbox_bytes as usize > bytes_max {
+            self.connections.queue_for_flush(slot);
+            return None;
+        }
         if connection.is_sending() || connection.stage == Stage::Dead {
             connection.lagging = connection.is_sending();
-            return 0;
+            return Some(0);
         }
         if connection.is_tls() {
-            return self.flush_tls(codecs, kernel, slot);
+            return Some(self.flush_tls(codecs, kernel, slot));
         }
         if connection.outbox.is_empty() {
             self.flushed(codecs, slot);
-            return 0;
+            return Some(0);
         }
         let socket = connection.socket().expect("only connections with a socket are flushed");
         connection.sent = now;
@@ -78,7 +85,7 @@ impl State {
                 false => kernel.send(socket, slot, frame),
             };
             connection.send = Some(send);
-            return bytes;
+            return Some(bytes);
         }
         let frames = connection.outbox.take_first(FRAMES_PER_SEND_MAX);
         let (mut bytes, mut cost) = (0, 0);
@@ -86,13 +93,13 @@ impl State {
         if bytes > COALESCED_BYTES_MAX {
             connection.send = Some(kernel.send_gathered(socket, slot, frames.into_iter().collect()));
             self.connections.started(slot, cost, cost);
-            return bytes;
+            return Some(bytes);
         }
         let frame = coalesced.coalesce(frames);
         let coalesced_cost = frame.cost();
         connection.send = Some(kernel.send(socket, slot, frame));
         self.connections.started(slot, cost, coalesced_cost);
-        bytes
+        Some(bytes)
     }
 
     /// Handles a connection whose output has all been sent. If its end waited for the output, the end proceeds.

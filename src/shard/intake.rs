@@ -9,13 +9,34 @@ use super::state::State;
 use crate::log::{Escaped, throttle};
 use crate::metrics::{Counter, Timing};
 use crate::protocol::{Close, Codec, CodecSettings, Framing, Incoming, Reason};
+use crate::qev::buffers::Frame;
 use crate::qev::ring::{Errno, FrameBatch};
 
 impl State {
     /// Handles an event of the kernel. Its token is decoded here, once. Returns the bytes that received messages had once
     /// inflated: they count as if they had been received.
     pub fn handle_io(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) -> usize {
-        self.has_found |= !matches!(event, IoEvent::Sent { .. } | IoEvent::ShutDown { .. } | IoEvent::Marked);
+        match event {
+            IoEvent::Sent { token, result, frames } => match Owner::of(token) {
+                Owner::Connection(slot) => self.sent(codecs, slot, result, frames),
+                Owner::Link(index) => self.link_sent(index, &frames),
+            },
+            IoEvent::ShutDown { token } => match Owner::of(token) {
+                Owner::Connection(slot) => self.shutdown_done(slot),
+                Owner::Link(index) => self.link_shut_down(index),
+            },
+            IoEvent::Marked => self.time.marked(),
+            found => {
+                self.has_found = true;
+                self.handle_found(codecs, found);
+                return self.protocol.compression.take_inflated();
+            }
+        }
+        0
+    }
+
+    /// Handles an event that is something new: a connection, bytes, the end of a stream, or room in a socket.
+    fn handle_found(&mut self, codecs: &mut Codecs, event: IoEvent<'_>) {
         match event {
             IoEvent::Accepted { listener, socket, peer } => self.accepted(codecs, listener, socket, peer),
             IoEvent::AcceptFailed { listener, error } => self.accept_failed(listener, error),
@@ -31,21 +52,14 @@ impl State {
                 Owner::Connection(slot) => self.receive_ended(codecs, slot, result),
                 Owner::Link(index) => self.link_receive_ended(index, result),
             },
-            IoEvent::Sent { token, result, frames } => match Owner::of(token) {
-                Owner::Connection(slot) => self.sent(codecs, slot, result, frames),
-                Owner::Link(index) => self.link_sent(index, &frames),
-            },
             IoEvent::SendProgressed { token } => match Owner::of(token) {
                 Owner::Connection(slot) => self.connections.live_mut(slot).sent = self.time.now(),
                 Owner::Link(index) => self.link_send_progressed(index),
             },
-            IoEvent::ShutDown { token } => match Owner::of(token) {
-                Owner::Connection(slot) => self.shutdown_done(slot),
-                Owner::Link(index) => self.link_shut_down(index),
-            },
-            IoEvent::Marked => self.time.marked(),
+            IoEvent::Sent { .. } | IoEvent::ShutDown { .. } | IoEvent::Marked => {
+                unreachable!("the end of what the shard has begun is not new")
+            }
         }
-        self.protocol.compression.take_inflated()
     }
 
     /// Handles bytes from a peer. `ended`: the kernel has ended the receive, which must be submitted again.
@@ -152,26 +166,27 @@ impl State {
     /// Handles a completed send: its latencies are recorded, and output that has been queued since may be sent.
     fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: FrameBatch) {
         let (stage, is_tls) = self.connections.sent(slot);
-        match result {
-            Ok(()) => {
-                self.count(Counter::BytesSent, frames.len() as u64);
-                self.record_sent(&frames);
-                if stage == Stage::Dead {
-                    return self.release_if_idle(slot);
-                }
-                if is_tls {
-                    self.tls_sent(slot);
-                }
-                self.connections.queue_for_flush(slot);
-            }
-            Err(error) => {
-                self.count(Counter::SendErrors, 1);
-                if matches!(frames, FrameBatch::Many(_)) {
-                    self.connections.discard(frames.into_frames());
-                }
-                self.end_of_input(codecs, slot, Cause::Broken(error.0));
-            }
+        if let Err(error) = result {
+            return self.send_failed(codecs, slot, error, frames);
         }
+        match frames {
+            FrameBatch::One(frame) => self.record_sent(&frame),
+            FrameBatch::Many(_) => frames.frames().iter().for_each(|frame| self.record_sent(frame)),
+        }
+        if is_tls && stage != Stage::Dead {
+            self.tls_sent(slot);
+        } else if stage == Stage::Dead {
+            self.release_if_idle(slot);
+        }
+    }
+
+    #[cold]
+    fn send_failed(&mut self, codecs: &mut Codecs, slot: u32, error: Errno, frames: FrameBatch) {
+        self.count(Counter::SendErrors, 1);
+        if matches!(frames, FrameBatch::Many(_)) {
+            self.connections.discard(frames.into_frames());
+        }
+        self.end_of_input(codecs, slot, Cause::Broken(error.0));
     }
 
     /// Decodes bytes. If they end the connection, the rest is searched for the peer's Close.
@@ -338,15 +353,16 @@ impl State {
         }
     }
 
-    fn record_sent(&mut self, frames: &FrameBatch) {
+    /// Counts a frame that was sent, and records its latencies.
+    #[inline]
+    fn record_sent(&mut self, frame: &Frame) {
+        self.count(Counter::BytesSent, frame.len() as u64);
         let now_ns = self.time.now_ns();
         let timers = &mut self.metrics.latencies;
-        for frame in frames.frames() {
-            timers.record(Timing::Send, now_ns.saturating_sub(frame.queued_ns()));
-            for accepted in frame.accepted() {
-                let took = now_ns.saturating_sub(accepted.at_ns);
-                timers.record_n(Timing::Delivery, took, u64::from(accepted.events));
-            }
+        timers.record(Timing::Send, now_ns.saturating_sub(frame.queued_ns()));
+        for accepted in frame.accepted() {
+            let took = now_ns.saturating_sub(accepted.at_ns);
+            timers.record_n(Timing::Delivery, took, u64::from(accepted.events));
         }
     }
 

@@ -130,21 +130,39 @@ impl PubSub {
     ) -> u64 {
         let Some(first) = run.first() else { return 0 };
         let mut frames = Frames::default();
+        // Most subscribers of a path have the same framing.
+        let mut last: Option<(Framing, Frame)> = None;
         let mut reached = 0;
         for subscriber in self.subscriptions.subscribers(first.path) {
             let Some(slot) = connections.connection_of_subscriber(subscriber.client) else { continue };
-            let queued = connections.queue_framed(slot, |framing| match framing {
-                Framing::Deflate(window) => {
-                    self.deflated_frame(&mut frames, window, run, compression, now_ns)
+            let queued = connections.queue_framed(slot, |framing| match &last {
+                Some((same, frame)) if *same == framing => frame.clone(),
+                _ => {
+                    let frame = self.frame(&mut frames, framing, run, compression, now_ns);
+                    last.insert((framing, frame)).1.clone()
                 }
-                _ => self.plain_frame(&mut frames, framing, run, now_ns),
             });
             reached += u64::from(queued.is_in_outbox());
         }
         reached * run.len() as u64
     }
 
-    #[inline]
+    /// Returns the frame of a run for clients with this framing.
+    #[cold]
+    fn frame(
+        &self,
+        frames: &mut Frames,
+        framing: Framing,
+        run: &[Broadcast],
+        compression: &Compression,
+        now_ns: u64,
+    ) -> Frame {
+        match framing {
+            Framing::Deflate(window) => self.deflated_frame(frames, window, run, compression, now_ns),
+            _ => self.plain_frame(frames, framing, run, now_ns),
+        }
+    }
+
     fn plain_frame(&self, frames: &mut Frames, framing: Framing, run: &[Broadcast], now_ns: u64) -> Frame {
         let encode = || Frame::broadcast(self.encode_run(framing, run), now_ns, accepted(run, now_ns));
         frames.plain[framing.plain_index()].get_or_insert_with(encode).clone()
