@@ -307,6 +307,7 @@ impl RunningServer {
                         "some shards are stuck and keep the old certificates; restart the server"
                     );
                 }
+                tls.log_reloaded();
             }
         }
         Ok(())

@@ -100,6 +100,13 @@ impl TlsService {
         move |_| Box::pin(watch(directories, on_change))
     }
 
+    /// Logs that a reload is in effect: the caller has passed on the new configuration.
+    pub fn log_reloaded(&self) {
+        let names: Vec<String> =
+            self.certificates.get().into_iter().map(|certificate| certificate.name).collect();
+        tracing::info!("the certificates were reloaded: new connections use them ({})", names.join(", "));
+    }
+
     /// Loads the certificates again. `is_requested` tells that somebody waits for the result: otherwise an error that was
     /// logged already is not logged again.
     pub fn reload(&mut self, settings: &Config, is_requested: bool) -> Reloaded {
@@ -121,9 +128,6 @@ impl TlsService {
             return Reloaded::Unchanged;
         }
         log_warnings(&loaded);
-        let names: Vec<&str> =
-            loaded.certificates.iter().map(|certificate| certificate.name.as_str()).collect();
-        tracing::info!("the certificates were reloaded: new connections use them ({})", names.join(", "));
         self.fingerprint = loaded.fingerprint;
         self.certificates.set(loaded.certificates);
         if self.directories != loaded.directories {
