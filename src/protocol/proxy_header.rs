@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use crc32c::{crc32c, crc32c_append};
+
 use crate::limits::PROXY_HEADER_BYTES_MAX;
 
 /// The beginning of a header of version 1 (2.1).
@@ -19,6 +21,12 @@ const LINE_BYTES_MAX: usize = 107;
 
 /// The length of a header of version 2 before its addresses (2.2).
 const FIXED_BYTES: usize = 16;
+
+/// The length of the type and the length before a value that follows the addresses (2.2).
+const VALUE_HEAD_BYTES: usize = 3;
+
+/// The type of the value that is a checksum of the header, CRC-32C (2.2.3).
+const CHECKSUM: u8 = 3;
 
 /// The outcome of looking at the first bytes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +109,8 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_shortest && is_decimal)
 }
 
-/// Parses a binary header (2.2); `None` if it is malformed or too long. What follows the addresses is skipped.
+/// Parses a binary header (2.2); `None` if it is malformed or too long. Of what follows the addresses, only the checksum
+/// matters.
 fn version_2(input: &[u8]) -> Option<ProxyHeader> {
     let Some(fixed) = input.first_chunk::<FIXED_BYTES>() else { return Some(ProxyHeader::Incomplete) };
     let [command, family, len_high, len_low] = *fixed.last_chunk().expect("the fixed part is longer");
@@ -120,10 +129,44 @@ fn version_2(input: &[u8]) -> Option<ProxyHeader> {
     let addresses = &header[FIXED_BYTES..];
     let client = match family {
         _ if is_local || !is_inet || !is_stream => None,
-        0x11 => Some(source::<4>(addresses, 12)?),
-        _ => Some(source::<16>(addresses, 36)?),
+        0x11 => Some(source::<4>(addresses, addresses_len(family))?),
+        _ => Some(source::<16>(addresses, addresses_len(family))?),
     };
+    // The receiver discards the rest of a header without addresses.
+    if !is_local && family >> 4 != 0 {
+        check_values(header, FIXED_BYTES + addresses_len(family))?;
+    }
     Some(ProxyHeader::Complete { len, client })
+}
+
+/// The length of the addresses of a family: IPv4, IPv6 or Unix (2.2).
+fn addresses_len(family: u8) -> usize {
+    match family >> 4 {
+        1 => 12,
+        2 => 36,
+        _ => 216,
+    }
+}
+
+/// Checks the values behind the addresses, which begin at `at`. Returns `None` if they do not fill the header, or if it has
+/// another checksum than one of them says: a receiver that knows checksums must check them (2.2.3).
+fn check_values(header: &[u8], mut at: usize) -> Option<()> {
+    let mut has_checksum = false;
+    while at < header.len() {
+        let [kind, len_high, len_low] = *header[at..].first_chunk::<VALUE_HEAD_BYTES>()?;
+        let begin = at + VALUE_HEAD_BYTES;
+        at = begin + usize::from(u16::from_be_bytes([len_high, len_low]));
+        let value = header.get(begin..at)?;
+        if kind == CHECKSUM {
+            let sent = u32::from_be_bytes(value.try_into().ok()?);
+            // The checksum is that of the header with zeros in its place.
+            let sum = [&[0; 4], &header[at..]].into_iter().fold(crc32c(&header[..begin]), crc32c_append);
+            if sum != sent || std::mem::replace(&mut has_checksum, true) {
+                return None;
+            }
+        }
+    }
+    Some(())
 }
 
 /// Returns the source in a block of addresses: two addresses of `N` bytes each, then two ports. `None` if the block is
@@ -258,6 +301,45 @@ mod tests {
         let longest = binary(0x20, 0, &[0; PROXY_HEADER_BYTES_MAX - FIXED_BYTES]);
         let expected = ProxyHeader::Complete { len: PROXY_HEADER_BYTES_MAX, client: None };
         assert_eq!(ProxyHeader::parse(&longest), expected);
+    }
+
+    /// A header from HAProxy 2.6 (`send-proxy-v2 proxy-v2-options crc32c`), for 127.0.0.1:45764.
+    const WITH_CHECKSUM: [u8; 35] = [
+        13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10, 33, 17, 0, 19, 127, 0, 0, 1, 127, 0, 0, 1, 178, 196,
+        78, 32, 3, 0, 4, 169, 73, 169, 110,
+    ];
+
+    #[test]
+    fn checksums_are_checked() {
+        let whole = ProxyHeader::parse(&WITH_CHECKSUM);
+        assert_eq!(whole, complete(35, "127.0.0.1:45764"));
+        for at in FIXED_BYTES..WITH_CHECKSUM.len() {
+            let mut changed = WITH_CHECKSUM;
+            changed[at] ^= 4;
+            // With another type it is no checksum.
+            let expected = if at == 28 { whole } else { ProxyHeader::Invalid };
+            assert_eq!(ProxyHeader::parse(&changed), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn values_fill_the_header() {
+        let value = |kind: u8, len: u8, bytes: &[u8]| [&[kind, 0, len], bytes].concat();
+        for (family, addresses) in [(0x11, FOUR.to_vec()), (0x21, six()), (0x31, vec![b'/'; 216])] {
+            for (values, is_valid) in [
+                (value(4, 0, b""), true),
+                ([value(4, 2, b"\0\0"), value(2, 3, b"abc")].concat(), true),
+                (vec![4], false),
+                (vec![4, 0], false),
+                (value(4, 3, b"\0\0"), false),
+                ([value(4, 0, b""), vec![0]].concat(), false),
+                (value(CHECKSUM, 3, b"\0\0\0"), false),
+                (value(CHECKSUM, 4, b"\0\0\0\0"), false),
+            ] {
+                let header = binary(0x21, family, &[&addresses[..], &values].concat());
+                assert_eq!(ProxyHeader::parse(&header) != ProxyHeader::Invalid, is_valid, "{header:?}");
+            }
+        }
     }
 
     #[test]
