@@ -8,15 +8,16 @@ mod proxy;
 mod support;
 
 use proxy::{Folder, Program, Proxy};
-use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::http::{self, Connection};
 use support::http_client::new_session;
-use support::{Client, Conversation, DEADLINE, Server, Transport};
+use support::stream::{self, Stream};
+use support::wire::Frame;
+use support::{Client, Conversation, DEADLINE, Ended, Server, Transport, tls};
 
 fn ok(callback: u64) -> String {
     format!("/qio/callback/{callback}:0={{\"code\":200,\"data\":null}}\n")
@@ -245,37 +246,44 @@ fn a_proxy_connects_through_a_unix_socket() {
     }
 }
 
-/// Connects to a proxy from this address over raw TCP; returns whether the server has greeted.
-fn greet_from(source: &str, proxy: &Proxy) -> (TcpStream, bool) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let [source, proxy] =
-        [&format!("{source}:0"), &proxy.address].map(|text| text.parse::<SocketAddr>().expect("an address"));
-    socket.bind(&source.into()).expect("an address of the loopback");
-    socket.connect(&proxy.into()).expect("the proxy listens");
-    let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
+/// Starts a server that listens here. If that is for TLS, it has a certificate of the tests.
+fn server_on(listen: &str, arguments: &[&str]) -> Server {
+    let [chain, key] = tls::OF_TESTS;
+    let listen = ["--listen", listen, "--tls-cert", chain, "--tls-key", key];
+    let listen = if listen[1].starts_with("tls://") { &listen[..] } else { &listen[..2] };
+    Server::start(&[listen, arguments].concat())
+}
+
+/// Connects to a proxy from this address over raw TCP, with TLS if the proxy wants it. Returns whether the server has
+/// greeted.
+fn greet_from(source: &str, proxy: &Proxy) -> (Option<Box<dyn Stream>>, bool) {
+    let source = source.parse().expect("an address of the loopback");
+    // Over TLS, a connection beyond the limit is refused in the handshake.
+    let Ok((mut stream, _)) = stream::try_connect_from(source, &proxy.address) else {
+        assert!(proxy.address.starts_with("tls://"), "the proxy listens");
+        return (None, false);
+    };
     stream.write_all(b"/qio/ohai").expect("the proxy reads");
     let mut answer = [0; 9];
     let is_greeted = stream.read_exact(&mut answer).is_ok();
     assert!(!is_greeted || answer == *b"/qio/ohai");
-    (stream, is_greeted)
+    (Some(stream), is_greeted)
 }
 
 #[test]
 fn clients_have_their_own_addresses_through_the_proxy_protocol() {
-    for program in Program::PASSING_ON {
-        let folder = Folder::create();
-        let socket = format!("unix:{}", folder.path().join("socket").display());
-        let flags = ["--listen", "127.0.0.1:0", "--listen", &socket, "--proxy-protocol", "127.0.0.0/8,unix"];
-        let server =
-            Server::start(&[&flags[..], &["--connections-per-address-max", "8", "--shards", "1"]].concat());
-        for address in [server.address(), &socket] {
-            let proxy = Proxy::start(program, &[address]);
+    let folder = Folder::create();
+    let socket = format!("unix:{}", folder.path().join("socket").display());
+    let limits = ["--proxy-protocol", "127.0.0.0/8,unix", "--connections-per-address-max", "8"];
+    for listen in ["127.0.0.1:0", "tls://127.0.0.1:0", &socket] {
+        let server = server_on(listen, &[&limits[..], &["--shards", "1"]].concat());
+        for program in Program::PASSING_ON {
+            let proxy = Proxy::start(program, &[server.address()]);
             let mut greeted = Vec::new();
             for source in ["127.0.0.2", "127.0.0.3", "127.0.0.4"] {
                 for number in 0..9 {
                     let (stream, is_greeted) = greet_from(source, &proxy);
-                    assert_eq!(is_greeted, number < 8, "{program:?}, {address}: {number} of {source}");
+                    assert_eq!(is_greeted, number < 8, "{program:?}, {listen}: {number} of {source}");
                     greeted.push(stream);
                 }
             }
@@ -283,11 +291,48 @@ fn clients_have_their_own_addresses_through_the_proxy_protocol() {
             server.eventually("the connections have ended", |stats| stats.value("connections") == 0);
             assert_serves(&proxy);
         }
+        if listen == socket {
+            continue;
+        }
         // Past the proxy, a connection without a header is refused.
-        let mut direct = TcpStream::connect(server.address()).expect("the server listens");
+        let address = server.address().trim_start_matches("tls://");
+        let mut direct = TcpStream::connect(address).expect("the server listens");
         direct.write_all(b"GET /quickio.js HTTP/1.1\r\nHost: a\r\n\r\n").expect("the server reads");
         direct.set_read_timeout(Some(DEADLINE)).expect("a socket");
         assert_eq!(direct.read_to_end(&mut Vec::new()).expect("an orderly end"), 0);
         server.eventually("it is counted", |stats| stats.value("proxy_headers_refused") >= 1);
+    }
+}
+
+/// What clients write into `X-Forwarded-For` themselves does not count.
+#[test]
+fn clients_have_their_own_addresses_through_headers_with_and_without_tls() {
+    let limits = ["--trusted-proxies", "127.0.0.1", "--connections-per-address-max", "3", "--shards", "1"];
+    let server = server_on("127.0.0.1:0", &limits);
+    let forged = ["", "X-Forwarded-For: 203.0.113.7\r\n", "X-Forwarded-For: 127.0.0.1, nonsense\r\n"];
+    for program in Program::ALL.into_iter().chain(Program::WITH_TLS) {
+        let proxy = Proxy::start(program, &[server.address()]);
+        let mut clients = Vec::new();
+        for source in ["127.0.0.2", "127.0.0.3"] {
+            for number in 0..4 {
+                let mut client =
+                    Client::connect_from(source.parse().unwrap(), &proxy.address, Transport::WebSocket);
+                let forged = forged[number % forged.len()];
+                client
+                    .send(http::upgrade(&format!("Sec-WebSocket-Protocol: quickio\r\n{forged}")).as_bytes());
+                assert_eq!(client.head().status, 101, "{program:?}");
+                if number < 3 {
+                    client.send(&Frame::text("/qio/ohai").bytes());
+                    assert_eq!(client.text(), "/qio/ohai", "{program:?}: {number} of {source}");
+                } else {
+                    let ended = client.ended();
+                    assert!(matches!(ended, Ended::Close(1013, _)), "{program:?}, {source}: {ended:?}");
+                }
+                clients.push(client);
+            }
+        }
+        drop(clients);
+        server.eventually("the clients have left", |stats| stats.value("clients") == 0);
+        assert_serves(&proxy);
     }
 }

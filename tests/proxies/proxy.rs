@@ -2,6 +2,7 @@
 //! docs/operations.md gives. Only addresses and files are replaced.
 
 use crate::support::DEADLINE;
+use crate::support::tls::OF_TESTS;
 use std::fs::{self, Permissions};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -16,28 +17,43 @@ use std::time::{Duration, Instant};
 pub enum Program {
     Nginx,
     Haproxy,
+    /// nginx that ends TLS.
+    NginxTls,
+    /// The same of HAProxy.
+    HaproxyTls,
     /// nginx that passes connections on as they are, with a header of the PROXY protocol, version 1.
     NginxStream,
-    /// The same of HAProxy, with a header of this version.
-    HaproxyTcp(u8),
+    /// The same of HAProxy, with the header that these words of its configuration ask for.
+    HaproxyTcp(&'static str),
 }
 
 impl Program {
     /// Those that speak HTTP.
     pub const ALL: [Program; 2] = [Program::Nginx, Program::Haproxy];
 
+    /// Those that speak HTTPS.
+    pub const WITH_TLS: [Program; 2] = [Program::NginxTls, Program::HaproxyTls];
+
     /// Those that pass connections on as they are.
-    pub const PASSING_ON: [Program; 3] =
-        [Program::NginxStream, Program::HaproxyTcp(1), Program::HaproxyTcp(2)];
+    pub const PASSING_ON: [Program; 4] = [
+        Program::NginxStream,
+        Program::HaproxyTcp("send-proxy"),
+        Program::HaproxyTcp("send-proxy-v2"),
+        Program::HaproxyTcp("send-proxy-v2 proxy-v2-options crc32c"),
+    ];
+
+    fn is_nginx(self) -> bool {
+        matches!(self, Program::Nginx | Program::NginxTls | Program::NginxStream)
+    }
 }
 
 /// A proxy that runs. Dropping it ends the process, and prints its log if the test fails.
 pub struct Proxy {
     child: Child,
     folder: Folder,
-    /// The address for HTTP/1.1 and WebSocket.
+    /// The address for HTTP/1.1 and WebSocket, which begins with `tls://` if clients have to speak TLS.
     pub address: String,
-    /// The address for HTTP/2 without TLS.
+    /// The address for HTTP/2, without TLS or with it, as the other one.
     pub h2: String,
 }
 
@@ -53,35 +69,55 @@ impl Proxy {
     fn try_start(program: Program, servers: &[&str]) -> Option<Proxy> {
         let folder = Folder::create();
         let [address, h2] = [free_address(), free_address()];
+        let is_tls =
+            Program::WITH_TLS.contains(&program) || servers.iter().any(|server| server.starts_with("tls://"));
+        let servers: Vec<&str> =
+            servers.iter().map(|server| server.strip_prefix("tls://").unwrap_or(server)).collect();
         let file = folder.path().join("proxy.conf");
         let text = match program {
-            Program::Nginx => nginx(folder.path(), &address, &h2, servers),
-            Program::Haproxy => haproxy(&address, &h2, servers),
-            Program::NginxStream => nginx_stream(&address, &h2, servers),
-            Program::HaproxyTcp(version) => haproxy_tcp(version, &address, &h2, servers),
+            Program::Nginx => {
+                nginx(folder.path(), &format!("listen {address}; listen {h2} http2;"), &servers)
+            }
+            Program::NginxTls => {
+                let [chain, key] = OF_TESTS;
+                let files = format!("ssl_certificate {chain}; ssl_certificate_key {key};");
+                let listen = format!("listen {address} ssl; listen {h2} ssl http2; {files}");
+                nginx(folder.path(), &listen, &servers)
+            }
+            Program::Haproxy => haproxy(&format!("bind {address}\n    bind {h2} proto h2"), &servers),
+            Program::HaproxyTls => {
+                let pair = folder.path().join("site.pem");
+                let [chain, key] =
+                    OF_TESTS.map(|file| fs::read_to_string(file).expect("a file of the tests"));
+                fs::write(&pair, chain + &key).expect("a file in a temporary folder");
+                let with = format!("ssl crt {}", pair.display());
+                let bind = format!("bind {address} {with}\n    bind {h2} {with} alpn h2");
+                haproxy(&bind, &servers)
+            }
+            Program::NginxStream => nginx_stream(&address, &h2, &servers),
+            Program::HaproxyTcp(send) => haproxy_tcp(send, &address, &h2, &servers),
         };
         fs::write(&file, text).expect("a file in a temporary folder");
         let log = fs::File::create(folder.path().join("output")).expect("a file in a temporary folder");
-        let mut command = match program {
-            Program::Nginx | Program::NginxStream => {
-                let mut command = Command::new("nginx");
-                command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-                command
-            }
-            Program::Haproxy | Program::HaproxyTcp(_) => {
-                let mut command = Command::new("haproxy");
-                command.arg("-db").arg("-f").arg(&file);
-                command
-            }
+        let mut command = if program.is_nginx() {
+            let mut command = Command::new("nginx");
+            command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
+            command
+        } else {
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(&file);
+            command
         };
         let errors = log.try_clone().expect("a second handle of the file");
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| {
             panic!("{program:?} does not start ({error}): install the packages nginx and haproxy")
         });
-        let mut proxy = Proxy { child, folder, address, h2 };
+        let urls = [&address, &h2].map(|address| format!("{}{address}", if is_tls { "tls://" } else { "" }));
+        let [url, h2_url] = urls;
+        let mut proxy = Proxy { child, folder, address: url, h2: h2_url };
         let deadline = Instant::now() + DEADLINE;
-        while TcpStream::connect(&proxy.address).is_err() || TcpStream::connect(&proxy.h2).is_err() {
+        while TcpStream::connect(&address).is_err() || TcpStream::connect(&h2).is_err() {
             if proxy.child.try_wait().expect("a child").is_some() || Instant::now() > deadline {
                 eprintln!("{}", proxy.log());
                 return None;
@@ -130,10 +166,11 @@ fn replace(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-fn nginx(folder: &Path, address: &str, h2: &str, servers: &[&str]) -> String {
+/// Returns a configuration of nginx. `listen` are its lines about addresses.
+fn nginx(folder: &Path, listen: &str, servers: &[&str]) -> String {
     let servers: String = servers.iter().map(|server| format!("server {server};\n")).collect();
     let site = documented("nginx", "upstream quickio");
-    let site = replace(&site, "listen 443 ssl;", &format!("listen {address}; listen {h2} http2;"));
+    let site = replace(&site, "listen 443 ssl;", listen);
     let site = replace(&site, "server 127.0.0.1:8080;", &servers);
     let site = replace(&site, "/var/log/nginx/quickio.log", "access.log");
     let user = nginx_user();
@@ -162,26 +199,22 @@ fn nginx_stream(address: &str, second: &str, servers: &[&str]) -> String {
     )
 }
 
-fn haproxy_tcp(version: u8, address: &str, second: &str, servers: &[&str]) -> String {
+fn haproxy_tcp(send: &str, address: &str, second: &str, servers: &[&str]) -> String {
     let site = documented("haproxy", "send-proxy-v2");
     let site = replace(&site, "    bind :443\n", &format!("    bind {address}\n    bind {second}\n"));
-    let send = if version == 1 { "send-proxy" } else { "send-proxy-v2" };
     let server = format!("server one {} {send}\n", servers[0].replace("unix:", "unix@"));
     replace(&site, "server one 127.0.0.1:8080 send-proxy-v2\n", &server)
 }
 
-fn haproxy(address: &str, h2: &str, servers: &[&str]) -> String {
+/// Returns a configuration of HAProxy. `bind` are its lines about addresses.
+fn haproxy(bind: &str, servers: &[&str]) -> String {
     let servers: String = servers
         .iter()
         .zip(1..)
         .map(|(server, number)| format!("    server s{number} {}\n", server.replace("unix:", "unix@")))
         .collect();
     let site = documented("haproxy", "backend quickio");
-    let site = replace(
-        &site,
-        "    bind :443 ssl crt /etc/haproxy/site.pem\n",
-        &format!("    bind {address}\n    bind {h2} proto h2\n"),
-    );
+    let site = replace(&site, "bind :443 ssl crt /etc/haproxy/site.pem", bind);
     replace(&site, "    server one 127.0.0.1:8080\n", &servers)
 }
 

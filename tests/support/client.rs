@@ -1,42 +1,11 @@
 //! A blocking client over raw TCP and WebSocket. It also sends bytes that are not valid in the protocol.
 
 use super::conversation::{Conversation, Ended, Inbox, Transport};
+use super::http;
+use super::stream::{self, Stream};
 use super::wire::{self, Frame, Received};
-use super::{DEADLINE, http};
-use socket2::{Domain, SockRef, Socket, Type};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
-
-/// The byte stream under a client.
-trait Stream: Read + Write + Send {
-    fn set_timeouts(&self, timeout: Duration);
-    fn shutdown_write(&self);
-    fn set_linger_zero(&self);
-}
-
-macro_rules! stream {
-    ($type:ty) => {
-        impl Stream for $type {
-            fn set_timeouts(&self, timeout: Duration) {
-                self.set_read_timeout(Some(timeout)).unwrap();
-                self.set_write_timeout(Some(timeout)).unwrap();
-            }
-
-            fn shutdown_write(&self) {
-                let _ = self.shutdown(std::net::Shutdown::Write); // fails if the peer has disconnected
-            }
-
-            fn set_linger_zero(&self) {
-                SockRef::from(self).set_linger(Some(Duration::ZERO)).unwrap();
-            }
-        }
-    };
-}
-
-stream!(TcpStream);
-stream!(UnixStream);
+use std::io::ErrorKind;
+use std::net::IpAddr;
 
 /// One connection. Every read and write has a deadline, and panics past it.
 pub struct Client {
@@ -50,25 +19,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and sends nothing yet. `address` is `HOST:PORT` or `unix:PATH`.
+    /// Connects and sends nothing yet. `address` is `HOST:PORT`, `unix:PATH` or `tls://HOST:PORT`.
     pub fn connect(address: &str, transport: Transport) -> Client {
-        match address.strip_prefix("unix:") {
-            Some(path) => {
-                let stream = UnixStream::connect(path).expect("the server accepts");
-                Client::over(Box::new(stream), transport, String::new())
-            }
-            None => Client::over_tcp(TcpStream::connect(address).expect("the server accepts"), transport),
-        }
+        Client::over(stream::connect(address), transport)
     }
 
     /// As [`Client::connect`], from a source address, with the smallest receive buffer that the kernel allows.
     pub fn connect_from(source: IpAddr, address: &str, transport: Transport) -> Client {
-        let address: SocketAddr = address.parse().expect("HOST:PORT");
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(2048).unwrap();
-        socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
-        socket.connect(&address.into()).expect("the server accepts");
-        Client::over_tcp(socket.into(), transport)
+        Client::over(stream::connect_small(Some(source), address), transport)
     }
 
     /// Connects and completes the handshake.
@@ -78,18 +36,11 @@ impl Client {
         client
     }
 
-    fn over_tcp(stream: TcpStream, transport: Transport) -> Client {
-        stream.set_nodelay(true).unwrap();
-        let address = stream.local_addr().unwrap().to_string();
-        Client::over(Box::new(stream), transport, address)
-    }
-
-    fn over(stream: Box<dyn Stream>, transport: Transport, address: String) -> Client {
+    fn over((stream, address): (Box<dyn Stream>, String), transport: Transport) -> Client {
         assert!(
             Transport::SOCKETS.contains(&transport),
             "{transport:?} has a client of its own: `HttpClient`"
         );
-        stream.set_timeouts(DEADLINE);
         Client { stream, transport, input: Vec::new(), inbox: Inbox::default(), address }
     }
 

@@ -1,10 +1,8 @@
 //! The part of HTTP/1.1 that the tests need: polls, event streams, upgrades, refusals, and the statistics endpoint.
 
-use super::DEADLINE;
-use socket2::{Domain, SockRef, Socket, Type};
+use super::stream::{self, Stream};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::IpAddr;
 
 /// The key of RFC 6455, section 1.3, and its `Sec-WebSocket-Accept`.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -54,39 +52,26 @@ pub fn take_head(input: &mut Vec<u8>) -> Option<Head> {
 
 /// A keep-alive connection.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     input: Vec<u8>,
 }
 
 impl Connection {
     pub fn open(address: &str) -> Connection {
-        let stream = connect(address);
-        stream.set_nodelay(true).unwrap();
-        Connection { stream, input: Vec::new() }
+        Connection::over(stream::connect(address))
     }
 
     /// As [`Connection::open`], with the smallest receive buffer that the kernel allows.
     pub fn open_small(address: &str) -> Connection {
-        let address: SocketAddr = address.parse().expect("HOST:PORT");
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(2048).unwrap();
-        socket.connect(&address.into()).expect("the server accepts");
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        Connection { stream, input: Vec::new() }
+        Connection::over(stream::connect_small(None, address))
     }
 
     /// As [`Connection::open`], from a source address.
     pub fn open_from(source: IpAddr, address: &str) -> Connection {
-        let address: SocketAddr = address.parse().expect("HOST:PORT");
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
-        socket.connect(&address.into()).expect("the server accepts");
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Connection::over(stream::connect_from(source, address))
+    }
+
+    fn over((stream, _): (Box<dyn Stream>, String)) -> Connection {
         Connection { stream, input: Vec::new() }
     }
 
@@ -101,12 +86,12 @@ impl Connection {
 
     /// Shuts down the sending side. The client can still read.
     pub fn shutdown_write(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write); // fails if the peer has disconnected
+        self.stream.shutdown_write();
     }
 
     /// Resets the connection.
     pub fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        self.stream.set_linger_zero();
     }
 
     /// Reads the next response.
@@ -114,7 +99,7 @@ impl Connection {
         let head = self.head();
         let length = head.header("content-length").expect("a length").parse().expect("a number");
         while self.input.len() < length {
-            assert!(read_more(&mut self.stream, &mut self.input), "half a body of {length}");
+            assert!(read_more(&mut *self.stream, &mut self.input), "half a body of {length}");
         }
         let rest = self.input.split_off(length);
         let body = String::from_utf8(std::mem::replace(&mut self.input, rest)).expect("a body in UTF-8");
@@ -127,7 +112,7 @@ impl Connection {
             if let Some(head) = take_head(&mut self.input) {
                 return head;
             }
-            let more = read_more(&mut self.stream, &mut self.input);
+            let more = read_more(&mut *self.stream, &mut self.input);
             assert!(more, "no response, only {:?}", String::from_utf8_lossy(&self.input));
         }
     }
@@ -150,7 +135,7 @@ impl Connection {
                 let rest = self.input.split_off(at + end.len());
                 return Some(String::from_utf8(std::mem::replace(&mut self.input, rest)).expect("UTF-8"));
             }
-            if !read_more(&mut self.stream, &mut self.input) {
+            if !read_more(&mut *self.stream, &mut self.input) {
                 assert!(self.input.is_empty(), "ended at {:?}", String::from_utf8_lossy(&self.input));
                 return None;
             }
@@ -159,10 +144,7 @@ impl Connection {
 
     /// Returns whether everything that was received has been read.
     pub fn is_silent(&self) -> bool {
-        self.stream.set_nonblocking(true).unwrap();
-        let silent = self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        self.stream.set_nonblocking(false).unwrap();
-        silent && self.input.is_empty()
+        self.stream.is_silent() && self.input.is_empty()
     }
 
     /// Waits until the server closes the connection, and expects no bytes before.
@@ -220,28 +202,21 @@ impl Session {
 /// Sends a request over a new connection and reads its response. A response without `Content-Length` ends with the
 /// connection.
 pub fn exchange(address: &str, request: impl AsRef<[u8]>) -> Response {
-    let (response, _) = exchange_on(&mut connect(address), request);
+    let (response, _) = exchange_on(&mut *stream::connect(address).0, request);
     response
 }
 
 /// As [`exchange`]. The server must close the connection afterwards, and send nothing after the response.
 pub fn exchange_closing(address: &str, request: impl AsRef<[u8]>) -> Response {
-    let mut stream = connect(address);
-    let (response, mut rest) = exchange_on(&mut stream, request);
+    let (mut stream, _) = stream::connect(address);
+    let (response, mut rest) = exchange_on(&mut *stream, request);
     // A server that closes with unread input resets the connection.
     let _ = stream.read_to_end(&mut rest);
     assert!(rest.is_empty(), "bytes after the response: {:?}", String::from_utf8_lossy(&rest));
     response
 }
 
-fn connect(address: &str) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("the server accepts");
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    stream
-}
-
-fn exchange_on(stream: &mut TcpStream, request: impl AsRef<[u8]>) -> (Response, Vec<u8>) {
+fn exchange_on(stream: &mut dyn Stream, request: impl AsRef<[u8]>) -> (Response, Vec<u8>) {
     // A server may respond and close before it has read everything.
     let _ = stream.write_all(request.as_ref());
     let mut input = Vec::new();
@@ -257,7 +232,7 @@ fn exchange_on(stream: &mut TcpStream, request: impl AsRef<[u8]>) -> (Response, 
     (Response { head, body: String::from_utf8(input).expect("a body in UTF-8") }, rest)
 }
 
-fn read_more(stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
+fn read_more(stream: &mut dyn Stream, input: &mut Vec<u8>) -> bool {
     let mut chunk = [0; 16 * 1024];
     let read = stream.read(&mut chunk).expect("the response comes before the deadline");
     input.extend_from_slice(&chunk[..read]);

@@ -8,6 +8,8 @@ pub mod conversation;
 pub mod http;
 pub mod http_client;
 pub mod server;
+#[allow(dead_code, reason = "not every test binary needs all of it")]
+pub mod stream;
 #[allow(dead_code, reason = "not every test binary uses TLS")]
 pub mod tls;
 pub mod wire;

@@ -10,8 +10,8 @@ use std::io;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// An authority that issues certificates, and a directory for their files, which is removed when the value is dropped.
 pub struct Authority {
@@ -81,10 +81,7 @@ impl Authority {
     fn builder(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
-        ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
+        builder(roots)
     }
 }
 
@@ -103,6 +100,11 @@ pub fn connect(address: &str, client: &Arc<ClientConfig>, name: &str) -> io::Res
     let socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(DEADLINE))?;
     socket.set_write_timeout(Some(DEADLINE))?;
+    begin(socket, client, name)
+}
+
+/// Completes the handshake over a connection.
+pub fn begin(socket: TcpStream, client: &Arc<ClientConfig>, name: &str) -> io::Result<TlsStream> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let connection = ClientConnection::new(Arc::clone(client), name).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, socket);
@@ -110,6 +112,30 @@ pub fn connect(address: &str, client: &Arc<ClientConfig>, name: &str) -> io::Res
         stream.conn.complete_io(&mut stream.sock)?;
     }
     Ok(stream)
+}
+
+/// The files of a certificate of tests/certificates for localhost and 127.0.0.1, and of its key.
+pub const OF_TESTS: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/server.pem"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/server.key"),
+];
+
+/// Returns a client that trusts the authority of tests/certificates.
+pub fn client_of_tests() -> Arc<ClientConfig> {
+    static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/ca.pem");
+        roots.add(certificate(authority)).unwrap();
+        Arc::new(builder(roots).with_no_client_auth())
+    });
+    Arc::clone(&CLIENT)
+}
+
+fn builder(roots: RootCertStore) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
 }
 
 /// Returns the certificate in a file.
