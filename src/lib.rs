@@ -23,6 +23,7 @@
 //! | [`limits`] | limits that are not settings: names, units, reasons |
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod client;

@@ -322,3 +322,34 @@ pub const AUTH_PATTERNS_MAX: usize = 64;
 
 /// The maximum number of keys in a JSON Web Key Set. Providers publish two to ten.
 pub const JWKS_KEYS_MAX: usize = 64;
+
+/// The maximum number of keys of the server API. Each request is compared with all of them.
+pub const API_KEYS_MAX: usize = 256;
+
+/// The maximum number of connections of the server API. A back end has a few for each of its processes; the rest is for idle
+/// ones. One more is answered 503. Each takes a descriptor, and about 12 KiB while it is served.
+pub const API_CONNECTIONS_MAX: usize = 1024;
+
+/// The maximum number of messages of the server API that wait for one shard. Each request has one message at most for a shard,
+/// and the bodies of all of them are bounded by `api-bytes-max`. A request that finds no room is answered 503.
+pub const API_MESSAGES_MAX: usize = 1024;
+
+/// The maximum number of events of the server API that a shard broadcasts in one turn. They take about a millisecond if the
+/// paths have few subscribers. The rest is broadcast in the next turns.
+pub const API_EVENTS_PER_TURN_MAX: usize = 4096;
+
+/// The number of deliveries after which a shard begins no other event of the server API in a turn. They take about 3 ms. One
+/// event reaches all of its subscribers in one turn, whatever their number.
+pub const API_DELIVERIES_PER_TURN_MAX: usize = 65_536;
+
+/// The time for which the answer to a request with an `Idempotency-Key` is remembered: longer than back ends try again.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(300);
+
+/// The maximum length of an `Idempotency-Key` in bytes. Most are UUIDs.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The maximum number of answers that are remembered, for five minutes of 300 requests a second. The oldest give way.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+
+/// The maximum memory of the answers that are remembered, in bytes. The oldest give way.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 64 << 20;

@@ -5,6 +5,7 @@
 
 use crate::qev::stats::LatencyHistogram;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The description of a counter, gauge or latency.
@@ -306,6 +307,24 @@ metrics! {
             "Receives that the kernel ended because no receive buffer was free; they are restarted.";
         SubmissionsFull = "submissions_full", "submissions",
             "Number of times that the submission queue was full and was submitted before the end of the turn.";
+        ApiRequests = "api_requests", "requests",
+            "Requests to the server API, refused ones included.";
+        ApiEvents = "api_events", "events",
+            "Events that back ends have broadcast by the server API.";
+        ApiRefusedKey = "api_refused_key", "requests",
+            "Requests to the server API that were answered 401: they had no key, or one that is unknown.";
+        ApiRefusedScope = "api_refused_scope", "requests",
+            "Requests to the server API that were answered 403: their key does not have the scope that they need.";
+        ApiRefusedInvalid = "api_refused_invalid", "requests",
+            "Requests to the server API that were refused because of their body, its size or its type, or their \
+             Idempotency-Key.";
+        ApiRefusedBusy = "api_refused_busy", "requests",
+            "Requests to the server API that were answered 503: a shard had no room for their messages, or the bodies of \
+             all requests took too much memory (api-bytes-max). Nothing was done.";
+        ApiReplayed = "api_replayed", "requests",
+            "Requests to the server API whose Idempotency-Key was known: they were answered as before, and nothing was done.";
+        ApiKeysEvicted = "api_keys_evicted", "keys",
+            "Idempotency keys that were forgotten before five minutes had passed, because there were too many.";
     }
 }
 
@@ -504,6 +523,38 @@ impl Counters {
 impl Default for Counters {
     fn default() -> Counters {
         Counters::new()
+    }
+}
+
+/// Counters that several threads may use: those of services that belong to no shard.
+#[derive(Debug)]
+pub struct SharedCounters {
+    values: [AtomicU64; Counter::COUNT],
+}
+
+impl SharedCounters {
+    /// Returns counters that are all zero.
+    #[must_use]
+    pub fn new() -> SharedCounters {
+        SharedCounters { values: [const { AtomicU64::new(0) }; Counter::COUNT] }
+    }
+
+    /// Adds `n` to a counter.
+    pub fn add(&self, counter: Counter, n: u64) {
+        self.values[counter as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Adds these to the counters of a shard.
+    pub fn add_to(&self, counters: &mut Counters) {
+        for &counter in Counter::ALL {
+            counters.add(counter, self.values[counter as usize].load(Ordering::Relaxed));
+        }
+    }
+}
+
+impl Default for SharedCounters {
+    fn default() -> SharedCounters {
+        SharedCounters::new()
     }
 }
 
@@ -720,6 +771,17 @@ mod tests {
         for metric in all_metrics() {
             assert!(docs.contains(&format!("| `{}` | {} | {} |\n", metric.name, metric.unit, metric.help)));
         }
+    }
+
+    #[test]
+    fn shared_counters_are_added_to_those_of_a_shard() {
+        let (shared, mut counters) = (SharedCounters::new(), Counters::new());
+        shared.add(Counter::ApiEvents, 2);
+        shared.add(Counter::ApiEvents, 3);
+        counters.add(Counter::ApiEvents, 1);
+        shared.add_to(&mut counters);
+        assert_eq!(counters.get(Counter::ApiEvents), 6);
+        assert_eq!(counters.get(Counter::ApiRequests), 0);
     }
 
     #[test]

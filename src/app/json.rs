@@ -80,7 +80,7 @@ impl Json {
 }
 
 /// Returns whether a text is one JSON text, or empty. The parser has no recursion: nesting may have any depth.
-fn is_json(text: &str) -> bool {
+pub(crate) fn is_json(text: &str) -> bool {
     text.is_empty() || serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 

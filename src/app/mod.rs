@@ -42,6 +42,7 @@ pub mod worker;
 pub mod worker_app;
 
 pub use event::{Event, Reply, ReplyTo, Subscription, Unsubscribed};
+pub(crate) use json::is_json;
 pub use json::{Json, NotJson};
 pub use later::{Later, LaterDecision, Unanswered};
 pub use registrar::{

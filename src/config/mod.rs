@@ -5,7 +5,7 @@
 //! | `table` | one row for each setting: name, kind, default, bounds, description. Everything else is derived from it |
 //! | `entries` | the same for settings that are arrays of tables, such as `[[rules]]`: rows for their keys, and reading an entry |
 //! | `arrays` | the list of these rows |
-//! | `rules` | the row of `[[rules]]` |
+//! | `rules`, `api_keys` | the rows of `[[rules]]` and `[[api-keys]]` |
 //! | `secret` | reads the file of a secret that an entry names |
 //! | `sources` | reads flags, variables and the file into raw values, each with its location |
 //! | `foreign` | the variables of Kubernetes and Docker that look like settings |
@@ -18,6 +18,7 @@
 //!
 //! A flag overrides the environment, the environment overrides the file, and the file overrides the default.
 
+mod api_keys;
 pub mod arrays;
 mod changes;
 pub mod clienttest;
@@ -46,6 +47,7 @@ use ipnet::IpNet;
 
 use crate::rules::Rule;
 
+pub use api_keys::{ApiKeySetting, Scope};
 pub use changes::changed;
 pub use clienttest::ClientTestConfig;
 pub use error::{ConfigError, Location};
@@ -266,6 +268,16 @@ pub struct Config {
     pub admin: Vec<SocketAddr>,
     /// The addresses in `admin` take TLS, and nothing else.
     pub admin_tls: bool,
+    /// The addresses of the server API. Empty if there is none.
+    pub api: Vec<SocketAddr>,
+    /// The addresses in `api` take TLS, and nothing else.
+    pub api_tls: bool,
+    /// The keys of the server API.
+    pub api_keys: Vec<ApiKeySetting>,
+    /// The maximum size of the body of a request to the server API, in bytes.
+    pub api_body_bytes_max: usize,
+    /// The maximum memory of all requests to the server API that are not done yet, in bytes.
+    pub api_bytes_max: usize,
     /// The names that requests to the admin endpoint may use for this host, in addition to `localhost` and IP addresses.
     pub admin_hosts: Vec<String>,
     /// The number of shards, or `None` for one on each available core.
@@ -445,6 +457,11 @@ impl Default for Config {
             listen_group: None,
             admin: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))],
             admin_tls: false,
+            api: Vec::new(),
+            api_tls: false,
+            api_keys: Vec::new(),
+            api_body_bytes_max: 4 << 20,
+            api_bytes_max: 64 << 20,
             admin_hosts: Vec::new(),
             shards: None,
             app: Vec::new(),

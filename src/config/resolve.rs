@@ -184,7 +184,8 @@ fn check_addresses(config: &Config) -> Result<(), ConfigError> {
         ListenAddress::Unix(_) => None,
     });
     let admin = config.admin.iter().map(|address| ("admin", *address));
-    let used: Vec<(&'static str, SocketAddr)> = listen.chain(admin).collect();
+    let api = config.api.iter().map(|address| ("api", *address));
+    let used: Vec<(&'static str, SocketAddr)> = listen.chain(admin).chain(api).collect();
     for (number, other) in used.iter().enumerate() {
         if let Some(one) = used[..number].iter().find(|one| value::overlap(one.1, other.1)) {
             return Err(ConfigError::SameAddress { one: *one, other: *other });
@@ -208,6 +209,7 @@ fn check_tls(config: &Config) -> Result<(), ConfigError> {
     let needs = match listener {
         Some(listen) => format!("listen {listen}"),
         None if config.admin_tls => format!("admin tls://{}", config.admin[0]),
+        None if config.api_tls => format!("api tls://{}", config.api[0]),
         None if keys > 0 => "tls-key".to_owned(),
         None if config.tls_client_ca.is_some() => "tls-client-ca".to_owned(),
         None if config.tls_ticket_key_file.is_some() => "tls-ticket-key-file".to_owned(),

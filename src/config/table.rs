@@ -216,6 +216,18 @@ pub static SETTINGS: &[Setting] = &[
               certificates of tls-cert.",
     },
     Setting {
+        name: "api",
+        group: Group::Serving,
+        kind: ValueKind::AddressOrOff {
+            addresses: |config| &mut config.api,
+            tls: |config| &mut config.api_tls,
+        },
+        default: "off",
+        doc: "The address of the server API, by which back ends broadcast events over HTTP. It needs keys: [[api-keys]] in \
+              the settings file. tls://ADDRESS serves it over HTTPS, with the certificates of tls-cert; without TLS, anybody \
+              on the way can read the keys.",
+    },
+    Setting {
         name: "admin-hosts",
         group: Group::Serving,
         kind: ValueKind::Hosts(|config| &mut config.admin_hosts),
@@ -882,6 +894,33 @@ pub static SETTINGS: &[Setting] = &[
         default: "8192",
         doc: "The maximum number of commands from applications' own threads that wait for one shard. One more is \
               refused, and the application receives an error.",
+    },
+    Setting {
+        name: "api-body-bytes-max",
+        group: Group::Sizes,
+        kind: ValueKind::Count {
+            min: KI,
+            max: 256 * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.api_body_bytes_max,
+        },
+        default: "4Mi",
+        doc: "The maximum size of the body of a request to the server API. A larger one is answered 413.",
+    },
+    Setting {
+        name: "api-bytes-max",
+        group: Group::Sizes,
+        kind: ValueKind::Count {
+            min: 64 * KI,
+            max: 1 << 40,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.api_bytes_max,
+        },
+        default: "64Mi",
+        doc: "The maximum memory of all requests to the server API that the shards have not carried out yet. A request that \
+              finds no room is answered 503, and nothing of it is done.",
     },
     Setting {
         name: "clock",

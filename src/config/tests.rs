@@ -67,6 +67,11 @@ fn nothing_by_default() -> Config {
         tls_client_ca: Some("x".into()),
         tls_client_auth: TlsClientAuth::Optional,
         tls_ticket_key_file: Some("x".into()),
+        api: vec![SocketAddr::from(([127, 0, 0, 1], 1))],
+        api_tls: true,
+        api_keys: vec![],
+        api_body_bytes_max: 81,
+        api_bytes_max: 82,
         admin_hosts: vec!["x".into()],
         shards: Some(77),
         app: vec!["x".into()],
@@ -180,6 +185,8 @@ fn another_value(setting: &Setting) -> &'static str {
         "listen-mode" => "0660",
         "listen-group" => "www-data",
         "admin" => "off",
+        "api" => "127.0.0.1:9",
+        "api-bytes-max" => "1Mi",
         "admin-hosts" => "admin.example,quickio",
         "shards" => "3",
         "app" => "relay,clienttest",
@@ -943,6 +950,44 @@ fn trusted_proxies_are_networks() {
     assert_eq!(proxies("").unwrap(), []);
     for wrong in ["localhost", "10.0.0.0/33", "10.0.0/8", "*", "127.0.0.1:80", "10.0.0.0/8,,::1", "unix:/a"] {
         assert!(proxies(wrong).is_err(), "{wrong}");
+    }
+}
+
+/// Returns the API keys that a settings file has, or the error.
+fn api_keys(text: &str) -> Result<Vec<ApiKeySetting>, String> {
+    of_file(text).map(|config| config.api_keys)
+}
+
+#[test]
+fn api_keys_are_sections() {
+    let text = "[[api-keys]]\nname = 'shop'\nsecret-file = '/k'\nscopes = ['send', 'broadcast']\n\n[[api-keys]]\n\
+                name = 'blog'\nsecret-file = 'l'\nscopes = ['read']\n";
+    let key = |name: &str, file: &str, scopes: &[Scope]| ApiKeySetting {
+        name: name.into(),
+        secret_file: file.into(),
+        scopes: scopes.to_vec(),
+    };
+    let expected = [key("shop", "/k", &[Scope::Broadcast, Scope::Send]), key("blog", "l", &[Scope::Read])];
+    assert_eq!(api_keys(text).unwrap(), expected);
+    for (text, expected) in [
+        (
+            "name = 'a b'\nsecret-file = 'l'\nscopes = ['read']",
+            "name of [[api-keys]] number 1 cannot be `a b`",
+        ),
+        ("name = 'a'\nsecret-file = 'l'\nscopes = []", "a key without a scope permits nothing"),
+        ("name = 'a'\nsecret-file = 'l'\nscopes = ['all']", "it is not one of the choices"),
+        ("name = 'a'\nscopes = ['read']", "[[api-keys]] number 1 has no secret-file"),
+        (
+            "name = 'a'\nsecret-file = 'l'\nscopes = ['read']\n[[api-keys]]\nname = 'a'\nsecret-file = 'm'\n\
+             scopes = ['read']",
+            "another API key has this name",
+        ),
+    ] {
+        let error = api_keys(&format!("[[api-keys]]\n{text}\n")).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    for scope in Scope::ALL {
+        assert_eq!(Scope::NAMES[Scope::ALL.iter().position(|other| other == scope).unwrap()], scope.name());
     }
 }
 

@@ -71,6 +71,12 @@ impl<'a> PathRef<'a> {
         if cleaned.is_empty() { Err(PathError::Empty) } else { Ok(PathRef(cleaned)) }
     }
 
+    /// Returns this text as a path, or `None` if it is not one: it is empty, too long or not clean.
+    pub fn exact(text: &'a str) -> Option<PathRef<'a>> {
+        let is_path = !text.is_empty() && text.len() <= PATH_BYTES_MAX && is_clean(text.as_bytes());
+        is_path.then_some(PathRef(text))
+    }
+
     /// Returns the text of the path.
     pub fn as_str(self) -> &'a str {
         self.0
@@ -229,6 +235,18 @@ mod tests {
                 let expected = if at == length - 1 { &expected[..at] } else { &expected };
                 assert_eq!(cleaned(&raw).ok(), (length > 1).then(|| expected.to_owned()));
             }
+        }
+    }
+
+    #[test]
+    fn only_clean_texts_are_paths_as_they_are() {
+        let longest = "a".repeat(PATH_BYTES_MAX);
+        for path in ["/a", "a/b", "/A-Z_09/x", &longest] {
+            assert_eq!(PathRef::exact(path).map(PathRef::as_str), Some(path));
+        }
+        let too_long = format!("/{longest}");
+        for text in ["", "/", "/a/", "//a", "/a//b", "/a b", "/a:0=1", "/\u{e9}", &too_long] {
+            assert_eq!(PathRef::exact(text), None, "{text:?}");
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) trait MessageSource: Send + Sync {
 /// Invariant: `messages` is at least the number of messages in `queue`, and at most `messages_max`.
 pub(super) struct InboxShared<M> {
     queue: SegQueue<M>,
-    /// The number of messages in the queue, those included that are about to be put there.
+    /// The number of messages in the queue, and of places that are reserved.
     messages: AtomicUsize,
     messages_max: usize,
     /// `false` after the inbox was dropped.
@@ -69,12 +69,21 @@ impl<M> Mailbox<M> {
     ///
     /// Returns [`Full`] with the message if the inbox is full or the shard has ended.
     pub fn post(&self, message: M) -> Result<bool, Full<M>> {
-        if !self.shared.open.load(Ordering::Relaxed) {
-            return Err(Full(message));
+        match self.reserve() {
+            Some(place) => Ok(place.post(message)),
+            None => Err(Full(message)),
         }
-        if !self.shared.reserve() {
-            return Err(Full(message));
-        }
+    }
+
+    /// Reserves a place for a message, or returns `None` if the inbox is full or the shard has ended. With places in several
+    /// inboxes, a thread posts to all of them or to none.
+    pub fn reserve(&self) -> Option<ReservedPlace<'_, M>> {
+        let is_reserved = self.shared.open.load(Ordering::Relaxed) && self.shared.reserve();
+        is_reserved.then(|| ReservedPlace { mailbox: self })
+    }
+
+    /// Posts a message for which a place was reserved.
+    fn post_reserved(&self, message: M) -> bool {
         self.shared.queue.push(message);
         // This fence is F1 in `qev/bell.rs`: it stands between the message and the check whether the shard sleeps. It
         // also stands between the message and the check whether the inbox was dropped in the meantime: either
@@ -82,9 +91,39 @@ impl<M> Mailbox<M> {
         fence(Ordering::SeqCst);
         if !self.shared.open.load(Ordering::Relaxed) {
             self.shared.discard();
-            return Ok(false);
+            return false;
         }
-        Ok(self.bell.must_ring())
+        self.bell.must_ring()
+    }
+}
+
+/// A place for one message in an inbox. Dropping it gives the place back.
+#[must_use = "the place is given back when it is dropped"]
+pub struct ReservedPlace<'a, M> {
+    mailbox: &'a Mailbox<M>,
+}
+
+impl<M> ReservedPlace<'_, M> {
+    /// Posts a message. Returns `true` if the shard sleeps: the caller must then wake it at once and in any case.
+    ///
+    /// If the shard has ended meanwhile, the message is dropped.
+    pub fn post(self, message: M) -> bool {
+        let mailbox = self.mailbox;
+        // The message takes the place.
+        std::mem::forget(self);
+        mailbox.post_reserved(message)
+    }
+}
+
+impl<M> Drop for ReservedPlace<'_, M> {
+    fn drop(&mut self) {
+        self.mailbox.shared.messages.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<M> fmt::Debug for ReservedPlace<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReservedPlace")
     }
 }
 
@@ -241,6 +280,26 @@ mod tests {
         assert_eq!(received(&mut inbox, 1), [1]);
         assert!(mailbox.post(3).is_ok());
         assert_eq!(inbox.len(), 2);
+    }
+
+    #[test]
+    fn a_reserved_place_is_used_or_given_back() {
+        let bell = Arc::new(Bell::default());
+        let (mailbox, mut inbox, waiting) = inbox(2, Arc::clone(&bell));
+        let first = mailbox.reserve().expect("there is room");
+        let second = mailbox.reserve().expect("there is room");
+        assert!(mailbox.reserve().is_none());
+        assert_eq!(mailbox.post(1), Err(Full(1)));
+        assert!(!waiting.has_messages(), "a place is no message");
+        drop(first);
+        assert_eq!(mailbox.post(1), Ok(false));
+        assert!(bell.announce_sleep(false));
+        assert!(second.post(2), "the shard sleeps");
+        assert_eq!(received(&mut inbox, 9), [1, 2]);
+        let late = mailbox.reserve().expect("there is room");
+        drop(inbox);
+        assert!(!late.post(3), "the message is dropped with the inbox");
+        assert!(mailbox.reserve().is_none() && !waiting.has_messages());
     }
 
     /// Each poster counts what it was allowed to post. The messages must never be more than the inbox holds.

@@ -114,6 +114,15 @@ fn check_addresses(config: &Config, report: &mut Report) {
             }
         }
     }
+    for address in &config.api {
+        match listen::check_tcp(*address) {
+            Ok(()) => report.passed(&format!("api {address}")),
+            Err(source) => {
+                let error = crate::api::ApiError::Bind { address: *address, source };
+                report.failed(&format!("api {address}"), &error.into());
+            }
+        }
+    }
 }
 
 impl Report {

@@ -1,9 +1,11 @@
 //! The errors that prevent the server from starting, or end it.
 
+use super::api_keys::ApiKeyError;
 use super::listen::ListenError;
 use super::resources::ResourceError;
 use super::tls::TlsError;
 use crate::admin::AdminError;
+use crate::api::ApiError;
 use crate::app::c::LoadError;
 use crate::app::worker::StartError;
 use crate::app::{self};
@@ -46,6 +48,10 @@ pub enum ServerError {
     Listen(#[from] ListenError),
     #[error("{0}")]
     Admin(#[from] AdminError),
+    #[error("{0}")]
+    Api(#[from] ApiError),
+    #[error("{0}")]
+    ApiKey(#[from] ApiKeyError),
     #[error("the control executor cannot start: {error}{hint}")]
     Control { error: io::Error, hint: String },
     #[error("{0}")]

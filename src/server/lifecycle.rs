@@ -1,5 +1,6 @@
 //! The life cycle of a server: it starts in order, waits for a signal or a failure, and shuts down in order.
 
+use super::api::ApiService;
 use super::apps::LoadedApplications;
 use super::error::ServerError;
 use super::listen::{self, BoundListeners};
@@ -20,6 +21,7 @@ use crate::app::worker_app::WorkerApplication;
 use crate::app::{self, Application, Server};
 use crate::config::{ClockKind, Config};
 use crate::log;
+use crate::metrics::SharedCounters;
 use crate::qev::clock::{Clock, ClockHandle, nanos};
 use crate::qev::control::{Spawner, TlsAcceptor};
 use crate::qev::probe::{KernelFeatures, probe};
@@ -114,6 +116,8 @@ struct RunningServer {
     tls: Option<TlsService>,
     /// The TLS of the admin endpoint.
     admin_tls: Option<TlsAcceptor>,
+    /// `None` if the server API is off.
+    api: Option<ApiService>,
 }
 
 impl RunningServer {
@@ -155,7 +159,9 @@ impl RunningServer {
             app.set_shards(Arc::clone(threads.mailboxes()) as Arc<dyn worker::ShardsHandle>);
         }
         start_apps(&apps, &Server::new(Arc::clone(threads.mailboxes()) as Arc<dyn app::Post>))?;
+        let service_counters = Arc::new(SharedCounters::new());
         let parts = statistics::StatisticsParts {
+            services: Arc::clone(&service_counters),
             mailboxes: Arc::clone(threads.mailboxes()),
             clock: clock_handle,
             workers: workers.clone(),
@@ -175,6 +181,8 @@ impl RunningServer {
                 Ok::<_, AdminError>(addresses.iter().map(|address| format!("{prefix}{address}")).collect())
             })?;
         }
+        let api_tls = tls.as_ref().map(|tls| TlsAcceptor::new(tls.config()));
+        let api = ApiService::start(&config, api_tls, &service_counters, threads.mailboxes(), &mut services)?;
         if let Some(tls) = &mut tls {
             let events = event_sender.clone();
             let watch = tls.watch(move || {
@@ -213,6 +221,7 @@ impl RunningServer {
             listeners,
             tls,
             admin_tls,
+            api,
         })
     }
 
@@ -299,6 +308,9 @@ impl RunningServer {
                 if let Some(admin) = &self.admin_tls {
                     admin.set(tls.config());
                 }
+                if let Some(api) = &self.api {
+                    api.set_tls(&tls.config());
+                }
                 let told = self.threads.mailboxes().send_to_all(|| ControlMessage::Tls(tls.context()));
                 if told < self.threads.len() {
                     tracing::error!(
@@ -311,6 +323,14 @@ impl RunningServer {
             }
         }
         Ok(())
+    }
+
+    /// Reads the keys of the server API again. If one of them cannot be used, those that were read before stay in use.
+    fn reload_api_keys(&self) {
+        let Some(api) = &self.api else { return };
+        if let Err(error) = api.reload(&self.config.api_keys) {
+            tracing::error!("the keys of the server API stay as they were: {error}");
+        }
     }
 
     /// Handles SIGUSR1.
@@ -335,6 +355,7 @@ impl RunningServer {
             }
         }
         let certificates = self.reload_certificates(true);
+        self.reload_api_keys();
         for app in &self.workers {
             let events = self.event_sender.clone();
             let settings = self.config.app_settings.get(app.name()).cloned().unwrap_or_default();

@@ -1,7 +1,9 @@
 //! Messages from threads that are not shards to the shards.
 
+use crate::api::{ApiMessage, ShardsBusy};
 use crate::app::worker::{ShardsHandle, WorkerEvent};
 use crate::app::{Command, Post};
+use crate::limits::API_MESSAGES_MAX;
 use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::{Full, Mailbox};
 use crate::qev::mesh::Port;
@@ -18,6 +20,7 @@ const CONTROL_MESSAGES_MAX: usize = 64;
 pub(super) struct Mailboxes {
     control: Vec<Mailbox<ControlMessage>>,
     app_commands: Vec<Mailbox<AppCommand>>,
+    api: Vec<Mailbox<ApiMessage>>,
     /// The number of commands that the inbox of each shard had no room for.
     refused: Vec<AtomicU64>,
     /// Set once, when all shards have their rings.
@@ -29,6 +32,7 @@ impl Mailboxes {
         Mailboxes {
             control: Vec::new(),
             app_commands: Vec::new(),
+            api: Vec::new(),
             refused: Vec::new(),
             wakeups: OnceLock::new(),
         }
@@ -38,10 +42,12 @@ impl Mailboxes {
     pub fn add(&mut self, port: &mut Port<Envelope>, messages_max: usize, links: usize) -> Inboxes {
         let (to_control, control) = port.inbox(CONTROL_MESSAGES_MAX + 2 * links);
         let (to_app_commands, app_commands) = port.inbox(messages_max);
+        let (to_api, api) = port.inbox(API_MESSAGES_MAX);
         self.control.push(to_control);
+        self.api.push(to_api);
         self.app_commands.push(to_app_commands);
         self.refused.push(AtomicU64::new(0));
-        Inboxes { control, app_commands }
+        Inboxes { control, app_commands, api }
     }
 
     /// Sets the means to wake the shards. No shard sleeps before this.
@@ -78,6 +84,29 @@ impl Mailboxes {
         counters.add(Counter::InboxRefused, self.refused[shard].load(Ordering::Relaxed));
     }
 
+    /// Returns the shard that begins the broadcasts of threads to a path. It is always the same one, so that those of one
+    /// thread stay in order.
+    pub fn of_path(&self, path: &str) -> usize {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        hasher.finish() as usize % self.len()
+    }
+
+    /// Posts each message of the server API to the shard with its number, or none of them.
+    ///
+    /// # Errors
+    ///
+    /// The inbox of one of these shards is full, or the shard has ended.
+    pub fn post_api(&self, messages: Vec<(usize, ApiMessage)>) -> Result<(), ShardsBusy> {
+        let reserve =
+            |(shard, message): (usize, _)| self.api[shard].reserve().map(|place| (shard, place, message));
+        let places: Option<Vec<_>> = messages.into_iter().map(reserve).collect();
+        for (shard, place, message) in places.ok_or(ShardsBusy)? {
+            self.wake_if(place.post(message), shard);
+        }
+        Ok(())
+    }
+
     fn wake_if(&self, must_wake: bool, shard: usize) {
         if let Some(wakeups) = self.wakeups.get().filter(|_| must_wake) {
             wakeups[shard].doorbell.ring();
@@ -101,12 +130,7 @@ impl ShardsHandle for Mailboxes {
 impl Post for Mailboxes {
     fn post(&self, app: u32, command: Command) -> Result<(), Command> {
         let shard = match &command {
-            // Broadcasts of one thread to one path start on one shard, and stay in order.
-            Command::Broadcast { path, .. } => {
-                let mut hasher = DefaultHasher::new();
-                path.hash(&mut hasher);
-                hasher.finish() as usize % self.app_commands.len()
-            }
+            Command::Broadcast { path, .. } => self.of_path(path.as_str()),
             _ => command.client().map_or(0, |client| usize::from(client.shard)),
         };
         // An application in C can pass a client of a shard that does not exist. It is treated as disconnected.

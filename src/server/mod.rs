@@ -12,6 +12,7 @@
 //! | `listen` | the listening sockets |
 //! | `unix_socket` | the files of Unix sockets, and who may connect to them |
 //! | `tls` | certificates, their reloads, and session tickets |
+//! | `api`, `api_keys` | the server API: its way to the shards, and its keys |
 //! | `apps` | the applications that the settings name |
 //! | `services` | the services on the control executor |
 //! | `statistics` | the statistics of all shards, for the admin endpoint |
@@ -23,6 +24,8 @@
 //! | `init` | the process with the number 1 of a container |
 //! | `error` | the errors of all these |
 
+mod api;
+mod api_keys;
 mod apps;
 mod check;
 mod error;
@@ -44,6 +47,7 @@ mod tls;
 mod unix_socket;
 mod watchdog;
 
+pub use api_keys::ApiKeyError;
 pub use error::ServerError;
 pub use init::run_as_init;
 pub use reload::ReadSettings;

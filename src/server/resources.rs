@@ -51,12 +51,12 @@ impl Needs {
         // A Unix socket has one more descriptor, for its file.
         let listeners = config.listen.len() * shards + unix;
         let takes_tls = !config.tls_cert.is_empty();
-        let control = !config.admin.is_empty() || takes_tls;
+        let control = !config.admin.is_empty() || !config.api.is_empty() || takes_tls;
         let descriptors = DESCRIPTORS_BASE
             + DESCRIPTORS_PER_SHARD * shards
             + listeners
             + (DESCRIPTORS_PER_WORKER + shards) * workers
-            + if control { DESCRIPTORS_CONTROL + config.admin.len() } else { 0 }
+            + if control { DESCRIPTORS_CONTROL + config.admin.len() + config.api.len() } else { 0 }
             + if takes_tls { DESCRIPTORS_TLS } else { 0 };
         let buffers_kib = config.receive_buffers as u64 * 16 / 1024;
         let locked_kib = (LOCKED_KIB_PER_SHARD + buffers_kib) * shards as u64;

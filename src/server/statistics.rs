@@ -7,7 +7,7 @@ use super::mailboxes::Mailboxes;
 use crate::admin::{self, CertificateTable, Health, Info};
 use crate::app::worker_app::WorkerApplication;
 use crate::log;
-use crate::metrics::Snapshot;
+use crate::metrics::{SharedCounters, Snapshot};
 use crate::qev::clock::ClockHandle;
 use crate::qev::control::{Spawner, timeout};
 use crate::shard::ControlMessage;
@@ -29,6 +29,8 @@ pub(super) struct StatisticsParts {
     pub listen: Vec<String>,
     /// The certificates of the server.
     pub certificates: CertificateTable,
+    /// The counters of services that belong to no shard.
+    pub services: Arc<SharedCounters>,
     pub dropped_lines: log::LineCount,
     pub failed_lines: log::LineCount,
 }
@@ -142,9 +144,10 @@ impl StatisticsParts {
         for (shard, snapshot) in snapshots.iter_mut().enumerate() {
             self.mailboxes.add_counters(shard, &mut snapshot.counters);
         }
-        // The counters of the supervisors belong to no shard. Added to any shard, they make the sums complete.
+        // The counters of the supervisors and of other services belong to no shard. Added to any shard, they make the sums complete.
         if let Some(first) = snapshots.first_mut() {
             self.workers.iter().for_each(|app| app.add_counters(first));
+            self.services.add_to(&mut first.counters);
         }
         Some(snapshots.into())
     }

@@ -118,6 +118,7 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let mut port = mesh(1, sizes).pop().expect("a mesh of one shard has one port");
     let (_, control) = port.inbox(1);
     let (commands, app_commands) = port.inbox(INBOX_MESSAGES);
+    let (_, api) = port.inbox(1);
     let parts = ShardParts {
         id: 0,
         shared: Arc::new(SharedState::new(&config, 1 << 20)),
@@ -128,7 +129,7 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
         places: 1 << 20,
         link_places: 0,
     };
-    let mut shard = Loop::new(NoKernel::default(), Inboxes { control, app_commands }, parts);
+    let mut shard = Loop::new(NoKernel::default(), Inboxes { control, app_commands, api }, parts);
     shard.state.start_accepting(vec![ListenKind::Plain]);
     (shard, commands)
 }

@@ -31,12 +31,14 @@ impl State {
             self.has_found |= received > 0;
             self.count(Counter::InboxReceived, received as u64);
         }
+        self.gather_api_messages(&mut inboxes.api);
         self.handle_mesh(codecs);
         while !self.mesh.is_over(THREADS) {
             let Some(AppCommand { app, command }) = self.app_commands.pop_front() else { break };
             self.mesh.begin(THREADS);
             self.apply(app, command);
         }
+        self.handle_api_messages();
         inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
     }
 

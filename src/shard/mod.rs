@@ -6,10 +6,10 @@
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
 //!   `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`, `listeners`, `apps`, `sessions`,
-//!   `link_table`, `held`, `stalls`, `tls`;
+//!   `link_table`, `held`, `stalls`, `tls`, `api_queue`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`, `handshakes`,
-//!   `records`, `sealing`;
+//!   `records`, `sealing`, `api`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -32,6 +32,8 @@
 mod accept;
 mod acceptor;
 mod addresses;
+mod api;
+mod api_queue;
 mod apply;
 mod apps;
 mod backpressure;
@@ -87,6 +89,7 @@ pub use listeners::Listener;
 pub use messages::{AppCommand, ControlMessage, Envelope};
 pub use state::{ShardParts, SharedState};
 
+use crate::api::ApiMessage;
 use crate::metrics::{Counter, Timing};
 use crate::qev::inbox::Inbox;
 use crate::qev::ring::Ring;
@@ -104,6 +107,8 @@ pub struct Inboxes {
     pub control: Inbox<ControlMessage>,
     /// Commands of the applications' threads.
     pub app_commands: Inbox<AppCommand>,
+    /// Messages of the server API.
+    pub api: Inbox<ApiMessage>,
 }
 
 /// A shard, on its own thread.
@@ -183,6 +188,7 @@ impl<K: Kernel> Loop<K> {
         // 9. Messages that overflowed, into rings that have room again.
         state.mesh.flush();
         inboxes.app_commands.set_paused(state.threads_must_wait());
+        inboxes.api.set_paused(!state.api.is_empty());
         state.end_turn(kernel.take_submissions_full());
         if is_new_second {
             kernel.give_back();

@@ -94,6 +94,11 @@ impl PubSub {
         bits(self.subscriptions.remote(path))
     }
 
+    /// The number of this shard's subscribers of a path.
+    pub fn subscribers(&self, path: PathId) -> usize {
+        self.subscriptions.subscribers(path).len()
+    }
+
     /// Queues a broadcast for this shard's subscribers.
     pub fn queue(&mut self, path: PathId, data: Json, accepted_ns: u64) {
         if !self.subscriptions.subscribers(path).is_empty() {

@@ -6,6 +6,7 @@
 
 use super::acceptor::Acceptor;
 use super::addresses::Addresses;
+use super::api_queue::ApiQueue;
 use super::apps::Apps;
 use super::codecs::Codecs;
 use super::connection::{Connection, Stage};
@@ -139,6 +140,7 @@ pub(super) struct State {
     pub held: HeldInput,
     /// The commands of threads that were taken from the inbox and are not applied yet.
     pub app_commands: VecDeque<AppCommand>,
+    pub api: ApiQueue,
     /// `true` if data that was not JSON was refused, and the event that has caused it was not answered yet.
     pub has_refused_data: bool,
     /// `true` if this turn has found something new: messages, connections, bytes, or the end of a stream.
@@ -225,6 +227,7 @@ impl State {
             acceptor: Acceptor::new(places as usize, config.accepts_in_flight),
             stalls: Stalls::default(),
             app_commands: VecDeque::new(),
+            api: ApiQueue::default(),
             held: HeldInput::default(),
             has_refused_data: false,
             has_found: false,
@@ -304,7 +307,7 @@ impl State {
         let ready = ends || later || self.connections.has_ready() || self.mesh.has_deferred();
         let held = self.has_source_to_listen_to();
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
-        let waiting = commands || self.tls.has_waiting();
+        let waiting = commands || self.tls.has_waiting() || self.has_api_work();
         ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting
     }
 
@@ -437,6 +440,7 @@ impl State {
         self.check_tls();
         self.links.check();
         self.check_held();
+        self.api.check();
         self.apps.check();
     }
 }

@@ -8,6 +8,7 @@
 use super::kernel::{IoEvent, Kernel, RingOp};
 use super::state::{ShardParts, SharedState, State};
 use super::{AppCommand, Apps, ControlMessage, Inboxes, Loop};
+use crate::api::ApiMessage;
 use crate::app::qio::Qio;
 use crate::app::{Application, Command, Error, Post, Registrar, Server};
 use crate::config::{Config, ListenKind};
@@ -61,6 +62,7 @@ pub struct TestShard {
     shard: Loop<TestKernel>,
     commands: Mailbox<AppCommand>,
     control: Mailbox<ControlMessage>,
+    api: Mailbox<ApiMessage>,
 }
 
 /// The capacity of an inbox in the tests, in messages.
@@ -128,12 +130,13 @@ impl World {
             let (config, shared, clock) = (Arc::clone(&config), Arc::clone(&shared), clock.clone());
             let (to_control, control) = port.inbox(INBOX_MESSAGES);
             let (to_commands, app_commands) = port.inbox(INBOX_MESSAGES);
+            let (to_api, api) = port.inbox(INBOX_MESSAGES);
             let parts = ShardParts { id: id as u16, config, shared, port, clock, apps, places, link_places };
             let kernel = TestKernel { places, reserved_places: link_places, ..TestKernel::default() };
-            let mut shard = Loop::new(kernel, Inboxes { control, app_commands }, parts);
+            let mut shard = Loop::new(kernel, Inboxes { control, app_commands, api }, parts);
             shard.state.start_app_timers();
             shard.state.start_accepting(vec![kind]);
-            TestShard { shard, commands: to_commands, control: to_control }
+            TestShard { shard, commands: to_commands, control: to_control, api: to_api }
         };
         let shards = mesh(shards, mesh_settings).into_iter().enumerate().map(make).collect();
         World { shards, shared, posted, clock_handle }
@@ -308,6 +311,11 @@ impl World {
         );
     }
 
+    /// Posts a message of the server API to a shard.
+    pub fn post_api(&mut self, shard: usize, message: ApiMessage) {
+        assert!(self.shards[shard].api.post(message).is_ok(), "the inbox must have room");
+    }
+
     /// Posts a control message to a shard.
     pub fn send_control(&mut self, shard: usize, message: ControlMessage) {
         assert!(self.shards[shard].control.post(message).is_ok(), "the inbox must have room");
@@ -339,7 +347,8 @@ impl World {
         let wait = state.time.wait(state.shutdown_deadline_ns);
         let sleeps = !state.has_work() && wait != Wait::No && state.mesh.try_sleep();
         state.mesh.awake();
-        let has_messages = inboxes.app_commands.has_work() || !inboxes.control.is_empty();
+        let has_messages =
+            inboxes.app_commands.has_work() || inboxes.api.has_work() || !inboxes.control.is_empty();
         !sleeps || has_messages || kernel.has_events() || posted
     }
 

@@ -2,6 +2,7 @@
 //!
 //! All of them are one test binary, which is linked once.
 
+mod api;
 mod callbacks;
 mod certificates;
 mod check;

@@ -108,6 +108,11 @@ impl Server {
         self.printed("admin on ").next().expect("`admin on ADDRESS` was printed")
     }
 
+    /// Returns the address of the server API.
+    pub fn api(&self) -> &str {
+        self.printed("api on ").next().expect("`api on ADDRESS` was printed")
+    }
+
     /// Returns the address of the proxy of `quickio clienttest`.
     pub fn proxy(&self) -> &str {
         self.printed("proxy on ").next().expect("`proxy on ADDRESS` was printed")

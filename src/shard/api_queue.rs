@@ -1,0 +1,63 @@
+//! The messages of the server API that a shard has received and not handled yet.
+
+use crate::api::{ApiMessage, Batch};
+use std::collections::VecDeque;
+
+/// The messages of the server API that are being handled, in order. A batch of events may take several turns.
+///
+/// Invariants: `done` is less than the number of events of the first message if that is a batch, and 0 otherwise.
+#[derive(Default)]
+pub(super) struct ApiQueue {
+    messages: VecDeque<ApiMessage>,
+    /// The number of events of the first batch that were broadcast.
+    done: usize,
+    /// The other shards are behind, so that the first batch must wait for them.
+    is_blocked: bool,
+}
+
+impl ApiQueue {
+    /// Returns whether no message waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Returns whether the first batch waits for other shards.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// Adds a message that was received.
+    pub fn push(&mut self, message: ApiMessage) {
+        let is_nothing = matches!(&message, ApiMessage::Broadcast(batch) if batch.is_empty());
+        if !is_nothing {
+            self.messages.push_back(message);
+        }
+    }
+
+    /// Removes the first message, and returns it with the number of its events that were broadcast already.
+    pub fn pop(&mut self) -> Option<(ApiMessage, usize)> {
+        self.is_blocked = false;
+        let message = self.messages.pop_front()?;
+        Some((message, std::mem::take(&mut self.done)))
+    }
+
+    /// Puts a batch back, of which this many events, and not all, were broadcast. `is_blocked` tells that it has to wait for
+    /// other shards.
+    pub fn put_back(&mut self, batch: Batch, done: usize, is_blocked: bool) {
+        self.is_blocked = is_blocked;
+        self.messages.push_front(ApiMessage::Broadcast(batch));
+        self.done = done;
+    }
+
+    /// Asserts the invariants.
+    pub fn check(&self) {
+        let events = match self.messages.front() {
+            Some(ApiMessage::Broadcast(batch)) => batch.len(),
+            None => 1,
+        };
+        assert!(self.done < events, "{} of {events} events were broadcast, and the batch waits", self.done);
+        assert!(!self.is_empty() || !self.is_blocked, "nothing waits for other shards");
+        assert!(!self.is_empty() || self.done == 0, "events of no batch were broadcast");
+    }
+}

@@ -1,0 +1,213 @@
+//! The server API of the real program: events of back ends reach clients on every transport, keys are read again, and what
+//! is wrong is named.
+
+use crate::support::server::{BINARY, command, run};
+use crate::support::tls::{Authority, connect};
+use crate::support::{Conversation, Server, Transport, http};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+const WRITER: &str = "0123456789abcdef-writer";
+const READER: &str = "0123456789abcdef-reader";
+
+/// The files of a server with an API. Dropping them removes them.
+struct ApiFiles {
+    folder: PathBuf,
+}
+
+impl ApiFiles {
+    fn new(name: &str) -> ApiFiles {
+        let folder = std::env::temp_dir().join(format!("quickio_api_{}_{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let files = ApiFiles { folder };
+        files.write("writer", WRITER);
+        files.write("reader", READER);
+        files.write_settings(&[
+            ("shop", "writer", "'broadcast', 'send', 'clients'"),
+            ("page", "reader", "'read'"),
+        ]);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), format!("{content}\n")).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn write_settings(&self, keys: &[(&str, &str, &str)]) {
+        let key = |(name, file, scopes): &(&str, &str, &str)| {
+            let file = self.path(file);
+            format!(
+                "[[api-keys]]\nname = '{name}'\nsecret-file = '{}'\nscopes = [{scopes}]\n",
+                file.display()
+            )
+        };
+        let keys: Vec<String> = keys.iter().map(key).collect();
+        self.write("quickio.toml", &keys.concat());
+    }
+
+    fn start(self, arguments: &[&str]) -> (Server, ApiFiles) {
+        (Server::launch(self.command(arguments)), self)
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let settings = self.path("quickio.toml");
+        let config = ["--config", settings.to_str().unwrap()];
+        let api: &[&str] = if arguments.contains(&"--api") { &[] } else { &["--api", "127.0.0.1:0"] };
+        command(BINARY, &[&config[..], api, arguments].concat())
+    }
+}
+
+impl Drop for ApiFiles {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn request(server: &Server, key: &str, method: &str, target: &str, kind: &str, body: &str) -> http::Response {
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {key}\r\nContent-Type: {kind}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    http::exchange(server.api(), request)
+}
+
+fn broadcast(server: &Server, body: &str) -> http::Response {
+    request(server, WRITER, "POST", "/broadcast", "text/plain", body)
+}
+
+#[test]
+fn broadcasts_reach_clients_of_every_transport_and_shard() {
+    let (server, _files) = ApiFiles::new("broadcasts").start(&[]);
+    let mut clients: Vec<Box<dyn Conversation>> = Transport::SOCKETS
+        .iter()
+        .chain(&Transport::HTTP)
+        .map(|transport| server.conversation(*transport))
+        .collect();
+    clients.extend(server.spread(4).into_iter().map(|client| Box::new(client) as Box<dyn Conversation>));
+    for client in &mut clients {
+        client.subscribe("/relay/a");
+        client.subscribe("/relay/b");
+    }
+    let response =
+        broadcast(&server, "/relay/a:0={\"x\":1}\n/relay/nobody:0=0\n/relay/b:0=\"\u{e9}\"\n/relay/a:0=\n");
+    assert_eq!((response.head.status, response.body.as_str()), (200, "{\"accepted\":4}\n"));
+    let json = r#"[{"path":"/relay/b","data":[1, 2]}]"#;
+    let response = request(&server, WRITER, "POST", "/broadcast", "application/json", json);
+    assert_eq!(response.head.status, 200, "{response:?}");
+    for client in &mut clients {
+        // Events to one path are in order.
+        let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            let event = client.event();
+            let of_path = if event.path == "/relay/a" { &mut of_a } else { &mut of_b };
+            of_path.push(event.data);
+        }
+        assert_eq!(of_a, ["{\"x\":1}", "null"]);
+        assert_eq!(of_b, ["\"\u{e9}\"", "[1, 2]"]);
+    }
+    let stats = server.eventually_is("api_events", 5);
+    assert_eq!(stats.value("api_requests"), 2);
+}
+
+#[test]
+fn a_bad_line_or_key_is_refused_and_logged() {
+    let (server, _files) = ApiFiles::new("refused").start(&[]);
+    let mut client = server.websocket();
+    client.subscribe("/relay/a");
+    let response = broadcast(&server, "/relay/a:0=1\n/relay/a:1=2\n");
+    assert_eq!(response.head.status, 400);
+    assert!(response.body.contains("line 2: the callback id must be 0"), "{}", response.body);
+    assert_eq!(request(&server, READER, "POST", "/broadcast", "text/plain", "/relay/a:0=3").head.status, 403);
+    let response =
+        request(&server, "0123456789abcdef-nobody", "POST", "/broadcast", "text/plain", "/relay/a:0=4");
+    assert_eq!(response.head.status, 401);
+    server.log_with("request to the server API refused: the key is unknown");
+    let log = server.log_with("the key does not have the scope broadcast");
+    assert!(log.contains("peer=127.0.0.1:"), "{log}");
+    assert!(!log.contains(READER) && !log.contains("0123456789abcdef-nobody"), "{log}");
+    assert_eq!(broadcast(&server, "/relay/a:0=5").head.status, 200);
+    assert_eq!(client.event().data, "5");
+}
+
+#[test]
+fn keys_are_read_again_after_sighup() {
+    let (server, files) = ApiFiles::new("reload").start(&[]);
+    assert_eq!(broadcast(&server, "").head.status, 200);
+    files.write("writer", "0123456789abcdef-another");
+    server.signal("HUP");
+    server.log_with("the reload is complete");
+    assert_eq!(broadcast(&server, "").head.status, 401);
+    // A key that cannot be used changes nothing.
+    files.write("writer", "short");
+    server.signal("HUP");
+    server.log_with("the keys of the server API stay as they were");
+    let another =
+        || request(&server, "0123456789abcdef-another", "POST", "/broadcast", "text/plain", "").head.status;
+    assert_eq!(another(), 200);
+    files.write_settings(&[("page", "reader", "'read', 'broadcast'")]);
+    server.signal("HUP");
+    server.log_with("changed settings are in effect: api-keys");
+    while another() != 401 {}
+    assert_eq!(request(&server, READER, "POST", "/broadcast", "text/plain", "").head.status, 200);
+}
+
+#[test]
+fn an_api_without_a_usable_key_does_not_start() {
+    let files = ApiFiles::new("start");
+    files.write_settings(&[]);
+    let (code, _, log) = run(files.command(&[]));
+    assert!(code != Some(0) && log.contains("the server API needs a key"), "{log}");
+    files.write_settings(&[("shop", "missing", "'read'")]);
+    let (code, _, log) = run(files.command(&[]));
+    assert!(code != Some(0) && log.contains("cannot read") && log.contains("missing"), "{log}");
+    files.write_settings(&[("shop", "writer", "'read'"), ("blog", "writer", "'read'")]);
+    let (code, _, log) = run(files.command(&[]));
+    assert!(code != Some(0) && log.contains("the API keys shop and blog have the same secret"), "{log}");
+    files.write("weak", "12345");
+    files.write_settings(&[("shop", "weak", "'read'")]);
+    let (code, _, log) = run(files.command(&[]));
+    assert!(code != Some(0) && log.contains("has 5 bytes"), "{log}");
+}
+
+/// The request may be repeated while its memory is taken, and nothing of it is done before.
+#[test]
+fn memory_that_requests_take_is_given_back() {
+    let (server, _files) =
+        ApiFiles::new("memory").start(&["--api-bytes-max", "64Ki", "--api-body-bytes-max", "16Ki"]);
+    let body = format!("/relay/a:0=\"{}\"\n", "x".repeat(1000)).repeat(15);
+    for _ in 0..50 {
+        assert!([200, 503].contains(&broadcast(&server, &body).head.status));
+        // The events of a request that was accepted are handled sooner or later.
+        while broadcast(&server, &body).head.status == 503 {}
+    }
+    assert_eq!(broadcast(&server, &body.repeat(2)).head.status, 413);
+}
+
+#[test]
+fn the_api_takes_tls() {
+    let authority = Authority::new();
+    let [certificate, key] = authority.issue("server", &["localhost"]);
+    let tls = ["--api", "tls://127.0.0.1:0", "--tls-cert", &certificate, "--tls-key", &key];
+    let (server, _files) = ApiFiles::new("tls").start(&tls);
+    let mut stream = connect(server.api(), &authority.client(), "localhost").unwrap();
+    let head = format!("POST /broadcast HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {WRITER}\r\n");
+    write!(
+        stream,
+        "{head}Content-Type: text/plain\r\nContent-Length: 12\r\nConnection: close\r\n\r\n/relay/a:0=1"
+    )
+    .unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("\r\n\r\n{\"accepted\":1}\n"), "{response}");
+    let plain = http::exchange(server.api().strip_prefix("tls://").unwrap(), format!("{head}\r\n"));
+    assert_eq!(plain.head.status, 400);
+    assert!(plain.body.contains("this port speaks TLS: use https://"), "{plain:?}");
+}
