@@ -22,7 +22,7 @@ mod source;
 /// clients use the same ring.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["cli", "server"]),
-    ("cli", &["server", "mangler", "config", "log"]),
+    ("cli", &["server", "mangler", "protocol", "event", "config", "log"]),
     ("bin", &["qev"]),
     ("server", &["shard", "admin", "api", "app", "tls", "qev", "config", "log"]),
     (
@@ -160,7 +160,21 @@ const LEAVES: &[(&str, &[Leaf])] = &[
     ),
     ("admin", &[("certificates", &[]), ("process", &[]), ("reply", &[])]),
     ("mangler", &[("edits", &[]), ("refusal", &[]), ("exchange", &["refusal"])]),
-    ("cli", &[("command", &[]), ("help", &["command"]), ("outcome", &["command", "help"])]),
+    (
+        "cli",
+        &[
+            ("command", &[]),
+            ("help", &["command"]),
+            ("outcome", &["command", "help"]),
+            ("args", &["command"]),
+            ("lines", &[]),
+            ("progress", &[]),
+            ("wait", &[]),
+            ("peer", &["wait"]),
+            ("connect", &["args", "command", "outcome", "peer", "wait"]),
+            ("received", &["connect"]),
+        ],
+    ),
     (
         "config",
         &[

@@ -8,17 +8,31 @@
 //! | `command` | the type of a row |
 //! | `help` | the help of the program and of each command, as text |
 //! | `outcome` | ends a command: prints a text or an error, and selects the exit code |
+//! | `args` | the arguments of commands that accept only their own flags |
+//! | `peer` | a client of a server, which never blocks |
+//! | `connect` | the flags and errors that commands with such a client share |
+//! | `wait`, `lines`, `received`, `progress` | signals, standard input, standard output, progress on a terminal |
 //! | `serve` | a server, which needs no command |
+//! | `publish`, `subscribe` | `quickio pub` and `quickio sub` |
 //! | all others | the command of that name |
 
+mod args;
 mod check;
 mod clienttest;
 mod command;
+mod connect;
 mod help;
 mod help_command;
+mod lines;
 mod outcome;
+mod peer;
+mod progress;
+mod publish;
+mod received;
 mod serve;
+mod subscribe;
 mod test_app;
+mod wait;
 
 use crate::config;
 use crate::log;
@@ -28,8 +42,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// All commands, in the order in which they are shown.
-static COMMANDS: &[&Subcommand] =
-    &[&check::COMMAND, &test_app::COMMAND, &clienttest::COMMAND, &help_command::COMMAND];
+static COMMANDS: &[&Subcommand] = &[
+    &check::COMMAND,
+    &publish::COMMAND,
+    &subscribe::COMMAND,
+    &test_app::COMMAND,
+    &clienttest::COMMAND,
+    &help_command::COMMAND,
+];
 
 /// Runs the command that the arguments name (without the program's name), or a server.
 #[must_use]

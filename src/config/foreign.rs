@@ -8,15 +8,16 @@
 /// The beginnings of names: those of the project's own tests, and of a Service or link named `quickio`.
 const PREFIXES: [&str; 5] = ["FUZZ_", "TEST_", "SERVICE_", "PORT_", "ENV_"];
 
-/// The variable that tells a worker how to reach its server. Programs that the worker starts inherit it.
-const WORKER: &str = "WORKER";
+/// The variable that tells a worker how to reach its server, which programs that the worker starts inherit, and those of the
+/// commands that are clients.
+const OTHERS: [&str; 3] = ["WORKER", "SERVER", "TOKEN"];
 
 /// The protocols of Kubernetes and Docker.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 /// Returns whether another program has set this variable. `name` has no prefix `QUICKIO_`, and is not a setting.
 pub(super) fn is_foreign(name: &str, value: &str) -> bool {
-    name == WORKER
+    OTHERS.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || is_service(name)
         || (ends_with_word(name, "PORT") && is_url(value))

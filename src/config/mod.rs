@@ -54,6 +54,7 @@ pub use error::{ConfigError, Location};
 pub use generate::{GeneratedText, docs, help, settings_file, version, wrap};
 pub use secret::{FileSecret, SecretError};
 pub use suggest::nearest;
+pub use value::{count as parse_count, duration as parse_duration};
 
 use clienttest::ClientTestFlags;
 use sources::{Flags, OwnArgs, ParsedArgs};

@@ -34,12 +34,12 @@ const FILE_BYTES_MAX: usize = 4095;
 const NAME_BYTES_MAX: usize = 64;
 
 /// Parses a whole number: `4096`, `64k` (thousands), `1Mi` (powers of 1024).
-pub(super) fn count(text: &str) -> Result<u64, Problem> {
+pub fn count(text: &str) -> Result<u64, Problem> {
     number(text, COUNT_UNITS)?.ok_or_else(|| "its unit must be k, M, Ki, Mi or Gi".into())
 }
 
 /// Parses a duration: a whole number and its unit, `500ms`, `10s`, `15m`, `1h`.
-pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
+pub fn duration(text: &str) -> Result<Duration, Problem> {
     let ms = number(text, DURATION_UNITS)?.ok_or("its unit must be ms, s, m or h")?;
     Ok(Duration::from_millis(ms))
 }

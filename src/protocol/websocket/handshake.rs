@@ -105,7 +105,7 @@ fn switching_protocols(key: &[u8], subprotocol: Option<&str>, deflate: Option<De
 }
 
 /// Returns the SHA-1 of the key and the GUID, in base64 (4.2.2).
-fn accept(key: &[u8]) -> String {
+pub fn accept(key: &[u8]) -> String {
     let mut sha1 = Sha1::new();
     sha1.update(key);
     sha1.update(ACCEPT_GUID);
