@@ -13,7 +13,7 @@
 #
 # Programs are installed under target/ and in node_modules of tests/clients/node,
 # tests/clients/package and tests/browser. Packages of the
-# system (gcc, g++, fp-compiler, perl, nginx, haproxy, curl, python3, python3-venv, nodejs, npm, chromium) are installed
+# system (gcc, g++, fp-compiler, perl, nginx, haproxy, curl, zsh, fish, mandoc, groff, python3, python3-venv, nodejs, npm, chromium) are installed
 # only if they are missing. The last line is `N passed, N failed`; the exit code is 0 if nothing failed.
 set -euo pipefail
 
@@ -113,6 +113,11 @@ test_rust() {
     install_packages libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
     install_packages haproxy haproxy
     install_packages curl curl
+    # Completions are tested in their shells, and the manual page in two formatters.
+    install_packages zsh zsh
+    install_packages fish fish
+    install_packages mandoc mandoc
+    install_packages groff /usr/share/groff/current/tmac/an.tmac
     if cargo nextest --version >/dev/null 2>&1; then
         run rust cargo nextest run --no-fail-fast --color never
         count rust "$(sum rust '.*Summary .* ([0-9]+) passed.*')" "$(sum rust '.*Summary .* ([0-9]+) failed.*')"

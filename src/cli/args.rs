@@ -83,10 +83,11 @@ pub(super) fn read(command: &Subcommand, args: Vec<OsString>) -> Result<Option<A
 }
 
 fn find(command: &Subcommand, name: &str) -> Result<&'static Flag, ArgumentError> {
+    let names = || command.flags.iter().map(|flag| flag.name).chain(["help"]);
     command.flags.iter().find(|flag| flag.name == name).ok_or_else(|| ArgumentError::UnknownFlag {
         command: command.name,
         flag: format!("--{name}"),
-        nearest: config::nearest(name, command.flags.iter().map(|flag| flag.name).chain(["help"])),
+        nearest: config::nearest(name, names()).or_else(|| names().find(|flag| flag.starts_with(name))),
     })
 }
 

@@ -126,14 +126,14 @@ impl TokenSource {
 
 /// The server of a command, and the token for it.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(super) struct ServerTarget {
     pub(super) options: PeerOptions,
     pub(super) token: Option<TokenSource>,
 }
 
-impl Target {
+impl ServerTarget {
     /// Reads the flags and the variables.
-    pub(super) fn new(arguments: &Arguments, timeout: Duration) -> Result<Target, ClientError> {
+    pub(super) fn new(arguments: &Arguments, timeout: Duration) -> Result<ServerTarget, ClientError> {
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let url =
             match (arguments.parsed("server", ServerUrl::for_clients)?, variable(SERVER_VARIABLE)) {
@@ -146,7 +146,7 @@ impl Target {
         let tls = TlsFiles { ca: file("tls-ca"), cert: file("tls-cert"), key: file("tls-key") };
         let token = file("token-file").map(TokenSource::File);
         let token = token.or_else(|| variable(TOKEN_VARIABLE).map(TokenSource::Variable));
-        Ok(Target { options: PeerOptions { url, tls, timeout }, token })
+        Ok(ServerTarget { options: PeerOptions { url, tls, timeout }, token })
     }
 
     /// Connects, and authenticates if there is a token. Returns the Unix time at which the token expires, if it does.

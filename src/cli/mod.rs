@@ -20,10 +20,12 @@ mod args;
 mod check;
 mod clienttest;
 mod command;
+mod completions;
 mod connect;
 mod help;
 mod help_command;
 mod lines;
+mod man;
 mod outcome;
 mod peer;
 mod progress;
@@ -48,6 +50,8 @@ static COMMANDS: &[&Subcommand] = &[
     &subscribe::COMMAND,
     &test_app::COMMAND,
     &clienttest::COMMAND,
+    &completions::COMMAND,
+    &man::COMMAND,
     &help_command::COMMAND,
 ];
 

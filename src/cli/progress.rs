@@ -15,19 +15,19 @@ const CLEAR: &str = "\r\x1b[K";
 
 /// The line. Dropping it clears it.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     began: Instant,
     /// The time of the next update, or `None` if standard error is no terminal.
     next: Option<Instant>,
     is_shown: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Begins to measure.
-    pub(super) fn begin() -> Progress {
+    pub(super) fn begin() -> ProgressLine {
         let began = Instant::now();
         let next = io::stderr().is_terminal().then(|| began + SHOWN_AFTER);
-        Progress { began, next, is_shown: false }
+        ProgressLine { began, next, is_shown: false }
     }
 
     /// Returns the time of the next update.
@@ -54,7 +54,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.clear();
     }

@@ -2,10 +2,10 @@
 
 use super::args::{ArgumentError, Arguments};
 use super::command::{Example, Flag, Invocation, Subcommand, no_details};
-use super::connect::{self, ClientError, Target};
+use super::connect::{self, ClientError, ServerTarget};
 use super::lines::Lines;
 use super::peer::{Peer, PeerAnswer, PeerError, PeerEvent};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::wait::EndSignals;
 use crate::config;
 use crate::event::path::Path;
@@ -79,7 +79,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
     let timeout = arguments.parsed("timeout", config::parse_duration)?.unwrap_or(TIMEOUT);
     let is_text = arguments.has("text");
     let source = source(arguments, is_text)?;
-    let target = Target::new(arguments, timeout)?;
+    let target = ServerTarget::new(arguments, timeout)?;
     let signals = connect::catch_signals()?;
     let (peer, _) = target.open(&signals)?;
     let mut publisher = Publisher {
@@ -92,7 +92,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
         unanswered: BTreeMap::new(),
         accepted: 0,
         failed: 0,
-        progress: Progress::begin(),
+        progress: ProgressLine::begin(),
     };
     publisher.run(&signals).map_err(|error| publisher.lost(error))?;
     let Publisher { peer, failed, .. } = publisher;
@@ -175,7 +175,7 @@ fn parse_line(line: &[u8], path: Option<&str>, is_text: bool) -> Result<Option<E
 }
 
 /// An event that waits for its answer.
-struct Unanswered {
+struct WaitingEvent {
     line: u64,
     path: String,
     until: Instant,
@@ -191,10 +191,10 @@ struct Publisher {
     /// The number of the last line that was read.
     line: u64,
     /// The events that wait for their answers, by the numbers of their callbacks.
-    unanswered: BTreeMap<u64, Unanswered>,
+    unanswered: BTreeMap<u64, WaitingEvent>,
     accepted: u64,
     failed: u64,
-    progress: Progress,
+    progress: ProgressLine,
 }
 
 impl Publisher {
@@ -259,7 +259,7 @@ impl Publisher {
                 Ok(Some(EventLine { path, data })) => {
                     let callback = self.peer.send(&path, &data);
                     let until = Instant::now() + self.timeout;
-                    self.unanswered.insert(callback, Unanswered { line: self.line, path, until });
+                    self.unanswered.insert(callback, WaitingEvent { line: self.line, path, until });
                 }
                 Ok(None) if matches!(self.source, EventSource::One(_)) => return,
                 Ok(None) => {}
@@ -331,7 +331,7 @@ impl Publisher {
     }
 }
 
-fn write_json(out: &mut Vec<u8>, event: &Unanswered, answer: &PeerAnswer) {
+fn write_json(out: &mut Vec<u8>, event: &WaitingEvent, answer: &PeerAnswer) {
     #[derive(Serialize)]
     struct Line<'a> {
         #[serde(skip_serializing_if = "is_zero")]

@@ -11,7 +11,7 @@ const GATHERED_BYTES: usize = 64 * 1024;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum LineForm {
     /// A path, a space and the data.
     Plain,
     /// The data.
@@ -20,22 +20,22 @@ pub(super) enum Form {
     Json,
 }
 
-impl Form {
+impl LineForm {
     /// Returns the form that the switches select.
-    pub(super) fn of(is_json: bool, is_data: bool) -> Form {
+    pub(super) fn of(is_json: bool, is_data: bool) -> LineForm {
         match (is_json, is_data) {
-            (true, _) => Form::Json,
-            (false, true) => Form::Data,
-            (false, false) => Form::Plain,
+            (true, _) => LineForm::Json,
+            (false, true) => LineForm::Data,
+            (false, false) => LineForm::Plain,
         }
     }
 
     /// Appends a line. A path has no characters that JSON escapes.
     fn write(self, out: &mut Vec<u8>, path: &str, data: &str) {
         let (before, after) = match self {
-            Form::Plain => (format!("{path} "), ""),
-            Form::Data => (String::new(), ""),
-            Form::Json => (format!("{{\"path\":\"{path}\",\"data\":"), "}"),
+            LineForm::Plain => (format!("{path} "), ""),
+            LineForm::Data => (String::new(), ""),
+            LineForm::Json => (format!("{{\"path\":\"{path}\",\"data\":"), "}"),
         };
         for part in [&before, data, after, "\n"] {
             out.extend_from_slice(part.as_bytes());
@@ -46,7 +46,7 @@ impl Form {
 /// Standard output, and the number of events that are still wanted.
 #[derive(Debug)]
 pub(super) struct ReceivedOutput {
-    form: Form,
+    form: LineForm,
     missing: Option<u64>,
     gathered: Vec<u8>,
     stdout: Stdout,
@@ -55,7 +55,7 @@ pub(super) struct ReceivedOutput {
 
 impl ReceivedOutput {
     /// Prepares standard output for this number of events, or any number.
-    pub(super) fn new(form: Form, count: Option<u64>) -> ReceivedOutput {
+    pub(super) fn new(form: LineForm, count: Option<u64>) -> ReceivedOutput {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
         ReceivedOutput { form, missing: count, gathered: Vec::new(), stdout, is_terminal }
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn forms() {
         for (form, line) in [
-            (Form::Plain, "/a/b {\"c\":1}\n"),
-            (Form::Data, "{\"c\":1}\n"),
-            (Form::Json, "{\"path\":\"/a/b\",\"data\":{\"c\":1}}\n"),
+            (LineForm::Plain, "/a/b {\"c\":1}\n"),
+            (LineForm::Data, "{\"c\":1}\n"),
+            (LineForm::Json, "{\"path\":\"/a/b\",\"data\":{\"c\":1}}\n"),
         ] {
             let mut out = Vec::new();
             form.write(&mut out, "/a/b", "{\"c\":1}");

@@ -1,6 +1,6 @@
 //! A server: `quickio` without a command.
 
-use super::command::{Example, Invocation, Subcommand, no_details};
+use super::command::{Example, Flag, Invocation, Subcommand, no_details};
 use super::outcome;
 use crate::config;
 use crate::server;
@@ -12,7 +12,20 @@ pub(super) static COMMAND: Subcommand = Subcommand {
     summary: "Starts a server",
     usage: "[FLAG VALUE]...",
     about: "Without a command, quickio starts a server, which runs until SIGTERM or SIGINT.",
-    flags: &[],
+    flags: &[
+        Flag { name: "config", value: "FILE", doc: "Reads settings from this TOML file." },
+        Flag {
+            name: "generate-config",
+            value: "",
+            doc: "Prints a settings file with every setting and its default.",
+        },
+        Flag {
+            name: "generate-docs",
+            value: "",
+            doc: "Prints the tables of settings and statistics for the docs.",
+        },
+        Flag { name: "version", value: "", doc: "Prints the version." },
+    ],
     takes_settings: true,
     examples: &[
         Example {

@@ -2,10 +2,10 @@
 
 use super::args::{ArgumentError, Arguments};
 use super::command::{Example, Flag, Invocation, Subcommand, no_details};
-use super::connect::{self, ClientError, Target};
+use super::connect::{self, ClientError, ServerTarget};
 use super::peer::{self, Peer, PeerError, PeerEvent};
 use super::publish;
-use super::received::{Form, ReceivedOutput};
+use super::received::{LineForm, ReceivedOutput};
 use super::wait::EndSignals;
 use crate::config;
 use crate::log;
@@ -58,7 +58,7 @@ pub(super) static COMMAND: Subcommand = Subcommand {
             does: "Waits for an event, and fails if none comes within 5 s.",
         },
         Example {
-            line: "quickio sub --json --server wss://example.com --token-file token.jwt /chat/rust | jq .data",
+            line: "quickio sub --json --server wss://example.com --token-file jwt /a | jq .data",
             does: "Passes the events of an authenticated client to another program.",
         },
         Example {
@@ -97,12 +97,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
         count => Ok(count),
     })?;
     let timeout = arguments.parsed("timeout", config::parse_duration)?;
-    let target = Target::new(arguments, ANSWER_WAIT)?;
-    let mut subscriber = Subscriber {
+    let target = ServerTarget::new(arguments, ANSWER_WAIT)?;
+    let mut subscriber = EventPrinter {
         first_url: target.options.url.clone(),
         target,
         paths: paths.collect::<Result<_, _>>()?,
-        output: ReceivedOutput::new(Form::of(arguments.has("json"), arguments.has("data")), count),
+        output: ReceivedOutput::new(LineForm::of(arguments.has("json"), arguments.has("data")), count),
         until: timeout.map(|timeout| Instant::now() + timeout),
         is_quiet: arguments.has("quiet"),
         signals: connect::catch_signals()?,
@@ -118,8 +118,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
 }
 
 /// A run of the command.
-struct Subscriber {
-    target: Target,
+struct EventPrinter {
+    target: ServerTarget,
     /// The URL of the command line. The server may move its clients elsewhere.
     first_url: peer::ServerUrl,
     paths: Vec<String>,
@@ -147,7 +147,7 @@ struct Renewal {
     callback: Option<u64>,
 }
 
-impl Subscriber {
+impl EventPrinter {
     /// Subscribes, and prints events until the end.
     fn run(&mut self, reconnects: bool) -> Result<(), ClientError> {
         let (mut was_connected, mut pause) = (false, PAUSE_MIN);

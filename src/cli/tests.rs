@@ -35,11 +35,12 @@ fn help_fits_a_terminal_and_has_examples() {
             assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
         }
         assert!(!text.contains("\n\n\n") && text.ends_with('\n'), "{text}");
-        assert!(text.contains("\nExamples:\n\n  quickio "), "{text}");
+        assert!(text.contains("\nExamples:\n\n  "), "{text}");
     }
     for command in COMMANDS {
         let overview = help::overview(&serve::COMMAND, COMMANDS);
         assert!(overview.contains(&format!("\n  {} ", command.name)), "{}", command.name);
+        assert!(command.examples.iter().all(|example| example.line.contains("quickio ")), "{}", command.name);
         assert!(!command.summary.ends_with('.') && command.about.ends_with('.'), "{}", command.name);
     }
 }
@@ -66,6 +67,13 @@ fn unknown_commands_get_the_nearest_name() {
         "there is no command `serve`; quickio help lists all commands, and settings are given as flags"
     );
     assert_eq!(message("check"), None);
+}
+
+#[test]
+fn flags_of_the_server_are_those_of_its_help() {
+    for flag in serve::COMMAND.flags {
+        assert!(config::help().contains(&format!("--{}", flag.name)), "{}", flag.name);
+    }
 }
 
 #[test]

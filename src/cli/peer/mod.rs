@@ -324,12 +324,12 @@ struct Deadline<'a> {
 /// Returns the Unix time at which a token expires, from the answer to it.
 pub(super) fn expiry(answer: PeerAnswer) -> Result<Option<u64>, PeerError> {
     #[derive(Deserialize)]
-    struct Identified {
+    struct TokenAnswer {
         expires: Option<u64>,
     }
     match answer.code {
         200 => {
-            Ok(serde_json::from_str(&answer.data).ok().and_then(|identified: Identified| identified.expires))
+            Ok(serde_json::from_str(&answer.data).ok().and_then(|identified: TokenAnswer| identified.expires))
         }
         404 => Err(PeerError::Token {
             code: 404,
@@ -348,13 +348,13 @@ fn mask_key() -> [u8; 4] {
 
 fn parse_answer(callback: &str, data: &str) -> Option<PeerAnswer> {
     #[derive(Deserialize)]
-    struct Fields<'a> {
+    struct AnswerFields<'a> {
         code: u16,
         #[serde(borrow)]
         data: &'a RawValue,
         err_msg: Option<String>,
     }
-    let fields: Fields<'_> = serde_json::from_str(data).ok()?;
+    let fields: AnswerFields<'_> = serde_json::from_str(data).ok()?;
     let callback = callback.parse().ok()?;
     Some(PeerAnswer {
         callback,
