@@ -5,7 +5,7 @@ use crate::support::tls::Authority;
 use crate::support::{Conversation, Server};
 use crate::{CommandEnd, Running, quickio, run};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Returns a command with a server.
 fn at(server: &str, arguments: &[&str]) -> Command {

@@ -1,6 +1,6 @@
 //! The script for bash. It needs no other package.
 
-use super::offered::{Completion, OfferedCommand, OfferedFlag};
+use super::offered::{OfferedCommand, OfferedFlag, OfferedValues};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -67,13 +67,13 @@ fn values(out: &mut String, flags: &[OfferedFlag]) {
     }
 }
 
-fn action(completed: &Completion) -> Option<String> {
+fn action(completed: &OfferedValues) -> Option<String> {
     let words = completed.words().join(" ");
     match completed {
-        Completion::Nothing => None,
-        Completion::Files => Some("_quickio_files -f".into()),
-        Completion::Directories => Some("_quickio_files -d".into()),
-        Completion::Words(_) => Some(format!("_quickio_words '{words}'")),
-        Completion::WordsAndFiles(_) => Some(format!("_quickio_files -f '{words}'")),
+        OfferedValues::Nothing => None,
+        OfferedValues::Files => Some("_quickio_files -f".into()),
+        OfferedValues::Directories => Some("_quickio_files -d".into()),
+        OfferedValues::Words(_) => Some(format!("_quickio_words '{words}'")),
+        OfferedValues::WordsAndFiles(_) => Some(format!("_quickio_files -f '{words}'")),
     }
 }

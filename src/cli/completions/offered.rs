@@ -16,7 +16,7 @@ pub(super) struct OfferedCommand {
     pub(super) summary: &'static str,
     pub(super) flags: Vec<OfferedFlag>,
     /// The arguments that are not flags.
-    pub(super) arguments: Completion,
+    pub(super) arguments: OfferedValues,
 }
 
 /// A flag, as a shell completes it.
@@ -27,12 +27,12 @@ pub(super) struct OfferedFlag {
     pub(super) value: String,
     /// A description of one line.
     pub(super) doc: String,
-    pub(super) completed: Completion,
+    pub(super) completed: OfferedValues,
 }
 
 /// The values that are completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Completion {
+pub(super) enum OfferedValues {
     /// None: only a person knows them.
     Nothing,
     Files,
@@ -43,11 +43,11 @@ pub(super) enum Completion {
     WordsAndFiles(Vec<&'static str>),
 }
 
-impl Completion {
+impl OfferedValues {
     /// Returns the words.
     pub(super) fn words(&self) -> &[&'static str] {
         match self {
-            Completion::Words(words) | Completion::WordsAndFiles(words) => words,
+            OfferedValues::Words(words) | OfferedValues::WordsAndFiles(words) => words,
             _ => &[],
         }
     }
@@ -83,7 +83,7 @@ fn flags(command: &Subcommand) -> Vec<OfferedFlag> {
         name: "help",
         value: String::new(),
         doc: "Prints the help".into(),
-        completed: Completion::Nothing,
+        completed: OfferedValues::Nothing,
     });
     if command.takes_settings {
         flags.extend(SETTINGS.iter().map(setting));
@@ -94,44 +94,48 @@ fn flags(command: &Subcommand) -> Vec<OfferedFlag> {
 fn setting(setting: &Setting) -> OfferedFlag {
     let (value, completed) = match setting.kind {
         // A switch takes its value only behind `=`.
-        ValueKind::Switch(_) => (String::new(), Completion::Nothing),
+        ValueKind::Switch(_) => (String::new(), OfferedValues::Nothing),
         ValueKind::Choice { choices, .. } => {
-            (setting.kind.placeholder(), Completion::Words(choices.to_vec()))
+            (setting.kind.placeholder(), OfferedValues::Words(choices.to_vec()))
         }
-        ValueKind::Apps(_) => (setting.kind.placeholder(), Completion::WordsAndFiles(BUNDLED_APPS.to_vec())),
+        ValueKind::Apps(_) => {
+            (setting.kind.placeholder(), OfferedValues::WordsAndFiles(BUNDLED_APPS.to_vec()))
+        }
         ValueKind::Program(_) | ValueKind::Files(_) | ValueKind::File(_) => {
-            (setting.kind.placeholder(), Completion::Files)
+            (setting.kind.placeholder(), OfferedValues::Files)
         }
-        ValueKind::Directory(_) => (setting.kind.placeholder(), Completion::Directories),
+        ValueKind::Directory(_) => (setting.kind.placeholder(), OfferedValues::Directories),
         ValueKind::Shards(_) | ValueKind::AutoCount { .. } => {
-            (setting.kind.placeholder(), Completion::Words(vec!["auto"]))
+            (setting.kind.placeholder(), OfferedValues::Words(vec!["auto"]))
         }
-        ValueKind::AddressOrOff { .. } => (setting.kind.placeholder(), Completion::Words(vec!["off"])),
-        kind => (kind.placeholder(), Completion::Nothing),
+        ValueKind::AddressOrOff { .. } => (setting.kind.placeholder(), OfferedValues::Words(vec!["off"])),
+        kind => (kind.placeholder(), OfferedValues::Nothing),
     };
     OfferedFlag { name: setting.name, value, doc: first_sentence(setting.doc), completed }
 }
 
 /// Returns what a placeholder stands for: capitals for a value of that kind, and other words for themselves.
-fn completed(placeholder: &'static str) -> Completion {
+fn completed(placeholder: &'static str) -> OfferedValues {
     match placeholder {
-        "FILE" => return Completion::Files,
-        "DIRECTORY" => return Completion::Directories,
+        "FILE" => return OfferedValues::Files,
+        "DIRECTORY" => return OfferedValues::Directories,
         "MODE|rotate" => {
-            return Completion::Words(Mode::ALL.iter().map(|mode| mode.name()).chain(["rotate"]).collect());
+            return OfferedValues::Words(
+                Mode::ALL.iter().map(|mode| mode.name()).chain(["rotate"]).collect(),
+            );
         }
         _ => {}
     }
     let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
     let words: Vec<&str> = placeholder.split('|').filter(is_word).collect();
-    if words.is_empty() { Completion::Nothing } else { Completion::Words(words) }
+    if words.is_empty() { OfferedValues::Nothing } else { OfferedValues::Words(words) }
 }
 
 /// Returns what the last word of a command's usage stands for.
-fn arguments(command: &Subcommand, commands: &[&'static Subcommand]) -> Completion {
+fn arguments(command: &Subcommand, commands: &[&'static Subcommand]) -> OfferedValues {
     match command.usage.rsplit(' ').next().unwrap_or_default() {
-        "[COMMAND]" => Completion::Words(commands.iter().map(|command| command.name).collect()),
-        "APP..." => Completion::WordsAndFiles(BUNDLED_APPS.to_vec()),
+        "[COMMAND]" => OfferedValues::Words(commands.iter().map(|command| command.name).collect()),
+        "APP..." => OfferedValues::WordsAndFiles(BUNDLED_APPS.to_vec()),
         word => completed(word),
     }
 }
@@ -147,12 +151,12 @@ mod tests {
     #[test]
     fn placeholders() {
         for (placeholder, expected) in [
-            ("FILE", Completion::Files),
-            ("DURATION", Completion::Nothing),
-            ("", Completion::Nothing),
-            ("bash|zsh", Completion::Words(vec!["bash", "zsh"])),
-            ("auto|COUNT", Completion::Words(vec!["auto"])),
-            ("[=off]", Completion::Nothing),
+            ("FILE", OfferedValues::Files),
+            ("DURATION", OfferedValues::Nothing),
+            ("", OfferedValues::Nothing),
+            ("bash|zsh", OfferedValues::Words(vec!["bash", "zsh"])),
+            ("auto|COUNT", OfferedValues::Words(vec!["auto"])),
+            ("[=off]", OfferedValues::Nothing),
         ] {
             assert_eq!(completed(placeholder), expected, "{placeholder}");
         }

@@ -1,6 +1,6 @@
 //! The script for zsh.
 
-use super::offered::{Completion, OfferedCommand, OfferedFlag};
+use super::offered::{OfferedCommand, OfferedFlag, OfferedValues};
 use std::fmt::Write;
 
 const HEAD: &str = r"#compdef quickio
@@ -40,7 +40,7 @@ pub(super) fn script(commands: &[OfferedCommand]) -> String {
         }
         // Without arguments the list is empty: zsh would not complete flags after a message.
         let arguments = match &command.arguments {
-            Completion::Nothing => "()".to_owned(),
+            OfferedValues::Nothing => "()".to_owned(),
             arguments => action(arguments),
         };
         let _ = writeln!(out, "      '*:argument:{arguments}'\n    ;;");
@@ -59,15 +59,15 @@ fn option(flag: &OfferedFlag) -> String {
     }
 }
 
-fn action(completed: &Completion) -> String {
+fn action(completed: &OfferedValues) -> String {
     let words = completed.words().join(" ");
     match completed {
         // One space: nothing is completed, but the value is described.
-        Completion::Nothing => " ".into(),
-        Completion::Files => "_files".into(),
-        Completion::Directories => "_files -/".into(),
-        Completion::Words(_) => format!("({words})"),
-        Completion::WordsAndFiles(_) => format!("{{compadd {words}; _files}}"),
+        OfferedValues::Nothing => " ".into(),
+        OfferedValues::Files => "_files".into(),
+        OfferedValues::Directories => "_files -/".into(),
+        OfferedValues::Words(_) => format!("({words})"),
+        OfferedValues::WordsAndFiles(_) => format!("{{compadd {words}; _files}}"),
     }
 }
 
