@@ -24,8 +24,10 @@ pub(super) fn overview(server: &Subcommand, commands: &[&Subcommand]) -> String 
 
 /// Returns the help of a command.
 pub(super) fn of(command: &Subcommand) -> String {
-    let mut out = format!("quickio {}: {}.\n\n", command.name, lower_first(command.summary));
-    let _ = writeln!(out, "Usage: {}\n", usage(command));
+    let mut out = String::new();
+    let heading = format!("quickio {}: {}.", command.name, lower_first(command.summary));
+    config::wrap(&mut out, "", &heading);
+    let _ = writeln!(out, "\nUsage: {}\n", usage(command));
     paragraphs(&mut out, command.about);
     out.push_str("\nFlags:\n\n");
     for Flag { name, value, doc } in command.flags {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(super) static COMMAND: Subcommand = Subcommand {
     name: "sub",
-    summary: "Subscribes to paths, and prints the events that are broadcast to them",
+    summary: "Prints the events that are broadcast to paths",
     usage: "[FLAG VALUE]... PATH...",
     about: "Prints each event as a line: its path, a space and its data, which quickio pub reads.\n\n\
             If the connection is lost, the command connects again, after 1 s to 30 s, until that succeeds; events in the \

@@ -19,7 +19,7 @@ use offered::OfferedCommand;
 
 pub(super) static COMMAND: Subcommand = Subcommand {
     name: "completions",
-    summary: "Prints a script with which a shell completes the arguments of quickio",
+    summary: "Prints the completions for a shell",
     usage: "bash|zsh|fish",
     about: "Prints a script for bash, zsh or fish that completes commands, flags, settings and their values. Packages \
             install it; otherwise write it to a file that the shell reads.",
