@@ -16,7 +16,7 @@ use quickio::protocol::websocket::frame::Opcode;
 use quickio::protocol::websocket::mask::unmask;
 use quickio::protocol::{
     Codec, CodecSettings, Compression, Framing, Incoming, OHAI, Options, Origins, TrustedProxies,
-    Utf8Gatherer, frame,
+    Utf8Gatherer, WantedHeaders, frame,
 };
 
 const KEY: [u8; 4] = [0x11, 0x02, 0x14, 0x08];
@@ -27,6 +27,7 @@ const SETTINGS: CodecSettings = CodecSettings {
     origins: Origins::Any,
     proxies: TrustedProxies::NONE,
     compression: Compression::OFF,
+    wanted: WantedHeaders::NONE,
     date: HttpDate::EPOCH,
 };
 

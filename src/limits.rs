@@ -320,6 +320,28 @@ pub const AUTH_CLAIMS_MAX: usize = 64;
 /// The maximum number of patterns in each list of a token's `qio` claim. They are tried one after the other.
 pub const AUTH_PATTERNS_MAX: usize = 64;
 
+/// The maximum number of entries of `[[auth-keys]]`. Each may be the address of a set of keys.
+pub const AUTH_KEYS_MAX: usize = 32;
+
+/// The maximum number of names in `app-headers`. Each request that opens a connection is searched for them.
+pub const APP_HEADERS_MAX: usize = 16;
+
+/// The maximum length of the values of `app-headers` that are kept of one client, in bytes: browsers send at most 4 KiB of
+/// cookies for one name. A header that does not fit beside those before it is left out.
+pub const APP_HEADERS_BYTES_MAX: usize = 4096;
+
+/// The maximum number of tokens of one shard that are being verified beside it, or wait for that. A verification takes
+/// 30 to 150 microseconds, so that the last of them waits a tenth of a second for each shard. More are answered with 420.
+pub const AUTH_PENDING_MAX: usize = 1024;
+
+/// The maximum length of the events that are kept of a client whose token is being verified, in bytes: they may depend on
+/// who the client is. More are answered with 420.
+pub const AUTH_HELD_BYTES_MAX: usize = 64 * 1024;
+
+/// The maximum number of tokens that may be refused on one connection. One more closes it: a client has a few tokens, and
+/// each that is forged costs as much as one that is not.
+pub const AUTH_REFUSED_MAX: u8 = 8;
+
 /// The maximum number of keys in a JSON Web Key Set. Providers publish two to ten.
 pub const JWKS_KEYS_MAX: usize = 64;
 

@@ -143,6 +143,38 @@ metrics! {
         ClosesIncomplete = "closes_incomplete", "connections",
             "Connections closed because their incomplete message was large while those of all connections took \
              incomplete-bytes-max (WebSocket: 1013, HTTP: 503).";
+        TimeoutsAuth = "timeouts_auth", "connections",
+            "Clients closed because they had not authenticated within auth-timeout (WebSocket: 1008).";
+        ClosesTokenExpired = "closes_token_expired", "connections",
+            "Clients closed because their token had expired for auth-grace (WebSocket: 1008).";
+        ClosesTokenRefused = "closes_token_refused", "connections",
+            "Clients closed because the token of the request that opened the connection was refused, or more than 8 tokens were \
+             (WebSocket: 1008).";
+        AuthAccepted = "auth_accepted", "tokens",
+            "Tokens accepted.";
+        AuthSeen = "auth_seen", "tokens",
+            "Of auth_accepted, those that the shard remembered from an earlier time.";
+        AuthVerifiedBeside = "auth_verified_beside", "tokens",
+            "Tokens verified beside the shards, because their algorithm is slow or their key had to be fetched.";
+        AuthRefusedForm = "auth_refused_form", "tokens",
+            "Tokens refused because they are too long or malformed.";
+        AuthRefusedKey = "auth_refused_key", "tokens",
+            "Tokens refused because no key has their kid and algorithm.";
+        AuthRefusedSignature = "auth_refused_signature", "tokens",
+            "Tokens refused because their signature does not match: they were forged, or signed with another key.";
+        AuthRefusedClaims = "auth_refused_claims", "tokens",
+            "Tokens refused for what they say: no user, another audience or issuer, or not valid yet. The log has the reason.";
+        AuthRefusedExpired = "auth_refused_expired", "tokens",
+            "Tokens refused because they have expired.";
+        AuthRefusedUser = "auth_refused_user", "tokens",
+            "Tokens refused because the connection belongs to another user.";
+        AuthRefusedBusy = "auth_refused_busy", "tokens",
+            "Tokens refused because a shard had 1024 tokens that were being verified (420).";
+        AppHeadersLeftOut = "app_headers_left_out", "headers",
+            "Headers of app-headers that were not kept, because those of their client have more than 4096 bytes.";
+        EventsRefusedAuth = "events_refused_auth", "events",
+            "Events refused because their client has to authenticate first (401), or sends too many while its token is being \
+             verified (420).";
         ClosesByPeer = "closes_by_peer", "connections",
             "Connections that the peer closed in an orderly way.";
         ClosesReset = "closes_reset", "connections",
@@ -343,6 +375,16 @@ metrics! {
             "TLS handshakes that wait for their share of a turn.";
         Clients = "clients", "clients",
             "Clients that have completed their handshake.";
+        ClientsAuthenticated = "clients_authenticated", "clients",
+            "Clients that have authenticated.";
+        Users = "users", "users",
+            "Users of these clients. A user counts on each shard that has a client of it.";
+        ClientFactsBytes = "client_facts_bytes", "bytes",
+            "Memory of what is kept of clients for applications: headers (app-headers), and subjects of certificates.";
+        AuthPending = "auth_pending", "tokens",
+            "Tokens that are being verified beside the shards.";
+        AuthSeenBytes = "auth_seen_bytes", "bytes",
+            "Memory of the tokens that were verified recently.";
         HttpSessions = "http_sessions", "sessions",
             "HTTP sessions, with or without a held request. Each is a client.";
         Subscriptions = "subscriptions", "subscriptions",

@@ -3,7 +3,9 @@
 
 use quickio::limits::{HTTP_EMPTY_LINES_MAX, HTTP_HEADERS_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 use quickio::protocol::http::{HttpDate, HttpResponse, Persistence, ReadyResponses, RequestKind};
-use quickio::protocol::{Codec, CodecSettings, Compression, Incoming, Options, Origins, TrustedProxies};
+use quickio::protocol::{
+    Codec, CodecSettings, Compression, Incoming, Options, Origins, TrustedProxies, WantedHeaders,
+};
 
 mod fuzz;
 
@@ -176,6 +178,7 @@ fn settings() -> CodecSettings {
         origins: Origins::Only(vec![ORIGIN.into()].into()),
         proxies: TrustedProxies::NONE,
         compression: Compression::OFF,
+        wanted: WantedHeaders::NONE,
         date: HttpDate::EPOCH,
     }
 }

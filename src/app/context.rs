@@ -1,5 +1,6 @@
 //! Methods of the context, which handlers, hooks, callbacks and timers receive.
 
+use super::client_info::ClientInfo;
 use super::event::Reply;
 use super::json::Json;
 use super::paths;
@@ -86,6 +87,13 @@ impl Context<'_> {
     pub fn take_client_data<T: 'static>(&mut self, client: ClientId) -> Option<T> {
         self.client_data::<T>(client)?;
         self.client_data.remove(&client)?.downcast().ok().map(|data| *data)
+    }
+
+    /// Returns what the server knows of a client of this shard: its user, its address and more. `None` if it has disconnected,
+    /// also in the off-hooks of its subscriptions, or lives on another shard.
+    #[must_use]
+    pub fn client(&self, client: ClientId) -> Option<ClientInfo<'_>> {
+        self.clients.find(client)
     }
 
     /// Counts a promise that the application may not hold, because there are too many.

@@ -23,6 +23,7 @@
 //! ```
 
 mod answer;
+mod client_info;
 mod context;
 mod event;
 mod json;
@@ -41,6 +42,8 @@ pub mod threads;
 pub mod worker;
 pub mod worker_app;
 
+pub(crate) use client_info::ClientDirectory;
+pub use client_info::ClientInfo;
 pub use event::{Event, Reply, ReplyTo, Subscription, Unsubscribed};
 pub(crate) use json::is_json;
 pub use json::{Json, NotJson};

@@ -10,6 +10,8 @@ pub struct Qio {
     pub public_address: Option<String>,
     /// The answer to `/qio/hostname` otherwise, unless the client's HTTP request named a host.
     pub hostname: String,
+    /// Clients can authenticate: there is `/qio/auth`.
+    pub has_auth: bool,
     /// The setting `message-bytes-max`, which is the answer to `/qio/limits`.
     pub message_bytes_max: usize,
 }
@@ -29,6 +31,9 @@ impl Application for Qio {
         };
         own("/qio/on", false, on)?;
         own("/qio/off", false, off)?;
+        if self.has_auth {
+            own("/qio/auth", false, auth)?;
+        }
         own("/qio/ping", false, |_, _| Answer::ok())?;
         own("/qio/callback", true, callback)?;
         registrar
@@ -62,6 +67,14 @@ fn off(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let Ok(path) = serde_json::from_str::<String>(event.data) else { return invalid_path() };
     let Ok(path) = Path::parse(&path) else { return no_such_event() };
     cx.push_local(LocalCommand::Unsubscribe { reply_to: event.reply_to(), path });
+    Answer::never()
+}
+
+fn auth(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    let Ok(token) = serde_json::from_str::<Box<str>>(event.data) else {
+        return Answer::error(400, "invalid json token");
+    };
+    cx.push_local(LocalCommand::Authenticate { reply_to: event.reply_to(), token });
     Answer::never()
 }
 

@@ -5,6 +5,7 @@
 //! The methods of [`Answer`] and of the callbacks are in `answer`, those of [`Context`] in `context`, and those of
 //! [`Server`] in `server`.
 
+use super::client_info::ClientDirectory;
 use super::event::{Reply, ReplyTo};
 use super::json::Json;
 use crate::client::ClientId;
@@ -64,6 +65,7 @@ pub struct Context<'a> {
     pub(crate) shard: u16,
     pub(crate) server: &'a Server,
     pub(crate) commands: &'a mut Vec<LocalCommand>,
+    pub(crate) clients: &'a dyn ClientDirectory,
     pub(crate) client_data: &'a mut ClientData,
     /// The number of promises that the application was refused on this shard.
     pub(crate) promises_refused: &'a mut u64,
@@ -145,6 +147,8 @@ pub enum LocalCommand {
     Subscribe { reply_to: ReplyTo, path: Path, extra: Json },
     /// Unsubscribes a client (`/qio/off`).
     Unsubscribe { reply_to: ReplyTo, path: Path },
+    /// Gives the token of a client (`/qio/auth`).
+    Authenticate { reply_to: ReplyTo, token: Box<str> },
     /// Runs a server callback (`/qio/callback/<id>`). `None` if the path did not contain a valid id.
     RunCallback { reply_to: ReplyTo, id: Option<u64>, data: Json },
     /// Sends a text that need not be an event, for tests of client libraries.

@@ -30,6 +30,7 @@ fn differs(kind: ValueKind, one: &mut Config, other: &mut Config) -> bool {
         }
         ValueKind::Apps(field) => field(one) != field(other),
         ValueKind::Hosts(field) | ValueKind::Origins(field) => field(one) != field(other),
+        ValueKind::Texts(field) | ValueKind::Headers(field) => field(one) != field(other),
         ValueKind::Proxies(field) => field(one) != field(other),
         ValueKind::Text(field) => field(one) != field(other),
         ValueKind::Switch(field) => field(one) != field(other),

@@ -20,6 +20,7 @@
 
 mod api_keys;
 pub mod arrays;
+mod auth;
 mod changes;
 pub mod clienttest;
 pub mod entries;
@@ -45,6 +46,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::identity::Algorithm;
 use crate::rules::Rule;
 
 pub use api_keys::{ApiKeySetting, Scope};
@@ -254,6 +256,40 @@ pub mod fuzzing {
     }
 }
 
+/// Who has to authenticate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Nobody can.
+    #[default]
+    Off,
+    /// Clients may.
+    Optional,
+    /// Clients must, before they send anything else.
+    Required,
+}
+
+/// A key of `[[auth-keys]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthKeyEntry {
+    /// The name that tokens give as their `kid`. For a key set, a name for the log.
+    pub id: String,
+    /// The only algorithm for which the key is used.
+    pub algorithm: Algorithm,
+    /// The place that has the key.
+    pub source: AuthKeySource,
+}
+
+/// The place that has a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthKeySource {
+    /// The file of a secret.
+    SecretFile(PathBuf),
+    /// The file of a public key in PEM.
+    PublicKeyFile(PathBuf),
+    /// The address of a JSON Web Key Set.
+    JwksUrl(String),
+}
+
 /// The settings of a server. [`Config::default`] has the defaults.
 ///
 /// [`table::SETTINGS`] has the bounds and the description of each setting.
@@ -314,6 +350,24 @@ pub struct Config {
     pub tls_client_auth: TlsClientAuth,
     /// The file of the key of session tickets, or `None` for a key that ends with the process.
     pub tls_ticket_key_file: Option<PathBuf>,
+    /// Who has to authenticate.
+    pub auth: AuthMode,
+    /// The keys that verify tokens.
+    pub auth_keys: Vec<AuthKeyEntry>,
+    /// The audiences that tokens must be for, one of them; none if tokens must not name any.
+    pub auth_audience: Vec<String>,
+    /// The issuers that tokens must be from, one of them; none if the issuer does not matter.
+    pub auth_issuer: Vec<String>,
+    /// How long a client may take to authenticate, if it must.
+    pub auth_timeout: Duration,
+    /// How long a client may take to send another token after its token has expired.
+    pub auth_grace: Duration,
+    /// The time by which the clocks of the server and of those who sign tokens may differ.
+    pub auth_leeway: Duration,
+    /// The memory of each shard for tokens that were verified recently, in bytes.
+    pub auth_cache_bytes_max: usize,
+    /// The headers of requests that applications can read, by their names in lower case.
+    pub app_headers: Vec<String>,
     /// The least severe level that is logged.
     pub log_level: LogLevel,
     /// The format of a log line.
@@ -480,6 +534,15 @@ impl Default for Config {
             tls_client_ca: None,
             tls_client_auth: TlsClientAuth::Required,
             tls_ticket_key_file: None,
+            auth: AuthMode::Off,
+            auth_keys: Vec::new(),
+            auth_audience: Vec::new(),
+            auth_issuer: Vec::new(),
+            auth_timeout: Duration::from_secs(10),
+            auth_grace: Duration::from_secs(25),
+            auth_leeway: Duration::from_secs(5),
+            auth_cache_bytes_max: 64 << 20,
+            app_headers: Vec::new(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             clock: ClockKind::System,

@@ -1,12 +1,13 @@
 //! Converts raw values into a [`Config`], and checks the relations between settings.
 
+use super::auth;
 use super::entries;
 use super::error::ConfigError;
 use super::sources::{RawSettings, RawValue};
 use super::table::{DURATION_MAX, RELATIONS, Relation, Setting, ValueKind};
 use super::value::{self, Problem};
 use super::{Config, ListenAddress, ListenKind};
-use crate::limits::SHARDS_MAX;
+use crate::limits::{APP_HEADERS_MAX, SHARDS_MAX};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -25,7 +26,12 @@ pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
     }
     match RELATIONS.iter().find(|relation| !(relation.holds)(&config)) {
         Some(relation) => Err(violated(relation, settings)),
-        None => check_addresses(&config).and_then(|()| check_tls(&config)).map(|()| config),
+        None => {
+            check_addresses(&config)?;
+            check_tls(&config)?;
+            auth::check(&mut config)?;
+            Ok(config)
+        }
     }
 }
 
@@ -45,6 +51,9 @@ pub(super) fn set(
         ValueKind::Hosts(field) => *field(config) = list(setting, values, value::host)?,
         ValueKind::Proxies(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Proxies(field) => *field(config) = list(setting, values, value::proxy)?,
+        ValueKind::Texts(field) | ValueKind::Headers(field) if is_empty_list(values) => field(config).clear(),
+        ValueKind::Texts(field) => *field(config) = list(setting, values, value::visible_text)?,
+        ValueKind::Headers(field) => *field(config) = headers(setting, values)?,
         ValueKind::Origins(field) => *field(config) = origins(setting, values)?,
         ValueKind::Files(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Files(field) => {
@@ -108,6 +117,8 @@ fn set_scalar(kind: ValueKind, text: &str, config: &mut Config) -> Result<(), Pr
         | ValueKind::Files(_)
         | ValueKind::Hosts(_)
         | ValueKind::Proxies(_)
+        | ValueKind::Texts(_)
+        | ValueKind::Headers(_)
         | ValueKind::Origins(_) => {
             unreachable!("lists are set from all their values")
         }
@@ -138,6 +149,17 @@ fn origins(setting: &'static Setting, values: &[RawValue]) -> Result<Vec<String>
             Err(bad_value(setting, all, "it must be the only entry of the list".into()))
         }
         _ => Ok(origins),
+    }
+}
+
+/// Parses a list of names of headers.
+fn headers(setting: &'static Setting, values: &[RawValue]) -> Result<Vec<String>, ConfigError> {
+    let headers = list(setting, values, value::header)?;
+    match values.get(APP_HEADERS_MAX) {
+        Some(value) => {
+            Err(bad_value(setting, value, format!("the list has more than {APP_HEADERS_MAX} names")))
+        }
+        None => Ok(headers),
     }
 }
 

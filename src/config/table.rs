@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::duration_text;
-use super::{App, ClockKind, Config, Listen, LogFormat, LogLevel, TlsClientAuth, TlsVersion, TrustedProxy};
+use super::{
+    App, AuthMode, ClockKind, Config, Listen, LogFormat, LogLevel, TlsClientAuth, TlsVersion, TrustedProxy,
+};
 use crate::limits::SHARDS_MAX;
 
 /// A setting.
@@ -47,6 +49,8 @@ pub enum Group {
     Serving,
     /// Certificates, and what clients need to encrypt their connections.
     Tls,
+    /// Who the clients are.
+    Identity,
     /// The log.
     Log,
     /// The resources that clients may use.
@@ -66,6 +70,7 @@ impl Group {
     pub const ALL: &'static [Group] = &[
         Group::Serving,
         Group::Tls,
+        Group::Identity,
         Group::Log,
         Group::Limits,
         Group::Times,
@@ -80,6 +85,7 @@ impl Group {
         match self {
             Group::Serving => "Addresses and applications",
             Group::Tls => "TLS",
+            Group::Identity => "Identity",
             Group::Log => "Log",
             Group::Limits => "Limits",
             Group::Times => "Timeouts and heartbeats",
@@ -145,6 +151,10 @@ pub enum ValueKind {
     Proxies(fn(&mut Config) -> &mut Vec<TrustedProxy>),
     /// A list of origins of web pages with at least one entry, or `*`.
     Origins(fn(&mut Config) -> &mut Vec<String>),
+    /// A list of texts without spaces, which may be empty.
+    Texts(fn(&mut Config) -> &mut Vec<String>),
+    /// A list of names of HTTP headers, which may be empty.
+    Headers(fn(&mut Config) -> &mut Vec<String>),
     /// A text without spaces, or empty for none.
     Text(fn(&mut Config) -> &mut Option<String>),
     /// On or off. A flag without a value means on.
@@ -402,6 +412,80 @@ pub static SETTINGS: &[Setting] = &[
               sessions after a restart of the server, or on another server with the same file. If it does not exist, the \
               server creates it, for its own user only. Whoever reads it can decrypt recorded TLS 1.2 connections, and \
               pretend to have a client's certificate. None means a secret that ends with the process.",
+    },
+    Setting {
+        name: "auth",
+        group: Group::Identity,
+        kind: ValueKind::Choice {
+            choices: &["off", "optional", "required"],
+            set: |config, index| {
+                config.auth = [AuthMode::Off, AuthMode::Optional, AuthMode::Required][index];
+            },
+        },
+        default: "off",
+        doc: "Clients authenticate with a token (/qio/auth, or an Authorization header). With optional they may; with required \
+              they must, and until then every event other than /qio/auth, /qio/ping, /qio/hostname and answers to the server \
+              is answered with 401. The keys that verify tokens are in [[auth-keys]].",
+    },
+    Setting {
+        name: "auth-audience",
+        group: Group::Identity,
+        kind: ValueKind::Texts(|config| &mut config.auth_audience),
+        default: "",
+        doc: "The audiences that this server is. A token must be for one of them (its claim aud). None means that tokens \
+              must not be for any: one that is made for another service is not accepted here.",
+    },
+    Setting {
+        name: "auth-issuer",
+        group: Group::Identity,
+        kind: ValueKind::Texts(|config| &mut config.auth_issuer),
+        default: "",
+        doc: "The issuers of which a token must be from one (its claim iss), exactly as tokens have it. None means any.",
+    },
+    Setting {
+        name: "auth-timeout",
+        group: Group::Identity,
+        kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.auth_timeout },
+        default: "10s",
+        doc: "How long a client may take to authenticate if auth is required, before its connection is closed (1008).",
+    },
+    Setting {
+        name: "auth-grace",
+        group: Group::Identity,
+        kind: ValueKind::Duration { min: NO_TIME, field: |config| &mut config.auth_grace },
+        default: "25s",
+        doc: "How long a client whose token has expired may take to send another one, before its connection is closed (1008).",
+    },
+    Setting {
+        name: "auth-leeway",
+        group: Group::Identity,
+        kind: ValueKind::Duration { min: NO_TIME, field: |config| &mut config.auth_leeway },
+        default: "5s",
+        doc: "The time by which the clocks of the server and of those who sign tokens may differ: a token is accepted this \
+              much before it is valid (nbf) and after it has expired (exp). Whole seconds count.",
+    },
+    Setting {
+        name: "auth-cache-bytes-max",
+        group: Group::Identity,
+        kind: ValueKind::Count {
+            min: 0,
+            max: 64 * KI * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.auth_cache_bytes_max,
+        },
+        default: "67108864",
+        doc: "The memory in which each shard remembers the tokens that it has verified, so that clients that come back cost \
+              less. A token takes about 500 bytes. The thread that verifies signatures for all shards has as much.",
+    },
+    Setting {
+        name: "app-headers",
+        group: Group::Identity,
+        kind: ValueKind::Headers(|config| &mut config.app_headers),
+        default: "",
+        doc: "The headers of the request that opens a WebSocket or an HTTP session that applications can read, such as \
+              origin, cookie and user-agent. They are kept while the client is connected. Each takes its length and about \
+              30 bytes; together at most 4096 bytes for a client.",
     },
     Setting {
         name: "log-level",
@@ -1003,6 +1087,8 @@ impl ValueKind {
                 | ValueKind::Apps(_)
                 | ValueKind::Files(_)
                 | ValueKind::Hosts(_)
+                | ValueKind::Texts(_)
+                | ValueKind::Headers(_)
                 | ValueKind::Proxies(_)
                 | ValueKind::Origins(_)
         )
@@ -1045,6 +1131,8 @@ impl ValueKind {
             }
             ValueKind::Apps(_) => "names and files".into(),
             ValueKind::Hosts(_) => "names of hosts".into(),
+            ValueKind::Texts(_) => "texts without spaces".into(),
+            ValueKind::Headers(_) => "names of headers".into(),
             ValueKind::Proxies(_) => "IP addresses, networks such as 10.0.0.0/8, and unix".into(),
             ValueKind::Origins(_) => "*, or one or more of http://host[:port], https://host[:port], scheme://host, file:// and null".into(),
             ValueKind::Text(_) => "a text without spaces, or empty".into(),
@@ -1067,6 +1155,8 @@ impl ValueKind {
             | ValueKind::Apps(_)
             | ValueKind::Files(_)
             | ValueKind::Hosts(_)
+            | ValueKind::Texts(_)
+            | ValueKind::Headers(_)
             | ValueKind::Proxies(_)
             | ValueKind::Origins(_) => Some("separated by commas"),
             _ => None,
@@ -1086,7 +1176,8 @@ impl ValueKind {
             ValueKind::Addresses(_) => "ADDRESS,...".into(),
             ValueKind::AddressOrOff { .. } => "ADDRESS|off".into(),
             ValueKind::Apps(_) => "NAME|FILE,...".into(),
-            ValueKind::Hosts(_) => "NAME,...".into(),
+            ValueKind::Hosts(_) | ValueKind::Headers(_) => "NAME,...".into(),
+            ValueKind::Texts(_) => "TEXT,...".into(),
             ValueKind::Proxies(_) => "NETWORK|unix,...".into(),
             ValueKind::Origins(_) => "*|ORIGIN,...".into(),
             ValueKind::Text(_) => "TEXT".into(),

@@ -83,6 +83,15 @@ fn nothing_by_default() -> Config {
         reload: true,
         public_address: Some("x".into()),
         origin: vec![],
+        auth: AuthMode::Required,
+        auth_keys: vec![],
+        auth_audience: vec!["x".into()],
+        auth_issuer: vec!["x".into()],
+        auth_timeout: Duration::from_millis(81),
+        auth_grace: Duration::from_millis(82),
+        auth_leeway: Duration::from_millis(83),
+        auth_cache_bytes_max: 84,
+        app_headers: vec!["x".into()],
         log_level: LogLevel::Trace,
         log_format: LogFormat::Json,
         clock: ClockKind::Manual,
@@ -157,7 +166,8 @@ fn no_settings_mean_the_defaults() {
 
 #[test]
 fn every_setting_is_a_flag_a_variable_and_a_key() {
-    for setting in SETTINGS {
+    // Clients can only authenticate if there are keys, which are in a file (see below).
+    for setting in SETTINGS.iter().filter(|setting| setting.name != "auth") {
         let given = another_value(setting);
         // Some settings need a certificate.
         let needs_certificate = setting.group == Group::Tls && setting.name != "tls-cert";
@@ -193,6 +203,9 @@ fn another_value(setting: &Setting) -> &'static str {
         "app-dir" => "/srv/apps of mine",
         "public-address" => "example.org:8080",
         "origin" => "https://example.org,http://localhost:8080",
+        "auth-audience" | "auth-issuer" => "https://one.example,other",
+        "auth-grace" | "auth-leeway" => "20s",
+        "app-headers" => "cookie,origin",
         "log-level" => "trace",
         "log-format" => "json",
         "clock" => "manual",
@@ -1124,5 +1137,76 @@ fn rows_of_entries_are_well_formed_and_shown() {
         }
         let head = format!("[[{}]]", setting.name);
         assert!(help.contains(&head) && file.contains(&head) && docs.contains(&example), "{head}");
+    }
+}
+
+/// The keys of a settings file, or the error.
+fn auth_keys(text: &str) -> Result<Vec<AuthKeyEntry>, String> {
+    of_file(text).map(|config| config.auth_keys)
+}
+
+#[test]
+fn keys_come_from_files_and_addresses() {
+    let text = "auth = 'required'\nauth-issuer = 'https://id.example/'\n\n[[auth-keys]]\nid = 'a'\nalgorithm = 'HS256'\n\
+                secret-file = '/s'\n[[auth-keys]]\nid = 'b'\nalgorithm = 'EdDSA'\npublic-key-file = 'p.pem'\n[[auth-keys]]\n\
+                id = 'c'\nalgorithm = 'RS256'\njwks-url = 'https://id.example/keys'\n";
+    let config = of_file(text).unwrap();
+    assert_eq!(
+        (config.auth, config.auth_issuer.as_slice()),
+        (AuthMode::Required, &["https://id.example/".to_owned()][..])
+    );
+    let sources: Vec<_> =
+        config.auth_keys.iter().map(|key| (key.algorithm.name(), key.source.clone())).collect();
+    let expected = [
+        ("HS256", AuthKeySource::SecretFile("/s".into())),
+        ("EdDSA", AuthKeySource::PublicKeyFile("p.pem".into())),
+        ("RS256", AuthKeySource::JwksUrl("https://id.example/keys".into())),
+    ];
+    assert_eq!(sources, expected);
+    assert_ne!(config, of_file(&text.replace("required", "optional")).unwrap());
+    let unused = of_file(&text.replace("auth = 'required'", "")).unwrap();
+    assert!(unused.warnings[0].contains("[[auth-keys]] has no effect"), "{:?}", unused.warnings);
+    for host in ["127.0.0.1:8000", "[::1]", "localhost:80"] {
+        let text = format!("[[auth-keys]]\nid = 'a'\nalgorithm = 'ES256'\njwks-url = 'http://{host}/keys'\n");
+        assert!(auth_keys(&text).is_ok(), "{host}");
+    }
+}
+
+#[test]
+fn wrong_keys_are_explained() {
+    assert_eq!(run(&["--auth", "optional"], &[]).unwrap_err(), ConfigError::NoAuthKeys.to_string());
+    let key = |rest: &str| format!("[[auth-keys]]\nid = 'a'\n{rest}\n");
+    for (text, part) in [
+        ("[[auth-keys]]\nalgorithm = 'HS256'".to_owned(), "has no id: add a line `id = ...`"),
+        (key("secret-file = '/s'"), "has no algorithm"),
+        (key("algorithm = 'none'"), "allowed: HS256, HS384, HS512"),
+        (key("algorithm = 'HS256'"), "HS256 needs secret-file"),
+        (key("algorithm = 'ES256'"), "ES256 needs public-key-file or jwks-url"),
+        (key("algorithm = 'HS256'\npublic-key-file = 'p'"), "HS256 needs secret-file instead"),
+        (key("algorithm = 'HS256'\njwks-url = 'https://x/'"), "HS256 needs secret-file instead"),
+        (key("algorithm = 'RS256'\nsecret-file = 's'"), "RS256 needs public-key-file or jwks-url instead"),
+        (
+            key("algorithm = 'RS256'\npublic-key-file = 'p'\njwks-url = 'https://x/'"),
+            "a key comes from one place",
+        ),
+        (key("algorithm = 'RS256'\njwks-url = 'http://id.example/'"), "without TLS could be anybody's"),
+        (key("algorithm = 'RS256'\njwks-url = 'ftp://id.example/'"), "does not begin with https://"),
+        (key("algorithm = 'RS256'\njwks-url = '/keys'"), "it has no host"),
+        (key("algorithm = 'RS256'\njwks-url = 'https://me:secret@id.example/'"), "a name and a password"),
+        (key("algorithm = 'HS256'\nsecret-file = 's'").repeat(2), "key 1 has the same name"),
+    ] {
+        let error = auth_keys(&text).unwrap_err();
+        assert!(error.contains(part), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn headers_for_applications_are_names_in_lower_case() {
+    assert_eq!(run(&["--app-headers", "Cookie,X-Thing"], &[]).unwrap().app_headers, ["cookie", "x-thing"]);
+    for (name, part) in
+        [("a b", "not the name"), ("Authorization", "secrets of clients"), ("a:", "not the name")]
+    {
+        let error = run(&["--app-headers", name], &[]).unwrap_err();
+        assert!(error.contains(part), "{error}");
     }
 }

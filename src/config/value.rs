@@ -237,6 +237,21 @@ pub(super) fn visible_text(text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
+/// Parses the name of a header (RFC 9110, 5.1), which is returned in lower case.
+pub(super) fn header(text: &str) -> Result<String, Problem> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX || !text.bytes().all(is_token) {
+        return Err("it is not the name of a header".into());
+    }
+    let name = text.to_ascii_lowercase();
+    if name == "authorization" {
+        return Err(
+            "it has secrets of clients, which applications must not see; use the claims of the token".into(),
+        );
+    }
+    Ok(name)
+}
+
 /// Parses `*`, or an origin as browsers write it (RFC 6454, 6.2): `http://host` or `https://host`, and the port if it
 /// is not the scheme's default. The input may have capital letters and the default port; browsers write neither.
 ///

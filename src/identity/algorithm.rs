@@ -48,6 +48,17 @@ impl Algorithm {
         Algorithm::EdDsa,
     ];
 
+    /// The names of all algorithms, in the same order.
+    pub const NAMES: [&str; 12] = {
+        let mut names = [""; 12];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Algorithm::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
+
     /// Returns the name, as the header of a token has it.
     #[must_use]
     pub const fn name(self) -> &'static str {

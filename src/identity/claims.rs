@@ -3,6 +3,7 @@
 use super::Identity;
 use super::error::{Flaw, TokenError};
 use crate::limits::{AUTH_CLAIMS_MAX, AUTH_PATTERNS_MAX, AUTH_USER_BYTES_MAX};
+use crate::rules::Pattern;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -89,8 +90,8 @@ fn check_audience(claim: Option<&RawValue>, accepted: &[String]) -> Result<(), T
 /// The claim `qio`.
 #[derive(Default)]
 struct Permissions {
-    on: Box<[Box<str>]>,
-    send: Box<[Box<str>]>,
+    on: Box<[Pattern]>,
+    send: Box<[Pattern]>,
     info: Option<Box<str>>,
 }
 
@@ -98,10 +99,10 @@ fn permissions(claim: &RawValue) -> Result<Permissions, TokenError> {
     /// The form of the claim. A member that occurs twice is an error.
     #[derive(Deserialize)]
     struct Form<'a> {
-        #[serde(default)]
-        on: Vec<Box<str>>,
-        #[serde(default)]
-        send: Vec<Box<str>>,
+        #[serde(default, borrow)]
+        on: Vec<Cow<'a, str>>,
+        #[serde(default, borrow)]
+        send: Vec<Cow<'a, str>>,
         #[serde(borrow)]
         info: Option<&'a RawValue>,
     }
@@ -111,7 +112,9 @@ fn permissions(claim: &RawValue) -> Result<Permissions, TokenError> {
         return Err(invalid);
     }
     let info = form.info.map(|info| info.get().into());
-    Ok(Permissions { on: form.on.into(), send: form.send.into(), info })
+    let patterns = |texts: Vec<Cow<'_, str>>| texts.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+    let (on, send) = (patterns(form.on).map_err(|_| invalid)?, patterns(form.send).map_err(|_| invalid)?);
+    Ok(Permissions { on, send, info })
 }
 
 /// The claims of a token, each once (RFC 7519, 4: "The Claim Names within a JWT Claims Set MUST be unique").

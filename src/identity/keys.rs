@@ -153,6 +153,7 @@ pub struct KeySet {
     by_id: AHashMap<Box<str>, Arc<AuthKey>>,
     marks: AHashSet<KeyMark>,
     policy: TokenPolicy,
+    may_grow: bool,
 }
 
 impl KeySet {
@@ -167,7 +168,19 @@ impl KeySet {
             }
         }
         let marks = keys.iter().map(|key| key.mark).collect();
-        KeySet { keys, by_id, marks, policy }
+        KeySet { keys, by_id, marks, policy, may_grow: false }
+    }
+
+    /// Returns the set as one that may get further keys: some are fetched from an address.
+    #[must_use]
+    pub fn growing(self) -> KeySet {
+        KeySet { may_grow: true, ..self }
+    }
+
+    /// Returns whether a key that is not in the set may be fetched.
+    #[must_use]
+    pub fn may_grow(&self) -> bool {
+        self.may_grow
     }
 
     /// Returns what tokens must say.

@@ -39,6 +39,8 @@ pub use keys::{AuthKey, KeyMark, KeySet};
 pub use seen::{Seen, SeenTokens, TokenDigest};
 pub use token::OpenToken;
 
+use crate::rules::Pattern;
+
 /// What a verified token says about its client. It is shared by all that need it, and never changes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -49,9 +51,9 @@ pub struct Identity {
     /// All claims, as one JSON object, as the token has them.
     pub claims: Box<str>,
     /// The patterns of the paths that the token permits to subscribe to: `qio.on`.
-    pub on: Box<[Box<str>]>,
+    pub on: Box<[Pattern]>,
     /// The patterns of the paths that the token permits to send to: `qio.send`.
-    pub send: Box<[Box<str>]>,
+    pub send: Box<[Pattern]>,
     /// What others may know of the client, as JSON: `qio.info`.
     pub info: Option<Box<str>>,
 }
@@ -60,8 +62,8 @@ impl Identity {
     /// Returns the memory in bytes that the identity takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let patterns =
-            |list: &[Box<str>]| list.iter().map(|one| size_of::<Box<str>>() + one.len()).sum::<usize>();
+        let bytes = |pattern: &Pattern| size_of::<Pattern>() + pattern.as_str().len();
+        let patterns = |list: &[Pattern]| list.iter().map(bytes).sum::<usize>();
         let texts = self.user.len() + self.claims.len() + self.info.as_deref().map_or(0, str::len);
         size_of::<Identity>() + texts + patterns(&self.on) + patterns(&self.send)
     }

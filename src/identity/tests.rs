@@ -58,7 +58,7 @@ fn an_identity_has_what_the_token_says() {
     let identity = verify(&keys, &signer.token(Some("a"), claims)).unwrap();
     assert_eq!((&*identity.user, identity.expires), ("Zoë", Some(NOW + 60)));
     assert_eq!(&*identity.claims, claims);
-    assert_eq!((&*identity.on[0], &*identity.send[0]), ("/a/{user}/**", "/b/*"));
+    assert_eq!((identity.on[0].as_str(), identity.send[0].as_str()), ("/a/{user}/**", "/b/*"));
     assert_eq!(identity.info.as_deref(), Some(r#"{"n":[1, 2]}"#));
     assert!(identity.bytes() > size_of::<Identity>() + claims.len());
 
@@ -353,9 +353,16 @@ fn permissions_are_lists_of_patterns() {
     assert_eq!(says(r#"{"info":"x"}"#).unwrap().info.as_deref(), Some(r#""x""#));
     let many = |n: usize| format!(r#"{{"send":[{}]}}"#, vec![r#""/a""#; n].join(","));
     assert_eq!(says(&many(AUTH_PATTERNS_MAX)).unwrap().send.len(), AUTH_PATTERNS_MAX);
-    for qio in
-        ["[]", "7", r#"{"on":"/a"}"#, r#"{"on":[7]}"#, r#"{"send":{"/a":1}}"#, &many(AUTH_PATTERNS_MAX + 1)]
-    {
+    for qio in [
+        "[]",
+        "7",
+        r#"{"on":"/a"}"#,
+        r#"{"on":[7]}"#,
+        r#"{"on":["/a/**/b"]}"#,
+        r#"{"send":["a"]}"#,
+        r#"{"send":{"/a":1}}"#,
+        &many(AUTH_PATTERNS_MAX + 1),
+    ] {
         let refused = says(qio).map(|_| ());
         assert_eq!(refused, Err(TokenError::Invalid(Flaw::Permissions)), "{qio}");
     }

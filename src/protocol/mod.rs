@@ -5,7 +5,9 @@
 //!
 //! ```
 //! use quickio::protocol::http::HttpDate;
-//! use quickio::protocol::{Codec, CodecSettings, Compression, Incoming, Options, Origins, TrustedProxies};
+//! use quickio::protocol::{
+//!     Codec, CodecSettings, Compression, Incoming, Options, Origins, TrustedProxies, WantedHeaders,
+//! };
 //!
 //! let mut codec = Codec::new(Options::default());
 //! let settings = CodecSettings {
@@ -14,6 +16,7 @@
 //!     origins: Origins::Any,
 //!     proxies: TrustedProxies::NONE,
 //!     compression: Compression::OFF,
+//!     wanted: WantedHeaders::NONE,
 //!     date: HttpDate::at(std::time::SystemTime::now()),
 //! };
 //! let mut received = *b"/qio/ohai\0\0\0\0\0\0\0\x10/qio/ping:1=null";
@@ -39,6 +42,7 @@
 //! [`Codec::respond`], in any order and at any time.
 
 pub mod http;
+mod opening;
 mod origin;
 mod proxies;
 pub mod proxy_header;
@@ -54,6 +58,7 @@ pub mod websocket;
 use std::net::IpAddr;
 
 use self::http::{HttpCodec, HttpDate, HttpOutcome, HttpResponse, ReadyResponses, Sid, is_token_byte};
+pub use self::opening::{OpeningHeaders, WantedHeaders};
 pub use self::origin::{AllowedOrigins, Origins};
 pub use self::proxies::TrustedProxies;
 use self::proxy_header::ProxyHeader;
@@ -148,6 +153,8 @@ pub struct CodecSettings {
     pub proxies: TrustedProxies,
     /// The compression of WebSocket messages.
     pub compression: Compression,
+    /// The headers of requests that open a connection which are kept.
+    pub wanted: WantedHeaders,
     /// The present time, for the `Date` of responses. The caller renews it every second.
     pub date: HttpDate,
 }
@@ -177,9 +184,9 @@ pub enum Incoming<'a> {
     /// These bytes are the Pong for a Ping. They must be sent, unless another Pong follows before they are (RFC 6455,
     /// 5.5.3).
     Pong(Vec<u8>),
-    /// The connection was upgraded by a request that tells the address of its client, if its peer is a trusted proxy. The
-    /// response must be sent; the handshake is not complete.
-    Upgraded { response: Vec<u8>, client: IpAddr },
+    /// The connection was upgraded by a request that tells something of its client: the address, which means something only
+    /// if the peer is a trusted proxy, or headers that are kept. The response must be sent; the handshake is not complete.
+    Upgraded { response: Vec<u8>, client: Option<IpAddr>, opening: Option<Box<OpeningHeaders>> },
     /// The handshake is complete. These bytes must be sent, and events may follow them.
     Open(Vec<u8>),
     /// The text of an event, which is not parsed.
@@ -430,13 +437,13 @@ impl Codec {
                 CodecState::Http(http) => Incoming::Request(http.request(request)),
                 _ => unreachable!("the request was decoded in this state"),
             },
-            HttpOutcome::Upgrade { upgrade: Upgrade { response, deflate }, echo, client } => {
+            HttpOutcome::Upgrade { upgrade: Upgrade { response, deflate }, echo, client, opening } => {
                 let window = deflate.map(Deflate::window);
                 self.state = CodecState::WebSocket(WebSocketCodec::new(echo, window));
                 match client {
                     _ if echo => Incoming::Open(response),
-                    Some(client) => Incoming::Upgraded { response, client },
-                    None => Incoming::Reply(response),
+                    None if opening.is_none() => Incoming::Reply(response),
+                    client => Incoming::Upgraded { response, client, opening },
                 }
             }
             HttpOutcome::Close(close) => {

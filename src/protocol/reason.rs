@@ -43,6 +43,14 @@ pub enum Reason {
     TooManyClients,
     /// The server is shutting down.
     GoingAway,
+    /// The client has not authenticated in time.
+    AuthTimeout,
+    /// The token of the client has expired, and it has sent no other.
+    TokenExpired,
+    /// A token of the client was not accepted.
+    TokenInvalid,
+    /// Too many tokens are being verified.
+    AuthBusy,
     /// An application closed the connection.
     Application,
     /// The server failed.
@@ -61,9 +69,9 @@ impl Reason {
             Reason::UnknownProtocol | Reason::Tls | Reason::InvalidHandshake | Reason::MalformedEvent => 1002,
             Reason::NoProxyHeader | Reason::InvalidProxyHeader | Reason::UnexpectedProxyHeader => 1002,
             Reason::ConnectionLost => 1006,
-            Reason::ClientTimeout => 1008,
+            Reason::ClientTimeout | Reason::AuthTimeout | Reason::TokenExpired | Reason::TokenInvalid => 1008,
             Reason::ServerError => 1011,
-            Reason::SlowClient | Reason::NoRoom | Reason::TooManyClients => 1013,
+            Reason::SlowClient | Reason::NoRoom | Reason::TooManyClients | Reason::AuthBusy => 1013,
             Reason::Violation(violation) => violation.code(),
             Reason::Refused(refusal) => refusal.status(),
         }
@@ -91,6 +99,10 @@ impl Reason {
             Reason::NoRoom => "too many messages are incomplete; try again later",
             Reason::TooManyClients => "too many clients",
             Reason::GoingAway => "server going away",
+            Reason::AuthTimeout => "authentication timeout",
+            Reason::TokenExpired => "token expired",
+            Reason::TokenInvalid => "token invalid",
+            Reason::AuthBusy => "too many tokens are being verified; try again later",
             Reason::Application => "closed by the application",
             Reason::ServerError => "internal error",
             Reason::Violation(violation) => violation.text(),

@@ -14,6 +14,7 @@ const SETTINGS: CodecSettings = CodecSettings {
     origins: Origins::Any,
     proxies: TrustedProxies::NONE,
     compression: Compression::OFF,
+    wanted: WantedHeaders::NONE,
     date: HttpDate::EPOCH,
 };
 

@@ -15,6 +15,7 @@
 //! - **Fairness.** A task that never has to wait yields on its own: after 128 reads and writes, its sockets report that
 //!   they are not ready.
 
+mod client;
 mod permits;
 mod tcp;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 mod tls;
 mod watch;
 
+pub use client::ClientStream;
 pub use permits::{Permit, Permits};
 pub use tcp::{AsyncListener, AsyncStream, BoundSocket};
 pub use tls::{HandshakeError, ServerStream, TlsAcceptor};

@@ -2,6 +2,7 @@
 //! found without starting one or running an application. They are safe beside a running server.
 
 use super::apps;
+use super::auth;
 use super::error::ServerError;
 use super::listen;
 use super::resources::Needs;
@@ -40,6 +41,7 @@ pub(super) fn run(config: &Config) -> Result<(), ServerError> {
     }
     needs.locked_memory_warning().iter().for_each(|warning| report.warn(warning));
     check_certificates(config, &mut report);
+    check_auth(config, &mut report);
     check_addresses(config, &mut report);
     if report.failed == 0 {
         Ok(())
@@ -95,6 +97,20 @@ fn check_certificates(config: &Config, report: &mut Report) {
             warnings.iter().for_each(|warning| report.warn(warning));
         }
         Err(error) => report.failed("tls-cert", &error.into()),
+    }
+}
+
+fn check_auth(config: &Config, report: &mut Report) {
+    if config.auth_keys.is_empty() {
+        return;
+    }
+    match auth::check(config) {
+        Ok(warnings) => {
+            let ids: Vec<&str> = config.auth_keys.iter().map(|key| key.id.as_str()).collect();
+            report.passed(&format!("auth-keys {}", ids.join(", ")));
+            warnings.iter().for_each(|warning| report.warn(warning));
+        }
+        Err(error) => report.failed("auth-keys", &error.into()),
     }
 }
 

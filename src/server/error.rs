@@ -1,6 +1,7 @@
 //! The errors that prevent the server from starting, or end it.
 
 use super::api_keys::ApiKeyError;
+use super::auth::AuthError;
 use super::listen::ListenError;
 use super::resources::ResourceError;
 use super::tls::TlsError;
@@ -43,6 +44,8 @@ pub enum ServerError {
     #[error("the application {name} cannot start: {error}")]
     App { name: String, error: app::Error },
     #[error("{0}")]
+    Auth(#[from] AuthError),
+    #[error("{0}")]
     Tls(#[from] TlsError),
     #[error("{0}")]
     Listen(#[from] ListenError),
@@ -66,6 +69,8 @@ pub enum ServerError {
     Check { count: usize, exit_code: u8 },
     #[error("shard {shard} failed: {error}")]
     Shard { shard: u16, error: io::Error },
+    #[error("the thread that verifies tokens cannot start: {0}")]
+    AuthThread(io::Error),
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
 }
@@ -83,6 +88,7 @@ impl ServerError {
             | ServerError::BadName { .. }
             | ServerError::Workers { error: StartError::Spawn { .. }, .. }
             | ServerError::Load { .. }
+            | ServerError::Auth(_)
             | ServerError::Tls(_)
             | ServerError::SameName { .. } => config::EXIT_CODE,
             _ => 1,

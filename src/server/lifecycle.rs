@@ -2,6 +2,7 @@
 
 use super::api::ApiService;
 use super::apps::LoadedApplications;
+use super::auth::{AuthError, AuthService};
 use super::error::ServerError;
 use super::listen::{self, BoundListeners};
 use super::notify::ServiceManager;
@@ -19,7 +20,7 @@ use crate::app::qio::Qio;
 use crate::app::worker::{self, ReplaceOutcome};
 use crate::app::worker_app::WorkerApplication;
 use crate::app::{self, Application, Server};
-use crate::config::{ClockKind, Config};
+use crate::config::{AuthMode, ClockKind, Config};
 use crate::log;
 use crate::metrics::SharedCounters;
 use crate::qev::clock::{Clock, ClockHandle, nanos};
@@ -112,6 +113,8 @@ struct RunningServer {
     report: StatisticsReport,
     manager: ServiceManager,
     listeners: BoundListeners,
+    /// `None` if nobody can authenticate.
+    auth: Option<AuthService>,
     /// `None` if the server takes no TLS.
     tls: Option<TlsService>,
     /// The TLS of the admin endpoint.
@@ -137,6 +140,7 @@ impl RunningServer {
         let needs = Needs::of(&config, shards::count(&config), instances);
         needs.check()?;
         let mut tls = TlsService::load(&config)?;
+        let auth = AuthService::load(&config, shards::count(&config))?;
         let mut listeners = listen::bind(&config, shards::count(&config))?;
         let apps = with_own(&config, loaded.apps());
         let link_places = instances * LINK_PLACES;
@@ -150,6 +154,7 @@ impl RunningServer {
             link_places: link_places as u32,
             needs: &needs,
             tls: tls.as_ref().map(TlsService::context),
+            auth: auth.as_ref().map(AuthService::parts),
             on_end: Arc::new(move |shard, result| {
                 // This fails only if the main thread has stopped waiting.
                 let _ = ends.send(ServerEvent::ShardEnded(shard, result));
@@ -191,6 +196,10 @@ impl RunningServer {
             });
             services.control()?.spawn(watch);
         }
+        if let Some(auth) = &auth {
+            auth.start(threads.mailboxes()).map_err(ServerError::AuthThread)?;
+            auth.fetch(services.control()?, threads.mailboxes());
+        }
         services.start_added(added, listeners.plain_tcp())?;
         if let Some(period) = manager.watchdog() {
             let (manager, mailboxes) = (manager.clone(), Arc::clone(threads.mailboxes()));
@@ -219,6 +228,7 @@ impl RunningServer {
             report,
             manager,
             listeners,
+            auth,
             tls,
             admin_tls,
             api,
@@ -333,6 +343,14 @@ impl RunningServer {
         }
     }
 
+    /// Loads the keys of tokens again. If one cannot be used, those that were loaded before stay in use.
+    fn reload_keys(&self) -> Result<(), AuthError> {
+        match &self.auth {
+            Some(auth) => auth.reload(&self.config, self.threads.mailboxes()),
+            None => Ok(()),
+        }
+    }
+
     /// Handles SIGUSR1.
     fn report_statistics(&mut self) {
         match self.services.control() {
@@ -356,6 +374,7 @@ impl RunningServer {
         }
         let certificates = self.reload_certificates(true);
         self.reload_api_keys();
+        let keys = self.reload_keys();
         for app in &self.workers {
             let events = self.event_sender.clone();
             let settings = self.config.app_settings.get(app.name()).cloned().unwrap_or_default();
@@ -367,10 +386,13 @@ impl RunningServer {
         }
         if reloads.begin(self.workers.len()) {
             let status = serving_status(&self.listeners);
-            match certificates {
-                Ok(()) => self.manager.ready(&status),
-                Err(error) => {
+            match (certificates, keys) {
+                (Ok(()), Ok(())) => self.manager.ready(&status),
+                (Err(error), _) => {
                     self.manager.ready(&format!("{status}; the certificates were not reloaded: {error}"))
+                }
+                (_, Err(error)) => {
+                    self.manager.ready(&format!("{status}; the keys of tokens were not reloaded: {error}"))
                 }
             }
         }
@@ -408,6 +430,7 @@ fn with_own(config: &Config, apps: Vec<Arc<dyn Application>>) -> Vec<Arc<dyn App
     let own = Qio {
         public_address: config.public_address.clone(),
         hostname: runtime::hostname(),
+        has_auth: config.auth != AuthMode::Off,
         message_bytes_max: config.message_bytes_max,
     };
     let own: Arc<dyn Application> = Arc::new(own);

@@ -3,7 +3,7 @@
 use crate::api::{ApiMessage, ShardsBusy};
 use crate::app::worker::{ShardsHandle, WorkerEvent};
 use crate::app::{Command, Post};
-use crate::limits::API_MESSAGES_MAX;
+use crate::limits::{API_MESSAGES_MAX, AUTH_PENDING_MAX};
 use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::{Full, Mailbox};
 use crate::qev::mesh::Port;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The maximum number of messages from the server's own threads that wait for one shard: shutdown, statistics, the
-/// manual clock. There is additional room for messages about workers.
+/// manual clock. There is additional room for messages about workers, and for the results of verifications.
 const CONTROL_MESSAGES_MAX: usize = 64;
 
 /// The mailboxes of all shards.
@@ -40,7 +40,7 @@ impl Mailboxes {
 
     /// Creates the inboxes of the next shard. `links` is the maximum number of links to workers.
     pub fn add(&mut self, port: &mut Port<Envelope>, messages_max: usize, links: usize) -> Inboxes {
-        let (to_control, control) = port.inbox(CONTROL_MESSAGES_MAX + 2 * links);
+        let (to_control, control) = port.inbox(CONTROL_MESSAGES_MAX + AUTH_PENDING_MAX + 2 * links);
         let (to_app_commands, app_commands) = port.inbox(messages_max);
         let (to_api, api) = port.inbox(API_MESSAGES_MAX);
         self.control.push(to_control);
@@ -77,6 +77,13 @@ impl Mailboxes {
             }
         }
         sent
+    }
+
+    /// Sends a message to one shard, if its inbox has room.
+    pub fn send_to(&self, shard: usize, message: ControlMessage) {
+        if let Ok(must_wake) = self.control[shard].post(message) {
+            self.wake_if(must_wake, shard);
+        }
     }
 
     /// Adds the counters that are kept on this side of a shard's inbox.

@@ -27,6 +27,7 @@
 mod api;
 mod api_keys;
 mod apps;
+mod auth;
 mod check;
 mod error;
 mod init;

@@ -1,7 +1,7 @@
 //! The reload that SIGHUP asks for: settings that can change while the server runs are applied, and the others are named.
 
 use crate::app::worker::ReplaceOutcome;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, AuthMode, Config, ConfigError};
 use crate::log::LevelHandle;
 use std::sync::Arc;
 
@@ -16,6 +16,9 @@ const APPLIED: [&str; 3] = ["log-level", "shutdown-timeout", "api-keys"];
 /// change.
 const APPLIED_WITH_TLS: [&str; 6] =
     ["tls-cert", "tls-key", "tls-min-version", "tls-client-ca", "tls-client-auth", "tls-ticket-key-file"];
+
+/// The settings of tokens. A reload applies them if clients can authenticate before and after it.
+const APPLIED_WITH_AUTH: [&str; 3] = ["auth-keys", "auth-audience", "auth-issuer"];
 
 /// The reloads of a server.
 pub(super) struct Reloads {
@@ -45,7 +48,12 @@ impl Reloads {
         new.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let changed = config::changed(current, &new);
         let keeps_tls = !current.tls_cert.is_empty() && !new.tls_cert.is_empty();
-        let is_applied = |name: &&str| APPLIED.contains(name) || keeps_tls && APPLIED_WITH_TLS.contains(name);
+        let keeps_auth = current.auth != AuthMode::Off && new.auth != AuthMode::Off;
+        let is_applied = |name: &&str| {
+            APPLIED.contains(name)
+                || keeps_tls && APPLIED_WITH_TLS.contains(name)
+                || keeps_auth && APPLIED_WITH_AUTH.contains(name)
+        };
         let (applied, mut pending): (Vec<&str>, Vec<&str>) = changed.into_iter().partition(is_applied);
         let sections = changed_sections(current, &new);
         let (of_workers, of_others): (Vec<String>, Vec<String>) =
@@ -63,6 +71,11 @@ impl Reloads {
             config.tls_client_ca = new.tls_client_ca;
             config.tls_client_auth = new.tls_client_auth;
             config.tls_ticket_key_file = new.tls_ticket_key_file;
+        }
+        if keeps_auth {
+            config.auth_keys = new.auth_keys;
+            config.auth_audience = new.auth_audience;
+            config.auth_issuer = new.auth_issuer;
         }
         for name in &of_workers {
             match new.app_settings.get(name) {

@@ -13,7 +13,7 @@ use crate::qev::mesh::{self, Port, mesh};
 use crate::qev::probe::KernelFeatures;
 use crate::qev::ring::{Ring, RingSettings};
 use crate::qev::runtime::{self, Cores, Executor};
-use crate::shard::{Apps, Envelope, Inboxes, Listener, Shard, ShardParts, SharedState, Wakeup};
+use crate::shard::{Apps, AuthParts, Envelope, Inboxes, Listener, Shard, ShardParts, SharedState, Wakeup};
 use crate::tls::TlsContext;
 use std::io;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub(super) struct ShardsConfig<'a> {
     pub needs: &'a Needs,
     /// The configuration of TLS, or `None` if no listener takes it.
     pub tls: Option<TlsContext>,
+    /// The keys of tokens, and their verification, or `None` if nobody can authenticate.
+    pub auth: Option<AuthParts>,
     pub on_end: OnShardEnd,
 }
 
@@ -68,7 +70,7 @@ struct ShardStart {
 impl ShardThreads {
     /// Starts the threads. Each thread creates its shard and waits for [`ShardThreads::accept`].
     pub fn start(parts: ShardsConfig<'_>) -> Result<ShardThreads, ServerError> {
-        let ShardsConfig { config, kernel, clock, apps, link_places, needs, tls, on_end } = parts;
+        let ShardsConfig { config, kernel, clock, apps, link_places, needs, tls, auth, on_end } = parts;
         let shards = count(config);
         let settings = mesh::MeshSettings {
             ring_messages: config.mesh_ring_messages,
@@ -106,6 +108,7 @@ impl ShardThreads {
                 port,
                 inboxes,
                 clock: clock.clone(),
+                auth: auth.clone(),
                 server: Server::new(Arc::clone(&threads.mailboxes) as Arc<dyn app::Post>),
                 apps: apps.to_vec(),
                 on_end: Arc::clone(&on_end),
@@ -197,6 +200,7 @@ struct ShardSetup {
     port: Port<Envelope>,
     inboxes: Inboxes,
     clock: Clock,
+    auth: Option<AuthParts>,
     server: Server,
     apps: Vec<Arc<dyn Application>>,
     on_end: OnShardEnd,
@@ -225,9 +229,9 @@ impl ShardSetup {
         let wakeup = Wakeup { ring: ring.raw_fd(), doorbell: ring.doorbell() };
         let apps = Apps::register(id, self.server, &self.apps)
             .map_err(|(name, error)| ServerError::App { name, error })?;
-        let ShardSetup { config, shared, port, clock, .. } = self;
+        let ShardSetup { config, shared, port, clock, auth, .. } = self;
         let (places, link_places) = (self.ring.descriptors, self.ring.reserved);
-        let parts = ShardParts { id, config, shared, port, clock, apps, places, link_places };
+        let parts = ShardParts { id, config, shared, port, clock, apps, auth, places, link_places };
         Ok((Shard::new(ring, self.inboxes, parts), wakeup))
     }
 }

@@ -1,5 +1,6 @@
 //! The commands of this shard's handlers, of other shards and of threads.
 
+use super::directory::directory;
 use super::ending::Cause;
 use super::frames::encode_for_one;
 use super::messages::ShardMessage;
@@ -51,6 +52,7 @@ impl State {
             }
             LocalCommand::Subscribe { reply_to, path, extra } => self.subscribe(reply_to, &path, &extra),
             LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
+            LocalCommand::Authenticate { reply_to, token } => self.authenticate(reply_to, &token),
             LocalCommand::RunCallback { reply_to, id, data } => self.fire(reply_to, id, &data),
             LocalCommand::SendText { client, text } => self.send_text(client, text),
             LocalCommand::After { time, run } => {
@@ -123,7 +125,7 @@ impl State {
         let answer = match fired.run {
             Some(run) => {
                 self.metrics.app(fired.app).add(AppCounter::Events, 1);
-                self.apps.call(fired.app, run, reply)
+                self.apps.call(&directory!(self), fired.app, run, reply)
             }
             None => Answer::ok(),
         };

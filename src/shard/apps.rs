@@ -4,8 +4,9 @@
 use crate::app::worker::{Manifest, WorkerGroup};
 use crate::app::worker_app;
 use crate::app::{
-    Answer, Application, Callback, ClientData, Context, Decision, Error, Event, EventRegistration,
-    LocalCommand, PeriodicTimer, Registrar, Reply, Server, Subscription, SubscriptionRule, Unsubscribed,
+    Answer, Application, Callback, ClientData, ClientDirectory, Context, Decision, Error, Event,
+    EventRegistration, LocalCommand, PeriodicTimer, Registrar, Reply, Server, Subscription, SubscriptionRule,
+    Unsubscribed,
 };
 use crate::client::ClientId;
 use crate::event::path::PathRef;
@@ -154,17 +155,18 @@ impl Apps {
     // Events and hooks.
 
     /// Runs the handler of an event.
-    pub(super) fn handle(&mut self, index: u32, event: Event<'_>) -> Answer {
+    pub(super) fn handle(&mut self, clients: &dyn ClientDirectory, index: u32, event: Event<'_>) -> Answer {
         let registered = &mut self.events[index as usize];
         let Some(handler) = &mut registered.handler else { return Answer::refusal(500, None) };
         let event = Event { path: registered.path.as_str(), ..event };
-        let handled = self.runner.run(registered.app as u32, |cx| handler(cx, event));
+        let handled = self.runner.run(clients, registered.app as u32, |cx| handler(cx, event));
         handled.unwrap_or_else(|Panicked| Answer::refusal(500, None))
     }
 
     /// Asks an event's rule whether a client may subscribe.
     pub(super) fn decide(
         &mut self,
+        clients: &dyn ClientDirectory,
         index: u32,
         subscription: Subscription<'_>,
     ) -> Result<Decision, Panicked> {
@@ -174,33 +176,40 @@ impl Apps {
             SubscriptionRule::Everyone => Ok(Decision::Accept),
             SubscriptionRule::Nobody => Ok(Decision::Refuse),
             SubscriptionRule::Ask(hook) => {
-                self.runner.run(registered.app as u32, |cx| hook(cx, subscription))
+                self.runner.run(clients, registered.app as u32, |cx| hook(cx, subscription))
             }
         }
     }
 
     /// Tells an event's off-hook, if it has one, that a subscription has ended.
-    pub(super) fn ended(&mut self, index: u32, client: ClientId, extra: &str) {
+    pub(super) fn ended(&mut self, clients: &dyn ClientDirectory, index: u32, client: ClientId, extra: &str) {
         let registered = &mut self.events[index as usize];
         let ended = Unsubscribed { client, path: registered.path.as_str(), extra };
         if let Some(hook) = &mut registered.off {
-            let _ = self.runner.run(registered.app as u32, |cx| hook(cx, ended));
+            let _ = self.runner.run(clients, registered.app as u32, |cx| hook(cx, ended));
         }
     }
 
     /// Runs a server callback.
-    pub(super) fn call(&mut self, app: u32, callback: Callback, reply: Reply<'_>) -> Answer {
-        let answer = self.runner.run(app, |cx| callback.run(cx, reply));
+    pub(super) fn call(
+        &mut self,
+        clients: &dyn ClientDirectory,
+        app: u32,
+        callback: Callback,
+        reply: Reply<'_>,
+    ) -> Answer {
+        let answer = self.runner.run(clients, app, |cx| callback.run(cx, reply));
         answer.unwrap_or_else(|Panicked| Answer::refusal(500, None))
     }
 
     /// Runs code of an application. Its commands are queued, even if it panics.
     pub(super) fn run<T>(
         &mut self,
+        clients: &dyn ClientDirectory,
         app: u32,
         code: impl FnOnce(&mut Context<'_>) -> T,
     ) -> Result<T, Panicked> {
-        self.runner.run(app, code)
+        self.runner.run(clients, app, code)
     }
 
     // Timers.
@@ -211,9 +220,9 @@ impl Apps {
     }
 
     /// Runs a periodic timer; returns its application and its period.
-    pub(super) fn run_every(&mut self, index: u32) -> (u32, Duration) {
+    pub(super) fn run_every(&mut self, clients: &dyn ClientDirectory, index: u32) -> (u32, Duration) {
         let every = &mut self.timers[index as usize];
-        let _ = self.runner.run(every.app as u32, &mut every.run);
+        let _ = self.runner.run(clients, every.app as u32, &mut every.run);
         (every.app as u32, every.period)
     }
 
@@ -223,9 +232,9 @@ impl Apps {
     }
 
     /// Runs and removes a one-shot timer; returns its application.
-    pub(super) fn run_once(&mut self, index: u32) -> u32 {
+    pub(super) fn run_once(&mut self, clients: &dyn ClientDirectory, index: u32) -> u32 {
         let Once { app, run } = self.onces.remove(index as usize).expect("a one-shot timer fires once");
-        let _ = self.runner.run(app, run);
+        let _ = self.runner.run(clients, app, run);
         app
     }
 
@@ -285,7 +294,12 @@ impl Apps {
 }
 
 impl Runner {
-    fn run<T>(&mut self, app: u32, code: impl FnOnce(&mut Context<'_>) -> T) -> Result<T, Panicked> {
+    fn run<T>(
+        &mut self,
+        directory: &dyn ClientDirectory,
+        app: u32,
+        code: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> Result<T, Panicked> {
         let Runner { shard, servers, data, names, panics, promises_refused, clients, commands, now, host } =
             self;
         let (server, data) = (&servers[app as usize], &mut data[app as usize]);
@@ -294,6 +308,7 @@ impl Runner {
             shard: *shard,
             server,
             commands,
+            clients: directory,
             client_data: data,
             promises_refused,
             generations: clients,

@@ -3,12 +3,13 @@
 
 use super::kernel::{IoEvent, Kernel, RingOp};
 use super::state::{ShardParts, SharedState};
-use super::{AppCommand, Apps, Inboxes, Loop};
+use super::{AppCommand, Apps, AuthParts, Inboxes, Loop, VerifyJob, VerifyTokens};
 use crate::app::qio::Qio;
 use crate::app::relay::Relay;
 use crate::app::{Application, Command, Json, Post, Server};
-use crate::config::{Config, ListenKind};
+use crate::config::{AuthMode, Config, ListenKind};
 use crate::event::path::Path;
+use crate::identity::{Algorithm, AuthKey, KeySet, TokenPolicy};
 use crate::metrics::Counter;
 use crate::protocol::websocket::encode;
 use crate::protocol::websocket::frame::Opcode;
@@ -16,7 +17,10 @@ use crate::qev::buffers::Frame;
 use crate::qev::clock::Clock;
 use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
-use crate::qev::ring::{Descriptor, FrameBatch, PeerAddress, SendId, Token, Wait};
+use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, SendId, Token, Wait};
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::io;
 use std::sync::Arc;
 
@@ -82,6 +86,68 @@ impl Handling {
     }
 }
 
+/// One shard to which WebSocket clients connect, one after the other, each for a moment.
+pub struct Reconnecting {
+    shard: Loop<NoKernel>,
+    /// What each client sends: its upgrade and its greeting.
+    requests: Vec<Vec<u8>>,
+    next: usize,
+}
+
+impl Reconnecting {
+    /// Creates a shard to which this many clients connect, each with a token of its own if `has_tokens`. A token has about 260
+    /// bytes.
+    pub fn new(clients: usize, has_tokens: bool) -> Reconnecting {
+        let secret = [7; 32];
+        let request = |client: usize| {
+            let upgrade = std::str::from_utf8(UPGRADE).expect("the request is text");
+            let header = if has_tokens {
+                format!("Authorization: Bearer {}\r\n\r\n", token(client, &secret))
+            } else {
+                "\r\n".into()
+            };
+            let head = upgrade.trim_end().to_owned() + "\r\n" + &header;
+            [head.into_bytes(), frames(&["/qio/ohai"], 1)].concat()
+        };
+        let key =
+            AuthKey::from_secret("bench", Algorithm::Hs256, &secret).expect("the secret is long enough");
+        let keys = Arc::new(KeySet::new([key], TokenPolicy::default()));
+        let auth = AuthParts { keys, verifier: Arc::new(NoThreads) };
+        let (shard, _) = shard_with(Arc::new(Relay), has_tokens.then_some(auth));
+        Reconnecting { shard, requests: (0..clients).map(request).collect(), next: 0 }
+    }
+
+    /// Lets the next clients connect and disconnect.
+    pub fn connect(&mut self, clients: usize) {
+        for _ in 0..clients {
+            let request = self.requests[self.next].clone();
+            self.next = (self.next + 1) % self.requests.len();
+            connect(&mut self.shard, 0);
+            self.shard.kernel.received.push((0, request));
+            turn(&mut self.shard);
+            self.shard.kernel.reset = Some(0);
+            turn(&mut self.shard);
+        }
+    }
+
+    /// Returns the numbers of tokens that were accepted, and of those that the shard remembered.
+    pub fn accepted(&self) -> (u64, u64) {
+        let counters = &self.shard.state.metrics.counters;
+        (counters.get(Counter::AuthAccepted), counters.get(Counter::AuthSeen))
+    }
+}
+
+/// A token of a client, as a back end signs it.
+fn token(client: usize, secret: &[u8]) -> String {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"HS256","kid":"bench"}"#);
+    let claims = format!(
+        r#"{{"sub":"user-{client}","iat":1790000000,"exp":9790000000,"name":"Somebody","qio":{{"on":["/user/{{user}}/**"]}}}}"#
+    );
+    let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
 /// Connects a client; its token is its number.
 fn connect(shard: &mut Loop<NoKernel>, client: u32) {
     shard.kernel.accepted = Some(Descriptor::made_up(client));
@@ -109,9 +175,14 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
     Sec-WebSocket-Protocol: quickio\r\n\r\n";
 
 fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
-    let config = Arc::new(Config { sends_per_turn_max: usize::MAX, ..Config::default() });
+    shard_with(app, None)
+}
+
+fn shard_with(app: Arc<dyn Application>, auth: Option<AuthParts>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
+    let mode = if auth.is_some() { AuthMode::Optional } else { AuthMode::Off };
+    let config = Arc::new(Config { sends_per_turn_max: usize::MAX, auth: mode, ..Config::default() });
     let message_bytes_max = config.message_bytes_max;
-    let qio = Qio { public_address: None, hostname: "here".into(), message_bytes_max };
+    let qio = Qio { public_address: None, hostname: "here".into(), has_auth: false, message_bytes_max };
     let apps: [Arc<dyn Application>; 2] = [Arc::new(qio), app];
     let apps = Apps::register(0, Server::new(Arc::new(NoThreads)), &apps);
     let sizes = mesh::MeshSettings { ring_messages: 8, overflow_bytes_max: 8 };
@@ -121,6 +192,7 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let (_, api) = port.inbox(1);
     let parts = ShardParts {
         id: 0,
+        auth,
         shared: Arc::new(SharedState::new(&config, 1 << 20)),
         config,
         port,
@@ -140,6 +212,8 @@ struct NoKernel {
     accepted: Option<Descriptor>,
     received: Vec<(Token, Vec<u8>)>,
     sent: Vec<(Token, FrameBatch)>,
+    /// The connection that its peer has reset.
+    reset: Option<Token>,
     /// Bytes that were sent since this was set to 0.
     bytes: usize,
 }
@@ -160,6 +234,9 @@ impl Kernel for NoKernel {
         }
         for (token, mut data) in self.received.drain(..) {
             handle(IoEvent::Received { token, data: &mut data, ended: false });
+        }
+        if let Some(token) = self.reset.take() {
+            handle(IoEvent::ReceiveEnded { token, result: Err(Errno(libc::ECONNRESET)) });
         }
     }
 
@@ -194,5 +271,12 @@ struct NoThreads;
 impl Post for NoThreads {
     fn post(&self, _: u32, command: Command) -> Result<(), Command> {
         Err(command)
+    }
+}
+
+/// Verifies nothing: the tokens of the benchmarks need no other thread.
+impl VerifyTokens for NoThreads {
+    fn verify(&self, job: VerifyJob) -> Result<(), VerifyJob> {
+        Err(job)
     }
 }

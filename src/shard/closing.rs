@@ -292,8 +292,14 @@ impl State {
     fn release_client(&mut self, slot: u32) {
         // Broadcasts accepted before this moment still reach the client.
         self.fan_out();
-        if let Some(client) = self.connections.detach_client(slot) {
+        if self.auth.is_on() {
             self.identities.remove(slot);
+            self.auth.forget(slot);
+        }
+        if !self.facts.is_empty() {
+            self.facts.remove(slot);
+        }
+        if let Some(client) = self.connections.detach_client(slot) {
             self.pubsub.disconnected(client);
             self.end_subscriptions();
         }

@@ -1,6 +1,7 @@
 //! Dispatching an event: its text is parsed, its path is routed to a handler, and the handler's answer is queued.
 
 use super::connection::ServerCallback;
+use super::directory::directory;
 use super::ending::Cause;
 use super::frames::encode_for_one;
 use super::state::State;
@@ -20,6 +21,9 @@ impl State {
         let Ok(event) = text::parse(text) else {
             return self.end(slot, Cause::Reason(Reason::MalformedEvent));
         };
+        if self.auth.is_on() && self.defer_or_refuse(slot, text, &event) {
+            return;
+        }
         self.count(Counter::EventsReceived, 1);
         let client = self.connections.client_of(slot).expect("only a connection with a client sends events");
         let reply_to = ReplyTo { client, callback: event.callback };
@@ -38,7 +42,7 @@ impl State {
                     full_path: path,
                 };
                 self.has_refused_data = false;
-                let answer = self.apps.handle(index, event);
+                let answer = self.apps.handle(&directory!(self), index, event);
                 let app = self.apps.event(index).app as u32;
                 self.metrics.app(app).add(AppCounter::Events, 1);
                 self.apply_commands(app);

@@ -151,6 +151,9 @@ fn counter_of_reason(reason: Reason) -> Counter {
         Reason::SlowClient => Counter::ClosesSlow,
         Reason::NoRoom => Counter::ClosesIncomplete,
         Reason::TooManyClients => Counter::ConnectionsRefusedLimit,
+        Reason::AuthTimeout => Counter::TimeoutsAuth,
+        Reason::TokenExpired => Counter::ClosesTokenExpired,
+        Reason::TokenInvalid | Reason::AuthBusy => Counter::ClosesTokenRefused,
         Reason::GoingAway => Counter::ClosesShutdown,
         Reason::Application | Reason::ServerError => Counter::ClosesByApp,
         Reason::Violation(violation) => match violation.code() {

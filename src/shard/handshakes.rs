@@ -12,7 +12,7 @@ use crate::log::{Escaped, throttle};
 use crate::metrics::{Counter, Timing};
 use crate::protocol::{HttpRefusal, Options, Reason};
 use crate::qev::clock::core_nanos;
-use crate::tls::TlsFailure;
+use crate::tls::{TlsFailure, subject_of};
 
 /// The first byte of a connection that begins with TLS: a handshake record (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -182,6 +182,9 @@ impl State {
 
     fn handshake_completed(&mut self, codecs: &mut Codecs, slot: u32, completed: Completed) {
         let Completed { peer, mut rest, core_ns } = completed;
+        if let Some(subject) = peer.certificate.as_ref().and_then(|certificate| subject_of(certificate)) {
+            self.facts.set_certificate(slot, subject);
+        }
         self.count(Counter::TlsHandshakes, 1);
         self.count(Counter::TlsResumed, u64::from(peer.is_resumed));
         self.metrics.latencies.record(Timing::TlsHandshake, core_ns);

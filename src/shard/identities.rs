@@ -61,7 +61,7 @@ struct IdentityBlock {
 /// The identities of all connections of a shard, by the slots of the connections.
 ///
 /// Invariants, which [`check`](Identities::check) asserts:
-/// - only connections with a client have identities;
+/// - only connections that have not ended have identities;
 /// - `len` is the number of identities;
 /// - each connection with an identity is once in the list of its user, and no list is empty.
 #[derive(Default)]
@@ -71,7 +71,6 @@ pub(super) struct Identities {
     users: AHashMap<UserKey, UserConnections>,
 }
 
-#[allow(dead_code, reason = "the event that authenticates uses them")]
 impl Identities {
     /// The identity of a connection, or `None` if its client has not authenticated.
     #[inline]
@@ -195,7 +194,7 @@ impl Identities {
     }
 
     /// Asserts the invariants. Linear in the number of identities.
-    pub fn check(&self, has_client: impl Fn(u32) -> bool) {
+    pub fn check(&self, is_open: impl Fn(u32) -> bool) {
         let mut found = 0;
         for (number, block) in self.blocks.iter().enumerate() {
             let entries =
@@ -203,7 +202,7 @@ impl Identities {
             let mut used = 0;
             for (at, _) in entries {
                 let slot = (number * BLOCK + at) as u32;
-                assert!(has_client(slot), "connection {slot} has an identity, but no client");
+                assert!(is_open(slot), "connection {slot} has an identity, but has ended");
                 used += 1;
             }
             assert_eq!(block.used, used, "the identities of a block");
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "connection 1 has an identity, but no client")]
+    #[should_panic(expected = "connection 1 has an identity, but has ended")]
     fn the_check_finds_an_identity_that_was_left_over() {
         let mut identities = Identities::default();
         identities.set(1, identity(7));

@@ -95,6 +95,8 @@ impl State {
             ControlMessage::Workers(event) => self.handle_worker_event(event),
             ControlMessage::Shutdown { deadline_ns } => self.begin_shutdown(deadline_ns),
             ControlMessage::Tls(config) => self.listeners.set_tls(config),
+            ControlMessage::AuthKeys(keys) => self.auth.set_keys(keys),
+            ControlMessage::TokenVerified(verified) => self.token_verified(*verified),
             ControlMessage::ClockMoved(reply) => {
                 self.time.read_clock();
                 self.clock_was_read();

@@ -244,9 +244,15 @@ impl State {
                 Incoming::Event(text) => self.dispatch(slot, text),
                 Incoming::Reply(bytes) => self.queue_reply(slot, bytes),
                 Incoming::Pong(bytes) => self.queue_pong(slot, bytes),
-                Incoming::Upgraded { response, client } => {
+                Incoming::Upgraded { response, client, opening } => {
                     self.queue_reply(slot, response);
-                    self.upgraded_for(slot, client);
+                    if let Some(client) = client {
+                        self.upgraded_for(slot, client);
+                    }
+                    if let Some(opening) = opening {
+                        // If its token is refused, the end of the connection was decided.
+                        let _ = self.opened_with(slot, &opening);
+                    }
                 }
                 Incoming::Open(bytes) => {
                     self.queue_reply(slot, bytes);
@@ -291,6 +297,9 @@ impl State {
         self.connections.live_mut(slot).framing = framing;
         let client = self.connections.create_client(slot);
         self.apps.client_connected(client);
+        if self.auth.is_on() {
+            self.require_token(slot);
+        }
         // The timer of the handshake would wake the shard for nothing.
         if let Some(at_ms) = self.next_due(slot) {
             self.move_timer(slot, at_ms);

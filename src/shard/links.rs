@@ -5,6 +5,7 @@
 mod tests;
 
 use super::connection::Input;
+use super::directory::directory;
 use super::kernel::{Kernel, RingOp};
 use super::link_table::{LinkEnd, source_of_link, token};
 use super::state::State;
@@ -38,7 +39,7 @@ impl State {
         let Some(place) = self.links.take_place() else {
             return group.reject_worker(worker, "its shard has no place for its link");
         };
-        let link = self.apps.run(app, |cx| group.add_worker(cx, &joined));
+        let link = self.apps.run(&directory!(self), app, |cx| group.add_worker(cx, &joined));
         self.apply_commands(app);
         let Ok(Some(link)) = link else {
             self.links.free_place(place);
@@ -82,7 +83,7 @@ impl State {
         let end = self.links.live_mut(index);
         let (link, app) = (Rc::clone(&end.link), end.app);
         // A panic is logged, and the link stays open.
-        let _ = self.apps.run(app, |cx| link.handle_received(cx, data));
+        let _ = self.apps.run(&directory!(self), app, |cx| link.handle_received(cx, data));
         self.apply_commands(app);
     }
 
@@ -102,7 +103,7 @@ impl State {
         let (link, group, app) = (Rc::clone(&end.link), Rc::clone(&end.group), end.app);
         self.ring_ops.extend(cancel);
         group.remove_link(&link);
-        let _ = self.apps.run(app, |cx| link.handle_end(cx));
+        let _ = self.apps.run(&directory!(self), app, |cx| link.handle_end(cx));
         self.apply_commands(app);
         self.release_link_if_idle(index);
     }

@@ -10,6 +10,7 @@ mod tests;
 use super::backpressure::POSTPONED_MS;
 use super::codecs::Codecs;
 use super::connection::{Input, Moment, Stage};
+use super::directory::directory;
 use super::ending::Cause;
 use super::handshakes::EXCUSED_MS;
 use super::kernel::{Kernel, Owner, RingOp};
@@ -77,12 +78,12 @@ impl State {
             }
             DueTimer::Connection(slot) => self.connection_due(codecs, slot),
             DueTimer::Every(index) => {
-                let (app, period) = self.apps.run_every(index);
+                let (app, period) = self.apps.run_every(&directory!(self), index);
                 self.apply_commands(app);
                 self.time.set(self.time.ms_from_now(period), DueTimer::Every(index));
             }
             DueTimer::Once(index) => {
-                let app = self.apps.run_once(index);
+                let app = self.apps.run_once(&directory!(self), index);
                 self.apply_commands(app);
             }
             DueTimer::Links => self.links_due(),
@@ -251,6 +252,9 @@ impl State {
         if self.has_exceeded(slot, received, self.config.heartbeat_timeout) {
             return self.end(slot, Cause::LivenessTimeout);
         }
+        if self.end_if_unauthenticated(slot) {
+            return;
+        }
         let config = &self.config;
         let heartbeat_after = ms(config.heartbeat_interval - config.heartbeat_slack);
         if !challenged && self.time.patience(received, ms(config.heartbeat_challenge)) == 0 {
@@ -290,7 +294,7 @@ impl State {
         let message = connection.unfinished.then(|| self.patience_end_ms(connection.began, config.timeout));
         let due = heartbeat.max(now_ms + 1).min(silence);
         let callback = self.connections.next_callback_expiry(slot);
-        [message, callback].into_iter().flatten().chain([due]).min()
+        [message, callback, self.auth_due_ms(slot)].into_iter().flatten().chain([due]).min()
     }
 
     /// Drops the callbacks of a connection's client that have expired.

@@ -283,7 +283,14 @@ mod tests {
             seq: None,
             host: "",
         };
-        let request = SessionRequest { id, peer: PeerAddress::UNIX, session, body: Some("") };
+        let request = SessionRequest {
+            id,
+            peer: PeerAddress::UNIX,
+            session,
+            opening: None,
+            certificate: None,
+            body: Some(""),
+        };
         ShardMessage::Request(Box::new(RelayedRequest::of(&request)))
     }
 

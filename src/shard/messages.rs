@@ -1,14 +1,17 @@
 //! The messages that reach a shard: from other shards over the mesh, and from threads through its inboxes.
 
 use super::addresses::{CountedAddress, ShareUse};
+use super::auth::VerifiedToken;
 use super::sessions::messages::{LostInput, RelayedRequest, RequestId, ResponsePart};
 use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
 use crate::event::path::Path;
+use crate::identity::KeySet;
 use crate::metrics::Snapshot;
 use crate::protocol::http::Sid;
 use crate::tls::TlsContext;
 use futures_channel::mpsc;
+use std::sync::Arc;
 
 /// A message between shards, with the time at which it was sent.
 pub struct Envelope {
@@ -76,6 +79,10 @@ pub enum ControlMessage {
     Workers(WorkerEvent),
     /// Certificates were reloaded: handshakes that begin from now on use this configuration.
     Tls(TlsContext),
+    /// Tokens are verified with these keys from now on.
+    AuthKeys(Arc<KeySet>),
+    /// A token was verified beside the shard.
+    TokenVerified(Box<VerifiedToken>),
     /// A test has moved the clock; the reply is sent once everything due by then is done.
     ClockMoved(mpsc::Sender<()>),
 }

@@ -5,9 +5,9 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`, `listeners`, `apps`, `sessions`,
-//!   `link_table`, `held`, `stalls`, `tls`, `api_queue`;
-//! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `intake`, `links`, `http`,
+//!   `auth`, `client_facts`, `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`, `listeners`,
+//!   `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`;
+//! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `authenticate`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`, `handshakes`,
 //!   `records`, `sealing`, `api`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
@@ -21,6 +21,7 @@
 //! | TLS: handshakes, records that are received, and those that are sent | `handshakes`, `records`, `sealing` |
 //! | HTTP: requests find their session, output finds its request | `http` |
 //! | an event: its text, path, handler, and answer | `dispatch` |
+//! | tokens: who clients are, and what they may send before | `authenticate` |
 //! | the commands that handlers, threads and other shards queue | `apply`, `subscribe` |
 //! | peers that are not listened to while other shards are behind | `backpressure` |
 //! | peers that are silent for long | `dormant` |
@@ -36,13 +37,17 @@ mod api;
 mod api_queue;
 mod apply;
 mod apps;
+mod auth;
+mod authenticate;
 mod backpressure;
 #[doc(hidden)]
 pub mod bench;
+mod client_facts;
 mod closing;
 mod codecs;
 mod connection;
 mod connections;
+mod directory;
 mod dispatch;
 mod dormant;
 mod ending;
@@ -84,6 +89,7 @@ mod time;
 mod tls;
 
 pub use apps::Apps;
+pub use auth::{AuthParts, VerifiedToken, VerifyJob, VerifyTokens};
 pub use kernel::Wakeup;
 pub use listeners::Listener;
 pub use messages::{AppCommand, ControlMessage, Envelope};

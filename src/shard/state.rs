@@ -8,6 +8,8 @@ use super::acceptor::Acceptor;
 use super::addresses::Addresses;
 use super::api_queue::ApiQueue;
 use super::apps::Apps;
+use super::auth::{Auth, AuthParts};
+use super::client_facts::FactsTable;
 use super::codecs::Codecs;
 use super::connection::{Connection, Stage};
 use super::connections::Connections;
@@ -31,7 +33,9 @@ use crate::event::path::Path;
 use crate::identity::Identity;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
-use crate::protocol::{CodecSettings, Compression, CompressionBounds, Origins, TrustedProxies};
+use crate::protocol::{
+    CodecSettings, Compression, CompressionBounds, Origins, TrustedProxies, WantedHeaders,
+};
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
@@ -108,6 +112,8 @@ pub struct ShardParts {
     pub clock: Clock,
     /// The applications, registered on this shard.
     pub apps: Apps,
+    /// The keys of tokens, and their verification, or `None` if nobody can authenticate.
+    pub auth: Option<AuthParts>,
     /// The number of places of the ring for accepted sockets.
     pub places: u32,
     /// The number of places of the ring that are reserved for links to workers.
@@ -122,7 +128,10 @@ pub(super) struct State {
     pub time: Time,
     pub mesh: MeshPort,
     pub apps: Apps,
+    pub auth: Auth,
     pub connections: Connections,
+    /// What is kept of clients for applications.
+    pub facts: FactsTable,
     pub incomplete: Incomplete,
     pub tls: TlsTable,
     pub pubsub: PubSub,
@@ -193,7 +202,8 @@ fn compression(config: &Config) -> Compression {
 impl State {
     /// Creates a shard without connections.
     pub fn new(parts: ShardParts) -> State {
-        let ShardParts { id, config, shared, port, clock, apps, places, link_places } = parts;
+        let ShardParts { id, config, shared, port, clock, apps, auth, places, link_places } = parts;
+        let auth = Auth::new(config.auth, auth, config.auth_cache_bytes_max);
         let shards = port.shards();
         let addresses = Addresses::new(shared.connections_per_address_max, shards);
         let mut connections = Connections::new(id, config.outbox_bytes_max);
@@ -206,13 +216,19 @@ impl State {
                 origins: origins(&config),
                 proxies: proxies(&config.trusted_proxies),
                 compression: compression(&config),
+                wanted: WantedHeaders {
+                    bearer: auth.is_on(),
+                    names: config.app_headers.iter().map(|name| name.as_str().into()).collect(),
+                },
                 date: HttpDate::at(SystemTime::now()),
             },
             date_due_ns: 0,
             time: Time::new(clock),
             mesh: MeshPort::new(id, port, config.mesh_overflow_bytes_max),
             apps,
+            auth,
             connections,
+            facts: FactsTable::default(),
             incomplete: Incomplete::new((shared.incomplete_bytes_max / shards) as u64),
             tls: TlsTable::default(),
             pubsub: PubSub::new(),
@@ -360,6 +376,11 @@ impl State {
         let mut gauge = |gauge, value: usize| snapshot.gauges.set(gauge, value as u64);
         gauge(Gauge::Connections, self.connections.len() - self.sessions.len() - self.refused.uncounted());
         gauge(Gauge::ConnectionsRefusing, self.refused.len());
+        gauge(Gauge::ClientsAuthenticated, self.identities.len());
+        gauge(Gauge::Users, self.identities.users());
+        gauge(Gauge::ClientFactsBytes, self.facts.bytes());
+        gauge(Gauge::AuthPending, self.auth.pending());
+        gauge(Gauge::AuthSeenBytes, self.auth.seen_bytes());
         gauge(Gauge::HttpSessions, self.sessions.len());
         gauge(Gauge::TlsConnections, self.tls.secured());
         gauge(Gauge::TlsHandshakesOpen, self.tls.half_open());
@@ -432,8 +453,13 @@ impl State {
                 "connection {slot} has no timer, and no request that waits"
             );
         }
-        self.identities
-            .check(|slot| self.connections.get(slot).is_some_and(|connection| connection.client.is_some()));
+        let is_open = |slot| {
+            let connection = self.connections.get(slot);
+            connection.is_some_and(|connection| matches!(connection.stage, Stage::Open | Stage::Ending))
+        };
+        self.identities.check(is_open);
+        self.auth.check(is_open);
+        self.facts.check(is_open);
         self.proxy_headers.check(|slot| self.connections.has_socket(slot));
         let of_peers = codecs.incomplete_bytes() + self.proxy_headers.bytes() + self.sessions.kept_bytes();
         self.incomplete.check(of_peers + self.tls.all_incomplete_bytes());

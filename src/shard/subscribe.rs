@@ -1,5 +1,6 @@
 //! Subscribing and unsubscribing: the limit, the application's decision, the answer, and the messages to other shards.
 
+use super::directory::directory;
 use super::messages::ShardMessage;
 use super::state::State;
 use crate::app::{Answer, Decision, Json, ReplyTo, Subscription, SubscriptionRule};
@@ -53,7 +54,7 @@ impl State {
         if matches!(self.apps.event(index).on, SubscriptionRule::Ask(_)) {
             self.metrics.app(app).add(AppCounter::Events, 1);
         }
-        let decision = self.apps.decide(index, subscription);
+        let decision = self.apps.decide(&directory!(self), index, subscription);
         self.apply_commands(app);
         self.decided(reply_to, id, decision.unwrap_or(Decision::Fail(500)));
     }
@@ -152,7 +153,7 @@ impl State {
 
     fn run_off_hook(&mut self, client: ClientId, path: &Path) {
         let Some((index, extra)) = self.apps.route(path.as_ref()) else { return };
-        self.apps.ended(index, client, extra);
+        self.apps.ended(&directory!(self), index, client, extra);
         self.apply_commands(self.apps.event(index).app as u32);
     }
 

@@ -7,11 +7,11 @@
 
 use super::kernel::{IoEvent, Kernel, RingOp};
 use super::state::{ShardParts, SharedState, State};
-use super::{AppCommand, Apps, ControlMessage, Inboxes, Loop};
+use super::{AppCommand, Apps, AuthParts, ControlMessage, Inboxes, Loop};
 use crate::api::ApiMessage;
 use crate::app::qio::Qio;
 use crate::app::{Application, Command, Error, Post, Registrar, Server};
-use crate::config::{Config, ListenKind};
+use crate::config::{AuthMode, Config, ListenKind};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::testing::Random;
 use crate::protocol::websocket::encode;
@@ -111,13 +111,34 @@ impl World {
         (places, link_places): (u32, u32),
         (kind, tls): (ListenKind, Option<TlsContext>),
     ) -> World {
+        World::with_parts(shards, config, apps, (places, link_places), (kind, tls, None))
+    }
+
+    /// Creates shards whose clients can authenticate with these keys.
+    pub fn with_auth(
+        shards: usize,
+        config: Config,
+        apps: Vec<Arc<dyn Application>>,
+        auth: AuthParts,
+    ) -> World {
+        World::with_parts(shards, config, apps, (PLACES, 0), (ListenKind::Plain, None, Some(auth)))
+    }
+
+    fn with_parts(
+        shards: usize,
+        config: Config,
+        apps: Vec<Arc<dyn Application>>,
+        (places, link_places): (u32, u32),
+        (kind, tls, auth): (ListenKind, Option<TlsContext>, Option<AuthParts>),
+    ) -> World {
         let config = Arc::new(config);
         let shared = SharedState { tls, ..SharedState::new(&config, places as usize * shards) };
         let shared = Arc::new(shared);
         let (clock, clock_handle) = Clock::manual();
         let posted = Arc::new(PostedCommands(Mutex::default()));
         let message_bytes_max = config.message_bytes_max;
-        let qio = Qio { public_address: None, hostname: "here".into(), message_bytes_max };
+        let has_auth = config.auth != AuthMode::Off;
+        let qio = Qio { public_address: None, hostname: "here".into(), has_auth, message_bytes_max };
         let qio: Arc<dyn Application> = Arc::new(qio);
         let apps: Vec<Arc<dyn Application>> = std::iter::once(qio).chain(apps).collect();
         let mesh_settings = mesh::MeshSettings {
@@ -131,7 +152,17 @@ impl World {
             let (to_control, control) = port.inbox(INBOX_MESSAGES);
             let (to_commands, app_commands) = port.inbox(INBOX_MESSAGES);
             let (to_api, api) = port.inbox(INBOX_MESSAGES);
-            let parts = ShardParts { id: id as u16, config, shared, port, clock, apps, places, link_places };
+            let parts = ShardParts {
+                id: id as u16,
+                config,
+                shared,
+                port,
+                clock,
+                apps,
+                auth: auth.clone(),
+                places,
+                link_places,
+            };
             let kernel = TestKernel { places, reserved_places: link_places, ..TestKernel::default() };
             let mut shard = Loop::new(kernel, Inboxes { control, app_commands, api }, parts);
             shard.state.start_app_timers();

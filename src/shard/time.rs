@@ -7,7 +7,7 @@ use crate::qev::ring::Wait;
 use crate::qev::shrink::List;
 use crate::qev::timer::{TimerId, Wheel};
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time that a turn may take, in milliseconds, before the shard takes itself to have been stalled: more than a turn of
 /// a busy shard takes, and less than any patience with a peer. Of a longer turn, this much counts as time in which peers
@@ -116,6 +116,8 @@ impl From<PackedTimer> for DueTimer {
 /// parked, a mark is set or about to be.
 pub(super) struct Time {
     clock: Clock,
+    /// The Unix time in milliseconds at which a clock that tests move began.
+    began_unix_ms: u64,
     now_ms: u64,
     now_ns: u64,
     /// The end of the last turn, in nanoseconds.
@@ -164,6 +166,11 @@ struct CatchingUp {
     stalls: u32,
 }
 
+/// Returns the Unix time of the host, in milliseconds.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
 /// The number of timers that fire in one turn. Each may close a connection or send a heartbeat, and the timers of
 /// thousands of connections may be due in the same millisecond.
 const TIMERS_PER_TURN: usize = 1024;
@@ -173,6 +180,7 @@ impl Time {
     pub fn new(clock: Clock) -> Time {
         let (now_ms, now_ns) = (clock.now_ms(), nanos());
         Time {
+            began_unix_ms: unix_ms().saturating_sub(now_ms),
             clock,
             now_ms,
             now_ns,
@@ -189,6 +197,11 @@ impl Time {
             fired: Vec::new(),
             is_behind: false,
         }
+    }
+
+    /// The present Unix time, in milliseconds: that of the host, or of the clock that tests move.
+    pub fn unix_ms(&self) -> u64 {
+        if self.clock.is_manual() { self.began_unix_ms + self.now_ms } else { unix_ms() }
     }
 
     /// Reads the clocks. Called once at the beginning of a turn.

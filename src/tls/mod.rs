@@ -28,6 +28,7 @@ mod record;
 mod seal;
 mod secrets;
 mod session;
+mod subject;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -40,3 +41,4 @@ pub use keys::Cipher;
 pub use open::Opened;
 pub use record::HEADER_BYTES;
 pub use session::TlsSession;
+pub use subject::subject_of;

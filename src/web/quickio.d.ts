@@ -115,6 +115,12 @@ export interface Options {
   queueMax?: number
   /** Over HTTP, send further requests to the host name that the server reports: false. See docs/client.md. */
   followHostname?: boolean
+  /**
+   * Returns a token that authenticates the client: a JSON Web Token of the application's own server. It is called for each
+   * connection, before the token expires, and after an event was refused with 401. Without a token (null) the client stays
+   * unknown. See docs/client.md.
+   */
+  token?: () => string | null | undefined | Promise<string | null | undefined>
   /** The WebSocket class to use. The default is the global one; null disables WebSocket. */
   WebSocket?: (new (url: string, protocols: string[]) => WebSocketLike) | null
   /** The fetch function to use. The default is the global one; null disables HTTP. */

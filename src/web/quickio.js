@@ -24,6 +24,11 @@ globalThis.QuickIO = (() => {
   const RETRY_AFTER_MAX_MS = 60_000 // a server or proxy cannot ask for a longer pause
   const TIMER_MAX_MS = 2 ** 31 - 1 // timers with a longer time fire at once
 
+  const TOKEN_TIMEOUT_MS = 10_000 // for the application to get a token
+  const TOKEN_LEAD_MS = 30_000 // before it expires, another one is got, at the latest
+  const TOKEN_AGAIN_MS = 5000 // the shortest time between two tokens, unless one was refused
+  const UNAUTHORIZED_AGAIN_MS = 30_000 // the shortest time between two tokens that refused events have caused
+
   const LOCAL_EVENTS = new Set(['/open', '/close', '/error', '/transport'])
   const PAGE_EVENTS = ['pageshow', 'visibilitychange', 'online']
   const OHAI = '/qio/ohai'
@@ -36,6 +41,7 @@ globalThis.QuickIO = (() => {
     pollDelay: 2000,
     queueMax: 4096,
     followHostname: false,
+    token: undefined,
     WebSocket: globalThis.WebSocket,
     fetch: globalThis.fetch,
     page: globalThis,
@@ -55,6 +61,7 @@ globalThis.QuickIO = (() => {
     pollDelay: [(value) => isTime(value) && value <= TIMER_MAX_MS, 'a number of milliseconds below 2^31'],
     queueMax: [(value) => isTime(value), 'a number from 0'],
     followHostname: [(value) => typeof value === 'boolean', 'a boolean'],
+    token: [(value) => isFunction(value), 'a function'],
     WebSocket: [(value) => value === null || isFunction(value), 'a class or null'],
     fetch: [(value) => value === null || isFunction(value), 'a function or null'],
     page: [(value) => isObject(value), 'an object'],
@@ -134,6 +141,12 @@ globalThis.QuickIO = (() => {
       if (unit > 0x7f) bytes += unit > 0x7ff && !isSurrogate ? 2 : 1
     }
     return bytes
+  }
+
+  /** Returns the event that authenticates a client. */
+  function authEvent(id, token) {
+    const text = `/qio/auth:${id}=${JSON.stringify(token)}`
+    return { id, text, bytes: byteLength(text) }
   }
 
   /** Normalizes a path in the same way as the server. */
@@ -791,7 +804,10 @@ globalThis.QuickIO = (() => {
     #openedAt = 0
     #lastActivityAt = 0
     #lastId = HELLO_ID
-    #callbacks = new Map() // id => { fn, sent, release }
+    #callbacks = new Map() // id => { fn, sent, release, event, retried }
+    #tokenTimer // open, with a token: until another one is got
+    #tokenAt = -Infinity // when the last token was got
+    #authenticating = null // a promise of the result, while a token is got and sent
     #queue = [] // events that wait for a connection: { id, text, bytes }
     #ending = new Set() // connections that still send what was passed to `send`
     #subscriptions = new Map() // path => Subscription; client-side events too
@@ -915,7 +931,7 @@ globalThis.QuickIO = (() => {
         onTooLarge: (event, max) => this.#onTooLarge(event, max),
         requestLimit: () => this.#requestLimit(connection),
         onOpen: () => {
-          if (!retry || name === this.#transports[0]) return this.#onOpen(name)
+          if (!retry || name === this.#transports[0]) return this.#onConnected(connection, name)
           // The network works now, and perhaps did not when the earlier transports were tried.
           connection.close(false)
           this.#tryTransports(this.#transports, false)
@@ -941,7 +957,10 @@ globalThis.QuickIO = (() => {
           onEvent: ignore,
           onTooLarge: (event, max) => this.#onTooLarge(event, max),
           requestLimit: ignore,
-          onOpen: () => {
+          onOpen: async () => {
+            // The server handles the events behind a token when it has verified it.
+            const token = this.#options.token && await this.#getToken().catch(ignore)
+            if (token) connection.send(authEvent(0, token))
             for (const event of events) connection.send(event)
             this.#end(connection)
             done()
@@ -959,6 +978,99 @@ globalThis.QuickIO = (() => {
     #end(connection) {
       this.#ending.add(connection)
       connection.close(true).then(() => this.#ending.delete(connection))
+    }
+
+    // -- Tokens
+
+    /** Authenticates, if the application gives tokens, before anything else is sent. */
+    async #onConnected(connection, name) {
+      if (!this.#options.token) return this.#onOpen(name)
+      const error = await this.#authenticate(connection)
+      if (this.#connection !== connection || this.#state !== 'connecting') return
+      if (!error) return this.#onOpen(name)
+      connection.close(false)
+      this.#dispatch('/error', error)
+      if (this.#connection === connection) this.#allFailed()
+    }
+
+    /** Sends a token, and another one if that is refused. Resolves to the error, or to null. */
+    #authenticate(connection) {
+      const attempt = async () => {
+        const error = await this.#sendToken(connection)
+        return error?.code === 401 ? this.#sendToken(connection) : error
+      }
+      this.#authenticating ??= attempt().finally(() => { this.#authenticating = null })
+      return this.#authenticating
+    }
+
+    /** Gets a token from the application and sends it. Resolves to the error, or to null. */
+    async #sendToken(connection) {
+      let token
+      try {
+        token = await this.#getToken()
+      } catch (error) {
+        return new QuickIOError(DISCONNECTED, `no token: ${error?.message ?? error}`)
+      }
+      this.#tokenAt = this.#clock.now()
+      // Without a token the client stays unknown, which the server may permit.
+      if (!token || this.#connection !== connection) return null
+      return new Promise((resolve) => {
+        const id = ++this.#lastId
+        const answered = (data, _reply, code, message) => {
+          // An old server, or one without authentication, does not know the event.
+          if (code === 200) this.#watchToken(data?.expires)
+          resolve(code === 200 || code === 404 ? null : new QuickIOError(code, message, data))
+        }
+        this.#addCallback(id, answered, { timeout: this.#options.handshakeTimeout })
+        this.#callbacks.get(id).sent = true
+        connection.send(authEvent(id, token))
+      })
+    }
+
+    /** Gets a token from the application, within a time. */
+    async #getToken() {
+      const token = await new Promise((resolve, reject) => {
+        const late = () => reject(new Error(`none within ${TOKEN_TIMEOUT_MS} ms`))
+        const timer = this.#clock.setTimeout(late, TOKEN_TIMEOUT_MS)
+        const call = async () => this.#options.token()
+        call().then(resolve, reject).finally(() => this.#clock.clearTimeout(timer))
+      })
+      requireType((token ?? null) === null || typeof token === 'string', 'the token', 'a string', token)
+      return token
+    }
+
+    /** Gets another token before this one expires. Clients whose tokens expire together do not ask together. */
+    #watchToken(expires) {
+      this.#clock.clearTimeout(this.#tokenTimer)
+      if (typeof expires !== 'number') return
+      const left = expires * 1000 - this.#clock.now()
+      const lead = Math.min(TOKEN_LEAD_MS, left / 5) * (1 + this.#options.random())
+      this.#tokenTimer = this.#clock.setTimeout(() => this.#refreshToken(), Math.max(TOKEN_AGAIN_MS, left - lead))
+    }
+
+    /** Sends another token over the open connection. Resolves to whether it was accepted. */
+    async #refreshToken() {
+      const connection = this.#connection
+      if (this.#state !== 'open') return false
+      const error = await this.#authenticate(connection)
+      if (!error || this.#connection !== connection) return !error
+      this.#dispatch('/error', error)
+      // The server closes the connection some time after the token has expired, and the next one begins with a token.
+      if (this.#state === 'open') this.#tokenTimer = this.#clock.setTimeout(() => this.#refreshToken(), TOKEN_AGAIN_MS)
+      return false
+    }
+
+    /** Sends an event that was refused with 401 once more, with another token. Returns false if that is not tried. */
+    #retryWithToken(id) {
+      const callback = this.#callbacks.get(id)
+      const isRecent = this.#clock.now() - this.#tokenAt < UNAUTHORIZED_AGAIN_MS
+      if (!callback?.event || callback.retried || this.#state !== 'open' || isRecent && !this.#authenticating) return false
+      callback.retried = true
+      const connection = this.#connection
+      this.#refreshToken().then(() => {
+        if (this.#connection === connection && this.#callbacks.has(id)) connection.send(callback.event)
+      })
+      return true
     }
 
     /** Switches to the next address, if there is one, and waits for the next attempt. */
@@ -989,6 +1101,7 @@ globalThis.QuickIO = (() => {
       if (this.#connection) this.#end(this.#connection)
       this.#connection = null
       this.#clock.clearTimeout(this.#timer)
+      this.#clock.clearTimeout(this.#tokenTimer)
       this.#state = state
       for (const subscription of this.#subscriptions.values()) subscription.active = false
       if (wasOpen && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#backoff = BACKOFF_MIN_MS
@@ -1094,6 +1207,7 @@ globalThis.QuickIO = (() => {
     #transmit(event) {
       const callback = this.#callbacks.get(event.id)
       if (callback) callback.sent = true
+      if (callback && this.#options.token) callback.event = event
       this.#connection.send(event)
     }
 
@@ -1182,6 +1296,7 @@ globalThis.QuickIO = (() => {
     #handleAnswer(id, callback, answer) {
       if (!Number.isInteger(answer?.code)) return false
       const { data, code, err_msg: message } = answer
+      if (code === 401 && this.#options.token && this.#retryWithToken(Number(id))) return true
       this.#completeCallback(Number(id), data ?? null, this.#replyTo(callback), code, message ?? null)
       return true
     }

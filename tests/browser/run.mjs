@@ -16,6 +16,7 @@ import { mangled, plain } from './suite.mjs'
 import { launch } from './support/browser.mjs'
 import { runGroups, within } from './support/harness.mjs'
 import { Server } from './support/server.mjs'
+import { tokens } from './tokens.mjs'
 
 const RUN_MS = 10 * 60_000 // the tests take a few minutes; a hanging browser must not block the caller
 
@@ -24,7 +25,7 @@ const text = process.argv.slice(2).find((argument) => !argument.startsWith('--')
 process.on('exit', Server.killAll)
 
 const browser = await launch()
-for (const part of [plain, mangled, outside, leaving, page, documents, compression]) part(browser, all)
+for (const part of [plain, mangled, outside, leaving, page, documents, compression, tokens]) part(browser, all)
 let timedOut = 0
 const results = await within(RUN_MS, runGroups(text), 'the tests').catch((error) => {
   console.log(`FAILED   ${error.message}`)

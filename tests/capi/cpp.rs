@@ -17,6 +17,7 @@ fn closures_promises_and_exceptions() {
     let mut server = Server::start_with_clock(&["--app", &app("one")]);
     let mut client = server.websocket();
     assert_eq!(data(&mut client, "/one/name", ""), json!("one"));
+    assert_eq!(data(&mut client, "/one/who", ""), json!([null, null, null, null, "127.0.0.1"]));
     client.request_code("/one/throw", "0", 500);
     client.request_code("/one/throw", "1", 500);
     client.request_code("/one/bad", "", 500);

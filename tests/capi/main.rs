@@ -51,6 +51,30 @@ fn assert_all_freed(log: &str) {
     assert_eq!(log.matches("stopped with").count(), 1, "once");
 }
 
+/// What the applications of this crate answer to `who`, in a request that opens a session.
+fn who(server: &Server, path: &str) -> Value {
+    let body = format!("{path}:1=");
+    let request = format!(
+        "POST /?sid={}&connect=true HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        "0a".repeat(16),
+        body.len()
+    );
+    let response = support::http::exchange(server.address(), request);
+    let (_, answer) = response.body.split_once('=').expect("an answer");
+    serde_json::from_str::<Value>(answer).unwrap()["data"].clone()
+}
+
+#[test]
+fn clients_are_known_to_applications() {
+    let server = start(&["--app-headers", "origin,cookie"]);
+    let expected = json!({
+        "user": null, "claims": null, "origin": "https://a.example", "cookie": null, "certificate": null,
+        "address": "127.0.0.1"
+    });
+    assert_eq!(who(&server, "/c/who"), expected);
+}
+
 #[test]
 fn answers() {
     let server = start(&[]);

@@ -8,6 +8,7 @@ import vm from 'node:vm'
 import { suite } from './suite.mjs'
 import { LIBRARY, QuickIO, Server, WebSocket, modes } from './support/server.mjs'
 import { TcpProxy } from './support/proxy.mjs'
+import { settingsFile, tokenOf } from './support/tokens.mjs'
 
 describe('the file', () => {
   const source = readFileSync(LIBRARY, 'utf8')
@@ -132,6 +133,31 @@ describe('behind a proxy that breaks WebSocket', () => {
       } finally {
         client.close()
       }
+    })
+  }
+})
+
+describe('tokens', async () => {
+  const server = await Server.start({ settings: settingsFile() })
+  after(() => server.stop())
+
+  for (const transport of ['websocket', 'stream', 'poll']) {
+    test(`over ${transport}, the client authenticates, also before its token expires`, async () => {
+      const users = []
+      // The first token was in a cache for too long. The second expires soon, and the third does not.
+      const tokens = [-60, 8, 3600]
+      const token = async () => tokenOf(`user-${users.push(transport)}`.replace(/-.*/, '-1'), tokens[users.length - 1])
+      const qio = new QuickIO(`ws://${server.address}`, { WebSocket, transports: [transport], token, random: () => 1 })
+      const errors = []
+      qio.on('/error', (error) => errors.push(error))
+      qio.on('/close', (error) => errors.push(error))
+      await qio.on('/relay/room', () => {})
+      assert.deepEqual(await qio.send('/clienttest/echo', [1]), [1])
+      assert.equal(users.length, 2)
+      while (users.length < 3) await new Promise((resolve) => setTimeout(resolve, 100))
+      assert.deepEqual(await qio.send('/clienttest/echo', [2]), [2])
+      assert.deepEqual(errors, [])
+      await qio.close()
     })
   }
 })

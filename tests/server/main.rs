@@ -3,6 +3,7 @@
 //! All of them are one test binary, which is linked once.
 
 mod api;
+mod auth;
 mod callbacks;
 mod certificates;
 mod check;

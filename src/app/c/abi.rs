@@ -263,6 +263,11 @@ pub struct Api {
     pub json_member: extern "C" fn(Str, Str, *mut Str) -> Status,
     pub json_text: extern "C" fn(Str, *mut c_char, usize, *mut usize) -> Status,
     pub json_string: extern "C" fn(Str, *mut c_char, usize, *mut usize) -> Status,
+    pub client_user: extern "C" fn(Cx, ClientId, *mut Str) -> Status,
+    pub client_claims: extern "C" fn(Cx, ClientId, *mut Str) -> Status,
+    pub client_header: extern "C" fn(Cx, ClientId, Str, *mut Str) -> Status,
+    pub client_certificate: extern "C" fn(Cx, ClientId, *mut Str) -> Status,
+    pub client_address: extern "C" fn(Cx, ClientId, *mut c_char, usize, *mut usize) -> Status,
 }
 
 #[derive(Clone, Copy)]

@@ -11,7 +11,8 @@ use super::user::{self, HeldPointer, OwnedPointer, guarded};
 use super::{events, json};
 use crate::app::paths;
 use crate::app::{
-    Answer, AnswerState, Busy, Command, Json, Later, LaterDecision, LocalCommand, SendCallback, Server,
+    Answer, AnswerState, Busy, ClientInfo, Command, Json, Later, LaterDecision, LocalCommand, SendCallback,
+    Server,
 };
 use crate::client::ClientId;
 use crate::event::path::Path;
@@ -62,6 +63,11 @@ pub static API: Api = Api {
     json_member,
     json_text,
     json_string,
+    client_user,
+    client_claims,
+    client_header,
+    client_certificate,
+    client_address,
 };
 
 // The beginnings of the functions.
@@ -593,4 +599,50 @@ extern "C" fn json_text(json: Str, out: *mut c_char, room: usize, len: *mut usiz
 
 extern "C" fn json_string(plain: Str, out: *mut c_char, room: usize, len: *mut usize) -> Status {
     status(|| write_text(Json::string(text(plain)?).as_str(), out, room, len))
+}
+
+// What the server knows of a client.
+
+/// Writes a text of a client of this shard, which lives until the function of the application has returned: what is known of
+/// a client changes only between such calls.
+fn of_client(
+    cx: abi::Cx,
+    client: abi::ClientId,
+    value: *mut Str,
+    find: impl FnOnce(&ClientInfo<'_>) -> Result<Option<Str>, Fault>,
+) -> Status {
+    in_scope(cx, |scope| {
+        let info = scope.cx.client(client.into()).ok_or(Fault::Gone)?;
+        write(value, find(&info)?.ok_or(Fault::NotFound)?)
+    })
+}
+
+extern "C" fn client_user(cx: abi::Cx, client: abi::ClientId, value: *mut Str) -> Status {
+    of_client(cx, client, value, |info| Ok(info.user().map(Str::of)))
+}
+
+extern "C" fn client_claims(cx: abi::Cx, client: abi::ClientId, value: *mut Str) -> Status {
+    of_client(cx, client, value, |info| Ok(info.claims().map(Str::of)))
+}
+
+extern "C" fn client_header(cx: abi::Cx, client: abi::ClientId, name: Str, value: *mut Str) -> Status {
+    of_client(cx, client, value, |info| Ok(info.header(text(name)?).map(Str::of)))
+}
+
+extern "C" fn client_certificate(cx: abi::Cx, client: abi::ClientId, value: *mut Str) -> Status {
+    of_client(cx, client, value, |info| Ok(info.certificate().map(Str::of)))
+}
+
+extern "C" fn client_address(
+    cx: abi::Cx,
+    client: abi::ClientId,
+    out: *mut c_char,
+    room: usize,
+    len: *mut usize,
+) -> Status {
+    in_scope(cx, |scope| {
+        let info = scope.cx.client(client.into()).ok_or(Fault::Gone)?;
+        let address = info.address().ok_or(Fault::NotFound)?;
+        write_text(&address.to_string(), out, room, len)
+    })
 }

@@ -443,7 +443,27 @@ typedef struct qio_api {
     qio_status (*json_text)(qio_str json, char *out, size_t room, size_t *len);
     /* Writes a text as a JSON string, quoted and escaped. `out`, `room` and `len` are used as by `json_text`. */
     qio_status (*json_string)(qio_str text, char *out, size_t room, size_t *len);
+
+    /* Since 0.4: check that `size` of this table is at least QIO_API_SIZE_0_4 if your application may run on an older server.
+     *
+     * What the server knows of a client of this shard. The texts are valid until your function returns. QIO_NOT_FOUND: there is
+     * none. QIO_GONE: the client has disconnected, or belongs to another shard. */
+
+    /* The user that the client has authenticated as. */
+    qio_status (*client_user)(qio_cx cx, qio_client client, qio_str *value);
+    /* The claims of the client's token, a JSON object. */
+    qio_status (*client_claims)(qio_cx cx, qio_client client, qio_str *value);
+    /* A header of the request that has opened the connection or session, if the setting app-headers names it. */
+    qio_status (*client_header)(qio_cx cx, qio_client client, qio_str name, qio_str *value);
+    /* The subject of the client's TLS certificate, such as CN=device-7. */
+    qio_status (*client_certificate)(qio_cx cx, qio_client client, qio_str *value);
+    /* Writes the client's IP address. `out`, `room` and `len` are used as by `json_text`; 46 bytes are enough. QIO_NOT_FOUND if
+     * the client uses a Unix socket. */
+    qio_status (*client_address)(qio_cx cx, qio_client client, char *out, size_t room, size_t *len);
 } qio_api;
+
+/* The size of the table of a server of version 0.4. */
+#define QIO_API_SIZE_0_4 (offsetof(qio_api, client_address) + sizeof(void (*)(void)))
 
 /* ---- Symbols that you export ---- */
 

@@ -312,8 +312,36 @@ class Context {
         return std::unique_ptr<T>(static_cast<T *>(api().take_client_data(cx_, client)));
     }
 
+    // What the server knows of a client of this shard. Empty if there is none, or if the client has disconnected. Needs a
+    // server of version 0.4.
+    std::optional<std::string> user(Client client) { return known(api().client_user, client); }
+    std::optional<std::string> claims(Client client) { return known(api().client_claims, client); }
+    std::optional<std::string> certificate(Client client) { return known(api().client_certificate, client); }
+    std::optional<std::string> header(Client client, std::string_view name) {
+        qio_str value{};
+        return found(api().client_header(cx_, client, raw(name), &value), value, "client_header");
+    }
+    std::optional<std::string> address(Client client) {
+        char text[64];
+        size_t len = 0;
+        const qio_status status = api().client_address(cx_, client, text, sizeof text, &len);
+        return found(status, qio_str{text, len}, "client_address");
+    }
+
   private:
     friend struct Shims;
+
+    using Known = qio_status (*)(qio_cx, qio_client, qio_str *);
+    std::optional<std::string> known(Known find, Client client) {
+        qio_str value{};
+        return found(find(cx_, client, &value), value, "client_user");
+    }
+    static std::optional<std::string> found(qio_status status, qio_str value, const char *what) {
+        if (status == QIO_NOT_FOUND || status == QIO_GONE) return std::nullopt;
+        check(status, what);
+        return std::string(value.ptr, value.len);
+    }
+
     qio_cx cx_;
 };
 

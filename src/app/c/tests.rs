@@ -55,7 +55,8 @@ fn layouts() -> Vec<Layout> {
             register_event, every, shard, now_ms, answer, answer_error, answer_with, answer_never, later, later_decision,
             broadcast, send, close, move_, after, client_data, set_client_data, take_client_data, promise_answer,
             promise_decide, promise_drop, promise_client, server_broadcast, server_send, server_close, server_move,
-            json_check, json_member, json_text, json_string),
+            json_check, json_member, json_text, json_string, client_user, client_claims, client_header,
+            client_certificate, client_address),
     ]
 }
 

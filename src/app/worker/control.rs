@@ -134,6 +134,7 @@ mod tests {
             handler: true,
             subscriptions: SubscriptionMode::Everyone,
             off: false,
+            client_info: false,
         };
         let manifest = Manifest { version: 1, events: vec![event], ..Manifest::default() };
         assert_eq!(message, WorkerMessage::Ready(manifest));

@@ -21,7 +21,7 @@ use super::ends::ClientEnd;
 use super::manifest::{EventDeclaration, Manifest, SubscriptionMode};
 use super::requests::RequestTable;
 use super::timers::WorkerTimers;
-use super::wire::{self, LinkFrameHeader, NO_CLIENT, ToWorker, WANTS_ANSWER};
+use super::wire::{self, HAS_INFO, LinkFrameHeader, NO_CLIENT, ToWorker, WANTS_ANSWER};
 use super::{LinkLimits, SupervisorHandle};
 use crate::app::shares::ShareRefusal;
 use crate::app::{Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription};
@@ -31,6 +31,7 @@ use crate::event::path::Path;
 use crate::limits::WORKER_CALLBACKS_MAX;
 use ahash::AHashMap;
 use load::LinkLoad;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
@@ -203,9 +204,10 @@ impl WorkerLink {
             return Answer::error(code, message);
         }
         let request = self.begin_request(cx, WorkerRequest::Event(event.reply_to()));
-        let flags = answer_flag(event.wants_answer());
+        let (info_flag, text) = text_with_info(cx, declaration, event.client, event.extra);
+        let flags = answer_flag(event.wants_answer()) | info_flag;
         let header = LinkFrameHeader { number, request, client: event.client, flags, ..header_now(cx) };
-        self.put_frame(ToWorker::Event, &header, event.extra, event.data);
+        self.put_frame(ToWorker::Event, &header, &text, event.data);
         self.counters.add_sent();
         Answer::never()
     }
@@ -234,8 +236,9 @@ impl WorkerLink {
         }
         let Subscription { client, extra, data, id, .. } = subscription;
         let request = self.begin_request(cx, WorkerRequest::Subscription(subscription.reply_to(), id));
-        let header = LinkFrameHeader { number, request, client, ..header_now(cx) };
-        self.put_frame(ToWorker::On, &header, extra, data);
+        let (flags, text) = text_with_info(cx, declaration, client, extra);
+        let header = LinkFrameHeader { number, request, client, flags, ..header_now(cx) };
+        self.put_frame(ToWorker::On, &header, &text, data);
         self.counters.add_sent();
         Decision::Later
     }
@@ -493,6 +496,21 @@ impl WorkerLink {
 /// Returns a header with the current time.
 fn header_now(cx: &Context<'_>) -> LinkFrameHeader {
     LinkFrameHeader::at(cx.now().as_millis() as u64)
+}
+
+/// Returns the text of a frame, and its flag: what the server knows of the client is behind `extra` if the worker asks for
+/// it. A path has no line ends.
+fn text_with_info<'a>(
+    cx: &Context<'_>,
+    declaration: &EventDeclaration,
+    client: ClientId,
+    extra: &'a str,
+) -> (u8, Cow<'a, str>) {
+    if !declaration.client_info {
+        return (0, extra.into());
+    }
+    let info = cx.client(client).map_or_else(|| "null".to_owned(), |info| info.to_json());
+    (HAS_INFO, format!("{extra}\n{info}").into())
 }
 
 fn answer_flag(wants_answer: bool) -> u8 {

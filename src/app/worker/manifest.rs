@@ -46,6 +46,9 @@ pub struct EventDeclaration {
     /// The worker is notified when a subscription has ended.
     #[serde(default)]
     pub off: bool,
+    /// The worker is told, with each event and subscription, what the server knows of the client.
+    #[serde(default)]
+    pub client_info: bool,
 }
 
 fn yes() -> bool {

@@ -14,7 +14,7 @@ use super::response::{self, CONTINUE, ResponseFraming};
 use super::{HttpRequest, HttpResponse, Persistence, ReadyResponses, Sid};
 use crate::limits::{HTTP_EMPTY_LINES_MAX, HTTP_REQUESTS_UNANSWERED_MAX};
 use crate::protocol::websocket::handshake::Upgrade;
-use crate::protocol::{Close, CodecSettings, Reason};
+use crate::protocol::{Close, CodecSettings, OpeningHeaders, Reason};
 
 /// The codec of an HTTP connection. It has 24 bytes, and no heap while it is idle.
 ///
@@ -95,9 +95,11 @@ impl PartialRequest {
     fn bytes(&self) -> usize {
         let gathered = match self {
             PartialRequest::Head(head) => head.capacity(),
-            PartialRequest::Body { head, body, .. } | PartialRequest::Delivered { head, body } => {
-                head.capacity() + body.capacity()
+            PartialRequest::Body { head, valid, body, .. } => {
+                let opening = valid.opening.as_deref().map_or(0, OpeningHeaders::bytes);
+                head.capacity() + body.capacity() + opening
             }
+            PartialRequest::Delivered { head, body } => head.capacity() + body.capacity(),
         };
         size_of::<PartialRequest>() + gathered
     }
@@ -118,7 +120,7 @@ pub enum HttpOutcome<'i> {
     /// A request is complete. [`HttpCodec::request`] returns it.
     Request(CompleteRequest<'i>),
     /// The connection becomes a WebSocket.
-    Upgrade { upgrade: Upgrade, echo: bool, client: Option<IpAddr> },
+    Upgrade { upgrade: Upgrade, echo: bool, client: Option<IpAddr>, opening: Option<Box<OpeningHeaders>> },
     /// The connection ends.
     Close(Close),
 }
@@ -177,7 +179,8 @@ impl HttpCodec {
             (None, None, Some(PartialRequest::Delivered { head, body })) => (&head[..], body.text()),
             _ => unreachable!("a request is in the input, or was gathered"),
         };
-        HttpRequest { number, client: valid.client, kind: valid.kind(head, body) }
+        let kind = valid.kind(head, body);
+        HttpRequest { number, client: valid.client, opening: valid.opening, kind }
     }
 
     /// Answers a request; see [`Codec::respond`](crate::protocol::Codec::respond).
@@ -358,8 +361,8 @@ impl HttpCodec {
                 (len + consumed, outcome)
             }
             Validation::Answered(response) => (len, self.answer(response)),
-            Validation::Upgrade { upgrade, echo, client } => {
-                (len, HttpOutcome::Upgrade { upgrade, echo, client })
+            Validation::Upgrade { upgrade, echo, client, opening } => {
+                (len, HttpOutcome::Upgrade { upgrade, echo, client, opening })
             }
         }
     }
@@ -374,8 +377,8 @@ impl HttpCodec {
         let (mut valid, framing) = match self.validate(head, settings) {
             Validation::Accepted(valid, framing) => (valid, framing),
             Validation::Answered(response) => return (0, self.answer(response)),
-            Validation::Upgrade { upgrade, echo, client } => {
-                return (0, HttpOutcome::Upgrade { upgrade, echo, client });
+            Validation::Upgrade { upgrade, echo, client, opening } => {
+                return (0, HttpOutcome::Upgrade { upgrade, echo, client, opening });
             }
         };
         let body = match valid.body {
@@ -616,7 +619,7 @@ impl EmptyLines {
 mod tests {
     use super::*;
     use crate::protocol::http::{HttpDate, RequestKind};
-    use crate::protocol::{Compression, Origins, TrustedProxies};
+    use crate::protocol::{Compression, Origins, TrustedProxies, WantedHeaders};
 
     const SETTINGS: CodecSettings = CodecSettings {
         message_bytes_max: 1 << 40,
@@ -624,6 +627,7 @@ mod tests {
         origins: Origins::Any,
         proxies: TrustedProxies::NONE,
         compression: Compression::OFF,
+        wanted: WantedHeaders::NONE,
         date: HttpDate::EPOCH,
     };
 

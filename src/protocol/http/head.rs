@@ -293,7 +293,7 @@ fn lists(value: &[u8], element: &str) -> bool {
 pub struct Headers<'h, 'a>(&'h [httparse::Header<'a>]);
 
 impl<'h, 'a: 'h> Headers<'h, 'a> {
-    pub fn values(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + 'h {
+    pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'h, 'a, '_> {
         self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 

@@ -61,6 +61,8 @@ pub struct HttpRequest<'a> {
     pub number: u32,
     /// The address of the client according to the headers, which means something only if the peer is a trusted proxy.
     pub client: Option<IpAddr>,
+    /// The headers that are kept, if the request may create a session.
+    pub opening: Option<Box<super::OpeningHeaders>>,
     pub kind: RequestKind<'a>,
 }
 

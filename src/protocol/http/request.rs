@@ -11,9 +11,10 @@ use super::refusal::HttpRefusal;
 use super::response::{self, ResponseFraming};
 use super::{RequestKind, SessionParams, Sid};
 use crate::limits::HTTP_PREFLIGHT_BYTES_MAX;
+use crate::protocol::opening::TwoTokens;
 use crate::protocol::origin::Cors;
 use crate::protocol::websocket::handshake::{self, Upgrade};
-use crate::protocol::{CodecSettings, Reason};
+use crate::protocol::{CodecSettings, OpeningHeaders, Reason};
 
 /// The context of a request: what its validation depends on apart from its head.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,7 @@ pub(super) enum Validation {
     /// The request is answered with this response.
     Answered(ImmediateResponse),
     /// The connection becomes a WebSocket.
-    Upgrade { upgrade: Upgrade, echo: bool, client: Option<IpAddr> },
+    Upgrade { upgrade: Upgrade, echo: bool, client: Option<IpAddr>, opening: Option<Box<OpeningHeaders>> },
 }
 
 /// A response that does not need the caller.
@@ -77,11 +78,13 @@ impl ImmediateResponse {
 }
 
 /// A request whose head is valid. It refers to the head by positions and not by slices, because the head may be moved.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ValidRequest {
     kind: KindSpans,
     /// The address of the client, if the peer is a trusted proxy.
     pub client: Option<IpAddr>,
+    /// The headers that are kept, if the request may create a session.
+    pub opening: Option<Box<OpeningHeaders>>,
     pub body: BodyFraming,
     /// The client waits for 100 Continue before it sends the body.
     pub awaits_continue: bool,
@@ -322,7 +325,8 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         let upgrade = handshake::upgrade(self.head, echo, self.context.settings.compression.is_on())?;
         self.check_origin()?;
         self.check_not_pipelined()?;
-        Ok(Validation::Upgrade { upgrade, echo, client: self.client() })
+        let opening = self.opening()?;
+        Ok(Validation::Upgrade { upgrade, echo, client: self.client(), opening })
     }
 
     fn get(&mut self) -> Result<Validation, HttpRefusal> {
@@ -340,7 +344,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         // The stream ends with the connection. A request behind it could not be answered.
         self.framing.close = true;
         self.check_not_pipelined()?;
-        Ok(self.accepted(KindSpans::Stream(session), BodyFraming::Length(0)))
+        self.accepted(KindSpans::Stream(session), BodyFraming::Length(0))
     }
 
     /// Validates a GET without a session, or a HEAD. A HEAD with a session would ask for the head of a stream, which
@@ -351,7 +355,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         let path = Span::new(self.bytes, target.path.as_bytes()).ok_or(HttpRefusal::Target)?;
         let if_none_match = self.head.fields.if_none_match.and_then(|tags| Span::new(self.bytes, tags));
         self.framing.is_document = true;
-        Ok(self.accepted(KindSpans::Document { path, if_none_match }, BodyFraming::Length(0)))
+        self.accepted(KindSpans::Document { path, if_none_match }, BodyFraming::Length(0))
     }
 
     fn post(&mut self, body: BodyFraming) -> Result<Validation, HttpRefusal> {
@@ -368,7 +372,7 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
             BodyFraming::Length(_) | BodyFraming::Chunked => {}
         }
         let session = self.session(&target, &Parameters::parse(target.query)?)?;
-        Ok(self.accepted(KindSpans::Poll(session), body))
+        self.accepted(KindSpans::Poll(session), body)
     }
 
     fn options(&mut self) -> Result<Validation, HttpRefusal> {
@@ -396,10 +400,23 @@ impl<'c, 'h, 'a> Validator<'c, 'h, 'a> {
         (1..=HTTP_PREFLIGHT_BYTES_MAX).contains(&headers.len()).then_some(headers)
     }
 
-    fn accepted(&self, kind: KindSpans, body: BodyFraming) -> Validation {
+    fn accepted(&self, kind: KindSpans, body: BodyFraming) -> Result<Validation, HttpRefusal> {
         let awaits_continue = !self.head.is_http_1_0 && self.head.fields.expectation == Expectation::Continue;
         let client = self.client();
-        Validation::Accepted(ValidRequest { kind, client, body, awaits_continue }, self.framing.clone())
+        let opening = match kind {
+            KindSpans::Poll(SessionSpans { connect: true, .. })
+            | KindSpans::Stream(SessionSpans { connect: true, .. }) => self.opening()?,
+            _ => None,
+        };
+        let valid = ValidRequest { kind, client, opening, body, awaits_continue };
+        Ok(Validation::Accepted(valid, self.framing.clone()))
+    }
+
+    /// Returns the headers that are kept of a request that opens a connection.
+    fn opening(&self) -> Result<Option<Box<OpeningHeaders>>, HttpRefusal> {
+        let headers = self.head.headers;
+        let opening = self.context.settings.wanted.of(|name| headers.values(name).collect());
+        opening.map_err(|TwoTokens| HttpRefusal::RepeatedHeader)
     }
 
     /// Returns the address of the client, if the peer is a trusted proxy.

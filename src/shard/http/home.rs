@@ -9,6 +9,7 @@ use crate::shard::addresses::ShareUse;
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::ending::Cause;
 use crate::shard::held::Piece;
+use crate::shard::http::life::refusal_of_end;
 use crate::shard::sessions::Creator;
 use crate::shard::sessions::messages::{LostInput, RequestId, ResponsePart, SessionRequest};
 use crate::shard::sessions::refusal::SessionRefusal;
@@ -190,6 +191,15 @@ impl State {
             self.end(slot, Cause::TooManyOfAddress);
             self.refuse_request(request.id, SessionRefusal::AddressFull);
             return None;
+        }
+        if let Some(subject) = request.certificate {
+            self.facts.set_certificate(slot, subject.into());
+        }
+        if let Some(opening) = request.opening {
+            if let Err(reason) = self.opened_with(slot, opening) {
+                self.refuse_request(request.id, refusal_of_end(Cause::Reason(reason)));
+                return None;
+            }
         }
         let Some(creator) = creator else { return Some(slot) };
         let is_pressed = address == AddressCount::Counted(ShareUse::High)

@@ -23,6 +23,9 @@ impl State {
         if gap.is_some_and(|since| self.has_exceeded(slot, since, self.config.timeout)) {
             return self.end(slot, Cause::MessageTimeout);
         }
+        if self.end_if_unauthenticated(slot) {
+            return;
+        }
         match outlet {
             Outlet::Stream(_) => self.client_due(slot),
             Outlet::Poll(_) if self.time.now().since(began) >= self.poll_ms(slot) => {
@@ -96,7 +99,7 @@ impl State {
         };
         let gap = gap.map(|since| self.patience_end_ms(since, self.config.timeout));
         let callbacks = self.connections.next_callback_expiry(slot);
-        if let Some(at_ms) = [outlet, gap, callbacks].into_iter().flatten().min() {
+        if let Some(at_ms) = [outlet, gap, callbacks, self.auth_due_ms(slot)].into_iter().flatten().min() {
             self.wake_at(slot, at_ms);
         }
     }
@@ -128,10 +131,14 @@ impl State {
 }
 
 /// Returns the reason for refusing the requests that wait when a session ends for this cause.
-fn refusal_of_end(cause: Cause) -> SessionRefusal {
+pub(super) fn refusal_of_end(cause: Cause) -> SessionRefusal {
     match cause {
         Cause::Reason(Reason::MalformedEvent) => SessionRefusal::MalformedEvent,
         Cause::Reason(Reason::GoingAway) => SessionRefusal::GoingAway,
+        Cause::Reason(Reason::TokenInvalid) => SessionRefusal::TokenInvalid,
+        Cause::Reason(Reason::TokenExpired) => SessionRefusal::TokenExpired,
+        Cause::Reason(Reason::AuthTimeout) => SessionRefusal::AuthTimeout,
+        Cause::Reason(Reason::AuthBusy) => SessionRefusal::Busy,
         Cause::TooManyOfAddress => SessionRefusal::AddressFull,
         _ => SessionRefusal::Ended,
     }

@@ -32,7 +32,9 @@ use super::sessions::refusal::SessionRefusal;
 use super::state::State;
 use crate::metrics::Counter;
 use crate::protocol::Reason;
-use crate::protocol::http::{HttpRequest, HttpResponse, Persistence, ReadyResponses, RequestKind, Sid};
+use crate::protocol::http::{
+    HttpRequest, HttpResponse, Persistence, ReadyResponses, RequestKind, SessionParams, Sid,
+};
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::mesh::Class;
 use crate::web::{self, StaticResponse};
@@ -47,12 +49,17 @@ impl State {
         let peer = self.client_address(connection.peer, request.client);
         self.sessions.asks(slot, generation);
         let id = RequestId { shard: self.mesh.shard(), connection: slot, generation, number: request.number };
+        let opening = request.opening.as_deref();
         match request.kind {
             RequestKind::Poll { session, body } => {
-                self.send_to_session(SessionRequest { id, peer, session, body: Some(body) })
+                let certificate = self.certificate_for(slot, &session);
+                let (certificate, body) = (certificate.as_deref(), Some(body));
+                self.send_to_session(SessionRequest { id, peer, session, opening, certificate, body })
             }
             RequestKind::Stream { session } => {
-                self.send_to_session(SessionRequest { id, peer, session, body: None })
+                let certificate = self.certificate_for(slot, &session);
+                let (certificate, body) = (certificate.as_deref(), None);
+                self.send_to_session(SessionRequest { id, peer, session, opening, certificate, body })
             }
             RequestKind::Document { path, if_none_match } => {
                 let document = web::respond(path, if_none_match);
@@ -60,6 +67,14 @@ impl State {
                 self.sessions.respond_later(id, PendingResponse::Document(document));
             }
         }
+    }
+
+    /// Returns the subject of the certificate that a connection has presented, for the session that its request creates.
+    fn certificate_for(&self, slot: u32, session: &SessionParams<'_>) -> Option<Box<str>> {
+        if self.facts.is_empty() || !session.connect {
+            return None;
+        }
+        self.facts.get(slot)?.certificate.clone()
     }
 
     fn send_to_session(&mut self, request: SessionRequest<'_>) {

@@ -1,6 +1,7 @@
 //! The messages between a request's connection and its session, which may live on two shards.
 
 use super::refusal::SessionRefusal;
+use crate::protocol::OpeningHeaders;
 use crate::protocol::http::{SessionParams, Sid};
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::ring::PeerAddress;
@@ -36,6 +37,10 @@ pub(in crate::shard) struct SessionRequest<'a> {
     pub id: RequestId,
     pub peer: PeerAddress,
     pub session: SessionParams<'a>,
+    /// The headers that are kept if the request creates a session.
+    pub opening: Option<&'a OpeningHeaders>,
+    /// The subject of the certificate that the request's connection has presented.
+    pub certificate: Option<&'a str>,
     /// The events of a poll; `None` for a stream.
     pub body: Option<&'a str>,
 }
@@ -50,6 +55,8 @@ pub(in crate::shard) struct RelayedRequest {
     linger: bool,
     seq: Option<u64>,
     host: Box<str>,
+    opening: Option<Box<OpeningHeaders>>,
+    certificate: Option<Box<str>>,
     body: Option<Box<str>>,
 }
 
@@ -67,20 +74,32 @@ impl RelayedRequest {
             linger,
             seq,
             host: host.into(),
+            opening: request.opening.cloned().map(Box::new),
+            certificate: request.certificate.map(Box::from),
             body,
         }
     }
 
     /// The memory in bytes that the request takes.
     pub fn bytes(&self) -> usize {
-        size_of::<RelayedRequest>() + self.host.len() + self.body.as_deref().map_or(0, str::len)
+        let opening = self.opening.as_deref().map_or(0, OpeningHeaders::bytes);
+        let texts = [self.body.as_deref(), self.certificate.as_deref()];
+        let texts: usize = texts.iter().flatten().map(|text| text.len()).sum();
+        size_of::<RelayedRequest>() + self.host.len() + texts + opening
     }
 
     /// The request.
     pub fn as_request(&self) -> SessionRequest<'_> {
         let RelayedRequest { sid, connect, close, linger, seq, ref host, .. } = *self;
         let session = SessionParams { sid, connect, close, linger, seq, host };
-        SessionRequest { id: self.id, peer: self.peer, session, body: self.body.as_deref() }
+        SessionRequest {
+            id: self.id,
+            peer: self.peer,
+            session,
+            opening: self.opening.as_deref(),
+            certificate: self.certificate.as_deref(),
+            body: self.body.as_deref(),
+        }
     }
 }
 

@@ -7,6 +7,12 @@ pub(in crate::shard) enum SessionRefusal {
     MalformedEvent,
     /// There is no session with this sid, and the request does not ask for one.
     Unknown,
+    /// A token of the session was not accepted.
+    TokenInvalid,
+    /// A token of the session has expired.
+    TokenExpired,
+    /// The session has not authenticated in time.
+    AuthTimeout,
     /// The session has ended, or ends before it can handle the request.
     Ended,
     /// The request was handled and answered before.
@@ -30,6 +36,7 @@ impl SessionRefusal {
     pub const fn status(self) -> u16 {
         match self {
             SessionRefusal::MalformedEvent => 400,
+            SessionRefusal::TokenInvalid | SessionRefusal::TokenExpired | SessionRefusal::AuthTimeout => 401,
             SessionRefusal::Unknown | SessionRefusal::Ended => 403,
             SessionRefusal::Answered => 409,
             SessionRefusal::TooManyEarly | SessionRefusal::TooManyUnused | SessionRefusal::AddressFull => 429,
@@ -42,6 +49,9 @@ impl SessionRefusal {
         match self {
             SessionRefusal::MalformedEvent => "a line of the body is not an event: the session is closed\n",
             SessionRefusal::Unknown => "unknown session: connect again, with connect=true\n",
+            SessionRefusal::TokenInvalid => "token invalid: connect again, with another token\n",
+            SessionRefusal::TokenExpired => "token expired: connect again, with another token\n",
+            SessionRefusal::AuthTimeout => "authentication timeout: connect again, and send a token\n",
             SessionRefusal::Ended => "the session has ended: connect again, with another sid\n",
             SessionRefusal::Answered => "this seq was answered before: connect again, with another sid\n",
             SessionRefusal::TooManyEarly => "too many requests wait for an earlier seq\n",
@@ -63,6 +73,11 @@ impl SessionRefusal {
             | SessionRefusal::TooManyUnused
             | SessionRefusal::Busy
             | SessionRefusal::GoingAway => "Retry-After: 1\r\n",
+            // RFC 6750, 3: the error tells a client that had a token what is wrong with it.
+            SessionRefusal::TokenInvalid | SessionRefusal::TokenExpired => {
+                "WWW-Authenticate: Bearer error=\"invalid_token\"\r\n"
+            }
+            SessionRefusal::AuthTimeout => "WWW-Authenticate: Bearer\r\n",
             _ => "",
         }
     }
@@ -72,7 +87,10 @@ impl SessionRefusal {
 mod tests {
     use super::*;
 
-    const ALL: [SessionRefusal; 10] = [
+    const ALL: [SessionRefusal; 13] = [
+        SessionRefusal::TokenInvalid,
+        SessionRefusal::TokenExpired,
+        SessionRefusal::AuthTimeout,
         SessionRefusal::MalformedEvent,
         SessionRefusal::Unknown,
         SessionRefusal::Ended,

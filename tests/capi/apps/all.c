@@ -54,6 +54,37 @@ static qio_client no_client(void) {
 
 /* ---- Answers ---- */
 
+/* What the server knows of the client: an object of texts, with null for what is not known. */
+static void put(char *out, size_t room, const char *name, qio_status status, qio_str value) {
+    char text[1024] = "null";
+    size_t used = strlen(out);
+    if (status == QIO_OK) qio->json_string(value, text, sizeof(text), NULL);
+    snprintf(out + used, room - used, "%s\"%s\":%s", used > 1 ? "," : "", name, text);
+}
+
+static void who(qio_cx cx, const qio_event *event, void *user) {
+    char out[4096] = "{";
+    char address[46];
+    size_t len = 0;
+    qio_str value = {NULL, 0};
+    qio_client nobody = event->client;
+    (void)user;
+    nobody.generation += 1;
+    if (qio->size < QIO_API_SIZE_0_4) return;
+    put(out, sizeof(out), "user", qio->client_user(cx, event->client, &value), value);
+    put(out, sizeof(out), "claims", qio->client_claims(cx, event->client, &value), value);
+    put(out, sizeof(out), "origin", qio->client_header(cx, event->client, QIO_STR("Origin"), &value), value);
+    put(out, sizeof(out), "cookie", qio->client_header(cx, event->client, QIO_STR("cookie"), &value), value);
+    put(out, sizeof(out), "certificate", qio->client_certificate(cx, event->client, &value), value);
+    qio_status found = qio->client_address(cx, event->client, address, sizeof(address), &len);
+    put(out, sizeof(out), "address", found, qio_text(address, len));
+    if (qio->client_user(cx, nobody, &value) != QIO_GONE) put(out, sizeof(out), "gone", QIO_OK, QIO_STR("no"));
+    if (qio->client_address(cx, event->client, address, 3, &len) != QIO_TOO_LONG) put(out, sizeof(out), "long", QIO_OK, QIO_STR("no"));
+    if (qio->client_user(cx, event->client, NULL) == QIO_OK) put(out, sizeof(out), "null", QIO_OK, QIO_STR("no"));
+    strcat(out, "}");
+    qio->answer(cx, qio_text(out, strlen(out)));
+}
+
 static void echo(qio_cx cx, const qio_event *event, void *user) {
     (void)user;
     qio->answer(cx, event->data);
@@ -630,6 +661,7 @@ static int32_t register_events(qio_registrar registrar) {
     } events[] = {
         {"/c/echo", echo, 0, NULL},
         {"/c/null", null, 0, NULL},
+        {"/c/who", who, 0, NULL},
         {"/c/error", error, 0, NULL},
         {"/c/error-without-words", error_without_words, 0, NULL},
         {"/c/error-with-data", error_with_data, 0, NULL},

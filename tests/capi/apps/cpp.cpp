@@ -62,6 +62,15 @@ struct App : qio::Application {
                     return Answer::data(std::string(reply.data));
                 });
         }).add();
+        registrar.event(at("/who")).handler([](Context &cx, const Event &event) {
+            const auto known = [](const std::optional<std::string> &value) {
+                return value ? json_string(*value) : std::string("null");
+            };
+            const auto client = event.client;
+            return Answer::data("[" + known(cx.user(client)) + "," + known(cx.claims(client)) + "," +
+                                known(cx.header(client, "ORIGIN")) + "," + known(cx.certificate(client)) + "," +
+                                known(cx.address(client)) + "]");
+        }).add();
         registrar.event(at("/late")).handler([this](Context &cx, const Event &) {
             auto [answer, later] = cx.later();
             auto shared = std::make_shared<Later>(std::move(later));

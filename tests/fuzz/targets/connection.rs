@@ -1,7 +1,7 @@
 //! A connection's codec, fed in pieces. The items in the bytes must not depend on the pieces.
 
 use quickio::protocol::http::{HttpDate, HttpResponse, Persistence, ReadyResponses, RequestKind};
-use quickio::protocol::{Codec, CodecSettings, Compression, CompressionBounds, Incoming, Options, Origins, TrustedProxies};
+use quickio::protocol::{Codec, CodecSettings, Compression, CompressionBounds, Incoming, Options, Origins, TrustedProxies, WantedHeaders};
 
 /// The limit of messages: small, so that inputs reach it.
 const MESSAGE_BYTES_MAX: usize = 100;
@@ -35,6 +35,7 @@ fn transcript(options: Options, bytes: &[u8], size: usize) -> Transcript {
         origins: Origins::Only(vec!["https://a.example".into()].into()),
         date: HttpDate::EPOCH,
         proxies: TrustedProxies::NONE,
+        wanted: WantedHeaders::NONE,
         compression: Compression::new(CompressionBounds { broadcast_bytes_min: 1, single_bytes_min: 1 }),
     };
     let mut codec = Codec::new(options);

@@ -20,9 +20,9 @@ const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name
 /** A server process. It keeps its port when it is restarted. */
 export class Server {
   /** Starts a server. If `mangled`, runs `quickio clienttest` and stores the address of its proxy in `proxy`. */
-  static async start({ mangled = false } = {}) {
+  static async start({ mangled = false, settings } = {}) {
     const server = new Server()
-    const applications = ['--app', 'relay', '--app', 'clienttest']
+    const applications = ['--app', 'relay', '--app', 'clienttest', ...(settings ? ['--config', settings] : [])]
     server.command = mangled ? ['clienttest', '--proxy', '127.0.0.1:0'] : applications
     await server.run(0)
     return server

@@ -33,4 +33,18 @@ describe('clients', () => {
     await expectFrames(link, log('["gone","0.6.1",{}]'), log('["gone","0.7.3",{}]'))
     await stop(worker, /^error in a function of app\.gone: Error: in one of them/)
   })
+
+  test('events bring what the server knows of the client, if they are registered for it', async () => {
+    const worker = await startApp(`
+      app.event('/who', { clientInfo: true }, ({ extra, info }) => [extra, info.user, info.claims?.role, info.headers, info.address])
+        .on(({ extra, info }) => extra === '/x' && info.user === '7')
+      app.event('/plain', (event) => { try { return event.info } catch (error) { return error.message } })`, { links: 1 })
+    const [link] = worker.links
+    const info = '{"user":"7","claims":{"role":"a"},"address":"::1","headers":{"origin":"o"},"certificate":null}'
+    link.send(event({ request: 1, flags: 5, text: `/x\n${info}` }), event({ request: 2, flags: 5, text: '\nnull' }))
+    await expectFrames(link, answer(1, '["/x","7","a",{"origin":"o"},"::1"]'), answer(2, '["",null,null,{},null]'))
+    link.send(frame(TO_WORKER.ON, { request: 3, flags: 4, text: `/x\n${info}` }), event({ request: 4, number: 1 }))
+    await expectFrames(link, answer(3, ''), answer(4, '"register /plain with clientInfo: true to use info"'))
+    await stop(worker)
+  })
 })

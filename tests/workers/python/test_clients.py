@@ -1,6 +1,6 @@
 """Clients and their data."""
 
-from support import ADA, ANSWER, BOB, BROADCAST, GONE, OFF, WATCH, Case, answer, event, frame
+from support import ADA, ANSWER, BOB, BROADCAST, GONE, OFF, ON, WATCH, Case, answer, event, frame
 
 from quickio import _client
 
@@ -119,3 +119,32 @@ class Clients(Case):
         worker.send(frame(GONE, client=ADA))
         self.assertEqual(worker.next(), frame(BROADCAST, b"/second"))
         self.assert_log(worker, "OSError: first", "a function of app.gone")
+
+    def test_events_bring_what_the_server_knows_of_the_client(self):
+        worker = self.worker(
+            """
+            from quickio import app
+            @app.event("/who", client_info=True)
+            async def who(event):
+                info = event.info
+                return [event.extra, info.user, info.claims, info.origin, info.address, info.certificate]
+            @who.on
+            def on(subscription):
+                return subscription.info.user == "7"
+            @app.event("/plain")
+            async def plain(event):
+                try:
+                    return event.info
+                except RuntimeError as error:
+                    return str(error)
+            """
+        )
+        info = b'{"user":"7","claims":{"a":1},"address":"::1","headers":{"origin":"o"},"certificate":"CN=x"}'
+        worker.send(event(1, text=b"/x\n" + info, flags=5))
+        self.assertEqual(worker.next(), answer(1, b'["/x","7",{"a":1},"o","::1","CN=x"]'))
+        worker.send(event(2, text=b"\nnull", flags=5))
+        self.assertEqual(worker.next(), answer(2, b'["",null,null,null,null,null]'))
+        worker.send(frame(ON, b"/x\n" + info, flags=4, request=3, client=ADA))
+        self.assertEqual(worker.next(), answer(3))
+        worker.send(event(4, number=1))
+        self.assertEqual(worker.next(), answer(4, b'"register /plain with client_info=True to use `info`"'))

@@ -43,18 +43,19 @@ class App {
    * answered 500. */
   event(path, options, handler) {
     if (typeof options === 'function' && handler === undefined) [options, handler] = [undefined, options]
-    const { children = false, subscriptions = true } = checkOptions('event', options, 'children', 'subscriptions')
+    const names = ['children', 'subscriptions', 'clientInfo']
+    const { children = false, subscriptions = true, clientInfo = false } = checkOptions('event', options, ...names)
     checkLoading()
     const cleaned = clean(path)
-    if (typeof children !== 'boolean' || typeof subscriptions !== 'boolean') {
-      throw new TypeError('the options children and subscriptions must be true or false')
+    if ([children, subscriptions, clientInfo].some((value) => typeof value !== 'boolean')) {
+      throw new TypeError('the options children, subscriptions and clientInfo must be true or false')
     }
     if (handler !== undefined) checkFunction('the handler', handler)
     if (RESERVED_PATH.test(cleaned)) {
       throw new RangeError(`${cleaned} is reserved: /qio and the paths below it belong to the server`)
     }
     if (state.registrations.has(cleaned)) throw new RangeError(`${cleaned} is already registered`)
-    const registration = new Registration(cleaned, { children, subscriptions }, handler, checkLoading)
+    const registration = new Registration(cleaned, { children, subscriptions, clientInfo }, handler, checkLoading)
     state.registrations.set(cleaned, registration)
     return registration
   }

@@ -4,7 +4,7 @@
 
 const { Event, FAILED, Reply, Subscription, Unsubscribed, finish, serve } = require('./requests.cjs')
 const { state } = require('./state.cjs')
-const { FROM_SERVER, HEAD_BYTES, ProtocolError, WANTS_ANSWER, endOfText, timeOf, u32 } = require('./wire.cjs')
+const { FROM_SERVER, HAS_INFO, HEAD_BYTES, ProtocolError, WANTS_ANSWER, endOfText, timeOf, u32 } = require('./wire.cjs')
 const { beginWork, run } = require('./work.cjs')
 
 const { EVENT, ON, OFF, REPLY, DROPPED, TIMER, GONE } = FROM_SERVER
@@ -31,9 +31,10 @@ function handleEvent(registrations, link, bytes, at, end) {
   const registration = registrationOf(registrations, bytes, at)
   const wantsAnswer = (bytes[at + 5] & WANTS_ANSWER) !== 0
   const client = clientOf(link, bytes, at)
-  const [id, extra, data] = [u32(bytes, at + 8), textOf(bytes, at, dataAt), dataOf(bytes, dataAt, end)]
+  const [id, data] = [u32(bytes, at + 8), dataOf(bytes, dataAt, end)]
+  const [extra, info] = textAndInfo(bytes, at, dataAt)
   beginWork()
-  const event = new Event(link, id, client, data, registration, extra, wantsAnswer)
+  const event = new Event(link, id, client, data, registration, extra, info, wantsAnswer)
   if (registration.handler === undefined) finish(event, FAILED)
   else serve(event, registration.handler)
 }
@@ -42,9 +43,9 @@ function handleOn(registrations, link, bytes, at, end) {
   const dataAt = endOfText(bytes, at, end)
   const registration = registrationOf(registrations, bytes, at)
   const data = dataOf(bytes, dataAt, end)
-  const subscription = new Subscription(
-    link, u32(bytes, at + 8), clientOf(link, bytes, at), data, registration, textOf(bytes, at, dataAt)
-  )
+  const [extra, info] = textAndInfo(bytes, at, dataAt)
+  const id = u32(bytes, at + 8)
+  const subscription = new Subscription(link, id, clientOf(link, bytes, at), data, registration, extra, info)
   beginWork()
   serve(subscription, registration.onHook ?? acceptEveryone)
 }
@@ -92,6 +93,14 @@ function clientOf(link, bytes, at) {
 
 function textOf(bytes, at, dataAt) {
   return dataAt - at === HEAD_BYTES ? '' : bytes.toString('utf8', at + HEAD_BYTES, dataAt)
+}
+
+/** Returns the rest of the path, and what the server knows of the client, as JSON, if the frame has it. */
+function textAndInfo(bytes, at, dataAt) {
+  const text = textOf(bytes, at, dataAt)
+  if ((bytes[at + 5] & HAS_INFO) === 0) return [text, undefined]
+  const line = text.indexOf('\n')
+  return [text.slice(0, line), text.slice(line + 1)]
 }
 
 function dataOf(bytes, dataAt, end) {

@@ -51,6 +51,8 @@ export class Event {
   readonly json: Json
   /** `true` if the client waits for an answer. Otherwise an answer is discarded. */
   readonly wantsAnswer: boolean
+  /** What the server knows of the client, if the event was registered with `clientInfo: true`. */
+  readonly info: ClientInfo
   /** Returns a promise to answer later. The handler need not return it, but must keep it. */
   later(): Later
 }
@@ -65,6 +67,20 @@ export class Reply {
   later(): Later
 }
 
+/** What the server knows of a client, at the time of an event or of a request to subscribe. */
+export interface ClientInfo {
+  /** The user that the client has authenticated as. */
+  readonly user: string | null
+  /** The claims of the client's token. */
+  readonly claims: { readonly [name: string]: any } | null
+  /** The client's IP address; null for a Unix socket. */
+  readonly address: string | null
+  /** The headers that the server's setting `app-headers` names, by their names in lower case. */
+  readonly headers: { readonly [name: string]: string }
+  /** The subject of the client's TLS certificate. */
+  readonly certificate: string | null
+}
+
 /** A client's request to subscribe. `data` is the extra data that the client sent with it. */
 export class Subscription {
   private constructor()
@@ -74,6 +90,8 @@ export class Subscription {
   readonly fullPath: string
   readonly data: any
   readonly json: Json
+  /** What the server knows of the client, if the event was registered with `clientInfo: true`. */
+  readonly info: ClientInfo
   later(): LaterDecision
 }
 
@@ -168,6 +186,8 @@ export interface EventOptions {
   children?: boolean
   /** If `false`, clients may not subscribe to it. The default is `true`. */
   subscriptions?: boolean
+  /** `event.info` has what the server knows of the client. */
+  clientInfo?: boolean
 }
 
 export interface SendOptions {

@@ -9,8 +9,9 @@ class Registration {
   #on
   #off
 
-  constructor(path, { children, subscriptions }, handler, checkLoading) {
+  constructor(path, { children, subscriptions, clientInfo }, handler, checkLoading) {
     this.path = path
+    this.clientInfo = clientInfo
     this.children = children
     this.handler = handler
     this.#subscriptions = subscriptions
@@ -54,7 +55,8 @@ class Registration {
       children: this.children,
       handler: this.handler !== undefined,
       subscriptions: this.#subscriptions ? subscribers : 'nobody',
-      off: this.#off !== undefined
+      off: this.#off !== undefined,
+      client_info: this.clientInfo || undefined
     }
   }
 }

@@ -90,13 +90,22 @@ class Request {
   }
 }
 
+/** Parses what the server knows of a client: `{ user, claims, address, headers, certificate }`. */
+function infoOf(json, path) {
+  if (json === undefined) throw new Error(`register ${path} with clientInfo: true to use info`)
+  // The client may have disconnected.
+  return JSON.parse(json) ?? { user: null, claims: null, address: null, headers: {}, certificate: null }
+}
+
 /** An event that a client has sent. */
 class Event extends Request {
   #registration
+  #info
 
-  constructor(link, id, client, text, registration, extra, wantsAnswer) {
+  constructor(link, id, client, text, registration, extra, info, wantsAnswer) {
     super(link, id, client, text)
     this.extra = extra
+    this.#info = info
     this.wantsAnswer = wantsAnswer
     this.#registration = registration
   }
@@ -109,6 +118,11 @@ class Event extends Request {
     return this.#registration.path + this.extra
   }
 
+  /** What the server knows of the client, if the event was registered with `clientInfo: true`. */
+  get info() {
+    return infoOf(this.#info, this.path)
+  }
+
   later() {
     return new Later(this)
   }
@@ -116,10 +130,18 @@ class Event extends Request {
 
 /** A client's request to subscribe. Its data is the extra data that the client sent with it. */
 class Subscription extends Request {
-  constructor(link, id, client, text, registration, extra) {
+  #info
+
+  constructor(link, id, client, text, registration, extra, info) {
     super(link, id, client, text)
     this.path = registration.path
     this.extra = extra
+    this.#info = info
+  }
+
+  /** What the server knows of the client, if the event was registered with `clientInfo: true`. */
+  get info() {
+    return infoOf(this.#info, this.path)
   }
 
   get fullPath() {

@@ -19,6 +19,7 @@ const KEPT_BYTES_MAX = 64 * 1024
 const FROM_SERVER = { EVENT: 1, ON: 2, OFF: 3, REPLY: 4, DROPPED: 5, TIMER: 6, GONE: 7 }
 const TO_SERVER = { ANSWER: 1, BROADCAST: 2, SEND: 3, CLOSE: 4, MOVE: 5, TIMER: 6, WATCH: 7, CANCEL: 8 }
 const WANTS_ANSWER = 1
+const HAS_INFO = 4
 const REPEATS = 1
 const HAS_MESSAGE = 2
 
@@ -204,6 +205,7 @@ module.exports = {
   DATA_BYTES_MAX,
   WANTS_ANSWER,
   REPEATS,
+  HAS_INFO,
   HAS_MESSAGE,
   FrameDecoder,
   FrameWriter,

@@ -27,7 +27,7 @@ if sys.version_info < (3, 9):
 
 from quickio._answers import NEVER, Answer
 from quickio._app import App
-from quickio._client import Client
+from quickio._client import Client, ClientInfo
 from quickio._errors import AlreadyAnswered, BadData, Dropped, NotRunning, Refusal
 from quickio._events import Event, Reply, Subscription, Unsubscribed
 from quickio._json import Json
@@ -42,6 +42,7 @@ __all__ = [
     "App",
     "BadData",
     "Client",
+    "ClientInfo",
     "Dropped",
     "Event",
     "Json",

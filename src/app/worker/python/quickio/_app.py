@@ -55,11 +55,13 @@ class App:
 
     # Registration, while the script is loaded.
 
-    def event(self, path: str, children: bool = False, subscriptions: bool = True) -> Registration:
+    def event(
+        self, path: str, children: bool = False, subscriptions: bool = True, client_info: bool = False
+    ) -> Registration:
         """Registers an event. The result is a decorator that sets the handler.
 
         `children`: the event also handles all paths below it. `subscriptions`: clients may subscribe to it; without an
-        on-hook every client may.
+        on-hook every client may. `client_info`: `event.info` has what the server knows of the client.
         """
         if callable(path):
             raise TypeError("the path is missing: write @app.event('/path')")
@@ -71,7 +73,7 @@ class App:
         if not self._accepts_registrations:
             raise RuntimeError(f"cannot register {cleaned} after the start: do it while the script is loaded")
         registration = Registration(
-            cleaned, bool(children), bool(subscriptions), lambda: self._accepts_registrations
+            cleaned, bool(children), bool(subscriptions), bool(client_info), lambda: self._accepts_registrations
         )
         self._registrations[cleaned] = registration
         return registration

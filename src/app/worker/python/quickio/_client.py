@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, Optional
 
 from quickio._links import Link
@@ -63,6 +64,40 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.id})"
+
+
+class ClientInfo:
+    """What the server knows of a client, at the time of an event or of a request to subscribe."""
+
+    __slots__ = ("user", "claims", "address", "headers", "certificate")
+
+    user: Optional[str]
+    """The user that the client has authenticated as, or `None`."""
+    claims: Optional[Dict[str, Any]]
+    """The claims of the client's token, or `None`."""
+    address: Optional[str]
+    """The client's IP address, or `None` for a Unix socket."""
+    headers: Dict[str, str]
+    """The headers that the server's setting `app-headers` names, by their names in lower case."""
+    certificate: Optional[str]
+    """The subject of the client's TLS certificate, or `None`."""
+
+    def __init__(self, raw: bytes) -> None:
+        # The client may have disconnected.
+        info = json.loads(raw) or {}
+        self.user = info.get("user")
+        self.claims = info.get("claims")
+        self.address = info.get("address")
+        self.headers = info.get("headers", {})
+        self.certificate = info.get("certificate")
+
+    @property
+    def origin(self) -> Optional[str]:
+        """The origin of the page that has connected, if `app-headers` names `origin`."""
+        return self.headers.get("origin")
+
+    def __repr__(self) -> str:
+        return f"ClientInfo(user={self.user!r}, address={self.address!r})"
 
 
 def client_of(link: Link, key: ClientKey) -> Client:

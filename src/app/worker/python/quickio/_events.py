@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from quickio._answers import send_result
-from quickio._client import Client, client_of
+from quickio._client import Client, ClientInfo, client_of
 from quickio._errors import FAILED, AlreadyAnswered, BadData, Refusal
 from quickio._json import Json, decode
 from quickio._later import ANSWERED, Later, LaterDecision, Promise, send_decision, send_refusal
 from quickio._links import Link
 from quickio._report import report
-from quickio._wire import CLIENT, FLAGS, REQUEST, WANTS_ANSWER, Head
+from quickio._wire import CLIENT, FLAGS, HAS_INFO, REQUEST, WANTS_ANSWER, Head
 
 _UNPARSED: Any = object()
 
@@ -112,9 +112,12 @@ class _Request:
 class _RequestAtPath(_Request, _WithPath):
     """A request for a registered path."""
 
-    __slots__ = ("path", "_text")
+    __slots__ = ("path", "_text", "_info")
 
     def __init__(self, link: Link, head: Head, path: str, text: bytes, raw: bytes) -> None:
+        self._info: Any = None
+        if head[FLAGS] & HAS_INFO:
+            text, _, self._info = text.partition(b"\n")
         self._link = link
         self._head = head
         self.path = path
@@ -123,6 +126,16 @@ class _RequestAtPath(_Request, _WithPath):
         self._client = None
         self._value = _UNPARSED
         self._promise = None
+
+    @property
+    def info(self) -> ClientInfo:
+        """What the server knows of the client, if the event was registered with `client_info=True`."""
+        if isinstance(self._info, bytes):
+            self._info = ClientInfo(self._info)
+        if self._info is None:
+            raise RuntimeError(f"register {self.path} with client_info=True to use `info`")
+        info: ClientInfo = self._info
+        return info
 
 
 class _Answerable(_Request):

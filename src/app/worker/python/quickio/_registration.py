@@ -24,11 +24,17 @@ class Registration:
     """
 
     def __init__(
-        self, path: str, children: bool, subscriptions: bool, accepts_registrations: Callable[[], bool]
+        self,
+        path: str,
+        children: bool,
+        subscriptions: bool,
+        client_info: bool,
+        accepts_registrations: Callable[[], bool],
     ) -> None:
         self.path = path
         self.children = children
         self.subscriptions = subscriptions
+        self.client_info = client_info
         self._handler: Optional[Handler] = None
         self._handler_is_async = False
         self._on_hook: Optional[Callable[..., object]] = None
@@ -74,10 +80,13 @@ class Registration:
     def _to_ready(self) -> Dict[str, Any]:
         """Returns the event's entry in the line `ready`."""
         everyone = "everyone" if self.subscriptions else "nobody"
-        return {
+        ready: Dict[str, Any] = {
             "path": self.path,
             "children": self.children,
             "handler": self._handler is not None,
             "subscriptions": everyone if self._on_hook is None else "ask",
             "off": self._off_hook is not None,
         }
+        if self.client_info:
+            ready["client_info"] = True
+        return ready

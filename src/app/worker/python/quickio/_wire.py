@@ -11,6 +11,7 @@ EVENT, ON, OFF, REPLY, DROPPED, TIMER, GONE = 1, 2, 3, 4, 5, 6, 7
 ANSWER, BROADCAST, SEND, CLOSE, MOVE, WATCH, CANCEL = 1, 2, 3, 4, 5, 7, 8
 
 WANTS_ANSWER = 1  # a flag of EVENT and REPLY
+HAS_INFO = 4  # a flag of EVENT and ON
 REPEATED = 1  # a flag of TIMER
 HAS_MESSAGE = 2  # a flag of ANSWER
 

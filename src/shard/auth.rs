@@ -1,0 +1,283 @@
+//! The tokens of a shard's clients: the keys in use, tokens that were verified recently, those that are being verified
+//! beside the shard, and the clients that have to authenticate.
+
+use super::connection::Moment;
+use crate::app::ReplyTo;
+use crate::config::AuthMode;
+use crate::identity::{Flaw, Identity, KeySet, Seen, SeenTokens, TokenDigest, TokenError};
+use crate::limits::{AUTH_HELD_BYTES_MAX, AUTH_PENDING_MAX, AUTH_REFUSED_MAX, AUTH_TOKEN_BYTES_MAX};
+use crate::qev::shrink::shrink;
+use ahash::AHashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A token to be verified beside the shards.
+#[derive(Debug)]
+pub struct VerifyJob {
+    /// The shard that gets the result.
+    pub shard: u16,
+    /// The slot of the connection, and its generation.
+    pub slot: u32,
+    pub generation: u32,
+    pub digest: TokenDigest,
+    pub token: Box<str>,
+}
+
+/// The result of verifying a token beside the shards.
+#[derive(Debug)]
+pub struct VerifiedToken {
+    pub slot: u32,
+    pub generation: u32,
+    pub digest: TokenDigest,
+    pub result: Result<Seen, TokenError>,
+}
+
+/// The verification of tokens beside the shards. The server implements it.
+pub trait VerifyTokens: Send + Sync {
+    /// Queues a token. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// Too many tokens wait already.
+    fn verify(&self, job: VerifyJob) -> Result<(), VerifyJob>;
+}
+
+/// What a shard needs for tokens.
+#[derive(Clone)]
+pub struct AuthParts {
+    pub keys: Arc<KeySet>,
+    pub verifier: Arc<dyn VerifyTokens>,
+}
+
+/// The way in which a client has given a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TokenSource {
+    /// By an event, which is answered.
+    Event(ReplyTo),
+    /// With the request that has opened its connection or session, which ends if the token is refused.
+    Opening,
+}
+
+/// What is known of a token at once.
+pub(super) enum Verdict {
+    /// The token is accepted. `seen`: it was verified recently.
+    Accepted { identity: Arc<Identity>, seen: bool },
+    /// The token is refused.
+    Refused(TokenError),
+    /// The verification takes long, or a key has to be fetched first.
+    Slow(TokenDigest),
+}
+
+/// A token that is being verified beside the shard, and the events that its client has sent since.
+#[derive(Debug)]
+pub(super) struct PendingToken {
+    pub source: TokenSource,
+    /// The texts of events, in order.
+    pub held: VecDeque<Box<str>>,
+    held_bytes: usize,
+}
+
+impl PendingToken {
+    /// Keeps an event until the client is known. Returns `false` if too many are kept.
+    pub fn hold(&mut self, text: &str) -> bool {
+        let bytes = text.len() + size_of::<Box<str>>();
+        let fits = self.held_bytes + bytes <= AUTH_HELD_BYTES_MAX;
+        if fits {
+            self.held_bytes += bytes;
+            self.held.push_back(text.into());
+        }
+        fits
+    }
+}
+
+/// What is remembered of a connection that has to authenticate, or whose token is being verified, or was refused.
+#[derive(Default)]
+struct AuthWait {
+    /// The moment from which on the client has had time to authenticate.
+    since: Option<Moment>,
+    pending: Option<Box<PendingToken>>,
+    /// The number of tokens that were refused.
+    refused: u8,
+}
+
+/// The tokens of a shard's clients.
+///
+/// Invariants, which [`check`](Auth::check) asserts:
+/// - `pending` is the number of connections whose token is being verified, at most [`AUTH_PENDING_MAX`];
+/// - if nobody can authenticate, nothing is remembered of anybody;
+/// - no entry is empty.
+pub(super) struct Auth {
+    mode: AuthMode,
+    parts: Option<AuthParts>,
+    seen: SeenTokens,
+    waits: AHashMap<u32, AuthWait>,
+    pending: usize,
+    /// The maximum of `pending`.
+    pending_max: usize,
+}
+
+impl Auth {
+    /// Begins with these keys. Without parts, nobody can authenticate.
+    pub fn new(mode: AuthMode, parts: Option<AuthParts>, seen_bytes_max: usize) -> Auth {
+        let mode = if parts.is_some() { mode } else { AuthMode::Off };
+        Auth {
+            mode,
+            parts,
+            seen: SeenTokens::new(seen_bytes_max),
+            waits: AHashMap::new(),
+            pending: 0,
+            pending_max: AUTH_PENDING_MAX,
+        }
+    }
+
+    /// Returns whether clients can authenticate.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.mode != AuthMode::Off
+    }
+
+    /// Returns whether clients must authenticate.
+    #[inline]
+    pub fn is_required(&self) -> bool {
+        self.mode == AuthMode::Required
+    }
+
+    /// Uses these keys from now on. What they do not verify is forgotten.
+    pub fn set_keys(&mut self, keys: Arc<KeySet>) {
+        let Some(parts) = &mut self.parts else { return };
+        if parts.keys.policy() != keys.policy() {
+            self.seen.clear();
+        }
+        parts.keys = keys;
+    }
+
+    /// Verifies a token, if that takes only microseconds. `now` is in Unix seconds.
+    pub fn verify(&mut self, token: &str, now: u64) -> Verdict {
+        let parts = self.parts.as_ref().expect("tokens are only verified with keys");
+        if token.len() > AUTH_TOKEN_BYTES_MAX {
+            return Verdict::Refused(TokenError::Invalid(Flaw::TooLong));
+        }
+        let digest = TokenDigest::of(token);
+        if let Some(identity) = self.seen.get(&digest, &parts.keys) {
+            let has_expired = identity.has_expired(now, parts.keys.policy().leeway);
+            return match has_expired {
+                true => Verdict::Refused(TokenError::Expired),
+                false => Verdict::Accepted { identity, seen: true },
+            };
+        }
+        match parts.keys.open(token) {
+            Ok(open) if open.is_fast() => match open.verify(&parts.keys, now) {
+                Ok(identity) => {
+                    let seen = Seen { identity: Arc::new(identity), key: open.key_mark() };
+                    self.seen.insert(digest, seen.clone());
+                    Verdict::Accepted { identity: seen.identity, seen: false }
+                }
+                Err(error) => Verdict::Refused(error),
+            },
+            Ok(_) => Verdict::Slow(digest),
+            Err(TokenError::Invalid(Flaw::UnknownKey)) if parts.keys.may_grow() => Verdict::Slow(digest),
+            Err(error) => Verdict::Refused(error),
+        }
+    }
+
+    /// Has a token verified beside the shard, unless too many are. Returns whether it is.
+    pub fn verify_beside(&mut self, job: VerifyJob, source: TokenSource) -> bool {
+        let parts = self.parts.as_ref().expect("tokens are only verified with keys");
+        let slot = job.slot;
+        if self.pending >= self.pending_max || parts.verifier.verify(job).is_err() {
+            return false;
+        }
+        let pending = Box::new(PendingToken { source, held: VecDeque::new(), held_bytes: 0 });
+        let before = self.waits.entry(slot).or_default().pending.replace(pending);
+        assert!(before.is_none(), "one token of connection {slot} is verified at a time");
+        self.pending += 1;
+        true
+    }
+
+    /// Remembers a token that was verified beside the shard.
+    pub fn remember(&mut self, digest: TokenDigest, seen: Seen) {
+        self.seen.insert(digest, seen);
+    }
+
+    /// The token of a connection that is being verified, with the events that wait for it.
+    pub fn pending_mut(&mut self, slot: u32) -> Option<&mut PendingToken> {
+        if self.pending == 0 {
+            return None;
+        }
+        self.waits.get_mut(&slot)?.pending.as_deref_mut()
+    }
+
+    /// Returns whether a token of a connection is being verified.
+    pub fn is_pending(&self, slot: u32) -> bool {
+        self.pending > 0 && self.waits.get(&slot).is_some_and(|wait| wait.pending.is_some())
+    }
+
+    /// Takes the token of a connection that was verified.
+    pub fn take_pending(&mut self, slot: u32) -> Option<Box<PendingToken>> {
+        let wait = self.waits.get_mut(&slot)?;
+        let pending = wait.pending.take()?;
+        self.pending -= 1;
+        if wait.since.is_none() && wait.refused == 0 {
+            self.waits.remove(&slot);
+        }
+        Some(pending)
+    }
+
+    /// Notes that the client of a connection has to authenticate, from this moment on.
+    pub fn require(&mut self, slot: u32, since: Moment) {
+        self.waits.entry(slot).or_default().since = Some(since);
+    }
+
+    /// The moment from which on the client of a connection has had time to authenticate, if it has to and has not.
+    pub fn required_since(&self, slot: u32) -> Option<Moment> {
+        self.waits.get(&slot)?.since
+    }
+
+    /// Notes that a token of a connection was refused. Returns whether there were too many.
+    pub fn refuse(&mut self, slot: u32) -> bool {
+        let wait = self.waits.entry(slot).or_default();
+        wait.refused = wait.refused.saturating_add(1);
+        wait.refused > AUTH_REFUSED_MAX
+    }
+
+    /// Forgets what is remembered of a connection that has authenticated or has ended. A token of it that is still being
+    /// verified is ignored then.
+    pub fn forget(&mut self, slot: u32) {
+        let Some(wait) = self.waits.remove(&slot) else { return };
+        self.pending -= usize::from(wait.pending.is_some());
+        shrink(&mut self.waits);
+    }
+
+    /// Sets the maximum number of tokens that are being verified beside the shard, for tests: [`AUTH_PENDING_MAX`]
+    /// connections take long.
+    #[cfg(test)]
+    pub fn set_pending_max(&mut self, max: usize) {
+        self.pending_max = max;
+    }
+
+    /// The number of connections whose token is being verified beside the shard.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// The memory of the tokens that were verified recently, in bytes.
+    pub fn seen_bytes(&self) -> usize {
+        self.seen.bytes()
+    }
+
+    /// Asserts the invariants. Linear in the number of entries.
+    pub fn check(&self, is_open: impl Fn(u32) -> bool) {
+        let pending = self.waits.values().filter(|wait| wait.pending.is_some()).count();
+        assert_eq!(self.pending, pending, "the tokens that are being verified");
+        assert!(pending <= self.pending_max, "too many tokens are being verified");
+        assert!(self.is_on() || self.waits.is_empty(), "nobody can authenticate");
+        for (slot, wait) in &self.waits {
+            assert!(is_open(*slot), "connection {slot} is waited for, but has ended");
+            assert!(
+                wait.since.is_some() || wait.pending.is_some() || wait.refused > 0,
+                "nothing is remembered of connection {slot}"
+            );
+        }
+        self.seen.check();
+    }
+}

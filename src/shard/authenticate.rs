@@ -1,0 +1,305 @@
+//! Authentication: tokens from events and requests, what a client may send before it has one, and what is due.
+
+#[cfg(test)]
+mod tests;
+
+use super::auth::{PendingToken, TokenSource, Verdict, VerifiedToken, VerifyJob};
+use super::connection::{Moment, Stage};
+use super::ending::Cause;
+use super::state::State;
+use super::time::ms;
+use crate::app::{Answer, Json, ReplyTo};
+use crate::event::path::PathRef;
+use crate::event::text::EventText;
+use crate::identity::{Flaw, Identity, TokenError};
+use crate::log::throttle;
+use crate::metrics::Counter;
+use crate::protocol::{OpeningHeaders, Reason};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest time until the expiry of a token is looked at again, in milliseconds: the clock of the host may be set.
+const LOOK_AGAIN_MS: u64 = 60 * 60 * 1000;
+
+/// The events that a client may send before it has authenticated, if it must, and that do not wait for its token. Client
+/// libraries send them when they connect.
+const FREE: [&str; 3] = ["/qio/ping", "/qio/hostname", "/qio/limits"];
+const AUTH: &str = "/qio/auth";
+const CALLBACK: &str = "/qio/callback";
+
+/// The reason for which a token is not accepted.
+enum Refused {
+    Token(TokenError),
+    /// The token is valid, but belongs to another user than the connection.
+    OtherUser,
+    /// Too many tokens are being verified.
+    Busy,
+}
+
+impl Refused {
+    fn answer(&self) -> Answer {
+        match self {
+            Refused::Token(error) => Answer::error(401, error.message()),
+            Refused::OtherUser => Answer::error(401, "token of another user"),
+            Refused::Busy => Answer::error(420, "too many tokens are being verified"),
+        }
+    }
+
+    fn counter(&self) -> Counter {
+        match self {
+            Refused::Token(TokenError::Expired) => Counter::AuthRefusedExpired,
+            Refused::Token(TokenError::Invalid(flaw)) => match flaw {
+                Flaw::TooLong | Flaw::Form | Flaw::Header => Counter::AuthRefusedForm,
+                Flaw::UnknownKey | Flaw::Algorithm => Counter::AuthRefusedKey,
+                Flaw::Signature => Counter::AuthRefusedSignature,
+                _ => Counter::AuthRefusedClaims,
+            },
+            Refused::OtherUser => Counter::AuthRefusedUser,
+            Refused::Busy => Counter::AuthRefusedBusy,
+        }
+    }
+
+    fn reason(&self) -> Reason {
+        match self {
+            Refused::Token(TokenError::Expired) => Reason::TokenExpired,
+            Refused::Token(_) | Refused::OtherUser => Reason::TokenInvalid,
+            Refused::Busy => Reason::AuthBusy,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Refused::Token(error) => error.to_string(),
+            Refused::OtherUser => "the token is for another user than the connection".into(),
+            Refused::Busy => "too many tokens are being verified".into(),
+        }
+    }
+}
+
+impl State {
+    /// Handles `/qio/auth`.
+    pub fn authenticate(&mut self, reply_to: ReplyTo, token: &str) {
+        let Some(slot) = self.connections.connection_of(reply_to.client) else { return };
+        // If the connection ends, its end was decided.
+        let _ = self.verify_token(slot, TokenSource::Event(reply_to), token);
+    }
+
+    /// Verifies the token of a connection, at once or beside the shard.
+    ///
+    /// # Errors
+    ///
+    /// The connection ends for this reason.
+    fn verify_token(&mut self, slot: u32, source: TokenSource, token: &str) -> Result<(), Reason> {
+        let now = self.time.unix_ms() / 1000;
+        match self.auth.verify(token, now) {
+            Verdict::Accepted { identity, seen } => {
+                self.count(Counter::AuthSeen, u64::from(seen));
+                self.token_accepted(slot, source, identity)
+            }
+            Verdict::Refused(error) => self.token_refused(slot, source, &Refused::Token(error)),
+            Verdict::Slow(digest) => {
+                let (shard, generation) = (self.mesh.shard(), self.connections.live(slot).generation);
+                let job = VerifyJob { shard, slot, generation, digest, token: token.into() };
+                if self.auth.verify_beside(job, source) {
+                    self.count(Counter::AuthVerifiedBeside, 1);
+                    Ok(())
+                } else {
+                    self.token_refused(slot, source, &Refused::Busy)
+                }
+            }
+        }
+    }
+
+    /// Handles what the request has brought that has opened a connection.
+    ///
+    /// # Errors
+    ///
+    /// The token was refused: the connection ends for this reason.
+    pub fn opened_with(&mut self, slot: u32, opening: &OpeningHeaders) -> Result<(), Reason> {
+        self.facts.set_headers(slot, &opening.values);
+        self.count(Counter::AppHeadersLeftOut, u64::from(opening.left_out));
+        let Some(token) = &opening.bearer else { return Ok(()) };
+        self.mesh.begin(self.connections.source(slot));
+        self.verify_token(slot, TokenSource::Opening, token)
+    }
+
+    /// Handles the result of a verification beside the shard. The connection may have ended meanwhile.
+    pub fn token_verified(&mut self, verified: VerifiedToken) {
+        let VerifiedToken { slot, generation, digest, result } = verified;
+        if let Ok(seen) = &result {
+            self.auth.remember(digest, seen.clone());
+        }
+        if self.connections.get_of(slot, generation).is_none() {
+            return;
+        }
+        let Some(pending) = self.auth.take_pending(slot) else { return };
+        self.mesh.begin(self.connections.source(slot));
+        let handled = match result {
+            Ok(seen) => self.token_accepted(slot, pending.source, seen.identity),
+            Err(error) => self.token_refused(slot, pending.source, &Refused::Token(error)),
+        };
+        if handled.is_err() {
+            return;
+        }
+        self.dispatch_held(slot, *pending);
+    }
+
+    /// Dispatches the events that a client has sent while its token was verified. One of them may bring another token.
+    fn dispatch_held(&mut self, slot: u32, mut pending: PendingToken) {
+        while let Some(text) = pending.held.pop_front() {
+            if self.connections.live(slot).stage != Stage::Open {
+                return;
+            }
+            match self.auth.pending_mut(slot) {
+                // What was held before fits again.
+                Some(again) => _ = again.hold(&text),
+                None => self.dispatch(slot, &text),
+            }
+        }
+        if self.connections.live(slot).stage == Stage::Open && !self.connections.live(slot).is_socket() {
+            self.wake_session(slot);
+        }
+    }
+
+    fn token_accepted(
+        &mut self,
+        slot: u32,
+        source: TokenSource,
+        identity: Arc<Identity>,
+    ) -> Result<(), Reason> {
+        if self.identities.get(slot).is_some_and(|before| before.user != identity.user) {
+            return self.token_refused(slot, source, &Refused::OtherUser);
+        }
+        self.count(Counter::AuthAccepted, 1);
+        let data = match source {
+            TokenSource::Event(_) => Some(answer_data(&identity)),
+            TokenSource::Opening => None,
+        };
+        self.auth.forget(slot);
+        self.identities.set(slot, identity);
+        if let Some(at_ms) = self.auth_due_ms(slot) {
+            self.wake_at(slot, at_ms);
+        }
+        if let (TokenSource::Event(reply_to), Some(data)) = (source, data) {
+            self.answer(0, reply_to, Answer::data(data));
+        }
+        Ok(())
+    }
+
+    fn token_refused(&mut self, slot: u32, source: TokenSource, refused: &Refused) -> Result<(), Reason> {
+        self.count(refused.counter(), 1);
+        let (peer, shard) = (self.connections.live(slot).peer, self.mesh.shard());
+        let reason = refused.describe();
+        throttle!(info, "token refused", %peer, shard, reason, "a client was not authenticated");
+        let ends_for = match source {
+            TokenSource::Event(reply_to) => {
+                self.answer(0, reply_to, refused.answer());
+                let has_too_many = !matches!(refused, Refused::Busy) && self.auth.refuse(slot);
+                has_too_many.then_some(Reason::TokenInvalid)
+            }
+            TokenSource::Opening => Some(refused.reason()),
+        };
+        let Some(reason) = ends_for else { return Ok(()) };
+        self.end(slot, Cause::Reason(reason));
+        Err(reason)
+    }
+
+    /// Holds an event if the token of its client is being verified, and refuses it if the client has to authenticate first.
+    /// Returns whether that was done: the event is not dispatched then.
+    #[cold]
+    pub fn defer_or_refuse(&mut self, slot: u32, text: &str, event: &EventText<'_>) -> bool {
+        let is_pending = self.auth.is_pending(slot);
+        let is_known = !self.auth.is_required() || self.identities.get(slot).is_some();
+        if is_known && !is_pending {
+            return false;
+        }
+        let mut scratch = String::new();
+        let path = PathRef::clean(event.path, &mut scratch).map_or("", |path| path.as_str());
+        let is_callback =
+            path.strip_prefix(CALLBACK).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if FREE.contains(&path) || is_callback {
+            return false;
+        }
+        let client = self.connections.client_of(slot).expect("only a connection with a client sends events");
+        let reply_to = ReplyTo { client, callback: event.callback };
+        if let Some(pending) = self.auth.pending_mut(slot) {
+            if !pending.hold(text) {
+                self.count(Counter::EventsRefusedAuth, 1);
+                self.answer(0, reply_to, Answer::error(420, "the token is being verified"));
+            }
+            return true;
+        }
+        if path == AUTH {
+            return false;
+        }
+        self.count(Counter::EventsReceived, 1);
+        self.count(Counter::EventsRefusedAuth, 1);
+        self.answer(0, reply_to, Answer::error(401, "authenticate first"));
+        true
+    }
+
+    /// Notes that a client is connected, which may have to authenticate.
+    pub fn require_token(&mut self, slot: u32) {
+        if self.auth.is_required() && self.identities.get(slot).is_none() {
+            self.auth.require(slot, self.time.now());
+        }
+    }
+
+    /// Ends a connection whose client has not authenticated in time, or whose token has expired. Returns whether it ends.
+    pub fn end_if_unauthenticated(&mut self, slot: u32) -> bool {
+        if !self.auth.is_on() || self.auth.is_pending(slot) {
+            return false;
+        }
+        let (since, timeout, reason) = match self.token_expired_since(slot) {
+            Some(since) => (since, self.token_grace(), Reason::TokenExpired),
+            None => match self.auth.required_since(slot) {
+                Some(since) => (since, self.config.auth_timeout, Reason::AuthTimeout),
+                None => return false,
+            },
+        };
+        let is_over = self.has_exceeded(slot, since, timeout);
+        if is_over {
+            self.end(slot, Cause::Reason(reason));
+        }
+        is_over
+    }
+
+    /// The moment at which the token of a connection has expired, if it has.
+    fn token_expired_since(&self, slot: u32) -> Option<Moment> {
+        let expires_ms = self.identities.get(slot)?.expires?.saturating_mul(1000);
+        let ago_ms = self.time.unix_ms().checked_sub(expires_ms)?;
+        Some(self.time.now().before(ago_ms.min(ms(Duration::from_secs(24 * 60 * 60)))))
+    }
+
+    /// The time from the expiry of a token to the end of the connection. A token that has just been accepted lives longer than
+    /// a moment.
+    fn token_grace(&self) -> Duration {
+        self.config.auth_grace.max(self.config.auth_leeway)
+    }
+
+    /// The time at which a connection has to be checked because of its client's token, or because it has none.
+    pub fn auth_due_ms(&self, slot: u32) -> Option<u64> {
+        if !self.auth.is_on() || self.auth.is_pending(slot) {
+            return None;
+        }
+        let Some(identity) = self.identities.get(slot) else {
+            let since = self.auth.required_since(slot)?;
+            return Some(self.patience_end_ms(since, self.config.auth_timeout));
+        };
+        let expires_ms = identity.expires?.saturating_mul(1000);
+        match self.token_expired_since(slot) {
+            Some(since) => Some(self.patience_end_ms(since, self.token_grace())),
+            None => {
+                let left_ms = expires_ms.saturating_sub(self.time.unix_ms()).min(LOOK_AGAIN_MS);
+                Some(self.time.now_ms() + left_ms + ms(self.token_grace()))
+            }
+        }
+    }
+}
+
+/// Returns the data of the answer to a token that was accepted.
+fn answer_data(identity: &Identity) -> Json {
+    let user = Json::string(&identity.user);
+    let expires = identity.expires.map_or_else(|| "null".to_owned(), |expires| expires.to_string());
+    Json::trusted(&format!(r#"{{"user":{},"expires":{expires}}}"#, user.as_str()))
+}

@@ -1,0 +1,567 @@
+//! Tests of authentication on whole shards: what clients may do before and after, slow verifications, expiry, and tokens of
+//! requests.
+
+use crate::config::{AuthMode, Config};
+use crate::identity::testing::TestSigner;
+use crate::identity::{Algorithm, KeySet, OpenToken, Seen, TokenError, TokenPolicy};
+use crate::limits::{AUTH_HELD_BYTES_MAX, AUTH_REFUSED_MAX};
+use crate::metrics::{Counter, Gauge};
+use crate::protocol::OHAI;
+use crate::protocol::websocket::frame::Opcode;
+use crate::shard::auth::{AuthParts, VerifiedToken, VerifyJob, VerifyTokens};
+use crate::shard::messages::ControlMessage;
+use crate::shard::testing::{FnApp, Peer, World, client_frame};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The tokens that shards have had verified beside them.
+#[derive(Default)]
+struct Jobs(Mutex<Vec<VerifyJob>>);
+
+impl VerifyTokens for Jobs {
+    fn verify(&self, job: VerifyJob) -> Result<(), VerifyJob> {
+        self.0.lock().unwrap().push(job);
+        Ok(())
+    }
+}
+
+/// A world whose clients can authenticate with a secret, and with a key whose algorithm is slow.
+struct AuthWorld {
+    world: World,
+    fast: TestSigner,
+    slow: TestSigner,
+    keys: Arc<KeySet>,
+    jobs: Arc<Jobs>,
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl AuthWorld {
+    fn new(mode: AuthMode) -> AuthWorld {
+        AuthWorld::with_shards(mode, 1)
+    }
+
+    fn with_shards(mode: AuthMode, shards: usize) -> AuthWorld {
+        let (fast, slow) = (TestSigner::new(Algorithm::Hs256), TestSigner::new(Algorithm::EdDsa));
+        let policy = TokenPolicy { leeway: 5, ..TokenPolicy::default() };
+        let keys = Arc::new(KeySet::new([fast.verifier("fast"), slow.verifier("slow")], policy));
+        let jobs = Arc::new(Jobs::default());
+        let verifier = Arc::clone(&jobs) as Arc<dyn VerifyTokens>;
+        let config = Config { auth: mode, ..Config::default() };
+        let app = FnApp(|registrar: &mut crate::app::Registrar| {
+            registrar.event("/echo").handler(|_, event| crate::app::Answer::data(event.data)).register()
+        });
+        let parts = AuthParts { keys: Arc::clone(&keys), verifier };
+        let world = World::with_auth(shards, config, vec![Arc::new(app)], parts);
+        AuthWorld { world, fast, slow, keys, jobs }
+    }
+
+    /// A token of a user, which expires in so many seconds.
+    fn token(&self, user: &str, expires_in: i64) -> String {
+        self.fast.token(Some("fast"), &claims(user, expires_in))
+    }
+
+    fn slow_token(&self, user: &str) -> String {
+        self.slow.token(Some("slow"), &claims(user, 3600))
+    }
+
+    /// Sends an event from a raw client; returns what it has been sent since.
+    fn say(&mut self, peer: Peer, event: &str) -> Vec<String> {
+        self.world.send_event(peer, event);
+        self.world.run_until_idle();
+        self.world.take_raw_messages(peer)
+    }
+
+    fn auth(&mut self, peer: Peer, token: &str) -> String {
+        self.say(peer, &format!("/qio/auth:1=\"{token}\"")).join("\n")
+    }
+
+    /// Has the oldest token that waits verified, as the server's thread does.
+    fn verify_next(&mut self) {
+        let job = self.jobs.0.lock().unwrap().remove(0);
+        let result = self.keys.open(&job.token).and_then(|open: OpenToken<'_>| {
+            let identity = open.verify(&self.keys, unix_now())?;
+            Ok::<_, TokenError>(Seen { identity: Arc::new(identity), key: open.key_mark() })
+        });
+        let VerifyJob { shard, slot, generation, digest, .. } = job;
+        let verified = VerifiedToken { slot, generation, digest, result };
+        self.world.send_control(usize::from(shard), ControlMessage::TokenVerified(Box::new(verified)));
+        self.world.run_until_idle();
+    }
+
+    fn counter(&self, counter: Counter) -> u64 {
+        self.world.states().map(|state| state.snapshot().counters.get(counter)).sum()
+    }
+
+    fn gauge(&self, gauge: Gauge) -> u64 {
+        self.world.states().map(|state| state.snapshot().gauges.get(gauge)).sum()
+    }
+}
+
+fn claims(user: &str, expires_in: i64) -> String {
+    format!(r#"{{"sub":"{user}","exp":{}}}"#, unix_now() as i64 + expires_in)
+}
+
+fn answered(id: u32, code: u16, message: &str) -> String {
+    format!(r#"/qio/callback/{id}:0={{"code":{code},"data":null,"err_msg":"{message}"}}"#)
+}
+
+#[test]
+fn nobody_authenticates_if_auth_is_off() {
+    let mut world = World::new(1, vec![]);
+    let peer = world.connect_raw(0);
+    world.send_event(peer, "/qio/auth:1=\"x\"");
+    world.run_until_idle();
+    let expected = r#"/qio/callback/1:0={"code":404,"data":null,"err_msg":null}"#;
+    assert_eq!(world.take_raw_messages(peer), [expected]);
+}
+
+#[test]
+fn a_token_makes_a_client_known() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let token = of.token("Zoë \\\"7\\\"", 60);
+    let answer = of.auth(peer, &token);
+    let expected = format!(r#""data":{{"user":"Zoë \"7\"","expires":"#);
+    assert!(answer.starts_with("/qio/callback/1:0={\"code\":200,") && answer.contains(&expected), "{answer}");
+    assert_eq!((of.gauge(Gauge::ClientsAuthenticated), of.gauge(Gauge::Users)), (1, 1));
+    let forever = of.fast.token(None, r#"{"sub":"8"}"#);
+    let other = of.world.connect_raw(0);
+    assert!(of.auth(other, &forever).contains(r#"{"user":"8","expires":null}"#));
+    of.world.end_stream(peer);
+    of.world.run_until_idle();
+    assert_eq!((of.gauge(Gauge::ClientsAuthenticated), of.gauge(Gauge::Users)), (1, 1));
+}
+
+#[test]
+fn refused_tokens_are_answered_and_counted() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let forged = TestSigner::with_secret(Algorithm::Hs256, &[9; 32]);
+    for (token, message, counter) in [
+        ("x".to_owned(), "token invalid", Counter::AuthRefusedForm),
+        (forged.token(Some("other"), "{}"), "token invalid", Counter::AuthRefusedKey),
+        (forged.token(Some("fast"), &claims("7", 60)), "token invalid", Counter::AuthRefusedSignature),
+        (of.fast.token(Some("fast"), "{}"), "token invalid", Counter::AuthRefusedClaims),
+        (of.token("7", -60), "token expired", Counter::AuthRefusedExpired),
+    ] {
+        assert_eq!(of.auth(peer, &token), answered(1, 401, message));
+        assert_eq!(of.counter(counter), 1, "{counter:?}");
+    }
+    assert_eq!(of.say(peer, "/qio/auth:1=7"), [answered(1, 400, "invalid json token")]);
+    let token = of.token("7", 60);
+    assert!(of.auth(peer, &token).contains("200"));
+    let other = of.token("8", 60);
+    assert_eq!(of.auth(peer, &other), answered(1, 401, "token of another user"));
+    assert_eq!(of.counter(Counter::AuthRefusedUser), 1);
+    assert!(of.auth(peer, &token).contains("200"), "the client is still user 7");
+    assert_eq!(of.counter(Counter::AuthSeen), 1);
+}
+
+#[test]
+fn a_connection_with_many_refused_tokens_ends() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    for _ in 0..AUTH_REFUSED_MAX {
+        assert_eq!(of.auth(peer, "x"), answered(1, 401, "token invalid"));
+    }
+    assert!(!of.world.is_stream_ended(peer));
+    of.auth(peer, "x");
+    assert!(of.world.is_stream_ended(peer));
+    assert_eq!(of.counter(Counter::ClosesTokenRefused), 1);
+}
+
+#[test]
+fn clients_that_must_authenticate_may_do_little_before() {
+    let mut of = AuthWorld::new(AuthMode::Required);
+    let peer = of.world.connect_raw(0);
+    for event in ["/echo:2=1", "/qio/on:2=\"/echo\"", "/nothing:2=1", "/qio/callbacks:2=1", "//echo//:2=1"] {
+        assert_eq!(of.say(peer, event), [answered(2, 401, "authenticate first")], "{event}");
+    }
+    assert_eq!(of.say(peer, "/echo:0=1"), [""; 0], "no answer is wanted");
+    for event in ["/qio/ping:2=1", "/qio/hostname:2=1", "/qio/limits:2=1", "//qio//ping/:2=1"] {
+        assert!(of.say(peer, event)[0].contains("\"code\":200"), "{event}");
+    }
+    assert_eq!(of.say(peer, "/qio/callback/7:2=1"), [answered(2, 404, "callback doesn't exist")]);
+    assert_eq!(of.counter(Counter::EventsRefusedAuth), 6);
+    let token = of.token("7", 60);
+    assert!(of.auth(peer, &token).contains("\"code\":200"));
+    assert!(of.say(peer, "/echo:2=1")[0].contains("\"data\":1"));
+}
+
+#[test]
+fn clients_that_do_not_authenticate_in_time_end() {
+    let mut of = AuthWorld::new(AuthMode::Required);
+    let silent = of.world.connect_raw(0);
+    let known = of.world.connect_raw(0);
+    let token = of.token("7", 3600);
+    of.auth(known, &token);
+    of.world.run_seconds(9);
+    assert!(!of.world.is_stream_ended(silent));
+    of.world.run_seconds(2);
+    assert!(of.world.is_stream_ended(silent) && !of.world.is_stream_ended(known));
+    assert_eq!(of.counter(Counter::TimeoutsAuth), 1);
+}
+
+#[test]
+fn a_websocket_is_told_why_it_ends() {
+    let mut of = AuthWorld::new(AuthMode::Required);
+    let peer = of.world.connect_websocket(0);
+    of.world.run_seconds(11);
+    let close = of.world.take_bytes(peer);
+    assert_eq!(close[..4], [0x88, 24, 0x03, 0xF0], "a Close with 1008");
+    assert_eq!(&close[4..], b"authentication timeout");
+}
+
+#[test]
+fn a_token_expires_after_some_grace_unless_there_is_another() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let [expires, extended] = [of.world.connect_raw(0), of.world.connect_raw(0)];
+    let token = of.token("7", 20);
+    of.auth(expires, &token);
+    of.auth(extended, &token);
+    of.world.run_seconds(25);
+    assert!(!of.world.is_stream_ended(expires), "the client has some grace");
+    let next = of.token("7", 100);
+    assert!(of.auth(extended, &next).contains("200"));
+    assert_eq!(of.auth(expires, &token), answered(1, 401, "token expired"), "it was seen, but has expired");
+    of.world.run_seconds(22);
+    assert!(of.world.is_stream_ended(expires) && !of.world.is_stream_ended(extended));
+    assert_eq!(of.counter(Counter::ClosesTokenExpired), 1);
+    of.world.run_seconds(85);
+    assert!(of.world.is_stream_ended(extended));
+}
+
+// Slow verifications.
+
+#[test]
+fn events_wait_for_a_slow_verification() {
+    let mut of = AuthWorld::new(AuthMode::Required);
+    let peer = of.world.connect_raw(0);
+    let token = of.slow_token("7");
+    assert_eq!(of.auth(peer, &token), "");
+    assert_eq!(of.say(peer, "/echo:2=[1]"), [""; 0]);
+    assert_eq!(of.say(peer, "/echo:3=[2]"), [""; 0]);
+    assert!(of.say(peer, "/qio/ping:4=")[0].contains("200"), "a ping does not wait");
+    assert_eq!(of.gauge(Gauge::AuthPending), 1);
+    of.verify_next();
+    let messages = of.world.take_raw_messages(peer);
+    assert!(messages[0].starts_with("/qio/callback/1:0={\"code\":200"), "{messages:?}");
+    assert!(messages[1].contains("/2:0={\"code\":200,\"data\":[1]"), "{messages:?}");
+    assert!(messages[2].contains("/3:0={\"code\":200,\"data\":[2]"), "{messages:?}");
+    assert_eq!(of.gauge(Gauge::AuthPending), 0);
+    // The shard remembers the token: another connection with it does not wait.
+    let other = of.world.connect_raw(0);
+    assert!(of.auth(other, &token).contains("200"));
+    assert_eq!((of.counter(Counter::AuthVerifiedBeside), of.counter(Counter::AuthSeen)), (1, 1));
+}
+
+#[test]
+fn events_behind_a_token_that_is_refused_are_refused() {
+    let mut of = AuthWorld::new(AuthMode::Required);
+    let peer = of.world.connect_raw(0);
+    let token = of.slow_token("7");
+    let unsigned = format!("{}.{}", token.rsplit_once('.').unwrap().0, "A".repeat(86));
+    assert_eq!(of.auth(peer, &unsigned), "");
+    of.say(peer, "/echo:2=1");
+    // A second token, in order.
+    of.say(peer, &format!("/qio/auth:3=\"{token}\""));
+    of.say(peer, "/echo:4=4");
+    of.verify_next();
+    let messages = of.world.take_raw_messages(peer);
+    assert_eq!(messages, [answered(1, 401, "token invalid"), answered(2, 401, "authenticate first")]);
+    of.verify_next();
+    let messages = of.world.take_raw_messages(peer);
+    assert!(messages[0].contains("/3:0={\"code\":200") && messages[1].contains("\"data\":4"), "{messages:?}");
+}
+
+#[test]
+fn what_is_held_for_a_token_is_bounded() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let token = of.slow_token("7");
+    of.auth(peer, &token);
+    let long = format!("/echo:2=\"{}\"", "x".repeat(AUTH_HELD_BYTES_MAX / 2));
+    assert_eq!(of.say(peer, &long), [""; 0]);
+    assert_eq!(of.say(peer, &long), [answered(2, 420, "the token is being verified")]);
+    assert_eq!(of.say(peer, "/echo:3=1"), [""; 0]);
+    of.verify_next();
+    assert_eq!(of.world.take_raw_messages(peer).len(), 3);
+}
+
+#[test]
+fn slow_verifications_are_bounded() {
+    const MAX: usize = 4;
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    of.world.shards[0].state_mut().auth.set_pending_max(MAX);
+    let token = of.slow_token("7");
+    let peers: Vec<Peer> = (0..=MAX).map(|_| of.world.connect_raw(0)).collect();
+    for peer in &peers[..MAX] {
+        assert_eq!(of.auth(*peer, &token), "");
+    }
+    let refused = answered(1, 420, "too many tokens are being verified");
+    assert_eq!(of.auth(peers[MAX], &token), refused);
+    // A connection that ends makes room, and the result for it is ignored.
+    of.world.end_stream(peers[0]);
+    of.world.run_until_idle();
+    assert_eq!(of.auth(peers[MAX], "x"), answered(1, 401, "token invalid"));
+    of.verify_next();
+    assert_eq!(of.gauge(Gauge::ClientsAuthenticated), 0);
+    // The shard knows the token now.
+    assert!(of.auth(peers[MAX], &token).contains("200"));
+}
+
+#[test]
+fn a_key_that_is_taken_away_verifies_nothing() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let token = of.token("7", 60);
+    assert!(of.auth(peer, &token).contains("200"));
+    let none: [crate::identity::AuthKey; 0] = [];
+    let keys = Arc::new(KeySet::new(none, of.keys.policy().clone()));
+    of.world.send_control(0, ControlMessage::AuthKeys(keys));
+    of.world.run_until_idle();
+    assert_eq!(of.auth(peer, &token), answered(1, 401, "token invalid"));
+    assert_eq!(of.gauge(Gauge::ClientsAuthenticated), 1, "the connection stays until the token expires");
+}
+
+// Tokens of requests.
+
+fn upgrade(token: &str) -> Vec<u8> {
+    format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+#[test]
+fn a_websocket_authenticates_with_its_request() {
+    for is_slow in [false, true] {
+        let mut of = AuthWorld::new(AuthMode::Required);
+        let peer = of.world.connect(0);
+        of.world.turn(0);
+        let token = if is_slow { of.slow_token("7") } else { of.token("7", 60) };
+        of.world.send_bytes(peer, &upgrade(&token));
+        of.world.send_bytes(peer, &client_frame(Opcode::Text, OHAI.as_bytes()));
+        of.world.send_bytes(peer, &client_frame(Opcode::Text, b"/echo:1=7"));
+        of.world.run_until_idle();
+        if is_slow {
+            of.verify_next();
+        }
+        let output = String::from_utf8_lossy(&of.world.take_bytes(peer)).into_owned();
+        assert!(output.ends_with("{\"code\":200,\"data\":7}"), "{output}");
+        assert_eq!(of.gauge(Gauge::Users), 1);
+        of.world.run_seconds(15);
+        assert!(!of.world.is_stream_ended(peer));
+    }
+}
+
+#[test]
+fn a_websocket_ends_if_the_token_of_its_request_is_refused() {
+    for (is_slow, reason) in [(false, "token expired"), (true, "token invalid")] {
+        let mut of = AuthWorld::new(AuthMode::Optional);
+        let peer = of.world.connect(0);
+        of.world.turn(0);
+        let unsigned = format!("{}.{}", of.slow_token("7").rsplit_once('.').unwrap().0, "A".repeat(86));
+        let token = if is_slow { unsigned } else { of.token("7", -60) };
+        of.world.send_bytes(peer, &upgrade(&token));
+        of.world.run_until_idle();
+        if is_slow {
+            assert!(!of.world.is_stream_ended(peer));
+            of.verify_next();
+        }
+        let output = of.world.take_bytes(peer);
+        assert!(output.ends_with(reason.as_bytes()), "{}", String::from_utf8_lossy(&output));
+        assert_eq!(of.counter(Counter::ClosesTokenRefused) + of.counter(Counter::ClosesTokenExpired), 1);
+    }
+}
+
+/// The sessions of these sids live on either shard.
+const SIDS: [&str; 6] = ["01", "02", "03", "04", "05", "06"];
+
+fn poll(sid: &str, query: &str, headers: &str, body: &str) -> Vec<u8> {
+    let sid = sid.repeat(16);
+    let len = body.len();
+    format!("POST /?sid={sid}{query} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {len}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+#[test]
+fn sessions_authenticate_with_the_request_that_creates_them() {
+    let mut of = AuthWorld::with_shards(AuthMode::Required, 2);
+    for sid in SIDS {
+        let peer = of.world.connect(0);
+        of.world.run_until_idle();
+        let header = format!("authorization: bearer {}\r\n", of.token("7", 60));
+        of.world.send_bytes(peer, &poll(sid, "&connect=true", &header, "/echo:1=7"));
+        of.world.run_until_idle();
+        let output = String::from_utf8(of.world.take_bytes(peer)).unwrap();
+        assert!(output.starts_with("HTTP/1.1 200") && output.contains("\"data\":7"), "{output}");
+        // The next request needs no token.
+        of.world.send_bytes(peer, &poll(sid, "", "", "/echo:2=8"));
+        of.world.run_until_idle();
+        assert!(String::from_utf8(of.world.take_bytes(peer)).unwrap().contains("\"data\":8"));
+    }
+    let by_shard: Vec<u64> =
+        of.world.states().map(|state| state.snapshot().gauges.get(Gauge::ClientsAuthenticated)).collect();
+    assert!(by_shard.iter().all(|clients| *clients > 0) && by_shard.iter().sum::<u64>() == 6, "{by_shard:?}");
+}
+
+#[test]
+fn a_slow_verification_holds_the_events_of_a_session() {
+    let mut of = AuthWorld::with_shards(AuthMode::Required, 2);
+    for sid in SIDS {
+        let peer = of.world.connect(0);
+        of.world.run_until_idle();
+        let header = format!("Authorization: Bearer {}\r\n", of.slow_token(sid));
+        of.world.send_bytes(peer, &poll(sid, "&connect=true", &header, "/echo:1=7\n/echo:2=8"));
+        of.world.run_until_idle();
+        assert_eq!(of.world.take_bytes(peer), b"");
+        of.verify_next();
+        let output = String::from_utf8(of.world.take_bytes(peer)).unwrap();
+        assert!(output.contains("\"data\":7") && output.contains("\"data\":8"), "{output}");
+    }
+}
+
+#[test]
+fn a_session_is_not_created_with_a_token_that_is_refused() {
+    let mut of = AuthWorld::with_shards(AuthMode::Optional, 2);
+    for sid in SIDS {
+        for is_slow in [false, true] {
+            let peer = of.world.connect(0);
+            of.world.run_until_idle();
+            let unsigned = format!("{}.{}", of.slow_token("7").rsplit_once('.').unwrap().0, "A".repeat(86));
+            let token = if is_slow { unsigned } else { "x".into() };
+            let header = format!("Authorization: Bearer {token}\r\n");
+            of.world.send_bytes(peer, &poll(sid, "&connect=true", &header, "/echo:1=7"));
+            of.world.run_until_idle();
+            if is_slow {
+                of.verify_next();
+            }
+            let output = String::from_utf8(of.world.take_bytes(peer)).unwrap();
+            assert!(output.starts_with("HTTP/1.1 401"), "{output}");
+            assert!(output.contains("WWW-Authenticate: Bearer error=\"invalid_token\""), "{output}");
+            assert!(output.ends_with("token invalid: connect again, with another token\n"), "{output}");
+            of.world.send_bytes(peer, &poll(sid, "", "", "/echo:1=7"));
+            of.world.run_until_idle();
+            assert!(of.world.take_bytes(peer).starts_with(b"HTTP/1.1 403"), "there is no session");
+        }
+    }
+    assert_eq!(of.gauge(Gauge::HttpSessions), 0);
+}
+
+#[test]
+fn a_session_that_does_not_authenticate_ends() {
+    let mut of = AuthWorld::new(AuthMode::Required);
+    let peer = of.world.connect(0);
+    of.world.run_until_idle();
+    of.world.send_bytes(peer, &poll("01", "&connect=true", "", "/echo:1=7"));
+    of.world.run_until_idle();
+    assert!(String::from_utf8(of.world.take_bytes(peer)).unwrap().contains("authenticate first"));
+    of.world.send_bytes(peer, &poll("01", "", "", ""));
+    of.world.run_seconds(11);
+    let output = String::from_utf8(of.world.take_bytes(peer)).unwrap();
+    assert!(output.starts_with("HTTP/1.1 401") && output.contains("authentication timeout"), "{output}");
+    assert_eq!(of.gauge(Gauge::HttpSessions), 0);
+}
+
+#[test]
+fn other_schemes_are_for_somebody_else() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    for header in ["Authorization: Basic eA==\r\n", "Authorization: Bearer\r\n"] {
+        let peer = of.world.connect(0);
+        of.world.run_until_idle();
+        of.world.send_bytes(peer, &poll("01", "&connect=true", header, "/echo:1=7"));
+        of.world.run_until_idle();
+        assert!(of.world.take_bytes(peer).starts_with(b"HTTP/1.1 200"));
+    }
+    assert_eq!(of.counter(Counter::AuthAccepted) + of.counter(Counter::AuthRefusedForm), 0);
+}
+
+// What applications see.
+
+/// A world whose application answers `/who` with what it sees of the client.
+fn world_with_headers(shards: usize) -> World {
+    let config = Config { app_headers: vec!["cookie".into(), "origin".into()], ..Config::default() };
+    let app = FnApp(|registrar: &mut crate::app::Registrar| {
+        registrar
+            .event("/who")
+            .handler(|cx, event| {
+                let seen = cx.client(event.client).expect("the client is connected").to_json();
+                crate::app::Answer::data(crate::app::Json::trusted(&seen))
+            })
+            .register()
+    });
+    World::with_config(shards, config, vec![Arc::new(app)])
+}
+
+const SEEN: &str = r#"{"user":null,"claims":null,"address":"10.0.0.1","headers":{"cookie":"a=1; b=2","origin":"null"},"certificate":null}"#;
+
+#[test]
+fn applications_see_headers_of_the_upgrade() {
+    let mut world = world_with_headers(1);
+    let peer = world.connect(0);
+    world.turn(0);
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nCookie: a=1\r\nCOOKIE: b=2\r\norigin: null\r\nX: y\r\n\r\n";
+    world.send_bytes(peer, request.as_bytes());
+    world.send_bytes(peer, &client_frame(Opcode::Text, OHAI.as_bytes()));
+    world.send_bytes(peer, &client_frame(Opcode::Text, b"/who:1="));
+    world.run_until_idle();
+    let output = String::from_utf8_lossy(&world.take_bytes(peer)).into_owned();
+    assert!(output.contains(SEEN), "{output}");
+    let state = world.states().next().unwrap();
+    assert!(state.snapshot().gauges.get(Gauge::ClientFactsBytes) > 0);
+    world.end_stream(peer);
+    world.run_until_idle();
+    let state = world.states().next().unwrap();
+    assert_eq!(state.snapshot().gauges.get(Gauge::ClientFactsBytes), 0);
+}
+
+#[test]
+fn applications_see_headers_of_the_request_that_creates_a_session() {
+    let mut world = world_with_headers(2);
+    for sid in SIDS {
+        let peer = world.connect(0);
+        world.run_until_idle();
+        let headers = "Cookie: a=1; b=2\r\nOrigin: null\r\n";
+        world.send_bytes(peer, &poll(sid, "&connect=true", headers, "/who:1="));
+        world.run_until_idle();
+        assert!(String::from_utf8(world.take_bytes(peer)).unwrap().contains(SEEN));
+        // Headers of later requests do not matter.
+        world.send_bytes(peer, &poll(sid, "", "Cookie: c=3\r\n", "/who:2="));
+        world.run_until_idle();
+        assert!(String::from_utf8(world.take_bytes(peer)).unwrap().contains(SEEN));
+    }
+    assert!(world.states().all(|state| state.snapshot().gauges.get(Gauge::ClientFactsBytes) > 0));
+}
+
+#[test]
+fn headers_that_are_too_long_are_left_out() {
+    let mut world = world_with_headers(1);
+    let peer = world.connect(0);
+    world.run_until_idle();
+    let headers =
+        format!("Cookie: {}\r\nOrigin: null\r\n", "x".repeat(crate::limits::APP_HEADERS_BYTES_MAX + 1));
+    world.send_bytes(peer, &poll("01", "&connect=true", &headers, "/who:1="));
+    world.run_until_idle();
+    let output = String::from_utf8(world.take_bytes(peer)).unwrap();
+    assert!(output.contains(r#""headers":{"origin":"null"}"#), "{output}");
+    let state = world.states().next().unwrap();
+    assert_eq!(state.snapshot().counters.get(Counter::AppHeadersLeftOut), 1);
+}
+
+#[test]
+fn applications_see_the_user() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let token = of.token("7", 60);
+    of.auth(peer, &token);
+    let state = of.world.states().next().unwrap();
+    let slot = state.identities.connections_of("7").next().expect("the user has a connection");
+    assert_eq!(state.identity(slot).map(|identity| &*identity.user), Some("7"));
+    assert_eq!(state.identities.connections_of("8").count(), 0);
+}
