@@ -4,7 +4,7 @@
 #   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-benches] [--no-autobahn] [--no-fuzz] [--update-autobahn]
 #
 # The parts are rust (all tests of the crate), clients (real clients in Python and Node, the client library in Node, the
-# worker libraries and their types), browser (the client library and the page in Chromium), benches, autobahn, and fuzz (a
+# worker libraries and their types, the server API and its description), browser (the client library and the page in Chromium), benches, autobahn, and fuzz (a
 # few seconds of each target of scripts/fuzz.sh).
 #
 #   --quick             skips the benches, and Autobahn and the fuzz targets, which need optimized builds
@@ -13,7 +13,8 @@
 #
 # Programs are installed under target/ and in node_modules of tests/clients/node,
 # tests/clients/package and tests/browser. Packages of the
-# system (gcc, g++, fp-compiler, perl, nginx, haproxy, curl, zsh, fish, mandoc, groff, python3, python3-venv, nodejs, npm, chromium) are installed
+# system (gcc, g++, fp-compiler, perl, nginx, haproxy, curl, zsh, fish, mandoc, groff, php-cli, ruby, golang-go, python3,
+# python3-venv, nodejs, npm, chromium) are installed
 # only if they are missing. The last line is `N passed, N failed`; the exit code is 0 if nothing failed.
 set -euo pipefail
 
@@ -118,6 +119,10 @@ test_rust() {
     install_packages fish fish
     install_packages mandoc mandoc
     install_packages groff /usr/share/groff/current/tmac/an.tmac
+    # The tests run back ends.
+    install_packages php-cli php
+    install_packages ruby ruby
+    install_packages golang-go go
     if cargo nextest --version >/dev/null 2>&1; then
         run rust cargo nextest run --no-fail-fast --color never
         count rust "$(sum rust '.*Summary .* ([0-9]+) passed.*')" "$(sum rust '.*Summary .* ([0-9]+) failed.*')"
@@ -155,6 +160,9 @@ test_clients() {
     run package node --test --test-reporter=tap tests/clients/package/package.test.mjs
     count package "$(sum package '# pass ([0-9]+)')" "$(sum package '# fail ([0-9]+)')"
     test_workers
+    # The server API against its own description.
+    run api tests/api/run.sh "$tools/api" "$PWD/target/debug/quickio"
+    count api "$(sum api 'api: ([0-9]+) passed.*')" "$(sum api 'api: .* ([0-9]+) failed')"
 }
 
 # Runs the tests of the worker libraries against a simulated server, a worker that uses no library, and the type checkers.

@@ -364,6 +364,23 @@ pub const API_EVENTS_PER_TURN_MAX: usize = 4096;
 /// event reaches all of its subscribers in one turn, whatever their number.
 pub const API_DELIVERIES_PER_TURN_MAX: usize = 65_536;
 
+/// The number of places of paths or of connections that a shard examines for one question of the server API: about 0.1 ms.
+pub const API_PLACES_PER_QUESTION_MAX: usize = 4096;
+
+/// The maximum number of paths or clients in an answer of the server API. An answer with long paths has 1 MiB.
+pub const API_PAGE_MAX: usize = 1000;
+
+/// The maximum length of a reason for which a back end closes a client, in bytes: what the Close frame of a WebSocket has room
+/// for.
+pub const API_REASON_BYTES_MAX: usize = 123;
+
+/// The maximum time that a request to the server API waits for the replies of shards.
+pub const API_REPLY_WAIT: Duration = Duration::from_secs(2);
+
+/// The time after which a list of the server API ends early, with the place to go on at: a prefix may match few of very many
+/// paths.
+pub const API_LIST_WAIT: Duration = Duration::from_secs(1);
+
 /// The time for which the answer to a request with an `Idempotency-Key` is remembered: longer than back ends try again.
 pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(300);
 

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves one connection to its end.
-pub(super) async fn serve<S: Shards>(endpoint: &ApiEndpoint<S>, stream: &ServerStream, peer: SocketAddr) {
+pub(super) async fn serve<S: Shards>(endpoint: &Rc<ApiEndpoint<S>>, stream: &ServerStream, peer: SocketAddr) {
     let answer =
         service_fn(
             |request| async move { Ok::<_, Infallible>(service::answer(endpoint, peer, request).await) },

@@ -8,6 +8,8 @@
 //! | `keys` | the keys of back ends, and their scopes |
 //! | `bodies` | bodies of broadcasts: lines and JSON |
 //! | `batch`, `budget` | the events of a request, divided among the shards, and the memory of all of them |
+//! | `commands`, `query` | bodies of commands, and queries of lists |
+//! | `questions` | questions to the shards, and answers that are made of their replies |
 //! | `idempotency` | answers that are remembered for requests that are repeated |
 //! | `messages` | what the shards are sent, and the trait by which they are reached |
 //! | `reply`, `refusal` | answers |
@@ -19,10 +21,13 @@
 mod batch;
 mod bodies;
 mod budget;
+mod commands;
 mod connection;
 mod idempotency;
 mod keys;
 mod messages;
+mod query;
+mod questions;
 mod refusal;
 mod reply;
 mod service;
@@ -32,7 +37,10 @@ mod tests;
 pub use batch::{Batch, EventList};
 pub use budget::{ByteBudget, Charge};
 pub use keys::{ApiKey, ApiKeys, KeySecretError, SECRET_BYTES_MAX, SECRET_BYTES_MIN, Scopes};
-pub use messages::{ApiMessage, Shards, ShardsBusy};
+pub use messages::{
+    ApiAction, ApiMessage, ApiQuestion, ApiReply, ApiTarget, ApiTotals, ApiWork, ClientEntry, PathCount,
+    Shards, ShardsBusy,
+};
 
 use crate::limits::API_CONNECTIONS_MAX;
 use crate::log::throttle;

@@ -3,9 +3,11 @@
 use super::batch::EventList;
 use super::bodies;
 use super::budget::Charge;
+use super::commands::{self, CommandKind};
 use super::idempotency::{KeyState, KeyedRequest};
 use super::keys::ApiKey;
 use super::messages::{ApiMessage, ShardsBusy};
+use super::query::Query;
 use super::refusal::ApiRefusal;
 use super::reply::{ApiAnswer, ApiResponse, wrong_method};
 use super::{ApiEndpoint, Shards};
@@ -14,12 +16,14 @@ use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::log::throttle;
 use crate::metrics::Counter;
 use crate::qev::control::timeout;
+use futures_channel::oneshot;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// The header by which a back end names a request that it may repeat.
@@ -31,32 +35,63 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// A route that needs a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
+    Post(PostRoute),
+    Get(GetRoute),
+}
+
+/// A request that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PostRoute {
     Broadcast,
+    Command(CommandKind),
+}
+
+/// A request that reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GetRoute {
+    Paths,
+    Clients,
+    Info,
 }
 
 impl Route {
     fn find(path: &str) -> Option<Route> {
-        match path {
-            "/broadcast" => Some(Route::Broadcast),
-            _ => None,
-        }
+        Some(match path {
+            "/broadcast" => Route::Post(PostRoute::Broadcast),
+            "/send" => Route::Post(PostRoute::Command(CommandKind::Send)),
+            "/close" => Route::Post(PostRoute::Command(CommandKind::Close)),
+            "/on" => Route::Post(PostRoute::Command(CommandKind::On)),
+            "/off" => Route::Post(PostRoute::Command(CommandKind::Off)),
+            "/paths" => Route::Get(GetRoute::Paths),
+            "/clients" => Route::Get(GetRoute::Clients),
+            "/info" => Route::Get(GetRoute::Info),
+            _ => return None,
+        })
     }
 
     fn scope(self) -> Scope {
         match self {
-            Route::Broadcast => Scope::Broadcast,
+            Route::Post(PostRoute::Broadcast) => Scope::Broadcast,
+            Route::Post(PostRoute::Command(CommandKind::Send)) => Scope::Send,
+            Route::Post(PostRoute::Command(_)) => Scope::Clients,
+            Route::Get(_) => Scope::Read,
         }
     }
 
     /// Returns the refusal of a method that the route does not have.
     fn refuse_method(self, method: &Method) -> Option<ApiResponse> {
-        (method != Method::POST).then(|| wrong_method("POST"))
+        match self {
+            Route::Post(_) => (method != Method::POST).then(|| wrong_method("POST")),
+            Route::Get(_) => {
+                (![Method::GET, Method::HEAD].contains(method)).then(|| wrong_method("GET, HEAD"))
+            }
+        }
     }
 }
 
 /// Answers a request.
 pub(super) async fn answer<S: Shards>(
-    endpoint: &ApiEndpoint<S>,
+    endpoint: &Rc<ApiEndpoint<S>>,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> ApiResponse {
@@ -73,7 +108,10 @@ pub(super) async fn answer<S: Shards>(
         return refusal;
     }
     let answer = match endpoint.authorize(peer, request.headers(), route.scope()) {
-        Ok(key) => endpoint.answer_post(route, &key, request).await,
+        Ok(key) => match route {
+            Route::Post(route) => endpoint.answer_post(route, &key, request).await,
+            Route::Get(route) => endpoint.answer_get(route, request.uri().query().unwrap_or_default()).await,
+        },
         Err(refusal) => Err(refusal),
     };
     answer.unwrap_or_else(|refusal| endpoint.refused(refusal)).into_response()
@@ -102,7 +140,7 @@ impl<S: Shards> ApiEndpoint<S> {
         let counter = match refusal.status {
             StatusCode::UNAUTHORIZED => Counter::ApiRefusedKey,
             StatusCode::FORBIDDEN => Counter::ApiRefusedScope,
-            StatusCode::SERVICE_UNAVAILABLE => Counter::ApiRefusedBusy,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Counter::ApiRefusedBusy,
             _ => Counter::ApiRefusedInvalid,
         };
         self.count(counter, 1);
@@ -133,47 +171,87 @@ impl<S: Shards> ApiEndpoint<S> {
         Err(ApiRefusal::new(StatusCode::FORBIDDEN, &format!("the key does not have the scope {scope}")))
     }
 
+    async fn answer_get(&self, route: GetRoute, query: &str) -> Result<ApiAnswer, ApiRefusal> {
+        match route {
+            GetRoute::Paths => {
+                let query = Query::parse(query, "prefix")?;
+                self.list_paths(query.filter.as_deref().unwrap_or_default(), query.page).await
+            }
+            GetRoute::Clients => {
+                let query = Query::parse(query, "user")?;
+                let user = query.filter.as_deref().map(commands::user).transpose()?;
+                self.list_clients(user, query.page).await
+            }
+            GetRoute::Info => self.info().await,
+        }
+    }
+
     /// Answers a request with a body, unless it has a key of a request that was answered before.
     async fn answer_post(
-        &self,
-        route: Route,
+        self: &Rc<Self>,
+        route: PostRoute,
         key: &ApiKey,
         request: Request<Incoming>,
     ) -> Result<ApiAnswer, ApiRefusal> {
         let kind = BodyKind::of(request.headers())?;
+        if kind == BodyKind::Text && route != PostRoute::Broadcast {
+            return Err(wrong_type("application/json"));
+        }
         let idempotency_key = idempotency_key(request.headers())?;
+        let path = request.uri().path().to_owned();
         let (body, charge) = self.body(request.into_body()).await?;
-        let Some(idempotency_key) = idempotency_key else { return self.handle(route, kind, body, charge) };
-        let parts: [&[u8]; 3] = [&[route as u8], &[kind as u8], &body];
-        let keyed = KeyedRequest::new(key.name(), &idempotency_key, &parts);
+        let Some(idempotency_key) = idempotency_key else {
+            return self.handle(route, kind, body, charge).await;
+        };
+        let keyed = KeyedRequest::new(key.name(), &idempotency_key, &[path.as_bytes(), &[kind as u8], &body]);
         let state = self.remembered.borrow_mut().begin(&keyed, self.now());
         match state {
-            KeyState::New => {
-                let answer = self.handle(route, kind, body, charge);
-                self.remember(&keyed, answer.as_ref().ok());
-                answer
-            }
+            KeyState::New => self.handle_to_the_end(route, kind, body, charge, keyed).await,
             KeyState::Done(answer) => {
                 self.count(Counter::ApiReplayed, 1);
                 Ok(answer)
             }
             KeyState::InProgress => {
-                let error = "a request with this Idempotency-Key is being handled";
+                let error = "a request with this Idempotency-Key is being carried out";
                 Err(ApiRefusal::new(StatusCode::CONFLICT, error))
             }
             KeyState::OfAnother => {
-                let error = "the Idempotency-Key was used for a request with another body";
+                let error = "the Idempotency-Key was used for another request";
                 Err(ApiRefusal::new(StatusCode::UNPROCESSABLE_ENTITY, error))
             }
         }
     }
 
-    /// Remembers the answer of a request that was carried out, and forgets one that was refused.
-    fn remember(&self, keyed: &KeyedRequest, answer: Option<&ApiAnswer>) {
+    /// Handles a request in a task of its own, and remembers its answer: the back end may disconnect meanwhile.
+    async fn handle_to_the_end(
+        self: &Rc<Self>,
+        route: PostRoute,
+        kind: BodyKind,
+        body: Vec<u8>,
+        charge: Charge,
+        keyed: KeyedRequest,
+    ) -> Result<ApiAnswer, ApiRefusal> {
+        let (sender, answered) = oneshot::channel();
+        let endpoint = Rc::clone(self);
+        self.spawner.spawn(async move {
+            let answer = endpoint.handle(route, kind, body, charge).await;
+            endpoint.remember(&keyed, answer.as_ref());
+            // The back end may have disconnected.
+            let _ = sender.send(answer);
+        });
+        let stopping = |_| Err(ApiRefusal::busy("the server is shutting down"));
+        answered.await.unwrap_or_else(stopping)
+    }
+
+    /// Remembers the answer of a request that was carried out, or may have been, and forgets one that was refused.
+    fn remember(&self, keyed: &KeyedRequest, answer: Result<&ApiAnswer, &ApiRefusal>) {
         let mut remembered = self.remembered.borrow_mut();
         match answer {
-            Some(answer) => remembered.complete(keyed, answer.clone(), self.now()),
-            None => remembered.abandon(keyed),
+            Ok(answer) => remembered.complete(keyed, answer.clone(), self.now()),
+            Err(refusal) if refusal.status == StatusCode::GATEWAY_TIMEOUT => {
+                remembered.complete(keyed, refusal.clone().into(), self.now());
+            }
+            Err(_) => remembered.abandon(keyed),
         }
         let evicted = remembered.take_evicted();
         if evicted > 0 {
@@ -211,15 +289,22 @@ impl<S: Shards> ApiEndpoint<S> {
         timeout(self.times.body, receive).await.unwrap_or_else(late)
     }
 
-    fn handle(
+    async fn handle(
         &self,
-        route: Route,
+        route: PostRoute,
         kind: BodyKind,
         body: Vec<u8>,
         charge: Charge,
     ) -> Result<ApiAnswer, ApiRefusal> {
         match route {
-            Route::Broadcast => self.broadcast(kind, body, charge),
+            PostRoute::Broadcast => self.broadcast(kind, body, charge),
+            PostRoute::Command(command) => {
+                let (target, action) = commands::parse(command, &body)?;
+                drop(body);
+                let answer = self.act(target, action).await;
+                drop(charge);
+                answer
+            }
         }
     }
 
@@ -243,7 +328,7 @@ impl<S: Shards> ApiEndpoint<S> {
     }
 
     /// Returns the time since the start of the API.
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 }
@@ -265,10 +350,14 @@ impl BodyKind {
         } else if essence.eq_ignore_ascii_case("application/json") {
             Ok(BodyKind::Json)
         } else {
-            let error = "the Content-Type must be text/plain or application/json";
-            Err(ApiRefusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
+            Err(wrong_type("text/plain or application/json"))
         }
     }
+}
+
+fn wrong_type(allowed: &str) -> ApiRefusal {
+    let error = format!("the Content-Type must be {allowed}");
+    ApiRefusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error)
 }
 
 fn too_large(max: usize) -> ApiRefusal {

@@ -1,7 +1,9 @@
 //! The API over real sockets, with shards that only record what they are sent.
 
 use super::*;
+use crate::client::ClientId;
 use crate::config::Scope;
+use crate::event::path::Path;
 use crate::metrics::{Counter, Counters};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -18,6 +20,8 @@ struct FakeShards {
     /// Batches that the shards have not handled yet.
     waiting: Arc<Mutex<Vec<ApiMessage>>>,
     is_full: Arc<AtomicBool>,
+    is_silent: Arc<AtomicBool>,
+    questions: Arc<Mutex<Vec<String>>>,
     keeps: Arc<AtomicBool>,
 }
 
@@ -35,7 +39,13 @@ impl Shards for FakeShards {
             return Err(ShardsBusy);
         }
         for (shard, message) in messages {
-            let ApiMessage::Broadcast(batch) = &message;
+            let batch = match &message {
+                ApiMessage::Broadcast(batch) => batch,
+                ApiMessage::Ask(question) => {
+                    self.reply(shard, question);
+                    continue;
+                }
+            };
             for number in 0..batch.len() {
                 let (path, data) = batch.event(number);
                 self.broadcasts.lock().unwrap().push((shard, path.as_str().into(), data.into()));
@@ -45,6 +55,36 @@ impl Shards for FakeShards {
             }
         }
         Ok(())
+    }
+}
+
+impl FakeShards {
+    /// Replies as a shard with two clients, one of which is not subscribed, and a path.
+    fn reply(&self, shard: usize, question: &ApiQuestion) {
+        self.questions.lock().unwrap().push(format!("{shard} {:?}", question.work));
+        let reply = match &question.work {
+            ApiWork::Act { .. } => ApiReply::Done { clients: 2, refused: 1 },
+            ApiWork::Paths { from, .. } => {
+                let row = |text| PathCount { path: Path::parse(text).unwrap(), subscribers: 3 };
+                let (paths, next) = match (shard, from) {
+                    (0, 0) => (vec![row("/a")], Some(7)),
+                    (0, _) => (vec![], None),
+                    _ => (vec![row("/b")], None),
+                };
+                ApiReply::Paths { paths, next }
+            }
+            ApiWork::Counts(paths) => ApiReply::Counts(vec![10; paths.len()]),
+            ApiWork::Clients { .. } => {
+                let client = ClientId { shard: shard as u16, slot: 1, generation: 2 };
+                let (user, address) = (Some("ada".into()), "127.0.0.1:9".into());
+                let entry = ClientEntry { client, user, address, transport: "raw", subscriptions: 4 };
+                ApiReply::Clients { clients: vec![entry], next: None }
+            }
+            ApiWork::Totals => ApiReply::Totals(ApiTotals { clients: 5, identified: 1, subscriptions: 7 }),
+        };
+        if !self.is_silent.load(Ordering::SeqCst) {
+            question.reply.clone().try_send((shard as u16, reply)).unwrap();
+        }
     }
 }
 
@@ -268,6 +308,107 @@ fn a_repeated_request_is_answered_and_not_repeated() {
     assert_eq!(keyed("bad", "text/plain", "/a").0, 400);
     assert_eq!(keyed("bad", "text/plain", "/a:0=1").0, 200);
     assert_eq!(setup.count(Counter::ApiReplayed), 1);
+}
+
+impl Setup {
+    fn json(&self, key: &str, method: &str, target: &str, body: &str) -> (u16, String) {
+        let headers = format!("Authorization: Bearer {key}\r\nContent-Type: application/json\r\n");
+        let (status, _, body) = self.ask(method, target, &headers, body);
+        (status, body.trim_end().to_owned())
+    }
+
+    fn take_questions(&self) -> Vec<String> {
+        std::mem::take(&mut *self.shards.questions.lock().unwrap())
+    }
+}
+
+#[test]
+fn commands_go_to_the_shard_of_a_client_or_to_all_shards() {
+    let setup = start();
+    let post = |target, body| setup.json(ALL, "POST", target, body);
+    assert_eq!(post("/send", r#"{"client":"1.2.3","path":"/a","data":7}"#), (200, r#"{"clients":2}"#.into()));
+    let questions = setup.take_questions();
+    assert!(
+        questions.len() == 1 && questions[0].starts_with("1 Act { target: Client(1.2.3)"),
+        "{questions:?}"
+    );
+    assert_eq!(post("/on", r#"{"user":"7","path":"/a"}"#), (200, r#"{"clients":4,"refused":2}"#.into()));
+    assert_eq!(setup.take_questions().len(), 2);
+    assert_eq!(post("/off", r#"{"user":"7","path":"/a"}"#), (200, r#"{"clients":4}"#.into()));
+    assert_eq!(post("/close", r#"{"user":"7","reason":"bye"}"#), (200, r#"{"clients":4}"#.into()));
+    setup.take_questions();
+    // A shard that does not exist has no clients.
+    assert_eq!(post("/close", r#"{"client":"2.2.3"}"#), (200, r#"{"clients":0}"#.into()));
+    assert_eq!(post("/send", r#"{"path":"/a"}"#).0, 400);
+    assert_eq!(setup.take_questions(), [""; 0]);
+    let text = format!("Authorization: Bearer {ALL}\r\nContent-Type: text/plain\r\n");
+    assert_eq!(setup.ask("POST", "/send", &text, "{}").0, 415);
+    for target in ["/send", "/close", "/on", "/off"] {
+        assert_eq!(setup.json(READER, "POST", target, "{}").0, 403, "{target}");
+        assert_eq!(setup.json(ALL, "GET", target, "").0, 405, "{target}");
+    }
+}
+
+#[test]
+fn lists_are_made_of_the_replies_of_all_shards() {
+    let setup = start();
+    let get = |target| setup.json(READER, "GET", target, "");
+    let paths = r#"{"paths":[{"path":"/a","subscribers":13},{"path":"/b","subscribers":3}],"next":null}"#;
+    assert_eq!(get("/paths"), (200, paths.into()));
+    let first = r#"{"paths":[{"path":"/a","subscribers":13}],"next":"0.7"}"#;
+    assert_eq!(get("/paths?limit=1&prefix=%2F"), (200, first.into()));
+    let second = r#"{"paths":[{"path":"/b","subscribers":3}],"next":null}"#;
+    assert_eq!(get("/paths?limit=1&next=0.7"), (200, second.into()));
+    let client = |shard| {
+        format!(
+            r#"{{"client":"{shard}.1.2","user":"ada","address":"127.0.0.1:9","transport":"raw","subscriptions":4}}"#
+        )
+    };
+    let clients = format!(r#"{{"clients":[{},{}],"next":null}}"#, client(0), client(1));
+    assert_eq!(get("/clients?user=ada"), (200, clients));
+    let (status, info) = get("/info");
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!((status, &info["clients"], &info["subscriptions"]), (200, &10.into(), &14.into()));
+    assert_eq!(get("/paths?user=7").0, 400);
+    assert_eq!(get("/paths?next=9.0"), (200, r#"{"paths":[],"next":null}"#.into()));
+    assert_eq!(setup.json("secret-of-nobody-at-all", "GET", "/info", "").0, 401);
+}
+
+#[test]
+fn shards_that_do_not_reply_are_not_waited_for() {
+    let setup = start();
+    setup.shards.is_silent.store(true, Ordering::SeqCst);
+    let headers =
+        format!("Authorization: Bearer {ALL}\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n");
+    let body = r#"{"user":"7","path":"/a"}"#;
+    assert_eq!(setup.ask("POST", "/send", &headers, body).0, 504);
+    // It may have been carried out, and is not repeated.
+    setup.shards.is_silent.store(false, Ordering::SeqCst);
+    assert_eq!(setup.ask("POST", "/send", &headers, body).0, 504);
+    assert_eq!(setup.count(Counter::ApiReplayed), 1);
+    setup.shards.is_full.store(true, Ordering::SeqCst);
+    assert_eq!(setup.json(ALL, "GET", "/info", "").0, 503);
+}
+
+/// The document describes each path that there is, and no other.
+#[test]
+fn the_document_has_all_paths_and_statuses() {
+    let setup = start();
+    let (_, _, document) = setup.ask("GET", "/openapi.json", "", "");
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    for (path, methods) in paths {
+        for method in methods.as_object().unwrap().keys() {
+            let other = if method == "get" { "POST" } else { "GET" };
+            assert_eq!(setup.json(ALL, other, path, "").0, 405, "{other} {path}");
+            assert_ne!(setup.json(ALL, &method.to_uppercase(), path, "").0, 404, "{method} {path}");
+        }
+    }
+    let mut names: Vec<&str> = paths.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let expected =
+        ["/broadcast", "/clients", "/close", "/info", "/off", "/on", "/openapi.json", "/paths", "/send"];
+    assert_eq!(names, expected);
 }
 
 #[test]

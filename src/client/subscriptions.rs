@@ -345,6 +345,24 @@ impl Subscriptions {
         self.held_text_bytes + self.held_paths * (TEXT_HEADER_BYTES + shards * ENTRY_BYTES)
     }
 
+    /// Returns whether a client has a subscription of the path that is active or pending, and has not given it up.
+    pub fn is_wanted(&self, client: u32, path: PathRef<'_>) -> bool {
+        let state = self.find(path).and_then(|id| self.state(client, id));
+        matches!(state, Some(SubscriptionState::Pending | SubscriptionState::Active(_)))
+    }
+
+    /// Returns the ids in use among `max` places from this one on.
+    pub fn ids_from(&self, from: usize, max: usize) -> impl Iterator<Item = PathId> {
+        let to = self.entries.len().min(from.saturating_add(max));
+        let is_used = |index: &usize| self.entries[*index].path.is_some();
+        (from..to).filter(is_used).map(|index| PathId(index as u32))
+    }
+
+    /// Returns the number of places of paths, vacant ones included.
+    pub fn places(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Returns the number of paths in use.
     pub fn paths(&self) -> usize {
         self.entries.len() - self.vacant.len()

@@ -340,6 +340,14 @@ impl Codec {
         }
     }
 
+    /// Ends the connection from our side, with another text for a WebSocket client than that of the reason.
+    pub fn close_with(&mut self, reason: Reason, text: &str, settings: &CodecSettings) -> Close {
+        match &mut self.state {
+            CodecState::WebSocket(websocket) => websocket.close_with(reason, text),
+            _ => self.close(reason, settings),
+        }
+    }
+
     /// Returns how events are sent to the client of this connection, or `None` if this is not known yet. An HTTP
     /// connection never has a framing, because its clients are sessions of many connections.
     pub fn framing(&self) -> Option<Framing> {

@@ -58,6 +58,11 @@ impl State {
                         return self.api.put_back(batch, done, is_blocked);
                     }
                 }
+                ApiMessage::Ask(question) => {
+                    share.events -= 1;
+                    self.mesh.begin(THREADS);
+                    self.answer_api(*question);
+                }
             }
         }
     }

@@ -54,7 +54,7 @@ impl ApiQueue {
     pub fn check(&self) {
         let events = match self.messages.front() {
             Some(ApiMessage::Broadcast(batch)) => batch.len(),
-            None => 1,
+            Some(ApiMessage::Ask(_)) | None => 1,
         };
         assert!(self.done < events, "{} of {events} events were broadcast, and the batch waits", self.done);
         assert!(!self.is_empty() || !self.is_blocked, "nothing waits for other shards");

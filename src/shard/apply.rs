@@ -1,5 +1,6 @@
 //! The commands of this shard's handlers, of other shards and of threads.
 
+use super::connection::Stage;
 use super::directory::directory;
 use super::ending::Cause;
 use super::frames::encode_for_one;
@@ -12,6 +13,7 @@ use crate::event::path::Path;
 use crate::metrics::{AppCounter, AppTiming, Counter};
 use crate::protocol::Reason;
 use crate::qev::mesh::Class;
+use std::sync::Arc;
 
 impl State {
     /// Applies the commands that code of application number `app` has queued, in order.
@@ -83,7 +85,7 @@ impl State {
     }
 
     /// Sends an event to a client of this shard.
-    fn send(&mut self, app: u32, id: ClientId, path: &Path, data: Json, callback: Option<Callback>) {
+    pub fn send(&mut self, app: u32, id: ClientId, path: &Path, data: Json, callback: Option<Callback>) {
         let Some(slot) = self.connections.connection_of(id) else { return };
         let Ok(data) = data.verify() else { return self.refuse_data(path) };
         let callback = callback.map_or(0, |callback| self.issue(id, app, Some(callback)));
@@ -94,6 +96,16 @@ impl State {
         if let Some(slot) = self.connections.connection_of(id) {
             self.end(slot, Cause::Reason(Reason::Application));
         }
+    }
+
+    /// Closes a client of this shard. A WebSocket client is told the reason, if there is one.
+    pub fn close_client_with(&mut self, id: ClientId, reason: Option<&Arc<str>>) {
+        let Some(slot) = self.connections.connection_of(id) else { return };
+        let connection = self.connections.live(slot);
+        if connection.is_socket() && connection.stage == Stage::Open {
+            self.goodbye_texts.extend(reason.map(|reason| (slot, Arc::clone(reason))));
+        }
+        self.end(slot, Cause::Reason(Reason::Application));
     }
 
     fn send_text(&mut self, id: ClientId, text: &str) {

@@ -109,6 +109,7 @@ impl State {
 
     fn finish(&mut self, codecs: &mut Codecs, ending: Ending) {
         let Ending { slot, cause, goodbye } = ending;
+        let text = self.goodbye_texts.remove(&slot);
         // The messages that the end causes are not charged to the peer that is handled at the moment.
         self.mesh.begin(self.connections.source(slot));
         self.log_end(slot, cause);
@@ -131,7 +132,8 @@ impl State {
             self.connections.drop_outbox(slot);
         }
         let goodbye = goodbye.unwrap_or_else(|| {
-            self.change_codec(codecs, slot, |codec, settings| Goodbye::of(codec, cause, settings))
+            let text = text.as_deref();
+            self.change_codec(codecs, slot, |codec, settings| Goodbye::of(codec, cause, text, settings))
         });
         let now = self.time.now();
         let connection = self.connections.live_mut(slot);
@@ -335,11 +337,14 @@ impl State {
 }
 
 impl Goodbye {
-    fn of(codec: &mut Codec, cause: Cause, settings: &CodecSettings) -> Goodbye {
+    fn of(codec: &mut Codec, cause: Cause, text: Option<&str>, settings: &CodecSettings) -> Goodbye {
         if cause == Cause::EndOfStream {
             return Goodbye::NOTHING;
         }
-        let close = codec.close(cause.reason(), settings);
+        let close = match text {
+            Some(text) => codec.close_with(cause.reason(), text, settings),
+            None => codec.close(cause.reason(), settings),
+        };
         Goodbye { bytes: close.bytes, await_peer: close.await_peer }
     }
 }

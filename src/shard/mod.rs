@@ -9,7 +9,8 @@
 //!   `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `authenticate`, `intake`, `links`, `http`,
 //!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`, `handshakes`,
-//!   `records`, `sealing`, `api`;
+//!   `records`, `sealing`, `api`,
+//!   `api_questions`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -34,6 +35,7 @@ mod accept;
 mod acceptor;
 mod addresses;
 mod api;
+mod api_questions;
 mod api_queue;
 mod apply;
 mod apps;

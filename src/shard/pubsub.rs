@@ -99,6 +99,21 @@ impl PubSub {
         self.subscriptions.subscribers(path).len()
     }
 
+    /// Returns whether a client has a subscription of the path that is active or pending, and has not given it up.
+    pub fn is_wanted(&self, client: u32, path: PathRef<'_>) -> bool {
+        self.subscriptions.is_wanted(client, path)
+    }
+
+    /// The ids in use among `max` places from this one on.
+    pub fn ids_from(&self, from: usize, max: usize) -> impl Iterator<Item = PathId> {
+        self.subscriptions.ids_from(from, max)
+    }
+
+    /// The number of places of paths.
+    pub fn places(&self) -> usize {
+        self.subscriptions.places()
+    }
+
     /// Queues a broadcast for this shard's subscribers.
     pub fn queue(&mut self, path: PathId, data: Json, accepted_ns: u64) {
         if !self.subscriptions.subscribers(path).is_empty() {

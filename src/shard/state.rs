@@ -42,7 +42,7 @@ use crate::qev::mesh::Port;
 use crate::qev::ring::Wait;
 use crate::qev::shrink::List;
 use crate::tls::TlsContext;
-use ahash::RandomState;
+use ahash::{AHashMap, RandomState};
 use futures_channel::mpsc;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -150,6 +150,9 @@ pub(super) struct State {
     /// The commands of threads that were taken from the inbox and are not applied yet.
     pub app_commands: VecDeque<AppCommand>,
     pub api: ApiQueue,
+    /// The texts of ends that are carried out in this turn, by the slots of the connections, for WebSocket clients. Each is
+    /// removed with the end.
+    pub goodbye_texts: AHashMap<u32, Arc<str>>,
     /// `true` if data that was not JSON was refused, and the event that has caused it was not answered yet.
     pub has_refused_data: bool,
     /// `true` if this turn has found something new: messages, connections, bytes, or the end of a stream.
@@ -244,6 +247,7 @@ impl State {
             stalls: Stalls::default(),
             app_commands: VecDeque::new(),
             api: ApiQueue::default(),
+            goodbye_texts: AHashMap::new(),
             held: HeldInput::default(),
             has_refused_data: false,
             has_found: false,
@@ -467,6 +471,7 @@ impl State {
         self.links.check();
         self.check_held();
         self.api.check();
+        assert!(self.goodbye_texts.is_empty(), "a turn leaves no text of an end");
         self.apps.check();
     }
 }

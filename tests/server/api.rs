@@ -3,11 +3,14 @@
 
 use crate::support::server::{BINARY, command, run};
 use crate::support::tls::{Authority, connect};
-use crate::support::{Conversation, Server, Transport, http};
+use crate::support::{Conversation, Ended, Server, Transport, http};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 const WRITER: &str = "0123456789abcdef-writer";
 const READER: &str = "0123456789abcdef-reader";
@@ -56,7 +59,7 @@ impl ApiFiles {
         (Server::launch(self.command(arguments)), self)
     }
 
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
+    fn command(&self, arguments: &[&str]) -> Command {
         let settings = self.path("quickio.toml");
         let config = ["--config", settings.to_str().unwrap()];
         let api: &[&str] = if arguments.contains(&"--api") { &[] } else { &["--api", "127.0.0.1:0"] };
@@ -175,6 +178,111 @@ fn an_api_without_a_usable_key_does_not_start() {
     files.write_settings(&[("shop", "weak", "'read'")]);
     let (code, _, log) = run(files.command(&[]));
     assert!(code != Some(0) && log.contains("has 5 bytes"), "{log}");
+}
+
+fn json(server: &Server, key: &str, method: &str, target: &str, body: &str) -> Value {
+    let response = request(server, key, method, target, "application/json", body);
+    assert_eq!(response.head.status, 200, "{response:?}");
+    serde_json::from_str(&response.body).unwrap()
+}
+
+#[test]
+fn clients_are_listed_sent_to_subscribed_and_closed() {
+    let (server, _files) = ApiFiles::new("clients").start(&[]);
+    let mut clients = server.spread(4);
+    let info = json(&server, READER, "GET", "/info", "");
+    assert_eq!((&info["clients"], &info["shards"]), (&clients.len().into(), &2.into()));
+    let mut ids = Vec::new();
+    let mut next = String::from("0.0");
+    loop {
+        let page = json(&server, READER, "GET", &format!("/clients?limit=3&next={next}"), "");
+        ids.extend(
+            page["clients"].as_array().unwrap().iter().map(|row| row["client"].as_str().unwrap().to_owned()),
+        );
+        match page["next"].as_str() {
+            Some(place) => next = place.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(ids.len(), clients.len());
+    for (number, id) in ids.iter().enumerate() {
+        let body = format!(r#"{{"client":"{id}","path":"/note","data":{number}}}"#);
+        assert_eq!(json(&server, WRITER, "POST", "/send", &body)["clients"], 1);
+        let body = format!(r#"{{"client":"{id}","path":"/relay/of-back-end"}}"#);
+        assert_eq!(json(&server, WRITER, "POST", "/on", &body), json!({"clients": 1, "refused": 0}));
+    }
+    let listed = json(&server, READER, "GET", "/paths?prefix=/relay/of", "");
+    assert_eq!(listed["paths"], json!([{"path": "/relay/of-back-end", "subscribers": ids.len()}]));
+    assert_eq!(broadcast(&server, "/relay/of-back-end:0=true").head.status, 200);
+    let mut notes = BTreeSet::new();
+    for client in &mut clients {
+        let note = client.event();
+        assert_eq!(note.path, "/note");
+        notes.insert(note.data.parse::<usize>().unwrap());
+        assert_eq!(client.event().data, "true");
+    }
+    assert_eq!(notes, (0..ids.len()).collect());
+    for id in &ids {
+        let off = format!(r#"{{"client":"{id}","path":"/relay/of-back-end"}}"#);
+        assert_eq!(json(&server, WRITER, "POST", "/off", &off)["clients"], 1);
+        let close = format!(r#"{{"client":"{id}","reason":"maintenance at 3"}}"#);
+        assert_eq!(json(&server, WRITER, "POST", "/close", &close)["clients"], 1);
+    }
+    for client in &mut clients {
+        assert_eq!(client.ended(), Ended::Close(1000, "maintenance at 3".into()));
+    }
+    assert_eq!(json(&server, READER, "GET", "/paths", "")["paths"], json!([]));
+    let nobody = r#"{"user":"nobody","path":"/note"}"#;
+    assert_eq!(json(&server, WRITER, "POST", "/send", nobody), json!({"clients": 0}));
+}
+
+/// Runs an example of a back end, which broadcasts one event to `/relay/news`. scripts/test.sh installs the interpreters.
+#[track_caller]
+fn example(program: &[&str], file: &str, from: &str) {
+    let (server, files) = ApiFiles::new(file).start(&[]);
+    let mut client = server.websocket();
+    client.subscribe("/relay/news");
+    let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/back-ends").join(file);
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).arg(example).stderr(Stdio::inherit());
+    command.env("API", format!("http://{}", server.api())).env("KEY_FILE", files.path("writer"));
+    // What Go compiles.
+    command.env("GOCACHE", files.path("cache")).env("GOFLAGS", "-mod=mod");
+    let output = command.output().unwrap_or_else(|error| panic!("{} does not run: {error}", program[0]));
+    assert!(output.status.success(), "{file}: {output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\"accepted\":1}\n");
+    let data: Value = serde_json::from_str(&client.event().data).unwrap();
+    assert_eq!(data, json!({"from": from}));
+}
+
+#[test]
+fn a_back_end_in_curl() {
+    example(&["sh"], "broadcast.sh", "curl");
+}
+
+#[test]
+fn a_back_end_in_python() {
+    example(&["python3"], "broadcast.py", "Python");
+}
+
+#[test]
+fn a_back_end_in_php() {
+    example(&["php"], "broadcast.php", "PHP");
+}
+
+#[test]
+fn a_back_end_in_ruby() {
+    example(&["ruby"], "broadcast.rb", "Ruby");
+}
+
+#[test]
+fn a_back_end_in_go() {
+    example(&["go", "run"], "broadcast.go", "Go");
+}
+
+#[test]
+fn a_back_end_in_node() {
+    example(&["node"], "broadcast.mjs", "Node");
 }
 
 /// The request may be repeated while its memory is taken, and nothing of it is done before.

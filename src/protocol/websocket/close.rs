@@ -7,6 +7,10 @@ use crate::protocol::Violation;
 /// The code that stands for a Close without a code (7.1.5). It is never sent.
 pub const NO_STATUS: u16 = 1005;
 
+/// The maximum length of the text of a Close in bytes: control frames have at most 125, two of which are the code (RFC 6455,
+/// 5.5).
+pub const TEXT_BYTES_MAX: usize = 123;
+
 /// Parses the payload of a Close, which is empty or has a code and a reason.
 pub fn parse(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
     match payload {

@@ -78,10 +78,16 @@ impl WebSocketCodec {
 
     /// Begins the closing handshake.
     pub fn close(&mut self, reason: Reason) -> Close {
+        self.close_with(reason, reason.text())
+    }
+
+    /// Ends the connection from our side, with this text instead of that of the reason. It has at most
+    /// [`close::TEXT_BYTES_MAX`] bytes.
+    pub fn close_with(&mut self, reason: Reason, text: &str) -> Close {
         self.decoder.forget_payloads();
         match self.phase {
             WebSocketPhase::Greeting | WebSocketPhase::Open | WebSocketPhase::Echo => {
-                self.phase.close(reason)
+                self.phase.close(reason, text)
             }
             WebSocketPhase::Closing | WebSocketPhase::Ended => {
                 self.phase = WebSocketPhase::Ended;
@@ -157,7 +163,7 @@ impl WebSocketPhase {
                 Incoming::Open(framed(Opcode::Text, OHAI.as_bytes()))
             }
             ClientMessage::Text(_) | ClientMessage::Binary(_) => {
-                Incoming::Close(self.close(Reason::InvalidHandshake))
+                Incoming::Close(self.close(Reason::InvalidHandshake, Reason::InvalidHandshake.text()))
             }
             // 5.5.3: "must have identical Application data as found in the message body of the Ping".
             ClientMessage::Ping(payload) => Incoming::Pong(framed(Opcode::Pong, payload)),
@@ -166,9 +172,9 @@ impl WebSocketPhase {
         }
     }
 
-    fn close(&mut self, reason: Reason) -> Close {
+    fn close(&mut self, reason: Reason, text: &str) -> Close {
         *self = WebSocketPhase::Closing;
-        Close { await_peer: true, ..fail(reason) }
+        Close { await_peer: true, ..fail_with(reason, text) }
     }
 
     /// 5.5.1: "an endpoint typically echos the status code it received".
@@ -184,9 +190,13 @@ impl WebSocketPhase {
 }
 
 fn fail(reason: Reason) -> Close {
+    fail_with(reason, reason.text())
+}
+
+fn fail_with(reason: Reason, text: &str) -> Close {
     let mut bytes = Vec::new();
     match reason.code() {
-        code if close::may_be_sent(code) => encode::close(&mut bytes, code, reason.text()),
+        code if close::may_be_sent(code) => encode::close(&mut bytes, code, text),
         _ => encode::close_without_code(&mut bytes),
     }
     Close { bytes, reason, await_peer: false }

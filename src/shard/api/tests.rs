@@ -1,10 +1,17 @@
 use super::super::testing::{Peer, World};
-use crate::api::{ApiMessage, Batch, ByteBudget, EventList};
+use crate::api::{
+    ApiAction, ApiMessage, ApiQuestion, ApiReply, ApiTarget, ApiTotals, ApiWork, Batch, ByteBudget,
+    ClientEntry, EventList,
+};
 use crate::app::relay::Relay;
+use crate::app::{Application, Error, Json, Registrar};
+use crate::client::ClientId;
 use crate::config::Config;
-use crate::event::path::PathRef;
+use crate::event::path::{Path, PathRef};
+use crate::identity::Identity;
 use crate::limits::{API_DELIVERIES_PER_TURN_MAX, API_EVENTS_PER_TURN_MAX};
 use crate::metrics::Counter;
+use futures_channel::mpsc;
 use std::sync::Arc;
 
 fn world(shards: usize, config: Config) -> World {
@@ -112,4 +119,150 @@ fn a_batch_waits_for_other_shards() {
     assert_eq!(messages.last().map(String::as_str), Some("/relay/a:0=1"));
     let refused = world.states().map(|state| state.metrics.counters.get(Counter::MeshRefused));
     assert_eq!(refused.sum::<u64>(), 0);
+}
+
+/// An application that permits no subscription to `/closed`.
+struct Closed;
+
+impl Application for Closed {
+    fn name(&self) -> &str {
+        "closed"
+    }
+
+    fn register(&self, registrar: &mut Registrar) -> Result<(), Error> {
+        registrar.event("/closed").no_subscriptions().register()
+    }
+}
+
+/// Asks a shard, and returns its reply.
+fn ask(world: &mut World, shard: usize, work: ApiWork) -> ApiReply {
+    let (reply, mut replies) = mpsc::channel(0);
+    world.post_api(shard, ApiMessage::Ask(Box::new(ApiQuestion { work, reply })));
+    world.run_until_idle();
+    let (from, reply) = replies.try_recv().expect("the shard has replied");
+    assert_eq!(usize::from(from), shard);
+    reply
+}
+
+/// Does something on a shard; returns the numbers of clients and of refusals.
+fn act(world: &mut World, shard: usize, target: ApiTarget, action: ApiAction) -> (usize, usize) {
+    match ask(world, shard, ApiWork::Act { target, action }) {
+        ApiReply::Done { clients, refused } => (clients, refused),
+        other => panic!("another reply: {other:?}"),
+    }
+}
+
+/// Makes the client in a slot of a shard one of a user. The slots of clients and connections are the same here.
+fn authenticate(world: &mut World, shard: usize, slot: u32, user: &str) {
+    let identity = Identity {
+        user: user.into(),
+        expires: None,
+        claims: "{}".into(),
+        on: [].into(),
+        send: [].into(),
+        info: None,
+    };
+    world.shards[shard].state_mut().identities.set(slot, Arc::new(identity));
+}
+
+fn clients(
+    world: &mut World,
+    shard: usize,
+    user: Option<&str>,
+    from: u32,
+    max: usize,
+) -> (Vec<ClientEntry>, Option<u32>) {
+    match ask(world, shard, ApiWork::Clients { user: user.map(Into::into), from, max }) {
+        ApiReply::Clients { clients, next } => (clients, next),
+        other => panic!("another reply: {other:?}"),
+    }
+}
+
+fn path(text: &str) -> Path {
+    Path::parse(text).expect("it is a path")
+}
+
+#[test]
+fn a_user_and_a_client_are_reached() {
+    let mut world = World::with_config(1, Config::default(), vec![Arc::new(Relay), Arc::new(Closed)]);
+    let peers = [world.connect_raw(0), world.connect_websocket(0), world.connect_raw(0)];
+    let (listed, next) = clients(&mut world, 0, None, 0, 10);
+    assert_eq!((listed.len(), next), (3, None));
+    assert_eq!(listed.iter().map(|entry| entry.transport).collect::<Vec<_>>(), ["raw", "websocket", "raw"]);
+    let ids: Vec<ClientId> = listed.iter().map(|entry| entry.client).collect();
+    ids[..2].iter().for_each(|id| authenticate(&mut world, 0, id.slot, "ada"));
+    let ada = || ApiTarget::User("ada".into());
+    let send = |data| ApiAction::Send { path: path("/note"), data: Json::trusted(data) };
+    assert_eq!(act(&mut world, 0, ada(), send("1")), (2, 0));
+    assert_eq!(act(&mut world, 0, ApiTarget::Client(ids[2]), send("2")), (1, 0));
+    assert_eq!(act(&mut world, 0, ApiTarget::User("bob".into()), send("3")), (0, 0));
+    let gone = ClientId { generation: ids[2].generation + 1, ..ids[2] };
+    assert_eq!(act(&mut world, 0, ApiTarget::Client(gone), send("4")), (0, 0));
+    assert_eq!(world.take_raw_messages(peers[0]), ["/note:0=1"]);
+    assert_eq!(world.take_websocket_messages(peers[1]), ["/note:0=1"]);
+    assert_eq!(world.take_raw_messages(peers[2]), ["/note:0=2"]);
+    let (listed, _) = clients(&mut world, 0, Some("ada"), 0, 10);
+    assert_eq!(listed.iter().map(|entry| entry.client).collect::<Vec<_>>(), ids[..2]);
+    assert!(listed.iter().all(|entry| entry.user.as_deref() == Some("ada")));
+
+    // Subscriptions, without a message to the client about them.
+    let on = |text| ApiAction::On { path: path(text) };
+    assert_eq!(act(&mut world, 0, ada(), on("/relay/a")), (2, 0));
+    assert_eq!(act(&mut world, 0, ada(), on("/relay/a")), (2, 0), "they are subscribed already");
+    assert_eq!(act(&mut world, 0, ada(), on("/closed")), (2, 2));
+    assert_eq!(act(&mut world, 0, ada(), on("/nothing")), (2, 2));
+    world.post_api(0, ApiMessage::Broadcast(batch([("/relay/a", "5".to_owned())])));
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(peers[0]), ["/relay/a:0=5"]);
+    assert_eq!(act(&mut world, 0, ada(), ApiAction::Off { path: path("/relay/a") }), (2, 0));
+    let ApiReply::Totals(totals) = ask(&mut world, 0, ApiWork::Totals) else { panic!("another reply") };
+    assert_eq!(totals, ApiTotals { clients: 3, identified: 2, subscriptions: 0 });
+}
+
+#[test]
+fn a_client_is_closed_with_a_reason() {
+    let mut world = World::with_config(1, Config::default(), vec![Arc::new(Relay)]);
+    let (websocket, raw) = (world.connect_websocket(0), world.connect_raw(0));
+    let ids: Vec<ClientId> = clients(&mut world, 0, None, 0, 10).0.iter().map(|entry| entry.client).collect();
+    for id in ids {
+        let close = ApiAction::Close { reason: Some("you were banned".into()) };
+        assert_eq!(act(&mut world, 0, ApiTarget::Client(id), close), (1, 0));
+    }
+    let frame = [&[0x88, 17, 0x03, 0xe8][..], b"you were banned"].concat();
+    assert_eq!(world.take_bytes(websocket), frame);
+    assert!(world.is_stream_ended(raw));
+}
+
+#[test]
+fn lists_go_on_where_they_have_ended() {
+    let mut world = world(2, Config::default());
+    for number in 0..5 {
+        subscriber(&mut world, usize::from(number % 2 == 0), &format!("/relay/{number}"));
+    }
+    subscriber(&mut world, 0, "/relay/4");
+    let list = |world: &mut World, shard, prefix: &str, from, max| match ask(
+        world,
+        shard,
+        ApiWork::Paths { prefix: prefix.into(), from, max },
+    ) {
+        ApiReply::Paths { paths, next } => {
+            let rows = paths.into_iter().map(|row| (row.path.to_string(), row.subscribers));
+            (rows.collect::<Vec<_>>(), next)
+        }
+        other => panic!("another reply: {other:?}"),
+    };
+    // Each path is reported by the first shard that has subscribers.
+    let mut of_zero = list(&mut world, 0, "", 0, 10).0;
+    of_zero.sort();
+    assert_eq!(of_zero, [1, 3, 4].map(|number| (format!("/relay/{number}"), 1)));
+    let (first, next) = list(&mut world, 1, "/relay/", 0, 1);
+    let (second, end) = list(&mut world, 1, "/relay/", next.expect("there is more"), 1);
+    assert_eq!([first, second].concat(), [0, 2].map(|number| (format!("/relay/{number}"), 1)));
+    assert_eq!(end.and_then(|from| list(&mut world, 1, "/relay/", from, 1).0.pop()), None);
+    assert_eq!(list(&mut world, 1, "/relay/2", 0, 10).0, [("/relay/2".to_owned(), 1)]);
+    let counts = ask(&mut world, 1, ApiWork::Counts([path("/relay/4"), path("/relay/1")].into()));
+    assert!(matches!(counts, ApiReply::Counts(counts) if counts == [1, 0]));
+    let (first, next) = clients(&mut world, 0, None, 0, 2);
+    let (second, end) = clients(&mut world, 0, None, next.expect("there is more"), 2);
+    assert_eq!((first.len(), second.len(), end), (2, 1, None));
 }
