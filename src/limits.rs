@@ -41,6 +41,10 @@ pub const TLS_HANDSHAKES_MAX: usize = 8192;
 /// waits this much longer while handshakes come faster than they can be made.
 pub const TLS_HANDSHAKES_TURN_NS: u64 = 1_000_000;
 
+/// The same for a turn in which the kernel has brought as many events as it brings at once: one or two handshakes. Others'
+/// messages may be among those that it has not brought yet, and would wait for the full time in each of these turns.
+pub const TLS_HANDSHAKES_BUSY_TURN_NS: u64 = 100_000;
+
 /// The bytes that are kept of a client whose TLS handshake waits for its share of a turn: a client sends little before the
 /// handshake is complete, and what it sends behind its last message may come in the same packets. The handshake of a client
 /// that has sent more does not wait any longer, and is refused if it has not begun.
@@ -49,6 +53,9 @@ pub const TLS_HANDSHAKE_INPUT_BYTES_MAX: usize = 64 * 1024;
 /// The plaintext, in bytes, after which the output of a TLS connection is sent in a further send: sealing takes the time of
 /// the shard, unlike a plain send, whose bytes the kernel copies. A frame is not divided.
 pub const TLS_SEND_BYTES: usize = 64 * 1024;
+
+/// The maximum number of origins in the setting `origin`: a request that waits has the number of one in two bytes.
+pub const ORIGINS_MAX: usize = 1 << 16;
 
 /// The maximum number of header lines of an HTTP request, which are parsed into an array on the stack. A browser sends
 /// about 20, and each proxy adds some; other servers allow 100 too. More are answered 431.

@@ -7,7 +7,7 @@ use super::sources::{RawSettings, RawValue};
 use super::table::{DURATION_MAX, RELATIONS, Relation, Setting, ValueKind};
 use super::value::{self, Problem};
 use super::{Config, ListenAddress, ListenKind};
-use crate::limits::{APP_HEADERS_MAX, SHARDS_MAX};
+use crate::limits::{APP_HEADERS_MAX, ORIGINS_MAX, SHARDS_MAX};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -141,8 +141,12 @@ fn is_empty_list(values: &[RawValue]) -> bool {
     matches!(values, [value] if value.text.is_empty())
 }
 
-/// Parses a list of origins. `*` must be the only entry.
+/// Parses a list of origins, at most [`ORIGINS_MAX`]. `*` must be the only entry.
 fn origins(setting: &'static Setting, values: &[RawValue]) -> Result<Vec<String>, ConfigError> {
+    if let Some(further) = values.get(ORIGINS_MAX) {
+        let problem = format!("there are more than {ORIGINS_MAX} origins");
+        return Err(bad_value(setting, further, problem));
+    }
     let origins = list(setting, values, value::origin)?;
     match values.iter().find(|value| value.text == "*") {
         Some(all) if values.len() > 1 => {

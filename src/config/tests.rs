@@ -12,6 +12,7 @@ use super::arrays::ENTRY_SETTINGS;
 use super::clienttest::{Mangling, Mode};
 use super::table::{Group, RELATIONS, SETTINGS, Setting, ValueKind};
 use super::*;
+use crate::limits::ORIGINS_MAX;
 
 /// Returns the settings of a command line and an environment.
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
@@ -515,6 +516,13 @@ fn errors_of_tls() {
     ] {
         assert_eq!(action(args, &[]).unwrap_err(), message);
     }
+}
+
+#[test]
+fn there_are_not_too_many_origins() {
+    let origins: Vec<String> = (0..=ORIGINS_MAX).map(|number| format!("a{number}://b")).collect();
+    let error = run(&["--origin", &origins.join(",")], &[]).unwrap_err();
+    assert!(error.starts_with("origin cannot be `a65536://b`: there are more than 65536 origins"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::limits::ORIGINS_MAX;
+
 /// The origins that are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
@@ -16,30 +18,33 @@ pub enum Origins {
 /// The origins that are allowed, and the one that was refused last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedOrigins {
-    /// In the form in which browsers write them: `https://example.com`, `http://localhost:8080`. They are
-    /// reference-counted because a request that is held keeps one of them for its response.
-    allowed: Vec<Rc<String>>,
+    /// In the form in which browsers write them: `https://example.com`, `http://localhost:8080`. There are at most
+    /// [`ORIGINS_MAX`].
+    allowed: Vec<Rc<str>>,
     /// The origin that was refused last, if it was not taken since. A head is bounded, and so is an origin.
     refused: RefCell<Option<Vec<u8>>>,
 }
 
 impl From<Vec<Rc<str>>> for AllowedOrigins {
+    /// # Panics
+    ///
+    /// There are more than [`ORIGINS_MAX`].
     fn from(allowed: Vec<Rc<str>>) -> AllowedOrigins {
-        let allowed = allowed.into_iter().map(|origin| Rc::new(String::from(&*origin))).collect();
+        assert!(allowed.len() <= ORIGINS_MAX, "the settings have no more origins");
         AllowedOrigins { allowed, refused: RefCell::default() }
     }
 }
 
 /// The pages that may read a response.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Cors {
     /// The request did not come from a page.
     #[default]
     Silent,
     /// Pages of any origin.
     Any,
-    /// Pages of this origin. A `str` would make each request that waits larger by 8 bytes.
-    Only(Rc<String>),
+    /// Pages of the allowed origin with this number. Its text would make each request that waits larger by 16 bytes.
+    Only(u16),
 }
 
 impl Origins {
@@ -49,8 +54,21 @@ impl Origins {
         match self {
             Origins::Any => Some(Cors::Any),
             Origins::Only(AllowedOrigins { allowed, .. }) => {
-                allowed.iter().find(|allowed| allowed.as_bytes() == origin).cloned().map(Cors::Only)
+                let number = allowed.iter().position(|allowed| allowed.as_bytes() == origin)?;
+                Some(Cors::Only(u16::try_from(number).expect("there are at most ORIGINS_MAX")))
             }
+        }
+    }
+
+    /// Returns the allowed origin with this number.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    pub(super) fn allowed(&self, number: u16) -> &str {
+        match self {
+            Origins::Any => unreachable!("no origin has a number if all are allowed"),
+            Origins::Only(AllowedOrigins { allowed, .. }) => &allowed[usize::from(number)],
         }
     }
 
@@ -77,10 +95,8 @@ mod tests {
     #[test]
     fn the_origin_that_was_refused_last_is_kept_once() {
         let origins = Origins::Only(vec!["https://a.example".into()].into());
-        assert_eq!(
-            origins.admit(b"https://a.example"),
-            Some(Cors::Only(String::from("https://a.example").into()))
-        );
+        assert_eq!(origins.admit(b"https://a.example"), Some(Cors::Only(0)));
+        assert_eq!(origins.allowed(0), "https://a.example");
         assert_eq!(origins.take_refused(), None);
         for refused in [&b"https://b.example"[..], b"https://a.example/", b"", b"\xff\n"] {
             assert_eq!(origins.admit(refused), None);

@@ -217,13 +217,13 @@ impl HttpCodec {
                     self.phase = HttpPhase::Finishing;
                     self.partial = None;
                 }
-                response::whole(&mut bytes, settings.date, &request.framing, status, headers, body);
+                response::whole(&mut bytes, settings, &request.framing, status, headers, body);
             }
             HttpResponse::Stream => {
                 assert!(request.is_stream, "the request must ask for an event stream");
                 // The response need not wait: a request for a stream is refused while others are not answered, and no
                 // request is accepted behind it.
-                response::stream(&mut bytes, settings.date, &request.framing);
+                response::stream(&mut bytes, settings, &request.framing);
                 self.phase = HttpPhase::Streaming;
                 return Some(ReadyResponses { bytes, ..ReadyResponses::default() });
             }
@@ -284,7 +284,7 @@ impl HttpCodec {
         }
         if let Some(first) = self.pipeline.as_deref().and_then(|pipeline| pipeline.requests.first()) {
             let framing = ResponseFraming { close: true, ..first.framing.clone() };
-            response::plain(&mut bytes, settings.date, &framing, 503, RETRY_SOON, reason.text());
+            response::plain(&mut bytes, settings, &framing, 503, RETRY_SOON, reason.text());
         } else if let Some(refusal) = refusal_of_incomplete(reason) {
             let refusal = match self.partial.as_deref() {
                 Some(PartialRequest::Head(head)) => {
@@ -637,7 +637,7 @@ mod tests {
     #[test]
     fn records_are_within_their_budgets() {
         assert_eq!(size_of::<HttpCodec>(), 24);
-        assert!(size_of::<Pipeline>() <= 64, "{}", size_of::<Pipeline>());
+        assert!(size_of::<Pipeline>() <= 48, "{}", size_of::<Pipeline>());
     }
 
     #[test]

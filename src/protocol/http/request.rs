@@ -64,14 +64,14 @@ impl ImmediateResponse {
         settings: &CodecSettings,
     ) -> ImmediateResponse {
         let mut bytes = Vec::new();
-        response::refusal(&mut bytes, settings.date, framing, refusal);
+        response::refusal(&mut bytes, settings, framing, refusal);
         let close_reason = framing.close.then_some(Reason::Refused(refusal));
         ImmediateResponse { bytes, close_reason, is_refusal: true }
     }
 
     fn preflight(framing: &ResponseFraming, headers: &str, settings: &CodecSettings) -> ImmediateResponse {
         let mut bytes = Vec::new();
-        response::preflight(&mut bytes, settings.date, framing, headers);
+        response::preflight(&mut bytes, settings, framing, headers);
         let close_reason = framing.close.then_some(Reason::Finished);
         ImmediateResponse { bytes, close_reason, is_refusal: false }
     }

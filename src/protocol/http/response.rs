@@ -5,6 +5,7 @@ use std::io::Write;
 use super::date::HttpDate;
 use super::refusal::HttpRefusal;
 use crate::protocol::origin::Cors;
+use crate::protocol::{CodecSettings, Origins};
 
 /// The properties of a response that follow from its request and not from its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,14 +41,14 @@ const HEAD_BYTES: usize = 256;
 /// Appends a complete response.
 pub(super) fn whole(
     out: &mut Vec<u8>,
-    date: HttpDate,
+    settings: &CodecSettings,
     framing: &ResponseFraming,
     status: u16,
     headers: &str,
     body: &[u8],
 ) {
     out.reserve(HEAD_BYTES + headers.len() + body.len());
-    start(out, status, date);
+    start(out, status, settings.date);
     if framing.close {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if framing.is_http_1_0 {
@@ -57,7 +58,7 @@ pub(super) fn whole(
         out.extend_from_slice(SESSION_HEADERS.as_bytes());
     }
     if !framing.is_document || status >= 400 {
-        cors(out, &framing.cors, matches!(status, 429 | 503));
+        cors(out, &settings.origins, framing.cors, matches!(status, 429 | 503));
     }
     out.extend_from_slice(headers.as_bytes());
     // RFC 9110, 8.6: 204 must have no `Content-Length`, and 304 only the length that 200 would have.
@@ -71,37 +72,54 @@ pub(super) fn whole(
 }
 
 /// Appends the head of an event stream.
-pub(super) fn stream(out: &mut Vec<u8>, date: HttpDate, framing: &ResponseFraming) {
-    start(out, 200, date);
-    cors(out, &framing.cors, false);
+pub(super) fn stream(out: &mut Vec<u8>, settings: &CodecSettings, framing: &ResponseFraming) {
+    start(out, 200, settings.date);
+    cors(out, &settings.origins, framing.cors, false);
     out.extend_from_slice(STREAM.as_bytes());
 }
 
 /// Appends the response that refuses a request.
-pub(super) fn refusal(out: &mut Vec<u8>, date: HttpDate, framing: &ResponseFraming, refusal: HttpRefusal) {
-    plain(out, date, framing, refusal.status(), refusal.headers(), refusal.text());
+pub(super) fn refusal(
+    out: &mut Vec<u8>,
+    settings: &CodecSettings,
+    framing: &ResponseFraming,
+    refusal: HttpRefusal,
+) {
+    plain(out, settings, framing, refusal.status(), refusal.headers(), refusal.text());
 }
 
 /// Appends a response whose body is a line of text.
 pub(super) fn plain(
     out: &mut Vec<u8>,
-    date: HttpDate,
+    settings: &CodecSettings,
     framing: &ResponseFraming,
     status: u16,
     headers: &str,
     text: &str,
 ) {
     let content_type = if framing.is_session { "" } else { "Content-Type: text/plain\r\n" };
-    whole(out, date, framing, status, &format!("{headers}{content_type}"), format!("{text}\n").as_bytes());
+    whole(
+        out,
+        settings,
+        framing,
+        status,
+        &format!("{headers}{content_type}"),
+        format!("{text}\n").as_bytes(),
+    );
 }
 
 /// Appends the response to OPTIONS, which lists what a page may ask for (Fetch, 4.8): methods, and these headers.
-pub(super) fn preflight(out: &mut Vec<u8>, date: HttpDate, framing: &ResponseFraming, headers: &str) {
+pub(super) fn preflight(
+    out: &mut Vec<u8>,
+    settings: &CodecSettings,
+    framing: &ResponseFraming,
+    headers: &str,
+) {
     let headers = format!(
         "Allow: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n\
          Access-Control-Allow-Headers: {headers}\r\nAccess-Control-Max-Age: 86400\r\n"
     );
-    whole(out, date, framing, 204, &headers, b"");
+    whole(out, settings, framing, 204, &headers, b"");
 }
 
 /// Appends the status line and the headers that every response has.
@@ -112,16 +130,16 @@ fn start(out: &mut Vec<u8>, status: u16, date: HttpDate) {
 }
 
 /// Appends the headers that permit a page to read the response. With `may_retry` they include `Retry-After`.
-fn cors(out: &mut Vec<u8>, cors: &Cors, may_retry: bool) {
-    if may_retry && *cors != Cors::Silent {
+fn cors(out: &mut Vec<u8>, origins: &Origins, cors: Cors, may_retry: bool) {
+    if may_retry && cors != Cors::Silent {
         out.extend_from_slice(b"Access-Control-Expose-Headers: Retry-After\r\n");
     }
     match cors {
         Cors::Silent => {}
         Cors::Any => out.extend_from_slice(b"Access-Control-Allow-Origin: *\r\n"),
-        Cors::Only(origin) => {
+        Cors::Only(number) => {
             out.extend_from_slice(b"Access-Control-Allow-Origin: ");
-            out.extend_from_slice(origin.as_bytes());
+            out.extend_from_slice(origins.allowed(number).as_bytes());
             out.extend_from_slice(b"\r\nVary: Origin\r\n");
         }
     }
