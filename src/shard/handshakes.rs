@@ -5,6 +5,7 @@
 use super::codecs::Codecs;
 use super::connection::{Connection, Stage};
 use super::ending::{Cause, Goodbye};
+use super::kernel::Kernel;
 use super::state::State;
 use super::tls::{Advance, Completed, TlsPhase};
 use crate::config::ListenKind;
@@ -105,9 +106,12 @@ impl State {
     }
 
     /// Handles what the peers of handshakes have sent, as far as this turn permits.
-    pub fn run_handshakes(&mut self, codecs: &mut Codecs) {
+    pub fn run_handshakes(&mut self, codecs: &mut Codecs, kernel: &impl Kernel) {
         if !self.tls.has_waiting() {
             return;
+        }
+        if kernel.may_have_more() {
+            self.tls.limit_turn();
         }
         self.finish_endings(codecs);
         while let Some(slot) = self.tls.pop_waiting() {

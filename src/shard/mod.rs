@@ -181,7 +181,7 @@ impl<K: Kernel> Loop<K> {
         state.listen_to_sources_again(codecs);
         // 4. The kernel's events: connections, bytes (decode, route, handle, apply commands), completed sends.
         kernel.drain(|event| state.handle_io(codecs, event));
-        state.run_handshakes(codecs);
+        state.run_handshakes(codecs, kernel);
         // 5. Timers that are due, and sends that make no progress.
         state.run_timers(codecs);
         state.check_sends(kernel);

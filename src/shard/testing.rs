@@ -763,6 +763,10 @@ impl Kernel for TestKernel {
         }
     }
 
+    fn may_have_more(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     fn take_submissions_full(&mut self) -> u64 {
         0
     }

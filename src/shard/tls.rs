@@ -9,7 +9,9 @@ mod client;
 #[cfg(test)]
 mod tests;
 
-use crate::limits::{TLS_HANDSHAKE_INPUT_BYTES_MAX, TLS_HANDSHAKES_MAX, TLS_HANDSHAKES_TURN_NS};
+use crate::limits::{
+    TLS_HANDSHAKE_INPUT_BYTES_MAX, TLS_HANDSHAKES_BUSY_TURN_NS, TLS_HANDSHAKES_MAX, TLS_HANDSHAKES_TURN_NS,
+};
 use crate::qev::shrink::List;
 use crate::qev::slots::BLOCK;
 use crate::tls::{Established, Handshake, TlsContext, TlsFailure, TlsPeer, TlsSession};
@@ -157,6 +159,12 @@ impl TlsTable {
     #[inline]
     pub fn begin_turn(&mut self) {
         self.budget_ns = TLS_HANDSHAKES_TURN_NS;
+    }
+
+    /// Notes that the kernel has probably more events than it has brought in this turn: handshakes get a small share of it,
+    /// so that the events are not far behind.
+    pub fn limit_turn(&mut self) {
+        self.budget_ns = self.budget_ns.min(TLS_HANDSHAKES_BUSY_TURN_NS);
     }
 
     /// The number of connections whose handshake is complete.

@@ -1,20 +1,25 @@
 //! Tests of TLS on shards without a kernel, with rustls as the other end.
 
 use super::client::{TlsClient, world, world_with};
+use super::{Advance, TlsTable};
 use crate::app::relay::Relay;
 use crate::config::{Config, ListenKind};
-use crate::limits::CLOSING_BYTES_PER_MS;
+use crate::limits::{CLOSING_BYTES_PER_MS, TLS_HANDSHAKES_BUSY_TURN_NS};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::websocket::frame::Opcode;
 use crate::protocol::{OHAI, testing::Random};
 use crate::shard::testing::{UPGRADE, World, client_close, client_frame, raw_message};
-use crate::tls::testing;
+use crate::tls::{TlsContext, testing};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::version::{TLS12, TLS13};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The first byte of a handshake.
+const HANDSHAKE_RECORD: u8 = 22;
 
 fn relay(kind: ListenKind) -> World {
     world(1, kind, Config::default(), vec![Arc::new(Relay)])
@@ -240,6 +245,48 @@ fn handshakes_wait_for_their_share_of_a_turn() {
     }
     world.run_until_idle();
     world.assert_empty();
+}
+
+/// Counts the handshakes of a hundred that are handled in a turn, if each takes 30 us.
+fn handled_in_a_turn(is_limited: bool) -> usize {
+    let context = TlsContext::new(testing::server_config("server", rustls::ALL_VERSIONS));
+    let mut table = TlsTable::default();
+    table.begin_turn();
+    for slot in 0..100 {
+        table.start(slot, false);
+        table.begin(slot, 1);
+        table.add_input(slot, &[HANDSHAKE_RECORD]);
+    }
+    if is_limited {
+        table.limit_turn();
+    }
+    let now_ns = Cell::new(0);
+    let core_ns = || now_ns.replace(now_ns.get() + 30_000);
+    let mut handled = 0;
+    while let Some(slot) = table.pop_waiting() {
+        assert!(matches!(table.advance(slot, &context, core_ns), Advance::Incomplete));
+        handled += 1;
+    }
+    handled
+}
+
+#[test]
+fn handshakes_have_a_small_share_of_a_turn_that_is_limited() {
+    assert_eq!((handled_in_a_turn(false), handled_in_a_turn(true)), (34, 4));
+}
+
+#[test]
+fn a_turn_is_limited_if_the_kernel_has_more() {
+    let mut world = relay(ListenKind::Tls);
+    let peers = [world.connect(0), world.connect(0)];
+    world.turn(0);
+    world.shards[0].kernel_mut().heard_per_turn = 1;
+    for peer in peers {
+        world.send_bytes(peer, &[HANDSHAKE_RECORD]);
+    }
+    world.turn(0);
+    let left_ns = world.shards[0].state().tls.budget_ns;
+    assert!(left_ns <= TLS_HANDSHAKES_BUSY_TURN_NS, "{left_ns} ns are left");
 }
 
 #[test]
