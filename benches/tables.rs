@@ -14,6 +14,7 @@ use quickio::event::find::find_byte;
 use quickio::event::path::{Path, PathRef};
 use quickio::event::router::Router;
 use quickio::event::text::{self, AnswerText};
+use quickio::rules::{Access, Buckets, Rate, Rule, RuleAction, RuleSet, Subject};
 
 #[path = "../tests/naive/mod.rs"]
 mod naive;
@@ -60,6 +61,73 @@ fn find(c: &mut Criterion) {
         .bench_function("line ends, memchr_iter", |b| b.iter(|| memchr_iter(b'\n', black_box(HEAD)).count()));
     group.bench_function("line ends, naive", |b| {
         b.iter(|| black_box(HEAD).iter().filter(|byte| **byte == b'\n').count());
+    });
+}
+
+/// A hundred rules: places for users, rooms of twenty services with exceptions before them, and a last one for the rest.
+fn hundred_rules() -> Vec<Rule> {
+    let mut patterns = vec!["/user/{user}/**".to_owned()];
+    for service in 0..24 {
+        patterns
+            .extend(["admin", "*/log/**", "{user}/*", "**"].map(|end| format!("/service-{service}/{end}")));
+    }
+    patterns.extend(["/news/*", "/chat/*", "/**"].map(str::to_owned));
+    let rule = |pattern: String| Rule {
+        pattern: pattern.parse().unwrap(),
+        on: Access::Owner,
+        send: Access::User,
+        rate: None,
+        address_rate: None,
+        line: 1,
+    };
+    patterns.into_iter().map(rule).collect()
+}
+
+/// The decision of a hundred rules about an event, and the token bucket of a client.
+fn rules(c: &mut Criterion) {
+    let mut group = c.benchmark_group("rules");
+    let list = hundred_rules();
+    let rules = RuleSet::new(list.clone());
+    assert_eq!(list.len(), 100);
+    let subject = Subject { user: Some("7"), ..Subject::default() };
+    let paths = [
+        ("first", "/user/7/inbox"),
+        ("middle", "/service-12/7/rust"),
+        ("last", "/other/place/with/five/segments"),
+    ];
+    for (name, path) in paths {
+        let naive = || {
+            let path = black_box(path);
+            let number = list.iter().position(|rule| rule.pattern.covers(path))?;
+            Some(rules.allows(number, RuleAction::Send, path, &subject))
+        };
+        let fast = || {
+            let path = black_box(path);
+            rules.find(path).map(|number| rules.allows(number, RuleAction::Send, path, &subject))
+        };
+        assert_eq!(fast(), naive());
+        group.bench_function(name, |b| b.iter(fast));
+        group.bench_function(format!("{name}, naive"), |b| b.iter(naive));
+    }
+    let (buckets, rate) = (Buckets::new(), Rate::parse("10000/s", None).unwrap());
+    let mut event = 0_u64;
+    group.bench_function("bucket", |b| {
+        b.iter(|| {
+            event += 1;
+            buckets.take(buckets.key((1_u64, event as u32 % 10_000, 1_u32)), rate, event)
+        });
+    });
+    // A map of full buckets' times that is never cleaned.
+    let mut times: HashMap<(u64, u32, u32), f64> = HashMap::new();
+    group.bench_function("bucket, naive", |b| {
+        b.iter(|| {
+            event += 1;
+            let full_at = times.entry((1, event as u32 % 10_000, 1)).or_default();
+            let begins = full_at.max(event as f64);
+            let passes = begins - event as f64 <= 999_900.0;
+            *full_at = if passes { begins + 100.0 } else { begins };
+            passes
+        });
     });
 }
 
@@ -338,6 +406,6 @@ fn brief() -> Criterion {
 criterion_group! {
     name = benches;
     config = brief();
-    targets = parse, find, clean, write, route, parse_clean_route, subscriptions, many
+    targets = parse, find, rules, clean, write, route, parse_clean_route, subscriptions, many
 }
 criterion_main!(benches);

@@ -279,6 +279,11 @@ pub const RULES_MAX: usize = 1000;
 /// paths as deep as this. Matching takes a step for each.
 pub const PATTERN_SEGMENTS_MAX: usize = 32;
 
+/// The maximum number of token buckets of a shard's clients, and of all addresses, that rates of rules need at one time. A
+/// bucket is needed only until it is full again, most of them for a second. Each takes eight bytes, so that a table has at
+/// most 8 MiB. Beyond it, buckets make room that are nearly full.
+pub const RATE_BUCKETS_MAX: usize = 1 << 20;
+
 /// How long a server that starts waits at most until the kernel has closed the connections of a killed server that used
 /// the same address. A million of them took 80 s on two cores, while their clients connected again. The limit is below
 /// `TimeoutStartSec` in scripts/quickio.service. If a process listens on the address, the server waits one second.

@@ -261,6 +261,9 @@ metrics! {
         SubscriptionsRefusedLimit = "subscriptions_refused_limit", "subscriptions",
             "Subscriptions answered with 420 because of clients-subs-max, clients-subs-total, clients-subs-min or \
              paths-bytes-max, or because other shards were behind.";
+        RateBucketsEvicted = "rate_buckets_evicted", "buckets",
+            "Token buckets of rates of rules that were dropped before they were full, because too many were in use: their \
+             clients may have sent a few events too many. Those of addresses are counted on shard 0.";
         SubscriptionsRefusedApp = "subscriptions_refused_app", "subscriptions",
             "Subscriptions refused by an application.";
         CallbacksIssued = "callbacks_issued", "callbacks",
@@ -405,6 +408,8 @@ metrics! {
             "Connections, HTTP sessions and workers that are not listened to for that reason.";
         InputBytesHeld = "input_bytes_held", "bytes",
             "Bytes that were received from them and are not handled yet.";
+        RateBucketBytes = "rate_bucket_bytes", "bytes",
+            "Memory of the token buckets of rates of rules. Those of addresses are counted on shard 0.";
         CallbacksOpen = "callbacks_open", "callbacks",
             "Server callbacks that clients may still fire.";
         WorkerLinks = "worker_links", "links",
@@ -515,6 +520,47 @@ impl AppStatistics {
         for (ours, theirs) in self.latencies.iter_mut().zip(&other.latencies) {
             ours.merge(theirs);
         }
+    }
+}
+
+metrics! {
+    /// A counter of each rule.
+    RuleCounter {
+        SubscriptionsRefused = "rule_subscriptions_refused", "subscriptions",
+            "Subscriptions that the rule refused: answered with 401.";
+        SubscriptionsEnded = "rule_subscriptions_ended", "subscriptions",
+            "Subscriptions that ended because rules were changed, and the rule does not allow them.";
+        EventsRefused = "rule_events_refused", "events",
+            "Events that the rule refused: answered with 401.";
+        EventsLimited = "rule_events_limited", "events",
+            "Events above a rate of the rule: answered with 420.";
+    }
+}
+
+/// The counters of one rule on one shard, or the sum over several shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedRule {
+    /// The path, which is unique among the rules of the server.
+    pub path: Arc<str>,
+    values: [u64; RuleCounter::COUNT],
+}
+
+impl NamedRule {
+    /// Returns counters that are all zero, for the rule with this path.
+    #[must_use]
+    pub fn new(path: &str) -> NamedRule {
+        NamedRule { path: path.into(), values: [0; RuleCounter::COUNT] }
+    }
+
+    /// Adds `n` to a counter.
+    pub fn add(&mut self, counter: RuleCounter, n: u64) {
+        self.values[counter as usize] += n;
+    }
+
+    /// Returns the value of a counter.
+    #[must_use]
+    pub fn get(&self, counter: RuleCounter) -> u64 {
+        self.values[counter as usize]
     }
 }
 
@@ -707,6 +753,8 @@ pub struct Snapshot {
     pub latencies: Latencies,
     /// The applications, in the same order on all shards.
     pub apps: Vec<NamedApp>,
+    /// The rules. While rules are changed, shards may have different ones.
+    pub rules: Vec<NamedRule>,
 }
 
 impl Snapshot {
@@ -740,6 +788,18 @@ impl Snapshot {
                 None => self.apps.push(theirs.clone()),
             }
         }
+        for (index, theirs) in other.rules.iter().enumerate() {
+            // Nearly always, all shards have the same rules.
+            let is_same = |ours: &&mut NamedRule| ours.path == theirs.path;
+            let at_index = self.rules.get(index).is_some_and(|ours| ours.path == theirs.path);
+            let ours = if at_index { self.rules.get_mut(index) } else { self.rules.iter_mut().find(is_same) };
+            match ours {
+                Some(ours) => {
+                    RuleCounter::ALL.iter().for_each(|&counter| ours.add(counter, theirs.get(counter)))
+                }
+                None => self.rules.push(theirs.clone()),
+            }
+        }
     }
 }
 
@@ -751,12 +811,14 @@ pub fn docs() -> String {
     let timings = Timing::ALL.iter().map(|timing| timing.metric());
     let app_counters = AppCounter::ALL.iter().map(|counter| counter.metric());
     let app_timings = AppTiming::ALL.iter().map(|timing| timing.metric());
+    let rule_counters = RuleCounter::ALL.iter().map(|counter| counter.metric());
     let tables = [
         table("Counters", counters),
         table("Gauges", gauges),
         table("Latencies", timings),
         table("Counters of each application", app_counters),
         table("Latencies of each application", app_timings),
+        table("Counters of each rule", rule_counters),
     ];
     tables.join("\n")
 }
@@ -780,7 +842,14 @@ mod tests {
         let timings = Timing::ALL.iter().map(|timing| timing.metric());
         let app_counters = AppCounter::ALL.iter().map(|counter| counter.metric());
         let app_timings = AppTiming::ALL.iter().map(|timing| timing.metric());
-        counters.chain(gauges).chain(timings).chain(app_counters).chain(app_timings).collect()
+        let rule_counters = RuleCounter::ALL.iter().map(|counter| counter.metric());
+        counters
+            .chain(gauges)
+            .chain(timings)
+            .chain(app_counters)
+            .chain(app_timings)
+            .chain(rule_counters)
+            .collect()
     }
 
     #[test]
@@ -842,7 +911,14 @@ mod tests {
         three.app(0).add_answer(500);
         three.app(0).add_answer(200);
         three.app(0).record(AppTiming::Answer, Duration::from_micros(5));
+        for (path, events) in [("/a", 1), ("/b", 2)] {
+            three.rules.push(NamedRule::new(path));
+            three.rules.last_mut().unwrap().add(RuleCounter::EventsLimited, events);
+        }
         two.merge(&three);
+        // A shard that has other rules already.
+        three.rules.reverse();
+        three.rules.push(NamedRule::new("/c"));
         two.merge(&three);
 
         one.merge(&two);
@@ -855,5 +931,7 @@ mod tests {
         let counts = [AppCounter::Failures, AppCounter::Refusals].map(|counter| statistics.get(counter));
         assert_eq!((&**name, counts), ("chat", [2, 0]));
         assert_eq!(statistics.latency(AppTiming::Answer).summary().count, 2);
+        let limited = one.rules.iter().map(|rule| (&*rule.path, rule.get(RuleCounter::EventsLimited)));
+        assert!(limited.eq([("/a", 2), ("/b", 4), ("/c", 0)]));
     }
 }

@@ -22,12 +22,15 @@ mod source;
 /// clients use the same ring.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["cli", "server"]),
-    ("cli", &["server", "mangler", "protocol", "event", "config", "log"]),
+    ("cli", &["server", "mangler", "protocol", "event", "config", "rules", "log"]),
     ("bin", &["qev"]),
-    ("server", &["shard", "admin", "api", "app", "tls", "qev", "config", "identity", "log"]),
+    ("server", &["shard", "admin", "api", "app", "tls", "qev", "config", "identity", "rules", "log"]),
     (
         "shard",
-        &["api", "app", "protocol", "tls", "client", "event", "qev", "config", "identity", "web", "log"],
+        &[
+            "api", "app", "protocol", "tls", "client", "event", "qev", "config", "identity", "rules", "web",
+            "log",
+        ],
     ),
     ("app", &["client", "event", "identity", "log"]),
     ("client", &["event", "qev"]),
@@ -39,7 +42,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("metrics", &["qev"]),
     ("log", &["config"]),
     ("config", &["identity", "rules"]),
-    ("rules", &[]),
+    ("rules", &["event"]),
     ("event", &[]),
     ("identity", &["rules"]),
     ("qev", &[]),
@@ -66,6 +69,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("connection", &["frames"]),
             ("messages", &["addresses", "auth", "sessions"]),
             // Owners of a piece of state.
+            ("access", &["addresses"]),
             ("acceptor", &[]),
             ("addresses", &[]),
             ("api_queue", &[]),
@@ -93,6 +97,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             (
                 "state",
                 &[
+                    "access",
                     "acceptor",
                     "api_queue",
                     "addresses",
@@ -247,6 +252,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
         "server",
         &[
             ("left_over", &[]),
+            ("open", &[]),
             ("unix_socket", &[]),
             ("listen", &["left_over", "unix_socket"]),
             ("mailboxes", &[]),

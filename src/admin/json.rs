@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use super::process::Process;
 use super::{CertificateExpiry, Info};
 use crate::metrics::{
-    AppCounter, AppStatistics, AppTiming, Counter, Counters, Gauge, Gauges, Latencies, NamedApp, Snapshot,
-    Timing,
+    AppCounter, AppStatistics, AppTiming, Counter, Counters, Gauge, Gauges, Latencies, NamedApp, NamedRule,
+    RuleCounter, Snapshot, Timing,
 };
 use crate::qev::stats::Summary;
 
@@ -124,6 +124,8 @@ struct Part<'a> {
     timers: &'a Latencies,
     #[serde(serialize_with = "apps")]
     apps: &'a [NamedApp],
+    #[serde(serialize_with = "rules")]
+    rules: &'a [NamedRule],
 }
 
 /// One application.
@@ -142,6 +144,7 @@ impl<'a> Part<'a> {
             gauges: &snapshot.gauges,
             timers: &snapshot.latencies,
             apps: &snapshot.apps,
+            rules: &snapshot.rules,
         }
     }
 }
@@ -163,6 +166,20 @@ fn apps<S: Serializer>(apps: &[NamedApp], serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_map(
         apps.iter().map(|app| (&*app.name, AppPart { counters: &app.statistics, timers: &app.statistics })),
     )
+}
+
+fn rules<S: Serializer>(rules: &[NamedRule], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(rules.iter().map(|rule| (&*rule.path, RulePart(rule))))
+}
+
+/// One rule.
+struct RulePart<'a>(&'a NamedRule);
+
+impl Serialize for RulePart<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = |&counter: &RuleCounter| (counter.metric().name, self.0.get(counter));
+        serializer.collect_map(RuleCounter::ALL.iter().map(value))
+    }
 }
 
 fn app_counters<S: Serializer>(statistics: &AppStatistics, serializer: S) -> Result<S::Ok, S::Error> {

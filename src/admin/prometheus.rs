@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::Info;
 use super::process::Process;
-use crate::metrics::{AppCounter, AppTiming, Counter, Gauge, Metric, Snapshot, Timing};
+use crate::metrics::{AppCounter, AppTiming, Counter, Gauge, Metric, RuleCounter, Snapshot, Timing};
 use crate::qev::stats::Summary;
 
 /// The media type of the page.
@@ -28,6 +28,9 @@ pub(super) fn metrics(info: &Info, process: &Process, shards: &[Snapshot]) -> Ve
     }
     for &timing in AppTiming::ALL {
         page.app_summary(timing, shards);
+    }
+    for &counter in RuleCounter::ALL {
+        page.rule_counter(counter, shards);
     }
     page.server(info);
     page.process(process);
@@ -96,6 +99,17 @@ impl MetricsPage {
             for app in &snapshot.apps {
                 let summary = app.statistics.latency(timing).summary();
                 self.summary_samples(&name, &[("app", &app.name), ("shard", &shard)], &summary);
+            }
+        }
+    }
+
+    fn rule_counter(&mut self, counter: RuleCounter, shards: &[Snapshot]) {
+        let Metric { name, help, .. } = counter.metric();
+        let name = format!("quickio_{name}_total");
+        self.family(&name, "counter", help);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            for rule in &snapshot.rules {
+                self.sample(&name, &[("rule", &rule.path), ("shard", &shard)], rule.get(counter));
             }
         }
     }

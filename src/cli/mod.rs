@@ -22,6 +22,7 @@ mod clienttest;
 mod command;
 mod completions;
 mod connect;
+mod explain;
 mod help;
 mod help_command;
 mod lines;
@@ -46,6 +47,7 @@ use std::process::ExitCode;
 /// All commands, in the order in which they are shown.
 static COMMANDS: &[&Subcommand] = &[
     &check::COMMAND,
+    &explain::COMMAND,
     &publish::COMMAND,
     &subscribe::COMMAND,
     &test_app::COMMAND,

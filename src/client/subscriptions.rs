@@ -298,6 +298,25 @@ impl Subscriptions {
         &self.entries[path.index()].subscribers
     }
 
+    /// Returns the path of a client's pending subscription, or `None` if the client has none with this id.
+    pub fn pending_path(&self, client: u32, path: PathId) -> Option<&Path> {
+        match self.state(client, path) {
+            Some(SubscriptionState::Pending) => Some(self.path(path)),
+            _ => None,
+        }
+    }
+
+    /// Returns the number of ids, some of which may be vacant.
+    pub fn path_ids(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the path whose id has this index, and its active subscribers, or `None` if the id is vacant.
+    pub fn subscribers_at(&self, index: usize) -> Option<(&Path, &[Subscriber])> {
+        let entry = &self.entries[index];
+        entry.path.as_ref().map(|path| (path, &*entry.subscribers))
+    }
+
     /// Records that another shard has subscribers of the path.
     pub fn add_remote(&mut self, path: &Path, shard: u16) {
         let (word, bit) = remote_bit(shard);

@@ -183,6 +183,10 @@ pub enum ConfigError {
     #[error("test-app needs the name or the file of an application")]
     MissingApp,
 
+    /// A `quickio explain` without a path.
+    #[error("explain needs a path, such as /chat/rust")]
+    MissingPath,
+
     /// A setting of an application whose type is not allowed.
     #[error(
         "the setting `{key}` of the application {app} is a TOML {toml_type}; it must be a string, a number or a boolean ({location})"

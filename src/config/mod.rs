@@ -12,6 +12,7 @@
 //! | `resolve` | converts raw values into a `Config` and checks the relations between settings |
 //! | `value` | parses the text of one value: counts, durations, addresses |
 //! | `clienttest` | the flags and modes that only `quickio clienttest` has |
+//! | `explain` | the arguments of `quickio explain` |
 //! | `changes` | the settings that differ between two configurations |
 //! | `generate` | the table as `--help`, as a settings file, and as the table in the docs |
 //! | `error` | the errors, each with the location of the value that caused it |
@@ -25,6 +26,7 @@ mod changes;
 pub mod clienttest;
 pub mod entries;
 mod error;
+mod explain;
 mod foreign;
 mod generate;
 mod resolve;
@@ -53,6 +55,7 @@ pub use api_keys::{ApiKeySetting, Scope};
 pub use changes::changed;
 pub use clienttest::ClientTestConfig;
 pub use error::{ConfigError, Location};
+pub use explain::{ExplainConfig, explain_from_args};
 pub use generate::{GeneratedText, docs, help, settings_file, version, wrap};
 pub use secret::{FileSecret, SecretError};
 pub use suggest::nearest;

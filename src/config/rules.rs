@@ -4,7 +4,7 @@ use super::Config;
 use super::entries::{ArrayEntry, EntryKey, EntrySetting, KeyDefault, KeyKind};
 use super::error::{ConfigError, Location};
 use crate::limits::RULES_MAX;
-use crate::rules::{Access, Pattern, Rate, Rule};
+use crate::rules::{Access, Pattern, Rate, Rule, Segment};
 
 /// The row of the rules.
 pub(super) static RULES: EntrySetting = EntrySetting {
@@ -69,6 +69,10 @@ fn add(entry: &ArrayEntry<'_>, config: &mut Config) -> Result<(), ConfigError> {
     let bad = |key: &'static str| move |problem: String| entry.problem(key, problem);
     let pattern: Pattern =
         entry.required("path").parse().map_err(|error| entry.problem("path", format!("{error}")))?;
+    if pattern.segments().next() == Some(Segment::Text("qio")) {
+        let problem = "the server's own events under /qio are not subject to rules";
+        return Err(entry.problem("path", problem.into()));
+    }
     let access = |key: &str| Access::ALL[entry.choice(key).expect("it has a default")];
     let rule = Rule {
         on: access("on"),

@@ -5,6 +5,7 @@ use super::apps;
 use super::auth;
 use super::error::ServerError;
 use super::listen;
+use super::open;
 use super::resources::Needs;
 use super::shards;
 use super::tls;
@@ -28,6 +29,7 @@ pub(super) fn run(config: &Config) -> Result<(), ServerError> {
     // Invalid values were reported before.
     report.passed("settings: all values are valid");
     config.warnings.iter().for_each(|warning| report.warn(warning));
+    open::warning(config).iter().for_each(|warning| report.warn(warning));
     match probe() {
         Ok(kernel) => report.passed(&format!("kernel: Linux {} has what shards need", kernel.release)),
         Err(error) => report.failed("kernel", &error.into()),

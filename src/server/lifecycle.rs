@@ -6,6 +6,7 @@ use super::auth::{AuthError, AuthService};
 use super::error::ServerError;
 use super::listen::{self, BoundListeners};
 use super::notify::ServiceManager;
+use super::open;
 use super::reload::{ReadSettings, Reloads};
 use super::report::StatisticsReport;
 use super::resources::Needs;
@@ -27,6 +28,7 @@ use crate::qev::clock::{Clock, ClockHandle, nanos};
 use crate::qev::control::{Spawner, TlsAcceptor};
 use crate::qev::probe::{KernelFeatures, probe};
 use crate::qev::runtime;
+use crate::rules::RuleSet;
 use crate::shard::ControlMessage;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 use std::io;
@@ -82,6 +84,7 @@ fn run_logged(
 /// Logs the settings that are probably mistakes.
 fn log_warnings(config: &Config, loaded: &LoadedApplications) {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    open::warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
     if loaded.apps().is_empty() {
         tracing::warn!(
             "no application runs: the server handles only its own events under /qio. Set app, such as --app relay or \
@@ -351,6 +354,19 @@ impl RunningServer {
         }
     }
 
+    /// Passes the rules of the settings on.
+    fn change_rules(&self) {
+        let rules = Arc::new(RuleSet::new(self.config.rules.clone()));
+        let told = self.threads.mailboxes().send_to_all(|| ControlMessage::Rules(Arc::clone(&rules)));
+        if told < self.threads.len() {
+            tracing::error!(
+                told,
+                shards = self.threads.len(),
+                "some shards are stuck and keep the old rules; restart the server"
+            );
+        }
+    }
+
     /// Handles SIGUSR1.
     fn report_statistics(&mut self) {
         match self.services.control() {
@@ -364,7 +380,12 @@ impl RunningServer {
         self.manager.reloading();
         let has_workers = |name: &str| self.workers.iter().any(|app| app.name() == name);
         match reloads.read(&self.config, has_workers) {
-            Ok(config) => self.config = config,
+            Ok(config) => {
+                let before = std::mem::replace(&mut self.config, config);
+                if self.config.rules != before.rules {
+                    self.change_rules();
+                }
+            }
             Err(error) => {
                 tracing::error!("the reload failed; the server keeps its settings and its workers: {error}");
                 let status = serving_status(&self.listeners);

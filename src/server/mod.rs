@@ -37,6 +37,7 @@ mod listen;
 mod mailboxes;
 mod memory;
 mod notify;
+mod open;
 mod reload;
 mod report;
 mod resources;

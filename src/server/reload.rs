@@ -10,7 +10,7 @@ pub type ReadSettings = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
 
 /// The settings that a reload applies. All others are used when a shard, a listener or a worker is created, or decide how
 /// much memory is reserved.
-const APPLIED: [&str; 3] = ["log-level", "shutdown-timeout", "api-keys"];
+const APPLIED: [&str; 4] = ["log-level", "shutdown-timeout", "rules", "api-keys"];
 
 /// The settings of TLS. A reload applies them if the server takes TLS before and after it: the kind of a listener does not
 /// change.
@@ -64,6 +64,7 @@ impl Reloads {
         config.log_level = new.log_level;
         config.shutdown_timeout = new.shutdown_timeout;
         config.api_keys = new.api_keys;
+        config.rules = new.rules;
         if keeps_tls {
             config.tls_cert = new.tls_cert;
             config.tls_key = new.tls_key;

@@ -74,7 +74,7 @@ impl State {
                 if let Some(promised) = promised {
                     self.metrics.app(app).record(AppTiming::Answer, promised.elapsed());
                 }
-                self.decided(reply_to, path, decision);
+                self.decided_later(reply_to, path, decision);
             }
             Command::Send { client, path, data, callback } => {
                 self.send(app, client, &path, data, callback.map(Callback::from));

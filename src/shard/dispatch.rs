@@ -30,6 +30,12 @@ impl State {
         // Nearly every path is already clean; the buffer then stays empty.
         let mut scratch = String::new();
         let path = PathRef::clean(event.path, &mut scratch).ok();
+        if self.access.has_rules() {
+            if let Some(refusal) = path.and_then(|path| self.refuse_event(slot, reply_to, path)) {
+                self.answer(0, reply_to, refusal);
+                return self.record_routed();
+            }
+        }
         let routed = path.and_then(|path| self.apps.route(path).map(|(index, extra)| (path, index, extra)));
         match routed {
             Some((path, index, extra)) => {
@@ -54,6 +60,12 @@ impl State {
                 self.answer(0, reply_to, Answer::refusal(404, None));
             }
         }
+        self.record_routed();
+    }
+
+    /// Records how long the turn has taken until an event was handled.
+    #[inline]
+    fn record_routed(&mut self) {
         self.metrics.latencies.record(Timing::Route, nanos().saturating_sub(self.time.now_ns()));
     }
 

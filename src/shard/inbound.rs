@@ -94,6 +94,7 @@ impl State {
             ControlMessage::Snapshot(mut reply) => drop(reply.try_send((self.mesh.shard(), self.snapshot()))),
             ControlMessage::Workers(event) => self.handle_worker_event(event),
             ControlMessage::Shutdown { deadline_ns } => self.begin_shutdown(deadline_ns),
+            ControlMessage::Rules(rules) => self.set_rules(rules),
             ControlMessage::Tls(config) => self.listeners.set_tls(config),
             ControlMessage::AuthKeys(keys) => self.auth.set_keys(keys),
             ControlMessage::TokenVerified(verified) => self.token_verified(*verified),

@@ -9,6 +9,7 @@ use crate::event::path::Path;
 use crate::identity::KeySet;
 use crate::metrics::Snapshot;
 use crate::protocol::http::Sid;
+use crate::rules::RuleSet;
 use crate::tls::TlsContext;
 use futures_channel::mpsc;
 use std::sync::Arc;
@@ -83,6 +84,8 @@ pub enum ControlMessage {
     AuthKeys(Arc<KeySet>),
     /// A token was verified beside the shard.
     TokenVerified(Box<VerifiedToken>),
+    /// Rules have changed.
+    Rules(Arc<RuleSet>),
     /// A test has moved the clock; the reply is sent once everything due by then is done.
     ClockMoved(mpsc::Sender<()>),
 }

@@ -5,12 +5,11 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `auth`, `client_facts`, `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`, `listeners`,
-//!   `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`;
+//!   `access`, `auth`, `client_facts`, `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`,
+//!   `listeners`, `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `authenticate`, `intake`, `links`, `http`,
-//!   `dispatch`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`, `handshakes`,
-//!   `records`, `sealing`, `api`,
-//!   `api_questions`;
+//!   `dispatch`, `rules`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`,
+//!   `handshakes`, `records`, `sealing`, `api`, `api_questions`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -23,6 +22,7 @@
 //! | HTTP: requests find their session, output finds its request | `http` |
 //! | an event: its text, path, handler, and answer | `dispatch` |
 //! | tokens: who clients are, and what they may send before | `authenticate` |
+//! | events and subscriptions that rules refuse, and subscriptions that changed rules do not allow | `rules` |
 //! | the commands that handlers, threads and other shards queue | `apply`, `subscribe` |
 //! | peers that are not listened to while other shards are behind | `backpressure` |
 //! | peers that are silent for long | `dormant` |
@@ -33,6 +33,7 @@
 
 mod accept;
 mod acceptor;
+mod access;
 mod addresses;
 mod api;
 mod api_questions;
@@ -76,6 +77,7 @@ mod pubsub;
 mod receive_shares;
 mod records;
 mod refused;
+mod rules;
 mod sealing;
 mod sessions;
 #[cfg(test)]
@@ -186,9 +188,10 @@ impl<K: Kernel> Loop<K> {
         state.run_timers(codecs);
         state.check_sends(kernel);
         state.set_mark();
-        // 6. Subscriptions of clients that have disconnected.
+        // 6. Subscriptions of clients that have disconnected, and those that changed rules do not allow.
         state.mesh.begin(SHARD);
         state.end_subscriptions();
+        state.enforce_rules();
         // 7. Broadcasts into outboxes, output of HTTP sessions to its requests, ends that were decided.
         state.settle(codecs);
         // 8. One send for each client that has output.

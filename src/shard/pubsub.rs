@@ -11,7 +11,8 @@ use super::frames::{COALESCED_BYTES_MAX, encode_event};
 use crate::app::Json;
 use crate::client::ClientId;
 use crate::client::subscriptions::{
-    DecisionOutcome, EndedSubscription, PathId, SubscribeOutcome, Subscriptions, UnsubscribeOutcome,
+    DecisionOutcome, EndedSubscription, PathId, SubscribeOutcome, Subscriber, Subscriptions,
+    UnsubscribeOutcome,
 };
 use crate::event::path::{Path, PathRef};
 use crate::event::text;
@@ -297,6 +298,21 @@ impl PubSub {
     /// The path of an id that is in use.
     pub fn path(&self, path: PathId) -> &Path {
         self.subscriptions.path(path)
+    }
+
+    /// The path of a client's subscription that waits for a decision.
+    pub fn pending_path(&self, client: u32, path: PathId) -> Option<&Path> {
+        self.subscriptions.pending_path(client, path)
+    }
+
+    /// The number of indices of paths; some of them may have no path.
+    pub fn path_ids(&self) -> usize {
+        self.subscriptions.path_ids()
+    }
+
+    /// The path with this index, and its subscribers on this shard. `None` if there is no path.
+    pub fn subscribers_at(&self, index: usize) -> Option<(&Path, &[Subscriber])> {
+        self.subscriptions.subscribers_at(index)
     }
 
     /// Notes that another shard has subscribers for a path.

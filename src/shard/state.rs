@@ -5,6 +5,7 @@
 //! take them as an argument.
 
 use super::acceptor::Acceptor;
+use super::access::AccessControl;
 use super::addresses::Addresses;
 use super::api_queue::ApiQueue;
 use super::apps::Apps;
@@ -41,6 +42,7 @@ use crate::qev::fair::Pool;
 use crate::qev::mesh::Port;
 use crate::qev::ring::Wait;
 use crate::qev::shrink::List;
+use crate::rules::{Buckets, RuleSet};
 use crate::tls::TlsContext;
 use ahash::{AHashMap, RandomState};
 use futures_channel::mpsc;
@@ -68,6 +70,10 @@ pub struct SharedState {
     pub outboxes_bytes_max: usize,
     /// The memory, in bytes, that the incomplete messages of all connections may take together.
     pub incomplete_bytes_max: usize,
+    /// The rules at the start.
+    pub rules: Arc<RuleSet>,
+    /// The token buckets of addresses.
+    pub address_buckets: Buckets,
     /// The configuration of TLS at the start, or `None` if no listener takes TLS.
     pub tls: Option<TlsContext>,
 }
@@ -93,6 +99,8 @@ impl SharedState {
                 config.clients_subs_min,
             ),
             sids: RandomState::new(),
+            rules: Arc::new(RuleSet::new(config.rules.clone())),
+            address_buckets: Buckets::new(),
             tls: None,
         }
     }
@@ -137,6 +145,7 @@ pub(super) struct State {
     pub pubsub: PubSub,
     pub addresses: Addresses,
     pub identities: Identities,
+    pub access: AccessControl,
     pub refused: RefusedConnections,
     /// The proxies that send headers of the PROXY protocol.
     pub proxy_protocol: TrustedProxies,
@@ -170,6 +179,8 @@ pub(super) struct State {
     pub date_due_ns: u64,
     /// The path of heartbeats.
     pub heartbeat: Path,
+    /// The path of the event about a subscription that has ended because the rules do not allow it any more.
+    pub revoked: Path,
 }
 
 /// Returns the origins of the web pages that may connect.
@@ -211,7 +222,9 @@ impl State {
         let addresses = Addresses::new(shared.connections_per_address_max, shards);
         let mut connections = Connections::new(id, config.outbox_bytes_max);
         connections.set_outboxes_max((shared.outboxes_bytes_max / shards) as u64);
-        let metrics = Snapshot::with_apps(apps.names());
+        let access = AccessControl::new(Arc::clone(&shared.rules), &shared.address_buckets);
+        let mut metrics = Snapshot::with_apps(apps.names());
+        metrics.rules = access.counters(&[]);
         State {
             protocol: CodecSettings {
                 message_bytes_max: config.message_bytes_max,
@@ -237,6 +250,7 @@ impl State {
             pubsub: PubSub::new(),
             addresses,
             identities: Identities::default(),
+            access,
             refused: RefusedConnections::default(),
             proxy_protocol: proxies(&config.proxy_protocol),
             proxy_headers: ProxyHeaders::default(),
@@ -257,6 +271,7 @@ impl State {
             shutdown_from: None,
             clock_watchers: Vec::new(),
             heartbeat: Path::parse("/qio/heartbeat").expect("the path is clean"),
+            revoked: Path::parse("/qio/off").expect("the path is clean"),
             config,
             shared,
         }
@@ -321,13 +336,14 @@ impl State {
         // Output that waits for the mesh is sent when the mesh has room, which it may have got at the end of a turn.
         // While it does not, the shard is woken when it gets some.
         let unblocked = self.connections.has_blocked_sessions() && !self.mesh.has_overflow();
+        let enforces = self.can_enforce_rules();
         let leaving = self.pubsub.has_leaving() && !self.links.are_full() && !self.mesh.is_stuck();
         let ends = self.connections.has_overflowed() || self.shutdown_from.is_some();
         let later = self.connections.has_discarded() || self.stalls.is_checking();
         let ready = ends || later || self.connections.has_ready() || self.mesh.has_deferred();
         let held = self.has_source_to_listen_to();
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
-        let waiting = commands || self.tls.has_waiting() || self.has_api_work();
+        let waiting = commands || enforces || self.tls.has_waiting() || self.has_api_work();
         ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting
     }
 
@@ -352,7 +368,7 @@ impl State {
     }
 
     /// Returns who the client of a connection is, or `None` if it has not authenticated.
-    #[allow(dead_code, reason = "rules ask for it")]
+    #[allow(dead_code, reason = "applications are told")]
     pub fn identity(&self, slot: u32) -> Option<&Identity> {
         self.identities.get(slot).map(|identity| &**identity)
     }
@@ -400,8 +416,14 @@ impl State {
         gauge(Gauge::InputsHeld, self.held.len());
         gauge(Gauge::InputBytesHeld, self.held.bytes());
         gauge(Gauge::CallbacksOpen, self.connections.callbacks_open());
+        // The buckets of addresses belong to no shard. Added to any shard, they make the sums complete.
+        let is_first = self.mesh.shard() == 0;
+        let addresses = Some(&self.shared.address_buckets).filter(|_| is_first);
+        let address_bytes = addresses.map_or(0, Buckets::bytes);
+        gauge(Gauge::RateBucketBytes, self.access.bucket_bytes() + address_bytes);
         let mesh = self.mesh.counters();
         let mut counter = |counter, value| snapshot.counters.add(counter, value);
+        counter(Counter::RateBucketsEvicted, self.access.evicted() + addresses.map_or(0, Buckets::evicted));
         counter(Counter::MeshSent, mesh.sent);
         counter(Counter::MeshReceived, mesh.received);
         counter(Counter::MeshOverflowed, mesh.overflowed);
@@ -473,6 +495,7 @@ impl State {
         self.api.check();
         assert!(self.goodbye_texts.is_empty(), "a turn leaves no text of an end");
         self.apps.check();
+        self.access.check(&self.metrics.rules);
     }
 }
 

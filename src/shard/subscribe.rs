@@ -13,6 +13,11 @@ use crate::qev::mesh::Class;
 impl State {
     /// Handles `/qio/on` (protocol.md, section 4).
     pub fn subscribe(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
+        if self.access.has_rules() {
+            if let Some(refusal) = self.refuse_subscription(reply_to.client, path) {
+                return self.answer(0, reply_to, refusal);
+            }
+        }
         let Some((index, rest)) = self.apps.route(path.as_ref()) else {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         };
@@ -86,6 +91,17 @@ impl State {
         if bytes > 0 {
             self.shared.path_bytes.release(bytes);
         }
+    }
+
+    /// Handles a decision that an application has made later: rules may have changed in the meantime.
+    pub fn decided_later(&mut self, reply_to: ReplyTo, id: PathId, decision: Decision) {
+        let accepts = decision == Decision::Accept && self.connections.is_connected(reply_to.client);
+        let is_allowed = || {
+            let path = self.pubsub.pending_path(reply_to.client.slot, id);
+            path.is_none_or(|path| self.still_allows(reply_to.client, path))
+        };
+        let decision = if accepts && !is_allowed() { Decision::Fail(401) } else { decision };
+        self.decided(reply_to, id, decision);
     }
 
     /// Handles an application's decision, made at once or later.

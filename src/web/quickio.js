@@ -1277,7 +1277,8 @@ globalThis.QuickIO = (() => {
       if (data === undefined) return this.#handleInvalidData(path)
       if (path.startsWith('/qio/callback/')) return this.#handleAnswer(path.slice(14), callback, data)
       if (path === '/qio/move') return this.#moveTo(data)
-      if (path === '/qio/heartbeat') {
+      if (path === '/qio/off') this.#onRevoked(data)
+      else if (path === '/qio/heartbeat') {
         if (Number(callback)) this.#sendOrQueue(`/qio/callback/${callback}`, 'null', null)
       } else if (!LOCAL_EVENTS.has(path)) {
         this.#dispatch(path, data, this.#replyTo(callback))
@@ -1389,6 +1390,12 @@ globalThis.QuickIO = (() => {
     #onSubscribed(subscription) {
       subscription.active = true
       for (const handler of subscription.handlers) handler.resolve()
+    }
+
+    /** Handles the end of a subscription that the server does not allow any more. */
+    #onRevoked(path) {
+      const subscription = this.#subscriptions.get(path)
+      if (subscription?.active) this.#onRefused(path, subscription, new QuickIOError(401, 'not allowed any more'))
     }
 
     #onRefused(path, { handlers }, error) {

@@ -28,6 +28,7 @@ mod notify;
 mod polling;
 mod quota;
 mod reload;
+mod rules;
 mod settings;
 mod shutdown;
 mod signals;

@@ -1,0 +1,169 @@
+//! The rules of a shard, the token buckets of its clients, and the progress of enforcing rules that have changed.
+
+use super::addresses::CountedAddress;
+use crate::client::ClientId;
+use crate::metrics::NamedRule;
+use crate::rules::{Access, Buckets, Rate, RuleAction, RuleSet, Subject};
+use std::sync::Arc;
+
+/// The rules that apply to clients.
+///
+/// Invariants: `rates` has an entry for each rule; there are buckets if a rule has a rate.
+pub(super) struct AccessControl {
+    rules: Arc<RuleSet>,
+    rates: Vec<RuleRates>,
+    /// The buckets of clients, from the time on when a rule has a rate.
+    buckets: Option<Box<Buckets>>,
+    /// The place up to which subscriptions have been checked since the rules changed, or `None` if all of them have been.
+    enforcing: Option<Enforcement>,
+}
+
+/// The rates of a rule, each with a number that stands for the rule and the rate in the keys of buckets.
+#[derive(Clone, Copy, Default)]
+struct RuleRates {
+    client: Option<(Rate, u64)>,
+    address: Option<(Rate, u64)>,
+}
+
+/// The judgement of the rules about an action of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RuleVerdict {
+    /// No rule matches.
+    Open,
+    /// The rule with this number allows it.
+    Allowed(usize),
+    /// The rule with this number refuses it.
+    Refused(usize),
+}
+
+/// The progress of checking all subscriptions, path by path, and the subscribers of each from the last to the first: when one
+/// is removed, the last one takes its place, and has been checked.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Enforcement {
+    /// The index of the path whose subscribers are checked.
+    pub path: usize,
+    /// The number of its subscribers that have not been checked, or `None` if none of them has been.
+    pub unchecked: Option<usize>,
+}
+
+impl AccessControl {
+    pub fn new(rules: Arc<RuleSet>, addresses: &Buckets) -> AccessControl {
+        let mut access = AccessControl { rules, rates: Vec::new(), buckets: None, enforcing: None };
+        access.set_rates(addresses);
+        access
+    }
+
+    /// Returns whether there are rules.
+    #[inline]
+    pub fn has_rules(&self) -> bool {
+        !self.rates.is_empty()
+    }
+
+    /// Replaces the rules, and begins to enforce them. `addresses` are the buckets of addresses.
+    pub fn set_rules(&mut self, rules: Arc<RuleSet>, addresses: &Buckets) {
+        self.rules = rules;
+        self.enforcing = self.has_rules_on().then(Enforcement::default);
+        self.set_rates(addresses);
+    }
+
+    /// Returns whether a rule may refuse a subscription.
+    fn has_rules_on(&self) -> bool {
+        self.rules.as_slice().iter().any(|rule| rule.on != Access::Anyone)
+    }
+
+    /// Numbers the rates. A rule that keeps its path and its rate keeps its number, and its clients their buckets.
+    fn set_rates(&mut self, addresses: &Buckets) {
+        let rules = self.rules.as_slice();
+        if rules.iter().any(|rule| rule.rate.is_some()) {
+            self.buckets.get_or_insert_default();
+        }
+        let number = |path: &str, rate: Option<Rate>| rate.map(|rate| (rate, addresses.number((path, rate))));
+        let rates = rules.iter().map(|rule| RuleRates {
+            client: number(rule.pattern.as_str(), rule.rate),
+            address: number(rule.pattern.as_str(), rule.address_rate),
+        });
+        self.rates = rates.collect();
+    }
+
+    /// Judges an action of a client on a clean path.
+    pub fn judge(&self, action: RuleAction, path: &str, subject: &Subject<'_>) -> RuleVerdict {
+        match self.rules.find(path) {
+            None => RuleVerdict::Open,
+            Some(rule) if self.rules.allows(rule, action, path, subject) => RuleVerdict::Allowed(rule),
+            Some(rule) => RuleVerdict::Refused(rule),
+        }
+    }
+
+    /// Returns the clients to whom a rule allows an action.
+    pub fn allowed(&self, rule: usize, action: RuleAction) -> Access {
+        let rule = &self.rules.as_slice()[rule];
+        match action {
+            RuleAction::On => rule.on,
+            RuleAction::Send => rule.send,
+        }
+    }
+
+    /// Takes a token for an event of a client from the buckets of a rule, and returns whether they had one.
+    #[inline]
+    pub fn take(
+        &self,
+        rule: usize,
+        client: ClientId,
+        address: Option<CountedAddress>,
+        addresses: &Buckets,
+        now_ms: u64,
+    ) -> bool {
+        let RuleRates { client: of_client, address: of_address } = self.rates[rule];
+        let now_us = now_ms.wrapping_mul(1000);
+        if let Some((rate, number)) = of_client {
+            let buckets = self.buckets.as_ref().expect("there are buckets if a rule has a rate");
+            if !buckets.take(buckets.key((number, client.slot, client.generation)), rate, now_us) {
+                return false;
+            }
+        }
+        match of_address.zip(address) {
+            Some(((rate, number), address)) => addresses.take(addresses.key((number, address)), rate, now_us),
+            None => true,
+        }
+    }
+
+    /// The memory of the buckets of clients, in bytes.
+    pub fn bucket_bytes(&self) -> usize {
+        self.buckets.as_ref().map_or(0, |buckets| buckets.bytes())
+    }
+
+    /// The number of buckets of clients that have made room for others.
+    pub fn evicted(&self) -> u64 {
+        self.buckets.as_ref().map_or(0, |buckets| buckets.evicted())
+    }
+
+    /// Returns the counters of these rules, with the counts that rules of the same paths have had before.
+    pub fn counters(&self, before: &[NamedRule]) -> Vec<NamedRule> {
+        let of_path = |path: &str| before.iter().find(|rule| &*rule.path == path).cloned();
+        let paths = self.rules.as_slice().iter().map(|rule| rule.pattern.as_str());
+        paths.map(|path| of_path(path).unwrap_or_else(|| NamedRule::new(path))).collect()
+    }
+
+    // Enforcing rules that have changed.
+
+    /// The place at which checking subscriptions goes on, if not all of them have been checked.
+    #[inline]
+    pub fn enforcing(&self) -> Option<Enforcement> {
+        self.enforcing
+    }
+
+    /// Sets the place at which checking subscriptions goes on; `None` if all of them have been checked.
+    pub fn set_enforcing(&mut self, place: Option<Enforcement>) {
+        self.enforcing = place;
+    }
+
+    /// Asserts the invariants.
+    pub fn check(&self, counters: &[NamedRule]) {
+        let rules = self.rules.as_slice();
+        assert_eq!(self.rates.len(), rules.len(), "each rule has its rates");
+        let paths = rules.iter().map(|rule| rule.pattern.as_str());
+        assert!(paths.eq(counters.iter().map(|rule| &*rule.path)), "each rule has its counters");
+        let has_rate = rules.iter().any(|rule| rule.rate.is_some());
+        assert!(!has_rate || self.buckets.is_some(), "there are buckets if a rule has a rate");
+    }
+}
