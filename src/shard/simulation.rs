@@ -14,19 +14,24 @@
 //! the connections, with sequence numbers (`seq`) or without. Between phases, some of their connections break. Some of
 //! these clients have an event stream.
 //!
+//! In half of the runs, some of the other clients speak TLS, change their keys, or give up their handshakes.
+//!
 //! After all clients have disconnected, nothing is left: no record, no session, no subscription, no count.
 
 mod browser;
 mod hostile;
 
-use super::testing::{Peer, World, client_frame, raw_message};
+use super::testing::{Peer, World, client_frame, raw_message, raw_texts, websocket_texts};
+use super::tls::client::{self, TlsClient};
 use crate::app::{Answer, Application, Context, Error, Event, LaterDecision, Registrar};
-use crate::config::Config;
+use crate::config::{Config, ListenKind};
 use crate::event::path::Path;
 use crate::metrics::Counter;
 use crate::protocol::testing::{Random, fuzz};
 use crate::protocol::websocket::frame::Opcode;
 use browser::Browser;
+use rustls::ProtocolVersion;
+use rustls::version::{TLS12, TLS13};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -76,7 +81,10 @@ enum SimTransport {
 struct SimSocket {
     peer: Peer,
     reads: bool,
+    /// The bytes as they are sent: records, if the client speaks TLS.
     unsent: Vec<u8>,
+    /// The client's side of TLS.
+    tls: Option<TlsClient>,
 }
 
 /// A client, and its state in the model.
@@ -95,6 +103,8 @@ struct SimClient {
 /// The shards, the clients and the model.
 struct Simulation {
     world: World,
+    /// The listeners take TLS too.
+    takes_tls: bool,
     clients: Vec<SimClient>,
     promises: Promises,
     /// The broadcasts of this phase: path, sender, number.
@@ -118,8 +128,12 @@ fn random_clients_receive_what_the_model_expects_and_leave_nothing_behind() {
             ..Config::default()
         };
         let shards = 1 + random.below(3);
-        let world = World::with_config(shards, config, vec![Arc::new(SimApp(Arc::clone(&promises)))]);
-        let mut sim = Simulation { world, clients: Vec::new(), promises, broadcasts: Vec::new(), number: 0 };
+        let apps: Vec<Arc<dyn Application>> = vec![Arc::new(SimApp(Arc::clone(&promises)))];
+        let takes_tls = random.once_in(2);
+        let kind = if takes_tls { ListenKind::Either } else { ListenKind::Plain };
+        let world = client::world(shards, kind, config, apps);
+        let mut sim =
+            Simulation { world, takes_tls, clients: Vec::new(), promises, broadcasts: Vec::new(), number: 0 };
         for _ in 0..1 + random.below(12) {
             sim.run_phase(random);
         }
@@ -150,7 +164,13 @@ impl Simulation {
 
     fn connect(&mut self, random: &mut Random) {
         let shard = random.below(self.world.shards.len());
+        let is_tls = self.takes_tls && random.once_in(2);
+        if is_tls && random.once_in(8) {
+            self.give_up_handshake(shard, random);
+        }
         let transport = match random.below(4) {
+            0 if is_tls => SimTransport::WebSocket(self.connect_tls(shard, random, TlsClient::upgrade)),
+            1 if is_tls => SimTransport::Raw(self.connect_tls(shard, random, TlsClient::greet)),
             0 => SimTransport::WebSocket(SimSocket::new(self.world.connect_websocket(shard))),
             1 => SimTransport::Raw(SimSocket::new(self.world.connect_raw(shard))),
             _ => SimTransport::Http(Browser::open(&mut self.world, random)),
@@ -163,6 +183,32 @@ impl Simulation {
             ever_subscribed: BTreeSet::new(),
             own_broadcasts: BTreeMap::new(),
         });
+    }
+
+    /// Connects a client with TLS, whose handshake `greet` completes.
+    fn connect_tls(
+        &mut self,
+        shard: usize,
+        random: &mut Random,
+        greet: fn(&mut TlsClient, &mut World),
+    ) -> SimSocket {
+        let version = if random.once_in(2) { &TLS12 } else { &TLS13 };
+        let mut tls = TlsClient::connect_with(&mut self.world, shard, &[version]);
+        greet(&mut tls, &mut self.world);
+        SimSocket { peer: tls.peer, reads: true, unsent: Vec::new(), tls: Some(tls) }
+    }
+
+    /// Connects somebody who leaves during the handshake, or says nothing more.
+    fn give_up_handshake(&mut self, shard: usize, random: &mut Random) {
+        let client = TlsClient::begin(&mut self.world, shard);
+        if random.once_in(2) {
+            self.world.turn(shard);
+        }
+        match random.below(3) {
+            0 => self.world.end_stream(client.peer),
+            1 => self.world.reset(client.peer),
+            _ => {}
+        }
     }
 
     fn random_step(&mut self, random: &mut Random) {
@@ -191,6 +237,7 @@ impl Simulation {
                 SimTransport::Http(browser) => browser.toggle_reading(&mut self.world, random),
             },
             38 => self.queue_event(index, "/qio/ping:0=null"),
+            39 if random.once_in(2) => self.change_key(index),
             _ => self.leave(index, random),
         }
     }
@@ -218,11 +265,23 @@ impl Simulation {
 
     fn queue_event(&mut self, index: usize, text: &str) {
         match &mut self.clients[index].transport {
-            SimTransport::Raw(socket) => socket.unsent.extend(raw_message(text)),
-            SimTransport::WebSocket(socket) => {
-                socket.unsent.extend(client_frame(Opcode::Text, text.as_bytes()))
-            }
+            SimTransport::Raw(socket) => socket.queue(&raw_message(text)),
+            SimTransport::WebSocket(socket) => socket.queue(&client_frame(Opcode::Text, text.as_bytes())),
             SimTransport::Http(browser) => browser.queue_event(text),
+        }
+    }
+
+    /// Has a client change its key, and ask for another one of the server, if it speaks TLS 1.3.
+    fn change_key(&mut self, index: usize) {
+        let (SimTransport::Raw(socket) | SimTransport::WebSocket(socket)) =
+            &mut self.clients[index].transport
+        else {
+            return;
+        };
+        let is_13 = |tls: &&mut TlsClient| tls.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        if let Some(tls) = socket.tls.as_mut().filter(is_13) {
+            tls.tls.refresh_traffic_keys().unwrap();
+            socket.unsent.extend(tls.records());
         }
     }
 
@@ -242,16 +301,23 @@ impl Simulation {
         let world = &mut self.world;
         let client = &mut self.clients[index];
         client.has_left = true;
-        let peer = match &mut client.transport {
-            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => socket.peer,
+        let socket = match &mut client.transport {
+            SimTransport::Raw(socket) | SimTransport::WebSocket(socket) => socket,
             SimTransport::Http(browser) => return browser.leave(world, random),
         };
-        match random.below(3) {
-            0 => world.end_stream(peer),
-            1 => world.reset(peer),
+        match random.below(4) {
+            0 => world.end_stream(socket.peer),
+            1 => world.reset(socket.peer),
+            2 => {
+                if let Some(tls) = &mut socket.tls {
+                    tls.send_close_notify(world);
+                }
+                world.end_stream(socket.peer);
+            }
             _ => {
-                world.send_bytes(peer, &raw_message("no event"));
-                world.end_stream(peer);
+                socket.queue(&raw_message("no event"));
+                socket.send_all(world);
+                world.end_stream(socket.peer);
             }
         }
     }
@@ -365,8 +431,8 @@ impl Simulation {
     /// Takes the broadcasts that a client received in this phase, by path.
     fn take_broadcasts(&mut self, index: usize) -> BTreeMap<usize, Vec<u64>> {
         let texts = match &mut self.clients[index].transport {
-            SimTransport::WebSocket(socket) => self.world.take_websocket_messages(socket.peer),
-            SimTransport::Raw(socket) => self.world.take_raw_messages(socket.peer),
+            SimTransport::WebSocket(socket) => websocket_texts(&socket.take_bytes(&mut self.world)),
+            SimTransport::Raw(socket) => raw_texts(&socket.take_bytes(&mut self.world)),
             SimTransport::Http(browser) => browser.take_events(&mut self.world),
         };
         let mut received: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
@@ -408,7 +474,23 @@ impl Simulation {
 
 impl SimSocket {
     fn new(peer: Peer) -> SimSocket {
-        SimSocket { peer, reads: true, unsent: Vec::new() }
+        SimSocket { peer, reads: true, unsent: Vec::new(), tls: None }
+    }
+
+    /// Queues bytes of the protocol to be sent.
+    fn queue(&mut self, bytes: &[u8]) {
+        match &mut self.tls {
+            Some(tls) => self.unsent.extend(tls.seal(bytes)),
+            None => self.unsent.extend_from_slice(bytes),
+        }
+    }
+
+    /// Takes the bytes of the protocol that the client has received.
+    fn take_bytes(&mut self, world: &mut World) -> Vec<u8> {
+        match &mut self.tls {
+            Some(tls) => tls.handle(world),
+            None => world.take_bytes(self.peer),
+        }
     }
 
     fn send_some(&mut self, world: &mut World, random: &mut Random) {

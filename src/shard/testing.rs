@@ -258,33 +258,12 @@ impl World {
 
     /// Takes the messages sent to a raw client since the last call.
     pub fn take_raw_messages(&mut self, peer: Peer) -> Vec<String> {
-        let bytes = self.take_bytes(peer);
-        let (mut texts, mut rest) = (Vec::new(), &bytes[..]);
-        while let Some((len, after)) = rest.split_first_chunk() {
-            let (text, after) = after.split_at(u64::from_be_bytes(*len) as usize);
-            texts.push(String::from_utf8(text.to_vec()).unwrap());
-            rest = after;
-        }
-        assert!(rest.is_empty(), "the last message is incomplete");
-        texts
+        raw_texts(&self.take_bytes(peer))
     }
 
     /// Takes the text messages sent to a WebSocket client since the last call.
     pub fn take_websocket_messages(&mut self, peer: Peer) -> Vec<String> {
-        let bytes = self.take_bytes(peer);
-        let (mut texts, mut rest) = (Vec::new(), &bytes[..]);
-        while let [first, len, after @ ..] = rest {
-            assert_eq!(*first, 0x81, "an unfragmented text frame");
-            let (len, after) = match (len, after) {
-                (126, [high, low, after @ ..]) => (u16::from_be_bytes([*high, *low]).into(), after),
-                (len @ ..=125, after) => (usize::from(*len), after),
-                _ => panic!("the tests send no text of 64 KiB or more"),
-            };
-            let (text, after) = after.split_at(len);
-            texts.push(String::from_utf8(text.to_vec()).unwrap());
-            rest = after;
-        }
-        texts
+        websocket_texts(&self.take_bytes(peer))
     }
 
     /// Returns whether the server has ended its stream of bytes to a peer.
@@ -862,6 +841,35 @@ fn send_id(token: Token) -> SendId {
 
 pub fn address(text: &str) -> PeerAddress {
     PeerAddress::internet(text.parse::<SocketAddr>().unwrap())
+}
+
+/// The texts of the messages that a raw client has received.
+pub fn raw_texts(bytes: &[u8]) -> Vec<String> {
+    let (mut texts, mut rest) = (Vec::new(), bytes);
+    while let Some((len, after)) = rest.split_first_chunk() {
+        let (text, after) = after.split_at(u64::from_be_bytes(*len) as usize);
+        texts.push(String::from_utf8(text.to_vec()).unwrap());
+        rest = after;
+    }
+    assert!(rest.is_empty(), "the last message is incomplete");
+    texts
+}
+
+/// The texts of the messages that a WebSocket client has received.
+pub fn websocket_texts(bytes: &[u8]) -> Vec<String> {
+    let (mut texts, mut rest) = (Vec::new(), bytes);
+    while let [first, len, after @ ..] = rest {
+        assert_eq!(*first, 0x81, "an unfragmented text frame");
+        let (len, after) = match (len, after) {
+            (126, [high, low, after @ ..]) => (u16::from_be_bytes([*high, *low]).into(), after),
+            (len @ ..=125, after) => (usize::from(*len), after),
+            _ => panic!("the tests send no text of 64 KiB or more"),
+        };
+        let (text, after) = after.split_at(len);
+        texts.push(String::from_utf8(text.to_vec()).unwrap());
+        rest = after;
+    }
+    texts
 }
 
 /// Encodes an event as a raw client sends it.

@@ -5,7 +5,7 @@
 //! Handshakes that have begun come before those that have not: a crowd has few of them half-open at any time.
 
 #[cfg(test)]
-mod client;
+pub(super) mod client;
 #[cfg(test)]
 mod tests;
 

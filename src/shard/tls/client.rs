@@ -3,7 +3,8 @@
 use crate::app::Application;
 use crate::config::{Config, ListenKind};
 use crate::protocol::OHAI;
-use crate::shard::testing::{PLACES, Peer, World, raw_message};
+use crate::protocol::websocket::frame::Opcode;
+use crate::shard::testing::{PLACES, Peer, UPGRADE, World, client_frame, raw_message, raw_texts};
 use crate::tls::{TlsContext, testing};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, SupportedProtocolVersion};
@@ -94,9 +95,21 @@ impl TlsClient {
     /// Connects a client, completes its handshakes with TLS and with raw QuickIO.
     pub fn connect_raw(world: &mut World, shard: usize) -> TlsClient {
         let mut client = TlsClient::connect(world, shard);
-        client.send(world, OHAI.as_bytes());
-        assert_eq!(client.receive(world), OHAI.as_bytes());
+        client.greet(world);
         client
+    }
+
+    /// Completes the handshake of raw QuickIO.
+    pub fn greet(&mut self, world: &mut World) {
+        self.send(world, OHAI.as_bytes());
+        assert_eq!(self.receive(world), OHAI.as_bytes());
+    }
+
+    /// Completes the handshake of a WebSocket client.
+    pub fn upgrade(&mut self, world: &mut World) {
+        self.send(world, UPGRADE);
+        self.send(world, &client_frame(Opcode::Text, OHAI.as_bytes()));
+        assert!(self.receive(world).ends_with(OHAI.as_bytes()));
     }
 
     /// The records that the client has to send.
@@ -154,13 +167,6 @@ impl TlsClient {
 
     /// The texts of the messages that the server has sent to a raw client.
     pub fn receive_events(&mut self, world: &mut World) -> Vec<String> {
-        let plain = self.receive(world);
-        let (mut texts, mut rest) = (Vec::new(), &plain[..]);
-        while let Some((len, after)) = rest.split_first_chunk() {
-            let (text, after) = after.split_at(u64::from_be_bytes(*len) as usize);
-            texts.push(String::from_utf8(text.to_vec()).unwrap());
-            rest = after;
-        }
-        texts
+        raw_texts(&self.receive(world))
     }
 }
