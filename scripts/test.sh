@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests need, and runs all tests.
 #
-#   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-benches] [--no-autobahn] [--no-fuzz] [--update-autobahn]
+#   scripts/test.sh [--quick] [--no-rust] [--no-clients] [--no-browser] [--no-tls] [--no-benches] [--no-autobahn] [--no-fuzz]
+#                   [--update-autobahn]
 #
 # The parts are rust (all tests of the crate), clients (real clients in Python and Node, the client library in Node, the
-# worker libraries and their types, the server API and its description), browser (the client library and the page in Chromium), benches, autobahn, and fuzz (a
-# few seconds of each target of scripts/fuzz.sh).
+# worker libraries and their types, the server API and its description), browser (the client library and the page in
+# Chromium), tls (testssl.sh), benches, autobahn, and fuzz (a few seconds of each target of scripts/fuzz.sh).
 #
 #   --quick             skips the benches, and Autobahn and the fuzz targets, which need optimized builds
 #   --no-PART           skips that part
@@ -13,9 +14,9 @@
 #
 # Programs are installed under target/ and in node_modules of tests/clients/node,
 # tests/clients/package and tests/browser. Packages of the
-# system (gcc, g++, fp-compiler, perl, nginx, haproxy, curl, zsh, fish, mandoc, groff, php-cli, ruby, golang-go, python3,
-# python3-venv, nodejs, npm, chromium) are installed
-# only if they are missing. The last line is `N passed, N failed`; the exit code is 0 if nothing failed.
+# system (gcc, g++, fp-compiler, perl, golang, a JDK, nginx, haproxy, curl, zsh, fish, mandoc, groff, php-cli, ruby,
+# python3, python3-venv, nodejs, npm, chromium, testssl.sh) are installed only if they are missing. The last line is
+# `N passed, N failed`; the exit code is 0 if nothing failed.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -24,7 +25,7 @@ source scripts/lib/server.sh
 readonly tools=$PWD/target/test-tools
 readonly logs=$PWD/target/test-logs
 
-rust=yes clients=yes browser=yes benches=yes autobahn=yes fuzz=yes update=
+rust=yes clients=yes browser=yes tls=yes benches=yes autobahn=yes fuzz=yes update=
 passed=0 failed=0
 
 main() {
@@ -33,6 +34,7 @@ main() {
     if [[ $rust == yes ]]; then test_rust; fi
     if [[ $clients == yes ]]; then test_clients; fi
     if [[ $browser == yes ]]; then test_browser; fi
+    if [[ $tls == yes ]]; then test_tls; fi
     if [[ $benches == yes ]]; then test_benches; fi
     if [[ $autobahn == yes ]]; then test_autobahn; fi
     if [[ $fuzz == yes ]]; then test_fuzz; fi
@@ -48,6 +50,7 @@ read_flags() {
         --no-rust) rust=no ;;
         --no-clients) clients=no ;;
         --no-browser) browser=no ;;
+        --no-tls) tls=no ;;
         --no-benches) benches=no ;;
         --no-autobahn) autobahn=no ;;
         --no-fuzz) fuzz=no ;;
@@ -119,10 +122,11 @@ test_rust() {
     install_packages fish fish
     install_packages mandoc mandoc
     install_packages groff /usr/share/groff/current/tmac/an.tmac
-    # The tests run back ends.
+    # The tests run back ends, and clients of TLS.
     install_packages php-cli php
     install_packages ruby ruby
     install_packages golang-go go
+    install_packages default-jdk-headless javac
     if cargo nextest --version >/dev/null 2>&1; then
         run rust cargo nextest run --no-fail-fast --color never
         count rust "$(sum rust '.*Summary .* ([0-9]+) passed.*')" "$(sum rust '.*Summary .* ([0-9]+) failed.*')"
@@ -193,6 +197,34 @@ test_browser() {
     fi
     run browser node tests/browser/run.mjs
     count browser "$(sum browser 'browser: ([0-9]+) passed.*')" "$(sum browser 'browser: .* ([0-9]+) failed')"
+}
+
+# Runs testssl.sh against a server with the default settings of TLS.
+test_tls() {
+    if ! install_packages testssl.sh testssl; then
+        echo "**** FAILED: the tests of TLS need Debian's testssl.sh ****" >&2
+        failed=$((failed + 1))
+        return
+    fi
+    run build cargo build --quiet
+    if [[ $code -ne 0 ]]; then
+        failed=$((failed + 1))
+        return
+    fi
+    start_server "$logs/tls.out" "$logs/tls.err" target/debug/quickio --listen tls://127.0.0.1:0 --admin off --app relay \
+        --tls-cert tests/certificates/server.pem --tls-key tests/certificates/server.key
+    if ! wait_for_server grep -qx ready "$logs/tls.out"; then
+        echo "the server did not start:" >&2
+        cat "$logs/tls.err" >&2
+        stop_server
+        failed=$((failed + 1))
+        return
+    fi
+    local port
+    port=$(sed -n 's/^listening on .*://p' "$logs/tls.out")
+    run testssl tests/testssl/run.py "localhost:$port" "$logs"
+    stop_server
+    count testssl "$(sum testssl 'testssl: ([0-9]+) passed.*')" "$(sum testssl 'testssl: .* ([0-9]+) failed')"
 }
 
 start_test_server() {

@@ -36,9 +36,9 @@ pub const DORMANT_AFTER: Duration = Duration::from_secs(30);
 /// leave room for thousands in each second. Beyond it, the one that began first ends.
 pub const TLS_HANDSHAKES_MAX: usize = 8192;
 
-/// The time of its core, in nanoseconds, that a shard spends on TLS handshakes in one turn. The one that exceeds it is
-/// completed, which takes 0.1 ms with a key of P-256, and 0.3 ms with RSA-2048; the others wait. Everybody else on the shard
-/// waits this much longer while handshakes come faster than they can be made.
+/// The time of its core, in nanoseconds, that a shard spends on TLS handshakes in one turn. A signature that is not expected
+/// to fit waits, unless it is the first one of the turn: one with a long RSA key takes longer. Everybody else on
+/// the shard waits this much longer while handshakes come faster than they can be made.
 pub const TLS_HANDSHAKES_TURN_NS: u64 = 1_000_000;
 
 /// The same for a turn in which the kernel has brought as many events as it brings at once: one or two handshakes. Others'

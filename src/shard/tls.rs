@@ -2,7 +2,7 @@
 //!
 //! A handshake takes a thousand times longer than a message, and ten thousand peers may begin one at the same time. What a
 //! peer sends during its handshake is therefore kept, and handled in order when its turn comes ([`TlsTable::pop_waiting`]).
-//! Handshakes that have begun come before those that have not: a crowd has few of them half-open at any time.
+//! Handshakes in which the server has signed come before the others: a crowd has few of them half-open at any time.
 
 #[cfg(test)]
 pub(super) mod client;
@@ -108,7 +108,7 @@ struct PhaseBlock {
 /// - a connection has a phase other than `Plain` if and only if its record says that its bytes are handled by TLS;
 /// - `secured` and `half_open` are the numbers of connections in these phases; `begun` of the latter have a state, at most
 ///   `begun_max`, and `waiting` of them wait;
-/// - each handshake that waits is once in `first`, if it has no state, or else once in `next`;
+/// - each handshake that waits is once in `next`, if the server has signed, or else once in `first`;
 /// - each handshake that has a state is in `begun_order` once.
 ///
 /// Handshakes that are complete or have ended leave their entries in the queues, which are ignored.
@@ -120,14 +120,18 @@ pub(super) struct TlsTable {
     half_open: usize,
     begun: usize,
     waiting: usize,
-    /// Handshakes that have begun, and whose peers have sent more.
+    /// Handshakes in which the server has signed, and whose peers have sent more.
     next: VecDeque<HandshakeEntry>,
-    /// Handshakes that have not begun.
+    /// Handshakes in which the server has not signed.
     first: VecDeque<HandshakeEntry>,
     /// Handshakes in the order in which they have begun.
     begun_order: VecDeque<HandshakeEntry>,
     /// The time of the core that handshakes may take in this turn.
     budget_ns: u64,
+    /// The server has signed in this turn.
+    has_signed: bool,
+    /// The time of the core that a handshake takes in which the server signs, as recent ones did.
+    signing_ns: u64,
     /// The maximum of `begun`.
     begun_max: usize,
 }
@@ -146,6 +150,8 @@ impl Default for TlsTable {
             first: VecDeque::new(),
             begun_order: VecDeque::new(),
             budget_ns: 0,
+            has_signed: false,
+            signing_ns: 0,
             begun_max: TLS_HANDSHAKES_MAX,
         }
     }
@@ -159,6 +165,7 @@ impl TlsTable {
     #[inline]
     pub fn begin_turn(&mut self) {
         self.budget_ns = TLS_HANDSHAKES_TURN_NS;
+        self.has_signed = false;
     }
 
     /// Notes that the kernel has probably more events than it has brought in this turn: handshakes get a small share of it,
@@ -328,8 +335,8 @@ impl TlsTable {
         handshake.input.extend_from_slice(data);
         let is_over = handshake.input.len() > TLS_HANDSHAKE_INPUT_BYTES_MAX;
         let entry = HandshakeEntry { slot, generation: handshake.generation };
-        let (is_new, has_begun) = (!mem::replace(&mut handshake.is_waiting, true), handshake.state.is_some());
-        match (is_new, has_begun) {
+        let (is_new, has_signed) = (!mem::replace(&mut handshake.is_waiting, true), handshake.has_signed());
+        match (is_new, has_signed) {
             (true, true) => self.next.push_back(entry),
             (true, false) => self.first.push_back(entry),
             (false, _) => {}
@@ -357,8 +364,7 @@ impl TlsTable {
 
     /// Returns whether the server has sent its signature in the handshake of a connection: what is left costs little.
     pub fn has_signed(&self, slot: u32) -> bool {
-        let TlsPhase::Handshake(handshake) = self.phase(slot) else { return false };
-        handshake.state.as_ref().is_some_and(Handshake::has_signed)
+        matches!(self.phase(slot), TlsPhase::Handshake(handshake) if handshake.has_signed())
     }
 
     /// Returns whether the peer of a handshake that waited has ended its side of the stream.
@@ -373,10 +379,16 @@ impl TlsTable {
         }
     }
 
-    /// Takes the next handshake that waits, if handshakes have not used up their share of the turn.
+    /// Takes the next handshake that waits, if what is left of the share of the turn is enough for it. The first signature of
+    /// a turn is made however long it takes.
     pub fn pop_waiting(&mut self) -> Option<u32> {
         while self.budget_ns > 0 {
-            let entry = self.next.pop_front().or_else(|| self.first.pop_front())?;
+            let has_room = !self.has_signed || self.budget_ns >= self.signing_ns;
+            let entry = match self.next.pop_front() {
+                Some(entry) => entry,
+                None if has_room => self.first.pop_front()?,
+                None => return None,
+            };
             if self.valid(entry).is_some_and(|handshake| handshake.is_waiting) {
                 return Some(entry.slot);
             }
@@ -401,10 +413,18 @@ impl TlsTable {
         let generation = handshake.generation;
         let begins = handshake.state.is_none();
         let state = handshake.state.get_or_insert_with(|| context.accept());
+        let had_signed = state.has_signed();
         let received = state.receive(&handshake.input, &mut handshake.output);
+        let has_signed_now = !had_signed && state.has_signed();
         let took_ns = core_ns().saturating_sub(before_ns);
         handshake.core_ns += took_ns;
         self.budget_ns = self.budget_ns.saturating_sub(took_ns.max(1));
+        if has_signed_now {
+            self.has_signed = true;
+            // An average, because a client that resumes its session needs no signature.
+            self.signing_ns =
+                if self.signing_ns == 0 { took_ns } else { (3 * self.signing_ns + took_ns) / 4 };
+        }
         self.waiting -= usize::from(was_waiting);
         if begins {
             self.begun += 1;
@@ -521,18 +541,33 @@ impl TlsTable {
         let counted = (self.half_opens().count(), begun, waiting);
         assert_eq!(counted, (self.half_open, self.begun, self.waiting), "TLS handshakes");
         assert!(begun <= self.begun_max, "{begun} TLS handshakes have begun");
-        let valid = |queue: &VecDeque<HandshakeEntry>, has_begun: bool| {
+        let valid = |queue: &VecDeque<HandshakeEntry>, has_signed: bool| {
             let entries = queue.iter().filter_map(|entry| self.valid(*entry));
-            entries.filter(|handshake| handshake.is_waiting && handshake.state.is_some() == has_begun).count()
+            entries.filter(|handshake| handshake.is_waiting && handshake.has_signed() == has_signed).count()
         };
-        let waiting = |has_begun: bool| {
+        let waiting = |has_signed: bool| {
             let waiting = self.half_opens().filter(|(_, handshake)| handshake.is_waiting);
-            waiting.filter(|(_, handshake)| handshake.state.is_some() == has_begun).count()
+            waiting.filter(|(_, handshake)| handshake.has_signed() == has_signed).count()
         };
-        assert_eq!(valid(&self.next, true), waiting(true), "handshakes that have begun and wait");
-        assert_eq!(valid(&self.first, false), waiting(false), "handshakes that have not begun and wait");
+        assert_eq!(
+            valid(&self.next, true),
+            waiting(true),
+            "handshakes that wait behind the server's signature"
+        );
+        assert_eq!(
+            valid(&self.first, false),
+            waiting(false),
+            "handshakes that wait for the server's signature"
+        );
         let in_order = self.begun_order.iter().filter_map(|entry| self.valid(*entry)).count();
         assert_eq!(in_order, begun, "handshakes in the order of their beginning");
+    }
+}
+
+impl HalfOpen {
+    /// Returns whether the server has sent its signature.
+    fn has_signed(&self) -> bool {
+        self.state.as_ref().is_some_and(Handshake::has_signed)
     }
 }
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Compares a report of the Autobahn suite with the committed results, case by case.
+"""Compares reports of the Autobahn suite with the committed results, case by case.
 
-usage: compare.py REPORT EXPECTED [--update]
+usage: compare.py REPORTS EXPECTED [--update]
+
+REPORTS is a folder with the folder of a report for each part of the cases.
 
 EXPECTED has a line for each case: its name, how the server behaved, how it closed. A case passes where it behaved
 and closed as expected or better. A case that is missing, or that nobody expected, fails. If AUTOBAHN_CASES chose the
@@ -24,9 +26,12 @@ def order(name):
     return [int(part) for part in name.split(".")]
 
 
-def read_report(path):
-    with open(path, encoding="utf-8") as file:
-        (cases,) = json.load(file).values()  # one agent
+def read_reports(folder):
+    cases = {}
+    for part in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, part, "index.json"), encoding="utf-8") as file:
+            (of_part,) = json.load(file).values()  # one agent
+        cases.update(of_part)
     # Verdicts such as `WRONG CODE` are written without their space: a line has three words.
     return {
         name: tuple(case[key].replace(" ", "-") for key in ("behavior", "behaviorClose"))
@@ -61,7 +66,7 @@ def failures(found, expected, whole):
 
 
 def main():
-    found = read_report(sys.argv[1])
+    found = read_reports(sys.argv[1])
     if "--update" in sys.argv[3:]:
         write_expected(sys.argv[2], found)
     failed = list(failures(found, read_expected(sys.argv[2]), "AUTOBAHN_CASES" not in os.environ))

@@ -14,6 +14,7 @@ import { outside } from './outside.mjs'
 import { page } from './page.mjs'
 import { mangled, plain } from './suite.mjs'
 import { launch } from './support/browser.mjs'
+import { tls } from './tls.mjs'
 import { runGroups, within } from './support/harness.mjs'
 import { Server } from './support/server.mjs'
 import { tokens } from './tokens.mjs'
@@ -25,7 +26,7 @@ const text = process.argv.slice(2).find((argument) => !argument.startsWith('--')
 process.on('exit', Server.killAll)
 
 const browser = await launch()
-for (const part of [plain, mangled, outside, leaving, page, documents, compression, tokens]) part(browser, all)
+for (const part of [plain, mangled, outside, leaving, page, documents, compression, tls, tokens]) part(browser, all)
 let timedOut = 0
 const results = await within(RUN_MS, runGroups(text), 'the tests').catch((error) => {
   console.log(`FAILED   ${error.message}`)

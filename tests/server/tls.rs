@@ -1,4 +1,4 @@
-//! Clients that speak TLS to a running server: rustls, curl, OpenSSL, Python and Node.
+//! Clients that speak TLS to a running server: rustls, curl, OpenSSL, Python, Node, Go and Java.
 
 use crate::support::tls::{Authority, TlsStream, connect};
 use crate::support::{Client, Conversation, DEADLINE, Server, Transport, http};
@@ -185,13 +185,15 @@ fn openssl_is_refused_another_handshake() {
     assert!(errors.contains("no renegotiation"), "{errors}");
 }
 
-/// Runs a script of this directory as a client of a server, which is returned.
-fn run_client(program: &str, script: &str) -> Server {
-    let (server, authority) = start("tls", &[]);
+/// Runs a script of this directory as a client of a server, which is returned. `program` runs it, with these arguments.
+fn run_client(program: &[&str], script: &str) -> Server {
+    let (server, authority) = start("tls", &["--clock", "manual"]);
     let path = format!("{}/tests/server/{script}", env!("CARGO_MANIFEST_DIR"));
     let port = socket_address(&server).rsplit_once(':').unwrap().1;
-    let output = Command::new(program).args([&path, port, &authority.path("ca.pem")]).output();
-    let output = output.unwrap_or_else(|error| panic!("{program} does not run: {error}"));
+    let mut command = Command::new(program[0]);
+    // Go would look for a module.
+    command.args(&program[1..]).args([&path, port, &authority.path("ca.pem")]).env("GO111MODULE", "off");
+    let output = command.output().unwrap_or_else(|error| panic!("{program:?} does not run: {error}"));
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
         "ok\n",
@@ -204,14 +206,26 @@ fn run_client(program: &str, script: &str) -> Server {
 
 #[test]
 fn python_speaks_tls() {
-    let server = run_client("python3", "tls.py");
+    let server = run_client(&["python3"], "tls.py");
     assert_eq!(server.stats().value("tls_truncated"), 0, "all of its ends were orderly");
     assert_eq!(server.stats().value("tls_resumed"), 2);
 }
 
 #[test]
 fn node_speaks_tls() {
-    run_client("node", "tls.mjs");
+    run_client(&["node"], "tls.mjs");
+}
+
+#[test]
+fn go_speaks_tls() {
+    let server = run_client(&["go", "run"], "tls.go");
+    assert_eq!(server.stats().value("tls_resumed"), 2);
+}
+
+#[test]
+fn java_speaks_tls() {
+    let server = run_client(&["java"], "Tls.java");
+    assert_eq!(server.stats().value("tls_resumed"), 2);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::error::TlsError;
 use super::files::FilesRead;
 use super::x509::Facts;
 use httpdate::fmt_http_date;
+use rustls::SignatureAlgorithm;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,6 +24,10 @@ const KEYS: &str = "tls-key";
 /// A certificate that expires earlier than this after it was loaded causes a warning: whoever issues certificates for 90
 /// days has renewed them 30 days before, and those for a week are renewed in its middle.
 const EXPIRY_WARNING: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
+/// The length of the longest RSA key whose handshakes fit into a shard's share of a turn for them
+/// (`TLS_HANDSHAKES_TURN_NS`). docs/benchmarks.md has what they cost.
+const RSA_BITS_MAX: usize = 2048;
 
 /// A certificate that the server can present.
 pub(super) struct KeyPair {
@@ -51,6 +56,7 @@ impl KeyPair {
         let key = private_key(setting, key_path, provider, files)?;
         check_pair(certificate, key_path, &chain, &key)?;
         warnings.extend(mode_warning(key_path));
+        warnings.extend(slow_key_warning(key_path, &*key));
         warnings.extend(chain_warning(certificate, &facts));
         warnings.extend(time_warning(certificate, &facts, SystemTime::now()));
         let expires = facts.iter().map(|facts| facts.not_after).min().expect("a chain has a certificate");
@@ -159,6 +165,21 @@ fn mode_warning(path: &Path) -> Option<String> {
     })
 }
 
+/// Returns a warning if a key signs so slowly that the clients of a shard notice each handshake.
+fn slow_key_warning(path: &Path, key: &dyn SigningKey) -> Option<String> {
+    /// The length of a public RSA key in DER without its modulus, if that has 1024 to 16384 bits.
+    const DER_BYTES: usize = 38;
+    let public = key.public_key().filter(|_| key.algorithm() == SignatureAlgorithm::RSA)?;
+    let bits = public.len().saturating_sub(DER_BYTES) * 8;
+    (bits > RSA_BITS_MAX).then(|| {
+        format!(
+            "the RSA key in {} has {bits} bits: each TLS handshake takes milliseconds, in which other clients wait; use an \
+             ECDSA key (P-256), or an RSA key with {RSA_BITS_MAX} bits",
+            path.display()
+        )
+    })
+}
+
 /// Returns a warning if a certificate is not followed by that of its issuer: many clients refuse such a chain.
 fn chain_warning(path: &Path, facts: &[Facts]) -> Option<String> {
     let broken = facts.windows(2).position(|pair| pair[0].issuer != pair[1].subject)?;
@@ -217,6 +238,18 @@ mod tests {
                 }
                 (expected, warning) => panic!("{expected:?}: {warning:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn keys_that_sign_slowly_are_told() {
+        for (name, is_slow) in [("server", false), ("p384", false), ("rsa", false), ("rsa4096", true)] {
+            let path = format!("{}/tests/certificates/{name}.key", env!("CARGO_MANIFEST_DIR"));
+            let provider = rustls::crypto::aws_lc_rs::default_provider();
+            let key = private_key(KEYS, Path::new(&path), &provider, &mut FilesRead::new()).unwrap();
+            let warning = slow_key_warning(Path::new(&path), &*key);
+            assert_eq!(warning.is_some(), is_slow, "{warning:?}");
+            assert!(warning.is_none_or(|warning| warning.contains("has 4096 bits")));
         }
     }
 

@@ -289,6 +289,42 @@ fn a_turn_is_limited_if_the_kernel_has_more() {
     assert!(left_ns <= TLS_HANDSHAKES_BUSY_TURN_NS, "{left_ns} ns are left");
 }
 
+/// A table in which each of these slots has sent a ClientHello.
+fn waiting(slots: std::ops::Range<u32>) -> TlsTable {
+    let mut table = TlsTable::default();
+    for slot in slots {
+        table.start(slot, false);
+        table.begin(slot, 1);
+        table.add_input(slot, &testing::written(&mut TlsClient::unconnected()));
+    }
+    table
+}
+
+#[test]
+fn a_signature_that_does_not_fit_into_a_turn_waits() {
+    let context = TlsContext::new(testing::server_config("server", rustls::ALL_VERSIONS));
+    for (signing_us, in_a_turn) in [(300, 3), (500, 2), (600, 1), (5000, 1)] {
+        let mut table = waiting(0..8);
+        let now_ns = Cell::new(0);
+        let clock = || now_ns.replace(now_ns.get() + signing_us * 1000);
+        let mut signed = Vec::new();
+        // The first turn learns how long a signature takes.
+        for turn in 0..3 {
+            table.begin_turn();
+            let before = signed.len();
+            while let Some(slot) = table.pop_waiting() {
+                table.advance(slot, &context, clock);
+                assert!(table.has_signed(slot));
+                signed.push(slot);
+            }
+            let expected = if signed.len() == 8 { signed.len() - before } else { in_a_turn };
+            assert_eq!(signed.len() - before, expected, "{signing_us} us, turn {turn}");
+        }
+        assert!(signed.is_sorted(), "in order: {signed:?}");
+        table.check(8, |slot| slot < 8);
+    }
+}
+
 #[test]
 fn the_oldest_handshake_makes_room_for_a_new_one() {
     let mut world = relay(ListenKind::Tls);

@@ -9,12 +9,12 @@ const FLAGS = [
   '--disable-component-update', '--disable-sync'
 ]
 
-/** Launches a browser with a temporary profile. */
-export function launch(options = {}) {
+/** Launches a browser with a temporary profile, and with `flags` besides those that every test needs. */
+export function launch({ flags = [], ...options } = {}) {
   if (!existsSync(PROGRAM)) {
     throw new Error(`${PROGRAM} does not exist: install Debian's package chromium, or set QUICKIO_CHROMIUM to another browser`)
   }
-  return chromium.launch({ executablePath: PROGRAM, headless: true, args: FLAGS, ...options })
+  return chromium.launch({ executablePath: PROGRAM, headless: true, args: [...FLAGS, ...flags], ...options })
 }
 
 /**

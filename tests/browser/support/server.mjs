@@ -15,10 +15,23 @@ const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name
 export class Server {
   static #all = new Set()
 
+  /** The kind of the address: `tls://`, or nothing if it is plain. */
+  kind = ''
+
   /** Starts a server with `flags`, in addition to the flags that every test needs. */
   static async start(flags = APPS) {
     const server = new Server()
     server.flags = flags
+    await server.run(0)
+    return server
+  }
+
+  /** Starts a server whose address takes only TLS, with the certificate of the tests. */
+  static async secured(flags = APPS) {
+    const server = new Server()
+    server.kind = 'tls://'
+    const [certificate, key] = ['pem', 'key'].map((ending) => file(`tests/certificates/server.${ending}`))
+    server.flags = `${flags} --tls-cert ${certificate} --tls-key ${key}`
     await server.run(0)
     return server
   }
@@ -37,7 +50,7 @@ export class Server {
   }
 
   async run(port) {
-    const flags = `--listen 127.0.0.1:${port} --admin off --shards 2 ${this.flags}`.trim().split(/ +/)
+    const flags = `--listen ${this.kind}127.0.0.1:${port} --admin off --shards 2 ${this.flags}`.trim().split(/ +/)
     const args = [...(this.command ?? []), ...flags]
     this.process = spawn(BINARY, args, { stdio: ['ignore', 'pipe', 'pipe'], env: ENVIRONMENT })
     Server.#all.add(this)
@@ -56,7 +69,7 @@ export class Server {
     const failed = this.ended.then(() => { throw new Error(`the server did not start: ${errors}`) })
     failed.catch(() => {})
     await Promise.race([ready, failed])
-    this.address = lines.match(/^listening on (.*)$/m)[1]
+    this.address = lines.match(/^listening on (.*)$/m)[1].replace(this.kind, '')
     this.proxy = lines.match(/^proxy on (.*)$/m)?.[1]
     this.admin = lines.match(/^admin on (.*)$/m)?.[1]
   }
@@ -66,7 +79,7 @@ export class Server {
   }
 
   get url() {
-    return `http://${this.address}`
+    return `${this.kind ? 'https' : 'http'}://${this.address}`
   }
 
   /** Stops the server. Throws if its exit code is not 0. */
