@@ -5,6 +5,7 @@ use crate::client::ClientId;
 use crate::metrics::NamedRule;
 use crate::rules::{Access, Buckets, Rate, RuleAction, RuleSet, Subject};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The rules that apply to clients.
 ///
@@ -16,6 +17,8 @@ pub(super) struct AccessControl {
     buckets: Option<Box<Buckets>>,
     /// The place up to which subscriptions have been checked since the rules changed, or `None` if all of them have been.
     enforcing: Option<Enforcement>,
+    /// The time at which the rules were changed last.
+    changed: Option<Instant>,
 }
 
 /// The rates of a rule, each with a number that stands for the rule and the rate in the keys of buckets.
@@ -48,7 +51,8 @@ pub(super) struct Enforcement {
 
 impl AccessControl {
     pub fn new(rules: Arc<RuleSet>, addresses: &Buckets) -> AccessControl {
-        let mut access = AccessControl { rules, rates: Vec::new(), buckets: None, enforcing: None };
+        let mut access =
+            AccessControl { rules, rates: Vec::new(), buckets: None, enforcing: None, changed: None };
         access.set_rates(addresses);
         access
     }
@@ -62,8 +66,14 @@ impl AccessControl {
     /// Replaces the rules, and begins to enforce them. `addresses` are the buckets of addresses.
     pub fn set_rules(&mut self, rules: Arc<RuleSet>, addresses: &Buckets) {
         self.rules = rules;
+        self.changed = Some(Instant::now());
         self.enforcing = self.has_rules_on().then(Enforcement::default);
         self.set_rates(addresses);
+    }
+
+    /// Returns whether the rules may have changed since this time, or at all if it is not known.
+    pub fn has_changed_since(&self, time: Option<Instant>) -> bool {
+        self.changed.is_some_and(|changed| time.is_none_or(|time| time <= changed))
     }
 
     /// Returns whether a rule may refuse a subscription.

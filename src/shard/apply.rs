@@ -52,7 +52,9 @@ impl State {
             LocalCommand::Send { client, path, data, callback } => {
                 self.send(app, client, &path, data, callback)
             }
-            LocalCommand::Subscribe { reply_to, path, extra } => self.subscribe(reply_to, &path, &extra),
+            LocalCommand::Subscribe { reply_to, path, extra } => {
+                self.subscribe_itself(reply_to, &path, &extra)
+            }
             LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
             LocalCommand::Authenticate { reply_to, token } => self.authenticate(reply_to, &token),
             LocalCommand::RunCallback { reply_to, id, data } => self.fire(reply_to, id, &data),
@@ -74,7 +76,7 @@ impl State {
                 if let Some(promised) = promised {
                     self.metrics.app(app).record(AppTiming::Answer, promised.elapsed());
                 }
-                self.decided_later(reply_to, path, decision);
+                self.decided_later(reply_to, path, decision, promised);
             }
             Command::Send { client, path, data, callback } => {
                 self.send(app, client, &path, data, callback.map(Callback::from));

@@ -9,15 +9,21 @@ use crate::client::subscriptions::{DecisionOutcome, PathId, SubscribeOutcome, Un
 use crate::event::path::Path;
 use crate::metrics::{AppCounter, Counter};
 use crate::qev::mesh::Class;
+use std::time::Instant;
 
 impl State {
     /// Handles `/qio/on` (protocol.md, section 4).
-    pub fn subscribe(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
+    pub fn subscribe_itself(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
         if self.access.has_rules() {
             if let Some(refusal) = self.refuse_subscription(reply_to.client, path) {
                 return self.answer(0, reply_to, refusal);
             }
         }
+        self.subscribe(reply_to, path, extra);
+    }
+
+    /// Subscribes a client. Rules do not apply: they are about what clients do themselves.
+    pub fn subscribe(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
         let Some((index, rest)) = self.apps.route(path.as_ref()) else {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         };
@@ -93,14 +99,21 @@ impl State {
         }
     }
 
-    /// Handles a decision that an application has made later: rules may have changed in the meantime.
-    pub fn decided_later(&mut self, reply_to: ReplyTo, id: PathId, decision: Decision) {
+    /// Handles a decision that an application has made later than at `asked`: rules may have changed in the meantime.
+    pub fn decided_later(
+        &mut self,
+        reply_to: ReplyTo,
+        id: PathId,
+        decision: Decision,
+        asked: Option<Instant>,
+    ) {
+        let has_changed = self.access.has_changed_since(asked);
         let accepts = decision == Decision::Accept && self.connections.is_connected(reply_to.client);
         let is_allowed = || {
             let path = self.pubsub.pending_path(reply_to.client.slot, id);
             path.is_none_or(|path| self.still_allows(reply_to.client, path))
         };
-        let decision = if accepts && !is_allowed() { Decision::Fail(401) } else { decision };
+        let decision = if has_changed && accepts && !is_allowed() { Decision::Fail(401) } else { decision };
         self.decided(reply_to, id, decision);
     }
 

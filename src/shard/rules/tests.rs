@@ -1,7 +1,8 @@
 //! Tests of rules with complete shards on the simulated kernel.
 
-use crate::app::{Answer, Application, Decision, Error, LaterDecision, Registrar};
+use crate::app::{Answer, Application, Decision, Error, Json, LaterDecision, Registrar, ReplyTo};
 use crate::config::Config;
+use crate::event::path::Path;
 use crate::identity::Identity;
 use crate::metrics::RuleCounter;
 use crate::rules::{Access, Rate, Rule, RuleSet};
@@ -89,7 +90,7 @@ fn on(world: &mut World, client: Peer, path: &str) -> String {
     ask(world, client, "/qio/on", &format!("\"{path}\""))
 }
 
-/// Gives the client that has connected last to a shard an identity.
+/// Gives the client that has connected last to a shard an identity, whose token grants subscribing to `/x/team/{user}`.
 fn authenticate(world: &mut World, shard: usize, user: &str) {
     let state = world.shards[shard].state_mut();
     let client = state.connections.client_ids().max_by_key(|id| id.generation).expect("a client");
@@ -98,7 +99,7 @@ fn authenticate(world: &mut World, shard: usize, user: &str) {
         user: user.into(),
         expires: None,
         claims: "{}".into(),
-        on: Default::default(),
+        on: ["/x/team/{user}".parse().unwrap()].into(),
         send: Default::default(),
         info: None,
     };
@@ -353,4 +354,37 @@ fn all_paths_of_a_shard_may_end() {
     assert_eq!(world.take_raw_messages(client).len(), 4000);
     let state = world.shards[0].state();
     assert_eq!((state.pubsub.subscriptions(), state.pubsub.paths(), state.access.enforcing()), (0, 0, None));
+}
+
+#[test]
+fn subscriptions_that_back_ends_make_are_not_subject_to_rules() {
+    let (mut world, asked) = world(1, vec![rule("/**", Access::Nobody, Access::Nobody)]);
+    let client = world.connect_raw(0);
+    for path in ["/x/a", "/later"] {
+        assert_eq!(on(&mut world, client, path), "401 not allowed");
+        let state = world.shards[0].state_mut();
+        let reply_to = ReplyTo { client: state.connections.client_ids().next().unwrap(), callback: 0 };
+        state.subscribe(reply_to, &Path::parse(path).unwrap(), &Json::NULL);
+    }
+    asked.later.lock().unwrap().pop().unwrap().decide(true).unwrap();
+    world.run_until_idle();
+    assert_eq!(world.shards[0].state().pubsub.subscriptions(), 2);
+    // The next change of rules ends them.
+    change_rules(&mut world, vec![rule("/x/**", Access::Nobody, Access::Anyone)]);
+    world.run_until_idle();
+    assert_eq!(world.take_raw_messages(client), ["/qio/off:0=\"/x/a\""]);
+}
+
+#[test]
+fn tokens_grant_paths() {
+    let (mut world, _) = world(1, vec![rule("/x/**", Access::Granted, Access::Granted)]);
+    let (stranger, seven) = (world.connect_raw(0), world.connect_raw(0));
+    authenticate(&mut world, 0, "7");
+    for (path, expected) in
+        [("/x/team/7", "200"), ("/x/team/8", "401 not allowed"), ("/x/other", "401 not allowed")]
+    {
+        assert_eq!(on(&mut world, seven, path), expected, "{path}");
+        assert_eq!(on(&mut world, stranger, path), "401 authenticate first", "{path}");
+        assert_eq!(ask(&mut world, seven, path, "1"), "401 not allowed", "the token grants nothing to send");
+    }
 }
