@@ -79,10 +79,18 @@ impl Mailboxes {
         sent
     }
 
-    /// Sends a message to one shard, if its inbox has room.
-    pub fn send_to(&self, shard: usize, message: ControlMessage) {
-        if let Ok(must_wake) = self.control[shard].post(message) {
-            self.wake_if(must_wake, shard);
+    /// Sends a message to one shard.
+    ///
+    /// # Errors
+    ///
+    /// Returns the message if the inbox of the shard is full, or the shard has ended.
+    pub fn send_to(&self, shard: usize, message: ControlMessage) -> Result<(), ControlMessage> {
+        match self.control[shard].post(message) {
+            Ok(must_wake) => {
+                self.wake_if(must_wake, shard);
+                Ok(())
+            }
+            Err(Full(message)) => Err(message),
         }
     }
 

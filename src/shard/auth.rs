@@ -51,7 +51,7 @@ pub struct AuthParts {
 
 /// The way in which a client has given a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum TokenSource {
+pub(super) enum TokenOrigin {
     /// By an event, which is answered.
     Event(ReplyTo),
     /// With the request that has opened its connection or session, which ends if the token is refused.
@@ -71,7 +71,7 @@ pub(super) enum Verdict {
 /// A token that is being verified beside the shard, and the events that its client has sent since.
 #[derive(Debug)]
 pub(super) struct PendingToken {
-    pub source: TokenSource,
+    pub source: TokenOrigin,
     /// The texts of events, in order.
     pub held: VecDeque<Box<str>>,
     held_bytes: usize,
@@ -103,7 +103,9 @@ struct AuthWait {
 /// The tokens of a shard's clients.
 ///
 /// Invariants, which [`check`](Auth::check) asserts:
-/// - `pending` is the number of connections whose token is being verified, at most [`AUTH_PENDING_MAX`];
+/// - `pending` is the number of connections whose token is being verified;
+/// - `in_flight` is at least `pending`, and at most [`AUTH_PENDING_MAX`]: a connection may end while its token is being
+///   verified, but the result comes nevertheless, and has its place in the inbox;
 /// - if nobody can authenticate, nothing is remembered of anybody;
 /// - no entry is empty.
 pub(super) struct Auth {
@@ -112,8 +114,10 @@ pub(super) struct Auth {
     seen: SeenTokens,
     waits: AHashMap<u32, AuthWait>,
     pending: usize,
-    /// The maximum of `pending`.
-    pending_max: usize,
+    /// The number of tokens whose results have not come.
+    in_flight: usize,
+    /// The maximum of `in_flight`.
+    in_flight_max: usize,
 }
 
 impl Auth {
@@ -126,7 +130,8 @@ impl Auth {
             seen: SeenTokens::new(seen_bytes_max),
             waits: AHashMap::new(),
             pending: 0,
-            pending_max: AUTH_PENDING_MAX,
+            in_flight: 0,
+            in_flight_max: AUTH_PENDING_MAX,
         }
     }
 
@@ -181,22 +186,26 @@ impl Auth {
     }
 
     /// Has a token verified beside the shard, unless too many are. Returns whether it is.
-    pub fn verify_beside(&mut self, job: VerifyJob, source: TokenSource) -> bool {
+    pub fn verify_beside(&mut self, job: VerifyJob, source: TokenOrigin) -> bool {
         let parts = self.parts.as_ref().expect("tokens are only verified with keys");
         let slot = job.slot;
-        if self.pending >= self.pending_max || parts.verifier.verify(job).is_err() {
+        if self.in_flight >= self.in_flight_max || parts.verifier.verify(job).is_err() {
             return false;
         }
         let pending = Box::new(PendingToken { source, held: VecDeque::new(), held_bytes: 0 });
         let before = self.waits.entry(slot).or_default().pending.replace(pending);
         assert!(before.is_none(), "one token of connection {slot} is verified at a time");
         self.pending += 1;
+        self.in_flight += 1;
         true
     }
 
-    /// Remembers a token that was verified beside the shard.
-    pub fn remember(&mut self, digest: TokenDigest, seen: Seen) {
-        self.seen.insert(digest, seen);
+    /// Notes that a result has come, and remembers the token if it was accepted.
+    pub fn result_came(&mut self, digest: TokenDigest, result: &Result<Seen, TokenError>) {
+        self.in_flight = self.in_flight.checked_sub(1).expect("each result is that of a token in flight");
+        if let Ok(seen) = result {
+            self.seen.insert(digest, seen.clone());
+        }
     }
 
     /// The token of a connection that is being verified, with the events that wait for it.
@@ -251,8 +260,8 @@ impl Auth {
     /// Sets the maximum number of tokens that are being verified beside the shard, for tests: [`AUTH_PENDING_MAX`]
     /// connections take long.
     #[cfg(test)]
-    pub fn set_pending_max(&mut self, max: usize) {
-        self.pending_max = max;
+    pub fn set_in_flight_max(&mut self, max: usize) {
+        self.in_flight_max = max;
     }
 
     /// The number of connections whose token is being verified beside the shard.
@@ -269,7 +278,8 @@ impl Auth {
     pub fn check(&self, is_open: impl Fn(u32) -> bool) {
         let pending = self.waits.values().filter(|wait| wait.pending.is_some()).count();
         assert_eq!(self.pending, pending, "the tokens that are being verified");
-        assert!(pending <= self.pending_max, "too many tokens are being verified");
+        assert!(pending <= self.in_flight, "a token that is being verified has no result to come");
+        assert!(self.in_flight <= self.in_flight_max, "too many tokens are being verified");
         assert!(self.is_on() || self.waits.is_empty(), "nobody can authenticate");
         for (slot, wait) in &self.waits {
             assert!(is_open(*slot), "connection {slot} is waited for, but has ended");

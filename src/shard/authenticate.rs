@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::auth::{PendingToken, TokenSource, Verdict, VerifiedToken, VerifyJob};
+use super::auth::{PendingToken, TokenOrigin, Verdict, VerifiedToken, VerifyJob};
 use super::connection::{Moment, Stage};
 use super::ending::Cause;
 use super::state::State;
@@ -81,7 +81,7 @@ impl State {
     pub fn authenticate(&mut self, reply_to: ReplyTo, token: &str) {
         let Some(slot) = self.connections.connection_of(reply_to.client) else { return };
         // If the connection ends, its end was decided.
-        let _ = self.verify_token(slot, TokenSource::Event(reply_to), token);
+        let _ = self.verify_token(slot, TokenOrigin::Event(reply_to), token);
     }
 
     /// Verifies the token of a connection, at once or beside the shard.
@@ -89,7 +89,7 @@ impl State {
     /// # Errors
     ///
     /// The connection ends for this reason.
-    fn verify_token(&mut self, slot: u32, source: TokenSource, token: &str) -> Result<(), Reason> {
+    fn verify_token(&mut self, slot: u32, source: TokenOrigin, token: &str) -> Result<(), Reason> {
         let now = self.time.unix_ms() / 1000;
         match self.auth.verify(token, now) {
             Verdict::Accepted { identity, seen } => {
@@ -120,15 +120,13 @@ impl State {
         self.count(Counter::AppHeadersLeftOut, u64::from(opening.left_out));
         let Some(token) = &opening.bearer else { return Ok(()) };
         self.mesh.begin(self.connections.source(slot));
-        self.verify_token(slot, TokenSource::Opening, token)
+        self.verify_token(slot, TokenOrigin::Opening, token)
     }
 
     /// Handles the result of a verification beside the shard. The connection may have ended meanwhile.
     pub fn token_verified(&mut self, verified: VerifiedToken) {
         let VerifiedToken { slot, generation, digest, result } = verified;
-        if let Ok(seen) = &result {
-            self.auth.remember(digest, seen.clone());
-        }
+        self.auth.result_came(digest, &result);
         if self.connections.get_of(slot, generation).is_none() {
             return;
         }
@@ -164,7 +162,7 @@ impl State {
     fn token_accepted(
         &mut self,
         slot: u32,
-        source: TokenSource,
+        source: TokenOrigin,
         identity: Arc<Identity>,
     ) -> Result<(), Reason> {
         if self.identities.get(slot).is_some_and(|before| before.user != identity.user) {
@@ -172,32 +170,32 @@ impl State {
         }
         self.count(Counter::AuthAccepted, 1);
         let data = match source {
-            TokenSource::Event(_) => Some(answer_data(&identity)),
-            TokenSource::Opening => None,
+            TokenOrigin::Event(_) => Some(answer_data(&identity)),
+            TokenOrigin::Opening => None,
         };
         self.auth.forget(slot);
         self.identities.set(slot, identity);
         if let Some(at_ms) = self.auth_due_ms(slot) {
             self.wake_at(slot, at_ms);
         }
-        if let (TokenSource::Event(reply_to), Some(data)) = (source, data) {
+        if let (TokenOrigin::Event(reply_to), Some(data)) = (source, data) {
             self.answer(0, reply_to, Answer::data(data));
         }
         Ok(())
     }
 
-    fn token_refused(&mut self, slot: u32, source: TokenSource, refused: &Refused) -> Result<(), Reason> {
+    fn token_refused(&mut self, slot: u32, source: TokenOrigin, refused: &Refused) -> Result<(), Reason> {
         self.count(refused.counter(), 1);
         let (peer, shard) = (self.connections.live(slot).peer, self.mesh.shard());
         let reason = refused.describe();
         throttle!(info, "token refused", %peer, shard, reason, "a client was not authenticated");
         let ends_for = match source {
-            TokenSource::Event(reply_to) => {
+            TokenOrigin::Event(reply_to) => {
                 self.answer(0, reply_to, refused.answer());
                 let has_too_many = !matches!(refused, Refused::Busy) && self.auth.refuse(slot);
                 has_too_many.then_some(Reason::TokenInvalid)
             }
-            TokenSource::Opening => Some(refused.reason()),
+            TokenOrigin::Opening => Some(refused.reason()),
         };
         let Some(reason) = ends_for else { return Ok(()) };
         self.end(slot, Cause::Reason(reason));

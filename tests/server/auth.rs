@@ -1,7 +1,8 @@
 //! Tokens over every transport of the real server: keys from files and from an address, their rotation, and expiry.
 
 use crate::support::server::{BINARY, command};
-use crate::support::{Conversation, DEADLINE, Ended, Server, Transport};
+use crate::support::tls::{self, Authority};
+use crate::support::{Client, Conversation, DEADLINE, Ended, Server, Transport};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -10,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -304,4 +305,65 @@ fn wrong_keys_keep_a_server_from_starting() {
             assert!(text.contains(part), "{text}");
         }
     }
+}
+
+/// An application that answers with what it sees of a client.
+const WHO: &str = "from quickio import app
+
+@app.event('/who', client_info=True)
+async def who(event):
+    info = event.info
+    return [info.user, (info.claims or {}).get('role'), info.address, info.headers, info.certificate]
+";
+
+/// Sends a request that opens a session; returns the data of the only answer.
+fn open_session(stream: &mut (impl Read + Write), sid: usize, headers: &str) -> serde_json::Value {
+    let body = "/who:1=";
+    let request = format!(
+        "POST /?sid={sid:032x}&connect=true HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    // A client of TLS may see the end of the stream as an error, after the response.
+    let _ = stream.read_to_string(&mut response);
+    let (_, answer) = response.rsplit_once("/qio/callback/1:0=").unwrap_or_else(|| panic!("{response}"));
+    serde_json::from_str::<serde_json::Value>(answer).unwrap()["data"].clone()
+}
+
+#[test]
+fn applications_see_who_a_client_is() {
+    let files = Files::new("who");
+    files.write("who.py", WHO.as_bytes());
+    let authority = Authority::new();
+    let [certificate, key] = authority.issue("server", &["localhost"]);
+    let settings = format!(
+        "auth = 'optional'\napp-headers = ['Origin', 'X-Name']\nlisten = ['either://127.0.0.1:0']\ntls-cert = '{certificate}'\n\
+         tls-key = '{key}'\ntls-client-ca = '{}'\ntls-client-auth = 'optional'\n{}",
+        authority.path("ca.pem"),
+        files.key("a", "HS256", "secret-file", "secret")
+    );
+    let server =
+        files.start(&settings, &["--app", &files.path("who.py"), "--listen", "either://127.0.0.1:0"]);
+    let address = server.address().trim_start_matches("either://").to_owned();
+    let token = signed("a", SECRET, r#"{"sub":"7","role":"admin"}"#);
+    let headers = format!(
+        "Origin: https://a.example\r\nX-NAME: Zoe\r\nX-Other: no\r\nAuthorization: Bearer {token}\r\n"
+    );
+    let kept = serde_json::json!({"origin": "https://a.example", "x-name": "Zoe"});
+    // Some of the sessions live on another shard than their request.
+    for sid in 1..=8 {
+        let mut plain = TcpStream::connect(&address).unwrap();
+        let seen = open_session(&mut plain, sid, &headers);
+        assert_eq!(seen, serde_json::json!(["7", "admin", "127.0.0.1", kept, null]));
+        let client = authority.client_with_certificate(&authority);
+        let mut secured = tls::connect(&address, &client, "localhost").unwrap();
+        let seen = open_session(&mut secured, 100 + sid, "");
+        assert_eq!(seen, serde_json::json!([null, null, "127.0.0.1", {}, "CN=rcgen self signed cert"]));
+    }
+    let mut raw = Client::open(&address, Transport::Raw);
+    let seen = raw.request_code("/who", "", 200);
+    assert_eq!(seen.body["data"], serde_json::json!([null, null, "127.0.0.1", {}, null]));
+    authenticate(&mut raw, &token);
+    assert_eq!(raw.request_code("/who", "", 200).body["data"][0], "7");
 }

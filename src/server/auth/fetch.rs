@@ -1,7 +1,7 @@
 //! Fetching of published key sets: at the start, from time to time, and when a token names an unknown key, but one fetch at
 //! a time and not more often than every 30 seconds.
 
-use super::Publisher;
+use super::KeyPublisher;
 use super::keys::PublishedKeys;
 use crate::identity::keys_of_jwks;
 use crate::qev::control::{ClientStream, timeout};
@@ -83,7 +83,7 @@ impl FetchGate {
 }
 
 /// Fetches key sets until the executor stops.
-pub(super) async fn run(publisher: Publisher, mut requests: FetchRequests) {
+pub(super) async fn run(publisher: KeyPublisher, mut requests: FetchRequests) {
     let mut tls = None;
     // The first request is that of the start.
     publisher.verifier.request_fetch();
@@ -102,7 +102,7 @@ pub(super) async fn run(publisher: Publisher, mut requests: FetchRequests) {
 }
 
 /// Fetches each address once.
-async fn fetch_all(publisher: &Publisher, tls: &mut Option<Arc<ClientConfig>>) {
+async fn fetch_all(publisher: &KeyPublisher, tls: &mut Option<Arc<ClientConfig>>) {
     let sets = publisher.store.sets();
     let urls: BTreeSet<&str> = sets.iter().map(|set| set.url.as_str()).collect();
     for url in urls {

@@ -32,13 +32,13 @@ pub(super) struct AuthService {
 }
 
 /// What a service needs once the shards run.
-struct Publisher {
+struct KeyPublisher {
     store: Arc<KeyStore>,
     mailboxes: Arc<Mailboxes>,
     verifier: Arc<Verifier>,
 }
 
-impl Publisher {
+impl KeyPublisher {
     /// Has everybody use the keys of the store.
     fn publish(&self) {
         let keys = self.store.keys();
@@ -80,7 +80,7 @@ impl AuthService {
     /// Starts to fetch the key sets that the settings name, if there are any.
     pub fn fetch(&self, control: &ControlExecutor, mailboxes: &Arc<Mailboxes>) {
         let requests: FetchRequests = self.verifier.take_requests();
-        let publisher = Publisher {
+        let publisher = KeyPublisher {
             store: Arc::clone(&self.store),
             mailboxes: Arc::clone(mailboxes),
             verifier: Arc::clone(&self.verifier),
@@ -97,7 +97,7 @@ impl AuthService {
         })?;
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let has_changed = self.store.replace(loaded);
-        Publisher {
+        KeyPublisher {
             store: Arc::clone(&self.store),
             mailboxes: Arc::clone(mailboxes),
             verifier: Arc::clone(&self.verifier),

@@ -53,6 +53,7 @@ impl Verifier {
             gate: Arc::clone(&gate),
             seen: SeenTokens::new(seen_bytes_max),
             waiting: Vec::new(),
+            unsent: Vec::new(),
         };
         Verifier { messages, gate, work: Mutex::new(Some(work)), requests: Mutex::new(Some(requests)) }
     }
@@ -105,12 +106,14 @@ struct Work {
     seen: SeenTokens,
     /// The tokens whose keys are being fetched, each with the time until which it waits.
     waiting: Vec<(Instant, VerifyJob)>,
+    /// The results that the inbox of their shard had no room for: other messages fill it while a shard is stuck.
+    unsent: Vec<(usize, ControlMessage)>,
 }
 
 impl Work {
     fn run(mut self, mailboxes: &Mailboxes) {
         loop {
-            let message = match self.waiting.is_empty() {
+            let message = match self.waiting.is_empty() && self.unsent.is_empty() {
                 true => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => self.received.recv_timeout(LOOK_AGAIN),
             };
@@ -119,6 +122,9 @@ impl Work {
                 Ok(VerifierMessage::Keys) | Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            for (shard, result) in std::mem::take(&mut self.unsent) {
+                self.send(mailboxes, shard, result);
+            }
             self.look_at_keys(mailboxes);
             if let Some(job) = job {
                 self.handle(job, mailboxes);
@@ -141,7 +147,7 @@ impl Work {
             let is_known = !matches!(self.keys.open(&job.token), Err(TokenError::Invalid(Flaw::UnknownKey)));
             if is_known || !is_fetching || until <= now {
                 let result = self.verify(&job);
-                reply(mailboxes, &job, result);
+                self.reply(mailboxes, &job, result);
             } else {
                 self.waiting.push((until, job));
             }
@@ -153,7 +159,7 @@ impl Work {
             Err(TokenError::Invalid(Flaw::UnknownKey)) if self.gate.request() => {
                 self.waiting.push((Instant::now() + FETCH_WAIT, job));
             }
-            result => reply(mailboxes, &job, result),
+            result => self.reply(mailboxes, &job, result),
         }
     }
 
@@ -169,10 +175,16 @@ impl Work {
         self.seen.insert(job.digest, seen.clone());
         Ok(seen)
     }
-}
 
-fn reply(mailboxes: &Mailboxes, job: &VerifyJob, result: Result<Seen, TokenError>) {
-    let VerifyJob { shard, slot, generation, digest, .. } = *job;
-    let verified = VerifiedToken { slot, generation, digest, result };
-    mailboxes.send_to(usize::from(shard), ControlMessage::TokenVerified(Box::new(verified)));
+    fn reply(&mut self, mailboxes: &Mailboxes, job: &VerifyJob, result: Result<Seen, TokenError>) {
+        let VerifyJob { shard, slot, generation, digest, .. } = *job;
+        let verified = VerifiedToken { slot, generation, digest, result };
+        self.send(mailboxes, usize::from(shard), ControlMessage::TokenVerified(Box::new(verified)));
+    }
+
+    fn send(&mut self, mailboxes: &Mailboxes, shard: usize, result: ControlMessage) {
+        if let Err(result) = mailboxes.send_to(shard, result) {
+            self.unsent.push((shard, result));
+        }
+    }
 }
