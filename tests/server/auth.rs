@@ -9,6 +9,9 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -106,6 +109,11 @@ impl EcSigner {
     }
 }
 
+/// The server's end of a connection.
+trait Peer: Read + Write {}
+
+impl<T: Read + Write> Peer for T {}
+
 /// An identity provider that publishes a key set over HTTP on loopback.
 struct Provider {
     url: String,
@@ -115,19 +123,36 @@ struct Provider {
 
 impl Provider {
     fn start(body: String) -> Provider {
+        Provider::start_with(body, None)
+    }
+
+    /// Starts a provider that takes TLS if there is a configuration for it.
+    fn start_with(body: String, tls: Option<Arc<ServerConfig>>) -> Provider {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let url = match tls {
+            Some(_) => format!("https://localhost:{port}/keys"),
+            None => format!("http://127.0.0.1:{port}/keys"),
+        };
         let (body, requests) = (Arc::new(Mutex::new(body)), Arc::new(Mutex::new(0)));
         let (served, count) = (Arc::clone(&body), Arc::clone(&requests));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let mut stream = stream;
+                let mut stream: Box<dyn Peer> = match &tls {
+                    Some(tls) => {
+                        let connection = ServerConnection::new(Arc::clone(tls)).unwrap();
+                        Box::new(StreamOwned::new(connection, stream))
+                    }
+                    None => Box::new(stream),
+                };
                 let mut head = Vec::new();
                 let mut byte = [0];
                 while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
                     head.push(byte[0]);
                 }
-                assert!(head.starts_with(b"GET /keys HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&head));
+                if !head.starts_with(b"GET /keys HTTP/1.1\r\n") {
+                    continue;
+                }
                 *count.lock().unwrap() += 1;
                 let body = served.lock().unwrap().clone();
                 let status = if body.is_empty() { "500 Oh" } else { "200 OK" };
@@ -262,6 +287,35 @@ fn keys_are_fetched_from_an_address() {
     }
     assert_eq!(provider.requests(), 1);
     assert_eq!(code(&first.token("1", &claims("8", 60))), 200);
+}
+
+#[test]
+fn keys_are_fetched_over_tls_from_whom_the_host_trusts() {
+    let files = Files::new("tls");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let key = EcSigner::new();
+    for (issuer, code, part) in
+        [(&authority, 200, "1 keys of tokens were fetched"), (&stranger, 401, "invalid peer certificate")]
+    {
+        let [certificate, private] = issuer.issue("provider", &["localhost"]);
+        let chain = vec![tls::certificate(&certificate)];
+        let private = PrivateKeyDer::from_pem_file(&private).unwrap();
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private).unwrap();
+        let provider = Provider::start_with(String::new(), Some(Arc::new(config)));
+        provider.set(&[key.jwk("1")]);
+        let settings = format!(
+            "auth = 'optional'\n[[auth-keys]]\nid = 'provider'\nalgorithm = 'ES256'\njwks-url = '{}'\n",
+            provider.url
+        );
+        files.write("quickio.toml", settings.as_bytes());
+        let config = files.path("quickio.toml");
+        let mut command = command(BINARY, &["--config", &config]);
+        command.env("SSL_CERT_FILE", authority.path("ca.pem"));
+        let server = Server::launch(command);
+        server.log_with(part);
+        let found = authenticate(&mut server.websocket(), &key.token("1", &claims("7", 60))).0;
+        assert_eq!(found, code, "{part}");
+    }
 }
 
 #[test]
