@@ -382,7 +382,9 @@ fn open_session(stream: &mut (impl Read + Write), sid: usize, headers: &str) -> 
     // A client of TLS may see the end of the stream as an error, after the response.
     let _ = stream.read_to_string(&mut response);
     let (_, answer) = response.rsplit_once("/qio/callback/1:0=").unwrap_or_else(|| panic!("{response}"));
-    serde_json::from_str::<serde_json::Value>(answer).unwrap()["data"].clone()
+    let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+    assert_eq!(answer["code"], 200, "{response}");
+    answer["data"].clone()
 }
 
 #[test]
@@ -399,6 +401,7 @@ fn applications_see_who_a_client_is() {
     );
     let server =
         files.start(&settings, &["--app", &files.path("who.py"), "--listen", "either://127.0.0.1:0"]);
+    server.eventually_is("worker_links", 2);
     let address = server.address().trim_start_matches("either://").to_owned();
     let token = signed("a", SECRET, r#"{"sub":"7","role":"admin"}"#);
     let headers = format!(
