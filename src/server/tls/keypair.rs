@@ -25,9 +25,9 @@ const KEYS: &str = "tls-key";
 /// days has renewed them 30 days before, and those for a week are renewed in its middle.
 const EXPIRY_WARNING: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
-/// The length of the longest RSA key whose handshakes fit into a shard's share of a turn for them
-/// (`TLS_HANDSHAKES_TURN_NS`). docs/benchmarks.md has what they cost.
-const RSA_BITS_MAX: usize = 2048;
+/// The length of the longest RSA key whose handshake fits into a shard's share of a turn (`TLS_HANDSHAKES_TURN_NS`).
+/// docs/operations.md has what handshakes cost.
+const RSA_BITS_MAX: usize = 3072;
 
 /// A certificate that the server can present.
 pub(super) struct KeyPair {
@@ -173,8 +173,8 @@ fn slow_key_warning(path: &Path, key: &dyn SigningKey) -> Option<String> {
     let bits = public.len().saturating_sub(DER_BYTES) * 8;
     (bits > RSA_BITS_MAX).then(|| {
         format!(
-            "the RSA key in {} has {bits} bits: each TLS handshake takes milliseconds, in which other clients wait; use an \
-             ECDSA key (P-256), or an RSA key with {RSA_BITS_MAX} bits",
+            "the RSA key in {} has {bits} bits: each TLS handshake takes a shard longer than a millisecond, in which its other \
+             clients wait; use an ECDSA key (P-256), or an RSA key with 2048 bits",
             path.display()
         )
     })
