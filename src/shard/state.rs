@@ -31,7 +31,6 @@ use super::time::Time;
 use super::tls::TlsTable;
 use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
-use crate::identity::Identity;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
 use crate::protocol::{
@@ -368,8 +367,8 @@ impl State {
     }
 
     /// Returns who the client of a connection is, or `None` if it has not authenticated.
-    #[allow(dead_code, reason = "applications are told")]
-    pub fn identity(&self, slot: u32) -> Option<&Identity> {
+    #[cfg(test)]
+    pub fn identity(&self, slot: u32) -> Option<&crate::identity::Identity> {
         self.identities.get(slot).map(|identity| &**identity)
     }
 
