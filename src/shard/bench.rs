@@ -117,11 +117,16 @@ impl Reconnecting {
         Reconnecting { shard, requests: (0..clients).map(request).collect(), next: 0 }
     }
 
-    /// Lets the next clients connect and disconnect.
-    pub fn connect(&mut self, clients: usize) {
-        for _ in 0..clients {
-            let request = self.requests[self.next].clone();
-            self.next = (self.next + 1) % self.requests.len();
+    /// Returns what the next clients send, as it is in a cache of the processor when a kernel has just received it.
+    pub fn received(&mut self, clients: usize) -> Vec<Vec<u8>> {
+        let first = self.next;
+        self.next = (first + clients) % self.requests.len();
+        (first..first + clients).map(|client| self.requests[client % self.requests.len()].clone()).collect()
+    }
+
+    /// Lets clients connect that send this, and disconnects them.
+    pub fn connect(&mut self, received: Vec<Vec<u8>>) {
+        for request in received {
             connect(&mut self.shard, 0);
             self.shard.kernel.received.push((0, request));
             turn(&mut self.shard);
@@ -180,7 +185,13 @@ fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
 
 fn shard_with(app: Arc<dyn Application>, auth: Option<AuthParts>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let mode = if auth.is_some() { AuthMode::Optional } else { AuthMode::Off };
-    let config = Arc::new(Config { sends_per_turn_max: usize::MAX, auth: mode, ..Config::default() });
+    let config = Arc::new(Config {
+        sends_per_turn_max: usize::MAX,
+        auth: mode,
+        // All tokens are in one half.
+        auth_cache_bytes_max: 128 << 20,
+        ..Config::default()
+    });
     let message_bytes_max = config.message_bytes_max;
     let qio = Qio { public_address: None, hostname: "here".into(), has_auth: false, message_bytes_max };
     let apps: [Arc<dyn Application>; 2] = [Arc::new(qio), app];
