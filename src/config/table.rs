@@ -476,7 +476,8 @@ pub static SETTINGS: &[Setting] = &[
         },
         default: "67108864",
         doc: "The memory in which each shard remembers the tokens that it has verified, so that clients that come back cost \
-              less. A token takes about 500 bytes. The thread that verifies signatures for all shards has as much.",
+              less. A token takes about 350 bytes, more with more claims. The thread that verifies signatures for all \
+              shards has as much.",
     },
     Setting {
         name: "app-headers",
