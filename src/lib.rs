@@ -16,6 +16,7 @@
 //! | [`event`] | events, their paths, their text form, the router |
 //! | [`qev`] | "quick-event": ring, buffers, mesh, timers, clock, shared limits, histograms. Does not know events |
 //! | [`admin`] | the statistics endpoint |
+//! | [`inspect`] | what operators ask about clients and paths, and the answers |
 //! | [`mangler`] | the proxy of `quickio clienttest`, which mangles WebSocket upgrades |
 //! | [`metrics`] | the counters, gauges and latencies: names, units, descriptions |
 //! | [`web`] | the documents that the server contains: a demonstration page and the client library |
@@ -30,6 +31,7 @@ pub mod client;
 pub mod config;
 pub mod event;
 pub mod identity;
+pub mod inspect;
 pub mod limits;
 pub mod log;
 pub mod mangler;

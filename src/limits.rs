@@ -134,6 +134,49 @@ pub const PATH_BYTES_MAX: usize = 1024;
 /// somebody forgot. One more is answered 503. Each takes a descriptor, and about 12 KiB while it is served.
 pub const ADMIN_CONNECTIONS_MAX: usize = 1024;
 
+/// The maximum number of clients in `/clients`: more do not help an operator.
+pub const CLIENTS_LISTED_MAX: usize = 100;
+
+/// The maximum number of paths in `/paths/busiest`.
+pub const PATHS_LISTED_MAX: usize = 100;
+
+/// The maximum number of paths that `/clients/ID` lists of one client, which may have a million.
+pub const CLIENT_PATHS_LISTED_MAX: usize = 100;
+
+/// The number of slots that a shard examines in one turn for `/clients`, which takes about 0.1 ms.
+pub const SLOTS_INSPECTED_PER_TURN: u32 = 8192;
+
+/// The number of paths whose broadcasts a shard counts while somebody looks at the busiest ones. A path that has more than
+/// this share of all broadcasts is always among them.
+pub const PATHS_COUNTED_MAX: usize = 256;
+
+/// The time after which a shard stops to count the broadcasts to paths if nobody has asked for the busiest ones.
+pub const PATHS_COUNTED_FOR: Duration = Duration::from_secs(30);
+
+/// The age up to which an answer about all clients or paths is given again, so that many open pages cost as much as one.
+pub const INSPECTION_REUSED_FOR: Duration = Duration::from_secs(1);
+
+/// The maximum number of bytes of a request's credentials for the admin endpoint, in Base64: a user name and a password.
+pub const ADMIN_CREDENTIALS_BYTES_MAX: usize = 1024;
+
+/// The minimum length of the password of the admin endpoint, in bytes. With [`ADMIN_FAILURE_PAUSE`], an address that
+/// guesses one made of random letters and digits needs more than a billion years.
+pub const ADMIN_PASSWORD_BYTES_MIN: usize = 12;
+
+/// The maximum length of the password of the admin endpoint, in bytes.
+pub const ADMIN_PASSWORD_BYTES_MAX: usize = 128;
+
+/// The maximum number of wrong passwords from one address (IPv6: one network of 64 bits) before it has to wait. People
+/// mistype a few times.
+pub const ADMIN_FAILURES_MAX: u32 = 10;
+
+/// The time after which an address may try one password more.
+pub const ADMIN_FAILURE_PAUSE: Duration = Duration::from_secs(6);
+
+/// The maximum number of addresses whose wrong passwords are remembered. If there are more, the one that failed longest
+/// ago is forgotten.
+pub const ADMIN_FAILED_ADDRESSES_MAX: usize = 4096;
+
 /// The maximum number of connections of the proxy of `quickio clienttest`, which is for test suites, not for the public.
 /// One more is answered 503.
 pub const MANGLER_CONNECTIONS_MAX: usize = 256;

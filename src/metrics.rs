@@ -390,6 +390,14 @@ metrics! {
             "Memory of the tokens that were verified recently.";
         HttpSessions = "http_sessions", "sessions",
             "HTTP sessions, with or without a held request. Each is a client.";
+        ClientsWebsocket = "clients_websocket", "clients",
+            "Clients that are connected over WebSocket.";
+        ClientsRaw = "clients_raw", "clients",
+            "Clients that are connected over raw TCP.";
+        ClientsPolling = "clients_polling", "clients",
+            "Clients that have an HTTP session and have only used long polling.";
+        ClientsStreaming = "clients_streaming", "clients",
+            "Clients that have an HTTP session and have opened an event stream.";
         Subscriptions = "subscriptions", "subscriptions",
             "Active subscriptions.";
         Paths = "paths", "paths",

@@ -114,7 +114,7 @@ async fn exchange<S: Source>(
         progress.has_request.set(true);
         let reply = match endpoint.hosts.refuse(&request) {
             Some(refusal) => refusal,
-            None => pages::answer(&request, &endpoint.source).await,
+            None => pages::answer(&request, stream.peer_ip(), &endpoint.access, &endpoint.source).await,
         };
         Ok::<_, Infallible>(reply)
     });

@@ -1,5 +1,6 @@
 //! `/stats`: all metrics as JSON, merged and for each shard. `/histograms`: the latencies in more detail.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -10,7 +11,7 @@ use crate::metrics::{
     AppCounter, AppStatistics, AppTiming, Counter, Counters, Gauge, Gauges, Latencies, NamedApp, NamedRule,
     RuleCounter, Snapshot, Timing,
 };
-use crate::qev::stats::Summary;
+use crate::qev::stats::{LatencyHistogram, Summary};
 
 /// Returns the page.
 pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serde_json::Result<Vec<u8>> {
@@ -27,26 +28,43 @@ pub(super) fn stats(info: &Info, process: &Process, shards: &[Snapshot]) -> serd
     Ok(page)
 }
 
-/// Returns the histograms of all shards together.
-pub(super) fn histograms(shards: &[Snapshot]) -> serde_json::Result<Vec<u8>> {
-    let mut merged = Latencies::new();
-    shards.iter().for_each(|shard| merged.merge(&shard.latencies));
-    let mut page = serde_json::to_vec(&HistogramsPage { timers_unit: "microseconds", intervals: &merged })?;
+/// Returns a list under a name.
+pub(super) fn list<T: Serialize>(name: &str, items: &[T]) -> serde_json::Result<Vec<u8>> {
+    single(&BTreeMap::from([(name, items)]))
+}
+
+/// Returns a page of one value.
+pub(super) fn single<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+    let mut page = serde_json::to_vec_pretty(value)?;
+    page.push(b'\n');
+    Ok(page)
+}
+
+/// Returns all latencies, or the one with this name, or `None` if there is no such latency.
+pub(super) fn timings(only: Option<&str>) -> Option<Vec<Timing>> {
+    let Some(name) = only else { return Some(Timing::ALL.to_vec()) };
+    let found = Timing::ALL.iter().find(|timing| timing.metric().name == name)?;
+    Some(vec![*found])
+}
+
+/// Returns the histograms of these latencies, of all shards together.
+pub(super) fn histograms(shards: &[Snapshot], timings: &[Timing]) -> serde_json::Result<Vec<u8>> {
+    let mut intervals = BTreeMap::new();
+    for timing in timings {
+        let mut merged = LatencyHistogram::new();
+        shards.iter().for_each(|shard| merged.merge(shard.latencies.get(*timing)));
+        intervals.insert(timing.metric().name, merged.intervals());
+    }
+    let mut page = serde_json::to_vec(&HistogramsPage { timers_unit: "microseconds", intervals })?;
     page.push(b'\n');
     Ok(page)
 }
 
 #[derive(Serialize)]
-struct HistogramsPage<'a> {
+struct HistogramsPage {
     timers_unit: &'static str,
     /// For each latency, the longest duration and the count of each interval.
-    #[serde(serialize_with = "intervals")]
-    intervals: &'a Latencies,
-}
-
-fn intervals<S: Serializer>(latencies: &Latencies, serializer: S) -> Result<S::Ok, S::Error> {
-    let latency = |&timing: &Timing| (timing.metric().name, latencies.get(timing).intervals());
-    serializer.collect_map(Timing::ALL.iter().map(latency))
+    intervals: BTreeMap<&'static str, Vec<(f64, u64)>>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +90,8 @@ struct ServerSection<'a> {
     log_lines_dropped: u64,
     log_lines_failed: u64,
     log_lines_suppressed: u64,
+    admin_logins_failed: u64,
+    admin_logins_throttled: u64,
 }
 
 #[derive(Serialize)]
@@ -102,6 +122,8 @@ impl<'a> ServerSection<'a> {
             log_lines_dropped: info.log_lines_dropped,
             log_lines_failed: info.log_lines_failed,
             log_lines_suppressed: info.log_lines_suppressed,
+            admin_logins_failed: info.logins.failed,
+            admin_logins_throttled: info.logins.throttled,
         }
     }
 }
@@ -224,11 +246,15 @@ mod tests {
 
     #[test]
     fn histograms_are_those_of_all_shards() {
-        let page = histograms(&two_shards()).unwrap();
+        let page = histograms(&two_shards(), &timings(None).unwrap()).unwrap();
         let page: Value = serde_json::from_slice(&page).unwrap();
         assert_eq!(page["intervals"]["turn"], serde_json::json!([[1.023, 1], [3014.655, 2]]));
         assert_eq!(page["intervals"].as_object().unwrap().len(), Timing::ALL.len());
         assert_eq!(page["intervals"]["route"], serde_json::json!([]));
+        let page = histograms(&two_shards(), &timings(Some("turn")).unwrap()).unwrap();
+        let page: Value = serde_json::from_slice(&page).unwrap();
+        assert_eq!(page["intervals"], serde_json::json!({"turn": [[1.023, 1], [3014.655, 2]]}));
+        assert_eq!(timings(Some("Turn")), None);
     }
 
     #[test]

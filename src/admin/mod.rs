@@ -6,14 +6,21 @@
 //! | `GET /histograms` | JSON: the counts of all latencies, in intervals |
 //! | `GET /metrics` | the same as Prometheus text |
 //! | `GET /healthz` | 200 `ok`, or 503 and the reason |
+//! | `GET /` | the operator's page, which polls the others |
+//! | `GET /clients?slowest=N` | JSON: the clients that have most output waiting |
+//! | `GET /clients/ID` | JSON: what is known of one client |
+//! | `GET /paths/busiest?count=N` | JSON: the paths with most broadcasts |
+//! | `GET /workers` | JSON: the worker processes |
 //! | `POST /clock?advance=MS` | advances the manual clock; 404 if the server uses the system clock |
 //!
 //! The endpoint never runs on a shard: a [`Source`] gathers the values of the shards. The number of connections is
 //! bounded, the size of heads, and the time of each step of a connection. Requests must name an allowed host, see
-//! `hosts`.
+//! `hosts`, and may need a password, see `access`.
 
+mod access;
 mod certificates;
 mod connection;
+mod documents;
 mod hosts;
 mod json;
 mod pages;
@@ -30,7 +37,9 @@ use std::time::{Duration, SystemTime};
 use futures_lite::{AsyncWriteExt, future};
 use hyper::StatusCode;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
+use crate::inspect::{BusiestPaths, ClientDetails, ClientId, SlowestClients, WorkerStatus};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::log::throttle;
 use crate::metrics::Snapshot;
@@ -38,6 +47,8 @@ use crate::qev::control::{
     AsyncListener, AsyncStream, BoundSocket, ControlExecutor, HandshakeError, Permits, ServerStream, Spawner,
     TlsAcceptor, timeout,
 };
+use access::AccessCheck;
+pub use access::LoginCounts;
 pub use certificates::{CertificateExpiry, CertificateTable};
 use hosts::Hosts;
 
@@ -80,6 +91,19 @@ pub trait Source: 'static {
     /// Advances the manual clock. Returns `false` if that is not possible.
     fn advance_clock(&self, by: Duration) -> impl Future<Output = bool>;
 
+    /// Returns the clients that have most output waiting, or `None` if a shard did not answer in time.
+    fn slowest_clients(&self) -> impl Future<Output = Option<Rc<SlowestClients>>>;
+
+    /// Returns what is known of a client, or `None` if there is no such client. The outer `None` means that its shard did
+    /// not answer in time.
+    fn client(&self, id: ClientId) -> impl Future<Output = Option<Option<Box<ClientDetails>>>>;
+
+    /// Returns the paths with most broadcasts, or `None` if a shard did not answer in time.
+    fn busiest_paths(&self) -> impl Future<Output = Option<Rc<BusiestPaths>>>;
+
+    /// Returns the workers of all applications, or `None` if a supervisor did not answer in time.
+    fn workers(&self) -> impl Future<Output = Option<Rc<[WorkerStatus]>>>;
+
     /// Returns the values that do not come from the shards.
     fn info(&self) -> Info;
 }
@@ -116,6 +140,19 @@ pub struct Info {
     pub log_lines_failed: u64,
     /// The number of log lines that peers caused and that were counted instead of being logged.
     pub log_lines_suppressed: u64,
+    /// The attempts to log in. The endpoint itself counts them.
+    pub logins: LoginCounts,
+}
+
+/// The protection of the endpoint.
+#[derive(Clone, Default)]
+pub struct AdminProtection {
+    /// The names that requests may use for this host in addition to `localhost` and IP addresses, in lower case.
+    pub hosts: Vec<String>,
+    /// The TLS of all addresses, or `None` if they take no TLS.
+    pub tls: Option<TlsAcceptor>,
+    /// The password, or `None` if there is none.
+    pub password: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Info {
@@ -156,8 +193,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// Serves the pages at these addresses, on the control executor and until it stops. Returns the addresses, with the
 /// ports that the kernel chose where they were 0.
 ///
-/// With `tls`, all addresses take TLS and nothing else. `hosts` are the names that requests may use for this host in
-/// addition to `localhost` and IP addresses, in lower case. `source` creates the source on the executor.
+/// `source` creates the source on the executor.
 ///
 /// # Errors
 ///
@@ -165,19 +201,17 @@ fn hint(error: &io::Error) -> &'static str {
 pub fn serve<S: Source>(
     control: &ControlExecutor,
     addresses: &[SocketAddr],
-    tls: Option<TlsAcceptor>,
-    hosts: Vec<String>,
+    protection: AdminProtection,
     source: impl FnOnce(&Spawner) -> S + Send + 'static,
 ) -> Result<Vec<SocketAddr>, AdminError> {
-    serve_within(Bounds::default(), control, addresses, tls, hosts, source)
+    serve_within(Bounds::default(), control, addresses, protection, source)
 }
 
 fn serve_within<S: Source>(
     bounds: Bounds,
     control: &ControlExecutor,
     addresses: &[SocketAddr],
-    tls: Option<TlsAcceptor>,
-    hosts: Vec<String>,
+    protection: AdminProtection,
     source: impl FnOnce(&Spawner) -> S + Send + 'static,
 ) -> Result<Vec<SocketAddr>, AdminError> {
     let bind = |address: &SocketAddr| {
@@ -186,7 +220,10 @@ fn serve_within<S: Source>(
     let sockets = addresses.iter().map(bind).collect::<Result<Vec<BoundSocket>, AdminError>>()?;
     let addresses = sockets.iter().map(BoundSocket::address).collect();
     control.spawn(move |spawner| {
-        let endpoint = Rc::new(Endpoint { source: source(&spawner), tls, hosts: Hosts::new(hosts), bounds });
+        let AdminProtection { hosts, tls, password } = protection;
+        let access = AccessCheck::new(password.as_ref().map(|password| password.as_slice()));
+        let endpoint =
+            Rc::new(Endpoint { source: source(&spawner), tls, hosts: Hosts::new(hosts), access, bounds });
         let permits = Permits::new(bounds.connections);
         for socket in sockets {
             spawner.spawn(accept(Rc::clone(&endpoint), permits.clone(), socket, spawner.clone()));
@@ -202,6 +239,7 @@ struct Endpoint<S> {
     /// The TLS of all connections, or `None` if they are plain.
     tls: Option<TlsAcceptor>,
     hosts: Hosts,
+    access: AccessCheck,
     bounds: Bounds,
 }
 

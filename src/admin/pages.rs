@@ -1,46 +1,173 @@
 //! The pages: creates the response to each request.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper::{Method, Request, StatusCode};
 
+use super::access::{AccessCheck, Protection};
 use super::reply::{self, AdminResponse};
-use super::{Health, Source, json, process, prometheus};
+use super::{Health, Info, Source, documents, json, process, prometheus};
+use crate::inspect::ClientId;
+use crate::limits::{CLIENTS_LISTED_MAX, PATHS_LISTED_MAX};
 
 /// The maximum time in milliseconds by which one request advances the manual clock: no timer waits for a year.
 const ADVANCE_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
-/// Returns the response to a request. The body of the request is not read.
-pub(super) async fn answer<B>(request: &Request<B>, source: &impl Source) -> AdminResponse {
-    let uri = request.uri();
-    match uri.path() {
-        "/stats" | "/histograms" | "/metrics" | "/healthz"
-            if ![Method::GET, Method::HEAD].contains(request.method()) =>
-        {
-            reply::wrong_method("GET, HEAD")
+/// A page of the endpoint.
+#[derive(Clone, Copy)]
+enum Page<'a> {
+    Stats,
+    Histograms,
+    Metrics,
+    Healthz,
+    Clock,
+    Clients,
+    /// The text is to be a client.
+    Client(&'a str),
+    BusiestPaths,
+    Workers,
+    /// A document of the operator's page.
+    Document,
+    /// No page.
+    Missing,
+}
+
+impl Page<'_> {
+    fn at(path: &str) -> Page<'_> {
+        match path {
+            "/stats" => Page::Stats,
+            "/histograms" => Page::Histograms,
+            "/metrics" => Page::Metrics,
+            "/healthz" => Page::Healthz,
+            "/clock" => Page::Clock,
+            "/clients" => Page::Clients,
+            "/paths/busiest" => Page::BusiestPaths,
+            "/workers" => Page::Workers,
+            path if documents::exists(path) => Page::Document,
+            path => path.strip_prefix("/clients/").map_or(Page::Missing, Page::Client),
         }
-        "/stats" => stats(source).await,
-        "/histograms" => histograms(source).await,
-        "/metrics" => metrics(source).await,
-        "/healthz" => healthz(source).await,
-        "/clock" if source.info().manual_clock => {
-            clock(request.method(), uri.query().unwrap_or_default(), source).await
-        }
-        _ => {
-            let pages = "no such page: there are /stats, /histograms, /metrics and /healthz";
-            reply::text(StatusCode::NOT_FOUND, pages)
+    }
+
+    fn protection(self) -> Protection {
+        match self {
+            // Load balancers and service managers ask for it, and learn nothing but `ok`.
+            Page::Healthz => Protection::None,
+            Page::Stats | Page::Histograms | Page::Metrics | Page::Clock | Page::Missing => {
+                Protection::Password
+            }
+            Page::Clients | Page::Client(_) | Page::BusiestPaths | Page::Workers | Page::Document => {
+                Protection::PasswordOrLoopback
+            }
         }
     }
 }
 
-async fn stats(source: &impl Source) -> AdminResponse {
-    let Some(shards) = source.snapshot().await else { return no_snapshot() };
-    json_page(json::stats(&source.info(), &process::read(), &shards))
+/// Returns the response to a request of this peer. The body of the request is not read.
+pub(super) async fn answer<B>(
+    request: &Request<B>,
+    peer: Option<IpAddr>,
+    access: &AccessCheck,
+    source: &impl Source,
+) -> AdminResponse {
+    let uri = request.uri();
+    let page = Page::at(uri.path());
+    if let Some(refusal) = access.refuse(request, peer, page.protection()) {
+        return refusal;
+    }
+    let info = || Info { logins: access.counts(), ..source.info() };
+    let query = uri.query().unwrap_or_default();
+    let method = request.method();
+    match page {
+        Page::Missing => no_such_page(),
+        Page::Clock if source.info().manual_clock => clock(method, query, source).await,
+        Page::Clock => no_such_page(),
+        _ if ![Method::GET, Method::HEAD].contains(method) => reply::wrong_method("GET, HEAD"),
+        Page::Stats => stats(info(), source).await,
+        Page::Histograms => histograms(query, source).await,
+        Page::Metrics => metrics(info(), source).await,
+        Page::Healthz => healthz(source).await,
+        Page::Clients => clients(query, source).await,
+        Page::Client(id) => client(id, source).await,
+        Page::BusiestPaths => busiest_paths(query, source).await,
+        Page::Workers => workers(source).await,
+        Page::Document => documents::document(uri.path()).unwrap_or_else(no_such_page),
+    }
 }
 
-async fn histograms(source: &impl Source) -> AdminResponse {
+fn no_such_page() -> AdminResponse {
+    let pages = "no such page: there are /, /stats, /histograms, /metrics, /healthz, /clients, /clients/ID, /paths/busiest \
+                 and /workers";
+    reply::text(StatusCode::NOT_FOUND, pages)
+}
+
+async fn clients(query: &str, source: &impl Source) -> AdminResponse {
+    let Some(count) = count_of(query, "slowest", CLIENTS_LISTED_MAX) else {
+        return reply::text(StatusCode::BAD_REQUEST, "slowest=N is a number of clients from 1 to 100");
+    };
+    let Some(slowest) = source.slowest_clients().await else { return no_snapshot() };
+    let shown = &slowest.clients[..count.min(slowest.clients.len())];
+    json_page(json::list("clients", shown))
+}
+
+async fn client(id: &str, source: &impl Source) -> AdminResponse {
+    let id = match id.parse::<ClientId>() {
+        Ok(id) => id,
+        Err(error) => return reply::text(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match source.client(id).await {
+        Some(Some(details)) => json_page(json::single(&*details)),
+        Some(None) => {
+            reply::text(StatusCode::NOT_FOUND, "no such client: it has disconnected, or never connected")
+        }
+        None => no_snapshot(),
+    }
+}
+
+async fn busiest_paths(query: &str, source: &impl Source) -> AdminResponse {
+    let Some(count) = count_of(query, "count", PATHS_LISTED_MAX) else {
+        return reply::text(StatusCode::BAD_REQUEST, "count=N is a number of paths from 1 to 100");
+    };
+    let Some(busiest) = source.busiest_paths().await else { return no_snapshot() };
+    json_page(json::list("paths", busiest.first(count)))
+}
+
+async fn workers(source: &impl Source) -> AdminResponse {
+    let Some(workers) = source.workers().await else {
+        return reply::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the supervisor of the workers did not answer in time",
+        );
+    };
+    json_page(json::list("workers", &workers))
+}
+
+/// The number of clients or paths if a query does not name one.
+const LISTED: usize = 20;
+
+/// Returns the number in a query if it is given at most once, and is in range.
+fn count_of(query: &str, name: &str, max: usize) -> Option<usize> {
+    let mut values = query.split('&').filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let Some(value) = values.next() else { return Some(LISTED) };
+    let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) && values.next().is_none();
+    is_number.then(|| value.parse().ok()).flatten().filter(|count| (1..=max).contains(count))
+}
+
+async fn stats(info: Info, source: &impl Source) -> AdminResponse {
     let Some(shards) = source.snapshot().await else { return no_snapshot() };
-    json_page(json::histograms(&shards))
+    json_page(json::stats(&info, &process::read(), &shards))
+}
+
+async fn histograms(query: &str, source: &impl Source) -> AdminResponse {
+    let only = query.split('&').find_map(|pair| pair.strip_prefix("latency="));
+    let Some(timings) = json::timings(only) else {
+        return reply::text(
+            StatusCode::NOT_FOUND,
+            "no such latency: /histograms without a query has all of them",
+        );
+    };
+    let Some(shards) = source.snapshot().await else { return no_snapshot() };
+    json_page(json::histograms(&shards, &timings))
 }
 
 fn json_page(page: serde_json::Result<Vec<u8>>) -> AdminResponse {
@@ -53,9 +180,9 @@ fn json_page(page: serde_json::Result<Vec<u8>>) -> AdminResponse {
     }
 }
 
-async fn metrics(source: &impl Source) -> AdminResponse {
+async fn metrics(info: Info, source: &impl Source) -> AdminResponse {
     let Some(shards) = source.snapshot().await else { return no_snapshot() };
-    let page = prometheus::metrics(&source.info(), &process::read(), &shards);
+    let page = prometheus::metrics(&info, &process::read(), &shards);
     reply::page(StatusCode::OK, prometheus::CONTENT_TYPE, page)
 }
 
@@ -99,6 +226,25 @@ fn advance_ms(query: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts() {
+        for (query, expected) in [
+            ("", Some(LISTED)),
+            ("other=1", Some(LISTED)),
+            ("count=1", Some(1)),
+            ("a=b&count=100", Some(100)),
+            ("count=0", None),
+            ("count=101", None),
+            ("count=", None),
+            ("count=-1", None),
+            ("count=1&count=1", None),
+            ("count=99999999999999999999", None),
+            ("counts=5", Some(LISTED)),
+        ] {
+            assert_eq!(count_of(query, "count", 100), expected, "{query:?}");
+        }
+    }
 
     #[test]
     fn advances() {

@@ -142,6 +142,16 @@ impl MetricsPage {
             "Log lines that peers caused and that were counted instead of being logged.",
         );
         self.sample(name, &[], info.log_lines_suppressed);
+        let name = "quickio_admin_logins_failed_total";
+        self.family(name, "counter", "Requests to the admin endpoint with a wrong password.");
+        self.sample(name, &[], info.logins.failed);
+        let name = "quickio_admin_logins_throttled_total";
+        self.family(
+            name,
+            "counter",
+            "Requests to the admin endpoint refused unseen, because their address had sent too many wrong passwords.",
+        );
+        self.sample(name, &[], info.logins.throttled);
     }
 
     fn process(&mut self, process: &Process) {

@@ -2,7 +2,7 @@
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 
 /// A response with a complete body.
@@ -11,12 +11,19 @@ pub(super) type AdminResponse = Response<Full<Bytes>>;
 /// The media type of texts.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Returns a response with this body, which must not be cached.
+/// Returns a response with this body, which must not be cached, and which pages of other sites cannot include.
 pub(super) fn page(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> AdminResponse {
     let mut reply = Response::new(Full::from(body));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let fixed = [
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    for (name, value) in fixed {
+        reply.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     reply
 }
 

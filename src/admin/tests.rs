@@ -8,6 +8,8 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use super::connection::{HEAD_BYTES_MAX, HEADERS_MAX};
 use super::*;
+use crate::inspect::testing::{busy, summary};
+use crate::inspect::{ClientDrops, ClientSummary};
 use crate::metrics::{AppCounter, AppTiming, Counter, Gauge, Timing};
 
 /// The properties of a server that does not exist.
@@ -23,6 +25,7 @@ pub(super) fn info() -> Info {
         log_lines_dropped: 0,
         log_lines_failed: 0,
         log_lines_suppressed: 0,
+        logins: LoginCounts::default(),
     }
 }
 
@@ -46,6 +49,7 @@ struct Fake {
     info: Info,
     health: Health,
     shards: Option<Vec<Snapshot>>,
+    clients: Vec<ClientSummary>,
     advanced_ms: Arc<AtomicU64>,
 }
 
@@ -55,6 +59,7 @@ impl Default for Fake {
             info: info(),
             health: Health::Healthy,
             shards: Some(two_shards()),
+            clients: (1..=3).rev().map(|number| summary(number, number.into())).collect(),
             advanced_ms: Arc::default(),
         }
     }
@@ -72,6 +77,39 @@ impl Source for Fake {
     async fn advance_clock(&self, by: Duration) -> bool {
         self.advanced_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
         self.info.manual_clock
+    }
+
+    async fn slowest_clients(&self) -> Option<Rc<SlowestClients>> {
+        self.shards.as_ref()?;
+        Some(Rc::new(SlowestClients { clients: self.clients.clone(), next: None }))
+    }
+
+    async fn client(&self, id: ClientId) -> Option<Option<Box<ClientDetails>>> {
+        self.shards.as_ref()?;
+        let summary = self.clients.iter().find(|client| client.id == id).cloned();
+        let details = |summary| ClientDetails {
+            summary,
+            compressed: false,
+            outbox_bytes_max: 1000,
+            silent_seconds: 0.5,
+            paused: false,
+            subscriptions: 1,
+            paths: vec!["/a".into()],
+            drops: ClientDrops::default(),
+        };
+        Some(summary.map(details).map(Box::new))
+    }
+
+    async fn busiest_paths(&self) -> Option<Rc<BusiestPaths>> {
+        self.shards.as_ref()?;
+        let mut busiest = BusiestPaths::merge([vec![busy("/busy", 2.5)]]);
+        busiest.add_subscribers(&[7]);
+        Some(Rc::new(busiest))
+    }
+
+    async fn workers(&self) -> Option<Rc<[WorkerStatus]>> {
+        self.shards.as_ref()?;
+        Some(Rc::new([]))
     }
 
     fn info(&self) -> Info {
@@ -94,11 +132,16 @@ struct Setup {
 }
 
 fn start(bounds: Bounds, fake: Fake) -> Setup {
+    start_with(bounds, fake, None)
+}
+
+fn start_with(bounds: Bounds, fake: Fake, password: Option<&str>) -> Setup {
+    let password = password.map(|password| Zeroizing::new(password.as_bytes().to_vec()));
+    let protection = AdminProtection { hosts: vec!["admin.example".into()], tls: None, password };
     let advanced_ms = Arc::clone(&fake.advanced_ms);
     let control = ControlExecutor::start("admin-test").unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let address =
-        serve_within(bounds, &control, &[address], None, vec!["admin.example".into()], |_| fake).unwrap()[0];
+    let address = serve_within(bounds, &control, &[address], protection, |_| fake).unwrap()[0];
     Setup { address, advanced_ms, _control: control }
 }
 
@@ -160,9 +203,84 @@ fn pages_are_served() {
 }
 
 #[test]
+fn clients_and_paths_are_served() {
+    let setup = start(PATIENT, Fake::default());
+    let page = |target: &str| -> serde_json::Value {
+        let (status, head, body) = ask(&setup, "GET", target);
+        assert_eq!((status, header(&head, "Content-Type")), (200, "application/json"), "{target}");
+        serde_json::from_str(&body).unwrap()
+    };
+    let ids = |page: &serde_json::Value| -> Vec<String> {
+        page["clients"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|client| client["id"].as_str().unwrap().into())
+            .collect()
+    };
+    assert_eq!(ids(&page("/clients")), ["0.3.1", "0.2.1", "0.1.1"]);
+    assert_eq!(ids(&page("/clients?slowest=2")), ["0.3.1", "0.2.1"]);
+    let client = page("/clients/0.2.1");
+    assert_eq!((&client["id"], &client["outbox_bytes"]), (&"0.2.1".into(), &2.into()));
+    assert_eq!((&client["paths"][0], &client["user"]), (&"/a".into(), &serde_json::Value::Null));
+    assert_eq!(client["drops"]["requests_refused"], 0);
+    let busiest = page("/paths/busiest?count=5");
+    assert_eq!(busiest["paths"][0]["path"], "/busy");
+    assert_eq!(busiest["paths"][0]["subscribers"], 7);
+    assert_eq!(page("/workers"), serde_json::json!({"workers": []}));
+    let (status, head, body) = ask(&setup, "GET", "/");
+    assert_eq!((status, header(&head, "Content-Type")), (200, "text/html; charset=utf-8"));
+    assert!(body.starts_with("<!doctype html>"));
+}
+
+#[test]
+fn a_password_protects_everything_but_the_health() {
+    let setup = start_with(PATIENT, Fake::default(), Some("correct horse"));
+    let ask = |target: &str, credentials: &str| {
+        let authorization = match credentials {
+            "" => String::new(),
+            credentials => format!("Authorization: Basic {credentials}\r\n"),
+        };
+        exchange(&setup, &format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n"))
+    };
+    // `printf 'operator:correct horse' | base64`, and the same with `wrong`.
+    let (right, wrong) = ("b3BlcmF0b3I6Y29ycmVjdCBob3JzZQ==", "b3BlcmF0b3I6d3Jvbmc=");
+    for target in [
+        "/",
+        "/page.js",
+        "/stats",
+        "/metrics",
+        "/histograms",
+        "/clients",
+        "/clients/0.1.1",
+        "/paths/busiest",
+        "/workers",
+    ] {
+        let (status, head, _) = ask(target, "");
+        assert_eq!(
+            (status, header(&head, "Www-Authenticate").starts_with("Basic realm=")),
+            (401, true),
+            "{target}"
+        );
+        assert_eq!(ask(target, right).0, 200, "{target}");
+    }
+    assert_eq!(ask("/nothing", "").0, 401, "no stranger learns which pages there are");
+    assert_eq!(ask("/nothing", right).0, 404);
+    assert_eq!(ask("/healthz", "").0, 200);
+    assert_eq!(ask("/stats", wrong).0, 401);
+    let stats: serde_json::Value = serde_json::from_str(&ask("/stats", right).2).unwrap();
+    assert_eq!(stats["server"]["admin_logins_failed"], 1);
+    assert!(ask("/metrics", right).2.contains("\nquickio_admin_logins_failed_total 1\n"));
+    let refused = (0..20).map(|_| ask("/stats", wrong).0).find(|status| *status == 429);
+    assert_eq!(refused, Some(429), "an address that guesses has to wait");
+    let (status, head, _) = ask("/stats", right);
+    assert_eq!((status, header(&head, "Retry-After")), (429, "6"));
+}
+
+#[test]
 fn heads_have_no_body() {
     let setup = start(PATIENT, Fake::default());
-    for page in ["/stats", "/histograms", "/metrics", "/healthz"] {
+    for page in ["/", "/stats", "/histograms", "/metrics", "/healthz", "/clients", "/workers"] {
         let (status, head, body) = ask(&setup, "HEAD", page);
         assert_eq!((status, body.as_str()), (200, ""), "{page}");
         assert!(header(&head, "Content-Length").parse::<usize>().unwrap() > 0);
@@ -175,7 +293,16 @@ fn heads_have_no_body() {
 fn bad_requests_are_answered_with_the_reason() {
     let setup = start(PATIENT, Fake::default());
     for (method, target, expected, allow) in [
-        ("GET", "/", 404, ""),
+        ("GET", "/page.html", 404, ""),
+        ("GET", "/clients/", 400, ""),
+        ("GET", "/clients/0.1", 400, ""),
+        ("GET", "/clients/0.99.1", 404, ""),
+        ("GET", "/clients?slowest=101", 400, ""),
+        ("GET", "/paths/busiest?count=0", 400, ""),
+        ("GET", "/paths", 404, ""),
+        ("GET", "/histograms?latency=nothing", 404, ""),
+        ("POST", "/", 405, "GET, HEAD"),
+        ("POST", "/clients/0.1.1", 405, "GET, HEAD"),
         ("GET", "/stats/", 404, ""),
         ("GET", "/../stats", 404, ""),
         ("GET", "/Stats", 404, ""),
@@ -264,6 +391,9 @@ fn an_unhealthy_server_answers_503() {
     let setup = start(PATIENT, Fake { health, shards: None, ..Fake::default() });
     assert_eq!(ask(&setup, "GET", "/stats").0, 503);
     assert_eq!(ask(&setup, "GET", "/metrics").0, 503);
+    for target in ["/clients", "/clients/0.1.1", "/paths/busiest", "/workers"] {
+        assert_eq!(ask(&setup, "GET", target).0, 503, "{target}");
+    }
     let (status, _, body) = ask(&setup, "GET", "/healthz");
     assert_eq!((status, body.as_str()), (503, "shard 1 does not answer\n"));
 }
@@ -395,7 +525,8 @@ fn stopping_ends_all_connections_and_frees_the_address() {
 fn the_error_names_an_address_in_use() {
     let setup = start(PATIENT, Fake::default());
     let control = ControlExecutor::start("admin-test").unwrap();
-    let error = serve(&control, &[setup.address], None, Vec::new(), |_| Fake::default()).unwrap_err();
+    let error =
+        serve(&control, &[setup.address], AdminProtection::default(), |_| Fake::default()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains(&setup.address.to_string()) && message.contains("setting admin"), "{message}");
 }

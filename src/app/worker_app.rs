@@ -6,6 +6,7 @@ use super::worker::{
     SupervisorCommand, SupervisorSender, WorkerConfig, WorkerGroup, supervisor_channel,
 };
 use super::{Application, Error, Registrar, Server};
+use crate::inspect::WorkerStatus;
 use crate::metrics::Snapshot;
 use futures_channel::oneshot;
 use std::collections::BTreeMap;
@@ -83,6 +84,13 @@ impl WorkerApplication {
         let (done_tx, done_rx) = oneshot::channel();
         self.supervisor.send(SupervisorCommand::ClockMoved(done_tx));
         done_rx
+    }
+
+    /// Asks the supervisor for the state of its workers.
+    pub fn status(&self) -> oneshot::Receiver<Vec<WorkerStatus>> {
+        let (reply, status) = oneshot::channel();
+        self.supervisor.send(SupervisorCommand::Describe(reply));
+        status
     }
 
     /// Adds the supervisor's counters to those of a shard.

@@ -288,6 +288,16 @@ impl Subscriptions {
         self.clients.get(client).map_or(0, ClientPaths::len)
     }
 
+    /// Returns the places of a client's list of paths, of which at least a quarter has a path if there are many.
+    /// Tombstoned ones are left out.
+    pub fn paths_of(&self, client: u32) -> impl Iterator<Item = Option<PathId>> {
+        self.clients
+            .get(client)
+            .into_iter()
+            .flat_map(ClientPaths::places)
+            .map(|place| place.filter(|(_, state)| *state != SubscriptionState::Tombstoned).map(|(id, _)| id))
+    }
+
     /// Returns the clients that have subscriptions, including pending and tombstoned ones.
     pub fn holders(&self) -> impl Iterator<Item = u32> {
         self.clients.iter().map(|(client, _)| client)

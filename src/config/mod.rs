@@ -318,6 +318,8 @@ pub struct Config {
     pub api_body_bytes_max: usize,
     /// The maximum memory of all requests to the server API that are not done yet, in bytes.
     pub api_bytes_max: usize,
+    /// The file with the password of the admin endpoint. `None` if it has none.
+    pub admin_password_file: Option<PathBuf>,
     /// The names that requests to the admin endpoint may use for this host, in addition to `localhost` and IP addresses.
     pub admin_hosts: Vec<String>,
     /// The number of shards, or `None` for one on each available core.
@@ -520,6 +522,7 @@ impl Default for Config {
             api_keys: Vec::new(),
             api_body_bytes_max: 4 << 20,
             api_bytes_max: 64 << 20,
+            admin_password_file: None,
             admin_hosts: Vec::new(),
             shards: None,
             app: Vec::new(),

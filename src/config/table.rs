@@ -221,9 +221,18 @@ pub static SETTINGS: &[Setting] = &[
             tls: |config| &mut config.admin_tls,
         },
         default: "127.0.0.1:8081",
-        doc: "The address that serves statistics over HTTP: /stats, /metrics and /healthz. It does not ask for a \
-              password: make sure that only operators can reach it. tls://ADDRESS serves them over HTTPS, with the \
-              certificates of tls-cert.",
+        doc: "The address that serves the operator's page and statistics over HTTP: /, /stats, /metrics and /healthz. \
+              Without admin-password-file it does not ask for a password: make sure that only operators can reach it. \
+              tls://ADDRESS serves them over HTTPS, with the certificates of tls-cert.",
+    },
+    Setting {
+        name: "admin-password-file",
+        group: Group::Serving,
+        kind: ValueKind::File(|config| &mut config.admin_password_file),
+        default: "",
+        doc: "The file with the password for admin, of 12 to 128 bytes, which is read at the start. All of its pages but \
+              /healthz then ask for it (HTTP Basic authentication, with any user name). None means that there is no \
+              password; the operator's page, and what tells about single clients, are then only for this host.",
     },
     Setting {
         name: "api",

@@ -1,6 +1,7 @@
 //! The checks of `quickio check`: everything that would keep a server with these settings from starting, and that can be
 //! found without starting one or running an application. They are safe beside a running server.
 
+use super::admin_password;
 use super::apps;
 use super::auth;
 use super::error::ServerError;
@@ -45,6 +46,7 @@ pub(super) fn run(config: &Config) -> Result<(), ServerError> {
     check_certificates(config, &mut report);
     check_auth(config, &mut report);
     check_addresses(config, &mut report);
+    check_password(config, &mut report);
     if report.failed == 0 {
         Ok(())
     } else {
@@ -140,6 +142,20 @@ fn check_addresses(config: &Config, report: &mut Report) {
                 report.failed(&format!("api {address}"), &error.into());
             }
         }
+    }
+}
+
+fn check_password(config: &Config, report: &mut Report) {
+    match admin_password::read(config) {
+        Ok(password) => {
+            if password.is_some() {
+                report.passed("admin-password-file");
+            }
+            admin_password::warnings(config, password.as_ref())
+                .iter()
+                .for_each(|warning| report.warn(warning));
+        }
+        Err(error) => report.failed("admin-password-file", &error),
     }
 }
 

@@ -10,8 +10,8 @@ use crate::api::ApiError;
 use crate::app::c::LoadError;
 use crate::app::worker::StartError;
 use crate::app::{self};
-use crate::config;
-use crate::limits::WORKERS_MAX;
+use crate::config::{self, SecretError};
+use crate::limits::{ADMIN_PASSWORD_BYTES_MAX, WORKERS_MAX};
 use crate::log::LogError;
 use crate::qev::probe::UnsupportedKernel;
 use std::io;
@@ -55,6 +55,12 @@ pub enum ServerError {
     Api(#[from] ApiError),
     #[error("{0}")]
     ApiKey(#[from] ApiKeyError),
+    #[error("{0}")]
+    Secret(#[from] SecretError),
+    #[error(
+        "the password in {} (admin-password-file) has more than {ADMIN_PASSWORD_BYTES_MAX} bytes", .path.display()
+    )]
+    LongPassword { path: PathBuf },
     #[error("the control executor cannot start: {error}{hint}")]
     Control { error: io::Error, hint: String },
     #[error("{0}")]
@@ -90,6 +96,8 @@ impl ServerError {
             | ServerError::Load { .. }
             | ServerError::Auth(_)
             | ServerError::Tls(_)
+            | ServerError::Secret(_)
+            | ServerError::LongPassword { .. }
             | ServerError::SameName { .. } => config::EXIT_CODE,
             _ => 1,
         }

@@ -1,5 +1,6 @@
 //! The life cycle of a server: it starts in order, waits for a signal or a failure, and shuts down in order.
 
+use super::admin_password;
 use super::api::ApiService;
 use super::apps::LoadedApplications;
 use super::auth::{AuthError, AuthService};
@@ -16,7 +17,7 @@ use super::signals::{Signal, SignalWatch};
 use super::statistics::{self, Statistics};
 use super::tls::{Reloaded, TlsError, TlsService};
 use super::watchdog;
-use crate::admin::{self, AdminError};
+use crate::admin::{self, AdminError, AdminProtection};
 use crate::app::qio::Qio;
 use crate::app::worker::{self, ReplaceOutcome};
 use crate::app::worker_app::WorkerApplication;
@@ -144,6 +145,10 @@ impl RunningServer {
         needs.check()?;
         let mut tls = TlsService::load(&config)?;
         let auth = AuthService::load(&config, shards::count(&config))?;
+        let password = admin_password::read(&config)?;
+        for warning in admin_password::warnings(&config, password.as_ref()) {
+            tracing::warn!("{warning}");
+        }
         let mut listeners = listen::bind(&config, shards::count(&config))?;
         let apps = with_own(&config, loaded.apps());
         let link_places = instances * LINK_PLACES;
@@ -181,11 +186,15 @@ impl RunningServer {
         let mut services = Services::new(needs);
         let admin_tls = tls.as_ref().filter(|_| config.admin_tls).map(|tls| TlsAcceptor::new(tls.config()));
         if !config.admin.is_empty() {
-            let hosts = config.admin_hosts.clone();
+            let protection = AdminProtection {
+                hosts: config.admin_hosts.clone(),
+                tls: admin_tls.clone(),
+                password: password.map(|secret| secret.bytes),
+            };
             let prefix = if config.admin_tls { "tls://" } else { "" };
             services.start("admin", |control| {
                 let start = |spawner: &Spawner| Statistics::start(parts, spawner);
-                let addresses = admin::serve(control, &config.admin, admin_tls.clone(), hosts, start)?;
+                let addresses = admin::serve(control, &config.admin, protection, start)?;
                 Ok::<_, AdminError>(addresses.iter().map(|address| format!("{prefix}{address}")).collect())
             })?;
         }

@@ -11,6 +11,10 @@ use crate::shard::{AppCommand, ControlMessage, Envelope, Inboxes, Wakeup};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// The longest time that the admin endpoint waits for the shards, and for the supervisor of an application.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The maximum number of messages from the server's own threads that wait for one shard: shutdown, statistics, the
 /// manual clock. There is additional room for messages about workers, and for the results of verifications.

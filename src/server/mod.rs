@@ -16,6 +16,7 @@
 //! | `apps` | the applications that the settings name |
 //! | `services` | the services on the control executor |
 //! | `statistics` | the statistics of all shards, for the admin endpoint |
+//! | `inspections` | the answers of all shards to questions about clients and paths, for the admin endpoint |
 //! | `notify`, `watchdog` | messages to the service manager (systemd): ready, reloading, stopping, alive |
 //! | `resources` | the descriptors and the locked memory that a server needs |
 //! | `check` | the checks of `quickio check` |
@@ -24,6 +25,7 @@
 //! | `init` | the process with the number 1 of a container |
 //! | `error` | the errors of all these |
 
+mod admin_password;
 mod api;
 mod api_keys;
 mod apps;
@@ -31,6 +33,7 @@ mod auth;
 mod check;
 mod error;
 mod init;
+mod inspections;
 mod left_over;
 mod lifecycle;
 mod listen;

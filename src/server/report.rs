@@ -1,7 +1,7 @@
 //! The summary of the statistics that SIGUSR1 logs: for a server whose admin endpoint is off or cannot be reached.
 
-use super::mailboxes::Mailboxes;
-use super::statistics::{ANSWER_WAIT, gather};
+use super::mailboxes::{ANSWER_WAIT, Mailboxes};
+use super::statistics::gather;
 use crate::metrics::{Counter, Gauge, Snapshot};
 use crate::qev::control::ControlExecutor;
 use std::sync::Arc;

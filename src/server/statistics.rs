@@ -1,11 +1,14 @@
 //! The statistics of the whole server, for the admin endpoint: gathers the snapshots of all shards.
 //!
-//! One task sends the requests to the shards, one at a time: the inbox of a shard never holds more than one of them,
+//! One task sends these requests and those of `inspections` to the shards, one at a time: the inbox of a shard never holds
+//! more than one of them,
 //! regardless of the number of connections. Requests that wait for the same snapshot share it.
 
-use super::mailboxes::Mailboxes;
+use super::inspections::{InspectionRequest, Inspections};
+use super::mailboxes::{ANSWER_WAIT, Mailboxes};
 use crate::admin::{self, CertificateTable, Health, Info};
 use crate::app::worker_app::WorkerApplication;
+use crate::inspect::{BusiestPaths, ClientDetails, ClientId, SlowestClients, WorkerStatus};
 use crate::log;
 use crate::metrics::{SharedCounters, Snapshot};
 use crate::qev::clock::ClockHandle;
@@ -16,9 +19,6 @@ use futures_lite::StreamExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-/// The longest time that the admin endpoint waits for the shards, and for the supervisor of an application.
-pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The sources of the statistics.
 pub(super) struct StatisticsParts {
@@ -47,6 +47,7 @@ pub(super) struct Statistics {
 enum StatisticsRequest {
     Snapshot(oneshot::Sender<Option<Rc<[Snapshot]>>>),
     AdvanceClock(Duration, oneshot::Sender<bool>),
+    Inspect(InspectionRequest),
 }
 
 impl Statistics {
@@ -66,6 +67,14 @@ impl Statistics {
         self.requests.clone().try_send(request(reply)).ok()?;
         replied.await.ok()
     }
+
+    /// Asks about clients, paths or workers. Returns `None` if a shard or supervisor does not answer in time.
+    async fn inspect<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Option<T>>) -> InspectionRequest,
+    ) -> Option<T> {
+        timeout(ANSWER_WAIT, self.ask(|reply| StatisticsRequest::Inspect(request(reply)))).await??
+    }
 }
 
 impl admin::Source for Statistics {
@@ -84,6 +93,22 @@ impl admin::Source for Statistics {
         self.ask(|reply| StatisticsRequest::AdvanceClock(by, reply)).await.unwrap_or(false)
     }
 
+    async fn slowest_clients(&self) -> Option<Rc<SlowestClients>> {
+        self.inspect(InspectionRequest::Slowest).await
+    }
+
+    async fn client(&self, id: ClientId) -> Option<Option<Box<ClientDetails>>> {
+        self.inspect(|reply| InspectionRequest::Client(id, reply)).await
+    }
+
+    async fn busiest_paths(&self) -> Option<Rc<BusiestPaths>> {
+        self.inspect(InspectionRequest::Busiest).await
+    }
+
+    async fn workers(&self) -> Option<Rc<[WorkerStatus]>> {
+        self.inspect(InspectionRequest::Workers).await
+    }
+
     fn info(&self) -> Info {
         Info {
             version: env!("CARGO_PKG_VERSION"),
@@ -96,6 +121,7 @@ impl admin::Source for Statistics {
             log_lines_dropped: self.parts.dropped_lines.count(),
             log_lines_failed: self.parts.failed_lines.count(),
             log_lines_suppressed: log::suppressed_lines(),
+            logins: admin::LoginCounts::default(),
         }
     }
 }
@@ -117,6 +143,7 @@ pub(super) async fn gather(mailboxes: &Mailboxes, within: Duration) -> Vec<Optio
 
 /// Handles requests until all senders have been dropped.
 async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<StatisticsRequest>) {
+    let mut inspections = Inspections::default();
     while let Some(first) = requests.next().await {
         let mut waiting = Vec::new();
         let mut next = Some(first);
@@ -125,6 +152,9 @@ async fn answer(parts: Rc<StatisticsParts>, mut requests: mpsc::Receiver<Statist
                 StatisticsRequest::Snapshot(reply) => waiting.push(reply),
                 // This fails only if the receiver has given up.
                 StatisticsRequest::AdvanceClock(by, reply) => drop(reply.send(parts.advance_clock(by).await)),
+                StatisticsRequest::Inspect(request) => {
+                    inspections.answer(&parts.mailboxes, &parts.workers, request).await;
+                }
             }
             next = requests.try_recv().ok();
         }

@@ -131,7 +131,9 @@ impl State {
         };
         let Some(fired) = fired else {
             self.count(Counter::CallbacksUnknown, 1);
-            self.count(Counter::CallbacksExpired, expired as u64);
+            if let Some(slot) = self.connections.connection_of(reply_to.client) {
+                self.callbacks_expired(slot, expired);
+            }
             return self.answer(0, reply_to, Answer::error(404, "callback doesn't exist"));
         };
         self.count(Counter::CallbacksFired, 1);
@@ -156,6 +158,9 @@ impl State {
         let Ok(data) = data.verify() else { return self.refuse_data(path) };
         if let Some(full) = self.pubsub.remote(id).find(|shard| self.mesh.is_full(*shard)) {
             return self.refuse_message(full);
+        }
+        if self.busiest.is_counting() {
+            self.busiest.count(id, self.pubsub.path(id));
         }
         let accepted_ns = self.time.now_ns();
         for shard in self.pubsub.remote(id) {

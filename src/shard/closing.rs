@@ -294,6 +294,7 @@ impl State {
     fn release_client(&mut self, slot: u32) {
         // Broadcasts accepted before this moment still reach the client.
         self.fan_out();
+        self.drops.remove(slot);
         if self.auth.is_on() {
             self.identities.remove(slot);
             self.auth.forget(slot);

@@ -64,6 +64,7 @@ impl OutboxRoom {
 /// - the bytes of a connection's outbox are the costs of its frames and of those in flight, and `outbox_bytes` is the sum
 ///   over all connections;
 /// - only clients that are not detached have open callbacks;
+/// - `clients_of_framing` counts the connections that have a client;
 /// - a connection whose `queued` is set is exactly once in one queue: with a socket in `ready`, a session in
 ///   `blocked_sessions`. No other is in a queue. Connections that are released leave their entries, which are ignored;
 /// - `ready_sessions` is empty;
@@ -73,6 +74,8 @@ impl OutboxRoom {
 pub(super) struct Connections {
     records: Slots<Connection>,
     clients: Slots<Client>,
+    /// The number of clients that are not detached, by the index of their framing.
+    clients_of_framing: [usize; Framing::PLAIN_COUNT],
     waiting: Waiting,
     /// HTTP sessions whose output has to wait until the mesh can carry it.
     blocked_sessions: Vec<QueueEntry>,
@@ -160,6 +163,7 @@ impl Connections {
         Connections {
             records: Slots::new(),
             clients: Slots::new(),
+            clients_of_framing: [0; Framing::PLAIN_COUNT],
             waiting: Waiting { ready: VecDeque::new(), ready_sessions: VecDeque::new(), outbox_bytes: 0 },
             blocked_sessions: Vec::new(),
             endings: Vec::new(),
@@ -307,22 +311,44 @@ impl Connections {
 
     // Clients.
 
-    /// Creates the client of a connection whose handshake is complete.
-    pub fn create_client(&mut self, slot: u32) -> ClientId {
+    /// Creates the client of a connection whose handshake is complete, with the framing of its events.
+    pub fn create_client(&mut self, slot: u32, framing: Framing) -> ClientId {
         let generation = self.next_generation();
         let client = self.clients.insert(Client::new(generation, slot)) as u32;
-        self.live_mut(slot).client = Some(ClientSlot::new(client));
+        let connection = self.live_mut(slot);
+        connection.framing = framing;
+        connection.client = Some(ClientSlot::new(client));
+        self.clients_of_framing[framing.plain_index()] += 1;
         ClientId { shard: self.shard, slot: client, generation }
     }
 
     /// Detaches a connection's client, if it has one: its callbacks are dropped. Its record stays until
     /// [`Connections::remove_client`].
     pub fn detach_client(&mut self, slot: u32) -> Option<ClientId> {
-        let client = self.live_mut(slot).client.take()?.get();
+        let connection = self.live_mut(slot);
+        let client = connection.client.take()?.get();
+        let framing = connection.framing.plain_index();
+        self.clients_of_framing[framing] -= 1;
         let record = self.clients.expect_mut(client as usize, CLIENT);
         record.detach();
         self.callbacks.close(client);
         Some(ClientId { shard: self.shard, slot: client, generation: record.generation() })
+    }
+
+    /// Changes the framing of a connection; returns the one before.
+    pub fn set_framing(&mut self, slot: u32, framing: Framing) -> Framing {
+        let connection = self.live_mut(slot);
+        let before = std::mem::replace(&mut connection.framing, framing);
+        if connection.client.is_some() {
+            self.clients_of_framing[before.plain_index()] -= 1;
+            self.clients_of_framing[framing.plain_index()] += 1;
+        }
+        before
+    }
+
+    /// The number of clients that are connected with this framing, compressed or not.
+    pub fn clients_of_framing(&self, framing: Framing) -> usize {
+        self.clients_of_framing[framing.plain_index()]
     }
 
     /// Removes the record of a client that has been detached.
@@ -734,6 +760,7 @@ impl Connections {
         assert!(!self.has_endings(), "an end was decided and not carried out");
         let mut outbox_bytes = 0;
         let mut queued = 0;
+        let mut of_framing = [0; Framing::PLAIN_COUNT];
         for (slot, connection) in self.iter() {
             connection.check(slot);
             outbox_bytes += u64::from(connection.outbox_bytes);
@@ -741,6 +768,7 @@ impl Connections {
             if let Some(client) = connection.client {
                 let client = self.clients.expect(client.get() as usize, CLIENT);
                 assert_eq!(client.connection(), Some(slot), "the client of connection {slot} has another");
+                of_framing[connection.framing.plain_index()] += 1;
             }
         }
         assert_eq!(outbox_bytes, self.waiting.outbox_bytes, "the bytes in all outboxes");
@@ -771,6 +799,7 @@ impl Connections {
                 assert_eq!(of_connection, Some(slot as u32), "client {slot} and its connection");
             }
         }
+        assert_eq!(of_framing, self.clients_of_framing, "the clients of each framing");
         self.callbacks.check(|client| {
             let client = self.clients.expect(client as usize, CLIENT);
             assert!(client.connection().is_some(), "a client that has disconnected has open callbacks");

@@ -74,6 +74,9 @@ impl State {
         let AnswerState::Ready { code, data, message, callback } = answer.0 else { return };
         if code != 200 {
             self.metrics.app(app).add_answer(code);
+            if code == 420 {
+                self.note_refusal(reply_to.client);
+            }
         }
         if reply_to.callback == 0 {
             return;
@@ -107,6 +110,14 @@ impl State {
         self.count(Counter::MessagesSent, queued);
     }
 
+    /// Notes that a request of a client was answered with 420.
+    #[cold]
+    fn note_refusal(&mut self, client: ClientId) {
+        if let Some(slot) = self.connections.connection_of(client) {
+            self.drops.of(slot).requests_refused += 1;
+        }
+    }
+
     /// Offers a client a server callback; returns its id, or 0 if the client has disconnected.
     pub fn issue(&mut self, client: ClientId, app: u32, run: Option<Callback>) -> u64 {
         let expires_ms = self.time.ms_from_now(self.config.clients_cb_max_age);
@@ -114,7 +125,10 @@ impl State {
         let callback = ServerCallback { app, run };
         let Some((id, evicted)) = self.connections.issue(client, callback, expires_ms) else { return 0 };
         self.count(Counter::CallbacksIssued, 1);
-        self.count(Counter::CallbacksEvicted, u64::from(evicted));
+        if evicted {
+            self.count(Counter::CallbacksEvicted, 1);
+            self.drops.of(slot).callbacks_dropped += 1;
+        }
         self.wake_at(slot, expires_ms);
         id
     }

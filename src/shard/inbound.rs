@@ -92,6 +92,7 @@ impl State {
         match message {
             // The receiver may have given up.
             ControlMessage::Snapshot(mut reply) => drop(reply.try_send((self.mesh.shard(), self.snapshot()))),
+            ControlMessage::Inspect(inspection) => self.inspect(inspection),
             ControlMessage::Workers(event) => self.handle_worker_event(event),
             ControlMessage::Shutdown { deadline_ns } => self.begin_shutdown(deadline_ns),
             ControlMessage::Rules(rules) => self.set_rules(rules),

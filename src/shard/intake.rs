@@ -294,8 +294,7 @@ impl State {
     pub fn open(&mut self, slot: u32, framing: Framing) {
         self.count(counter_of_framing(framing), 1);
         self.count(Counter::HandshakesDeflate, u64::from(matches!(framing, Framing::Deflate(_))));
-        self.connections.live_mut(slot).framing = framing;
-        let client = self.connections.create_client(slot);
+        let client = self.connections.create_client(slot, framing);
         self.apps.client_connected(client);
         if self.auth.is_on() {
             self.require_token(slot);
@@ -388,7 +387,10 @@ impl State {
             self.fan_out();
         }
         let (_, is_newest_only) = self.connections.queue_pong(slot, pong, self.time.now_ns());
-        self.count(Counter::PongsReplaced, u64::from(is_newest_only));
+        if is_newest_only {
+            self.count(Counter::PongsReplaced, 1);
+            self.drops.of(slot).pongs_replaced += 1;
+        }
     }
 }
 

@@ -300,7 +300,15 @@ impl State {
     /// Drops the callbacks of a connection's client that have expired.
     pub fn expire_callbacks(&mut self, slot: u32) {
         let expired = self.connections.expire_callbacks(slot, self.time.now_ms());
-        self.count(Counter::CallbacksExpired, expired as u64);
+        self.callbacks_expired(slot, expired);
+    }
+
+    /// Counts callbacks of a connection's client that have expired.
+    pub fn callbacks_expired(&mut self, slot: u32, expired: usize) {
+        if expired > 0 {
+            self.count(Counter::CallbacksExpired, expired as u64);
+            self.drops.of(slot).callbacks_dropped += expired as u32;
+        }
     }
 
     /// Sends a heartbeat that the client must answer, because nothing was received from it for heartbeat-challenge.

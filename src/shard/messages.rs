@@ -7,6 +7,7 @@ use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
 use crate::event::path::Path;
 use crate::identity::KeySet;
+use crate::inspect::Inspection;
 use crate::metrics::Snapshot;
 use crate::protocol::http::Sid;
 use crate::rules::RuleSet;
@@ -73,6 +74,8 @@ pub struct AppCommand {
 pub enum ControlMessage {
     /// Requests everything counted so far; the reply carries the shard's number.
     Snapshot(mpsc::Sender<(u16, Snapshot)>),
+    /// Asks about clients or paths.
+    Inspect(Inspection),
     /// Stops accepting, closes every connection, and ends the shard at `deadline_ns` (as measured by
     /// [`nanos`](crate::qev::clock::nanos)) at the latest.
     Shutdown { deadline_ns: u64 },

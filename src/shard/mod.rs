@@ -6,10 +6,11 @@
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
 //!   `access`, `auth`, `client_facts`, `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`,
-//!   `listeners`, `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`;
+//!   `listeners`, `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`, `drops`,
+//!   `busiest`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `authenticate`, `intake`, `links`, `http`,
 //!   `dispatch`, `rules`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`,
-//!   `handshakes`, `records`, `sealing`, `api`, `api_questions`;
+//!   `handshakes`, `records`, `sealing`, `api`, `api_questions`, `inspect`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -30,6 +31,7 @@
 //! | connections whose end was decided | `closing` |
 //! | this turn's broadcasts into the outboxes of subscribers | `pubsub` |
 //! | one send for each client that has output | `flush` |
+//! | the questions of operators about clients and paths | `inspect` |
 
 mod accept;
 mod acceptor;
@@ -45,6 +47,7 @@ mod authenticate;
 mod backpressure;
 #[doc(hidden)]
 pub mod bench;
+mod busiest;
 mod client_facts;
 mod closing;
 mod codecs;
@@ -53,6 +56,7 @@ mod connections;
 mod directory;
 mod dispatch;
 mod dormant;
+mod drops;
 mod ending;
 mod flush;
 mod frames;
@@ -62,6 +66,7 @@ mod http;
 mod identities;
 mod inbound;
 mod incomplete;
+mod inspect;
 mod intake;
 mod kernel;
 mod link_table;

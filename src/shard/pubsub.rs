@@ -295,6 +295,15 @@ impl PubSub {
         self.subscriptions.held(client)
     }
 
+    /// The number of subscriptions that a client has or that wait for a decision, and the paths of at most `max` of them,
+    /// in order. Looks at no more than four times as many places of the client's list.
+    pub fn paths_of(&self, client: u32, max: usize) -> (usize, Vec<String>) {
+        let ids = self.subscriptions.paths_of(client).take(4 * max).flatten().take(max);
+        let mut paths: Vec<String> = ids.map(|id| self.path(id).as_str().to_owned()).collect();
+        paths.sort_unstable();
+        (self.held(client), paths)
+    }
+
     /// The path of an id that is in use.
     pub fn path(&self, path: PathId) -> &Path {
         self.subscriptions.path(path)

@@ -10,10 +10,12 @@ use super::addresses::Addresses;
 use super::api_queue::ApiQueue;
 use super::apps::Apps;
 use super::auth::{Auth, AuthParts};
+use super::busiest::Busiest;
 use super::client_facts::FactsTable;
 use super::codecs::Codecs;
 use super::connection::{Connection, Stage};
 use super::connections::Connections;
+use super::drops::Drops;
 use super::held::HeldInput;
 use super::identities::Identities;
 use super::incomplete::Incomplete;
@@ -31,10 +33,11 @@ use super::time::Time;
 use super::tls::TlsTable;
 use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
+use crate::identity::Identity;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
 use crate::protocol::{
-    CodecSettings, Compression, CompressionBounds, Origins, TrustedProxies, WantedHeaders,
+    CodecSettings, Compression, CompressionBounds, Framing, Origins, TrustedProxies, WantedHeaders,
 };
 use crate::qev::clock::{Clock, nanos};
 use crate::qev::fair::Pool;
@@ -145,6 +148,8 @@ pub(super) struct State {
     pub addresses: Addresses,
     pub identities: Identities,
     pub access: AccessControl,
+    pub drops: Drops,
+    pub busiest: Busiest,
     pub refused: RefusedConnections,
     /// The proxies that send headers of the PROXY protocol.
     pub proxy_protocol: TrustedProxies,
@@ -250,6 +255,8 @@ impl State {
             addresses,
             identities: Identities::default(),
             access,
+            drops: Drops::default(),
+            busiest: Busiest::default(),
             refused: RefusedConnections::default(),
             proxy_protocol: proxies(&config.proxy_protocol),
             proxy_headers: ProxyHeaders::default(),
@@ -299,6 +306,7 @@ impl State {
         let now = SystemTime::now();
         let nanos_of_second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
         self.protocol.date = HttpDate::at(now);
+        self.busiest.expire(self.time.now_ns());
         self.date_due_ns = self.time.now_ns() + u64::from(1_000_000_000 - nanos_of_second);
     }
 
@@ -367,8 +375,7 @@ impl State {
     }
 
     /// Returns who the client of a connection is, or `None` if it has not authenticated.
-    #[cfg(test)]
-    pub fn identity(&self, slot: u32) -> Option<&crate::identity::Identity> {
+    pub fn identity(&self, slot: u32) -> Option<&Identity> {
         self.identities.get(slot).map(|identity| &**identity)
     }
 
@@ -405,6 +412,10 @@ impl State {
         gauge(Gauge::TlsHandshakesOpen, self.tls.half_open());
         gauge(Gauge::TlsHandshakesWaiting, self.tls.waiting());
         gauge(Gauge::Clients, self.connections.clients());
+        gauge(Gauge::ClientsWebsocket, self.connections.clients_of_framing(Framing::WebSocket));
+        gauge(Gauge::ClientsRaw, self.connections.clients_of_framing(Framing::Raw));
+        gauge(Gauge::ClientsPolling, self.connections.clients_of_framing(Framing::LongPolling));
+        gauge(Gauge::ClientsStreaming, self.connections.clients_of_framing(Framing::EventStream));
         gauge(Gauge::Subscriptions, self.pubsub.subscriptions());
         gauge(Gauge::Paths, self.pubsub.paths());
         gauge(Gauge::PathBytes, self.pubsub.path_bytes());
@@ -489,6 +500,8 @@ impl State {
         let of_peers = codecs.incomplete_bytes() + self.proxy_headers.bytes() + self.sessions.kept_bytes();
         self.incomplete.check(of_peers + self.tls.all_incomplete_bytes());
         self.check_tls();
+        let is_unreleased = |slot| self.connections.live(slot).stage <= Stage::Ending;
+        self.drops.check(is_unreleased);
         self.links.check();
         self.check_held();
         self.api.check();

@@ -1,4 +1,4 @@
-// Tests of the client library and the page in a real browser, Debian's Chromium.
+// Tests of the client library, the page and the operator's page in a real browser, Debian's Chromium.
 //
 //     node tests/browser/run.mjs [--core] [TEXT]
 //
@@ -10,6 +10,7 @@
 import { compression } from './compression.mjs'
 import { documents } from './documents.mjs'
 import { leaving } from './leaving.mjs'
+import { operator } from './operator.mjs'
 import { outside } from './outside.mjs'
 import { page } from './page.mjs'
 import { mangled, plain } from './suite.mjs'
@@ -26,7 +27,7 @@ const text = process.argv.slice(2).find((argument) => !argument.startsWith('--')
 process.on('exit', Server.killAll)
 
 const browser = await launch()
-for (const part of [plain, mangled, outside, leaving, page, documents, compression, tls, tokens]) part(browser, all)
+for (const part of [plain, mangled, outside, leaving, page, operator, documents, compression, tls, tokens]) part(browser, all)
 let timedOut = 0
 const results = await within(RUN_MS, runGroups(text), 'the tests').catch((error) => {
   console.log(`FAILED   ${error.message}`)

@@ -25,6 +25,7 @@ mod listeners;
 mod liveness;
 mod mangler;
 mod notify;
+mod operator;
 mod polling;
 mod quota;
 mod reload;

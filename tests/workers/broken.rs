@@ -32,6 +32,40 @@ fn replaced(server: &Server, client: &mut Client, before: u32) -> u32 {
     now
 }
 
+/// Returns the worker that `/workers` has. An answer may be a second old, so that it is asked for until it is as expected.
+#[track_caller]
+fn listed(server: &Server, is: impl Fn(&Value) -> bool) -> Value {
+    eventually("the worker in /workers", || {
+        let page = server.admin_request("GET", "/workers");
+        let page: Value = serde_json::from_str(&page.body).unwrap();
+        Some(page["workers"][0].clone()).filter(&is)
+    })
+}
+
+#[test]
+fn operators_see_a_crash_and_the_restart() {
+    let server = start(json!({}), &[]);
+    let mut client = server.websocket();
+    let before = pid(&mut client);
+    let worker = listed(&server, |worker| worker["state"] == "serving");
+    assert_eq!(
+        (&worker["app"], &worker["instance"], &worker["pid"]),
+        (&"raw".into(), &0.into(), &before.into())
+    );
+    assert_eq!((&worker["restarts"], &worker["crashes"]), (&0.into(), &0.into()));
+    tell(&mut client, json!([["exit", {"code": 3}]]));
+    let worker = listed(&server, |worker| worker["state"] == "waiting");
+    assert_eq!((&worker["pid"], &worker["crashes"]), (&Value::Null, &1.into()));
+    assert!(worker["restart_in_seconds"].as_f64().unwrap() > 0.0);
+    server.advance(std::time::Duration::from_secs(1));
+    let now = replaced(&server, &mut client, before);
+    let worker = listed(&server, |worker| worker["state"] == "serving");
+    assert_eq!(
+        (&worker["pid"], &worker["restarts"], &worker["crashes"]),
+        (&now.into(), &1.into(), &1.into())
+    );
+}
+
 #[test]
 fn a_crash_fails_only_the_pending_requests() {
     for (steps, status) in [

@@ -2,6 +2,7 @@
 
 use super::counters::SupervisorCounters;
 use super::{ShardsHandle, SupervisorHandle};
+use crate::inspect::WorkerStatus;
 use futures_channel::oneshot;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub enum SupervisorCommand {
     ClockMoved(oneshot::Sender<()>),
     /// Reports the result of the self-test.
     ReportSelfTest(SyncSender<Result<(), String>>),
+    /// Describes the workers for operators.
+    Describe(oneshot::Sender<Vec<WorkerStatus>>),
     /// Starts no more workers: the server is shutting down, and workers end when the shards close their links.
     BeginShutdown,
     /// Ends all workers that are still running: the shards have ended.

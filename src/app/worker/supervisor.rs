@@ -16,6 +16,7 @@
 mod ending;
 mod replacing;
 mod serving;
+mod status;
 
 use super::backoff::Backoff;
 use super::commands::{ReplaceDone, SupervisorCommand, SupervisorReceiver};
@@ -83,6 +84,10 @@ struct InstanceState {
     backoff: Backoff,
     /// The time of the next restart, by the server's clock, if one is scheduled.
     restart_at: Option<Duration>,
+    /// The number of workers that were started.
+    started: u64,
+    /// The number of workers that ended unexpectedly.
+    crashed: u64,
 }
 
 /// The shards that the workers serve.
@@ -147,6 +152,7 @@ impl Supervisor {
         let process = WorkerProcess::start(&self.config, libraries, serial, instance)?;
         self.last_serial = serial;
         self.instances[instance].restart_at = None;
+        self.instances[instance].started += 1;
         self.counters.started.add(1);
         tracing::debug!(worker = process.name(), pid = process.pid(), "worker started");
         self.workers.push(SupervisedWorker::new(process, self.config.start_timeout));
@@ -394,6 +400,8 @@ impl Supervisor {
                     self.self_test_tx = Some(self_test_tx);
                     self.report_self_test();
                 }
+                // The admin endpoint may have given up.
+                SupervisorCommand::Describe(reply) => drop(reply.send(self.status())),
                 SupervisorCommand::BeginShutdown => self.begin_shutdown(),
                 SupervisorCommand::ShardsEnded => self.end_all(),
             }

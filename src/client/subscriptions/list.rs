@@ -130,6 +130,11 @@ impl ClientPaths {
         self.slots().iter().filter(|slot| !slot.is_vacant()).map(|slot| subscription(*slot))
     }
 
+    /// Returns an iterator over all slots, with the paths in them and their states.
+    pub fn places(&self) -> impl Iterator<Item = Option<(PathId, SubscriptionState)>> {
+        self.slots().iter().map(|slot| (!slot.is_vacant()).then(|| subscription(*slot)))
+    }
+
     /// Returns an iterator over the paths in up to `count` slots, which are chosen by `turn`, and their states.
     pub fn iter_some(&self, turn: u64, count: usize) -> impl Iterator<Item = (PathId, SubscriptionState)> {
         let slots = self.slots();

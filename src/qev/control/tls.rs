@@ -5,7 +5,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -62,6 +62,17 @@ pub enum ServerStream {
     Plain(AsyncStream),
     /// With TLS, after its handshake.
     Tls(Box<RefCell<TlsStream<AsyncStream>>>),
+}
+
+impl ServerStream {
+    /// Returns the IP address of the peer, or `None` if the connection has ended.
+    pub fn peer_ip(&self) -> Option<IpAddr> {
+        let address = match self {
+            ServerStream::Plain(stream) => stream.peer_address(),
+            ServerStream::Tls(stream) => stream.borrow().get_ref().0.peer_address(),
+        };
+        address.ok().map(|address| address.ip())
+    }
 }
 
 impl AsyncRead for &ServerStream {

@@ -1,6 +1,7 @@
 //! Each invariant of connections and clients is broken once, and the check that finds it is named.
 
 use super::*;
+use crate::protocol::Framing;
 use crate::qev::clock::Clock;
 use crate::qev::ring::{Descriptor, PeerAddress, SendId};
 use crate::shard::connection::{Input, Moment};
@@ -30,7 +31,7 @@ fn one() -> Connections {
     let connection =
         Connection::new(Descriptor::made_up(0), PeerAddress::UNIX, generation, Moment::default());
     let slot = add(&mut connections, connection);
-    connections.create_client(slot);
+    connections.create_client(slot, Framing::WebSocket);
     connections
 }
 

@@ -120,8 +120,7 @@ impl State {
 
     /// Encodes output that was encoded for a poll again, as events of a stream.
     fn frame_for_stream(&mut self, slot: u32) {
-        let framing = &mut self.connections.live_mut(slot).framing;
-        if std::mem::replace(framing, Framing::EventStream) == Framing::EventStream {
+        if self.connections.set_framing(slot, Framing::EventStream) == Framing::EventStream {
             return;
         }
         for frame in self.connections.take_outbox(slot) {

@@ -161,6 +161,22 @@ fn events_in_a_body_are_answered_in_order_on_any_shard() {
 }
 
 #[test]
+fn sessions_count_by_the_way_in_which_they_receive() {
+    let mut world = World::new(1, apps());
+    let (peer, streaming) = (world.connect(0), world.connect(0));
+    let session = session_on(&world, 0);
+    let counts =
+        |world: &World| [Gauge::ClientsPolling, Gauge::ClientsStreaming].map(|gauge| world.gauge(gauge));
+    exchange(&mut world, peer, &session.post("&connect=true", ""));
+    assert_eq!(counts(&world), [1, 0]);
+    open_stream(&mut world, streaming, &session.stream(""));
+    assert_eq!(counts(&world), [0, 1]);
+    world.reset(streaming);
+    world.run_seconds(30);
+    assert_eq!(counts(&world), [0, 0]);
+}
+
+#[test]
 fn a_raw_client_is_told_the_servers_hostname() {
     let mut world = World::new(1, apps());
     let peer = world.connect_raw(0);

@@ -4,6 +4,7 @@ use super::*;
 use crate::app::relay::Relay;
 use crate::config::Config;
 use crate::metrics::Counter;
+use crate::protocol::Framing;
 use crate::protocol::websocket::frame::Opcode;
 use crate::protocol::{CompressionBounds, OHAI};
 use crate::qev::ring::{Descriptor, PeerAddress};
@@ -24,7 +25,7 @@ fn one() -> (PubSub, Connections, ClientId) {
     let socket = Descriptor::made_up(0);
     let connection = Connection::new(socket, PeerAddress::UNIX, generation, Moment::default());
     let slot = connections.insert(connection);
-    let client = connections.create_client(slot);
+    let client = connections.create_client(slot, Framing::WebSocket);
     let SubscribeOutcome::Decide(id) = pubsub.on(client.slot, &path()) else { panic!() };
     pubsub.decide(client.slot, id, true);
     (pubsub, connections, client)

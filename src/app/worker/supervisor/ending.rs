@@ -53,6 +53,7 @@ impl Supervisor {
             }
         }
         self.counters.crashed.add(1);
+        self.instances[instance].crashed += 1;
         if has_worker {
             return tracing::error!(worker = name, status, why, "a worker crashed{output}");
         }
