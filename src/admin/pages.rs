@@ -16,7 +16,7 @@ const ADVANCE_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 
 /// A page of the endpoint.
 #[derive(Clone, Copy)]
-enum Page<'a> {
+enum AdminPage<'a> {
     Stats,
     Histograms,
     Metrics,
@@ -33,32 +33,36 @@ enum Page<'a> {
     Missing,
 }
 
-impl Page<'_> {
-    fn at(path: &str) -> Page<'_> {
+impl AdminPage<'_> {
+    fn at(path: &str) -> AdminPage<'_> {
         match path {
-            "/stats" => Page::Stats,
-            "/histograms" => Page::Histograms,
-            "/metrics" => Page::Metrics,
-            "/healthz" => Page::Healthz,
-            "/clock" => Page::Clock,
-            "/clients" => Page::Clients,
-            "/paths/busiest" => Page::BusiestPaths,
-            "/workers" => Page::Workers,
-            path if documents::exists(path) => Page::Document,
-            path => path.strip_prefix("/clients/").map_or(Page::Missing, Page::Client),
+            "/stats" => AdminPage::Stats,
+            "/histograms" => AdminPage::Histograms,
+            "/metrics" => AdminPage::Metrics,
+            "/healthz" => AdminPage::Healthz,
+            "/clock" => AdminPage::Clock,
+            "/clients" => AdminPage::Clients,
+            "/paths/busiest" => AdminPage::BusiestPaths,
+            "/workers" => AdminPage::Workers,
+            path if documents::exists(path) => AdminPage::Document,
+            path => path.strip_prefix("/clients/").map_or(AdminPage::Missing, AdminPage::Client),
         }
     }
 
     fn protection(self) -> Protection {
         match self {
             // Load balancers and service managers ask for it, and learn nothing but `ok`.
-            Page::Healthz => Protection::None,
-            Page::Stats | Page::Histograms | Page::Metrics | Page::Clock | Page::Missing => {
-                Protection::Password
-            }
-            Page::Clients | Page::Client(_) | Page::BusiestPaths | Page::Workers | Page::Document => {
-                Protection::PasswordOrLoopback
-            }
+            AdminPage::Healthz => Protection::None,
+            AdminPage::Stats
+            | AdminPage::Histograms
+            | AdminPage::Metrics
+            | AdminPage::Clock
+            | AdminPage::Missing => Protection::Password,
+            AdminPage::Clients
+            | AdminPage::Client(_)
+            | AdminPage::BusiestPaths
+            | AdminPage::Workers
+            | AdminPage::Document => Protection::PasswordOrLoopback,
         }
     }
 }
@@ -71,7 +75,7 @@ pub(super) async fn answer<B>(
     source: &impl Source,
 ) -> AdminResponse {
     let uri = request.uri();
-    let page = Page::at(uri.path());
+    let page = AdminPage::at(uri.path());
     if let Some(refusal) = access.refuse(request, peer, page.protection()) {
         return refusal;
     }
@@ -79,19 +83,19 @@ pub(super) async fn answer<B>(
     let query = uri.query().unwrap_or_default();
     let method = request.method();
     match page {
-        Page::Missing => no_such_page(),
-        Page::Clock if source.info().manual_clock => clock(method, query, source).await,
-        Page::Clock => no_such_page(),
+        AdminPage::Missing => no_such_page(),
+        AdminPage::Clock if source.info().manual_clock => clock(method, query, source).await,
+        AdminPage::Clock => no_such_page(),
         _ if ![Method::GET, Method::HEAD].contains(method) => reply::wrong_method("GET, HEAD"),
-        Page::Stats => stats(info(), source).await,
-        Page::Histograms => histograms(query, source).await,
-        Page::Metrics => metrics(info(), source).await,
-        Page::Healthz => healthz(source).await,
-        Page::Clients => clients(query, source).await,
-        Page::Client(id) => client(id, source).await,
-        Page::BusiestPaths => busiest_paths(query, source).await,
-        Page::Workers => workers(source).await,
-        Page::Document => documents::document(uri.path()).unwrap_or_else(no_such_page),
+        AdminPage::Stats => stats(info(), source).await,
+        AdminPage::Histograms => histograms(query, source).await,
+        AdminPage::Metrics => metrics(info(), source).await,
+        AdminPage::Healthz => healthz(source).await,
+        AdminPage::Clients => clients(query, source).await,
+        AdminPage::Client(id) => client(id, source).await,
+        AdminPage::BusiestPaths => busiest_paths(query, source).await,
+        AdminPage::Workers => workers(source).await,
+        AdminPage::Document => documents::document(uri.path()).unwrap_or_else(no_such_page),
     }
 }
 

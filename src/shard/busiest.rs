@@ -23,7 +23,7 @@ const SECONDS_MIN: f64 = 0.5;
 
 /// The broadcasts to the busiest paths, if they are counted.
 #[derive(Default)]
-pub(super) struct Busiest(Option<Box<PathCounts>>);
+pub(super) struct Busiest(Option<Box<BroadcastCounts>>);
 
 impl Busiest {
     /// Returns whether broadcasts are counted now.
@@ -42,7 +42,7 @@ impl Busiest {
     /// Returns the busiest paths, the busiest first, without their numbers of subscribers. Begins to count if nobody has
     /// asked for long.
     pub fn ask(&mut self, now_ns: u64) -> Vec<BusyPath> {
-        let counts = self.0.get_or_insert_with(|| Box::new(PathCounts::new(now_ns)));
+        let counts = self.0.get_or_insert_with(|| Box::new(BroadcastCounts::new(now_ns)));
         counts.asked_ns = now_ns;
         counts.age(now_ns);
         counts.rates()
@@ -50,7 +50,7 @@ impl Busiest {
 
     /// Stops to count if nobody has asked for long.
     pub fn expire(&mut self, now_ns: u64) {
-        let is_unused = |counts: &mut Box<PathCounts>| {
+        let is_unused = |counts: &mut Box<BroadcastCounts>| {
             u128::from(now_ns.saturating_sub(counts.asked_ns)) > PATHS_COUNTED_FOR.as_nanos()
         };
         self.0.take_if(is_unused);
@@ -58,7 +58,7 @@ impl Busiest {
 }
 
 /// A path and its broadcasts.
-struct PathCount {
+struct BroadcastCount {
     id: PathId,
     /// The path with this id when it was counted first. The id may have another path by now.
     path: Path,
@@ -71,8 +71,8 @@ struct PathCount {
 ///
 /// Invariants, which the tests assert: `places` has the place of each path in `counts`; no count is below `min` once
 /// all places are taken; an error is at most its count.
-struct PathCounts {
-    counts: Vec<PathCount>,
+struct BroadcastCounts {
+    counts: Vec<BroadcastCount>,
     places: AHashMap<PathId, u32>,
     min: u64,
     hand: usize,
@@ -85,9 +85,9 @@ struct PathCounts {
     asked_ns: u64,
 }
 
-impl PathCounts {
-    fn new(now_ns: u64) -> PathCounts {
-        PathCounts {
+impl BroadcastCounts {
+    fn new(now_ns: u64) -> BroadcastCounts {
+        BroadcastCounts {
             counts: Vec::with_capacity(PATHS_COUNTED_MAX),
             places: AHashMap::with_capacity(PATHS_COUNTED_MAX),
             min: 0,
@@ -114,14 +114,14 @@ impl PathCounts {
 
     fn add_new(&mut self, id: PathId, path: &Path) {
         let place = if self.counts.len() < PATHS_COUNTED_MAX {
-            self.counts.push(PathCount { id, path: path.clone(), count: 1, error: 0 });
+            self.counts.push(BroadcastCount { id, path: path.clone(), count: 1, error: 0 });
             self.counts.len() - 1
         } else {
             let place = self.smallest();
             let smallest = &mut self.counts[place];
             self.places.remove(&smallest.id);
             *smallest =
-                PathCount { id, path: path.clone(), count: smallest.count + 1, error: smallest.count };
+                BroadcastCount { id, path: path.clone(), count: smallest.count + 1, error: smallest.count };
             place
         };
         self.places.insert(id, place as u32);
@@ -172,7 +172,7 @@ impl PathCounts {
 
     fn rates(&self) -> Vec<BusyPath> {
         let seconds = self.seconds.max(SECONDS_MIN);
-        let rate = |counted: &PathCount| BusyPath {
+        let rate = |counted: &BroadcastCount| BusyPath {
             path: counted.path.clone(),
             broadcasts_per_second: (counted.count - counted.error) as f64 / seconds,
             uncertainty: counted.error as f64 / seconds,
@@ -206,7 +206,7 @@ mod tests {
         (0..count).map(add).collect()
     }
 
-    impl PathCounts {
+    impl BroadcastCounts {
         fn check(&self) {
             assert_eq!(self.places.len(), self.counts.len());
             for (place, counted) in self.counts.iter().enumerate() {
@@ -222,7 +222,7 @@ mod tests {
         let mut random = Random::new(7);
         let paths = paths(3000);
         for skew in [1, 2, 4] {
-            let mut counts = PathCounts::new(0);
+            let mut counts = BroadcastCounts::new(0);
             let mut exact: BTreeMap<PathId, u64> = BTreeMap::new();
             let total = 60_000;
             for _ in 0..total {
