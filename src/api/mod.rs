@@ -196,10 +196,10 @@ async fn accept<S: Shards>(endpoint: Rc<ApiEndpoint<S>>, permits: Permits, bound
         let (spawner, endpoint) = (endpoint.spawner.clone(), Rc::clone(&endpoint));
         spawner.spawn(async move {
             // A connection that has ended already has no peer.
-            if let Ok(peer) = stream.peer_address()
-                && let Some(stream) = begin(&endpoint, stream).await
-            {
-                connection::serve(&endpoint, &stream, peer).await;
+            if let Ok(peer) = stream.peer_address() {
+                if let Some(stream) = begin(&endpoint, stream).await {
+                    connection::serve(&endpoint, &stream, peer).await;
+                }
             }
             drop(permit);
         });
