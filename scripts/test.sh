@@ -14,7 +14,7 @@
 #
 # Programs are installed under target/ and in node_modules of tests/clients/node,
 # tests/clients/package and tests/browser. Packages of the
-# system (gcc, g++, fp-compiler, perl, golang, a JDK, nginx, haproxy, curl, zsh, fish, mandoc, groff, php-cli, ruby,
+# system (gcc, g++, fp-compiler, perl, golang, a JDK, nginx, haproxy, curl, zsh, fish, mandoc, groff, tmux, openssl, php-cli, ruby,
 # python3, python3-venv, nodejs, npm, chromium, testssl.sh) are installed only if they are missing. The last line is
 # `N passed, N failed`; the exit code is 0 if nothing failed.
 set -euo pipefail
@@ -122,6 +122,8 @@ test_rust() {
     install_packages fish fish
     install_packages mandoc mandoc
     install_packages groff /usr/share/groff/current/tmac/an.tmac
+    install_packages tmux tmux
+    install_packages openssl openssl
     # The tests run back ends, and clients of TLS.
     install_packages php-cli php
     install_packages ruby ruby
@@ -181,6 +183,22 @@ test_workers() {
     count types-python "$(sum types-python 'Success: no issues found in ([0-9]+) source files?')" 0
     run types-node tests/clients/node/node_modules/.bin/tsc -p tests/workers/types
     count types-node $((code == 0)) 0
+    test_python_package
+}
+
+# Builds the Python package, installs it, and checks the types of an application that uses it as an editor would.
+test_python_package() {
+    local types=$tools/python-package
+    rm -rf "$types" target/package/*.whl
+    run package-python bash -ec "
+        scripts/package.sh python
+        python3 -m venv --without-pip '$types'
+        '$tools/venv/bin/pip' -q --python '$types/bin/python' install --no-index --no-deps target/package/*.whl
+        cp tests/workers/types/sample.py '$types/'
+        '$tools/venv/bin/mypy' --strict --python-executable '$types/bin/python' --cache-dir '$tools/mypy-package' '$types/sample.py'
+        '$tools/venv/bin/pyright' --pythonpath '$types/bin/python' '$types/sample.py'
+        '$types/bin/python' -c 'import quickio; print(quickio.app)'"
+    count package-python $((code == 0)) 0
 }
 
 # Runs the client library and the page in a real browser. Its tests start their own servers.

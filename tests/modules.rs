@@ -22,7 +22,7 @@ mod source;
 /// clients use the same ring.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["cli", "server"]),
-    ("cli", &["server", "mangler", "protocol", "event", "config", "rules", "log"]),
+    ("cli", &["server", "mangler", "identity", "protocol", "event", "config", "rules", "log"]),
     ("bin", &["qev"]),
     (
         "server",
@@ -202,6 +202,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("args", &["command"]),
             ("lines", &[]),
             ("progress", &[]),
+            ("signing", &[]),
             ("wait", &[]),
             ("peer", &["wait"]),
             ("connect", &["args", "command", "outcome", "peer", "wait"]),

@@ -112,6 +112,11 @@ impl Arguments {
         self.flags.iter().rev().find(|(name, _)| *name == flag).map(|(_, value)| value.as_str())
     }
 
+    /// Returns all values of a flag that may be repeated.
+    pub(super) fn values(&self, flag: &'static str) -> impl Iterator<Item = &str> {
+        self.flags.iter().filter(move |(name, _)| *name == flag).map(|(_, value)| value.as_str())
+    }
+
     /// Returns whether a switch was given.
     pub(super) fn has(&self, flag: &str) -> bool {
         self.value(flag).is_some()

@@ -66,6 +66,9 @@ pub(super) enum ClientError {
     /// A file with a token that cannot be used.
     #[error("--token-file {}: {problem}", .path.display())]
     TokenFile { path: PathBuf, problem: String },
+    /// A file with a key that cannot be used.
+    #[error("--key-file {}: {problem}", .path.display())]
+    KeyFile { path: PathBuf, problem: String },
     /// Standard input or output that failed.
     #[error("{0}")]
     Stream(String),
@@ -79,9 +82,10 @@ impl ClientError {
     pub(super) fn end(&self) -> ExitCode {
         match self {
             ClientError::Peer(PeerError::Signal(signal)) => wait::end_by(*signal),
-            ClientError::Argument(_) | ClientError::Variable { .. } | ClientError::TokenFile { .. } => {
-                outcome::fail(self, config::EXIT_CODE)
-            }
+            ClientError::Argument(_)
+            | ClientError::Variable { .. }
+            | ClientError::TokenFile { .. }
+            | ClientError::KeyFile { .. } => outcome::fail(self, config::EXIT_CODE),
             _ => outcome::fail(self, 1),
         }
     }
@@ -101,17 +105,17 @@ pub(super) fn act(
 
 /// The source of a token. A file is read again for each connection, because its token may be renewed.
 #[derive(Clone, Debug)]
-pub(super) enum TokenSource {
+pub(super) enum TokenPlace {
     File(PathBuf),
     Variable(String),
 }
 
-impl TokenSource {
+impl TokenPlace {
     /// Returns the token.
     pub(super) fn read(&self) -> Result<String, ClientError> {
         let path = match self {
-            TokenSource::Variable(token) => return Ok(token.clone()),
-            TokenSource::File(path) => path,
+            TokenPlace::Variable(token) => return Ok(token.clone()),
+            TokenPlace::File(path) => path,
         };
         let failed = |problem: String| ClientError::TokenFile { path: path.clone(), problem };
         let len = fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
@@ -128,7 +132,7 @@ impl TokenSource {
 #[derive(Clone, Debug)]
 pub(super) struct ServerTarget {
     pub(super) options: PeerOptions,
-    pub(super) token: Option<TokenSource>,
+    pub(super) token: Option<TokenPlace>,
 }
 
 impl ServerTarget {
@@ -144,14 +148,14 @@ impl ServerTarget {
             };
         let file = |flag| arguments.value(flag).map(PathBuf::from);
         let tls = TlsFiles { ca: file("tls-ca"), cert: file("tls-cert"), key: file("tls-key") };
-        let token = file("token-file").map(TokenSource::File);
-        let token = token.or_else(|| variable(TOKEN_VARIABLE).map(TokenSource::Variable));
+        let token = file("token-file").map(TokenPlace::File);
+        let token = token.or_else(|| variable(TOKEN_VARIABLE).map(TokenPlace::Variable));
         Ok(ServerTarget { options: PeerOptions { url, tls, timeout }, token })
     }
 
     /// Connects, and authenticates if there is a token. Returns the Unix time at which the token expires, if it does.
     pub(super) fn open(&self, signals: &EndSignals) -> Result<(Peer, Option<u64>), ClientError> {
-        let token = self.token.as_ref().map(TokenSource::read).transpose()?;
+        let token = self.token.as_ref().map(TokenPlace::read).transpose()?;
         let mut peer = Peer::open(&self.options, signals)?;
         let expires = match token {
             Some(token) => peer.authenticate(&token, self.options.timeout, signals)?,

@@ -14,6 +14,7 @@
 //! | `wait`, `lines`, `received`, `progress` | signals, standard input, standard output, progress on a terminal |
 //! | `serve` | a server, which needs no command |
 //! | `publish`, `subscribe` | `quickio pub` and `quickio sub` |
+//! | `signing` | the signatures of `quickio token` |
 //! | all others | the command of that name |
 
 mod args;
@@ -33,8 +34,11 @@ mod progress;
 mod publish;
 mod received;
 mod serve;
+mod signing;
 mod subscribe;
 mod test_app;
+mod token;
+mod top;
 mod wait;
 
 use crate::config;
@@ -50,6 +54,8 @@ static COMMANDS: &[&Subcommand] = &[
     &explain::COMMAND,
     &publish::COMMAND,
     &subscribe::COMMAND,
+    &token::COMMAND,
+    &top::COMMAND,
     &test_app::COMMAND,
     &clienttest::COMMAND,
     &completions::COMMAND,

@@ -82,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
     let target = ServerTarget::new(arguments, timeout)?;
     let signals = connect::catch_signals()?;
     let (peer, _) = target.open(&signals)?;
-    let mut publisher = Publisher {
+    let mut publisher = EventSender {
         peer,
         source,
         is_text,
@@ -95,7 +95,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
         progress: ProgressLine::begin(),
     };
     publisher.run(&signals).map_err(|error| publisher.lost(error))?;
-    let Publisher { peer, failed, .. } = publisher;
+    let EventSender { peer, failed, .. } = publisher;
     peer.close(&signals);
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -182,7 +182,7 @@ struct WaitingEvent {
 }
 
 /// A run of the command.
-struct Publisher {
+struct EventSender {
     peer: Peer,
     source: EventSource,
     is_text: bool,
@@ -197,7 +197,7 @@ struct Publisher {
     progress: ProgressLine,
 }
 
-impl Publisher {
+impl EventSender {
     /// Sends all events, and waits for their answers.
     fn run(&mut self, signals: &EndSignals) -> Result<(), ClientError> {
         loop {

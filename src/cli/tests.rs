@@ -40,7 +40,7 @@ fn help_fits_a_terminal_and_has_examples() {
     for command in COMMANDS {
         let overview = help::overview(&serve::COMMAND, COMMANDS);
         assert!(overview.contains(&format!("\n  {} ", command.name)), "{}", command.name);
-        assert!(command.examples.iter().all(|example| example.line.contains("quickio ")), "{}", command.name);
+        assert!(command.examples.iter().any(|example| example.line.contains("quickio ")), "{}", command.name);
         assert!(!command.summary.ends_with('.') && command.about.ends_with('.'), "{}", command.name);
     }
 }

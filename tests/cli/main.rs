@@ -1,11 +1,14 @@
 //! Tests of the commands of `quickio` that are not servers: the real binary, in real shells and terminals.
 
 mod clients;
+mod packages;
 mod peer;
 mod shells;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the server's tests need the rest")]
 mod support;
+mod token;
+mod top;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -26,6 +26,10 @@ pub(in crate::cli) enum PeerError {
     #[error("the server refused the WebSocket with HTTP {status}: {reason}")]
     Refused { status: u16, reason: String },
 
+    /// A page that the server does not have.
+    #[error("the server answered HTTP {status}: {reason}")]
+    Status { status: u16, reason: String },
+
     /// Bytes that no QuickIO server sends.
     #[error("{server} is no QuickIO server: {problem}")]
     Protocol { server: String, problem: String },

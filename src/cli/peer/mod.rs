@@ -5,10 +5,12 @@
 //! | `url` | the address of a server, and the transport |
 //! | `socket`, `tls` | the connection as a stream of bytes |
 //! | `upgrade` | the WebSocket handshake |
+//! | `fetch` | one HTTP request |
 //! | `frames` | the messages and texts from a server |
 //! | `error` | the reasons why a connection ends |
 
 mod error;
+mod fetch;
 mod frames;
 mod socket;
 mod tls;
@@ -16,7 +18,8 @@ mod upgrade;
 mod url;
 
 pub(super) use error::PeerError;
-pub(super) use socket::PeerSocket;
+pub(super) use fetch::fetch;
+use socket::PeerSocket;
 pub(super) use tls::TlsFiles;
 pub(super) use url::ServerUrl;
 

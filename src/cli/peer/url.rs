@@ -85,7 +85,6 @@ impl ServerUrl {
         Ok(url)
     }
 
-    #[cfg(test)]
     /// Parses the URL of an admin endpoint: `http://` or `https://` with `HOST:PORT`, or `HOST:PORT`.
     pub(in crate::cli) fn for_admin(text: &str) -> Result<ServerUrl, String> {
         let url = ServerUrl::parse(text, Scheme::Http)?;
