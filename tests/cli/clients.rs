@@ -164,7 +164,7 @@ fn refusals_end_a_subscription() {
     let server = Server::start(&[]);
     let end = run(at(server.address(), &["sub", "/nothing"]), "");
     assert_end(&end, 1, "", "refused the subscription to /nothing: 404. No application handles this path");
-    let end = run(at(&format!("ws://{}", server.admin()), &["sub", "/a"]), "");
+    let end = run(at(&format!("ws://{}/nothing", server.admin()), &["sub", "/a"]), "");
     assert_end(&end, 1, "", "refused the WebSocket with HTTP 404");
     let end = run(at("127.0.0.1:1", &["sub", "/a"]), "");
     assert_end(&end, 1, "", "Nothing listens there");
