@@ -9,6 +9,7 @@ use super::state::State;
 use super::time::DueTimer;
 use crate::app::{Answer, Callback, Command, Json, LocalCommand, Reply, ReplyTo};
 use crate::client::ClientId;
+use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
 use crate::metrics::{AppCounter, AppTiming, Counter};
 use crate::protocol::Reason;
@@ -160,7 +161,7 @@ impl State {
             return self.refuse_message(full);
         }
         if self.busiest.is_counting() {
-            self.busiest.count(id, self.pubsub.path(id));
+            self.count_broadcast(id);
         }
         let accepted_ns = self.time.now_ns();
         for shard in self.pubsub.remote(id) {
@@ -170,6 +171,13 @@ impl State {
             self.send_to_shard(shard, message, Class::Data);
         }
         self.pubsub.queue(id, data, accepted_ns);
+    }
+
+    /// Counts a broadcast for the operator who looks at the busiest paths.
+    #[cold]
+    #[inline(never)]
+    fn count_broadcast(&mut self, id: PathId) {
+        self.busiest.count(id, self.pubsub.path(id));
     }
 
     /// Puts this turn's broadcasts into the outboxes of their subscribers. Called at the end of the turn, and before a
