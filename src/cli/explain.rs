@@ -107,8 +107,10 @@ fn rates(out: &mut String, rule: &Rule) {
 mod tests {
     use super::*;
 
-    /// Rules as the settings file has them: a path, `on`, `send`, a rate for clients and one for addresses.
-    const RULES: [(&str, Access, Access, Option<&str>, Option<&str>); 3] = [
+    /// A rule as the settings file has it: a path, `on`, `send`, a rate for clients and one for addresses.
+    type WrittenRule = (&'static str, Access, Access, Option<&'static str>, Option<&'static str>);
+
+    const RULES: [WrittenRule; 3] = [
         ("/user/{user}/**", Access::Owner, Access::Nobody, None, None),
         ("/chat/*", Access::User, Access::Granted, Some("10/s"), Some("600/m")),
         ("/news", Access::Anyone, Access::Nobody, None, None),
@@ -116,7 +118,7 @@ mod tests {
 
     fn rules() -> Vec<Rule> {
         let rate = |text: Option<&str>| text.map(|text| crate::rules::Rate::parse(text, None).unwrap());
-        let rule = |(line, (path, on, send, each, address)): (usize, (&str, Access, Access, _, _))| Rule {
+        let rule = |(line, (path, on, send, each, address)): (usize, WrittenRule)| Rule {
             pattern: path.parse().unwrap(),
             on,
             send,

@@ -186,7 +186,7 @@ impl RawEntry {
             text: text.map_or_else(String::new, |text| text.text.clone()),
             problem,
             allowed: key.kind.allowed(),
-            location: text.map_or(&self.location, |text| &text.location).clone(),
+            location: Box::new(text.map_or(&self.location, |text| &text.location).clone()),
         }
     }
 }

@@ -136,7 +136,7 @@ pub enum ConfigError {
         /// The allowed values.
         allowed: String,
         /// The location of the value, or of the entry if it does not have the key.
-        location: Location,
+        location: Box<Location>,
     },
 
     /// A flag at the end of the command line whose value is missing.

@@ -41,7 +41,7 @@ pub(super) fn check(text: String, policy: &TokenPolicy, now: u64) -> Result<Iden
     check_audience(claims.get("aud"), &policy.audience)?;
     if !policy.issuer.is_empty() {
         let issuer = claims.get("iss").and_then(string).ok_or(flaw(Flaw::Issuer))?;
-        policy.issuer.iter().any(|accepted| *accepted == issuer).then_some(()).ok_or(flaw(Flaw::Issuer))?;
+        policy.issuer.contains(&issuer).then_some(()).ok_or(flaw(Flaw::Issuer))?;
     }
     let user = claims.get("sub").and_then(string).ok_or(flaw(Flaw::User))?;
     if user.is_empty() || user.len() > AUTH_USER_BYTES_MAX || user.chars().any(char::is_control) {

@@ -34,7 +34,7 @@ impl State {
     /// Returns whether messages of the server API can be handled.
     #[inline]
     pub fn has_api_work(&self) -> bool {
-        !self.api.is_empty() && !(self.api.is_blocked() && self.mesh.has_overflow())
+        !self.api.is_empty() && (!self.api.is_blocked() || !self.mesh.has_overflow())
     }
 
     /// Handles messages of the server API, as far as this turn permits.

@@ -124,8 +124,8 @@ fn a_token_makes_a_client_known() {
     let peer = of.world.connect_raw(0);
     let token = of.token("Zoë \\\"7\\\"", 60);
     let answer = of.auth(peer, &token);
-    let expected = format!(r#""data":{{"user":"Zoë \"7\"","expires":"#);
-    assert!(answer.starts_with("/qio/callback/1:0={\"code\":200,") && answer.contains(&expected), "{answer}");
+    let expected = r#""data":{"user":"Zoë \"7\"","expires":"#;
+    assert!(answer.starts_with("/qio/callback/1:0={\"code\":200,") && answer.contains(expected), "{answer}");
     assert_eq!((of.gauge(Gauge::ClientsAuthenticated), of.gauge(Gauge::Users)), (1, 1));
     let forever = of.fast.token(None, r#"{"sub":"8"}"#);
     let other = of.world.connect_raw(0);
