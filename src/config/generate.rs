@@ -208,7 +208,7 @@ fn by_groups(mut each: impl FnMut(Group, &[&Setting])) {
     }
 }
 
-/// Writes `text` in lines of at most [`COLUMNS`], each starting with `indent`.
+/// Writes `text` in lines of at most `COLUMNS` columns, each starting with `indent`.
 pub fn wrap(out: &mut String, indent: &str, text: &str) {
     let mut used = 0;
     for word in text.split(' ') {
