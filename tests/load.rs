@@ -257,7 +257,7 @@ fn reports_errors() {
         (
             format!("ping --server {} --protocol websocket", server.admin()),
             1,
-            "upgrade refused: 404 Not Found",
+            "upgrade refused: 200 OK",
         ),
         (format!("ping --server {} --protocol long-polling", server.admin()), 1, "answered 4"),
         (format!("ping --server {} --protocol event-stream", server.admin()), 1, "answered 404 Not Found"),
