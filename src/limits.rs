@@ -447,3 +447,35 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 
 /// The maximum memory of the answers that are remembered, in bytes. The oldest give way.
 pub const IDEMPOTENCY_BYTES_MAX: usize = 64 << 20;
+
+/// The maximum number of requests to the back end of the application webhook that are under way. A back end of 50 ms answers
+/// 5,000 a second with them. Further events are answered with 420.
+pub const WEBHOOK_REQUESTS_MAX: usize = 256;
+
+/// The maximum number of connections to the back end of webhook that are kept open without a request.
+pub const WEBHOOK_IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// The maximum size of an answer of the back end of webhook, in bytes. It becomes data for one client.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// The maximum number of disconnected clients that the back end of webhook has not taken notice of. Each takes about 50 bytes.
+/// It is not told about more.
+pub const WEBHOOK_GONE_MAX: usize = 1 << 20;
+
+/// The maximum number of disconnected clients in one request to the back end of webhook.
+pub const WEBHOOK_GONE_BATCH: usize = 1000;
+
+/// The time for which disconnected clients are gathered for one request to the back end of webhook.
+pub const WEBHOOK_GONE_LINGER: Duration = Duration::from_millis(100);
+
+/// The pause before the back end of webhook is told again about disconnected clients. Each further one is twice as long.
+pub const WEBHOOK_RETRY_WAIT: Duration = Duration::from_millis(250);
+
+/// The maximum of these pauses.
+pub const WEBHOOK_RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The number of failures in a row after which the back end of webhook is left alone for a while.
+pub const WEBHOOK_BREAKER_FAILURES: u32 = 10;
+
+/// The time after which the back end of webhook is tried again.
+pub const WEBHOOK_BREAKER_WAIT: Duration = Duration::from_secs(2);

@@ -342,6 +342,21 @@ metrics! {
             "Receives that the kernel ended because no receive buffer was free; they are restarted.";
         SubmissionsFull = "submissions_full", "submissions",
             "Number of times that the submission queue was full and was submitted before the end of the turn.";
+        WebhookRequests = "webhook_requests", "requests",
+            "Requests that the application webhook has made to its back end.";
+        WebhookFailures = "webhook_failures", "requests",
+            "Requests to the back end of webhook that were not answered in time, or with a status of 500 and above.";
+        WebhookRefused = "webhook_refused", "events",
+            "Events and subscriptions that were answered with 420 because too many requests to the back end of webhook \
+             were under way.";
+        WebhookSkipped = "webhook_skipped", "requests",
+            "Requests to the back end of webhook that were not made because several had failed in a row.";
+        WebhookBreakerOpened = "webhook_breaker_opened", "times",
+            "Number of times that the back end of webhook was left alone because requests had failed in a row.";
+        WebhookGoneRetries = "webhook_gone_retries", "requests",
+            "Attempts to tell the back end of webhook about clients that have disconnected which failed and are repeated.";
+        WebhookGoneDropped = "webhook_gone_dropped", "clients",
+            "Disconnected clients that the back end of webhook is not told about: too many were waiting, or it refuses.";
         ApiRequests = "api_requests", "requests",
             "Requests to the server API, refused ones included.";
         ApiEvents = "api_events", "events",

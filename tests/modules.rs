@@ -38,7 +38,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "rules", "web", "log",
         ],
     ),
-    ("app", &["client", "event", "identity", "inspect", "log"]),
+    ("app", &["client", "event", "qev", "identity", "inspect", "log"]),
     ("client", &["event", "qev"]),
     ("protocol", &["event"]),
     ("tls", &[]),

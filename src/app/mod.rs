@@ -39,6 +39,7 @@ pub mod clienttest;
 pub mod qio;
 pub mod relay;
 pub mod threads;
+pub mod webhook;
 pub mod worker;
 pub mod worker_app;
 
@@ -128,7 +129,8 @@ pub fn self_test(app: &dyn Application) -> Result<(), Error> {
     app.self_test()
 }
 
-/// Returns the bundled application with this name, which is the name that `--app` takes, or `None` if there is none.
+/// Returns the bundled application with this name, which is the name that `--app` takes, or `None` if there is none or it
+/// needs settings: [`webhook::Webhook`].
 pub fn bundled(name: &str) -> Option<Arc<dyn Application>> {
     match name {
         "relay" => Some(Arc::new(relay::Relay)),
@@ -138,4 +140,4 @@ pub fn bundled(name: &str) -> Option<Arc<dyn Application>> {
 }
 
 /// The names of the bundled applications.
-pub const BUNDLED: &[&str] = &["relay", "clienttest"];
+pub const BUNDLED: &[&str] = &["relay", "clienttest", "webhook"];

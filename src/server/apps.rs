@@ -2,11 +2,13 @@
 
 use super::error::ServerError;
 use crate::app::c::{self, CApplication};
+use crate::app::webhook::Webhook;
 use crate::app::worker::{self, LinkLimits, WorkerClock, WorkerConfig, WorkerKind, WorkingFolder};
 use crate::app::worker_app::WorkerApplication;
 use crate::app::{self, Application};
 use crate::config::{self, App, Config};
 use crate::limits::WORKERS_MAX;
+use crate::metrics::SharedCounters;
 use crate::qev::clock::Clock;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ pub(super) struct LoadedApplications {
     apps: Vec<Arc<dyn Application>>,
     objects: Vec<Arc<CApplication>>,
     workers: Vec<Arc<WorkerApplication>>,
+    /// The counters of applications that belong to no shard.
+    counters: Vec<Arc<SharedCounters>>,
 }
 
 impl LoadedApplications {
@@ -36,7 +40,8 @@ impl LoadedApplications {
         clock: &Clock,
         apps: Vec<Arc<dyn Application>>,
     ) -> Result<LoadedApplications, ServerError> {
-        let mut loaded = LoadedApplications { apps, objects: Vec::new(), workers: Vec::new() };
+        let mut loaded =
+            LoadedApplications { apps, objects: Vec::new(), workers: Vec::new(), counters: Vec::new() };
         for app in &config.app {
             if let Err(error) = loaded.add(app, config, shards, clock) {
                 loaded.finish();
@@ -57,6 +62,11 @@ impl LoadedApplications {
         self.workers.clone()
     }
 
+    /// Returns the counters of applications that belong to no shard.
+    pub fn counters(&self) -> &[Arc<SharedCounters>] {
+        &self.counters
+    }
+
     /// Stops the applications that were loaded and are not stopped yet.
     pub fn finish(&self) {
         self.objects.iter().rev().for_each(|app| app.finish());
@@ -70,6 +80,10 @@ impl LoadedApplications {
         }
         let app: Arc<dyn Application> = match source {
             AppSource::Bundled(app) => app,
+            AppSource::Webhook(app) => {
+                self.counters.push(Arc::clone(app.counters()));
+                app
+            }
             AppSource::Object(file) => {
                 let app = load(&app.name, &file, config)?;
                 self.objects.push(Arc::clone(&app));
@@ -110,12 +124,16 @@ impl LoadedApplications {
     }
 }
 
+/// The name of the bundled application that needs settings.
+const WEBHOOK: &str = "webhook";
+
 /// The name of the server's own application.
 pub(super) const OWN_NAME: &str = "qio";
 
 /// The place from which an application is loaded.
 enum AppSource {
     Bundled(Arc<dyn Application>),
+    Webhook(Arc<Webhook>),
     Object(PathBuf),
     Script(PathBuf, WorkerKind),
 }
@@ -135,6 +153,10 @@ fn find(name: &str, config: &Config) -> Result<AppSource, ServerError> {
     }
     if let Some(app) = app::bundled(name) {
         return Ok(AppSource::Bundled(app));
+    }
+    if name == WEBHOOK {
+        let settings = config.app_settings.get(WEBHOOK).cloned().unwrap_or_default();
+        return Ok(AppSource::Webhook(Arc::new(Webhook::new(&settings)?)));
     }
     let mut known = app::BUNDLED.join(", ");
     if let Some(folder) = &config.app_dir {
@@ -223,6 +245,7 @@ pub(super) fn check(app: &App, config: &Config) -> Result<CheckedApplication, Se
     }
     match source {
         AppSource::Bundled(app) => Ok(CheckedApplication { name: app.name().to_owned(), workers: 0 }),
+        AppSource::Webhook(_) => Ok(CheckedApplication { name: WEBHOOK.to_owned(), workers: 0 }),
         AppSource::Object(file) => {
             let name = app.name.clone();
             let unusable = |error| ServerError::Load { name: name.clone(), file: file.clone(), error };
@@ -256,6 +279,7 @@ pub(super) fn test(config: &Config) -> bool {
 fn test_one(app: &App, config: &Config) -> Result<(), String> {
     match find(&app.name, config).map_err(|error| error.to_string())? {
         AppSource::Bundled(app) => app::self_test(&*app).map_err(|error| error.to_string()),
+        AppSource::Webhook(app) => app::self_test(&*app).map_err(|error| error.to_string()),
         AppSource::Object(file) => {
             let app = c::load(&file, &config.app_settings).map_err(|error| error.to_string())?;
             let tested = app::self_test(&*app).map_err(|error| error.to_string());

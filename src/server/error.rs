@@ -8,6 +8,7 @@ use super::tls::TlsError;
 use crate::admin::AdminError;
 use crate::api::ApiError;
 use crate::app::c::LoadError;
+use crate::app::webhook::WebhookError;
 use crate::app::worker::StartError;
 use crate::app::{self};
 use crate::config::{self, SecretError};
@@ -37,6 +38,8 @@ pub enum ServerError {
     Workers { name: String, file: PathBuf, error: StartError },
     #[error("the application {name} cannot be loaded from {}: {error}", .file.display())]
     Load { name: String, file: PathBuf, error: LoadError },
+    #[error("{0}")]
+    Webhook(#[from] WebhookError),
     #[error("two applications have the name {name}")]
     SameName { name: String },
     #[error("an application failed its self-test")]

@@ -174,7 +174,7 @@ impl RunningServer {
         start_apps(&apps, &Server::new(Arc::clone(threads.mailboxes()) as Arc<dyn app::Post>))?;
         let service_counters = Arc::new(SharedCounters::new());
         let parts = statistics::StatisticsParts {
-            services: Arc::clone(&service_counters),
+            services: [&[Arc::clone(&service_counters)], loaded.counters()].concat(),
             mailboxes: Arc::clone(threads.mailboxes()),
             clock: clock_handle,
             workers: workers.clone(),

@@ -29,8 +29,8 @@ pub(super) struct StatisticsParts {
     pub listen: Vec<String>,
     /// The certificates of the server.
     pub certificates: CertificateTable,
-    /// The counters of services that belong to no shard.
-    pub services: Arc<SharedCounters>,
+    /// The counters of services and applications that belong to no shard.
+    pub services: Vec<Arc<SharedCounters>>,
     pub dropped_lines: log::LineCount,
     pub failed_lines: log::LineCount,
 }
@@ -177,7 +177,7 @@ impl StatisticsParts {
         // The counters of the supervisors and of other services belong to no shard. Added to any shard, they make the sums complete.
         if let Some(first) = snapshots.first_mut() {
             self.workers.iter().for_each(|app| app.add_counters(first));
-            self.services.add_to(&mut first.counters);
+            self.services.iter().for_each(|service| service.add_to(&mut first.counters));
         }
         Some(snapshots.into())
     }

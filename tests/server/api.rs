@@ -16,12 +16,12 @@ const WRITER: &str = "0123456789abcdef-writer";
 const READER: &str = "0123456789abcdef-reader";
 
 /// The files of a server with an API. Dropping them removes them.
-struct ApiFiles {
+pub struct ApiFiles {
     folder: PathBuf,
 }
 
 impl ApiFiles {
-    fn new(name: &str) -> ApiFiles {
+    pub fn new(name: &str) -> ApiFiles {
         let folder = std::env::temp_dir().join(format!("quickio_api_{}_{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let files = ApiFiles { folder };
@@ -34,11 +34,11 @@ impl ApiFiles {
         files
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub fn write(&self, name: &str, content: &str) {
         fs::write(self.path(name), format!("{content}\n")).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -55,7 +55,13 @@ impl ApiFiles {
         self.write("quickio.toml", &keys.concat());
     }
 
-    fn start(self, arguments: &[&str]) -> (Server, ApiFiles) {
+    /// Appends sections to the settings.
+    pub fn append_settings(&self, sections: &str) {
+        let settings = fs::read_to_string(self.path("quickio.toml")).unwrap();
+        self.write("quickio.toml", &(settings + sections));
+    }
+
+    pub fn start(self, arguments: &[&str]) -> (Server, ApiFiles) {
         (Server::launch(self.command(arguments)), self)
     }
 

@@ -27,6 +27,8 @@ mod mangler;
 mod notify;
 mod operator;
 mod polling;
+#[path = "../support/ports.rs"]
+mod ports;
 mod quota;
 mod reload;
 mod rules;
@@ -43,3 +45,4 @@ mod subscriptions;
 mod support;
 mod systemd;
 mod tls;
+mod webhooks;

@@ -6,7 +6,7 @@ use crate::config::clienttest::Mode;
 use crate::config::table::{SETTINGS, Setting, ValueKind};
 
 /// The applications that are part of the server.
-const BUNDLED_APPS: [&str; 2] = ["relay", "clienttest"];
+const BUNDLED_APPS: [&str; 3] = ["relay", "clienttest", "webhook"];
 
 /// A command, as a shell completes it.
 #[derive(Debug, PartialEq, Eq)]
