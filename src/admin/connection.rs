@@ -9,7 +9,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future};
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
 use hyper::StatusCode;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
@@ -24,9 +24,6 @@ pub(super) const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// The maximum number of header fields of a request.
 pub(super) const HEADERS_MAX: usize = 64;
-
-/// The maximum number of bytes that are read and discarded after the response.
-const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
 /// The size of a read in bytes.
 const READ_BYTES: usize = 4 * 1024;
@@ -59,7 +56,7 @@ pub(super) async fn serve<S: Source>(endpoint: &Endpoint<S>, stream: &ServerStre
     };
     match refused {
         Some(refusal) => refuse(endpoint.bounds, stream, &refusal).await,
-        None => close(endpoint.bounds, stream).await,
+        None => stream.close_in_order(endpoint.bounds.close).await,
     }
 }
 
@@ -71,7 +68,7 @@ pub(super) async fn refuse(bounds: Bounds, mut stream: &ServerStream, refusal: &
     };
     // A peer that has disconnected or does not read needs no response.
     let _ = timeout(bounds.response, written).await;
-    close(bounds, stream).await;
+    stream.close_in_order(bounds.close).await;
 }
 
 /// The progress of the exchange on a connection.
@@ -129,25 +126,6 @@ async fn exchange<S: Source>(
         .title_case_headers(true)
         .serve_connection(HyperStream { stream, progress }, answer)
         .await
-}
-
-/// Closes our side, then reads the remaining input (the body of the request) until the peer closes its side. Closing a
-/// socket with unread bytes resets the connection, and the reset may overtake the response (RFC 9112, section 9.6).
-async fn close(bounds: Bounds, mut stream: &ServerStream) {
-    let discard = async {
-        // This fails only if the connection has ended already.
-        let _ = stream.close().await;
-        // An array would be part of the task, and would use memory during the whole connection.
-        let mut scratch = vec![0; READ_BYTES];
-        let mut left = DISCARDED_BYTES_MAX;
-        while let Ok(len @ 1..) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(len);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    timeout(bounds.close, discard).await;
 }
 
 /// A stream with hyper's traits for reading and writing.

@@ -3,7 +3,7 @@
 use super::service;
 use super::{ApiEndpoint, ApiTimes, Shards};
 use crate::qev::control::{ServerStream, sleep, timeout};
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use hyper::rt::{ReadBufCursor, Sleep, Timer};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -31,9 +31,6 @@ const READ_BYTES: usize = 16 * 1024;
 /// The time after our side was closed for the peer to close its own.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
-/// The maximum number of bytes that are read and discarded meanwhile.
-const DISCARDED_BYTES_MAX: usize = 64 * 1024;
-
 /// Serves one connection to its end.
 pub(super) async fn serve<S: Shards>(endpoint: &Rc<ApiEndpoint<S>>, stream: &ServerStream, peer: SocketAddr) {
     let answer =
@@ -52,7 +49,7 @@ pub(super) async fn serve<S: Shards>(endpoint: &Rc<ApiEndpoint<S>>, stream: &Ser
         .title_case_headers(true)
         .serve_connection(ApiStream::new(stream, endpoint.times.response), answer)
         .await;
-    close(stream).await;
+    stream.close_in_order(CLOSE_WAIT).await;
 }
 
 /// Sends a response without a request, and closes the connection.
@@ -63,26 +60,7 @@ pub(super) async fn refuse(times: ApiTimes, mut stream: &ServerStream, refusal: 
     };
     // A peer that has disconnected or does not read needs no response.
     let _ = timeout(times.response, written).await;
-    close(stream).await;
-}
-
-/// Closes our side, then reads the remaining input until the peer closes its side. Closing a socket with unread bytes resets
-/// the connection, and the reset may overtake the response (RFC 9112, section 9.6).
-async fn close(mut stream: &ServerStream) {
-    let discard = async {
-        // This fails only if the connection has ended already.
-        let _ = stream.close().await;
-        // An array would be part of the task, and would use memory during the whole connection.
-        let mut scratch = vec![0; READ_BYTES];
-        let mut left = DISCARDED_BYTES_MAX;
-        while let Ok(len @ 1..) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(len);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    timeout(CLOSE_WAIT, discard).await;
+    stream.close_in_order(CLOSE_WAIT).await;
 }
 
 /// A stream with hyper's traits for reading and writing. A write that makes no progress for too long fails.

@@ -1,7 +1,8 @@
 //! The server's side of TLS on the control executor, by tokio-rustls.
 
 use super::tcp::AsyncStream;
-use futures_lite::{AsyncRead, AsyncWrite};
+use super::timeout;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -9,11 +10,18 @@ use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::ReadBuf;
 use tokio_rustls::server::TlsStream;
 
 /// The type of the records that a handshake consists of (RFC 8446, section 5.1), which is the first byte of a connection.
 const HANDSHAKE: u8 = 22;
+
+/// The maximum number of bytes that are read and discarded while the peer has not closed its side.
+const DISCARDED_BYTES_MAX: usize = 64 * 1024;
+
+/// The size of such a read in bytes.
+const DISCARD_BYTES: usize = 4 * 1024;
 
 /// The configuration of TLS for the listeners of an executor. Any thread may replace it. A clone is another handle of it.
 #[derive(Clone, Debug)]
@@ -72,6 +80,26 @@ impl ServerStream {
             ServerStream::Tls(stream) => stream.borrow().get_ref().0.peer_address(),
         };
         address.ok().map(|address| address.ip())
+    }
+
+    /// Closes our side, then reads what the peer still sends until it closes its own, for a time and up to 64 KiB. Closing a
+    /// socket with unread bytes resets the connection, and the reset may overtake the response (RFC 9112, section 9.6).
+    pub async fn close_in_order(&self, wait: Duration) {
+        let mut stream = self;
+        let discard = async {
+            // This fails only if the connection has ended already.
+            let _ = stream.close().await;
+            // An array would be part of the task, and would use memory during the whole connection.
+            let mut scratch = vec![0; DISCARD_BYTES];
+            let mut left = DISCARDED_BYTES_MAX;
+            while let Ok(len @ 1..) = stream.read(&mut scratch).await {
+                left = left.saturating_sub(len);
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        timeout(wait, discard).await;
     }
 }
 
