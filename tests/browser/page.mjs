@@ -128,7 +128,7 @@ export function page(browser) {
       await context.close()
       const elsewhere = await Server.start()
       const other = await blankPage(browser, elsewhere.url)
-      const logged = other.waitForEvent('console')
+      const logged = other.waitForEvent('console', (message) => message.type() === 'log')
       await other.addScriptTag({ type: 'module', content: example })
       assert.equal((await logged).text(), 'hello')
       await other.context().close()
