@@ -380,8 +380,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiRefusal> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    // hyper takes a tab and a space for visible.
+    let is_visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
     match value.to_str() {
-        Ok(key) if !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX => Ok(Some(key.to_owned())),
+        Ok(key) if is_visible && (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => {
+            Ok(Some(key.to_owned()))
+        }
         _ => {
             let error =
                 format!("an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");

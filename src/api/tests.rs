@@ -234,6 +234,7 @@ fn requests_that_make_no_sense_are_refused() {
     assert_eq!(setup.broadcast("text/html", "", "/a:0=1").0, 415);
     assert_eq!(setup.broadcast("application/json", "", "{").0, 400);
     assert_eq!(setup.broadcast("text/plain", "Idempotency-Key: \r\n", "/a:0=1").0, 400);
+    assert_eq!(setup.broadcast("text/plain", "Idempotency-Key: a b\r\n", "/a:0=1").0, 400);
     let (status, _, document) = setup.ask("GET", "/openapi.json", "", "");
     let document: serde_json::Value = serde_json::from_str(&document).unwrap();
     assert_eq!(status, 200);
