@@ -78,6 +78,10 @@ EXPECTED = {
     "clientsimulation-ie_8_win7": "No connection",
 }
 
+# A finding that testssl.sh may fail to make: it has `openssl s_client` end at once, perhaps before the session ticket has
+# arrived. Then the server's defaults are tested again, up to so many times.
+RACE, RACES_MAX = "sessionresumption_ticket", 10
+
 # Findings that testssl.sh does not like, and why they are so.
 ACCEPTED = {
     "engine_problem": "the OpenSSL of the tester has no GOST",
@@ -87,19 +91,28 @@ ACCEPTED = {
 }
 
 
-def run(address, report):
+def run(address, report, tests):
     report.unlink(missing_ok=True)
     authority = HERE.parent / "certificates" / "ca.pem"
     command = ["testssl", "--color", "0", "--quiet", "--warnings", "batch", "--nodns", "none", "--ip", "127.0.0.1"]
-    command += [*TESTS, "--jsonfile", str(report), address]
+    command += [*tests, "--jsonfile", str(report), address]
     # The exit code is the number of findings of testssl.sh, which are judged here.
     subprocess.run(command, env={**os.environ, "ADDITIONAL_CA_FILES": str(authority)}, timeout=900)
     return json.loads(report.read_text(encoding="utf-8"))
 
 
-def failures(findings):
+def find(address, report):
+    """Returns the findings by their names."""
+    found = {finding["id"]: finding for finding in run(address, report, TESTS)}
+    for _ in range(RACES_MAX):
+        if not found.get(RACE, {"finding": ""})["finding"].startswith("check failed"):
+            break
+        found |= {finding["id"]: finding for finding in run(address, report, ["-S"]) if finding["id"] == RACE}
+    return found
+
+
+def failures(found):
     """Says what is wrong with each finding."""
-    found = {finding["id"]: finding for finding in findings}
     for name, expected in EXPECTED.items():
         text = found[name]["finding"] if name in found else "nothing"
         if not text.startswith(expected):
@@ -112,7 +125,7 @@ def failures(findings):
 def main():
     address, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    failed = list(failures(run(address, folder / "testssl.json")))
+    failed = list(failures(find(address, folder / "testssl.json")))
     for line in failed:
         print("  falls short:", line)
     print(f"testssl: {max(len(EXPECTED) - len(failed), 0)} passed, {len(failed)} failed")
