@@ -389,6 +389,14 @@ pub const APP_HEADERS_BYTES_MAX: usize = 4096;
 /// 30 to 150 microseconds, so that the last of them waits a tenth of a second for each shard. More are answered with 420.
 pub const AUTH_PENDING_MAX: usize = 1024;
 
+/// The maximum number of them that may be from clients of one address. More are answered with 420, so that the tokens of one
+/// peer, whose keys may have to be fetched first, do not keep those of others from being verified.
+pub const AUTH_PENDING_ADDRESS_MAX: u16 = 256;
+
+/// The number of events of clients whose tokens were verified that a shard handles in one turn: they were kept meanwhile, and
+/// take about a millisecond. The others wait for the next turns.
+pub const AUTH_RELEASED_PER_TURN_MAX: usize = 1024;
+
 /// The maximum length of the events that are kept of a client whose token is being verified, in bytes: they may depend on
 /// who the client is. More are answered with 420.
 pub const AUTH_HELD_BYTES_MAX: usize = 64 * 1024;

@@ -169,7 +169,7 @@ metrics! {
         AuthRefusedUser = "auth_refused_user", "tokens",
             "Tokens refused because the connection belongs to another user.";
         AuthRefusedBusy = "auth_refused_busy", "tokens",
-            "Tokens refused because a shard had 1024 tokens that were being verified (420).";
+            "Tokens refused because a shard had 1024 tokens that were being verified, or 256 of the address (420).";
         AppHeadersLeftOut = "app_headers_left_out", "headers",
             "Headers of app-headers that were not kept, because those of their client have more than 4096 bytes.";
         EventsRefusedAuth = "events_refused_auth", "events",
@@ -400,7 +400,7 @@ metrics! {
         ClientFactsBytes = "client_facts_bytes", "bytes",
             "Memory of what is kept of clients for applications: headers (app-headers), and subjects of certificates.";
         AuthPending = "auth_pending", "tokens",
-            "Tokens that are being verified beside the shards.";
+            "Tokens that are being verified beside the shards, or whose clients have sent events meanwhile that are not handled yet.";
         AuthSeenBytes = "auth_seen_bytes", "bytes",
             "Memory of the tokens that were verified recently.";
         HttpSessions = "http_sessions", "sessions",

@@ -1,11 +1,14 @@
 //! The tokens of a shard's clients: the keys in use, tokens that were verified recently, those that are being verified
 //! beside the shard, and the clients that have to authenticate.
 
+use super::addresses::CountedAddress;
 use super::connection::Moment;
 use crate::app::ReplyTo;
 use crate::config::AuthMode;
 use crate::identity::{Flaw, Identity, KeySet, Seen, SeenTokens, TokenDigest, TokenError};
-use crate::limits::{AUTH_HELD_BYTES_MAX, AUTH_PENDING_MAX, AUTH_REFUSED_MAX, AUTH_TOKEN_BYTES_MAX};
+use crate::limits::{
+    AUTH_HELD_BYTES_MAX, AUTH_PENDING_ADDRESS_MAX, AUTH_PENDING_MAX, AUTH_REFUSED_MAX, AUTH_TOKEN_BYTES_MAX,
+};
 use crate::qev::shrink::shrink;
 use ahash::AHashMap;
 use std::collections::VecDeque;
@@ -21,6 +24,17 @@ pub struct VerifyJob {
     pub generation: u32,
     pub digest: TokenDigest,
     pub token: Box<str>,
+    /// The address that counts the token, or `None` for a peer that none counts.
+    pub(super) address: Option<CountedAddress>,
+}
+
+impl VerifyJob {
+    /// Returns the message with the result.
+    #[must_use]
+    pub fn verified(&self, result: Result<Seen, TokenError>) -> VerifiedToken {
+        let VerifyJob { slot, generation, digest, address, .. } = *self;
+        VerifiedToken { slot, generation, digest, result, address }
+    }
 }
 
 /// The result of verifying a token beside the shards.
@@ -30,6 +44,7 @@ pub struct VerifiedToken {
     pub generation: u32,
     pub digest: TokenDigest,
     pub result: Result<Seen, TokenError>,
+    pub(super) address: Option<CountedAddress>,
 }
 
 /// The verification of tokens beside the shards. The server implements it.
@@ -68,12 +83,14 @@ pub(super) enum Verdict {
     Slow(TokenDigest),
 }
 
-/// A token that is being verified beside the shard, and the events that its client has sent since.
+/// A token that is being verified beside the shard, and the events that its client has sent since. They stay here until they
+/// were handled, after the token was verified.
 #[derive(Debug)]
 pub(super) struct PendingToken {
-    pub source: TokenOrigin,
+    source: TokenOrigin,
+    is_verified: bool,
     /// The texts of events, in order.
-    pub held: VecDeque<Box<str>>,
+    held: VecDeque<Box<str>>,
     held_bytes: usize,
 }
 
@@ -87,6 +104,18 @@ impl PendingToken {
             self.held.push_back(text.into());
         }
         fits
+    }
+
+    /// Takes the first event that was kept.
+    pub fn take_first(&mut self) -> Option<Box<str>> {
+        let text = self.held.pop_front()?;
+        self.held_bytes -= text.len() + size_of::<Box<str>>();
+        Some(text)
+    }
+
+    /// Returns whether no event is kept.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 }
 
@@ -103,9 +132,11 @@ struct AuthWait {
 /// The tokens of a shard's clients.
 ///
 /// Invariants, which [`check`](Auth::check) asserts:
-/// - `pending` is the number of connections whose token is being verified;
-/// - `in_flight` is at least `pending`, and at most [`AUTH_PENDING_MAX`]: a connection may end while its token is being
-///   verified, but the result comes nevertheless, and has its place in the inbox;
+/// - `pending` is the number of connections with a token that is being verified, or with events that were kept meanwhile;
+/// - `in_flight` is at least the number of those whose token is being verified, and at most [`AUTH_PENDING_MAX`]: a connection
+///   may end while its token is being verified, but the result comes nevertheless, and has its place in the inbox;
+/// - each connection whose token was verified and of which events are kept is in `released`;
+/// - `of_address` counts the tokens in flight, and has no address without any;
 /// - if nobody can authenticate, nothing is remembered of anybody;
 /// - no entry is empty.
 pub(super) struct Auth {
@@ -118,6 +149,10 @@ pub(super) struct Auth {
     in_flight: usize,
     /// The maximum of `in_flight`.
     in_flight_max: usize,
+    /// The tokens in flight of each address.
+    of_address: AHashMap<CountedAddress, u16>,
+    /// The connections whose events can be handled, in order. Some may have ended.
+    released: VecDeque<u32>,
 }
 
 impl Auth {
@@ -132,6 +167,8 @@ impl Auth {
             pending: 0,
             in_flight: 0,
             in_flight_max: AUTH_PENDING_MAX,
+            of_address: AHashMap::new(),
+            released: VecDeque::new(),
         }
     }
 
@@ -188,27 +225,45 @@ impl Auth {
     /// Has a token verified beside the shard, unless too many are. Returns whether it is.
     pub fn verify_beside(&mut self, job: VerifyJob, source: TokenOrigin) -> bool {
         let parts = self.parts.as_ref().expect("tokens are only verified with keys");
-        let slot = job.slot;
-        if self.in_flight >= self.in_flight_max || parts.verifier.verify(job).is_err() {
+        let (slot, address) = (job.slot, job.address);
+        let of_address = address.and_then(|address| self.of_address.get(&address)).copied().unwrap_or(0);
+        let is_full = self.in_flight >= self.in_flight_max || of_address >= AUTH_PENDING_ADDRESS_MAX;
+        if is_full || parts.verifier.verify(job).is_err() {
             return false;
         }
-        let pending = Box::new(PendingToken { source, held: VecDeque::new(), held_bytes: 0 });
-        let before = self.waits.entry(slot).or_default().pending.replace(pending);
-        assert!(before.is_none(), "one token of connection {slot} is verified at a time");
-        self.pending += 1;
+        let pending = PendingToken { source, is_verified: false, held: VecDeque::new(), held_bytes: 0 };
+        self.keep_pending(slot, Box::new(pending));
         self.in_flight += 1;
+        if let Some(address) = address {
+            self.of_address.insert(address, of_address + 1);
+        }
         true
     }
 
     /// Notes that a result has come, and remembers the token if it was accepted.
-    pub fn result_came(&mut self, digest: TokenDigest, result: &Result<Seen, TokenError>) {
+    pub fn result_came(&mut self, verified: &VerifiedToken) {
         self.in_flight = self.in_flight.checked_sub(1).expect("each result is that of a token in flight");
-        if let Ok(seen) = result {
-            self.seen.insert(digest, seen.clone());
+        if let Some(address) = verified.address {
+            let count = self.of_address.get_mut(&address).expect("a token in flight is counted");
+            *count -= 1;
+            if *count == 0 {
+                self.of_address.remove(&address);
+                shrink(&mut self.of_address);
+            }
+        }
+        if let Ok(seen) = &verified.result {
+            self.seen.insert(verified.digest, seen.clone());
         }
     }
 
-    /// The token of a connection that is being verified, with the events that wait for it.
+    fn keep_pending(&mut self, slot: u32, pending: Box<PendingToken>) {
+        let before = self.waits.entry(slot).or_default().pending.replace(pending);
+        assert!(before.is_none(), "one token of connection {slot} is verified at a time");
+        self.pending += 1;
+    }
+
+    /// The token of a connection that is being verified, or was verified while events of its client are still kept. What its
+    /// client sends now waits behind these.
     pub fn pending_mut(&mut self, slot: u32) -> Option<&mut PendingToken> {
         if self.pending == 0 {
             return None;
@@ -216,20 +271,67 @@ impl Auth {
         self.waits.get_mut(&slot)?.pending.as_deref_mut()
     }
 
-    /// Returns whether a token of a connection is being verified.
-    pub fn is_pending(&self, slot: u32) -> bool {
+    /// Returns whether events of a connection's client have to be kept.
+    pub fn keeps_events(&self, slot: u32) -> bool {
         self.pending > 0 && self.waits.get(&slot).is_some_and(|wait| wait.pending.is_some())
     }
 
-    /// Takes the token of a connection that was verified.
-    pub fn take_pending(&mut self, slot: u32) -> Option<Box<PendingToken>> {
-        let wait = self.waits.get_mut(&slot)?;
-        let pending = wait.pending.take()?;
-        self.pending -= 1;
-        if wait.since.is_none() && wait.refused == 0 {
-            self.waits.remove(&slot);
+    /// Returns whether a token of a connection is being verified.
+    pub fn is_pending(&self, slot: u32) -> bool {
+        let is_pending = |wait: &AuthWait| wait.pending.as_ref().is_some_and(|pending| !pending.is_verified);
+        self.pending > 0 && self.waits.get(&slot).is_some_and(is_pending)
+    }
+
+    /// Notes that the token of a connection was verified. Returns where it came from, or `None` if nobody waits for the result.
+    pub fn end_verification(&mut self, slot: u32) -> Option<TokenOrigin> {
+        let pending = self.waits.get_mut(&slot)?.pending.as_mut()?;
+        pending.is_verified = true;
+        Some(pending.source)
+    }
+
+    /// Lets the events be handled that were kept of a connection whose token was verified.
+    pub fn release(&mut self, slot: u32) {
+        self.released.push_back(slot);
+    }
+
+    /// Returns whether there are events that can be handled.
+    pub fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
+    /// Takes the connection whose events are handled next, and these events.
+    pub fn next_released(&mut self) -> Option<(u32, Box<PendingToken>)> {
+        while let Some(slot) = self.released.pop_front() {
+            if let Some(pending) = self.take_verified(slot) {
+                return Some((slot, pending));
+            }
         }
+        // Many may have been released at once.
+        self.released = VecDeque::new();
+        None
+    }
+
+    /// Puts back what was taken: the rest is handled in the next turn.
+    pub fn put_back(&mut self, slot: u32, pending: Box<PendingToken>) {
+        self.keep_pending(slot, pending);
+        self.released.push_front(slot);
+    }
+
+    /// Takes the token of a connection that was verified. The connection may have ended, and another one may be in its slot.
+    fn take_verified(&mut self, slot: u32) -> Option<Box<PendingToken>> {
+        let wait = self.waits.get_mut(&slot)?;
+        let pending = wait.pending.take_if(|pending| pending.is_verified)?;
+        self.pending -= 1;
+        self.remove_empty(slot);
         Some(pending)
+    }
+
+    fn remove_empty(&mut self, slot: u32) {
+        let is_empty = |wait: &AuthWait| wait.since.is_none() && wait.pending.is_none() && wait.refused == 0;
+        if self.waits.get(&slot).is_some_and(is_empty) {
+            self.waits.remove(&slot);
+            shrink(&mut self.waits);
+        }
     }
 
     /// Notes that the client of a connection has to authenticate, from this moment on.
@@ -249,8 +351,15 @@ impl Auth {
         wait.refused > AUTH_REFUSED_MAX
     }
 
-    /// Forgets what is remembered of a connection that has authenticated or has ended. A token of it that is still being
-    /// verified is ignored then.
+    /// Notes that the client of a connection has authenticated.
+    pub fn accepted(&mut self, slot: u32) {
+        if let Some(wait) = self.waits.get_mut(&slot) {
+            (wait.since, wait.refused) = (None, 0);
+            self.remove_empty(slot);
+        }
+    }
+
+    /// Forgets what is remembered of a connection that has ended. A token of it that is still being verified is ignored then.
     pub fn forget(&mut self, slot: u32) {
         let Some(wait) = self.waits.remove(&slot) else { return };
         self.pending -= usize::from(wait.pending.is_some());
@@ -278,10 +387,16 @@ impl Auth {
     pub fn check(&self, is_open: impl Fn(u32) -> bool) {
         let pending = self.waits.values().filter(|wait| wait.pending.is_some()).count();
         assert_eq!(self.pending, pending, "the tokens that are being verified");
-        assert!(pending <= self.in_flight, "a token that is being verified has no result to come");
+        let verifying = self.waits.keys().filter(|slot| self.is_pending(**slot)).count();
+        assert!(verifying <= self.in_flight, "a token that is being verified has no result to come");
+        let counted: usize = self.of_address.values().map(|count| usize::from(*count)).sum();
+        assert!(counted <= self.in_flight, "an address has tokens that are not in flight");
+        assert!(self.of_address.values().all(|count| *count > 0), "an address without tokens is counted");
         assert!(self.in_flight <= self.in_flight_max, "too many tokens are being verified");
         assert!(self.is_on() || self.waits.is_empty(), "nobody can authenticate");
         for (slot, wait) in &self.waits {
+            let is_verified = wait.pending.as_ref().is_some_and(|pending| pending.is_verified);
+            assert!(!is_verified || self.released.contains(slot), "the events of connection {slot} are lost");
             assert!(is_open(*slot), "connection {slot} is waited for, but has ended");
             assert!(
                 wait.since.is_some() || wait.pending.is_some() || wait.refused > 0,

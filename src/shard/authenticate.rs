@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::addresses::CountedAddress;
 use super::auth::{PendingToken, TokenOrigin, Verdict, VerifiedToken, VerifyJob};
 use super::connection::{Moment, Stage};
 use super::ending::Cause;
@@ -12,6 +13,7 @@ use crate::app::{Answer, Json, ReplyTo};
 use crate::event::path::PathRef;
 use crate::event::text::EventText;
 use crate::identity::{Flaw, Identity, TokenError};
+use crate::limits::AUTH_RELEASED_PER_TURN_MAX;
 use crate::log::throttle;
 use crate::metrics::Counter;
 use crate::protocol::{OpeningHeaders, Reason};
@@ -99,7 +101,8 @@ impl State {
             Verdict::Refused(error) => self.token_refused(slot, source, &Refused::Token(error)),
             Verdict::Slow(digest) => {
                 let (shard, generation) = (self.mesh.shard(), self.connections.live(slot).generation);
-                let job = VerifyJob { shard, slot, generation, digest, token: token.into() };
+                let address = CountedAddress::of_peer(self.connections.live(slot).peer);
+                let job = VerifyJob { shard, slot, generation, digest, token: token.into(), address };
                 if self.auth.verify_beside(job, source) {
                     self.count(Counter::AuthVerifiedBeside, 1);
                     Ok(())
@@ -125,33 +128,53 @@ impl State {
 
     /// Handles the result of a verification beside the shard. The connection may have ended meanwhile.
     pub fn token_verified(&mut self, verified: VerifiedToken) {
-        let VerifiedToken { slot, generation, digest, result } = verified;
-        self.auth.result_came(digest, &result);
+        self.auth.result_came(&verified);
+        let VerifiedToken { slot, generation, result, .. } = verified;
         if self.connections.get_of(slot, generation).is_none() {
             return;
         }
-        let Some(pending) = self.auth.take_pending(slot) else { return };
+        let Some(source) = self.auth.end_verification(slot) else { return };
+        self.auth.release(slot);
         self.mesh.begin(self.connections.source(slot));
-        let handled = match result {
-            Ok(seen) => self.token_accepted(slot, pending.source, seen.identity),
-            Err(error) => self.token_refused(slot, pending.source, &Refused::Token(error)),
+        // If the connection ends, its end was decided.
+        let _ = match result {
+            Ok(seen) => self.token_accepted(slot, source, seen.identity),
+            Err(error) => self.token_refused(slot, source, &Refused::Token(error)),
         };
-        if handled.is_err() {
-            return;
-        }
-        self.dispatch_held(slot, *pending);
     }
 
-    /// Dispatches the events that a client has sent while its token was verified. One of them may bring another token.
-    fn dispatch_held(&mut self, slot: u32, mut pending: PendingToken) {
-        while let Some(text) = pending.held.pop_front() {
-            if self.connections.live(slot).stage != Stage::Open {
-                return;
+    /// Handles events of clients whose tokens were verified, as many as a turn permits.
+    #[inline]
+    pub fn dispatch_released(&mut self) {
+        if self.auth.has_released() {
+            self.dispatch_some_released();
+        }
+    }
+
+    fn dispatch_some_released(&mut self) {
+        let mut left = AUTH_RELEASED_PER_TURN_MAX;
+        while left > 0 {
+            let Some((slot, pending)) = self.auth.next_released() else { return };
+            self.mesh.begin(self.connections.source(slot));
+            self.dispatch_held(slot, pending, &mut left);
+        }
+    }
+
+    /// Dispatches the events that a client has sent while its token was verified, up to `left` of them. One of them may bring
+    /// another token.
+    fn dispatch_held(&mut self, slot: u32, mut pending: Box<PendingToken>, left: &mut usize) {
+        while self.connections.live(slot).stage == Stage::Open {
+            if *left == 0 && !pending.is_empty() && !self.auth.keeps_events(slot) {
+                return self.auth.put_back(slot, pending);
             }
+            let Some(text) = pending.take_first() else { break };
             match self.auth.pending_mut(slot) {
                 // What was held before fits again.
                 Some(again) => _ = again.hold(&text),
-                None => self.dispatch(slot, &text),
+                None => {
+                    self.dispatch(slot, &text);
+                    *left -= 1;
+                }
             }
         }
         if self.connections.live(slot).stage == Stage::Open && !self.connections.live(slot).is_socket() {
@@ -173,7 +196,7 @@ impl State {
             TokenOrigin::Event(_) => Some(answer_data(&identity)),
             TokenOrigin::Opening => None,
         };
-        self.auth.forget(slot);
+        self.auth.accepted(slot);
         self.identities.set(slot, identity);
         if let Some(at_ms) = self.auth_due_ms(slot) {
             self.wake_at(slot, at_ms);
@@ -206,9 +229,9 @@ impl State {
     /// Returns whether that was done: the event is not dispatched then.
     #[cold]
     pub fn defer_or_refuse(&mut self, slot: u32, text: &str, event: &EventText<'_>) -> bool {
-        let is_pending = self.auth.is_pending(slot);
+        let keeps_events = self.auth.keeps_events(slot);
         let is_known = !self.auth.is_required() || self.identities.get(slot).is_some();
-        if is_known && !is_pending {
+        if is_known && !keeps_events {
             return false;
         }
         let mut scratch = String::new();

@@ -183,6 +183,7 @@ impl<K: Kernel> Loop<K> {
         let is_new_second = state.begin_turn();
         // 3. Messages from other shards and from threads.
         state.handle_messages(codecs, inboxes);
+        state.dispatch_released();
         // Peers that were not listened to while other shards were behind: what was received of them is older than the
         // kernel's events.
         state.listen_to_sources_again(codecs);

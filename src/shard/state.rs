@@ -350,7 +350,8 @@ impl State {
         let ready = ends || later || self.connections.has_ready() || self.mesh.has_deferred();
         let held = self.has_source_to_listen_to();
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
-        let waiting = commands || enforces || self.tls.has_waiting() || self.has_api_work();
+        let waiting =
+            commands || enforces || self.tls.has_waiting() || self.has_api_work() || self.auth.has_released();
         ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting
     }
 

@@ -5,7 +5,7 @@ use super::store::KeyStore;
 use crate::identity::{Flaw, KeySet, Seen, SeenTokens, TokenError};
 use crate::limits::AUTH_PENDING_MAX;
 use crate::server::mailboxes::Mailboxes;
-use crate::shard::{ControlMessage, VerifiedToken, VerifyJob, VerifyTokens};
+use crate::shard::{ControlMessage, VerifyJob, VerifyTokens};
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,7 +135,8 @@ impl Work {
     /// Takes over keys that have changed, and handles the tokens that have waited for them.
     fn look_at_keys(&mut self, mailboxes: &Mailboxes) {
         let keys = self.store.keys();
-        if !Arc::ptr_eq(&keys, &self.keys) {
+        let have_changed = !Arc::ptr_eq(&keys, &self.keys);
+        if have_changed {
             if keys.policy() != self.keys.policy() {
                 self.seen.clear();
             }
@@ -143,6 +144,10 @@ impl Work {
         }
         let is_fetching = self.gate.is_fetching();
         let now = Instant::now();
+        // Thousands may wait, and others must not wait for each look at all of them. They wait in the order of their times.
+        if !have_changed && is_fetching && self.waiting.first().is_none_or(|(until, _)| *until > now) {
+            return;
+        }
         for (until, job) in std::mem::take(&mut self.waiting) {
             let is_known = !matches!(self.keys.open(&job.token), Err(TokenError::Invalid(Flaw::UnknownKey)));
             if is_known || !is_fetching || until <= now {
@@ -177,9 +182,8 @@ impl Work {
     }
 
     fn reply(&mut self, mailboxes: &Mailboxes, job: &VerifyJob, result: Result<Seen, TokenError>) {
-        let VerifyJob { shard, slot, generation, digest, .. } = *job;
-        let verified = VerifiedToken { slot, generation, digest, result };
-        self.send(mailboxes, usize::from(shard), ControlMessage::TokenVerified(Box::new(verified)));
+        let verified = ControlMessage::TokenVerified(Box::new(job.verified(result)));
+        self.send(mailboxes, usize::from(job.shard), verified);
     }
 
     fn send(&mut self, mailboxes: &Mailboxes, shard: usize, result: ControlMessage) {

@@ -4,13 +4,15 @@
 use crate::config::{AuthMode, Config};
 use crate::identity::testing::TestSigner;
 use crate::identity::{Algorithm, KeySet, OpenToken, Seen, TokenError, TokenPolicy};
-use crate::limits::{AUTH_HELD_BYTES_MAX, AUTH_REFUSED_MAX};
+use crate::limits::{
+    AUTH_HELD_BYTES_MAX, AUTH_PENDING_ADDRESS_MAX, AUTH_REFUSED_MAX, AUTH_RELEASED_PER_TURN_MAX,
+};
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::OHAI;
 use crate::protocol::websocket::frame::Opcode;
 use crate::shard::auth::{AuthParts, VerifiedToken, VerifyJob, VerifyTokens};
 use crate::shard::messages::ControlMessage;
-use crate::shard::testing::{FnApp, Peer, World, client_frame};
+use crate::shard::testing::{FnApp, Peer, World, address, client_frame};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -78,16 +80,19 @@ impl AuthWorld {
         self.say(peer, &format!("/qio/auth:1=\"{token}\"")).join("\n")
     }
 
-    /// Has the oldest token that waits verified, as the server's thread does.
-    fn verify_next(&mut self) {
-        let job = self.jobs.0.lock().unwrap().remove(0);
-        let result = self.keys.open(&job.token).and_then(|open: OpenToken<'_>| {
+    /// Verifies a token, as the server's thread does.
+    fn verified(&self, job: &VerifyJob) -> VerifiedToken {
+        job.verified(self.keys.open(&job.token).and_then(|open: OpenToken<'_>| {
             let identity = open.verify(&self.keys, unix_now())?;
             Ok::<_, TokenError>(Seen { identity: Arc::new(identity), key: open.key_mark() })
-        });
-        let VerifyJob { shard, slot, generation, digest, .. } = job;
-        let verified = VerifiedToken { slot, generation, digest, result };
-        self.world.send_control(usize::from(shard), ControlMessage::TokenVerified(Box::new(verified)));
+        }))
+    }
+
+    /// Has the oldest token that waits verified.
+    fn verify_next(&mut self) {
+        let job = self.jobs.0.lock().unwrap().remove(0);
+        let verified = self.verified(&job);
+        self.world.send_control(usize::from(job.shard), ControlMessage::TokenVerified(Box::new(verified)));
         self.world.run_until_idle();
     }
 
@@ -289,6 +294,78 @@ fn what_is_held_for_a_token_is_bounded() {
     assert_eq!(of.say(peer, "/echo:3=1"), [""; 0]);
     of.verify_next();
     assert_eq!(of.world.take_raw_messages(peer).len(), 3);
+}
+
+/// Events that were kept are handled in several turns, in order, and those that come meanwhile after them.
+#[test]
+fn released_events_are_bounded_in_a_turn() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let token = of.slow_token("7");
+    of.auth(peer, &token);
+    let kept = AUTH_RELEASED_PER_TURN_MAX + 500;
+    for id in 2..kept + 2 {
+        of.world.send_event(peer, &format!("/echo:{id}=1"));
+    }
+    of.world.run_until_idle();
+    let job = of.jobs.0.lock().unwrap().remove(0);
+    let verified = of.verified(&job);
+    of.world.send_control(0, ControlMessage::TokenVerified(Box::new(verified)));
+    of.world.send_event(peer, &format!("/echo:{}=1", kept + 2));
+    let before = of.counter(Counter::EventsReceived);
+    of.world.turn(0);
+    assert_eq!(of.counter(Counter::EventsReceived) - before, AUTH_RELEASED_PER_TURN_MAX as u64);
+    of.world.run_until_idle();
+    let answers = of.world.take_raw_messages(peer);
+    let ids = answers.iter().map(|answer| answer.split(['/', ':']).nth(3).unwrap().parse().unwrap());
+    assert_eq!(ids.collect::<Vec<usize>>(), (1..kept + 3).collect::<Vec<usize>>());
+    assert_eq!(of.gauge(Gauge::AuthPending), 0);
+}
+
+/// A connection may end while its events are being handled, and another one may get its slot.
+#[test]
+fn events_of_a_connection_that_has_ended_are_dropped() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let token = of.slow_token("7");
+    of.auth(peer, &token);
+    for _ in 0..2 * AUTH_RELEASED_PER_TURN_MAX {
+        of.world.send_event(peer, "/echo:2=1");
+    }
+    of.world.run_until_idle();
+    let job = of.jobs.0.lock().unwrap().remove(0);
+    let verified = of.verified(&job);
+    of.world.send_control(0, ControlMessage::TokenVerified(Box::new(verified)));
+    of.world.turn(0);
+    of.world.reset(peer);
+    of.world.run_until_idle();
+    assert_eq!(of.gauge(Gauge::AuthPending), 0);
+    let other = of.world.connect_raw(0);
+    assert_eq!(of.say(other, "/echo:3=1").len(), 1);
+}
+
+/// The tokens of one address leave room for those of others.
+#[test]
+fn slow_verifications_of_an_address_are_bounded() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let token = of.slow_token("7");
+    for _ in 0..AUTH_PENDING_ADDRESS_MAX {
+        let peer = of.world.connect_raw(0);
+        assert_eq!(of.auth(peer, &token), "");
+    }
+    let peer = of.world.connect_raw(0);
+    let refused = answered(1, 420, "too many tokens are being verified");
+    assert_eq!(of.auth(peer, &token), refused);
+    let other = of.world.connect_from(0, address("10.0.0.2:1000"));
+    of.world.turn(0);
+    of.world.send_bytes(other, OHAI.as_bytes());
+    of.world.run_until_idle();
+    of.world.take_bytes(other);
+    assert_eq!(of.auth(other, &token), "", "it is being verified");
+    of.verify_next();
+    // The shard knows the token now, and another one has room.
+    let another = of.slow_token("8");
+    assert_eq!(of.auth(peer, &another), "");
 }
 
 #[test]
