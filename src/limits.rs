@@ -457,7 +457,7 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 pub const IDEMPOTENCY_BYTES_MAX: usize = 64 << 20;
 
 /// The maximum number of requests to the back end of the application webhook that are under way. A back end of 50 ms answers
-/// 5,000 a second with them. Further events are answered with 420.
+/// 5,000 a second with them. Further events are answered with 420. One client has a fifth of them at most.
 pub const WEBHOOK_REQUESTS_MAX: usize = 256;
 
 /// The maximum number of connections to the back end of webhook that are kept open without a request.

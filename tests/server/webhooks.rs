@@ -225,3 +225,31 @@ fn a_back_end_that_is_silent_or_away_costs_its_clients_only() {
     other.subscribe("/relay/a");
     assert_eq!(other.request("/relay/a", "1").code(), 200);
 }
+
+#[test]
+fn one_client_does_not_use_up_all_requests() {
+    let (files, api) = (ApiFiles::new("hook_share"), free_ports("127.0.0.1"));
+    let back_end = ScriptedBackEnd::start();
+    let (server, _files) = start(files, api, back_end.port, "timeout = '60s'");
+    let mut greedy = server.websocket();
+    let asked: Vec<u64> = (0..300).map(|_| greedy.ask("/chat/rust", "1")).collect();
+    server.eventually("refused", |stats| stats.value("webhook_refused") >= 249);
+    assert_eq!(server.stats().value("webhook_refused"), 249, "51 of 300 were passed on");
+    let mut other = server.websocket();
+    let id = other.ask("/chat/rust", "2");
+    let mut waiting = Vec::new();
+    loop {
+        let (event, stream) = back_end.next();
+        if event["data"] == 2 {
+            reply(stream, "200 OK", "2");
+            break;
+        }
+        waiting.push(stream);
+    }
+    assert_eq!(other.answer(id).code(), 200);
+    // What was answered makes room again.
+    waiting.into_iter().for_each(|stream| reply(stream, "200 OK", ""));
+    let codes: Vec<u64> = asked.into_iter().map(|id| greedy.answer(id).code()).collect();
+    let answered = codes.iter().filter(|code| **code == 200).count();
+    assert_eq!((answered, codes.iter().filter(|code| **code == 420).count()), (51, 249));
+}

@@ -17,10 +17,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Something that the back end is asked or told. The permit belongs to it until it is done.
+/// Something that the back end is asked or told. The permits belong to it until it is done.
 pub(super) enum Job {
-    On { promise: LaterDecision, body: Vec<u8>, permit: Permit },
-    Send { promise: Later, body: Vec<u8>, permit: Permit },
+    On { promise: LaterDecision, body: Vec<u8>, permits: [Permit; 2] },
+    Send { promise: Later, body: Vec<u8>, permits: [Permit; 2] },
     Gone { client: ClientId, permit: Permit },
 }
 
@@ -61,20 +61,20 @@ impl HookDelivery {
     /// Makes one request, and keeps its promise.
     async fn ask(self: Rc<Self>, job: Job) {
         match job {
-            Job::On { promise, body, permit } => {
+            Job::On { promise, body, permits } => {
                 let is_accepted = match self.post("on", body).await {
                     Some(answer) => (200..=299).contains(&answer.status),
                     None => false,
                 };
                 decide(promise, is_accepted).await;
-                drop(permit);
+                drop(permits);
             }
-            Job::Send { promise, body, permit } => {
+            Job::Send { promise, body, permits } => {
                 let answered = self.post("send", body).await;
                 let answer = answered.and_then(|answer| request::answer(answer.status, &answer.body));
                 let failed = || Answer::error(500, "the back end does not answer");
                 keep(promise, answer.unwrap_or_else(failed)).await;
-                drop(permit);
+                drop(permits);
             }
             Job::Gone { .. } => unreachable!("ends are told in batches"),
         }

@@ -23,6 +23,7 @@ mod tests;
 
 pub use settings::WebhookError;
 
+use super::shares::admit;
 use super::{Answer, Application, Context, Decision, Error, Event, Registrar, Server, Subscription};
 use crate::client::ClientId;
 use crate::limits::{WEBHOOK_GONE_MAX, WEBHOOK_REQUESTS_MAX};
@@ -123,12 +124,12 @@ impl Application for Webhook {
 impl Way {
     /// Asks the back end about a subscription.
     fn on(&self, cx: &mut Context<'_>, subscription: Subscription<'_>, tells: bool) -> Decision {
-        let Some(permit) = self.permit() else { return Decision::Fail(420) };
         let client = subscription.client;
+        let Some(permits) = self.permits(cx, client) else { return Decision::Fail(420) };
         let about = About::of(cx, client);
         let body = request::on(&about, subscription.path, subscription.extra, subscription.data);
         let (decision, promise) = subscription.later(cx);
-        self.push(Job::On { promise, body, permit });
+        self.push(Job::On { promise, body, permits });
         self.watch(cx, client, tells);
         decision
     }
@@ -136,36 +137,57 @@ impl Way {
     /// Passes an event on to the back end.
     fn send(&self, cx: &mut Context<'_>, event: Event<'_>, tells: bool) -> Answer {
         let Some(data) = request::checked(event.data) else { return Answer::error(400, "invalid json") };
-        let Some(permit) = self.permit() else {
+        let client = event.client;
+        let Some(permits) = self.permits(cx, client) else {
             return Answer::error(420, "too many requests are under way");
         };
-        let body = request::send(&About::of(cx, event.client), event.path, event.extra, data);
-        let client = event.client;
+        let body = request::send(&About::of(cx, client), event.path, event.extra, data);
         let (answer, promise) = event.later(cx);
-        self.push(Job::Send { promise, body, permit });
+        self.push(Job::Send { promise, body, permits });
         self.watch(cx, client, tells);
         answer
     }
 
-    fn permit(&self) -> Option<Permit> {
-        let permit = self.requests.try_acquire();
-        if permit.is_none() {
+    /// Returns the permits for a request about a client: one of all, and one of the client's share of them.
+    fn permits(&self, cx: &mut Context<'_>, client: ClientId) -> Option<[Permit; 2]> {
+        let own = &self.known(cx, client).requests;
+        let may_take = admit(WEBHOOK_REQUESTS_MAX, 0, self.requests.taken(), own.taken());
+        let permits = may_take.ok().and_then(|()| Some([self.requests.try_acquire()?, own.try_acquire()?]));
+        if permits.is_none() {
             self.counters.add(Counter::WebhookRefused, 1);
         }
-        permit
+        permits
     }
 
     /// Has the back end told when a client disconnects.
     fn watch(&self, cx: &mut Context<'_>, client: ClientId, tells: bool) {
-        if tells && cx.client_data::<Watched>(client).is_none() {
-            cx.set_client_data(client, Watched { client, way: self.clone() });
+        if tells {
+            let way = self;
+            self.known(cx, client).watched.get_or_insert_with(|| Watched { client, way: way.clone() });
         }
+    }
+
+    /// Returns what is kept of a client.
+    fn known<'c>(&self, cx: &'c mut Context<'_>, client: ClientId) -> &'c mut KnownClient {
+        if cx.client_data::<KnownClient>(client).is_none() {
+            let requests = Permits::new(WEBHOOK_REQUESTS_MAX);
+            cx.set_client_data(client, KnownClient { requests, watched: None });
+        }
+        cx.client_data(client).expect("the data was set")
     }
 
     fn push(&self, job: Job) {
         // This fails only after the application was stopped. Promises that are dropped are answered with 500.
         let _ = self.jobs.unbounded_send(job);
     }
+}
+
+/// What is kept of a client that has asked for something.
+struct KnownClient {
+    /// Bounds its requests that are under way, and counts them.
+    requests: Permits,
+    /// Present once the back end has heard of the client.
+    watched: Option<Watched>,
 }
 
 /// A client of which the back end has heard. It is dropped when the client disconnects.
