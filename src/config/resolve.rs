@@ -6,7 +6,7 @@ use super::error::ConfigError;
 use super::sources::{RawSettings, RawValue};
 use super::table::{DURATION_MAX, RELATIONS, Relation, Setting, ValueKind};
 use super::value::{self, Problem};
-use super::{Config, ListenAddress, ListenKind};
+use super::{Config, Listen, ListenAddress, ListenKind};
 use crate::limits::{APP_HEADERS_MAX, ORIGINS_MAX, SHARDS_MAX};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub(super) fn set(
 ) -> Result<(), ConfigError> {
     match setting.kind {
         ValueKind::Addresses(field) => {
-            *field(config) = many(setting, values, value::listen, |one, other| one.address == other.address)?;
+            *field(config) = many(setting, values, value::listen, is_same_listener)?;
         }
         ValueKind::Apps(field) if is_empty_list(values) => field(config).clear(),
         ValueKind::Apps(field) => *field(config) = list(setting, values, value::app)?,
@@ -201,6 +201,12 @@ fn many<T>(
         }
     }
     Ok(parsed)
+}
+
+/// Returns whether two listeners need the same address. The kernel chooses a port of its own for each that has port 0.
+fn is_same_listener(one: &Listen, other: &Listen) -> bool {
+    let is_any_port = matches!(one.address, ListenAddress::Tcp(address) if address.port() == 0);
+    one.address == other.address && !is_any_port
 }
 
 /// Checks that the server does not need one address twice.

@@ -517,6 +517,9 @@ fn errors_of_tls() {
     ] {
         assert_eq!(action(args, &[]).unwrap_err(), message);
     }
+    // The kernel chooses two ports.
+    let listen = run(&["--listen=127.0.0.1:0,plain://127.0.0.1:0"], &[]).unwrap().listen;
+    assert_eq!(listen.len(), 2);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The keys that tokens are signed with. Each has exactly one algorithm, which a token cannot choose.
 
+use super::Identity;
 use super::algorithm::{Algorithm, KeyFamily};
-use super::claims::TokenPolicy;
-use super::error::KeyError;
+use super::claims::{self, TokenPolicy};
+use super::error::{KeyError, TokenError};
 use ahash::{AHashMap, AHashSet};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::ParsedPublicKey;
@@ -187,6 +188,16 @@ impl KeySet {
     #[must_use]
     pub fn policy(&self) -> &TokenPolicy {
         &self.policy
+    }
+
+    /// Checks what a token says that was verified before, when other things may have been wanted of tokens, at a time in Unix
+    /// seconds.
+    ///
+    /// # Errors
+    ///
+    /// The token is not accepted.
+    pub fn check_again(&self, identity: &Identity, now: u64) -> Result<(), TokenError> {
+        claims::check(identity.claims.to_string(), &self.policy, now).map(drop)
     }
 
     /// Returns whether a key is in the set.

@@ -86,7 +86,7 @@ impl Reloads {
         }
         self.level.set(config.log_level);
         if !applied.is_empty() {
-            tracing::info!("changed settings are in effect: {}", applied.join(", "));
+            tracing::info!("changed settings that take effect without a restart: {}", applied.join(", "));
         }
         if !of_workers.is_empty() {
             tracing::info!("the new workers get changed settings: {}", of_workers.join(", "));

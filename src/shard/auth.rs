@@ -15,7 +15,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A token to be verified beside the shards.
-#[derive(Debug)]
 pub struct VerifyJob {
     /// The shard that gets the result.
     pub shard: u16,
@@ -85,7 +84,6 @@ pub(super) enum Verdict {
 
 /// A token that is being verified beside the shard, and the events that its client has sent since. They stay here until they
 /// were handled, after the token was verified.
-#[derive(Debug)]
 pub(super) struct PendingToken {
     source: TokenOrigin,
     is_verified: bool,
@@ -240,8 +238,9 @@ impl Auth {
         true
     }
 
-    /// Notes that a result has come, and remembers the token if it was accepted.
-    pub fn result_came(&mut self, verified: &VerifiedToken) {
+    /// Notes that a result has come, and remembers the token if it is accepted. The settings may have changed since it was
+    /// verified. `now` is in Unix seconds.
+    pub fn result_came(&mut self, verified: VerifiedToken, now: u64) -> Result<Seen, TokenError> {
         self.in_flight = self.in_flight.checked_sub(1).expect("each result is that of a token in flight");
         if let Some(address) = verified.address {
             let count = self.of_address.get_mut(&address).expect("a token in flight is counted");
@@ -251,9 +250,11 @@ impl Auth {
                 shrink(&mut self.of_address);
             }
         }
-        if let Ok(seen) = &verified.result {
-            self.seen.insert(verified.digest, seen.clone());
-        }
+        let parts = self.parts.as_ref().expect("tokens are only verified with keys");
+        let seen = verified.result?;
+        parts.keys.check_again(&seen.identity, now)?;
+        self.seen.insert(verified.digest, seen.clone());
+        Ok(seen)
     }
 
     fn keep_pending(&mut self, slot: u32, pending: Box<PendingToken>) {

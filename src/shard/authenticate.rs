@@ -128,8 +128,8 @@ impl State {
 
     /// Handles the result of a verification beside the shard. The connection may have ended meanwhile.
     pub fn token_verified(&mut self, verified: VerifiedToken) {
-        self.auth.result_came(&verified);
-        let VerifiedToken { slot, generation, result, .. } = verified;
+        let (slot, generation) = (verified.slot, verified.generation);
+        let result = self.auth.result_came(verified, self.time.unix_ms() / 1000);
         if self.connections.get_of(slot, generation).is_none() {
             return;
         }

@@ -163,7 +163,7 @@ fn keys_are_read_again_after_sighup() {
     assert_eq!(another(), 200);
     files.write_settings(&[("page", "reader", "'read', 'broadcast'")]);
     server.signal("HUP");
-    server.log_with("changed settings are in effect: api-keys");
+    server.log_with("changed settings that take effect without a restart: api-keys");
     while another() != 401 {}
     assert_eq!(request(&server, READER, "POST", "/broadcast", "text/plain", "").head.status, 200);
 }

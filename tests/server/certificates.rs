@@ -164,7 +164,7 @@ fn a_reload_applies_settings_of_tls() {
     let both = format!("tls-cert = ['{one}', '{two}']\ntls-key = ['{one_key}', '{two_key}']\n");
     authority.write("quickio.toml", both);
     server.signal("HUP");
-    server.log_with("changed settings are in effect: tls-cert, tls-key");
+    server.log_with("changed settings that take effect without a restart: tls-cert, tls-key");
     server.log_with("the certificates were reloaded: new connections use them (one.example, two.example)");
     wait_for_certificate(&server, &authority, "two.example", &two);
 }

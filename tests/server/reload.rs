@@ -65,7 +65,7 @@ fn changed_settings_are_applied_or_named() {
     );
     server.signal("HUP");
     let log = server.log_with("the reload is complete: 2 of 2 workers were replaced");
-    assert!(log.contains("changed settings are in effect: log-level"), "{log}");
+    assert!(log.contains("changed settings that take effect without a restart: log-level"), "{log}");
     assert!(log.contains("changed settings take effect only after a restart: origin, clients-max"), "{log}");
     assert_eq!(greeting(&server), "hi", "the new workers have the new settings");
     // Lines of the level debug are logged from now on: each connection that ends has one.

@@ -123,7 +123,7 @@ fn a_reload_applies_rules_and_ends_subscriptions() {
     fs::write(&settings.0, "[[rules]]\npath = '/relay/secret/*'\non = 'user'\n").unwrap();
     server.signal("HUP");
     server.log_with("the reload is complete");
-    let log = server.log_with("changed settings are in effect: rules");
+    let log = server.log_with("changed settings that take effect without a restart: rules");
     assert!(!log.contains("only after a restart"), "{log}");
     for client in &mut clients {
         let event = client.event();

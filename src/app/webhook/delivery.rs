@@ -119,9 +119,8 @@ impl HookDelivery {
             // Others follow, if many disconnect.
             sleep(WEBHOOK_GONE_LINGER).await;
             let mut batch = vec![first];
-            while batch.len() < WEBHOOK_GONE_BATCH
-                && let Ok(next) = ends.try_recv()
-            {
+            while batch.len() < WEBHOOK_GONE_BATCH {
+                let Ok(next) = ends.try_recv() else { break };
                 batch.push(next);
             }
             let clients: Vec<ClientId> = batch.iter().map(|(client, _)| *client).collect();

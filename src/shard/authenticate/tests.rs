@@ -390,6 +390,25 @@ fn slow_verifications_are_bounded() {
     assert!(of.auth(peers[MAX], &token).contains("200"));
 }
 
+/// A token that was verified while another audience was wanted is not accepted, and not remembered.
+#[test]
+fn settings_that_change_during_a_verification_count() {
+    let mut of = AuthWorld::new(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    let token = of.slow_token("7");
+    of.auth(peer, &token);
+    let job = of.jobs.0.lock().unwrap().remove(0);
+    let verified = of.verified(&job);
+    assert!(verified.result.is_ok());
+    let policy = TokenPolicy { audience: vec!["chat".into()], ..of.keys.policy().clone() };
+    let keys = Arc::new(KeySet::new(of.keys.keys().to_vec(), policy));
+    of.world.send_control(0, ControlMessage::AuthKeys(keys));
+    of.world.send_control(0, ControlMessage::TokenVerified(Box::new(verified)));
+    of.world.run_until_idle();
+    assert_eq!(of.world.take_raw_messages(peer), [answered(1, 401, "token invalid")]);
+    assert_eq!(of.auth(peer, &token), "", "it is verified again");
+}
+
 #[test]
 fn a_key_that_is_taken_away_verifies_nothing() {
     let mut of = AuthWorld::new(AuthMode::Optional);
