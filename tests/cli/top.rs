@@ -155,6 +155,14 @@ fn once_prints_an_interval_without_a_terminal() {
         assert_eq!(end.code, Some(code), "{arguments:?}: {}", end.stderr);
         assert!(end.stderr.contains(message), "{arguments:?}: {}", end.stderr);
     }
+    let password = authority.path("password");
+    std::fs::write(&password, "correct horse battery\n").unwrap();
+    let guarded = Server::start(&["--admin-password-file", &password]);
+    let admin = ["--once", "--interval", "100ms", "--admin", guarded.admin()];
+    let end = with(&admin);
+    assert!(end.code == Some(1) && end.stderr.contains("a password is needed"), "{}", end.stderr);
+    let end = with(&[&admin[..], &["--admin-password-file", &password]].concat());
+    assert_eq!(end.code, Some(0), "{}", end.stderr);
     let end = with(&["--once", "--admin", server.address()]);
     assert!(end.code == Some(1) && end.stderr.contains("HTTP 404"), "{}", end.stderr);
 }

@@ -5,19 +5,25 @@ use super::socket::PeerSocket;
 use super::tls::TlsFiles;
 use super::url::ServerUrl;
 use crate::cli::wait::EndSignals;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 /// The maximum size of a response, in bytes: `/stats` of 128 shards has 2 MiB.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
+/// The user name that goes with a password. The admin endpoint accepts any.
+const USER: &str = "admin";
+
 /// The maximum number of header lines of a response.
 const HEADERS_MAX: usize = 100;
 
-/// Returns the body of a page. A status other than 200 is an error.
+/// Returns the body of a page. A status other than 200 is an error. `password` is for HTTP Basic authentication (RFC 7617).
 pub(in crate::cli) fn fetch(
     url: &ServerUrl,
     path: &str,
+    password: Option<&[u8]>,
     tls: &TlsFiles,
     timeout: Duration,
     signals: &EndSignals,
@@ -25,8 +31,11 @@ pub(in crate::cli) fn fetch(
     let until = Instant::now() + timeout;
     let server = url.to_string();
     let mut socket = PeerSocket::connect(url, tls, signals, until)?;
+    let basic = |password| STANDARD.encode([USER.as_bytes(), b":", password].concat());
+    let authorization =
+        password.map_or_else(String::new, |password| format!("Authorization: Basic {}\r\n", basic(password)));
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: quickio/{}\r\nConnection: close\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: quickio/{}\r\n{authorization}Connection: close\r\n\r\n",
         url.authority(),
         env!("CARGO_PKG_VERSION")
     );

@@ -16,7 +16,7 @@ use super::connect::{self, ClientError};
 use super::outcome;
 use super::peer::{self, PeerError, ServerUrl, TlsFiles};
 use super::wait::EndSignals;
-use crate::config;
+use crate::config::{self, FileSecret};
 use screen::{Key, Screen};
 use statistics::{IntervalStatistics, Pages};
 use std::io::{self, IsTerminal};
@@ -39,6 +39,11 @@ pub(super) static COMMAND: Subcommand = Subcommand {
             name: "admin",
             value: "URL",
             doc: "The admin endpoint: http:// or https:// with HOST:PORT, or HOST:PORT. [default: http://127.0.0.1:8081]",
+        },
+        Flag {
+            name: "admin-password-file",
+            value: "FILE",
+            doc: "Sends the password in this file, which is that of the server's setting with the same name.",
         },
         Flag { name: "interval", value: "DURATION", doc: "The time between two updates. [default: 1s]" },
         Flag {
@@ -84,9 +89,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
         interval => Ok(interval),
     })?;
     let file = |flag| arguments.value(flag).map(PathBuf::from);
+    let read = |path: PathBuf| FileSecret::read(&path, 1, "--admin-password-file");
+    let password = file("admin-password-file").map(read).transpose();
+    let password = password.map_err(|error| ClientError::Failed(error.to_string()))?;
     let source = AdminEndpoint {
         url: admin.unwrap_or_else(|| ServerUrl::for_admin("127.0.0.1:8081").expect("it is valid")),
         tls: TlsFiles { ca: file("tls-ca"), cert: file("tls-cert"), key: file("tls-key") },
+        password,
         signals: Arc::new(connect::catch_signals()?),
     };
     let interval = interval.unwrap_or(INTERVAL);
@@ -105,12 +114,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ClientError> {
 struct AdminEndpoint {
     url: ServerUrl,
     tls: TlsFiles,
+    password: Option<FileSecret>,
     signals: Arc<EndSignals>,
 }
 
 impl AdminEndpoint {
     fn fetch(&self) -> Result<Pages, ClientError> {
-        let page = |path| peer::fetch(&self.url, path, &self.tls, ANSWER_WAIT, &self.signals);
+        let password = self.password.as_ref().map(|password| &password.bytes[..]);
+        let page = |path| peer::fetch(&self.url, path, password, &self.tls, ANSWER_WAIT, &self.signals);
         let (stats, histograms) = (page("/stats")?, page("/histograms")?);
         Pages::parse(&stats, &histograms, Instant::now()).map_err(|error| {
             ClientError::Failed(format!("{} is no admin endpoint of this version: {error}", self.url))
