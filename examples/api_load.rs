@@ -110,8 +110,8 @@ fn read_response(input: &mut impl BufRead) -> Result<u16, Box<dyn Error + Send +
                 return Ok(status);
             }
             (Some(_), field) => {
-                if let Some((name, value)) = field.split_once(':')
-                    && name.eq_ignore_ascii_case("content-length")
+                if let Some((_, value)) =
+                    field.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
                 {
                     length = value.trim().parse()?;
                 }

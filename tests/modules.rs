@@ -86,7 +86,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("drops", &[]),
             ("busiest", &[]),
             ("apps", &[]),
-            ("auth", &["connection"]),
+            ("auth", &["addresses", "connection"]),
             ("codecs", &[]),
             ("connections", &["connection", "ending", "frames"]),
             ("link_table", &["connection", "kernel"]),

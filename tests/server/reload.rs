@@ -76,7 +76,7 @@ fn changed_settings_are_applied_or_named() {
     server.signal("HUP");
     server.eventually_is("workers_started", 6);
     let log = server.log_with("the reload is complete: 2 of 2 workers were replaced");
-    assert_eq!(log.matches("in effect: log-level").count(), 1, "{log}");
+    assert_eq!(log.matches("without a restart: log-level").count(), 1, "{log}");
 
     // The section of the application is removed: this is one change.
     files.write("log-level = 'debug'\n");
@@ -126,7 +126,7 @@ fn a_server_without_workers_reloads_too() {
     fs::write(&settings, "shutdown-timeout = '8s'\nshards = 7\n[app-settings.relay]\nx = 1\n").unwrap();
     server.signal("HUP");
     let log = server.log_with("the reload is complete: 0 of 0");
-    assert!(log.contains("in effect: shutdown-timeout"), "{log}");
+    assert!(log.contains("without a restart: shutdown-timeout"), "{log}");
     // The flag --shards overrides the file, as it did at the start.
     assert!(log.contains("only after a restart: app-settings.relay"), "{log}");
     server.signal("TERM");
