@@ -552,7 +552,7 @@ metrics! {
         SubscriptionsRefused = "rule_subscriptions_refused", "subscriptions",
             "Subscriptions that the rule refused: answered with 401.";
         SubscriptionsEnded = "rule_subscriptions_ended", "subscriptions",
-            "Subscriptions that ended because rules were changed, and the rule does not allow them.";
+            "Subscriptions that ended because rules or the client's token were changed, and the rule does not allow them.";
         EventsRefused = "rule_events_refused", "events",
             "Events that the rule refused: answered with 401.";
         EventsLimited = "rule_events_limited", "events",

@@ -77,6 +77,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
             ("messages", &["addresses", "auth", "sessions"]),
             // Owners of a piece of state.
             ("access", &["addresses"]),
+            ("grant_checks", &[]),
             ("acceptor", &[]),
             ("addresses", &[]),
             ("api_queue", &[]),
@@ -118,6 +119,7 @@ const LEAVES: &[(&str, &[Leaf])] = &[
                     "connection",
                     "connections",
                     "drops",
+                    "grant_checks",
                     "held",
                     "identities",
                     "incomplete",

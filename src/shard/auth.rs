@@ -90,6 +90,8 @@ pub(super) struct PendingToken {
     /// The texts of events, in order.
     held: VecDeque<Box<str>>,
     held_bytes: usize,
+    /// The session of the client ends after these events.
+    closes: bool,
 }
 
 impl PendingToken {
@@ -114,6 +116,16 @@ impl PendingToken {
     /// Returns whether no event is kept.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// Notes that the session of the client ends after the events that are kept.
+    pub fn close(&mut self) {
+        self.closes = true;
+    }
+
+    /// Returns whether the session of the client ends after the events that were kept.
+    pub fn closes(&self) -> bool {
+        self.closes
     }
 }
 
@@ -229,7 +241,8 @@ impl Auth {
         if is_full || parts.verifier.verify(job).is_err() {
             return false;
         }
-        let pending = PendingToken { source, is_verified: false, held: VecDeque::new(), held_bytes: 0 };
+        let pending =
+            PendingToken { source, is_verified: false, held: VecDeque::new(), held_bytes: 0, closes: false };
         self.keep_pending(slot, Box::new(pending));
         self.in_flight += 1;
         if let Some(address) = address {

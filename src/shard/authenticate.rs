@@ -141,6 +141,10 @@ impl State {
             Ok(seen) => self.token_accepted(slot, source, seen.identity),
             Err(error) => self.token_refused(slot, source, &Refused::Token(error)),
         };
+        // The time in which the client had to authenticate, or to send another token, may have ended meanwhile.
+        if self.connections.live(slot).stage == Stage::Open {
+            self.wake_at(slot, self.time.now_ms() + 1);
+        }
     }
 
     /// Handles events of clients whose tokens were verified, as many as a turn permits.
@@ -179,6 +183,17 @@ impl State {
         }
         if self.connections.live(slot).stage == Stage::Open && !self.connections.live(slot).is_socket() {
             self.wake_session(slot);
+            if pending.closes() {
+                self.close_when_handled(slot);
+            }
+        }
+    }
+
+    /// Ends a session, after the events of its client were handled that wait for a token.
+    pub fn close_when_handled(&mut self, slot: u32) {
+        match self.auth.pending_mut(slot) {
+            Some(pending) => pending.close(),
+            None => self.end(slot, Cause::Reason(Reason::Finished)),
         }
     }
 
@@ -188,8 +203,12 @@ impl State {
         source: TokenOrigin,
         identity: Arc<Identity>,
     ) -> Result<(), Reason> {
-        if self.identities.get(slot).is_some_and(|before| before.user != identity.user) {
+        let before = self.identities.get(slot);
+        if before.is_some_and(|before| before.user != identity.user) {
             return self.token_refused(slot, source, &Refused::OtherUser);
+        }
+        if self.access.has_rules() && before.is_some_and(|before| before.on != identity.on) {
+            self.grant_checks.request(slot);
         }
         self.count(Counter::AuthAccepted, 1);
         let data = match source {

@@ -5,7 +5,7 @@
 //! to what the kernel is to send. Files of this folder are of three kinds:
 //!
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
-//!   `access`, `auth`, `client_facts`, `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`,
+//!   `access`, `auth`, `grant_checks`, `client_facts`, `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`,
 //!   `listeners`, `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`, `drops`,
 //!   `busiest`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `authenticate`, `intake`, `links`, `http`,
@@ -60,6 +60,7 @@ mod drops;
 mod ending;
 mod flush;
 mod frames;
+mod grant_checks;
 mod handshakes;
 mod held;
 mod http;

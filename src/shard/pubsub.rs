@@ -304,6 +304,18 @@ impl PubSub {
         (self.held(client), paths)
     }
 
+    /// The ids of the paths that a client has subscribed to, also of those that wait for a decision.
+    pub fn path_ids_of(&self, client: u32) -> Vec<PathId> {
+        self.subscriptions.paths_of(client).flatten().collect()
+    }
+
+    /// The path of an id, or `None` if the id is not in use.
+    pub fn path_in_use(&self, id: PathId) -> Option<&Path> {
+        let is_known = id.index() < self.subscriptions.path_ids();
+        let entry = is_known.then(|| self.subscriptions.subscribers_at(id.index()))?;
+        entry.map(|(path, _)| path)
+    }
+
     /// The path of an id that is in use.
     pub fn path(&self, path: PathId) -> &Path {
         self.subscriptions.path(path)

@@ -9,7 +9,7 @@ use super::addresses::CountedAddress;
 use super::state::State;
 use crate::app::{Answer, Json, ReplyTo};
 use crate::client::ClientId;
-use crate::client::subscriptions::UnsubscribeOutcome;
+use crate::client::subscriptions::{PathId, UnsubscribeOutcome};
 use crate::event::path::{Path, PathRef};
 use crate::identity::Identity;
 use crate::metrics::RuleCounter;
@@ -79,14 +79,19 @@ impl State {
 
     /// Returns whether subscriptions have to be checked, and workers and other shards keep up with the ends of them.
     pub fn can_enforce_rules(&self) -> bool {
-        self.access.enforcing().is_some() && !self.links.are_full() && !self.mesh.is_stuck()
+        let has_to = self.access.enforcing().is_some() || !self.grant_checks.is_empty();
+        has_to && !self.links.are_full() && !self.mesh.is_stuck()
     }
 
-    /// Checks subscriptions after rules have changed, as many as a turn permits, and ends those that are not allowed.
+    /// Checks subscriptions after rules or tokens have changed, as many as a turn permits, and ends those that are not allowed.
     pub fn enforce_rules(&mut self) {
         let mut budget = CHECKED_PER_TURN_MAX;
         while budget > 0 && self.can_enforce_rules() {
-            if let Some((slot, path)) = self.next_refused(&mut budget) {
+            let refused = match self.access.enforcing() {
+                Some(_) => self.next_refused(&mut budget),
+                None => self.next_not_granted(&mut budget),
+            };
+            if let Some((slot, path)) = refused {
                 self.revoke(slot, &path);
                 budget = budget.saturating_sub(ENDING_COST);
             }
@@ -140,11 +145,43 @@ impl State {
         None
     }
 
+    /// Goes on to the next subscription that only an earlier token of its client has granted, and returns its connection and
+    /// path, or `None` at the end of the budget or of a client's subscriptions.
+    fn next_not_granted(&mut self, budget: &mut usize) -> Option<(u32, Path)> {
+        *budget -= 1;
+        if let Some(slot) = self.grant_checks.take_waiting() {
+            let client = self.connections.client_of(slot)?;
+            self.grant_checks.begin(slot, self.pubsub.path_ids_of(client.slot));
+        }
+        while let Some((slot, id)) = self.grant_checks.next_path() {
+            if let Some(path) = self.not_granted(slot, id) {
+                return Some((slot, path));
+            }
+            *budget = budget.checked_sub(1)?;
+        }
+        None
+    }
+
+    /// Returns a path if the token of a connection's client has to grant it, and does not.
+    fn not_granted(&self, slot: u32, id: PathId) -> Option<Path> {
+        let client = self.connections.client_of(slot)?;
+        self.connections.connection_of(client)?;
+        let path = self.pubsub.path_in_use(id)?;
+        let RuleVerdict::Refused(rule) = self.judge_subscription(slot, path) else { return None };
+        let needs_grant = self.access.allowed(rule, RuleAction::On) == Access::Granted;
+        (needs_grant && self.pubsub.is_wanted(client.slot, path.as_ref())).then(|| path.clone())
+    }
+
     /// Ends a subscription that is not allowed any more, and tells its client.
     fn revoke(&mut self, slot: u32, path: &Path) {
         let client = self.connections.client_of(slot).expect("a connected subscriber is a client");
         self.fan_out();
-        if let UnsubscribeOutcome::Unsubscribed { path, last } = self.pubsub.off(client.slot, path.as_ref()) {
+        let outcome = self.pubsub.off(client.slot, path.as_ref());
+        if outcome == UnsubscribeOutcome::Tombstoned {
+            // The application has not decided yet, and its decision has no effect any more.
+            return self.queue_event(slot, &self.revoked.clone(), 0, &Json::string(path.as_str()));
+        }
+        if let UnsubscribeOutcome::Unsubscribed { path, last } = outcome {
             if let RuleVerdict::Refused(rule) = self.judge_subscription(slot, &path) {
                 self.metrics.rules[rule].add(RuleCounter::SubscriptionsEnded, 1);
             }

@@ -16,6 +16,7 @@ use super::codecs::Codecs;
 use super::connection::{Connection, Stage};
 use super::connections::Connections;
 use super::drops::Drops;
+use super::grant_checks::GrantChecks;
 use super::held::HeldInput;
 use super::identities::Identities;
 use super::incomplete::Incomplete;
@@ -148,6 +149,7 @@ pub(super) struct State {
     pub addresses: Addresses,
     pub identities: Identities,
     pub access: AccessControl,
+    pub grant_checks: GrantChecks,
     pub drops: Drops,
     pub busiest: Busiest,
     pub refused: RefusedConnections,
@@ -255,6 +257,7 @@ impl State {
             addresses,
             identities: Identities::default(),
             access,
+            grant_checks: GrantChecks::default(),
             drops: Drops::default(),
             busiest: Busiest::default(),
             refused: RefusedConnections::default(),
@@ -509,6 +512,7 @@ impl State {
         assert!(self.goodbye_texts.is_empty(), "a turn leaves no text of an end");
         self.apps.check();
         self.access.check(&self.metrics.rules);
+        self.grant_checks.check();
     }
 }
 

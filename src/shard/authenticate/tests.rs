@@ -1,6 +1,7 @@
 //! Tests of authentication on whole shards: what clients may do before and after, slow verifications, expiry, and tokens of
 //! requests.
 
+use crate::app::Decision;
 use crate::config::{AuthMode, Config};
 use crate::identity::testing::TestSigner;
 use crate::identity::{Algorithm, KeySet, OpenToken, Seen, TokenError, TokenPolicy};
@@ -10,6 +11,7 @@ use crate::limits::{
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::OHAI;
 use crate::protocol::websocket::frame::Opcode;
+use crate::rules::{Access, Rule, RuleSet};
 use crate::shard::auth::{AuthParts, VerifiedToken, VerifyJob, VerifyTokens};
 use crate::shard::messages::ControlMessage;
 use crate::shard::testing::{FnApp, Peer, World, address, client_frame};
@@ -53,7 +55,9 @@ impl AuthWorld {
         let verifier = Arc::clone(&jobs) as Arc<dyn VerifyTokens>;
         let config = Config { auth: mode, ..Config::default() };
         let app = FnApp(|registrar: &mut crate::app::Registrar| {
-            registrar.event("/echo").handler(|_, event| crate::app::Answer::data(event.data)).register()
+            registrar.event("/echo").handler(|_, event| crate::app::Answer::data(event.data)).register()?;
+            registrar.event("/open").on(|_, _| Decision::Accept).register()?;
+            registrar.event("/team").children().on(|_, _| Decision::Accept).register()
         });
         let parts = AuthParts { keys: Arc::clone(&keys), verifier };
         let world = World::with_auth(shards, config, vec![Arc::new(app)], parts);
@@ -67,6 +71,12 @@ impl AuthWorld {
 
     fn slow_token(&self, user: &str) -> String {
         self.slow.token(Some("slow"), &claims(user, 3600))
+    }
+
+    /// A token that takes long to verify, and is refused then.
+    fn unsigned_slow_token(&self) -> String {
+        let token = self.slow_token("7");
+        format!("{}.{}", token.rsplit_once('.').unwrap().0, "A".repeat(86))
     }
 
     /// Sends an event from a raw client; returns what it has been sent since.
@@ -210,6 +220,106 @@ fn clients_that_do_not_authenticate_in_time_end() {
     assert_eq!(of.counter(Counter::TimeoutsAuth), 1);
 }
 
+/// A token that is being verified when the time is over does not lengthen it, if it is refused.
+#[test]
+fn a_token_that_is_refused_late_gives_no_further_time() {
+    let mut of = AuthWorld::new(AuthMode::Required);
+    let peer = of.world.connect_raw(0);
+    of.world.run_seconds(9);
+    let unsigned = of.unsigned_slow_token();
+    assert_eq!(of.auth(peer, &unsigned), "");
+    of.world.run_seconds(2);
+    assert!(!of.world.is_stream_ended(peer), "the token may be valid");
+    of.verify_next();
+    assert_eq!(of.world.take_raw_messages(peer), [answered(1, 401, "token invalid")]);
+    of.world.run_seconds(1);
+    assert!(of.world.is_stream_ended(peer));
+    assert_eq!(of.counter(Counter::TimeoutsAuth), 1);
+}
+
+/// A token with these claims, signed with the secret.
+fn granting(of: &AuthWorld, on: &str) -> String {
+    let claims = format!(r#"{{"sub":"7","exp":{},"qio":{{"on":{on}}}}}"#, unix_now() + 3600);
+    of.fast.token(Some("fast"), &claims)
+}
+
+fn subscribe(of: &mut AuthWorld, peer: Peer, path: &str) {
+    let answer = of.say(peer, &format!("/qio/on:0=\"{path}\""));
+    assert_eq!(answer, [""; 0]);
+}
+
+#[test]
+fn subscriptions_that_a_later_token_does_not_grant_end() {
+    let mut of = AuthWorld::with_shards(AuthMode::Optional, 1);
+    let rule = |pattern: &str, on| Rule {
+        pattern: pattern.parse().unwrap(),
+        on,
+        send: Access::Anyone,
+        rate: None,
+        address_rate: None,
+        line: 1,
+    };
+    let rules = vec![rule("/team/{user}/x", Access::Owner), rule("/team/*", Access::Granted)];
+    of.world.send_control(0, ControlMessage::Rules(Arc::new(RuleSet::new(rules))));
+    let [peer, other] = [of.world.connect_raw(0), of.world.connect_raw(0)];
+    let all = granting(&of, r#"["/team/*"]"#);
+    for peer in [peer, other] {
+        of.auth(peer, &all);
+        for path in ["/team/7/x", "/team/a", "/team/b", "/open"] {
+            subscribe(&mut of, peer, path);
+        }
+    }
+    assert_eq!(of.gauge(Gauge::Subscriptions), 8);
+    // The same grants, in another token.
+    let again = granting(&of, r#"["/team/*"]"#);
+    of.auth(peer, &again);
+    assert_eq!(of.gauge(Gauge::Subscriptions), 8);
+    let fewer = granting(&of, r#"["/team/b"]"#);
+    let said = of.auth(peer, &fewer);
+    assert!(said.contains("\"code\":200") && said.ends_with("\n/qio/off:0=\"/team/a\""), "{said}");
+    assert_eq!(of.say(peer, "/qio/ping:0="), [""; 0]);
+    assert_eq!(of.gauge(Gauge::Subscriptions), 7);
+    let none = of.token("7", 3600);
+    let said = of.auth(peer, &none);
+    assert!(said.ends_with("\n/qio/off:0=\"/team/b\""), "{said}");
+    assert_eq!(of.gauge(Gauge::Subscriptions), 6, "the others are not granted by a token");
+}
+
+/// A client with many subscriptions is checked in several turns, also if it ends meanwhile.
+#[test]
+fn many_subscriptions_are_checked_in_several_turns() {
+    let mut of = AuthWorld::with_shards(AuthMode::Optional, 1);
+    let rule = Rule {
+        pattern: "/team/*".parse().unwrap(),
+        on: Access::Granted,
+        send: Access::Anyone,
+        rate: None,
+        address_rate: None,
+        line: 1,
+    };
+    of.world.send_control(0, ControlMessage::Rules(Arc::new(RuleSet::new(vec![rule]))));
+    let (all, none) = (granting(&of, r#"["/team/*"]"#), of.token("7", 3600));
+    let peers: Vec<Peer> = (0..4).map(|_| of.world.connect_raw(0)).collect();
+    for peer in &peers {
+        of.auth(*peer, &all);
+        for path in 0..1000 {
+            of.world.send_event(*peer, &format!("/qio/on:0=\"/team/{path}\""));
+        }
+    }
+    of.world.run_until_idle();
+    assert_eq!(of.gauge(Gauge::Subscriptions), 4000);
+    for peer in &peers[1..] {
+        of.world.send_event(*peer, &format!("/qio/auth:0=\"{none}\""));
+    }
+    of.world.turn(0);
+    let left = of.gauge(Gauge::Subscriptions);
+    assert!((1001..4000).contains(&left), "{left} are left after one turn");
+    of.world.reset(peers[2]);
+    of.world.run_until_idle();
+    assert_eq!(of.gauge(Gauge::Subscriptions), 1000);
+    assert_eq!(of.world.take_raw_messages(peers[1]).len(), 1000, "each is told");
+}
+
 #[test]
 fn a_websocket_is_told_why_it_ends() {
     let mut of = AuthWorld::new(AuthMode::Required);
@@ -267,8 +377,7 @@ fn events_wait_for_a_slow_verification() {
 fn events_behind_a_token_that_is_refused_are_refused() {
     let mut of = AuthWorld::new(AuthMode::Required);
     let peer = of.world.connect_raw(0);
-    let token = of.slow_token("7");
-    let unsigned = format!("{}.{}", token.rsplit_once('.').unwrap().0, "A".repeat(86));
+    let (token, unsigned) = (of.slow_token("7"), of.unsigned_slow_token());
     assert_eq!(of.auth(peer, &unsigned), "");
     of.say(peer, "/echo:2=1");
     // A second token, in order.
@@ -522,6 +631,26 @@ fn a_slow_verification_holds_the_events_of_a_session() {
     }
 }
 
+/// A program may connect, send and close with one request.
+#[test]
+fn a_session_closes_after_the_events_that_wait_for_a_token() {
+    let mut of = AuthWorld::with_shards(AuthMode::Required, 2);
+    for sid in SIDS {
+        let peer = of.world.connect(0);
+        of.world.run_until_idle();
+        let header = format!("Authorization: Bearer {}\r\n", of.slow_token(sid));
+        of.world.send_bytes(peer, &poll(sid, "&connect=true&close=true", &header, "/echo:1=7"));
+        of.world.run_until_idle();
+        of.verify_next();
+        let output = String::from_utf8(of.world.take_bytes(peer)).unwrap();
+        assert!(output.contains("\"data\":7"), "{output}");
+        of.world.send_bytes(peer, &poll(sid, "", "", ""));
+        of.world.run_until_idle();
+        assert!(of.world.take_bytes(peer).starts_with(b"HTTP/1.1 403"), "the session has ended");
+    }
+    assert_eq!(of.gauge(Gauge::HttpSessions), 0);
+}
+
 #[test]
 fn a_session_is_not_created_with_a_token_that_is_refused() {
     let mut of = AuthWorld::with_shards(AuthMode::Optional, 2);
@@ -529,8 +658,7 @@ fn a_session_is_not_created_with_a_token_that_is_refused() {
         for is_slow in [false, true] {
             let peer = of.world.connect(0);
             of.world.run_until_idle();
-            let unsigned = format!("{}.{}", of.slow_token("7").rsplit_once('.').unwrap().0, "A".repeat(86));
-            let token = if is_slow { unsigned } else { "x".into() };
+            let token = if is_slow { of.unsigned_slow_token() } else { "x".into() };
             let header = format!("Authorization: Bearer {token}\r\n");
             of.world.send_bytes(peer, &poll(sid, "&connect=true", &header, "/echo:1=7"));
             of.world.run_until_idle();

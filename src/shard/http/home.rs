@@ -3,7 +3,7 @@
 use crate::limits::HTTP_EARLY_REQUESTS_MAX;
 use crate::metrics::Counter;
 use crate::protocol::http::{SessionParams, lines};
-use crate::protocol::{Framing, Reason, http};
+use crate::protocol::{Framing, http};
 use crate::shard::accept::AddressCount;
 use crate::shard::addresses::ShareUse;
 use crate::shard::connection::{Connection, Stage};
@@ -318,7 +318,7 @@ impl State {
     /// Ends a session whose client has requested that.
     fn close_if(&mut self, close: bool, slot: u32) {
         if close {
-            self.end(slot, Cause::Reason(Reason::Finished));
+            self.close_when_handled(slot);
         }
     }
 
