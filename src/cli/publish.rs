@@ -62,7 +62,7 @@ pub(super) static COMMAND: Subcommand = Subcommand {
             line: "quickio pub --server wss://example.com --token-file token.jwt < events.txt",
             does: "Sends events such as /chat/say {\"text\":\"hi\"} from a file, as an authenticated client.",
         },
-        Example { line: "quickio pub /counter -- -5", does: "Sends data that begins with a dash." },
+        Example { line: "quickio pub /relay/counter -- -5", does: "Sends data that begins with a dash." },
     ],
     details: no_details,
     run: |invocation: Invocation| connect::act(invocation, run),

@@ -54,7 +54,7 @@ pub(super) static COMMAND: Subcommand = Subcommand {
             does: "Prints the events of a path until it is interrupted.",
         },
         Example {
-            line: "quickio sub --count 1 --timeout 5s --data /jobs/done",
+            line: "quickio sub --count 1 --timeout 5s --data /relay/jobs",
             does: "Waits for an event, and fails if none comes within 5 s.",
         },
         Example {

@@ -29,7 +29,7 @@ pub(super) static COMMAND: Subcommand = Subcommand {
         },
         Flag {
             name: "algorithm",
-            value: "NAME",
+            value: "ALGORITHM",
             doc: "HS256, HS384 or HS512 for a secret; RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA for a \
                   private key. [default: HS256]",
         },
@@ -65,7 +65,7 @@ pub(super) static COMMAND: Subcommand = Subcommand {
     takes_settings: false,
     examples: &[
         Example {
-            line: "head -c 32 /dev/urandom | base64 > secret",
+            line: "(umask 077; openssl rand -hex 32 > secret)",
             does: "Makes a secret, for quickio token and for the server.",
         },
         Example {

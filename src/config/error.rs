@@ -187,6 +187,10 @@ pub enum ConfigError {
     #[error("explain needs a path, such as /chat/rust")]
     MissingPath,
 
+    /// A `quickio explain` with two clients.
+    #[error("explain needs --user or --token-file, not both: a token names its user")]
+    UserAndToken,
+
     /// A setting of an application whose type is not allowed.
     #[error(
         "the setting `{key}` of the application {app} is a TOML {toml_type}; it must be a string, a number or a boolean ({location})"

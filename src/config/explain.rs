@@ -1,16 +1,19 @@
 //! The arguments of `quickio explain`: paths, and the client that is asked about.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use super::error::ConfigError;
 use super::sources::{self, OwnArgs, ParsedArgs};
 use super::{Action, Config, from_sources};
 
-/// The name of the flag with the user.
+/// The names of the flags with the client.
 const USER: &str = "user";
+const TOKEN_FILE: &str = "token-file";
 
-/// The allowed users.
+/// The allowed users, and files with a token.
 const USERS: &str = "a text in UTF-8 that is not empty";
+const TOKEN_FILES: &str = "the path of a file";
 
 /// The question of `quickio explain`.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,15 +22,18 @@ pub struct ExplainConfig {
     pub server: Config,
     /// The authenticated user, or `None` for a client that has not authenticated.
     pub user: Option<String>,
+    /// The file with the token of the client, which names its user.
+    pub token_file: Option<PathBuf>,
     /// The paths, as they were typed; at least one.
     pub paths: Vec<String>,
 }
 
-/// Reads the arguments of `quickio explain`: the settings of [`super::from_args`], the flag `--user`, and paths.
+/// Reads the arguments of `quickio explain`: the settings of [`super::from_args`], the flags `--user` and
+/// `--token-file`, and paths.
 ///
 /// # Errors
 ///
-/// Returns the errors of [`super::from_args`], and an error if no path is given.
+/// Returns the errors of [`super::from_args`], and an error if no path is given, or if both flags are.
 ///
 /// # Examples
 ///
@@ -42,18 +48,28 @@ pub fn explain_from_args(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Action<ExplainConfig>, ConfigError> {
-    let mut own = OwnArgs { flags: &[USER], takes_words: true, ..OwnArgs::default() };
+    let mut own = OwnArgs { flags: &[USER, TOKEN_FILE], takes_words: true, ..OwnArgs::default() };
     let flags = match sources::flags(args, &mut own)? {
         ParsedArgs::Settings(flags) => flags,
         ParsedArgs::Print(text) => return Ok(Action::Print(text)),
     };
-    let last = own.values.last();
-    let user = last.map(|(_, value)| user(value.as_deref())).transpose()?;
+    let last =
+        |flag| own.values.iter().rev().find(|(name, _)| *name == flag).map(|(_, value)| value.as_deref());
+    let user = last(USER).map(user).transpose()?;
+    let token_file = last(TOKEN_FILE).map(token_file).transpose()?;
+    if user.is_some() && token_file.is_some() {
+        return Err(ConfigError::UserAndToken);
+    }
     let paths: Vec<String> = own.words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     if paths.is_empty() {
         return Err(ConfigError::MissingPath);
     }
-    Ok(Action::Run(ExplainConfig { server: from_sources(flags, env)?, user, paths }))
+    Ok(Action::Run(ExplainConfig { server: from_sources(flags, env)?, user, token_file, paths }))
+}
+
+fn token_file(value: Option<&OsStr>) -> Result<PathBuf, ConfigError> {
+    let missing = || ConfigError::MissingFlagValue { flag: TOKEN_FILE, allowed: TOKEN_FILES.into() };
+    value.map(PathBuf::from).ok_or_else(missing)
 }
 
 fn user(value: Option<&OsStr>) -> Result<String, ConfigError> {

@@ -61,6 +61,7 @@ pub use tls::TlsError;
 
 use crate::app::Application;
 use crate::config::Config;
+use crate::identity::KeySet;
 use crate::log;
 use std::sync::Arc;
 
@@ -109,6 +110,16 @@ pub fn run_with_services(config: Config, services: Vec<ControlService>) -> Resul
 /// If a check fails. The report names it.
 pub fn check(config: Config) -> Result<(), ServerError> {
     check::run(&config)
+}
+
+/// Returns the keys of tokens that files have, by the settings, for a program that examines tokens without a server. Those of
+/// addresses (`jwks-url`) are not fetched: the set then [may grow](KeySet::may_grow).
+///
+/// # Errors
+///
+/// If a file cannot be used as a key. The error names the setting and the file.
+pub fn keys_of_files(config: &Config) -> Result<Arc<KeySet>, ServerError> {
+    Ok(auth::keys_of_files(config)?)
 }
 
 /// Runs the self-tests of the applications that the settings name, and reports the results on standard output.

@@ -98,3 +98,46 @@ fn a_token_authenticates_a_publisher() {
         end.stderr
     );
 }
+
+#[test]
+fn explain_knows_what_a_token_grants() {
+    let files = Authority::new();
+    let secret = files.write("secret", "x".repeat(40) + "\n");
+    let rule = "[[rules]]\npath = \"/chat/*\"\non = \"granted\"\nsend = \"user\"\n";
+    let key = format!("[[auth-keys]]\nid = \"one\"\nalgorithm = \"HS256\"\nsecret-file = \"{secret}\"\n");
+    let set = "[[auth-keys]]\nid = \"two\"\nalgorithm = \"ES256\"\njwks-url = \"http://127.0.0.1:1/\"\n";
+    let own = files.write("own.toml", format!("auth = \"required\"\n{key}{rule}"));
+    let fetched = files.write("fetched.toml", format!("auth = \"required\"\n{set}{rule}"));
+    let sign = |arguments: &[&str]| {
+        let end = run(quickio(&[&["token", "--user", "7", "--key-file", &secret], arguments].concat()), "");
+        assert_eq!(end.code, Some(0), "{}", end.stderr);
+        end.stdout
+    };
+    let token = files.write("token", sign(&["--expires", "never", "--on", "/chat/rust"]));
+    let explain = |settings: &str, token: &str| {
+        run(quickio(&["explain", "--config", settings, "--token-file", token, "/chat/rust", "/chat/go"]), "")
+    };
+    let end = explain(&own, &token);
+    let paths = "/chat/rust\n  rule 1 of 1 decides: /chat/* (line 6)\n  on = granted: user 7 may subscribe, because the \
+                 token's claim qio.on has /chat/rust\n  send = user: user 7 may send\n\n/chat/go\n  rule 1 of 1 decides: \
+                 /chat/* (line 6)\n  on = granted: user 7 may not subscribe, because no pattern of the token's claim qio.on \
+                 matches\n  send = user: user 7 may send\n";
+    assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
+    assert_eq!(end.stdout, format!("the token of user 7 does not expire\n\n{paths}"));
+    // Keys that must be fetched are not.
+    let end = explain(&fetched, &token);
+    let title = "the token of user 7 does not expire. Its signature was not verified, because no file has its key\n\n";
+    assert_eq!((end.code, end.stdout), (Some(0), format!("{title}{paths}")), "{}", end.stderr);
+    let (header, rest) = sign(&[]).split_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let forged = files.write("forged", format!("{header}.{}.AAAA", rest.split('.').next().unwrap()));
+    let other = files.write("other", sign(&["--audience", "another"]));
+    for (settings, token, message) in [
+        (&own, &forged, "its signature does not match"),
+        (&own, &other, "it is for another audience"),
+        (&fetched, &other, "it is for another audience"),
+    ] {
+        let end = explain(settings, token);
+        assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{}", end.stderr);
+        assert!(end.stderr.contains("the server would refuse the token in") && end.stderr.contains(message));
+    }
+}

@@ -175,6 +175,10 @@ fn explain_shows_the_rule_that_decides() {
         (&["/a", "--user", ""], "user cannot be ``"),
         (&["/a", "--user"], "the flag --user needs a value"),
         (&["/a", "--usr", "7"], "did you mean `--user`?"),
+        (&["/a", "--token-file"], "the flag --token-file needs a value"),
+        (&["/a", "--token-file", "x", "--user", "7"], "--user or --token-file, not both"),
+        (&["/a", "--token-file", "/nowhere"], "--token-file /nowhere: No such file"),
+        (&["/a", "--token-file", file], "auth is off"),
     ] {
         let (code, _, error) = explain(arguments);
         assert_eq!(code, Some(2), "{error}");

@@ -4,6 +4,7 @@ use crate::cli::command::Subcommand;
 use crate::cli::serve;
 use crate::config::clienttest::Mode;
 use crate::config::table::{SETTINGS, Setting, ValueKind};
+use crate::identity::Algorithm;
 
 /// The applications that are part of the server.
 const BUNDLED_APPS: [&str; 3] = ["relay", "clienttest", "webhook"];
@@ -119,6 +120,7 @@ fn completed(placeholder: &'static str) -> OfferedValues {
     match placeholder {
         "FILE" => return OfferedValues::Files,
         "DIRECTORY" => return OfferedValues::Directories,
+        "ALGORITHM" => return OfferedValues::Words(Algorithm::NAMES.to_vec()),
         "MODE|rotate" => {
             return OfferedValues::Words(
                 Mode::ALL.iter().map(|mode| mode.name()).chain(["rotate"]).collect(),

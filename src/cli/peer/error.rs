@@ -11,7 +11,7 @@ pub(in crate::cli) enum PeerError {
     Lookup { name: String, source: io::Error },
 
     /// A connection that was not made.
-    #[error("no connection to {server}: {source}{}", connect_advice(.source))]
+    #[error("no connection to {server}: {source}{}", connect_advice(.server, .source))]
     Connect { server: String, source: io::Error },
 
     /// Certificates that cannot be used.
@@ -75,22 +75,25 @@ impl PeerError {
     }
 }
 
-fn connect_advice(error: &io::Error) -> &'static str {
+fn connect_advice(server: &str, error: &io::Error) -> String {
+    let flag = if server.starts_with("http") { "--admin" } else { "--server" };
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            ". Nothing listens there: start the server, or give its address with --server"
+            format!(". Nothing listens there: start the server, or give its address with {flag}")
         }
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            ". Check the address (--server) and the network"
+            format!(". Check the address ({flag}) and the network")
         }
-        _ => "",
+        _ => String::new(),
     }
 }
 
 fn subscription_advice(code: u16) -> &'static str {
     match code {
         404 => ". No application handles this path; the application relay handles those under /relay",
-        401 => ". A token may be needed (--token-file), or the application refuses this client",
+        401 => {
+            ". A token may be needed, or another one (--token-file); quickio explain shows what the rules allow"
+        }
         _ => "",
     }
 }

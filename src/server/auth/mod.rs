@@ -20,6 +20,7 @@ use self::store::KeyStore;
 use self::verifier::Verifier;
 use super::mailboxes::Mailboxes;
 use crate::config::{AuthMode, Config};
+use crate::identity::KeySet;
 use crate::qev::control::ControlExecutor;
 use crate::shard::{AuthParts, ControlMessage, VerifyTokens};
 use std::io;
@@ -29,6 +30,12 @@ use std::sync::Arc;
 pub(super) struct AuthService {
     store: Arc<KeyStore>,
     verifier: Arc<Verifier>,
+}
+
+/// Returns the keys of files that the settings name. Those of addresses are not fetched: the set then
+/// [may grow](KeySet::may_grow).
+pub(super) fn keys_of_files(config: &Config) -> Result<Arc<KeySet>, AuthError> {
+    Ok(KeyStore::new(keys::load(config)?).keys())
 }
 
 /// What a service needs once the shards run.
