@@ -24,6 +24,9 @@ impl State {
     /// are therefore gathered before the mesh is drained, which delivers the message about that subscription, and
     /// applied after it. If they cause more than their share of the messages that wait for other shards, the rest of them
     /// is applied later, and no more are taken from the inbox.
+    ///
+    /// Messages of the server's own threads come before the mesh: a shard that has begun later than others gets its links to
+    /// workers before the requests of their connections.
     pub fn handle_messages(&mut self, codecs: &mut Codecs, inboxes: &mut Inboxes) {
         if !self.threads_must_wait() {
             let take = |command| self.app_commands.push_back(command);
@@ -32,6 +35,7 @@ impl State {
             self.count(Counter::InboxReceived, received as u64);
         }
         self.gather_api_messages(&mut inboxes.api);
+        inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
         self.handle_mesh(codecs);
         while !self.mesh.is_over(THREADS) {
             let Some(AppCommand { app, command }) = self.app_commands.pop_front() else { break };
@@ -39,7 +43,6 @@ impl State {
             self.apply(app, command);
         }
         self.handle_api_messages();
-        inboxes.control.receive(INBOX_MESSAGES_PER_TURN_MAX, |message| self.handle_control(message));
     }
 
     fn handle_mesh(&mut self, codecs: &mut Codecs) {

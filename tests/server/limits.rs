@@ -7,7 +7,8 @@ use crate::support::wire::Frame;
 use crate::support::{Client, Conversation, Server, Transport};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Sends a handshake on a connection that is over a limit. Asserts that it is refused with a status and a reason, and
 /// that the connection ends in order.
@@ -257,11 +258,14 @@ fn a_full_mesh_holds_the_sender_back() {
     server.assert_serves();
 }
 
-/// One publisher sends as fast as it can to a path with subscribers on both shards. The events of another one reach their
-/// own subscribers: each of them, in order.
+/// One publisher floods a path with subscribers on both shards. The events of another one reach their own subscribers: each of
+/// them, in order. The flood waits for its subscribers, which this machine may let run late: what they have not read fits into
+/// their outboxes (1 MiB, in which each event takes less than 200 bytes).
 #[test]
 fn a_flood_loses_nothing_of_others() {
     const HONEST: u64 = 100;
+    const BURST: usize = 1000;
+    const UNREAD_MAX: usize = 5 * BURST;
     let server =
         Server::start_with_clock(&["--mesh-ring-messages", "8", "--mesh-overflow-bytes-max", "65536"]);
     let mut drains = server.spread(2);
@@ -273,21 +277,31 @@ fn a_flood_loses_nothing_of_others() {
         reader.subscribe("/relay/honest");
     }
     let done = AtomicBool::new(false);
+    let received: Vec<AtomicUsize> = drains.iter().map(|_| AtomicUsize::new(0)).collect();
+    let all_received =
+        || received.iter().map(|received| received.load(Ordering::Relaxed)).min().expect("there are drains");
     let mut flooder = server.websocket();
     let mut honest = server.websocket();
     std::thread::scope(|scope| {
-        for drain in &mut drains {
-            scope.spawn(|| {
+        for (drain, received) in drains.iter_mut().zip(&received) {
+            let done = &done;
+            scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     drain.request_code("/qio/ping", "", 200);
-                    drain.events();
+                    received.fetch_add(drain.events().len(), Ordering::Relaxed);
                 }
             });
         }
         scope.spawn(|| {
-            let burst = flooder.framed("/relay/flood:0=1").repeat(1000);
+            let burst = flooder.framed("/relay/flood:0=1").repeat(BURST);
+            let mut sent = 0;
             while !done.load(Ordering::Relaxed) {
-                flooder.send(&burst);
+                if sent + BURST - all_received() <= UNREAD_MAX {
+                    flooder.send(&burst);
+                    sent += BURST;
+                } else {
+                    std::thread::sleep(Duration::from_micros(100));
+                }
             }
         });
         for number in 0..HONEST {

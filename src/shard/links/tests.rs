@@ -208,13 +208,19 @@ impl WorkerSimulation {
     }
 
     fn with_limits(limits: LinkLimits) -> WorkerSimulation {
+        let mut sim = WorkerSimulation::without_workers(limits);
+        (0..INSTANCES).for_each(|instance| sim.join_worker(instance));
+        sim
+    }
+
+    fn without_workers(limits: LinkLimits) -> WorkerSimulation {
         let (faults, manifest) = (Arc::new(ReportedFaults::default()), manifest());
         let app = ScriptedApp { manifest, supervisor: Arc::clone(&faults), limits };
         // The rings have the smallest allowed size, which makes most messages wait for room.
         let config = Config { mesh_ring_messages: 8, mesh_overflow_bytes_max: 64 << 10, ..Config::default() };
         let world = World::with_places(SHARDS, config, vec![Arc::new(app)], 1 << 10, PLACES);
         let (events_received, reported_gone) = (BTreeMap::new(), BTreeSet::new());
-        let mut sim = WorkerSimulation {
+        WorkerSimulation {
             world,
             faults,
             links: vec![],
@@ -224,9 +230,7 @@ impl WorkerSimulation {
             reported_gone,
             inherited: BTreeSet::new(),
             maybe_inherited: BTreeSet::new(),
-        };
-        (0..INSTANCES).for_each(|instance| sim.join_worker(instance));
-        sim
+        }
     }
 
     /// Adds a worker, which replaces the current worker of its instance.
@@ -907,6 +911,40 @@ fn waiting_ends_are_bounded_and_shared() {
     sim.run_shards();
     let link = sim.link_of(of_other);
     assert_eq!(sim.kinds(link, of_other), [OFF, GONE]);
+}
+
+/// A shard that has begun later than another one first gets its links, and then what the other one has sent it.
+#[test]
+fn links_come_before_the_requests_of_other_shards() {
+    let mut sim = WorkerSimulation::without_workers(LIMITS);
+    let client = sim.world.connect(0);
+    sim.world.turn(0);
+    for number in 1..=8 {
+        let sid = format!("{number:02}").repeat(16);
+        let event = "/ask:1=1";
+        let head =
+            format!("POST /?sid={sid}&connect=true HTTP/1.1\r\nHost: x\r\nContent-Length: {}", event.len());
+        sim.world.send_bytes(client, format!("{head}\r\n\r\n{event}").as_bytes());
+    }
+    // The workers of the first shard are not joined, so that its own sessions tell that the event needs one.
+    while sim.world.is_runnable(0) {
+        sim.world.turn(0);
+    }
+    for instance in 0..INSTANCES {
+        let socket = UnixStream::pair().unwrap().0.into();
+        let (worker, joined_at) = (instance + 1, Duration::ZERO);
+        let joined = JoinedWorker { app: 1, instance, worker, manifest: manifest(), joined_at, socket };
+        sim.world.send_control(1, ControlMessage::Workers(WorkerEvent::Joined(joined)));
+    }
+    while sim.world.is_runnable(1) {
+        sim.world.turn(1);
+    }
+    let refused: Vec<u64> =
+        sim.world.states().map(|state| state.snapshot().counters.get(Counter::WorkerEventsRefused)).collect();
+    let sessions: Vec<u64> =
+        sim.world.states().map(|state| state.snapshot().gauges.get(Gauge::HttpSessions)).collect();
+    assert!(sessions.iter().all(|sessions| *sessions > 0), "both shards have sessions: {sessions:?}");
+    assert_eq!(refused, [sessions[0], 0]);
 }
 
 /// A worker may send anything: the shard must keep serving other clients.
