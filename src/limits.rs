@@ -419,8 +419,8 @@ pub const API_CONNECTIONS_MAX: usize = 1024;
 /// and the bodies of all of them are bounded by `api-bytes-max`. A request that finds no room is answered 503.
 pub const API_MESSAGES_MAX: usize = 1024;
 
-/// The maximum number of events of the server API that a shard broadcasts in one turn. They take about a millisecond if the
-/// paths have few subscribers. The rest is broadcast in the next turns.
+/// The maximum number of events of the server API that a shard broadcasts, and of connections to which it does something, in one
+/// turn. They take about a millisecond if the paths have few subscribers. The rest follows in the next turns.
 pub const API_EVENTS_PER_TURN_MAX: usize = 4096;
 
 /// The number of deliveries after which a shard begins no other event of the server API in a turn. They take about 3 ms. One

@@ -1,8 +1,9 @@
 //! The requests of back ends: broadcasts, and what they ask of clients.
 
+use super::api_queue::ActionInProgress;
 use super::mesh::THREADS;
 use super::state::State;
-use crate::api::{ApiMessage, Batch};
+use crate::api::{ApiMessage, ApiReply, Batch};
 use crate::app::Json;
 use crate::limits::{API_DELIVERIES_PER_TURN_MAX, API_EVENTS_PER_TURN_MAX, API_MESSAGES_MAX};
 use crate::metrics::Counter;
@@ -49,6 +50,12 @@ impl State {
         let mut share =
             TurnShare { events: API_EVENTS_PER_TURN_MAX, deliveries: API_DELIVERIES_PER_TURN_MAX };
         while share.events > 0 && share.deliveries > 0 {
+            if let Some(action) = self.api.take_action() {
+                if self.go_on_with(action, &mut share.events) {
+                    continue;
+                }
+                return;
+            }
             let Some((message, done)) = self.api.pop() else { return };
             match message {
                 ApiMessage::Broadcast(batch) => {
@@ -65,6 +72,27 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Does something to the next connections of a target, as far as this turn and the other shards permit. Returns whether it was
+    /// done to all of them.
+    fn go_on_with(&mut self, mut action: ActionInProgress, left: &mut usize) -> bool {
+        while *left > 0 && !self.mesh.is_over(THREADS) {
+            let Some(client) = action.clients.next() else {
+                let done = ApiReply::Done { clients: action.done, refused: action.refused };
+                // The API may have given up.
+                drop(action.reply.try_send((self.mesh.shard(), done)));
+                return true;
+            };
+            self.mesh.begin(THREADS);
+            *left -= 1;
+            if self.is_here(client) {
+                action.done += 1;
+                action.refused += usize::from(!self.act(client, &action.action));
+            }
+        }
+        self.api.put_action(action, *left > 0);
+        false
     }
 
     /// Broadcasts the events of a batch from number `done` on, as far as this turn and the other shards permit. Returns the

@@ -1,5 +1,6 @@
 //! The questions of back ends: what is done to clients, and lists of paths and clients.
 
+use super::api_queue::ActionInProgress;
 use super::connection::Connection;
 use super::state::State;
 use crate::api::{ApiAction, ApiQuestion, ApiReply, ApiTarget, ApiTotals, ApiWork, ClientEntry, PathCount};
@@ -10,11 +11,15 @@ use crate::limits::API_PLACES_PER_QUESTION_MAX;
 use crate::protocol::Framing;
 
 impl State {
-    /// Does what a back end asks, and replies.
+    /// Answers a question of a back end, or begins to do what it asks.
     pub fn answer_api(&mut self, question: ApiQuestion) {
         let ApiQuestion { work, mut reply } = question;
         let answer = match work {
-            ApiWork::Act { target, action } => self.act(&target, &action),
+            ApiWork::Act { target, action } => {
+                let clients = self.targeted(&target).into_iter();
+                let action = ActionInProgress { clients, action, done: 0, refused: 0, reply };
+                return self.api.put_action(action, false);
+            }
             ApiWork::Paths { prefix, from, max } => self.list_paths(&prefix, from, max),
             ApiWork::Counts(paths) => ApiReply::Counts(self.count_subscribers(&paths)),
             ApiWork::Clients { user, from, max } => self.list_clients(user.as_deref(), from, max),
@@ -28,28 +33,29 @@ impl State {
         drop(reply.try_send((self.mesh.shard(), answer)));
     }
 
-    /// Does something to all connections of a target.
-    fn act(&mut self, target: &ApiTarget, action: &ApiAction) -> ApiReply {
-        let clients: Vec<ClientId> = match target {
-            ApiTarget::Client(client) => Some(*client).filter(|id| self.is_here(*id)).into_iter().collect(),
+    fn targeted(&self, target: &ApiTarget) -> Vec<ClientId> {
+        match target {
+            ApiTarget::Client(client) => vec![*client],
             ApiTarget::User(user) => {
                 let slots = self.identities.connections_of(user);
                 slots.filter_map(|slot| self.connections.client_of(slot)).collect()
             }
-        };
-        let mut refused = 0;
-        for client in &clients {
-            match action {
-                ApiAction::Send { path, data } => self.send(0, *client, path, data.clone(), None),
-                ApiAction::Close { reason } => self.close_client_with(*client, reason.as_ref()),
-                ApiAction::On { path } => refused += usize::from(!self.subscribe_for(*client, path)),
-                ApiAction::Off { path } => self.unsubscribe(silently(*client), path),
-            }
         }
-        ApiReply::Done { clients: clients.len(), refused }
     }
 
-    fn is_here(&self, client: ClientId) -> bool {
+    /// Does something to a client of this shard. Returns `false` if it is not permitted to subscribe.
+    pub fn act(&mut self, client: ClientId, action: &ApiAction) -> bool {
+        match action {
+            ApiAction::Send { path, data } => self.send(0, client, path, data.clone(), None),
+            ApiAction::Close { reason } => self.close_client_with(client, reason.as_ref()),
+            ApiAction::On { path } => return self.subscribe_for(client, path),
+            ApiAction::Off { path } => self.unsubscribe(silently(client), path),
+        }
+        true
+    }
+
+    /// Returns whether a client is connected to this shard.
+    pub fn is_here(&self, client: ClientId) -> bool {
         client.shard == self.mesh.shard() && self.connections.connection_of(client).is_some()
     }
 
@@ -92,8 +98,13 @@ impl State {
         let to = from.saturating_add(API_PLACES_PER_QUESTION_MAX as u32).min(slots);
         let listed: Vec<u32> = match user {
             Some(user) => {
-                let mut listed: Vec<u32> =
-                    self.identities.connections_of(user).filter(|slot| *slot >= from).collect();
+                let is_listed = |slot: &u32| *slot >= from && self.connections.client_of(*slot).is_some();
+                let mut listed: Vec<u32> = self.identities.connections_of(user).filter(is_listed).collect();
+                // Of a user with very many connections, only those of this page are put in order.
+                if listed.len() > max + 1 {
+                    listed.select_nth_unstable(max);
+                    listed.truncate(max + 1);
+                }
                 listed.sort_unstable();
                 listed
             }

@@ -219,6 +219,44 @@ fn a_user_and_a_client_are_reached() {
     assert_eq!(totals, ApiTotals { clients: 3, identified: 2, subscriptions: 0 });
 }
 
+/// A user may have very many connections, such as one whose token all visitors share.
+#[test]
+fn many_connections_of_a_user_take_several_turns() {
+    const CLIENTS: usize = 40;
+    let mut world = world(1, Config::default());
+    let peers: Vec<Peer> = (0..CLIENTS).map(|_| world.connect_raw(0)).collect();
+    let ids = clients(&mut world, 0, None, 0, CLIENTS).0;
+    ids.iter().for_each(|entry| authenticate(&mut world, 0, entry.client.slot, "guest"));
+    // The broadcasts and the question leave ten events of the share of a turn.
+    let events = (0..API_EVENTS_PER_TURN_MAX - 11).map(|_| ("/relay/a", "1".to_owned()));
+    world.post_api(0, ApiMessage::Broadcast(batch(events)));
+    let (reply, mut replies) = mpsc::channel(1);
+    let target = ApiTarget::User("guest".into());
+    let action = ApiAction::Send { path: path("/note"), data: Json::trusted("1") };
+    let work = ApiWork::Act { target, action };
+    world.post_api(0, ApiMessage::Ask(Box::new(ApiQuestion { work, reply })));
+    let sent = |world: &World| {
+        world.states().map(|state| state.metrics.counters.get(Counter::MessagesSent)).sum::<u64>()
+    };
+    let before = sent(&world);
+    world.turn(0);
+    assert_eq!(sent(&world) - before, 10);
+    world.run_until_idle();
+    for peer in &peers {
+        assert_eq!(world.take_raw_messages(*peer), ["/note:0=1"]);
+    }
+    let (_, done) = replies.try_recv().expect("the shard has replied");
+    assert!(matches!(done, ApiReply::Done { clients, refused: 0 } if clients == CLIENTS), "{done:?}");
+    // The pages have all of them, each once, in order.
+    let (mut from, mut listed) = (Some(0), Vec::new());
+    while let Some(at) = from {
+        let (page, next) = clients(&mut world, 0, Some("guest"), at, 7);
+        listed.extend(page.iter().map(|entry| entry.client));
+        from = next;
+    }
+    assert!(listed.iter().eq(ids.iter().map(|entry| &entry.client)), "{listed:?}");
+}
+
 #[test]
 fn a_client_is_closed_with_a_reason() {
     let mut world = World::with_config(1, Config::default(), vec![Arc::new(Relay)]);
