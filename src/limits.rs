@@ -398,7 +398,7 @@ pub const AUTH_PENDING_ADDRESS_MAX: u16 = 256;
 pub const AUTH_RELEASED_PER_TURN_MAX: usize = 1024;
 
 /// The maximum length of the events that are kept of a client whose token is being verified, in bytes: they may depend on
-/// who the client is. More are answered with 420.
+/// who the client is. More are answered with 420. They count towards `incomplete-bytes-max` too.
 pub const AUTH_HELD_BYTES_MAX: usize = 64 * 1024;
 
 /// The maximum number of tokens that may be refused on one connection. One more closes it: a client has a few tokens, and

@@ -423,8 +423,8 @@ metrics! {
         OutboxBytes = "outbox_bytes", "bytes",
             "Bytes in outboxes that wait for their clients to read.";
         IncompleteBytes = "incomplete_bytes", "bytes",
-            "Memory of messages, heads and bodies that peers have not sent completely, and of HTTP requests that wait for \
-             an earlier one (seq).";
+            "Memory of messages, heads and bodies that peers have not sent completely, of HTTP requests that wait for \
+             an earlier one (seq), and of events that wait for a token to be verified.";
         MeshOverflowBytes = "mesh_overflow_bytes", "bytes",
             "The cost of the messages that wait for other shards.";
         InputsHeld = "inputs_held", "sources",

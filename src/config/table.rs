@@ -657,7 +657,8 @@ pub static SETTINGS: &[Setting] = &[
         doc: "The memory that incomplete messages, heads and bodies of all connections may take together, and the requests of \
               HTTP sessions that arrived too early, divided equally among the shards. While a shard has more, a connection \
               whose own takes more than 20 KiB is closed as soon as more of it comes (1013; over HTTP, 503), and a session \
-              may have 20 KiB of such requests (503). TLS handshakes that are not complete count too, but for the 20 KiB of \
+              may have 20 KiB of such requests (503). Events that wait for a token to be verified count too; beyond 20 KiB of a \
+              client they are answered with 420. TLS handshakes that are not complete count too, but for the 20 KiB of \
               a connection only the bytes that its client has sent of one. auto means an eighth of the memory that the server may use, as for \
               outboxes-bytes-max.",
     },

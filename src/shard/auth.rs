@@ -82,6 +82,9 @@ pub(super) enum Verdict {
     Slow(TokenDigest),
 }
 
+/// The memory of an event that is kept, apart from its text: a queue of pointers grows by doubling, and an allocation has a header.
+const HELD_EVENT_BYTES: usize = 2 * size_of::<Box<str>>() + 16;
+
 /// A token that is being verified beside the shard, and the events that its client has sent since. They stay here until they
 /// were handled, after the token was verified.
 pub(super) struct PendingToken {
@@ -97,19 +100,28 @@ pub(super) struct PendingToken {
 impl PendingToken {
     /// Keeps an event until the client is known. Returns `false` if too many are kept.
     pub fn hold(&mut self, text: &str) -> bool {
-        let bytes = text.len() + size_of::<Box<str>>();
-        let fits = self.held_bytes + bytes <= AUTH_HELD_BYTES_MAX;
+        let fits = self.bytes_with(text) <= AUTH_HELD_BYTES_MAX;
         if fits {
-            self.held_bytes += bytes;
+            self.held_bytes = self.bytes_with(text);
             self.held.push_back(text.into());
         }
         fits
     }
 
+    /// The memory that the events take that are kept.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// The memory that they would take together with another one.
+    pub fn bytes_with(&self, text: &str) -> usize {
+        self.held_bytes + text.len() + HELD_EVENT_BYTES
+    }
+
     /// Takes the first event that was kept.
     pub fn take_first(&mut self) -> Option<Box<str>> {
         let text = self.held.pop_front()?;
-        self.held_bytes -= text.len() + size_of::<Box<str>>();
+        self.held_bytes -= text.len() + HELD_EVENT_BYTES;
         Some(text)
     }
 
@@ -374,10 +386,17 @@ impl Auth {
     }
 
     /// Forgets what is remembered of a connection that has ended. A token of it that is still being verified is ignored then.
-    pub fn forget(&mut self, slot: u32) {
-        let Some(wait) = self.waits.remove(&slot) else { return };
+    /// Returns the memory of the events that were kept.
+    pub fn forget(&mut self, slot: u32) -> usize {
+        let Some(wait) = self.waits.remove(&slot) else { return 0 };
         self.pending -= usize::from(wait.pending.is_some());
         shrink(&mut self.waits);
+        wait.pending.map_or(0, |pending| pending.held_bytes)
+    }
+
+    /// The memory of all events that are kept. Linear in the number of entries.
+    pub fn all_held_bytes(&self) -> usize {
+        self.waits.values().filter_map(|wait| wait.pending.as_deref()).map(PendingToken::held_bytes).sum()
     }
 
     /// Sets the maximum number of tokens that are being verified beside the shard, for tests: [`AUTH_PENDING_MAX`]

@@ -167,14 +167,20 @@ impl State {
     /// Dispatches the events that a client has sent while its token was verified, up to `left` of them. One of them may bring
     /// another token.
     fn dispatch_held(&mut self, slot: u32, mut pending: Box<PendingToken>, left: &mut usize) {
+        self.incomplete.changed(pending.held_bytes(), 0);
         while self.connections.live(slot).stage == Stage::Open {
             if *left == 0 && !pending.is_empty() && !self.auth.keeps_events(slot) {
+                self.incomplete.changed(0, pending.held_bytes());
                 return self.auth.put_back(slot, pending);
             }
             let Some(text) = pending.take_first() else { break };
             match self.auth.pending_mut(slot) {
                 // What was held before fits again.
-                Some(again) => _ = again.hold(&text),
+                Some(again) => {
+                    let before = again.held_bytes();
+                    again.hold(&text);
+                    self.incomplete.changed(before, again.held_bytes());
+                }
                 None => {
                     self.dispatch(slot, &text);
                     *left -= 1;
@@ -263,7 +269,10 @@ impl State {
         let client = self.connections.client_of(slot).expect("only a connection with a client sends events");
         let reply_to = ReplyTo { client, callback: event.callback };
         if let Some(pending) = self.auth.pending_mut(slot) {
-            if !pending.hold(text) {
+            let before = pending.held_bytes();
+            if !self.incomplete.is_too_large(pending.bytes_with(text)) && pending.hold(text) {
+                self.incomplete.changed(before, pending.held_bytes());
+            } else {
                 self.count(Counter::EventsRefusedAuth, 1);
                 self.answer(0, reply_to, Answer::error(420, "the token is being verified"));
             }

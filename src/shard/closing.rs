@@ -297,7 +297,8 @@ impl State {
         self.drops.remove(slot);
         if self.auth.is_on() {
             self.identities.remove(slot);
-            self.auth.forget(slot);
+            let freed = self.auth.forget(slot);
+            self.incomplete.changed(freed, 0);
         }
         if !self.facts.is_empty() {
             self.facts.remove(slot);

@@ -502,7 +502,7 @@ impl State {
         self.facts.check(is_open);
         self.proxy_headers.check(|slot| self.connections.has_socket(slot));
         let of_peers = codecs.incomplete_bytes() + self.proxy_headers.bytes() + self.sessions.kept_bytes();
-        self.incomplete.check(of_peers + self.tls.all_incomplete_bytes());
+        self.incomplete.check(of_peers + self.tls.all_incomplete_bytes() + self.auth.all_held_bytes() as u64);
         self.check_tls();
         let is_unreleased = |slot| self.connections.live(slot).stage <= Stage::Ending;
         self.drops.check(is_unreleased);

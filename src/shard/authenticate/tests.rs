@@ -7,6 +7,7 @@ use crate::identity::testing::TestSigner;
 use crate::identity::{Algorithm, KeySet, OpenToken, Seen, TokenError, TokenPolicy};
 use crate::limits::{
     AUTH_HELD_BYTES_MAX, AUTH_PENDING_ADDRESS_MAX, AUTH_REFUSED_MAX, AUTH_RELEASED_PER_TURN_MAX,
+    INCOMPLETE_BYTES_MIN,
 };
 use crate::metrics::{Counter, Gauge};
 use crate::protocol::OHAI;
@@ -48,12 +49,15 @@ impl AuthWorld {
     }
 
     fn with_shards(mode: AuthMode, shards: usize) -> AuthWorld {
+        AuthWorld::with_config(Config { auth: mode, ..Config::default() }, shards)
+    }
+
+    fn with_config(config: Config, shards: usize) -> AuthWorld {
         let (fast, slow) = (TestSigner::new(Algorithm::Hs256), TestSigner::new(Algorithm::EdDsa));
         let policy = TokenPolicy { leeway: 5, ..TokenPolicy::default() };
         let keys = Arc::new(KeySet::new([fast.verifier("fast"), slow.verifier("slow")], policy));
         let jobs = Arc::new(Jobs::default());
         let verifier = Arc::clone(&jobs) as Arc<dyn VerifyTokens>;
-        let config = Config { auth: mode, ..Config::default() };
         let app = FnApp(|registrar: &mut crate::app::Registrar| {
             registrar.event("/echo").handler(|_, event| crate::app::Answer::data(event.data)).register()?;
             registrar.event("/open").on(|_, _| Decision::Accept).register()?;
@@ -405,6 +409,39 @@ fn what_is_held_for_a_token_is_bounded() {
     assert_eq!(of.world.take_raw_messages(peer).len(), 3);
 }
 
+/// What all clients together have kept is bounded too, with the memory of incomplete messages.
+#[test]
+fn what_is_held_for_all_tokens_is_bounded() {
+    const ROOM: usize = 256 << 10;
+    let config = Config { auth: AuthMode::Required, incomplete_bytes_max: Some(ROOM), ..Config::default() };
+    let mut of = AuthWorld::with_config(config, 1);
+    let peers: Vec<Peer> = (0..40).map(|_| of.world.connect_raw(0)).collect();
+    let event = format!("/echo:2=\"{}\"", "x".repeat(1000));
+    let events = AUTH_HELD_BYTES_MAX / 1100;
+    let mut refused = 0;
+    for peer in &peers {
+        let token = of.slow_token("7");
+        of.world.send_event(*peer, &format!("/qio/auth:1=\"{token}\""));
+        (0..events).for_each(|_| of.world.send_event(*peer, &event));
+        of.world.run_until_idle();
+        let answers = of.world.take_raw_messages(*peer);
+        assert!(answers.iter().all(|answer| *answer == answered(2, 420, "the token is being verified")));
+        refused += answers.len();
+    }
+    let held = of.gauge(Gauge::IncompleteBytes) as usize;
+    assert!((ROOM..ROOM + 70_000 + peers.len() * (INCOMPLETE_BYTES_MIN + 2000)).contains(&held), "{held}");
+    // Some end, and the tokens of the others are verified.
+    peers[..10].iter().for_each(|peer| of.world.reset(*peer));
+    of.world.run_until_idle();
+    assert!((of.gauge(Gauge::IncompleteBytes) as usize) < held);
+    for _ in &peers {
+        of.verify_next();
+    }
+    assert_eq!(of.gauge(Gauge::IncompleteBytes), 0);
+    let handled = peers[10..].iter().map(|peer| of.world.take_raw_messages(*peer).len() - 1).sum::<usize>();
+    assert!(handled > 0 && handled < peers.len() * events - refused);
+}
+
 /// Events that were kept are handled in several turns, in order, and those that come meanwhile after them.
 #[test]
 fn released_events_are_bounded_in_a_turn() {
@@ -412,7 +449,7 @@ fn released_events_are_bounded_in_a_turn() {
     let peer = of.world.connect_raw(0);
     let token = of.slow_token("7");
     of.auth(peer, &token);
-    let kept = AUTH_RELEASED_PER_TURN_MAX + 500;
+    let kept = AUTH_RELEASED_PER_TURN_MAX + 40;
     for id in 2..kept + 2 {
         of.world.send_event(peer, &format!("/echo:{id}=1"));
     }
@@ -438,7 +475,7 @@ fn events_of_a_connection_that_has_ended_are_dropped() {
     let peer = of.world.connect_raw(0);
     let token = of.slow_token("7");
     of.auth(peer, &token);
-    for _ in 0..2 * AUTH_RELEASED_PER_TURN_MAX {
+    for _ in 0..AUTH_RELEASED_PER_TURN_MAX + 40 {
         of.world.send_event(peer, "/echo:2=1");
     }
     of.world.run_until_idle();
