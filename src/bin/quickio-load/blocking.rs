@@ -44,12 +44,12 @@ pub fn open(
     };
     let is_greeting: fn(&Message<'_>) -> bool = |message| *message == Message::Greeted;
     if plan.protocol == Protocol::WebSocket {
-        exchange(encoder.first_message(plan), |message| *message == Message::Upgraded)?;
+        exchange(encoder.first_message(plan, 0), |message| *message == Message::Upgraded)?;
         exchange(encoder.event(GREETING), is_greeting)?;
     } else if plan.protocol.is_http() {
         exchange(first_request(plan, number), is_greeting)?;
     } else {
-        exchange(encoder.first_message(plan), is_greeting)?;
+        exchange(encoder.first_message(plan, 0), is_greeting)?;
     }
     if let Some(room) = room {
         exchange(encoder.subscribe(room), |message| *message == Message::Subscribed)?;

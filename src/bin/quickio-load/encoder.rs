@@ -62,10 +62,11 @@ pub const PONG: u8 = 10;
 pub struct Encoder(pub Protocol);
 
 impl Encoder {
-    /// Returns the first message of a client. It is empty over HTTP, where a request comes first.
-    pub fn first_message(self, plan: &Plan) -> Vec<u8> {
+    /// Returns the first message of the client that opens a connection as number `opening` of all. It is empty over HTTP,
+    /// where a request comes first.
+    pub fn first_message(self, plan: &Plan, opening: usize) -> Vec<u8> {
         match self.0 {
-            Protocol::WebSocket | Protocol::None => upgrade(plan),
+            Protocol::WebSocket | Protocol::None => upgrade(plan, opening),
             Protocol::Raw => GREETING.to_vec(),
             Protocol::LongPolling | Protocol::EventStream => Vec::new(),
         }
@@ -197,7 +198,7 @@ impl FrameSizes {
         let event = published(plan, Room::Busy(0), 0);
         let close = Encoder(Protocol::WebSocket).control(CLOSE, &CLOSE_CODE).len();
         FrameSizes {
-            upgrade: upgrade(plan).len(),
+            upgrade: upgrade(plan, 0).len(),
             upgraded: UPGRADED_BYTES,
             greeting: client(GREETING),
             greeted: server(GREETING),
@@ -221,11 +222,13 @@ impl FrameSizes {
     }
 }
 
-fn upgrade(plan: &Plan) -> Vec<u8> {
+fn upgrade(plan: &Plan, opening: usize) -> Vec<u8> {
     let extensions = if plan.compression { EXTENSIONS } else { "" };
+    let token = plan.tokens.get(opening % plan.tokens.len().max(1));
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     format!(
         "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: quickio\r\n{extensions}\r\n",
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: quickio\r\n{extensions}{token}\r\n",
         plan.server
     )
     .into_bytes()
@@ -363,6 +366,17 @@ mod tests {
     fn returns_no_time_for_other_texts() {
         for text in ["", "/qio/heartbeat:0=null", "/relay/room000007:0={\"t\":10000000000012345x7}"] {
             assert_eq!(time_of(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn clients_take_tokens_in_turn() {
+        let tokens = ["one".to_owned(), "two".to_owned()].into();
+        let plan = Plan { tokens, ..Plan::new(Scenario::Churn) };
+        let first =
+            |opening| String::from_utf8(Encoder(Protocol::WebSocket).first_message(&plan, opening)).unwrap();
+        for (opening, token) in [(0, "one"), (1, "two"), (2, "one"), (1001, "two")] {
+            assert!(first(opening).ends_with(&format!("\r\nAuthorization: Bearer {token}\r\n\r\n")));
         }
     }
 

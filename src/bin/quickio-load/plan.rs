@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The scenario of a run.
@@ -122,6 +123,8 @@ pub struct Plan {
     pub has_rows: bool,
     /// `true` if clients over WebSocket offer compression.
     pub compression: bool,
+    /// The tokens of clients over WebSocket, which take them in turn; empty: they have none.
+    pub tokens: Arc<[String]>,
     /// The number of events of one publish.
     pub burst: usize,
     /// The path of the event that is sent as a ping.
@@ -166,6 +169,7 @@ impl Plan {
             size: 64,
             has_rows: false,
             compression: false,
+            tokens: Arc::default(),
             burst: 1,
             ping_event: "/qio/ping".into(),
             depth: 1,

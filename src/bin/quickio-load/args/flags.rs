@@ -2,6 +2,7 @@
 
 use super::Args;
 use crate::plan::{Protocol, Scenario};
+use std::fs;
 use std::time::Duration;
 
 /// A flag.
@@ -23,6 +24,7 @@ pub const NOT_OVER_HTTP: &[&str] = &["slow", "slow-buffer", "churners", "churn-r
 const NOT_OF_MILLION: &[&str] = &[
     "protocol",
     "compression",
+    "token-file",
     "server-pid",
     "worker-pid",
     "seconds",
@@ -308,6 +310,16 @@ pub const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "token-file",
+        value: "FILE",
+        doc: "clients over WebSocket have tokens: each connection that is opened has the next line of this file",
+        scenarios: &[],
+        set: |args, value| {
+            args.plan.tokens = tokens(value)?.into();
+            Ok(())
+        },
+    },
+    Flag {
         name: "server-pid",
         value: "PID",
         doc: "process of the server, to measure its CPU time and memory",
@@ -431,6 +443,18 @@ impl Flag {
             [] => scenario != Million || !NOT_OF_MILLION.contains(&self.name),
             scenarios => scenarios.contains(&scenario),
         }
+    }
+}
+
+/// Reads a file with a token in each line.
+fn tokens(path: &str) -> Result<Vec<String>, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
+    let tokens: Vec<String> = text.lines().map(str::to_owned).collect();
+    let is_token = |line: &String| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_graphic());
+    match tokens.iter().position(|line| !is_token(line)) {
+        Some(line) => Err(format!("line {} is no token", line + 1)),
+        None if tokens.is_empty() => Err("it is empty".into()),
+        None => Ok(tokens),
     }
 }
 

@@ -184,6 +184,8 @@ impl Args {
             "a server on another host must be verified: give the file of its authority with --tls-ca".into()
         } else if plan.protocol == Protocol::None && plan.depth > 1 {
             "--protocol none cannot distinguish two pings: --depth must be 1".into()
+        } else if !plan.tokens.is_empty() && plan.protocol != Protocol::WebSocket {
+            format!("--token-file is not supported over {}", plan.protocol.name())
         } else if plan.compression && plan.protocol != Protocol::WebSocket {
             format!("--compression is not supported over {}", plan.protocol.name())
         } else {
@@ -249,6 +251,30 @@ mod tests {
         assert_eq!(run("slow --rate 9 --slow 3").plan.publish_rate, 9.0);
         let mixed = run("mixed --protocol long-polling").plan;
         assert_eq!((mixed.churners, mixed.slow, mixed.pingers), (0, 0, 100));
+    }
+
+    #[test]
+    fn tokens_are_the_lines_of_a_file() {
+        let path = std::env::temp_dir().join(format!("quickio-load-tokens-{}", std::process::id()));
+        let churn = |text: &str, more: &str| {
+            std::fs::write(&path, text).unwrap();
+            parse_words(&format!("churn --token-file {} {more}", path.display()))
+        };
+        let Ok(Command::Run(args)) = churn("a.b.c\nd.e.f\n", "") else { panic!("no run") };
+        assert_eq!(*args.plan.tokens, ["a.b.c", "d.e.f"]);
+        for (text, more, expected) in [
+            ("", "", "it is empty"),
+            ("a.b.c\n\n", "", "line 2 is no token"),
+            ("a.b.c\nd e\n", "", "line 2 is no token"),
+            ("a.b.c\n", "--protocol raw", "--token-file is not supported over raw"),
+        ] {
+            let error = churn(text, more).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(
+            parse_words("churn --token-file /nowhere").unwrap_err().to_string().contains("cannot read it")
+        );
     }
 
     #[test]

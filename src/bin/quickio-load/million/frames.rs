@@ -25,7 +25,7 @@ impl ClientFrames {
             Frame::new(both.concat(), 0)
         };
         ClientFrames {
-            upgrade: Frame::new(ENCODER.first_message(plan), 0),
+            upgrade: Frame::new(ENCODER.first_message(plan, 0), 0),
             greeting: Frame::new(ENCODER.event(GREETING), 0),
             ping: ENCODER.pings(&plan.ping_event, 1).remove(0),
             subscriptions: (0..rooms).map(subscriptions).collect(),

@@ -78,7 +78,10 @@ struct Worker<'a> {
     opening_next: usize,
     /// The number of connections that are being opened.
     opening: usize,
-    first_message: Frame,
+    /// The first messages of clients, which take them in turn: one for each token.
+    first_messages: Vec<Frame>,
+    /// The number of connections that were begun with them.
+    begun: usize,
     greeting: Frame,
     close: Frame,
     /// Frames with 1, 2, ... pings.
@@ -131,7 +134,8 @@ impl<'a> Worker<'a> {
             connections,
             opening_next: 0,
             opening: 0,
-            first_message: Frame::new(encoder.first_message(plan), 0),
+            first_messages: first_messages(plan, share),
+            begun: 0,
             greeting: Frame::new(encoder.event(GREETING), 0),
             close: Frame::new(encoder.control(CLOSE, &CLOSE_CODE), 0),
             pings: encoder.pings(&plan.ping_event, plan.depth.max(PINGS_PER_SEND_MAX)),
@@ -255,7 +259,9 @@ impl Worker<'_> {
             }
             Protocol::LongPolling | Protocol::EventStream => self.begin_session(token),
             Protocol::WebSocket | Protocol::Raw | Protocol::None => {
-                self.send(token, self.first_message.clone());
+                let first = self.first_messages[self.begun % self.first_messages.len()].clone();
+                self.begun += 1;
+                self.send(token, first);
             }
         }
     }
@@ -784,6 +790,13 @@ impl Worker<'_> {
         }
         self.close_if_idle(id);
     }
+}
+
+/// Returns the first messages of a worker's clients, at least one.
+fn first_messages(plan: &Plan, share: Share) -> Vec<Frame> {
+    let count = plan.tokens.len().max(share.of);
+    let first = |opening| Frame::new(Encoder(plan.protocol).first_message(plan, opening), 0);
+    share.numbers(count).map(first).collect()
 }
 
 /// Returns the connections of a worker, in the order in which they open.
