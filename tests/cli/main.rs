@@ -3,6 +3,7 @@
 mod clients;
 mod packages;
 mod peer;
+mod readme;
 mod shells;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the server's tests need the rest")]

@@ -1,0 +1,96 @@
+//! README.md's way from settings with users and rules to a request of a back end: each command does what the text says.
+
+use super::support::Server;
+use super::support::server::BINARY;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// Returns the blocks of code in a language.
+fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().expect("the end of the fence")).collect()
+}
+
+/// A folder with the files that the commands make.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        let folder = std::env::temp_dir().join(format!("quickio-readme-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    /// Returns a shell that runs these lines here.
+    fn shell(&self, lines: &str) -> Command {
+        let mut shell = Command::new("sh");
+        let bin = Path::new(BINARY).parent().unwrap().display();
+        let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+        shell.args(["-ec", lines]).current_dir(&self.0).env("PATH", path);
+        shell
+    }
+
+    fn run(&self, lines: &str) -> Output {
+        self.shell(lines).output().unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A subscriber, and the lines behind the one that says that it has subscribed.
+fn subscribed(mut command: Command) -> Child {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("subscribed to "), "{line}");
+    child
+}
+
+#[test]
+fn the_way_through_the_readme_works() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let from = readme.split("### 3. Users and rules").nth(1).expect("the section with the settings");
+    let section = from.split("### 5.").next().unwrap();
+    let folder = Folder::new();
+    let [settings] = blocks(section, "toml")[..] else { panic!("the settings are one block") };
+    let [start, sign_and_subscribe, explain, publish] = blocks(section, "sh")[..] else {
+        panic!("four blocks of commands: start, sign and subscribe, explain, publish")
+    };
+    let [explanation] = blocks(section, "text")[..] else { panic!("one output: that of explain") };
+
+    fs::write(folder.0.join("quickio.toml"), settings).unwrap();
+    let (secrets, server) = start.split_once('\n').unwrap();
+    assert_eq!(server, "quickio --config quickio.toml\n");
+    assert!(folder.run(secrets).status.success());
+    let here = |name: &str| folder.0.join(name).to_str().unwrap().to_owned();
+    let moved =
+        settings.replace("auth.secret", &here("auth.secret")).replace("api.secret", &here("api.secret"));
+    fs::write(here("moved.toml"), moved).unwrap();
+    let server = Server::start(&["--config", &here("moved.toml"), "--api", "127.0.0.1:0"]);
+
+    let (sign, subscribe) = sign_and_subscribe.split_once('\n').unwrap();
+    assert!(folder.run(sign).status.success());
+    let here = format!("quickio sub --server ws://{} --count 1 --timeout 30s", server.address());
+    let subscribe = subscribe.trim().replace("quickio sub", &here);
+    let refused = folder.run(&subscribe.replace("--token-file token", ""));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && error.contains("401"), "{error}");
+    let explained = folder.run(explain);
+    assert_eq!(String::from_utf8(explained.stdout).unwrap(), explanation);
+
+    let mut subscriber = subscribed(folder.shell(&format!("exec {subscribe}")));
+    let api = server.api();
+    let published = folder.run(&publish.replace("127.0.0.1:8082", api));
+    let answer = String::from_utf8(published.stdout).unwrap();
+    assert!(section.contains(&format!("The answer is `{}`", answer.trim())), "{answer}");
+    let mut event = String::new();
+    subscriber.stdout.take().unwrap().read_to_string(&mut event).unwrap();
+    assert!(subscriber.wait().unwrap().success());
+    assert!(section.contains(&format!("the subscriber prints `{}`", event.trim())), "{event}");
+}
