@@ -30,6 +30,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod event;
+pub mod history;
 pub mod identity;
 pub mod inspect;
 pub mod limits;
