@@ -78,6 +78,7 @@ fn hundred_rules() -> Vec<Rule> {
         send: Access::User,
         rate: None,
         address_rate: None,
+        history: None,
         line: 1,
     };
     patterns.into_iter().map(rule).collect()
@@ -354,7 +355,7 @@ fn walk(group: &mut BenchmarkGroup<'_, WallTime>, table: &Subscriptions, twin: &
     let news = Path::parse("/news").expect("a path");
     let id = table.find(news.as_ref()).expect("all clients are subscribed");
     group.bench_function("walk 20,000", |b| {
-        b.iter(|| table.subscribers(black_box(id)).iter().map(|one| u64::from(one.client)).sum::<u64>());
+        b.iter(|| table.subscribers(black_box(id)).iter().map(|one| u64::from(one.client())).sum::<u64>());
     });
     group.bench_function("walk 20,000, naive", |b| {
         b.iter(|| {

@@ -315,6 +315,31 @@ pub const LOG_KINDS_MAX: usize = 128;
 /// The maximum number of bytes of a text from outside, such as an origin, that are shown in a log line.
 pub const LOG_TEXT_BYTES_MAX: usize = 256;
 
+/// The maximum number of questions for earlier events that wait for a shard: a whole server's clients may come back at once,
+/// and each costs about 150 bytes until it is answered. Further ones are answered with 420.
+pub const REPLAYS_WAITING_MAX: usize = 1 << 18;
+
+/// The number of events, and their bytes, that a shard replays in one turn: they take about a millisecond.
+pub const REPLAYED_PER_TURN_MAX: usize = 2048;
+/// See [`REPLAYED_PER_TURN_MAX`].
+pub const REPLAYED_BYTES_PER_TURN_MAX: usize = 1 << 20;
+
+/// The bytes of events that a client is sent at once when it catches up, and may have in its outbox before it is sent more. A
+/// single event may be longer.
+pub const REPLAY_BYTES_MAX: usize = 64 << 10;
+
+/// The number of events that a client is sent at once when it catches up.
+pub const REPLAY_EVENTS_MAX: usize = 512;
+
+/// The maximum number of events in the answer to `/qio/history`, and the number without a limit in the request.
+pub const HISTORY_PAGE_MAX: usize = 1000;
+/// See [`HISTORY_PAGE_MAX`].
+pub const HISTORY_PAGE_DEFAULT: usize = 100;
+
+/// The maximum number of events of a path that are kept (`history` of a rule). A path may be evicted in one turn, and dropping
+/// this many takes half a millisecond.
+pub const HISTORY_EVENTS_MAX: usize = 10_000;
+
 /// The maximum number of rules. Statistics have a row for each, and a table of shards and rules must stay small.
 pub const RULES_MAX: usize = 1000;
 

@@ -261,6 +261,13 @@ metrics! {
         SubscriptionsRefusedLimit = "subscriptions_refused_limit", "subscriptions",
             "Subscriptions answered with 420 because of clients-subs-max, clients-subs-total, clients-subs-min or \
              paths-bytes-max, or because other shards were behind.";
+        EventsReplayed = "events_replayed", "events",
+            "Earlier events that were sent to clients that subscribed with options.";
+        ReplaysOutrun = "replays_outrun", "replays",
+            "Clients that read so slowly what they had missed that newer events were dropped before they got them. They were told \
+             by an event /qio/lost.";
+        HistoryEvictions = "history_evictions", "paths",
+            "Paths whose events were dropped because of history-bytes-max, or because their rule keeps none any more.";
         RateBucketsEvicted = "rate_buckets_evicted", "buckets",
             "Token buckets of rates of rules that were dropped before they were full, because too many were in use: their \
              clients may have sent a few events too many. Those of addresses are counted on shard 0.";
@@ -431,6 +438,16 @@ metrics! {
             "Connections, HTTP sessions and workers that are not listened to for that reason.";
         InputBytesHeld = "input_bytes_held", "bytes",
             "Bytes that were received from them and are not handled yet.";
+        HistoryPaths = "history_paths", "paths",
+            "Paths whose last events are kept.";
+        HistoryEvents = "history_events", "events",
+            "Events that are kept.";
+        HistoryBytes = "history_bytes", "bytes",
+            "Memory of the events that are kept, and of their paths (`history-bytes-max` for each shard).";
+        ReplaysWaiting = "replays_waiting", "requests",
+            "Requests for earlier events that wait for their turn.";
+        Recoveries = "recoveries", "subscriptions",
+            "Subscriptions whose clients get earlier events before the live ones.";
         RateBucketBytes = "rate_bucket_bytes", "bytes",
             "Memory of the token buckets of rates of rules. Those of addresses are counted on shard 0.";
         CallbacksOpen = "callbacks_open", "callbacks",
@@ -557,6 +574,11 @@ metrics! {
             "Events that the rule refused: answered with 401.";
         EventsLimited = "rule_events_limited", "events",
             "Events above a rate of the rule: answered with 420.";
+        RecoveriesComplete = "rule_recoveries_complete", "recoveries",
+            "Subscriptions with a position whose clients got everything that they had missed.";
+        RecoveriesIncomplete = "rule_recoveries_incomplete", "recoveries",
+            "Subscriptions with a position whose clients were told that they may have missed events: these were too old, or more \
+             than the rule keeps, or evicted, or the server was restarted.";
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Subscription<'a> {
     pub extra: &'a str,
     /// The extra JSON of `["path", extra]`, or `null` if the client sent only a path.
     pub data: &'a str,
+    /// The options of `["path", extra, options]` as JSON, or `null` if the client sent none: the earlier events that it asks for.
+    pub options: &'a str,
     pub(crate) callback: u64,
     pub(crate) id: PathId,
 }

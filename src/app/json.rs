@@ -68,6 +68,14 @@ impl Json {
         }
     }
 
+    /// Returns the text, which is copied only if it is part of the program.
+    pub(crate) fn to_shared(&self) -> Arc<str> {
+        match &self.0 {
+            Repr::Shared(text) | Repr::Unchecked(text) if !text.is_empty() => Arc::clone(text),
+            _ => Arc::from(self.as_str()),
+        }
+    }
+
     /// Returns the text, or `null` if the text is empty.
     pub fn as_str(&self) -> &str {
         match &self.0 {

@@ -55,7 +55,8 @@ pub use registrar::{
 pub use server::Busy;
 pub(crate) use types::AnswerState;
 pub use types::{
-    Answer, Callback, ClientData, Command, Context, Decision, LocalCommand, Post, SendCallback, Server,
+    Answer, Callback, ClientData, Command, Context, Decision, GivenOptions, LocalCommand, Post, SendCallback,
+    Server,
 };
 
 use std::sync::Arc;

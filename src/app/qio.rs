@@ -1,7 +1,10 @@
 //! The built-in `/qio` events (docs/protocol.md, section 4), which are an ordinary application on the ordinary API.
 
-use super::{Answer, Application, Context, Error, Event, Json, LocalCommand, Registrar};
+use super::{Answer, Application, Context, Error, Event, GivenOptions, Json, LocalCommand, Registrar};
 use crate::event::path::Path;
+use crate::history::{OptionsError, SubscribeOptions};
+use crate::limits::{HISTORY_PAGE_DEFAULT, HISTORY_PAGE_MAX};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// The server's own application.
@@ -31,6 +34,7 @@ impl Application for Qio {
         };
         own("/qio/on", false, on)?;
         own("/qio/off", false, off)?;
+        own("/qio/history", false, history)?;
         if self.has_auth {
             own("/qio/auth", false, auth)?;
         }
@@ -56,11 +60,41 @@ impl Application for Qio {
 }
 
 fn on(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
-    let Some((path, extra)) = parse_on(event.data) else { return invalid_path() };
+    let Some((path, extra, options)) = parse_on(event.data) else { return invalid_path() };
+    let options = match options.map(parse_options).transpose() {
+        Ok(options) => options.flatten(),
+        Err(error) => return Answer::error(400, &error.to_string()),
+    };
     // A path that is empty or too long is well-formed JSON. No event can have such a path: 404.
     let Ok(path) = Path::parse(&path) else { return no_such_event() };
-    cx.push_local(LocalCommand::Subscribe { reply_to: event.reply_to(), path, extra });
+    cx.push_local(LocalCommand::Subscribe { reply_to: event.reply_to(), path, extra, options });
     Answer::never()
+}
+
+/// Handles `/qio/history`: `"path"` or `["path", {"limit": 50, "before": "e7f3.1000"}]`.
+fn history(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    let parsed = match serde_json::from_str(event.data) {
+        Ok(path) => Some((path, PageOptions::default())),
+        Err(_) => serde_json::from_str(event.data).ok(),
+    };
+    let Some((path, options)): Option<(String, PageOptions)> = parsed else {
+        return Answer::error(400, "invalid json ev_path or options");
+    };
+    let Ok(path) = Path::parse(&path) else { return no_such_event() };
+    let Ok(before) = options.before.map(|before| before.parse()).transpose() else {
+        return Answer::error(400, "invalid options");
+    };
+    let limit = options.limit.map_or(HISTORY_PAGE_DEFAULT, |limit| limit.min(HISTORY_PAGE_MAX));
+    cx.push_local(LocalCommand::ReadHistory { reply_to: event.reply_to(), path, before, limit });
+    Answer::never()
+}
+
+/// The options of `/qio/history`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageOptions {
+    limit: Option<usize>,
+    before: Option<String>,
 }
 
 fn off(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
@@ -92,13 +126,22 @@ fn no_such_event() -> Answer {
     Answer::refusal(404, None)
 }
 
-/// Parses `"path"` or `["path", extra]`.
-fn parse_on(data: &str) -> Option<(String, Json)> {
+/// Parses `"path"`, `["path", extra]` or `["path", extra, options]`.
+fn parse_on(data: &str) -> Option<(String, Json, Option<Json>)> {
     if let Ok(path) = serde_json::from_str(data) {
-        return Some((path, Json::NULL));
+        return Some((path, Json::NULL, None));
     }
-    let (path, extra): (String, &RawValue) = serde_json::from_str(data).ok()?;
-    Some((path, Json::trusted(extra.get())))
+    if let Ok((path, extra)) = serde_json::from_str::<(String, &RawValue)>(data) {
+        return Some((path, Json::trusted(extra.get()), None));
+    }
+    let (path, extra, options): (String, &RawValue, &RawValue) = serde_json::from_str(data).ok()?;
+    Some((path, Json::trusted(extra.get()), Some(Json::trusted(options.get()))))
+}
+
+/// Parses the options of a subscription; `None` if there is no option.
+fn parse_options(text: Json) -> Result<Option<Box<GivenOptions>>, OptionsError> {
+    let parsed = SubscribeOptions::parse(text.as_str())?;
+    Ok((!parsed.is_empty()).then(|| Box::new(GivenOptions { parsed, text })))
 }
 
 /// Parses the id in `/7`: decimal digits, not 0.
@@ -116,12 +159,13 @@ mod tests {
 
     #[test]
     fn subscriptions_are_a_path_or_a_path_with_extra_json() {
-        let extra = |data| parse_on(data).map(|(path, extra)| (path, extra.as_str().to_owned()));
+        let extra = |data| parse_on(data).map(|(path, extra, _)| (path, extra.as_str().to_owned()));
         let found = |path: &str, extra: &str| Some((path.to_owned(), extra.to_owned()));
         assert_eq!(extra(r#""/a/b""#), found("/a/b", "null"));
         assert_eq!(extra(r#""/\u0061""#), found("/a", "null"));
         assert_eq!(extra(r#" [ "/a" , {"k": [1]} ] "#), found("/a", r#"{"k": [1]}"#));
-        for data in ["1", "null", "{}", "[]", r#"["/a"]"#, r#"["/a",1,2]"#, r#"[1,2]"#, r#""/a"#, "", "true"]
+        for data in
+            ["1", "null", "{}", "[]", r#"["/a"]"#, r#"["/a",1,{},2]"#, r#"[1,2]"#, r#""/a"#, "", "true"]
         {
             assert_eq!(extra(data), None, "{data}");
         }

@@ -11,6 +11,7 @@ use super::json::Json;
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
 use crate::event::path::Path;
+use crate::history::{Position, SubscribeOptions};
 use ahash::AHashMap;
 use std::any::Any;
 use std::sync::Arc;
@@ -135,6 +136,12 @@ impl Command {
     }
 }
 
+/// The options of a subscription, and their text.
+pub struct GivenOptions {
+    pub parsed: SubscribeOptions,
+    pub text: Json,
+}
+
 /// A command that a handler may queue for its own shard.
 pub enum LocalCommand {
     /// A command that could also come from another shard or thread.
@@ -144,7 +151,9 @@ pub enum LocalCommand {
     /// Sends an event to a client of this shard.
     Send { client: ClientId, path: Path, data: Json, callback: Option<Callback> },
     /// Subscribes a client (`/qio/on`). `extra` is JSON for the application's on-hook.
-    Subscribe { reply_to: ReplyTo, path: Path, extra: Json },
+    Subscribe { reply_to: ReplyTo, path: Path, extra: Json, options: Option<Box<GivenOptions>> },
+    /// Reads events that are kept (`/qio/history`).
+    ReadHistory { reply_to: ReplyTo, path: Path, before: Option<Position>, limit: usize },
     /// Unsubscribes a client (`/qio/off`).
     Unsubscribe { reply_to: ReplyTo, path: Path },
     /// Gives the token of a client (`/qio/auth`).

@@ -237,6 +237,7 @@ mod tests {
             send,
             rate: rate(each),
             address_rate: rate(address),
+            history: None,
             line: line as u32 * 4 + 3,
         };
         RULES.into_iter().enumerate().map(rule).collect()

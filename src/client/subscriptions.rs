@@ -56,11 +56,40 @@ impl PathId {
     }
 }
 
-/// A subscriber of a path.
+/// A subscriber of a path: the client's slot on this shard, and the form in which it wants events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subscriber {
-    /// The client's slot on this shard.
-    pub client: u32,
+pub struct Subscriber(u32);
+
+/// The bit of a subscriber that wants the numbers of events.
+const NUMBERED: u32 = 1 << 31;
+
+impl Subscriber {
+    fn new(client: u32, form: EventForm) -> Subscriber {
+        assert!(client < NUMBERED, "slots are below 2^31");
+        Subscriber(client | if form == EventForm::Numbered { NUMBERED } else { 0 })
+    }
+
+    /// Returns the client's slot.
+    #[inline]
+    pub fn client(self) -> u32 {
+        self.0 & !NUMBERED
+    }
+
+    /// Returns the form in which it wants the events of a path that have numbers.
+    #[inline]
+    pub fn form(self) -> EventForm {
+        if self.0 & NUMBERED == 0 { EventForm::Plain } else { EventForm::Numbered }
+    }
+}
+
+/// The form of the events of a subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventForm {
+    /// The path and the data.
+    #[default]
+    Plain,
+    /// The same with the number of the event, if it has one.
+    Numbered,
 }
 
 /// The outcome of a client's request to subscribe.
@@ -103,8 +132,8 @@ pub enum UnsubscribeOutcome {
 pub enum EndedSubscription {
     /// The client was subscribed. `last` is `true` if it was this shard's last subscriber of the path.
     Active { last: bool },
-    /// The subscription was pending. The decision is no longer needed.
-    Pending,
+    /// The subscription with this id was pending. The decision is no longer needed.
+    Pending(PathId),
 }
 
 /// The subscriptions of one shard's clients. A client is named by its slot.
@@ -218,15 +247,20 @@ impl Subscriptions {
     /// The caller must pass a decision at most once, and only while the client is connected. Afterwards the id may
     /// belong to another path.
     pub fn decide(&mut self, client: u32, path: PathId, accepted: bool) -> DecisionOutcome {
-        match self.state(client, path) {
-            Some(SubscriptionState::Pending) if accepted => self.activate(client, path),
-            Some(SubscriptionState::Tombstoned) if accepted => {
+        self.decide_in(client, path, accepted.then_some(EventForm::Plain))
+    }
+
+    /// Like [`decide`](Self::decide), but events come in the form with which the subscription is accepted, if it is.
+    pub fn decide_in(&mut self, client: u32, path: PathId, accepted: Option<EventForm>) -> DecisionOutcome {
+        match (self.state(client, path), accepted) {
+            (Some(SubscriptionState::Pending), Some(form)) => self.activate(client, path, form),
+            (Some(SubscriptionState::Tombstoned), Some(_)) => {
                 DecisionOutcome::Unsubscribed { path: self.remove_pending(client, path) }
             }
-            Some(SubscriptionState::Pending | SubscriptionState::Tombstoned) => {
+            (Some(SubscriptionState::Pending | SubscriptionState::Tombstoned), None) => {
                 DecisionOutcome::Refused { path: self.remove_pending(client, path) }
             }
-            Some(SubscriptionState::Active(_)) | None => DecisionOutcome::Unknown,
+            (Some(SubscriptionState::Active(_)) | None, _) => DecisionOutcome::Unknown,
         }
     }
 
@@ -271,7 +305,7 @@ impl Subscriptions {
                     (path, EndedSubscription::Active { last })
                 }
                 SubscriptionState::Pending | SubscriptionState::Tombstoned => {
-                    (self.end_pending(id), EndedSubscription::Pending)
+                    (self.end_pending(id), EndedSubscription::Pending(id))
                 }
             };
             each(path, ended);
@@ -380,6 +414,12 @@ impl Subscriptions {
         matches!(state, Some(SubscriptionState::Pending | SubscriptionState::Active(_)))
     }
 
+    /// Returns whether a client is subscribed to a path.
+    pub fn is_active(&self, client: u32, path: PathRef<'_>) -> bool {
+        let state = self.find(path).and_then(|id| self.state(client, id));
+        matches!(state, Some(SubscriptionState::Active(_)))
+    }
+
     /// Returns the ids in use among `max` places from this one on.
     pub fn ids_from(&self, from: usize, max: usize) -> impl Iterator<Item = PathId> {
         let to = self.entries.len().min(from.saturating_add(max));
@@ -473,8 +513,8 @@ impl Subscriptions {
         assert!(entry.path.is_some(), "path {} of client {client} must be in use", id.0);
         match state {
             SubscriptionState::Active(place) => assert_eq!(
-                entry.subscribers.get(place as usize),
-                Some(&Subscriber { client }),
+                entry.subscribers.get(place as usize).map(|subscriber| subscriber.client()),
+                Some(client),
                 "client {client} must be subscriber {place} of path {}",
                 id.0
             ),
@@ -490,7 +530,7 @@ impl Subscriptions {
 
     /// Asserts that the other end of a subscription in a path's list agrees.
     fn check_subscriber(&self, id: PathId, place: usize) {
-        let Subscriber { client } = self.entries[id.index()].subscribers[place];
+        let client = self.entries[id.index()].subscribers[place].client();
         let expected = Some(SubscriptionState::Active(place as u32));
         assert_eq!(self.state(client, id), expected, "path {} must be in the list of client {client}", id.0);
     }
@@ -519,11 +559,11 @@ impl Subscriptions {
         SubscribeOutcome::Decide(id)
     }
 
-    fn activate(&mut self, client: u32, id: PathId) -> DecisionOutcome {
+    fn activate(&mut self, client: u32, id: PathId, form: EventForm) -> DecisionOutcome {
         let entry = &mut self.entries[id.index()];
         let place = u32::try_from(entry.subscribers.len()).expect("clients are counted in u32");
         assert!(place < PLACES_MAX, "a path has at most {PLACES_MAX} subscribers");
-        entry.add_subscriber(client);
+        entry.add_subscriber(Subscriber::new(client, form));
         entry.pending -= 1;
         self.active += 1;
         self.clients.set(self.secret, client, id, SubscriptionState::Active(place));
@@ -550,7 +590,7 @@ impl Subscriptions {
         let subscribers = &mut self.entries[id.index()].subscribers;
         subscribers.swap_remove(place as usize);
         if let Some(moved) = subscribers.get(place as usize) {
-            self.clients.set(self.secret, moved.client, id, SubscriptionState::Active(place));
+            self.clients.set(self.secret, moved.client(), id, SubscriptionState::Active(place));
         }
         if subscribers.spilled() && subscribers.len() <= subscribers.capacity() / 4 {
             subscribers.grow(subscribers.capacity() / 2);
@@ -645,12 +685,12 @@ fn window(turn: u64, count: usize, len: usize) -> impl Iterator<Item = usize> {
 impl PathEntry {
     /// Adds a subscriber. A long list grows by an eighth, not by doubling: a list of a million entries has little memory
     /// that is not used, and each entry is still copied only about eight times.
-    fn add_subscriber(&mut self, client: u32) {
+    fn add_subscriber(&mut self, subscriber: Subscriber) {
         let list = &mut self.subscribers;
         if list.len() == list.capacity() {
             list.grow(list.len() + (list.len() / 8).max(SUBSCRIBERS_GROWN_MIN));
         }
-        list.push(Subscriber { client });
+        list.push(subscriber);
     }
 
     /// Returns whether a client of this shard is subscribed to the path, or pending.

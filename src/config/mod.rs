@@ -371,6 +371,8 @@ pub struct Config {
     pub auth_leeway: Duration,
     /// The memory of each shard for tokens that were verified recently, in bytes.
     pub auth_cache_bytes_max: usize,
+    /// The memory of each shard for the last events of paths, in bytes.
+    pub history_bytes_max: usize,
     /// The headers of requests that applications can read, by their names in lower case.
     pub app_headers: Vec<String>,
     /// The least severe level that is logged.
@@ -548,6 +550,7 @@ impl Default for Config {
             auth_grace: Duration::from_secs(25),
             auth_leeway: Duration::from_secs(5),
             auth_cache_bytes_max: 64 << 20,
+            history_bytes_max: 64 << 20,
             app_headers: Vec::new(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,

@@ -3,8 +3,10 @@
 use super::Config;
 use super::entries::{ArrayEntry, EntryKey, EntrySetting, KeyDefault, KeyKind};
 use super::error::{ConfigError, Location};
-use crate::limits::RULES_MAX;
+use crate::history::Bounds;
+use crate::limits::{HISTORY_EVENTS_MAX, RULES_MAX};
 use crate::rules::{Access, Pattern, Rate, Rule, Segment};
+use std::time::Duration;
 
 /// The row of the rules.
 pub(super) static RULES: EntrySetting = EntrySetting {
@@ -57,6 +59,20 @@ pub(super) static RULES: EntrySetting = EntrySetting {
             doc: "The same for all clients of one address together, so that a client gains nothing by connecting again. Many \
                   people may share an address.",
         },
+        EntryKey {
+            name: "history",
+            kind: KeyKind::Count { min: 1, max: HISTORY_EVENTS_MAX, unit: "events" },
+            default: KeyDefault::None,
+            doc: "The number of the last events of each path that are kept in memory and numbered, so that clients that come back \
+                  get what they have missed. Without it, none are. See history-bytes-max.",
+        },
+        EntryKey {
+            name: "history-ttl",
+            kind: KeyKind::Duration { min: Duration::from_secs(1) },
+            default: KeyDefault::None,
+            doc: "The time for which such an event is kept. Without it, it is kept until there are newer ones or the memory is \
+                  needed.",
+        },
     ],
     example: "path = \"/user/{user}/**\"\non = \"owner\"\nsend = \"nobody\"\n",
     add,
@@ -79,6 +95,7 @@ fn add(entry: &ArrayEntry<'_>, config: &mut Config) -> Result<(), ConfigError> {
         send: access("send"),
         rate: rate(entry, "rate", entry.count("burst")).map_err(bad("rate"))?,
         address_rate: rate(entry, "address-rate", None).map_err(bad("address-rate"))?,
+        history: history(entry)?,
         line: line(entry.location()),
         pattern,
     };
@@ -104,6 +121,21 @@ fn add(entry: &ArrayEntry<'_>, config: &mut Config) -> Result<(), ConfigError> {
 fn rate(entry: &ArrayEntry<'_>, key: &str, burst: Option<usize>) -> Result<Option<Rate>, String> {
     let burst = burst.map(|burst| u32::try_from(burst).expect("bursts are bounded"));
     entry.text(key).map(|text| Rate::parse(text, burst).map_err(|error| error.to_string())).transpose()
+}
+
+fn history(entry: &ArrayEntry<'_>) -> Result<Option<Bounds>, ConfigError> {
+    // Less than a second counts as one.
+    let seconds = |ttl: Duration| ttl.as_millis().div_ceil(1000).try_into().expect("durations are bounded");
+    let age_s = entry.duration("history-ttl").map(seconds);
+    let Some(events) = entry.count("history") else {
+        return match age_s {
+            Some(_) => {
+                Err(entry.problem("history-ttl", "the entry has no history, to which it belongs".into()))
+            }
+            None => Ok(None),
+        };
+    };
+    Ok(Some(Bounds { events: events.try_into().expect("counts are bounded"), age_s }))
 }
 
 fn line(location: &Location) -> u32 {

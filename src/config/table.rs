@@ -725,6 +725,21 @@ pub static SETTINGS: &[Setting] = &[
               with fewer than clients-subs-min subscriptions get new paths. One more is answered with 420.",
     },
     Setting {
+        name: "history-bytes-max",
+        group: Group::Limits,
+        kind: ValueKind::Count {
+            min: 64 * KI,
+            max: 64 * KI * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.history_bytes_max,
+        },
+        default: "67108864",
+        doc: "The memory in which each shard keeps the last events of paths, for rules with history. An event takes its data and \
+              about 48 bytes, and a path about 300. When the memory is full, paths that were not used for long lose their events: \
+              their clients are told that they may have missed some.",
+    },
+    Setting {
         name: "clients-cb-max-age",
         group: Group::Limits,
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.clients_cb_max_age },

@@ -93,6 +93,7 @@ fn nothing_by_default() -> Config {
         auth_grace: Duration::from_millis(82),
         auth_leeway: Duration::from_millis(83),
         auth_cache_bytes_max: 84,
+        history_bytes_max: 123_456,
         app_headers: vec!["x".into()],
         log_level: LogLevel::Trace,
         log_format: LogFormat::Json,

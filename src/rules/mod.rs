@@ -16,6 +16,7 @@ pub use buckets::{BucketKey, Buckets};
 pub use pattern::{Pattern, PatternError, Segment};
 pub use rate::{Rate, RateError};
 
+use crate::history::Bounds;
 use crate::limits::RULES_MAX;
 use trie::Trie;
 
@@ -32,6 +33,8 @@ pub struct Rule {
     pub rate: Option<Rate>,
     /// How often the clients of one address may send.
     pub address_rate: Option<Rate>,
+    /// The events of each path that are kept, if any are.
+    pub history: Option<Bounds>,
     /// The line of the settings file at which the rule begins.
     pub line: u32,
 }
@@ -155,7 +158,7 @@ mod tests {
 
     fn rule(pattern: &str, on: Access, send: Access) -> Rule {
         let pattern = pattern.parse().unwrap();
-        Rule { pattern, on, send, rate: None, address_rate: None, line: 0 }
+        Rule { pattern, on, send, rate: None, address_rate: None, history: None, line: 0 }
     }
 
     fn allows(rules: &RuleSet, action: RuleAction, path: &str, subject: &Subject<'_>) -> bool {

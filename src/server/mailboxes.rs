@@ -8,7 +8,7 @@ use crate::metrics::{Counter, Counters};
 use crate::qev::inbox::{Full, Mailbox};
 use crate::qev::mesh::Port;
 use crate::shard::{AppCommand, ControlMessage, Envelope, Inboxes, Wakeup};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,11 +29,15 @@ pub(super) struct Mailboxes {
     refused: Vec<AtomicU64>,
     /// Set once, when all shards have their rings.
     wakeups: OnceLock<Arc<[Wakeup]>>,
+    /// Chooses the shard of a path.
+    paths: RandomState,
 }
 
 impl Mailboxes {
-    pub fn new() -> Mailboxes {
+    /// `paths` chooses the shard of a path, as it does on the shards.
+    pub fn new(paths: RandomState) -> Mailboxes {
         Mailboxes {
+            paths,
             control: Vec::new(),
             app_commands: Vec::new(),
             api: Vec::new(),
@@ -106,9 +110,7 @@ impl Mailboxes {
     /// Returns the shard that begins the broadcasts of threads to a path. It is always the same one, so that those of one
     /// thread stay in order.
     pub fn of_path(&self, path: &str) -> usize {
-        let mut hasher = DefaultHasher::new();
-        path.hash(&mut hasher);
-        hasher.finish() as usize % self.len()
+        (self.paths.hash_one(path) % self.len() as u64) as usize
     }
 
     /// Posts each message of the server API to the shard with its number, or none of them.

@@ -45,6 +45,7 @@ mod tests {
             send: crate::rules::Access::User,
             rate: None,
             address_rate: None,
+            history: None,
             line: 1,
         };
         let listen = |addresses: &[&str]| Config {

@@ -77,13 +77,13 @@ impl ShardThreads {
             overflow_bytes_max: config.mesh_overflow_bytes_max,
         };
         let mut ports = mesh(shards, settings);
-        let mut mailboxes = Mailboxes::new();
+        let ring = ring_settings(config, kernel, shards, link_places);
+        let mut shared = SharedState::new(config, ring.descriptors as usize * shards);
+        let mut mailboxes = Mailboxes::new(shared.hasher.clone());
         let inboxes: Vec<Inboxes> = ports
             .iter_mut()
             .map(|port| mailboxes.add(port, config.inbox_messages_max, link_places as usize))
             .collect();
-        let ring = ring_settings(config, kernel, shards, link_places);
-        let mut shared = SharedState::new(config, ring.descriptors as usize * shards);
         if config.outboxes_bytes_max.is_none() {
             shared.outboxes_bytes_max = memory::available() / OUTBOXES_PART;
         }

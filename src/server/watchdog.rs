@@ -53,7 +53,7 @@ mod tests {
         let (ended_end, ended) = channel();
         // Two shards whose threads never look at their inboxes.
         let mut ports = mesh(2, MeshSettings { ring_messages: 4, overflow_bytes_max: 4096 });
-        let mut mailboxes = Mailboxes::new();
+        let mut mailboxes = Mailboxes::new(ahash::RandomState::new());
         let _inboxes: Vec<_> = ports.iter_mut().map(|port| mailboxes.add(port, 4, 0)).collect();
         let mailboxes = Arc::new(mailboxes);
         let control = ControlExecutor::start("watchdog-test").unwrap();

@@ -217,7 +217,7 @@ impl State {
 
     /// The shard that counts an address.
     fn counter_of(&self, address: CountedAddress) -> u16 {
-        self.mesh.shard_of_hash(self.shared.sids.hash_one(address))
+        self.mesh.shard_of_hash(self.shared.hasher.hash_one(address))
     }
 
     /// Handles the count of a connection or session by another shard. The connection may already have been released.

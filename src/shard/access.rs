@@ -2,6 +2,7 @@
 
 use super::addresses::CountedAddress;
 use crate::client::ClientId;
+use crate::history::Bounds;
 use crate::metrics::NamedRule;
 use crate::rules::{Access, Buckets, Rate, RuleAction, RuleSet, Subject};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::Instant;
 pub(super) struct AccessControl {
     rules: Arc<RuleSet>,
     rates: Vec<RuleRates>,
+    /// A rule keeps events.
+    has_history: bool,
     /// The buckets of clients, from the time on when a rule has a rate.
     buckets: Option<Box<Buckets>>,
     /// The place up to which subscriptions have been checked since the rules changed, or `None` if all of them have been.
@@ -51,8 +54,14 @@ pub(super) struct Enforcement {
 
 impl AccessControl {
     pub fn new(rules: Arc<RuleSet>, addresses: &Buckets) -> AccessControl {
-        let mut access =
-            AccessControl { rules, rates: Vec::new(), buckets: None, enforcing: None, changed: None };
+        let mut access = AccessControl {
+            rules,
+            rates: Vec::new(),
+            has_history: false,
+            buckets: None,
+            enforcing: None,
+            changed: None,
+        };
         access.set_rates(addresses);
         access
     }
@@ -76,6 +85,23 @@ impl AccessControl {
         self.changed.is_some_and(|changed| time.is_none_or(|time| time <= changed))
     }
 
+    /// Returns whether a rule keeps events.
+    #[inline]
+    pub fn has_history(&self) -> bool {
+        self.has_history
+    }
+
+    /// Returns the number of the rule that keeps the events of a path, if there is one.
+    pub fn history_rule(&self, path: &str) -> Option<usize> {
+        let rules = self.rules.as_slice();
+        self.rules.find(path).filter(|rule| rules[*rule].history.is_some())
+    }
+
+    /// Returns the path of each rule, and the bounds of the events that it keeps.
+    pub fn histories(&self) -> impl Iterator<Item = (&str, Option<Bounds>)> {
+        self.rules.as_slice().iter().map(|rule| (rule.pattern.as_str(), rule.history))
+    }
+
     /// Returns whether a rule may refuse a subscription.
     fn has_rules_on(&self) -> bool {
         self.rules.as_slice().iter().any(|rule| rule.on != Access::Anyone)
@@ -93,6 +119,7 @@ impl AccessControl {
             address: number(rule.pattern.as_str(), rule.address_rate),
         });
         self.rates = rates.collect();
+        self.has_history = rules.iter().any(|rule| rule.history.is_some());
     }
 
     /// Judges an action of a client on a clean path.

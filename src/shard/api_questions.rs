@@ -61,7 +61,7 @@ impl State {
 
     /// Subscribes a client on its behalf. Returns `false` if an application or a limit does not permit it.
     fn subscribe_for(&mut self, client: ClientId, path: &Path) -> bool {
-        self.subscribe(silently(client), path, &Json::NULL);
+        self.subscribe(silently(client), path, &Json::NULL, None);
         self.pubsub.is_wanted(client.slot, path.as_ref())
     }
 

@@ -10,7 +10,8 @@ use super::time::DueTimer;
 use crate::app::{Answer, Callback, Command, Json, LocalCommand, Reply, ReplyTo};
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
-use crate::event::path::Path;
+use crate::event::path::{Path, PathRef};
+use crate::history::Position;
 use crate::metrics::{AppCounter, AppTiming, Counter};
 use crate::protocol::Reason;
 use crate::qev::mesh::Class;
@@ -53,8 +54,11 @@ impl State {
             LocalCommand::Send { client, path, data, callback } => {
                 self.send(app, client, &path, data, callback)
             }
-            LocalCommand::Subscribe { reply_to, path, extra } => {
-                self.subscribe_itself(reply_to, &path, &extra)
+            LocalCommand::Subscribe { reply_to, path, extra, options } => {
+                self.subscribe_itself(reply_to, &path, &extra, options.as_deref())
+            }
+            LocalCommand::ReadHistory { reply_to, path, before, limit } => {
+                self.read_history(reply_to, path, before, limit)
             }
             LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
             LocalCommand::Authenticate { reply_to, token } => self.authenticate(reply_to, &token),
@@ -155,22 +159,44 @@ impl State {
     /// here. If too much waits for one of these shards, the broadcast is refused, and reaches nobody.
     pub fn broadcast(&mut self, path: &Path, data: Json) {
         self.count(Counter::Broadcasts, 1);
+        if self.access.has_history() {
+            if let Some(rule) = self.history_rule(path.as_ref()) {
+                return self.broadcast_numbered(rule, path, data);
+            }
+        }
         let Some(id) = self.pubsub.find(path.as_ref()) else { return };
         let Ok(data) = data.verify() else { return self.refuse_data(path) };
         if let Some(full) = self.pubsub.remote(id).find(|shard| self.mesh.is_full(*shard)) {
             return self.refuse_message(full);
         }
+        self.broadcast_to(id, data, self.time.now_ns(), None);
+    }
+
+    /// Returns a shard with subscribers for a path for which too much waits.
+    pub fn full_shard(&self, path: PathRef<'_>) -> Option<u16> {
+        let id = self.pubsub.find(path)?;
+        self.pubsub.remote(id).find(|shard| self.mesh.is_full(*shard))
+    }
+
+    /// Broadcasts data that was accepted, on this shard or another one, and has this position if it is numbered.
+    pub fn broadcast_accepted(&mut self, path: &Path, data: Json, accepted_ns: u64, at: Option<Position>) {
+        if let Some(id) = self.pubsub.find(path.as_ref()) {
+            self.broadcast_to(id, data, accepted_ns, at);
+        }
+    }
+
+    #[inline]
+    fn broadcast_to(&mut self, id: PathId, data: Json, accepted_ns: u64, at: Option<Position>) {
         if self.busiest.is_counting() {
             self.count_broadcast(id);
         }
-        let accepted_ns = self.time.now_ns();
         for shard in self.pubsub.remote(id) {
             // The text of the path is the one that subscriptions share.
             let path = self.pubsub.path(id).clone();
-            let message = ShardMessage::Broadcast { path, data: data.clone(), accepted_ns };
+            let message = ShardMessage::Broadcast { path, data: data.clone(), accepted_ns, at };
             self.send_to_shard(shard, message, Class::Data);
         }
-        self.pubsub.queue(id, data, accepted_ns);
+        self.pubsub.queue(id, data, accepted_ns, at);
     }
 
     /// Counts a broadcast for the operator who looks at the busiest paths.

@@ -330,8 +330,9 @@ impl State {
         let (ended, done) = self.pubsub.end_some();
         self.release_subscriptions(ended.len());
         for (path, how) in ended {
-            if let EndedSubscription::Active { last } = how {
-                self.subscription_ended(client, &path, last);
+            match how {
+                EndedSubscription::Active { last } => self.subscription_ended(client, &path, last),
+                EndedSubscription::Pending(id) => self.abandon_recovery(client, id),
             }
         }
         done

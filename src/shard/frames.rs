@@ -1,7 +1,5 @@
 //! Frames: events as each protocol sends them, and several frames as one.
 
-use crate::app::Json;
-use crate::event::path::Path;
 use crate::event::text;
 use crate::protocol::{self, Compression, Framing};
 use crate::qev::buffers::Frame;
@@ -221,8 +219,7 @@ pub(super) fn encode_for_one(
 }
 
 /// Encodes an event as a protocol sends it, without compression.
-pub(super) fn encode_event(framing: Framing, path: &Path, callback: u64, data: &Json) -> Vec<u8> {
-    let (path, data) = (path.as_str(), data.as_str());
+pub(super) fn encode_event(framing: Framing, path: &str, callback: u64, data: &str) -> Vec<u8> {
     let len = text::event_len(path, callback, data);
     encode(framing, len, |out| text::write_event(out, path, callback, data))
 }

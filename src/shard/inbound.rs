@@ -62,11 +62,14 @@ impl State {
     fn handle_message(&mut self, codecs: &mut Codecs, from: u16, message: ShardMessage) {
         self.mesh.begin(SHARD);
         match message {
-            ShardMessage::Broadcast { path, data, accepted_ns } => {
+            ShardMessage::Broadcast { path, data, accepted_ns, at } => {
                 if let Some(path) = self.pubsub.find(path.as_ref()) {
-                    self.pubsub.queue(path, data, accepted_ns);
+                    self.pubsub.queue(path, data, accepted_ns, at);
                 }
             }
+            ShardMessage::Keep { path, data, accepted_ns } => self.keep_broadcast(&path, data, accepted_ns),
+            ShardMessage::AskEvents(question) => self.asked_for_events(from, question),
+            ShardMessage::Events(answer) => self.events_found(*answer),
             ShardMessage::Interest { path, subscribed: true } => self.pubsub.remote_on(&path, from),
             ShardMessage::Interest { path, subscribed: false } => self.pubsub.remote_off(&path, from),
             ShardMessage::Command { app, command } => self.apply(app, command),

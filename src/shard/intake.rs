@@ -166,6 +166,7 @@ impl State {
     /// Handles a completed send: its latencies are recorded, and output that has been queued since may be sent.
     fn sent(&mut self, codecs: &mut Codecs, slot: u32, result: Result<(), Errno>, frames: FrameBatch) {
         let (stage, is_tls) = self.connections.sent(slot);
+        self.recoveries.look_again();
         if let Err(error) = result {
             return self.send_failed(codecs, slot, error, frames);
         }

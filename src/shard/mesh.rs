@@ -154,8 +154,8 @@ impl MeshPort {
 
     /// Receives at most `max` messages with their senders. Return the list by [`MeshPort::reuse`] once it is empty.
     ///
-    /// A request may be the consequence of a subscription on a third shard, whose ring was read before the `Interest` of
-    /// that subscription was put there: rings are read one after the other. If there is a request, the rings are therefore
+    /// A request, or a broadcast that this shard numbers, may be the consequence of a subscription on a third shard, whose ring
+    /// was read before the `Interest` of that subscription was put there: rings are read one after the other. If there is one, the rings are therefore
     /// read once more, which finds every `Interest` that is older than it, and every `Interest` is handled before all else.
     /// All other messages that the second reading finds are deferred to the next turn.
     pub fn receive(&mut self, max: usize) -> Vec<(u16, Envelope)> {
@@ -169,7 +169,7 @@ impl MeshPort {
         }
         let (mut has_request, mut has_interest) = (!received.is_empty(), false);
         self.port.receive(first_max, |from, envelope| {
-            has_request |= matches!(envelope.message, ShardMessage::Request(_));
+            has_request |= matches!(envelope.message, ShardMessage::Request(_) | ShardMessage::Keep { .. });
             has_interest |= is_interest(&envelope);
             received.push((from as u16, envelope));
         });

@@ -2,10 +2,12 @@
 
 use super::addresses::{CountedAddress, ShareUse};
 use super::auth::VerifiedToken;
+use super::replays::{EventsAnswer, EventsQuestion};
 use super::sessions::messages::{LostInput, RelayedRequest, RequestId, ResponsePart};
 use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
 use crate::event::path::Path;
+use crate::history::Position;
 use crate::identity::KeySet;
 use crate::inspect::Inspection;
 use crate::metrics::Snapshot;
@@ -24,7 +26,13 @@ pub struct Envelope {
 /// A message from one shard to another.
 pub(super) enum ShardMessage {
     /// A broadcast for the receiver's subscribers.
-    Broadcast { path: Path, data: Json, accepted_ns: u64 },
+    Broadcast { path: Path, data: Json, accepted_ns: u64, at: Option<Position> },
+    /// A broadcast to a path whose events the receiver numbers.
+    Keep { path: Path, data: Json, accepted_ns: u64 },
+    /// A client of the sender asks for events of a path that the receiver numbers.
+    AskEvents(Box<EventsQuestion>),
+    /// The answer to such a question.
+    Events(Box<EventsAnswer>),
     /// The sender has subscribers for the path now, or no longer.
     Interest { path: Path, subscribed: bool },
     /// A command for one of the receiver's clients, from application number `app`.
@@ -48,7 +56,11 @@ impl ShardMessage {
     /// the one that keeps it.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            ShardMessage::Broadcast { path, data, .. } => path.as_str().len() + data.as_str().len(),
+            ShardMessage::Broadcast { path, data, .. } | ShardMessage::Keep { path, data, .. } => {
+                path.as_str().len() + data.as_str().len()
+            }
+            ShardMessage::AskEvents(question) => question.bytes(),
+            ShardMessage::Events(answer) => answer.bytes(),
             ShardMessage::Interest { path, .. } => path.as_str().len(),
             ShardMessage::Command { command, .. } => command.bytes(),
             ShardMessage::Request(request) => request.bytes(),

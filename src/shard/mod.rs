@@ -69,6 +69,7 @@ mod inbound;
 mod incomplete;
 mod inspect;
 mod intake;
+mod keep;
 mod kernel;
 mod link_table;
 mod links;
@@ -77,12 +78,16 @@ mod liveness;
 mod lost_time;
 mod mesh;
 mod messages;
+mod numbered;
 mod proxied;
 mod proxy_headers;
 mod pubsub;
 mod receive_shares;
 mod records;
+mod recover;
+mod recoveries;
 mod refused;
+mod replays;
 mod rules;
 mod sealing;
 mod sessions;
@@ -185,6 +190,7 @@ impl<K: Kernel> Loop<K> {
         // 3. Messages from other shards and from threads.
         state.handle_messages(codecs, inboxes);
         state.dispatch_released();
+        state.answer_questions();
         // Peers that were not listened to while other shards were behind: what was received of them is older than the
         // kernel's events.
         state.listen_to_sources_again(codecs);
@@ -194,6 +200,8 @@ impl<K: Kernel> Loop<K> {
         // 5. Timers that are due, and sends that make no progress.
         state.run_timers(codecs);
         state.check_sends(kernel);
+        state.mesh.begin(SHARD);
+        state.go_on_with_recoveries();
         state.set_mark();
         // 6. Subscriptions of clients that have disconnected, and those that changed rules do not allow.
         state.mesh.begin(SHARD);

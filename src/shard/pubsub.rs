@@ -8,14 +8,16 @@ mod tests;
 
 use super::connections::Connections;
 use super::frames::{COALESCED_BYTES_MAX, encode_event};
+use super::numbered;
 use crate::app::Json;
 use crate::client::ClientId;
 use crate::client::subscriptions::{
-    DecisionOutcome, EndedSubscription, PathId, SubscribeOutcome, Subscriber, Subscriptions,
+    DecisionOutcome, EndedSubscription, EventForm, PathId, SubscribeOutcome, Subscriber, Subscriptions,
     UnsubscribeOutcome,
 };
 use crate::event::path::{Path, PathRef};
 use crate::event::text;
+use crate::history::Position;
 use crate::protocol::{Compression, Framing, WindowBits};
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::shrink::List;
@@ -30,6 +32,64 @@ struct Broadcast {
     path: PathId,
     data: Json,
     accepted_ns: u64,
+    /// The position of the event, if it has a number.
+    at: Option<Position>,
+}
+
+/// Consecutive broadcasts to one path, in one form.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    path: &'a Path,
+    broadcasts: &'a [Broadcast],
+    form: EventForm,
+}
+
+impl Run<'_> {
+    /// Calls `each` with the path and the data of each event.
+    fn each_event(&self, mut each: impl FnMut(&str, &str)) {
+        for broadcast in self.broadcasts {
+            match broadcast.at.filter(|_| self.form == EventForm::Numbered) {
+                Some(at) => numbered::each_event(self.path, at, &broadcast.data, &mut each),
+                None => each(self.path.as_str(), broadcast.data.as_str()),
+            }
+        }
+    }
+
+    /// Encodes the events one behind the other, without compression.
+    fn encode(&self, framing: Framing) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.each_event(|path, data| append(&mut bytes, encode_event(framing, path, 0, data)));
+        bytes
+    }
+
+    /// Encodes the events with compression: each is a message of its own, compressed or not. Returns `None` if none of
+    /// them is compressed.
+    fn deflate(&self, compression: &Compression) -> Option<Vec<u8>> {
+        let (mut bytes, mut is_compressed) = (Vec::new(), false);
+        self.each_event(|path, data| {
+            let event = encode_event(Framing::WebSocket, path, 0, data);
+            let compressed = compression.shrink_broadcast(&event);
+            is_compressed |= compressed.is_some();
+            append(&mut bytes, compressed.unwrap_or(event));
+        });
+        is_compressed.then_some(bytes)
+    }
+
+    /// Returns whether all messages fit into a window.
+    fn fits(&self, window: WindowBits) -> bool {
+        let mut fits = true;
+        self.each_event(|path, data| fits &= text::event_len(path, 0, data) <= window.message_bytes_max());
+        fits
+    }
+}
+
+/// Appends an encoded event. Most runs are a single event, which is not copied.
+fn append(bytes: &mut Vec<u8>, event: Vec<u8>) {
+    if bytes.is_empty() {
+        *bytes = event;
+    } else {
+        bytes.extend_from_slice(&event);
+    }
 }
 
 /// The frames of a run of broadcasts. Each is encoded for the first subscriber that needs it.
@@ -39,6 +99,44 @@ struct Frames {
     plain: [Option<Frame>; Framing::PLAIN_COUNT],
     /// The frame of WebSocket with compression. It is the plain one if that shrinks nothing.
     deflated: Option<Frame>,
+}
+
+impl Frames {
+    /// Returns the frame of a run for clients with this framing.
+    #[cold]
+    fn frame(&mut self, framing: Framing, run: Run<'_>, compression: &Compression, now_ns: u64) -> Frame {
+        match framing {
+            Framing::Deflate(window) => self.deflated(window, run, compression, now_ns),
+            _ => self.plain(framing, run, now_ns),
+        }
+    }
+
+    fn plain(&mut self, framing: Framing, run: Run<'_>, now_ns: u64) -> Frame {
+        let encode = || Frame::broadcast(run.encode(framing), now_ns, accepted(run.broadcasts, now_ns));
+        self.plain[framing.plain_index()].get_or_insert_with(encode).clone()
+    }
+
+    /// Returns the frame for clients with compression. If a message of the run is too long for the window, the run is sent
+    /// without compression: at most two frames are made, whatever windows the clients have.
+    fn deflated(
+        &mut self,
+        window: WindowBits,
+        run: Run<'_>,
+        compression: &Compression,
+        now_ns: u64,
+    ) -> Frame {
+        if window != WindowBits::Fifteen && !run.fits(window) {
+            return self.plain(Framing::WebSocket, run, now_ns);
+        }
+        if let Some(frame) = &self.deflated {
+            return frame.clone();
+        }
+        let frame = match run.deflate(compression) {
+            Some(bytes) => Frame::broadcast(bytes, now_ns, accepted(run.broadcasts, now_ns)),
+            None => self.plain(Framing::WebSocket, run, now_ns),
+        };
+        self.deflated.insert(frame).clone()
+    }
 }
 
 /// Subscriptions, this turn's broadcasts, and clients that have disconnected while they were subscribed.
@@ -105,6 +203,11 @@ impl PubSub {
         self.subscriptions.is_wanted(client, path)
     }
 
+    /// Returns whether a client is subscribed to a path.
+    pub fn is_active(&self, client: u32, path: PathRef<'_>) -> bool {
+        self.subscriptions.is_active(client, path)
+    }
+
     /// The ids in use among `max` places from this one on.
     pub fn ids_from(&self, from: usize, max: usize) -> impl Iterator<Item = PathId> {
         self.subscriptions.ids_from(from, max)
@@ -116,9 +219,9 @@ impl PubSub {
     }
 
     /// Queues a broadcast for this shard's subscribers.
-    pub fn queue(&mut self, path: PathId, data: Json, accepted_ns: u64) {
+    pub fn queue(&mut self, path: PathId, data: Json, accepted_ns: u64, at: Option<Position>) {
         if !self.subscriptions.subscribers(path).is_empty() {
-            self.broadcasts.push(Broadcast { path, data, accepted_ns });
+            self.broadcasts.push(Broadcast { path, data, accepted_ns, at });
         }
     }
 
@@ -131,9 +234,15 @@ impl PubSub {
     pub fn fan_out(&mut self, connections: &mut Connections, compression: &Compression, now_ns: u64) -> u64 {
         let mut messages = 0;
         let mut broadcasts = std::mem::take(&mut self.broadcasts);
-        for same_path in broadcasts.chunk_by(|a, b| a.path == b.path) {
-            for run in runs(same_path) {
-                messages += self.fan_out_run(run, connections, compression, now_ns);
+        let is_alike = |a: &Broadcast, b: &Broadcast| a.path == b.path && a.at.is_some() == b.at.is_some();
+        for alike in broadcasts.chunk_by(is_alike) {
+            for run in runs(alike) {
+                messages += match run.first() {
+                    Some(Broadcast { at: Some(_), .. }) => {
+                        self.fan_out_numbered(run, connections, compression, now_ns)
+                    }
+                    _ => self.fan_out_run(run, connections, compression, now_ns),
+                };
             }
         }
         broadcasts.clear();
@@ -150,99 +259,55 @@ impl PubSub {
         now_ns: u64,
     ) -> u64 {
         let Some(first) = run.first() else { return 0 };
+        let run = Run { path: self.path(first.path), broadcasts: run, form: EventForm::Plain };
         let mut frames = Frames::default();
         // Most subscribers of a path have the same framing.
         let mut last: Option<(Framing, Frame)> = None;
         let mut reached = 0;
         for subscriber in self.subscriptions.subscribers(first.path) {
-            let Some(slot) = connections.connection_of_subscriber(subscriber.client) else { continue };
+            let Some(slot) = connections.connection_of_subscriber(subscriber.client()) else { continue };
             let queued = connections.queue_framed(slot, |framing| match &last {
                 Some((same, frame)) if *same == framing => frame.clone(),
                 _ => {
-                    let frame = self.frame(&mut frames, framing, run, compression, now_ns);
+                    let frame = frames.frame(framing, run, compression, now_ns);
                     last.insert((framing, frame)).1.clone()
                 }
             });
             reached += u64::from(queued.is_in_outbox());
         }
-        reached * run.len() as u64
+        reached * run.broadcasts.len() as u64
     }
 
-    /// Returns the frame of a run for clients with this framing.
-    #[cold]
-    fn frame(
+    /// Sends consecutive broadcasts to one path as one frame, with their numbers to those who want them.
+    fn fan_out_numbered(
         &self,
-        frames: &mut Frames,
-        framing: Framing,
         run: &[Broadcast],
+        connections: &mut Connections,
         compression: &Compression,
         now_ns: u64,
-    ) -> Frame {
-        match framing {
-            Framing::Deflate(window) => self.deflated_frame(frames, window, run, compression, now_ns),
-            _ => self.plain_frame(frames, framing, run, now_ns),
+    ) -> u64 {
+        let Some(first) = run.first() else { return 0 };
+        let run = |form| Run { path: self.path(first.path), broadcasts: run, form };
+        let mut frames = [Frames::default(), Frames::default()];
+        let mut last: Option<(Framing, EventForm, Frame)> = None;
+        let mut reached = 0;
+        for subscriber in self.subscriptions.subscribers(first.path) {
+            let Some(slot) = connections.connection_of_subscriber(subscriber.client()) else { continue };
+            let form = subscriber.form();
+            let queued = connections.queue_framed(slot, |framing| match &last {
+                Some((framing_before, form_before, frame))
+                    if (*framing_before, *form_before) == (framing, form) =>
+                {
+                    frame.clone()
+                }
+                _ => {
+                    let frame = frames[form as usize].frame(framing, run(form), compression, now_ns);
+                    last.insert((framing, form, frame)).2.clone()
+                }
+            });
+            reached += u64::from(queued.is_in_outbox());
         }
-    }
-
-    fn plain_frame(&self, frames: &mut Frames, framing: Framing, run: &[Broadcast], now_ns: u64) -> Frame {
-        let encode = || Frame::broadcast(self.encode_run(framing, run), now_ns, accepted(run, now_ns));
-        frames.plain[framing.plain_index()].get_or_insert_with(encode).clone()
-    }
-
-    /// Returns the frame for clients with compression. If a message of the run is too long for the window, the run is sent
-    /// without compression: at most two frames are made, whatever windows the clients have.
-    fn deflated_frame(
-        &self,
-        frames: &mut Frames,
-        window: WindowBits,
-        run: &[Broadcast],
-        compression: &Compression,
-        now_ns: u64,
-    ) -> Frame {
-        let path = self.subscriptions.path(run[0].path).as_str();
-        let fits = |broadcast: &Broadcast| {
-            text::event_len(path, 0, broadcast.data.as_str()) <= window.message_bytes_max()
-        };
-        if window != WindowBits::Fifteen && !run.iter().all(fits) {
-            return self.plain_frame(frames, Framing::WebSocket, run, now_ns);
-        }
-        if let Some(frame) = &frames.deflated {
-            return frame.clone();
-        }
-        let frame = match self.deflate_run(run, compression) {
-            Some(bytes) => Frame::broadcast(bytes, now_ns, accepted(run, now_ns)),
-            None => self.plain_frame(frames, Framing::WebSocket, run, now_ns),
-        };
-        frames.deflated.insert(frame).clone()
-    }
-
-    fn encode_run(&self, framing: Framing, run: &[Broadcast]) -> Vec<u8> {
-        let path = self.subscriptions.path(run[0].path);
-        let mut bytes = encode_event(framing, path, 0, &run[0].data);
-        for broadcast in &run[1..] {
-            bytes.extend_from_slice(&encode_event(framing, path, 0, &broadcast.data));
-        }
-        bytes
-    }
-
-    /// Encodes a run with compression: each event is a message of its own, compressed or not. Returns `None` if none of
-    /// them is compressed.
-    fn deflate_run(&self, run: &[Broadcast], compression: &Compression) -> Option<Vec<u8>> {
-        let path = self.subscriptions.path(run[0].path);
-        let (mut bytes, mut is_compressed) = (Vec::new(), false);
-        for broadcast in run {
-            let event = encode_event(Framing::WebSocket, path, 0, &broadcast.data);
-            let compressed = compression.shrink_broadcast(&event);
-            is_compressed |= compressed.is_some();
-            let event = compressed.unwrap_or(event);
-            // Most runs are a single event.
-            if bytes.is_empty() {
-                bytes = event;
-            } else {
-                bytes.extend_from_slice(&event);
-            }
-        }
-        is_compressed.then_some(bytes)
+        reached * run(EventForm::Plain).broadcasts.len() as u64
     }
 
     // Subscriptions.
@@ -257,6 +322,12 @@ impl PubSub {
     pub fn decide(&mut self, client: u32, path: PathId, accepted: bool) -> DecisionOutcome {
         self.assert_fanned_out();
         self.subscriptions.decide(client, path, accepted)
+    }
+
+    /// Completes a subscription that is accepted with events in this form; see [`Subscriptions::decide_in`].
+    pub fn accept_in(&mut self, client: u32, path: PathId, form: EventForm) -> DecisionOutcome {
+        self.assert_fanned_out();
+        self.subscriptions.decide_in(client, path, Some(form))
     }
 
     /// Unsubscribes a client; see [`Subscriptions::unsubscribe`].

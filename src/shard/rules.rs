@@ -75,6 +75,7 @@ impl State {
     pub fn set_rules(&mut self, rules: Arc<RuleSet>) {
         self.access.set_rules(rules, &self.shared.address_buckets);
         self.metrics.rules = self.access.counters(&self.metrics.rules);
+        self.replays.store.set_rules(self.access.histories());
     }
 
     /// Returns whether subscriptions have to be checked, and workers and other shards keep up with the ends of them.
@@ -132,7 +133,7 @@ impl State {
         };
         place.unchecked = Some(last);
         // Subscriptions of clients that have disconnected end anyway.
-        let slot = self.connections.connection_of_subscriber(subscribers[last].client)?;
+        let slot = self.connections.connection_of_subscriber(subscribers[last].client())?;
         match self.judge_subscription(slot, path) {
             // Nobody's subscription to this path is refused.
             RuleVerdict::Open => *place = next_path,

@@ -27,13 +27,16 @@ use super::mesh::{MeshPort, THREADS};
 use super::messages::{AppCommand, Envelope};
 use super::proxy_headers::ProxyHeaders;
 use super::pubsub::PubSub;
+use super::recoveries::Recoveries;
 use super::refused::RefusedConnections;
+use super::replays::Replays;
 use super::sessions::Sessions;
 use super::stalls::Stalls;
 use super::time::Time;
 use super::tls::TlsTable;
 use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
+use crate::history::Store;
 use crate::identity::Identity;
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
@@ -64,9 +67,9 @@ pub struct SharedState {
     pub subscriptions: Pool,
     /// The bytes of the paths of these subscriptions.
     pub path_bytes: Pool,
-    /// Chooses the shard of an HTTP session, and the one that counts an address. Its keys are random, chosen at the
-    /// start, which keeps peers from overloading one shard.
-    pub sids: RandomState,
+    /// Chooses the shard of an HTTP session, the one that counts an address, and the one that numbers the events of a path.
+    /// Its keys are random, chosen at the start, which keeps peers from overloading one shard.
+    pub hasher: RandomState,
     /// The maximum number of connections and sessions from one address; 0 for no limit.
     pub connections_per_address_max: usize,
     /// The output, in bytes, that may wait for all clients together.
@@ -101,7 +104,7 @@ impl SharedState {
                 config.clients_subs_pressure,
                 config.clients_subs_min,
             ),
-            sids: RandomState::new(),
+            hasher: RandomState::new(),
             rules: Arc::new(RuleSet::new(config.rules.clone())),
             address_buckets: Buckets::new(),
             tls: None,
@@ -150,6 +153,10 @@ pub(super) struct State {
     pub identities: Identities,
     pub access: AccessControl,
     pub grant_checks: GrantChecks,
+    /// The events of the paths that this shard numbers.
+    pub replays: Replays,
+    /// The clients of this shard that get earlier events.
+    pub recoveries: Recoveries,
     pub drops: Drops,
     pub busiest: Busiest,
     pub refused: RefusedConnections,
@@ -188,6 +195,10 @@ pub(super) struct State {
     /// The path of the event about a subscription that has ended because the rules do not allow it any more.
     pub revoked: Path,
 }
+
+/// The number of paths whose old events are looked for in a second: it takes less than a millisecond. Events of paths that are
+/// used are found anyway.
+const SWEPT_PER_SECOND: usize = 4096;
 
 /// Returns the origins of the web pages that may connect.
 fn origins(config: &Config) -> Origins {
@@ -229,6 +240,9 @@ impl State {
         let mut connections = Connections::new(id, config.outbox_bytes_max);
         connections.set_outboxes_max((shared.outboxes_bytes_max / shards) as u64);
         let access = AccessControl::new(Arc::clone(&shared.rules), &shared.address_buckets);
+        let mut store = Store::new(config.history_bytes_max, RandomState::new().hash_one(id));
+        store.set_rules(access.histories());
+        let replays = Replays::new(store);
         let mut metrics = Snapshot::with_apps(apps.names());
         metrics.rules = access.counters(&[]);
         State {
@@ -258,6 +272,8 @@ impl State {
             identities: Identities::default(),
             access,
             grant_checks: GrantChecks::default(),
+            replays,
+            recoveries: Recoveries::default(),
             drops: Drops::default(),
             busiest: Busiest::default(),
             refused: RefusedConnections::default(),
@@ -310,6 +326,8 @@ impl State {
         let nanos_of_second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
         self.protocol.date = HttpDate::at(now);
         self.busiest.expire(self.time.now_ns());
+        let now_s = self.now_s();
+        self.replays.store.sweep(SWEPT_PER_SECOND, now_s);
         self.date_due_ns = self.time.now_ns() + u64::from(1_000_000_000 - nanos_of_second);
     }
 
@@ -321,6 +339,8 @@ impl State {
         self.connections.give_back();
         self.pubsub.give_back();
         self.tls.give_back();
+        self.replays.give_back();
+        self.recoveries.give_back();
         self.identities.give_back(self.connections.slots());
         self.ring_ops.give_back();
         self.app_commands.give_back();
@@ -355,7 +375,8 @@ impl State {
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
         let waiting =
             commands || enforces || self.tls.has_waiting() || self.has_api_work() || self.auth.has_released();
-        ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting
+        let replaying = !self.replays.is_empty() || self.recoveries.has_unseen();
+        ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting || replaying
     }
 
     /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer
@@ -435,9 +456,16 @@ impl State {
         let addresses = Some(&self.shared.address_buckets).filter(|_| is_first);
         let address_bytes = addresses.map_or(0, Buckets::bytes);
         gauge(Gauge::RateBucketBytes, self.access.bucket_bytes() + address_bytes);
+        let kept = self.replays.store.totals();
+        gauge(Gauge::HistoryPaths, self.replays.store.paths());
+        gauge(Gauge::HistoryEvents, kept.events);
+        gauge(Gauge::HistoryBytes, kept.bytes);
+        gauge(Gauge::ReplaysWaiting, self.replays.waiting());
+        gauge(Gauge::Recoveries, self.recoveries.len());
         let mesh = self.mesh.counters();
         let mut counter = |counter, value| snapshot.counters.add(counter, value);
         counter(Counter::RateBucketsEvicted, self.access.evicted() + addresses.map_or(0, Buckets::evicted));
+        counter(Counter::HistoryEvictions, self.replays.store.evicted());
         counter(Counter::MeshSent, mesh.sent);
         counter(Counter::MeshReceived, mesh.received);
         counter(Counter::MeshOverflowed, mesh.overflowed);
@@ -513,6 +541,8 @@ impl State {
         self.apps.check();
         self.access.check(&self.metrics.rules);
         self.grant_checks.check();
+        self.replays.check();
+        self.recoveries.check();
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::directory::directory;
 use super::messages::ShardMessage;
+use super::recoveries::RecoveryStage;
 use super::state::State;
-use crate::app::{Answer, Decision, Json, ReplyTo, Subscription, SubscriptionRule};
+use crate::app::{Answer, Decision, GivenOptions, Json, ReplyTo, Subscription, SubscriptionRule};
 use crate::client::ClientId;
 use crate::client::subscriptions::{DecisionOutcome, PathId, SubscribeOutcome, UnsubscribeOutcome};
 use crate::event::path::Path;
@@ -11,19 +12,38 @@ use crate::metrics::{AppCounter, Counter};
 use crate::qev::mesh::Class;
 use std::time::Instant;
 
+/// The message for a client that asks for events of a path that keeps none.
+pub(super) const NO_HISTORY: &str = "no history";
+
 impl State {
     /// Handles `/qio/on` (protocol.md, section 4).
-    pub fn subscribe_itself(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
+    pub fn subscribe_itself(
+        &mut self,
+        reply_to: ReplyTo,
+        path: &Path,
+        extra: &Json,
+        options: Option<&GivenOptions>,
+    ) {
         if self.access.has_rules() {
             if let Some(refusal) = self.refuse_subscription(reply_to.client, path) {
                 return self.answer(0, reply_to, refusal);
             }
         }
-        self.subscribe(reply_to, path, extra);
+        self.subscribe(reply_to, path, extra, options);
     }
 
     /// Subscribes a client. Rules do not apply: they are about what clients do themselves.
-    pub fn subscribe(&mut self, reply_to: ReplyTo, path: &Path, extra: &Json) {
+    pub fn subscribe(
+        &mut self,
+        reply_to: ReplyTo,
+        path: &Path,
+        extra: &Json,
+        options: Option<&GivenOptions>,
+    ) {
+        let replay = options.and_then(|options| options.parsed.replay);
+        if replay.is_some() && self.history_rule(path.as_ref()).is_none() {
+            return self.answer(0, reply_to, Answer::error(400, NO_HISTORY));
+        }
         let Some((index, rest)) = self.apps.route(path.as_ref()) else {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         };
@@ -37,6 +57,9 @@ impl State {
         let id = match self.pubsub.on(slot, path) {
             SubscribeOutcome::InProgress => {
                 return self.answer(0, reply_to, Answer::error(202, "subscription pending"));
+            }
+            SubscribeOutcome::Active if replay.is_some() => {
+                return self.answer(0, reply_to, Answer::error(409, "already subscribed"));
             }
             SubscribeOutcome::Active => return self.answer(0, reply_to, Answer::ok()),
             SubscribeOutcome::Decide(id) => id,
@@ -58,9 +81,13 @@ impl State {
             path: "",
             extra: rest,
             data: extra.as_str(),
+            options: options.map_or("null", |options| options.text.as_str()),
             callback: reply_to.callback,
             id,
         };
+        if let Some(from) = replay {
+            self.recoveries.add(reply_to, id, path.clone(), from);
+        }
         let app = self.apps.event(index).app as u32;
         if matches!(self.apps.event(index).on, SubscriptionRule::Ask(_)) {
             self.metrics.app(app).add(AppCounter::Events, 1);
@@ -125,14 +152,20 @@ impl State {
         if !self.connections.is_connected(reply_to.client) {
             return self.count(Counter::AnswersLateDropped, 1);
         }
+        if let Some(recovery) = self.recoveries.get(reply_to.client, id) {
+            match (recovery.stage, decision) {
+                (RecoveryStage::Undecided(from), Decision::Accept) => {
+                    return self.begin_recovery(reply_to.client, id, from);
+                }
+                (RecoveryStage::Undecided(_), _) => drop(self.recoveries.remove(reply_to.client, id)),
+                // The application has decided twice.
+                _ => return,
+            }
+        }
         self.fan_out();
         match self.pubsub.decide(reply_to.client.slot, id, decision == Decision::Accept) {
             DecisionOutcome::Subscribed { first } => {
-                self.count(Counter::Subscribes, 1);
-                if first {
-                    let path = self.pubsub.path(id).clone();
-                    self.tell_shards(&path, true);
-                }
+                self.subscription_began(id, first);
                 self.answer(0, reply_to, Answer::ok());
             }
             DecisionOutcome::Unsubscribed { path } => {
@@ -153,6 +186,15 @@ impl State {
             }
             // The application has decided twice: its hook has returned a decision, and a promise was kept too.
             DecisionOutcome::Unknown => {}
+        }
+    }
+
+    /// Tells the other shards about an active subscription if it is the first one of its path.
+    pub fn subscription_began(&mut self, id: PathId, first: bool) {
+        self.count(Counter::Subscribes, 1);
+        if first {
+            let path = self.pubsub.path(id).clone();
+            self.tell_shards(&path, true);
         }
     }
 
@@ -180,7 +222,7 @@ impl State {
         self.run_off_hook(client, path);
     }
 
-    fn run_off_hook(&mut self, client: ClientId, path: &Path) {
+    pub fn run_off_hook(&mut self, client: ClientId, path: &Path) {
         let Some((index, extra)) = self.apps.route(path.as_ref()) else { return };
         self.apps.ended(&directory!(self), index, client, extra);
         self.apply_commands(self.apps.event(index).app as u32);
@@ -201,9 +243,17 @@ impl State {
         if self.is_shutting_down() && !subscribed {
             return;
         }
-        for shard in self.mesh.others() {
-            let message = ShardMessage::Interest { path: path.clone(), subscribed };
-            self.send_to_shard(shard, message, Class::Control);
+        // The shard that numbers the path broadcasts to this one while clients recover.
+        let kept = Some(path).filter(|path| !subscribed && self.recoveries.hold(path));
+        let kept = kept.map(|path| self.shard_of_path(path.as_str()));
+        for shard in self.mesh.others().filter(|shard| Some(*shard) != kept) {
+            self.tell_shard(shard, path, subscribed);
         }
+    }
+
+    /// Tells another shard that this one has subscribers for a path now, or no longer has any.
+    pub fn tell_shard(&mut self, shard: u16, path: &Path, subscribed: bool) {
+        let message = ShardMessage::Interest { path: path.clone(), subscribed };
+        self.send_to_shard(shard, message, Class::Control);
     }
 }

@@ -23,7 +23,7 @@ fn subscribe(table: &mut Subscriptions, client: u32, raw: &str) -> PathId {
 
 fn clients(table: &Subscriptions, raw: &str) -> Vec<u32> {
     let id = table.find(path(raw).as_ref());
-    id.map_or(Vec::new(), |id| table.subscribers(id).iter().map(|subscriber| subscriber.client).collect())
+    id.map_or(Vec::new(), |id| table.subscribers(id).iter().map(|subscriber| subscriber.client()).collect())
 }
 
 #[test]
@@ -105,16 +105,18 @@ fn a_client_that_disconnects_leaves_nothing() {
     subscribe(&mut table, 1, "/alone");
     subscribe(&mut table, 1, "/both");
     subscribe(&mut table, 2, "/both");
-    table.subscribe(1, &path("/pending"));
-    table.subscribe(1, &path("/tombstoned"));
+    let SubscribeOutcome::Decide(pending) = table.subscribe(1, &path("/pending")) else { panic!("active") };
+    let SubscribeOutcome::Decide(tombstoned) = table.subscribe(1, &path("/tombstoned")) else {
+        panic!("active")
+    };
     table.unsubscribe(1, path("/tombstoned").as_ref());
     let mut ended = BTreeMap::new();
     table.close(1, |path, how| assert_eq!(ended.insert(path.to_string(), how), None));
     let expected = [
         ("/alone", EndedSubscription::Active { last: true }),
         ("/both", EndedSubscription::Active { last: false }),
-        ("/pending", EndedSubscription::Pending),
-        ("/tombstoned", EndedSubscription::Pending),
+        ("/pending", EndedSubscription::Pending(pending)),
+        ("/tombstoned", EndedSubscription::Pending(tombstoned)),
     ];
     assert_eq!(ended, expected.map(|(path, how)| (path.to_owned(), how)).into());
     assert_eq!((table.held(1), table.len(), table.paths()), (0, 1, 1));
@@ -498,10 +500,14 @@ impl Pair {
             let number = paths.iter().position(|known| *known == path).expect("only known paths");
             let has = model.states.remove(&(client, number)).expect("what ends was there");
             let expected = match has {
-                Has::Active => EndedSubscription::Active { last: model.subscribers(number).is_empty() },
-                Has::Pending | Has::Tombstoned => EndedSubscription::Pending,
+                Has::Active => Some(model.subscribers(number).is_empty()),
+                Has::Pending | Has::Tombstoned => None,
             };
-            assert_eq!(ended, expected);
+            let last = match ended {
+                EndedSubscription::Active { last } => Some(last),
+                EndedSubscription::Pending(_) => None,
+            };
+            assert_eq!(last, expected);
             model.asked.remove(&(client, number));
             gone += 1;
         });
@@ -520,7 +526,7 @@ impl Pair {
             if let Some(id) = id {
                 assert_eq!(self.table.path(id), path);
                 let subscribers: BTreeSet<u32> =
-                    self.table.subscribers(id).iter().map(|one| one.client).collect();
+                    self.table.subscribers(id).iter().map(|one| one.client()).collect();
                 assert_eq!(subscribers, self.model.subscribers(number));
                 let remote = self.model.remote.iter().filter(|(path, _)| *path == number);
                 assert_eq!(self.table.remote(id), remote.map(|(_, shard)| 1_u128 << shard).sum::<u128>());

@@ -401,7 +401,7 @@ fn connections_that_end_are_not_charged_to_the_peer_before_them() {
     let (honest, publisher) = (world.connect_raw(0), world.connect_raw(0));
     let counter = |ip: &Ipv4Addr| {
         let address = CountedAddress::of((*ip).into());
-        world.shards[0].state().mesh.shard_of_hash(world.shared.sids.hash_one(address))
+        world.shards[0].state().mesh.shard_of_hash(world.shared.hasher.hash_one(address))
     };
     let ip = (1..=255).map(|last| Ipv4Addr::new(10, 1, 0, last)).find(|ip| counter(ip) == 1).unwrap();
     let from = address(&format!("{ip}:1"));

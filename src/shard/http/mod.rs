@@ -94,7 +94,7 @@ impl State {
 
     /// The shard that a session lives on.
     pub(in crate::shard) fn home_of(&self, sid: Sid) -> u16 {
-        self.mesh.shard_of_hash(self.shared.sids.hash_one(sid))
+        self.mesh.shard_of_hash(self.shared.hasher.hash_one(sid))
     }
 
     /// Refuses a request of a session.

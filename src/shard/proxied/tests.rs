@@ -247,7 +247,7 @@ fn world_with_slow_counter(mesh_overflow_bytes_max: usize) -> (World, Vec<[u8; 4
     let world = World::with_config(2, config, vec![Arc::new(Relay)]);
     let counter = |ip: &Ipv4Addr| {
         let address = CountedAddress::of((*ip).into());
-        world.shards[0].state().mesh.shard_of_hash(world.shared.sids.hash_one(address))
+        world.shards[0].state().mesh.shard_of_hash(world.shared.hasher.hash_one(address))
     };
     let all = (1..=255).map(|last| Ipv4Addr::new(192, 0, 2, last)).filter(|ip| counter(ip) == 1);
     let clients = all.map(|ip| ip.octets()).collect();

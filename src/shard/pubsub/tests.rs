@@ -60,7 +60,7 @@ fn only_so_many_subscriptions_end_in_a_turn() {
 
 fn broadcast(pubsub: &mut PubSub) {
     let id = pubsub.find(path().as_ref()).unwrap();
-    pubsub.queue(id, Json::NULL, 0);
+    pubsub.queue(id, Json::NULL, 0, None);
 }
 
 #[test]

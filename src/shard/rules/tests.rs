@@ -59,7 +59,15 @@ fn app(asked: &Arc<Asked>) -> Vec<Arc<dyn Application>> {
 }
 
 fn rule(pattern: &str, on: Access, send: Access) -> Rule {
-    Rule { pattern: pattern.parse().unwrap(), on, send, rate: None, address_rate: None, line: 1 }
+    Rule {
+        pattern: pattern.parse().unwrap(),
+        on,
+        send,
+        rate: None,
+        address_rate: None,
+        history: None,
+        line: 1,
+    }
 }
 
 fn world(shards: usize, rules: Vec<Rule>) -> (World, Arc<Asked>) {
@@ -364,7 +372,7 @@ fn subscriptions_that_back_ends_make_are_not_subject_to_rules() {
         assert_eq!(on(&mut world, client, path), "401 not allowed");
         let state = world.shards[0].state_mut();
         let reply_to = ReplyTo { client: state.connections.client_ids().next().unwrap(), callback: 0 };
-        state.subscribe(reply_to, &Path::parse(path).unwrap(), &Json::NULL);
+        state.subscribe(reply_to, &Path::parse(path).unwrap(), &Json::NULL, None);
     }
     asked.later.lock().unwrap().pop().unwrap().decide(true).unwrap();
     world.run_until_idle();
