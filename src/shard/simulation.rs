@@ -19,6 +19,7 @@
 //! After all clients have disconnected, nothing is left: no record, no session, no subscription, no count.
 
 mod browser;
+mod history;
 mod hostile;
 
 use super::testing::{Peer, World, client_frame, raw_message, raw_texts, websocket_texts};
