@@ -3,7 +3,7 @@
 use super::Config;
 use super::entries::{ArrayEntry, EntryKey, EntrySetting, KeyDefault, KeyKind};
 use super::error::{ConfigError, Location};
-use crate::history::Bounds;
+use crate::history::HistoryBounds;
 use crate::limits::{HISTORY_EVENTS_MAX, RULES_MAX};
 use crate::rules::{Access, Pattern, Rate, Rule, Segment};
 use std::time::Duration;
@@ -123,7 +123,7 @@ fn rate(entry: &ArrayEntry<'_>, key: &str, burst: Option<usize>) -> Result<Optio
     entry.text(key).map(|text| Rate::parse(text, burst).map_err(|error| error.to_string())).transpose()
 }
 
-fn history(entry: &ArrayEntry<'_>) -> Result<Option<Bounds>, ConfigError> {
+fn history(entry: &ArrayEntry<'_>) -> Result<Option<HistoryBounds>, ConfigError> {
     // Less than a second counts as one.
     let seconds = |ttl: Duration| ttl.as_millis().div_ceil(1000).try_into().expect("durations are bounded");
     let age_s = entry.duration("history-ttl").map(seconds);
@@ -135,7 +135,7 @@ fn history(entry: &ArrayEntry<'_>) -> Result<Option<Bounds>, ConfigError> {
             None => Ok(None),
         };
     };
-    Ok(Some(Bounds { events: events.try_into().expect("counts are bounded"), age_s }))
+    Ok(Some(HistoryBounds { events: events.try_into().expect("counts are bounded"), age_s }))
 }
 
 fn line(location: &Location) -> u32 {

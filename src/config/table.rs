@@ -728,7 +728,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "history-bytes-max",
         group: Group::Limits,
         kind: ValueKind::Count {
-            min: 64 * KI,
+            min: 0,
             max: 64 * KI * MI,
             power_of_two: false,
             unit: "bytes",

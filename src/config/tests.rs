@@ -1050,9 +1050,18 @@ fn errors_of_entries_name_the_line_the_entry_and_the_key() {
             "unknown key `om` in [[rules]] number 2 (q.toml:6:1): did you mean `on`?",
         ),
         (
-            "[[rules]]\npath = '/a'\nhistory = 100\n",
-            "unknown key `history` in [[rules]] number 1 (q.toml:3:1): a rule has the keys path, on, send, rate, burst, \
-             address-rate",
+            "[[rules]]\npath = '/a'\ncolour = 100\n",
+            "unknown key `colour` in [[rules]] number 1 (q.toml:3:1): a rule has the keys path, on, send, rate, burst, \
+             address-rate, history, history-ttl",
+        ),
+        (
+            "[[rules]]\npath = '/a'\nhistory = 0\n",
+            "history of [[rules]] number 1 cannot be `0`: it is out of range; allowed: 1 to 10000 events (q.toml:3:11)",
+        ),
+        (
+            "[[rules]]\npath = '/a'\nhistory-ttl = '5m'\n",
+            "history-ttl of [[rules]] number 1 cannot be `5m`: the entry has no history, to which it belongs; allowed: 1s to \
+             24h (q.toml:3:15)",
         ),
         (
             "[[rules]]\npath = '/a'\ntimeout = '3s'\n",

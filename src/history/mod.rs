@@ -8,21 +8,21 @@
 //! | `position` | epochs and positions, and their text |
 //! | `options` | the options of a subscription |
 //! | `store` | the events of all paths of one shard |
-//! | `entry` | the events of one path |
+//! | `path_history` | the events of one path |
 
-mod entry;
 mod options;
+mod path_history;
 mod position;
 mod store;
 
-pub use entry::Events;
 pub use options::{OptionsError, ReplayFrom, SubscribeOptions};
+pub use path_history::Events;
 pub use position::{Epoch, Position, PositionError};
 pub use store::{Replay, Store, StoredTotals};
 
 /// The bounds of the events of each path of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct HistoryBounds {
     /// The number of events that are kept, at least 1.
     pub events: u32,
     /// The time for which an event is kept, in seconds, or `None` without a bound.

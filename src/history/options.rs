@@ -29,7 +29,7 @@ pub struct OptionsError;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
+struct OptionsForm {
     #[serde(default)]
     history: Option<u32>,
     #[serde(default, deserialize_with = "position")]
@@ -52,7 +52,7 @@ impl SubscribeOptions {
         if !json.trim_start().starts_with('{') {
             return Err(OptionsError);
         }
-        let Form { history, since } = serde_json::from_str(json).map_err(|_| OptionsError)?;
+        let OptionsForm { history, since } = serde_json::from_str(json).map_err(|_| OptionsError)?;
         let asks = history.is_some() || since.is_some();
         Ok(SubscribeOptions { replay: asks.then_some(ReplayFrom { since, last: history }) })
     }

@@ -3,15 +3,12 @@
 #[cfg(test)]
 mod tests;
 
-use super::entry::{Entry, Events};
+use super::path_history::{Events, NONE, PathHistory};
 use super::position::{Epoch, Position};
-use super::{Bounds, ReplayFrom};
+use super::{HistoryBounds, ReplayFrom};
 use crate::event::path::{Path, PathRef};
 use ahash::AHashMap;
 use std::sync::Arc;
-
-/// The index of no entry.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// The last events of the paths of one shard.
 ///
@@ -30,7 +27,7 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Store {
     bytes_max: usize,
-    entries: Vec<Option<Box<Entry>>>,
+    entries: Vec<Option<Box<PathHistory>>>,
     vacant: Vec<u32>,
     index: AHashMap<Path, u32>,
     /// One for each rule that keeps events, and for those that have been removed while paths of theirs are left.
@@ -51,7 +48,7 @@ struct Share {
     /// The path of the rule.
     rule: Box<str>,
     /// `None` if the rule was removed or keeps no events any more.
-    bounds: Option<Bounds>,
+    bounds: Option<HistoryBounds>,
     /// The ends of the list of entries: those that were used last, and not for the longest time.
     newest: u32,
     oldest: u32,
@@ -104,7 +101,7 @@ impl Store {
 
     /// Replaces the rules: for each in its order, its path, and the bounds of its events if it keeps any. Events of a rule
     /// that keeps none any more are dropped by [`Store::sweep`].
-    pub fn set_rules<'a>(&mut self, rules: impl Iterator<Item = (&'a str, Option<Bounds>)>) {
+    pub fn set_rules<'a>(&mut self, rules: impl Iterator<Item = (&'a str, Option<HistoryBounds>)>) {
         self.shares.iter_mut().for_each(|share| share.bounds = None);
         self.of_rule.clear();
         for (rule, bounds) in rules {
@@ -113,7 +110,7 @@ impl Store {
         }
     }
 
-    fn share_for(&mut self, rule: &str, bounds: Bounds) -> u32 {
+    fn share_for(&mut self, rule: &str, bounds: HistoryBounds) -> u32 {
         let same = self.shares.iter().position(|share| &*share.rule == rule);
         let is_unused = |share: &Share| share.bounds.is_none() && share.newest == NONE;
         let index = same.or_else(|| self.shares.iter().position(is_unused)).unwrap_or_else(|| {
@@ -257,7 +254,7 @@ impl Store {
     }
 
     /// Finds the entry of a path, which is used now. Its events that are too old are dropped.
-    fn read(&mut self, rule: usize, path: PathRef<'_>, now_s: u32) -> Option<&Entry> {
+    fn read(&mut self, rule: usize, path: PathRef<'_>, now_s: u32) -> Option<&PathHistory> {
         let share = self.of_rule[rule].expect("the rule keeps events");
         let bounds = self.shares[share as usize].bounds.expect("the share has a rule");
         let index = *self.index.get(path.as_str())?;
@@ -268,16 +265,16 @@ impl Store {
 
     // Entries.
 
-    fn entry(&self, index: u32) -> &Entry {
+    fn entry(&self, index: u32) -> &PathHistory {
         self.entries[index as usize].as_ref().expect(IN_USE)
     }
 
-    fn entry_mut(&mut self, index: u32) -> &mut Entry {
+    fn entry_mut(&mut self, index: u32) -> &mut PathHistory {
         self.entries[index as usize].as_mut().expect(IN_USE)
     }
 
     fn add(&mut self, share: u32, path: &Path) -> u32 {
-        let entry = Box::new(Entry::new(path.clone(), share, self.void));
+        let entry = Box::new(PathHistory::new(path.clone(), share, self.void));
         let bytes = entry.bytes();
         let index = match self.vacant.pop() {
             Some(index) => {
@@ -297,7 +294,7 @@ impl Store {
     }
 
     /// Changes the events of an entry.
-    fn change<T>(&mut self, index: u32, change: impl FnOnce(&mut Entry) -> T) -> T {
+    fn change<T>(&mut self, index: u32, change: impl FnOnce(&mut PathHistory) -> T) -> T {
         let entry = self.entries[index as usize].as_mut().expect(IN_USE);
         let (events, bytes) = (entry.len(), entry.bytes());
         let result = change(entry);
@@ -316,7 +313,7 @@ impl Store {
             let mut victim = fattest.oldest;
             if victim == kept {
                 // The only path of the share was used just now: it is also the newest.
-                if self.change(kept, Entry::pop) {
+                if self.change(kept, PathHistory::pop) {
                     continue;
                 }
                 let others = self.shares.iter().map(|share| share.oldest);

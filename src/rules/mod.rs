@@ -16,7 +16,7 @@ pub use buckets::{BucketKey, Buckets};
 pub use pattern::{Pattern, PatternError, Segment};
 pub use rate::{Rate, RateError};
 
-use crate::history::Bounds;
+use crate::history::HistoryBounds;
 use crate::limits::RULES_MAX;
 use trie::Trie;
 
@@ -34,7 +34,7 @@ pub struct Rule {
     /// How often the clients of one address may send.
     pub address_rate: Option<Rate>,
     /// The events of each path that are kept, if any are.
-    pub history: Option<Bounds>,
+    pub history: Option<HistoryBounds>,
     /// The line of the settings file at which the rule begins.
     pub line: u32,
 }

@@ -2,7 +2,7 @@
 
 use super::addresses::CountedAddress;
 use crate::client::ClientId;
-use crate::history::Bounds;
+use crate::history::HistoryBounds;
 use crate::metrics::NamedRule;
 use crate::rules::{Access, Buckets, Rate, RuleAction, RuleSet, Subject};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl AccessControl {
     }
 
     /// Returns the path of each rule, and the bounds of the events that it keeps.
-    pub fn histories(&self) -> impl Iterator<Item = (&str, Option<Bounds>)> {
+    pub fn histories(&self) -> impl Iterator<Item = (&str, Option<HistoryBounds>)> {
         self.rules.as_slice().iter().map(|rule| (rule.pattern.as_str(), rule.history))
     }
 

@@ -251,13 +251,17 @@ impl State {
                     self.send_own_event(client, "/qio/lost", &numbered::lost_data(path, lost));
                     self.count(Counter::ReplaysOutrun, 1);
                 }
-                if !is_same && found.first != 1 {
+                if !is_same {
                     let before = Position { number: found.first - 1, ..found.at };
                     self.send_own_event(client, "/qio/at", &numbered::epoch_data(path, before));
                 }
                 self.send_events(client, id, path, &found);
             }
-            None if self.history_rule(path.as_ref()).is_some() => self.recoveries.pace(client, id, after),
+            // The shard that numbers the path is told again.
+            None if self.history_rule(path.as_ref()).is_some() => {
+                self.recoveries.pace(client, id, after);
+                self.recoveries.look_again();
+            }
             None => self.revoke_recovery(client, id, path),
         }
     }
@@ -320,9 +324,15 @@ impl State {
     /// Goes on with the recoveries of clients that have received what they were sent.
     #[inline]
     pub fn go_on_with_recoveries(&mut self) {
-        if self.recoveries.has_unseen() {
+        if self.has_recoveries_to_look_at() {
             self.look_at_recoveries();
         }
+    }
+
+    /// Returns whether clients may have received what they were sent, and the other shards keep up.
+    #[inline]
+    pub fn has_recoveries_to_look_at(&self) -> bool {
+        self.recoveries.has_unseen() && !self.mesh.is_stuck()
     }
 
     fn look_at_recoveries(&mut self) {
@@ -333,7 +343,7 @@ impl State {
                 continue;
             };
             let connection = self.connections.live(slot);
-            if connection.outbox_bytes as usize > REPLAY_BYTES_MAX || self.mesh.is_stuck() {
+            if connection.outbox_bytes as usize > REPLAY_BYTES_MAX {
                 self.recoveries.put_back(client, id);
                 continue;
             }

@@ -375,7 +375,7 @@ impl State {
         let commands = !self.app_commands.is_empty() && !self.mesh.is_over(THREADS);
         let waiting =
             commands || enforces || self.tls.has_waiting() || self.has_api_work() || self.auth.has_released();
-        let replaying = !self.replays.is_empty() || self.recoveries.has_unseen();
+        let replaying = !self.replays.is_empty() || self.has_recoveries_to_look_at();
         ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting || replaying
     }
 

@@ -10,8 +10,8 @@ fn store(bytes_max: usize) -> Store {
     store
 }
 
-fn bounds(events: u32, age_s: Option<u32>) -> Option<Bounds> {
-    Some(Bounds { events, age_s })
+fn bounds(events: u32, age_s: Option<u32>) -> Option<HistoryBounds> {
+    Some(HistoryBounds { events, age_s })
 }
 
 fn path(text: &str) -> Path {

@@ -69,6 +69,7 @@ impl State {
     /// Responds to a poll with the output in the outbox.
     pub fn respond_to_poll(&mut self, slot: u32, request_id: RequestId) {
         let output = SessionOutput::of(&self.connections.take_outbox(slot));
+        self.recoveries.look_again();
         self.respond(request_id, ResponsePart::Output(output));
     }
 
@@ -106,6 +107,7 @@ impl State {
     /// Sends the output in the outbox over a stream.
     pub fn send_to_stream(&mut self, slot: u32, request_id: RequestId) {
         let frames = self.connections.take_outbox(slot);
+        self.recoveries.look_again();
         if frames.is_empty() {
             return;
         }

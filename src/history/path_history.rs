@@ -1,6 +1,6 @@
 //! The events of one path.
 
-use super::Bounds;
+use super::HistoryBounds;
 use super::position::{Epoch, Position};
 use crate::event::path::Path;
 use std::collections::VecDeque;
@@ -16,16 +16,19 @@ const GROWN_MIN: usize = 4;
 
 /// The cost of a path without events, in bytes, apart from its text: the entry, its places in the index and in the table, and
 /// the places of a short list that are unused.
-pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 88 + GROWN_MIN * size_of::<StoredEvent>();
+pub(super) const ENTRY_BYTES: usize = size_of::<PathHistory>() + 88 + GROWN_MIN * size_of::<StoredEvent>();
+
+/// The index of no path.
+pub(super) const NONE: u32 = u32::MAX;
 
 /// The last events of a path. It is in a list of the paths of its share, from the one that was used last to the one that was
 /// not used for the longest time.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct PathHistory {
     pub path: Path,
     /// The index of the share.
     pub share: u32,
-    /// The indices of the neighbours in the list; [`super::store::NONE`] at its ends.
+    /// The indices of the neighbours in the list; [`NONE`] at its ends.
     pub newer: u32,
     pub older: u32,
     epoch: Epoch,
@@ -62,14 +65,13 @@ impl<'a> Iterator for Events<'a> {
 
 impl ExactSizeIterator for Events<'_> {}
 
-impl Entry {
-    pub fn new(path: Path, share: u32, epoch: Epoch) -> Entry {
-        let none = super::store::NONE;
-        Entry {
+impl PathHistory {
+    pub fn new(path: Path, share: u32, epoch: Epoch) -> PathHistory {
+        PathHistory {
             path,
             share,
-            newer: none,
-            older: none,
+            newer: NONE,
+            older: NONE,
             epoch,
             last: 0,
             events: VecDeque::new(),
@@ -104,7 +106,7 @@ impl Entry {
     }
 
     /// Adds an event, and returns its position.
-    pub fn push(&mut self, data: Arc<str>, at_s: u32, bounds: Bounds) -> Position {
+    pub fn push(&mut self, data: Arc<str>, at_s: u32, bounds: HistoryBounds) -> Position {
         while self.events.len() >= bounds.events as usize {
             self.pop();
         }
@@ -126,7 +128,7 @@ impl Entry {
     }
 
     /// Drops the events that are too many or too old now.
-    pub fn expire(&mut self, bounds: Bounds, now_s: u32) {
+    pub fn expire(&mut self, bounds: HistoryBounds, now_s: u32) {
         let is_old =
             |event: &StoredEvent| bounds.age_s.is_some_and(|age_s| now_s.saturating_sub(event.at_s) >= age_s);
         while self.events.len() > bounds.events as usize || self.events.front().is_some_and(is_old) {
