@@ -170,6 +170,13 @@ metrics! {
             "Tokens refused because the connection belongs to another user.";
         AuthRefusedBusy = "auth_refused_busy", "tokens",
             "Tokens refused because a shard had 1024 tokens that were being verified, or 256 of the address (420).";
+        AuthRefusedApp = "auth_refused_app", "tokens",
+            "Tokens and connections refused by the application that authenticates clients, such as the back end of webhook.";
+        AuthUnavailable = "auth_unavailable", "tokens",
+            "Tokens and connections that were answered with 503, because the application that authenticates clients did not \
+             answer.";
+        AuthNobody = "auth_nobody", "connections",
+            "Connections without a token that the application that authenticates clients has let in as nobody.";
         AppHeadersLeftOut = "app_headers_left_out", "headers",
             "Headers of app-headers that were not kept, because those of their client have more than 4096 bytes.";
         EventsRefusedAuth = "events_refused_auth", "events",

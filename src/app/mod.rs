@@ -23,6 +23,7 @@
 //! ```
 
 mod answer;
+mod authenticate;
 mod client_info;
 mod context;
 mod event;
@@ -43,6 +44,8 @@ pub mod webhook;
 pub mod worker;
 pub mod worker_app;
 
+pub(crate) use authenticate::AttemptEnd;
+pub use authenticate::{AuthAttempt, Authenticate, UnknownClient};
 pub(crate) use client_info::ClientDirectory;
 pub use client_info::ClientInfo;
 pub use event::{Event, Reply, ReplyTo, Subscription, Unsubscribed};
@@ -84,6 +87,12 @@ pub trait Application: Send + Sync + 'static {
     fn start(&self, server: &Server) -> Result<(), Error> {
         let _ = server;
         Ok(())
+    }
+
+    /// Returns what authenticates clients, if the application does. At most one application of a server may. Called once,
+    /// before [`register`](Application::register).
+    fn authenticator(&self) -> Option<Arc<dyn Authenticate>> {
+        None
     }
 
     /// Stops the application. Called once, on shutdown, after the last connection has ended.

@@ -1,7 +1,10 @@
 //! Parts of a client: its identity, its subscriptions and its open server callbacks.
 
+mod address;
 pub mod callbacks;
 pub mod subscriptions;
+
+pub use address::CountedAddress;
 
 use std::fmt;
 use std::str::FromStr;

@@ -2,7 +2,7 @@
 
 use super::Identity;
 use super::error::{Flaw, TokenError};
-use crate::limits::{AUTH_CLAIMS_MAX, AUTH_PATTERNS_MAX, AUTH_USER_BYTES_MAX};
+use crate::limits::{AUTH_CLAIMS_MAX, AUTH_PATTERNS_MAX, AUTH_TOKEN_BYTES_MAX, AUTH_USER_BYTES_MAX};
 use crate::rules::Pattern;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -44,7 +44,7 @@ pub(super) fn check(text: String, policy: &TokenPolicy, now: u64) -> Result<Iden
         policy.issuer.contains(&issuer).then_some(()).ok_or(flaw(Flaw::Issuer))?;
     }
     let user = claims.get("sub").and_then(string).ok_or(flaw(Flaw::User))?;
-    if user.is_empty() || user.len() > AUTH_USER_BYTES_MAX || user.chars().any(char::is_control) {
+    if !is_user(&user) {
         return Err(flaw(Flaw::User));
     }
     let user = user.into();
@@ -52,6 +52,44 @@ pub(super) fn check(text: String, policy: &TokenPolicy, now: u64) -> Result<Iden
     let Permissions { on, send, info } = permissions.unwrap_or_default();
     drop(claims);
     Ok(Identity { user, expires, claims: text.into(), on, send, info })
+}
+
+/// Checks who a client is, as somebody says who is trusted. `claims` and `permissions` are JSON.
+pub(super) fn checked(
+    user: &str,
+    expires: Option<u64>,
+    claims: Option<&str>,
+    permissions: Option<&str>,
+) -> Result<Identity, TokenError> {
+    let flaw = |flaw| Err(TokenError::Invalid(flaw));
+    let len = claims.map_or(0, str::len) + permissions.map_or(0, str::len);
+    if len > AUTH_TOKEN_BYTES_MAX {
+        return flaw(Flaw::TooLong);
+    }
+    if !is_user(user) {
+        return flaw(Flaw::User);
+    }
+    if expires.is_some_and(|expires| expires > TIME_MAX) {
+        return flaw(Flaw::Time);
+    }
+    let claims = match claims {
+        Some(claims) if serde_json::from_str::<TokenClaims<'_>>(claims).is_ok() => claims.to_owned(),
+        Some(_) => return flaw(Flaw::Claims),
+        None => match expires {
+            Some(expires) => serde_json::json!({"sub": user, "exp": expires}).to_string(),
+            None => serde_json::json!({"sub": user}).to_string(),
+        },
+    };
+    let permissions: Option<&RawValue> = permissions
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|_| TokenError::Invalid(Flaw::Permissions))?;
+    let Permissions { on, send, info } = permissions.map(self::permissions).transpose()?.unwrap_or_default();
+    Ok(Identity { user: user.into(), expires, claims: claims.into(), on, send, info })
+}
+
+fn is_user(user: &str) -> bool {
+    !user.is_empty() && user.len() <= AUTH_USER_BYTES_MAX && !user.chars().any(char::is_control)
 }
 
 fn string(value: &RawValue) -> Option<String> {

@@ -13,6 +13,9 @@ pub enum TokenError {
     /// The token was valid.
     #[error("the token has expired")]
     Expired,
+    /// Nobody could tell if the token is valid: the application that is asked does not answer.
+    #[error("the application that authenticates clients does not answer")]
+    Unavailable,
 }
 
 impl TokenError {
@@ -22,7 +25,14 @@ impl TokenError {
         match self {
             TokenError::Invalid(_) => "token invalid",
             TokenError::Expired => "token expired",
+            TokenError::Unavailable => "authentication unavailable",
         }
+    }
+
+    /// Returns whether no key is for the token, which may therefore be none that a key could verify.
+    #[must_use]
+    pub const fn is_of_no_key(self) -> bool {
+        matches!(self, TokenError::Invalid(Flaw::Form | Flaw::Header | Flaw::UnknownKey))
     }
 }
 
@@ -55,6 +65,8 @@ pub enum Flaw {
     Audience,
     #[error("it is from another issuer (iss), see the setting auth-issuer")]
     Issuer,
+    #[error("the application that authenticates clients refuses it")]
+    Refused,
 }
 
 /// The reason why a key cannot be used.

@@ -51,6 +51,8 @@ pub enum Reason {
     TokenInvalid,
     /// Too many tokens are being verified.
     AuthBusy,
+    /// The application that authenticates clients does not answer.
+    AuthUnavailable,
     /// An application closed the connection.
     Application,
     /// The server failed.
@@ -71,7 +73,8 @@ impl Reason {
             Reason::ConnectionLost => 1006,
             Reason::ClientTimeout | Reason::AuthTimeout | Reason::TokenExpired | Reason::TokenInvalid => 1008,
             Reason::ServerError => 1011,
-            Reason::SlowClient | Reason::NoRoom | Reason::TooManyClients | Reason::AuthBusy => 1013,
+            Reason::SlowClient | Reason::NoRoom | Reason::TooManyClients => 1013,
+            Reason::AuthBusy | Reason::AuthUnavailable => 1013,
             Reason::Violation(violation) => violation.code(),
             Reason::Refused(refusal) => refusal.status(),
         }
@@ -103,6 +106,7 @@ impl Reason {
             Reason::TokenExpired => "token expired",
             Reason::TokenInvalid => "token invalid",
             Reason::AuthBusy => "too many tokens are being verified; try again later",
+            Reason::AuthUnavailable => "authentication unavailable; try again later",
             Reason::Application => "closed by the application",
             Reason::ServerError => "internal error",
             Reason::Violation(violation) => violation.text(),

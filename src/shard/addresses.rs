@@ -4,23 +4,16 @@
 //! message between shards, a shard reports an address only when it has several connections from it. If the limit is off,
 //! nothing is counted and nothing is sent.
 
+pub(super) use crate::client::CountedAddress;
 use crate::qev::ring::PeerAddress;
 use crate::qev::shrink::shrink;
 use ahash::AHashMap;
-use std::net::IpAddr;
 
 /// The number of connections from one address that a shard has without reporting them, unless the limit is small.
 const UNREPORTED_MAX: usize = 4;
 
 /// The part of the limit that unreported connections may take.
 const UNREPORTED_PART: usize = 16;
-
-/// An address as it is counted: an IPv4 address, or the /64 network that an IPv6 host has to itself.
-///
-/// The networks of IPv6 are their first 64 bits. The IPv4 addresses have the place of networks that are reserved
-/// (0000::/8, RFC 4291).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(super) struct CountedAddress(u64);
 
 /// How much of what one peer may have is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,22 +26,11 @@ pub(super) enum ShareUse {
     Full,
 }
 
-/// The upper half of the IPv4 addresses among the networks.
-const IPV4: u64 = 1 << 32;
-
 impl CountedAddress {
     /// The address by which a peer may be counted, or `None` for a Unix socket and for a proxy, which carries the
     /// connections of others.
     pub fn of_peer(peer: PeerAddress) -> Option<CountedAddress> {
         peer.ip().filter(|_| !peer.is_proxy()).map(CountedAddress::of)
-    }
-
-    /// The address by which a peer with this IP address is counted.
-    pub fn of(ip: IpAddr) -> CountedAddress {
-        match ip {
-            IpAddr::V4(ip) => CountedAddress(IPV4 | u64::from(ip.to_bits())),
-            IpAddr::V6(ip) => CountedAddress((ip.to_bits() >> 64) as u64),
-        }
     }
 }
 

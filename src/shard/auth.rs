@@ -3,7 +3,7 @@
 
 use super::addresses::CountedAddress;
 use super::connection::Moment;
-use crate::app::ReplyTo;
+use crate::app::{ReplyTo, UnknownClient};
 use crate::config::AuthMode;
 use crate::identity::{Flaw, Identity, KeySet, Seen, SeenTokens, TokenDigest, TokenError};
 use crate::limits::{
@@ -21,8 +21,10 @@ pub struct VerifyJob {
     /// The slot of the connection, and its generation.
     pub slot: u32,
     pub generation: u32,
-    pub digest: TokenDigest,
-    pub token: Box<str>,
+    /// `None` for a client that is known by a header.
+    pub token: Option<(TokenDigest, Box<str>)>,
+    /// What an application is told of the client that may be asked about it. `None` if none is.
+    pub client: Option<Box<UnknownClient>>,
     /// The address that counts the token, or `None` for a peer that none counts.
     pub(super) address: Option<CountedAddress>,
 }
@@ -30,10 +32,22 @@ pub struct VerifyJob {
 impl VerifyJob {
     /// Returns the message with the result.
     #[must_use]
-    pub fn verified(&self, result: Result<Seen, TokenError>) -> VerifiedToken {
-        let VerifyJob { slot, generation, digest, address, .. } = *self;
+    pub fn verified(&self, result: Result<VerifiedAs, TokenError>) -> VerifiedToken {
+        let VerifyJob { slot, generation, address, .. } = *self;
+        let digest = self.token.as_ref().map(|(digest, _)| *digest);
         VerifiedToken { slot, generation, digest, result, address }
     }
+}
+
+/// The identity that a verification has found.
+#[derive(Debug)]
+pub enum VerifiedAs {
+    /// A key has verified the token.
+    Token(Seen),
+    /// An application vouches for the client.
+    Vouched(Arc<Identity>),
+    /// An application says that the client is nobody in particular.
+    Nobody,
 }
 
 /// The result of verifying a token beside the shards.
@@ -41,8 +55,9 @@ impl VerifyJob {
 pub struct VerifiedToken {
     pub slot: u32,
     pub generation: u32,
-    pub digest: TokenDigest,
-    pub result: Result<Seen, TokenError>,
+    /// `None` for a client that is known by a header.
+    pub digest: Option<TokenDigest>,
+    pub result: Result<VerifiedAs, TokenError>,
     pub(super) address: Option<CountedAddress>,
 }
 
@@ -61,6 +76,9 @@ pub trait VerifyTokens: Send + Sync {
 pub struct AuthParts {
     pub keys: Arc<KeySet>,
     pub verifier: Arc<dyn VerifyTokens>,
+    /// The headers that say who a client is, by their places in the setting `app-headers`, if an application is asked about
+    /// what no key verifies.
+    pub asks: Option<Arc<[u8]>>,
 }
 
 /// The way in which a client has given a token.
@@ -78,8 +96,8 @@ pub(super) enum Verdict {
     Accepted { identity: Arc<Identity>, seen: bool },
     /// The token is refused.
     Refused(TokenError),
-    /// The verification takes long, or a key has to be fetched first.
-    Slow(TokenDigest),
+    /// The verification takes long, a key has to be fetched first, or an application is asked. `None`: without a token.
+    Slow(Option<(TokenDigest, Box<str>)>),
 }
 
 /// The memory of an event that is kept, apart from its text: a queue of pointers grows by doubling, and an allocation has a header.
@@ -206,6 +224,17 @@ impl Auth {
         self.mode == AuthMode::Required
     }
 
+    /// Returns whether an application is asked about what no key verifies.
+    pub fn asks(&self) -> bool {
+        self.is_on() && self.parts.as_ref().is_some_and(|parts| parts.asks.is_some())
+    }
+
+    /// Returns whether one of these headers says who a client is.
+    pub fn has_credentials(&self, headers: &[(u8, Box<str>)]) -> bool {
+        let credentials = self.parts.as_ref().and_then(|parts| parts.asks.as_deref()).unwrap_or_default();
+        self.is_on() && headers.iter().any(|(place, _)| credentials.contains(place))
+    }
+
     /// Uses these keys from now on. What they do not verify is forgotten.
     pub fn set_keys(&mut self, keys: Arc<KeySet>) {
         let Some(parts) = &mut self.parts else { return };
@@ -238,8 +267,13 @@ impl Auth {
                 }
                 Err(error) => Verdict::Refused(error),
             },
-            Ok(_) => Verdict::Slow(digest),
-            Err(TokenError::Invalid(Flaw::UnknownKey)) if parts.keys.may_grow() => Verdict::Slow(digest),
+            Ok(_) => Verdict::Slow(Some((digest, token.into()))),
+            Err(TokenError::Invalid(Flaw::UnknownKey)) if parts.keys.may_grow() => {
+                Verdict::Slow(Some((digest, token.into())))
+            }
+            Err(error) if parts.asks.is_some() && error.is_of_no_key() => {
+                Verdict::Slow(Some((digest, token.into())))
+            }
             Err(error) => Verdict::Refused(error),
         }
     }
@@ -263,9 +297,15 @@ impl Auth {
         true
     }
 
-    /// Notes that a result has come, and remembers the token if it is accepted. The settings may have changed since it was
-    /// verified. `now` is in Unix seconds.
-    pub fn result_came(&mut self, verified: VerifiedToken, now: u64) -> Result<Seen, TokenError> {
+    /// Notes that a result has come, and remembers the token if a key has verified it. The settings may have changed since
+    /// then. Returns who the client is, or `None` for nobody. `now` is in Unix seconds.
+    ///
+    /// What an application has said is not remembered: it may say something else the next time, because a user has logged out.
+    pub fn result_came(
+        &mut self,
+        verified: VerifiedToken,
+        now: u64,
+    ) -> Result<Option<Arc<Identity>>, TokenError> {
         self.in_flight = self.in_flight.checked_sub(1).expect("each result is that of a token in flight");
         if let Some(address) = verified.address {
             let count = self.of_address.get_mut(&address).expect("a token in flight is counted");
@@ -276,10 +316,21 @@ impl Auth {
             }
         }
         let parts = self.parts.as_ref().expect("tokens are only verified with keys");
-        let seen = verified.result?;
-        parts.keys.check_again(&seen.identity, now)?;
-        self.seen.insert(verified.digest, seen.clone());
-        Ok(seen)
+        match (verified.result?, verified.digest) {
+            (VerifiedAs::Token(seen), digest) => {
+                parts.keys.check_again(&seen.identity, now)?;
+                let identity = Arc::clone(&seen.identity);
+                self.seen.insert(digest.expect("a key verifies a token"), seen);
+                Ok(Some(identity))
+            }
+            (VerifiedAs::Vouched(identity), _) if identity.has_expired(now, parts.keys.policy().leeway) => {
+                Err(TokenError::Expired)
+            }
+            (VerifiedAs::Vouched(identity), _) => Ok(Some(identity)),
+            (VerifiedAs::Nobody, None) => Ok(None),
+            // A token is of somebody.
+            (VerifiedAs::Nobody, Some(_)) => Err(TokenError::Invalid(Flaw::Refused)),
+        }
     }
 
     fn keep_pending(&mut self, slot: u32, pending: Box<PendingToken>) {

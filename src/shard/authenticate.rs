@@ -9,14 +9,15 @@ use super::connection::{Moment, Stage};
 use super::ending::Cause;
 use super::state::State;
 use super::time::ms;
-use crate::app::{Answer, Json, ReplyTo};
+use crate::app::{Answer, Json, ReplyTo, UnknownClient};
+use crate::client::ClientId;
 use crate::event::path::PathRef;
 use crate::event::text::EventText;
 use crate::identity::{Flaw, Identity, TokenError};
 use crate::limits::AUTH_RELEASED_PER_TURN_MAX;
 use crate::log::throttle;
 use crate::metrics::Counter;
-use crate::protocol::{OpeningHeaders, Reason};
+use crate::protocol::{Framing, OpeningHeaders, Reason};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ enum Refused {
 impl Refused {
     fn answer(&self) -> Answer {
         match self {
+            Refused::Token(TokenError::Unavailable) => {
+                Answer::error(503, TokenError::Unavailable.message())
+            }
             Refused::Token(error) => Answer::error(401, error.message()),
             Refused::OtherUser => Answer::error(401, "token of another user"),
             Refused::Busy => Answer::error(420, "too many tokens are being verified"),
@@ -50,10 +54,12 @@ impl Refused {
     fn counter(&self) -> Counter {
         match self {
             Refused::Token(TokenError::Expired) => Counter::AuthRefusedExpired,
+            Refused::Token(TokenError::Unavailable) => Counter::AuthUnavailable,
             Refused::Token(TokenError::Invalid(flaw)) => match flaw {
                 Flaw::TooLong | Flaw::Form | Flaw::Header => Counter::AuthRefusedForm,
                 Flaw::UnknownKey | Flaw::Algorithm => Counter::AuthRefusedKey,
                 Flaw::Signature => Counter::AuthRefusedSignature,
+                Flaw::Refused => Counter::AuthRefusedApp,
                 _ => Counter::AuthRefusedClaims,
             },
             Refused::OtherUser => Counter::AuthRefusedUser,
@@ -64,9 +70,15 @@ impl Refused {
     fn reason(&self) -> Reason {
         match self {
             Refused::Token(TokenError::Expired) => Reason::TokenExpired,
+            Refused::Token(TokenError::Unavailable) => Reason::AuthUnavailable,
             Refused::Token(_) | Refused::OtherUser => Reason::TokenInvalid,
             Refused::Busy => Reason::AuthBusy,
         }
+    }
+
+    /// Returns whether the client has given a token that is not good. It may try others only a few times.
+    fn is_of_token(&self) -> bool {
+        !matches!(self, Refused::Busy | Refused::Token(TokenError::Unavailable))
     }
 
     fn describe(&self) -> String {
@@ -93,16 +105,22 @@ impl State {
     /// The connection ends for this reason.
     fn verify_token(&mut self, slot: u32, source: TokenOrigin, token: &str) -> Result<(), Reason> {
         let now = self.time.unix_ms() / 1000;
-        match self.auth.verify(token, now) {
+        let verdict = self.auth.verify(token, now);
+        self.act_on(slot, source, verdict)
+    }
+
+    fn act_on(&mut self, slot: u32, source: TokenOrigin, verdict: Verdict) -> Result<(), Reason> {
+        match verdict {
             Verdict::Accepted { identity, seen } => {
                 self.count(Counter::AuthSeen, u64::from(seen));
                 self.token_accepted(slot, source, identity)
             }
             Verdict::Refused(error) => self.token_refused(slot, source, &Refused::Token(error)),
-            Verdict::Slow(digest) => {
+            Verdict::Slow(token) => {
                 let (shard, generation) = (self.mesh.shard(), self.connections.live(slot).generation);
                 let address = CountedAddress::of_peer(self.connections.live(slot).peer);
-                let job = VerifyJob { shard, slot, generation, digest, token: token.into(), address };
+                let client = self.auth.asks().then(|| Box::new(self.unknown_client(slot, source)));
+                let job = VerifyJob { shard, slot, generation, token, client, address };
                 if self.auth.verify_beside(job, source) {
                     self.count(Counter::AuthVerifiedBeside, 1);
                     Ok(())
@@ -110,6 +128,27 @@ impl State {
                     self.token_refused(slot, source, &Refused::Busy)
                 }
             }
+        }
+    }
+
+    /// Returns what an application is told of a client that it is asked about, without the token.
+    fn unknown_client(&self, slot: u32, source: TokenOrigin) -> UnknownClient {
+        let connection = self.connections.live(slot);
+        let transport = match source {
+            _ if !connection.is_socket() => "http",
+            TokenOrigin::Event(_) if connection.framing == Framing::Raw => "raw",
+            TokenOrigin::Event(_) | TokenOrigin::Opening => "websocket",
+        };
+        let names = &self.protocol.wanted.names;
+        let headers = self.facts.get(slot).map_or(&[][..], |facts| &facts.headers);
+        let headers = headers.iter().map(|(place, value)| (names[usize::from(*place)].clone(), value.clone()));
+        let (shard, generation) = (self.mesh.shard(), connection.generation);
+        UnknownClient {
+            client: ClientId { shard, slot, generation },
+            token: None,
+            address: connection.peer.ip(),
+            transport,
+            headers: headers.collect(),
         }
     }
 
@@ -121,9 +160,15 @@ impl State {
     pub fn opened_with(&mut self, slot: u32, opening: &OpeningHeaders) -> Result<(), Reason> {
         self.facts.set_headers(slot, &opening.values);
         self.count(Counter::AppHeadersLeftOut, u64::from(opening.left_out));
-        let Some(token) = &opening.bearer else { return Ok(()) };
+        let has_credentials = opening.bearer.is_some() || self.auth.has_credentials(&opening.values);
+        if !has_credentials {
+            return Ok(());
+        }
         self.mesh.begin(self.connections.source(slot));
-        self.verify_token(slot, TokenOrigin::Opening, token)
+        match &opening.bearer {
+            Some(token) => self.verify_token(slot, TokenOrigin::Opening, token),
+            None => self.act_on(slot, TokenOrigin::Opening, Verdict::Slow(None)),
+        }
     }
 
     /// Handles the result of a verification beside the shard. The connection may have ended meanwhile.
@@ -138,7 +183,11 @@ impl State {
         self.mesh.begin(self.connections.source(slot));
         // If the connection ends, its end was decided.
         let _ = match result {
-            Ok(seen) => self.token_accepted(slot, source, seen.identity),
+            Ok(Some(identity)) => self.token_accepted(slot, source, identity),
+            Ok(None) => {
+                self.count(Counter::AuthNobody, 1);
+                Ok(())
+            }
             Err(error) => self.token_refused(slot, source, &Refused::Token(error)),
         };
         // The time in which the client had to authenticate, or to send another token, may have ended meanwhile.
@@ -240,7 +289,7 @@ impl State {
         let ends_for = match source {
             TokenOrigin::Event(reply_to) => {
                 self.answer(0, reply_to, refused.answer());
-                let has_too_many = !matches!(refused, Refused::Busy) && self.auth.refuse(slot);
+                let has_too_many = refused.is_of_token() && self.auth.refuse(slot);
                 has_too_many.then_some(Reason::TokenInvalid)
             }
             TokenOrigin::Opening => Some(refused.reason()),

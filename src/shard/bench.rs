@@ -112,7 +112,7 @@ impl Reconnecting {
         let key =
             AuthKey::from_secret("bench", Algorithm::Hs256, &secret).expect("the secret is long enough");
         let keys = Arc::new(KeySet::new([key], TokenPolicy::default()));
-        let auth = AuthParts { keys, verifier: Arc::new(NoThreads) };
+        let auth = AuthParts { keys, verifier: Arc::new(NoThreads), asks: None };
         let (shard, _) = shard_with(Arc::new(Relay), has_tokens.then_some(auth));
         Reconnecting { shard, requests: (0..clients).map(request).collect(), next: 0 }
     }

@@ -153,7 +153,7 @@ fn counter_of_reason(reason: Reason) -> Counter {
         Reason::TooManyClients => Counter::ConnectionsRefusedLimit,
         Reason::AuthTimeout => Counter::TimeoutsAuth,
         Reason::TokenExpired => Counter::ClosesTokenExpired,
-        Reason::TokenInvalid | Reason::AuthBusy => Counter::ClosesTokenRefused,
+        Reason::TokenInvalid | Reason::AuthBusy | Reason::AuthUnavailable => Counter::ClosesTokenRefused,
         Reason::GoingAway => Counter::ClosesShutdown,
         Reason::Application | Reason::ServerError => Counter::ClosesByApp,
         Reason::Violation(violation) => match violation.code() {

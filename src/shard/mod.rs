@@ -104,7 +104,7 @@ mod time;
 mod tls;
 
 pub use apps::Apps;
-pub use auth::{AuthParts, VerifiedToken, VerifyJob, VerifyTokens};
+pub use auth::{AuthParts, VerifiedAs, VerifiedToken, VerifyJob, VerifyTokens};
 pub use kernel::Wakeup;
 pub use listeners::Listener;
 pub use messages::{AppCommand, ControlMessage, Envelope};

@@ -139,6 +139,7 @@ pub(super) fn refusal_of_end(cause: Cause) -> SessionRefusal {
         Cause::Reason(Reason::TokenExpired) => SessionRefusal::TokenExpired,
         Cause::Reason(Reason::AuthTimeout) => SessionRefusal::AuthTimeout,
         Cause::Reason(Reason::AuthBusy) => SessionRefusal::Busy,
+        Cause::Reason(Reason::AuthUnavailable) => SessionRefusal::AuthUnavailable,
         Cause::TooManyOfAddress => SessionRefusal::AddressFull,
         _ => SessionRefusal::Ended,
     }

@@ -13,6 +13,8 @@ pub(in crate::shard) enum SessionRefusal {
     TokenExpired,
     /// The session has not authenticated in time.
     AuthTimeout,
+    /// The application that authenticates clients does not answer.
+    AuthUnavailable,
     /// The session has ended, or ends before it can handle the request.
     Ended,
     /// The request was handled and answered before.
@@ -40,7 +42,10 @@ impl SessionRefusal {
             SessionRefusal::Unknown | SessionRefusal::Ended => 403,
             SessionRefusal::Answered => 409,
             SessionRefusal::TooManyEarly | SessionRefusal::TooManyUnused | SessionRefusal::AddressFull => 429,
-            SessionRefusal::Full | SessionRefusal::Busy | SessionRefusal::GoingAway => 503,
+            SessionRefusal::Full
+            | SessionRefusal::Busy
+            | SessionRefusal::GoingAway
+            | SessionRefusal::AuthUnavailable => 503,
         }
     }
 
@@ -52,6 +57,7 @@ impl SessionRefusal {
             SessionRefusal::TokenInvalid => "token invalid: connect again, with another token\n",
             SessionRefusal::TokenExpired => "token expired: connect again, with another token\n",
             SessionRefusal::AuthTimeout => "authentication timeout: connect again, and send a token\n",
+            SessionRefusal::AuthUnavailable => "authentication unavailable: connect again later\n",
             SessionRefusal::Ended => "the session has ended: connect again, with another sid\n",
             SessionRefusal::Answered => "this seq was answered before: connect again, with another sid\n",
             SessionRefusal::TooManyEarly => "too many requests wait for an earlier seq\n",
@@ -72,6 +78,7 @@ impl SessionRefusal {
             SessionRefusal::TooManyEarly
             | SessionRefusal::TooManyUnused
             | SessionRefusal::Busy
+            | SessionRefusal::AuthUnavailable
             | SessionRefusal::GoingAway => "Retry-After: 1\r\n",
             // RFC 6750, 3: the error tells a client that had a token what is wrong with it.
             SessionRefusal::TokenInvalid | SessionRefusal::TokenExpired => {
@@ -87,7 +94,8 @@ impl SessionRefusal {
 mod tests {
     use super::*;
 
-    const ALL: [SessionRefusal; 13] = [
+    const ALL: [SessionRefusal; 14] = [
+        SessionRefusal::AuthUnavailable,
         SessionRefusal::TokenInvalid,
         SessionRefusal::TokenExpired,
         SessionRefusal::AuthTimeout,
