@@ -482,8 +482,13 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 pub const IDEMPOTENCY_BYTES_MAX: usize = 64 << 20;
 
 /// The maximum number of requests to the back end of the application webhook that are under way. A back end of 50 ms answers
-/// 5,000 a second with them. Further events are answered with 420. One client has a fifth of them at most.
+/// 5,000 a second with them. Further events are answered with 420. One address has a fifth of them at most.
 pub const WEBHOOK_REQUESTS_MAX: usize = 256;
+
+/// The maximum number of clients that the back end of webhook is being asked about because they connect. It is apart from
+/// [`WEBHOOK_REQUESTS_MAX`], so that clients that come back at once leave room for the events of those that are connected. Further
+/// ones wait, within `AUTH_PENDING_MAX`; their addresses take turns.
+pub const WEBHOOK_CONNECTS_MAX: usize = 128;
 
 /// The maximum number of connections to the back end of webhook that are kept open without a request.
 pub const WEBHOOK_IDLE_CONNECTIONS_MAX: usize = 64;

@@ -360,6 +360,8 @@ metrics! {
             "Requests that the application webhook has made to its back end.";
         WebhookFailures = "webhook_failures", "requests",
             "Requests to the back end of webhook that were not answered in time, or with a status of 500 and above.";
+        WebhookUnusable = "webhook_unusable", "requests",
+            "Answers of the back end of webhook to the event connect that could not be used. The log has the reason.";
         WebhookRefused = "webhook_refused", "events",
             "Events and subscriptions that were answered with 420 because too many requests to the back end of webhook \
              were under way.";

@@ -15,6 +15,9 @@ docs/webhooks.md describes both sides. It needs nothing but Python. The settings
     secret-file = "webhook.key"
     paths = "/chat"
 
+A client that is to be known has a session of the web site, as a token or as a cookie: with events = "connect,on,send,gone" and
+auth = "optional", QuickIO asks about it. SESSIONS_FILE has {"session": "user"} as JSON.
+
 A client joins a room: it subscribes to /chat/ROOM with its name as extra data. It then sends {"text": ...} to the same path, which
 all members get with a number and the sender's name.
 """
@@ -28,11 +31,14 @@ import re
 import threading
 import time
 import urllib.request
+from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = pathlib.Path(os.environ.get("SECRET_FILE", "webhook.key")).read_bytes().strip()
 API = os.environ.get("API", "http://127.0.0.1:8090")
 API_KEY = pathlib.Path(os.environ.get("KEY_FILE", "chat.key")).read_text().strip()
+
+SESSIONS_FILE = os.environ.get("SESSIONS_FILE")
 
 # Requests that are signed longer ago may be replays.
 SIGNED_WITHIN = 60
@@ -45,9 +51,23 @@ class Refused(Exception):
     """A refusal with a status and a reason."""
 
 
+def connect(event):
+    """A client connects: it is the user of its session."""
+    session = event["token"]
+    if session is None:
+        cookies = SimpleCookie(event["headers"].get("cookie", ""))
+        session = cookies["session"].value if "session" in cookies else None
+        if session is None:
+            return {"user": None}
+    sessions = json.loads(pathlib.Path(SESSIONS_FILE).read_text()) if SESSIONS_FILE else {}
+    if session not in sessions:
+        raise Refused(401, "there is no such session")
+    return {"user": sessions[session], "expires": int(time.time()) + 3600}
+
+
 def on(event):
     """A client wants to join a room: it is accepted if its name is free."""
-    name = event["data"].get("name") if isinstance(event["data"], dict) else None
+    name = event["data"].get("name") if isinstance(event["data"], dict) else event["user"]
     if not isinstance(name, str) or not re.fullmatch(r"\w{1,20}", name):
         raise Refused(400, "a name has 1 to 20 letters")
     room = rooms.setdefault(event["path"], {"names": {}, "said": 0})
@@ -97,7 +117,7 @@ class Hook(BaseHTTPRequestHandler):
             self.check(body)
             event = json.loads(body)
             with lock:
-                answer = {"on": on, "send": send, "gone": gone}[event["event"]](event)
+                answer = {"connect": connect, "on": on, "send": send, "gone": gone}[event["event"]](event)
             self.reply(200, answer)
         except Refused as refused:
             status, reason = refused.args

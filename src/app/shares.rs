@@ -3,6 +3,7 @@
 
 use crate::client::ClientId;
 use ahash::AHashMap;
+use std::hash::Hash;
 
 /// The part of what is free, as its divisor, that one client may hold. One client alone gets up to a fifth of the limit:
 /// a quarter of what it leaves free.
@@ -14,19 +15,20 @@ const RESERVE: usize = 4;
 /// The number of clients for which an empty table keeps its memory.
 const KEPT_CLIENTS_MAX: usize = 1024;
 
-/// A limit that clients use together, and the part of it that each of them holds.
+/// A limit that clients use together, and the part of it that each of them holds. A client is one connection, or whatever else
+/// `K` names, such as an address.
 ///
 /// - A client may take more while it holds less than a quarter of what is free, or less than `small`.
 /// - When only the last quarter of the limit is free, a client may take something only if it holds nothing.
 ///
 /// Invariant, which [`check`](Shares::check) asserts: `used` is the sum of what the clients hold, and no client is
 /// listed that holds nothing.
-pub struct Shares {
+pub struct Shares<K = ClientId> {
     max: usize,
     /// A client may hold this much as long as the last quarter has not been reached.
     small: usize,
     used: usize,
-    held: AHashMap<ClientId, usize>,
+    held: AHashMap<K, usize>,
 }
 
 /// The reason why a client may not take more.
@@ -38,9 +40,9 @@ pub enum ShareRefusal {
     Share,
 }
 
-impl Shares {
+impl<K: Copy + Eq + Hash> Shares<K> {
     /// Returns a limit of which nothing is used.
-    pub fn new(max: usize, small: usize) -> Shares {
+    pub fn new(max: usize, small: usize) -> Shares<K> {
         Shares { max, small, used: 0, held: AHashMap::new() }
     }
 
@@ -49,23 +51,23 @@ impl Shares {
     /// # Errors
     ///
     /// The reason why it may not.
-    pub fn admit(&self, client: ClientId) -> Result<(), ShareRefusal> {
+    pub fn admit(&self, client: K) -> Result<(), ShareRefusal> {
         self.admit_of(client, self.used)
     }
 
     /// As [`admit`](Shares::admit), if `used` of the limit are used, by others than clients as well.
-    pub fn admit_of(&self, client: ClientId, used: usize) -> Result<(), ShareRefusal> {
+    pub fn admit_of(&self, client: K, used: usize) -> Result<(), ShareRefusal> {
         admit(self.max, self.small, used, self.held.get(&client).copied().unwrap_or_default())
     }
 
     /// Records that a client has taken `n`.
-    pub fn add(&mut self, client: ClientId, n: usize) {
+    pub fn add(&mut self, client: K, n: usize) {
         self.used += n;
         *self.held.entry(client).or_default() += n;
     }
 
     /// Records that a client has given `n` back.
-    pub fn remove(&mut self, client: ClientId, n: usize) {
+    pub fn remove(&mut self, client: K, n: usize) {
         let held = self.held.get_mut(&client).expect("a client gives back only what it holds");
         *held -= n;
         if *held == 0 {

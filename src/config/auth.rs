@@ -120,16 +120,11 @@ fn is_this_host(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Checks that who has to authenticate is able to, and warns of keys that are not used.
-pub(super) fn check(config: &mut Config) -> Result<(), ConfigError> {
-    match (config.auth, config.auth_keys.is_empty()) {
-        (AuthMode::Off, false) => {
-            config.warnings.push(
-                "[[auth-keys]] has no effect, because auth is off; set auth to optional or required".into(),
-            );
-            Ok(())
-        }
-        (AuthMode::Optional | AuthMode::Required, true) => Err(ConfigError::NoAuthKeys),
-        _ => Ok(()),
+/// Warns of keys that are not used. If nobody can authenticate clients, the server finds it: applications may.
+pub(super) fn check(config: &mut Config) {
+    if config.auth == AuthMode::Off && !config.auth_keys.is_empty() {
+        config.warnings.push(
+            "[[auth-keys]] has no effect, because auth is off; set auth to optional or required".into(),
+        );
     }
 }

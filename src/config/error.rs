@@ -37,12 +37,6 @@ pub enum ConfigError {
         location: Location,
     },
 
-    /// Clients may or must authenticate, but no key verifies tokens.
-    #[error(
-        "auth needs keys, but there is no [[auth-keys]] in the settings file; without one no token could be accepted"
-    )]
-    NoAuthKeys,
-
     /// An array of tables on the command line or in the environment.
     #[error(
         "`{name}` is not a flag and not a variable ({location}): write {} into the settings file, a section [[{}]] for each",

@@ -29,7 +29,7 @@ pub(super) fn config(settings: &RawSettings) -> Result<Config, ConfigError> {
         None => {
             check_addresses(&config)?;
             check_tls(&config)?;
-            auth::check(&mut config)?;
+            auth::check(&mut config);
             Ok(config)
         }
     }

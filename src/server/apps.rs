@@ -156,7 +156,7 @@ fn find(name: &str, config: &Config) -> Result<AppSource, ServerError> {
     }
     if name == WEBHOOK {
         let settings = config.app_settings.get(WEBHOOK).cloned().unwrap_or_default();
-        return Ok(AppSource::Webhook(Arc::new(Webhook::new(&settings)?)));
+        return Ok(AppSource::Webhook(Arc::new(Webhook::new(&settings, &config.app_headers)?)));
     }
     let mut known = app::BUNDLED.join(", ");
     if let Some(folder) = &config.app_dir {
@@ -234,6 +234,8 @@ fn worker_config(
 pub(super) struct CheckedApplication {
     pub name: String,
     pub workers: usize,
+    /// The application authenticates clients.
+    pub authenticates: bool,
 }
 
 /// Checks an application without running its code: its file can be read and is of the right kind, and its interpreter
@@ -244,20 +246,25 @@ pub(super) fn check(app: &App, config: &Config) -> Result<CheckedApplication, Se
         return Err(ServerError::NoWorkers { name: app.name.clone() });
     }
     match source {
-        AppSource::Bundled(app) => Ok(CheckedApplication { name: app.name().to_owned(), workers: 0 }),
-        AppSource::Webhook(_) => Ok(CheckedApplication { name: WEBHOOK.to_owned(), workers: 0 }),
+        AppSource::Bundled(app) => {
+            Ok(CheckedApplication { name: app.name().to_owned(), workers: 0, authenticates: false })
+        }
+        AppSource::Webhook(app) => {
+            let authenticates = app.authenticator().is_some();
+            Ok(CheckedApplication { name: WEBHOOK.to_owned(), workers: 0, authenticates })
+        }
         AppSource::Object(file) => {
             let name = app.name.clone();
             let unusable = |error| ServerError::Load { name: name.clone(), file: file.clone(), error };
             c::inspect(&file).map_err(unusable)?;
-            Ok(CheckedApplication { name, workers: 0 })
+            Ok(CheckedApplication { name, workers: 0, authenticates: false })
         }
         AppSource::Script(file, kind) => {
             let worker = worker_config(app, file, kind, config, 0, &Clock::system())?;
             let (name, file) = (worker.name.clone(), worker.file.clone());
             let unusable = |error| ServerError::Workers { name: name.clone(), file: file.clone(), error };
             worker::check_program(&worker).map_err(unusable)?;
-            Ok(CheckedApplication { name, workers: worker.instances })
+            Ok(CheckedApplication { name, workers: worker.instances, authenticates: false })
         }
     }
 }

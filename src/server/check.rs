@@ -2,7 +2,7 @@
 //! found without starting one or running an application. They are safe beside a running server.
 
 use super::admin_password;
-use super::apps;
+use super::apps::{self, CheckedApplication};
 use super::auth;
 use super::error::ServerError;
 use super::listen;
@@ -10,7 +10,7 @@ use super::open;
 use super::resources::Needs;
 use super::shards;
 use super::tls;
-use crate::config::{App, Config};
+use crate::config::{App, AuthMode, Config};
 use crate::limits::WORKERS_MAX;
 use crate::qev::probe::probe;
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub(super) fn run(config: &Config) -> Result<(), ServerError> {
         Ok(kernel) => report.passed(&format!("kernel: Linux {} has what shards need", kernel.release)),
         Err(error) => report.failed("kernel", &error.into()),
     }
-    let workers = check_apps(config, &mut report);
+    let (workers, is_asked) = check_apps(config, &mut report);
     let shards = shards::count(config);
     let needs = Needs::of(config, shards, workers);
     match needs.check() {
@@ -44,7 +44,7 @@ pub(super) fn run(config: &Config) -> Result<(), ServerError> {
     }
     needs.locked_memory_warning().iter().for_each(|warning| report.warn(warning));
     check_certificates(config, &mut report);
-    check_auth(config, &mut report);
+    check_auth(config, is_asked, &mut report);
     check_addresses(config, &mut report);
     check_password(config, &mut report);
     if report.failed == 0 {
@@ -54,14 +54,15 @@ pub(super) fn run(config: &Config) -> Result<(), ServerError> {
     }
 }
 
-/// Returns the number of workers.
-fn check_apps(config: &Config, report: &mut Report) -> usize {
+/// Returns the number of workers, and if an application authenticates clients.
+fn check_apps(config: &Config, report: &mut Report) -> (usize, bool) {
     let mut names = BTreeSet::new();
-    let mut workers = 0;
+    let (mut workers, mut is_asked) = (0, false);
     for app in &config.app {
         match check_app(app, config, &mut names) {
-            Ok(instances) => {
-                workers += instances;
+            Ok(checked) => {
+                workers += checked.workers;
+                is_asked |= checked.authenticates;
                 report.passed(&format!("application {app}"));
             }
             Err(error) => report.failed(&format!("application {app}"), &error),
@@ -79,15 +80,19 @@ fn check_apps(config: &Config, report: &mut Report) -> usize {
             report.warn(&format!("there are settings for an application that does not run: {name}"));
         }
     }
-    workers
+    (workers, is_asked)
 }
 
-fn check_app(app: &App, config: &Config, names: &mut BTreeSet<String>) -> Result<usize, ServerError> {
+fn check_app(
+    app: &App,
+    config: &Config,
+    names: &mut BTreeSet<String>,
+) -> Result<CheckedApplication, ServerError> {
     let checked = apps::check(app, config)?;
     if checked.name == apps::OWN_NAME || !names.insert(checked.name.clone()) {
         return Err(ServerError::SameName { name: checked.name });
     }
-    Ok(checked.workers)
+    Ok(checked)
 }
 
 fn check_certificates(config: &Config, report: &mut Report) {
@@ -104,11 +109,11 @@ fn check_certificates(config: &Config, report: &mut Report) {
     }
 }
 
-fn check_auth(config: &Config, report: &mut Report) {
-    if config.auth_keys.is_empty() {
+fn check_auth(config: &Config, is_asked: bool, report: &mut Report) {
+    if config.auth_keys.is_empty() && (config.auth == AuthMode::Off || is_asked) {
         return;
     }
-    match auth::check(config) {
+    match auth::check(config, is_asked) {
         Ok(warnings) => {
             let ids: Vec<&str> = config.auth_keys.iter().map(|key| key.id.as_str()).collect();
             report.passed(&format!("auth-keys {}", ids.join(", ")));

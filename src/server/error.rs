@@ -46,6 +46,11 @@ pub enum ServerError {
     Unfit,
     #[error("the application {name} cannot start: {error}")]
     App { name: String, error: app::Error },
+    #[error(
+        "the applications {first} and {second} both authenticate clients; only one of a server can, so that it is clear which \
+         one decides"
+    )]
+    TwoAuthenticators { first: String, second: String },
     #[error("{0}")]
     Auth(#[from] AuthError),
     #[error("{0}")]
@@ -98,6 +103,7 @@ impl ServerError {
             | ServerError::Workers { error: StartError::Spawn { .. }, .. }
             | ServerError::Load { .. }
             | ServerError::Auth(_)
+            | ServerError::TwoAuthenticators { .. }
             | ServerError::Tls(_)
             | ServerError::Secret(_)
             | ServerError::LongPassword { .. }

@@ -42,9 +42,7 @@ enum Refused {
 impl Refused {
     fn answer(&self) -> Answer {
         match self {
-            Refused::Token(TokenError::Unavailable) => {
-                Answer::error(503, TokenError::Unavailable.message())
-            }
+            Refused::Token(TokenError::Unavailable) => Answer::error(503, TokenError::Unavailable.message()),
             Refused::Token(error) => Answer::error(401, error.message()),
             Refused::OtherUser => Answer::error(401, "token of another user"),
             Refused::Busy => Answer::error(420, "too many tokens are being verified"),
@@ -141,7 +139,8 @@ impl State {
         };
         let names = &self.protocol.wanted.names;
         let headers = self.facts.get(slot).map_or(&[][..], |facts| &facts.headers);
-        let headers = headers.iter().map(|(place, value)| (names[usize::from(*place)].clone(), value.clone()));
+        let headers =
+            headers.iter().map(|(place, value)| (names[usize::from(*place)].clone(), value.clone()));
         let (shard, generation) = (self.mesh.shard(), connection.generation);
         UnknownClient {
             client: ClientId { shard, slot, generation },

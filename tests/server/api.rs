@@ -55,6 +55,10 @@ impl ApiFiles {
         self.write("quickio.toml", &keys.concat());
     }
 
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
     /// Appends sections to the settings.
     pub fn append_settings(&self, sections: &str) {
         let settings = fs::read_to_string(self.path("quickio.toml")).unwrap();

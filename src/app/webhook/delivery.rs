@@ -2,14 +2,18 @@
 
 use super::breaker::Breaker;
 use super::client::{HookAnswer, HookClient};
-use super::request;
+use super::fair_queue::FairQueue;
+use super::request::{self, Connected};
 use super::settings::WebhookSettings;
-use crate::app::{Answer, Later, LaterDecision, SendCallback};
+use super::shares::{RequestShare, Requester};
+use crate::app::{Answer, AuthAttempt, Later, LaterDecision, SendCallback};
 use crate::client::ClientId;
-use crate::limits::{WEBHOOK_GONE_BATCH, WEBHOOK_GONE_LINGER, WEBHOOK_RETRY_WAIT, WEBHOOK_RETRY_WAIT_MAX};
+use crate::limits::{
+    WEBHOOK_CONNECTS_MAX, WEBHOOK_GONE_BATCH, WEBHOOK_GONE_LINGER, WEBHOOK_RETRY_WAIT, WEBHOOK_RETRY_WAIT_MAX,
+};
 use crate::log::throttle;
 use crate::metrics::{Counter, SharedCounters};
-use crate::qev::control::{Permit, Spawner, sleep};
+use crate::qev::control::{Permit, Permits, Spawner, sleep};
 use futures_channel::mpsc;
 use futures_lite::StreamExt;
 use std::cell::RefCell;
@@ -17,10 +21,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Something that the back end is asked or told. The permits belong to it until it is done.
+/// Something that the back end is asked or told. Shares and permits belong to it until it is done.
 pub(super) enum Job {
-    On { promise: LaterDecision, body: Vec<u8>, permits: [Permit; 2] },
-    Send { promise: Later, body: Vec<u8>, permits: [Permit; 2] },
+    Connect(AuthAttempt),
+    On { promise: LaterDecision, body: Vec<u8>, share: RequestShare },
+    Send { promise: Later, body: Vec<u8>, share: RequestShare },
     Gone { client: ClientId, permit: Permit },
 }
 
@@ -28,6 +33,10 @@ pub(super) enum Job {
 pub(super) struct HookDelivery {
     client: HookClient,
     breaker: RefCell<Breaker>,
+    /// Clients whose authentication waits for its turn.
+    connects: RefCell<FairQueue<Requester, AuthAttempt>>,
+    /// Those that the back end is being asked about.
+    connecting: Permits,
     counters: Arc<SharedCounters>,
     began: Instant,
     spawner: Spawner,
@@ -38,6 +47,8 @@ impl HookDelivery {
         HookDelivery {
             client: HookClient::new(settings, spawner.clone()),
             breaker: RefCell::default(),
+            connects: RefCell::new(FairQueue::new()),
+            connecting: Permits::new(WEBHOOK_CONNECTS_MAX),
             counters,
             began: Instant::now(),
             spawner,
@@ -53,30 +64,79 @@ impl HookDelivery {
             match job {
                 // This never fails: the task that receives them never ends.
                 Job::Gone { client, permit } => drop(ends.unbounded_send((client, permit))),
+                Job::Connect(attempt) => {
+                    let client = attempt.client();
+                    let requester = Requester::new(client.address, client.client);
+                    delivery.connects.borrow_mut().push(requester, attempt);
+                    delivery.connect_next();
+                }
                 job => delivery.spawner.spawn(Rc::clone(&delivery).ask(job)),
             }
         }
     }
 
+    /// Asks about clients whose turn it is, as many at a time as may be.
+    fn connect_next(self: &Rc<Self>) {
+        while let Some(permit) = self.connecting.try_acquire() {
+            let Some(attempt) = self.connects.borrow_mut().pop() else { return };
+            if !attempt.is_late() {
+                self.spawner.spawn(Rc::clone(self).connect(attempt, permit));
+            }
+        }
+    }
+
+    /// Asks who a client is.
+    async fn connect(self: Rc<Self>, attempt: AuthAttempt, permit: Permit) {
+        let answered = self.post("connect", request::connect(attempt.client())).await;
+        match answered.map(|answer| request::connected(answer.status, &answer.body)) {
+            Some(Ok(Connected::Accepted(identity))) => attempt.accept(identity),
+            Some(Ok(Connected::Nobody)) => attempt.accept_nobody(),
+            Some(Ok(Connected::Expired)) => attempt.refuse_expired(),
+            Some(Ok(Connected::Refused(reason))) => {
+                let peer = attempt.client().address;
+                throttle!(
+                    info,
+                    "refused webhook clients",
+                    ?peer,
+                    reason,
+                    "the back end of webhook refuses a client"
+                );
+                attempt.refuse();
+            }
+            Some(Err(problem)) => {
+                self.counters.add(Counter::WebhookUnusable, 1);
+                throttle!(
+                    error,
+                    "unusable webhook answers",
+                    "an answer of the back end of webhook to the event connect cannot be used: {problem}"
+                );
+                attempt.fail();
+            }
+            None => attempt.fail(),
+        }
+        drop(permit);
+        self.connect_next();
+    }
+
     /// Makes one request, and keeps its promise.
     async fn ask(self: Rc<Self>, job: Job) {
         match job {
-            Job::On { promise, body, permits } => {
+            Job::On { promise, body, share } => {
                 let is_accepted = match self.post("on", body).await {
                     Some(answer) => (200..=299).contains(&answer.status),
                     None => false,
                 };
                 decide(promise, is_accepted).await;
-                drop(permits);
+                drop(share);
             }
-            Job::Send { promise, body, permits } => {
+            Job::Send { promise, body, share } => {
                 let answered = self.post("send", body).await;
                 let answer = answered.and_then(|answer| request::answer(answer.status, &answer.body));
                 let failed = || Answer::error(500, "the back end does not answer");
                 keep(promise, answer.unwrap_or_else(failed)).await;
-                drop(permits);
+                drop(share);
             }
-            Job::Gone { .. } => unreachable!("ends are told in batches"),
+            Job::Connect(_) | Job::Gone { .. } => unreachable!("they have queues of their own"),
         }
     }
 

@@ -1,13 +1,14 @@
-//! The bundled application `webhook`: a back end in any language decides about subscriptions, answers events and is told
-//! which clients have disconnected, by HTTP requests that the server makes. docs/webhooks.md describes them.
+//! The bundled application `webhook`: a back end in any language authenticates clients, decides about subscriptions, answers events
+//! and is told which clients have disconnected, by HTTP requests that the server makes. docs/webhooks.md describes them.
 //!
-//! It uses what every application can use: promises (`later`), data of clients whose end is noticed by its `Drop`, and
-//! threads. Requests are made by tasks on a control executor of its own.
+//! It uses what every application can use: an authenticator, promises (`later`), data of clients whose end is noticed by its
+//! `Drop`, and threads. Requests are made by tasks on a control executor of its own.
 //!
 //! | file | content |
 //! | --- | --- |
 //! | `settings` | the settings, and the address |
 //! | `request`, `sign` | the bodies of requests, and their signatures |
+//! | `shares`, `fair_queue` | the share of each address of what is bounded |
 //! | `breaker` | the circuit breaker: when no requests are made |
 //! | `client` | HTTP: connections that are kept, and their requests |
 //! | `delivery` | the tasks: a request for each event, and batches of ends |
@@ -15,25 +16,30 @@
 mod breaker;
 mod client;
 mod delivery;
+mod fair_queue;
 mod request;
 mod settings;
+mod shares;
 mod sign;
 #[cfg(test)]
 mod tests;
 
 pub use settings::WebhookError;
 
-use super::shares::admit;
-use super::{Answer, Application, Context, Decision, Error, Event, Registrar, Server, Subscription};
+use super::{
+    Answer, Application, AuthAttempt, Authenticate, Context, Decision, Error, Event, Registrar, Server,
+    Subscription,
+};
 use crate::client::ClientId;
 use crate::limits::{WEBHOOK_GONE_MAX, WEBHOOK_REQUESTS_MAX};
 use crate::log::throttle;
 use crate::metrics::{Counter, SharedCounters};
-use crate::qev::control::{ControlExecutor, Permit, Permits};
+use crate::qev::control::{ControlExecutor, Permits};
 use delivery::{HookDelivery, Job};
 use futures_channel::mpsc;
 use request::About;
 use settings::{HookEvent, WebhookSettings};
+use shares::{RequestShare, RequestShares};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,30 +56,30 @@ pub struct Webhook {
     executor: Mutex<Option<ControlExecutor>>,
 }
 
-/// The way from the shards to the tasks. Permits bound the number of jobs.
+/// The way from the shards to the tasks. Shares and permits bound the number of jobs; the shards bound that of connects.
 #[derive(Clone)]
 struct Way {
     jobs: mpsc::UnboundedSender<Job>,
-    requests: Permits,
+    requests: RequestShares,
     gone: Permits,
     counters: Arc<SharedCounters>,
 }
 
 impl Webhook {
-    /// Reads the section `[app-settings.webhook]`.
+    /// Reads the section `[app-settings.webhook]`. `app_headers` is the setting `app-headers`.
     ///
     /// # Errors
     ///
     /// A setting is missing or invalid, or the secret cannot be read.
-    pub fn new(settings: &BTreeMap<String, String>) -> Result<Webhook, WebhookError> {
+    pub fn new(settings: &BTreeMap<String, String>, app_headers: &[String]) -> Result<Webhook, WebhookError> {
         let (sender, jobs) = mpsc::unbounded();
         let way = Way {
             jobs: sender,
-            requests: Permits::new(WEBHOOK_REQUESTS_MAX),
+            requests: RequestShares::new(WEBHOOK_REQUESTS_MAX),
             gone: Permits::new(WEBHOOK_GONE_MAX),
             counters: Arc::default(),
         };
-        let settings = WebhookSettings::read(settings)?;
+        let settings = WebhookSettings::read(settings, app_headers)?;
         Ok(Webhook { settings, way, jobs: Mutex::new(Some(jobs)), executor: Mutex::default() })
     }
 
@@ -104,6 +110,12 @@ impl Application for Webhook {
         Ok(())
     }
 
+    fn authenticator(&self) -> Option<Arc<dyn Authenticate>> {
+        let headers = self.settings.connect_headers.clone();
+        let connects = self.settings.has(HookEvent::Connect);
+        connects.then(|| Arc::new(Authenticator { headers, way: self.way.clone() }) as Arc<dyn Authenticate>)
+    }
+
     fn start(&self, _: &Server) -> Result<(), Error> {
         let failed = |error| Error::Failed(format!("the thread for requests cannot be started: {error}"));
         let executor = ControlExecutor::start(THREAD).map_err(failed)?;
@@ -125,11 +137,11 @@ impl Way {
     /// Asks the back end about a subscription.
     fn on(&self, cx: &mut Context<'_>, subscription: Subscription<'_>, tells: bool) -> Decision {
         let client = subscription.client;
-        let Some(permits) = self.permits(cx, client) else { return Decision::Fail(420) };
         let about = About::of(cx, client);
+        let Some(share) = self.share(&about) else { return Decision::Fail(420) };
         let body = request::on(&about, subscription.path, subscription.extra, subscription.data);
         let (decision, promise) = subscription.later(cx);
-        self.push(Job::On { promise, body, permits });
+        self.push(Job::On { promise, body, share });
         self.watch(cx, client, tells);
         decision
     }
@@ -138,42 +150,31 @@ impl Way {
     fn send(&self, cx: &mut Context<'_>, event: Event<'_>, tells: bool) -> Answer {
         let Some(data) = request::checked(event.data) else { return Answer::error(400, "invalid json") };
         let client = event.client;
-        let Some(permits) = self.permits(cx, client) else {
+        let about = About::of(cx, client);
+        let Some(share) = self.share(&about) else {
             return Answer::error(420, "too many requests are under way");
         };
-        let body = request::send(&About::of(cx, client), event.path, event.extra, data);
+        let body = request::send(&about, event.path, event.extra, data);
         let (answer, promise) = event.later(cx);
-        self.push(Job::Send { promise, body, permits });
+        self.push(Job::Send { promise, body, share });
         self.watch(cx, client, tells);
         answer
     }
 
-    /// Returns the permits for a request about a client: one of all, and one of the client's share of them.
-    fn permits(&self, cx: &mut Context<'_>, client: ClientId) -> Option<[Permit; 2]> {
-        let own = &self.known(cx, client).requests;
-        let may_take = admit(WEBHOOK_REQUESTS_MAX, 0, self.requests.taken(), own.taken());
-        let permits = may_take.ok().and_then(|()| Some([self.requests.try_acquire()?, own.try_acquire()?]));
-        if permits.is_none() {
+    /// Returns a place for a request about a client, if its address has not used up its share of them.
+    fn share(&self, about: &About) -> Option<RequestShare> {
+        let share = self.requests.acquire(about.requester()).ok();
+        if share.is_none() {
             self.counters.add(Counter::WebhookRefused, 1);
         }
-        permits
+        share
     }
 
     /// Has the back end told when a client disconnects.
     fn watch(&self, cx: &mut Context<'_>, client: ClientId, tells: bool) {
-        if tells {
-            let way = self;
-            self.known(cx, client).watched.get_or_insert_with(|| Watched { client, way: way.clone() });
+        if tells && cx.client_data::<Watched>(client).is_none() {
+            cx.set_client_data(client, Watched { client, way: self.clone() });
         }
-    }
-
-    /// Returns what is kept of a client.
-    fn known<'c>(&self, cx: &'c mut Context<'_>, client: ClientId) -> &'c mut KnownClient {
-        if cx.client_data::<KnownClient>(client).is_none() {
-            let requests = Permits::new(WEBHOOK_REQUESTS_MAX);
-            cx.set_client_data(client, KnownClient { requests, watched: None });
-        }
-        cx.client_data(client).expect("the data was set")
     }
 
     fn push(&self, job: Job) {
@@ -182,12 +183,21 @@ impl Way {
     }
 }
 
-/// What is kept of a client that has asked for something.
-struct KnownClient {
-    /// Bounds its requests that are under way, and counts them.
-    requests: Permits,
-    /// Present once the back end has heard of the client.
-    watched: Option<Watched>,
+/// Asks the back end who clients are.
+struct Authenticator {
+    /// The headers that say who a client is.
+    headers: Vec<String>,
+    way: Way,
+}
+
+impl Authenticate for Authenticator {
+    fn credential_headers(&self) -> Vec<String> {
+        self.headers.clone()
+    }
+
+    fn authenticate(&self, attempt: AuthAttempt) {
+        self.way.push(Job::Connect(attempt));
+    }
 }
 
 /// A client of which the back end has heard. It is dropped when the client disconnects.

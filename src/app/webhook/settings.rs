@@ -9,21 +9,23 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// The names of all settings.
-const NAMES: [&str; 6] = ["url", "secret-file", "paths", "events", "timeout", "ca-file"];
+const NAMES: [&str; 7] = ["url", "secret-file", "paths", "events", "connect-headers", "timeout", "ca-file"];
 
 /// An event that the back end can be asked about or told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HookEvent {
+    Connect,
     On,
     Send,
     Gone,
 }
 
 impl HookEvent {
-    const ALL: [HookEvent; 3] = [HookEvent::On, HookEvent::Send, HookEvent::Gone];
+    const ALL: [HookEvent; 4] = [HookEvent::Connect, HookEvent::On, HookEvent::Send, HookEvent::Gone];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
+            HookEvent::Connect => "connect",
             HookEvent::On => "on",
             HookEvent::Send => "send",
             HookEvent::Gone => "gone",
@@ -50,6 +52,8 @@ pub(super) struct WebhookSettings {
     pub secret: HookSecret,
     pub paths: Vec<String>,
     events: Vec<HookEvent>,
+    /// The headers that say who a client without a token is.
+    pub connect_headers: Vec<String>,
     pub timeout: Duration,
     /// The file with the authorities that certificates of the back end must come from, or `None` for those of the host.
     pub ca_file: Option<PathBuf>,
@@ -61,7 +65,8 @@ pub enum WebhookError {
     #[error("the application webhook needs the setting `{0}` in [app-settings.webhook]")]
     Missing(&'static str),
     #[error(
-        "the application webhook has no setting `{0}`; there are url, secret-file, paths, events, timeout and ca-file"
+        "the application webhook has no setting `{0}`; there are url, secret-file, paths, events, connect-headers, \
+         timeout and ca-file"
     )]
     Unknown(String),
     #[error("url of [app-settings.webhook] cannot be `{0}`: write http://HOST/PATH or https://HOST/PATH")]
@@ -71,9 +76,17 @@ pub enum WebhookError {
     )]
     Paths(String),
     #[error(
-        "events of [app-settings.webhook] cannot be `{0}`: write some of on, send and gone, with commas between them"
+        "events of [app-settings.webhook] cannot be `{0}`: write some of connect, on, send and gone, with commas between \
+         them"
     )]
     Events(String),
+    #[error(
+        "connect-headers of [app-settings.webhook] cannot have `{0}`: write names of headers that the setting app-headers has \
+         too, with commas between them"
+    )]
+    ConnectHeaders(String),
+    #[error("connect-headers of [app-settings.webhook] has no effect, because events does not have connect")]
+    UnusedHeaders,
     #[error("timeout of [app-settings.webhook] cannot be `{0}`: write 1ms to 60s, such as 500ms or 2s")]
     Timeout(String),
     #[error("cannot read {} (secret-file of [app-settings.webhook]): {source}", .path.display())]
@@ -91,7 +104,11 @@ pub enum WebhookError {
 }
 
 impl WebhookSettings {
-    pub(super) fn read(settings: &BTreeMap<String, String>) -> Result<WebhookSettings, WebhookError> {
+    /// Reads the settings. `app_headers` is the setting `app-headers`.
+    pub(super) fn read(
+        settings: &BTreeMap<String, String>,
+        app_headers: &[String],
+    ) -> Result<WebhookSettings, WebhookError> {
         if let Some(unknown) = settings.keys().find(|name| !NAMES.contains(&name.as_str())) {
             return Err(WebhookError::Unknown(unknown.clone()));
         }
@@ -103,11 +120,23 @@ impl WebhookSettings {
             Ok(secret) => HookSecret::new(secret.trim_ascii()).ok_or(WebhookError::ShortSecret(path))?,
             Err(source) => return Err(WebhookError::Secret { path, source }),
         };
+        let events = events(given("events").unwrap_or("on,send,gone"))?;
+        let has_paths = events.contains(&HookEvent::On) || events.contains(&HookEvent::Send);
+        let paths = match given("paths") {
+            None if !has_paths => Vec::new(),
+            given => paths(given.ok_or(WebhookError::Missing("paths"))?)?,
+        };
+        let connect_headers = match given("connect-headers") {
+            None => vec![COOKIE.to_owned()],
+            Some(_) if !events.contains(&HookEvent::Connect) => return Err(WebhookError::UnusedHeaders),
+            Some(names) => connect_headers(names, app_headers)?,
+        };
         Ok(WebhookSettings {
             url: HookUrl::parse(url).ok_or_else(|| WebhookError::Url(url.to_owned()))?,
             secret,
-            paths: paths(needed("paths")?)?,
-            events: events(given("events").unwrap_or("on,send,gone"))?,
+            paths,
+            events,
+            connect_headers,
             timeout: timeout(given("timeout").unwrap_or("1s"))?,
             ca_file: given("ca-file").map(PathBuf::from),
         })
@@ -141,6 +170,19 @@ fn paths(text: &str) -> Result<Vec<String>, WebhookError> {
     let paths: Vec<String> = text.split(',').map(|path| path.trim().to_owned()).collect();
     let is_path = |path: &String| path.len() > 1 && path.starts_with('/');
     if paths.iter().all(is_path) { Ok(paths) } else { Err(WebhookError::Paths(text.to_owned())) }
+}
+
+/// The header that says who a client is, if the settings do not name others.
+const COOKIE: &str = "cookie";
+
+/// Parses names of headers, of which there may be none.
+fn connect_headers(text: &str, app_headers: &[String]) -> Result<Vec<String>, WebhookError> {
+    let names = text.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
+    let is_kept = |name: String| match app_headers.iter().any(|kept| kept.eq_ignore_ascii_case(&name)) {
+        true => Ok(name),
+        false => Err(WebhookError::ConnectHeaders(name)),
+    };
+    names.map(is_kept).collect()
 }
 
 fn events(text: &str) -> Result<Vec<HookEvent>, WebhookError> {
@@ -182,6 +224,11 @@ mod tests {
         for wrong in ["", "/", "chat", "/chat,", "/a,,/b"] {
             assert!(paths(wrong).is_err(), "{wrong}");
         }
+        let kept = ["Cookie".to_owned(), "x-user".to_owned()];
+        assert_eq!(connect_headers("cookie, X-User", &kept).unwrap(), ["cookie", "x-user"]);
+        assert!(connect_headers("", &kept).unwrap().is_empty(), "only tokens are asked about");
+        assert!(connect_headers("origin", &kept).unwrap_err().to_string().contains("`origin`"));
+        assert_eq!(events("connect").unwrap(), [HookEvent::Connect]);
         assert_eq!(events("gone, on").unwrap(), [HookEvent::Gone, HookEvent::On]);
         assert!(events("on,off").is_err() && events("").is_err());
         assert_eq!(timeout("250ms").unwrap(), Duration::from_millis(250));
@@ -196,7 +243,7 @@ mod tests {
         let read = |pairs: &[(&str, &str)]| {
             let settings =
                 pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            WebhookSettings::read(&settings).map(|_| ()).unwrap_err().to_string()
+            WebhookSettings::read(&settings, &[]).map(|_| ()).unwrap_err().to_string()
         };
         assert!(read(&[]).contains("needs the setting `url`"));
         assert!(read(&[("url", "http://a/"), ("secret-file", "/nowhere")]).contains("cannot read /nowhere"));

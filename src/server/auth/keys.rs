@@ -14,6 +14,12 @@ const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// The reason why the keys of the settings cannot be used. Each names the setting and the file.
 #[derive(Debug, Error)]
 pub enum AuthError {
+    #[error(
+        "auth needs keys, or an application that knows clients, but there is no [[auth-keys]] in the settings file, and no \
+         application that authenticates: add a key, or the event connect to events of [app-settings.webhook], or set auth to \
+         off"
+    )]
+    Nobody,
     #[error("{0}")]
     Secret(#[from] SecretError),
     #[error(
@@ -78,8 +84,15 @@ pub(super) fn load(config: &Config) -> Result<LoadedKeys, AuthError> {
     Ok(loaded)
 }
 
+/// Checks that somebody can authenticate: there is a key, or an application that does (`is_asked`).
+pub(super) fn check_any(config: &Config, is_asked: bool) -> Result<(), AuthError> {
+    let is_any = is_asked || !config.auth_keys.is_empty();
+    if is_any { Ok(()) } else { Err(AuthError::Nobody) }
+}
+
 /// Checks the keys as far as possible without a server. Returns warnings.
-pub(in crate::server) fn check(config: &Config) -> Result<Vec<String>, AuthError> {
+pub(in crate::server) fn check(config: &Config, is_asked: bool) -> Result<Vec<String>, AuthError> {
+    check_any(config, is_asked)?;
     load(config).map(|loaded| loaded.warnings)
 }
 

@@ -1,4 +1,5 @@
-//! The keys that verify the tokens of clients, and the thread that verifies those whose algorithm is slow.
+//! The keys that verify the tokens of clients, the thread that verifies those whose algorithm is slow, and the application that
+//! is asked about those that no key is for.
 //!
 //! | file | content |
 //! | --- | --- |
@@ -6,21 +7,29 @@
 //! | `store` | the keys in use: those of files, and those that were fetched last |
 //! | `fetch` | fetching of published key sets, on the control executor |
 //! | `verifier` | the thread that verifies tokens |
+//! | `asked` | the clients that an application is asked about |
+//! | `results` | the way of results to the shards |
 
+mod asked;
 mod fetch;
 mod keys;
+mod results;
 mod store;
 mod verifier;
 
+pub(super) use self::asked::authenticator;
 pub use self::keys::AuthError;
 pub(super) use self::keys::check;
 
+use self::asked::AskedClients;
 use self::fetch::FetchRequests;
 use self::store::KeyStore;
 use self::verifier::Verifier;
 use super::mailboxes::Mailboxes;
+use crate::app::Authenticate;
 use crate::config::{AuthMode, Config};
 use crate::identity::KeySet;
+use crate::limits::AUTH_PENDING_MAX;
 use crate::qev::control::ControlExecutor;
 use crate::shard::{AuthParts, ControlMessage, VerifyTokens};
 use std::io;
@@ -30,6 +39,8 @@ use std::sync::Arc;
 pub(super) struct AuthService {
     store: Arc<KeyStore>,
     verifier: Arc<Verifier>,
+    /// The headers that say who a client is, by their places in `app-headers`, if an application is asked.
+    asks: Option<Arc<[u8]>>,
 }
 
 /// Returns the keys of files that the settings name. Those of addresses are not fetched: the set then
@@ -62,21 +73,38 @@ impl KeyPublisher {
 }
 
 impl AuthService {
-    /// Loads the keys of the settings. Returns `None` if nobody can authenticate.
-    pub fn load(config: &Config, shards: usize) -> Result<Option<AuthService>, AuthError> {
+    /// Loads the keys of the settings. Returns `None` if nobody can authenticate. `authenticator`: the application that is asked
+    /// about what no key verifies.
+    pub fn load(
+        config: &Config,
+        shards: usize,
+        authenticator: Option<Arc<dyn Authenticate>>,
+    ) -> Result<Option<AuthService>, AuthError> {
         if config.auth == AuthMode::Off {
+            if authenticator.is_some() {
+                tracing::warn!(
+                    "an application authenticates clients, but is never asked, because auth is off; set auth to optional or \
+                     required"
+                );
+            }
             return Ok(None);
         }
         let loaded = keys::load(config)?;
+        keys::check_any(config, authenticator.is_some())?;
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let store = Arc::new(KeyStore::new(loaded));
-        let verifier = Arc::new(Verifier::new(Arc::clone(&store), shards, config.auth_cache_bytes_max));
-        Ok(Some(AuthService { store, verifier }))
+        let asks = authenticator.as_deref().map(|authenticator| credential_places(authenticator, config));
+        let asked = authenticator.map(|authenticator| {
+            AskedClients::new(authenticator, config.auth_timeout, shards * AUTH_PENDING_MAX)
+        });
+        let verifier = Verifier::new(Arc::clone(&store), shards, config.auth_cache_bytes_max, asked);
+        Ok(Some(AuthService { store, verifier: Arc::new(verifier), asks }))
     }
 
     /// Returns what shards need for tokens.
     pub fn parts(&self) -> AuthParts {
-        AuthParts { keys: self.store.keys(), verifier: Arc::clone(&self.verifier) as Arc<dyn VerifyTokens> }
+        let verifier = Arc::clone(&self.verifier) as Arc<dyn VerifyTokens>;
+        AuthParts { keys: self.store.keys(), verifier, asks: self.asks.clone() }
     }
 
     /// Starts the thread that verifies tokens.
@@ -97,7 +125,8 @@ impl AuthService {
 
     /// Loads the keys of files again. If one cannot be used, all that were loaded before stay in use.
     pub fn reload(&self, config: &Config, mailboxes: &Arc<Mailboxes>) -> Result<(), AuthError> {
-        let loaded = keys::load(config).inspect_err(|error| {
+        let checked = keys::check_any(config, self.asks.is_some());
+        let loaded = checked.and_then(|()| keys::load(config)).inspect_err(|error| {
             tracing::error!(
                 "the keys of tokens were not reloaded; those that were loaded before stay in use: {error}"
             );
@@ -118,4 +147,12 @@ impl AuthService {
         self.verifier.request_fetch();
         Ok(())
     }
+}
+
+/// Returns the places in `app-headers` of the headers that say who a client is.
+fn credential_places(authenticator: &dyn Authenticate, config: &Config) -> Arc<[u8]> {
+    let names = authenticator.credential_headers();
+    let is_credential = |name: &str| names.iter().any(|other| other.eq_ignore_ascii_case(name));
+    let places = config.app_headers.iter().enumerate().filter(|(_, name)| is_credential(name));
+    places.map(|(place, _)| place as u8).collect()
 }

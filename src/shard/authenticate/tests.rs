@@ -4,7 +4,7 @@
 use crate::app::Decision;
 use crate::config::{AuthMode, Config};
 use crate::identity::testing::TestSigner;
-use crate::identity::{Algorithm, KeySet, OpenToken, Seen, TokenError, TokenPolicy};
+use crate::identity::{Algorithm, Flaw, Identity, KeySet, OpenToken, Seen, TokenError, TokenPolicy};
 use crate::limits::{
     AUTH_HELD_BYTES_MAX, AUTH_PENDING_ADDRESS_MAX, AUTH_REFUSED_MAX, AUTH_RELEASED_PER_TURN_MAX,
     INCOMPLETE_BYTES_MIN,
@@ -13,7 +13,7 @@ use crate::metrics::{Counter, Gauge};
 use crate::protocol::OHAI;
 use crate::protocol::websocket::frame::Opcode;
 use crate::rules::{Access, Rule, RuleSet};
-use crate::shard::auth::{AuthParts, VerifiedToken, VerifyJob, VerifyTokens};
+use crate::shard::auth::{AuthParts, VerifiedAs, VerifiedToken, VerifyJob, VerifyTokens};
 use crate::shard::messages::ControlMessage;
 use crate::shard::testing::{FnApp, Peer, World, address, client_frame};
 use std::sync::{Arc, Mutex};
@@ -49,10 +49,18 @@ impl AuthWorld {
     }
 
     fn with_shards(mode: AuthMode, shards: usize) -> AuthWorld {
-        AuthWorld::with_config(Config { auth: mode, ..Config::default() }, shards)
+        let config = Config { auth: mode, ..Config::default() };
+        AuthWorld::with_config(config, shards, None)
     }
 
-    fn with_config(config: Config, shards: usize) -> AuthWorld {
+    /// A world whose clients an application is asked about: about tokens without a key, and about those with a cookie.
+    fn asking(mode: AuthMode) -> AuthWorld {
+        let app_headers = vec!["origin".to_owned(), "cookie".to_owned()];
+        let config = Config { auth: mode, app_headers, ..Config::default() };
+        AuthWorld::with_config(config, 1, Some(Arc::new([1])))
+    }
+
+    fn with_config(config: Config, shards: usize, asks: Option<Arc<[u8]>>) -> AuthWorld {
         let (fast, slow) = (TestSigner::new(Algorithm::Hs256), TestSigner::new(Algorithm::EdDsa));
         let policy = TokenPolicy { leeway: 5, ..TokenPolicy::default() };
         let keys = Arc::new(KeySet::new([fast.verifier("fast"), slow.verifier("slow")], policy));
@@ -63,7 +71,7 @@ impl AuthWorld {
             registrar.event("/open").on(|_, _| Decision::Accept).register()?;
             registrar.event("/team").children().on(|_, _| Decision::Accept).register()
         });
-        let parts = AuthParts { keys: Arc::clone(&keys), verifier };
+        let parts = AuthParts { keys: Arc::clone(&keys), verifier, asks };
         let world = World::with_auth(shards, config, vec![Arc::new(app)], parts);
         AuthWorld { world, fast, slow, keys, jobs }
     }
@@ -96,9 +104,11 @@ impl AuthWorld {
 
     /// Verifies a token, as the server's thread does.
     fn verified(&self, job: &VerifyJob) -> VerifiedToken {
-        job.verified(self.keys.open(&job.token).and_then(|open: OpenToken<'_>| {
+        let (_, token) = job.token.as_ref().expect("the job has a token");
+        job.verified(self.keys.open(token).and_then(|open: OpenToken<'_>| {
             let identity = open.verify(&self.keys, unix_now())?;
-            Ok::<_, TokenError>(Seen { identity: Arc::new(identity), key: open.key_mark() })
+            let seen = Seen { identity: Arc::new(identity), key: open.key_mark() };
+            Ok::<_, TokenError>(VerifiedAs::Token(seen))
         }))
     }
 
@@ -106,6 +116,14 @@ impl AuthWorld {
     fn verify_next(&mut self) {
         let job = self.jobs.0.lock().unwrap().remove(0);
         let verified = self.verified(&job);
+        self.world.send_control(usize::from(job.shard), ControlMessage::TokenVerified(Box::new(verified)));
+        self.world.run_until_idle();
+    }
+
+    /// Has the oldest job decided, as an application does.
+    fn decide_next(&mut self, decision: Result<VerifiedAs, TokenError>) {
+        let job = self.jobs.0.lock().unwrap().remove(0);
+        let verified = job.verified(decision);
         self.world.send_control(usize::from(job.shard), ControlMessage::TokenVerified(Box::new(verified)));
         self.world.run_until_idle();
     }
@@ -416,7 +434,7 @@ fn what_is_held_for_a_token_is_bounded() {
 fn what_is_held_for_all_tokens_is_bounded() {
     const ROOM: usize = 256 << 10;
     let config = Config { auth: AuthMode::Required, incomplete_bytes_max: Some(ROOM), ..Config::default() };
-    let mut of = AuthWorld::with_config(config, 1);
+    let mut of = AuthWorld::with_config(config, 1, None);
     let peers: Vec<Peer> = (0..40).map(|_| of.world.connect_raw(0)).collect();
     let event = format!("/echo:2=\"{}\"", "x".repeat(1000));
     let events = AUTH_HELD_BYTES_MAX / 1100;
@@ -827,4 +845,129 @@ fn applications_see_the_user() {
     let slot = state.identities.connections_of("7").next().expect("the user has a connection");
     assert_eq!(state.identity(slot).map(|identity| &*identity.user), Some("7"));
     assert_eq!(state.identities.connections_of("8").count(), 0);
+}
+
+fn vouched(user: &str, expires: Option<u64>) -> Result<VerifiedAs, TokenError> {
+    Ok(VerifiedAs::Vouched(Arc::new(Identity::vouched(user, expires, None, None).unwrap())))
+}
+
+/// A request for a WebSocket with these headers, and the first message on it.
+fn upgrade_with(headers: &str) -> Vec<u8> {
+    let head = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n"
+    );
+    [head.into_bytes(), client_frame(Opcode::Text, OHAI.as_bytes())].concat()
+}
+
+#[test]
+fn an_application_is_asked_about_tokens_without_a_key() {
+    let mut of = AuthWorld::asking(AuthMode::Required);
+    let peer = of.world.connect_raw(0);
+    for (token, decision, answer) in [
+        ("opaque", Err(TokenError::Invalid(Flaw::Refused)), (401, "token invalid")),
+        ("opaque", Err(TokenError::Expired), (401, "token expired")),
+        ("opaque", Err(TokenError::Unavailable), (503, "authentication unavailable")),
+        ("opaque", vouched("7", Some(unix_now() - 60)), (401, "token expired")),
+        ("opaque", Ok(VerifiedAs::Nobody), (401, "token invalid")),
+    ] {
+        assert_eq!(of.auth(peer, token), "", "the application decides");
+        assert_eq!(of.say(peer, "/echo:9=1"), [""; 0], "events wait meanwhile");
+        {
+            let jobs = of.jobs.0.lock().unwrap();
+            let client = jobs[0].client.as_ref().unwrap();
+            assert_eq!((client.transport, client.headers.len()), ("raw", 0));
+            assert_eq!(jobs[0].token.as_ref().map(|(_, token)| &**token), Some("opaque"));
+        }
+        of.decide_next(decision);
+        let answers = of.world.take_raw_messages(peer);
+        assert_eq!(answers, [answered(1, answer.0, answer.1), answered(9, 401, "authenticate first")]);
+    }
+    assert_eq!((of.counter(Counter::AuthRefusedApp), of.counter(Counter::AuthUnavailable)), (2, 1));
+    of.auth(peer, "opaque");
+    of.decide_next(vouched("7", Some(unix_now() + 60)));
+    assert!(of.world.take_raw_messages(peer)[0].contains(r#""user":"7""#));
+    assert_eq!(of.gauge(Gauge::AuthSeenBytes), 0, "what an application says is asked again");
+    // Another token of the user renews the identity, one of another user is refused.
+    of.auth(peer, "opaque");
+    of.decide_next(vouched("8", None));
+    assert_eq!(of.world.take_raw_messages(peer), [answered(1, 401, "token of another user")]);
+    // Those that a key is for are not asked about, even if they are forged.
+    let forged = format!("{}.{}", of.token("7", 60).rsplit_once('.').unwrap().0, "A".repeat(43));
+    assert_eq!(of.auth(peer, &forged), answered(1, 401, "token invalid"));
+    let token = of.token("7", 60);
+    assert!(of.auth(peer, &token).contains("200"));
+    assert!(of.jobs.0.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_failing_application_does_not_end_connections_that_try_again() {
+    let mut of = AuthWorld::asking(AuthMode::Optional);
+    let peer = of.world.connect_raw(0);
+    for _ in 0..2 * AUTH_REFUSED_MAX {
+        of.auth(peer, "opaque");
+        of.decide_next(Err(TokenError::Unavailable));
+    }
+    assert!(!of.world.is_stream_ended(peer));
+    for _ in 0..=AUTH_REFUSED_MAX {
+        of.auth(peer, "opaque");
+        of.decide_next(Err(TokenError::Invalid(Flaw::Refused)));
+    }
+    assert!(of.world.is_stream_ended(peer), "it has tried too many bad tokens");
+}
+
+#[test]
+fn an_application_is_asked_about_a_cookie_without_a_token() {
+    let mut of = AuthWorld::asking(AuthMode::Optional);
+    let connect = |of: &mut AuthWorld, headers: &str| {
+        let peer = of.world.connect(0);
+        of.world.send_bytes(peer, &upgrade_with(headers));
+        of.world.run_until_idle();
+        peer
+    };
+    let waiting = |of: &AuthWorld| of.jobs.0.lock().unwrap().len();
+    connect(&mut of, "Origin: https://a\r\n");
+    connect(&mut of, "Authorization: Basic eA==\r\n");
+    assert_eq!(waiting(&of), 0, "nothing says who they are");
+    let known = connect(&mut of, "Cookie: s=1\r\nOrigin: https://a\r\n");
+    {
+        let jobs = of.jobs.0.lock().unwrap();
+        let client = jobs[0].client.as_ref().unwrap();
+        let headers: Vec<(&str, &str)> =
+            client.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(
+            (client.transport, headers),
+            ("websocket", vec![("origin", "https://a"), ("cookie", "s=1")])
+        );
+        assert!(jobs[0].token.is_none());
+    }
+    of.decide_next(vouched("7", None));
+    assert_eq!((of.gauge(Gauge::ClientsAuthenticated), of.world.is_stream_ended(known)), (1, false));
+    let nobody = connect(&mut of, "Cookie: s=2\r\n");
+    of.decide_next(Ok(VerifiedAs::Nobody));
+    assert_eq!((of.gauge(Gauge::ClientsAuthenticated), of.world.is_stream_ended(nobody)), (1, false));
+    assert_eq!(of.counter(Counter::AuthNobody), 1);
+    for (error, code, reason) in [
+        (TokenError::Invalid(Flaw::Refused), [0x03, 0xF0], "token invalid"),
+        (TokenError::Unavailable, [0x03, 0xF5], "authentication unavailable; try again later"),
+    ] {
+        let refused = connect(&mut of, "Cookie: s=3\r\n");
+        of.world.take_bytes(refused);
+        of.decide_next(Err(error));
+        let close = of.world.take_bytes(refused);
+        assert_eq!((&close[2..4], &close[4..]), (&code[..], reason.as_bytes()));
+    }
+}
+
+#[test]
+fn nobody_has_as_much_time_to_authenticate_as_others() {
+    let mut of = AuthWorld::asking(AuthMode::Required);
+    let peer = of.world.connect(0);
+    of.world.send_bytes(peer, &upgrade_with("Cookie: s=1\r\n"));
+    of.world.run_seconds(4);
+    of.decide_next(Ok(VerifiedAs::Nobody));
+    assert!(!of.world.is_stream_ended(peer));
+    of.world.take_bytes(peer);
+    of.world.run_seconds(7);
+    assert_eq!(&of.world.take_bytes(peer)[4..], b"authentication timeout");
 }
