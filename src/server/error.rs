@@ -103,6 +103,7 @@ impl ServerError {
             | ServerError::Workers { error: StartError::Spawn { .. }, .. }
             | ServerError::Load { .. }
             | ServerError::Auth(_)
+            | ServerError::Webhook(_)
             | ServerError::TwoAuthenticators { .. }
             | ServerError::Tls(_)
             | ServerError::Secret(_)
