@@ -5,7 +5,7 @@ use crate::app::c::{self, CApplication};
 use crate::app::webhook::Webhook;
 use crate::app::worker::{self, LinkLimits, WorkerClock, WorkerConfig, WorkerKind, WorkingFolder};
 use crate::app::worker_app::WorkerApplication;
-use crate::app::{self, Application};
+use crate::app::{self, Application, Authenticate};
 use crate::config::{self, App, Config};
 use crate::limits::WORKERS_MAX;
 use crate::metrics::SharedCounters;
@@ -122,6 +122,21 @@ impl LoadedApplications {
             tracing::warn!("there are settings for an application that does not run: {name}");
         }
     }
+}
+
+/// Returns what authenticates clients, if one of the applications does.
+pub(super) fn authenticator(
+    apps: &[Arc<dyn Application>],
+) -> Result<Option<Arc<dyn Authenticate>>, ServerError> {
+    let mut found: Option<(&str, Arc<dyn Authenticate>)> = None;
+    for app in apps {
+        let Some(authenticator) = app.authenticator() else { continue };
+        if let Some((first, _)) = found {
+            return Err(ServerError::TwoAuthenticators { first: first.into(), second: app.name().into() });
+        }
+        found = Some((app.name(), authenticator));
+    }
+    Ok(found.map(|(_, authenticator)| authenticator))
 }
 
 /// The name of the bundled application that needs settings.

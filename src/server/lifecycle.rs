@@ -2,8 +2,8 @@
 
 use super::admin_password;
 use super::api::ApiService;
-use super::apps::LoadedApplications;
-use super::auth::{self, AuthError, AuthService};
+use super::apps::{self, LoadedApplications};
+use super::auth::{AuthError, AuthService};
 use super::error::ServerError;
 use super::listen::{self, BoundListeners};
 use super::notify::ServiceManager;
@@ -144,7 +144,7 @@ impl RunningServer {
         let needs = Needs::of(&config, shards::count(&config), instances);
         needs.check()?;
         let mut tls = TlsService::load(&config)?;
-        let auth = AuthService::load(&config, shards::count(&config), auth::authenticator(&loaded.apps())?)?;
+        let auth = AuthService::load(&config, shards::count(&config), apps::authenticator(&loaded.apps())?)?;
         let password = admin_password::read(&config)?;
         for warning in admin_password::warnings(&config, password.as_ref()) {
             tracing::warn!("{warning}");

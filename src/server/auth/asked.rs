@@ -1,29 +1,13 @@
 //! What an application is asked about: clients whose tokens no key verifies, or that are known by a header.
 
 use super::results::Results;
-use crate::app::{Application, AttemptEnd, AuthAttempt, Authenticate, UnknownClient};
+use crate::app::{AttemptEnd, AuthAttempt, Authenticate, UnknownClient};
 use crate::identity::{Identity, TokenError};
-use crate::server::error::ServerError;
 use crate::shard::{VerifiedAs, VerifyJob};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Returns what authenticates clients, if one of the applications does.
-pub(in crate::server) fn authenticator(
-    apps: &[Arc<dyn Application>],
-) -> Result<Option<Arc<dyn Authenticate>>, ServerError> {
-    let mut found: Option<(&str, Arc<dyn Authenticate>)> = None;
-    for app in apps {
-        let Some(authenticator) = app.authenticator() else { continue };
-        if let Some((first, _)) = found {
-            return Err(ServerError::TwoAuthenticators { first: first.into(), second: app.name().into() });
-        }
-        found = Some((app.name(), authenticator));
-    }
-    Ok(found.map(|(_, authenticator)| authenticator))
-}
 
 /// A client that the application has been asked about. The job is taken with the decision.
 struct AskedClient {

@@ -17,7 +17,6 @@ mod results;
 mod store;
 mod verifier;
 
-pub(super) use self::asked::authenticator;
 pub use self::keys::AuthError;
 pub(super) use self::keys::check;
 
