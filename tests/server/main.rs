@@ -15,6 +15,7 @@ mod floods;
 #[path = "../fuzz/mod.rs"]
 mod fuzz;
 mod handshake;
+mod history;
 mod hostile;
 mod http;
 mod http_hostile;

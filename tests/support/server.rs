@@ -139,10 +139,7 @@ impl Server {
 
     /// Connects a client over any transport.
     pub fn conversation(&self, transport: Transport) -> Box<dyn Conversation> {
-        match transport {
-            Transport::Raw | Transport::WebSocket => Box::new(self.client(transport)),
-            Transport::Poll | Transport::Stream => Box::new(self.http_client(transport)),
-        }
+        converse(self.address(), transport)
     }
 
     /// Moves the manual clock, and waits until every shard has handled the timers that are due then.
@@ -339,5 +336,13 @@ impl Stats {
     /// Returns the statistics of each shard.
     pub fn shards(&self) -> impl Iterator<Item = &Value> {
         self.0["shards"].as_array().expect("a list of shards").iter()
+    }
+}
+
+/// Connects a client of the server at this address over any transport. Threads can do so without the [`Server`].
+pub fn converse(address: &str, transport: Transport) -> Box<dyn Conversation> {
+    match transport {
+        Transport::Raw | Transport::WebSocket => Box::new(Client::open(address, transport)),
+        Transport::Poll | Transport::Stream => Box::new(HttpClient::open(address, transport)),
     }
 }
