@@ -1,11 +1,17 @@
 //! The way back to the shards: results of verifications, from any thread.
 
-use super::verifier::VerifierMessage;
 use crate::identity::TokenError;
 use crate::server::mailboxes::Mailboxes;
 use crate::shard::{ControlMessage, VerifiedAs, VerifyJob};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// A message for the thread of the verifier.
+pub(super) enum VerifierMessage {
+    Token(VerifyJob),
+    /// The keys may have changed, a fetch may have ended, or results wait.
+    Look,
+}
 
 /// The way of results to the shards.
 pub(super) struct Results {

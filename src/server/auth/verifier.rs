@@ -3,7 +3,7 @@
 
 use super::asked::AskedClients;
 use super::fetch::{FetchGate, FetchRequests};
-use super::results::Results;
+use super::results::{Results, VerifierMessage};
 use super::store::KeyStore;
 use crate::identity::{Flaw, KeySet, Seen, SeenTokens, TokenError};
 use crate::limits::AUTH_PENDING_MAX;
@@ -23,13 +23,6 @@ const FETCH_WAIT: Duration = Duration::from_secs(10);
 
 /// How often tokens that wait for a key are looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// A message for the thread.
-pub(super) enum VerifierMessage {
-    Token(VerifyJob),
-    /// The keys may have changed, a fetch may have ended, or results wait.
-    Look,
-}
 
 /// The handle of the thread. The thread ends with the process.
 pub(super) struct Verifier {
