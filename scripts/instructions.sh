@@ -10,7 +10,8 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 readonly few=200 many=1200
-readonly scenarios=(fanout fanout-burst ping ping-burst broadcast broadcast-burst)
+readonly scenarios=(fanout fanout-burst fanout-history fanout-history-burst ping ping-burst broadcast broadcast-burst
+    broadcast-history recovery)
 readonly work=$PWD/target/instructions
 
 main() {
@@ -22,7 +23,7 @@ main() {
     local ours base=
     ours=$(build .)
     if [[ $# -gt 0 ]]; then base=$(build_base "$1"); fi
-    printf '%-18s %14s' scenario instructions
+    printf '%-22s %14s' scenario instructions
     if [[ -n $base ]]; then printf ' %14s %7s' "at $1" ratio; fi
     printf '\n'
     local scenario
@@ -34,10 +35,13 @@ main() {
 report() {
     local count before
     count=$(per_turn "$2" "$1")
-    printf '%-18s %14d' "$1" "$count"
+    printf '%-22s %14d' "$1" "$count"
     if [[ -n $3 ]]; then
         before=$(per_turn "$3" "$1")
-        printf ' %14d %7s' "$before" "$(awk "BEGIN { printf \"%.3f\", $count / $before }")"
+        # The base may not have the scenario.
+        if ((before > 0)); then
+            printf ' %14d %7s' "$before" "$(awk "BEGIN { printf \"%.3f\", $count / $before }")"
+        fi
     fi
     printf '\n'
 }
@@ -54,7 +58,7 @@ build_base() {
     local tree=$work/base
     git worktree remove --force "$tree" 2>/dev/null || true
     git worktree add --quiet --detach "$tree" "$1"
-    cp benches/turns.rs "$tree/benches/turns.rs"
+    [[ -f $tree/benches/turns.rs ]] || cp benches/turns.rs "$tree/benches/turns.rs"
     if ! grep -q 'name = "turns"' "$tree/Cargo.toml"; then
         printf '\n[[bench]]\nname = "turns"\nharness = false\n' >>"$tree/Cargo.toml"
     fi

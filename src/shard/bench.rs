@@ -9,6 +9,7 @@ use crate::app::relay::Relay;
 use crate::app::{Application, Command, Json, Post, Server};
 use crate::config::{AuthMode, Config, ListenKind};
 use crate::event::path::Path;
+use crate::history::HistoryBounds;
 use crate::identity::{Algorithm, AuthKey, KeySet, TokenPolicy};
 use crate::metrics::Counter;
 use crate::protocol::websocket::encode;
@@ -18,6 +19,7 @@ use crate::qev::clock::Clock;
 use crate::qev::inbox::Mailbox;
 use crate::qev::mesh::{self, mesh};
 use crate::qev::ring::{Descriptor, Errno, FrameBatch, PeerAddress, SendId, Token, Wait};
+use crate::rules::{Access, Rule};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -37,10 +39,19 @@ pub struct FanOut {
 impl FanOut {
     /// Creates a shard with this many subscribers, each of which has completed its handshake.
     pub fn new(subscribers: u32) -> FanOut {
-        let (mut shard, commands) = shard(Arc::new(Relay));
+        FanOut::with_rules(subscribers, Vec::new(), "/qio/on:1=\"/relay/room\"")
+    }
+
+    /// Creates a shard whose path keeps its last 100 events, with this many subscribers that get their numbers.
+    pub fn numbered(subscribers: u32) -> FanOut {
+        FanOut::with_rules(subscribers, history(), "/qio/on:1=[\"/relay/room\",null,{\"history\":0}]")
+    }
+
+    fn with_rules(subscribers: u32, rules: Vec<Rule>, subscribe: &str) -> FanOut {
+        let (mut shard, commands) = shard_with(Arc::new(Relay), rules, None);
         for client in 0..subscribers {
             connect(&mut shard, client);
-            let events = ["/qio/ohai", "/qio/on:1=\"/relay/room\""];
+            let events = ["/qio/ohai", subscribe];
             let hello = [UPGRADE.to_vec(), frames(&events, 1)].concat();
             shard.kernel.received.push((client, hello));
             turn(&mut shard);
@@ -69,7 +80,16 @@ pub struct Handling {
 impl Handling {
     /// Creates a shard with one client, which is subscribed to a path of the application.
     pub fn new(app: Arc<dyn Application>, path: &str) -> Handling {
-        let (mut shard, _) = shard(app);
+        Handling::with_rules(app, path, Vec::new())
+    }
+
+    /// Creates a shard with one client, where the paths of the application keep their last 100 events.
+    pub fn with_history(app: Arc<dyn Application>, path: &str) -> Handling {
+        Handling::with_rules(app, path, history())
+    }
+
+    fn with_rules(app: Arc<dyn Application>, path: &str, rules: Vec<Rule>) -> Handling {
+        let (mut shard, _) = shard_with(app, rules, None);
         connect(&mut shard, 0);
         shard.kernel.received.push((0, UPGRADE.to_vec()));
         turn(&mut shard);
@@ -113,7 +133,7 @@ impl Reconnecting {
             AuthKey::from_secret("bench", Algorithm::Hs256, &secret).expect("the secret is long enough");
         let keys = Arc::new(KeySet::new([key], TokenPolicy::default()));
         let auth = AuthParts { keys, verifier: Arc::new(NoThreads), asks: None };
-        let (shard, _) = shard_with(Arc::new(Relay), has_tokens.then_some(auth));
+        let (shard, _) = shard_with(Arc::new(Relay), Vec::new(), has_tokens.then_some(auth));
         Reconnecting { shard, requests: (0..clients).map(request).collect(), next: 0 }
     }
 
@@ -179,15 +199,29 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: quickio\r\n\r\n";
 
-fn shard(app: Arc<dyn Application>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
-    shard_with(app, None)
+/// A rule that keeps the last 100 events of every path.
+fn history() -> Vec<Rule> {
+    vec![Rule {
+        pattern: "/**".parse().expect("the pattern is valid"),
+        on: Access::Anyone,
+        send: Access::Anyone,
+        rate: None,
+        address_rate: None,
+        history: Some(HistoryBounds { events: 100, age_s: None }),
+        line: 1,
+    }]
 }
 
-fn shard_with(app: Arc<dyn Application>, auth: Option<AuthParts>) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
+fn shard_with(
+    app: Arc<dyn Application>,
+    rules: Vec<Rule>,
+    auth: Option<AuthParts>,
+) -> (Loop<NoKernel>, Mailbox<AppCommand>) {
     let mode = if auth.is_some() { AuthMode::Optional } else { AuthMode::Off };
     let config = Arc::new(Config {
         sends_per_turn_max: usize::MAX,
         auth: mode,
+        rules,
         // All tokens are in one half.
         auth_cache_bytes_max: 128 << 20,
         ..Config::default()
