@@ -63,7 +63,7 @@ fn on(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
     let Some((path, extra, options)) = parse_on(event.data) else { return invalid_path() };
     let options = match options.map(parse_options).transpose() {
         Ok(options) => options.flatten(),
-        Err(error) => return Answer::error(400, &error.to_string()),
+        Err(error) => return Answer::error(400, error.to_string()),
     };
     // A path that is empty or too long is well-formed JSON. No event can have such a path: 404.
     let Ok(path) = Path::parse(&path) else { return no_such_event() };

@@ -316,8 +316,8 @@ impl Store {
                 if self.change(kept, PathHistory::pop) {
                     continue;
                 }
-                let others = self.shares.iter().map(|share| share.oldest);
-                let Some(other) = others.filter(|oldest| *oldest != NONE && *oldest != kept).last() else {
+                let mut others = self.shares.iter().map(|share| share.oldest);
+                let Some(other) = others.find(|oldest| *oldest != NONE && *oldest != kept) else {
                     return;
                 };
                 victim = other;

@@ -496,8 +496,8 @@ impl Model {
 
     fn check_all_have_everything(&mut self) {
         let world = &mut self.world;
-        for path in 1..PATHS.len() {
-            let name = Path::parse(PATHS[path]).unwrap();
+        for (path, name) in PATHS.iter().enumerate().skip(1) {
+            let name = Path::parse(name).unwrap();
             let numbers = world.shards[0].state().shard_of_path(name.as_str());
             let state = world.shards[usize::from(numbers)].state_mut();
             let (rule, now_s) = (state.history_rule(name.as_ref()).unwrap(), state.now_s());
