@@ -14,6 +14,9 @@
 //! A client gets a long replay in pieces, each after it has received the one before. Its subscription stays pending meanwhile,
 //! and broadcasts do not reach it; the last piece is the one that ends at the position of its answer.
 
+#[cfg(test)]
+mod tests;
+
 use super::frames::encode_for_one;
 use super::messages::ShardMessage;
 use super::numbered;
