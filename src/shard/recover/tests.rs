@@ -127,3 +127,36 @@ fn a_subscription_that_changed_rules_do_not_allow_does_not_begin() {
         assert_eq!((world.gauge(Gauge::Recoveries), world.gauge(Gauge::Subscriptions)), (0, 0));
     }
 }
+
+#[test]
+fn the_last_subscriber_that_leaves_costs_a_recovery_nothing() {
+    let mut world = world(10);
+    let numbering = usize::from(world.shards[0].state().shard_of_path(PATH));
+    let other = 1 - numbering;
+    let (sender, leaver, reader) =
+        (world.connect_raw(numbering), world.connect_raw(other), world.connect_raw(other));
+    world.send_event(leaver, &format!("/qio/on:1=\"{PATH}\""));
+    world.run_until_idle();
+    subscribe(&mut world, reader, "{\"history\":0}");
+    world.turn(other);
+    world.send_event(leaver, &format!("/qio/off:2=\"{PATH}\""));
+    world.turn(other);
+    // The question is answered, and an event follows before the reader's shard has the answer.
+    world.turn(numbering);
+    world.send_event(sender, &format!("{PATH}:0=1"));
+    world.turn(numbering);
+    world.run_until_idle();
+    assert_eq!(numbers(&world.take_raw_messages(reader)), [1]);
+
+    // A recovery whose client leaves meanwhile ends the interest that it has caused.
+    world.end_stream(reader);
+    world.run_until_idle();
+    let reader = world.connect_raw(other);
+    subscribe(&mut world, reader, "{\"history\":1}");
+    world.turn(other);
+    world.reset(reader);
+    world.run_until_idle();
+    [sender, leaver].into_iter().for_each(|peer| world.end_stream(peer));
+    world.run_until_idle();
+    world.assert_empty();
+}
