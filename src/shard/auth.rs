@@ -30,6 +30,12 @@ pub struct VerifyJob {
 }
 
 impl VerifyJob {
+    /// A client of shard 0 that is known by a header, in this slot.
+    #[cfg(test)]
+    pub(crate) fn of_test(slot: u32) -> VerifyJob {
+        VerifyJob { shard: 0, slot, generation: 1, token: None, client: None, address: None }
+    }
+
     /// Returns the message with the result.
     #[must_use]
     pub fn verified(&self, result: Result<VerifiedAs, TokenError>) -> VerifiedToken {

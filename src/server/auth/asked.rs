@@ -95,3 +95,77 @@ impl AskedClients {
         self.waiting.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientId;
+    use crate::qev::mesh::{MeshSettings, mesh};
+    use crate::server::mailboxes::Mailboxes;
+    use crate::shard::{ControlMessage, Inboxes, VerifiedToken};
+    use std::sync::mpsc::sync_channel;
+
+    /// Keeps, drops or forgets how to handle attempts, by the slots of their clients.
+    #[derive(Default)]
+    struct Unreliable(Mutex<Vec<AuthAttempt>>);
+
+    impl Authenticate for Unreliable {
+        fn authenticate(&self, attempt: AuthAttempt) {
+            match attempt.client().client.slot {
+                0 => self.0.lock().unwrap().push(attempt),
+                1 => drop(attempt),
+                2 => panic!("a fault of the application"),
+                _ => attempt.accept_nobody(),
+            }
+        }
+    }
+
+    fn results() -> (Arc<Results>, Inboxes) {
+        let mut port = mesh(1, MeshSettings { ring_messages: 4, overflow_bytes_max: 4096 }).pop().unwrap();
+        let mut mailboxes = Mailboxes::new(ahash::RandomState::new());
+        let inboxes = mailboxes.add(&mut port, 4, 0);
+        let (wake, _) = sync_channel(1);
+        (Arc::new(Results::new(Arc::new(mailboxes), wake)), inboxes)
+    }
+
+    fn take(inboxes: &mut Inboxes) -> Vec<VerifiedToken> {
+        let mut taken = Vec::new();
+        inboxes.control.receive(100, |message| match message {
+            ControlMessage::TokenVerified(verified) => taken.push(*verified),
+            _ => panic!("another message"),
+        });
+        taken
+    }
+
+    fn ask(clients: &mut AskedClients, slot: u32, results: &Arc<Results>) {
+        let client = ClientId { shard: 0, slot, generation: 1 };
+        let unknown =
+            UnknownClient { client, token: None, address: None, transport: "raw", headers: Vec::new() };
+        clients.ask(unknown, VerifyJob::of_test(slot), results);
+    }
+
+    #[test]
+    fn a_client_gets_one_answer_whatever_the_application_does() {
+        let (results, mut inboxes) = results();
+        let app = Arc::new(Unreliable::default());
+        let mut clients =
+            AskedClients::new(Arc::clone(&app) as Arc<dyn Authenticate>, Duration::from_millis(1), 4);
+        (0..4).for_each(|slot| ask(&mut clients, slot, &results));
+        let unavailable = |verified: &VerifiedToken| matches!(verified.result, Err(TokenError::Unavailable));
+        // Those that were dropped are told at once.
+        let told = take(&mut inboxes);
+        assert_eq!(told.iter().map(|verified| verified.slot).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(unavailable(&told[0]) && unavailable(&told[1]));
+        assert!(matches!(told[2].result, Ok(VerifiedAs::Nobody)));
+        // The one that is kept is told when the time is over, and the late decision has no effect.
+        std::thread::sleep(Duration::from_millis(2));
+        clients.give_up_late();
+        assert!(clients.is_empty());
+        let told = take(&mut inboxes);
+        assert!(told.len() == 1 && told[0].slot == 0 && unavailable(&told[0]));
+        let late = app.0.lock().unwrap().pop().unwrap();
+        assert!(late.is_late());
+        late.refuse();
+        assert!(take(&mut inboxes).is_empty());
+    }
+}
