@@ -27,8 +27,41 @@ export interface SendOptions {
  */
 export type AnswerHandler<T = any> = (data: T, reply: Reply | undefined, code: number, errMsg: string | null) => void
 
-/** Called for each event of a path. `reply` is defined if the server requests a reply. */
-export type EventHandler<T = any> = (data: T, reply: Reply | undefined, code: 200, errMsg: null) => void
+/**
+ * Called for each event of a path. `reply` is defined if the server requests a reply, and `position` if the event has a
+ * position: if the server keeps events of the path, and a handler of it has one of the options `history`, `since`, `recover`
+ * and `onRecover`.
+ */
+export type EventHandler<T = any> = (data: T, reply: Reply | undefined, code: 200, errMsg: null, position?: string) => void
+
+/** What a handler gets from the server when its subscription begins, or begins again. */
+export interface Recovery {
+  /**
+   * The handler gets all events that it has not had yet. If false, it may have missed some: the application has to get its
+   * state from elsewhere, or from the last events that the handler gets.
+   */
+  recovered: boolean
+  /** The number of earlier events that the handler gets now, before those that are new. */
+  events: number
+  /** The position before these events; null if the server keeps no events of the path. */
+  position: string | null
+  /** Set if the connection is open, but events were dropped because it is slow: their number, or null if it is not known. */
+  lost?: number | null
+}
+
+/** Options of `history`. */
+export interface HistoryOptions extends SendOptions {
+  /** The maximum number of events: 100, at most 1000. */
+  limit?: number | null
+  /** The position before which the events are. The default is the end. */
+  before?: string | null
+}
+
+/** An earlier event of a path. */
+export interface PastEvent<T = any> {
+  position: string
+  data: T
+}
 
 /** Answers a server callback. It works once, and only while the connection lasts. */
 export interface Reply {
@@ -47,7 +80,19 @@ export interface SubscribeOptions {
   extra?: unknown
   /** Called if the subscription is refused, at once or after a reconnect. Without it, the client emits `/error`. */
   onError?: RefusalHandler
+  /** Get so many of the last events first, and what is missed while the connection is lost. See docs/client.md. */
+  history?: number | null
+  /** Get the events after this position first, and what is missed while the connection is lost. Null if there is none yet. */
+  since?: string | null
+  /** Get what is missed while the connection is lost. Each of `history`, `since` and `onRecover` implies it. */
+  recover?: boolean
+  /** Called when the subscription begins, and each time it begins again, before its events; and when events were lost. */
+  onRecover?: (recovery: Recovery) => void
 }
+
+/** Options of a subscription that recovers. */
+export type RecoverOptions = SubscribeOptions & ({ history: number } | { since: string | null } | { recover: true } |
+  { onRecover: (recovery: Recovery) => void })
 
 /** The reason why an event, a subscription or a connection failed. */
 export interface QuickIOError extends Error {
@@ -164,8 +209,10 @@ export class QuickIO {
 
   /**
    * Subscribes to a path. The promise resolves when the subscription is active, and rejects if it is refused. It may be
-   * ignored: a rejection is not reported as unhandled.
+   * ignored: a rejection is not reported as unhandled. With `history`, `since`, `recover` or `onRecover`, it resolves to
+   * what `onRecover` is called with first.
    */
+  on<T = any>(path: string, fn: EventHandler<T>, options: RecoverOptions): Promise<Recovery>
   on<T = any>(path: string, fn: EventHandler<T>, options?: RefusalHandler | SubscribeOptions): Promise<void>
 
   /** Like `on`, but for one event only. */
@@ -174,6 +221,12 @@ export class QuickIO {
 
   /** Removes one handler, or all handlers of a path. The removal of the last one ends the subscription. */
   off(path: string, fn?: (...args: any[]) => void): void
+
+  /** The position of a path behind the last event that was received; null if its events have no positions. */
+  position(path: string): string | null
+
+  /** Reads earlier events of a path, the oldest first, without subscribing. The server must keep events of the path. */
+  history<T = any>(path: string, options?: HistoryOptions): Promise<PastEvent<T>[]>
 
   /** Sends an event without data. Calls `fn` once, with the answer or with an error. */
   send<T = any>(path: string, fn: AnswerHandler<T>, options?: SendOptions): void

@@ -27,6 +27,7 @@ globalThis.QuickIO = (() => {
   const TOKEN_TIMEOUT_MS = 10_000 // for the application to get a token
   const TOKEN_LEAD_MS = 30_000 // before it expires, another one is got, at the latest
   const TOKEN_AGAIN_MS = 5000 // the shortest time between two tokens, unless one was refused
+  const BUSY_AGAIN_MS = 1000 // the longest pause before the first new attempt of a subscription for which the server was busy
   const UNAUTHORIZED_AGAIN_MS = 30_000 // the shortest time between two tokens that refused events have caused
 
   const LOCAL_EVENTS = new Set(['/open', '/close', '/error', '/transport'])
@@ -72,13 +73,20 @@ globalThis.QuickIO = (() => {
     ],
     timeout: [(value) => isTime(value), 'a number of milliseconds from 0'],
     signal: [(value) => isFunction(value?.addEventListener), 'an AbortSignal'],
-    onError: [(value) => isFunction(value), 'a function']
+    onError: [(value) => isFunction(value), 'a function'],
+    onRecover: [(value) => isFunction(value), 'a function'],
+    recover: [(value) => typeof value === 'boolean', 'a boolean'],
+    history: [(value) => isCount(value), 'a whole number from 0 to 2^32-1'],
+    limit: [(value) => isCount(value), 'a whole number from 0 to 2^32-1'],
+    since: [(value) => parsePosition(value), 'a position such as e7f3.1044'],
+    before: [(value) => parsePosition(value), 'a position such as e7f3.1044']
   }
 
   const ignore = () => {}
   const isFunction = (value) => typeof value === 'function'
   const isObject = (value) => value !== null && typeof value === 'object'
   const isTime = (value) => typeof value === 'number' && value >= 0
+  const isCount = (value) => Number.isInteger(value) && value >= 0 && value < 2 ** 32
 
   /** The reason why an event, a subscription or a connection failed. */
   class QuickIOError extends Error {
@@ -130,6 +138,18 @@ globalThis.QuickIO = (() => {
     return json
   }
 
+  /** Checks the options of a subscription. Returns the members of its handler, and the data for the application. */
+  function subscribeOptions(options) {
+    const isValid = (options ?? null) === null || isFunction(options) || isObject(options)
+    requireType(isValid, 'options', 'a function or an object', options)
+    const given = isFunction(options) ? { onError: options } : options ?? {}
+    for (const name of ['onError', 'onRecover', 'recover', 'history', 'since']) checkOption(name, given[name] ?? undefined)
+    const { onError, extra, onRecover, history, since } = given
+    // `since` may be null: the application has not stored a position yet.
+    const recovers = Boolean(given.recover || onRecover || (history ?? null) !== null || 'since' in given)
+    return { extra, handler: { onError, onRecover, recovers, history: history ?? 0, position: parsePosition(since) } }
+  }
+
   // ---- Texts -------------------------------------------------------------------------------------------------------
 
   /** Returns the number of bytes of a text in UTF-8. Old versions of React Native have no `TextEncoder`. */
@@ -162,6 +182,14 @@ globalThis.QuickIO = (() => {
     const head = typeof text === 'string' && text.match(/^([^:]*):(\d{1,20})=/)
     return head && { path: head[1], callback: head[2], data: parseData(text.slice(head[0].length)) }
   }
+
+  /** Parses a position, such as `e7f3.1044`: an epoch, and the number of an event in it. Returns null if it is none. */
+  function parsePosition(text) {
+    const [, epoch, number] = (typeof text === 'string' && text.match(/^([^.\s]{1,64})\.(\d{1,15})$/)) || []
+    return epoch ? { epoch, number: Number(number) } : null
+  }
+
+  const showPosition = (position) => (position ? `${position.epoch}.${position.number}` : null)
 
   function parseData(json) {
     try {
@@ -770,9 +798,71 @@ globalThis.QuickIO = (() => {
     active = false
     requestId = 0 // the callback of the latest `/qio/on`
     deferred = false // the latest one was answered with 202: the answer to an earlier one decides
+    position = null // behind the last event, if the server numbers the events
+    plain = false // on this connection without options: the server keeps no events of the path, or knows no options
+    outdated = false // a handler wants earlier events, which the latest `/qio/on` does not ask for
+    attempts = 0 // for which the server was busy
+    timer // for the next of them
 
-    constructor(json) {
-      this.json = json // the data of `/qio/on`
+    constructor(path, extra) {
+      this.path = toJson(path)
+      this.extra = extra === undefined ? undefined : toJson(extra)
+    }
+
+    /** Whether to ask for positions, and for the events since then. */
+    get recovers() {
+      return !this.plain && this.handlers.some(({ recovers }) => recovers)
+    }
+
+    /** Returns the data of `/qio/on`. */
+    request() {
+      const { path, extra } = this
+      if (this.recovers) return `[${path},${extra ?? null},${JSON.stringify(this.#options())}]`
+      return extra ? `[${path},${extra}]` : path
+    }
+
+    /** Asks for what the handler needs that is furthest behind. */
+    #options() {
+      const history = Math.max(...this.handlers.map((handler) => handler.history))
+      if (!this.position) return { history }
+      const { epoch, number } = this.position
+      const numbers = this.handlers.map(({ position, history }) => (position?.epoch === epoch ? position.number : number - history))
+      const since = `${epoch}.${Math.max(0, Math.min(...numbers))}`
+      return history ? { since, history } : { since }
+    }
+
+    /**
+     * Begins at the position `at`, before which so many earlier events follow. Returns what each handler is told: whether
+     * it gets all events that it has not had yet.
+     */
+    begin(at, { events, complete } = {}) {
+      const first = at && at.number - events
+      this.position = at && { ...at, number: first }
+      return this.handlers.map((handler) => {
+        const { position, history } = handler
+        const recovered = Boolean(at) && position?.epoch === at.epoch && first <= position.number && position.number <= at.number &&
+          (complete || events > 0)
+        if (!recovered) handler.position = at && { ...at, number: Math.max(first, at.number - history) }
+        const count = at ? at.number - handler.position.number : 0
+        return { handler, recovery: { recovered, events: count, position: showPosition(handler.position) } }
+      })
+    }
+
+    /** Moves on by events that were lost. Returns what the handlers are told that have not had them. */
+    lose(lost) {
+      const until = { ...this.position, number: this.position.number + (lost ?? 0) }
+      this.position = until
+      const behind = this.handlers.filter(({ position }) => lost === null || position.number < until.number)
+      return behind.map((handler) => {
+        if (lost !== null) handler.position = until
+        return { handler, recovery: { recovered: false, events: 0, position: showPosition(handler.position), lost } }
+      })
+    }
+
+    /** Returns whether a handler gets an event with this position, or without one. */
+    reaches({ recovers, position }, at) {
+      if (at) return at.number > position.number
+      return !recovers || (this.active && !this.position)
     }
   }
 
@@ -847,7 +937,8 @@ globalThis.QuickIO = (() => {
      *
      * @param fn called with `(data, reply)` for each event; `reply` is defined if the server requests a reply
      * @param options a function that is called with the error if the subscription is refused; or `{ onError, extra }`,
-     *     where `extra` is data for the server's application
+     *     where `extra` is data for the server's application; also `{ history, since, recover, onRecover }`, with which
+     *     the handler gets earlier events, and those that it misses while the connection is lost
      * @returns a promise that resolves when the subscription is active, and rejects if it is refused
      */
     on(path, fn, options) {
@@ -863,6 +954,32 @@ globalThis.QuickIO = (() => {
     off(path, fn) {
       requireType((fn ?? null) === null || isFunction(fn), 'the handler to remove', 'a function', fn)
       this.#removeHandlers(normalizePath(path), (handler) => !fn || handler.fn === fn)
+    }
+
+    /** Returns the position of a path behind the last event, or null if its events have none. */
+    position(path) {
+      return showPosition(this.#subscriptions.get(normalizePath(path))?.position)
+    }
+
+    /**
+     * Reads earlier events of a path, without subscribing.
+     *
+     * @param options `{ limit, before }`: the number of events, and the position before which they are; also those of
+     *     `send`
+     * @returns a promise of a list of `{ position, data }`, the oldest first
+     */
+    history(path, options) {
+      requireType((options ?? null) === null || isObject(options), 'options', 'an object', options)
+      const { limit, before, ...others } = options ?? {}
+      checkOption('limit', limit ?? undefined)
+      checkOption('before', before ?? undefined)
+      const asked = [normalizePath(path), { limit: limit ?? undefined, before: before ?? undefined }]
+      const events = this.send('/qio/history', asked, others).then(({ at, events }) => {
+        const { epoch } = parsePosition(at)
+        return events.map(([number, data]) => ({ position: showPosition({ epoch, number }), data }))
+      })
+      events.catch(ignore)
+      return events
     }
 
     /**
@@ -1088,6 +1205,7 @@ globalThis.QuickIO = (() => {
       this.#recordActivity()
       this.#watchSilence()
       for (const [path, subscription] of this.#subscriptions) {
+        subscription.plain = false // another server may answer, or other rules apply
         if (!LOCAL_EVENTS.has(path)) this.#subscribe(path, subscription)
       }
       for (const event of this.#queue.splice(0)) this.#transmit(event)
@@ -1103,7 +1221,10 @@ globalThis.QuickIO = (() => {
       this.#clock.clearTimeout(this.#timer)
       this.#clock.clearTimeout(this.#tokenTimer)
       this.#state = state
-      for (const subscription of this.#subscriptions.values()) subscription.active = false
+      for (const subscription of this.#subscriptions.values()) {
+        subscription.active = false
+        this.#clock.clearTimeout(subscription.timer)
+      }
       if (wasOpen && this.#clock.now() - this.#openedAt >= STABLE_MS) this.#backoff = BACKOFF_MIN_MS
       if (state === 'connecting') this.#connect()
       if (state === 'waiting') this.#waitToConnect()
@@ -1274,9 +1395,12 @@ globalThis.QuickIO = (() => {
 
     /** Handles an event. Returns false if it is malformed. */
     #handleEvent({ path, callback, data }) {
+      const [, number, numbered] = path.match(/^\/qio\/at\/(\d{1,15})(\/.*)$/) ?? []
+      if (numbered) return this.#onNumbered(numbered, Number(number), data)
       if (data === undefined) return this.#handleInvalidData(path)
       if (path.startsWith('/qio/callback/')) return this.#handleAnswer(path.slice(14), callback, data)
       if (path === '/qio/move') return this.#moveTo(data)
+      if (path === '/qio/at' || path === '/qio/lost') return this.#onPosition(path, data)
       if (path === '/qio/off') this.#onRevoked(data)
       else if (path === '/qio/heartbeat') {
         if (Number(callback)) this.#sendOrQueue(`/qio/callback/${callback}`, 'null', null)
@@ -1326,53 +1450,132 @@ globalThis.QuickIO = (() => {
       return true
     }
 
-    /** Calls the handlers of an event of the server or of the library itself. */
-    #dispatch(path, data, reply) {
+    /** Calls the handlers of an event of the server or of the library itself. Events of some paths have positions. */
+    #dispatch(path, data, reply, position) {
       const subscription = this.#subscriptions.get(path)
+      const rest = position ? [showPosition(position)] : []
       for (const handler of subscription?.handlers ?? []) {
         // An earlier handler may have removed this one.
-        if (!subscription.handlers.includes(handler)) continue
+        if (!subscription.handlers.includes(handler) || !subscription.reaches(handler, position)) continue
+        if (position) handler.position = position
         if (handler.once) {
           handler.resolve()
           this.#removeHandlers(path, (other) => other === handler)
         }
-        callHandler(handler.fn, data, reply, 200, null)
+        callHandler(handler.fn, data, reply, 200, null, ...rest)
       }
+    }
+
+    // -- Positions
+
+    /** Handles an event with a number. Those before the answer to `/qio/on` are of an earlier subscription. */
+    #onNumbered(path, number, data) {
+      const subscription = this.#subscriptions.get(path)
+      if (!subscription?.active || !subscription.position) return true
+      const position = subscription.position = { ...subscription.position, number }
+      if (data === undefined) return this.#handleInvalidData(path)
+      this.#dispatch(path, data, undefined, position)
+      return true
+    }
+
+    /** Handles `/qio/at`, with which an epoch begins, and `/qio/lost`. Returns false if it is malformed. */
+    #onPosition(name, data) {
+      const [path, value] = Array.isArray(data) ? data : []
+      const position = name === '/qio/at' && parsePosition(value)
+      if (!position && (name === '/qio/at' || (value !== null && !isCount(value)))) return false
+      const subscription = this.#subscriptions.get(path)
+      if (!subscription?.active || !subscription.position) return true
+      if (!position) return this.#tell(subscription, subscription.lose(value))
+      subscription.position = position
+      for (const handler of subscription.handlers) handler.position = position
+      return true
+    }
+
+    /** Tells handlers that the subscription begins, or has lost events. */
+    #tell(subscription, recoveries) {
+      for (const { handler, recovery } of recoveries) {
+        if (!subscription.handlers.includes(handler)) continue
+        handler.resolve(handler.recovers ? recovery : undefined)
+        if (handler.onRecover) callHandler(handler.onRecover, recovery)
+      }
+      return true
     }
 
     // -- Subscriptions
 
     #addHandler(path, fn, once, options) {
       requireType(isFunction(fn), `the handler for ${path}`, 'a function', fn)
-      const isValid = (options ?? null) === null || isFunction(options) || isObject(options)
-      requireType(isValid, 'options', 'a function or an object', options)
-      const { onError, extra } = isFunction(options) ? { onError: options } : options ?? {}
-      checkOption('onError', onError ?? undefined)
-      const json = extra === undefined ? toJson(path) : `[${toJson(path)},${toJson(extra)}]`
-      const handler = { fn, once, onError }
+      const { extra, handler } = subscribeOptions(options)
+      const known = this.#subscriptions.get(path)
+      const subscription = known ?? new Subscription(path, extra)
+      Object.assign(handler, { fn, once })
       const promise = new Promise((resolve, reject) => Object.assign(handler, { resolve, reject }))
       promise.catch(ignore)
-      const known = this.#subscriptions.get(path)
-      const subscription = known ?? new Subscription(json)
+      const wasPlain = !subscription.recovers
       subscription.handlers = [...subscription.handlers, handler]
       this.#subscriptions.set(path, subscription)
-      if (subscription.active || LOCAL_EVENTS.has(path)) handler.resolve()
-      else if (!known && this.#state === 'open') this.#subscribe(path, subscription)
+      if (LOCAL_EVENTS.has(path)) handler.resolve()
+      else if (known) this.#join(path, subscription, handler, wasPlain)
+      else {
+        subscription.position = handler.position
+        if (this.#state === 'open') this.#subscribe(path, subscription)
+      }
       return promise
     }
 
+    /** Adds a handler to a subscription. If it wants earlier events, the client subscribes anew. */
+    #join(path, subscription, handler, wasPlain) {
+      const asks = handler.recovers && !subscription.plain && (wasPlain || handler.history > 0 || handler.position)
+      if (asks || !subscription.active) subscription.position ??= handler.position
+      if (!subscription.active) {
+        subscription.outdated ||= asks
+      } else if (asks) {
+        this.#resubscribe(path, subscription)
+      } else {
+        handler.position = subscription.position
+        const recovery = { recovered: false, events: 0, position: showPosition(handler.position) }
+        if (handler.recovers) queueMicrotask(() => this.#tell(subscription, [{ handler, recovery }]))
+        else handler.resolve()
+      }
+    }
+
     #subscribe(path, subscription) {
-      const requestId = this.#sendOrQueue('/qio/on', subscription.json, (...answer) => {
+      const { recovers } = subscription
+      const requestId = this.#sendOrQueue('/qio/on', subscription.request(), (...answer) => {
         // The path may have a newer subscription, which has sent a request of its own.
         const current = this.#subscriptions.get(path)
         const decides = current?.requestId === requestId || current?.deferred
         const [data, , code, message] = answer
         if (!decides || code === DISCONNECTED) return
-        if (code === 202) current.deferred = true
-        else if (code === 200) this.#onSubscribed(current)
+        const isWaiting = [...this.#callbacks.values()].some((callback) => callback.subscribes === path)
+        if (code === 202 && isWaiting) current.deferred = true
+        else if (code === 200) this.#onSubscribed(path, current, recovers, data)
+        // 202: events of an earlier subscription are still on their way. 409: somebody else has subscribed the client.
+        else if (code === 202 || (recovers && (code === 409 || code === 420))) this.#subscribeLater(path, current)
+        else if (recovers && code === 400) this.#subscribePlainly(path, current)
         else this.#onRefused(path, current, new QuickIOError(code, message, data))
       })
-      Object.assign(subscription, { requestId, active: false, deferred: false })
+      this.#callbacks.get(requestId).subscribes = path
+      Object.assign(subscription, { requestId, active: false, deferred: false, outdated: false })
+    }
+
+    #resubscribe(path, subscription) {
+      this.#sendOrQueue('/qio/off', JSON.stringify(path), null)
+      this.#subscribe(path, subscription)
+    }
+
+    /** Subscribes without options: the server keeps no events of the path, or is too old for options. */
+    #subscribePlainly(path, subscription) {
+      subscription.plain = true
+      this.#subscribe(path, subscription)
+    }
+
+    #subscribeLater(path, subscription) {
+      const pause = Math.min(BACKOFF_MAX_MS, BUSY_AGAIN_MS * 2 ** subscription.attempts++) * (1 + this.#options.random()) / 2
+      this.#clock.clearTimeout(subscription.timer)
+      subscription.timer = this.#clock.setTimeout(() => {
+        if (this.#subscriptions.get(path) === subscription) this.#resubscribe(path, subscription)
+      }, pause)
     }
 
     #removeHandlers(path, predicate) {
@@ -1387,9 +1590,13 @@ globalThis.QuickIO = (() => {
       for (const handler of removed) handler.reject(new QuickIOError(ABORTED, 'the handler was removed'))
     }
 
-    #onSubscribed(subscription) {
-      subscription.active = true
-      for (const handler of subscription.handlers) handler.resolve()
+    /** Handles the answer to a request, which may be an earlier one than the latest. */
+    #onSubscribed(path, subscription, hasRecovered, data) {
+      if (subscription.outdated || (subscription.recovers && !hasRecovered)) return this.#resubscribe(path, subscription)
+      const at = parsePosition(data?.at)
+      if (hasRecovered && !at) subscription.plain = true
+      Object.assign(subscription, { active: true, deferred: false, attempts: 0 })
+      this.#tell(subscription, subscription.begin(at, data ?? {}))
     }
 
     /** Handles the end of a subscription that the server does not allow any more. */

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { group } from './support/harness.mjs'
 import { blankPage } from './support/browser.mjs'
 import { TcpProxy } from '../js/support/proxy.mjs'
-import { Server, file } from './support/server.mjs'
+import { APPS, Server, file } from './support/server.mjs'
 
 const SUITE = readFileSync(file('tests/js/suite.mjs'), 'utf8')
 
@@ -37,6 +37,7 @@ async function load(page, env) {
 function controlOf(server, proxy, after) {
   let second = null
   return {
+    keeps() {},
     restart: () => server.restart(),
     cut: () => proxy.cut(),
     sleep: () => proxy.freeze(),
@@ -78,7 +79,7 @@ async function runSuite(test, { newPage, env, control = {}, testsEach = Infinity
 export function plain(browser) {
   for (const transport of ['websocket', 'stream', 'poll']) {
     group(`suite, ${transport}`, async ({ test, after }) => {
-      const server = await Server.start()
+      const server = await Server.start(`${APPS} --config ${file('tests/js/support/history.toml')}`)
       after(() => server.stop())
       const proxy = await TcpProxy.inFrontOf(server)
       after(() => proxy.end())

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
-import { LIBRARY, Server, file } from './support/server.mjs'
+import { HISTORY, LIBRARY, Server, file } from './support/server.mjs'
 
 const run = promisify(execFile)
 
@@ -59,7 +59,7 @@ describe('docs/client.md', () => {
   const write = (name, content) => writeFileSync(join(folder, name), content)
 
   before(async () => {
-    server = await Server.start()
+    server = await Server.start({ settings: HISTORY })
     cpSync(LIBRARY, join(folder, 'quickio.js'))
     write('quickio.mjs', await (await fetch(`http://${server.address}/quickio.mjs`)).text())
     execFileSync(process.execPath, [file('scripts/package.mjs'), join(folder, 'node_modules/quickio-client')])

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
 import vm from 'node:vm'
 import { suite } from './suite.mjs'
-import { LIBRARY, QuickIO, Server, WebSocket, modes } from './support/server.mjs'
+import { HISTORY, LIBRARY, QuickIO, Server, WebSocket, modes } from './support/server.mjs'
 import { TcpProxy } from './support/proxy.mjs'
 import { settingsFile, tokenOf } from './support/tokens.mjs'
 
@@ -68,7 +68,7 @@ describe('the file', () => {
 })
 
 for (const transport of ['websocket', 'stream', 'poll']) {
-  const server = await Server.start()
+  const server = await Server.start({ settings: HISTORY })
   const proxy = await TcpProxy.inFrontOf(server)
   describe(`the suite over ${transport}`, () => {
     const others = []
@@ -96,6 +96,7 @@ for (const transport of ['websocket', 'stream', 'poll']) {
         }
       },
       control: {
+        keeps() {},
         restart: () => server.restart(),
         cut: () => proxy.cut(),
         sleep: () => proxy.freeze(),

@@ -13,6 +13,7 @@
 //       restart()         stops the server and starts it at the same address
 //       cut()             breaks all connections of the clients; new ones work
 //       sleep(), wake()   stops all data to the clients; then makes a long time pass and notifies their page
+//       keeps()           does nothing: says that the server has the settings of support/history.toml
 //       secondServer()    resolves to the address, host:port, of another server
 
 const DEADLINE_MS = 30_000 // the time limit for everything that a test awaits
@@ -160,7 +161,7 @@ class TestClients {
 }
 
 let rooms = 0
-const newRoom = () => `/relay/js-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}-${++rooms}`
+const newRoom = (parent = '/relay') => `${parent}/js-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}-${++rooms}`
 
 async function failure(promise) {
   try {
@@ -670,3 +671,122 @@ test('reconnects at once after a sleep', async (clients, { assert, control }) =>
   await clients.sendReliably(client, room, 'awake')
   assert.equal((await events.take('an event'))[0], 'awake')
 }, ['sleep', 'wake'])
+
+/** Returns a clock, based on that of the environment, whose timers wait while it is held. */
+function heldClock({ options }) {
+  const base = options.clock ?? { now: () => Date.now(), setTimeout, clearTimeout }
+  let [held, due] = [false, []]
+  return {
+    now: () => base.now(),
+    setTimeout: (fn, ms) => base.setTimeout(() => (held ? due.push(fn) : fn()), ms),
+    clearTimeout: (timer) => base.clearTimeout(timer),
+    hold() { held = true },
+    release() {
+      held = false
+      for (const fn of due.splice(0)) fn()
+    }
+  }
+}
+
+/** A client that keeps what it receives, and what it is told about it. */
+async function reader(clients, room, options) {
+  const clock = heldClock(clients.env)
+  const client = await clients.open({ clock })
+  const it = { client, clock, events: new Inbox(), told: [] }
+  client.on('/close', () => clock.hold())
+  const handler = (data, _reply, _code, _message, position) => it.events.put(data, position)
+  it.first = await within(client.on(room, handler, { onRecover: (recovery) => it.told.push(recovery), ...options }), 'the subscription')
+  return it
+}
+
+/** Breaks the connection. A session over polls survives one broken request, but not its repetition. */
+async function loseConnection(clients, { client }, control) {
+  let isOver = false
+  const closed = clients.next(client, '/close').then(() => { isOver = true })
+  while (!isOver) {
+    await control.cut()
+    await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, 50))])
+  }
+  await closed
+}
+
+test('what was missed while the connection was lost comes before what is new', async (clients, { assert, control }) => {
+  const room = newRoom('/relay/kept')
+  const it = await reader(clients, room, { history: 3 })
+  const publisher = await clients.open()
+  const expected = []
+  const say = async (numbers) => {
+    for (const number of numbers) {
+      await clients.sendReliably(publisher, room, number)
+      expected.push(number)
+    }
+  }
+  await say([1, 2])
+  for (const number of [1, 2]) assert.equal((await it.events.take('an event'))[0], number)
+  const position = it.client.position(room)
+  await loseConnection(clients, it, control)
+  await say([3, 4, 5, 6, 7])
+  it.clock.release()
+  for (const number of [3, 4, 5, 6, 7]) assert.equal((await it.events.take('a missed event'))[0], number)
+  await say([8])
+  const [last, at] = await it.events.take('a new event')
+  assert.equal(last, 8)
+  const [epoch] = position.split('.')
+  assert.deepEqual([position, at, it.client.position(room)], [`${epoch}.2`, `${epoch}.8`, `${epoch}.8`])
+  assert.deepEqual(it.told.slice(1), [{ recovered: true, events: 5, position }])
+  // Another page begins where this one has ended.
+  const next = await reader(clients, room, { since: `${epoch}.6` })
+  assert.deepEqual(next.first, { recovered: true, events: 2, position: `${epoch}.6` })
+  for (const number of [7, 8]) assert.equal((await next.events.take('an event'))[0], number)
+  assert.deepEqual(await publisher.history(room, { limit: 2, before: `${epoch}.5` }),
+    [3, 4].map((number) => ({ position: `${epoch}.${number}`, data: number })))
+}, ['keeps', 'cut'])
+
+test('after a restart of the server the client knows that events may be missing', async (clients, { assert, control }) => {
+  const room = newRoom('/relay/kept')
+  const it = await reader(clients, room, { history: 3 })
+  await clients.sendReliably(it.client, room, 'before')
+  const [, before] = await it.events.take('an event')
+  const closed = clients.next(it.client, '/close')
+  await control.restart()
+  await closed
+  const publisher = await clients.open()
+  for (const number of [1, 2, 3, 4]) await clients.sendReliably(publisher, room, number)
+  it.clock.release()
+  for (const number of [2, 3, 4]) assert.equal((await it.events.take('an event'))[0], number)
+  assert.deepEqual(it.told.map(({ recovered, events }) => [recovered, events]), [[false, 0], [false, 3]])
+  assert.ok(before.split('.')[0] !== it.client.position(room).split('.')[0], 'another epoch')
+}, ['keeps', 'restart'])
+
+test('handlers of one path get what each of them asks for', async (clients, { assert }) => {
+  const room = newRoom('/relay/kept')
+  const client = await clients.open()
+  for (const number of [1, 2, 3, 4]) await client.send(room, number)
+  const [plain, two, all] = [new Inbox(), new Inbox(), new Inbox()]
+  await within(client.on(room, plain.put), 'a subscription')
+  const first = await within(client.on(room, two.put, { history: 2 }), 'the last two events')
+  const second = await within(client.on(room, all.put, { history: 100 }), 'all events')
+  assert.deepEqual([first.events, second.events], [2, 4])
+  await client.send(room, 5)
+  for (const [inbox, expected] of [[plain, [5]], [two, [3, 4, 5]], [all, [1, 2, 3, 4, 5]]]) {
+    for (const number of expected) assert.equal((await inbox.take('an event'))[0], number)
+    assert.equal(inbox.count, 0)
+  }
+}, ['keeps'])
+
+test('of a path that keeps no events, the client gets what is new', async (clients, { assert, control }) => {
+  const room = newRoom()
+  const it = await reader(clients, room, { history: 3 })
+  assert.deepEqual(it.first, { recovered: false, events: 0, position: null })
+  await clients.sendReliably(it.client, room, 'new')
+  assert.deepEqual(await it.events.take('an event'), ['new', undefined])
+  await loseConnection(clients, it, control)
+  const opened = clients.next(it.client, '/open')
+  it.clock.release()
+  await opened
+  // The first answer is that there are no events; the client subscribes without options then.
+  for (let turn = 0; turn < 2; turn++) await it.client.send('/qio/ping')
+  await clients.sendReliably(it.client, room, 'again')
+  assert.equal((await it.events.take('an event'))[0], 'again')
+  assert.deepEqual(it.told, [it.first, it.first])
+}, ['keeps', 'cut'])

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 export const file = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
 
 export const LIBRARY = file('src/web/quickio.js')
+export const HISTORY = file('tests/js/support/history.toml') // settings of a server that keeps events
 export const QuickIO = createRequire(import.meta.url)(LIBRARY)
 export const { WebSocket } = createRequire(file('tests/clients/node/'))('ws')
 
