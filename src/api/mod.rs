@@ -13,12 +13,15 @@
 //! | `idempotency` | answers that are remembered for requests that are repeated |
 //! | `messages` | what the shards are sent, and the trait by which they are reached |
 //! | `reply`, `refusal` | answers |
+//! | `bench` | the parsers, for `benches/api.rs` |
 //!
 //! The API never runs on a shard, and shards never wait for it. A request is accepted as a whole or not at all: all of its
 //! events are parsed first, and room in the inbox of each shard that is concerned is reserved before the first message is
 //! posted.
 
 mod batch;
+#[doc(hidden)]
+pub mod bench;
 mod bodies;
 mod budget;
 mod commands;
