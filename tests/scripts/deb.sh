@@ -11,32 +11,21 @@ quickio=$(realpath "$1")
 port=$2
 folder=$(mktemp -d)
 log=$folder/log
-unshare_pid=
+# shellcheck source=tests/scripts/namespace.sh
+source tests/scripts/namespace.sh
 
-skip() {
-  echo "skipped: $1"
-  exit 77
-}
-
-cleanup() {
-  # The end of the first process of the namespace ends all others in it.
-  if [[ -n ${init:-} ]]; then kill -KILL "$init" 2>/dev/null || true; fi
-  if [[ -n $unshare_pid ]]; then wait "$unshare_pid" 2>/dev/null || true; fi
-  rm -rf "$folder"
-}
-trap cleanup EXIT
+trap 'stop_systemd; rm -rf "$folder"' EXIT
 
 # The first process of the namespace: makes the copy of the system, and becomes its systemd.
 become_systemd() {
   mount --make-rprivate /
   mount -t tmpfs tmpfs "$folder/memory"
   mkdir "$folder"/memory/{upper,work,root}
-  local root=$folder/memory/root name
+  local root=$folder/memory/root
   mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/memory/upper,workdir=$folder/memory/work" "$root"
   mount -t proc proc "$root/proc"
   mount --rbind /sys "$root/sys"
-  mount -t tmpfs tmpfs "$root/sys/fs/cgroup" && umount "$root/sys/fs/cgroup"
-  mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+  mount_cgroups "$root"
   mount --rbind /dev "$root/dev"
   mount -t tmpfs tmpfs "$root/run"
   mkdir -p "$root/run/systemd/system" "$root/run/packages"
@@ -44,10 +33,7 @@ become_systemd() {
   # The units of this system have nothing to do here. Those of the package stay as they are.
   rm -rf "$root/etc/systemd/system"
   mkdir -p "$root/etc/systemd/system"
-  printf '[Unit]\nDescription=test\nDefaultDependencies=no\n' >"$root/run/systemd/system/quickio-test.target"
-  for name in sysinit basic network network-online; do
-    printf '[Unit]\nDescription=test\nDefaultDependencies=no\n' >"$root/run/systemd/system/$name.target"
-  done
+  write_targets "$root/run/systemd/system" quickio-test sysinit basic network network-online
   # A system may forbid packages to start services; this copy does not.
   rm -f "$root/usr/sbin/policy-rc.d"
   exec env -i container=quickio-test PATH="$PATH" chroot "$root" /usr/lib/systemd/systemd --system \
@@ -55,25 +41,8 @@ become_systemd() {
 }
 
 inside() { timeout 300 nsenter -t "$init" -p -m -C -r -w env -i PATH="$PATH" DEBIAN_FRONTEND=noninteractive "$@"; }
-property() { inside systemctl show quickio --value -p "$1"; }
 
-# expect WHAT ACTUAL EXPECTED
-expect() {
-  if [[ $2 != "$3" ]]; then
-    echo "FAILED $1: $2 instead of $3"
-    inside systemctl status quickio --no-pager || true
-    cat "$log"
-    exit 1
-  fi
-  echo "ok $1"
-}
-
-# result COMMAND...: prints 0 if the command succeeds, and 1 if it fails.
-result() { inside "$@" >>"$log" 2>&1 && echo 0 || echo 1; }
-
-[[ $EUID == 0 && -x /usr/lib/systemd/systemd ]] || skip "this needs root and systemd"
-unshare -pmC true 2>/dev/null || skip "namespaces cannot be created here"
-
+require_systemd
 scripts/package.sh --binary "$quickio" --deb-version 1.0-1 deb >>"$log" 2>&1 || { cat "$log"; exit 1; }
 mkdir "$folder/memory" "$folder/newer"
 mv target/package/quickio_1.0-1_*.deb "$folder/1.0-1.deb"
@@ -85,17 +54,8 @@ rm -f "$folder/newer/DEBIAN/md5sums"
 dpkg-deb --root-owner-group -Zgzip -z1 -b "$folder/newer" "$folder/1.0-2.deb" >>"$log"
 rm -r "$folder/newer"
 
-export -f become_systemd
 export folder
-unshare -pfmiuC --mount-proc bash -ec become_systemd >>"$log" 2>&1 &
-unshare_pid=$!
-for _ in $(seq 100); do
-  init=$(pgrep -P "$unshare_pid" || true)
-  [[ -n $init ]] && inside systemctl show-environment >/dev/null 2>&1 && break
-  kill -0 "$unshare_pid" 2>/dev/null || { cat "$log"; skip "systemd cannot run here"; }
-  sleep 0.1
-done
-inside systemctl show-environment >/dev/null 2>&1 || { cat "$log"; skip "systemd does not start here"; }
+start_systemd
 
 # The port of the packaged settings may be in use on this host.
 inside sh -c "mkdir -p /etc/default && printf 'QUICKIO_LISTEN=127.0.0.1:%s\nQUICKIO_ADMIN=off\n' $port >/etc/default/quickio"

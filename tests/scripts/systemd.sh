@@ -9,34 +9,23 @@ quickio=$(realpath "$1")
 port=$2
 unit=$(realpath "$(dirname "$0")/../../scripts/quickio.service")
 log=$(mktemp)
-unshare_pid=
+# shellcheck source=tests/scripts/namespace.sh
+source "$(dirname "$0")/namespace.sh"
 
-skip() {
-  echo "skipped: $1"
-  exit 77
-}
-
-cleanup() {
-  # The end of the first process of the namespace ends all others in it.
-  if [[ -n ${init:-} ]]; then kill -KILL "$init" 2>/dev/null || true; fi
-  if [[ -n $unshare_pid ]]; then wait "$unshare_pid" 2>/dev/null || true; fi
-  rm -f "$log"
-}
-trap cleanup EXIT
+trap 'stop_systemd; rm -f "$log"' EXIT
 
 # The first process of the namespace: mounts what systemd needs, writes the unit with other paths, and becomes systemd.
 become_systemd() {
   mount --make-rprivate /
   mount -t tmpfs tmpfs /run
-  mount -t tmpfs tmpfs /sys/fs/cgroup && umount /sys/fs/cgroup
-  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  mount_cgroups ""
   mkdir -p /run/systemd/system /run/q
   install -m 755 "$quickio" /run/q/quickio
   sed -e 's#/usr/local/bin/quickio#/run/q/quickio#; s#/etc/quickio/quickio.toml#/run/q/quickio.toml#' \
     -e 's/WatchdogSec=30s/WatchdogSec=4s/; s/TimeoutAbortSec=10s/TimeoutAbortSec=2s/' \
     -e '/network-online/d; s/^\[Unit\]/[Unit]\nDefaultDependencies=no/' "$unit" >/run/systemd/system/quickio.service
   write_settings ""
-  printf '[Unit]\nDescription=test\nDefaultDependencies=no\n' >/run/systemd/system/quickio-test.target
+  write_targets /run/systemd/system quickio-test
   exec env -i container=quickio-test PATH="$PATH" /usr/lib/systemd/systemd --system --unit=quickio-test.target \
     --log-target=console --show-status=no
 }
@@ -51,35 +40,11 @@ SETTINGS
 }
 
 inside() { timeout 60 nsenter -t "$init" -p -m -C "$@"; }
-property() { inside systemctl show quickio --value -p "$1"; }
 
-# expect WHAT ACTUAL EXPECTED
-expect() {
-  if [[ $2 != "$3" ]]; then
-    echo "FAILED $1: $2 instead of $3"
-    inside systemctl status quickio --no-pager || true
-    cat "$log"
-    exit 1
-  fi
-  echo "ok $1"
-}
-
-# result COMMAND...: prints 0 if the command succeeds, and 1 if it fails.
-result() { inside "$@" >>"$log" 2>&1 && echo 0 || echo 1; }
-
-[[ $EUID == 0 && -x /usr/lib/systemd/systemd ]] || skip "this needs root and systemd"
-unshare -pmC true 2>/dev/null || skip "namespaces cannot be created here"
-export -f become_systemd write_settings
+require_systemd
+export -f write_settings
 export quickio port unit
-unshare -pfmiuC --mount-proc bash -ec become_systemd >>"$log" 2>&1 &
-unshare_pid=$!
-for _ in $(seq 100); do
-  init=$(pgrep -P "$unshare_pid" || true)
-  [[ -n $init ]] && inside systemctl show-environment >/dev/null 2>&1 && break
-  kill -0 "$unshare_pid" 2>/dev/null || { cat "$log"; skip "systemd cannot run here"; }
-  sleep 0.1
-done
-inside systemctl show-environment >/dev/null 2>&1 || { cat "$log"; skip "systemd does not start here"; }
+start_systemd
 
 expect "a start waits until clients can connect" "$(result systemctl start quickio)" 0
 expect "the status has the addresses" "$(property StatusText)" "listening on 127.0.0.1:$port, unix:/run/quickio/socket"
