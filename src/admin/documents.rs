@@ -14,17 +14,16 @@ struct AdminDocument {
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// The style of the page, which begins as that of the page for clients does.
+const STYLE: &str = concat!(include_str!("../web/common.css"), include_str!("page/page.css"));
+
 static DOCUMENTS: [AdminDocument; 7] = [
     AdminDocument {
         path: "/",
         media_type: "text/html; charset=utf-8",
         body: include_bytes!("page/page.html"),
     },
-    AdminDocument {
-        path: "/page.css",
-        media_type: "text/css; charset=utf-8",
-        body: include_bytes!("page/page.css"),
-    },
+    AdminDocument { path: "/page.css", media_type: "text/css; charset=utf-8", body: STYLE.as_bytes() },
     AdminDocument { path: "/page.js", media_type: SCRIPT, body: include_bytes!("page/page.js") },
     AdminDocument { path: "/charts.js", media_type: SCRIPT, body: include_bytes!("page/charts.js") },
     AdminDocument { path: "/source.js", media_type: SCRIPT, body: include_bytes!("page/source.js") },
@@ -32,7 +31,7 @@ static DOCUMENTS: [AdminDocument; 7] = [
     AdminDocument {
         path: "/favicon.svg",
         media_type: "image/svg+xml",
-        body: include_bytes!("page/favicon.svg"),
+        body: include_bytes!("../web/favicon.svg"),
     },
 ];
 

@@ -55,7 +55,7 @@ struct Document {
 
 static DOCUMENTS: [Document; 7] = [
     Document { path: "/", content_type: HTML, headers: PAGE, body: include_bytes!("page.html") },
-    Document { path: "/page.css", content_type: CSS, headers: PART, body: include_bytes!("page.css") },
+    Document { path: "/page.css", content_type: CSS, headers: PART, body: STYLE.as_bytes() },
     Document { path: "/page.js", content_type: SCRIPT, headers: PART, body: include_bytes!("page.js") },
     Document { path: "/favicon.svg", content_type: SVG, headers: PART, body: include_bytes!("favicon.svg") },
     Document {
@@ -73,6 +73,9 @@ static DOCUMENTS: [Document; 7] = [
         body: include_bytes!("quickio.d.ts"),
     },
 ];
+
+/// The style of the page, which begins as that of the operator's page does.
+const STYLE: &str = concat!(include_str!("common.css"), include_str!("page.css"));
 
 /// The library as an ES module. A module reads its own address from `import.meta.url`. Unless the module was bundled,
 /// the server at that address is the default server.
