@@ -1,6 +1,9 @@
 //! Tests of the commands of `quickio` that are not servers: the real binary, in real shells and terminals.
 
 mod clients;
+mod documents;
+mod examples;
+mod folder;
 mod packages;
 mod peer;
 mod readme;

@@ -1,47 +1,9 @@
 //! README.md's way from settings with users and rules to a request of a back end: each command does what the text says.
 
+use super::folder::{Folder, blocks, document};
 use super::support::Server;
-use super::support::server::BINARY;
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-
-/// Returns the blocks of code in a language.
-fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
-    let fence = format!("```{language}\n");
-    text.split(&fence).skip(1).map(|rest| rest.split("```").next().expect("the end of the fence")).collect()
-}
-
-/// A folder with the files that the commands make.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        let folder = std::env::temp_dir().join(format!("quickio-readme-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-
-    /// Returns a shell that runs these lines here.
-    fn shell(&self, lines: &str) -> Command {
-        let mut shell = Command::new("sh");
-        let bin = Path::new(BINARY).parent().unwrap().display();
-        let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
-        shell.args(["-ec", lines]).current_dir(&self.0).env("PATH", path);
-        shell
-    }
-
-    fn run(&self, lines: &str) -> Output {
-        self.shell(lines).output().unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use std::process::{Child, Command, Stdio};
 
 /// A subscriber, and the lines behind the one that says that it has subscribed.
 fn subscribed(mut command: Command) -> Child {
@@ -54,7 +16,7 @@ fn subscribed(mut command: Command) -> Child {
 
 #[test]
 fn the_way_through_the_readme_works() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme = document("README.md");
     let from = readme.split("### 3. Users and rules").nth(1).expect("the section with the settings");
     let section = from.split("### 5.").next().unwrap();
     let folder = Folder::new();
@@ -64,15 +26,14 @@ fn the_way_through_the_readme_works() {
     };
     let [explanation] = blocks(section, "text")[..] else { panic!("one output: that of explain") };
 
-    fs::write(folder.0.join("quickio.toml"), settings).unwrap();
+    folder.write("quickio.toml", settings);
     let (secrets, server) = start.split_once('\n').unwrap();
     assert_eq!(server, "quickio --config quickio.toml\n");
     assert!(folder.run(secrets).status.success());
-    let here = |name: &str| folder.0.join(name).to_str().unwrap().to_owned();
-    let moved =
-        settings.replace("auth.secret", &here("auth.secret")).replace("api.secret", &here("api.secret"));
-    fs::write(here("moved.toml"), moved).unwrap();
-    let server = Server::start(&["--config", &here("moved.toml"), "--api", "127.0.0.1:0"]);
+    let moved = settings
+        .replace("auth.secret", &folder.path("auth.secret"))
+        .replace("api.secret", &folder.path("api.secret"));
+    let server = Server::start(&["--config", &folder.write("moved.toml", moved), "--api", "127.0.0.1:0"]);
 
     let (sign, subscribe) = sign_and_subscribe.split_once('\n').unwrap();
     assert!(folder.run(sign).status.success());
