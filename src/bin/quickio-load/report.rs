@@ -23,8 +23,10 @@ pub struct Measurements {
     pub load_us: f64,
     /// The memory of the server before the first connection.
     pub memory_before: Option<MemoryUsage>,
-    /// The memory of the server with all connections.
+    /// The memory of the server with all connections, before the load.
     pub memory: Option<MemoryUsage>,
+    /// The memory of the server at the end of the measurement.
+    pub memory_after: Option<MemoryUsage>,
 }
 
 /// The report of a run.
@@ -171,10 +173,13 @@ impl<'a> Report<'a> {
                 "  worker CPU us    {total:.3} for each message: {user:.3} user, {system:.3} system"
             );
         }
-        if let Some(MemoryUsage { resident, anonymous }) = self.measured.memory {
+        for (what, memory) in
+            [("server memory", self.measured.memory), ("after the load", self.measured.memory_after)]
+        {
+            let Some(MemoryUsage { resident, anonymous }) = memory else { continue };
             let _ = writeln!(
                 out,
-                "  server memory    {:.1} MB resident, {:.1} MB of it anonymous",
+                "  {what:<17}{:.1} MB resident, {:.1} MB of it anonymous",
                 resident as f64 / 1e6,
                 anonymous as f64 / 1e6
             );
@@ -244,6 +249,7 @@ impl<'a> Report<'a> {
                 "cpu_percent": self.measured.server.map(|cpu| cpu.total / self.measured.seconds / 1e4),
                 "memory_before": self.measured.memory_before,
                 "memory": self.measured.memory,
+                "memory_after": self.measured.memory_after,
                 "bytes_each_connection": self.per_connection(),
             },
             "worker": {

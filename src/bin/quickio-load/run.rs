@@ -50,7 +50,8 @@ fn execute(args: &Args) -> Result<Report<'_>, String> {
     sleep(plan.settle);
     let memory = args.server_pid.map(MemoryUsage::of).transpose()?;
     let mut measured = measure(args, &mut pool, &mut progress)?;
-    (measured.memory_before, measured.memory) = (memory_before, memory);
+    let memory_after = args.server_pid.map(MemoryUsage::of).transpose()?;
+    (measured.memory_before, measured.memory, measured.memory_after) = (memory_before, memory, memory_after);
     drain(plan, &mut pool)?;
     progress.end();
     Ok(Report::new(args, measured, pool.stop()?))
@@ -150,6 +151,7 @@ impl Sample {
             load_us: load,
             memory_before: None,
             memory: None,
+            memory_after: None,
         }
     }
 }
