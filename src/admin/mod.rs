@@ -214,10 +214,8 @@ fn serve_within<S: Source>(
     protection: AdminProtection,
     source: impl FnOnce(&Spawner) -> S + Send + 'static,
 ) -> Result<Vec<SocketAddr>, AdminError> {
-    let bind = |address: &SocketAddr| {
-        BoundSocket::bind(*address).map_err(|source| AdminError::Bind { address: *address, source })
-    };
-    let sockets = addresses.iter().map(bind).collect::<Result<Vec<BoundSocket>, AdminError>>()?;
+    let sockets =
+        BoundSocket::bind_all(addresses).map_err(|(address, source)| AdminError::Bind { address, source })?;
     let addresses = sockets.iter().map(BoundSocket::address).collect();
     control.spawn(move |spawner| {
         let AdminProtection { hosts, tls, password } = protection;

@@ -146,10 +146,8 @@ fn serve_within<S: Shards>(
     parts: ApiParts,
     shards: impl FnOnce(&Spawner) -> S + Send + 'static,
 ) -> Result<Vec<SocketAddr>, ApiError> {
-    let bind = |address: &SocketAddr| {
-        BoundSocket::bind(*address).map_err(|source| ApiError::Bind { address: *address, source })
-    };
-    let sockets = addresses.iter().map(bind).collect::<Result<Vec<BoundSocket>, ApiError>>()?;
+    let sockets =
+        BoundSocket::bind_all(addresses).map_err(|(address, source)| ApiError::Bind { address, source })?;
     let addresses = sockets.iter().map(BoundSocket::address).collect();
     control.spawn(move |spawner| {
         let endpoint = Rc::new(ApiEndpoint::new(parts, times, shards(&spawner), spawner.clone()));

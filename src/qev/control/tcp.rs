@@ -45,6 +45,18 @@ impl BoundSocket {
         Ok(BoundSocket { socket, address })
     }
 
+    /// Binds several addresses as [`bind`](BoundSocket::bind) does.
+    ///
+    /// # Errors
+    ///
+    /// The first address that cannot be bound, and the reason. Then none of them is.
+    pub fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<BoundSocket>, (SocketAddr, io::Error)> {
+        addresses
+            .iter()
+            .map(|&address| BoundSocket::bind(address).map_err(|error| (address, error)))
+            .collect()
+    }
+
     /// Returns the bound address, with the port that the kernel chose.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
