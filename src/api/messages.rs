@@ -4,6 +4,7 @@ use super::batch::Batch;
 use crate::app::Json;
 use crate::client::ClientId;
 use crate::event::path::Path;
+use crate::history::{EventsPage, Position};
 use futures_channel::mpsc;
 use std::sync::Arc;
 
@@ -57,6 +58,15 @@ pub enum ApiWork {
     },
     /// Counts clients and subscriptions: [`ApiReply::Totals`].
     Totals,
+    /// Reads events that are kept of a path that the shard numbers: [`ApiReply::Events`].
+    Events {
+        /// The path.
+        path: Path,
+        /// The position before which the events are, or `None` for the last ones.
+        before: Option<Position>,
+        /// The maximum number of events.
+        limit: usize,
+    },
 }
 
 /// The connections that a back end means.
@@ -123,6 +133,8 @@ pub enum ApiReply {
     },
     /// Counts of the shard.
     Totals(ApiTotals),
+    /// Events of a path, or `None` if no rule keeps any.
+    Events(Option<EventsPage>),
 }
 
 /// A path and its subscribers.
@@ -169,7 +181,8 @@ pub trait Shards: 'static {
     /// Returns the number of shards.
     fn count(&self) -> usize;
 
-    /// Returns the shard that begins the broadcasts to a path. It is always the same one, so that they stay in order.
+    /// Returns the shard that begins the broadcasts to a path, and numbers and keeps its events if a rule says so. It is always
+    /// the same one, so that they stay in order.
     fn of_path(&self, path: &str) -> usize;
 
     /// Posts each message to the shard with its number, or none of them. Never waits.

@@ -1,6 +1,9 @@
-//! Queries of requests that read: `?prefix=/chat&limit=10&next=0.4096`.
+//! Queries of requests that read: `?prefix=/chat&limit=10&next=0.4096`, `?path=/chat/rust&before=e7f3.1000`.
 
+use super::bodies::checked_path;
 use super::refusal::ApiRefusal;
+use crate::event::path::Path;
+use crate::history::Position;
 use crate::limits::API_PAGE_MAX;
 use std::borrow::Cow;
 
@@ -54,29 +57,83 @@ impl<'a> Query<'a> {
     /// A parameter is unknown, occurs twice, or has no valid value.
     pub fn parse(query: &'a str, filter: &str) -> Result<Query<'a>, ApiRefusal> {
         let mut parsed = Query { filter: None, page: Page { from: ListPlace::default(), limit: LIMIT } };
-        let mut seen = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if seen.contains(&name) {
-                return Err(ApiRefusal::invalid(&format!("the parameter {name} occurs twice")));
-            }
-            seen.push(name);
-            let value = decoded(value).ok_or_else(|| {
-                ApiRefusal::invalid(&format!("the parameter {name} is not encoded as a URL"))
-            })?;
+        for_each_parameter(query, |name, value| {
             match name {
                 "limit" => parsed.page.limit = limit(&value)?,
                 "next" => parsed.page.from = place(&value)?,
                 name if name == filter => parsed.filter = Some(value),
-                _ => {
-                    let error =
-                        format!("there is no parameter of this name; there are {filter}, limit and next");
-                    return Err(ApiRefusal::invalid(&error));
-                }
+                _ => return Err(unknown(&format!("{filter}, limit and next"))),
             }
-        }
+            Ok(())
+        })?;
         Ok(parsed)
     }
+}
+
+/// The parameters of a query for events of a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HistoryQuery {
+    pub path: Path,
+    /// The position before which the events are.
+    pub before: Option<Position>,
+    /// The maximum number of events.
+    pub limit: usize,
+}
+
+impl HistoryQuery {
+    /// Parses a query.
+    ///
+    /// # Errors
+    ///
+    /// There is no path, or a parameter is unknown, occurs twice, or has no valid value.
+    pub fn parse(query: &str) -> Result<HistoryQuery, ApiRefusal> {
+        let (mut path, mut before, mut limit) = (None, None, LIMIT);
+        for_each_parameter(query, |name, value| {
+            match name {
+                "path" => path = Some(checked(&value)?),
+                "before" => before = Some(position(&value)?),
+                "limit" => limit = self::limit(&value)?,
+                _ => return Err(unknown("path, before and limit")),
+            }
+            Ok(())
+        })?;
+        let path = path.ok_or_else(|| ApiRefusal::invalid("the parameter path is needed"))?;
+        Ok(HistoryQuery { path, before, limit })
+    }
+}
+
+/// Calls `each` with the names and decoded values of the parameters of a query.
+fn for_each_parameter<'a>(
+    query: &'a str,
+    mut each: impl FnMut(&'a str, Cow<'a, str>) -> Result<(), ApiRefusal>,
+) -> Result<(), ApiRefusal> {
+    let mut seen = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if seen.contains(&name) {
+            return Err(ApiRefusal::invalid(&format!("the parameter {name} occurs twice")));
+        }
+        seen.push(name);
+        let value = decoded(value)
+            .ok_or_else(|| ApiRefusal::invalid(&format!("the parameter {name} is not encoded as a URL")))?;
+        each(name, value)?;
+    }
+    Ok(())
+}
+
+fn unknown(names: &str) -> ApiRefusal {
+    ApiRefusal::invalid(&format!("there is no parameter of this name; there are {names}"))
+}
+
+fn checked(value: &str) -> Result<Path, ApiRefusal> {
+    match checked_path(value) {
+        Ok(path) => Ok(path.to_path()),
+        Err(error) => Err(ApiRefusal::invalid(&error.to_string())),
+    }
+}
+
+fn position(value: &str) -> Result<Position, ApiRefusal> {
+    value.parse().map_err(|error| ApiRefusal::invalid(&format!("before: {error}")))
 }
 
 fn limit(value: &str) -> Result<usize, ApiRefusal> {
@@ -156,6 +213,30 @@ mod tests {
             "limit=1&limit=1",
         ] {
             assert_eq!(Query::parse(wrong, "prefix").unwrap_err().status, 400, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn queries_for_events_are_parsed() {
+        let path = || Path::parse("/chat/rust").unwrap();
+        let parsed = HistoryQuery::parse("path=%2Fchat/rust").unwrap();
+        assert_eq!(parsed, HistoryQuery { path: path(), before: None, limit: 100 });
+        let parsed = HistoryQuery::parse("limit=7&before=e7f3.1000&path=/chat/rust").unwrap();
+        let before = Some("e7f3.1000".parse().unwrap());
+        assert_eq!(parsed, HistoryQuery { path: path(), before, limit: 7 });
+        for (wrong, error) in [
+            ("", "the parameter path is needed"),
+            ("path=", "the path is empty"),
+            ("path=chat", "the path must begin with a slash"),
+            ("path=/chat//rust", "the path has"),
+            ("path=/qio/on", "/qio is the server's own namespace"),
+            ("path=/a&before=7", "before: it is not a position such as e7f3.1044"),
+            ("path=/a&limit=0", "limit must be 1 to 1000"),
+            ("path=/a&next=0.1", "there is no parameter of this name; there are path, before and limit"),
+            ("path=/a&path=/b", "the parameter path occurs twice"),
+        ] {
+            let refusal = HistoryQuery::parse(wrong).unwrap_err();
+            assert!(refusal.status == 400 && refusal.error.starts_with(error), "{wrong}: {}", refusal.error);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::messages::{
     ApiAction, ApiMessage, ApiQuestion, ApiReply, ApiTarget, ApiTotals, ApiWork, ShardsBusy,
 };
-use super::query::Page;
+use super::query::{HistoryQuery, Page};
 use super::refusal::ApiRefusal;
 use super::reply::ApiAnswer;
 use super::{ApiEndpoint, Shards};
@@ -140,6 +140,21 @@ impl<S: Shards> ApiEndpoint<S> {
             at = at.behind(next);
         }
         Ok(ApiAnswer::ok(&ClientsAnswer { clients: rows, next: at.text(self.shards.count()) }))
+    }
+
+    /// Reads events that are kept of a path.
+    pub(super) async fn history(&self, query: HistoryQuery) -> Result<ApiAnswer, ApiRefusal> {
+        let HistoryQuery { path, before, limit } = query;
+        let shard = self.shards.of_path(path.as_str());
+        let work = ApiWork::Events { path, before, limit };
+        match self.ask(shard..shard + 1, &work).await?.pop() {
+            Some(ApiReply::Events(Some(page))) => Ok(ApiAnswer::ok_json(page.to_json())),
+            _ => {
+                let error =
+                    "no events of this path are kept: the first of [[rules]] that matches it has no history";
+                Err(ApiRefusal::new(StatusCode::NOT_FOUND, error))
+            }
+        }
     }
 
     /// Describes the server.

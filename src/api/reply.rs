@@ -26,6 +26,13 @@ impl ApiAnswer {
         ApiAnswer { status: StatusCode::OK, body: to_json(body) }
     }
 
+    /// Answers 200 with this JSON.
+    pub fn ok_json(json: String) -> ApiAnswer {
+        let mut bytes = json.into_bytes();
+        bytes.push(b'\n');
+        ApiAnswer { status: StatusCode::OK, body: bytes.into() }
+    }
+
     /// Returns the response.
     pub fn into_response(self) -> ApiResponse {
         let mut response = Response::new(Full::new(self.body));

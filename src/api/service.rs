@@ -7,7 +7,7 @@ use super::commands::{self, CommandKind};
 use super::idempotency::{KeyState, KeyedRequest};
 use super::keys::ApiKey;
 use super::messages::{ApiMessage, ShardsBusy};
-use super::query::Query;
+use super::query::{HistoryQuery, Query};
 use super::refusal::ApiRefusal;
 use super::reply::{ApiAnswer, ApiResponse, wrong_method};
 use super::{ApiEndpoint, Shards};
@@ -51,6 +51,7 @@ enum PostRoute {
 enum GetRoute {
     Paths,
     Clients,
+    History,
     Info,
 }
 
@@ -64,6 +65,7 @@ impl Route {
             "/off" => Route::Post(PostRoute::Command(CommandKind::Off)),
             "/paths" => Route::Get(GetRoute::Paths),
             "/clients" => Route::Get(GetRoute::Clients),
+            "/history" => Route::Get(GetRoute::History),
             "/info" => Route::Get(GetRoute::Info),
             _ => return None,
         })
@@ -182,6 +184,7 @@ impl<S: Shards> ApiEndpoint<S> {
                 let user = query.filter.as_deref().map(commands::user).transpose()?;
                 self.list_clients(user, query.page).await
             }
+            GetRoute::History => self.history(HistoryQuery::parse(query)?).await,
             GetRoute::Info => self.info().await,
         }
     }

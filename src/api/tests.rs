@@ -4,6 +4,7 @@ use super::*;
 use crate::client::ClientId;
 use crate::config::Scope;
 use crate::event::path::Path;
+use crate::history::EventsPage;
 use crate::metrics::{Counter, Counters};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -80,6 +81,11 @@ impl FakeShards {
                 let entry = ClientEntry { client, user, address, transport: "raw", subscriptions: 4 };
                 ApiReply::Clients { clients: vec![entry], next: None }
             }
+            ApiWork::Events { path, .. } if path.as_str() == "/kept" => {
+                let at = "e7f3.1044".parse().unwrap();
+                ApiReply::Events(Some(EventsPage { at, first: 1044, events: vec!["[1, 2]".into()] }))
+            }
+            ApiWork::Events { .. } => ApiReply::Events(None),
             ApiWork::Totals => ApiReply::Totals(ApiTotals { clients: 5, identified: 1, subscriptions: 7 }),
         };
         if !self.is_silent.load(Ordering::SeqCst) {
@@ -376,6 +382,23 @@ fn lists_are_made_of_the_replies_of_all_shards() {
 }
 
 #[test]
+fn the_shard_that_numbers_a_path_is_asked_for_its_events() {
+    let setup = start();
+    let get = |target| setup.json(READER, "GET", target, "");
+    let page = r#"{"at":"e7f3.1044","events":[[1044,[1, 2]]]}"#;
+    assert_eq!(get("/history?path=/kept&before=e7f3.1045&limit=2"), (200, page.into()));
+    let questions = setup.take_questions();
+    assert!(
+        matches!(&questions[..], [question] if question.starts_with("1 Events") && question.ends_with("limit: 2 }")),
+        "{questions:?}"
+    );
+    let (status, error) = get("/history?path=/other");
+    assert!(status == 404 && error.contains("no events of this path are kept"), "{status} {error}");
+    assert_eq!(get("/history").0, 400);
+    assert_eq!(setup.json("secret-of-nobody-at-all", "GET", "/history?path=/kept", "").0, 401);
+}
+
+#[test]
 fn shards_that_do_not_reply_are_not_waited_for() {
     let setup = start();
     setup.shards.is_silent.store(true, Ordering::SeqCst);
@@ -407,8 +430,18 @@ fn the_document_has_all_paths_and_statuses() {
     }
     let mut names: Vec<&str> = paths.keys().map(String::as_str).collect();
     names.sort_unstable();
-    let expected =
-        ["/broadcast", "/clients", "/close", "/info", "/off", "/on", "/openapi.json", "/paths", "/send"];
+    let expected = [
+        "/broadcast",
+        "/clients",
+        "/close",
+        "/history",
+        "/info",
+        "/off",
+        "/on",
+        "/openapi.json",
+        "/paths",
+        "/send",
+    ];
     assert_eq!(names, expected);
 }
 

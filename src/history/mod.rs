@@ -7,15 +7,18 @@
 //! | --- | --- |
 //! | `position` | epochs and positions, and their text |
 //! | `options` | the options of a subscription |
+//! | `page` | events that follow each other, as JSON |
 //! | `store` | the events of all paths of one shard |
 //! | `path_history` | the events of one path |
 
 mod options;
+mod page;
 mod path_history;
 mod position;
 mod store;
 
 pub use options::{OptionsError, ReplayFrom, SubscribeOptions};
+pub use page::EventsPage;
 pub use path_history::Events;
 pub use position::{Epoch, Position, PositionError};
 pub use store::{Replay, Store, StoredTotals};

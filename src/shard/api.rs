@@ -66,9 +66,9 @@ impl State {
                     }
                 }
                 ApiMessage::Ask(question) => {
-                    share.events -= 1;
                     self.mesh.begin(THREADS);
-                    self.answer_api(*question);
+                    let read = self.answer_api(*question);
+                    share.events = share.events.saturating_sub(1 + read);
                 }
             }
         }
@@ -100,17 +100,24 @@ impl State {
     fn broadcast_some(&mut self, batch: &Batch, mut done: usize, share: &mut TurnShare) -> usize {
         while done < batch.len() && share.events > 0 && share.deliveries > 0 && !self.mesh.is_over(THREADS) {
             let (path, data) = batch.event(done);
-            if let Some(id) = self.pubsub.find(path) {
-                // The event is not refused: a shard that is behind delays it.
-                if self.pubsub.remote(id).any(|shard| self.mesh.is_full(shard)) {
-                    break;
+            let id = self.pubsub.find(path);
+            // The event is not refused: a shard that is behind delays it. This shard numbers the events of the path.
+            if id.is_some_and(|id| self.pubsub.remote(id).any(|shard| self.mesh.is_full(shard))) {
+                break;
+            }
+            match id {
+                Some(id) => {
+                    self.mesh.begin(THREADS);
+                    share.deliveries = share.deliveries.saturating_sub(self.pubsub.subscribers(id));
+                    let path = self.pubsub.path(id).clone();
+                    self.broadcast(&path, Json::trusted(data));
                 }
-                self.mesh.begin(THREADS);
-                share.deliveries = share.deliveries.saturating_sub(self.pubsub.subscribers(id));
-                let path = self.pubsub.path(id).clone();
-                self.broadcast(&path, Json::trusted(data));
-            } else {
-                self.count(Counter::Broadcasts, 1);
+                // The event is kept, although nobody gets it now.
+                None if self.access.has_history() && self.history_rule(path).is_some() => {
+                    self.mesh.begin(THREADS);
+                    self.broadcast(&path.to_path(), Json::trusted(data));
+                }
+                None => self.count(Counter::Broadcasts, 1),
             }
             share.events -= 1;
             done += 1;

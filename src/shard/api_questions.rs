@@ -1,4 +1,4 @@
-//! The questions of back ends: what is done to clients, and lists of paths and clients.
+//! The questions of back ends: what is done to clients, lists of paths and clients, and events that are kept.
 
 use super::api_queue::ActionInProgress;
 use super::connection::Connection;
@@ -11,14 +11,16 @@ use crate::limits::API_PLACES_PER_QUESTION_MAX;
 use crate::protocol::Framing;
 
 impl State {
-    /// Answers a question of a back end, or begins to do what it asks.
-    pub fn answer_api(&mut self, question: ApiQuestion) {
+    /// Answers a question of a back end, or begins to do what it asks. Returns the number of events that it has read.
+    pub fn answer_api(&mut self, question: ApiQuestion) -> usize {
         let ApiQuestion { work, mut reply } = question;
+        let mut events = 0;
         let answer = match work {
             ApiWork::Act { target, action } => {
                 let clients = self.targeted(&target).into_iter();
                 let action = ActionInProgress { clients, action, done: 0, refused: 0, reply };
-                return self.api.put_action(action, false);
+                self.api.put_action(action, false);
+                return 0;
             }
             ApiWork::Paths { prefix, from, max } => self.list_paths(&prefix, from, max),
             ApiWork::Counts(paths) => ApiReply::Counts(self.count_subscribers(&paths)),
@@ -28,9 +30,15 @@ impl State {
                 identified: self.identities.len(),
                 subscriptions: self.pubsub.subscriptions(),
             }),
+            ApiWork::Events { path, before, limit } => {
+                let page = self.page_of_events(&path, before, limit);
+                events = page.as_ref().map_or(0, |page| page.events.len());
+                ApiReply::Events(page)
+            }
         };
         // The API may have given up.
         drop(reply.try_send((self.mesh.shard(), answer)));
+        events
     }
 
     fn targeted(&self, target: &ApiTarget) -> Vec<ClientId> {

@@ -29,13 +29,12 @@ use crate::client::ClientId;
 use crate::client::subscriptions::{DecisionOutcome, EventForm, PathId};
 use crate::event::path::Path;
 use crate::event::text;
-use crate::history::{Position, Replay, ReplayFrom};
+use crate::history::{EventsPage, Position, Replay, ReplayFrom};
 use crate::limits::{
     REPLAY_BYTES_MAX, REPLAY_EVENTS_MAX, REPLAYED_BYTES_PER_TURN_MAX, REPLAYED_PER_TURN_MAX,
 };
 use crate::metrics::{Counter, RuleCounter};
 use crate::qev::mesh::Class;
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// The message for a client whose request cannot be handled for now.
@@ -102,6 +101,18 @@ impl State {
             self.metrics.rules[rule].add(counter, 1);
         }
         Some(found)
+    }
+
+    /// Returns at most `limit` events of a path that this shard numbers: the last ones, or those before a position. `None` if no
+    /// rule keeps events of the path.
+    pub fn page_of_events(
+        &mut self,
+        path: &Path,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Option<EventsPage> {
+        let FoundEvents { at, first, events, .. } = self.find_events(path, Ask::Page(before, limit))?;
+        Some(EventsPage { at, first, events })
     }
 
     fn answer_question(&mut self, to: u16, mut answer: EventsAnswer) {
@@ -412,11 +423,5 @@ impl State {
 /// Returns the answer with a page of events.
 fn page_answer(found: Option<FoundEvents>) -> Answer {
     let Some(FoundEvents { at, first, events, .. }) = found else { return Answer::error(420, BUSY) };
-    let mut data = format!(r#"{{"at":"{at}","events":["#);
-    for (number, event) in (first..).zip(&events) {
-        let separator = if number == first { "" } else { "," };
-        write!(data, "{separator}[{number},{event}]").expect("a string can be written to");
-    }
-    data.push_str("]}");
-    Answer::data(Json::trusted(&data))
+    Answer::data(Json::trusted(&EventsPage { at, first, events }.to_json()))
 }

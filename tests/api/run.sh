@@ -41,6 +41,10 @@ shards = 2
 name = "tests"
 secret-file = "$work/key"
 scopes = ["broadcast", "send", "clients", "read"]
+
+[[rules]]
+path = "/**"
+history = 10
 SETTINGS
 "$program" --config "$work/quickio.toml" </dev/null >"$work/out" 2>"$work/log" &
 server=$!

@@ -246,6 +246,34 @@ fn clients_are_listed_sent_to_subscribed_and_closed() {
     assert_eq!(json(&server, WRITER, "POST", "/send", nobody), json!({"clients": 0}));
 }
 
+#[test]
+fn kept_events_are_read() {
+    let files = ApiFiles::new("history");
+    files.append_settings("[[rules]]\npath = '/relay/kept/*'\nhistory = 3\n");
+    let (server, _files) = files.start(&[]);
+    // Paths of all shards.
+    for path in ["a", "b", "c", "d"].map(|name| format!("/relay/kept/{name}")) {
+        let lines: Vec<String> = (1..=4).map(|number| format!("{path}:0={{\"n\": {number}}}")).collect();
+        assert_eq!(broadcast(&server, &lines.join("\n")).head.status, 200);
+        let page = json(&server, READER, "GET", &format!("/history?path={path}&limit=2"), "");
+        assert_eq!(page["events"], json!([[3, {"n": 3}], [4, {"n": 4}]]));
+        let (epoch, _) = page["at"].as_str().unwrap().split_once('.').unwrap();
+        assert_eq!(page["at"], format!("{epoch}.4"));
+        let earlier = json(&server, READER, "GET", &format!("/history?path={path}&before={epoch}.3"), "");
+        assert_eq!(earlier["events"], json!([[2, {"n": 2}]]), "the first event is kept no more");
+        // A client goes on behind the page.
+        let mut client = server.websocket();
+        let on = format!(r#"["{path}",null,{{"since":"{epoch}.3"}}]"#);
+        let answer = client.request_code("/qio/on", &on, 200);
+        assert_eq!(answer.body["data"], json!({"at": format!("{epoch}.4"), "events": 1, "complete": true}));
+        assert_eq!(client.event().path, format!("/qio/at/4{path}"));
+    }
+    let response = request(&server, READER, "GET", "/history?path=/relay/other", "text/plain", "");
+    assert_eq!(response.head.status, 404, "{response:?}");
+    let response = request(&server, WRITER, "GET", "/history?path=/relay/kept/a", "text/plain", "");
+    assert_eq!(response.head.status, 403, "{response:?}");
+}
+
 /// Runs an example of a back end, which broadcasts one event to `/relay/news`. scripts/test.sh installs the interpreters.
 #[track_caller]
 fn example(program: &[&str], file: &str, from: &str) {

@@ -8,9 +8,11 @@ use crate::app::{Application, Error, Json, Registrar};
 use crate::client::ClientId;
 use crate::config::Config;
 use crate::event::path::{Path, PathRef};
+use crate::history::HistoryBounds;
 use crate::identity::Identity;
 use crate::limits::{API_DELIVERIES_PER_TURN_MAX, API_EVENTS_PER_TURN_MAX};
 use crate::metrics::Counter;
+use crate::rules::{Access, Rule};
 use futures_channel::mpsc;
 use std::sync::Arc;
 
@@ -90,26 +92,27 @@ fn deliveries_are_bounded_in_a_turn() {
 }
 
 /// Nothing is lost while another shard is behind: the batch waits, and so do the messages behind it.
-#[test]
-fn a_batch_waits_for_other_shards() {
-    let config = Config { mesh_ring_messages: 8, mesh_overflow_bytes_max: 64 * 1024, ..Config::default() };
+#[track_caller]
+fn a_batch_waits(config: Config) {
+    let config = Config { mesh_ring_messages: 8, mesh_overflow_bytes_max: 64 * 1024, ..config };
     let mut world = world(2, config);
-    let peer = subscriber(&mut world, 1, "/relay/a");
+    let begins = usize::from(world.shards[0].state().shard_of_path("/relay/a"));
+    let other = 1 - begins;
+    let peer = subscriber(&mut world, other, "/relay/a");
     let data = format!("\"{}\"", "x".repeat(1000));
     const EVENTS: usize = 300;
-    world.post_api(0, ApiMessage::Broadcast(batch((0..EVENTS).map(|_| ("/relay/a", data.clone())))));
-    world.post_api(0, ApiMessage::Broadcast(batch([("/relay/a", "1".to_owned())])));
+    world.post_api(begins, ApiMessage::Broadcast(batch((0..EVENTS).map(|_| ("/relay/a", data.clone())))));
+    world.post_api(begins, ApiMessage::Broadcast(batch([("/relay/a", "1".to_owned())])));
     for _ in 0..10 {
-        world.turn(0);
+        world.turn(begins);
     }
-    let broadcasts = |world: &World| {
-        world.states().next().map(|state| state.metrics.counters.get(Counter::Broadcasts)).unwrap()
-    };
-    assert!(broadcasts(&world) < 100, "{} were begun while the other shard did nothing", broadcasts(&world));
+    let state = world.shards[begins].state();
+    let begun = state.metrics.counters.get(Counter::Broadcasts);
+    assert!(begun < 100, "{begun} were begun while the other shard did nothing");
     let mut messages = Vec::new();
     for _ in 0..10_000 {
-        world.turn(0);
-        world.turn(1);
+        world.turn(begins);
+        world.turn(other);
         messages.append(&mut world.take_raw_messages(peer));
         if messages.len() > EVENTS {
             break;
@@ -119,6 +122,67 @@ fn a_batch_waits_for_other_shards() {
     assert_eq!(messages.last().map(String::as_str), Some("/relay/a:0=1"));
     let refused = world.states().map(|state| state.metrics.counters.get(Counter::MeshRefused));
     assert_eq!(refused.sum::<u64>(), 0);
+}
+
+#[test]
+fn a_batch_waits_for_other_shards() {
+    a_batch_waits(Config::default());
+}
+
+#[test]
+fn a_batch_of_numbered_events_waits_for_other_shards() {
+    a_batch_waits(keeping());
+}
+
+/// Settings with a rule that keeps the events of `/relay/*`.
+fn keeping() -> Config {
+    let rule = Rule {
+        pattern: "/relay/*".parse().unwrap(),
+        on: Access::Anyone,
+        send: Access::Anyone,
+        rate: None,
+        address_rate: None,
+        history: Some(HistoryBounds { events: 1000, age_s: None }),
+        line: 1,
+    };
+    Config { rules: vec![rule], ..Config::default() }
+}
+
+/// Asks a shard for events of a path; returns the position of the answer to a back end, and the rest of it.
+fn events(
+    world: &mut World,
+    shard: usize,
+    text: &str,
+    before: Option<&str>,
+    limit: usize,
+) -> (String, String) {
+    let before = before.map(|before| before.parse().unwrap());
+    match ask(world, shard, ApiWork::Events { path: path(text), before, limit }) {
+        ApiReply::Events(Some(page)) => {
+            let json = page.to_json();
+            (page.at.to_string(), json[json.find("\"events\"").unwrap()..].to_owned())
+        }
+        other => panic!("another reply: {other:?}"),
+    }
+}
+
+#[test]
+fn events_are_kept_although_nobody_is_subscribed() {
+    let mut world = world(2, keeping());
+    let shard = usize::from(world.shards[0].state().shard_of_path("/relay/a"));
+    let numbers = (1..=5).map(|number| ("/relay/a", number.to_string()));
+    world.post_api(shard, ApiMessage::Broadcast(batch(numbers)));
+    let (at, last) = events(&mut world, shard, "/relay/a", None, 2);
+    assert!(at.ends_with(".5"), "{at}");
+    assert_eq!(last, r#""events":[[4,4],[5,5]]}"#);
+    let before = at.replace(".5", ".4");
+    let earlier = events(&mut world, shard, "/relay/a", Some(&before), 100);
+    assert_eq!(earlier, (at, r#""events":[[1,1],[2,2],[3,3]]}"#.into()));
+    assert_eq!(events(&mut world, shard, "/relay/a", Some("x.4"), 100).1, r#""events":[]}"#);
+    let work = ApiWork::Events { path: path("/other"), before: None, limit: 9 };
+    assert!(matches!(ask(&mut world, shard, work), ApiReply::Events(None)));
+    let broadcasts = world.states().map(|state| state.metrics.counters.get(Counter::Broadcasts));
+    assert_eq!(broadcasts.sum::<u64>(), 5);
 }
 
 /// An application that permits no subscription to `/closed`.
