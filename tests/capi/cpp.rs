@@ -2,7 +2,7 @@
 
 use super::support::server::{self, BINARY, command};
 use super::support::{Conversation, Server};
-use super::{assert_all_freed, cc, data, object};
+use super::{assert_all_freed, cc, data, history, object};
 use serde_json::json;
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn app(name: &str) -> String {
 
 #[test]
 fn closures_promises_and_exceptions() {
-    let mut server = Server::start_with_clock(&["--app", &app("one")]);
+    let mut server = Server::start_with_clock(&["--app", &app("one"), "--config", &history("/one/on/*")]);
     let mut client = server.websocket();
     assert_eq!(data(&mut client, "/one/name", ""), json!("one"));
     assert_eq!(data(&mut client, "/one/who", ""), json!([null, null, null, null, "127.0.0.1"]));
@@ -64,6 +64,14 @@ fn closures_promises_and_exceptions() {
     assert_eq!((on("yes"), on("no"), on("late"), on("throw")), (200, 404, 200, 404));
     client.unsubscribe("/one/on/late");
     assert_eq!(client.event().data, r#""/late""#);
+    for (options, expected) in [("", "null"), (r#",{"history":2}"#, r#"{"history":2}"#)] {
+        client.request_code(
+            "/qio/on",
+            &format!(r#"["/one/on/options{}","options"{options}]"#, options.len()),
+            200,
+        );
+        assert_eq!(client.event().data, expected);
+    }
 
     server.signal("TERM");
     drop(client); // the server waits for the client's end of the stream, up to a timeout

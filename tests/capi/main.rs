@@ -291,6 +291,26 @@ fn hooks_decide_subscriptions_and_receive_their_ends() {
 }
 
 #[test]
+fn hooks_see_the_options() {
+    let settings = history("/c/on/*");
+    let server = start(&["--config", &settings]);
+    let mut client = server.websocket();
+    let on = |path: &str, options: &str| format!(r#"["{path}","options"{options}]"#);
+    client.request_code("/qio/on", &on("/c/on/a", ""), 404);
+    assert_eq!(client.event().data, "null");
+    client.request_code("/qio/on", &on("/c/on/a", r#", {"history": 2}"#), 200);
+    assert_eq!(client.event().data, r#"{"history": 2}"#);
+    stop(server, client);
+}
+
+/// Writes settings with a rule that keeps the events of paths; returns their file.
+fn history(paths: &str) -> String {
+    let file = cc::temporary(&format!("history{}.toml", paths.replace(['/', '*'], "-")));
+    fs::write(&file, format!("[[rules]]\npath = '{paths}'\nhistory = 10\n")).unwrap();
+    object(&file)
+}
+
+#[test]
 fn a_client_has_data() {
     let server = start(&[]);
     let (mut one, mut other) = (server.websocket(), server.client(Transport::Raw));

@@ -8,6 +8,7 @@ mod errors;
 mod hard;
 mod life;
 mod limits;
+mod options;
 mod presence;
 mod printing;
 mod refused;

@@ -172,6 +172,7 @@ pub struct Subscription {
     pub path: Str,
     pub extra: Str,
     pub data: Str,
+    pub options: Str,
 }
 
 #[repr(C)]

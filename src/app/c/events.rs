@@ -105,6 +105,7 @@ fn call_on_hook(
         path: abi::Str::of(subscription.path),
         extra: abi::Str::of(subscription.extra),
         data: abi::Str::of(subscription.data),
+        options: abi::Str::of(subscription.options),
     };
     let kind = CallKind::Subscription(subscription.reply_to(), subscription.id);
     let call = |handle| hook(handle, &parameter, owner.user.ptr());

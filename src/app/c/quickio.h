@@ -252,6 +252,10 @@ typedef struct qio_subscription {
     qio_str extra;
     /* The JSON of `["path", JSON]`. `null` if the client sent only a path. */
     qio_str data;
+    /* Since 0.4: check that `size` of the table is at least QIO_API_SIZE_0_4 if your application may run on an older server.
+     * The options of `["path", JSON, options]`, a JSON object that is valid: the earlier events that the client asks for.
+     * `null` if it sent none. */
+    qio_str options;
 } qio_subscription;
 
 /* A subscription that has ended. */
@@ -462,7 +466,7 @@ typedef struct qio_api {
     qio_status (*client_address)(qio_cx cx, qio_client client, char *out, size_t room, size_t *len);
 } qio_api;
 
-/* The size of the table of a server of version 0.4. */
+/* The size of the table of a server of version 0.4. Such a server also sets `options` of qio_subscription. */
 #define QIO_API_SIZE_0_4 (offsetof(qio_api, client_address) + sizeof(void (*)(void)))
 
 /* ---- Symbols that you export ---- */

@@ -160,6 +160,8 @@ struct Reply {
 struct Subscription {
     Client client;
     std::string_view path, extra, data;
+    // The earlier events that the client asks for, a JSON object. `null` if it asks for none, or the server is older than 0.4.
+    std::string_view options;
 };
 
 struct Unsubscribed {
@@ -388,8 +390,10 @@ struct Shims {
         Decision decision = Decision::refuse;
         guarded([&] {
             Context context(cx);
+            const bool has_options = api().size >= QIO_API_SIZE_0_4;
             const Subscription argument{subscription->client, view(subscription->path), view(subscription->extra),
-                                        view(subscription->data)};
+                                        view(subscription->data),
+                                        has_options ? view(subscription->options) : std::string_view("null")};
             decision = static_cast<Functions *>(user)->on(context, argument);
         });
         return static_cast<int32_t>(decision);

@@ -45,7 +45,7 @@ fn layouts() -> Vec<Layout> {
         layout!("qio_client", abi::ClientId, shard, slot, generation),
         layout!("qio_event", abi::Event, client, wants_answer, path, extra, data),
         layout!("qio_reply", abi::Reply, client, wants_answer, data),
-        layout!("qio_subscription", abi::Subscription, client, reserved, path, extra, data),
+        layout!("qio_subscription", abi::Subscription, client, reserved, path, extra, data, options),
         layout!("qio_unsubscribed", abi::Unsubscribed, client, reserved, path, extra),
         layout!("qio_event_spec", abi::EventSpec, size, flags, path, handler, on, off, user, free),
         layout!("qio_callback", abi::Callback, run, user, free),

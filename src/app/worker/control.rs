@@ -135,6 +135,7 @@ mod tests {
             subscriptions: SubscriptionMode::Everyone,
             off: false,
             client_info: false,
+            options: false,
         };
         let manifest = Manifest { version: 1, events: vec![event], ..Manifest::default() };
         assert_eq!(message, WorkerMessage::Ready(manifest));

@@ -21,7 +21,7 @@ use super::ends::ClientEnd;
 use super::manifest::{EventDeclaration, Manifest, SubscriptionMode};
 use super::requests::RequestTable;
 use super::timers::WorkerTimers;
-use super::wire::{self, HAS_INFO, LinkFrameHeader, NO_CLIENT, ToWorker, WANTS_ANSWER};
+use super::wire::{self, HAS_INFO, HAS_OPTIONS, LinkFrameHeader, NO_CLIENT, ToWorker, WANTS_ANSWER};
 use super::{LinkLimits, SupervisorHandle};
 use crate::app::shares::ShareRefusal;
 use crate::app::{Answer, Command, Context, Decision, Event, LocalCommand, Reply, ReplyTo, Subscription};
@@ -234,9 +234,11 @@ impl WorkerLink {
         if let Err((code, _)) = self.check_room(subscription.client) {
             return Decision::Fail(code);
         }
-        let Subscription { client, extra, data, id, .. } = subscription;
+        let Subscription { client, extra, data, options, id, .. } = subscription;
         let request = self.begin_request(cx, WorkerRequest::Subscription(subscription.reply_to(), id));
-        let (flags, text) = text_with_info(cx, declaration, client, extra);
+        let (flag, extra) = text_with_options(declaration, extra, options);
+        let (flags, text) = text_with_info(cx, declaration, client, &extra);
+        let flags = flags | flag;
         let header = LinkFrameHeader { number, request, client, flags, ..header_now(cx) };
         self.put_frame(ToWorker::On, &header, &text, data);
         self.counters.add_sent();
@@ -496,6 +498,20 @@ impl WorkerLink {
 /// Returns a header with the current time.
 fn header_now(cx: &Context<'_>) -> LinkFrameHeader {
     LinkFrameHeader::at(cx.now().as_millis() as u64)
+}
+
+/// Returns the text of a frame that asks about a subscription, and its flag: the options are behind `extra` if there are any, and
+/// the worker asks for them.
+fn text_with_options<'a>(
+    declaration: &EventDeclaration,
+    extra: &'a str,
+    options: &str,
+) -> (u8, Cow<'a, str>) {
+    if !declaration.options || options == "null" {
+        return (0, extra.into());
+    }
+    // The strings of valid JSON have no line ends.
+    (HAS_OPTIONS, format!("{extra}\n{}", options.replace('\n', " ")).into())
 }
 
 /// Returns the text of a frame, and its flag: what the server knows of the client is behind `extra` if the worker asks for

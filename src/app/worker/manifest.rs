@@ -49,6 +49,9 @@ pub struct EventDeclaration {
     /// The worker is told, with each event and subscription, what the server knows of the client.
     #[serde(default)]
     pub client_info: bool,
+    /// The worker is told the options of subscriptions that it is asked about.
+    #[serde(default)]
+    pub options: bool,
 }
 
 fn yes() -> bool {

@@ -24,8 +24,10 @@ const LENGTH_BYTES: usize = 4;
 
 /// The flag of EVENT and REPLY: the client waits for an answer.
 pub const WANTS_ANSWER: u8 = 1;
-/// The flag of EVENT and ON: behind the text, on a line of its own, is what the server knows of the client, as JSON.
+/// The flag of EVENT and ON: behind the text, and the options if there are any, on a line of its own, is what the server knows of the client, as JSON.
 pub const HAS_INFO: u8 = 4;
+/// The flag of ON: behind the path, on a line of its own, are the options of the subscription, as JSON.
+pub const HAS_OPTIONS: u8 = 8;
 /// The flag of TIMER from a worker: the timer repeats.
 pub const REPEATS: u8 = 1;
 /// The flag of ANSWER: the text is the message of an error.

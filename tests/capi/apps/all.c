@@ -368,6 +368,11 @@ static int32_t may_subscribe(qio_cx cx, const qio_subscription *subscription, vo
     if (qio_equal(data, QIO_STR("\"bad\""))) return 99;
     if (qio_equal(data, QIO_STR("\"fail\""))) return QIO_FAIL;
     if (qio_equal(data, QIO_STR("\"promised nothing\""))) return QIO_DECIDE_LATER;
+    if (qio_equal(data, QIO_STR("\"options\""))) {
+        if (qio->size < QIO_API_SIZE_0_4) return QIO_FAIL;
+        qio->send(cx, subscription->client, QIO_STR("/c/options"), subscription->options, NULL);
+        return qio_equal(subscription->options, QIO_STR("null")) ? QIO_REFUSE : QIO_ACCEPT;
+    }
     if (qio_equal(data, QIO_STR("\"misused\""))) {
         report report = {"", 0};
         expect(&report, "answer", qio->answer(cx, QIO_NO_STR), QIO_WRONG_PLACE);

@@ -118,7 +118,8 @@ struct App : qio::Application {
                 on_thread([shared] { (void)shared->decide(true); });
                 return decision;
             }
-            return word == "yes" ? Decision::accept : Decision::refuse;
+            if (word == "options") cx.send(subscription.client, at("/options"), subscription.options);
+            return word == "yes" || word == "options" ? Decision::accept : Decision::refuse;
         }).off([](Context &cx, const Unsubscribed &ended) {
             cx.broadcast(at("/left"), json_string(ended.extra));
         }).add();

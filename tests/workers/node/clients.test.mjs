@@ -2,7 +2,7 @@
 
 import { describe, test } from 'node:test'
 import { expectFrames, startApp, stop } from '../support/library.mjs'
-import { FROM_WORKER, TO_WORKER, answer, event, frame } from '../support/server.mjs'
+import { FROM_WORKER, TO_WORKER, answer, event, frame, refusal } from '../support/server.mjs'
 
 describe('clients', () => {
   test('are one object with its data while they are connected', async () => {
@@ -44,7 +44,26 @@ describe('clients', () => {
     link.send(event({ request: 1, flags: 5, text: `/x\n${info}` }), event({ request: 2, flags: 5, text: '\nnull' }))
     await expectFrames(link, answer(1, '["/x","7","a",{"origin":"o"},"::1"]'), answer(2, '["",null,null,{},null]'))
     link.send(frame(TO_WORKER.ON, { request: 3, flags: 4, text: `/x\n${info}` }), event({ request: 4, number: 1 }))
-    await expectFrames(link, answer(3, ''), answer(4, '"register /plain with clientInfo: true to use info"'))
+    link.send(frame(TO_WORKER.ON, { request: 5, flags: 12, text: `/x\n{"history":1}\n${info}` }))
+    await expectFrames(link, answer(3, ''), answer(4, '"register /plain with clientInfo: true to use info"'), answer(5, ''))
+    await stop(worker)
+  })
+
+  test('on-hooks see the options of the subscription', async () => {
+    const worker = await startApp(`
+      app.event('/room', { children: true }).on(({ extra, options }) => {
+        app.broadcast('/seen', [extra, options])
+        return options === null || options.history <= 20
+      })`, { links: 1 })
+    const [link] = worker.links
+    const on = (flags, text) => frame(TO_WORKER.ON, { request: 1, flags, text })
+    const seen = (data) => frame(FROM_WORKER.BROADCAST, { text: '/seen', data })
+    link.send(on(0, '/x'))
+    await expectFrames(link, seen('["/x",null]'), answer(1, ''))
+    link.send(on(8, '/x\n{"history":20,"since":"e7f3.1041"}'))
+    await expectFrames(link, seen('["/x",{"history":20,"since":"e7f3.1041"}]'), answer(1, ''))
+    link.send(on(8, '\n{"history":21}'))
+    await expectFrames(link, seen('["",{"history":21}]'), refusal(1, 401))
     await stop(worker)
   })
 })

@@ -30,7 +30,7 @@ describe('registration', () => {
       version: 1,
       events: [
         { path: '/plain', children: false, handler: true, subscriptions: 'everyone', off: false },
-        { path: '/room', children: true, handler: true, subscriptions: 'ask', off: true },
+        { path: '/room', children: true, handler: true, subscriptions: 'ask', off: true, options: true },
         { path: '/none', children: false, handler: false, subscriptions: 'nobody', off: true }
       ],
       // Rounded up, but not because 1.1 * 1000 is 1100.0000000000002.

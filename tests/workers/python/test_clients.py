@@ -146,5 +146,8 @@ class Clients(Case):
         self.assertEqual(worker.next(), answer(2, b'["",null,null,null,null,null]'))
         worker.send(frame(ON, b"/x\n" + info, flags=4, request=3, client=ADA))
         self.assertEqual(worker.next(), answer(3))
+        # Options of the subscription are before it.
+        worker.send(frame(ON, b'/x\n{"history":1}\n' + info, flags=12, request=3, client=ADA))
+        self.assertEqual(worker.next(), answer(3))
         worker.send(event(4, number=1))
         self.assertEqual(worker.next(), answer(4, b'"register /plain with client_info=True to use `info`"'))

@@ -34,7 +34,7 @@ class Start(Case):
         )
         room = {"path": "/room", "children": False, "handler": False, "subscriptions": "everyone", "off": False}
         plain = {"path": "/plain", "children": True, "handler": True, "subscriptions": "nobody", "off": False}
-        hooks = {"path": "/hooks", "children": False, "handler": True, "subscriptions": "ask", "off": True}
+        hooks = {"path": "/hooks", "children": False, "handler": True, "subscriptions": "ask", "off": True, "options": True}
         files = [os.path.join(worker.folder.name, name) for name in ("helper.py", "script.py")]
         timers = [{"timer": 1, "ms": 1500}, {"timer": 3, "ms": 1}]
         expected = {"version": 1, "events": [room, plain, hooks], "timers": timers, "files": files}

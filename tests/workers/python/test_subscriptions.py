@@ -65,6 +65,27 @@ class Subscriptions(Case):
             worker.send(self.on(4, b"", number=2), frame(OFF, number=2, client=ADA))
             self.assertEqual(worker.next(), answer(4, code=500))
 
+    def test_hooks_see_the_options(self):
+        worker = self.worker(
+            """
+            from quickio import app
+            room = app.event("/room", children=True)
+            @room.on
+            def on(subscription):
+                wanted = subscription.options
+                app.broadcast("/seen", [subscription.extra, wanted])
+                return wanted is None or wanted.get("history", 0) <= 20
+            """,
+            links=1,
+        )
+        for flags, text, seen, code in (
+            (0, b"/x", b'["/x",null]', 200),
+            (8, b'/x\n{"history":20,"since":"e7f3.1041"}', b'["/x",{"history":20,"since":"e7f3.1041"}]', 200),
+            (8, b'\n{"history":21}', b'["",{"history":21}]', 401),
+        ):
+            worker.send(frame(ON, text, flags=flags, request=1, client=ADA))
+            self.assertEqual(worker.take(2), [frame(BROADCAST, b"/seen", seen), answer(1, code=code)])
+
     def test_an_error_in_the_off_hook_is_logged(self):
         for async_ in ("", "async "):
             worker = self.worker(

@@ -11,7 +11,7 @@ app
     if (event.wantsAnswer) throw new Refusal(400, 'no', { extra: event.extra })
     return NEVER
   })
-  .on((subscription) => subscription.data === 'yes')
+  .on((subscription) => subscription.data === 'yes' && (subscription.options?.history ?? 0) <= 20)
   .off(({ client }) => members.delete(client))
 
 app.event('/later', (event) => {

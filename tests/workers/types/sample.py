@@ -19,7 +19,8 @@ async def say(event: Event) -> Any:
 
 @say.on
 def may_join(subscription: Subscription) -> bool:
-    return bool(subscription.data == "yes")
+    options = subscription.options or {}
+    return bool(subscription.data == "yes" and options.get("history", 0) <= 20)
 
 
 @say.off

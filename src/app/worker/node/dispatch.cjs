@@ -4,7 +4,8 @@
 
 const { Event, FAILED, Reply, Subscription, Unsubscribed, finish, serve } = require('./requests.cjs')
 const { state } = require('./state.cjs')
-const { FROM_SERVER, HAS_INFO, HEAD_BYTES, ProtocolError, WANTS_ANSWER, endOfText, timeOf, u32 } = require('./wire.cjs')
+const { FROM_SERVER, HAS_INFO, HAS_OPTIONS, HEAD_BYTES, ProtocolError, WANTS_ANSWER, endOfText, timeOf, u32 } =
+  require('./wire.cjs')
 const { beginWork, run } = require('./work.cjs')
 
 const { EVENT, ON, OFF, REPLY, DROPPED, TIMER, GONE } = FROM_SERVER
@@ -43,9 +44,9 @@ function handleOn(registrations, link, bytes, at, end) {
   const dataAt = endOfText(bytes, at, end)
   const registration = registrationOf(registrations, bytes, at)
   const data = dataOf(bytes, dataAt, end)
-  const [extra, info] = textAndInfo(bytes, at, dataAt)
-  const id = u32(bytes, at + 8)
-  const subscription = new Subscription(link, id, clientOf(link, bytes, at), data, registration, extra, info)
+  const [extra, options, info] = textOptionsAndInfo(bytes, at, dataAt)
+  const [id, client] = [u32(bytes, at + 8), clientOf(link, bytes, at)]
+  const subscription = new Subscription(link, id, client, data, registration, extra, options, info)
   beginWork()
   serve(subscription, registration.onHook ?? acceptEveryone)
 }
@@ -97,8 +98,21 @@ function textOf(bytes, at, dataAt) {
 
 /** Returns the rest of the path, and what the server knows of the client, as JSON, if the frame has it. */
 function textAndInfo(bytes, at, dataAt) {
-  const text = textOf(bytes, at, dataAt)
-  if ((bytes[at + 5] & HAS_INFO) === 0) return [text, undefined]
+  return textAndRest(textOf(bytes, at, dataAt), bytes[at + 5] & HAS_INFO)
+}
+
+/** Returns the rest of the path; the options of the subscription, and what the server knows of the client, as JSON, if the
+ * frame has them. */
+function textOptionsAndInfo(bytes, at, dataAt) {
+  const [extra, rest] = textAndRest(textOf(bytes, at, dataAt), bytes[at + 5] & (HAS_OPTIONS | HAS_INFO))
+  if ((bytes[at + 5] & HAS_OPTIONS) === 0) return [extra, undefined, rest]
+  const [options, info] = textAndRest(rest, bytes[at + 5] & HAS_INFO)
+  return [extra, options, info]
+}
+
+/** Returns the first line of a text, and what is behind it if there is more. */
+function textAndRest(text, hasMore) {
+  if (hasMore === 0) return [text, undefined]
   const line = text.indexOf('\n')
   return [text.slice(0, line), text.slice(line + 1)]
 }

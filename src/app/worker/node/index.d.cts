@@ -90,9 +90,20 @@ export class Subscription {
   readonly fullPath: string
   readonly data: any
   readonly json: Json
+  /** The earlier events that the client asks for. `null` if it asks for none. */
+  readonly options: SubscribeOptions | null
   /** What the server knows of the client, if the event was registered with `clientInfo: true`. */
   readonly info: ClientInfo
   later(): LaterDecision
+}
+
+/** The earlier events that a client asks for with its subscription. Newer servers may have more options. */
+export interface SubscribeOptions {
+  /** The number of the last events. */
+  readonly history?: number | null
+  /** The position behind which the client asks for all events. */
+  readonly since?: string | null
+  readonly [option: string]: unknown
 }
 
 /** A subscription that has ended. */

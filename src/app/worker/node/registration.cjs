@@ -56,6 +56,7 @@ class Registration {
       handler: this.handler !== undefined,
       subscriptions: this.#subscriptions ? subscribers : 'nobody',
       off: this.#off !== undefined,
+      options: this.#on !== undefined || undefined,
       client_info: this.clientInfo || undefined
     }
   }

@@ -130,13 +130,20 @@ class Event extends Request {
 
 /** A client's request to subscribe. Its data is the extra data that the client sent with it. */
 class Subscription extends Request {
+  #options
   #info
 
-  constructor(link, id, client, text, registration, extra, info) {
+  constructor(link, id, client, text, registration, extra, options, info) {
     super(link, id, client, text)
     this.path = registration.path
     this.extra = extra
+    this.#options = options
     this.#info = info
+  }
+
+  /** The earlier events that the client asks for, such as `{ history: 20 }`. `null` if it asks for none. */
+  get options() {
+    return this.#options === undefined ? null : JSON.parse(this.#options)
   }
 
   /** What the server knows of the client, if the event was registered with `clientInfo: true`. */

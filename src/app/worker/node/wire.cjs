@@ -20,6 +20,7 @@ const FROM_SERVER = { EVENT: 1, ON: 2, OFF: 3, REPLY: 4, DROPPED: 5, TIMER: 6, G
 const TO_SERVER = { ANSWER: 1, BROADCAST: 2, SEND: 3, CLOSE: 4, MOVE: 5, TIMER: 6, WATCH: 7, CANCEL: 8 }
 const WANTS_ANSWER = 1
 const HAS_INFO = 4
+const HAS_OPTIONS = 8
 const REPEATS = 1
 const HAS_MESSAGE = 2
 
@@ -206,6 +207,7 @@ module.exports = {
   WANTS_ANSWER,
   REPEATS,
   HAS_INFO,
+  HAS_OPTIONS,
   HAS_MESSAGE,
   FrameDecoder,
   FrameWriter,

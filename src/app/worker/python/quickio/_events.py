@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 from quickio._answers import send_result
 from quickio._client import Client, ClientInfo, client_of
@@ -11,7 +11,7 @@ from quickio._json import Json, decode
 from quickio._later import ANSWERED, Later, LaterDecision, Promise, send_decision, send_refusal
 from quickio._links import Link
 from quickio._report import report
-from quickio._wire import CLIENT, FLAGS, HAS_INFO, REQUEST, WANTS_ANSWER, Head
+from quickio._wire import CLIENT, FLAGS, HAS_INFO, HAS_OPTIONS, REQUEST, WANTS_ANSWER, Head
 
 _UNPARSED: Any = object()
 
@@ -199,7 +199,23 @@ class Subscription(_RequestAtPath):
     `path` is the path at which the on-hook is registered.
     """
 
-    __slots__ = ()
+    __slots__ = ("_options",)
+
+    def __init__(self, link: Link, head: Head, path: str, text: bytes, raw: bytes) -> None:
+        self._options = b""
+        if head[FLAGS] & HAS_OPTIONS:
+            extra, _, rest = text.partition(b"\n")
+            self._options, end, info = rest.partition(b"\n")
+            text = extra + end + info
+        super().__init__(link, head, path, text, raw)
+
+    @property
+    def options(self) -> Optional[Dict[str, Any]]:
+        """The earlier events that the client asks for, such as `{"history": 20}`. `None` if it asks for none."""
+        if not self._options:
+            return None
+        options: Dict[str, Any] = decode(self._options)
+        return options
 
     def later(self) -> LaterDecision:
         """Returns a promise to decide later, from any thread. The on-hook must return it."""

@@ -87,6 +87,8 @@ class Registration:
             "subscriptions": everyone if self._on_hook is None else "ask",
             "off": self._off_hook is not None,
         }
+        if self._on_hook is not None:
+            ready["options"] = True
         if self.client_info:
             ready["client_info"] = True
         return ready

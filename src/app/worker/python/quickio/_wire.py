@@ -12,6 +12,7 @@ ANSWER, BROADCAST, SEND, CLOSE, MOVE, WATCH, CANCEL = 1, 2, 3, 4, 5, 7, 8
 
 WANTS_ANSWER = 1  # a flag of EVENT and REPLY
 HAS_INFO = 4  # a flag of EVENT and ON
+HAS_OPTIONS = 8  # a flag of ON
 REPEATED = 1  # a flag of TIMER
 HAS_MESSAGE = 2  # a flag of ANSWER
 
