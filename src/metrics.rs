@@ -591,19 +591,30 @@ metrics! {
     }
 }
 
-/// The counters of one rule on one shard, or the sum over several shards.
+metrics! {
+    /// A gauge of each rule.
+    RuleGauge {
+        HistoryEvents = "rule_history_events", "events",
+            "Events of the rule that are kept.";
+        HistoryBytes = "rule_history_bytes", "bytes",
+            "Memory of the events of the rule that are kept, and of their paths.";
+    }
+}
+
+/// The counters and gauges of one rule on one shard, or the sum over several shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedRule {
     /// The path, which is unique among the rules of the server.
     pub path: Arc<str>,
     values: [u64; RuleCounter::COUNT],
+    gauges: [u64; RuleGauge::COUNT],
 }
 
 impl NamedRule {
-    /// Returns counters that are all zero, for the rule with this path.
+    /// Returns counters and gauges that are all zero, for the rule with this path.
     #[must_use]
     pub fn new(path: &str) -> NamedRule {
-        NamedRule { path: path.into(), values: [0; RuleCounter::COUNT] }
+        NamedRule { path: path.into(), values: [0; RuleCounter::COUNT], gauges: [0; RuleGauge::COUNT] }
     }
 
     /// Adds `n` to a counter.
@@ -615,6 +626,25 @@ impl NamedRule {
     #[must_use]
     pub fn get(&self, counter: RuleCounter) -> u64 {
         self.values[counter as usize]
+    }
+
+    /// Sets a gauge.
+    pub fn set_gauge(&mut self, gauge: RuleGauge, value: u64) {
+        self.gauges[gauge as usize] = value;
+    }
+
+    /// Returns the value of a gauge.
+    #[must_use]
+    pub fn gauge(&self, gauge: RuleGauge) -> u64 {
+        self.gauges[gauge as usize]
+    }
+
+    /// Adds another shard's statistics of the same rule to these.
+    fn merge(&mut self, other: &NamedRule) {
+        RuleCounter::ALL.iter().for_each(|&counter| self.add(counter, other.get(counter)));
+        for (ours, theirs) in self.gauges.iter_mut().zip(other.gauges) {
+            *ours += theirs;
+        }
     }
 }
 
@@ -848,9 +878,7 @@ impl Snapshot {
             let at_index = self.rules.get(index).is_some_and(|ours| ours.path == theirs.path);
             let ours = if at_index { self.rules.get_mut(index) } else { self.rules.iter_mut().find(is_same) };
             match ours {
-                Some(ours) => {
-                    RuleCounter::ALL.iter().for_each(|&counter| ours.add(counter, theirs.get(counter)))
-                }
+                Some(ours) => ours.merge(theirs),
                 None => self.rules.push(theirs.clone()),
             }
         }
@@ -866,6 +894,7 @@ pub fn docs() -> String {
     let app_counters = AppCounter::ALL.iter().map(|counter| counter.metric());
     let app_timings = AppTiming::ALL.iter().map(|timing| timing.metric());
     let rule_counters = RuleCounter::ALL.iter().map(|counter| counter.metric());
+    let rule_gauges = RuleGauge::ALL.iter().map(|gauge| gauge.metric());
     let tables = [
         table("Counters", counters),
         table("Gauges", gauges),
@@ -873,6 +902,7 @@ pub fn docs() -> String {
         table("Counters of each application", app_counters),
         table("Latencies of each application", app_timings),
         table("Counters of each rule", rule_counters),
+        table("Gauges of each rule", rule_gauges),
     ];
     tables.join("\n")
 }
@@ -897,12 +927,14 @@ mod tests {
         let app_counters = AppCounter::ALL.iter().map(|counter| counter.metric());
         let app_timings = AppTiming::ALL.iter().map(|timing| timing.metric());
         let rule_counters = RuleCounter::ALL.iter().map(|counter| counter.metric());
+        let rule_gauges = RuleGauge::ALL.iter().map(|gauge| gauge.metric());
         counters
             .chain(gauges)
             .chain(timings)
             .chain(app_counters)
             .chain(app_timings)
             .chain(rule_counters)
+            .chain(rule_gauges)
             .collect()
     }
 
@@ -968,6 +1000,7 @@ mod tests {
         for (path, events) in [("/a", 1), ("/b", 2)] {
             three.rules.push(NamedRule::new(path));
             three.rules.last_mut().unwrap().add(RuleCounter::EventsLimited, events);
+            three.rules.last_mut().unwrap().set_gauge(RuleGauge::HistoryBytes, 100 * events);
         }
         two.merge(&three);
         // A shard that has other rules already.
@@ -987,5 +1020,7 @@ mod tests {
         assert_eq!(statistics.latency(AppTiming::Answer).summary().count, 2);
         let limited = one.rules.iter().map(|rule| (&*rule.path, rule.get(RuleCounter::EventsLimited)));
         assert!(limited.eq([("/a", 2), ("/b", 4), ("/c", 0)]));
+        let bytes = one.rules.iter().map(|rule| rule.gauge(RuleGauge::HistoryBytes));
+        assert!(bytes.eq([200, 400, 0]));
     }
 }

@@ -9,7 +9,7 @@ use super::process::Process;
 use super::{CertificateExpiry, Info};
 use crate::metrics::{
     AppCounter, AppStatistics, AppTiming, Counter, Counters, Gauge, Gauges, Latencies, NamedApp, NamedRule,
-    RuleCounter, Snapshot, Timing,
+    RuleCounter, RuleGauge, Snapshot, Timing,
 };
 use crate::qev::stats::{LatencyHistogram, Summary};
 
@@ -199,8 +199,9 @@ struct RulePart<'a>(&'a NamedRule);
 
 impl Serialize for RulePart<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let value = |&counter: &RuleCounter| (counter.metric().name, self.0.get(counter));
-        serializer.collect_map(RuleCounter::ALL.iter().map(value))
+        let counter = |&counter: &RuleCounter| (counter.metric().name, self.0.get(counter));
+        let gauge = |&gauge: &RuleGauge| (gauge.metric().name, self.0.gauge(gauge));
+        serializer.collect_map(RuleCounter::ALL.iter().map(counter).chain(RuleGauge::ALL.iter().map(gauge)))
     }
 }
 

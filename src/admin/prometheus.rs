@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use super::Info;
 use super::process::Process;
-use crate::metrics::{AppCounter, AppTiming, Counter, Gauge, Metric, RuleCounter, Snapshot, Timing};
+use crate::metrics::{
+    AppCounter, AppTiming, Counter, Gauge, Metric, RuleCounter, RuleGauge, Snapshot, Timing,
+};
 use crate::qev::stats::Summary;
 
 /// The media type of the page.
@@ -31,6 +33,9 @@ pub(super) fn metrics(info: &Info, process: &Process, shards: &[Snapshot]) -> Ve
     }
     for &counter in RuleCounter::ALL {
         page.rule_counter(counter, shards);
+    }
+    for &gauge in RuleGauge::ALL {
+        page.rule_gauge(gauge, shards);
     }
     page.server(info);
     page.process(process);
@@ -99,6 +104,17 @@ impl MetricsPage {
             for app in &snapshot.apps {
                 let summary = app.statistics.latency(timing).summary();
                 self.summary_samples(&name, &[("app", &app.name), ("shard", &shard)], &summary);
+            }
+        }
+    }
+
+    fn rule_gauge(&mut self, gauge: RuleGauge, shards: &[Snapshot]) {
+        let Metric { name, help, .. } = gauge.metric();
+        let name = format!("quickio_{name}");
+        self.family(&name, "gauge", help);
+        for (shard, snapshot) in shards.iter().enumerate() {
+            for rule in &snapshot.rules {
+                self.sample(&name, &[("rule", &rule.path), ("shard", &shard)], rule.gauge(gauge));
             }
         }
     }

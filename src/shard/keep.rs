@@ -7,6 +7,7 @@ use super::messages::ShardMessage;
 use super::state::State;
 use crate::app::Json;
 use crate::event::path::{Path, PathRef};
+use crate::metrics::{NamedRule, RuleGauge};
 use crate::qev::mesh::Class;
 
 impl State {
@@ -53,6 +54,15 @@ impl State {
         let now_s = self.now_s();
         let at = self.replays.store.append(rule, path, data.to_shared(), now_s);
         self.broadcast_accepted(path, data, accepted_ns, Some(at));
+    }
+
+    /// Adds the events that are kept to the statistics of their rules.
+    pub fn add_kept(&self, rules: &mut [NamedRule]) {
+        for (number, rule) in rules.iter_mut().enumerate() {
+            let kept = self.replays.store.totals_of(number);
+            rule.set_gauge(RuleGauge::HistoryEvents, kept.events as u64);
+            rule.set_gauge(RuleGauge::HistoryBytes, kept.bytes as u64);
+        }
     }
 
     /// The time for the ages of events, in seconds.

@@ -479,6 +479,7 @@ impl State {
         counter(Counter::MessagesInflated, compression.inflated);
         counter(Counter::InflatedBytes, compression.inflated_bytes);
         counter(Counter::InflationsRefused, compression.bombs);
+        self.add_kept(&mut snapshot.rules);
         self.links.add_to(&mut snapshot.gauges);
         for (app, group) in self.apps.worker_groups() {
             let Snapshot { counters, apps, .. } = &mut snapshot;

@@ -268,6 +268,12 @@ fn kept_events_are_read() {
         assert_eq!(answer.body["data"], json!({"at": format!("{epoch}.4"), "events": 1, "complete": true}));
         assert_eq!(client.event().path, format!("/qio/at/4{path}"));
     }
+    let stats = server.stats();
+    let of_rule = |name: &str| stats.0["rules"]["/relay/kept/*"][name].as_u64().unwrap();
+    assert_eq!(of_rule("rule_history_events"), 12, "three of each path");
+    assert_eq!(of_rule("rule_history_bytes"), stats.value("history_bytes"));
+    let metrics = server.admin_request("GET", "/metrics").body;
+    assert!(metrics.contains("quickio_rule_history_events{rule=\"/relay/kept/*\",shard=\"0\"}"), "{metrics}");
     let response = request(&server, READER, "GET", "/history?path=/relay/other", "text/plain", "");
     assert_eq!(response.head.status, 404, "{response:?}");
     let response = request(&server, WRITER, "GET", "/history?path=/relay/kept/a", "text/plain", "");

@@ -28,7 +28,8 @@ const charts = [
   ], 'linear', rate),
   new LineChart('chart-memory', [
     { key: 'rss', name: 'process' },
-    { key: 'outboxes', name: 'outboxes' }
+    { key: 'outboxes', name: 'outboxes' },
+    { key: 'history', name: 'history' }
   ], 'bytes', bytes)
 ]
 

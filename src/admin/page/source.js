@@ -115,6 +115,7 @@ function sampleOf(now, before) {
     cpu: rate(cpu),
     rss: stats.process.rss_bytes,
     outboxes: stats.gauges.outbox_bytes,
+    history: stats.gauges.history_bytes,
     websocket: stats.gauges.clients_websocket,
     raw: stats.gauges.clients_raw,
     stream: stats.gauges.clients_streaming,

@@ -11,7 +11,7 @@ use crate::event::path::{Path, PathRef};
 use crate::history::HistoryBounds;
 use crate::identity::Identity;
 use crate::limits::{API_DELIVERIES_PER_TURN_MAX, API_EVENTS_PER_TURN_MAX};
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Gauge, RuleGauge};
 use crate::rules::{Access, Rule};
 use futures_channel::mpsc;
 use std::sync::Arc;
@@ -183,6 +183,10 @@ fn events_are_kept_although_nobody_is_subscribed() {
     assert!(matches!(ask(&mut world, shard, work), ApiReply::Events(None)));
     let broadcasts = world.states().map(|state| state.metrics.counters.get(Counter::Broadcasts));
     assert_eq!(broadcasts.sum::<u64>(), 5);
+    let kept = world.states().map(|state| state.snapshot().rules[0].gauge(RuleGauge::HistoryEvents));
+    assert_eq!(kept.collect::<Vec<_>>(), if shard == 0 { [5, 0] } else { [0, 5] });
+    let bytes = world.states().map(|state| state.snapshot().rules[0].gauge(RuleGauge::HistoryBytes));
+    assert_eq!(bytes.sum::<u64>(), world.gauge(Gauge::HistoryBytes));
 }
 
 /// An application that permits no subscription to `/closed`.
