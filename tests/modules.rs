@@ -44,7 +44,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("admin", &["client", "inspect", "qev", "log"]),
     ("inspect", &["client", "event"]),
-    ("api", &["app", "client", "config", "event", "qev", "log"]),
+    ("api", &["app", "client", "config", "event", "history", "qev", "log"]),
     ("mangler", &["config", "qev", "log"]),
     ("metrics", &["qev"]),
     ("log", &["config"]),

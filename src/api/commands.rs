@@ -79,7 +79,11 @@ pub(super) fn user(user: &str) -> Result<&str, ApiRefusal> {
 }
 
 fn path(path: Option<&str>) -> Result<Path, ApiRefusal> {
-    let path = path.ok_or_else(|| ApiRefusal::invalid("the body needs a path"))?;
+    exact_path(path.ok_or_else(|| ApiRefusal::invalid("the body needs a path"))?)
+}
+
+/// Checks a path.
+pub(super) fn exact_path(path: &str) -> Result<Path, ApiRefusal> {
     match checked_path(path) {
         Ok(path) => Ok(path.to_path()),
         Err(error) => Err(ApiRefusal::invalid(&error.to_string())),

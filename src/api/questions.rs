@@ -1,5 +1,6 @@
 //! Questions to the shards, and the answers that are made of their replies.
 
+use super::commands;
 use super::messages::{
     ApiAction, ApiMessage, ApiQuestion, ApiReply, ApiTarget, ApiTotals, ApiWork, ShardsBusy,
 };
@@ -143,8 +144,9 @@ impl<S: Shards> ApiEndpoint<S> {
     }
 
     /// Reads events that are kept of a path.
-    pub(super) async fn history(&self, query: HistoryQuery) -> Result<ApiAnswer, ApiRefusal> {
+    pub(super) async fn history(&self, query: HistoryQuery<'_>) -> Result<ApiAnswer, ApiRefusal> {
         let HistoryQuery { path, before, limit } = query;
+        let path = commands::exact_path(&path)?;
         let shard = self.shards.of_path(path.as_str());
         let work = ApiWork::Events { path, before, limit };
         match self.ask(shard..shard + 1, &work).await?.pop() {

@@ -384,7 +384,7 @@ fn lists_are_made_of_the_replies_of_all_shards() {
 #[test]
 fn the_shard_that_numbers_a_path_is_asked_for_its_events() {
     let setup = start();
-    let get = |target| setup.json(READER, "GET", target, "");
+    let get = |target: &str| setup.json(READER, "GET", target, "");
     let page = r#"{"at":"e7f3.1044","events":[[1044,[1, 2]]]}"#;
     assert_eq!(get("/history?path=/kept&before=e7f3.1045&limit=2"), (200, page.into()));
     let questions = setup.take_questions();
@@ -394,7 +394,16 @@ fn the_shard_that_numbers_a_path_is_asked_for_its_events() {
     );
     let (status, error) = get("/history?path=/other");
     assert!(status == 404 && error.contains("no events of this path are kept"), "{status} {error}");
-    assert_eq!(get("/history").0, 400);
+    for (query, expected) in [
+        ("", "the parameter path is needed"),
+        ("?path=", "the path is empty"),
+        ("?path=kept", "the path must begin with a slash"),
+        ("?path=/kept//a", "the path has characters or slashes"),
+        ("?path=/qio/on", "/qio is the server's own namespace"),
+    ] {
+        let (status, error) = get(&format!("/history{query}"));
+        assert!(status == 400 && error.contains(expected), "{query}: {status} {error}");
+    }
     assert_eq!(setup.json("secret-of-nobody-at-all", "GET", "/history?path=/kept", "").0, 401);
 }
 
