@@ -56,6 +56,8 @@ impl FanOut {
             shard.kernel.received.push((client, hello));
             turn(&mut shard);
         }
+        // Subscriptions with options begin with the next turn.
+        turn(&mut shard);
         assert_eq!(shard.state.metrics.counters.get(Counter::Subscribes), u64::from(subscribers));
         let path = Path::parse("/relay/room").expect("the path is clean");
         FanOut { shard, commands, path }

@@ -38,7 +38,7 @@ use crate::qev::mesh::Class;
 use std::sync::Arc;
 
 /// The message for a client whose request cannot be handled for now.
-const BUSY: &str = "the server is busy";
+pub(super) const BUSY: &str = "the server is busy";
 
 /// The number of recoveries that are looked at in a turn.
 const LOOKED_AT_PER_TURN: usize = 256;
@@ -191,7 +191,11 @@ impl State {
         let EventsAnswer { reply_to, path, ask, found } = answer;
         let client = reply_to.client;
         match ask {
-            Ask::Page(..) => self.answer(0, reply_to, page_answer(found)),
+            Ask::Page(..) => {
+                // Events up to the position of the answer come before it.
+                self.fan_out();
+                self.answer(0, reply_to, page_answer(found));
+            }
             Ask::Begin(id, _) | Ask::Go(id, _) if !self.connections.is_connected(client) => {
                 self.end_recovery(client, id);
             }
@@ -365,6 +369,16 @@ impl State {
             let path = self.pubsub.path(id).clone();
             self.ask_for_events(ReplyTo { client, callback: 0 }, path, Ask::Go(id, position));
         }
+    }
+
+    /// Returns whether a client gets earlier events of a path, and its request for them was answered.
+    pub fn is_catching_up(&self, client: ClientId, path: &Path) -> bool {
+        if self.recoveries.len() == 0 {
+            return false;
+        }
+        let id = self.pubsub.find(path.as_ref());
+        let recovery = id.and_then(|id| self.recoveries.get(client, id));
+        recovery.is_some_and(|found| matches!(found.stage, RecoveryStage::Asked(_) | RecoveryStage::Paced(_)))
     }
 
     /// Ends a recovery whose client has disconnected, unless events were asked for: then it ends with them.

@@ -2,6 +2,7 @@
 
 use super::directory::directory;
 use super::messages::ShardMessage;
+use super::recover::BUSY;
 use super::recoveries::RecoveryStage;
 use super::state::State;
 use crate::app::{Answer, Decision, GivenOptions, Json, ReplyTo, Subscription, SubscriptionRule};
@@ -50,6 +51,10 @@ impl State {
         if matches!(self.apps.event(index).on, SubscriptionRule::Nobody) {
             return self.refuse(reply_to, index);
         }
+        // If the client has unsubscribed meanwhile, the subscription ends with the next events.
+        if self.is_catching_up(reply_to.client, path) {
+            return self.answer(0, reply_to, Answer::error(420, BUSY));
+        }
         // A broadcast that was accepted earlier does not reach the client that subscribes now.
         self.fan_out();
         let slot = reply_to.client.slot;
@@ -65,11 +70,7 @@ impl State {
             SubscribeOutcome::Decide(id) => id,
         };
         // The first subscription to a path needs messages to the other shards, which may not keep up.
-        let limit = if self.mesh.is_stuck() {
-            Some("the server is busy")
-        } else {
-            self.acquire_subscription(held).err()
-        };
+        let limit = if self.mesh.is_stuck() { Some(BUSY) } else { self.acquire_subscription(held).err() };
         if let Some(limit) = limit {
             self.pubsub.decide(slot, id, false);
             self.release_subscriptions(0);

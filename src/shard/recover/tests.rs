@@ -160,3 +160,26 @@ fn the_last_subscriber_that_leaves_costs_a_recovery_nothing() {
     world.run_until_idle();
     world.assert_empty();
 }
+
+#[test]
+fn a_client_that_changes_its_mind_during_a_replay_is_told_to_wait() {
+    let mut world = world(1000);
+    let (sender, reader) = (world.connect_raw(0), world.connect_raw(1));
+    (0..1000).for_each(|_| send(&mut world, sender, "1"));
+    world.set_reading(reader, false);
+    subscribe(&mut world, reader, "{\"history\":1000}");
+    world.run_until_idle();
+    world.send_event(reader, &format!("/qio/off:2=\"{PATH}\""));
+    world.send_event(reader, &format!("/qio/on:3=[\"{PATH}\",null,{{\"history\":0}}]"));
+    world.run_until_idle();
+    world.set_reading(reader, true);
+    world.run_until_idle();
+    let texts = world.take_raw_messages(reader);
+    let answers: Vec<_> = texts.iter().filter(|text| text.starts_with("/qio/callback/")).collect();
+    assert!(answers[2].starts_with("/qio/callback/3:0={\"code\":420"), "{answers:?}");
+    assert_eq!(numbers(&texts), (1..=REPLAY_EVENTS_MAX as u64).collect::<Vec<_>>());
+    assert_eq!((world.gauge(Gauge::Recoveries), world.gauge(Gauge::Subscriptions)), (0, 0));
+    subscribe(&mut world, reader, "{\"history\":1}");
+    world.run_until_idle();
+    assert_eq!(numbers(&world.take_raw_messages(reader)), [1000]);
+}
