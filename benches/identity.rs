@@ -15,6 +15,10 @@ use quickio::shard::bench::Reconnecting;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+/// The allocator of the server: that of glibc takes far longer for a block of identities.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Clients that reconnect, each with a token of its own.
 const CLIENTS: usize = 100_000;
 
