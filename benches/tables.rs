@@ -79,6 +79,7 @@ fn hundred_rules() -> Vec<Rule> {
         rate: None,
         address_rate: None,
         history: None,
+        members: false,
         line: 1,
     };
     patterns.into_iter().map(rule).collect()

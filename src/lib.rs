@@ -36,6 +36,7 @@ pub mod inspect;
 pub mod limits;
 pub mod log;
 pub mod mangler;
+pub mod members;
 pub mod metrics;
 pub mod protocol;
 pub mod qev;

@@ -340,6 +340,36 @@ pub const HISTORY_PAGE_DEFAULT: usize = 100;
 /// this many takes half a millisecond.
 pub const HISTORY_EVENTS_MAX: usize = 10_000;
 
+/// The times over which changes of the members of a path are gathered, in milliseconds. The time grows with the number of
+/// members, so that a path of any size causes about 10,000 messages a second.
+pub const MEMBERS_GATHER_MIN: u64 = 250;
+/// See [`MEMBERS_GATHER_MIN`].
+pub const MEMBERS_GATHER_MAX: u64 = 10_000;
+
+/// The maximum length of the text of a list of members, in bytes, apart from escapes. A longer list is not kept: its members are
+/// only counted. A client gets all of it in one message, and a thousand members with a name and a picture's address fit.
+pub const MEMBERS_LIST_BYTES_MAX: usize = 256 << 10;
+
+/// The maximum of the setting `members-max`. Such a list may be made or dropped in one turn, which takes some milliseconds.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// The memory of a member in a list, in bytes, apart from its user and its information: places in a tree and in a table.
+pub const MEMBER_BYTES: usize = 128;
+
+/// The memory of the members of a path, in bytes, apart from the list and the text of the path.
+pub const ROSTER_BYTES: usize = 512;
+
+/// The maximum number of requests for members (`/qio/members`) that wait for a shard. Each takes about 100 bytes. Further ones
+/// are answered with 420.
+pub const MEMBERS_WAITING_MAX: usize = 1 << 16;
+
+/// The bytes of lists of members that a shard sends in one turn to those who ask: they take about a millisecond.
+pub const MEMBERS_BYTES_PER_TURN_MAX: usize = 1 << 20;
+
+/// The number of paths whose changed members are told in one turn, and of members that leave in it because they have been
+/// absent for long. They take a few milliseconds.
+pub const MEMBERS_PER_TURN_MAX: usize = 1024;
+
 /// The maximum number of rules. Statistics have a row for each, and a table of shards and rules must stay small.
 pub const RULES_MAX: usize = 1000;
 

@@ -275,6 +275,13 @@ metrics! {
              by an event /qio/lost.";
         HistoryEvictions = "history_evictions", "paths",
             "Paths whose events were dropped because of history-bytes-max, or because their rule keeps none any more.";
+        MembersPublished = "members_published", "events",
+            "Events about members of paths that were broadcast to clients that have asked for them.";
+        MembersListsSent = "members_lists_sent", "lists",
+            "Lists of members that were sent to clients, or their number if there is no list.";
+        MembersListsDropped = "members_lists_dropped", "lists",
+            "Lists of members that were dropped because of members-max or members-bytes-max, or because they were too long. Their \
+             clients are told the number of members only.";
         RateBucketsEvicted = "rate_buckets_evicted", "buckets",
             "Token buckets of rates of rules that were dropped before they were full, because too many were in use: their \
              clients may have sent a few events too many. Those of addresses are counted on shard 0.";
@@ -457,6 +464,14 @@ metrics! {
             "Requests for earlier events that wait for their turn.";
         Recoveries = "recoveries", "subscriptions",
             "Subscriptions whose clients get earlier events before the live ones.";
+        MembersPaths = "members_paths", "paths",
+            "Paths that have members.";
+        Members = "members", "subscriptions",
+            "Subscriptions whose clients are members of their paths.";
+        MembersBytes = "members_bytes", "bytes",
+            "Memory of the members of paths (`members-bytes-max` for each shard).";
+        MembersWaiting = "members_waiting", "requests",
+            "Requests for members that wait for their turn.";
         RateBucketBytes = "rate_bucket_bytes", "bytes",
             "Memory of the token buckets of rates of rules. Those of addresses are counted on shard 0.";
         CallbacksOpen = "callbacks_open", "callbacks",

@@ -35,6 +35,7 @@ impl Application for Qio {
         own("/qio/on", false, on)?;
         own("/qio/off", false, off)?;
         own("/qio/history", false, history)?;
+        own("/qio/members", false, members)?;
         if self.has_auth {
             own("/qio/auth", false, auth)?;
         }
@@ -95,6 +96,14 @@ fn history(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
 struct PageOptions {
     limit: Option<usize>,
     before: Option<String>,
+}
+
+/// Handles `/qio/members`: `"path"`.
+fn members(cx: &mut Context<'_>, event: Event<'_>) -> Answer {
+    let Ok(path) = serde_json::from_str::<String>(event.data) else { return invalid_path() };
+    let Ok(path) = Path::parse(&path) else { return no_such_event() };
+    cx.push_local(LocalCommand::ReadMembers { reply_to: event.reply_to(), path });
+    Answer::never()
 }
 
 fn off(cx: &mut Context<'_>, event: Event<'_>) -> Answer {

@@ -154,6 +154,8 @@ pub enum LocalCommand {
     Subscribe { reply_to: ReplyTo, path: Path, extra: Json, options: Option<Box<GivenOptions>> },
     /// Reads events that are kept (`/qio/history`).
     ReadHistory { reply_to: ReplyTo, path: Path, before: Option<Position>, limit: usize },
+    /// Asks for the members of a path (`/qio/members`).
+    ReadMembers { reply_to: ReplyTo, path: Path },
     /// Unsubscribes a client (`/qio/off`).
     Unsubscribe { reply_to: ReplyTo, path: Path },
     /// Gives the token of a client (`/qio/auth`).

@@ -238,6 +238,7 @@ mod tests {
             rate: rate(each),
             address_rate: rate(address),
             history: None,
+            members: false,
             line: line as u32 * 4 + 3,
         };
         RULES.into_iter().enumerate().map(rule).collect()

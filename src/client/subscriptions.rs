@@ -56,23 +56,44 @@ impl PathId {
     }
 }
 
-/// A subscriber of a path: the client's slot on this shard, and the form in which it wants events.
+/// A subscriber of a path: the client's slot on this shard, the form in which it wants events, and its membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber(u32);
 
 /// The bit of a subscriber that wants the numbers of events.
 const NUMBERED: u32 = 1 << 31;
 
+/// The number of bits of a slot. The two bits above it are the membership.
+const SLOT_BITS: u32 = 29;
+
+/// The bits of a slot.
+const SLOT: u32 = (1 << SLOT_BITS) - 1;
+
 impl Subscriber {
     fn new(client: u32, form: EventForm) -> Subscriber {
-        assert!(client < NUMBERED, "slots are below 2^31");
+        assert!(client <= SLOT, "slots are below 2^{SLOT_BITS}");
         Subscriber(client | if form == EventForm::Numbered { NUMBERED } else { 0 })
     }
 
     /// Returns the client's slot.
     #[inline]
     pub fn client(self) -> u32 {
-        self.0 & !NUMBERED
+        self.0 & SLOT
+    }
+
+    /// Returns the client's membership of the path.
+    #[inline]
+    pub fn membership(self) -> Membership {
+        match (self.0 & !NUMBERED) >> SLOT_BITS {
+            0 => Membership::None,
+            1 => Membership::Member,
+            2 => Membership::Asking,
+            _ => Membership::Watching,
+        }
+    }
+
+    fn set_membership(&mut self, membership: Membership) {
+        self.0 = self.0 & (NUMBERED | SLOT) | (membership as u32) << SLOT_BITS;
     }
 
     /// Returns the form in which it wants the events of a path that have numbers.
@@ -90,6 +111,28 @@ pub enum EventForm {
     Plain,
     /// The same with the number of the event, if it has one.
     Numbered,
+}
+
+/// The membership of a subscriber of a path, for paths whose members are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Membership {
+    /// The client is no member: the path has none.
+    #[default]
+    None,
+    /// The client is a member.
+    Member,
+    /// The same, and it has asked for the members and has not got them.
+    Asking,
+    /// The same, and it is told of changes.
+    Watching,
+}
+
+impl Membership {
+    /// Returns whether the client has asked for the members.
+    #[must_use]
+    pub fn has_asked(self) -> bool {
+        matches!(self, Membership::Asking | Membership::Watching)
+    }
 }
 
 /// The outcome of a client's request to subscribe.
@@ -120,7 +163,7 @@ pub enum DecisionOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnsubscribeOutcome {
     /// The client was subscribed. `last` is `true` if it was this shard's last subscriber of the path.
-    Unsubscribed { path: Path, last: bool },
+    Unsubscribed { path: Path, last: bool, membership: Membership },
     /// The subscription is still pending. The client will not be subscribed, no matter how the decision turns out.
     Tombstoned,
     /// The client was not subscribed.
@@ -131,7 +174,7 @@ pub enum UnsubscribeOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedSubscription {
     /// The client was subscribed. `last` is `true` if it was this shard's last subscriber of the path.
-    Active { last: bool },
+    Active { last: bool, membership: Membership },
     /// The subscription with this id was pending. The decision is no longer needed.
     Pending(PathId),
 }
@@ -275,8 +318,8 @@ impl Subscriptions {
             }
             Some(SubscriptionState::Active(place)) => {
                 self.clients.remove(self.secret, client, id);
-                let (path, last) = self.remove_subscriber(id, place);
-                UnsubscribeOutcome::Unsubscribed { path, last }
+                let (path, last, membership) = self.remove_subscriber(id, place);
+                UnsubscribeOutcome::Unsubscribed { path, last, membership }
             }
         }
     }
@@ -301,8 +344,8 @@ impl Subscriptions {
             let Some((id, state)) = self.clients.pop(self.secret, client) else { break };
             let (path, ended) = match state {
                 SubscriptionState::Active(place) => {
-                    let (path, last) = self.remove_subscriber(id, place);
-                    (path, EndedSubscription::Active { last })
+                    let (path, last, membership) = self.remove_subscriber(id, place);
+                    (path, EndedSubscription::Active { last, membership })
                 }
                 SubscriptionState::Pending | SubscriptionState::Tombstoned => {
                     (self.end_pending(id), EndedSubscription::Pending(id))
@@ -348,6 +391,11 @@ impl Subscriptions {
             Some(SubscriptionState::Pending) => Some(self.path(path)),
             _ => None,
         }
+    }
+
+    /// Returns whether a client has a subscription with this id that waits for a decision, or is tombstoned.
+    pub fn is_pending(&self, client: u32, path: PathId) -> bool {
+        matches!(self.state(client, path), Some(SubscriptionState::Pending | SubscriptionState::Tombstoned))
     }
 
     /// Returns the number of ids, some of which may be vacant.
@@ -418,6 +466,24 @@ impl Subscriptions {
     pub fn is_active(&self, client: u32, path: PathRef<'_>) -> bool {
         let state = self.find(path).and_then(|id| self.state(client, id));
         matches!(state, Some(SubscriptionState::Active(_)))
+    }
+
+    /// Returns the membership of a client of a path, or `None` if it is not subscribed.
+    pub fn membership(&self, client: u32, path: PathId) -> Option<Membership> {
+        let Some(SubscriptionState::Active(place)) = self.state(client, path) else { return None };
+        Some(self.entries[path.index()].subscribers[place as usize].membership())
+    }
+
+    /// Sets the membership of a client that is subscribed to a path.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is not.
+    pub fn set_membership(&mut self, client: u32, path: PathId, membership: Membership) {
+        let Some(SubscriptionState::Active(place)) = self.state(client, path) else {
+            panic!("client {client} must be subscribed to path {}", path.0);
+        };
+        self.entries[path.index()].subscribers[place as usize].set_membership(membership);
     }
 
     /// Returns the ids in use among `max` places from this one on.
@@ -585,10 +651,10 @@ impl Subscriptions {
     }
 
     /// Removes the subscriber at `place` from the path; the client's list no longer has it. The last subscriber moves
-    /// to this place. Returns the path and whether it has no more subscribers.
-    fn remove_subscriber(&mut self, id: PathId, place: u32) -> (Path, bool) {
+    /// to this place. Returns the path, whether it has no more subscribers, and the membership of the one that was removed.
+    fn remove_subscriber(&mut self, id: PathId, place: u32) -> (Path, bool, Membership) {
         let subscribers = &mut self.entries[id.index()].subscribers;
-        subscribers.swap_remove(place as usize);
+        let removed = subscribers.swap_remove(place as usize);
         if let Some(moved) = subscribers.get(place as usize) {
             self.clients.set(self.secret, moved.client(), id, SubscriptionState::Active(place));
         }
@@ -598,7 +664,7 @@ impl Subscriptions {
         let last = subscribers.is_empty();
         self.active -= 1;
         self.count_released(id);
-        (self.release(id), last)
+        (self.release(id), last, removed.membership())
     }
 
     /// Notes that a client no longer holds a path.

@@ -373,6 +373,12 @@ pub struct Config {
     pub auth_cache_bytes_max: usize,
     /// The memory of each shard for the last events of paths, in bytes.
     pub history_bytes_max: usize,
+    /// The number of members of a path above which they are only counted.
+    pub members_max: usize,
+    /// The memory of each shard for the members of paths, in bytes.
+    pub members_bytes_max: usize,
+    /// The time for which a user whose connection has ended stays a member.
+    pub members_linger: Duration,
     /// The headers of requests that applications can read, by their names in lower case.
     pub app_headers: Vec<String>,
     /// The least severe level that is logged.
@@ -551,6 +557,9 @@ impl Default for Config {
             auth_leeway: Duration::from_secs(5),
             auth_cache_bytes_max: 64 << 20,
             history_bytes_max: 64 << 20,
+            members_max: 1000,
+            members_bytes_max: 64 << 20,
+            members_linger: Duration::from_secs(15),
             app_headers: Vec::new(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,

@@ -73,6 +73,14 @@ pub(super) static RULES: EntrySetting = EntrySetting {
             doc: "The time for which such an event is kept. Without it, it is kept until there are newer ones or the memory is \
                   needed.",
         },
+        EntryKey {
+            name: "members",
+            kind: KeyKind::Switch,
+            default: KeyDefault::Text("off"),
+            doc: "The clients that are subscribed to a path of this rule are its members: clients that ask for them get a list, and \
+                  are told who joins and leaves. They see each other's users and the information in their tokens (the claim \
+                  qio.info). See members-max and members-linger.",
+        },
     ],
     example: "path = \"/user/{user}/**\"\non = \"owner\"\nsend = \"nobody\"\n",
     add,
@@ -96,6 +104,7 @@ fn add(entry: &ArrayEntry<'_>, config: &mut Config) -> Result<(), ConfigError> {
         rate: rate(entry, "rate", entry.count("burst")).map_err(bad("rate"))?,
         address_rate: rate(entry, "address-rate", None).map_err(bad("address-rate"))?,
         history: history(entry)?,
+        members: entry.switch("members"),
         line: line(entry.location()),
         pattern,
     };

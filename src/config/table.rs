@@ -11,7 +11,7 @@ use super::value::duration_text;
 use super::{
     App, AuthMode, ClockKind, Config, Listen, LogFormat, LogLevel, TlsClientAuth, TlsVersion, TrustedProxy,
 };
-use crate::limits::SHARDS_MAX;
+use crate::limits::{MEMBERS_MAX, SHARDS_MAX};
 
 /// A setting.
 #[derive(Debug)]
@@ -740,11 +740,48 @@ pub static SETTINGS: &[Setting] = &[
               their clients are told that they may have missed some.",
     },
     Setting {
+        name: "members-max",
+        group: Group::Limits,
+        kind: ValueKind::Count {
+            min: 0,
+            max: MEMBERS_MAX,
+            power_of_two: false,
+            unit: "members",
+            field: |config| &mut config.members_max,
+        },
+        default: "1000",
+        doc: "The number of members of a path, for rules with members, above which clients are only told the number. Each member \
+              with a list gets all of it in one message.",
+    },
+    Setting {
+        name: "members-bytes-max",
+        group: Group::Limits,
+        kind: ValueKind::Count {
+            min: 0,
+            max: 64 * KI * MI,
+            power_of_two: false,
+            unit: "bytes",
+            field: |config| &mut config.members_bytes_max,
+        },
+        default: "67108864",
+        doc: "The memory in which each shard keeps the members of paths. A member takes about 130 bytes, its user and its \
+              information, and a path about 500. When the memory is full, clients are only told the number of members of a path \
+              that somebody joins.",
+    },
+    Setting {
         name: "clients-cb-max-age",
         group: Group::Limits,
         kind: ValueKind::Duration { min: ONE_MS, field: |config| &mut config.clients_cb_max_age },
         default: "15s",
         doc: "How long a client may take to answer a server callback before the callback is dropped.",
+    },
+    Setting {
+        name: "members-linger",
+        group: Group::Times,
+        kind: ValueKind::Duration { min: NO_TIME, field: |config| &mut config.members_linger },
+        default: "15s",
+        doc: "How long a user whose connection has ended stays a member of its paths. If the user is back within this time, \
+              nobody is told. Clients without a user leave at once.",
     },
     Setting {
         name: "timeout",

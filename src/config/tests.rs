@@ -94,6 +94,9 @@ fn nothing_by_default() -> Config {
         auth_leeway: Duration::from_millis(83),
         auth_cache_bytes_max: 84,
         history_bytes_max: 123_456,
+        members_max: 77,
+        members_bytes_max: 654_321,
+        members_linger: Duration::from_secs(16),
         app_headers: vec!["x".into()],
         log_level: LogLevel::Trace,
         log_format: LogFormat::Json,
@@ -207,7 +210,7 @@ fn another_value(setting: &Setting) -> &'static str {
         "public-address" => "example.org:8080",
         "origin" => "https://example.org,http://localhost:8080",
         "auth-audience" | "auth-issuer" => "https://one.example,other",
-        "auth-grace" | "auth-leeway" => "20s",
+        "auth-grace" | "auth-leeway" | "members-linger" => "20s",
         "app-headers" => "cookie,origin",
         "log-level" => "trace",
         "log-format" => "json",
@@ -1052,7 +1055,7 @@ fn errors_of_entries_name_the_line_the_entry_and_the_key() {
         (
             "[[rules]]\npath = '/a'\ncolour = 100\n",
             "unknown key `colour` in [[rules]] number 1 (q.toml:3:1): a rule has the keys path, on, send, rate, burst, \
-             address-rate, history, history-ttl",
+             address-rate, history, history-ttl, members",
         ),
         (
             "[[rules]]\npath = '/a'\nhistory = 0\n",

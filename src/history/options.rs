@@ -10,6 +10,8 @@ use thiserror::Error;
 pub struct SubscribeOptions {
     /// The events before the subscription that the client asks for. Without it, events come without their numbers.
     pub replay: Option<ReplayFrom>,
+    /// The client asks for the members of the path, and for their changes.
+    pub members: bool,
 }
 
 /// The events that a client asks for.
@@ -34,6 +36,8 @@ struct OptionsForm {
     history: Option<u32>,
     #[serde(default, deserialize_with = "position")]
     since: Option<Position>,
+    #[serde(default)]
+    members: Option<bool>,
 }
 
 fn position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Position>, D::Error> {
@@ -52,9 +56,12 @@ impl SubscribeOptions {
         if !json.trim_start().starts_with('{') {
             return Err(OptionsError);
         }
-        let OptionsForm { history, since } = serde_json::from_str(json).map_err(|_| OptionsError)?;
+        let OptionsForm { history, since, members } = serde_json::from_str(json).map_err(|_| OptionsError)?;
         let asks = history.is_some() || since.is_some();
-        Ok(SubscribeOptions { replay: asks.then_some(ReplayFrom { since, last: history }) })
+        Ok(SubscribeOptions {
+            replay: asks.then_some(ReplayFrom { since, last: history }),
+            members: members == Some(true),
+        })
     }
 
     /// Returns whether there is no option.
@@ -71,7 +78,10 @@ mod tests {
     #[test]
     fn options() {
         let position: Position = "e7f3.1041".parse().unwrap();
-        let replay = |since, last| Ok(SubscribeOptions { replay: Some(ReplayFrom { since, last }) });
+        let replay =
+            |since, last| Ok(SubscribeOptions { replay: Some(ReplayFrom { since, last }), members: false });
+        let replay_and_members =
+            SubscribeOptions { replay: Some(ReplayFrom { since: None, last: Some(2) }), members: true };
         for (json, expected) in [
             ("{}", Ok(SubscribeOptions::default())),
             (r#"{"history":null,"since":null}"#, Ok(SubscribeOptions::default())),
@@ -79,6 +89,11 @@ mod tests {
             (r#"{"history":0}"#, replay(None, Some(0))),
             (r#"{"since":"e7f3.1041"}"#, replay(Some(position), None)),
             (r#"{"since":"e7f3.1041","history":1}"#, replay(Some(position), Some(1))),
+            (r#"{"members":true}"#, Ok(SubscribeOptions { replay: None, members: true })),
+            (r#"{"members":true,"history":2}"#, Ok(replay_and_members)),
+            (r#"{"members":false}"#, Ok(SubscribeOptions::default())),
+            (r#"{"members":null}"#, Ok(SubscribeOptions::default())),
+            (r#"{"members":1}"#, Err(OptionsError)),
             (r#"{"since":"e7f3"}"#, Err(OptionsError)),
             (r#"{"since":7}"#, Err(OptionsError)),
             (r#"{"history":-1}"#, Err(OptionsError)),

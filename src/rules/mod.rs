@@ -35,6 +35,8 @@ pub struct Rule {
     pub address_rate: Option<Rate>,
     /// The events of each path that are kept, if any are.
     pub history: Option<HistoryBounds>,
+    /// The members of each path are told to those who ask.
+    pub members: bool,
     /// The line of the settings file at which the rule begins.
     pub line: u32,
 }
@@ -158,7 +160,7 @@ mod tests {
 
     fn rule(pattern: &str, on: Access, send: Access) -> Rule {
         let pattern = pattern.parse().unwrap();
-        Rule { pattern, on, send, rate: None, address_rate: None, history: None, line: 0 }
+        Rule { pattern, on, send, rate: None, address_rate: None, history: None, members: false, line: 0 }
     }
 
     fn allows(rules: &RuleSet, action: RuleAction, path: &str, subject: &Subject<'_>) -> bool {

@@ -46,6 +46,7 @@ mod tests {
             rate: None,
             address_rate: None,
             history: None,
+            members: false,
             line: 1,
         };
         let listen = |addresses: &[&str]| Config {

@@ -16,10 +16,15 @@ pub(super) struct AccessControl {
     rates: Vec<RuleRates>,
     /// A rule keeps events.
     has_history: bool,
+    /// A rule has members.
+    has_members: bool,
     /// The buckets of clients, from the time on when a rule has a rate.
     buckets: Option<Box<Buckets>>,
     /// The place up to which subscriptions have been checked since the rules changed, or `None` if all of them have been.
     enforcing: Option<Enforcement>,
+    /// The place up to which it was looked at whether subscribers are members, since the rules changed, or `None` if all of them
+    /// have been.
+    renewing: Option<Enforcement>,
     /// The time at which the rules were changed last.
     changed: Option<Instant>,
 }
@@ -58,8 +63,10 @@ impl AccessControl {
             rules,
             rates: Vec::new(),
             has_history: false,
+            has_members: false,
             buckets: None,
             enforcing: None,
+            renewing: None,
             changed: None,
         };
         access.set_rates(addresses);
@@ -77,7 +84,9 @@ impl AccessControl {
         self.rules = rules;
         self.changed = Some(Instant::now());
         self.enforcing = self.has_rules_on().then(Enforcement::default);
+        let had_members = self.has_members;
         self.set_rates(addresses);
+        self.renewing = (had_members || self.has_members).then(Enforcement::default);
     }
 
     /// Returns whether the rules may have changed since this time, or at all if it is not known.
@@ -95,6 +104,18 @@ impl AccessControl {
     pub fn history_rule(&self, path: &str) -> Option<usize> {
         let rules = self.rules.as_slice();
         self.rules.find(path).filter(|rule| rules[*rule].history.is_some())
+    }
+
+    /// Returns whether a rule has members.
+    #[inline]
+    pub fn has_members(&self) -> bool {
+        self.has_members
+    }
+
+    /// Returns whether the members of a path are told to those who ask.
+    pub fn tells_members(&self, path: &str) -> bool {
+        let rules = self.rules.as_slice();
+        self.has_members && self.rules.find(path).is_some_and(|rule| rules[rule].members)
     }
 
     /// Returns the path of each rule, and the bounds of the events that it keeps.
@@ -120,6 +141,7 @@ impl AccessControl {
         });
         self.rates = rates.collect();
         self.has_history = rules.iter().any(|rule| rule.history.is_some());
+        self.has_members = rules.iter().any(|rule| rule.members);
     }
 
     /// Judges an action of a client on a clean path.
@@ -192,6 +214,17 @@ impl AccessControl {
     /// Sets the place at which checking subscriptions goes on; `None` if all of them have been checked.
     pub fn set_enforcing(&mut self, place: Option<Enforcement>) {
         self.enforcing = place;
+    }
+
+    /// The place at which subscribers become members or end to be members, if not all of them have been looked at.
+    #[inline]
+    pub fn renewing(&self) -> Option<Enforcement> {
+        self.renewing
+    }
+
+    /// Sets that place; `None` if all have been looked at.
+    pub fn set_renewing(&mut self, place: Option<Enforcement>) {
+        self.renewing = place;
     }
 
     /// Asserts the invariants.

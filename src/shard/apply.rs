@@ -5,13 +5,13 @@ use super::directory::directory;
 use super::ending::Cause;
 use super::frames::encode_for_one;
 use super::messages::ShardMessage;
+use super::pubsub::BroadcastKind;
 use super::state::State;
 use super::time::DueTimer;
 use crate::app::{Answer, Callback, Command, Json, LocalCommand, Reply, ReplyTo};
 use crate::client::ClientId;
 use crate::client::subscriptions::PathId;
 use crate::event::path::{Path, PathRef};
-use crate::history::Position;
 use crate::metrics::{AppCounter, AppTiming, Counter};
 use crate::protocol::Reason;
 use crate::qev::mesh::Class;
@@ -60,6 +60,7 @@ impl State {
             LocalCommand::ReadHistory { reply_to, path, before, limit } => {
                 self.read_history(reply_to, path, before, limit)
             }
+            LocalCommand::ReadMembers { reply_to, path } => self.read_members(reply_to, path),
             LocalCommand::Unsubscribe { reply_to, path } => self.unsubscribe(reply_to, &path),
             LocalCommand::Authenticate { reply_to, token } => self.authenticate(reply_to, &token),
             LocalCommand::RunCallback { reply_to, id, data } => self.fire(reply_to, id, &data),
@@ -169,7 +170,7 @@ impl State {
         if let Some(full) = self.pubsub.remote(id).find(|shard| self.mesh.is_full(*shard)) {
             return self.refuse_message(full);
         }
-        self.broadcast_to(id, data, self.time.now_ns(), None);
+        self.broadcast_to(id, data, self.time.now_ns(), BroadcastKind::Plain);
     }
 
     /// Returns a shard with subscribers for a path for which too much waits.
@@ -178,25 +179,25 @@ impl State {
         self.pubsub.remote(id).find(|shard| self.mesh.is_full(*shard))
     }
 
-    /// Broadcasts data that was accepted, on this shard or another one, and has this position if it is numbered.
-    pub fn broadcast_accepted(&mut self, path: &Path, data: Json, accepted_ns: u64, at: Option<Position>) {
+    /// Broadcasts data that was accepted, on this shard or another one.
+    pub fn broadcast_accepted(&mut self, path: &Path, data: Json, accepted_ns: u64, kind: BroadcastKind) {
         if let Some(id) = self.pubsub.find(path.as_ref()) {
-            self.broadcast_to(id, data, accepted_ns, at);
+            self.broadcast_to(id, data, accepted_ns, kind);
         }
     }
 
     #[inline]
-    fn broadcast_to(&mut self, id: PathId, data: Json, accepted_ns: u64, at: Option<Position>) {
+    fn broadcast_to(&mut self, id: PathId, data: Json, accepted_ns: u64, kind: BroadcastKind) {
         if self.busiest.is_counting() {
             self.count_broadcast(id);
         }
         for shard in self.pubsub.remote(id) {
             // The text of the path is the one that subscriptions share.
             let path = self.pubsub.path(id).clone();
-            let message = ShardMessage::Broadcast { path, data: data.clone(), accepted_ns, at };
+            let message = ShardMessage::Broadcast { path, data: data.clone(), accepted_ns, kind };
             self.send_to_shard(shard, message, Class::Data);
         }
-        self.pubsub.queue(id, data, accepted_ns, at);
+        self.pubsub.queue(id, data, accepted_ns, kind);
     }
 
     /// Counts a broadcast for the operator who looks at the busiest paths.

@@ -261,7 +261,9 @@ impl State {
         if before.is_some_and(|before| before.user != identity.user) {
             return self.token_refused(slot, source, &Refused::OtherUser);
         }
-        if self.access.has_rules() && before.is_some_and(|before| before.on != identity.on) {
+        let grants_others = before.is_some_and(|before| before.on != identity.on);
+        let is_shown = self.access.has_members() && before.is_none_or(|before| before.info != identity.info);
+        if self.access.has_rules() && (grants_others || is_shown) {
             self.grant_checks.request(slot);
         }
         self.count(Counter::AuthAccepted, 1);

@@ -210,6 +210,7 @@ fn history() -> Vec<Rule> {
         rate: None,
         address_rate: None,
         history: Some(HistoryBounds { events: 100, age_s: None }),
+        members: false,
         line: 1,
     }]
 }

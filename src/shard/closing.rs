@@ -331,7 +331,10 @@ impl State {
         self.release_subscriptions(ended.len());
         for (path, how) in ended {
             match how {
-                EndedSubscription::Active { last } => self.subscription_ended(client, &path, last),
+                EndedSubscription::Active { last, membership } => {
+                    self.end_membership(client, &path, membership, true);
+                    self.subscription_ended(client, &path, last);
+                }
                 EndedSubscription::Pending(id) => self.abandon_recovery(client, id),
             }
         }

@@ -378,6 +378,12 @@ impl Connections {
         self.clients.expect(client as usize, CLIENT).connection()
     }
 
+    /// The client in a slot, connected or not.
+    pub fn client_at(&self, slot: u32) -> ClientId {
+        let generation = self.clients.expect(slot as usize, CLIENT).generation();
+        ClientId { shard: self.shard, slot, generation }
+    }
+
     /// Returns whether a slot holds a client, connected or not.
     pub fn has_client(&self, client: u32) -> bool {
         self.clients.get(client as usize).is_some()

@@ -62,14 +62,20 @@ impl State {
     fn handle_message(&mut self, codecs: &mut Codecs, from: u16, message: ShardMessage) {
         self.mesh.begin(SHARD);
         match message {
-            ShardMessage::Broadcast { path, data, accepted_ns, at } => {
+            ShardMessage::Broadcast { path, data, accepted_ns, kind } => {
                 if let Some(path) = self.pubsub.find(path.as_ref()) {
-                    self.pubsub.queue(path, data, accepted_ns, at);
+                    self.pubsub.queue(path, data, accepted_ns, kind);
                 }
             }
             ShardMessage::Keep { path, data, accepted_ns } => self.keep_broadcast(&path, data, accepted_ns),
             ShardMessage::AskEvents(question) => self.asked_for_events(from, question),
             ShardMessage::Events(answer) => self.events_found(*answer),
+            ShardMessage::Member { path, client, news } => self.member_told(&path, client, news),
+            ShardMessage::MembersList(list) => self.list_came(*list),
+            ShardMessage::AskMembers(question) => self.asked_for_members(from, question),
+            ShardMessage::Members(answer) => self.members_found(*answer),
+            ShardMessage::ListMembers { path, round } => self.list_members(from, path, round),
+            ShardMessage::MembersOfShard(members) => self.shard_listed(from, *members),
             ShardMessage::Interest { path, subscribed: true } => self.pubsub.remote_on(&path, from),
             ShardMessage::Interest { path, subscribed: false } => self.pubsub.remote_off(&path, from),
             ShardMessage::Command { app, command } => self.apply(app, command),

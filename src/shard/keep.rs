@@ -4,6 +4,7 @@
 //! subscribers. Therefore all subscribers get the same events in the same order.
 
 use super::messages::ShardMessage;
+use super::pubsub::BroadcastKind;
 use super::state::State;
 use crate::app::Json;
 use crate::event::path::{Path, PathRef};
@@ -41,7 +42,7 @@ impl State {
         match self.history_rule(path.as_ref()) {
             Some(rule) => self.number(rule, path, data, accepted_ns),
             // The rules were changed meanwhile.
-            None => self.broadcast_accepted(path, data, accepted_ns, None),
+            None => self.broadcast_accepted(path, data, accepted_ns, BroadcastKind::Plain),
         }
     }
 
@@ -53,7 +54,7 @@ impl State {
         }
         let now_s = self.now_s();
         let at = self.replays.store.append(rule, path, data.to_shared(), now_s);
-        self.broadcast_accepted(path, data, accepted_ns, Some(at));
+        self.broadcast_accepted(path, data, accepted_ns, BroadcastKind::Numbered(at));
     }
 
     /// Adds the events that are kept to the statistics of their rules.

@@ -89,6 +89,7 @@ impl State {
             DueTimer::Links => self.links_due(),
             DueTimer::Sends => self.time.park(due),
             DueTimer::AcceptAgain => self.accept_timer_fired(),
+            DueTimer::Members => self.members_due(),
         }
     }
 

@@ -2,12 +2,14 @@
 
 use super::addresses::{CountedAddress, ShareUse};
 use super::auth::VerifiedToken;
+use super::presence::{MemberNews, MembersAnswer, MembersList, MembersOfShard, MembersQuestion};
+use super::pubsub::BroadcastKind;
 use super::replays::{EventsAnswer, EventsQuestion};
 use super::sessions::messages::{LostInput, RelayedRequest, RequestId, ResponsePart};
 use crate::app::worker::WorkerEvent;
 use crate::app::{Command, Json};
+use crate::client::ClientId;
 use crate::event::path::Path;
-use crate::history::Position;
 use crate::identity::KeySet;
 use crate::inspect::Inspection;
 use crate::metrics::Snapshot;
@@ -26,13 +28,25 @@ pub struct Envelope {
 /// A message from one shard to another.
 pub(super) enum ShardMessage {
     /// A broadcast for the receiver's subscribers.
-    Broadcast { path: Path, data: Json, accepted_ns: u64, at: Option<Position> },
+    Broadcast { path: Path, data: Json, accepted_ns: u64, kind: BroadcastKind },
     /// A broadcast to a path whose events the receiver numbers.
     Keep { path: Path, data: Json, accepted_ns: u64 },
     /// A client of the sender asks for events of a path that the receiver numbers.
     AskEvents(Box<EventsQuestion>),
     /// The answer to such a question.
     Events(Box<EventsAnswer>),
+    /// News of a client of the sender, a member of a path whose members the receiver keeps.
+    Member { path: Path, client: ClientId, news: MemberNews },
+    /// The members of a path, for clients of the receiver that have asked for them with their subscriptions.
+    MembersList(Box<MembersList>),
+    /// A client of the sender asks once for the members of a path that the receiver keeps.
+    AskMembers(Box<MembersQuestion>),
+    /// The answer to such a question.
+    Members(Box<MembersAnswer>),
+    /// The sender makes the list of the members of the path anew, with this number, and asks for those of the receiver.
+    ListMembers { path: Path, round: u64 },
+    /// The answer to that.
+    MembersOfShard(Box<MembersOfShard>),
     /// The sender has subscribers for the path now, or no longer.
     Interest { path: Path, subscribed: bool },
     /// A command for one of the receiver's clients, from application number `app`.
@@ -61,7 +75,14 @@ impl ShardMessage {
             }
             ShardMessage::AskEvents(question) => question.bytes(),
             ShardMessage::Events(answer) => answer.bytes(),
-            ShardMessage::Interest { path, .. } => path.as_str().len(),
+            ShardMessage::Member { path, news, .. } => path.as_str().len() + news.bytes(),
+            ShardMessage::MembersList(list) => list.bytes(),
+            ShardMessage::AskMembers(question) => question.bytes(),
+            ShardMessage::Members(answer) => answer.bytes(),
+            ShardMessage::MembersOfShard(members) => members.bytes(),
+            ShardMessage::Interest { path, .. } | ShardMessage::ListMembers { path, .. } => {
+                path.as_str().len()
+            }
             ShardMessage::Command { command, .. } => command.bytes(),
             ShardMessage::Request(request) => request.bytes(),
             ShardMessage::Response(_, part) => part.bytes(),

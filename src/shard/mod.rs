@@ -7,10 +7,10 @@
 //! - *owners* have a piece of the shard's state in private fields, and know nothing above them: `time`, `connections`,
 //!   `access`, `auth`, `grant_checks`, `client_facts`, `codecs`, `pubsub`, `mesh`, `addresses`, `identities`, `refused`, `acceptor`,
 //!   `listeners`, `apps`, `sessions`, `link_table`, `held`, `stalls`, `tls`, `api_queue`, `drops`,
-//!   `busiest`;
+//!   `busiest`, `recoveries`, `replays`, `presence`;
 //! - *steps* of a turn are methods of `State`, which composes the owners: `accept`, `authenticate`, `intake`, `links`, `http`,
 //!   `dispatch`, `rules`, `apply`, `subscribe`, `inbound`, `backpressure`, `dormant`, `liveness`, `closing`, `flush`,
-//!   `handshakes`, `records`, `sealing`, `api`, `api_questions`, `inspect`;
+//!   `handshakes`, `records`, `sealing`, `api`, `api_questions`, `inspect`, `keep`, `recover`, `members`;
 //! - *plain types* that owners and steps share: `connection`, `ending`, `frames`, `messages`, `kernel`,
 //!   `receive_shares`.
 //!
@@ -76,9 +76,11 @@ mod links;
 mod listeners;
 mod liveness;
 mod lost_time;
+mod members;
 mod mesh;
 mod messages;
 mod numbered;
+mod presence;
 mod proxied;
 mod proxy_headers;
 mod pubsub;
@@ -86,6 +88,7 @@ mod receive_shares;
 mod records;
 mod recover;
 mod recoveries;
+mod refusal_texts;
 mod refused;
 mod replays;
 mod rules;
@@ -203,12 +206,15 @@ impl<K: Kernel> Loop<K> {
         state.mesh.begin(SHARD);
         state.go_on_with_recoveries();
         state.set_mark();
-        // 6. Subscriptions of clients that have disconnected, and those that changed rules do not allow.
+        // 6. Subscriptions of clients that have disconnected, and those that changed rules do not allow; news of members.
         state.mesh.begin(SHARD);
         state.end_subscriptions();
         state.enforce_rules();
+        state.renew_memberships();
+        state.tell_members();
         // 7. Broadcasts into outboxes, output of HTTP sessions to its requests, ends that were decided.
         state.settle(codecs);
+        state.set_members_timer();
         // 8. One send for each client that has output.
         state.flush(codecs, kernel);
         // 9. Messages that overflowed, into rings that have room again.

@@ -12,8 +12,8 @@ use super::numbered;
 use crate::app::Json;
 use crate::client::ClientId;
 use crate::client::subscriptions::{
-    DecisionOutcome, EndedSubscription, EventForm, PathId, SubscribeOutcome, Subscriber, Subscriptions,
-    UnsubscribeOutcome,
+    DecisionOutcome, EndedSubscription, EventForm, Membership, PathId, SubscribeOutcome, Subscriber,
+    Subscriptions, UnsubscribeOutcome,
 };
 use crate::event::path::{Path, PathRef};
 use crate::event::text;
@@ -21,7 +21,7 @@ use crate::history::Position;
 use crate::protocol::{Compression, Framing, WindowBits};
 use crate::qev::buffers::{AcceptedBroadcasts, Frame};
 use crate::qev::shrink::List;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The number of subscriptions of disconnected clients that end in one turn: they take about a millisecond, including
 /// their off-hooks.
@@ -32,8 +32,18 @@ struct Broadcast {
     path: PathId,
     data: Json,
     accepted_ns: u64,
-    /// The position of the event, if it has a number.
-    at: Option<Position>,
+    kind: BroadcastKind,
+}
+
+/// The kind of a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum BroadcastKind {
+    /// An event without a number.
+    Plain,
+    /// An event at this position.
+    Numbered(Position),
+    /// News of the members of the path, for those who watch them.
+    Members,
 }
 
 /// Consecutive broadcasts to one path, in one form.
@@ -48,9 +58,11 @@ impl Run<'_> {
     /// Calls `each` with the path and the data of each event.
     fn each_event(&self, mut each: impl FnMut(&str, &str)) {
         for broadcast in self.broadcasts {
-            match broadcast.at.filter(|_| self.form == EventForm::Numbered) {
-                Some(at) => numbered::each_event(self.path, at, &broadcast.data, &mut each),
-                None => each(self.path.as_str(), broadcast.data.as_str()),
+            match (broadcast.kind, self.form) {
+                (BroadcastKind::Numbered(at), EventForm::Numbered) => {
+                    numbered::each_event(self.path, at, &broadcast.data, &mut each)
+                }
+                _ => each(self.path.as_str(), broadcast.data.as_str()),
             }
         }
     }
@@ -157,6 +169,10 @@ pub(super) struct PubSub {
     budget: usize,
     /// The bytes of paths that were acquired from the pool of the server.
     charged_path_bytes: usize,
+    /// The clients whose subscriptions are pending and who ask for the members of the paths.
+    asking: BTreeSet<(u32, PathId)>,
+    /// The path of events about members.
+    members_path: Path,
 }
 
 impl PubSub {
@@ -168,6 +184,8 @@ impl PubSub {
             leaving: VecDeque::new(),
             budget: ENDED_PER_TURN_MAX,
             charged_path_bytes: 0,
+            asking: BTreeSet::new(),
+            members_path: Path::parse("/qio/members").expect("the path is clean"),
         }
     }
 
@@ -219,9 +237,9 @@ impl PubSub {
     }
 
     /// Queues a broadcast for this shard's subscribers.
-    pub fn queue(&mut self, path: PathId, data: Json, accepted_ns: u64, at: Option<Position>) {
+    pub fn queue(&mut self, path: PathId, data: Json, accepted_ns: u64, kind: BroadcastKind) {
         if !self.subscriptions.subscribers(path).is_empty() {
-            self.broadcasts.push(Broadcast { path, data, accepted_ns, at });
+            self.broadcasts.push(Broadcast { path, data, accepted_ns, kind });
         }
     }
 
@@ -234,14 +252,16 @@ impl PubSub {
     pub fn fan_out(&mut self, connections: &mut Connections, compression: &Compression, now_ns: u64) -> u64 {
         let mut messages = 0;
         let mut broadcasts = std::mem::take(&mut self.broadcasts);
-        let is_alike = |a: &Broadcast, b: &Broadcast| a.path == b.path && a.at.is_some() == b.at.is_some();
+        let kind = |broadcast: &Broadcast| std::mem::discriminant(&broadcast.kind);
+        let is_alike = |a: &Broadcast, b: &Broadcast| a.path == b.path && kind(a) == kind(b);
         for alike in broadcasts.chunk_by(is_alike) {
             for run in runs(alike) {
-                messages += match run.first() {
-                    Some(Broadcast { at: Some(_), .. }) => {
+                messages += match run[0].kind {
+                    BroadcastKind::Plain => self.fan_out_run(run, connections, compression, now_ns),
+                    BroadcastKind::Numbered(_) => {
                         self.fan_out_numbered(run, connections, compression, now_ns)
                     }
-                    _ => self.fan_out_run(run, connections, compression, now_ns),
+                    BroadcastKind::Members => self.fan_out_members(run, connections, compression, now_ns),
                 };
             }
         }
@@ -310,6 +330,71 @@ impl PubSub {
         reached * run(EventForm::Plain).broadcasts.len() as u64
     }
 
+    /// Sends news of the members of a path to those who watch them.
+    #[cold]
+    fn fan_out_members(
+        &self,
+        run: &[Broadcast],
+        connections: &mut Connections,
+        compression: &Compression,
+        now_ns: u64,
+    ) -> u64 {
+        let subscribers = self.subscriptions.subscribers(run[0].path).iter();
+        let watching = subscribers.filter(|subscriber| subscriber.membership() == Membership::Watching);
+        let clients = watching.map(|subscriber| subscriber.client());
+        self.send_members(run, clients, connections, compression, now_ns)
+    }
+
+    fn send_members(
+        &self,
+        run: &[Broadcast],
+        clients: impl Iterator<Item = u32>,
+        connections: &mut Connections,
+        compression: &Compression,
+        now_ns: u64,
+    ) -> u64 {
+        let events = Run { path: &self.members_path, broadcasts: run, form: EventForm::Plain };
+        let mut frames = Frames::default();
+        let mut reached = 0;
+        for client in clients {
+            let Some(slot) = connections.connection_of_subscriber(client) else { continue };
+            let queued =
+                connections.queue_framed(slot, |framing| frames.frame(framing, events, compression, now_ns));
+            reached += u64::from(queued.is_in_outbox());
+        }
+        reached * run.len() as u64
+    }
+
+    /// Sends the members of a path to clients that have asked for them; returns the number of messages queued.
+    pub fn send_list(
+        &self,
+        (path, data): (PathId, Json),
+        clients: &[u32],
+        connections: &mut Connections,
+        compression: &Compression,
+        now_ns: u64,
+    ) -> u64 {
+        self.assert_fanned_out();
+        let list = [Broadcast { path, data, accepted_ns: now_ns, kind: BroadcastKind::Members }];
+        self.send_members(&list, clients.iter().copied(), connections, compression, now_ns)
+    }
+
+    /// Notes that a client whose subscription is pending asks for the members of the path.
+    pub fn ask_for_members(&mut self, client: u32, path: PathId) {
+        self.asking.insert((client, path));
+    }
+
+    /// The membership of a client of a path, or `None` if it is not subscribed.
+    pub fn membership(&self, client: u32, path: PathId) -> Option<Membership> {
+        self.subscriptions.membership(client, path)
+    }
+
+    /// Sets the membership of a client that is subscribed to a path.
+    pub fn set_membership(&mut self, client: u32, path: PathId, membership: Membership) {
+        self.assert_fanned_out();
+        self.subscriptions.set_membership(client, path, membership);
+    }
+
     // Subscriptions.
 
     /// Subscribes a client; see [`Subscriptions::subscribe`].
@@ -320,14 +405,25 @@ impl PubSub {
 
     /// Completes a subscription with the application's decision; see [`Subscriptions::decide`].
     pub fn decide(&mut self, client: u32, path: PathId, accepted: bool) -> DecisionOutcome {
-        self.assert_fanned_out();
-        self.subscriptions.decide(client, path, accepted)
+        self.decide_in(client, path, accepted.then_some(EventForm::Plain))
     }
 
     /// Completes a subscription that is accepted with events in this form; see [`Subscriptions::decide_in`].
     pub fn accept_in(&mut self, client: u32, path: PathId, form: EventForm) -> DecisionOutcome {
+        self.decide_in(client, path, Some(form))
+    }
+
+    fn decide_in(&mut self, client: u32, path: PathId, accepted: Option<EventForm>) -> DecisionOutcome {
         self.assert_fanned_out();
-        self.subscriptions.decide_in(client, path, Some(form))
+        let outcome = self.subscriptions.decide_in(client, path, accepted);
+        // Nearly nobody asks.
+        if !self.asking.is_empty() && outcome != DecisionOutcome::Unknown {
+            let asks = self.asking.remove(&(client, path));
+            if asks && matches!(outcome, DecisionOutcome::Subscribed { .. }) {
+                self.subscriptions.set_membership(client, path, Membership::Asking);
+            }
+        }
+        outcome
     }
 
     /// Unsubscribes a client; see [`Subscriptions::unsubscribe`].
@@ -450,8 +546,13 @@ impl PubSub {
     pub fn end_some(&mut self) -> (Vec<(Path, EndedSubscription)>, bool) {
         self.assert_fanned_out();
         let Some(id) = self.leaving.front() else { return (Vec::new(), false) };
-        let mut ended = Vec::new();
-        let done = self.subscriptions.close_some(id.slot, self.budget, |path, how| ended.push((path, how)));
+        let (mut ended, asking) = (Vec::new(), &mut self.asking);
+        let done = self.subscriptions.close_some(id.slot, self.budget, |path, how| {
+            if let EndedSubscription::Pending(path) = how {
+                asking.remove(&(id.slot, path));
+            }
+            ended.push((path, how));
+        });
         // A client without subscriptions counts too: thousands may disconnect at once.
         self.budget -= ended.len().max(1);
         if done {
@@ -476,6 +577,10 @@ impl PubSub {
             assert!(connections.is_detached(*client), "client {client:?} is leaving, but was not detached");
         }
         assert_eq!(self.leaving.len(), connections.detached(), "each client that was detached is leaving");
+        for (client, path) in &self.asking {
+            let is_pending = self.subscriptions.is_pending(*client, *path);
+            assert!(is_pending, "client {client} asks for members with a subscription that is pending");
+        }
     }
 }
 

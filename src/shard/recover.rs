@@ -21,9 +21,9 @@ use super::frames::encode_for_one;
 use super::messages::ShardMessage;
 use super::numbered;
 use super::recoveries::RecoveryStage;
+use super::refusal_texts::{BUSY, NO_HISTORY};
 use super::replays::{Ask, EventsAnswer, EventsQuestion, FoundEvents};
 use super::state::State;
-use super::subscribe::NO_HISTORY;
 use crate::app::{Answer, Json, ReplyTo, SubscriptionRule};
 use crate::client::ClientId;
 use crate::client::subscriptions::{DecisionOutcome, EventForm, PathId};
@@ -36,9 +36,6 @@ use crate::limits::{
 use crate::metrics::{Counter, RuleCounter};
 use crate::qev::mesh::Class;
 use std::sync::Arc;
-
-/// The message for a client whose request cannot be handled for now.
-pub(super) const BUSY: &str = "the server is busy";
 
 /// The number of recoveries that are looked at in a turn.
 const LOOKED_AT_PER_TURN: usize = 256;
@@ -327,7 +324,7 @@ impl State {
         self.fan_out();
         let outcome = self.pubsub.accept_in(client.slot, id, EventForm::Numbered);
         if let DecisionOutcome::Subscribed { first } = outcome {
-            self.subscription_began(id, first);
+            self.subscription_began(client, id, first);
         }
         self.end_recovery(client, id);
     }
@@ -403,7 +400,8 @@ impl State {
     /// Handles `/qio/history`: reads events that are kept, without subscribing. A client may do so if it may subscribe. If
     /// an application decides about that, it must be subscribed.
     pub fn read_history(&mut self, reply_to: ReplyTo, path: Path, before: Option<Position>, limit: usize) {
-        if let Some(refusal) = self.refuse_reading(reply_to.client, &path) {
+        let problem = self.history_rule(path.as_ref()).is_none().then_some(NO_HISTORY);
+        if let Some(refusal) = self.refuse_reading(reply_to.client, &path, problem) {
             return self.answer(0, reply_to, refusal);
         }
         if self.mesh.is_stuck() {
@@ -412,7 +410,14 @@ impl State {
         self.ask_for_events(reply_to, path, Ask::Page(before, limit));
     }
 
-    fn refuse_reading(&mut self, client: ClientId, path: &Path) -> Option<Answer> {
+    /// Returns the answer to a client that may not read what is known of a path, or `None` if it may. The `problem` is the
+    /// reason why nothing is known.
+    pub fn refuse_reading(
+        &mut self,
+        client: ClientId,
+        path: &Path,
+        problem: Option<&'static str>,
+    ) -> Option<Answer> {
         if self.access.has_rules() {
             if let Some(refusal) = self.refuse_subscription(client, path) {
                 return Some(refusal);
@@ -421,8 +426,8 @@ impl State {
         let Some((index, _)) = self.apps.route(path.as_ref()) else {
             return Some(Answer::refusal(404, None));
         };
-        if self.history_rule(path.as_ref()).is_none() {
-            return Some(Answer::error(400, NO_HISTORY));
+        if let Some(problem) = problem {
+            return Some(Answer::error(400, problem));
         }
         match self.apps.event(index).on {
             SubscriptionRule::Nobody => Some(Answer::refusal(401, None)),

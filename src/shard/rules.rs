@@ -147,7 +147,7 @@ impl State {
     }
 
     /// Goes on to the next subscription that only an earlier token of its client has granted, and returns its connection and
-    /// path, or `None` at the end of the budget or of a client's subscriptions.
+    /// path; those that see the members of the paths are told of the new token. Returns `None` at the end of the budget or of a client's subscriptions.
     fn next_not_granted(&mut self, budget: &mut usize) -> Option<(u32, Path)> {
         *budget -= 1;
         if let Some(slot) = self.grant_checks.take_waiting() {
@@ -155,6 +155,7 @@ impl State {
             self.grant_checks.begin(slot, self.pubsub.path_ids_of(client.slot));
         }
         while let Some((slot, id)) = self.grant_checks.next_path() {
+            self.identify_member(slot, id);
             if let Some(path) = self.not_granted(slot, id) {
                 return Some((slot, path));
             }
@@ -182,12 +183,13 @@ impl State {
             // The application has not decided yet, and its decision has no effect any more.
             return self.queue_event(slot, &self.revoked.clone(), 0, &Json::string(path.as_str()));
         }
-        if let UnsubscribeOutcome::Unsubscribed { path, last } = outcome {
+        if let UnsubscribeOutcome::Unsubscribed { path, last, membership } = outcome {
             if let RuleVerdict::Refused(rule) = self.judge_subscription(slot, &path) {
                 self.metrics.rules[rule].add(RuleCounter::SubscriptionsEnded, 1);
             }
             self.release_subscriptions(1);
             self.queue_event(slot, &self.revoked.clone(), 0, &Json::string(path.as_str()));
+            self.end_membership(client, &path, membership, false);
             self.subscription_ended(client, &path, last);
         }
     }

@@ -21,6 +21,7 @@
 mod browser;
 mod history;
 mod hostile;
+mod members;
 
 use super::testing::{Peer, World, client_frame, raw_message, raw_texts, websocket_texts};
 use super::tls::client::{self, TlsClient};

@@ -25,6 +25,7 @@ use super::link_table::Links;
 use super::listeners::Listeners;
 use super::mesh::{MeshPort, THREADS};
 use super::messages::{AppCommand, Envelope};
+use super::presence::Presence;
 use super::proxy_headers::ProxyHeaders;
 use super::pubsub::PubSub;
 use super::recoveries::Recoveries;
@@ -32,12 +33,13 @@ use super::refused::RefusedConnections;
 use super::replays::Replays;
 use super::sessions::Sessions;
 use super::stalls::Stalls;
-use super::time::Time;
+use super::time::{Time, ms};
 use super::tls::TlsTable;
 use crate::config::{Config, TrustedProxy};
 use crate::event::path::Path;
 use crate::history::Store;
 use crate::identity::Identity;
+use crate::members::{RosterBounds, Rosters};
 use crate::metrics::{AppCounter, Counter, Gauge, Snapshot};
 use crate::protocol::http::HttpDate;
 use crate::protocol::{
@@ -157,6 +159,8 @@ pub(super) struct State {
     pub replays: Replays,
     /// The clients of this shard that get earlier events.
     pub recoveries: Recoveries,
+    /// The members of the paths that this shard keeps.
+    pub presence: Presence,
     pub drops: Drops,
     pub busiest: Busiest,
     pub refused: RefusedConnections,
@@ -243,6 +247,14 @@ impl State {
         let mut store = Store::new(config.history_bytes_max, RandomState::new().hash_one(id));
         store.set_rules(access.histories());
         let replays = Replays::new(store);
+        let bounds = RosterBounds {
+            members_max: config.members_max,
+            bytes_max: config.members_bytes_max,
+            linger_ms: ms(config.members_linger),
+        };
+        // Ids have six characters or more.
+        let first_id = RandomState::new().hash_one(id) >> 33 | 1 << 31;
+        let presence = Presence::new(Rosters::new(bounds, shards as u16, first_id));
         let mut metrics = Snapshot::with_apps(apps.names());
         metrics.rules = access.counters(&[]);
         State {
@@ -274,6 +286,7 @@ impl State {
             grant_checks: GrantChecks::default(),
             replays,
             recoveries: Recoveries::default(),
+            presence,
             drops: Drops::default(),
             busiest: Busiest::default(),
             refused: RefusedConnections::default(),
@@ -341,6 +354,7 @@ impl State {
         self.tls.give_back();
         self.replays.give_back();
         self.recoveries.give_back();
+        self.presence.give_back();
         self.identities.give_back(self.connections.slots());
         self.ring_ops.give_back();
         self.app_commands.give_back();
@@ -376,7 +390,8 @@ impl State {
         let waiting =
             commands || enforces || self.tls.has_waiting() || self.has_api_work() || self.auth.has_released();
         let replaying = !self.replays.is_empty() || self.has_recoveries_to_look_at();
-        ready || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting || replaying
+        let members = self.presence.has_work(self.time.now_ms()) || self.can_renew_memberships();
+        ready || members || !self.ring_ops.is_empty() || leaving || unblocked || held || waiting || replaying
     }
 
     /// Returns how long the kernel may wait for events: not at all while there is work, and without limit if no timer
@@ -462,10 +477,16 @@ impl State {
         gauge(Gauge::HistoryBytes, kept.bytes);
         gauge(Gauge::ReplaysWaiting, self.replays.waiting());
         gauge(Gauge::Recoveries, self.recoveries.len());
+        let members = self.presence.rosters.totals();
+        gauge(Gauge::MembersPaths, self.presence.rosters.paths());
+        gauge(Gauge::Members, members.connections);
+        gauge(Gauge::MembersBytes, members.bytes);
+        gauge(Gauge::MembersWaiting, self.presence.waiting());
         let mesh = self.mesh.counters();
         let mut counter = |counter, value| snapshot.counters.add(counter, value);
         counter(Counter::RateBucketsEvicted, self.access.evicted() + addresses.map_or(0, Buckets::evicted));
         counter(Counter::HistoryEvictions, self.replays.store.evicted());
+        counter(Counter::MembersListsDropped, members.dropped);
         counter(Counter::MeshSent, mesh.sent);
         counter(Counter::MeshReceived, mesh.received);
         counter(Counter::MeshOverflowed, mesh.overflowed);
@@ -544,6 +565,7 @@ impl State {
         self.grant_checks.check();
         self.replays.check();
         self.recoveries.check();
+        self.presence.check();
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::directory::directory;
 use super::messages::ShardMessage;
-use super::recover::BUSY;
 use super::recoveries::RecoveryStage;
+use super::refusal_texts::{BUSY, NO_HISTORY, NO_MEMBERS};
 use super::state::State;
 use crate::app::{Answer, Decision, GivenOptions, Json, ReplyTo, Subscription, SubscriptionRule};
 use crate::client::ClientId;
@@ -12,9 +12,6 @@ use crate::event::path::Path;
 use crate::metrics::{AppCounter, Counter};
 use crate::qev::mesh::Class;
 use std::time::Instant;
-
-/// The message for a client that asks for events of a path that keeps none.
-pub(super) const NO_HISTORY: &str = "no history";
 
 impl State {
     /// Handles `/qio/on` (protocol.md, section 4).
@@ -45,6 +42,10 @@ impl State {
         if replay.is_some() && self.history_rule(path.as_ref()).is_none() {
             return self.answer(0, reply_to, Answer::error(400, NO_HISTORY));
         }
+        let asks_for_members = options.is_some_and(|options| options.parsed.members);
+        if asks_for_members && !self.access.tells_members(path.as_str()) {
+            return self.answer(0, reply_to, Answer::error(400, NO_MEMBERS));
+        }
         let Some((index, rest)) = self.apps.route(path.as_ref()) else {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         };
@@ -66,7 +67,12 @@ impl State {
             SubscribeOutcome::Active if replay.is_some() => {
                 return self.answer(0, reply_to, Answer::error(409, "already subscribed"));
             }
-            SubscribeOutcome::Active => return self.answer(0, reply_to, Answer::ok()),
+            SubscribeOutcome::Active => {
+                if asks_for_members {
+                    return self.watch_also(reply_to, path);
+                }
+                return self.answer(0, reply_to, Answer::ok());
+            }
             SubscribeOutcome::Decide(id) => id,
         };
         // The first subscription to a path needs messages to the other shards, which may not keep up.
@@ -86,6 +92,9 @@ impl State {
             callback: reply_to.callback,
             id,
         };
+        if asks_for_members {
+            self.pubsub.ask_for_members(slot, id);
+        }
         if let Some(from) = replay {
             self.recoveries.add(reply_to, id, path.clone(), from);
         }
@@ -166,7 +175,7 @@ impl State {
         self.fan_out();
         match self.pubsub.decide(reply_to.client.slot, id, decision == Decision::Accept) {
             DecisionOutcome::Subscribed { first } => {
-                self.subscription_began(id, first);
+                self.subscription_began(reply_to.client, id, first);
                 self.answer(0, reply_to, Answer::ok());
             }
             DecisionOutcome::Unsubscribed { path } => {
@@ -190,13 +199,25 @@ impl State {
         }
     }
 
-    /// Tells the other shards about an active subscription if it is the first one of its path.
-    pub fn subscription_began(&mut self, id: PathId, first: bool) {
+    /// Tells the other shards about an active subscription if it is the first one of its path, and the shard that keeps the
+    /// members of the path if it has any.
+    pub fn subscription_began(&mut self, client: ClientId, id: PathId, first: bool) {
         self.count(Counter::Subscribes, 1);
         if first {
             let path = self.pubsub.path(id).clone();
             self.tell_shards(&path, true);
         }
+        self.begin_membership(client, id);
+    }
+
+    /// Handles `/qio/on` of a client that is subscribed already, and now asks for the members of the path too.
+    fn watch_also(&mut self, reply_to: ReplyTo, path: &Path) {
+        let id = self.pubsub.find(path.as_ref()).expect("the client is subscribed");
+        if self.mesh.is_stuck() {
+            return self.answer(0, reply_to, Answer::error(420, BUSY));
+        }
+        self.answer(0, reply_to, Answer::ok());
+        self.watch_members(reply_to.client, id);
     }
 
     /// Handles `/qio/off` (protocol.md, section 4).
@@ -205,10 +226,11 @@ impl State {
             return self.answer(0, reply_to, Answer::refusal(404, None));
         }
         self.fan_out();
-        if let UnsubscribeOutcome::Unsubscribed { path, last } =
+        if let UnsubscribeOutcome::Unsubscribed { path, last, membership } =
             self.pubsub.off(reply_to.client.slot, path.as_ref())
         {
             self.release_subscriptions(1);
+            self.end_membership(reply_to.client, &path, membership, false);
             self.subscription_ended(reply_to.client, &path, last);
         }
         self.answer(0, reply_to, Answer::ok());

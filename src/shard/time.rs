@@ -48,6 +48,8 @@ pub(super) enum DueTimer {
     Sends,
     /// Resumes accepting.
     AcceptAgain,
+    /// Tells changes of members of paths, and removes those that were absent for long.
+    Members,
 }
 
 /// A [`DueTimer`] in four bytes, as the wheel stores it: a slot, or a kind and an index. 1 is added, so that it is not 0.
@@ -74,6 +76,7 @@ impl From<DueTimer> for PackedTimer {
             DueTimer::Links => other(2, 0),
             DueTimer::Sends => other(3, 0),
             DueTimer::AcceptAgain => other(4, 0),
+            DueTimer::Members => other(5, 0),
         };
         PackedTimer(NonZeroU32::new(packed + 1).expect("one was added"))
     }
@@ -93,6 +96,7 @@ impl From<PackedTimer> for DueTimer {
             2 => DueTimer::Links,
             3 => DueTimer::Sends,
             4 => DueTimer::AcceptAgain,
+            5 => DueTimer::Members,
             kind => unreachable!("no timer has kind {kind}"),
         }
     }
@@ -500,6 +504,7 @@ mod tests {
             DueTimer::Links,
             DueTimer::Sends,
             DueTimer::AcceptAgain,
+            DueTimer::Members,
         ] {
             assert_eq!(DueTimer::from(PackedTimer::from(due)), due);
         }

@@ -41,13 +41,13 @@ fn subscribing_and_unsubscribing() {
     assert_eq!((clients(&table, "/chat"), table.len()), (vec![7, 8], 2));
     assert_eq!(
         table.unsubscribe(7, chat.as_ref()),
-        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: false }
+        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: false, membership: Membership::None }
     );
     assert_eq!(table.unsubscribe(7, chat.as_ref()), UnsubscribeOutcome::NotSubscribed);
     assert_eq!(clients(&table, "/chat"), [8]);
     assert_eq!(
         table.unsubscribe(8, chat.as_ref()),
-        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: true }
+        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: true, membership: Membership::None }
     );
     assert_eq!((table.find(chat.as_ref()), table.len(), table.paths()), (None, 0, 0));
     assert!(table.is_empty());
@@ -113,8 +113,8 @@ fn a_client_that_disconnects_leaves_nothing() {
     let mut ended = BTreeMap::new();
     table.close(1, |path, how| assert_eq!(ended.insert(path.to_string(), how), None));
     let expected = [
-        ("/alone", EndedSubscription::Active { last: true }),
-        ("/both", EndedSubscription::Active { last: false }),
+        ("/alone", EndedSubscription::Active { last: true, membership: Membership::None }),
+        ("/both", EndedSubscription::Active { last: false, membership: Membership::None }),
         ("/pending", EndedSubscription::Pending(pending)),
         ("/tombstoned", EndedSubscription::Pending(tombstoned)),
     ];
@@ -153,7 +153,7 @@ fn other_shards_keep_a_path() {
     assert_eq!(table.remote(id), shards.iter().map(|shard| 1 << shard).sum::<u128>());
     assert_eq!(
         table.unsubscribe(0, chat.as_ref()),
-        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: true }
+        UnsubscribeOutcome::Unsubscribed { path: chat.clone(), last: true, membership: Membership::None }
     );
     assert_eq!(table.find(chat.as_ref()), Some(id));
     for shard in shards {
@@ -483,7 +483,11 @@ impl Pair {
             Some(Has::Active) => {
                 self.model.states.remove(&key);
                 let last = self.model.subscribers(path).is_empty();
-                UnsubscribeOutcome::Unsubscribed { path: self.paths[path].clone(), last }
+                UnsubscribeOutcome::Unsubscribed {
+                    path: self.paths[path].clone(),
+                    last,
+                    membership: Membership::None,
+                }
             }
             Some(Has::Pending | Has::Tombstoned) => {
                 self.model.states.insert(key, Has::Tombstoned);
@@ -504,7 +508,7 @@ impl Pair {
                 Has::Pending | Has::Tombstoned => None,
             };
             let last = match ended {
-                EndedSubscription::Active { last } => Some(last),
+                EndedSubscription::Active { last, .. } => Some(last),
                 EndedSubscription::Pending(_) => None,
             };
             assert_eq!(last, expected);

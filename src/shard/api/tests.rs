@@ -143,6 +143,7 @@ fn keeping() -> Config {
         rate: None,
         address_rate: None,
         history: Some(HistoryBounds { events: 1000, age_s: None }),
+        members: false,
         line: 1,
     };
     Config { rules: vec![rule], ..Config::default() }

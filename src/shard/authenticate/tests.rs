@@ -280,6 +280,7 @@ fn subscriptions_that_a_later_token_does_not_grant_end() {
         rate: None,
         address_rate: None,
         history: None,
+        members: false,
         line: 1,
     };
     let rules = vec![rule("/team/{user}/x", Access::Owner), rule("/team/*", Access::Granted)];
@@ -319,6 +320,7 @@ fn many_subscriptions_are_checked_in_several_turns() {
         rate: None,
         address_rate: None,
         history: None,
+        members: false,
         line: 1,
     };
     of.world.send_control(0, ControlMessage::Rules(Arc::new(RuleSet::new(vec![rule]))));

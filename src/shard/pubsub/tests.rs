@@ -40,7 +40,10 @@ fn a_client_that_disconnects_keeps_its_record_until_its_subscriptions_have_ended
     pubsub.check(&connections);
     assert_eq!(pubsub.next_leaving(), Some(client));
     let (ended, done) = pubsub.end_some();
-    assert_eq!((ended, done), (vec![(path(), EndedSubscription::Active { last: true })], true));
+    assert_eq!(
+        (ended, done),
+        (vec![(path(), EndedSubscription::Active { last: true, membership: Membership::None })], true)
+    );
     connections.remove_client(client);
     pubsub.check(&connections);
 }
@@ -60,7 +63,7 @@ fn only_so_many_subscriptions_end_in_a_turn() {
 
 fn broadcast(pubsub: &mut PubSub) {
     let id = pubsub.find(path().as_ref()).unwrap();
-    pubsub.queue(id, Json::NULL, 0, None);
+    pubsub.queue(id, Json::NULL, 0, BroadcastKind::Plain);
 }
 
 #[test]

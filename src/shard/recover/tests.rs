@@ -18,6 +18,7 @@ fn rule(events: u32) -> Rule {
         rate: None,
         address_rate: None,
         history: Some(HistoryBounds { events, age_s: None }),
+        members: false,
         line: 1,
     }
 }

@@ -66,6 +66,7 @@ fn rule(pattern: &str, on: Access, send: Access) -> Rule {
         rate: None,
         address_rate: None,
         history: None,
+        members: false,
         line: 1,
     }
 }

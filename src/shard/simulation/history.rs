@@ -101,6 +101,7 @@ fn config(random: &mut Random) -> Config {
         rate: None,
         address_rate: None,
         history,
+        members: false,
         line: 1,
     };
     let events = 1 + random.below(30) as u32;
