@@ -42,7 +42,10 @@ fn main() -> Result<(), Failure> {
     for _ in 0..clients {
         connected.push(Client::connect(server)?);
     }
-    let idle = pings_during(server, || Ok(thread::sleep(Duration::from_secs(1))))?;
+    let idle = pings_during(server, || {
+        thread::sleep(Duration::from_secs(1));
+        Ok(())
+    })?;
     let (before, begun) = (cpu_seconds(pid)?, Instant::now());
     let mut subscribed = Duration::ZERO;
     let busy = pings_during(server, || {
