@@ -25,6 +25,7 @@ mod limits;
 mod listeners;
 mod liveness;
 mod mangler;
+mod members;
 mod notify;
 mod operator;
 mod polling;
