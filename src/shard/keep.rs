@@ -42,7 +42,10 @@ impl State {
         match self.history_rule(path.as_ref()) {
             Some(rule) => self.number(rule, path, data, accepted_ns),
             // The rules were changed meanwhile.
-            None => self.broadcast_accepted(path, data, accepted_ns, BroadcastKind::Plain),
+            None => match self.full_shard(path.as_ref()) {
+                Some(full) => self.refuse_message(full),
+                None => self.broadcast_accepted(path, data, accepted_ns, BroadcastKind::Plain),
+            },
         }
     }
 
