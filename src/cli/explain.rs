@@ -80,7 +80,7 @@ struct ExplainedClient {
     user: Option<String>,
     /// The patterns of its token for subscriptions and for events, if a token was given.
     granted: Option<[Box<[Pattern]>; 2]>,
-    /// What is to be said about its token.
+    /// The first paragraph of the answer, about its token.
     title: String,
 }
 

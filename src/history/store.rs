@@ -69,7 +69,7 @@ pub struct Replay<'a> {
     pub events: Events<'a>,
 }
 
-/// What a store or one rule in it has.
+/// The contents of a store, or of one rule in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoredTotals {
     /// The number of events.

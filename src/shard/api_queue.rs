@@ -23,7 +23,7 @@ pub(super) struct ActionInProgress {
 /// something is being done to connections, no batch is begun.
 #[derive(Default)]
 pub(super) struct ApiQueue {
-    /// What is being done before the messages.
+    /// The work that is done before the messages.
     action: Option<ActionInProgress>,
     messages: VecDeque<ApiMessage>,
     /// The number of events of the first batch that were broadcast.

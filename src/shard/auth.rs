@@ -23,7 +23,7 @@ pub struct VerifyJob {
     pub generation: u32,
     /// `None` for a client that is known by a header.
     pub token: Option<(TokenDigest, Box<str>)>,
-    /// What an application is told of the client that may be asked about it. `None` if none is.
+    /// The client as an application is told of it. `None` if no application is asked.
     pub client: Option<Box<UnknownClient>>,
     /// The address that counts the token, or `None` for a peer that none counts.
     pub(super) address: Option<CountedAddress>,
@@ -306,7 +306,7 @@ impl Auth {
     /// Notes that a result has come, and remembers the token if a key has verified it. The settings may have changed since
     /// then. Returns who the client is, or `None` for nobody. `now` is in Unix seconds.
     ///
-    /// What an application has said is not remembered: it may say something else the next time, because a user has logged out.
+    /// Decisions of applications are not remembered: the next one may be another, because a user has logged out.
     pub fn result_came(
         &mut self,
         verified: VerifiedToken,

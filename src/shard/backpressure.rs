@@ -27,6 +27,7 @@ use super::held::{HELD_BYTES_MAX, Piece};
 use super::kernel::RingOp;
 use super::link_table::{link_of_source, source_of_link, token};
 use super::mesh::{THREADS, TIMERS};
+use super::refusal_texts::BUSY;
 use super::state::State;
 use crate::app::{Answer, AnswerState};
 use crate::event::path::Path;
@@ -329,7 +330,7 @@ impl State {
         if !self.mesh.take_refusal() || !matches!(answer.0, AnswerState::Ready { code: 200, .. }) {
             return answer;
         }
-        Answer::error(420, "the server is busy")
+        Answer::error(420, BUSY)
     }
 
     /// Asserts that the held sources and the connections agree.

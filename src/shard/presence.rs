@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 /// News of a member.
 pub(super) enum MemberNews {
-    /// It is subscribed from now on. If it asks, it is to get the list, and changes from then on.
+    /// The client is subscribed from now on. If it asks, it is to get the list, and changes from then on.
     Joined { identity: Option<Arc<Identity>>, asks: bool },
-    /// It has authenticated, or sent another token.
+    /// The client has authenticated, or sent another token.
     Identified(Option<Arc<Identity>>),
-    /// It asks for the list, and changes from then on. It may have done so before.
+    /// The client asks for the list, and changes from then on. It may have done so before.
     Asks { is_first: bool },
-    /// It is not subscribed any more, because it has disconnected or for another reason. It may have asked for the list.
+    /// The client is not subscribed any more, because it has disconnected or for another reason. It may have asked for the list.
     Left { is_gone: bool, has_asked: bool },
 }
 

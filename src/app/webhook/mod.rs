@@ -1,8 +1,8 @@
 //! The bundled application `webhook`: a back end in any language authenticates clients, decides about subscriptions, answers events
 //! and is told which clients have disconnected, by HTTP requests that the server makes. docs/webhooks.md describes them.
 //!
-//! It uses what every application can use: an authenticator, promises (`later`), data of clients whose end is noticed by its
-//! `Drop`, and threads. Requests are made by tasks on a control executor of its own.
+//! This application uses nothing but what every application can use: an authenticator, promises (`later`), data of clients whose
+//! end is noticed by its `Drop`, and threads. Requests are made by tasks on a control executor of its own.
 //!
 //! | file | content |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! What an application is asked about: clients whose tokens no key verifies, or that are known by a header.
+//! The clients that an application is asked about: those whose tokens no key verifies, or that are known by a header.
 
 use super::results::Results;
 use crate::app::{AttemptEnd, AuthAttempt, Authenticate, UnknownClient};

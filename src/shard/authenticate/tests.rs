@@ -431,7 +431,7 @@ fn what_is_held_for_a_token_is_bounded() {
     assert_eq!(of.world.take_raw_messages(peer).len(), 3);
 }
 
-/// What all clients together have kept is bounded too, with the memory of incomplete messages.
+/// The events that are kept for all clients together are bounded too, with the memory of incomplete messages.
 #[test]
 fn what_is_held_for_all_tokens_is_bounded() {
     const ROOM: usize = 256 << 10;
