@@ -1,10 +1,9 @@
 //! History and recovery over real sockets, on all transports: protocol.md, "History".
 
+use crate::settings_file::SettingsFile;
 use crate::support::server::converse;
-use crate::support::{Conversation, Server, Transport};
+use crate::support::{Conversation, Transport};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -22,27 +21,6 @@ path = '/relay/closed/*'
 history = 5
 on = 'user'
 ";
-
-/// A settings file. Dropping it removes it.
-struct Settings(PathBuf);
-
-impl Settings {
-    fn new(name: &str, text: &str) -> Settings {
-        let path = std::env::temp_dir().join(format!("quickio_history_{}_{name}.toml", std::process::id()));
-        fs::write(&path, text).unwrap();
-        Settings(path)
-    }
-
-    fn start(&self, arguments: &[&str]) -> Server {
-        Server::start_with_clock(&[&["--config", self.0.to_str().unwrap()], arguments].concat())
-    }
-}
-
-impl Drop for Settings {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 /// The answer to a subscription with options.
 #[derive(Debug, PartialEq)]
@@ -84,7 +62,7 @@ fn refused(client: &mut dyn Conversation, path: &str, data: &str, code: u64, mes
 
 #[test]
 fn a_client_that_comes_back_gets_what_it_has_missed_on_all_transports() {
-    let settings = Settings::new("transports", RULES);
+    let settings = SettingsFile::new("history-transports", RULES);
     let server = settings.start(&["--shards", "2"]);
     let mut sender = server.conversation(Transport::Raw);
     for (transport, name) in Transport::ALL.into_iter().zip(["a", "b", "c", "d"]) {
@@ -159,7 +137,7 @@ fn a_client_that_comes_back_gets_what_it_has_missed_on_all_transports() {
 
 #[test]
 fn what_cannot_be_answered_is_refused() {
-    let settings = Settings::new("refused", RULES);
+    let settings = SettingsFile::new("history-refused", RULES);
     let server = settings.start(&[]);
     for transport in Transport::ALL {
         let mut client = server.conversation(transport);
@@ -186,7 +164,7 @@ fn what_cannot_be_answered_is_refused() {
 
 #[test]
 fn a_restart_and_changed_rules_are_told() {
-    let settings = Settings::new("restart", RULES);
+    let settings = SettingsFile::new("history-restart", RULES);
     let path = "/relay/few/a";
     let mut server = settings.start(&[]);
     let mut client = server.conversation(Transport::WebSocket);
@@ -206,7 +184,7 @@ fn a_restart_and_changed_rules_are_told() {
     assert!(!back.complete && back.epoch != first.epoch, "{back:?}");
 
     // Without the rule, its events are forgotten, and a subscription goes on without numbers.
-    fs::write(&settings.0, "").unwrap();
+    settings.write("");
     server.signal("HUP");
     server.log_with("without a restart: rules");
     server.advance(Duration::from_secs(2));
@@ -259,7 +237,7 @@ fn readers_that_reconnect_at_random_see_everything_or_are_told() {
     const READERS: usize = 120;
     const SENDERS: u64 = 4;
     const EVENTS: u64 = 500;
-    let settings = Settings::new("random", RULES);
+    let settings = SettingsFile::new("history-random", RULES);
     // Sessions of readers that have left count until they time out.
     let server = settings.start(&["--shards", "2", "--connections-per-address-max", "0"]);
     let address: Arc<str> = server.address().into();

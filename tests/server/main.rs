@@ -35,6 +35,7 @@ mod quota;
 mod reload;
 mod rules;
 mod settings;
+mod settings_file;
 mod shutdown;
 mod signals;
 mod slow;

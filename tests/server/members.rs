@@ -1,10 +1,9 @@
 //! Presence over real sockets, on all transports: protocol.md, "Presence".
 
+use crate::settings_file::SettingsFile;
 use crate::support::{Conversation, Server, Transport};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 const RULES: &str = "
@@ -13,27 +12,6 @@ path = '/relay/room/*'
 members = true
 history = 10
 ";
-
-/// A settings file. Dropping it removes it.
-struct Settings(PathBuf);
-
-impl Settings {
-    fn new(name: &str) -> Settings {
-        let path = std::env::temp_dir().join(format!("quickio_members_{}_{name}.toml", std::process::id()));
-        fs::write(&path, RULES).unwrap();
-        Settings(path)
-    }
-
-    fn start(&self, arguments: &[&str]) -> Server {
-        Server::start_with_clock(&[&["--config", self.0.to_str().unwrap()], arguments].concat())
-    }
-}
-
-impl Drop for Settings {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 /// A client that watches the members of a path, as its application knows them.
 struct Watcher {
@@ -90,7 +68,7 @@ impl Watcher {
 
 #[test]
 fn clients_see_who_joins_and_leaves_on_all_transports() {
-    let settings = Settings::new("transports");
+    let settings = SettingsFile::new("members-transports", RULES);
     let server = settings.start(&["--shards", "2"]);
     for (transport, name) in Transport::ALL.into_iter().zip(["a", "b", "c", "d"]) {
         let path = format!("/relay/room/{name}");
@@ -124,7 +102,7 @@ fn clients_see_who_joins_and_leaves_on_all_transports() {
 
 #[test]
 fn what_has_no_members_is_refused() {
-    let settings = Settings::new("refused");
+    let settings = SettingsFile::new("members-refused", RULES);
     let server = settings.start(&[]);
     for transport in Transport::ALL {
         let mut client = server.conversation(transport);
@@ -141,7 +119,7 @@ fn what_has_no_members_is_refused() {
 
 #[test]
 fn members_and_history_go_together() {
-    let settings = Settings::new("history");
+    let settings = SettingsFile::new("members-history", RULES);
     let server = settings.start(&["--shards", "2"]);
     let path = "/relay/room/a";
     let mut client = server.conversation(Transport::WebSocket);

@@ -1,9 +1,8 @@
 //! Rules over real sockets, on all transports: protocol.md, section 4, and operations.md, "Who may do what".
 
+use crate::settings_file::SettingsFile;
 use crate::support::server::BINARY;
-use crate::support::{Conversation, Server, Transport};
-use std::fs;
-use std::path::PathBuf;
+use crate::support::{Conversation, Transport};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,27 +22,6 @@ path = '/relay/shared'
 address-rate = '10/m'
 ";
 
-/// A settings file. Dropping it removes it.
-struct Settings(PathBuf);
-
-impl Settings {
-    fn new(name: &str, text: &str) -> Settings {
-        let path = std::env::temp_dir().join(format!("quickio_rules_{}_{name}.toml", std::process::id()));
-        fs::write(&path, text).unwrap();
-        Settings(path)
-    }
-
-    fn start(&self, arguments: &[&str]) -> Server {
-        Server::start_with_clock(&[&["--config", self.0.to_str().unwrap()], arguments].concat())
-    }
-}
-
-impl Drop for Settings {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 /// Runs the program, and returns its exit code, its output and its errors.
 fn quickio(arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(BINARY).args(arguments).output().unwrap();
@@ -59,7 +37,7 @@ fn refused(client: &mut dyn Conversation, path: &str, data: &str, code: u64, mes
 
 #[test]
 fn rules_apply_on_all_transports() {
-    let settings = Settings::new("transports", RULES);
+    let settings = SettingsFile::new("rules-transports", RULES);
     let server = settings.start(&[]);
     for (transport, times) in Transport::ALL.into_iter().zip(1..) {
         let mut client = server.conversation(transport);
@@ -96,7 +74,7 @@ fn rules_apply_on_all_transports() {
 
 #[test]
 fn the_clients_of_an_address_share_a_rate_on_all_shards_and_transports() {
-    let settings = Settings::new("address", RULES);
+    let settings = SettingsFile::new("rules-address", RULES);
     let server = settings.start(&["--shards", "2"]);
     let mut passed = 0;
     for transport in [Transport::ALL, Transport::ALL].concat() {
@@ -113,14 +91,14 @@ fn the_clients_of_an_address_share_a_rate_on_all_shards_and_transports() {
 
 #[test]
 fn a_reload_applies_rules_and_ends_subscriptions() {
-    let settings = Settings::new("reload", "");
+    let settings = SettingsFile::new("rules-reload", "");
     let server = settings.start(&["--shards", "2"]);
     let mut clients: Vec<_> = Transport::ALL.map(|transport| server.conversation(transport)).into();
     for client in &mut clients {
         client.subscribe("/relay/secret/1");
         client.subscribe("/relay/open");
     }
-    fs::write(&settings.0, "[[rules]]\npath = '/relay/secret/*'\non = 'user'\n").unwrap();
+    settings.write("[[rules]]\npath = '/relay/secret/*'\non = 'user'\n");
     server.signal("HUP");
     server.log_with("the reload is complete");
     let log = server.log_with("changed settings that take effect without a restart: rules");
@@ -138,7 +116,7 @@ fn a_reload_applies_rules_and_ends_subscriptions() {
         assert_eq!(client.event().path, "/relay/open");
     }
     // A wrong rule changes nothing.
-    fs::write(&settings.0, "[[rules]]\npath = '/relay/open'\non = 'nobdy'\n").unwrap();
+    settings.write("[[rules]]\npath = '/relay/open'\non = 'nobdy'\n");
     server.signal("HUP");
     let log = server.log_with("the reload failed");
     assert!(log.contains(":3:6)") && log.contains("on of [[rules]] number 1 cannot be `nobdy`"), "{log}");
@@ -148,8 +126,8 @@ fn a_reload_applies_rules_and_ends_subscriptions() {
 
 #[test]
 fn a_wrong_rule_keeps_the_server_from_starting() {
-    let settings = Settings::new("wrong", "app = 'relay'\n[[rules]]\npath = 'chat'\n");
-    let file = settings.0.to_str().unwrap();
+    let settings = SettingsFile::new("rules-wrong", "app = 'relay'\n[[rules]]\npath = 'chat'\n");
+    let file = settings.path();
     for arguments in [&["--config", file][..], &["check", "--config", file]] {
         let (code, _, error) = quickio(arguments);
         assert_eq!(code, Some(2), "{error}");
@@ -160,8 +138,8 @@ fn a_wrong_rule_keeps_the_server_from_starting() {
 
 #[test]
 fn explain_shows_the_rule_that_decides() {
-    let settings = Settings::new("explain", RULES);
-    let file = settings.0.to_str().unwrap();
+    let settings = SettingsFile::new("rules-explain", RULES);
+    let file = settings.path();
     let explain = |arguments: &[&str]| quickio(&[&["explain", "--config", file], arguments].concat());
     let (code, text, _) = explain(&["--user", "7", "/relay/user/7", "/relay/other"]);
     assert_eq!(code, Some(0));

@@ -1,31 +1,10 @@
 //! Settings: an error names the setting, its place and the allowed values. Flags override environment variables, which
 //! override the file.
 
+use crate::settings_file::SettingsFile;
 use crate::support::server::{BINARY, command, run};
 use crate::support::{Conversation, Server};
-use std::path::PathBuf;
 use std::process::Command;
-
-/// A settings file. Dropping it removes the file.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> File {
-        let path = std::env::temp_dir().join(format!("quickio-{}-{name}.toml", std::process::id()));
-        std::fs::write(&path, text).expect("a file can be written");
-        File(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // a file that remains harms no other test
-    }
-}
 
 fn quickio(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
@@ -84,7 +63,7 @@ fn bad_files() {
         ("no-toml", "shards = 2\nthis is not TOML\n", &["no-toml", ":2"]),
     ];
     for (name, text, words) in table {
-        let file = File::new(name, text);
+        let file = SettingsFile::new(name, text);
         assert_refused(quickio(&["--config", file.path()]), &[words, &[file.path()]].concat());
     }
 }
@@ -101,8 +80,10 @@ fn bad_variables() {
 
 #[test]
 fn flags_override_variables_and_variables_override_the_file() {
-    let file =
-        File::new("precedence", "public-address = \"file\"\nmessage-bytes-max = 1000\nclients-max = 7\n");
+    let file = SettingsFile::new(
+        "precedence",
+        "public-address = \"file\"\nmessage-bytes-max = 1000\nclients-max = 7\n",
+    );
     let hostname = |command: Command| {
         let server = Server::launch(command);
         server.websocket().request_code("/qio/hostname", "", 200).body["data"].clone()
@@ -137,14 +118,14 @@ fn the_generated_settings_file_is_complete_and_valid() {
     let uncommented = uncommented.collect::<Vec<_>>().join("\n");
     assert!(uncommented.lines().any(|line| line.starts_with("clients-max = ")), "{uncommented}");
     for (name, text) in [("generated", &generated), ("uncommented", &uncommented)] {
-        let file = File::new(name, text);
+        let file = SettingsFile::new(name, text);
         Server::start(&["--config", file.path()]).assert_serves();
     }
 }
 
 #[test]
 fn settings_that_are_probably_mistakes_cause_warnings() {
-    let file = File::new("misplaced", "[app-settings.relay]\nlisten = \"127.0.0.1:1\"\n");
+    let file = SettingsFile::new("misplaced", "[app-settings.relay]\nlisten = \"127.0.0.1:1\"\n");
     let server = Server::start(&["--config", file.path()]);
     let log = server.log_with("above the first section");
     let line = log.lines().find(|line| line.contains("above the first section")).unwrap();
